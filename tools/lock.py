@@ -20,11 +20,12 @@ WITHOUT_PANDAS = ("pandas", "python-dateutil", "pytz", "tzdata", "six")
 
 
 def main() -> int:
-    """Compile the three locks; answer a process exit status."""
+    """Compile the locks; answer a process exit status."""
     projects = [str(member / "pyproject.toml") for member in MEMBERS if (member / "pyproject.toml").is_file()]
     _compile("runtime", [*projects, str(LOCK / "runtime.in")], omit=WITHOUT_PANDAS, extras=("arrow", "server"))
     _compile("dev", [str(LOCK / "dev.in"), "-c", str(LOCK / "runtime.txt")], omit=())
-    _compile("zig", [str(LOCK / "zig.in")], omit=())
+    for name in ("zig", "uv", "node"):
+        _compile(name, [str(LOCK / f"{name}.in")], omit=())
     return 0
 
 
