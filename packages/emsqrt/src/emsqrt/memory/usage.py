@@ -1,0 +1,67 @@
+"""What the kernel charges this process: RssAnon + RssShmem of /proc/self/status (proc(5)).
+
+That is what a memory cgroup counts, less the page cache, which the kernel can take back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_FIELDS = re.compile(
+    rb"RssAnon:\s*(\d+) kB\s+RssFile:\s*\d+ kB\s+RssShmem:\s*(\d+) kB\s+VmData:\s*(\d+) kB"
+)
+_STATUS_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """One look: bytes charged to the process, and bytes of private address space it reserved."""
+
+    anon_bytes: int
+    shmem_bytes: int
+    data_bytes: int
+
+    @property
+    def charged_bytes(self) -> int:
+        """What counts against the cap."""
+        return self.anon_bytes + self.shmem_bytes
+
+
+class UsageReader:
+    """Reads memory use of one process again and again through one open file.
+
+    Args:
+        pid: whose; this process when None.
+
+    Raises:
+        OSError: there is no such process, or no /proc (only Linux holds a cap).
+    """
+
+    def __init__(self, pid: int | None = None) -> None:
+        self._file = os.open(f"/proc/{pid or 'self'}/status", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self) -> MemoryUse:
+        """Return what is charged now; zeros for a process that has ended."""
+        try:
+            found = _FIELDS.search(os.pread(self._file, _STATUS_BYTES, 0))
+        except ProcessLookupError:
+            found = None
+        if found is None:
+            return MemoryUse(0, 0, 0)
+        anon, shmem, data = (int(field) << 10 for field in found.groups())
+        return MemoryUse(anon, shmem, data)
+
+    def close(self) -> None:
+        """Close the file; closing twice does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

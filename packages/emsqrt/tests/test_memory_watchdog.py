@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import mmap
+import resource
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from emsqrt.memory import CapLevels, Fence, MemoryUse, UsageReader, Watchdog
+
+MIB = 1 << 20
+
+
+def never(use: MemoryUse) -> None:
+    pytest.fail(f"nothing asked for this: {use}")
+
+
+def test_touched_memory_is_charged_and_untouched_is_not() -> None:
+    with UsageReader() as reader:
+        before = reader.read()
+        reserved = mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        untouched = reader.read()
+        reserved.write(bytes(64 * MIB))
+        touched = reader.read()
+        reserved.close()
+    assert untouched.charged_bytes - before.charged_bytes < 32 * MIB
+    assert touched.charged_bytes - before.charged_bytes > 60 * MIB
+    assert touched.data_bytes > before.data_bytes
+
+
+def test_a_process_that_has_ended_uses_nothing() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with UsageReader(child.pid) as reader:
+        child.communicate()
+        assert reader.read().charged_bytes == 0
+
+
+def test_pressure_is_told_once_and_then_a_breach_follows() -> None:
+    pressed: list[MemoryUse] = []
+    breached = threading.Event()
+    with UsageReader() as reader:
+        now = reader.read().charged_bytes
+    levels = CapLevels(cap_bytes=now * 4, press_bytes=0, breach_bytes=now * 4)
+    with Watchdog(levels, pressed.append, lambda _: breached.set(), fence=False):
+        assert breached.wait(20)
+    assert len(pressed) == 1
+
+
+def test_a_use_over_the_breach_level_ends_at_once() -> None:
+    breached = threading.Event()
+    levels = CapLevels(cap_bytes=0, press_bytes=0, breach_bytes=0)
+    with Watchdog(levels, never, lambda _: breached.set(), fence=False):
+        assert breached.wait(20)
+
+
+def test_the_peak_is_what_was_seen_at_most() -> None:
+    levels = CapLevels.below(1 << 40)
+    with Watchdog(levels, never, never, fence=False) as watchdog:
+        block = bytearray(b"x" * (64 * MIB))
+        watchdog.look()
+        del block
+    with UsageReader() as reader:
+        assert watchdog.peak_bytes > reader.read().charged_bytes + 32 * MIB
+
+
+FENCED = """
+from emsqrt.memory import Fence, UsageReader
+reader = UsageReader()
+use = reader.read()
+cap = use.charged_bytes + (64 << 20)
+fence = Fence(cap)
+fence.move(use)
+try:
+    b"x" * (80 << 20)
+except MemoryError:
+    print("refused", reader.read().charged_bytes <= cap)
+kept = b"x" * (40 << 20)
+fence.lift()
+print(len(b"x" * (80 << 20)) >> 20)
+reader.close()
+"""
+
+
+def test_one_allocation_larger_than_what_is_left_fails_cleanly() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FENCED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["refused", "True", "80"]
+
+
+def test_levels_leave_room_below_the_cap() -> None:
+    levels = CapLevels.below(64 * MIB)
+    assert levels.press_bytes < levels.breach_bytes < levels.cap_bytes == 64 * MIB
+
+
+def test_lifting_a_fence_restores_the_limit() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    fence = Fence(1 << 40)
+    with UsageReader() as reader:
+        fence.move(reader.read())
+    assert resource.getrlimit(resource.RLIMIT_DATA) != before
+    fence.lift()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
