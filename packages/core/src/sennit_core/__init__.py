@@ -1,0 +1,41 @@
+"""What every part of Sennit shares: schema, records, errors, units, ids, hashing, clock, logs.
+
+Layering: this package imports nothing but the standard library, and every other package may import
+it. Submodules load on first use, so `import sennit_core` costs next to nothing; inside it,
+`text` and `errors` stand below everything, and only `settings` and `records` use their siblings.
+"""
+
+from typing import Any
+
+__all__ = [
+    "__version__",
+    "clock",
+    "errors",
+    "hashing",
+    "ids",
+    "logs",
+    "ownership",
+    "records",
+    "schema",
+    "settings",
+    "testing",
+    "text",
+    "units",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a submodule, or read the version, when it is first asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sennit-core")
+    if name in __all__:
+        from importlib import import_module
+
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,104 @@
+"""Canonical JSON by RFC 8785: one text, and so one hash, for one value.
+
+Members are ordered by the UTF-16 code units of their names, numbers are written as ECMAScript
+writes doubles, strings escape only what they must, and the text is UTF-8 without white space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from json.encoder import encode_basestring
+from math import isfinite
+from typing import Any
+
+from sennit_core.errors import UsageError
+
+__all__ = ["canonical_json"]
+
+_SAFE_INTEGER_MAX = 2**53 - 1
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the canonical text of `value`: dicts, lists, tuples, str, int, float, bool, None.
+
+    Raises:
+        UsageError: NaN, infinity, an integer beyond 2^53 - 1 (write it as a string), a lone
+            surrogate, a name that is not a string, or a type that JSON does not have.
+    """
+    try:
+        return "".join(_pieces(value)).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError("canonical JSON cannot hold half of a surrogate pair") from error
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    if value is None or value is True or value is False:
+        yield {None: "null", True: "true", False: "false"}[value]
+    elif isinstance(value, str):
+        yield encode_basestring(value)
+    elif isinstance(value, int):
+        yield _integer(value)
+    elif isinstance(value, float):
+        yield _number(value)
+    elif isinstance(value, Mapping):
+        yield from _object(value)
+    elif isinstance(value, (list, tuple)):
+        yield "["
+        for index, item in enumerate(value):
+            if index:
+                yield ","
+            yield from _pieces(item)
+        yield "]"
+    else:
+        raise UsageError(f"JSON has no {type(value).__name__}")
+
+
+def _object(value: Mapping[Any, Any]) -> Iterator[str]:
+    for name in value:
+        if not isinstance(name, str):
+            raise UsageError(f"a JSON member's name must be a string, not {name!r}")
+    yield "{"
+    for index, name in enumerate(sorted(value, key=lambda name: name.encode("utf-16-be"))):
+        yield f"{',' if index else ''}{encode_basestring(name)}:"
+        yield from _pieces(value[name])
+    yield "}"
+
+
+def _integer(value: int) -> str:
+    if abs(value) > _SAFE_INTEGER_MAX:
+        raise UsageError(
+            f"the integer {value} has no exact place in JSON", hint="write it as a string"
+        )
+    return str(int(value))
+
+
+def _number(value: float) -> str:
+    """Write a double as ECMAScript's Number::toString does.
+
+    Python's repr gives the same shortest digits; only where the point and the exponent go differs.
+    """
+    if not isfinite(value):
+        raise UsageError(f"JSON has no {value}", hint="write it as a string")
+    if value == 0:
+        return "0"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    point = len(whole) + int(exponent or 0)
+    digits = whole + fraction
+    stripped = digits.lstrip("0")
+    point -= len(digits) - len(stripped)
+    return sign + _place_point(stripped.rstrip("0"), point)
+
+
+def _place_point(digits: str, point: int) -> str:
+    """Write 0.`digits` · 10^`point`, in plain form between 1e-7 and 1e21."""
+    count = len(digits)
+    if count <= point <= 21:
+        return digits + "0" * (point - count)
+    if 0 < point <= 21:
+        return f"{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"0.{'0' * -point}{digits}"
+    fraction = f".{digits[1:]}" if count > 1 else ""
+    return f"{digits[0]}{fraction}e{point - 1:+d}"

@@ -1,0 +1,81 @@
+"""Identifiers: 26 characters of lower-case base32 that sort by the time they were made.
+
+48 bits of Unix milliseconds, then 80 random bits, most significant first, in Crockford's alphabet
+(without i, l, o, u), whose characters stand in ASCII order: text order is time order.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from weakref import WeakKeyDictionary
+
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import UsageError
+
+__all__ = ["ID_LENGTH", "id_time", "is_id", "new_id", "task_key"]
+
+ID_LENGTH = 26
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_RANDOM_BITS = 80
+_FIRST_CHARACTERS = "01234567"  # 26 characters hold 130 bits, an id has 128
+
+_lock = threading.Lock()
+_last: WeakKeyDictionary[Clock, int] = WeakKeyDictionary()
+
+
+def _forget_parent() -> None:
+    """A forked child must not count on from its parent's last id: both would make the same."""
+    global _lock  # another thread of the parent may have held it during the fork
+    _lock = threading.Lock()
+    _last.clear()
+
+
+os.register_at_fork(after_in_child=_forget_parent)
+
+
+def new_id(clock: Clock = SYSTEM) -> str:
+    """Return a new id, later in text order than all this process made before it by `clock`.
+
+    The order holds while the clock stands still or is set back: the id then counts on from the
+    last one by a random step.
+    """
+    stamp = int(clock.now() * 1000) << _RANDOM_BITS
+    fresh = stamp | int.from_bytes(os.urandom(_RANDOM_BITS // 8), "big")
+    step = 1 + int.from_bytes(os.urandom(4), "big")
+    with _lock:
+        last = _last.get(clock, -1)
+        value = fresh if fresh >> _RANDOM_BITS > last >> _RANDOM_BITS else last + step
+        _last[clock] = value
+    return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def is_id(text: object) -> bool:
+    """Tell whether `text` has the form of an id."""
+    return (
+        isinstance(text, str)
+        and len(text) == ID_LENGTH
+        and text[0] in _FIRST_CHARACTERS
+        and all(character in _ALPHABET for character in text)
+    )
+
+
+def id_time(text: str) -> float:
+    """Return the Unix time in seconds, to the millisecond, at which an id was made.
+
+    Raises:
+        UsageError: `text` is not an id.
+    """
+    if not is_id(text):
+        raise UsageError(f"not an id: {text!r}", hint="ids are 26 characters of a-z and 0-9")
+    value = 0
+    for character in text:
+        value = value << 5 | _ALPHABET.index(character)
+    return (value >> _RANDOM_BITS) / 1000
+
+
+def task_key(index: int) -> str:
+    """Return the key of a job's task number `index`: `t000000`, `t000001`, … in text order."""
+    if not 0 <= index < 1_000_000:
+        raise UsageError(f"a job has at most 1,000,000 tasks, asked for number {index}")
+    return f"t{index:06d}"

@@ -1,0 +1,69 @@
+"""Refuse to run from a folder that two distributions share.
+
+Sennit's import names are short, and some of those names belong to other projects' distributions.
+When both are installed into one environment their files mix in one folder; then nothing that
+happens is to be trusted, so the package stops at import and says how to part them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+
+__all__ = ["refuse_strangers"]
+
+
+def refuse_strangers(package_file: str, distribution: str) -> None:
+    """Raise ImportError when another distribution owns files in this package's folder.
+
+    Costs one folder listing in an editable checkout, where no distribution lies beside the package;
+    in an installed environment each RECORD is read once.
+
+    Args:
+        package_file: the package's `__file__`.
+        distribution: the distribution that should own it, such as `sennit-lake`.
+    """
+    folder = os.path.dirname(os.path.abspath(package_file))  # noqa: PTH100, PTH120 - no pathlib yet
+    site, package = os.path.split(folder)
+    own = _normal(distribution)
+    owners = (name for name, record in _records(site) if _owns(record, package))
+    strangers = [name for name in owners if _normal(name) != own]
+    if strangers:
+        stranger = strangers[0]
+        raise ImportError(
+            f"the folder {folder} belongs to {distribution}, but the distribution {stranger!r} has "
+            f"files in it too, so neither can be trusted. Part them with:\n"
+            f"    python -m pip uninstall {stranger} {distribution}\n"
+            f"    python -m pip install {distribution}",
+            name=package,
+            path=package_file,
+        )
+
+
+@lru_cache(maxsize=8)
+def _records(site: str) -> tuple[tuple[str, bytes], ...]:
+    """Return the name and RECORD of every distribution installed into `site`."""
+    found = []
+    try:
+        entries = sorted(entry.name for entry in os.scandir(site))
+    except OSError:  # inside a zip file: nothing else can write there
+        return ()
+    for entry in entries:
+        if not entry.endswith(".dist-info"):
+            continue
+        try:
+            with open(os.path.join(site, entry, "RECORD"), "rb") as file:  # noqa: PTH118, PTH123
+                found.append((entry.removesuffix(".dist-info").rpartition("-")[0], file.read()))
+        except OSError:  # system packages come without a RECORD
+            continue
+    return tuple(found)
+
+
+def _owns(record: bytes, package: str) -> bool:
+    start = package.encode() + b"/"
+    return record.startswith(start) or b"\n" + start in record
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,29 @@
+"""Words for people: the nearest known name, and lists that stay short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["nearest", "shorten_list"]
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name most like `name`, or None when nothing is close.
+
+    A difference in upper and lower case alone always counts as close.
+    """
+    from difflib import get_close_matches
+
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    folded = name.casefold()
+    if folded in by_folded:
+        return by_folded[folded]
+    close = get_close_matches(folded, by_folded, n=1, cutoff=0.6)
+    return by_folded[close[0]] if close else None
+
+
+def shorten_list(names: Iterable[str], limit: int = 8) -> str:
+    """Join `names` with commas, naming at most `limit` of them and counting the rest."""
+    listed = list(names)
+    shown = ", ".join(listed[:limit])
+    return shown if len(listed) <= limit else f"{shown} and {len(listed) - limit} more"

@@ -1,0 +1,123 @@
+"""Byte sizes and durations as people write them: `64MiB`, `1.5 GB`, `500ms`, `2m`.
+
+Binary units (`KiB` …) are powers of 1024, decimal ones (`kB` …) powers of 1000 (IEC 80000-13).
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from sennit_core.errors import UsageError
+
+__all__ = [
+    "GIB",
+    "KIB",
+    "MIB",
+    "TIB",
+    "format_bytes",
+    "format_duration",
+    "parse_bytes",
+    "parse_duration",
+]
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+_BYTES = {
+    "": 1,
+    "b": 1,
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgtp", 1)},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgtp", 1)},
+}
+_SECONDS = {
+    "ns": Fraction(1, 10**9),
+    "us": Fraction(1, 10**6),
+    "µs": Fraction(1, 10**6),
+    "ms": Fraction(1, 1000),
+    "": Fraction(1),
+    "s": Fraction(1),
+    "m": Fraction(60),
+    "min": Fraction(60),
+    "h": Fraction(3600),
+    "d": Fraction(86400),
+}
+_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*")
+
+
+def parse_bytes(text: str | int) -> int:
+    """Return the number of bytes that `text` names; a fraction of a byte is cut off.
+
+    Args:
+        text: `"64MiB"`, `"1.5 GB"`, `"4096"`, or a plain count, which is returned unchanged.
+
+    Raises:
+        UsageError: not a size, a negative one, or an unknown unit.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        if text < 0:
+            raise UsageError(f"a size cannot be negative: {text}")
+        return text
+    number, unit = _split(text, "size", "64MiB")
+    factor = _BYTES.get(unit.lower())
+    if factor is None:
+        raise UsageError(f"unknown unit {unit!r} in size {text!r}", hint="use B, kB, MB, MiB, GiB")
+    return int(number * factor)
+
+
+def format_bytes(count: int) -> str:
+    """Return `count` bytes in the largest binary unit below it, as `64.0 MiB` or `512 B`."""
+    if abs(count) < KIB:
+        return f"{count} B"
+    size = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        size /= 1024
+        if abs(round(size, 1)) < 1024:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} PiB"
+
+
+def parse_duration(text: str | float) -> float:
+    """Return the seconds that `text` names; a plain number is seconds.
+
+    Args:
+        text: `"1.5s"`, `"500ms"`, `"2m"`, `"1h"`, `"1d"`, or a number of seconds.
+
+    Raises:
+        UsageError: not a duration, a negative one, or an unknown unit.
+    """
+    if isinstance(text, (int, float)) and not isinstance(text, bool):
+        if not 0 <= text < float("inf"):
+            raise UsageError(f"a duration must be finite and not negative: {text}")
+        return float(text)
+    number, unit = _split(text, "duration", "1.5s")
+    factor = _SECONDS.get(unit if unit == "m" else unit.lower())
+    if factor is None:
+        raise UsageError(f"unknown unit {unit!r} in duration {text!r}", hint="use ms, s, m, h, d")
+    return float(number * factor)
+
+
+def format_duration(seconds: float) -> str:
+    """Return `seconds` for people: `850 ms`, `12.3 s`, `4 m 05 s`, `2 h 03 m`."""
+    if seconds < 0:
+        return f"-{format_duration(-seconds)}"
+    if round(seconds, 6) < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if round(seconds, 3) < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} m"
+
+
+def _split(text: str | float, kind: str, example: str) -> tuple[Fraction, str]:
+    match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise UsageError(f"not a {kind}: {text!r}", hint=f'write it like "{example}"')
+    return Fraction(match[1].rstrip(".")), match[2]
