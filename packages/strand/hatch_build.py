@@ -34,14 +34,20 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
         folder = Path(self.root) / "src" / "strand"
         _compile(folder)
         build_data["pure_python"] = False
-        build_data["tag"] = f"cp311-abi3-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        build_data["tag"] = (
+            f"cp311-abi3-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        )
 
 
 def _compile(folder: Path) -> None:
     target = folder / TARGET
     inputs = [folder / name for name in SOURCES] + sorted(folder.glob("*.h"))
     extra = os.environ.get("STRAND_CFLAGS", "")
-    if not extra and target.exists() and target.stat().st_mtime_ns > max(p.stat().st_mtime_ns for p in inputs):
+    if (
+        not extra
+        and target.exists()
+        and target.stat().st_mtime_ns > max(p.stat().st_mtime_ns for p in inputs)
+    ):
         return
     staged = target.with_suffix(f".{os.getpid()}.tmp")
     command = [

@@ -1,0 +1,190 @@
+# ruff: noqa: N818 - named for what happened, as sennit_core.errors names them
+"""What can go wrong with a ring, named for what the caller can do about it.
+
+```
+Corrupt
+  HeaderError              not a ring, or a damaged one
+    SegmentTooSmall BadMagic BadVersion BadChecksum BadSchemaLength UnknownField
+    FingerprintMismatch BadStride BadGeometry BadMetadata NoExtension
+Unavailable
+  ProducerDied ConsumerDied
+Cancelled      StrandAbortError
+TooLarge       PayloadTooLarge
+CapacityError  RingExhausted
+Conflict       RoleTaken LeaseHeld
+Closed         RoleInherited
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sennit_core.errors import (
+    Cancelled,
+    CapacityError,
+    Closed,
+    Conflict,
+    Corrupt,
+    TooLarge,
+    Unavailable,
+)
+
+__all__ = [
+    "BadChecksum",
+    "BadGeometry",
+    "BadMagic",
+    "BadMetadata",
+    "BadSchemaLength",
+    "BadStride",
+    "BadVersion",
+    "ConsumerDied",
+    "FingerprintMismatch",
+    "HeaderError",
+    "LeaseHeld",
+    "NoExtension",
+    "PayloadTooLarge",
+    "ProducerDied",
+    "RingExhausted",
+    "RoleInherited",
+    "RoleTaken",
+    "SegmentTooSmall",
+    "StrandAbortError",
+    "UnknownField",
+]
+
+
+@dataclass(eq=False)
+class HeaderError(Corrupt):
+    """The segment is not a ring, or its header was damaged; attach to nothing."""
+
+    code = "strand-header"
+    what: str = "the ring's header"
+
+
+class SegmentTooSmall(HeaderError):
+    """Fewer bytes than a header has."""
+
+
+class BadMagic(HeaderError):
+    """The first four bytes are not a ring's, or its creator has not finished writing it."""
+
+
+class BadVersion(HeaderError):
+    """A layout version this package does not read."""
+
+
+class BadChecksum(HeaderError):
+    """The static header's FNV-1a does not match."""
+
+
+class BadSchemaLength(HeaderError):
+    """The schema's length does not fit its field count or the header."""
+
+
+class UnknownField(HeaderError):
+    """A field type or flag this version does not know."""
+
+
+class FingerprintMismatch(HeaderError):
+    """The schema's bytes are not those the header was made for."""
+
+
+class BadStride(HeaderError):
+    """The fields and the record stride do not fit each other."""
+
+
+class BadGeometry(HeaderError):
+    """Capacities that are no powers of two, or that do not fit the segment."""
+
+
+class BadMetadata(HeaderError):
+    """The metadata is not a JSON object that names every column."""
+
+
+class NoExtension(HeaderError):
+    """A plain v5 ring without the counters that roles in this package need."""
+
+
+@dataclass(eq=False)
+class ProducerDied(Unavailable):
+    """The producer's process ended without closing the stream; what it published was delivered."""
+
+    code = "producer-died"
+    what: str = "the ring's producer"
+    pid: int = 0
+
+    def describe(self) -> str:
+        """Name the process."""
+        return f"{self.what} (pid {self.pid}) died before the end of the stream"
+
+
+@dataclass(eq=False)
+class ConsumerDied(Unavailable):
+    """Nobody reads the ring any more: the consumer's process ended, or it closed its view."""
+
+    code = "consumer-died"
+    what: str = "the ring's consumer"
+    pid: int = 0
+    reason: str = "died"
+
+    def describe(self) -> str:
+        """Name the process and how it went."""
+        return f"{self.what} (pid {self.pid}) {self.reason}, and the ring is full"
+
+
+@dataclass(eq=False)
+class StrandAbortError(Cancelled):
+    """One side aborted the stream; `reason` is what it said."""
+
+    code = "strand-abort"
+    what: str = "the stream"
+    reason: str = ""
+
+    def describe(self) -> str:
+        """Name the reason."""
+        return f"{self.what} was aborted{f': {self.reason}' if self.reason else ''}"
+
+
+@dataclass(eq=False)
+class PayloadTooLarge(TooLarge):
+    """One record needs more than half of the heap; slice it, or open the ring with a larger one."""
+
+    code = "payload-too-large"
+    what: str = field(default="a record's payload", kw_only=True)
+
+
+@dataclass(eq=False)
+class RingExhausted(CapacityError):
+    """A v5 ring has carried all the records its 31-bit counters can count; use version 6."""
+
+    code = "ring-exhausted"
+
+
+@dataclass(eq=False)
+class RoleTaken(Conflict):
+    """Another process is this ring's producer or consumer."""
+
+    code = "role-taken"
+    message: str = field(default="", kw_only=True)
+    role: str
+    pid: int = 0
+
+    def describe(self) -> str:
+        """Name the role and its holder."""
+        return f"the ring already has a {self.role} (pid {self.pid})"
+
+
+@dataclass(eq=False)
+class LeaseHeld(Conflict):
+    """A payload is still looked at where it must be given back; copy it or drop it first."""
+
+    code = "lease-held"
+
+
+@dataclass(eq=False)
+class RoleInherited(Closed):
+    """A role taken before `fork` stays with the parent; attach to the ring anew in the child."""
+
+    code = "role-inherited"
+    what: str = "a role inherited through fork"

@@ -1,0 +1,279 @@
+"""Field types, record schemas and how a record lies in its slot.
+
+The layouts are those of spec/strand-wire.md: version 5 packs to 4 bytes and is shared with
+browsers, version 6 aligns naturally and has wide heap pointers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from sennit_core.errors import UnknownColumn, UsageError
+from strand.errors import BadSchemaLength, BadStride, UnknownField
+
+__all__ = [
+    "BLOCKS",
+    "FIELD_TYPES",
+    "FieldType",
+    "SlotLayout",
+    "StrandField",
+    "StrandSchema",
+    "build_schema",
+    "fnv1a",
+]
+
+Version = Literal[5, 6]
+
+NULLABLE, SORTED_ASCENDING, SORTED_DESCENDING = 1, 2, 4
+FIELDS_MAX = 500  # 2 + 4 bytes each must leave room for the metadata below byte 3072
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """One of the fourteen types: its wire tag, its v5 width, and its struct or element code."""
+
+    name: str
+    tag: int
+    width: int
+    code: str
+    heap: bool = False
+
+    def width_in(self, version: int) -> int:
+        """Bytes in the slot: v6 heap fields are 16 (u64 offset, u32 length, u32 zero)."""
+        return 16 if self.heap and version >= 6 else self.width
+
+    def align_in(self, version: int) -> int:
+        """Alignment in the slot: `min(width, 4)` in v5, natural in v6."""
+        return min(self.width_in(version), 8 if version >= 6 else 4)
+
+    def heap_align_in(self, version: int) -> int:
+        """Alignment of the payload in the heap: elements in v5, cache lines in v6."""
+        if not self.code or not self.heap:
+            return 1
+        if version >= 6:
+            return 64
+        return 1 if self.code == "B" else 4
+
+
+FIELD_TYPES: dict[str, FieldType] = {
+    kind.name: kind
+    for kind in (
+        FieldType("i32", 0, 4, "i"),
+        FieldType("u32", 1, 4, "I"),
+        FieldType("i64", 2, 8, "q"),
+        FieldType("f32", 3, 4, "f"),
+        FieldType("f64", 4, 8, "d"),
+        FieldType("u16", 5, 2, "H"),
+        FieldType("u8", 6, 1, "B"),
+        FieldType("bool8", 7, 1, "B"),
+        FieldType("utf8", 8, 6, "", heap=True),
+        FieldType("utf8_ref", 9, 4, "I"),
+        FieldType("json", 10, 6, "", heap=True),
+        FieldType("bytes", 11, 6, "B", heap=True),
+        FieldType("i32_array", 12, 6, "i", heap=True),
+        FieldType("f32_array", 13, 6, "f", heap=True),
+    )
+}
+_BY_TAG = {kind.tag: kind for kind in FIELD_TYPES.values()}
+
+
+def fnv1a(data: bytes) -> int:
+    """Return the 32-bit FNV-1a hash of `data` (RFC 9923)."""
+    value = 0x811C9DC5
+    for byte in data:
+        value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
+    return value
+
+
+@dataclass(frozen=True)
+class StrandField:
+    """A named, typed field; `order` promises that values come sorted."""
+
+    name: str
+    type: str
+    nullable: bool = False
+    order: Literal["ascending", "descending"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.type not in FIELD_TYPES:
+            known = ", ".join(FIELD_TYPES)
+            raise UsageError(f"field {self.name!r} has unknown type {self.type!r}; known: {known}")
+        if not self.name:
+            raise UsageError("a field needs a name")
+
+    @property
+    def kind(self) -> FieldType:
+        """The type's facts."""
+        return FIELD_TYPES[self.type]
+
+    @property
+    def flags(self) -> int:
+        """The flag byte of the wire schema."""
+        order = {None: 0, "ascending": SORTED_ASCENDING, "descending": SORTED_DESCENDING}
+        return NULLABLE * self.nullable | order[self.order]
+
+
+@dataclass(frozen=True)
+class SlotLayout:
+    """Where each field lies in a slot: byte offsets, the null bitmap, the stride."""
+
+    version: int
+    offsets: tuple[int, ...]
+    bitmap_bytes: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class StrandSchema:
+    """An ordered set of fields; the same schema has one layout for each version."""
+
+    fields: tuple[StrandField, ...]
+
+    def __post_init__(self) -> None:
+        names = [field.name for field in self.fields]
+        if not names or len(names) > FIELDS_MAX:
+            raise UsageError(f"a schema has 1 to {FIELDS_MAX} fields, not {len(names)}")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UsageError(f"two fields are named {twice!r}")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The field names in order."""
+        return tuple(field.name for field in self.fields)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """The position of each name."""
+        return {name: at for at, name in enumerate(self.names)}
+
+    @cached_property
+    def null_bits(self) -> tuple[int | None, ...]:
+        """For each field its bit in the null bitmap, or None when it cannot be null."""
+        bits = iter(range(len(self.fields)))
+        return tuple(next(bits) if field.nullable else None for field in self.fields)
+
+    def position(self, name: str) -> int:
+        """Return where `name` stands; UnknownColumn with the nearest name otherwise."""
+        try:
+            return self.index[name]
+        except KeyError:
+            raise UnknownColumn(name, self.names) from None
+
+    def layout(self, version: Version) -> SlotLayout:
+        """Lay the fields out in a slot as `version` prescribes."""
+        for field in self.fields:
+            _check_flags(field.flags, version)
+        bitmap_bytes = (sum(field.nullable for field in self.fields) + 7) // 8
+        end = bitmap_bytes
+        offsets = []
+        for field in self.fields:
+            at = _round_up(end, field.kind.align_in(version))
+            offsets.append(at)
+            end = at + field.kind.width_in(version)
+        stride = _round_up(end, 8 if version >= 6 else 4)
+        return SlotLayout(version, tuple(offsets), bitmap_bytes, stride)
+
+    def encode(self, layout: SlotLayout) -> bytes:
+        """Return the wire schema: u16 count, then type, flags and offset of each field."""
+        parts = [struct.pack("<H", len(self.fields))]
+        for field, offset in zip(self.fields, layout.offsets, strict=True):
+            parts.append(struct.pack("<BBH", field.kind.tag, field.flags, offset))
+        return b"".join(parts)
+
+    def fingerprint(self, version: Version) -> int:
+        """Return the FNV-1a of the wire schema; names are not part of it."""
+        return fnv1a(self.encode(self.layout(version)))
+
+
+def build_schema(
+    fields: Iterable[StrandField | tuple[str, str] | Mapping[str, Any]],
+) -> StrandSchema:
+    """Build a schema from fields.
+
+    Args:
+        fields: `("id", "u32")`, `{"name": "score", "type": "f64", "nullable": True}`, or
+            `StrandField` values, in slot order.
+
+    Raises:
+        UsageError: no field, a name twice, or an unknown type.
+    """
+    return StrandSchema(tuple(map(_as_field, fields)))
+
+
+def decode_schema(
+    data: bytes, version: Version, stride: int
+) -> tuple[SlotLayout, list[FieldFacts]]:
+    """Read a wire schema whose length was checked, with the stride the header claims."""
+    count = struct.unpack_from("<H", data)[0]
+    if len(data) != 2 + 4 * count or count == 0:
+        raise BadSchemaLength(expected=f"{2 + 4 * count} bytes", found=f"{len(data)} bytes")
+    facts = []
+    offsets = []
+    for at in range(2, len(data), 4):
+        tag, flags, offset = struct.unpack_from("<BBH", data, at)
+        kind = _BY_TAG.get(tag)
+        if kind is None:
+            raise UnknownField(expected="a type tag from 0 to 13", found=str(tag))
+        _check_flags(flags, version)
+        facts.append((kind, flags))
+        offsets.append(offset)
+    bitmap_bytes = (sum(flags & NULLABLE for _, flags in facts) + 7) // 8
+    return SlotLayout(version, tuple(offsets), bitmap_bytes, stride), facts
+
+
+def check_stride(layout: SlotLayout, facts: list[FieldFacts]) -> None:
+    """Refuse a slot whose fields overlap, or do not end where the stride says."""
+    end = layout.bitmap_bytes
+    for offset, (kind, _) in zip(layout.offsets, facts, strict=True):
+        if offset < end:
+            raise BadStride(expected=f"a field at byte {end} or later", found=f"byte {offset}")
+        end = offset + kind.width_in(layout.version)
+    wanted = _round_up(end, 8 if layout.version >= 6 else 4)
+    if layout.stride != wanted:
+        raise BadStride(expected=f"stride {wanted}", found=str(layout.stride))
+
+
+def schema_from_facts(names: list[str], facts: list[FieldFacts]) -> StrandSchema:
+    """Join wire facts with the names from the metadata."""
+    fields = []
+    for name, (kind, flags) in zip(names, facts, strict=True):
+        order: Literal["ascending", "descending"] | None = None
+        if flags & SORTED_ASCENDING:
+            order = "ascending"
+        elif flags & SORTED_DESCENDING:
+            order = "descending"
+        fields.append(StrandField(name, kind.name, bool(flags & NULLABLE), order))
+    return StrandSchema(tuple(fields))
+
+
+FieldFacts = tuple[FieldType, int]
+
+
+def _as_field(value: StrandField | tuple[str, str] | Mapping[str, Any]) -> StrandField:
+    if isinstance(value, StrandField):
+        return value
+    if isinstance(value, Mapping):
+        return StrandField(**value)
+    return StrandField(*value)
+
+
+def _check_flags(flags: int, version: int) -> None:
+    known = NULLABLE | SORTED_ASCENDING | (SORTED_DESCENDING if version >= 6 else 0)
+    both = SORTED_ASCENDING | SORTED_DESCENDING
+    if flags & ~known or flags & both == both:
+        raise UnknownField(
+            expected=f"flags out of {known:#x} for version {version}", found=hex(flags)
+        )
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+BLOCKS = build_schema([("payload", "bytes")])
+"""The block schema: one `bytes` field, so that a record is a payload (an Arrow message, say)."""
