@@ -1,0 +1,202 @@
+"""The node's one ASGI application: doors, then the API, the realtime tree or the playground.
+
+    request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch -> FastAPI | Elkyn | Pages
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.exceptions import HTTPException
+
+import elytra.routes
+import lake.routes
+from elkyn.server.app import elkyn_app
+from sennit._asgi import App, Receive, Scope, Send
+from sennit.auth import Door, Principal, is_guarded, is_tree_path
+from sennit.node import SYSTEM_NAMESPACE, Node
+from sennit.routes import node as node_routes
+from sennit.routes.docs import docs_page
+from sennit.routes.pages import Pages
+from sennit.security_headers import SecurityHeaders
+from sennit_core.errors import Denied, InternalError, SennitError
+
+_log = logging.getLogger("sennit.gateway")
+_audit = logging.getLogger("sennit.audit")
+
+STATUS_OF_CODE = {
+    "usage": 400, "sql": 400, "unknown-column": 400, "unsupported": 400, "bad-input": 400,
+    "unauthenticated": 401, "denied": 403, "not-found": 404, "conflict": 409, "cancelled": 409,
+    "closed": 409, "too-large": 413, "cap-too-small": 422, "memory-cap-exceeded": 422, "busy": 429,
+    "corrupt": 500, "internal": 500, "unavailable": 503, "worker-lost": 503,
+    "deadline-exceeded": 504, "storage-full": 507,
+}  # fmt: skip
+
+
+class Application:
+    """The ASGI app of a node, and the parts that its shell needs hold of."""
+
+    def __init__(self, node: Node) -> None:
+        network = node.settings.network
+        self.door = Door.of(
+            node.tokens, host=network.host, port=network.port,
+            hosts=network.allowed_hosts, origins=network.allowed_origins,
+        )  # fmt: skip
+        self.tree = elkyn_app(
+            node.stores,
+            authorize=_authorize_tree,
+            keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
+        )
+        self.pages = Pages(self.door)
+        switch = _Switch(_api(node, self.door), self.tree, self.pages)
+        self._app = SecurityHeaders(_Gate(switch, self.door))
+        self.pages.behind(self._app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+    def close(self) -> None:
+        """End every open stream, so that the server can stop at once."""
+        self.tree.close()
+
+
+def create_app(node: Node) -> Application:
+    """The application that serves `node`."""
+    return Application(node)
+
+
+class _Gate:
+    """Lets a request through the doors, remembers who it is from, and writes the audit log."""
+
+    def __init__(self, app: App, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        method = scope.get("method", "GET")
+        try:
+            principal = self._door.admit(method, scope["path"], headers)
+        except SennitError as refusal:
+            _audit.warning("refused %s %s: %s", method, scope["path"], refusal)
+            await _refuse(scope, receive, send, refusal)
+            return
+        if principal is not None and method not in {"GET", "HEAD"}:
+            _audit.info("%s %s by %s", method, scope["path"], principal.name)
+        scope.setdefault("state", {})["principal"] = principal
+        await self._app(scope, receive, send)
+
+
+class _Switch:
+    """Sends a request to the part that answers its path."""
+
+    def __init__(self, api: App, tree: App, pages: App) -> None:
+        self._api = api
+        self._tree = tree
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if scope["type"] == "lifespan" or path in {"/healthz", "/readyz"}:
+            target = self._api
+        elif path.startswith("/db/"):
+            scope = {**scope, "path": path.removeprefix("/db")}
+            target = self._tree
+        elif is_tree_path(path):
+            target = self._tree
+        else:
+            target = self._api if is_guarded(path) else self._pages
+        await target(scope, receive, send)
+
+
+def _api(node: Node, door: Door) -> FastAPI:
+    api = FastAPI(
+        title="Sennit", version=node.version, docs_url=None, redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )  # fmt: skip
+    api.include_router(node_routes.router(node, door))
+    api.include_router(lake.routes.router(node.lake))
+    api.include_router(elytra.routes.router(node.jobs, node.lake.parts))
+    api.add_exception_handler(SennitError, _on_error)
+    api.add_exception_handler(RequestValidationError, _on_invalid)
+    api.add_exception_handler(HTTPException, _on_http)
+    api.add_exception_handler(Exception, _on_surprise)
+
+    @api.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        """The API on one page, without anything from elsewhere."""
+        return HTMLResponse(docs_page(api.openapi()))
+
+    return api
+
+
+def status_of(error: SennitError) -> int:
+    """The HTTP status of an error; unknown codes are the server's fault."""
+    return STATUS_OF_CODE.get(error.code, 500)
+
+
+def _authorize_tree(scope: Scope, namespace: str, path: str, write: bool) -> None:
+    """Elkyn's door: `sys` is read by whoever may read the platform and written by nobody."""
+    principal: Principal | None = scope.get("state", {}).get("principal")
+    if principal is None or not principal.may("reader"):
+        raise Denied(action=f"reading {namespace}:{path}", needed="reader")
+    if write and namespace == SYSTEM_NAMESPACE:
+        raise Denied(
+            action=f"writing {namespace}:{path}", needed="the platform itself",
+            hint="the platform's own state changes only through /api",
+        )  # fmt: skip
+    if write and not principal.may("writer"):
+        raise Denied(action=f"writing {namespace}:{path}", needed="writer")
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitError) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
+        return
+    body = refusal.to_json() if not is_tree_path(scope["path"]) else {"error": str(refusal)}
+    await JSONResponse(body, status_code=status_of(refusal))(scope, receive, send)
+
+
+async def _on_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SennitError)
+    status = status_of(error)
+    if status >= 500:
+        _log.error("%s: %s", error.code, error)
+    return JSONResponse(error.to_json(), status_code=status)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    problems = [
+        {"where": ".".join(map(str, problem["loc"])), "problem": problem["msg"]}
+        for problem in error.errors()
+    ]
+    first = problems[0] if problems else {"where": "body", "problem": "not valid"}
+    body = {
+        "error": f"{first['where']}: {first['problem']}",
+        "code": "usage",
+        "hint": "see /docs for what this route takes",
+        "details": {"problems": problems},
+    }
+    return JSONResponse(body, status_code=422)
+
+
+async def _on_http(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = {404: "not-found", 405: "usage"}.get(error.status_code, "usage")
+    body: dict[str, Any] = {"error": error.detail, "code": code, "hint": "see /docs for the routes"}
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _on_surprise(request: Request, error: Exception) -> JSONResponse:
+    _log.exception("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
+    surprise = InternalError("the node met an unexpected error", hint="see <data>/logs/system.log")
+    return JSONResponse(surprise.to_json(), status_code=500)

@@ -1,0 +1,235 @@
+"""Who may ask what of a node: tokens, the browser's cookie, hosts, origins and roles.
+
+A request passes four doors in this order: the Host header names this node (no DNS rebinding), an
+unsafe method or a WebSocket comes from an allowed origin (no CSRF), a token is known, and its role
+reaches the route. Everything is refused unless a door opens it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from sennit_core.errors import Denied, Unauthenticated, UsageError
+
+ROLES = ("reader", "writer", "admin", "worker")
+_LADDER = ("reader", "writer", "admin")
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/session"})
+# The shell of the playground holds no data; what it asks for needs the token.
+_GUARDED = ("/api/", "/files/", "/metrics", "/db/", "/.ws", "/tus/", "/docs")
+_ROLE_OF_ROUTE: tuple[tuple[str, str, str], ...] = (
+    # method ("*": any), path prefix, least role; the first match decides
+    ("*", "/api/tokens", "admin"),
+    ("POST", "/api/query", "reader"),
+    ("GET", "/", "reader"),
+    ("HEAD", "/", "reader"),
+    ("OPTIONS", "/", "reader"),
+    ("*", "/api/workers", "worker"),
+    ("*", "/", "writer"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Whoever stands behind a token."""
+
+    name: str
+    role: str
+
+    def may(self, needed: str) -> bool:
+        """Whether this role reaches `needed`; a worker's token opens the workers' door alone."""
+        if self.role == "worker" or needed == "worker":
+            return self.role in {needed, "admin"}
+        return _LADDER.index(self.role) >= _LADDER.index(needed)
+
+
+class TokenTree(Protocol):
+    """The part of an Elkyn store that keeps tokens; no path of any API reaches it."""
+
+    def get(self, path: str) -> Any: ...
+    def set(self, path: str, value: Any) -> Any: ...
+    def delete(self, path: str) -> Any: ...
+
+
+class Tokens:
+    """The admin token of the data folder, and tokens of lesser roles kept as hashes."""
+
+    def __init__(self, admin_token: str, tree: TokenTree) -> None:
+        self._admin = admin_token
+        self._tree = tree
+
+    def principal(self, token: str) -> Principal | None:
+        """Whoever holds `token`, or None."""
+        if hmac.compare_digest(token.encode(), self._admin.encode()):
+            return Principal("admin", "admin")
+        row = self._tree.get(f"/tokens/{_digest(token)}")
+        return Principal(str(row["name"]), str(row["role"])) if row else None
+
+    def issue(self, name: str, role: str) -> str:
+        """Make a token for `name`; only its hash is kept, so it is shown once."""
+        if role not in ROLES:
+            raise UsageError(f"unknown role {role!r}", hint=f"one of: {', '.join(ROLES)}")
+        token = f"snt_{secrets.token_urlsafe(32)}"
+        self._tree.set(f"/tokens/{_digest(token)}", {"name": name, "role": role})
+        return token
+
+    def list(self) -> list[dict[str, str]]:
+        """Every issued token by its id, name and role."""
+        rows = self._tree.get("/tokens") or {}
+        return [
+            {"id": digest[:12], "name": row["name"], "role": row["role"]}
+            for digest, row in sorted(rows.items())
+        ]
+
+    def revoke(self, token_id: str) -> bool:
+        """Forget the token whose id is given; False when there is none."""
+        rows = self._tree.get("/tokens") or {}
+        found = [digest for digest in rows if len(token_id) >= 12 and digest.startswith(token_id)]
+        for digest in found:
+            self._tree.delete(f"/tokens/{digest}")
+        return bool(found)
+
+
+def admin_token(data: Path) -> str:
+    """The node's admin token, made on the first start in a file only its owner can read."""
+    path = data / "admin.token"
+    if path.exists():
+        return path.read_text(encoding="ascii").strip()
+    token = f"snt_{secrets.token_urlsafe(32)}"
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staged = data / f".admin.token.{os.getpid()}"
+    descriptor = os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    staged.replace(path)
+    return token
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """The four checks in front of every request; built once for a node's address."""
+
+    tokens: Tokens
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    cookie: str
+
+    @classmethod
+    def of(
+        cls, tokens: Tokens, *, host: str, port: int, hosts: Iterable[str], origins: Iterable[str]
+    ) -> Door:
+        """Loopback names and the bound host are always ours; more are added by settings."""
+        known = frozenset({"127.0.0.1", "localhost", "[::1]", host, *hosts})
+        # Cookies do not know ports: two nodes on one machine must not share a name.
+        return cls(tokens, known, frozenset(origins), f"sennit_{port}")
+
+    def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Principal | None:
+        """Pass the doors, or raise Denied or Unauthenticated; None on paths open to everybody."""
+        self.check_host(headers)
+        self.check_origin(method, headers)
+        if path in OPEN_PATHS:
+            return None
+        principal = self.identify(headers)
+        if principal is None:
+            if not is_guarded(path):
+                return None
+            raise Unauthenticated(
+                "this needs a token",
+                hint="open the URL that `platform up` printed, or send Authorization: Bearer …",
+            )
+        needed = role_needed(method, path)
+        if not principal.may(needed):
+            raise Denied(
+                action=f"{method} {path}",
+                needed=needed,
+                hint=f"your token's role is {principal.role}; ask an admin for a {needed} token",
+            )
+        return principal
+
+    def check_host(self, headers: Mapping[str, str]) -> None:
+        """Refuse a request that was made for another name and only resolves to this machine."""
+        name = _host_name(headers.get("host", ""))
+        if name not in self.hosts:
+            raise Denied(
+                action=f"answering for host {name!r}",
+                needed="a known host name",
+                hint="add the name to network.allowed_hosts if it is yours",
+            )
+
+    def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
+        """Refuse an unsafe request, or a WebSocket, that a page of another site has made."""
+        is_socket = headers.get("upgrade", "").lower() == "websocket"
+        if method in SAFE_METHODS and not is_socket:
+            return
+        origin = headers.get("origin")
+        if origin is None:
+            # No browser: a token in a header cannot be forged by a page. A cookie can.
+            if "authorization" in headers or self.cookie not in _cookies(headers):
+                return
+            if headers.get("sec-fetch-site") == "same-origin":
+                return
+        elif origin in self.origins or urlsplit(origin).netloc == headers.get("host"):
+            return
+        raise Denied(
+            action=f"{method} from origin {origin}",
+            needed="an allowed origin",
+            hint="add the origin to network.allowed_origins if you trust it",
+        )
+
+    def identify(self, headers: Mapping[str, str]) -> Principal | None:
+        """Whoever the Bearer token or the cookie stands for; a wrong token is an error."""
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        token = bearer.strip() if scheme.lower() == "bearer" else None
+        token = token or _cookies(headers).get(self.cookie)
+        if not token:
+            return None
+        principal = self.tokens.principal(token)
+        if principal is None and scheme:
+            raise Unauthenticated("this token is not known here", hint="see <data>/admin.token")
+        return principal
+
+
+def is_guarded(path: str) -> bool:
+    """Whether `path` needs a token; the playground's own files do not."""
+    return path.startswith(_GUARDED) or is_tree_path(path)
+
+
+def is_tree_path(path: str) -> bool:
+    """Whether Elkyn answers `path`: `/a/b.json` outside the API and the playground's files."""
+    return path.endswith(".json") and not path.startswith(("/api/", "/_next/", "/files/"))
+
+
+def role_needed(method: str, path: str) -> str:
+    """The least role that may do this."""
+    for known_method, prefix, role in _ROLE_OF_ROUTE:
+        if known_method in ("*", method) and path.startswith(prefix):
+            return role
+    return "admin"
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _host_name(host: str) -> str:
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0].lower()
+
+
+def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
+    except CookieError:
+        return {}

@@ -1,0 +1,216 @@
+"""Verbs about data: put, datasets, sql, run, jobs, watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sennit.cli.node_verbs import Data, Json
+
+Url = Annotated[str | None, typer.Option("--url", help="The node's address.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command."""
+    for verb in (put, datasets, sql, run, jobs, watch):
+        app.command()(verb)
+
+
+def _session(data: Path | None, url: str | None = None) -> Any:
+    from sennit.client import Session
+
+    return Session.open(url, token=None, data=data)
+
+
+def put(
+    files: Annotated[list[Path], typer.Argument(help="CSV, TSV, Parquet, Arrow or JSON-lines files.")],
+    name: Annotated[str | None, typer.Option(help="The dataset's name; the file's stem otherwise.")] = None,
+    mode: Annotated[str, typer.Option(help="create, replace or append.")] = "create",
+    delimiter: Annotated[str | None, typer.Option(help="Field delimiter; sniffed otherwise.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Text encoding; sniffed otherwise.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where a column would widen.")] = False,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Upload files and wait until they are datasets."""
+    from sennit.cli.output import emit_json, progress
+    from sennit_core.errors import UsageError
+
+    if name is not None and len(files) > 1:
+        raise UsageError("--name fits one file only", hint="put the files one by one")
+    options = {"delimiter": delimiter, "encoding": encoding, "strict": strict or None}
+    given = {key: value for key, value in options.items() if value is not None}
+    made = []
+    with _session(data, url) as session:
+        for file in files:
+            with progress(file.name) as on_progress:
+                dataset = session.put(file, name, mode=mode, on_progress=on_progress, **given)
+            made.append(dataset)
+            if not as_json:
+                typer.echo(f"{dataset.name}: {dataset.rows:,} rows, {len(dataset.schema.names)} columns")
+    if as_json:
+        emit_json([dataset.to_json() for dataset in made])
+
+
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="Show this one's columns.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the named dataset.")] = False,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """List datasets, show one, or delete one."""
+    from sennit.cli.output import emit_json, table
+    from sennit_core.errors import UsageError
+    from sennit_core.units import format_bytes
+
+    with _session(data, url) as session:
+        if delete:
+            if name is None:
+                raise UsageError("--delete needs the name of a dataset", hint="platform datasets NAME --delete")
+            session.delete(name)
+            typer.echo(f"deleted {name}")
+            return
+        found = [session.dataset(name)] if name else session.datasets()
+    if as_json:
+        emit_json([dataset.to_json() for dataset in found])
+    elif name:
+        columns = [(field.name, str(field.type), "yes" if field.nullable else "no") for field in found[0].schema.fields]
+        table(f"{found[0].name}: {found[0].rows:,} rows", ("column", "type", "nullable"), columns)
+    else:
+        rows = [(d.name, d.rows, len(d.schema.names), format_bytes(d.bytes), d.id) for d in found]
+        table(None, ("name", "rows", "columns", "size", "id"), rows)
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help="A SELECT, WITH, SHOW TABLES, DESCRIBE, SUMMARIZE or EXPLAIN.")],
+    limit: Annotated[int, typer.Option(help="Rows shown on a terminal; 0 shows all.")] = 100,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a question and print its answer."""
+    from sennit.cli.output import emit_json, table
+
+    with _session(data, url) as session:
+        if as_csv:
+            for piece in session.sql_text(query, "csv"):
+                typer.echo(piece, nl=False)
+            return
+        result = session.sql(query)
+        arrow = result.to_arrow()
+    if as_json:
+        columns = [{"name": field.name, "type": str(field.type)} for field in arrow.schema]
+        emit_json({"columns": columns, "rows": _json_rows(arrow)})
+        return
+    shown = arrow.slice(0, limit) if limit else arrow
+    table(None, arrow.column_names, [tuple(row.values()) for row in shown.to_pylist()])
+    if shown.num_rows < arrow.num_rows:
+        typer.echo(f"… {arrow.num_rows - shown.num_rows:,} more rows; --limit 0 shows all", err=True)
+
+
+def _json_rows(arrow: Any) -> list[list[Any]]:
+    """Rows as JSON values; what JSON cannot hold travels as text."""
+    plain = (str, int, float, bool, type(None))
+
+    def value(cell: Any) -> Any:
+        return cell if isinstance(cell, plain) and cell == cell else str(cell)
+
+    return [[value(cell) for cell in row.values()] for row in arrow.to_pylist()]
+
+
+def run(
+    source: Annotated[str, typer.Argument(help="A dataset, or a plan as a .json file.")],
+    where: Annotated[str | None, typer.Option(help="Keep rows: 'distance > 1000'.")] = None,
+    select: Annotated[str | None, typer.Option(help="Columns to keep, by commas.")] = None,
+    group_by: Annotated[str | None, typer.Option(help="Columns to group by, by commas.")] = None,
+    agg: Annotated[list[str] | None, typer.Option(help="NAME=EXPRESSION, such as n=count().")] = None,
+    limit: Annotated[int | None, typer.Option(help="Rows at most.")] = None,
+    engine: Annotated[str, typer.Option(help="auto or local.")] = "auto",
+    mem_cap: Annotated[str | None, typer.Option(help="Hard memory cap of each task.")] = None,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Run a memory-capped pipeline as a job, watch it, and print its result."""
+    from sennit.cli.output import emit_json, progress, table
+    from sennit.cli.pipelines import pipeline_from
+
+    with _session(data, url) as session:
+        pipeline = pipeline_from(
+            session, source, where=where, select=select, group_by=group_by, agg=agg or [], limit=limit
+        )
+        job = pipeline.submit(engine=engine, mem_cap=mem_cap)
+        with progress(f"job {job.id}", unit="tasks") as on_progress:
+            info = job.wait(on_progress=lambda info: on_progress(info.progress.done, info.progress.total or 0))
+        result = job.result()
+        arrow = result.to_arrow()
+    if as_json:
+        emit_json({"job": info.to_json(), "rows": _json_rows(arrow), "columns": arrow.column_names})
+        return
+    table(None, arrow.column_names, [tuple(row.values()) for row in arrow.slice(0, 100).to_pylist()])
+    if arrow.num_rows > 100:
+        typer.echo(f"… {arrow.num_rows - 100:,} more rows; --json prints all", err=True)
+
+
+def jobs(
+    job: Annotated[str | None, typer.Argument(help="Show this one.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the named job.")] = False,
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """List jobs, show one, or cancel one."""
+    from sennit.cli.output import emit_json, table
+    from sennit_core.errors import UsageError
+
+    with _session(data, url) as session:
+        if cancel:
+            if job is None:
+                raise UsageError("--cancel needs the id of a job", hint="platform jobs ID --cancel")
+            session.job(job).cancel()
+        found = [session.job(job).info()] if job else session.jobs()
+    if as_json:
+        emit_json([info.to_json() for info in found])
+        return
+    rows = [
+        (info.id, info.kind, info.state, f"{info.progress.done}/{info.progress.total or '?'}", info.error or "")
+        for info in found
+    ]
+    table(None, ("job", "kind", "state", "tasks", "error"), rows)
+
+
+def watch(
+    path: Annotated[str, typer.Argument(help="A job's id, or a path of the tree such as /jobs.")],
+    namespace: Annotated[str, typer.Option("--ns", help="The tree's namespace.")] = "sys",
+    data: Data = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Follow a job, or any path of the realtime tree, as it changes."""
+    import json
+
+    from sennit_core.ids import is_id
+
+    target = f"/jobs/{path}" if is_id(path) else path
+    with _session(data, url) as session:
+        for event in session.tree.namespace(namespace).watch(target):
+            line = {"type": event.type, "path": event.path, "data": event.data}
+            text = json.dumps(line) if as_json else f"{event.type:5} {event.path}  {json.dumps(event.data)}"
+            typer.echo(text)
+            if is_id(path) and _is_over(event):
+                return
+
+
+def _is_over(event: Any) -> bool:
+    """Whether a job's event says that it ended."""
+    from sennit_core.records import TERMINAL_JOB_STATES
+
+    state = event.data.get("state") if isinstance(event.data, dict) else None
+    if event.path == "/state":
+        state = event.data
+    return state in TERMINAL_JOB_STATES

@@ -1,0 +1,123 @@
+"""Verbs about nodes: up, down, status, logs, doctor, version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[Path | None, typer.Option("--data", help="The node's folder.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these verbs to the command."""
+    for verb in (up, down, status, logs, doctor, version):
+        app.command()(verb)
+
+
+def up(
+    data: Data = None,
+    port: Annotated[int | None, typer.Option(help="Port of the gateway; 0 takes a free one.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Memory for everything, such as 2GiB.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, max=16, help="Nodes to start on this machine.")] = 1,
+    demo: Annotated[bool, typer.Option("--demo", help="Load real flights and show the main job.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once the node is up.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the playground.")] = False,
+    api_only: Annotated[bool, typer.Option("--api-only", help="Serve no playground.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow another bind without TLS.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a node and print its URL."""
+    from sennit.cli.start import Start, start
+
+    start(
+        Start(
+            data=data, port=port, host=host, memory=memory, nodes=nodes, demo=demo, detach=detach,
+            open_browser=open_browser, api_only=api_only, insecure=insecure, as_json=as_json,
+        )
+    )  # fmt: skip
+
+
+def down(data: Data = None, as_json: Json = False) -> None:
+    """Stop the node of a data folder, and the further nodes started with it."""
+    from sennit.cli.start import stop_all
+    from sennit.settings import default_data
+
+    stopped = stop_all(data or default_data())
+    if as_json:
+        from sennit.cli.output import emit_json
+
+        emit_json({"stopped": stopped})
+    else:
+        typer.echo(f"stopped {', '.join(stopped)}" if stopped else "no node was running")
+
+
+def status(data: Data = None, as_json: Json = False) -> None:
+    """Show the node's address, memory shares beside what is used, and its executors."""
+    from sennit.cli.output import emit_json, table
+    from sennit.client import Session
+    from sennit_core.units import format_bytes
+
+    with Session.open(None, token=None, data=data) as session:
+        stats = session.stats()
+        url = session.url
+    if as_json:
+        emit_json({"url": url, **stats})
+        return
+    memory = stats["memory"]
+    shares = memory["shares"]
+    typer.echo(f"{url}   sennit {stats['version']}   up {stats['uptimeSeconds']:.0f} s")
+    rows = [("gateway", format_bytes(shares["gatewayBytes"]), format_bytes(memory["gatewayBytes"]), "")]
+    rows += [
+        (f"executor {index}", format_bytes(shares["executorBytes"]), format_bytes(row["memoryBytes"]), row["state"])
+        for index, row in enumerate(stats["executors"])
+    ]
+    rows.append(("all", format_bytes(memory["capBytes"]), format_bytes(memory["usedBytes"]), ""))
+    table(None, ("process", "share", "used", "state"), rows)
+
+
+def logs(
+    data: Data = None,
+    lines: Annotated[int, typer.Option("-n", "--lines", help="Lines from the end.")] = 50,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
+    which: Annotated[str, typer.Option(help="system, audit, peers or playground.")] = "system",
+) -> None:
+    """Print the end of a node's log."""
+    from sennit.cli.start import tail
+    from sennit.settings import default_data
+
+    tail((data or default_data()) / "logs" / f"{which}.log", lines, follow=follow)
+
+
+def doctor(data: Data = None, as_json: Json = False) -> None:
+    """Check what a node needs on this machine, and say how to get what is missing."""
+    from sennit.cli.output import emit_json, table
+    from sennit.doctor import examine
+    from sennit.settings import default_data
+
+    findings = examine(data or default_data())
+    if as_json:
+        emit_json([finding.to_json() for finding in findings])
+    else:
+        rows = [("ok" if f.ok else "PROBLEM", f.subject, f.found, f.remedy) for f in findings]
+        table(None, ("", "what", "found", "to fix it"), rows)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def version(as_json: Json = False) -> None:
+    """Print the versions of Sennit's packages."""
+    from importlib.metadata import version as version_of
+
+    names = ("sennit", "sennit-core", "sennit-strand", "sennit-emsqrt", "sennit-elkyn", "sennit-lake", "sennit-elytra")
+    versions = {name: version_of(name) for name in names}
+    if as_json:
+        from sennit.cli.output import emit_json
+
+        emit_json(versions)
+        return
+    for name, number in versions.items():
+        typer.echo(f"{name} {number}")

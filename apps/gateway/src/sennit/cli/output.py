@@ -1,0 +1,99 @@
+"""How verbs speak: JSON for programs, tables for people, errors with what to do next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sennit_core.errors import SennitError, UsageError
+
+_STATUS_OF_CODE = {
+    "usage": 2, "sql": 2, "unknown-column": 2, "unsupported": 2, "bad-input": 2,
+    "unavailable": 3, "not-found": 4, "denied": 5, "unauthenticated": 5, "conflict": 5,
+    "too-large": 6, "cap-too-small": 6, "memory-cap-exceeded": 6, "storage-full": 6, "busy": 6,
+    "cancelled": 130,
+}  # fmt: skip
+_WIDE = 240  # columns, where the output is not a terminal and nothing should be cut
+
+
+def report(problem: Exception, *, as_json: bool) -> int:
+    """Say on stderr what went wrong and what to do; answer the exit status."""
+    error = _as_sennit(problem)
+    if error is None:
+        raise problem
+    if as_json:
+        print(json.dumps(error.to_json()), file=sys.stderr)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint:  {error.hint}", file=sys.stderr)
+    return _STATUS_OF_CODE.get(error.code, 1)
+
+
+def _as_sennit(problem: Exception) -> SennitError | None:
+    import click
+
+    if isinstance(problem, SennitError):
+        return problem
+    if isinstance(problem, click.ClickException):
+        return UsageError(problem.format_message(), hint="see `platform --help`")
+    if isinstance(problem, FileNotFoundError):
+        return UsageError(f"no such file: {problem.filename}", hint="check the path")
+    if isinstance(problem, IsADirectoryError):
+        return UsageError(f"{problem.filename} is a folder", hint="name a file")
+    return None
+
+
+def emit_json(value: Any) -> None:
+    """Print one JSON document."""
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None)
+    print()
+
+
+def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print a table; numbers to the right, nothing cut when the output is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
+        drawn.add_column(Text(name), justify="right" if rows and numeric else "left")
+    for row in rows:
+        drawn.add_row(*(Text(_cell(value)) for value in row))
+    console.print(drawn)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "∅"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)
+
+
+@contextmanager
+def progress(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr when that is a terminal; the yielded function takes (done, total)."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn, TransferSpeedColumn
+
+    amount = (
+        (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

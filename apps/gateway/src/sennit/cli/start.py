@@ -1,0 +1,206 @@
+"""Starting and stopping nodes: in the foreground, detached, or several on one machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import webbrowser
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import typer
+
+from sennit import run_file
+from sennit.cli.output import emit_json
+from sennit.settings import GATEWAY_PORT, PORT_STEP, default_data
+from sennit_core.errors import Unavailable, UsageError
+from sennit_core.units import parse_bytes
+
+_UP_SECONDS = 60
+_DOWN_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What `platform up` was asked for."""
+
+    data: Path | None
+    port: int | None
+    host: str | None
+    memory: str | None
+    nodes: int
+    demo: bool
+    detach: bool
+    open_browser: bool
+    api_only: bool
+    insecure: bool
+    as_json: bool
+
+    @property
+    def folder(self) -> Path:
+        """The data folder of the first node."""
+        return (self.data or default_data()).resolve()
+
+    def arguments(self) -> dict[str, dict[str, object]]:
+        """What was given on the command line, as settings."""
+        network = {"host": self.host, "port": self.port, "insecure": self.insecure or None}
+        emsqrt = {"memory_bytes": parse_bytes(self.memory) if self.memory else None}
+        return {
+            section: {key: value for key, value in values.items() if value is not None}
+            for section, values in (("network", network), ("emsqrt", emsqrt))
+        }
+
+
+def start(wanted: Start) -> None:
+    """Start what was asked for; a single foreground node serves in this very process."""
+    if wanted.nodes > 1:
+        _start_several(wanted)
+    elif wanted.detach:
+        _announce(wanted, _spawn(wanted), wanted.folder)
+        if wanted.demo:
+            _run_demo(wanted.folder).wait()
+    else:
+        _serve_here(wanted)
+
+
+def _serve_here(wanted: Start) -> None:
+    from sennit.serve import Address, serve
+    from sennit.settings import load
+
+    helpers: list[subprocess.Popen[bytes]] = []
+
+    def on_up(address: Address) -> None:
+        _print_address(wanted, address.url, address.login_url, os.getpid())
+        if wanted.open_browser:
+            webbrowser.open(address.login_url)
+        if wanted.demo:
+            helpers.append(_run_demo(wanted.folder))
+
+    settings = load(wanted.folder, wanted.arguments())
+    try:
+        serve(wanted.folder, settings, on_up=on_up, with_playground=not wanted.api_only)
+    finally:
+        for helper in helpers:
+            if helper.poll() is None:
+                helper.terminate()
+            helper.wait()
+
+
+def _run_demo(data: Path) -> subprocess.Popen[bytes]:
+    """The demo is a client like any other, in a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "sennit.demo", "--data", str(data)])
+
+
+def _start_several(wanted: Start) -> None:
+    """Node 0 serves the folder itself; node i serves `<data>/nodes/<i>` on port + 10·i."""
+    base = wanted.port if wanted.port is not None else GATEWAY_PORT
+    each = [
+        replace(
+            wanted,
+            data=wanted.folder if index == 0 else wanted.folder / "nodes" / str(index),
+            port=base and base + PORT_STEP * index,
+            nodes=1, demo=False, detach=True, open_browser=wanted.open_browser and index == 0,
+            api_only=wanted.api_only or index > 0,
+        )
+        for index in range(wanted.nodes)
+    ]  # fmt: skip
+    try:
+        for one in each:
+            _announce(one, _spawn(one), one.folder)
+        if wanted.demo:
+            _run_demo(wanted.folder).wait()
+        if not wanted.detach:
+            typer.echo("Ctrl-C stops them all.")
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            signal.pause()
+    except BaseException:
+        stop_all(wanted.folder)
+        raise
+
+
+def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
+    """Start a node in a session of its own, its output in logs/up.log."""
+    logs = wanted.folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    command = [sys.executable, "-m", "sennit.cli", "up", "--data", str(wanted.folder)]
+    for flag, value in (("--port", wanted.port), ("--host", wanted.host), ("--memory", wanted.memory)):
+        if value is not None:
+            command += [flag, str(value)]
+    command += [flag for flag, on in (("--api-only", wanted.api_only), ("--insecure", wanted.insecure)) if on]
+    with (logs / "up.log").open("wb") as output:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+
+def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None:
+    """Wait until the spawned node is up and print its address; show its last words otherwise."""
+    from sennit.serve import run_token
+
+    deadline = time.monotonic() + _UP_SECONDS
+    while time.monotonic() < deadline:
+        running = run_file.read(data)
+        if running is not None and running.pid == child.pid:
+            login_url = f"{running.url}/?token={run_token(data)}"
+            _print_address(wanted, running.url, login_url, child.pid)
+            if wanted.open_browser:
+                webbrowser.open(login_url)
+            # The node outlives this command on purpose; nobody waits for it any more.
+            child.returncode = 0
+            return
+        if child.poll() is not None:
+            break
+        time.sleep(0.05)
+    words = (data / "logs" / "up.log").read_text(encoding="utf-8", errors="replace").strip()
+    raise Unavailable(f"the node did not start: {words or 'no output'}", hint=f"see {data / 'logs'}")
+
+
+def _print_address(wanted: Start, url: str, login_url: str, pid: int) -> None:
+    if wanted.as_json:
+        emit_json({"url": url, "loginUrl": login_url, "pid": pid, "data": str(wanted.folder)})
+    else:
+        typer.echo(f"Sennit is up: {login_url}")
+        if not wanted.detach:
+            typer.echo("Ctrl-C stops it.")
+    sys.stdout.flush()
+
+
+def stop_all(data: Path) -> list[str]:
+    """Stop the nodes of a folder, the further ones first; answer their URLs."""
+    folders = [*sorted((data / "nodes").glob("*"), reverse=True), data]
+    return [url for folder in folders if (url := _stop(folder)) is not None]
+
+
+def _stop(data: Path) -> str | None:
+    running = run_file.read(data)
+    if running is None:
+        return None
+    os.kill(running.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_SECONDS
+    while running.alive():
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"node {running.pid} did not stop within {_DOWN_SECONDS} s",
+                hint=f"see {data / 'logs'}; `kill -9 {running.pid}` loses nothing acknowledged",
+            )
+        time.sleep(0.05)
+    return running.url
+
+
+def tail(path: Path, lines: int, *, follow: bool) -> None:
+    """Print the last `lines` of a file, then go on with what is written if asked to."""
+    if not path.is_file():
+        raise UsageError(f"there is no log at {path}", hint="has a node run with this --data?")
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file.readlines()[-lines:]:
+            typer.echo(line, nl=False)
+        while follow:
+            line = file.readline()
+            if line:
+                typer.echo(line, nl=False)
+            else:
+                time.sleep(0.2)

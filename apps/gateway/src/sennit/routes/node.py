@@ -1,0 +1,106 @@
+"""The node about itself: health, statistics, nodes, tokens, and the browser's session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from sennit.auth import Door
+from sennit.node import SYSTEM_NAMESPACE, Node
+from sennit_core.errors import NotFound, Unauthenticated
+
+
+class TokenRequest(BaseModel):
+    """A token to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(min_length=1, max_length=100)
+    role: str
+
+
+class SessionRequest(BaseModel):
+    """A token to be exchanged for the browser's cookie."""
+
+    model_config = ConfigDict(extra="forbid")
+    token: str = Field(min_length=1, max_length=200)
+
+
+def router(node: Node, door: Door) -> APIRouter:
+    """Routes that speak of the node itself."""
+    routes = APIRouter(tags=["node"])
+
+    @routes.get("/healthz")
+    def healthz() -> PlainTextResponse:
+        """Whether the process answers."""
+        return PlainTextResponse("ok\n")
+
+    @routes.get("/readyz")
+    def readyz() -> PlainTextResponse:
+        """Whether the node can work: its tree answers."""
+        node.stores[SYSTEM_NAMESPACE].get("/nodes")
+        return PlainTextResponse("ready\n")
+
+    @routes.get("/api/stats")
+    def stats() -> dict[str, Any]:
+        """Memory shares beside what is used, executors, uptime."""
+        return node.stats()
+
+    @routes.get("/api/nodes")
+    def nodes() -> list[Any]:
+        """Every node this one knows."""
+        return list((node.stores[SYSTEM_NAMESPACE].get("/nodes") or {}).values())
+
+    @routes.get("/metrics")
+    def metrics() -> PlainTextResponse:
+        """Gauges in Prometheus' text format."""
+        return PlainTextResponse(_metrics(node), media_type="text/plain; version=0.0.4")
+
+    @routes.post("/api/session")
+    def open_session(body: SessionRequest, request: Request) -> JSONResponse:
+        """Exchange a token for the browser's cookie."""
+        principal = node.tokens.principal(body.token)
+        if principal is None:
+            raise Unauthenticated("this token is not known here", hint="see <data>/admin.token")
+        response = JSONResponse({"name": principal.name, "role": principal.role})
+        set_session_cookie(response, door, body.token, secure=request.url.scheme == "https")
+        return response
+
+    @routes.get("/api/tokens")
+    def tokens() -> list[dict[str, str]]:
+        """Every issued token by id, name and role."""
+        return node.tokens.list()
+
+    @routes.post("/api/tokens", status_code=201)
+    def issue_token(body: TokenRequest) -> dict[str, str]:
+        """Make a token; it is shown this once."""
+        return {"token": node.tokens.issue(body.name, body.role), "role": body.role}
+
+    @routes.delete("/api/tokens/{token_id}", status_code=204)
+    def revoke_token(token_id: str) -> None:
+        """Forget a token."""
+        if not node.tokens.revoke(token_id):
+            raise NotFound(kind="token", name=token_id)
+
+    return routes
+
+
+def set_session_cookie(response: Any, door: Door, token: str, *, secure: bool) -> None:
+    """Hand the browser its cookie: unreadable to scripts, never sent from another site."""
+    response.set_cookie(
+        door.cookie, token, httponly=True, samesite="strict", secure=secure, path="/"
+    )
+
+
+def _metrics(node: Node) -> str:
+    stats = node.stats()
+    rows = {
+        "sennit_uptime_seconds": stats["uptimeSeconds"],
+        "sennit_memory_cap_bytes": stats["memory"]["capBytes"],
+        "sennit_memory_used_bytes": stats["memory"]["usedBytes"],
+        "sennit_executors": len(stats["executors"]),
+        "sennit_datasets": stats["datasets"],
+    }
+    return "".join(f"# TYPE {name} gauge\n{name} {value}\n" for name, value in rows.items())

@@ -1,0 +1,101 @@
+"""What a browser gets: the exported playground, or a page that says it is being built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
+
+from sennit import playground
+from sennit._asgi import App, Receive, Scope, Send
+from sennit.auth import Door
+from sennit.routes.node import set_session_cookie
+from sennit.security_headers import SecurityHeaders, inline_script_hashes
+
+_BUILDING = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Sennit</title>
+<meta name="viewport" content="width=device-width"><meta http-equiv="refresh" content="3">
+<style>
+  :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
+  body { min-height: 90vh; display: grid; place-content: center; max-width: 34rem; margin: auto; padding: 1rem }
+  code { font: .9em ui-monospace, monospace }
+</style></head>
+<body><main><h1>The playground is %s</h1><p>%s</p>
+<p>The node itself is up: <code>platform put FILE.csv</code>, then <code>platform sql "select …"</code>.</p>
+</main></body></html>
+"""
+
+
+class Pages:
+    """ASGI app for everything that is not an API: static files with the right caching."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._headers: SecurityHeaders | None = None
+        self._site: Path | None = None
+        self._problem: str | None = None
+
+    def behind(self, headers: SecurityHeaders) -> None:
+        """Tell which middleware must allow the inline scripts of the site once it is there."""
+        self._headers = headers
+        self._look()
+
+    def failed(self, problem: str) -> None:
+        """Say on the page why there is no playground."""
+        self._problem = problem
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope)(scope, receive, send)
+
+    def _answer(self, scope: Scope) -> App:
+        if scope["method"] not in {"GET", "HEAD"}:
+            return _refusal(405, "this path only answers GET")
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if token and self._door.tokens.principal(token):
+            # The token leaves the address bar at once; from here on the cookie speaks.
+            response: Response = RedirectResponse(scope["path"], status_code=303)
+            set_session_cookie(response, self._door, token, secure=scope["scheme"] == "https")
+            return response
+        site = self._site or self._look()
+        if site is None:
+            return _building_page(self._problem)
+        return _file(site, scope["path"])
+
+    def _look(self) -> Path | None:
+        site = None if playground.can_build() and self._problem is None else playground.site()
+        if site is not None and self._headers is not None:
+            self._headers.allow_scripts(inline_script_hashes(site))
+            self._site = site
+        return site
+
+
+def _file(site: Path, path: str) -> Response:
+    wanted = (site / path.lstrip("/")).resolve()
+    if not wanted.is_relative_to(site.resolve()):
+        return _refusal(404, "no such page")
+    if wanted.is_dir():
+        wanted = wanted / "index.html"
+    if not wanted.is_file():
+        missing = site / "404.html"
+        if missing.is_file() and "." not in Path(path).name:
+            return FileResponse(missing, status_code=404)
+        return _refusal(404, "no such page")
+    # Names below _next carry a hash of their content; everything else must be asked for again.
+    forever = path.startswith("/_next/static/")
+    caching = "public, max-age=31536000, immutable" if forever else "no-cache"
+    return FileResponse(wanted, headers={"cache-control": caching})
+
+
+def _building_page(problem: str | None) -> Response:
+    if problem is None:
+        html = _BUILDING % ("being built", "This page turns into it by itself, usually within a minute.")
+    else:
+        escaped = problem.replace("&", "&amp;").replace("<", "&lt;")
+        html = _BUILDING % ("not available", f"<code>{escaped}</code>")
+    return HTMLResponse(html, status_code=200 if problem is None else 503)
+
+
+def _refusal(status: int, problem: str) -> Response:
+    body = {"error": problem, "code": "not-found" if status == 404 else "usage", "hint": None}
+    return JSONResponse(body, status_code=status)

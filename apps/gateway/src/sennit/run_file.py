@@ -1,0 +1,88 @@
+"""`<data>/run.json`: how every verb finds the node that serves a data folder, and if it still runs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sennit_core.errors import Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class RunFile:
+    """A running node: its process (pid and start time, since pids are reused), address, version."""
+
+    pid: int
+    start_ticks: int
+    url: str
+    version: str
+
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        return start_ticks(self.pid) == self.start_ticks
+
+    def write(self, data: Path) -> None:
+        """Publish this node in its data folder, atomically."""
+        document = {
+            "pid": self.pid,
+            "startTicks": self.start_ticks,
+            "url": self.url,
+            "version": self.version,
+        }
+        staged = data / f".run.json.{os.getpid()}"
+        staged.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        staged.replace(data / "run.json")
+
+
+def read(data: Path) -> RunFile | None:
+    """The node that serves `data`, or None; a file left by a dead node counts as none."""
+    try:
+        document = json.loads((data / "run.json").read_text(encoding="utf-8"))
+        found = RunFile(
+            int(document["pid"]),
+            int(document["startTicks"]),
+            str(document["url"]),
+            str(document["version"]),
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.alive() else None
+
+
+def remove(data: Path) -> None:
+    """Withdraw this process's run file; another's stays."""
+    found = read(data)
+    if found is not None and found.pid == os.getpid():
+        (data / "run.json").unlink(missing_ok=True)
+
+
+def start_ticks(pid: int) -> int | None:
+    """When process `pid` started, in clock ticks since boot; None when it is gone or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+@contextmanager
+def sole_owner(data: Path) -> Iterator[None]:
+    """Hold the data folder for this process; the kernel lets go when it dies, however it dies."""
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (data / "node.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            other = read(data)
+            where = f" at {other.url} (pid {other.pid})" if other else ""
+            raise Conflict(
+                f"another node already serves {data}{where}",
+                hint="use that one, stop it with `platform down`, or name another --data",
+            ) from None
+        yield

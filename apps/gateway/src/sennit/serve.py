@@ -1,0 +1,202 @@
+"""Run one node until it is told to stop: bind, open, announce, serve, close.
+
+Access logs are off because a first visit carries the token in its URL; the audit log says who
+changed what. Stopping ends every live stream first, so that it takes moments and not a timeout.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from sennit import playground, run_file
+from sennit.app import Application, create_app
+from sennit.logs import configure
+from sennit.node import Node
+from sennit.settings import NetworkSettings, Settings, with_port
+from sennit_core.errors import Conflict, SennitError
+
+_GRACE_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a node listens, as a URL without and with its token."""
+
+    url: str
+    login_url: str
+
+
+def serve(
+    data: Path,
+    settings: Settings,
+    *,
+    on_up: Callable[[Address], None],
+    with_playground: bool = True,
+) -> None:
+    """Serve a node from `data` until SIGINT or SIGTERM.
+
+    Raises:
+        Conflict: the port is in use, or another node serves the folder.
+    """
+    with _bound_socket(settings.network) as listener:
+        settings = with_port(settings, listener.getsockname()[1])
+        (data / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        configure(settings.logging, data / "logs")
+        with Node.open(data, settings) as node:
+            application = create_app(node)
+            address = _address(settings.network, run_token(data))
+            up = run_file.RunFile(*_self(), url=address.url, version=node.version)
+            server = _Server(application, settings.network, lambda: _publish(up, data, address, on_up))
+            builder = _PlaygroundBuilder(application, data) if with_playground else None
+            try:
+                if builder is not None:
+                    builder.start()
+                server.run(sockets=[listener])
+            finally:
+                run_file.remove(data)
+                if builder is not None:
+                    builder.stop()
+
+
+def run_token(data: Path) -> str:
+    """The admin token of a data folder that a node has opened before."""
+    return (data / "admin.token").read_text(encoding="ascii").strip()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, telling when it is up, ending streams before it waits, dying of no signal itself."""
+
+    def __init__(
+        self, application: Application, network: NetworkSettings, on_up: Callable[[], None]
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application, loop="uvloop", http="httptools", ws="none", lifespan="off",
+                access_log=False, log_config=None, server_header=False, date_header=True,
+                timeout_graceful_shutdown=_GRACE_SECONDS, ssl_certfile=network.tls_certificate,
+                ssl_keyfile=network.tls_key,
+            )
+        )  # fmt: skip
+        self._application = application
+        self._on_up = on_up
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_up()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._application.close()
+        super().handle_exit(sig, frame)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn would raise the signal again afterwards, and nothing of the node would be closed.
+        signals = (signal.SIGINT, signal.SIGTERM)
+        previous = [signal.signal(number, self.handle_exit) for number in signals]
+        try:
+            yield
+        finally:
+            for number, handler in zip(signals, previous, strict=True):
+                signal.signal(number, handler)
+
+
+class _PlaygroundBuilder:
+    """Builds a checkout's playground in a child process while the node already answers."""
+
+    def __init__(self, application: Application, data: Path) -> None:
+        self._application = application
+        self._log = data / "logs" / "playground.log"
+        self._child: subprocess.Popen[str] | None = None
+        self._thread = threading.Thread(target=self._build, name="playground", daemon=True)
+        self._stopping = False
+
+    def start(self) -> None:
+        if playground.can_build():
+            self._thread.start()
+        elif playground.site() is None:
+            self._application.pages.failed("this installation carries no playground")
+
+    def stop(self) -> None:
+        """End the build, with whatever it has started, and wait for it."""
+        self._stopping = True
+        if self._child is not None and self._child.poll() is None:
+            _end_session(self._child)
+        if self._thread.is_alive():
+            self._thread.join(timeout=_GRACE_SECONDS)
+
+    def _build(self) -> None:
+        with self._log.open("a", encoding="utf-8") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "sennit.playground", "build"],
+                stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )  # fmt: skip
+            status = self._child.wait()
+        if status and not self._stopping:
+            self._application.pages.failed(f"building it failed; see {self._log}")
+
+
+def _end_session(child: subprocess.Popen[str]) -> None:
+    """npm and Next start children of their own; they share the session that was made for them."""
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait(timeout=_GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    except ProcessLookupError:
+        return
+
+
+@contextmanager
+def _bound_socket(network: NetworkSettings) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in network.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((network.host, network.port))
+        except OSError as error:
+            raise _bind_error(network, error) from None
+        yield listener
+
+
+def _bind_error(network: NetworkSettings, error: OSError) -> SennitError:
+    where = f"{network.host}:{network.port}"
+    if error.errno == errno.EADDRINUSE:
+        return Conflict(f"port {network.port} is in use", hint="name another with --port, or 0 for any")
+    if error.errno == errno.EACCES:
+        return Conflict(f"binding {where} needs privileges", hint="use a port above 1023")
+    return Conflict(f"cannot listen on {where}: {error.strerror}", hint="see --host and --port")
+
+
+def _address(network: NetworkSettings, token: str) -> Address:
+    scheme = "https" if network.tls_certificate else "http"
+    host = f"[{network.host}]" if ":" in network.host else network.host
+    url = f"{scheme}://{host}:{network.port}"
+    return Address(url, f"{url}/?token={token}")
+
+
+def _self() -> tuple[int, int]:
+    ticks = run_file.start_ticks(os.getpid())
+    assert ticks is not None
+    return os.getpid(), ticks
+
+
+def _publish(
+    up: run_file.RunFile, data: Path, address: Address, on_up: Callable[[Address], None]
+) -> None:
+    up.write(data)
+    on_up(address)

@@ -1,0 +1,174 @@
+"""What a node can be told: arguments over `SENNIT_<SECTION>__<KEY>` over config.toml over defaults."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sennit_core.errors import UsageError
+from sennit_core.settings import load_settings
+from sennit_core.units import GIB, MIB
+
+GATEWAY_PORT = 8600
+PORT_STEP = 10  # `--nodes N`: node i listens on the base port + 10·i
+EXECUTORS = 2
+_GATEWAY_SHARE_BYTES = 192 * MIB
+_MEMORY_MIN_BYTES = 512 * MIB
+_MEMORY_MAX_DEFAULT_BYTES = 4 * GIB
+
+
+def default_data() -> Path:
+    """The node's folder when nobody names one: `SENNIT_DATA`, else `~/.local/share/sennit`."""
+    chosen = os.environ.get("SENNIT_DATA")
+    return Path(chosen) if chosen else Path.home() / ".local" / "share" / "sennit"
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSettings:
+    """Where the gateway listens, and from where it may be asked."""
+
+    host: str = "127.0.0.1"
+    port: int = GATEWAY_PORT
+    insecure: bool = False
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """How bytes are received and kept. Sizes in bytes."""
+
+    part_bytes: int = 16 * MIB
+    keep_source: bool = False
+    upload_bytes_max: int = 1024 * GIB
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticsSettings:
+    """Limits of a question: how long it may take, and rows in a JSON answer."""
+
+    query_seconds: float = 300.0
+    json_rows_max: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SecuritySettings:
+    """What a request may weigh."""
+
+    body_bytes_max: int = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class LoggingSettings:
+    """How the node speaks of itself; the files rotate at `rotate_bytes`."""
+
+    level: str = "INFO"
+    format: str = "text"
+    rotate_bytes: int = 10 * MIB
+    rotate_count: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class EmsqrtSettings:
+    """The executors: how many, and the one memory knob that everything shares (0: decide)."""
+
+    memory_bytes: int = 0
+    executors: int = EXECUTORS
+
+
+@dataclass(frozen=True, slots=True)
+class ElkynSettings:
+    """The realtime tree: namespaces that exist beside `sys`, seconds between keep-alives."""
+
+    namespaces: tuple[str, ...] = ("default",)
+    keep_alive_seconds: float = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class ElytraSettings:
+    """Jobs: the cap of one task when its submitter names none (0: the executor's share)."""
+
+    task_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All sections of a node's configuration."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    analytics: AnalyticsSettings = field(default_factory=AnalyticsSettings)
+    security: SecuritySettings = field(default_factory=SecuritySettings)
+    logging: LoggingSettings = field(default_factory=LoggingSettings)
+    emsqrt: EmsqrtSettings = field(default_factory=EmsqrtSettings)
+    elkyn: ElkynSettings = field(default_factory=ElkynSettings)
+    elytra: ElytraSettings = field(default_factory=ElytraSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryShares:
+    """How one `--memory` is split, in bytes; static, so that every part knows its share."""
+
+    total_bytes: int
+    gateway_bytes: int
+    executor_bytes: int
+    executors: int
+
+    @classmethod
+    def of(cls, settings: EmsqrtSettings) -> MemoryShares:
+        """Split the knob: a fixed share for the gateway, the rest evenly over the executors."""
+        total = settings.memory_bytes or _sensible_memory()
+        if total < _MEMORY_MIN_BYTES:
+            raise UsageError(
+                f"--memory {total / MIB:.0f} MiB is too little for a node",
+                hint=f"give it at least {_MEMORY_MIN_BYTES // MIB} MiB",
+            )
+        executor_bytes = (total - _GATEWAY_SHARE_BYTES) // settings.executors
+        return cls(total, _GATEWAY_SHARE_BYTES, executor_bytes, settings.executors)
+
+    def to_json(self) -> dict[str, int]:
+        """The shares as /api/stats shows them."""
+        return {
+            "totalBytes": self.total_bytes,
+            "gatewayBytes": self.gateway_bytes,
+            "executorBytes": self.executor_bytes,
+            "executors": self.executors,
+        }
+
+
+def load(data: Path, arguments: dict[str, dict[str, object]]) -> Settings:
+    """Read a node's settings; raises UsageError naming an unknown key and the nearest known one."""
+    settings = load_settings(
+        Settings, arguments=arguments, env=os.environ, file=data / "config.toml"
+    )
+    _check_bind(settings.network)
+    return settings
+
+
+def with_port(settings: Settings, port: int) -> Settings:
+    """The same settings on another port."""
+    return replace(settings, network=replace(settings.network, port=port))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to `host`."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _check_bind(network: NetworkSettings) -> None:
+    has_tls = network.tls_certificate is not None and network.tls_key is not None
+    if is_loopback(network.host) or has_tls or network.insecure:
+        return
+    raise UsageError(
+        f"refusing to listen on {network.host} without TLS: tokens would cross the network readable",
+        hint="give network.tls_certificate and network.tls_key, or say --insecure",
+    )
+
+
+def _sensible_memory() -> int:
+    """A quarter of the machine's RAM, at most 4 GiB and at least what a node needs."""
+    ram_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(_MEMORY_MIN_BYTES, min(ram_bytes // 4, _MEMORY_MAX_DEFAULT_BYTES))

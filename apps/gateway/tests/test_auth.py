@@ -1,0 +1,152 @@
+"""The doors in front of every request, without a network."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from elkyn import ElkynStore
+from sennit.auth import Door, Tokens, admin_token, is_tree_path, role_needed
+from sennit_core.errors import Denied, Unauthenticated, UsageError
+
+ADMIN = "snt_admin-token"
+HOST = {"host": "127.0.0.1:8600"}
+
+
+@pytest.fixture
+def tokens():
+    with ElkynStore(mode="memory") as tree:
+        yield Tokens(ADMIN, tree)
+
+
+@pytest.fixture
+def door(tokens):
+    return Door.of(
+        tokens, host="127.0.0.1", port=8600, hosts=("lake.example",), origins=("https://app.example",)
+    )
+
+
+def bearer(token):
+    return {**HOST, "authorization": f"Bearer {token}"}
+
+
+def test_the_admin_token_opens_everything(door):
+    principal = door.admit("DELETE", "/api/datasets/x", bearer(ADMIN))
+    assert (principal.name, principal.role) == ("admin", "admin")
+
+
+@pytest.mark.parametrize("path", ["/api/stats", "/files/a/b/c", "/metrics", "/users.json", "/docs", "/db/a.json"])
+def test_nothing_of_value_is_open(door, path):
+    with pytest.raises(Unauthenticated, match="token"):
+        door.admit("GET", path, HOST)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/", "/sql/", "/_next/static/a.js"])
+def test_health_and_the_empty_shell_are_open(door, path):
+    assert door.admit("GET", path, HOST) is None
+
+
+def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door):
+    with pytest.raises(Unauthenticated, match="not known"):
+        door.admit("GET", "/", bearer("snt_wrong"))
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", ""])
+def test_another_host_name_is_refused(door, host):
+    with pytest.raises(Denied, match="host"):
+        door.admit("GET", "/healthz", {"host": host})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8600", "localhost", "[::1]:8600", "lake.example:443"])
+def test_known_host_names_are_answered(door, host):
+    assert door.admit("GET", "/healthz", {"host": host}) is None
+
+
+def test_a_page_of_another_site_cannot_write_with_the_cookie(door):
+    headers = {**HOST, "cookie": f"sennit_8600={ADMIN}", "origin": "https://evil.example"}
+    with pytest.raises(Denied, match="origin"):
+        door.admit("POST", "/api/query", headers)
+
+
+def test_a_cookie_without_an_origin_is_not_enough_to_write(door):
+    headers = {**HOST, "cookie": f"sennit_8600={ADMIN}"}
+    with pytest.raises(Denied, match="origin"):
+        door.admit("POST", "/api/query", headers)
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:8600", "https://app.example"])
+def test_the_playground_and_allowed_origins_may_write(door, origin):
+    headers = {**HOST, "cookie": f"sennit_8600={ADMIN}", "origin": origin}
+    assert door.admit("POST", "/api/query", headers).role == "admin"
+
+
+def test_a_websocket_from_another_site_is_refused(door):
+    headers = {**HOST, "cookie": f"sennit_8600={ADMIN}", "origin": "https://evil.example", "upgrade": "websocket"}
+    with pytest.raises(Denied):
+        door.admit("GET", "/.ws", headers)
+
+
+def test_another_nodes_cookie_is_not_ours(door):
+    with pytest.raises(Unauthenticated):
+        door.admit("GET", "/api/stats", {**HOST, "cookie": f"sennit_8610={ADMIN}"})
+
+
+@pytest.mark.parametrize(
+    ("role", "method", "path", "may"),
+    [
+        ("reader", "GET", "/api/datasets", True),
+        ("reader", "POST", "/api/query", True),
+        ("reader", "POST", "/api/start-upload", False),
+        ("reader", "DELETE", "/api/datasets/x", False),
+        ("writer", "DELETE", "/api/datasets/x", True),
+        ("writer", "POST", "/api/tokens", False),
+        ("writer", "GET", "/api/tokens", False),
+        ("worker", "GET", "/api/datasets", False),
+        ("worker", "GET", "/api/workers", True),
+    ],
+)
+def test_roles_reach_what_they_should(door, tokens, role, method, path, may):
+    token = tokens.issue("somebody", role)
+    if may:
+        assert door.admit(method, path, bearer(token)).role == role
+    else:
+        with pytest.raises(Denied, match=role):
+            door.admit(method, path, bearer(token))
+
+
+def test_a_revoked_token_is_unknown(door, tokens):
+    token = tokens.issue("somebody", "reader")
+    (row,) = tokens.list()
+    assert tokens.revoke(row["id"])
+    with pytest.raises(Unauthenticated):
+        door.admit("GET", "/api/stats", bearer(token))
+    assert not tokens.revoke(row["id"])
+
+
+def test_tokens_are_kept_as_hashes(tokens):
+    token = tokens.issue("somebody", "reader")
+    assert token not in str(tokens._tree.get("/"))
+
+
+def test_an_unknown_role_is_refused(tokens):
+    with pytest.raises(UsageError, match="king"):
+        tokens.issue("somebody", "king")
+
+
+def test_the_admin_token_is_made_once_for_its_owner_alone(tmp_path: Path):
+    token = admin_token(tmp_path)
+    assert admin_token(tmp_path) == token
+    assert stat.S_IMODE((tmp_path / "admin.token").stat().st_mode) == 0o600
+
+
+def test_tree_paths_end_in_json_outside_the_api():
+    assert is_tree_path("/.json")
+    assert is_tree_path("/jobs/a.json")
+    assert not is_tree_path("/api/openapi.json")
+    assert not is_tree_path("/_next/x.json")
+
+
+def test_a_route_nobody_thought_of_needs_a_writer():
+    assert role_needed("PATCH", "/api/new") == "writer"

@@ -1,0 +1,81 @@
+"""The command line without a node: help, errors and their exit status."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sennit.cli import app, run
+
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
+
+
+def verbs():
+    return {command.name or command.callback.__name__ for command in app.registered_commands}
+
+
+def test_every_verb_is_documented():
+    documented = set(re.findall(r"^\| `platform (\w+)", DOCS.read_text(), re.MULTILINE))
+    assert documented == verbs()
+
+
+@pytest.mark.parametrize("verb", sorted(verbs()))
+def test_every_verb_has_help(verb, capsys):
+    assert run([verb, "--help"]) == 0
+    assert f"platform {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["frobnicate"], 2, "frobnicate"),
+        (["sql"], 2, "QUERY"),
+        (["up", "--nodes", "0"], 2, "--nodes"),
+        (["put", "a.csv", "b.csv", "--name", "c"], 2, "--name"),
+        (["sql", "select 1"], 3, "no node is running"),
+        (["status"], 3, "platform up"),
+        (["logs"], 2, "no log"),
+        (["up", "--memory", "12 parsecs"], 2, "parsecs"),
+        (["up", "--memory", "1MiB"], 2, "512"),
+        (["up", "--host", "0.0.0.0"], 2, "TLS"),
+    ],
+)
+def test_wrong_use_says_what_and_what_next(arguments, status, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("SENNIT_DATA", str(tmp_path))
+    monkeypatch.delenv("SENNIT_URL", raising=False)
+    assert run(arguments) == status
+    assert words in capsys.readouterr().err
+
+
+def test_errors_are_json_when_json_is_asked_for(capsys, tmp_path, monkeypatch):
+    monkeypatch.delenv("SENNIT_URL", raising=False)
+    assert run(["status", "--json", "--data", str(tmp_path)]) == 3
+    assert json.loads(capsys.readouterr().err)["code"] == "unavailable"
+
+
+def test_down_without_a_node_is_not_an_error(capsys, tmp_path):
+    assert run(["down", "--data", str(tmp_path)]) == 0
+    assert "no node" in capsys.readouterr().out
+
+
+def test_doctor_finds_this_machine_fit(capsys, tmp_path):
+    assert run(["doctor", "--json", "--data", str(tmp_path)]) == 0
+    findings = json.loads(capsys.readouterr().out)
+    assert {"python", "disk", "strand's C core"} <= {finding["subject"] for finding in findings}
+
+
+def test_version_names_every_package(capsys):
+    assert run(["version", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 7
+
+
+def test_the_module_runs_as_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "sennit.cli", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "platform" in done.stdout

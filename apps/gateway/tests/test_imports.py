@@ -1,0 +1,30 @@
+"""What importing the façade and the command costs, by what it loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"duckdb", "pyarrow", "ray", "numpy", "fastapi", "pydantic", "httpx", "pandas", "polars"}
+
+
+def loaded_by(program: str) -> set[str]:
+    script = f"{program}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_facade_is_light():
+    assert not loaded_by("import sennit") & HEAVY
+
+
+def test_the_command_line_loads_nothing_heavy_before_a_verb_runs():
+    assert not loaded_by("import sennit.cli") & (HEAVY | {"rich", "uvicorn", "sqlglot", "lmdb"})
+
+
+@pytest.mark.parametrize("verb", ["up", "put", "sql", "run"])
+def test_help_of_a_verb_loads_nothing_heavy(verb):
+    program = f"import sennit.cli; assert sennit.cli.run(['{verb}', '--help']) == 0"
+    assert not loaded_by(program) & (HEAVY | {"rich"})

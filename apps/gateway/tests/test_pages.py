@@ -1,0 +1,107 @@
+"""Static files, the login by URL, and the page shown while the playground is built."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from elkyn import ElkynStore
+from sennit import playground
+from sennit.auth import Door, Tokens
+from sennit.routes.pages import Pages
+from sennit.security_headers import SecurityHeaders
+
+
+def ask(app, path, query="", method="GET"):
+    """One request without a server: status, headers, body."""
+    sent = []
+    scope = {
+        "type": "http", "method": method, "path": path, "query_string": query.encode(),
+        "headers": [], "scheme": "http", "http_version": "1.1", "root_path": "",
+    }  # fmt: skip
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    headers = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
+    return sent[0]["status"], headers, b"".join(m.get("body", b"") for m in sent[1:])
+
+
+@pytest.fixture
+def pages(tmp_path, monkeypatch):
+    site = tmp_path / "out"
+    (site / "sql").mkdir(parents=True)
+    (site / "_next" / "static").mkdir(parents=True)
+    (site / "index.html").write_text("<script>1</script>home")
+    (site / "sql" / "index.html").write_text("sql")
+    (site / "404.html").write_text("lost")
+    (site / "_next" / "static" / "a.js").write_text("js")
+    (tmp_path / "secret").write_text("secret")
+    monkeypatch.setattr(playground, "site", lambda: site)
+    monkeypatch.setattr(playground, "can_build", lambda: False)
+    with ElkynStore(mode="memory") as tree:
+        door = Door.of(Tokens("snt_admin", tree), host="127.0.0.1", port=8600, hosts=(), origins=())
+        app = Pages(door)
+        headers = SecurityHeaders(app)
+        app.behind(headers)
+        yield headers
+
+
+def test_pages_are_served_isolated(pages):
+    status, headers, body = ask(pages, "/")
+    assert (status, body) == (200, b"<script>1</script>home")
+    assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["cross-origin-embedder-policy"] == "require-corp"
+    assert "sha256-" in headers["content-security-policy"]
+
+
+def test_a_folder_is_its_index(pages):
+    assert ask(pages, "/sql/")[2] == b"sql"
+
+
+def test_hashed_files_are_cached_for_ever_and_pages_are_not(pages):
+    assert "immutable" in ask(pages, "/_next/static/a.js")[1]["cache-control"]
+    assert ask(pages, "/")[1]["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", ["/../secret", "/sql/../../secret", "//etc/passwd", "/%2e%2e/secret"])
+def test_no_path_leaves_the_site(pages, path):
+    status, _, body = ask(pages, path)
+    assert status == 404
+    assert b"secret" not in body
+
+
+def test_the_token_leaves_the_address_at_once(pages):
+    status, headers, _ = ask(pages, "/", "token=snt_admin")
+    assert (status, headers["location"]) == (303, "/")
+    cookie = headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+
+
+def test_a_wrong_token_sets_no_cookie(pages):
+    assert "set-cookie" not in ask(pages, "/", "token=wrong")[1]
+
+
+def test_pages_only_answer_get(pages):
+    assert ask(pages, "/", method="POST")[0] == 405
+
+
+def test_a_missing_playground_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(playground, "site", lambda: None)
+    monkeypatch.setattr(playground, "can_build", lambda: True)
+    with ElkynStore(mode="memory") as tree:
+        door = Door.of(Tokens("snt_admin", tree), host="127.0.0.1", port=8600, hosts=(), origins=())
+        app = Pages(door)
+        status, _, body = ask(app, "/")
+        assert status == 200
+        assert b"being built" in body
+        app.failed("building it failed; see <log>")
+        status, _, body = ask(app, "/")
+        assert status == 503
+        assert b"&lt;log>" in body

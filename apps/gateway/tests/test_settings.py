@@ -1,0 +1,57 @@
+"""Settings from arguments, environment, file and defaults; binds that are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from sennit.settings import EmsqrtSettings, MemoryShares, is_loopback, load
+from sennit_core.errors import UsageError
+from sennit_core.units import GIB, MIB
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    for name in ("SENNIT_NETWORK__PORT", "SENNIT_EMSQRT__MEMORY_BYTES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_arguments_win_over_environment_over_file_over_defaults(tmp_path, monkeypatch):
+    (tmp_path / "config.toml").write_text('[network]\nport = 1\n[emsqrt]\nmemory_bytes = "1GiB"\n')
+    assert load(tmp_path, {}).network.port == 1
+    monkeypatch.setenv("SENNIT_NETWORK__PORT", "2")
+    assert load(tmp_path, {}).network.port == 2
+    settings = load(tmp_path, {"network": {"port": 3}})
+    assert (settings.network.port, settings.emsqrt.memory_bytes) == (3, GIB)
+    assert settings.network.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("text", ["[network]\nprot = 1\n", "[netwrok]\nport = 1\n"])
+def test_a_misspelt_key_or_section_names_the_nearest(tmp_path, text):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"port|network"):
+        load(tmp_path, {})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
+def test_another_bind_needs_tls_or_insecure(tmp_path, host):
+    with pytest.raises(UsageError, match="TLS"):
+        load(tmp_path, {"network": {"host": host}})
+    assert load(tmp_path, {"network": {"host": host, "insecure": True}}).network.host == host
+    tls = {"host": host, "tls_certificate": "a.pem", "tls_key": "b.pem"}
+    assert load(tmp_path, {"network": tls}).network.host == host
+
+
+def test_loopback_names():
+    assert all(map(is_loopback, ("127.0.0.1", "127.0.0.2", "localhost", "::1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.1", "localhost.evil.example")))
+
+
+def test_shares_add_up_to_the_knob():
+    shares = MemoryShares.of(EmsqrtSettings(memory_bytes=2 * GIB, executors=2))
+    assert shares.gateway_bytes + 2 * shares.executor_bytes <= 2 * GIB
+    assert shares.executor_bytes > 800 * MIB
+
+
+def test_too_little_memory_is_refused():
+    with pytest.raises(UsageError, match="512"):
+        MemoryShares.of(EmsqrtSettings(memory_bytes=100 * MIB))

@@ -1,0 +1,46 @@
+"""What the documentation shows is run: the README's Python against a real node, links, verbs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import running_node
+from sennit_core.testing import run_markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    path
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packages/*/README.md"),
+                        *ROOT.glob("apps/*/README.md"), *ROOT.glob("design/*.md")])
+]  # fmt: skip
+TRIPS = "city,miles\n" + "".join(f"{'Oslo' if i % 3 else 'Rome'},{i}\n" for i in range(30))
+
+
+@pytest.mark.parametrize("page", ["README.md", "apps/gateway/README.md"])
+def test_the_front_pages_python_runs_against_a_node(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trips.csv").write_text(TRIPS)
+    with running_node(tmp_path / "node", "--api-only", "--memory", "1GiB") as node:
+        monkeypatch.setenv("SENNIT_DATA", str(node.data))
+        monkeypatch.delenv("SENNIT_URL", raising=False)
+        assert run_markdown(ROOT / page) >= 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readmes_commands_exist():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    verbs = set(re.findall(r"^\./platform (\w+)", text, re.MULTILINE)) - {"test"}
+    documented = set(re.findall(r"^\| `platform (\w+)", (ROOT / "docs/cli.md").read_text(), re.MULTILINE))
+    assert verbs <= documented
+    assert os.access(ROOT / "platform", os.X_OK)

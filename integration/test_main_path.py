@@ -1,0 +1,162 @@
+"""The main job through every public door: command line, façade, HTTP."""
+
+from __future__ import annotations
+
+import json
+
+import duckdb
+import httpx
+import pyarrow as pa
+import pytest
+
+from conftest import platform, running_node
+from emsqrt.expr import col, count
+from sennit.demo import csv_file
+
+FLIGHTS = 336_776
+
+
+@pytest.fixture(scope="module")
+def flights_csv():
+    with csv_file("flights") as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory, flights_csv):
+    """A node into which the flights were put by the command line."""
+    data = tmp_path_factory.mktemp("loaded")
+    with running_node(data, "--api-only", "--memory", "1GiB") as node:
+        done = platform("put", str(flights_csv), "--json", data=data)
+        (dataset,) = json.loads(done.stdout)
+        assert dataset["rows"] == FLIGHTS
+        yield node
+
+
+def oracle(flights_csv, query):
+    with duckdb.connect() as connection:
+        connection.execute(f"create view flights as from read_csv('{flights_csv}', nullstr='NA')")
+        return connection.execute(query).fetchall()
+
+
+def test_the_dataset_is_there_whole(loaded, flights_csv):
+    with loaded.session() as session:
+        (dataset,) = session.datasets()
+        assert (dataset.name, dataset.rows, len(dataset.schema.names)) == ("flights", FLIGHTS, 19)
+
+
+def test_sql_agrees_with_duckdb_on_the_file(loaded, flights_csv):
+    query = "select carrier, count(*), sum(distance), max(dep_delay) from flights group by 1 order by 1"
+    with loaded.session() as session:
+        assert [tuple(row) for row in session.sql(query).rows] == oracle(flights_csv, query)
+
+
+def test_a_pipeline_agrees_with_sql(loaded, flights_csv):
+    with loaded.session() as session:
+        asked = session.pipeline("flights").filter(col("distance") > 1000).group_by("origin")
+        result = asked.agg(n=count(), miles=col("distance").sum()).distribute(mem_cap="128MiB")
+        rows = sorted(tuple(row.values()) for row in result.to_arrow().to_pylist())
+    query = "select origin, count(*), sum(distance) from flights where distance > 1000 group by 1 order by 1"
+    assert rows == oracle(flights_csv, query)
+
+
+def test_a_pipeline_by_command_line(loaded, flights_csv):
+    done = platform(
+        "run", "flights", "--where", "distance > 1000", "--group-by", "origin",
+        "--agg", "n=count()", "--mem-cap", "128MiB", "--json", data=loaded.data,
+    )  # fmt: skip
+    answer = json.loads(done.stdout)
+    assert answer["job"]["state"] == "done"
+    assert answer["job"]["progress"]["memoryBytes"] <= 128 << 20
+    assert len(answer["rows"]) == 3
+
+
+def test_the_facade_converts(loaded):
+    query = "select carrier, count(*) as n from flights group by carrier order by carrier"
+    with loaded.session() as session:
+        result = session.sql(query)
+        arrow, frame, polars = result.to_arrow(), result.df(), result.pl()
+    assert arrow.column("n").to_pylist() == list(frame["n"]) == polars["n"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.stream"),
+        ("application/json", "application/json"),
+        ("text/csv", "text/csv"),
+    ],
+)
+def test_answers_come_in_the_form_that_was_asked_for(loaded, accept, content_type):
+    answer = httpx.post(
+        f"{loaded.url}/api/query",
+        json={"sql": "select carrier, count(*) as n from flights group by carrier order by carrier"},
+        headers={**loaded.headers, "accept": accept},
+    )
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith(content_type)
+    if "arrow" in accept:
+        assert pa.ipc.open_stream(answer.content).read_all().num_rows == 16
+    elif "json" in accept:
+        assert answer.json()["columns"][0]["name"] == "carrier"
+        assert len(answer.json()["rows"]) == 16
+    else:
+        assert answer.text.splitlines()[0] == "carrier,n"
+
+
+def test_a_jobs_progress_is_live_in_the_tree(loaded):
+    with loaded.session() as session:
+        job = session.pipeline("flights").group_by("carrier").agg(n=count()).submit()
+        states = []
+        for event in session.tree.namespace("sys").watch(f"/jobs/{job.id}"):
+            data = event.data if isinstance(event.data, dict) else {}
+            state = event.data if event.path == "/state" else data.get("state")
+            if state:
+                states.append(state)
+            if state in {"done", "failed", "cancelled"}:
+                break
+        assert states[-1] == "done"
+        assert job.info().state == "done"
+
+
+def test_nobody_writes_the_platforms_own_state(loaded):
+    refused = httpx.put(f"{loaded.url}/jobs/x.json?ns=sys", json={"state": "done"}, headers=loaded.headers)
+    assert refused.status_code in {401, 403}
+    assert "error" in refused.json()
+
+
+def test_the_users_tree_is_theirs(loaded):
+    with loaded.session() as session:
+        session.tree.set("/notes/a", {"text": "hello", "n": 1})
+        assert session.tree.get("/notes/a/text") == "hello"
+
+
+def test_status_shows_shares_beside_use(loaded):
+    stats = json.loads(platform("status", "--json", data=loaded.data).stdout)
+    assert stats["memory"]["capBytes"] == 1 << 30
+    assert 0 < stats["memory"]["usedBytes"] < stats["memory"]["capBytes"]
+
+
+def test_a_deleted_dataset_is_gone_and_its_files_too(own_node, tmp_path):
+    source = tmp_path / "tiny.csv"
+    source.write_text("a,b\n1,x\n2,y\n")
+    with own_node.session() as session:
+        session.put(source)
+        session.delete("tiny")
+        assert session.datasets() == []
+    assert not any((own_node.data / "lake" / "objects").rglob("*.parquet"))
+
+
+def test_the_demo_shows_the_main_job(tmp_path):
+    import subprocess
+    import sys
+
+    with running_node(tmp_path / "demo", "--api-only", "--memory", "1GiB") as node:
+        done = subprocess.run(
+            [sys.executable, "-m", "sennit.demo", "--data", str(node.data)],
+            capture_output=True, text=True, timeout=180, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "flights: 336,776 rows × 19 columns" in done.stdout
+    assert "United Air Lines" in done.stdout
+    assert "JFK" in done.stdout
