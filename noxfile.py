@@ -30,7 +30,15 @@ PACKAGES = {
 }
 SOURCES = [f"{path.partition('[')[0]}/src" for path in PACKAGES.values()]
 TEST_FOLDERS = [f"{path.partition('[')[0]}/tests" for path in PACKAGES.values()]
-TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "psutil", "jsonschema", "httpx", "websockets")
+TEST_TOOLS = (
+    "pytest",
+    "pytest-timeout",
+    "hypothesis",
+    "psutil",
+    "jsonschema",
+    "httpx",
+    "websockets",
+)
 # What a package's tests compare with, beyond what the package itself requires.
 ORACLES = {
     "core": ("pyarrow", "numpy"),

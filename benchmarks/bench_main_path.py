@@ -82,7 +82,9 @@ def charged_bytes(pid: int) -> int:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon", "RssShmem")))
+    return sum(
+        int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon", "RssShmem"))
+    )
 
 
 def repeated_flights(folder: Path, times: int) -> Path:
@@ -96,7 +98,18 @@ def repeated_flights(folder: Path, times: int) -> Path:
 
 
 def sennit_run(source: Path, data: Path) -> tuple[dict[str, tuple[float, float]], Watch, list]:
-    command = [sys.executable, "-m", "sennit.cli", "up", "--data", str(data), "--port", "0", "--api-only", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "sennit.cli",
+        "up",
+        "--data",
+        str(data),
+        "--port",
+        "0",
+        "--api-only",
+        "--json",
+    ]
     node = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert node.stdout is not None
     up = json.loads(node.stdout.readline())
@@ -120,13 +133,17 @@ def sennit_run(source: Path, data: Path) -> tuple[dict[str, tuple[float, float]]
                 if done == total and not sent_after:
                     sent_after.append(time.perf_counter() - began)
 
-            timed("upload + ingest", lambda: session.put(source, "flights", on_progress=on_progress))
+            timed(
+                "upload + ingest", lambda: session.put(source, "flights", on_progress=on_progress)
+            )
             print(f"upload alone: {sent_after[0]:.2f} s, {size / sent_after[0] / 1e6:.0f} MB/s")
             text = QUERY.format(table="flights")
             timed("query, first", lambda: session.sql(text).rows)
             rows = timed("query, warm", lambda: session.sql(text).rows)
             pipeline = session.pipeline("flights").filter(col("distance") > 500).group_by("carrier")
-            asked = pipeline.agg(flights=count(), delay=col("dep_delay").mean(), miles=col("distance").sum())
+            asked = pipeline.agg(
+                flights=count(), delay=col("dep_delay").mean(), miles=col("distance").sum()
+            )
             timed("pipeline, cap 128MiB", lambda: asked.distribute(mem_cap="128MiB").to_arrow())
     finally:
         watch.stop()
@@ -137,12 +154,16 @@ def sennit_run(source: Path, data: Path) -> tuple[dict[str, tuple[float, float]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=20, help="how often the 336,776 rows are repeated")
+    parser.add_argument(
+        "--times", type=int, default=20, help="how often the 336,776 rows are repeated"
+    )
     times = parser.parse_args().times
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = repeated_flights(folder, times)
-        print(f"flights × {times}: {336_776 * times:,} rows, {source.stat().st_size / 1e6:.0f} MB of CSV")
+        print(
+            f"flights × {times}: {336_776 * times:,} rows, {source.stat().st_size / 1e6:.0f} MB of CSV"
+        )
         steps, watch, rows = sennit_run(source, folder / "node")
         target = folder / "flights.parquet"
         query = QUERY.format(table=f"'{target}'")
@@ -156,7 +177,9 @@ def main() -> None:
         "upload + ingest": duckdb["ingest"], "query, first": duckdb["query"],
         "query, warm": duckdb["query"], "pipeline, cap 128MiB": duckdb["query"],
     }  # fmt: skip
-    print(f"{'step':24}{'Sennit wall (CPU) s':>24}{'DuckDB wall (CPU) s':>24}{'wall ratio':>12}{'CPU ratio':>11}")
+    print(
+        f"{'step':24}{'Sennit wall (CPU) s':>24}{'DuckDB wall (CPU) s':>24}{'wall ratio':>12}{'CPU ratio':>11}"
+    )
     for name, (wall, cpu) in steps.items():
         other_wall, other_cpu = peers[name]
         print(

@@ -7,7 +7,6 @@ import json
 
 import httpx
 import pytest
-
 from conftest import platform
 
 
@@ -124,7 +123,9 @@ def start(node, name, size, **more):
 
 def send(node, upload, index, content, digest=None):
     headers = {**node.headers, "x-sha256": digest or hashlib.sha256(content).hexdigest()}
-    return httpx.put(f"{node.url}/api/uploads/{upload}/parts/{index}", content=content, headers=headers)
+    return httpx.put(
+        f"{node.url}/api/uploads/{upload}/parts/{index}", content=content, headers=headers
+    )
 
 
 def complete(node, upload):

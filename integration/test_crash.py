@@ -10,7 +10,6 @@ import time
 import httpx
 import psutil
 import pytest
-
 from conftest import platform, running_node
 
 pytestmark = pytest.mark.crash
@@ -30,7 +29,9 @@ def upload_parts(node, source, count=None):
     content = source.read_bytes()
     part = 1 << 20
     body = {"name": "big", "size": len(content), "partBytes": part}
-    upload = httpx.post(f"{node.url}/api/start-upload", json=body, headers=node.headers).json()["uploadId"]
+    upload = httpx.post(f"{node.url}/api/start-upload", json=body, headers=node.headers).json()[
+        "uploadId"
+    ]
     pieces = [content[at : at + part] for at in range(0, len(content), part)]
     for index, piece in enumerate(pieces[:count]):
         headers = {**node.headers, "x-sha256": hashlib.sha256(piece).hexdigest()}
@@ -62,7 +63,10 @@ def test_a_node_killed_during_ingest_has_the_dataset_whole_afterwards(source, tm
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         assert wait_for_dataset(node)["rows"] == ROWS
         with node.session() as session:
-            assert session.sql("select count(*), sum(id) from big").rows[0] == [ROWS, ROWS * (ROWS - 1) // 2]
+            assert session.sql("select count(*), sum(id) from big").rows[0] == [
+                ROWS,
+                ROWS * (ROWS - 1) // 2,
+            ]
 
 
 def test_an_upload_killed_half_way_is_resumed(source, tmp_path):
@@ -89,7 +93,9 @@ def test_an_executor_killed_in_mid_query_fails_that_query_alone(tmp_path):
 
         def ask():
             body = {"sql": slow}
-            answers.append(httpx.post(f"{node.url}/api/query", json=body, headers=node.headers, timeout=60))
+            answers.append(
+                httpx.post(f"{node.url}/api/query", json=body, headers=node.headers, timeout=60)
+            )
 
         asking = threading.Thread(target=ask)
         asking.start()

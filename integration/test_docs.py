@@ -7,16 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-
 from conftest import running_node
+
 from sennit_core.testing import run_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [
-    path
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packages/*/README.md"),
-                        *ROOT.glob("apps/*/README.md"), *ROOT.glob("design/*.md")])
-]  # fmt: skip
+GLOBS = ("*.md", "docs/*.md", "packages/*/README.md", "apps/*/README.md", "design/*.md")
+PAGES = sorted(page for pattern in GLOBS for page in ROOT.glob(pattern))
 TRIPS = "city,miles\n" + "".join(f"{'Oslo' if i % 3 else 'Rome'},{i}\n" for i in range(30))
 
 
@@ -41,6 +38,8 @@ def test_links_between_pages_lead_somewhere(page):
 def test_the_readmes_commands_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     verbs = set(re.findall(r"^\./platform (\w+)", text, re.MULTILINE)) - {"test"}
-    documented = set(re.findall(r"^\| `platform (\w+)", (ROOT / "docs/cli.md").read_text(), re.MULTILINE))
+    documented = set(
+        re.findall(r"^\| `platform (\w+)", (ROOT / "docs/cli.md").read_text(), re.MULTILINE)
+    )
     assert verbs <= documented
     assert os.access(ROOT / "platform", os.X_OK)

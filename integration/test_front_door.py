@@ -108,7 +108,9 @@ def test_no_network_is_said_plainly(checkout, bare_path):
     assert not (checkout / ".venv" / ".sennit-runtime-lock").exists()
 
 
-@pytest.mark.skipif(not (ROOT / ".venv" / ".sennit-runtime").exists(), reason="not set up by ./platform")
+@pytest.mark.skipif(
+    not (ROOT / ".venv" / ".sennit-runtime").exists(), reason="not set up by ./platform"
+)
 def test_a_second_run_goes_straight_to_the_command():
     done = subprocess.run(
         [str(ROOT / "platform"), "version"], capture_output=True, text=True, check=True,

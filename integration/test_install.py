@@ -18,7 +18,12 @@ PACKAGES = ("core", "strand", "emsqrt", "elkyn", "lake", "elytra")
 
 def run(*command: str, cwd: Path = ROOT, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -72,11 +77,23 @@ def test_strand_alone_brings_its_sibling(tmp_path: Path) -> None:
     """What a stranger types, with pip as it comes with Python, into an empty environment."""
     run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
     python = str(tmp_path / "venv" / "bin" / "python")
-    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "./packages/strand")
+    run(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "./packages/strand",
+    )
 
     listed = run(python, "-m", "pip", "list", "--format=freeze")
     assert "sennit-core" in listed
-    assert run(python, "-c", "import strand; print(strand.open_ring.__module__)").startswith("strand")
+    assert run(python, "-c", "import strand; print(strand.open_ring.__module__)").startswith(
+        "strand"
+    )
     run(python, "-m", "pip", "check")
-    requires = run(python, "-c", "from importlib.metadata import requires; print(requires('sennit-strand'))")
+    requires = run(
+        python, "-c", "from importlib.metadata import requires; print(requires('sennit-strand'))"
+    )
     assert "file:" not in requires

@@ -40,7 +40,9 @@ def test_a_planted_violation_is_caught(violation: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name, path in PACKAGES.items():
         source = Path(path) / "src" / name
-        shutil.copytree(ROOT / source, tmp_path / source, ignore=shutil.ignore_patterns("*.so", "_playground"))
+        shutil.copytree(
+            ROOT / source, tmp_path / source, ignore=shutil.ignore_patterns("*.so", "_playground")
+        )
     planted = tmp_path / PACKAGES[package] / "src" / package / "planted.py"
     planted.write_text(f"{line}\n")
 

@@ -8,8 +8,8 @@ import duckdb
 import httpx
 import pyarrow as pa
 import pytest
-
 from conftest import platform, running_node
+
 from emsqrt.expr import col, count
 from sennit.demo import csv_file
 
@@ -46,7 +46,9 @@ def test_the_dataset_is_there_whole(loaded, flights_csv):
 
 
 def test_sql_agrees_with_duckdb_on_the_file(loaded, flights_csv):
-    query = "select carrier, count(*), sum(distance), max(dep_delay) from flights group by 1 order by 1"
+    query = (
+        "select carrier, count(*), sum(distance), max(dep_delay) from flights group by 1 order by 1"
+    )
     with loaded.session() as session:
         assert [tuple(row) for row in session.sql(query).rows] == oracle(flights_csv, query)
 
@@ -90,7 +92,9 @@ def test_the_facade_converts(loaded):
 def test_answers_come_in_the_form_that_was_asked_for(loaded, accept, content_type):
     answer = httpx.post(
         f"{loaded.url}/api/query",
-        json={"sql": "select carrier, count(*) as n from flights group by carrier order by carrier"},
+        json={
+            "sql": "select carrier, count(*) as n from flights group by carrier order by carrier"
+        },
         headers={**loaded.headers, "accept": accept},
     )
     assert answer.status_code == 200
@@ -120,7 +124,9 @@ def test_a_jobs_progress_is_live_in_the_tree(loaded):
 
 
 def test_nobody_writes_the_platforms_own_state(loaded):
-    refused = httpx.put(f"{loaded.url}/jobs/x.json?ns=sys", json={"state": "done"}, headers=loaded.headers)
+    refused = httpx.put(
+        f"{loaded.url}/jobs/x.json?ns=sys", json={"state": "done"}, headers=loaded.headers
+    )
     assert refused.status_code in {401, 403}
     assert "error" in refused.json()
 

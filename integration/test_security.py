@@ -5,7 +5,15 @@ from __future__ import annotations
 import httpx
 import pytest
 
-PATHS = ("/api/stats", "/api/datasets", "/api/jobs", "/jobs.json?ns=sys", "/.json", "/metrics", "/docs")
+PATHS = (
+    "/api/stats",
+    "/api/datasets",
+    "/api/jobs",
+    "/jobs.json?ns=sys",
+    "/.json",
+    "/metrics",
+    "/docs",
+)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -40,7 +48,10 @@ def test_another_site_cannot_use_the_visitors_cookie(node):
 
 def test_no_answer_lets_another_site_read_it(node):
     headers = {**node.headers, "origin": "https://evil.example"}
-    assert "access-control-allow-origin" not in httpx.get(f"{node.url}/api/stats", headers=headers).headers
+    assert (
+        "access-control-allow-origin"
+        not in httpx.get(f"{node.url}/api/stats", headers=headers).headers
+    )
 
 
 def test_a_wrong_token_opens_no_session(node):
@@ -50,12 +61,16 @@ def test_a_wrong_token_opens_no_session(node):
 
 
 def test_a_reader_reads_and_asks_but_changes_nothing(node):
-    made = httpx.post(f"{node.url}/api/tokens", json={"name": "r", "role": "reader"}, headers=node.headers)
+    made = httpx.post(
+        f"{node.url}/api/tokens", json={"name": "r", "role": "reader"}, headers=node.headers
+    )
     headers = {"authorization": f"Bearer {made.json()['token']}"}
     assert httpx.get(f"{node.url}/api/datasets", headers=headers).status_code == 200
     asked = httpx.post(f"{node.url}/api/query", json={"sql": "select 1"}, headers=headers)
     assert asked.status_code == 200
-    refused = httpx.post(f"{node.url}/api/start-upload", json={"name": "x", "size": 1}, headers=headers)
+    refused = httpx.post(
+        f"{node.url}/api/start-upload", json={"name": "x", "size": 1}, headers=headers
+    )
     assert refused.status_code == 403
     assert "writer" in refused.json()["hint"]
     assert httpx.put(f"{node.url}/a.json", json=1, headers=headers).status_code in {401, 403}

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-
 from conftest import platform, running_node
+
 from sennit import run_file
 
 
@@ -30,7 +30,11 @@ def listen(node, path, ready):
 
 def segments():
     """Names in shared memory that are ours."""
-    return {path.name for path in Path("/dev/shm").glob("*") if "strand" in path.name or "sennit" in path.name}
+    return {
+        path.name
+        for path in Path("/dev/shm").glob("*")
+        if "strand" in path.name or "sennit" in path.name
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

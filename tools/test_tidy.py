@@ -19,10 +19,22 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
-FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|helpers?|common|managers?|base|impl|misc)(_|$)", re.IGNORECASE)
+FORBIDDEN_NAMES = re.compile(
+    r"(^|_)(utils?|helpers?|common|managers?|base|impl|misc)(_|$)", re.IGNORECASE
+)
 GENERATED = ("lock/", "package-lock.json", "apps/playground/lib/records.ts", "spec/")
 TYPES_OF_CHANGE = ("feature", "fix", "change")
-PACKAGES = ("core", "strand", "emsqrt", "elkyn", "lake", "elytra", "gateway", "playground", "platform")
+PACKAGES = (
+    "core",
+    "strand",
+    "emsqrt",
+    "elkyn",
+    "lake",
+    "elytra",
+    "gateway",
+    "playground",
+    "platform",
+)
 REGISTRY = re.compile(
     r"(pypi\.org|pythonhosted|registry\.npmjs|npmmirror|--(extra-)?index-url|deb\.debian\.org)"
 )
@@ -69,7 +81,11 @@ def test_no_function_outgrows_a_screen() -> None:
 
 
 def test_no_module_is_named_for_nothing() -> None:
-    named = [shown(path) for path in sources(".py", ".ts", ".tsx", ".c") if FORBIDDEN_NAMES.search(path.stem)]
+    named = [
+        shown(path)
+        for path in sources(".py", ".ts", ".tsx", ".c")
+        if FORBIDDEN_NAMES.search(path.stem)
+    ]
     assert named == [], "name these for their subject"
 
 
@@ -84,13 +100,17 @@ def test_no_class_is_named_for_nothing() -> None:
 
 
 def test_no_address_of_a_package_registry() -> None:
-    found = [shown(path) for path in _text_files() if REGISTRY.search(path.read_text(encoding="utf-8"))]
+    found = [
+        shown(path) for path in _text_files() if REGISTRY.search(path.read_text(encoding="utf-8"))
+    ]
     assert found == []
 
 
 def test_npm_lock_holds_no_address() -> None:
     lock = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))
-    resolved = [name for name, row in lock["packages"].items() if "://" in str(row.get("resolved", ""))]
+    resolved = [
+        name for name, row in lock["packages"].items() if "://" in str(row.get("resolved", ""))
+    ]
     assert resolved == []
 
 
@@ -106,7 +126,9 @@ def test_no_path_of_one_machine() -> None:
 
 def _text_files() -> Iterator[Path]:
     for path in tracked():
-        if path.suffix in {".png", ".ico", ".parquet", ".arrow", ".gz", ".zip"} or path == Path(__file__):
+        if path.suffix in {".png", ".ico", ".parquet", ".arrow", ".gz", ".zip"} or path == Path(
+            __file__
+        ):
             continue
         yield path
 
@@ -119,24 +141,34 @@ def _projects() -> list[Path]:
 def test_versions_are_static_and_siblings_are_ranges(project: Path) -> None:
     table = tomllib.loads(project.read_text(encoding="utf-8"))["project"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", table["version"])
-    requirements = [*table.get("dependencies", []), *sum(table.get("optional-dependencies", {}).values(), [])]
+    requirements = [
+        *table.get("dependencies", []),
+        *(row for extra in table.get("optional-dependencies", {}).values() for row in extra),
+    ]
     for requirement in requirements:
-        assert "file:" not in requirement and " @ " not in requirement
+        assert "file:" not in requirement
+        assert " @ " not in requirement
         own = re.match(r"(sennit-\w+)", requirement)
         if own:
             assert re.search(r">=\d+\.\d+,<\d+\.\d+", requirement), requirement
-        assert not re.match(r"(strand|lake|elytra|emsqrt|elkyn)\b", requirement), "a stranger's name"
+        assert not re.match(r"(strand|lake|elytra|emsqrt|elkyn)\b", requirement), (
+            "a stranger's name"
+        )
 
 
 def test_locks_name_no_package_of_ours() -> None:
     for lock in ROOT.glob("lock/*.txt"):
         text = lock.read_text(encoding="utf-8")
-        assert not re.search(r"^(sennit|strand|lake|elytra|emsqrt|elkyn)\b", text, re.MULTILINE), lock
+        assert not re.search(r"^(sennit|strand|lake|elytra|emsqrt|elkyn)\b", text, re.MULTILINE), (
+            lock
+        )
         assert "://" not in text, lock
 
 
 def test_every_package_carries_the_same_build_backend() -> None:
-    copies = {path.read_text(encoding="utf-8") for path in ROOT.glob("packages/*/_build_backend.py")}
+    copies = {
+        path.read_text(encoding="utf-8") for path in ROOT.glob("packages/*/_build_backend.py")
+    }
     copies.add((ROOT / "apps/gateway/_build_backend.py").read_text(encoding="utf-8"))
     assert len(copies) == 1
 

@@ -14,7 +14,6 @@ Each package carries the same copy of this file, because `backend-path` may not 
 
 from __future__ import annotations
 
-import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -76,7 +75,7 @@ def _with_sibling_path(line: str) -> str:
 
 def _packages_folder() -> Path | None:
     """The tree's `packages` folder, or None outside a checkout (pip builds with cwd = package)."""
-    here = Path(os.getcwd()).resolve()
+    here = Path.cwd().resolve()
     for root in here.parents[:2]:
         if (root / "packages" / "core" / "pyproject.toml").is_file():
             return root / "packages"

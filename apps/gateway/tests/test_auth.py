@@ -24,7 +24,11 @@ def tokens():
 @pytest.fixture
 def door(tokens):
     return Door.of(
-        tokens, host="127.0.0.1", port=8600, hosts=("lake.example",), origins=("https://app.example",)
+        tokens,
+        host="127.0.0.1",
+        port=8600,
+        hosts=("lake.example",),
+        origins=("https://app.example",),
     )
 
 
@@ -37,7 +41,9 @@ def test_the_admin_token_opens_everything(door):
     assert (principal.name, principal.role) == ("admin", "admin")
 
 
-@pytest.mark.parametrize("path", ["/api/stats", "/files/a/b/c", "/metrics", "/users.json", "/docs", "/db/a.json"])
+@pytest.mark.parametrize(
+    "path", ["/api/stats", "/files/a/b/c", "/metrics", "/users.json", "/docs", "/db/a.json"]
+)
 def test_nothing_of_value_is_open(door, path):
     with pytest.raises(Unauthenticated, match="token"):
         door.admit("GET", path, HOST)
@@ -53,7 +59,9 @@ def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door):
         door.admit("GET", "/", bearer("snt_wrong"))
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", ""]
+)
 def test_another_host_name_is_refused(door, host):
     with pytest.raises(Denied, match="host"):
         door.admit("GET", "/healthz", {"host": host})
@@ -83,7 +91,12 @@ def test_the_playground_and_allowed_origins_may_write(door, origin):
 
 
 def test_a_websocket_from_another_site_is_refused(door):
-    headers = {**HOST, "cookie": f"sennit_8600={ADMIN}", "origin": "https://evil.example", "upgrade": "websocket"}
+    headers = {
+        **HOST,
+        "cookie": f"sennit_8600={ADMIN}",
+        "origin": "https://evil.example",
+        "upgrade": "websocket",
+    }
     with pytest.raises(Denied):
         door.admit("GET", "/.ws", headers)
 

@@ -12,7 +12,9 @@ HEAVY = {"duckdb", "pyarrow", "ray", "numpy", "fastapi", "pydantic", "httpx", "p
 
 def loaded_by(program: str) -> set[str]:
     script = f"{program}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     return set(done.stdout.splitlines()[-1].split())
 
 

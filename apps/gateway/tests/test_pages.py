@@ -69,7 +69,9 @@ def test_hashed_files_are_cached_for_ever_and_pages_are_not(pages):
     assert ask(pages, "/")[1]["cache-control"] == "no-cache"
 
 
-@pytest.mark.parametrize("path", ["/../secret", "/sql/../../secret", "//etc/passwd", "/%2e%2e/secret"])
+@pytest.mark.parametrize(
+    "path", ["/../secret", "/sql/../../secret", "//etc/passwd", "/%2e%2e/secret"]
+)
 def test_no_path_leaves_the_site(pages, path):
     status, _, body = ask(pages, path)
     assert status == 404

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Session", "connect"]
 
 
-def connect(url: str | None = None, *, token: str | None = None, data: Path | None = None) -> Session:
+def connect(
+    url: str | None = None, *, token: str | None = None, data: Path | None = None
+) -> Session:
     """Connect to a running node: the one at `url`, else the one of the data folder.
 
     Args:

@@ -1,6 +1,6 @@
 """The node's one ASGI application: doors, then the API, the realtime tree or the playground.
 
-    request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch -> FastAPI | Elkyn | Pages
+request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch -> FastAPI | Elkyn | Pages
 """
 
 from __future__ import annotations
@@ -23,18 +23,27 @@ from sennit.routes import node as node_routes
 from sennit.routes.docs import docs_page
 from sennit.routes.pages import Pages
 from sennit.security_headers import SecurityHeaders
+from sennit_core import errors
 from sennit_core.errors import Denied, InternalError, SennitError
 
 _log = logging.getLogger("sennit.gateway")
 _audit = logging.getLogger("sennit.audit")
 
-STATUS_OF_CODE = {
-    "usage": 400, "sql": 400, "unknown-column": 400, "unsupported": 400, "bad-input": 400,
-    "unauthenticated": 401, "denied": 403, "not-found": 404, "conflict": 409, "cancelled": 409,
-    "closed": 409, "too-large": 413, "cap-too-small": 422, "memory-cap-exceeded": 422, "busy": 429,
-    "corrupt": 500, "internal": 500, "unavailable": 503, "worker-lost": 503,
-    "deadline-exceeded": 504, "storage-full": 507,
-}  # fmt: skip
+STATUS_OF_CLASS: dict[type[SennitError], int] = {
+    errors.UsageError: 400,
+    errors.Unauthenticated: 401,
+    errors.Denied: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.Cancelled: 409,
+    errors.Closed: 409,
+    errors.TooLarge: 413,
+    errors.StorageFull: 507,
+    errors.CapacityError: 422,
+    errors.Busy: 429,
+    errors.Unavailable: 503,
+    errors.DeadlineExceeded: 504,
+}
 
 
 class Application:
@@ -57,6 +66,7 @@ class Application:
         self.pages.behind(self._app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
         await self._app(scope, receive, send)
 
     def close(self) -> None:
@@ -138,8 +148,8 @@ def _api(node: Node, door: Door) -> FastAPI:
 
 
 def status_of(error: SennitError) -> int:
-    """The HTTP status of an error; unknown codes are the server's fault."""
-    return STATUS_OF_CODE.get(error.code, 500)
+    """The HTTP status of an error: that of its nearest class in the table, else 500."""
+    return next((STATUS_OF_CLASS[c] for c in type(error).__mro__ if c in STATUS_OF_CLASS), 500)
 
 
 def _authorize_tree(scope: Scope, namespace: str, path: str, write: bool) -> None:

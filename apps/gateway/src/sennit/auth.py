@@ -55,9 +55,14 @@ class Principal:
 class TokenTree(Protocol):
     """The part of an Elkyn store that keeps tokens; no path of any API reaches it."""
 
-    def get(self, path: str) -> Any: ...
-    def set(self, path: str, value: Any) -> Any: ...
-    def delete(self, path: str) -> Any: ...
+    def get(self, path: str) -> Any:
+        """The value at `path`, or None."""
+
+    def set(self, path: str, value: Any) -> Any:
+        """Replace what is at `path`."""
+
+    def delete(self, path: str) -> Any:
+        """Remove what is at `path`."""
 
 
 class Tokens:
@@ -230,6 +235,8 @@ def _host_name(host: str) -> str:
 
 def _cookies(headers: Mapping[str, str]) -> dict[str, str]:
     try:
-        return {name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()}
+        return {
+            name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()
+        }
     except CookieError:
         return {}

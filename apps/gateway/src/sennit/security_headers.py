@@ -10,7 +10,9 @@ from pathlib import Path
 
 from sennit._asgi import App, Message, Receive, Scope, Send
 
-_INLINE_SCRIPT = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE)
+_INLINE_SCRIPT = re.compile(
+    r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL | re.IGNORECASE
+)
 _ALWAYS = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-embedder-policy", b"require-corp"),
@@ -34,6 +36,7 @@ class SecurityHeaders:
         self._policy = content_security_policy(hashes).encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

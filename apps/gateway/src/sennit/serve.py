@@ -59,7 +59,9 @@ def serve(
             application = create_app(node)
             address = _address(settings.network, run_token(data))
             up = run_file.RunFile(*_self(), url=address.url, version=node.version)
-            server = _Server(application, settings.network, lambda: _publish(up, data, address, on_up))
+            server = _Server(
+                application, settings.network, lambda: _publish(up, data, address, on_up)
+            )
             builder = _PlaygroundBuilder(application, data) if with_playground else None
             try:
                 if builder is not None:
@@ -150,7 +152,7 @@ class _PlaygroundBuilder:
 
 
 def _end_session(child: subprocess.Popen[str]) -> None:
-    """npm and Next start children of their own; they share the session that was made for them."""
+    """Npm and Next start children of their own; they share the session that was made for them."""
     try:
         os.killpg(child.pid, signal.SIGTERM)
         child.wait(timeout=_GRACE_SECONDS)
@@ -176,7 +178,9 @@ def _bound_socket(network: NetworkSettings) -> Iterator[socket.socket]:
 def _bind_error(network: NetworkSettings, error: OSError) -> SennitError:
     where = f"{network.host}:{network.port}"
     if error.errno == errno.EADDRINUSE:
-        return Conflict(f"port {network.port} is in use", hint="name another with --port, or 0 for any")
+        return Conflict(
+            f"port {network.port} is in use", hint="name another with --port, or 0 for any"
+        )
     if error.errno == errno.EACCES:
         return Conflict(f"binding {where} needs privileges", hint="use a port above 1023")
     return Conflict(f"cannot listen on {where}: {error.strerror}", hint="see --host and --port")

@@ -25,12 +25,20 @@ def _session(data: Path | None, url: str | None = None) -> Any:
 
 
 def put(
-    files: Annotated[list[Path], typer.Argument(help="CSV, TSV, Parquet, Arrow or JSON-lines files.")],
-    name: Annotated[str | None, typer.Option(help="The dataset's name; the file's stem otherwise.")] = None,
+    files: Annotated[
+        list[Path], typer.Argument(help="CSV, TSV, Parquet, Arrow or JSON-lines files.")
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The dataset's name; the file's stem otherwise.")
+    ] = None,
     mode: Annotated[str, typer.Option(help="create, replace or append.")] = "create",
-    delimiter: Annotated[str | None, typer.Option(help="Field delimiter; sniffed otherwise.")] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Field delimiter; sniffed otherwise.")
+    ] = None,
     encoding: Annotated[str | None, typer.Option(help="Text encoding; sniffed otherwise.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail where a column would widen.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail where a column would widen.")
+    ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -50,7 +58,9 @@ def put(
                 dataset = session.put(file, name, mode=mode, on_progress=on_progress, **given)
             made.append(dataset)
             if not as_json:
-                typer.echo(f"{dataset.name}: {dataset.rows:,} rows, {len(dataset.schema.names)} columns")
+                typer.echo(
+                    f"{dataset.name}: {dataset.rows:,} rows, {len(dataset.schema.names)} columns"
+                )
     if as_json:
         emit_json([dataset.to_json() for dataset in made])
 
@@ -70,7 +80,9 @@ def datasets(
     with _session(data, url) as session:
         if delete:
             if name is None:
-                raise UsageError("--delete needs the name of a dataset", hint="platform datasets NAME --delete")
+                raise UsageError(
+                    "--delete needs the name of a dataset", hint="platform datasets NAME --delete"
+                )
             session.delete(name)
             typer.echo(f"deleted {name}")
             return
@@ -78,7 +90,10 @@ def datasets(
     if as_json:
         emit_json([dataset.to_json() for dataset in found])
     elif name:
-        columns = [(field.name, str(field.type), "yes" if field.nullable else "no") for field in found[0].schema.fields]
+        columns = [
+            (field.name, str(field.type), "yes" if field.nullable else "no")
+            for field in found[0].schema.fields
+        ]
         table(f"{found[0].name}: {found[0].rows:,} rows", ("column", "type", "nullable"), columns)
     else:
         rows = [(d.name, d.rows, len(d.schema.names), format_bytes(d.bytes), d.id) for d in found]
@@ -86,7 +101,9 @@ def datasets(
 
 
 def sql(
-    query: Annotated[str, typer.Argument(help="A SELECT, WITH, SHOW TABLES, DESCRIBE, SUMMARIZE or EXPLAIN.")],
+    query: Annotated[
+        str, typer.Argument(help="A SELECT, WITH, SHOW TABLES, DESCRIBE, SUMMARIZE or EXPLAIN.")
+    ],
     limit: Annotated[int, typer.Option(help="Rows shown on a terminal; 0 shows all.")] = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     data: Data = None,
@@ -110,7 +127,9 @@ def sql(
     shown = arrow.slice(0, limit) if limit else arrow
     table(None, arrow.column_names, [tuple(row.values()) for row in shown.to_pylist()])
     if shown.num_rows < arrow.num_rows:
-        typer.echo(f"… {arrow.num_rows - shown.num_rows:,} more rows; --limit 0 shows all", err=True)
+        typer.echo(
+            f"… {arrow.num_rows - shown.num_rows:,} more rows; --limit 0 shows all", err=True
+        )
 
 
 def _json_rows(arrow: Any) -> list[list[Any]]:
@@ -128,7 +147,9 @@ def run(
     where: Annotated[str | None, typer.Option(help="Keep rows: 'distance > 1000'.")] = None,
     select: Annotated[str | None, typer.Option(help="Columns to keep, by commas.")] = None,
     group_by: Annotated[str | None, typer.Option(help="Columns to group by, by commas.")] = None,
-    agg: Annotated[list[str] | None, typer.Option(help="NAME=EXPRESSION, such as n=count().")] = None,
+    agg: Annotated[
+        list[str] | None, typer.Option(help="NAME=EXPRESSION, such as n=count().")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Rows at most.")] = None,
     engine: Annotated[str, typer.Option(help="auto or local.")] = "auto",
     mem_cap: Annotated[str | None, typer.Option(help="Hard memory cap of each task.")] = None,
@@ -142,17 +163,27 @@ def run(
 
     with _session(data, url) as session:
         pipeline = pipeline_from(
-            session, source, where=where, select=select, group_by=group_by, agg=agg or [], limit=limit
+            session,
+            source,
+            where=where,
+            select=select,
+            group_by=group_by,
+            agg=agg or [],
+            limit=limit,
         )
         job = pipeline.submit(engine=engine, mem_cap=mem_cap)
         with progress(f"job {job.id}", unit="tasks") as on_progress:
-            info = job.wait(on_progress=lambda info: on_progress(info.progress.done, info.progress.total or 0))
+            info = job.wait(
+                on_progress=lambda info: on_progress(info.progress.done, info.progress.total or 0)
+            )
         result = job.result()
         arrow = result.to_arrow()
     if as_json:
         emit_json({"job": info.to_json(), "rows": _json_rows(arrow), "columns": arrow.column_names})
         return
-    table(None, arrow.column_names, [tuple(row.values()) for row in arrow.slice(0, 100).to_pylist()])
+    table(
+        None, arrow.column_names, [tuple(row.values()) for row in arrow.slice(0, 100).to_pylist()]
+    )
     if arrow.num_rows > 100:
         typer.echo(f"… {arrow.num_rows - 100:,} more rows; --json prints all", err=True)
 
@@ -178,7 +209,13 @@ def jobs(
         emit_json([info.to_json() for info in found])
         return
     rows = [
-        (info.id, info.kind, info.state, f"{info.progress.done}/{info.progress.total or '?'}", info.error or "")
+        (
+            info.id,
+            info.kind,
+            info.state,
+            f"{info.progress.done}/{info.progress.total or '?'}",
+            info.error or "",
+        )
         for info in found
     ]
     table(None, ("job", "kind", "state", "tasks", "error"), rows)
@@ -200,7 +237,11 @@ def watch(
     with _session(data, url) as session:
         for event in session.tree.namespace(namespace).watch(target):
             line = {"type": event.type, "path": event.path, "data": event.data}
-            text = json.dumps(line) if as_json else f"{event.type:5} {event.path}  {json.dumps(event.data)}"
+            text = (
+                json.dumps(line)
+                if as_json
+                else f"{event.type:5} {event.path}  {json.dumps(event.data)}"
+            )
             typer.echo(text)
             if is_id(path) and _is_over(event):
                 return

@@ -19,15 +19,21 @@ def register(app: typer.Typer) -> None:
 
 def up(
     data: Data = None,
-    port: Annotated[int | None, typer.Option(help="Port of the gateway; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the gateway; 0 takes a free one.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory for everything, such as 2GiB.")] = None,
     nodes: Annotated[int, typer.Option(min=1, max=16, help="Nodes to start on this machine.")] = 1,
-    demo: Annotated[bool, typer.Option("--demo", help="Load real flights and show the main job.")] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Load real flights and show the main job.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the node is up.")] = False,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the playground.")] = False,
     api_only: Annotated[bool, typer.Option("--api-only", help="Serve no playground.")] = False,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow another bind without TLS.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow another bind without TLS.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start a node and print its URL."""
@@ -70,9 +76,16 @@ def status(data: Data = None, as_json: Json = False) -> None:
     memory = stats["memory"]
     shares = memory["shares"]
     typer.echo(f"{url}   sennit {stats['version']}   up {stats['uptimeSeconds']:.0f} s")
-    rows = [("gateway", format_bytes(shares["gatewayBytes"]), format_bytes(memory["gatewayBytes"]), "")]
+    rows = [
+        ("gateway", format_bytes(shares["gatewayBytes"]), format_bytes(memory["gatewayBytes"]), "")
+    ]
     rows += [
-        (f"executor {index}", format_bytes(shares["executorBytes"]), format_bytes(row["memoryBytes"]), row["state"])
+        (
+            f"executor {index}",
+            format_bytes(shares["executorBytes"]),
+            format_bytes(row["memoryBytes"]),
+            row["state"],
+        )
         for index, row in enumerate(stats["executors"])
     ]
     rows.append(("all", format_bytes(memory["capBytes"]), format_bytes(memory["usedBytes"]), ""))
@@ -82,7 +95,9 @@ def status(data: Data = None, as_json: Json = False) -> None:
 def logs(
     data: Data = None,
     lines: Annotated[int, typer.Option("-n", "--lines", help="Lines from the end.")] = 50,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines are written.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on as lines are written.")
+    ] = False,
     which: Annotated[str, typer.Option(help="system, audit, peers or playground.")] = "system",
 ) -> None:
     """Print the end of a node's log."""
@@ -112,7 +127,15 @@ def version(as_json: Json = False) -> None:
     """Print the versions of Sennit's packages."""
     from importlib.metadata import version as version_of
 
-    names = ("sennit", "sennit-core", "sennit-strand", "sennit-emsqrt", "sennit-elkyn", "sennit-lake", "sennit-elytra")
+    names = (
+        "sennit",
+        "sennit-core",
+        "sennit-strand",
+        "sennit-emsqrt",
+        "sennit-elkyn",
+        "sennit-lake",
+        "sennit-elytra",
+    )
     versions = {name: version_of(name) for name in names}
     if as_json:
         from sennit.cli.output import emit_json

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sennit.client import Session
 
 
-def pipeline_from(
+def pipeline_from(  # noqa: PLR0913 - one for each option of the verb
     session: Session,
     source: str,
     *,
@@ -57,5 +57,7 @@ def _names(text: str | None) -> list[str]:
 def _named(text: str) -> tuple[str, str]:
     name, equals, expression = text.partition("=")
     if not equals or not name.strip():
-        raise UsageError(f"--agg {text!r} has no name", hint="write NAME=EXPRESSION, such as n=count()")
+        raise UsageError(
+            f"--agg {text!r} has no name", hint="write NAME=EXPRESSION, such as n=count()"
+        )
     return name.strip(), expression.strip()

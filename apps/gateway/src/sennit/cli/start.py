@@ -126,10 +126,18 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
     logs = wanted.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [sys.executable, "-m", "sennit.cli", "up", "--data", str(wanted.folder)]
-    for flag, value in (("--port", wanted.port), ("--host", wanted.host), ("--memory", wanted.memory)):
+    for flag, value in (
+        ("--port", wanted.port),
+        ("--host", wanted.host),
+        ("--memory", wanted.memory),
+    ):
         if value is not None:
             command += [flag, str(value)]
-    command += [flag for flag, on in (("--api-only", wanted.api_only), ("--insecure", wanted.insecure)) if on]
+    command += [
+        flag
+        for flag, on in (("--api-only", wanted.api_only), ("--insecure", wanted.insecure))
+        if on
+    ]
     with (logs / "up.log").open("wb") as output:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
@@ -156,7 +164,9 @@ def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None
             break
         time.sleep(0.05)
     words = (data / "logs" / "up.log").read_text(encoding="utf-8", errors="replace").strip()
-    raise Unavailable(f"the node did not start: {words or 'no output'}", hint=f"see {data / 'logs'}")
+    raise Unavailable(
+        f"the node did not start: {words or 'no output'}", hint=f"see {data / 'logs'}"
+    )
 
 
 def _print_address(wanted: Start, url: str, login_url: str, pid: int) -> None:

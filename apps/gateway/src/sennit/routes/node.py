@@ -31,7 +31,14 @@ class SessionRequest(BaseModel):
 def router(node: Node, door: Door) -> APIRouter:
     """Routes that speak of the node itself."""
     routes = APIRouter(tags=["node"])
+    _add_health(routes, node)
+    _add_statistics(routes, node)
+    _add_session(routes, node, door)
+    _add_tokens(routes, node)
+    return routes
 
+
+def _add_health(routes: APIRouter, node: Node) -> None:
     @routes.get("/healthz")
     def healthz() -> PlainTextResponse:
         """Whether the process answers."""
@@ -43,6 +50,8 @@ def router(node: Node, door: Door) -> APIRouter:
         node.stores[SYSTEM_NAMESPACE].get("/nodes")
         return PlainTextResponse("ready\n")
 
+
+def _add_statistics(routes: APIRouter, node: Node) -> None:
     @routes.get("/api/stats")
     def stats() -> dict[str, Any]:
         """Memory shares beside what is used, executors, uptime."""
@@ -58,6 +67,8 @@ def router(node: Node, door: Door) -> APIRouter:
         """Gauges in Prometheus' text format."""
         return PlainTextResponse(_metrics(node), media_type="text/plain; version=0.0.4")
 
+
+def _add_session(routes: APIRouter, node: Node, door: Door) -> None:
     @routes.post("/api/session")
     def open_session(body: SessionRequest, request: Request) -> JSONResponse:
         """Exchange a token for the browser's cookie."""
@@ -68,6 +79,8 @@ def router(node: Node, door: Door) -> APIRouter:
         set_session_cookie(response, door, body.token, secure=request.url.scheme == "https")
         return response
 
+
+def _add_tokens(routes: APIRouter, node: Node) -> None:
     @routes.get("/api/tokens")
     def tokens() -> list[dict[str, str]]:
         """Every issued token by id, name and role."""
@@ -83,8 +96,6 @@ def router(node: Node, door: Door) -> APIRouter:
         """Forget a token."""
         if not node.tokens.revoke(token_id):
             raise NotFound(kind="token", name=token_id)
-
-    return routes
 
 
 def set_session_cookie(response: Any, door: Door, token: str, *, secure: bool) -> None:

@@ -46,6 +46,7 @@ class Pages:
         self._problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
         await self._answer(scope)(scope, receive, send)
 
     def _answer(self, scope: Scope) -> App:
@@ -89,7 +90,10 @@ def _file(site: Path, path: str) -> Response:
 
 def _building_page(problem: str | None) -> Response:
     if problem is None:
-        html = _BUILDING % ("being built", "This page turns into it by itself, usually within a minute.")
+        html = _BUILDING % (
+            "being built",
+            "This page turns into it by itself, usually within a minute.",
+        )
     else:
         escaped = problem.replace("&", "&amp;").replace("<", "&lt;")
         html = _BUILDING % ("not available", f"<code>{escaped}</code>")
