@@ -1,0 +1,252 @@
+"""The records that the parts of Sennit exchange, store in the tree and show to users.
+
+Python names are snake_case, their JSON is camelCase. Times are Unix seconds, sizes are bytes.
+`apps/playground/lib/records.ts` is generated from here by `sennit_core.records_ts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sennit_core._codec import Record
+from sennit_core.schema import Schema
+from sennit_core.states import (
+    ATTEMPT_TRANSITIONS,
+    JOB_TRANSITIONS,
+    TASK_TRANSITIONS,
+    TERMINAL,
+    TRANSITIONS,
+    AttemptState,
+    JobState,
+    TaskState,
+    check_transition,
+    is_terminal,
+)
+
+__all__ = [
+    "ATTEMPT_TRANSITIONS",
+    "JOB_TRANSITIONS",
+    "RECORDS",
+    "TASK_TRANSITIONS",
+    "TERMINAL",
+    "TRANSITIONS",
+    "AttemptInfo",
+    "AttemptState",
+    "DatasetInfo",
+    "JobInfo",
+    "JobState",
+    "NodeInfo",
+    "Progress",
+    "Record",
+    "ShardInfo",
+    "SnapshotInfo",
+    "TaskInfo",
+    "TaskState",
+    "WorkerInfo",
+    "check_transition",
+    "is_terminal",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Record):
+    """How far a job or an attempt is; a total that is not known yet is None.
+
+    Args:
+        done: finished tasks, or other units of `phase`.
+        total: tasks in all.
+        bytes_done: input bytes read.
+        bytes_total: input bytes in all.
+        rows: rows produced.
+        memory_bytes: memory in use, measured.
+        cap_bytes: the memory cap.
+        spilled_bytes: bytes written to disk for want of memory.
+        phase: what is being done, in one word.
+    """
+
+    done: int = 0
+    total: int | None = None
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    rows: int = 0
+    memory_bytes: int = 0
+    cap_bytes: int | None = None
+    spilled_bytes: int = 0
+    phase: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo(Record):
+    """A dataset in the catalog.
+
+    Args:
+        head: id of its newest snapshot; None until the first is committed.
+        rows: rows of the newest snapshot.
+        bytes: stored bytes of the newest snapshot.
+        shards: how many shards the newest snapshot has.
+        visibility: `private` to its node, or shared with the network.
+        replication: on how many nodes each shard should lie.
+    """
+
+    id: str
+    name: str
+    owner: str
+    schema: Schema
+    head: str | None = None
+    rows: int = 0
+    bytes: int = 0
+    shards: int = 0
+    created_at: float = 0.0
+    visibility: str = "private"
+    replication: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo(Record):
+    """One Parquet object of a snapshot.
+
+    Args:
+        object: its object id.
+        partition: values of the partition columns that all its rows share.
+        stats: per column `{"min", "max", "nulls"}`, as far as known.
+        source_object: object id, or name, of the source it was cut from.
+        byte_start: where its rows begin in the source.
+        byte_end: where they end.
+        first_row: index of its first row in the snapshot.
+    """
+
+    object: str
+    rows: int
+    bytes: int
+    partition: Mapping[str, Any]
+    stats: Mapping[str, Any]
+    source_object: str | None = None
+    byte_start: int | None = None
+    byte_end: int | None = None
+    first_row: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo(Record):
+    """An immutable state of a dataset.
+
+    Args:
+        parent: the snapshot it was made from; None for the first.
+        stats: over all shards, as in `ShardInfo`.
+        author: who committed it.
+        query: what computed it, when it was computed.
+        inputs: ids of the snapshots it was computed from.
+        signature: the author's node's signature over all else.
+    """
+
+    id: str
+    parent: str | None
+    dataset: str
+    schema: Schema
+    shards: tuple[ShardInfo, ...]
+    stats: Mapping[str, Any]
+    author: str
+    query: str | None
+    inputs: tuple[str, ...]
+    signature: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo(Record):
+    """A piece of work somebody asked for.
+
+    Args:
+        kind: `plan` for a pipeline, `ingest` for an upload becoming a dataset.
+        plan: the plan's JSON; None for an ingest.
+        plan_hash: SHA-256 of the canonical plan.
+        engine: which backend runs it: `auto`, `local`, `browser`, `ray`, `peers`.
+        submitted_by: the principal.
+        error: the wire form of a `SennitError`, once failed.
+        result: what it produced, once done.
+    """
+
+    id: str
+    kind: str
+    plan: Mapping[str, Any] | None
+    plan_hash: str | None
+    engine: str
+    state: JobState
+    progress: Progress | None
+    submitted_by: str
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    error: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo(Record):
+    """A part of a job: one shard's partial, or a merge.
+
+    Args:
+        id: its key, `t000000` and so on.
+        shard: object id of its shard; None for a merge.
+        attempts: how many attempts were made.
+        partial: object id, or place, of what it produced.
+    """
+
+    id: str
+    job: str
+    shard: str | None
+    state: TaskState
+    attempts: int = 0
+    partial: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptInfo(Record):
+    """One worker's try at a task; it may work until `lease_until`, Unix seconds."""
+
+    id: str
+    task: str
+    worker: str
+    state: AttemptState
+    lease_until: float | None = None
+    progress: Progress | None = None
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo(Record):
+    """Something that runs tasks; `kind` is the backend it belongs to."""
+
+    id: str
+    kind: str
+    node: str
+    threads: int
+    engine_version: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeInfo(Record):
+    """A node of the network; `capacity` and `used` are bytes of storage."""
+
+    id: str
+    addresses: tuple[str, ...]
+    zone: str | None
+    capacity: int
+    used: int
+    state: str
+    last_seen: float
+
+
+RECORDS: tuple[type[Record], ...] = (
+    DatasetInfo,
+    SnapshotInfo,
+    ShardInfo,
+    JobInfo,
+    TaskInfo,
+    AttemptInfo,
+    WorkerInfo,
+    NodeInfo,
+    Progress,
+)

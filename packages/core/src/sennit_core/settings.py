@@ -1,0 +1,261 @@
+"""Settings of a program: arguments > environment > `config.toml` > defaults.
+
+A program describes its settings as nested frozen dataclasses; this module fills them:
+
+    @dataclass(frozen=True)
+    class Storage:
+        chunk_bytes: int = 1024 * 1024
+
+    @dataclass(frozen=True)
+    class Settings:
+        storage: Storage = Storage()
+
+    settings = load_settings(Settings, env=os.environ, file=data / "config.toml")
+
+`SENNIT_STORAGE__CHUNK_BYTES=4MiB`, or `chunk_bytes = "4MiB"` under `[storage]`, then sets it. An
+integer whose name ends in `_bytes` takes sizes, a number whose name ends in `_seconds` durations;
+a tuple takes a list, or words with commas between them. What nobody knows is an error, never
+ignored. Libraries take plain arguments and do not come here.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from sennit_core.errors import BadInput, UsageError
+from sennit_core.text import nearest, shorten_list
+from sennit_core.units import parse_bytes, parse_duration
+
+__all__ = ["RESERVED", "load_settings"]
+
+RESERVED = frozenset({"URL", "TOKEN", "DATA"})
+"""Environment names (after the prefix) that say where a node is; they are no settings."""
+
+T = TypeVar("T")
+_Values = dict[tuple[str, ...], tuple[Any, str]]  # path → (value, where it came from)
+
+
+def load_settings(
+    cls: type[T],
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+    file: str | PathLike[str] | None = None,
+    prefix: str = "SENNIT",
+) -> T:
+    """Return the settings `cls`, each value from the first source that has it.
+
+    Args:
+        cls: a dataclass whose fields are values or further dataclasses (sections).
+        arguments: values by section, `{"storage": {"chunk_bytes": 4096}}`, or by dotted name,
+            `{"storage.chunk_bytes": 4096}`; None means not given.
+        env: the environment; names are `<prefix>_<SECTION>__<KEY>`.
+        file: a TOML file; one that does not exist says nothing.
+        prefix: what the environment's names start with.
+
+    Raises:
+        UsageError: an unknown section or key (with the nearest known one), a value of the wrong
+            type, or a required value that no source has.
+        BadInput: the file is not TOML.
+    """
+    known = dict(_leaves(cls, ()))
+    values: _Values = {}
+    if file is not None:
+        values |= _checked(_from_mapping(_read_toml(Path(file)), str(file)), known)
+    values |= _checked(_from_env(env or {}, prefix), known)
+    values |= _checked(_from_mapping(arguments or {}, "arguments"), known)
+    built: T = _build(cls, (), {path: _convert(path, known, values[path]) for path in values})
+    return built
+
+
+def _leaves(cls: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path and type of every value below `cls`."""
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        hint = hints[field.name]
+        if is_dataclass(hint):
+            yield from _leaves(hint, (*above, field.name))
+        else:
+            yield (*above, field.name), hint
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(str(path), reason=str(error)) from error
+
+
+def _from_mapping(document: Mapping[str, Any], source: str) -> _Values:
+    values: _Values = {}
+    for key, value in document.items():
+        path = tuple(str(key).split("."))
+        if isinstance(value, Mapping):
+            below = _from_mapping(value, source)
+            values |= {path + rest: found for rest, found in below.items()}
+            if not value:
+                values[path] = ({}, source)  # an empty section still has a name to be checked
+        elif value is not None:
+            values[path] = (value, source)
+    return values
+
+
+def _from_env(env: Mapping[str, str], prefix: str) -> _Values:
+    start = f"{prefix}_"
+    names = (n for n in env if n.startswith(start) and n.removeprefix(start) not in RESERVED)
+    return {tuple(n.removeprefix(start).lower().split("__")): (env[n], n) for n in names}
+
+
+def _checked(values: _Values, known: Mapping[tuple[str, ...], Any]) -> _Values:
+    """Return the values again, all of which have a place."""
+    sections = {path[:depth] for path in known for depth in range(1, len(path))}
+    for path, (value, source) in values.items():
+        if path in sections and isinstance(value, Mapping):
+            continue
+        if path not in known:
+            raise _unknown(path, source, known, sections)
+    return {path: found for path, found in values.items() if path in known}
+
+
+def _unknown(
+    path: tuple[str, ...],
+    source: str,
+    known: Mapping[tuple[str, ...], Any],
+    sections: set[tuple[str, ...]],
+) -> UsageError:
+    """Say which part of the path is wrong and what is nearest to it."""
+    depth = 1
+    while depth < len(path) and path[:depth] in sections:
+        depth += 1
+    beside = {
+        p[depth - 1]
+        for p in (*known, *sections)
+        if p[: depth - 1] == path[: depth - 1] and len(p) >= depth
+    }
+    wrong, where = path[depth - 1], ".".join(path[: depth - 1])
+    what = f"section or setting {wrong!r}" if depth == 1 else f"setting {wrong!r} in {where!r}"
+    close = nearest(wrong, sorted(beside))
+    hint = f'did you mean "{close}"?' if close else f"there are: {shorten_list(sorted(beside), 12)}"
+    return UsageError(f"{source}: unknown {what}", hint=hint)
+
+
+def _build(cls: Any, above: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> Any:
+    hints = get_type_hints(cls)
+    filled = {}
+    for field in fields(cls):
+        path = (*above, field.name)
+        if is_dataclass(hints[field.name]):
+            filled[field.name] = _section(field, hints[field.name], path, values)
+        elif path in values:
+            filled[field.name] = values[path]
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise UsageError(f"the setting {'.'.join(path)} has no value")
+    return cls(**filled)
+
+
+def _section(
+    field: Any, cls: Any, path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]
+) -> Any:
+    """Build a section, starting from the default that its field declares, if any."""
+    default = field.default if field.default is not MISSING else None
+    if default is None and field.default_factory is not MISSING:
+        default = field.default_factory()
+    if default is None:
+        return _build(cls, path, values)
+    below = {f.name: getattr(default, f.name) for f in fields(cls)}
+    declared = {(*path, name): value for name, value in below.items() if not is_dataclass(value)}
+    return _build(cls, path, {**declared, **values})
+
+
+def _convert(
+    path: tuple[str, ...], known: Mapping[tuple[str, ...], Any], found: tuple[Any, str]
+) -> Any:
+    value, source = found
+    try:
+        return _coerce(value, known[path], path[-1])
+    except UsageError as error:
+        name = source if source.endswith(path[-1].upper()) else f"{source}: {'.'.join(path)}"
+        raise UsageError(f"{name}: {error}", hint=error.hint) from error
+
+
+def _coerce(value: Any, hint: Any, name: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if isinstance(value, str) and value.strip().lower() in ("", "none"):
+            return None
+        return _coerce(value, next(a for a in get_args(hint) if a is not type(None)), name)
+    if origin is Literal:
+        return _one_of(value, get_args(hint))
+    if origin is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise UsageError(f"expected a list, found {value!r}")
+        stripped = (item.strip() if isinstance(item, str) else item for item in items)
+        return tuple(_coerce(item, get_args(hint)[0], name) for item in stripped if item != "")
+    if hint is int and name.endswith("_bytes"):
+        return parse_bytes(value)
+    if hint in (int, float) and name.endswith("_seconds"):
+        return hint(parse_duration(value))
+    return _SCALARS[hint](value)
+
+
+def _one_of(value: Any, allowed: tuple[Any, ...]) -> Any:
+    for choice in allowed:
+        if value == choice or str(value).lower() == str(choice).lower():
+            return choice
+    raise UsageError(f"{value!r} is none of {', '.join(map(str, allowed))}")
+
+
+def _to_bool(value: Any) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True}
+    words |= {"false": False, "0": False, "no": False, "off": False}
+    found = value if isinstance(value, bool) else words.get(str(value).strip().lower())
+    if found is None:
+        raise UsageError(f"expected true or false, found {value!r}")
+    return found
+
+
+def _to_number(kind: type[int] | type[float], word: str) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        fits = isinstance(value, str) or (
+            not isinstance(value, bool) and (kind is float or is_whole)
+        )
+        try:
+            if fits:
+                return kind(value)
+        except (ValueError, OverflowError):
+            pass
+        raise UsageError(f"expected {word}, found {value!r}")
+
+    return convert
+
+
+def _to_text(value: Any) -> str:
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise UsageError(f"expected text, found {value!r}")
+    return str(value)
+
+
+def _to_path(value: Any) -> Path:
+    if not isinstance(value, (str, Path)):
+        raise UsageError(f"expected a path, found {value!r}")
+    return Path(value).expanduser()
+
+
+_SCALARS: dict[Any, Callable[[Any], Any]] = {
+    bool: _to_bool,
+    int: _to_number(int, "a whole number"),
+    float: _to_number(float, "a number"),
+    str: _to_text,
+    Path: _to_path,
+}
