@@ -224,7 +224,7 @@ def _to_bool(value: Any) -> bool:
     return found
 
 
-def _to_number(kind: type[int] | type[float], word: str) -> Callable[[Any], Any]:
+def _to_number(kind: type[int | float], word: str) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
         fits = isinstance(value, str) or (
