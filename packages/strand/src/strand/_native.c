@@ -13,13 +13,8 @@
 #include "_ring.h"
 
 typedef struct {
-    PyObject *producer_type;
-    PyObject *consumer_type;
     PyObject *lease_type;
-    PyObject *aborted;
-    PyObject *too_large;
-    PyObject *exhausted;
-    PyObject *corrupt;
+    PyObject *errors[STRAND_RANGE + 1]; /* by result; NULL where no exception belongs to one */
 } native_state;
 
 typedef struct {
@@ -64,27 +59,17 @@ static int closed(const Py_buffer *view) {
     return 1;
 }
 
+static const char *const MESSAGES[STRAND_RANGE + 1] = {
+    [STRAND_TOO_LARGE] = "the record needs more than half of the heap",
+    [STRAND_ABORTED] = "the consumer asked the producer to stop",
+    [STRAND_EXHAUSTED] = "a v5 ring carries at most 2147483647 records",
+    [STRAND_CORRUPT] = "a shared counter or heap pointer is impossible",
+    [STRAND_RANGE] = "the record is not committed, or was acknowledged already",
+};
+
 /* Raise the exception that belongs to a core result; OK and WAIT are the caller's to handle. */
 static PyObject *raise_result(const native_state *state, int result) {
-    switch (result) {
-    case STRAND_TOO_LARGE:
-        PyErr_SetString(state->too_large, "the record needs more than half of the heap");
-        break;
-    case STRAND_ABORTED:
-        PyErr_SetString(state->aborted, "the consumer asked the producer to stop");
-        break;
-    case STRAND_EXHAUSTED:
-        PyErr_SetString(state->exhausted, "a v5 ring carries at most 2147483647 records");
-        break;
-    case STRAND_CORRUPT:
-        PyErr_SetString(state->corrupt, "a shared counter or heap pointer is impossible");
-        break;
-    case STRAND_RANGE:
-        PyErr_SetString(PyExc_IndexError, "record not committed, or acknowledged already");
-        break;
-    default:
-        PyErr_Format(PyExc_SystemError, "unexpected ring result %d", result);
-    }
+    PyErr_SetString(state->errors[result], MESSAGES[result]);
     return NULL;
 }
 
@@ -544,49 +529,45 @@ static PyObject *add_type(PyObject *module, PyType_Spec *spec) {
     return type;
 }
 
-static PyObject *add_error(PyObject *module, const char *name, const char *qualified) {
-    PyObject *error = PyErr_NewException(qualified, NULL, NULL);
-    if (error != NULL && PyModule_AddObjectRef(module, name, error) < 0)
-        Py_CLEAR(error);
-    return error;
-}
-
 static int native_exec(PyObject *module) {
+    static const char *const names[STRAND_RANGE] = {
+        [STRAND_TOO_LARGE] = "strand._native.TooLarge",
+        [STRAND_ABORTED] = "strand._native.Aborted",
+        [STRAND_EXHAUSTED] = "strand._native.Exhausted",
+        [STRAND_CORRUPT] = "strand._native.CorruptRing",
+    };
     native_state *state = PyModule_GetState(module);
-    state->producer_type = add_type(module, &producer_spec);
-    state->consumer_type = add_type(module, &consumer_spec);
+    PyObject *producer = add_type(module, &producer_spec);
+    PyObject *consumer = add_type(module, &consumer_spec);
+    const bool made = producer != NULL && consumer != NULL;
+    Py_XDECREF(producer);
+    Py_XDECREF(consumer);
     state->lease_type = add_type(module, &lease_spec);
-    state->aborted = add_error(module, "Aborted", "strand._native.Aborted");
-    state->too_large = add_error(module, "TooLarge", "strand._native.TooLarge");
-    state->exhausted = add_error(module, "Exhausted", "strand._native.Exhausted");
-    state->corrupt = add_error(module, "CorruptRing", "strand._native.CorruptRing");
-    if (!state->producer_type || !state->consumer_type || !state->lease_type || !state->aborted ||
-        !state->too_large || !state->exhausted || !state->corrupt)
+    if (!made || state->lease_type == NULL)
         return -1;
+    for (int i = STRAND_TOO_LARGE; i < STRAND_RANGE; i++) {
+        state->errors[i] = PyErr_NewException(names[i], NULL, NULL);
+        const char *name = strrchr(names[i], '.') + 1;
+        if (state->errors[i] == NULL || PyModule_AddObjectRef(module, name, state->errors[i]) < 0)
+            return -1;
+    }
+    state->errors[STRAND_RANGE] = Py_NewRef(PyExc_IndexError);
     return 0;
 }
 
 static int native_traverse(PyObject *module, visitproc visit, void *arg) {
     native_state *state = PyModule_GetState(module);
-    Py_VISIT(state->producer_type);
-    Py_VISIT(state->consumer_type);
     Py_VISIT(state->lease_type);
-    Py_VISIT(state->aborted);
-    Py_VISIT(state->too_large);
-    Py_VISIT(state->exhausted);
-    Py_VISIT(state->corrupt);
+    for (int i = 0; i <= STRAND_RANGE; i++)
+        Py_VISIT(state->errors[i]);
     return 0;
 }
 
 static int native_clear(PyObject *module) {
     native_state *state = PyModule_GetState(module);
-    Py_CLEAR(state->producer_type);
-    Py_CLEAR(state->consumer_type);
     Py_CLEAR(state->lease_type);
-    Py_CLEAR(state->aborted);
-    Py_CLEAR(state->too_large);
-    Py_CLEAR(state->exhausted);
-    Py_CLEAR(state->corrupt);
+    for (int i = 0; i <= STRAND_RANGE; i++)
+        Py_CLEAR(state->errors[i]);
     return 0;
 }
 

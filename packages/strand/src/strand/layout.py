@@ -125,7 +125,8 @@ def plan_header(
     if version not in (5, 6):
         raise UsageError(f"a ring has layout version 5 or 6, not {version!r}")
     checked: Version = 5 if version == 5 else 6
-    for what, value, least in (("records", records, 1), ("heap", heap_bytes, 8)):
+    least_heap = 128 if checked == 6 else 8  # twice the alignment of a payload
+    for what, value, least in (("records", records, 1), ("heap", heap_bytes, least_heap)):
         if not _is_power(value) or not least <= value <= CAPACITY_MAX:
             near = 1 << max(value - 1, least).bit_length()
             raise UsageError(

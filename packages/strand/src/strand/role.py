@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sennit_core.errors import Closed, Corrupt, SennitError
-from strand import _native
-from strand.errors import RingExhausted, RoleInherited, StrandAbortError
+from sennit_core.errors import Closed
+from strand.errors import RoleInherited
 from strand.owners import RoleLock, forget_in_child
 
 if TYPE_CHECKING:
     from strand.ring import Ring
 
-__all__ = ["NAP_NANOSECONDS", "SPINS", "Refusing", "Role", "translate"]
+__all__ = ["NAP_NANOSECONDS", "SPINS", "Refusing", "Role"]
 
 NAP_NANOSECONDS = 150_000_000  # how long a sleeper goes without a look at signals and its peer
 SPINS = 0 if len(os.sched_getaffinity(0)) == 1 else 400  # about 10 us, the price of one sleep
@@ -40,6 +39,8 @@ class Role:
         self._lock = lock
         self._core = native
         self._closed = False
+        self._memory = memoryview(ring.memory)
+        self.header = ring.header
         forget_in_child(self)
 
     @property
@@ -51,6 +52,7 @@ class Role:
         self._closed = True
         native, self._core = self._core, Refusing(Closed, f"this {self._noun}")
         native.close()
+        self._memory.release()
         self._lock.release()
 
     def _forget_in_child(self) -> None:
@@ -61,12 +63,3 @@ class Role:
     @property
     def _noun(self) -> str:
         return type(self).__name__
-
-
-def translate(error: Exception, reason: str = "") -> SennitError:
-    """Return the public error for one raised by the native half."""
-    if isinstance(error, _native.Aborted):
-        return StrandAbortError(reason=reason or "the consumer asked the producer to stop")
-    if isinstance(error, _native.Exhausted):
-        return RingExhausted(str(error), hint="open the ring with version=6")
-    return Corrupt("the ring", found=str(error))

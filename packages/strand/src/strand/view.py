@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from sennit_core.errors import DeadlineExceeded, UsageError
+from sennit_core.errors import Corrupt, DeadlineExceeded, UsageError
 from strand import _native
+from strand.cursor import RecordCursor
 from strand.errors import LeaseHeld, ProducerDied, StrandAbortError
 from strand.layout import PRODUCER_AT, SLEEP_AT, read_reason
 from strand.owners import RoleLock
-from strand.role import NAP_NANOSECONDS, SPINS, Role, translate
+from strand.role import NAP_NANOSECONDS, SPINS, Role
+from strand.rows import RowDecoder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +36,7 @@ class StrandView(Role):
     def __init__(self, ring: Ring, lock: RoleLock, native: _native.Consumer) -> None:
         """Use `Ring.consumer()`."""
         super().__init__(ring, lock, native)
-        self._header = ring.header
+        self._decoder = RowDecoder(ring.header, self._memory)
 
     @property
     def committed_count(self) -> int:
@@ -63,7 +65,7 @@ class StrandView(Role):
             ProducerDied: the producer's process ended, and nothing after `after` is left.
             StrandAbortError: the stream was aborted, and nothing after `after` is left.
         """
-        wanted = min(after + min_records, self._core.read + self._header.records)
+        wanted = min(after + min_records, self._core.read + self.header.records)
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             nap = NAP_NANOSECONDS
@@ -80,6 +82,10 @@ class StrandView(Role):
                 raise failure
             if ended or (deadline is not None and time.monotonic() >= deadline):
                 return committed
+
+    def allocate_cursor(self) -> RecordCursor:
+        """Return a cursor over typed records."""
+        return RecordCursor(self, self._decoder)
 
     def acknowledge_read(self, upto: int) -> None:
         """Give the records below `upto` back: the producer may overwrite them from now on.
@@ -179,7 +185,7 @@ class StrandView(Role):
         self.close()
 
     def _require_blocks(self) -> None:
-        if not self._header.is_blocks:
+        if not self.header.is_blocks:
             raise UsageError("this needs a block ring; read typed records with a cursor")
 
     def _has_record(
@@ -214,7 +220,7 @@ class StrandView(Role):
         try:
             return self._core.read_block(seq)
         except _native.CorruptRing as error:
-            raise translate(error) from None
+            raise Corrupt("the ring", found=str(error)) from None
 
     def _release(self, payload: memoryview, lease: _native.Lease) -> None:
         try:
@@ -242,20 +248,19 @@ class StrandView(Role):
 
     def _producer_waits(self) -> bool:
         """Whether the producer sleeps until we acknowledge more than we have."""
-        wanted: int = struct.unpack_from("<Q", self._ring.memory, SLEEP_AT)[0]
+        wanted: int = struct.unpack_from("<Q", self._memory, SLEEP_AT)[0]
         return wanted > self._core.read
 
     def _find_failure(self) -> ProducerDied | StrandAbortError | None:
         """Return why no more will come, when the stream did not end as it should."""
-        memory = self._ring.memory
+        memory = self._memory
         pid = struct.unpack_from("<I", memory, PRODUCER_AT + 32)[0]
         held = self._ring._is_held(PRODUCER_AT)  # noqa: SLF001
         status = self._core.status()  # after the lock: a producer sets it, then lets go
         if status == _EOS:
             return None
         if status == _ERROR:
-            with memoryview(memory) as view:
-                return StrandAbortError(reason=read_reason(view))
+            return StrandAbortError(reason=read_reason(memory))
         if self._core.aborted():
             return StrandAbortError(reason="the consumer asked the producer to stop")
         if pid and not held:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from sennit_core.errors import UsageError
+from sennit_core.errors import Corrupt, SennitError, UsageError
 from strand import _native
-from strand.errors import ConsumerDied, PayloadTooLarge
+from strand.errors import ConsumerDied, PayloadTooLarge, RingExhausted, StrandAbortError
 from strand.layout import consumer_entry_at, write_reason
 from strand.owners import RoleLock
-from strand.role import NAP_NANOSECONDS, SPINS, Role, translate
+from strand.role import NAP_NANOSECONDS, SPINS, Role
+from strand.rows import Encoded, RowEncoder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +26,7 @@ __all__ = ["StrandWriter"]
 
 _STREAMING, _EOS, _ERROR = 1, 2, 3
 _ATTACHED, _LEFT = 1, 2
+_SIGNALS = (_native.TooLarge, _native.Aborted, _native.Exhausted, _native.CorruptRing)
 
 
 class StrandWriter(Role):
@@ -36,7 +40,7 @@ class StrandWriter(Role):
     def __init__(self, ring: Ring, lock: RoleLock, native: _native.Producer) -> None:
         """Use `Ring.producer()`."""
         super().__init__(ring, lock, native)
-        self._header = ring.header
+        self._encoder = RowEncoder(ring.header)
         self._blocks = ring.header.is_blocks
         self._arrow_schema: pa.Schema | None = None
         native.set_status(_STREAMING)
@@ -49,7 +53,7 @@ class StrandWriter(Role):
     @property
     def payload_bytes_max(self) -> int:
         """The largest payload one record may carry: half of the heap."""
-        return self._header.heap_bytes // 2
+        return self.header.heap_bytes // 2
 
     def write_bytes(self, payload: Buffer) -> None:
         """Publish one payload of a block ring: one copy into shared memory.
@@ -61,14 +65,12 @@ class StrandWriter(Role):
         """
         if not self._blocks:
             raise UsageError("write_bytes needs a block ring: open it with strand.BLOCKS")
+        write_block = self._core.write_block
         try:
-            while threshold := self._core.write_block(payload):
+            while threshold := write_block(payload):
                 self._wait_for_room(threshold)
-        except _native.TooLarge:
-            actual = memoryview(payload).nbytes
-            raise self._too_large(actual) from None
-        except (_native.Aborted, _native.CorruptRing) as error:
-            raise translate(error) from None
+        except _SIGNALS as error:
+            raise self._translate(error, memoryview(payload).nbytes) from None
 
     def write_arrow(self, batch: pa.RecordBatch) -> None:
         """Publish an Arrow batch; its schema goes before the first one.
@@ -88,8 +90,68 @@ class StrandWriter(Role):
             self._arrow_schema = batch.schema
         elif not self._arrow_schema.equals(batch.schema):
             raise UsageError(f"the stream's schema is {self._arrow_schema}, not {batch.schema}")
-        for payload in encode_batch(batch, self._header.heap_bytes // 4):
+        for payload in encode_batch(batch, self.header.heap_bytes // 4):
             self.write_bytes(payload)
+
+    def write_record_batch(self, records: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
+        """Publish typed records, tuples in field order or mappings; return how many.
+
+        They become visible together, or in the pieces that the ring has room for.
+
+        Raises:
+            UsageError: a record does not fit the schema; those before it were written.
+            PayloadTooLarge: its strings and arrays take more than half of the heap; likewise.
+            StrandAbortError, ConsumerDied, RingExhausted: as they say; likewise.
+        """
+        count = 0
+        try:
+            for record in records:
+                self._write_record(self._encoder.encode(record))
+                count += 1
+        finally:
+            self._core.publish()
+        return count
+
+    def claim_slot(self) -> tuple[int, int]:
+        """Claim the next slot, zeroed, for filling by hand: (byte offset in `memory`, seq).
+
+        Fill the fields, with `claim_heap_bytes` for payloads, then `commit_slot(seq)`. Claiming
+        again before that answers with the same slot.
+        """
+        while True:
+            with self._translated():
+                slot, threshold = self._core.claim_slot()
+            if not threshold:
+                return slot, self._core.sealed
+            self._core.publish()
+            self._wait_for_room(threshold)
+
+    def claim_heap_bytes(self, count: int, align: int = 1) -> tuple[int, int]:
+        """Claim contiguous heap bytes for the claimed slot: (byte offset in `memory`, pointer)."""
+        while True:
+            with self._translated(count):
+                offset, threshold = self._core.claim_heap(count, align)
+            if not threshold:
+                physical = offset & (self.header.heap_bytes - 1)
+                return self.header.heap_start + physical, offset
+            self._core.publish()
+            self._wait_for_room(threshold)
+
+    def commit_slot(self, seq: int) -> None:
+        """Publish the record filled in the claimed slot.
+
+        Raises:
+            UsageError: not the slot claimed last.
+        """
+        if seq != self._core.sealed:
+            raise UsageError(f"slot {self._core.sealed} is next to be committed, not {seq}")
+        self._core.seal()
+        self._core.publish()
+
+    @property
+    def memory(self) -> memoryview:
+        """The whole segment, for filling claimed slots and heap bytes."""
+        return self._memory
 
     def finalize(self) -> None:
         """End the stream; the consumer reads what is left and sees its end."""
@@ -98,10 +160,9 @@ class StrandWriter(Role):
 
     def abort(self, message: str = "") -> None:
         """End the stream with an error that carries `message` (316 bytes of it) to the consumer."""
-        native = self._core
-        with memoryview(self._ring.memory) as memory:
-            write_reason(memory, message)
-        native.set_status(_ERROR)
+        set_status = self._core.set_status  # refuses before a word is written
+        write_reason(self._memory, message)
+        set_status(_ERROR)
         self._let_go()
 
     def close(self) -> None:
@@ -130,16 +191,53 @@ class StrandWriter(Role):
         if self._core.wait(threshold, SPINS, NAP_NANOSECONDS):
             return
         entry = consumer_entry_at(0)
-        pid, state = struct.unpack_from("<II", self._ring.memory, entry + 16)
+        pid, state = struct.unpack_from("<II", self._memory, entry + 16)
         left = state == _LEFT
         if not left and (state != _ATTACHED or self._ring._is_held(entry)):  # noqa: SLF001
             return
         if not self._core.wait(threshold, 0, 0):  # it may have made room before it went
             raise ConsumerDied(pid=pid, reason="closed its view" if left else "died")
 
-    def _too_large(self, actual_bytes: int) -> PayloadTooLarge:
-        return PayloadTooLarge(
-            limit_bytes=self.payload_bytes_max,
-            actual_bytes=actual_bytes,
-            hint="slice it, or open the ring with a larger heap: one record may take half of it",
-        )
+    def _write_record(self, encoded: Encoded) -> None:
+        slots = self.header.slots
+        fields = self.header.schema.fields
+        null_bits = self.header.schema.null_bits
+        memory = self._memory
+        slot, _ = self.claim_slot()
+        try:
+            for at, data in encoded:
+                kind = fields[at].kind
+                if kind.heap:
+                    align = kind.heap_align_in(slots.version)
+                    start, offset = self.claim_heap_bytes(len(data), align)
+                    memory[start : start + len(data)] = data
+                    data = self._encoder.pointer(offset, len(data))
+                where = slot + slots.offsets[at]
+                memory[where : where + len(data)] = data
+                bit = null_bits[at]
+                if bit is not None:
+                    memory[slot + bit // 8] |= 1 << (bit & 7)
+        except BaseException:
+            self._core.abandon()
+            raise
+        self._core.seal()
+
+    @contextmanager
+    def _translated(self, asked_bytes: int = 0) -> Iterator[None]:
+        try:
+            yield
+        except _SIGNALS as error:
+            raise self._translate(error, asked_bytes) from None
+
+    def _translate(self, error: Exception, asked_bytes: int) -> SennitError:
+        if isinstance(error, _native.TooLarge):
+            return PayloadTooLarge(
+                limit_bytes=self.payload_bytes_max,
+                actual_bytes=asked_bytes,
+                hint="slice it, or open the ring with a larger heap: a record may take half of it",
+            )
+        if isinstance(error, _native.Aborted):
+            return StrandAbortError(reason="the consumer asked the producer to stop")
+        if isinstance(error, _native.Exhausted):
+            return RingExhausted(str(error), hint="open the ring with version=6")
+        return Corrupt("the ring", found=str(error))
