@@ -1,0 +1,54 @@
+"""Elkyn: a realtime tree database, embedded or served over Firebase's REST protocol.
+
+Layering: `paths`, `values`, `events` stand below `_lmdb`, `disk` and `writer`; `store` is the embedded
+database on top of them, and `server` serves stores. Of Sennit it imports only `sennit_core`; LMDB
+and MessagePack load with the first store.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.ownership import refuse_strangers
+
+refuse_strangers(__file__, "sennit-elkyn")
+
+if TYPE_CHECKING:
+    from elkyn.errors import BadPath, BadValue, PreconditionFailed, StoreInUse
+    from elkyn.events import Event
+    from elkyn.namespaces import Stores, open_namespaces
+    from elkyn.store import ElkynStore
+    from elkyn.watch import Callback, Subscription
+
+_HOMES = {
+    "BadPath": "errors",
+    "BadValue": "errors",
+    "Callback": "watch",
+    "ElkynStore": "store",
+    "Event": "events",
+    "PreconditionFailed": "errors",
+    "StoreInUse": "errors",
+    "Stores": "namespaces",
+    "Subscription": "watch",
+    "open_namespaces": "namespaces",
+}
+
+__all__ = [
+    "BadPath",
+    "BadValue",
+    "Callback",
+    "ElkynStore",
+    "Event",
+    "PreconditionFailed",
+    "StoreInUse",
+    "Stores",
+    "Subscription",
+    "open_namespaces",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module of a public name when it is first asked for."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"elkyn.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,76 @@
+"""Ephemeral writes: one row for each, laid over the durable tree, in an environment that never syncs.
+
+A shadow says "what is visible at this path is this value" (None hides what is there). Shadows never
+nest. The row key is `/` and 15 bytes of SHA-256 for each key of the path, so that everything below a
+path has its row key as prefix and 32 levels fit LMDB's 511 bytes; the row holds the true path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+
+from elkyn._lmdb import rows
+from elkyn._lmdb.environment import Environment, Txn
+from elkyn.paths import ROOT, Path
+from elkyn.values import Stored
+
+__all__ = ["DATABASES", "Shadows"]
+
+DATABASES = ("shadows",)
+
+
+@lru_cache(maxsize=4096)
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()[:15]
+
+
+def _row_key(path: Path) -> bytes:
+    return b"/" + b"".join(map(_digest, path))
+
+
+class Shadows:
+    """The shadows as one transaction sees them."""
+
+    __slots__ = ("_db", "_txn")
+
+    def __init__(self, env: Environment, txn: Txn) -> None:
+        self._txn = txn
+        self._db = env.databases["shadows"]
+
+    def covering(self, path: Path) -> tuple[Path, Stored] | None:
+        """Return the shadow at `path` or above it."""
+        for depth in range(len(path) + 1):
+            data = self._txn.get(_row_key(path[:depth]), db=self._db)
+            if data is not None:
+                return path[:depth], rows.unpack_value(data)[1]
+        return None
+
+    def below(self, path: Path) -> Iterator[tuple[Path, Stored]]:
+        """Yield the shadows strictly below `path`."""
+        prefix = _row_key(path)
+        with self._txn.cursor(db=self._db) as cursor:
+            found = cursor.set_range(prefix)
+            while found and cursor.key().startswith(prefix):
+                if cursor.key() != prefix:
+                    keys, value = rows.unpack_value(cursor.value())
+                    yield tuple(keys), value
+                found = cursor.next()
+
+    def put(self, path: Path, value: Stored) -> None:
+        """Lay `value` over what is at `path`; nothing may be covering it or lie below it."""
+        self._txn.put(_row_key(path), rows.pack([path, value]), db=self._db)
+
+    def remove(self, path: Path) -> bool:
+        """Take the shadow at `path` away; says whether there was one."""
+        return bool(self._txn.delete(_row_key(path), db=self._db))
+
+    def count(self) -> int:
+        """Return how many shadows there are."""
+        return int(self._txn.stat(self._db)["entries"])
+
+    def all(self) -> list[tuple[Path, Stored]]:
+        """Return every shadow."""
+        top = self.covering(ROOT)
+        return [*([top] if top else []), *self.below(ROOT)]

@@ -1,0 +1,289 @@
+"""A store's folder: the durable environment, the ephemeral one, and who may open them.
+
+    <folder>/lock            held (flock) while a store has the folder open; holds the owner's pid
+    <folder>/data.mdb …      the durable tree; every commit is synced
+    <folder>/ephemeral/      the shadows, never synced, and the boot they were written in
+
+After the end of a process the page cache still holds every ephemeral commit. After the end of the
+machine the unsynced file may be torn, so shadows of another boot are thrown away unread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path as FilePath
+from typing import TypeVar
+
+from elkyn import _failpoints
+from elkyn._lmdb import shadows, tree
+from elkyn._lmdb.environment import MAP_BYTES, Environment, MapFull, Txn, translated
+from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.tree import Tree
+from elkyn.errors import StoreInUse
+from elkyn.txn import View, WriteView
+from sennit_core.errors import Corrupt
+from sennit_core.logs import get_logger
+
+__all__ = ["Disk"]
+
+T = TypeVar("T")
+
+_FORMAT = b"elkyn 1"
+_BOOT_ID = FilePath("/proc/sys/kernel/random/boot_id")
+_SHM = FilePath("/dev/shm")
+_SHM_FREE_MIN = 64 * 1024 * 1024
+
+_log = get_logger(__name__)
+
+
+class Disk:
+    """Opens a folder and runs transactions over both environments.
+
+    Reads may run on any thread at any time. `write` must be called by one thread at a time.
+
+    Args:
+        folder: where the store is; None keeps it in memory-backed files that have no name.
+        map_bytes: first size of the durable map.
+        sync: whether durable commits reach the disk before they return.
+    """
+
+    def __init__(
+        self, folder: FilePath | None, *, map_bytes: int = MAP_BYTES, sync: bool = True
+    ) -> None:
+        self._in_memory = folder is None
+        self.folder = _memory_folder() if folder is None else folder
+        self._map_bytes = map_bytes
+        self._version = 0  # even: commits seen so far, twice; odd: a pair of commits is under way
+        self._pairing = threading.Lock()
+        self._shadow_count = 0
+        self._ephemeral: Environment | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock_folder(self.folder)
+        try:
+            synced = sync and not self._in_memory
+            self._durable = Environment(
+                self.folder, tree.DATABASES, sync=synced, map_bytes=map_bytes
+            )
+            self._check_format()
+            if self._in_memory:
+                self._open_ephemeral()
+                shutil.rmtree(self.folder)  # the open files live on without names
+            elif (self.folder / "ephemeral").exists():
+                self._open_ephemeral()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_format(self) -> None:
+        meta = self._durable.databases["meta"]
+        with self._durable.read() as txn:
+            found = txn.get(b"format", db=meta)
+        if found is None:
+            txn = self._durable.begin_write()
+            with translated(self.folder):
+                txn.put(b"format", _FORMAT, db=meta)
+                txn.commit()
+        elif found != _FORMAT:
+            what = f"the store at {self.folder}"
+            raise Corrupt(what, expected=_FORMAT.decode(), found=repr(found))
+
+    def _open_ephemeral(self) -> Environment:
+        if self._ephemeral is None:
+            folder = self.folder / "ephemeral"
+            _discard_other_boot(folder)
+            self._ephemeral = Environment(
+                folder, shadows.DATABASES, sync=False, map_bytes=self._map_bytes
+            )
+            with self._ephemeral.read() as txn:
+                self._shadow_count = Shadows(self._ephemeral, txn).count()
+        return self._ephemeral
+
+    @contextmanager
+    def snapshot(self, rows_max: int | None = None) -> Iterator[View]:
+        """Read a consistent state for a block; keep it short, it holds back growth of the map.
+
+        Args:
+            rows_max: rows one `get` may touch before it raises `ReadLimit`.
+        """
+        durable, ephemeral = self._begin_read()
+        try:
+            view = Tree(self._durable, durable, rows_max)
+            if ephemeral is None:
+                yield View(view, None)
+            else:
+                assert self._ephemeral is not None
+                yield View(view, Shadows(self._ephemeral, ephemeral))
+        finally:
+            self._end_read(durable, ephemeral)
+
+    def _begin_read(self) -> tuple[Txn, Txn | None]:
+        # Two environments cannot be opened at one instant: try until no commit fell in between.
+        while True:
+            version = self._version
+            if version & 1:
+                with self._pairing:
+                    continue
+            durable = self._durable.enter()
+            ephemeral = None
+            try:
+                if self._shadow_count and self._ephemeral is not None:
+                    ephemeral = self._ephemeral.enter()
+            except BaseException:
+                self._durable.leave(durable)
+                raise
+            if version == self._version:
+                return durable, ephemeral
+            self._end_read(durable, ephemeral)
+
+    def _end_read(self, durable: Txn, ephemeral: Txn | None) -> None:
+        try:
+            if ephemeral is not None and self._ephemeral is not None:
+                self._ephemeral.leave(ephemeral)
+        finally:
+            self._durable.leave(durable)
+
+    def write(self, body: Callable[[WriteView], T], *, ephemeral: bool) -> T:
+        """Run `body` in a write transaction and commit; grows the map and runs again when full.
+
+        Args:
+            body: reads and writes through the view; raising leaves nothing behind.
+            ephemeral: whether the writes of `body` are ephemeral (all or none of them are).
+        """
+        while True:
+            try:
+                if ephemeral:
+                    return self._write_ephemeral(body)
+                return self._write_durable(body)
+            except MapFull:
+                if not ephemeral:
+                    self._durable.grow()
+                if self._ephemeral is not None:
+                    self._ephemeral.grow()
+                _failpoints.reached("grown")
+
+    def _write_ephemeral(self, body: Callable[[WriteView], T]) -> T:
+        env = self._open_ephemeral()
+        with self._durable.read() as durable:
+            txn = env.begin_write()
+            try:
+                view = WriteView(Tree(self._durable, durable), Shadows(env, txn))
+                result = body(view)
+                self._commit_shadows(env, txn)
+            except BaseException:
+                txn.abort()
+                raise
+        self._version += 2
+        return result
+
+    def _commit_shadows(self, env: Environment, txn: Txn) -> None:
+        count = Shadows(env, txn).count()
+        with translated(env.folder):
+            txn.commit()
+        self._shadow_count = count
+
+    def _write_durable(self, body: Callable[[WriteView], T]) -> T:
+        env = self._ephemeral if self._shadow_count else None
+        txn = self._durable.begin_write()
+        shadow_txn = None
+        try:
+            shadow_txn = None if env is None else env.begin_write()
+            laid = None if env is None else Shadows(env, shadow_txn)
+            view = WriteView(Tree(self._durable, txn), laid)
+            with translated(self.folder):
+                result = body(view)
+            _failpoints.reached("applied")
+            if env is not None and view.shadows_changed:
+                self._commit_pair(env, txn, shadow_txn, view)
+            else:
+                with translated(self.folder):
+                    txn.commit()
+                self._version += 2
+        except BaseException:
+            txn.abort()
+            raise
+        finally:
+            if shadow_txn is not None:
+                shadow_txn.abort()  # does nothing after a commit
+        _failpoints.reached("committed")
+        return result
+
+    def _commit_pair(self, env: Environment, txn: Txn, shadow_txn: Txn, view: WriteView) -> None:
+        """Commit the removal of shadows, then the durable write: a crash between loses shadows."""
+        with self._pairing:
+            self._version += 1
+            try:
+                self._commit_shadows(env, shadow_txn)
+                _failpoints.reached("between-environments")
+                try:
+                    with translated(self.folder):
+                        txn.commit()
+                except BaseException:
+                    self._restore(env, view.removed)
+                    raise
+            finally:
+                self._version += 1
+
+    def _restore(self, env: Environment, removed: list[tuple[tuple[str, ...], object]]) -> None:
+        txn = env.begin_write()
+        try:
+            laid = Shadows(env, txn)
+            for path, value in removed:
+                laid.put(path, value)
+            self._commit_shadows(env, txn)
+        except Exception:  # noqa: BLE001 - the write's own error is the one to raise
+            txn.abort()
+            _log.exception("ephemeral values were lost with a durable write that failed")
+
+    def close(self) -> None:
+        """Wait for reads under way, close both environments, let go of the folder."""
+        durable = getattr(self, "_durable", None)
+        if durable is not None:
+            durable.close()
+        if self._ephemeral is not None:
+            self._ephemeral.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+        if self._in_memory:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _memory_folder() -> FilePath:
+    roomy = _SHM.is_dir() and os.access(_SHM, os.W_OK)
+    if roomy and shutil.disk_usage(_SHM).free >= _SHM_FREE_MIN:
+        return FilePath(tempfile.mkdtemp(prefix="elkyn-", dir=_SHM))
+    return FilePath(tempfile.mkdtemp(prefix="elkyn-"))
+
+
+def _lock_folder(folder: FilePath) -> int:
+    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        text = os.pread(file, 32, 0).decode(errors="replace").strip()
+        os.close(file)
+        pid = int(text) if text.isdecimal() else None
+        hint = "one store at a time owns a folder: share that one, or ask its server over HTTP"
+        raise StoreInUse(str(folder), pid, hint=hint) from None
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file
+
+
+def _discard_other_boot(folder: FilePath) -> None:
+    boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
+    stamp = folder / "boot"
+    known = ""
+    with suppress(FileNotFoundError):
+        known = stamp.read_text().strip()
+    if known == boot != "unknown":
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    stamp.write_text(f"{boot}\n")

@@ -1,0 +1,110 @@
+"""Namespaces: several stores in one folder, a folder each, opened when first asked for."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from os import PathLike
+from pathlib import Path as FilePath
+from typing import Self
+
+from elkyn.store import ElkynStore
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import Closed, NotFound, UsageError, nearest
+
+__all__ = ["Stores", "open_namespaces"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
+
+
+def open_namespaces(
+    folder: str | PathLike[str] | None, *, clock: Clock = SYSTEM, create: bool = True
+) -> Stores:
+    """Return the stores below `folder` (None: in memory).
+
+    Args:
+        folder: holds a folder for each namespace; created when missing.
+        clock: handed to every store.
+        create: whether `stores[name]` makes a namespace that does not exist yet.
+    """
+    return Stores(folder, clock=clock, create=create)
+
+
+class Stores:
+    """The stores of one folder by namespace; owns them and closes them. Safe for threads."""
+
+    def __init__(
+        self, folder: str | PathLike[str] | None, *, clock: Clock = SYSTEM, create: bool = True
+    ) -> None:
+        self.folder = None if folder is None else FilePath(folder)
+        self.create = create
+        self._clock = clock
+        self._open: dict[str, ElkynStore] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __getitem__(self, name: str) -> ElkynStore:
+        """Return the store of a namespace, opened or created.
+
+        Raises:
+            UsageError: the name holds other than letters, digits, `_` and `-`.
+            NotFound: there is no such namespace and `create` is off.
+        """
+        with self._lock:
+            store = self._open.get(name)
+            if store is None:
+                store = self._open[name] = self._open_store(name)
+            return store
+
+    def _open_store(self, name: str) -> ElkynStore:
+        if self._closed:
+            raise Closed("the set of stores")
+        if not _NAME.match(name):
+            raise UsageError(
+                f"{name!r} cannot name a namespace",
+                hint="up to 63 letters, digits, _ and -, starting with a letter or digit",
+            )
+        if not self.create and not self._exists(name):
+            raise NotFound("namespace", name, suggestion=nearest(name, self._names()))
+        if self.folder is None:
+            return ElkynStore(mode="memory", namespace=name, clock=self._clock)
+        return ElkynStore(self.folder / name, namespace=name, clock=self._clock)
+
+    def _exists(self, name: str) -> bool:
+        return name in self._open or (
+            self.folder is not None
+            and _NAME.match(name) is not None
+            and (self.folder / name / "data.mdb").exists()
+        )
+
+    def _names(self) -> list[str]:
+        found = set(self._open)
+        if self.folder is not None:
+            found.update(file.parent.name for file in self.folder.glob("*/data.mdb"))
+        return sorted(found)
+
+    def __contains__(self, name: object) -> bool:
+        with self._lock:
+            return isinstance(name, str) and self._exists(name)
+
+    def __iter__(self) -> Iterator[str]:
+        with self._lock:
+            return iter(self._names())
+
+    def close(self) -> None:
+        """Close every store; closing twice is fine."""
+        with self._lock:
+            self._closed = True
+            stores = list(self._open.values())
+            self._open.clear()
+        for store in stores:
+            store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()

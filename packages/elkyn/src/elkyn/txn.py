@@ -1,0 +1,121 @@
+"""What one transaction sees and writes: the durable tree with the shadows laid over it.
+
+The visible value is the durable value with every shadow set at its path. Both kinds of write change
+the visible value alike; they differ in what a crash can take:
+
+- an ephemeral write touches shadows alone;
+- a durable write removes the shadows at and below its path, and makes a shadow above it durable
+  ("promotes" it), so a write that touches both environments only ever removes shadows.
+
+No shadow lies below a scalar of the durable tree: it is laid at the scalar instead.
+"""
+
+from __future__ import annotations
+
+from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.tree import Tree
+from elkyn.paths import Path, sorted_map
+from elkyn.values import Stored, get_at, set_at
+
+__all__ = ["View", "WriteView"]
+
+
+class View:
+    """The visible tree, for reading.
+
+    Args:
+        tree: the durable tree in a transaction.
+        shadows: the shadows in a transaction, None when there are none.
+    """
+
+    __slots__ = ("shadows", "tree")
+
+    def __init__(self, tree: Tree, shadows: Shadows | None) -> None:
+        self.tree = tree
+        self.shadows = shadows
+
+    def get(self, path: Path) -> Stored:
+        """Return the stored form of the visible value at `path`."""
+        if self.shadows is None:
+            return self.tree.get(path)
+        cover = self.shadows.covering(path)
+        if cover is not None:
+            return get_at(cover[1], path[len(cover[0]) :])
+        value = self.tree.get(path)
+        for place, shadow in self.shadows.below(path):
+            value = set_at(value, place[len(path) :], shadow)
+        return value
+
+    def keys(self, path: Path) -> list[str] | None:
+        """Return the keys of the visible children of `path` in order; None when it is no map."""
+        if self.shadows is None:
+            return self.tree.keys(path)
+        below = {place[len(path)] for place, _value in self.shadows.below(path)}
+        if self.shadows.covering(path) is not None:
+            value = self.get(path)
+            return list(value) if type(value) is dict else None
+        keys = self.tree.keys(path) or []
+        kept = [key for key in keys if key not in below]
+        shown = [key for key in below if self.get((*path, key)) is not None]
+        return list(sorted_map(dict.fromkeys([*kept, *shown], True))) or None
+
+
+class WriteView(View):
+    """The visible tree inside the write transaction; reads see what was written.
+
+    `removed` collects the shadows that durable writes took away.
+    """
+
+    __slots__ = ("removed", "shadows_changed")
+
+    def __init__(self, tree: Tree, shadows: Shadows | None) -> None:
+        super().__init__(tree, shadows)
+        self.removed: list[tuple[Path, Stored]] = []
+        self.shadows_changed = False
+
+    def put(self, path: Path, value: Stored, *, ephemeral: bool) -> None:
+        """Make `value` visible at `path`; None deletes."""
+        if ephemeral:
+            self._put_shadow(path, value)
+        else:
+            self._put_durable(path, value)
+
+    def _put_durable(self, path: Path, value: Stored) -> None:
+        if self.shadows is not None:
+            cover = self.shadows.covering(path)
+            if cover is None:
+                self._remove(list(self.shadows.below(path)))
+            else:
+                self._remove([cover])
+                place, whole = cover
+                path, value = place, set_at(whole, path[len(place) :], value)
+        self.tree.set(path, value)
+
+    def _remove(self, found: list[tuple[Path, Stored]]) -> None:
+        assert self.shadows is not None
+        for place, _value in found:
+            self.shadows.remove(place)
+        self.removed += found
+        self.shadows_changed = self.shadows_changed or bool(found)
+
+    def _put_shadow(self, path: Path, value: Stored) -> None:
+        assert self.shadows is not None
+        self.shadows_changed = True
+        cover = self.shadows.covering(path)
+        if cover is None:
+            for place, _value in list(self.shadows.below(path)):
+                self.shadows.remove(place)
+            depth = self.tree.scalar_above(path)
+            if depth is None:
+                place = path
+            elif value is None:
+                return
+            else:
+                place, value = path[:depth], set_at(None, path[depth:], value)
+        else:
+            place, whole = cover
+            value = set_at(whole, path[len(place) :], value)
+        if value is None and self.tree.get(place) is None:
+            self.shadows.remove(place)
+        else:
+            self.shadows.put(place, value)

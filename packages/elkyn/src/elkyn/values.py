@@ -1,0 +1,246 @@
+"""Values of the tree: JSON on the outside, maps of non-empty maps and scalars inside.
+
+The *stored form* has no lists, no empty maps and no nulls; maps hold text keys in Firebase's order.
+Absent is None. `prepare` goes in, `present` comes out, `set_at`, `get_at` move inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from elkyn.errors import BadValue
+from elkyn.paths import DEPTH_MAX, Path, as_integer, format_path, key_problem, sorted_map
+
+__all__ = [
+    "STRING_BYTES_MAX",
+    "Prepared",
+    "Stored",
+    "get_at",
+    "prepare",
+    "present",
+    "resolve",
+    "same",
+    "set_at",
+]
+
+Stored: TypeAlias = Any
+"""None (absent), bool, int, float, str, or a non-empty dict of them."""
+
+STRING_BYTES_MAX = 10 * 1024 * 1024
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_UNSET: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamp:
+    """The server value `{".sv": "timestamp"}`: milliseconds since 1970 at the write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """The server value `{".sv": {"increment": n}}`: the number that is there, plus n."""
+
+    by: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked value; `dynamic` says that server values in it wait for the write."""
+
+    value: Stored
+    dynamic: bool
+
+
+def prepare(value: Any, path: Path = ()) -> Prepared:
+    """Check `value` for writing at `path` and bring it to the stored form.
+
+    Args:
+        value: None, bool, int, float, str, or lists, tuples and mappings of them; server values.
+        path: where it will be written; counts for the depth and is named in errors.
+
+    Raises:
+        BadValue: a type, key, number, text or depth that the tree cannot hold.
+    """
+    found: list[Timestamp | Increment] = []
+    stored = _to_stored(value, path, found)
+    return Prepared(stored, bool(found))
+
+
+def _to_stored(value: Any, path: Path, found: list[Timestamp | Increment]) -> Stored:
+    kind = type(value)
+    if kind is str:
+        return _checked_text(value, path)
+    if value is None or kind is bool:
+        return value
+    if isinstance(value, (dict, Mapping)):
+        return _map_to_stored(value, path, found)
+    if isinstance(value, (list, tuple)):
+        children = {str(index): child for index, child in enumerate(value) if child is not None}
+        return _map_to_stored(children, path, found)
+    return _scalar_to_stored(value, path)
+
+
+def _scalar_to_stored(value: Any, path: Path) -> Stored:
+    if isinstance(value, int):
+        number = int(value)
+        return number if _INT_MIN <= number <= _INT_MAX else _finite(number, path)
+    if isinstance(value, float):
+        return _finite(value, path)
+    if isinstance(value, str):
+        return _checked_text(str.__str__(value), path)
+    raise BadValue(
+        format_path(path),
+        f"{type(value).__name__} is not a value of the tree",
+        hint="the tree holds None, bool, int, float, str, and lists and dicts of them",
+    )
+
+
+def _finite(number: float, path: Path) -> float:
+    try:
+        value = float(number)
+    except OverflowError:
+        value = math.inf
+    if not math.isfinite(value):
+        raise BadValue(format_path(path), "the tree holds finite numbers only")
+    return value
+
+
+def _checked_text(text: str, path: Path) -> str:
+    try:
+        size = len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError:
+        raise BadValue(format_path(path), "text is not valid Unicode (a lone surrogate)") from None
+    if size > STRING_BYTES_MAX:
+        limit = f"the limit is {STRING_BYTES_MAX}"
+        raise BadValue(format_path(path), f"text has {size} bytes; {limit}")
+    return text
+
+
+def _map_to_stored(
+    value: Mapping[Any, Any], path: Path, found: list[Timestamp | Increment]
+) -> Stored:
+    if ".sv" in value:
+        server_value = _server_value(value, path)
+        found.append(server_value)
+        return server_value
+    stored: dict[str, Any] = {}
+    for key, child in value.items():
+        problem = key_problem(key) if isinstance(key, str) else f"key {key!r} is not a str"
+        if problem:
+            raise BadValue(format_path(path), problem)
+        if len(path) == DEPTH_MAX:
+            raise BadValue(format_path(path), f"the tree is at most {DEPTH_MAX} levels deep")
+        inner = _to_stored(child, (*path, str.__str__(key)), found)
+        if inner is not None:
+            stored[str.__str__(key)] = inner
+    return sorted_map(stored) if stored else None
+
+
+def _server_value(value: Mapping[Any, Any], path: Path) -> Timestamp | Increment:
+    spec = value[".sv"]
+    if len(value) == 1 and spec == "timestamp":
+        return Timestamp()
+    if len(value) == 1 and isinstance(spec, Mapping) and list(spec) == ["increment"]:
+        by = spec["increment"]
+        if isinstance(by, (int, float)) and not isinstance(by, bool) and math.isfinite(by):
+            return Increment(by)
+    raise BadValue(
+        format_path(path),
+        "unknown server value",
+        hint='use {".sv": "timestamp"} or {".sv": {"increment": number}}',
+    )
+
+
+def resolve(value: Stored, read: Callable[[Path], Stored], path: Path, now_ms: int) -> Stored:
+    """Put numbers in the place of server values.
+
+    Args:
+        value: the stored form with server values in it.
+        read: gives the stored form of what is at a path now.
+        path: where `value` will be written.
+        now_ms: the one time of the whole write, in milliseconds.
+    """
+    if type(value) is Timestamp:
+        return now_ms
+    if type(value) is Increment:
+        current = read(path)
+        if type(current) is int or type(current) is float:
+            return _scalar_to_stored(current + value.by, path)
+        return value.by
+    if type(value) is dict:
+        return {key: resolve(child, read, (*path, key), now_ms) for key, child in value.items()}
+    return value
+
+
+def present(value: Stored) -> Any:
+    """Give the outside form: new dicts, and lists where keys count from zero densely enough.
+
+    A map becomes a list when every key is an integer of zero or more and the greatest is less than
+    twice the number of keys; holes are None (as the Firebase SDKs do it).
+    """
+    if type(value) is not dict:
+        return value
+    shown = {key: present(c) if type(c) is dict else c for key, c in value.items()}
+    last = next(reversed(shown))
+    if last[0] > "9" or next(iter(shown))[0] == "-":
+        return shown
+    greatest = as_integer(last)
+    if greatest is None or not 0 <= greatest < 2 * len(shown):
+        return shown
+    return [shown.get(str(index)) for index in range(greatest + 1)]
+
+
+def get_at(value: Stored, keys: Path) -> Stored:
+    """Return what is at `keys` below `value`, None when there is nothing."""
+    for key in keys:
+        if type(value) is not dict:
+            return None
+        value = value.get(key)
+    return value
+
+
+def set_at(value: Stored, keys: Path, new: Stored) -> Stored:
+    """Return `value` with `new` at `keys`; changes maps of `value` in place where it can.
+
+    Maps that become empty vanish, and a scalar in the way gives place to a map.
+    """
+    if not keys:
+        return new
+    key, rest = keys[0], keys[1:]
+    if type(value) is not dict:
+        if new is None:
+            return value
+        return {key: set_at(None, rest, new)}
+    child = set_at(value.get(key), rest, new)
+    if child is None:
+        value.pop(key, None)
+        return value or None
+    known = key in value
+    value[key] = child
+    return value if known else sorted_map(value)
+
+
+def copied(value: Stored) -> Stored:
+    """Copy the maps of `value`; scalars are shared."""
+    if type(value) is not dict:
+        return value
+    return {key: copied(c) if type(c) is dict else c for key, c in value.items()}
+
+
+def same(left: Stored, right: Stored) -> bool:
+    """Compare stored forms; True, 1 and 1.0 are three values."""
+    if type(left) is not type(right):
+        return False
+    if type(left) is dict:
+        return left.keys() == right.keys() and all(same(c, right[k]) for k, c in left.items())
+    return bool(left == right)
+
+
+def weigh(value: Stored) -> int:
+    """Estimate the memory of `value` in bytes, for bounds on what waits in queues."""
+    if type(value) is dict:
+        return 100 + sum(60 + len(key) + weigh(child) for key, child in value.items())
+    return 50 + len(value) if type(value) is str else 30

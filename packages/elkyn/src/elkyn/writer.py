@@ -1,0 +1,215 @@
+"""Writes: one at a time, committed in groups, told to the watchers in commit order.
+
+A thread that wants to write queues its write and takes the lock; whoever holds the lock commits
+everything queued in one transaction, so waiting writers share one sync of the disk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
+
+from elkyn.disk import Disk
+from elkyn.errors import BadPath
+from elkyn.events import Change, Event, Listener, Watchers
+from elkyn.paths import Path, format_path, parse_path
+from elkyn.txn import View, WriteView
+from elkyn.values import Prepared, Stored, prepare, present, resolve
+from sennit_core.clock import Clock
+from sennit_core.errors import Closed, SennitError, UsageError
+
+__all__ = ["Write", "Writer", "patch_write", "put_write"]
+
+_GROUP_MAX = 1000
+
+Deliveries = list[tuple[tuple[Listener, ...], Event]]
+
+
+@dataclass(slots=True, eq=False)
+class Write:
+    """One atomic write: some places below `base`, none above another.
+
+    `check` sees the tree before the write and may raise to refuse it. After the commit `done` is
+    True and either `error` or `values` (what was written, server values resolved) is set.
+    """
+
+    kind: Literal["put", "patch"]
+    base: Path
+    places: list[tuple[Path, Prepared]]
+    ephemeral: bool = False
+    check: Callable[[View], None] | None = None
+    done: bool = False
+    error: BaseException | None = None
+    values: list[tuple[Path, Stored]] = field(default_factory=list)
+
+    def apply(self, view: WriteView, watchers: Watchers, now_ms: int) -> Deliveries:
+        """Do it inside a transaction; returns what to tell whom once that is committed."""
+        if self.check is not None:
+            self.check(view)
+        self.values = [
+            (path, resolve(new.value, view.get, path, now_ms) if new.dynamic else new.value)
+            for path, new in self.places
+        ]
+        watched = [path for path, _new in self.values if watchers.concerned(path)]
+        old = {path: view.get(path) for path in watched}
+        for path, new in self.values:
+            view.put(path, new, ephemeral=self.ephemeral)
+        if not watched:
+            return []
+        changes = (Change(path, old[path], new) for path, new in self.values if path in old)
+        return watchers.events(self.base, changes, patch=self.kind == "patch")
+
+    def shown(self) -> Any:
+        """Return what was written as a reader sees it; raises what made the write fail."""
+        if self.error is not None:
+            raise self.error
+        if self.kind == "put":
+            return present(self.values[0][1])
+        return {"/".join(p[len(self.base) :]): present(value) for p, value in self.values}
+
+
+def put_write(base: Path, value: Any, *, ephemeral: bool = False) -> Write:
+    """Return the write that replaces what is at `base`."""
+    return Write("put", base, [(base, prepare(value, base))], ephemeral)
+
+
+def patch_write(base: Path, values: Any, *, ephemeral: bool = False) -> Write:
+    """Return the write that replaces several places below `base`.
+
+    Raises:
+        UsageError: `values` is not a mapping, or one of its paths lies above another.
+    """
+    if not hasattr(values, "items"):
+        raise UsageError(f"an update takes a dict of children, not {type(values).__name__}")
+    places: list[tuple[Path, Prepared]] = []
+    for relative, value in values.items():
+        inner = parse_path(relative)
+        if not inner:
+            raise BadPath(format_path(base), f"{relative!r} names no child in an update")
+        path = parse_path(format_path((*base, *inner)))
+        places.append((path, prepare(value, path)))
+    ordered = sorted(path for path, _value in places)
+    for above, below in pairwise(ordered):
+        if below[: len(above)] == above:
+            reason = f"{format_path(below)} cannot be written with it in one update"
+            raise BadPath(format_path(above), reason)
+    return Write("patch", base, places, ephemeral)
+
+
+class Writer:
+    """The one writer of a store.
+
+    Args:
+        disk: where to write.
+        watchers: who to tell.
+        clock: gives the time of server values.
+    """
+
+    def __init__(self, disk: Disk, watchers: Watchers, clock: Clock) -> None:
+        self._disk = disk
+        self._watchers = watchers
+        self._clock = clock
+        self._pending: deque[Write] = deque()
+        self._owner: int | None = None
+        self._closed = False
+        self._lock = threading.Lock()  # held during every commit and the telling after it
+
+    def submit(self, write: Write) -> Write:
+        """Commit `write`, with others that wait; returns it when it is durable or has failed."""
+        self._refuse_nested()
+        self._pending.append(write)
+        with self._lock:
+            while not write.done:
+                self._commit(self._next_group())
+        return write
+
+    def apply(self, writes: Sequence[Write]) -> None:
+        """Commit `writes` in their order, as few transactions as that takes."""
+        self._refuse_nested()
+        self._pending.extend(writes)
+        with self._lock:
+            while not all(write.done for write in writes):
+                self._commit(self._next_group())
+
+    def run(self, make: Callable[[View], Write]) -> Write:
+        """Commit what `make` returns for the tree as it is, with no other write in between."""
+        self._refuse_nested()
+        made: list[Write] = []
+
+        def body(view: WriteView) -> Deliveries:
+            made[:] = [make(view)]
+            return made[0].apply(view, self._watchers, self._now_ms())
+
+        with self._lock:
+            self._execute(body, ephemeral=False)
+        return made[0]
+
+    @contextmanager
+    def between_commits(self) -> Iterator[None]:
+        """Keep writes out for a block: a moment with a place in the order of commits."""
+        self._refuse_nested()
+        with self._lock:
+            yield
+
+    def close(self) -> None:
+        """Let writes under way finish and refuse later ones."""
+        with self._lock:
+            self._closed = True
+
+    def _refuse_nested(self) -> None:
+        if self._owner == threading.get_ident():
+            raise UsageError(
+                "the function of a transaction may not write or watch",
+                hint="return the new value instead; other paths can be written after it",
+            )
+
+    def _now_ms(self) -> int:
+        return int(self._clock.now() * 1000)
+
+    def _next_group(self) -> list[Write]:
+        """Take what waits, up to the first write of the other durability."""
+        group: list[Write] = []
+        while self._pending and len(group) < _GROUP_MAX:
+            if group and self._pending[0].ephemeral != group[0].ephemeral:
+                break
+            group.append(self._pending.popleft())
+        return group
+
+    def _commit(self, group: list[Write]) -> None:
+        def body(view: WriteView) -> Deliveries:
+            deliveries: Deliveries = []
+            for write in group:
+                write.error = None
+                try:
+                    deliveries += write.apply(view, self._watchers, self._now_ms())
+                except SennitError as error:  # raised before the write changed anything
+                    write.error = error
+            return deliveries
+
+        try:
+            self._execute(body, ephemeral=group[0].ephemeral)
+        except BaseException as error:
+            for write in group:
+                write.error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for write in group:
+                write.done = True
+
+    def _execute(self, body: Callable[[WriteView], Deliveries], *, ephemeral: bool) -> None:
+        if self._closed:
+            raise Closed("the store")
+        self._owner = threading.get_ident()
+        try:
+            deliveries = self._disk.write(body, ephemeral=ephemeral)
+        finally:
+            self._owner = None
+        for listeners, event in deliveries:
+            for listener in listeners:
+                listener.deliver(event)
