@@ -1,0 +1,174 @@
+/** The node's HTTP API as this site uses it; every failure is an ApiError. */
+
+import type { DatasetInfo, JobInfo, SnapshotInfo } from './records'
+import { Store } from './store'
+
+/** The error document of every route. */
+interface ErrorDocument {
+  error?: unknown
+  code?: unknown
+  hint?: unknown
+  details?: unknown
+}
+
+/** A refusal in the node's own words; status 0 means that the node was not reached. */
+export class ApiError extends Error {
+  constructor(
+    message: string,
+    readonly status: number,
+    readonly code: string,
+    readonly hint: string | null = null,
+    readonly details: Record<string, unknown> = {},
+  ) {
+    super(message)
+    this.name = 'ApiError'
+  }
+
+  get unreachable(): boolean {
+    return this.status === 0
+  }
+}
+
+/** One column of a SQL answer. */
+export interface Column {
+  name: string
+  type: string
+}
+
+/** The JSON form of a SQL answer. */
+export interface SqlAnswer {
+  columns: Column[]
+  rows: unknown[][]
+  truncated: boolean
+}
+
+/** What `/api/stats` tells. */
+export interface NodeStats {
+  version: string
+  uptimeSeconds: number
+  memory: {
+    capBytes: number
+    usedBytes: number
+    gatewayBytes?: number
+    shares: Record<string, number>
+  }
+  executors: {
+    pid?: number | null
+    state?: string
+    memoryBytes?: number
+    capBytes?: number
+    entry?: string | null
+  }[]
+  datasets: number
+}
+
+/** Whether the node wants to know who is asking; the shell then asks for the token. */
+export const signInNeeded = new Store(false)
+
+export const EXPORT_TYPES = {
+  csv: 'text/csv',
+  json: 'application/json',
+  arrow: 'application/vnd.apache.arrow.stream',
+} as const
+
+export type ExportFormat = keyof typeof EXPORT_TYPES
+
+export const api = {
+  stats: (signal?: AbortSignal) => json<NodeStats>('GET', '/api/stats', undefined, signal),
+  dataset: (id: string, signal?: AbortSignal) =>
+    json<DatasetInfo>('GET', `/api/datasets/${encodeURIComponent(id)}`, undefined, signal),
+  snapshots: (id: string, signal?: AbortSignal) =>
+    json<SnapshotInfo[]>(
+      'GET',
+      `/api/datasets/${encodeURIComponent(id)}/snapshots`,
+      undefined,
+      signal,
+    ),
+  deleteDataset: (id: string) => json<null>('DELETE', `/api/datasets/${encodeURIComponent(id)}`),
+  cancelJob: (id: string) => json<null>('DELETE', `/api/jobs/${encodeURIComponent(id)}`),
+  job: (id: string, signal?: AbortSignal) =>
+    json<JobInfo>('GET', `/api/jobs/${encodeURIComponent(id)}`, undefined, signal),
+  submit: (plan: unknown) => json<{ jobId: string }>('POST', '/api/jobs', { plan }),
+  query: (sql: string, signal?: AbortSignal) =>
+    json<SqlAnswer>('POST', '/api/query', { sql }, signal),
+  jobResult: (id: string, signal?: AbortSignal) =>
+    json<SqlAnswer>('GET', `/api/jobs/${encodeURIComponent(id)}/result`, undefined, signal),
+
+  /** The whole answer to a query as a file. */
+  async exportQuery(sql: string, format: ExportFormat, signal?: AbortSignal): Promise<Blob> {
+    const response = await reach('/api/query', {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', Accept: EXPORT_TYPES[format] },
+      body: JSON.stringify({ sql, maxRows: null }),
+      signal: signal ?? null,
+    })
+    return response.blob()
+  },
+
+  /** Exchange a token for the browser's cookie. */
+  async signIn(token: string): Promise<void> {
+    await json('POST', '/api/session', { token })
+    signInNeeded.set(false)
+  },
+}
+
+async function json<T>(
+  method: string,
+  path: string,
+  body?: unknown,
+  signal?: AbortSignal,
+): Promise<T> {
+  const response = await reach(path, {
+    method,
+    headers: {
+      Accept: 'application/json',
+      ...(body === undefined ? {} : { 'Content-Type': 'application/json' }),
+    },
+    body: body === undefined ? null : JSON.stringify(body),
+    signal: signal ?? null,
+  })
+  const text = await response.text()
+  return (text ? JSON.parse(text) : null) as T
+}
+
+async function reach(path: string, init: RequestInit): Promise<Response> {
+  let response: Response
+  try {
+    response = await fetch(path, init)
+  } catch (error) {
+    if (error instanceof DOMException && error.name === 'AbortError') throw error
+    throw new ApiError(
+      'The node cannot be reached.',
+      0,
+      'unreachable',
+      'Start it with `platform up`, or look at `platform status`.',
+    )
+  }
+  if (response.ok) return response
+  const error = await refusal(response)
+  if (response.status === 401 && path !== '/api/session') signInNeeded.set(true)
+  throw error
+}
+
+async function refusal(response: Response): Promise<ApiError> {
+  const body = (await response.json().catch(() => ({}))) as ErrorDocument
+  const details = typeof body.details === 'object' && body.details !== null ? body.details : {}
+  return new ApiError(
+    typeof body.error === 'string' ? body.error : `The node answered ${response.status}.`,
+    response.status,
+    typeof body.code === 'string' ? body.code : 'internal',
+    typeof body.hint === 'string' ? body.hint : null,
+    details as Record<string, unknown>,
+  )
+}
+
+/** Whether an error is only the echo of our own cancelling. */
+export function isAbort(error: unknown): boolean {
+  return error instanceof DOMException && error.name === 'AbortError'
+}
+
+/** Any thrown value as an ApiError. */
+export function asApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error
+  return new ApiError(error instanceof Error ? error.message : String(error), 0, 'internal')
+}

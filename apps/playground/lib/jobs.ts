@@ -1,0 +1,114 @@
+/** What the pages need to know about jobs, read from the live tree. */
+
+import type { JobInfo, Progress, TaskInfo } from './records'
+import type { Tree } from './live/tree'
+
+export type JobState = JobInfo['state']
+
+/** A job with its tasks, as `/jobs/{id}` of the tree holds them. */
+export interface LiveJob extends JobInfo {
+  tasks: TaskInfo[]
+}
+
+const ENDED: readonly string[] = ['done', 'failed', 'cancelled']
+
+/** Whether nothing more will happen to a job. */
+export function hasEnded(job: Pick<JobInfo, 'state'>): boolean {
+  return ENDED.includes(job.state)
+}
+
+/** Every job of the tree, newest first. */
+export function jobsOf(tree: Tree): LiveJob[] {
+  return records(tree)
+    .filter((value) => typeof value.state === 'string')
+    .map((value) => ({ ...(value as unknown as JobInfo), tasks: tasksOf(value.tasks) }))
+    .sort((a, b) => compare(b.createdAt, a.createdAt) || compare(b.id, a.id))
+}
+
+/** The tasks of a job in shard order. */
+function tasksOf(tree: Tree): TaskInfo[] {
+  if (typeof tree !== 'object' || tree === null) return []
+  return Object.entries(tree)
+    .filter(([, task]) => typeof task === 'object' && task !== null)
+    .sort(([a], [b]) => compare(a, b))
+    .map(([key, task]) => ({ ...task, id: (task as TaskInfo).id ?? key }))
+}
+
+/** How far a job is: a fraction of 1, or null when it cannot say. Never above 1, and 1 only when done. */
+export function fractionOf(job: Pick<JobInfo, 'state' | 'progress'>): number | null {
+  if (job.state === 'done') return 1
+  const progress = job.progress
+  if (!progress) return null
+  const parts = [
+    ratio(progress.bytesDone, progress.bytesTotal),
+    ratio(progress.done, progress.total),
+  ]
+  const known = parts.filter((part) => part !== null)
+  return known.length > 0 ? Math.min(0.99, Math.max(...known)) : null
+}
+
+function ratio(done: number | null | undefined, total: number | null | undefined): number | null {
+  return total ? Math.min(1, (done ?? 0) / total) : null
+}
+
+/** What a job is doing, in a word or two. */
+export function phaseOf(job: Pick<JobInfo, 'state' | 'progress'>): string {
+  const words: Record<string, string> = {
+    queued: 'Waiting for a place',
+    planning: 'Planning',
+    running: 'Running',
+    merging: 'Merging partial results',
+    done: 'Done',
+    failed: 'Failed',
+    cancelled: 'Cancelled',
+  }
+  const phase = (job.progress as Progress | null)?.phase
+  if (job.state === 'running' && phase)
+    return phase.charAt(0).toUpperCase() + phase.slice(1).replaceAll('-', ' ')
+  return words[job.state] ?? job.state
+}
+
+/** A stored error in words: what happened and what to do about it. */
+export interface Trouble {
+  title: string
+  message: string
+  hint: string | null
+}
+
+const TITLES: Record<string, string> = {
+  'memory-cap-exceeded': 'The memory cap was reached',
+  'cap-too-small': 'The memory cap is too small for this work',
+  'storage-full': 'The disk is full',
+  'worker-lost': 'A worker was lost',
+  'deadline-exceeded': 'It took too long',
+  'bad-input': 'A row of the file could not be read',
+  'unknown-column': 'There is no such column',
+  'not-found': 'Something it needs is not there',
+  conflict: 'The name is taken',
+  cancelled: 'It was cancelled',
+  unavailable: 'A part of the node was not available',
+  corrupt: 'Stored data is damaged',
+  'upload-incomplete': 'Parts of the upload are missing',
+}
+
+/** Read the error of a job record, which is an error document or plain text. */
+export function troubleOf(error: unknown): Trouble | null {
+  if (error === null || error === undefined || error === '') return null
+  if (typeof error !== 'object') return { title: 'It failed', message: String(error), hint: null }
+  const { error: message, code, hint } = error as Record<string, unknown>
+  return {
+    title: TITLES[String(code)] ?? 'It failed',
+    message: typeof message === 'string' ? message : JSON.stringify(error),
+    hint: typeof hint === 'string' ? hint : null,
+  }
+}
+
+function records(tree: Tree): Record<string, unknown>[] {
+  if (typeof tree !== 'object' || tree === null) return []
+  return Object.values(tree).filter((value) => typeof value === 'object' && value !== null)
+}
+
+function compare(a: unknown, b: unknown): number {
+  if (a === b) return 0
+  return String(a ?? '') < String(b ?? '') ? -1 : 1
+}

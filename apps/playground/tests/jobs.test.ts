@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { fractionOf, hasEnded, jobsOf, phaseOf, troubleOf } from '../lib/jobs'
+import type { JobState } from '../lib/records'
+
+const progress = { done: 0, bytesDone: 0, rows: 0, memoryBytes: 0, spilledBytes: 0, phase: '' }
+
+test('jobs come newest first with their tasks in shard order', () => {
+  const tree = {
+    a: { id: 'a', state: 'done', createdAt: 1 },
+    b: {
+      id: 'b',
+      state: 'running',
+      createdAt: 2,
+      tasks: { t000001: { state: 'running' }, t000000: { state: 'done' } },
+    },
+  }
+  const jobs = jobsOf(tree)
+  assert.deepEqual(
+    jobs.map((job) => job.id),
+    ['b', 'a'],
+  )
+  assert.deepEqual(
+    jobs[0]!.tasks.map((task) => task.id),
+    ['t000000', 't000001'],
+  )
+})
+
+test('an empty tree has no jobs', () => {
+  assert.deepEqual(jobsOf(null), [])
+})
+
+test('only a job that is done is at 1', () => {
+  const full = { ...progress, bytesDone: 10, bytesTotal: 10 }
+  assert.equal(fractionOf({ state: 'running', progress: full }), 0.99)
+  assert.equal(fractionOf({ state: 'done', progress: full }), 1)
+  assert.equal(fractionOf({ state: 'running', progress: { ...progress, bytesDone: 5 } }), null)
+})
+
+test('progress is the further of bytes and tasks', () => {
+  const half = { ...progress, done: 1, total: 4, bytesDone: 50, bytesTotal: 100 }
+  assert.equal(fractionOf({ state: 'running', progress: half }), 0.5)
+})
+
+test('three states are ends', () => {
+  const states: JobState[] = [
+    'queued',
+    'planning',
+    'running',
+    'merging',
+    'done',
+    'failed',
+    'cancelled',
+  ]
+  assert.deepEqual(
+    states.filter((state) => hasEnded({ state })),
+    ['done', 'failed', 'cancelled'],
+  )
+})
+
+test('a running job says its phase', () => {
+  assert.equal(
+    phaseOf({ state: 'running', progress: { ...progress, phase: 'write-shards' } }),
+    'Write shards',
+  )
+  assert.equal(phaseOf({ state: 'queued', progress: null }), 'Waiting for a place')
+})
+
+test('errors are told in words, with what to do', () => {
+  const trouble = troubleOf({
+    error: '64 MiB were not enough',
+    code: 'memory-cap-exceeded',
+    hint: 'Raise the cap.',
+  })
+  assert.deepEqual(trouble, {
+    title: 'The memory cap was reached',
+    message: '64 MiB were not enough',
+    hint: 'Raise the cap.',
+  })
+  assert.equal(troubleOf('it broke')?.message, 'it broke')
+  assert.equal(troubleOf(null), null)
+})

@@ -1,0 +1,20 @@
+import next from 'eslint-config-next/core-web-vitals'
+import typescript from 'eslint-config-next/typescript'
+
+const config = [
+  { ignores: ['**/.next/**', '**/out/**', '**/next-env.d.ts', 'apps/playground/lib/records.ts'] },
+  ...next,
+  ...typescript,
+  {
+    settings: { next: { rootDir: 'apps/playground' } },
+    rules: {
+      'no-console': 'error',
+      eqeqeq: 'error',
+      '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }],
+      // The names of two packages would be the same thing twice.
+      '@next/next/no-html-link-for-pages': 'off',
+    },
+  },
+]
+
+export default config

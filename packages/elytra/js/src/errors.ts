@@ -1,0 +1,71 @@
+/** Why an upload stopped: the node's own words, or what the network did. */
+
+/** The error document every route of a node answers with. */
+export interface ErrorDocument {
+  error: string
+  code: string
+  hint: string | null
+  details?: Record<string, unknown>
+}
+
+/** A refusal by the node, or a request that never reached it (status 0). */
+export class UploadError extends Error {
+  readonly code: string
+  readonly hint: string | null
+  readonly status: number
+  readonly details: Record<string, unknown>
+
+  constructor(
+    message: string,
+    fields: {
+      code: string
+      status: number
+      hint?: string | null
+      details?: Record<string, unknown>
+    },
+  ) {
+    super(message)
+    this.name = 'UploadError'
+    this.code = fields.code
+    this.status = fields.status
+    this.hint = fields.hint ?? null
+    this.details = fields.details ?? {}
+  }
+
+  /** Whether the same request may succeed later without anybody changing anything. */
+  get retryable(): boolean {
+    return (
+      this.status === 0 ||
+      this.status === 408 ||
+      this.status === 429 ||
+      (this.status >= 500 && this.status !== 507)
+    )
+  }
+}
+
+/** The error that a response stands for; a body that is no error document is still named. */
+export function errorFromResponse(status: number, body: string): UploadError {
+  const document = parseErrorDocument(body)
+  if (document) return new UploadError(document.error, { ...document, status })
+  return new UploadError(`The node answered ${status}.`, {
+    code: status >= 500 ? 'unavailable' : 'usage',
+    status,
+  })
+}
+
+function parseErrorDocument(body: string): ErrorDocument | null {
+  try {
+    const value: unknown = JSON.parse(body)
+    if (typeof value !== 'object' || value === null || !('error' in value)) return null
+    const { error, code, hint, details } = value as Record<string, unknown>
+    return {
+      error: String(error),
+      code: typeof code === 'string' ? code : 'internal',
+      hint: typeof hint === 'string' ? hint : null,
+      details:
+        typeof details === 'object' && details !== null ? (details as Record<string, unknown>) : {},
+    }
+  } catch {
+    return null
+  }
+}
