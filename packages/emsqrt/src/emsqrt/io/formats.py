@@ -1,0 +1,240 @@
+"""Batches to streams of bytes for whoever asked: Arrow IPC, JSON or CSV, in bounded pieces.
+
+The JSON document is the one of the HTTP contract: `{"columns": [{"name", "type"}], "rows": [[...]],
+"truncated": false}`. CSV is RFC 4180 with the fewest quotes that keep NULL (nothing) and the empty
+string (`""`) apart. Arrow is an IPC stream that ends with its end-of-stream mark.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emsqrt.io.cells import has_any, json_cells, quoted, text_cells
+from sennit_core.errors import Unsupported
+from sennit_core.schema import Schema
+
+Emit = Callable[[Any], object]
+"""Takes one piece of the stream, any buffer of bytes."""
+
+PIECE_BYTES = 1 << 16
+_SLICE_BYTES = 1 << 20
+_SLICE_ROWS = 1 << 14
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+
+
+class FormatWriter(ABC):
+    """Writes batches of one schema; a context manager that finishes when it is left in peace.
+
+    Small pieces are gathered up to 64 KiB, so nothing is emitted before the first rows are there
+    and a small answer is one piece.
+    """
+
+    def __init__(self, schema: pa.Schema, emit: Emit, max_rows: int | None) -> None:
+        self.schema = plain_schema(schema)
+        self.rows = 0
+        self.bytes = 0
+        self.truncated = False
+        self._emit = emit
+        self._left = max_rows
+        self._pieces: list[bytes] = []
+        self._pieces_bytes = 0
+        self._begin()
+
+    @property
+    def done(self) -> bool:
+        """Whether `max_rows` is passed, so that more batches change nothing."""
+        return self.truncated
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append the batch's rows, up to `max_rows` of them in all."""
+        if self._left is not None:
+            self.truncated = self.truncated or batch.num_rows > self._left
+            batch = batch.slice(0, self._left)
+            self._left -= batch.num_rows
+        for part in _slices(batch):
+            self._rows(_plain_batch(part, self.schema))
+            self.rows += part.num_rows
+
+    def finish(self) -> None:
+        """Write what ends the stream and emit what was gathered."""
+        self._end()
+        self._flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.finish()
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _rows(self, batch: pa.RecordBatch) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+    def _put(self, piece: Any) -> None:
+        """Emit a piece, or keep a copy of a small one until there is more."""
+        view = memoryview(piece).cast("B")
+        self.bytes += len(view)
+        if self._pieces_bytes + len(view) >= PIECE_BYTES:
+            self._flush()
+        if len(view) >= PIECE_BYTES:
+            self._emit(view)
+        else:
+            self._pieces.append(bytes(view))
+            self._pieces_bytes += len(view)
+
+    def _flush(self) -> None:
+        if self._pieces:
+            self._emit(b"".join(self._pieces))
+            self._pieces, self._pieces_bytes = [], 0
+
+
+class ArrowWriter(FormatWriter):
+    """An Arrow IPC stream: schema, record batches, end of stream."""
+
+    def _begin(self) -> None:
+        self._put(self.schema.serialize())
+
+    def _rows(self, batch: pa.RecordBatch) -> None:
+        self._put(batch.serialize())
+
+    def _end(self) -> None:
+        self._put(_END_OF_STREAM)
+
+
+class JsonWriter(FormatWriter):
+    """One JSON document, rows as arrays."""
+
+    def _begin(self) -> None:
+        columns = [{"name": field.name, "type": type_name(field)} for field in self.schema]
+        text = json.dumps(columns, ensure_ascii=False, separators=(",", ":"))
+        self._put(f'{{"columns":{text},"rows":['.encode())
+
+    def _rows(self, batch: pa.RecordBatch) -> None:
+        cells = [json_cells(column) for column in batch.columns]
+        joined = _join(cells, "null") if cells else pa.array([""] * batch.num_rows)
+        text = _text_of_rows(pc.binary_join_element_wise(",[", joined, "]", ""))
+        self._put(text[1:] if self.rows == 0 else text)
+
+    def _end(self) -> None:
+        self._put(f'],"truncated":{"true" if self.truncated else "false"}}}'.encode())
+
+
+class CsvWriter(FormatWriter):
+    """Comma-separated text with a header and LF line ends."""
+
+    def _begin(self) -> None:
+        names = pa.array(self.schema.names, pa.string())
+        self._put((",".join(_csv_quoted(names).to_pylist()) + "\n").encode())
+
+    def _rows(self, batch: pa.RecordBatch) -> None:
+        cells = [self._cells(column) for column in batch.columns]
+        joined = _join(cells, "") if cells else pa.array([""] * batch.num_rows)
+        self._put(_text_of_rows(pc.binary_join_element_wise(joined, "\n", "")))
+
+    def _end(self) -> None:
+        pass
+
+    def _cells(self, column: pa.Array) -> pa.Array:
+        text = text_cells(column)
+        return text if pa.types.is_primitive(column.type) else _csv_quoted(text)
+
+
+FORMATS: dict[str, type[FormatWriter]] = {
+    "arrow": ArrowWriter,
+    "csv": CsvWriter,
+    "json": JsonWriter,
+}
+
+
+def open_format(
+    format: str,  # noqa: A002 - the word of the plan and of the contract
+    schema: pa.Schema,
+    emit: Emit,
+    *,
+    max_rows: int | None = None,
+) -> FormatWriter:
+    """Return a writer of "arrow", "json" or "csv".
+
+    Args:
+        format: the stream's format.
+        schema: the batches' Arrow schema; dictionary columns are written as plain values.
+        emit: called with each piece, which is only valid during the call.
+        max_rows: write no more rows; `truncated` then says whether there were more.
+
+    Raises:
+        Unsupported: there is no such format.
+    """
+    if format not in FORMATS:
+        raise Unsupported(f"no stream format {format!r}; there are {', '.join(sorted(FORMATS))}")
+    return FORMATS[format](schema, emit, max_rows)
+
+
+def type_name(field: pa.Field) -> str:
+    """Return the contract's name of a field's type, or Arrow's where the contract has none."""
+    try:
+        return str(Schema.from_arrow(pa.schema([field])).fields[0].type)
+    except Unsupported:
+        return str(field.type)
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with dictionary columns replaced by their values' type."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in schema
+    ]
+    return pa.schema(fields)
+
+
+def _plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [
+        column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    if not batch.num_rows:
+        return
+    row_bytes = max(batch.nbytes // batch.num_rows, 1)
+    rows = max(1, min(_SLICE_ROWS, _SLICE_BYTES // row_bytes))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
+def _join(cells: list[pa.Array], null: str) -> pa.Array:
+    return pc.binary_join_element_wise(*cells, ",", null_handling="replace", null_replacement=null)
+
+
+def _text_of_rows(rows: pa.Array) -> memoryview:
+    """Return the rows' text one after the other: the values buffer is exactly that."""
+    _, offsets, values = rows.buffers()
+    ends = memoryview(offsets).cast("B").cast("i")
+    return memoryview(values)[ends[rows.offset] : ends[rows.offset + len(rows)]]
+
+
+def _csv_quoted(text: pa.Array) -> pa.Array:
+    """Quote the values that need it: with a comma, quote or line end, and empty ones."""
+    if not has_any(text, b',"\r\n') and not pc.any(pc.equal(text, "")).as_py():
+        return text
+    needs = pc.match_substring_regex(text, '^$|[,"\\r\\n]')
+    return pc.if_else(needs, quoted(pc.replace_substring(text, '"', '""')), text)

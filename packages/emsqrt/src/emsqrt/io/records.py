@@ -1,0 +1,181 @@
+"""Cuts a stream of CSV bytes into blocks of whole records; a quoted newline never ends a record.
+
+The rules are RFC 4180 with the liberties of Python's `csv` and of Arrow: a quote opens a quoted
+field only at the field's start, a doubled quote inside it is a literal, anything after the closing
+quote belongs to the field, and a record ends at LF, CRLF or a lone CR outside quotes.
+
+Blocks start at a record, so quote parity decides what is inside quotes as long as every opening
+quote stands at a field's start. That is checked (vectorised); a block with a stray quote is cut by
+an exact scanner instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+from sennit_core.errors import BadInput
+from sennit_core.units import format_bytes
+
+_LF, _CR = 0x0A, 0x0D
+
+
+class ByteStream(Protocol):
+    """What the splitter reads from: binary files, sockets' files, decompressors."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer from the stream; 0 at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class CsvDialect:
+    """How fields are told apart: single ASCII characters; `quote` None when nothing is quoted."""
+
+    delimiter: str = ","
+    quote: str | None = '"'
+
+    def __post_init__(self) -> None:
+        for name, mark in (("delimiter", self.delimiter), ("quote", self.quote)):
+            if mark is not None and (len(mark) != 1 or not mark.isascii() or mark in "\r\n"):
+                raise BadInput("CSV dialect", reason=f"{name} {mark!r} is not one ASCII character")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBlock:
+    """Whole records that start at byte `offset`; `data` is valid until the next block is asked for."""
+
+    offset: int
+    data: memoryview
+
+
+def split_records(
+    stream: ByteStream,
+    dialect: CsvDialect,
+    *,
+    block_bytes: int,
+    record_bytes_max: int,
+    offset: int = 0,
+    what: str = "CSV",
+) -> Iterator[RecordBlock]:
+    """Yield the stream as blocks of whole records, the last one with or without a line end.
+
+    Args:
+        stream: positioned at the start of a record.
+        dialect: delimiter and quote.
+        block_bytes: read this much at a time.
+        record_bytes_max: the longest record that is accepted; no more is ever held.
+        offset: position of the stream's first byte, for `RecordBlock.offset`.
+        what: the input's name in errors.
+
+    Raises:
+        BadInput: a record is longer than `record_bytes_max`; `byte_offset` is its start.
+    """
+    buffer, held, ended = bytearray(block_bytes), 0, False
+    while not ended:
+        if held == len(buffer):
+            if held >= record_bytes_max:
+                raise _too_long(what, offset, record_bytes_max)
+            buffer = _grown(buffer, min(held * 2, record_bytes_max))
+        with memoryview(buffer) as view:
+            taken = stream.readinto(view[held:]) or 0
+        held, ended = held + taken, taken == 0
+        cut = held if ended else last_record_end(buffer, held, dialect)
+        if cut == 0:
+            continue
+        with memoryview(buffer) as view, view[:cut] as data:
+            yield RecordBlock(offset, data)
+        buffer[: held - cut] = buffer[cut:held]
+        offset, held = offset + cut, held - cut
+
+
+def last_record_end(data: bytearray | bytes, size: int, dialect: CsvDialect) -> int:
+    """Return the end of the last complete record in `data[:size]`, which starts at a record; or 0.
+
+    A CR at the very end is not yet an end: an LF may follow.
+    """
+    if dialect.quote is None or data.find(dialect.quote.encode(), 0, size) < 0:
+        return _last_line_end(data, size, size)
+    quotes = _quotes(data, size, dialect)
+    if quotes is None:
+        return _scan_last_end(data, size, dialect)
+    limit = size
+    while end := _last_line_end(data, limit, size):
+        before = int(quotes.searchsorted(end - 1))
+        if before % 2 == 0:
+            return end
+        limit = int(quotes[before - 1])
+    return 0
+
+
+def record_ends(data: bytearray | bytes, size: int, dialect: CsvDialect) -> Iterator[int]:
+    """Yield the end of each complete record in `data[:size]`, slowly and exactly."""
+    field, position = _field_pattern(dialect), 0
+    while position < size:
+        match = field.match(data, position, size)
+        if match is None or match.end() == match.start():
+            return
+        position = match.end()
+        last = data[position - 1]
+        if last == _LF or (last == _CR and position < size):
+            yield position
+        elif last == _CR:
+            return
+
+
+def _last_line_end(data: bytearray | bytes, limit: int, size: int) -> int:
+    line_feed = data.rfind(b"\n", 0, limit)
+    carriage = data.rfind(b"\r", line_feed + 1, min(limit, size - 1))
+    return max(line_feed, carriage) + 1
+
+
+def _quotes(data: bytearray | bytes, size: int, dialect: CsvDialect) -> Any:
+    """Return the positions of all quotes, or None when parity would not tell the truth."""
+    import numpy as np
+
+    assert dialect.quote is not None
+    quote = ord(dialect.quote)
+    octets = np.frombuffer(data, np.uint8, count=size)
+    quotes = np.flatnonzero(octets == quote)
+    openings = quotes[::2]
+    before = octets[openings[openings > 0] - 1]
+    starts = np.zeros(256, np.bool_)
+    starts[[quote, ord(dialect.delimiter), _LF, _CR]] = True
+    return quotes if bool(starts[before].all()) else None
+
+
+def _scan_last_end(data: bytearray | bytes, size: int, dialect: CsvDialect) -> int:
+    end = 0
+    for end in record_ends(data, size, dialect):  # noqa: B007 - the last one is wanted
+        pass
+    return end
+
+
+@lru_cache(maxsize=8)
+def _field_pattern(dialect: CsvDialect) -> re.Pattern[bytes]:
+    """One field with what ends it; the possessive loops keep an open quote from matching early."""
+    ends = re.escape(dialect.delimiter.encode())
+    tail = rb"[^%s\r\n]*+" % ends
+    stop = rb"(?:%s|\r\n|\n|\r)" % ends
+    if dialect.quote is None:
+        return re.compile(tail + stop)
+    mark = re.escape(dialect.quote.encode())
+    quoted = rb"%b[^%b]*+(?:%b%b[^%b]*+)*+%b" % (mark, mark, mark, mark, mark, mark)
+    return re.compile(rb"(?:%b|(?!%b))%b%b" % (quoted, mark, tail, stop))
+
+
+def _grown(buffer: bytearray, size: int) -> bytearray:
+    larger = bytearray(size)
+    larger[: len(buffer)] = buffer
+    return larger
+
+
+def _too_long(what: str, offset: int, limit: int) -> BadInput:
+    return BadInput(
+        what,
+        byte_offset=offset,
+        reason=f"the record that starts here is longer than {format_bytes(limit)}",
+        hint="a quote that is never closed, or a wrong delimiter, makes records run together",
+    )
