@@ -1,0 +1,72 @@
+"""emsqrt.expr: expressions over the columns of a row, and their one meaning.
+
+Layering: nodes <- literals, functions <- text, parser, wire (JSON) <- check (types) <- evaluate
+(pyarrow) and sql (DuckDB's dialect). Everything here but `evaluate` and its kernels is standard
+library only; `emsqrt.expr.evaluate` is imported by those who hold record batches.
+"""
+
+from emsqrt.expr.build import (
+    all_of,
+    any_of,
+    avg,
+    coalesce,
+    col,
+    concat,
+    count,
+    count_distinct,
+    greatest,
+    least,
+    max,  # noqa: A004  # the field's word
+    mean,
+    min,  # noqa: A004  # the field's word
+    nullif,
+    stddev,
+    sum,  # noqa: A004  # the field's word
+    var,
+    when,
+)
+from emsqrt.expr.check import infer
+from emsqrt.expr.errors import BadExpression, BadPlan, TypeMismatch, ValueOutOfRange
+from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, columns_of, lit
+from emsqrt.expr.parser import parse_expr
+from emsqrt.expr.trace import trace
+from emsqrt.expr.wire import expr_from_json, expr_to_json
+
+__all__ = [
+    "Agg",
+    "BadExpression",
+    "BadPlan",
+    "Call",
+    "Case",
+    "Cast",
+    "Column",
+    "Expr",
+    "Literal",
+    "TypeMismatch",
+    "ValueOutOfRange",
+    "all_of",
+    "any_of",
+    "avg",
+    "coalesce",
+    "col",
+    "columns_of",
+    "concat",
+    "count",
+    "count_distinct",
+    "expr_from_json",
+    "expr_to_json",
+    "greatest",
+    "infer",
+    "least",
+    "lit",
+    "max",
+    "mean",
+    "min",
+    "nullif",
+    "parse_expr",
+    "stddev",
+    "sum",
+    "trace",
+    "var",
+    "when",
+]

@@ -1,0 +1,343 @@
+"""Expression text to tree: `age > 25 and name == "Alice"`, in Python's or SQL's spelling.
+
+```
+or: and {"or" and}          and: not {"and" not}        not: "not" not | comparison
+comparison: join [op join | is [not] null | [not] in (…) | [not] between join and join | [not] like join]
+join: sum {"||" sum}        sum: product {(+|-) product}        product: sign {(*|/|//|%) sign}
+sign: [-|+] sign | atom     atom: number | 'text' | "text" | name | `any name` | true | false | null
+    | (or) | function(…) | cast(or as Type) | try_cast(or as Type) | case when … then … [else …] end
+    | Type 'text' | count(*) | count(distinct or)
+```
+Both kinds of quotes hold text; a name with odd characters stands in backticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+from emsqrt.expr.functions import (
+    AGGREGATES,
+    RESERVED_AGGREGATES,
+    check_aggregate,
+    function,
+)
+from emsqrt.expr.lexer import Token, fail_at, tokens_of
+from emsqrt.expr.literals import parse_spelling
+from emsqrt.expr.nodes import Agg, Case, Cast, Column, Expr, Literal, call, depth_of, lit
+from emsqrt.expr.wire import EXPR_DEPTH_MAX
+from sennit_core.errors import Unsupported, UsageError
+from sennit_core.schema import DataType
+
+COMPARISONS = {
+    "=": "eq", "==": "eq", "!=": "ne", "<>": "ne", "<": "lt", "<=": "le", ">": "gt", ">=": "ge",
+}  # fmt: skip
+PRODUCTS = {"*": "mul", "/": "div", "//": "idiv", "%": "mod"}
+ALIASES = {
+    "mean": "avg",
+    "len": "length",
+    "char_length": "length",
+    "substring": "substr",
+    "ceiling": "ceil",
+    "stddev_samp": "stddev",
+    "var_samp": "var",
+    "variance": "var",
+    "count_distinct": "count",
+}
+INT64_MAX = 2**63 - 1
+
+
+def parse_expr(text: str) -> Expr:
+    """Return the expression written in `text`.
+
+    Raises:
+        BadExpression: it does not parse; the error shows the line and the place.
+        Unsupported: it calls a function that is reserved for a later version.
+    """
+    return _Parser(text).whole()
+
+
+class _Parser:
+    """Recursive descent with one token of look-ahead; a method for each line of the grammar."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens = tokens_of(text)
+        self.index = 0
+        self.depth = 0
+
+    def whole(self) -> Expr:
+        if self.peek.kind == "end":
+            self.fail("expected an expression, found nothing")
+        expr = self.disjunction()
+        if self.peek.kind != "end":
+            self.fail(f"expected the end, found {self.peek.text!r}")
+        if depth_of(expr) > EXPR_DEPTH_MAX:
+            self.fail(f"nested deeper than {EXPR_DEPTH_MAX} levels", self.tokens[0])
+        return expr
+
+    # Tokens ---------------------------------------------------------------------------------
+    @property
+    def peek(self) -> Token:
+        return self.tokens[self.index]
+
+    def take(self) -> Token:
+        token = self.peek
+        self.index += token.kind != "end"
+        return token
+
+    def at_keyword(self, word: str) -> bool:
+        return self.peek.kind == "keyword" and self.peek.text == word
+
+    def accept(self, *words: str) -> str | None:
+        """Take the next token when it is one of these symbols or keywords."""
+        if self.peek.kind in ("symbol", "keyword") and self.peek.text in words:
+            return self.take().text
+        return None
+
+    def expect(self, word: str) -> None:
+        if not self.accept(word):
+            found = self.peek.text
+            self.fail(f"expected {word!r}, found {found!r}" if found else f"{word!r} is missing")
+
+    def fail(self, reason: str, token: Token | None = None, hint: str | None = None) -> NoReturn:
+        fail_at(self.text, (token or self.peek).offset, reason, hint)
+
+    # Operators ------------------------------------------------------------------------------
+    def disjunction(self) -> Expr:
+        self.depth += 1
+        if self.depth > EXPR_DEPTH_MAX:
+            self.fail(f"nested deeper than {EXPR_DEPTH_MAX} levels")
+        expr = self.chain({"or": "or"}, self.conjunction)
+        self.depth -= 1
+        return expr
+
+    def conjunction(self) -> Expr:
+        return self.chain({"and": "and"}, self.negation)
+
+    def negation(self) -> Expr:
+        count = 0
+        while self.accept("not"):
+            count += 1
+        expr = self.comparison()
+        for _ in range(count):
+            expr = call("not", expr)
+        return expr
+
+    def comparison(self) -> Expr:
+        left = self.join()
+        if symbol := self.accept(*COMPARISONS):
+            expr: Expr = call(COMPARISONS[symbol], left, self.join())
+            if self.peek.text in COMPARISONS and self.peek.kind == "symbol":
+                self.fail("comparisons do not chain", hint="write a < x and x < b")
+            return expr
+        if self.accept("is"):
+            negated = self.accept("not") is not None
+            self.expect("null")
+            return self.negate(call("is_null", left), negated)
+        negated = self.accept("not") is not None
+        if word := self.accept("in", "between", "like"):
+            return self.negate(self.predicate(word, left), negated)
+        if negated:
+            self.fail("expected in, between or like after not")
+        return left
+
+    def predicate(self, word: str, left: Expr) -> Expr:
+        if word == "between":
+            low = self.join()
+            self.expect("and")
+            return call("between", left, low, self.join())
+        if word == "like":
+            return call("like", left, self.join())
+        self.expect("(")
+        return call("is_in", left, *self.arguments())
+
+    @staticmethod
+    def negate(expr: Expr, negated: bool) -> Expr:
+        return call("not", expr) if negated else expr
+
+    def join(self) -> Expr:
+        return self.chain({"||": "concat"}, self.sum)
+
+    def sum(self) -> Expr:
+        return self.chain({"+": "add", "-": "sub"}, self.product)
+
+    def product(self) -> Expr:
+        return self.chain(PRODUCTS, self.sign)
+
+    def chain(self, operators: dict[str, str], operand: Callable[[], Expr]) -> Expr:
+        """Read `operand {operator operand}`, bracketing from the left."""
+        expr = operand()
+        while symbol := self.accept(*operators):
+            expr = call(operators[symbol], expr, operand())
+        return expr
+
+    def sign(self) -> Expr:
+        signs = []
+        while symbol := self.accept("-", "+"):
+            signs.append(symbol)
+        if signs and signs[-1] == "-" and self.peek.kind == "number":
+            signs.pop()
+            expr: Expr = self.number(self.take(), negative=True)
+        else:
+            expr = self.atom()
+        for _ in range(signs.count("-")):
+            expr = call("neg", expr)
+        return expr
+
+    # Atoms ----------------------------------------------------------------------------------
+    def atom(self) -> Expr:
+        token = self.take()
+        match token.kind, token.text:
+            case "number", _:
+                return self.number(token, negative=False)
+            case "string", text:
+                return lit(text)
+            case "quoted", name:
+                return Column(name)
+            case "name", _:
+                return self.named(token)
+            case "keyword", "true" | "false":
+                return lit(token.text == "true")
+            case "keyword", "null":
+                return lit(None)
+            case "keyword", "case":
+                return self.case()
+            case "symbol", "(":
+                expr = self.disjunction()
+                self.expect(")")
+                return expr
+            case "end", _:
+                return self.fail("the expression ends too soon", token)
+        return self.fail(f"expected a value, found {token.text!r}", token)
+
+    def number(self, token: Token, *, negative: bool) -> Expr:
+        text = f"-{token.text}" if negative else token.text
+        if not token.text.isdigit():
+            return lit(float(text))
+        if len(text) > 20 or not -INT64_MAX - 1 <= int(text) <= 2 * INT64_MAX + 1:
+            self.fail(f"{text} does not fit in 64 bits", token, "write Decimal(38,0) '…'")
+        return lit(int(text))
+
+    def named(self, token: Token) -> Expr:
+        """Read what a bare name begins: a call, a typed literal, or a column."""
+        if self.peek.text == "(" and self.peek.kind == "symbol":
+            kind = self.type_with_parameters(token)
+            return self.typed(token, kind) if kind else self.function(token)
+        if self.peek.kind == "string" or self.at_keyword("null"):
+            return self.typed(token, self.type(token, token.text))
+        return Column(token.text)
+
+    def typed(self, token: Token, kind: DataType) -> Expr:
+        if self.accept("null"):
+            return Literal(None, kind)
+        text = self.take()
+        try:
+            return Literal(parse_spelling(text.text, kind), kind)
+        except UsageError as error:
+            self.fail(str(error), text)
+
+    def type_with_parameters(self, token: Token) -> DataType | None:
+        """Read `(…)` as a type's parameters when a quoted text or null follows: Decimal(3,2) '1.50'."""
+        if token.text.lower() not in ("decimal", "timestamp"):
+            return None
+        begin = self.index
+        kind = self.type(token, token.text + self.parameters())
+        if self.peek.kind == "string" or self.at_keyword("null"):
+            return kind
+        self.index = begin
+        return None
+
+    def parameters(self) -> str:
+        parts: list[str] = []
+        while not parts or parts[-1] != ")":
+            token = self.take()
+            if token.kind == "end":
+                self.fail("')' is missing", token)
+            parts.append(token.text)
+        return "".join(parts)
+
+    def type(self, token: Token, name: str) -> DataType:
+        """Return the type called `name`; its first letters may be in any case, as in SQL."""
+        head, bracket, rest = name.partition("(")
+        known = {each.lower(): each for each in TYPE_NAMES}.get(head.lower(), head)
+        if known == "Timestamp" and not bracket:
+            bracket, rest = "(", "us)"
+        try:
+            return DataType.parse(known + bracket + rest)
+        except UsageError as error:
+            self.fail(str(error), token, error.hint or f"types: {', '.join(TYPE_NAMES)}")
+
+    def function(self, token: Token) -> Expr:
+        name = token.text.lower()
+        self.expect("(")
+        if name in ("cast", "try_cast"):
+            return self.cast(strict=name == "cast")
+        known = ALIASES.get(name, name)
+        if known in (*AGGREGATES, *RESERVED_AGGREGATES):
+            return self.aggregate(known, distinct=name == "count_distinct")
+        args = self.arguments()
+        try:
+            signature = function(known)
+        except Unsupported:
+            raise
+        except UsageError as error:
+            self.fail(str(error), token, error.hint)
+        if not signature.args_min <= len(args) <= signature.args_max:
+            self.fail(f"{known} does not take {len(args)} argument(s)", token)
+        return call(known, *args)
+
+    def arguments(self) -> list[Expr]:
+        """Read `e, e, …)`; the opening bracket is taken already."""
+        args: list[Expr] = []
+        if self.accept(")"):
+            return args
+        while True:
+            args.append(self.disjunction())
+            if self.accept(")"):
+                return args
+            self.expect(",")
+
+    def aggregate(self, name: str, *, distinct: bool) -> Expr:
+        check_aggregate(name)
+        if name == "count" and self.accept("*", ")"):
+            if self.tokens[self.index - 1].text == "*":
+                self.expect(")")
+            return Agg("count")
+        distinct = self.accept("distinct") is not None or distinct
+        token, args = self.peek, self.arguments()
+        if len(args) != 1:
+            self.fail(f"{name} takes 1 argument, not {len(args)}", token)
+        return Agg(name, args[0], distinct)
+
+    def cast(self, *, strict: bool) -> Expr:
+        arg = self.disjunction()
+        self.expect("as")
+        token = self.take()
+        if token.kind != "name":
+            self.fail("expected a type", token, f"types: {', '.join(TYPE_NAMES)}")
+        name = token.text
+        if self.peek.text == "(":
+            name += self.parameters()
+        kind = self.type(token, name)
+        self.expect(")")
+        return Cast(arg, kind, strict)
+
+    def case(self) -> Expr:
+        branches = []
+        self.expect("when")
+        while True:
+            condition = self.disjunction()
+            self.expect("then")
+            branches.append((condition, self.disjunction()))
+            if not self.accept("when"):
+                break
+        default = self.disjunction() if self.accept("else") else None
+        self.expect("end")
+        return Case(tuple(branches), default)
+
+
+TYPE_NAMES = (
+    *("Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
+    *("Float32", "Float64", "Decimal", "Utf8", "Binary", "Date", "Timestamp", "Time", "Duration"),
+)

@@ -1,0 +1,157 @@
+"""Which types go together: conversions that always hold, common types, results of decimals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emsqrt.expr.literals import integer_range
+from emsqrt.expr.nodes import Call
+from sennit_core.errors import Unsupported
+from sennit_core.schema import DataType
+
+NULL = DataType("Binary")
+"""Stands for the type of a NULL that was given none; told apart by identity, never by value."""
+
+FROM_TEXT = ("Date", "Timestamp", "Time")
+"""Types for which a text constant beside them is read, as in `day >= '2013-01-01'`."""
+
+_UNITS = ("s", "ms", "us", "ns")
+_DIGITS = {"8": 3, "16": 5, "32": 10, "64": 19}
+
+
+def decimal(precision: int, scale: int) -> DataType:
+    """Return a decimal type."""
+    return DataType("Decimal", precision=precision, scale=scale)
+
+
+def wide(kind: DataType) -> DataType:
+    """Return the type that arithmetic on one number of `kind` has."""
+    if kind.is_integer:
+        return kind if kind.name == "UInt64" else DataType("Int64")
+    return DataType("Float64") if kind.is_float else kind
+
+
+def as_decimal(kind: DataType) -> DataType:
+    """Return the decimal type that holds every integer of `kind`, or `kind` itself."""
+    if kind.name == "Decimal":
+        return kind
+    return decimal(20 if kind.name == "UInt64" else _DIGITS[kind.name.lstrip("UInt")], 0)
+
+
+def decimal_result(expr: Call, left: DataType, right: DataType) -> DataType:
+    """Return the type of an exact sum, difference or product; more than 38 digits overflow."""
+    p1, s1 = left.precision or 0, left.scale or 0
+    p2, s2 = right.precision or 0, right.scale or 0
+    if expr.fn == "mul":
+        if s1 + s2 > 38:
+            raise Unsupported(f"a product of {left} and {right} has {s1 + s2} decimal places")
+        return decimal(min(38, p1 + p2), s1 + s2)
+    scale = max(s1, s2)
+    return decimal(min(38, max(p1 - s1, p2 - s2) + scale + 1), scale)
+
+
+def join(left: DataType, right: DataType) -> DataType | None:
+    """Return the type in which values of both types can be compared, None when there is none."""
+    if left == right:
+        return left
+    if left.is_numeric and right.is_numeric:
+        return _join_numbers(left, right)
+    names = {left.name, right.name}
+    if names == {"Timestamp"} and (left.zone is None) == (right.zone is None):
+        return left if _UNITS.index(left.unit or "s") >= _UNITS.index(right.unit or "s") else right
+    if names == {"Date", "Timestamp"}:
+        moment = left if left.name == "Timestamp" else right
+        return moment if moment.zone is None else None
+    return None
+
+
+def _join_numbers(left: DataType, right: DataType) -> DataType:
+    if left.is_float or right.is_float:
+        return DataType("Float64")
+    if left.is_integer and right.is_integer:
+        return _join_integers(left, right)
+    one, two = as_decimal(left), as_decimal(right)
+    scale = max(one.scale or 0, two.scale or 0)
+    whole = max((kind.precision or 0) - (kind.scale or 0) for kind in (one, two))
+    return decimal(min(38, whole + scale), scale)
+
+
+def _join_integers(left: DataType, right: DataType) -> DataType:
+    for kind in (left, right):
+        if widens(left, kind) and widens(right, kind):
+            return kind
+    return decimal(20, 0) if "UInt64" in (left.name, right.name) else DataType("Int64")
+
+
+def literal_fits(value: Any, kind: DataType, target: DataType) -> bool:
+    """Return whether an integer constant can take the integer type of its neighbour."""
+    if value is None or not (kind.is_integer and target.is_integer):
+        return False
+    low, high = integer_range(target)
+    return bool(low <= value <= high)
+
+
+def widens(source: DataType, target: DataType) -> bool:
+    """Return whether every value of `source` converts to `target`, so a cast cannot fail."""
+    if source == target or source is NULL:
+        return True
+    if source.is_integer:
+        return _integer_widens(source, target)
+    if source.name == "Decimal":
+        return _decimal_widens(source, target) or target.name in ("Float64", "Utf8")
+    return (source.name, target.name) in {
+        ("Float32", "Float64"),
+        ("Bool", "Utf8"),
+        ("Date", "Utf8"),
+        ("Utf8", "Binary"),
+        ("Timestamp", "Date"),
+        *(("Bool", name) for name in _BOOL_TARGETS),
+    }
+
+
+_BOOL_TARGETS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+
+
+def _integer_widens(source: DataType, target: DataType) -> bool:
+    if target.is_float or target.name == "Utf8":
+        return True
+    if target.is_integer:
+        (low, high), (least, most) = integer_range(source), integer_range(target)
+        return least <= low and high <= most
+    return target.name == "Decimal" and _decimal_widens(as_decimal(source), target)
+
+
+def _decimal_widens(source: DataType, target: DataType) -> bool:
+    if target.name != "Decimal":
+        return False
+    s1, s2 = source.scale or 0, target.scale or 0
+    return s1 <= s2 and (source.precision or 0) - s1 <= (target.precision or 0) - s2
+
+
+def may_fail(fn: str, kind: DataType) -> bool:
+    """Return whether a fallible function can fail on this type: floats never do."""
+    return not kind.is_float and (fn not in ("round", "floor", "ceil") or kind.name == "Decimal")
+
+
+def castable(source: DataType, target: DataType) -> bool:
+    """Return whether there is a cast from `source` to `target` at all."""
+    if source == target:
+        return True
+    if source.is_numeric and target.is_numeric:
+        return True
+    return target.name in _CASTS.get("Number" if source.is_numeric else source.name, ()) and not (
+        source.is_float and target.name == "Utf8"
+    )
+
+
+_CASTS = {
+    "Number": ("Utf8", "Bool"),
+    "Bool": ("Utf8", *_BOOL_TARGETS),
+    "Utf8": (
+        *("Bool", "Float32", "Float64", "Decimal", "Binary", "Date", "Timestamp"),
+        *_BOOL_TARGETS,
+    ),
+    "Binary": ("Utf8",),
+    "Date": ("Utf8", "Timestamp"),
+    "Timestamp": ("Date", "Timestamp"),
+}
