@@ -63,10 +63,10 @@ def test_a_node_killed_during_ingest_has_the_dataset_whole_afterwards(source, tm
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         assert wait_for_dataset(node)["rows"] == ROWS
         with node.session() as session:
-            assert session.sql("select count(*), sum(id) from big").rows[0] == [
+            assert session.sql("select count(*), sum(id) from big").rows[0] == (
                 ROWS,
                 ROWS * (ROWS - 1) // 2,
-            ]
+            )
 
 
 def test_an_upload_killed_half_way_is_resumed(source, tmp_path):
@@ -112,7 +112,7 @@ def test_an_executor_killed_in_mid_query_fails_that_query_alone(tmp_path):
         assert answer.status_code == 503, answer.text
         assert answer.json()["code"] == "worker-lost"
         with node.session() as session:
-            assert session.sql("select 1").rows == [[1]]
+            assert session.sql("select 1").rows == [(1,)]
 
 
 def test_executors_die_with_their_node(tmp_path):

@@ -112,15 +112,12 @@ def test_a_jobs_progress_is_live_in_the_tree(loaded):
     with loaded.session() as session:
         job = session.pipeline("flights").group_by("carrier").agg(n=count()).submit()
         states = []
-        for event in session.tree.namespace("sys").watch(f"/jobs/{job.id}"):
-            data = event.data if isinstance(event.data, dict) else {}
-            state = event.data if event.path == "/state" else data.get("state")
-            if state:
-                states.append(state)
-            if state in {"done", "failed", "cancelled"}:
+        for value in session.tree.namespace("sys").watch(f"/jobs/{job.id}"):
+            states.append(value["state"])
+            if states[-1] in {"done", "failed", "cancelled"}:
                 break
         assert states[-1] == "done"
-        assert job.info().state == "done"
+        assert job.info.state == "done"
 
 
 def test_nobody_writes_the_platforms_own_state(loaded):

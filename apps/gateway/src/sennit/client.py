@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,8 +12,11 @@ from elytra.client import Client
 from sennit.find import find_node
 
 if TYPE_CHECKING:
-    from elytra.client import Event, Job, Result
+    import pyarrow as pa
+
+    from elytra.job import Job
     from elytra.pipeline import Pipeline
+    from elytra.result import Result
     from sennit_core.records import DatasetInfo, JobInfo
 
 
@@ -51,24 +55,37 @@ class Session:
             mode: `create` refuses a name that is taken; `replace` and `append` add a snapshot.
             on_progress: called with (bytes sent, bytes in all).
             options: reading options, such as `delimiter`, `encoding`, `strict`.
+
+        Raises:
+            BadInput: the file breaks its format; the error names line and byte offset.
+            Conflict: the name is taken and `mode` is `create`.
         """
-        return self._client.put(path, name, mode=mode, on_progress=on_progress, options=options)
+        from elytra.uploads.sender import SendOptions
+
+        sending = SendOptions(mode=mode, ingest=options or None)
+        uploaded = self._client.upload(
+            path, name=name or Path(path).stem, options=sending, on_progress=on_progress
+        )
+        uploaded.job.wait()
+        return self._client.dataset(uploaded.dataset_id)
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> Result:
         """Ask a question; the answer has `.to_arrow() .df() .pl() .rows`."""
-        return self._client.sql(query, params)
+        return self._client.sql(query, None if params is None else list(params))
+
+    def iter_sql(self, query: str) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
+        """Open an answer as a stream of Arrow batches, so that it may exceed memory."""
+        return self._client.iter_sql(query)
 
     def pipeline(self, dataset: str) -> Pipeline:
         """Start a pipeline over a dataset, by id or name."""
-        return self._client.pipeline(dataset)
+        from elytra.pipeline import Pipeline
 
-    def sql_text(self, query: str, form: str) -> Iterator[str]:
-        """The answer as text, piece by piece: `form` is `csv` or `json`."""
-        return self._client.sql_text(query, form)
+        return Pipeline.over(self._client, dataset)
 
-    def pipeline_from_plan(self, plan: dict[str, Any]) -> Pipeline:
-        """Start a pipeline from a plan's JSON form."""
-        return self._client.pipeline_from_plan(plan)
+    def submit(self, plan: Mapping[str, Any], **options: Any) -> Job:
+        """Start a job from a plan's JSON form; `options` are `engine` and `memCap`."""
+        return self._client.submit(plan, **options)
 
     def datasets(self) -> list[DatasetInfo]:
         """Every dataset this session may see."""
@@ -123,12 +140,12 @@ class Tree:
 
     def get(self, path: str) -> Any:
         """The value at `path`, or None."""
-        return self._client.tree_get(path, self._namespace)
+        return self._client.get(path, namespace=self._namespace)
 
     def set(self, path: str, value: Any) -> None:
         """Replace what is at `path`."""
-        self._client.tree_set(path, value, self._namespace)
+        self._client.set(path, value, namespace=self._namespace)
 
-    def watch(self, path: str) -> Iterator[Event]:
-        """Every change at or below `path`, beginning with what is there now."""
-        return self._client.tree_watch(path, self._namespace)
+    def watch(self, path: str) -> Iterator[Any]:
+        """The value at `path` now, and again after every change; reconnects by itself."""
+        return self._client.watch(path, namespace=self._namespace)

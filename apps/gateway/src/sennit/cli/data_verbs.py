@@ -115,8 +115,7 @@ def sql(
 
     with _session(data, url) as session:
         if as_csv:
-            for piece in session.sql_text(query, "csv"):
-                typer.echo(piece, nl=False)
+            _print_csv(session, query)
             return
         result = session.sql(query)
         arrow = result.to_arrow()
@@ -130,6 +129,18 @@ def sql(
         typer.echo(
             f"… {arrow.num_rows - shown.num_rows:,} more rows; --limit 0 shows all", err=True
         )
+
+
+def _print_csv(session: Any, query: str) -> None:
+    """Stream an answer as CSV, batch by batch."""
+    import sys
+
+    from pyarrow import csv
+
+    with session.iter_sql(query) as batches:
+        for index, batch in enumerate(batches):
+            csv.write_csv(batch, sys.stdout.buffer, csv.WriteOptions(include_header=index == 0))
+    sys.stdout.buffer.flush()
 
 
 def _json_rows(arrow: Any) -> list[list[Any]]:
@@ -159,25 +170,21 @@ def run(
 ) -> None:
     """Run a memory-capped pipeline as a job, watch it, and print its result."""
     from sennit.cli.output import emit_json, progress, table
-    from sennit.cli.pipelines import pipeline_from
+    from sennit.cli.pipelines import Steps, job_from
 
     with _session(data, url) as session:
-        pipeline = pipeline_from(
+        job = job_from(
             session,
             source,
-            where=where,
-            select=select,
-            group_by=group_by,
-            agg=agg or [],
-            limit=limit,
+            Steps(where=where, select=select, group_by=group_by, agg=agg or [], limit=limit),
+            engine=engine,
+            mem_cap=mem_cap,
         )
-        job = pipeline.submit(engine=engine, mem_cap=mem_cap)
         with progress(f"job {job.id}", unit="tasks") as on_progress:
-            info = job.wait(
-                on_progress=lambda info: on_progress(info.progress.done, info.progress.total or 0)
-            )
-        result = job.result()
-        arrow = result.to_arrow()
+            for info in job.watch():
+                on_progress(info.progress.done or 0, info.progress.total or 0)
+        info = job.wait()
+        arrow = job.result().to_arrow()
     if as_json:
         emit_json({"job": info.to_json(), "rows": _json_rows(arrow), "columns": arrow.column_names})
         return
@@ -204,7 +211,7 @@ def jobs(
             if job is None:
                 raise UsageError("--cancel needs the id of a job", hint="platform jobs ID --cancel")
             session.job(job).cancel()
-        found = [session.job(job).info()] if job else session.jobs()
+        found = [session.job(job).info] if job else session.jobs()
     if as_json:
         emit_json([info.to_json() for info in found])
         return
@@ -233,25 +240,11 @@ def watch(
 
     from sennit_core.ids import is_id
 
-    target = f"/jobs/{path}" if is_id(path) else path
     with _session(data, url) as session:
-        for event in session.tree.namespace(namespace).watch(target):
-            line = {"type": event.type, "path": event.path, "data": event.data}
-            text = (
-                json.dumps(line)
-                if as_json
-                else f"{event.type:5} {event.path}  {json.dumps(event.data)}"
-            )
-            typer.echo(text)
-            if is_id(path) and _is_over(event):
-                return
-
-
-def _is_over(event: Any) -> bool:
-    """Whether a job's event says that it ended."""
-    from sennit_core.records import TERMINAL_JOB_STATES
-
-    state = event.data.get("state") if isinstance(event.data, dict) else None
-    if event.path == "/state":
-        state = event.data
-    return state in TERMINAL_JOB_STATES
+        if is_id(path):
+            for info in session.job(path).watch():
+                line = f"{info.state:10} {info.progress.done}/{info.progress.total or '?'}"
+                typer.echo(json.dumps(info.to_json()) if as_json else line)
+            return
+        for value in session.tree.namespace(namespace).watch(path):
+            typer.echo(json.dumps(value, indent=None if as_json else 2))

@@ -1,8 +1,9 @@
-"""`platform run`'s words, turned into a pipeline."""
+"""`platform run`'s words, turned into a job."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,34 +11,49 @@ from emsqrt.expr import parse_expr
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from elytra.job import Job
     from elytra.pipeline import Pipeline
     from sennit.client import Session
 
 
-def pipeline_from(  # noqa: PLR0913 - one for each option of the verb
-    session: Session,
-    source: str,
-    *,
-    where: str | None,
-    select: str | None,
-    group_by: str | None,
-    agg: list[str],
-    limit: int | None,
-) -> Pipeline:
-    """A pipeline over a dataset by name, or the plan of a JSON file, with what was asked added."""
-    if source.endswith(".json"):
-        pipeline = session.pipeline_from_plan(_read_plan(Path(source)))
-    else:
-        pipeline = session.pipeline(source)
-    if where:
-        pipeline = pipeline.filter(parse_expr(where))
-    if group_by or agg:
-        aggregates = dict(map(_named, agg)) or {"count": "count()"}
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What the options of `platform run` ask for, in the order in which it happens."""
+
+    where: str | None
+    group_by: str | None
+    agg: list[str]
+    select: str | None
+    limit: int | None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was asked for."""
+        return not any((self.where, self.group_by, self.agg, self.select)) and self.limit is None
+
+
+def job_from(
+    session: Session, source: str, steps: Steps, *, engine: str, mem_cap: str | None
+) -> Job:
+    """Start the plan of a JSON file, or the steps over a dataset."""
+    if not source.endswith(".json"):
+        return _grown(session.pipeline(source), steps).submit(engine=engine, mem_cap=mem_cap)
+    if not steps.empty:
+        raise UsageError("a plan says it all by itself", hint="leave the other options out")
+    options = {"engine": engine} | ({"memCap": mem_cap} if mem_cap else {})
+    return session.submit(_read_plan(Path(source)), **options)
+
+
+def _grown(pipeline: Pipeline, steps: Steps) -> Pipeline:
+    if steps.where:
+        pipeline = pipeline.filter(parse_expr(steps.where))
+    if steps.group_by or steps.agg:
+        aggregates = dict(map(_named, steps.agg)) or {"count": "count()"}
         named = {name: parse_expr(text) for name, text in aggregates.items()}
-        pipeline = pipeline.group_by(*_names(group_by)).agg(**named)
-    if select:
-        pipeline = pipeline.select(*_names(select))
-    return pipeline if limit is None else pipeline.limit(limit)
+        pipeline = pipeline.group_by(*_names(steps.group_by)).agg(**named)
+    if steps.select:
+        pipeline = pipeline.select(*_names(steps.select))
+    return pipeline if steps.limit is None else pipeline.limit(steps.limit)
 
 
 def _read_plan(path: Path) -> dict[str, object]:
