@@ -1,0 +1,115 @@
+"""Files that are either whole or absent: temp file, fsync, rename, fsync of the folder.
+
+Everything in the lake that must outlive a crash is written through `open_new` or `write_whole`.
+A full disk is told as `StorageFull`, with nothing of the unfinished file left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sennit_core.errors import StorageFull
+
+TEMP_SUFFIX = ".incoming"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
+    """Turn "no space left" and "quota exceeded" into `StorageFull` naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageFull(
+            path=str(path), needed_bytes=needed_bytes, free_bytes=free_bytes(path)
+        ) from error
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes free on the file system of `path`, or of its nearest folder that exists."""
+    folder = path
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames and unlinks in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class NewFile:
+    """A file being written; invisible under its final name until `commit`.
+
+    Leaving the context without a commit removes it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"{secrets.token_hex(12)}{TEMP_SUFFIX}"
+        self.size = 0
+        self._committed = False
+        with storage_errors(folder, 0):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("xb", buffering=0)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`; raises `StorageFull` when the disk has no room for it."""
+        rest = memoryview(data).cast("B")
+        with storage_errors(self.path, len(rest)):
+            while rest:
+                written = self._file.write(rest)
+                self.size += written
+                rest = rest[written:]
+
+    def commit(self, final: Path, *, mode: int = 0o644) -> None:
+        """Make the bytes durable and give them their final name, replacing any file there."""
+        with storage_errors(final, self.size):
+            os.fchmod(self._file.fileno(), mode)
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self.path.replace(final)
+            self._committed = True
+            fsync_folder(final.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+        if not self._committed:
+            self.path.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a small file so that a crash leaves the old one, the new one, or none."""
+    with NewFile(path.parent) as new:
+        new.write(data)
+        new.commit(path, mode=mode)
+
+
+def sweep_incoming(root: Path) -> int:
+    """Remove files that a crash left unfinished anywhere below `root`; returns how many."""
+    swept = 0
+    for path in root.rglob(f"*{TEMP_SUFFIX}"):
+        path.unlink(missing_ok=True)
+        swept += 1
+    return swept

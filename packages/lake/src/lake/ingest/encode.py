@@ -1,0 +1,284 @@
+"""CSV text to typed shards, widening columns as their values ask for it.
+
+One pass over the file writes every shard with the kinds as they are known there. When a value
+breaks its column's kind, the column becomes wider *from that block on* and the pass goes on, so
+that it meets every break there is. Shards written before the last widening then have narrower
+types than the dataset; they always are the file's beginning, and that range alone is read and
+written again with the final kinds. Memory stays bounded by one block and one row group, and a
+file costs at most a few readings (in theory four: null, integer, float, text), almost always one.
+See `design/0051-widening.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv
+
+from emsqrt.io.records import CsvDialect, record_ends
+from lake.ingest.columns import KINDS, first_misfit, infer_kind, read_column, wider_kind
+from lake.ingest.shards import Shard, ShardWriter
+from lake.ingest.source import TextBlock, TextSource, source_length
+from sennit_core.errors import BadInput
+
+__all__ = ["CsvEncoder", "Report"]
+
+_SHOWN_VALUE = 80
+_WIDENINGS_SHOWN = 100
+
+
+@dataclass
+class Report:
+    """What ingest noticed and did on its own account; shown with the dataset.
+
+    Args:
+        widened: Columns whose kind a value broke: `column line value from to`.
+        renamed: Columns whose name was empty or taken: `column from to`.
+        notes: Other sentences for the person: `column` (or None), `line` (or None), `note`.
+    """
+
+    widened: list[dict[str, Any]] = field(default_factory=list)
+    renamed: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, text: str, *, column: str | None = None, line: int | None = None) -> None:
+        """Add a sentence."""
+        self.notes.append({"column": column, "line": line, "note": text})
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as it is kept in the snapshot's manifest."""
+        return {"widened": self.widened, "renamed": self.renamed, "notes": self.notes}
+
+
+class CsvEncoder:
+    """Encodes one CSV text.
+
+    Args:
+        source: Where the text comes from.
+        names: The columns.
+        what: The file's name, for errors.
+        strict: A value that breaks its column's kind is refused instead of widening it.
+        date_order: `dmy` or `mdy`, or None.
+        kinds: Kinds to start from; None infers them from the first block.
+        tick: Called after each block with (source bytes, rows) of this block.
+    """
+
+    def __init__(
+        self,
+        source: TextSource,
+        names: list[str],
+        *,
+        what: str,
+        strict: bool = False,
+        date_order: str | None = None,
+        tick: Callable[[int, int], None] = lambda _bytes, _rows: None,
+    ) -> None:
+        self.report = Report()
+        self.kinds: list[str] | None = None
+        self._source = source
+        self._names = names
+        self._what = what
+        self._strict = strict
+        self._date_order = date_order
+        self._tick = tick
+        self._fixed = False
+        self._mended = False
+
+    def fix(self, kinds: list[str]) -> None:
+        """Encode with exactly these kinds; a value that breaks one is refused (append)."""
+        self.kinds = kinds
+        self._fixed = True
+
+    def encode(
+        self, start: int, stop: int, line: int, new_writer: Callable[[], ShardWriter]
+    ) -> list[Shard]:
+        """Encode the source range [start, stop) whose first record stands on `line`.
+
+        Args:
+            start: Byte offset of the first record.
+            stop: Where the source ends.
+            line: Line number of the first record.
+            new_writer: Opens a writer for one pass.
+
+        Raises:
+            BadInput: A record has too many or too few fields, or (strict) a value is of another
+                type than its column.
+        """
+        shards = self._one_pass(start, stop, line, new_writer())
+        while stale := self._stale(shards):
+            first, last = shards[0], shards[stale - 1]
+            for shard in shards[:stale]:
+                shard.path.unlink()
+            assert first.start is not None
+            assert last.stop is not None
+            redone = self._one_pass(first.start, last.stop, first.line, new_writer())
+            shards = redone + shards[stale:]
+        rows = 0
+        for shard in shards:
+            shard.first_row = rows
+            rows += shard.rows
+        return shards
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns as they are known now."""
+        assert self.kinds is not None
+        types = [KINDS[kind].type for kind in self.kinds]
+        return pa.schema([pa.field(n, t) for n, t in zip(self._names, types, strict=True)])
+
+    def _stale(self, shards: list[Shard]) -> int:
+        """How many shards at the beginning precede the last one with narrower types."""
+        narrow = [i for i, shard in enumerate(shards) if not shard.schema.equals(self.schema)]
+        return narrow[-1] + 1 if narrow else 0
+
+    def _one_pass(self, start: int, stop: int, line: int, writer: ShardWriter) -> list[Shard]:
+        try:
+            for block in self._source.blocks(start, stop, line):
+                batch = self._batch(block)
+                if batch.num_rows:
+                    writer.write(batch, start=block.start, stop=block.stop, line=block.line)
+                self._tick(block.stop - block.start, batch.num_rows)
+            if self.kinds is None:
+                self.kinds = ["text"] * len(self._names)
+            if not writer.shards:
+                self._write_nothing(writer, start, stop, line)
+            writer.cut()
+        finally:
+            writer.discard()
+        return writer.shards
+
+    def _write_nothing(self, writer: ShardWriter, start: int, stop: int, line: int) -> None:
+        """A dataset of no rows still has one shard, so that it has columns to everyone."""
+        empty = pa.RecordBatch.from_pylist([], schema=self.schema)
+        writer.write(empty, start=start, stop=stop, line=line)
+
+    def _batch(self, block: TextBlock) -> pa.RecordBatch:
+        if block.mended and not self._mended:
+            self._mended = True
+            text = "from here on, bytes that are no UTF-8 were read as cp1252"
+            self.report.note(text, line=block.line)
+        texts = self._texts(block)
+        if self.kinds is None:
+            self.kinds = self._infer(texts)
+        columns = [self._typed(i, texts.column(i), block) for i in range(len(self._names))]
+        return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def _infer(self, texts: pa.RecordBatch) -> list[str]:
+        kinds = []
+        for name, text in zip(self._names, texts.columns, strict=True):
+            guess = infer_kind(text, date_order=self._date_order)
+            kinds.append(guess.kind)
+            if guess.note:
+                self.report.note(f"kept as text: {guess.note}", column=name)
+        return kinds
+
+    def _typed(self, index: int, text: pa.StringArray, block: TextBlock) -> pa.Array:
+        assert self.kinds is not None
+        kind = self.kinds[index]
+        values = read_column(kind, text)
+        while values is None:
+            wider = wider_kind(kind, text, date_order=self._date_order)
+            self._widened(index, kind, wider, text, block)
+            kind = self.kinds[index] = wider
+            values = read_column(kind, text)
+        return values
+
+    def _widened(
+        self, index: int, kind: str, wider: str, text: pa.StringArray, block: TextBlock
+    ) -> None:
+        row = first_misfit(kind, text)
+        value = text[row].as_py()
+        if kind == "null":
+            return  # the first values of a column break nothing
+        line, offset = self._locate(block, row)
+        name = self._names[index]
+        old, new = KINDS[kind].type, KINDS[wider].type
+        if self._strict or self._fixed:
+            raise BadInput(
+                what=self._what,
+                line=line,
+                byte_offset=offset,
+                reason=f"column {name!r} is {old} so far, and {value[:_SHOWN_VALUE]!r} is not",
+                hint=None if self._fixed else "without strict, the column would become wider",
+            )
+        if len(self.report.widened) < _WIDENINGS_SHOWN:
+            self.report.widened.append(
+                {
+                    "column": name,
+                    "line": line,
+                    "value": value[:_SHOWN_VALUE],
+                    "from": str(old),
+                    "to": str(new),
+                }
+            )
+
+    def _texts(self, block: TextBlock) -> pa.RecordBatch:
+        ragged: list[Any] = []
+
+        def meet(row: Any) -> str:
+            ragged.append(row)
+            return "error"
+
+        try:
+            table = _read_texts(block.data, self._names, self._source.dialect, meet)
+        except pa.ArrowInvalid as error:
+            if not ragged:
+                raise BadInput(what=self._what, line=block.line, reason=str(error)) from error
+            raise self._ragged(block, ragged[0]) from None
+        batches = table.combine_chunks().to_batches()
+        if batches:
+            return batches[0]
+        return pa.RecordBatch.from_pylist([], schema=table.schema)
+
+    def _ragged(self, block: TextBlock, row: Any) -> BadInput:
+        line, offset = self._locate(block, row.number - 1)
+        return BadInput(
+            what=self._what,
+            line=line,
+            byte_offset=offset,
+            reason=f"this record has {row.actual_columns} fields, the header {row.expected_columns}",
+            hint="quote fields that hold the delimiter, or name another delimiter",
+        )
+
+    def _locate(self, block: TextBlock, row: int) -> tuple[int, int]:
+        """Line and source offset of the block's record `row`; slow, and seldom asked for."""
+        blank = len(self._names) > 1  # as the parser takes a line without anything
+        data = block.data
+        start, seen = 0, 0
+        for end in (*record_ends(data, len(data), self._source.dialect), len(data)):
+            if not blank or data[start:end].strip(b"\r\n"):
+                if seen == row:
+                    break
+                seen += 1
+            start = end
+        before = data[:start]
+        feeds = before.count(b"\n") or before.count(b"\r")
+        return block.line + feeds, block.start + source_length(before, self._source.encoding)
+
+
+def _read_texts(
+    data: bytes, names: list[str], dialect: CsvDialect, meet: Callable[[Any], str]
+) -> pa.Table:
+    with pa.BufferReader(data) as source:
+        return csv.read_csv(
+            source,
+            read_options=csv.ReadOptions(
+                use_threads=False, block_size=len(data) + 1, column_names=names
+            ),
+            parse_options=csv.ParseOptions(
+                delimiter=dialect.delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=len(names) > 1,
+                invalid_row_handler=meet,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=pa.schema([pa.field(name, pa.string()) for name in names]),
+                null_values=[""],
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                check_utf8=False,
+            ),
+        )

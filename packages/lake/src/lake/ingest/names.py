@@ -1,0 +1,40 @@
+"""Column names as SQL needs them: present, and different from each other in any case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sennit_core.errors import BadInput
+
+__all__ = ["settle_names"]
+
+
+def settle_names(
+    found: list[str], *, strict: bool, what: str
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names for all columns, and what was changed: `column` (index) `from` `to`.
+
+    An empty name becomes `column_3`; a name that stands there already, in any case, gets a number.
+
+    Raises:
+        BadInput: `strict`, and something would have to be changed.
+    """
+    taken: set[str] = set()
+    kept = {name.strip().casefold() for name in found}
+    names: list[str] = []
+    changes: list[dict[str, Any]] = []
+    for index, raw in enumerate(found):
+        wanted = "".join(c for c in raw.strip() if c.isprintable())
+        name = wanted or f"column_{index + 1}"
+        number = 2
+        while name.casefold() in taken or (number > 2 and name.casefold() in kept):
+            name = f"{wanted or f'column_{index + 1}'}_{number}"
+            number += 1
+        if name != wanted:
+            if strict:
+                twice = f"the name {wanted!r} stands there twice" if wanted else "it has no name"
+                raise BadInput(what=what, line=1, reason=f"column {index + 1}: {twice}")
+            changes.append({"column": index, "from": raw, "to": name})
+        taken.add(name.casefold())
+        names.append(name)
+    return names, changes

@@ -1,0 +1,184 @@
+"""Writes batches as Parquet shards of bounded size, with what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lake.durable import storage_errors
+from lake.ingest.statistics import column_stats
+from sennit_core.hashing import ObjectDigest, hash_file
+from sennit_core.units import MIB
+
+__all__ = ["Limits", "Shard", "ShardWriter"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a shard is full.
+
+    Args:
+        shard_bytes: Most bytes of a shard's Parquet file.
+        source_bytes: Source bytes after which a shard is cut, so that a file of moderate size
+            still gives several shards to work on side by side.
+        group_rows: Rows of a row group.
+        group_bytes: Arrow bytes of a row group, when rows are wide.
+    """
+
+    shard_bytes: int = 64 * MIB
+    source_bytes: int = 256 * MIB
+    group_rows: int = 122_880
+    group_bytes: int = 16 * MIB
+
+
+@dataclass
+class Shard:
+    """One finished shard.
+
+    Args:
+        path: The Parquet file, durable but not yet an object.
+        schema: Its Arrow schema.
+        rows: Its rows.
+        start: Where its first record begins in the source; None when the source has no records.
+        stop: Where the record after its last begins.
+        line: Line of its first record.
+        first_row: Rows of the dataset before it; set when all shards are known.
+    """
+
+    path: Path
+    schema: pa.Schema
+    rows: int
+    start: int | None
+    stop: int | None
+    line: int
+    first_row: int = 0
+    digest: ObjectDigest = field(init=False)
+    stats: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.digest = hash_file(self.path)
+        self.stats = column_stats(self.path)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the worker reports: the file, its digest, and the fields of `ShardInfo`."""
+        return {
+            "file": str(self.path),
+            "object": self.digest.object,
+            "sha256": self.digest.sha256,
+            "chunkBytes": self.digest.chunk_bytes,
+            "chunks": list(self.digest.chunks),
+            "bytes": self.digest.size,
+            "rows": self.rows,
+            "stats": self.stats,
+            "byteStart": self.start,
+            "byteEnd": self.stop,
+            "firstRow": self.first_row,
+        }
+
+
+class ShardWriter:
+    """Takes batches in order; a batch of another schema starts another shard.
+
+    Args:
+        folder: Where the files go.
+        limits: When a shard is full.
+        prefix: Begins the files' names.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, prefix: str) -> None:
+        self.shards: list[Shard] = []
+        self._folder = folder
+        self._limits = limits
+        self._prefix = prefix
+        self._open: _OpenShard | None = None
+
+    def write(
+        self, batch: pa.RecordBatch, *, start: int | None, stop: int | None, line: int = 1
+    ) -> None:
+        """Append the batch, which stems from the source range [start, stop)."""
+        if self._open is not None and not self._open.takes(batch):
+            self.cut()
+        if self._open is None:
+            path = self._folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
+            self._open = _OpenShard(path, batch.schema, self._limits, start, line)
+        self._open.append(batch, stop)
+
+    def cut(self) -> None:
+        """Finish the open shard, if any."""
+        if self._open is not None:
+            self.shards.append(self._open.finish())
+            self._open = None
+
+    def discard(self) -> None:
+        """Close an unfinished file after a failure; the folder's owner removes it."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+
+class _OpenShard:
+    def __init__(
+        self, path: Path, schema: pa.Schema, limits: Limits, start: int | None, line: int
+    ) -> None:
+        self._path = path
+        self._schema = schema
+        self._limits = limits
+        self._start = start
+        self._stop = start
+        self._line = line
+        self._rows = 0
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = 0
+        self._held_bytes = 0
+        with storage_errors(path, 0):
+            self._file = path.open("wb")
+            self._writer = pq.ParquetWriter(
+                self._file, schema, compression="zstd", write_page_index=True
+            )
+
+    def takes(self, batch: pa.RecordBatch) -> bool:
+        if not batch.schema.equals(self._schema):
+            return False
+        coming = self._file.tell() + self._held_bytes + batch.nbytes
+        source = (self._stop or 0) - (self._start or 0)
+        return coming <= self._limits.shard_bytes and source < self._limits.source_bytes
+
+    def append(self, batch: pa.RecordBatch, stop: int | None) -> None:
+        self._rows += batch.num_rows
+        self._stop = stop
+        for piece in _pieces(batch, self._limits.group_rows):
+            self._held.append(piece)
+            self._held_rows += piece.num_rows
+            self._held_bytes += piece.nbytes
+            full = self._held_rows >= self._limits.group_rows
+            if full or self._held_bytes >= self._limits.group_bytes:
+                self._flush()
+
+    def finish(self) -> Shard:
+        self._flush()
+        with storage_errors(self._path, 0):
+            self._writer.close()
+            self._file.close()
+        return Shard(self._path, self._schema, self._rows, self._start, self._stop, self._line)
+
+    def close(self) -> None:
+        self._held.clear()
+        self._writer.close()
+        self._file.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            table = pa.Table.from_batches(self._held, self._schema)
+            with storage_errors(self._path, self._held_bytes):
+                self._writer.write_table(table, row_group_size=max(1, len(table)))
+            self._held, self._held_rows, self._held_bytes = [], 0, 0
+
+
+def _pieces(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)

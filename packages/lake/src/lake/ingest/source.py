@@ -1,0 +1,260 @@
+"""The bytes of an upload as one stream: its parts joined, decoded to UTF-8, cut at record ends."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO
+
+from emsqrt.io.records import CsvDialect, last_record_end, split_records
+from sennit_core.errors import BadInput
+from sennit_core.units import MIB
+
+__all__ = ["PartsFile", "TextBlock", "TextSource"]
+
+RECORD_BYTES_MAX = 64 * MIB
+_READ_BYTES = MIB
+_FALLBACK = "sennit-cp1252"
+
+
+class PartsFile(io.RawIOBase):
+    """Files read one after the other, as one seekable file; one of them is open at a time."""
+
+    def __init__(self, paths: Sequence[Path | str]) -> None:
+        super().__init__()
+        self._paths = [Path(path) for path in paths]
+        sizes = [path.stat().st_size for path in self._paths]
+        self._starts = [0, *accumulate(sizes)]
+        self.size = self._starts[-1]
+        self._position = 0
+        self._open: tuple[int, BinaryIO] | None = None
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def tell(self) -> int:
+        """Position in the joined bytes."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position in the joined bytes."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read from the part at the position; fewer bytes than asked at a part's end."""
+        if self._position >= self.size:
+            return 0
+        index = bisect_right(self._starts, self._position) - 1
+        file = self._part(index)
+        file.seek(self._position - self._starts[index])
+        count = file.readinto(buffer)  # type: ignore[attr-defined]
+        self._position += count
+        return int(count)
+
+    def close(self) -> None:
+        """Close the part that is open."""
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
+        super().close()
+
+    def _part(self, index: int) -> BinaryIO:
+        if self._open is None or self._open[0] != index:
+            if self._open is not None:
+                self._open[1].close()
+            self._open = (index, self._paths[index].open("rb", buffering=0))
+        return self._open[1]
+
+
+@dataclass(frozen=True)
+class TextBlock:
+    """Whole records in UTF-8, and where they lie in the source.
+
+    Args:
+        data: UTF-8 text of whole records.
+        start: Byte offset in the source, in its own encoding.
+        stop: Where the next block starts.
+        line: Line number of the first record, from 1.
+        mended: Records held bytes that are no UTF-8; they were read as cp1252.
+    """
+
+    data: bytes
+    start: int
+    stop: int
+    line: int
+    mended: bool = False
+
+
+class TextSource:
+    """Reads ranges of a CSV or JSON text as blocks of whole records.
+
+    Args:
+        paths: The parts.
+        encoding: A Python codec name: `utf-8`, `utf-16-le`, `utf-16-be`, `cp1252`.
+        dialect: How records end.
+        block_bytes: Read this much at a time.
+        what: The file's name, for errors.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        encoding: str,
+        dialect: CsvDialect,
+        *,
+        block_bytes: int = MIB,
+        what: str = "CSV",
+    ) -> None:
+        self._paths = paths
+        self.encoding = encoding
+        self.dialect = dialect
+        self._block_bytes = block_bytes
+        self._what = what
+
+    def blocks(self, start: int, stop: int, line: int = 1) -> Iterator[TextBlock]:
+        """Yield the records of the source range [start, stop), which begins and ends at records.
+
+        Raises:
+            BadInput: A record is too long, or a quote is never closed, with its line and offset.
+        """
+        with PartsFile(self._paths) as file:
+            stream = _Utf8Stream(file, self.encoding, start, stop)
+            place = _Place(start, line, self.encoding)
+            records = split_records(
+                stream,
+                self.dialect,
+                block_bytes=self._block_bytes,
+                record_bytes_max=RECORD_BYTES_MAX,
+                offset=start,
+                what=self._what,
+            )
+            while True:
+                try:
+                    block = next(records, None)
+                except BadInput as error:
+                    raise BadInput(
+                        what=self._what,
+                        line=place.line,
+                        byte_offset=place.offset,
+                        reason=error.reason,
+                        hint=error.hint,
+                    ) from None
+                if block is None:
+                    return
+                yield self._finish(bytes(block.data), place, final=stream.ended)
+
+    def _finish(self, data: bytes, place: _Place, *, final: bool) -> TextBlock:
+        if final:
+            self._refuse_open_quote(data, place)
+        clean, mended = (data, False) if self.encoding != "utf-8" else _mend(data)
+        start, line = place.offset, place.line
+        place.pass_by(data)
+        return TextBlock(clean, start, place.offset, line, mended)
+
+    def _refuse_open_quote(self, data: bytes, place: _Place) -> None:
+        whole = data + b"\n\n"
+        end = last_record_end(whole, len(whole), self.dialect)
+        if end >= len(data):
+            return
+        place.pass_by(data[:end])
+        raise BadInput(
+            what=self._what,
+            line=place.line,
+            byte_offset=place.offset,
+            reason="the record that starts here opens a quote that is never closed",
+        )
+
+
+class _Place:
+    """Follows the source offset and the line number of the next record."""
+
+    def __init__(self, offset: int, line: int, encoding: str) -> None:
+        self.offset = offset
+        self.line = line
+        self._encoding = encoding
+
+    def pass_by(self, data: bytes) -> None:
+        feeds = data.count(b"\n")
+        self.line += feeds or data.count(b"\r")
+        self.offset += source_length(data, self._encoding)
+
+
+class _Utf8Stream:
+    """`readinto` of a source range, decoded to UTF-8; `ended` once it has told its end."""
+
+    def __init__(self, file: PartsFile, encoding: str, start: int, stop: int) -> None:
+        self._file = file
+        self._stop = min(stop, file.size)
+        self._decoder = None if encoding == "utf-8" else _decoder(encoding)
+        self._pending = b""
+        self.ended = False
+        file.seek(start)
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        count = self._fill(buffer) if self._decoder else self._raw(buffer)
+        self.ended = count == 0
+        return count
+
+    def _raw(self, buffer: memoryview) -> int:
+        rest = self._stop - self._file.tell()
+        return self._file.readinto(buffer[:rest]) if rest > 0 else 0
+
+    def _fill(self, buffer: memoryview) -> int:
+        assert self._decoder is not None
+        while not self._pending:
+            raw = bytearray(_READ_BYTES)
+            count = self._raw(memoryview(raw))
+            self._pending = self._decoder.decode(raw[:count], final=count == 0).encode()
+            if count == 0:
+                break
+        piece = self._pending[: len(buffer)]
+        self._pending = self._pending[len(piece) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def source_length(data: bytes, encoding: str) -> int:
+    """Bytes that UTF-8 text takes up in the source's encoding."""
+    if encoding == "utf-8":
+        return len(data)
+    text = data.decode()
+    return len(text) if encoding == "cp1252" else len(text.encode(encoding, "surrogatepass"))
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    errors = _FALLBACK if encoding == "cp1252" else "replace"
+    return codecs.getincrementaldecoder(encoding)(errors)
+
+
+def _mend(data: bytes) -> tuple[bytes, bool]:
+    """UTF-8 as it is; else with each byte that is none read as cp1252."""
+    if data.isascii():
+        return data, False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", _FALLBACK).encode(), True
+    return data, False
+
+
+def _as_cp1252(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    wrong = error.object[error.start : error.end]
+    text = "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in wrong)
+    return text, error.end
+
+
+codecs.register_error(_FALLBACK, _as_cp1252)

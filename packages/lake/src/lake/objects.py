@@ -1,0 +1,219 @@
+"""Immutable, content-addressed files: the bytes of the lake.
+
+An object's id is the root over the SHA-256 of its chunks (1 MiB each), so any byte range can be
+checked without reading the rest: the chunk hashes lie beside the object as `<id>.chunks`. The
+list of chunks is durable before the object takes its name, therefore an object that can be seen
+is whole and can be verified. Objects are read-only files; only `lake.retention` deletes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lake.durable import NewFile, fsync_folder, storage_errors, sweep_incoming, write_whole
+from sennit_core.errors import Corrupt, NotFound, UsageError
+from sennit_core.hashing import (
+    CHUNK_BYTES,
+    ObjectDigest,
+    ObjectHasher,
+    canonical_json,
+    hash_file,
+    object_id,
+)
+
+_ID = re.compile(r"[0-9a-f]{64}")
+_READ_ONLY = 0o444
+_CHUNKS_SUFFIX = ".chunks"
+
+
+class ObjectWriter:
+    """Receives one object's bytes; it exists from `commit` on, and not before."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._new = NewFile(store.root / "incoming")
+        self._hasher = ObjectHasher(CHUNK_BYTES)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes; raises `StorageFull` and leaves earlier objects intact."""
+        self._hasher.update(data)
+        self._new.write(data)
+
+    def commit(self) -> ObjectDigest:
+        """Make the object durable under its id."""
+        digest = self._hasher.finish()
+        self._store.keep_chunks(digest)
+        self._new.commit(self._store.place(digest.object), mode=_READ_ONLY)
+        return digest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._new.__exit__(kind, error, trace)
+
+
+class ObjectStore:
+    """The folder of objects of one node.
+
+    Args:
+        root: Folder that holds the objects; made when absent. Files that a crash left unfinished
+            in it are removed.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        with storage_errors(self.root, 0):
+            (self.root / "incoming").mkdir(parents=True, exist_ok=True)
+        sweep_incoming(self.root / "incoming")
+
+    def open_writer(self) -> ObjectWriter:
+        """A context manager that receives one object."""
+        return ObjectWriter(self)
+
+    def put_bytes(self, data: bytes) -> ObjectDigest:
+        """Store a small object."""
+        with self.open_writer() as writer:
+            writer.write(data)
+            return writer.commit()
+
+    def adopt(self, path: Path, digest: ObjectDigest | None = None) -> ObjectDigest:
+        """Move a finished file on the same file system into the store.
+
+        Args:
+            path: The file; gone afterwards.
+            digest: What its writer computed while writing; computed here when absent.
+        """
+        found = hash_file(path) if digest is None else digest
+        if path.stat().st_size != found.size:
+            raise Corrupt(what=path.name, expected=f"{found.size} bytes", found=_size_text(path))
+        self.keep_chunks(found)
+        final = self.place(found.object)
+        with storage_errors(final, found.size):
+            path.chmod(_READ_ONLY)
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            path.replace(final)
+            fsync_folder(final.parent)
+        return found
+
+    def path(self, name: str) -> Path:
+        """Where the object's bytes lie; `NotFound` when it is not here."""
+        path = self.place(name)
+        if not path.exists():
+            raise NotFound(kind="object", name=name, suggestion=None)
+        return path
+
+    def digest(self, name: str) -> ObjectDigest:
+        """The object's size and chunk hashes, themselves checked against its id."""
+        try:
+            kept = json.loads(_chunks_path(self.path(name)).read_bytes())
+        except FileNotFoundError:
+            raise Corrupt(
+                what=f"object {name}", expected="its chunk hashes", found="none"
+            ) from None
+        chunks = tuple(kept["chunks"])
+        root = object_id(kept["size"], kept["chunkBytes"], chunks)
+        if root != name:
+            raise Corrupt(what=f"chunk hashes of object {name}", expected=name, found=root)
+        return ObjectDigest(
+            object=name,
+            size=kept["size"],
+            sha256=kept["sha256"],
+            chunk_bytes=kept["chunkBytes"],
+            chunks=chunks,
+        )
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Yield the bytes [start, stop) in order; each chunk is verified before it is given out."""
+        digest = self.digest(name)
+        end = digest.size if stop is None else min(stop, digest.size)
+        size = digest.chunk_bytes
+        with self.path(name).open("rb", buffering=0) as file:
+            for index in range(start // size, -(-end // size)):
+                file.seek(index * size)
+                chunk = file.read(size)
+                _check_chunk(name, index, chunk, digest.chunks[index])
+                yield chunk[max(start - index * size, 0) : end - index * size]
+
+    def verify(self, name: str) -> ObjectDigest:
+        """Read the object whole; raises `Corrupt` naming the first chunk that differs."""
+        digest = self.digest(name)
+        found = self.path(name).stat().st_size
+        if found != digest.size:
+            raise Corrupt(
+                what=f"object {name}", expected=f"{digest.size} bytes", found=f"{found} bytes"
+            )
+        for _ in self.read(name):
+            pass
+        return digest
+
+    def delete(self, name: str) -> bool:
+        """Remove the object; False when it was not here. Open readers keep their bytes."""
+        path = self.place(name)
+        existed = path.exists()
+        path.unlink(missing_ok=True)
+        _chunks_path(path).unlink(missing_ok=True)
+        if existed:
+            fsync_folder(path.parent)
+        return existed
+
+    def __contains__(self, name: str) -> bool:
+        return self.place(name).exists()
+
+    def __iter__(self) -> Iterator[str]:
+        for folder in sorted(self.root.iterdir()):
+            if len(folder.name) == 2:
+                yield from sorted(p.name for p in folder.iterdir() if _ID.fullmatch(p.name))
+
+    def stored_bytes(self) -> int:
+        """Bytes of all objects."""
+        return sum(self.place(name).stat().st_size for name in self)
+
+    def place(self, name: str) -> Path:
+        """The object's path, there or not; refuses anything that is no object id."""
+        if not _ID.fullmatch(name):
+            raise UsageError(f"{name[:80]!r} is not an object id (64 hex digits)")
+        return self.root / name[:2] / name
+
+    def keep_chunks(self, digest: ObjectDigest) -> None:
+        """Make the chunk hashes durable; always done before the object takes its name."""
+        kept = {
+            "size": digest.size,
+            "sha256": digest.sha256,
+            "chunkBytes": digest.chunk_bytes,
+            "chunks": list(digest.chunks),
+        }
+        path = _chunks_path(self.place(digest.object))
+        with storage_errors(path, 0):
+            path.parent.mkdir(exist_ok=True)
+        write_whole(path, canonical_json(kept), mode=_READ_ONLY)
+
+
+def _chunks_path(path: Path) -> Path:
+    return path.with_name(path.name + _CHUNKS_SUFFIX)
+
+
+def _check_chunk(name: str, index: int, chunk: bytes, expected: str) -> None:
+    found = hashlib.sha256(chunk).hexdigest()
+    if found != expected:
+        raise Corrupt(what=f"chunk {index} of object {name}", expected=expected, found=found)
+
+
+def _size_text(path: Path) -> str:
+    return f"{path.stat().st_size} bytes"

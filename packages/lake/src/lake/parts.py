@@ -1,0 +1,387 @@
+"""Parts of files being uploaded, received in any order, each whole or absent.
+
+One folder an upload: `upload.json` and one file a part, whose name carries its index and SHA-256.
+A part takes that name by an atomic rename after its bytes are durable, so the folder's listing IS
+the state of the upload, and a restart resumes from it. Memory use does not depend on any size.
+
+The names of files are values: nothing that a client says becomes part of a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from lake.durable import NewFile, free_bytes, fsync_folder, storage_errors, write_whole
+from lake.errors import UploadIncomplete
+from lake.uploads import SealedUpload, UploadInfo, check_name, check_sha256
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
+from sennit_core.hashing import canonical_json
+from sennit_core.ids import is_id, new_id
+from sennit_core.units import MIB
+
+if TYPE_CHECKING:
+    from elkyn import ElkynStore
+
+__all__ = ["PART_BYTES", "PartStore", "PartWriter"]
+
+PART_BYTES = 8 * MIB
+PART_BYTES_MAX = 256 * MIB
+PARTS_MAX = 100_000
+_RESERVE_BYTES = 64 * MIB  # kept free for metadata, so that deleting still works on a full disk
+_PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
+_META = "upload.json"
+
+
+class PartWriter:
+    """Receives one part: hashes while writing, and shows nothing until `commit`."""
+
+    def __init__(
+        self, store: PartStore, upload: UploadInfo, index: int, sha256: str | None
+    ) -> None:
+        self._store = store
+        self._upload = upload
+        self._index = index
+        self._declared = sha256
+        self._limit = upload.expected_bytes(index)
+        self._hash = hashlib.sha256()
+        self._new = NewFile(store.folder(upload.id))
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes; raises `TooLarge` past the part's size, `StorageFull` on a full disk."""
+        size = self._new.size + memoryview(data).nbytes
+        if size > self._limit:
+            raise TooLarge(
+                what=f"part {self._index} of upload {self._upload.id}",
+                limit_bytes=self._limit,
+                actual_bytes=size,
+            )
+        self._hash.update(data)
+        self._new.write(data)
+
+    def commit(self) -> str:
+        """Keep the part; returns its SHA-256 as hex.
+
+        Raises:
+            BadInput: The bytes are too few or not those that were declared; nothing is kept.
+            Conflict: Another part with this index and other bytes is here; it stays.
+        """
+        sha256 = self._hash.hexdigest()
+        what = f"part {self._index} of upload {self._upload.id}"
+        if self._declared is not None and sha256 != self._declared:
+            reason = (
+                f"its SHA-256 was declared as {self._declared}, the bytes received have {sha256}"
+            )
+            raise BadInput(what=what, reason=reason, hint="send the part again")
+        if self._upload.size is not None and self._new.size != self._limit:
+            reason = f"it has {self._new.size} bytes, expected {self._limit}"
+            raise BadInput(what=what, reason=reason, hint="send the part again, whole")
+        self._store.keep(self._upload.id, self._index, sha256, self._new)
+        return sha256
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._new.__exit__(kind, error, trace)
+
+
+class PartStore:
+    """The uploads of one node.
+
+    Args:
+        root: Folder of the uploads; made when absent.
+        tree: Where `/uploads/{id}` mirrors each upload's live state; None mirrors nothing.
+        admit: Called with (name, mode, options) before an upload starts; raises to refuse it.
+        size_max: Largest upload accepted, in bytes; None is no limit but the disk.
+        clock: Source of time for ids and expiry.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        tree: ElkynStore | None = None,
+        *,
+        admit: Callable[[str, str, dict[str, Any]], None] | None = None,
+        size_max: int | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.root = Path(root)
+        self._tree = tree
+        self._admit = admit
+        self._size_max = size_max
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._done: dict[str, int] = {}
+        with storage_errors(self.root, 0):
+            self.root.mkdir(parents=True, exist_ok=True)
+        self._recover()
+
+    def start(
+        self,
+        name: str,
+        size: int | None,
+        *,
+        sha256: str | None = None,
+        part_bytes: int | None = None,
+        mode: str = "create",
+        options: dict[str, Any] | None = None,
+    ) -> UploadInfo:
+        """Open an upload.
+
+        Args:
+            name: The file's name as the client shows it; only its stem names the dataset.
+            size: Bytes of the whole file; None when not known before its end.
+            sha256: Hex SHA-256 of the whole file; checked by `seal`.
+            part_bytes: Size of every part but the last.
+            mode: What ingest does: `create`, `append` or `replace`.
+            options: Options of ingest, kept with the upload.
+
+        Raises:
+            Conflict: The dataset's name is taken (from `admit`).
+            StorageFull: The disk has no room for it.
+        """
+        if mode not in ("create", "append", "replace"):
+            raise UsageError(f"mode {mode!r} is none of create, append, replace")
+        if sha256 is not None:
+            check_sha256(sha256)
+        each = PART_BYTES if part_bytes is None else part_bytes
+        if not 1 <= each <= PART_BYTES_MAX:
+            raise UsageError(f"partBytes is {each}; it must be between 1 and {PART_BYTES_MAX}")
+        self._check_size(size, each)
+        upload = UploadInfo(
+            id=new_id(self._clock),
+            dataset=new_id(self._clock),
+            name=check_name(name),
+            size=size,
+            sha256=sha256,
+            part_bytes=each,
+            mode=mode,
+            options=dict(options or {}),
+            created_at=self._clock.now(),
+        )
+        if self._admit is not None:
+            self._admit(upload.name, mode, upload.options)
+        with storage_errors(self.root, 0):
+            self.folder(upload.id).mkdir()
+        self._save(upload)
+        fsync_folder(self.root)
+        self._done[upload.id] = 0
+        self._mirror(upload)
+        return upload
+
+    def get(self, upload_id: str) -> UploadInfo:
+        """The upload with the parts it has; `NotFound` when there is none."""
+        try:
+            kept = json.loads((self.folder(upload_id) / _META).read_bytes())
+        except FileNotFoundError:
+            raise NotFound(kind="upload", name=upload_id, suggestion=None) from None
+        return UploadInfo.from_json(kept | {"have": sorted(self._parts(upload_id))})
+
+    def list(self) -> Sequence[UploadInfo]:
+        """All uploads, oldest first."""
+        with self._lock:
+            return [self.get(upload_id) for upload_id in self._ids()]
+
+    def open_part(
+        self,
+        upload_id: str,
+        index: int,
+        *,
+        sha256: str | None = None,
+        expected_bytes: int | None = None,
+    ) -> PartWriter:
+        """A context manager that receives part `index`.
+
+        Args:
+            upload_id: The upload.
+            index: Counts from 0; part i holds the bytes from i * part_bytes on.
+            sha256: What the client says the part's hex SHA-256 is; None trusts the connection.
+            expected_bytes: Length that the client announced; a wrong one is refused at once.
+
+        Raises:
+            Conflict: The upload is complete already, or this part is here with another hash.
+        """
+        if sha256 is not None:
+            check_sha256(sha256)
+        upload = self.get(upload_id)
+        have = self._parts(upload_id).get(index)
+        if have is not None and sha256 is not None and have[0] != sha256:
+            raise _other_bytes(upload_id, index, have[0], sha256)
+        if upload.state != "receiving" and have is None:
+            raise Conflict(f"upload {upload_id} is {upload.state}; it takes no more parts")
+        limit = upload.expected_bytes(index)
+        if expected_bytes is not None and expected_bytes > limit:
+            what = f"part {index} of upload {upload_id}"
+            raise TooLarge(what=what, limit_bytes=limit, actual_bytes=expected_bytes)
+        return PartWriter(self, upload, index, sha256)
+
+    def keep(self, upload_id: str, index: int, sha256: str, new: NewFile) -> None:
+        """Give a received part its name; the same part again changes nothing."""
+        with self._lock:
+            have = self._parts(upload_id).get(index)
+            if have is not None:
+                if have[0] != sha256:
+                    raise _other_bytes(upload_id, index, have[0], sha256)
+                return
+            upload = self.get(upload_id)
+            if upload.state != "receiving":
+                raise Conflict(f"upload {upload_id} is {upload.state}; it takes no more parts")
+            new.commit(self.folder(upload_id) / f"{index:06d}-{sha256}.part")
+            self._done[upload_id] = self._done.get(upload_id, 0) + new.size
+        self._mirror(upload)
+
+    def seal(self, upload_id: str) -> SealedUpload:
+        """Declare the upload complete; from now on it takes no parts. Sealing twice is fine.
+
+        Raises:
+            UploadIncomplete: Parts are missing; `missing` lists them.
+            BadInput: The whole file's SHA-256 is not the one declared at the start.
+        """
+        with self._lock:
+            upload = self.get(upload_id)
+            parts = self._parts(upload_id)
+            missing = upload.missing(frozenset(parts))
+            if missing:
+                raise UploadIncomplete(
+                    f"upload {upload_id} lacks {len(missing)} of its parts",
+                    missing=missing[:100],
+                    hint="send the missing parts, then complete it again",
+                )
+            paths = [self.folder(upload_id) / parts[index][1] for index in sorted(parts)]
+            sizes = [path.stat().st_size for path in paths]
+            if any(size != upload.part_bytes for size in sizes[:-1]):
+                raise BadInput(
+                    what=f"upload {upload_id}", reason="a part before the last is not full"
+                )
+            if upload.state == "receiving":
+                _check_whole(upload, paths)
+                upload = upload.with_state("sealed", size=sum(sizes))
+                self._save(upload)
+                self._mirror(upload)
+            return SealedUpload(upload=upload, paths=tuple(paths), size=sum(sizes))
+
+    def abort(self, upload_id: str) -> None:
+        """Forget the upload and its parts; forgetting one that is gone is fine."""
+        folder = self.folder(upload_id)
+        with self._lock:
+            if folder.exists():
+                # The record goes first: an upload without one is swept at the next start.
+                (folder / _META).unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)
+                fsync_folder(self.root)
+            self._done.pop(upload_id, None)
+        if self._tree is not None:
+            self._tree.delete(f"/uploads/{upload_id}")
+
+    def mark(self, upload_id: str, state: str) -> None:
+        """Show another state of a sealed upload (`ingesting`, `failed`) in the live tree."""
+        self._mirror(self.get(upload_id).with_state(state))
+
+    def sweep(self, older_than_seconds: float) -> Sequence[str]:
+        """Abort uploads that were begun so long ago and not completed; returns their ids."""
+        limit = self._clock.now() - older_than_seconds
+        stale = [u.id for u in self.list() if u.created_at < limit and u.state == "receiving"]
+        for upload_id in stale:
+            self.abort(upload_id)
+        return stale
+
+    def folder(self, upload_id: str) -> Path:
+        """The upload's folder; refuses anything that is no id."""
+        if not is_id(upload_id):
+            raise NotFound(kind="upload", name=upload_id[:80], suggestion=None)
+        return self.root / upload_id
+
+    def _ids(self) -> Iterator[str]:
+        for folder in sorted(self.root.iterdir()):
+            if is_id(folder.name) and (folder / _META).exists():
+                yield folder.name
+
+    def _parts(self, upload_id: str) -> dict[int, tuple[str, str]]:
+        try:
+            names = [path.name for path in self.folder(upload_id).iterdir()]
+        except FileNotFoundError:
+            raise NotFound(kind="upload", name=upload_id, suggestion=None) from None
+        found = (_PART.fullmatch(name) for name in names)
+        return {int(match[1]): (match[2], match[0]) for match in found if match}
+
+    def _check_size(self, size: int | None, part_bytes: int) -> None:
+        if size is None:
+            return
+        if size < 0:
+            raise UsageError(f"size is {size}; it cannot be negative")
+        if self._size_max is not None and size > self._size_max:
+            raise TooLarge(what="upload", limit_bytes=self._size_max, actual_bytes=size)
+        if -(-size // part_bytes) > PARTS_MAX:
+            raise UsageError(
+                f"{size} bytes in parts of {part_bytes} are more than {PARTS_MAX} parts",
+                hint="ask for larger partBytes",
+            )
+        free = free_bytes(self.root)
+        if size + _RESERVE_BYTES > free:
+            raise StorageFull(path=str(self.root), needed_bytes=size, free_bytes=free)
+
+    def _save(self, upload: UploadInfo) -> None:
+        kept = upload.to_json()
+        del kept["have"]
+        write_whole(self.folder(upload.id) / _META, canonical_json(kept))
+
+    def _mirror(self, upload: UploadInfo) -> None:
+        if self._tree is not None:
+            done = self._done.get(upload.id, 0)
+            self._tree.set(
+                f"/uploads/{upload.id}",
+                {
+                    "name": upload.name,
+                    "size": upload.size,
+                    "bytesDone": done,
+                    "state": upload.state,
+                },
+                ephemeral=True,
+            )
+
+    def _recover(self) -> None:
+        for folder in self.root.iterdir():
+            if is_id(folder.name) and not (folder / _META).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        for upload_id in self._ids():
+            for leftover in self.folder(upload_id).glob("*.incoming"):
+                leftover.unlink()
+            names = [name for _, name in self._parts(upload_id).values()]
+            self._done[upload_id] = sum(
+                (self.folder(upload_id) / name).stat().st_size for name in names
+            )
+            self._mirror(self.get(upload_id))
+
+
+def _other_bytes(upload_id: str, index: int, have: str, sha256: str) -> Conflict:
+    return Conflict(
+        f"part {index} of upload {upload_id} is here with SHA-256 {have}, not {sha256}",
+        hint="abort the upload and start again if the file has changed",
+    )
+
+
+def _check_whole(upload: UploadInfo, paths: list[Path]) -> None:
+    if upload.sha256 is None:
+        return
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(MIB):
+                whole.update(piece)
+    if whole.hexdigest() != upload.sha256:
+        reason = f"the file's SHA-256 was declared as {upload.sha256}, the parts make {whole.hexdigest()}"
+        raise BadInput(what=upload.name, reason=reason, hint="start the upload again")

@@ -1,0 +1,127 @@
+"""The object store: whole or absent, verified, read-only."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lake.objects import ObjectStore
+from sennit_core.errors import Corrupt, NotFound, UsageError
+from sennit_core.hashing import CHUNK_BYTES, ObjectHasher, hash_file
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(tmp_path / "objects")
+
+
+def test_an_object_is_found_by_the_id_of_its_bytes(store: ObjectStore) -> None:
+    digest = store.put_bytes(b"some bytes")
+
+    assert digest == ObjectHasher().update(b"some bytes").finish()
+    assert store.path(digest.object).read_bytes() == b"some bytes"
+    assert list(store) == [digest.object]
+
+
+def test_objects_are_read_only_files(store: ObjectStore) -> None:
+    path = store.path(store.put_bytes(b"x").object)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+
+
+def test_a_writer_that_fails_leaves_nothing(store: ObjectStore) -> None:
+    with pytest.raises(TypeError), store.open_writer() as writer:
+        writer.write("no bytes")  # type: ignore[arg-type]
+
+    assert list(store) == []
+    assert [p for p in store.root.rglob("*") if p.is_file()] == []
+
+
+def test_adopting_a_file_moves_it(store: ObjectStore, tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    path.write_bytes(b"shard")
+
+    digest = store.adopt(path, hash_file(path))
+
+    assert not path.exists()
+    assert store.verify(digest.object) == digest
+
+
+def test_adopting_a_file_of_another_size_is_refused(store: ObjectStore, tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    path.write_bytes(b"shard")
+    digest = hash_file(path)
+    path.write_bytes(b"shard, longer")
+
+    with pytest.raises(Corrupt, match="5 bytes"):
+        store.adopt(path, digest)
+
+
+def test_one_flipped_bit_is_found_and_its_chunk_named(store: ObjectStore) -> None:
+    data = bytes(CHUNK_BYTES) + b"tail"
+    path = store.path(store.put_bytes(data).object)
+    path.chmod(0o644)
+    path.write_bytes(bytes(CHUNK_BYTES) + b"tbil")
+
+    with pytest.raises(Corrupt, match="chunk 1"):
+        store.verify(path.name)
+
+
+def test_a_range_outside_the_damage_can_still_be_read(store: ObjectStore) -> None:
+    digest = store.put_bytes(bytes(CHUNK_BYTES) + b"tail")
+    path = store.path(digest.object)
+    path.chmod(0o644)
+    path.write_bytes(b"\x01" + bytes(CHUNK_BYTES - 1) + b"tail")
+
+    assert b"".join(store.read(digest.object, CHUNK_BYTES)) == b"tail"
+    with pytest.raises(Corrupt, match="chunk 0"):
+        b"".join(store.read(digest.object, 0, 10))
+
+
+def test_forged_chunk_hashes_are_found(store: ObjectStore) -> None:
+    digest = store.put_bytes(b"bytes")
+    beside = store.path(digest.object).with_name(digest.object + ".chunks")
+    beside.chmod(0o644)
+    beside.write_text(beside.read_text().replace(digest.chunks[0], "0" * 64))
+
+    with pytest.raises(Corrupt, match="chunk hashes"):
+        store.digest(digest.object)
+
+
+def test_deleting_is_told_and_an_open_reader_keeps_its_bytes(store: ObjectStore) -> None:
+    name = store.put_bytes(b"bytes").object
+
+    with store.path(name).open("rb") as reader:
+        assert store.delete(name)
+        assert reader.read() == b"bytes"
+
+    assert not store.delete(name)
+    with pytest.raises(NotFound):
+        store.path(name)
+
+
+def test_what_is_no_object_id_never_becomes_a_path(store: ObjectStore) -> None:
+    for name in ("../../etc/passwd", "", "A" * 64, "0" * 63, "0" * 64 + "/x"):
+        with pytest.raises(UsageError):
+            store.path(name)
+
+
+def test_files_left_by_a_crash_are_swept_at_the_start(store: ObjectStore) -> None:
+    (store.root / "incoming" / "0123.incoming").write_bytes(b"half")
+
+    again = ObjectStore(store.root)
+
+    assert list((again.root / "incoming").iterdir()) == []
+
+
+@given(st.binary(max_size=64), st.integers(0, 70), st.integers(0, 70))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_range_reads_as_the_slice_of_the_bytes(
+    tmp_path: Path, data: bytes, start: int, stop: int
+) -> None:
+    store = ObjectStore(tmp_path / "objects")
+    name = store.put_bytes(data).object
+
+    assert b"".join(store.read(name, start, stop)) == data[start:stop]
