@@ -6,6 +6,7 @@ request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch -> Fast
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -24,7 +25,7 @@ from sennit.routes.docs import docs_page
 from sennit.routes.pages import Pages
 from sennit.security_headers import SecurityHeaders
 from sennit_core import errors
-from sennit_core.errors import Denied, InternalError, SennitError
+from sennit_core.errors import Denied, InternalError, NotFound, SennitError
 
 _log = logging.getLogger("sennit.gateway")
 _audit = logging.getLogger("sennit.audit")
@@ -57,7 +58,7 @@ class Application:
         )  # fmt: skip
         self.tree = elkyn_app(
             node.stores,
-            authorize=_authorize_tree,
+            authorize=_TreeDoor(node.settings.elkyn.namespaces),
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
         )
         self.pages = Pages(self.door)
@@ -152,18 +153,25 @@ def status_of(error: SennitError) -> int:
     return next((STATUS_OF_CLASS[c] for c in type(error).__mro__ if c in STATUS_OF_CLASS), 500)
 
 
-def _authorize_tree(scope: Scope, namespace: str, path: str, write: bool) -> None:
-    """Elkyn's door: `sys` is read by whoever may read the platform and written by nobody."""
-    principal: Principal | None = scope.get("state", {}).get("principal")
-    if principal is None or not principal.may("reader"):
-        raise Denied(action=f"reading {namespace}:{path}", needed="reader")
-    if write and namespace == SYSTEM_NAMESPACE:
-        raise Denied(
-            action=f"writing {namespace}:{path}", needed="the platform itself",
-            hint="the platform's own state changes only through /api",
-        )  # fmt: skip
-    if write and not principal.may("writer"):
-        raise Denied(action=f"writing {namespace}:{path}", needed="writer")
+class _TreeDoor:
+    """Elkyn's door: `sys` is read by whoever may read the platform, and written by nobody."""
+
+    def __init__(self, namespaces: Iterable[str]) -> None:
+        self._namespaces = frozenset({SYSTEM_NAMESPACE, *namespaces})
+
+    def __call__(self, scope: Scope, namespace: str, path: str, write: bool) -> None:
+        if namespace not in self._namespaces:
+            raise NotFound("namespace", namespace, hint="add it to elkyn.namespaces")
+        principal: Principal | None = scope.get("state", {}).get("principal")
+        if write and namespace == SYSTEM_NAMESPACE:
+            raise Denied(
+                action=f"writing {namespace}:{path}",
+                needed="the platform itself",
+                hint="the platform's own state changes only through /api",
+            )
+        needed = "writer" if write else "reader"
+        if principal is None or not principal.may(needed):
+            raise Denied(action=f"using {namespace}:{path}", needed=needed)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitError) -> None:

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from elkyn import Stores, open_namespaces
+from elkyn import ElkynStore, Stores, open_namespaces
 from elytra.jobs import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake
@@ -26,7 +26,7 @@ from sennit_core.ids import new_id
 from sennit_core.records import NodeInfo
 
 SYSTEM_NAMESPACE = "sys"
-SECRETS_NAMESPACE = "secrets"  # no path of any API reaches it
+SECRETS_FOLDER = ".secrets"  # no namespace can be named so; no path of any API reaches it
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class Node:
         with ExitStack() as owned:
             owned.enter_context(sole_owner(data))
             token = admin_token(data)
-            names = (SYSTEM_NAMESPACE, SECRETS_NAMESPACE, *settings.elkyn.namespaces)
-            stores = owned.enter_context(open_namespaces(data / "elkyn", names))
+            stores = owned.enter_context(open_namespaces(data / "elkyn"))
+            secrets = owned.enter_context(ElkynStore(data / "elkyn" / SECRETS_FOLDER))
             pool = owned.enter_context(
                 ExecutorPool(
                     shares.executors,
@@ -76,9 +76,9 @@ class Node:
                     task_memory_bytes=settings.elytra.task_memory_bytes or shares.executor_bytes,
                 )
             )  # fmt: skip
-            tokens = Tokens(token, stores[SECRETS_NAMESPACE])
+            tokens = Tokens(token, secrets)
             node = cls(
-                data, settings, shares, _node_id(stores), version("sennit"),
+                data, settings, shares, _node_id(secrets), version("sennit"),
                 stores, pool, lake, jobs, tokens,
             )  # fmt: skip
             node.announce("up")
@@ -133,9 +133,8 @@ def charged_bytes(pid: int | str = "self") -> int:
     return total
 
 
-def _node_id(stores: Stores) -> str:
+def _node_id(secrets: ElkynStore) -> str:
     """This data folder's own id, made once."""
-    secrets = stores[SECRETS_NAMESPACE]
     known = secrets.get("/node/id")
     if isinstance(known, str):
         return known

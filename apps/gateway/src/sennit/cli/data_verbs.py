@@ -182,7 +182,8 @@ def run(
         )
         with progress(f"job {job.id}", unit="tasks") as on_progress:
             for info in job.watch():
-                on_progress(info.progress.done or 0, info.progress.total or 0)
+                if info.progress is not None:
+                    on_progress(info.progress.done, info.progress.total or 0)
         info = job.wait()
         arrow = job.result().to_arrow()
     if as_json:
@@ -215,17 +216,16 @@ def jobs(
     if as_json:
         emit_json([info.to_json() for info in found])
         return
-    rows = [
-        (
-            info.id,
-            info.kind,
-            info.state,
-            f"{info.progress.done}/{info.progress.total or '?'}",
-            info.error or "",
-        )
-        for info in found
-    ]
+    rows = [(info.id, info.kind, info.state, _tasks(info), _problem(info)) for info in found]
     table(None, ("job", "kind", "state", "tasks", "error"), rows)
+
+
+def _tasks(info: Any) -> str:
+    return f"{info.progress.done}/{info.progress.total or '?'}" if info.progress else ""
+
+
+def _problem(info: Any) -> str:
+    return str(info.error.get("error", "")) if info.error else ""
 
 
 def watch(
@@ -243,7 +243,7 @@ def watch(
     with _session(data, url) as session:
         if is_id(path):
             for info in session.job(path).watch():
-                line = f"{info.state:10} {info.progress.done}/{info.progress.total or '?'}"
+                line = f"{info.state:10} {_tasks(info)}"
                 typer.echo(json.dumps(info.to_json()) if as_json else line)
             return
         for value in session.tree.namespace(namespace).watch(path):

@@ -1,0 +1,97 @@
+'use client'
+
+/** How components read stores, the live tree, requests and the clock. */
+
+import { useCallback, useEffect, useState, useSyncExternalStore } from 'react'
+
+import { asApiError, isAbort, type ApiError } from './api'
+import { live, type LiveValue } from './live/client'
+import type { Store } from './store'
+
+/** The value of a store. */
+export function useStore<T>(store: Store<T>): T {
+  return useSyncExternalStore(store.subscribe, store.get, store.get)
+}
+
+const NOTHING: LiveValue = { tree: null, ready: false, status: { state: 'connecting' } }
+
+/** The live value at a path of the platform's tree. */
+export function useLive(path: string): LiveValue {
+  const subscribe = useCallback((listener: () => void) => live.watch(path, listener), [path])
+  return useSyncExternalStore(
+    subscribe,
+    () => live.get(path),
+    () => NOTHING,
+  )
+}
+
+/** A request's answer: exactly one of loading, ready and failed. `ready` survives a later failure as `stale`. */
+export type Resource<T> =
+  | { state: 'loading' }
+  | { state: 'ready'; data: T; error: ApiError | null }
+  | { state: 'failed'; error: ApiError }
+
+/** Ask once, again whenever `key` changes or `reload` is called, and every `everyMs` while the page is seen. */
+export function useResource<T>(
+  key: string | null,
+  ask: (signal: AbortSignal) => Promise<T>,
+  everyMs?: number,
+): Resource<T> & { reload: () => void } {
+  const [answer, setAnswer] = useState<{ key: string | null; value: Resource<T> }>({
+    key,
+    value: { state: 'loading' },
+  })
+  const [round, setRound] = useState(0)
+  const reload = useCallback(() => setRound((count) => count + 1), [])
+
+  useEffect(() => {
+    if (key === null) return
+    const control = new AbortController()
+    const refresh = () =>
+      ask(control.signal).then(
+        (data) => setAnswer({ key, value: { state: 'ready', data, error: null } }),
+        (reason: unknown) => {
+          if (control.signal.aborted || isAbort(reason)) return
+          const error = asApiError(reason)
+          setAnswer((last) => {
+            const stale = last.key === key && last.value.state === 'ready'
+            return { key, value: stale ? { ...(last.value as { state: 'ready'; data: T }), error } : { state: 'failed', error } }
+          })
+        },
+      )
+    void refresh()
+    const timer = everyMs ? setInterval(() => !document.hidden && void refresh(), everyMs) : undefined
+    return () => {
+      control.abort()
+      clearInterval(timer)
+    }
+    // `ask` is a new function on every render; `key` says when it means something else.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [key, round, everyMs])
+
+  const value: Resource<T> = answer.key === key ? answer.value : { state: 'loading' }
+  return { ...value, reload }
+}
+
+/** The time, renewed every `everyMs`; 0 until the page runs in a browser. */
+export function useNow(everyMs = 1000): number {
+  const [now, setNow] = useState(0)
+  useEffect(() => {
+    const tick = () => setNow(Date.now())
+    tick()
+    const timer = setInterval(tick, everyMs)
+    return () => clearInterval(timer)
+  }, [everyMs])
+  return now
+}
+
+const noChange = () => () => undefined
+
+/** False while the exported page is brought to life, then true: for what only a browser knows. */
+export function useInBrowser(): boolean {
+  return useSyncExternalStore(
+    noChange,
+    () => true,
+    () => false,
+  )
+}
