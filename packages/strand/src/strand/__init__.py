@@ -1,8 +1,8 @@
 """Zero-copy typed-record ring in shared memory: the transport between a node's processes.
 
 Layers, each importing only those before it: `_native` (the C core), `errors`, `schema`, `layout`,
-`owners`, `segment`, `role`, `rows`, `cursor`, `batches`, `writer` and `view`, `ring`, `cli`.
-Importing this package loads nothing third-party; Arrow comes in with the first batch.
+`owners`, `segment`, `role`, `rows`, `cursor`, `batches`, `writer` and `view`, `ring`, `inspection`,
+`cli`. Importing this package loads nothing third-party; Arrow comes in with the first batch.
 """
 
 from sennit_core.ownership import refuse_strangers
@@ -21,6 +21,7 @@ from strand.errors import (  # noqa: E402
     RoleTaken,
     StrandAbortError,
 )
+from strand.inspection import cleanup  # noqa: E402
 from strand.ring import Ring, attach_ring, open_ring  # noqa: E402
 from strand.schema import BLOCKS, StrandField, StrandSchema, build_schema  # noqa: E402
 from strand.view import StrandView  # noqa: E402
@@ -45,5 +46,6 @@ __all__ = [
     "StrandWriter",
     "attach_ring",
     "build_schema",
+    "cleanup",
     "open_ring",
 ]

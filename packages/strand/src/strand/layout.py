@@ -211,10 +211,15 @@ def read_header(memory: memoryview, segment_bytes: int) -> Header:
     return Header(version, schema, slots, records, heap_bytes, metadata, creator)
 
 
+def has_extension(memory: memoryview) -> bool:
+    """Whether the ring carries the counters of this package; a plain v5 ring does not."""
+    return bool(struct.unpack_from("<I", memory, EXTENSION_AT)[0] == EXTENSION_MAGIC)
+
+
 def check_extension(memory: memoryview) -> None:
-    """Refuse a ring that has no extension block, which roles need; inspecting works without."""
-    found = struct.unpack_from("<I", memory, EXTENSION_AT)[0]
-    if found != EXTENSION_MAGIC:
+    """Refuse a ring without the extension block, which roles need; inspecting works without."""
+    if not has_extension(memory):
+        found = struct.unpack_from("<I", memory, EXTENSION_AT)[0]
         raise NoExtension(expected=hex(EXTENSION_MAGIC), found=hex(found))
 
 

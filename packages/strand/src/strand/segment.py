@@ -120,21 +120,16 @@ def open_segment(fd: int | None = None, name: str | None = None) -> Segment:
 
 @contextmanager
 def borrowed_segment(path: Path) -> Iterator[Segment]:
-    """Map the segment at `path` for a look at it."""
-    segment = open_segment_path(path)
+    """Map the segment file at `path` for a look at it."""
+    fd = _open_file(path)
+    try:
+        segment = open_segment(fd)
+    finally:
+        os.close(fd)
     try:
         yield segment
     finally:
         segment.close()
-
-
-def open_segment_path(path: Path) -> Segment:
-    """Map the segment file at `path`."""
-    fd = _open_file(path)
-    try:
-        return open_segment(fd)
-    finally:
-        os.close(fd)
 
 
 def _create_memfd() -> tuple[int, None, RoleLock]:
@@ -164,8 +159,9 @@ def _create_file(name: str) -> tuple[int, Path, RoleLock]:
 
 
 def _open_file(path: Path) -> int:
+    nofollow = os.O_NOFOLLOW if path.parent == FOLDER else 0  # a path of your own may be a link
     try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | nofollow)
     except FileNotFoundError:
         raise NotFound("ring", path.name.removeprefix(PREFIX)) from None
 

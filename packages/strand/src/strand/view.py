@@ -58,14 +58,16 @@ class StrandView(Role):
     ) -> int:
         """Wait until `min_records` more than `after` are published, and return the count.
 
-        It may be less, and may equal `after`: at the end of the stream, at the timeout, or when
-        the producer has no room for more before something is acknowledged.
+        It may be less when the producer has no room for more, and may equal `after` at the end of
+        the stream or at the timeout.
 
         Raises:
+            LeaseHeld: the producer cannot go on before something is acknowledged.
             ProducerDied: the producer's process ended, and nothing after `after` is left.
             StrandAbortError: the stream was aborted, and nothing after `after` is left.
         """
-        wanted = min(after + min_records, self._core.read + self.header.records)
+        held_at_most = self._core.read + self.header.records
+        wanted = max(after + 1, min(after + min_records, held_at_most))
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             nap = NAP_NANOSECONDS
@@ -80,6 +82,8 @@ class StrandView(Role):
                 return committed
             if failure is not None:
                 raise failure
+            if after > self._core.read and not ended and self._producer_waits():
+                raise self._stalled(after)
             if ended or (deadline is not None and time.monotonic() >= deadline):
                 return committed
 
@@ -202,17 +206,12 @@ class StrandView(Role):
             nap = NAP_NANOSECONDS / 1e9
             if deadline is not None:
                 nap = max(0.0, min(nap, deadline - time.monotonic()))
+            if held:
+                self._give_back(held)
             if self.wait_for_commit(seq, nap) > seq:
                 return True
             if self._core.status() == _EOS:
                 return self._core.committed() > seq
-            if held and self._producer_waits():
-                self._give_back(held)
-                if held and self._producer_waits():
-                    raise LeaseHeld(
-                        f"{len(held)} batches are held and the ring has no room for the next",
-                        hint="drop batches as you go, ask for copies, or open a larger ring",
-                    )
             if deadline is not None and time.monotonic() >= deadline:
                 raise DeadlineExceeded("waiting for the next payload", timeout_seconds)
 
@@ -250,6 +249,13 @@ class StrandView(Role):
         """Whether the producer sleeps until we acknowledge more than we have."""
         wanted: int = struct.unpack_from("<Q", self._memory, SLEEP_AT)[0]
         return wanted > self._core.read
+
+    def _stalled(self, after: int) -> LeaseHeld:
+        count = after - self._core.read
+        return LeaseHeld(
+            f"{count} records are read and not given back, and the ring has no room for the next",
+            hint="acknowledge records and drop zero-copy batches as you go, or open a larger ring",
+        )
 
     def _find_failure(self) -> ProducerDied | StrandAbortError | None:
         """Return why no more will come, when the stream did not end as it should."""

@@ -1,0 +1,102 @@
+"""Processes killed at named points: nothing half-written is seen, nobody waits for ever."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import strand
+
+pytestmark = pytest.mark.crash
+
+
+@pytest.mark.parametrize("point", ["claimed", "filled", "published"])
+def test_what_a_killed_producer_published_is_delivered_then_its_death_is_told(
+    ring, spawn, peer, point
+):
+    producer = spawn("produce", ring, 6, point)
+    received = []
+    with ring.consumer() as view, pytest.raises(strand.ProducerDied) as died:
+        for data in view.payloads():
+            received.append(bytes(data))  # noqa: PERF401 - keeps what came before the error
+    assert received == [peer.payload(index) for index in range(6)]
+    assert died.value.pid == producer.pid
+
+
+def test_a_killed_producer_leaves_an_exact_prefix(ring, spawn, peer):
+    producer = spawn("produce", ring, 1_000_000)
+    received = []
+    with ring.consumer() as view, pytest.raises(strand.ProducerDied):
+        for data in view.payloads():
+            received.append(bytes(data))
+            if len(received) == 500:
+                producer.kill()
+    assert len(received) >= 500
+    assert received == [peer.payload(index) for index in range(len(received))]
+
+
+def test_a_producer_killed_while_it_waits_for_room_is_noticed(ring, spawn):
+    producer = spawn("produce", ring, 9)
+    with ring.consumer() as view:
+        assert view.wait_for_commit(0, min_records=8) == 8
+        producer.kill()
+        producer.wait()
+        with pytest.raises(strand.ProducerDied):
+            view.wait_for_commit(8)
+
+
+@pytest.mark.parametrize(("point", "count"), [("attached", 0), ("reading", 1), ("reading", 3)])
+def test_the_producer_learns_that_its_consumer_was_killed(ring, spawn, point, count):
+    consumer = spawn("consume", ring, count, point)
+    with ring.producer() as writer, pytest.raises(strand.ConsumerDied) as died:
+        for index in range(1000):
+            writer.write_bytes(b"%d:" % index + bytes([index & 255]) * (index * 37 % 200))
+    assert died.value.pid == consumer.pid
+    assert died.value.reason == "died"
+
+
+def test_a_stopped_producer_is_not_a_dead_one(ring, spawn):
+    producer = spawn("produce", ring, 100)
+    assert producer.stdout.readline() == "attached\n"
+    with ring.consumer() as view:
+        view.wait_for_commit(0, min_records=8)
+        os.kill(producer.pid, signal.SIGSTOP)
+        view.acknowledge_read(8)
+        seen = view.wait_for_commit(8, timeout_seconds=0.6, min_records=8)
+        os.kill(producer.pid, signal.SIGCONT)
+        assert seen <= 16
+        assert sum(1 for _ in view.payloads()) == 92
+
+
+def test_a_stopped_consumer_is_not_a_dead_one(ring, spawn):
+    consumer = spawn("consume", ring)
+    assert consumer.stdout.readline() == "attached\n"
+    os.kill(consumer.pid, signal.SIGSTOP)
+    with ring.producer() as writer:
+        for index in range(8):
+            writer.write_bytes(b"%d:" % index + bytes([index & 255]) * (index * 37 % 200))
+        assert not writer._core.wait(1, 0, 400_000_000)
+        writer._wait_for_room(1)  # a nap and a look at the consumer: it lives
+        os.kill(consumer.pid, signal.SIGCONT)
+    assert consumer.wait(30) == 0
+
+
+def test_a_stream_is_not_taken_over_from_a_dead_producer(ring, spawn):
+    producer = spawn("produce", ring, 2, "published")
+    producer.wait()
+    with pytest.raises(strand.ProducerDied):
+        ring.producer()
+
+
+def test_cleanup_removes_the_rings_of_killed_processes_alone():
+    program = (
+        "import os, signal, strand\n"
+        "ring = strand.open_ring(strand.BLOCKS, 8, 4096, name='test-orphan')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False)
+    with strand.open_ring(strand.BLOCKS, 8, 4096, name="test-orphan-not"):
+        assert strand.cleanup("test-orphan", dry_run=True) == ["/dev/shm/strand-test-orphan"]
+        assert strand.cleanup("test-orphan") == ["/dev/shm/strand-test-orphan"]
+        assert strand.cleanup("test-orphan") == []

@@ -1,0 +1,83 @@
+"""Roles and locks after a fork: they stay with the parent."""
+
+import os
+
+import pytest
+import strand
+from strand.layout import PRODUCER_AT
+from strand.owners import is_held
+
+
+def run_in_child(check):
+    """Fork, run `check` in the child, and return its exit code."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            check()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_an_inherited_writer_refuses_and_the_parents_goes_on(ring):
+    with ring.producer() as writer:
+        writer.write_bytes(b"before")
+
+        def child():
+            with pytest.raises(strand.RoleInherited):
+                writer.write_bytes(b"from the child")
+            with pytest.raises(strand.RoleInherited):
+                writer.finalize()
+            with pytest.raises(strand.RoleInherited):
+                writer.abort("no")
+
+        assert run_in_child(child) == 0
+        writer.write_bytes(b"after")
+    with ring.consumer() as view:
+        assert [bytes(data) for data in view.payloads()] == [b"before", b"after"]
+
+
+def test_an_inherited_view_refuses(ring):
+    with ring.consumer() as view:
+
+        def child():
+            with pytest.raises(strand.RoleInherited):
+                view.wait_for_commit(0, 0)
+
+        assert run_in_child(child) == 0
+
+
+def test_a_child_that_closes_an_inherited_ring_takes_nothing_away():
+    with strand.open_ring(strand.BLOCKS, 8, 4096, name="test-fork") as ring, ring.producer():
+        assert run_in_child(ring.close) == 0
+        assert is_held(ring.fileno(), PRODUCER_AT)
+        strand.attach_ring(name="test-fork").close()
+
+
+def test_a_forked_child_does_not_keep_its_parents_role_alive(ring):
+    reading, writing = os.pipe()
+    writer = ring.producer()
+    pid = os.fork()
+    if pid == 0:
+        os.close(writing)
+        os.read(reading, 1)  # lives on until the parent is done
+        os._exit(0)
+    try:
+        writer._lock.forget()  # what the kernel does when the parent dies: closed, not unlocked
+        os.close(reading)
+        with ring.consumer() as view, pytest.raises(strand.ProducerDied):
+            view.wait_for_commit(0, 10)
+    finally:
+        os.close(writing)
+        os.waitpid(pid, 0)
+
+
+def test_a_child_may_attach_anew(ring):
+    def child():
+        with strand.attach_ring(ring.fileno()) as own, own.producer() as writer:
+            writer.write_bytes(b"hello")
+
+    with ring.consumer() as view:
+        assert run_in_child(child) == 0
+        assert [bytes(data) for data in view.payloads()] == [b"hello"]
