@@ -2,13 +2,12 @@
 
 Layering: this package imports nothing but the standard library, and every other package may import
 it. Submodules load on first use, so `import sennit_core` costs next to nothing; inside it,
-`text` and `errors` stand below everything, and only `settings` and `records` use their siblings.
+`text` and `errors` stand below everything, then `units`, `clock`, `hashing`, `schema`, `records`.
 """
-
-from typing import Any
 
 __all__ = [
     "__version__",
+    "canonical",
     "clock",
     "errors",
     "hashing",
@@ -16,15 +15,17 @@ __all__ = [
     "logs",
     "ownership",
     "records",
+    "records_ts",
     "schema",
     "settings",
+    "states",
     "testing",
     "text",
     "units",
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Load a submodule, or read the version, when it is first asked for."""
     if name == "__version__":
         from importlib.metadata import version

@@ -93,7 +93,7 @@ def parse_duration(text: str | float) -> float:
             raise UsageError(f"a duration must be finite and not negative: {text}")
         return float(text)
     number, unit = _split(text, "duration", "1.5s")
-    factor = _SECONDS.get(unit if unit == "m" else unit.lower())
+    factor = None if unit == "M" else _SECONDS.get(unit.lower())  # M would be months
     if factor is None:
         raise UsageError(f"unknown unit {unit!r} in duration {text!r}", hint="use ms, s, m, h, d")
     return float(number * factor)
