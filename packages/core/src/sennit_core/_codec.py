@@ -13,9 +13,9 @@ from functools import cache
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from sennit_core.errors import UsageError
-from sennit_core.text import nearest
+from sennit_core.text import camel_case, nearest
 
-__all__ = ["Record", "camel_case"]
+__all__ = ["Record"]
 
 
 class Record:
@@ -52,12 +52,6 @@ class Record:
         return cls(**_read_fields(cls, readers, document))
 
 
-def camel_case(name: str) -> str:
-    """Return the wire name of a Python name: `byte_start` is `byteStart`."""
-    head, *tail = name.split("_")
-    return head + "".join(part.capitalize() for part in tail)
-
-
 _Read = Callable[[Any, str], Any]
 
 
@@ -76,7 +70,7 @@ def _readers(cls: type) -> dict[str, _Reader]:
     readers = {}
     for field in fields(cls):
         hint = hints[field.name]
-        absent = field.default if field.default is not MISSING else _empty(hint)
+        absent = _absent(hint) if field.default is MISSING else field.default
         readers[camel_case(field.name)] = _Reader(field.name, _reader_of(hint), absent)
     return readers
 
@@ -96,8 +90,11 @@ def _read_fields(
     return values
 
 
-def _empty(hint: Any) -> Any:
-    origin = get_origin(hint) or hint
+def _absent(hint: Any) -> Any:
+    """Return what an absent field of this type is, or MISSING when it must be there."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return None
     if origin is tuple:
         return ()
     return {} if origin is Mapping else MISSING
@@ -122,7 +119,7 @@ def _reader_of(hint: Any) -> _Read:
         return _literal_reader(get_args(hint))
     if origin is tuple:
         return _list_reader(_reader_of(get_args(hint)[0]))
-    if origin is Mapping or hint is Mapping:
+    if origin is Mapping:
         return _read_object
     if hasattr(hint, "from_json"):
         return _nested_reader(hint)

@@ -48,7 +48,7 @@ from dataclasses import dataclass, field, fields
 from os import PathLike, fspath
 from typing import Any, ClassVar
 
-from sennit_core.text import nearest, shorten_list
+from sennit_core.text import camel_case, nearest, shorten_list
 
 __all__ = [
     "BadInput",
@@ -132,7 +132,7 @@ class SennitError(Exception):
     def to_json(self) -> dict[str, Any]:
         """Return the wire form: `error`, `code`, `hint`, `details` (camelCase fields)."""
         details = {
-            _camel(f.name): _plain(getattr(self, f.name))
+            camel_case(f.name): _plain(getattr(self, f.name))
             for f in fields(self)
             if f.name not in ("message", "hint", "code", "details")
         }
@@ -460,7 +460,7 @@ def error_from_json(document: Mapping[str, Any]) -> SennitError:
     details = document.get("details") or {}
     cls = _BY_CODE.get(code)
     if cls is not None and isinstance(details, Mapping):
-        known = {_camel(f.name): f.name for f in fields(cls) if f.init}
+        known = {camel_case(f.name): f.name for f in fields(cls) if f.init}
         values = {known[k]: _tupled(v) for k, v in details.items() if k in known}
         try:
             error = cls(**values, hint=hint)
@@ -482,11 +482,6 @@ def _size(count: int) -> str:
     from sennit_core.units import format_bytes
 
     return format_bytes(count)
-
-
-def _camel(name: str) -> str:
-    head, *tail = name.split("_")
-    return head + "".join(part.capitalize() for part in tail)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,8 @@ from dataclasses import fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from sennit_core import records
-from sennit_core._codec import Record, camel_case
+from sennit_core._codec import Record
+from sennit_core.text import camel_case
 
 __all__ = ["to_typescript"]
 

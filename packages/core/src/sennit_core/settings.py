@@ -136,16 +136,21 @@ def _unknown(
     depth = 1
     while depth < len(path) and path[:depth] in sections:
         depth += 1
-    beside = {
-        p[depth - 1]
-        for p in (*known, *sections)
-        if p[: depth - 1] == path[: depth - 1] and len(p) >= depth
-    }
-    wrong, where = path[depth - 1], ".".join(path[: depth - 1])
-    what = f"section or setting {wrong!r}" if depth == 1 else f"setting {wrong!r} in {where!r}"
-    close = nearest(wrong, sorted(beside))
-    hint = f'did you mean "{close}"?' if close else f"there are: {shorten_list(sorted(beside), 12)}"
-    return UsageError(f"{source}: unknown {what}", hint=hint)
+    here, where = path[:depth], ".".join(path[:depth])
+    if here in sections:
+        inside = sorted({p[depth] for p in known if p[:depth] == here})
+        return UsageError(
+            f"{source}: {where!r} is a section, not a setting",
+            hint=f"its settings are {shorten_list(inside, 12)}",
+        )
+    if here in known:
+        return UsageError(f"{source}: {where!r} is a setting, not a section")
+    beside = sorted({p[depth - 1] for p in known if p[: depth - 1] == path[: depth - 1]})
+    kind = "setting" if depth == len(path) else "section"
+    inside_of = f" in {'.'.join(path[: depth - 1])!r}" if depth > 1 else ""
+    close = nearest(here[-1], beside)
+    hint = f'did you mean "{close}"?' if close else f"there are: {shorten_list(beside, 12)}"
+    return UsageError(f"{source}: unknown {kind} {here[-1]!r}{inside_of}", hint=hint)
 
 
 def _build(cls: Any, above: tuple[str, ...], values: Mapping[tuple[str, ...], Any]) -> Any:

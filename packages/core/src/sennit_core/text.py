@@ -1,10 +1,16 @@
-"""Words for people: the nearest known name, and lists that stay short."""
+"""Words: the nearest known name, lists that stay short, names as they stand on the wire."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["nearest", "shorten_list"]
+__all__ = ["camel_case", "nearest", "shorten_list"]
+
+
+def camel_case(name: str) -> str:
+    """Return the wire name of a Python name: `byte_start` is `byteStart`."""
+    head, *tail = name.split("_")
+    return head + "".join(part.capitalize() for part in tail)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

