@@ -1,0 +1,89 @@
+"""Ephemeral writes: visible like others, never in the durable tree, never in its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from elkyn import ElkynStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ElkynStore]:
+    with ElkynStore(tmp_path / "tree") as store:
+        yield store
+
+
+def durable(store: ElkynStore) -> object:
+    with store.snapshot() as view:
+        return view.tree.get(())
+
+
+def test_an_ephemeral_value_covers_the_durable_one(store: ElkynStore) -> None:
+    store.set("/job", {"state": "running", "progress": {"done": 0}})
+    store.set("/job/progress", {"done": 5}, ephemeral=True)
+    store.set("/job/progress/total", 9, ephemeral=True)
+    assert store.get("/job") == {"state": "running", "progress": {"done": 5, "total": 9}}
+    assert durable(store) == {"job": {"state": "running", "progress": {"done": 0}}}
+
+
+def test_it_outlives_the_process_but_not_the_boot(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "t") as store:
+        store.set("/a", 1)
+        store.set("/b", 2, ephemeral=True)
+    with ElkynStore(tmp_path / "t") as store:
+        assert store.get("/") == {"a": 1, "b": 2}
+    (tmp_path / "t" / "ephemeral" / "boot").write_text("another boot\n")
+    with ElkynStore(tmp_path / "t") as store:
+        assert store.get("/") == {"a": 1}
+
+
+def test_a_torn_ephemeral_file_of_another_boot_is_never_read(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "t") as store:
+        store.set("/a", 1)
+        store.set("/b", 2, ephemeral=True)
+    (tmp_path / "t" / "ephemeral" / "boot").write_text("another boot\n")
+    (tmp_path / "t" / "ephemeral" / "data.mdb").write_bytes(b"torn" * 5000)
+    with ElkynStore(tmp_path / "t") as store:
+        store.set("/b", 3, ephemeral=True)
+        assert store.get("/") == {"a": 1, "b": 3}
+
+
+def test_a_durable_write_above_takes_its_place(store: ElkynStore) -> None:
+    store.set("/job/progress/done", 5, ephemeral=True)
+    store.set("/job", {"state": "done"})
+    assert store.get("/") == durable(store) == {"job": {"state": "done"}}
+
+
+def test_a_durable_write_below_makes_the_whole_value_durable(store: ElkynStore) -> None:
+    store.set("/job", {"done": 5}, ephemeral=True)
+    store.set("/job/state", "done")
+    assert store.get("/") == durable(store) == {"job": {"done": 5, "state": "done"}}
+
+
+def test_an_ephemeral_delete_hides_and_a_durable_write_shows_again(store: ElkynStore) -> None:
+    store.set("/a", {"b": 1, "c": 2})
+    store.delete("/a/b", ephemeral=True)
+    assert (store.get("/a"), store.keys("/a")) == ({"c": 2}, ["c"])
+    store.delete("/a/c", ephemeral=True)
+    assert store.get("/") is None
+    store.set("/a/b", 3)
+    assert store.get("/") == {"a": {"b": 3}}
+
+
+def test_a_scalar_in_the_way_stays_replaced(store: ElkynStore) -> None:
+    store.set("/a", 5)
+    store.set("/a/b", 1, ephemeral=True)
+    store.delete("/a/b", ephemeral=True)
+    assert store.get("/") is None
+    assert durable(store) == {"a": 5}
+
+
+def test_no_shadow_is_left_when_values_go_back_to_nothing(store: ElkynStore) -> None:
+    for number in range(20):
+        store.set(f"/live/{number}/at", number, ephemeral=True)
+    store.delete("/live", ephemeral=True)
+    assert store.get("/") is None
+    assert store._disk._shadow_count == 0
