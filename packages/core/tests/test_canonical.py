@@ -4,6 +4,7 @@ import random
 import shutil
 import struct
 import subprocess
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -56,43 +57,43 @@ becbf647612f3696 -0.0000033333333333333333
 """
 
 
-def double(bits):
-    return struct.unpack(">d", bytes.fromhex(bits))[0]
+def double(bits: str) -> float:
+    return float(struct.unpack(">d", bytes.fromhex(bits))[0])
 
 
 @pytest.mark.parametrize("line", NUMBERS.split("\n")[1:-1])
-def test_numbers_of_the_rfc(line):
+def test_numbers_of_the_rfc(line: str) -> None:
     bits, text = line.split()
     assert canonical_json(double(bits)).decode() == text
 
 
-def test_members_are_ordered_by_utf16_code_units():
+def test_members_are_ordered_by_utf16_code_units() -> None:
     names = ["\u20ac", "\r", "\ufb33", "1", "\U0001f600", "\x80", "\xf6"]
     ordered = ["\r", "1", "\x80", "\xf6", "\u20ac", "\U0001f600", "\ufb33"]
     assert list(json.loads(canonical_json(dict.fromkeys(names, 0)))) == ordered
 
 
-def test_strings_escape_only_what_they_must():
+def test_strings_escape_only_what_they_must() -> None:
     text = "\u20ac$\x0f\nA'B\"\\/\x7f\u2028\b\t\f\r"
     assert canonical_json(text).decode() == '"€$\\u000f\\nA\'B\\"\\\\/\x7f\u2028\\b\\t\\f\\r"'
 
 
 @given(VALUES)
-def test_text_means_the_same_and_stays(value):
+def test_text_means_the_same_and_stays(value: Any) -> None:
     text = canonical_json(value)
     assert json.loads(text, parse_int=float) == value
     assert canonical_json(json.loads(text, parse_int=float)) == text
 
 
 @given(st.dictionaries(st.text(max_size=3), SCALARS, min_size=2), st.randoms())
-def test_order_of_insertion_does_not_matter(value, shuffler):
+def test_order_of_insertion_does_not_matter(value: Any, shuffler: random.Random) -> None:
     items = list(value.items())
     shuffler.shuffle(items)
     assert canonical_json(dict(items)) == canonical_json(value)
 
 
 @given(st.integers(-SAFE, SAFE))
-def test_whole_doubles_and_integers_are_one(number):
+def test_whole_doubles_and_integers_are_one(number: int) -> None:
     assert canonical_json(number) == canonical_json(float(number))
 
 
@@ -112,13 +113,13 @@ def test_whole_doubles_and_integers_are_one(number):
         1j,
     ],
 )
-def test_what_json_cannot_hold_is_refused(value):
+def test_what_json_cannot_hold_is_refused(value: Any) -> None:
     with pytest.raises(UsageError):
         canonical_json([value])
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node to compare with")
-def test_numbers_are_written_as_javascript_writes_them():
+def test_numbers_are_written_as_javascript_writes_them() -> None:
     chance = random.Random(8785)
     doubles = [struct.unpack(">d", chance.randbytes(8))[0] for _ in range(3000)]
     doubles += [chance.uniform(-1, 1) * 10 ** chance.randint(-9, 23) for _ in range(3000)]

@@ -1,4 +1,5 @@
 import hashlib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,12 +18,14 @@ ONE_CHUNK = sha256_hex(b"x")
 
 
 @pytest.mark.parametrize(("data", "expected"), GOLDEN, ids=["empty", "short", "two chunks"])
-def test_object_ids_are_frozen(data, expected):
+def test_object_ids_are_frozen(data: bytes, expected: str) -> None:
     assert ObjectHasher().update(data).finish().object == expected
 
 
 @given(st.binary(max_size=300), st.integers(1, 64), st.lists(st.integers(0, 40), max_size=12))
-def test_object_id_does_not_depend_on_how_the_bytes_arrive(data, chunk_bytes, cuts):
+def test_object_id_does_not_depend_on_how_the_bytes_arrive(
+    data: bytes, chunk_bytes: int, cuts: list[int]
+) -> None:
     hasher, rest = ObjectHasher(chunk_bytes), data
     for cut in cuts:
         hasher.update(rest[:cut])
@@ -34,27 +37,27 @@ def test_object_id_does_not_depend_on_how_the_bytes_arrive(data, chunk_bytes, cu
     assert digest.object == object_id(len(data), chunk_bytes, digest.chunks)
 
 
-def test_chunk_size_is_part_of_the_id():
+def test_chunk_size_is_part_of_the_id() -> None:
     one = ObjectHasher(1024).update(b"x").finish()
     other = ObjectHasher(2048).update(b"x").finish()
     assert one.chunks == other.chunks
     assert one.object != other.object
 
 
-def test_hasher_goes_on_after_finish():
+def test_hasher_goes_on_after_finish() -> None:
     hasher = ObjectHasher(4).update(b"abc")
     hasher.finish()
     assert hasher.update(b"def").finish() == ObjectHasher(4).update(b"abcdef").finish()
 
 
-def test_buffers_of_wide_items_count_in_bytes():
+def test_buffers_of_wide_items_count_in_bytes() -> None:
     view = memoryview(bytes(range(16))).cast("I")
     assert (
         ObjectHasher(5).update(view).finish() == ObjectHasher(5).update(bytes(range(16))).finish()
     )
 
 
-def test_file_hashes_as_its_bytes(tmp_path):
+def test_file_hashes_as_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"abc" * CHUNK_BYTES)
     assert hash_file(path) == ObjectHasher().update(path.read_bytes()).finish()
@@ -73,12 +76,14 @@ def test_file_hashes_as_its_bytes(tmp_path):
         (1, 4, (ONE_CHUNK[:-2],)),
     ],
 )
-def test_digests_that_do_not_fit_are_refused(size, chunk_bytes, digests):
+def test_digests_that_do_not_fit_are_refused(
+    size: int, chunk_bytes: int, digests: tuple[str, ...]
+) -> None:
     with pytest.raises(UsageError):
         object_id(size, chunk_bytes, digests)
 
 
 @pytest.mark.parametrize("chunk_bytes", [0, -1, 2**32])
-def test_impossible_chunk_sizes_are_refused(chunk_bytes):
+def test_impossible_chunk_sizes_are_refused(chunk_bytes: int) -> None:
     with pytest.raises(UsageError, match="chunk_bytes"):
         ObjectHasher(chunk_bytes)

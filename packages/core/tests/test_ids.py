@@ -1,5 +1,6 @@
 import os
 import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,13 +11,13 @@ from sennit_core.ids import id_time, is_id, new_id, task_key
 from sennit_core.testing import ManualClock
 
 
-def test_ids_grow_in_text_order():
+def test_ids_grow_in_text_order() -> None:
     made = [new_id() for _ in range(2000)]
     assert made == sorted(set(made))
     assert all(map(is_id, made))
 
 
-def test_ids_grow_while_the_clock_is_set_back():
+def test_ids_grow_while_the_clock_is_set_back() -> None:
     clock = ManualClock()
     first = new_id(clock)
     clock.set_back(3600)
@@ -24,18 +25,18 @@ def test_ids_grow_while_the_clock_is_set_back():
 
 
 @given(st.integers(0, 2**47))
-def test_id_tells_its_millisecond(milliseconds):
+def test_id_tells_its_millisecond(milliseconds: int) -> None:
     made = new_id(ManualClock(milliseconds / 1000))
     assert id_time(made) == pytest.approx(milliseconds / 1000, abs=0.0011)
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=2, max_size=2, unique=True))
-def test_text_order_is_time_order(times):
+def test_text_order_is_time_order(times: list[int]) -> None:
     early, late = (new_id(ManualClock(t)) for t in (min(times) / 1000, max(times) / 1000))
     assert early[:10] <= late[:10]
 
 
-def test_threads_never_make_the_same_id():
+def test_threads_never_make_the_same_id() -> None:
     made = []
     threads = [
         threading.Thread(target=lambda: made.extend([new_id() for _ in range(500)]))
@@ -48,7 +49,7 @@ def test_threads_never_make_the_same_id():
     assert len(set(made)) == 2000
 
 
-def test_forked_child_does_not_count_on_from_its_parent():
+def test_forked_child_does_not_count_on_from_its_parent() -> None:
     clock = ManualClock()
     new_id(clock)
     reader, writer = os.pipe()
@@ -68,18 +69,18 @@ def test_forked_child_does_not_count_on_from_its_parent():
 @pytest.mark.parametrize(
     "text", ["", "0" * 25, "0" * 27, "z" * 26, "0" * 25 + "u", "0" * 25 + "A", 3]
 )
-def test_what_is_no_id(text):
+def test_what_is_no_id(text: Any) -> None:
     assert not is_id(text)
     with pytest.raises(UsageError):
         id_time(text)
 
 
-def test_task_keys_sort_as_their_numbers():
+def test_task_keys_sort_as_their_numbers() -> None:
     assert task_key(0) == "t000000"
     assert task_key(9) < task_key(10) < task_key(999_999)
 
 
 @pytest.mark.parametrize("index", [-1, 1_000_000])
-def test_task_number_out_of_range_is_refused(index):
+def test_task_number_out_of_range_is_refused(index: int) -> None:
     with pytest.raises(UsageError, match="1,000,000"):
         task_key(index)

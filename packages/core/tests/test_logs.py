@@ -1,6 +1,9 @@
 import io
 import json
 import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,11 +16,11 @@ SECRET = "s3cr3t-0123456789abcdef"
 
 
 @pytest.fixture
-def configured(request):
+def configured(request: pytest.FixtureRequest) -> Iterator[Callable[..., logging.Handler]]:
     root = logging.getLogger()
     level, handlers = root.level, []
 
-    def configure(*args, **options):
+    def configure(*args: Any, **options: Any) -> logging.Handler:
         handlers.append(configure_logging(*args, **options))
         return handlers[-1]
 
@@ -49,7 +52,7 @@ def configured(request):
         f"client_secret: '{SECRET}'",
     ],
 )
-def test_secrets_are_masked(line):
+def test_secrets_are_masked(line: str) -> None:
     assert SECRET not in redact(line)
     assert "***" in redact(line)
 
@@ -64,20 +67,22 @@ def test_secrets_are_masked(line):
         "cut 12 shards of 64.0 MiB",
     ],
 )
-def test_ordinary_lines_stay(line):
+def test_ordinary_lines_stay(line: str) -> None:
     assert redact(line) == line or line == "the bearer of news"
 
 
-def test_what_surrounds_a_secret_stays():
+def test_what_surrounds_a_secret_stays() -> None:
     assert redact(f"GET /?token={SECRET}&x=1 200") == "GET /?token=***&x=1 200"
 
 
 @given(st.text(max_size=80))
-def test_redacting_twice_changes_nothing_more(text):
+def test_redacting_twice_changes_nothing_more(text: str) -> None:
     assert redact(redact(text)) == redact(text)
 
 
-def test_json_lines_hold_message_arguments_and_traceback_without_secrets(configured):
+def test_json_lines_hold_message_arguments_and_traceback_without_secrets(
+    configured: Callable[..., logging.Handler],
+) -> None:
     stream = io.StringIO()
     configured("json", "debug", stream=stream)
     try:
@@ -91,7 +96,7 @@ def test_json_lines_hold_message_arguments_and_traceback_without_secrets(configu
     assert line["time"].endswith("Z")
 
 
-def test_text_lines_read_well(configured):
+def test_text_lines_read_well(configured: Callable[..., logging.Handler]) -> None:
     stream = io.StringIO()
     configured("text", stream=stream)
     get_logger("lake").warning("low on %s", "space")
@@ -100,7 +105,7 @@ def test_text_lines_read_well(configured):
     assert stream.getvalue().count("\n") == 1
 
 
-def test_text_traceback_is_redacted(configured):
+def test_text_traceback_is_redacted(configured: Callable[..., logging.Handler]) -> None:
     stream = io.StringIO()
     configured("text", stream=stream)
     try:
@@ -111,7 +116,9 @@ def test_text_traceback_is_redacted(configured):
     assert "Traceback" in stream.getvalue()
 
 
-def test_file_is_made_with_its_folder_and_configuring_again_replaces(configured, tmp_path):
+def test_file_is_made_with_its_folder_and_configuring_again_replaces(
+    configured: Callable[..., logging.Handler], tmp_path: Path
+) -> None:
     first, second = tmp_path / "logs" / "one.log", tmp_path / "two.log"
     configured(file=first)
     get_logger("a").info("one")
@@ -121,8 +128,8 @@ def test_file_is_made_with_its_folder_and_configuring_again_replaces(configured,
     assert "two" in second.read_text(encoding="utf-8")
 
 
-def test_unknown_format_and_level_are_refused():
+def test_unknown_format_and_level_are_refused() -> None:
     with pytest.raises(UsageError, match="'xml'"):
-        configure_logging("xml")
+        configure_logging("xml")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="'loud'"):
         configure_logging(level="loud")

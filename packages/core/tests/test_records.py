@@ -3,6 +3,7 @@
 import json
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ FIELDS = {
     "NodeInfo": "id addresses zone capacity used state lastSeen",
     "Progress": "done total bytesDone bytesTotal rows memoryBytes capBytes spilledBytes phase",
 }
-SHARD = {
+SHARD: dict[str, Any] = {
     "object": "ab" * 32,
     "rows": 10,
     "bytes": 2048,
@@ -42,7 +43,7 @@ SHARD = {
     "byteEnd": 4096,
     "firstRow": 0,
 }
-GOLDEN = {
+GOLDEN: dict[str, dict[str, Any]] = {
     "DatasetInfo": {
         "id": "01h",
         "name": "flights",
@@ -126,18 +127,18 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_fields_are_those_of_the_contract(name):
+def test_fields_are_those_of_the_contract(name: str) -> None:
     cls = getattr(records, name)
     wire = [camel_case(field.name) for field in fields(cls)]
     assert wire == FIELDS[name].split()
 
 
-def test_every_record_is_listed():
+def test_every_record_is_listed() -> None:
     assert {cls.__name__ for cls in records.RECORDS} == set(FIELDS)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_wire_form_is_frozen(name):
+def test_wire_form_is_frozen(name: str) -> None:
     cls = getattr(records, name)
     record = cls.from_json(json.loads(json.dumps(GOLDEN[name])))
     assert record.to_json() == GOLDEN[name]
@@ -145,7 +146,7 @@ def test_wire_form_is_frozen(name):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_records_are_frozen(name):
+def test_records_are_frozen(name: str) -> None:
     cls = getattr(records, name)
     record = cls.from_json(GOLDEN[name])
     with pytest.raises(FrozenInstanceError):
@@ -153,14 +154,14 @@ def test_records_are_frozen(name):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_unknown_field_is_named_with_the_nearest(name):
+def test_unknown_field_is_named_with_the_nearest(name: str) -> None:
     first = next(iter(GOLDEN[name]))
     with pytest.raises(UsageError, match=f'{name}: unknown field "{first}x"') as raised:
         getattr(records, name).from_json(GOLDEN[name] | {f"{first}x": 1})
     assert raised.value.hint == f'did you mean "{first}"?'
 
 
-def test_missing_field_is_named():
+def test_missing_field_is_named() -> None:
     document = {key: value for key, value in SHARD.items() if key != "rows"}
     with pytest.raises(UsageError, match='ShardInfo: the field "rows" is missing'):
         ShardInfo.from_json(document)
@@ -178,40 +179,40 @@ def test_missing_field_is_named():
         ({"stats": []}, "ShardInfo.stats: expected an object, found a list"),
     ],
 )
-def test_wrong_type_is_named(change, message):
+def test_wrong_type_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ShardInfo.from_json(SHARD | change)
 
 
-def test_error_in_a_nested_record_names_the_way_to_it():
+def test_error_in_a_nested_record_names_the_way_to_it() -> None:
     document = GOLDEN["SnapshotInfo"] | {"shards": [SHARD, SHARD | {"rows": "x"}]}
     with pytest.raises(UsageError, match=r"SnapshotInfo.shards\[1\]: ShardInfo.rows"):
         SnapshotInfo.from_json(document)
 
 
-def test_unknown_state_is_refused():
+def test_unknown_state_is_refused() -> None:
     with pytest.raises(UsageError, match="'lost' is none of offered, running"):
         AttemptInfo.from_json(GOLDEN["AttemptInfo"] | {"state": "lost"})
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 3])
-def test_what_is_no_object_is_refused(document):
+def test_what_is_no_object_is_refused(document: Any) -> None:
     with pytest.raises(UsageError, match="Progress: expected an object"):
         Progress.from_json(document)
 
 
-def test_absent_is_null_and_absent_lists_are_empty():
+def test_absent_is_null_and_absent_lists_are_empty() -> None:
     document = {key: GOLDEN["SnapshotInfo"][key] for key in ("id", "dataset", "schema", "author")}
     snapshot = SnapshotInfo.from_json(document)
     assert (snapshot.parent, snapshot.shards, snapshot.inputs, snapshot.stats) == (None, (), (), {})
     assert "parent" not in snapshot.to_json()
 
 
-def test_whole_doubles_pass_for_integers():
+def test_whole_doubles_pass_for_integers() -> None:
     assert Progress.from_json({"rows": 3.0}).rows == 3
 
 
-def test_defaults_make_the_first_record_short():
+def test_defaults_make_the_first_record_short() -> None:
     dataset = DatasetInfo(id="01h", name="f", owner="admin", schema=Schema(()))
     assert (dataset.head, dataset.rows, dataset.visibility) == (None, 0, "private")
     assert replace(dataset, rows=3).to_json()["rows"] == 3
@@ -225,11 +226,11 @@ def test_defaults_make_the_first_record_short():
         result=st.none() | st.just({"rows": 3}),
     )
 )
-def test_any_job_reads_back(job):
+def test_any_job_reads_back(job: JobInfo) -> None:
     assert JobInfo.from_json(job.to_json()) == job
 
 
-def test_typescript_is_in_step():
+def test_typescript_is_in_step() -> None:
     generated = ROOT / "apps/playground/lib/records.ts"
     if not generated.parent.is_dir():
         pytest.skip("the playground is not here")
@@ -238,6 +239,6 @@ def test_typescript_is_in_step():
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_typescript_has_every_field(name):
+def test_typescript_has_every_field(name: str) -> None:
     body = to_typescript().split(f"export interface {name} {{\n")[1].split("\n}")[0]
     assert [line.split(":")[0].strip(" ?") for line in body.splitlines()] == FIELDS[name].split()

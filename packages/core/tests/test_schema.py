@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -32,13 +33,13 @@ NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampl
 ZONES = st.sampled_from([None, "UTC", "+05:30", "-11:00", "Europe/Rome", "Etc/GMT+3"])
 
 
-def fields_of(types):
+def fields_of(types: st.SearchStrategy[DataType]) -> st.SearchStrategy[tuple[Field, ...]]:
     field = st.builds(Field, NAMES, types, st.booleans())
     return st.lists(field, max_size=4, unique_by=lambda f: f.name).map(tuple)
 
 
 @st.composite
-def decimals(draw):
+def decimals(draw: st.DrawFn) -> DataType:
     precision = draw(st.integers(1, 38))
     return DataType("Decimal", precision=precision, scale=draw(st.integers(0, precision)))
 
@@ -61,41 +62,41 @@ SCHEMAS = st.builds(Schema, fields_of(TYPES))
 
 
 @given(TYPES)
-def test_type_text_reads_back(data_type):
+def test_type_text_reads_back(data_type: DataType) -> None:
     assert DataType.parse(str(data_type)) == data_type
 
 
 @given(SCHEMAS)
-def test_schema_json_reads_back(schema):
+def test_schema_json_reads_back(schema: Schema) -> None:
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
 
 @given(SCHEMAS)
-def test_arrow_reads_back(schema):
+def test_arrow_reads_back(schema: Schema) -> None:
     assert Schema.from_arrow(schema.to_arrow()) == schema
 
 
 @given(SCHEMAS, SCHEMAS)
-def test_fingerprints_are_equal_when_schemas_are(one, other):
+def test_fingerprints_are_equal_when_schemas_are(one: Schema, other: Schema) -> None:
     assert (one.fingerprint() == other.fingerprint()) == (one == other)
 
 
 @given(st.text(max_size=20) | st.text('Listruc(),:" 012Int64', max_size=30))
-def test_any_text_is_a_type_or_a_usage_error(text):
+def test_any_text_is_a_type_or_a_usage_error(text: str) -> None:
     try:
         assert DataType.parse(str(DataType.parse(text))) == DataType.parse(text)
     except UsageError as error:
         assert str(error)  # noqa: PT017 - any text at all may land here
 
 
-def test_fingerprint_is_frozen():
+def test_fingerprint_is_frozen() -> None:
     schema = Schema.of(id="Int64", price="Decimal(12,2)", at="Timestamp(us,UTC)")
     assert schema.fingerprint() == (
         "c44b07121aa6f4ea8ceb590f4c0727b2d54093c43f27989dad7f663571e3621d"
     )
 
 
-def test_text_form_of_nested_types():
+def test_text_form_of_nested_types() -> None:
     text = 'Struct(a: Int64 not null, "b c": List(Timestamp(us,+05:30)), "x\\"y": Struct(z: Bool))'
     assert str(DataType.parse(text)) == text
     assert DataType.parse("Decimal( 12 , 2 )") == DataType("Decimal", precision=12, scale=2)
@@ -104,10 +105,10 @@ def test_text_form_of_nested_types():
 @pytest.mark.parametrize(
     ("text", "hint"), [("int64", "Int64"), ("Varchar", "types:"), ("Decmal(3,1)", "Decimal")]
 )
-def test_unknown_type_names_the_nearest(text, hint):
+def test_unknown_type_names_the_nearest(text: str, hint: str) -> None:
     with pytest.raises(UsageError) as raised:
         DataType.parse(text)
-    assert hint in raised.value.hint
+    assert hint in (raised.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -151,23 +152,23 @@ def test_unknown_type_names_the_nearest(text, hint):
         "List(" * 100 + "Int64" + ")" * 100,
     ],
 )
-def test_malformed_types_are_refused(text):
+def test_malformed_types_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
         DataType.parse(text)
 
 
-def test_unknown_column_names_the_nearest():
+def test_unknown_column_names_the_nearest() -> None:
     with pytest.raises(UnknownColumn) as raised:
         Schema.of(distance="Int64", carrier="Utf8").field("distnace")
     assert (raised.value.suggestion, raised.value.known) == ("distance", ("distance", "carrier"))
 
 
-def test_two_fields_of_one_name_are_refused():
+def test_two_fields_of_one_name_are_refused() -> None:
     with pytest.raises(UsageError, match='two fields called "a"'):
         Schema((Field("a", DataType("Int64")), Field("a", DataType("Utf8"))))
 
 
-def test_schema_reads_like_a_list_of_names():
+def test_schema_reads_like_a_list_of_names() -> None:
     schema = Schema.of(a="Int64", b="Utf8")
     assert (schema.names, len(schema), "a" in schema, "c" in schema) == (("a", "b"), 2, True, False)
     assert schema.select(["b"]) == Schema.of(b="Utf8")
@@ -189,7 +190,7 @@ def test_schema_reads_like_a_list_of_names():
         {"fields": ["a"]},
     ],
 )
-def test_malformed_schema_json_is_refused(document):
+def test_malformed_schema_json_is_refused(document: Any) -> None:
     with pytest.raises(UsageError):
         Schema.from_json(document)
 
@@ -210,7 +211,7 @@ def test_malformed_schema_json_is_refused(document):
         (pa.map_(pa.string(), pa.int8()), "List(Struct(key: Utf8 not null, value: Int8))"),
     ],
 )
-def test_other_layouts_are_the_type_of_their_values(arrow_type, text):
+def test_other_layouts_are_the_type_of_their_values(arrow_type: Any, text: str) -> None:
     assert str(DataType.from_arrow(arrow_type)) == text
 
 
@@ -229,12 +230,12 @@ def test_other_layouts_are_the_type_of_their_values(arrow_type, text):
     ],
     ids=str,
 )
-def test_arrow_types_without_counterpart_are_refused_by_column(arrow_type):
+def test_arrow_types_without_counterpart_are_refused_by_column(arrow_type: Any) -> None:
     with pytest.raises(Unsupported, match='column "c"'):
         Schema.from_arrow(pa.schema([("c", arrow_type)]))
 
 
-def test_strand_types_read_back():
+def test_strand_types_read_back() -> None:
     text = (
         "Bool UInt8 UInt16 UInt32 Int32 Int64 Float32 Float64 Utf8 Binary List(Int32) List(Float32)"
     )
@@ -242,18 +243,18 @@ def test_strand_types_read_back():
     assert Schema.from_strand(schema.to_strand()) == schema
 
 
-def test_types_without_a_slot_are_pointed_to_the_block_ring():
+def test_types_without_a_slot_are_pointed_to_the_block_ring() -> None:
     with pytest.raises(Unsupported, match='column "d" of type Date') as raised:
         Schema.of(d="Date").to_strand()
-    assert "block ring" in raised.value.hint
+    assert "block ring" in (raised.value.hint or "")
 
 
-def test_unknown_strand_type_is_refused():
+def test_unknown_strand_type_is_refused() -> None:
     with pytest.raises(UsageError, match="'u128'"):
         Schema.from_strand([("a", "u128", True)])
 
 
-def test_kinds_of_types():
+def test_kinds_of_types() -> None:
     kinds = [(t.is_integer, t.is_float, t.is_numeric) for t in map(DataType, ["UInt8", "Float32"])]
     assert kinds == [(True, False, True), (False, True, True)]
     assert DataType.parse("Decimal(3,1)").is_numeric

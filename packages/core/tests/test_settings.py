@@ -1,6 +1,7 @@
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -43,8 +44,8 @@ class Strict:
 
 
 @pytest.fixture
-def config(tmp_path):
-    def write(text):
+def config(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
         path = tmp_path / "config.toml"
         path.write_text(text, encoding="utf-8")
         return path
@@ -52,12 +53,12 @@ def config(tmp_path):
     return write
 
 
-def test_defaults_come_last():
+def test_defaults_come_last() -> None:
     assert load_settings(Settings) == Settings()
     assert load_settings(Settings, file=Path("/no/such/config.toml")).network.port == 8601
 
 
-def test_each_source_beats_the_one_below(config):
+def test_each_source_beats_the_one_below(config: Callable[[str], Path]) -> None:
     file = config("[storage]\nchunk_bytes = 1\nratio = 0.1\n[network]\nport = 1")
     env = {"SENNIT_STORAGE__CHUNK_BYTES": "2", "SENNIT_STORAGE__RATIO": "0.2"}
     arguments = {"storage": {"chunk_bytes": 3, "keep_source": None}}
@@ -66,7 +67,7 @@ def test_each_source_beats_the_one_below(config):
     assert settings.network == Network(port=1)
 
 
-def test_text_becomes_the_fields_type():
+def test_text_becomes_the_fields_type() -> None:
     env = {
         "SENNIT_STORAGE__CHUNK_BYTES": "4 MiB",
         "SENNIT_STORAGE__KEEP_SOURCE": "yes",
@@ -86,18 +87,18 @@ def test_text_becomes_the_fields_type():
     )
 
 
-def test_dotted_arguments_name_a_setting():
+def test_dotted_arguments_name_a_setting() -> None:
     assert load_settings(Settings, arguments={"network.tls.certificate": "/x"}).network.tls == Tls(
         Path("/x")
     )
 
 
-def test_optional_values_can_be_taken_back():
+def test_optional_values_can_be_taken_back() -> None:
     env = {"SENNIT_STORAGE__LIMIT_BYTES": "none"}
     assert load_settings(Settings, env=env).storage.limit_bytes is None
 
 
-def test_other_peoples_and_reserved_names_are_left_alone():
+def test_other_peoples_and_reserved_names_are_left_alone() -> None:
     env = {
         "PATH": "/bin",
         "SENNITX": "1",
@@ -118,10 +119,10 @@ def test_other_peoples_and_reserved_names_are_left_alone():
         ("SENNIT_STORAGE", "'storage' is a section, not a setting", "chunk_bytes"),
     ],
 )
-def test_unknown_environment_names_the_nearest(env, message, hint):
+def test_unknown_environment_names_the_nearest(env: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError, match=f"{env}: .*{message}") as raised:
         load_settings(Settings, env={env: "1"})
-    assert hint in raised.value.hint
+    assert hint in (raised.value.hint or "")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,9 @@ def test_unknown_environment_names_the_nearest(env, message, hint):
         ("[storage.chunk_bytes]\nx = 1", "'storage.chunk_bytes' is a setting, not a section"),
     ],
 )
-def test_unknown_key_in_the_file_is_refused(config, text, message):
+def test_unknown_key_in_the_file_is_refused(
+    config: Callable[[str], Path], text: str, message: str
+) -> None:
     with pytest.raises(UsageError, match=f"config.toml: .*{message}"):
         load_settings(Settings, file=config(text))
 
@@ -160,24 +163,24 @@ def test_unknown_key_in_the_file_is_refused(config, text, message):
         ("network.tls.certificate", 3),
     ],
 )
-def test_value_of_the_wrong_type_is_named(name, value):
+def test_value_of_the_wrong_type_is_named(name: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"arguments: {name}: "):
         load_settings(Settings, arguments={name: value})
 
 
-def test_wrong_value_in_the_environment_names_the_variable():
+def test_wrong_value_in_the_environment_names_the_variable() -> None:
     with pytest.raises(UsageError, match=r"^SENNIT_NETWORK__PORT: expected a whole number"):
         load_settings(Settings, env={"SENNIT_NETWORK__PORT": "x"})
 
 
-def test_required_value_without_a_source_is_named():
+def test_required_value_without_a_source_is_named() -> None:
     with pytest.raises(UsageError, match="the setting name has no value"):
         load_settings(Strict)
     assert load_settings(Strict, env={"ELKYN_NAME": "n"}, prefix="ELKYN") == Strict("n")
 
 
 @pytest.mark.parametrize("content", [b"[storage", b"\xff\xfe"])
-def test_file_that_is_not_toml_is_bad_input(tmp_path, content):
+def test_file_that_is_not_toml_is_bad_input(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(content)
     with pytest.raises(BadInput, match=r"config\.toml"):

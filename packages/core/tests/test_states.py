@@ -37,7 +37,7 @@ ALLOWED = {
 PAIRS = [(k, old, new) for k, states in STATES.items() for old, new in product(states, states)]
 
 
-def test_states_are_those_of_the_contract():
+def test_states_are_those_of_the_contract() -> None:
     assert {kind: tuple(table) for kind, table in TRANSITIONS.items()} == {
         "job": ("queued", "planning", "running", "merging", "done", "failed", "cancelled"),
         "task": ("pending", "leased", "running", "done", "failed", "poisoned", "cancelled"),
@@ -47,7 +47,7 @@ def test_states_are_those_of_the_contract():
 
 
 @pytest.mark.parametrize(("kind", "old", "new"), PAIRS)
-def test_exactly_these_transitions_are_allowed(kind, old, new):
+def test_exactly_these_transitions_are_allowed(kind: str, old: str, new: str) -> None:
     if new == old or new in ALLOWED[kind].get(old, ()):
         check_transition(kind, old, new)
     else:
@@ -55,7 +55,7 @@ def test_exactly_these_transitions_are_allowed(kind, old, new):
             check_transition(kind, old, new)
 
 
-def test_terminal_states_are_final():
+def test_terminal_states_are_final() -> None:
     assert {
         "job": {"done", "failed", "cancelled"},
         "task": {"done", "failed", "poisoned", "cancelled"},
@@ -69,6 +69,6 @@ def test_terminal_states_are_final():
     ("kind", "old", "new"),
     [("jobs", "done", "done"), ("job", "pending", "done"), ("job", "queued", "leased")],
 )
-def test_unknown_kinds_and_states_are_usage_errors(kind, old, new):
+def test_unknown_kinds_and_states_are_usage_errors(kind: str, old: str, new: str) -> None:
     with pytest.raises(UsageError):
         check_transition(kind, old, new)

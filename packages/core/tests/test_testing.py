@@ -1,5 +1,6 @@
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,14 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.testing import ManualClock, run_markdown
 
 
-def test_system_clock_tells_time_and_waits():
+def test_system_clock_tells_time_and_waits() -> None:
     before, started = SYSTEM.now(), SYSTEM.monotonic()
     SYSTEM.sleep(0.001)
     assert SYSTEM.now() >= before > 1.7e9
     assert SYSTEM.monotonic() >= started + 0.001
 
 
-def test_manual_clock_moves_only_by_hand():
+def test_manual_clock_moves_only_by_hand() -> None:
     clock: Clock = ManualClock(100.0)
     assert (clock.now(), clock.monotonic()) == (100.0, 0.0)
     clock.sleep(2.5)
@@ -23,7 +24,7 @@ def test_manual_clock_moves_only_by_hand():
     assert (clock.now(), clock.monotonic()) == (102.5, 2.5)
 
 
-def test_manual_clock_set_back_keeps_durations():
+def test_manual_clock_set_back_keeps_durations() -> None:
     clock = ManualClock(100.0)
     clock.advance(1)
     clock.set_back(50)
@@ -33,8 +34,8 @@ def test_manual_clock_set_back_keeps_durations():
 
 
 @pytest.fixture
-def markdown(tmp_path):
-    def write(text):
+def markdown(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
         path = tmp_path / "page.md"
         path.write_text(text, encoding="utf-8")
         return path
@@ -42,7 +43,7 @@ def markdown(tmp_path):
     return write
 
 
-def test_blocks_share_a_namespace_and_an_empty_folder(markdown):
+def test_blocks_share_a_namespace_and_an_empty_folder(markdown: Callable[[str], Path]) -> None:
     page = markdown(
         "# Page\n```python\nfrom pathlib import Path\nempty = not list(Path().iterdir())\n"
         "Path('f').write_text('x')\n```\ntext\n```sh\nexit 1\n```\n"
@@ -55,14 +56,14 @@ def test_blocks_share_a_namespace_and_an_empty_folder(markdown):
     assert "_markdown_example" not in sys.modules
 
 
-def test_dataclasses_work_in_a_block(markdown):
+def test_dataclasses_work_in_a_block(markdown: Callable[[str], Path]) -> None:
     page = markdown(
         "```python\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n    x: 'int'\np = P(3)\n```\n"
     )
     assert run_markdown(page)["p"].x == 3
 
 
-def test_failure_shows_the_line_of_the_page(markdown):
+def test_failure_shows_the_line_of_the_page(markdown: Callable[[str], Path]) -> None:
     page = markdown("one\n\n```python\na = 1\nassert a == 2\n```\n")
     with pytest.raises(AssertionError) as raised:
         run_markdown(page)
@@ -70,6 +71,6 @@ def test_failure_shows_the_line_of_the_page(markdown):
     assert traceback.extract_tb(raised.tb)[-1].filename.endswith("page.md")
 
 
-def test_page_without_examples_is_refused(markdown):
+def test_page_without_examples_is_refused(markdown: Callable[[str], Path]) -> None:
     with pytest.raises(ValueError, match="no ```python block"):
         run_markdown(markdown("nothing\n```sh\nls\n```\n"))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,25 +30,25 @@ UNITS = st.sampled_from(["", "B", "kB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "
         (7, 7),
     ],
 )
-def test_sizes(text, count):
+def test_sizes(text: Any, count: int) -> None:
     assert parse_bytes(text) == count
 
 
 @pytest.mark.parametrize(
     "text", ["", "MiB", "-1", "1e3", "1 MiBs", "١", "1,5MB", -1, 1.5, True, None]
 )
-def test_what_is_no_size_is_refused(text):
+def test_what_is_no_size_is_refused(text: Any) -> None:
     with pytest.raises(UsageError):
         parse_bytes(text)
 
 
 @given(st.integers(0, 10**6), UNITS)
-def test_whole_sizes_are_exact(number, unit):
+def test_whole_sizes_are_exact(number: int, unit: str) -> None:
     assert parse_bytes(f"{number}{unit}") == number * parse_bytes(f"1 {unit}")
 
 
 @given(st.integers(0, 2**60))
-def test_formatted_size_reads_back_within_its_precision(count):
+def test_formatted_size_reads_back_within_its_precision(count: int) -> None:
     assert parse_bytes(format_bytes(count)) == pytest.approx(count, rel=0.06)
 
 
@@ -62,7 +64,7 @@ def test_formatted_size_reads_back_within_its_precision(count):
         (-2048, "-2.0 KiB"),
     ],
 )
-def test_sizes_for_people(count, text):
+def test_sizes_for_people(count: int, text: Any) -> None:
     assert format_bytes(count) == text
 
 
@@ -81,14 +83,14 @@ def test_sizes_for_people(count, text):
         (0.25, 0.25),
     ],
 )
-def test_durations(text, seconds):
+def test_durations(text: Any, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "s", "-1s", "1 week", "1M", float("nan"), float("inf"), -1, None]
 )
-def test_what_is_no_duration_is_refused(text):
+def test_what_is_no_duration_is_refused(text: Any) -> None:
     with pytest.raises(UsageError):
         parse_duration(text)
 
@@ -108,5 +110,5 @@ def test_what_is_no_duration_is_refused(text):
         (-2, "-2.0 s"),
     ],
 )
-def test_durations_for_people(seconds, text):
+def test_durations_for_people(seconds: float, text: Any) -> None:
     assert format_duration(seconds) == text

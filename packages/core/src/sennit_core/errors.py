@@ -43,7 +43,7 @@ A class without a `code` of its own travels under its parent's. `eq=False` keeps
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from os import PathLike, fspath
 from typing import Any, ClassVar
@@ -154,7 +154,7 @@ class UnknownColumn(UsageError):
     code = "unknown-column"
     message: str = field(default="", kw_only=True)
     name: str
-    known: tuple[str, ...] = ()
+    known: Sequence[str] = ()
     suggestion: str | None = None
 
     def __post_init__(self) -> None:
@@ -326,7 +326,7 @@ class StorageFull(CapacityError, OSError):
 
     code = "storage-full"
     message: str = field(default="", kw_only=True)
-    path: str
+    path: str | PathLike[str]
     needed_bytes: int | None = None
     free_bytes: int | None = None
 
@@ -339,7 +339,7 @@ class StorageFull(CapacityError, OSError):
         """Name the place, the need and what is free."""
         needed = "" if self.needed_bytes is None else f": {_size(self.needed_bytes)} needed"
         free = "" if self.free_bytes is None else f", {_size(self.free_bytes)} free"
-        return f"no space left at {self.path}{needed}{free}"
+        return f"no space left at {fspath(self.path)}{needed}{free}"
 
 
 @dataclass(eq=False)
