@@ -26,6 +26,7 @@ from sennit_core.errors import (
     error_from_json,
 )
 
+ERROR_PAGE = Path(__file__).parents[3] / "docs" / "errors.md"
 SAMPLES: dict[str, dict[str, Any]] = {
     "UsageError": {"message": "two sinks"},
     "BadInput": {"what": "a.csv", "line": 3, "byte_offset": 71, "reason": "5 fields, not 4"},
@@ -112,6 +113,15 @@ def test_codes_are_distinct_and_kebab_case() -> None:
     codes = [cls.code for cls in all_classes()]
     assert len(set(codes)) == len(codes)
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", code) for code in codes)
+
+
+@pytest.mark.skipif(not ERROR_PAGE.is_file(), reason="the documentation is not here")
+def test_every_code_is_documented_where_docs_points() -> None:
+    page = ERROR_PAGE.read_text(encoding="utf-8")
+    for cls in set(all_classes()) - {SennitError}:
+        assert f'<a id="{cls.code}"></a>`{cls.code}` | `{cls.__name__}` |' in page
+        row = next(line for line in page.splitlines() if f"| `{cls.__name__}` |" in line)
+        assert ("| yes |" in row) == cls.retryable
 
 
 def test_given_message_wins_over_the_described_one() -> None:
