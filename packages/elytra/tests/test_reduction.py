@@ -1,6 +1,7 @@
 """`reduce` names what it recognises and refuses the rest."""
 
 import operator
+from typing import Any
 
 import pytest
 
@@ -8,25 +9,25 @@ from elytra.reduction import recognise
 from sennit_core.errors import Unsupported
 
 
-def smaller(a, b):
+def smaller(a: Any, b: Any) -> Any:
     if a < b:
         return a
     return b
 
 
-def larger_by_smaller(a, b):
+def larger_by_smaller(a: Any, b: Any) -> Any:
     if a <= b:
         return b
     return a
 
 
-def larger(a, b):
+def larger(a: Any, b: Any) -> Any:
     if b > a:
         return b
     return a
 
 
-def below_three(a, b):
+def below_three(a: Any, b: Any) -> Any:
     if a < 3:
         return a
     return b
@@ -46,7 +47,7 @@ def below_three(a, b):
         (larger, "max"),
     ],
 )
-def test_known_folds_are_recognised(fold, name):
+def test_known_folds_are_recognised(fold: Any, name: Any) -> None:
     assert recognise(fold) == name
 
 
@@ -65,7 +66,7 @@ def test_known_folds_are_recognised(fold, name):
         (lambda a, b: a.price, "price"),
     ],
 )
-def test_other_folds_are_refused_by_name(fold, seen):
+def test_other_folds_are_refused_by_name(fold: Any, seen: Any) -> None:
     with pytest.raises(Unsupported, match=seen) as caught:
         recognise(fold)
     assert "agg" in (caught.value.hint or "")

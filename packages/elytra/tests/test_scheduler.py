@@ -52,7 +52,9 @@ def scheduler() -> Scheduler:
     return scheduler
 
 
-def test_a_job_runs_its_tasks_in_order_then_merges_them_in_shard_order(scheduler):
+def test_a_job_runs_its_tasks_in_order_then_merges_them_in_shard_order(
+    scheduler: Scheduler,
+) -> None:
     second = of(told(scheduler, AttemptFinished("j-t0-1", {"n": 0})), StartAttempt)
     merge = of(told(scheduler, AttemptFinished("j-t1-1", {"n": 1})), StartMerge)
     end = of(told(scheduler, MergeFinished("j", 1, {"rows": 7})), JobChanged)
@@ -63,7 +65,7 @@ def test_a_job_runs_its_tasks_in_order_then_merges_them_in_shard_order(scheduler
     assert scheduler.live_jobs == frozenset()
 
 
-def test_partials_that_arrive_backwards_are_merged_forwards():
+def test_partials_that_arrive_backwards_are_merged_forwards() -> None:
     scheduler = Scheduler()
     told(scheduler, WorkerJoined("w", slots=2), JobSubmitted("j"), JobPlanned("j", ("t0", "t1")))
     told(scheduler, AttemptFinished("j-t1-1", {"n": 1}))
@@ -73,14 +75,14 @@ def test_partials_that_arrive_backwards_are_merged_forwards():
     assert merge[0].partials == ({"n": 0}, {"n": 1})
 
 
-def test_a_job_without_tasks_goes_straight_to_its_merge():
+def test_a_job_without_tasks_goes_straight_to_its_merge() -> None:
     scheduler = Scheduler()
     told(scheduler, JobSubmitted("j"))
 
     assert of(told(scheduler, JobPlanned("j", ())), StartMerge) == [StartMerge("j", 1, ())]
 
 
-def test_a_job_of_one_known_task_needs_neither_plan_nor_merge():
+def test_a_job_of_one_known_task_needs_neither_plan_nor_merge() -> None:
     scheduler = Scheduler()
     begun = told(scheduler, WorkerJoined("w"), JobSubmitted("j", task="t0"))
     ended = told(scheduler, AttemptFinished("j-t0-1", {"dataset": "d"}))
@@ -91,7 +93,7 @@ def test_a_job_of_one_known_task_needs_neither_plan_nor_merge():
     assert of(ended, JobChanged) == [JobChanged("j", "done", result={"dataset": "d"})]
 
 
-def test_a_job_beyond_the_limit_waits_for_a_place():
+def test_a_job_beyond_the_limit_waits_for_a_place() -> None:
     scheduler = Scheduler(Limits(running_jobs_max=1))
     admitted = of(told(scheduler, JobSubmitted("a"), JobSubmitted("b")), PlanJob)
 
@@ -101,7 +103,7 @@ def test_a_job_beyond_the_limit_waits_for_a_place():
     assert [order.job for order in next_admitted] == ["b"]
 
 
-def test_running_jobs_take_turns_on_a_worker(scheduler):
+def test_running_jobs_take_turns_on_a_worker(scheduler: Scheduler) -> None:
     told(scheduler, JobSubmitted("k"), JobPlanned("k", ("t0", "t1")))
 
     order = [
@@ -113,7 +115,7 @@ def test_running_jobs_take_turns_on_a_worker(scheduler):
     assert order == ["k", "j", "k"]
 
 
-def test_a_retryable_failure_is_tried_on_another_worker(scheduler):
+def test_a_retryable_failure_is_tried_on_another_worker(scheduler: Scheduler) -> None:
     told(scheduler, WorkerJoined("w2", slots=2))
 
     retried = of(told(scheduler, AttemptFailed("j-t0-1", ERROR, retryable=True)), StartAttempt)
@@ -121,7 +123,7 @@ def test_a_retryable_failure_is_tried_on_another_worker(scheduler):
     assert StartAttempt("j-t0-2", "j", "t0", "w2", None) in retried
 
 
-def test_three_failures_poison_the_task_and_fail_the_job(scheduler):
+def test_three_failures_poison_the_task_and_fail_the_job(scheduler: Scheduler) -> None:
     orders = told(
         scheduler,
         *(AttemptFailed(f"j-t0-{number}", ERROR, retryable=True) for number in (1, 2, 3)),
@@ -132,7 +134,7 @@ def test_three_failures_poison_the_task_and_fail_the_job(scheduler):
     assert of(orders, JobChanged)[-1] == JobChanged("j", "failed", error=ERROR)
 
 
-def test_a_failure_that_would_only_repeat_fails_the_job_at_once(scheduler):
+def test_a_failure_that_would_only_repeat_fails_the_job_at_once(scheduler: Scheduler) -> None:
     orders = told(scheduler, AttemptFailed("j-t0-1", ERROR, retryable=False))
 
     assert of(orders, StartAttempt) == []
@@ -140,7 +142,7 @@ def test_a_failure_that_would_only_repeat_fails_the_job_at_once(scheduler):
     assert {o.task: o.state for o in of(orders, TaskChanged)} == {"t0": "failed", "t1": "cancelled"}
 
 
-def test_a_lost_worker_gives_its_tasks_back(scheduler):
+def test_a_lost_worker_gives_its_tasks_back(scheduler: Scheduler) -> None:
     told(scheduler, WorkerJoined("w2"), AttemptStarted("j-t0-1"))
 
     orders = told(scheduler, AttemptFinished("j-t1-1", {}), WorkerLost("w1", "killed"))
@@ -148,7 +150,7 @@ def test_a_lost_worker_gives_its_tasks_back(scheduler):
     assert [(o.task, o.worker) for o in of(orders, StartAttempt)] == [("t0", "w2")]
 
 
-def test_a_silent_worker_loses_its_lease_and_its_late_result_is_dropped():
+def test_a_silent_worker_loses_its_lease_and_its_late_result_is_dropped() -> None:
     scheduler = Scheduler()
     told(scheduler, WorkerJoined("w", lease_seconds=10), JobSubmitted("j"))
     told(scheduler, JobPlanned("j", ("t0",)))
@@ -161,7 +163,7 @@ def test_a_silent_worker_loses_its_lease_and_its_late_result_is_dropped():
     assert late == [DropPartial("j-t0-1", {"late": True})]
 
 
-def test_progress_renews_a_lease():
+def test_progress_renews_a_lease() -> None:
     scheduler = Scheduler()
     told(scheduler, WorkerJoined("w", lease_seconds=10), JobSubmitted("j"))
     told(scheduler, JobPlanned("j", ("t0",)))
@@ -172,7 +174,7 @@ def test_progress_renews_a_lease():
     assert of(told(scheduler, Tick(), now=19.0), StopAttempt) == [StopAttempt("j-t0-1", "w")]
 
 
-def test_the_same_result_twice_is_merged_once(scheduler):
+def test_the_same_result_twice_is_merged_once(scheduler: Scheduler) -> None:
     told(scheduler, AttemptFinished("j-t0-1", {"n": 0}))
 
     again = told(scheduler, AttemptFinished("j-t0-1", {"n": 0}))
@@ -180,7 +182,7 @@ def test_the_same_result_twice_is_merged_once(scheduler):
     assert again == [DropPartial("j-t0-1", {"n": 0})]
 
 
-def test_cancel_stops_what_runs_and_forgets_the_job(scheduler):
+def test_cancel_stops_what_runs_and_forgets_the_job(scheduler: Scheduler) -> None:
     orders = told(scheduler, CancelRequested("j"))
 
     assert of(orders, StopAttempt) == [StopAttempt("j-t0-1", "w1")]
@@ -189,14 +191,14 @@ def test_cancel_stops_what_runs_and_forgets_the_job(scheduler):
     assert told(scheduler, CancelRequested("j")) == []
 
 
-def test_cancel_of_a_queued_job_never_plans_it():
+def test_cancel_of_a_queued_job_never_plans_it() -> None:
     scheduler = Scheduler(Limits(running_jobs_max=1))
     told(scheduler, JobSubmitted("a"), JobSubmitted("b"), CancelRequested("b"))
 
     assert of(told(scheduler, CancelRequested("a")), PlanJob) == []
 
 
-def test_cancel_while_merging_stops_the_merge():
+def test_cancel_while_merging_stops_the_merge() -> None:
     scheduler = Scheduler()
     told(scheduler, JobSubmitted("j"), JobPlanned("j", ()))
 
@@ -204,7 +206,7 @@ def test_cancel_while_merging_stops_the_merge():
     assert told(scheduler, MergeFinished("j", 1, {})) == []
 
 
-def test_a_merge_is_tried_again_when_that_can_help():
+def test_a_merge_is_tried_again_when_that_can_help() -> None:
     scheduler = Scheduler(Limits(attempts_max=2))
     told(scheduler, JobSubmitted("j"), JobPlanned("j", ()))
 
@@ -217,6 +219,6 @@ def test_a_merge_is_tried_again_when_that_can_help():
     assert ended == [JobChanged("j", "failed", error=ERROR)]
 
 
-def test_something_that_is_no_event_is_a_programming_mistake():
+def test_something_that_is_no_event_is_a_programming_mistake() -> None:
     with pytest.raises(TypeError, match="not an event"):
         Scheduler().handle("hello", 0.0)  # type: ignore[arg-type]

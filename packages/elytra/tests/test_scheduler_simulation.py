@@ -165,8 +165,8 @@ class World:
 
 
 @pytest.mark.parametrize("block", range(10))
-def test_every_job_ends_and_merges_each_task_once(block):
-    outcomes = []
+def test_every_job_ends_and_merges_each_task_once(block: int) -> None:
+    outcomes: list[str] = []
     for seed in range(block * 50, block * 50 + 50):
         world = World(seed)
         world.run()
@@ -184,7 +184,7 @@ def test_every_job_ends_and_merges_each_task_once(block):
     assert {"done", "failed", "cancelled"} == set(outcomes)
 
 
-def test_a_history_replays_to_the_same_instructions():
+def test_a_history_replays_to_the_same_instructions() -> None:
     first, second = World(7), World(7)
     first.run()
     second.run()

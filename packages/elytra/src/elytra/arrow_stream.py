@@ -1,0 +1,50 @@
+"""Arrow IPC streams out of the pieces of an HTTP body."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class _Pieces(io.RawIOBase):
+    """A readable file over an iterator of bytes."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._rest))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def open_batches(pieces: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
+    """Yield the record batches of an IPC stream as its bytes arrive."""
+    import pyarrow as pa
+
+    with io.BufferedReader(_Pieces(pieces), 1 << 20) as file, pa.ipc.open_stream(file) as reader:
+        yield from reader
+
+
+def read_table(pieces: Iterator[bytes]) -> pa.Table:
+    """Read a whole IPC stream."""
+    import pyarrow as pa
+
+    with io.BufferedReader(_Pieces(pieces), 1 << 20) as file, pa.ipc.open_stream(file) as reader:
+        return reader.read_all()

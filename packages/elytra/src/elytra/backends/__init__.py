@@ -1,0 +1,1 @@
+"""elytra.backends: where attempts run. Today the executors of this node (`local`)."""

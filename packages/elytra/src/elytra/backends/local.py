@@ -1,0 +1,143 @@
+"""Runs attempts and merges on this node: a thread here watches an executor process there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeAlias
+
+from elytra.messages import Event, JsonObject
+from sennit_core.errors import Cancelled, InternalError, SennitError
+from sennit_core.logs import get_logger
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Execution
+
+_log = get_logger(__name__)
+
+
+class Run:
+    """One attempt or merge under way, and the one way to stop it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._execution: Execution | None = None
+        self._stopped = False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody wants it to end."""
+        return self._stopped
+
+    def attach(self, execution: Execution) -> None:
+        """Name the execution that a stop has to cancel; one that comes too late is cancelled."""
+        with self._lock:
+            self._execution = execution
+            stopped = self._stopped
+        if stopped:
+            execution.cancel()
+
+    def detach(self) -> None:
+        """Forget the execution: it has ended."""
+        with self._lock:
+            self._execution = None
+
+    def stop(self) -> None:
+        """Cancel what runs, and what is about to."""
+        with self._lock:
+            self._stopped = True
+            execution = self._execution
+        if execution is not None:
+            execution.cancel()
+
+    def check(self) -> None:
+        """Raise Cancelled once somebody wants it to end."""
+        if self._stopped:
+            raise Cancelled("the attempt")
+
+
+Work: TypeAlias = Callable[[Run], JsonObject]
+"""What an attempt does, in its own thread; returns its partial result."""
+
+
+class LocalBackend:
+    """Runs work on threads and reports how it ended.
+
+    Args:
+        report: Called from those threads with each event.
+        threads: How many attempts and merges run at once.
+    """
+
+    def __init__(self, report: Callable[[Event], None], threads: int) -> None:
+        self._report = report
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="elytra-attempt")
+        self._lock = threading.Lock()
+        self._runs: dict[str, Run] = {}
+
+    def start(
+        self,
+        key: str,
+        work: Work,
+        *,
+        started: Event | None,
+        finished: Callable[[JsonObject], Event],
+        failed: Callable[[JsonObject, bool], Event],
+    ) -> None:
+        """Begin work.
+
+        Args:
+            key: Names it for `stop`.
+            work: What to do.
+            started: Reported when it begins.
+            finished: Makes the event for its result.
+            failed: Makes the event for (error, whether it is worth another try).
+        """
+        run = Run()
+        with self._lock:
+            self._runs[key] = run
+
+        def body() -> None:
+            try:
+                event = self._attempt(run, work, started, finished, failed)
+            finally:
+                with self._lock:
+                    del self._runs[key]
+            self._report(event)
+
+        self._threads.submit(body)
+
+    def stop(self, key: str) -> None:
+        """Cancel work; its end is still reported."""
+        with self._lock:
+            run = self._runs.get(key)
+        if run is not None:
+            run.stop()
+
+    def close(self) -> None:
+        """Stop everything and wait for it."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.stop()
+        self._threads.shutdown(wait=True)
+
+    def _attempt(
+        self,
+        run: Run,
+        work: Work,
+        started: Event | None,
+        finished: Callable[[JsonObject], Event],
+        failed: Callable[[JsonObject, bool], Event],
+    ) -> Event:
+        try:
+            run.check()
+            if started is not None:
+                self._report(started)
+            return finished(work(run))
+        except SennitError as error:
+            return failed(error.to_json(), error.retryable)
+        except Exception as problem:  # noqa: BLE001 - it ends the attempt, never the thread
+            _log.exception("an attempt broke")
+            error = InternalError(f"an attempt broke: {type(problem).__name__}: {problem}")
+            return failed(error.to_json(), False)

@@ -1,0 +1,289 @@
+"""The client of a node: uploads, SQL, jobs and the realtime tree over HTTP.
+
+Synchronous and safe to share between threads. The command line and `import sennit` stand on it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote, urlencode
+
+from elytra.arrow_stream import open_batches, read_table
+from elytra.job import Job
+from elytra.result import Result
+from elytra.sse import fold, parse_events
+from elytra.transport import ARROW, Transport
+from elytra.uploads.progress import OnProgress
+from elytra.uploads.sender import SendOptions, send_file
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import Unavailable, UsageError
+from sennit_core.records import DatasetInfo, JobInfo, SnapshotInfo
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from emsqrt.plan import Plan
+
+_KEEP_ALIVE_SECONDS = 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A completed upload: the dataset it becomes and the job that makes it."""
+
+    dataset_id: str
+    job: Job
+
+
+class Client:
+    """Talks to one node.
+
+    Args:
+        url: Its address; the variable SENNIT_URL by default.
+        token: Its token; the variable SENNIT_TOKEN by default.
+        timeout_seconds: Longest silence of the node within one request.
+        retry_seconds: How long a request is tried again while the node is away or busy; an
+            upload has patience of its own (`SendOptions.retry_seconds`).
+        clock: Time; injected by tests.
+
+    Raises:
+        UsageError: No address was given, or it is none.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_seconds: float = 60.0,
+        retry_seconds: float = 3.0,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        address = url or os.environ.get("SENNIT_URL")
+        if not address:
+            raise UsageError(
+                "no node was named", hint="pass its url, or set SENNIT_URL=http://127.0.0.1:8600"
+            )
+        self._clock = clock
+        self._retry_seconds = retry_seconds
+        self._transport = Transport(
+            address,
+            token or os.environ.get("SENNIT_TOKEN"),
+            timeout_seconds=timeout_seconds,
+            retry_seconds=retry_seconds,
+            clock=clock,
+        )
+
+    @property
+    def url(self) -> str:
+        """The node's address."""
+        return self._transport.url
+
+    def close(self) -> None:
+        """Close the connections to the node."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Bytes in
+
+    def upload(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        options: SendOptions | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Uploaded:
+        """Send a file in parallel parts; a try that was broken off is continued.
+
+        Args:
+            path: The file.
+            name: The file name shown on the node, from which the dataset is named.
+            options: Parallelism, part size, resumption, and how the file is read.
+            on_progress: Called with (bytes done, bytes in all), never past the total.
+
+        Returns:
+            The dataset to be and the job that makes it; `uploaded.job.wait()` waits for it.
+
+        Raises:
+            SennitError: As the node says; Unavailable when it stays away.
+        """
+        file = Path(path)
+        upload_id = send_file(
+            self._transport, file, name or file.name, options or SendOptions(), on_progress
+        )
+        return self.complete_upload(upload_id)
+
+    def complete_upload(self, upload_id: str) -> Uploaded:
+        """Declare that all parts are there, so that the node makes the dataset of them."""
+        answer = self._transport.json(
+            "POST", f"/api/uploads/{quote(upload_id)}/complete", repeatable=True
+        )
+        return Uploaded(answer["datasetId"], self.job(answer["jobId"]))
+
+    # Datasets and questions
+
+    def datasets(self) -> list[DatasetInfo]:
+        """Return all datasets that the token may see."""
+        return [
+            DatasetInfo.from_json(item) for item in self._transport.json("GET", "/api/datasets")
+        ]
+
+    def dataset(self, id_or_name: str) -> DatasetInfo:
+        """Return one dataset; NotFound suggests the nearest name."""
+        answer = self._transport.json("GET", f"/api/datasets/{quote(id_or_name, safe='')}")
+        return DatasetInfo.from_json(answer)
+
+    def snapshots(self, id_or_name: str) -> list[SnapshotInfo]:
+        """Return the snapshots of a dataset."""
+        path = f"/api/datasets/{quote(id_or_name, safe='')}/snapshots"
+        return [SnapshotInfo.from_json(item) for item in self._transport.json("GET", path)]
+
+    def delete(self, id_or_name: str) -> None:
+        """Delete a dataset."""
+        self._transport.request("DELETE", f"/api/datasets/{quote(id_or_name, safe='')}")
+
+    def sql(
+        self, query: str, params: list[Any] | Mapping[str, Any] | None = None, **options: Any
+    ) -> Result:
+        """Ask a question in SQL and read the whole answer.
+
+        Args:
+            query: One SELECT (or WITH, SHOW TABLES, DESCRIBE, EXPLAIN, SUMMARIZE).
+            params: Values of its placeholders.
+            options: More members of the request, such as `engine`.
+
+        Raises:
+            SqlError: The query does not parse; the error holds the position.
+        """
+        with self._query(query, params, options) as response:
+            return Result(read_table(response.iter_bytes()))
+
+    @contextmanager
+    def iter_sql(
+        self, query: str, params: list[Any] | Mapping[str, Any] | None = None, **options: Any
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        """Open the answer to a question as a stream of batches; arguments as in `sql`."""
+        with self._query(query, params, options) as response:
+            yield open_batches(response.iter_bytes())
+
+    def _query(self, query: str, params: Any, options: dict[str, Any]) -> Any:
+        document = {"sql": query, **({} if params is None else {"params": params}), **options}
+        return self._transport.stream(
+            "POST", "/api/query", headers={"Accept": ARROW}, document=document
+        )
+
+    # Jobs
+
+    def submit(self, plan: Plan | Mapping[str, Any], **options: Any) -> Job:
+        """Start a job.
+
+        Args:
+            plan: A plan, or its JSON form.
+            options: More members of the request: `engine`, `memCap`.
+        """
+        from emsqrt.plan import Plan, plan_to_json
+
+        document = plan_to_json(plan) if isinstance(plan, Plan) else dict(plan)
+        answer = self._transport.json("POST", "/api/jobs", {"plan": document, **options})
+        return self.job(answer["jobId"])
+
+    def job(self, job_id: str) -> Job:
+        """Return the handle of a job; nothing is asked yet."""
+        return Job(self, job_id, self._clock)
+
+    def jobs(self) -> list[JobInfo]:
+        """Return the jobs that the node remembers, newest first."""
+        return [JobInfo.from_json(item) for item in self._transport.json("GET", "/api/jobs")]
+
+    def job_info(self, job_id: str) -> JobInfo:
+        """Return the record of a job."""
+        return JobInfo.from_json(self._transport.json("GET", f"/api/jobs/{quote(job_id)}"))
+
+    def cancel_job(self, job_id: str) -> None:
+        """Ask a job to stop; one that has ended already is left as it is."""
+        self._transport.request("DELETE", f"/api/jobs/{quote(job_id)}")
+
+    def watch_job(self, job_id: str) -> Iterator[JobInfo]:
+        """Yield the record of a job at once and after each change."""
+        yield self.job_info(job_id)  # an unknown job is an error here, not a silent stream
+        for value in self.watch(f"/jobs/{job_id}", namespace="sys"):
+            if isinstance(value, dict) and "state" in value:
+                yield JobInfo.from_json(value)
+
+    def job_result(self, job_id: str, manifest: dict[str, Any]) -> Result:
+        """Read the whole answer of a job that is done."""
+        with self._result(job_id) as response:
+            return Result(read_table(response.iter_bytes()), manifest)
+
+    @contextmanager
+    def job_batches(self, job_id: str) -> Iterator[Iterator[pa.RecordBatch]]:
+        """Open the answer of a job that is done as a stream of batches."""
+        with self._result(job_id) as response:
+            yield open_batches(response.iter_bytes())
+
+    def _result(self, job_id: str) -> Any:
+        path = f"/api/jobs/{quote(job_id)}/result"
+        return self._transport.stream("GET", path, headers={"Accept": ARROW})
+
+    # The realtime tree
+
+    def get(self, path: str, *, namespace: str = "default") -> Any:
+        """Return the value at a path of the realtime tree, None when there is none."""
+        return self._transport.json("GET", _tree(path, namespace))
+
+    def set(self, path: str, value: Any, *, namespace: str = "default") -> None:
+        """Replace the value at a path of the realtime tree; None deletes it."""
+        if value is None:
+            self._transport.request("DELETE", _tree(path, namespace))
+        else:
+            self._transport.request("PUT", _tree(path, namespace), document=value)
+
+    def watch(self, path: str, *, namespace: str = "default") -> Iterator[Any]:
+        """Yield the value at a path at once and after each change; reconnects by itself.
+
+        Raises:
+            SennitError: As the node says; Unavailable when it stays away.
+        """
+        headers = {"Accept": "text/event-stream"}
+        patience = self._clock.monotonic() + self._retry_seconds
+        while True:
+            try:
+                with self._transport.stream(
+                    "GET",
+                    _tree(path, namespace),
+                    headers=headers,
+                    timeout_seconds=_KEEP_ALIVE_SECONDS,
+                ) as response:
+                    for value in fold(parse_events(response.iter_lines())):
+                        yield value
+                        patience = self._clock.monotonic() + self._retry_seconds
+            except Unavailable:
+                if self._clock.monotonic() > patience:
+                    raise
+            self._clock.sleep(0.2)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the node measures of itself."""
+        answer: dict[str, Any] = self._transport.json("GET", "/api/stats")
+        return answer
+
+
+def _tree(path: str, namespace: str) -> str:
+    return f"/{quote(path.strip('/'))}.json?{urlencode({'ns': namespace})}"

@@ -1,0 +1,308 @@
+"""The job service: what the node offers to those who want work done.
+
+A submission is checked and bound to a snapshot here, at once, so that what cannot work is refused
+and not queued. `elytra.loop` then runs it as the scheduler says.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elytra.ledger import Ledger
+from elytra.loop import JobWork, SchedulerLoop
+from elytra.messages import CancelRequested, Event, JobChanged, JobSubmitted
+from elytra.splitter import rebase, split
+from elytra.work import PLAN_ENTRY, IngestWork, PlanWork, Shard
+from emsqrt.plan import (
+    DatasetRef,
+    Files,
+    Plan,
+    Scan,
+    Sink,
+    StreamTarget,
+    chain,
+    plan_from_json,
+    plan_hash,
+    plan_to_json,
+)
+from lake.durable import write_whole
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import (
+    Closed,
+    Conflict,
+    Denied,
+    NotFound,
+    Unavailable,
+    Unsupported,
+    UsageError,
+)
+from sennit_core.hashing import canonical_json
+from sennit_core.ids import new_id
+from sennit_core.records import JobInfo, is_terminal
+
+if TYPE_CHECKING:
+    from elkyn import ElkynStore
+    from emsqrt.executor import Execution, ExecutorPool
+    from lake import Lake
+
+ENGINES = ("auto", "local", "browser", "ray", "peers")
+
+
+class JobService:
+    """Runs pipelines and ingests, and keeps their records.
+
+    Args:
+        tree: The namespace `sys`, where jobs are shown live.
+        lake: Datasets and uploads.
+        pool: The executors.
+        folder: Where jobs keep partials and answers.
+        workers: Attempts at once; as many as there are executors is right.
+        clock: Time; injected by tests.
+    """
+
+    def __init__(
+        self,
+        tree: ElkynStore,
+        lake: Lake,
+        pool: ExecutorPool,
+        *,
+        folder: Path | str,
+        workers: int = 2,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._lake = lake
+        self._pool = pool
+        self._clock = clock
+        self._folder = Path(folder)
+        self._ledger = Ledger(tree, self._folder, clock=clock)
+        self._leases: dict[str, frozenset[str]] = {}  # objects that a job's shards need
+        self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
+        self._submitting = threading.Lock()
+        self._closed = False
+        self._loop = SchedulerLoop(
+            self._ledger, self._folder, workers=workers, clock=clock, on_end=self._release
+        )
+
+    # What callers do
+
+    def submit(
+        self,
+        plan: Plan | Mapping[str, Any] | str | bytes,
+        *,
+        engine: str = "auto",
+        mem_cap_bytes: int | None = None,
+        submitted_by: str = "",
+    ) -> JobInfo:
+        """Start a pipeline.
+
+        Args:
+            plan: A plan or its JSON; from a Scan of a dataset, without a Sink.
+            engine: The backend; "auto" chooses.
+            mem_cap_bytes: Cap of each execution; None is the pool's own.
+            submitted_by: The principal.
+
+        Raises:
+            SennitError: The plan is not valid, names something unknown, or asks for an engine
+                that is not there.
+        """
+        _check_engine(engine)
+        parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
+        bound, work = self._bind(parsed, mem_cap_bytes)
+        job = JobInfo(
+            id=work.folder.name,
+            kind="plan",
+            plan=plan_to_json(bound),
+            plan_hash=plan_hash(bound),
+            engine="local",
+            state="queued",
+            progress=None,
+            submitted_by=submitted_by,
+            created_at=self._clock.now(),
+        )
+        note = {"plan": plan_to_json(bound), "memCapBytes": mem_cap_bytes}
+        self._begin(job, work, note, JobSubmitted(job.id))
+        return job
+
+    def submit_ingest(self, upload_id: str, *, submitted_by: str = "") -> tuple[str, JobInfo]:
+        """Seal an upload and make a dataset of it; asking again finds the same job.
+
+        Returns:
+            The id of the dataset to be, and the job.
+
+        Raises:
+            UploadIncomplete: Parts are missing.
+            NotFound: There is no such upload.
+        """
+        with self._submitting:
+            if upload_id in self._ingests:
+                job_id, dataset_id = self._ingests[upload_id]
+                job = self._ledger.get(job_id)
+                if job.state not in {"failed", "cancelled"}:
+                    return dataset_id, job
+            sealed = self._lake.parts.seal(upload_id)
+            job = JobInfo(
+                id=new_id(self._clock),
+                kind="ingest",
+                plan=None,
+                plan_hash=None,
+                engine="local",
+                state="queued",
+                progress=None,
+                submitted_by=submitted_by,
+                created_at=self._clock.now(),
+            )
+            self._start_ingest(job, upload_id, sealed.upload.dataset, sealed.size)
+            return sealed.upload.dataset, job
+
+    def get(self, job_id: str) -> JobInfo:
+        """Return a job's record with its progress; NotFound when it is unknown or forgotten."""
+        return self._ledger.get(job_id)
+
+    def list(self) -> Sequence[JobInfo]:
+        """Return all jobs that are remembered, newest first."""
+        return self._ledger.all()
+
+    def cancel(self, job_id: str) -> JobInfo:
+        """Ask a job to stop; one that has ended is left as it is."""
+        job = self._ledger.get(job_id)
+        if not is_terminal("job", job.state):
+            self._loop.post(CancelRequested(job_id))
+        return job
+
+    def result(self, job_id: str) -> Sequence[Path]:
+        """Return the Parquet files that hold a job's answer, in order.
+
+        Raises:
+            Conflict: The job is not done.
+            NotFound: There is no such job, or it makes no rows.
+        """
+        job = self._ledger.get(job_id)
+        if job.state != "done":
+            raise Conflict(
+                f"job {job_id} is {job.state}, so it has no answer",
+                hint="wait until it is done" if not is_terminal("job", job.state) else None,
+            )
+        if job.kind != "plan":
+            raise NotFound("answer of job", job_id, hint="an ingest makes a dataset: query that")
+        return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
+
+    def open_result(self, job_id: str, format_name: str) -> Execution:
+        """Start to stream a job's answer as "arrow", "json" or "csv"; raises as `result` does."""
+        files = Files(tuple(str(path) for path in self.result(job_id)), "parquet")
+        plan = Sink(Scan(files), StreamTarget(format_name))
+        return self._pool.submit(PLAN_ENTRY, {"plan": plan_to_json(plan)})
+
+    def recover(self) -> None:
+        """Take up what an earlier life of the node left: ingests go on, other jobs have failed."""
+        unfinished = self._ledger.load()
+        for job in self._ledger.all():
+            note = self._read_note(job.id)
+            if job.kind == "ingest" and note is not None:
+                self._ingests[note["upload"]] = (job.id, note["dataset"])
+        for job in unfinished:
+            note = self._read_note(job.id)
+            if job.kind == "ingest" and note is not None:
+                self._resume_ingest(job, note)
+            else:
+                error = Unavailable(
+                    "the node (it restarted while the job ran)", hint="submit the job again"
+                )
+                self._ledger.record([JobChanged(job.id, "failed", error=error.to_json())])
+
+    def close(self) -> None:
+        """Stop all work and wait for it; what ran counts as interrupted, not as cancelled."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.close()
+
+    # How a job begins
+
+    def _bind(self, plan: Plan, mem_cap_bytes: int | None) -> tuple[Plan, PlanWork]:
+        """Fix the snapshot that the plan reads, and check the plan against its schema."""
+        scan = chain(plan)[0]
+        assert isinstance(scan, Scan)
+        if not isinstance(scan.source, DatasetRef):
+            raise Denied(
+                "reading files of the node by their paths",
+                hint="upload them, then name the dataset",
+            )
+        snapshot, paths = self._lake.resolve(scan.source.dataset, scan.source.snapshot)
+        halves = split(plan, snapshot.schema)
+        bound = rebase(plan, DatasetRef(snapshot.dataset, snapshot.id))
+        shards = tuple(
+            Shard(info, Path(path)) for info, path in zip(snapshot.shards, paths, strict=True)
+        )
+        job_id = new_id(self._clock)
+        return bound, PlanWork(
+            halves,
+            shards,
+            self._folder / job_id,
+            self._pool,
+            mem_cap_bytes,
+            partial(self._ledger.progress, job_id),
+        )
+
+    def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any], event: Event) -> None:
+        if self._closed:
+            raise Closed("the job service")
+        folder = self._folder / job.id
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "work.json", canonical_json(note))
+        self._leases[job.id] = self._lake.retention.acquire(work.objects)
+        self._ledger.add(job)
+        self._ledger.begin_tasks(job.id, work.inputs)
+        self._loop.begin(job.id, work, event)
+
+    def _release(self, job_id: str) -> None:
+        self._lake.retention.release(self._leases.pop(job_id, frozenset()))
+
+    def _start_ingest(self, job: JobInfo, upload_id: str, dataset_id: str, size: int) -> None:
+        work = IngestWork(
+            self._lake, upload_id, dataset_id, size, partial(self._ledger.progress, job.id)
+        )
+        self._ingests[upload_id] = (job.id, dataset_id)
+        note = {"upload": upload_id, "dataset": dataset_id}
+        self._begin(job, work, note, JobSubmitted(job.id, task=work.task_keys[0]))
+
+    def _resume_ingest(self, job: JobInfo, note: Mapping[str, Any]) -> None:
+        try:
+            size = self._lake.parts.seal(note["upload"]).size
+        except NotFound as error:
+            # The upload goes only after its dataset is there: what is missing is the last record.
+            done = self._committed(note["dataset"])
+            ended = (
+                JobChanged(job.id, "failed", error=error.to_json())
+                if done is None
+                else JobChanged(job.id, "done", result=done)
+            )
+            self._ledger.record([JobChanged(job.id, "running"), ended])
+            return
+        self._ledger.record([JobChanged(job.id, "queued")])
+        self._start_ingest(self._ledger.get(job.id), note["upload"], note["dataset"], size)
+
+    def _committed(self, dataset_id: str) -> dict[str, Any] | None:
+        try:
+            dataset = self._lake.catalog.get(dataset_id)
+        except NotFound:
+            return None
+        return {"dataset": dataset.id, "rows": dataset.rows}
+
+    def _read_note(self, job_id: str) -> dict[str, Any] | None:
+        try:
+            note: dict[str, Any] = json.loads((self._folder / job_id / "work.json").read_bytes())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return note
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ENGINES:
+        raise UsageError(f'there is no engine "{engine}"', hint=f"one of {', '.join(ENGINES)}")
+    if engine not in {"auto", "local"}:
+        raise Unsupported(f'this node has no backend for engine "{engine}"', hint='use "auto"')

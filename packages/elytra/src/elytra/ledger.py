@@ -1,0 +1,219 @@
+"""The records of jobs and tasks: kept here while the node runs, shown live in the tree.
+
+State changes of a job are durable; task states and progress are written without fsync, progress at
+most ten times a second a job. What a restart needs lies in `work.json` of the job's folder, exactly
+as submitted, since the tree keeps no empty lists.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elytra.messages import JobChanged, TaskChanged
+from sennit_core.clock import Clock
+from sennit_core.errors import NotFound, SennitError
+from sennit_core.logs import get_logger
+from sennit_core.records import JobInfo, Progress, TaskInfo, is_terminal
+
+if TYPE_CHECKING:
+    from elkyn import ElkynStore
+
+PROGRESS_SECONDS_MIN = 0.1
+_log = get_logger(__name__)
+
+
+class Ledger:
+    """Knows every job that is remembered.
+
+    Args:
+        tree: The namespace `sys`.
+        folder: Where jobs have their folders.
+        clock: Time of the records.
+        remembered_max: Ended jobs that are kept, with their answers; older ones are forgotten.
+    """
+
+    def __init__(
+        self, tree: ElkynStore, folder: Path, *, clock: Clock, remembered_max: int = 200
+    ) -> None:
+        self.folder = folder
+        self._tree = tree
+        self._clock = clock
+        self._remembered_max = remembered_max
+        self._lock = threading.RLock()
+        self._jobs: dict[str, JobInfo] = {}
+        self._tasks: dict[str, dict[str, TaskInfo]] = {}
+        self._progress: dict[str, _JobProgress] = {}
+
+    def load(self) -> list[JobInfo]:
+        """Read what an earlier life of the node left; returns the jobs that had not ended."""
+        with self._lock:
+            for job_id, record in sorted((self._tree.get("/jobs") or {}).items()):
+                record.pop("tasks", None)
+                self._jobs[job_id] = JobInfo.from_json(record)
+            for folder in self.folder.iterdir() if self.folder.exists() else ():
+                if folder.name not in self._jobs:
+                    shutil.rmtree(folder, ignore_errors=True)
+            return [job for job in self._jobs.values() if not is_terminal("job", job.state)]
+
+    def add(self, job: JobInfo) -> None:
+        """Remember a new job, durably."""
+        with self._lock:
+            self._jobs[job.id] = job
+            self._tree.set(f"/jobs/{job.id}", job.to_json())
+            self._forget_oldest()
+
+    def get(self, job_id: str) -> JobInfo:
+        """Return a job; NotFound when it is unknown or forgotten."""
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None:
+                raise NotFound("job", job_id, hint="`platform jobs` lists those that are known")
+            progress = self._progress.get(job_id)
+            return job if progress is None else replace(job, progress=progress.sum())
+
+    def all(self) -> list[JobInfo]:
+        """Return all jobs, newest first."""
+        with self._lock:
+            return [self.get(job_id) for job_id in sorted(self._jobs, reverse=True)]
+
+    def begin_tasks(self, job_id: str, inputs: dict[str, tuple[str | None, int | None]]) -> None:
+        """Name the tasks of a job, each with its (shard's object, input bytes)."""
+        with self._lock:
+            self._tasks[job_id] = {
+                key: TaskInfo(key, job_id, shard, "pending") for key, (shard, _) in inputs.items()
+            }
+            self._progress[job_id] = _JobProgress({key: size for key, (_, size) in inputs.items()})
+
+    def record(self, changes: Iterable[JobChanged | TaskChanged]) -> None:
+        """Take over what the scheduler decided; one write a job."""
+        writes: dict[str, dict[str, Any]] = {}
+        durable: set[str] = set()
+        with self._lock:
+            for change in changes:
+                fields = writes.setdefault(change.job, {})
+                if isinstance(change, JobChanged):
+                    fields |= self._change_job(change)
+                    durable.add(change.job)
+                elif change.task in self._tasks.get(change.job, {}):
+                    fields[f"tasks/{change.task}"] = self._change_task(change)
+            for job_id, fields in writes.items():
+                self._write(job_id, fields, ephemeral=job_id not in durable)
+            for job_id in durable:
+                if is_terminal("job", self._jobs[job_id].state):
+                    self._tasks.pop(job_id, None)
+                    self._progress.pop(job_id, None)
+
+    def progress(self, job_id: str, task: str, progress: Progress) -> None:
+        """Take in what an attempt tells; shown when it is time."""
+        live = self._progress.get(job_id)  # no lock: this thread must not wait for a write
+        if live is not None:
+            live.set(task, progress)
+
+    def show_progress(self) -> None:
+        """Write the progress that has changed, of each job at most every 0.1 s."""
+        with self._lock:
+            for job_id, live in self._progress.items():
+                now = self._clock.monotonic()
+                if live.changed and now - live.shown_at >= PROGRESS_SECONDS_MIN:
+                    live.changed, live.shown_at = False, now
+                    document = live.sum().to_json()
+                    self._write(job_id, {"progress": document}, ephemeral=True)
+
+    def _change_job(self, change: JobChanged) -> dict[str, Any]:
+        now = self._clock.now()
+        job = replace(
+            self._jobs[change.job], state=change.state, error=change.error, result=change.result
+        )
+        if change.state == "running" and job.started_at is None:
+            job = replace(job, started_at=now)
+        if is_terminal("job", change.state):
+            job = replace(job, finished_at=now)
+        live = self._progress.get(change.job)
+        if live is not None:
+            live.phase = live.phase if change.state in {"running", "done"} else change.state
+            job = replace(job, progress=live.sum())
+        self._jobs[change.job] = job
+        document = job.to_json()
+        del document["plan"]
+        return document
+
+    def _change_task(self, change: TaskChanged) -> dict[str, Any]:
+        tasks = self._tasks[change.job]
+        tasks[change.task] = task = replace(
+            tasks[change.task],
+            state=change.state,
+            attempts=change.attempts,
+            partial=(change.partial or {}).get("file"),
+        )
+        self._progress[change.job].end(change.task, done=change.state == "done")
+        return task.to_json()
+
+    def _write(self, job_id: str, fields: dict[str, Any], *, ephemeral: bool) -> None:
+        try:
+            self._tree.update(f"/jobs/{job_id}", fields, ephemeral=ephemeral)
+        except SennitError as error:  # the job goes on; `get` still answers from here
+            _log.warning("job %s could not be shown in the tree: %s", job_id, error)
+
+    def _forget_oldest(self) -> None:
+        ended = [job.id for job in self._jobs.values() if is_terminal("job", job.state)]
+        for job_id in sorted(ended)[: max(0, len(ended) - self._remembered_max)]:
+            del self._jobs[job_id]
+            self._tree.delete(f"/jobs/{job_id}")
+            shutil.rmtree(self.folder / job_id, ignore_errors=True)
+
+
+class _JobProgress:
+    """The progress of a job, summed up over its tasks."""
+
+    def __init__(self, input_bytes: dict[str, int | None]) -> None:
+        self._input_bytes = input_bytes
+        self._tasks: dict[str, Progress] = {}
+        self._done: set[str] = set()
+        self._lock = threading.Lock()
+        self.phase = ""
+        self.changed = False
+        self.shown_at = float("-inf")
+
+    def set(self, task: str, progress: Progress) -> None:
+        with self._lock:
+            self._tasks[task] = progress
+            self.phase = progress.phase or self.phase
+            self.changed = True
+
+    def end(self, task: str, *, done: bool) -> None:
+        with self._lock:
+            if done:
+                self._done.add(task)
+            elif task not in self._done:
+                self._tasks.pop(task, None)  # the next attempt begins at zero
+            self.changed = True
+
+    def sum(self) -> Progress:
+        with self._lock:
+            parts = list(self._tasks.values())
+            working = [part for task, part in self._tasks.items() if task not in self._done]
+            bytes_done = sum(self._bytes_done(task) for task in self._input_bytes)
+        known = [size for size in self._input_bytes.values() if size is not None]
+        return Progress(
+            done=len(self._done),
+            total=len(self._input_bytes),
+            bytes_done=bytes_done,
+            bytes_total=sum(known) if known else None,
+            rows=sum(part.rows for part in parts),
+            memory_bytes=sum(part.memory_bytes for part in working),
+            cap_bytes=max((part.cap_bytes or 0 for part in parts), default=0) or None,
+            spilled_bytes=sum(part.spilled_bytes for part in parts),
+            phase=self.phase,
+        )
+
+    def _bytes_done(self, task: str) -> int:
+        size = self._input_bytes[task]
+        told = self._tasks.get(task)
+        if task in self._done:
+            return size or 0
+        return 0 if told is None else min(told.bytes_done, size or told.bytes_done)

@@ -1,0 +1,48 @@
+"""`Elytra(url).remote(name)`: where pipelines begin."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from elytra.client import Client
+from elytra.pipeline import Pipeline
+
+
+class Elytra:
+    """A node, seen as a place where pipelines run.
+
+    Args:
+        node: Its address, or a `Client` of it; the variable SENNIT_URL by default.
+        token: Its token; the variable SENNIT_TOKEN by default.
+        options: More arguments of `Client`.
+    """
+
+    def __init__(
+        self, node: str | Client | None = None, token: str | None = None, **options: Any
+    ) -> None:
+        self.client = node if isinstance(node, Client) else Client(node, token, **options)
+
+    def remote(self, dataset: str, snapshot: str | None = None) -> Pipeline:
+        """Begin a pipeline over a dataset of the node.
+
+        Args:
+            dataset: Its id or name; looked up when the pipeline runs.
+            snapshot: The id of one snapshot; the newest by default.
+        """
+        return Pipeline.over(self.client, dataset, snapshot)
+
+    def close(self) -> None:
+        """Close the connections to the node."""
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,97 @@
+"""What a query or a pipeline answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.errors import UsageError
+
+if TYPE_CHECKING:  # heavy, and each is needed only by the method that returns it
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+
+_SHOWN_ROWS = 20
+
+
+class Result:
+    """A finished answer, held as an Arrow table.
+
+    Args:
+        table: The rows.
+        manifest: How the answer came about: plan hash, engine, bytes, peak memory.
+    """
+
+    def __init__(self, table: pa.Table, manifest: dict[str, Any] | None = None) -> None:
+        self._table = table
+        self.manifest: dict[str, Any] = manifest or {}
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows as a pyarrow Table (no copy)."""
+        return self._table
+
+    def df(self) -> pd.DataFrame:
+        """Return the rows as a pandas DataFrame; needs pandas installed."""
+        frame: pd.DataFrame = self._table.to_pandas()
+        return frame
+
+    def pl(self) -> pl.DataFrame:
+        """Return the rows as a polars DataFrame; needs polars installed."""
+        import polars as pl
+
+        frame = pl.from_arrow(self._table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns, in order."""
+        return list(self._table.column_names)
+
+    @property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """The rows as tuples of Python values."""
+        return list(self)
+
+    @property
+    def value(self) -> Any:
+        """The one value of an answer of one row and one column, such as that of `count()`.
+
+        Raises:
+            UsageError: The answer has another shape.
+        """
+        if self._table.shape != (1, 1):
+            rows, columns = self._table.shape
+            raise UsageError(
+                f"an answer of {rows} rows and {columns} columns is not one value",
+                hint="use .rows, .df() or .to_arrow()",
+            )
+        return self._table.column(0)[0].as_py()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        columns = [column.to_pylist() for column in self._table.columns]
+        return iter(zip(*columns, strict=True))
+
+    def __str__(self) -> str:
+        head = list(Result(self._table.slice(0, _SHOWN_ROWS)))
+        texts = [self.columns, *([_cell(value) for value in row] for row in head)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in texts
+        ]
+        if len(self) > _SHOWN_ROWS:
+            lines.append(f"... {len(self) - _SHOWN_ROWS} rows more")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Result of {len(self)} rows: {', '.join(self.columns)}>"
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return text if len(text) <= 40 else text[:39] + "…"

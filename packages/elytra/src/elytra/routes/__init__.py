@@ -1,0 +1,33 @@
+"""elytra.routes: the HTTP doors for uploads and jobs.
+
+Layering: documents (bodies of requests, bounded and strict) <- uploads, jobs <- router. Errors are
+raised as `SennitError`; the gateway turns them into statuses in its one table.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+
+from elytra.routes.jobs import jobs_router
+from elytra.routes.uploads import uploads_router
+
+if TYPE_CHECKING:
+    from elytra.jobs import JobService
+    from lake.parts import PartStore
+
+__all__ = ["router"]
+
+
+def router(jobs: JobService, parts: PartStore) -> APIRouter:
+    """Return the routes of uploads and jobs.
+
+    Args:
+        jobs: Runs them.
+        parts: Keeps the parts of uploads until they are ingested.
+    """
+    both = APIRouter()
+    both.include_router(uploads_router(jobs, parts))
+    both.include_router(jobs_router(jobs))
+    return both

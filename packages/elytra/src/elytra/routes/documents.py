@@ -1,0 +1,80 @@
+"""JSON bodies: read with a bound, then checked member by member."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from sennit_core.errors import TooLarge, UsageError
+from sennit_core.units import MIB, parse_bytes
+
+DOCUMENT_BYTES_MAX = MIB
+
+Bytes = Annotated[int, BeforeValidator(lambda value: parse_bytes(value))]
+"""A size: a number of bytes, or a text such as "64MiB"."""
+
+
+class Document(BaseModel):
+    """The root of request bodies: camelCase on the wire, unknown members refused."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True)
+
+
+class StartUpload(Document):
+    """The body of `POST /api/start-upload`."""
+
+    name: str
+    size: int | None = Field(default=None, ge=0)
+    sha256: str | None = None
+    part_bytes: Bytes | None = None
+    mode: Literal["create", "append", "replace"] = "create"
+    options: dict[str, Any] = {}
+    resume_key: str | None = Field(default=None, max_length=256)
+
+
+class SubmitJob(Document):
+    """The body of `POST /api/jobs`."""
+
+    plan: dict[str, Any]
+    engine: str = "auto"
+    mem_cap: Bytes | None = None
+
+
+D = TypeVar("D", bound=Document)
+
+
+async def read_document(request: Request, kind: type[D]) -> D:
+    """Read a JSON body.
+
+    Raises:
+        TooLarge: It is over 1 MiB.
+        UsageError: It is not JSON, or not of this kind.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > DOCUMENT_BYTES_MAX:
+            raise TooLarge(what="the JSON document", limit_bytes=DOCUMENT_BYTES_MAX)
+    return check_document(parse_json(body), kind)
+
+
+def parse_json(text: bytes | bytearray) -> Any:
+    """Parse JSON; UsageError when it is none."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise UsageError(f"this is not JSON: {problem}") from None
+
+
+def check_document(document: Any, kind: type[D]) -> D:
+    """Check what was parsed; UsageError names the first member that is wrong."""
+    try:
+        return kind.model_validate(document)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False)[0]
+        member = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise UsageError(f"{member}: {first['msg']}") from None

@@ -1,0 +1,68 @@
+"""Jobs: submit, look, cancel, fetch the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+
+from elytra.routes.documents import SubmitJob, read_document
+from elytra.routes.principal import principal_of
+from elytra.routes.streaming import stream, wanted_format
+
+if TYPE_CHECKING:
+    from elytra.jobs import JobService
+
+
+def jobs_router(jobs: JobService) -> APIRouter:
+    """Return the routes under `/api/jobs`; arguments as in `elytra.routes.router`."""
+    routes = APIRouter(tags=["jobs"])
+    door = JobDoor(jobs)
+    routes.add_api_route("/api/jobs", door.submit, methods=["POST"])
+    routes.add_api_route("/api/jobs", door.list, methods=["GET"])
+    routes.add_api_route("/api/jobs/{job_id}", door.get, methods=["GET"])
+    routes.add_api_route("/api/jobs/{job_id}", door.cancel, methods=["DELETE"])
+    routes.add_api_route("/api/jobs/{job_id}/result", door.result, methods=["GET"])
+    return routes
+
+
+class JobDoor:
+    """The handlers; each says what its route does.
+
+    Args:
+        jobs: Runs them.
+    """
+
+    def __init__(self, jobs: JobService) -> None:
+        self._jobs = jobs
+
+    async def submit(self, request: Request) -> dict[str, Any]:
+        """Start a pipeline from its plan."""
+        document = await read_document(request, SubmitJob)
+        job = await asyncio.to_thread(
+            self._jobs.submit,
+            document.plan,
+            engine=document.engine,
+            mem_cap_bytes=document.mem_cap,
+            submitted_by=principal_of(request),
+        )
+        return {"jobId": job.id}
+
+    async def list(self) -> list[dict[str, Any]]:
+        """List the jobs that are remembered, newest first."""
+        return [job.to_json() for job in self._jobs.list()]
+
+    async def get(self, job_id: str) -> dict[str, Any]:
+        """Tell a job's state and progress."""
+        return self._jobs.get(job_id).to_json()
+
+    async def cancel(self, job_id: str) -> dict[str, Any]:
+        """Ask a job to stop."""
+        return self._jobs.cancel(job_id).to_json()
+
+    async def result(self, request: Request, job_id: str) -> Response:
+        """Stream a job's answer as Arrow IPC, JSON or CSV, as Accept asks."""
+        format_name = wanted_format(request)
+        execution = await asyncio.to_thread(self._jobs.open_result, job_id, format_name)
+        return await stream(execution, format_name)

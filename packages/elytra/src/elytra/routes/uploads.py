@@ -1,0 +1,197 @@
+"""Bytes in: one request for a small file, or parts that may come in any order and come again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+
+from elytra.routes.documents import StartUpload, check_document, parse_json, read_document
+from elytra.routes.principal import principal_of
+from elytra.uploads.forms import FormReader
+from elytra.uploads.receiver import WholeUpload, receive
+from lake.durable import write_whole
+from sennit_core.errors import SennitError, UsageError
+
+if TYPE_CHECKING:
+    from elytra.jobs import JobService
+    from lake.parts import PartStore
+    from lake.uploads import UploadInfo
+
+_RESUME_FILE = "resume.key"
+
+
+def uploads_router(jobs: JobService, parts: PartStore) -> APIRouter:
+    """Return the routes under `/api/upload…`; arguments as in `elytra.routes.router`."""
+    routes = APIRouter(tags=["uploads"])
+    door = UploadDoor(jobs, parts)
+    routes.add_api_route("/api/upload", door.upload, methods=["POST"])
+    routes.add_api_route("/api/start-upload", door.start, methods=["POST"])
+    routes.add_api_route("/api/upload-chunk", door.put_form_part, methods=["POST"])
+    routes.add_api_route("/api/uploads/{upload_id}/parts/{index}", door.put_part, methods=["PUT"])
+    routes.add_api_route("/api/uploads/{upload_id}", door.get, methods=["GET"])
+    routes.add_api_route("/api/uploads/{upload_id}", door.abort, methods=["DELETE"])
+    routes.add_api_route("/api/uploads/{upload_id}/complete", door.complete, methods=["POST"])
+    return routes
+
+
+class UploadDoor:
+    """The handlers; each says what its route does.
+
+    Args:
+        jobs: Starts the ingest of a completed upload.
+        parts: The part store.
+    """
+
+    def __init__(self, jobs: JobService, parts: PartStore) -> None:
+        self._jobs = jobs
+        self._parts = parts
+
+    async def start(self, request: Request) -> dict[str, Any]:
+        """Begin an upload, or find the one that an earlier try with the same resumeKey began."""
+        document = await read_document(request, StartUpload)
+        upload = await asyncio.to_thread(self._start_or_resume, document)
+        return upload.to_json()
+
+    async def put_part(self, request: Request, upload_id: str, index: int) -> dict[str, Any]:
+        """Receive one part as the raw body; the same part again changes nothing."""
+        writer = await asyncio.to_thread(
+            self._parts.open_part,
+            upload_id,
+            index,
+            sha256=request.headers.get("X-Sha256"),
+            expected_bytes=_content_length(request),
+        )
+        with writer:
+            size = await receive(request.stream(), writer)
+        return {"index": index, "bytes": size}
+
+    async def put_form_part(self, request: Request) -> dict[str, Any]:
+        """Receive one part as a form: uploadId, index and sha256, then the file."""
+        form = _form(request)
+        fields: dict[str, str] = {}
+        async for part in form:
+            if part.filename is None and part.name != "file":
+                fields[part.name] = await part.text()
+                continue
+            upload_id, index = _part_address(fields)
+            writer = await asyncio.to_thread(
+                self._parts.open_part, upload_id, index, sha256=fields.get("sha256")
+            )
+            with writer:
+                size = await receive(part.pieces(), writer)
+            return {"index": index, "bytes": size}
+        raise UsageError("the form has no file")
+
+    async def upload(self, request: Request) -> dict[str, Any]:
+        """Receive a whole file, raw (named by ?name=) or as a form, and make a dataset of it."""
+        query = request.query_params
+        if not request.headers.get("Content-Type", "").startswith("multipart/"):
+            if "name" not in query:
+                raise UsageError("a raw upload is named by ?name=", hint="or send a form")
+            size = _content_length(request)
+            upload = await self._start_whole(query["name"], size, query)
+            return await self._receive_whole(request, upload, request.stream())
+        fields = dict(query)
+        async for part in _form(request):
+            if part.filename is None:
+                fields[part.name] = await part.text()
+                continue
+            name = fields.get("name", part.filename)
+            upload = await self._start_whole(name, None, fields)
+            return await self._receive_whole(request, upload, part.pieces())
+        raise UsageError("the form has no file")
+
+    async def get(self, upload_id: str) -> dict[str, Any]:
+        """Tell which parts are here."""
+        upload = await asyncio.to_thread(self._parts.get, upload_id)
+        return upload.to_json()
+
+    async def abort(self, upload_id: str) -> Response:
+        """Forget an upload; forgetting one twice is fine."""
+        await asyncio.to_thread(self._parts.abort, upload_id)
+        return Response(status_code=204)
+
+    async def complete(self, request: Request, upload_id: str) -> dict[str, Any]:
+        """Seal an upload and start its ingest; completing it twice finds the same job."""
+        return await asyncio.to_thread(self._complete, upload_id, principal_of(request))
+
+    def _complete(self, upload_id: str, principal: str) -> dict[str, Any]:
+        dataset_id, job = self._jobs.submit_ingest(upload_id, submitted_by=principal)
+        return {"datasetId": dataset_id, "jobId": job.id}
+
+    def _start_or_resume(self, document: StartUpload) -> UploadInfo:
+        if document.resume_key:
+            for known in self._parts.list():
+                if self._is_same(known, document):
+                    return known
+        upload = self._parts.start(
+            document.name,
+            document.size,
+            sha256=document.sha256,
+            part_bytes=document.part_bytes,
+            mode=document.mode,
+            options=document.options,
+        )
+        if document.resume_key:
+            write_whole(self._resume_file(upload), document.resume_key.encode())
+        return upload
+
+    def _is_same(self, known: UploadInfo, document: StartUpload) -> bool:
+        if known.state != "receiving" or known.size != document.size:
+            return False
+        if (known.mode, known.options) != (document.mode, document.options):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            return self._resume_file(known).read_text() == document.resume_key
+        return False
+
+    def _resume_file(self, upload: UploadInfo) -> Path:
+        return self._parts.folder(upload.id) / _RESUME_FILE
+
+    async def _start_whole(
+        self, name: str, size: int | None, fields: Mapping[str, str]
+    ) -> UploadInfo:
+        document = {"name": name, "size": size, "mode": fields.get("mode", "create")}
+        if "options" in fields:
+            document["options"] = parse_json(fields["options"].encode())
+        start = check_document(document, StartUpload)
+        return await asyncio.to_thread(self._start_or_resume, start)
+
+    async def _receive_whole(
+        self, request: Request, upload: UploadInfo, pieces: AsyncIterator[bytes]
+    ) -> dict[str, Any]:
+        try:
+            with WholeUpload(self._parts, upload) as writer:
+                await receive(pieces, writer)
+        except BaseException:  # also when the client is gone: nobody could complete it
+            await asyncio.to_thread(self._parts.abort, upload.id)
+            raise
+        try:
+            return await self.complete(request, upload.id)
+        except SennitError:
+            await asyncio.to_thread(self._parts.abort, upload.id)
+            raise
+
+
+def _form(request: Request) -> FormReader:
+    return FormReader(request.headers.get("Content-Type", ""), request.stream())
+
+
+def _content_length(request: Request) -> int | None:
+    announced = request.headers.get("Content-Length", "")
+    return int(announced) if announced.isdecimal() else None
+
+
+def _part_address(fields: Mapping[str, str]) -> tuple[str, int]:
+    upload_id, index = fields.get("uploadId"), fields.get("index", "")
+    if upload_id is None or not index.isdecimal():
+        raise UsageError(
+            "the form must say uploadId and index before its file",
+            hint="append uploadId, index and sha256 to the form first, the file last",
+        )
+    return upload_id, int(index)

@@ -1,0 +1,236 @@
+"""One HTTP connection pool to a node: authority, retries, and errors as exceptions again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from ipaddress import ip_address
+from typing import Any, TypeVar
+
+import httpx
+
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import (
+    DeadlineExceeded,
+    RemoteError,
+    SennitError,
+    Unavailable,
+    UsageError,
+    error_from_json,
+)
+
+ARROW = "application/vnd.apache.arrow.stream"
+_RETRY_STATUSES = frozenset({429, 500, 502, 503, 504})
+_BACKOFF_SECONDS_FIRST, _BACKOFF_SECONDS_MAX = 0.1, 5.0
+
+T = TypeVar("T")
+
+
+class Transport:
+    """Speaks HTTP with one node; safe to share between threads.
+
+    Args:
+        url: Where the node answers, such as `http://127.0.0.1:8600`.
+        token: Sent as `Authorization: Bearer`; never logged.
+        timeout_seconds: Longest silence of the node within one request.
+        retry_seconds: How long a request that may be repeated is tried again.
+        clock: Time; injected by tests.
+
+    Raises:
+        UsageError: The address is not an http(s) URL.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout_seconds: float = 60.0,
+        retry_seconds: float = 3.0,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        address = httpx.URL(url)
+        if address.scheme not in {"http", "https"} or not address.host:
+            raise UsageError(
+                f"{url!r} is not the address of a node",
+                hint="write it like http://127.0.0.1:8600",
+            )
+        self.url = str(address).rstrip("/")
+        self._retry_seconds = retry_seconds
+        self._clock = clock
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers=headers,
+            timeout=httpx.Timeout(timeout_seconds, connect=10.0),
+            limits=httpx.Limits(max_connections=64),
+            trust_env=not _is_loopback(address.host),  # a proxy has no way to this machine
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        document: object = None,
+        repeatable: bool | None = None,
+    ) -> httpx.Response:
+        """Send one request and read its whole answer.
+
+        Args:
+            method: GET, PUT, POST, PATCH or DELETE.
+            path: From the root, with its query.
+            headers: Added to the connection's own.
+            document: Sent as JSON when not None.
+            repeatable: Whether a try whose fate is unknown may be followed by another; by
+                default for every method but POST and PATCH.
+
+        Raises:
+            SennitError: What the node answered, or Unavailable when it did not.
+        """
+        if repeatable is None:
+            repeatable = method not in {"POST", "PATCH"}
+
+        def send() -> httpx.Response:
+            response = self._http.request(method, path, headers=headers, json=document)
+            _raise_for_error(response)
+            return response
+
+        return self._retry(send, repeatable, self._retry_seconds)
+
+    def put(
+        self,
+        path: str,
+        body: Callable[[], Iterator[bytes]],
+        *,
+        headers: Mapping[str, str],
+        retry_seconds: float,
+    ) -> httpx.Response:
+        """Send bytes; raises as `request` does.
+
+        Args:
+            path: From the root, with its query.
+            body: Makes the body anew for each try.
+            headers: With Content-Length.
+            retry_seconds: How long it is tried again.
+        """
+
+        def send() -> httpx.Response:
+            response = self._http.put(path, headers=headers, content=body())
+            _raise_for_error(response)
+            return response
+
+        return self._retry(send, True, retry_seconds)
+
+    def json(self, method: str, path: str, document: object = None, **options: Any) -> Any:
+        """Send one request and parse its JSON answer; arguments as in `request`."""
+        return self.request(method, path, document=document, **options).json()
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        document: object = None,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Send one request whose answer is read piece by piece inside the `with`.
+
+        Raises:
+            SennitError: What the node answered, or Unavailable when it did not.
+        """
+        timeout: Any = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds
+        request = self._http.build_request(
+            method, path, headers=headers, json=document, timeout=timeout
+        )
+        try:
+            response = self._http.send(request, stream=True)
+        except httpx.TransportError as problem:
+            raise self._unavailable(problem) from problem
+        try:
+            if response.is_error:
+                response.read()
+            _raise_for_error(response)
+            yield response
+        except httpx.TransportError as problem:
+            raise self._unavailable(problem) from problem
+        finally:
+            response.close()
+
+    def _retry(self, send: Callable[[], T], repeatable: bool, seconds: float) -> T:
+        """Call `send` until it works, waiting longer each time, while trying again can help."""
+        deadline = self._clock.monotonic() + seconds
+        backoff_seconds = _BACKOFF_SECONDS_FIRST
+        while True:
+            try:
+                return send()
+            except httpx.TransportError as problem:
+                untouched = isinstance(problem, httpx.ConnectError | httpx.PoolTimeout)
+                failure: SennitError = self._unavailable(problem)
+                if not (repeatable or untouched):
+                    raise failure from problem
+            except SennitError as problem:
+                failure = problem
+                if not (repeatable and problem.retryable):
+                    raise
+            if self._clock.monotonic() + backoff_seconds > deadline:
+                raise failure
+            self._clock.sleep(backoff_seconds * random.uniform(0.5, 1.0))
+            backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
+
+    def _unavailable(self, problem: httpx.TransportError) -> Unavailable:
+        reason = str(problem) or type(problem).__name__
+        return Unavailable(
+            f"the node at {self.url} ({reason})", hint="is it up? `platform status` tells"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _raise_for_error(response: httpx.Response) -> None:
+    if not response.is_error:
+        return
+    try:
+        document = response.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        document = None
+    if isinstance(document, dict) and "code" in document:
+        raise error_from_json(document)
+    said = document.get("error") if isinstance(document, dict) else response.text[:200]
+    path = response.request.url.path
+    sentence = f"{response.request.method} {path} was answered with {response.status_code}: {said}"
+    if response.status_code in _RETRY_STATUSES:
+        raise Unavailable(f"the node ({sentence})")
+    raise RemoteError(sentence)
+
+
+def wait_for(
+    ready: Callable[[], T | None], *, what: str, seconds: float | None, clock: Clock = SYSTEM
+) -> T:
+    """Ask `ready` again and again, at growing intervals, until it answers something.
+
+    Raises:
+        DeadlineExceeded: It did not within `seconds`.
+    """
+    deadline = None if seconds is None else clock.monotonic() + seconds
+    pause_seconds = 0.02
+    while (answer := ready()) is None:
+        if deadline is not None and clock.monotonic() >= deadline:
+            raise DeadlineExceeded(what, seconds)
+        clock.sleep(pause_seconds)
+        pause_seconds = min(1.5 * pause_seconds, 1.0)
+    return answer

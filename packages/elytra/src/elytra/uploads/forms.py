@@ -1,0 +1,150 @@
+"""multipart/form-data read as a stream: no part is held in memory or copied to a second file.
+
+The format is RFC 7578; `python-multipart` cuts it, this module keeps its bounds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from sennit_core.errors import TooLarge, UsageError
+from sennit_core.units import KIB
+
+_FIELD_BYTES_MAX = 64 * KIB
+_PARTS_MAX = 32
+
+
+@dataclass(slots=True)
+class FormPart:
+    """One part of a form; its bytes must be read, or left, before the next part is asked for.
+
+    Args:
+        name: The field's name.
+        filename: The file's name; None for a plain field.
+    """
+
+    name: str
+    filename: str | None
+    _form: FormReader = field(repr=False)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the bytes of the part as they arrive."""
+        while (piece := await self._form.next_piece()) is not None:
+            yield piece
+
+    async def text(self) -> str:
+        """Read a plain field; TooLarge beyond 64 KiB."""
+        collected = bytearray()
+        async for piece in self.pieces():
+            collected += piece
+            if len(collected) > _FIELD_BYTES_MAX:
+                raise TooLarge(what=f"form field {self.name}", limit_bytes=_FIELD_BYTES_MAX)
+        try:
+            return collected.decode()
+        except UnicodeDecodeError as problem:
+            raise UsageError(f"form field {self.name} is not UTF-8") from problem
+
+
+class FormReader:
+    """Iterates over the parts of a form.
+
+    Args:
+        content_type: The request's Content-Type, with the boundary.
+        body: The request's body.
+
+    Raises:
+        UsageError: It is no multipart form, or a malformed one.
+    """
+
+    def __init__(self, content_type: str, body: AsyncIterator[bytes]) -> None:
+        kind, options = parse_options_header(content_type)
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+            raise UsageError("the body is not multipart/form-data with a boundary")
+        self._body = body
+        self._parts = 0
+        self._events: deque[tuple[str, bytes]] = deque()
+        self._header = (bytearray(), bytearray())
+        self._parser = MultipartParser(
+            options[b"boundary"],
+            {
+                "on_part_begin": lambda: self._events.append(("begin", b"")),
+                "on_header_field": lambda data, start, end: self._grow(0, data[start:end]),
+                "on_header_value": lambda data, start, end: self._grow(1, data[start:end]),
+                "on_header_end": self._end_header,
+                "on_headers_finished": lambda: self._events.append(("headers", b"")),
+                "on_part_data": lambda data, start, end: self._events.append(
+                    ("data", data[start:end])
+                ),
+                "on_part_end": lambda: self._events.append(("end", b"")),
+                "on_end": lambda: self._events.append(("finished", b"")),
+            },
+        )
+
+    async def __aiter__(self) -> AsyncIterator[FormPart]:
+        open_part = False
+        disposition = b""
+        while True:
+            name, value = await self._next()
+            if name == "begin":
+                open_part, disposition = True, b""
+                self._count()
+            elif name == "header":
+                disposition = value
+            elif name == "headers":
+                yield self._part(disposition)
+            elif name == "end":
+                open_part = False
+            elif name == "finished" and not open_part:
+                return
+
+    async def next_piece(self) -> bytes | None:
+        """Return the next bytes of the part that is being read, None at its end."""
+        if self._events and self._events[0][0] == "end":
+            return None
+        name, value = await self._next()
+        if name == "end":
+            self._events.appendleft((name, value))
+            return None
+        return value
+
+    async def _next(self) -> tuple[str, bytes]:
+        while not self._events:
+            data = await anext(self._body, None)
+            if data is None:
+                raise UsageError("the multipart form breaks off before its end")
+            try:
+                self._parser.write(data)
+            except MultipartParseError as problem:
+                raise UsageError(f"the multipart form is malformed: {problem}") from problem
+        return self._events.popleft()
+
+    def _part(self, disposition: bytes) -> FormPart:
+        kind, options = parse_options_header(disposition)
+        if kind != b"form-data" or b"name" not in options:
+            raise UsageError("a part of the form has no name")
+        filename = options.get(b"filename")
+        return FormPart(
+            options[b"name"].decode(errors="replace"),
+            None if filename is None else filename.decode(errors="replace"),
+            self,
+        )
+
+    def _grow(self, which: int, data: bytes) -> None:
+        self._header[which].extend(data)  # the parser bounds the size of a header
+
+    def _end_header(self) -> None:
+        field_name, value = (bytes(side) for side in self._header)
+        if field_name.lower() == b"content-disposition":
+            self._events.append(("header", value))
+        for side in self._header:
+            side.clear()
+
+    def _count(self) -> None:
+        self._parts += 1
+        if self._parts > _PARTS_MAX:
+            raise UsageError(f"the form has more than {_PARTS_MAX} parts")

@@ -1,0 +1,141 @@
+"""Request bodies into the part store: batched, hashed and written beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from sennit_core.errors import BadInput
+from sennit_core.units import MIB
+
+if TYPE_CHECKING:
+    from lake.parts import PartStore, PartWriter
+    from lake.uploads import UploadInfo
+
+BATCH_BYTES = MIB
+"""Handed to a thread at once. One batch is written while the next arrives, so one request holds
+two of them whatever the size of its body."""
+
+
+class BytesWriter(Protocol):
+    """What takes bytes and keeps them only on commit."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        ...
+
+    def commit(self) -> object:
+        """Keep what was written."""
+        ...
+
+
+async def receive(pieces: AsyncIterator[bytes], writer: BytesWriter) -> int:
+    """Write a body as it arrives, then commit it.
+
+    Args:
+        pieces: The body.
+        writer: Where it goes; used by one thread at a time, never by the event loop's own.
+
+    Returns:
+        How many bytes there were.
+
+    Raises:
+        SennitError: What the writer raises; nothing is committed then.
+    """
+    loop = asyncio.get_running_loop()
+    batch: list[bytes] = []
+    batch_bytes = total_bytes = 0
+    writing: asyncio.Future[None] | None = None
+    try:
+        async for piece in pieces:
+            batch.append(piece)
+            batch_bytes += len(piece)
+            if batch_bytes >= BATCH_BYTES:
+                if writing is not None:
+                    await writing
+                writing = loop.run_in_executor(None, _write, writer, batch)
+                total_bytes += batch_bytes
+                batch, batch_bytes = [], 0
+        if writing is not None:
+            await writing
+        writing = loop.run_in_executor(None, _write, writer, batch)
+        await writing
+        writing = None
+        await loop.run_in_executor(None, writer.commit)
+    finally:
+        if writing is not None:  # the body broke off: let the thread go before the file is closed
+            await asyncio.wait([writing])
+            writing.exception()
+    return total_bytes + batch_bytes
+
+
+def _write(writer: BytesWriter, batch: list[bytes]) -> None:
+    if batch:
+        writer.write(batch[0] if len(batch) == 1 else b"".join(batch))
+
+
+class WholeUpload:
+    """Takes a file in one piece and cuts it into the parts of an upload.
+
+    Args:
+        parts: The part store.
+        upload: The upload, just started.
+    """
+
+    def __init__(self, parts: PartStore, upload: UploadInfo) -> None:
+        self._parts = parts
+        self._upload = upload
+        self._index = 0
+        self._room_bytes = 0
+        self._part: PartWriter | None = None
+        self._total_bytes = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes, over as many parts as it takes."""
+        rest = memoryview(data)
+        while rest:
+            if self._part is None:
+                self._part = self._parts.open_part(self._upload.id, self._index)
+                self._room_bytes = self._upload.part_bytes
+            piece, rest = rest[: self._room_bytes], rest[self._room_bytes :]
+            self._part.write(piece)
+            self._total_bytes += len(piece)
+            self._room_bytes -= len(piece)
+            if not self._room_bytes:
+                self._finish_part()
+
+    def commit(self) -> None:
+        """Keep the last part.
+
+        Raises:
+            BadInput: The file is shorter than was announced.
+        """
+        if self._upload.size is not None and self._total_bytes != self._upload.size:
+            raise BadInput(
+                what=self._upload.name,
+                reason=f"{self._total_bytes} bytes came of the {self._upload.size} announced",
+            )
+        if self._part is not None:
+            self._finish_part()
+
+    def _finish_part(self) -> None:
+        assert self._part is not None
+        with self._part as part:
+            self._part = None
+            part.commit()
+        self._index += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._part is not None:
+            self._part.__exit__(kind, error, trace)
+            self._part = None

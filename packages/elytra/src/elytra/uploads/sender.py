@@ -1,0 +1,168 @@
+"""Sends one file to a node as parts, several at a time, and picks up where an earlier try ended."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elytra.transport import Transport
+from elytra.uploads.progress import OnProgress, TransferProgress
+from sennit_core.errors import Conflict, UsageError
+from sennit_core.units import KIB
+
+_SLICE_BYTES = 256 * KIB
+_EDGE_BYTES = 64 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class SendOptions:
+    """How a file is sent.
+
+    Args:
+        parallel: Parts on the way at once.
+        part_bytes: Size of a part; None leaves it to the node.
+        resume: Continue an upload of the same file that was broken off.
+        mode: What completing it does, "create" or "append".
+        retry_seconds: How long each part is tried again while the node is away.
+        ingest: How the node reads the file, such as {"delimiter": ";"}.
+    """
+
+    parallel: int = 4
+    part_bytes: int | None = None
+    resume: bool = True
+    mode: str = "create"
+    retry_seconds: float = 60.0
+    ingest: dict[str, Any] | None = None
+
+
+def send_file(
+    transport: Transport,
+    path: Path,
+    name: str,
+    options: SendOptions,
+    on_progress: OnProgress | None = None,
+) -> str:
+    """Send every part of a file that the node does not have yet.
+
+    Args:
+        transport: The node.
+        path: The file; it must not change meanwhile.
+        name: The name of the dataset to be.
+        options: Parallelism, part size, resumption.
+        on_progress: Called from the sending threads, one at a time.
+
+    Returns:
+        The id of the upload, all of whose parts are there.
+
+    Raises:
+        SennitError: As the node says; Unavailable when it cannot be reached for long.
+        Conflict: The file changed while it was being sent.
+    """
+    if options.parallel < 1:
+        raise UsageError(f"parallel must be 1 or more, not {options.parallel}")
+    with _open_for_pread(path) as file:
+        before = os.fstat(file)
+        upload = _start(transport, file, name, options)
+        progress = TransferProgress(before.st_size, on_progress)
+        part_bytes = int(upload["partBytes"])
+        have = set(upload["have"])
+        part = _Part(transport, file, upload["uploadId"], progress, options.retry_seconds)
+        spans = {
+            index: (begin, min(part_bytes, before.st_size - begin))
+            for index, begin in enumerate(range(0, before.st_size, part_bytes))
+        }
+        for index in have & spans.keys():
+            progress.set(index, spans[index][1])
+        missing = [(index, *spans[index]) for index in spans if index not in have]
+        _send_all(part, missing, options.parallel)
+        after = os.fstat(file)
+        if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            transport.request("DELETE", f"/api/uploads/{upload['uploadId']}")
+            raise Conflict(f"{path} changed while it was being sent", hint="send it again")
+    return str(upload["uploadId"])
+
+
+@contextmanager
+def _open_for_pread(path: Path) -> Iterator[int]:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _start(transport: Transport, file: int, name: str, options: SendOptions) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": name,
+        "size": os.fstat(file).st_size,
+        "mode": options.mode,
+        "options": options.ingest or {},
+    }
+    if options.part_bytes is not None:
+        document["partBytes"] = options.part_bytes
+    if options.resume:
+        document["resumeKey"] = _resume_key(file, name)
+    answer: dict[str, Any] = transport.json("POST", "/api/start-upload", document, repeatable=True)
+    return answer
+
+
+def _resume_key(file: int, name: str) -> str:
+    """Name this state of this file: its size, its time, and both its ends."""
+    status = os.fstat(file)
+    key = hashlib.sha256(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+    key.update(os.pread(file, _EDGE_BYTES, 0))
+    key.update(os.pread(file, _EDGE_BYTES, max(0, status.st_size - _EDGE_BYTES)))
+    return key.hexdigest()
+
+
+def _send_all(part: _Part, missing: list[tuple[int, int, int]], parallel: int) -> None:
+    with ThreadPoolExecutor(parallel, thread_name_prefix="elytra-upload") as threads:
+        sending = [threads.submit(part.send, *span) for span in missing]
+        done, waiting = wait(sending, return_when=FIRST_EXCEPTION)
+        for future in waiting:
+            future.cancel()
+        for future in done:
+            future.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    transport: Transport
+    file: int
+    upload_id: str
+    progress: TransferProgress
+    retry_seconds: float
+
+    def send(self, index: int, begin: int, size_bytes: int) -> None:
+        digest = hashlib.sha256()
+        for piece in self._slices(begin, size_bytes):
+            digest.update(piece)
+        self.transport.put(
+            f"/api/uploads/{self.upload_id}/parts/{index}",
+            lambda: self._body(index, begin, size_bytes),
+            headers={"X-Sha256": digest.hexdigest(), "Content-Length": str(size_bytes)},
+            retry_seconds=self.retry_seconds,
+        )
+        self.progress.set(index, size_bytes)
+
+    def _body(self, index: int, begin: int, size_bytes: int) -> Iterator[bytes]:
+        done_bytes = 0
+        for piece in self._slices(begin, size_bytes):
+            self.progress.set(index, done_bytes)  # what is yielded is not yet delivered
+            yield piece
+            done_bytes += len(piece)
+
+    def _slices(self, begin: int, size_bytes: int) -> Iterator[bytes]:
+        position, end = begin, begin + size_bytes
+        while position < end:
+            piece = os.pread(self.file, min(_SLICE_BYTES, end - position), position)
+            if not piece:
+                raise Conflict("the file became shorter while it was being sent")
+            yield piece
+            position += len(piece)

@@ -1,0 +1,74 @@
+"""Plans as pairs of text: a pipeline, and what runs where. ELYTRA_UPDATE_PLANS=1 rewrites them."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elytra.pipeline import Pipeline
+from elytra.splitter import split
+from emsqrt.expr import col, count
+from emsqrt.plan import Aggregate, DatasetRef, Files, FileTarget, Filter, Scan, Sink
+from sennit_core.errors import UnknownColumn, UsageError
+from sennit_core.schema import Schema
+
+PLANS = Path(__file__).parent / "plans" / "split.txt"
+CASES = [
+    match.groups()
+    for match in re.finditer(r"^# (.+)\n(.+)\n((?:>.*\n)*)", PLANS.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("about", "pipeline", "expected"), CASES, ids=[c[0] for c in CASES])
+def test_a_plan_is_cut_where_it_should_be(
+    flights: Pipeline, about: str, pipeline: str, expected: str
+) -> None:
+    found = eval(pipeline, {"flights": flights, "col": col, "count": count}).explain()
+
+    if not os.environ.get("ELYTRA_UPDATE_PLANS"):
+        assert found == re.sub("^> ?", "", expected, flags=re.MULTILINE).rstrip()
+    else:
+        shown = "".join(f"> {line}".rstrip() + "\n" for line in found.splitlines())
+        text = PLANS.read_text().replace(f"{pipeline}\n{expected}", f"{pipeline}\n{shown}")
+        PLANS.write_text(text)
+
+
+def scan(schema: Schema) -> Scan:
+    return Scan(DatasetRef("flights"), schema)
+
+
+def test_an_unknown_column_is_named_before_anything_runs(flights: Pipeline) -> None:
+    with pytest.raises(UnknownColumn, match="distnce") as caught:
+        flights.filter(col("distnce") > 1).explain()
+    assert caught.value.suggestion == "distance"
+
+
+def test_a_sink_is_refused(drawer: Any) -> None:
+    schema = drawer.dataset("d").schema
+    plan = Sink(scan(schema), FileTarget("/tmp/x.csv", "csv"))
+
+    with pytest.raises(UsageError, match="no sink"):
+        split(plan, schema)
+
+
+def test_a_hand_made_phase_is_refused(drawer: Any) -> None:
+    schema = drawer.dataset("d").schema
+    plan = Aggregate(scan(schema), (), (("n", count()),), phase="final")
+
+    with pytest.raises(UsageError, match="phase"):
+        split(plan, schema)
+
+
+def test_both_halves_read_the_files_they_are_given(drawer: Any) -> None:
+    schema = drawer.dataset("d").schema
+    halves = split(Filter(scan(schema), col("distance") > 1), schema)
+
+    shard = halves.shard_plan(Files(("a.parquet",), "parquet"))
+
+    assert isinstance(shard, Filter)
+    assert isinstance(shard.input, Scan)
+    assert isinstance(shard.input.source, Files)
+    assert shard.input.source.paths == ("a.parquet",)
+    assert halves.merge_steps is None
