@@ -1,0 +1,55 @@
+"""Lake: verified, content-addressed Parquet shards, their catalog, and SQL over them.
+
+Layering: `durable` and `objects` below `snapshots` below `catalog` below `retention`; `parts`
+receives uploads; `ingest` and `sql` run in executors and know nothing of the rest; `intake` makes
+datasets; `lake` is the node's lake; `routes` shows it over HTTP. pyarrow and duckdb load with the
+first use, not with the import.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.ownership import refuse_strangers
+
+refuse_strangers(__file__, "sennit-lake")
+
+if TYPE_CHECKING:
+    from lake.catalog import Catalog
+    from lake.errors import UploadIncomplete
+    from lake.lake import Lake
+    from lake.objects import ObjectStore
+    from lake.parts import PartStore
+    from lake.queries import QueryExecution, Result
+    from lake.uploads import SealedUpload, UploadInfo
+
+_HOMES = {
+    "Catalog": "catalog",
+    "Lake": "lake",
+    "ObjectStore": "objects",
+    "PartStore": "parts",
+    "QueryExecution": "queries",
+    "Result": "queries",
+    "SealedUpload": "uploads",
+    "UploadIncomplete": "errors",
+    "UploadInfo": "uploads",
+}
+
+__all__ = [
+    "Catalog",
+    "Lake",
+    "ObjectStore",
+    "PartStore",
+    "QueryExecution",
+    "Result",
+    "SealedUpload",
+    "UploadIncomplete",
+    "UploadInfo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the module of a public name when it is first asked for."""
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"lake.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -106,6 +106,7 @@ class PartStore:
         root: Folder of the uploads; made when absent.
         tree: Where `/uploads/{id}` mirrors each upload's live state; None mirrors nothing.
         admit: Called with (name, mode, options) before an upload starts; raises to refuse it.
+        part_bytes: Size of parts when the client does not say.
         size_max: Largest upload accepted, in bytes; None is no limit but the disk.
         clock: Source of time for ids and expiry.
     """
@@ -116,12 +117,14 @@ class PartStore:
         tree: ElkynStore | None = None,
         *,
         admit: Callable[[str, str, dict[str, Any]], None] | None = None,
+        part_bytes: int = PART_BYTES,
         size_max: int | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.root = Path(root)
         self._tree = tree
         self._admit = admit
+        self._part_bytes = part_bytes
         self._size_max = size_max
         self._clock = clock
         self._lock = threading.RLock()
@@ -158,7 +161,7 @@ class PartStore:
             raise UsageError(f"mode {mode!r} is none of create, append, replace")
         if sha256 is not None:
             check_sha256(sha256)
-        each = PART_BYTES if part_bytes is None else part_bytes
+        each = self._part_bytes if part_bytes is None else part_bytes
         if not 1 <= each <= PART_BYTES_MAX:
             raise UsageError(f"partBytes is {each}; it must be between 1 and {PART_BYTES_MAX}")
         self._check_size(size, each)

@@ -1,0 +1,243 @@
+"""From an upload to a dataset: encode in an executor, adopt the shards, commit in one step.
+
+Everything before the commit is invisible and can be done again; the upload stays until the
+dataset is committed. The snapshot takes the upload's id, so doing it again after a crash finds
+out by one look at the catalog whether it was committed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lake._failpoints import reached
+from lake.catalog import Catalog, check_dataset_name
+from lake.durable import storage_errors
+from lake.objects import ObjectStore
+from lake.retention import Retention
+from lake.snapshots import Manifest, renumbered
+from sennit_core.clock import Clock
+from sennit_core.errors import BadInput, Conflict, DeadlineExceeded
+from sennit_core.hashing import ObjectDigest
+from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
+from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Execution, ExecutorPool
+
+__all__ = ["Arrival", "Intake", "dataset_name"]
+
+ENTRY = "lake.ingest"
+_POLL_SECONDS = 0.2
+_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A file that is to become a dataset, or part of one.
+
+    Args:
+        snapshot: Id that the new snapshot will have.
+        dataset: Id that the dataset will have when it is created.
+        name: The file's name.
+        paths: Its bytes, in order.
+        mode: `create`, `append` or `replace`.
+        options: Options of ingest; `name` names the dataset.
+        owner: Whose dataset it becomes.
+    """
+
+    snapshot: str
+    dataset: str
+    name: str
+    paths: tuple[Path, ...]
+    mode: str
+    options: dict[str, Any]
+    owner: str = ""
+
+    @property
+    def dataset_name(self) -> str:
+        """What the dataset is called."""
+        return dataset_name(self.name, self.options)
+
+
+def dataset_name(file_name: str, options: dict[str, Any]) -> str:
+    """The option `name`, else the file's name without its ending."""
+    given = options.get("name")
+    if given is not None:
+        return check_dataset_name(str(given))
+    lower = file_name.lower()
+    ending = next((end for end in _ENDINGS if lower.endswith(end)), "")
+    stem = file_name[: len(file_name) - len(ending)].strip()
+    return check_dataset_name(stem or file_name)
+
+
+class Intake:
+    """Makes datasets of arrivals.
+
+    Args:
+        objects: Where shards go.
+        catalog: Where datasets are committed.
+        retention: Keeps shards until they are committed.
+        pool: Runs the encoding.
+        staging: Folder for files that are not objects yet; emptied by its owner at the start.
+        clock: Source of commit times.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        catalog: Catalog,
+        retention: Retention,
+        pool: ExecutorPool,
+        staging: Path,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._objects = objects
+        self._catalog = catalog
+        self._retention = retention
+        self._pool = pool
+        self._staging = staging
+        self._clock = clock
+
+    def take(
+        self,
+        arrival: Arrival,
+        *,
+        on_progress: Callable[[Progress], object] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> DatasetInfo:
+        """Encode the arrival and commit it; blocks until it is there.
+
+        Raises:
+            BadInput: The file cannot be read, with line and byte offset where they are known.
+            Conflict: The dataset's name is taken.
+            Cancelled: `cancelled` answered True.
+        """
+        target = self._target(arrival)
+        folder = self._staging / arrival.snapshot
+        with storage_errors(folder, 0):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+        try:
+            request = {
+                "paths": [str(path) for path in arrival.paths],
+                "name": arrival.name,
+                "folder": str(folder),
+                "options": arrival.options,
+                "schema": target.schema.to_json() if target and arrival.mode == "append" else None,
+            }
+            with self._pool.submit(ENTRY, request, on_progress=on_progress) as execution:
+                answer = _wait(execution, cancelled)
+            reached("ingest-encoded")
+            with self._retention.lease(shard["object"] for shard in answer["shards"]):
+                shards = self._adopt(answer)
+                reached("ingest-adopted")
+                return self._commit(arrival, answer, shards)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _target(self, arrival: Arrival) -> DatasetInfo | None:
+        """The dataset that is appended to or replaced; refuses a name that is taken early."""
+        name = arrival.dataset_name
+        if arrival.mode == "create":
+            self._catalog.check_free(name)
+            return None
+        return self._catalog.find(name)
+
+    def _adopt(self, answer: dict[str, Any]) -> tuple[ShardInfo, ...]:
+        shards = []
+        for index, shard in enumerate(answer["shards"]):
+            digest = ObjectDigest(
+                object=shard["object"],
+                size=shard["bytes"],
+                sha256=shard["sha256"],
+                chunk_bytes=shard["chunkBytes"],
+                chunks=tuple(shard["chunks"]),
+            )
+            self._objects.adopt(Path(shard["file"]), digest)
+            if index == 0:
+                reached("ingest-half-adopted")
+            shards.append(
+                ShardInfo(
+                    object=shard["object"],
+                    rows=shard["rows"],
+                    bytes=shard["bytes"],
+                    partition={},
+                    stats=shard["stats"],
+                    byte_start=shard["byteStart"],
+                    byte_end=shard["byteEnd"],
+                    first_row=shard["firstRow"],
+                )
+            )
+        return tuple(shards)
+
+    def _commit(
+        self, arrival: Arrival, answer: dict[str, Any], shards: tuple[ShardInfo, ...]
+    ) -> DatasetInfo:
+        schema = Schema.from_json(answer["schema"])
+        with self._catalog.writing():
+            target = self._target(arrival)
+            if target is not None and arrival.mode == "append":
+                if schema.fingerprint() != target.schema.fingerprint():
+                    raise BadInput(what=arrival.name, reason="the dataset's columns have changed")
+                shards = (*self._catalog.manifest(target.id).snapshot.shards, *shards)
+            dataset = target or DatasetInfo(
+                id=arrival.dataset, name=arrival.dataset_name, owner=arrival.owner, schema=schema
+            )
+            snapshot = SnapshotInfo(
+                id=arrival.snapshot,
+                parent=dataset.head,
+                dataset=dataset.id,
+                schema=schema,
+                shards=renumbered(shards),
+                stats={},
+                author=arrival.owner,
+                query=None,
+                inputs=(),
+            )
+            manifest = Manifest(
+                replace(snapshot, stats=_overall(snapshot)),
+                self._clock.now(),
+                {"name": arrival.name, "source": answer["source"], "report": answer["report"]},
+            )
+            reached("ingest-manifest")
+            return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+
+
+def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
+    while True:
+        try:
+            return execution.result(_POLL_SECONDS if cancelled else None)
+        except DeadlineExceeded:
+            if not execution.done and cancelled is not None:
+                if cancelled():
+                    execution.cancel()
+                    return execution.result()
+                continue
+            raise
+
+
+def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:
+    """Nulls of each column over all shards, and rows; minima and maxima stay with the shards."""
+    nulls: dict[str, int] = {}
+    for shard in snapshot.shards:
+        for name, stats in shard.stats.items():
+            nulls[name] = nulls.get(name, 0) + int(stats.get("nulls", 0))
+    return {name: {"nulls": count} for name, count in nulls.items()}
+
+
+def refuse_taken(catalog: Catalog, name: str, mode: str, options: dict[str, Any]) -> None:
+    """Before an upload starts: its options must be good, and its dataset's name free.
+
+    Raises:
+        Conflict: Mode `create`, and a dataset has the name.
+    """
+    wanted = dataset_name(name, options)
+    if mode == "create":
+        catalog.check_free(wanted)
+    elif mode not in ("append", "replace"):
+        raise Conflict(f"mode {mode!r} is not known")

@@ -1,0 +1,309 @@
+"""One node's lake: parts come in, datasets come out, SQL is answered."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from lake._failpoints import reached
+from lake.catalog import Catalog
+from lake.durable import NewFile, storage_errors
+from lake.intake import Arrival, Intake, dataset_name, refuse_taken
+from lake.objects import ObjectStore
+from lake.parts import PART_BYTES, PartStore
+from lake.queries import QueryExecution, Result
+from lake.retention import Retention
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import NotFound, SennitError, Unsupported, UsageError
+from sennit_core.ids import new_id
+from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
+from sennit_core.units import GIB, parse_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from elkyn import ElkynStore
+    from emsqrt.executor import ExecutorPool
+
+__all__ = ["Lake"]
+
+_SQL_ENTRY = "lake.sql"
+_CATALOG_WORDS = ("show", "information_schema", "describe")
+_FORMATS = ("arrow", "json", "csv")
+
+
+class Lake:
+    """Datasets in a folder; a context manager.
+
+    Args:
+        folder: The node's data folder: `uploads/`, `lake/`, and, where they are not given,
+            `elkyn/sys/` and `spill/`.
+        tree: The `sys` namespace; opened, and closed again, when None.
+        pool: Executors; started lazily, and stopped again, when None.
+        memory_bytes: Cap of each executor of an own pool, in bytes or as "1 GiB".
+        part_bytes: Size of an upload's parts when the client does not say.
+        clock: Source of time.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        tree: ElkynStore | None = None,
+        pool: ExecutorPool | None = None,
+        memory_bytes: int | str = GIB,
+        part_bytes: int = PART_BYTES,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.folder = Path(folder)
+        self._clock = clock
+        self._staging = self.folder / "lake" / "staging"
+        with ExitStack() as owned:
+            self.tree = tree or owned.enter_context(_open_tree(self.folder))
+            self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
+            self.objects = ObjectStore(self.folder / "lake" / "objects")
+            self.catalog = Catalog(self.tree, self.objects, clock=clock)
+            self.retention = Retention(self.objects, self.catalog)
+            self.parts = PartStore(
+                self.folder / "uploads",
+                self.tree,
+                part_bytes=part_bytes,
+                admit=lambda name, mode, options: refuse_taken(self.catalog, name, mode, options),
+                clock=clock,
+            )
+            self._intake = Intake(
+                self.objects, self.catalog, self.retention, self.pool, self._staging, clock=clock
+            )
+            self._recover()
+            self._owned = owned.pop_all()
+
+    def ingest(
+        self,
+        upload_id: str,
+        *,
+        owner: str = "",
+        on_progress: Callable[[Progress], object] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> DatasetInfo:
+        """Make a dataset of a complete upload, and remove the upload; blocks.
+
+        Doing it again after a crash finishes it, or finds that it was finished.
+
+        Args:
+            upload_id: The upload; sealed here when it is not yet.
+            owner: Whose dataset it becomes.
+            on_progress: Told how far it is.
+            cancelled: Asked several times a second; True stops the work.
+
+        Raises:
+            UploadIncomplete: Parts are missing.
+            BadInput: The file cannot be read; the upload stays.
+        """
+        sealed = self.parts.seal(upload_id)
+        upload = sealed.upload
+        reached("ingest-sealed")
+        arrival = Arrival(
+            snapshot=upload.id,
+            dataset=upload.dataset,
+            name=upload.name,
+            paths=sealed.paths,
+            mode=upload.mode,
+            options=upload.options,
+            owner=owner,
+        )
+        committed = self._committed(arrival)
+        if committed is None:
+            self.parts.mark(upload_id, "ingesting")
+            try:
+                committed = self._intake.take(arrival, on_progress=on_progress, cancelled=cancelled)
+            except SennitError:
+                self.parts.mark(upload_id, "failed")
+                raise
+            reached("ingest-committed")
+        self.parts.abort(upload_id)
+        return committed
+
+    def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
+        """Append a file or Arrow data to a dataset; creates the dataset when there is none.
+
+        Args:
+            table: The dataset's name.
+            data: Path of a CSV, Parquet, Arrow or JSON lines file, or a `pyarrow.Table`.
+            options: Options of ingest, in Python's spelling (`strict=True`, `date_order="dmy"`).
+        """
+        wire = {_camel(key): value for key, value in options.items()} | {"name": table}
+        mode = "append" if self.catalog.find(table) is not None else "create"
+        if isinstance(data, str | Path):
+            path = Path(data)
+            if not path.is_file():
+                raise NotFound(kind="file", name=str(data), suggestion=None)
+            return self._take(path, path.name, mode, wire)
+        with NewFile(self._staging) as file:
+            _write_arrow(data, file)
+            return self._take(file.path, f"{table}.arrow", mode, wire)
+
+    def query(
+        self,
+        sql: str,
+        *,
+        params: list[Any] | dict[str, Any] | None = None,
+        format: str = "arrow",  # noqa: A002 - the contract's word
+        max_rows: int | None = None,
+        deadline_seconds: float | None = None,
+    ) -> QueryExecution:
+        """Start a query in an executor.
+
+        Args:
+            sql: One reading statement over datasets, by name or id.
+            params: A list for `?` and `$1`, a dict for `$name`.
+            format: `arrow` (IPC stream), `json` or `csv`.
+            max_rows: Rows after which the answer is cut and marked `truncated`.
+            deadline_seconds: After which it is stopped.
+
+        Raises:
+            Busy: Too many queries wait already. All else is raised by the execution.
+        """
+        if format not in _FORMATS:
+            raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
+        tables, objects = self._tables(sql)
+        request = {
+            "sql": sql,
+            "params": params,
+            "format": format,
+            "maxRows": max_rows,
+            "tables": tables,
+            "names": [info.name for info in self.catalog.list()],
+        }
+        held = self.retention.acquire(objects)
+        try:
+            execution = self.pool.submit(_SQL_ENTRY, request, deadline_seconds=deadline_seconds)
+        except BaseException:
+            self.retention.release(held)
+            raise
+        return QueryExecution(execution, lambda: self.retention.release(held))
+
+    def sql(
+        self, query: str, params: list[Any] | dict[str, Any] | None = None, engine: str = "auto"
+    ) -> Result:
+        """Answer a query into memory.
+
+        Args:
+            query: One reading statement.
+            params: As for `query`.
+            engine: `auto` or `duckdb`.
+        """
+        if engine not in ("auto", "duckdb"):
+            raise Unsupported(f"engine {engine!r} does not answer SQL here; use auto")
+        import pyarrow as pa
+
+        with self.query(query, params=params) as execution:
+            stream = b"".join(bytes(payload) for payload in execution.payloads())
+            manifest = execution.result()
+        with pa.ipc.open_stream(stream) as reader:
+            return Result(reader.read_all(), manifest)
+
+    def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
+        """A snapshot and where its shards lie; lease `snapshot.shards` while reading them.
+
+        Args:
+            dataset: Id or name.
+            snapshot: None is the head.
+        """
+        found = self.catalog.manifest(dataset, snapshot).snapshot
+        return found, [self.objects.path(shard.object) for shard in found.shards]
+
+    def delete(self, dataset: str) -> DatasetInfo:
+        """Delete a dataset with all its snapshots; queries that read it now still finish."""
+        return self.retention.delete_dataset(dataset)
+
+    def close(self) -> None:
+        """Close what the lake opened itself."""
+        self._owned.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
+        arrival = Arrival(
+            snapshot=new_id(self._clock),
+            dataset=new_id(self._clock),
+            name=name,
+            paths=(path,),
+            mode=mode,
+            options=options,
+        )
+        return self._intake.take(arrival)
+
+    def _committed(self, arrival: Arrival) -> DatasetInfo | None:
+        """The dataset, when this very upload is in it already."""
+        name = dataset_name(arrival.name, arrival.options)
+        for key in (arrival.dataset, name):
+            info = self.catalog.find(key)
+            if info is not None and self.catalog.has_snapshot(info.id, arrival.snapshot):
+                return info
+        return None
+
+    def _tables(self, sql: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """Datasets that the text may name, with their shards' paths, and these shards' ids.
+
+        A name that does not stand in the text cannot be read by it, so a look at the text is
+        enough to leave out the rest of a large catalog; the executor parses it in earnest.
+        """
+        folded = sql.casefold()
+        listing = any(word in folded for word in _CATALOG_WORDS)
+        tables: list[dict[str, Any]] = []
+        objects: list[str] = []
+        for info in self.catalog.list():
+            written = info.name.casefold()
+            named = written in folded or written.replace('"', '""') in folded or info.id in folded
+            row: dict[str, Any] = {"name": info.name, "id": info.id, "schema": info.schema.to_json()}
+            if named and info.head is not None:
+                shards = self.catalog.manifest(info.id).snapshot.shards
+                objects.extend(shard.object for shard in shards)
+                paths = [str(self.objects.place(shard.object)) for shard in shards]
+                tables.append(row | {"paths": paths})
+            elif listing:
+                tables.append(row | {"paths": None})
+        return tables, objects
+
+    def _recover(self) -> None:
+        """What a crash left: staging files, and objects that no snapshot has come to need."""
+        with storage_errors(self._staging, 0):
+            shutil.rmtree(self._staging, ignore_errors=True)
+            self._staging.mkdir(parents=True, exist_ok=True)
+        self.retention.sweep()
+
+
+def _open_tree(folder: Path) -> ElkynStore:
+    from elkyn import ElkynStore
+
+    return ElkynStore(folder / "elkyn" / "sys", namespace="sys")
+
+
+def _open_pool(folder: Path, memory_bytes: int | str) -> ExecutorPool:
+    from emsqrt.executor import ExecutorPool
+
+    return ExecutorPool(1, memory_bytes=parse_bytes(memory_bytes), spill_dir=folder / "spill")
+
+
+def _write_arrow(data: pa.Table, file: NewFile) -> None:
+    import pyarrow as pa
+
+    if not isinstance(data, pa.Table):
+        raise UsageError(f"append takes a path or a pyarrow.Table, not {type(data).__name__}")
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, data.schema) as writer:
+        for batch in data.to_batches(max_chunksize=65_536):
+            writer.write_batch(batch)
+    file.write(sink.getvalue())
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)

@@ -1,0 +1,126 @@
+"""DuckDB's errors in Sennit's words: where the SQL is wrong, what was meant, and no paths."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import duckdb
+
+from sennit_core.errors import (
+    Corrupt,
+    Denied,
+    InternalError,
+    MemoryCapExceeded,
+    NotFound,
+    SennitError,
+    SqlError,
+    StorageFull,
+    UnknownColumn,
+    nearest,
+)
+
+__all__ = ["query_error", "syntax_error"]
+
+_LINE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^", re.DOTALL)
+_COLUMN = re.compile(
+    r'Referenced column "(.*?)" not found|column named "?(.*?)"? (?:was )?not found'
+)
+_TABLE = re.compile(r"Table with name (.*?) does not exist")
+_MEANT = re.compile(r'Did you mean "(.*?)"')
+_KIND = re.compile(r"^(?:[A-Z][A-Za-z ]*Error|INTERNAL Error): ")
+_PATH = re.compile(r"(?:/[^\s/'\",:;]+){2,}/?")
+_ELLIPSIS = "..."
+
+
+def syntax_error(error: duckdb.Error, sql: str) -> SqlError:
+    """An error of the parser, with its place."""
+    return _placed(str(error), sql)
+
+
+def query_error(
+    error: duckdb.Error,
+    sql: str,
+    *,
+    tables: Iterable[str],
+    columns: Iterable[str],
+    cap_bytes: int,
+) -> SennitError:
+    """What a failed query is told as.
+
+    Args:
+        error: DuckDB's exception.
+        sql: The statement, for the place in it.
+        tables: Names of all datasets, for suggestions.
+        columns: Columns of the datasets in the query, for suggestions.
+        cap_bytes: The query's memory cap.
+    """
+    text = str(error)
+    match error:
+        case duckdb.OutOfMemoryException():
+            return _out_of_memory(text, cap_bytes)
+        case duckdb.PermissionException():
+            return Denied("reading or changing something outside the datasets", needed="a dataset")
+        case duckdb.IOException():
+            return _input_output(text)
+        case duckdb.InternalException() | duckdb.FatalException():
+            return InternalError(f"the query engine failed: {_clean(text)}")
+    if found := _COLUMN.search(text):
+        return _unknown_column(found[1] or found[2], text, columns)
+    if found := _TABLE.search(text):
+        name = found[1]
+        return NotFound(kind="dataset", name=name, suggestion=nearest(name, tuple(tables)))
+    return _placed(text, sql)
+
+
+def _unknown_column(name: str, text: str, columns: Iterable[str]) -> UnknownColumn:
+    known = tuple(dict.fromkeys(columns))
+    place = _LINE.search(text)
+    where = f" (line {place[1]}, column {_column(place)})" if place else ""
+    shown = f'there is no column "{name}"{where}'
+    return UnknownColumn(name=name, known=known, suggestion=nearest(name, known), message=shown)
+
+
+def _placed(text: str, sql: str) -> SqlError:
+    place = _LINE.search(text)
+    meant = _MEANT.search(text)
+    hint = f'did you mean "{meant[1]}"?' if meant else None
+    message = _clean(_LINE.split(text)[0])
+    if place is None:
+        return SqlError(message, hint=hint)
+    line, column = int(place[1]), _column(place)
+    lines = sql.split("\n")
+    shown = place[2]
+    if shown.startswith(_ELLIPSIS) or shown.endswith(_ELLIPSIS):
+        # DuckDB shows a window of a long line; find the window to know its column.
+        window = shown.removeprefix(_ELLIPSIS).removesuffix(_ELLIPSIS)
+        start = lines[line - 1].find(window) if line <= len(lines) else -1
+        cut = len(_ELLIPSIS) if shown.startswith(_ELLIPSIS) else 0
+        column = max(1, start + column - cut) if start >= 0 else column
+    offset = sum(len(each) + 1 for each in lines[: line - 1]) + column - 1
+    return SqlError(message, line=line, column=column, offset=min(offset, len(sql)), hint=hint)
+
+
+def _column(place: re.Match[str]) -> int:
+    """Column of the caret under the shown line, from 1."""
+    return max(1, len(place[3]) - len(f"LINE {place[1]}: ") + 1)
+
+
+def _out_of_memory(text: str, cap_bytes: int) -> SennitError:
+    if "max_temp_directory_size" in text or "No space left" in text:
+        return StorageFull(path="the query's temporary files")
+    return MemoryCapExceeded(
+        cap_bytes=cap_bytes,
+        what="the query",
+        hint="give the node more --memory, or make the query keep less (fewer groups, no big sort)",
+    )
+
+
+def _input_output(text: str) -> SennitError:
+    if "No space left" in text:
+        return StorageFull(path="the query's temporary files")
+    return Corrupt(what="a shard of the dataset", expected="a readable file", found=_clean(text))
+
+
+def _clean(text: str) -> str:
+    return _PATH.sub("<file>", _KIND.sub("", text.strip())).strip()

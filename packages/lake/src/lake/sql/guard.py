@@ -1,0 +1,247 @@
+"""What SQL may do here: read the datasets it names, and nothing else.
+
+The judge is DuckDB's own parser, so there is no second grammar to disagree with: the statement's
+syntax tree is asked for as JSON and walked, and everything that is not known to be harmless is
+refused. Node kinds and table functions are on lists of what is allowed (a data-modifying CTE, as
+in `WITH x AS (COPY t TO 'file') SELECT 1`, calls itself a SELECT and is found only so); scalar
+functions are on a list of what is not. `lake.sql.session` is the second wall behind this one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import duckdb
+
+from lake.sql.failures import syntax_error
+from sennit_core.errors import Denied, SqlError, Unsupported
+
+__all__ = ["Statement", "check_statement"]
+
+_READING = "one SELECT, WITH, FROM, VALUES, SHOW TABLES, DESCRIBE, EXPLAIN or SUMMARIZE"
+_NODES = frozenset(
+    ("SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE", "STATEMENT_NODE")
+)
+_TABLE_FUNCTIONS = frozenset(
+    (
+        "range",
+        "generate_series",
+        "unnest",
+        "repeat",
+        "repeat_row",
+        "json_each",
+        "json_tree",
+        "duckdb_functions",
+        "duckdb_types",
+        "duckdb_keywords",
+        "pg_timezone_names",
+        "icu_calendar_names",
+    )
+)
+_SCALAR_FUNCTIONS = frozenset(
+    (
+        "getenv",
+        "current_setting",
+        "getvariable",
+        "nextval",
+        "currval",
+        "setval",
+        "sleep_ms",
+        "pg_sleep",
+        "write_log",
+        "parse_duckdb_log_message",
+        "pg_get_viewdef",
+        "pg_get_expr",
+        "pg_get_constraintdef",
+        "inet_client_addr",
+        "inet_server_addr",
+        "inet_client_port",
+        "inet_server_port",
+        "add_parquet_key",
+        "invoke",
+        "which_secret",
+        "query",
+        "query_table",
+        "glob",
+    )
+)
+_REFUSED_PREFIXES = ("__internal", "read_", "parquet_", "pragma_", "sniff_", "copy_", "pg_read")
+_CATALOG_TABLES = frozenset(("tables", "columns", "schemata"))
+_SHOWN = frozenset(("tables", "databases", "schemas", "alltables", "__show_tables_expanded"))
+_EXPLAIN = re.compile(
+    r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*explain\b\s*(?:analyze\b|\([^)]*\))?",
+    re.IGNORECASE | re.DOTALL,
+)
+_LIKE_A_FILE = re.compile(
+    r"[/\\*?]|://|\.(csv|tsv|parquet|json|ndjson|txt|db|duckdb|gz|arrow)$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement that may run.
+
+    Args:
+        sql: Its text.
+        tables: Names it reads that are no CTEs, as written, without catalog and schema.
+        catalog: It asks which tables and columns there are.
+    """
+
+    sql: str
+    tables: frozenset[str]
+    catalog: bool
+
+
+def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
+    """Parse one statement and refuse everything but reading.
+
+    Args:
+        sql: The text.
+        known: Names of datasets; they may look like files.
+
+    Raises:
+        SqlError: It does not parse (with line, column and offset), or is not one statement.
+        Denied: It would write, configure, or read something that is no dataset.
+        Unsupported: DuckDB cannot show the tree of this statement.
+    """
+    try:
+        statements = _parser().extract_statements(sql)
+    except duckdb.Error as error:
+        raise syntax_error(error, sql) from None
+    if len(statements) != 1:
+        found = f"{len(statements)} statements" if statements else "no statement"
+        raise SqlError(f"{found}; send {_READING}", line=1, column=1, offset=0)
+    kind = statements[0].type.name
+    text = sql
+    if kind == "EXPLAIN":
+        text = sql[_explained(sql) :]
+        kind = _kind_of(text)
+    if kind == "MULTI":
+        raise Unsupported(
+            "PIVOT whose columns come from the data is not supported",
+            hint="name them: PIVOT t ON c IN ('a', 'b') USING sum(x)",
+        )
+    if kind != "SELECT":
+        raise Denied(f"{kind.replace('_', ' ')} statements", needed=_READING)
+    tree = json.loads(_parser().execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
+    if tree["error"]:
+        raise Unsupported(f"this form of statement is not supported ({tree['error_message']})")
+    walk = _Walk(known)
+    walk.visit(tree["statements"])
+    return Statement(sql, frozenset(walk.tables), walk.catalog)
+
+
+@lru_cache(maxsize=1)
+def _parser() -> duckdb.DuckDBPyConnection:
+    """A database that only parses: it has no tables, no files, and runs nobody's SQL."""
+    parser = duckdb.connect(":memory:", config={"threads": "1", "memory_limit": "64MB"})
+    parser.execute("SET python_enable_replacements = false")
+    parser.execute("SET enable_external_access = false")
+    parser.execute("SET lock_configuration = true")
+    return parser
+
+
+def _explained(sql: str) -> int:
+    match = _EXPLAIN.match(sql)
+    if match is None:
+        raise Unsupported("EXPLAIN must be the first word of the statement")
+    return match.end()
+
+
+def _kind_of(text: str) -> str:
+    try:
+        statements = _parser().extract_statements(text)
+    except duckdb.Error:
+        raise Unsupported("this form of EXPLAIN is not supported") from None
+    return str(statements[0].type.name) if len(statements) == 1 else "MULTI"
+
+
+class _Walk:
+    """Visits the whole tree; collects tables and refuses what is not allowed."""
+
+    def __init__(self, known: frozenset[str]) -> None:
+        self.tables: set[str] = set()
+        self.catalog = False
+        self._known = frozenset(name.casefold() for name in known)
+
+    def visit(self, tree: Any) -> None:
+        nodes = list(_nodes(tree))
+        ctes = {
+            entry["key"].casefold()
+            for node in nodes
+            for entry in (node.get("cte_map") or {}).get("map", ())
+        }
+        ctes |= {node["cte_name"].casefold() for node in nodes if node.get("cte_name")}
+        for node in nodes:
+            self._check_node(node, ctes)
+
+    def _check_node(self, node: dict[str, Any], ctes: set[str]) -> None:
+        kind = node.get("type")
+        if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
+            word = kind.removesuffix("_NODE").removesuffix("_QUERY")
+            raise Denied(f"{word} inside a query", needed=_READING)
+        if kind == "BASE_TABLE":
+            self._check_table(node, ctes)
+        elif kind == "TABLE_FUNCTION":
+            self._check_table_function(node["function"])
+        elif kind == "SHOW_REF":
+            self._check_show(node)
+        if "function_name" in node:
+            _check_function(node)
+
+    def _check_table(self, node: dict[str, Any], ctes: set[str]) -> None:
+        path = [part.casefold() for part in (node.get("qualified_name") or {}).get("path", ())]
+        name = node["table_name"]
+        if len(path) > 1 and path[-2] == "information_schema":
+            if path[-1] not in _CATALOG_TABLES:
+                raise Denied(f"reading information_schema.{path[-1]}", needed="tables or columns")
+            self.catalog = True
+            return
+        if name.casefold() in ctes and len(path) <= 1:
+            return
+        if name.casefold() not in self._known and _LIKE_A_FILE.search(name):
+            raise Denied(
+                f"reading the file {name!r}",
+                needed="a dataset",
+                hint="upload the file, then name the dataset in SQL",
+            )
+        self.tables.add(name)
+
+    def _check_table_function(self, function: dict[str, Any]) -> None:
+        name = function.get("function_name", "").casefold()
+        if name not in _TABLE_FUNCTIONS:
+            raise Denied(
+                f"the table function {name}",
+                needed="a dataset",
+                hint="files and settings of the node cannot be read by SQL; upload a file first",
+            )
+
+    def _check_show(self, node: dict[str, Any]) -> None:
+        if node.get("query") is None:
+            shown = node.get("table_name", "").strip('"').casefold()
+            if shown not in _SHOWN:
+                raise Denied(f"SHOW {shown}", needed="SHOW TABLES")
+            self.catalog = True
+
+
+def _check_function(node: dict[str, Any]) -> None:
+    name = str(node["function_name"]).casefold()
+    if name in _SCALAR_FUNCTIONS or name.startswith(_REFUSED_PREFIXES):
+        raise Denied(f"the function {name}", needed="a function that only computes")
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Every object of the tree, without recursion: trees of long expressions are deep."""
+    waiting = [tree]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield item
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(item)

@@ -1,0 +1,127 @@
+"""Executor entry `lake.sql`: one query over datasets, its answer as a stream.
+
+Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `names` (of all
+datasets, for suggestions) `threads`. Answer: `rows` `bytes` `truncated` `columns` `peakBytes`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from emsqrt.io.formats import open_format, type_name
+from lake.sql.failures import query_error
+from lake.sql.guard import check_statement
+from lake.sql.session import SqlLimits, Table, open_session
+from sennit_core.errors import CapTooSmall, NotFound, SqlError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from emsqrt.executor import Context
+
+__all__ = ["run"]
+
+_MIB = 1 << 20
+_OVERSHOOT_BYTES = 48 * _MIB  # what DuckDB 2.0 takes beyond its memory_limit, measured
+_LEAST_BYTES = 24 * _MIB
+_TEMP_RESERVE_BYTES = 256 * _MIB
+_BATCH_ROWS = 8192
+
+
+def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Check the statement, open a locked session, stream the answer."""
+    tables = [Table.from_json(table) for table in request["tables"]]
+    names = tuple(request.get("names") or ())
+    sql = request["sql"]
+    statement = check_statement(sql, frozenset(table.name for table in tables))
+    used = _used(tables, statement.tables, names)
+    listed = tables if statement.catalog else used
+    limits = _limits(request, context)
+    try:
+        with open_session(listed, tuple(statement.tables), limits) as connection:
+            context.on_cancel(connection.interrupt)
+            return _stream(connection, request, context)
+    except duckdb.InterruptException:
+        context.check()
+        raise
+    except duckdb.Error as error:
+        context.check()
+        columns = tuple(itertools.chain.from_iterable(table.schema.names for table in used))
+        raise query_error(
+            error, sql, tables=names, columns=columns, cap_bytes=context.cap_bytes
+        ) from None
+
+
+def _stream(
+    connection: duckdb.DuckDBPyConnection, request: dict[str, Any], context: Context
+) -> dict[str, Any]:
+    relation = connection.sql(request["sql"], params=_params(request))
+    if relation is None:
+        raise SqlError("the statement has no answer")
+    with relation.to_arrow_reader(_BATCH_ROWS) as reader:
+        writer = open_format(
+            request.get("format") or "arrow",
+            reader.schema,
+            context.emit,
+            max_rows=request.get("maxRows"),
+        )
+        with writer:
+            for batch in reader:
+                context.check()
+                writer.write(batch)
+                context.progress(rows=writer.rows)
+                if writer.done:
+                    break
+        return {
+            "rows": writer.rows,
+            "bytes": writer.bytes,
+            "truncated": writer.truncated,
+            "columns": [_column(field) for field in reader.schema],
+        }
+
+
+def _column(field: pa.Field) -> dict[str, str]:
+    return {"name": field.name, "type": type_name(field)}
+
+
+def _params(request: dict[str, Any]) -> list[Any] | dict[str, Any] | None:
+    params = request.get("params")
+    if params is None or isinstance(params, list | dict):
+        return params or None
+    raise SqlError("params is a list for ? and $1, or an object for $name")
+
+
+def _used(tables: list[Table], wanted: frozenset[str], names: tuple[str, ...]) -> list[Table]:
+    """The datasets that the statement names; `NotFound` for a name that is none."""
+    found: dict[str, Table] = {}
+    by_name = {key: t for t in tables for key in (t.name.casefold(), t.id)}
+    for name in sorted(wanted):
+        table = by_name.get(name.casefold())
+        if table is None:
+            raise NotFound(kind="dataset", name=name, suggestion=nearest(name, names))
+        found[table.id] = table
+    return list(found.values())
+
+
+def _limits(request: dict[str, Any], context: Context) -> SqlLimits:
+    free = context.budget.free_bytes - _OVERSHOOT_BYTES
+    if free < _LEAST_BYTES:
+        missing = _LEAST_BYTES - free
+        raise CapTooSmall(
+            cap_bytes=context.cap_bytes,
+            needed_bytes=context.cap_bytes + missing,
+            because="DuckDB needs room beside what the process holds already",
+        )
+    spill = context.spill_dir
+    disk = max(0, shutil.disk_usage(spill).free - _TEMP_RESERVE_BYTES)
+    return SqlLimits(
+        memory_bytes=free,
+        temp_folder=spill,
+        temp_bytes=disk,
+        threads=int(request.get("threads") or min(4, os.cpu_count() or 1)),
+    )
