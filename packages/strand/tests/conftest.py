@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 import strand
 
 PEER = Path(__file__).with_name("peer.py")

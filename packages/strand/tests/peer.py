@@ -17,16 +17,30 @@ def payload(index):
     return b"%d:" % index + bytes([index & 255]) * (index * 37 % 200)
 
 
+def say(word):
+    sys.stdout.write(word + "\n")
+    sys.stdout.flush()
+
+
+def write_all(writer, count):
+    for index in range(count):
+        writer.write_bytes(payload(index))
+
+
+def collect(view, into):
+    for data in view.payloads():
+        into.append(bytes(data))
+
+
 def die(point):
-    print(point, flush=True)
+    say(point)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def produce(ring, count, point):
     with ring.producer() as writer:
-        print("attached", flush=True)
-        for index in range(count):
-            writer.write_bytes(payload(index))
+        say("attached")
+        write_all(writer, count)
         if point == "published":
             die(point)
         if point in ("claimed", "filled"):
@@ -45,7 +59,7 @@ def claim_and_die(writer, point):
 
 def consume(ring, count, point):
     with ring.consumer() as view:
-        print("attached", flush=True)
+        say("attached")
         if point == "attached":
             die(point)
         for index, data in enumerate(view.payloads()):

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 import strand
 from strand.layout import PRODUCER_AT
 from strand.owners import is_held
@@ -14,7 +15,7 @@ def run_in_child(check):
     if pid == 0:
         try:
             check()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a child must not come back into pytest
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+
 import strand
 from strand.layout import SLEEP_AT
 
@@ -14,11 +15,10 @@ def test_payloads_arrive_whole_and_in_order_while_the_ring_wraps(ring, spawn, pe
     assert received == [peer.payload(index) for index in range(5000)]
 
 
-def test_a_consumer_process_reads_what_this_process_writes(ring, spawn):
+def test_a_consumer_process_reads_what_this_process_writes(ring, spawn, peer):
     consumer = spawn("consume", ring)
     with ring.producer() as writer:
-        for index in range(1000):
-            writer.write_bytes(b"%d:" % index + bytes([index & 255]) * (index * 37 % 200))
+        peer.write_all(writer, 1000)
     assert consumer.wait(30) == 0
 
 

@@ -36,6 +36,7 @@ class StrandView(Role):
     def __init__(self, ring: Ring, lock: RoleLock, native: _native.Consumer) -> None:
         """Use `Ring.consumer()`."""
         super().__init__(ring, lock, native)
+        self._arrow_schema: pa.Schema | None = None
         self._decoder = RowDecoder(ring.header, self._memory)
 
     @property
@@ -109,7 +110,8 @@ class StrandView(Role):
         """Iterate over the payloads of a block ring until the end of the stream.
 
         Each is a read-only view into shared memory, valid until the next one is asked for; then it
-        is given back to the producer.
+        is given back to the producer. Leaving the loop gives the last one back to nobody: iterating
+        again starts with it.
 
         Args:
             timeout_seconds: how long to wait for each payload; None waits as long as it takes.
@@ -125,10 +127,8 @@ class StrandView(Role):
         while self._has_record(seq, timeout_seconds):
             lease = self._lease(seq)
             payload = memoryview(lease)
-            try:
-                yield payload
-            finally:
-                self._release(payload, lease)
+            yield payload
+            self._release(payload, lease)
             seq += 1
             self._core.acknowledge(seq)
 
@@ -151,16 +151,15 @@ class StrandView(Role):
 
         self._require_blocks()
         held: deque[_native.Lease] = deque()
-        schema: pa.Schema | None = None
         seq = self._core.read
         while self._has_record(seq, timeout_seconds, held):
             lease = self._lease(seq)
             seq += 1
-            if schema is None:
-                schema = decode_schema(lease)
+            if self._arrow_schema is None:
+                self._arrow_schema = decode_schema(lease)
                 self._give_back(held, lease)
                 continue
-            batch = decode_batch(lease, schema, copy=copy)
+            batch = decode_batch(lease, self._arrow_schema, copy=copy)
             self._give_back(held, lease)
             del lease
             yield batch

@@ -1,0 +1,233 @@
+"""The header: golden bytes, and each kind of damage refused by its own error."""
+
+import json
+import os
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import strand
+from sennit_core.errors import UsageError
+from strand import errors
+from strand.layout import HEADER_BYTES, MAGIC, plan_header, read_header, write_header
+from strand.schema import fnv1a
+
+SCHEMA = strand.build_schema([("id", "u32"), {"name": "note", "type": "utf8", "nullable": True}])
+
+GOLDEN_V5 = (
+    "4e525453 05000000 4c8a8d6d 10000000 04000000 40000000 00000000"  # static, checksum zeroed
+)
+
+
+def header_bytes(version=5, records=4, heap=256):
+    header = plan_header(SCHEMA, records, heap, version=version)
+    memory = bytearray(header.total_bytes)
+    write_header(memoryview(memory), header)
+    struct.pack_into("<I", memory, 0, MAGIC)
+    return memory
+
+
+def seal(memory):
+    """Make checksum and fingerprint right again after a change elsewhere."""
+    size = struct.unpack_from("<I", memory, 88)[0]
+    struct.pack_into("<I", memory, 8, fnv1a(bytes(memory[92 : 92 + size])))
+    struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
+
+
+def read(memory):
+    return read_header(memoryview(memory), len(memory))
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_a_header_reads_back(version):
+    header = read(header_bytes(version))
+    assert header.version == version
+    assert header.schema == SCHEMA
+    assert (header.records, header.heap_bytes) == (4, 256)
+    assert header.metadata == {"columns": ["id", "note"]}
+
+
+def damage_magic(memory):
+    memory[0] ^= 1
+
+
+def damage_version(memory):
+    struct.pack_into("<I", memory, 4, 7)
+
+
+def damage_checksum(memory):
+    memory[24] ^= 1
+
+
+def damage_schema_length(memory):
+    struct.pack_into("<I", memory, 88, 5000)
+
+
+def damage_field_count(memory):
+    struct.pack_into("<H", memory, 92, 3)
+
+
+def damage_type_tag(memory):
+    memory[94] = 14
+
+
+def damage_flags(memory):
+    memory[95] = 8
+
+
+def damage_descending_in_v5(memory):
+    memory[95] = 4
+
+
+def damage_fingerprint(memory):
+    struct.pack_into("<I", memory, 8, 1)
+    struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
+
+
+def damage_overlap(memory):
+    struct.pack_into("<H", memory, 96, 0)
+    seal(memory)
+
+
+def damage_stride(memory):
+    struct.pack_into("<I", memory, 12, 20)
+    seal(memory)
+
+
+def damage_capacity(memory):
+    struct.pack_into("<I", memory, 16, 3)
+    seal(memory)
+
+
+def damage_heap(memory):
+    struct.pack_into("<I", memory, 20, 300)
+    seal(memory)
+
+
+def damage_size(memory):
+    struct.pack_into("<I", memory, 20, 512)
+    seal(memory)
+
+
+def damage_metadata_json(memory):
+    memory[92 + 10 + 4] = ord("[")
+
+
+def damage_metadata_length(memory):
+    struct.pack_into("<I", memory, 92 + 10, 3000)
+
+
+def damage_columns(memory):
+    text = json.dumps({"columns": ["id"]}).encode()
+    struct.pack_into("<I", memory, 92 + 10, len(text))
+    memory[92 + 14 : 92 + 14 + len(text)] = text
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (damage_magic, errors.BadMagic),
+        (damage_version, errors.BadVersion),
+        (damage_checksum, errors.BadChecksum),
+        (damage_schema_length, errors.BadSchemaLength),
+        (damage_field_count, errors.BadSchemaLength),
+        (damage_type_tag, errors.UnknownField),
+        (damage_flags, errors.UnknownField),
+        (damage_descending_in_v5, errors.UnknownField),
+        (damage_fingerprint, errors.FingerprintMismatch),
+        (damage_overlap, errors.BadStride),
+        (damage_stride, errors.BadStride),
+        (damage_capacity, errors.BadGeometry),
+        (damage_heap, errors.BadGeometry),
+        (damage_size, errors.BadGeometry),
+        (damage_metadata_json, errors.BadMetadata),
+        (damage_metadata_length, errors.BadMetadata),
+        (damage_columns, errors.BadMetadata),
+    ],
+)
+def test_each_damage_has_its_own_error(damage, error):
+    memory = header_bytes()
+    damage(memory)
+    with pytest.raises(error):
+        read(memory)
+
+
+def test_the_checks_come_in_the_order_of_the_specification():
+    memory = header_bytes()
+    repairs = [
+        (errors.BadGeometry, 20, 300),
+        (errors.BadStride, 12, 20),
+        (errors.FingerprintMismatch, 8, 1),
+    ]
+    for _, at, value in repairs:
+        struct.pack_into("<I", memory, at, value)
+    struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
+    original = header_bytes()
+    for expected, at, _ in reversed(repairs):
+        with pytest.raises(expected):
+            read(memory)
+        memory[at : at + 4] = original[at : at + 4]
+        struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
+    read(memory)
+
+
+def test_fewer_bytes_than_a_header_are_refused_first():
+    with pytest.raises(errors.SegmentTooSmall):
+        read_header(memoryview(bytes(HEADER_BYTES - 1)), HEADER_BYTES - 1)
+
+
+@given(st.binary(min_size=24, max_size=200), st.integers(0, 150))
+def test_no_header_however_damaged_escapes_as_another_error(noise, at):
+    memory = header_bytes()
+    memory[at : at + len(noise)] = noise
+    struct.pack_into("<II", memory, 0, MAGIC, 5)
+    struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
+    try:
+        read(memory)
+    except errors.HeaderError:
+        return
+
+
+def test_a_file_that_is_no_ring_is_not_attached_to(tmp_path):
+    file = tmp_path / "noise"
+    file.write_bytes(os.urandom(8192))
+    with file.open("rb+") as opened, pytest.raises(errors.HeaderError):
+        strand.attach_ring(opened.fileno())
+
+
+def test_a_truncated_segment_is_not_attached_to(tmp_path):
+    file = tmp_path / "short"
+    file.write_bytes(header_bytes()[:-1])
+    with file.open("rb+") as opened, pytest.raises(errors.BadGeometry):
+        strand.attach_ring(opened.fileno())
+
+
+def test_a_plain_v5_ring_gives_no_roles(tmp_path):
+    memory = header_bytes()
+    struct.pack_into("<I", memory, 3072, 0)
+    file = tmp_path / "plain"
+    file.write_bytes(memory)
+    with (
+        file.open("rb+") as opened,
+        strand.attach_ring(opened.fileno()) as ring,
+        pytest.raises(errors.NoExtension),
+    ):
+        ring.consumer()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"records": 3},
+        {"records": 0},
+        {"heap": 1000},
+        {"heap": 64},
+        {"version": 4},
+        {"metadata": {"note": "x" * 3000}},
+    ],
+)
+def test_parameters_that_make_no_ring_are_refused(arguments):
+    with pytest.raises(UsageError):
+        strand.open_ring(SCHEMA, **{"records": 4, "heap": 256, **arguments})

@@ -1,0 +1,155 @@
+"""How a stream starts, waits, ends and is aborted."""
+
+import signal
+
+import pytest
+
+import strand
+from sennit_core.errors import Closed, DeadlineExceeded, UsageError
+
+
+def test_leaving_the_with_ends_the_stream(ring):
+    with ring.producer() as writer:
+        writer.write_bytes(b"one")
+        assert ring.status == "streaming"
+    with ring.consumer() as view:
+        assert [bytes(data) for data in view.payloads()] == [b"one"]
+        assert view.status == "eos"
+        assert view.wait_for_commit(1) == 1
+
+
+def fail_after_one(writer):
+    writer.write_bytes(b"one")
+    raise ZeroDivisionError("bad luck")
+
+
+def test_an_exception_aborts_the_stream_after_what_was_written(ring, peer):
+    with pytest.raises(ZeroDivisionError), ring.producer() as writer:
+        fail_after_one(writer)
+    received = []
+    with ring.consumer() as view, pytest.raises(strand.StrandAbortError, match="bad luck"):
+        peer.collect(view, received)
+    assert received == [b"one"]
+
+
+def test_a_long_abort_message_is_cut_at_a_character(ring):
+    ring.producer().abort("é" * 400)
+    with ring.consumer() as view, pytest.raises(strand.StrandAbortError) as aborted:
+        view.wait_for_commit(0)
+    assert aborted.value.reason == "é" * 158
+
+
+def test_closing_a_ring_aborts_what_was_not_finalized(ring):
+    with strand.attach_ring(ring.fileno()) as other:
+        other.producer()
+    with ring.consumer() as view, pytest.raises(strand.StrandAbortError, match="before the end"):
+        view.wait_for_commit(0)
+
+
+def test_an_abort_by_the_consumer_reaches_the_next_write(ring):
+    with ring.consumer() as view, ring.producer() as writer:
+        writer.write_bytes(b"one")
+        view.signal_abort()
+        with pytest.raises(strand.StrandAbortError):
+            writer.write_bytes(b"two")
+        assert view.wait_for_commit(0) == 1
+        with pytest.raises(strand.StrandAbortError):
+            view.wait_for_commit(1)
+
+
+def test_nobody_waits_longer_than_asked(ring):
+    with ring.producer(), ring.consumer() as view:
+        assert view.wait_for_commit(0, timeout_seconds=0) == 0
+        assert view.wait_for_commit(0, timeout_seconds=0.02) == 0
+        with pytest.raises(DeadlineExceeded):
+            next(view.payloads(timeout_seconds=0.02))
+
+
+def test_a_signal_is_answered_while_waiting(ring):
+    def interrupt(_number, _frame):
+        raise InterruptedError("alarm")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with ring.producer(), ring.consumer() as view:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(InterruptedError):
+                view.wait_for_commit(0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_producer_does_not_wait_for_a_consumer_that_closed_its_view(ring):
+    with ring.producer() as writer:
+        ring.consumer().close()
+        for _ in range(8):
+            writer.write_bytes(b"kept for whoever comes next")
+        with pytest.raises(strand.ConsumerDied) as gone:
+            writer.write_bytes(b"one too many")
+    assert gone.value.reason == "closed its view"
+
+
+def test_a_late_consumer_starts_where_it_says(ring):
+    with ring.producer() as writer:
+        for text in (b"1", b"2", b"3"):
+            writer.write_bytes(text)
+        with ring.consumer() as view:
+            assert bytes(next(view.payloads())) == b"1"
+            view.acknowledge_read(1)
+        with ring.consumer() as view:
+            assert view.acknowledged_count == 1
+        with ring.consumer(start="next") as view:
+            writer.write_bytes(b"4")
+            assert bytes(next(view.payloads())) == b"4"
+    with pytest.raises(UsageError):
+        ring.consumer(start="newest")
+
+
+def test_a_stream_has_one_producer_in_its_life(ring):
+    with ring.producer(), pytest.raises(strand.RoleTaken):
+        ring.producer()
+    with pytest.raises(Closed):
+        ring.producer()
+
+
+def test_what_is_closed_says_so(ring):
+    writer, view = ring.producer(), ring.consumer()
+    writer.finalize()
+    view.close()
+    view.close()
+    for act in (lambda: writer.write_bytes(b""), writer.finalize, lambda: view.committed_count):
+        with pytest.raises(Closed):
+            act()
+    ring.close()
+    for act in (ring.fileno, ring.producer, ring.signal_abort):
+        with pytest.raises(Closed):
+            act()
+
+
+def test_a_ring_of_blocks_and_one_of_rows_are_not_mixed_up(ring):
+    with strand.open_ring(strand.build_schema([("n", "u8")]), 2, 128) as typed:
+        with pytest.raises(UsageError), typed.producer() as writer:
+            writer.write_bytes(b"no")
+        with pytest.raises(UsageError), typed.consumer() as view:
+            next(view.payloads())
+
+
+def test_a_v5_ring_stops_before_its_counters_overflow(monkeypatch):
+    from strand import _native
+
+    with (
+        strand.open_ring(strand.build_schema([("n", "u8")]), 2, 128, version=5) as ring,
+        ring.producer() as writer,
+    ):
+
+        class Full:
+            def claim_slot(self):
+                raise _native.Exhausted("a v5 ring carries at most 2147483647 records")
+
+            def __getattr__(self, name):
+                return lambda *_: None
+
+        monkeypatch.setattr(writer, "_core", Full())
+        with pytest.raises(strand.RingExhausted):
+            writer.write_record_batch([(1,)])
+        monkeypatch.undo()
