@@ -1,0 +1,60 @@
+"""elytra: fluent pipelines over a node, the doors that bytes come in by, and the scheduler of jobs.
+
+Layering, whoever asks:  transport, sse <- uploads.sender, job <- client <- pipeline <- remote
+          the node:      messages <- scheduler, splitter (pure) <- work, ledger, backends <- loop
+                         <- jobs <- routes
+
+Names are loaded when they are first used; `import elytra` alone loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.ownership import refuse_strangers
+
+refuse_strangers(__file__, "sennit-elytra")
+
+if TYPE_CHECKING:
+    from elytra.client import Client, Uploaded
+    from elytra.job import Job
+    from elytra.pipeline import Pipeline
+    from elytra.remote import Elytra
+    from elytra.result import Result
+    from elytra.uploads.sender import SendOptions
+    from emsqrt.expr import col, count, lit, when
+
+__all__ = [
+    "Client",
+    "Elytra",
+    "Job",
+    "Pipeline",
+    "Result",
+    "SendOptions",
+    "Uploaded",
+    "col",
+    "count",
+    "lit",
+    "when",
+]
+
+_HOMES = {
+    "Client": "elytra.client",
+    "Elytra": "elytra.remote",
+    "Job": "elytra.job",
+    "Pipeline": "elytra.pipeline",
+    "Result": "elytra.result",
+    "SendOptions": "elytra.uploads.sender",
+    "Uploaded": "elytra.client",
+    "col": "emsqrt.expr",
+    "count": "emsqrt.expr",
+    "lit": "emsqrt.expr",
+    "when": "emsqrt.expr",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

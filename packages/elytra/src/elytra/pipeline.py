@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 Formula: TypeAlias = Expr | str | Callable[[Any], object]
 """An expression, its text, or a function of one row that is traced: `lambda r: r.price * r.qty`."""
 
-ColumnName: TypeAlias = Column | str
+ColumnName: TypeAlias = Expr | str
+"""A column, as `col("name")` or by its bare name."""
 
 
 class Runner(Protocol):

@@ -139,5 +139,5 @@ class LocalBackend:
             return failed(error.to_json(), error.retryable)
         except Exception as problem:  # noqa: BLE001 - it ends the attempt, never the thread
             _log.exception("an attempt broke")
-            error = InternalError(f"an attempt broke: {type(problem).__name__}: {problem}")
-            return failed(error.to_json(), False)
+            mistake = InternalError(f"an attempt broke: {type(problem).__name__}: {problem}")
+            return failed(mistake.to_json(), False)
