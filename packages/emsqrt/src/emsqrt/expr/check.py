@@ -57,7 +57,7 @@ def bind(expr: Expr, schema: Schema) -> Typed:
     typed = _bind(expr, schema)
     if typed.type is rules.NULL:
         raise UsageError(
-            f"the type of {expr} cannot be told", hint='give NULL a type: lit(None, "Int64")'
+            f"the type of {expr!s} cannot be told", hint='give NULL a type: lit(None, "Int64")'
         )
     return typed
 
@@ -76,7 +76,7 @@ def _bind(expr: Expr, schema: Schema) -> Typed:
             return _bind_call(expr, function(fn), tuple(_bind(arg, schema) for arg in args))
         case Agg():
             raise UsageError(
-                f"{expr} is an aggregate: it has no value in a single row",
+                f"{expr!s} is an aggregate: it has no value in a single row",
                 hint="put it in the aggs of an aggregate, and filter or compute on its result",
             )
         case _:
@@ -87,7 +87,9 @@ def _bind_cast(expr: Expr, arg: Typed, kind: DataType, *, strict: bool) -> Typed
     if arg.type is rules.NULL:
         return Typed("literal", kind, value=None, source=expr)
     if not rules.castable(arg.type, kind):
-        raise Unsupported(f"cast from {arg.type} to {kind} in `{expr}`", hint=_cast_hint(arg.type))
+        raise Unsupported(
+            f"cast from {arg.type} to {kind} in `{expr!s}`", hint=_cast_hint(arg.type)
+        )
     if arg.type == kind:
         return arg
     fallible = arg.fallible or (strict and not rules.widens(arg.type, kind))
@@ -132,7 +134,7 @@ def _bind_case(expr: Case, schema: Schema) -> Typed:
 
 def _bind_call(expr: Call, fn: Function, args: tuple[Typed, ...]) -> Typed:
     if not fn.args_min <= len(args) <= fn.args_max:
-        raise UsageError(f"{fn.name} does not take {len(args)} argument(s) in `{expr}`")
+        raise UsageError(f"{fn.name} does not take {len(args)} argument(s) in `{expr!s}`")
     kind, operands = _RULES[fn.rule](expr, args)
     fallible = fn.fallible and rules.may_fail(fn.name, kind)
     return Typed(
@@ -194,9 +196,9 @@ def _rounding(expr: Call, args: tuple[Typed, ...]) -> Bound:
     _require_numbers(expr, (arg,))
     places = _literal_int(expr, digits[0]) if digits else 0
     if not -15 <= places <= 15:
-        raise UsageError(f"round takes -15 to 15 digits in `{expr}`, not {places}")
+        raise UsageError(f"round takes -15 to 15 digits in `{expr!s}`, not {places}")
     if places < 0 and not arg.type.is_float:
-        raise Unsupported(f"round of {arg.type} to {places} digits in `{expr}`")
+        raise Unsupported(f"round of {arg.type} to {places} digits in `{expr!s}`")
     kind = rules.wide(arg.type)
     if kind.name == "Decimal":
         kind = rules.decimal(min(38, (kind.precision or 0) + 1), kind.scale or 0)
@@ -206,7 +208,7 @@ def _rounding(expr: Call, args: tuple[Typed, ...]) -> Bound:
 def _comparison(expr: Call, args: tuple[Typed, ...]) -> Bound:
     kind = _common(expr, args, otherwise=BOOL)
     if kind.name in ("List", "Struct"):
-        raise Unsupported(f"comparing {kind} in `{expr}`")
+        raise Unsupported(f"comparing {kind} in `{expr!s}`")
     return BOOL, _all_as(args, kind)
 
 
@@ -228,7 +230,7 @@ def _float_to_bool(expr: Call, args: tuple[Typed, ...]) -> Bound:
 def _common_result(expr: Call, args: tuple[Typed, ...]) -> Bound:
     kind = _common(expr, args)
     if kind.name in ("List", "Struct") and expr.fn != "coalesce":
-        raise Unsupported(f"comparing {kind} in `{expr}`")
+        raise Unsupported(f"comparing {kind} in `{expr!s}`")
     return kind, args if kind is rules.NULL else _all_as(args, kind)
 
 
@@ -247,7 +249,7 @@ def _text_slice(expr: Call, args: tuple[Typed, ...]) -> Bound:
     text, *bounds = args
     start, *length = [_literal_int(expr, bound) for bound in bounds]
     if start == 0 or any(count < 0 for count in length):
-        raise UsageError(f"substr counts from 1, or from the end by -1, in `{expr}`")
+        raise UsageError(f"substr counts from 1, or from the end by -1, in `{expr!s}`")
     return UTF8, (_expect(expr, text, "Utf8"), *bounds)
 
 
@@ -366,12 +368,14 @@ def _require_numbers(expr: Call, args: tuple[Typed, ...]) -> None:
 
 def _require_literals(expr: Call, args: tuple[Typed, ...]) -> None:
     if not all(arg.op == "literal" for arg in args):
-        raise Unsupported(f"{expr.fn} with a pattern that is not a constant, in `{expr}`")
+        raise Unsupported(f"{expr.fn} with a pattern that is not a constant, in `{expr!s}`")
 
 
 def _literal_int(expr: Call, arg: Typed) -> int:
     if arg.op != "literal" or not arg.type.is_integer or arg.value is None:
-        raise Unsupported(f"{expr.fn} with a position that is not a constant integer, in `{expr}`")
+        raise Unsupported(
+            f"{expr.fn} with a position that is not a constant integer, in `{expr!s}`"
+        )
     return int(arg.value)
 
 

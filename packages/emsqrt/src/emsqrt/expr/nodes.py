@@ -121,14 +121,14 @@ class Expr:
     # What Python would decide too early -----------------------------------------------------
     def __bool__(self) -> NoReturn:
         raise UsageError(
-            f"{self} has no truth value of its own: it is worked out row by row",
+            f"{self!s} has no truth value of its own: it is worked out row by row",
             hint="write & | ~ instead of and, or, not; (a < x) & (x < b) instead of a < x < b; "
             "when(condition).then(x).otherwise(y) instead of if; x.is_in([…]) instead of in",
         )
 
     def _no_python_value(self, *_: object) -> NoReturn:
         raise UsageError(
-            f"{self} is an expression, not a value: Python cannot read it here",
+            f"{self!s} is an expression, not a value: Python cannot read it here",
             hint="use the expression's own methods: .cast(), .length(), .contains(), concat(…)",
         )
 

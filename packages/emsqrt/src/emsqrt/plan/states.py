@@ -36,7 +36,7 @@ def state_fields(name: str, agg: Agg, kind: DataType | None) -> tuple[Field, ...
         Unsupported: `distinct` with another function than count.
     """
     if agg.distinct and agg.fn not in ("count", "min", "max"):
-        raise Unsupported(f"{agg}: distinct goes with count only, so far")
+        raise Unsupported(f"{agg!s}: distinct goes with count only, so far")
     return tuple(Field(f"{name}${part}", of) for part, of in _parts(agg, kind))
 
 
@@ -74,7 +74,7 @@ def _sum_part(agg: Agg, kind: DataType) -> tuple[str, DataType]:
 
 def _comparable(agg: Agg, kind: DataType) -> DataType:
     if kind.name in ("List", "Struct"):
-        raise Unsupported(f"{agg}: values of type {kind} have no order")
+        raise Unsupported(f"{agg!s}: values of type {kind} have no order")
     return kind
 
 
@@ -118,6 +118,6 @@ def _find(name: str, agg: Agg, parts: tuple[str, ...], schema: Schema) -> Field:
         if f"{name}${part}" in schema:
             return schema.field(f"{name}${part}")
     raise UsageError(
-        f"{name} = {agg} has no state column {name}${parts[0]} in the input",
+        f"{name} = {agg!s} has no state column {name}${parts[0]} in the input",
         hint="phase final reads what phase partial of the same aggregate wrote",
     )

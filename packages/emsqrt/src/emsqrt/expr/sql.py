@@ -1,0 +1,195 @@
+"""Expressions in DuckDB's SQL, with the meaning of `docs/plan-ir.md` rather than DuckDB's own.
+
+Text only: nothing here loads DuckDB. It is the oracle of the tests, and how a plan can be read by
+somebody who knows SQL. What SQL cannot say with the same meaning is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emsqrt.expr import rules
+from emsqrt.expr.check import Typed, bind
+from emsqrt.expr.literals import spell
+from emsqrt.expr.nodes import Expr
+from sennit_core.errors import Unsupported
+from sennit_core.schema import DataType, Schema
+
+_TYPES = {
+    "Bool": "BOOLEAN",
+    "Int8": "TINYINT",
+    "Int16": "SMALLINT",
+    "Int32": "INTEGER",
+    "Int64": "BIGINT",
+    "UInt8": "UTINYINT",
+    "UInt16": "USMALLINT",
+    "UInt32": "UINTEGER",
+    "UInt64": "UBIGINT",
+    "Float32": "FLOAT",
+    "Float64": "DOUBLE",
+    "Utf8": "VARCHAR",
+    "Binary": "BLOB",
+    "Date": "DATE",
+    "Time": "TIME",
+    "Duration": "INTERVAL",
+}
+_TIMESTAMPS = {"s": "TIMESTAMP_S", "ms": "TIMESTAMP_MS", "us": "TIMESTAMP", "ns": "TIMESTAMP_NS"}
+_OPERATORS = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "concat": "||",
+    "and": "AND",
+    "or": "OR",
+    "eq": "=",
+    "ne": "<>",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+    "like": "LIKE",
+}
+_PLAIN = (
+    *("abs", "coalesce", "greatest", "least", "nullif", "upper", "lower", "length", "contains"),
+    *("starts_with", "ends_with", "replace", "substr"),
+)
+
+
+def to_sql(expr: Expr, schema: Schema) -> str:
+    """Return `expr` over rows of `schema` as SQL for DuckDB.
+
+    Raises:
+        Unsupported: DuckDB has no form with the same meaning; names the function or cast.
+        UnknownColumn, TypeMismatch, UsageError: as `emsqrt.expr.check.bind`.
+    """
+    return _sql(bind(expr, schema))
+
+
+def sql_type(kind: DataType) -> str:
+    """Return DuckDB's name of a type."""
+    if kind.name == "Decimal":
+        return f"DECIMAL({kind.precision},{kind.scale})"
+    if kind.name == "Timestamp":
+        return "TIMESTAMPTZ" if kind.zone else _TIMESTAMPS[kind.unit or "us"]
+    if kind.name not in _TYPES:
+        raise Unsupported(f"type {kind} in SQL")
+    return _TYPES[kind.name]
+
+
+def sql_name(name: str) -> str:
+    """Return a column's name as a quoted identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _sql(typed: Typed) -> str:
+    args = [_sql(arg) for arg in typed.args]
+    if typed.op in _OPERATORS:
+        return f"({f' {_OPERATORS[typed.op]} '.join(args)})"
+    if typed.op in _PLAIN:
+        return f"{typed.op}({', '.join(args)})"
+    form = _FORMS.get(typed.op)
+    if form is None:
+        raise Unsupported(f"function {typed.op} in SQL")
+    return form(typed, args)
+
+
+def _literal(typed: Typed, _: list[str]) -> str:
+    kind = sql_type(typed.type)
+    if typed.value is None:
+        return f"CAST(NULL AS {kind})"
+    match typed.value:
+        case bool():
+            return "TRUE" if typed.value else "FALSE"
+        case str():
+            return _text(typed.value)
+        case float():
+            return f"CAST({_text(repr(typed.value))} AS {kind})"
+        case bytes():
+            return f"CAST({_text(''.join(f'\\x{byte:02X}' for byte in typed.value))} AS BLOB)"
+        case _:
+            return f"CAST({_text(str(spell(typed.value, typed.type)))} AS {kind})"
+
+
+def _case(_: Typed, args: list[str]) -> str:
+    *pairs, default = args
+    branches = zip(pairs[::2], pairs[1::2], strict=True)
+    return f"CASE {' '.join(f'WHEN {w} THEN {t}' for w, t in branches)} ELSE {default} END"
+
+
+def _idiv(_: Typed, args: list[str]) -> str:
+    return f"({args[0]} // nullif({args[1]}, 0))"
+
+
+def _mod(typed: Typed, args: list[str]) -> str:
+    left, right = args
+    if typed.type.is_float:
+        return f"({left} % {right})"
+    minus = "" if typed.type.name == "UInt64" else " WHEN -1 THEN 1"
+    return f"({left} % CASE {right} WHEN 0 THEN NULL{minus} ELSE {right} END)"
+
+
+def _neg(typed: Typed, args: list[str]) -> str:
+    return f"(-{args[0]})" if typed.type.is_float else f"(0 - {args[0]})"
+
+
+def _rounding(typed: Typed, args: list[str]) -> str:
+    if typed.type.is_integer:
+        return args[0]
+    called = f"{typed.op}({', '.join(args)})"
+    return called if typed.type.is_float else f"CAST({called} AS {sql_type(typed.type)})"
+
+
+def _is_in(_: Typed, args: list[str]) -> str:
+    value, *others = args
+    if not others:
+        return f"CASE WHEN {value} IS NOT NULL THEN FALSE END"
+    return f"({value} IN ({', '.join(others)}))"
+
+
+def _part(typed: Typed, args: list[str]) -> str:
+    if typed.args[0].type.zone:
+        raise Unsupported(f"{typed.op} of {typed.args[0].type} in SQL: it would use a local zone")
+    return f"CAST({typed.op}({args[0]}) AS BIGINT)"
+
+
+def _cast(typed: Typed, args: list[str]) -> str:
+    source, target = typed.args[0].type, typed.type
+    word = "CAST" if typed.value else "TRY_CAST"
+    exact = rules.widens(source, target) or (source.is_integer and target.name != "Bool")
+    if exact and target.name != "Float32":
+        return f"{word}({args[0]} AS {sql_type(target)})"
+    if source.is_float and target.is_integer:
+        fraction = "NULL" if not typed.value else "error('a fraction has no integer')"
+        whole = f"CASE WHEN {args[0]} IS NULL OR {args[0]} = trunc({args[0]}) THEN {args[0]}"
+        return f"{word}({whole} ELSE {fraction} END AS {sql_type(target)})"
+    raise Unsupported(f"cast from {source} to {target} in SQL: DuckDB's has another meaning")
+
+
+_FORMS: dict[str, Callable[[Typed, list[str]], str]] = {
+    "column": lambda typed, _: sql_name(typed.value),
+    "literal": _literal,
+    "case": _case,
+    "cast": _cast,
+    "idiv": _idiv,
+    "mod": _mod,
+    "neg": _neg,
+    "is_in": _is_in,
+    "not": lambda _, args: f"(NOT {args[0]})",
+    "is_null": lambda _, args: f"({args[0]} IS NULL)",
+    "is_nan": lambda _, args: f"isnan({args[0]})",
+    "between": lambda _, args: f"({args[0]} BETWEEN {args[1]} AND {args[2]})",
+    "trim": lambda _, args: f"trim({args[0]}, ' ')",
+    **dict.fromkeys(("round", "floor", "ceil"), _rounding),
+    **dict.fromkeys(("year", "month", "day", "hour", "minute", "second"), _part),
+}
+
+
+def select(outputs: list[tuple[str, Expr]], schema: Schema, table: str) -> str:
+    """Return a SELECT of named expressions from `table`."""
+    columns = ", ".join(f"{to_sql(expr, schema)} AS {sql_name(name)}" for name, expr in outputs)
+    return f"SELECT {columns} FROM {table}"
