@@ -166,7 +166,16 @@ def test_unknown_code_keeps_everything() -> None:
     assert error.to_json() == wire
 
 
-@pytest.mark.parametrize("wire", [{}, {"error": None, "code": "not-found"}, {"details": "x"}])
+@pytest.mark.parametrize(
+    "wire",
+    [
+        {},
+        {"error": None, "code": "not-found"},
+        {"details": "x"},
+        {"code": "cap-too-small", "details": {"capBytes": "much", "neededBytes": None}},
+        {"code": "unknown-column", "details": {"name": {}, "known": 5}, "hint": 3},
+    ],
+)
 def test_poor_wire_form_is_still_an_error(wire: dict[str, Any]) -> None:
     assert isinstance(error_from_json(wire), RemoteError)
 

@@ -14,9 +14,9 @@ def site(tmp_path: Path) -> Iterator[Path]:
     package.mkdir()
     (package / "__init__.py").write_text("", encoding="utf-8")
     install(tmp_path, "sennit_lake-0.1.0", "lake/__init__.py,sha256=x,0")
-    ownership._records.cache_clear()
+    ownership._installed.cache_clear()
     yield tmp_path
-    ownership._records.cache_clear()
+    ownership._installed.cache_clear()
 
 
 def install(site: Path, name: str, *lines: str) -> None:

@@ -254,6 +254,21 @@ def test_unknown_strand_type_is_refused() -> None:
         Schema.from_strand([("a", "u128", True)])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": "Int64", "precision": 3},
+        {"name": "Utf8", "unit": "us"},
+        {"name": "Date", "zone": "UTC"},
+        {"name": "Timestamp", "unit": "us", "zone": "over there"},
+        {"name": "Decimal", "precision": 3},
+    ],
+)
+def test_arguments_that_do_not_fit_the_type_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        DataType(**arguments)
+
+
 def test_kinds_of_types() -> None:
     kinds = [(t.is_integer, t.is_float, t.is_numeric) for t in map(DataType, ["UInt8", "Float32"])]
     assert kinds == [(True, False, True), (False, True, True)]

@@ -456,7 +456,7 @@ def error_from_json(document: Mapping[str, Any]) -> SennitError:
     """
     message = str(document.get("error") or "")
     code = str(document.get("code") or "remote")
-    hint = document.get("hint")
+    hint = None if document.get("hint") is None else str(document["hint"])
     details = document.get("details") or {}
     cls = _BY_CODE.get(code)
     if cls is not None and isinstance(details, Mapping):
@@ -464,11 +464,11 @@ def error_from_json(document: Mapping[str, Any]) -> SennitError:
         values = {known[k]: _tupled(v) for k, v in details.items() if k in known}
         try:
             error = cls(**values, hint=hint)
-        except (TypeError, ValueError, AttributeError):
+            sentence = str(error)
+        except (TypeError, ValueError, AttributeError):  # details that this class cannot hold
             pass
         else:
-            if message and str(error) != message:
-                error.message = message
+            error.message = message if message != sentence else error.message
             return error
     kept = details if isinstance(details, Mapping) else {"details": details}
     return RemoteError(message, code=code, details=dict(kept), hint=hint)

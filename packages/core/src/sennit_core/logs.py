@@ -21,16 +21,16 @@ from sennit_core.errors import UsageError
 __all__ = ["JsonFormatter", "RedactingFilter", "configure_logging", "get_logger", "redact"]
 
 _MASK = "***"
+_QUOTED = r"""b?"[^"\r\n]*"|b?'[^'\r\n]*'"""
 _PATTERNS: tuple[re.Pattern[str], ...] = (
     # A cookie header's whole value, in header form or as a quoted member.
-    re.compile(
-        r"""(?i)(\b(?:set-)?cookie["']?\s*[:=]\s*)(?:b?"[^"\r\n]*"|b?'[^'\r\n]*'|[^\r\n"']+)"""
-    ),
-    re.compile(r"(?i)(\b(?:bearer|basic)\s+)[^\s\"',;]+"),
+    re.compile(rf"""(?i)(\b(?:set-)?cookie["']?\s*[:=,]\s*)(?:{_QUOTED}|[^\r\n"']+)"""),
+    # Authorization with whatever scheme, in header form, as a member, or as a pair of bytes.
+    re.compile(rf"""(?i)(\bauthorization["']?\s*[:=,]\s*)(?:{_QUOTED}|(?:\w+[ ]+)?[^\s"',;]+)"""),
+    re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"),
     re.compile(r"(?i)([?&;](?:access_|admin_)?(?:token|auth)=)[^&#\s\"']*"),
     re.compile(
-        r"""(?i)(["']?\b[\w-]*(?:token|password|secret|authorization)["']?\s*[:=]\s*)"""
-        r"""(?:b?"[^"\r\n]*"|b?'[^'\r\n]*'|(?!bearer\b|basic\b)[^\s,;&"'}\])]+)"""
+        rf"""(?i)(\b[\w-]{{0,40}}(?:token|password|secret)["']?\s*[:=]\s*)(?:{_QUOTED}|[^\s,;&"'}}\])]+)"""
     ),
 )
 
@@ -52,12 +52,14 @@ class RedactingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record in place; it is never dropped."""
-        record.msg = redact(record.getMessage())
+        record.msg = redact(_message_of(record))
         record.args = None
         if record.exc_info and record.exc_text is None:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
             record.exc_text = redact(record.exc_text)
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
         return True
 
 
@@ -122,6 +124,13 @@ def configure_logging(
     root.addHandler(handler)
     root.setLevel(number)
     return handler
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - a wrong format must cost the line's beauty, not the caller
+        return f"{record.msg} {record.args!r}"
 
 
 def _level_number(level: str | int) -> int:

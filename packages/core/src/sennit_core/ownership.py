@@ -13,6 +13,8 @@ from functools import lru_cache
 
 __all__ = ["refuse_strangers"]
 
+_TOP_FOLDER = re.compile(rb"^([^/,\n]+)/", re.MULTILINE)
+
 
 def refuse_strangers(package_file: str, distribution: str) -> None:
     """Raise ImportError when another distribution owns files in this package's folder.
@@ -27,7 +29,7 @@ def refuse_strangers(package_file: str, distribution: str) -> None:
     folder = os.path.dirname(os.path.abspath(package_file))  # noqa: PTH100, PTH120 - no pathlib yet
     site, package = os.path.split(folder)
     own = _normal(distribution)
-    owners = (name for name, record in _records(site) if _owns(record, package))
+    owners = (name for name, folders in _installed(site) if package.encode() in folders)
     strangers = [name for name in owners if _normal(name) != own]
     if strangers:
         stranger = strangers[0]
@@ -42,8 +44,8 @@ def refuse_strangers(package_file: str, distribution: str) -> None:
 
 
 @lru_cache(maxsize=8)
-def _records(site: str) -> tuple[tuple[str, bytes], ...]:
-    """Return the name and RECORD of every distribution installed into `site`."""
+def _installed(site: str) -> tuple[tuple[str, frozenset[bytes]], ...]:
+    """Return each distribution installed into `site` and the folders it has files in."""
     found = []
     try:
         entries = sorted(entry.name for entry in os.scandir(site))
@@ -54,15 +56,11 @@ def _records(site: str) -> tuple[tuple[str, bytes], ...]:
             continue
         try:
             with open(os.path.join(site, entry, "RECORD"), "rb") as file:  # noqa: PTH118, PTH123
-                found.append((entry.removesuffix(".dist-info").rpartition("-")[0], file.read()))
+                folders = frozenset(_TOP_FOLDER.findall(file.read()))
+            found.append((entry.removesuffix(".dist-info").rpartition("-")[0], folders))
         except OSError:  # system packages come without a RECORD
             continue
     return tuple(found)
-
-
-def _owns(record: bytes, package: str) -> bool:
-    start = package.encode() + b"/"
-    return record.startswith(start) or b"\n" + start in record
 
 
 def _normal(name: str) -> str:

@@ -11,8 +11,10 @@ Arrow itself is imported only by `to_arrow` and `from_arrow`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sennit_core._type_text import Argument, Term, parse_term, quote_name
@@ -30,6 +32,7 @@ _PLAIN_NAMES = (
 )
 _NAMES = (*_PLAIN_NAMES, "Decimal", "Timestamp", "List", "Struct")
 _UNITS = ("s", "ms", "us", "ns")
+_ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*|[+-][0-9]{2}:[0-9]{2}")
 _PRECISION_MAX = 38
 
 _STRAND_TYPES = {
@@ -79,8 +82,12 @@ class DataType:
             raise UsageError(f"unknown type {self.name!r}", hint=_did_you_mean(self.name))
         if self.name == "Decimal":
             self._check_decimal()
-        if self.name == "Timestamp" and self.unit not in _UNITS:
-            raise UsageError(f"a Timestamp's unit is one of {', '.join(_UNITS)}, not {self.unit!r}")
+        elif self.precision is not None or self.scale is not None:
+            raise UsageError(f"{self.name} has neither precision nor scale")
+        if self.name == "Timestamp":
+            self._check_timestamp()
+        elif self.unit is not None or self.zone is not None:
+            raise UsageError(f"{self.name} has neither unit nor zone")
         if self.name == "List" and self.item is None:
             raise UsageError("a List needs the type of its items: List(Int64)")
         if self.name == "Struct":
@@ -144,6 +151,14 @@ class DataType:
             return f"Struct({', '.join(map(_struct_field_text, self.fields))})"
         return self.name
 
+    def _check_timestamp(self) -> None:
+        if self.unit not in _UNITS:
+            raise UsageError(f"a Timestamp's unit is one of {', '.join(_UNITS)}, not {self.unit!r}")
+        if self.zone is not None and not _ZONE.fullmatch(self.zone):
+            raise UsageError(
+                f"not a time zone: {self.zone!r}", hint="write it like UTC, Europe/Rome or +05:30"
+            )
+
     def _check_decimal(self) -> None:
         if self.precision is None or self.scale is None:
             raise UsageError("a Decimal needs precision and scale: Decimal(12,2)")
@@ -186,7 +201,7 @@ class Field:
         return cls(name, DataType.parse(type_text), bool(nullable))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schema:
     """An ordered list of fields with distinct names."""
 
@@ -207,6 +222,10 @@ class Schema:
         """The fields' names in order."""
         return tuple(field.name for field in self.fields)
 
+    @cached_property
+    def _by_name(self) -> dict[str, Field]:
+        return {field.name: field for field in self.fields}
+
     def __iter__(self) -> Iterator[Field]:
         return iter(self.fields)
 
@@ -214,7 +233,7 @@ class Schema:
         return len(self.fields)
 
     def __contains__(self, name: object) -> bool:
-        return any(field.name == name for field in self.fields)
+        return name in self._by_name
 
     def __str__(self) -> str:
         return "\n".join(map(_struct_field_text, self.fields))
@@ -225,10 +244,10 @@ class Schema:
         Raises:
             UnknownColumn: there is none; carries the nearest name.
         """
-        for field in self.fields:
-            if field.name == name:
-                return field
-        raise UnknownColumn(name, self.names)
+        found = self._by_name.get(name)
+        if found is None:
+            raise UnknownColumn(name, self.names)
+        return found
 
     def select(self, names: Iterable[str]) -> Schema:
         """Return the schema of these fields, in this order."""

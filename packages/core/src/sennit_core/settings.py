@@ -171,14 +171,21 @@ def _section(
     field: Any, cls: Any, path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]
 ) -> Any:
     """Build a section, starting from the default that its field declares, if any."""
-    default = field.default if field.default is not MISSING else None
-    if default is None and field.default_factory is not MISSING:
+    default = None if field.default is MISSING else field.default
+    if field.default_factory is not MISSING:
         default = field.default_factory()
-    if default is None:
-        return _build(cls, path, values)
-    below = {f.name: getattr(default, f.name) for f in fields(cls)}
-    declared = {(*path, name): value for name, value in below.items() if not is_dataclass(value)}
+    declared = {} if default is None else dict(_declared(default, path))
     return _build(cls, path, {**declared, **values})
+
+
+def _declared(section: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the path and value of everything that an instance holds."""
+    for field in fields(section):
+        value, path = getattr(section, field.name), (*above, field.name)
+        if is_dataclass(value):
+            yield from _declared(value, path)
+        else:
+            yield path, value
 
 
 def _convert(

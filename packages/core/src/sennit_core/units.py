@@ -44,7 +44,7 @@ _SECONDS = {
     "h": Fraction(3600),
     "d": Fraction(86400),
 }
-_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([A-Za-zµ]*)\s*")
+_QUANTITY = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})\s*([A-Za-zµ]*)\s*")
 
 
 def parse_bytes(text: str | int) -> int:
