@@ -30,7 +30,7 @@ _PATTERNS: tuple[re.Pattern[str], ...] = (
     re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"),
     re.compile(r"(?i)([?&;](?:access_|admin_)?(?:token|auth)=)[^&#\s\"']*"),
     re.compile(
-        rf"""(?i)(\b[\w-]{{0,40}}(?:token|password|secret)["']?\s*[:=]\s*)(?:{_QUOTED}|[^\s,;&"'}}\])]+)"""
+        rf"""(?i)((?:token|password|secret)["']?\s*[:=]\s*)(?:{_QUOTED}|[^\s,;&"'}}\])]+)"""
     ),
 )
 
