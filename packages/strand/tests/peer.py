@@ -7,37 +7,38 @@ import os
 import signal
 import struct
 import sys
+from typing import Any
 
 import strand
 
 ROWS = strand.build_schema([("id", "u32"), ("name", "utf8")])
 
 
-def payload(index):
+def payload(index: int) -> bytes:
     return b"%d:" % index + bytes([index & 255]) * (index * 37 % 200)
 
 
-def say(word):
+def say(word: str) -> None:
     sys.stdout.write(word + "\n")
     sys.stdout.flush()
 
 
-def write_all(writer, count):
+def write_all(writer: Any, count: int) -> None:
     for index in range(count):
         writer.write_bytes(payload(index))
 
 
-def collect(view, into):
+def collect(view: Any, into: list[bytes]) -> None:
     for data in view.payloads():
-        into.append(bytes(data))
+        into.append(bytes(data))  # noqa: PERF401 - keeps what came before an error
 
 
-def die(point):
+def die(point: str) -> None:
     say(point)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def produce(ring, count, point):
+def produce(ring: strand.Ring, count: int, point: str) -> None:
     with ring.producer() as writer:
         say("attached")
         write_all(writer, count)
@@ -47,7 +48,7 @@ def produce(ring, count, point):
             claim_and_die(writer, point)
 
 
-def claim_and_die(writer, point):
+def claim_and_die(writer: Any, point: str) -> None:
     slot, _ = writer.claim_slot()
     if point == "claimed":
         die(point)
@@ -57,7 +58,7 @@ def claim_and_die(writer, point):
     die(point)
 
 
-def consume(ring, count, point):
+def consume(ring: strand.Ring, count: int, point: str) -> None:
     with ring.consumer() as view:
         say("attached")
         if point == "attached":
@@ -68,12 +69,12 @@ def consume(ring, count, point):
                 die(point)
 
 
-def produce_rows(ring, count, _point):
+def produce_rows(ring: strand.Ring, count: int, _point: str) -> None:
     with ring.producer() as writer:
         writer.write_record_batch((index, f"row {index}") for index in range(count))
 
 
-def produce_arrow(ring, count, _point):
+def produce_arrow(ring: strand.Ring, count: int, _point: str) -> None:
     import pyarrow as pa
 
     with ring.producer() as writer:
@@ -81,7 +82,7 @@ def produce_arrow(ring, count, _point):
             writer.write_arrow(pa.record_batch({"n": [index, index + 1], "s": ["a", None]}))
 
 
-def main():
+def main() -> None:
     role, fd, *rest = sys.argv[1:]
     count = int(rest[0]) if rest else 0
     point = rest[1] if len(rest) > 1 else ""

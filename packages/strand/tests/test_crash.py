@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -14,17 +15,17 @@ pytestmark = pytest.mark.crash
 
 @pytest.mark.parametrize("point", ["claimed", "filled", "published"])
 def test_what_a_killed_producer_published_is_delivered_then_its_death_is_told(
-    ring, spawn, peer, point
-):
+    ring: strand.Ring, spawn: Any, peer: Any, point: str
+) -> None:
     producer = spawn("produce", ring, 6, point)
-    received = []
+    received: list[bytes] = []
     with ring.consumer() as view, pytest.raises(strand.ProducerDied) as died:
         peer.collect(view, received)
     assert received == [peer.payload(index) for index in range(6)]
     assert died.value.pid == producer.pid
 
 
-def test_a_killed_producer_leaves_an_exact_prefix(ring, spawn, peer):
+def test_a_killed_producer_leaves_an_exact_prefix(ring: strand.Ring, spawn: Any, peer: Any) -> None:
     producer = spawn("produce", ring, 1_000_000)
     with ring.consumer() as view:
         payloads = view.payloads()
@@ -38,7 +39,9 @@ def test_a_killed_producer_leaves_an_exact_prefix(ring, spawn, peer):
     assert received == [peer.payload(index) for index in range(len(received))]
 
 
-def test_a_producer_killed_while_it_waits_for_room_is_noticed(ring, spawn):
+def test_a_producer_killed_while_it_waits_for_room_is_noticed(
+    ring: strand.Ring, spawn: Any
+) -> None:
     producer = spawn("produce", ring, 9)
     with ring.consumer() as view:
         assert view.wait_for_commit(0, min_records=8) == 8
@@ -49,7 +52,9 @@ def test_a_producer_killed_while_it_waits_for_room_is_noticed(ring, spawn):
 
 
 @pytest.mark.parametrize(("point", "count"), [("attached", 0), ("reading", 1), ("reading", 3)])
-def test_the_producer_learns_that_its_consumer_was_killed(ring, spawn, peer, point, count):
+def test_the_producer_learns_that_its_consumer_was_killed(
+    ring: strand.Ring, spawn: Any, peer: Any, point: str, count: int
+) -> None:
     consumer = spawn("consume", ring, count, point)
     with ring.producer() as writer, pytest.raises(strand.ConsumerDied) as died:
         peer.write_all(writer, 1000)
@@ -57,7 +62,7 @@ def test_the_producer_learns_that_its_consumer_was_killed(ring, spawn, peer, poi
     assert died.value.reason == "died"
 
 
-def test_a_stopped_producer_is_not_a_dead_one(ring, spawn):
+def test_a_stopped_producer_is_not_a_dead_one(ring: strand.Ring, spawn: Any) -> None:
     producer = spawn("produce", ring, 100)
     assert producer.stdout.readline() == "attached\n"
     with ring.consumer() as view:
@@ -70,7 +75,7 @@ def test_a_stopped_producer_is_not_a_dead_one(ring, spawn):
         assert sum(1 for _ in view.payloads()) == 92
 
 
-def test_a_stopped_consumer_is_not_a_dead_one(ring, spawn, peer):
+def test_a_stopped_consumer_is_not_a_dead_one(ring: strand.Ring, spawn: Any, peer: Any) -> None:
     consumer = spawn("consume", ring)
     assert consumer.stdout.readline() == "attached\n"
     os.kill(consumer.pid, signal.SIGSTOP)
@@ -82,14 +87,14 @@ def test_a_stopped_consumer_is_not_a_dead_one(ring, spawn, peer):
     assert consumer.wait(30) == 0
 
 
-def test_a_stream_is_not_taken_over_from_a_dead_producer(ring, spawn):
+def test_a_stream_is_not_taken_over_from_a_dead_producer(ring: strand.Ring, spawn: Any) -> None:
     producer = spawn("produce", ring, 2, "published")
     producer.wait()
     with pytest.raises(strand.ProducerDied):
         ring.producer()
 
 
-def test_cleanup_removes_the_rings_of_killed_processes_alone():
+def test_cleanup_removes_the_rings_of_killed_processes_alone() -> None:
     program = (
         "import os, signal, strand\n"
         "ring = strand.open_ring(strand.BLOCKS, 8, 4096, name='test-orphan')\n"

@@ -1,6 +1,7 @@
 """Roles and locks after a fork: they stay with the parent."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -9,7 +10,7 @@ from strand.layout import PRODUCER_AT
 from strand.owners import is_held
 
 
-def run_in_child(check):
+def run_in_child(check: Callable[[], object]) -> int:
     """Fork, run `check` in the child, and return its exit code."""
     pid = os.fork()
     if pid == 0:
@@ -21,11 +22,11 @@ def run_in_child(check):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_an_inherited_writer_refuses_and_the_parents_goes_on(ring):
+def test_an_inherited_writer_refuses_and_the_parents_goes_on(ring: strand.Ring) -> None:
     with ring.producer() as writer:
         writer.write_bytes(b"before")
 
-        def child():
+        def child() -> None:
             with pytest.raises(strand.RoleInherited):
                 writer.write_bytes(b"from the child")
             with pytest.raises(strand.RoleInherited):
@@ -39,24 +40,24 @@ def test_an_inherited_writer_refuses_and_the_parents_goes_on(ring):
         assert [bytes(data) for data in view.payloads()] == [b"before", b"after"]
 
 
-def test_an_inherited_view_refuses(ring):
+def test_an_inherited_view_refuses(ring: strand.Ring) -> None:
     with ring.consumer() as view:
 
-        def child():
+        def child() -> None:
             with pytest.raises(strand.RoleInherited):
                 view.wait_for_commit(0, 0)
 
         assert run_in_child(child) == 0
 
 
-def test_a_child_that_closes_an_inherited_ring_takes_nothing_away():
+def test_a_child_that_closes_an_inherited_ring_takes_nothing_away() -> None:
     with strand.open_ring(strand.BLOCKS, 8, 4096, name="test-fork") as ring, ring.producer():
         assert run_in_child(ring.close) == 0
         assert is_held(ring.fileno(), PRODUCER_AT)
         strand.attach_ring(name="test-fork").close()
 
 
-def test_a_forked_child_does_not_keep_its_parents_role_alive(ring):
+def test_a_forked_child_does_not_keep_its_parents_role_alive(ring: strand.Ring) -> None:
     reading, writing = os.pipe()
     writer = ring.producer()
     pid = os.fork()
@@ -74,8 +75,8 @@ def test_a_forked_child_does_not_keep_its_parents_role_alive(ring):
         os.waitpid(pid, 0)
 
 
-def test_a_child_may_attach_anew(ring):
-    def child():
+def test_a_child_may_attach_anew(ring: strand.Ring) -> None:
+    def child() -> None:
         with strand.attach_ring(ring.fileno()) as own, own.producer() as writer:
             writer.write_bytes(b"hello")
 

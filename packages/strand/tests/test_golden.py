@@ -2,6 +2,8 @@
 
 import json
 import struct
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -52,7 +54,7 @@ GOLDEN = {
 }
 
 
-def ring_bytes(version, heap):
+def ring_bytes(version: Any, heap: int) -> bytes:
     with (
         strand.open_ring(SCHEMA, 4, heap, version=version) as ring,
         ring.consumer() as view,
@@ -65,14 +67,14 @@ def ring_bytes(version, heap):
 
 
 @pytest.mark.parametrize(("version", "heap"), [(5, 64), (6, 256)])
-def test_a_ring_has_the_bytes_that_were_agreed(version, heap):
+def test_a_ring_has_the_bytes_that_were_agreed(version: Any, heap: int) -> None:
     found = ring_bytes(version, heap)
     for at, text in GOLDEN[version].items():
         expected = bytes.fromhex(text)
         assert found[at : at + len(expected)] == expected, f"at byte {at}"
 
 
-def read_as_v5(memory):
+def read_as_v5(memory: bytes) -> Iterator[dict[str, Any]]:
     """Read every committed, unacknowledged record by the v5 text alone: words 7-13, u32 pointers."""
     stride, capacity, heap_bytes = struct.unpack_from("<3I", memory, 12)
     _, commit, read = struct.unpack_from("<3i", memory, 28)
@@ -83,7 +85,7 @@ def read_as_v5(memory):
     json_bytes = struct.unpack_from("<I", memory, 92 + size)[0]
     names = json.loads(memory[96 + size : 96 + size + json_bytes])["columns"]
 
-    def payload(at):
+    def payload(at: int) -> bytes:
         offset, length = struct.unpack_from("<IH", memory, at)
         start = heap + offset % heap_bytes
         return memory[start : start + length]
@@ -100,12 +102,12 @@ def read_as_v5(memory):
         yield dict(zip(names, values, strict=True))
 
 
-def test_a_reader_of_the_v5_text_alone_follows_our_v5_ring():
+def test_a_reader_of_the_v5_text_alone_follows_our_v5_ring() -> None:
     records = list(read_as_v5(ring_bytes(5, 64)))
     assert records == [dict(zip(SCHEMA.names, row, strict=True)) for row in SECOND]
 
 
-def test_v5_heap_pointers_wrap_at_two_to_the_32():
+def test_v5_heap_pointers_wrap_at_two_to_the_32() -> None:
     with (
         strand.open_ring(strand.build_schema([("b", "bytes")]), 4, 64, version=5) as ring,
         ring.producer() as writer,

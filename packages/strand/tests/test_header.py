@@ -3,6 +3,9 @@
 import json
 import os
 import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,17 +14,13 @@ from hypothesis import strategies as st
 import strand
 from sennit_core.errors import UsageError
 from strand import errors
-from strand.layout import HEADER_BYTES, MAGIC, plan_header, read_header, write_header
+from strand.layout import HEADER_BYTES, MAGIC, Header, plan_header, read_header, write_header
 from strand.schema import fnv1a
 
 SCHEMA = strand.build_schema([("id", "u32"), {"name": "note", "type": "utf8", "nullable": True}])
 
-GOLDEN_V5 = (
-    "4e525453 05000000 4c8a8d6d 10000000 04000000 40000000 00000000"  # static, checksum zeroed
-)
 
-
-def header_bytes(version=5, records=4, heap=256):
+def header_bytes(version: int = 5, records: int = 4, heap: int = 256) -> bytearray:
     header = plan_header(SCHEMA, records, heap, version=version)
     memory = bytearray(header.total_bytes)
     write_header(memoryview(memory), header)
@@ -29,19 +28,19 @@ def header_bytes(version=5, records=4, heap=256):
     return memory
 
 
-def seal(memory):
+def seal(memory: bytearray) -> None:
     """Make checksum and fingerprint right again after a change elsewhere."""
     size = struct.unpack_from("<I", memory, 88)[0]
     struct.pack_into("<I", memory, 8, fnv1a(bytes(memory[92 : 92 + size])))
     struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
 
 
-def read(memory):
+def read(memory: bytearray) -> Header:
     return read_header(memoryview(memory), len(memory))
 
 
 @pytest.mark.parametrize("version", [5, 6])
-def test_a_header_reads_back(version):
+def test_a_header_reads_back(version: Any) -> None:
     header = read(header_bytes(version))
     assert header.version == version
     assert header.schema == SCHEMA
@@ -49,77 +48,77 @@ def test_a_header_reads_back(version):
     assert header.metadata == {"columns": ["id", "note"]}
 
 
-def damage_magic(memory):
+def damage_magic(memory: bytearray) -> None:
     memory[0] ^= 1
 
 
-def damage_version(memory):
+def damage_version(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 4, 7)
 
 
-def damage_checksum(memory):
+def damage_checksum(memory: bytearray) -> None:
     memory[24] ^= 1
 
 
-def damage_schema_length(memory):
+def damage_schema_length(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 88, 5000)
 
 
-def damage_field_count(memory):
+def damage_field_count(memory: bytearray) -> None:
     struct.pack_into("<H", memory, 92, 3)
 
 
-def damage_type_tag(memory):
+def damage_type_tag(memory: bytearray) -> None:
     memory[94] = 14
 
 
-def damage_flags(memory):
+def damage_flags(memory: bytearray) -> None:
     memory[95] = 8
 
 
-def damage_descending_in_v5(memory):
+def damage_descending_in_v5(memory: bytearray) -> None:
     memory[95] = 4
 
 
-def damage_fingerprint(memory):
+def damage_fingerprint(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 8, 1)
     struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
 
 
-def damage_overlap(memory):
+def damage_overlap(memory: bytearray) -> None:
     struct.pack_into("<H", memory, 96, 0)
     seal(memory)
 
 
-def damage_stride(memory):
+def damage_stride(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 12, 20)
     seal(memory)
 
 
-def damage_capacity(memory):
+def damage_capacity(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 16, 3)
     seal(memory)
 
 
-def damage_heap(memory):
+def damage_heap(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 20, 300)
     seal(memory)
 
 
-def damage_size(memory):
+def damage_size(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 20, 512)
     seal(memory)
 
 
-def damage_metadata_json(memory):
+def damage_metadata_json(memory: bytearray) -> None:
     memory[92 + 10 + 4] = ord("[")
 
 
-def damage_metadata_length(memory):
+def damage_metadata_length(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 92 + 10, 3000)
 
 
-def damage_columns(memory):
+def damage_columns(memory: bytearray) -> None:
     text = json.dumps({"columns": ["id"]}).encode()
     struct.pack_into("<I", memory, 92 + 10, len(text))
     memory[92 + 14 : 92 + 14 + len(text)] = text
@@ -147,14 +146,16 @@ def damage_columns(memory):
         (damage_columns, errors.BadMetadata),
     ],
 )
-def test_each_damage_has_its_own_error(damage, error):
+def test_each_damage_has_its_own_error(
+    damage: Callable[[bytearray], None], error: type[Exception]
+) -> None:
     memory = header_bytes()
     damage(memory)
     with pytest.raises(error):
         read(memory)
 
 
-def test_the_checks_come_in_the_order_of_the_specification():
+def test_the_checks_come_in_the_order_of_the_specification() -> None:
     memory = header_bytes()
     repairs = [
         (errors.BadGeometry, 20, 300),
@@ -173,13 +174,13 @@ def test_the_checks_come_in_the_order_of_the_specification():
     read(memory)
 
 
-def test_fewer_bytes_than_a_header_are_refused_first():
+def test_fewer_bytes_than_a_header_are_refused_first() -> None:
     with pytest.raises(errors.SegmentTooSmall):
         read_header(memoryview(bytes(HEADER_BYTES - 1)), HEADER_BYTES - 1)
 
 
 @given(st.binary(min_size=24, max_size=200), st.integers(0, 150))
-def test_no_header_however_damaged_escapes_as_another_error(noise, at):
+def test_no_header_however_damaged_escapes_as_another_error(noise: bytes, at: int) -> None:
     memory = header_bytes()
     memory[at : at + len(noise)] = noise
     struct.pack_into("<II", memory, 0, MAGIC, 5)
@@ -190,21 +191,21 @@ def test_no_header_however_damaged_escapes_as_another_error(noise, at):
         return
 
 
-def test_a_file_that_is_no_ring_is_not_attached_to(tmp_path):
+def test_a_file_that_is_no_ring_is_not_attached_to(tmp_path: Path) -> None:
     file = tmp_path / "noise"
     file.write_bytes(os.urandom(8192))
     with file.open("rb+") as opened, pytest.raises(errors.HeaderError):
         strand.attach_ring(opened.fileno())
 
 
-def test_a_truncated_segment_is_not_attached_to(tmp_path):
+def test_a_truncated_segment_is_not_attached_to(tmp_path: Path) -> None:
     file = tmp_path / "short"
     file.write_bytes(header_bytes()[:-1])
     with file.open("rb+") as opened, pytest.raises(errors.BadGeometry):
         strand.attach_ring(opened.fileno())
 
 
-def test_a_plain_v5_ring_gives_no_roles(tmp_path):
+def test_a_plain_v5_ring_gives_no_roles(tmp_path: Path) -> None:
     memory = header_bytes()
     struct.pack_into("<I", memory, 3072, 0)
     file = tmp_path / "plain"
@@ -228,6 +229,6 @@ def test_a_plain_v5_ring_gives_no_roles(tmp_path):
         {"metadata": {"note": "x" * 3000}},
     ],
 )
-def test_parameters_that_make_no_ring_are_refused(arguments):
+def test_parameters_that_make_no_ring_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         strand.open_ring(SCHEMA, **{"records": 4, "heap": 256, **arguments})

@@ -6,7 +6,7 @@ import sys
 import strand
 
 
-def test_importing_strand_loads_nothing_third_party():
+def test_importing_strand_loads_nothing_third_party() -> None:
     program = (
         "import sys; before = set(sys.modules); import strand\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
@@ -18,7 +18,7 @@ def test_importing_strand_loads_nothing_third_party():
     assert shown.strip() == "['sennit_core', 'strand']"
 
 
-def test_the_facade_is_sorted_and_complete():
+def test_the_facade_is_sorted_and_complete() -> None:
     assert strand.__all__ == sorted(strand.__all__)
     for name in strand.__all__:
         assert getattr(strand, name).__doc__

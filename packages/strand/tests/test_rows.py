@@ -3,6 +3,8 @@
 import math
 import struct
 from array import array
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 import strand
 from sennit_core.errors import Corrupt, UnknownColumn, UsageError
 from strand.schema import FIELD_TYPES
+
+Pair = tuple[strand.StrandWriter, strand.StrandView]
 
 f32 = st.floats(width=32, allow_nan=False)
 json_values = st.recursive(
@@ -34,7 +38,7 @@ VALUES = {
     "i32_array": st.lists(st.integers(-(2**31), 2**31 - 1), max_size=8),
     "f32_array": st.lists(f32, max_size=8),
 }
-FIELDS = [
+FIELDS: list[dict[str, Any]] = [
     {"name": f"{name}{'?' * null}", "type": name, "nullable": bool(null)}
     for name in FIELD_TYPES
     for null in (0, 1)
@@ -45,12 +49,12 @@ rows = st.tuples(
 )
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, memoryview) and value.format != "B" else value
 
 
 @given(st.lists(rows, min_size=1, max_size=6), st.sampled_from([5, 6]))
-def test_every_type_comes_back_as_it_went_in(records, version):
+def test_every_type_comes_back_as_it_went_in(records: Any, version: Any) -> None:
     with (
         strand.open_ring(
             ALL_TYPES, 8, "64KiB", version=version, metadata={"intern": ["red", "green"]}
@@ -66,7 +70,7 @@ def test_every_type_comes_back_as_it_went_in(records, version):
 
 
 @pytest.fixture
-def pair():
+def pair() -> Iterator[Pair]:
     schema = strand.build_schema(
         [("id", "u16"), {"name": "note", "type": "utf8", "nullable": True}, ("xs", "f32_array")]
     )
@@ -78,7 +82,7 @@ def pair():
         yield writer, view
 
 
-def test_a_mapping_may_leave_nullable_fields_out(pair):
+def test_a_mapping_may_leave_nullable_fields_out(pair: Pair) -> None:
     writer, view = pair
     writer.write_record_batch([{"xs": array("f", [1.5]), "id": 7}])
     cursor = view.allocate_cursor()
@@ -102,7 +106,9 @@ def test_a_mapping_may_leave_nullable_fields_out(pair):
         ((1, "x" * 129, []), strand.PayloadTooLarge),
     ],
 )
-def test_a_record_that_does_not_fit_leaves_those_before_it_and_the_ring_intact(pair, record, error):
+def test_a_record_that_does_not_fit_leaves_those_before_it_and_the_ring_intact(
+    pair: Pair, record: Any, error: type[Exception]
+) -> None:
     writer, view = pair
     with pytest.raises(error):
         writer.write_record_batch([(1, "first", []), record])
@@ -112,7 +118,7 @@ def test_a_record_that_does_not_fit_leaves_those_before_it_and_the_ring_intact(p
     assert [cursor.seek(seq) and cursor.get("note") for seq in (0, 1)] == ["first", "second"]
 
 
-def test_a_cursor_does_not_go_where_nothing_is_or_where_it_may_be_overwritten(pair):
+def test_a_cursor_does_not_go_where_nothing_is_or_where_it_may_be_overwritten(pair: Pair) -> None:
     writer, view = pair
     cursor = view.allocate_cursor()
     with pytest.raises(UsageError, match="seek"):
@@ -128,7 +134,7 @@ def test_a_cursor_does_not_go_where_nothing_is_or_where_it_may_be_overwritten(pa
         view.acknowledge_read(3)
 
 
-def test_a_slot_may_be_claimed_and_filled_by_hand(pair):
+def test_a_slot_may_be_claimed_and_filled_by_hand(pair: Pair) -> None:
     writer, view = pair
     slot, seq = writer.claim_slot()
     offsets = writer.header.slots.offsets
@@ -145,7 +151,7 @@ def test_a_slot_may_be_claimed_and_filled_by_hand(pair):
     assert cursor.get("xs").tolist() == [pytest.approx(math.pi)]
 
 
-def test_a_heap_pointer_that_leaves_the_heap_is_corrupt(pair):
+def test_a_heap_pointer_that_leaves_the_heap_is_corrupt(pair: Pair) -> None:
     writer, view = pair
     slot, seq = writer.claim_slot()
     struct.pack_into("<QI", writer.memory, slot + writer.header.slots.offsets[2], 0, 300)
@@ -156,7 +162,7 @@ def test_a_heap_pointer_that_leaves_the_heap_is_corrupt(pair):
         cursor.get("xs")
 
 
-def test_a_v5_payload_longer_than_its_pointer_can_say_is_refused():
+def test_a_v5_payload_longer_than_its_pointer_can_say_is_refused() -> None:
     with (
         strand.open_ring(strand.build_schema([("b", "bytes")]), 4, "1MiB", version=5) as ring,
         ring.producer() as writer,

@@ -1,6 +1,7 @@
 """How a stream starts, waits, ends and is aborted."""
 
 import signal
+from typing import Any, cast
 
 import pytest
 
@@ -8,7 +9,7 @@ import strand
 from sennit_core.errors import Closed, DeadlineExceeded, UsageError
 
 
-def test_leaving_the_with_ends_the_stream(ring):
+def test_leaving_the_with_ends_the_stream(ring: strand.Ring) -> None:
     with ring.producer() as writer:
         writer.write_bytes(b"one")
         assert ring.status == "streaming"
@@ -18,35 +19,37 @@ def test_leaving_the_with_ends_the_stream(ring):
         assert view.wait_for_commit(1) == 1
 
 
-def fail_after_one(writer):
+def fail_after_one(writer: Any) -> None:
     writer.write_bytes(b"one")
     raise ZeroDivisionError("bad luck")
 
 
-def test_an_exception_aborts_the_stream_after_what_was_written(ring, peer):
+def test_an_exception_aborts_the_stream_after_what_was_written(
+    ring: strand.Ring, peer: Any
+) -> None:
     with pytest.raises(ZeroDivisionError), ring.producer() as writer:
         fail_after_one(writer)
-    received = []
+    received: list[bytes] = []
     with ring.consumer() as view, pytest.raises(strand.StrandAbortError, match="bad luck"):
         peer.collect(view, received)
     assert received == [b"one"]
 
 
-def test_a_long_abort_message_is_cut_at_a_character(ring):
+def test_a_long_abort_message_is_cut_at_a_character(ring: strand.Ring) -> None:
     ring.producer().abort("é" * 400)
     with ring.consumer() as view, pytest.raises(strand.StrandAbortError) as aborted:
         view.wait_for_commit(0)
     assert aborted.value.reason == "é" * 158
 
 
-def test_closing_a_ring_aborts_what_was_not_finalized(ring):
+def test_closing_a_ring_aborts_what_was_not_finalized(ring: strand.Ring) -> None:
     with strand.attach_ring(ring.fileno()) as other:
         other.producer()
     with ring.consumer() as view, pytest.raises(strand.StrandAbortError, match="before the end"):
         view.wait_for_commit(0)
 
 
-def test_an_abort_by_the_consumer_reaches_the_next_write(ring):
+def test_an_abort_by_the_consumer_reaches_the_next_write(ring: strand.Ring) -> None:
     with ring.consumer() as view, ring.producer() as writer:
         writer.write_bytes(b"one")
         view.signal_abort()
@@ -57,7 +60,7 @@ def test_an_abort_by_the_consumer_reaches_the_next_write(ring):
             view.wait_for_commit(1)
 
 
-def test_nobody_waits_longer_than_asked(ring):
+def test_nobody_waits_longer_than_asked(ring: strand.Ring) -> None:
     with ring.producer(), ring.consumer() as view:
         assert view.wait_for_commit(0, timeout_seconds=0) == 0
         assert view.wait_for_commit(0, timeout_seconds=0.02) == 0
@@ -65,8 +68,8 @@ def test_nobody_waits_longer_than_asked(ring):
             next(view.payloads(timeout_seconds=0.02))
 
 
-def test_a_signal_is_answered_while_waiting(ring):
-    def interrupt(_number, _frame):
+def test_a_signal_is_answered_while_waiting(ring: strand.Ring) -> None:
+    def interrupt(_number: int, _frame: object) -> None:
         raise InterruptedError("alarm")
 
     before = signal.signal(signal.SIGALRM, interrupt)
@@ -79,7 +82,7 @@ def test_a_signal_is_answered_while_waiting(ring):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_producer_does_not_wait_for_a_consumer_that_closed_its_view(ring):
+def test_a_producer_does_not_wait_for_a_consumer_that_closed_its_view(ring: strand.Ring) -> None:
     with ring.producer() as writer:
         ring.consumer().close()
         for _ in range(8):
@@ -89,7 +92,7 @@ def test_a_producer_does_not_wait_for_a_consumer_that_closed_its_view(ring):
     assert gone.value.reason == "closed its view"
 
 
-def test_a_late_consumer_starts_where_it_says(ring):
+def test_a_late_consumer_starts_where_it_says(ring: strand.Ring) -> None:
     with ring.producer() as writer:
         for text in (b"1", b"2", b"3"):
             writer.write_bytes(text)
@@ -102,17 +105,17 @@ def test_a_late_consumer_starts_where_it_says(ring):
             writer.write_bytes(b"4")
             assert bytes(next(view.payloads())) == b"4"
     with pytest.raises(UsageError):
-        ring.consumer(start="newest")
+        ring.consumer(start=cast("Any", "newest"))
 
 
-def test_a_stream_has_one_producer_in_its_life(ring):
+def test_a_stream_has_one_producer_in_its_life(ring: strand.Ring) -> None:
     with ring.producer(), pytest.raises(strand.RoleTaken):
         ring.producer()
     with pytest.raises(Closed):
         ring.producer()
 
 
-def test_what_is_closed_says_so(ring):
+def test_what_is_closed_says_so(ring: strand.Ring) -> None:
     writer, view = ring.producer(), ring.consumer()
     writer.finalize()
     view.close()
@@ -121,12 +124,12 @@ def test_what_is_closed_says_so(ring):
         with pytest.raises(Closed):
             act()
     ring.close()
-    for act in (ring.fileno, ring.producer, ring.signal_abort):
+    for refuse in (ring.fileno, ring.producer, ring.signal_abort):
         with pytest.raises(Closed):
-            act()
+            refuse()
 
 
-def test_a_ring_of_blocks_and_one_of_rows_are_not_mixed_up(ring):
+def test_a_ring_of_blocks_and_one_of_rows_are_not_mixed_up(ring: strand.Ring) -> None:
     with strand.open_ring(strand.build_schema([("n", "u8")]), 2, 128) as typed:
         with pytest.raises(UsageError), typed.producer() as writer:
             writer.write_bytes(b"no")
@@ -134,7 +137,7 @@ def test_a_ring_of_blocks_and_one_of_rows_are_not_mixed_up(ring):
             next(view.payloads())
 
 
-def test_a_v5_ring_stops_before_its_counters_overflow(monkeypatch):
+def test_a_v5_ring_stops_before_its_counters_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     from strand import _native
 
     with (
@@ -143,10 +146,10 @@ def test_a_v5_ring_stops_before_its_counters_overflow(monkeypatch):
     ):
 
         class Full:
-            def claim_slot(self):
+            def claim_slot(self) -> tuple[int, int]:
                 raise _native.Exhausted("a v5 ring carries at most 2147483647 records")
 
-            def __getattr__(self, name):
+            def __getattr__(self, name: str) -> Any:
                 return lambda *_: None
 
         monkeypatch.setattr(writer, "_core", Full())

@@ -1,6 +1,7 @@
 """A producer and a consumer that are processes of their own."""
 
 import struct
+from typing import Any
 
 import pytest
 
@@ -8,14 +9,18 @@ import strand
 from strand.layout import SLEEP_AT
 
 
-def test_payloads_arrive_whole_and_in_order_while_the_ring_wraps(ring, spawn, peer):
+def test_payloads_arrive_whole_and_in_order_while_the_ring_wraps(
+    ring: strand.Ring, spawn: Any, peer: Any
+) -> None:
     spawn("produce", ring, 5000)
     with ring.consumer() as view:
         received = [bytes(data) for data in view.payloads()]
     assert received == [peer.payload(index) for index in range(5000)]
 
 
-def test_a_consumer_process_reads_what_this_process_writes(ring, spawn, peer):
+def test_a_consumer_process_reads_what_this_process_writes(
+    ring: strand.Ring, spawn: Any, peer: Any
+) -> None:
     consumer = spawn("consume", ring)
     with ring.producer() as writer:
         peer.write_all(writer, 1000)
@@ -23,14 +28,14 @@ def test_a_consumer_process_reads_what_this_process_writes(ring, spawn, peer):
 
 
 @pytest.mark.parametrize("version", [5, 6])
-def test_typed_rows_arrive(spawn, peer, version):
+def test_typed_rows_arrive(spawn: Any, peer: Any, version: Any) -> None:
     with (
         strand.open_ring(peer.ROWS, records=16, heap=256, version=version) as ring,
         ring.consumer() as view,
     ):
         spawn("produce-rows", ring, 500)
         cursor = view.allocate_cursor()
-        rows = []
+        rows: list[tuple[Any, ...]] = []
         while (committed := view.wait_for_commit(len(rows))) > len(rows):
             while len(rows) < committed:
                 assert cursor.seek(len(rows))
@@ -40,7 +45,7 @@ def test_typed_rows_arrive(spawn, peer, version):
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_arrow_batches_arrive(spawn, copy):
+def test_arrow_batches_arrive(spawn: Any, copy: bool) -> None:
     with strand.open_ring(strand.BLOCKS, records=4, heap="64KiB") as ring:
         spawn("produce-arrow", ring, 50)
         with ring.consumer() as view:
@@ -49,7 +54,9 @@ def test_arrow_batches_arrive(spawn, copy):
     assert rows == expected
 
 
-def test_a_full_ring_stops_the_producer_until_a_record_is_given_back(ring, spawn):
+def test_a_full_ring_stops_the_producer_until_a_record_is_given_back(
+    ring: strand.Ring, spawn: Any
+) -> None:
     spawn("produce", ring, 9)
     with ring.consumer() as view:
         assert view.wait_for_commit(0, min_records=8) == 8
@@ -60,7 +67,7 @@ def test_a_full_ring_stops_the_producer_until_a_record_is_given_back(ring, spawn
         assert view.wait_for_commit(8) == 9
 
 
-def test_the_producer_stops_when_the_consumer_aborts(ring, spawn):
+def test_the_producer_stops_when_the_consumer_aborts(ring: strand.Ring, spawn: Any) -> None:
     producer = spawn("produce", ring, 1000)
     with ring.consumer() as view:
         view.wait_for_commit(0, min_records=8)
@@ -69,7 +76,7 @@ def test_the_producer_stops_when_the_consumer_aborts(ring, spawn):
         assert view.status == "error"
 
 
-def test_a_second_producer_is_refused_at_once(ring, spawn):
+def test_a_second_producer_is_refused_at_once(ring: strand.Ring, spawn: Any) -> None:
     producer = spawn("produce", ring, 100)
     assert producer.stdout.readline() == "attached\n"
     with pytest.raises(strand.RoleTaken) as refused:
@@ -77,7 +84,7 @@ def test_a_second_producer_is_refused_at_once(ring, spawn):
     assert refused.value.pid == producer.pid
 
 
-def test_a_ring_is_found_by_name(spawn, peer):
+def test_a_ring_is_found_by_name(spawn: Any, peer: Any) -> None:
     with strand.open_ring(strand.BLOCKS, 8, 4096, name="test-by-name") as ring:
         spawn("produce", ring, 10)
         with strand.attach_ring(name="test-by-name") as other, other.consumer() as view:
