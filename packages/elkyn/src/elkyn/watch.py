@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 from elkyn.events import Event, replay
@@ -156,28 +157,46 @@ class Subscription:
 
     async def aiter(self) -> AsyncIterator[Event]:
         """Iterate in the running event loop."""
+        while True:
+            try:
+                event = await self.next(None)
+            except Closed:
+                return
+            assert event is not None
+            yield event
+
+    async def next(self, timeout_seconds: float | None) -> Event | None:
+        """Await the next event; otherwise as `poll`."""
+        if not self._ready() and not await self._wait_ready(timeout_seconds):
+            return None
+        event = self._take()
+        return await asyncio.to_thread(self._restart, self) if event is None else event
+
+    async def _wait_ready(self, timeout_seconds: float | None) -> bool:
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop was closed under a listener that left
                 loop.call_soon_threadsafe(ready.set)
 
         self._wake = wake
         try:
-            while True:
-                ready.clear()
-                if not self._ready():
+            async with asyncio.timeout(timeout_seconds):
+                while not self._ready():
+                    ready.clear()
                     await ready.wait()
-                    continue
-                try:
-                    event = self._take()
-                    if event is None:
-                        event = await asyncio.to_thread(self._restart, self)
-                except Closed:
-                    return
-                yield event
+        except TimeoutError:
+            return False
         finally:
             self._wake = None
+        return True
+
+    def take_waiting(self) -> list[Event]:
+        """Return what waits now, all at once; empty also when the listener must restart."""
+        with self._changed:
+            events = list(self._events)
+            self._clear()
+            return events
 
     def close(self) -> None:
         """End: iterators stop, waiting ones at once; closing twice is fine."""

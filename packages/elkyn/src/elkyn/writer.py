@@ -17,7 +17,7 @@ from typing import Any, Literal
 from elkyn.disk import Disk
 from elkyn.errors import BadPath
 from elkyn.events import Change, Event, Listener, Watchers
-from elkyn.paths import Path, format_path, parse_path
+from elkyn.paths import DEPTH_MAX, Path, format_path, parse_path
 from elkyn.txn import View, WriteView
 from elkyn.values import Prepared, Stored, prepare, present, resolve
 from sennit_core.clock import Clock
@@ -75,6 +75,8 @@ class Write:
 
 def put_write(base: Path, value: Any, *, ephemeral: bool = False) -> Write:
     """Return the write that replaces what is at `base`."""
+    if len(base) > DEPTH_MAX:
+        raise BadPath(format_path(base), f"{len(base)} levels deep; the limit is {DEPTH_MAX}")
     return Write("put", base, [(base, prepare(value, base))], ephemeral)
 
 

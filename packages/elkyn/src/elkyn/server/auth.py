@@ -1,0 +1,50 @@
+"""Who may use a served tree: one token for everything, for a server that stands alone."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path as FilePath
+from typing import Any, TypeAlias
+
+from elkyn.server.request import parse_query
+from sennit_core.errors import Unauthenticated
+
+__all__ = ["Authorize", "read_or_create_token", "require_token", "token_of"]
+
+Authorize: TypeAlias = Callable[[Mapping[str, Any], str, str, bool], None]
+"""`authorize(scope, namespace, path, write)` raises `Denied` to refuse; `scope` is ASGI's."""
+
+
+def require_token(token: str) -> Authorize:
+    """Let in whoever shows `token` as bearer, or as parameter `auth` or `access_token`."""
+
+    def authorize(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
+        shown = token_of(scope)
+        if shown is None or not hmac.compare_digest(shown.encode(), token.encode()):
+            action = f"{'writing' if write else 'reading'} {namespace}:{path}"
+            raise Unauthenticated(action, "the admin token")
+
+    return authorize
+
+
+def token_of(scope: Mapping[str, Any]) -> str | None:
+    """Return the token that a request shows, None when it shows none."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            kind, _space, token = value.decode("latin-1").partition(" ")
+            return str(token.strip()) if kind.lower() == "bearer" else None
+    query = parse_query(scope.get("query_string", b""))
+    return query.get("auth") or query.get("access_token")
+
+
+def read_or_create_token(file: FilePath) -> str:
+    """Return the token in `file`; makes one that only its owner may read when there is none."""
+    with suppress(FileExistsError):
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(opened, "w") as stream:
+            stream.write(secrets.token_urlsafe(32) + "\n")
+    return file.read_text().strip()

@@ -1,0 +1,109 @@
+"""Group commit for an event loop: one thread commits the writes of all requests that wait."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from typing import NamedTuple
+
+from elkyn.store import ElkynStore
+from elkyn.writer import Write
+from sennit_core.errors import Busy, Closed
+
+__all__ = ["Committer"]
+
+_GROUP_MAX = 1000
+_WAITING_MAX = 20_000
+
+
+class _Order(NamedTuple):
+    store: ElkynStore
+    write: Write
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+
+
+class Committer:
+    """Commits writes on a thread of its own; as many together as wait while it was busy."""
+
+    def __init__(self) -> None:
+        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    async def commit(self, store: ElkynStore, write: Write) -> None:
+        """Return when `write` is committed or has failed (`write.error`).
+
+        Raises:
+            Busy: too many writes wait already.
+        """
+        if self._orders.qsize() >= _WAITING_MAX:
+            raise Busy("too many writes are waiting; try again in a second")
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        with self._lock:
+            if self._closed:
+                raise Closed("the server")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="elkyn-commit", daemon=True)
+                self._thread.start()
+            self._orders.put(_Order(store, write, loop, done))
+        await done
+
+    def _run(self) -> None:
+        while True:
+            group, last = self._next_group()
+            by_store: dict[ElkynStore, list[Write]] = {}
+            for order in group:
+                by_store.setdefault(order.store, []).append(order.write)
+            for store, writes in by_store.items():
+                _apply(store, writes)
+            _answer(group)
+            if last:
+                return
+
+    def _next_group(self) -> tuple[list[_Order], bool]:
+        """Wait for an order and take what else is there; True when `close` was reached."""
+        group: list[_Order] = []
+        order = self._orders.get()
+        while order is not None:
+            group.append(order)
+            if len(group) >= _GROUP_MAX or self._orders.empty():
+                return group, False
+            order = self._orders.get()
+        return group, True
+
+    def close(self) -> None:
+        """Commit what waits and end the thread; closing twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._orders.put(None)
+        if self._thread is not None:
+            self._thread.join()
+
+
+def _apply(store: ElkynStore, writes: list[Write]) -> None:
+    try:
+        store.apply(writes)
+    except Exception as error:  # noqa: BLE001 - each request is answered with it
+        for write in writes:
+            write.error = error
+
+
+def _answer(group: list[_Order]) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for order in group:
+        by_loop.setdefault(order.loop, []).append(order.done)
+    for loop, futures in by_loop.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, futures)
+
+
+def _resolve(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
