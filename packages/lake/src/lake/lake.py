@@ -262,7 +262,11 @@ class Lake:
         for info in self.catalog.list():
             written = info.name.casefold()
             named = written in folded or written.replace('"', '""') in folded or info.id in folded
-            row: dict[str, Any] = {"name": info.name, "id": info.id, "schema": info.schema.to_json()}
+            row: dict[str, Any] = {
+                "name": info.name,
+                "id": info.id,
+                "schema": info.schema.to_json(),
+            }
             if named and info.head is not None:
                 shards = self.catalog.manifest(info.id).snapshot.shards
                 objects.extend(shard.object for shard in shards)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 import duckdb
@@ -28,6 +29,7 @@ _COLUMN = re.compile(
 )
 _TABLE = re.compile(r"Table with name (.*?) does not exist")
 _MEANT = re.compile(r'Did you mean "(.*?)"')
+_MEANT_LINE = re.compile(r'\n?Did you mean ".*?"\??')
 _KIND = re.compile(r"^(?:[A-Z][A-Za-z ]*Error|INTERNAL Error): ")
 _PATH = re.compile(r"(?:/[^\s/'\",:;]+){2,}/?")
 _ELLIPSIS = "..."
@@ -85,7 +87,7 @@ def _placed(text: str, sql: str) -> SqlError:
     place = _LINE.search(text)
     meant = _MEANT.search(text)
     hint = f'did you mean "{meant[1]}"?' if meant else None
-    message = _clean(_LINE.split(text)[0])
+    message = _clean(_MEANT_LINE.sub("", _LINE.split(text)[0]))
     if place is None:
         return SqlError(message, hint=hint)
     line, column = int(place[1]), _column(place)
@@ -102,8 +104,21 @@ def _placed(text: str, sql: str) -> SqlError:
 
 
 def _column(place: re.Match[str]) -> int:
-    """Column of the caret under the shown line, from 1."""
-    return max(1, len(place[3]) - len(f"LINE {place[1]}: ") + 1)
+    """Column of the caret under the shown line, in characters from 1."""
+    cells = len(place[3]) - len(f"LINE {place[1]}: ")
+    column = 0
+    for column, character in enumerate(place[2]):  # noqa: B007 - the last one counts
+        if cells <= 0:
+            break
+        cells -= _cells(character)
+    return column + 1
+
+
+def _cells(character: str) -> int:
+    """Cells of a terminal that the character fills; DuckDB places its caret by them."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _out_of_memory(text: str, cap_bytes: int) -> SennitError:

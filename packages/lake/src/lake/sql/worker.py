@@ -60,7 +60,7 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
 def _stream(
     connection: duckdb.DuckDBPyConnection, request: dict[str, Any], context: Context
 ) -> dict[str, Any]:
-    relation = connection.sql(request["sql"], params=_params(request))
+    relation = _bind(connection, request["sql"], _params(request))
     if relation is None:
         raise SqlError("the statement has no answer")
     with relation.to_arrow_reader(_BATCH_ROWS) as reader:
@@ -83,6 +83,18 @@ def _stream(
             "truncated": writer.truncated,
             "columns": [_column(field) for field in reader.schema],
         }
+
+
+def _bind(
+    connection: duckdb.DuckDBPyConnection, sql: str, params: list[Any] | dict[str, Any] | None
+) -> duckdb.DuckDBPyRelation | None:
+    try:
+        return connection.sql(sql, params=params)
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        bare = error
+    # Only `execute` tells the place; what does not bind is not run by it either.
+    connection.execute(sql, params)
+    raise bare
 
 
 def _column(field: pa.Field) -> dict[str, str]:

@@ -1,0 +1,30 @@
+"""The lake over HTTP: datasets, their files, and SQL.
+
+Errors are raised as they are; the gateway gives each class its status.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+
+from lake.routes import datasets, files, query
+
+if TYPE_CHECKING:
+    from lake.lake import Lake
+
+__all__ = ["router"]
+
+
+def router(lake: Lake) -> APIRouter:
+    """All routes of the lake.
+
+    Args:
+        lake: Answers them; outlives the application.
+    """
+    routes = APIRouter()
+    routes.include_router(datasets.router(lake))
+    routes.include_router(files.router(lake))
+    routes.include_router(query.router(lake))
+    return routes

@@ -1,0 +1,89 @@
+"""GET /files/{dataset}/{snapshot}/{shard}: the shards as plain, verified Parquet files.
+
+Any Parquet reader that speaks HTTP ranges reads a dataset from here without knowing Sennit. The
+ETag is the object's id; bytes are checked against their chunk's hash before they leave.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from sennit_core.errors import NotFound
+
+if TYPE_CHECKING:
+    from lake.lake import Lake
+
+__all__ = ["router"]
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_MEDIA_TYPE = "application/vnd.apache.parquet"
+
+
+def router(lake: Lake) -> APIRouter:
+    """The file route; `shard` is an object id, or `{number}.parquet` in the snapshot's order."""
+    routes = APIRouter(tags=["files"])
+
+    @routes.api_route("/files/{dataset}/{snapshot}/{shard}", methods=["GET", "HEAD"])
+    def get_shard(dataset: str, snapshot: str, shard: str, request: Request) -> Response:
+        """One shard, or the range of it that was asked for."""
+        name = _object_of(lake, dataset, snapshot, shard)
+        size = lake.objects.digest(name).size
+        headers = {"ETag": f'"{name}"', "Accept-Ranges": "bytes", "Cache-Control": "private"}
+        if f'"{name}"' in request.headers.get("If-None-Match", ""):
+            return Response(status_code=304, headers=headers)
+        wanted = _range(request, size, f'"{name}"')
+        if wanted is None:
+            unsatisfiable = headers | {"Content-Range": f"bytes */{size}"}
+            return Response(status_code=416, headers=unsatisfiable)
+        start, stop = wanted
+        partial = (start, stop) != (0, size)
+        headers["Content-Length"] = str(stop - start)
+        if partial:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        return StreamingResponse(
+            iter(()) if request.method == "HEAD" else _leased(lake, name, start, stop),
+            status_code=206 if partial else 200,
+            headers=headers,
+            media_type=_MEDIA_TYPE,
+        )
+
+    return routes
+
+
+def _leased(lake: Lake, name: str, start: int, stop: int) -> Iterator[bytes]:
+    with lake.retention.lease((name,)):
+        yield from lake.objects.read(name, start, stop)
+
+
+def _object_of(lake: Lake, dataset: str, snapshot: str, shard: str) -> str:
+    wanted = None if snapshot in ("head", "latest") else snapshot
+    shards = lake.catalog.manifest(dataset, wanted).snapshot.shards
+    stem = shard.removesuffix(".parquet")
+    if stem.isdecimal() and int(stem) < len(shards) and len(stem) < 10:
+        return shards[int(stem)].object
+    if any(stem == each.object for each in shards):
+        return stem
+    raise NotFound(kind="shard", name=shard[:80], suggestion=None)
+
+
+def _range(request: Request, size: int, etag: str) -> tuple[int, int] | None:
+    """The bytes [start, stop) that were asked for; None when the range lies outside.
+
+    As RFC 9110 has it, an unknown unit, several ranges, or an `If-Range` of other bytes give the
+    whole.
+    """
+    match = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if match is None or request.headers.get("If-Range", etag) != etag or match.group() == "bytes=-":
+        return 0, size
+    first, last = match.groups()
+    if not first:
+        length = min(int(last), size)
+        return (size - length, size) if length else None
+    start = int(first)
+    stop = min(int(last) + 1, size) if last else size
+    return (start, stop) if start < stop else None
