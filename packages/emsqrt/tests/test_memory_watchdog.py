@@ -5,10 +5,12 @@ import resource
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from emsqrt.memory import CapLevels, Fence, MemoryUse, UsageReader, Watchdog
+from emsqrt.memory import CapLevels, Fence, MemoryUse, Reactions, UsageReader, Watchdog
 
 MIB = 1 << 20
 
@@ -37,32 +39,47 @@ def test_a_process_that_has_ended_uses_nothing() -> None:
         assert reader.read().charged_bytes == 0
 
 
-def test_pressure_is_told_once_and_then_a_breach_follows() -> None:
+@pytest.fixture
+def watchdog() -> Iterator[Watchdog]:
+    with Watchdog() as thread:
+        yield thread
+
+
+def test_pressure_is_told_once_and_then_a_breach_follows(watchdog: Watchdog) -> None:
     pressed: list[MemoryUse] = []
     breached = threading.Event()
-    with UsageReader() as reader:
-        now = reader.read().charged_bytes
-    levels = CapLevels(cap_bytes=now * 4, press_bytes=0, breach_bytes=now * 4)
-    with Watchdog(levels, pressed.append, lambda _: breached.set(), fence=False):
+    levels = CapLevels(cap_bytes=1 << 40, press_bytes=0, breach_bytes=1 << 40)
+    reactions = Reactions(pressed.append, lambda _: breached.set())
+    with watchdog.watch(levels, reactions, fence=False):
         assert breached.wait(20)
     assert len(pressed) == 1
 
 
-def test_a_use_over_the_breach_level_ends_at_once() -> None:
+def test_a_use_over_the_breach_level_ends_at_once(watchdog: Watchdog) -> None:
     breached = threading.Event()
     levels = CapLevels(cap_bytes=0, press_bytes=0, breach_bytes=0)
-    with Watchdog(levels, never, lambda _: breached.set(), fence=False):
+    with watchdog.watch(levels, Reactions(never, lambda _: breached.set()), fence=False):
         assert breached.wait(20)
 
 
-def test_the_peak_is_what_was_seen_at_most() -> None:
-    levels = CapLevels.below(1 << 40)
-    with Watchdog(levels, never, never, fence=False) as watchdog:
+def test_the_peak_is_what_was_seen_at_most(watchdog: Watchdog) -> None:
+    with watchdog.watch(CapLevels.below(1 << 40), Reactions(never, never), fence=False) as watch:
         block = bytearray(b"x" * (64 * MIB))
-        watchdog.look()
+        watch.look()
         del block
-    with UsageReader() as reader:
-        assert watchdog.peak_bytes > reader.read().charged_bytes + 32 * MIB
+    assert watch.peak() > watchdog.reader.read().charged_bytes + 32 * MIB
+
+
+def note(looked: threading.Event, use: MemoryUse) -> None:
+    looked.set()
+
+
+def test_one_thread_watches_one_run_after_the_other(watchdog: Watchdog) -> None:
+    for _ in range(3):
+        looked = threading.Event()
+        reactions = Reactions(never, never, on_look=partial(note, looked))
+        with watchdog.watch(CapLevels.below(1 << 40), reactions, fence=False):
+            assert looked.wait(20)
 
 
 FENCED = """

@@ -8,7 +8,7 @@ work to stop. A `Fence` makes one large allocation between two looks fail as a `
 from emsqrt.memory.budget import BudgetGuard, MemoryBudget
 from emsqrt.memory.fence import Fence
 from emsqrt.memory.usage import MemoryUse, UsageReader
-from emsqrt.memory.watchdog import CapLevels, Watchdog
+from emsqrt.memory.watchdog import CapLevels, Reactions, Watch, Watchdog
 
 __all__ = [
     "BudgetGuard",
@@ -16,6 +16,8 @@ __all__ = [
     "Fence",
     "MemoryBudget",
     "MemoryUse",
+    "Reactions",
     "UsageReader",
+    "Watch",
     "Watchdog",
 ]

@@ -35,52 +35,50 @@ class CapLevels:
         )
 
 
-class Watchdog:
-    """Watches this process while its context is open.
-
-    1. Each 10 ms (2 ms in the last quarter) it looks, remembers the peak and moves the fence.
-    2. Over `press_bytes` it calls `on_press` once: stop what can be stopped.
-    3. Over `breach_bytes`, or when the pressure lasts for a second, it calls `on_breach`, which
-       is expected not to return: the process is about to break its word.
+@dataclass(frozen=True, slots=True)
+class Reactions:
+    """What a watchdog calls, on its own thread, with the use that it saw.
 
     Args:
-        levels: where to act.
-        on_press: called from the watchdog's thread with the use that was seen.
-        on_breach: called from the watchdog's thread with the use that was seen.
+        on_press: called once over `press_bytes`: stop what can be stopped.
+        on_breach: called over `breach_bytes`, or when the pressure lasts for a second; it is
+            expected not to return, the process is about to break its word.
         on_look: called at each look, for progress.
-        fence: whether single allocations larger than what is left fail with `MemoryError`.
     """
 
+    on_press: Callable[[MemoryUse], None]
+    on_breach: Callable[[MemoryUse], None]
+    on_look: Callable[[MemoryUse], None] = lambda _: None
+
+
+class Watch:
+    """One cap held for the length of a `with`; made by `Watchdog.watch`."""
+
     def __init__(
-        self,
-        levels: CapLevels,
-        on_press: Callable[[MemoryUse], None],
-        on_breach: Callable[[MemoryUse], None],
-        *,
-        on_look: Callable[[MemoryUse], None] | None = None,
-        fence: bool = True,
+        self, owner: Watchdog, levels: CapLevels, reactions: Reactions, *, fence: bool
     ) -> None:
-        self._levels = levels
-        self._on_press = on_press
-        self._on_breach = on_breach
-        self._on_look = on_look
-        self._reader = UsageReader()
-        self._fence = Fence(levels.cap_bytes) if fence else None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="emsqrt-watchdog", daemon=True)
+        self.levels = levels
+        self.peak_bytes = 0
+        self._owner = owner
+        self._reactions = reactions
+        self._fence = Fence(levels.breach_bytes) if fence else None
         self._lock = threading.Lock()
         self._pressed = False
         self._over_since: float | None = None
-        self.peak_bytes = 0
 
     def look(self) -> MemoryUse:
         """Read the use now, remember the peak and move the fence."""
-        use = self._reader.read()
+        use = self._owner.reader.read()
         self.peak_bytes = max(self.peak_bytes, use.charged_bytes)
         with self._lock:
             if self._fence is not None:
                 self._fence.move(use)
         return use
+
+    def peak(self) -> int:
+        """Look once more and return the most bytes that were charged so far."""
+        self.look()
+        return self.peak_bytes
 
     def lift_fence(self) -> None:
         """Stop failing allocations, so that an error can be reported."""
@@ -89,38 +87,92 @@ class Watchdog:
             if fence is not None:
                 fence.lift()
 
-    def __enter__(self) -> Self:
-        self.look()
-        self._thread.start()
-        return self
+    def judge(self) -> float:
+        """Look, react, and return the seconds until the next look."""
+        use = self.look()
+        self._react(use)
+        self._reactions.on_look(use)
+        near = use.charged_bytes * 4 > self.levels.cap_bytes * 3
+        return _LOOK_SECONDS_NEAR if near else _LOOK_SECONDS
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.lift_fence()
-        self.look()
-        self._reader.close()
-
-    def _watch(self) -> None:
-        wait_seconds = _LOOK_SECONDS
-        while not self._stop.wait(wait_seconds):
-            use = self.look()
-            self._judge(use)
-            if self._on_look is not None:
-                self._on_look(use)
-            near = use.charged_bytes * 4 > self._levels.cap_bytes * 3
-            wait_seconds = _LOOK_SECONDS_NEAR if near else _LOOK_SECONDS
-
-    def _judge(self, use: MemoryUse) -> None:
+    def _react(self, use: MemoryUse) -> None:
         charged = use.charged_bytes
-        if charged <= self._levels.press_bytes:
+        if charged <= self.levels.press_bytes:
             self._over_since = None
             return
         now = time.monotonic()
         if self._over_since is None:
             self._over_since = now
-        if charged > self._levels.breach_bytes or now - self._over_since > _GRACE_SECONDS:
-            self._on_breach(use)
+        if charged > self.levels.breach_bytes or now - self._over_since > _GRACE_SECONDS:
+            self._reactions.on_breach(use)
         elif not self._pressed:
             self._pressed = True
-            self._on_press(use)
+            self._reactions.on_press(use)
+
+    def __enter__(self) -> Self:
+        self.look()
+        self._owner.begin(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._owner.end()
+        self.lift_fence()
+        self.look()
+
+
+class Watchdog:
+    """The thread that judges one watch at a time, each 10 ms (2 ms in the cap's last quarter).
+
+    It sleeps while nothing is watched. A context manager; leaving it ends the thread.
+    """
+
+    def __init__(self) -> None:
+        self.reader = UsageReader()
+        self._changed = threading.Condition()
+        self._watch: Watch | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="emsqrt-watchdog", daemon=True)
+        self._thread.start()
+
+    def watch(self, levels: CapLevels, reactions: Reactions, *, fence: bool = True) -> Watch:
+        """Hold a cap for the length of a `with`.
+
+        Args:
+            levels: where to act.
+            reactions: what to call.
+            fence: whether single allocations larger than what is left fail with `MemoryError`.
+        """
+        return Watch(self, levels, reactions, fence=fence)
+
+    def begin(self, watch: Watch) -> None:
+        """Start judging; for `Watch`."""
+        with self._changed:
+            assert self._watch is None, "one watch at a time"
+            self._watch = watch
+            self._changed.notify()
+
+    def end(self) -> None:
+        """Stop judging; no reaction runs any more when this returns; for `Watch`."""
+        with self._changed:
+            self._watch = None
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+        self.reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        with self._changed:
+            wait_seconds: float | None = None
+            while not self._closed:
+                self._changed.wait(wait_seconds)
+                wait_seconds = None if self._watch is None else self._watch.judge()

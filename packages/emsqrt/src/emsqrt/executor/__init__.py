@@ -1,0 +1,31 @@
+"""Entry points run in processes of their own, under a memory cap, results by a Strand ring.
+
+Layering: frames <- control, context <- process (the executor itself);
+frames, loop, spill <- worker, execution <- pool (its parent).
+
+Names are loaded when they are first used: an executor process passes through here and stays lean.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emsqrt.executor.context import Context
+    from emsqrt.executor.execution import Execution
+    from emsqrt.executor.pool import ExecutorPool, PoolStats
+
+__all__ = ["Context", "Execution", "ExecutorPool", "PoolStats"]
+
+_HOMES = {
+    "Context": "emsqrt.executor.context",
+    "Execution": "emsqrt.executor.execution",
+    "ExecutorPool": "emsqrt.executor.pool",
+    "PoolStats": "emsqrt.executor.pool",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,203 @@
+"""What an entry point is handed: its cap, its budget, a way out for payloads and for news."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from emsqrt.memory import MemoryBudget, UsageReader
+from sennit_core.errors import Cancelled, CapTooSmall, DeadlineExceeded, SennitError
+from sennit_core.logs import get_logger
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from typing_extensions import Buffer
+
+_log = get_logger("emsqrt.executor")
+
+_MIB = 1 << 20
+_PROGRESS_SECONDS = 0.1
+_PROGRESS_NAMES = {
+    "done": "done",
+    "total": "total",
+    "bytes_done": "bytesDone",
+    "bytes_total": "bytesTotal",
+    "rows": "rows",
+    "memory_bytes": "memoryBytes",
+    "cap_bytes": "capBytes",
+    "spilled_bytes": "spilledBytes",
+    "phase": "phase",
+}
+"""Fields of `sennit_core.records.Progress`, which an executor has no other need to import."""
+
+
+class PayloadWriter(Protocol):
+    """Where payloads go: a Strand writer, or a list in a test."""
+
+    @property
+    def payload_bytes_max(self) -> int:
+        """The largest payload that one write takes."""
+
+    def write_bytes(self, payload: Buffer) -> None:
+        """Publish one payload; waits for room."""
+
+
+class Context:
+    """The world of one running entry point.
+
+    Args:
+        what: the entry's name, for errors.
+        cap_bytes: the cap on the whole process.
+        writer: where payloads go.
+        send_progress: takes changed progress fields (camelCase), at most ten times a second.
+        spill_dir: a folder for this run alone, made when first used, removed by `close`.
+        deadline_seconds: from now; None for none.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        cap_bytes: int,
+        writer: PayloadWriter,
+        send_progress: Callable[[dict[str, Any]], None],
+        spill_dir: Path,
+        deadline_seconds: float | None = None,
+    ) -> None:
+        self.what = what
+        self.cap_bytes = cap_bytes
+        self.deadline_seconds = deadline_seconds
+        self.measure_peak: Callable[[], int] = _charged_now
+        """Returns the most that the kernel charged the process during this run, in bytes."""
+        self._writer = writer
+        self._send_progress = send_progress
+        self._spill_dir = spill_dir
+        self._started = time.monotonic()
+        self._budget: MemoryBudget | None = None
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+        self._stopped: SennitError | None = None
+        self._progress: dict[str, Any] = {}
+        self._progress_at = 0.0
+        self._arrow_begun = False
+
+    @property
+    def budget(self) -> MemoryBudget:
+        """What is left of the cap for buffers, after what the process held at the first look.
+
+        Slack for what nobody accounts for (interpreter, allocators, kernels' scratch) and for the
+        ring's pages is kept aside.
+
+        Raises:
+            CapTooSmall: nothing is left.
+        """
+        if self._budget is None:
+            held = _charged_now()
+            aside = max(4 * _MIB, self.cap_bytes * 6 // 100) + 2 * self._writer.payload_bytes_max
+            if held + aside >= self.cap_bytes:
+                raise CapTooSmall(
+                    cap_bytes=self.cap_bytes,
+                    needed_bytes=held + aside + 4 * _MIB,
+                    because=f"{self.what} holds {held >> 20} MiB before it reads anything",
+                )
+            self._budget = MemoryBudget(self.cap_bytes - held - aside)
+        return self._budget
+
+    @property
+    def spill_dir(self) -> Path:
+        """A folder of this run's own; it is removed when the run ends."""
+        self._spill_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._spill_dir
+
+    def emit(self, payload: Buffer) -> None:
+        """Publish bytes to whoever asked, in one payload or, when large, several.
+
+        Waits while the reader is slow. Raises what `check` raises.
+        """
+        view = memoryview(payload).cast("B")
+        step = max(self._writer.payload_bytes_max // 2, 1)
+        for start in range(0, len(view), step):
+            self.check()
+            try:
+                self._writer.write_bytes(view[start : start + step])
+            except Cancelled:  # the reader aborted the ring; say why, when that is known
+                self.check()
+                raise
+
+    def emit_arrow(self, batch: pa.RecordBatch) -> None:
+        """Publish a batch as messages of an Arrow IPC stream; the schema goes before the first."""
+        if not self._arrow_begun:
+            self._arrow_begun = True
+            self.emit(batch.schema.serialize())
+        row_bytes = max(batch.nbytes // max(batch.num_rows, 1), 1)
+        rows = max(self._writer.payload_bytes_max // 2 // row_bytes, 1)
+        for start in range(0, max(batch.num_rows, 1), rows):
+            self.emit(batch.slice(start, rows).serialize())
+
+    def progress(self, **fields: Any) -> None:
+        """Tell how far this is: fields of `sennit_core.records.Progress`, absolute values."""
+        named = {_PROGRESS_NAMES[name]: value for name, value in fields.items()}
+        now = time.monotonic()
+        with self._lock:
+            self._progress.update(named)
+            if now - self._progress_at < _PROGRESS_SECONDS:
+                return
+            self._progress_at = now
+            changed, self._progress = self._progress, {}
+        self._send_progress(changed)
+
+    def check(self) -> None:
+        """Return if the work should go on; call it often.
+
+        Raises:
+            Cancelled: somebody cancelled this.
+            DeadlineExceeded: its time is over.
+            MemoryCapExceeded: the process is about to pass its cap.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+        limit = self.deadline_seconds
+        if limit is not None and time.monotonic() - self._started > limit:
+            raise DeadlineExceeded(self.what, limit)
+
+    @property
+    def stopped(self) -> SennitError | None:
+        """Why this should stop, once it should."""
+        return self._stopped
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call back, from another thread, when this should stop: to interrupt what blocks."""
+        with self._lock:
+            self._callbacks.append(callback)
+            late = self._stopped is not None
+        if late:
+            _call(callback)
+
+    def stop(self, reason: SennitError) -> None:
+        """Make `check` raise `reason` and call who asked to be told; the first reason stays."""
+        with self._lock:
+            if self._stopped is not None:
+                return
+            self._stopped = reason
+            callbacks = tuple(self._callbacks)
+        for callback in callbacks:
+            _call(callback)
+
+    def close(self) -> None:
+        """Remove the spill folder."""
+        shutil.rmtree(self._spill_dir, ignore_errors=True)
+
+
+def _charged_now() -> int:
+    with UsageReader() as reader:
+        return reader.read().charged_bytes
+
+
+def _call(callback: Callable[[], None]) -> None:
+    try:
+        callback()
+    except Exception:  # noqa: BLE001 - the work is being stopped; that goes on
+        _log.exception("an on_cancel callback failed")

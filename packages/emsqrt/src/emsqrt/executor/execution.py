@@ -1,0 +1,215 @@
+"""One request on its way through an executor, as its caller sees it."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from emsqrt.executor.frames import Frame
+from sennit_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    SennitError,
+    error_from_json,
+)
+from sennit_core.records import Progress
+from strand import BLOCKS, ProducerDied, Ring, StrandAbortError, open_ring
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_RING_RECORDS = 256
+_READ_BYTES = 1 << 20
+
+OnProgress = Callable[[Progress], object]
+
+
+class Execution:
+    """What `ExecutorPool.submit` returns. A context manager: leaving it cancels what still runs.
+
+    1. `payloads()` or `batches()` yield what the entry emits, as it emits it; a slow reader slows
+       the entry down (a Strand ring holds what is on its way).
+    2. `result()` is the entry's answer, or raises its error. An entry that emits more than the ring
+       holds waits for its reader, so read the payloads first.
+
+    Args:
+        attempt: this run's id.
+        what: the entry's name, for errors.
+        ring_bytes: heap of the ring, a power of two.
+        on_progress: called with each new `Progress`, on the pool's thread: be quick.
+    """
+
+    def __init__(
+        self, attempt: str, what: str, ring_bytes: int, on_progress: OnProgress | None
+    ) -> None:
+        self.attempt = attempt
+        self.what = what
+        self._on_progress = on_progress
+        self._progress: dict[str, Any] = {}
+        self._result: dict[str, Any] | None = None
+        self._error: SennitError | None = None
+        self._ended = threading.Event()
+        self._cancel: Callable[[str], None] = lambda _: None
+        self._stop_reason: str | None = None
+        self._deadline_seconds: float | None = None
+        self._lock = threading.Lock()
+        self._ring: Ring | None = open_ring(BLOCKS, records=_RING_RECORDS, heap=ring_bytes)
+        self._view = self._ring.consumer()
+        self._pid = 0
+
+    @property
+    def pid(self) -> int:
+        """The process that works on this, or did."""
+        return self._pid
+
+    @property
+    def progress(self) -> Progress:
+        """How far this is."""
+        return Progress.from_json(self._progress)
+
+    @property
+    def done(self) -> bool:
+        """Whether the entry has ended, well or not; payloads may still be waiting to be read."""
+        return self._ended.is_set()
+
+    def payloads(self) -> Iterator[memoryview]:
+        """Yield what the entry emits; each view is valid until the next is asked for.
+
+        Raises:
+            SennitError: the entry's error, after everything that it emitted before.
+        """
+        try:
+            yield from self._view.payloads()
+        except (StrandAbortError, ProducerDied):
+            self.result()
+            raise
+        self.result()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the Arrow batches of an entry that emits an Arrow IPC stream; they are copies.
+
+        Raises:
+            SennitError: the entry's error, after everything that it emitted before.
+        """
+        import pyarrow as pa
+
+        payloads = self.payloads()
+        first = next(payloads, None)
+        if first is None:
+            return
+        with pa.ipc.open_stream(io.BufferedReader(_PayloadFile(first, payloads), _READ_BYTES)) as s:
+            yield from s
+        for _ in payloads:
+            pass
+
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for the entry's answer, without reading payloads.
+
+        Args:
+            timeout: seconds to wait; None waits as long as it takes.
+
+        Raises:
+            DeadlineExceeded: it takes longer than `timeout`; it goes on.
+            SennitError: whatever the entry raised.
+            WorkerLost: its process died.
+        """
+        if not self._ended.wait(timeout):
+            raise DeadlineExceeded(f"waiting for {self.what}", timeout)
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None, "an execution ends with a result or an error"
+        return self._result
+
+    def cancel(self) -> None:
+        """Ask it to stop; `result` then raises `Cancelled`. Does nothing when it has ended."""
+        self._cancel("cancelled")
+
+    def close(self) -> None:
+        """Cancel what still runs, wait until it has stopped, and free the ring."""
+        if not self._ended.is_set():
+            self.cancel()
+            self._ended.wait()
+        with self._lock:
+            ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What follows is for the pool, which calls it on its own thread.
+
+    @property
+    def ring_file(self) -> int:
+        """The ring's descriptor, to pass with the task."""
+        assert self._ring is not None, "the pool starts it before anybody can close it"
+        return self._ring.fileno()
+
+    def on_start(
+        self, pid: int, deadline_seconds: float | None, cancel: Callable[[str], None]
+    ) -> None:
+        """Learn which process works on this and how to stop it."""
+        self._pid = pid
+        self._deadline_seconds = deadline_seconds
+        self._cancel = cancel
+
+    def on_stop(self, reason: str) -> None:
+        """Remember why this is being stopped and wake an entry that waits for room in the ring."""
+        self._stop_reason = self._stop_reason or reason
+        self._abort_ring()
+
+    def on_frame(self, frame: Frame) -> None:
+        """Take news or the final answer."""
+        if frame["word"] == "renew":
+            self._progress.update(frame["progress"])
+            if self._on_progress is not None:
+                self._on_progress(self.progress)
+        elif frame["word"] == "partial":
+            self._result = frame["result"]
+            self._ended.set()
+        elif frame["word"] == "failed":
+            self.on_failure(error_from_json(frame["error"]))
+
+    def on_failure(self, error: SennitError) -> None:
+        """End with an error; a first answer stays."""
+        if not self._ended.is_set():
+            self._error = self._stop_error() or error
+            self._ended.set()
+        self._abort_ring()
+
+    def _stop_error(self) -> SennitError | None:
+        if self._stop_reason == "deadline":
+            return DeadlineExceeded(self.what, self._deadline_seconds)
+        return Cancelled(self.what) if self._stop_reason is not None else None
+
+    def _abort_ring(self) -> None:
+        with self._lock:
+            if self._ring is not None:
+                self._ring.signal_abort()
+
+
+class _PayloadFile(io.RawIOBase):
+    """Payloads, one after the other, as a readable file; holds no slice of a payload."""
+
+    def __init__(self, first: memoryview, rest: Iterator[memoryview]) -> None:
+        self._view: memoryview | None = first
+        self._at = 0
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while self._view is not None and self._at == len(self._view):
+            self._view, self._at = next(self._rest, None), 0
+        if self._view is None:
+            return 0
+        size = min(len(buffer), len(self._view) - self._at)
+        buffer[:size] = self._view[self._at : self._at + size]
+        self._at += size
+        return size

@@ -1,0 +1,94 @@
+"""Control frames between a pool and its executor processes, over a socket pair.
+
+A frame is a u32 length (little-endian) and a MessagePack map with a member `word`; the words are
+those of the worker protocol:
+
+```
+executor -> pool   hello{version, pid}   renew{attempt, progress}   partial{attempt, result}
+                   failed{attempt, error}   credit{memoryBytes}
+pool -> executor   task{attempt, entry, request, capBytes, deadlineSeconds, spillDir} + ring's fd
+                   cancel{attempt, reason}   drain{}
+```
+
+Payloads never travel here: they go through a Strand ring, whose descriptor comes with the task.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import ormsgpack
+
+from sennit_core.errors import Corrupt, TooLarge
+
+VERSION = 1
+EXIT_CAP = 87
+"""Exit status of an executor that ended itself rather than pass its cap."""
+FRAME_BYTES_MAX = 16 << 20
+_LENGTH = struct.Struct("<I")
+
+Frame = dict[str, Any]
+
+MEMBERS: dict[str, frozenset[str]] = {
+    "hello": frozenset({"version", "pid"}),
+    "renew": frozenset({"attempt", "progress"}),
+    "partial": frozenset({"attempt", "result"}),
+    "failed": frozenset({"attempt", "error"}),
+    "credit": frozenset({"memoryBytes"}),
+    "task": frozenset({"attempt", "entry", "request", "capBytes", "deadlineSeconds", "spillDir"}),
+    "cancel": frozenset({"attempt", "reason"}),
+    "drain": frozenset(),
+}
+
+
+def encode_frame(word: str, **members: Any) -> bytes:
+    """Return one frame, ready to send.
+
+    Raises:
+        TypeError: a member is nothing that MessagePack can carry.
+        TooLarge: the frame is over 16 MiB; large things go through the ring or a file.
+    """
+    assert MEMBERS[word] == members.keys(), f"{word} takes {sorted(MEMBERS[word])}"
+    body = ormsgpack.packb({"word": word, **members})
+    if len(body) > FRAME_BYTES_MAX:
+        raise TooLarge(what=f"a {word} frame", limit_bytes=FRAME_BYTES_MAX, actual_bytes=len(body))
+    return _LENGTH.pack(len(body)) + body
+
+
+class FrameReader:
+    """Turns received bytes into frames, however they were cut."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes and return the frames that they complete.
+
+        Raises:
+            Corrupt: a length over the bound, or a body that is no frame.
+        """
+        self._held += data
+        frames = []
+        while len(self._held) >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(self._held)
+            if size > FRAME_BYTES_MAX:
+                raise Corrupt("a control frame", f"at most {FRAME_BYTES_MAX} bytes", f"{size}")
+            end = _LENGTH.size + size
+            if len(self._held) < end:
+                break
+            frames.append(_decode(bytes(self._held[_LENGTH.size : end])))
+            del self._held[:end]
+        return frames
+
+
+def _decode(body: bytes) -> Frame:
+    try:
+        frame = ormsgpack.unpackb(body)
+    except ValueError as error:
+        raise Corrupt("a control frame", "MessagePack", str(error)) from error
+    word = frame.get("word") if isinstance(frame, dict) else None
+    expected = MEMBERS.get(word) if isinstance(word, str) else None
+    if expected is None or frame.keys() != expected | {"word"}:
+        raise Corrupt("a control frame", "a known word with its members", repr(frame)[:200])
+    return frame  # type: ignore[no-any-return]

@@ -1,0 +1,262 @@
+"""The executor process: `python -P -m emsqrt.executor.process FD`, FD its control socket.
+
+It starts lean (no pyarrow, no numpy) and loads what an entry point needs when one is first asked
+for. The main thread runs one task at a time, a second thread reads control frames, and a watchdog
+holds the cap while a task runs. The process ends when its control socket does: it cannot outlive
+its parent, however that died.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from emsqrt.executor.context import Context
+from emsqrt.executor.control import Control, Task
+from emsqrt.executor.frames import EXIT_CAP, VERSION, Frame, encode_frame
+from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
+from sennit_core.errors import (
+    Cancelled,
+    CapTooSmall,
+    Closed,
+    DeadlineExceeded,
+    InternalError,
+    MemoryCapExceeded,
+    SennitError,
+)
+from sennit_core.logs import get_logger
+from strand import StrandWriter, attach_ring
+
+_log = get_logger("emsqrt.executor")
+
+_SWITCH_SECONDS = 0.001
+_COLLECT_BYTES = 32 << 20
+_NEWS_SECONDS = 0.25
+
+Entry = Callable[[dict[str, Any], Context], dict[str, Any]]
+
+
+class Server:
+    """Runs tasks until the parent says `drain` or goes away."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._watchdog = Watchdog()
+        self._lock = threading.Lock()
+        self._running: tuple[str, Context] | None = None
+        self._early_cancel: Frame | None = None
+        self._settled_bytes = 0
+
+    def serve(self) -> None:
+        """Say hello and run what comes."""
+        threading.Thread(target=self._listen, name="emsqrt-control", daemon=True).start()
+        self._control.send(encode_frame("hello", version=VERSION, pid=os.getpid()))
+        while (task := self._tasks.get()) is not None:
+            self._answer(task)
+            del task
+            self._control.send(self._credit())
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                for frame in self._control.receive():
+                    self._obey(frame)
+        except Closed:
+            os._exit(0)  # nobody is left to work for
+        except BaseException:  # noqa: BLE001 - whatever it is, nothing can be heard any more
+            _log.exception("the control socket broke")
+            os._exit(1)
+
+    def _obey(self, frame: Frame | Task) -> None:
+        if isinstance(frame, Task):
+            self._tasks.put(frame)
+        elif frame["word"] == "drain":
+            self._tasks.put(None)
+        elif frame["word"] == "cancel":
+            self._cancel(frame)
+
+    def _cancel(self, frame: Frame) -> None:
+        with self._lock:
+            running = self._running
+            if running is None or running[0] != frame["attempt"]:
+                self._early_cancel = frame  # it waits in the queue, or its entry is being loaded
+                return
+        _stop(running[1], frame)
+
+    def _answer(self, task: Task) -> None:
+        """Run a task; its one final frame goes out before the ring says how it ended."""
+        try:
+            with attach_ring(task.ring) as ring, ring.producer() as writer:
+                try:
+                    result = self._run(task, writer)
+                    frame = encode_frame("partial", attempt=task.attempt, result=result)
+                except BaseException as error:  # noqa: BLE001 - it crosses to the parent
+                    failure = _as_sennit_error(error, task)
+                    frame = encode_frame("failed", attempt=task.attempt, error=failure.to_json())
+                    self._control.send(frame)
+                    writer.abort(str(failure))
+                else:
+                    self._control.send(frame)
+                    writer.finalize()
+        finally:
+            os.close(task.ring)
+
+    def _run(self, task: Task, writer: StrandWriter) -> dict[str, Any]:
+        entry = load_entry(task.entry, task.cap_bytes)
+        context = Context(
+            task.entry,
+            task.cap_bytes,
+            writer,
+            lambda fields: self._tell(task.attempt, fields),
+            task.spill_dir,
+            task.deadline_seconds,
+        )
+        reactions = Reactions(
+            lambda use: context.stop(_exceeded(task, use)),
+            lambda use: self._give_up(task, use),
+            _Reporter(context),
+        )
+        watch = self._watchdog.watch(CapLevels.below(task.cap_bytes), reactions)
+        context.measure_peak = watch.peak
+        self._begin(task.attempt, context)
+        try:
+            with watch:
+                return _call(entry, task.request, context, watch)
+        finally:
+            with self._lock:
+                self._running = None
+            context.close()
+
+    def _begin(self, attempt: str, context: Context) -> None:
+        with self._lock:
+            self._running = (attempt, context)
+            early = self._early_cancel
+        if early is not None and early["attempt"] == attempt:
+            _stop(context, early)
+
+    def _tell(self, attempt: str, fields: dict[str, Any]) -> None:
+        self._control.send(encode_frame("renew", attempt=attempt, progress=fields))
+
+    def _give_up(self, task: Task, use: MemoryUse) -> None:
+        error = _exceeded(task, use).to_json()
+        self._control.send_last(encode_frame("failed", attempt=task.attempt, error=error))
+        os._exit(EXIT_CAP)
+
+    def _credit(self) -> bytes:
+        """Say what the idle process is charged and that it is ready; garbage goes first."""
+        held = self._watchdog.reader.read().charged_bytes
+        if held > self._settled_bytes + _COLLECT_BYTES:
+            gc.collect()
+            held = self._settled_bytes = self._watchdog.reader.read().charged_bytes
+        return encode_frame("credit", memoryBytes=held)
+
+
+class _Reporter:
+    """Tells the memory in use four times a second, and passes on what is pending."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._next = time.monotonic() + _NEWS_SECONDS
+
+    def __call__(self, use: MemoryUse) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _NEWS_SECONDS
+            self._context.progress(
+                memory_bytes=use.charged_bytes, cap_bytes=self._context.cap_bytes
+            )
+
+
+def load_entry(path: str, cap_bytes: int) -> Entry:
+    """Import an entry point given as `module:function`.
+
+    Its module may say `PRELOAD`, modules to import before the cap is watched (an import reserves
+    more than it uses), and `FLOOR_BYTES`, the least cap that makes sense after that.
+
+    Raises:
+        CapTooSmall: the cap is under the floor; nothing was preloaded.
+    """
+    module_name, _, name = path.partition(":")
+    module = importlib.import_module(module_name)
+    floor = getattr(module, "FLOOR_BYTES", 0)
+    if cap_bytes < floor:
+        raise CapTooSmall(
+            cap_bytes=cap_bytes,
+            needed_bytes=floor,
+            because=f"{path} takes that much to load its libraries and one block",
+        )
+    for needed in getattr(module, "PRELOAD", ()):
+        importlib.import_module(needed)
+    return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _call(entry: Entry, request: dict[str, Any], context: Context, watch: Watch) -> dict[str, Any]:
+    try:
+        return entry(request, context)
+    except BaseException as error:
+        watch.lift_fence()
+        if context.stopped is not None and error is not context.stopped:
+            raise context.stopped from error  # what was interrupted says less than why
+        raise
+
+
+def _stop(context: Context, frame: Frame) -> None:
+    if frame["reason"] == "deadline":
+        context.stop(DeadlineExceeded(context.what, context.deadline_seconds))
+    else:
+        context.stop(Cancelled(context.what))
+
+
+def _exceeded(task: Task, use: MemoryUse) -> MemoryCapExceeded:
+    return MemoryCapExceeded(
+        cap_bytes=task.cap_bytes,
+        what=f"{task.entry}, at {use.charged_bytes / (1 << 20):.1f} MiB",
+        hint="give it a larger cap, or ask for less at once",
+    )
+
+
+def _as_sennit_error(error: BaseException, task: Task) -> SennitError:
+    if isinstance(error, SennitError):
+        return error
+    if isinstance(error, MemoryError):
+        return MemoryCapExceeded(
+            cap_bytes=task.cap_bytes,
+            what=f"{task.entry} ({error})" if str(error) else task.entry,
+            hint="give it a larger cap, or ask for less at once",
+        )
+    _log.error("%s failed", task.entry, exc_info=error)
+    return InternalError(f"{task.entry}: {type(error).__name__}: {error}")
+
+
+class _NoPandas:
+    """Makes `import pandas` fail here: pyarrow imports it on its own, for 30 MB of every cap."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError("executors do without pandas", name=name)
+
+
+def main(control_file: int) -> None:
+    """Serve the control socket given as a descriptor, until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    sys.setswitchinterval(_SWITCH_SECONDS)  # a watchdog that waits 5 ms for its turn is late
+    sys.meta_path.insert(0, _NoPandas)
+    with socket.socket(fileno=control_file) as sock:
+        Server(Control(sock)).serve()
+        sys.stdout.flush()
+        os._exit(0)  # no teardown of libraries: there is nothing left to save
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,129 @@
+"""The pool's handle of one executor process: started, given tasks, heard, reaped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from typing import Protocol
+
+from emsqrt.executor.control import send_task
+from emsqrt.executor.frames import Frame, FrameReader, encode_frame
+from emsqrt.executor.loop import Loop
+from sennit_core.errors import Corrupt
+from sennit_core.logs import get_logger
+
+_log = get_logger("emsqrt.executor")
+
+_RECEIVE_BYTES = 1 << 16
+
+LEAN_ENVIRONMENT = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(256 << 10),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 10),
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
+"""Keeps allocators from reserving and hoarding: freed blocks go back to the kernel at once."""
+
+
+class WorkerOwner(Protocol):
+    """Hears from a worker, always on the loop's thread."""
+
+    def on_frame(self, worker: Worker, frame: Frame) -> None:
+        """A control frame came."""
+
+    def on_death(self, worker: Worker, reason: str, exit_status: int) -> None:
+        """The process is gone and reaped; `reason` says how in words."""
+
+
+class Worker:
+    """One executor process. Idle until `start_task`; whoever owns it decides when it ends."""
+
+    def __init__(self, loop: Loop, owner: WorkerOwner) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._frames = FrameReader()
+        self._sock, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "emsqrt.executor.process", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # whatever an entry prints must not mix with the caller's output
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **LEAN_ENVIRONMENT},
+                process_group=0,  # a terminal's Ctrl-C is for the parent
+            )
+        self._lock = threading.Lock()
+        self.idle_bytes = 0
+        loop.watch(self._sock, self._receive)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._process.poll() is None
+
+    def start_task(self, frame: bytes, ring: int) -> None:
+        """Hand over a task and the descriptor of its ring; OSError when the process is gone."""
+        with self._lock:
+            send_task(self._sock, frame, ring)
+
+    def send(self, word: str, **members: object) -> None:
+        """Send a frame; a process that is gone is noticed by the loop."""
+        try:
+            with self._lock:
+                self._sock.sendall(encode_frame(word, **members))
+        except OSError as error:
+            _log.debug("executor %d did not take %s: %s", self.pid, word, error)
+
+    def kill(self) -> None:
+        """End the process now."""
+        self._process.kill()
+
+    def _receive(self) -> None:
+        try:
+            data = self._sock.recv(_RECEIVE_BYTES)
+            frames = self._frames.feed(data)
+        except (OSError, Corrupt) as error:
+            self._bury(f"its control socket broke: {error}")
+            return
+        for frame in frames:
+            self._owner.on_frame(self, frame)
+        if not data:
+            self._bury(None)
+
+    def _bury(self, trouble: str | None) -> None:
+        """Reap the process; its socket has ended, so it has, or is about to."""
+        self._loop.forget(self._sock)
+        if trouble is not None:
+            self._process.kill()
+        status = _wait(self._process)
+        with self._lock:
+            self._sock.close()
+        self._owner.on_death(self, trouble or _in_words(status), status)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    try:
+        return process.wait(timeout=1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _in_words(status: int) -> str:
+    if status >= 0:
+        return f"it ended with status {status}"
+    try:
+        return f"it was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"it was ended by signal {-status}"

@@ -1,0 +1,102 @@
+"""Entry points for the executor's tests; imported in executor processes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from emsqrt.executor import Context
+from sennit_core.errors import UnknownColumn
+
+MIB = 1 << 20
+
+
+def echo(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    for text in request.get("emit", []):
+        context.emit(text.encode())
+    return {**request, "pid": os.getpid()}
+
+
+def describe(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    del request
+    sys.stdout.write("this goes nowhere near the caller's output\n")
+    try:
+        importlib.import_module("pandas")
+        pandas = True
+    except ImportError:
+        pandas = False
+    return {
+        "modules": sorted(sys.modules),
+        "capBytes": context.cap_bytes,
+        "budgetBytes": context.budget.cap_bytes,
+        "argv": sys.argv,
+        "pandas": pandas,
+        "pool": os.environ["ARROW_DEFAULT_MEMORY_POOL"],
+    }
+
+
+def fail(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    context.emit(b"before it failed")
+    if request["how"] == "sennit":
+        raise UnknownColumn(name="carier", known=("carrier", "distance"))
+    if request["how"] == "result":
+        return {"unsendable": object()}
+    if request["how"] == "exit":
+        os._exit(3)
+    raise RuntimeError("something broke")
+
+
+def flood(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    block = bytes(request["blockBytes"])
+    for done in range(request["blocks"]):
+        context.emit(block)
+        context.progress(done=done + 1, phase="flood")
+    return {}
+
+
+def arrow(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    import pyarrow as pa
+
+    for start in range(0, request["rows"], 1000):
+        rows = range(start, min(start + 1000, request["rows"]))
+        context.emit_arrow(pa.record_batch({"n": list(rows), "s": [str(n) * 10 for n in rows]}))
+    context.emit_arrow(pa.record_batch({"n": [-1], "s": ["x" * request["long"]]}))
+    return {}
+
+
+def wait(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    context.emit(b"started")
+    while True:
+        context.check()
+        time.sleep(0.005)
+
+
+def ignore_everything(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    context.emit(b"started")
+    while True:
+        sum(range(1000))
+
+
+def block_until_interrupted(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    interrupted = threading.Event()
+    context.on_cancel(interrupted.set)
+    context.emit(b"started")
+    interrupted.wait()
+    raise OSError("the library was interrupted")
+
+
+def spill(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    (context.spill_dir / "run").write_bytes(b"x" * 1000)
+    context.emit(str(context.spill_dir).encode())
+    if request.get("wait"):
+        wait(request, context)
+    return {}
+
+
+def overdraw(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    with context.budget.acquire(context.budget.cap_bytes + 1, "hash table"):
+        return {}

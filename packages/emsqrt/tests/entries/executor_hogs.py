@@ -1,0 +1,75 @@
+"""Entry points that take more memory than they are given, each in its own way."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emsqrt.executor import Context
+
+MIB = 1 << 20
+
+
+def hog(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    context.emit(b"started")
+    return _HOGS[request["kind"]](context)
+
+
+def _hog_politely(context: Context) -> dict[str, Any]:
+    kept: list[Any] = []
+    while True:
+        kept.append(b"x" * MIB)
+        context.check()
+        time.sleep(0.001)
+
+
+def _hog_objects(context: Context) -> dict[str, Any]:
+    kept: list[Any] = []
+    while True:
+        kept.append([len(kept)])
+
+
+def _hog_blocks(context: Context) -> dict[str, Any]:
+    kept: list[Any] = []
+    while True:
+        kept.append(b"x" * MIB)
+
+
+def _hog_at_once(context: Context) -> dict[str, Any]:
+    return {"bytes": len(b"x" * (1 << 30))}
+
+
+def _hog_numpy(context: Context) -> dict[str, Any]:
+    return {"bytes": int(np.ones(1 << 27).nbytes)}
+
+
+def _hog_arrow(context: Context) -> dict[str, Any]:
+    array = pa.array(range(1000))
+    while True:
+        array = pa.concat_arrays([array, array])
+
+
+def _hog_what_it_reserved(context: Context) -> dict[str, Any]:
+    """Reserve in steps that each fit, touch nothing, then touch everything."""
+    reserved = []
+    for _ in range(60):
+        reserved.append(np.empty(8 * MIB, np.uint8))
+        time.sleep(0.025)
+    for block in reserved:
+        block[:] = 1
+    time.sleep(60)
+    return {}
+
+
+_HOGS = {
+    "what it reserved": _hog_what_it_reserved,
+    "politely": _hog_politely,
+    "objects": _hog_objects,
+    "blocks": _hog_blocks,
+    "at once": _hog_at_once,
+    "numpy": _hog_numpy,
+    "arrow": _hog_arrow,
+}
