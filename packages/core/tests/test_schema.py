@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -9,24 +10,15 @@ from hypothesis import strategies as st
 from sennit_core.errors import UnknownColumn, Unsupported, UsageError
 from sennit_core.schema import DataType, Field, Schema
 
-PLAIN = [
-    "Bool",
-    "Int8",
-    "Int16",
-    "Int32",
-    "Int64",
-    "UInt8",
-    "UInt16",
-    "UInt32",
-    "UInt64",
-    "Float32",
-    "Float64",
-    "Utf8",
-    "Binary",
-    "Date",
-    "Time",
-    "Duration",
-]
+TYPES_PAGE = Path(__file__).parents[3] / "docs" / "types.md"
+STRAND_NAMES = (
+    *("Bool", "UInt8", "UInt16", "UInt32", "Int32", "Int64", "Float32", "Float64"),
+    *("Utf8", "Binary", "List(Int32)", "List(Float32)"),
+)
+PLAIN = (
+    *("Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
+    *("Float32", "Float64", "Utf8", "Binary", "Date", "Time", "Duration"),
+)
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
     ["a", "not", "null", "List", '"', "\\", "a b", "a:b", "a,b", "(", "é", ""]
 )
@@ -235,11 +227,16 @@ def test_arrow_types_without_counterpart_are_refused_by_column(arrow_type: Any) 
         Schema.from_arrow(pa.schema([("c", arrow_type)]))
 
 
+@pytest.mark.skipif(not TYPES_PAGE.is_file(), reason="the documentation is not here")
+@pytest.mark.parametrize("name", PLAIN)
+def test_table_of_types_names_every_type_and_whether_it_has_a_slot(name: str) -> None:
+    rows = [line.split(" | ") for line in TYPES_PAGE.read_text(encoding="utf-8").splitlines()]
+    (row,) = [row for row in rows if row[0].startswith("| `") and f"`{name}`" in row[0]]
+    assert ("to_strand" in row[2]) == (name not in STRAND_NAMES)
+
+
 def test_strand_types_read_back() -> None:
-    text = (
-        "Bool UInt8 UInt16 UInt32 Int32 Int64 Float32 Float64 Utf8 Binary List(Int32) List(Float32)"
-    )
-    schema = Schema.of(**{f"c{i}": name for i, name in enumerate(text.split())})
+    schema = Schema.of(**{f"c{i}": name for i, name in enumerate(STRAND_NAMES)})
     assert Schema.from_strand(schema.to_strand()) == schema
 
 
