@@ -7,8 +7,8 @@ body over `_INLINE_BYTES`, goes to a thread; writes go to the committer's thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote
 
 from elkyn._lmdb.tree import ReadLimit
@@ -23,9 +23,9 @@ from sennit_core.errors import Closed, InternalError, NotFound, SennitError, Too
 
 __all__ = ["ElkynApp", "elkyn_app"]
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 KEEP_ALIVE_SECONDS = 25.0
 BODY_BYTES_MAX = 64 * 1024 * 1024

@@ -14,7 +14,7 @@ from typing import Any
 
 from elkyn._lmdb.rows import pack
 from elkyn.errors import BadPath, BadValue, PreconditionFailed
-from elkyn.server.request import Call, Request, Response, parse_call
+from elkyn.server.request import METHODS, Call, MethodNotAllowed, Request, Response, parse_call
 from elkyn.store import ElkynStore
 from elkyn.txn import View
 from elkyn.values import Stored, present
@@ -47,6 +47,7 @@ _STATUS: tuple[tuple[type[SennitError], int], ...] = (
     (Busy, 429),
     (Closed, 503),
     (Unavailable, 503),
+    (MethodNotAllowed, 405),
     (UsageError, 400),
 )
 
@@ -143,7 +144,11 @@ def error_response(error: SennitError) -> Response:
     if status == 500:
         _log.error("a request failed", exc_info=error)
         text = "Internal server error."
-    headers = (_JSON, ("retry-after", "1")) if status == 429 else (_JSON,)
+    headers: tuple[tuple[str, str], ...] = (_JSON,)
+    if status == 429:
+        headers = (_JSON, ("retry-after", "1"))
+    elif status == 405:
+        headers = (_JSON, ("allow", ", ".join(METHODS)))
     return Response(status, dump({"error": text}), headers)
 
 

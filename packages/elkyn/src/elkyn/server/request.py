@@ -11,7 +11,7 @@ from elkyn.errors import BadPath
 from elkyn.paths import Path, format_path, parse_path
 from sennit_core.errors import NotFound, UsageError
 
-__all__ = ["Call", "Request", "Response", "parse_call"]
+__all__ = ["METHODS", "Call", "MethodNotAllowed", "Request", "Response", "parse_call"]
 
 _QUERIES = frozenset(
     [
@@ -25,7 +25,11 @@ _QUERIES = frozenset(
         "limitToLast",
     ]
 )
-METHODS = frozenset({"GET", "HEAD", "PUT", "PATCH", "POST", "DELETE"})
+METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
+
+
+class MethodNotAllowed(UsageError):  # noqa: N818 - named as HTTP names it
+    """The method is none of `METHODS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +124,7 @@ def _etag(headers: Mapping[str, str], name: str) -> str | None:
 
 def _keys(raw_path: str) -> Path:
     if not raw_path.endswith(".json"):
-        raise NotFound("page", raw_path, hint="the data of a path is at <path>.json")
+        raise NotFound("page", raw_path, message="the data of a path is at <path>.json")
     segments = raw_path.removesuffix(".json").split("/")
     keys: list[str] = []
     for segment in filter(None, segments):
@@ -136,7 +140,7 @@ def _keys(raw_path: str) -> Path:
 
 def _check(call: Call, query: Mapping[str, Any]) -> None:
     if call.method not in METHODS:
-        raise UsageError(f"Method {call.method[:20]} is not allowed.")
+        raise MethodNotAllowed(f"Method {call.method[:20]!r} is not allowed.")
     asked = _QUERIES & query.keys()
     if asked and call.shallow:
         raise UsageError("Mixing 'shallow' and querying parameters is not supported")

@@ -109,7 +109,7 @@ def _announced(app: ElkynApp, ready: Callable[[], object]) -> Callable[..., Any]
             await app(scope, receive, send)
             return
 
-        async def told(message: dict[str, Any]) -> None:
+        async def told(message: Scope) -> None:
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 ready()

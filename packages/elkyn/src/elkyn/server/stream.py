@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from elkyn.events import Event
 from elkyn.server.handle import dump
@@ -14,8 +14,8 @@ from sennit_core.errors import Closed, Denied
 
 __all__ = ["encode", "run_stream"]
 
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _KEEP_ALIVE = b"event: keep-alive\ndata: null\n\n"
 _CANCEL = b"event: cancel\ndata: null\n\n"

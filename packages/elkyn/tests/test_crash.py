@@ -1,0 +1,98 @@
+"""Real processes killed at named points: what was acknowledged is there, the rest whole or absent."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elkyn import ElkynStore
+from elkyn._failpoints import POINTS
+
+pytestmark = pytest.mark.crash
+
+CHILD = """
+import os, signal, sys
+from elkyn import ElkynStore, _failpoints
+
+folder, point, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+seen = 0
+
+def stop(reached):
+    global seen
+    seen += reached == point
+    if seen == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def say(line):
+    os.write(1, f"{line}\\n".encode())
+
+store = ElkynStore(folder, map_size=256 * 1024)
+_failpoints.hook = stop
+for number in range(100_000):
+    store.set(f"/live/n{number % 5}", number, ephemeral=True)
+    store.set("/last", {"number": number, "text": "x" * 3000})
+    say(f"last {number}")
+    store.update("/", {f"a/n{number}": "x" * 500, f"b/n{number}": "x" * 2500})
+    say(f"pair {number}")
+    store.set("/live", {"all": number})
+    say(f"live {number}")
+"""
+
+
+def run_until_killed(folder: Path, point: str, count: int) -> dict[str, int]:
+    command = [sys.executable, "-c", CHILD, str(folder), point, str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    acknowledged: dict[str, int] = {}
+    for line in done.stdout.splitlines():
+        name, number = line.split()
+        acknowledged[name] = int(number)
+    return acknowledged
+
+
+def check(folder: Path, acknowledged: dict[str, int]) -> dict[str, Any]:
+    with ElkynStore(folder) as store:
+        tree: dict[str, Any] = store.get("/")
+        store.set("/after", 1)
+    assert tree["last"]["number"] in (acknowledged["last"], acknowledged["last"] + 1)
+    assert tree["last"]["text"] == "x" * 3000
+    a, b = tree["a"], tree["b"]
+    assert list(a) == list(b), "an update was torn"
+    assert len(a) in (acknowledged["pair"] + 1, acknowledged["pair"] + 2)
+    assert all(value == "x" * 500 for value in a.values())
+    assert all(value == "x" * 2500 for value in b.values())
+    return tree
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("count", [4, 5])
+def test_a_process_killed_at_a_named_point_loses_nothing_acknowledged(
+    tmp_path: Path, point: str, count: int
+) -> None:
+    acknowledged = run_until_killed(tmp_path / "t", point, count)
+    check(tmp_path / "t", acknowledged)
+
+
+def test_killed_between_environments_the_durable_tree_is_the_old_one(tmp_path: Path) -> None:
+    acknowledged = run_until_killed(tmp_path / "t", "between-environments", 7)
+    tree = check(tmp_path / "t", acknowledged)
+    assert tree["live"] == {"all": acknowledged["live"]}
+
+
+def test_killed_again_and_again_the_store_goes_on(tmp_path: Path) -> None:
+    for count in (3, 4, 6):
+        folder = tmp_path / "t"
+        acknowledged = run_until_killed(folder, "committed", count * 3)
+        tree = json.loads(json.dumps(check_last(folder)))
+        assert tree["number"] in (acknowledged["last"], acknowledged["last"] + 1)
+
+
+def check_last(folder: Path) -> Any:
+    with ElkynStore(folder) as store:
+        return store.get("/last")

@@ -1,0 +1,187 @@
+"""The pure core of the server: requests in, responses out, with Firebase's words and codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elkyn import ElkynStore
+from elkyn.server.handle import handle
+from elkyn.server.request import Request, Response
+
+ETAG = {"x-firebase-etag": "true"}
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[ElkynStore]:
+    with ElkynStore(mode="memory") as store:
+        yield store
+
+
+@pytest.fixture
+def store(shared: ElkynStore) -> ElkynStore:
+    shared.delete("/")
+    return shared
+
+
+def ask(
+    store: ElkynStore, method: str, path: str, body: Any = None, **more: dict[str, str]
+) -> Response:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return handle(Request(method, path, body=data, **more), store)
+
+
+def headers(response: Response) -> dict[str, str]:
+    return dict(response.headers)
+
+
+def test_put_replaces_and_echoes_what_was_stored(store: ElkynStore) -> None:
+    answer = ask(store, "PUT", "/a/b.json", {"n": {".sv": {"increment": 2}}, "gone": None})
+    assert (answer.status, answer.body) == (200, b'{"n":2}')
+    assert store.get("/") == {"a": {"b": {"n": 2}}}
+
+
+def test_get_gives_the_value_or_null_and_never_404(store: ElkynStore) -> None:
+    store.set("/a", ["x", {"é": 1.5}])
+    assert ask(store, "GET", "/a.json").body == '["x",{"é":1.5}]'.encode()
+    assert ask(store, "GET", "/a/1/.json").body == '{"é":1.5}'.encode()
+    assert (ask(store, "GET", "/none.json").status, ask(store, "GET", "/.json").status) == (
+        200,
+        200,
+    )
+    assert ask(store, "GET", "/none.json").body == b"null"
+
+
+def test_patch_is_multi_path_and_echoes(store: ElkynStore) -> None:
+    store.set("/a", {"b": {"c": 1, "d": 2}, "e": 3})
+    answer = ask(store, "PATCH", "/a.json", {"b/c": 9, "/e": None})
+    assert (answer.status, json.loads(answer.body)) == (200, {"b/c": 9, "e": None})
+    assert store.get("/a") == {"b": {"c": 9, "d": 2}}
+
+
+def test_post_pushes_and_delete_answers_null(store: ElkynStore) -> None:
+    name = json.loads(ask(store, "POST", "/log.json", {"x": 1}).body)["name"]
+    assert (len(name), store.get(f"/log/{name}")) == (20, {"x": 1})
+    answer = ask(store, "DELETE", "/log.json", b"")
+    assert (answer.status, answer.body, store.get("/")) == (200, b"null", None)
+
+
+@pytest.mark.parametrize("where", ["headers", "query"])
+def test_a_post_can_stand_for_another_method(store: ElkynStore, where: str) -> None:
+    override = {"x-http-method-override": "PUT"}
+    assert ask(store, "POST", "/a.json", 5, **{where: override}).body == b"5"
+    assert store.get("/") == {"a": 5}
+
+
+def test_print_is_pretty_or_silent(store: ElkynStore) -> None:
+    pretty = ask(store, "PUT", "/a.json", {"b": 1}, query={"print": "pretty"})
+    assert pretty.body == b'{\n  "b": 1\n}'
+    silent = ask(store, "GET", "/a.json", query={"print": "silent"})
+    assert (silent.status, silent.body) == (204, b"")
+
+
+def test_shallow_gives_true_for_children_and_values_for_leaves(store: ElkynStore) -> None:
+    store.set("/a", {"b": {"c": 1}, "d": 2})
+    shallow = {"shallow": "true"}
+    assert ask(store, "GET", "/a.json", query=shallow).body == b'{"b":true,"d":true}'
+    assert ask(store, "GET", "/a/d.json", query=shallow).body == b"2"
+    assert ask(store, "GET", "/none.json", query=shallow).body == b"null"
+    both = ask(store, "GET", "/a.json", query={**shallow, "orderBy": '"$key"'})
+    assert (both.status, b"shallow" in both.body) == (400, True)
+
+
+def test_an_etag_is_sent_when_asked_and_follows_the_value_alone(store: ElkynStore) -> None:
+    store.set("/a", {"b": 1})
+    first = headers(ask(store, "GET", "/a.json", headers=ETAG))["etag"]
+    store.set("/other", 2)
+    assert headers(ask(store, "GET", "/a.json", headers=ETAG))["etag"] == first
+    assert "etag" not in headers(ask(store, "GET", "/a.json"))
+    written = headers(ask(store, "PUT", "/a/b.json", 2, headers=ETAG))["etag"]
+    assert written == headers(ask(store, "GET", "/a/b.json", headers=ETAG))["etag"] != first
+    assert headers(ask(store, "GET", "/none.json", headers=ETAG))["etag"] == "null_etag"
+
+
+def test_if_none_match_answers_304_or_the_value_with_its_etag(store: ElkynStore) -> None:
+    store.set("/a", 1)
+    etag = headers(ask(store, "GET", "/a.json", headers=ETAG))["etag"]
+    assert ask(store, "GET", "/a.json", headers={"if-none-match": etag}).status == 304
+    other = ask(store, "GET", "/a.json", headers={"if-none-match": "old"})
+    assert (other.status, other.body, headers(other)["etag"]) == (200, b"1", etag)
+
+
+def test_if_match_writes_only_over_the_value_it_names(store: ElkynStore) -> None:
+    assert ask(store, "PUT", "/a.json", 1, headers={"if-match": "null_etag"}).status == 200
+    refused = ask(store, "PUT", "/a.json", 2, headers={"if-match": "null_etag"})
+    assert (refused.status, refused.body, store.get("/a")) == (412, b"1", 1)
+    done = ask(store, "DELETE", "/a.json", headers={"if-match": headers(refused)["etag"]})
+    assert (done.status, headers(done)["etag"], store.get("/a")) == (200, "null_etag", None)
+    assert ask(store, "PATCH", "/a.json", {"b": 1}, headers={"if-match": "x"}).status == 400
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"nope", b"NaN", b"[Infinity]", b"[" * 100_000, b"\xff"]
+)
+def test_a_body_that_is_not_json_is_refused_in_firebases_words(
+    store: ElkynStore, body: bytes
+) -> None:
+    answer = ask(store, "PUT", "/a.json", body)
+    assert (answer.status, json.loads(answer.body)) == (
+        400,
+        {"error": "Invalid data; couldn't parse JSON object, array, or value."},
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "words"),
+    [
+        ("PUT", "/a.json", {"b": {"c.d": 1}}, 400, "/a/b"),
+        ("PUT", "/a/%2f.json", 1, 400, "Invalid path"),
+        ("PUT", "/a/%ff.json", 1, 400, "not UTF-8"),
+        ("GET", "/a$.json", None, 400, "Invalid path"),
+        ("PUT", "/" + "d/" * 32 + "e.json", 1, 400, "33 levels"),
+        ("POST", "/" + "d/" * 31 + "e.json", 1, 400, "33 levels"),
+        ("PATCH", "/a.json", [1], 400, "couldn't parse JSON object"),
+        ("PATCH", "/a.json", {"b": 1, "b/c": 2}, 400, "/a/b"),
+        ("GET", "/a", None, 404, ".json"),
+        ("TRACE", "/a.json", None, 405, "not allowed"),
+        ("PUT", "/a.json", b'"\\ud800"', 400, "surrogate"),
+        ("PUT", "/a.json", b"1e999", 400, "finite"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused_with_the_reason(
+    store: ElkynStore, method: str, path: str, body: Any, status: int, words: str
+) -> None:
+    answer = ask(store, method, path, body)
+    assert answer.status == status
+    assert words in json.loads(answer.body)["error"]
+    assert store.get("/") is None
+
+
+def test_queries_are_refused_rather_than_ignored(store: ElkynStore) -> None:
+    limit = ask(store, "GET", "/a.json", query={"limitToFirst": "2"})
+    assert json.loads(limit.body) == {
+        "error": "orderBy must be defined when other query parameters are defined"
+    }
+    assert ask(store, "GET", "/a.json", query={"orderBy": '"$key"'}).status == 400
+
+
+@settings(deadline=None)
+@given(
+    method=st.sampled_from(["GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "X"]),
+    path=st.text(max_size=30).map(lambda text: f"/{text}.json"),
+    body=st.one_of(st.binary(max_size=30), st.text(max_size=30).map(str.encode)),
+    query=st.dictionaries(
+        st.sampled_from(["ns", "print", "shallow", "orderBy", "callback"]), st.text(max_size=5)
+    ),
+)
+def test_whatever_is_asked_the_answer_is_no_server_error(
+    shared: ElkynStore, method: str, path: str, body: bytes, query: dict[str, str]
+) -> None:
+    answer = handle(Request(method, path, query, {}, body), shared)
+    assert answer.status in (200, 204, 304, 400, 404, 405)
+    assert not answer.body or json.loads(answer.body) is not NotImplemented
