@@ -42,6 +42,12 @@ export interface SqlAnswer {
   truncated: boolean
 }
 
+/** A snapshot with how its file was read, newest first in lists. */
+export interface ListedSnapshot extends SnapshotInfo {
+  ingest?: unknown
+  createdAt?: number
+}
+
 /** What `/api/stats` tells. */
 export interface NodeStats {
   version: string
@@ -78,7 +84,7 @@ export const api = {
   dataset: (id: string, signal?: AbortSignal) =>
     json<DatasetInfo>('GET', `/api/datasets/${encodeURIComponent(id)}`, undefined, signal),
   snapshots: (id: string, signal?: AbortSignal) =>
-    json<SnapshotInfo[]>(
+    json<ListedSnapshot[]>(
       'GET',
       `/api/datasets/${encodeURIComponent(id)}/snapshots`,
       undefined,
@@ -99,7 +105,7 @@ export const api = {
     const response = await reach('/api/query', {
       method: 'POST',
       headers: { 'Content-Type': 'application/json', Accept: EXPORT_TYPES[format] },
-      body: JSON.stringify({ sql, maxRows: null }),
+      body: JSON.stringify({ sql }),
       signal: signal ?? null,
     })
     return response.blob()

@@ -55,12 +55,19 @@ export function useResource<T>(
           const error = asApiError(reason)
           setAnswer((last) => {
             const stale = last.key === key && last.value.state === 'ready'
-            return { key, value: stale ? { ...(last.value as { state: 'ready'; data: T }), error } : { state: 'failed', error } }
+            return {
+              key,
+              value: stale
+                ? { ...(last.value as { state: 'ready'; data: T }), error }
+                : { state: 'failed', error },
+            }
           })
         },
       )
     void refresh()
-    const timer = everyMs ? setInterval(() => !document.hidden && void refresh(), everyMs) : undefined
+    const timer = everyMs
+      ? setInterval(() => !document.hidden && void refresh(), everyMs)
+      : undefined
     return () => {
       control.abort()
       clearInterval(timer)

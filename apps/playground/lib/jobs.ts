@@ -68,6 +68,39 @@ export function phaseOf(job: Pick<JobInfo, 'state' | 'progress'>): string {
   return words[job.state] ?? job.state
 }
 
+/** The dataset a job has made, if it has made one. */
+export function datasetOf(job: Pick<JobInfo, 'kind' | 'result'>): string | null {
+  const dataset = job.result?.dataset ?? job.result?.datasetId
+  return typeof dataset === 'string' ? dataset : null
+}
+
+/** The dataset a plan reads: the source of the scan at its bottom. */
+export function sourceOf(plan: unknown): string | null {
+  for (
+    let node = plan;
+    typeof node === 'object' && node !== null;
+    node = (node as { input?: unknown }).input
+  ) {
+    const { source } = node as { source?: { dataset?: unknown } }
+    if (typeof source?.dataset === 'string') return source.dataset
+  }
+  return null
+}
+
+/** What a job is called; `names` knows datasets by id, `files` files by the id of the job that reads them. */
+export function titleOf(
+  job: Pick<JobInfo, 'id' | 'kind' | 'plan' | 'result'>,
+  names: ReadonlyMap<string, string>,
+  files: ReadonlyMap<string, string>,
+): string {
+  if (job.kind === 'ingest') {
+    const name = files.get(job.id) ?? names.get(datasetOf(job) ?? '')
+    return name ? `Read in ${name}` : 'Read in an upload'
+  }
+  const name = names.get(sourceOf(job.plan) ?? '')
+  return name ? `Pipeline over ${name}` : 'Pipeline'
+}
+
 /** A stored error in words: what happened and what to do about it. */
 export interface Trouble {
   title: string

@@ -4,22 +4,10 @@
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
 
 export type JobState =
-  | 'queued'
-  | 'planning'
-  | 'running'
-  | 'merging'
-  | 'done'
-  | 'failed'
-  | 'cancelled'
+  'queued' | 'planning' | 'running' | 'merging' | 'done' | 'failed' | 'cancelled'
 
 export type TaskState =
-  | 'pending'
-  | 'leased'
-  | 'running'
-  | 'done'
-  | 'failed'
-  | 'poisoned'
-  | 'cancelled'
+  'pending' | 'leased' | 'running' | 'done' | 'failed' | 'poisoned' | 'cancelled'
 
 export type AttemptState = 'offered' | 'running' | 'done' | 'failed' | 'expired' | 'superseded'
 

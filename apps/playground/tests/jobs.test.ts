@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { fractionOf, hasEnded, jobsOf, phaseOf, troubleOf } from '../lib/jobs'
+import { fractionOf, hasEnded, jobsOf, phaseOf, sourceOf, titleOf, troubleOf } from '../lib/jobs'
 import type { JobState } from '../lib/records'
 
 const progress = { done: 0, bytesDone: 0, rows: 0, memoryBytes: 0, spilledBytes: 0, phase: '' }
@@ -80,4 +80,18 @@ test('errors are told in words, with what to do', () => {
   })
   assert.equal(troubleOf('it broke')?.message, 'it broke')
   assert.equal(troubleOf(null), null)
+})
+
+test('a job is called after what it works on', () => {
+  const names = new Map([['d1', 'flights']])
+  const files = new Map([['j2', 'planes.csv']])
+  const plan = { op: 'aggregate', input: { op: 'scan', source: { dataset: 'd1' } } }
+  assert.equal(sourceOf(plan), 'd1')
+  assert.equal(titleOf({ id: 'j1', kind: 'plan', plan }, names, files), 'Pipeline over flights')
+  assert.equal(titleOf({ id: 'j2', kind: 'ingest' }, names, files), 'Read in planes.csv')
+  assert.equal(
+    titleOf({ id: 'j3', kind: 'ingest', result: { dataset: 'd1' } }, names, files),
+    'Read in flights',
+  )
+  assert.equal(titleOf({ id: 'j4', kind: 'ingest' }, names, files), 'Read in an upload')
 })

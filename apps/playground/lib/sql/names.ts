@@ -16,3 +16,13 @@ export function quoteName(name: string): string {
   const plain = /^[a-z_][a-z0-9_]*$/.test(name) && !RESERVED.has(name)
   return plain ? name : `"${name.replaceAll('"', '""')}"`
 }
+
+/** The address of the SQL page with a query that shows the first rows of a table. */
+export function firstRowsHref(table: string): string {
+  return queryHref(`select *\nfrom ${quoteName(table)}\nlimit 100`)
+}
+
+/** The address of the SQL page with a query in its editor. */
+export function queryHref(sql: string): string {
+  return `/sql/?q=${encodeURIComponent(sql)}`
+}

@@ -1,0 +1,60 @@
+'use client'
+
+import { api } from '@/lib/api'
+import { formatCount } from '@/lib/format'
+import { useResource } from '@/lib/hooks'
+import { summarise } from '@/lib/ingest'
+
+/** How the file of a dataset was read: what was detected, and what had to be changed. */
+export function IngestReport({ dataset }: { dataset: string }) {
+  const snapshots = useResource(dataset, (signal) => api.snapshots(dataset, signal))
+  const report = snapshots.state === 'ready' ? summarise(snapshots.data[0]?.ingest) : null
+  if (!report) return null
+  return (
+    <section className="panel p-5">
+      <h3 className="mb-3 font-semibold">How the file was read</h3>
+      <dl className="grid grid-cols-2 gap-x-6 gap-y-3 sm:grid-cols-5">
+        {report.facts.map(([name, value]) => (
+          <div key={name} className="min-w-0">
+            <dt className="text-ink-3 text-xs">{name}</dt>
+            <dd className="mt-0.5 truncate font-medium" title={value}>
+              {value}
+            </dd>
+          </div>
+        ))}
+      </dl>
+      {report.widened.length > 0 && (
+        <>
+          <p className="text-warn mt-4 font-medium">
+            {report.widened.length === 1
+              ? 'One column became wider'
+              : `${report.widened.length} columns became wider`}
+            , because a value did not fit
+          </p>
+          <ul className="mt-1 flex flex-col gap-1">
+            {report.widened.map(({ column, from, to, line, value }) => (
+              <li key={column + String(line)} className="text-ink-2">
+                <code className="text-ink font-mono">{column}</code> {from && `from ${from} `}to{' '}
+                {to}
+                {line !== null && `, at line ${formatCount(line)}`}
+                {value !== null && (
+                  <>
+                    {': '}
+                    <code className="font-mono">{value}</code>
+                  </>
+                )}
+              </li>
+            ))}
+          </ul>
+        </>
+      )}
+      {report.notes.length > 0 && (
+        <ul className="text-ink-2 mt-4 flex list-disc flex-col gap-1 pl-4">
+          {report.notes.map((note) => (
+            <li key={note}>{note}</li>
+          ))}
+        </ul>
+      )}
+    </section>
+  )
+}
