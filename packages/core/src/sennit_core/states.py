@@ -94,8 +94,8 @@ def check_transition(kind: str, old: str, new: str) -> None:
     following = _following(kind, old)
     _following(kind, new)
     if new != old and new not in following:
-        allowed = ", ".join(sorted(following)) or "nothing: it is final"
-        raise Conflict(f"a {kind} that is {old} cannot become {new}; after {old} comes {allowed}")
+        may = f"may become {', '.join(sorted(following))}" if following else "stays so"
+        raise Conflict(f"a {kind} that is {old} cannot become {new}; it {may}")
 
 
 def _following(kind: str, state: str) -> frozenset[str]:
