@@ -1,11 +1,28 @@
 """The worlds that tests share."""
 
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 
+from elkyn import Stores, open_namespaces
+from elkyn.server.app import elkyn_app
+from elytra.client import Client
+from elytra.jobs import JobService
 from elytra.pipeline import Pipeline
+from elytra.routes import router
+from emsqrt.executor import ExecutorPool
 from emsqrt.plan import Plan
+from lake import Lake
+from sennit_core.errors import SennitError
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import DataType, Field, Schema
 
@@ -44,3 +61,96 @@ def drawer() -> Drawer:
 def flights(drawer: Drawer) -> Pipeline:
     """A pipeline over a dataset that only exists as a schema."""
     return Pipeline.over(drawer, "flights")
+
+
+@dataclass
+class Node:
+    """A node without a gateway: real stores, a real pool, real routes on a real server."""
+
+    url: str
+    client: Client
+    jobs: JobService
+    lake: Lake
+    stores: Stores
+    pool: ExecutorPool
+    folder: Path
+
+
+STATUSES = {
+    "not-found": 404,
+    "conflict": 409,
+    "upload-incomplete": 409,
+    "cancelled": 409,
+    "denied": 403,
+    "too-large": 413,
+    "storage-full": 507,
+    "unavailable": 503,
+    "worker-lost": 503,
+    "internal": 500,
+    "corrupt": 500,
+}
+
+
+def make_app(jobs: JobService, lake: Lake, stores: Stores) -> Any:
+    """Put the routes and the tree behind one door, as the gateway does."""
+    api = FastAPI()
+
+    @api.exception_handler(SennitError)
+    async def answer(_: Any, error: SennitError) -> JSONResponse:
+        return JSONResponse(error.to_json(), STATUSES.get(error.code, 400))
+
+    api.include_router(router(jobs, lake.parts))
+    tree = elkyn_app(stores, authorize=lambda *_: None)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        door = api if scope.get("path", "/api").startswith("/api") else tree
+        await door(scope, receive, send)
+
+    return app, tree
+
+
+@contextmanager
+def serve(app: Any, port: int = 0) -> Iterator[str]:
+    """Run an app on a real server and yield its address."""
+    listener = socket.create_server(("127.0.0.1", port))
+    config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@contextmanager
+def open_node(folder: Path, port: int = 0) -> Iterator[Node]:
+    with ExitStack() as owned:
+        stores = open_namespaces(folder / "elkyn")
+        owned.callback(stores.close)
+        pool = owned.enter_context(
+            ExecutorPool(2, memory_bytes=1 << 30, spill_dir=folder / "spill")
+        )
+        lake = owned.enter_context(Lake(folder, tree=stores["sys"], pool=pool))
+        jobs = JobService(stores["sys"], lake, pool)
+        owned.callback(jobs.close)
+        jobs.recover()
+        app, tree = make_app(jobs, lake, stores)
+        url = owned.enter_context(serve(app, port))
+        owned.callback(tree.close)
+        client = owned.enter_context(Client(url))
+        yield Node(url, client, jobs, lake, stores, pool, folder)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    with open_node(tmp_path / "node") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with open_node(tmp_path_factory.mktemp("node")) as opened:
+        yield opened

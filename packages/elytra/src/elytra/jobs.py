@@ -6,7 +6,6 @@ and not queued. `elytra.loop` then runs it as the scheduler says.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,7 +16,7 @@ from elytra.ledger import Ledger
 from elytra.loop import JobWork, SchedulerLoop
 from elytra.messages import CancelRequested, Event, JobChanged, JobSubmitted
 from elytra.splitter import rebase, split
-from elytra.work import PLAN_ENTRY, IngestWork, PlanWork, Shard
+from elytra.work import PLAN_ENTRY, IngestWork, PlanWork, Shard, ingest_result
 from emsqrt.plan import (
     DatasetRef,
     Files,
@@ -30,7 +29,7 @@ from emsqrt.plan import (
     plan_hash,
     plan_to_json,
 )
-from lake.durable import write_whole
+from lake.intake import dataset_name
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Closed,
@@ -41,7 +40,6 @@ from sennit_core.errors import (
     Unsupported,
     UsageError,
 )
-from sennit_core.hashing import canonical_json
 from sennit_core.ids import new_id
 from sennit_core.records import JobInfo, is_terminal
 
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
     from emsqrt.executor import Execution, ExecutorPool
     from lake import Lake
+    from lake.uploads import UploadInfo
 
 ENGINES = ("auto", "local", "browser", "ray", "peers")
 
@@ -71,14 +70,14 @@ class JobService:
         lake: Lake,
         pool: ExecutorPool,
         *,
-        folder: Path | str,
+        folder: Path | str | None = None,
         workers: int = 2,
         clock: Clock = SYSTEM,
     ) -> None:
         self._lake = lake
         self._pool = pool
         self._clock = clock
-        self._folder = Path(folder)
+        self._folder = Path(folder) if folder is not None else lake.folder / "jobs"
         self._ledger = Ledger(tree, self._folder, clock=clock)
         self._leases: dict[str, frozenset[str]] = {}  # objects that a job's shards need
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
@@ -156,8 +155,9 @@ class JobService:
                 submitted_by=submitted_by,
                 created_at=self._clock.now(),
             )
-            self._start_ingest(job, upload_id, sealed.upload.dataset, sealed.size)
-            return sealed.upload.dataset, job
+            dataset_id = self._dataset_of(sealed.upload)
+            self._start_ingest(job, upload_id, dataset_id, sealed.size)
+            return dataset_id, job
 
     def get(self, job_id: str) -> JobInfo:
         """Return a job's record with its progress; NotFound when it is unknown or forgotten."""
@@ -201,11 +201,11 @@ class JobService:
         """Take up what an earlier life of the node left: ingests go on, other jobs have failed."""
         unfinished = self._ledger.load()
         for job in self._ledger.all():
-            note = self._read_note(job.id)
+            note = self._ledger.note(job.id)
             if job.kind == "ingest" and note is not None:
                 self._ingests[note["upload"]] = (job.id, note["dataset"])
         for job in unfinished:
-            note = self._read_note(job.id)
+            note = self._ledger.note(job.id)
             if job.kind == "ingest" and note is not None:
                 self._resume_ingest(job, note)
             else:
@@ -234,12 +234,13 @@ class JobService:
             )
         snapshot, paths = self._lake.resolve(scan.source.dataset, scan.source.snapshot)
         halves = split(plan, snapshot.schema)
-        bound = rebase(plan, DatasetRef(snapshot.dataset, snapshot.id))
+        ref = DatasetRef(snapshot.dataset, snapshot.id)
         shards = tuple(
             Shard(info, Path(path)) for info, path in zip(snapshot.shards, paths, strict=True)
         )
         job_id = new_id(self._clock)
-        return bound, PlanWork(
+        return rebase(plan, ref), PlanWork(
+            ref,
             halves,
             shards,
             self._folder / job_id,
@@ -251,21 +252,28 @@ class JobService:
     def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any], event: Event) -> None:
         if self._closed:
             raise Closed("the job service")
-        folder = self._folder / job.id
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "work.json", canonical_json(note))
-        self._leases[job.id] = self._lake.retention.acquire(work.objects)
-        self._ledger.add(job)
+        held = self._lake.retention.acquire(work.objects)
+        try:
+            self._check_still_there(work)
+            self._ledger.add(job, note)
+        except BaseException:
+            self._lake.retention.release(held)
+            raise
+        self._leases[job.id] = held
         self._ledger.begin_tasks(job.id, work.inputs)
         self._loop.begin(job.id, work, event)
+
+    def _check_still_there(self, work: JobWork) -> None:
+        """The dataset may have been deleted between its lookup and its lease, and not since."""
+        if isinstance(work, PlanWork):
+            self._lake.resolve(work.snapshot.dataset, work.snapshot.snapshot)
 
     def _release(self, job_id: str) -> None:
         self._lake.retention.release(self._leases.pop(job_id, frozenset()))
 
     def _start_ingest(self, job: JobInfo, upload_id: str, dataset_id: str, size: int) -> None:
-        work = IngestWork(
-            self._lake, upload_id, dataset_id, size, partial(self._ledger.progress, job.id)
-        )
+        progress = partial(self._ledger.progress, job.id)
+        work = IngestWork(self._lake, upload_id, size, job.submitted_by, progress)
         self._ingests[upload_id] = (job.id, dataset_id)
         note = {"upload": upload_id, "dataset": dataset_id}
         self._begin(job, work, note, JobSubmitted(job.id, task=work.task_keys[0]))
@@ -275,30 +283,21 @@ class JobService:
             size = self._lake.parts.seal(note["upload"]).size
         except NotFound as error:
             # The upload goes only after its dataset is there: what is missing is the last record.
-            done = self._committed(note["dataset"])
-            ended = (
-                JobChanged(job.id, "failed", error=error.to_json())
-                if done is None
-                else JobChanged(job.id, "done", result=done)
-            )
+            ended = JobChanged(job.id, "failed", error=error.to_json())
+            if self._lake.catalog.has_snapshot(note["dataset"], note["upload"]):
+                dataset = self._lake.catalog.get(note["dataset"])
+                ended = JobChanged(job.id, "done", result=ingest_result(dataset))
             self._ledger.record([JobChanged(job.id, "running"), ended])
             return
         self._ledger.record([JobChanged(job.id, "queued")])
         self._start_ingest(self._ledger.get(job.id), note["upload"], note["dataset"], size)
 
-    def _committed(self, dataset_id: str) -> dict[str, Any] | None:
-        try:
-            dataset = self._lake.catalog.get(dataset_id)
-        except NotFound:
-            return None
-        return {"dataset": dataset.id, "rows": dataset.rows}
-
-    def _read_note(self, job_id: str) -> dict[str, Any] | None:
-        try:
-            note: dict[str, Any] = json.loads((self._folder / job_id / "work.json").read_bytes())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return None
-        return note
+    def _dataset_of(self, upload: UploadInfo) -> str:
+        """The dataset that an upload becomes, or becomes part of."""
+        if upload.mode == "create":
+            return upload.dataset
+        known = self._lake.catalog.find(dataset_name(upload.name, upload.options))
+        return upload.dataset if known is None else known.id
 
 
 def _check_engine(engine: str) -> None:

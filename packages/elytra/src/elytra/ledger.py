@@ -7,6 +7,7 @@ as submitted, since the tree keeps no empty lists.
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterable
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elytra.messages import JobChanged, TaskChanged
+from lake.durable import write_whole
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, SennitError
+from sennit_core.hashing import canonical_json
 from sennit_core.logs import get_logger
 from sennit_core.records import JobInfo, Progress, TaskInfo, is_terminal
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
 
 PROGRESS_SECONDS_MIN = 0.1
+_NOTE = "work.json"
 _log = get_logger(__name__)
 
 
@@ -54,15 +58,31 @@ class Ledger:
         with self._lock:
             for job_id, record in sorted((self._tree.get("/jobs") or {}).items()):
                 record.pop("tasks", None)
+                record["plan"] = (self.note(job_id) or {}).get("plan")
                 self._jobs[job_id] = JobInfo.from_json(record)
             for folder in self.folder.iterdir() if self.folder.exists() else ():
                 if folder.name not in self._jobs:
                     shutil.rmtree(folder, ignore_errors=True)
             return [job for job in self._jobs.values() if not is_terminal("job", job.state)]
 
-    def add(self, job: JobInfo) -> None:
-        """Remember a new job, durably."""
+    def note(self, job_id: str) -> dict[str, Any] | None:
+        """Return what was submitted, None when there is nothing of it."""
+        try:
+            note: dict[str, Any] = json.loads((self.folder / job_id / _NOTE).read_bytes())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return note
+
+    def add(self, job: JobInfo, note: dict[str, Any]) -> None:
+        """Remember a new job, durably.
+
+        Args:
+            job: Its record.
+            note: What was submitted.
+        """
         with self._lock:
+            (self.folder / job.id).mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / job.id / _NOTE, canonical_json(note))
             self._jobs[job.id] = job
             self._tree.set(f"/jobs/{job.id}", job.to_json())
             self._forget_oldest()
@@ -139,7 +159,7 @@ class Ledger:
             job = replace(job, progress=live.sum())
         self._jobs[change.job] = job
         document = job.to_json()
-        del document["plan"]
+        document.pop("plan", None)  # it never changes
         return document
 
     def _change_task(self, change: TaskChanged) -> dict[str, Any]:

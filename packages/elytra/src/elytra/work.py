@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from elytra.backends.local import Run
 from elytra.messages import JsonObject
 from elytra.splitter import Split
-from emsqrt.plan import Files, FileTarget, Plan, Sink, StreamTarget, plan_to_json
+from emsqrt.plan import DatasetRef, Files, FileTarget, Plan, Sink, StreamTarget, plan_to_json
 from lake.durable import NewFile
 from sennit_core.ids import task_key
-from sennit_core.records import Progress, ShardInfo
+from sennit_core.records import DatasetInfo, Progress, ShardInfo
 
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
@@ -42,6 +42,7 @@ class PlanWork:
     are written piece by piece and never held in this process.
 
     Args:
+        snapshot: The snapshot that it reads.
         split: The plan in halves.
         shards: Its inputs, in order.
         folder: The job's folder.
@@ -50,6 +51,7 @@ class PlanWork:
         on_progress: Told what the executions tell.
     """
 
+    snapshot: DatasetRef
     split: Split
     shards: tuple[Shard, ...]
     folder: Path
@@ -152,15 +154,15 @@ class IngestWork:
     Args:
         lake: Where to.
         upload_id: The sealed upload.
-        dataset_id: Id of the dataset to be.
         size_bytes: Bytes of the upload.
+        owner: Whose dataset it becomes.
         on_progress: Told what the ingest tells.
     """
 
     lake: Lake
     upload_id: str
-    dataset_id: str
     size_bytes: int
+    owner: str
     on_progress: OnTaskProgress
 
     @property
@@ -182,14 +184,20 @@ class IngestWork:
         """Ingest the upload; ingesting again what a crash interrupted is safe."""
         dataset = self.lake.ingest(
             self.upload_id,
+            owner=self.owner,
             on_progress=lambda progress: self.on_progress(task, progress),
             cancelled=lambda: run.stopped,
         )
-        return {"dataset": dataset.id, "name": dataset.name, "rows": dataset.rows}
+        return ingest_result(dataset)
 
     def run_merge(self, run: Run, number: int, partials: tuple[JsonObject, ...]) -> JsonObject:
         """An ingest has no merge."""
         raise AssertionError("an ingest has no merge")
+
+
+def ingest_result(dataset: DatasetInfo) -> JsonObject:
+    """Say what an ingest made."""
+    return {"dataset": dataset.id, "name": dataset.name, "rows": dataset.rows}
 
 
 def drop_partial(folder: Path, partial: JsonObject) -> None:

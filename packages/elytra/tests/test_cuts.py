@@ -1,0 +1,185 @@
+"""Any cut of the rows into shards gives the same answer, to the bit; DuckDB agrees with it."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from elytra.pipeline import Pipeline
+from elytra.splitter import split
+from emsqrt.expr import col, count
+from emsqrt.memory import MemoryBudget
+from emsqrt.operators import build
+from emsqrt.plan import Files, Plan, chain, check
+from sennit_core.records import DatasetInfo
+from sennit_core.schema import DataType, Field, Schema
+
+SCHEMA = Schema(
+    (
+        Field("k", DataType.parse("Utf8")),
+        Field("i", DataType.parse("Int64")),
+        Field("f", DataType.parse("Float64")),
+    )
+)
+NOWHERE = Files(("nowhere",), "arrow")
+Rows = list[tuple[Any, ...]]
+
+rows = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "ä", None]),
+        st.integers(-1000, 1000) | st.none(),
+        st.floats(allow_nan=False, allow_infinity=False, width=32) | st.none(),
+    ),
+    max_size=40,
+)
+few = settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+cuts = st.lists(st.integers(0, 40), max_size=6)
+
+
+class Schemas:
+    """A runner that only knows a schema."""
+
+    def dataset(self, id_or_name: str) -> DatasetInfo:
+        return DatasetInfo(id="d", name=id_or_name, owner="", schema=SCHEMA)
+
+    def submit(self, plan: Plan, **options: Any) -> Any:
+        raise NotImplementedError
+
+
+def run(plan: Plan, batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """Push batches through the operators of a plan, in this process."""
+    scan, *steps = chain(plan)
+    budget = MemoryBudget(256 << 20)
+    schema = check(scan)
+    names = list(schema.names)
+    stream: Iterator[pa.RecordBatch] = (batch.select(names) for batch in batches)
+    for step in steps:
+        operator = build(step, schema, budget)
+        schema, stream = operator.schema, through(operator, stream)
+    return pa.Table.from_batches(list(stream), schema.to_arrow())
+
+
+def through(operator: Any, stream: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in stream:
+        if operator.done:
+            break
+        yield from operator.push(batch)
+    yield from operator.finish()
+
+
+def distributed(pipeline: Pipeline, table: Rows, places: list[int]) -> pa.Table:
+    """Answer as a job would, with the rows cut into shards at these places."""
+    halves = split(pipeline.plan, SCHEMA)
+    edges = [0, *sorted(min(place, len(table)) for place in places), len(table)]
+    partials = [run(halves.shard_plan(NOWHERE), [batch_of(table[a:b])]) for a, b in pairwise(edges)]
+    batches = [batch for partial in partials for batch in partial.to_batches()]
+    if halves.merge_steps is None:
+        return pa.Table.from_batches(batches, halves.schema.to_arrow())
+    return run(halves.merge_plan(NOWHERE), batches)
+
+
+def batch_of(table: Rows) -> pa.RecordBatch:
+    columns = list(zip(*table, strict=True)) or [(), (), ()]
+    return pa.record_batch(
+        [
+            pa.array(column, field.type)
+            for column, field in zip(columns, SCHEMA.to_arrow(), strict=True)
+        ],
+        schema=SCHEMA.to_arrow(),
+    )
+
+
+PIPELINES: dict[str, tuple[Callable[[Pipeline], Pipeline], str]] = {
+    "rows": (
+        lambda p: p.filter("i > 0").with_columns(g=col("f") * 2).select("k", "g"),
+        "select k, f * 2 as g from t where i > 0",
+    ),
+    "one row": (
+        lambda p: p.agg(n=count(), s=col("f").sum(), i=col("i").sum(), lo=col("k").min()),
+        "select count(*), sum(f), sum(i), min(k) from t",
+    ),
+    "groups": (
+        lambda p: p.group_by("k").agg(
+            n=count(), s=col("f").sum(), m=col("f").mean(), top=col("i").max(), c=col("i").count()
+        ),
+        "select k, count(*), sum(f), avg(f), max(i), count(i) from t group by k order by k nulls last",
+    ),
+    "computed keys": (
+        lambda p: p.group_by(even=lambda r: r.i % 2 == 0).agg(s=col("i").sum()),
+        "select i % 2 = 0 as even, sum(i) from t group by even order by even nulls last",
+    ),
+    "after groups": (
+        lambda p: p.group_by("k").count().filter(col("count") > 1).agg(groups=count()),
+        "select count(*) from (select k from t group by k having count(*) > 1)",
+    ),
+    "limit": (
+        lambda p: p.filter("i is not null").limit(5, offset=2),
+        "select * from t where i is not null limit 5 offset 2",
+    ),
+    "limit, then groups": (
+        lambda p: p.limit(7).group_by("k").agg(s=col("f").sum()),
+        "select k, sum(f) from (select * from t limit 7) group by k order by k nulls last",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@few
+@given(table=rows, places=cuts)
+def test_no_cut_changes_a_bit_of_the_answer(name: str, table: Rows, places: list[int]) -> None:
+    pipeline = PIPELINES[name][0](Pipeline.over(Schemas(), "t"))
+
+    whole = distributed(pipeline, table, [])
+    parts = distributed(pipeline, table, places)
+
+    assert bits(parts) == bits(whole)
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"threads": 1}) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+@few
+@given(table=rows, places=cuts)
+def test_duckdb_gives_the_same_answer(
+    oracle: duckdb.DuckDBPyConnection, name: str, table: Rows, places: list[int]
+) -> None:
+    grow, sql = PIPELINES[name]
+    ours = distributed(grow(Pipeline.over(Schemas(), "t")), table, places)
+
+    with oracle.cursor() as cursor:
+        cursor.register("t", pa.Table.from_batches([batch_of(table)]))
+        theirs = cursor.sql(sql).fetchall()
+
+    columns = [column.to_pylist() for column in ours.columns]
+    assert all(map(alike, zip(*columns, strict=True), theirs)), (columns, theirs)
+    assert ours.num_rows == len(theirs)
+
+
+def bits(table: pa.Table) -> list[list[Any]]:
+    return [
+        [value.hex() if isinstance(value, float) else value for value in column.to_pylist()]
+        for column in table.columns
+    ]
+
+
+def alike(ours: tuple[Any, ...], theirs: tuple[Any, ...]) -> bool:
+    return all(
+        math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-9)
+        if isinstance(a, float) and b is not None
+        else a == b
+        for a, b in zip(ours, theirs, strict=True)
+    )

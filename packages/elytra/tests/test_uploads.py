@@ -1,0 +1,240 @@
+"""Bytes in, over real sockets into a real part store, until they are a dataset."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from elytra.uploads.sender import SendOptions
+from sennit_core.errors import Conflict, SennitError
+
+CSV = b"carrier,distance\n" + b"UA,1400\nAA,1089\nB6,1576\n" * 1000
+
+
+@pytest.fixture
+def http(node: Any) -> Any:
+    with httpx.Client(base_url=node.url) as client:
+        yield client
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "flights.csv"
+    path.write_bytes(CSV)
+    return path
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def start(http: httpx.Client, name: str = "a.csv", data: bytes = CSV, **more: Any) -> Any:
+    answer = http.post("/api/start-upload", json={"name": name, "size": len(data), **more})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def put(http: httpx.Client, upload: Any, index: int, data: bytes, **headers: str) -> httpx.Response:
+    path = f"/api/uploads/{upload['uploadId']}/parts/{index}"
+    return http.put(path, content=data, headers={"X-Sha256": sha(data), **headers})
+
+
+def test_a_file_becomes_a_dataset(node: Any, csv: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    uploaded = node.client.upload(
+        csv,
+        options=SendOptions(part_bytes=4096),
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    info = uploaded.job.wait(30)
+
+    dataset = node.lake.catalog.get("flights")
+    assert (dataset.id, dataset.rows) == (uploaded.dataset_id, 3000)
+    assert info.result == {"dataset": dataset.id, "name": "flights", "rows": 3000}
+    assert seen == sorted(seen)
+    assert seen[-1] == (len(CSV), len(CSV))
+    assert node.lake.parts.list() == []
+
+
+def test_parts_may_come_in_any_order_and_again(node: Any, http: httpx.Client) -> None:
+    upload = start(http, partBytes=10_000)
+    for index in (2, 0, 1, 0):
+        part = CSV[index * 10_000 : (index + 1) * 10_000]
+        assert put(http, upload, index, part).status_code == 200
+
+    state = http.get(f"/api/uploads/{upload['uploadId']}").json()
+    assert state["have"] == [0, 1, 2]
+    done = http.post(f"/api/uploads/{upload['uploadId']}/complete").json()
+    again = http.post(f"/api/uploads/{upload['uploadId']}/complete").json()
+    assert done == again
+    assert node.client.job(done["jobId"]).wait(30).result["rows"] == 3000
+
+
+def test_completing_with_parts_missing_names_them(http: httpx.Client) -> None:
+    upload = start(http, partBytes=10_000)
+    put(http, upload, 1, CSV[10_000:20_000])
+
+    answer = http.post(f"/api/uploads/{upload['uploadId']}/complete")
+
+    assert answer.status_code == 409
+    assert answer.json()["code"] == "upload-incomplete"
+    assert answer.json()["details"]["missing"] == [0, 2]
+
+
+def test_a_wrong_hash_keeps_nothing(http: httpx.Client) -> None:
+    upload = start(http)
+
+    answer = put(http, upload, 0, CSV, **{"X-Sha256": sha(b"other")})
+
+    assert answer.status_code == 400
+    assert "SHA-256" in answer.json()["error"]
+    assert http.get(f"/api/uploads/{upload['uploadId']}").json()["have"] == []
+
+
+def test_other_bytes_for_a_part_that_is_there_conflict(http: httpx.Client) -> None:
+    upload = start(http)
+    put(http, upload, 0, CSV)
+
+    assert put(http, upload, 0, CSV[::-1]).status_code == 409
+
+
+@pytest.mark.parametrize("data", [CSV[:-1], CSV + b"x"], ids=["short", "long"])
+def test_a_part_of_the_wrong_length_is_refused(http: httpx.Client, data: bytes) -> None:
+    upload = start(http)
+
+    assert put(http, upload, 0, data).status_code in {400, 413}
+    assert http.get(f"/api/uploads/{upload['uploadId']}").json()["have"] == []
+
+
+def test_an_upload_can_be_forgotten(http: httpx.Client) -> None:
+    path = f"/api/uploads/{start(http)['uploadId']}"
+
+    assert http.delete(path).status_code == 204
+    assert http.delete(path).status_code == 204
+    assert http.get(path).status_code == 404
+
+
+def test_a_form_may_bring_a_part(http: httpx.Client) -> None:
+    upload = start(http)
+    fields = {"uploadId": upload["uploadId"], "index": "0", "sha256": sha(CSV)}
+
+    answer = http.post("/api/upload-chunk", data=fields, files={"file": ("blob", CSV)})
+
+    assert answer.json() == {"index": 0, "bytes": len(CSV)}
+
+
+def test_a_form_whose_file_comes_first_says_what_to_do(http: httpx.Client) -> None:
+    answer = http.post("/api/upload-chunk", files={"file": ("blob", CSV)})
+
+    assert answer.status_code == 400
+    assert "first" in answer.json()["hint"]
+
+
+@pytest.mark.parametrize("how", ["raw", "form", "chunked"])
+def test_one_request_is_enough(node: Any, http: httpx.Client, how: str) -> None:
+    path = "/api/upload?name=small.csv"
+    if how == "form":
+        answer = http.post("/api/upload", files={"file": ("small.csv", CSV)})
+    elif how == "raw":
+        answer = http.post(path, content=CSV)
+    else:
+        answer = http.post(path, content=iter([CSV[:5], CSV[5:]]))
+
+    assert answer.status_code == 200, answer.text
+    assert node.client.job(answer.json()["jobId"]).wait(30).result["rows"] == 3000
+    assert node.lake.catalog.get("small").id == answer.json()["datasetId"]
+
+
+def test_a_name_that_is_taken_is_refused_before_any_byte(node: Any, csv: Path) -> None:
+    node.client.upload(csv).job.wait(30)
+
+    with pytest.raises(Conflict, match="flights"):
+        node.client.upload(csv)
+
+
+def test_a_file_that_cannot_be_read_fails_its_job_with_the_reason(
+    node: Any, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.csv"
+    empty.write_bytes(b"")
+
+    uploaded = node.client.upload(empty)
+
+    with pytest.raises(SennitError) as caught:
+        uploaded.job.wait(30)
+    assert caught.value.code == "bad-input"
+    assert uploaded.job.state == "failed"
+
+
+class Cable:
+    """Stands between a client and its node, counts the parts, and can be pulled."""
+
+    def __init__(self, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.parts: list[int] = []
+        self.breaks_at: int | None = None
+        self._put = client._transport.put
+        monkeypatch.setattr(client._transport, "put", self.put)
+
+    def put(self, path: str, *args: Any, **options: Any) -> Any:
+        if len(self.parts) == self.breaks_at:
+            raise ConnectionAbortedError("the cable was pulled")
+        self.parts.append(int(path.rsplit("/", 1)[1]))
+        return self._put(path, *args, **options)
+
+
+def test_a_broken_off_upload_goes_on_where_it_stopped(
+    node: Any, csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cable = Cable(node.client, monkeypatch)
+    options = SendOptions(part_bytes=4096, parallel=1)
+    cable.breaks_at = 3
+    with pytest.raises(ConnectionAbortedError):
+        node.client.upload(csv, options=options)
+
+    cable.breaks_at = None
+    seen: list[int] = []
+    uploaded = node.client.upload(
+        csv, options=options, on_progress=lambda done, _: seen.append(done)
+    )
+
+    assert cable.parts == list(range(6))
+    assert seen[:3] == [4096, 8192, 12288]
+    assert uploaded.job.wait(30).result["rows"] == 3000
+
+
+def test_a_changed_file_is_another_upload(node: Any, csv: Path, http: httpx.Client) -> None:
+    one = start(http, resumeKey="a")
+    same = start(http, resumeKey="a")
+    other = start(http, resumeKey="b", name="b.csv")
+
+    assert one["uploadId"] == same["uploadId"]
+    assert one["uploadId"] != other["uploadId"]
+
+
+@pytest.mark.parametrize(
+    ("body", "about"),
+    [
+        (b"{", "JSON"),
+        (b"[]", "document"),
+        (b"{}", "name"),
+        (b'{"name": "a", "size": -1}', "size"),
+        (b'{"name": "a", "size": 1, "colour": 1}', "colour"),
+        (b'{"name": "a", "size": "1"}', "size"),
+        (b'{"name": "a", "size": 1, "mode": "burn"}', "mode"),
+    ],
+)
+def test_a_bad_start_is_refused_with_the_member_that_is_wrong(
+    http: httpx.Client, body: bytes, about: str
+) -> None:
+    answer = http.post("/api/start-upload", content=body)
+
+    assert answer.status_code == 400
+    assert about in answer.json()["error"]
+
+
+def test_a_document_is_bounded(http: httpx.Client) -> None:
+    answer = http.post("/api/start-upload", content=b" " * (1 << 20) + b"{}")
+
+    assert answer.status_code == 413
