@@ -62,7 +62,7 @@ class Node:
             pool = owned.enter_context(
                 ExecutorPool(
                     shares.executors,
-                    memory_bytes=shares.executor_bytes,
+                    memory_bytes=shares.executor_bytes * shares.executors,
                     spill_dir=data / "spill",
                 )
             )
@@ -70,12 +70,8 @@ class Node:
             lake = owned.enter_context(
                 Lake(data, tree=tree, pool=pool, part_bytes=settings.storage.part_bytes)
             )
-            jobs = owned.enter_context(
-                JobService(
-                    tree, lake, pool, folder=data / "jobs",
-                    task_memory_bytes=settings.elytra.task_memory_bytes or shares.executor_bytes,
-                )
-            )  # fmt: skip
+            jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
+            owned.callback(jobs.close)
             tokens = Tokens(token, secrets)
             node = cls(
                 data, settings, shares, _node_id(secrets), version("sennit"),
@@ -102,20 +98,22 @@ class Node:
 
     def stats(self) -> dict[str, Any]:
         """Memory shares beside what is used now, executors, uptime: the body of /api/stats."""
-        executors = self.pool.stats()
+        pool = self.pool.stats()
+        executors = [{"pid": pid, "memoryBytes": charged_bytes(pid)} for pid in pool.pids]
         gateway_bytes = charged_bytes()
-        used = gateway_bytes + sum(row["memoryBytes"] for row in executors)
         return {
             "nodeId": self.node_id,
             "version": self.version,
             "uptimeSeconds": time.time() - self.started_at,
             "memory": {
                 "capBytes": self.shares.total_bytes,
-                "usedBytes": used,
+                "usedBytes": gateway_bytes + sum(row["memoryBytes"] for row in executors),
                 "gatewayBytes": gateway_bytes,
                 "shares": self.shares.to_json(),
             },
             "executors": executors,
+            "busy": pool.busy,
+            "waiting": pool.waiting,
             "datasets": len(self.lake.catalog.list()),
         }
 

@@ -88,13 +88,6 @@ class ElkynSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ElytraSettings:
-    """Jobs: the cap of one task when its submitter names none (0: the executor's share)."""
-
-    task_memory_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """All sections of a node's configuration."""
 
@@ -105,7 +98,6 @@ class Settings:
     logging: LoggingSettings = field(default_factory=LoggingSettings)
     emsqrt: EmsqrtSettings = field(default_factory=EmsqrtSettings)
     elkyn: ElkynSettings = field(default_factory=ElkynSettings)
-    elytra: ElytraSettings = field(default_factory=ElytraSettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ class Client:
     def dataset(self, id_or_name: str) -> DatasetInfo:
         """Return one dataset; NotFound suggests the nearest name."""
         answer = self._transport.json("GET", f"/api/datasets/{quote(id_or_name, safe='')}")
-        return DatasetInfo.from_json(answer)
+        return DatasetInfo.from_json(_without(answer, "ingest"))
 
     def snapshots(self, id_or_name: str) -> list[SnapshotInfo]:
         """Return the snapshots of a dataset."""
@@ -225,7 +225,7 @@ class Client:
         yield self.job_info(job_id)  # an unknown job is an error here, not a silent stream
         for value in self.watch(f"/jobs/{job_id}", namespace="sys"):
             if isinstance(value, dict) and "state" in value:
-                yield JobInfo.from_json(value)
+                yield JobInfo.from_json(_without(value, "tasks"))
 
     def job_result(self, job_id: str, manifest: dict[str, Any]) -> Result:
         """Read the whole answer of a job that is done."""
@@ -283,6 +283,11 @@ class Client:
         """Return what the node measures of itself."""
         answer: dict[str, Any] = self._transport.json("GET", "/api/stats")
         return answer
+
+
+def _without(answer: dict[str, Any], extra: str) -> dict[str, Any]:
+    """A record's own fields: what the node shows beside them has a name of its own."""
+    return {name: value for name, value in answer.items() if name != extra}
 
 
 def _tree(path: str, namespace: str) -> str:

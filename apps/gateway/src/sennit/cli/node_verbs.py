@@ -76,20 +76,14 @@ def status(data: Data = None, as_json: Json = False) -> None:
     memory = stats["memory"]
     shares = memory["shares"]
     typer.echo(f"{url}   sennit {stats['version']}   up {stats['uptimeSeconds']:.0f} s")
-    rows = [
-        ("gateway", format_bytes(shares["gatewayBytes"]), format_bytes(memory["gatewayBytes"]), "")
-    ]
-    rows += [
-        (
-            f"executor {index}",
-            format_bytes(shares["executorBytes"]),
-            format_bytes(row["memoryBytes"]),
-            row["state"],
-        )
-        for index, row in enumerate(stats["executors"])
-    ]
-    rows.append(("all", format_bytes(memory["capBytes"]), format_bytes(memory["usedBytes"]), ""))
-    table(None, ("process", "share", "used", "state"), rows)
+    typer.echo(f"{stats['busy']} executors at work, {stats['waiting']} requests waiting")
+    rows = [("gateway", shares["gatewayBytes"], memory["gatewayBytes"])]
+    used = [row["memoryBytes"] for row in stats["executors"]]
+    used += [0] * (shares["executors"] - len(used))  # executors start when they are first needed
+    rows += [(f"executor {i}", shares["executorBytes"], bytes_) for i, bytes_ in enumerate(used)]
+    rows.append(("all", memory["capBytes"], memory["usedBytes"]))
+    shown = [(name, format_bytes(share), format_bytes(now)) for name, share, now in rows]
+    table(None, ("process", "share", "used"), shown)
 
 
 def logs(
