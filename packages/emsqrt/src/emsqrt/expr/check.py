@@ -382,6 +382,6 @@ def _literal_int(expr: Call, arg: Typed) -> int:
 def _mismatch(
     expr: Expr, args: tuple[Typed, ...], reason: str, hint: str | None = None
 ) -> NoReturn:
-    named = " and ".join(f"{arg.source} ({arg.type})" for arg in args)
+    named = " and ".join(f"{arg.source!s} ({arg.type})" for arg in args)
     types = tuple(str(arg.type) for arg in args)
     raise TypeMismatch(str(expr), types, f"{reason} {named}", hint=hint)

@@ -110,7 +110,8 @@ def _literal(typed: Typed, _: list[str]) -> str:
         case float():
             return f"CAST({_text(repr(typed.value))} AS {kind})"
         case bytes():
-            return f"CAST({_text(''.join(f'\\x{byte:02X}' for byte in typed.value))} AS BLOB)"
+            escaped = "".join(rf"\x{byte:02X}" for byte in typed.value)
+            return f"CAST({_text(escaped)} AS BLOB)"
         case _:
             return f"CAST({_text(str(spell(typed.value, typed.type)))} AS {kind})"
 

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from emsqrt.floats.exact import BIAS_BITS, BIN_BITS, FloatSum, variance
+from emsqrt.floats.exact import BIAS_BITS, BIN_BITS, BINS, FloatSum, variance
+from sennit_core.errors import Corrupt
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -134,17 +135,14 @@ def merge_by_group(states: States, groups: Integers, group_count: int) -> States
     for name in ("pos_inf", "neg_inf", "nan"):
         np.add.at(merged[name], groups, states[name])
     down = top[groups] - states["top"]
-    low, high = states["sums"]["low"], states["sums"]["high"]
-    limbs = [
-        (low & np.uint64(0xFFFFFFFF)).view(np.int64),
-        (low >> np.uint64(32)).view(np.int64),
-        high,
-    ]
-    tables = [np.zeros(group_count * 4, np.int64) for _ in limbs]
+    tables = np.zeros((3, group_count * 4), np.int64)
     for kept in range(3):
+        # Column 3 swallows the bins that are too low to be kept.
         place = groups * 4 + np.minimum(kept + down, 3)
-        for table, limb in zip(tables, limbs, strict=True):
-            np.add.at(table, place, limb[:, kept])
+        low = states["sums"]["low"][:, kept]
+        np.add.at(tables[0], place, (low & np.uint64(0xFFFFFFFF)).view(np.int64))
+        np.add.at(tables[1], place, (low >> np.uint64(32)).view(np.int64))
+        np.add.at(tables[2], place, states["sums"]["high"][:, kept])
     first, second, third = (table.reshape(-1, 4)[:, :3] for table in tables)
     second = second + (first >> 32)
     merged["sums"]["low"] = (first & 0xFFFFFFFF).view(np.uint64) | (
@@ -210,6 +208,26 @@ def _round(digits: Integers, top: Integers) -> Floats:
     with np.errstate(over="ignore"):
         rounded: Floats = np.ldexp((window | rest).astype(np.float64), exponent.astype(np.int32))
     return rounded
+
+
+def from_bytes(data: bytes | memoryview, count: int) -> States:
+    """Return `count` states from their bytes, one after the other, without a copy.
+
+    Raises:
+        Corrupt: another length, or a state that breaks the specification.
+    """
+    if len(data) != count * STATE_DTYPE.itemsize:
+        expected = f"{count} of {STATE_DTYPE.itemsize} bytes"
+        raise Corrupt("float sums", expected=expected, found=f"{len(data)} bytes")
+    states = np.frombuffer(data, STATE_DTYPE)
+    if (states["zero"] != 0).any() or (states["top"] < -1).any() or (states["top"] >= BINS).any():
+        raise Corrupt("float sums", expected=f"bins -1 to {BINS - 1}", found="others")
+    return states
+
+
+def empty_state() -> bytes:
+    """Return the bytes of the sum of nothing."""
+    return FloatSum().to_bytes()
 
 
 def variances(counts: Integers, totals: States, squares: States) -> list[float | None]:
