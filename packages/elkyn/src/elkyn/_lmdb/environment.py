@@ -68,7 +68,8 @@ class Environment:
             except BaseException:
                 self._env.close()
                 raise
-        self._gate = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # of the gate; taken bare where nobody waits or is woken
+        self._gate = threading.Condition(self._lock)
         self._readers = 0
         self._shut = False
         self._closed = False
@@ -80,7 +81,7 @@ class Environment:
 
     def enter(self) -> Txn:
         """Open a read transaction; give it back with `leave`."""
-        with self._gate:
+        with self._lock:
             while self._shut:
                 self._gate.wait()
             if self._closed:
@@ -100,7 +101,7 @@ class Environment:
             self._left()
 
     def _left(self) -> None:
-        with self._gate:
+        with self._lock:
             self._readers -= 1
             if self._shut or self._closed:
                 self._gate.notify_all()
