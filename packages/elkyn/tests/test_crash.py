@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,10 +72,11 @@ def check(folder: Path, acknowledged: dict[str, int]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("point", POINTS)
-@pytest.mark.parametrize("count", [4, 5])
+@pytest.mark.parametrize("later", [False, True])
 def test_a_process_killed_at_a_named_point_loses_nothing_acknowledged(
-    tmp_path: Path, point: str, count: int
+    tmp_path: Path, point: str, later: bool
 ) -> None:
+    count = (2 if point == "grown" else 4) + later
     acknowledged = run_until_killed(tmp_path / "t", point, count)
     check(tmp_path / "t", acknowledged)
 
@@ -83,6 +85,31 @@ def test_killed_between_environments_the_durable_tree_is_the_old_one(tmp_path: P
     acknowledged = run_until_killed(tmp_path / "t", "between-environments", 7)
     tree = check(tmp_path / "t", acknowledged)
     assert tree["live"] == {"all": acknowledged["live"]}
+
+
+@pytest.mark.parametrize("ephemeral", [False, True])
+def test_the_disk_is_synced_before_a_write_is_acknowledged_unless_ephemeral(
+    tmp_path: Path, ephemeral: bool
+) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    code = (
+        "import os, sys; from elkyn import ElkynStore; store = ElkynStore(sys.argv[1])\n"
+        f"store.set('/a', 0, ephemeral={ephemeral}); os.write(1, b'ack')\n"
+        f"store.set('/a', 1, ephemeral={ephemeral}); os.write(1, b'ack')"
+    )
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-o", str(trace), "-e", "trace=write,fdatasync,fsync,msync"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", code, str(tmp_path / "t")],
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode:
+        pytest.skip(f"strace cannot trace here: {done.stderr[-200:]!r}")
+    between = trace.read_text().split('write(1, "ack"')[1]
+    assert ("sync(" in between) is not ephemeral
 
 
 def test_killed_again_and_again_the_store_goes_on(tmp_path: Path) -> None:

@@ -168,8 +168,9 @@ def test_closing_the_store_ends_its_subscriptions(tmp_path: Path) -> None:
 def test_nothing_is_kept_for_listeners_that_left(store: ElkynStore) -> None:
     for _ in range(50):
         store.watch("/a/b/c").close()
+    store.on("/a", "value", print).close()
     assert not store._watchers.concerned(())
-    assert store._open_ends == set()
+    assert store._listeners == {}
 
 
 def test_it_can_be_awaited(store: ElkynStore) -> None:

@@ -72,7 +72,7 @@ class ElkynStore:
         self._watchers = Watchers()
         self._writer = Writer(self._disk, self._watchers, clock)
         self._push_ids = PushIds(clock)
-        self._open_ends: set[Subscription | Callback] = set()
+        self._listeners: dict[Subscription, Callback | None] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -163,7 +163,7 @@ class ElkynStore:
         with self._lock:
             if self._closed:
                 raise Closed("the store")
-            self._open_ends.add(subscription)
+            self._listeners[subscription] = None
         try:
             subscription.start()
         except BaseException:
@@ -181,9 +181,11 @@ class ElkynStore:
         """
         if event != "value":
             raise Unsupported(f'event "{event}" is not known here; there is "value"')
-        handle = Callback(self.watch(path), callback)
+        subscription = self.watch(path)
+        handle = Callback(subscription, callback)
         with self._lock:
-            self._open_ends.add(handle)
+            if subscription in self._listeners:
+                self._listeners[subscription] = handle
         return handle
 
     @contextmanager
@@ -215,7 +217,7 @@ class ElkynStore:
     def _release(self, subscription: Subscription) -> None:
         self._watchers.remove(subscription.keys, subscription)
         with self._lock:
-            self._open_ends.discard(subscription)
+            self._listeners.pop(subscription, None)
 
     def close(self) -> None:
         """End subscriptions and callbacks, finish what runs, close the files; twice is fine."""
@@ -223,9 +225,9 @@ class ElkynStore:
             if self._closed:
                 return
             self._closed = True
-            ends = list(self._open_ends)
-        for end in ends:
-            end.close()
+            listeners = list(self._listeners.items())
+        for subscription, callback in listeners:
+            (callback or subscription).close()
         self._writer.close()
         self._disk.close()
 
