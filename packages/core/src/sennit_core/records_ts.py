@@ -20,6 +20,7 @@ _HEADER = """\
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
 """
+_LINE_MAX = 100
 _STATES = {"JobState": "job", "TaskState": "task", "AttemptState": "attempt"}
 _SCALARS = {str: "string", int: "number", float: "number", bool: "boolean"}
 
@@ -46,10 +47,9 @@ def _interface_of_schema() -> str:
 
 def _state_type(name: str) -> str:
     states = [f"'{state}'" for state in get_args(getattr(records, name))]
-    one_line = f"export type {name} = {' | '.join(states)}\n"
-    if len(one_line) <= 101:
-        return one_line
-    return f"export type {name} =\n" + "\n".join(f"  | {state}" for state in states) + "\n"
+    union = " | ".join(states)
+    space = "\n  " if len(f"export type {name} = {union}") > _LINE_MAX else " "
+    return f"export type {name} ={space}{union}\n"
 
 
 def _transitions() -> str:
