@@ -71,6 +71,9 @@ export interface NodeStats {
 /** Whether the node wants to know who is asking; the shell then asks for the token. */
 export const signInNeeded = new Store(false)
 
+/** Rows a page asks for; an export has no such limit. */
+export const SHOWN_ROWS_MAX = 10_000
+
 export const EXPORT_TYPES = {
   csv: 'text/csv',
   json: 'application/json',
@@ -96,26 +99,35 @@ export const api = {
     json<JobInfo>('GET', `/api/jobs/${encodeURIComponent(id)}`, undefined, signal),
   submit: (plan: unknown) => json<{ jobId: string }>('POST', '/api/jobs', { plan }),
   query: (sql: string, signal?: AbortSignal) =>
-    json<SqlAnswer>('POST', '/api/query', { sql }, signal),
+    json<SqlAnswer>('POST', '/api/query', { sql, maxRows: SHOWN_ROWS_MAX }, signal),
   jobResult: (id: string, signal?: AbortSignal) =>
     json<SqlAnswer>('GET', `/api/jobs/${encodeURIComponent(id)}/result`, undefined, signal),
 
   /** The whole answer to a query as a file. */
-  async exportQuery(sql: string, format: ExportFormat, signal?: AbortSignal): Promise<Blob> {
-    const response = await reach('/api/query', {
+  exportQuery: (sql: string, format: ExportFormat) =>
+    download('/api/query', format, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/json', Accept: EXPORT_TYPES[format] },
+      headers: { 'Content-Type': 'application/json' },
       body: JSON.stringify({ sql }),
-      signal: signal ?? null,
-    })
-    return response.blob()
-  },
+    }),
+
+  /** The whole answer of a job as a file. */
+  exportJob: (id: string, format: ExportFormat) =>
+    download(`/api/jobs/${encodeURIComponent(id)}/result`, format, { method: 'GET' }),
 
   /** Exchange a token for the browser's cookie. */
   async signIn(token: string): Promise<void> {
     await json('POST', '/api/session', { token })
     signInNeeded.set(false)
   },
+}
+
+async function download(path: string, format: ExportFormat, init: RequestInit): Promise<Blob> {
+  const response = await reach(path, {
+    ...init,
+    headers: { ...init.headers, Accept: EXPORT_TYPES[format] },
+  })
+  return response.blob()
 }
 
 async function json<T>(

@@ -25,6 +25,7 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
     const types = new Map(fields.map(({ name, type }) => [name, type]))
     return snapshots.state === 'ready' ? mergeStats(snapshots.data[0]?.shards ?? [], types) : null
   }, [snapshots, fields])
+  const loading = snapshots.state === 'loading'
   const profiled = profile.state === 'ready' ? profileOf(profile.data) : null
 
   return (
@@ -81,13 +82,13 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
               <th scope="col">Greatest</th>
               {profiled && (
                 <>
-                  <th scope="col" className="number!">
+                  <th scope="col" className="number">
                     Distinct, about
                   </th>
-                  <th scope="col" className="number!">
+                  <th scope="col" className="number">
                     Mean
                   </th>
-                  <th scope="col" className="number!">
+                  <th scope="col" className="number">
                     Median
                   </th>
                 </>
@@ -106,14 +107,14 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
                     {nullable ? '' : ', never null'}
                   </td>
                   <td className="w-40">
-                    {known ? (
-                      <Nulls count={known.nulls} rows={dataset.rows} />
-                    ) : (
+                    {loading ? (
                       <span className="skeleton block h-3 w-16" />
+                    ) : (
+                      <Nulls count={known?.nulls ?? null} rows={dataset.rows} />
                     )}
                   </td>
-                  <Extreme value={known?.min} ready={stats !== null} />
-                  <Extreme value={known?.max} ready={stats !== null} />
+                  <Extreme value={known?.min} ready={!loading} />
+                  <Extreme value={known?.max} ready={!loading} />
                   {profiled && (
                     <>
                       <td className="number">{more?.distinct ?? '–'}</td>
@@ -133,8 +134,8 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
 }
 
 function Nulls({ count, rows }: { count: number | null; rows: number }) {
-  if (count === null) return <span className="text-ink-3">–</span>
-  if (count === 0) return <span className="text-ink-3">none</span>
+  if (count === null) return <span className="text-ink-3 text-xs">–</span>
+  if (count === 0) return <span className="text-ink-3 text-xs">none</span>
   const share = rows > 0 ? count / rows : 0
   const percent = share < 0.001 ? '< 0.1 %' : `${(share * 100).toFixed(1)} %`
   return (

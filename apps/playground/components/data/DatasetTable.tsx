@@ -22,16 +22,16 @@ export function DatasetTable({ datasets }: { datasets: DatasetInfo[] }) {
         <thead>
           <tr>
             <th scope="col">Name</th>
-            <th scope="col" className="number!">
+            <th scope="col" className="number">
               Rows
             </th>
-            <th scope="col" className="number!">
+            <th scope="col" className="number">
               Columns
             </th>
-            <th scope="col" className="number!">
+            <th scope="col" className="number">
               Stored
             </th>
-            <th scope="col" className="number!">
+            <th scope="col" className="number">
               Shards
             </th>
             <th scope="col">Created</th>

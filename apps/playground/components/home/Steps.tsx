@@ -9,6 +9,7 @@ import { datasetsOf } from '@/lib/datasets'
 import { plural } from '@/lib/format'
 import { useLive, useStore } from '@/lib/hooks'
 import { jobsOf } from '@/lib/jobs'
+import type { DatasetInfo } from '@/lib/records'
 import { SAMPLE_QUERY } from '@/lib/sample'
 import { history } from '@/lib/sql/history'
 import { queryHref, quoteName } from '@/lib/sql/names'
@@ -25,7 +26,7 @@ export function Steps() {
   )
   const asked = (entries ?? []).filter(({ outcome }) => outcome === 'done').length
   const sample = datasets.find(({ name }) => name === 'voyages')
-  const first = sample ?? datasets[0]
+  const first = sample ?? largest(datasets)
   const query = sample
     ? SAMPLE_QUERY
     : first
@@ -88,6 +89,11 @@ export function Steps() {
       </ol>
     </section>
   )
+}
+
+/** The table that is worth asking first. */
+function largest(datasets: DatasetInfo[]): DatasetInfo | undefined {
+  return datasets.toSorted((a, b) => b.rows - a.rows)[0]
 }
 
 interface StepProps {

@@ -68,7 +68,7 @@ export function JobDetail({ job, title }: { job: LiveJob; title: string }) {
       {job.kind === 'ingest' && job.state === 'done' && dataset && (
         <IngestReport dataset={dataset} />
       )}
-      {job.kind !== 'ingest' && job.state === 'done' && <JobAnswer id={job.id} />}
+      {job.kind !== 'ingest' && job.state === 'done' && <JobAnswer job={job} />}
       {job.plan && (
         <details className="panel group">
           <summary className="flex cursor-pointer items-center gap-2 px-5 py-3 font-medium -outline-offset-2">

@@ -170,7 +170,7 @@ export function ResultGrid({
             <div
               role="rowheader"
               aria-colindex={1}
-              className={`border-line text-2xs sticky left-0 z-10 inline-block border-r px-2 text-right ${row >= top && row <= bottom ? 'bg-accent-soft text-ink' : 'bg-surface text-ink-3'}`}
+              className={`border-line text-2xs sticky left-0 z-10 inline-block border-r px-2 text-right ${row >= top && row <= bottom ? 'bg-surface text-ink-3 group-focus:bg-accent-soft group-focus:text-ink' : 'bg-surface text-ink-3'}`}
               style={{ width: GUTTER_PX, height: ROW_PX, lineHeight: `${ROW_PX}px` }}
             >
               {row + 1}
@@ -195,7 +195,7 @@ export function ResultGrid({
                   }}
                   onPointerEnter={() => dragging && point({ row, column }, true)}
                   className={`border-line absolute top-0 cursor-default truncate border-b px-2.5 ${isNumeric(columns[column]!.type) ? 'text-right' : ''} ${
-                    selected ? 'group-focus-within:bg-accent-soft group-focus:bg-accent-soft' : ''
+                    selected ? 'group-focus:bg-accent-soft' : ''
                   } ${active ? 'ring-accent group-focus:ring-2 group-focus:ring-inset' : ''} ${value === null ? 'text-ink-3 italic' : ''}`}
                   style={{ left: x, width, height: ROW_PX, lineHeight: `${ROW_PX - 1}px` }}
                 >

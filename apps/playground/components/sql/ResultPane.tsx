@@ -1,15 +1,15 @@
 'use client'
 
-import { Check, Download, TextCursorInput } from 'lucide-react'
+import { Check, TextCursorInput } from 'lucide-react'
 import { useState } from 'react'
 
 import { Progress } from '@/components/ui/Bar'
 import { Empty, Failed } from '@/components/ui/States'
-import { api, asApiError, EXPORT_TYPES, type ApiError, type ExportFormat } from '@/lib/api'
-import { saveBlob } from '@/lib/files'
+import { api, type ApiError } from '@/lib/api'
 import { formatElapsed, plural } from '@/lib/format'
 import { useNow } from '@/lib/hooks'
 
+import { ExportButtons } from './ExportButtons'
 import { ResultGrid } from './ResultGrid'
 import type { Answered, QueryState } from './useQuery'
 
@@ -115,20 +115,7 @@ function Grid({ last }: { last: Answered }) {
 }
 
 function Summary({ last: { sql, answer, elapsedMs } }: { last: Answered }) {
-  const [busy, setBusy] = useState<ExportFormat | null>(null)
   const [error, setError] = useState<ApiError | null>(null)
-
-  const save = async (format: ExportFormat) => {
-    setBusy(format)
-    setError(null)
-    try {
-      saveBlob(await api.exportQuery(sql, format), `result.${format}`)
-    } catch (reason) {
-      setError(asApiError(reason))
-    }
-    setBusy(null)
-  }
-
   return (
     <>
       <div className="border-line flex flex-wrap items-center gap-x-4 gap-y-1 border-b py-1.5 pr-2 pl-4">
@@ -141,20 +128,11 @@ function Summary({ last: { sql, answer, elapsedMs } }: { last: Answered }) {
             Only the first {plural(answer.rows.length, 'row')} are shown; an export holds them all
           </p>
         )}
-        <div role="group" aria-label="Export" className="ml-auto flex items-center gap-0.5">
-          <Download size={14} aria-hidden className="text-ink-3 mr-1" />
-          {(Object.keys(EXPORT_TYPES) as ExportFormat[]).map((format) => (
-            <button
-              key={format}
-              type="button"
-              disabled={busy !== null}
-              className="button button-quiet button-small"
-              onClick={() => void save(format)}
-            >
-              {busy === format ? 'Saving…' : { csv: 'CSV', json: 'JSON', arrow: 'Arrow' }[format]}
-            </button>
-          ))}
-        </div>
+        <ExportButtons
+          name="result"
+          ask={(format) => api.exportQuery(sql, format)}
+          onFailed={setError}
+        />
       </div>
       {error && (
         <div className="p-3">

@@ -83,57 +83,61 @@ function Tables({ datasets, ready, onUse, onInsert }: SidebarProps) {
   const shown = open ?? (datasets.length === 1 ? datasets[0]!.id : null)
   return (
     <ul>
-      {datasets.map((dataset) => {
-        const expanded = shown === dataset.id
-        return (
-          <li key={dataset.id}>
-            <div className="group hover:bg-hover flex items-center pr-2">
-              <button
-                type="button"
-                aria-expanded={expanded}
-                onClick={() => setOpen(expanded ? '' : dataset.id)}
-                className="flex min-w-0 flex-1 items-center gap-1 py-1 pl-2 text-left -outline-offset-2"
-              >
-                <ChevronRight
-                  size={14}
-                  aria-hidden
-                  className={`text-ink-3 shrink-0 transition-transform ${expanded ? 'rotate-90' : ''}`}
-                />
-                <span className="truncate font-medium">{dataset.name}</span>
-                <span className="text-ink-3 ml-auto pl-2 text-xs">{formatCount(dataset.rows)}</span>
-              </button>
-            </div>
-            {expanded && (
-              <div className="pb-2">
+      {datasets
+        .toSorted((a, b) => a.name.localeCompare(b.name))
+        .map((dataset) => {
+          const expanded = shown === dataset.id
+          return (
+            <li key={dataset.id}>
+              <div className="group hover:bg-hover flex items-center pr-2">
                 <button
                   type="button"
-                  className="link mb-1 ml-7 text-xs"
-                  onClick={() =>
-                    onUse(`select *\nfrom ${quoteName(dataset.name)}\nlimit 100`, true)
-                  }
+                  aria-expanded={expanded}
+                  onClick={() => setOpen(expanded ? '' : dataset.id)}
+                  className="flex min-w-0 flex-1 items-center gap-1 py-1 pl-2 text-left -outline-offset-2"
                 >
-                  Show the first 100 rows
+                  <ChevronRight
+                    size={14}
+                    aria-hidden
+                    className={`text-ink-3 shrink-0 transition-transform ${expanded ? 'rotate-90' : ''}`}
+                  />
+                  <span className="truncate font-medium">{dataset.name}</span>
+                  <span className="text-ink-3 ml-auto pl-2 text-xs">
+                    {formatCount(dataset.rows)}
+                  </span>
                 </button>
-                <ul>
-                  {fieldsOf(dataset).map(({ name, type }) => (
-                    <li key={name}>
-                      <button
-                        type="button"
-                        title={`Insert ${name}`}
-                        onClick={() => onInsert(quoteName(name))}
-                        className="hover:bg-hover flex w-full items-baseline justify-between gap-3 py-0.5 pr-3 pl-7 text-left font-mono text-xs -outline-offset-2"
-                      >
-                        <span className="truncate">{name}</span>
-                        <span className="text-2xs text-ink-3 shrink-0">{type}</span>
-                      </button>
-                    </li>
-                  ))}
-                </ul>
               </div>
-            )}
-          </li>
-        )
-      })}
+              {expanded && (
+                <div className="pb-2">
+                  <button
+                    type="button"
+                    className="link mb-1 ml-7 text-xs"
+                    onClick={() =>
+                      onUse(`select *\nfrom ${quoteName(dataset.name)}\nlimit 100`, true)
+                    }
+                  >
+                    Show the first 100 rows
+                  </button>
+                  <ul>
+                    {fieldsOf(dataset).map(({ name, type }) => (
+                      <li key={name}>
+                        <button
+                          type="button"
+                          title={`Insert ${name}`}
+                          onClick={() => onInsert(quoteName(name))}
+                          className="hover:bg-hover flex w-full items-baseline justify-between gap-3 py-0.5 pr-3 pl-7 text-left font-mono text-xs -outline-offset-2"
+                        >
+                          <span className="truncate">{name}</span>
+                          <span className="text-2xs text-ink-3 shrink-0">{type}</span>
+                        </button>
+                      </li>
+                    ))}
+                  </ul>
+                </div>
+              )}
+            </li>
+          )
+        })}
     </ul>
   )
 }

@@ -72,7 +72,7 @@ export function Workbench() {
 
   const running = query.state.phase === 'running'
   return (
-    <div className="flex min-h-0 flex-1 max-md:flex-col md:h-[calc(100dvh-3rem)]">
+    <div className="flex min-h-0 flex-1 max-md:flex-col md:h-[calc(100dvh-3rem)] md:flex-none">
       <h1 className="sr-only">SQL</h1>
       <Sidebar
         datasets={datasets}

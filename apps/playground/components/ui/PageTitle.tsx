@@ -14,7 +14,7 @@ export function PageTitle({
     <div className="mb-5 flex flex-wrap items-end justify-between gap-x-6 gap-y-3">
       <div className="min-w-0">
         <h1 className="text-xl font-semibold tracking-tight">{title}</h1>
-        {children && <div className="text-ink-2 mt-0.5 max-w-prose">{children}</div>}
+        {children && <div className="text-ink-2 mt-0.5">{children}</div>}
       </div>
       {actions && <div className="flex items-center gap-2">{actions}</div>}
     </div>
