@@ -209,16 +209,16 @@ class Intake:
 
 
 def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
-    while True:
+    while cancelled is not None:
+        if cancelled():
+            execution.cancel()
+            break
         try:
-            return execution.result(_POLL_SECONDS if cancelled else None)
+            return execution.result(_POLL_SECONDS)
         except DeadlineExceeded:
-            if not execution.done and cancelled is not None:
-                if cancelled():
-                    execution.cancel()
-                    return execution.result()
-                continue
-            raise
+            if execution.done:
+                raise  # the work's own
+    return execution.result()
 
 
 def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:

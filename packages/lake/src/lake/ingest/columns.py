@@ -61,9 +61,9 @@ def _require(condition: pa.BooleanArray) -> None:
         raise Misfit
 
 
-def _read_null(text: pa.StringArray) -> pa.Array:
-    _require(pc.is_null(text))
-    return text
+def _read_nothing_yet(text: pa.StringArray) -> pa.Array | None:
+    """A column without values so far keeps its words: it may turn out to be text."""
+    return text if _all(pc.is_null(_tell_nulls(text))) else None
 
 
 def _read_bool(text: pa.StringArray) -> pa.Array:
@@ -126,7 +126,7 @@ _DOTTED = rf"{_DAY}\.{_DAY}\.(\d{{4}})"
 _YMD = rf"(\d{{4}})[/.]{_DAY}[/.]{_DAY}"
 
 KINDS: dict[str, Kind] = {
-    "null": Kind(pa.string(), _read_null),
+    "null": Kind(pa.string(), lambda text: text),
     "bool": Kind(pa.bool_(), _read_bool),
     "int": Kind(pa.int64(), _read_int, ("float",)),
     "float": Kind(pa.float64(), _read_float),
@@ -155,6 +155,8 @@ def read_column(kind: str, text: pa.StringArray) -> pa.Array | None:
     """
     if kind == "text":
         return text
+    if kind == "null":
+        return _read_nothing_yet(text)
     told = _tell_nulls(text)
     try:
         return KINDS[kind].read(told)

@@ -21,7 +21,7 @@ from pyarrow import csv
 from emsqrt.io.records import CsvDialect, record_ends
 from lake.ingest.columns import KINDS, first_misfit, infer_kind, read_column, wider_kind
 from lake.ingest.shards import Shard, ShardWriter
-from lake.ingest.source import TextBlock, TextSource, source_length
+from lake.ingest.source import TextBlock, TextSource
 from sennit_core.errors import BadInput
 
 __all__ = ["CsvEncoder", "Report"]
@@ -255,8 +255,8 @@ class CsvEncoder:
                 seen += 1
             start = end
         before = data[:start]
-        feeds = before.count(b"\n") or before.count(b"\r")
-        return block.line + feeds, block.start + source_length(before, self._source.encoding)
+        line = block.line + before.count(self._source.line_end)
+        return line, block.start + self._source.length(before)
 
 
 def _read_texts(

@@ -20,11 +20,11 @@ def settle_names(
         BadInput: `strict`, and something would have to be changed.
     """
     taken: set[str] = set()
-    kept = {name.strip().casefold() for name in found}
+    cleaned = ["".join(c for c in raw if c.isprintable()).strip() for raw in found]
+    kept = {name.casefold() for name in cleaned}
     names: list[str] = []
     changes: list[dict[str, Any]] = []
-    for index, raw in enumerate(found):
-        wanted = "".join(c for c in raw.strip() if c.isprintable())
+    for index, (raw, wanted) in enumerate(zip(found, cleaned, strict=True)):
         name = wanted or f"column_{index + 1}"
         number = 2
         while name.casefold() in taken or (number > 2 and name.casefold() in kept):

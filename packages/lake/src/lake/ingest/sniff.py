@@ -57,12 +57,14 @@ class Sniffed:
         start: Bytes of the byte order mark, where the text begins.
         delimiter: One ASCII character between fields.
         header: Whether the first record holds the names.
+        newline: LF (also for CRLF), or CR where the text has no other.
     """
 
     encoding: str
     start: int
     delimiter: str
     header: bool
+    newline: str = "\n"
 
     def to_json(self) -> dict[str, Any]:
         """What is shown with the dataset."""
@@ -110,7 +112,8 @@ def sniff(head: bytes, name: str, options: dict[str, Any], *, whole: bool) -> Sn
     header = options.get("header")
     if header is None:
         header = _has_header(_records(text, delimiter, whole=whole))
-    return Sniffed(encoding, start, delimiter, bool(header))
+    newline = "\r" if "\r" in text and "\n" not in text else "\n"
+    return Sniffed(encoding, start, delimiter, bool(header), newline)
 
 
 def _encoding(head: bytes, options: dict[str, Any]) -> tuple[str, int]:

@@ -104,6 +104,7 @@ class TextSource:
         paths: The parts.
         encoding: A Python codec name: `utf-8`, `utf-16-le`, `utf-16-be`, `cp1252`.
         dialect: How records end.
+        line_end: What is counted for line numbers: LF, or CR in a file that has no LF.
         block_bytes: Read this much at a time.
         what: The file's name, for errors.
     """
@@ -114,12 +115,14 @@ class TextSource:
         encoding: str,
         dialect: CsvDialect,
         *,
+        line_end: bytes = b"\n",
         block_bytes: int = MIB,
         what: str = "CSV",
     ) -> None:
         self._paths = paths
         self.encoding = encoding
         self.dialect = dialect
+        self.line_end = line_end
         self._block_bytes = block_bytes
         self._what = what
 
@@ -131,7 +134,7 @@ class TextSource:
         """
         with PartsFile(self._paths) as file:
             stream = _Utf8Stream(file, self.encoding, start, stop)
-            place = _Place(start, line, self.encoding)
+            place = _Place(start, line, self)
             records = split_records(
                 stream,
                 self.dialect,
@@ -154,6 +157,15 @@ class TextSource:
                 if block is None:
                     return
                 yield self._finish(bytes(block.data), place, final=stream.ended)
+
+    def length(self, data: bytes) -> int:
+        """Bytes that UTF-8 text takes up in the source's encoding."""
+        if self.encoding == "utf-8":
+            return len(data)
+        text = data.decode()
+        if self.encoding == "cp1252":
+            return len(text)
+        return len(text.encode(self.encoding, "surrogatepass"))
 
     def _finish(self, data: bytes, place: _Place, *, final: bool) -> TextBlock:
         if final:
@@ -180,15 +192,14 @@ class TextSource:
 class _Place:
     """Follows the source offset and the line number of the next record."""
 
-    def __init__(self, offset: int, line: int, encoding: str) -> None:
+    def __init__(self, offset: int, line: int, source: TextSource) -> None:
         self.offset = offset
         self.line = line
-        self._encoding = encoding
+        self._source = source
 
     def pass_by(self, data: bytes) -> None:
-        feeds = data.count(b"\n")
-        self.line += feeds or data.count(b"\r")
-        self.offset += source_length(data, self._encoding)
+        self.line += data.count(self._source.line_end)
+        self.offset += self._source.length(data)
 
 
 class _Utf8Stream:
@@ -223,14 +234,6 @@ class _Utf8Stream:
         self._pending = self._pending[len(piece) :]
         buffer[: len(piece)] = piece
         return len(piece)
-
-
-def source_length(data: bytes, encoding: str) -> int:
-    """Bytes that UTF-8 text takes up in the source's encoding."""
-    if encoding == "utf-8":
-        return len(data)
-    text = data.decode()
-    return len(text) if encoding == "cp1252" else len(text.encode(encoding, "surrogatepass"))
 
 
 def _decoder(encoding: str) -> codecs.IncrementalDecoder:

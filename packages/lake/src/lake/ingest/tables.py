@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from lake.ingest.encode import Report
 from lake.ingest.names import settle_names
 from lake.ingest.shards import Limits, Shard
 from lake.ingest.source import PartsFile, TextSource
-from sennit_core.errors import BadInput
+from sennit_core.errors import BadInput, SennitError
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
 
@@ -30,34 +31,38 @@ _LINES = CsvDialect(delimiter=",", quote=None)
 
 def ingest_parquet(job: Job, limits: Limits) -> Ingested:
     """Validate a Parquet file by reading it whole, and cut it into shards."""
-    with PartsFile(job.paths) as file, pa.PythonFile(file, mode="r") as source:
-        try:
-            with pq.ParquetFile(source) as parquet:
-                batches = parquet.iter_batches(_BATCH_ROWS)
-                return _write(job, limits, parquet.schema_arrow, batches)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _broken(job, "Parquet", error) from error
+    with _open(job, "Parquet") as source, pq.ParquetFile(source) as parquet:
+        return _write(job, limits, parquet.schema_arrow, parquet.iter_batches(_BATCH_ROWS))
 
 
 def ingest_arrow_file(job: Job, limits: Limits) -> Ingested:
     """Read an Arrow IPC file (Feather v2) and cut it into shards."""
-    with PartsFile(job.paths) as file, pa.PythonFile(file, mode="r") as source:
-        try:
-            with pa.ipc.open_file(source) as reader:
-                batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-                return _write(job, limits, reader.schema, batches)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _broken(job, "Arrow", error) from error
+    with _open(job, "Arrow") as source, pa.ipc.open_file(source) as reader:
+        batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        return _write(job, limits, reader.schema, batches)
 
 
 def ingest_arrow_stream(job: Job, limits: Limits) -> Ingested:
     """Read an Arrow IPC stream and cut it into shards."""
-    with PartsFile(job.paths) as file, pa.PythonFile(file, mode="r") as source:
+    with _open(job, "Arrow") as source, pa.ipc.open_stream(source) as reader:
+        return _write(job, limits, reader.schema, reader)
+
+
+@contextmanager
+def _open(job: Job, form: str) -> Iterator[pa.NativeFile]:
+    """The parts as one Arrow file; what Arrow cannot read is the file's fault."""
+    with (
+        PartsFile(job.paths) as file,
+        io.BufferedReader(file) as whole,
+        pa.PythonFile(whole, mode="r") as source,
+    ):
         try:
-            with pa.ipc.open_stream(source) as reader:
-                return _write(job, limits, reader.schema, reader)
+            yield source
+        except SennitError:
+            raise
         except (pa.ArrowInvalid, OSError) as error:
-            raise _broken(job, "Arrow", error) from error
+            reason = f"not a readable {form} file: {error}"
+            raise BadInput(what=job.name, reason=reason) from error
 
 
 def ingest_json_lines(job: Job, limits: Limits) -> Ingested:
@@ -107,7 +112,8 @@ def _write(
     strict = bool(job.options.get("strict"))
     names, report.renamed = settle_names(list(schema.names), strict=strict, what=job.name)
     target = _plain_schema(schema, names)
-    Schema.from_arrow(target)  # refuses, by name, a type that no engine here could answer for
+    # Refuses, by name, a type that no engine here could answer for.
+    target = Schema.from_arrow(target).to_arrow()
     if job.schema is not None:
         target = _same_columns(job, target)
     writer = job.new_writer(limits)
@@ -176,7 +182,3 @@ def _number(shards: list[Shard]) -> None:
     for shard in shards:
         shard.first_row = rows
         rows += shard.rows
-
-
-def _broken(job: Job, form: str, error: Exception) -> BadInput:
-    return BadInput(what=job.name, reason=f"not a readable {form} file: {error}")

@@ -25,7 +25,7 @@ from lake.ingest.encode import CsvEncoder, Report
 from lake.ingest.names import settle_names
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES, Sniffed, sniff, sniff_format
-from lake.ingest.source import PartsFile, TextBlock, TextSource, source_length
+from lake.ingest.source import PartsFile, TextBlock, TextSource
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
@@ -138,13 +138,17 @@ Ingest = Callable[["Job", Limits], Ingested]
 
 def _ingest_csv(job: Job, limits: Limits) -> Ingested:
     sniffed = sniff(job.head, job.name, job.options, whole=len(job.head) == job.size)
-    dialect = CsvDialect(delimiter=sniffed.delimiter)
     source = TextSource(
-        job.paths, sniffed.encoding, dialect, block_bytes=_BLOCK_BYTES, what=job.name
+        job.paths,
+        sniffed.encoding,
+        CsvDialect(delimiter=sniffed.delimiter),
+        line_end=sniffed.newline.encode(),
+        block_bytes=_BLOCK_BYTES,
+        what=job.name,
     )
     strict = bool(job.options.get("strict"))
     fields, start, line = _first_record(source, sniffed, job)
-    found = fields if sniffed.header else [""] * len(fields)
+    found = fields if sniffed.header else _unnamed(len(fields), job.schema)
     names, renamed = settle_names(found, strict=strict and sniffed.header, what=job.name)
     encoder = CsvEncoder(
         source,
@@ -164,16 +168,18 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
 
 def _first_record(source: TextSource, sniffed: Sniffed, job: Job) -> tuple[list[str], int, int]:
     """Fields of the first record; offset and line of the first record of data."""
-    first = TextSource(
-        job.paths, sniffed.encoding, source.dialect, block_bytes=64 * 1024, what=job.name
-    )
-    for block in first.blocks(sniffed.start, job.size):
-        found = _record_in(block, first)
-        if found is None:
-            continue
-        fields = found[0]
-        return found if sniffed.header else (fields, sniffed.start, 1)
+    for block in source.blocks(sniffed.start, job.size):
+        found = _record_in(block, source)
+        if found is not None:
+            return found if sniffed.header else (found[0], sniffed.start, 1)
     raise BadInput(what=job.name, byte_offset=0, reason="the file holds no records")
+
+
+def _unnamed(count: int, schema: Schema | None) -> list[str]:
+    """Names where the file has none: those of the dataset that it is appended to."""
+    if schema is not None and len(schema) == count:
+        return list(schema.names)
+    return [""] * count
 
 
 def _record_in(block: TextBlock, source: TextSource) -> tuple[list[str], int, int] | None:
@@ -184,9 +190,8 @@ def _record_in(block: TextBlock, source: TextSource) -> tuple[list[str], int, in
         if record.strip(b"\r\n"):
             text = io.StringIO(record.decode(), newline="")
             fields = next(csv.reader(text, delimiter=source.dialect.delimiter))
-            lines = data[:end].count(b"\n") or data[:end].count(b"\r")
-            offset = block.start + source_length(data[:end], source.encoding)
-            return fields, offset, block.line + lines
+            lines = data[:end].count(source.line_end)
+            return fields, block.start + source.length(data[:end]), block.line + lines
         start = end
     return None
 

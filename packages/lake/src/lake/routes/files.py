@@ -28,7 +28,8 @@ def router(lake: Lake) -> APIRouter:
     """The file route; `shard` is an object id, or `{number}.parquet` in the snapshot's order."""
     routes = APIRouter(tags=["files"])
 
-    @routes.api_route("/files/{dataset}/{snapshot}/{shard}", methods=["GET", "HEAD"])
+    @routes.head("/files/{dataset}/{snapshot}/{shard}", include_in_schema=False)
+    @routes.get("/files/{dataset}/{snapshot}/{shard}")
     def get_shard(dataset: str, snapshot: str, shard: str, request: Request) -> Response:
         """One shard, or the range of it that was asked for."""
         name = _object_of(lake, dataset, snapshot, shard)

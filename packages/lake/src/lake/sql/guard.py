@@ -90,11 +90,13 @@ class Statement:
         sql: Its text.
         tables: Names it reads that are no CTEs, as written, without catalog and schema.
         catalog: It asks which tables and columns there are.
+        explains: Its answer tells how it would run, or ran.
     """
 
     sql: str
     tables: frozenset[str]
     catalog: bool
+    explains: bool
 
 
 def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
@@ -116,7 +118,7 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
     if len(statements) != 1:
         found = f"{len(statements)} statements" if statements else "no statement"
         raise SqlError(f"{found}; send {_READING}", line=1, column=1, offset=0)
-    kind = statements[0].type.name
+    kind = _kind(statements[0])
     text = sql
     if kind == "EXPLAIN":
         text = sql[_explained(sql) :]
@@ -133,7 +135,7 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
         raise Unsupported(f"this form of statement is not supported ({tree['error_message']})")
     walk = _Walk(known)
     walk.visit(tree["statements"])
-    return Statement(sql, frozenset(walk.tables), walk.catalog)
+    return Statement(sql, frozenset(walk.tables), walk.catalog, text is not sql)
 
 
 @lru_cache(maxsize=1)
@@ -158,7 +160,14 @@ def _kind_of(text: str) -> str:
         statements = _parser().extract_statements(text)
     except duckdb.Error:
         raise Unsupported("this form of EXPLAIN is not supported") from None
-    return str(statements[0].type.name) if len(statements) == 1 else "MULTI"
+    return _kind(statements[0]) if len(statements) == 1 else "MULTI"
+
+
+def _kind(statement: duckdb.Statement) -> str:
+    try:
+        return str(statement.type.name)
+    except ValueError:  # DuckDB knows more kinds than its Python module has names for
+        return "SUCH"
 
 
 class _Walk:

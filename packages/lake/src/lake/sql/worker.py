@@ -12,6 +12,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from emsqrt.io.formats import open_format, type_name
 from lake.sql.failures import query_error
@@ -20,8 +22,6 @@ from lake.sql.session import SqlLimits, Table, open_session
 from sennit_core.errors import CapTooSmall, NotFound, SqlError, nearest
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from emsqrt.executor import Context
 
 __all__ = ["run"]
@@ -45,7 +45,8 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     try:
         with open_session(listed, tuple(statement.tables), limits) as connection:
             context.on_cancel(connection.interrupt)
-            return _stream(connection, request, context)
+            labels = _labels(used) if statement.explains else {}
+            return _stream(connection, request, context, labels)
     except duckdb.InterruptException:
         context.check()
         raise
@@ -58,7 +59,10 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def _stream(
-    connection: duckdb.DuckDBPyConnection, request: dict[str, Any], context: Context
+    connection: duckdb.DuckDBPyConnection,
+    request: dict[str, Any],
+    context: Context,
+    labels: dict[str, str],
 ) -> dict[str, Any]:
     relation = _bind(connection, request["sql"], _params(request))
     if relation is None:
@@ -73,7 +77,7 @@ def _stream(
         with writer:
             for batch in reader:
                 context.check()
-                writer.write(batch)
+                writer.write(_relabelled(batch, labels) if labels else batch)
                 context.progress(rows=writer.rows)
                 if writer.done:
                     break
@@ -83,6 +87,25 @@ def _stream(
             "truncated": writer.truncated,
             "columns": [_column(field) for field in reader.schema],
         }
+
+
+def _labels(tables: list[Table]) -> dict[str, str]:
+    """What an explanation shows instead of each shard's path: as wide, so that boxes stay boxes."""
+    return {
+        path: f"{table.name}/{index}".ljust(len(path))
+        for table in tables
+        for index, path in enumerate(table.paths or ())
+    }
+
+
+def _relabelled(batch: pa.RecordBatch, labels: dict[str, str]) -> pa.RecordBatch:
+    columns = []
+    for column in batch.columns:
+        text = column
+        for path, label in labels.items():
+            text = pc.replace_substring(text, path, label)
+        columns.append(text)
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _bind(

@@ -1,0 +1,238 @@
+"""The lake over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from lake import Lake
+from lake.routes import router
+from sennit_core.errors import Cancelled, Denied, NotFound, SennitError
+
+ARROW = "application/vnd.apache.arrow.stream"
+
+
+class Client:
+    """Sends requests to an application in this process, one at a time."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self._app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(send())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+
+@pytest.fixture
+def client(flights: Lake) -> Client:
+    app = FastAPI()
+    app.include_router(router(flights))
+
+    def told(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, SennitError)
+        status = {NotFound: 404, Denied: 403}.get(type(error), 400)
+        return JSONResponse(error.to_json(), status_code=status)
+
+    app.add_exception_handler(SennitError, told)
+    return Client(app)
+
+
+def test_the_routes_are_those_of_the_contract(flights: Lake) -> None:
+    app = FastAPI()
+    app.include_router(router(flights))
+    routes = {
+        (method.upper(), path)
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    }
+
+    assert routes == {
+        ("GET", "/api/datasets"),
+        ("GET", "/api/datasets/{dataset}"),
+        ("DELETE", "/api/datasets/{dataset}"),
+        ("GET", "/api/datasets/{dataset}/snapshots"),
+        ("GET", "/files/{dataset}/{snapshot}/{shard}"),
+        ("POST", "/api/query"),
+    }
+
+
+def test_datasets_are_listed_shown_and_deleted(client: Client) -> None:
+    listed = client.get("/api/datasets").json()
+    shown = client.get("/api/datasets/flights").json()
+
+    assert [row["name"] for row in listed] == ["flights"]
+    assert shown["rows"] == 4
+    assert shown["ingest"]["source"]["encoding"] == "utf-8"
+    assert (
+        client.request("DELETE", f"/api/datasets/{shown['id']}").json()["deleted"]["name"]
+        == "flights"
+    )
+    assert client.get("/api/datasets").json() == []
+    assert client.get("/api/datasets/flights").status_code == 404
+
+
+def test_snapshots_tell_their_shards(client: Client) -> None:
+    (snapshot,) = client.get("/api/datasets/flights/snapshots").json()
+
+    assert snapshot["rows"] == 4
+    assert snapshot["shards"][0]["firstRow"] == 0
+    assert snapshot["createdAt"] > 0
+
+
+def test_a_shard_is_a_parquet_file_anybody_can_read(client: Client) -> None:
+    whole = client.get("/files/flights/head/0.parquet")
+
+    assert pq.read_table(io.BytesIO(whole.content)).num_rows == 4
+    assert whole.headers["accept-ranges"] == "bytes"
+    assert client.get("/files/flights/head/9.parquet").status_code == 404
+    assert client.get("/files/flights/nosuch/0.parquet").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("header", "start", "stop"),
+    [("bytes=0-3", 0, 4), ("bytes=-4", -4, None), ("bytes=10-", 10, None)],
+)
+def test_ranges_of_a_shard_are_served(
+    client: Client, header: str, start: int, stop: int | None
+) -> None:
+    whole = client.get("/files/flights/head/0").content
+
+    part = client.get("/files/flights/head/0", headers={"Range": header})
+
+    assert part.status_code == 206
+    assert part.content == whole[start:stop]
+    first = start % len(whole)
+    assert (
+        part.headers["content-range"]
+        == f"bytes {first}-{first + len(part.content) - 1}/{len(whole)}"
+    )
+
+
+def test_a_range_outside_the_shard_is_refused_and_odd_ones_are_ignored(client: Client) -> None:
+    whole = client.get("/files/flights/head/0").content
+
+    assert client.get("/files/flights/head/0", headers={"Range": "bytes=99999-"}).status_code == 416
+    for header in ("bytes=0-1,3-4", "rows=1-2", "bytes=-"):
+        assert client.get("/files/flights/head/0", headers={"Range": header}).content == whole
+
+
+def test_the_etag_is_the_object_and_saves_the_transfer(client: Client, flights: Lake) -> None:
+    (name,) = (shard.object for shard in flights.resolve("flights")[0].shards)
+    head = client.request("HEAD", f"/files/flights/head/{name}.parquet")
+
+    assert head.headers["etag"] == f'"{name}"'
+    assert head.content == b""
+    again = client.get("/files/flights/head/0", headers={"If-None-Match": head.headers["etag"]})
+    assert again.status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/csv", "text/csv; charset=utf-8"),
+        (ARROW, ARROW),
+        (f"text/csv;q=0.1, {ARROW}", ARROW),
+        ("text/html, */*;q=0.5", "application/json"),
+    ],
+)
+def test_the_answer_is_of_the_kind_that_was_asked_for(
+    client: Client, accept: str, media: str
+) -> None:
+    answer = client.post("/api/query", json={"sql": "SELECT 1 AS one"}, headers={"Accept": accept})
+
+    assert answer.headers["content-type"] == media
+    assert answer.headers["vary"] == "Accept"
+
+
+def test_an_accept_that_names_no_format_is_refused(client: Client) -> None:
+    answer = client.post("/api/query", json={"sql": "SELECT 1"}, headers={"Accept": "image/png"})
+
+    assert answer.status_code == 400
+    assert ARROW in answer.json()["hint"]
+
+
+def test_arrow_answers_are_streams_of_the_whole(client: Client) -> None:
+    answer = client.post(
+        "/api/query",
+        json={"sql": "SELECT * FROM range(300000)", "params": []},
+        headers={"Accept": ARROW},
+    )
+
+    with pa.ipc.open_stream(answer.content) as reader:
+        assert reader.read_all().num_rows == 300_000
+
+
+def test_parameters_and_limits_are_taken(client: Client) -> None:
+    body = {"sql": "SELECT ? AS x FROM range(9)", "params": [7], "maxRows": 2}
+
+    assert client.post("/api/query", json=body).json() == {
+        "columns": [{"name": "x", "type": "Int32"}],
+        "rows": [[7], [7]],
+        "truncated": True,
+    }
+
+
+def test_what_is_wrong_with_a_query_is_told_before_the_answer_begins(client: Client) -> None:
+    unknown = client.post("/api/query", json={"sql": "FROM fligts"})
+    reading = client.post("/api/query", json={"sql": "FROM '/etc/passwd'"})
+    syntax = client.post("/api/query", json={"sql": "SELCT 1"})
+
+    assert (unknown.status_code, unknown.json()["hint"]) == (404, 'did you mean "flights"?')
+    assert reading.status_code == 403
+    assert syntax.json()["details"]["column"] == 1
+    assert client.post("/api/query", json={"sq": "x"}).status_code == 422
+
+
+def test_a_client_that_goes_away_ends_its_query(flights: Lake) -> None:
+    app = FastAPI()
+    app.include_router(router(flights))
+    body = b'{"sql": "SELECT count(*) FROM range(10000000000) a, range(1000) b"}'
+    sent: list[Any] = []
+    messages: list[dict[str, Any]] = [
+        {"type": "http.request", "body": body, "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/query",
+        "raw_path": b"/api/query",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with pytest.raises(Cancelled):
+        asyncio.run(app(scope, receive, send))
+    assert flights.sql("SELECT 1").value == 1
+
+
+def test_an_unknown_engine_is_refused(client: Client) -> None:
+    answer = client.post("/api/query", json={"sql": "SELECT 1", "engine": "warp"})
+
+    assert answer.json()["code"] == "unsupported"

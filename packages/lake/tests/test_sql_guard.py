@@ -1,0 +1,243 @@
+"""SQL that reaches for anything but datasets is refused: by the guard, and again behind it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lake.sql.guard import check_statement
+from lake.sql.session import SqlLimits, Table, open_session
+from sennit_core.errors import Denied, SennitError, SqlError, Unsupported
+from sennit_core.schema import Schema
+
+REFUSED = [
+    # files by name
+    "SELECT * FROM '/etc/passwd'",
+    'SELECT * FROM "/etc/passwd"',
+    "FROM '/etc/passwd'",
+    "FROM 'passwd.csv'",
+    "TABLE '/etc/passwd'",
+    "DESCRIBE '/etc/passwd'",
+    "SUMMARIZE '/etc/passwd'",
+    "SELECT * FROM 'file:///etc/passwd'",
+    "SELECT * FROM 'https://example.com/x.parquet'",
+    "SELECT * FROM 's3://bucket/*.parquet'",
+    "SELECT * FROM '../../../etc/passwd'",
+    "SELECT * FROM '/proc/self/environ'",
+    "SELECT * FROM '/dev/stdin'",
+    "EXPLAIN SELECT * FROM '/etc/passwd'",
+    "SELECT * FROM t JOIN '/etc/passwd' p ON true",
+    "WITH x AS (FROM '/etc/passwd') SELECT * FROM x",
+    "SELECT (SELECT count(*) FROM '/etc/passwd')",
+    "SELECT * FROM t WHERE EXISTS (FROM '/etc/passwd')",
+    # files by function
+    "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_csv_auto(['/etc/passwd'])",
+    "SELECT * FROM READ_TEXT('/etc/passwd')",
+    "SELECT * FROM \"read_text\"('/etc/passwd')",
+    "SELECT * FROM main.read_text('/etc/passwd')",
+    "SELECT * FROM system.main.read_text('/etc/passwd')",
+    "SELECT * FROM read_blob('/etc/passwd')",
+    "SELECT * FROM read_json('/etc/passwd')",
+    "SELECT * FROM read_json_objects('/etc/passwd')",
+    "SELECT * FROM read_ndjson_auto('/etc/passwd')",
+    "SELECT * FROM read_parquet('/etc/passwd')",
+    "SELECT * FROM parquet_scan('/etc/passwd')",
+    "SELECT * FROM parquet_metadata('/etc/passwd')",
+    "SELECT * FROM parquet_kv_metadata('/etc/passwd')",
+    "SELECT * FROM read_duckdb('/etc/passwd')",
+    "SELECT * FROM sniff_csv('/etc/passwd')",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT * FROM query('FROM ''/etc/passwd''')",
+    "SELECT * FROM query_table('/etc/passwd')",
+    "SELECT * FROM json_execute_serialized_sql(json_serialize_sql('select 1'))",
+    "SELECT * FROM pandas_scan(0)",
+    "SELECT * FROM arrow_scan(0, 0, 0)",
+    "SELECT * FROM seq_scan('t')",
+    # the node's own state
+    "SELECT getenv('HOME')",
+    "SELECT current_setting('allowed_paths')",
+    "SELECT * FROM duckdb_settings()",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM which_secret('x', 's3')",
+    "SELECT * FROM duckdb_views()",
+    "SELECT sql FROM information_schema.views",
+    "SELECT * FROM duckdb_temporary_files()",
+    "SELECT * FROM pragma_database_size()",
+    "PRAGMA database_list",
+    "SELECT write_log('x')",
+    "SELECT sleep_ms(1000000)",
+    "SELECT nextval('s')",
+    # writing
+    "COPY t TO '/tmp/x.csv'",
+    "COPY (SELECT 1) TO '/tmp/x.parquet'",
+    "COPY t FROM '/etc/passwd'",
+    "EXPLAIN COPY t TO '/tmp/x.csv'",
+    "EXPLAIN ANALYZE COPY t TO '/tmp/x.csv'",
+    "WITH x AS (COPY t TO '/tmp/x.csv') SELECT 1",
+    "WITH x AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM x",
+    "WITH x AS (DELETE FROM t RETURNING *) SELECT * FROM x",
+    "WITH x AS (UPDATE t SET a = 1 RETURNING *) SELECT * FROM x",
+    "EXPORT DATABASE '/tmp/x'",
+    "IMPORT DATABASE '/tmp/x'",
+    "CREATE TABLE x AS SELECT 1",
+    "CREATE OR REPLACE VIEW t AS SELECT 1",
+    "CREATE TEMP MACRO m() AS 1",
+    "CREATE SECRET (TYPE s3)",
+    "INSERT INTO t VALUES (1)",
+    "DELETE FROM t",
+    "UPDATE t SET a = 1",
+    "MERGE INTO t USING t s ON true WHEN MATCHED THEN DELETE",
+    "DROP VIEW t",
+    "ALTER VIEW t RENAME TO u",
+    "TRUNCATE t",
+    # the database itself
+    "ATTACH '/tmp/x.db'",
+    "DETACH memory",
+    "USE memory",
+    "INSTALL httpfs",
+    "LOAD '/tmp/evil.so'",
+    "FORCE INSTALL httpfs",
+    "UPDATE EXTENSIONS",
+    "SET enable_external_access = true",
+    "SET lock_configuration = false",
+    "SET GLOBAL memory_limit = '100GB'",
+    "RESET memory_limit",
+    "SET VARIABLE v = 1",
+    "PREPARE p AS SELECT 1",
+    "EXECUTE p",
+    "DEALLOCATE p",
+    "CALL duckdb_settings()",
+    "BEGIN",
+    "COMMIT",
+    "CHECKPOINT",
+    "VACUUM",
+    "ANALYZE",
+    "PIVOT t ON a",
+    "SELECT 1; DROP VIEW t",
+    "SELECT 1; SELECT 2",
+    "/* SELECT */ ATTACH '/tmp/x.db'",
+]
+ALLOWED = [
+    "SELECT a FROM t",
+    "select 1 -- comment",
+    "SELECT 'a;b'",
+    "FROM t SELECT a",
+    "FROM t",
+    "VALUES (1), (2)",
+    "TABLE t",
+    "WITH x AS (SELECT a FROM t) SELECT * FROM x",
+    "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 3) SELECT * FROM r",
+    "SELECT a FROM t UNION ALL SELECT a FROM t",
+    "SHOW TABLES",
+    "DESCRIBE t",
+    "DESCRIBE SELECT a FROM t",
+    "SUMMARIZE t",
+    "EXPLAIN SELECT a FROM t",
+    "EXPLAIN ANALYZE SELECT a FROM t",
+    "/* why */ EXPLAIN (FORMAT json) SELECT a FROM t",
+    "SELECT count(*) FILTER (WHERE a > 1) OVER () FROM t",
+    "SELECT * FROM range(3)",
+    "SELECT unnest([1, 2])",
+    "SELECT list_transform([1], lambda x: x + 1)",
+    "SELECT table_name FROM information_schema.tables",
+    "SELECT a FROM main.t",
+    "SELECT * EXCLUDE (a) FROM t",
+]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    path = tmp_path / "shard"
+    pq.write_table(pa.table({"a": [1, 2], "b": ["x", "y"]}), path)
+    table = Table("t", "0" * 26, Schema.of(a="Int64", b="Utf8"), (str(path),))
+    limits = SqlLimits(128 << 20, tmp_path / "temp", 64 << 20, 1)
+    with open_session([table], ["t"], limits) as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("statement", REFUSED)
+def test_the_guard_refuses_it(statement: str) -> None:
+    with pytest.raises((Denied, Unsupported, SqlError)):
+        check_statement(statement, frozenset(("t",)))
+
+
+@pytest.mark.parametrize("statement", ALLOWED)
+def test_reading_is_allowed_and_answered(
+    statement: str, session: duckdb.DuckDBPyConnection
+) -> None:
+    check_statement(statement, frozenset(("t",)))
+
+    assert session.sql(statement) is not None
+
+
+REACHING = [
+    statement
+    for statement in REFUSED
+    if any(word in statement for word in ("/etc", "/tmp", "/proc", "https:", "SET ", "INSTALL"))
+]
+
+
+@pytest.mark.parametrize("statement", REACHING)
+def test_behind_the_guard_the_session_reaches_nothing_either(
+    statement: str, session: duckdb.DuckDBPyConnection
+) -> None:
+    try:
+        rows = session.execute(statement).fetchall()
+    except duckdb.Error:
+        return
+    assert "root:" not in repr(rows)
+
+
+def test_python_objects_of_the_process_are_no_tables(session: duckdb.DuckDBPyConnection) -> None:
+    local_table = pa.table({"secret": [1]})
+
+    with pytest.raises(duckdb.Error, match="local_table"):
+        session.execute("SELECT * FROM local_table")
+    assert local_table.num_rows == 1
+
+
+def test_a_dataset_may_be_named_like_a_file() -> None:
+    statement = check_statement('SELECT * FROM "data.csv"', frozenset(("data.csv",)))
+
+    assert statement.tables == {"data.csv"}
+
+
+def test_names_of_ctes_are_no_datasets() -> None:
+    statement = check_statement("WITH x AS (FROM t) SELECT * FROM x, (WITH y AS (FROM u) FROM y)")
+
+    assert statement.tables == {"t", "u"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "line", "column", "offset"),
+    [
+        ("SELCT 1", 1, 1, 0),
+        ("SELECT 1,\n  FROM FROM t", 2, 8, 17),
+        ("SELECT 'ünï', 日本 FROM FROM t", 1, 23, 22),
+    ],
+)
+def test_a_syntax_error_tells_its_place(sql: str, line: int, column: int, offset: int) -> None:
+    with pytest.raises(SqlError) as caught:
+        check_statement(sql)
+
+    assert (caught.value.line, caught.value.column, caught.value.offset) == (line, column, offset)
+    assert sql[offset:].startswith(("SELCT", "FROM"))
+
+
+def test_no_statement_is_told_as_such() -> None:
+    for sql in ("", "  ", "-- nothing", ";"):
+        with pytest.raises(SqlError, match="no statement"):
+            check_statement(sql)
+
+
+def test_deep_expressions_end_in_an_error_not_in_a_crash() -> None:
+    deep = "SELECT " + "(" * 5000 + "1" + ")" * 5000
+    with contextlib.suppress(SennitError):
+        check_statement(deep)
