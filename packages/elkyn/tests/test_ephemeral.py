@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from elkyn import ElkynStore
+from elkyn import ElkynStore, _failpoints
 
 
 @pytest.fixture
@@ -87,3 +89,58 @@ def test_no_shadow_is_left_when_values_go_back_to_nothing(store: ElkynStore) -> 
     store.delete("/live", ephemeral=True)
     assert store.get("/") is None
     assert store._disk._shadow_count == 0
+
+
+def test_a_read_that_a_commit_falls_into_starts_again(
+    store: ElkynStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set("/pair", {"a": "old"})
+    store.set("/pair/b", "old", ephemeral=True)
+    env = store._disk._durable
+    enter = env.enter
+
+    def enter_late() -> Any:
+        monkeypatch.setattr(env, "enter", enter)
+        txn = enter()
+        store.set("/pair", {"a": "new", "b": "new"})
+        return txn
+
+    monkeypatch.setattr(env, "enter", enter_late)
+    assert store.get("/pair") == {"a": "new", "b": "new"}
+
+
+def test_a_read_between_the_two_commits_of_a_write_waits_for_the_second(
+    store: ElkynStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set("/pair", {"a": "old"})
+    store.set("/pair/b", "old", ephemeral=True)
+    seen: list[Any] = []
+    reader = threading.Thread(target=lambda: seen.append(store.get("/pair")))
+
+    def read_between(point: str) -> None:
+        if point == "between-environments":
+            reader.start()
+            reader.join(timeout=0.2)
+
+    monkeypatch.setattr(_failpoints, "hook", read_between)
+    store.set("/pair", {"a": "new", "b": "new"})
+    reader.join()
+    assert seen == [{"a": "new", "b": "new"}]
+
+
+def test_when_the_durable_commit_fails_the_ephemeral_values_are_still_there(
+    store: ElkynStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set("/pair", {"a": "old"})
+    store.set("/pair/b", "old", ephemeral=True)
+
+    def fail(point: str) -> None:
+        if point == "between-environments":
+            raise OSError("the disk is gone")
+
+    with store.watch("/pair") as events:
+        monkeypatch.setattr(_failpoints, "hook", fail)
+        with pytest.raises(OSError, match="gone"):
+            store.set("/pair", {"a": "new"})
+        assert store.get("/pair") == {"a": "old", "b": "old"}
+        assert [events.poll(), events.poll()][1] is None

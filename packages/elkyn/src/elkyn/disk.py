@@ -219,8 +219,8 @@ class Disk:
             self._version += 1
             try:
                 self._commit_shadows(env, shadow_txn)
-                _failpoints.reached("between-environments")
                 try:
+                    _failpoints.reached("between-environments")
                     with translated(self.folder):
                         txn.commit()
                 except BaseException:
