@@ -7,8 +7,10 @@ import pytest
 
 from emsqrt.io.csv_options import CsvOptions, read_header
 from emsqrt.io.csv_scan import CsvScan, infer_csv_schema
+from emsqrt.io.scan import open_scan
 from emsqrt.memory import MemoryBudget
-from sennit_core.errors import BadInput, MemoryCapExceeded, UnknownColumn, UsageError
+from emsqrt.plan import Files
+from sennit_core.errors import BadInput, CapTooSmall, UnknownColumn, UsageError
 from sennit_core.schema import Schema
 
 MIB = 1 << 20
@@ -19,7 +21,8 @@ def read(
 ) -> list[dict[str, object]]:
     with MemoryBudget(4 * MIB) as budget:
         scan = CsvScan(path, schema, CsvOptions(**options), budget, block_bytes)  # type: ignore[arg-type]
-        batches = list(scan)
+        with budget.acquire(scan.need_bytes, "scan") as guard:
+            batches = list(scan.batches(guard))
         assert scan.bytes_done == path.stat().st_size
     rows: list[dict[str, object]] = pa.Table.from_batches(batches, schema.to_arrow()).to_pylist()
     return rows
@@ -137,8 +140,9 @@ def test_a_record_longer_than_the_budget_allows_is_refused_with_its_offset(tmp_p
 
 def test_a_budget_without_room_for_a_block_refuses_before_reading(tmp_path: Path) -> None:
     path = put(tmp_path, "a\n1\n")
-    with MemoryBudget(1000) as budget, pytest.raises(MemoryCapExceeded, match="csv block"):
-        list(CsvScan(path, Schema.of(a="Int64"), CsvOptions(), budget))
+    files = Files((str(path),), "csv")
+    with MemoryBudget(1000) as budget, pytest.raises(CapTooSmall, match="blocks of 64"):
+        open_scan(files, Schema.of(a="Int64"), budget)
 
 
 def test_an_unknown_option_suggests_the_nearest() -> None:

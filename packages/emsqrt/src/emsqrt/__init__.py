@@ -1,0 +1,54 @@
+"""emsqrt: an external-memory engine that runs plans over files under a hard memory cap.
+
+Layering: memory <- expr <- plan <- operators, io <- rules, session (one run, in the capped
+process) <- executor (the processes) <- engine, pipeline <- cli.
+
+`scan(...)` builds a pipeline, `.run(mem_cap="64MiB")` runs it in a child process. Importing this
+package loads nothing third-party; names are loaded when they are first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.ownership import refuse_strangers
+
+refuse_strangers(__file__, "sennit-emsqrt")
+
+if TYPE_CHECKING:
+    from emsqrt.engine import Engine, EngineConfig
+    from emsqrt.expr import col, lit, when
+    from emsqrt.manifest import Manifest
+    from emsqrt.pipeline import Pipeline, scan
+
+__all__ = [
+    "Engine",
+    "EngineConfig",
+    "Manifest",
+    "Pipeline",
+    "col",
+    "lit",
+    "scan",
+    "when",
+]
+
+_HOMES = {
+    "Engine": "emsqrt.engine",
+    "EngineConfig": "emsqrt.engine",
+    "Manifest": "emsqrt.manifest",
+    "Pipeline": "emsqrt.pipeline",
+    "col": "emsqrt.expr",
+    "lit": "emsqrt.expr",
+    "scan": "emsqrt.pipeline",
+    "when": "emsqrt.expr",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -56,9 +56,10 @@ class Context:
         send_progress: takes changed progress fields (camelCase), at most ten times a second.
         spill_dir: a folder for this run alone, made when first used, removed by `close`.
         deadline_seconds: from now; None for none.
+        budget: the budget to give out; None makes one of what is left of the cap.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in two places, read in none
         self,
         what: str,
         cap_bytes: int,
@@ -66,6 +67,7 @@ class Context:
         send_progress: Callable[[dict[str, Any]], None],
         spill_dir: Path,
         deadline_seconds: float | None = None,
+        budget: MemoryBudget | None = None,
     ) -> None:
         self.what = what
         self.cap_bytes = cap_bytes
@@ -76,7 +78,7 @@ class Context:
         self._send_progress = send_progress
         self._spill_dir = spill_dir
         self._started = time.monotonic()
-        self._budget: MemoryBudget | None = None
+        self._budget = budget
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
         self._stopped: SennitError | None = None
@@ -103,7 +105,7 @@ class Context:
                     needed_bytes=held + aside + 4 * _MIB,
                     because=f"{self.what} holds {held >> 20} MiB before it reads anything",
                 )
-            self._budget = MemoryBudget(self.cap_bytes - held - aside)
+            self._budget = MemoryBudget(self.cap_bytes - held - aside, self.cap_bytes)
         return self._budget
 
     @property

@@ -20,9 +20,10 @@ from emsqrt.io.csv_options import (
     read_header,
 )
 from emsqrt.io.records import RecordBlock, record_ends, split_records
-from emsqrt.memory import MemoryBudget
+from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import BadInput, UnknownColumn
 from sennit_core.schema import Schema
+from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -128,14 +129,16 @@ class CsvScan:
         self._block_bytes = block_bytes or block_bytes_for(budget)
         names, self._start = read_header(path, options)
         self._parser = CsvParser(names, schema, options, path)
+        self.need_bytes = self._block_bytes * _BLOCK_COPIES
+        self.need_because = f"{path.name} is read in blocks of {format_bytes(self._block_bytes)}"
         self.bytes_done = self._start
 
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, guard: BudgetGuard) -> Iterator[pa.RecordBatch]:
+        """Yield a batch for each block; `guard` holds `need_bytes` and grows for a long record."""
         longest = self._options.record_bytes_max or min(
             _RECORD_BYTES_MAX, max(self._block_bytes, self._budget.free_bytes // _BLOCK_COPIES)
         )
-        guard = self._budget.acquire(self._block_bytes * _BLOCK_COPIES, "csv block")
-        with guard, self._path.open("rb", buffering=0) as file:
+        with self._path.open("rb", buffering=0) as file:
             file.seek(self._start)
             blocks = split_records(
                 file,
@@ -146,7 +149,7 @@ class CsvScan:
                 what=str(self._path),
             )
             for block in blocks:
-                guard.resize(max(self._block_bytes, len(block.data)) * _BLOCK_COPIES)
+                guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
                 batch = self._parser.parse(block)
                 self.bytes_done = block.offset + len(block.data)
                 del block

@@ -6,7 +6,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from sennit_core.errors import MemoryCapExceeded
+from sennit_core.errors import CapTooSmall, MemoryCapExceeded
 from sennit_core.units import format_bytes
 
 
@@ -60,11 +60,13 @@ class MemoryBudget:
 
     Args:
         cap_bytes: the most that all guards together may hold.
+        whole_bytes: the cap that users know, of which this budget is what is left; for errors.
     """
 
-    def __init__(self, cap_bytes: int) -> None:
+    def __init__(self, cap_bytes: int, whole_bytes: int | None = None) -> None:
         assert cap_bytes >= 0, "a budget cannot be negative"
         self.cap_bytes = cap_bytes
+        self.whole_bytes = cap_bytes if whole_bytes is None else whole_bytes
         self._lock = threading.Lock()
         self._guards: set[BudgetGuard] = set()
         self._used_bytes = 0
@@ -114,12 +116,29 @@ class MemoryBudget:
             raise self.refusal(size_bytes, tag)
         return guard
 
+    def admit(self, size_bytes: int, tag: str, because: str) -> BudgetGuard:
+        """Reserve what the work cannot do without, before it starts, or raise `CapTooSmall`.
+
+        Args:
+            size_bytes: how much.
+            tag: for whom.
+            because: what it is that needs so much.
+        """
+        guard = self.try_acquire(size_bytes, tag)
+        if guard is None:
+            raise CapTooSmall(
+                cap_bytes=self.whole_bytes,
+                needed_bytes=self.whole_bytes + size_bytes - self.free_bytes,
+                because=because,
+            )
+        return guard
+
     def refusal(self, asked_bytes: int, tag: str) -> MemoryCapExceeded:
         """Return the error that a refused request for `asked_bytes` raises."""
         holders = sorted(self.used_by_tag().items(), key=lambda item: -item[1])[:3]
         held = ", ".join(f"{name} {format_bytes(size)}" for name, size in holders) or "nothing"
         return MemoryCapExceeded(
-            cap_bytes=self.cap_bytes,
+            cap_bytes=self.whole_bytes,
             asked_bytes=asked_bytes,
             what=f"{tag} (held now: {held})",
         )

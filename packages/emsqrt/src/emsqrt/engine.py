@@ -1,0 +1,162 @@
+"""The engine as a library: a plan goes to a child process of its own, a manifest comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from emsqrt.executor.execution import Execution, OnProgress
+from emsqrt.executor.pool import ExecutorPool
+from emsqrt.manifest import Manifest
+from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
+from sennit_core.errors import UsageError, nearest
+from sennit_core.units import parse_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ENVIRONMENT = {
+    "EMSQRT_MEM_CAP_BYTES": "mem_cap_bytes",
+    "EMSQRT_SPILL_DIR": "spill_dir",
+    "EMSQRT_MAX_PARALLEL_TASKS": "max_parallel_tasks",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of an engine.
+
+    Args:
+        mem_cap_bytes: cap on the executing process, as the kernel counts it (RssAnon + RssShmem).
+        spill_dir: where it may spill; None for a folder of this user's below the temporary one.
+        max_parallel_tasks: plans that may run at once, each in a process with the full cap.
+    """
+
+    mem_cap_bytes: int = 512 << 20
+    spill_dir: Path | None = None
+    max_parallel_tasks: int = 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read `EMSQRT_MEM_CAP_BYTES`, `EMSQRT_SPILL_DIR` and `EMSQRT_MAX_PARALLEL_TASKS`.
+
+        Raises:
+            UsageError: a value makes no sense, or there is no setting of such a name.
+        """
+        found: dict[str, Any] = {}
+        for name, text in environment.items():
+            if not name.startswith("EMSQRT_"):
+                continue
+            if name not in _ENVIRONMENT:
+                guess = nearest(name, tuple(_ENVIRONMENT))
+                raise UsageError(
+                    f"there is no setting {name}; there are {', '.join(_ENVIRONMENT)}",
+                    hint=f"did you mean {guess}?" if guess else None,
+                )
+            field = _ENVIRONMENT[name]
+            found[field] = Path(text) if field == "spill_dir" else parse_bytes(text)
+        return cls(**found)
+
+
+class Engine:
+    """Runs plans. As a context manager it keeps its executor warm between them.
+
+    Args:
+        config: settings; those of the environment when None.
+    """
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        self.config = config or EngineConfig.from_environment()
+        self._pool: ExecutorPool | None = None
+
+    def run(
+        self,
+        plan: Plan,
+        *,
+        mem_cap: str | int | None = None,
+        in_process: bool = False,
+        deadline_seconds: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Manifest:
+        """Run a plan that ends in a file sink, and wait.
+
+        Args:
+            plan: ends in a `Sink`.
+            mem_cap: such as "64MiB"; the configured cap when None.
+            in_process: run it here instead of in a child: only what operators reserve is then
+                bounded, not what the process holds.
+            deadline_seconds: give up after this.
+            on_progress: called with each new `Progress`; be quick.
+
+        Raises:
+            CapTooSmall: told before the first row is read, with the cap that would do.
+            MemoryCapExceeded: it reached its cap all the same.
+        """
+        cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
+        if isinstance(plan, Sink) and isinstance(plan.target, StreamTarget):
+            raise UsageError("a stream has nobody to read it here", hint="use Engine.batches")
+        if in_process:
+            from emsqrt.inline import run_here
+
+            return run_here(plan, cap_bytes, self.config.spill_dir)
+        with self._executing(plan, cap_bytes, deadline_seconds, on_progress) as execution:
+            return Manifest.from_json(execution.result())
+
+    def batches(self, plan: Plan, *, mem_cap: str | int | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield a plan's rows as they come; a slow reader slows the engine down.
+
+        Args:
+            plan: without a sink, or with an Arrow stream as its sink.
+            mem_cap: such as "64MiB"; the configured cap when None.
+        """
+        cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
+        if not isinstance(plan, Sink):
+            plan = Sink(plan, StreamTarget("arrow"))
+        with self._executing(plan, cap_bytes) as execution:
+            yield from execution.batches()
+
+    def close(self) -> None:
+        """End the executor, if one is kept."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def __enter__(self) -> Self:
+        self._pool = self._open_pool(self.config.mem_cap_bytes)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _executing(
+        self,
+        plan: Plan,
+        cap_bytes: int,
+        deadline_seconds: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Iterator[Execution]:
+        kept = self._pool
+        fits = kept is not None and cap_bytes <= kept.executor_bytes
+        pool = kept if kept is not None and fits else self._open_pool(cap_bytes)
+        request: dict[str, Any] = {"plan": plan_to_json(plan), "folder": str(Path.cwd())}
+        try:
+            with pool.submit(
+                "emsqrt.plan",
+                request,
+                mem_cap_bytes=cap_bytes,
+                deadline_seconds=deadline_seconds,
+                on_progress=on_progress,
+            ) as execution:
+                yield execution
+        finally:
+            if pool is not kept:
+                pool.close()
+
+    def _open_pool(self, cap_bytes: int) -> ExecutorPool:
+        size = self.config.max_parallel_tasks
+        return ExecutorPool(size, memory_bytes=cap_bytes * size, spill_dir=self.config.spill_dir)

@@ -1,0 +1,25 @@
+"""The entry point `emsqrt.plan`: runs a plan in an executor.
+
+Request: `{"plan": plan JSON, "folder": where relative paths start (optional)}`. A stream sink
+emits its payloads; the result is the manifest's JSON.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from emsqrt.executor.context import Context
+
+FLOOR_BYTES = 40 << 20
+"""pyarrow and numpy take 28 MiB, slack and the ring 5; the rest is for one block at least."""
+
+PRELOAD = ("pyarrow.csv", "pyarrow.compute", "pyarrow.parquet", "emsqrt.session")
+
+
+def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Run the request's plan and return its manifest."""
+    from emsqrt.session import run_plan
+
+    folder = Path(request.get("folder", "."))
+    return run_plan(request["plan"], context, folder).to_json()

@@ -1,0 +1,46 @@
+"""A plan run in the caller's own process: for debugging and for very short runs.
+
+Only what operators, reader and sink reserve is bounded by the cap; the process holds whatever else
+it held before, and nothing watches it.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emsqrt.executor.context import Context
+from emsqrt.executor.spill import SpillArea, default_spill_dir
+from emsqrt.manifest import Manifest
+from emsqrt.memory import MemoryBudget
+from emsqrt.plan import Plan, plan_to_json
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class _Discard:
+    """Takes payloads that nobody asked for."""
+
+    payload_bytes_max = 1 << 20
+
+    def write_bytes(self, payload: Buffer) -> None:
+        """Drop it."""
+
+
+def run_here(plan: Plan, cap_bytes: int, spill_dir: Path | None) -> Manifest:
+    """Run a plan in this process with `cap_bytes` for its buffers."""
+    from emsqrt.session import run_plan
+
+    with closing(SpillArea(spill_dir or default_spill_dir())) as area:
+        context = Context(
+            "the plan",
+            cap_bytes,
+            _Discard(),
+            lambda _: None,
+            area.attempt_dir("inline"),
+            budget=MemoryBudget(cap_bytes),
+        )
+        with closing(context):
+            return run_plan(plan_to_json(plan), context, Path())

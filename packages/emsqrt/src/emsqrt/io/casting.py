@@ -1,0 +1,59 @@
+"""Batches as a file has them, made into batches as the plan wants them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sennit_core.errors import BadInput, UnknownColumn
+from sennit_core.schema import Schema
+
+
+class BatchCaster:
+    """Selects and orders columns and casts those whose type differs, without losing anything.
+
+    Args:
+        found: the file's Arrow schema.
+        wanted: the plan's columns.
+        what: the file, for errors.
+
+    Raises:
+        UnknownColumn: a wanted column is not there.
+    """
+
+    def __init__(self, found: Any, wanted: Schema, what: str) -> None:
+        for name in wanted.names:
+            if name not in found.names:
+                raise UnknownColumn(name=name, known=tuple(found.names))
+        self._what = what
+        self._names = list(wanted.names)
+        self._schema = wanted.to_arrow()
+
+    def cast(self, batch: Any) -> Any:
+        """Return the batch with the wanted columns.
+
+        Raises:
+            BadInput: a value does not fit the wanted type.
+        """
+        import pyarrow as pa
+
+        arrays = [
+            self._column(batch.column(name), self._schema.field(name)) for name in self._names
+        ]
+        if not arrays:
+            return batch.select([])
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+    def _column(self, array: Any, field: Any) -> Any:
+        import pyarrow as pa
+
+        if array.type == field.type:
+            return array
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        try:
+            return array.cast(field.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise BadInput(
+                self._what,
+                reason=f"column {field.name!r} is {array.type}, not {field.type}: {error}",
+            ) from error

@@ -1,0 +1,171 @@
+"""How large a Parquet file's pages are, read from their headers alone.
+
+A reader holds one page of each column, decompressed, whatever batch size it is asked for, so the
+largest pages decide how much memory a row group takes. The footer does not tell page sizes; each
+page's header does (parquet.thrift `PageHeader`, Thrift's compact protocol), and headers can be
+walked by seeking from one to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sennit_core.errors import BadInput
+
+_HEADER_BYTES = 512
+_HEADER_BYTES_MAX = 1 << 24
+_DICTIONARY_PAGE = 2
+_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = (
+    *(0, 1, 2, 3, 7, 8, 9, 10, 11, 12),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkPages:
+    """The largest pages of one column in one row group, in bytes."""
+
+    row_group: int
+    column: str
+    plain_bytes: int
+    stored_bytes: int
+    dictionary_bytes: int
+
+    @property
+    def held_bytes(self) -> int:
+        """What a reader holds for this column: a page, and the dictionary as stored and decoded."""
+        return self.plain_bytes + 2 * self.dictionary_bytes
+
+
+def walk_chunks(path: Path, metadata: Any, columns: frozenset[str]) -> Iterator[ChunkPages]:
+    """Yield the page sizes of each wanted column in each row group.
+
+    Args:
+        path: the file.
+        metadata: its `pyarrow.parquet.FileMetaData`.
+        columns: names of top-level columns.
+
+    Raises:
+        BadInput: a page header is damaged.
+    """
+    with path.open("rb", buffering=0) as file:
+        for group in range(metadata.num_row_groups):
+            row_group = metadata.row_group(group)
+            for index in range(row_group.num_columns):
+                chunk = row_group.column(index)
+                name = chunk.path_in_schema
+                if name.partition(".")[0] in columns:
+                    yield _walk_pages(file, path, group, chunk)
+
+
+def _walk_pages(file: BinaryIO, path: Path, group: int, chunk: Any) -> ChunkPages:
+    position = chunk.data_page_offset
+    if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
+        position = min(position, chunk.dictionary_page_offset)
+    end = position + chunk.total_compressed_size
+    plain = stored = dictionary = 0
+    while position < end:
+        try:
+            kind, plain_bytes, stored_bytes, header_bytes = _read_header(file, position)
+        except (IndexError, KeyError, ValueError) as error:
+            raise BadInput(
+                str(path),
+                byte_offset=position,
+                reason=f"row group {group}, column {chunk.path_in_schema}: bad page header",
+            ) from error
+        if kind == _DICTIONARY_PAGE:
+            dictionary = plain_bytes
+        else:
+            plain = max(plain, plain_bytes)
+        stored = max(stored, stored_bytes)
+        position += header_bytes + stored_bytes
+    return ChunkPages(group, chunk.path_in_schema, plain, stored, dictionary)
+
+
+def _read_header(file: BinaryIO, position: int) -> tuple[int, int, int, int]:
+    """Return page type, plain and stored bytes, and the header's own length."""
+    size = _HEADER_BYTES
+    while True:
+        file.seek(position)
+        data = file.read(size)
+        reader = _CompactReader(data)
+        try:
+            fields = reader.read_struct()
+        except IndexError:
+            if len(data) < size or size >= _HEADER_BYTES_MAX:
+                raise
+            size *= 8
+            continue
+        kind, plain, stored = fields[1], fields[2], fields[3]
+        if plain < 0 or stored < 0:
+            raise ValueError(f"page of {plain} and {stored} bytes")
+        return kind, plain, stored, reader.position
+
+
+class _CompactReader:
+    """Reads one Thrift struct in the compact protocol; keeps integers, skips everything else."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def read_struct(self) -> dict[int, int]:
+        fields: dict[int, int] = {}
+        number = 0
+        while (head := self._byte()) != _STOP:
+            step, kind = head >> 4, head & 15
+            number = number + step if step else self._zigzag()
+            value = self._value(kind)
+            if value is not None:
+                fields[number] = value
+        return fields
+
+    def _value(self, kind: int) -> int | None:
+        if kind in (_TRUE, _FALSE):
+            return None
+        if kind == _BYTE:
+            self._skip(1)
+        elif kind < _DOUBLE:
+            return self._zigzag()
+        elif kind == _DOUBLE:
+            self._skip(8)
+        elif kind == _BINARY:
+            self._skip(self._varint())
+        elif kind in (_LIST, _SET):
+            self._skip_list()
+        elif kind == _STRUCT:
+            self.read_struct()
+        else:
+            raise ValueError(f"thrift type {kind}")
+        return None
+
+    def _skip_list(self) -> None:
+        head = self._byte()
+        count = head >> 4 if head >> 4 < 15 else self._varint()
+        for _ in range(count):
+            self._value(head & 15)
+
+    def _byte(self) -> int:
+        value = self._data[self.position]
+        self.position += 1
+        return value
+
+    def _skip(self, size: int) -> None:
+        self.position += size
+        if self.position > len(self._data):
+            raise IndexError("the header goes on")
+
+    def _varint(self) -> int:
+        value = shift = 0
+        while True:
+            octet = self._byte()
+            value |= (octet & 127) << shift
+            if octet < 128:
+                return value
+            shift += 7
+
+    def _zigzag(self) -> int:
+        value = self._varint()
+        return (value >> 1) ^ -(value & 1)

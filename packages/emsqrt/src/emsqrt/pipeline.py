@@ -1,0 +1,209 @@
+"""The fluent way to a plan: `scan("a.csv").filter("age > 25").sink("b.csv").run(mem_cap="64MiB")`.
+
+Lazy and immutable: every verb returns a new pipeline, and nothing is read before `run`, `collect`
+or `schema`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emsqrt.expr import Agg, Column, Expr, parse_expr
+from emsqrt.plan import (
+    Aggregate,
+    Files,
+    FileTarget,
+    Filter,
+    Limit,
+    Plan,
+    Project,
+    Rename,
+    Scan,
+    Sink,
+    WithColumn,
+    check,
+    explain,
+    plan_hash,
+)
+from sennit_core.errors import Unsupported, UsageError
+from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from emsqrt.engine import Engine
+    from emsqrt.manifest import Manifest
+
+_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A plan being built."""
+
+    plan: Plan
+
+    def filter(self, *predicates: Expr | str) -> Pipeline:
+        """Keep the rows for which every predicate is true: "age > 25" or `col("age") > 25`."""
+        plan = self.plan
+        for predicate in predicates:
+            plan = Filter(plan, _expr(predicate))
+        return Pipeline(plan)
+
+    def select(self, *columns: Expr | str, **named: Expr | str) -> Pipeline:
+        """Make exactly these columns; a keyword names an expression."""
+        made = [_named(column) for column in columns]
+        made += [(name, _expr(expr)) for name, expr in named.items()]
+        return Pipeline(Project(self.plan, tuple(made)))
+
+    def rename(self, names: Mapping[str, str]) -> Pipeline:
+        """Give columns other names, {from: to}."""
+        return Pipeline(Rename(self.plan, tuple(names.items())))
+
+    def with_column(self, name: str, expr: Expr | str) -> Pipeline:
+        """Add a column, or replace the one of that name."""
+        return self.with_columns(**{name: expr})
+
+    def with_columns(self, **named: Expr | str) -> Pipeline:
+        """Add or replace several columns; each expression sees the columns as they are now."""
+        made = tuple((name, _expr(expr)) for name, expr in named.items())
+        return Pipeline(WithColumn(self.plan, made))
+
+    def group_by(self, *keys: Expr | str, **named: Expr | str) -> Grouped:
+        """Group by columns or named expressions; go on with `agg`."""
+        made = [_named(key) for key in keys]
+        made += [(name, _expr(expr)) for name, expr in named.items()]
+        return Grouped(self.plan, tuple(made))
+
+    def agg(self, *aggs: Agg | str, **named: Agg | str) -> Pipeline:
+        """Aggregate all rows into one."""
+        return Grouped(self.plan, ()).agg(*aggs, **named)
+
+    def limit(self, count: int, offset: int = 0) -> Pipeline:
+        """Pass on `count` rows after `offset`, and stop reading."""
+        return Pipeline(Limit(self.plan, count, offset))
+
+    def sink(self, path: str | Path, format: str | None = None) -> Pipeline:  # noqa: A002
+        """End in a file, which appears whole: Parquet or CSV by its suffix or by `format`."""
+        return Pipeline(Sink(self.plan, FileTarget(str(path), format or _format(path))))
+
+    def run(
+        self,
+        mem_cap: str | int | None = None,
+        *,
+        in_process: bool = False,
+        engine: Engine | None = None,
+    ) -> Manifest:
+        """Run it in a child process of its own, and wait; see `Engine.run`."""
+        return _engine(engine).run(self.plan, mem_cap=mem_cap, in_process=in_process)
+
+    def batches(
+        self, mem_cap: str | int | None = None, *, engine: Engine | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as they come, as Arrow record batches."""
+        return _engine(engine).batches(self.plan, mem_cap=mem_cap)
+
+    def collect(
+        self, mem_cap: str | int | None = None, *, engine: Engine | None = None
+    ) -> pa.Table:
+        """Return all rows as an Arrow table; here, in the caller's own memory."""
+        import pyarrow as pa
+
+        batches = list(self.batches(mem_cap, engine=engine))
+        return pa.Table.from_batches(batches, None if batches else self.schema().to_arrow())
+
+    def schema(self) -> Schema:
+        """Return the columns that come out, with their types; reads the source's first bytes."""
+        from emsqrt.rules import find_schema
+
+        return check(find_schema(self.plan, Path()))
+
+    def explain(self) -> str:
+        """Return the plan as text, one line an operator, and its hash."""
+        return f"{explain(self.plan)}\nplan {plan_hash(self.plan)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped:
+    """Rows grouped by keys, waiting for their aggregates."""
+
+    plan: Plan
+    keys: tuple[tuple[str, Expr], ...]
+
+    def agg(self, *aggs: Agg | str, **named: Agg | str) -> Pipeline:
+        """Aggregate each group: `total="sum(amount)"`, `n=count()`, or "count(*)" by itself."""
+        made = [(_agg_name(agg), agg) for agg in map(_agg, aggs)]
+        made += [(name, _agg(agg)) for name, agg in named.items()]
+        return Pipeline(Aggregate(self.plan, self.keys, tuple(made)))
+
+
+def scan(
+    *paths: str | Path,
+    format: str | None = None,  # noqa: A002 - the word of the plan
+    schema: Schema | None = None,
+    **options: Any,
+) -> Pipeline:
+    """Begin with files, read in this order.
+
+    Args:
+        paths: CSV, Parquet or Arrow files, all of one format.
+        format: "csv", "parquet" or "arrow"; by the first one's suffix when None.
+        schema: the columns with their types; found in the first file when None.
+        options: for the reader: CSV has delimiter, quote, header, nullValues, recordBytesMax.
+    """
+    if not paths:
+        raise UsageError("scan needs at least one file")
+    kind = format or _format(paths[0])
+    if kind == "csv" and str(paths[0]).endswith(".tsv"):
+        options.setdefault("delimiter", "\t")
+    return Pipeline(Scan(Files(tuple(map(str, paths)), kind, options), schema))
+
+
+def _expr(value: Expr | str) -> Expr:
+    return parse_expr(value) if isinstance(value, str) else value
+
+
+def _named(value: Expr | str) -> tuple[str, Expr]:
+    if isinstance(value, str):
+        return value, Column(value)
+    if isinstance(value, Column):
+        return value.name, value
+    raise UsageError(f"the column {value!s} needs a name", hint=f"such as total={str(value)!r}")
+
+
+def _agg(value: Agg | str) -> Agg:
+    expr = _expr(value)
+    if not isinstance(expr, Agg):
+        raise UsageError(f"{expr!s} is not an aggregate", hint="such as sum(amount) or count(*)")
+    return expr
+
+
+def _agg_name(agg: Agg) -> str:
+    return "count" if agg.arg is None else f"{agg.fn}_{agg.arg!s}"
+
+
+def _format(path: str | Path) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in _FORMATS:
+        raise Unsupported(
+            f"the format of {str(path)!r} cannot be told from its name",
+            hint=f"give format=, or one of {', '.join(_FORMATS)}",
+        )
+    return _FORMATS[suffix]
+
+
+def _engine(engine: Engine | None) -> Engine:
+    from emsqrt.engine import Engine as NewEngine
+
+    return engine or NewEngine()
