@@ -22,6 +22,7 @@ from elytra.routes import router
 from emsqrt.executor import ExecutorPool
 from emsqrt.plan import Plan
 from lake import Lake
+from lake.routes import router as lake_router
 from sennit_core.errors import SennitError
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import DataType, Field, Schema
@@ -63,6 +64,17 @@ def flights(drawer: Drawer) -> Pipeline:
     return Pipeline.over(drawer, "flights")
 
 
+ENTRIES = Path(__file__).parent / "entries"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _entries_are_importable_in_executors() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ENTRIES))
+        patch.delenv("PYTHONDEVMODE", raising=False)  # its allocators fill what they reserve
+        yield
+
+
 @dataclass
 class Node:
     """A node without a gateway: real stores, a real pool, real routes on a real server."""
@@ -74,6 +86,17 @@ class Node:
     stores: Stores
     pool: ExecutorPool
     folder: Path
+
+    @contextmanager
+    def all_busy(self) -> Iterator[None]:
+        """Keep every executor busy inside the `with`."""
+        release = self.folder / "release"
+        with ExitStack() as held:
+            for _ in range(self.pool.size):
+                held.enter_context(self.pool.submit("elytra_entries:hold", {"until": str(release)}))
+            yield
+            release.touch()
+        release.unlink()
 
 
 STATUSES = {
@@ -100,6 +123,7 @@ def make_app(jobs: JobService, lake: Lake, stores: Stores) -> Any:
         return JSONResponse(error.to_json(), STATUSES.get(error.code, 400))
 
     api.include_router(router(jobs, lake.parts))
+    api.include_router(lake_router(lake))
     tree = elkyn_app(stores, authorize=lambda *_: None)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -126,12 +150,15 @@ def serve(app: Any, port: int = 0) -> Iterator[str]:
 
 
 @contextmanager
-def open_node(folder: Path, port: int = 0) -> Iterator[Node]:
+def running_node(folder: Path, port: int = 0) -> Iterator[Node]:
     with ExitStack() as owned:
         stores = open_namespaces(folder / "elkyn")
         owned.callback(stores.close)
+        stores["default"].get("/")  # a namespace is made when it is first asked for
         pool = owned.enter_context(
-            ExecutorPool(2, memory_bytes=1 << 30, spill_dir=folder / "spill")
+            ExecutorPool(
+                2, memory_bytes=1 << 30, spill_dir=folder / "spill", allow_module_entries=True
+            )
         )
         lake = owned.enter_context(Lake(folder, tree=stores["sys"], pool=pool))
         jobs = JobService(stores["sys"], lake, pool)
@@ -146,11 +173,17 @@ def open_node(folder: Path, port: int = 0) -> Iterator[Node]:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    with open_node(tmp_path / "node") as opened:
+    with running_node(tmp_path / "node") as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with open_node(tmp_path_factory.mktemp("node")) as opened:
+    with running_node(tmp_path_factory.mktemp("node")) as opened:
         yield opened
+
+
+@pytest.fixture
+def open_node() -> Any:
+    """What opens nodes, for tests of more than one life."""
+    return running_node

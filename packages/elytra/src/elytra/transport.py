@@ -210,7 +210,7 @@ def _raise_for_error(response: httpx.Response) -> None:
         document = None
     if isinstance(document, dict) and "code" in document:
         raise error_from_json(document)
-    said = document.get("error") if isinstance(document, dict) else response.text[:200]
+    said = (isinstance(document, dict) and document.get("error")) or response.text[:200]
     path = response.request.url.path
     sentence = f"{response.request.method} {path} was answered with {response.status_code}: {said}"
     if response.status_code in _RETRY_STATUSES:

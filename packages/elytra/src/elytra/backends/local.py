@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,6 +15,7 @@ from sennit_core.logs import get_logger
 if TYPE_CHECKING:
     from emsqrt.executor import Execution
 
+_CLOSE_SECONDS = 3.0
 _log = get_logger(__name__)
 
 
@@ -24,6 +26,7 @@ class Run:
         self._lock = threading.Lock()
         self._execution: Execution | None = None
         self._stopped = False
+        self.ended = threading.Event()
 
     @property
     def stopped(self) -> bool:
@@ -103,6 +106,7 @@ class LocalBackend:
             finally:
                 with self._lock:
                     del self._runs[key]
+                run.ended.set()
             self._report(event)
 
         self._threads.submit(body)
@@ -115,12 +119,19 @@ class LocalBackend:
             run.stop()
 
     def close(self) -> None:
-        """Stop everything and wait for it."""
+        """Stop everything and wait until it has stopped.
+
+        Work that waits for a free executor cannot hear: it ends with the pool, and is not waited
+        for longer than a moment.
+        """
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
             run.stop()
-        self._threads.shutdown(wait=True)
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        for run in runs:
+            run.ended.wait(max(0.0, deadline - time.monotonic()))
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _attempt(
         self,

@@ -1,0 +1,16 @@
+"""An entry point that keeps its executor busy for as long as a test likes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from emsqrt.executor import Context
+
+
+def hold(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    while not Path(request["until"]).exists():
+        context.check()
+        time.sleep(0.01)
+    return {}

@@ -1,0 +1,147 @@
+"""What is remembered of jobs, and what the tree shows of it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elkyn import ElkynStore
+from elytra.ledger import Ledger
+from elytra.messages import JobChanged, TaskChanged
+from sennit_core.errors import NotFound
+from sennit_core.records import JobInfo, Progress
+from sennit_core.testing import ManualClock
+
+PLAN = {"v": 1, "op": "aggregate", "keys": [], "aggs": []}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[ElkynStore]:
+    with ElkynStore(tmp_path / "tree", namespace="sys") as store:
+        yield store
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def ledger(tree: ElkynStore, clock: ManualClock, tmp_path: Path) -> Ledger:
+    """One job, j, of two tasks of 100 bytes each."""
+    ledger = Ledger(tree, tmp_path / "jobs", clock=clock, remembered_max=3)
+    add(ledger, "j")
+    ledger.begin_tasks("j", {"t0": ("o0", 100), "t1": ("o1", 100)})
+    return ledger
+
+
+def add(ledger: Ledger, job_id: str, state: Any = "queued") -> None:
+    job = JobInfo(
+        id=job_id,
+        kind="plan",
+        plan=PLAN,
+        plan_hash="h",
+        engine="local",
+        state=state,
+        progress=None,
+        submitted_by="me",
+        created_at=1.0,
+    )
+    ledger.add(job, {"plan": PLAN})
+
+
+def run(ledger: Ledger, *states: Any) -> None:
+    for state in states:
+        ledger.record([JobChanged("j", state)])
+
+
+def test_the_tree_shows_each_state_and_the_tasks(ledger: Ledger, tree: ElkynStore) -> None:
+    run(ledger, "planning", "running")
+    ledger.record([TaskChanged("j", "t0", "done", 1, {"file": "t0-1.arrow"})])
+
+    shown = tree.get("/jobs/j")
+    assert shown["state"] == "running"
+    assert shown["tasks"]["t0"] == {
+        "id": "t0",
+        "job": "j",
+        "shard": "o0",
+        "state": "done",
+        "attempts": 1,
+        "partial": "t0-1.arrow",
+    }
+
+
+def test_times_of_beginning_and_end_are_kept(ledger: Ledger, clock: ManualClock) -> None:
+    run(ledger, "planning", "running")
+    began = clock.now()
+    clock.advance(5)
+    run(ledger, "merging", "done")
+
+    job = ledger.get("j")
+    assert (job.started_at, job.finished_at) == (began, began + 5)
+
+
+def test_progress_adds_up_over_tasks(ledger: Ledger) -> None:
+    ledger.progress("j", "t0", Progress(bytes_done=40, rows=4, memory_bytes=7, phase="scan"))
+    ledger.progress("j", "t1", Progress(bytes_done=10, rows=1, memory_bytes=5))
+    progress = ledger.get("j").progress
+
+    assert progress is not None
+    assert (progress.done, progress.total) == (0, 2)
+    assert (progress.bytes_done, progress.bytes_total) == (50, 200)
+    assert (progress.rows, progress.memory_bytes, progress.phase) == (5, 12, "scan")
+
+
+def test_a_finished_task_counts_in_full_and_one_tried_again_from_zero(ledger: Ledger) -> None:
+    ledger.progress("j", "t0", Progress(bytes_done=40))
+    ledger.progress("j", "t1", Progress(bytes_done=40))
+    ledger.record([TaskChanged("j", "t0", "done", 1), TaskChanged("j", "t1", "pending", 1)])
+
+    progress = ledger.get("j").progress
+    assert progress is not None
+    assert (progress.done, progress.bytes_done) == (1, 100)
+
+
+def test_progress_is_shown_at_most_ten_times_a_second(
+    ledger: Ledger, tree: ElkynStore, clock: ManualClock
+) -> None:
+    shown = 0
+    with tree.watch("/jobs/j/progress") as events:
+        next(iter(events))
+        for step in range(1, 101):  # one second
+            ledger.progress("j", "t0", Progress(bytes_done=step))
+            ledger.show_progress()
+            clock.advance(0.01)
+        tree.set("/jobs/j/progress/phase", "end")
+        for event in events:
+            if event.path == "/phase":
+                break
+            shown += 1
+
+    assert 9 <= shown <= 11
+
+
+def test_old_jobs_are_forgotten_with_their_files(ledger: Ledger, tree: ElkynStore) -> None:
+    for index in range(5):
+        add(ledger, f"old{index}", "done")
+
+    assert [job.id for job in ledger.all()] == ["old4", "old3", "old2", "j"]
+    assert sorted(tree.get("/jobs")) == ["j", "old2", "old3", "old4"]
+    assert not (ledger.folder / "old0").exists()
+    with pytest.raises(NotFound):
+        ledger.get("old0")
+
+
+def test_a_restart_finds_jobs_and_plans_as_they_were(
+    ledger: Ledger, tree: ElkynStore, clock: ManualClock
+) -> None:
+    add(ledger, "done", "done")
+    (ledger.folder / "stray").mkdir()
+
+    again = Ledger(tree, ledger.folder, clock=clock)
+    unfinished = again.load()
+
+    assert [job.id for job in unfinished] == ["j"]
+    assert again.get("done").plan == PLAN
+    assert not (ledger.folder / "stray").exists()

@@ -1,0 +1,33 @@
+"""What `import elytra` gives, and what it costs."""
+
+import subprocess
+import sys
+
+import elytra
+
+
+def test_every_public_name_is_there_and_sorted() -> None:
+    assert elytra.__all__ == sorted(elytra.__all__)
+    for name in elytra.__all__:
+        assert getattr(elytra, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    assert not hasattr(elytra, "nothing")
+
+
+def test_importing_it_loads_nothing_heavy() -> None:
+    heavy = "{'pyarrow', 'duckdb', 'fastapi', 'httpx', 'ray', 'lake', 'elkyn', 'numpy'}"
+    code = f"import sys, elytra; print({heavy} & set(sys.modules))"
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert said.stdout == "set()\n"
+
+
+def test_the_client_needs_no_arrow_until_there_is_an_answer() -> None:
+    code = "import sys; from elytra import Elytra, col; print({'pyarrow', 'fastapi', 'lake'} & set(sys.modules))"
+
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert said.stdout == "set()\n"
