@@ -34,7 +34,7 @@ def test_every_verb_has_help(verb, capsys):
     ("arguments", "status", "words"),
     [
         (["frobnicate"], 2, "frobnicate"),
-        (["sql"], 2, "QUERY"),
+        (["sql"], 2, "query"),
         (["up", "--nodes", "0"], 2, "--nodes"),
         (["put", "a.csv", "b.csv", "--name", "c"], 2, "--name"),
         (["sql", "select 1"], 3, "no node is running"),

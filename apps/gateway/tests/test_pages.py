@@ -17,7 +17,7 @@ def ask(app, path, query="", method="GET"):
     """One request without a server: status, headers, body."""
     sent = []
     scope = {
-        "type": "http", "method": method, "path": path, "query_string": query.encode(),
+        "type": "http", "asgi": {"spec_version": "2.4"}, "method": method, "path": path, "query_string": query.encode(),
         "headers": [], "scheme": "http", "http_version": "1.1", "root_path": "",
     }  # fmt: skip
 

@@ -29,11 +29,11 @@ _GUARDED = ("/api/", "/files/", "/metrics", "/db/", "/.ws", "/tus/", "/docs")
 _ROLE_OF_ROUTE: tuple[tuple[str, str, str], ...] = (
     # method ("*": any), path prefix, least role; the first match decides
     ("*", "/api/tokens", "admin"),
+    ("*", "/api/workers", "worker"),
     ("POST", "/api/query", "reader"),
     ("GET", "/", "reader"),
     ("HEAD", "/", "reader"),
     ("OPTIONS", "/", "reader"),
-    ("*", "/api/workers", "worker"),
     ("*", "/", "writer"),
 )
 

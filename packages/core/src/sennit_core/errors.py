@@ -38,8 +38,6 @@ and carries its data as fields. Packages subclass these and never start a root o
 A class without a `code` of its own travels under its parent's. `eq=False` keeps errors hashable.
 """
 
-# ruff: noqa: N818 - errors are named for what the caller can do, not for being errors
-
 from __future__ import annotations
 
 import errno

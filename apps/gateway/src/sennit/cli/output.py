@@ -34,11 +34,11 @@ def report(problem: Exception, *, as_json: bool) -> int:
 
 
 def _as_sennit(problem: Exception) -> SennitError | None:
-    import click
+    from typer.exceptions import TyperException
 
     if isinstance(problem, SennitError):
         return problem
-    if isinstance(problem, click.ClickException):
+    if isinstance(problem, TyperException):
         return UsageError(problem.format_message(), hint="see `platform --help`")
     if isinstance(problem, FileNotFoundError):
         return UsageError(f"no such file: {problem.filename}", hint="check the path")
