@@ -25,7 +25,7 @@ _PROBE_ROWS = 64
 Read = Callable[[pa.StringArray], pa.Array]
 
 
-class Misfit(Exception):  # noqa: N818 - not an error to its caller, but an answer
+class Misfit(Exception):
     """Some text of the column is not of the kind."""
 
 

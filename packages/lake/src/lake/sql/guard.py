@@ -24,6 +24,7 @@ from sennit_core.errors import Denied, SqlError, Unsupported
 __all__ = ["Statement", "check_statement"]
 
 _READING = "one SELECT, WITH, FROM, VALUES, SHOW TABLES, DESCRIBE, EXPLAIN or SUMMARIZE"
+_PARSER = {"threads": "1", "async_threads": "1", "memory_limit": "64MB"}
 _NODES = frozenset(
     ("SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE", "STATEMENT_NODE")
 )
@@ -141,7 +142,7 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
 @lru_cache(maxsize=1)
 def _parser() -> duckdb.DuckDBPyConnection:
     """A database that only parses: it has no tables, no files, and runs nobody's SQL."""
-    parser = duckdb.connect(":memory:", config={"threads": "1", "memory_limit": "64MB"})
+    parser = duckdb.connect(":memory:", config=_PARSER)
     parser.execute("SET python_enable_replacements = false")
     parser.execute("SET enable_external_access = false")
     parser.execute("SET lock_configuration = true")

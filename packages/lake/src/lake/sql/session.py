@@ -83,6 +83,7 @@ def open_session(
         ":memory:",
         config={
             "threads": str(limits.threads),
+            "async_threads": "1",  # eight idle stacks otherwise, for files that are local anyway
             "memory_limit": f"{limits.memory_bytes // _MIB}MiB",
             "temp_directory": str(limits.temp_folder),
             "max_temp_directory_size": f"{limits.temp_bytes // _MIB}MiB",
@@ -96,6 +97,7 @@ def open_session(
     try:
         connection.execute("SET python_enable_replacements = false")
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET streaming_buffer_size = '2MiB'")
         wanted = {name.casefold() for name in names}
         for table in tables:
             _create_view(connection, table.name, table)

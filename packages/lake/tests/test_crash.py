@@ -1,0 +1,93 @@
+"""A node killed at any moment of an ingest or a delete: all of it is there, or none of it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from elkyn import ElkynStore
+from emsqrt.executor import ExecutorPool
+from lake import Lake
+from lake._failpoints import POINTS
+
+from .conftest import put, upload_file
+
+pytestmark = pytest.mark.crash
+
+ROWS = 1000
+TEXT = "a,b\n" + "".join(f"{i},x{i}\n" for i in range(ROWS))
+CHILD = """
+import sys
+from lake import Lake
+if __name__ == "__main__":
+    folder, verb, what = sys.argv[1:]
+    with Lake(folder, memory_bytes="512MiB") as lake:
+        lake.ingest(what) if verb == "ingest" else lake.delete(what)
+"""
+
+
+def die(folder: Path, point: str, verb: str, what: str) -> None:
+    script = folder.parent / "child.py"
+    script.write_text(CHILD)
+    environment = {"SENNIT_LAKE_CRASH_AT": point, "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, str(script), str(folder), verb, what]
+    died = subprocess.run(command, env=environment, timeout=100, check=False, capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+
+
+def opened(folder: Path, pool: ExecutorPool) -> Lake:
+    return Lake(folder, tree=ElkynStore(folder / "elkyn" / "sys", namespace="sys"), pool=pool)
+
+
+def check_nothing_is_left_over(lake: Lake) -> None:
+    assert set(lake.objects) == lake.catalog.referenced()
+    assert list((lake.folder / "lake" / "staging").iterdir()) == []
+    for name in lake.objects:
+        lake.objects.verify(name)
+
+
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("ingest")])
+def test_an_ingest_killed_anywhere_can_be_finished(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        upload = upload_file(lake, "a.csv", TEXT, part_bytes=1000)
+
+    die(folder, point, "ingest", upload.id)
+
+    with opened(folder, pool) as lake, lake.tree:
+        committed = [info.rows for info in lake.catalog.list()]
+        assert committed == ([ROWS] if point == "ingest-committed" else [])
+        check_nothing_is_left_over(lake)
+        assert lake.ingest(upload.id).rows == ROWS
+        assert lake.sql("SELECT count(DISTINCT a), count(*) FROM a").rows == [(ROWS, ROWS)]
+        assert lake.parts.list() == []
+        check_nothing_is_left_over(lake)
+
+
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("delete")])
+def test_a_delete_killed_anywhere_is_finished_at_the_next_start(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        put(lake, "a.csv", TEXT)
+        put(lake, "b.csv", TEXT)
+
+    die(folder, point, "delete", "a")
+
+    with opened(folder, pool) as lake, lake.tree:
+        assert [info.name for info in lake.catalog.list()] == ["b"]
+        check_nothing_is_left_over(lake)
+        assert lake.sql("SELECT count(*) FROM b").value == ROWS
+
+
+def test_every_point_is_tried() -> None:
+    tried = [point for point in POINTS if point.startswith(("ingest", "delete"))]
+
+    assert tried == list(POINTS)
