@@ -41,19 +41,15 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 def _compile(folder: Path) -> None:
     target = folder / TARGET
-    inputs = [folder / name for name in SOURCES] + sorted(folder.glob("*.h"))
     extra = os.environ.get("STRAND_CFLAGS", "")
-    if (
-        not extra
-        and target.exists()
-        and target.stat().st_mtime_ns > max(p.stat().st_mtime_ns for p in inputs)
-    ):
+    if _is_current(target, extra, [folder / name for name in SOURCES] + sorted(folder.glob("*.h"))):
         return
     staged = target.with_suffix(f".{os.getpid()}.tmp")
     command = [
         *_compiler(),
         *shlex.split(FLAGS),
         *shlex.split(extra),
+        f'-DSTRAND_CFLAGS="{extra}"',
         f"-I{sysconfig.get_path('include')}",
         *(str(folder / name) for name in SOURCES),
         "-o",
@@ -64,6 +60,15 @@ def _compile(folder: Path) -> None:
         staged.replace(target)
     finally:
         staged.unlink(missing_ok=True)
+
+
+def _is_current(target: Path, extra: str, inputs: list[Path]) -> bool:
+    """Whether the extension is newer than its sources and was built with the same extra flags."""
+    if not target.exists():
+        return False
+    newest = max(source.stat().st_mtime_ns for source in inputs)
+    marker = f"STRAND_CFLAGS={extra}\0".encode()
+    return target.stat().st_mtime_ns > newest and marker in target.read_bytes()
 
 
 def _compiler() -> list[str]:

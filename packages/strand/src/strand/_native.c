@@ -12,6 +12,13 @@
 
 #include "_ring.h"
 
+#ifndef STRAND_CFLAGS
+#define STRAND_CFLAGS ""
+#endif
+
+/* The build looks for this text to know with which extra flags the extension was made. */
+__attribute__((used)) static const char BUILD[] = "STRAND_CFLAGS=" STRAND_CFLAGS;
+
 typedef struct {
     PyObject *lease_type;
     PyObject *errors[STRAND_RANGE + 1]; /* by result; NULL where no exception belongs to one */
@@ -137,14 +144,12 @@ static PyObject *producer_new(PyTypeObject *type, PyObject *args, PyObject *Py_U
 }
 
 static PyObject *producer_close(producer_object *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->view.obj != NULL)
-        PyBuffer_Release(&self->view);
+    PyBuffer_Release(&self->view);
     Py_RETURN_NONE;
 }
 
 static void producer_dealloc(producer_object *self) {
-    if (self->view.obj != NULL)
-        PyBuffer_Release(&self->view);
+    PyBuffer_Release(&self->view);
     PyMem_Free(self->heap_end);
     free_object((PyObject *)self);
 }
@@ -304,14 +309,12 @@ static PyObject *consumer_new(PyTypeObject *type, PyObject *args, PyObject *Py_U
 }
 
 static PyObject *consumer_close(consumer_object *self, PyObject *Py_UNUSED(ignored)) {
-    if (self->view.obj != NULL)
-        PyBuffer_Release(&self->view);
+    PyBuffer_Release(&self->view);
     Py_RETURN_NONE;
 }
 
 static void consumer_dealloc(consumer_object *self) {
-    if (self->view.obj != NULL)
-        PyBuffer_Release(&self->view);
+    PyBuffer_Release(&self->view);
     free_object((PyObject *)self);
 }
 
@@ -449,8 +452,7 @@ static void lease_releasebuffer(lease_object *self, Py_buffer *Py_UNUSED(view)) 
 }
 
 static void lease_dealloc(lease_object *self) {
-    if (self->mapping.obj != NULL)
-        PyBuffer_Release(&self->mapping);
+    PyBuffer_Release(&self->mapping);
     free_object((PyObject *)self);
 }
 

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Buffer
 
+    from strand.batches import BatchEncoder
     from strand.ring import Ring
 
 __all__ = ["StrandWriter"]
 
 _STREAMING, _EOS, _ERROR = 1, 2, 3
 _ATTACHED, _LEFT = 1, 2
+_DIRECT_BYTES_MIN = 65536  # below this a message in between is cheaper than writing in pieces
 _SIGNALS = (_native.TooLarge, _native.Aborted, _native.Exhausted, _native.CorruptRing)
 
 
@@ -43,6 +45,7 @@ class StrandWriter(Role):
         self._encoder = RowEncoder(ring.header)
         self._blocks = ring.header.is_blocks
         self._arrow_schema: pa.Schema | None = None
+        self._arrow_encoder: BatchEncoder | None = None
         native.set_status(_STREAMING)
 
     @property
@@ -82,16 +85,19 @@ class StrandWriter(Role):
             PayloadTooLarge: a single row takes more than half of the heap.
             UsageError: the schema differs from that of the first batch.
         """
-        from strand.batches import encode_batch, encode_schema
+        from strand.batches import BatchEncoder, encode_schema, slice_batch
 
         if self._arrow_schema is None:
-            payload = encode_schema(batch.schema)
-            self.write_bytes(payload)
+            self.write_bytes(encode_schema(batch.schema))
             self._arrow_schema = batch.schema
+            self._arrow_encoder = BatchEncoder(batch)
         elif not self._arrow_schema.equals(batch.schema):
             raise UsageError(f"the stream's schema is {self._arrow_schema}, not {batch.schema}")
-        for payload in encode_batch(batch, self.header.heap_bytes // 4):
-            self.write_bytes(payload)
+        for piece, size in slice_batch(batch, self.header.heap_bytes // 4):
+            if size < _DIRECT_BYTES_MIN:
+                self.write_bytes(piece.serialize())
+            else:
+                self._write_direct(piece, size)
 
     def write_record_batch(self, records: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
         """Publish typed records, tuples in field order or mappings; return how many.
@@ -197,6 +203,21 @@ class StrandWriter(Role):
             return
         if not self._core.wait(threshold, 0, 0):  # it may have made room before it went
             raise ConsumerDied(pid=pid, reason="closed its view" if left else "died")
+
+    def _write_direct(self, batch: pa.RecordBatch, size: int) -> None:
+        """Publish a batch whose message is written where it will be read."""
+        assert self._arrow_encoder is not None
+        slot, seq = self.claim_slot()
+        try:
+            start, offset = self.claim_heap_bytes(size, 64)
+            with self._memory[start : start + size] as target:
+                self._arrow_encoder.encode_into(target, batch)
+        except BaseException:
+            self._core.abandon()
+            raise
+        pointer = self._encoder.pointer(offset, size)
+        self._memory[slot : slot + len(pointer)] = pointer
+        self.commit_slot(seq)
 
     def _write_record(self, encoded: Encoded) -> None:
         slots = self.header.slots
