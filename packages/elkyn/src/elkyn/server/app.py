@@ -1,6 +1,6 @@
 """The raw-ASGI app: `/{path}.json?ns=` over the stores of a process.
 
-Small reads happen in the event loop (a few microseconds each); what touches many rows, and every
+Small reads happen in the event loop (under half a millisecond); what touches more rows, and every
 body over `_INLINE_BYTES`, goes to a thread; writes go to the committer's thread.
 """
 
@@ -30,7 +30,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 KEEP_ALIVE_SECONDS = 25.0
 BODY_BYTES_MAX = 64 * 1024 * 1024
 _INLINE_BYTES = 64 * 1024
-_INLINE_ROWS = 256
+_INLINE_ROWS = 64
 _CLOSE_GRACE_SECONDS = 1.0
 
 
