@@ -137,7 +137,9 @@ def make_app(jobs: JobService, lake: Lake, stores: Stores) -> Any:
 def serve(app: Any, port: int = 0) -> Iterator[str]:
     """Run an app on a real server and yield its address."""
     listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none")
+    config = uvicorn.Config(
+        app, log_level="error", lifespan="off", ws="none", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -46,6 +46,7 @@ def test_datasets_and_questions(node: Any, tmp_path: Path) -> None:
     assert [dataset.name for dataset in client.datasets()] == ["cities"]
     assert client.dataset("cities").schema.names == ("city", "people")
     assert len(client.snapshots("cities")) == 1
+    assert client.ingest_report("cities")["report"]
     assert client.sql("select sum(people) from cities where people > ?", [400]).value == 700
     with client.iter_sql("select city from cities order by city") as batches:
         assert [c for batch in batches for c in batch.column(0).to_pylist()] == ["Bonn", "Oslo"]

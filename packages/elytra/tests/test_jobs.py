@@ -153,8 +153,12 @@ def test_an_accept_that_nothing_fits_is_refused(shared_node: Any, flights: Pipel
 
 
 def test_the_tree_shows_the_job_while_it_runs(shared_node: Any, flights: Pipeline) -> None:
-    job = flights.group_by("carrier").count().submit()
-    *_, last = job.watch()
+    with shared_node.all_busy():
+        job = flights.group_by("carrier").count().submit()
+        watching = job.watch()
+        seen = next(info for info in watching if info.state == "running")
+        assert seen.progress is not None
+    *_, last = watching
 
     assert last.state == "done"
     progress: Any = last.progress

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
+from elytra.answers import read_record
 from elytra.arrow_stream import open_batches, read_table
 from elytra.job import Job
 from elytra.result import Result
@@ -142,18 +143,23 @@ class Client:
     def datasets(self) -> list[DatasetInfo]:
         """Return all datasets that the token may see."""
         return [
-            DatasetInfo.from_json(item) for item in self._transport.json("GET", "/api/datasets")
+            read_record(DatasetInfo, item) for item in self._transport.json("GET", "/api/datasets")
         ]
 
     def dataset(self, id_or_name: str) -> DatasetInfo:
         """Return one dataset; NotFound suggests the nearest name."""
         answer = self._transport.json("GET", f"/api/datasets/{quote(id_or_name, safe='')}")
-        return DatasetInfo.from_json(_without(answer, "ingest"))
+        return read_record(DatasetInfo, _without(answer, "ingest"))
+
+    def ingest_report(self, id_or_name: str) -> dict[str, Any]:
+        """Return how a dataset's newest data was read: what was sniffed, what was widened."""
+        answer = self._transport.json("GET", f"/api/datasets/{quote(id_or_name, safe='')}")
+        return dict(answer.get("ingest") or {})
 
     def snapshots(self, id_or_name: str) -> list[SnapshotInfo]:
         """Return the snapshots of a dataset."""
         path = f"/api/datasets/{quote(id_or_name, safe='')}/snapshots"
-        return [SnapshotInfo.from_json(item) for item in self._transport.json("GET", path)]
+        return [read_record(SnapshotInfo, item) for item in self._transport.json("GET", path)]
 
     def delete(self, id_or_name: str) -> None:
         """Delete a dataset."""
@@ -210,11 +216,11 @@ class Client:
 
     def jobs(self) -> list[JobInfo]:
         """Return the jobs that the node remembers, newest first."""
-        return [JobInfo.from_json(item) for item in self._transport.json("GET", "/api/jobs")]
+        return [read_record(JobInfo, item) for item in self._transport.json("GET", "/api/jobs")]
 
     def job_info(self, job_id: str) -> JobInfo:
         """Return the record of a job."""
-        return JobInfo.from_json(self._transport.json("GET", f"/api/jobs/{quote(job_id)}"))
+        return read_record(JobInfo, self._transport.json("GET", f"/api/jobs/{quote(job_id)}"))
 
     def cancel_job(self, job_id: str) -> None:
         """Ask a job to stop; one that has ended already is left as it is."""
@@ -225,7 +231,7 @@ class Client:
         yield self.job_info(job_id)  # an unknown job is an error here, not a silent stream
         for value in self.watch(f"/jobs/{job_id}", namespace="sys"):
             if isinstance(value, dict) and "state" in value:
-                yield JobInfo.from_json(_without(value, "tasks"))
+                yield read_record(JobInfo, _without(value, "tasks"))
 
     def job_result(self, job_id: str, manifest: dict[str, Any]) -> Result:
         """Read the whole answer of a job that is done."""
