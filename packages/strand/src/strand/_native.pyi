@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - internal signals, translated to strand.errors
 from typing import Self
 
 from typing_extensions import Buffer

@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - named for what happened, as sennit_core.errors names them
 """What can go wrong with a ring, named for what the caller can do about it.
 
 ```
