@@ -119,6 +119,11 @@ class Engine:
         with self._executing(plan, cap_bytes) as execution:
             yield from execution.batches()
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that are kept warm now."""
+        return () if self._pool is None else self._pool.stats().pids
+
     def close(self) -> None:
         """End the executor, if one is kept."""
         pool, self._pool = self._pool, None

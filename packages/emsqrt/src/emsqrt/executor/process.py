@@ -42,6 +42,8 @@ _SWITCH_SECONDS = 0.001
 _COLLECT_BYTES = 32 << 20
 _NEWS_SECONDS = 0.25
 
+_prepared: set[str] = set()
+
 Entry = Callable[[dict[str, Any], Context], dict[str, Any]]
 
 
@@ -180,11 +182,12 @@ class _Reporter:
 def load_entry(path: str, cap_bytes: int) -> Entry:
     """Import an entry point given as `module:function`.
 
-    Its module may say `PRELOAD`, modules to import before the cap is watched (an import reserves
-    more than it uses), and `FLOOR_BYTES`, the least cap that makes sense after that.
+    Its module may say `FLOOR_BYTES`, the least cap that makes sense, and have a `prepare()`, which
+    is called before the cap is watched: to import libraries and to start their threads, both of
+    which reserve more than they use.
 
     Raises:
-        CapTooSmall: the cap is under the floor; nothing was preloaded.
+        CapTooSmall: the cap is under the floor; nothing was prepared.
     """
     module_name, _, name = path.partition(":")
     module = importlib.import_module(module_name)
@@ -195,8 +198,9 @@ def load_entry(path: str, cap_bytes: int) -> Entry:
             needed_bytes=floor,
             because=f"{path} takes that much to load its libraries and one block",
         )
-    for needed in getattr(module, "PRELOAD", ()):
-        importlib.import_module(needed)
+    if path not in _prepared and hasattr(module, "prepare"):
+        module.prepare()
+    _prepared.add(path)
     return getattr(module, name)  # type: ignore[no-any-return]
 
 

@@ -37,12 +37,13 @@ class ParquetScan:
         self._path = path
         self._names = list(schema.names)
         self.bytes_done = 0
-        batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, budget.free_bytes // 32))
         columns = frozenset(schema.names)
         with open_parquet(path) as file:
             self._caster = BatchCaster(file.schema_arrow, schema, str(path))
-            self._rows_at_once = _rows_at_once(file.metadata, columns, batch_bytes)
             page_bytes, self.need_because = _heaviest(path, file.metadata, columns)
+            room_bytes = budget.free_bytes - page_bytes
+            batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // 8))
+            self._rows_at_once = _rows_at_once(file.metadata, columns, batch_bytes)
         self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES
 
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:

@@ -53,11 +53,14 @@ class ParquetSink:
         self.bytes = 0
         self._path = path
         self._schema = schema.to_arrow()
-        self._group_bytes = max(_GROUP_BYTES_MIN, min(_GROUP_BYTES_MAX, budget.free_bytes // 8))
+        encoder_bytes = len(schema) * _COLUMN_BYTES
+        room_bytes = budget.free_bytes - encoder_bytes
+        self._group_bytes = max(_GROUP_BYTES_MIN, min(_GROUP_BYTES_MAX, room_bytes // 6))
         self._guard = budget.admit(
-            self._group_bytes * _GROUP_COPIES + len(schema) * _COLUMN_BYTES,
+            encoder_bytes + self._group_bytes * _GROUP_COPIES,
             "parquet sink",
-            f"{path.name} is written in row groups of {format_bytes(self._group_bytes)}",
+            f"{path.name} is written with {len(schema)} columns "
+            f"in row groups of {format_bytes(self._group_bytes)}",
         )
         self._held: list[Any] = []
         self._held_bytes = 0

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emsqrt.cli import main
+from emsqrt.pipeline import scan
+from emsqrt.plan import plan_to_json
+from emsqrt.steps import plan_from_steps
+from sennit_core.errors import Unsupported, UsageError
+from sennit_core.schema import Schema
+
+STEPS: list[dict[str, Any]] = [
+    {
+        "scan": {
+            "source": "logs.csv",
+            "schema": [{"name": "uid", "type": "Utf8"}, {"name": "amount", "type": "Float64"}],
+        }
+    },
+    {"filter": {"expr": "amount > 1000"}},
+    {"aggregate": {"group_by": ["uid"], "aggs": ["COUNT(*)", "SUM(amount)"]}},
+    {"sink": {"destination": "summary.csv", "format": "csv"}},
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "logs.csv").write_text("uid,amount\na,1500\nb,20\na,2000.5\n")
+    (tmp_path / "plan.json").write_text(json.dumps({"steps": STEPS}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_document_of_steps_is_the_same_plan_as_a_pipeline() -> None:
+    schema = Schema.of(uid="Utf8", amount="Float64")
+    pipeline = (
+        scan("logs.csv", schema=schema)
+        .filter("amount > 1000")
+        .group_by("uid")
+        .agg("count(*)", "sum(amount)")
+        .sink("summary.csv")
+    )
+    assert plan_to_json(plan_from_steps(STEPS)) == plan_to_json(pipeline.plan)
+
+
+def test_run_writes_the_output_and_prints_what_it_did(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "plan.json", "--mem-cap", "64MiB", "--spill-dir", "spill"]) == 0
+    assert (folder / "summary.csv").read_text() == "uid,count,sum_amount\na,2,3500.5\n"
+    out = capsys.readouterr().out
+    assert out.startswith("summary.csv: 1 rows, ")
+    assert "of 64.0 MiB" in out
+
+
+def test_run_prints_the_manifest_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "plan.json").write_text(json.dumps(plan_to_json(plan_from_steps(STEPS))))
+    assert main(["run", "plan.json", "--json"]) == 0
+    manifest = json.loads(capsys.readouterr().out)
+    assert (manifest["rowsIn"], manifest["rowsOut"]) == (3, 1)
+    assert manifest["capBytes"] == 512 << 20
+
+
+def test_explain_prints_operators_columns_and_hash(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "plan.json"]) == 0
+    out = capsys.readouterr().out
+    assert "filter amount > 1000" in out
+    assert "sum_amount: Float64" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"filter": {"expr": "amont > 1"}}, 2, 'did you mean "amount"'),
+        ({"filter": {"expr": "amount >"}}, 2, "amount >"),
+        ({"filter": {}}, 2, "filter needs 'expr'"),
+        ({"fliter": {"expr": "true"}}, 2, 'did you mean "filter"'),
+        ({"sort": {"by": ["uid"]}}, 2, "no verb 'sort'"),
+    ],
+)
+def test_what_makes_no_sense_is_said_with_its_status(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    status: int,
+    words: str,
+) -> None:
+    (folder / "plan.json").write_text(json.dumps({"steps": [STEPS[0], change, STEPS[3]]}))
+    assert main(["run", "plan.json"]) == status
+    assert words in capsys.readouterr().err
+
+
+def test_a_cap_in_the_way_has_a_status_of_its_own(folder: Path) -> None:
+    assert main(["run", "plan.json", "--mem-cap", "8MiB"]) == 3
+
+
+@pytest.mark.parametrize("name", ["plan.yaml", "plan.yml"])
+def test_yaml_is_refused_clearly(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (folder / name).write_text("steps: []")
+    assert main(["run", name]) == 2
+    assert "write it as JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "steps", [[], [STEPS[1]], [STEPS[0], STEPS[0]], [{"scan": 1}], [{}], ["scan"]]
+)
+def test_steps_that_are_no_plan_are_refused(steps: list[Any]) -> None:
+    with pytest.raises((UsageError, Unsupported)):
+        plan_from_steps(steps)
+
+
+def test_the_command_starts_without_loading_an_engine() -> None:
+    code = (
+        "import sys\nfrom emsqrt.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'pyarrow', 'numpy', 'ormsgpack'} & {*sys.modules}, 'too much'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "run a plan" in done.stdout

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emsqrt.io.parquet_pages import walk_chunks
+from emsqrt.io.scan import infer_schema, open_scan
+from emsqrt.io.sinks import open_sink
+from emsqrt.memory import MemoryBudget
+from emsqrt.plan import DatasetRef, Files, FileTarget
+from sennit_core.errors import BadInput, CapTooSmall, NotFound, UnknownColumn, Unsupported
+from sennit_core.schema import Schema
+
+MIB = 1 << 20
+
+
+def table(rows: int) -> pa.Table:
+    return pa.table({"n": list(range(rows)), "s": [f"text {n:06d}" for n in range(rows)]})
+
+
+def read(
+    source: Files, schema: Schema, budget_bytes: int = 32 * MIB, **options: object
+) -> pa.Table:
+    with MemoryBudget(budget_bytes) as budget:
+        with open_scan(source, schema, budget, **options) as scan:  # type: ignore[arg-type]
+            batches = list(scan)
+            assert scan.bytes_done == scan.bytes_total
+        return pa.Table.from_batches(batches, None if batches else schema.to_arrow())
+
+
+@pytest.fixture
+def one_page(tmp_path: Path) -> Path:
+    """A file whose one row group has one page for each column."""
+    path = tmp_path / "one_page.parquet"
+    pq.write_table(
+        table(200_000),
+        path,
+        row_group_size=200_000,
+        data_page_size=64 * MIB,
+        max_rows_per_page=200_000,
+        use_dictionary=False,
+    )
+    return path
+
+
+def test_pages_are_measured_from_their_headers(one_page: Path) -> None:
+    metadata = pq.read_metadata(one_page)
+    n, s = walk_chunks(one_page, metadata, frozenset({"n", "s"}))
+    assert (n.column, n.row_group, n.dictionary_bytes) == ("n", 0, 0)
+    assert 1_600_000 <= n.plain_bytes < 1_700_000
+    assert 3_000_000 <= s.plain_bytes < 3_100_000
+    assert s.stored_bytes == pytest.approx(
+        metadata.row_group(0).column(1).total_compressed_size, rel=0.01
+    )
+
+
+def test_many_small_pages_and_dictionaries_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "small.parquet"
+    coded = pa.table({"c": [f"value {n % 100}" for n in range(100_000)]})
+    pq.write_table(coded, path, data_page_size=8192, row_group_size=50_000)
+    chunks = list(walk_chunks(path, pq.read_metadata(path), frozenset({"c"})))
+    assert [chunk.row_group for chunk in chunks] == [0, 1]
+    assert all(chunk.plain_bytes < 50_000 for chunk in chunks)
+    assert all(1000 < chunk.dictionary_bytes < 2000 for chunk in chunks)
+
+
+@given(st.binary(min_size=1, max_size=40), st.integers(0, 3000))
+def test_damaged_page_headers_are_refused_or_measured(
+    tmp_path_factory: pytest.TempPathFactory, damage: bytes, at: int
+) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "f.parquet"
+    pq.write_table(table(100), path)
+    metadata = pq.read_metadata(path)
+    data = bytearray(path.read_bytes())
+    data[at : at + len(damage)] = damage[: max(len(data) - at, 0)]
+    path.write_bytes(data)
+    with suppress(BadInput):
+        for chunk in walk_chunks(path, metadata, frozenset({"n", "s"})):
+            assert chunk.held_bytes >= 0
+
+
+def test_a_file_is_read_in_batches_that_suit_the_budget(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    pq.write_table(table(100_000), path, data_page_size=64 << 10)
+    source = Files((str(path),), "parquet")
+    schema = infer_schema(source)
+    assert schema == Schema.of(n="Int64", s="Utf8")
+    assert read(source, schema, 6 * MIB).equals(table(100_000))
+
+
+def test_columns_are_pruned_ordered_and_cast(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    pq.write_table(pa.table({"a": [1, 2], "b": ["x", "y"], "c": [1.5, None]}), path)
+    source = Files((str(path),), "parquet")
+    schema = Schema.of(a="Int32", b="Utf8", c="Float64")
+    found = read(source, schema, columns=["c", "a"])
+    assert found.column_names == ["c", "a"]
+    assert (str(found["a"].type), found["a"].to_pylist()) == ("int32", [1, 2])
+
+
+def test_a_value_that_does_not_fit_the_wanted_type_is_bad_input(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    pq.write_table(pa.table({"a": [1, 300]}), path)
+    with pytest.raises(BadInput, match=r"column 'a' is int64, not int8"):
+        read(Files((str(path),), "parquet"), Schema.of(a="Int8"))
+
+
+def test_pages_over_the_budget_are_refused_before_reading_with_the_need(one_page: Path) -> None:
+    source = Files((str(one_page),), "parquet")
+    schema = infer_schema(source)
+    with (
+        MemoryBudget(4 * MIB, whole_bytes=64 * MIB) as budget,
+        pytest.raises(CapTooSmall, match=r"row group 0 of one_page.*column s has a 2\.9 MiB") as e,
+    ):
+        open_scan(source, schema, budget)
+    assert e.value.cap_bytes == 64 * MIB
+    needed = e.value.needed_bytes - 60 * MIB
+    assert read(source, schema, needed).num_rows == 200_000
+    with MemoryBudget(4 * MIB) as budget, open_scan(source, schema, budget, ["n"]):
+        pass
+
+
+def test_several_files_are_one_source_and_the_hungriest_decides(
+    one_page: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small.parquet"
+    pq.write_table(table(10), small)
+    source = Files((str(small), str(one_page)), "parquet")
+    assert read(source, infer_schema(source)).num_rows == 200_010
+    with MemoryBudget(4 * MIB) as budget, pytest.raises(CapTooSmall, match="one_page"):
+        open_scan(source, infer_schema(source), budget)
+
+
+@pytest.mark.parametrize("form", ["file", "stream"])
+def test_arrow_files_and_streams_are_read_alike(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "f.arrow"
+    opened = pa.ipc.new_file if form == "file" else pa.ipc.new_stream
+    with pa.OSFile(str(path), "wb") as out, opened(out, table(1).schema) as writer:
+        writer.write_table(table(5000), max_chunksize=1000)
+    source = Files((str(path),), "arrow")
+    assert read(source, infer_schema(source), columns=["s"]).equals(table(5000).select(["s"]))
+
+
+def test_no_files_are_no_rows() -> None:
+    source, schema = Files((), "csv"), Schema.of(a="Int64")
+    with MemoryBudget(MIB) as budget, open_scan(source, schema, budget) as scan:
+        assert list(scan) == []
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_a_file_of_another_format_is_bad_input(tmp_path: Path, format: str) -> None:  # noqa: A002
+    path = tmp_path / "f"
+    path.write_text("a,b\n1,2\n" * 100)
+    with pytest.raises(BadInput, match="this is not"):
+        infer_schema(Files((str(path),), format))
+
+
+def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"missing\.csv"):
+        infer_schema(Files((str(tmp_path / "missing.csv"),), "csv"))
+    with pytest.raises(Unsupported, match="'flights' is not resolved"):
+        infer_schema(DatasetRef("flights"))
+    path = tmp_path / "f.parquet"
+    pq.write_table(table(1), path)
+    with MemoryBudget(MIB) as budget, pytest.raises(UnknownColumn, match='"m"'):
+        open_scan(Files((str(path),), "parquet"), Schema.of(m="Int64"), budget)
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv"])
+def test_a_sink_shows_its_file_only_when_it_is_whole(tmp_path: Path, format: str) -> None:  # noqa: A002
+    path = tmp_path / "new" / f"out.{format}"
+    schema = Schema.of(n="Int64", s="Utf8")
+    with MemoryBudget(32 * MIB) as budget:
+        sink = open_sink(FileTarget(str(path), format), schema, budget, bytes)
+        with sink:
+            for batch in table(50_000).to_batches(max_chunksize=7000):
+                sink.write(batch)
+            assert [file.suffix for file in path.parent.iterdir()] == [".tmp"]
+    assert (sink.rows, sink.bytes) == (50_000, path.stat().st_size)
+    assert list(path.parent.iterdir()) == [path]
+    source = Files((str(path),), format)
+    assert read(source, infer_schema(source)).equals(table(50_000))
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv"])
+def test_a_sink_that_fails_leaves_what_was_there(tmp_path: Path, format: str) -> None:  # noqa: A002
+    path = tmp_path / f"out.{format}"
+    path.write_text("before")
+    with MemoryBudget(32 * MIB) as budget:
+        sink = open_sink(FileTarget(str(path), format), Schema.of(n="Int64"), budget, bytes)
+        with pytest.raises(AttributeError), sink:
+            sink.write("not a batch")
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_parquet_file_keeps_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "empty.parquet"
+    schema = Schema.of(n="Int64", d="Decimal(9,2)")
+    with (
+        MemoryBudget(32 * MIB) as budget,
+        open_sink(FileTarget(str(path), "parquet"), schema, budget, bytes),
+    ):
+        pass
+    assert infer_schema(Files((str(path),), "parquet")) == schema
+    assert read(Files((str(path),), "parquet"), schema).num_rows == 0
