@@ -1,5 +1,4 @@
 """Elkyn's own errors; each is one of `sennit_core.errors` with the tree's fields."""
-# ruff: noqa: N818 - errors are named for what the caller can do, as in core
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SPLIT_BYTES = 1800
 _NEXT_NODE = b"next-node"
 
 
-class ReadLimit(Exception):  # noqa: N818 - a signal between layers, not an error of the user
+class ReadLimit(Exception):
     """A read touched more rows than it was allowed to."""
 
 

@@ -28,7 +28,7 @@ _QUERIES = frozenset(
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
 
 
-class MethodNotAllowed(UsageError):  # noqa: N818 - named as HTTP names it
+class MethodNotAllowed(UsageError):
     """The method is none of `METHODS`."""
 
 
