@@ -34,15 +34,24 @@ function tasksOf(tree: Tree): TaskInfo[] {
     .map(([key, task]) => ({ ...task, id: (task as TaskInfo).id ?? key }))
 }
 
+/** Tasks that are done and tasks in all, as the tasks themselves say where they are known. */
+export function tasksOfJob(
+  job: Pick<LiveJob, 'progress' | 'tasks'>,
+): { done: number; total: number } | null {
+  const done = job.tasks.filter(({ state }) => state === 'done').length
+  const total = job.progress?.total ?? job.tasks.length
+  return total > 0
+    ? { done: Math.min(total, Math.max(done, job.progress?.done ?? 0)), total }
+    : null
+}
+
 /** How far a job is: a fraction of 1, or null when it cannot say. Never above 1, and 1 only when done. */
-export function fractionOf(job: Pick<JobInfo, 'state' | 'progress'>): number | null {
+export function fractionOf(job: Pick<LiveJob, 'state' | 'progress' | 'tasks'>): number | null {
   if (job.state === 'done') return 1
   const progress = job.progress
   if (!progress) return null
-  const parts = [
-    ratio(progress.bytesDone, progress.bytesTotal),
-    ratio(progress.done, progress.total),
-  ]
+  const tasks = tasksOfJob(job)
+  const parts = [ratio(progress.bytesDone, progress.bytesTotal), ratio(tasks?.done, tasks?.total)]
   const known = parts.filter((part) => part !== null)
   return known.length > 0 ? Math.min(0.99, Math.max(...known)) : null
 }
@@ -108,6 +117,16 @@ export interface Trouble {
   hint: string | null
 }
 
+/** What an error code means, in a few words; null for codes that say too little. */
+export function titleOfCode(code: string): string | null {
+  return TITLES[code] ?? null
+}
+
+/** A message of the node as a sentence: its first word begins large, unless it is a name. */
+export function sentence(message: string): string {
+  return /^[a-z]+ /.test(message) ? message.charAt(0).toUpperCase() + message.slice(1) : message
+}
+
 const TITLES: Record<string, string> = {
   'memory-cap-exceeded': 'The memory cap was reached',
   'cap-too-small': 'The memory cap is too small for this work',
@@ -130,7 +149,7 @@ export function troubleOf(error: unknown): Trouble | null {
   if (typeof error !== 'object') return { title: 'It failed', message: String(error), hint: null }
   const { error: message, code, hint } = error as Record<string, unknown>
   return {
-    title: TITLES[String(code)] ?? 'It failed',
+    title: titleOfCode(String(code)) ?? 'It failed',
     message: typeof message === 'string' ? message : JSON.stringify(error),
     hint: typeof hint === 'string' ? hint : null,
   }

@@ -1,7 +1,17 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { fractionOf, hasEnded, jobsOf, phaseOf, sourceOf, titleOf, troubleOf } from '../lib/jobs'
+import {
+  fractionOf,
+  hasEnded,
+  jobsOf,
+  phaseOf,
+  sentence,
+  sourceOf,
+  tasksOfJob,
+  titleOf,
+  troubleOf,
+} from '../lib/jobs'
 import type { JobState } from '../lib/records'
 
 const progress = { done: 0, bytesDone: 0, rows: 0, memoryBytes: 0, spilledBytes: 0, phase: '' }
@@ -33,14 +43,17 @@ test('an empty tree has no jobs', () => {
 
 test('only a job that is done is at 1', () => {
   const full = { ...progress, bytesDone: 10, bytesTotal: 10 }
-  assert.equal(fractionOf({ state: 'running', progress: full }), 0.99)
-  assert.equal(fractionOf({ state: 'done', progress: full }), 1)
-  assert.equal(fractionOf({ state: 'running', progress: { ...progress, bytesDone: 5 } }), null)
+  assert.equal(fractionOf({ state: 'running', progress: full, tasks: [] }), 0.99)
+  assert.equal(fractionOf({ state: 'done', progress: full, tasks: [] }), 1)
+  assert.equal(
+    fractionOf({ state: 'running', progress: { ...progress, bytesDone: 5 }, tasks: [] }),
+    null,
+  )
 })
 
 test('progress is the further of bytes and tasks', () => {
   const half = { ...progress, done: 1, total: 4, bytesDone: 50, bytesTotal: 100 }
-  assert.equal(fractionOf({ state: 'running', progress: half }), 0.5)
+  assert.equal(fractionOf({ state: 'running', progress: half, tasks: [] }), 0.5)
 })
 
 test('three states are ends', () => {
@@ -94,4 +107,21 @@ test('a job is called after what it works on', () => {
     'Read in flights',
   )
   assert.equal(titleOf({ id: 'j4', kind: 'ingest' }, names, files), 'Read in an upload')
+})
+
+test('tasks that are done count before the progress has heard of them', () => {
+  const task = { id: 't000000', job: 'j', attempts: 1 }
+  const tasks = [
+    { ...task, state: 'done' as const },
+    { ...task, id: 't000001', state: 'done' as const },
+    { ...task, id: 't000002', state: 'running' as const },
+  ]
+  const slow = { ...progress, done: 0, total: 4, bytesDone: 1, bytesTotal: 100 }
+  assert.deepEqual(tasksOfJob({ progress: slow, tasks }), { done: 2, total: 4 })
+  assert.equal(fractionOf({ state: 'running', progress: slow, tasks }), 0.5)
+})
+
+test('messages become sentences, names stay as they are', () => {
+  assert.equal(sentence('there is no column "x"'), 'There is no column "x"')
+  assert.equal(sentence('flights.csv: line 3'), 'flights.csv: line 3')
 })

@@ -149,7 +149,7 @@ function Nulls({ count, rows }: { count: number | null; rows: number }) {
           style={{ width: `${Math.max(4, share * 100)}%` }}
         />
       </span>
-      <span className="text-ink-2 text-xs">{percent}</span>
+      <span className="text-ink-2 text-xs whitespace-nowrap">{percent}</span>
     </span>
   )
 }

@@ -19,7 +19,7 @@ export function HomePage() {
     <div className="mx-auto w-full max-w-6xl flex-1 px-4 py-8 sm:px-6">
       <h1 className="sr-only">Home</h1>
       <Steps />
-      <div className="mt-6 grid items-start gap-4 lg:grid-cols-2">
+      <div className="mt-6 grid gap-4 lg:grid-cols-2">
         <RunningJobs />
         <MemoryCard />
         <div className="lg:col-span-2">

@@ -18,7 +18,15 @@ import {
   timeMs,
 } from '@/lib/format'
 import { useNow } from '@/lib/hooks'
-import { datasetOf, fractionOf, hasEnded, phaseOf, troubleOf, type LiveJob } from '@/lib/jobs'
+import {
+  datasetOf,
+  fractionOf,
+  hasEnded,
+  phaseOf,
+  tasksOfJob,
+  troubleOf,
+  type LiveJob,
+} from '@/lib/jobs'
 
 import { IngestReport } from './IngestReport'
 import { JobAnswer } from './JobAnswer'
@@ -90,10 +98,8 @@ function progressText(job: LiveJob, fraction: number | null): string {
   const progress = job.progress
   const parts: string[] = []
   if (!hasEnded(job) && fraction !== null) parts.push(formatPercent(fraction))
-  if (progress?.total)
-    parts.push(
-      `${formatCount(Math.min(progress.done, progress.total))} of ${plural(progress.total, 'task')}`,
-    )
+  const tasks = tasksOfJob(job)
+  if (tasks) parts.push(`${formatCount(tasks.done)} of ${plural(tasks.total, 'task')}`)
   if (progress?.bytesTotal)
     parts.push(
       `${formatBytes(Math.min(progress.bytesDone, progress.bytesTotal))} of ${formatBytes(progress.bytesTotal)}`,

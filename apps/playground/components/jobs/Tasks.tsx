@@ -27,7 +27,7 @@ export function Tasks({ tasks }: { tasks: TaskInfo[] }) {
           <span
             key={task.id}
             title={`${task.id} ${task.state}${task.attempts > 1 ? `, attempt ${task.attempts}` : ''}`}
-            className={`h-4 rounded-sm ${tasks.length > 60 ? 'w-4' : 'max-w-16 min-w-4 flex-1'} ${FILLS[task.state] ?? 'bg-sunken'}`}
+            className={`h-4 rounded-sm ${tasks.length > 60 ? 'w-4' : 'min-w-4 flex-1'} ${FILLS[task.state] ?? 'bg-sunken'}`}
           />
         ))}
       </div>

@@ -32,9 +32,9 @@ export function SignIn() {
         <KeyRound size={22} aria-hidden className="text-accent mb-3" />
         <h1 className="text-lg font-semibold">This node wants to know who you are</h1>
         <p className="text-ink-2 mt-1.5">
-          Open the address that <code className="font-mono text-ink">platform up</code> printed: it
-          carries your token once and this browser remembers it.{' '}
-          <code className="font-mono text-ink">platform status</code> prints it again.
+          Open the address that <code className="text-ink font-mono">platform up</code> printed: it
+          carries your token once and this browser remembers it. The token also lies in{' '}
+          <code className="text-ink font-mono">admin.token</code> of the node&rsquo;s data folder.
         </p>
         <form onSubmit={(event) => void submit(event)} className="mt-5">
           <label htmlFor="token" className="font-medium">

@@ -8,6 +8,7 @@ import { Empty, Failed } from '@/components/ui/States'
 import { api, type ApiError } from '@/lib/api'
 import { formatElapsed, plural } from '@/lib/format'
 import { useNow } from '@/lib/hooks'
+import { titleOfCode } from '@/lib/jobs'
 
 import { ExportButtons } from './ExportButtons'
 import { ResultGrid } from './ResultGrid'
@@ -69,20 +70,16 @@ function Trouble({ error, elapsedMs }: { error: ApiError; elapsedMs: number }) {
   const { line, column } = error.details
   const place =
     typeof line === 'number'
-      ? `Line ${line}${typeof column === 'number' ? `, column ${column}` : ''}`
-      : null
+      ? ` · line ${line}${typeof column === 'number' ? `, column ${column}` : ''}`
+      : ''
   const title = error.unreachable
     ? 'The node cannot be reached'
     : error.code === 'sql'
       ? 'This is not valid SQL'
-      : 'The query failed'
+      : (titleOfCode(error.code) ?? 'The query failed')
   return (
     <div className="overflow-auto p-4">
-      <Failed
-        title={place ? `${title} · ${place}` : title}
-        message={error.message}
-        hint={error.hint}
-      >
+      <Failed title={title + place} message={error.message} hint={error.hint}>
         <p className="text-ink-3 mt-1 text-xs">
           After {formatElapsed(elapsedMs / 1000)}. Your query is kept.
         </p>

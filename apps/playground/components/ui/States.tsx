@@ -1,6 +1,8 @@
 import { AlertTriangle, RotateCw } from 'lucide-react'
 import type { ReactNode } from 'react'
 
+import { sentence } from '@/lib/jobs'
+
 /**
  * Loading, empty and failed never look alike: loading is grey bars in the shape of what comes,
  * empty is a quiet sentence with what to do first, failed is red with words and a way on.
@@ -59,8 +61,8 @@ export function Failed({
       <AlertTriangle size={17} aria-hidden className="text-bad mt-0.5 shrink-0" />
       <div className="min-w-0 flex-1">
         <p className="text-bad font-semibold">{title}</p>
-        {message && <p className="mt-0.5 break-words whitespace-pre-wrap">{message}</p>}
-        {hint && <p className="text-ink-2 mt-0.5 break-words">{hint}</p>}
+        {message && <p className="mt-0.5 break-words whitespace-pre-wrap">{sentence(message)}</p>}
+        {hint && <p className="text-ink-2 mt-0.5 break-words">{sentence(hint)}</p>}
         {children}
       </div>
       {onRetry && (
