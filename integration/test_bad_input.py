@@ -7,7 +7,8 @@ import json
 
 import httpx
 import pytest
-from conftest import platform
+
+from nodes import platform
 
 
 def put(node, tmp_path, content, name="bad.csv", *flags):

@@ -10,7 +10,8 @@ import time
 import httpx
 import psutil
 import pytest
-from conftest import platform, running_node
+
+from nodes import platform, running_node
 
 pytestmark = pytest.mark.crash
 ROWS = 400_000

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import running_node
 
+from nodes import running_node
 from sennit_core.testing import run_markdown
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,9 +8,9 @@ import duckdb
 import httpx
 import pyarrow as pa
 import pytest
-from conftest import platform, running_node
 
 from emsqrt.expr import col, count
+from nodes import platform, running_node
 from sennit.demo import csv_file
 
 FLIGHTS = 336_776

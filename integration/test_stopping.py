@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import platform, running_node
 
+from nodes import platform, running_node
 from sennit import run_file
 
 
