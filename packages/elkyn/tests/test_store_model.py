@@ -107,9 +107,11 @@ class StoreMachine(RuleBasedStateMachine):
             assert model.typed(present(value)) == model.typed(now)
 
     def teardown(self) -> None:
-        self._replay()
-        self.store.close()
-        shutil.rmtree(self.folder)
+        try:
+            self._replay()
+        finally:
+            self.store.close()
+            shutil.rmtree(self.folder)
 
 
 StoreMachine.TestCase.settings = settings(
