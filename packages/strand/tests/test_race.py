@@ -9,7 +9,7 @@ import pytest
 import strand
 
 SOURCES = Path(strand.__file__).parent
-COMMIT = "at64(ring, PRODUCER_COMMIT), new, memory_order_release"
+COMMIT = "at64(ring, PRODUCER_COMMIT), after, memory_order_release"
 HEAP_COMMIT = "at64(ring, PRODUCER_HEAP_COMMIT), heap, memory_order_release"
 
 

@@ -1,6 +1,7 @@
 """How a stream starts, waits, ends and is aborted."""
 
 import signal
+import threading
 from typing import Any, cast
 
 import pytest
@@ -156,3 +157,19 @@ def test_a_v5_ring_stops_before_its_counters_overflow(monkeypatch: pytest.Monkey
         with pytest.raises(strand.RingExhausted):
             writer.write_record_batch([(1,)])
         monkeypatch.undo()
+
+
+def test_records_flow_with_naps_that_never_end(
+    ring: strand.Ring, peer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (strand.view, strand.writer):
+        monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**12)
+        monkeypatch.setattr(module, "SPINS", 0)
+    received: list[bytes] = []
+    with ring.consumer() as view:
+        reader = threading.Thread(target=peer.collect, args=(view, received))
+        reader.start()
+        with ring.producer() as writer:
+            peer.write_all(writer, 3000)
+        reader.join()
+    assert received == [peer.payload(index) for index in range(3000)]

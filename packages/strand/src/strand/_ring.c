@@ -286,23 +286,23 @@ void strand_abandon(strand_producer *producer) {
 
 void strand_publish(strand_producer *producer) {
     const strand_ring *ring = &producer->ring;
-    const uint64_t old = producer->commit;
-    const uint64_t new = producer->write;
+    const uint64_t before = producer->commit;
+    const uint64_t after = producer->write;
     const uint64_t heap = producer->heap_sealed;
-    if (old == new)
+    if (before == after)
         return;
-    producer->commit = new;
+    producer->commit = after;
     atomic_store_explicit(at64(ring, PRODUCER_HEAP_WRITE), heap, memory_order_relaxed);
-    atomic_store_explicit(at64(ring, PRODUCER_WRITE), new, memory_order_relaxed);
+    atomic_store_explicit(at64(ring, PRODUCER_WRITE), after, memory_order_relaxed);
     /* release, heap before records: who sees the count sees the slots, the payloads and the heap */
     atomic_store_explicit(at64(ring, PRODUCER_HEAP_COMMIT), heap, memory_order_release);
-    atomic_store_explicit(at64(ring, PRODUCER_COMMIT), new, memory_order_release);
+    atomic_store_explicit(at64(ring, PRODUCER_COMMIT), after, memory_order_release);
     if (ring->version == 5) {
         atomic_store_explicit(at32(ring, V5_HEAP_WRITE), (uint32_t)heap, memory_order_release);
         atomic_store_explicit(at32(ring, V5_HEAP_COMMIT), (uint32_t)heap, memory_order_release);
-        atomic_store_explicit(at32(ring, V5_WRITE), (uint32_t)(new &V5_RECORDS_MAX),
+        atomic_store_explicit(at32(ring, V5_WRITE), (uint32_t)(after & V5_RECORDS_MAX),
                               memory_order_release);
-        atomic_store_explicit(at32(ring, V5_COMMIT), (uint32_t)(new &V5_RECORDS_MAX),
+        atomic_store_explicit(at32(ring, V5_COMMIT), (uint32_t)(after & V5_RECORDS_MAX),
                               memory_order_release);
     }
     /* Store the count, then load the thresholds; the sleeper stores its threshold, then loads the
@@ -311,7 +311,7 @@ void strand_publish(strand_producer *producer) {
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
         uint64_t wanted =
             atomic_load_explicit(at64(ring, entry(i) + CONSUMER_THRESHOLD), memory_order_relaxed);
-        if (old < wanted && wanted <= new)
+        if (before < wanted && wanted <= after)
             ring_bell(at32(ring, entry(i) + CONSUMER_BELL));
     }
 }
