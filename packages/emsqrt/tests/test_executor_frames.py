@@ -12,11 +12,13 @@ from sennit_core.errors import Corrupt, TooLarge
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
+    max_leaves=5,
 )
 
 
-@given(st.lists(st.dictionaries(st.text(), JSON), max_size=5), st.integers(1, 40))
+@given(
+    st.lists(st.dictionaries(st.text(max_size=9), JSON, max_size=3), max_size=3), st.integers(1, 40)
+)
 def test_frames_survive_any_cut(requests: list[dict[str, Any]], step: int) -> None:
     sent = [
         {"word": "failed", "attempt": str(index), "error": request}

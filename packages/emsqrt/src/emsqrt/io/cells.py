@@ -11,6 +11,7 @@ import datetime
 import decimal
 import json
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,21 +39,31 @@ def text_cells(column: pa.Array) -> pa.Array:
 
 def json_cells(column: pa.Array) -> pa.Array:
     """Return each value as JSON: integers beyond 2^53, decimals, NaN and infinities as strings."""
+    text, bare = json_text(column)
+    return quoted(text) if bare else text
+
+
+def json_text(column: pa.Array) -> tuple[pa.Array, bool]:
+    """Return each value as JSON, and whether the quotes around the values are still missing.
+
+    Whoever joins columns puts quotes for less than a pass of its own costs.
+    """
     kind = column.type
     if _is_rare(kind):
-        return _by_cell(column, lambda value: json.dumps(to_json(value), ensure_ascii=False))
+        write = partial(json.dumps, ensure_ascii=False)
+        return _by_cell(column, lambda value: write(to_json(value))), False
     if pa.types.is_boolean(kind):
-        return column.cast(pa.string())
+        return column.cast(pa.string()), False
     if pa.types.is_integer(kind) or pa.types.is_duration(kind):
-        return _integers(column.cast(pa.int64()) if pa.types.is_duration(kind) else column)
+        return _integers(column.cast(pa.int64()) if pa.types.is_duration(kind) else column), False
     if pa.types.is_floating(kind):
-        return _floats(column)
+        return _floats(column), False
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
-        return quoted(_escaped(column.cast(pa.string())))
+        return _escaped(column.cast(pa.string())), True
     text = text_cells(column)
     if pa.types.is_timestamp(kind):
         text = pc.replace_substring(text, " ", "T", max_replacements=1)
-    return quoted(text)
+    return text, True
 
 
 def quoted(text: pa.Array) -> pa.Array:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emsqrt.io.cells import has_any, json_cells, quoted, text_cells
+from emsqrt.io.cells import has_any, json_text, quoted, text_cells
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
 
@@ -128,10 +128,17 @@ class JsonWriter(FormatWriter):
         self._put(f'{{"columns":{text},"rows":['.encode())
 
     def _rows(self, batch: pa.RecordBatch) -> None:
-        cells = [json_cells(column) for column in batch.columns]
-        joined = _join(cells, "null") if cells else pa.array([""] * batch.num_rows)
-        text = _text_of_rows(pc.binary_join_element_wise(",[", joined, "]", ""))
-        self._put(text[1:] if self.rows == 0 else text)
+        parts: list[Any] = []
+        before = ",["
+        for column in batch.columns:
+            text, bare = json_text(column)
+            if bare and text.null_count:
+                text, bare = quoted(text), False
+            parts += [before + '"', text] if bare else [before, text]
+            before = '",' if bare else ","
+        last = before.removesuffix(",") if parts else before
+        rows = _text_of_rows(_joined([*parts, last + "]"], batch.num_rows, "null"))
+        self._put(rows[1:] if self.rows == 0 else rows)
 
     def _end(self) -> None:
         self._put(f'],"truncated":{"true" if self.truncated else "false"}}}'.encode())
@@ -145,9 +152,10 @@ class CsvWriter(FormatWriter):
         self._put((",".join(_csv_quoted(names).to_pylist()) + "\n").encode())
 
     def _rows(self, batch: pa.RecordBatch) -> None:
-        cells = [self._cells(column) for column in batch.columns]
-        joined = _join(cells, "") if cells else pa.array([""] * batch.num_rows)
-        self._put(_text_of_rows(pc.binary_join_element_wise(joined, "\n", "")))
+        parts: list[Any] = []
+        for column in batch.columns:
+            parts += [self._cells(column), ","]
+        self._put(_text_of_rows(_joined([*parts[:-1], "\n"], batch.num_rows, "")))
 
     def _end(self) -> None:
         pass
@@ -221,8 +229,11 @@ def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         yield batch.slice(start, rows)
 
 
-def _join(cells: list[pa.Array], null: str) -> pa.Array:
-    return pc.binary_join_element_wise(*cells, ",", null_handling="replace", null_replacement=null)
+def _joined(parts: list[Any], rows: int, null: str) -> pa.Array:
+    """Join columns and constants to one text for each row."""
+    if len(parts) == 1:
+        return pa.array(parts * rows)
+    return pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement=null)
 
 
 def _text_of_rows(rows: pa.Array) -> memoryview:
