@@ -12,6 +12,7 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake, UploadIncomplete
 from sennit_core.errors import BadInput, Cancelled, Conflict, NotFound, UsageError
 from sennit_core.schema import Schema
+from sennit_core.testing import ManualClock
 
 from .conftest import FLIGHTS, put, upload_file
 
@@ -144,6 +145,17 @@ def test_deleting_frees_objects_that_nobody_else_needs(flights: Lake) -> None:
     assert list(flights.objects) == []
 
 
+def test_a_source_that_is_kept_can_be_read_again_and_goes_with_the_dataset(lake: Lake) -> None:
+    put(lake, "flights.csv", FLIGHTS, part_bytes=10, options={"keepSource": True})
+
+    (shard,) = lake.resolve("flights")[0].shards
+    assert shard.source_object is not None
+    assert b"".join(lake.objects.read(shard.source_object)) == FLIGHTS.encode()
+    assert lake.retention.sweep() == []
+    lake.delete("flights")
+    assert list(lake.objects) == []
+
+
 def test_a_deleted_dataset_is_gone_at_once(flights: Lake) -> None:
     flights.delete("flights")
 
@@ -194,6 +206,17 @@ def test_objects_that_a_crash_left_go_at_the_start(tmp_path: Path, pool: Executo
         with Lake(tmp_path, tree=tree, pool=pool) as lake:
             assert orphan not in lake.objects
             assert lake.sql("FROM a").value == 1
+
+
+def test_abandoned_uploads_go_at_the_start(tmp_path: Path, pool: ExecutorPool) -> None:
+    clock = ManualClock()
+    with ElkynStore(mode="memory") as tree:
+        with Lake(tmp_path, tree=tree, pool=pool, clock=clock) as lake:
+            lake.parts.start("a.csv", 10)
+            clock.advance(8 * 24 * 3600)
+            kept = lake.parts.start("b.csv", 10)
+        with Lake(tmp_path, tree=tree, pool=pool, clock=clock) as lake:
+            assert [upload.id for upload in lake.parts.list()] == [kept.id]
 
 
 def test_a_missing_shard_is_an_error_and_never_fewer_rows(flights: Lake) -> None:

@@ -166,5 +166,6 @@ def test_a_result_becomes_what_one_works_with(flights: Lake) -> None:
     assert result.pl()["distance"].to_list() == [200, 1089, 1400, 1576]
     assert result.to_arrow().num_rows == len(result) == 4
     assert result.manifest["rows"] == 4
+    assert result.manifest["inputs"] == [flights.catalog.get("flights").head]
     with pytest.raises(ValueError, match="not one value"):
         _ = result.value

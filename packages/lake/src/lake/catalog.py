@@ -162,8 +162,7 @@ class Catalog:
         for rows in (self._tree.get("/snapshots") or {}).values():
             for row in rows.values():
                 needed.add(row["manifest"])
-                shards = self._manifest(row["manifest"]).snapshot.shards
-                needed.update(shard.object for shard in shards)
+                needed |= objects_of(self._manifest(row["manifest"]).snapshot)
         return needed
 
     def remove(self, dataset: str) -> tuple[DatasetInfo, set[str]]:
@@ -176,9 +175,15 @@ class Catalog:
             rows = self._tree.get(f"/snapshots/{info.id}") or {}
             used = {row["manifest"] for row in rows.values()}
             for manifest in self.manifests(info.id):
-                used.update(shard.object for shard in manifest.snapshot.shards)
+                used |= objects_of(manifest.snapshot)
             self._tree.update("/", {f"datasets/{info.id}": None, f"snapshots/{info.id}": None})
             return info, used
+
+
+def objects_of(snapshot: SnapshotInfo) -> set[str]:
+    """Ids of the shards, and of the sources that were kept."""
+    shards = {shard.object for shard in snapshot.shards}
+    return shards | {s.source_object for s in snapshot.shards if s.source_object is not None}
 
 
 def check_dataset_name(name: str) -> str:

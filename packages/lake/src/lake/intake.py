@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from sennit_core.errors import BadInput, Conflict, DeadlineExceeded
 from sennit_core.hashing import ObjectDigest
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
+from sennit_core.units import MIB
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
@@ -133,8 +135,14 @@ class Intake:
             with self._pool.submit(ENTRY, request, on_progress=on_progress) as execution:
                 answer = _wait(execution, cancelled)
             reached("ingest-encoded")
-            with self._retention.lease(shard["object"] for shard in answer["shards"]):
-                shards = self._adopt(answer)
+            with ExitStack() as leases:
+                objects = [shard["object"] for shard in answer["shards"]]
+                leases.enter_context(self._retention.lease(objects))
+                source = None
+                if arrival.options.get("keepSource"):
+                    source = self._keep_source(arrival)
+                    leases.enter_context(self._retention.lease((source,)))
+                shards = self._adopt(answer, source)
                 reached("ingest-adopted")
                 return self._commit(arrival, answer, shards)
         finally:
@@ -148,7 +156,16 @@ class Intake:
             return None
         return self._catalog.find(name)
 
-    def _adopt(self, answer: dict[str, Any]) -> tuple[ShardInfo, ...]:
+    def _keep_source(self, arrival: Arrival) -> str:
+        """Store the file as it came, as one object; returns its id."""
+        with self._objects.open_writer() as writer:
+            for path in arrival.paths:
+                with path.open("rb", buffering=0) as part:
+                    while piece := part.read(MIB):
+                        writer.write(piece)
+            return writer.commit().object
+
+    def _adopt(self, answer: dict[str, Any], source: str | None) -> tuple[ShardInfo, ...]:
         shards = []
         for index, shard in enumerate(answer["shards"]):
             digest = ObjectDigest(
@@ -168,6 +185,7 @@ class Intake:
                     bytes=shard["bytes"],
                     partition={},
                     stats=shard["stats"],
+                    source_object=source,
                     byte_start=shard["byteStart"],
                     byte_end=shard["byteEnd"],
                     first_row=shard["firstRow"],

@@ -32,6 +32,7 @@ __all__ = ["Lake"]
 
 _SQL_ENTRY = "lake.sql"
 _CATALOG_WORDS = ("show", "information_schema", "describe")
+_ABANDONED_SECONDS = 7 * 24 * 3600.0  # an upload that nobody completed
 _FORMATS = ("arrow", "json", "csv")
 
 
@@ -271,7 +272,7 @@ class Lake:
                 shards = self.catalog.manifest(info.id).snapshot.shards
                 objects.extend(shard.object for shard in shards)
                 paths = [str(self.objects.place(shard.object)) for shard in shards]
-                tables.append(row | {"paths": paths})
+                tables.append(row | {"paths": paths, "snapshot": info.head})
             elif listing:
                 tables.append(row | {"paths": None})
         return tables, objects
@@ -282,6 +283,7 @@ class Lake:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging.mkdir(parents=True, exist_ok=True)
         self.retention.sweep()
+        self.parts.sweep(_ABANDONED_SECONDS)
 
 
 def _open_tree(folder: Path) -> ElkynStore:

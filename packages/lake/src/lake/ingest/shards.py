@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,9 +168,12 @@ class _OpenShard:
         return Shard(self._path, self._schema, self._rows, self._start, self._stop, self._line)
 
     def close(self) -> None:
+        """Give up: whatever made this necessary is being told already."""
         self._held.clear()
-        self._writer.close()
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._writer.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _flush(self) -> None:
         if self._held:

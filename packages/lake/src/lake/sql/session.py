@@ -32,12 +32,14 @@ class Table:
         id: Its id; a view as well, where the query uses it.
         schema: Its columns.
         paths: Its shards in order; None makes a view that only tells its columns.
+        snapshot: Id of the snapshot that the shards are of.
     """
 
     name: str
     id: str
     schema: Schema
     paths: tuple[str, ...] | None
+    snapshot: str | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -48,6 +50,7 @@ class Table:
             id=data["id"],
             schema=Schema.from_json(data["schema"]),
             paths=None if paths is None else tuple(paths),
+            snapshot=data.get("snapshot"),
         )
 
 

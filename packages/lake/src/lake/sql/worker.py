@@ -1,7 +1,8 @@
 """Executor entry `lake.sql`: one query over datasets, its answer as a stream.
 
 Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `names` (of all
-datasets, for suggestions) `threads`. Answer: `rows` `bytes` `truncated` `columns` `peakBytes`.
+datasets, for suggestions) `threads`. Answer: `rows` `bytes` `truncated` `columns` `inputs` (ids of
+the snapshots read).
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
         with open_session(listed, tuple(statement.tables), limits) as connection:
             context.on_cancel(connection.interrupt)
             labels = _labels(used) if statement.explains else {}
-            return _stream(connection, request, context, labels)
+            answer = _stream(connection, request, context, labels)
+            return answer | {"inputs": [table.snapshot for table in used]}
     except duckdb.InterruptException:
         context.check()
         raise
