@@ -215,8 +215,7 @@ def _between(_: Typed, value: Datum, low: Datum, high: Datum) -> Any:
 @kernel("is_in")
 def _is_in(_: Typed, value: Datum, *others: Datum) -> Any:
     if not others:
-        false = pa.scalar(False)
-        return pc.if_else(pc.is_valid(value), false, false)
+        return pa.repeat(pa.scalar(False), len(value))
     constants = all(isinstance(other, pa.Scalar) and other.is_valid for other in others)
     if constants and len(others) >= _IS_IN_SET_MIN and not pa.types.is_floating(value.type):
         found = pc.is_in(value, value_set=pa.array([other.as_py() for other in others], value.type))

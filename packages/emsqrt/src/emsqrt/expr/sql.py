@@ -141,15 +141,14 @@ def _neg(typed: Typed, args: list[str]) -> str:
 def _rounding(typed: Typed, args: list[str]) -> str:
     if typed.type.is_integer:
         return args[0]
-    called = f"{typed.op}({', '.join(args)})"
+    digits = "".join(f", {digits.value}" for digits in typed.args[1:])
+    called = f"{typed.op}({args[0]}{digits})"
     return called if typed.type.is_float else f"CAST({called} AS {sql_type(typed.type)})"
 
 
 def _is_in(_: Typed, args: list[str]) -> str:
     value, *others = args
-    if not others:
-        return f"CASE WHEN {value} IS NOT NULL THEN FALSE END"
-    return f"({value} IN ({', '.join(others)}))"
+    return f"({value} IN ({', '.join(others)}))" if others else "FALSE"
 
 
 def _part(typed: Typed, args: list[str]) -> str:
@@ -162,7 +161,8 @@ def _cast(typed: Typed, args: list[str]) -> str:
     source, target = typed.args[0].type, typed.type
     word = "CAST" if typed.value else "TRY_CAST"
     exact = rules.widens(source, target) or (source.is_integer and target.name != "Bool")
-    if exact and target.name != "Float32":
+    day = source.name == "Date" and target == DataType("Timestamp", unit="us")
+    if (exact or day) and target.name != "Float32":
         return f"{word}({args[0]} AS {sql_type(target)})"
     if source.is_float and target.is_integer:
         fraction = "NULL" if not typed.value else "error('a fraction has no integer')"

@@ -1,0 +1,145 @@
+"""Every vector of `spec/semantics` against this engine, and against DuckDB where it has SQL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from emsqrt.expr import Agg, expr_from_json, parse_expr
+from emsqrt.expr.evaluate import evaluate
+from emsqrt.expr.sql import to_sql
+from emsqrt.expr.vectors import batch, column, load_cases, same_values
+from emsqrt.io.scan import open_scan
+from emsqrt.memory import MemoryBudget
+from emsqrt.operators import build
+from emsqrt.plan import Aggregate, DatasetRef, Files, Scan
+from sennit_core.errors import SennitError, Unsupported
+from sennit_core.schema import DataType, Schema
+
+Case = dict[str, Any]
+SPEC = Path(__file__).resolve().parents[3] / "spec" / "semantics"
+EXPRESSIONS = [
+    pytest.param(case, id=f"{file.stem}: {case['name']}")
+    for file in sorted(SPEC.glob("*.json"))
+    for case in load_cases(file)
+    if "expr" in case
+]
+AGGREGATES = [pytest.param(c, id=c["name"]) for c in load_cases(SPEC / "aggregates.json")]
+CSV = [pytest.param(c, id=c["name"]) for c in load_cases(SPEC / "csv.json")]
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"threads": 1}) as connection:
+        yield connection
+
+
+def ask(oracle: duckdb.DuckDBPyConnection, query: str, rows: pa.RecordBatch) -> list[list[Any]]:
+    """Return the columns of DuckDB's answer to a query over the table t."""
+    oracle.register("t", pa.table(rows.to_pydict(), schema=rows.schema))
+    answer = oracle.execute(query)
+    rows_of = answer.fetchall()
+    return [[row[index] for row in rows_of] for index in range(len(answer.description or ()))]
+
+
+@pytest.mark.parametrize("case", EXPRESSIONS)
+def test_expression(case: Case) -> None:
+    expr, rows = expr_from_json(case["expr"]), batch(case["columns"])
+    if "error" in case:
+        with pytest.raises(SennitError) as caught:
+            evaluate(expr, rows)
+        assert caught.value.code == case["error"]
+        return
+    found = evaluate(expr, rows)
+    kind = DataType.parse(case["type"])
+    assert DataType.from_arrow(found.type) == kind
+    assert same_values(found.to_pylist(), column(case["expected"], kind).to_pylist())
+
+
+@pytest.mark.parametrize("case", EXPRESSIONS)
+def test_the_text_of_a_case_means_its_expression(case: Case) -> None:
+    assert parse_expr(case["text"]).equals(expr_from_json(case["expr"]))
+
+
+@pytest.mark.parametrize("case", [p for p in EXPRESSIONS if "sql" in p.values[0]])
+def test_the_sql_of_a_case_means_the_same_in_duckdb(
+    case: Case, oracle: duckdb.DuckDBPyConnection
+) -> None:
+    rows = batch(case["columns"])
+    if "error" in case:
+        with pytest.raises(duckdb.Error):
+            ask(oracle, f"SELECT {case['sql']} FROM t", rows)
+        return
+    (values,) = ask(oracle, f"SELECT {case['sql']} FROM t", rows)
+    expected = column(case["expected"], DataType.parse(case["type"])).to_pylist()
+    assert same_values(expected, values)
+
+
+@pytest.mark.parametrize("case", EXPRESSIONS)
+def test_the_sql_that_is_written_means_the_same_in_duckdb(
+    case: Case, oracle: duckdb.DuckDBPyConnection
+) -> None:
+    rows = batch(case["columns"])
+    try:
+        sql = to_sql(expr_from_json(case["expr"]), Schema.from_arrow(rows.schema))
+    except Unsupported as refusal:
+        pytest.skip(str(refusal))
+    if "error" in case:
+        pytest.skip("DuckDB may skip work whose result it does not need")
+    (values,) = ask(oracle, f"SELECT {sql} FROM t", rows)
+    expected = column(case["expected"], DataType.parse(case["type"])).to_pylist()
+    assert same_values(expected, values)
+
+
+def run_aggregate(case: Case, rows: pa.RecordBatch) -> pa.Table:
+    schema = Schema.from_arrow(rows.schema)
+    keys = tuple((key["name"], expr_from_json(key["expr"])) for key in case["keys"])
+    aggs = [(agg["name"], expr_from_json(agg["agg"])) for agg in case["aggs"]]
+    named = tuple((name, agg) for name, agg in aggs if isinstance(agg, Agg))
+    node = Aggregate(Scan(DatasetRef("t"), schema), keys, named)
+    with MemoryBudget(64 << 20) as budget:
+        operator = build(node, schema, budget)
+        try:
+            out = [*operator.push(rows), *operator.finish()]
+        finally:
+            operator.close()
+    return pa.Table.from_batches(out, operator.schema.to_arrow())
+
+
+@pytest.mark.parametrize("case", AGGREGATES)
+def test_aggregate(case: Case) -> None:
+    rows = batch(case["columns"])
+    if "error" in case:
+        with pytest.raises(SennitError) as caught:
+            run_aggregate(case, rows)
+        assert caught.value.code == case["error"]
+        return
+    found, expected = run_aggregate(case, rows), batch(case["expected"])
+    assert found.schema == expected.schema
+    for values, wanted in zip(found.columns, expected.columns, strict=True):
+        assert same_values(values.to_pylist(), wanted.to_pylist())
+
+
+@pytest.mark.parametrize("case", [p for p in AGGREGATES if "sql" in p.values[0]])
+def test_the_sql_of_an_aggregate_means_the_same_in_duckdb(
+    case: Case, oracle: duckdb.DuckDBPyConnection
+) -> None:
+    answer = ask(oracle, case["sql"], batch(case["columns"]))
+    for values, wanted in zip(answer, batch(case["expected"]).columns, strict=True):
+        assert same_values(wanted.to_pylist(), values, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("case", CSV)
+def test_csv(case: Case, tmp_path: Path) -> None:
+    file = tmp_path / "case.csv"
+    file.write_bytes(case["text"].encode())
+    schema = Schema.from_json(case["schema"])
+    with (
+        MemoryBudget(64 << 20) as budget,
+        open_scan(Files((str(file),), "csv"), schema, budget) as scan,
+    ):
+        table = pa.Table.from_batches(scan, schema.to_arrow())
+    for values, field, wanted in zip(table.columns, schema, case["expected"], strict=True):
+        assert same_values(values.to_pylist(), column(wanted, field.type).to_pylist())
