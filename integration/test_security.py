@@ -29,21 +29,27 @@ def test_another_name_for_this_machine_is_refused(node, path):
     assert httpx.get(f"{node.url}{path}", headers=headers).status_code == 403
 
 
-def logged_in(node):
-    client = httpx.Client(base_url=node.url)
+@pytest.fixture
+def browser(node):
+    """A client that holds the cookie and no token, as a browser does."""
+    with httpx.Client(base_url=node.url) as client:
+        log_in(client, node)
+        yield client
+
+
+def log_in(client, node):
     answer = client.post("/api/session", json={"token": node.token}, headers={"origin": node.url})
     assert answer.status_code == 200
-    return client
 
 
-def test_another_site_cannot_use_the_visitors_cookie(node):
-    with logged_in(node) as client:
-        query = {"sql": "select 1"}
-        for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
-            refused = client.post("/api/query", json=query, headers={"origin": origin})
-            assert refused.status_code == 403, origin
-        allowed = client.post("/api/query", json=query, headers={"origin": node.url})
-        assert allowed.status_code == 200
+def test_another_site_cannot_use_the_visitors_cookie(browser, node):
+    query = {"sql": "select 1"}
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
+        refused = browser.post("/api/query", json=query, headers={"origin": origin})
+        assert refused.status_code == 403, origin
+    assert browser.post("/api/query", json=query).status_code == 403
+    allowed = browser.post("/api/query", json=query, headers={"origin": node.url})
+    assert allowed.status_code == 200
 
 
 def test_no_answer_lets_another_site_read_it(node):

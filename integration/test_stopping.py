@@ -57,7 +57,7 @@ def test_a_signal_stops_a_node_with_open_streams(number, tmp_path):
     assert not any(process.is_running() for process in family)
     assert segments() == before
     assert not (tmp_path / "run.json").exists()
-    assert list((tmp_path / "spill").glob("*")) == []
+    assert list((tmp_path / "spill").glob("[!.]*")) == []
 
 
 def test_down_stops_a_detached_node(tmp_path):

@@ -58,6 +58,8 @@ class Node:
             owned.enter_context(sole_owner(data))
             token = admin_token(data)
             stores = owned.enter_context(open_namespaces(data / "elkyn"))
+            for namespace in settings.elkyn.namespaces:
+                stores[namespace].get("/")  # made now, so that the tree's door finds it
             secrets = owned.enter_context(ElkynStore(data / "elkyn" / SECRETS_FOLDER))
             pool = owned.enter_context(
                 ExecutorPool(

@@ -166,7 +166,7 @@ class Pipeline:
         """Group the rows by columns, or by named formulas; `.agg(...)` says what to make of them."""
         return Groups(self, self._named(keys, formulas, verb="group_by"))
 
-    def agg(self, /, **aggregates: Expr) -> Pipeline:
+    def agg(self, /, **aggregates: Formula) -> Pipeline:
         """Aggregate all rows into one: `agg(total=col("distance").sum())`."""
         return Groups(self, ()).agg(**aggregates)
 
@@ -325,15 +325,16 @@ class Groups:
     _pipeline: Pipeline
     _keys: tuple[tuple[str, Expr], ...]
 
-    def agg(self, /, **aggregates: Expr) -> Pipeline:
-        """Make one row of each group: its keys and these aggregates."""
+    def agg(self, /, **aggregates: Formula) -> Pipeline:
+        """Make one row of each group: its keys and these aggregates, such as `n="count()"`."""
         if not aggregates and not self._keys:
             raise UsageError("agg needs at least one aggregate")
         named: list[tuple[str, Agg]] = []
-        for name, aggregate in aggregates.items():
+        for name, formula in aggregates.items():
+            aggregate = self._pipeline._read(formula)  # noqa: SLF001 - the other half of one idea
             if not isinstance(aggregate, Agg):
                 raise UsageError(
-                    f"{name} is not an aggregate: {aggregate!r}",
+                    f"{name} is not an aggregate: {formula!r}",
                     hint="use .sum(), .min(), .max(), .mean(), .count() on a column",
                 )
             named.append((name, aggregate))

@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 import tempfile
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,9 @@ __all__ = ["run_markdown"]
 _BLOCK = re.compile(r"^```python[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
-def run_markdown(path: str | PathLike[str], **names: Any) -> dict[str, Any]:
+def run_markdown(
+    path: str | PathLike[str], *, files: Mapping[str, str] | None = None, **names: Any
+) -> dict[str, Any]:
     """Execute a file's ```python blocks from top to bottom and return their namespace.
 
     All blocks share one namespace and run in a new, empty working folder that is removed after.
@@ -24,6 +27,7 @@ def run_markdown(path: str | PathLike[str], **names: Any) -> dict[str, Any]:
 
     Args:
         path: the Markdown file.
+        files: text files that the working folder holds before the first block, by name.
         names: put into the namespace before the first block.
 
     Raises:
@@ -37,6 +41,8 @@ def run_markdown(path: str | PathLike[str], **names: Any) -> dict[str, Any]:
     module = ModuleType("_markdown_example")
     module.__dict__.update(names)
     with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        for name, content in (files or {}).items():
+            Path(name).write_text(content, encoding="utf-8")
         sys.modules[module.__name__] = module  # dataclasses look their own module up
         try:
             for block in blocks:

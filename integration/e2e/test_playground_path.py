@@ -1,0 +1,133 @@
+"""The main job in the browser: a file becomes a table, answers SQL, and runs through a pipeline."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest_e2e import ROWS, Site
+from playwright.sync_api import Locator, Page, expect
+
+pytestmark = pytest.mark.e2e
+
+# Collects every value that progress bars and state chips ever showed, however short their life.
+_RECORD = """() => {
+  window.shown = { percent: [], states: new Set() }
+  const look = () => {
+    for (const bar of document.querySelectorAll('[role=progressbar][aria-valuenow]'))
+      window.shown.percent.push(Number(bar.getAttribute('aria-valuenow')))
+    for (const chip of document.querySelectorAll('article h2 span'))
+      window.shown.states.add(chip.textContent.trim())
+  }
+  new MutationObserver(look).observe(document.body, {
+    subtree: true, childList: true, attributes: true, characterData: true,
+  })
+  look()
+}"""
+
+
+def shown(page: Page) -> tuple[list[int], set[str]]:
+    """The percentages and states that the page has shown since `_RECORD`."""
+    value = page.evaluate("() => ({ ...window.shown, states: [...window.shown.states] })")
+    return value["percent"], set(value["states"])
+
+
+def run_sql(page: Page, sql: str) -> Locator:
+    """Type a query, run it by key, and return the grid of its answer."""
+    editor = page.get_by_role("textbox", name="SQL")
+    editor.click()
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(sql)
+    page.keyboard.press("ControlOrMeta+Enter")
+    return page.get_by_role("grid", name="Result")
+
+
+def test_upload_then_sql_then_job(page: Page, site: Site, harbours: Path) -> None:
+    page.goto(f"{site.url}/data/")
+    page.evaluate(_RECORD)
+    page.set_input_files("input[type=file]", harbours)
+    row = page.get_by_role("row", name="harbours")
+    expect(row).to_contain_text(f"{ROWS:,}")
+    percent, _ = shown(page)
+    assert percent
+    assert max(percent) <= 100
+
+    row.get_by_role("link", name="harbours", exact=True).click()
+    expect(page.get_by_role("heading", name="harbours", level=1)).to_be_visible()
+    columns = page.get_by_role("region", name="Columns")
+    expect(columns.get_by_role("row", name=re.compile("^tons"))).to_contain_text("1008")
+    expect(page.get_by_role("grid", name="First rows of harbours")).to_contain_text("Hobart")
+    expect(page.get_by_text("How the file was read")).to_be_visible()
+
+    page.get_by_role("link", name="Query").click()
+    grid = run_sql(page, "select port, count(*) as n from harbours group by port order by port")
+    expect(grid.get_by_role("row")).to_have_count(5)
+    expect(grid).to_contain_text(re.compile(rf"Bergen.*{ROWS // 4}"))
+
+    page.goto(f"{site.url}/data/")
+    page.get_by_role("link", name="harbours", exact=True).click()
+    form = page.locator("form", has=page.get_by_text("For each"))
+    form.get_by_label("For each").select_option("port")
+    form.get_by_label("Compute").select_option("sum")
+    form.get_by_label("Column").select_option("tons")
+    page.evaluate(_RECORD)
+    form.get_by_role("button", name="Run as a job").click()
+    job = page.get_by_role("article", name="Pipeline over harbours")
+    expect(job.get_by_role("heading", level=2)).to_contain_text("done")
+    expect(job.get_by_role("grid")).to_contain_text("sum_tons")
+    expect(job.get_by_text(re.compile(r"\d of \d tasks?"))).to_be_visible()
+    percent, states = shown(page)
+    assert max(percent) <= 100
+    assert states & {"queued", "planning", "running", "merging"}, "no live state was ever shown"
+
+
+def test_a_taken_name_is_offered_to_be_replaced(page: Page, site: Site, tmp_path: Path) -> None:
+    page.goto(f"{site.url}/data/")
+    file = tmp_path / "taken.csv"
+    file.write_text("a\n1\n")
+    page.set_input_files("input[type=file]", file)
+    row = page.get_by_role("row", name="taken")
+    expect(row).to_be_visible()
+    file.write_text("a\n1\n2\n")
+    page.set_input_files("input[type=file]", file)
+    conflict = page.get_by_text("There is a table of this name already")
+    expect(conflict).to_be_visible()
+    page.get_by_role("button", name="Replace it").click()
+    expect(conflict).to_be_hidden()
+    expect(row.get_by_role("cell").nth(1)).to_have_text("2")
+
+
+def test_a_table_is_deleted_only_after_asking(page: Page, site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "doomed.csv"
+    file.write_text("a\n1\n")
+    page.goto(f"{site.url}/data/")
+    page.set_input_files("input[type=file]", file)
+    page.get_by_role("button", name="Delete doomed").click()
+    dialog = page.get_by_role("dialog", name="Delete doomed?")
+    dialog.get_by_role("button", name="Keep it").click()
+    expect(page.get_by_role("row", name="doomed")).to_be_visible()
+    page.get_by_role("button", name="Delete doomed").click()
+    dialog.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("row", name="doomed")).to_be_hidden()
+
+
+def test_a_file_that_cannot_be_read_says_why(page: Page, site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "ragged.csv"
+    file.write_text("a,b\n1,2\n3\n4,5,6\n")
+    page.goto(f"{site.url}/data/")
+    page.get_by_role("button", name="How files are read").click()
+    page.get_by_label("Strict").check()
+    page.set_input_files("input[type=file]", file)
+    trouble = page.get_by_role("alert").filter(has_text="line")
+    expect(trouble).to_be_visible()
+    expect(page.get_by_role("row", name="ragged")).to_be_hidden()
+
+
+def test_the_sample_is_one_click_away(page: Page, site: Site) -> None:
+    page.goto(f"{site.url}/data/")
+    button = page.get_by_role("button", name="Load the sample")
+    if button.count() == 0:  # there are tables already, so the page does not offer it
+        pytest.skip("the sample is offered on an empty node only")
+    button.click()
+    expect(page.get_by_role("row", name="voyages")).to_contain_text("20,000")
