@@ -299,6 +299,29 @@ def test_cancel_kills_a_running_execution(shared_node: Any) -> None:
     eventually(lambda: not list((shared_node.folder / "jobs" / job.id).glob("*/*")), 5.0)
 
 
+def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
+    shared_node: Any, tmp_path: Path
+) -> None:
+    csv = tmp_path / "wide.csv"
+    csv.write_text("n,t\n" + "".join(f"{n},some text {n}\n" for n in range(600_000)))
+    uploaded = shared_node.client.upload(csv)
+    eventually(lambda: shared_node.pool.stats().busy == 1)
+    uploaded.job.cancel()
+    eventually(lambda: uploaded.job.state == "cancelled", 5.0)
+    eventually(lambda: shared_node.pool.stats().busy == 0, 5.0)
+    assert shared_node.lake.catalog.find("wide") is None
+
+    (upload,) = shared_node.lake.parts.list()
+    again = shared_node.client.complete_upload(upload.id)
+    assert again.dataset_id == uploaded.dataset_id
+    assert again.job.id != uploaded.job.id
+    *phases, last = [info.progress for info in again.job.watch()]
+    assert last is not None
+    assert (last.done, last.bytes_done) == (1, csv.stat().st_size)
+    assert any(phase is not None and phase.bytes_done > 0 for phase in phases)
+    assert shared_node.lake.catalog.get("wide").rows == 600_000
+
+
 def test_a_killed_executor_costs_one_attempt(shared_node: Any) -> None:
     job = slow(shared_node, "long").count().submit()
     eventually(lambda: shared_node.pool.stats().busy == 1)
