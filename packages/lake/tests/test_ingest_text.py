@@ -69,6 +69,22 @@ def test_a_first_record_of_values_is_no_header(encode: Encode) -> None:
     assert done.table.to_pydict() == {"column_1": [1, 2], "column_2": ["x", "y"]}
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("id,name,2020\n1,x,5\n2,y,6\n", ["id", "name", "2020"]),
+        ("name,city\nx,y\n", ["name", "city"]),
+        ("x,1\ny,2\n", ["column_1", "column_2"]),
+        ("1\n2\n", ["column_1"]),
+        ("a\n", ["a"]),
+        ("day,n\n2020-01-01,1\n", ["day", "n"]),
+        (",n\nx,1\n", ["column_1", "n"]),
+    ],
+)
+def test_a_header_is_told_from_values(encode: Encode, text: str, names: list[str]) -> None:
+    assert encode(text).table.column_names == names
+
+
 def test_header_and_delimiter_can_be_told(encode: Encode) -> None:
     done = encode("a;b\nc;d\n", header=False, delimiter=";")
 

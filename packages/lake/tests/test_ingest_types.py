@@ -95,12 +95,12 @@ def test_words_for_null_are_null_in_numbers_and_text_in_text(encode: Encode) -> 
 @pytest.mark.parametrize(
     ("usual", "breaking", "wide", "shown"),
     [
-        ("5", "5.5", "Float64", ("int64", "double")),
-        ("5", "unknown", "Utf8", ("int64", "string")),
-        ("2.5", "n.a.", "Utf8", ("double", "string")),
-        ("2013-01-01", "2013-01-01 10:00:00", "Timestamp(us)", ("date32[day]", "timestamp[us]")),
-        ("2013-01-01", "soon", "Utf8", ("date32[day]", "string")),
-        ("true", "maybe", "Utf8", ("bool", "string")),
+        ("5", "5.5", "Float64", ("Int64", "Float64")),
+        ("5", "unknown", "Utf8", ("Int64", "Utf8")),
+        ("2.5", "n.a.", "Utf8", ("Float64", "Utf8")),
+        ("2013-01-01", "2013-01-01 10:00:00", "Timestamp(us)", ("Date", "Timestamp(us)")),
+        ("2013-01-01", "soon", "Utf8", ("Date", "Utf8")),
+        ("true", "maybe", "Utf8", ("Bool", "Utf8")),
     ],
 )
 def test_a_late_value_widens_its_column_and_is_reported(

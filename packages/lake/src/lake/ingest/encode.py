@@ -23,6 +23,7 @@ from lake.ingest.columns import KINDS, first_misfit, infer_kind, read_column, wi
 from lake.ingest.shards import Shard, ShardWriter
 from lake.ingest.source import TextBlock, TextSource
 from sennit_core.errors import BadInput
+from sennit_core.schema import DataType
 
 __all__ = ["CsvEncoder", "Report"]
 
@@ -195,7 +196,7 @@ class CsvEncoder:
             return  # the first values of a column break nothing
         line, offset = self._locate(block, row)
         name = self._names[index]
-        old, new = KINDS[kind].type, KINDS[wider].type
+        old, new = (str(DataType.from_arrow(KINDS[each].type)) for each in (kind, wider))
         if self._strict or self._fixed:
             raise BadInput(
                 what=self._what,
@@ -210,8 +211,8 @@ class CsvEncoder:
                     "column": name,
                     "line": line,
                     "value": value[:_SHOWN_VALUE],
-                    "from": str(old),
-                    "to": str(new),
+                    "from": old,
+                    "to": new,
                 }
             )
 

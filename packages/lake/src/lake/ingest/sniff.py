@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -174,21 +175,21 @@ def _delimiter(text: str, name: str, *, whole: bool) -> str:
 
 
 def _has_header(records: list[list[str]]) -> bool:
-    """No header when the first record has a field that is empty, typed, or stands there twice...
+    """Whether the first record holds names.
 
-    ... unless the records below say otherwise: a typed field in the first record speaks against a
-    header only where the column below is typed as well.
+    Text above a column of numbers or dates is a name; else a number above numbers is a value; where
+    everything is text, the first record is taken for names.
     """
-    if len(records) < 2:
-        return not records or not any(_typed([field]) for field in records[0])
-    below = list(zip(*(r for r in records[1:] if len(r) == len(records[0])), strict=False))
-    for index, field in enumerate(records[0]):
-        column = list(below[index]) if below else []
-        if field and _typed([field]) and (not column or _typed(column)):
-            return False
-    return True
+    first, *rest = records or [[]]
+    below = list(zip(*(record for record in rest if len(record) == len(first)), strict=False))
+    typed_below = [index for index, column in enumerate(below) if _typed(column)]
+    if not below:
+        return not any(_typed([field]) for field in first)
+    if any(first[index] and not _typed([first[index]]) for index in typed_below):
+        return True
+    return not any(first[index] for index in typed_below)
 
 
-def _typed(fields: list[str]) -> bool:
+def _typed(fields: Sequence[str]) -> bool:
     text = pa.array([field or None for field in fields], pa.string())
     return infer_kind(text).kind not in ("text", "null")
