@@ -39,9 +39,12 @@ def test_an_ingest_that_was_killed_goes_on(tmp_path: Path, point: str) -> None:
     csv = tmp_path / "numbers.csv"
     csv.write_text("n\n" + "".join(f"{n}\n" for n in range(10_000)))
 
-    with node_process(tmp_path / "node", point) as url, Client(url, retry_seconds=0) as client:
-        with pytest.raises(SennitError):
-            client.upload(csv).job.wait(30)
+    with (
+        node_process(tmp_path / "node", point) as url,
+        Client(url, retry_seconds=0) as client,
+        pytest.raises(SennitError),
+    ):
+        client.upload(csv).job.wait(30)
     with node_process(tmp_path / "node") as url, Client(url) as client:
         (job,) = client.jobs()
         result = client.job(job.id).wait(30).result or {}

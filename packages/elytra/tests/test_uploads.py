@@ -1,6 +1,9 @@
 """Bytes in, over real sockets into a real part store, until they are a dataset."""
 
 import hashlib
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +205,42 @@ def test_a_broken_off_upload_goes_on_where_it_stopped(
     assert cable.parts == list(range(6))
     assert seen[:3] == [4096, 8192, 12288]
     assert uploaded.job.wait(30).result["rows"] == 3000
+
+
+@pytest.mark.parametrize("route", ["part", "whole"])
+def test_a_client_that_goes_away_leaves_nothing(node: Any, http: httpx.Client, route: str) -> None:
+    path = "/api/upload?name=gone.csv"
+    if route == "part":
+        path = f"/api/uploads/{start(http)['uploadId']}/parts/0"
+    verb = "PUT" if route == "part" else "POST"
+    host, port = node.url.removeprefix("http://").split(":")
+
+    def something_is_left() -> bool:
+        if route == "whole":
+            return bool(node.lake.parts.list())
+        return any(file.name != "upload.json" for file in (node.folder / "uploads").glob("*/*"))
+
+    with socket.create_connection((host, int(port))) as line:
+        head = f"{verb} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CSV)}\r\n\r\n"
+        line.sendall(head.encode() + CSV[:-1])
+        eventually(something_is_left)
+    eventually(lambda: not something_is_left())
+
+
+def eventually(look: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.005)
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_any_byte(http: httpx.Client) -> None:
+    document = {"name": "a.csv", "size": 1 << 44, "partBytes": "256MiB"}
+
+    answer = http.post("/api/start-upload", json=document)
+
+    assert answer.status_code == 507
+    assert answer.json()["code"] == "storage-full"
 
 
 def test_a_changed_file_is_another_upload(node: Any, csv: Path, http: httpx.Client) -> None:

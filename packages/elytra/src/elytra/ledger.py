@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elytra.answers import read_record
 from elytra.messages import JobChanged, TaskChanged
 from lake.durable import write_whole
 from sennit_core.clock import Clock
@@ -57,9 +58,8 @@ class Ledger:
         """Read what an earlier life of the node left; returns the jobs that had not ended."""
         with self._lock:
             for job_id, record in sorted((self._tree.get("/jobs") or {}).items()):
-                record.pop("tasks", None)
                 record["plan"] = (self.note(job_id) or {}).get("plan")
-                self._jobs[job_id] = JobInfo.from_json(record)
+                self._jobs[job_id] = read_record(JobInfo, record)
             for folder in self.folder.iterdir() if self.folder.exists() else ():
                 if folder.name not in self._jobs:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -24,6 +24,7 @@ from sennit_core.errors import (
 ARROW = "application/vnd.apache.arrow.stream"
 _RETRY_STATUSES = frozenset({429, 500, 502, 503, 504})
 _BACKOFF_SECONDS_FIRST, _BACKOFF_SECONDS_MAX = 0.1, 5.0
+_POLL_SECONDS_MAX = 0.25
 
 T = TypeVar("T")
 
@@ -232,5 +233,5 @@ def wait_for(
         if deadline is not None and clock.monotonic() >= deadline:
             raise DeadlineExceeded(what, seconds)
         clock.sleep(pause_seconds)
-        pause_seconds = min(1.5 * pause_seconds, 1.0)
+        pause_seconds = min(1.5 * pause_seconds, _POLL_SECONDS_MAX)
     return answer
