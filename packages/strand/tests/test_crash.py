@@ -105,3 +105,24 @@ def test_cleanup_removes_the_rings_of_killed_processes_alone() -> None:
         assert strand.cleanup("test-orphan", dry_run=True) == ["/dev/shm/strand-test-orphan"]
         assert strand.cleanup("test-orphan") == ["/dev/shm/strand-test-orphan"]
         assert strand.cleanup("test-orphan") == []
+
+
+def test_cleanup_keeps_a_ring_whose_maker_is_gone_while_somebody_reads_it() -> None:
+    program = (
+        "import os, signal, sys, strand\n"
+        "ring = strand.open_ring(strand.BLOCKS, 8, 4096, name='test-inherited')\n"
+        "print('made', flush=True)\n"
+        "sys.stdin.read()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as maker:
+        assert maker.stdout is not None
+        assert maker.stdout.readline() == b"made\n"
+        ring = strand.attach_ring(name="test-inherited")
+        view = ring.consumer()
+    assert strand.cleanup("test-inherited") == []
+    view.close()
+    assert strand.cleanup("test-inherited") == ["/dev/shm/strand-test-inherited"]
+    ring.close()
