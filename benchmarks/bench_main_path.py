@@ -37,7 +37,7 @@ def timed(work):
     wall, cpu = time.perf_counter(), time.process_time()
     rows = work()
     return time.perf_counter() - wall, time.process_time() - cpu, rows
-ingest = timed(lambda: con.execute(f"copy (from read_csv('{{source}}')) to '{{target}}' (format parquet, compression zstd)"))
+ingest = timed(lambda: con.execute(f"copy (from read_csv('{{source}}', nullstr=['NA', ''])) to '{{target}}' (format parquet, compression zstd)"))
 ask = timed(lambda: con.execute(query).fetchall())
 print(json.dumps({{"ingest": ingest[:2], "query": ask[:2], "rows": ask[2]}}))
 """.replace("{{", "{").replace("}}", "}")
