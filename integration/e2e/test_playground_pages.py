@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest_e2e import INSECURE_HOST, Site, Watched, platform, running_site
 from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from integration.e2e.browser_site import INSECURE_HOST, Site, Watched, platform, running_site
 
 pytestmark = pytest.mark.e2e
 
@@ -127,6 +128,22 @@ def test_plain_http_from_elsewhere_works_with_a_banner(
 def own_site(exported: None, tmp_path: Path) -> Iterator[Site]:
     with running_site(tmp_path / "node") as started:
         yield started
+
+
+def test_an_empty_node_shows_the_first_steps(browser: Browser, own_site: Site) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{own_site.url}/?token={own_site.token}")
+        expect(page.get_by_role("list").first.get_by_role("heading")).to_have_text(
+            ["Bring data", "Ask it in SQL", "Run a pipeline"]
+        )
+        page.goto(f"{own_site.url}/jobs/")
+        expect(page.get_by_text("Nothing has run yet")).to_be_visible()
+        page.goto(f"{own_site.url}/data/")
+        expect(page.get_by_text("No tables yet")).to_be_visible()
+        page.get_by_role("button", name="Load the sample").click()
+        expect(page.get_by_role("row", name="voyages")).to_contain_text("20,000")
+        page.goto("about:blank")
 
 
 def test_a_node_that_goes_away_is_told_and_found_again(

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest_e2e import ROWS, Site
 from playwright.sync_api import Locator, Page, expect
+
+from integration.e2e.browser_site import ROWS, Site, Watched
 
 pytestmark = pytest.mark.e2e
 
@@ -82,7 +83,9 @@ def test_upload_then_sql_then_job(page: Page, site: Site, harbours: Path) -> Non
     assert states & {"queued", "planning", "running", "merging"}, "no live state was ever shown"
 
 
-def test_a_taken_name_is_offered_to_be_replaced(page: Page, site: Site, tmp_path: Path) -> None:
+def test_a_taken_name_is_offered_to_be_replaced(
+    page: Page, site: Site, watched: Watched, tmp_path: Path
+) -> None:
     page.goto(f"{site.url}/data/")
     file = tmp_path / "taken.csv"
     file.write_text("a\n1\n")
@@ -96,6 +99,7 @@ def test_a_taken_name_is_offered_to_be_replaced(page: Page, site: Site, tmp_path
     page.get_by_role("button", name="Replace it").click()
     expect(conflict).to_be_hidden()
     expect(row.get_by_role("cell").nth(1)).to_have_text("2")
+    watched.take("status of 409")
 
 
 def test_a_table_is_deleted_only_after_asking(page: Page, site: Site, tmp_path: Path) -> None:
@@ -122,12 +126,3 @@ def test_a_file_that_cannot_be_read_says_why(page: Page, site: Site, tmp_path: P
     trouble = page.get_by_role("alert").filter(has_text="line")
     expect(trouble).to_be_visible()
     expect(page.get_by_role("row", name="ragged")).to_be_hidden()
-
-
-def test_the_sample_is_one_click_away(page: Page, site: Site) -> None:
-    page.goto(f"{site.url}/data/")
-    button = page.get_by_role("button", name="Load the sample")
-    if button.count() == 0:  # there are tables already, so the page does not offer it
-        pytest.skip("the sample is offered on an empty node only")
-    button.click()
-    expect(page.get_by_role("row", name="voyages")).to_contain_text("20,000")

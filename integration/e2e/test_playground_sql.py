@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from conftest_e2e import ROWS, Site, Watched
 from playwright.sync_api import Locator, Page, expect
+
+from integration.e2e.browser_site import ROWS, Site, Watched
 
 pytestmark = pytest.mark.e2e
 

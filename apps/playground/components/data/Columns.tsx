@@ -68,7 +68,7 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
       )}
       <div
         className="border-line max-h-96 overflow-auto border-t"
-        role="region"
+        role="group"
         aria-labelledby="columns"
         tabIndex={0}
       >

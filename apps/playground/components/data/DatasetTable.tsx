@@ -17,7 +17,7 @@ export function DatasetTable({ datasets }: { datasets: DatasetInfo[] }) {
   const now = useNow(30_000)
   const [doomed, setDoomed] = useState<DatasetInfo | null>(null)
   return (
-    <div className="panel overflow-x-auto" role="region" aria-labelledby="tables" tabIndex={0}>
+    <div className="panel overflow-x-auto" role="group" aria-label="List of tables" tabIndex={0}>
       <table className="table">
         <thead>
           <tr>

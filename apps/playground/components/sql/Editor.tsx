@@ -3,6 +3,7 @@
 import {
   acceptCompletion,
   autocompletion,
+  closeCompletion,
   closeBrackets,
   closeBracketsKeymap,
   completionKeymap,
@@ -75,8 +76,10 @@ export default function Editor({
 
   useEffect(() => {
     const start = initial()
-    const runHere = ({ state }: EditorView) => {
-      const { from, to, head } = state.selection.main
+    const runHere = (here: EditorView) => {
+      // An open list of names would take the next Escape, which is for the query now.
+      closeCompletion(here)
+      const { from, to, head } = here.state.selection.main
       run({ from, to }, head)
       return true
     }

@@ -1,0 +1,78 @@
+"""A node with its playground, and what a page of it complains about."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from playwright.sync_api import ConsoleMessage
+
+ROWS = 60_000
+INSECURE_HOST = "sennit.test"  # plain http under a name that is not localhost: no secure context
+
+
+@dataclass
+class Site:
+    """A node with its playground."""
+
+    data: Path
+    url: str
+    token: str
+    pid: int
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+
+@dataclass
+class Watched:
+    """What a page complained about; a test that expects a complaint takes it out."""
+
+    complaints: list[str] = field(default_factory=list)
+
+    def take(self, pattern: str) -> None:
+        """Forget complaints that match, of which there must be one."""
+        kept = [text for text in self.complaints if not re.search(pattern, text)]
+        assert len(kept) < len(self.complaints), f"nothing matches {pattern}: {self.complaints}"
+        self.complaints[:] = kept
+
+    def hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.type}: {message.text} ({message.location['url']})")
+
+
+def platform(*arguments: str, data: Path, **settings: str) -> str:
+    """Run the command line as a user would."""
+    dropped = ("PYTHONDEVMODE", "SENNIT_URL", "SENNIT_TOKEN", "SENNIT_DATA")
+    environment = {k: v for k, v in os.environ.items() if k not in dropped} | settings
+    done = subprocess.run(
+        [sys.executable, "-m", "sennit.cli", *arguments, "--data", str(data), "--json"],
+        capture_output=True, text=True, check=False, timeout=90, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@contextmanager
+def running_site(data: Path, *, port: int = 0) -> Iterator[Site]:
+    """Start a node through the command line, and stop it the same way."""
+    settings = {
+        "SENNIT_NETWORK__ALLOWED_HOSTS": INSECURE_HOST,
+        "SENNIT_STORAGE__PART_BYTES": "256KiB",  # so that small files have many parts
+    }
+    arguments = ("up", "--detach", "--port", str(port), "--memory", "1GiB")
+    up = json.loads(platform(*arguments, data=data, **settings))
+    token = (data / "admin.token").read_text().strip()
+    site = Site(data, up["url"], token, up["pid"])
+    try:
+        yield site
+    finally:
+        platform("down", data=data)
