@@ -78,6 +78,13 @@ def test_agg_wants_aggregates(flights: Pipeline) -> None:
         flights.agg(total=col("distance"))
 
 
+def test_an_aggregate_may_be_text(flights: Pipeline) -> None:
+    texts = flights.group_by("carrier").agg(n="count()", far="max(distance)")
+    built = flights.group_by("carrier").agg(n=count(), far=col("distance").max())
+
+    assert plan_hash(texts.plan) == plan_hash(built.plan)
+
+
 def test_grouping_without_aggregates_lists_the_groups(flights: Pipeline) -> None:
     assert flights.group_by("carrier").agg().schema.names == ("carrier",)
 

@@ -149,7 +149,7 @@ class Client:
     def dataset(self, id_or_name: str) -> DatasetInfo:
         """Return one dataset; NotFound suggests the nearest name."""
         answer = self._transport.json("GET", f"/api/datasets/{quote(id_or_name, safe='')}")
-        return read_record(DatasetInfo, _without(answer, "ingest"))
+        return read_record(DatasetInfo, answer)
 
     def ingest_report(self, id_or_name: str) -> dict[str, Any]:
         """Return how a dataset's newest data was read: what was sniffed, what was widened."""
@@ -231,7 +231,7 @@ class Client:
         yield self.job_info(job_id)  # an unknown job is an error here, not a silent stream
         for value in self.watch(f"/jobs/{job_id}", namespace="sys"):
             if isinstance(value, dict) and "state" in value:
-                yield read_record(JobInfo, _without(value, "tasks"))
+                yield read_record(JobInfo, value)
 
     def job_result(self, job_id: str, manifest: dict[str, Any]) -> Result:
         """Read the whole answer of a job that is done."""
@@ -289,11 +289,6 @@ class Client:
         """Return what the node measures of itself."""
         answer: dict[str, Any] = self._transport.json("GET", "/api/stats")
         return answer
-
-
-def _without(answer: dict[str, Any], extra: str) -> dict[str, Any]:
-    """A record's own fields: what the node shows beside them has a name of its own."""
-    return {name: value for name, value in answer.items() if name != extra}
 
 
 def _tree(path: str, namespace: str) -> str:
