@@ -152,11 +152,15 @@ def test_a_deadline_ends_a_query(flights: Lake) -> None:
         execution.result()
 
 
-def test_a_query_can_be_cancelled(flights: Lake) -> None:
+def test_a_cancelled_query_ends_and_its_executor_goes_on(flights: Lake) -> None:
     with flights.query("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
+        with pytest.raises(DeadlineExceeded):
+            execution.result(0.5)
         execution.cancel()
         with pytest.raises(Cancelled):
             execution.result()
+
+    assert execution.pid in flights.pool.stats().pids
 
 
 def test_a_result_becomes_what_one_works_with(flights: Lake) -> None:
