@@ -51,7 +51,8 @@ ORACLES = {
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "types", "imports", "tidy", "tests", "integration", "e2e", "crash"]
+PLAIN = ("lint", "types", "imports", "tidy", "tests", "integration", "e2e", "crash")
+nox.options.sessions = PLAIN
 nox.options.stop_on_first_error = False
 
 Check = Callable[..., None]
@@ -106,7 +107,7 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy, strict, over every package, its tests and the tools."""
     here(session, "mypy", *SOURCES, "tools", "noxfile.py")
-    for folder in TEST_FOLDERS:
+    for folder in (*TEST_FOLDERS, "integration"):
         here(session, "mypy", folder)
 
 
@@ -228,6 +229,6 @@ def build_playground(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def nightly(session: nox.Session) -> None:
     """Everything of a plain run, then what takes too long for it."""
-    for name in (*nox.options.sessions, "docs", "sanitize", "chaos", "release_check"):
+    for name in (*PLAIN, "docs", "sanitize", "chaos", "release_check"):
         session.notify(name)
     pytest_here(session, "-q", "-m", "nightly", *TEST_FOLDERS, "integration")

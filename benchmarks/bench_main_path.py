@@ -32,7 +32,7 @@ from {table} where distance > 500 group by carrier order by carrier"""
 DUCKDB = """
 import duckdb, json, sys, time
 source, target, query = sys.argv[1:]
-con = duckdb.connect(config={{"threads": 2}})
+con = duckdb.connect(config={{"threads": 2, "enable_progress_bar": False}})
 def timed(work):
     wall, cpu = time.perf_counter(), time.process_time()
     rows = work()

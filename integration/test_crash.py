@@ -6,26 +6,28 @@ import hashlib
 import json
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from nodes import platform, running_node
+from nodes import RunningNode, platform, running_node
 
 pytestmark = pytest.mark.crash
 ROWS = 400_000
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("source") / "big.csv"
     lines = (f"{i},name {i % 1000},{i * 0.5}\n" for i in range(ROWS))
     path.write_text("id,name,value\n" + "".join(lines))
     return path
 
 
-def upload_parts(node, source, count=None):
+def upload_parts(node: RunningNode, source: Path, count: int | None = None) -> Any:
     """Send the file's parts, all or the first `count`; answer the upload's id."""
     content = source.read_bytes()
     part = 1 << 20
@@ -41,7 +43,7 @@ def upload_parts(node, source, count=None):
     return upload
 
 
-def wait_for_dataset(node, seconds=60):
+def wait_for_dataset(node: RunningNode, seconds: float = 60) -> Any:
     """The dataset once its ingest has ended."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -53,7 +55,9 @@ def wait_for_dataset(node, seconds=60):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.4, 0.8, 1.5])
-def test_a_node_killed_during_ingest_has_the_dataset_whole_afterwards(source, tmp_path, delay):
+def test_a_node_killed_during_ingest_has_the_dataset_whole_afterwards(
+    source: Path, tmp_path: Path, delay: float
+) -> None:
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         upload = upload_parts(node, source)
         url = f"{node.url}/api/uploads/{upload}/complete"
@@ -70,7 +74,7 @@ def test_a_node_killed_during_ingest_has_the_dataset_whole_afterwards(source, tm
             )
 
 
-def test_an_upload_killed_half_way_is_resumed(source, tmp_path):
+def test_an_upload_killed_half_way_is_resumed(source: Path, tmp_path: Path) -> None:
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         upload = upload_parts(node, source, count=3)
         node.kill()
@@ -82,17 +86,17 @@ def test_an_upload_killed_half_way_is_resumed(source, tmp_path):
         assert json.loads(done.stdout)[0]["rows"] == ROWS
 
 
-def executors(node):
+def executors(node: RunningNode) -> Any:
     children = psutil.Process(node.process.pid).children(recursive=True)
     return [p for p in children if any("emsqrt.executor" in part for part in p.cmdline())]
 
 
-def test_an_executor_killed_in_mid_query_fails_that_query_alone(tmp_path):
+def test_an_executor_killed_in_mid_query_fails_that_query_alone(tmp_path: Path) -> None:
     slow = "select sum(a.range * b.range) from range(100000) a, range(1000000) b"
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         answers = []
 
-        def ask():
+        def ask() -> None:
             body = {"sql": slow}
             answers.append(
                 httpx.post(f"{node.url}/api/query", json=body, headers=node.headers, timeout=60)
@@ -116,7 +120,7 @@ def test_an_executor_killed_in_mid_query_fails_that_query_alone(tmp_path):
             assert session.sql("select 1").rows == [(1,)]
 
 
-def test_executors_die_with_their_node(tmp_path):
+def test_executors_die_with_their_node(tmp_path: Path) -> None:
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         with node.session() as session:
             session.sql("select 1").to_arrow()

@@ -18,7 +18,9 @@ TRIPS = "city,miles\n" + "".join(f"{'Oslo' if i % 3 else 'Rome'},{i}\n" for i in
 
 
 @pytest.mark.parametrize("page", ["README.md", "apps/gateway/README.md"])
-def test_the_front_pages_python_runs_against_a_node(page, tmp_path, monkeypatch):
+def test_the_front_pages_python_runs_against_a_node(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with running_node(tmp_path / "node", "--api-only", "--memory", "1GiB") as node:
         monkeypatch.setenv("SENNIT_DATA", str(node.data))
         monkeypatch.delenv("SENNIT_URL", raising=False)
@@ -27,14 +29,14 @@ def test_the_front_pages_python_runs_against_a_node(page, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_between_pages_lead_somewhere(page):
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_readmes_commands_exist():
+def test_the_readmes_commands_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     verbs = set(re.findall(r"^\./platform (\w+)", text, re.MULTILINE)) - {"test"}
     documented = set(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import duckdb
 import httpx
@@ -10,20 +13,20 @@ import pyarrow as pa
 import pytest
 
 from emsqrt.expr import col, count
-from nodes import platform, running_node
+from nodes import RunningNode, platform, running_node
 from sennit.demo import csv_file
 
 FLIGHTS = 336_776
 
 
 @pytest.fixture(scope="module")
-def flights_csv():
+def flights_csv() -> Iterator[Any]:
     with csv_file("flights") as path:
         yield path
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory, flights_csv):
+def loaded(tmp_path_factory: pytest.TempPathFactory, flights_csv: Path) -> Iterator[Any]:
     """A node into which the flights were put by the command line."""
     data = tmp_path_factory.mktemp("loaded")
     with running_node(data, "--api-only", "--memory", "1GiB") as node:
@@ -33,19 +36,19 @@ def loaded(tmp_path_factory, flights_csv):
         yield node
 
 
-def oracle(flights_csv, query):
+def oracle(flights_csv: Path, query: str) -> Any:
     with duckdb.connect() as connection:
         connection.execute(f"create view flights as from read_csv('{flights_csv}', nullstr='NA')")
         return connection.execute(query).fetchall()
 
 
-def test_the_dataset_is_there_whole(loaded, flights_csv):
+def test_the_dataset_is_there_whole(loaded: RunningNode, flights_csv: Path) -> None:
     with loaded.session() as session:
         (dataset,) = session.datasets()
         assert (dataset.name, dataset.rows, len(dataset.schema.names)) == ("flights", FLIGHTS, 19)
 
 
-def test_sql_agrees_with_duckdb_on_the_file(loaded, flights_csv):
+def test_sql_agrees_with_duckdb_on_the_file(loaded: RunningNode, flights_csv: Path) -> None:
     query = (
         "select carrier, count(*), sum(distance), max(dep_delay) from flights group by 1 order by 1"
     )
@@ -53,7 +56,7 @@ def test_sql_agrees_with_duckdb_on_the_file(loaded, flights_csv):
         assert [tuple(row) for row in session.sql(query).rows] == oracle(flights_csv, query)
 
 
-def test_a_pipeline_agrees_with_sql(loaded, flights_csv):
+def test_a_pipeline_agrees_with_sql(loaded: RunningNode, flights_csv: Path) -> None:
     with loaded.session() as session:
         asked = session.pipeline("flights").filter(col("distance") > 1000).group_by("origin")
         result = asked.agg(n=count(), miles=col("distance").sum()).distribute(mem_cap="128MiB")
@@ -62,7 +65,7 @@ def test_a_pipeline_agrees_with_sql(loaded, flights_csv):
     assert rows == oracle(flights_csv, query)
 
 
-def test_a_pipeline_by_command_line(loaded, flights_csv):
+def test_a_pipeline_by_command_line(loaded: RunningNode, flights_csv: Path) -> None:
     done = platform(
         "run", "flights", "--where", "distance > 1000", "--group-by", "origin",
         "--agg", "n=count()", "--mem-cap", "128MiB", "--json", data=loaded.data,
@@ -73,7 +76,7 @@ def test_a_pipeline_by_command_line(loaded, flights_csv):
     assert len(answer["rows"]) == 3
 
 
-def test_the_facade_converts(loaded):
+def test_the_facade_converts(loaded: RunningNode) -> None:
     query = "select carrier, count(*) as n from flights group by carrier order by carrier"
     with loaded.session() as session:
         result = session.sql(query)
@@ -89,7 +92,9 @@ def test_the_facade_converts(loaded):
         ("text/csv", "text/csv"),
     ],
 )
-def test_answers_come_in_the_form_that_was_asked_for(loaded, accept, content_type):
+def test_answers_come_in_the_form_that_was_asked_for(
+    loaded: RunningNode, accept: str, content_type: str
+) -> None:
     answer = httpx.post(
         f"{loaded.url}/api/query",
         json={
@@ -108,7 +113,7 @@ def test_answers_come_in_the_form_that_was_asked_for(loaded, accept, content_typ
         assert answer.text.splitlines()[0] == "carrier,n"
 
 
-def test_a_jobs_progress_is_live_in_the_tree(loaded):
+def test_a_jobs_progress_is_live_in_the_tree(loaded: RunningNode) -> None:
     with loaded.session() as session:
         job = session.pipeline("flights").group_by("carrier").agg(n=count()).submit()
         states = []
@@ -120,7 +125,7 @@ def test_a_jobs_progress_is_live_in_the_tree(loaded):
         assert job.info.state == "done"
 
 
-def test_nobody_writes_the_platforms_own_state(loaded):
+def test_nobody_writes_the_platforms_own_state(loaded: RunningNode) -> None:
     refused = httpx.put(
         f"{loaded.url}/jobs/x.json?ns=sys", json={"state": "done"}, headers=loaded.headers
     )
@@ -128,19 +133,19 @@ def test_nobody_writes_the_platforms_own_state(loaded):
     assert "error" in refused.json()
 
 
-def test_the_users_tree_is_theirs(loaded):
+def test_the_users_tree_is_theirs(loaded: RunningNode) -> None:
     with loaded.session() as session:
         session.tree.set("/notes/a", {"text": "hello", "n": 1})
         assert session.tree.get("/notes/a/text") == "hello"
 
 
-def test_status_shows_shares_beside_use(loaded):
+def test_status_shows_shares_beside_use(loaded: RunningNode) -> None:
     stats = json.loads(platform("status", "--json", data=loaded.data).stdout)
     assert stats["memory"]["capBytes"] == 1 << 30
     assert 0 < stats["memory"]["usedBytes"] < stats["memory"]["capBytes"]
 
 
-def test_a_deleted_dataset_is_gone_and_its_files_too(own_node, tmp_path):
+def test_a_deleted_dataset_is_gone_and_its_files_too(own_node: RunningNode, tmp_path: Path) -> None:
     source = tmp_path / "tiny.csv"
     source.write_text("a,b\n1,x\n2,y\n")
     with own_node.session() as session:
@@ -150,7 +155,7 @@ def test_a_deleted_dataset_is_gone_and_its_files_too(own_node, tmp_path):
     assert not any((own_node.data / "lake" / "objects").rglob("*.parquet"))
 
 
-def test_the_demo_shows_the_main_job(tmp_path):
+def test_the_demo_shows_the_main_job(tmp_path: Path) -> None:
     import subprocess
     import sys
 

@@ -8,16 +8,17 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 
-from nodes import platform, running_node
+from nodes import RunningNode, platform, running_node
 from sennit import run_file
 
 
-def listen(node, path, ready):
+def listen(node: RunningNode, path: str, ready: Any) -> None:
     """Hold an event stream open until the node ends it."""
     headers = {**node.headers, "accept": "text/event-stream"}
     try:
@@ -28,7 +29,7 @@ def listen(node, path, ready):
         ready.set()
 
 
-def segments():
+def segments() -> Any:
     """Names in shared memory that are ours."""
     return {
         path.name
@@ -38,7 +39,7 @@ def segments():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_a_node_with_open_streams(number, tmp_path):
+def test_a_signal_stops_a_node_with_open_streams(number: signal.Signals, tmp_path: Path) -> None:
     before = segments()
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         with node.session() as session:
@@ -60,7 +61,7 @@ def test_a_signal_stops_a_node_with_open_streams(number, tmp_path):
     assert list((tmp_path / "spill").glob("[!.]*")) == []
 
 
-def test_down_stops_a_detached_node(tmp_path):
+def test_down_stops_a_detached_node(tmp_path: Path) -> None:
     platform("up", "--detach", "--api-only", "--port", "0", "--memory", "1GiB", data=tmp_path)
     running = run_file.read(tmp_path)
     assert running is not None
@@ -69,7 +70,7 @@ def test_down_stops_a_detached_node(tmp_path):
     assert run_file.read(tmp_path) is None
 
 
-def test_three_nodes_start_and_stop_together(tmp_path):
+def test_three_nodes_start_and_stop_together(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -77,7 +78,8 @@ def test_three_nodes_start_and_stop_together(tmp_path):
     platform("up", *arguments, "--port", str(port), data=tmp_path)
     try:
         folders = [tmp_path, tmp_path / "nodes" / "1", tmp_path / "nodes" / "2"]
-        urls = [run_file.read(folder).url for folder in folders]
+        found = [run_file.read(folder) for folder in folders]
+        urls = [one.url for one in found if one is not None]
         assert urls == [f"http://127.0.0.1:{port + 10 * index}" for index in range(3)]
         assert all(httpx.get(f"{url}/healthz").status_code == 200 for url in urls)
     finally:
@@ -85,7 +87,7 @@ def test_three_nodes_start_and_stop_together(tmp_path):
     assert all(run_file.read(folder) is None for folder in folders)
 
 
-def test_a_port_in_use_is_said_plainly(tmp_path):
+def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -96,14 +98,16 @@ def test_a_port_in_use_is_said_plainly(tmp_path):
     assert "--port" in done.stderr
 
 
-def test_a_stale_run_file_does_not_keep_a_node_from_starting(tmp_path):
+def test_a_stale_run_file_does_not_keep_a_node_from_starting(tmp_path: Path) -> None:
     run_file.RunFile(os.getpid(), 1, "http://127.0.0.1:1", "0.0.0").write(tmp_path)
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         assert httpx.get(f"{node.url}/healthz").text == "ok\n"
-        assert run_file.read(tmp_path).url == node.url
+        found = run_file.read(tmp_path)
+        assert found is not None
+        assert found.url == node.url
 
 
-def test_an_idle_node_is_small(tmp_path):
+def test_an_idle_node_is_small(tmp_path: Path) -> None:
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         httpx.get(f"{node.url}/api/stats", headers=node.headers)
         processes = [psutil.Process(node.process.pid)]

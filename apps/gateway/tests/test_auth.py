@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,13 +18,13 @@ HOST = {"host": "127.0.0.1:8600"}
 
 
 @pytest.fixture
-def tokens():
+def tokens() -> Iterator[Any]:
     with ElkynStore(mode="memory") as tree:
         yield Tokens(ADMIN, tree)
 
 
 @pytest.fixture
-def door(tokens):
+def door(tokens: Tokens) -> Any:
     return Door.of(
         tokens,
         host="127.0.0.1",
@@ -32,29 +34,30 @@ def door(tokens):
     )
 
 
-def bearer(token):
+def bearer(token: str) -> Any:
     return {**HOST, "authorization": f"Bearer {token}"}
 
 
-def test_the_admin_token_opens_everything(door):
+def test_the_admin_token_opens_everything(door: Door) -> None:
     principal = door.admit("DELETE", "/api/datasets/x", bearer(ADMIN))
+    assert principal is not None
     assert (principal.name, principal.role) == ("admin", "admin")
 
 
 @pytest.mark.parametrize(
     "path", ["/api/stats", "/files/a/b/c", "/metrics", "/users.json", "/docs", "/db/a.json"]
 )
-def test_nothing_of_value_is_open(door, path):
+def test_nothing_of_value_is_open(door: Door, path: str) -> None:
     with pytest.raises(Unauthenticated, match="token"):
         door.admit("GET", path, HOST)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/", "/sql/", "/_next/static/a.js"])
-def test_health_and_the_empty_shell_are_open(door, path):
+def test_health_and_the_empty_shell_are_open(door: Door, path: str) -> None:
     assert door.admit("GET", path, HOST) is None
 
 
-def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door):
+def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door: Door) -> None:
     with pytest.raises(Unauthenticated, match="not known"):
         door.admit("GET", "/", bearer("snt_wrong"))
 
@@ -62,35 +65,37 @@ def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door):
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", ""]
 )
-def test_another_host_name_is_refused(door, host):
+def test_another_host_name_is_refused(door: Door, host: str) -> None:
     with pytest.raises(Denied, match="host"):
         door.admit("GET", "/healthz", {"host": host})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8600", "localhost", "[::1]:8600", "lake.example:443"])
-def test_known_host_names_are_answered(door, host):
+def test_known_host_names_are_answered(door: Door, host: str) -> None:
     assert door.admit("GET", "/healthz", {"host": host}) is None
 
 
-def test_a_page_of_another_site_cannot_write_with_the_cookie(door):
+def test_a_page_of_another_site_cannot_write_with_the_cookie(door: Door) -> None:
     headers = {**HOST, "cookie": f"sennit_8600={ADMIN}", "origin": "https://evil.example"}
     with pytest.raises(Denied, match="origin"):
         door.admit("POST", "/api/query", headers)
 
 
-def test_a_cookie_without_an_origin_is_not_enough_to_write(door):
+def test_a_cookie_without_an_origin_is_not_enough_to_write(door: Door) -> None:
     headers = {**HOST, "cookie": f"sennit_8600={ADMIN}"}
     with pytest.raises(Denied, match="origin"):
         door.admit("POST", "/api/query", headers)
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8600", "https://app.example"])
-def test_the_playground_and_allowed_origins_may_write(door, origin):
+def test_the_playground_and_allowed_origins_may_write(door: Door, origin: str) -> None:
     headers = {**HOST, "cookie": f"sennit_8600={ADMIN}", "origin": origin}
-    assert door.admit("POST", "/api/query", headers).role == "admin"
+    principal = door.admit("POST", "/api/query", headers)
+    assert principal is not None
+    assert principal.role == "admin"
 
 
-def test_a_websocket_from_another_site_is_refused(door):
+def test_a_websocket_from_another_site_is_refused(door: Door) -> None:
     headers = {
         **HOST,
         "cookie": f"sennit_8600={ADMIN}",
@@ -101,7 +106,7 @@ def test_a_websocket_from_another_site_is_refused(door):
         door.admit("GET", "/.ws", headers)
 
 
-def test_another_nodes_cookie_is_not_ours(door):
+def test_another_nodes_cookie_is_not_ours(door: Door) -> None:
     with pytest.raises(Unauthenticated):
         door.admit("GET", "/api/stats", {**HOST, "cookie": f"sennit_8610={ADMIN}"})
 
@@ -120,16 +125,20 @@ def test_another_nodes_cookie_is_not_ours(door):
         ("worker", "GET", "/api/workers", True),
     ],
 )
-def test_roles_reach_what_they_should(door, tokens, role, method, path, may):
+def test_roles_reach_what_they_should(
+    door: Door, tokens: Tokens, role: str, method: str, path: str, may: bool
+) -> None:
     token = tokens.issue("somebody", role)
     if may:
-        assert door.admit(method, path, bearer(token)).role == role
+        principal = door.admit(method, path, bearer(token))
+        assert principal is not None
+        assert principal.role == role
     else:
         with pytest.raises(Denied, match=role):
             door.admit(method, path, bearer(token))
 
 
-def test_a_revoked_token_is_unknown(door, tokens):
+def test_a_revoked_token_is_unknown(door: Door, tokens: Tokens) -> None:
     token = tokens.issue("somebody", "reader")
     (row,) = tokens.list()
     assert tokens.revoke(row["id"])
@@ -138,28 +147,28 @@ def test_a_revoked_token_is_unknown(door, tokens):
     assert not tokens.revoke(row["id"])
 
 
-def test_tokens_are_kept_as_hashes(tokens):
+def test_tokens_are_kept_as_hashes(tokens: Tokens) -> None:
     token = tokens.issue("somebody", "reader")
     assert token not in str(tokens._tree.get("/"))
 
 
-def test_an_unknown_role_is_refused(tokens):
+def test_an_unknown_role_is_refused(tokens: Tokens) -> None:
     with pytest.raises(UsageError, match="king"):
         tokens.issue("somebody", "king")
 
 
-def test_the_admin_token_is_made_once_for_its_owner_alone(tmp_path: Path):
+def test_the_admin_token_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     token = admin_token(tmp_path)
     assert admin_token(tmp_path) == token
     assert stat.S_IMODE((tmp_path / "admin.token").stat().st_mode) == 0o600
 
 
-def test_tree_paths_end_in_json_outside_the_api():
+def test_tree_paths_end_in_json_outside_the_api() -> None:
     assert is_tree_path("/.json")
     assert is_tree_path("/jobs/a.json")
     assert not is_tree_path("/api/openapi.json")
     assert not is_tree_path("/_next/x.json")
 
 
-def test_a_route_nobody_thought_of_needs_a_writer():
+def test_a_route_nobody_thought_of_needs_a_writer() -> None:
     assert role_needed("PATCH", "/api/new") == "writer"

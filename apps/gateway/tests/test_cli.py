@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,17 +16,20 @@ from sennit.cli import app, run
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 
 
-def verbs():
-    return {command.name or command.callback.__name__ for command in app.registered_commands}
+def verbs() -> Any:
+    return {
+        command.name or getattr(command.callback, "__name__", "")
+        for command in app.registered_commands
+    }
 
 
-def test_every_verb_is_documented():
+def test_every_verb_is_documented() -> None:
     documented = set(re.findall(r"^\| `platform (\w+)", DOCS.read_text(), re.MULTILINE))
     assert documented == verbs()
 
 
 @pytest.mark.parametrize("verb", sorted(verbs()))
-def test_every_verb_has_help(verb, capsys):
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([verb, "--help"]) == 0
     assert f"platform {verb}" in capsys.readouterr().out
 
@@ -45,36 +49,47 @@ def test_every_verb_has_help(verb, capsys):
         (["up", "--host", "0.0.0.0"], 2, "TLS"),
     ],
 )
-def test_wrong_use_says_what_and_what_next(arguments, status, words, capsys, tmp_path, monkeypatch):
+def test_wrong_use_says_what_and_what_next(
+    arguments: list[str],
+    status: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("SENNIT_DATA", str(tmp_path))
     monkeypatch.delenv("SENNIT_URL", raising=False)
     assert run(arguments) == status
     assert words in capsys.readouterr().err
 
 
-def test_errors_are_json_when_json_is_asked_for(capsys, tmp_path, monkeypatch):
+def test_errors_are_json_when_json_is_asked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SENNIT_URL", raising=False)
     assert run(["status", "--json", "--data", str(tmp_path)]) == 3
     assert json.loads(capsys.readouterr().err)["code"] == "unavailable"
 
 
-def test_down_without_a_node_is_not_an_error(capsys, tmp_path):
+def test_down_without_a_node_is_not_an_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert run(["down", "--data", str(tmp_path)]) == 0
     assert "no node" in capsys.readouterr().out
 
 
-def test_doctor_finds_this_machine_fit(capsys, tmp_path):
+def test_doctor_finds_this_machine_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["doctor", "--json", "--data", str(tmp_path)]) == 0
     findings = json.loads(capsys.readouterr().out)
     assert {"python", "disk", "strand's C core"} <= {finding["subject"] for finding in findings}
 
 
-def test_version_names_every_package(capsys):
+def test_version_names_every_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["version", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 7
 
 
-def test_the_module_runs_as_the_command():
+def test_the_module_runs_as_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sennit.cli", "--help"], capture_output=True, text=True, check=True
     )

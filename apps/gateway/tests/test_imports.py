@@ -18,15 +18,15 @@ def loaded_by(program: str) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_the_facade_is_light():
+def test_the_facade_is_light() -> None:
     assert not loaded_by("import sennit") & HEAVY
 
 
-def test_the_command_line_loads_nothing_heavy_before_a_verb_runs():
+def test_the_command_line_loads_nothing_heavy_before_a_verb_runs() -> None:
     assert not loaded_by("import sennit.cli") & (HEAVY | {"rich", "uvicorn", "sqlglot", "lmdb"})
 
 
 @pytest.mark.parametrize("verb", ["up", "put", "sql", "run"])
-def test_help_of_a_verb_loads_nothing_heavy(verb):
+def test_help_of_a_verb_loads_nothing_heavy(verb: str) -> None:
     program = f"import sennit.cli; assert sennit.cli.run(['{verb}', '--help']) == 0"
     assert not loaded_by(program) & (HEAVY | {"rich"})

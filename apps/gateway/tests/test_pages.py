@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from sennit.routes.pages import Pages
 from sennit.security_headers import SecurityHeaders
 
 
-def ask(app, path, query="", method="GET"):
+def ask(app: Any, path: str, query: str = "", method: str = "GET") -> Any:
     """One request without a server: status, headers, body."""
     sent = []
     scope = {
@@ -21,10 +24,10 @@ def ask(app, path, query="", method="GET"):
         "headers": [], "scheme": "http", "http_version": "1.1", "root_path": "",
     }  # fmt: skip
 
-    async def receive():
+    async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    async def send(message):
+    async def send(message: Any) -> None:
         sent.append(message)
 
     asyncio.run(app(scope, receive, send))
@@ -33,7 +36,7 @@ def ask(app, path, query="", method="GET"):
 
 
 @pytest.fixture
-def pages(tmp_path, monkeypatch):
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     site = tmp_path / "out"
     (site / "sql").mkdir(parents=True)
     (site / "_next" / "static").mkdir(parents=True)
@@ -52,7 +55,7 @@ def pages(tmp_path, monkeypatch):
         yield headers
 
 
-def test_pages_are_served_isolated(pages):
+def test_pages_are_served_isolated(pages: SecurityHeaders) -> None:
     status, headers, body = ask(pages, "/")
     assert (status, body) == (200, b"<script>1</script>home")
     assert headers["cross-origin-opener-policy"] == "same-origin"
@@ -60,11 +63,11 @@ def test_pages_are_served_isolated(pages):
     assert "sha256-" in headers["content-security-policy"]
 
 
-def test_a_folder_is_its_index(pages):
+def test_a_folder_is_its_index(pages: SecurityHeaders) -> None:
     assert ask(pages, "/sql/")[2] == b"sql"
 
 
-def test_hashed_files_are_cached_for_ever_and_pages_are_not(pages):
+def test_hashed_files_are_cached_for_ever_and_pages_are_not(pages: SecurityHeaders) -> None:
     assert "immutable" in ask(pages, "/_next/static/a.js")[1]["cache-control"]
     assert ask(pages, "/")[1]["cache-control"] == "no-cache"
 
@@ -72,13 +75,13 @@ def test_hashed_files_are_cached_for_ever_and_pages_are_not(pages):
 @pytest.mark.parametrize(
     "path", ["/../secret", "/sql/../../secret", "//etc/passwd", "/%2e%2e/secret"]
 )
-def test_no_path_leaves_the_site(pages, path):
+def test_no_path_leaves_the_site(pages: SecurityHeaders, path: str) -> None:
     status, _, body = ask(pages, path)
     assert status == 404
     assert b"secret" not in body
 
 
-def test_the_token_leaves_the_address_at_once(pages):
+def test_the_token_leaves_the_address_at_once(pages: SecurityHeaders) -> None:
     status, headers, _ = ask(pages, "/", "token=snt_admin")
     assert (status, headers["location"]) == (303, "/")
     cookie = headers["set-cookie"].lower()
@@ -86,15 +89,15 @@ def test_the_token_leaves_the_address_at_once(pages):
     assert "samesite=strict" in cookie
 
 
-def test_a_wrong_token_sets_no_cookie(pages):
+def test_a_wrong_token_sets_no_cookie(pages: SecurityHeaders) -> None:
     assert "set-cookie" not in ask(pages, "/", "token=wrong")[1]
 
 
-def test_pages_only_answer_get(pages):
+def test_pages_only_answer_get(pages: SecurityHeaders) -> None:
     assert ask(pages, "/", method="POST")[0] == 405
 
 
-def test_a_missing_playground_says_so(monkeypatch, tmp_path):
+def test_a_missing_playground_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(playground, "site", lambda: None)
     monkeypatch.setattr(playground, "can_build", lambda: True)
     with ElkynStore(mode="memory") as tree:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sennit.settings import EmsqrtSettings, MemoryShares, is_loopback, load
@@ -10,12 +12,14 @@ from sennit_core.units import GIB, MIB
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch):
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SENNIT_NETWORK__PORT", "SENNIT_EMSQRT__MEMORY_BYTES"):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_arguments_win_over_environment_over_file_over_defaults(tmp_path, monkeypatch):
+def test_arguments_win_over_environment_over_file_over_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config.toml").write_text('[network]\nport = 1\n[emsqrt]\nmemory_bytes = "1GiB"\n')
     assert load(tmp_path, {}).network.port == 1
     monkeypatch.setenv("SENNIT_NETWORK__PORT", "2")
@@ -26,32 +30,32 @@ def test_arguments_win_over_environment_over_file_over_defaults(tmp_path, monkey
 
 
 @pytest.mark.parametrize("text", ["[network]\nprot = 1\n", "[netwrok]\nport = 1\n"])
-def test_a_misspelt_key_or_section_names_the_nearest(tmp_path, text):
+def test_a_misspelt_key_or_section_names_the_nearest(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(UsageError, match=r"port|network"):
         load(tmp_path, {})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
-def test_another_bind_needs_tls_or_insecure(tmp_path, host):
+def test_another_bind_needs_tls_or_insecure(tmp_path: Path, host: str) -> None:
     with pytest.raises(UsageError, match="TLS"):
         load(tmp_path, {"network": {"host": host}})
     assert load(tmp_path, {"network": {"host": host, "insecure": True}}).network.host == host
-    tls = {"host": host, "tls_certificate": "a.pem", "tls_key": "b.pem"}
+    tls: dict[str, object] = {"host": host, "tls_certificate": "a.pem", "tls_key": "b.pem"}
     assert load(tmp_path, {"network": tls}).network.host == host
 
 
-def test_loopback_names():
+def test_loopback_names() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.0.0.2", "localhost", "::1")))
     assert not any(map(is_loopback, ("0.0.0.0", "10.0.0.1", "localhost.evil.example")))
 
 
-def test_shares_add_up_to_the_knob():
+def test_shares_add_up_to_the_knob() -> None:
     shares = MemoryShares.of(EmsqrtSettings(memory_bytes=2 * GIB, executors=2))
     assert shares.gateway_bytes + 2 * shares.executor_bytes <= 2 * GIB
     assert shares.executor_bytes > 800 * MIB
 
 
-def test_too_little_memory_is_refused():
+def test_too_little_memory_is_refused() -> None:
     with pytest.raises(UsageError, match="512"):
         MemoryShares.of(EmsqrtSettings(memory_bytes=100 * MIB))

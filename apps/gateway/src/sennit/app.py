@@ -6,7 +6,7 @@ request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch -> Fast
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -159,7 +159,7 @@ class _TreeDoor:
     def __init__(self, namespaces: Iterable[str]) -> None:
         self._namespaces = frozenset({SYSTEM_NAMESPACE, *namespaces})
 
-    def __call__(self, scope: Scope, namespace: str, path: str, write: bool) -> None:
+    def __call__(self, scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
         if namespace not in self._namespaces:
             raise NotFound("namespace", namespace, hint="add it to elkyn.namespaces")
         principal: Principal | None = scope.get("state", {}).get("principal")
