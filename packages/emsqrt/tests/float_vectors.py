@@ -8,8 +8,11 @@ import math
 import random
 import struct
 from pathlib import Path
+from typing import Any
 
 from emsqrt.floats import FloatSum, variance
+
+Vector = dict[str, Any]
 
 SPEC = Path(__file__).resolve().parents[3] / "spec" / "float-sum.json"
 
@@ -72,7 +75,7 @@ def named_samples() -> dict[str, list[float]]:
     }
 
 
-def vectors() -> dict:
+def vectors() -> Vector:
     sums = [
         _vector(name, values, FloatSum.of(values), squares=False)
         for name, values in named_values().items()
@@ -88,14 +91,14 @@ def vectors() -> dict:
     }
 
 
-def _vector(name: str, values: list[float], state: FloatSum, *, squares: bool) -> dict:
-    vector = {"name": name, "values": [value.hex() for value in values]}
+def _vector(name: str, values: list[float], state: FloatSum, *, squares: bool) -> Vector:
+    vector: Vector = {"name": name, "values": [value.hex() for value in values]}
     if squares:
         vector["squares"] = True
     return {**vector, "state": state.to_bytes().hex(), "value": state.value().hex()}
 
 
-def _merge(name: str, values: list[float]) -> dict:
+def _merge(name: str, values: list[float]) -> Vector:
     third = max(1, len(values) // 3)
     parts = [values[:third], values[third : 2 * third], values[2 * third :]]
     states = [FloatSum.of(part) for part in parts]
@@ -108,7 +111,7 @@ def _merge(name: str, values: list[float]) -> dict:
     }
 
 
-def _variance(name: str, values: list[float]) -> dict:
+def _variance(name: str, values: list[float]) -> Vector:
     result = variance(len(values), FloatSum.of(values), FloatSum.of_squares(values))
     return {
         "name": name,

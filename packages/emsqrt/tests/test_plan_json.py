@@ -3,10 +3,12 @@
 import json
 from decimal import Decimal
 from importlib.resources import files
+from typing import Any, TypeAlias
 
 import jsonschema
 import pytest
-from emsqrt.expr import BadPlan, coalesce, col, count, lit, when
+
+from emsqrt.expr import BadPlan, Expr, coalesce, col, count, lit, when
 from emsqrt.plan import (
     Aggregate,
     DatasetRef,
@@ -14,6 +16,7 @@ from emsqrt.plan import (
     FileTarget,
     Filter,
     Limit,
+    Plan,
     Project,
     Rename,
     Scan,
@@ -29,11 +32,13 @@ from emsqrt.plan.reading import RESERVED_OPERATORS
 from sennit_core.errors import TooLarge, Unsupported
 from sennit_core.schema import Schema
 
+Json = dict[str, Any]
+Validator: TypeAlias = jsonschema.Draft202012Validator
 SCHEMA = Schema.of(carrier="Utf8", distance="Int64", price="Decimal(10,2)", at="Timestamp(us,UTC)")
 SCAN = Scan(Files(("a.csv", "b.csv"), "csv", {"delimiter": ";"}), SCHEMA, ("carrier", "distance"))
 FAR = Filter(SCAN, (col("distance") > 1000) & col("carrier").is_in(["AA", None]))
 
-PLANS = [
+PLANS: list[Plan] = [
     SCAN,
     Scan(DatasetRef("flights")),
     Scan(DatasetRef("flights", "01abc")),
@@ -52,14 +57,14 @@ PLANS = [
 
 
 @pytest.fixture(scope="module")
-def validator():
+def validator() -> Validator:
     schema = json.loads(files("emsqrt.plan").joinpath("schema.json").read_text("utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: type(plan).__name__)
-def test_a_plan_reads_back_equal_with_the_same_hash(plan):
+def test_a_plan_reads_back_equal_with_the_same_hash(plan: Plan) -> None:
     text = canonical_plan(plan)
     again = plan_from_json(text)
     assert again == plan
@@ -68,11 +73,11 @@ def test_a_plan_reads_back_equal_with_the_same_hash(plan):
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: type(plan).__name__)
-def test_the_schema_accepts_every_plan(plan, validator):
+def test_the_schema_accepts_every_plan(plan: Plan, validator: Validator) -> None:
     validator.validate(plan_to_json(plan))
 
 
-def test_the_text_of_a_plan_never_changes():
+def test_the_text_of_a_plan_never_changes() -> None:
     text = canonical_plan(Limit(Filter(Scan(Files(("a.csv",), "csv")), col("é") >= 0.1), 3))
     assert text.decode() == (
         '{"count":3,"input":{"input":{"op":"scan","source":{"files":["a.csv"],"format":"csv"}},'
@@ -84,7 +89,7 @@ def test_the_text_of_a_plan_never_changes():
     )
 
 
-def test_defaults_may_be_given_and_are_left_out_of_the_text():
+def test_defaults_may_be_given_and_are_left_out_of_the_text() -> None:
     spoken = {
         "v": 1,
         "op": "limit",
@@ -100,11 +105,11 @@ def test_defaults_may_be_given_and_are_left_out_of_the_text():
     }
 
 
-SOURCE = {"op": "scan", "source": {"dataset": "d"}}
-EXPR = {"col": "a"}
+SOURCE: Json = {"op": "scan", "source": {"dataset": "d"}}
+EXPR: Json = {"col": "a"}
 
 
-def filtered(predicate):
+def filtered(predicate: object) -> Json:
     return {"v": 1, "op": "filter", "input": SOURCE, "predicate": predicate}
 
 
@@ -137,7 +142,7 @@ def filtered(predicate):
         (filtered({"col": "a\ud800"}), "/predicate/col", "surrogate"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(document, pointer, reason):
+def test_what_is_wrong_is_named_with_its_place(document: Any, pointer: str, reason: str) -> None:
     with pytest.raises(BadPlan) as caught:
         plan_from_json(document)
     assert caught.value.pointer == pointer
@@ -145,12 +150,12 @@ def test_what_is_wrong_is_named_with_its_place(document, pointer, reason):
 
 
 @pytest.mark.parametrize("name", RESERVED_OPERATORS)
-def test_reserved_operators_are_refused_by_name(name):
+def test_reserved_operators_are_refused_by_name(name: str) -> None:
     with pytest.raises(Unsupported, match=f"operator {name} "):
         plan_from_json({"v": 1, "op": name, "input": SOURCE})
 
 
-def test_reserved_functions_and_later_versions_are_refused_by_name():
+def test_reserved_functions_and_later_versions_are_refused_by_name() -> None:
     with pytest.raises(Unsupported, match="date_trunc"):
         plan_from_json(filtered({"fn": "date_trunc", "args": [EXPR]}))
     with pytest.raises(Unsupported, match="median"):
@@ -164,12 +169,12 @@ def test_reserved_functions_and_later_versions_are_refused_by_name():
     ["", "{", '{"v":1,"v":1}', '{"v":NaN}', b"\xff", '{"v":' + "1" * 5000 + "}", "[" * 100_000],
     ids=range(7),
 )
-def test_text_that_is_not_json_is_refused(text):
+def test_text_that_is_not_json_is_refused(text: str | bytes) -> None:
     with pytest.raises(BadPlan):
         plan_from_json(text)
 
 
-def test_bounds_hold_for_size_depth_and_length():
+def test_bounds_hold_for_size_depth_and_length() -> None:
     with pytest.raises(TooLarge):
         plan_from_json(" " * (5 << 20))
     deep = EXPR
@@ -184,19 +189,19 @@ def test_bounds_hold_for_size_depth_and_length():
         plan_from_json({**long, "v": 1})
 
 
-def test_a_plan_too_deep_to_read_is_not_written():
-    deep = col("a")
+def test_a_plan_too_deep_to_read_is_not_written() -> None:
+    deep: Expr = col("a")
     for _ in range(101):
         deep = ~deep
     with pytest.raises(BadPlan, match="deeper than 100"):
         plan_to_json(Filter(SCAN, deep))
 
 
-def test_the_schema_refuses_what_the_reader_refuses(validator):
+def test_the_schema_refuses_what_the_reader_refuses(validator: Validator) -> None:
     for document in ({"v": 1, "op": "limit", "input": SOURCE}, filtered({"agg": "sum"}), SOURCE):
         assert not validator.is_valid(document)
 
 
-def test_the_schema_names_every_reserved_word():
+def test_the_schema_names_every_reserved_word() -> None:
     schema = json.loads(files("emsqrt.plan").joinpath("schema.json").read_text("utf-8"))
     assert schema["$defs"]["reserved"]["properties"]["op"]["enum"] == list(RESERVED_OPERATORS)

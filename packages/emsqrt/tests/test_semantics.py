@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+
 from emsqrt.expr import Agg, expr_from_json, parse_expr
 from emsqrt.expr.evaluate import evaluate
 from emsqrt.expr.sql import to_sql
@@ -20,14 +21,22 @@ from sennit_core.schema import DataType, Schema
 
 Case = dict[str, Any]
 SPEC = Path(__file__).resolve().parents[3] / "spec" / "semantics"
-EXPRESSIONS = [
-    pytest.param(case, id=f"{file.stem}: {case['name']}")
+EXPRESSIONS = {
+    f"{file.stem}: {case['name']}": case
     for file in sorted(SPEC.glob("*.json"))
     for case in load_cases(file)
     if "expr" in case
-]
-AGGREGATES = [pytest.param(c, id=c["name"]) for c in load_cases(SPEC / "aggregates.json")]
-CSV = [pytest.param(c, id=c["name"]) for c in load_cases(SPEC / "csv.json")]
+}
+AGGREGATES = {case["name"]: case for case in load_cases(SPEC / "aggregates.json")}
+CSV = {case["name"]: case for case in load_cases(SPEC / "csv.json")}
+
+
+def each(cases: dict[str, Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases.values(), ids=cases)
+
+
+def with_sql(cases: dict[str, Case]) -> dict[str, Case]:
+    return {name: case for name, case in cases.items() if "sql" in case}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +53,7 @@ def ask(oracle: duckdb.DuckDBPyConnection, query: str, rows: pa.RecordBatch) -> 
     return [[row[index] for row in rows_of] for index in range(len(answer.description or ()))]
 
 
-@pytest.mark.parametrize("case", EXPRESSIONS)
+@each(EXPRESSIONS)
 def test_expression(case: Case) -> None:
     expr, rows = expr_from_json(case["expr"]), batch(case["columns"])
     if "error" in case:
@@ -58,12 +67,12 @@ def test_expression(case: Case) -> None:
     assert same_values(found.to_pylist(), column(case["expected"], kind).to_pylist())
 
 
-@pytest.mark.parametrize("case", EXPRESSIONS)
+@each(EXPRESSIONS)
 def test_the_text_of_a_case_means_its_expression(case: Case) -> None:
     assert parse_expr(case["text"]).equals(expr_from_json(case["expr"]))
 
 
-@pytest.mark.parametrize("case", [p for p in EXPRESSIONS if "sql" in p.values[0]])
+@each(with_sql(EXPRESSIONS))
 def test_the_sql_of_a_case_means_the_same_in_duckdb(
     case: Case, oracle: duckdb.DuckDBPyConnection
 ) -> None:
@@ -77,7 +86,7 @@ def test_the_sql_of_a_case_means_the_same_in_duckdb(
     assert same_values(expected, values)
 
 
-@pytest.mark.parametrize("case", EXPRESSIONS)
+@each(EXPRESSIONS)
 def test_the_sql_that_is_written_means_the_same_in_duckdb(
     case: Case, oracle: duckdb.DuckDBPyConnection
 ) -> None:
@@ -108,7 +117,7 @@ def run_aggregate(case: Case, rows: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches(out, operator.schema.to_arrow())
 
 
-@pytest.mark.parametrize("case", AGGREGATES)
+@each(AGGREGATES)
 def test_aggregate(case: Case) -> None:
     rows = batch(case["columns"])
     if "error" in case:
@@ -122,7 +131,7 @@ def test_aggregate(case: Case) -> None:
         assert same_values(values.to_pylist(), wanted.to_pylist())
 
 
-@pytest.mark.parametrize("case", [p for p in AGGREGATES if "sql" in p.values[0]])
+@each(with_sql(AGGREGATES))
 def test_the_sql_of_an_aggregate_means_the_same_in_duckdb(
     case: Case, oracle: duckdb.DuckDBPyConnection
 ) -> None:
@@ -131,7 +140,7 @@ def test_the_sql_of_an_aggregate_means_the_same_in_duckdb(
         assert same_values(wanted.to_pylist(), values, tolerance=1e-12)
 
 
-@pytest.mark.parametrize("case", CSV)
+@each(CSV)
 def test_csv(case: Case, tmp_path: Path) -> None:
     file = tmp_path / "case.csv"
     file.write_bytes(case["text"].encode())

@@ -9,8 +9,6 @@ UsageError
 ```
 """
 
-# ruff: noqa: N818 - errors are named for what the caller can do, not for being errors
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field

@@ -44,6 +44,8 @@ ALIASES = {
     "variance": "var",
     "count_distinct": "count",
 }
+BRACKETS_MAX = 40
+"""Levels of brackets; each takes a dozen of Python's stack frames."""
 INT64_MAX = 2**63 - 1
 
 
@@ -106,8 +108,8 @@ class _Parser:
     # Operators ------------------------------------------------------------------------------
     def disjunction(self) -> Expr:
         self.depth += 1
-        if self.depth > EXPR_DEPTH_MAX:
-            self.fail(f"nested deeper than {EXPR_DEPTH_MAX} levels")
+        if self.depth > BRACKETS_MAX:
+            self.fail(f"brackets nested deeper than {BRACKETS_MAX} levels")
         expr = self.chain({"or": "or"}, self.conjunction)
         self.depth -= 1
         return expr

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from hypothesis import strategies as st
-from sennit_core.schema import Schema
 
 from emsqrt.expr.build import coalesce, col, concat, greatest, least, nullif, when
 from emsqrt.expr.nodes import Expr, call, lit
+from sennit_core.schema import Schema
+
+Sub: TypeAlias = Callable[[str], st.SearchStrategy[Expr]]
 
 SCHEMA = Schema.of(
     i="Int64",
@@ -74,7 +76,7 @@ def expressions(kind: str, depth: int = 3) -> st.SearchStrategy[Expr]:
     return leaves | _conditional(kind, sub) | _BUILDERS[kind](sub)
 
 
-def _conditional(kind: str, sub: Callable[[str], st.SearchStrategy[Expr]]) -> Any:
+def _conditional(kind: str, sub: Sub) -> st.SearchStrategy[Expr]:
     same = sub(kind)
     cases = st.builds(lambda c, a, b: when(c).then(a).otherwise(b), sub("p"), same, same)
     pairs = st.builds(lambda fn, a, b: fn(a, b), st.sampled_from((coalesce, nullif)), same, same)
@@ -86,7 +88,7 @@ def _calls(names: tuple[str, ...], *operands: st.SearchStrategy[Any]) -> st.Sear
     return st.builds(lambda fn, *args: call(fn, *args), st.sampled_from(names), *operands)
 
 
-def _integers(sub: Any) -> st.SearchStrategy[Expr]:
+def _integers(sub: Sub) -> st.SearchStrategy[Expr]:
     parts = _calls(("year", "month", "day"), sub("d") | sub("t"))
     clock = _calls(("hour", "minute", "second"), sub("t"))
     return (
@@ -101,7 +103,7 @@ def _integers(sub: Any) -> st.SearchStrategy[Expr]:
     )
 
 
-def _floats(sub: Any) -> st.SearchStrategy[Expr]:
+def _floats(sub: Sub) -> st.SearchStrategy[Expr]:
     return (
         _calls(("add", "sub", "mul", "div", "mod"), sub("f"), sub("f"))
         | _calls(("add", "mul", "div"), sub("f"), sub("i"))
@@ -112,7 +114,7 @@ def _floats(sub: Any) -> st.SearchStrategy[Expr]:
     )
 
 
-def _texts(sub: Any) -> st.SearchStrategy[Expr]:
+def _texts(sub: Sub) -> st.SearchStrategy[Expr]:
     word = st.sampled_from(_WORDS)
     return (
         st.builds(concat, sub("s"), sub("s"))
@@ -124,7 +126,7 @@ def _texts(sub: Any) -> st.SearchStrategy[Expr]:
     )
 
 
-def _conditions(sub: Any) -> st.SearchStrategy[Expr]:
+def _conditions(sub: Sub) -> st.SearchStrategy[Expr]:
     compare = ("eq", "ne", "lt", "le", "gt", "ge")
     kinds = st.sampled_from(("i", "f", "s", "p", "d", "t", "m"))
     same = kinds.flatmap(lambda kind: _calls(compare, sub(kind), sub(kind)))
@@ -145,19 +147,19 @@ def _conditions(sub: Any) -> st.SearchStrategy[Expr]:
     )
 
 
-def _days(sub: Any) -> st.SearchStrategy[Expr]:
+def _days(sub: Sub) -> st.SearchStrategy[Expr]:
     return sub("t").map(lambda e: e.cast("Date"))
 
 
-def _moments(sub: Any) -> st.SearchStrategy[Expr]:
+def _moments(sub: Sub) -> st.SearchStrategy[Expr]:
     return sub("d").map(lambda e: e.cast("Timestamp(us)"))
 
 
-def _decimals(sub: Any) -> st.SearchStrategy[Expr]:
+def _decimals(sub: Sub) -> st.SearchStrategy[Expr]:
     return _calls(("neg", "abs"), sub("m")) | _calls(("add", "sub"), st.just(col("m")), sub("m"))
 
 
-_BUILDERS: dict[str, Callable[[Any], st.SearchStrategy[Expr]]] = {
+_BUILDERS: dict[str, Callable[[Sub], st.SearchStrategy[Expr]]] = {
     "i": _integers,
     "f": _floats,
     "s": _texts,

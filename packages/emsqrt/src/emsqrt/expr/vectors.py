@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from sennit_core.schema import DataType
 
 from emsqrt.expr.literals import parse_spelling
+from sennit_core.schema import DataType
 
 
 def load_cases(file: Path) -> list[dict[str, Any]]:

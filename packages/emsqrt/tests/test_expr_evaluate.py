@@ -1,0 +1,179 @@
+"""Expressions over batches: what an engine must get right beyond the vectors."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from emsqrt.expr import Expr, ValueOutOfRange, col, infer, lit, parse_expr, when
+from emsqrt.expr.evaluate import Evaluator, evaluate
+from emsqrt.expr.sql import to_sql
+from emsqrt.expr.testing import SCHEMA, expressions, tables
+from emsqrt.expr.vectors import same_values
+from sennit_core.errors import Unsupported
+from sennit_core.schema import Schema
+
+Columns = dict[str, list[Any]]
+LAZY = ("case", "coalesce", "nullif", "greatest", "least", " and ", " or ", " in ", "between")
+"""Words of forms where DuckDB may skip, or not skip, an operand that fails."""
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"threads": 1}) as connection:
+        yield connection
+
+
+def table_of(columns: Columns) -> pa.Table:
+    arrays = [pa.array(columns[field.name], field.type.to_arrow()) for field in SCHEMA]
+    return pa.table(arrays, schema=SCHEMA.to_arrow())
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables(), st.sampled_from("ifspdtm").flatmap(expressions))
+def test_random_expressions_agree_with_duckdb(
+    oracle: duckdb.DuckDBPyConnection, columns: Columns, expr: Expr
+) -> None:
+    rows = table_of(columns)
+    try:
+        sql = to_sql(expr, SCHEMA)
+    except Unsupported:
+        assume(False)
+    ours = _attempt(lambda: evaluate(expr, rows.to_batches()[0]), ValueOutOfRange)
+    oracle.register("t", rows)
+    theirs = _attempt(lambda: oracle.execute(f"SELECT {sql} FROM t").fetchall(), duckdb.Error)
+    if ours is None or theirs is None:
+        assert ours is theirs or any(word in str(expr) for word in LAZY)
+        return
+    assert ours.type == infer(expr, SCHEMA).to_arrow()
+    assert same_values(ours.to_pylist(), [row[0] for row in theirs])
+
+
+def _attempt(run: Any, error: type[Exception]) -> Any:
+    try:
+        return run()
+    except error:
+        return None
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables(), st.sampled_from("ifspdtm").flatmap(expressions), st.integers(0, 12))
+def test_where_a_batch_is_cut_does_not_matter(columns: Columns, expr: Expr, cut: int) -> None:
+    batch = table_of(columns).to_batches()[0]
+    work = Evaluator(expr, SCHEMA)
+    whole = _attempt(lambda: work(batch).to_pylist(), ValueOutOfRange)
+    parts = [batch.slice(0, cut), batch.slice(cut)]
+    pieces = [_attempt(lambda part=part: work(part).to_pylist(), ValueOutOfRange) for part in parts]
+    if whole is None:
+        assert None in pieces
+    else:
+        assert same_values(whole, [value for piece in pieces for value in piece])
+
+
+def rows(**columns: Any) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def test_an_error_shows_the_first_values_that_fail() -> None:
+    batch = rows(a=pa.array([1, 2, 2**62, 2**63 - 1]), b=pa.array([1, None, 2, 1]))
+    with pytest.raises(ValueOutOfRange) as caught:
+        evaluate(col("a") + col("b") * 2**61, batch)
+    assert "add(4611686018427387904, 4611686018427387904)" in str(caught.value)
+    assert "a + b * 2305843009213693952" in str(caught.value)
+
+
+def test_a_strict_cast_shows_the_value_and_the_way_out() -> None:
+    with pytest.raises(ValueOutOfRange, match="'12a' is not a Int64") as caught:
+        evaluate(col("s").cast("Int64"), rows(s=["12", None, "12a", "x"]))
+    assert "try_cast" in str(caught.value.hint)
+
+
+def test_nested_cases_work_out_only_the_rows_that_reach_them() -> None:
+    inner = when(col("a") < 10).then(100 // col("a")).otherwise(col("s").cast("Int64"))
+    expr = when(col("a") != 0).then(inner).otherwise(-1)
+    batch = rows(a=[0, 5, 20, None], s=["x", "x", "7", "x"])
+    assert evaluate(expr, batch).to_pylist() == [-1, 20, 7, -1]
+
+
+def test_a_shield_works_in_a_chain_of_three() -> None:
+    expr = (col("s") != "") & (col("n") > 0) & (col("s").cast("Int64") > 5)
+    batch = rows(s=["", "x", "7", "3"], n=[1, 0, 1, None])
+    assert evaluate(expr, batch).to_pylist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array(["a", None, "b"]).dictionary_encode(),
+        pa.array(["a", None, "b"], pa.large_string()),
+        pa.array(["a", None, "b"], pa.string_view()),
+    ],
+    ids=["dictionary", "large", "view"],
+)
+def test_every_layout_of_text_is_text(values: Any) -> None:
+    assert evaluate(col("s").upper(), rows(s=values)).to_pylist() == ["A", None, "B"]
+
+
+def test_constants_fill_every_row_and_an_empty_batch_has_none() -> None:
+    batch = rows(a=[1, 2])
+    assert evaluate(lit(1) + 2, batch).to_pylist() == [3, 3]
+    assert evaluate(lit(None, "Date"), batch).to_pylist() == [None, None]
+    empty = batch.slice(0, 0)
+    for text in ("1 + 2", "a + 1", "case when a > 1 then 2 end", "cast(a as Utf8)", "a in (1)"):
+        assert evaluate(parse_expr(text), empty).to_pylist() == []
+
+
+def test_wide_decimals_multiply_exactly_or_fail() -> None:
+    big = pa.array([Decimal(10**19), Decimal(3), None], pa.decimal128(38, 0))
+    small = pa.array([Decimal(2), Decimal(-5), Decimal(1)], pa.decimal128(38, 0))
+    batch = rows(a=big, b=small)
+    assert evaluate(col("a") * col("b"), batch).to_pylist() == [
+        Decimal(2 * 10**19),
+        Decimal(-15),
+        None,
+    ]
+    with pytest.raises(ValueOutOfRange):
+        evaluate(col("a") * col("a"), batch)
+
+
+def test_text_casts_read_the_same_fast_and_slow() -> None:
+    plain = ["0", "-12", "999999999999999999", None, "007"]
+    fast = evaluate(col("s").try_cast("Int64"), rows(s=plain)).to_pylist()
+    slow = evaluate(col("s").try_cast("Int64"), rows(s=[*plain, "x"])).to_pylist()
+    assert [*fast, None] == slow == [0, -12, 999999999999999999, None, 7, None]
+
+
+@given(st.lists(st.floats(width=64), min_size=1), st.sampled_from(["Int8", "Int64", "UInt64"]))
+def test_a_float_becomes_an_integer_only_when_it_is_one(values: list[float], kind: str) -> None:
+    found = evaluate(col("x").try_cast(kind), rows(x=pa.array(values, pa.float64()))).to_pylist()
+    low, high = {"Int8": (-128, 127), "Int64": (-(2**63), 2**63 - 1), "UInt64": (0, 2**64 - 1)}[
+        kind
+    ]
+    whole = [int(v) if v == v and abs(v) != float("inf") and v == int(v) else None for v in values]
+    assert found == [v if v is not None and low <= v <= high else None for v in whole]
+
+
+def test_upper_and_lower_agree_with_duckdb_up_to_unicode_15() -> None:
+    letters = [chr(code) for code in range(1, 0x2C00) if not 0xD800 <= code < 0xE000]
+    with duckdb.connect() as oracle:
+        oracle.register("t", pa.table({"s": letters}))
+        theirs = oracle.execute("SELECT upper(s), lower(s) FROM t").fetchall()
+    batch = rows(s=letters)
+    ours = zip(
+        evaluate(col("s").upper(), batch).to_pylist(),
+        evaluate(col("s").lower(), batch).to_pylist(),
+        strict=True,
+    )
+    newer = {"ƛ", "ɤ", "ɷ", "ɼ", "\u1c89", "\u1c8a"}  # got a partner in Unicode 16 or later
+    differ = {a for a, b, c in zip(letters, ours, theirs, strict=True) if b != c}
+    assert differ <= newer
+
+
+def test_schema_of_a_batch_may_hold_columns_that_no_expression_reads() -> None:
+    batch = rows(a=[1], l=pa.array([[1]], pa.list_(pa.int64())))
+    assert Evaluator(col("a") + 1, Schema.from_arrow(batch.schema))(batch).to_pylist() == [2]

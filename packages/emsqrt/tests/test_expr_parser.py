@@ -1,0 +1,127 @@
+"""Expression text: two spellings, and errors that show the place."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emsqrt.expr import BadExpression, col, lit, parse_expr
+from emsqrt.expr.testing import expressions
+from sennit_core.errors import TooLarge, Unsupported
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('age > 25 and name == "Alice"', "AGE_IS_OTHER"),
+        ("age = 25", "age == 25"),
+        ("age <> 25", "age != 25"),
+        ("NOT a AND b OR c", "((not a) and b) or c"),
+        ("a IS NOT NULL", "not (a is null)"),
+        ("a NOT IN (1, 2)", "not (a in (1, 2))"),
+        ("a not between 1 and 2", "not (a between 1 and 2)"),
+        ("a not like 'x%'", "not (a like 'x%')"),
+        ("a - b - c", "(a - b) - c"),
+        ("a + b * c", "a + (b * c)"),
+        ("-a * b", "(-a) * b"),
+        ("a || b || c", "concat(a, b, c)"),
+        ("a and b and c", "(a and b) and c"),
+        ("'it''s'", '"it\'s"'),
+        ("`a`", "a"),
+        ("1.5e3", "1500.0"),
+        (".5", "0.5"),
+        ("- 5", "-5"),
+        ("mean(x)", "avg(x)"),
+        ("COUNT(*)", "count()"),
+        ("SUM(amount)", "sum(amount)"),
+        ("count_distinct(x)", "count(distinct x)"),
+        ("date '2013-01-05'", "Date '2013-01-05'"),
+        ("timestamp '2013-01-05 05:00'", "Timestamp(us) '2013-01-05T05:00:00.000000'"),
+        ("CAST(a AS decimal(4, 2))", "cast(a as Decimal(4,2))"),
+        ("-9223372036854775808", "- 9223372036854775808"),
+    ],
+)
+def test_spellings_that_mean_the_same(text: str, same: str) -> None:
+    if same == "AGE_IS_OTHER":
+        assert parse_expr(text).equals((col("age") > 25) & (col("name") == "Alice"))
+    else:
+        assert parse_expr(text).equals(parse_expr(same))
+
+
+def test_names_of_any_script_and_number_bounds() -> None:
+    assert parse_expr("größe").equals(col("größe"))
+    assert parse_expr("18446744073709551615").equals(lit(2**64 - 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "offset", "reason"),
+    [
+        ("", 0, "found nothing"),
+        ("a >", 3, "ends too soon"),
+        ("a > > b", 4, "expected a value"),
+        ("(a", 2, "')' is missing"),
+        ("a b", 2, "expected the end"),
+        ("a < b < c", 6, "do not chain"),
+        ("a && b", 2, "unexpected '&'"),
+        ("'open", 0, 'unexpected "\'"'),
+        ("uper(s)", 0, "unknown function"),
+        ("upper(s, s)", 0, "does not take 2"),
+        ("a in 1", 5, "expected '('"),
+        ("a not 1", 6, "expected in, between or like"),
+        ("cast(a as Int46)", 10, "Int46"),
+        ("cast(a as)", 9, "expected a type"),
+        ("date 'soon'", 5, "not a value"),
+        ("sum(a, b)", 4, "takes 1 argument"),
+        ("99999999999999999999", 0, "64 bits"),
+        ("case a end", 5, "expected 'when'"),
+    ],
+)
+def test_errors_show_the_place(text: str, offset: int, reason: str) -> None:
+    with pytest.raises(BadExpression) as caught:
+        parse_expr(text)
+    assert (caught.value.offset, reason in str(caught.value)) == (offset, True)
+
+
+def test_an_error_counts_lines_and_draws_a_caret() -> None:
+    with pytest.raises(BadExpression) as caught:
+        parse_expr("a > 1\n  and and b")
+    assert (caught.value.line, caught.value.column) == (2, 7)
+    assert str(caught.value).splitlines()[1:] == ["    and and b", "        ^"]
+
+
+def test_the_nearest_function_is_suggested() -> None:
+    with pytest.raises(BadExpression) as caught:
+        parse_expr("lenght(s)")
+    assert caught.value.hint == "did you mean 'length'?"
+
+
+def test_reserved_functions_are_refused_by_name() -> None:
+    with pytest.raises(Unsupported, match="median"):
+        parse_expr("median(x)")
+    with pytest.raises(Unsupported, match="date_trunc"):
+        parse_expr("date_trunc('month', d)")
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 500 + "a" + ")" * 500, "not " * 500 + "a", "a" + "+a" * 500]
+)
+def test_depth_is_bounded(text: str) -> None:
+    with pytest.raises(BadExpression, match="deeper than"):
+        parse_expr(text)
+
+
+def test_length_is_bounded() -> None:
+    with pytest.raises(TooLarge):
+        parse_expr("a" * 70_000)
+
+
+@given(st.sampled_from("ifspdtm").flatmap(expressions))
+def test_any_expression_reads_back_from_its_text(expr: object) -> None:
+    assert str(parse_expr(str(expr))) == str(expr)
+
+
+@given(st.text(alphabet="ab1'\"`().,+-*/%<>=|&~ \n andornotinisullikecaswhe", max_size=40))
+def test_no_text_breaks_the_parser(text: str) -> None:
+    with suppress(BadExpression, Unsupported):
+        parse_expr(text)

@@ -1,0 +1,205 @@
+"""Groups in memory: right against DuckDB, equal bits for every cut, and never over the budget."""
+
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emsqrt.expr import col, count
+from emsqrt.expr.nodes import Agg
+from emsqrt.expr.testing import SCHEMA, tables
+from emsqrt.expr.vectors import same_values
+from emsqrt.memory import MemoryBudget
+from emsqrt.operators import aggregate, build
+from emsqrt.plan import Aggregate, DatasetRef, Scan, check
+from emsqrt.plan.nodes import Phase
+from sennit_core.errors import MemoryCapExceeded
+from sennit_core.schema import Schema
+
+SCAN = Scan(DatasetRef("t"), SCHEMA)
+AGGS: tuple[tuple[str, Agg], ...] = (
+    ("rows", count()),
+    ("fs", col("f").sum()),
+    ("fa", col("f").avg()),
+    ("fv", col("f").var()),
+    ("js", col("j").sum()),
+    ("ja", col("j").avg()),
+    ("ms", col("m").sum()),
+    ("ma", col("m").avg()),
+    *((f"lo_{name}", col(name).min()) for name in SCHEMA.names),
+    *((f"hi_{name}", col(name).max()) for name in SCHEMA.names),
+    *((f"n_{name}", col(name).count()) for name in SCHEMA.names),
+    *((f"u_{name}", col(name).count_distinct()) for name in SCHEMA.names),
+)
+KEYS = st.lists(st.sampled_from(SCHEMA.names), unique=True, max_size=3)
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(config={"threads": 1}) as connection:
+        yield connection
+
+
+def node_of(keys: list[str], phase: Phase = "full") -> Aggregate:
+    return Aggregate(SCAN, tuple((f"k_{key}", col(key)) for key in keys), AGGS, phase)
+
+
+def run(node: Aggregate, schema: Schema, batches: list[Any], cap: int = 1 << 30) -> pa.Table:
+    with MemoryBudget(cap) as budget:
+        operator = build(node, schema, budget)
+        try:
+            out = [made for batch in batches for made in operator.push(batch)]
+            out += operator.finish()
+        finally:
+            operator.close()
+    return pa.Table.from_batches(out, operator.schema.to_arrow())
+
+
+def cut(table: pa.Table, rows: int) -> list[Any]:
+    return list(table.to_batches(max_chunksize=rows))
+
+
+def serialized(table: pa.Table) -> bytes:
+    (batch,) = table.combine_chunks().to_batches()
+    return bytes(batch.serialize())
+
+
+def table_of(columns: dict[str, list[Any]]) -> pa.Table:
+    arrays = [pa.array(columns[field.name], field.type.to_arrow()) for field in SCHEMA]
+    return pa.table(arrays, schema=SCHEMA.to_arrow())
+
+
+def sql_of(keys: list[str]) -> str:
+    forms = {"var": "var_samp"}
+    outputs = [f'"{key}" AS "k_{key}"' for key in keys]
+    for name, agg in AGGS:
+        inner = "*" if agg.arg is None else f"{'DISTINCT ' if agg.distinct else ''}{agg.arg!s}"
+        finite = f"CASE WHEN bool_and(isfinite({inner})) THEN {{}} ELSE sum({inner}) END"
+        call = f"{forms.get(agg.fn, agg.fn)}({inner})"
+        outputs.append(f'{finite.format(call) if agg.fn == "var" else call} AS "{name}"')
+    group = f" GROUP BY {', '.join(keys)}" if keys else ""
+    return f"SELECT {', '.join(outputs)} FROM t{group}"
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables(30), KEYS)
+def test_groups_agree_with_duckdb(
+    oracle: duckdb.DuckDBPyConnection, columns: dict[str, list[Any]], keys: list[str]
+) -> None:
+    rows = table_of(columns)
+    # DuckDB adds floats one by one, so values that cancel or overflow would be compared to noise.
+    tame = pc.if_else(pc.less(pc.abs(rows["f"]), 1e6), rows["f"], pa.scalar(1.5))
+    rows = rows.set_column(2, "f", pc.if_else(pc.is_nan(tame), pa.scalar(0.5), pc.abs(tame)))
+    oracle.register("t", rows)
+    order = ", ".join(f"k_{key} NULLS LAST" for key in keys)
+    answer = oracle.execute(f"{sql_of(keys)}{f' ORDER BY {order}' if keys else ''}").fetchall()
+    found = run(node_of(keys), SCHEMA, cut(rows, 7))
+    assert found.num_rows == len(answer)
+    for index, values in enumerate(found.columns):
+        theirs = [row[index] for row in answer]
+        loose = found.column_names[index] in ("fs", "fa", "fv", "ma", "ja")
+        near = [None if v is None else abs(float(v)) for v in theirs] if loose else []
+        absolute = max((v for v in near if v is not None and math.isfinite(v)), default=0.0)
+        assert same_values(values.to_pylist(), theirs, tolerance=1e-12) or (
+            loose and _close(values.to_pylist(), theirs, 1e-9 * max(1.0, absolute))
+        )
+
+
+def _close(left: list[Any], right: list[Any], within: float) -> bool:
+    pairs = zip(left, right, strict=True)
+    return all(a is b or (a is not None and abs(a - float(b)) <= within) for a, b in pairs)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(tables(30), KEYS, st.integers(1, 9), st.randoms())
+def test_no_cut_order_or_merge_changes_a_bit(
+    columns: dict[str, list[Any]], keys: list[str], rows: int, draw: Any
+) -> None:
+    table = table_of(columns)
+    whole = run(node_of(keys), SCHEMA, cut(table, 1000))
+    mixed = table.take(draw.sample(range(table.num_rows), table.num_rows))
+    partial, final = node_of(keys, "partial"), node_of(keys, "final")
+    states = [run(partial, SCHEMA, [batch]) for batch in cut(mixed, rows)]
+    merged = run(final, check(partial), [b for state in states for b in state.to_batches()])
+    assert serialized(merged) == serialized(whole)
+    together = run(partial, SCHEMA, cut(mixed, rows))
+    assert serialized(together) == serialized(run(partial, SCHEMA, cut(table, 1000)))
+
+
+def test_many_groups_merge_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregate, "SLICE_ROWS", 50)
+    monkeypatch.setattr(aggregate, "MERGE_ROWS", 100)
+    schema = Schema.of(k="Int64", x="Float64")
+    numbers = [(number * 7919) % 1000 for number in range(5000)]
+    rows = pa.table({"k": numbers, "x": [number / 8 for number in numbers]})
+    node = Aggregate(Scan(DatasetRef("t"), schema), (("k", col("k")),), (("s", col("x").sum()),))
+    found = run(node, schema, cut(rows, 333))
+    assert found.to_pydict() == {"k": list(range(1000)), "s": [5 * k / 8 for k in range(1000)]}
+
+
+def test_groups_that_outgrow_the_cap_fail_cleanly() -> None:
+    schema = Schema.of(k="Int64", x="Float64")
+    rows = pa.table({"k": list(range(200_000)), "x": [0.5] * 200_000})
+    node = Aggregate(Scan(DatasetRef("t"), schema), (("k", col("k")),), (("s", col("x").sum()),))
+    with MemoryBudget(16 << 20) as budget:
+        operator = build(node, schema, budget)
+        (batch,) = rows.combine_chunks().to_batches()
+        with pytest.raises(MemoryCapExceeded, match="aggregate"):
+            operator.push(batch)
+        operator.close()
+        assert budget.used_bytes == 0
+        assert budget.peak_bytes <= 16 << 20
+
+
+def test_few_groups_fit_a_small_budget_whatever_the_rows() -> None:
+    schema = Schema.of(k="Utf8", x="Float64")
+    batch = pa.RecordBatch.from_pydict({"k": ["a", "b"] * 50_000, "x": [0.1] * 100_000})
+    node = Aggregate(Scan(DatasetRef("t"), schema), (("k", col("k")),), (("s", col("x").sum()),))
+    found = run(node, schema, [batch] * 20, cap=8 << 20)
+    assert found.to_pydict() == {"k": ["a", "b"], "s": [100_000.0, 100_000.0]}
+
+
+def test_what_is_reserved_covers_what_is_held() -> None:
+    schema = Schema.of(k="Int64", s="Utf8", x="Float64")
+    aggs = (("s", col("s").min()), ("v", col("x").var()), ("u", col("s").count_distinct()))
+    node = Aggregate(Scan(DatasetRef("t"), schema), (("k", col("k")),), aggs)
+    columns = {"k": list(range(100_000)), "s": [f"text {n}" for n in range(100_000)]}
+    batch = pa.RecordBatch.from_pydict({**columns, "x": [n / 3 for n in range(100_000)]})
+    before = pa.total_allocated_bytes()
+    with MemoryBudget(1 << 30) as budget:
+        operator = build(node, schema, budget)
+        list(operator.push(batch))
+        held = pa.total_allocated_bytes() - before
+        assert budget.used_bytes >= held * 0.9
+        operator.close()
+
+
+def test_a_key_may_be_an_expression_and_keys_only_are_distinct_rows() -> None:
+    schema = Schema.of(a="Int64")
+    node = Aggregate(Scan(DatasetRef("t"), schema), (("odd", col("a") % 2 == 1),), ())
+    rows = pa.table({"a": pa.array([1, 2, 3, None], pa.int64())})
+    assert run(node, schema, cut(rows, 2)).to_pydict() == {"odd": [False, True, None]}
+
+
+def test_a_sum_over_38_digits_is_an_error() -> None:
+    schema = Schema.of(m="Decimal(38,0)")
+    rows = pa.table({"m": pa.array([Decimal(9 * 10**37)] * 2, pa.decimal128(38, 0))})
+    node = Aggregate(Scan(DatasetRef("t"), schema), (), (("s", col("m").sum()),))
+    with pytest.raises(ValueError, match="38 digits"):
+        run(node, schema, cut(rows, 10))
+
+
+def test_partials_of_nothing_merge_to_the_row_of_nothing() -> None:
+    partial = node_of([], "partial")
+    states = run(partial, SCHEMA, [])
+    assert states.num_rows == 1
+    merged = run(node_of([], "final"), check(partial), states.to_batches() * 3)
+    assert merged.slice(0, 1).to_pydict()["rows"] == [0]
+    assert merged.to_pydict() == run(node_of([]), SCHEMA, []).to_pydict()

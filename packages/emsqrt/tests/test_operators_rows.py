@@ -1,0 +1,97 @@
+"""Filter, limit and the operators that map columns."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from emsqrt.expr import col, count, lit
+from emsqrt.memory import MemoryBudget
+from emsqrt.operators import build
+from emsqrt.plan import DatasetRef, Filter, Limit, Plan, Project, Rename, Scan, WithColumn
+from sennit_core.errors import UsageError
+from sennit_core.schema import Schema
+
+SCHEMA = Schema.of(a="Int64", s="Utf8")
+SCAN = Scan(DatasetRef("t"), SCHEMA)
+
+
+def batches(*sizes: int) -> Iterable[Any]:
+    start = 0
+    for size in sizes:
+        numbers = list(range(start, start + size))
+        yield pa.RecordBatch.from_pydict({"a": numbers, "s": [f"r{n}" for n in numbers]})
+        start += size
+
+
+def run(node: Plan, *sizes: int) -> dict[str, list[Any]]:
+    with MemoryBudget(0) as budget:
+        operator = build(node, SCHEMA, budget)
+        out: list[Any] = []
+        for batch in batches(*sizes):
+            if operator.done:
+                break
+            out += operator.push(batch)
+        out += operator.finish()
+        operator.close()
+    return dict(pa.Table.from_batches(out, operator.schema.to_arrow()).to_pydict())
+
+
+def test_filter_keeps_rows_whose_predicate_is_true() -> None:
+    assert run(Filter(SCAN, (col("a") % 2 == 1) | (lit(None, "Bool"))), 3, 2) == {
+        "a": [1, 3],
+        "s": ["r1", "r3"],
+    }
+
+
+def test_filter_passes_no_empty_batch_on() -> None:
+    operator = build(Filter(SCAN, col("a") > 100), SCHEMA, MemoryBudget(0))
+    assert [list(operator.push(batch)) for batch in batches(3)] == [[]]
+
+
+def test_project_makes_exactly_its_columns() -> None:
+    node = Project(SCAN, (("twice", col("a") * 2), ("one", lit(1))))
+    assert run(node, 2) == {"twice": [0, 2], "one": [1, 1]}
+
+
+def test_with_column_sees_the_input_and_keeps_the_order() -> None:
+    node = WithColumn(SCAN, (("a", col("a") + 1), ("b", col("a") * 10)))
+    assert run(node, 2) == {"a": [1, 2], "s": ["r0", "r1"], "b": [0, 10]}
+
+
+def test_rename_may_swap() -> None:
+    assert run(Rename(SCAN, (("a", "s"), ("s", "a"))), 1) == {"s": [0], "a": ["r0"]}
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (Limit(SCAN, 3), [0, 1, 2]),
+        (Limit(SCAN, 3, 4), [4, 5, 6]),
+        (Limit(SCAN, 99, 5), [5, 6, 7]),
+        (Limit(SCAN, 0), []),
+        (Limit(SCAN, 5, 100), []),
+    ],
+)
+def test_limit_skips_and_passes_rows_across_batches(node: Limit, expected: list[int]) -> None:
+    assert run(node, 2, 2, 4)["a"] == expected
+
+
+def test_limit_is_done_as_soon_as_it_has_its_rows() -> None:
+    operator = build(Limit(SCAN, 3), SCHEMA, MemoryBudget(0))
+    done = []
+    for batch in batches(2, 2):
+        list(operator.push(batch))
+        done.append(operator.done)
+    assert done == [False, True]
+
+
+def test_a_scan_is_no_operator_over_rows() -> None:
+    with pytest.raises(UsageError, match="scan"):
+        build(SCAN, SCHEMA, MemoryBudget(0))
+
+
+def test_unused_count_is_typed_when_built() -> None:
+    with pytest.raises(UsageError, match="aggregate"):
+        build(Filter(SCAN, count() > 1), SCHEMA, MemoryBudget(0))
