@@ -1,4 +1,4 @@
-"""Build the C core with AddressSanitizer and UBSan, run its tests, and put the normal build back.
+"""Build a copy of the C core with AddressSanitizer and UBSan, and run its tests.
 
     python tools/sanitize.py [pytest arguments]
 
@@ -9,13 +9,14 @@ allocator is turned off; leaks are not reported, because the interpreter keeps w
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "packages" / "strand"
-EXTENSION = PACKAGE / "src" / "strand" / "_native.abi3.so"
 FLAGS = (
     "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 )
@@ -23,51 +24,40 @@ BUILD = "import hatch_build, pathlib; hatch_build._compile(pathlib.Path('src/str
 
 
 def main(arguments: list[str]) -> int:
-    """Build, test, restore; answer the tests' exit status."""
-    try:
-        build(FLAGS)
-        return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "-p",
-                "no:cacheprovider",
-                "packages/strand/tests",
-                *arguments,
-            ],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "LD_PRELOAD": runtime(),
-                "PYTHONMALLOC": "malloc",
-                "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
-                "UBSAN_OPTIONS": "print_stacktrace=1",
-            },
-            check=False,
-        ).returncode
-    finally:
-        EXTENSION.unlink(missing_ok=True)
-        build("")
-
-
-def build(flags: str) -> None:
-    """Compile the extension in place with more flags."""
-    environment = {**os.environ, "STRAND_CFLAGS": flags}
-    subprocess.run([sys.executable, "-c", BUILD], cwd=PACKAGE, env=environment, check=True)
+    """Build and test a copy, so that the tree's own extension stays; answer the tests' status."""
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "strand"
+        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        build = {**os.environ, "STRAND_CFLAGS": FLAGS}
+        subprocess.run([sys.executable, "-c", BUILD], cwd=copy, env=build, check=True)
+        test = {
+            **os.environ,
+            "PYTHONPATH": str(copy / "src"),
+            "LD_PRELOAD": runtime(),
+            "PYTHONMALLOC": "malloc",
+            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+        }
+        command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
+        command += ["--rootdir", str(copy), str(copy / "tests"), *arguments]
+        return subprocess.run(command, cwd=copy, env=test, check=False).returncode
 
 
 def runtime() -> str:
-    """The sanitizer's shared library, as the compiler names it."""
+    """The sanitizers' shared libraries, as the compiler names them."""
     compiler = os.environ.get("CC", "cc")
-    done = subprocess.run(
-        [compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
-    )
-    library = Path(done.stdout.strip())
-    if not library.is_absolute():
-        raise SystemExit("sanitize: the compiler has no libasan; install gcc's sanitizer libraries")
-    return str(library.resolve())
+    found = []
+    for name in ("libasan.so", "libubsan.so"):
+        done = subprocess.run(
+            [compiler, f"-print-file-name={name}"], check=True, capture_output=True, text=True
+        )
+        library = Path(done.stdout.strip())
+        if not library.is_absolute():
+            raise SystemExit(
+                f"sanitize: the compiler has no {name}; install its sanitizer libraries"
+            )
+        found.append(str(library.resolve()))
+    return " ".join(found)
 
 
 if __name__ == "__main__":
