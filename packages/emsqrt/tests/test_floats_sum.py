@@ -125,10 +125,10 @@ def test_a_square_is_exact_in_two_parts(value: float) -> None:
 def test_variance_is_that_of_exact_arithmetic(values: list[float], shift: float) -> None:
     moved = [value + shift for value in values]
     found = variance(len(moved), FloatSum.of(moved), FloatSum.of_squares(moved))
-    mean = sum(map(Fraction, moved)) / len(moved)
+    mean = sum(map(Fraction, moved), Fraction(0)) / len(moved)
     spread = [(Fraction(value) - mean) * (Fraction(value) - mean) for value in moved]
     exact = sum(spread, Fraction(0)) / (len(moved) - 1)
-    largest = Fraction(max(map(abs, moved)))
+    largest = Fraction(max(abs(value) for value in moved))
     assert found is not None
     assert abs(Fraction(found) - exact) <= exact / 2**52 + largest * largest / 2**70
 
