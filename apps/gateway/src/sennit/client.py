@@ -64,7 +64,7 @@ class Session:
 
         sending = SendOptions(mode=mode, ingest=options or None)
         uploaded = self._client.upload(
-            path, name=name or Path(path).stem, options=sending, on_progress=on_progress
+            path, name=name or Path(path).name, options=sending, on_progress=on_progress
         )
         uploaded.job.wait()
         return self._client.dataset(uploaded.dataset_id)
