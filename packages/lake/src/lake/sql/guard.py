@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,8 +24,9 @@ from sennit_core.errors import Denied, SqlError, Unsupported
 
 __all__ = ["Statement", "check_statement"]
 
+_TREE_DEPTH_MAX = 8000
 _READING = "one SELECT, WITH, FROM, VALUES, SHOW TABLES, DESCRIBE, EXPLAIN or SUMMARIZE"
-_PARSER = {"threads": "1", "async_threads": "1", "memory_limit": "64MB"}
+_PARSER = {"threads": "1", "async_threads": "1", "memory_limit": "256MB"}
 _NODES = frozenset(
     ("SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE", "STATEMENT_NODE")
 )
@@ -131,7 +133,7 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
         )
     if kind != "SELECT":
         raise Denied(f"{kind.replace('_', ' ')} statements", needed=_READING)
-    tree = json.loads(_parser().execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0])
+    tree = _tree_of(text)
     if tree["error"]:
         raise Unsupported(f"this form of statement is not supported ({tree['error_message']})")
     walk = _Walk(known)
@@ -147,6 +149,19 @@ def _parser() -> duckdb.DuckDBPyConnection:
     parser.execute("SET enable_external_access = false")
     parser.execute("SET lock_configuration = true")
     return parser
+
+
+def _tree_of(text: str) -> Any:
+    """The statement's syntax tree; DuckDB's own limit of depth is what Python's must not undercut."""
+    tree = _parser().execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(usual, _TREE_DEPTH_MAX))
+    try:
+        return json.loads(tree)
+    except RecursionError:
+        raise SqlError("the statement is nested too deeply") from None
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 def _explained(sql: str) -> int:

@@ -39,19 +39,17 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     tables = [Table.from_json(table) for table in request["tables"]]
     names = tuple(request.get("names") or ())
     sql = request["sql"]
-    statement = check_statement(sql, frozenset(table.name for table in tables))
-    used = _used(tables, statement.tables, names)
-    listed = tables if statement.catalog else used
-    limits = _limits(request, context)
+    used: list[Table] = []
     try:
+        statement = check_statement(sql, frozenset(table.name for table in tables))
+        used = _used(tables, statement.tables, names)
+        listed = tables if statement.catalog else used
+        limits = _limits(request, context)
         with open_session(listed, tuple(statement.tables), limits) as connection:
             context.on_cancel(connection.interrupt)
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels)
             return answer | {"inputs": [table.snapshot for table in used]}
-    except duckdb.InterruptException:
-        context.check()
-        raise
     except duckdb.Error as error:
         context.check()
         columns = tuple(itertools.chain.from_iterable(table.schema.names for table in used))
