@@ -83,6 +83,7 @@ def test_show_describe_summarize_and_explain_answer(flights: Lake) -> None:
 
     assert flights.sql("SHOW TABLES").rows == [("flights",), ("other",)]
     assert flights.sql("DESCRIBE flights").rows[1][:2] == ("distance", "BIGINT")
+    assert flights.sql("SHOW flights").rows == flights.sql("DESCRIBE flights").rows
     assert len(flights.sql("SUMMARIZE flights")) == 4
     assert "PARQUET" in flights.sql("EXPLAIN FROM flights").rows[0][1]
     listed = flights.sql(

@@ -227,8 +227,10 @@ class _Walk:
                 raise Denied(f"reading information_schema.{path[-1]}", needed="tables or columns")
             self.catalog = True
             return
-        if name.casefold() in ctes and len(path) <= 1:
-            return
+        if name.casefold() not in ctes or len(path) > 1:
+            self._check_name(name)
+
+    def _check_name(self, name: str) -> None:
         if name.casefold() not in self._known and _LIKE_A_FILE.search(name):
             raise Denied(
                 f"reading the file {name!r}",
@@ -248,10 +250,13 @@ class _Walk:
 
     def _check_show(self, node: dict[str, Any]) -> None:
         if node.get("query") is None:
-            shown = node.get("table_name", "").strip('"').casefold()
-            if shown not in _SHOWN:
-                raise Denied(f"SHOW {shown}", needed="SHOW TABLES")
-            self.catalog = True
+            shown = node.get("table_name", "")
+            if shown.startswith('"') and shown.endswith('"'):
+                shown = shown[1:-1].replace('""', '"')
+            if shown.casefold() in _SHOWN:
+                self.catalog = True
+            else:
+                self._check_name(shown)
 
 
 def _check_function(node: dict[str, Any]) -> None:
