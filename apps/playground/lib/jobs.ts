@@ -36,10 +36,11 @@ function tasksOf(tree: Tree): TaskInfo[] {
 
 /** Tasks that are done and tasks in all, as the tasks themselves say where they are known. */
 export function tasksOfJob(
-  job: Pick<LiveJob, 'progress' | 'tasks'>,
+  job: Pick<LiveJob, 'state' | 'progress' | 'tasks'>,
 ): { done: number; total: number } | null {
   const done = job.tasks.filter(({ state }) => state === 'done').length
   const total = job.progress?.total ?? job.tasks.length
+  if (job.state === 'done') return total > 0 ? { done: total, total } : null
   return total > 0
     ? { done: Math.min(total, Math.max(done, job.progress?.done ?? 0)), total }
     : null

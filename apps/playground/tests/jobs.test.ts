@@ -117,7 +117,7 @@ test('tasks that are done count before the progress has heard of them', () => {
     { ...task, id: 't000002', state: 'running' as const },
   ]
   const slow = { ...progress, done: 0, total: 4, bytesDone: 1, bytesTotal: 100 }
-  assert.deepEqual(tasksOfJob({ progress: slow, tasks }), { done: 2, total: 4 })
+  assert.deepEqual(tasksOfJob({ state: 'running', progress: slow, tasks }), { done: 2, total: 4 })
   assert.equal(fractionOf({ state: 'running', progress: slow, tasks }), 0.5)
 })
 

@@ -4,6 +4,7 @@ import { test } from 'node:test'
 import { addEntry, parseHistory, type HistoryEntry } from '../lib/sql/history'
 import { quoteName } from '../lib/sql/names'
 import { errorRange, nameRange } from '../lib/sql/position'
+import { columnsInScope } from '../lib/sql/scope'
 import { splitStatements, statementAt } from '../lib/sql/statements'
 
 const texts = (sql: string) => splitStatements(sql).map((statement) => statement.text)
@@ -104,4 +105,19 @@ test('the history is bounded, and damaged storage is an empty one', () => {
   assert.deepEqual(parseHistory('{"not": "a list"}'), [])
   assert.deepEqual(parseHistory('[{"id": 3}, null'), [])
   assert.deepEqual(parseHistory(null), [])
+})
+
+test('columns of the tables a statement names are in scope, and of no others', () => {
+  const tables = { flights: ['carrier', 'dest'], airports: ['faa'], '"Odd one"': ['x'] }
+  const names = (sql: string, position = sql.length) =>
+    columnsInScope(sql, position, tables).map(({ column }) => column)
+  assert.deepEqual(names('select  from Flights', 7), ['carrier', 'dest'])
+  assert.deepEqual(names('select * from flights f join airports a on f.'), [
+    'carrier',
+    'dest',
+    'faa',
+  ])
+  assert.deepEqual(names('select 1; select * from airports'), ['faa'])
+  assert.deepEqual(names('select * from "odd one"'), ['x'])
+  assert.deepEqual(names('select '), [])
 })

@@ -71,18 +71,20 @@ function UploadRow({ item, job }: { item: UploadItem; job: LiveJob | null }) {
               <Where item={item} job={job} />
             </p>
           </div>
-          {!(finished && job.state === 'done') && state !== 'cancelled' && (
-            <div className="mt-2">
-              <Progress
-                fraction={fraction}
-                active={active}
-                tone={
-                  state === 'failed' || trouble ? 'bad' : state === 'paused' ? 'quiet' : 'accent'
-                }
-                label={reading ? `Reading in ${name}` : `Uploading ${name}`}
-              />
-            </div>
-          )}
+          {!(finished && job.state === 'done') &&
+            state !== 'cancelled' &&
+            error?.code !== 'conflict' && (
+              <div className="mt-2">
+                <Progress
+                  fraction={fraction}
+                  active={active}
+                  tone={
+                    state === 'failed' || trouble ? 'bad' : state === 'paused' ? 'quiet' : 'accent'
+                  }
+                  label={reading ? `Reading in ${name}` : `Uploading ${name}`}
+                />
+              </div>
+            )}
         </div>
         <div className="flex items-center gap-0.5">
           {(state === 'sending' || state === 'waiting') && (
@@ -195,7 +197,7 @@ function NameTaken({ item }: { item: UploadItem }) {
   return (
     <div role="alert" className="border-warn/40 bg-warn-soft rounded-md border p-3.5">
       <p className="text-warn font-semibold">There is a table of this name already</p>
-      <p className="mt-0.5">{item.snapshot.error?.message}</p>
+
       <div className="mt-3 flex flex-wrap items-center gap-2">
         <button
           type="button"

@@ -36,9 +36,9 @@ export function KeyHelp({ onClose }: { onClose: () => void }) {
   ]
   return (
     <Dialog title="Keyboard" onClose={onClose} wide>
-      <div className="grid gap-x-10 gap-y-5 pt-2 sm:grid-cols-2">
+      <div className="gap-x-10 pt-2 sm:columns-2">
         {groups.map(([title, keys]) => (
-          <section key={title}>
+          <section key={title} className="mb-5 break-inside-avoid">
             <h3 className="eyebrow mb-2">{title}</h3>
             <dl className="flex flex-col gap-2">
               {keys.map(([combination, what]) => (

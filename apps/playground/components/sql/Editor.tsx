@@ -8,9 +8,10 @@ import {
   closeBracketsKeymap,
   completionKeymap,
   type Completion,
+  type CompletionSource,
 } from '@codemirror/autocomplete'
 import { defaultKeymap, history, historyKeymap, toggleComment } from '@codemirror/commands'
-import { PostgreSQL, sql, SQLDialect } from '@codemirror/lang-sql'
+import { sql, SQLDialect } from '@codemirror/lang-sql'
 import { bracketMatching, syntaxHighlighting } from '@codemirror/language'
 import { setDiagnostics } from '@codemirror/lint'
 import { Compartment, EditorState, Prec } from '@codemirror/state'
@@ -25,7 +26,9 @@ import {
 } from '@codemirror/view'
 import { useEffect, useEffectEvent, useRef } from 'react'
 
+import { FUNCTIONS, KEYWORDS, TYPES } from '@/lib/sql/dialect'
 import type { Range } from '@/lib/sql/position'
+import { columnsInScope } from '@/lib/sql/scope'
 
 import { editorTheme, highlighting } from './editorTheme'
 
@@ -50,8 +53,10 @@ export interface EditorProps {
 }
 
 const DIALECT = SQLDialect.define({
-  ...PostgreSQL.spec,
-  keywords: `${PostgreSQL.spec.keywords ?? ''} describe exclude qualify sample summarize pivot unpivot positional asof semi anti`,
+  keywords: KEYWORDS,
+  types: TYPES,
+  builtin: FUNCTIONS,
+  doubleQuotedStrings: false,
 })
 
 /** The SQL editor. It keeps its own text; `text` replaces it only when it differs. */
@@ -164,5 +169,31 @@ export default function Editor({
 }
 
 function languageFor(schema: EditorSchema) {
-  return sql({ dialect: DIALECT, schema, upperCaseKeywords: false })
+  const columns = DIALECT.language.data.of({ autocomplete: columnSource(schema) })
+  return [sql({ dialect: DIALECT, schema, upperCaseKeywords: false }), columns]
+}
+
+/** Columns of the tables that the statement names, without their table before them. */
+function columnSource(schema: EditorSchema): CompletionSource {
+  const names = Object.fromEntries(
+    Object.entries(schema).map(([table, columns]) => [table, columns.map(({ label }) => label)]),
+  )
+  const types = new Map(
+    Object.entries(schema).flatMap(([table, columns]) =>
+      columns.map(({ label, detail }) => [`${table}.${label}`, detail]),
+    ),
+  )
+  return (context) => {
+    const { state, pos, explicit } = context
+    const word = context.matchBefore(/[\w$]*/)
+    const qualified = word !== null && state.sliceDoc(word.from - 1, word.from) === '.'
+    if (!word || qualified || (word.from === word.to && !explicit)) return null
+    const options = columnsInScope(state.doc.toString(), pos, names).map(({ table, column }) => ({
+      label: column,
+      detail: types.get(`${table}.${column}`) ?? '',
+      type: 'property',
+      boost: 10,
+    }))
+    return { from: word.from, options, validFor: /^[\w$]*$/ }
+  }
 }
