@@ -32,15 +32,17 @@ from {table} where distance > 500 group by carrier order by carrier"""
 DUCKDB = """
 import duckdb, json, sys, time
 source, target, query = sys.argv[1:]
-con = duckdb.connect(config={{"threads": 2, "enable_progress_bar": False}})
+con = duckdb.connect(config={"threads": 2})
+con.execute("set enable_progress_bar = false")
 def timed(work):
     wall, cpu = time.perf_counter(), time.process_time()
     rows = work()
     return time.perf_counter() - wall, time.process_time() - cpu, rows
-ingest = timed(lambda: con.execute(f"copy (from read_csv('{{source}}', nullstr=['NA', ''])) to '{{target}}' (format parquet, compression zstd)"))
+read = f"from read_csv('{source}', nullstr=['NA', ''])"
+ingest = timed(lambda: con.execute(f"copy ({read}) to '{target}' (format parquet, compression zstd)"))
 ask = timed(lambda: con.execute(query).fetchall())
-print(json.dumps({{"ingest": ingest[:2], "query": ask[:2], "rows": ask[2]}}))
-""".replace("{{", "{").replace("}}", "}")
+print(json.dumps({"ingest": ingest[:2], "query": ask[:2], "rows": ask[2]}))
+"""
 
 
 class Watch:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,7 +156,8 @@ class Ledger:
         live = self._progress.get(change.job)
         if live is not None:
             live.phase = live.phase if change.state in {"running", "done"} else change.state
-            job = replace(job, progress=live.sum())
+            ended = is_terminal("job", change.state)
+            job = replace(job, progress=live.total(change.result) if ended else live.sum())
         self._jobs[change.job] = job
         document = job.to_json()
         document.pop("plan", None)  # it never changes
@@ -195,6 +196,7 @@ class _JobProgress:
         self._tasks: dict[str, Progress] = {}
         self._done: set[str] = set()
         self._lock = threading.Lock()
+        self._peak_bytes = 0
         self.phase = ""
         self.changed = False
         self.shown_at = float("-inf")
@@ -202,6 +204,7 @@ class _JobProgress:
     def set(self, task: str, progress: Progress) -> None:
         with self._lock:
             self._tasks[task] = progress
+            self._peak_bytes = max(self._peak_bytes, progress.memory_bytes)
             self.phase = progress.phase or self.phase
             self.changed = True
 
@@ -224,11 +227,22 @@ class _JobProgress:
             total=len(self._input_bytes),
             bytes_done=bytes_done,
             bytes_total=sum(known) if known else None,
-            rows=sum(part.rows for part in parts),
+            rows=sum(part.rows for task, part in self._tasks.items() if task in self._input_bytes),
             memory_bytes=sum(part.memory_bytes for part in working),
             cap_bytes=max((part.cap_bytes or 0 for part in parts), default=0) or None,
             spilled_bytes=sum(part.spilled_bytes for part in parts),
             phase=self.phase,
+        )
+
+    def total(self, result: Mapping[str, Any] | None) -> Progress:
+        """Return what an ended job has come to: its memory is the most that one task took."""
+        told = result or {}
+        progress = self.sum()
+        return replace(
+            progress,
+            rows=max(progress.rows, int(told.get("rows") or 0)),
+            memory_bytes=max(self._peak_bytes, int(told.get("peakBytes") or 0)),
+            cap_bytes=told.get("capBytes") or progress.cap_bytes,
         )
 
     def _bytes_done(self, task: str) -> int:

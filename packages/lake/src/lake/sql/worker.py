@@ -7,6 +7,7 @@ the snapshots read).
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -46,7 +47,7 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
         listed = tables if statement.catalog else used
         limits = _limits(request, context)
         with open_session(listed, tuple(statement.tables), limits) as connection:
-            context.on_cancel(connection.interrupt)
+            context.on_cancel(lambda: _interrupt(connection))
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels)
             return answer | {"inputs": [table.snapshot for table in used]}
@@ -56,6 +57,11 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
         raise query_error(
             error, sql, tables=names, columns=columns, cap_bytes=context.cap_bytes
         ) from None
+
+
+def _interrupt(connection: duckdb.DuckDBPyConnection) -> None:
+    with contextlib.suppress(duckdb.ConnectionException):  # it may have answered and closed by now
+        connection.interrupt()
 
 
 def _stream(
