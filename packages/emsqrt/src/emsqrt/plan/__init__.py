@@ -4,6 +4,7 @@ Layering: `emsqrt.expr` <- nodes <- reading, wire (JSON) <- states (partial aggr
 (types). Standard library only: whoever submits or splits a plan never loads an engine.
 """
 
+from emsqrt.expr.errors import BadPlan
 from emsqrt.plan.check import check, partial_schema
 from emsqrt.plan.explain import explain
 from emsqrt.plan.nodes import (
@@ -27,6 +28,7 @@ from emsqrt.plan.wire import canonical_plan, plan_from_json, plan_hash, plan_to_
 
 __all__ = [
     "Aggregate",
+    "BadPlan",
     "DatasetRef",
     "FileTarget",
     "Files",

@@ -1,0 +1,25 @@
+"""The page on plans runs, and names every word there is."""
+
+from pathlib import Path
+
+import pytest
+
+from emsqrt.expr.functions import AGGREGATES, FUNCTIONS
+from emsqrt.plan.reading import RESERVED_OPERATORS
+from sennit_core.testing import run_markdown
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "plan-ir.md"
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_markdown(PAGE)
+
+
+@pytest.mark.parametrize("word", [*FUNCTIONS, *AGGREGATES])
+def test_every_function_is_described(word: str) -> None:
+    assert f"`{word}`" in PAGE.read_text("utf-8")
+
+
+def test_every_reserved_operator_is_named() -> None:
+    assert " ".join(RESERVED_OPERATORS) in PAGE.read_text("utf-8")
