@@ -174,7 +174,7 @@ def main() -> None:
             stdout=subprocess.PIPE, check=True,
         )  # fmt: skip
         duckdb = json.loads(peer.stdout)
-    assert [row[:2] for row in rows] == [row[:2] for row in duckdb["rows"]], "the answers differ"
+    assert [list(row[:2]) for row in rows] == [row[:2] for row in duckdb["rows"]], "the answers differ"
     peers = {
         "upload + ingest": duckdb["ingest"], "query, first": duckdb["query"],
         "query, warm": duckdb["query"], "pipeline, cap 128MiB": duckdb["query"],
