@@ -22,7 +22,7 @@ export function ResultPane({ state, onCancel }: { state: QueryState; onCancel: (
     <section
       aria-label="Answer"
       aria-busy={running}
-      className="bg-surface flex min-h-64 min-w-0 flex-1 flex-col"
+      className="bg-surface flex min-h-64 min-w-0 flex-1 flex-col max-md:h-[75dvh] max-md:flex-none"
     >
       {running && <Running startedMs={state.startedMs} onCancel={onCancel} />}
       {shown && (
