@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow as pa
 import pytest
 
 from emsqrt.executor import ExecutorPool
@@ -37,3 +39,28 @@ def open_pool(tmp_path: Path) -> Iterator[Callable[..., ExecutorPool]]:
 @pytest.fixture
 def pool(open_pool: Callable[..., ExecutorPool]) -> ExecutorPool:
     return open_pool()
+
+
+class Oracle:
+    """DuckDB, which judges what SQL means; no test holds an object of it past the session."""
+
+    def __init__(self) -> None:
+        self._connection: Any = duckdb.connect(config={"threads": 1})
+
+    def ask(self, query: str, table: pa.Table) -> list[list[Any]]:
+        """Return the columns of the answer to a query over the table `t`."""
+        self._connection.register("t", table)
+        answer = self._connection.execute(query)
+        rows = answer.fetchall()
+        return [[row[index] for row in rows] for index in range(len(answer.description))]
+
+    def close(self) -> None:
+        self._connection.close()
+        self._connection = None
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Iterator[Oracle]:
+    judge = Oracle()
+    yield judge
+    judge.close()
