@@ -24,7 +24,7 @@ PACKAGES = {
     "strand": "packages/strand[arrow]",
     "emsqrt": "packages/emsqrt[arrow]",
     "elkyn": "packages/elkyn[server]",
-    "lake": "packages/lake",
+    "lake": "packages/lake[http]",
     "elytra": "packages/elytra",
     "gateway": "apps/gateway",
 }

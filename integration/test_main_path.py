@@ -152,7 +152,8 @@ def test_a_deleted_dataset_is_gone_and_its_files_too(own_node: RunningNode, tmp_
         session.put(source)
         session.delete("tiny")
         assert session.datasets() == []
-    assert not any((own_node.data / "lake" / "objects").rglob("*.parquet"))
+    kept = [path for path in (own_node.data / "lake" / "objects").rglob("*") if path.is_file()]
+    assert kept == []
 
 
 def test_the_demo_shows_the_main_job(tmp_path: Path) -> None:

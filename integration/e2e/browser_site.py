@@ -15,6 +15,8 @@ from pathlib import Path
 from playwright.sync_api import ConsoleMessage
 
 ROWS = 60_000
+# Nothing short of a minute: a join without a key over the rows of `loaded`, squared.
+SLOW = "select count(*) from berths a, berths b where a.tons * b.tons + a.berth % 7 = 12345"
 INSECURE_HOST = "sennit.test"  # plain http under a name that is not localhost: no secure context
 
 

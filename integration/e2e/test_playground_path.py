@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-from integration.e2e.browser_site import ROWS, Site, Watched
+from integration.e2e.browser_site import ROWS, SLOW, Site, Watched
 
 pytestmark = pytest.mark.e2e
 
@@ -126,3 +126,41 @@ def test_a_file_that_cannot_be_read_says_why(page: Page, site: Site, tmp_path: P
     trouble = page.get_by_role("alert").filter(has_text="line")
     expect(trouble).to_be_visible()
     expect(page.get_by_role("row", name="ragged")).to_be_hidden()
+
+
+def test_a_broken_upload_goes_on_after_a_reload(page: Page, site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "broken.csv"
+    file.write_text("n\n" + "".join(f"{i:015}\n" for i in range(1_000_000)))
+    parts = -(-file.stat().st_size // (256 * 1024))
+    sent: list[str] = []
+    page.context.on("requestfinished", lambda r: sent.append(r.url) if "/parts/" in r.url else None)
+    page.goto(f"{site.url}/data/")
+    page.set_input_files("input[type=file]", file)
+    page.get_by_role("button", name="Pause broken").click()
+    expect(page.get_by_text("Paused")).to_be_visible()
+    page.once("dialog", lambda dialog: dialog.accept())  # the page warns before it is left
+    page.reload()
+    before = len(set(sent))
+    assert 0 < before < parts
+    sent.clear()
+    page.set_input_files("input[type=file]", file)
+    expect(page.get_by_role("row", name="broken")).to_contain_text("1,000,000")
+    assert len(set(sent)) < parts
+
+
+def test_a_job_is_cancelled_from_its_page(
+    page: Page, context: BrowserContext, site: Site, loaded: str
+) -> None:
+    busy = [context.new_page() for _ in range(2)]  # as many as there are executors
+    for each in busy:
+        each.goto(f"{site.url}/sql/?q={SLOW}")
+        each.get_by_role("button", name="Run").click()
+        expect(each.get_by_text("Running for")).to_be_visible()
+    page.goto(f"{site.url}/data/?id={loaded}")
+    page.get_by_role("button", name="Run as a job").click()
+    job = page.get_by_role("article")
+    job.get_by_role("button", name="Cancel").click()
+    expect(job.get_by_role("heading", level=2)).to_contain_text("cancelled")
+    for each in busy:
+        each.get_by_role("button", name="Cancel").first.click()
+        expect(each.get_by_text("You stopped the query")).to_be_visible()

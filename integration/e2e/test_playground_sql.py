@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from integration.e2e.browser_site import ROWS, Site, Watched
+from integration.e2e.browser_site import ROWS, SLOW, Site, Watched
 
 pytestmark = pytest.mark.e2e
-
-_SLOW = "select count(*) from berths a, berths b where a.tons * b.tons + a.berth % 7 = 12345"
 
 
 @pytest.fixture
@@ -62,7 +60,7 @@ def test_cells_are_copied_as_a_table(sql: Page) -> None:
 
 
 def test_escape_cancels_a_query(sql: Page) -> None:
-    ask(sql, _SLOW)
+    ask(sql, SLOW)
     expect(sql.get_by_text("Running for")).to_be_visible()
     sql.keyboard.press("Escape")
     expect(sql.get_by_text("You stopped the query")).to_be_visible()
