@@ -51,13 +51,16 @@ class Watch:
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self.peaks: dict[str, int] = {}
+        self._cpu: dict[int, float] = {}  # of every process seen, since executors come and go
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
 
     def _sample(self) -> None:
         while not self._stop.wait(0.01):
-            for process in self._processes():
+            processes = self._processes()
+            self._take_cpu(processes)
+            for process in processes:
                 role = "gateway" if process.pid == self._root.pid else f"executor {process.pid}"
                 self.peaks[role] = max(self.peaks.get(role, 0), charged_bytes(process.pid))
 
@@ -68,11 +71,16 @@ class Watch:
             return []
 
     def cpu_seconds(self) -> float:
-        total = 0.0
-        for process in self._processes():
-            times = process.cpu_times()
-            total += times.user + times.system
-        return total
+        self._take_cpu(self._processes())
+        return sum(self._cpu.values())
+
+    def _take_cpu(self, processes: list[psutil.Process]) -> None:
+        for process in processes:
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            self._cpu[process.pid] = times.user + times.system
 
     def stop(self) -> None:
         self._stop.set()
@@ -174,7 +182,9 @@ def main() -> None:
             stdout=subprocess.PIPE, check=True,
         )  # fmt: skip
         duckdb = json.loads(peer.stdout)
-    assert [list(row[:2]) for row in rows] == [row[:2] for row in duckdb["rows"]], "the answers differ"
+    assert [list(row[:2]) for row in rows] == [row[:2] for row in duckdb["rows"]], (
+        "the answers differ"
+    )
     peers = {
         "upload + ingest": duckdb["ingest"], "query, first": duckdb["query"],
         "query, warm": duckdb["query"], "pipeline, cap 128MiB": duckdb["query"],
