@@ -1,6 +1,6 @@
 """emsqrt.expr: expressions over the columns of a row, and their one meaning.
 
-Layering: nodes <- literals, functions <- text, parser, wire (JSON) <- check (types) <- evaluate
+Layering: nodes, walk <- literals, functions <- text, parser, wire (JSON) <- check (types) <- evaluate
 (pyarrow) and sql (DuckDB's dialect). Everything here but `evaluate` and its kernels is standard
 library only; `emsqrt.expr.evaluate` is imported by those who hold record batches.
 """
@@ -27,9 +27,10 @@ from emsqrt.expr.build import (
 )
 from emsqrt.expr.check import infer
 from emsqrt.expr.errors import BadExpression, BadPlan, TypeMismatch, ValueOutOfRange
-from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, columns_of, lit
+from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, lit
 from emsqrt.expr.parser import parse_expr
 from emsqrt.expr.trace import trace
+from emsqrt.expr.walk import columns_of
 from emsqrt.expr.wire import expr_from_json, expr_to_json
 
 __all__ = [

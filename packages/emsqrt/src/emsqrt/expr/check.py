@@ -13,7 +13,8 @@ from emsqrt.expr import rules
 from emsqrt.expr.errors import BadPlan, TypeMismatch
 from emsqrt.expr.functions import FUNCTIONS, Function, function
 from emsqrt.expr.literals import parse_spelling
-from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, depth_of
+from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal
+from emsqrt.expr.walk import depth_of
 from emsqrt.expr.wire import EXPR_DEPTH_MAX
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType, Schema

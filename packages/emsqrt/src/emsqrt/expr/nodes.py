@@ -6,11 +6,10 @@ so nodes are compared with `equals` and cannot be hashed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from sennit_core.errors import UsageError
 from sennit_core.schema import DataType
@@ -146,7 +145,9 @@ class Expr:
 
     def equals(self, other: Expr) -> bool:
         """Return whether both trees are the same, node for node."""
-        return _same(self, other)
+        from emsqrt.expr.walk import same
+
+        return same(self, other)
 
     # Tests ----------------------------------------------------------------------------------
     def is_null(self) -> Expr:
@@ -408,66 +409,3 @@ def lit(value: object, type: DataType | str | None = None) -> Literal:  # noqa: 
     from emsqrt.expr.literals import make_literal
 
     return make_literal(value, None if type is None else as_type(type))
-
-
-def children(expr: Expr) -> tuple[Expr, ...]:
-    """Return the direct operands of `expr`, in order."""
-    match expr:
-        case Call(args=args):
-            return args
-        case Cast(arg=arg):
-            return (arg,)
-        case Case(branches=branches, default=default):
-            flat = tuple(part for branch in branches for part in branch)
-            return flat if default is None else (*flat, default)
-        case Agg(arg=arg) if arg is not None:
-            return (arg,)
-        case _:
-            return ()
-
-
-def depth_of(expr: Expr) -> int:
-    """Return how many levels deep `expr` is; a column is 1. Safe for any depth."""
-    level, depth = [expr], 0
-    while level:
-        level, depth = [child for parent in level for child in children(parent)], depth + 1
-    return depth
-
-
-def rebuild(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
-    """Return `expr` with `change` applied to each direct operand."""
-    match expr:
-        case Call(fn=fn, args=args):
-            return Call(fn, tuple(change(arg) for arg in args))
-        case Cast(arg=arg, type=kind, strict=strict):
-            return Cast(change(arg), kind, strict)
-        case Case(branches=branches, default=default):
-            pairs = tuple((change(when), change(then)) for when, then in branches)
-            return Case(pairs, None if default is None else change(default))
-        case Agg(fn=fn, arg=arg, distinct=distinct) if arg is not None:
-            return Agg(fn, change(arg), distinct)
-        case _:
-            return expr
-
-
-def columns_of(expr: Expr) -> frozenset[str]:
-    """Return the names of the columns that `expr` reads."""
-    if isinstance(expr, Column):
-        return frozenset((expr.name,))
-    return frozenset().union(*map(columns_of, children(expr)))
-
-
-def _same(left: Any, right: Any) -> bool:
-    """Compare two trees; floats by their bits, so NaN is itself and -0.0 is not 0.0."""
-    if type(left) is not type(right):
-        return False
-    match left:
-        case tuple():
-            return len(left) == len(right) and all(map(_same, left, right))
-        case float():
-            return left.hex() == float.hex(right)
-        case Expr():
-            names: tuple[str, ...] = tuple(left.__slots__)
-            return all(_same(getattr(left, name), getattr(right, name)) for name in names)
-        case _:
-            return bool(left == right)

@@ -24,7 +24,8 @@ from emsqrt.expr.functions import (
 )
 from emsqrt.expr.lexer import Token, fail_at, tokens_of
 from emsqrt.expr.literals import parse_spelling
-from emsqrt.expr.nodes import Agg, Case, Cast, Column, Expr, Literal, call, depth_of, lit
+from emsqrt.expr.nodes import Agg, Case, Cast, Column, Expr, Literal, call, lit
+from emsqrt.expr.walk import depth_of
 from emsqrt.expr.wire import EXPR_DEPTH_MAX
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType
