@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
-
-from integration.e2e.browser_site import (
+from e2e.browser_site import (
     INSECURE_HOST,
     ROWS,
     Site,
@@ -16,6 +14,8 @@ from integration.e2e.browser_site import (
     platform,
     running_site,
 )
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
 from sennit import playground
 
 CHROMIUM = Path("/usr/bin/chromium")

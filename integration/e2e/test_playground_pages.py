@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from e2e.browser_site import INSECURE_HOST, Site, Watched, platform, running_site
 from playwright.sync_api import Browser, BrowserContext, Page, expect
-
-from integration.e2e.browser_site import INSECURE_HOST, Site, Watched, platform, running_site
 
 pytestmark = pytest.mark.e2e
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from e2e.browser_site import ROWS, SLOW, Site, Watched
 from playwright.sync_api import BrowserContext, Locator, Page, expect
-
-from integration.e2e.browser_site import ROWS, SLOW, Site, Watched
 
 pytestmark = pytest.mark.e2e
 
@@ -153,7 +153,7 @@ def test_a_job_is_cancelled_from_its_page(
 ) -> None:
     busy = [context.new_page() for _ in range(2)]  # as many as there are executors
     for each in busy:
-        each.goto(f"{site.url}/sql/?q={SLOW}")
+        each.goto(f"{site.url}/sql/?q={quote(SLOW)}")
         each.get_by_role("button", name="Run").click()
         expect(each.get_by_text("Running for")).to_be_visible()
     page.goto(f"{site.url}/data/?id={loaded}")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from e2e.browser_site import ROWS, SLOW, Site, Watched
 from playwright.sync_api import Locator, Page, expect
-
-from integration.e2e.browser_site import ROWS, SLOW, Site, Watched
 
 pytestmark = pytest.mark.e2e
 
