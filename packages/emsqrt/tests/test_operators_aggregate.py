@@ -1,6 +1,7 @@
 """Groups in memory: right against DuckDB, equal bits for every cut, and never over the budget."""
 
 import math
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -176,6 +177,41 @@ def test_a_key_may_be_an_expression_and_keys_only_are_distinct_rows() -> None:
     node = Aggregate(Scan(DatasetRef("t"), schema), (("odd", col("a") % 2 == 1),), ())
     rows = pa.table({"a": pa.array([1, 2, 3, None], pa.int64())})
     assert run(node, schema, cut(rows, 2)).to_pydict() == {"odd": [False, True, None]}
+
+
+TYPED: dict[str, list[Any]] = {
+    "Bool": [False, True],
+    "Int8": [-128, 127],
+    "UInt64": [0, 2**64 - 1],
+    "Float32": [1.5, math.inf],
+    "Decimal(3,1)": [Decimal("-2.5"), Decimal("1.5")],
+    "Utf8": ["a", "b"],
+    "Binary": [b"a", b"b"],
+    "Date": [date(1969, 12, 31), date(2013, 1, 1)],
+    "Timestamp(ms,UTC)": [datetime(1969, 12, 31, tzinfo=UTC), datetime(2013, 1, 1, tzinfo=UTC)],
+    "Time": [time(4), time(5)],
+    "Duration": [timedelta(-1), timedelta(1)],
+}
+
+
+@pytest.mark.parametrize("kind", TYPED)
+def test_values_of_every_type_with_an_order_are_keys_and_have_extremes(kind: str) -> None:
+    low, high = TYPED[kind]
+    schema = Schema.of(v=kind)
+    rows = pa.table({"v": pa.array([high, None, low, high], schema.field("v").type.to_arrow())})
+    aggs = (("lo", col("v").min()), ("hi", col("v").max()), ("u", col("v").count_distinct()))
+    scan = Scan(DatasetRef("t"), schema)
+    grouped = run(
+        Aggregate(scan, (("k", col("v")),), (("n", count()), *aggs)), schema, cut(rows, 2)
+    )
+    assert grouped.select(["k", "n", "lo", "hi"]).to_pydict() == {
+        "k": [low, high, None],
+        "n": [1, 2, 1],
+        "lo": [low, high, None],
+        "hi": [low, high, None],
+    }
+    whole = run(Aggregate(scan, (), aggs), schema, cut(rows, 2))
+    assert whole.to_pylist() == [{"lo": low, "hi": high, "u": 2}]
 
 
 def test_a_sum_over_38_digits_is_an_error() -> None:
