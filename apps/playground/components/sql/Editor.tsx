@@ -116,7 +116,7 @@ export default function Editor({
           history(),
           bracketMatching(),
           closeBrackets(),
-          autocompletion({ icons: false }),
+          autocompletion({ icons: false, interactionDelay: 0 }),
           EditorView.lineWrapping,
           placeholder('select …'),
           EditorView.contentAttributes.of({ 'aria-label': 'SQL', spellcheck: 'false' }),
