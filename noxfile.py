@@ -83,27 +83,32 @@ def here(session: nox.Session, *command: str, **environment: str) -> None:
     session.run(*command, external=True, env={"PATH": path, "PYTHONDEVMODE": "0", **environment})
 
 
+def npm(session: nox.Session, script: str) -> None:
+    """Run a script of the npm workspace with the machine's Node, or the one of the environment."""
+    here(session, "npm", "run", "--silent", script)
+
+
 def pytest_here(session: nox.Session, *arguments: str) -> None:
     """Run pytest in developer mode, so that a leaked file or socket is an error."""
     here(session, sys.executable, "-X", "dev", "-m", "pytest", *arguments, *session.posargs)
 
 
 @nox.session(venv_backend="none")
-@budget(1.5)
+@budget(2)
 def lint(session: nox.Session) -> None:
-    """Ruff, the C formatter where there is one, and the browser code's linters where npm is set up."""
+    """Ruff, the C formatter where there is one, eslint, prettier and tsc."""
     here(session, "ruff", "check", ".")
     here(session, "ruff", "format", "--check", ".")
     if shutil.which("clang-format"):
         sources = [str(path) for path in sorted((ROOT / "packages").glob("*/src/**/*.[ch]"))]
         here(session, "clang-format", "--dry-run", "--Werror", *sources)
-    if (ROOT / "node_modules").is_dir():
-        for script in ("lint", "format:check", "typecheck"):
-            here(session, "npm", "run", "--silent", script)
+    here(session, sys.executable, "-m", "sennit.playground", "install")
+    for script in ("lint", "format:check", "typecheck"):
+        npm(session, script)
 
 
 @nox.session(venv_backend="none")
-@budget(1.5)
+@budget(1)
 def types(session: nox.Session) -> None:
     """Mypy, strict, over every package, its tests and the tools."""
     here(session, "mypy", *SOURCES, "tools", "noxfile.py")
@@ -125,9 +130,13 @@ def tidy(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+@nox.parametrize("package", [nox.param(name, id=name) for name in (*PACKAGES, "js")])
 def tests(session: nox.Session, package: str) -> None:
-    """One package, installed by its path alone into a fresh environment."""
+    """One package, installed by its path alone into a fresh environment; `js`: the browser code."""
+    if package == "js":
+        here(session, sys.executable, "-m", "sennit.playground", "install")
+        npm(session, "test")
+        return
     constraints = Path(session.create_tmp()) / "constraints.txt"
     constraints.write_text(pins("runtime") + pins("dev"))
     wanted = [f"./{PACKAGES[package]}", *TEST_TOOLS, *ORACLES.get(package, ())]

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sennit_core.errors import Unavailable
@@ -51,25 +52,47 @@ def build(log: Path | None = None) -> None:
 
     Two builders at once wait for one another; the second finds nothing left to do.
     """
-    state = _TREE / ".platform"
-    state.mkdir(exist_ok=True)
-    with (state / "playground.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone():
         if not can_build():
             return
         digest = _digest()
-        environment = {**os.environ, "NEXT_TELEMETRY_DISABLED": "1", "CI": "1"}
-        environment["PATH"] = f"{_node_folder()}{os.pathsep}{os.environ.get('PATH', '')}"
-        environment.pop("PYTHONDEVMODE", None)
-        lock_digest = hashlib.sha256((_TREE / "package-lock.json").read_bytes()).hexdigest()
-        installed = _TREE / "node_modules" / ".sennit-lock"
-        if not installed.is_file() or installed.read_text(encoding="ascii") != lock_digest:
-            _run(["npm", "ci", "--no-audit", "--no-fund"], environment, log)
-            installed.write_text(lock_digest, encoding="ascii")
+        environment = _environment()
+        _install(environment, log)
         # A failed export leaves the last one in place, which must not pass for the new one.
         shutil.rmtree(_APP / "out", ignore_errors=True)
         _run(["npm", "run", "--silent", "build"], environment, log)
         (_APP / "out" / _STAMP).write_text(digest, encoding="ascii")
+
+
+def install() -> None:
+    """Install the browser code's packages in step with their lock, for a build or for its linters."""
+    with _alone():
+        _install(_environment(), None)
+
+
+def _environment() -> dict[str, str]:
+    environment = {**os.environ, "NEXT_TELEMETRY_DISABLED": "1", "CI": "1"}
+    environment["PATH"] = f"{_node_folder()}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment.pop("PYTHONDEVMODE", None)
+    return environment
+
+
+def _install(environment: dict[str, str], log: Path | None) -> None:
+    digest = hashlib.sha256((_TREE / "package-lock.json").read_bytes()).hexdigest()
+    installed = _TREE / "node_modules" / ".sennit-lock"
+    if not installed.is_file() or installed.read_text(encoding="ascii") != digest:
+        _run(["npm", "ci", "--no-audit", "--no-fund"], environment, log)
+        installed.write_text(digest, encoding="ascii")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the lock of whoever installs or builds."""
+    state = _TREE / ".platform"
+    state.mkdir(exist_ok=True)
+    with (state / "playground.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _run(command: list[str], environment: dict[str, str], log: Path | None) -> None:
@@ -136,8 +159,9 @@ def _source_files() -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["build"]:
-        sys.exit("usage: python -m sennit.playground build")
+    _VERBS = {"build": build, "install": install}
+    if len(sys.argv) != 2 or sys.argv[1] not in _VERBS:
+        sys.exit("usage: python -m sennit.playground build|install")
     began = time.monotonic()
-    build()
-    print(f"playground: ready after {time.monotonic() - began:.1f} s in {site()}")
+    _VERBS[sys.argv[1]]()
+    print(f"playground: {sys.argv[1]} done after {time.monotonic() - began:.1f} s")

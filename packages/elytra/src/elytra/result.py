@@ -31,6 +31,10 @@ class Result:
         """Return the rows as a pyarrow Table (no copy)."""
         return self._table
 
+    def arrow(self) -> pa.Table:
+        """The same as `to_arrow`, beside `df` and `pl`."""
+        return self._table
+
     def df(self) -> pd.DataFrame:
         """Return the rows as a pandas DataFrame; needs pandas installed."""
         frame: pd.DataFrame = self._table.to_pandas()
