@@ -80,7 +80,9 @@ def here(session: nox.Session, *command: str, **environment: str) -> None:
     """Run a tool from the environment that nox itself runs in."""
     binaries = Path(sys.executable).parent
     path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
-    session.run(*command, external=True, env={"PATH": path, "PYTHONDEVMODE": "0", **environment})
+    program = shutil.which(command[0], path=path) or command[0]
+    environment = {"PATH": path, "PYTHONDEVMODE": "0", **environment}
+    session.run(program, *command[1:], external=True, env=environment)
 
 
 def npm(session: nox.Session, script: str) -> None:
