@@ -6,7 +6,9 @@ import json
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
@@ -19,6 +21,7 @@ SEED = int(os.environ.get("CHAOS_SEED", "1"))
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "6"))
 ROWS = 50_000
 SUM = ROWS * (ROWS - 1) // 2
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -35,16 +38,20 @@ def kill_an_executor(node: RunningNode, dice: random.Random) -> None:
         dice.choice(family).kill()
 
 
-def ask_until_answered(node: RunningNode, query: str) -> int:
-    """The first answer; a lost executor may fail a query, but never answer it wrongly."""
+def until_answered(ask: Callable[[], T]) -> T:
+    """The first answer; a lost executor may fail a question, but never answer it wrongly."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            with node.session() as session:
-                return int(session.sql(query).rows[0][0])
+            return ask()
         except SennitError as error:
             if not error.retryable or time.monotonic() > deadline:
                 raise
+
+
+def sum_of(node: RunningNode, name: str) -> int:
+    with node.session() as session:
+        return until_answered(lambda: int(session.sql(f"select sum(n) from {name}").rows[0][0]))
 
 
 def test_killed_executors_never_make_a_wrong_answer(source: Path, tmp_path: Path) -> None:
@@ -53,13 +60,13 @@ def test_killed_executors_never_make_a_wrong_answer(source: Path, tmp_path: Path
         platform("put", str(source), data=node.data)
         for _round in range(ROUNDS):
             kill_an_executor(node, dice)
-            assert ask_until_answered(node, "select sum(n) from numbers") == SUM
+            assert sum_of(node, "numbers") == SUM
             with node.session() as session:
                 job = session.pipeline("numbers").group_by("k").agg(n="sum(n)").submit()
                 time.sleep(dice.uniform(0, 0.3))
                 kill_an_executor(node, dice)
                 job.wait(timeout_seconds=60)
-                rows = job.result().rows
+                rows = until_answered(job.result).rows
             assert sum(row[1] for row in rows) == SUM
 
 
@@ -83,4 +90,4 @@ def test_nodes_killed_again_and_again_keep_what_they_acknowledged(
             node.kill()
     with running_node(data, "--api-only", "--memory", "1GiB") as node:
         for name in sorted(acknowledged):
-            assert ask_until_answered(node, f"select sum(n) from {name}") == SUM
+            assert sum_of(node, name) == SUM
