@@ -177,11 +177,12 @@ def main() -> None:
         steps, watch, rows = sennit_run(source, folder / "node")
         target = folder / "flights.parquet"
         query = QUERY.format(table=f"'{target}'")
-        peer = subprocess.run(
-            [sys.executable, "-c", DUCKDB, str(source), str(target), query],
-            stdout=subprocess.PIPE, check=True,
-        )  # fmt: skip
-        duckdb = json.loads(peer.stdout)
+        command = [sys.executable, "-c", DUCKDB, str(source), str(target), query]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as peer:
+            assert peer.stdout is not None
+            peer_watch = Watch(peer.pid)
+            duckdb = json.loads(peer.stdout.read())
+            peer_watch.stop()
     assert [list(row[:2]) for row in rows] == [row[:2] for row in duckdb["rows"]], (
         "the answers differ"
     )
@@ -198,7 +199,8 @@ def main() -> None:
             f"{name:24}{f'{wall:.2f} ({cpu:.2f})':>24}{f'{other_wall:.2f} ({other_cpu:.2f})':>24}"
             f"{wall / other_wall:>12.2f}{cpu / max(other_cpu, 1e-9):>11.2f}"
         )
-    for role, peak in sorted(watch.peaks.items()):
+    peaks = {**watch.peaks, "DuckDB": max(peer_watch.peaks.values())}
+    for role, peak in sorted(peaks.items()):
         print(f"peak RssAnon + RssShmem  {role:20}{peak / 2**20:8.0f} MiB")
 
 
