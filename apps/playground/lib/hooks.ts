@@ -80,12 +80,13 @@ export function useResource<T>(
   return { ...value, reload }
 }
 
-/** The time, renewed every `everyMs`; 0 until the page runs in a browser. */
-export function useNow(everyMs = 1000): number {
+/** The time, renewed every `everyMs` (null: not at all); 0 until the page runs in a browser. */
+export function useNow(everyMs: number | null): number {
   const [now, setNow] = useState(0)
   useEffect(() => {
     const tick = () => setNow(Date.now())
     tick()
+    if (everyMs === null) return
     const timer = setInterval(tick, everyMs)
     return () => clearInterval(timer)
   }, [everyMs])

@@ -163,7 +163,7 @@ function UploadRow({ item, job }: { item: UploadItem; job: LiveJob | null }) {
 }
 
 function Where({ item: { snapshot }, job }: { item: UploadItem; job: LiveJob | null }) {
-  const now = useNow(500)
+  const now = useNow(snapshot.state === 'waiting' ? 500 : null)
   const { state, bytesDone, size, fraction, bytesPerSecond, secondsLeft, resumed, retryAtMs } =
     snapshot
   const amount = `${formatBytes(bytesDone)} of ${formatBytes(size)}`

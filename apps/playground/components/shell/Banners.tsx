@@ -38,7 +38,7 @@ function InsecureBanner() {
 
 function StaleBanner() {
   const { status, ready } = useLive('/jobs')
-  const now = useNow(500)
+  const now = useNow(status.state === 'lost' ? 500 : null)
   if (status.state !== 'lost' || !ready || status.reason === 'unauthenticated') return null
   const seconds = Math.max(0, Math.ceil((status.retryAtMs - now) / 1000))
   return (

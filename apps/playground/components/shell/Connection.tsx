@@ -6,7 +6,7 @@ import { live } from '@/lib/live/client'
 /** Whether what the page shows is live, in a word. */
 export function Connection() {
   const { status } = useLive('/jobs')
-  const now = useNow(500)
+  const now = useNow(status.state === 'lost' ? 500 : null)
 
   if (status.state === 'lost') {
     const seconds = Math.max(0, Math.ceil((status.retryAtMs - now) / 1000))

@@ -34,7 +34,10 @@ function world(
     ...options,
   })
   const until = async (state: UploadSnapshot['state']) => {
-    while (upload.snapshot().state !== state) await new Promise((resolve) => setImmediate(resolve))
+    for (let turn = 0; upload.snapshot().state !== state; turn += 1) {
+      assert.ok(turn < 10_000, `never ${state}, but ${upload.snapshot().state}`)
+      await new Promise((resolve) => setImmediate(resolve))
+    }
   }
   return { node, clock, seen, upload, until }
 }
@@ -56,11 +59,14 @@ test('every byte arrives, and the result names dataset and job', async () => {
   assert.equal(upload.snapshot().fraction, 1)
 })
 
-test('progress never passes the size of the file, whatever a browser reports', async () => {
-  const { seen, upload } = world()
+test('progress never passes what is stored and under way, whatever a browser reports', async () => {
+  const { node, seen, upload } = world()
   await upload.finished
   assert.ok(seen.some((snapshot) => snapshot.bytesDone > 0))
   assert.ok(seen.every((snapshot) => snapshot.bytesDone <= snapshot.size && snapshot.fraction <= 1))
+  assert.ok(
+    seen.every((snapshot) => snapshot.bytesDone <= (snapshot.partsDone + 3) * node.partBytes),
+  )
 })
 
 test('a broken connection is waited out, with growing delays', async () => {
@@ -140,6 +146,17 @@ test('a remembered upload that the node forgot starts afresh', async () => {
   await upload.finished
   assert.equal(upload.snapshot().resumed, false)
   assert.deepEqual(node.log.slice(0, 2), ['GET /api/uploads/gone', 'POST /api/start-upload'])
+})
+
+test('a remembered upload of another size is not gone on with', async () => {
+  const storage = memoryStorage()
+  const resume = storageResume(storage)
+  const node = new FakeNode()
+  await node.api().start({ name: 'other.csv', size: 5 })
+  resume.set(resumeKey(new File([CONTENT], 'flights.csv', { lastModified: 7 })), 'u1')
+  const { upload } = world(() => undefined, { resume }, node)
+  await upload.finished
+  assert.equal(upload.snapshot().resumed, false)
 })
 
 test('parts the node misses at completion are sent again', async () => {
