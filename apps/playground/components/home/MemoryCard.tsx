@@ -98,7 +98,7 @@ function Memory({ stats }: { stats: NodeStats }) {
         {executors.length > 0
           ? `${plural(executors.length, 'executor')} started.`
           : 'No executor is started; the first question starts one.'}{' '}
-        Work that would pass the cap is refused or spills, it never takes the machine down.
+        Work that would pass the cap is refused, with words; it never takes the machine down.
       </p>
     </div>
   )
