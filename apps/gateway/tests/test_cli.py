@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sennit.cli import app, run
+from sennit.cli.output import table
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 
@@ -94,3 +95,56 @@ def test_the_module_runs_as_the_command() -> None:
         [sys.executable, "-m", "sennit.cli", "--help"], capture_output=True, text=True, check=True
     )
     assert "platform" in done.stdout
+
+
+def test_a_narrow_terminal_leaves_columns_out_and_names_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    names = [f"column_{index}" for index in range(9)]
+
+    table("All of them", names, [[12345] * 9])
+
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "column_2" in printed.splitlines()[2]
+    assert "12,345" in printed
+    assert "… and 6 more: column_3" in printed
+    assert all(len(line) <= 40 for line in printed.splitlines())
+
+
+def test_a_pipe_gets_every_column(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"column_{index}" for index in range(15)]
+
+    table(None, names, [[12345] * 15])
+
+    assert capsys.readouterr().out.count("12,345") == 15
+
+
+@pytest.mark.parametrize(("flag", "words"), [([], "info    a: hello"), (["--json"], '"a"')])
+def test_logs_are_readable_and_json_when_asked_for(
+    flag: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "logs").mkdir()
+    entry = {"time": "2026-01-01T00:00:00Z", "level": "info", "logger": "a", "message": "hello"}
+    (tmp_path / "logs" / "audit.log").write_text("not json\n" + json.dumps(entry) + "\n")
+
+    assert run(["logs", "--which", "audit", "--data", str(tmp_path), *flag]) == 0
+    printed = capsys.readouterr().out
+    assert words in printed
+    assert "not json" in printed
+
+
+def test_an_empty_log_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    assert run(["logs", "--data", str(tmp_path)]) == 0
+    assert "nothing" in capsys.readouterr().err
+    assert run(["logs", "--which", "nope", "--data", str(tmp_path)]) == 2
+
+
+def test_a_missing_file_is_said_before_a_node_is_asked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["put", str(tmp_path / "no.csv"), "--data", str(tmp_path)]) == 2
+    assert "no such file" in capsys.readouterr().err

@@ -51,6 +51,8 @@ def put(
         raise UsageError("--name fits one file only", hint="put the files one by one")
     options = {"delimiter": delimiter, "encoding": encoding, "strict": strict or None}
     given = {key: value for key, value in options.items() if value is not None}
+    for file in files:
+        file.open("rb").close()  # what cannot be read is said before anything is sent
     made = []
     with _session(data, url) as session:
         for file in files:
@@ -97,7 +99,7 @@ def datasets(
         table(f"{found[0].name}: {found[0].rows:,} rows", ("column", "type", "nullable"), columns)
     else:
         rows = [(d.name, d.rows, len(d.schema.names), format_bytes(d.bytes), d.id) for d in found]
-        table(None, ("name", "rows", "columns", "size", "id"), rows)
+        table(None, ("name", "rows", "columns", "size", "id"), rows, right=("size",))
 
 
 def sql(
@@ -216,12 +218,26 @@ def jobs(
     if as_json:
         emit_json([info.to_json() for info in found])
         return
-    rows = [(info.id, info.kind, info.state, _tasks(info), _problem(info)) for info in found]
-    table(None, ("job", "kind", "state", "tasks", "error"), rows)
+    columns = ["job", "kind", "state", "tasks", "took", "error"]
+    rows = [
+        [info.id, info.kind, info.state, _tasks(info), _took(info), _problem(info)]
+        for info in found
+    ]
+    if not any(info.error for info in found):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    table(None, columns, rows, right=("tasks", "took"))
 
 
 def _tasks(info: Any) -> str:
     return f"{info.progress.done}/{info.progress.total or '?'}" if info.progress else ""
+
+
+def _took(info: Any) -> str:
+    from sennit_core.units import format_duration
+
+    if info.started_at is None or info.finished_at is None:
+        return ""
+    return format_duration(info.finished_at - info.started_at)
 
 
 def _problem(info: Any) -> str:

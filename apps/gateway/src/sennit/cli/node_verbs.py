@@ -10,6 +10,8 @@ import typer
 Data = Annotated[Path | None, typer.Option("--data", help="The node's folder.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_LOGS = ("system", "audit", "peers", "playground")
+
 
 def register(app: typer.Typer) -> None:
     """Add these verbs to the command."""
@@ -65,7 +67,7 @@ def status(data: Data = None, as_json: Json = False) -> None:
     """Show the node's address, memory shares beside what is used, and its executors."""
     from sennit.cli.output import emit_json, table
     from sennit.client import Session
-    from sennit_core.units import format_bytes
+    from sennit_core.units import format_bytes, format_duration
 
     with Session.open(None, token=None, data=data) as session:
         stats = session.stats()
@@ -75,15 +77,15 @@ def status(data: Data = None, as_json: Json = False) -> None:
         return
     memory = stats["memory"]
     shares = memory["shares"]
-    typer.echo(f"{url}   sennit {stats['version']}   up {stats['uptimeSeconds']:.0f} s")
-    typer.echo(f"{stats['busy']} executors at work, {stats['waiting']} requests waiting")
+    typer.echo(f"{url}   sennit {stats['version']}   up {format_duration(stats['uptimeSeconds'])}")
+    typer.echo(f"executors at work: {stats['busy']}   requests waiting: {stats['waiting']}\n")
     rows = [("gateway", shares["gatewayBytes"], memory["gatewayBytes"])]
     used = [row["memoryBytes"] for row in stats["executors"]]
     used += [0] * (shares["executors"] - len(used))  # executors start when they are first needed
     rows += [(f"executor {i}", shares["executorBytes"], bytes_) for i, bytes_ in enumerate(used)]
     rows.append(("all", memory["capBytes"], memory["usedBytes"]))
     shown = [(name, format_bytes(share), format_bytes(now)) for name, share, now in rows]
-    table(None, ("process", "share", "used"), shown)
+    table(None, ("process", "share", "used"), shown, right=("share", "used"))
 
 
 def logs(
@@ -93,12 +95,16 @@ def logs(
         bool, typer.Option("-f", "--follow", help="Go on as lines are written.")
     ] = False,
     which: Annotated[str, typer.Option(help="system, audit, peers or playground.")] = "system",
+    as_json: Json = False,
 ) -> None:
     """Print the end of a node's log."""
     from sennit.cli.start import tail
     from sennit.settings import default_data
+    from sennit_core.errors import UsageError
 
-    tail((data or default_data()) / "logs" / f"{which}.log", lines, follow=follow)
+    if which not in _LOGS:
+        raise UsageError(f"there is no log {which!r}", hint=f"name one of {', '.join(_LOGS)}")
+    tail(data or default_data(), which, lines, follow=follow, as_json=as_json)
 
 
 def doctor(data: Data = None, as_json: Json = False) -> None:
@@ -111,8 +117,11 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         emit_json([finding.to_json() for finding in findings])
     else:
-        rows = [("ok" if f.ok else "PROBLEM", f.subject, f.found, f.remedy) for f in findings]
-        table(None, ("", "what", "found", "to fix it"), rows)
+        rows = [("ok" if f.ok else "PROBLEM", f.subject, f.found) for f in findings]
+        table(None, ("", "what", "found"), rows)
+        for finding in findings:
+            if not finding.ok:
+                typer.echo(f"to fix {finding.subject}: {finding.remedy}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

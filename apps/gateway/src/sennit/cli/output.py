@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,8 @@ _STATUS_OF_CODE = {
     "cancelled": 130,
 }  # fmt: skip
 _WIDE = 240  # columns, where the output is not a terminal and nothing should be cut
+_GAP = 3  # between two columns of a table
+_FOLDED = 30  # a longer text may be folded before its column is left out
 
 
 def report(problem: Exception, *, as_json: bool) -> int:
@@ -53,21 +55,54 @@ def emit_json(value: Any) -> None:
     print()
 
 
-def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table; numbers to the right, nothing cut when the output is no terminal."""
+def table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    right: Collection[str] = (),
+) -> None:
+    """Print a table; numbers to the right, nothing cut when the output is no terminal.
+
+    On a terminal too narrow for every column the last ones are left out and named.
+
+    Args:
+        title: printed above the table.
+        columns: their names.
+        rows: their values, as many as there are columns.
+        right: columns that go to the right although they hold text, such as sizes.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for index, name in enumerate(columns):
+    cells = [[_cell(value) for value in row] for row in rows]
+    shown = _fitting(columns, cells, console.width) if console.is_terminal else len(columns)
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index, name in enumerate(columns[:shown]):
         numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        drawn.add_column(Text(name), justify="right" if rows and numeric else "left")
-    for row in rows:
-        drawn.add_row(*(Text(_cell(value)) for value in row))
+        to_right = (rows and numeric) or name in right
+        drawn.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
+    for line in cells:
+        drawn.add_row(*map(Text, line[:shown]))
+    if title:
+        console.print(f"\n{title}", style="bold", markup=False)
     console.print(drawn)
+    if hidden := columns[shown:]:
+        console.print(f"… and {len(hidden)} more: {', '.join(hidden)}", style="dim", markup=False)
+
+
+def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> int:
+    """How many columns a terminal has room for, at their natural width or _FOLDED of it."""
+    room = width + _GAP
+    for index, name in enumerate(columns):
+        natural = max(map(len, (name, *(line[index] for line in cells))))
+        room -= max(len(name), min(natural, _FOLDED)) + _GAP
+        if room < 0:
+            return max(index, 1)
+    return len(columns)
 
 
 def _cell(value: Any) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 import webbrowser
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -201,16 +203,37 @@ def _stop(data: Path) -> str | None:
     return running.url
 
 
-def tail(path: Path, lines: int, *, follow: bool) -> None:
-    """Print the last `lines` of a file, then go on with what is written if asked to."""
-    if not path.is_file():
-        raise UsageError(f"there is no log at {path}", hint="has a node run with this --data?")
+def tail(data: Path, which: str, lines: int, *, follow: bool, as_json: bool) -> None:
+    """Print the last `lines` of a log, then go on with what is written if asked to."""
+    path = data / "logs" / f"{which}.log"
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"there is no log in {path.parent}", hint="has a node run with this --data?"
+        )
+    if not path.exists():
+        typer.echo(f"nothing is in the {which} log yet", err=True)
+    while follow and not path.exists():
+        time.sleep(0.2)
+    if not path.exists():
+        return
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file.readlines()[-lines:]:
-            typer.echo(line, nl=False)
+        for line in deque(file, maxlen=lines):
+            typer.echo(line if as_json else _readable(line), nl=False)
         while follow:
             line = file.readline()
             if line:
-                typer.echo(line, nl=False)
+                typer.echo(line if as_json else _readable(line), nl=False)
             else:
                 time.sleep(0.2)
+
+
+def _readable(line: str) -> str:
+    """A log's JSON line for people; any other line as it is."""
+    try:
+        entry = json.loads(line)
+        words = [entry["time"], f"{entry['level']:7}", f"{entry['logger']}: {entry['message']}"]
+    except (ValueError, TypeError, KeyError):
+        return line
+    known = ("time", "level", "logger", "message", "traceback")
+    words += [f"{key}={value}" for key, value in entry.items() if key not in known]
+    return " ".join(words) + "\n" + (f"{entry['traceback']}\n" if "traceback" in entry else "")
