@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from elytra.routes.documents import SubmitJob, read_document
 from elytra.routes.principal import principal_of
-from elytra.routes.streaming import stream, wanted_format
+from lake.routes.answers import answer, negotiate
 
 if TYPE_CHECKING:
     from elytra.jobs import JobService
@@ -63,6 +63,7 @@ class JobDoor:
 
     async def result(self, request: Request, job_id: str) -> Response:
         """Stream a job's answer as Arrow IPC, JSON or CSV, as Accept asks."""
-        format_name = wanted_format(request)
-        execution = await asyncio.to_thread(self._jobs.open_result, job_id, format_name)
-        return await stream(execution, format_name)
+        format_name = negotiate(request.headers.get("Accept", ""))
+        return await answer(
+            lambda: self._jobs.open_result(job_id, format_name), request, format_name
+        )
