@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def knock(root: Path, path: Path, *arguments: str, **environment: Any) -> Any:
     return subprocess.run(
         [str(root / "platform"), *arguments], capture_output=True, text=True, check=False, timeout=60,
         env={"PATH": str(path), "HOME": str(root), **environment},
+    )  # fmt: skip
+
+
+def knocking(root: Path, path: Path, *arguments: str) -> Any:
+    return subprocess.Popen(
+        [str(root / "platform"), *arguments], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"PATH": str(path), "HOME": str(root)},
     )  # fmt: skip
 
 
@@ -109,6 +117,124 @@ def test_no_network_is_said_plainly(checkout: Path, bare_path: Path) -> None:
     assert done.returncode == 1
     assert "network" in done.stderr
     assert not (checkout / ".venv" / ".sennit-runtime-lock").exists()
+
+
+EXTENSION = "packages/strand/src/strand/_native.abi3.so"
+
+
+@pytest.fixture
+def installing(checkout: Path, bare_path: Path) -> Any:
+    """A checkout whose `uv` notes its calls and makes what the command line needs."""
+    python_here(bare_path)
+    (checkout / EXTENSION).parent.mkdir(parents=True)
+    program = "$PWD/.venv/bin/platform"
+    fake(bare_path, "cc", "exit 0")
+    fake(
+        bare_path,
+        "uv",
+        'echo "$*" >> "$PWD/calls"\n'
+        '[ ! -e "$PWD/slow" ] || sleep 1\n'
+        f'printf "#!/bin/sh\\necho sennit 0 \\$*\\n" > "{program}"; chmod 755 "{program}"\n'
+        f': > "$PWD/{EXTENSION}"',
+    )
+    for name in ("chmod", "sleep", "readlink"):
+        (bare_path / name).symlink_to(shutil.which(name) or "")
+    return checkout
+
+
+def calls(root: Path) -> list[str]:
+    log = root / "calls"
+    found = log.read_text().splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return ["workspace" if " -e " in call else Path(call.split()[-1]).name for call in found]
+
+
+def test_a_first_run_installs_and_a_second_only_runs(installing: Path, bare_path: Path) -> None:
+    first = knock(installing, bare_path, "version")
+    assert first.stdout == "sennit 0 version\n", first.stderr
+    assert calls(installing) == ["runtime.txt", "workspace"]
+
+    second = knock(installing, bare_path, "version")
+    assert (second.stdout, second.stderr) == ("sennit 0 version\n", "")
+    assert calls(installing) == []
+
+
+def test_only_what_changed_is_redone(installing: Path, bare_path: Path) -> None:
+    knock(installing, bare_path, "version")
+    calls(installing)
+
+    (installing / EXTENSION).with_name("_ring.c").write_text("int changed;")
+    knock(installing, bare_path, "version")
+    assert calls(installing) == ["workspace"]
+
+    with (installing / "lock/runtime.txt").open("a") as lock:
+        lock.write("# changed\n")
+    knock(installing, bare_path, "version")
+    assert calls(installing) == ["runtime.txt"]
+
+    (installing / EXTENSION).unlink()
+    knock(installing, bare_path, "version")
+    assert calls(installing) == ["workspace"]
+
+
+def test_a_tree_that_was_moved_gets_a_new_environment(installing: Path, bare_path: Path) -> None:
+    knock(installing, bare_path, "version")
+    moved = installing.rename(installing.with_name("moved täst"))
+    calls(moved)
+
+    done = knock(moved, bare_path, "version")
+
+    assert done.stdout == "sennit 0 version\n", done.stderr
+    assert calls(moved) == ["runtime.txt", "workspace"]
+
+
+def test_it_is_found_through_a_link_from_anywhere(installing: Path, bare_path: Path) -> None:
+    elsewhere = installing.with_name("elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "platform").symlink_to(installing / "platform")
+    for _ in range(2):
+        assert knock(elsewhere, bare_path, "version").stdout == "sennit 0 version\n"
+    assert (installing / ".venv").is_dir()
+
+
+def test_two_first_runs_at_once_install_once(installing: Path, bare_path: Path) -> None:
+    (installing / "slow").touch()
+    both = [knocking(installing, bare_path, "version") for _ in range(2)]
+    answers = [one.communicate(timeout=60) for one in both]
+    assert [out for out, _ in answers] == ["sennit 0 version\n"] * 2
+    assert "waiting for it" in "".join(err for _, err in answers)
+    assert calls(installing) == ["runtime.txt", "workspace"]
+
+
+def test_a_killed_first_run_is_made_good_by_the_next(installing: Path, bare_path: Path) -> None:
+    (installing / "slow").touch()
+    killed = knocking(installing, bare_path, "version")
+    deadline = time.monotonic() + 30
+    while not (installing / "calls").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.kill()
+    killed.communicate()
+
+    done = knock(installing, bare_path, "version")
+
+    assert "waiting for it" in done.stderr  # for the installer that outlived its parent
+    assert "making .venv" in done.stderr
+    assert done.stdout == "sennit 0 version\n"
+    assert calls(installing) == ["runtime.txt", "runtime.txt", "workspace"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(checkout: Path, bare_path: Path) -> None:
+    python_here(
+        bare_path,
+        "import errno, pathlib\n"
+        "def refuse(self, *a, **k): raise PermissionError(errno.EACCES, 'Permission denied', str(self))\n"
+        "pathlib.Path.mkdir = refuse",
+    )
+    done = knock(checkout, bare_path, "up")
+    assert done.returncode == 1
+    assert str(checkout) in done.stderr
+    assert "writable" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(
