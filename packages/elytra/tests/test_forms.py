@@ -77,6 +77,7 @@ def test_a_form_that_breaks_off_is_an_error() -> None:
     [
         (b"", "text/csv", "not multipart"),
         (b"", "multipart/form-data", "boundary"),
+        (b"", f"multipart/form-data; boundary={'b' * 999}", "boundary"),
         (b"nonsense\r\n", TYPE, "malformed"),
         (form((b"", b"1")), TYPE, "no name"),
         (form((b'name="a"', b"\xff")), TYPE, "UTF-8"),

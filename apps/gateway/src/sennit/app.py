@@ -1,10 +1,12 @@
 """The node's one ASGI application: doors, then the API, the realtime tree or the playground.
 
-request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch -> FastAPI | Elkyn | Pages
+request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch
+        -> BodyLimit -> FastAPI | Elkyn | Pages
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +21,7 @@ import lake.routes
 from elkyn.server.app import elkyn_app
 from sennit._asgi import App, Receive, Scope, Send
 from sennit.auth import Door, Principal, is_guarded, is_tree_path
+from sennit.limits import BodyLimit
 from sennit.node import SYSTEM_NAMESPACE, Node
 from sennit.routes import node as node_routes
 from sennit.routes.docs import docs_page
@@ -62,7 +65,7 @@ class Application:
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
         )
         self.pages = Pages(self.door)
-        switch = _Switch(_api(node, self.door), self.tree, self.pages)
+        switch = _Switch(BodyLimit(_api(node, self.door)), self.tree, self.pages)
         self._app = SecurityHeaders(_Gate(switch, self.door))
         self.pages.behind(self._app)
 
@@ -148,6 +151,13 @@ def _api(node: Node, door: Door) -> FastAPI:
     return api
 
 
+class _Refusal(JSONResponse):
+    """An error in JSON; it may quote what was sent, half a surrogate pair included."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
+
+
 def status_of(error: SennitError) -> int:
     """The HTTP status of an error: that of its nearest class in the table, else 500."""
     return next((STATUS_OF_CLASS[c] for c in type(error).__mro__ if c in STATUS_OF_CLASS), 500)
@@ -180,7 +190,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitErr
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
         return
     body = refusal.to_json() if not is_tree_path(scope["path"]) else {"error": str(refusal)}
-    await JSONResponse(body, status_code=status_of(refusal))(scope, receive, send)
+    await _Refusal(body, status_code=status_of(refusal))(scope, receive, send)
 
 
 async def _on_error(_request: Request, error: Exception) -> JSONResponse:
@@ -188,7 +198,7 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status >= 500:
         _log.error("%s: %s", error.code, error)
-    return JSONResponse(error.to_json(), status_code=status)
+    return _Refusal(error.to_json(), status_code=status)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -204,17 +214,22 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
         "hint": "see /docs for what this route takes",
         "details": {"problems": problems},
     }
-    return JSONResponse(body, status_code=422)
+    return _Refusal(body, status_code=422)
 
 
-async def _on_http(_request: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = {404: "not-found", 405: "usage"}.get(error.status_code, "usage")
-    body: dict[str, Any] = {"error": error.detail, "code": code, "hint": "see /docs for the routes"}
+    route = f"{request.method} {request.url.path}"
+    code, problem = {
+        404: ("not-found", f"there is no route {route}"),
+        405: ("usage", f"this path does not take {route}"),
+    }.get(error.status_code, ("usage", error.detail))
+    body: dict[str, Any] = {"error": problem, "code": code, "hint": "see /docs for the routes"}
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 async def _on_surprise(request: Request, error: Exception) -> JSONResponse:
     _log.exception("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
     surprise = InternalError("the node met an unexpected error", hint="see <data>/logs/system.log")
-    return JSONResponse(surprise.to_json(), status_code=500)
+    # The server drops the connection after an exception: say so, or a client would use it again.
+    return JSONResponse(surprise.to_json(), status_code=500, headers={"connection": "close"})

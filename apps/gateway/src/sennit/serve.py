@@ -23,6 +23,7 @@ import uvicorn
 
 from sennit import playground, run_file
 from sennit.app import Application, create_app
+from sennit.limits import BoundedHttp
 from sennit.logs import configure
 from sennit.node import Node
 from sennit.settings import NetworkSettings, Settings, with_port
@@ -86,7 +87,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                application, loop="uvloop", http="httptools", ws="none", lifespan="off",
+                application, loop="uvloop", http=BoundedHttp, ws="none", lifespan="off",
                 access_log=False, log_config=None, server_header=False, date_header=True,
                 timeout_graceful_shutdown=_GRACE_SECONDS, ssl_certfile=network.tls_certificate,
                 ssl_keyfile=network.tls_key,

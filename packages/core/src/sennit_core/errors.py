@@ -252,8 +252,9 @@ class Unauthenticated(Denied):
     code = "unauthenticated"
 
     def describe(self) -> str:
-        """Name the action and ask for a token."""
-        return f"not signed in: {self.action} needs {self.needed or 'a valid token'}"
+        """Name the action, and what it needs."""
+        needed = f"; it needs {self.needed}" if self.needed else ""
+        return f"not signed in: {self.action}{needed}"
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from lake.durable import NewFile, storage_errors
 from lake.intake import Arrival, Intake, dataset_name, refuse_taken
 from lake.objects import ObjectStore
 from lake.parts import PART_BYTES, PartStore
-from lake.queries import QueryExecution, Result
+from lake.queries import QueryExecution, Result, check_parameters
 from lake.retention import Retention
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import NotFound, SennitError, Unsupported, UsageError
@@ -165,8 +165,10 @@ class Lake:
             deadline_seconds: After which it is stopped.
 
         Raises:
+            UsageError: A parameter is no value of SQL.
             Busy: Too many queries wait already. All else is raised by the execution.
         """
+        check_parameters(params)
         if format not in _FORMATS:
             raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
         tables, objects = self._tables(sql)

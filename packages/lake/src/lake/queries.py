@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+from sennit_core.errors import UsageError
+
 if TYPE_CHECKING:
     import pandas
     import polars
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from emsqrt.executor import Execution
     from sennit_core.records import Progress
 
-__all__ = ["QueryExecution", "Result"]
+__all__ = ["QueryExecution", "Result", "check_parameters"]
 
 
 class QueryExecution:
@@ -126,3 +128,27 @@ class Result:
 
     def __repr__(self) -> str:
         return f"Result({len(self)} rows: {', '.join(self.columns)})"
+
+
+def check_parameters(value: Any, place: str = "params") -> None:
+    """Refuse parameters that no executor can be sent.
+
+    Raises:
+        UsageError: An integer is beyond 64 bits, or a text holds half a surrogate pair.
+    """
+    match value:
+        case bool():
+            return
+        case int() if not -(1 << 63) <= value < 1 << 64:
+            raise UsageError(
+                f"{place}: an integer beyond 64 bits", hint="send it as text, and CAST it in SQL"
+            )
+        case str() if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise UsageError(f"{place}: text holds half a surrogate pair")
+        case list():
+            for index, each in enumerate(value):
+                check_parameters(each, f"{place}[{index}]")
+        case dict():
+            for name, each in value.items():
+                check_parameters(name, f"a name in {place}")
+                check_parameters(each, f"{place}.{name}")

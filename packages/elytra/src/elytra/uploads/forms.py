@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from sennit_core.errors import TooLarge, UsageError
@@ -69,8 +69,14 @@ class FormReader:
         self._parts = 0
         self._events: deque[tuple[str, bytes]] = deque()
         self._header = (bytearray(), bytearray())
-        self._parser = MultipartParser(
-            options[b"boundary"],
+        try:
+            self._parser = self._open_parser(options[b"boundary"])
+        except FormParserError as problem:
+            raise UsageError(f"the form's boundary is not valid: {problem}") from problem
+
+    def _open_parser(self, boundary: bytes) -> MultipartParser:
+        return MultipartParser(
+            boundary,
             {
                 "on_part_begin": lambda: self._events.append(("begin", b"")),
                 "on_header_field": lambda data, start, end: self._grow(0, data[start:end]),

@@ -1,0 +1,70 @@
+"""Requests that no client of ours would send; the node answers each, and stays well."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from nodes import RunningNode
+from sennit.limits import HEAD_BYTES_MAX
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"sql": "select ?", "params": [1 << 70]},
+        {"sql": "select ?", "params": ["\ud800"]},
+        {"sql": "select 1", "maxRows": 10**23},
+        {"sql": "select 1", "deadlineSeconds": 1e300},
+        {"sql": "select 1", "engine": "\ud800"},
+    ],
+)
+def test_a_question_with_an_impossible_member_is_refused(
+    node: RunningNode, question: dict[str, Any]
+) -> None:
+    body = json.dumps(question)
+    headers = node.headers | {"content-type": "application/json"}
+    refused = httpx.post(f"{node.url}/api/query", content=body, headers=headers)
+    assert refused.status_code in {400, 422}, refused.text
+    assert {"error", "code", "hint"} <= refused.json().keys()
+    assert node.session().sql("select 42").to_arrow().to_pylist() == [{"42": 42}]
+
+
+def test_half_a_surrogate_pair_can_be_quoted_in_an_error(node: RunningNode) -> None:
+    plan = {"v": 1, "op": "scan", "source": {"dataset": "x"}}
+    refused = httpx.post(
+        f"{node.url}/api/jobs",
+        content=json.dumps({"plan": plan, "engine": "\ud800"}),
+        headers=node.headers,
+    )
+    assert refused.status_code == 400
+
+
+def test_a_stranger_cannot_fill_the_gateways_memory(node: RunningNode) -> None:
+    refused = httpx.post(f"{node.url}/api/session", content=b"x" * (8 << 20))
+    assert refused.status_code == 413
+    assert refused.json()["code"] == "too-large"
+
+
+@pytest.mark.parametrize("start", [b"GET /", b"GET / HTTP/1.1\r\nx: ", b"GET / HTTP/1.1\r\n"])
+def test_a_head_without_an_end_is_refused(node: RunningNode, start: bytes) -> None:
+    address = urlsplit(node.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as client:
+        filler = b"a:a\r\n" * 20_000 if start.endswith(b"\n") else b"x" * 100_000
+        client.sendall((start + filler)[: HEAD_BYTES_MAX + 1])
+        assert client.recv(100).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_route_that_is_not_there_is_named(node: RunningNode) -> None:
+    answer = httpx.get(f"{node.url}/api/nothing", headers=node.headers)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+    assert "GET /api/nothing" in answer.json()["error"]
+
+
+def test_a_stranger_is_told_plainly_what_is_missing(node: RunningNode) -> None:
+    assert httpx.get(f"{node.url}/api/stats").json()["error"] == "not signed in: this needs a token"
