@@ -89,3 +89,21 @@ def test_a_type_that_no_engine_answers_for_is_refused_by_name(encode: Encode) ->
 
     with pytest.raises(SennitError, match="interval"):
         encode(sink.getvalue().to_pybytes(), "f.arrow")
+
+
+def test_times_that_python_cannot_hold_are_kept(encode: Encode) -> None:
+    """Nanoseconds, which pandas writes, and years after 9999."""
+    table = pa.table(
+        {
+            "ns": pa.array([1, None, -1], pa.timestamp("ns")),
+            "late": pa.array([0, 1 << 61, None], pa.timestamp("us")),
+            "day": pa.array([0, 2**31 - 1, None], pa.date32()),
+        }
+    )
+
+    done = encode(parquet(table), "f.parquet")
+
+    assert done.table.equals(table)
+    stats = done.answer["shards"][0]["stats"]
+    assert [stats[name]["nulls"] for name in table.column_names] == [1, 1, 1]
+    assert "max" not in stats["late"]

@@ -46,11 +46,18 @@ def _merged(columns: list[Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {"nulls": sum(column.null_count for column in columns)}
     valued = [column for column in columns if column.num_values]
     if valued and all(column.has_min_max for column in valued):
-        low = _plain(min(column.min for column in valued))
-        high = _plain(max(column.max for column in valued))
+        low, high = _bounds(valued)
         if low is not None and high is not None:
             merged |= {"min": low, "max": high}
     return merged
+
+
+def _bounds(valued: list[Any]) -> tuple[Any, Any]:
+    try:
+        low, high = min(each.min for each in valued), max(each.max for each in valued)
+    except (ValueError, OverflowError):  # nanoseconds, or a year that Python's dates do not reach
+        return None, None
+    return _plain(low), _plain(high)
 
 
 def _plain(value: Any) -> Any:
