@@ -18,7 +18,7 @@ def test_every_exported_name_is_there_and_sorted(package: str) -> None:
 
 def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'sort'"):
-        emsqrt.sort  # type: ignore[attr-defined]  # noqa: B018
+        emsqrt.sort  # noqa: B018
     assert set(emsqrt.__all__) <= set(dir(emsqrt))
 
 
