@@ -67,12 +67,13 @@ def eventually(look: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 def test_groups_over_shards_are_those_of_the_whole(flights: Pipeline, data: pa.Table) -> None:
-    result = (
+    job = (
         flights.filter(col("distance") > 100)
         .group_by("carrier")
         .agg(n=count(), total=col("distance").sum(), top=col("id").max())
-        .distribute()
+        .submit()
     )
+    result = job.result()
     with duckdb.connect() as oracle:
         oracle.register("flights", data)
         expected = oracle.execute(
@@ -84,6 +85,10 @@ def test_groups_over_shards_are_those_of_the_whole(flights: Pipeline, data: pa.T
     assert [row[2] for row in result.rows] == pytest.approx([r[2] for r in expected], rel=1e-12)
     assert result.manifest["rows"] == 4
     assert result.manifest["executions"] == 4
+    progress = job.info.progress
+    assert progress is not None
+    assert progress.rows == data.num_rows == result.manifest["rowsRead"]
+    assert progress.memory_bytes == result.manifest["peakBytes"] > 0
 
 
 def test_rows_keep_the_order_of_the_dataset(flights: Pipeline) -> None:

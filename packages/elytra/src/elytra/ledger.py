@@ -240,7 +240,7 @@ class _JobProgress:
         progress = self.sum()
         return replace(
             progress,
-            rows=max(progress.rows, int(told.get("rows") or 0)),
+            rows=int(told.get("rowsRead") or told.get("rows") or progress.rows),
             memory_bytes=max(self._peak_bytes, int(told.get("peakBytes") or 0)),
             cap_bytes=told.get("capBytes") or progress.cap_bytes,
         )

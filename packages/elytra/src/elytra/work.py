@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,12 +90,12 @@ class PlanWork:
         """Make the answer of all partials, then remove them."""
         if self.split.merge_steps is None:
             parts = list(partials) or [self._empty_rows()]
-            return _result(parts, parts)
+            return _result(parts, parts, parts)
         files = [str(self.folder / "partials" / partial["file"]) for partial in partials]
         plan = self.split.merge_plan(Files(tuple(files or [self._empty_partial()]), "arrow"))
         merged = self._to_rows(run, "merge", plan, f"merged-{number}.parquet")
         shutil.rmtree(self.folder / "partials", ignore_errors=True)
-        return _result([merged], [*partials, merged])
+        return _result([merged], partials, [*partials, merged])
 
     def _to_rows(self, run: Run, key: str, plan: Plan, name: str) -> JsonObject:
         path = self.folder / "result" / name
@@ -207,12 +207,18 @@ def drop_partial(folder: Path, partial: JsonObject) -> None:
             (folder / place / str(partial["file"])).unlink(missing_ok=True)
 
 
-def _result(parts: list[JsonObject], executions: list[JsonObject]) -> JsonObject:
+def _result(
+    parts: Sequence[JsonObject],
+    readers: Sequence[JsonObject],
+    executions: Sequence[JsonObject],
+) -> JsonObject:
+    """The answer's files and what it took; `readers` read the dataset, others only partials."""
     manifests = [execution["manifest"] for execution in executions]
     return {
         "files": [part["file"] for part in parts],
         "rows": sum(int(part["manifest"].get("rowsOut") or 0) for part in parts),
         "bytes": sum(int(part["bytes"]) for part in parts),
+        "rowsRead": sum(int(part["manifest"].get("rowsIn") or 0) for part in readers),
         "peakBytes": max((int(m.get("peakBytes") or 0) for m in manifests), default=0),
         "capBytes": max((int(m.get("capBytes") or 0) for m in manifests), default=0),
         "executions": len(manifests),
