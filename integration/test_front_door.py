@@ -90,6 +90,14 @@ def test_a_python_without_venv_names_the_package(checkout: Path, bare_path: Path
     assert "-venv" in done.stderr
 
 
+def test_missing_headers_name_the_package(checkout: Path, bare_path: Path) -> None:
+    python_here(bare_path, "import sysconfig; sysconfig.get_path = lambda name: '/nowhere'")
+    done = knock(checkout, bare_path, "up")
+    assert done.returncode == 1
+    assert "-dev" in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
 def test_windows_is_sent_to_wsl(checkout: Path, bare_path: Path) -> None:
     python_here(bare_path, "import platform; platform.system = lambda: 'Windows'")
     done = knock(checkout, bare_path, "up")

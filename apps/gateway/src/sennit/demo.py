@@ -44,7 +44,7 @@ def main() -> int:
         return report(problem, as_json=False)
     except KeyboardInterrupt:
         return 130
-    print("The node stays up; see it all in the browser.", flush=True)
+    print("\nThe node stays up; see it all in the browser.", flush=True)
     return 0
 
 

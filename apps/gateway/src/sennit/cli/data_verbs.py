@@ -126,7 +126,9 @@ def sql(
         emit_json({"columns": columns, "rows": _json_rows(arrow)})
         return
     shown = arrow.slice(0, limit) if limit else arrow
-    table(None, arrow.column_names, [tuple(row.values()) for row in shown.to_pylist()])
+    table(
+        None, arrow.column_names, [tuple(row.values()) for row in shown.to_pylist()], grouped=False
+    )
     if shown.num_rows < arrow.num_rows:
         typer.echo(
             f"… {arrow.num_rows - shown.num_rows:,} more rows; --limit 0 shows all", err=True
@@ -192,7 +194,10 @@ def run(
         emit_json({"job": info.to_json(), "rows": _json_rows(arrow), "columns": arrow.column_names})
         return
     table(
-        None, arrow.column_names, [tuple(row.values()) for row in arrow.slice(0, 100).to_pylist()]
+        None,
+        arrow.column_names,
+        [tuple(row.values()) for row in arrow.slice(0, 100).to_pylist()],
+        grouped=False,
     )
     if arrow.num_rows > 100:
         typer.echo(f"… {arrow.num_rows - 100:,} more rows; --json prints all", err=True)

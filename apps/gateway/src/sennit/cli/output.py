@@ -61,6 +61,7 @@ def table(
     rows: Sequence[Sequence[Any]],
     *,
     right: Collection[str] = (),
+    grouped: bool = True,
 ) -> None:
     """Print a table; numbers to the right, nothing cut when the output is no terminal.
 
@@ -71,6 +72,7 @@ def table(
         columns: their names.
         rows: their values, as many as there are columns.
         right: columns that go to the right although they hold text, such as sizes.
+        grouped: whether thousands are set apart; a year or an id in somebody's data is no amount.
     """
     from rich import box
     from rich.console import Console
@@ -78,7 +80,7 @@ def table(
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[_cell(value, grouped=grouped) for value in row] for row in rows]
     shown = _fitting(columns, cells, console.width) if console.is_terminal else len(columns)
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for index, name in enumerate(columns[:shown]):
@@ -105,12 +107,12 @@ def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int)
     return len(columns)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, *, grouped: bool) -> str:
     if value is None:
         return "∅"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int):
+    if isinstance(value, int) and grouped:
         return f"{value:,}"
     return str(value)
 
@@ -136,6 +138,6 @@ def progress(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], No
         (DownloadColumn(), TransferSpeedColumn()) if unit == "bytes" else (MofNCompleteColumn(),)
     )
     columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
