@@ -113,7 +113,7 @@ def _run(command: list[str], environment: dict[str, str], log: Path | None) -> N
 def _node_folder() -> Path:
     """The folder of a Node that is new enough: the machine's, else one installed from its lock."""
     for found in filter(None, (shutil.which("node"), _venv_node())):
-        if _version(found) >= _NODE_MIN:
+        if _usable(found):
             return Path(found).parent
     installer = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     pip = [installer, "pip", "install", "--python", sys.executable] if installer else None
@@ -129,6 +129,12 @@ def _node_folder() -> Path:
 
 def _venv_node() -> str | None:
     return shutil.which("node", path=str(Path(sys.executable).parent))
+
+
+def _usable(node: str) -> bool:
+    """Whether it is new enough and has npm, which some distributions package apart from Node."""
+    path = f"{Path(node).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return _version(node) >= _NODE_MIN and shutil.which("npm", path=path) is not None
 
 
 def _version(node: str) -> tuple[int, ...]:

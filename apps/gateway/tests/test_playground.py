@@ -1,0 +1,42 @@
+"""Which Node builds a checkout's playground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sennit import playground
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("version", "has_npm", "chosen"),
+    [
+        ("v24.1.0", True, "machine"),
+        ("v20.9.0", True, "machine"),
+        ("v20.8.9", True, "lock"),
+        ("v24.1.0", False, "lock"),
+        ("what?", True, "lock"),
+    ],
+)
+def test_the_machines_node_is_used_when_it_is_new_enough_and_has_npm(
+    version: str, has_npm: bool, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, lock = tmp_path / "machine", tmp_path / "lock"
+    for folder in (machine, lock):
+        folder.mkdir()
+    program(machine, "node", f"echo '{version}'")
+    program(lock, "node", "echo v24.0.0")
+    program(lock, "npm", "true")
+    if has_npm:
+        program(machine, "npm", "true")
+    monkeypatch.setenv("PATH", str(machine))
+    monkeypatch.setattr(playground, "_venv_node", lambda: str(lock / "node"))
+
+    assert playground._node_folder() == tmp_path / chosen
