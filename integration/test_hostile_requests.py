@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,3 +72,30 @@ def test_a_route_that_is_not_there_is_named(node: RunningNode) -> None:
 
 def test_a_stranger_is_told_plainly_what_is_missing(node: RunningNode) -> None:
     assert httpx.get(f"{node.url}/api/stats").json()["error"] == "not signed in: this needs a token"
+
+
+def test_requests_that_wait_keep_no_other_from_its_answer(own_node: RunningNode) -> None:
+    with ThreadPoolExecutor(60) as pool:
+        answers = [pool.submit(ask_for_long, own_node) for _ in range(60)]
+        wait_until(lambda: waiting(own_node) > 50)
+        assert httpx.get(f"{own_node.url}/healthz").status_code == 200
+        assert not any(answer.done() for answer in answers)
+        own_node.kill()
+
+
+def ask_for_long(node: RunningNode) -> None:
+    sql = "select sum(a.range * b.range) from range(1000000) a, range(1000000) b"
+    with contextlib.suppress(httpx.HTTPError):
+        httpx.post(f"{node.url}/api/query", json={"sql": sql}, headers=node.headers, timeout=60)
+
+
+def waiting(node: RunningNode) -> int:
+    stats = httpx.get(f"{node.url}/api/stats", headers=node.headers).json()
+    return int(stats["waiting"])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.05)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
+import anyio
 import anyio.to_thread
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -24,6 +25,8 @@ MEDIA_TYPES = {
     "json": "application/json",
     "csv": "text/csv",
 }
+# An answer that waits holds a thread: of these, so that other routes need not wait for one.
+_WAITING = anyio.CapacityLimiter(320)
 _FORMATS = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 
 
@@ -58,7 +61,7 @@ async def answer(
         request: Watched until the first piece is there: a client may go away.
         format_name: A key of `MEDIA_TYPES`.
     """
-    reader = _Reader(await anyio.to_thread.run_sync(start))
+    reader = _Reader(await anyio.to_thread.run_sync(start, limiter=_WAITING))
     first = await _first(reader, request)
     return _Answer(first, reader, MEDIA_TYPES[format_name])
 
@@ -129,8 +132,12 @@ class _Reader:
             self._execution.close()
 
 
+async def _in_thread(reader: _Reader) -> bytes | SennitError | None:
+    return await anyio.to_thread.run_sync(reader.read, abandon_on_cancel=True, limiter=_WAITING)
+
+
 async def _read(reader: _Reader) -> bytes | None:
-    piece = await anyio.to_thread.run_sync(reader.read, abandon_on_cancel=True)
+    piece = await _in_thread(reader)
     if isinstance(piece, SennitError):
         raise piece
     return piece
@@ -147,7 +154,7 @@ async def _first(reader: _Reader, request: Request) -> bytes:
     pieces: list[bytes | SennitError | None] = []
 
     async def read() -> None:
-        pieces.append(await anyio.to_thread.run_sync(reader.read, abandon_on_cancel=True))
+        pieces.append(await _in_thread(reader))
         group.cancel_scope.cancel()
 
     async def watch() -> None:
