@@ -42,7 +42,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         (["sql"], 2, "query"),
         (["up", "--nodes", "0"], 2, "--nodes"),
         (["put", "a.csv", "b.csv", "--name", "c"], 2, "--name"),
-        (["sql", "select 1"], 3, "no node is running"),
+        (["sql", "select 1"], 3, "no node is running for"),
         (["status"], 3, "platform up"),
         (["logs"], 2, "no log"),
         (["up", "--memory", "12 parsecs"], 2, "parsecs"),
@@ -148,3 +148,11 @@ def test_a_missing_file_is_said_before_a_node_is_asked(
 ) -> None:
     assert run(["put", str(tmp_path / "no.csv"), "--data", str(tmp_path)]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_an_absent_node_is_said_in_a_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SENNIT_URL", raising=False)
+    assert run(["status", "--data", str(tmp_path)]) == 3
+    assert capsys.readouterr().err.startswith(f"error: no node is running for {tmp_path}\n")

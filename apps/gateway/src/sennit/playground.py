@@ -105,7 +105,8 @@ def _run(command: list[str], environment: dict[str, str], log: Path | None) -> N
             file.write(done.stdout)
     if done.returncode:
         raise Unavailable(
-            f"building the playground failed at `{' '.join(command)}`:\n{done.stdout[-2000:]}",
+            "the playground",
+            message=f"building the playground failed at `{' '.join(command)}`:\n{done.stdout[-2000:]}",
             hint="the node works without it; see the log, then run `nox -s playground`",
         )
 
@@ -122,7 +123,9 @@ def _node_folder() -> Path:
     node = _venv_node()
     if node is None:
         raise Unavailable(
-            "no Node 20.9 or newer was found", hint="install Node, then `nox -s playground`"
+            "Node",
+            message="no Node 20.9 or newer with npm was found",
+            hint="install Node, then `nox -s playground`",
         )
     return Path(node).parent
 

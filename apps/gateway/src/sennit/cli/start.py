@@ -167,7 +167,9 @@ def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None
         time.sleep(0.05)
     words = (data / "logs" / "up.log").read_text(encoding="utf-8", errors="replace").strip()
     raise Unavailable(
-        f"the node did not start: {words or 'no output'}", hint=f"see {data / 'logs'}"
+        "the node",
+        message=f"the node did not start: {words or 'no output'}",
+        hint=f"see {data / 'logs'}",
     )
 
 
@@ -196,7 +198,8 @@ def _stop(data: Path) -> str | None:
     while running.alive():
         if time.monotonic() > deadline:
             raise Unavailable(
-                f"node {running.pid} did not stop within {_DOWN_SECONDS} s",
+                "the node",
+                message=f"node {running.pid} did not stop within {_DOWN_SECONDS} s",
                 hint=f"see {data / 'logs'}; `kill -9 {running.pid}` loses nothing acknowledged",
             )
         time.sleep(0.05)
