@@ -77,10 +77,12 @@ def test_a_stranger_is_told_plainly_what_is_missing(node: RunningNode) -> None:
 def test_requests_that_wait_keep_no_other_from_its_answer(own_node: RunningNode) -> None:
     with ThreadPoolExecutor(60) as pool:
         answers = [pool.submit(ask_for_long, own_node) for _ in range(60)]
-        wait_until(lambda: waiting(own_node) > 50)
-        assert httpx.get(f"{own_node.url}/healthz").status_code == 200
-        assert not any(answer.done() for answer in answers)
-        own_node.kill()
+        try:
+            wait_until(lambda: waiting(own_node) > 50)
+            assert httpx.get(f"{own_node.url}/healthz").status_code == 200
+            assert not any(answer.done() for answer in answers)
+        finally:
+            own_node.kill()
 
 
 def ask_for_long(node: RunningNode) -> None:

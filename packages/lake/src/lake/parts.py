@@ -26,7 +26,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
 from sennit_core.hashing import canonical_json
 from sennit_core.ids import is_id, new_id
-from sennit_core.units import MIB
+from sennit_core.units import MIB, format_bytes
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
@@ -335,7 +335,13 @@ class PartStore:
             )
         free = free_bytes(self.root)
         if size + _RESERVE_BYTES > free:
-            raise StorageFull(path=str(self.root), needed_bytes=size, free_bytes=free)
+            raise StorageFull(
+                path=str(self.root),
+                needed_bytes=size + _RESERVE_BYTES,
+                free_bytes=free,
+                hint=f"{format_bytes(_RESERVE_BYTES)} of that stay free, so that deleting works; "
+                "delete datasets, or make room on the disk",
+            )
 
     def _save(self, upload: UploadInfo) -> None:
         kept = upload.to_json()
