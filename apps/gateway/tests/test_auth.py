@@ -63,7 +63,7 @@ def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door: Door) -
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", ""]
+    "host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", "[::1]x", ""]
 )
 def test_another_host_name_is_refused(door: Door, host: str) -> None:
     with pytest.raises(Denied, match="host"):

@@ -147,3 +147,9 @@ def test_a_living_pools_spill_is_not_swept(pool: ExecutorPool, tmp_path: Path) -
         folder = Path(bytes(next(execution.payloads())).decode())
         SpillArea(tmp_path / "spill").close()
         assert (folder / "run").exists()
+
+
+def test_a_deadline_of_centuries_is_one_like_any_other(pool: ExecutorPool) -> None:
+    for _ in range(2):
+        with pool.submit("executor_entries:echo", {}, deadline_seconds=1e300) as execution:
+            assert execution.result(timeout=20)["pid"] == execution.pid

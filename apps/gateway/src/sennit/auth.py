@@ -229,7 +229,8 @@ def _digest(token: str) -> str:
 
 def _host_name(host: str) -> str:
     if host.startswith("["):
-        return host.partition("]")[0] + "]"
+        name, _, port = host.partition("]")
+        return f"{name}]" if not port or port.startswith(":") else host
     return host.partition(":")[0].lower()
 
 

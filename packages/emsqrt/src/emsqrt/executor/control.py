@@ -23,6 +23,7 @@ class Task:
     """One request to run, as its frame says it, with the descriptor of its ring."""
 
     attempt: str
+    name: str
     entry: str
     request: dict[str, Any]
     cap_bytes: int
@@ -70,6 +71,7 @@ class Control:
             return frame
         return Task(
             attempt=frame["attempt"],
+            name=frame["name"],
             entry=frame["entry"],
             request=frame["request"],
             cap_bytes=frame["capBytes"],

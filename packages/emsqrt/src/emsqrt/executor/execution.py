@@ -14,11 +14,14 @@ from sennit_core.errors import (
     SennitError,
     error_from_json,
 )
+from sennit_core.logs import get_logger
 from sennit_core.records import Progress
 from strand import BLOCKS, ProducerDied, Ring, StrandAbortError, open_ring
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_log = get_logger("emsqrt.executor")
 
 _RING_RECORDS = 256
 _READ_BYTES = 1 << 20
@@ -38,11 +41,17 @@ class Execution:
         attempt: this run's id.
         what: the entry's name, for errors.
         ring_bytes: heap of the ring, a power of two.
+        deadline_seconds: as it was asked for, for errors.
         on_progress: called with each new `Progress`, on the pool's thread: be quick.
     """
 
     def __init__(
-        self, attempt: str, what: str, ring_bytes: int, on_progress: OnProgress | None
+        self,
+        attempt: str,
+        what: str,
+        ring_bytes: int,
+        deadline_seconds: float | None,
+        on_progress: OnProgress | None,
     ) -> None:
         self.attempt = attempt
         self.what = what
@@ -53,7 +62,7 @@ class Execution:
         self._ended = threading.Event()
         self._cancel: Callable[[str], None] = lambda _: None
         self._stop_reason: str | None = None
-        self._deadline_seconds: float | None = None
+        self._deadline_seconds = deadline_seconds
         self._lock = threading.Lock()
         self._ring: Ring | None = open_ring(BLOCKS, records=_RING_RECORDS, heap=ring_bytes)
         self._view = self._ring.consumer()
@@ -150,13 +159,15 @@ class Execution:
         assert self._ring is not None, "the pool starts it before anybody can close it"
         return self._ring.fileno()
 
-    def on_start(
-        self, pid: int, deadline_seconds: float | None, cancel: Callable[[str], None]
-    ) -> None:
+    def on_start(self, pid: int, cancel: Callable[[str], None]) -> None:
         """Learn which process works on this and how to stop it."""
         self._pid = pid
-        self._deadline_seconds = deadline_seconds
         self._cancel = cancel
+
+    def discard(self) -> None:
+        """Free the ring of a run that could not be started."""
+        self.on_failure(Cancelled(self.what))
+        self.close()
 
     def on_stop(self, reason: str) -> None:
         """Remember why this is being stopped and wake an entry that waits for room in the ring."""
@@ -167,8 +178,7 @@ class Execution:
         """Take news or the final answer."""
         if frame["word"] == "renew":
             self._progress.update(frame["progress"])
-            if self._on_progress is not None:
-                self._on_progress(self.progress)
+            self._tell_progress()
         elif frame["word"] == "partial":
             self._result = frame["result"]
             self._ended.set()
@@ -181,6 +191,14 @@ class Execution:
             self._error = self._stop_error() or error
             self._ended.set()
         self._abort_ring()
+
+    def _tell_progress(self) -> None:
+        if self._on_progress is None:
+            return
+        try:
+            self._on_progress(self.progress)
+        except Exception:  # noqa: BLE001 - the caller's trouble must not cost it the answer
+            _log.exception("an on_progress callback failed")
 
     def _stop_error(self) -> SennitError | None:
         if self._stop_reason == "deadline":

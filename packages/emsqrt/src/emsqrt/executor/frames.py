@@ -6,7 +6,8 @@ those of the worker protocol:
 ```
 executor -> pool   hello{version, pid}   renew{attempt, progress}   partial{attempt, result}
                    failed{attempt, error}   credit{memoryBytes}
-pool -> executor   task{attempt, entry, request, capBytes, deadlineSeconds, spillDir} + ring's fd
+pool -> executor   task{attempt, name, entry, request, capBytes, deadlineSeconds, spillDir}
+                   + the ring's descriptor
                    cancel{attempt, reason}   drain{}
 ```
 
@@ -36,7 +37,9 @@ MEMBERS: dict[str, frozenset[str]] = {
     "partial": frozenset({"attempt", "result"}),
     "failed": frozenset({"attempt", "error"}),
     "credit": frozenset({"memoryBytes"}),
-    "task": frozenset({"attempt", "entry", "request", "capBytes", "deadlineSeconds", "spillDir"}),
+    "task": frozenset(
+        {"attempt", "name", "entry", "request", "capBytes", "deadlineSeconds", "spillDir"}
+    ),
     "cancel": frozenset({"attempt", "reason"}),
     "drain": frozenset(),
 }

@@ -1,9 +1,7 @@
-"""One thread that hears from all executor processes of a pool and keeps their deadlines."""
+"""One thread that hears from all executor processes of a pool and watches the clock for it."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import selectors
 import socket
 import threading
@@ -17,19 +15,26 @@ from sennit_core.logs import get_logger
 _log = get_logger("emsqrt.executor")
 
 Callback = Callable[[], None]
+_WAIT_SECONDS_MAX = 3600.0  # a selector refuses waits of centuries, which deadlines may ask for
 
 
 class Loop:
-    """Calls back when a socket is readable or a moment has come; everything on its own thread."""
+    """Calls back when a socket is readable or a moment has come; everything on its own thread.
 
-    def __init__(self) -> None:
+    Args:
+        next_due: tells when `on_due` is wanted next, by `time.monotonic`; None for not at all.
+            Asked each time the loop goes to sleep: `wake` it when the answer comes nearer.
+        on_due: called at that time.
+    """
+
+    def __init__(self, next_due: Callable[[], float | None], on_due: Callback) -> None:
+        self._next_due = next_due
+        self._on_due = on_due
         self._selector = selectors.DefaultSelector()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._selector.register(self._wake_receiver, selectors.EVENT_READ, self._drain_wakes)
         self._soon: deque[Callback] = deque()
-        self._timers: list[tuple[float, int, Callback]] = []
-        self._order = itertools.count()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="emsqrt-pool", daemon=True)
         self._thread.start()
@@ -37,13 +42,12 @@ class Loop:
     def call(self, callback: Callback) -> None:
         """Call back on the loop's thread as soon as it is free; from any thread."""
         self._soon.append(callback)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the loop ask again when it is due; from any thread."""
         with suppress(OSError):
             self._wake_sender.send(b"\0")
-
-    def call_later(self, seconds: float, callback: Callback) -> None:
-        """Call back after `seconds`; from any thread. A callback judges itself whether it is due."""
-        due = time.monotonic() + seconds
-        self.call(lambda: heapq.heappush(self._timers, (due, next(self._order), callback)))
 
     def watch(self, sock: socket.socket, on_readable: Callback) -> None:
         """Call back whenever the socket can be read; from any thread."""
@@ -57,7 +61,7 @@ class Loop:
     def close(self) -> None:
         """End the thread; what was scheduled is dropped."""
         self._closing = True
-        self.call(lambda: None)
+        self.wake()
         self._thread.join()
         self._selector.close()
         self._wake_receiver.close()
@@ -69,15 +73,14 @@ class Loop:
 
     def _run(self) -> None:
         while not self._closing:
-            wait_seconds = None
-            if self._timers:
-                wait_seconds = max(self._timers[0][0] - time.monotonic(), 0.0)
+            due = self._next_due()
+            wait_seconds = None if due is None else _wait_seconds(due)
             for key, _ in self._selector.select(wait_seconds):
                 self._guarded(key.data)
             while self._soon:
                 self._guarded(self._soon.popleft())
-            while self._timers and self._timers[0][0] <= time.monotonic():
-                self._guarded(heapq.heappop(self._timers)[2])
+            if due is not None and due <= time.monotonic():
+                self._guarded(self._on_due)
 
     def _drain_wakes(self) -> None:
         with suppress(BlockingIOError):
@@ -88,3 +91,7 @@ class Loop:
             callback()
         except Exception:  # noqa: BLE001 - one execution's trouble must not end the others
             _log.exception("a callback of the executor pool failed")
+
+
+def _wait_seconds(due: float) -> float:
+    return min(max(due - time.monotonic(), 0.0), _WAIT_SECONDS_MAX)

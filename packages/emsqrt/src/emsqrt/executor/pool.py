@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -49,10 +51,21 @@ class PoolStats:
     pids: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Run:
+    """What a busy process works on, and when it has to be stopped or, failing that, killed."""
+
     execution: Execution
     cap_bytes: int
+    stop_at: float | None
+    kill_at: float | None = None
+
+    @property
+    def due(self) -> float | None:
+        """When something has to be done about this run."""
+        if self.execution.done:
+            return None
+        return self.stop_at if self.kill_at is None else self.kill_at
 
 
 class ExecutorPool:
@@ -64,7 +77,7 @@ class ExecutorPool:
         spill_dir: where runs may spill, shared with other pools; None for the user's temporary one.
         ring_bytes: heap of a result ring, a power of two; less under a small cap.
         queue_limit: requests that may wait; more are refused as `Busy`.
-        clock: stamps ids and measures waiting.
+        clock: stamps the runs' ids.
         allow_module_entries: whether `submit` takes "module:function" too; for tests.
     """
 
@@ -96,7 +109,7 @@ class ExecutorPool:
         self._started = 0
         self._closed = False
         self._spill = SpillArea(Path(spill_dir) if spill_dir else default_spill_dir())
-        self._loop = Loop()
+        self._loop = Loop(self._next_due, self._on_due)
 
     def submit(
         self,
@@ -124,26 +137,28 @@ class ExecutorPool:
         """
         path = self._resolve(entry)
         cap_bytes = min(mem_cap_bytes or self.executor_bytes, self.executor_bytes)
-        asked_at = self._clock.monotonic()
+        stop_at = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self._acquire(entry, deadline_seconds)
-        try:
-            if deadline_seconds is not None:
-                deadline_seconds -= self._clock.monotonic() - asked_at
+        with ExitStack() as undo:
+            undo.callback(self._release)
             attempt = new_id(self._clock)
             frame = encode_frame(
                 "task",
                 attempt=attempt,
+                name=entry,
                 entry=path,
                 request=request,
                 capBytes=cap_bytes,
-                deadlineSeconds=deadline_seconds,
+                deadlineSeconds=None if stop_at is None else stop_at - time.monotonic(),
                 spillDir=str(self._spill.attempt_dir(attempt)),
             )
-            execution = Execution(attempt, entry, self._ring_bytes_for(cap_bytes), on_progress)
-        except BaseException:
-            self._release()
-            raise
-        return self._start(_Run(execution, cap_bytes), frame, deadline_seconds)
+            execution = Execution(
+                attempt, entry, self._ring_bytes_for(cap_bytes), deadline_seconds, on_progress
+            )
+            undo.callback(execution.discard)
+            self._start(_Run(execution, cap_bytes, stop_at), frame)
+            undo.pop_all()
+        return execution
 
     def stats(self) -> PoolStats:
         """Return what the pool's processes do now."""
@@ -227,32 +242,23 @@ class ExecutorPool:
         if self._closed:
             raise Closed("the executor pool")
 
-    def _start(self, run: _Run, frame: bytes, deadline_seconds: float | None) -> Execution:
+    def _start(self, run: _Run, frame: bytes) -> None:
         execution = run.execution
         for _ in range(_TRIES):
             worker = self._take_worker(run)
-            execution.on_start(
-                worker.pid,
-                deadline_seconds,
-                partial(self._stop, worker, execution),
-            )
+            execution.on_start(worker.pid, partial(self._stop, worker, run))
             try:
                 worker.start_task(frame, execution.ring_file)
             except OSError:
                 worker.kill()
                 with self._lock:
                     if self._running.pop(worker, None) is None:
-                        return execution  # the loop saw it die first and has told the execution
+                        return  # the loop saw it die first and has told the execution
                 continue
-            if deadline_seconds is not None:
-                self._loop.call_later(
-                    deadline_seconds,
-                    partial(self._stop, worker, execution, "deadline"),
-                )
-            return execution
-        self._release()
-        execution.on_failure(Unavailable("an executor process"))
-        return execution
+            if run.stop_at is not None:
+                self._loop.wake()
+            return
+        raise Unavailable("an executor process")
 
     def _take_worker(self, run: _Run) -> Worker:
         """Return an idle process that is small enough for the cap, or a new one."""
@@ -270,17 +276,27 @@ class ExecutorPool:
             self._running[worker] = run
         return worker
 
-    def _stop(self, worker: Worker, execution: Execution, reason: str) -> None:
-        if execution.done:
+    def _stop(self, worker: Worker, run: _Run, reason: str) -> None:
+        if run.execution.done:
             return
-        execution.on_stop(reason)
-        worker.send("cancel", attempt=execution.attempt, reason=reason)
-        self._loop.call_later(GRACE_SECONDS, lambda: self._kill_if_running(worker, execution))
+        run.execution.on_stop(reason)
+        run.kill_at = time.monotonic() + GRACE_SECONDS
+        worker.send("cancel", attempt=run.execution.attempt, reason=reason)
+        self._loop.wake()
 
-    def _kill_if_running(self, worker: Worker, execution: Execution) -> None:
+    def _next_due(self) -> float | None:
         with self._lock:
-            run = self._running.get(worker)
-            if run is not None and run.execution is execution and not execution.done:
+            dues = [run.due for run in self._running.values()]
+        return min((due for due in dues if due is not None), default=None)
+
+    def _on_due(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            late = [(w, run) for w, run in self._running.items() if run.due and run.due <= now]
+        for worker, run in late:
+            if run.kill_at is None:
+                self._stop(worker, run, "deadline")
+            else:
                 worker.kill()
 
     # What workers tell, on the loop's thread.

@@ -114,9 +114,9 @@ class Server:
             os.close(task.ring)
 
     def _run(self, task: Task, writer: StrandWriter) -> dict[str, Any]:
-        entry = load_entry(task.entry, task.cap_bytes)
+        entry = load_entry(task.entry, task.name, task.cap_bytes)
         context = Context(
-            task.entry,
+            task.name,
             task.cap_bytes,
             writer,
             lambda fields: self._tell(task.attempt, fields),
@@ -179,7 +179,7 @@ class _Reporter:
             )
 
 
-def load_entry(path: str, cap_bytes: int) -> Entry:
+def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
     """Import an entry point given as `module:function`.
 
     Its module may say `FLOOR_BYTES`, the least cap that makes sense, and have a `prepare()`, which
@@ -196,7 +196,7 @@ def load_entry(path: str, cap_bytes: int) -> Entry:
         raise CapTooSmall(
             cap_bytes=cap_bytes,
             needed_bytes=floor,
-            because=f"{path} takes that much to load its libraries and one block",
+            because=f"{what} takes that much to load its libraries and one block",
         )
     if path not in _prepared and hasattr(module, "prepare"):
         module.prepare()
@@ -224,7 +224,7 @@ def _stop(context: Context, frame: Frame) -> None:
 def _exceeded(task: Task, use: MemoryUse) -> MemoryCapExceeded:
     return MemoryCapExceeded(
         cap_bytes=task.cap_bytes,
-        what=f"{task.entry}, at {use.charged_bytes / (1 << 20):.1f} MiB",
+        what=f"{task.name}, at {use.charged_bytes / (1 << 20):.1f} MiB",
         hint="give it a larger cap, or ask for less at once",
     )
 
@@ -235,11 +235,11 @@ def _as_sennit_error(error: BaseException, task: Task) -> SennitError:
     if isinstance(error, MemoryError):
         return MemoryCapExceeded(
             cap_bytes=task.cap_bytes,
-            what=f"{task.entry} ({error})" if str(error) else task.entry,
+            what=f"{task.name} ({error})" if str(error) else task.name,
             hint="give it a larger cap, or ask for less at once",
         )
-    _log.error("%s failed", task.entry, exc_info=error)
-    return InternalError(f"{task.entry}: {type(error).__name__}: {error}")
+    _log.error("%s failed", task.name, exc_info=error)
+    return InternalError(f"{task.name}: {type(error).__name__}: {error}")
 
 
 class _NoPandas:

@@ -53,7 +53,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "emsqrt.executor.process", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # whatever an entry prints must not mix with the caller's output
+                stdout=_error_output(),  # an entry's prints must not mix with the caller's
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **LEAN_ENVIRONMENT},
                 process_group=0,  # a terminal's Ctrl-C is for the parent
@@ -110,6 +110,14 @@ class Worker:
         with self._lock:
             self._sock.close()
         self._owner.on_death(self, trouble or _in_words(status), status)
+
+
+def _error_output() -> int:
+    try:
+        os.fstat(2)
+    except OSError:
+        return subprocess.DEVNULL
+    return 2
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:
