@@ -137,6 +137,8 @@ class ExecutorPool:
         """
         path = self._resolve(entry)
         cap_bytes = min(mem_cap_bytes or self.executor_bytes, self.executor_bytes)
+        if deadline_seconds is not None:  # locks refuse to wait for longer than three centuries
+            deadline_seconds = min(deadline_seconds, threading.TIMEOUT_MAX / 2)
         stop_at = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self._acquire(entry, deadline_seconds)
         with ExitStack() as undo:
