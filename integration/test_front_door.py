@@ -39,6 +39,7 @@ def checkout(tmp_path: Path) -> Any:
         target = root / project.relative_to(ROOT)
         target.parent.mkdir(parents=True)
         shutil.copy(project, target)
+    shutil.copy(ROOT / "packages/strand/hatch_build.py", root / "packages/strand")
     return root
 
 
