@@ -59,3 +59,22 @@ def test_missing_members_are_refused() -> None:
         FrameReader().feed(body)
     with pytest.raises(AssertionError, match="failed takes"):
         encode_frame("failed", attempt="a")
+
+
+GOLDEN: dict[str, tuple[dict[str, Any], str]] = {
+    "hello": (
+        {"version": 1, "pid": 7},
+        "1a00000083a4776f7264a568656c6c6fa776657273696f6e01a370696407",
+    ),
+    "cancel": (
+        {"attempt": "a1", "reason": "deadline"},
+        "2800000083a4776f7264a663616e63656ca7617474656d7074a26131a6726561736f6ea8646561646c696e65",
+    ),
+    "drain": ({}, "0c00000081a4776f7264a5647261696e"),
+}
+
+
+@pytest.mark.parametrize("word", GOLDEN)
+def test_frames_keep_their_bytes(word: str) -> None:
+    members, expected = GOLDEN[word]
+    assert encode_frame(word, **members).hex() == expected

@@ -190,6 +190,18 @@ def test_progress_is_told_while_it_runs(pool: ExecutorPool) -> None:
     assert (told[0].done, told[0].phase) == (1, "flood")
 
 
+def test_a_progress_callback_that_fails_costs_nothing_but_a_log_line(
+    pool: ExecutorPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(progress: Progress) -> None:
+        raise ValueError(progress.phase)
+
+    request = {"blocks": 3, "blockBytes": 10}
+    with pool.submit("executor_entries:flood", request, on_progress=broken) as execution:
+        assert execution.result() == {}
+    assert "an on_progress callback failed" in caplog.text
+
+
 def test_a_slow_reader_slows_the_entry_down(open_pool: Callable[..., ExecutorPool]) -> None:
     pool = open_pool(ring_bytes=1 * MIB)
     request = {"blocks": 400, "blockBytes": 64 << 10}
