@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sennit.cli import app, run
-from sennit.cli.output import table
+from sennit.cli.output import report, table
+from sennit_core.errors import SqlError
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 
@@ -156,3 +157,8 @@ def test_an_absent_node_is_said_in_a_sentence(
     monkeypatch.delenv("SENNIT_URL", raising=False)
     assert run(["status", "--data", str(tmp_path)]) == 3
     assert capsys.readouterr().err.startswith(f"error: no node is running for {tmp_path}\n")
+
+
+def test_an_sql_error_names_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(SqlError("syntax error at WHERE", line=2, column=8), as_json=False) == 2
+    assert "syntax error at WHERE (line 2, column 8)" in capsys.readouterr().err

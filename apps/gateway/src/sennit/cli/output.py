@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sennit_core.errors import SennitError, UsageError
+from sennit_core.errors import SennitError, SqlError, UsageError
 
 _STATUS_OF_CODE = {
     "usage": 2, "sql": 2, "unknown-column": 2, "unsupported": 2, "bad-input": 2,
@@ -29,10 +29,18 @@ def report(problem: Exception, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(error.to_json()), file=sys.stderr)
     else:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_place(error)}", file=sys.stderr)
         if error.hint:
             print(f"hint:  {error.hint}", file=sys.stderr)
     return _STATUS_OF_CODE.get(error.code, 1)
+
+
+def _place(error: SennitError) -> str:
+    """Where in a statement the error is, when it knows and its sentence does not say."""
+    if not isinstance(error, SqlError) or error.line is None or "line " in str(error).lower():
+        return ""
+    column = f", column {error.column}" if error.column is not None else ""
+    return f" (line {error.line}{column})"
 
 
 def _as_sennit(problem: Exception) -> SennitError | None:
