@@ -1,0 +1,167 @@
+/* What the extension's files share: the objects, and how they raise.
+ *
+ * Each C type is a base class with the loops. The Python class that derives from it holds the
+ * policy, in methods that C calls off the fast path alone:
+ *
+ *     _wait_for_room(threshold)          producer: nap once; raise when nobody will make room
+ *     _fail(reason, position, detail)    raise the error that belongs to an enum strand_failure
+ */
+#ifndef STRAND_NATIVE_H
+#define STRAND_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "_ring.h"
+
+/* Why something failed, as `_fail` gets it: results of the core, then what values can do wrong. */
+enum strand_failure {
+    FAIL_TOO_LARGE = STRAND_TOO_LARGE, /* detail: bytes asked for */
+    FAIL_ABORTED = STRAND_ABORTED,
+    FAIL_EXHAUSTED = STRAND_EXHAUSTED,
+    FAIL_CORRUPT = STRAND_CORRUPT,
+    FAIL_RANGE = STRAND_RANGE, /* detail: the sequence number */
+    FAIL_CLOSED = 16,          /* this end was closed, or belongs to the parent process */
+    FAIL_VALUE = 17,           /* detail: the value that does not fit field `position` */
+    FAIL_NULL = 18,            /* a null in field `position`, which cannot be null */
+    FAIL_RECORD = 19,          /* detail: a record that is no tuple, list or mapping of our fields */
+    FAIL_FIELD = 20,           /* detail: a name that is no field */
+    FAIL_TYPE = 21,            /* detail: the getter's type; field `position` has another */
+    FAIL_INTERN = 22,          /* detail: a string or handle outside the intern table */
+    FAIL_TEXT = 23,            /* detail: the error; field `position` does not decode */
+    FAIL_UNSOUGHT = 24,        /* the cursor is on no record, or on one given back */
+    FAIL_ORDER = 25,           /* detail: the sequence number committed out of order */
+};
+
+/* One field of a compiled schema. */
+typedef struct {
+    PyObject *name; /* interned */
+    uint8_t tag;    /* wire tag: enum strand_type */
+    uint8_t width;  /* bytes in the slot */
+    bool heap;
+    uint8_t heap_align;
+    uint32_t offset;  /* in the slot */
+    int32_t null_bit; /* in the null bitmap, -1 when it cannot be null */
+} strand_field;
+
+enum strand_type {
+    TYPE_I32,
+    TYPE_U32,
+    TYPE_I64,
+    TYPE_F32,
+    TYPE_F64,
+    TYPE_U16,
+    TYPE_U8,
+    TYPE_BOOL8,
+    TYPE_UTF8,
+    TYPE_UTF8_REF,
+    TYPE_JSON,
+    TYPE_BYTES,
+    TYPE_I32_ARRAY,
+    TYPE_F32_ARRAY,
+};
+
+/* A compiled schema: Layout(version, stride, fields), fields as (name, tag, offset, width, heap,
+ * heap_align, null_bit). `intern` may be replaced while rings use it. */
+typedef struct {
+    PyObject ob_base;
+    uint32_t version;
+    uint32_t stride;
+    uint32_t count;
+    bool gapless;       /* every byte of a slot belongs to a field, and none is null */
+    bool blocks;        /* v6 and one plain `bytes` field */
+    strand_field *fields;
+    PyObject *index;    /* dict: name -> position */
+    PyObject *intern;   /* list or tuple of str: what utf8_ref handles mean */
+    PyObject *handles;  /* dict: str -> handle, for writing */
+} layout_object;
+
+typedef struct {
+    PyObject *lease_type;
+    PyObject *layout_type;
+    PyObject *json_dumps;
+    PyObject *json_loads;
+} native_state;
+
+/* Base of StrandWriter. */
+typedef struct {
+    PyObject ob_base;
+    Py_buffer view; /* keeps the mapping alive; obj is NULL once closed */
+    Py_buffer doorbell;
+    native_state *state;
+    layout_object *layout;
+    strand_producer core;
+    uint64_t *heap_end;
+} producer_object;
+
+/* Base of StrandView. */
+typedef struct {
+    PyObject ob_base;
+    Py_buffer view;
+    Py_buffer doorbell;
+    native_state *state;
+    layout_object *layout;
+    strand_consumer core;
+} consumer_object;
+
+/* ---- _native.c ------------------------------------------------------------------------------ */
+
+/* The module's state for an object of a type made by this module, or of a subclass of one. */
+native_state *state_of(PyTypeObject *type);
+PyObject *allocate(PyTypeObject *type);
+void free_object(PyObject *self);
+int to_u64(PyObject *value, uint64_t *out);
+
+/* Call self._fail(reason, position, detail), which raises; position -1 is None, detail may be
+ * NULL. Always NULL, for `return fail(...)`. */
+PyObject *fail(void *self, int reason, Py_ssize_t position, PyObject *detail);
+/* The same with a number as detail. */
+PyObject *fail_number(void *self, int reason, uint64_t detail);
+
+/* True, and an error set, when the end was closed. */
+bool is_closed(void *self, const Py_buffer *view);
+
+/* Map the ring of (buffer, layout, capacity, heap_capacity, doorbell | None): what would make the
+ * core touch memory outside is checked again. */
+int map_ring(PyObject *args, Py_buffer *view, Py_buffer *doorbell, layout_object **layout,
+             strand_ring *ring);
+
+/* ---- _producer.c ---------------------------------------------------------------------------- */
+
+/* Publish what is sealed and wait once for room; -1 and an error set when there will be none. */
+int wait_for_room(producer_object *self, uint64_t threshold);
+/* Claim one slot, waiting as long as it takes: its address, or NULL and an error set. */
+unsigned char *claim_one(producer_object *self);
+/* Claim heap bytes, waiting likewise: their address and monotonic offset. */
+unsigned char *claim_payload(producer_object *self, uint64_t bytes, uint64_t align,
+                             uint64_t *offset);
+
+/* ---- _lease.c ------------------------------------------------------------------------------- */
+
+/* Lend `bytes` at byte `offset` of the segment, read-only. */
+PyObject *make_lease(consumer_object *owner, uint64_t offset, uint64_t bytes);
+
+/* ---- _rows.c -------------------------------------------------------------------------------- */
+
+/* Producer methods. */
+PyObject *producer_write(producer_object *self, PyObject *record);
+PyObject *producer_write_record_batch(producer_object *self, PyObject *records);
+/* Consumer methods. */
+PyObject *consumer_tuples(consumer_object *self, PyObject *const *args, Py_ssize_t count);
+
+/* Read field `at` of the slot at `slot` into a new Python object. */
+PyObject *read_value(consumer_object *self, const unsigned char *slot, uint32_t at);
+
+/* ---- _batches.c ----------------------------------------------------------------------------- */
+
+/* Producer: _scatter(count, columns); consumer: _gather(start, stop, columns), _payload_sizes. */
+PyObject *producer_scatter(producer_object *self, PyObject *args);
+PyObject *consumer_gather(consumer_object *self, PyObject *args);
+PyObject *consumer_payload_sizes(consumer_object *self, PyObject *args);
+
+extern PyType_Spec producer_spec, consumer_spec, lease_spec, layout_spec, cursor_spec;
+
+#endif
