@@ -27,13 +27,13 @@ enum strand_failure {
     FAIL_CLOSED = 16,          /* this end was closed, or belongs to the parent process */
     FAIL_VALUE = 17,           /* detail: the value that does not fit field `position` */
     FAIL_NULL = 18,            /* a null in field `position`, which cannot be null */
-    FAIL_RECORD = 19,          /* detail: a record that is no tuple, list or mapping of our fields */
-    FAIL_FIELD = 20,           /* detail: a name that is no field */
-    FAIL_TYPE = 21,            /* detail: the getter's type; field `position` has another */
-    FAIL_INTERN = 22,          /* detail: a string or handle outside the intern table */
-    FAIL_TEXT = 23,            /* detail: the error; field `position` does not decode */
-    FAIL_UNSOUGHT = 24,        /* the cursor is on no record, or on one given back */
-    FAIL_ORDER = 25,           /* detail: the sequence number committed out of order */
+    FAIL_RECORD = 19,   /* detail: a record that is no tuple, list or mapping of our fields */
+    FAIL_FIELD = 20,    /* detail: a name that is no field */
+    FAIL_TYPE = 21,     /* detail: the getter's type; field `position` has another */
+    FAIL_INTERN = 22,   /* detail: a string or handle outside the intern table */
+    FAIL_TEXT = 23,     /* detail: the error; field `position` does not decode */
+    FAIL_UNSOUGHT = 24, /* the cursor is on no record, or on one given back */
+    FAIL_ORDER = 25,    /* detail: the sequence number committed out of order */
 };
 
 /* One field of a compiled schema. */
@@ -71,16 +71,17 @@ typedef struct {
     uint32_t version;
     uint32_t stride;
     uint32_t count;
-    bool gapless;       /* every byte of a slot belongs to a field, and none is null */
-    bool blocks;        /* v6 and one plain `bytes` field */
+    bool gapless; /* every byte of a slot belongs to a field, and none is null */
+    bool blocks;  /* v6 and one plain `bytes` field */
     strand_field *fields;
-    PyObject *index;    /* dict: name -> position */
-    PyObject *intern;   /* list or tuple of str: what utf8_ref handles mean */
-    PyObject *handles;  /* dict: str -> handle, for writing */
+    PyObject *index;   /* dict: name -> position */
+    PyObject *intern;  /* list or tuple of str: what utf8_ref handles mean */
+    PyObject *handles; /* dict: str -> handle, for writing */
 } layout_object;
 
 typedef struct {
     PyObject *lease_type;
+    PyObject *consumer_type;
     PyObject *layout_type;
     PyObject *json_dumps;
     PyObject *json_loads;
@@ -93,6 +94,8 @@ typedef struct {
     Py_buffer doorbell;
     native_state *state;
     layout_object *layout;
+    unsigned busy; /* calls under way that hold addresses: letting go waits for them */
+    bool closing;
     strand_producer core;
     uint64_t *heap_end;
 } producer_object;
@@ -104,6 +107,9 @@ typedef struct {
     Py_buffer doorbell;
     native_state *state;
     layout_object *layout;
+    unsigned busy;
+    bool closing;
+    bool poisons; /* debug mode: overwrite what is given back */
     strand_consumer core;
 } consumer_object;
 
@@ -121,16 +127,15 @@ PyObject *fail(void *self, int reason, Py_ssize_t position, PyObject *detail);
 /* The same with a number as detail. */
 PyObject *fail_number(void *self, int reason, uint64_t detail);
 
-/* True, and an error set, when the end was closed. */
-bool is_closed(void *self, const Py_buffer *view);
-
-/* Map the ring of (buffer, layout, capacity, heap_capacity, doorbell | None): what would make the
- * core touch memory outside is checked again. */
-int map_ring(PyObject *args, Py_buffer *view, Py_buffer *doorbell, layout_object **layout,
-             strand_ring *ring);
+/* Take holds of a ring's memory: of its segment, and of the bell that a fan-in shares or None.
+ * What would make the core touch memory outside is checked again. */
+int map_ring(PyObject *args, native_state *state, Py_buffer *view, Py_buffer *doorbell,
+             layout_object **layout, strand_ring *ring);
 
 /* ---- _producer.c ---------------------------------------------------------------------------- */
 
+/* True, and an error set, when this end was closed. */
+bool producer_closed(producer_object *self);
 /* Publish what is sealed and wait once for room; -1 and an error set when there will be none. */
 int wait_for_room(producer_object *self, uint64_t threshold);
 /* Claim one slot, waiting as long as it takes: its address, or NULL and an error set. */
@@ -138,6 +143,12 @@ unsigned char *claim_one(producer_object *self);
 /* Claim heap bytes, waiting likewise: their address and monotonic offset. */
 unsigned char *claim_payload(producer_object *self, uint64_t bytes, uint64_t align,
                              uint64_t *offset);
+
+/* ---- _consumer.c ---------------------------------------------------------------------------- */
+
+bool consumer_closed(consumer_object *self);
+/* Module function: sleep on the bells (list) of several views (list) for (nanoseconds) at most. */
+PyObject *native_nap_any(PyObject *module, PyObject *args);
 
 /* ---- _lease.c ------------------------------------------------------------------------------- */
 

@@ -8,6 +8,7 @@
 #define STRAND_RING_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum {
@@ -72,14 +73,14 @@ typedef struct {
  * still hold. */
 typedef struct {
     strand_ring ring;
-    unsigned held;                    /* bit i: entry i is ours */
-    unsigned index;                   /* the entry whose bell we sleep on: the lowest held */
-    uint32_t generation;              /* of the stream that we read */
-    uint64_t read[STRAND_CONSUMERS];  /* records acknowledged, by held entry */
-    uint64_t floor;                   /* the lowest of them: nothing below may be read */
-    uint64_t committed;               /* last seen count of published records */
-    uint64_t sleeps;                  /* times we went to sleep */
-    uint64_t rings;                   /* times we woke the producer */
+    unsigned held;                   /* bit i: entry i is ours */
+    unsigned index;                  /* the entry whose bell we sleep on: the lowest held */
+    uint32_t generation;             /* of the stream that we read */
+    uint64_t read[STRAND_CONSUMERS]; /* records acknowledged, by held entry */
+    uint64_t floor;                  /* the lowest of them: nothing below may be read */
+    uint64_t committed;              /* last seen count of published records */
+    uint64_t sleeps;                 /* times we went to sleep */
+    uint64_t rings;                  /* times we woke the producer */
 } strand_consumer;
 
 enum strand_start { STRAND_OLDEST = 0, STRAND_NEXT = 1 };
@@ -182,6 +183,13 @@ bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint32_
 void strand_arm(const strand_consumer *consumer, uint64_t threshold);
 uint32_t strand_bell_of(const strand_consumer *consumer);
 void strand_nap(const strand_consumer *consumer, uint32_t seen, uint64_t nap_nanoseconds);
+
+/* Wake whoever sleeps on our bell. */
+void strand_wake(const strand_consumer *consumer);
+
+/* Sleep on the bells of several rings at once, as they were before the rings were looked at. */
+void strand_nap_any(strand_consumer *const *consumers, const uint32_t *seen, size_t count,
+                    uint64_t nap_nanoseconds);
 
 /* ---- either side ---------------------------------------------------------------------------- */
 

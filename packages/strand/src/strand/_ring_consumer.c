@@ -1,0 +1,160 @@
+/* The consumer's half of the core: joining, waiting, giving back. */
+#include <string.h>
+
+#include "_words.h"
+
+void strand_consumer_init(strand_consumer *consumer, const strand_ring *ring) {
+    *consumer = (strand_consumer){
+        .ring = *ring, .generation = strand_generation_of(ring), .floor = UINT64_MAX};
+}
+
+/* Recompute what follows from the entries we hold. */
+static void settle(strand_consumer *consumer) {
+    consumer->floor = UINT64_MAX;
+    for (unsigned i = STRAND_CONSUMERS; i-- > 0;) {
+        if (!(consumer->held >> i & 1))
+            continue;
+        consumer->index = i;
+        if (consumer->read[i] < consumer->floor)
+            consumer->floor = consumer->read[i];
+    }
+}
+
+/* Store how far entry `index` has read, and wake the producer when it waits for that. */
+static void give_back(strand_consumer *consumer, unsigned index, uint64_t upto) {
+    const strand_ring *ring = &consumer->ring;
+    const uint64_t old = consumer->read[index];
+    consumer->read[index] = upto;
+    /* release: our reads of these records are done before the producer may overwrite them */
+    atomic_store_explicit(at64(ring, entry(index) + CONSUMER_READ), upto, memory_order_release);
+    if (ring->version == 5)
+        atomic_store_explicit(at32(ring, V5_READ), (uint32_t)strand_floor(ring),
+                              memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_producer_wait */
+    const uint64_t wanted =
+        atomic_load_explicit(at64(ring, PRODUCER_THRESHOLD), memory_order_relaxed);
+    if (old < wanted && wanted <= upto) {
+        strand_ring_bell(at32(ring, PRODUCER_BELL));
+        show(ring, entry(index) + CONSUMER_RINGS, ++consumer->rings);
+    }
+    settle(consumer);
+}
+
+void strand_join(strand_consumer *consumer, unsigned index, enum strand_start start) {
+    const strand_ring *ring = &consumer->ring;
+    const uint64_t first = start == STRAND_NEXT ? strand_committed(ring) : strand_floor(ring);
+    consumer->read[index] = first;
+    consumer->held |= 1U << index;
+    atomic_store_explicit(at64(ring, entry(index) + CONSUMER_THRESHOLD), 0, memory_order_relaxed);
+    atomic_store_explicit(at64(ring, entry(index) + CONSUMER_READ), first, memory_order_release);
+    /* release: whoever sees us attached sees from where */
+    atomic_store_explicit(at32(ring, entry(index) + CONSUMER_STATE), STRAND_ATTACHED,
+                          memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in refresh_read */
+    const uint64_t gate = atomic_load_explicit(at64(ring, GATE), memory_order_acquire);
+    give_back(consumer, index, gate > first ? gate : first);
+}
+
+void strand_leave(strand_consumer *consumer, unsigned index) {
+    consumer->held &= ~(1U << index);
+    settle(consumer);
+    strand_bury(&consumer->ring, index);
+}
+
+bool strand_readable(strand_consumer *consumer, uint64_t seq) {
+    if (seq < consumer->floor)
+        return false;
+    if (seq >= consumer->committed) {
+        if (strand_generation_of(&consumer->ring) != consumer->generation)
+            return false;
+        consumer->committed = strand_committed(&consumer->ring);
+    }
+    return seq < consumer->committed;
+}
+
+bool strand_follow_reset(strand_consumer *consumer) {
+    const uint32_t generation = strand_generation_of(&consumer->ring);
+    if (generation == consumer->generation)
+        return false;
+    consumer->generation = generation;
+    consumer->committed = 0;
+    memset(consumer->read, 0, sizeof consumer->read);
+    settle(consumer);
+    return true;
+}
+
+int strand_locate(const strand_ring *ring, uint64_t start, uint64_t bytes, uint64_t *offset) {
+    const uint64_t physical = start & (ring->heap_capacity - 1);
+    if (bytes > ring->heap_capacity || physical + bytes > ring->heap_capacity)
+        return STRAND_CORRUPT;
+    *offset = ring->heap_start + physical;
+    return STRAND_OK;
+}
+
+int strand_read_block(strand_consumer *consumer, uint64_t seq, uint64_t *offset, uint64_t *bytes) {
+    const strand_ring *ring = &consumer->ring;
+    if (!strand_readable(consumer, seq))
+        return STRAND_RANGE;
+    const unsigned char *slot = ring->base + strand_slot_at(ring, seq);
+    uint64_t start;
+    uint32_t length;
+    memcpy(&start, slot, sizeof start);
+    memcpy(&length, slot + sizeof start, sizeof length);
+    const uint64_t heap =
+        atomic_load_explicit(at64(ring, PRODUCER_HEAP_COMMIT), memory_order_acquire);
+    if (start > heap || heap - start > ring->heap_capacity || length > heap - start)
+        return STRAND_CORRUPT;
+    *bytes = length;
+    return strand_locate(ring, start, length, offset);
+}
+
+int strand_acknowledge(strand_consumer *consumer, unsigned index, uint64_t upto) {
+    const uint64_t old = consumer->read[index];
+    if (upto < old || upto > strand_committed(&consumer->ring) ||
+        strand_generation_of(&consumer->ring) != consumer->generation)
+        return STRAND_RANGE;
+    if (upto != old)
+        give_back(consumer, index, upto);
+    return STRAND_OK;
+}
+
+void strand_arm(const strand_consumer *consumer, uint64_t threshold) {
+    const uint64_t mine = entry(consumer->index);
+    atomic_store_explicit(at64(&consumer->ring, mine + CONSUMER_THRESHOLD), threshold,
+                          memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_publish */
+}
+
+uint32_t strand_bell_of(const strand_consumer *consumer) {
+    return atomic_load_explicit(consumer_bell(&consumer->ring, consumer->index),
+                                memory_order_acquire);
+}
+
+void strand_nap(const strand_consumer *consumer, uint32_t seen, uint64_t nap_nanoseconds) {
+    strand_sleep(consumer_bell(&consumer->ring, consumer->index), seen, nap_nanoseconds);
+}
+
+void strand_wake(const strand_consumer *consumer) {
+    strand_ring_bell(consumer_bell(&consumer->ring, consumer->index));
+}
+
+bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint32_t spins,
+                          uint64_t nap_nanoseconds) {
+    const strand_ring *ring = &consumer->ring;
+    for (uint32_t i = 0; i < spins; i++) {
+        if (strand_committed(ring) >= threshold)
+            return true;
+        pause_cpu();
+    }
+    strand_arm(consumer, threshold);
+    const uint32_t seen = strand_bell_of(consumer);
+    if (strand_committed(ring) >= threshold)
+        return true;
+    if (strand_status_of(ring) >= STRAND_EOS || strand_aborted(ring) ||
+        strand_generation_of(ring) != consumer->generation)
+        return false;
+    consumer->sleeps++;
+    show(ring, entry(consumer->index) + CONSUMER_SLEEPS, consumer->sleeps);
+    strand_nap(consumer, seen, nap_nanoseconds);
+    return strand_committed(ring) >= threshold;
+}

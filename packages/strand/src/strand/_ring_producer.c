@@ -1,0 +1,328 @@
+/* The producer's half of the core: room, claims, publication. */
+#include <string.h>
+
+#include "_words.h"
+
+static const uint64_t V5_RECORDS_MAX = 0x7FFFFFFF;
+static const uint64_t BLOCK_ALIGN = 64;
+static const uint64_t SKIP_MARK_BYTES = 6;
+
+void strand_producer_init(strand_producer *producer, const strand_ring *ring, uint64_t *heap_end) {
+    /* relaxed: the role's lock ordered us after whoever wrote them */
+    uint64_t commit = atomic_load_explicit(at64(ring, PRODUCER_COMMIT), memory_order_relaxed);
+    uint64_t heap = atomic_load_explicit(at64(ring, PRODUCER_HEAP_COMMIT), memory_order_relaxed);
+    uint64_t gate = atomic_load_explicit(at64(ring, GATE), memory_order_relaxed);
+    *producer = (strand_producer){
+        .ring = *ring,
+        .heap_end = heap_end,
+        .claimed = commit,
+        .write = commit,
+        .commit = commit,
+        .heap_write = heap,
+        .heap_sealed = heap,
+        .read = gate < commit ? gate : commit,
+    };
+    /* What is still unread may lie anywhere in the heap, until all of it is read. */
+    const uint64_t tail = heap > ring->heap_capacity ? heap - ring->heap_capacity : 0;
+    for (uint64_t slot = 0; slot < ring->capacity; slot++)
+        heap_end[slot] = tail;
+    heap_end[(commit - 1) & (ring->capacity - 1)] = heap;
+}
+
+/* Move the cached floor forward. False: it says what cannot be.
+ *
+ * A consumer that joins takes the floor for its start, makes itself visible, then looks at the
+ * gate. We show the gate, then look for joiners. With a full fence in both gaps, either we see the
+ * joiner and keep its records, or it sees the gate and starts there. */
+static bool refresh_read(strand_producer *producer) {
+    const strand_ring *ring = &producer->ring;
+    uint64_t floor = strand_floor(ring);
+    if (producer->discards && !strand_has_reader(ring))
+        floor = producer->commit;
+    if (floor > producer->commit)
+        return false;
+    if (floor <= producer->read)
+        return true; /* no progress, or a joiner on its way to the gate */
+    atomic_store_explicit(at64(ring, GATE), floor, memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_join */
+    if (strand_has_reader(ring)) {
+        const uint64_t again = strand_floor(ring);
+        if (again < floor)
+            floor = again;
+    }
+    if (floor > producer->read)
+        producer->read = floor;
+    return true;
+}
+
+void strand_begin(strand_producer *producer) {
+    producer->streaming = true;
+    strand_set_status(&producer->ring, STRAND_STREAMING);
+}
+
+static int stall(strand_producer *producer, uint64_t wanted, uint64_t *threshold) {
+    producer->stalls++;
+    show(&producer->ring, PRODUCER_STALLS, producer->stalls);
+    *threshold = wanted;
+    return STRAND_WAIT;
+}
+
+int strand_room(strand_producer *producer, uint64_t wanted, uint64_t *room) {
+    const strand_ring *ring = &producer->ring;
+    if (strand_aborted(ring))
+        return STRAND_ABORTED;
+    *room = ring->capacity - (producer->claimed - producer->read);
+    if (*room < wanted) {
+        if (!refresh_read(producer))
+            return STRAND_CORRUPT;
+        *room = ring->capacity - (producer->claimed - producer->read);
+    }
+    if (ring->version == 5) {
+        if (producer->claimed >= V5_RECORDS_MAX)
+            return STRAND_EXHAUSTED;
+        if (*room > V5_RECORDS_MAX - producer->claimed)
+            *room = V5_RECORDS_MAX - producer->claimed;
+    }
+    return STRAND_OK;
+}
+
+int strand_claim_slots(strand_producer *producer, uint64_t count, uint64_t *seq,
+                       uint64_t *threshold) {
+    const strand_ring *ring = &producer->ring;
+    uint64_t room = 0;
+    int result = strand_room(producer, count, &room);
+    if (result != STRAND_OK)
+        return result;
+    if (room < count && ring->version == 5 && producer->claimed + count > V5_RECORDS_MAX)
+        return STRAND_EXHAUSTED;
+    if (room < count)
+        return stall(producer, producer->claimed + count - ring->capacity, threshold);
+    if (!producer->streaming)
+        strand_begin(producer);
+    *seq = producer->claimed;
+    const uint64_t first = *seq & (ring->capacity - 1);
+    const uint64_t before_end = ring->capacity - first;
+    const uint64_t straight = count < before_end ? count : before_end;
+    unsigned char *slots = ring->base + STRAND_HEADER_BYTES;
+    memset(slots + first * ring->stride, 0, straight * ring->stride);
+    memset(slots, 0, (count - straight) * ring->stride);
+    producer->claimed += count;
+    return STRAND_OK;
+}
+
+/* Where the heap stood after record `count - 1`: nothing below is needed once `count` are read. */
+static uint64_t heap_tail(const strand_producer *producer, uint64_t count) {
+    return count == 0 ? 0 : producer->heap_end[(count - 1) & (producer->ring.capacity - 1)];
+}
+
+/* The fewest acknowledged records after which the heap may grow to `end`. heap_end never falls, so
+ * halving finds it. The caller knows that reading everything sealed would be enough. */
+static uint64_t reads_for_heap(const strand_producer *producer, uint64_t end) {
+    uint64_t low = producer->read + 1;
+    uint64_t high = producer->write;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (end - heap_tail(producer, middle) <= producer->ring.heap_capacity)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* Where a payload would start: aligned, and never across the physical end. */
+static uint64_t place(const strand_producer *producer, uint64_t bytes, uint64_t align) {
+    uint64_t capacity = producer->ring.heap_capacity;
+    uint64_t start = (producer->heap_write + align - 1) & ~(align - 1);
+    uint64_t physical = start & (capacity - 1);
+    if (physical + bytes > capacity)
+        start += capacity - physical;
+    return start;
+}
+
+/* Tell whoever walks the heap in order that the rest before the physical end is unused. */
+static void mark_skip(const strand_producer *producer) {
+    const strand_ring *ring = &producer->ring;
+    uint64_t physical = producer->heap_write & (ring->heap_capacity - 1);
+    uint64_t left = ring->heap_capacity - physical;
+    if (physical == 0 || left < SKIP_MARK_BYTES)
+        return;
+    const uint16_t mark = 0xFFFF;
+    const uint32_t distance = (uint32_t)left;
+    unsigned char *where = ring->base + ring->heap_start + physical;
+    memcpy(where, &mark, sizeof mark);
+    memcpy(where + sizeof mark, &distance, sizeof distance);
+}
+
+int strand_claim_heap(strand_producer *producer, uint64_t bytes, uint64_t align, uint64_t *offset,
+                      uint64_t *threshold) {
+    const uint64_t capacity = producer->ring.heap_capacity;
+    if (bytes == 0) {
+        *offset = producer->heap_write;
+        return STRAND_OK;
+    }
+    /* What the payloads of one record may need, wherever they land: half of the heap, so that a
+     * skip at its end always leaves room for them. */
+    const uint64_t needed = producer->record_bytes + bytes + (bytes < capacity / 2 ? align - 1 : 0);
+    if (bytes > capacity / 2 || (producer->record_bytes != 0 && needed > capacity / 2))
+        return STRAND_TOO_LARGE;
+    uint64_t start = place(producer, bytes, align);
+    uint64_t end = start + bytes;
+    if (end - producer->heap_sealed > capacity)
+        return STRAND_TOO_LARGE;
+    if (end - heap_tail(producer, producer->read) > capacity) {
+        if (!refresh_read(producer))
+            return STRAND_CORRUPT;
+        if (end - heap_tail(producer, producer->read) > capacity) {
+            return stall(producer, reads_for_heap(producer, end), threshold);
+        }
+    }
+    if (start / capacity != producer->heap_write / capacity)
+        mark_skip(producer);
+    producer->heap_write = end;
+    producer->record_bytes = needed;
+    *offset = start;
+    return STRAND_OK;
+}
+
+void strand_shrink_heap(strand_producer *producer, uint64_t offset, uint64_t bytes) {
+    producer->heap_write = offset + bytes;
+}
+
+void strand_seal(strand_producer *producer, uint64_t count) {
+    const uint64_t mask = producer->ring.capacity - 1;
+    for (uint64_t i = 0; i < count; i++)
+        producer->heap_end[producer->write++ & mask] = producer->heap_write;
+    producer->heap_sealed = producer->heap_write;
+    producer->record_bytes = 0;
+}
+
+void strand_abandon(strand_producer *producer) {
+    producer->claimed = producer->write;
+    producer->heap_write = producer->heap_sealed;
+    producer->record_bytes = 0;
+}
+
+void strand_commit_heap(strand_producer *producer) {
+    const strand_ring *ring = &producer->ring;
+    const uint64_t heap = producer->heap_sealed = producer->heap_write;
+    atomic_store_explicit(at64(ring, PRODUCER_HEAP_WRITE), heap, memory_order_relaxed);
+    atomic_store_explicit(at64(ring, PRODUCER_HEAP_COMMIT), heap, memory_order_release);
+    if (ring->version != 5)
+        return;
+    atomic_store_explicit(at32(ring, V5_HEAP_WRITE), (uint32_t)heap, memory_order_release);
+    atomic_store_explicit(at32(ring, V5_HEAP_COMMIT), (uint32_t)heap, memory_order_release);
+}
+
+void strand_publish(strand_producer *producer) {
+    const strand_ring *ring = &producer->ring;
+    const uint64_t before = producer->commit;
+    const uint64_t after = producer->write;
+    const uint64_t heap = producer->heap_sealed;
+    if (before == after)
+        return;
+    producer->commit = after;
+    atomic_store_explicit(at64(ring, PRODUCER_HEAP_WRITE), heap, memory_order_relaxed);
+    atomic_store_explicit(at64(ring, PRODUCER_WRITE), after, memory_order_relaxed);
+    /* release, heap before records: who sees the count sees the slots, the payloads and the heap */
+    atomic_store_explicit(at64(ring, PRODUCER_HEAP_COMMIT), heap, memory_order_release);
+    atomic_store_explicit(at64(ring, PRODUCER_COMMIT), after, memory_order_release);
+    if (ring->version == 5) {
+        atomic_store_explicit(at32(ring, V5_HEAP_WRITE), (uint32_t)heap, memory_order_release);
+        atomic_store_explicit(at32(ring, V5_HEAP_COMMIT), (uint32_t)heap, memory_order_release);
+        atomic_store_explicit(at32(ring, V5_WRITE), (uint32_t)(after & V5_RECORDS_MAX),
+                              memory_order_release);
+        atomic_store_explicit(at32(ring, V5_COMMIT), (uint32_t)(after & V5_RECORDS_MAX),
+                              memory_order_release);
+    }
+    /* Store the count, then load the thresholds; the sleeper stores its threshold, then loads the
+     * count. With a full fence in both gaps at least one of the two sees the other. */
+    atomic_thread_fence(memory_order_seq_cst);
+    for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
+        uint64_t wanted =
+            atomic_load_explicit(at64(ring, entry(i) + CONSUMER_THRESHOLD), memory_order_relaxed);
+        if (before < wanted && wanted <= after) {
+            strand_ring_bell(consumer_bell(ring, i));
+            show(ring, PRODUCER_RINGS, ++producer->rings);
+        }
+    }
+}
+
+int strand_write_block(strand_producer *producer, const void *payload, uint64_t bytes,
+                       uint64_t *threshold) {
+    uint64_t seq = 0;
+    uint64_t offset = 0;
+    if (bytes > producer->ring.heap_capacity / 2)
+        return STRAND_TOO_LARGE;
+    int result = strand_claim_slots(producer, 1, &seq, threshold);
+    if (result != STRAND_OK)
+        return result;
+    result = strand_claim_heap(producer, bytes, BLOCK_ALIGN, &offset, threshold);
+    if (result != STRAND_OK) {
+        producer->claimed = producer->write;
+        return result;
+    }
+    unsigned char *slot = producer->ring.base + strand_slot_at(&producer->ring, seq);
+    const strand_ring *ring = &producer->ring;
+    const uint32_t length = (uint32_t)bytes;
+    if (bytes != 0)
+        memcpy(ring->base + ring->heap_start + (offset & (ring->heap_capacity - 1)), payload,
+               bytes);
+    memcpy(slot, &offset, sizeof offset);
+    memcpy(slot + sizeof offset, &length, sizeof length);
+    strand_seal(producer, 1);
+    strand_publish(producer);
+    return STRAND_OK;
+}
+
+void strand_reset(strand_producer *producer) {
+    const strand_ring *ring = &producer->ring;
+    static const uint64_t counters[] = {PRODUCER_WRITE,      PRODUCER_COMMIT,
+                                        PRODUCER_HEAP_WRITE, PRODUCER_HEAP_COMMIT,
+                                        PRODUCER_THRESHOLD,  GATE};
+    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+        atomic_store_explicit(at64(ring, counters[i]), 0, memory_order_relaxed);
+    for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
+        atomic_store_explicit(at64(ring, entry(i) + CONSUMER_READ), 0, memory_order_relaxed);
+        atomic_store_explicit(at64(ring, entry(i) + CONSUMER_THRESHOLD), 0, memory_order_relaxed);
+        if (strand_consumer_state_of(ring, i) == STRAND_LEFT)
+            atomic_store_explicit(at32(ring, entry(i) + CONSUMER_STATE), STRAND_VACANT,
+                                  memory_order_relaxed);
+    }
+    if (ring->version == 5)
+        for (uint64_t word = V5_WRITE; word <= V5_ABORT; word += 4)
+            atomic_store_explicit(at32(ring, word), 0, memory_order_relaxed);
+    atomic_store_explicit(at32(ring, ABORT), 0, memory_order_relaxed);
+    /* release: who sees the new generation sees its counters */
+    atomic_store_explicit(at32(ring, GENERATION), strand_generation_of(ring) + 1,
+                          memory_order_release);
+    const bool discards = producer->discards;
+    strand_producer_init(producer, ring, producer->heap_end);
+    producer->discards = discards;
+    strand_set_status(ring, STRAND_INITIALIZING);
+}
+
+/* Whether `threshold` records are given back, or whoever kept them is gone. */
+static bool has_room(strand_producer *producer, uint64_t threshold) {
+    return refresh_read(producer) && producer->read >= threshold;
+}
+
+bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint32_t spins,
+                          uint64_t nap_nanoseconds) {
+    const strand_ring *ring = &producer->ring;
+    for (uint32_t i = 0; i < spins; i++) {
+        if (strand_floor(ring) >= threshold)
+            return has_room(producer, threshold);
+        pause_cpu();
+    }
+    atomic_store_explicit(at64(ring, PRODUCER_THRESHOLD), threshold, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_acknowledge */
+    word32 *bell = at32(ring, PRODUCER_BELL);
+    const uint32_t seen = atomic_load_explicit(bell, memory_order_acquire);
+    if (has_room(producer, threshold))
+        return true;
+    if (strand_aborted(ring))
+        return false;
+    strand_sleep(bell, seen, nap_nanoseconds);
+    return has_room(producer, threshold);
+}

@@ -1,0 +1,101 @@
+/* The ring's shared words: where they are, and what wakes whoever sleeps on one.
+ *
+ * For the core's own files. Offsets are those of spec/strand-wire.md.
+ */
+#ifndef STRAND_WORDS_H
+#define STRAND_WORDS_H
+
+#include <stdatomic.h>
+
+#include "_ring.h"
+
+_Static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2,
+               "shared counters must be plain lock-free words");
+_Static_assert(sizeof(_Atomic uint32_t) == 4 && ATOMIC_INT_LOCK_FREE == 2,
+               "shared words must be plain lock-free words");
+
+/* Byte offsets of the shared words (spec/strand-wire.md). */
+enum {
+    V5_WRITE = 28,
+    V5_COMMIT = 32,
+    V5_READ = 36,
+    V5_STATUS = 40,
+    V5_HEAP_WRITE = 44,
+    V5_HEAP_COMMIT = 48,
+    V5_ABORT = 52,
+    V5_CONSUMERS = 56,
+
+    GENERATION = 3096,
+
+    PRODUCER_WRITE = 3136,
+    PRODUCER_COMMIT = 3144,
+    PRODUCER_HEAP_WRITE = 3152,
+    PRODUCER_HEAP_COMMIT = 3160,
+    PRODUCER_STALLS = 3184,
+    PRODUCER_RINGS = 3192,
+
+    PRODUCER_THRESHOLD = 3200,
+    STATUS = 3208,
+    ABORT = 3212,
+    PRODUCER_BELL = 3216,
+    GATE = 3224,
+
+    CONSUMER_ENTRY = 3264,
+    CONSUMER_ENTRY_BYTES = 64,
+    CONSUMER_READ = 0,
+    CONSUMER_THRESHOLD = 8,
+    CONSUMER_STATE = 20,
+    CONSUMER_BELL = 32,
+    CONSUMER_SLEEPS = 40,
+    CONSUMER_RINGS = 48,
+};
+
+typedef _Atomic uint64_t word64;
+typedef _Atomic uint32_t word32;
+
+static inline word64 *at64(const strand_ring *ring, uint64_t offset) {
+    return (word64 *)(void *)(ring->base + offset);
+}
+
+static inline word32 *at32(const strand_ring *ring, uint64_t offset) {
+    return (word32 *)(void *)(ring->base + offset);
+}
+
+static inline uint64_t entry(unsigned index) {
+    return CONSUMER_ENTRY + (uint64_t)index * CONSUMER_ENTRY_BYTES;
+}
+
+/* What the consumer of entry `index` sleeps on. */
+static inline word32 *consumer_bell(const strand_ring *ring, unsigned index) {
+    if (ring->doorbell != NULL)
+        return (word32 *)(void *)ring->doorbell;
+    return at32(ring, entry(index) + CONSUMER_BELL);
+}
+
+/* Count something for whoever looks from outside; nobody decides by it. */
+static inline void show(const strand_ring *ring, uint64_t offset, uint64_t count) {
+    atomic_store_explicit(at64(ring, offset), count, memory_order_relaxed);
+}
+
+static inline void pause_cpu(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Sleep while *word == seen, for `nanoseconds` at most. Shared futex: the key is the file, so it
+ * works between processes that mapped the segment at different addresses. */
+void strand_sleep(word32 *word, uint32_t seen, uint64_t nanoseconds);
+
+/* Ring a sleeper's bell. The increment (release) comes after whatever the sleeper waits for, so a
+ * sleeper that reads the new bell also sees the reason; one that read the old bell cannot fall
+ * asleep on it any more. */
+void strand_ring_bell(word32 *bell);
+void strand_ring_every_bell(const strand_ring *ring);
+
+/* Whether anybody is attached, a plain v5 reader included. */
+bool strand_has_reader(const strand_ring *ring);
+
+#endif
