@@ -9,7 +9,7 @@ static PyObject *consumer_open(consumer_object *self, PyObject *args) {
         PyErr_SetString(PyExc_RuntimeError, "this consumer is open already");
         return NULL;
     }
-    self->state = state_of(Py_TYPE(self));
+    self->state = state_of(Py_TYPE((PyObject *)self));
     if (self->state == NULL ||
         map_ring(args, self->state, &self->view, &self->doorbell, &self->layout, &ring) < 0)
         return NULL;
@@ -248,7 +248,7 @@ PyObject *native_nap_any(PyObject *module, PyObject *args) {
         seen[held] = (uint32_t)PyLong_AsUnsignedLongMask(PyList_GetItem(bells, held));
         cores[held] = &view->core;
         view->busy++;
-        Py_INCREF(view);
+        Py_INCREF((PyObject *)view);
     }
     if (valid) {
         Py_BEGIN_ALLOW_THREADS;
@@ -259,7 +259,7 @@ PyObject *native_nap_any(PyObject *module, PyObject *args) {
         consumer_object *view =
             (consumer_object *)((char *)cores[held] - offsetof(consumer_object, core));
         done(view, NULL);
-        Py_DECREF(view);
+        Py_DECREF((PyObject *)view);
     }
     PyMem_Free(cores);
     PyMem_Free(seen);

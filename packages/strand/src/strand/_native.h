@@ -34,6 +34,8 @@ enum strand_failure {
     FAIL_TEXT = 23,     /* detail: the error; field `position` does not decode */
     FAIL_UNSOUGHT = 24, /* the cursor is on no record, or on one given back */
     FAIL_ORDER = 25,    /* detail: the sequence number committed out of order */
+    FAIL_BLOCKS = 26,   /* payloads need a block ring, typed records one with fields */
+    FAIL_COUNT = 27,    /* detail: how many slots were asked for at once; too many */
 };
 
 /* One field of a compiled schema. */

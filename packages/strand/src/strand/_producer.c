@@ -9,7 +9,7 @@ static PyObject *producer_open(producer_object *self, PyObject *args) {
         PyErr_SetString(PyExc_RuntimeError, "this producer is open already");
         return NULL;
     }
-    self->state = state_of(Py_TYPE(self));
+    self->state = state_of(Py_TYPE((PyObject *)self));
     if (self->state == NULL ||
         map_ring(args, self->state, &self->view, &self->doorbell, &self->layout, &ring) < 0)
         return NULL;

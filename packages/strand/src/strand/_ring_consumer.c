@@ -53,6 +53,9 @@ void strand_join(strand_consumer *consumer, unsigned index, enum strand_start st
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in refresh_read */
     const uint64_t gate = atomic_load_explicit(at64(ring, GATE), memory_order_acquire);
     give_back(consumer, index, gate > first ? gate : first);
+    /* With nobody attached the floor was another: it may have moved past what the producer, asleep,
+     * waits for. */
+    strand_ring_bell(at32(ring, PRODUCER_BELL));
 }
 
 void strand_leave(strand_consumer *consumer, unsigned index) {
@@ -65,9 +68,10 @@ bool strand_readable(strand_consumer *consumer, uint64_t seq) {
     if (seq < consumer->floor)
         return false;
     if (seq >= consumer->committed) {
+        const uint64_t committed = strand_committed(&consumer->ring);
         if (strand_generation_of(&consumer->ring) != consumer->generation)
             return false;
-        consumer->committed = strand_committed(&consumer->ring);
+        consumer->committed = committed;
     }
     return seq < consumer->committed;
 }
@@ -138,17 +142,23 @@ void strand_wake(const strand_consumer *consumer) {
     strand_ring_bell(consumer_bell(&consumer->ring, consumer->index));
 }
 
+/* The generation is looked at after the count: a count of the stream that we know of. */
+static bool has_committed(const strand_consumer *consumer, uint64_t threshold) {
+    return strand_committed(&consumer->ring) >= threshold &&
+           strand_generation_of(&consumer->ring) == consumer->generation;
+}
+
 bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint32_t spins,
                           uint64_t nap_nanoseconds) {
     const strand_ring *ring = &consumer->ring;
     for (uint32_t i = 0; i < spins; i++) {
-        if (strand_committed(ring) >= threshold)
+        if (has_committed(consumer, threshold))
             return true;
         pause_cpu();
     }
     strand_arm(consumer, threshold);
     const uint32_t seen = strand_bell_of(consumer);
-    if (strand_committed(ring) >= threshold)
+    if (has_committed(consumer, threshold))
         return true;
     if (strand_status_of(ring) >= STRAND_EOS || strand_aborted(ring) ||
         strand_generation_of(ring) != consumer->generation)
@@ -156,5 +166,5 @@ bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint32_
     consumer->sleeps++;
     show(ring, entry(consumer->index) + CONSUMER_SLEEPS, consumer->sleeps);
     strand_nap(consumer, seen, nap_nanoseconds);
-    return strand_committed(ring) >= threshold;
+    return has_committed(consumer, threshold);
 }

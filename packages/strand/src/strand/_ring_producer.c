@@ -293,13 +293,14 @@ void strand_reset(strand_producer *producer) {
         for (uint64_t word = V5_WRITE; word <= V5_ABORT; word += 4)
             atomic_store_explicit(at32(ring, word), 0, memory_order_relaxed);
     atomic_store_explicit(at32(ring, ABORT), 0, memory_order_relaxed);
-    /* release: who sees the new generation sees its counters */
+    atomic_store_explicit(at32(ring, STATUS), STRAND_INITIALIZING, memory_order_relaxed);
+    /* release, last: who sees the new generation sees the counters it begins with */
     atomic_store_explicit(at32(ring, GENERATION), strand_generation_of(ring) + 1,
                           memory_order_release);
+    strand_ring_every_bell(ring);
     const bool discards = producer->discards;
     strand_producer_init(producer, ring, producer->heap_end);
     producer->discards = discards;
-    strand_set_status(ring, STRAND_INITIALIZING);
 }
 
 /* Whether `threshold` records are given back, or whoever kept them is gone. */
