@@ -18,7 +18,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = ("_native.c", "_ring.c")
+SOURCES = "_*.c"
 TARGET = "_native.abi3.so"
 FLAGS = (
     "-std=c11 -O3 -fPIC -shared -fvisibility=hidden -DPy_LIMITED_API=0x030B0000 "
@@ -42,7 +42,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 def _compile(folder: Path) -> None:
     target = folder / TARGET
     extra = os.environ.get("STRAND_CFLAGS", "")
-    if _is_current(target, extra, [folder / name for name in SOURCES] + sorted(folder.glob("*.h"))):
+    if _is_current(target, extra, [*sorted(folder.glob(SOURCES)), *sorted(folder.glob("*.h"))]):
         return
     staged = target.with_suffix(f".{os.getpid()}.tmp")
     command = [
@@ -51,7 +51,7 @@ def _compile(folder: Path) -> None:
         *shlex.split(extra),
         f'-DSTRAND_CFLAGS="{extra}"',
         f"-I{sysconfig.get_path('include')}",
-        *(str(folder / name) for name in SOURCES),
+        *map(str, sorted(folder.glob(SOURCES))),
         "-o",
         str(staged),
     ]

@@ -81,7 +81,7 @@ def test_a_stopped_consumer_is_not_a_dead_one(ring: strand.Ring, spawn: Any, pee
     os.kill(consumer.pid, signal.SIGSTOP)
     with ring.producer() as writer:
         peer.write_all(writer, 8)
-        assert not writer._core.wait(1, 0, 400_000_000)
+        assert not writer._wait(1, 0, 400_000_000)
         writer._wait_for_room(1)  # a nap and a look at the consumer: it lives
         os.kill(consumer.pid, signal.SIGCONT)
     assert consumer.wait(30) == 0

@@ -66,7 +66,9 @@ def test_a_forked_child_does_not_keep_its_parents_role_alive(ring: strand.Ring) 
         os.read(reading, 1)  # lives on until the parent is done
         os._exit(0)
     try:
-        writer._lock.forget()  # what the kernel does when the parent dies: closed, not unlocked
+        writer._locks[
+            PRODUCER_AT
+        ].forget()  # what the kernel does when the parent dies: closed, not unlocked
         os.close(reading)
         with ring.consumer() as view, pytest.raises(strand.ProducerDied):
             view.wait_for_commit(0, 10)

@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 import strand
 from sennit_core.errors import UsageError
 from strand import errors
-from strand.layout import HEADER_BYTES, MAGIC, Header, plan_header, read_header, write_header
+from strand.header import StrandMap, compute_map, init_header, read_header
+from strand.layout import HEADER_BYTES, MAGIC
 from strand.schema import fnv1a
 
 SCHEMA = strand.build_schema([("id", "u32"), {"name": "note", "type": "utf8", "nullable": True}])
 
 
 def header_bytes(version: int = 5, records: int = 4, heap: int = 256) -> bytearray:
-    header = plan_header(SCHEMA, records, heap, version=version)
-    memory = bytearray(header.total_bytes)
-    write_header(memoryview(memory), header)
-    struct.pack_into("<I", memory, 0, MAGIC)
+    made = compute_map(SCHEMA, records, heap, version=version)
+    memory = bytearray(made.total_bytes)
+    init_header(memory, made)
     return memory
 
 
@@ -35,8 +35,8 @@ def seal(memory: bytearray) -> None:
     struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
 
 
-def read(memory: bytearray) -> Header:
-    return read_header(memoryview(memory), len(memory))
+def read(memory: bytearray) -> StrandMap:
+    return read_header(memory)
 
 
 @pytest.mark.parametrize("version", [5, 6])
@@ -176,7 +176,7 @@ def test_the_checks_come_in_the_order_of_the_specification() -> None:
 
 def test_fewer_bytes_than_a_header_are_refused_first() -> None:
     with pytest.raises(errors.SegmentTooSmall):
-        read_header(memoryview(bytes(HEADER_BYTES - 1)), HEADER_BYTES - 1)
+        read_header(bytes(HEADER_BYTES - 1))
 
 
 @given(st.binary(min_size=24, max_size=200), st.integers(0, 150))
@@ -187,14 +187,14 @@ def test_no_header_however_damaged_escapes_as_another_error(noise: bytes, at: in
     struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))
     try:
         read(memory)
-    except errors.HeaderError:
+    except errors.StrandHeaderError:
         return
 
 
 def test_a_file_that_is_no_ring_is_not_attached_to(tmp_path: Path) -> None:
     file = tmp_path / "noise"
     file.write_bytes(os.urandom(8192))
-    with file.open("rb+") as opened, pytest.raises(errors.HeaderError):
+    with file.open("rb+") as opened, pytest.raises(errors.StrandHeaderError):
         strand.attach_ring(opened.fileno())
 
 

@@ -10,6 +10,14 @@ import strand
 RECORDS, HEAP = 4, 256
 
 
+class Stalled(Exception):
+    """The writer would have waited for so many acknowledged records."""
+
+
+def stall(threshold: int) -> None:
+    raise Stalled(threshold)
+
+
 class BlockRing(RuleBasedStateMachine):
     """Writes without waiting, reads and acknowledges; the ring holds what the list holds."""
 
@@ -17,6 +25,7 @@ class BlockRing(RuleBasedStateMachine):
         super().__init__()
         self.ring = strand.open_ring(strand.BLOCKS, RECORDS, HEAP)
         self.writer = self.ring.producer()
+        self.writer._wait_for_room = stall
         self.view = self.ring.consumer()
         self.unread: list[bytes] = []
         self.read = 0
@@ -28,7 +37,7 @@ class BlockRing(RuleBasedStateMachine):
     @rule(size=st.integers(0, HEAP // 2))
     def write(self, size: int) -> None:
         payload = bytes([self.written & 255]) * size
-        threshold = self.writer._core.write_block(payload)
+        threshold = self.attempt(payload)
         if threshold == 0:
             self.unread.append(payload)
             self.written += 1
@@ -36,14 +45,22 @@ class BlockRing(RuleBasedStateMachine):
             assert self.read < threshold <= self.written
             self.unblock(payload, threshold)
 
+    def attempt(self, payload: bytes) -> int:
+        """Write, or return for how many acknowledged records the writer would wait."""
+        try:
+            self.writer.write_bytes(payload)
+        except Stalled as stalled:
+            return int(stalled.args[0])
+        return 0
+
     def unblock(self, payload: bytes, threshold: int) -> None:
         """Reading up to the threshold makes room, first for the slot and then for the payload."""
         while threshold:
             if threshold - 1 > self.read:
                 self.acknowledge(threshold - 1)
-                assert self.writer._core.write_block(payload) == threshold  # one is not enough
+                assert self.attempt(payload) == threshold  # one is not enough
             self.acknowledge(threshold)
-            further = self.writer._core.write_block(payload)
+            further = self.attempt(payload)
             assert further == 0 or further > threshold
             threshold = further
         self.unread.append(payload)
@@ -73,7 +90,7 @@ class BlockRing(RuleBasedStateMachine):
     def holds_what_the_list_holds(self) -> None:
         assert self.view.acknowledged_count == self.read
         assert self.view.committed_count == self.written
-        found = [bytes(self.view._lease(self.read + at)) for at in range(len(self.unread))]
+        found = [bytes(self.view._read_block(self.read + at)) for at in range(len(self.unread))]
         assert found == self.unread
 
 

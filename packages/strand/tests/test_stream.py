@@ -1,6 +1,7 @@
 """How a stream starts, waits, ends and is aborted."""
 
 import signal
+import struct
 import threading
 from typing import Any, cast
 
@@ -8,6 +9,8 @@ import pytest
 
 import strand
 from sennit_core.errors import Closed, DeadlineExceeded, UsageError
+from strand.layout import GATE_AT, PRODUCER_AT
+from strand.role import Role
 
 
 def test_leaving_the_with_ends_the_stream(ring: strand.Ring) -> None:
@@ -138,25 +141,38 @@ def test_a_ring_of_blocks_and_one_of_rows_are_not_mixed_up(ring: strand.Ring) ->
             next(view.payloads())
 
 
-def test_a_v5_ring_stops_before_its_counters_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    from strand import _native
+def preset(ring: strand.Ring, records: int, heap: int = 0) -> None:
+    """Have a fresh ring stand as if `records` had gone through it."""
+    struct.pack_into("<4Q", ring.memory, PRODUCER_AT, records, records, heap, heap)
+    struct.pack_into("<Q", ring.memory, GATE_AT, records)
 
-    with (
-        strand.open_ring(strand.build_schema([("n", "u8")]), 2, 128, version=5) as ring,
-        ring.producer() as writer,
-    ):
 
-        class Full:
-            def claim_slot(self) -> tuple[int, int]:
-                raise _native.Exhausted("a v5 ring carries at most 2147483647 records")
+def test_a_v5_ring_stops_before_its_counters_overflow() -> None:
+    schema = strand.build_schema([("n", "u8")])
+    last = 2**31 - 1
+    with strand.open_ring(schema, 2, 128, version=5) as ring:
+        preset(ring, last - 2)
+        with ring.consumer() as view, ring.producer() as writer:
+            assert view.acknowledged_count == last - 2
+            assert writer.write_record_batch([(1,), (2,)]) == 2
+            view.acknowledge_read(last)
+            with pytest.raises(strand.RingExhausted):
+                writer.write((3,))
+            assert view.committed_count == last
 
-            def __getattr__(self, name: str) -> Any:
-                return lambda *_: None
 
-        monkeypatch.setattr(writer, "_core", Full())
-        with pytest.raises(strand.RingExhausted):
-            writer.write_record_batch([(1,)])
-        monkeypatch.undo()
+@pytest.mark.parametrize("start", [2**31 - 2, 2**32 - 2, 2**63])
+def test_a_v6_ring_goes_on_where_32_bits_end(ring: strand.Ring, peer: Any, start: int) -> None:
+    preset(ring, start, heap=2**32 - 4096)
+    received: list[bytes] = []
+    with ring.consumer() as view:
+        reader = threading.Thread(target=peer.collect, args=(view, received))
+        reader.start()
+        with ring.producer() as writer:
+            peer.write_all(writer, 200)
+        reader.join()
+        assert view.committed_count == start + 200
+    assert received == [peer.payload(index) for index in range(200)]
 
 
 def test_records_flow_with_naps_that_never_end(
@@ -164,7 +180,7 @@ def test_records_flow_with_naps_that_never_end(
 ) -> None:
     for module in (strand.view, strand.writer):
         monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**12)
-        monkeypatch.setattr(module, "SPINS", 0)
+    monkeypatch.setattr(Role, "spins", 0)
     received: list[bytes] = []
     with ring.consumer() as view:
         reader = threading.Thread(target=peer.collect, args=(view, received))

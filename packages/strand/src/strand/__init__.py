@@ -1,8 +1,9 @@
-"""Zero-copy typed-record ring in shared memory: the transport between a node's processes.
+"""Zero-copy typed-record ring in shared memory: the transport between processes of one machine.
 
 Layers, each importing only those before it: `_native` (the C core), `errors`, `schema`, `layout`,
-`owners`, `segment`, `role`, `rows`, `cursor`, `batches`, `writer` and `view`, `ring`, `inspection`,
-`cli`. Importing this package loads nothing third-party; Arrow comes in with the first batch.
+`header`, `owners`, `segment`, `failures`, `rows`, `cursor`, `stats`, `role`, `batches`, `columns`,
+`filters`, `reading`, `writer` and `view`, `ring`, `fanin`, `pipes`, `aio`, `inspection`, `cli`.
+Importing this package loads nothing third-party; Arrow and numpy come in with the first batch.
 """
 
 from sennit_core.ownership import refuse_strangers
@@ -12,7 +13,6 @@ refuse_strangers(__file__, "sennit-strand")
 from strand.cursor import RecordCursor  # noqa: E402 - after the check above
 from strand.errors import (  # noqa: E402
     ConsumerDied,
-    HeaderError,
     LeaseHeld,
     PayloadTooLarge,
     ProducerDied,
@@ -20,7 +20,10 @@ from strand.errors import (  # noqa: E402
     RoleInherited,
     RoleTaken,
     StrandAbortError,
+    StrandHeaderError,
+    StreamReset,
 )
+from strand.header import StrandMap, compute_map, init_header, read_header  # noqa: E402
 from strand.inspection import cleanup  # noqa: E402
 from strand.ring import Ring, attach_ring, open_ring  # noqa: E402
 from strand.schema import BLOCKS, StrandField, StrandSchema, build_schema  # noqa: E402
@@ -30,7 +33,6 @@ from strand.writer import StrandWriter  # noqa: E402
 __all__ = [
     "BLOCKS",
     "ConsumerDied",
-    "HeaderError",
     "LeaseHeld",
     "PayloadTooLarge",
     "ProducerDied",
@@ -41,11 +43,17 @@ __all__ = [
     "RoleTaken",
     "StrandAbortError",
     "StrandField",
+    "StrandHeaderError",
+    "StrandMap",
     "StrandSchema",
     "StrandView",
     "StrandWriter",
+    "StreamReset",
     "attach_ring",
     "build_schema",
     "cleanup",
+    "compute_map",
+    "init_header",
     "open_ring",
+    "read_header",
 ]

@@ -62,6 +62,7 @@ typedef struct {
     uint64_t heap_write;   /* heap bytes claimed, those of unsealed records included */
     uint64_t heap_sealed;  /* heap bytes claimed by sealed records */
     uint64_t record_bytes; /* payload bytes claimed since the last seal */
+    uint64_t gate;         /* the highest floor shown */
     uint64_t read;         /* last seen floor, refreshed when short of room */
     uint64_t stalls;       /* claims that found no room */
     uint64_t rings;        /* bells rung */
@@ -102,6 +103,10 @@ void strand_begin(strand_producer *producer);
  * sequence number. A failed claim changes nothing. */
 int strand_claim_slots(strand_producer *producer, uint64_t count, uint64_t *seq,
                        uint64_t *threshold);
+
+/* The same for a caller who fills every byte: the slots hold what they held before. */
+int strand_claim_span(strand_producer *producer, uint64_t count, uint64_t *seq,
+                      uint64_t *threshold);
 
 /* How many slots could be claimed at once now; looks at the consumers when fewer than `wanted`. */
 int strand_room(strand_producer *producer, uint64_t wanted, uint64_t *room);

@@ -42,6 +42,7 @@ static void give_back(strand_consumer *consumer, unsigned index, uint64_t upto) 
 
 void strand_join(strand_consumer *consumer, unsigned index, enum strand_start start) {
     const strand_ring *ring = &consumer->ring;
+    strand_follow_reset(consumer);
     const uint64_t first = start == STRAND_NEXT ? strand_committed(ring) : strand_floor(ring);
     consumer->read[index] = first;
     consumer->held |= 1U << index;

@@ -7,6 +7,20 @@ static const uint64_t V5_RECORDS_MAX = 0x7FFFFFFF;
 static const uint64_t BLOCK_ALIGN = 64;
 static const uint64_t SKIP_MARK_BYTES = 6;
 
+/* Where a producer that takes over may overwrite: below the gate, but never what somebody attached
+ * has not given back (the dead one may have seen him and kept to less than the gate it showed). */
+static uint64_t safe_read(const strand_ring *ring, uint64_t commit, uint64_t gate) {
+    uint64_t read = gate;
+    if (strand_has_reader(ring)) {
+        const uint64_t floor = strand_floor(ring);
+        if (floor < read)
+            read = floor;
+    }
+    if (read > commit)
+        return commit;
+    return commit - read > ring->capacity ? commit - ring->capacity : read;
+}
+
 void strand_producer_init(strand_producer *producer, const strand_ring *ring, uint64_t *heap_end) {
     /* relaxed: the role's lock ordered us after whoever wrote them */
     uint64_t commit = atomic_load_explicit(at64(ring, PRODUCER_COMMIT), memory_order_relaxed);
@@ -20,7 +34,8 @@ void strand_producer_init(strand_producer *producer, const strand_ring *ring, ui
         .commit = commit,
         .heap_write = heap,
         .heap_sealed = heap,
-        .read = gate < commit ? gate : commit,
+        .gate = gate,
+        .read = safe_read(ring, commit, gate),
     };
     /* What is still unread may lie anywhere in the heap, until all of it is read. */
     const uint64_t tail = heap > ring->heap_capacity ? heap - ring->heap_capacity : 0;
@@ -33,7 +48,8 @@ void strand_producer_init(strand_producer *producer, const strand_ring *ring, ui
  *
  * A consumer that joins takes the floor for its start, makes itself visible, then looks at the
  * gate. We show the gate, then look for joiners. With a full fence in both gaps, either we see the
- * joiner and keep its records, or it sees the gate and starts there. */
+ * joiner and keep its records, or it sees the gate and starts there. The gate only rises: whoever
+ * missed it once is seen by every later look. */
 static bool refresh_read(strand_producer *producer) {
     const strand_ring *ring = &producer->ring;
     uint64_t floor = strand_floor(ring);
@@ -43,12 +59,15 @@ static bool refresh_read(strand_producer *producer) {
         return false;
     if (floor <= producer->read)
         return true; /* no progress, or a joiner on its way to the gate */
-    atomic_store_explicit(at64(ring, GATE), floor, memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_join */
-    if (strand_has_reader(ring)) {
-        const uint64_t again = strand_floor(ring);
-        if (again < floor)
-            floor = again;
+    if (floor > producer->gate) {
+        producer->gate = floor;
+        atomic_store_explicit(at64(ring, GATE), floor, memory_order_release);
+        atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_join */
+        if (strand_has_reader(ring)) {
+            const uint64_t again = strand_floor(ring);
+            if (again < floor)
+                floor = again;
+        }
     }
     if (floor > producer->read)
         producer->read = floor;
@@ -86,8 +105,8 @@ int strand_room(strand_producer *producer, uint64_t wanted, uint64_t *room) {
     return STRAND_OK;
 }
 
-int strand_claim_slots(strand_producer *producer, uint64_t count, uint64_t *seq,
-                       uint64_t *threshold) {
+int strand_claim_span(strand_producer *producer, uint64_t count, uint64_t *seq,
+                      uint64_t *threshold) {
     const strand_ring *ring = &producer->ring;
     uint64_t room = 0;
     int result = strand_room(producer, count, &room);
@@ -100,13 +119,22 @@ int strand_claim_slots(strand_producer *producer, uint64_t count, uint64_t *seq,
     if (!producer->streaming)
         strand_begin(producer);
     *seq = producer->claimed;
+    producer->claimed += count;
+    return STRAND_OK;
+}
+
+int strand_claim_slots(strand_producer *producer, uint64_t count, uint64_t *seq,
+                       uint64_t *threshold) {
+    const strand_ring *ring = &producer->ring;
+    const int result = strand_claim_span(producer, count, seq, threshold);
+    if (result != STRAND_OK)
+        return result;
     const uint64_t first = *seq & (ring->capacity - 1);
     const uint64_t before_end = ring->capacity - first;
     const uint64_t straight = count < before_end ? count : before_end;
     unsigned char *slots = ring->base + STRAND_HEADER_BYTES;
     memset(slots + first * ring->stride, 0, straight * ring->stride);
     memset(slots, 0, (count - straight) * ring->stride);
-    producer->claimed += count;
     return STRAND_OK;
 }
 
@@ -191,8 +219,20 @@ void strand_shrink_heap(strand_producer *producer, uint64_t offset, uint64_t byt
 
 void strand_seal(strand_producer *producer, uint64_t count) {
     const uint64_t mask = producer->ring.capacity - 1;
-    for (uint64_t i = 0; i < count; i++)
-        producer->heap_end[producer->write++ & mask] = producer->heap_write;
+    const uint64_t before = heap_tail(producer, producer->write);
+    uint64_t *heap_end = producer->heap_end;
+    if (count == 0)
+        return;
+    /* Which bytes belong to which of them is not known, so all are kept until the last is read. */
+    for (uint64_t left = count; left != 0;) {
+        const uint64_t first = (producer->write + count - left) & mask;
+        const uint64_t rows = left < mask + 1 - first ? left : mask + 1 - first;
+        for (uint64_t i = 0; i < rows; i++)
+            heap_end[first + i] = before;
+        left -= rows;
+    }
+    producer->write += count;
+    heap_end[(producer->write - 1) & mask] = producer->heap_write;
     producer->heap_sealed = producer->heap_write;
     producer->record_bytes = 0;
 }

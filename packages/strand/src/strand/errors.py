@@ -39,7 +39,6 @@ __all__ = [
     "BadVersion",
     "ConsumerDied",
     "FingerprintMismatch",
-    "HeaderError",
     "LeaseHeld",
     "NoExtension",
     "PayloadTooLarge",
@@ -49,59 +48,61 @@ __all__ = [
     "RoleTaken",
     "SegmentTooSmall",
     "StrandAbortError",
+    "StrandHeaderError",
+    "StreamReset",
     "UnknownField",
 ]
 
 
 @dataclass(eq=False)
-class HeaderError(Corrupt):
+class StrandHeaderError(Corrupt):
     """The segment is not a ring, or its header was damaged; attach to nothing."""
 
     code = "strand-header"
     what: str = "the ring's header"
 
 
-class SegmentTooSmall(HeaderError):
+class SegmentTooSmall(StrandHeaderError):
     """Fewer bytes than a header has."""
 
 
-class BadMagic(HeaderError):
+class BadMagic(StrandHeaderError):
     """The first four bytes are not a ring's, or its creator has not finished writing it."""
 
 
-class BadVersion(HeaderError):
+class BadVersion(StrandHeaderError):
     """A layout version this package does not read."""
 
 
-class BadChecksum(HeaderError):
+class BadChecksum(StrandHeaderError):
     """The static header's FNV-1a does not match."""
 
 
-class BadSchemaLength(HeaderError):
+class BadSchemaLength(StrandHeaderError):
     """The schema's length does not fit its field count or the header."""
 
 
-class UnknownField(HeaderError):
+class UnknownField(StrandHeaderError):
     """A field type or flag this version does not know."""
 
 
-class FingerprintMismatch(HeaderError):
+class FingerprintMismatch(StrandHeaderError):
     """The schema's bytes are not those the header was made for."""
 
 
-class BadStride(HeaderError):
+class BadStride(StrandHeaderError):
     """The fields and the record stride do not fit each other."""
 
 
-class BadGeometry(HeaderError):
+class BadGeometry(StrandHeaderError):
     """Capacities that are no powers of two, or that do not fit the segment."""
 
 
-class BadMetadata(HeaderError):
+class BadMetadata(StrandHeaderError):
     """The metadata is not a JSON object that names every column."""
 
 
-class NoExtension(HeaderError):
+class NoExtension(StrandHeaderError):
     """A plain v5 ring without the counters that roles in this package need."""
 
 
@@ -187,3 +188,10 @@ class RoleInherited(Closed):
 
     code = "role-inherited"
     what: str = "a role inherited through fork"
+
+
+@dataclass(eq=False)
+class StreamReset(Conflict):
+    """The producer began a new stream in this ring; read it from record 0."""
+
+    code = "stream-reset"

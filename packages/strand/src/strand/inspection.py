@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sennit_core.errors import NotFound, SennitError
-from strand.errors import HeaderError
+from strand.errors import StrandHeaderError
+from strand.header import StrandMap, has_extension, read_header
 from strand.layout import (
     CONSUMER_COUNT,
     EXTENSION_AT,
     PRODUCER_AT,
     SLEEP_AT,
-    Header,
     consumer_entry_at,
-    has_extension,
-    read_header,
     read_reason,
 )
 from strand.owners import RoleLock, identify, is_held
@@ -67,7 +65,7 @@ def inspect_ring(path: Path) -> RingFacts:
 
     Raises:
         NotFound: no such file.
-        HeaderError: not a ring, or a damaged one.
+        StrandHeaderError: not a ring, or a damaged one.
     """
     with borrowed_segment(path) as segment, memoryview(segment.memory) as memory:
         header = read_header(memory, segment.size)
@@ -90,12 +88,12 @@ def inspect_ring(path: Path) -> RingFacts:
         )
 
 
-def list_rings(prefix: str = "") -> Iterator[RingFacts | tuple[str, HeaderError]]:
+def list_rings(prefix: str = "") -> Iterator[RingFacts | tuple[str, StrandHeaderError]]:
     """Yield the facts of this user's named rings, or the path and what is wrong with it."""
     for path in _paths(prefix):
         try:
             yield inspect_ring(path)
-        except HeaderError as error:
+        except StrandHeaderError as error:
             yield str(path), error
         except NotFound:
             continue  # closed meanwhile
@@ -190,7 +188,7 @@ def _life(segment: Segment, at: int, pid: int, start_ticks: int) -> str:
     return "left" if identify(pid).start_ticks == start_ticks else "dead"
 
 
-def _describe_fields(header: Header) -> list[dict[str, Any]]:
+def _describe_fields(header: StrandMap) -> list[dict[str, Any]]:
     return [
         {
             "name": field.name,

@@ -4,6 +4,9 @@ The truth is a kernel lock: one byte of the segment for each role, locked throug
 description of its own (`F_OFD_SETLK`, Linux 3.15), so that two roles in one process exclude each
 other as well. The kernel drops it when the process ends, however it ends; a stopped or swapped-out
 process keeps it, which no timeout can tell apart. The identity beside it names the holder.
+
+A ring in a buffer of somebody's own has no file to lock. There a word beside the role holds the pid,
+taken by compare-and-exchange; whoever finds it taken asks whether that process still lives.
 """
 
 from __future__ import annotations
@@ -16,12 +19,23 @@ import weakref
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sennit_core.errors import Unsupported
-from strand.layout import Identity
+from strand import _native
+from strand.header import Identity
+from strand.layout import CONSUMERS_AT, EXTENSION_AT, PRODUCER_AT, holder_of
 
-__all__ = ["RoleLock", "forget_in_child", "identify", "is_held", "reopen"]
+__all__ = [
+    "Lock",
+    "RoleLock",
+    "WordLock",
+    "forget_in_child",
+    "identify",
+    "is_held",
+    "is_word_held",
+    "reopen",
+]
 
 _FLOCK = struct.Struct("hhqqi4x")
 
@@ -29,6 +43,19 @@ _FLOCK = struct.Struct("hhqqi4x")
 def reopen(fd: int) -> int:
     """Open the file behind `fd` once more: a new open file description, close-on-exec."""
     return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+
+
+class Lock(Protocol):
+    """What a role holds while its process lives."""
+
+    def try_acquire(self) -> bool:
+        """Take the role; False when another holds it. Never waits."""
+
+    def release(self) -> None:
+        """Give the role up."""
+
+    def forget(self) -> None:
+        """Let go without giving the role up: what a forked child does with its parent's."""
 
 
 class RoleLock:
@@ -73,6 +100,54 @@ def is_held(segment_fd: int, at: int) -> bool:
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
+class WordLock:
+    """A role of a ring in a plain buffer: held by the process whose pid stands in its word."""
+
+    def __init__(self, memory: Any, at: int) -> None:
+        """Prepare for the role whose byte is `at`; nothing is taken yet."""
+        self._memory = memory
+        self._at = at
+        self._held = False
+
+    def try_acquire(self) -> bool:
+        """Take the word, from a dead process too; False when a live one holds it."""
+        word = _lock_word_at(self._at)
+        while True:
+            holder = struct.unpack_from("<I", self._memory, word)[0]
+            if holder and is_word_held(self._memory, self._at):
+                return False
+            if _native.compare_exchange(self._memory, word, holder, os.getpid()):
+                self._held = True
+                return True
+
+    def release(self) -> None:
+        """Clear the word."""
+        if self._held:
+            self._held = False
+            _native.compare_exchange(self._memory, _lock_word_at(self._at), os.getpid(), 0)
+
+    def forget(self) -> None:
+        """Leave the word to the parent process."""
+        self._held = False
+
+
+def is_word_held(memory: Any, at: int) -> bool:
+    """Tell whether a live process holds the role whose byte is `at` in a plain buffer."""
+    holder = struct.unpack_from("<I", memory, _lock_word_at(at))[0]
+    if not holder:
+        return False
+    found = identify(holder)
+    named, start_ticks = holder_of(memory, at)
+    return found.pid == holder and (named != holder or found.start_ticks == start_ticks)
+
+
+def _lock_word_at(at: int) -> int:
+    """Return where the pid of a role's holder stands (spec/strand-wire.md)."""
+    if at == EXTENSION_AT:
+        return EXTENSION_AT + 28
+    return at + 36 if at >= CONSUMERS_AT or at == PRODUCER_AT else at
+
+
 def identify(pid: int | None = None) -> Identity:
     """Return the identity of a process, this one by default; pid 0 when it is gone."""
     pid = os.getpid() if pid is None else pid
@@ -80,8 +155,10 @@ def identify(pid: int | None = None) -> Identity:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return Identity()
-    start_ticks = int(stat.rpartition(")")[2].split()[19])  # field 22, see proc(5)
-    return Identity(pid, start_ticks, _boot())
+    fields = stat.rpartition(")")[2].split()  # from field 3 on, see proc(5)
+    if fields[0] in "ZX":
+        return Identity()  # dead, and not waited for
+    return Identity(pid, int(fields[19]), _boot())
 
 
 @cache

@@ -3,131 +3,115 @@
 from __future__ import annotations
 
 import os
-import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sennit_core.errors import Closed, UsageError
-from sennit_core.units import parse_bytes
-from strand import _native
-from strand.errors import ProducerDied, RoleTaken
-from strand.layout import (
-    PRODUCER_AT,
-    SLEEP_AT,
-    Header,
-    check_extension,
-    consumer_entry_at,
-    plan_header,
-    read_header,
-)
-from strand.owners import RoleLock, forget_in_child, identify, is_held, require_platform
+from sennit_core.errors import UsageError
+from strand import _native, layout
+from strand.header import StrandMap, check_extension, compute_map, init_header, read_header
+from strand.owners import forget_in_child, identify, require_platform
+from strand.rows import compile_layout
 from strand.schema import StrandSchema
-from strand.segment import Segment, create_segment, open_segment
-from strand.view import StrandView
-from strand.writer import StrandWriter
+from strand.segment import BufferSegment, Segment, create_segment, open_segment
+from strand.stats import RingStats
+from strand.view import Start, StrandView
+from strand.writer import StrandWriter, WhenUnread
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["Ring", "attach_ring", "open_ring"]
 
 Status = Literal["initializing", "streaming", "eos", "error"]
 STATUSES: tuple[Status, ...] = ("initializing", "streaming", "eos", "error")
 
+NativeMap = tuple[Any, _native.Layout, int, int, Any]
+
 
 class Ring:
-    """A mapped ring. Take a role with `producer()` or `consumer()`; close it when done."""
+    """A mapped ring. Take a role with `producer()` or `consumer()`; close it when done.
 
-    def __init__(self, segment: Segment, header: Header) -> None:
+    It may be handed to a process that multiprocessing starts, by fork, spawn or forkserver: roles
+    stay here, the other process takes its own.
+    """
+
+    def __init__(self, segment: Segment, map: StrandMap, doorbell: Any = None) -> None:  # noqa: A002
         """Use `open_ring` or `attach_ring`."""
-        self.header = header
-        self._segment = segment
+        self.map = map
+        self.segment = segment
+        self._doorbell = doorbell
         self._roles: list[StrandWriter | StrandView] = []
         forget_in_child(self)
 
     @property
     def schema(self) -> StrandSchema:
         """The record schema."""
-        return self.header.schema
+        return self.map.schema
 
     @property
     def name(self) -> str | None:
         """The file in /dev/shm, when this process made a named ring."""
-        return None if self._segment.path is None else str(self._segment.path)
+        return None if self.segment.path is None else str(self.segment.path)
 
     @property
     def status(self) -> Status:
         """Where the stream is: initializing, streaming, eos or error."""
-        word = struct.unpack_from("<I", self.memory, SLEEP_AT + 8)[0]
+        word, _ = layout.read_status(self.memory)
         return STATUSES[word] if word < len(STATUSES) else "error"
 
     @property
     def memory(self) -> Any:
-        """The mapped segment (an `mmap`); for this package and for inspection."""
-        if self._segment.fd < 0:
-            raise Closed("the ring")
-        return self._segment.memory
+        """The mapped segment, an object with the buffer protocol."""
+        return self.segment.memory
 
     def fileno(self) -> int:
         """The descriptor to hand to another process (`subprocess.Popen(pass_fds=...)`)."""
-        if self._segment.fd < 0:
-            raise Closed("the ring")
-        return self._segment.fd
+        return self.segment.fileno()
 
-    def producer(self) -> StrandWriter:
+    def producer(self, *, when_unread: WhenUnread = "raise", resume: bool = False) -> StrandWriter:
         """Become the ring's one producer. Leaving its `with` finalizes; an exception aborts.
+
+        Args:
+            when_unread: what to do when the ring is full and every consumer has left or died:
+                raise ConsumerDied, wait for another one, or discard what nobody reads.
+            resume: go on where a producer that died stopped.
 
         Raises:
             RoleTaken: another producer lives.
-            ProducerDied: the producer of this stream died; open a new ring.
+            ProducerDied: the producer of this stream died; open a new ring, or resume.
             Closed: the stream has ended already.
         """
-        check_extension(self._view())
-        lock = self._take("producer", PRODUCER_AT, PRODUCER_AT + 32)
-        try:
-            pid = struct.unpack_from("<I", self.memory, PRODUCER_AT + 32)[0]
-            if pid:
-                ended = self.status in ("eos", "error")
-                raise Closed("the ring's stream") if ended else ProducerDied(pid=pid)
-            who = identify()
-            struct.pack_into("<IIQ", self.memory, PRODUCER_AT + 32, who.pid, 0, who.start_ticks)
-            native = _native.Producer(self.memory, *self.header.geometry)
-        except BaseException:
-            lock.release()
-            raise
-        writer = StrandWriter(self, lock, native)
+        writer = StrandWriter(self, when_unread=when_unread, resume=resume)
         self._roles.append(writer)
+        writer.begin()
         return writer
 
-    def consumer(self, *, start: Literal["oldest", "next"] = "oldest") -> StrandView:
-        """Become the ring's one consumer.
+    def consumer(
+        self, start: Start = "oldest", *, categories: Sequence[str] | None = None
+    ) -> StrandView:
+        """Become a consumer of the ring, one of eight at most; each reads every record.
 
         Args:
-            start: at the oldest record nobody has acknowledged, or at the next one to come.
+            start: at the oldest record that not every consumer gave back, or at the next to come.
+            categories: the strings that `utf8_ref` handles stand for; those of the ring's metadata
+                by default.
 
         Raises:
-            RoleTaken: another consumer lives.
+            RoleTaken: there are eight consumers.
         """
-        if start not in ("oldest", "next"):
-            raise UsageError(f'a consumer starts at "oldest" or "next", not {start!r}')
-        check_extension(self._view())
-        entry = consumer_entry_at(0)
-        lock = self._take("consumer", entry, entry + 16)
-        try:
-            who = identify()
-            struct.pack_into("<I", self.memory, entry + 16, who.pid)
-            struct.pack_into("<Q", self.memory, entry + 24, who.start_ticks)
-            native = _native.Consumer(self.memory, *self.header.geometry, 0)
-        except BaseException:
-            lock.release()
-            raise
-        view = StrandView(self, lock, native)
-        if start == "next":
-            view.acknowledge_read(view.committed_count)
+        view = StrandView(self, categories, start)
         self._roles.append(view)
         return view
 
     def signal_abort(self) -> None:
         """Ask the producer to stop, from any process that has the ring; wakes everybody."""
-        _native.signal_abort(self.memory, *self.header.geometry)
+        check_extension(self.memory)
+        _native.signal_abort(*self.native_map())
+
+    def stats(self) -> RingStats:
+        """Return the ring's counters: records, occupancy, stalls, wakes."""
+        return RingStats.of(self)
 
     def close(self) -> None:
         """Give up the roles taken here, unmap, and unlink a named ring this process made.
@@ -137,7 +121,7 @@ class Ring:
         roles, self._roles = self._roles, []
         for role in roles:
             role.close()
-        self._segment.close()
+        self.segment.close()
 
     def __enter__(self) -> Self:
         return self
@@ -151,31 +135,51 @@ class Ring:
         self.close()
 
     def __del__(self) -> None:
-        segment = getattr(self, "_segment", None)
-        if segment is not None and segment.fd >= 0:
+        segment = getattr(self, "segment", None)
+        if segment is not None and not segment.closed:
             self.close()
 
-    def _view(self) -> memoryview:
-        return memoryview(self.memory)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand the descriptor to a process that multiprocessing is starting."""
+        from multiprocessing import context, reduction
 
-    def _take(self, role: str, at: int, pid_at: int) -> RoleLock:
-        lock = RoleLock(self.fileno(), at)
-        if lock.try_acquire():
-            return lock
-        lock.release()
-        raise RoleTaken(role, pid=struct.unpack_from("<I", self.memory, pid_at)[0])
+        if context.get_spawning_popen() is None:
+            raise TypeError(
+                "a ring is handed to a process when that starts, as an argument of "
+                "multiprocessing.Process; otherwise pass ring.fileno() or its name"
+            )
+        return _attach_handed, (reduction.DupFd(self.fileno()),)
 
-    def _is_held(self, at: int) -> bool:
-        return is_held(self._segment.fd, at)
+    # ---- for roles --------------------------------------------------------------------------
+
+    def native_map(self, categories: Sequence[str] | None = None) -> NativeMap:
+        """Return how the C core maps this ring."""
+        compiled = compile_layout(self.map, categories)
+        return self.memory, compiled, self.map.records, self.map.heap_bytes, self._doorbell
+
+    def bury(self, index: int) -> None:
+        """Mark a dead consumer's entry as left; the caller holds its lock."""
+        _native.bury(self.native_map(), index)
+
+    def bury_if_dead(self, index: int) -> bool:
+        """Free the entry of a consumer whose process is gone; whether it was."""
+        lock = self.segment.lock(layout.consumer_entry_at(index))
+        try:
+            if not lock.try_acquire():
+                return False
+            dead = layout.read_consumer(self.memory, index).state == layout.STATE_ATTACHED
+            if dead:
+                self.bury(index)
+            return dead
+        finally:
+            lock.release()
 
     def _forget_in_child(self) -> None:
         self._roles = []
-        if self._segment.creator_lock is not None:
-            self._segment.creator_lock.forget()
-            self._segment.creator_lock = None  # the parent unlinks, not we
+        self.segment.forget_in_child()
 
 
-def open_ring(
+def open_ring(  # noqa: PLR0913 - a ring has these parameters
     schema: StrandSchema,
     records: int = 65536,
     heap: str | int = "16MiB",
@@ -183,6 +187,10 @@ def open_ring(
     version: int = 6,
     *,
     metadata: Mapping[str, Any] | None = None,
+    query: Any = None,
+    estimated_records: int | None = None,
+    prefault: bool = False,
+    buffer: Buffer | None = None,
 ) -> Ring:
     """Make a ring.
 
@@ -196,6 +204,10 @@ def open_ring(
         version: layout version: 6 here, 5 to share bytes with a browser.
         metadata: JSON keys of your own, readable by whoever attaches; `"intern"` is the list of
             strings that `utf8_ref` fields refer to.
+        query: what the stream answers, any JSON value, for whoever attaches.
+        estimated_records: how many records will come, so that a reader can show progress.
+        prefault: map every page now, so that no write pays for its first touch.
+        buffer: writable memory of your own (an mmap, a bytearray, SharedMemory.buf) to lie in.
 
     Raises:
         UsageError: parameters that make no ring.
@@ -204,36 +216,62 @@ def open_ring(
         Unsupported: not on Linux.
     """
     require_platform()
-    header = plan_header(
+    made = compute_map(
         schema,
         records,
-        parse_bytes(heap),
+        heap,
         version=version,
+        query=query,
+        estimated_records=estimated_records,
         metadata=metadata,
-        creator=identify(),
     )
-    return Ring(create_segment(header, name), header)
+    if buffer is not None and name is not None:
+        raise UsageError("a ring lies in a buffer of your own or has a name, not both")
+    segment = create_segment(made, name) if buffer is None else _use_buffer(buffer, made)
+    if prefault:
+        segment.prefault()
+    return Ring(segment, made)
 
 
-def attach_ring(fd: int | None = None, *, name: str | None = None) -> Ring:
-    """Map a ring that another process made.
+def attach_ring(
+    fd: int | None = None, *, name: str | None = None, buffer: Buffer | None = None
+) -> Ring:
+    """Map a ring that somebody else made.
 
     Args:
         fd: its descriptor, which stays open and yours.
         name: its name, for a named ring.
+        buffer: the memory it lies in.
 
     Raises:
-        HeaderError: the subclass that names what is wrong with the segment.
+        StrandHeaderError: the subclass that names what is wrong with the segment.
         NotFound: no ring of that name.
     """
-    if (fd is None) == (name is None):
-        raise UsageError("attach to a ring by descriptor or by name, one of the two")
+    if sum(how is not None for how in (fd, name, buffer)) != 1:
+        raise UsageError("attach to a ring by descriptor, by name or in a buffer: one of the three")
     require_platform()
-    segment = open_segment(fd, name)
+    segment = open_segment(fd, name) if buffer is None else BufferSegment(buffer)
     try:
-        with memoryview(segment.memory) as view:
-            header = read_header(view, os.fstat(segment.fd).st_size)
+        made = read_header(segment.memory, segment.size)
     except BaseException:
         segment.close()
         raise
-    return Ring(segment, header)
+    return Ring(segment, made)
+
+
+def _use_buffer(buffer: Buffer, made: StrandMap) -> BufferSegment:
+    segment = BufferSegment(buffer)
+    try:
+        init_header(segment.memory, made, identify())
+    except BaseException:
+        segment.close()
+        raise
+    return segment
+
+
+def _attach_handed(handed: Any) -> Ring:
+    fd = handed.detach()
+    try:
+        return attach_ring(fd)
+    finally:
+        os.close(fd)

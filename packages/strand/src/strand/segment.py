@@ -14,38 +14,109 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, UsageError
-from strand import _native
-from strand.layout import EXTENSION_AT, MAGIC, Header, write_header
-from strand.owners import RoleLock, reopen
+from sennit_core.errors import BadInput, Closed, Conflict, NotFound, StorageFull, UsageError
+from strand.header import StrandMap, init_header
+from strand.layout import EXTENSION_AT
+from strand.owners import Lock, RoleLock, WordLock, identify, is_held, is_word_held, reopen
 
-__all__ = ["FOLDER", "PREFIX", "Segment", "create_segment", "open_segment", "segment_path"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = [
+    "FOLDER",
+    "PREFIX",
+    "BufferSegment",
+    "Segment",
+    "allocate_segment",
+    "create_segment",
+    "open_segment",
+    "segment_path",
+]
+
+_MADV_POPULATE_WRITE = 23
 
 FOLDER = Path("/dev/shm")
 PREFIX = "strand-"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
-@dataclass
 class Segment:
-    """An open, mapped segment.
+    """Open, mapped memory of a ring.
 
     `fd` is an open file description of our own that never holds a lock; `creator_lock` says that
     its creator lives; `path` is None for a memfd.
     """
 
-    fd: int
-    memory: mmap.mmap
-    path: Path | None = None
-    creator_lock: RoleLock | None = None
+    def __init__(
+        self,
+        fd: int,
+        memory: mmap.mmap,
+        path: Path | None = None,
+        creator_lock: Lock | None = None,
+    ) -> None:
+        """Own `fd`, `memory` and the lock; `path` is unlinked in the end."""
+        self.fd = fd
+        self.path = path
+        self.creator_lock = creator_lock
+        self._memory = memory
+
+    @property
+    def memory(self) -> Any:
+        """The bytes, an object with the buffer protocol.
+
+        Raises:
+            Closed: after `close`.
+        """
+        if self.closed:
+            raise Closed("the ring")
+        return self._memory
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.fd < 0
 
     @property
     def size(self) -> int:
         """Bytes mapped."""
         return len(self.memory)
+
+    def lock(self, at: int) -> Lock:
+        """Return the lock of the role whose byte is `at`, not taken yet."""
+        return RoleLock(self.fileno(), at)
+
+    def is_held(self, at: int) -> bool:
+        """Whether anybody holds the role whose byte is `at`."""
+        return is_held(self.fileno(), at)
+
+    def fileno(self) -> int:
+        """The descriptor to hand to another process."""
+        if self.closed:
+            raise Closed("the ring")
+        return self.fd
+
+    def prefault(self) -> None:
+        """Have the kernel map every page now, so that no write pays for its first touch."""
+        try:
+            self._memory.madvise(_MADV_POPULATE_WRITE)
+        except OSError:  # before Linux 5.14
+            for at in range(0, self.size, mmap.PAGESIZE):
+                self._memory[at] = self._memory[at]
+
+    def seal(self) -> None:
+        """Let nobody change an anonymous segment's size: a shrunk mapping is a SIGBUS."""
+        if self.path is None:
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
+
+    def forget_in_child(self) -> None:
+        """Leave the segment's file to the parent process."""
+        if self.creator_lock is not None:
+            self.creator_lock.forget()
+            self.creator_lock = None  # the parent unlinks, not we
 
     def close(self) -> None:
         """Unmap and close; a mapping somebody still looks at goes when they let go of it."""
@@ -58,9 +129,53 @@ class Segment:
             self.creator_lock.release()
         os.close(fd)
         try:
-            self.memory.close()
+            self._memory.close()
         except BufferError:
             return  # a payload is still leased: its lease holds the mapping and ends it
+
+
+class BufferSegment(Segment):
+    """A ring in a buffer of the caller's: shared between processes by whatever means he has."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        """Borrow `buffer`, which must be writable and in one piece."""
+        try:
+            memory = memoryview(buffer).cast("B")
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"a ring needs a buffer in one piece: {error}") from None
+        if memory.readonly:
+            raise UsageError("a ring needs a writable buffer")
+        super().__init__(-1, memory)  # type: ignore[arg-type]
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def lock(self, at: int) -> Lock:
+        """Return the lock of the role whose byte is `at`, not taken yet."""
+        return WordLock(self.memory, at)
+
+    def is_held(self, at: int) -> bool:
+        """Whether a live process holds the role whose byte is `at`."""
+        return is_word_held(self.memory, at)
+
+    def fileno(self) -> int:
+        """Refuse: a buffer has no descriptor."""
+        raise UsageError("this ring lies in a buffer of your own, which has no descriptor")
+
+    def prefault(self) -> None:
+        """Nothing to do: the buffer's pages are its owner's."""
+
+    def close(self) -> None:
+        """Let go of the buffer."""
+        if not self._closed:
+            self._closed = True
+            try:
+                self._memory.release()  # type: ignore[attr-defined]
+            except BufferError:
+                return  # still leased; the last lease lets go
 
 
 def segment_path(name: str) -> Path:
@@ -70,8 +185,8 @@ def segment_path(name: str) -> Path:
     return FOLDER / (PREFIX + name)
 
 
-def create_segment(header: Header, name: str | None = None) -> Segment:
-    """Make a segment for `header` and publish it.
+def create_segment(header: StrandMap, name: str | None = None) -> Segment:
+    """Make a segment for one ring and publish it.
 
     Args:
         header: what to write; its geometry gives the size.
@@ -81,23 +196,28 @@ def create_segment(header: Header, name: str | None = None) -> Segment:
         Conflict: a ring of that name exists.
         StorageFull: no room in shared memory.
     """
+    segment = allocate_segment(header.total_bytes, name)
+    init_header(segment.memory, header, identify())
+    segment.seal()
+    return segment
+
+
+def allocate_segment(size: int, name: str | None = None) -> Segment:
+    """Make an empty segment of `size` bytes, every page of it allocated.
+
+    Raises:
+        Conflict, StorageFull: see `create_segment`.
+    """
     fd, path, lock = _create_memfd() if name is None else _create_file(name)
     try:
-        _allocate(fd, header.total_bytes, path)
-        memory = mmap.mmap(fd, header.total_bytes)
+        _allocate(fd, size, path)
+        return Segment(fd, mmap.mmap(fd, size), path, lock)
     except BaseException:
         os.close(fd)
         if path is not None:
             path.unlink(missing_ok=True)
         lock.release()
         raise
-    with memoryview(memory) as view:
-        write_header(view, header)
-    _native.store_release(memory, 0, MAGIC)  # last: who sees the magic sees the header
-    if path is None:
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-    return Segment(fd, memory, path, lock)
 
 
 def open_segment(fd: int | None = None, name: str | None = None) -> Segment:

@@ -2,57 +2,146 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sennit_core.errors import Corrupt, DeadlineExceeded, UsageError
-from strand import _native
+from sennit_core.errors import UsageError
+from strand import _native, layout, reading
 from strand.cursor import RecordCursor
-from strand.errors import LeaseHeld, ProducerDied, StrandAbortError
-from strand.layout import PRODUCER_AT, SLEEP_AT, read_reason
-from strand.owners import RoleLock
-from strand.role import NAP_NANOSECONDS, SPINS, Role
-from strand.rows import RowDecoder
+from strand.errors import LeaseHeld, ProducerDied, RoleTaken, StrandAbortError, StreamReset
+from strand.failures import Failing, Failure
+from strand.header import check_extension
+from strand.owners import identify
+from strand.role import NAP_NANOSECONDS, Role
+from strand.stats import Meter, ViewStats
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
+    from strand.filters import Bitset, Predicate
     from strand.ring import Ring, Status
 
-__all__ = ["StrandView"]
+__all__ = ["Start", "StrandView"]
 
-_EOS, _ERROR = 2, 3
+Start = Literal["oldest", "next"]
 
 
-class StrandView(Role):
-    """Reads records from a ring and gives them back. For one thread at a time."""
+class StrandView(Failing, _native.Consumer, Role):
+    """Reads records from a ring and gives them back. For one thread at a time.
 
-    _core: _native.Consumer
+    Up to eight consumers read one ring, each every record; the producer keeps what the slowest of
+    them has not given back. Views of bytes and arrays look into the ring: they are good until their
+    record is given back (with STRAND_DEBUG=1 it is then overwritten with 0xDD).
+    """
 
-    def __init__(self, ring: Ring, lock: RoleLock, native: _native.Consumer) -> None:
-        """Use `Ring.consumer()`."""
-        super().__init__(ring, lock, native)
+    def __init__(
+        self, ring: Ring, categories: Sequence[str] | None = None, start: Start = "oldest"
+    ) -> None:
+        """Become a consumer of `ring`.
+
+        Args:
+            ring: the ring.
+            categories: the strings that `utf8_ref` handles stand for; those of the ring's metadata
+                (`"intern"`) by default.
+            start: at the oldest record that not every consumer gave back, or at the next to come.
+
+        Raises:
+            RoleTaken: there are eight consumers.
+        """
+        check_extension(ring.memory)
+        native = ring.native_map(categories)
+        self._compiled = native[1]
+        self._open(*native)
+        Role.__init__(self, ring, {})
         self._arrow_schema: pa.Schema | None = None
-        self._decoder = RowDecoder(ring.header, self._memory)
+        self._poisons = os.environ.get("STRAND_DEBUG", "") not in ("", "0")
+        try:
+            self._index: int | None = self.register_consumer(start)
+        except BaseException:
+            self._let_go()
+            raise
+        self.meter = Meter(self.acknowledged_count)
 
-    @property
-    def committed_count(self) -> int:
-        """Records published so far."""
-        return self._core.committed()
+    # ---- consumers --------------------------------------------------------------------------
+
+    def register_consumer(self, start: Start = "oldest") -> int:
+        """Register one more consumer here, with a position of its own; return its token.
+
+        What this view may read begins where the slowest of its consumers stands. The view itself
+        is the first of them: `release_consumer()` without a token leaves the tokens alone.
+
+        Args:
+            start: at the oldest record that not every consumer gave back, or at the next to come.
+
+        Raises:
+            RoleTaken: there are eight consumers.
+        """
+        if start not in ("oldest", "next"):
+            raise UsageError(f'a consumer starts at "oldest" or "next", not {start!r}')
+        if self.closed:
+            self._fail(Failure.CLOSED, None, None)
+        for index in range(layout.CONSUMER_COUNT):
+            at = layout.consumer_entry_at(index)
+            lock = self._ring.segment.lock(at)
+            if not lock.try_acquire():
+                lock.release()
+                continue
+            if layout.read_consumer(self._memory, index).state == layout.STATE_ATTACHED:
+                self._ring.bury(index)  # died; its lock is ours now
+            who = identify()
+            layout.name_holder(self._memory, at, who.pid, who.start_ticks)
+            self._join(index, start == "next")
+            self._locks[index] = lock
+            return index
+        first = layout.read_consumer(self._memory, 0)
+        raise RoleTaken("consumer in each of eight entries", pid=first.pid)
+
+    def release_consumer(self, token: int | None = None) -> None:
+        """Give up a consumer registered here, the view's own by default; wakes the producer."""
+        index = self._entry_of(token)
+        self._leave(index)
+        self._locks.pop(index).release()
+        if index == self._index:
+            self._index = None
+
+    def acknowledge_read(self, upto: int, token: int | None = None) -> None:
+        """Give the records below `upto` back: the producer may overwrite them from now on.
+
+        Args:
+            upto: the first record that is still needed.
+            token: whose position moves, the view's own by default.
+
+        Raises:
+            UsageError: beyond what is committed, or below what was acknowledged before.
+        """
+        self._acknowledge(self._entry_of(token), upto)
 
     @property
     def acknowledged_count(self) -> int:
-        """Records given back so far."""
-        return self._core.read
+        """Records given back so far by the view's own consumer."""
+        return self.window_start if self._index is None else self._reads[self._index]
+
+    # ---- the stream -------------------------------------------------------------------------
 
     @property
     def status(self) -> Status:
         """Where the stream is: initializing, streaming, eos or error."""
         return self._ring.status
+
+    @property
+    def progress(self) -> float | None:
+        """Share of the estimated records that were given back; None without an estimate."""
+        expected = self.map.estimated_records
+        return min(1.0, self.acknowledged_count / expected) if expected else None
+
+    def stats(self) -> ViewStats:
+        """Return how much was read, how fast, and how often there was nothing to read."""
+        return ViewStats.of(self)
 
     def wait_for_commit(
         self, after: int, timeout_seconds: float | None = None, min_records: int = 1
@@ -66,45 +155,143 @@ class StrandView(Role):
             LeaseHeld: the producer cannot go on before something is acknowledged.
             ProducerDied: the producer's process ended, and nothing after `after` is left.
             StrandAbortError: the stream was aborted, and nothing after `after` is left.
+            StreamReset: the producer began a new stream, and `after` is of the last one.
         """
-        held_at_most = self._core.read + self.header.records
-        wanted = max(after + 1, min(after + min_records, held_at_most))
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        spins = self.spins
         while True:
+            wanted = max(after + 1, min(after + min_records, self.window_start + self.map.records))
             nap = NAP_NANOSECONDS
             if deadline is not None:
                 nap = max(0, min(nap, int((deadline - time.monotonic()) * 1e9)))
-            if self._core.wait(wanted, SPINS, nap):
-                return self._core.committed()
-            failure = self._find_failure()
-            ended = failure is not None or self._core.status() >= _EOS
-            committed = self._core.committed()  # after the status: nothing comes any more
-            if committed > after and (ended or self._producer_waits()):
+            if self._wait(wanted, spins, nap):
+                return self.committed_count
+            if self._follow_reset() and after > 0:
+                raise StreamReset(
+                    f"the producer began a new stream, and record {after} was of the last one",
+                    hint="read on from record 0",
+                )
+            committed = self._settled_count(after)
+            if committed is not None:
                 return committed
-            if failure is not None:
-                raise failure
-            if after > self._core.read and not ended and self._producer_waits():
-                raise self._stalled(after)
-            if ended or (deadline is not None and time.monotonic() >= deadline):
-                return committed
+            if deadline is not None and time.monotonic() >= deadline:
+                return self.committed_count
+
+    def _settled_count(self, after: int) -> int | None:
+        """Return the count when no more will come for now, None to wait on; raise what ended it."""
+        failure = self.find_failure()
+        ended = failure is not None or self._status() >= layout.EOS
+        committed = self.committed_count  # after the status: nothing comes any more
+        if committed > after and (ended or self._producer_waits()):
+            return committed
+        if failure is not None:
+            raise failure
+        if ended:
+            return committed
+        if after > self.window_start and self._producer_waits():
+            count = after - self.window_start
+            raise LeaseHeld(
+                f"{count} records are read and not given back, and the ring has no room for the "
+                "next",
+                hint="acknowledge records and drop zero-copy batches as you go, or open a larger "
+                "ring",
+            )
+        return None
+
+    def find_failure(self) -> ProducerDied | StrandAbortError | None:
+        """Return why no more will come, when the stream did not end as it should."""
+        memory = self._memory
+        pid, _ = layout.holder_of(memory, layout.PRODUCER_AT)
+        held = self._ring.segment.is_held(layout.PRODUCER_AT)
+        status = self._status()  # after the lock: a producer sets it, then lets go
+        if status == layout.EOS:
+            return None
+        if status == layout.ERROR:
+            return StrandAbortError(reason=layout.read_reason(memory))
+        if self._aborted():
+            return StrandAbortError(reason="the consumer asked the producer to stop")
+        if pid and not held:
+            return ProducerDied(pid=pid)
+        return None
+
+    def signal_abort(self) -> None:
+        """Ask the producer to stop; its next write raises StrandAbortError."""
+        self._ring.signal_abort()
+
+    # ---- typed records ----------------------------------------------------------------------
 
     def allocate_cursor(self) -> RecordCursor:
-        """Return a cursor over typed records."""
-        return RecordCursor(self, self._decoder)
+        """Return a cursor over typed records: allocate it once, seek as you go."""
+        return RecordCursor(self)
 
-    def acknowledge_read(self, upto: int) -> None:
-        """Give the records below `upto` back: the producer may overwrite them from now on.
+    def update_intern_table(self, table: Sequence[str]) -> None:
+        """Replace the strings that `utf8_ref` handles stand for; every cursor sees the change."""
+        self._compiled.set_intern(table)
+
+    def records(self, start: int, stop: int) -> list[np.ndarray[Any, Any]]:
+        """Return records as numpy structured arrays over the ring itself: two at most.
+
+        Args:
+            start: the first record.
+            stop: one past the last.
 
         Raises:
-            UsageError: beyond what is committed, or below what was acknowledged before.
+            UsageError: records that are not committed, or were given back.
         """
-        try:
-            self._core.acknowledge(upto)
-        except IndexError:
-            raise UsageError(
-                f"cannot acknowledge up to {upto}: {self.acknowledged_count} are acknowledged "
-                f"and {self.committed_count} committed"
-            ) from None
+        from strand.columns import records
+
+        return records(self, start, stop)
+
+    def columns(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the fixed-width fields of records as numpy arrays of their own."""
+        from strand.columns import columns
+
+        return columns(self, start, stop)
+
+    def to_arrow(self, start: int, stop: int) -> pa.RecordBatch:
+        """Return records as an Arrow batch of its own memory."""
+        from strand.columns import to_arrow
+
+        return to_arrow(self, start, stop)
+
+    def find_first(self, field: str, value: Any) -> int:
+        """Return the first record whose sorted `field` is not before `value`, by bisection.
+
+        Records before `window_start` do not count; the answer is `committed_count` when there is
+        none.
+
+        Raises:
+            UsageError: the field is not declared as sorted.
+        """
+        from strand.filters import find_first
+
+        return find_first(self, field, value)
+
+    def get_filter_bitset(
+        self, field: str, predicate: Predicate, start: int | None = None, stop: int | None = None
+    ) -> Bitset:
+        """Return which records match a predicate (`between`, `eq`, `one_of`) on one field."""
+        from strand.filters import get_filter_bitset
+
+        return get_filter_bitset(self, field, predicate, start, stop)
+
+    def constrained_ranges(
+        self, bitset: Bitset, fields: Sequence[str] | None = None
+    ) -> Mapping[str, tuple[Any, Any]]:
+        """Return the least and greatest value of numeric fields among the records of a bitset."""
+        from strand.filters import constrained_ranges
+
+        return constrained_ranges(self, bitset, fields)
+
+    # ---- iterating, which gives back by itself ----------------------------------------------
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Iterate over typed records as tuples until the end of the stream.
+
+        They are given back in groups, after the last of a group: leaving the loop early means that
+        the records of the group it was in come again.
+        """
+        return reading.rows(self)
 
     def payloads(self, timeout_seconds: float | None = None) -> Iterator[memoryview]:
         """Iterate over the payloads of a block ring until the end of the stream.
@@ -122,59 +309,43 @@ class StrandView(Role):
             ProducerDied: after everything it published was delivered.
             StrandAbortError: likewise.
         """
-        self._require_blocks()
-        seq = self._core.read
-        while self._has_record(seq, timeout_seconds):
-            lease = self._lease(seq)
-            payload = memoryview(lease)
-            yield payload
-            self._release(payload, lease)
-            seq += 1
-            self._core.acknowledge(seq)
+        return reading.payloads(self, timeout_seconds)
 
     def batches(
         self, *, copy: bool = True, timeout_seconds: float | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Iterate over the Arrow batches of a block ring until the end of the stream.
+        """Iterate over Arrow batches until the end of the stream.
+
+        In a block ring, those that were written; in a ring of typed records, what has come since
+        the last one, gathered into columns.
 
         Args:
-            copy: True gives batches of their own memory. False gives batches that look into the
-                ring: each is given back when it is no longer referenced, in order, so holding
-                several stalls the producer.
-            timeout_seconds: how long to wait for each batch.
+            copy: give batches of their own memory. False gives batches that look into the ring of
+                blocks: each goes back to the producer when nothing refers to it any more.
+            timeout_seconds: as in `payloads`.
 
         Raises:
-            LeaseHeld: the producer has no room because too many batches are held (`copy=False`).
-            DeadlineExceeded, ProducerDied, StrandAbortError: as `payloads`.
+            LeaseHeld: without copies, so much is still referred to that the producer cannot go on.
+            DeadlineExceeded, ProducerDied, StrandAbortError: as in `payloads`.
         """
-        from strand.batches import decode_batch, decode_schema
+        return reading.batches(self, copy=copy, timeout_seconds=timeout_seconds)
 
-        self._require_blocks()
-        held: deque[_native.Lease] = deque()
-        seq = self._core.read
-        while self._has_record(seq, timeout_seconds, held):
-            lease = self._lease(seq)
-            seq += 1
-            if self._arrow_schema is None:
-                self._arrow_schema = decode_schema(lease)
-                self._give_back(held, lease)
-                continue
-            batch = decode_batch(lease, self._arrow_schema, copy=copy)
-            self._give_back(held, lease)
-            del lease
-            yield batch
-            del batch
-            self._give_back(held)
+    def record_views(self, timeout_seconds: float | None = None) -> Iterator[np.ndarray[Any, Any]]:
+        """Iterate over typed records as numpy structured arrays over the ring itself.
 
-    def signal_abort(self) -> None:
-        """Ask the producer to stop; its next write raises StrandAbortError."""
-        self._ring.signal_abort()
+        Each is given back when the next one is asked for.
+        """
+        return reading.record_views(self, timeout_seconds)
+
+    # ---- the end ----------------------------------------------------------------------------
 
     def close(self) -> None:
         """Give up the role; a producer that waits for room learns of it at once."""
-        if not self.closed:
-            self._core.leave()
-            self._let_go()
+        if self.closed:
+            return
+        for index in list(self._locks):
+            self._leave(index)
+        self._let_go()
 
     def __enter__(self) -> Self:
         return self
@@ -187,87 +358,16 @@ class StrandView(Role):
     ) -> None:
         self.close()
 
-    def _require_blocks(self) -> None:
-        if not self.header.is_blocks:
-            raise UsageError("this needs a block ring; read typed records with a cursor")
-
-    def _has_record(
-        self,
-        seq: int,
-        timeout_seconds: float | None,
-        held: deque[_native.Lease] | None = None,
-    ) -> bool:
-        """Wait for record `seq`; False at the end of the stream."""
-        if self._core.committed() > seq:
-            return True
-        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            nap = NAP_NANOSECONDS / 1e9
-            if deadline is not None:
-                nap = max(0.0, min(nap, deadline - time.monotonic()))
-            if held:
-                self._give_back(held)
-            if self.wait_for_commit(seq, nap) > seq:
-                return True
-            if self._core.status() == _EOS:
-                return self._core.committed() > seq
-            if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceeded("waiting for the next payload", timeout_seconds)
-
-    def _lease(self, seq: int) -> _native.Lease:
-        try:
-            return self._core.read_block(seq)
-        except _native.CorruptRing as error:
-            raise Corrupt("the ring", found=str(error)) from None
-
-    def _release(self, payload: memoryview, lease: _native.Lease) -> None:
-        try:
-            payload.release()
-        except BufferError:
-            held = True
-        else:
-            held = not lease.release()
-        if held:
-            raise LeaseHeld(
-                "the previous payload is still looked at, and its bytes are about to be reused",
-                hint="copy what you keep (`bytes(payload)`) and drop slices and arrays over it",
-            )
-
-    def _give_back(self, held: deque[_native.Lease], lease: _native.Lease | None = None) -> None:
-        """Acknowledge, in order, what is no longer looked at; `lease` is the newest."""
-        if lease is not None:
-            held.append(lease)
-        done = 0
-        while held and held[0].release():
-            held.popleft()
-            done += 1
-        if done:
-            self._core.acknowledge(self._core.read + done)
+    def _entry_of(self, token: int | None) -> int:
+        index = self._index if token is None else token
+        if self.closed:
+            self._fail(Failure.CLOSED, None, None)
+        if index is None or index not in self._locks:
+            what = "the view's own consumer was released" if token is None else f"no token {token}"
+            raise UsageError(f"{what}: register_consumer() gives one that counts")
+        return index
 
     def _producer_waits(self) -> bool:
         """Whether the producer sleeps until we acknowledge more than we have."""
-        wanted: int = struct.unpack_from("<Q", self._memory, SLEEP_AT)[0]
-        return wanted > self._core.read
-
-    def _stalled(self, after: int) -> LeaseHeld:
-        count = after - self._core.read
-        return LeaseHeld(
-            f"{count} records are read and not given back, and the ring has no room for the next",
-            hint="acknowledge records and drop zero-copy batches as you go, or open a larger ring",
-        )
-
-    def _find_failure(self) -> ProducerDied | StrandAbortError | None:
-        """Return why no more will come, when the stream did not end as it should."""
-        memory = self._memory
-        pid = struct.unpack_from("<I", memory, PRODUCER_AT + 32)[0]
-        held = self._ring._is_held(PRODUCER_AT)  # noqa: SLF001
-        status = self._core.status()  # after the lock: a producer sets it, then lets go
-        if status == _EOS:
-            return None
-        if status == _ERROR:
-            return StrandAbortError(reason=read_reason(memory))
-        if self._core.aborted():
-            return StrandAbortError(reason="the consumer asked the producer to stop")
-        if pid and not held:
-            return ProducerDied(pid=pid)
-        return None
+        wanted: int = struct.unpack_from("<Q", self._memory, layout.SLEEP_AT)[0]
+        return wanted > self.window_start

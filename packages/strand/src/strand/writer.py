@@ -2,89 +2,130 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sennit_core.errors import Corrupt, SennitError, UsageError
-from strand import _native
-from strand.errors import ConsumerDied, PayloadTooLarge, RingExhausted, StrandAbortError
-from strand.layout import consumer_entry_at, write_reason
-from strand.owners import RoleLock
-from strand.role import NAP_NANOSECONDS, SPINS, Role
-from strand.rows import Encoded, RowEncoder
+from sennit_core.errors import Closed, Conflict, UsageError
+from strand import _native, layout
+from strand.errors import ConsumerDied, ProducerDied, RoleTaken
+from strand.failures import Failing, Failure
+from strand.header import check_extension
+from strand.owners import Lock, identify
+from strand.role import NAP_NANOSECONDS, Role
+from strand.stats import Meter, WriterStats
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
-    from typing_extensions import Buffer
 
     from strand.batches import BatchEncoder
     from strand.ring import Ring
 
-__all__ = ["StrandWriter"]
+__all__ = ["Claim", "StrandWriter", "WhenUnread"]
 
-_STREAMING, _EOS, _ERROR = 1, 2, 3
-_ATTACHED, _LEFT = 1, 2
+WhenUnread = Literal["raise", "wait", "discard"]
+
 _DIRECT_BYTES_MIN = 65536  # below this a message in between is cheaper than writing in pieces
-_SIGNALS = (_native.TooLarge, _native.Aborted, _native.Exhausted, _native.CorruptRing)
 
 
-class StrandWriter(Role):
+class StrandWriter(Failing, _native.Producer, Role):
     """Writes records into a ring, and waits when there is no room. For one thread at a time.
 
     As a context manager it finalizes the stream at the end and aborts it on an exception.
     """
 
-    _core: _native.Producer
+    def __init__(
+        self, ring: Ring, *, when_unread: WhenUnread = "raise", resume: bool = False
+    ) -> None:
+        """Become the ring's one producer.
 
-    def __init__(self, ring: Ring, lock: RoleLock, native: _native.Producer) -> None:
-        """Use `Ring.producer()`."""
-        super().__init__(ring, lock, native)
-        self._encoder = RowEncoder(ring.header)
-        self._blocks = ring.header.is_blocks
+        Args:
+            ring: the ring.
+            when_unread: what to do when it is full and every consumer has left or died: raise
+                ConsumerDied, wait for another one, or discard what nobody reads.
+            resume: go on where a producer that died stopped.
+
+        Raises:
+            RoleTaken: another producer lives.
+            ProducerDied: the producer of this stream died; open a new ring, or resume.
+            Closed: the stream has ended already.
+        """
+        if when_unread not in ("raise", "wait", "discard"):
+            raise UsageError(
+                f'when nobody reads, a producer may "raise", "wait" or "discard", not '
+                f"{when_unread!r}"
+            )
+        check_extension(ring.memory)
+        lock = ring.segment.lock(layout.PRODUCER_AT)
+        if not lock.try_acquire():
+            lock.release()
+            raise RoleTaken("producer", pid=layout.holder_of(ring.memory, layout.PRODUCER_AT)[0])
+        try:
+            _check_stream(ring, resume=resume)
+            who = identify()
+            layout.name_holder(ring.memory, layout.PRODUCER_AT, who.pid, who.start_ticks)
+            self._open(*ring.native_map())
+        except BaseException:
+            lock.release()
+            raise
+        Role.__init__(self, ring, {layout.PRODUCER_AT: lock})
+        self._ended = False
+        self.meter = Meter(self.committed_count)
+        self._when_unread = when_unread
+        self._buried: dict[int, str] = {}
         self._arrow_schema: pa.Schema | None = None
         self._arrow_encoder: BatchEncoder | None = None
-        native.set_status(_STREAMING)
-
-    @property
-    def committed_count(self) -> int:
-        """Records published so far."""
-        return self._core.committed
+        if when_unread == "discard":
+            self._discard_unread()
+        if resume:
+            self.begin()  # rings every bell: the dead one may have published and not woken
 
     @property
     def payload_bytes_max(self) -> int:
         """The largest payload one record may carry: half of the heap."""
-        return self.header.heap_bytes // 2
+        return self.map.heap_bytes // 2
 
-    def write_bytes(self, payload: Buffer) -> None:
-        """Publish one payload of a block ring: one copy into shared memory.
+    # ---- batches ----------------------------------------------------------------------------
+
+    def write_columns(
+        self,
+        columns: Mapping[str, Any] | np.ndarray[Any, Any],
+        nulls: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Publish typed records given as columns; return how many.
+
+        Args:
+            columns: name to numpy array, Arrow array or sequence, all of one length; or one
+                structured array. An array of `schema.to_numpy()` itself is copied as it lies.
+            nulls: name to a mask that is true where there is no value.
 
         Raises:
-            PayloadTooLarge: more than half of the heap.
-            StrandAbortError: the consumer asked to stop.
-            ConsumerDied: the ring is full and nobody reads it any more.
+            UsageError: a column that is missing, unknown, of another length, or whose type would
+                lose something.
+            PayloadTooLarge, StrandAbortError, ConsumerDied, RingExhausted: as they say.
         """
-        if not self._blocks:
-            raise UsageError("write_bytes needs a block ring: open it with strand.BLOCKS")
-        write_block = self._core.write_block
-        try:
-            while threshold := write_block(payload):
-                self._wait_for_room(threshold)
-        except _SIGNALS as error:
-            raise self._translate(error, memoryview(payload).nbytes) from None
+        from strand.columns import write_columns
+
+        return write_columns(self, columns, nulls)
 
     def write_arrow(self, batch: pa.RecordBatch) -> None:
-        """Publish an Arrow batch; its schema goes before the first one.
+        """Publish an Arrow batch.
 
+        A block ring carries it as it is, whatever its types; its schema goes before the first one.
         A batch that takes more than a quarter of the heap is sliced by rows, so that a consumer
-        may hold one slice while the next is written.
+        may hold one slice while the next is written. A ring of typed records takes its columns.
 
         Raises:
             PayloadTooLarge: a single row takes more than half of the heap.
-            UsageError: the schema differs from that of the first batch.
+            UsageError: the schema differs from that of the first batch, or from the ring's.
         """
+        if not self.map.is_blocks:
+            from strand.columns import write_batch
+
+            write_batch(self, batch)
+            return
         from strand.batches import BatchEncoder, encode_schema, slice_batch
 
         if self._arrow_schema is None:
@@ -93,90 +134,106 @@ class StrandWriter(Role):
             self._arrow_encoder = BatchEncoder(batch)
         elif not self._arrow_schema.equals(batch.schema):
             raise UsageError(f"the stream's schema is {self._arrow_schema}, not {batch.schema}")
-        for piece, size in slice_batch(batch, self.header.heap_bytes // 4):
+        for piece, size in slice_batch(batch, self.map.heap_bytes // 4):
             if size < _DIRECT_BYTES_MIN:
                 self.write_bytes(piece.serialize())
             else:
-                self._write_direct(piece, size)
+                assert self._arrow_encoder is not None
+                with self.claim_payload(size) as claim:
+                    self._arrow_encoder.encode_into(claim.memory, piece)
 
-    def write_record_batch(self, records: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
-        """Publish typed records, tuples in field order or mappings; return how many.
+    # ---- in place ---------------------------------------------------------------------------
 
-        They become visible together, or in the pieces that the ring has room for.
+    @contextmanager
+    def claim_payload(self, size: int) -> Iterator[Claim]:
+        """Produce one payload of a block ring where it will be read: `with` publishes it.
+
+        Args:
+            size: bytes to claim; `shrink` on what the `with` gives keeps fewer of them.
 
         Raises:
-            UsageError: a record does not fit the schema; those before it were written.
-            PayloadTooLarge: its strings and arrays take more than half of the heap; likewise.
-            StrandAbortError, ConsumerDied, RingExhausted: as they say; likewise.
+            PayloadTooLarge: more than half of the heap.
         """
-        count = 0
+        if not self.map.is_blocks:
+            raise UsageError("payloads need a block ring: open it with strand.BLOCKS")
+        if size > self.payload_bytes_max:
+            self._fail(Failure.TOO_LARGE, None, size)
+        slot, seq = self.claim_slot()
         try:
-            for record in records:
-                self._write_record(self._encoder.encode(record))
-                count += 1
-        finally:
-            self._core.publish()
-        return count
+            start, offset = self.claim_heap_bytes(size, 64)
+            with self._memory[start : start + size] as memory:
+                claim = Claim(memory)
+                yield claim
+            if claim.size != size:
+                self._shrink(offset, claim.size)
+        except BaseException:
+            if not self.closed:
+                self.abandon()
+            raise
+        layout.BLOCK_POINTER.pack_into(self._memory, slot, offset, claim.size)
+        self.commit_slot(seq)
 
-    def claim_slot(self) -> tuple[int, int]:
-        """Claim the next slot, zeroed, for filling by hand: (byte offset in `memory`, seq).
+    def claim_records(self, count: int) -> list[np.ndarray[Any, Any]]:
+        """Claim `count` slots and return them as numpy structured arrays to fill, two at most.
 
-        Fill the fields, with `claim_heap_bytes` for payloads, then `commit_slot(seq)`. Claiming
-        again before that answers with the same slot.
+        `commit_slots(writer.committed_count, count)` publishes them.
         """
-        while True:
-            with self._translated():
-                slot, threshold = self._core.claim_slot()
-            if not threshold:
-                return slot, self._core.sealed
-            self._core.publish()
-            self._wait_for_room(threshold)
+        from strand.columns import claim_records
 
-    def claim_heap_bytes(self, count: int, align: int = 1) -> tuple[int, int]:
-        """Claim contiguous heap bytes for the claimed slot: (byte offset in `memory`, pointer)."""
-        while True:
-            with self._translated(count):
-                offset, threshold = self._core.claim_heap(count, align)
-            if not threshold:
-                physical = offset & (self.header.heap_bytes - 1)
-                return self.header.heap_start + physical, offset
-            self._core.publish()
-            self._wait_for_room(threshold)
+        return claim_records(self, count)
 
-    def commit_slot(self, seq: int) -> None:
-        """Publish the record filled in the claimed slot.
-
-        Raises:
-            UsageError: not the slot claimed last.
-        """
-        if seq != self._core.sealed:
-            raise UsageError(f"slot {self._core.sealed} is next to be committed, not {seq}")
-        self._core.seal()
-        self._core.publish()
-
-    @property
-    def memory(self) -> memoryview:
-        """The whole segment, for filling claimed slots and heap bytes."""
-        return self._memory
+    # ---- the stream -------------------------------------------------------------------------
 
     def finalize(self) -> None:
-        """End the stream; the consumer reads what is left and sees its end."""
-        self._core.set_status(_EOS)
-        self._let_go()
+        """End the stream; consumers read what is left and see its end."""
+        self._end(layout.EOS)
 
     def abort(self, message: str = "") -> None:
-        """End the stream with an error that carries `message` (316 bytes of it) to the consumer."""
-        set_status = self._core.set_status  # refuses before a word is written
-        write_reason(self._memory, message)
-        set_status(_ERROR)
-        self._let_go()
+        """End the stream with an error that carries `message` (316 bytes of it) to consumers."""
+        self._end(layout.ERROR, message)
+
+    def reset(self) -> None:
+        """Begin a new stream in this ring, after the end of the one before.
+
+        Its records count from 0 again; consumers go on at 0 with their next wait.
+
+        Raises:
+            Conflict: a consumer has not given back all records of the stream that ended.
+            UsageError: it has not ended.
+        """
+        if self.closed:
+            self._fail(Failure.CLOSED, None, None)
+        if not self._ended:
+            raise UsageError("finalize or abort the stream before the next one begins")
+        locks = self._keep_joiners_out()
+        try:
+            self._open(*self._ring.native_map())
+            self._rewind()
+            layout.write_reason(self._memory, "")
+        finally:
+            for lock in locks:
+                lock.release()
+        self._ended = False
+        self.meter = Meter(0)
+        self._arrow_schema = self._arrow_encoder = None
+        if self._when_unread == "discard":
+            self._discard_unread()
+
+    def stats(self) -> WriterStats:
+        """Return how much was written, how fast, and how often there was no room."""
+        return WriterStats.of(self)
 
     def close(self) -> None:
         """Give up the role; a stream that was not finalized is aborted."""
-        if not self.closed:
+        if self.closed:
+            return
+        if not self._ended:
             self.abort("the producer closed before the end of the stream")
+        self._let_go()
 
     def __enter__(self) -> Self:
+        if not self._ended:
+            self.begin()
         return self
 
     def __exit__(
@@ -187,78 +244,97 @@ class StrandWriter(Role):
     ) -> None:
         if self.closed:
             return
-        if error is None:
+        if not self._ended and error is None:
             self.finalize()
-        else:
+        elif not self._ended:
             self.abort(str(error) or type(error).__name__)
+        self.close()
+
+    # ---- called by C, off the fast path ------------------------------------------------------
 
     def _wait_for_room(self, threshold: int) -> None:
         """Sleep one nap for `threshold` acknowledged records; raise when nobody will read them."""
-        if self._core.wait(threshold, SPINS, NAP_NANOSECONDS):
+        if self._wait(threshold, self.spins, 0):
             return
-        entry = consumer_entry_at(0)
-        pid, state = struct.unpack_from("<II", self._memory, entry + 16)
-        left = state == _LEFT
-        if not left and (state != _ATTACHED or self._ring._is_held(entry)):  # noqa: SLF001
+        self._check_readers(threshold)
+        if self._wait(threshold, 0, NAP_NANOSECONDS):
             return
-        if not self._core.wait(threshold, 0, 0):  # it may have made room before it went
-            raise ConsumerDied(pid=pid, reason="closed its view" if left else "died")
+        for entry in layout.read_consumers(self._memory):
+            if entry.state == layout.STATE_ATTACHED and self._ring.bury_if_dead(entry.index):
+                self._buried[entry.index] = "died"
+        self._check_readers(threshold)
 
-    def _write_direct(self, batch: pa.RecordBatch, size: int) -> None:
-        """Publish a batch whose message is written where it will be read."""
-        assert self._arrow_encoder is not None
-        slot, seq = self.claim_slot()
+    def _check_readers(self, threshold: int) -> None:
+        """Raise when all consumers are gone and that is an error."""
+        if self._when_unread != "raise":
+            return
+        entries = layout.read_consumers(self._memory)
+        left = [entry for entry in entries if entry.state == layout.STATE_LEFT]
+        if not left or any(entry.state == layout.STATE_ATTACHED for entry in entries):
+            return
+        if self._wait(threshold, 0, 0):  # it may have made room before it went
+            return
+        last = max(left, key=lambda entry: entry.read)
+        raise ConsumerDied(pid=last.pid, reason=self._buried.get(last.index, "closed its view"))
+
+    def _end(self, status: int, message: str = "") -> None:
+        if self.closed or self._ended:
+            self._fail(Failure.CLOSED, None, None)
+        if status == layout.ERROR:
+            layout.write_reason(self._memory, message)
+        self._set_status(status)
+        self._ended = True
+        self._release()
+
+    def _keep_joiners_out(self) -> list[Lock]:
+        """Take the lock of every entry nobody reads with: joining and rewinding exclude each other.
+
+        Raises:
+            Conflict: somebody has unread records, or is joining this moment.
+        """
+        locks: list[Lock] = []
         try:
-            start, offset = self.claim_heap_bytes(size, 64)
-            with self._memory[start : start + size] as target:
-                self._arrow_encoder.encode_into(target, batch)
+            for entry in layout.read_consumers(self._memory):
+                lock = self._ring.segment.lock(layout.consumer_entry_at(entry.index))
+                if lock.try_acquire():
+                    locks.append(lock)
+                    continue
+                lock.release()
+                now = layout.read_consumer(self._memory, entry.index)
+                unread = self.committed_count - now.read
+                if now.state != layout.STATE_ATTACHED or unread:
+                    raise Conflict(
+                        f"consumer {now.index} (pid {now.pid}) has {unread} records of the last "
+                        "stream to give back",
+                        hint="acknowledge them there, or close that view, and reset again",
+                    )
         except BaseException:
-            self._core.abandon()
+            for lock in locks:
+                lock.release()
             raise
-        pointer = self._encoder.pointer(offset, size)
-        self._memory[slot : slot + len(pointer)] = pointer
-        self.commit_slot(seq)
+        return locks
 
-    def _write_record(self, encoded: Encoded) -> None:
-        slots = self.header.slots
-        fields = self.header.schema.fields
-        null_bits = self.header.schema.null_bits
-        memory = self._memory
-        slot, _ = self.claim_slot()
-        try:
-            for at, data in encoded:
-                kind = fields[at].kind
-                if kind.heap:
-                    align = kind.heap_align_in(slots.version)
-                    start, offset = self.claim_heap_bytes(len(data), align)
-                    memory[start : start + len(data)] = data
-                    data = self._encoder.pointer(offset, len(data))
-                where = slot + slots.offsets[at]
-                memory[where : where + len(data)] = data
-                bit = null_bits[at]
-                if bit is not None:
-                    memory[slot + bit // 8] |= 1 << (bit & 7)
-        except BaseException:
-            self._core.abandon()
-            raise
-        self._core.seal()
 
-    @contextmanager
-    def _translated(self, asked_bytes: int = 0) -> Iterator[None]:
-        try:
-            yield
-        except _SIGNALS as error:
-            raise self._translate(error, asked_bytes) from None
+class Claim:
+    """A payload under construction: `memory` is where it will be read."""
 
-    def _translate(self, error: Exception, asked_bytes: int) -> SennitError:
-        if isinstance(error, _native.TooLarge):
-            return PayloadTooLarge(
-                limit_bytes=self.payload_bytes_max,
-                actual_bytes=asked_bytes,
-                hint="slice it, or open the ring with a larger heap: a record may take half of it",
-            )
-        if isinstance(error, _native.Aborted):
-            return StrandAbortError(reason="the consumer asked the producer to stop")
-        if isinstance(error, _native.Exhausted):
-            return RingExhausted(str(error), hint="open the ring with version=6")
-        return Corrupt("the ring", found=str(error))
+    def __init__(self, memory: memoryview) -> None:
+        """Use `StrandWriter.claim_payload()`."""
+        self.memory = memory
+        self.size = len(memory)
+
+    def shrink(self, size: int) -> None:
+        """Keep only the first `size` bytes."""
+        if not 0 <= size <= len(self.memory):
+            raise UsageError(f"a payload of {len(self.memory)} bytes cannot shrink to {size}")
+        self.size = size
+
+
+def _check_stream(ring: Ring, *, resume: bool) -> None:
+    """Refuse a stream that has ended, or whose producer died when it is not to be resumed."""
+    pid, _ = layout.holder_of(ring.memory, layout.PRODUCER_AT)
+    status, _ = layout.read_status(ring.memory)
+    if status in (layout.EOS, layout.ERROR):
+        raise Closed("the ring's stream")
+    if pid and not resume:
+        raise ProducerDied(pid=pid)

@@ -1,0 +1,326 @@
+"""The 4096-byte header: geometry, schema and metadata of a ring.
+
+Written once by the creator, checked by everybody who attaches, in the order and with the errors
+that spec/strand-wire.md prescribes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.errors import UsageError
+from sennit_core.units import format_bytes, parse_bytes
+from strand import _native
+from strand.errors import (
+    BadChecksum,
+    BadGeometry,
+    BadMagic,
+    BadMetadata,
+    BadSchemaLength,
+    BadVersion,
+    FingerprintMismatch,
+    NoExtension,
+    SegmentTooSmall,
+)
+from strand.layout import (
+    CAPACITY_MAX,
+    CONSUMER_COUNT,
+    EXTENSION_AT,
+    EXTENSION_MAGIC,
+    HEADER_BYTES,
+    MAGIC,
+    METADATA_END,
+    SCHEMA_AT,
+    SCHEMA_LENGTH_AT,
+    VACANT,
+)
+from strand.schema import (
+    SlotLayout,
+    StrandSchema,
+    Version,
+    check_stride,
+    decode_schema,
+    fnv1a,
+    schema_from_facts,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["Identity", "StrandMap", "compute_map", "init_header", "read_header"]
+
+_STATIC = struct.Struct("<6I")
+_IDENTITY = struct.Struct("<IIQQII")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a process is: pids are reused, so its start time and the boot go with it."""
+
+    pid: int = 0
+    start_ticks: int = 0
+    boot: int = 0
+
+
+@dataclass(frozen=True)
+class StrandMap:
+    """What the static part of a ring says: its geometry, its schema, its metadata."""
+
+    version: Version
+    schema: StrandSchema
+    slots: SlotLayout
+    records: int
+    """Slots of the ring, a power of two."""
+    heap_bytes: int
+    """Bytes for strings, arrays and payloads, a power of two."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stride(self) -> int:
+        """Bytes of one slot."""
+        return self.slots.stride
+
+    @property
+    def index_start(self) -> int:
+        """Byte offset of the first slot."""
+        return HEADER_BYTES
+
+    @property
+    def heap_start(self) -> int:
+        """Byte offset of the heap."""
+        return HEADER_BYTES + self.records * self.slots.stride
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the whole segment."""
+        return self.heap_start + self.heap_bytes
+
+    @property
+    def fingerprint(self) -> int:
+        """FNV-1a of the wire schema: types, flags and offsets; names are not part of it."""
+        return fnv1a(self.schema.encode(self.slots))
+
+    @property
+    def query(self) -> Any:
+        """What the producer said the stream answers, or None."""
+        return self.metadata.get("query")
+
+    @property
+    def estimated_records(self) -> int | None:
+        """How many records the producer expects to write, or None."""
+        return self.metadata.get("estimated_records")
+
+    @property
+    def is_blocks(self) -> bool:
+        """Whether this is a v6 block ring: one plain `bytes` field."""
+        fields = self.schema.fields
+        return (
+            self.version == 6
+            and len(fields) == 1
+            and fields[0].type == "bytes"
+            and not fields[0].nullable
+        )
+
+
+def compute_map(  # noqa: PLR0913 - a ring has these parameters
+    schema: StrandSchema,
+    records: int = 65536,
+    heap: str | int = "16MiB",
+    *,
+    version: int = 6,
+    query: Any = None,
+    estimated_records: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> StrandMap:
+    """Work out a ring's geometry; nothing is written anywhere yet.
+
+    Args:
+        schema: the record schema.
+        records: slots, a power of two.
+        heap: bytes for strings, arrays and payloads, a power of two (`"16MiB"`); one record may
+            take half of it.
+        version: layout version: 6 here, 5 to share bytes with a browser.
+        query: what the stream answers, any JSON value, for whoever attaches.
+        estimated_records: how many records will come, so that a reader can show progress.
+        metadata: JSON keys of your own; `"intern"` is the list of strings that `utf8_ref` fields
+            refer to, `"columns"` is ours.
+
+    Raises:
+        UsageError: a capacity that is no power of two, metadata that does not fit.
+    """
+    if version not in (5, 6):
+        raise UsageError(f"a ring has layout version 5 or 6, not {version!r}")
+    checked: Version = 5 if version == 5 else 6
+    heap_bytes = parse_bytes(heap)
+    least_heap = 128 if checked == 6 else 8  # twice the alignment of a payload
+    for what, value, least in (("records", records, 1), ("heap", heap_bytes, least_heap)):
+        if not _is_power(value) or not least <= value <= CAPACITY_MAX:
+            near = 1 << max(value - 1, least).bit_length()
+            raise UsageError(
+                f"{what} must be a power of two from {least} to 2**31, not {value}",
+                hint=f"{min(near, CAPACITY_MAX)} is the next one",
+            )
+    full = dict(metadata or {})
+    if query is not None:
+        full["query"] = query
+    if estimated_records is not None:
+        full["estimated_records"] = _checked_estimate(estimated_records)
+    full["columns"] = list(schema.names)
+    made = StrandMap(checked, schema, schema.layout(checked), records, heap_bytes, full)
+    size = _metadata_at(made) + 4 + len(_metadata_bytes(made))
+    if size > METADATA_END:
+        raise UsageError(
+            f"schema and metadata end at byte {size}, and must before {METADATA_END}",
+            hint="shorten the field names or the metadata",
+        )
+    return made
+
+
+def init_header(buffer: Buffer, map: StrandMap, creator: Identity | None = None) -> None:  # noqa: A002 - the original's name
+    """Write a fresh ring's header into a buffer of your own, its magic last.
+
+    Args:
+        buffer: writable, at least `map.total_bytes` long; its first 4096 bytes are overwritten.
+        map: the geometry, from `compute_map`.
+        creator: who makes it; nobody by default.
+
+    Raises:
+        UsageError: a buffer that is too small or read-only.
+    """
+    with memoryview(buffer) as view:
+        if view.readonly or view.nbytes < map.total_bytes:
+            found = "a read-only buffer" if view.readonly else f"{view.nbytes} bytes"
+            raise UsageError(f"this ring needs {map.total_bytes} writable bytes, not {found}")
+        with view.cast("B") as memory:
+            memory[:HEADER_BYTES] = bytes(HEADER_BYTES)
+            _write_header(memory, map, creator or Identity())
+            _native.store_release(memory, 0, MAGIC)  # last: who sees the magic sees the header
+
+
+def _write_header(memory: memoryview, header: StrandMap, who: Identity) -> None:
+    encoded = header.schema.encode(header.slots)
+    static = _STATIC.pack(
+        MAGIC,
+        header.version,
+        fnv1a(encoded),
+        header.slots.stride,
+        header.records,
+        header.heap_bytes,
+    )
+    memory[4:24] = static[4:]
+    struct.pack_into("<I", memory, 24, fnv1a(static))
+    struct.pack_into("<8i", memory, 56, *[VACANT] * CONSUMER_COUNT)
+    struct.pack_into("<I", memory, SCHEMA_LENGTH_AT, len(encoded))
+    memory[SCHEMA_AT : SCHEMA_AT + len(encoded)] = encoded
+    metadata = _metadata_bytes(header)
+    at = _metadata_at(header)
+    struct.pack_into("<I", memory, at, len(metadata))
+    memory[at + 4 : at + 4 + len(metadata)] = metadata
+    _IDENTITY.pack_into(
+        memory, EXTENSION_AT, EXTENSION_MAGIC, who.pid, who.start_ticks, who.boot, 0, 0
+    )
+
+
+def read_header(buffer: Buffer, segment_bytes: int | None = None) -> StrandMap:
+    """Check a header and return what it says.
+
+    The checks come in this order, each with its own error: size, magic, version, checksum, schema
+    length, known tags and flags, fingerprint, stride, geometry, metadata.
+
+    Args:
+        buffer: the segment, or at least its first 4096 bytes.
+        segment_bytes: size of the file behind it; that of the buffer by default.
+
+    Raises:
+        StrandHeaderError: the subclass that belongs to the check that failed.
+    """
+    with memoryview(buffer) as view, view.cast("B") as memory:
+        size = len(memory) if segment_bytes is None else segment_bytes
+        head = bytes(memory[:HEADER_BYTES])
+    if size < HEADER_BYTES or len(head) < HEADER_BYTES:
+        raise SegmentTooSmall(expected=f"{HEADER_BYTES} bytes or more", found=str(size))
+    magic, version, fingerprint, stride, records, heap_bytes = _STATIC.unpack_from(head)
+    if magic != MAGIC:
+        raise BadMagic(expected=hex(MAGIC), found=hex(magic))
+    if version not in (5, 6):
+        raise BadVersion(expected="layout version 5 or 6", found=str(version))
+    checksum = struct.unpack_from("<I", head, 24)[0]
+    if checksum != fnv1a(head[:24]):
+        raise BadChecksum(expected=hex(fnv1a(head[:24])), found=hex(checksum))
+    schema_bytes = struct.unpack_from("<I", head, SCHEMA_LENGTH_AT)[0]
+    if schema_bytes < 2 or SCHEMA_AT + schema_bytes + 4 > METADATA_END:
+        raise BadSchemaLength(
+            expected="a schema that fits the header", found=f"{schema_bytes} bytes"
+        )
+    encoded = head[SCHEMA_AT : SCHEMA_AT + schema_bytes]
+    slots, facts = decode_schema(encoded, version, stride)
+    if fingerprint != fnv1a(encoded):
+        raise FingerprintMismatch(expected=hex(fnv1a(encoded)), found=hex(fingerprint))
+    check_stride(slots, facts)
+    _check_geometry(stride, records, heap_bytes, size)
+    metadata = _read_metadata(head, SCHEMA_AT + schema_bytes, len(facts))
+    schema = schema_from_facts(metadata["columns"], facts)
+    return StrandMap(version, schema, slots, records, heap_bytes, metadata)
+
+
+def has_extension(memory: Any) -> bool:
+    """Whether the ring carries the counters of this package; a plain v5 ring does not."""
+    return bool(struct.unpack_from("<I", memory, EXTENSION_AT)[0] == EXTENSION_MAGIC)
+
+
+def check_extension(memory: Any) -> None:
+    """Refuse a ring without the extension block, which roles need; inspecting works without."""
+    if not has_extension(memory):
+        found = struct.unpack_from("<I", memory, EXTENSION_AT)[0]
+        raise NoExtension(expected=hex(EXTENSION_MAGIC), found=hex(found))
+
+
+def _check_geometry(stride: int, records: int, heap_bytes: int, segment_bytes: int) -> None:
+    for what, value in (("index", records), ("heap", heap_bytes)):
+        if not _is_power(value) or value > CAPACITY_MAX:
+            raise BadGeometry(expected=f"{what} capacity a power of two", found=str(value))
+    total = HEADER_BYTES + stride * records + heap_bytes
+    if total > segment_bytes:
+        found = format_bytes(segment_bytes)
+        raise BadGeometry(expected=f"a segment of {format_bytes(total)}", found=found)
+
+
+def _read_metadata(head: bytes, at: int, columns: int) -> dict[str, Any]:
+    size = struct.unpack_from("<I", head, at)[0]
+    if at + 4 + size > METADATA_END:
+        raise BadMetadata(expected=f"an end before byte {METADATA_END}", found=f"{size} bytes")
+    try:
+        metadata = json.loads(head[at + 4 : at + 4 + size])
+    except ValueError as error:
+        raise BadMetadata(expected="a JSON object", found=str(error)) from error
+    names = metadata.get("columns") if isinstance(metadata, dict) else None
+    if (
+        not isinstance(names, list)
+        or len(names) != columns
+        or not all(isinstance(name, str) and name for name in names)
+        or len(set(names)) != columns
+    ):
+        raise BadMetadata(expected=f'"columns" with {columns} different names', found=repr(names))
+    return dict(metadata)
+
+
+def _metadata_bytes(header: StrandMap) -> bytes:
+    return json.dumps(header.metadata, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _metadata_at(header: StrandMap) -> int:
+    return SCHEMA_AT + 2 + 4 * len(header.schema.fields)
+
+
+def _is_power(value: int) -> bool:
+    return value > 0 and value & (value - 1) == 0
+
+
+def _checked_estimate(count: int) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise UsageError(f"estimated_records is a count, not {count!r}")
+    return count

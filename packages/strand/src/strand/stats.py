@@ -1,0 +1,115 @@
+"""What a stream did so far: rates, occupancy, stalls and wakes."""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from strand import layout
+
+if TYPE_CHECKING:
+    from strand.ring import Ring
+    from strand.view import StrandView
+    from strand.writer import StrandWriter
+
+__all__ = ["RingStats", "ViewStats", "WriterStats"]
+
+
+@dataclass(frozen=True)
+class RingStats:
+    """A ring at one moment, from its shared counters; they are not read together."""
+
+    committed: int
+    """Records published."""
+    acknowledged: int
+    """Records that every attached consumer gave back."""
+    records: int
+    """Slots."""
+    stalls: int
+    """Claims of the producer that found no room."""
+    wakes: int
+    """Bells rung by either side."""
+    sleeps: int
+    """Times a consumer went to sleep."""
+
+    @property
+    def occupancy(self) -> float:
+        """Share of the slots that hold unread records, from 0 to 1."""
+        return max(0, self.committed - self.acknowledged) / self.records
+
+    @classmethod
+    def of(cls, ring: Ring) -> Self:
+        """Read the counters of `ring`."""
+        return cls.read(ring.memory, ring.map.records)
+
+    @classmethod
+    def read(cls, memory: Any, records: int) -> Self:
+        """Read the counters of a mapped ring of `records` slots."""
+        commit = struct.unpack_from("<Q", memory, layout.PRODUCER_AT + 8)[0]
+        stalls, rings = struct.unpack_from("<QQ", memory, layout.STALLS_AT)
+        entries = layout.read_consumers(memory)
+        return cls(
+            committed=commit,
+            acknowledged=min(layout.floor_of(entries), commit),
+            records=records,
+            stalls=stalls,
+            wakes=rings + sum(entry.rings for entry in entries),
+            sleeps=sum(entry.sleeps for entry in entries),
+        )
+
+
+@dataclass(frozen=True)
+class WriterStats:
+    """What one producer did since it took the role."""
+
+    records: int
+    """Records published."""
+    records_per_second: float
+    stalls: int
+    """Claims that found no room."""
+    wakes: int
+    """Bells rung because a consumer slept."""
+
+    @classmethod
+    def of(cls, writer: StrandWriter) -> Self:
+        """Read the counts of `writer`."""
+        stalls, wakes = writer._counts  # noqa: SLF001 - of one package
+        count, rate = writer.meter.measure(writer.committed_count)
+        return cls(count, rate, stalls, wakes)
+
+
+@dataclass(frozen=True)
+class ViewStats:
+    """What one consumer did since it took the role."""
+
+    records: int
+    """Records given back."""
+    records_per_second: float
+    sleeps: int
+    """Times it went to sleep because nothing was there to read."""
+    wakes: int
+    """Bells rung because the producer waited for room."""
+
+    @classmethod
+    def of(cls, view: StrandView) -> Self:
+        """Read the counts of `view`."""
+        sleeps, wakes = view._counts  # noqa: SLF001 - of one package
+        count, rate = view.meter.measure(view.acknowledged_count)
+        return cls(count, rate, sleeps, wakes)
+
+
+class Meter:
+    """Counts from where a role began, and how fast."""
+
+    def __init__(self, start: int) -> None:
+        """Begin at count `start`, now."""
+        self._start = start
+        self._since = time.monotonic()
+
+    def measure(self, count: int) -> tuple[int, float]:
+        """Return how many since the beginning, and how many a second."""
+        done = max(0, count - self._start)
+        seconds = time.monotonic() - self._since
+        return done, done / seconds if seconds > 0 else 0.0
