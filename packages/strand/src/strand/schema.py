@@ -7,13 +7,20 @@ browsers, version 6 aligns naturally and has wide heap pointers.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from functools import cached_property, partial
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal
 
 from sennit_core.errors import UnknownColumn, UsageError
 from strand.errors import BadSchemaLength, BadStride, UnknownField
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from sennit_core import Schema
 
 __all__ = [
     "BLOCKS",
@@ -24,9 +31,11 @@ __all__ = [
     "StrandSchema",
     "build_schema",
     "fnv1a",
+    "schema_fingerprint",
 ]
 
 Version = Literal[5, 6]
+Order = Literal["ascending", "descending"]
 
 NULLABLE, SORTED_ASCENDING, SORTED_DESCENDING = 1, 2, 4
 FIELDS_MAX = 500  # 2 + 4 bytes each must leave room for the metadata below byte 3072
@@ -96,7 +105,7 @@ class StrandField:
     name: str
     type: str
     nullable: bool = False
-    order: Literal["ascending", "descending"] | None = None
+    order: Order | None = None
 
     def __post_init__(self) -> None:
         if self.type not in FIELD_TYPES:
@@ -104,6 +113,11 @@ class StrandField:
             raise UsageError(f"field {self.name!r} has unknown type {self.type!r}; known: {known}")
         if not self.name:
             raise UsageError("a field needs a name")
+        if self.order not in (None, "ascending", "descending"):
+            raise UsageError(
+                f'field {self.name!r} is sorted "ascending", "descending" or not at all (None), '
+                f"not {self.order!r}"
+            )
 
     @property
     def kind(self) -> FieldType:
@@ -157,6 +171,13 @@ class StrandSchema:
         bits = iter(range(len(self.fields)))
         return tuple(next(bits) if field.nullable else None for field in self.fields)
 
+    @cached_property
+    def pick(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        """Take the values of all fields, in order, out of a mapping; KeyError when one lacks."""
+        if len(self.names) > 1:
+            return itemgetter(*self.names)
+        return partial(_pick_one, self.names[0])
+
     def position(self, name: str) -> int:
         """Return where `name` stands; UnknownColumn with the nearest name otherwise."""
         try:
@@ -189,6 +210,80 @@ class StrandSchema:
         """Return the FNV-1a of the wire schema; names are not part of it."""
         return fnv1a(self.encode(self.layout(version)))
 
+    def to_numpy(self, version: Version = 6) -> np.dtype[Any]:
+        """Return the structured dtype of one slot: what `records` and `claim_records` show.
+
+        Offsets and item size are the slot's. Heap fields are structs of `offset` and `length`; the
+        null bitmap, when there is one, is the field `_nulls`. An array of this dtype without heap
+        fields, nulls and gaps is written with one copy.
+
+        Args:
+            version: the layout version, 5 or 6.
+        """
+        cached = self._dtypes.get(version)
+        if cached is None:
+            from strand.conversions import to_numpy
+
+            cached = self._dtypes[version] = to_numpy(self, version)
+        return cached
+
+    @classmethod
+    def from_numpy(cls, dtype: Any) -> StrandSchema:
+        """Return the schema of a structured dtype of numbers and booleans, none of them nullable.
+
+        Raises:
+            Unsupported: a field is a string, a subarray, a struct or another type no slot holds.
+            UsageError: the dtype has no named fields.
+        """
+        from strand.conversions import from_numpy
+
+        return from_numpy(dtype)
+
+    def to_arrow(self) -> pa.Schema:
+        """Return the Arrow schema that `from_arrow` reads back.
+
+        `utf8_ref` is a dictionary of strings, `json` a string column marked by its metadata
+        (`strand.type`), arrays are lists, sorted fields are marked too (`strand.order`).
+        """
+        from strand.conversions import to_arrow
+
+        return to_arrow(self)
+
+    @classmethod
+    def from_arrow(cls, schema: pa.Schema) -> StrandSchema:
+        """Return the schema for columns of these Arrow types.
+
+        Large, view and fixed-size layouts are the types of their values; a dictionary of strings
+        is `utf8_ref`, and its ring needs the strings as `metadata={"intern": [...]}`.
+
+        Raises:
+            Unsupported: a type that no slot holds exactly; the message names the column.
+        """
+        from strand.conversions import from_arrow
+
+        return from_arrow(schema)
+
+    def to_core(self) -> Schema:
+        """Return the schema in the engines' vocabulary; `utf8_ref` and `json` are Utf8 there."""
+        from strand.conversions import to_core
+
+        return to_core(self)
+
+    @classmethod
+    def from_core(cls, schema: Schema) -> StrandSchema:
+        """Return the record schema for an engine's schema.
+
+        Raises:
+            Unsupported: a type that has no slot form.
+        """
+        from strand.conversions import from_core
+
+        return from_core(schema)
+
+    @cached_property
+    def _dtypes(self) -> dict[int, np.dtype[Any]]:
+        return {}
+
 
 def build_schema(
     fields: Iterable[StrandField | tuple[str, str] | Mapping[str, Any]],
@@ -203,6 +298,16 @@ def build_schema(
         UsageError: no field, a name twice, or an unknown type.
     """
     return StrandSchema(tuple(map(_as_field, fields)))
+
+
+def schema_fingerprint(schema: StrandSchema, version: Version = 6) -> int:
+    """Return the FNV-1a of the wire schema, which both ends of a ring compare.
+
+    Args:
+        schema: the record schema; its names are not part of it.
+        version: the layout version, 5 or 6.
+    """
+    return schema.fingerprint(version)
 
 
 def decode_schema(
@@ -242,7 +347,7 @@ def schema_from_facts(names: list[str], facts: list[FieldFacts]) -> StrandSchema
     """Join wire facts with the names from the metadata."""
     fields = []
     for name, (kind, flags) in zip(names, facts, strict=True):
-        order: Literal["ascending", "descending"] | None = None
+        order: Order | None = None
         if flags & SORTED_ASCENDING:
             order = "ascending"
         elif flags & SORTED_DESCENDING:
@@ -252,6 +357,10 @@ def schema_from_facts(names: list[str], facts: list[FieldFacts]) -> StrandSchema
 
 
 FieldFacts = tuple[FieldType, int]
+
+
+def _pick_one(name: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (values[name],)
 
 
 def _as_field(value: StrandField | tuple[str, str] | Mapping[str, Any]) -> StrandField:

@@ -1,0 +1,281 @@
+"""Typed records as columns: numpy arrays in and out of slots, in one pass of the C core.
+
+Whatever is given is turned into descriptions of buffers first, so that a column which does not fit
+its field is refused before anything is written. Arrow has a module of its own (`strand.arrow`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from sennit_core.errors import UnknownColumn, UsageError
+from strand.conversions import NULLS, NUMPY_CODES
+from strand.layout import HEADER_BYTES
+from strand.sources import FIXED, describe
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from strand.schema import StrandSchema
+    from strand.view import StrandView
+    from strand.writer import StrandWriter
+
+__all__ = ["claim_records", "columns", "records", "to_arrow", "write_batch", "write_columns"]
+
+_ONLY_ARRAYS = {np.ndarray}
+
+
+# ---- writing ------------------------------------------------------------------------------------
+
+
+def write_columns(
+    writer: StrandWriter,
+    columns: Mapping[str, Any] | np.ndarray[Any, Any],
+    nulls: Mapping[str, Any] | None = None,
+) -> int:
+    """Publish records given as columns, or as one structured array; return how many.
+
+    Args:
+        writer: the ring's producer.
+        columns: for each field a numpy array (masked, if need be), an Arrow array or a sequence,
+            all of one length; or one structured array with a field for each.
+        nulls: for nullable fields a boolean array, True where the value is absent.
+
+    Raises:
+        UsageError: a column that is missing, too long or short, or of a type that its field does
+            not hold exactly; the message names column and types. Nothing was written.
+        UnknownColumn: a column that the schema does not have. Nothing was written.
+        PayloadTooLarge: a record whose payloads take more than half of the heap. Likewise.
+        StrandAbortError, ConsumerDied, RingExhausted: as they say; earlier pieces were written.
+    """
+    if isinstance(columns, np.ndarray):
+        return _write_array(writer, columns, nulls)
+    schema = writer.map.schema
+    try:
+        values = schema.pick(columns)
+    except KeyError:
+        raise _missing(schema, columns) from None
+    if len(columns) != len(values):
+        unknown = next(name for name in columns if name not in schema.index)
+        raise UnknownColumn(str(unknown), schema.names)
+    return _write(writer, values, nulls)
+
+
+def write_batch(writer: StrandWriter, batch: pa.RecordBatch | pa.Table) -> int:
+    """Publish the rows of an Arrow batch or table as typed records; return how many.
+
+    Raises:
+        UsageError, UnknownColumn, PayloadTooLarge: as `write_columns`.
+    """
+    from strand.arrow import pieces
+
+    return sum(write_columns(writer, piece) for piece in pieces(batch, writer.map.schema))
+
+
+def claim_records(writer: StrandWriter, count: int) -> list[np.ndarray[Any, Any]]:
+    """Claim slots to be filled in place: one structured array, or two where the ring wraps.
+
+    Values are zero and nullable fields are present until the caller says otherwise: clear their
+    bits in `_nulls`. Publish with `commit_slots`. Heap fields take what `claim_heap_bytes` gave.
+
+    Args:
+        writer: the ring's producer.
+        count: how many slots, at most the ring's.
+    """
+    slots = writer.claim_slots(count)
+    views = _map_slots(writer, slots[0][1], count, writer.memory)
+    nullable = [bit for bit in writer.map.schema.null_bits if bit is not None]
+    if nullable:
+        for view in views:
+            view[NULLS] = np.packbits(np.ones(len(nullable), bool), bitorder="little")
+    return views
+
+
+def _write_array(
+    writer: StrandWriter, array: np.ndarray[Any, Any], nulls: Mapping[str, Any] | None
+) -> int:
+    """Write a structured array: as it lies when its slots are the ring's, else by fields."""
+    schema = writer.map.schema
+    dtype = schema.to_numpy(writer.map.version)
+    if array.dtype is dtype and array.ndim == 1 and nulls is None and _is_gapless(writer):
+        return cast("int", writer._scatter(len(array), np.ascontiguousarray(array)))  # noqa: SLF001
+    if array.dtype.names is None or array.ndim != 1:
+        raise UsageError(
+            f"one array with a field for each column is needed, not {array.ndim} dimensions of "
+            f"{array.dtype}",
+            hint="its dtype is schema.to_numpy(); separate columns go in a mapping",
+        )
+    if array.dtype == dtype:
+        if any(field.kind.heap for field in schema.fields):
+            raise UsageError(
+                "records with heap fields cannot be copied from ring to ring as they lie",
+                hint="pass columns, or an Arrow batch (view.to_arrow)",
+            )
+        if _is_gapless(writer) and nulls is None:
+            return _write_array(writer, np.asarray(array).view(dtype), None)
+        if nulls is None:
+            nulls = _nulls_of(schema, array)
+    fields = np.ma.asarray(array) if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
+    return write_columns(
+        writer, {name: fields[name] for name in array.dtype.names if name != NULLS}, nulls
+    )
+
+
+def _write(writer: StrandWriter, values: tuple[Any, ...], nulls: Mapping[str, Any] | None) -> int:
+    """Write one column for each field: as they are if they fit, else described one by one."""
+    if nulls is None and set(map(type, values)) == _ONLY_ARRAYS and values[0].ndim == 1:
+        written = writer._scatter(len(values[0]), values)  # noqa: SLF001 - of one package
+        if written is not None:
+            return cast("int", written)
+    schema = writer.map.schema
+    masks = _check_masks(schema, nulls)
+    rows, first = -1, ""
+    sources = []
+    for field, value in zip(schema.fields, values, strict=True):
+        source, count = describe(writer, field, value, masks.get(field.name))
+        if rows >= 0 and count != rows:
+            raise UsageError(
+                f"column {field.name!r} has {count} values, and column {first!r} has {rows}"
+            )
+        rows, first = count, first or field.name
+        sources.append(source)
+    return cast("int", writer._scatter(rows, tuple(sources)))  # noqa: SLF001
+
+
+def _check_masks(
+    schema: StrandSchema, nulls: Mapping[str, Any] | None
+) -> dict[str, np.ndarray[Any, np.dtype[np.bool_]]]:
+    masks = {}
+    for name, given in (nulls or {}).items():
+        position = schema.position(name)
+        mask = np.asarray(given)
+        if mask.dtype != np.bool_ or mask.ndim != 1:
+            raise UsageError(f"the nulls of {name!r} are a boolean array, not {mask.dtype}")
+        if not schema.fields[position].nullable and mask.any():
+            raise UsageError(f"field {name!r} cannot be null")
+        masks[name] = mask
+    return masks
+
+
+def _missing(schema: StrandSchema, columns: Mapping[str, Any]) -> UsageError:
+    """Say what is wrong with the names; a misspelt one is both missing and unknown."""
+    for name in columns:
+        if name not in schema.index:
+            return UnknownColumn(str(name), schema.names)
+    missing = next(name for name in schema.names if name not in columns)
+    return UsageError(
+        f"column {missing!r} is missing", hint="a record has a value, or a null, in every field"
+    )
+
+
+def _nulls_of(schema: StrandSchema, array: np.ndarray[Any, Any]) -> dict[str, Any]:
+    bits = zip(schema.names, schema.null_bits, strict=True)
+    return {
+        name: array[NULLS][:, bit // 8] >> (bit & 7) & 1 == 0
+        for name, bit in bits
+        if bit is not None
+    }
+
+
+def _is_gapless(writer: StrandWriter) -> bool:
+    """Whether slots are nothing but values, so that a record can be copied whole."""
+    fields = writer.map.schema.fields
+    width = sum(0 if field.kind.heap or field.nullable else field.kind.width for field in fields)
+    return width == writer.map.stride
+
+
+# ---- reading ------------------------------------------------------------------------------------
+
+
+def records(view: StrandView, start: int, stop: int) -> list[np.ndarray[Any, Any]]:
+    """Return records as read-only structured arrays over the ring: two where it wraps, or none.
+
+    They look into shared memory: use them before the records are given back, copy what you keep.
+
+    Raises:
+        UsageError: records that are not committed, or were given back.
+    """
+    _check_range(view, start, stop)
+    return _map_slots(view, start, stop - start, None)
+
+
+def columns(
+    view: StrandView, start: int, stop: int, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Copy fixed-width fields of records into numpy arrays; nullable ones are masked.
+
+    Args:
+        view: the ring's consumer.
+        start: the first record.
+        stop: one past the last.
+        names: which fields; by default all that are not strings, bytes, JSON or arrays.
+
+    Raises:
+        UsageError: a field in the heap, or records that may not be read.
+        Corrupt: a handle outside the intern table.
+    """
+    _check_range(view, start, stop)
+    schema = view.map.schema
+    rows = stop - start
+    picked = names
+    if picked is None:
+        picked = [field.name for field in schema.fields if not field.kind.heap]
+    found, targets, bits = {}, [], {}
+    for name in picked:
+        position = schema.position(name)
+        field = schema.fields[position]
+        if field.kind.heap:
+            raise UsageError(
+                f"field {name!r} is {field.type}, which numpy has no column for",
+                hint="view.to_arrow or view.tuples read strings, bytes and arrays",
+            )
+        found[name] = np.empty(rows, NUMPY_CODES[field.type])
+        if field.nullable:
+            bits[name] = np.empty((rows + 7) // 8, np.uint8)
+        targets.append((position, FIXED, found[name], None, bits.get(name)))
+    view._gather(start, stop, targets)  # noqa: SLF001 - of one package
+    for name, packed in bits.items():
+        absent = np.unpackbits(packed, count=rows, bitorder="little") == 0
+        found[name] = np.ma.MaskedArray(found[name], absent)
+    return found
+
+
+def to_arrow(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
+    """Copy records into an Arrow batch: see `strand.arrow.gather`."""
+    from strand.arrow import gather
+
+    _check_range(view, start, stop)
+    return gather(view, start, stop)
+
+
+def _check_range(view: StrandView, start: int, stop: int) -> None:
+    if not view.window_start <= start <= stop <= view.committed_count:
+        raise UsageError(
+            f"records {start} to {stop} cannot be read: {view.window_start} to "
+            f"{view.committed_count} can",
+            hint="wait_for_commit tells how many there are; what was given back is gone",
+        )
+
+
+def _map_slots(
+    role: StrandView | StrandWriter, start: int, count: int, memory: memoryview | None
+) -> list[np.ndarray[Any, Any]]:
+    """Put structured arrays over slots: leased ones, or writable ones over `memory`."""
+    where = role.map
+    dtype = where.schema.to_numpy(where.version)
+    views = []
+    while count:
+        first = start & (where.records - 1)
+        rows = min(count, where.records - first)
+        offset = HEADER_BYTES + first * where.stride
+        if memory is None:
+            lease = cast("StrandView", role)._lease(offset, rows * where.stride)  # noqa: SLF001
+            views.append(np.frombuffer(lease, dtype))
+        else:
+            views.append(np.frombuffer(memory, dtype, rows, offset))
+        start += rows
+        count -= rows
+    return views

@@ -1,0 +1,264 @@
+"""Columns as the C core takes them: descriptions of buffers, checked against their field.
+
+A description is (form, values, offsets, first row, validity bits, first bit). Values are cast where
+nothing can be lost; everything else is refused with the column's name and both types.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sennit_core.errors import UsageError
+from strand.conversions import NUMPY_CODES
+
+if TYPE_CHECKING:
+    from strand.schema import StrandField
+    from strand.writer import StrandWriter
+
+__all__ = ["BITS", "FIXED", "OFFSETS32", "OFFSETS64", "Source", "can_cast", "describe"]
+
+FIXED, BITS, OFFSETS32, OFFSETS64 = range(4)
+
+Source = tuple[int, Any, Any, int, Any, int]
+Array = np.ndarray[Any, Any]
+
+_FAMILIES = {"i": "integer", "u": "integer", "f": "float", "b": "boolean"}
+_HANDLES = np.dtype("<u4")
+
+
+def describe(
+    writer: StrandWriter, field: StrandField, value: Any, mask: Array | None
+) -> tuple[Source, int]:
+    """Return the description of one column and its number of rows.
+
+    Args:
+        writer: whose intern table `utf8_ref` strings are looked up in.
+        field: the field that takes the column.
+        value: a numpy array, an Arrow array, or a sequence of values (None is null).
+        mask: True where a value is absent, whatever `value` says there; or None.
+
+    Raises:
+        UsageError: the column does not fit the field.
+    """
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None and isinstance(value, (arrow.Array, arrow.ChunkedArray)):
+        from strand.arrow import describe_array
+
+        if mask is not None:
+            value = _mask_arrow(arrow, value, mask, field)
+        return describe_array(writer, field, value)
+    values, absent = _split(field, value)
+    if mask is not None:
+        _check_length(field, mask, len(values))
+        absent = mask if absent is None else absent | mask
+    if absent is not None and not absent.any():
+        absent = None
+    validity = None if absent is None else np.packbits(~absent, bitorder="little")
+    if field.kind.heap:
+        data, offsets = _flatten(field, values, absent)
+        return (OFFSETS64, data, offsets, 0, validity, 0), len(values)
+    if field.type == "utf8_ref":
+        array = _to_handles(writer, field, values, absent)
+    else:
+        array = _to_array(field, values, np.dtype(NUMPY_CODES[field.type]), absent)
+    return (FIXED, array, None, 0, validity, 0), len(values)
+
+
+def can_cast(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """Whether every value of one type is a value of the other, of the same kind."""
+    family = _FAMILIES.get(source.kind)
+    return family == _FAMILIES.get(target.kind) and np.can_cast(source, target, "safe")
+
+
+def intern_handles(writer: StrandWriter, field: StrandField, texts: Sequence[Any]) -> Array:
+    """Return the handle of each string in the ring's intern table.
+
+    Raises:
+        UsageError: a string that is not in the table.
+    """
+    table = {text: handle for handle, text in enumerate(writer.intern_table)}
+    try:
+        return np.fromiter((table[text] for text in texts), _HANDLES, len(texts))
+    except KeyError as error:
+        raise UsageError(
+            f"column {field.name!r}: {error.args[0]!r} is not in the intern table",
+            hint='open the ring with metadata={"intern": [...]}, or make the field utf8',
+        ) from None
+
+
+def mismatch(field: StrandField, found: object, hint: str | None = None) -> UsageError:
+    """Return the error for a column of another type than its field's."""
+    return UsageError(f"column {field.name!r} is {field.type}, not {found}", hint=hint)
+
+
+# ---- nulls --------------------------------------------------------------------------------------
+
+
+def _split(field: StrandField, value: Any) -> tuple[Array | Sequence[Any], Array | None]:
+    """Return the values and where they are absent; sequences stay sequences."""
+    if isinstance(value, np.ma.MaskedArray):
+        mask = np.ma.getmask(value)
+        return value.data, None if mask is np.ma.nomask else np.asarray(mask)
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__"):
+        raise mismatch(field, type(value).__name__, "pass an array or a sequence of values")
+    if not isinstance(value, (list, tuple, range)):
+        array = np.asarray(value)
+        if array.ndim == 1 and array.dtype.kind in "OUST":
+            value = array.tolist()
+        else:
+            return array, None
+    absent = np.fromiter((item is None for item in value), bool, len(value))
+    return value, absent if absent.any() else None
+
+
+def _mask_arrow(arrow: Any, value: Any, mask: Array, field: StrandField) -> Any:
+    _check_length(field, mask, len(value))
+    if isinstance(value, arrow.ChunkedArray):
+        value = value.combine_chunks()
+    indices = np.ma.MaskedArray(np.arange(len(value)), mask)
+    return value.take(arrow.array(indices))
+
+
+def _check_length(field: StrandField, mask: Array, rows: int) -> None:
+    if len(mask) != rows:
+        raise UsageError(f"column {field.name!r} has {rows} values, and {len(mask)} nulls or not")
+
+
+# ---- values in the slot -------------------------------------------------------------------------
+
+
+def _to_array(
+    field: StrandField, values: Array | Sequence[Any], target: np.dtype[Any], absent: Array | None
+) -> Array:
+    """Return an array of exactly the target's type."""
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise mismatch(field, f"an array of {values.ndim} dimensions")
+        if not can_cast(values.dtype, target):
+            raise mismatch(field, values.dtype, f"cast it yourself: column.astype({target.str!r})")
+        return values.astype(target, copy=False)
+    given = list(values) if absent is None else _fill(values, absent, target.type(0).item())
+    try:
+        natural = np.asarray(given)
+    except (ValueError, OverflowError) as error:
+        raise mismatch(field, error) from error
+    if not given:
+        return natural.astype(target)
+    allowed = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}[target.kind]
+    if natural.ndim != 1 or natural.dtype.kind not in allowed:
+        raise mismatch(field, f"a sequence of {natural.dtype}")
+    if target.kind in "iu":
+        _check_bounds(field, natural, target)
+    with np.errstate(over="ignore"):
+        array = natural.astype(target)
+    if target.kind == "f" and not np.array_equal(np.isinf(array), np.isinf(natural)):
+        raise mismatch(field, "numbers beyond its range")
+    return array
+
+
+def _fill(values: Sequence[Any], absent: Array, filler: object) -> list[Any]:
+    return [filler if gone else item for gone, item in zip(absent.tolist(), values, strict=True)]
+
+
+def _check_bounds(field: StrandField, values: Array, target: np.dtype[Any]) -> None:
+    bounds = np.iinfo(target)
+    least, greatest = int(values.min()), int(values.max())
+    if least < bounds.min or greatest > bounds.max:
+        outside = least if least < bounds.min else greatest
+        raise UsageError(
+            f"column {field.name!r} is {field.type} ({bounds.min} to {bounds.max}), and holds "
+            f"{outside}"
+        )
+
+
+def _to_handles(
+    writer: StrandWriter,
+    field: StrandField,
+    values: Array | Sequence[Any],
+    absent: Array | None,
+) -> Array:
+    """Return handles for handles, or for strings of the intern table."""
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            raise mismatch(field, values.dtype, "pass handles (integers) or strings")
+        if values.dtype != _HANDLES and len(values):
+            _check_bounds(field, values, _HANDLES)
+        return values.astype(_HANDLES, copy=False)
+    if not any(isinstance(item, str) for item in values):
+        return _to_array(field, values, _HANDLES, absent)
+    handles = np.zeros(len(values), _HANDLES)
+    present = np.ones(len(values), bool) if absent is None else ~absent
+    texts = [item for item, there in zip(values, present.tolist(), strict=True) if there]
+    handles[present] = intern_handles(writer, field, texts)
+    return handles
+
+
+# ---- payloads -----------------------------------------------------------------------------------
+
+
+def _flatten(
+    field: StrandField, values: Array | Sequence[Any], absent: Array | None
+) -> tuple[Any, Array]:
+    """Return the payloads end to end, and the offsets between them, in items."""
+    if isinstance(values, np.ndarray):
+        return _flatten_matrix(field, values)
+    encode = _ENCODERS[field.type]
+    gone = [False] * len(values) if absent is None else absent.tolist()
+    try:
+        payloads = [
+            b"" if skip else encode(field, item) for skip, item in zip(gone, values, strict=True)
+        ]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise mismatch(field, f"a sequence with other values: {error}") from error
+    item_bytes = 4 if field.kind.heap and field.kind.code in ("i", "f") else 1
+    offsets = np.zeros(len(payloads) + 1, np.int64)
+    sizes = (memoryview(payload).nbytes for payload in payloads)
+    np.cumsum(np.fromiter(sizes, np.int64, len(payloads)), out=offsets[1:])
+    return b"".join(payloads), offsets // item_bytes
+
+
+def _flatten_matrix(field: StrandField, values: Array) -> tuple[Any, Array]:
+    """Take the rows of a matrix as arrays of one length."""
+    if field.kind.code not in ("i", "f") or values.ndim != 2:
+        raise mismatch(field, f"{values.ndim} dimensions of {values.dtype}")
+    target = np.dtype("<" + field.kind.code + "4")
+    if not can_cast(values.dtype, target):
+        raise mismatch(field, values.dtype, f"cast it yourself: column.astype({target.str!r})")
+    rows, items = values.shape
+    flat = np.ascontiguousarray(values, target).reshape(-1)
+    return flat.view(np.uint8), np.arange(rows + 1, dtype=np.int64) * items
+
+
+def _encode_text(field: StrandField, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} is not a str")
+    return value.encode()
+
+
+def _encode_json(field: StrandField, value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _encode_bytes(field: StrandField, value: Any) -> memoryview:
+    return memoryview(value).cast("B")
+
+
+def _encode_items(field: StrandField, value: Any) -> bytes:
+    items, absent = _split(field, value)
+    if absent is not None:
+        raise TypeError("a null inside of an array")
+    return _to_array(field, items, np.dtype(f"<{field.kind.code}4"), None).tobytes()
+
+
+_ENCODERS: dict[str, Callable[[StrandField, Any], bytes | memoryview]] = {
+    "utf8": _encode_text,
+    "json": _encode_json,
+    "bytes": _encode_bytes,
+    "i32_array": _encode_items,
+    "f32_array": _encode_items,
+}
