@@ -1,0 +1,212 @@
+"""The data that every peer carries, and the loops that take it in and sum it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+__all__ = [
+    "COLUMN_DTYPE",
+    "ArrayJob",
+    "BatchJob",
+    "ColumnJob",
+    "FillJob",
+    "RowJob",
+    "SeparateJob",
+    "TextJob",
+    "add_column",
+    "add_each",
+    "add_rows",
+    "touch",
+]
+
+Row = tuple[int, float, int, str]
+
+# 24 bytes without a gap: what a v6 ring lays these four fields out as.
+COLUMN_DTYPE = np.dtype([("id", "<i8"), ("score", "<f8"), ("kind", "<u4"), ("weight", "<f4")])
+_LABEL_CHARS = 10
+
+
+@dataclass(frozen=True)
+class RowJob:
+    """Python records (u32, f32, u32, 10-character text) in messages of `batch`; 1: the record."""
+
+    units: int
+    batch: int = 1
+    weight: float = 1
+
+    @property
+    def checksum(self) -> float:
+        return self.units * (self.units - 1) // 2 + _LABEL_CHARS * self.units
+
+    def messages(self) -> Sequence[Any]:
+        rows = [(at, at * 0.5, at & 7, f"label{at % 100_000:05}") for at in range(self.units)]
+        if self.batch == 1:
+            return rows
+        return [rows[at : at + self.batch] for at in range(0, self.units, self.batch)]
+
+    def warm_up(self) -> tuple[int, int]:
+        messages = max(1, self.units // self.batch // 8)
+        return messages, messages * self.batch
+
+
+@dataclass(frozen=True)
+class ColumnJob:
+    """Structured arrays of `batch` records."""
+
+    units: int
+    batch: int
+    weight: float = 1
+
+    @property
+    def checksum(self) -> float:
+        return self.units * (self.units - 1) // 2
+
+    def messages(self) -> Sequence[Any]:
+        table = np.zeros(self.units, COLUMN_DTYPE)
+        table["id"] = np.arange(self.units)
+        table["score"] = table["id"] * 0.5
+        table["kind"] = table["id"] & 7
+        table["weight"] = 1.5
+        return [table[at : at + self.batch] for at in range(0, self.units, self.batch)]
+
+    def warm_up(self) -> tuple[int, int]:
+        messages = max(1, self.units // self.batch // 8)
+        return messages, messages * self.batch
+
+
+class SeparateJob(ColumnJob):
+    """The same columns, each an array of its own."""
+
+    def messages(self) -> Sequence[Any]:
+        names = COLUMN_DTYPE.names or ()
+        return [
+            {name: np.ascontiguousarray(part[name]) for name in names}
+            for part in super().messages()
+        ]
+
+
+class BatchJob(SeparateJob):
+    """The same columns as Arrow batches, made before the clock starts."""
+
+    def messages(self) -> Sequence[Any]:
+        return [pa.record_batch(columns) for columns in super().messages()]
+
+
+@dataclass(frozen=True)
+class ArrayJob:
+    """One array of `mebibytes`, sent `units` times; the receiver reads one value of each page."""
+
+    units: int
+    mebibytes: int
+
+    @cached_property
+    def array(self) -> Any:
+        return np.arange(self.mebibytes << 17, dtype="f8")
+
+    @property
+    def weight(self) -> float:
+        return self.mebibytes << 20
+
+    @property
+    def checksum(self) -> float:
+        return self.units * touch(self.array)
+
+    def messages(self) -> Sequence[Any]:
+        return [self.array] * self.units
+
+    def warm_up(self) -> tuple[int, int]:
+        count = min(self.units, 4)
+        return count, count
+
+
+class FillJob(ArrayJob):
+    """A value for each array: the array itself is made where it will be read."""
+
+    @property
+    def checksum(self) -> float:
+        return (self.mebibytes << 8) * self.units * (self.units - 1) / 2
+
+    def messages(self) -> Sequence[Any]:
+        return [float(at) for at in range(self.units)]
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """An Arrow batch of numbers, times and strings, sent `count` times; units are rows."""
+
+    count: int
+    rows: int
+
+    @cached_property
+    def batch(self) -> pa.RecordBatch:
+        numbers = np.arange(self.rows)
+        notes = [f"a note of row {at}" if at % 3 else None for at in range(self.rows)]
+        return pa.record_batch(
+            {
+                "id": numbers,
+                "score": numbers * 0.5,
+                "at": numbers.astype("M8[us]"),
+                "label": pa.array([f"label {at % 1000:05}" for at in range(self.rows)]),
+                "note": pa.array(notes, "utf8"),
+            }
+        )
+
+    @property
+    def units(self) -> int:
+        return self.count * self.rows
+
+    @property
+    def weight(self) -> float:
+        return float(self.batch.nbytes / self.rows)
+
+    @property
+    def checksum(self) -> float:
+        return self.count * (self.rows * (self.rows - 1) // 2)
+
+    def messages(self) -> Sequence[Any]:
+        return [self.batch] * self.count
+
+    def warm_up(self) -> tuple[int, int]:
+        count = max(1, self.count // 8)
+        return count, count * self.rows
+
+
+def add_each(get: Callable[[], Row], count: int) -> float:
+    """Take `count` rows one by one; sum what a reader looks at."""
+    total = 0
+    for _ in range(count):
+        row = get()
+        total += row[0] + len(row[3])
+    return total
+
+
+def add_rows(get: Callable[[], Sequence[Row]], count: int) -> float:
+    """Take lists of rows until `count` came; sum what a reader looks at."""
+    total = 0
+    while count > 0:
+        rows = get()
+        count -= len(rows)
+        for row in rows:
+            total += row[0] + len(row[3])
+    return total
+
+
+def add_column(get: Callable[[], Any], count: int) -> float:
+    """Take structured arrays, or columns by name, until `count` records came; sum one column."""
+    total = 0
+    while count > 0:
+        ids = get()["id"]
+        count -= len(ids)
+        total += int(ids.sum())
+    return total
+
+
+def touch(array: Any) -> float:
+    """Read one value of each 4 KiB page."""
+    return float(array[::512].sum())
