@@ -3,28 +3,35 @@
 
 #include "_native.h"
 
+static void let_go(producer_object *self) {
+    if (self->busy == 0) {
+        PyBuffer_Release(&self->view);
+        PyBuffer_Release(&self->doorbell);
+    }
+}
+
+/* Open, or open again after _release: for the next stream of the same ring. */
 static PyObject *producer_open(producer_object *self, PyObject *args) {
     strand_ring ring;
     if (self->view.obj != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "this producer is open already");
         return NULL;
     }
+    PyMem_Free(self->heap_end);
+    self->heap_end = NULL;
+    Py_CLEAR(self->layout);
     self->state = state_of(Py_TYPE((PyObject *)self));
     if (self->state == NULL ||
         map_ring(args, self->state, &self->view, &self->doorbell, &self->layout, &ring) < 0)
         return NULL;
     self->heap_end = PyMem_Calloc((size_t)ring.capacity, sizeof(uint64_t));
-    if (self->heap_end == NULL)
+    if (self->heap_end == NULL) {
+        let_go(self);
         return PyErr_NoMemory();
+    }
+    self->closing = false;
     strand_producer_init(&self->core, &ring, self->heap_end);
     Py_RETURN_NONE;
-}
-
-static void let_go(producer_object *self) {
-    if (self->busy == 0) {
-        PyBuffer_Release(&self->view);
-        PyBuffer_Release(&self->doorbell);
-    }
 }
 
 static PyObject *producer_release(producer_object *self, PyObject *Py_UNUSED(ignored)) {

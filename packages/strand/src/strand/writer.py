@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sennit_core.errors import Closed, Conflict, UsageError
 from strand import _native, layout
+from strand.claim import PayloadClaim
 from strand.errors import ConsumerDied, ProducerDied, RoleTaken
 from strand.failures import Failing, Failure
 from strand.header import check_extension
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from strand.batches import BatchEncoder
     from strand.ring import Ring
 
-__all__ = ["Claim", "StrandWriter", "WhenUnread"]
+__all__ = ["StrandWriter", "WhenUnread"]
 
 WhenUnread = Literal["raise", "wait", "discard"]
 
@@ -75,8 +75,8 @@ class StrandWriter(Failing, _native.Producer, Role):
         self.meter = Meter(self.committed_count)
         self._when_unread = when_unread
         self._buried: dict[int, str] = {}
+        self._arrow: BatchEncoder | None = None
         self._arrow_schema: pa.Schema | None = None
-        self._arrow_encoder: BatchEncoder | None = None
         if when_unread == "discard":
             self._discard_unread()
         if resume:
@@ -126,52 +126,42 @@ class StrandWriter(Failing, _native.Producer, Role):
 
             write_batch(self, batch)
             return
-        from strand.batches import BatchEncoder, encode_schema, slice_batch
+        if self._arrow is None:
+            from strand.batches import BatchEncoder, encode_schema
 
-        if self._arrow_schema is None:
             self.write_bytes(encode_schema(batch.schema))
+            self._arrow = BatchEncoder(batch)
             self._arrow_schema = batch.schema
-            self._arrow_encoder = BatchEncoder(batch)
-        elif not self._arrow_schema.equals(batch.schema):
+        elif not batch.schema.equals(self._arrow_schema):
             raise UsageError(f"the stream's schema is {self._arrow_schema}, not {batch.schema}")
-        for piece, size in slice_batch(batch, self.map.heap_bytes // 4):
+        for piece, size in self._arrow.slices(batch, self.map.heap_bytes // 4):
             if size < _DIRECT_BYTES_MIN:
-                self.write_bytes(piece.serialize())
+                self.write_bytes(self._arrow.encode(piece))
             else:
-                assert self._arrow_encoder is not None
-                with self.claim_payload(size) as claim:
-                    self._arrow_encoder.encode_into(claim.memory, piece)
+                with self.claim_payload(size) as memory:
+                    self._arrow.encode_into(memory, piece)
 
     # ---- in place ---------------------------------------------------------------------------
 
-    @contextmanager
-    def claim_payload(self, size: int) -> Iterator[Claim]:
-        """Produce one payload of a block ring where it will be read: `with` publishes it.
+    def claim_payload(self, size: int) -> PayloadClaim:
+        """Produce one payload of a block ring where it will be read.
+
+            with writer.claim_payload(1 << 20) as memory:
+                file.readinto(memory)
+
+        Leaving the `with` publishes it, an exception drops it; `shrink` on the claim keeps fewer
+        bytes. `memory` starts on a cache line and is good until the `with` is left.
 
         Args:
-            size: bytes to claim; `shrink` on what the `with` gives keeps fewer of them.
+            size: bytes to claim.
 
         Raises:
             PayloadTooLarge: more than half of the heap.
+            StrandAbortError, ConsumerDied: as in `write_bytes`, on entering.
         """
         if not self.map.is_blocks:
-            raise UsageError("payloads need a block ring: open it with strand.BLOCKS")
-        if size > self.payload_bytes_max:
-            self._fail(Failure.TOO_LARGE, None, size)
-        slot, seq = self.claim_slot()
-        try:
-            start, offset = self.claim_heap_bytes(size, 64)
-            with self._memory[start : start + size] as memory:
-                claim = Claim(memory)
-                yield claim
-            if claim.size != size:
-                self._shrink(offset, claim.size)
-        except BaseException:
-            if not self.closed:
-                self.abandon()
-            raise
-        layout.BLOCK_POINTER.pack_into(self._memory, slot, offset, claim.size)
-        self.commit_slot(seq)
+            self._fail(Failure.BLOCKS, None, None)
+        return PayloadClaim(self, size)
 
     def claim_records(self, count: int) -> list[np.ndarray[Any, Any]]:
         """Claim `count` slots and return them as numpy structured arrays to fill, two at most.
@@ -215,7 +205,7 @@ class StrandWriter(Failing, _native.Producer, Role):
                 lock.release()
         self._ended = False
         self.meter = Meter(0)
-        self._arrow_schema = self._arrow_encoder = None
+        self._arrow = None
         if self._when_unread == "discard":
             self._discard_unread()
 
@@ -313,21 +303,6 @@ class StrandWriter(Failing, _native.Producer, Role):
                 lock.release()
             raise
         return locks
-
-
-class Claim:
-    """A payload under construction: `memory` is where it will be read."""
-
-    def __init__(self, memory: memoryview) -> None:
-        """Use `StrandWriter.claim_payload()`."""
-        self.memory = memory
-        self.size = len(memory)
-
-    def shrink(self, size: int) -> None:
-        """Keep only the first `size` bytes."""
-        if not 0 <= size <= len(self.memory):
-            raise UsageError(f"a payload of {len(self.memory)} bytes cannot shrink to {size}")
-        self.size = size
 
 
 def _check_stream(ring: Ring, *, resume: bool) -> None:
