@@ -41,6 +41,7 @@ def main() -> int:
         extras=("arrow", "server"),
     )
     _compile("dev", [str(LOCK / "dev.in"), "-c", str(LOCK / "runtime.txt")], omit=())
+    _compile("bench", [str(LOCK / "bench.in"), "-c", str(LOCK / "runtime.txt")], omit=())
     for name in ("zig", "uv", "node"):
         _compile(name, [str(LOCK / f"{name}.in")], omit=())
     return 0
