@@ -216,60 +216,6 @@ static PyObject *consumer_arm(consumer_object *self, PyObject *value) {
     return PyLong_FromUnsignedLong(strand_bell_of(&self->core));
 }
 
-static PyObject *consumer_ring_own_bell(consumer_object *self, PyObject *Py_UNUSED(ignored)) {
-    if (consumer_closed(self))
-        return NULL;
-    strand_wake(&self->core);
-    Py_RETURN_NONE;
-}
-
-PyObject *native_nap_any(PyObject *module, PyObject *args) {
-    PyObject *views, *bells;
-    unsigned long long nap_nanoseconds;
-    const native_state *state = PyModule_GetState(module);
-    if (!PyArg_ParseTuple(args, "O!O!K", &PyList_Type, &views, &PyList_Type, &bells,
-                          &nap_nanoseconds))
-        return NULL;
-    const Py_ssize_t count = PyList_Size(views);
-    if (count == 0 || PyList_Size(bells) != count) {
-        PyErr_SetString(PyExc_ValueError, "one bell for each view, and one view at least");
-        return NULL;
-    }
-    strand_consumer **cores = PyMem_Calloc((size_t)count, sizeof *cores);
-    uint32_t *seen = PyMem_Calloc((size_t)count, sizeof *seen);
-    Py_ssize_t held = 0;
-    bool valid = cores != NULL && seen != NULL;
-    for (; valid && held < count; held++) {
-        consumer_object *view = (consumer_object *)PyList_GetItem(views, held);
-        valid = PyObject_TypeCheck((PyObject *)view, (PyTypeObject *)state->consumer_type) &&
-                !consumer_closed(view);
-        if (!valid)
-            break;
-        seen[held] = (uint32_t)PyLong_AsUnsignedLongMask(PyList_GetItem(bells, held));
-        cores[held] = &view->core;
-        view->busy++;
-        Py_INCREF((PyObject *)view);
-    }
-    if (valid) {
-        Py_BEGIN_ALLOW_THREADS;
-        strand_nap_any(cores, seen, (size_t)count, nap_nanoseconds);
-        Py_END_ALLOW_THREADS;
-    }
-    while (held-- > 0) {
-        consumer_object *view =
-            (consumer_object *)((char *)cores[held] - offsetof(consumer_object, core));
-        done(view, NULL);
-        Py_DECREF((PyObject *)view);
-    }
-    PyMem_Free(cores);
-    PyMem_Free(seen);
-    if (!valid && !PyErr_Occurred())
-        PyErr_SetString(PyExc_TypeError, "nap_any sleeps on open views");
-    if (PyErr_Occurred() || PyErr_CheckSignals() < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
 /* ---- type ----------------------------------------------------------------------------------- */
 
 static PyObject *get_committed(consumer_object *self, void *Py_UNUSED(closure)) {
@@ -342,8 +288,6 @@ static PyMethodDef consumer_methods[] = {
      "Wait one nap (threshold, spins, nanoseconds) for records; True when they are there."},
     {"_arm", (PyCFunction)consumer_arm, METH_O,
      "State the count worth waking for; answer the bell to sleep on."},
-    {"_ring_own_bell", (PyCFunction)consumer_ring_own_bell, METH_NOARGS,
-     "Wake whoever sleeps in this view."},
     {NULL, NULL, 0, NULL},
 };
 

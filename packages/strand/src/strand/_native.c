@@ -192,7 +192,8 @@ static PyMethodDef native_methods[] = {
     {"compare_exchange", native_compare_exchange, METH_VARARGS,
      "Replace (buffer, offset, expected u32, new u32); whether it was as expected."},
     {"nap_any", native_nap_any, METH_VARARGS,
-     "Sleep until one of (views, bells seen, nanoseconds) is rung."},
+     "Sleep until one of (bells, numbers they read, nanoseconds) is rung; list those that were."},
+    {"ring_bell", native_ring_bell, METH_O, "Wake whoever sleeps on a bell."},
     {NULL, NULL, 0, NULL},
 };
 

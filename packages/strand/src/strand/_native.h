@@ -149,8 +149,14 @@ unsigned char *claim_payload(producer_object *self, uint64_t bytes, uint64_t ali
 /* ---- _consumer.c ---------------------------------------------------------------------------- */
 
 bool consumer_closed(consumer_object *self);
-/* Module function: sleep on the bells (list) of several views (list) for (nanoseconds) at most. */
+
+/* ---- _bells.c ------------------------------------------------------------------------------- */
+
+/* Module functions: sleep on bells (list of buffers of four bytes) as they were when they read
+ * (list of numbers), for (nanoseconds) at most, and list the positions of those that changed; ring
+ * one of them. */
 PyObject *native_nap_any(PyObject *module, PyObject *args);
+PyObject *native_ring_bell(PyObject *module, PyObject *bell);
 
 /* ---- _lease.c ------------------------------------------------------------------------------- */
 

@@ -311,6 +311,13 @@ static PyObject *producer_wait(producer_object *self, PyObject *args) {
     return done(self, PyBool_FromLong(reached));
 }
 
+static PyObject *producer_arm(producer_object *self, PyObject *value) {
+    uint64_t threshold;
+    if (producer_closed(self) || to_u64(value, &threshold) < 0)
+        return NULL;
+    return PyLong_FromUnsignedLong(strand_producer_arm(&self->core, threshold));
+}
+
 static PyObject *producer_discard(producer_object *self, PyObject *Py_UNUSED(ignored)) {
     self->core.discards = true;
     Py_RETURN_NONE;
@@ -379,6 +386,8 @@ static PyMethodDef producer_methods[] = {
      "Overwrite records while nobody is attached."},
     {"_wait", (PyCFunction)producer_wait, METH_VARARGS,
      "Wait one nap (threshold, spins, nanoseconds) for room; True when there is."},
+    {"_arm", (PyCFunction)producer_arm, METH_O,
+     "State the count worth waking for; answer the bell to sleep on."},
     {NULL, NULL, 0, NULL},
 };
 

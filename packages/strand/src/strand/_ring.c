@@ -51,7 +51,7 @@ struct waiter {
     uint32_t reserved;
 };
 
-static bool sleep_on_any(strand_consumer *const *consumers, const uint32_t *seen, size_t count,
+static bool sleep_on_any(void *const *bells, const uint32_t *seen, size_t count,
                          uint64_t nanoseconds) {
     struct waiter waiters[WAITV_MAX];
     struct timespec until;
@@ -61,23 +61,33 @@ static bool sleep_on_any(strand_consumer *const *consumers, const uint32_t *seen
     nanoseconds += (uint64_t)until.tv_nsec;
     until.tv_sec += (time_t)(nanoseconds / 1000000000U);
     until.tv_nsec = (long)(nanoseconds % 1000000000U);
-    for (size_t i = 0; i < count; i++) {
-        const word32 *bell = consumer_bell(&consumers[i]->ring, consumers[i]->index);
-        waiters[i] = (struct waiter){seen[i], (uint64_t)(uintptr_t)bell, WAITV_U32, 0};
-    }
+    for (size_t i = 0; i < count; i++)
+        waiters[i] = (struct waiter){seen[i], (uint64_t)(uintptr_t)bells[i], WAITV_U32, 0};
     const long woken = syscall(WAITV_NUMBER, waiters, (unsigned)count, 0, &until, CLOCK_MONOTONIC);
-    return woken >= 0 || errno != ENOSYS;
+    /* Anything else: an older kernel, or a container that filters calls it does not know. */
+    return woken >= 0 || errno == EAGAIN || errno == ETIMEDOUT || errno == EINTR;
 }
 #endif
 
-void strand_nap_any(strand_consumer *const *consumers, const uint32_t *seen, size_t count,
+void strand_nap_any(void *const *bells, const uint32_t *seen, size_t count,
                     uint64_t nap_nanoseconds) {
-    const uint64_t glance = 1000000; /* where one sleep cannot watch several bells */
+    const uint64_t glance = 1000000;
+    bool several = false;
+    for (size_t i = 1; i < count; i++)
+        several = several || bells[i] != bells[0];
 #ifdef __linux__
-    if (sleep_on_any(consumers, seen, count, nap_nanoseconds))
+    if (several && sleep_on_any(bells, seen, count, nap_nanoseconds))
         return;
 #endif
-    strand_nap(consumers[0], seen[0], nap_nanoseconds < glance ? nap_nanoseconds : glance);
+    for (size_t i = 0; several && i < count; i++)
+        if (atomic_load_explicit((word32 *)bells[i], memory_order_acquire) != seen[i])
+            return;
+    strand_sleep(bells[0], seen[0],
+                 several && glance < nap_nanoseconds ? glance : nap_nanoseconds);
+}
+
+void strand_wake_any(void *bell) {
+    strand_ring_bell(bell);
 }
 
 /* ---- ring ----------------------------------------------------------------------------------- */

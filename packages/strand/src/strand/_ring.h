@@ -150,6 +150,9 @@ void strand_reset(strand_producer *producer);
 bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint32_t spins,
                           uint64_t nap_nanoseconds);
 
+/* The first half of such a wait: state the threshold; the bell to sleep on. */
+uint32_t strand_producer_arm(const strand_producer *producer, uint64_t threshold);
+
 /* ---- consumer ------------------------------------------------------------------------------- */
 
 /* Enter consumer entry `index`, whose kernel lock the caller holds. */
@@ -189,14 +192,15 @@ void strand_arm(const strand_consumer *consumer, uint64_t threshold);
 uint32_t strand_bell_of(const strand_consumer *consumer);
 void strand_nap(const strand_consumer *consumer, uint32_t seen, uint64_t nap_nanoseconds);
 
-/* Wake whoever sleeps on our bell. */
-void strand_wake(const strand_consumer *consumer);
+/* ---- either side ---------------------------------------------------------------------------- */
 
-/* Sleep on the bells of several rings at once, as they were before the rings were looked at. */
-void strand_nap_any(strand_consumer *const *consumers, const uint32_t *seen, size_t count,
+/* Sleep on several bells (aligned u32 words) at once, as they were before the rings were looked at.
+ * Where the kernel has no call for that, one glance at them after a millisecond at most. */
+void strand_nap_any(void *const *bells, const uint32_t *seen, size_t count,
                     uint64_t nap_nanoseconds);
 
-/* ---- either side ---------------------------------------------------------------------------- */
+/* Wake whoever sleeps on a bell. */
+void strand_wake_any(void *bell);
 
 /* Ask the producer to stop, and wake everybody. */
 void strand_signal_abort(const strand_ring *ring);

@@ -139,10 +139,6 @@ void strand_nap(const strand_consumer *consumer, uint32_t seen, uint64_t nap_nan
     strand_sleep(consumer_bell(&consumer->ring, consumer->index), seen, nap_nanoseconds);
 }
 
-void strand_wake(const strand_consumer *consumer) {
-    strand_ring_bell(consumer_bell(&consumer->ring, consumer->index));
-}
-
 /* The generation is looked at after the count: a count of the stream that we know of. */
 static bool has_committed(const strand_consumer *consumer, uint64_t threshold) {
     return strand_committed(&consumer->ring) >= threshold &&

@@ -348,6 +348,13 @@ static bool has_room(strand_producer *producer, uint64_t threshold) {
     return refresh_read(producer) && producer->read >= threshold;
 }
 
+uint32_t strand_producer_arm(const strand_producer *producer, uint64_t threshold) {
+    const strand_ring *ring = &producer->ring;
+    atomic_store_explicit(at64(ring, PRODUCER_THRESHOLD), threshold, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in give_back */
+    return atomic_load_explicit(at32(ring, PRODUCER_BELL), memory_order_acquire);
+}
+
 bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint32_t spins,
                           uint64_t nap_nanoseconds) {
     const strand_ring *ring = &producer->ring;
@@ -356,14 +363,11 @@ bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint32_
             return has_room(producer, threshold);
         pause_cpu();
     }
-    atomic_store_explicit(at64(ring, PRODUCER_THRESHOLD), threshold, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_acknowledge */
-    word32 *bell = at32(ring, PRODUCER_BELL);
-    const uint32_t seen = atomic_load_explicit(bell, memory_order_acquire);
+    const uint32_t seen = strand_producer_arm(producer, threshold);
     if (has_room(producer, threshold))
         return true;
     if (strand_aborted(ring))
         return false;
-    strand_sleep(bell, seen, nap_nanoseconds);
+    strand_sleep(at32(ring, PRODUCER_BELL), seen, nap_nanoseconds);
     return has_room(producer, threshold);
 }
