@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,10 +52,19 @@ from strand.schema import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Identity", "StrandMap", "compute_map", "init_header", "read_header"]
+__all__ = [
+    "Identity",
+    "StrandMap",
+    "compute_map",
+    "find_schema",
+    "init_header",
+    "keep_schema",
+    "read_header",
+]
 
 _STATIC = struct.Struct("<6I")
 _IDENTITY = struct.Struct("<IIQQII")
+_ARROW_SCHEMA_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -277,6 +287,59 @@ def check_extension(memory: Any) -> None:
     if not has_extension(memory):
         found = struct.unpack_from("<I", memory, EXTENSION_AT)[0]
         raise NoExtension(expected=hex(EXTENSION_MAGIC), found=hex(found))
+
+
+def keep_schema(memory: Any, message: Any) -> bool:
+    """Leave an Arrow schema message in the header's free bytes, for consumers who join late.
+
+    Args:
+        memory: the segment of a block ring.
+        message: the serialized schema; it lies there deflated (RFC 1950).
+
+    Returns:
+        Whether it fits; when not, what a former stream left there is gone.
+    """
+    packed = zlib.compress(message, 9)
+    at, room = _free_span(memory)
+    if room < 4:
+        return False
+    _native.store_release(memory, at, 0)
+    if len(packed) > room - 4:
+        return False
+    memory[at + 4 : at + 4 + len(packed)] = packed
+    _native.store_release(memory, at, len(packed))  # last: who sees a length sees the bytes
+    return True
+
+
+def find_schema(memory: Any) -> bytes | None:
+    """Return the Arrow schema message that the producer left in the header, or None.
+
+    Raises:
+        BadMetadata: there is something else.
+    """
+    at, room = _free_span(memory)
+    size = struct.unpack_from("<I", memory, at)[0] if room >= 4 else 0
+    if size == 0:
+        return None
+    packed = bytes(memory[at + 4 : at + 4 + min(size, room - 4)])
+    unpack = zlib.decompressobj()
+    try:
+        message = unpack.decompress(packed, _ARROW_SCHEMA_BYTES_MAX)
+    except zlib.error as error:
+        raise BadMetadata(expected="a deflated Arrow schema", found=str(error)) from error
+    if not unpack.eof:
+        raise BadMetadata(expected="a whole Arrow schema", found=f"{size} bytes, cut")
+    return message
+
+
+def _free_span(memory: Any) -> tuple[int, int]:
+    """Return where the header's free bytes begin, after the metadata, and how many there are."""
+    schema_bytes = struct.unpack_from("<I", memory, SCHEMA_LENGTH_AT)[0]
+    metadata_at = min(SCHEMA_AT + schema_bytes, METADATA_END - 4)
+    metadata_bytes = struct.unpack_from("<I", memory, metadata_at)[0]
+    at = min(metadata_at + 4 + metadata_bytes, METADATA_END)
+    at = (at + 3) & ~3
+    return at, METADATA_END - at
 
 
 def _check_geometry(stride: int, records: int, heap_bytes: int, segment_bytes: int) -> None:

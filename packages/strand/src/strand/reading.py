@@ -1,15 +1,21 @@
-"""Iterating over a ring: wait, hand out, and give back what is not looked at any more."""
+"""Iterating over a ring: wait, hand out, and give back what is not looked at any more.
+
+A *reader* says how records become what an iteration gives; it never waits. Three loops drive
+readers: `read` here, over one ring in this thread, those of `strand.fanin_view` over many rings,
+and those of `strand.aio` in an event loop.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sennit_core.errors import DeadlineExceeded, UsageError
 from strand import layout
 from strand.errors import LeaseHeld
+from strand.header import find_schema
 from strand.role import NAP_NANOSECONDS
 
 if TYPE_CHECKING:
@@ -19,81 +25,211 @@ if TYPE_CHECKING:
     from strand import _native
     from strand.view import StrandView
 
-__all__ = ["batches", "payloads", "record_views", "rows"]
+__all__ = [
+    "ArrayReader",
+    "BatchReader",
+    "GatheringReader",
+    "GroupReader",
+    "PayloadReader",
+    "Reader",
+    "batch_reader",
+    "batches",
+    "payloads",
+    "record_views",
+    "rows",
+]
 
 GROUP_RECORDS_MAX = 4096
+
+T = TypeVar("T")
+
+
+class Reader(Generic[T]):
+    """Turns published records of one view into what an iteration gives."""
+
+    def __init__(self, view: StrandView) -> None:
+        """Read with `view`."""
+        self.view = view
+
+    def take(self, seq: int, stop: int) -> Iterator[T]:
+        """Yield the published records from `seq` up to `stop`, and give each back after its turn."""
+        raise NotImplementedError
+
+    def give_back(self) -> None:
+        """Acknowledge what was handed out and is not looked at any more: before every wait."""
+
+
+class GroupReader(Reader[list[tuple[Any, ...]]]):
+    """Typed records as lists of tuples."""
+
+    def take(self, seq: int, stop: int) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield lists of at most GROUP_RECORDS_MAX tuples."""
+        while seq < stop:
+            end = min(stop, seq + GROUP_RECORDS_MAX)
+            yield self.view.tuples(seq, end)
+            self.view.acknowledge_read(end)
+            seq = end
+
+
+class ArrayReader(Reader["np.ndarray[Any, Any]"]):
+    """Typed records as numpy structured arrays over the ring itself."""
+
+    def take(self, seq: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield one array, or two where the ring wraps."""
+        for piece in self.view.records(seq, stop):
+            yield piece
+            seq += len(piece)
+            self.view.acknowledge_read(seq)
+
+
+class GatheringReader(Reader["pa.RecordBatch"]):
+    """Typed records as Arrow batches of their own memory."""
+
+    def take(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Yield one batch."""
+        batch = self.view.to_arrow(seq, stop)
+        self.view.acknowledge_read(stop)
+        yield batch
+
+
+class PayloadReader(Reader[memoryview]):
+    """The payloads of a block ring, where they lie."""
+
+    def __init__(self, view: StrandView) -> None:
+        """Read with `view`.
+
+        Raises:
+            UsageError: a ring of typed records.
+        """
+        if not view.map.is_blocks:
+            raise UsageError("this needs a block ring; read typed records with a cursor")
+        super().__init__(view)
+
+    def take(self, seq: int, stop: int) -> Iterator[memoryview]:
+        """Yield each payload; it ends when the next one is asked for."""
+        for at in range(seq, stop):
+            lease = self.view._read_block(at)  # noqa: SLF001 - of one package
+            payload = memoryview(lease)
+            yield payload
+            _end_lease(payload, lease)
+            self.view.acknowledge_read(at + 1)
+
+
+class BatchReader(Reader["pa.RecordBatch"]):
+    """The Arrow batches of a block ring, over the ring itself or copied."""
+
+    def __init__(self, view: StrandView, *, copy: bool, schema: pa.Schema | None = None) -> None:
+        """Read with `view`; `schema` is for one who joins late when the header has no room for it.
+
+        Raises:
+            UsageError: a ring of typed records.
+        """
+        super().__init__(view)
+        self._copy = copy
+        self._held: deque[_native.Lease] = deque()
+        if schema is not None:
+            view._arrow_schema = schema  # noqa: SLF001
+
+    def take(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Yield the batches; without copies each is given back when nothing refers to it."""
+        from strand.batches import decode_batch, decode_schema
+
+        view = self.view
+        for at in range(seq, stop):
+            lease = view._read_block(at)  # noqa: SLF001
+            if at == 0:
+                view._arrow_schema = decode_schema(lease)  # noqa: SLF001
+                self._hold(lease)
+                continue
+            batch = decode_batch(lease, self._schema(), copy=self._copy)
+            self._hold(lease)
+            del lease
+            yield batch
+            del batch
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Acknowledge, in order, what is not looked at any more."""
+        done = 0
+        while self._held and self._held[0].release():
+            self._held.popleft()
+            done += 1
+        if done:
+            self.view.acknowledge_read(self.view.acknowledged_count + done)
+
+    def _hold(self, lease: _native.Lease) -> None:
+        self._held.append(lease)
+        self.give_back()
+
+    def _schema(self) -> pa.Schema:
+        """Return the stream's schema: as read from its first payload, or else from the header."""
+        from strand.batches import decode_schema
+
+        view = self.view
+        if view._arrow_schema is None:  # noqa: SLF001
+            message = find_schema(view.memory)
+            if message is None:
+                raise UsageError(
+                    "this consumer joined after the stream's Arrow schema had gone by, and the "
+                    "ring's header has no room for a copy of it",
+                    hint="pass the schema: view.batches(schema=...)",
+                )
+            view._arrow_schema = decode_schema(message)  # noqa: SLF001
+        return view._arrow_schema  # noqa: SLF001
+
+
+def batch_reader(
+    view: StrandView, *, copy: bool = True, schema: pa.Schema | None = None
+) -> Reader[pa.RecordBatch]:
+    """Return the reader of Arrow batches that suits the ring."""
+    if view.map.is_blocks:
+        return BatchReader(view, copy=copy, schema=schema)
+    return GatheringReader(view)
+
+
+# ---- loops --------------------------------------------------------------------------------------
 
 
 def rows(view: StrandView) -> Iterator[tuple[Any, ...]]:
     """Yield tuples; see `StrandView.__iter__`."""
-    seq = view.window_start
-    while has_record(view, seq, None):
-        stop = min(view.committed_count, seq + GROUP_RECORDS_MAX)
-        yield from view.tuples(seq, stop)
-        view.acknowledge_read(stop)
-        seq = stop
+    for group in read(GroupReader(view)):
+        yield from group
 
 
 def record_views(view: StrandView, timeout_seconds: float | None) -> Iterator[np.ndarray[Any, Any]]:
     """Yield numpy structured arrays; see `StrandView.record_views`."""
-    seq = view.window_start
-    while has_record(view, seq, timeout_seconds):
-        for piece in view.records(seq, view.committed_count):
-            yield piece
-            seq += len(piece)
-            view.acknowledge_read(seq)
+    return read(ArrayReader(view), timeout_seconds)
 
 
 def payloads(view: StrandView, timeout_seconds: float | None) -> Iterator[memoryview]:
     """Yield the payloads of a block ring; see `StrandView.payloads`."""
-    if not view.map.is_blocks:
-        raise UsageError("this needs a block ring; read typed records with a cursor")
-    seq = view.window_start
-    while has_record(view, seq, timeout_seconds):
-        lease = view._read_block(seq)  # noqa: SLF001 - of one package
-        payload = memoryview(lease)
-        yield payload
-        _end_lease(payload, lease)
-        seq += 1
-        view.acknowledge_read(seq)
+    return read(PayloadReader(view), timeout_seconds)
 
 
 def batches(
-    view: StrandView, *, copy: bool, timeout_seconds: float | None
+    view: StrandView,
+    *,
+    copy: bool,
+    timeout_seconds: float | None,
+    schema: pa.Schema | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield Arrow batches; see `StrandView.batches`."""
-    if not view.map.is_blocks:
-        yield from _gathered(view, timeout_seconds)
-        return
-    from strand.batches import decode_batch, decode_schema
+    return read(batch_reader(view, copy=copy, schema=schema), timeout_seconds)
 
-    held: deque[_native.Lease] = deque()
+
+def read(reader: Reader[T], timeout_seconds: float | None = None) -> Iterator[T]:
+    """Yield what `reader` makes of the records of its view, until the end of the stream."""
+    view = reader.view
     seq = view.window_start
-    if view._arrow_schema is None:  # noqa: SLF001
-        if not has_record(view, seq, timeout_seconds):
-            return
-        lease = view._read_block(seq)  # noqa: SLF001
-        view._arrow_schema = decode_schema(lease)  # noqa: SLF001
-        _give_back(view, held, lease)
-        seq += 1
-    while has_record(view, seq, timeout_seconds, held):
-        lease = view._read_block(seq)  # noqa: SLF001
-        seq += 1
-        batch = decode_batch(lease, view._arrow_schema, copy=copy)  # noqa: SLF001
-        _give_back(view, held, lease)
-        del lease
-        yield batch
-        del batch
-        _give_back(view, held)
+    while has_record(reader, seq, timeout_seconds):
+        stop = view.committed_count
+        yield from reader.take(seq, stop)
+        seq = stop
 
 
-def has_record(
-    view: StrandView,
-    seq: int,
-    timeout_seconds: float | None,
-    held: deque[_native.Lease] | None = None,
-) -> bool:
+def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> bool:
     """Wait for record `seq`; False at the end of the stream."""
+    view = reader.view
     if view.committed_count > seq:
         return True
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -101,24 +237,13 @@ def has_record(
         nap = NAP_NANOSECONDS / 1e9
         if deadline is not None:
             nap = max(0.0, min(nap, deadline - time.monotonic()))
-        if held:
-            _give_back(view, held)
+        reader.give_back()
         if view.wait_for_commit(seq, nap) > seq:
             return True
         if view._status() == layout.EOS:  # noqa: SLF001
             return view.committed_count > seq
         if deadline is not None and time.monotonic() >= deadline:
-            raise DeadlineExceeded("waiting for the next payload", timeout_seconds)
-
-
-def _gathered(view: StrandView, timeout_seconds: float | None) -> Iterator[pa.RecordBatch]:
-    seq = view.window_start
-    while has_record(view, seq, timeout_seconds):
-        stop = view.committed_count
-        batch = view.to_arrow(seq, stop)
-        view.acknowledge_read(stop)
-        seq = stop
-        yield batch
+            raise DeadlineExceeded("waiting for the next record", timeout_seconds)
 
 
 def _end_lease(payload: memoryview, lease: _native.Lease) -> None:
@@ -133,17 +258,3 @@ def _end_lease(payload: memoryview, lease: _native.Lease) -> None:
             "the previous payload is still looked at, and its bytes are about to be reused",
             hint="copy what you keep (`bytes(payload)`) and drop slices and arrays over it",
         )
-
-
-def _give_back(
-    view: StrandView, held: deque[_native.Lease], lease: _native.Lease | None = None
-) -> None:
-    """Acknowledge, in order, what is no longer looked at; `lease` is the newest."""
-    if lease is not None:
-        held.append(lease)
-    done = 0
-    while held and held[0].release():
-        held.popleft()
-        done += 1
-    if done:
-        view.acknowledge_read(view.acknowledged_count + done)

@@ -312,7 +312,11 @@ class StrandView(Failing, _native.Consumer, Role):
         return reading.payloads(self, timeout_seconds)
 
     def batches(
-        self, *, copy: bool = True, timeout_seconds: float | None = None
+        self,
+        *,
+        copy: bool = True,
+        timeout_seconds: float | None = None,
+        schema: pa.Schema | None = None,
     ) -> Iterator[pa.RecordBatch]:
         """Iterate over Arrow batches until the end of the stream.
 
@@ -323,12 +327,14 @@ class StrandView(Failing, _native.Consumer, Role):
             copy: give batches of their own memory. False gives batches that look into the ring of
                 blocks: each goes back to the producer when nothing refers to it any more.
             timeout_seconds: as in `payloads`.
+            schema: of a block ring's batches, for a consumer that joins after they began; needed
+                only when the schema is too large for the ring's header (about 2.5 KiB, deflated).
 
         Raises:
             LeaseHeld: without copies, so much is still referred to that the producer cannot go on.
             DeadlineExceeded, ProducerDied, StrandAbortError: as in `payloads`.
         """
-        return reading.batches(self, copy=copy, timeout_seconds=timeout_seconds)
+        return reading.batches(self, copy=copy, timeout_seconds=timeout_seconds, schema=schema)
 
     def record_views(self, timeout_seconds: float | None = None) -> Iterator[np.ndarray[Any, Any]]:
         """Iterate over typed records as numpy structured arrays over the ring itself.

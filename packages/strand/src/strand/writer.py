@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -11,7 +11,7 @@ from strand import _native, layout
 from strand.claim import PayloadClaim
 from strand.errors import ConsumerDied, ProducerDied, RoleTaken
 from strand.failures import Failing, Failure
-from strand.header import check_extension
+from strand.header import check_extension, find_schema, keep_schema
 from strand.owners import Lock, identify
 from strand.role import NAP_NANOSECONDS, Role
 from strand.stats import Meter, WriterStats
@@ -23,11 +23,20 @@ if TYPE_CHECKING:
     from strand.batches import BatchEncoder
     from strand.ring import Ring
 
-__all__ = ["StrandWriter", "WhenUnread"]
+__all__ = ["NoRoom", "StrandWriter", "WhenUnread"]
 
 WhenUnread = Literal["raise", "wait", "discard"]
 
 _DIRECT_BYTES_MIN = 65536  # below this a message in between is cheaper than writing in pieces
+
+
+class NoRoom(Exception):  # noqa: N818 - no error: it never leaves this package
+    """There is no room yet, for a caller who waits in a way of his own (`strand.aio`)."""
+
+    def __init__(self, threshold: int) -> None:
+        """Say that `threshold` records must be given back first."""
+        super().__init__(threshold)
+        self.threshold = threshold
 
 
 class StrandWriter(Failing, _native.Producer, Role):
@@ -74,6 +83,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._ended = False
         self.meter = Meter(self.committed_count)
         self._when_unread = when_unread
+        self._may_wait = True
         self._buried: dict[int, str] = {}
         self._arrow: BatchEncoder | None = None
         self._arrow_schema: pa.Schema | None = None
@@ -127,19 +137,44 @@ class StrandWriter(Failing, _native.Producer, Role):
             write_batch(self, batch)
             return
         if self._arrow is None:
-            from strand.batches import BatchEncoder, encode_schema
+            self._start_arrow(batch)
+        for piece, size in self._slice_arrow(batch):
+            self._write_piece(piece, size)
 
-            self.write_bytes(encode_schema(batch.schema))
-            self._arrow = BatchEncoder(batch)
-            self._arrow_schema = batch.schema
-        elif not batch.schema.equals(self._arrow_schema):
+    def _start_arrow(self, batch: pa.RecordBatch) -> None:
+        """Publish the schema, unless this producer goes on with the stream of one that died."""
+        from strand.batches import BatchEncoder, decode_schema, encode_schema
+
+        schema = batch.schema
+        if self.committed_count == 0:
+            message = encode_schema(schema)
+            keep_schema(self._memory, message)
+            self.write_bytes(message)
+        else:
+            kept = find_schema(self._memory)
+            if kept is None:
+                raise UsageError(
+                    "this stream's Arrow schema is not known to its second producer",
+                    hint="end it, and write the batches to a stream of their own",
+                )
+            schema = decode_schema(kept)
+        self._arrow = BatchEncoder(batch)
+        self._arrow_schema = schema
+
+    def _slice_arrow(self, batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield the pieces that become payloads, and their sizes."""
+        assert self._arrow is not None
+        if not batch.schema.equals(self._arrow_schema):
             raise UsageError(f"the stream's schema is {self._arrow_schema}, not {batch.schema}")
-        for piece, size in self._arrow.slices(batch, self.map.heap_bytes // 4):
-            if size < _DIRECT_BYTES_MIN:
-                self.write_bytes(self._arrow.encode(piece))
-            else:
-                with self.claim_payload(size) as memory:
-                    self._arrow.encode_into(memory, piece)
+        return self._arrow.slices(batch, self.map.heap_bytes // 4)
+
+    def _write_piece(self, piece: pa.RecordBatch, size: int) -> None:
+        assert self._arrow is not None
+        if size < _DIRECT_BYTES_MIN:
+            self.write_bytes(self._arrow.encode(piece))
+        else:
+            with self.claim_payload(size) as memory:
+                self._arrow.encode_into(memory, piece)
 
     # ---- in place ---------------------------------------------------------------------------
 
@@ -244,15 +279,21 @@ class StrandWriter(Failing, _native.Producer, Role):
 
     def _wait_for_room(self, threshold: int) -> None:
         """Sleep one nap for `threshold` acknowledged records; raise when nobody will read them."""
+        if not self._may_wait:
+            raise NoRoom(threshold)
         if self._wait(threshold, self.spins, 0):
             return
         self._check_readers(threshold)
         if self._wait(threshold, 0, NAP_NANOSECONDS):
             return
+        self._bury_the_dead()
+        self._check_readers(threshold)
+
+    def _bury_the_dead(self) -> None:
+        """Free the entries of consumers whose processes are gone."""
         for entry in layout.read_consumers(self._memory):
             if entry.state == layout.STATE_ATTACHED and self._ring.bury_if_dead(entry.index):
                 self._buried[entry.index] = "died"
-        self._check_readers(threshold)
 
     def _check_readers(self, threshold: int) -> None:
         """Raise when all consumers are gone and that is an error."""
