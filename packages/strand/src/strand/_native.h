@@ -76,9 +76,10 @@ typedef struct {
     bool gapless; /* every byte of a slot belongs to a field, and none is null */
     bool blocks;  /* v6 and one plain `bytes` field */
     strand_field *fields;
-    PyObject *index;   /* dict: name -> position */
-    PyObject *intern;  /* list or tuple of str: what utf8_ref handles mean */
-    PyObject *handles; /* dict: str -> handle, for writing */
+    PyObject *index;      /* dict: name -> position */
+    PyObject *intern;     /* list or tuple of str: what utf8_ref handles mean */
+    PyObject *handles;    /* dict: str -> handle, for writing */
+    PyObject *array_type; /* array.array: what copies of array payloads are */
 } layout_object;
 
 typedef struct {

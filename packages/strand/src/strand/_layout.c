@@ -1,0 +1,216 @@
+/* Layout: a record schema compiled for the loops that run over its fields. */
+#include <string.h>
+
+#include "_native.h"
+
+enum {
+    FIELDS_MAX = 1024,
+    STRIDE_MAX = 65536,
+    HEAP_ALIGN_MAX = 4096,
+};
+
+/* Bytes of each type in a v5 slot; v6 differs in the heap pointers alone. */
+static const uint8_t WIDTHS[] = {
+    [TYPE_I32] = 4,   [TYPE_U32] = 4,      [TYPE_I64] = 8,  [TYPE_F32] = 4,   [TYPE_F64] = 8,
+    [TYPE_U16] = 2,   [TYPE_U8] = 1,       [TYPE_BOOL8] = 1, [TYPE_UTF8] = 6, [TYPE_UTF8_REF] = 4,
+    [TYPE_JSON] = 6,  [TYPE_BYTES] = 6,    [TYPE_I32_ARRAY] = 6, [TYPE_F32_ARRAY] = 6,
+};
+static const unsigned V6_POINTER_BYTES = 16;
+
+static bool is_heap(unsigned tag) {
+    return tag == TYPE_UTF8 || tag >= TYPE_JSON;
+}
+
+/* ---- fields --------------------------------------------------------------------------------- */
+
+/* Whether the loops may trust this field: what they read and write lies inside the slot. */
+static bool fits(const layout_object *self, const strand_field *field) {
+    if (field->tag > TYPE_F32_ARRAY || field->heap != is_heap(field->tag))
+        return false;
+    const unsigned width =
+        field->heap && self->version >= 6 ? V6_POINTER_BYTES : WIDTHS[field->tag];
+    return field->width == width && (uint64_t)field->offset + width <= self->stride &&
+           field->heap_align > 0 && (field->heap_align & (field->heap_align - 1)) == 0 &&
+           field->null_bit >= -1 && field->null_bit < (int32_t)self->stride * 8;
+}
+
+static int read_field(layout_object *self, PyObject *facts, uint32_t at) {
+    strand_field *field = &self->fields[at];
+    PyObject *name;
+    unsigned char tag, width, heap_align;
+    unsigned int offset;
+    int heap, null_bit;
+    if (!PyTuple_Check(facts)) {
+        PyErr_SetString(PyExc_TypeError, "a field is a tuple");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(facts, "UbIbpbi", &name, &tag, &offset, &width, &heap, &heap_align,
+                          &null_bit))
+        return -1;
+    *field = (strand_field){.tag = tag,
+                            .width = width,
+                            .heap = heap != 0,
+                            .heap_align = heap_align,
+                            .offset = offset,
+                            .null_bit = null_bit};
+    if (!fits(self, field)) {
+        PyErr_Format(PyExc_ValueError, "field %R does not fit a slot of %u bytes", name,
+                     self->stride);
+        return -1;
+    }
+    Py_INCREF(name);
+    PyUnicode_InternInPlace(&name);
+    field->name = name;
+    PyObject *position = PyLong_FromUnsignedLong(at);
+    if (position == NULL)
+        return -1;
+    const int stored = PyDict_SetItem(self->index, name, position);
+    Py_DECREF(position);
+    return stored;
+}
+
+static int read_fields(layout_object *self, PyObject *fields) {
+    const Py_ssize_t count = PyTuple_Size(fields);
+    if (count < 1 || count > FIELDS_MAX) {
+        PyErr_Format(PyExc_ValueError, "a layout has 1 to %d fields, not %zd", FIELDS_MAX, count);
+        return -1;
+    }
+    self->index = PyDict_New();
+    self->fields = PyMem_Calloc((size_t)count, sizeof *self->fields);
+    if (self->index == NULL)
+        return -1;
+    if (self->fields == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->count = (uint32_t)count;
+    uint64_t filled = 0;
+    bool nullable = false;
+    for (uint32_t at = 0; at < self->count; at++) {
+        if (read_field(self, PyTuple_GetItem(fields, at), at) < 0)
+            return -1;
+        filled += self->fields[at].width;
+        nullable |= self->fields[at].null_bit >= 0;
+    }
+    self->gapless = filled == self->stride && !nullable;
+    self->blocks = self->version >= 6 && count == 1 && self->fields[0].tag == TYPE_BYTES && !nullable;
+    return 0;
+}
+
+/* ---- intern table --------------------------------------------------------------------------- */
+
+/* Replace the table that utf8_ref fields refer to; whoever reads or writes sees it at once. */
+static int store_intern(layout_object *self, PyObject *table) {
+    PyObject *intern = PySequence_Tuple(table);
+    PyObject *handles = PyDict_New();
+    if (intern == NULL || handles == NULL)
+        goto failed;
+    for (Py_ssize_t at = 0; at < PyTuple_Size(intern); at++) {
+        PyObject *text = PyTuple_GetItem(intern, at);
+        if (!PyUnicode_Check(text)) {
+            PyErr_Format(PyExc_TypeError, "an intern table holds strings, not %R", text);
+            goto failed;
+        }
+        PyObject *handle = PyLong_FromSsize_t(at);
+        if (handle == NULL || PyDict_SetItem(handles, text, handle) < 0) {
+            Py_XDECREF(handle);
+            goto failed;
+        }
+        Py_DECREF(handle);
+    }
+    PyObject *old_intern = self->intern;
+    PyObject *old_handles = self->handles;
+    self->intern = intern;
+    self->handles = handles;
+    Py_XDECREF(old_intern);
+    Py_XDECREF(old_handles);
+    return 0;
+failed:
+    Py_XDECREF(intern);
+    Py_XDECREF(handles);
+    return -1;
+}
+
+static PyObject *layout_set_intern(layout_object *self, PyObject *table) {
+    if (store_intern(self, table) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- type ----------------------------------------------------------------------------------- */
+
+/* Copies of array payloads are of this type. */
+static PyObject *import_array(void) {
+    PyObject *module = PyImport_ImportModule("array");
+    if (module == NULL)
+        return NULL;
+    PyObject *type = PyObject_GetAttrString(module, "array");
+    Py_DECREF(module);
+    return type;
+}
+
+static PyObject *layout_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs)) {
+    unsigned int version, stride;
+    PyObject *fields, *intern;
+    if (!PyArg_ParseTuple(args, "IIO!O", &version, &stride, &PyTuple_Type, &fields, &intern))
+        return NULL;
+    if ((version != 5 && version != 6) || stride < 4 || stride > STRIDE_MAX) {
+        PyErr_Format(PyExc_ValueError, "no slot of version %u has %u bytes", version, stride);
+        return NULL;
+    }
+    layout_object *self = (layout_object *)allocate(type);
+    if (self == NULL)
+        return NULL;
+    self->version = version;
+    self->stride = stride;
+    self->array_type = import_array();
+    if (self->array_type == NULL || read_fields(self, fields) < 0 ||
+        store_intern(self, intern) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void layout_dealloc(layout_object *self) {
+    for (uint32_t at = 0; self->fields != NULL && at < self->count; at++)
+        Py_XDECREF(self->fields[at].name);
+    PyMem_Free(self->fields);
+    Py_XDECREF(self->index);
+    Py_XDECREF(self->intern);
+    Py_XDECREF(self->handles);
+    Py_XDECREF(self->array_type);
+    free_object((PyObject *)self);
+}
+
+static PyObject *get_intern(layout_object *self, void *Py_UNUSED(closure)) {
+    return Py_NewRef(self->intern);
+}
+
+static PyMethodDef layout_methods[] = {
+    {"set_intern", (PyCFunction)layout_set_intern, METH_O,
+     "set_intern($self, table, /)\n--\n\nReplace the strings that utf8_ref handles mean."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef layout_fields[] = {
+    {"intern", (getter)get_intern, NULL, "The strings that utf8_ref handles mean.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot layout_slots[] = {
+    {Py_tp_doc, "Layout(version, stride, fields, intern): a compiled record schema; fields are "
+                "(name, tag, offset, width, heap, heap_align, null_bit or -1)."},
+    {Py_tp_new, layout_new},
+    {Py_tp_dealloc, layout_dealloc},
+    {Py_tp_methods, layout_methods},
+    {Py_tp_getset, layout_fields},
+    {0, NULL},
+};
+
+PyType_Spec layout_spec = {
+    .name = "strand._native.Layout",
+    .basicsize = sizeof(layout_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = layout_slots,
+};

@@ -1,0 +1,213 @@
+/* Slots to Python values.
+ *
+ * The memory belongs to another process as well: whatever decides about an address is copied out
+ * of it once, then checked, then used.
+ */
+#include "_values.h"
+
+#include <string.h>
+
+/* ---- numbers -------------------------------------------------------------------------------- */
+
+/* A handle into the intern table; the number itself where there is no table. */
+static PyObject *resolve(consumer_object *self, uint32_t handle, uint32_t at) {
+    PyObject *intern = self->layout->intern;
+    const Py_ssize_t count = PyTuple_Size(intern);
+    if (count == 0)
+        return PyLong_FromUnsignedLong(handle);
+    if ((Py_ssize_t)handle < count)
+        return Py_NewRef(PyTuple_GetItem(intern, (Py_ssize_t)handle));
+    PyObject *number = PyLong_FromUnsignedLong(handle);
+    if (number != NULL)
+        fail(self, FAIL_INTERN, (Py_ssize_t)at, number);
+    Py_XDECREF(number);
+    return NULL;
+}
+
+PyObject *read_scalar(consumer_object *self, const unsigned char *slot, uint32_t at) {
+    const strand_field *field = &self->layout->fields[at];
+    union {
+        int32_t i32;
+        uint32_t u32;
+        int64_t i64;
+        float f32;
+        double f64;
+        uint16_t u16;
+        uint8_t u8;
+    } value;
+    memcpy(&value, slot + field->offset, field->width);
+    switch (field->tag) {
+    case TYPE_I32:
+        return PyLong_FromLong(value.i32);
+    case TYPE_U32:
+        return PyLong_FromUnsignedLong(value.u32);
+    case TYPE_I64:
+        return PyLong_FromLongLong(value.i64);
+    case TYPE_F32:
+        return PyFloat_FromDouble((double)value.f32);
+    case TYPE_F64:
+        return PyFloat_FromDouble(value.f64);
+    case TYPE_U16:
+        return PyLong_FromLong(value.u16);
+    case TYPE_U8:
+        return PyLong_FromLong(value.u8);
+    case TYPE_BOOL8:
+        return Py_NewRef(value.u8 != 0 ? Py_True : Py_False);
+    default:
+        return resolve(self, value.u32, at);
+    }
+}
+
+/* ---- payloads ------------------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t offset; /* in the segment */
+    uint64_t bytes;
+} place;
+
+static bool is_array(const strand_field *field) {
+    return field->tag == TYPE_I32_ARRAY || field->tag == TYPE_F32_ARRAY;
+}
+
+/* Where a payload lies; -1 and an error set when its pointer cannot be. */
+static int locate(consumer_object *self, const unsigned char *slot, uint32_t at, place *found) {
+    const strand_field *field = &self->layout->fields[at];
+    const unsigned char *pointer = slot + field->offset;
+    uint64_t start;
+    if (self->layout->version == 5) {
+        uint32_t low;
+        uint16_t bytes;
+        memcpy(&low, pointer, sizeof low);
+        memcpy(&bytes, pointer + sizeof low, sizeof bytes);
+        start = low;
+        found->bytes = bytes;
+    } else {
+        uint32_t bytes;
+        memcpy(&start, pointer, sizeof start);
+        memcpy(&bytes, pointer + sizeof start, sizeof bytes);
+        found->bytes = bytes;
+    }
+    if (strand_locate(&self->core.ring, start, found->bytes, &found->offset) == STRAND_OK &&
+        (!is_array(field) || found->bytes % 4 == 0))
+        return 0;
+    PyObject *bytes = PyLong_FromUnsignedLongLong(found->bytes);
+    if (bytes != NULL)
+        fail(self, FAIL_CORRUPT, (Py_ssize_t)at, bytes);
+    Py_XDECREF(bytes);
+    return -1;
+}
+
+/* Turn the error of a decoder into ours: bytes that are no text, text that is no JSON. */
+static PyObject *refuse_text(consumer_object *self, uint32_t at) {
+    if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_RecursionError))
+        return NULL;
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    fail(self, FAIL_TEXT, (Py_ssize_t)at, error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    return NULL;
+}
+
+/* A copy as array.array, which compares, pickles and is a buffer. */
+static PyObject *copy_array(consumer_object *self, const strand_field *field, const char *payload,
+                            uint64_t bytes) {
+    return PyObject_CallFunction(self->layout->array_type, "sy#",
+                                 field->tag == TYPE_I32_ARRAY ? "i" : "f", payload,
+                                 (Py_ssize_t)bytes);
+}
+
+PyObject *read_payload(consumer_object *self, const unsigned char *slot, uint32_t at) {
+    const strand_field *field = &self->layout->fields[at];
+    place found;
+    if (locate(self, slot, at, &found) < 0)
+        return NULL;
+    const char *payload = (const char *)self->core.ring.base + found.offset;
+    if (field->tag == TYPE_BYTES)
+        return PyBytes_FromStringAndSize(payload, (Py_ssize_t)found.bytes);
+    if (is_array(field))
+        return copy_array(self, field, payload, found.bytes);
+    PyObject *text = PyUnicode_DecodeUTF8(payload, (Py_ssize_t)found.bytes, NULL);
+    if (text != NULL && field->tag == TYPE_JSON) {
+        PyObject *value = PyObject_CallFunctionObjArgs(self->state->json_loads, text, NULL);
+        Py_DECREF(text);
+        text = value;
+    }
+    return text != NULL ? text : refuse_text(self, at);
+}
+
+PyObject *lend_payload(consumer_object *self, const unsigned char *slot, uint32_t at) {
+    const strand_field *field = &self->layout->fields[at];
+    place found;
+    if (locate(self, slot, at, &found) < 0)
+        return NULL;
+    PyObject *lease = make_lease(self, found.offset, found.bytes);
+    PyObject *view = lease == NULL ? NULL : PyMemoryView_FromObject(lease);
+    Py_XDECREF(lease);
+    if (view == NULL || !is_array(field))
+        return view;
+    PyObject *elements =
+        PyObject_CallMethod(view, "cast", "s", field->tag == TYPE_I32_ARRAY ? "i" : "f");
+    Py_DECREF(view);
+    return elements;
+}
+
+PyObject *read_value(consumer_object *self, const unsigned char *slot, uint32_t at) {
+    const strand_field *field = &self->layout->fields[at];
+    if (!is_present(slot, field))
+        return Py_NewRef(Py_None);
+    return field->heap ? read_payload(self, slot, at) : read_scalar(self, slot, at);
+}
+
+/* ---- records -------------------------------------------------------------------------------- */
+
+static PyObject *read_tuple(consumer_object *self, const unsigned char *slot) {
+    const uint32_t count = self->layout->count;
+    PyObject *record = PyTuple_New((Py_ssize_t)count);
+    for (uint32_t at = 0; record != NULL && at < count; at++) {
+        PyObject *value = read_value(self, slot, at);
+        if (value == NULL)
+            Py_CLEAR(record);
+        else
+            PyTuple_SetItem(record, (Py_ssize_t)at, value);
+    }
+    return record;
+}
+
+/* Whether all of start..stop may be read; an error is set otherwise. */
+static bool is_readable(consumer_object *self, uint64_t start, uint64_t stop) {
+    if (start == stop)
+        return true;
+    if (start > stop || !strand_readable(&self->core, start)) {
+        fail_number(self, FAIL_RANGE, start);
+        return false;
+    }
+    if (!strand_readable(&self->core, stop - 1)) {
+        fail_number(self, FAIL_RANGE, stop - 1);
+        return false;
+    }
+    return true;
+}
+
+PyObject *consumer_tuples(consumer_object *self, PyObject *const *args, Py_ssize_t count) {
+    uint64_t start, stop;
+    if (count != 2) {
+        PyErr_Format(PyExc_TypeError, "tuples() takes start and stop, not %zd arguments", count);
+        return NULL;
+    }
+    if (to_u64(args[0], &start) < 0 || to_u64(args[1], &stop) < 0 ||
+        !is_readable(self, start, stop))
+        return NULL;
+    const strand_ring *ring = &self->core.ring;
+    PyObject *records = PyList_New((Py_ssize_t)(stop - start));
+    for (uint64_t seq = start; records != NULL && seq < stop; seq++) {
+        PyObject *record = read_tuple(self, ring->base + strand_slot_at(ring, seq));
+        if (record == NULL)
+            Py_CLEAR(records);
+        else
+            PyList_SetItem(records, (Py_ssize_t)(seq - start), record);
+    }
+    return records;
+}

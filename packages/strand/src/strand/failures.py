@@ -1,0 +1,206 @@
+"""What the C halves of a role report, as the errors their callers get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from sennit_core.errors import Closed, Corrupt, SennitError, UnknownColumn, UsageError
+from strand.errors import PayloadTooLarge, RingExhausted, RoleInherited, StrandAbortError
+from strand.schema import FIELD_TYPES, StrandField
+
+if TYPE_CHECKING:
+    from strand.header import StrandMap
+
+__all__ = ["Failing", "Failure"]
+
+V5_PAYLOAD_MAX = 0xFFFF
+ELEMENT_BYTES = 4
+
+_GETTERS = {
+    name: "get_" + {"bool8": "bool", "utf8": "string", "utf8_ref": "ref"}.get(name, name)
+    for name in FIELD_TYPES
+}
+
+
+class Failure(IntEnum):
+    """Why something failed: enum strand_failure of `_native.h`, where each detail is explained."""
+
+    TOO_LARGE = 2
+    ABORTED = 3
+    EXHAUSTED = 4
+    CORRUPT = 5
+    RANGE = 6
+    CLOSED = 16
+    VALUE = 17
+    NULL = 18
+    RECORD = 19
+    FIELD = 20
+    TYPE = 21
+    INTERN = 22
+    TEXT = 23
+    UNSOUGHT = 24
+    ORDER = 25
+    BLOCKS = 26
+    COUNT = 27
+
+
+class Failing:
+    """Mixed into the Python halves of the roles: raises what the C halves report."""
+
+    map: StrandMap
+    _inherited: bool = False
+
+    def _fail(self, reason: int, position: int | None, detail: object) -> NoReturn:
+        """Raise the error for an enum strand_failure; `position` is the field it is about."""
+        if reason == Failure.CLOSED:
+            noun = type(self).__name__
+            if self._inherited:
+                raise RoleInherited(what=f"a {noun} inherited through fork")
+            raise Closed(f"this {noun}")
+        field = None if position is None else self.map.schema.fields[position]
+        cause = detail if isinstance(detail, Exception) else None
+        raise _ERRORS[reason](self, field, detail) from cause
+
+
+class _Describe(Protocol):
+    def __call__(self, role: Any, field: Any, detail: Any, /) -> SennitError: ...
+
+
+def _too_large(role: Failing, field: StrandField | None, size: int) -> SennitError:
+    if field is not None:
+        return PayloadTooLarge(
+            what=f"field {field.name!r} in a v5 ring",
+            limit_bytes=V5_PAYLOAD_MAX,
+            actual_bytes=size,
+            hint="open the ring with version=6",
+        )
+    return PayloadTooLarge(
+        limit_bytes=role.map.heap_bytes // 2,
+        actual_bytes=size,
+        hint="slice it, or open the ring with a larger heap: a record may take half of it",
+    )
+
+
+def _aborted(role: Failing, field: None, detail: object) -> SennitError:
+    return StrandAbortError(reason="the consumer asked the producer to stop")
+
+
+def _exhausted(role: Failing, field: None, detail: object) -> SennitError:
+    return RingExhausted(
+        "a v5 ring carries at most 2147483647 records", hint="open the ring with version=6"
+    )
+
+
+def _corrupt(role: Failing, field: StrandField | None, size: int) -> SennitError:
+    if field is None:
+        return Corrupt("the ring", found="a shared counter or heap pointer is impossible")
+    what = f"field {field.name!r}"
+    if field.type.endswith("_array") and size % ELEMENT_BYTES:
+        return Corrupt(what, f"elements of {ELEMENT_BYTES} bytes", f"{size} bytes")
+    return Corrupt(what, "a payload inside the heap", f"{size} bytes")
+
+
+def _range(role: Failing, field: None, seq: int) -> SennitError:
+    return UsageError(f"record {seq} is not committed, or was acknowledged already")
+
+
+def _value(role: Failing, field: StrandField, detail: object) -> SennitError:
+    why = detail if isinstance(detail, Exception) else f"{_show(detail)} is not {_bounds(field)}"
+    return UsageError(f"field {field.name!r} is {field.type}, and {why}")
+
+
+def _null(role: Failing, field: StrandField, detail: None) -> SennitError:
+    return UsageError(f"field {field.name!r} cannot be null")
+
+
+def _record(role: Failing, field: None, record: Any) -> SennitError:
+    names = role.map.schema.names
+    wanted = f"a record has {len(names)} fields ({', '.join(names)})"
+    if isinstance(record, tuple | list | Mapping):
+        return UsageError(f"{wanted}, not {len(record)}")
+    return UsageError(f"{wanted}: a tuple, list or mapping, not {type(record).__name__}")
+
+
+def _field(role: Failing, field: None, name: object) -> SennitError:
+    return UnknownColumn(str(name), role.map.schema.names)
+
+
+def _type(role: Failing, field: StrandField, type_name: str) -> SennitError:
+    return UsageError(
+        f"field {field.name!r} is {field.type}: read it with {_GETTERS[field.type]}, "
+        f"not {_GETTERS[type_name]}"
+    )
+
+
+def _intern(role: Failing, field: StrandField, detail: str | int) -> SennitError:
+    if isinstance(detail, str):
+        return UsageError(
+            f"field {field.name!r}: {detail!r} is not in the intern table",
+            hint='open the ring with metadata={"intern": [...]}, or take categories that hold it',
+        )
+    return Corrupt(f"field {field.name!r}", "a handle in the intern table", f"handle {detail}")
+
+
+def _text(role: Failing, field: StrandField, error: Exception) -> SennitError:
+    return Corrupt(f"field {field.name!r}", found=str(error))
+
+
+def _unsought(role: Failing, field: None, seq: int) -> SennitError:
+    if seq < 0:
+        return UsageError("seek a record before reading it")
+    return UsageError(f"record {seq} was acknowledged and may be overwritten")
+
+
+def _order(role: Any, field: None, seq: int) -> SennitError:
+    return UsageError(f"slot {role._sealed} is next to be committed, not {seq}")  # noqa: SLF001 - its C half's
+
+
+def _blocks(role: Failing, field: None, detail: object) -> SennitError:
+    return UsageError(
+        "payloads need a block ring: open it with strand.BLOCKS",
+        hint="typed records are written with write(), and read with a cursor or tuples()",
+    )
+
+
+def _count(role: Failing, field: None, count: int) -> SennitError:
+    return UsageError(f"1 to {role.map.records} slots may be claimed at once, not {count}")
+
+
+_ERRORS: Mapping[int, _Describe] = {
+    Failure.TOO_LARGE: _too_large,
+    Failure.ABORTED: _aborted,
+    Failure.EXHAUSTED: _exhausted,
+    Failure.CORRUPT: _corrupt,
+    Failure.RANGE: _range,
+    Failure.VALUE: _value,
+    Failure.NULL: _null,
+    Failure.RECORD: _record,
+    Failure.FIELD: _field,
+    Failure.TYPE: _type,
+    Failure.INTERN: _intern,
+    Failure.TEXT: _text,
+    Failure.UNSOUGHT: _unsought,
+    Failure.ORDER: _order,
+    Failure.BLOCKS: _blocks,
+    Failure.COUNT: _count,
+}
+
+
+def _bounds(field: StrandField) -> str:
+    """Say which numbers a field of integers or f32 holds."""
+    kind = field.kind
+    if kind.code == "f":
+        return "within what 32 bits hold (3.4e38)"
+    bits = 8 * (ELEMENT_BYTES if kind.heap else kind.width)
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if kind.code in "iq" else (0, (1 << bits) - 1)
+    return f"from {low} to {high}"
+
+
+def _show(number: object) -> str:
+    try:
+        text = repr(number)
+    except ValueError:  # more digits than Python prints
+        return "a number of many digits"
+    return text if len(text) <= 40 else f"{text[:37]}..."
