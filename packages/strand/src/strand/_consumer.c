@@ -122,7 +122,7 @@ static PyObject *consumer_acknowledge(consumer_object *self, PyObject *args) {
         poison(self, index, upto);
     const int result = strand_acknowledge(&self->core, index, upto);
     if (result != STRAND_OK)
-        return fail_number(self, result, upto);
+        return fail_number(self, FAIL_ACKNOWLEDGE, upto);
     Py_RETURN_NONE;
 }
 

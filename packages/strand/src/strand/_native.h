@@ -27,15 +27,16 @@ enum strand_failure {
     FAIL_CLOSED = 16,          /* this end was closed, or belongs to the parent process */
     FAIL_VALUE = 17,           /* detail: the value that does not fit field `position` */
     FAIL_NULL = 18,            /* a null in field `position`, which cannot be null */
-    FAIL_RECORD = 19,   /* detail: a record that is no tuple, list or mapping of our fields */
-    FAIL_FIELD = 20,    /* detail: a name that is no field */
-    FAIL_TYPE = 21,     /* detail: the getter's type; field `position` has another */
-    FAIL_INTERN = 22,   /* detail: a string or handle outside the intern table */
-    FAIL_TEXT = 23,     /* detail: the error; field `position` does not decode */
-    FAIL_UNSOUGHT = 24, /* the cursor is on no record, or on one given back */
-    FAIL_ORDER = 25,    /* detail: the sequence number committed out of order */
-    FAIL_BLOCKS = 26,   /* payloads need a block ring, typed records one with fields */
-    FAIL_COUNT = 27,    /* detail: how many slots were asked for at once; too many */
+    FAIL_RECORD = 19,      /* detail: a record that is no tuple, list or mapping of our fields */
+    FAIL_FIELD = 20,       /* detail: a name that is no field */
+    FAIL_TYPE = 21,        /* detail: the getter's type; field `position` has another */
+    FAIL_INTERN = 22,      /* detail: a string or handle outside the intern table */
+    FAIL_TEXT = 23,        /* detail: the error; field `position` does not decode */
+    FAIL_UNSOUGHT = 24,    /* the cursor is on no record, or on one given back */
+    FAIL_ORDER = 25,       /* detail: the sequence number committed out of order */
+    FAIL_BLOCKS = 26,      /* payloads need a block ring, typed records one with fields */
+    FAIL_COUNT = 27,       /* detail: how many slots were asked for at once; too many */
+    FAIL_ACKNOWLEDGE = 28, /* detail: the count; what is committed or given back forbids it */
 };
 
 /* One field of a compiled schema. */

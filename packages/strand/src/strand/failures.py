@@ -44,6 +44,7 @@ class Failure(IntEnum):
     ORDER = 25
     BLOCKS = 26
     COUNT = 27
+    ACKNOWLEDGE = 28
 
 
 class Failing:
@@ -168,6 +169,13 @@ def _count(role: Failing, field: None, count: int) -> SennitError:
     return UsageError(f"1 to {role.map.records} slots may be claimed at once, not {count}")
 
 
+def _acknowledge(role: Any, field: None, upto: int) -> SennitError:
+    return UsageError(
+        f"cannot acknowledge up to {upto}: {role.acknowledged_count} are acknowledged "
+        f"and {role.committed_count} committed"
+    )
+
+
 _ERRORS: Mapping[int, _Describe] = {
     Failure.TOO_LARGE: _too_large,
     Failure.ABORTED: _aborted,
@@ -185,6 +193,7 @@ _ERRORS: Mapping[int, _Describe] = {
     Failure.ORDER: _order,
     Failure.BLOCKS: _blocks,
     Failure.COUNT: _count,
+    Failure.ACKNOWLEDGE: _acknowledge,
 }
 
 
