@@ -1,12 +1,24 @@
 """The `strand` command."""
 
+import contextlib
+import fcntl
 import json
+import multiprocessing
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import strand
+import strand.bench
 from strand.cli import main
 
 
@@ -42,7 +54,47 @@ def test_inspect_reads_a_descriptor_of_a_process(
     assert main(["inspect", f"/proc/self/fd/{named.fileno()}", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["counters"]["commit"] == 2
-    assert [owner["state"] for owner in facts["owners"]] == ["alive", "alive", "vacant"]
+    assert [owner["state"] for owner in facts["owners"]] == ["alive", "alive"]
+    assert [reader["state"] for reader in facts["consumers"]] == ["vacant"] * 8
+
+
+def test_inspect_tells_every_consumer_apart(
+    named: strand.Ring, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with named.consumer() as first, named.consumer() as second:
+        first.acknowledge_read(2)
+        second.close()
+        third = named.consumer("next")
+        main(["inspect", "test-cli"])
+        third.close()
+    lines = capsys.readouterr().out.splitlines()
+    consumers = [line.split() for line in lines if line.startswith("  consumer ")]
+    assert [words[1] for words in consumers] == ["0", "1", "2-7"]
+    assert [words[3:6] for words in consumers[:2]] == [["alive", "2", "0"], ["alive", "2", "0"]]
+
+
+def test_ls_names_every_consumer(named: strand.Ring, capsys: pytest.CaptureFixture[str]) -> None:
+    with named.consumer(), named.consumer():
+        main(["ls", "--prefix", "test-cli"])
+    shown = capsys.readouterr().out
+    assert "consumer 0" in shown
+    assert "consumer 1" in shown
+
+
+def test_a_block_ring_shows_how_much_of_its_heap_is_unread(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with (
+        strand.open_ring(strand.BLOCKS, 8, 1024, name="test-blocks") as ring,
+        ring.producer() as writer,
+        ring.consumer() as view,
+    ):
+        for size in (100, 256, 200):
+            writer.write_bytes(bytes(size))
+        view.acknowledge_read(1)
+        main(["inspect", "test-blocks", "--json"])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["heap_unread_bytes"] == 256 + 200  # payloads lie 64-byte aligned
 
 
 def test_ls_lists_rings_and_names_broken_ones(
@@ -78,3 +130,90 @@ def test_a_ring_that_is_not_there_is_an_error_with_a_code(
 ) -> None:
     assert main(["inspect", "test-nothing"]) == 1
     assert "test-nothing" in capsys.readouterr().err
+
+
+def _write_slowly(name: str, count: int) -> None:
+    with strand.attach_ring(name=name) as ring, ring.producer() as writer:
+        for _ in range(count):
+            writer.write_bytes(bytes(64))
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def stream() -> Iterator[str]:
+    """A named block ring that another process writes for half a second, and nobody reads."""
+    with strand.open_ring(strand.BLOCKS, 128, "16KiB", name="test-follow") as ring:
+        child = multiprocessing.get_context("fork").Process(
+            target=_write_slowly, args=("test-follow", 50)
+        )
+        child.start()
+        while ring.status == "initializing":
+            time.sleep(0.001)
+        yield "test-follow"
+        child.join()
+
+
+def test_follow_prints_a_line_each_interval_until_the_end_of_the_stream(
+    stream: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", stream, "--follow", "--every", "50ms"]) == 0
+    heading, *lines = capsys.readouterr().out.splitlines()
+    counts = [int(line.split()[heading.split().index("commit")]) for line in lines]
+    assert counts == sorted(counts)
+    assert counts[-1] == 50
+    assert lines[-1].split()[1] == "eos"
+
+
+def test_follow_prints_json_for_programs(stream: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["inspect", stream, "--follow", "--every", "50ms", "--json"])
+    samples = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert samples[0]["per_second"]["commit"] is None
+    assert all(sample["per_second"]["commit"] >= 0 for sample in samples[1:])
+    assert samples[-1]["counters"]["commit"] == 50
+
+
+def _run_in_terminal(arguments: list[str], size: tuple[int, int]) -> str:
+    """Run the command in a terminal of `size` lines and columns; return all it wrote there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
+    environment = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+        environment.pop(name, None)
+    command = [sys.executable, "-m", "strand.cli", *arguments]
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    written = b""
+    with contextlib.suppress(OSError):  # what a terminal answers whose other end is closed
+        while piece := os.read(ours, 4096):
+            written += piece
+    os.close(ours)
+    assert process.wait() == 0
+    return written.decode()
+
+
+def test_follow_draws_in_place_on_a_terminal(stream: str) -> None:
+    written = _run_in_terminal(["inspect", stream, "--follow", "--every", "100ms"], (40, 70))
+    frames = re.split(r"\x1b\[\d+F\x1b\[J", written)
+    plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", frame).splitlines() for frame in frames]
+    assert len(frames) > 2
+    assert all(len(line) <= 70 for frame in plain for line in frame)
+    assert "test-follow" in plain[-1][0]
+    assert "eos" in plain[-1][1]
+    assert any("█" in line for line in plain[-1])
+    assert written.rstrip().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_follow_fits_a_terminal_of_few_lines(stream: str) -> None:
+    written = _run_in_terminal(["inspect", stream, "--follow", "--every", "100ms"], (8, 40))
+    assert {int(lines) for lines in re.findall(r"\x1b\[(\d+)F", written)} == {7}
+
+
+def test_bench_prints_every_kind_of_work(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strand.bench, "_REPEATS", 1)
+    monkeypatch.setattr(strand.bench, "_SHARE", 0.02)
+    assert main(["bench"]) == 0
+    shown = capsys.readouterr().out
+    for work in ("records one by one", "rows in and out", "numpy", "payloads", "wake", "seek"):
+        assert work in shown

@@ -1,15 +1,18 @@
-"""The `strand` command: look at rings, list them, remove abandoned ones."""
+"""The `strand` command: look at rings, list them, remove abandoned ones, measure this machine."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sennit_core.errors import SennitError
-from sennit_core.units import format_bytes
+from sennit_core.errors import SennitError, UsageError
+from sennit_core.units import format_bytes, parse_duration
+from strand.bench import measure_machine
+from strand.follow import describe, follow
 from strand.inspection import RingFacts, cleanup, inspect_ring, list_rings
 from strand.segment import segment_path
 
@@ -35,7 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     inspect = verbs.add_parser("inspect", help="show a ring's header, schema, counters and owners")
     inspect.add_argument("ring", help="a ring's name, or the path of its file (/proc/PID/fd/N too)")
-    inspect.add_argument("--json", action="store_true", help="print one JSON document")
+    inspect.add_argument("--follow", action="store_true", help="go on until the stream is over")
+    inspect.add_argument(
+        "--every", default="500ms", metavar="TIME", help="how often to look, 500ms by default"
+    )
+    inspect.add_argument("--json", action="store_true", help="print JSON, one document a line")
     inspect.set_defaults(run=_inspect)
     listing = verbs.add_parser("ls", help="list this user's named rings")
     listing.add_argument("--prefix", default="", help="only names that start so")
@@ -45,16 +52,24 @@ def _parser() -> argparse.ArgumentParser:
     clean.add_argument("--prefix", default="", help="only names that start so")
     clean.add_argument("--dry-run", action="store_true", help="only say what would go")
     clean.set_defaults(run=_cleanup)
+    bench = verbs.add_parser("bench", help="measure rings on this machine, beside a pipe")
+    bench.add_argument("--json", action="store_true", help="print one JSON document")
+    bench.set_defaults(run=_bench)
     return parser
 
 
 def _inspect(options: argparse.Namespace) -> int:
     path = Path(options.ring) if "/" in options.ring else segment_path(options.ring)
-    facts = inspect_ring(path)
-    if options.json:
-        print(json.dumps(facts.to_json()))
+    if options.follow:
+        every = parse_duration(options.every)
+        if every <= 0:
+            raise UsageError(f"--every takes a time above zero, not {options.every}")
+        with contextlib.suppress(KeyboardInterrupt):
+            follow(path, every, as_json=options.json)
+    elif options.json:
+        print(json.dumps(inspect_ring(path).to_json()))
     else:
-        print(_describe(facts))
+        print("\n".join(describe(inspect_ring(path))))
     return 0
 
 
@@ -78,30 +93,29 @@ def _cleanup(options: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    measurements = measure_machine(None if options.json else _tell_bench)
+    if options.json:
+        print(json.dumps([measurement.to_json() for measurement in measurements]))
+    return 0
+
+
+def _tell_bench(line: str) -> None:
+    print(line, flush=True)
+
+
 def _summarize(facts: RingFacts) -> str:
-    owners = ", ".join(f"{o.role} {o.pid} {o.state}" for o in facts.owners if o.pid)
+    holders = [f"{owner.role} {owner.pid} {owner.state}" for owner in facts.owners if owner.pid]
+    holders += [
+        f"consumer {reader.index} {reader.pid} {reader.state}"
+        for reader in facts.consumers
+        if reader.pid
+    ]
     commit, read = facts.counters["commit"], facts.counters["read"]
     size = format_bytes(facts.total_bytes)
-    return f"{facts.path}  v{facts.version}  {size}  {facts.status}  {read}/{commit} read  {owners}"
+    state = f"v{facts.version}  {size}  {facts.status}  {read}/{commit} read"
+    return f"{facts.path}  {state}  {', '.join(holders)}"
 
 
-def _describe(facts: RingFacts) -> str:
-    layout = f"v{facts.version}, {facts.records} slots of {facts.stride} bytes"
-    sizes = f"heap {format_bytes(facts.heap_bytes)}, {format_bytes(facts.total_bytes)} in all"
-    asked = ", abort asked for" if facts.aborted else ""
-    reason = f": {facts.reason}" if facts.reason else ""
-    counters = ", ".join(f"{name} {value}" for name, value in facts.counters.items())
-    owners = ", ".join(f"{o.role} {o.pid} {o.state}" for o in facts.owners) or "unknown"
-    lines = [
-        facts.path,
-        f"  layout    {layout}, {sizes}",
-        f"  status    {facts.status}{asked}{reason}",
-        f"  counters  {counters}",
-        f"  owners    {owners}",
-        "  fields",
-    ]
-    for field in facts.fields:
-        notes = [field["type"], *(["nullable"] if field["nullable"] else [])]
-        notes += [f"sorted {field['order']}"] if field["order"] else []
-        lines.append(f"    {field['offset']:5}  {field['name']}: {', '.join(notes)}")
-    return "\n".join(lines)
+if __name__ == "__main__":
+    sys.exit(main())

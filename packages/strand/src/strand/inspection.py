@@ -11,21 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sennit_core.errors import NotFound, SennitError
+from strand import layout
 from strand.errors import StrandHeaderError
 from strand.header import StrandMap, has_extension, read_header
-from strand.layout import (
-    CONSUMER_COUNT,
-    EXTENSION_AT,
-    PRODUCER_AT,
-    SLEEP_AT,
-    consumer_entry_at,
-    read_reason,
-)
-from strand.owners import RoleLock, identify, is_held
+from strand.owners import RoleLock, identify, is_held, is_word_held
 from strand.ring import STATUSES
 from strand.segment import FOLDER, PREFIX, Segment, borrowed_segment
 
-__all__ = ["Owner", "RingFacts", "cleanup", "inspect_ring", "list_rings"]
+__all__ = ["Owner", "Reader", "RingFacts", "cleanup", "inspect_ring", "list_rings"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +31,27 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """One of the eight consumer entries: its process, where it stands, how often it slept."""
+
+    index: int
+    pid: int
+    state: str
+    read: int
+    """Records it gave back."""
+    sleeps: int
+    """Times it went to sleep because nothing was there."""
+    wakes: int
+    """Bells it rang because the producer waited for room."""
+
+
+@dataclass(frozen=True)
 class RingFacts:
     """What a ring's segment says at one moment; the counters are not read together."""
 
     path: str
     version: int
+    fingerprint: int
     fields: list[dict[str, Any]]
     metadata: dict[str, Any]
     records: int
@@ -52,8 +61,26 @@ class RingFacts:
     status: str
     reason: str
     aborted: bool
+    generation: int
+    """How often the stream began anew."""
     counters: dict[str, int]
+    """Words of the header; `read` is below which record nothing is needed any more."""
+    heap_unread_bytes: int | None
+    """Heap bytes of unread payloads; known of block rings alone."""
     owners: list[Owner]
+    """Creator and producer."""
+    consumers: list[Reader]
+    """All eight entries; none when the ring has no extension block."""
+
+    @property
+    def unread(self) -> int:
+        """Records written that not every consumer gave back."""
+        return max(0, self.counters["commit"] - self.counters["read"])
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will be written any more, short of a reset."""
+        return self.status in ("eos", "error")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -70,21 +97,27 @@ def inspect_ring(path: Path) -> RingFacts:
     with borrowed_segment(path) as segment, memoryview(segment.memory) as memory:
         header = read_header(memory, segment.size)
         extended = has_extension(memory)
-        status, aborted = _status(memory, extended)
+        word, aborted = layout.read_status(memory) if extended else _plain_status(memory)
+        status = STATUSES[word] if 0 <= word < len(STATUSES) else "error"
+        counters = _counters(memory) if extended else _plain_counters(memory)
         return RingFacts(
             path=str(path),
             version=header.version,
+            fingerprint=header.fingerprint,
             fields=_describe_fields(header),
             metadata=dict(header.metadata),
             records=header.records,
-            stride=header.slots.stride,
+            stride=header.stride,
             heap_bytes=header.heap_bytes,
             total_bytes=header.total_bytes,
-            status=STATUSES[status] if status < len(STATUSES) else "error",
-            reason=read_reason(memory) if extended else "",
+            status=status,
+            reason=layout.read_reason(memory) if extended else "",
             aborted=aborted,
-            counters=_counters(memory, extended),
-            owners=list(_owners(segment, memory)) if extended else [],
+            generation=_word(memory, "<I", layout.GENERATION_AT) if extended else 0,
+            counters=counters,
+            heap_unread_bytes=_heap_unread(memory, header, counters) if extended else None,
+            owners=list(_owners(segment, memory, status)) if extended else [],
+            consumers=list(_readers(segment, memory)) if extended else [],
         )
 
 
@@ -119,11 +152,12 @@ def cleanup(prefix: str = "", *, dry_run: bool = False) -> list[str]:
 
 def _abandon(segment: Segment, path: Path, *, dry_run: bool) -> bool:
     """Unlink while holding the creator's lock, so that a ring being made is not pulled away."""
-    creator = RoleLock(segment.fd, EXTENSION_AT)
+    creator = RoleLock(segment.fd, layout.EXTENSION_AT)
     try:
         if not creator.try_acquire():
             return False
-        roles = (PRODUCER_AT, *map(consumer_entry_at, range(CONSUMER_COUNT)))
+        entries = map(layout.consumer_entry_at, range(layout.CONSUMER_COUNT))
+        roles = (layout.PRODUCER_AT, *entries)
         if any(is_held(segment.fd, at) for at in roles):
             return False
         if not dry_run:
@@ -145,20 +179,28 @@ def _paths(prefix: str) -> Iterator[Path]:
             yield path
 
 
-def _status(memory: memoryview, extended: bool) -> tuple[int, bool]:
-    if extended:
-        status, aborted = struct.unpack_from("<II", memory, SLEEP_AT + 8)
-    else:
-        status, aborted = struct.unpack_from("<i8xi", memory, 40)
+def _plain_status(memory: memoryview) -> tuple[int, bool]:
+    status, aborted = struct.unpack_from("<i8xi", memory, 40)
     return status, aborted != 0
 
 
-def _counters(memory: memoryview, extended: bool) -> dict[str, int]:
-    if extended:
-        names = ("write", "commit", "heap_write", "heap_commit")
-        counters = dict(zip(names, struct.unpack_from("<4Q", memory, PRODUCER_AT), strict=True))
-        counters["read"] = struct.unpack_from("<Q", memory, consumer_entry_at(0))[0]
-        return counters
+def _counters(memory: memoryview) -> dict[str, int]:
+    names = ("write", "commit", "heap_write", "heap_commit")
+    words = struct.unpack_from("<4Q", memory, layout.PRODUCER_AT)
+    stalls, rings = struct.unpack_from("<QQ", memory, layout.STALLS_AT)
+    entries = layout.read_consumers(memory)
+    return {
+        **dict(zip(names, words, strict=True)),
+        "read": min(layout.floor_of(entries), words[1]),
+        "gate": _word(memory, "<Q", layout.GATE_AT),
+        "stalls": stalls,
+        "wakes": rings + sum(entry.rings for entry in entries),
+        "sleeps": sum(entry.sleeps for entry in entries),
+    }
+
+
+def _plain_counters(memory: memoryview) -> dict[str, int]:
+    """Return the words of a v5 ring that another implementation made."""
     write, commit, read, _, heap_write, heap_commit = struct.unpack_from("<3iiII", memory, 28)
     return {
         "write": write,
@@ -169,23 +211,47 @@ def _counters(memory: memoryview, extended: bool) -> dict[str, int]:
     }
 
 
-def _owners(segment: Segment, memory: memoryview) -> Iterator[Owner]:
-    pid, start_ticks = struct.unpack_from("<IQ", memory, EXTENSION_AT + 4)
-    yield Owner("creator", pid, _life(segment, EXTENSION_AT, pid, start_ticks))
-    pid, start_ticks = struct.unpack_from("<I4xQ", memory, PRODUCER_AT + 32)
-    yield Owner("producer", pid, _life(segment, PRODUCER_AT, pid, start_ticks))
-    entry = consumer_entry_at(0)
-    pid, state, start_ticks = struct.unpack_from("<IIQ", memory, entry + 16)
-    life = "left" if state == 2 else _life(segment, entry, pid, start_ticks)
-    yield Owner("consumer", pid, life)
+def _heap_unread(memory: memoryview, header: StrandMap, counters: dict[str, int]) -> int | None:
+    """Tell from where the oldest unread payload lies how much of a block ring's heap is taken."""
+    if not header.is_blocks:
+        return None
+    if counters["read"] >= counters["commit"]:
+        return 0
+    slot = header.index_start + (counters["read"] & (header.records - 1)) * header.stride
+    unread = counters["heap_commit"] - _word(memory, "<Q", slot)
+    return min(max(0, unread), header.heap_bytes)
 
 
-def _life(segment: Segment, at: int, pid: int, start_ticks: int) -> str:
+def _owners(segment: Segment, memory: memoryview, status: str) -> Iterator[Owner]:
+    for role, at in (("creator", layout.EXTENSION_AT), ("producer", layout.PRODUCER_AT)):
+        pid, start_ticks = layout.holder_of(memory, at)
+        state = _life(segment, memory, at, pid, start_ticks)
+        if role == "producer" and state == "dead" and status in ("eos", "error"):
+            state = "left"  # it ended its stream before it ended itself
+        yield Owner(role, pid, state)
+
+
+def _readers(segment: Segment, memory: memoryview) -> Iterator[Reader]:
+    for entry in layout.read_consumers(memory):
+        at = layout.consumer_entry_at(entry.index)
+        state = "left"
+        if entry.state != layout.STATE_LEFT:
+            state = _life(segment, memory, at, entry.pid, entry.start_ticks)
+        pid, read = entry.pid, entry.read
+        yield Reader(entry.index, pid, state, read, entry.sleeps, entry.rings)
+
+
+def _life(segment: Segment, memory: memoryview, at: int, pid: int, start_ticks: int) -> str:
     if pid == 0:
         return "vacant"
-    if is_held(segment.fd, at):
+    if is_held(segment.fd, at) or is_word_held(memory, at):
         return "alive"
     return "left" if identify(pid).start_ticks == start_ticks else "dead"
+
+
+def _word(memory: memoryview, kind: str, at: int) -> int:
+    word: int = struct.unpack_from(kind, memory, at)[0]
+    return word
 
 
 def _describe_fields(header: StrandMap) -> list[dict[str, Any]]:
