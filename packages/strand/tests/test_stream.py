@@ -3,6 +3,8 @@
 import signal
 import struct
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -189,3 +191,121 @@ def test_records_flow_with_naps_that_never_end(
             peer.write_all(writer, 3000)
         reader.join()
     assert received == [peer.payload(index) for index in range(3000)]
+
+
+# ---- claims that cannot be met ------------------------------------------------------------------
+
+
+class Stalled(Exception):
+    """The writer would have waited for so many acknowledged records."""
+
+
+def stall(threshold: int) -> None:
+    raise Stalled(threshold)
+
+
+def test_an_abort_ends_a_wait_for_heap_room(ring: strand.Ring) -> None:
+    with ring.consumer() as view, ring.producer() as writer:
+        writer.write_bytes(bytes(2048))
+        writer.write_bytes(bytes(2000))
+        writer.claim_slot()
+        view.signal_abort()
+        with pytest.raises(strand.StrandAbortError):
+            writer.claim_heap_bytes(2048)
+
+
+@pytest.mark.parametrize("count", [0, 6, 9, 2**64 - 3])
+def test_slots_that_nobody_could_give_back_are_refused(ring: strand.Ring, count: int) -> None:
+    with ring.consumer(), ring.producer() as writer:
+        writer.claim_slots(3)
+        with pytest.raises(UsageError, match="1 to 8 slots"):
+            writer.claim_slots(count)
+        writer.claim_slots(5)
+        with pytest.raises(UsageError, match="not 9"):
+            writer.claim_slot()
+
+
+def test_a_payload_claimed_before_its_slot_overwrites_nothing() -> None:
+    with strand.open_ring(strand.BLOCKS, 2, 4096) as ring:
+        view, writer = ring.consumer(), ring.producer()
+        writer.write_bytes(b"0")
+        view.acknowledge_read(1)
+        writer.write_bytes(b"1" * 1500)
+        writer.write_bytes(b"2" * 1500)
+        writer._wait_for_room = stall
+        with pytest.raises(Stalled, match="2"):
+            writer.claim_heap_bytes(2000)
+        view.acknowledge_read(2)
+        writer.claim_heap_bytes(500)
+        assert bytes(view._read_block(2)) == b"2" * 1500
+
+
+def test_heap_bytes_that_were_shown_and_abandoned_come_back(ring: strand.Ring) -> None:
+    with ring.consumer() as view, ring.producer() as writer:
+        writer._wait_for_room = stall
+        for _ in range(10):
+            writer.claim_slot()
+            writer.claim_heap_bytes(1000)
+            writer.commit_heap()
+            writer.abandon()
+        writer.write_bytes(b"x" * 2048)
+        assert bytes(view._read_block(0)) == b"x" * 2048
+
+
+# ---- closing and beginning anew while somebody waits ---------------------------------------------
+
+
+def call_in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[Exception]]:
+    """Start a call that will fail; its error comes into the list."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - the caller looks at it
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, errors
+
+
+@pytest.mark.parametrize("when_unread", ["raise", "wait"])
+def test_closing_a_writer_ends_its_wait_in_another_thread(
+    ring: strand.Ring, peer: Any, when_unread: Any
+) -> None:
+    with ring.consumer() as view:
+        writer = ring.producer(when_unread=when_unread)
+        thread, errors = call_in_thread(lambda: peer.write_all(writer, 9))
+        view.wait_for_commit(0, min_records=8)
+        while not view._producer_waits():
+            time.sleep(0.001)
+        writer.close()
+        thread.join(10)
+        assert [type(error) for error in errors] == [Closed]
+
+
+def test_closing_a_view_ends_its_wait_in_another_thread(ring: strand.Ring) -> None:
+    with ring.producer():
+        view = ring.consumer()
+        thread, errors = call_in_thread(lambda: view.wait_for_commit(0))
+        while ring.stats().sleeps == 0:
+            time.sleep(0.001)
+        view.close()
+        thread.join(10)
+        assert [type(error) for error in errors] == [Closed]
+
+
+def test_registering_in_a_new_stream_does_not_hide_that_it_began(ring: strand.Ring) -> None:
+    view, writer = ring.consumer(), ring.producer()
+    writer.write_bytes(b"old")
+    view.acknowledge_read(1)
+    writer.finalize()
+    writer.reset()
+    for text in (b"new", b"newer"):
+        writer.write_bytes(text)
+    view.register_consumer()
+    with pytest.raises(strand.StreamReset):
+        view.wait_for_commit(1)
+    assert view.wait_for_commit(0) == 2
+    assert bytes(view._read_block(0)) == b"new"

@@ -91,6 +91,8 @@ static PyObject *consumer_leave(consumer_object *self, PyObject *value) {
 static void poison(consumer_object *self, unsigned index, uint64_t upto) {
     const strand_ring *ring = &self->core.ring;
     const layout_object *layout = self->layout;
+    if (strand_generation_of(ring) != self->core.generation)
+        return;
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++)
         if (i != index && strand_consumer_state_of(ring, i) == STRAND_ATTACHED)
             return;
@@ -187,7 +189,9 @@ static PyObject *consumer_aborted(consumer_object *self, PyObject *Py_UNUSED(ign
 static PyObject *consumer_follow_reset(consumer_object *self, PyObject *Py_UNUSED(ignored)) {
     if (consumer_closed(self))
         return NULL;
-    return PyBool_FromLong(strand_follow_reset(&self->core));
+    const bool told_late = self->core.rewound;
+    self->core.rewound = false;
+    return PyBool_FromLong(strand_follow_reset(&self->core) || told_late);
 }
 
 /* ---- waiting -------------------------------------------------------------------------------- */
@@ -221,7 +225,10 @@ static PyObject *consumer_arm(consumer_object *self, PyObject *value) {
 static PyObject *get_committed(consumer_object *self, void *Py_UNUSED(closure)) {
     if (consumer_closed(self))
         return NULL;
-    return PyLong_FromUnsignedLongLong(strand_committed(&self->core.ring));
+    const uint64_t committed = strand_committed(&self->core.ring);
+    if (!strand_is_possible(&self->core, committed))
+        return fail(self, FAIL_CORRUPT, -1, NULL);
+    return PyLong_FromUnsignedLongLong(committed);
 }
 
 static PyObject *get_floor(consumer_object *self, void *Py_UNUSED(closure)) {

@@ -99,6 +99,15 @@ static bool has_claims(producer_object *self) {
     return true;
 }
 
+/* Slots that are claimed and not committed are given back by nobody: waiting would not end. */
+static bool claims_too_many(producer_object *self, uint64_t count) {
+    const uint64_t open = self->core.claimed - self->core.write;
+    if (count != 0 && count <= self->core.ring.capacity - open)
+        return false;
+    fail_number(self, FAIL_COUNT, count > UINT64_MAX - open ? count : count + open);
+    return true;
+}
+
 unsigned char *claim_one(producer_object *self) {
     uint64_t seq = 0;
     if (claim(self, 1, &seq) < 0)
@@ -130,7 +139,7 @@ static PyObject *slot_and_seq(const producer_object *self, uint64_t seq) {
 
 static PyObject *producer_claim_slot(producer_object *self, PyObject *Py_UNUSED(ignored)) {
     uint64_t seq = 0;
-    if (producer_closed(self) || claim(self, 1, &seq) < 0)
+    if (producer_closed(self) || claims_too_many(self, 1) || claim(self, 1, &seq) < 0)
         return NULL;
     return slot_and_seq(self, seq);
 }
@@ -139,9 +148,7 @@ static PyObject *producer_claim_slots(producer_object *self, PyObject *value) {
     uint64_t count, seq = 0;
     if (producer_closed(self) || to_u64(value, &count) < 0)
         return NULL;
-    if (count == 0 || count + (self->core.claimed - self->core.write) > self->core.ring.capacity)
-        return fail_number(self, FAIL_COUNT, count);
-    if (claim(self, count, &seq) < 0)
+    if (claims_too_many(self, count) || claim(self, count, &seq) < 0)
         return NULL;
     PyObject *slots = PyList_New((Py_ssize_t)count);
     for (uint64_t i = 0; slots != NULL && i < count; i++) {

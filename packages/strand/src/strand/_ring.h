@@ -77,6 +77,7 @@ typedef struct {
     unsigned held;                   /* bit i: entry i is ours */
     unsigned index;                  /* the entry whose bell we sleep on: the lowest held */
     uint32_t generation;             /* of the stream that we read */
+    bool rewound;                    /* joining found a new stream: our caller is to be told */
     uint64_t read[STRAND_CONSUMERS]; /* records acknowledged, by held entry */
     uint64_t floor;                  /* the lowest of them: nothing below may be read */
     uint64_t committed;              /* last seen count of published records */
@@ -164,6 +165,9 @@ void strand_leave(strand_consumer *consumer, unsigned index);
 
 /* Records published so far; whatever is below may be read. */
 uint64_t strand_committed(const strand_ring *ring);
+
+/* Whether so many records can be published: the ring has slots for those not given back. */
+bool strand_is_possible(const strand_consumer *consumer, uint64_t committed);
 
 /* Whether record `seq` may be read: published, and not given back. */
 bool strand_readable(strand_consumer *consumer, uint64_t seq);

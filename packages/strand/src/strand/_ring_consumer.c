@@ -42,7 +42,7 @@ static void give_back(strand_consumer *consumer, unsigned index, uint64_t upto) 
 
 void strand_join(strand_consumer *consumer, unsigned index, enum strand_start start) {
     const strand_ring *ring = &consumer->ring;
-    strand_follow_reset(consumer);
+    consumer->rewound |= strand_follow_reset(consumer) && consumer->held != 0;
     const uint64_t first = start == STRAND_NEXT ? strand_committed(ring) : strand_floor(ring);
     consumer->read[index] = first;
     consumer->held |= 1U << index;
@@ -65,12 +65,17 @@ void strand_leave(strand_consumer *consumer, unsigned index) {
     strand_bury(&consumer->ring, index);
 }
 
+bool strand_is_possible(const strand_consumer *consumer, uint64_t committed) {
+    return committed <= consumer->floor || committed - consumer->floor <= consumer->ring.capacity;
+}
+
 bool strand_readable(strand_consumer *consumer, uint64_t seq) {
     if (seq < consumer->floor)
         return false;
     if (seq >= consumer->committed) {
         const uint64_t committed = strand_committed(&consumer->ring);
-        if (strand_generation_of(&consumer->ring) != consumer->generation)
+        if (strand_generation_of(&consumer->ring) != consumer->generation ||
+            !strand_is_possible(consumer, committed))
             return false;
         consumer->committed = committed;
     }
@@ -148,6 +153,8 @@ static bool has_committed(const strand_consumer *consumer, uint64_t threshold) {
 bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint32_t spins,
                           uint64_t nap_nanoseconds) {
     const strand_ring *ring = &consumer->ring;
+    if (consumer->rewound)
+        return false;
     for (uint32_t i = 0; i < spins; i++) {
         if (has_committed(consumer, threshold))
             return true;

@@ -140,7 +140,7 @@ int strand_claim_slots(strand_producer *producer, uint64_t count, uint64_t *seq,
 
 /* Where the heap stood after record `count - 1`: nothing below is needed once `count` are read. */
 static uint64_t heap_tail(const strand_producer *producer, uint64_t count) {
-    return count == 0 ? 0 : producer->heap_end[(count - 1) & (producer->ring.capacity - 1)];
+    return producer->heap_end[(count - 1) & (producer->ring.capacity - 1)];
 }
 
 /* The fewest acknowledged records after which the heap may grow to `end`. heap_end never falls, so
@@ -156,6 +156,13 @@ static uint64_t reads_for_heap(const strand_producer *producer, uint64_t end) {
             low = middle + 1;
     }
     return low;
+}
+
+/* Whether there is no slot for the record of a payload: none claimed, and every one in use. Then
+ * the newest record's heap_end stands where that of the last one read stood. */
+static bool lacks_slot(const strand_producer *producer) {
+    return producer->claimed == producer->write &&
+           producer->claimed - producer->read == producer->ring.capacity;
 }
 
 /* Where a payload would start: aligned, and never across the physical end. */
@@ -198,12 +205,15 @@ int strand_claim_heap(strand_producer *producer, uint64_t bytes, uint64_t align,
     uint64_t end = start + bytes;
     if (end - producer->heap_sealed > capacity)
         return STRAND_TOO_LARGE;
-    if (end - heap_tail(producer, producer->read) > capacity) {
+    if (lacks_slot(producer) || end - heap_tail(producer, producer->read) > capacity) {
         if (!refresh_read(producer))
             return STRAND_CORRUPT;
-        if (end - heap_tail(producer, producer->read) > capacity) {
+        if (strand_aborted(&producer->ring))
+            return STRAND_ABORTED;
+        if (lacks_slot(producer))
+            return stall(producer, producer->claimed + 1 - producer->ring.capacity, threshold);
+        if (end - heap_tail(producer, producer->read) > capacity)
             return stall(producer, reads_for_heap(producer, end), threshold);
-        }
     }
     if (start / capacity != producer->heap_write / capacity)
         mark_skip(producer);
@@ -241,6 +251,9 @@ void strand_abandon(strand_producer *producer) {
     producer->claimed = producer->write;
     producer->heap_write = producer->heap_sealed;
     producer->record_bytes = 0;
+    /* bytes that were shown ahead of their records go with the newest one there is */
+    producer->heap_end[(producer->write - 1) & (producer->ring.capacity - 1)] =
+        producer->heap_sealed;
 }
 
 void strand_commit_heap(strand_producer *producer) {

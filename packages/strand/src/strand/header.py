@@ -358,7 +358,7 @@ def _read_metadata(head: bytes, at: int, columns: int) -> dict[str, Any]:
         raise BadMetadata(expected=f"an end before byte {METADATA_END}", found=f"{size} bytes")
     try:
         metadata = json.loads(head[at + 4 : at + 4 + size])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadMetadata(expected="a JSON object", found=str(error)) from error
     names = metadata.get("columns") if isinstance(metadata, dict) else None
     if (

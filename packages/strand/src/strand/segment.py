@@ -145,6 +145,8 @@ class BufferSegment(Segment):
             raise UsageError(f"a ring needs a buffer in one piece: {error}") from None
         if memory.readonly:
             raise UsageError("a ring needs a writable buffer")
+        if not _is_aligned(memory):
+            raise UsageError("a ring needs a buffer that starts at a multiple of 8 bytes")
         super().__init__(-1, memory)  # type: ignore[arg-type]
         self._closed = False
 
@@ -227,7 +229,7 @@ def open_segment(fd: int | None = None, name: str | None = None) -> Segment:
         NotFound: no ring of that name.
         BadInput: not a regular file, or one too small to map.
     """
-    own = reopen(fd) if fd is not None else _open_file(segment_path(name or ""))
+    own = _open_again(fd) if fd is not None else _open_file(segment_path(name or ""))
     try:
         facts = os.fstat(own)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size == 0:
@@ -278,18 +280,53 @@ def _create_file(name: str) -> tuple[int, Path, RoleLock]:
         os.close(fd)
 
 
+def _open_again(fd: int) -> int:
+    try:
+        return reopen(fd)
+    except OSError as error:  # closed, a folder, a socket
+        raise BadInput(f"descriptor {fd}", reason=error.strerror or str(error)) from error
+
+
 def _open_file(path: Path) -> int:
     nofollow = os.O_NOFOLLOW if path.parent == FOLDER else 0  # a path of your own may be a link
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | nofollow)
     except FileNotFoundError:
         raise NotFound("ring", path.name.removeprefix(PREFIX)) from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BadInput(str(path), reason="a symbolic link, which no ring is") from error
+
+
+def _is_aligned(memory: memoryview) -> bool:
+    """Whether the counters of a ring at the start of `memory` are whole words of the processor."""
+    if len(memory) == 0:
+        return True
+    from ctypes import addressof, c_char
+
+    return addressof(c_char.from_buffer(memory)) % 8 == 0
 
 
 def _allocate(fd: int, size: int, path: Path | None) -> None:
+    free = _free_memory_bytes()
+    if size > free:  # the kernel would allocate until it has to kill somebody
+        place = str(path or "shared memory")
+        raise StorageFull(place, needed_bytes=size, free_bytes=free)
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
             raise
         raise StorageFull(str(path or "shared memory"), needed_bytes=size) from error
+
+
+def _free_memory_bytes() -> int:
+    """Return what the machine, or the container, can still give."""
+    facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = sum(int(facts[name].split()[0]) for name in ("MemAvailable", "SwapFree")) * 1024
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # another version of control groups, or "max"
+        return free
+    return min(free, limit)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sennit_core.errors import UsageError
+from sennit_core.errors import Corrupt, UsageError
 from strand import _native, layout, reading
 from strand.cursor import RecordCursor
 from strand.errors import LeaseHeld, ProducerDied, RoleTaken, StrandAbortError, StreamReset
@@ -198,7 +198,7 @@ class StrandView(Failing, _native.Consumer, Role):
             )
         return None
 
-    def find_failure(self) -> ProducerDied | StrandAbortError | None:
+    def find_failure(self) -> Corrupt | ProducerDied | StrandAbortError | None:
         """Return why no more will come, when the stream did not end as it should."""
         memory = self._memory
         pid, _ = layout.holder_of(memory, layout.PRODUCER_AT)
@@ -206,6 +206,8 @@ class StrandView(Failing, _native.Consumer, Role):
         status = self._status()  # after the lock: a producer sets it, then lets go
         if status == layout.EOS:
             return None
+        if status > layout.ERROR:
+            return Corrupt("the stream's status", "0 to 3", str(status))
         if status == layout.ERROR:
             return StrandAbortError(reason=layout.read_reason(memory))
         if self._aborted():

@@ -284,7 +284,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         if self._wait(threshold, self.spins, 0):
             return
         self._check_readers(threshold)
-        if self._wait(threshold, 0, NAP_NANOSECONDS):
+        if self._wait(threshold, 0, NAP_NANOSECONDS) or self.closed:
             return
         self._bury_the_dead()
         self._check_readers(threshold)
