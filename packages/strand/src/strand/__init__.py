@@ -2,7 +2,8 @@
 
 Layers, each importing only those before it: `_native` (the C core), `errors`, `schema`, `layout`,
 `header`, `owners`, `segment`, `failures`, `rows`, `cursor`, `stats`, `role`, `batches`, `columns`,
-`filters`, `reading`, `writer` and `view`, `ring`, `fanin`, `pipes`, `aio`, `inspection`, `cli`.
+`filters`, `reading`, `writer` and `view`, `ring`, `selection`, `fanin_view`, `fanin`, `pipes`,
+`aio` (imported by name), `inspection`, `cli`.
 Importing this package loads nothing third-party; Arrow and numpy come in with the first batch.
 """
 
@@ -16,6 +17,7 @@ from strand.errors import (  # noqa: E402
     LeaseHeld,
     PayloadTooLarge,
     ProducerDied,
+    RemoteFailure,
     RingExhausted,
     RoleInherited,
     RoleTaken,
@@ -23,20 +25,28 @@ from strand.errors import (  # noqa: E402
     StrandHeaderError,
     StreamReset,
 )
+from strand.fanin import FanIn, attach_fan_in, fan_in  # noqa: E402
+from strand.fanin_view import FanInView  # noqa: E402
 from strand.header import StrandMap, compute_map, init_header, read_header  # noqa: E402
 from strand.inspection import cleanup  # noqa: E402
+from strand.pipes import Pipe, pipe  # noqa: E402
 from strand.ring import Ring, attach_ring, open_ring  # noqa: E402
 from strand.schema import BLOCKS, StrandField, StrandSchema, build_schema  # noqa: E402
+from strand.selection import select  # noqa: E402
 from strand.view import StrandView  # noqa: E402
 from strand.writer import StrandWriter  # noqa: E402
 
 __all__ = [
     "BLOCKS",
     "ConsumerDied",
+    "FanIn",
+    "FanInView",
     "LeaseHeld",
     "PayloadTooLarge",
+    "Pipe",
     "ProducerDied",
     "RecordCursor",
+    "RemoteFailure",
     "Ring",
     "RingExhausted",
     "RoleInherited",
@@ -49,11 +59,15 @@ __all__ = [
     "StrandView",
     "StrandWriter",
     "StreamReset",
+    "attach_fan_in",
     "attach_ring",
     "build_schema",
     "cleanup",
     "compute_map",
+    "fan_in",
     "init_header",
     "open_ring",
+    "pipe",
     "read_header",
+    "select",
 ]

@@ -82,8 +82,7 @@ void strand_nap_any(void *const *bells, const uint32_t *seen, size_t count,
     for (size_t i = 0; several && i < count; i++)
         if (atomic_load_explicit((word32 *)bells[i], memory_order_acquire) != seen[i])
             return;
-    strand_sleep(bells[0], seen[0],
-                 several && glance < nap_nanoseconds ? glance : nap_nanoseconds);
+    strand_sleep(bells[0], seen[0], several && glance < nap_nanoseconds ? glance : nap_nanoseconds);
 }
 
 void strand_wake_any(void *bell) {

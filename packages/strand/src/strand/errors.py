@@ -12,6 +12,7 @@ TooLarge       PayloadTooLarge
 CapacityError  RingExhausted
 Conflict       RoleTaken LeaseHeld
 Closed         RoleInherited
+RemoteError    RemoteFailure
 ```
 """
 
@@ -25,6 +26,7 @@ from sennit_core.errors import (
     Closed,
     Conflict,
     Corrupt,
+    RemoteError,
     TooLarge,
     Unavailable,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "NoExtension",
     "PayloadTooLarge",
     "ProducerDied",
+    "RemoteFailure",
     "RingExhausted",
     "RoleInherited",
     "RoleTaken",
@@ -195,3 +198,19 @@ class StreamReset(Conflict):
     """The producer began a new stream in this ring; read it from record 0."""
 
     code = "stream-reset"
+
+
+@dataclass(eq=False)
+class RemoteFailure(RemoteError):
+    """The generator of a pipe raised; `__cause__` is its error, when that can be rebuilt here."""
+
+    kind: str = ""
+    """The error's class, with its module unless that is builtins."""
+    remote_traceback: str = ""
+    """The traceback over there, as text."""
+
+    def __post_init__(self) -> None:
+        """Show the other process's traceback below our own."""
+        super().__post_init__()
+        if self.remote_traceback:
+            self.add_note(f"in the pipe's process:\n{self.remote_traceback}")

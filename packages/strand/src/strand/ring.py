@@ -40,7 +40,7 @@ class Ring:
         """Use `open_ring` or `attach_ring`."""
         self.map = map
         self.segment = segment
-        self._doorbell = doorbell
+        self.doorbell = doorbell
         self._roles: list[StrandWriter | StrandView] = []
         forget_in_child(self)
 
@@ -155,7 +155,7 @@ class Ring:
     def native_map(self, categories: Sequence[str] | None = None) -> NativeMap:
         """Return how the C core maps this ring."""
         compiled = compile_layout(self.map, categories)
-        return self.memory, compiled, self.map.records, self.map.heap_bytes, self._doorbell
+        return self.memory, compiled, self.map.records, self.map.heap_bytes, self.doorbell
 
     def bury(self, index: int) -> None:
         """Mark a dead consumer's entry as left; the caller holds its lock."""

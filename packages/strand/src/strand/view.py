@@ -375,6 +375,14 @@ class StrandView(Failing, _native.Consumer, Role):
             raise UsageError(f"{what}: register_consumer() gives one that counts")
         return index
 
+    @property
+    def _bell(self) -> Any:
+        """The word on which a wait of this view sleeps: four bytes."""
+        if (doorbell := self._ring.doorbell) is not None:
+            return doorbell
+        at = layout.consumer_entry_at(min(self._locks)) + layout.CONSUMER_BELL
+        return self._memory[at : at + layout.BELL_BYTES]
+
     def _producer_waits(self) -> bool:
         """Whether the producer sleeps until we acknowledge more than we have."""
         wanted: int = struct.unpack_from("<Q", self._memory, layout.SLEEP_AT)[0]

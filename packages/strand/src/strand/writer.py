@@ -30,7 +30,7 @@ WhenUnread = Literal["raise", "wait", "discard"]
 _DIRECT_BYTES_MIN = 65536  # below this a message in between is cheaper than writing in pieces
 
 
-class NoRoom(Exception):  # noqa: N818 - no error: it never leaves this package
+class NoRoom(Exception):
     """There is no room yet, for a caller who waits in a way of his own (`strand.aio`)."""
 
     def __init__(self, threshold: int) -> None:
@@ -307,6 +307,12 @@ class StrandWriter(Failing, _native.Producer, Role):
             return
         last = max(left, key=lambda entry: entry.read)
         raise ConsumerDied(pid=last.pid, reason=self._buried.get(last.index, "closed its view"))
+
+    @property
+    def _bell(self) -> memoryview:
+        """The word on which a wait for room sleeps: four bytes."""
+        at = layout.PRODUCER_BELL_AT
+        return self._memory[at : at + layout.BELL_BYTES]
 
     def _end(self, status: int, message: str = "") -> None:
         if self.closed or self._ended:

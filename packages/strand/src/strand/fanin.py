@@ -1,0 +1,357 @@
+"""Fan-in: several producers, one consumer, one segment, one sleep.
+
+The segment begins with a page of its own; then comes one whole ring for each producer, its
+*member*. Producers never wait for one another. All members share one bell, so the consumer sleeps
+on a single word whoever writes (spec/strand-wire.md, "Fan-in segment").
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from sennit_core.errors import Closed, UsageError
+from strand import _native, layout
+from strand.errors import (
+    BadChecksum,
+    BadGeometry,
+    BadMagic,
+    BadVersion,
+    ProducerDied,
+    RoleTaken,
+    SegmentTooSmall,
+)
+from strand.fanin_view import FanInView
+from strand.header import StrandMap, compute_map, init_header, read_header
+from strand.owners import Lock, RoleLock, forget_in_child, identify, is_held, require_platform
+from strand.ring import Ring
+from strand.schema import StrandSchema, fnv1a
+from strand.segment import Segment, allocate_segment, open_segment
+from strand.stats import RingStats
+from strand.view import Start
+from strand.writer import StrandWriter, WhenUnread
+
+__all__ = ["MEMBERS_MAX", "FanIn", "attach_fan_in", "fan_in"]
+
+MAGIC = 0x4E414653  # "SFAN"
+VERSION = 1
+MEMBERS_MAX = 1024
+BELL_AT = 64
+_PAGE = 4096
+_HEADER = struct.Struct("<IIIIQ")
+_CHECKSUM_AT = _HEADER.size
+
+
+class FanIn:
+    """A segment of member rings. Take a role with `producer()` or `consumer()`; close it when done.
+
+    It may be handed to processes that multiprocessing starts, by fork, spawn or forkserver: roles
+    stay here, the other process takes its own.
+    """
+
+    def __init__(self, segment: Segment, map: StrandMap, count: int) -> None:  # noqa: A002
+        """Use `fan_in` or `attach_fan_in`."""
+        self.map = map
+        self.segment = segment
+        self._whole = memoryview(segment.memory)
+        self._doorbell = self._whole[BELL_AT : BELL_AT + 4]
+        member_bytes = _member_bytes(map)
+        self.rings = [
+            _Member(
+                MemberSegment(segment, self._whole, _PAGE + index * member_bytes, map.total_bytes),
+                map,
+                self._doorbell,
+            )
+            for index in range(count)
+        ]
+        self._views: list[FanInView] = []
+        forget_in_child(self)
+
+    rings: list[Ring]
+    """The members."""
+
+    @property
+    def schema(self) -> StrandSchema:
+        """The record schema."""
+        return self.map.schema
+
+    def fileno(self) -> int:
+        """The descriptor to hand to another process (`subprocess.Popen(pass_fds=...)`)."""
+        return self.segment.fileno()
+
+    def producer(self, *, when_unread: WhenUnread = "raise") -> StrandWriter:
+        """Become the producer of the first member that nobody took yet.
+
+        Args:
+            when_unread: as in `Ring.producer`.
+
+        Raises:
+            RoleTaken: every member has, or had, a producer.
+        """
+        for ring in self.rings:
+            if _producer_of(ring):
+                continue
+            with suppress(RoleTaken, ProducerDied, Closed):  # another one was faster
+                return ring.producer(when_unread=when_unread)
+        raise RoleTaken(
+            f"producer in each of its {len(self.rings)} members", pid=_producer_of(self.rings[-1])
+        )
+
+    def finalize_vacant(self) -> int:
+        """End the members that nobody took, so that no consumer waits for them; return how many.
+
+        For when a producer's process came to nothing before it took its member, or when fewer of
+        them were needed.
+        """
+        ended = 0
+        for ring in self.rings:
+            if not _producer_of(ring):
+                with suppress(RoleTaken, ProducerDied, Closed), ring.producer():
+                    ended += 1
+        return ended
+
+    def consumer(
+        self, start: Start = "oldest", *, categories: Sequence[str] | None = None
+    ) -> FanInView:
+        """Become a consumer of every member.
+
+        Args:
+            start: as in `Ring.consumer`.
+            categories: likewise.
+
+        Raises:
+            RoleTaken: there are eight consumers.
+        """
+        view = FanInView(self.rings, self._doorbell, start, categories)
+        self._views.append(view)
+        return view
+
+    def signal_abort(self) -> None:
+        """Ask every producer to stop; wakes everybody."""
+        for ring in self.rings:
+            ring.signal_abort()
+
+    def stats(self) -> list[RingStats]:
+        """Return the counters of every member."""
+        return [ring.stats() for ring in self.rings]
+
+    def close(self) -> None:
+        """Give up the roles taken here, and unmap; an unfinished stream is aborted."""
+        views, self._views = self._views, []
+        for view in views:
+            view.close()
+        for ring in self.rings:
+            ring.close()
+        for piece in (self._doorbell, self._whole):
+            with suppress(BufferError):  # a payload is still looked at, and holds the mapping
+                piece.release()
+        self.segment.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        segment = getattr(self, "segment", None)
+        if segment is not None and not segment.closed:
+            self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand the descriptor to a process that multiprocessing is starting."""
+        from multiprocessing import context, reduction
+
+        if context.get_spawning_popen() is None:
+            raise TypeError(
+                "a fan-in is handed to a process when that starts, as an argument of "
+                "multiprocessing.Process; otherwise pass fan.fileno()"
+            )
+        return _attach_handed, (reduction.DupFd(self.fileno()),)
+
+    def _forget_in_child(self) -> None:
+        self._views = []
+        self.segment.forget_in_child()
+
+
+class MemberSegment(Segment):
+    """A window of a fan-in's segment, which is one member's whole segment."""
+
+    def __init__(self, whole: Segment, memory: memoryview, at: int, size: int) -> None:
+        """Look through `memory`, all of `whole`, at `size` bytes from `at` on."""
+        window: Any = memory[at : at + size]
+        super().__init__(-1, window)
+        self._whole = whole
+        self._at = at
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def lock(self, at: int) -> Lock:
+        """Return the lock of the role whose byte is `at` in the member, not taken yet."""
+        return RoleLock(self._whole.fileno(), self._at + at)
+
+    def is_held(self, at: int) -> bool:
+        """Whether anybody holds the role whose byte is `at` in the member."""
+        return is_held(self._whole.fileno(), self._at + at)
+
+    def fileno(self) -> int:
+        """Refuse: the descriptor is the whole segment's."""
+        raise UsageError(
+            "a member has no descriptor of its own", hint="hand the fan-in itself to the process"
+        )
+
+    def prefault(self) -> None:
+        """Nothing to do: the pages are the whole segment's."""
+
+    def close(self) -> None:
+        """Let go of the window."""
+        if not self._closed:
+            self._closed = True
+            view: Any = self._memory
+            with suppress(BufferError):  # still leased; the last lease lets go
+                view.release()
+
+
+class _Member(Ring):
+    """A member's ring: its one stream is all there will be."""
+
+    def producer(self, *, when_unread: WhenUnread = "raise", resume: bool = False) -> StrandWriter:
+        """Become the member's one producer."""
+        writer = _MemberWriter(self, when_unread=when_unread, resume=resume)
+        self._roles.append(writer)
+        writer.begin()
+        return writer
+
+
+class _MemberWriter(StrandWriter):
+    def reset(self) -> None:
+        """Refuse: the consumer counts the members that have ended."""
+        raise UsageError("a member of a fan-in carries one stream", hint="make another fan-in")
+
+
+def fan_in(
+    count: int,
+    schema: StrandSchema,
+    records: int = 16384,
+    heap: str | int = "4MiB",
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    prefault: bool = False,
+) -> FanIn:
+    """Make a fan-in for `count` producers and one consumer.
+
+    Args:
+        count: members, 1 to 1024; each producer takes one.
+        schema: the record schema, or `BLOCKS` for payloads and Arrow batches.
+        records: slots of each member, a power of two.
+        heap: bytes for strings, arrays and payloads of each member, a power of two.
+        metadata: as in `open_ring`.
+        prefault: map every page now, so that no write pays for its first touch.
+
+    Raises:
+        UsageError: parameters that make no ring.
+        StorageFull: no room in shared memory.
+        Unsupported: not on Linux.
+    """
+    require_platform()
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MEMBERS_MAX:
+        raise UsageError(f"a fan-in has 1 to {MEMBERS_MAX} members, not {count!r}")
+    made = compute_map(schema, records, heap, metadata=metadata)
+    member_bytes = _member_bytes(made)
+    segment = allocate_segment(_PAGE + count * member_bytes)
+    try:
+        with memoryview(segment.memory) as whole:
+            for index in range(count):
+                at = _PAGE + index * member_bytes
+                with whole[at : at + made.total_bytes] as member:
+                    init_header(member, made, identify())
+            head = _HEADER.pack(MAGIC, VERSION, count, 0, member_bytes)
+            whole[4:_CHECKSUM_AT] = head[4:]
+            struct.pack_into("<I", whole, _CHECKSUM_AT, fnv1a(head))
+            _native.store_release(whole, 0, MAGIC)  # last: who sees it sees every member
+        segment.seal()
+        if prefault:
+            segment.prefault()
+    except BaseException:
+        segment.close()
+        raise
+    return FanIn(segment, made, count)
+
+
+def attach_fan_in(fd: int) -> FanIn:
+    """Map a fan-in that somebody else made.
+
+    Args:
+        fd: its descriptor, which stays open and yours.
+
+    Raises:
+        StrandHeaderError: the subclass that names what is wrong with the segment.
+    """
+    require_platform()
+    segment = open_segment(fd)
+    try:
+        count, made = _read_fan_in(segment)
+    except BaseException:
+        segment.close()
+        raise
+    return FanIn(segment, made, count)
+
+
+def _read_fan_in(segment: Segment) -> tuple[int, StrandMap]:
+    """Check the page and every member's header: all members are alike."""
+    if segment.size < _PAGE:
+        raise SegmentTooSmall(expected=f"{_PAGE} bytes or more", found=str(segment.size))
+    head = bytes(segment.memory[:_PAGE])
+    magic, version, count, _, member_bytes = _HEADER.unpack_from(head)
+    if magic != MAGIC:
+        raise BadMagic(what="the fan-in's header", expected=hex(MAGIC), found=hex(magic))
+    if version != VERSION:
+        raise BadVersion(what="the fan-in's header", expected=str(VERSION), found=str(version))
+    checksum = struct.unpack_from("<I", head, _CHECKSUM_AT)[0]
+    if checksum != fnv1a(head[:_CHECKSUM_AT]):
+        raise BadChecksum(what="the fan-in's header", found=hex(checksum))
+    needed = _PAGE + count * member_bytes
+    if not 1 <= count <= MEMBERS_MAX or member_bytes % _PAGE or needed > segment.size:
+        raise BadGeometry(
+            what="the fan-in's header",
+            expected=f"1 to {MEMBERS_MAX} members of whole pages in {segment.size} bytes",
+            found=f"{count} members of {member_bytes} bytes",
+        )
+    with memoryview(segment.memory) as whole:
+        maps = []
+        for at in range(_PAGE, needed, member_bytes):
+            with whole[at : at + member_bytes] as member:
+                maps.append(read_header(member))
+    if any(other != maps[0] for other in maps):
+        raise BadGeometry(what="the fan-in's members", expected="members that are all alike")
+    return count, maps[0]
+
+
+def _member_bytes(made: StrandMap) -> int:
+    return (made.total_bytes + _PAGE - 1) // _PAGE * _PAGE
+
+
+def _producer_of(ring: Ring) -> int:
+    """Return the pid of whoever took the member, or 0."""
+    return layout.holder_of(ring.memory, layout.PRODUCER_AT)[0]
+
+
+def _attach_handed(handed: Any) -> FanIn:
+    fd = handed.detach()
+    try:
+        return attach_fan_in(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,244 @@
+"""The consumer's side of a fan-in: all members in turns, and one sleep for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from sennit_core.errors import DeadlineExceeded
+from strand import _native, layout
+from strand.errors import ProducerDied, StrandAbortError
+from strand.reading import (
+    GROUP_RECORDS_MAX,
+    ArrayReader,
+    GroupReader,
+    PayloadReader,
+    Reader,
+    batch_reader,
+)
+from strand.role import NAP_NANOSECONDS, SPINS
+from strand.view import Start, StrandView
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from strand.ring import Ring
+
+__all__ = ["FanInView"]
+
+_GLANCES = min(SPINS, 8)  # looks at every member before the kernel is asked to wait
+
+T = TypeVar("T")
+
+
+class FanInView:
+    """Reads what every producer of a fan-in writes, fairly and in turns. For one thread at a time.
+
+    Records of one producer come in the order in which it wrote them; between producers there is no
+    order. Iterating ends when every member's stream has ended. A producer that died or aborted
+    stops nobody: what it published is delivered, the others go on, and its error is raised at the
+    very end; `failures` tells of it earlier.
+    """
+
+    def __init__(
+        self,
+        rings: Sequence[Ring],
+        doorbell: memoryview,
+        start: Start = "oldest",
+        categories: Sequence[str] | None = None,
+    ) -> None:
+        """Use `FanIn.consumer()`."""
+        self._doorbell = doorbell
+        self.members: tuple[StrandView, ...] = ()
+        self.failures: dict[int, ProducerDied | StrandAbortError] = {}
+        try:
+            for ring in rings:
+                self.members += (ring.consumer(start, categories=categories),)
+        except BaseException:
+            self.close()
+            raise
+        self._live = dict(enumerate(self.members))
+        self._looked = time.monotonic()
+
+    members: tuple[StrandView, ...]
+    """The view of each member, to read with as one likes."""
+
+    failures: dict[int, ProducerDied | StrandAbortError]
+    """By member: why its stream did not end as it should."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether every member has ended and everything was read."""
+        return not self._live
+
+    # ---- iterating, which gives back by itself ----------------------------------------------
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Iterate over typed records as tuples; they are given back in groups, after the last."""
+        for group in self.row_groups():
+            yield from group
+
+    def row_groups(self, timeout_seconds: float | None = None) -> Iterator[list[tuple[Any, ...]]]:
+        """Iterate over typed records as lists of tuples, each list of one producer.
+
+        Args:
+            timeout_seconds: how long to wait when there is nothing to read; None waits as long as
+                it takes.
+
+        Raises:
+            DeadlineExceeded: nothing came in time.
+            ProducerDied: at the end, when one of them did; likewise StrandAbortError.
+        """
+        return self._read(GroupReader, timeout_seconds)
+
+    def payloads(self, timeout_seconds: float | None = None) -> Iterator[memoryview]:
+        """Iterate over the payloads of a fan-in of block rings; see `StrandView.payloads`."""
+        return self._read(PayloadReader, timeout_seconds)
+
+    def batches(
+        self, *, copy: bool = True, timeout_seconds: float | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Iterate over Arrow batches, each of one producer; see `StrandView.batches`."""
+        return self._read(lambda view: batch_reader(view, copy=copy), timeout_seconds)
+
+    def record_views(self, timeout_seconds: float | None = None) -> Iterator[np.ndarray[Any, Any]]:
+        """Iterate over typed records as numpy structured arrays over the rings themselves."""
+        return self._read(ArrayReader, timeout_seconds)
+
+    # ---- waiting ----------------------------------------------------------------------------
+
+    def wait(self, timeout_seconds: float | None = None) -> list[StrandView]:
+        """Wait until members have unread records, and return those; empty at the timeout.
+
+        What is read through them must be given back there (`acknowledge_read`). It is empty at the
+        end too: see `ended`.
+
+        Raises:
+            ProducerDied: every member has ended, and a producer died; likewise StrandAbortError.
+        """
+        self._wait([view.window_start for view in self.members], None, timeout_seconds)
+        ready = [view for view in self.members if view.committed_count > view.window_start]
+        if not ready and self.ended:
+            self._raise_failures()
+        return ready
+
+    def signal_abort(self) -> None:
+        """Ask every producer to stop; their next writes raise StrandAbortError."""
+        for view in self.members:
+            view.signal_abort()
+
+    def close(self) -> None:
+        """Give up the role in every member."""
+        for view in self.members:
+            view.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # ---- turns ------------------------------------------------------------------------------
+
+    def _read(
+        self, make: Callable[[StrandView], Reader[T]], timeout_seconds: float | None
+    ) -> Iterator[T]:
+        """Read all members in turns, each for at most GROUP_RECORDS_MAX records."""
+        readers = [make(view) for view in self.members]
+        return self._take_turns(readers, timeout_seconds)
+
+    def _take_turns(
+        self, readers: Sequence[Reader[T]], timeout_seconds: float | None
+    ) -> Iterator[T]:
+        positions = [view.window_start for view in self.members]
+        while True:
+            idle = True
+            for index, view in list(self._live.items()):
+                seq = positions[index]
+                committed = view.committed_count
+                if committed > seq:
+                    idle = False
+                    stop = min(committed, seq + GROUP_RECORDS_MAX)
+                    yield from readers[index].take(seq, stop)
+                    positions[index] = stop
+            if idle and not self._wait(positions, readers, timeout_seconds):
+                if self.ended:
+                    self._raise_failures()
+                    return
+                raise DeadlineExceeded("waiting for the next record", timeout_seconds)
+
+    def _wait(
+        self,
+        positions: Sequence[int],
+        readers: Sequence[Reader[Any]] | None,
+        timeout_seconds: float | None,
+    ) -> bool:
+        """Sleep until a member has a record beyond its position; False at the end or timeout."""
+        for _ in range(_GLANCES):
+            if self._any_beyond(positions):
+                return True
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            for reader in readers or ():
+                reader.give_back()
+            # The bell before the look: whatever comes after the look changes it.
+            bells = [
+                view._arm(positions[index] + 1)  # noqa: SLF001 - of one package
+                for index, view in self._live.items()
+            ]
+            if self._any_beyond(positions) or self._any_left(positions):
+                return True
+            if self.ended:
+                return False
+            nap = NAP_NANOSECONDS
+            if deadline is not None:
+                nap = max(0, min(nap, int((deadline - time.monotonic()) * 1e9)))
+                if nap == 0:
+                    return False
+            _native.nap_any([self._doorbell], [bells[0]], nap)
+            if self._any_beyond(positions):
+                return True
+
+    def _any_beyond(self, positions: Sequence[int]) -> bool:
+        return any(view.committed_count > positions[index] for index, view in self._live.items())
+
+    def _any_left(self, positions: Sequence[int]) -> bool:
+        """Drop the members that have ended; whether one of them published more before it did.
+
+        Status words are looked at each time; the locks that say who lives once in a nap.
+        """
+        now = time.monotonic()
+        locks_too = (now - self._looked) * 1e9 >= NAP_NANOSECONDS
+        if locks_too:
+            self._looked = now
+        for index, view in list(self._live.items()):
+            if not (locks_too or view._status() >= layout.EOS or view._aborted()):  # noqa: SLF001
+                continue
+            failure = view.find_failure()
+            if failure is None and view._status() != layout.EOS:  # noqa: SLF001
+                continue
+            if view.committed_count > positions[index]:  # after the status: nothing comes any more
+                return True
+            del self._live[index]
+            if failure is not None:
+                self.failures[index] = failure
+        return False
+
+    def _raise_failures(self) -> None:
+        """Raise the first member's failure, which names the others."""
+        if not self.failures:
+            return
+        first, *others = sorted(self.failures)
+        error = self.failures[first]
+        if not getattr(error, "__notes__", None):
+            for index in others:
+                error.add_note(f"member {index} too: {self.failures[index]}")
+        raise error

@@ -1,0 +1,361 @@
+"""A generator in another process, and what it yields here."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from strand import layout
+from strand.errors import ConsumerDied, ProducerDied, RemoteFailure, StrandAbortError
+from strand.reading import Reader, has_record
+from strand.ring import Ring, open_ring
+from strand.schema import BLOCKS, StrandSchema
+from strand.view import StrandView
+from strand.writer import StrandWriter
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import BaseContext
+    from multiprocessing.process import BaseProcess
+
+__all__ = ["Pipe", "pipe"]
+
+_LOOSE_TYPES = {"bytes", "json", "i32_array", "f32_array"}  # whose values may be lists or arrays
+_TRACE_CHARS_MAX = 16384  # an error's message stays below what a pipe of the kernel holds
+_CAUSE_BYTES_MAX = 16384
+
+
+def pipe(
+    function: Callable[..., Iterable[Any]],
+    /,
+    *args: Any,
+    schema: StrandSchema | None = None,
+    records: int = 65536,
+    heap: str | int = "16MiB",
+    context: str | BaseContext | None = None,
+    **kwargs: Any,
+) -> Pipe:
+    """Run a generator function in another process and iterate here over what it yields.
+
+        with strand.pipe(read_batches, "trips.parquet") as batches:
+            for batch in batches:
+                ...
+
+    What arrives follows from what is yielded first; the rest must be of that kind.
+
+    | yielded there | arrives here |
+    |---|---|
+    | an Arrow batch or table | Arrow batches |
+    | bytes-like objects | bytes |
+    | with a schema: tuples, mappings of values, or lists of these | tuples |
+    | with a schema: numpy structured arrays | numpy structured arrays |
+    | with a schema: mappings of columns, Arrow batches or tables | Arrow batches |
+
+    All of it is memory of its own, to be kept as long as one likes. A mapping holds columns when a
+    field of a single value gets a list or an array. Arrays and batches may arrive in other pieces
+    than they were yielded in.
+
+    Args:
+        function: called there; with spawn and forkserver it must be importable.
+        args: its arguments.
+        schema: the typed records it yields; None for Arrow batches and bytes.
+        records: slots of the ring between the processes, a power of two.
+        heap: its bytes for strings, arrays and payloads, a power of two.
+        context: a start method ("fork", "spawn", "forkserver") or a context of multiprocessing;
+            its default one by default.
+        kwargs: its keyword arguments.
+
+    Raises:
+        UsageError: parameters that make no ring.
+        StorageFull: no room in shared memory.
+    """
+    import multiprocessing
+
+    chosen = context
+    if context is None or isinstance(context, str):
+        chosen = multiprocessing.get_context(context)
+    ring = open_ring(BLOCKS if schema is None else schema, records, heap)
+    try:
+        return Pipe(chosen, ring, (function, args, kwargs))
+    except BaseException:
+        ring.close()
+        raise
+
+
+class Pipe:
+    """What a generator in another process yields; made by `strand.pipe`.
+
+    Iterate over it once. Leaving its `with`, or dropping it, before the end asks the other process
+    to stop: the next value it yields is refused, its generator is closed, so that `finally` blocks
+    run, and the process is waited for. One that yields nothing for `patience_seconds` gets SIGTERM,
+    which ends the generator likewise, and after as long again SIGKILL.
+    """
+
+    patience_seconds: float = 5.0
+    """How long each step of stopping the other process may take; for pipes opened from now on."""
+
+    def __init__(self, context: Any, ring: Ring, call: tuple[Any, ...]) -> None:
+        """Use `strand.pipe`."""
+        from multiprocessing import util
+
+        control, reports = context.Pipe(duplex=False)
+        inherited = control if context.get_start_method() == "fork" else None
+        self._process = context.Process(
+            target=_produce, args=(ring, reports, inherited, *call), name="strand-pipe"
+        )
+        view = _PipeView(ring, self._process)
+        try:
+            self._process.start()
+        except BaseException:
+            view.close()
+            control.close()
+            raise
+        finally:
+            reports.close()
+        # Runs once: from close(), when nothing refers to us any more, or before multiprocessing
+        # waits for its children at the end of this program, whichever comes first.
+        self._end = util.Finalize(
+            self,
+            _reap,
+            (ring, view, control, self._process, self.patience_seconds),
+            exitpriority=10,
+        )
+        self._items = _receive(view, control, self._end)  # refers to no part of us: no cycle
+
+    @property
+    def pid(self) -> int | None:
+        """The other process; None once it was waited for."""
+        return None if self.closed else self._process.pid
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process was waited for and everything was given up."""
+        return not self._end.still_active()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._items)
+
+    def close(self) -> None:
+        """Stop the other process if it still runs, wait for it, and give everything up."""
+        self._items.close()
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _PipeView(StrandView):
+    """A view that knows its producer's process, which may die before it takes the role."""
+
+    def __init__(self, ring: Ring, process: BaseProcess) -> None:
+        super().__init__(ring)
+        self._process = process
+
+    def find_failure(self) -> ProducerDied | StrandAbortError | None:
+        code = self._process.exitcode  # before the status: a process sets it, then ends
+        failure = super().find_failure()
+        if failure is None and code is not None and self._status() < layout.EOS:
+            failure = ProducerDied(what="the process of a pipe", pid=self._process.pid or 0)
+        if isinstance(failure, ProducerDied) and code is not None:
+            failure.add_note(f"its exit code is {code}; its standard error may say more")
+        return failure
+
+
+# ---- here ---------------------------------------------------------------------------------------
+
+
+def _receive(view: StrandView, control: Connection, end: Callable[[], Any]) -> Generator[Any]:
+    """Yield what arrives; whatever way this is left, everything is given up."""
+    try:
+        if has_record(Reader(view), 0, None):
+            yield from _READINGS[control.recv()](view)
+    except StrandAbortError:
+        failure = _find_failure(control)
+        if failure is None:
+            raise
+        raise failure from failure.__cause__
+    finally:
+        end()
+
+
+def _find_failure(control: Connection) -> RemoteFailure | None:
+    """Return the error that the other process reports after it has aborted its stream."""
+    try:
+        report = control.recv()
+        while isinstance(report, str):  # of which kind its first record would have been
+            report = control.recv()
+    except (EOFError, OSError):
+        return None
+    kind, message, trace, pickled = report
+    failure = RemoteFailure(
+        f"{kind}: {message}" if message else kind, kind=kind, remote_traceback=trace
+    )
+    with suppress(Exception):  # an error that cannot be rebuilt here stays a text
+        failure.__cause__ = pickle.loads(pickled)
+    return failure
+
+
+def _read_arrays(view: StrandView) -> Iterator[Any]:
+    return (array.copy() for array in view.record_views())
+
+
+def _read_payloads(view: StrandView) -> Iterator[Any]:
+    return (bytes(payload) for payload in view.payloads())
+
+
+_READINGS: dict[str, Callable[[StrandView], Iterator[Any]]] = {
+    "arrays": _read_arrays,
+    "batches": StrandView.batches,
+    "columns": StrandView.batches,
+    "payloads": _read_payloads,
+    "rows": iter,
+}
+
+
+def _reap(
+    ring: Ring,
+    view: StrandView,
+    control: Connection,
+    process: BaseProcess,
+    patience_seconds: float,
+) -> None:
+    """End the other process and give up what is shared with it."""
+    try:
+        if view.status not in ("eos", "error"):
+            ring.signal_abort()
+        for stop in (None, process.terminate, process.kill):
+            if stop is not None:
+                stop()
+            process.join(patience_seconds)
+            if process.exitcode is not None:
+                break
+        process.close()
+    finally:
+        view.close()
+        control.close()
+        ring.close()
+
+
+# ---- there --------------------------------------------------------------------------------------
+
+
+def _produce(
+    ring: Ring,
+    reports: Connection,
+    inherited: Connection | None,
+    function: Callable[..., Iterable[Any]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """Run the generator and write what it yields: the other process's whole life."""
+    if inherited is not None:
+        inherited.close()  # the parent's end, which fork gave us too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `finally` blocks run
+    with ring, reports:
+        writer = ring.producer()
+        try:
+            _write_all(writer, reports, function(*args, **kwargs))
+            writer.finalize()
+        except (StrandAbortError, ConsumerDied) as left:  # nobody wants the rest
+            writer.abort(str(left))
+        except BaseException as error:  # noqa: BLE001 - told to the parent
+            _report(error, writer, reports)
+            raise SystemExit(1) from None
+
+
+def _write_all(writer: StrandWriter, reports: Connection, items: Iterable[Any]) -> None:
+    kind = ""
+    try:
+        for item in items:
+            found = _kind_of(item, writer)
+            if not kind:
+                kind = found
+                reports.send(kind)
+            elif found != kind:
+                raise TypeError(f"a pipe that began with {kind} cannot go on with {found}")
+            _WRITINGS[kind](writer, item)
+    finally:
+        if isinstance(items, Generator):
+            items.close()
+
+
+def _report(error: BaseException, writer: StrandWriter, reports: Connection) -> None:
+    """Abort the stream, then tell the parent why: it reads once it sees the abort."""
+    kind = type(error)
+    name = kind.__qualname__
+    if kind.__module__ != "builtins":
+        name = f"{kind.__module__}.{name}"
+    trace = "".join(traceback.format_exception(error))[-_TRACE_CHARS_MAX:]
+    writer.abort(f"{name}: {error}")
+    try:
+        pickled = pickle.dumps(error)
+    except Exception:  # noqa: BLE001 - whatever its fields raise
+        pickled = b""
+    with suppress(OSError):  # nobody listens any more
+        reports.send((name, str(error)[:_TRACE_CHARS_MAX], trace, pickled[:_CAUSE_BYTES_MAX]))
+
+
+def _kind_of(item: Any, writer: StrandWriter) -> str:
+    """Say what was yielded: one of `_WRITINGS`."""
+    arrow, numpy = sys.modules.get("pyarrow"), sys.modules.get("numpy")
+    if arrow is not None and isinstance(item, (arrow.RecordBatch, arrow.Table)):
+        return "batches"
+    if writer.map.is_blocks:
+        try:
+            memoryview(item).release()
+        except TypeError:
+            raise TypeError(
+                f"a pipe without a schema carries Arrow batches and bytes, not {type(item)}: "
+                "pass schema=strand.build_schema(...) for records"
+            ) from None
+        return "payloads"
+    if numpy is not None and isinstance(item, numpy.ndarray):
+        return "arrays"
+    if isinstance(item, Mapping) and any(
+        hasattr(item.get(field.name), "__len__") and not isinstance(item[field.name], (str, bytes))
+        for field in writer.map.schema.fields
+        if field.type not in _LOOSE_TYPES
+    ):
+        return "columns"
+    return "rows"
+
+
+def _write_rows(writer: StrandWriter, item: Any) -> None:
+    if isinstance(item, list):
+        writer.write_record_batch(item)
+    else:
+        writer.write(item)
+
+
+def _write_batches(writer: StrandWriter, item: Any) -> None:
+    """Write a batch, or the batches of a table; one without rows still says its schema."""
+    arrow = sys.modules["pyarrow"]
+    pieces = item.to_batches() if isinstance(item, arrow.Table) else [item]
+    for piece in pieces or [arrow.RecordBatch.from_pylist([], item.schema)]:
+        writer.write_arrow(piece)
+
+
+_WRITINGS: dict[str, Callable[[StrandWriter, Any], Any]] = {
+    "arrays": StrandWriter.write_columns,
+    "batches": _write_batches,
+    "columns": StrandWriter.write_columns,
+    "payloads": StrandWriter.write_bytes,
+    "rows": _write_rows,
+}
