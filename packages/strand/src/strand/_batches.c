@@ -138,20 +138,28 @@ static int take_described(holds *held, PyObject *described, uint64_t rows, stran
     return 0;
 }
 
+/* What a batch did wrong, in the words of `_fail`. */
+static PyObject *describe_fault(int result, uint64_t detail) {
+    if (result == STRAND_CORRUPT)
+        return PyObject_CallFunction(PyExc_ValueError, "s", "its offsets leave its data");
+    if (result == COLUMN_HANDLE)
+        return PyUnicode_FromFormat("handle %llu", (unsigned long long)detail);
+    return PyLong_FromUnsignedLongLong(detail);
+}
+
 static PyObject *refuse(producer_object *self, int result, uint32_t field, uint64_t detail) {
-    static const int reasons[] = {FAIL_NULL, FAIL_INTERN};
-    const Py_ssize_t position = field == UINT32_MAX ? -1 : (Py_ssize_t)field;
-    PyObject *what = result == STRAND_CORRUPT ? PyUnicode_FromString("offsets outside of the data")
-                                              : PyLong_FromUnsignedLongLong(detail);
-    if (what == NULL)
+    PyObject *fault = describe_fault(result, detail);
+    if (fault == NULL)
         return NULL;
     int reason = result;
-    if (result == STRAND_CORRUPT) /* the batch's fault, not the ring's */
-        reason = FAIL_VALUE;
-    else if (result >= COLUMN_NULL)
-        reason = reasons[result - COLUMN_NULL];
-    fail(self, reason, position, what);
-    Py_DECREF(what);
+    if (result == STRAND_CORRUPT)
+        reason = FAIL_VALUE; /* the batch's fault, not the ring's */
+    else if (result == COLUMN_NULL)
+        reason = FAIL_NULL;
+    else if (result == COLUMN_HANDLE)
+        reason = FAIL_INTERN;
+    fail(self, reason, field == UINT32_MAX ? -1 : (Py_ssize_t)field, fault);
+    Py_DECREF(fault);
     return NULL;
 }
 
@@ -262,15 +270,18 @@ static bool is_readable(consumer_object *self, uint64_t start, uint64_t stop) {
     return false;
 }
 
-static PyObject *refuse_slot(consumer_object *self, int result, uint32_t field) {
+static PyObject *refuse_slot(consumer_object *self, int result, uint32_t field, uint64_t detail) {
+    PyObject *fault = result == COLUMN_TEXT ? PyUnicode_FromString("a string that is not UTF-8")
+                                            : PyLong_FromUnsignedLongLong(detail);
+    if (fault == NULL)
+        return NULL;
+    int reason = result;
     if (result == COLUMN_HANDLE)
-        return fail(self, FAIL_INTERN, (Py_ssize_t)field, NULL);
-    if (result != COLUMN_TEXT)
-        return fail(self, result, (Py_ssize_t)field, NULL);
-    PyObject *what = PyUnicode_FromString("a string that is not UTF-8");
-    if (what != NULL)
-        fail(self, FAIL_TEXT, (Py_ssize_t)field, what);
-    Py_XDECREF(what);
+        reason = FAIL_INTERN;
+    else if (result == COLUMN_TEXT)
+        reason = FAIL_TEXT;
+    fail(self, reason, (Py_ssize_t)field, fault);
+    Py_DECREF(fault);
     return NULL;
 }
 
@@ -353,8 +364,9 @@ PyObject *consumer_gather(consumer_object *self, PyObject *args) {
         uint32_t at = 0;
         const int result =
             strand_gather(&self->core.ring, start, stop - start, targets, count, &at);
-        answer = result == STRAND_OK ? count_nulls(targets, count)
-                                     : refuse_slot(self, result, targets[at].field);
+        answer = result == STRAND_OK
+                     ? count_nulls(targets, count)
+                     : refuse_slot(self, result, targets[at].field, targets[at].detail);
     }
     let_go(&held);
     PyMem_Free(targets);
@@ -384,7 +396,7 @@ PyObject *consumer_payload_sizes(consumer_object *self, PyObject *args) {
         }
         PyObject *size = NULL;
         if (result != STRAND_OK)
-            fail(self, result, (Py_ssize_t)at, NULL);
+            refuse_slot(self, result, (uint32_t)at, bytes);
         else if (known)
             size = PyLong_FromUnsignedLongLong(bytes);
         if (size == NULL)

@@ -75,6 +75,7 @@ typedef struct {
     unsigned char *valid;   /* bits; NULL when nobody asks */
     uint64_t nulls;         /* counted on the way */
     uint64_t data_bytes;    /* offsets: data written so far */
+    uint64_t detail;        /* what is wrong: a payload's bytes, or a handle */
 } strand_target;
 
 /* Whether the batch fits this ring at all, before anything of it is written. OK, or what is wrong
@@ -92,7 +93,8 @@ int strand_scatter(strand_producer *producer, const strand_batch *batch, uint64_
 int strand_gather(const strand_ring *ring, uint64_t seq, uint64_t rows, strand_target *targets,
                   uint32_t count, uint32_t *field);
 
-/* Add up the payloads of one heap field: what the data of its target has to hold. */
+/* Add up the payloads of one heap field: what the data of its target has to hold. When CORRUPT, the
+ * bytes of the payload that cannot be. */
 int strand_payload_bytes(const strand_ring *ring, uint64_t seq, uint64_t rows,
                          const strand_place *place, uint64_t *bytes);
 

@@ -104,7 +104,7 @@ static int read_payload(const strand_ring *ring, const unsigned char *pointer, p
 
 /* Read the pointers of `count` records; absent ones are empty. */
 static int read_payloads(const strand_ring *ring, const strand_place *place, uint64_t seq,
-                         uint64_t count, payload *found) {
+                         uint64_t count, payload *found, uint64_t *detail) {
     while (count != 0) {
         const unsigned char *slot = NULL;
         const uint64_t rows = straight(ring, seq, count, &slot);
@@ -114,8 +114,10 @@ static int read_payloads(const strand_ring *ring, const strand_place *place, uin
             if (bit >= 0 && (slot[bit >> 3] >> (bit & 7) & 1) == 0)
                 continue;
             const int result = read_payload(ring, slot + place->offset, found);
-            if (result != STRAND_OK || found->bytes % place->item_bytes != 0)
+            if (result != STRAND_OK || found->bytes % place->item_bytes != 0) {
+                *detail = found->bytes;
                 return STRAND_CORRUPT;
+            }
         }
         seq += rows;
         count -= rows;
@@ -138,8 +140,10 @@ static int append_payloads(const strand_ring *ring, strand_target *target, const
     uint64_t end = target->data_bytes;
     for (uint64_t i = 0; i < count; i++) {
         const uint64_t bytes = payloads[i].bytes;
-        if (bytes > target->values_bytes - end)
+        if (bytes > target->values_bytes - end) {
+            target->detail = bytes; /* the slot changed since it was measured */
             return STRAND_CORRUPT;
+        }
         if (bytes != 0 && payloads[i].start != run + run_bytes) {
             copy_run(target, end, ring->base + run, run_bytes);
             run = payloads[i].start;
@@ -161,9 +165,12 @@ int strand_payload_bytes(const strand_ring *ring, uint64_t seq, uint64_t rows,
     *bytes = 0;
     while (rows != 0) {
         const uint64_t count = least(rows, BLOCK_ROWS);
-        const int result = read_payloads(ring, place, seq, count, payloads);
-        if (result != STRAND_OK)
+        uint64_t detail = 0;
+        const int result = read_payloads(ring, place, seq, count, payloads, &detail);
+        if (result != STRAND_OK) {
+            *bytes = detail;
             return result;
+        }
         for (uint64_t i = 0; i < count; i++)
             *bytes += payloads[i].bytes;
         seq += count;
@@ -240,7 +247,7 @@ static int gather_payloads(const strand_ring *ring, uint64_t seq, uint64_t row, 
     payload payloads[BLOCK_ROWS];
     unsigned char *offsets = target->offsets + (row + 1) * sizeof(int32_t);
     const uint64_t begin = target->data_bytes;
-    int result = read_payloads(ring, &target->place, seq, count, payloads);
+    int result = read_payloads(ring, &target->place, seq, count, payloads, &target->detail);
     if (result == STRAND_OK)
         result = append_payloads(ring, target, payloads, count, offsets);
     if (result == STRAND_OK && target->place.text && !are_text(target, begin, offsets, count))
@@ -248,12 +255,14 @@ static int gather_payloads(const strand_ring *ring, uint64_t seq, uint64_t row, 
     return result;
 }
 
-static int check_handles(const strand_target *target, const unsigned char *values, uint64_t count) {
+static int check_handles(strand_target *target, const unsigned char *values, uint64_t count) {
     for (uint64_t i = 0; i < count; i++) {
         uint32_t handle;
         memcpy(&handle, values + i * sizeof handle, sizeof handle);
-        if (handle >= target->place.handles)
+        if (handle >= target->place.handles) {
+            target->detail = handle;
             return COLUMN_HANDLE;
+        }
     }
     return STRAND_OK;
 }

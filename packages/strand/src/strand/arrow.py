@@ -190,7 +190,7 @@ def gather(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
         _allocate(field, at, rows, sizes.get(at, 0)) for at, field in enumerate(schema.fields)
     ]
     nulls = view._gather(start, stop, targets)  # noqa: SLF001 - of one package
-    table = view.intern_table
+    table = view._compiled.intern  # noqa: SLF001 - of one package
     dictionary = pa.array(table, pa.string()) if table else None
     arrays = [
         _assemble(field, rows, target, absent, dictionary)

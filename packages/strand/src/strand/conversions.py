@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from sennit_core import Schema
+    from sennit_core.schema import Schema
     from strand.schema import Order, Version
 
 __all__ = [
@@ -143,7 +143,7 @@ def from_arrow(schema: pa.Schema) -> StrandSchema:
 
 def to_core(schema: StrandSchema) -> Schema:
     """Return the engines' schema: see `StrandSchema.to_core`."""
-    from sennit_core import Schema
+    from sennit_core.schema import Schema
 
     return Schema.from_strand((f.name, f.type, f.nullable) for f in schema.fields)
 

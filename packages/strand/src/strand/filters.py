@@ -315,7 +315,7 @@ def _match_fixed(
     view: StrandView, field: StrandField, predicate: Predicate, start: int, stop: int
 ) -> Array:
     values, present = _column(view, field, start, stop)
-    table = view.intern_table
+    table = view._compiled.intern  # noqa: SLF001 - of one package
     if field.type == "utf8_ref" and table:
         matching = np.array([predicate.holds(text) for text in table], bool)
         handles = np.where(present, values, 0)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from sennit_core import Schema
+    from sennit_core.schema import Schema
 
 __all__ = [
     "BLOCKS",

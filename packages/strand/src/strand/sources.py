@@ -81,7 +81,7 @@ def intern_handles(writer: StrandWriter, field: StrandField, texts: Sequence[Any
     Raises:
         UsageError: a string that is not in the table.
     """
-    table = {text: handle for handle, text in enumerate(writer.intern_table)}
+    table = {text: handle for handle, text in enumerate(writer.map.metadata.get("intern", ()))}
     try:
         return np.fromiter((table[text] for text in texts), _HANDLES, len(texts))
     except KeyError as error:
