@@ -15,16 +15,22 @@ import strand
 from strand_peers.arrow import block_ring, socket_stream
 from strand_peers.fifo import fifo
 from strand_peers.iceoryx import loans
-from strand_peers.jobs import COLUMN_DTYPE, BatchJob, ColumnJob, SeparateJob, add_column
+from strand_peers.jobs import (
+    COLUMN_DTYPE,
+    COLUMN_SCHEMA,
+    BatchJob,
+    ColumnJob,
+    SeparateJob,
+    add_column,
+)
 from strand_peers.measure import Receive, Send, Transport
 from strand_peers.standard import pipe, queue
 from strand_peers.tables import Table, Target
 from strand_peers.tables import transport_row as row
 from strand_peers.zeromq import sockets
 
-__all__ = ["SCHEMA", "same_layout", "separate_columns"]
+__all__ = ["same_layout", "separate_columns"]
 
-SCHEMA = strand.build_schema([("id", "i64"), ("score", "f64"), ("kind", "u32"), ("weight", "f32")])
 _NAMES = COLUMN_DTYPE.names or ()
 _KINDS = [COLUMN_DTYPE[name] for name in _NAMES]
 _ARROW = pa.schema(
@@ -92,7 +98,7 @@ def _units(batch: int, quick: bool) -> int:
 
 
 def _ring(write: Callable[[Any, Any], None]) -> Transport:
-    ring = strand.open_ring(SCHEMA, 131072, 4096)
+    ring = strand.open_ring(COLUMN_SCHEMA, 131072, 4096)
 
     @contextmanager
     def sender() -> Iterator[Send]:

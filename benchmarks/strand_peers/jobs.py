@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+import strand
+
 __all__ = [
     "COLUMN_DTYPE",
+    "COLUMN_SCHEMA",
     "ArrayJob",
     "BatchJob",
     "ColumnJob",
@@ -27,8 +30,10 @@ __all__ = [
 
 Row = tuple[int, float, int, str]
 
-# 24 bytes without a gap: what a v6 ring lays these four fields out as.
-COLUMN_DTYPE = np.dtype([("id", "<i8"), ("score", "<f8"), ("kind", "<u4"), ("weight", "<f4")])
+COLUMN_SCHEMA = strand.build_schema(
+    [("id", "i64"), ("score", "f64"), ("kind", "u32"), ("weight", "f32")]
+)
+COLUMN_DTYPE: Any = COLUMN_SCHEMA.to_numpy()  # 24 bytes without a gap
 _LABEL_CHARS = 10
 
 
