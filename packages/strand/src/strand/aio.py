@@ -1,0 +1,335 @@
+"""Rings in an event loop: waiting for records and for room without blocking other tasks.
+
+    async with strand.aio.AsyncView(ring.consumer()) as view:
+        async for batch in view.batches():
+            ...
+
+Everything that touches a ring runs in the loop's thread; only the sleep itself is another thread's,
+one for all rings of the process. From a publication to the task that awaits it this takes about
+four times as long as from thread to thread; nothing of it is paid while there is something to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakKeyDictionary
+
+from sennit_core.errors import DeadlineExceeded
+from strand import _native, layout
+from strand.errors import StreamReset
+from strand.reading import (
+    ArrayReader,
+    GroupReader,
+    PayloadReader,
+    Reader,
+    batch_reader,
+)
+from strand.role import NAP_NANOSECONDS
+from strand.watching import nap
+from strand.writer import NoRoom
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import pyarrow as pa
+
+    from strand.view import StrandView
+    from strand.writer import StrandWriter
+
+__all__ = ["AsyncView", "AsyncWriter", "wait_for_commit"]
+
+T = TypeVar("T")
+
+_wanted: WeakKeyDictionary[StrandView, list[int]] = WeakKeyDictionary()
+
+
+async def wait_for_commit(
+    view: StrandView,
+    after: int,
+    timeout_seconds: float | None = None,
+    min_records: int = 1,
+) -> int:
+    """Wait until `min_records` more than `after` are published, and return the count.
+
+    As `StrandView.wait_for_commit`, but other tasks of the loop go on; several of them may wait for
+    one view. A cancelled wait has changed nothing.
+
+    Args:
+        view: whose ring to wait for.
+        after: the records known already.
+        timeout_seconds: None waits as long as it takes.
+        min_records: how many more are worth waking for.
+
+    Raises:
+        LeaseHeld, ProducerDied, StrandAbortError, StreamReset: as `StrandView.wait_for_commit`.
+    """
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    napped = False
+    while True:
+        wanted = max(after + 1, min(after + min_records, view.window_start + view.map.records))
+        with _wanting(view, wanted) as bell:
+            count = _look(view, after, wanted, napped=napped)
+            if count is not None:
+                return count
+            seconds = NAP_NANOSECONDS / 1e9
+            if deadline is not None:
+                seconds = deadline - time.monotonic()
+                if seconds <= 0:
+                    return view.committed_count
+            await nap(view._bell, bell, seconds)  # noqa: SLF001 - of one package
+            napped = True
+
+
+@contextmanager
+def _wanting(view: StrandView, wanted: int) -> Iterator[int]:
+    """State the lowest count that any task waits for; give the bell as it was before the look."""
+    counts = _wanted.setdefault(view, [])
+    counts.append(wanted)
+    try:
+        yield view._arm(min(counts))  # noqa: SLF001
+    finally:
+        counts.remove(wanted)
+        if counts and not view.closed:
+            view._arm(min(counts))  # noqa: SLF001
+
+
+def _look(view: StrandView, after: int, wanted: int, *, napped: bool) -> int | None:
+    """Return the count when it will do or no more will come for now; None to sleep."""
+    committed = view.committed_count
+    if view._follow_reset():  # noqa: SLF001
+        if after > 0:
+            raise StreamReset(
+                f"the producer began a new stream, and record {after} was of the last one",
+                hint="read on from record 0",
+            )
+        committed = view.committed_count
+    if committed >= wanted:
+        return committed
+    if napped or view._status() >= layout.EOS or view._aborted():  # noqa: SLF001
+        return view._settled_count(after)  # noqa: SLF001
+    return None
+
+
+class AsyncView:
+    """A view for one event loop: iterates without blocking it, and gives back by itself."""
+
+    def __init__(self, view: StrandView) -> None:
+        """Read with `view`, which is this object's from now on."""
+        self.view = view
+
+    async def wait_for_commit(
+        self, after: int, timeout_seconds: float | None = None, min_records: int = 1
+    ) -> int:
+        """Wait until `min_records` more than `after` are published: see `wait_for_commit`."""
+        return await wait_for_commit(self.view, after, timeout_seconds, min_records)
+
+    async def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
+        """Iterate over typed records as tuples; see `StrandView.__iter__`."""
+        async for group in self.row_groups():
+            for row in group:
+                yield row
+
+    def row_groups(
+        self, timeout_seconds: float | None = None
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """Iterate over typed records as lists of tuples: cheaper than one by one."""
+        return _read(GroupReader(self.view), timeout_seconds)
+
+    def payloads(self, timeout_seconds: float | None = None) -> AsyncIterator[memoryview]:
+        """Iterate over the payloads of a block ring; see `StrandView.payloads`."""
+        return _read(PayloadReader(self.view), timeout_seconds)
+
+    def batches(
+        self,
+        *,
+        copy: bool = True,
+        timeout_seconds: float | None = None,
+        schema: pa.Schema | None = None,
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """Iterate over Arrow batches; see `StrandView.batches`."""
+        return _read(batch_reader(self.view, copy=copy, schema=schema), timeout_seconds)
+
+    def record_views(
+        self, timeout_seconds: float | None = None
+    ) -> AsyncIterator[np.ndarray[Any, Any]]:
+        """Iterate over typed records as numpy arrays; see `StrandView.record_views`."""
+        return _read(ArrayReader(self.view), timeout_seconds)
+
+    def close(self) -> None:
+        """Give up the role; a task that waits gets Closed."""
+        if not self.view.closed:
+            _native.ring_bell(self.view._bell)  # noqa: SLF001
+        self.view.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+async def _read(reader: Reader[T], timeout_seconds: float | None) -> AsyncIterator[T]:
+    view = reader.view
+    seq = view.window_start
+    while await _has_record(reader, seq, timeout_seconds):
+        stop = view.committed_count
+        for item in reader.take(seq, stop):
+            yield item
+        seq = stop
+
+
+async def _has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> bool:
+    """Wait for record `seq`; False at the end of the stream. Lets other tasks run in any case."""
+    view = reader.view
+    await asyncio.sleep(0)
+    if view.committed_count > seq:
+        return True
+    deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+    while True:
+        seconds = NAP_NANOSECONDS / 1e9
+        if deadline is not None:
+            seconds = max(0.0, min(seconds, deadline - time.monotonic()))
+        reader.give_back()
+        if await wait_for_commit(view, seq, seconds) > seq:
+            return True
+        if view._status() == layout.EOS:  # noqa: SLF001
+            return view.committed_count > seq
+        if deadline is not None and time.monotonic() >= deadline:
+            raise DeadlineExceeded("waiting for the next record", timeout_seconds)
+
+
+class AsyncWriter:
+    """A writer for one event loop: waits for room without blocking it.
+
+    Each call writes at once when there is room. Calls of several tasks come one after the other,
+    whole. A cancelled call has written what `committed_count` says: a single record or payload not
+    at all, of a batch the first part. As a context manager it finalizes the stream at the end and
+    aborts it on an exception.
+    """
+
+    def __init__(self, writer: StrandWriter) -> None:
+        """Write with `writer`, which is this object's from now on."""
+        self.writer = writer
+        self._turn = asyncio.Lock()
+
+    @property
+    def committed_count(self) -> int:
+        """Records published so far."""
+        return self.writer.committed_count
+
+    async def write(self, record: Any) -> None:
+        """Publish one typed record; see `StrandWriter.write`."""
+        async with self._turn:
+            await self._attempt(partial(self.writer.write, record))
+
+    async def write_bytes(self, payload: Any) -> None:
+        """Publish one payload of a block ring; see `StrandWriter.write_bytes`."""
+        async with self._turn:
+            await self._attempt(partial(self.writer.write_bytes, payload))
+
+    async def write_record_batch(self, records: Sequence[Any]) -> int:
+        """Publish typed records; return how many. See `StrandWriter.write_record_batch`."""
+        rest = list(records)
+        return await self._write_parts(
+            lambda done: self.writer.write_record_batch(rest[done:] if done else rest)
+        )
+
+    async def write_columns(
+        self,
+        columns: Mapping[str, Any] | np.ndarray[Any, Any],
+        nulls: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Publish typed records given as columns; see `StrandWriter.write_columns`."""
+        return await self._write_parts(
+            lambda done: self.writer.write_columns(
+                _skip(columns, done), None if nulls is None else _skip(nulls, done)
+            )
+        )
+
+    async def write_arrow(self, batch: pa.RecordBatch) -> None:
+        """Publish an Arrow batch; see `StrandWriter.write_arrow`."""
+        writer = self.writer
+        if not writer.map.is_blocks:
+            await self._write_parts(lambda done: writer.write_arrow(batch.slice(done)))
+            return
+        async with self._turn:
+            if writer._arrow is None:  # noqa: SLF001 - of one package
+                await self._attempt(partial(writer._start_arrow, batch))  # noqa: SLF001
+            for piece, size in writer._slice_arrow(batch):  # noqa: SLF001
+                await self._attempt(partial(writer._write_piece, piece, size))  # noqa: SLF001
+
+    def finalize(self) -> None:
+        """End the stream; consumers read what is left and see its end."""
+        self.writer.finalize()
+
+    def abort(self, message: str = "") -> None:
+        """End the stream with an error that carries `message` to consumers."""
+        self.writer.abort(message)
+
+    def close(self) -> None:
+        """Give up the role; a stream that was not finalized is aborted."""
+        self.writer.close()
+
+    async def __aenter__(self) -> Self:
+        self.writer.__enter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.writer.__exit__(kind, error, trace)
+
+    async def _write_parts(self, write: Callable[[int], Any]) -> int:
+        """Call `write(done)` until nothing is left, `done` being what the last call published."""
+        async with self._turn:
+            before = self.writer.committed_count
+            await self._attempt(lambda: write(self.writer.committed_count - before))
+            return self.writer.committed_count - before
+
+    async def _attempt(self, write: Callable[[], T]) -> T:
+        """Call `write`, again after every wait for the room that it lacked."""
+        writer = self.writer
+        while True:
+            writer._may_wait = False  # noqa: SLF001
+            try:
+                return write()
+            except NoRoom as short:
+                threshold = short.threshold
+            finally:
+                writer._may_wait = True  # noqa: SLF001
+            await _wait_for_room(writer, threshold)
+
+
+async def _wait_for_room(writer: StrandWriter, threshold: int) -> None:
+    """Sleep one nap for `threshold` acknowledged records; raise when nobody will read them."""
+    bell = writer._arm(threshold)  # noqa: SLF001
+    if writer._wait(threshold, 0, 0):  # noqa: SLF001
+        return
+    writer._check_readers(threshold)  # noqa: SLF001
+    if not await nap(writer._bell, bell):  # noqa: SLF001
+        writer._bury_the_dead()  # noqa: SLF001
+        writer._check_readers(threshold)  # noqa: SLF001
+
+
+def _skip(columns: Any, count: int) -> Any:
+    """Return the columns without their first rows."""
+    if count == 0:
+        return columns
+    if isinstance(columns, Mapping):
+        return {name: values[count:] for name, values in columns.items()}
+    return columns[count:]

@@ -1,0 +1,113 @@
+"""One thread that sleeps for an event loop: on the bells of whatever is awaited in this process.
+
+Futexes cannot be polled, so something has to block in the kernel for a loop that must not. The
+thread never looks into a ring and never decides anything: it tells the loop that a bell was rung.
+It starts with the first wait, and ends when nothing was awaited for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from contextlib import suppress
+from typing import Any
+
+from strand import _native
+from strand.role import NAP_NANOSECONDS
+
+__all__ = ["nap"]
+
+_IDLE_NANOSECONDS = 5_000_000_000
+_NAP_SECONDS = NAP_NANOSECONDS / 1e9
+
+
+async def nap(bell: Any, seen: int, seconds: float = _NAP_SECONDS) -> bool:
+    """Sleep until a bell is rung, or for one nap; whether it was rung. Other tasks go on.
+
+    Args:
+        bell: four aligned bytes.
+        seen: what they read before the reason to sleep was looked at.
+        seconds: how long at most.
+    """
+    loop = asyncio.get_running_loop()
+    sleep = _Sleep(bell, seen, loop)
+    timer = loop.call_later(min(seconds, _NAP_SECONDS), sleep.settle, False)
+    _watcher.add(sleep)
+    try:
+        return await sleep.woken
+    finally:
+        timer.cancel()
+        _watcher.discard(sleep)
+
+
+class _Sleep:
+    """One task's wait."""
+
+    def __init__(self, bell: Any, seen: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.bell = bell
+        self.seen = seen
+        self.loop = loop
+        self.woken: asyncio.Future[bool] = loop.create_future()
+
+    def settle(self, rung: bool) -> None:
+        """End the wait; in the loop's thread."""
+        if not self.woken.done():
+            self.woken.set_result(rung)
+
+
+class _Watcher:
+    """The thread and what it watches. Its own bell tells it that this has changed."""
+
+    def __init__(self) -> None:
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Watch nothing, without a thread: in the beginning, and in a forked child."""
+        self._lock = threading.Lock()
+        self._sleeps: set[_Sleep] = set()
+        self._running = False
+        self._bell = memoryview(bytearray(4)).cast("B")
+
+    def add(self, sleep: _Sleep) -> None:
+        """Watch one more bell."""
+        with self._lock:
+            self._sleeps.add(sleep)
+            if self._running:
+                _native.ring_bell(self._bell)
+                return
+            self._running = True
+        threading.Thread(target=self._run, name="strand-watcher", daemon=True).start()
+
+    def discard(self, sleep: _Sleep) -> None:
+        """Forget a wait that is over; the thread lets go of its bell."""
+        with self._lock:
+            if sleep in self._sleeps:
+                self._sleeps.discard(sleep)
+                _native.ring_bell(self._bell)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                seen = int.from_bytes(self._bell, "little")
+                sleeps = list(self._sleeps)
+            bells = [self._bell, *[sleep.bell for sleep in sleeps]]
+            numbers = [seen, *[sleep.seen for sleep in sleeps]]
+            rung = _native.nap_any(bells, numbers, _IDLE_NANOSECONDS)
+            woken = [sleeps[at - 1] for at in rung if at > 0]
+            del bells
+            with self._lock:
+                self._sleeps.difference_update(woken)
+                if not rung:
+                    self._sleeps = {one for one in self._sleeps if not one.loop.is_closed()}
+                if not rung and not self._sleeps:
+                    self._running = False
+                    return
+            for sleep in woken:
+                with suppress(RuntimeError):  # its loop was closed meanwhile
+                    sleep.loop.call_soon_threadsafe(sleep.settle, True)
+            del sleeps, woken
+
+
+_watcher = _Watcher()
+os.register_at_fork(after_in_child=_watcher.start_anew)
