@@ -161,6 +161,16 @@ static PyObject *producer_claim_slots(producer_object *self, PyObject *value) {
     return slots;
 }
 
+/* The same without a list: the first sequence number, for whoever knows where slots lie. */
+static PyObject *producer_claim(producer_object *self, PyObject *value) {
+    uint64_t count, seq = 0;
+    if (producer_closed(self) || to_u64(value, &count) < 0)
+        return NULL;
+    if (claims_too_many(self, count) || claim(self, count, &seq) < 0)
+        return NULL;
+    return PyLong_FromUnsignedLongLong(seq);
+}
+
 static PyObject *producer_claim_heap_bytes(producer_object *self, PyObject *args) {
     unsigned long long bytes, align = 1;
     if (producer_closed(self) || !PyArg_ParseTuple(args, "K|K", &bytes, &align))
@@ -381,6 +391,8 @@ static PyMethodDef producer_methods[] = {
     {"abandon", (PyCFunction)producer_abandon, METH_NOARGS,
      "abandon($self, /)\n--\n\nDrop every claimed slot that was not committed, and its heap "
      "bytes."},
+    {"_claim", (PyCFunction)producer_claim, METH_O,
+     "Claim successive slots; answer the first one's sequence number."},
     {"_open", (PyCFunction)producer_open, METH_VARARGS,
      "Map (buffer, layout, capacity, heap_capacity, doorbell or None)."},
     {"_release", (PyCFunction)producer_release, METH_NOARGS, "Let go of the mapping."},

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from sennit_core.errors import UnknownColumn, UsageError
+from strand import _native
 from strand.conversions import NULLS, NUMPY_CODES
-from strand.layout import HEADER_BYTES
 from strand.sources import FIXED, describe
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from strand.view import StrandView
     from strand.writer import StrandWriter
 
-__all__ = ["claim_records", "columns", "records", "to_arrow", "write_batch", "write_columns"]
+__all__ = ["claim_records", "columns", "to_arrow", "write_batch", "write_columns"]
 
 _ONLY_ARRAYS = {np.ndarray}
 
@@ -85,8 +85,8 @@ def claim_records(writer: StrandWriter, count: int) -> list[np.ndarray[Any, Any]
         writer: the ring's producer.
         count: how many slots, at most the ring's.
     """
-    slots = writer.claim_slots(count)
-    views = _map_slots(writer, slots[0][1], count, writer.memory)
+    seq = writer._claim(count)  # noqa: SLF001 - of one package
+    views = writer.map_records(seq, count)
     nullable = [bit for bit in writer.map.schema.null_bits if bit is not None]
     if nullable:
         for view in views:
@@ -101,6 +101,7 @@ def _write_array(
     schema = writer.map.schema
     dtype = schema.to_numpy(writer.map.version)
     if array.dtype is dtype and array.ndim == 1 and nulls is None and _is_gapless(writer):
+        writer._plain = dtype  # noqa: SLF001 - the next one need not come here
         return cast("int", writer._scatter(len(array), np.ascontiguousarray(array)))  # noqa: SLF001
     if array.dtype.names is None or array.ndim != 1:
         raise UsageError(
@@ -190,18 +191,6 @@ def _is_gapless(writer: StrandWriter) -> bool:
 # ---- reading ------------------------------------------------------------------------------------
 
 
-def records(view: StrandView, start: int, stop: int) -> list[np.ndarray[Any, Any]]:
-    """Return records as read-only structured arrays over the ring: two where it wraps, or none.
-
-    They look into shared memory: use them before the records are given back, copy what you keep.
-
-    Raises:
-        UsageError: records that are not committed, or were given back.
-    """
-    _check_range(view, start, stop)
-    return _map_slots(view, start, stop - start, None)
-
-
 def columns(
     view: StrandView, start: int, stop: int, names: Sequence[str] | None = None
 ) -> dict[str, np.ndarray[Any, Any]]:
@@ -217,7 +206,7 @@ def columns(
         UsageError: a field in the heap, or records that may not be read.
         Corrupt: a handle outside the intern table.
     """
-    _check_range(view, start, stop)
+    view.check_range(start, stop)
     schema = view.map.schema
     rows = stop - start
     picked = names
@@ -247,35 +236,15 @@ def to_arrow(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
     """Copy records into an Arrow batch: see `strand.arrow.gather`."""
     from strand.arrow import gather
 
-    _check_range(view, start, stop)
+    view.check_range(start, stop)
     return gather(view, start, stop)
 
 
-def _check_range(view: StrandView, start: int, stop: int) -> None:
-    if not view.window_start <= start <= stop <= view.committed_count:
-        raise UsageError(
-            f"records {start} to {stop} cannot be read: {view.window_start} to "
-            f"{view.committed_count} can",
-            hint="wait_for_commit tells how many there are; what was given back is gone",
-        )
-
-
-def _map_slots(
-    role: StrandView | StrandWriter, start: int, count: int, memory: memoryview | None
-) -> list[np.ndarray[Any, Any]]:
-    """Put structured arrays over slots: leased ones, or writable ones over `memory`."""
+def map_slots(role: StrandView | StrandWriter) -> np.ndarray[Any, Any]:
+    """Put one structured array over all slots of a ring: leased to a view, writable to a writer."""
     where = role.map
     dtype = where.schema.to_numpy(where.version)
-    views = []
-    while count:
-        first = start & (where.records - 1)
-        rows = min(count, where.records - first)
-        offset = HEADER_BYTES + first * where.stride
-        if memory is None:
-            lease = cast("StrandView", role)._lease(offset, rows * where.stride)  # noqa: SLF001
-            views.append(np.frombuffer(lease, dtype))
-        else:
-            views.append(np.frombuffer(memory, dtype, rows, offset))
-        start += rows
-        count -= rows
-    return views
+    if isinstance(role, _native.Producer):
+        return np.frombuffer(role.memory, dtype, where.records, where.index_start)
+    lease = role._lease(where.index_start, where.records * where.stride)  # noqa: SLF001 - of one package
+    return np.frombuffer(lease, dtype)

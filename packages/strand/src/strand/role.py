@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strand.owners import Lock, forget_in_child
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from strand.ring import Ring
 
 __all__ = ["NAP_NANOSECONDS", "SPINS", "Role"]
@@ -33,6 +35,7 @@ class Role:
         self.closed = False
         self._inherited = False
         self._memory = memoryview(ring.memory)
+        self._slots: np.ndarray[Any, Any] | None = None
         forget_in_child(self)
 
     closed: bool
@@ -47,8 +50,25 @@ class Role:
         """The whole segment."""
         return self._memory
 
+    def map_records(self, start: int, count: int) -> list[np.ndarray[Any, Any]]:
+        """Return numpy structured arrays over `count` slots from record `start` on.
+
+        One array, two where the ring wraps, none for no records. Nothing is checked.
+        """
+        if self._slots is None:
+            from strand.columns import map_slots
+
+            self._slots = map_slots(self)
+        records = self.map.records
+        first = start & (records - 1)
+        last = first + count
+        if last <= records:
+            return [self._slots[first:last]] if count else []
+        return [self._slots[first:], self._slots[: last - records]]
+
     def _let_go(self) -> None:
         self.closed = True
+        self._slots = None
         self._release()
         with suppress(BufferError):  # somebody looks at a piece of it, and lets go later
             self._memory.release()
@@ -59,6 +79,7 @@ class Role:
     def _forget_in_child(self) -> None:
         self.closed = True
         self._inherited = True
+        self._slots = None
         self._release()
         for lock in self._locks.values():
             lock.forget()

@@ -119,7 +119,8 @@ class StrandView(Failing, _native.Consumer, Role):
         Raises:
             UsageError: beyond what is committed, or below what was acknowledged before.
         """
-        self._acknowledge(self._entry_of(token), upto)
+        own = self._index if token is None else None
+        self._acknowledge(self._entry_of(token) if own is None else own, upto)
 
     @property
     def acknowledged_count(self) -> int:
@@ -240,9 +241,21 @@ class StrandView(Failing, _native.Consumer, Role):
         Raises:
             UsageError: records that are not committed, or were given back.
         """
-        from strand.columns import records
+        self.check_range(start, stop)
+        return self.map_records(start, stop - start)
 
-        return records(self, start, stop)
+    def check_range(self, start: int, stop: int) -> None:
+        """Refuse records that may not be read.
+
+        Raises:
+            UsageError: some are not committed, or were given back.
+        """
+        if not self.window_start <= start <= stop <= self.committed_count:
+            raise UsageError(
+                f"records {start} to {stop} cannot be read: {self.window_start} to "
+                f"{self.committed_count} can",
+                hint="wait_for_commit tells how many there are; what was given back is gone",
+            )
 
     def columns(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
         """Return the fixed-width fields of records as numpy arrays of their own."""

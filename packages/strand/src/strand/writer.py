@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -12,7 +13,7 @@ from strand.claim import PayloadClaim
 from strand.errors import ConsumerDied, ProducerDied, RoleTaken
 from strand.failures import Failing, Failure
 from strand.header import check_extension, find_schema, keep_schema
-from strand.owners import Lock, identify
+from strand.owners import identify
 from strand.role import NAP_NANOSECONDS, Role
 from strand.stats import Meter, WriterStats
 
@@ -72,7 +73,7 @@ class StrandWriter(Failing, _native.Producer, Role):
             lock.release()
             raise RoleTaken("producer", pid=layout.holder_of(ring.memory, layout.PRODUCER_AT)[0])
         try:
-            _check_stream(ring, resume=resume)
+            unbegun = _check_stream(ring, resume=resume)
             who = identify()
             layout.name_holder(ring.memory, layout.PRODUCER_AT, who.pid, who.start_ticks)
             self._open(*ring.native_map())
@@ -85,12 +86,17 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._when_unread = when_unread
         self._may_wait = True
         self._buried: dict[int, str] = {}
+        self._plain: np.dtype[Any] | None = None  # of arrays that may be copied as they lie
         self._arrow: BatchEncoder | None = None
         self._arrow_schema: pa.Schema | None = None
         if when_unread == "discard":
             self._discard_unread()
         if resume:
-            self.begin()  # rings every bell: the dead one may have published and not woken
+            try:
+                self._take_over(unbegun=unbegun)
+            except BaseException:
+                self._let_go()
+                raise
 
     @property
     def payload_bytes_max(self) -> int:
@@ -116,6 +122,14 @@ class StrandWriter(Failing, _native.Producer, Role):
                 lose something.
             PayloadTooLarge, StrandAbortError, ConsumerDied, RingExhausted: as they say.
         """
+        if (
+            nulls is None
+            and self._plain is not None
+            and getattr(columns, "dtype", None) is self._plain
+            and columns.ndim == 1
+            and columns.flags.c_contiguous
+        ):
+            return self._scatter(len(columns), columns)
         from strand.columns import write_columns
 
         return write_columns(self, columns, nulls)
@@ -230,14 +244,10 @@ class StrandWriter(Failing, _native.Producer, Role):
             self._fail(Failure.CLOSED, None, None)
         if not self._ended:
             raise UsageError("finalize or abort the stream before the next one begins")
-        locks = self._keep_joiners_out()
-        try:
+        with self._joiners_kept_out():
             self._open(*self._ring.native_map())
             self._rewind()
             layout.write_reason(self._memory, "")
-        finally:
-            for lock in locks:
-                lock.release()
         self._ended = False
         self.meter = Meter(0)
         self._arrow = None
@@ -323,20 +333,27 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._ended = True
         self._release()
 
-    def _keep_joiners_out(self) -> list[Lock]:
-        """Take the lock of every entry nobody reads with: joining and rewinding exclude each other.
+    def _take_over(self, *, unbegun: bool) -> None:
+        """Go on where a dead producer stopped, which may have been in the middle of a reset."""
+        if unbegun:
+            with self._joiners_kept_out():
+                self._rewind()
+                layout.write_reason(self._memory, "")
+        self.begin()  # rings every bell: the dead one may have published and not woken
+
+    @contextmanager
+    def _joiners_kept_out(self) -> Iterator[None]:
+        """Hold the lock of every entry nobody reads with: joining and rewinding exclude each other.
 
         Raises:
             Conflict: somebody has unread records, or is joining this moment.
         """
-        locks: list[Lock] = []
-        try:
+        with ExitStack() as locks:
             for entry in layout.read_consumers(self._memory):
                 lock = self._ring.segment.lock(layout.consumer_entry_at(entry.index))
+                locks.callback(lock.release)
                 if lock.try_acquire():
-                    locks.append(lock)
                     continue
-                lock.release()
                 now = layout.read_consumer(self._memory, entry.index)
                 unread = self.committed_count - now.read
                 if now.state != layout.STATE_ATTACHED or unread:
@@ -345,18 +362,18 @@ class StrandWriter(Failing, _native.Producer, Role):
                         "stream to give back",
                         hint="acknowledge them there, or close that view, and reset again",
                     )
-        except BaseException:
-            for lock in locks:
-                lock.release()
-            raise
-        return locks
+            yield
 
 
-def _check_stream(ring: Ring, *, resume: bool) -> None:
-    """Refuse a stream that has ended, or whose producer died when it is not to be resumed."""
+def _check_stream(ring: Ring, *, resume: bool) -> bool:
+    """Refuse a stream that has ended, or whose producer died when it is not to be resumed.
+
+    True when that producer had not begun it: what stands there may be half of a reset.
+    """
     pid, _ = layout.holder_of(ring.memory, layout.PRODUCER_AT)
     status, _ = layout.read_status(ring.memory)
     if status in (layout.EOS, layout.ERROR):
         raise Closed("the ring's stream")
     if pid and not resume:
         raise ProducerDied(pid=pid)
+    return pid != 0 and status == layout.INITIALIZING
