@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sennit_core.errors import DeadlineExceeded
+from sennit_core.errors import Corrupt, DeadlineExceeded
 from strand import _native, layout
 from strand.errors import ProducerDied, StrandAbortError
 from strand.reading import (
@@ -53,7 +53,7 @@ class FanInView:
         """Use `FanIn.consumer()`."""
         self._doorbell = doorbell
         self.members: tuple[StrandView, ...] = ()
-        self.failures: dict[int, ProducerDied | StrandAbortError] = {}
+        self.failures: dict[int, Corrupt | ProducerDied | StrandAbortError] = {}
         try:
             for ring in rings:
                 self.members += (ring.consumer(start, categories=categories),)
@@ -66,7 +66,7 @@ class FanInView:
     members: tuple[StrandView, ...]
     """The view of each member, to read with as one likes."""
 
-    failures: dict[int, ProducerDied | StrandAbortError]
+    failures: dict[int, Corrupt | ProducerDied | StrandAbortError]
     """By member: why its stream did not end as it should."""
 
     @property

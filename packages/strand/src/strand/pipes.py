@@ -11,6 +11,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from sennit_core.errors import Corrupt
 from strand import layout
 from strand.errors import ConsumerDied, ProducerDied, RemoteFailure, StrandAbortError
 from strand.reading import Reader, has_record
@@ -168,7 +169,7 @@ class _PipeView(StrandView):
         super().__init__(ring)
         self._process = process
 
-    def find_failure(self) -> ProducerDied | StrandAbortError | None:
+    def find_failure(self) -> Corrupt | ProducerDied | StrandAbortError | None:
         code = self._process.exitcode  # before the status: a process sets it, then ends
         failure = super().find_failure()
         if failure is None and code is not None and self._status() < layout.EOS:
