@@ -225,14 +225,16 @@ def test_slots_that_nobody_could_give_back_are_refused(ring: strand.Ring, count:
             writer.claim_slot()
 
 
-def test_a_payload_claimed_before_its_slot_overwrites_nothing() -> None:
+def test_a_payload_claimed_before_its_slot_overwrites_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with strand.open_ring(strand.BLOCKS, 2, 4096) as ring:
         view, writer = ring.consumer(), ring.producer()
         writer.write_bytes(b"0")
         view.acknowledge_read(1)
         writer.write_bytes(b"1" * 1500)
         writer.write_bytes(b"2" * 1500)
-        writer._wait_for_room = stall
+        monkeypatch.setattr(writer, "_wait_for_room", stall)
         with pytest.raises(Stalled, match="2"):
             writer.claim_heap_bytes(2000)
         view.acknowledge_read(2)
@@ -240,9 +242,11 @@ def test_a_payload_claimed_before_its_slot_overwrites_nothing() -> None:
         assert bytes(view._read_block(2)) == b"2" * 1500
 
 
-def test_heap_bytes_that_were_shown_and_abandoned_come_back(ring: strand.Ring) -> None:
+def test_heap_bytes_that_were_shown_and_abandoned_come_back(
+    ring: strand.Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with ring.consumer() as view, ring.producer() as writer:
-        writer._wait_for_room = stall
+        monkeypatch.setattr(writer, "_wait_for_room", stall)
         for _ in range(10):
             writer.claim_slot()
             writer.claim_heap_bytes(1000)

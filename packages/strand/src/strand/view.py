@@ -180,7 +180,12 @@ class StrandView(Failing, _native.Consumer, Role):
 
     def _settled_count(self, after: int) -> int | None:
         """Return the count when no more will come for now, None to wait on; raise what ended it."""
-        failure = self.find_failure()
+        try:
+            failure = self.find_failure()
+        except ValueError:  # the memory was let go of while we looked at it
+            if self.closed:
+                self._fail(Failure.CLOSED, None, None)
+            raise
         ended = failure is not None or self._status() >= layout.EOS
         committed = self.committed_count  # after the status: nothing comes any more
         if committed > after and (ended or self._producer_waits()):

@@ -291,13 +291,17 @@ class StrandWriter(Failing, _native.Producer, Role):
         """Sleep one nap for `threshold` acknowledged records; raise when nobody will read them."""
         if not self._may_wait:
             raise NoRoom(threshold)
-        if self._wait(threshold, self.spins, 0):
-            return
-        self._check_readers(threshold)
-        if self._wait(threshold, 0, NAP_NANOSECONDS) or self.closed:
-            return
-        self._bury_the_dead()
-        self._check_readers(threshold)
+        try:
+            if self._wait(threshold, self.spins, 0):
+                return
+            self._check_readers(threshold)
+            if self._wait(threshold, 0, NAP_NANOSECONDS):
+                return
+            self._bury_the_dead()
+            self._check_readers(threshold)
+        except ValueError:  # the memory was let go of while we looked at it
+            if not self.closed:
+                raise
 
     def _bury_the_dead(self) -> None:
         """Free the entries of consumers whose processes are gone."""
