@@ -1,7 +1,9 @@
-"""Arrow batches as payloads of a block ring: encapsulated IPC messages, one to a record.
+"""Arrow batches as payloads of a block ring.
 
-The first payload of a stream is the schema message, each later one a record batch message
-(Arrow columnar format, "Serialization and interprocess communication").
+The first payload of a stream is the schema message. Each later one is a record batch message
+(Arrow columnar format, "Serialization and interprocess communication") or, where the schema has
+dictionaries, whose values are messages of their own, a whole IPC stream of one batch: schema,
+dictionaries, batch. Its first message says which of the two a payload is.
 """
 
 from __future__ import annotations
@@ -11,59 +13,98 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sennit_core.errors import Corrupt, InternalError, Unsupported
+from sennit_core.errors import Corrupt, InternalError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["BatchEncoder", "decode_batch", "decode_schema", "encode_schema", "slice_batch"]
+__all__ = [
+    "BatchEncoder",
+    "decode_batch",
+    "decode_schema",
+    "encode_schema",
+    "has_dictionaries",
+]
 
 
 def encode_schema(schema: pa.Schema) -> pa.Buffer:
-    """Return the schema message.
-
-    Raises:
-        Unsupported: a dictionary-encoded column, whose dictionaries are messages of their own.
-    """
-    for field in schema:
-        if _has_dictionary(field.type):
-            raise Unsupported(
-                f"column {field.name!r} is dictionary-encoded",
-                hint="cast it to its value type before writing it to a ring",
-            )
+    """Return the schema message."""
     return schema.serialize()
 
 
-def slice_batch(batch: pa.RecordBatch, target_bytes: int) -> Iterator[tuple[pa.RecordBatch, int]]:
-    """Yield slices and the sizes of their messages, at most `target_bytes` where rows allow it."""
-    size = pa.ipc.get_record_batch_size(batch)
-    if batch.num_rows < 2 or size <= target_bytes:
-        yield batch, size
-        return
-    half = batch.num_rows // 2
-    yield from slice_batch(batch.slice(0, half), target_bytes)
-    yield from slice_batch(batch.slice(half), target_bytes)
-
-
 class BatchEncoder:
-    """Writes record batch messages of one schema straight into memory, without one in between.
+    """Writes payloads of one schema straight into memory, without a copy in between.
 
-    Arrow writes messages to a stream only together with the schema, so one stream lives as long as
-    the encoder; what it writes first, schema and an empty batch, goes nowhere.
+    Arrow writes record batch messages to a stream only together with the schema, so one stream
+    lives as long as the encoder; what it writes first, schema and an empty batch, goes nowhere.
     """
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         """Start for batches with the schema of this one."""
+        self._whole_streams = has_dictionaries(batch.schema)
+        if self._whole_streams:
+            return
         self._sink = _Sink()
         self._stream = pa.ipc.new_stream(pa.PythonFile(self._sink, mode="w"), batch.schema)
         self._stream.write_batch(batch.slice(0, 0))
 
+    def slices(
+        self, batch: pa.RecordBatch, target_bytes: int
+    ) -> Iterator[tuple[pa.RecordBatch, int]]:
+        """Yield slices and their payloads' sizes, at most `target_bytes` where rows allow it.
+
+        What every slice carries whole, such as dictionaries, may take as much again.
+
+        Args:
+            batch: a batch of the encoder's schema.
+            target_bytes: half of what a record of the ring may take.
+        """
+        size = self._payload_bytes(batch)
+        if size > target_bytes:
+            ends = batch.slice(0, 1), batch.slice(batch.num_rows - 1)
+            if min(map(self._payload_bytes, ends)) > target_bytes // 2:
+                target_bytes *= 2
+        return self._cut(batch, size, target_bytes)
+
+    def encode(self, batch: pa.RecordBatch) -> pa.Buffer:
+        """Return the batch's payload: for small ones, which are sooner copied than written."""
+        if not self._whole_streams:
+            return batch.serialize()
+        sink = pa.BufferOutputStream()
+        _write_stream(sink, batch)
+        return sink.getvalue()
+
     def encode_into(self, target: memoryview, batch: pa.RecordBatch) -> None:
-        """Fill `target`, which has exactly the size of the batch's message."""
-        self._sink.start(target)
-        self._stream.write_batch(batch)
-        if self._sink.at != len(target):
-            raise InternalError(f"an Arrow message of {len(target)} bytes took {self._sink.at}")
+        """Fill `target`, which has exactly the size of the batch's payload."""
+        if self._whole_streams:
+            with pa.FixedSizeBufferWriter(pa.py_buffer(target)) as sink:
+                _write_stream(sink, batch)
+                written = sink.tell()
+        else:
+            self._sink.start(target)
+            self._stream.write_batch(batch)
+            written = self._sink.finish()
+        if written != len(target):
+            raise InternalError(f"an Arrow payload of {len(target)} bytes took {written}")
+
+    def _cut(
+        self, batch: pa.RecordBatch, size: int, target_bytes: int
+    ) -> Iterator[tuple[pa.RecordBatch, int]]:
+        if batch.num_rows < 2 or size <= target_bytes:
+            yield batch, size
+            return
+        pieces = max(2, size // (target_bytes - target_bytes // 16) + 1)  # rows differ in size
+        rows = -(-batch.num_rows // pieces)
+        for start in range(0, batch.num_rows, rows):
+            piece = batch.slice(start, rows)
+            yield from self._cut(piece, self._payload_bytes(piece), target_bytes)
+
+    def _payload_bytes(self, batch: pa.RecordBatch) -> int:
+        if not self._whole_streams:
+            return int(pa.ipc.get_record_batch_size(batch))
+        sink = pa.MockOutputStream()
+        _write_stream(sink, batch)
+        return int(sink.size())
 
 
 class _Sink:
@@ -72,19 +113,25 @@ class _Sink:
     closed = False
 
     def __init__(self) -> None:
-        self.at = 0
+        self._at = 0
         self._target: memoryview | None = None
 
     def start(self, target: memoryview) -> None:
-        self.at = 0
+        self._at = 0
         self._target = target
+
+    def finish(self) -> int:
+        """Let go of the target; return how much was written."""
+        self._target = None
+        return self._at
 
     def write(self, data: Buffer) -> int:
         piece = memoryview(data).cast("B")
+        count = len(piece)
         if self._target is not None:
-            self._target[self.at : self.at + len(piece)] = piece
-        self.at += len(piece)
-        return len(piece)
+            self._target[self._at : self._at + count] = piece
+        self._at += count
+        return count
 
     def flush(self) -> None:
         """Nothing waits anywhere."""
@@ -94,18 +141,28 @@ def decode_schema(payload: Buffer) -> pa.Schema:
     """Read the schema message."""
     try:
         return pa.ipc.read_schema(pa.py_buffer(bytes(payload)))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise Corrupt("the stream's Arrow schema", found=str(error)) from error
 
 
 def decode_batch(payload: Buffer, schema: pa.Schema, *, copy: bool) -> pa.RecordBatch:
-    """Read a record batch message, over the payload itself or over a copy of it."""
+    """Read a batch's payload, over the payload itself or over a copy of it.
+
+    Raises:
+        Corrupt: it is no record batch message, nor a stream of one batch of this schema.
+    """
     buffer = pa.py_buffer(payload)
     if copy:
         buffer = _copy(buffer)
     try:
-        return pa.ipc.read_record_batch(buffer, schema)
-    except (pa.ArrowInvalid, OSError) as error:
+        message = pa.ipc.read_message(buffer)
+        if message.type != "schema":
+            return pa.ipc.read_record_batch(message, schema)
+        with pa.ipc.open_stream(buffer) as stream:
+            if not stream.schema.equals(schema):
+                raise Corrupt("an Arrow batch in the ring", str(schema), str(stream.schema))
+            return stream.read_next_batch()
+    except (pa.ArrowException, OSError, EOFError, StopIteration) as error:
         raise Corrupt("an Arrow batch in the ring", found=str(error)) from error
 
 
@@ -116,7 +173,19 @@ def _copy(buffer: pa.Buffer) -> pa.Buffer:
     return copied
 
 
+def _write_stream(sink: pa.NativeFile, batch: pa.RecordBatch) -> None:
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+
+
+def has_dictionaries(schema: pa.Schema) -> bool:
+    """Whether a column, or something nested in one, is dictionary-encoded."""
+    return any(_has_dictionary(field.type) for field in schema)
+
+
 def _has_dictionary(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return True
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_dictionary(kind.storage_type)
     return any(_has_dictionary(kind.field(at).type) for at in range(kind.num_fields))
