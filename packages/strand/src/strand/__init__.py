@@ -3,7 +3,7 @@
 Layers, each importing only those before it: `_native` (the C core), `errors`, `schema`, `layout`,
 `header`, `owners`, `segment`, `failures`, `rows`, `cursor`, `stats`, `role`, `batches`, `columns`,
 `filters`, `reading`, `writer` and `view`, `ring`, `selection`, `fanin_view`, `fanin`, `pipes`,
-`aio` (imported by name), `inspection`, `cli`.
+`aio`, `filters` and `bridge` (imported by name), `inspection`, `cli`.
 Importing this package loads nothing third-party; Arrow and numpy come in with the first batch.
 """
 
@@ -31,7 +31,13 @@ from strand.header import StrandMap, compute_map, init_header, read_header  # no
 from strand.inspection import cleanup  # noqa: E402
 from strand.pipes import Pipe, pipe  # noqa: E402
 from strand.ring import Ring, attach_ring, open_ring  # noqa: E402
-from strand.schema import BLOCKS, StrandField, StrandSchema, build_schema  # noqa: E402
+from strand.schema import (  # noqa: E402
+    BLOCKS,
+    StrandField,
+    StrandSchema,
+    build_schema,
+    schema_fingerprint,
+)
 from strand.selection import select  # noqa: E402
 from strand.view import StrandView  # noqa: E402
 from strand.writer import StrandWriter  # noqa: E402
@@ -69,5 +75,6 @@ __all__ = [
     "open_ring",
     "pipe",
     "read_header",
+    "schema_fingerprint",
     "select",
 ]
