@@ -21,6 +21,8 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would spin beside the peers
+
 import numpy as np
 import pyarrow as pa
 from strand_peers import arrow, bulk, columns, iceoryx, producers, records, seeks, wakes

@@ -35,6 +35,7 @@ COLUMN_SCHEMA = strand.build_schema(
 )
 COLUMN_DTYPE: Any = COLUMN_SCHEMA.to_numpy()  # 24 bytes without a gap
 _LABEL_CHARS = 10
+_WARM_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,45 +63,62 @@ class RowJob:
 
 @dataclass(frozen=True)
 class ColumnJob:
-    """Structured arrays of `batch` records."""
+    """Structured arrays of `batch` records, a few of them in turn.
+
+    What a producer sends it has just made: its data are warm, and a table of hundreds of megabytes
+    would measure how fast memory is read.
+    """
 
     units: int
     batch: int
     weight: float = 1
 
+    @cached_property
+    def distinct(self) -> int:
+        """How many different batches there are: a megabyte of them, or two."""
+        return max(2, _WARM_BYTES // (self.batch * COLUMN_DTYPE.itemsize))
+
     @property
     def checksum(self) -> float:
-        return self.units * (self.units - 1) // 2
+        count = self.units // self.batch
+        sums = [int(table["id"].sum()) for table in self._tables()]
+        return sum(sums[at % len(sums)] for at in range(count))
 
     def messages(self) -> Sequence[Any]:
-        table = np.zeros(self.units, COLUMN_DTYPE)
-        table["id"] = np.arange(self.units)
-        table["score"] = table["id"] * 0.5
-        table["kind"] = table["id"] & 7
-        table["weight"] = 1.5
-        return [table[at : at + self.batch] for at in range(0, self.units, self.batch)]
+        return self._in_turn(self._tables())
 
     def warm_up(self) -> tuple[int, int]:
         messages = max(1, self.units // self.batch // 8)
         return messages, messages * self.batch
+
+    def _in_turn(self, batches: Sequence[Any]) -> Sequence[Any]:
+        return [batches[at % len(batches)] for at in range(self.units // self.batch)]
+
+    def _tables(self) -> list[Any]:
+        table = np.zeros(self.batch * self.distinct, COLUMN_DTYPE)
+        table["id"] = np.arange(len(table))
+        table["score"] = table["id"] * 0.5
+        table["kind"] = table["id"] & 7
+        table["weight"] = 1.5
+        return [table[at : at + self.batch] for at in range(0, len(table), self.batch)]
 
 
 class SeparateJob(ColumnJob):
     """The same columns, each an array of its own."""
 
     def messages(self) -> Sequence[Any]:
-        names = COLUMN_DTYPE.names or ()
-        return [
-            {name: np.ascontiguousarray(part[name]) for name in names}
-            for part in super().messages()
-        ]
+        return self._in_turn([_apart(table) for table in self._tables()])
 
 
 class BatchJob(SeparateJob):
     """The same columns as Arrow batches, made before the clock starts."""
 
     def messages(self) -> Sequence[Any]:
-        return [pa.record_batch(columns) for columns in super().messages()]
+        return self._in_turn([pa.record_batch(_apart(table)) for table in self._tables()])
+
+
+def _apart(table: Any) -> dict[str, Any]:
+    return {name: np.ascontiguousarray(table[name]) for name in COLUMN_DTYPE.names}
 
 
 @dataclass(frozen=True)
