@@ -224,7 +224,8 @@ def test_records_that_are_not_there_are_refused(points: Pair) -> None:
 def test_a_batch_larger_than_ring_and_heap_is_split(version: Any) -> None:
     schema = strand.build_schema([("n", "i64"), ("text", "utf8"), ("xs", "i32_array")])
     texts = [f"row {n} " * (n % 5) for n in range(1000)]
-    columns = {"n": np.arange(1000), "text": texts, "xs": [[n] * (n % 4) for n in range(1000)]}
+    arrays = [[n] * (n % 4) for n in range(1000)]
+    columns = {"n": np.arange(1000), "text": texts, "xs": arrays}
     with strand.open_ring(schema, 32, 1024, version=version) as ring:
         rows: list[tuple[Any, ...]] = []
 
@@ -238,7 +239,7 @@ def test_a_batch_larger_than_ring_and_heap_is_split(version: Any) -> None:
             writer.write_columns(columns)
             writer.finalize()
             reader.join()
-    assert rows == list(zip(range(1000), texts, columns["xs"], strict=True))
+    assert rows == list(zip(range(1000), texts, arrays, strict=True))
 
 
 def test_heap_bytes_are_kept_until_the_last_record_of_a_piece_is_read() -> None:
@@ -258,7 +259,7 @@ def raise_when_full(writer: strand.StrandWriter, text: str) -> None:
     def refuse(threshold: int) -> None:
         raise TimeoutError(threshold)
 
-    writer._wait_for_room = refuse  # type: ignore[assignment,method-assign]
+    writer._wait_for_room = refuse  # type: ignore[method-assign]
     writer.write_columns({"text": [text]})
 
 
@@ -317,7 +318,7 @@ def test_tables_and_sliced_batches_are_written_like_whole_ones(loose: Pair) -> N
     batch = arrow_batch(LOOSE, rows)
     writer.write_arrow(batch.slice(2, 3))
     table = pa.Table.from_batches([batch.slice(0, 2), batch.slice(5)])
-    writer.write_arrow(table)  # type: ignore[arg-type]
+    writer.write_arrow(table)
     assert view.tuples(0, 7) == [*rows[2:5], *rows[:2], *rows[5:]]
 
 

@@ -5,7 +5,7 @@
 
 enum {
     BLOCK_ROWS = 256,            /* filled field by field: a few KiB of slots */
-    PIECE_BYTES = 64 * 1024,     /* of slots, published at once: half of a first-level cache */
+    PIECE_BYTES = 256 * 1024,    /* of slots, published at once: a part of a second-level cache */
     PIECE_PAYLOADS = 256 * 1024, /* bytes of heap that go with them */
     V5_PAYLOAD_MAX = 0xFFFF,
 };

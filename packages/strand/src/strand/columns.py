@@ -7,7 +7,7 @@ its field is refused before anything is written. Arrow has a module of its own (
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -100,9 +100,10 @@ def _write_array(
     """Write a structured array: as it lies when its slots are the ring's, else by fields."""
     schema = writer.map.schema
     dtype = schema.to_numpy(writer.map.version)
-    if array.dtype is dtype and array.ndim == 1 and nulls is None and _is_gapless(writer):
+    plain = type(array) is np.ndarray and schema.plain_bytes == writer.map.stride and nulls is None
+    if plain and array.dtype is dtype and array.ndim == 1:
         writer._plain = dtype  # noqa: SLF001 - the next one need not come here
-        return cast("int", writer._scatter(len(array), np.ascontiguousarray(array)))  # noqa: SLF001
+        return _count(writer._scatter(len(array), np.ascontiguousarray(array)))  # noqa: SLF001
     if array.dtype.names is None or array.ndim != 1:
         raise UsageError(
             f"one array with a field for each column is needed, not {array.ndim} dimensions of "
@@ -115,8 +116,8 @@ def _write_array(
                 "records with heap fields cannot be copied from ring to ring as they lie",
                 hint="pass columns, or an Arrow batch (view.to_arrow)",
             )
-        if _is_gapless(writer) and nulls is None:
-            return _write_array(writer, np.asarray(array).view(dtype), None)
+        if plain:
+            return _write_array(writer, array.view(dtype), None)
         if nulls is None:
             nulls = _nulls_of(schema, array)
     fields = np.ma.asarray(array) if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
@@ -130,7 +131,7 @@ def _write(writer: StrandWriter, values: tuple[Any, ...], nulls: Mapping[str, An
     if nulls is None and set(map(type, values)) == _ONLY_ARRAYS and values[0].ndim == 1:
         written = writer._scatter(len(values[0]), values)  # noqa: SLF001 - of one package
         if written is not None:
-            return cast("int", written)
+            return written
     schema = writer.map.schema
     masks = _check_masks(schema, nulls)
     rows, first = -1, ""
@@ -143,7 +144,12 @@ def _write(writer: StrandWriter, values: tuple[Any, ...], nulls: Mapping[str, An
             )
         rows, first = count, first or field.name
         sources.append(source)
-    return cast("int", writer._scatter(rows, tuple(sources)))  # noqa: SLF001
+    return _count(writer._scatter(rows, tuple(sources)))  # noqa: SLF001
+
+
+def _count(written: int | None) -> int:
+    assert written is not None, "described columns are taken as they are"
+    return written
 
 
 def _check_masks(
@@ -179,13 +185,6 @@ def _nulls_of(schema: StrandSchema, array: np.ndarray[Any, Any]) -> dict[str, An
         for name, bit in bits
         if bit is not None
     }
-
-
-def _is_gapless(writer: StrandWriter) -> bool:
-    """Whether slots are nothing but values, so that a record can be copied whole."""
-    fields = writer.map.schema.fields
-    width = sum(0 if field.kind.heap or field.nullable else field.kind.width for field in fields)
-    return width == writer.map.stride
 
 
 # ---- reading ------------------------------------------------------------------------------------
@@ -247,4 +246,4 @@ def map_slots(role: StrandView | StrandWriter) -> np.ndarray[Any, Any]:
     if isinstance(role, _native.Producer):
         return np.frombuffer(role.memory, dtype, where.records, where.index_start)
     lease = role._lease(where.index_start, where.records * where.stride)  # noqa: SLF001 - of one package
-    return np.frombuffer(lease, dtype)
+    return np.frombuffer(memoryview(lease), dtype)

@@ -69,12 +69,9 @@ def to_numpy(schema: StrandSchema, version: Version = 6) -> np.dtype[Any]:
         names.insert(0, NULLS)
         formats.insert(0, ("u1", (layout.bitmap_bytes,)))
         offsets.insert(0, 0)
-    return np.dtype(
-        cast(
-            "Any",
-            {"names": names, "formats": formats, "offsets": offsets, "itemsize": layout.stride},
-        )
-    )
+    facts = {"names": names, "formats": formats, "offsets": offsets, "itemsize": layout.stride}
+    dtype: np.dtype[Any] = np.dtype(cast("Any", facts))
+    return dtype
 
 
 def from_numpy(dtype: Any) -> StrandSchema:

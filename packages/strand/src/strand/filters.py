@@ -129,13 +129,11 @@ class Bitset:
     def __bool__(self) -> bool:
         return bool(self.words.any())
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object) -> bool:  # and no hash: the words can be written to
         if not isinstance(other, Bitset):
             return NotImplemented
         same = (self.start, self.length) == (other.start, other.length)
         return same and np.array_equal(self.words, other.words)
-
-    __hash__ = None  # type: ignore[assignment] - the words can be written to
 
     def __and__(self, other: Bitset) -> Bitset:
         return Bitset(self.start, self.length, self.words & self._aligned(other))
@@ -317,12 +315,13 @@ def _match_fixed(
     values, present = _column(view, field, start, stop)
     table = view._compiled.intern  # noqa: SLF001 - of one package
     if field.type == "utf8_ref" and table:
-        matching = np.array([predicate.holds(text) for text in table], bool)
+        matching: Array = np.array([predicate.holds(text) for text in table], bool)
         handles = np.where(present, values, 0)
         if len(handles) and int(handles.max()) >= len(table):
             found = f"handle {int(handles.max())} of {len(table)}"
             raise Corrupt(f"field {field.name!r}", "a handle in the intern table", found)
-        return matching[handles] & present
+        mask: Array = matching[handles] & present
+        return mask
     if field.type == "bool8":
         values = values.view(np.uint8) != 0
     wanted = [predicate.low, predicate.high] if isinstance(predicate, Between) else predicate.values
@@ -332,7 +331,8 @@ def _match_fixed(
                 f"field {field.name!r} is {field.type}, and cannot be compared with {value!r}"
             )
     with np.errstate(over="ignore"):  # a bound beyond a float's range is as good as infinity
-        return _compare(values, predicate) & present
+        matches: Array = _compare(values, predicate) & present
+        return matches
 
 
 def _compare(values: Array, predicate: Predicate) -> Array:
@@ -377,9 +377,9 @@ def _match_text(
     text, offsets = data.tobytes(), ends.tolist()
     matches = (predicate.holds(text[at:end]) for at, end in pairwise(offsets))
     mask = np.fromiter(matches, bool, rows)
-    if bits is None:
-        return mask
-    return mask & np.unpackbits(bits, count=rows, bitorder="little").view(bool)
+    if bits is not None:
+        mask &= np.unpackbits(bits, count=rows, bitorder="little").view(bool)
+    return mask
 
 
 def _encode(value: Any) -> Any:

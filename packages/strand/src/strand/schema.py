@@ -178,6 +178,12 @@ class StrandSchema:
             return itemgetter(*self.names)
         return partial(_pick_one, self.names[0])
 
+    @cached_property
+    def plain_bytes(self) -> int:
+        """Bytes of a slot that are numbers and booleans never null; all of them if it has no gap."""
+        fields = self.fields
+        return sum(0 if f.kind.heap or f.nullable else f.kind.width for f in fields)
+
     def position(self, name: str) -> int:
         """Return where `name` stands; UnknownColumn with the nearest name otherwise."""
         try:
