@@ -126,9 +126,15 @@ def test_no_path_of_one_machine() -> None:
 
 def _text_files() -> Iterator[Path]:
     for path in tracked():
-        if path.suffix in {".png", ".ico", ".parquet", ".arrow", ".gz", ".zip"} or path == Path(
-            __file__
-        ):
+        if path.suffix in {
+            ".png",
+            ".ico",
+            ".parquet",
+            ".arrow",
+            ".gz",
+            ".zip",
+            ".bin",
+        } or path == Path(__file__):
             continue
         yield path
 

@@ -1,0 +1,264 @@
+/**
+ * Records to slot bytes. A record is checked and encoded completely before anything is claimed, so
+ * that a value which does not fit its field leaves the ring as it was.
+ */
+
+import { PayloadTooLargeError } from './errors'
+import type { StrandMap } from './header'
+import { NO_ROOM, type Producer } from './producer'
+import { FIELD_TYPES, heapAlign, type StrandField } from './schema'
+
+/** A record: values by field name, or all of them in field order; null or absent means no value. */
+export type StrandRecord = Readonly<Record<string, unknown>> | readonly unknown[]
+
+const V5_PAYLOAD_MAX = 0xffff
+const INTEGER_RANGES = {
+  i32: [-(2 ** 31), 2 ** 31 - 1],
+  u32: [0, 2 ** 32 - 1],
+  u16: [0, 2 ** 16 - 1],
+  u8: [0, 255],
+} as const
+const I64_MIN = -(2n ** 63n)
+const I64_MAX = 2n ** 63n - 1n
+
+/** Encodes one record at a time: `prepare` it, then `write` it, again after waiting for room. */
+export class RecordEncoder {
+  private readonly positions: ReadonlyMap<string, number>
+  private readonly handles: ReadonlyMap<string, number>
+  private readonly values: unknown[]
+  private readonly payloads: (Uint8Array | null)[]
+  private readonly text = new TextEncoder()
+  private scratch = new Uint8Array(256)
+  private used = 0
+
+  constructor(
+    private readonly map: StrandMap,
+    categories: readonly string[],
+  ) {
+    const { names } = map.schema
+    this.positions = new Map(names.map((name, at) => [name, at]))
+    this.handles = new Map(categories.map((text, at) => [text, at]))
+    this.values = names.map(() => null)
+    this.payloads = names.map(() => null)
+  }
+
+  /** Check a record; TypeError or RangeError names the field that does not take its value. */
+  prepare(record: StrandRecord): void {
+    const { fields } = this.map.schema
+    this.used = 0
+    this.spread(record)
+    for (let at = 0; at < fields.length; at += 1) {
+      const field = fields[at]!
+      const value = (this.values[at] ??= null)
+      this.payloads[at] = null
+      if (value === null) {
+        if (!field.nullable) throw new TypeError(`field '${field.name}' cannot be null`)
+      } else if (FIELD_TYPES[field.type].heap) {
+        this.payloads[at] = this.encodePayload(field, value)
+      } else {
+        this.values[at] = this.checkScalar(field, value)
+      }
+    }
+  }
+
+  /** Claim, fill and seal the prepared record; false, and nothing claimed, when there is no room. */
+  write(producer: Producer): boolean {
+    const seq = producer.claim(1)
+    if (seq === NO_ROOM) return false
+    try {
+      const slot = producer.slotOffset(seq)
+      for (let at = 0; at < this.values.length; at += 1)
+        if (this.values[at] !== null && !this.writeField(producer, slot, at)) {
+          producer.abandon()
+          return false
+        }
+    } catch (error) {
+      producer.abandon()
+      throw error
+    }
+    producer.seal(1)
+    return true
+  }
+
+  private spread(record: StrandRecord): void {
+    const { names } = this.map.schema
+    if (Array.isArray(record)) {
+      if (record.length !== names.length)
+        throw new TypeError(
+          `a record has ${names.length} fields (${names.join()}), not ${record.length}`,
+        )
+      for (let at = 0; at < names.length; at += 1) this.values[at] = record[at]
+      return
+    }
+    if (typeof record !== 'object' || record === null)
+      throw new TypeError(`a record is an object or an array, not ${String(record)}`)
+    this.values.fill(null)
+    for (const name of Object.keys(record)) {
+      const at = this.positions.get(name)
+      if (at === undefined)
+        throw new TypeError(`there is no field '${name}'; the schema has ${names.join()}`)
+      this.values[at] = (record as Record<string, unknown>)[name]
+    }
+  }
+
+  private checkScalar({ name, type }: StrandField, value: unknown): unknown {
+    switch (type) {
+      case 'i32':
+      case 'u32':
+      case 'u16':
+      case 'u8': {
+        const [low, high] = INTEGER_RANGES[type]
+        if (typeof value !== 'number' || !Number.isInteger(value))
+          throw new TypeError(`field '${name}' is ${type}, and takes no ${shown(value)}`)
+        if (value < low || value > high)
+          throw new RangeError(`field '${name}' is ${type}, and ${value} does not fit`)
+        return value
+      }
+      case 'i64': {
+        if (typeof value !== 'bigint' && !Number.isSafeInteger(value))
+          throw new TypeError(
+            `field '${name}' is i64: a bigint or safe integer, not ${shown(value)}`,
+          )
+        const big = BigInt(value as bigint | number)
+        if (big < I64_MIN || big > I64_MAX)
+          throw new RangeError(`field '${name}' is i64, and ${big} does not fit`)
+        return big
+      }
+      case 'utf8_ref':
+        return this.handleOf(name, value)
+      case 'bool8':
+        if (typeof value === 'boolean') return value ? 1 : 0
+        throw new TypeError(`field '${name}' is bool8, and takes no ${shown(value)}`)
+      default:
+        if (typeof value === 'number') return value
+        throw new TypeError(`field '${name}' is ${type}, and takes no ${shown(value)}`)
+    }
+  }
+
+  private handleOf(name: string, value: unknown): number {
+    if (typeof value === 'string') {
+      const handle = this.handles.get(value)
+      if (handle === undefined)
+        throw new RangeError(`field '${name}': ${shown(value)} is not in the intern table`)
+      return handle
+    }
+    if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 32)
+      return value
+    throw new TypeError(`field '${name}' is utf8_ref: a string or its handle, not ${shown(value)}`)
+  }
+
+  private encodePayload(field: StrandField, value: unknown): Uint8Array {
+    const payload = this.payloadOf(field, value)
+    if (this.map.version === 5 && payload.length > V5_PAYLOAD_MAX)
+      throw new PayloadTooLargeError(
+        V5_PAYLOAD_MAX,
+        payload.length,
+        `field '${field.name}' of a v5 ring`,
+      )
+    return payload
+  }
+
+  private payloadOf({ name, type }: StrandField, value: unknown): Uint8Array {
+    switch (type) {
+      case 'utf8':
+        if (typeof value === 'string') return this.encodeText(value)
+        break
+      case 'json': {
+        const json = JSON.stringify(value) as string | undefined
+        if (json !== undefined) return this.encodeText(json)
+        break
+      }
+      case 'bytes':
+        if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer)
+          return new Uint8Array(value)
+        if (ArrayBuffer.isView(value)) return bytesOf(value)
+        break
+      case 'i32_array':
+        if (value instanceof Int32Array) return bytesOf(value)
+        if (Array.isArray(value))
+          return bytesOf(Int32Array.from(value, (item) => int32(name, item)))
+        break
+      default:
+        if (value instanceof Float32Array) return bytesOf(value)
+        if (Array.isArray(value))
+          return bytesOf(Float32Array.from(value, (item) => float(name, item)))
+    }
+    throw new TypeError(`field '${name}' is ${type}, and takes no ${shown(value)}`)
+  }
+
+  private encodeText(text: string): Uint8Array {
+    const most = text.length * 3
+    if (this.used + most > this.scratch.length) {
+      this.scratch = new Uint8Array(Math.max(2 * this.scratch.length, most)) // others keep the old
+      this.used = 0
+    }
+    const { written } = this.text.encodeInto(text, this.scratch.subarray(this.used))
+    this.used += written
+    return this.scratch.subarray(this.used - written, this.used)
+  }
+
+  private writeField(producer: Producer, slot: number, at: number): boolean {
+    const { layout, schema, version } = this.map
+    const { type } = schema.fields[at]!
+    const { view, bytes } = producer
+    const bit = layout.nullBits[at]!
+    if (bit >= 0) bytes[slot + (bit >> 3)]! |= 1 << (bit & 7)
+    const where = slot + layout.byteOffsets[at]!
+    const payload = this.payloads[at]!
+    if (payload === null) {
+      writeScalar(view, where, type, this.values[at])
+      return true
+    }
+    const offset = producer.claimHeap(payload.length, heapAlign(type, version))
+    if (offset === NO_ROOM) return false
+    bytes.set(payload, producer.heapOffset(offset))
+    view.setUint32(where, offset % 2 ** 32, true)
+    if (version === 5) view.setUint16(where + 4, payload.length, true)
+    else {
+      view.setUint32(where + 4, Math.floor(offset / 2 ** 32), true)
+      view.setUint32(where + 8, payload.length, true)
+    }
+    return true
+  }
+}
+
+function writeScalar(view: DataView, where: number, type: string, value: unknown): void {
+  switch (type) {
+    case 'i32':
+      return view.setInt32(where, value as number, true)
+    case 'i64':
+      return view.setBigInt64(where, value as bigint, true)
+    case 'f32':
+      return view.setFloat32(where, value as number, true)
+    case 'f64':
+      return view.setFloat64(where, value as number, true)
+    case 'u16':
+      return view.setUint16(where, value as number, true)
+    case 'u8':
+    case 'bool8':
+      return view.setUint8(where, value as number)
+    default:
+      return view.setUint32(where, value as number, true)
+  }
+}
+
+function bytesOf(view: ArrayBufferView): Uint8Array {
+  return new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
+}
+
+function int32(name: string, item: unknown): number {
+  if (typeof item === 'number' && (item | 0) === item) return item
+  throw new RangeError(`field '${name}' is i32_array, and ${shown(item)} does not fit`)
+}
+
+function float(name: string, item: unknown): number {
+  if (typeof item === 'number') return item
+  throw new TypeError(`field '${name}' is f32_array, and takes no ${shown(item)}`)
+}
+
+function shown(value: unknown): string {
+  if (typeof value === 'string') return JSON.stringify(value.slice(0, 40))
+  if (typeof value === 'object')
+    return value === null ? 'null' : (value.constructor?.name ?? 'object')
+  return String(value)
+}

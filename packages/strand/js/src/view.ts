@@ -1,0 +1,255 @@
+/** The consumer's side of a ring. */
+
+import { Consumer, type Start } from './consumer'
+import { RecordCursor, type InternTable } from './cursor'
+import { StrandAbortError, StrandClosedError, StreamResetError, WouldBlockError } from './errors'
+import {
+  filterRecords,
+  findFirst,
+  rangesOf,
+  type Bitset,
+  type Predicate,
+  type Range,
+} from './filters'
+import { checkExtension, readStrandHeader, type StrandMap } from './header'
+import { canBlock, NAP_MS, sleep, sleepHere } from './waiting'
+import { AT, ENTRY, entryAt, EOS, ERROR, RingWords } from './words'
+import { internTable } from './writer'
+
+/** Where a stream is. */
+export type StrandStatus = 'initializing' | 'streaming' | 'eos' | 'error'
+
+const STATUSES: readonly StrandStatus[] = ['initializing', 'streaming', 'eos', 'error']
+
+/** Names a consumer registered with a view. */
+export type ConsumerToken = number
+
+export interface StrandViewOptions {
+  /** At the oldest record that not every consumer gave back (the default), or at the next one. */
+  start?: Start
+}
+
+/**
+ * Reads records from a ring and gives them back. Up to eight consumers read one ring, each every
+ * record; the producer keeps what the slowest of them has not given back.
+ */
+export class StrandView {
+  readonly map: StrandMap
+  private readonly words: RingWords
+  private readonly consumer: Consumer
+  private readonly intern: InternTable
+  private readonly waiters: { wanted: number }[] = []
+  private own: ConsumerToken | null
+
+  /**
+   * Attach as a consumer. `categories` are the strings that `utf8_ref` handles stand for; those of
+   * the ring's metadata (`intern`) by default. Throws StrandHeaderError, or StrandConflictError when
+   * there are eight consumers.
+   */
+  constructor(
+    readonly buffer: SharedArrayBuffer,
+    categories?: readonly string[] | null,
+    options: StrandViewOptions = {},
+  ) {
+    this.map = readStrandHeader(buffer)
+    checkExtension(buffer)
+    this.words = new RingWords(buffer, this.map.version)
+    this.consumer = new Consumer(this.words, this.map)
+    this.intern = { strings: categories ?? internTable(this.map) }
+    this.own = this.consumer.join(options.start ?? 'oldest')
+  }
+
+  /** A cursor over the records; allocate it once, and seek as you go. */
+  allocateCursor(): RecordCursor {
+    return new RecordCursor(this.buffer, this.consumer, this.intern)
+  }
+
+  // ---- consumers --------------------------------------------------------------------------------
+
+  /**
+   * Register one more consumer with a position of its own, and return its token. The view itself is
+   * the first: it gives back without a token, and `releaseConsumer()` ends it.
+   */
+  registerConsumer(options: StrandViewOptions = {}): ConsumerToken {
+    return this.consumer.join(options.start ?? 'oldest')
+  }
+
+  /** Give up a consumer, the view's own by default; a producer that waits for room is woken. */
+  releaseConsumer(token?: ConsumerToken): void {
+    const entry = this.entryOf(token)
+    this.consumer.leave(entry)
+    if (entry === this.own) this.own = null
+  }
+
+  /** Give up every consumer registered here; the view cannot be used any more. */
+  close(): void {
+    for (let entry = this.consumer.entry; entry !== undefined; entry = this.consumer.entry)
+      this.consumer.leave(entry)
+    this.own = null
+  }
+
+  /** Give the records below `upTo` back: the producer may overwrite them from now on. */
+  acknowledgeRead(upTo: number, token?: ConsumerToken): void {
+    this.consumer.acknowledge(this.entryOf(token), upTo)
+  }
+
+  /** Records given back so far by the view's own consumer. */
+  get acknowledgedCount(): number {
+    return this.own === null ? this.windowStart : this.consumer.readOf(this.own)
+  }
+
+  // ---- the stream -------------------------------------------------------------------------------
+
+  /** Records published so far; whatever is below, down to `windowStart`, may be read. */
+  get committedCount(): number {
+    return this.words.committed()
+  }
+
+  /** The first record that may still be read here: where the slowest of this view's consumers is. */
+  get windowStart(): number {
+    return Math.min(this.consumer.floor, this.words.committed())
+  }
+
+  get status(): StrandStatus {
+    return STATUSES[this.words.load32(AT.status)] ?? 'error'
+  }
+
+  /** Share of the estimated records that were given back; null without an estimate. */
+  get progress(): number | null {
+    const expected = this.map.estimatedRecords
+    return expected ? Math.min(1, this.acknowledgedCount / expected) : null
+  }
+
+  /**
+   * Resolve with the count once `minRecords` more than `after` are published. It may be less when
+   * the producer has no room for more, and equals `after` at the end of the stream or after
+   * `timeoutMs`. Rejects with StrandAbortError once nothing is left of an aborted stream, and with
+   * StreamResetError when `after` is of the stream before.
+   */
+  async waitForCommit(after: number, timeoutMs = Infinity, minRecords = 1): Promise<number> {
+    const until = performance.now() + timeoutMs
+    const waiter = { wanted: this.wantedOf(after, minRecords) }
+    this.waiters.push(waiter)
+    try {
+      for (;;) {
+        const count = this.settled(after, waiter.wanted)
+        if (count !== null) return count
+        const entry = this.bellEntry()
+        const seen = this.consumer.arm(entry, Math.min(...this.waiters.map((each) => each.wanted)))
+        const late = this.settled(after, waiter.wanted)
+        if (late !== null) return late
+        const left = until - performance.now()
+        if (left <= 0) return this.committedCount
+        this.consumer.countSleep(entry)
+        await sleep(this.words.i32, entryAt(entry, ENTRY.bell), seen, Math.min(left, NAP_MS))
+        waiter.wanted = this.wantedOf(after, minRecords)
+      }
+    } finally {
+      this.waiters.splice(this.waiters.indexOf(waiter), 1)
+    }
+  }
+
+  /** The same for a thread that may block; WouldBlockError on a page. */
+  waitForCommitSync(after: number, timeoutMs = Infinity, minRecords = 1): number {
+    const until = performance.now() + timeoutMs
+    for (;;) {
+      const wanted = this.wantedOf(after, minRecords)
+      const entry = this.bellEntry()
+      const seen = this.consumer.arm(entry, wanted)
+      const count = this.settled(after, wanted)
+      if (count !== null) return count
+      const left = until - performance.now()
+      if (left <= 0) return this.committedCount
+      if (!canBlock()) throw new WouldBlockError()
+      this.consumer.countSleep(entry)
+      sleepHere(this.words.i32, entryAt(entry, ENTRY.bell), seen, Math.min(left, NAP_MS))
+    }
+  }
+
+  /** Ask the producer to stop; its next claim throws StrandAbortError. */
+  signalAbort(): void {
+    this.words.signalAbort()
+  }
+
+  /** Replace the strings that `utf8_ref` handles stand for; every cursor sees the change. */
+  updateInternTable(table: readonly string[]): void {
+    this.intern.strings = [...table]
+  }
+
+  // ---- searching --------------------------------------------------------------------------------
+
+  /**
+   * The first readable record whose sorted `field` is not before `value`, by bisection; the
+   * committed count when there is none. TypeError when the field is not declared as sorted.
+   */
+  findFirst(field: string, value: number | bigint | string): number {
+    return findFirst(
+      this.allocateCursor(),
+      this.map,
+      field,
+      value,
+      this.windowStart,
+      this.committedCount,
+    )
+  }
+
+  /** Which records match a predicate (`between`, `eq`, `oneOf`) on one field. */
+  getFilterBitset(
+    field: string,
+    predicate: Predicate,
+    start = this.windowStart,
+    stop = this.committedCount,
+  ): Bitset {
+    if (start < this.windowStart || stop > this.committedCount || start > stop)
+      throw new RangeError(
+        `records ${start} to ${stop} are not all readable: ` +
+          `${this.windowStart} to ${this.committedCount} are`,
+      )
+    return filterRecords(this.allocateCursor(), field, predicate, start, stop)
+  }
+
+  /** The least and greatest value of numeric fields among the records of a bitset. */
+  constrainedRanges(bitset: Bitset, fields?: readonly string[]): Record<string, Range> {
+    return rangesOf(this.allocateCursor(), this.map, bitset, fields)
+  }
+
+  // ---- how it waits -----------------------------------------------------------------------------
+
+  private wantedOf(after: number, minRecords: number): number {
+    const most = this.consumer.floor + this.map.indexCapacity
+    return Math.max(after + 1, Math.min(after + minRecords, most))
+  }
+
+  /** The count when there is no more to wait for, null to wait on; throws what ended the stream. */
+  private settled(after: number, wanted: number): number | null {
+    const { words, consumer } = this
+    if (consumer.hasCommitted(wanted)) return words.committed()
+    if (consumer.followReset() && after > 0) throw new StreamResetError(after)
+    const status = words.load32(AT.status)
+    const aborted = status < EOS && words.aborted()
+    const committed = words.committed() // after the status: nothing comes any more
+    if (
+      committed > after &&
+      (aborted || status >= EOS || words.load(AT.threshold) > consumer.floor)
+    )
+      return committed
+    if (status === ERROR) throw new StrandAbortError(words.readReason())
+    if (aborted) throw new StrandAbortError('the consumer asked the producer to stop')
+    return status >= EOS ? committed : null
+  }
+
+  private bellEntry(): number {
+    const entry = this.consumer.entry
+    if (entry === undefined) throw new StrandClosedError('every consumer of this view was released')
+    return entry
+  }
+
+  private entryOf(token: ConsumerToken | undefined): number {
+    const entry = token ?? this.own
+    if (entry === null)
+      throw new StrandClosedError("the view's own consumer was released", 'pass a token')
+    if (!this.consumer.holds(entry))
+      throw new RangeError(`${entry} is no token of this view: registerConsumer() returns one`)
+    return entry
+  }
+}

@@ -1,0 +1,67 @@
+/** Sleeping on a shared word: in a Worker by blocking, on a page by promise, anywhere by polling. */
+
+/** How long a sleeper goes without a look at what it waits for; wake-ups do not depend on it. */
+export const NAP_MS = 150
+
+const YIELDS = 64 // polls without a timer before the first nap of a millisecond
+const POLL_MS_MAX = 8
+
+let blocking: boolean | undefined
+
+/** Whether this thread may block: Workers and Node may, a page may not. */
+export function canBlock(): boolean {
+  if (blocking === undefined) {
+    try {
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 0)
+      blocking = true
+    } catch {
+      blocking = false
+    }
+  }
+  return blocking
+}
+
+/** Block while the word at byte `at` is `seen`, for `ms` at most. */
+export function sleepHere(words: Int32Array, at: number, seen: number, ms: number): void {
+  Atomics.wait(words, at >>> 2, seen, ms)
+}
+
+/** Resolve once the word at byte `at` is no more `seen` or `ms` have passed. */
+export async function sleep(
+  words: Int32Array,
+  at: number,
+  seen: number,
+  ms: number,
+): Promise<void> {
+  if (typeof Atomics.waitAsync !== 'function') return poll(words, at, seen, ms)
+  const waiting = Atomics.waitAsync(words, at >>> 2, seen, ms)
+  if (!waiting.async) return
+  // Node ends a process in which nothing but such a promise is under way: the timer keeps it.
+  const timer = setTimeout(() => undefined, ms)
+  await waiting.value
+  clearTimeout(timer)
+}
+
+async function poll(words: Int32Array, at: number, seen: number, ms: number): Promise<void> {
+  const until = performance.now() + ms
+  for (let turn = 0; Atomics.load(words, at >>> 2) === seen; turn += 1) {
+    const left = until - performance.now()
+    if (left <= 0) return
+    if (turn < YIELDS) await yieldTurn()
+    else
+      await new Promise((done) => setTimeout(done, Math.min(1 + turn - YIELDS, POLL_MS_MAX, left)))
+  }
+}
+
+/** Let other events run, without the few milliseconds that browsers make of a timer of zero. */
+function yieldTurn(): Promise<void> {
+  return new Promise((done) => {
+    if (typeof setImmediate === 'function') return void setImmediate(done)
+    const { port1, port2 } = new MessageChannel()
+    port1.onmessage = () => {
+      port1.close()
+      done()
+    }
+    port2.postMessage(null)
+  })
+}

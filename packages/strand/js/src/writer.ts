@@ -1,0 +1,291 @@
+/** The producer's side of a ring. */
+
+import { RecordEncoder, type StrandRecord } from './encoder'
+import {
+  ConsumerGoneError,
+  StrandAbortError,
+  StrandClosedError,
+  StrandConflictError,
+  WouldBlockError,
+} from './errors'
+import { checkExtension, readStrandHeader, type StrandMap } from './header'
+import { NO_ROOM, Producer } from './producer'
+import { canBlock, NAP_MS, sleep, sleepHere } from './waiting'
+import { AT, ATTACHED, CONSUMER_COUNT, ENTRY, entryAt, EOS, ERROR, LEFT, RingWords } from './words'
+
+/** What a producer does when the ring is full and every consumer has left. */
+export type WhenUnread = 'raise' | 'wait' | 'discard'
+
+export interface StrandWriterOptions {
+  /** 'raise' (the default) throws ConsumerGoneError, 'discard' overwrites what nobody reads. */
+  whenUnread?: WhenUnread
+  /** The strings that `utf8_ref` fields refer to; those of the ring's metadata by default. */
+  categories?: readonly string[]
+}
+
+/** A slot to be filled by hand: its byte offset in the ring, and its record's number. */
+export interface ClaimedSlot {
+  readonly slotOffset: number
+  readonly seq: number
+}
+
+/** Heap bytes to be filled by hand: where they are, and what a heap pointer says of them. */
+export interface ClaimedHeap {
+  readonly physOffset: number
+  readonly monoOffset: number
+}
+
+/**
+ * Writes records into a ring, and waits when there is no room. One ring has one writer, which blocks
+ * its thread: run it in a Worker, or use the methods whose names end in Async.
+ */
+export class StrandWriter {
+  readonly map: StrandMap
+  private readonly words: RingWords
+  private readonly producer: Producer
+  private readonly encoder: RecordEncoder
+  private readonly whenUnread: WhenUnread
+  private ended = false
+
+  /** Attach as the ring's producer; throws StrandHeaderError, or StrandClosedError after its end. */
+  constructor(buffer: SharedArrayBuffer, options: StrandWriterOptions = {}) {
+    this.map = readStrandHeader(buffer)
+    checkExtension(buffer)
+    this.words = new RingWords(buffer, this.map.version)
+    if (this.words.load32(AT.status) >= EOS)
+      throw new StrandClosedError("the ring's stream has ended", 'its writer may reset() it')
+    this.whenUnread = options.whenUnread ?? 'raise'
+    this.producer = new Producer(this.words, this.map)
+    this.producer.discards = this.whenUnread === 'discard'
+    this.encoder = new RecordEncoder(this.map, options.categories ?? internTable(this.map))
+  }
+
+  /** Records published so far. */
+  get committedCount(): number {
+    return this.producer.commit
+  }
+
+  /** Say that records will come; the first write does it as well. */
+  begin(): void {
+    this.requireOpen()
+    if (!this.producer.streaming) this.producer.begin()
+  }
+
+  /** Publish one record. */
+  write(record: StrandRecord): void {
+    this.writeRecordBatch([record])
+  }
+
+  /**
+   * Publish records and return how many. They become visible together, or in the pieces that the
+   * ring has room for; the thread sleeps in between. When a record does not fit the schema (TypeError,
+   * RangeError, PayloadTooLargeError), those before it were written.
+   */
+  writeRecordBatch(records: Iterable<StrandRecord>): number {
+    this.requireFree()
+    let count = 0
+    try {
+      for (const record of records) {
+        this.encoder.prepare(record)
+        while (!this.encoder.write(this.producer)) this.waitHere()
+        count += 1
+      }
+    } finally {
+      this.producer.publish()
+    }
+    return count
+  }
+
+  /** The same on a thread that must not block: between the pieces, other events run. */
+  async writeRecordBatchAsync(
+    records: Iterable<StrandRecord> | AsyncIterable<StrandRecord>,
+  ): Promise<number> {
+    this.requireFree()
+    let count = 0
+    try {
+      for await (const record of records) {
+        this.encoder.prepare(record)
+        while (!this.encoder.write(this.producer)) {
+          await this.wait()
+          this.encoder.prepare(record) // its payloads may be other bytes by now
+        }
+        count += 1
+      }
+    } finally {
+      this.producer.publish()
+    }
+    return count
+  }
+
+  /** Resolve once `count` slots can be claimed without waiting. */
+  async waitForRoom(count = 1): Promise<void> {
+    this.requireOpen()
+    this.checkCount(count)
+    while (this.producer.room(count) < count) {
+      this.producer.threshold = this.producer.claimed + count - this.map.indexCapacity
+      await this.wait()
+    }
+  }
+
+  /** Claim the next slot, zeroed; fill it at `slotOffset + byteOffset`, then `commitSlot(seq)`. */
+  claimSlot(): ClaimedSlot {
+    return this.claimSlots(1)[0]!
+  }
+
+  /** Claim `count` successive slots at once. */
+  claimSlots(count: number): readonly ClaimedSlot[] {
+    this.requireOpen()
+    this.checkCount(count)
+    let first = this.producer.claim(count)
+    while (first === NO_ROOM) {
+      this.waitHere()
+      first = this.producer.claim(count)
+    }
+    return Array.from({ length: count }, (_, at) => ({
+      slotOffset: this.producer.slotOffset(first + at),
+      seq: first + at,
+    }))
+  }
+
+  /** Publish a claimed slot; RangeError when another one comes first. */
+  commitSlot(seq: number): void {
+    this.commitSlots(seq, 1)
+  }
+
+  /** Publish `count` claimed slots from `fromSeq` on; RangeError out of order. */
+  commitSlots(fromSeq: number, count: number): void {
+    this.requireOpen()
+    const { write, claimed } = this.producer
+    if (fromSeq !== write || !Number.isInteger(count) || count < 1 || write + count > claimed)
+      throw new RangeError(
+        `records ${fromSeq} to ${fromSeq + count - 1} cannot be committed now: ` +
+          (write < claimed ? `${write} to ${claimed - 1} are claimed` : 'none are claimed'),
+      )
+    this.producer.seal(count)
+    this.producer.publish()
+  }
+
+  /** Claim heap bytes in one piece for the claimed slots. */
+  claimHeapBytes(byteLength: number, align = 1): ClaimedHeap {
+    this.requireOpen()
+    if (!Number.isInteger(byteLength) || byteLength < 0)
+      throw new RangeError(`${byteLength} is no number of bytes`)
+    let offset = this.producer.claimHeap(byteLength, align)
+    while (offset === NO_ROOM) {
+      this.waitHere()
+      offset = this.producer.claimHeap(byteLength, align)
+    }
+    return { physOffset: this.producer.heapOffset(offset), monoOffset: offset }
+  }
+
+  /** Show the heap bytes claimed so far ahead of their records. */
+  commitHeap(): void {
+    this.requireOpen()
+    this.producer.commitHeap()
+  }
+
+  /** Drop every claimed slot that was not committed, and its heap bytes. */
+  abandon(): void {
+    this.producer.abandon()
+  }
+
+  /** End the stream; consumers read what is left and see its end. */
+  finalize(): void {
+    this.end(EOS)
+  }
+
+  /** End the stream with an error that carries `message` (316 bytes of it) to consumers. */
+  abort(message = ''): void {
+    this.requireOpen()
+    this.words.writeReason(message)
+    this.end(ERROR)
+  }
+
+  /**
+   * Begin a new stream in this ring, after the end of the one before: records count from 0 again.
+   * Throws StrandConflictError while an attached consumer has unread records of the last one.
+   */
+  reset(): void {
+    if (!this.ended) throw new StrandConflictError('finalize or abort the stream before the next')
+    for (let index = 0; index < CONSUMER_COUNT; index += 1) {
+      if (this.words.load32(entryAt(index, ENTRY.state)) !== ATTACHED) continue
+      const unread = this.producer.commit - this.words.load(entryAt(index, ENTRY.read))
+      if (unread > 0)
+        throw new StrandConflictError(
+          `consumer ${index} has ${unread} records of the last stream to give back`,
+          'acknowledge them there, or release that consumer, and reset again',
+        )
+    }
+    this.words.writeReason('')
+    this.producer.reset()
+    this.ended = false
+  }
+
+  private end(status: number): void {
+    this.requireOpen()
+    this.producer.abandon()
+    this.producer.publish()
+    this.words.setStatus(status)
+    this.ended = true
+  }
+
+  private requireOpen(): void {
+    if (this.ended) throw new StrandClosedError('the stream has ended', 'reset() begins the next')
+  }
+
+  private requireFree(): void {
+    this.requireOpen()
+    if (this.producer.claimed !== this.producer.write)
+      throw new StrandConflictError('claimed slots are open: commit or abandon them first')
+  }
+
+  private checkCount(count: number): void {
+    if (!Number.isInteger(count) || count < 1 || count > this.map.indexCapacity)
+      throw new RangeError(`this ring has ${this.map.indexCapacity} slots, not ${count}`)
+  }
+
+  /** Sleep until what the last claim lacked is given back; publishes first what is filled. */
+  private waitHere(): void {
+    for (const seen of this.watch()) {
+      if (!canBlock()) throw new WouldBlockError()
+      sleepHere(this.words.i32, AT.bell, seen, NAP_MS)
+    }
+  }
+
+  private async wait(): Promise<void> {
+    for (const seen of this.watch()) await sleep(this.words.i32, AT.bell, seen, NAP_MS)
+  }
+
+  /** Yield the bell to sleep on until there is room; throws when there will be none. */
+  private *watch(): Generator<number, void> {
+    const { producer, words } = this
+    const { threshold } = producer
+    producer.publish()
+    for (;;) {
+      // We store the threshold, then load the counters; who gives back does it the other way round.
+      words.store(AT.threshold, threshold)
+      const seen = words.load32(AT.bell)
+      if (producer.hasRoom(threshold)) return
+      if (words.aborted()) throw new StrandAbortError('the consumer asked the producer to stop')
+      if (this.everyoneLeft()) {
+        if (producer.hasRoom(threshold)) return // given back before they went
+        throw new ConsumerGoneError()
+      }
+      yield seen
+    }
+  }
+
+  /** Whether it is an error that nobody reads: there were consumers, and all of them left. */
+  private everyoneLeft(): boolean {
+    if (this.whenUnread !== 'raise' || this.words.hasReader()) return false
+    for (let index = 0; index < CONSUMER_COUNT; index += 1)
+      if (this.words.load32(entryAt(index, ENTRY.state)) === LEFT) return true
+    return false
+  }
+}
+
+/** The strings of a ring's metadata that `utf8_ref` handles stand for. */
+export function internTable(map: StrandMap): readonly string[] {
+  const table = map.metadata['intern']
+  return Array.isArray(table) ? table.map(String) : []
+}

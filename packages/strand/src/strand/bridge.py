@@ -1,0 +1,226 @@
+"""Frames that carry a ring to a browser, which cannot map it: spec/strand-wire.md, "Bridge frames".
+
+The receiver has memory of the same geometry and puts the bytes at the same offsets, so nothing is
+encoded here: a frame is a head of a few words and spans of the ring as they lie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+from sennit_core.errors import Closed, Corrupt, UsageError
+from strand import layout
+from strand.errors import LeaseHeld, ProducerDied, StrandAbortError, StreamReset
+from strand.view import StrandView
+
+__all__ = ["FRAME_BYTES", "FRAME_BYTES_MAX", "Bridge", "frames", "length_prefixed"]
+
+FRAME_BYTES = 256 * 1024
+FRAME_BYTES_MAX = 1 << 20
+
+_FORMAT = 1
+_KIND_HELLO, _KIND_RECORDS, _KIND_END, _KIND_ACKNOWLEDGE, _KIND_ABORT = 1, 2, 3, 16, 17
+_HELLO = struct.Struct("<BBHIQQ")
+_RECORDS = struct.Struct("<B3xIQQI4x")
+_END = struct.Struct("<BBHIQ")
+_MESSAGE = struct.Struct("<B7xQ")
+_HEAP_COMMIT_AT = layout.PRODUCER_AT + 24
+_CONTROL_WORDS = struct.pack("<7i8i", *[0] * 7, *[layout.VACANT] * 8)
+_NAP_SECONDS = 0.15
+
+
+class Bridge:
+    """Turns what comes in a ring into frames; iterate over it, once.
+
+    Without `credit`, records are given back when the next frame is asked for: whoever carries the
+    frames holds the stream up by not asking (the body of a response). With it, they are given back
+    when the receiver says so through `receive`, and no more are sent than its ring holds (WebSockets,
+    which have no brake of their own).
+
+    Iterating blocks. `receive` and `close` may be called from another thread meanwhile.
+    """
+
+    def __init__(
+        self, view: StrandView, *, credit: bool = False, frame_bytes: int = FRAME_BYTES
+    ) -> None:
+        """Carry the records of `view`, from where it stands.
+
+        Args:
+            view: a consumer for this bridge alone; it stays yours to close.
+            credit: whether the receiver acknowledges.
+            frame_bytes: the longest frame, 16 KiB to 1 MiB.
+
+        Raises:
+            UsageError: another frame length.
+        """
+        if not 16384 <= frame_bytes <= FRAME_BYTES_MAX:
+            raise UsageError(f"frames have 16384 to {FRAME_BYTES_MAX} bytes, not {frame_bytes}")
+        self._view = view
+        self._map = view.map
+        self._credit = credit
+        self._frame_bytes = frame_bytes
+        self._sent = view.acknowledged_count
+        self._heap = 0
+        self._acknowledged = threading.Event()
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the frames of the stream; the last says how it ended."""
+        try:
+            yield self._hello()
+            yield from self._rounds()
+            if not self._closed:
+                yield self._end(layout.EOS)
+        except StreamReset:  # which takes that everything was given back
+            yield self._end(layout.EOS)
+        except (StrandAbortError, ProducerDied) as error:
+            reason = error.reason if isinstance(error, StrandAbortError) else str(error)
+            yield self._end(layout.ERROR, reason)
+        except (Closed, ValueError):  # the view, and with it its memory
+            if not self._closed:
+                raise
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the frames on an event loop; a thread waits for each."""
+        frames = iter(self)
+        try:
+            while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+                yield frame
+        finally:
+            self.close()
+
+    def receive(self, message: bytes) -> None:
+        """Take what the receiver says: it has given records back, or wants no more.
+
+        Raises:
+            Corrupt: a message that is none; drop the connection.
+        """
+        if len(message) != _MESSAGE.size:
+            raise Corrupt("a bridge message", f"{_MESSAGE.size} bytes", f"{len(message)} bytes")
+        kind, upto = _MESSAGE.unpack(message)
+        if kind == _KIND_ABORT:
+            self._view.signal_abort()
+        elif kind != _KIND_ACKNOWLEDGE or not self._credit:
+            raise Corrupt("a bridge message", "an acknowledgement or an abort", f"kind {kind}")
+        elif not self._view.acknowledged_count <= upto <= self._sent:
+            expected = f"an acknowledgement of at most {self._sent} records"
+            raise Corrupt("a bridge message", expected, str(upto))
+        else:
+            self._view.acknowledge_read(upto)
+        self._acknowledged.set()
+
+    def close(self) -> None:
+        """Let whoever iterates stop at the next nap; the stream of the ring goes on."""
+        self._closed = True
+        self._acknowledged.set()
+
+    def _rounds(self) -> Iterator[bytes]:
+        """Yield frames with what has come each time, until the stream ends."""
+        first = True
+        while not self._closed:
+            committed = self._wait()
+            if committed == self._sent:
+                ended = self._view.status not in ("initializing", "streaming")
+                if ended and committed == self._view.committed_count:  # read after the status
+                    return
+                continue
+            heap = self._heap_count()  # read after the records: all of theirs is below
+            if first:
+                self._pass_over(committed, heap)
+                first = False
+            for frame in self._records(committed, heap):
+                yield frame
+                if not self._credit:
+                    self._view.acknowledge_read(self._sent)
+
+    def _wait(self) -> int:
+        """Wait a nap for records that were not sent, and return how many are committed."""
+        try:
+            return self._view.wait_for_commit(self._sent, _NAP_SECONDS)
+        except LeaseHeld:  # the ring is full of what was sent: the receiver's turn
+            self._acknowledged.wait(_NAP_SECONDS)
+            self._acknowledged.clear()
+            return self._sent
+
+    def _hello(self) -> bytes:
+        # No unread record needs more of the heap than the last of it.
+        self._heap = max(0, self._heap_count() - self._map.heap_bytes)
+        head = bytearray(self._view.memory[: layout.METADATA_END])
+        head[28:88] = _CONTROL_WORDS
+        fields = (_KIND_HELLO, _FORMAT, 0, len(head), self._sent, self._heap)
+        return _HELLO.pack(*fields) + head
+
+    def _records(self, committed: int, heap: int) -> Iterator[bytes]:
+        """Cut slots up to `committed` and the heap up to `heap` into frames, payloads first."""
+        stride = self._map.stride
+        room = self._frame_bytes - _RECORDS.size
+        while self._sent < committed:
+            payload = min(heap - self._heap, room)
+            count = min(committed - self._sent, (room - payload) // stride)
+            if self._heap + payload < heap:
+                count = 0  # no record is shown before its payloads are all there
+            head = _RECORDS.pack(_KIND_RECORDS, count, self._sent, self._heap, payload)
+            slots = self._spans(
+                layout.HEADER_BYTES, self._map.records * stride, self._sent * stride, count * stride
+            )
+            payloads = self._spans(self._map.heap_start, self._map.heap_bytes, self._heap, payload)
+            self._sent += count
+            self._heap += payload
+            yield b"".join([head, *slots, *payloads])
+
+    def _spans(self, start: int, size: int, at: int, count: int) -> tuple[memoryview, memoryview]:
+        """Return `count` bytes of a region of the ring from monotonic `at` on: around its end."""
+        at %= size
+        straight = min(count, size - at)
+        memory = self._view.memory
+        return memory[start + at : start + at + straight], memory[start : start + count - straight]
+
+    def _pass_over(self, committed: int, heap: int) -> None:
+        """Leave out the heap before the first payload of the records that are sent first."""
+        pointers = [
+            (self._map.slots.offsets[at], bit)
+            for at, (field, bit) in enumerate(
+                zip(self._map.schema.fields, self._map.schema.null_bits, strict=True)
+            )
+            if field.kind.heap
+        ]
+        lowest, memory = heap, self._view.memory
+        for seq in range(self._sent, committed):
+            slot = self._map.index_start + seq % self._map.records * self._map.stride
+            for at, bit in pointers:
+                if bit is None or memory[slot + bit // 8] >> (bit & 7) & 1:
+                    lowest = min(lowest, self._payload_start(slot + at, heap))
+        self._heap = max(self._heap, lowest)
+
+    def _payload_start(self, at: int, heap: int) -> int:
+        if self._map.version == 5:
+            offset, size = struct.unpack_from("<IH", self._view.memory, at)
+            offset = heap - ((heap - offset) & 0xFFFFFFFF)
+        else:
+            offset, size = struct.unpack_from("<QI", self._view.memory, at)
+        return offset if size else heap
+
+    def _heap_count(self) -> int:
+        count: int = struct.unpack_from("<Q", self._view.memory, _HEAP_COMMIT_AT)[0]
+        return count
+
+    def _end(self, status: int, reason: str = "") -> bytes:
+        text = reason.encode(errors="replace")[: layout.REASON_BYTES_MAX]
+        text = text.decode(errors="ignore").encode()
+        return _END.pack(_KIND_END, status, 0, len(text), self._sent) + text
+
+
+def frames(
+    view: StrandView, *, credit: bool = False, frame_bytes: int = FRAME_BYTES
+) -> Iterator[bytes]:
+    """Yield the frames of a ring's stream from where `view` stands; see `Bridge`."""
+    return iter(Bridge(view, credit=credit, frame_bytes=frame_bytes))
+
+
+def length_prefixed(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Put its length (u32) before each frame, for a body that does not keep them apart."""
+    for part in parts:
+        yield struct.pack("<I", len(part)) + part
