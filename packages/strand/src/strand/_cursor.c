@@ -14,7 +14,8 @@ typedef struct {
 typedef struct {
     PyObject ob_base;
     consumer_object *view;
-    int64_t seq; /* -1: before the first */
+    layout_object *layout; /* the view's when the cursor was made */
+    int64_t seq;           /* -1: before the first */
     uint32_t generation;
     decoded *kept; /* one for each field */
 } cursor_object;
@@ -42,7 +43,7 @@ static const unsigned char *current(const cursor_object *self) {
     if (consumer_closed(view))
         return NULL;
     if (self->seq >= 0 && (uint64_t)self->seq >= view->core.floor &&
-        self->generation == view->core.generation)
+        self->generation == view->core.generation && self->layout == view->layout)
         return view->core.ring.base + strand_slot_at(&view->core.ring, (uint64_t)self->seq);
     PyObject *seq = PyLong_FromLongLong(self->seq);
     if (seq != NULL)
@@ -51,10 +52,10 @@ static const unsigned char *current(const cursor_object *self) {
     return NULL;
 }
 
-/* Where a field of this name stands, or -1 and an error set. Names in a program's text are interned,
- * as ours are. */
+/* Where a field of this name stands, or -1 and an error set. Names in a program's text are
+ * interned, as ours are. */
 static Py_ssize_t find(const cursor_object *self, PyObject *name) {
-    const layout_object *layout = self->view->layout;
+    const layout_object *layout = self->layout;
     for (uint32_t at = 0; at < layout->count && at < SCANNED_FIELDS; at++)
         if (layout->fields[at].name == name)
             return (Py_ssize_t)at;
@@ -87,7 +88,7 @@ static PyObject *read_at(cursor_object *self, uint32_t at) {
     const unsigned char *slot = current(self);
     if (slot == NULL)
         return NULL;
-    const strand_field *field = &self->view->layout->fields[at];
+    const strand_field *field = &self->layout->fields[at];
     if (!is_present(slot, field))
         Py_RETURN_NONE;
     if (!field->heap)
@@ -106,7 +107,7 @@ static PyObject *get_typed(cursor_object *self, PyObject *name, uint8_t tag, con
     const Py_ssize_t at = find(self, name);
     if (at < 0)
         return NULL;
-    if (self->view->layout->fields[at].tag == tag)
+    if (self->layout->fields[at].tag == tag)
         return read_at(self, (uint32_t)at);
     PyObject *detail = PyUnicode_FromString(type);
     if (detail != NULL)
@@ -138,7 +139,7 @@ GETTER(f32_array, TYPE_F32_ARRAY, "f32_array")
 static PyObject *cursor_to_tuple(cursor_object *self, PyObject *Py_UNUSED(ignored)) {
     if (current(self) == NULL)
         return NULL;
-    const uint32_t count = self->view->layout->count;
+    const uint32_t count = self->layout->count;
     PyObject *record = PyTuple_New((Py_ssize_t)count);
     for (uint32_t at = 0; record != NULL && at < count; at++) {
         PyObject *value = read_at(self, at);
@@ -153,7 +154,7 @@ static PyObject *cursor_to_tuple(cursor_object *self, PyObject *Py_UNUSED(ignore
 static PyObject *cursor_to_dict(cursor_object *self, PyObject *Py_UNUSED(ignored)) {
     if (current(self) == NULL)
         return NULL;
-    const layout_object *layout = self->view->layout;
+    const layout_object *layout = self->layout;
     PyObject *record = PyDict_New();
     for (uint32_t at = 0; record != NULL && at < layout->count; at++) {
         PyObject *value = read_at(self, at);
@@ -181,8 +182,9 @@ static PyObject *cursor_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
     if (self == NULL)
         return NULL;
     self->view = (consumer_object *)Py_NewRef(view);
+    self->layout = (layout_object *)Py_NewRef((PyObject *)self->view->layout);
     self->seq = -1;
-    self->kept = PyMem_Calloc(self->view->layout->count, sizeof *self->kept);
+    self->kept = PyMem_Calloc(self->layout->count, sizeof *self->kept);
     if (self->kept == NULL) {
         Py_DECREF((PyObject *)self);
         return PyErr_NoMemory();
@@ -193,7 +195,7 @@ static PyObject *cursor_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
 static int cursor_traverse(cursor_object *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT((PyObject *)self->view);
-    for (uint32_t at = 0; self->kept != NULL && at < self->view->layout->count; at++)
+    for (uint32_t at = 0; self->kept != NULL && at < self->layout->count; at++)
         Py_VISIT(self->kept[at].value);
     return 0;
 }
@@ -202,18 +204,23 @@ static int cursor_traverse(cursor_object *self, visitproc visit, void *arg) {
  * refer back to us, and the view's other references can be cleared. */
 static void cursor_dealloc(cursor_object *self) {
     PyObject_GC_UnTrack(self);
-    for (uint32_t at = 0; self->kept != NULL && at < self->view->layout->count; at++)
+    for (uint32_t at = 0; self->kept != NULL && at < self->layout->count; at++)
         Py_XDECREF(self->kept[at].value);
     PyMem_Free(self->kept);
+    Py_XDECREF((PyObject *)self->layout);
     Py_XDECREF((PyObject *)self->view);
     free_object((PyObject *)self);
 }
 
 #define GETTER_METHOD(suffix, type, answer)                                                        \
-    {"get_" #suffix, (PyCFunction)cursor_get_##suffix, METH_O,                                     \
-     "get_" #suffix "($self, name, /)\n--\n\nReturn " answer " of a `" type                        \
-     "` field, None when it is null.\n\nRaises:\n    UsageError: the field has another type; no "  \
-     "record sought, or it was given back since.\n    UnknownColumn: no field of that name."}
+    {                                                                                              \
+        "get_" #suffix, (PyCFunction)cursor_get_##suffix, METH_O,                                  \
+            "get_" #suffix "($self, name, /)\n--\n\nReturn " answer " of a `" type                 \
+            "` field, None when it is null.\n\nRaises:\n    UsageError: the field has another "    \
+            "type; no "                                                                            \
+            "record sought, or it was given back since.\n    UnknownColumn: no field of that "     \
+            "name."                                                                                \
+    }
 
 static PyMethodDef cursor_methods[] = {
     {"seek", (PyCFunction)cursor_seek, METH_O,

@@ -11,9 +11,10 @@ enum {
 
 /* Bytes of each type in a v5 slot; v6 differs in the heap pointers alone. */
 static const uint8_t WIDTHS[] = {
-    [TYPE_I32] = 4,   [TYPE_U32] = 4,      [TYPE_I64] = 8,  [TYPE_F32] = 4,   [TYPE_F64] = 8,
-    [TYPE_U16] = 2,   [TYPE_U8] = 1,       [TYPE_BOOL8] = 1, [TYPE_UTF8] = 6, [TYPE_UTF8_REF] = 4,
-    [TYPE_JSON] = 6,  [TYPE_BYTES] = 6,    [TYPE_I32_ARRAY] = 6, [TYPE_F32_ARRAY] = 6,
+    [TYPE_I32] = 4,       [TYPE_U32] = 4,       [TYPE_I64] = 8,  [TYPE_F32] = 4,
+    [TYPE_F64] = 8,       [TYPE_U16] = 2,       [TYPE_U8] = 1,   [TYPE_BOOL8] = 1,
+    [TYPE_UTF8] = 6,      [TYPE_UTF8_REF] = 4,  [TYPE_JSON] = 6, [TYPE_BYTES] = 6,
+    [TYPE_I32_ARRAY] = 6, [TYPE_F32_ARRAY] = 6,
 };
 static const unsigned V6_POINTER_BYTES = 16;
 
@@ -93,7 +94,8 @@ static int read_fields(layout_object *self, PyObject *fields) {
         nullable |= self->fields[at].null_bit >= 0;
     }
     self->gapless = filled == self->stride && !nullable;
-    self->blocks = self->version >= 6 && count == 1 && self->fields[0].tag == TYPE_BYTES && !nullable;
+    self->blocks =
+        self->version >= 6 && count == 1 && self->fields[0].tag == TYPE_BYTES && !nullable;
     return 0;
 }
 
@@ -101,6 +103,10 @@ static int read_fields(layout_object *self, PyObject *fields) {
 
 /* Replace the table that utf8_ref fields refer to; whoever reads or writes sees it at once. */
 static int store_intern(layout_object *self, PyObject *table) {
+    if (PyUnicode_Check(table)) {
+        PyErr_Format(PyExc_TypeError, "an intern table is a sequence of strings, not %R", table);
+        return -1;
+    }
     PyObject *intern = PySequence_Tuple(table);
     PyObject *handles = PyDict_New();
     if (intern == NULL || handles == NULL)

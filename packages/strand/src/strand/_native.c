@@ -206,6 +206,24 @@ static PyObject *add_type(PyObject *module, PyType_Spec *spec) {
     return type;
 }
 
+/* JSON without spaces and escapes. One encoder for all: json.dumps makes a new one for each call
+ * whose options are not its own. */
+static PyObject *compact_encoder(PyObject *json) {
+    PyObject *type = PyObject_GetAttrString(json, "JSONEncoder");
+    PyObject *nothing = PyTuple_New(0);
+    PyObject *options =
+        Py_BuildValue("{s:O,s:(ss)}", "ensure_ascii", Py_False, "separators", ",", ":");
+    PyObject *encoder = NULL;
+    if (type != NULL && nothing != NULL && options != NULL)
+        encoder = PyObject_Call(type, nothing, options);
+    PyObject *encode = encoder == NULL ? NULL : PyObject_GetAttrString(encoder, "encode");
+    Py_XDECREF(type);
+    Py_XDECREF(nothing);
+    Py_XDECREF(options);
+    Py_XDECREF(encoder);
+    return encode;
+}
+
 static int native_exec(PyObject *module) {
     native_state *state = PyModule_GetState(module);
     PyObject *producer = add_type(module, &producer_spec);
@@ -218,7 +236,7 @@ static int native_exec(PyObject *module) {
     state->layout_type = add_type(module, &layout_spec);
     PyObject *json = PyImport_ImportModule("json");
     if (json != NULL) {
-        state->json_dumps = PyObject_GetAttrString(json, "dumps");
+        state->json_dumps = compact_encoder(json);
         state->json_loads = PyObject_GetAttrString(json, "loads");
         Py_DECREF(json);
     }

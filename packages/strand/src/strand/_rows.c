@@ -2,7 +2,8 @@
  *
  * A record is encoded completely before anything is claimed: fixed fields into an image of its
  * slot, payloads by address. So a value that does not fit leaves the ring as it was, and the Python
- * code that a value may bring along (an __index__, a JSON default) never runs while a claim is open.
+ * code that a value may bring along (an __index__, a JSON default) never runs while a claim is
+ * open.
  */
 #include <math.h>
 #include <string.h>
