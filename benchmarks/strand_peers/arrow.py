@@ -28,8 +28,8 @@ _READ_BYTES = 1 << 20
 
 def string_batches(rows: int, quick: bool) -> Table:
     """Whole Arrow batches; the peer to beat pickles them through a Pipe."""
-    total_rows = (1 << 20 if quick else 1 << 23) // (4 if rows <= 1000 else 1)
-    job = partial(TextJob, max(8, total_rows // rows), rows)
+    job = partial(TextJob, max(16, (1 << 20 if quick else 1 << 23) // rows), rows)
+    heap = "4MiB" if rows <= 1000 else "16MiB"  # a handful of batches, so that their pages are warm
     schema = TextJob(1, 1).batch.schema
     target = Target(ratio=5.0, to="mp.Pipe, pickled")
     return Table(
@@ -37,8 +37,13 @@ def string_batches(rows: int, quick: bool) -> Table:
         f"Arrow batches of {rows:,} rows with strings, nulls and times",
         "GB/s",
         (
-            row("strand, write_arrow; zero copy", partial(block_ring, copy=False), job, target),
-            row("strand, write_arrow; copied out", partial(block_ring, copy=True), job),
+            row(
+                "strand, write_arrow; zero copy",
+                partial(block_ring, copy=False, heap=heap),
+                job,
+                target,
+            ),
+            row("strand, write_arrow; copied out", partial(block_ring, copy=True, heap=heap), job),
             row("mp.Pipe, pickled", partial(pipe, _add_batches), job),
             row("mp.Pipe, IPC message", partial(_pipe_messages, schema), job),
             row("mp.Queue", partial(queue, _add_batches, 16), job),
