@@ -1,5 +1,6 @@
 """Several producers and one consumer through one segment."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -302,8 +303,10 @@ def test_nothing_is_left_after_many_fan_ins() -> None:
             assert len([bytes(payload) for payload in view.payloads()]) == 4
 
     use()
-    before = os.listdir("/proc/self/fd")  # noqa: PTH208
+    gc.collect()  # what other tests left to the collector
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    mapped = Path("/proc/self/maps").read_text().count("memfd:strand")
     for _ in range(200):
         use()
-    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
-    assert "memfd:strand" not in Path("/proc/self/maps").read_text()
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+    assert Path("/proc/self/maps").read_text().count("memfd:strand") <= mapped

@@ -22,7 +22,6 @@ from weakref import WeakKeyDictionary
 
 from sennit_core.errors import DeadlineExceeded
 from strand import _native, layout
-from strand.errors import StreamReset
 from strand.reading import (
     ArrayReader,
     GroupReader,
@@ -103,12 +102,7 @@ def _wanting(view: StrandView, wanted: int) -> Iterator[int]:
 def _look(view: StrandView, after: int, wanted: int, *, napped: bool) -> int | None:
     """Return the count when it will do or no more will come for now; None to sleep."""
     committed = view.committed_count
-    if view._follow_reset():  # noqa: SLF001
-        if after > 0:
-            raise StreamReset(
-                f"the producer began a new stream, and record {after} was of the last one",
-                hint="read on from record 0",
-            )
+    if view._check_stream(after):  # noqa: SLF001
         committed = view.committed_count
     if committed >= wanted:
         return committed
@@ -182,6 +176,7 @@ class AsyncView:
 
 async def _read(reader: Reader[T], timeout_seconds: float | None) -> AsyncIterator[T]:
     view = reader.view
+    view._follow_reset()  # noqa: SLF001
     seq = view.window_start
     while await _has_record(reader, seq, timeout_seconds):
         stop = view.committed_count
@@ -194,6 +189,7 @@ async def _has_record(reader: Reader[Any], seq: int, timeout_seconds: float | No
     """Wait for record `seq`; False at the end of the stream. Lets other tasks run in any case."""
     view = reader.view
     await asyncio.sleep(0)
+    view._check_stream(seq)  # noqa: SLF001
     if view.committed_count > seq:
         return True
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds

@@ -321,7 +321,9 @@ def find_schema(memory: Any) -> bytes | None:
     size = struct.unpack_from("<I", memory, at)[0] if room >= 4 else 0
     if size == 0:
         return None
-    packed = bytes(memory[at + 4 : at + 4 + min(size, room - 4)])
+    if size > room - 4:
+        raise BadMetadata(expected=f"an Arrow schema of {room - 4} bytes or less", found=str(size))
+    packed = bytes(memory[at + 4 : at + 4 + size])
     unpack = zlib.decompressobj()
     try:
         message = unpack.decompress(packed, _ARROW_SCHEMA_BYTES_MAX)

@@ -220,6 +220,7 @@ def batches(
 def read(reader: Reader[T], timeout_seconds: float | None = None) -> Iterator[T]:
     """Yield what `reader` makes of the records of its view, until the end of the stream."""
     view = reader.view
+    view._follow_reset()  # noqa: SLF001 - of one package
     seq = view.window_start
     while has_record(reader, seq, timeout_seconds):
         stop = view.committed_count
@@ -230,6 +231,7 @@ def read(reader: Reader[T], timeout_seconds: float | None = None) -> Iterator[T]
 def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> bool:
     """Wait for record `seq`; False at the end of the stream."""
     view = reader.view
+    view._check_stream(seq)  # noqa: SLF001 - of one package
     if view.committed_count > seq:
         return True
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -240,7 +242,7 @@ def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> 
         reader.give_back()
         if view.wait_for_commit(seq, nap) > seq:
             return True
-        if view._status() == layout.EOS:  # noqa: SLF001
+        if view._status() == layout.EOS:  # noqa: SLF001 - likewise
             return view.committed_count > seq
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineExceeded("waiting for the next record", timeout_seconds)

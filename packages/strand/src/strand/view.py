@@ -17,6 +17,7 @@ from strand.failures import Failing, Failure
 from strand.header import check_extension
 from strand.owners import identify
 from strand.role import NAP_NANOSECONDS, Role
+from strand.rows import as_categories
 from strand.stats import Meter, ViewStats
 
 if TYPE_CHECKING:
@@ -167,16 +168,22 @@ class StrandView(Failing, _native.Consumer, Role):
                 nap = max(0, min(nap, int((deadline - time.monotonic()) * 1e9)))
             if self._wait(wanted, spins, nap):
                 return self.committed_count
-            if self._follow_reset() and after > 0:
-                raise StreamReset(
-                    f"the producer began a new stream, and record {after} was of the last one",
-                    hint="read on from record 0",
-                )
+            self._check_stream(after)
             committed = self._settled_count(after)
             if committed is not None:
                 return committed
             if deadline is not None and time.monotonic() >= deadline:
                 return self.committed_count
+
+    def _check_stream(self, after: int) -> bool:
+        """Whether the ring began a new stream; raise when `after` counts records of the last."""
+        began = self._follow_reset()
+        if began and after > 0:
+            raise StreamReset(
+                f"the producer began a new stream, and record {after} was of the last one",
+                hint="read on from record 0",
+            )
+        return began
 
     def _settled_count(self, after: int) -> int | None:
         """Return the count when no more will come for now, None to wait on; raise what ended it."""
@@ -233,8 +240,12 @@ class StrandView(Failing, _native.Consumer, Role):
         return RecordCursor(self)
 
     def update_intern_table(self, table: Sequence[str]) -> None:
-        """Replace the strings that `utf8_ref` handles stand for; every cursor sees the change."""
-        self._compiled.set_intern(table)
+        """Replace the strings that `utf8_ref` handles stand for; every cursor sees the change.
+
+        Raises:
+            UsageError: not a sequence of strings.
+        """
+        self._compiled.set_intern(as_categories(table))
 
     def records(self, start: int, stop: int) -> list[np.ndarray[Any, Any]]:
         """Return records as numpy structured arrays over the ring itself: two at most.

@@ -87,26 +87,28 @@ class _Watcher:
                 _native.ring_bell(self._bell)
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                seen = int.from_bytes(self._bell, "little")
-                sleeps = list(self._sleeps)
-            bells = [self._bell, *[sleep.bell for sleep in sleeps]]
-            numbers = [seen, *[sleep.seen for sleep in sleeps]]
-            rung = _native.nap_any(bells, numbers, _IDLE_NANOSECONDS)
-            woken = [sleeps[at - 1] for at in rung if at > 0]
-            del bells
-            with self._lock:
-                self._sleeps.difference_update(woken)
-                if not rung:
-                    self._sleeps = {one for one in self._sleeps if not one.loop.is_closed()}
-                if not rung and not self._sleeps:
-                    self._running = False
-                    return
-            for sleep in woken:
-                with suppress(RuntimeError):  # its loop was closed meanwhile
-                    sleep.loop.call_soon_threadsafe(sleep.settle, True)
-            del sleeps, woken
+        while self._watch_once():
+            pass  # between two naps nothing here refers to anybody's ring
+
+    def _watch_once(self) -> bool:
+        """Sleep until something happens, and tell whom it concerns; False at the end."""
+        with self._lock:
+            seen = int.from_bytes(self._bell, "little")
+            sleeps = list(self._sleeps)
+        bells = [self._bell, *[sleep.bell for sleep in sleeps]]
+        numbers = [seen, *[sleep.seen for sleep in sleeps]]
+        rung = _native.nap_any(bells, numbers, _IDLE_NANOSECONDS)
+        woken = [sleeps[at - 1] for at in rung if at > 0]
+        with self._lock:
+            self._sleeps.difference_update(woken)
+            if not rung:
+                self._sleeps = {sleep for sleep in self._sleeps if not sleep.loop.is_closed()}
+                self._running = bool(self._sleeps)
+                return self._running
+        for sleep in woken:
+            with suppress(RuntimeError):  # its loop was closed meanwhile
+                sleep.loop.call_soon_threadsafe(sleep.settle, True)
+        return True
 
 
 _watcher = _Watcher()
