@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sennit_core.errors import UsageError
@@ -48,15 +48,17 @@ def compile_layout(
     return _native.Layout(version, map.slots.stride, fields, intern)
 
 
-def as_categories(table: Sequence[str]) -> tuple[str, ...]:
+def as_categories(table: Iterable[str]) -> tuple[str, ...]:
     """Check an intern table that a caller brought.
 
     Raises:
-        UsageError: not a sequence of strings.
+        UsageError: no strings, or a single one.
     """
-    if isinstance(table, str) or not all(isinstance(text, str) for text in table):
-        raise UsageError(f"categories are a sequence of strings, not {table!r}")
-    return tuple(table)
+    if isinstance(table, Iterable) and not isinstance(table, str):
+        texts = tuple(table)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise UsageError(f"an intern table is a sequence of strings, not {table!r}")
 
 
 def _intern_of(map: StrandMap) -> tuple[str, ...]:  # noqa: A002 - see above
