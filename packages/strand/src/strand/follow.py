@@ -208,7 +208,7 @@ def _counts(sample: Sample) -> Iterator[tuple[str, str]]:
         return f"{text} (+{format_bytes(round(rate)) if size else format_rate(rate)}/s)"
 
     yield "records", f"commit {shown('commit')}, read {shown('read')}"
-    yield "heap", f"write {shown('heap_commit', size=True)}"
+    yield "payloads", shown("heap_commit", size=True)
     if "stalls" in counters:
         counts = ", ".join(f"{name} {shown(name)}" for name in ("stalls", "wakes", "sleeps"))
         yield "waits", counts
@@ -227,7 +227,7 @@ def _owners(facts: RingFacts, style: Style) -> Iterator[str]:
         if reader.state != "vacant":
             yield _consumer(reader, facts, style)
     if vacant:
-        yield f"  {'consumer ' + _ranges(vacant):<22}  {_state('vacant', style)}"
+        yield f"  {'consumer ' + _ranges(vacant):<20}  {_state('vacant', style)}"
 
 
 def _consumer(reader: Reader, facts: RingFacts, style: Style) -> str:
