@@ -209,7 +209,7 @@ def test_after_the_view_is_closed_every_call_says_so(
         cursor.to_tuple,
         cursor.to_dict,
         lambda: cursor["u8"],
-        *(lambda name=name: getattr(cursor, GETTERS[name])(name) for name in FIELD_TYPES),  # type: ignore[misc]
+        *(lambda name=name: getattr(cursor, GETTERS[name])(name) for name in FIELD_TYPES),
         pair[1].allocate_cursor,
     ):
         with pytest.raises(Closed):

@@ -50,14 +50,11 @@ class Failure(IntEnum):
 class Failing:
     """Mixed into the Python halves of the roles: raises what the C halves report."""
 
-    map: StrandMap
-    _inherited: bool = False
-
-    def _fail(self, reason: int, position: int | None, detail: object) -> NoReturn:
+    def _fail(self: Any, reason: int, position: int | None, detail: object) -> NoReturn:
         """Raise the error for an enum strand_failure; `position` is the field it is about."""
         if reason == Failure.CLOSED:
             noun = type(self).__name__
-            if self._inherited:
+            if getattr(self, "_inherited", False):  # closed may mean that it was never opened
                 raise RoleInherited(what=f"a {noun} inherited through fork")
             raise Closed(f"this {noun}")
         field = None if position is None else self.map.schema.fields[position]
@@ -65,11 +62,15 @@ class Failing:
         raise _ERRORS[reason](self, field, detail) from cause
 
 
+class _Role(Protocol):
+    map: StrandMap
+
+
 class _Describe(Protocol):
     def __call__(self, role: Any, field: Any, detail: Any, /) -> SennitError: ...
 
 
-def _too_large(role: Failing, field: StrandField | None, size: int) -> SennitError:
+def _too_large(role: _Role, field: StrandField | None, size: int) -> SennitError:
     if field is not None:
         return PayloadTooLarge(
             what=f"field {field.name!r} in a v5 ring",
@@ -84,17 +85,17 @@ def _too_large(role: Failing, field: StrandField | None, size: int) -> SennitErr
     )
 
 
-def _aborted(role: Failing, field: None, detail: object) -> SennitError:
+def _aborted(role: _Role, field: None, detail: object) -> SennitError:
     return StrandAbortError(reason="the consumer asked the producer to stop")
 
 
-def _exhausted(role: Failing, field: None, detail: object) -> SennitError:
+def _exhausted(role: _Role, field: None, detail: object) -> SennitError:
     return RingExhausted(
         "a v5 ring carries at most 2147483647 records", hint="open the ring with version=6"
     )
 
 
-def _corrupt(role: Failing, field: StrandField | None, size: int) -> SennitError:
+def _corrupt(role: _Role, field: StrandField | None, size: int) -> SennitError:
     if field is None:
         return Corrupt("the ring", found="a shared counter or heap pointer is impossible")
     what = f"field {field.name!r}"
@@ -103,20 +104,20 @@ def _corrupt(role: Failing, field: StrandField | None, size: int) -> SennitError
     return Corrupt(what, "a payload inside the heap", f"{size} bytes")
 
 
-def _range(role: Failing, field: None, seq: int) -> SennitError:
+def _range(role: _Role, field: None, seq: int) -> SennitError:
     return UsageError(f"record {seq} is not committed, or was acknowledged already")
 
 
-def _value(role: Failing, field: StrandField, detail: object) -> SennitError:
+def _value(role: _Role, field: StrandField, detail: object) -> SennitError:
     why = detail if isinstance(detail, Exception) else f"{_show(detail)} is not {_bounds(field)}"
     return UsageError(f"field {field.name!r} is {field.type}, and {why}")
 
 
-def _null(role: Failing, field: StrandField, detail: None) -> SennitError:
+def _null(role: _Role, field: StrandField, detail: None) -> SennitError:
     return UsageError(f"field {field.name!r} cannot be null")
 
 
-def _record(role: Failing, field: None, record: Any) -> SennitError:
+def _record(role: _Role, field: None, record: Any) -> SennitError:
     names = role.map.schema.names
     wanted = f"a record has {len(names)} fields ({', '.join(names)})"
     if isinstance(record, tuple | list | Mapping):
@@ -124,18 +125,18 @@ def _record(role: Failing, field: None, record: Any) -> SennitError:
     return UsageError(f"{wanted}: a tuple, list or mapping, not {type(record).__name__}")
 
 
-def _field(role: Failing, field: None, name: object) -> SennitError:
+def _field(role: _Role, field: None, name: object) -> SennitError:
     return UnknownColumn(str(name), role.map.schema.names)
 
 
-def _type(role: Failing, field: StrandField, type_name: str) -> SennitError:
+def _type(role: _Role, field: StrandField, type_name: str) -> SennitError:
     return UsageError(
         f"field {field.name!r} is {field.type}: read it with {_GETTERS[field.type]}, "
         f"not {_GETTERS[type_name]}"
     )
 
 
-def _intern(role: Failing, field: StrandField, detail: str | int) -> SennitError:
+def _intern(role: _Role, field: StrandField, detail: str | int) -> SennitError:
     if isinstance(detail, str):
         return UsageError(
             f"field {field.name!r}: {detail!r} is not in the intern table",
@@ -144,11 +145,11 @@ def _intern(role: Failing, field: StrandField, detail: str | int) -> SennitError
     return Corrupt(f"field {field.name!r}", "a handle in the intern table", f"handle {detail}")
 
 
-def _text(role: Failing, field: StrandField, error: Exception) -> SennitError:
+def _text(role: _Role, field: StrandField, error: Exception) -> SennitError:
     return Corrupt(f"field {field.name!r}", found=str(error))
 
 
-def _unsought(role: Failing, field: None, seq: int) -> SennitError:
+def _unsought(role: _Role, field: None, seq: int) -> SennitError:
     if seq < 0:
         return UsageError("seek a record before reading it")
     return UsageError(f"record {seq} was acknowledged and may be overwritten")
@@ -158,14 +159,14 @@ def _order(role: Any, field: None, seq: int) -> SennitError:
     return UsageError(f"slot {role._sealed} is next to be committed, not {seq}")  # noqa: SLF001 - its C half's
 
 
-def _blocks(role: Failing, field: None, detail: object) -> SennitError:
+def _blocks(role: _Role, field: None, detail: object) -> SennitError:
     return UsageError(
         "payloads need a block ring: open it with strand.BLOCKS",
         hint="typed records are written with write(), and read with a cursor or tuples()",
     )
 
 
-def _count(role: Failing, field: None, count: int) -> SennitError:
+def _count(role: _Role, field: None, count: int) -> SennitError:
     return UsageError(f"1 to {role.map.records} slots may be claimed at once, not {count}")
 
 
@@ -203,7 +204,9 @@ def _bounds(field: StrandField) -> str:
     if kind.code == "f":
         return "within what 32 bits hold (3.4e38)"
     bits = 8 * (ELEMENT_BYTES if kind.heap else kind.width)
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if kind.code in "iq" else (0, (1 << bits) - 1)
+    low, high = (
+        (-(1 << bits - 1), (1 << bits - 1) - 1) if kind.code in "iq" else (0, (1 << bits) - 1)
+    )
     return f"from {low} to {high}"
 
 
