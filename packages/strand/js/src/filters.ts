@@ -21,9 +21,12 @@ export type Range = { readonly min: number | bigint; readonly max: number | bigi
 const NUMERIC = new Set(['i32', 'u32', 'i64', 'f32', 'f64', 'u16', 'u8'])
 const UNORDERED = new Set(['json', 'bytes', 'i32_array', 'f32_array'])
 
-/** Values from `low` to `high`, both included. */
-export function between(low: number | bigint | string, high: number | bigint | string): Predicate {
-  return (value) => value >= low && value <= high
+/** Values from `low` to `high`, both included; null leaves that side open. */
+export function between(
+  low: number | bigint | string | null,
+  high: number | bigint | string | null,
+): Predicate {
+  return (value) => (low === null || value >= low) && (high === null || value <= high)
 }
 
 /** Values equal to `wanted`; a Number and a BigInt of the same value are equal. */
@@ -74,11 +77,15 @@ export function forEachSet(bitset: Bitset, visit: (seq: number) => void): void {
 
 export function filterRecords(
   cursor: RecordCursor,
+  { schema }: StrandMap,
   field: string,
   predicate: Predicate,
   start: number,
   stop: number,
 ): Bitset {
+  const type = schema.fields.find((each) => each.name === field)?.type
+  if (type === undefined || UNORDERED.has(type))
+    throw new TypeError(`there is no field '${field}' whose values can be compared`)
   const words = new Uint32Array(Math.ceil((stop - start) / 32))
   for (let seq = start; seq < stop; seq += 1) {
     if (!cursor.seek(seq)) throw new RangeError(`record ${seq} cannot be read any more`)

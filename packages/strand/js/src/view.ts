@@ -205,7 +205,7 @@ export class StrandView {
         `records ${start} to ${stop} are not all readable: ` +
           `${this.windowStart} to ${this.committedCount} are`,
       )
-    return filterRecords(this.allocateCursor(), field, predicate, start, stop)
+    return filterRecords(this.allocateCursor(), this.map, field, predicate, start, stop)
   }
 
   /** The least and greatest value of numeric fields among the records of a bitset. */

@@ -37,9 +37,9 @@ export async function sleep(
   const waiting = Atomics.waitAsync(words, at >>> 2, seen, ms)
   if (!waiting.async) return
   // Node ends a process in which nothing but such a promise is under way: the timer keeps it.
-  const timer = setTimeout(() => undefined, ms)
+  const timer = setInterval(() => undefined, 1000)
   await waiting.value
-  clearTimeout(timer)
+  clearInterval(timer)
 }
 
 async function poll(words: Int32Array, at: number, seen: number, ms: number): Promise<void> {

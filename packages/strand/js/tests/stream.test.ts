@@ -1,0 +1,256 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import {
+  ConsumerGoneError,
+  RingExhaustedError,
+  StrandAbortError,
+  StrandClosedError,
+  StrandConflictError,
+  StrandView,
+  StrandWriter,
+  StreamResetError,
+  type FieldSpec,
+} from '../src/index'
+import { freshRing, openRing, readAll, rows, VERSIONS } from './rings'
+
+const NUMBER: FieldSpec[] = [{ name: 'n', type: 'u32' }]
+
+test('a stream goes from initializing to its end', async () => {
+  const { writer, view } = openRing(NUMBER)
+  assert.equal(view.status, 'initializing')
+  writer.begin()
+  assert.equal(view.status, 'streaming')
+  writer.writeRecordBatch(rows(3))
+  writer.finalize()
+  assert.equal(view.status, 'eos')
+  assert.equal(await view.waitForCommit(0), 3)
+  assert.equal(await view.waitForCommit(3), 3)
+  assert.throws(() => writer.write([1]), StrandClosedError)
+})
+
+test('an aborted stream gives what was written, then its reason', async () => {
+  const { writer, view } = openRing(NUMBER)
+  writer.writeRecordBatch(rows(2))
+  writer.abort('the source is gone: ' + 'é'.repeat(400))
+  assert.equal(view.status, 'error')
+  assert.equal(await view.waitForCommit(0), 2)
+  await assert.rejects(view.waitForCommit(2), (error: StrandAbortError) => {
+    assert.match(error.reason, /^the source is gone: é+$/)
+    return error instanceof StrandAbortError
+  })
+})
+
+test('a writer learns of an abort at its next claim, with room or without', () => {
+  const { writer, view } = openRing(NUMBER)
+  writer.write([1])
+  view.signalAbort()
+  assert.throws(() => writer.write([2]), StrandAbortError)
+  assert.throws(() => writer.claimSlot(), StrandAbortError)
+})
+
+for (const version of VERSIONS) {
+  test(`v${version}: slots that are not given back are not overwritten`, async () => {
+    const { writer, view } = openRing(NUMBER, { version, indexCapacity: 4 })
+    const writing = writer.writeRecordBatchAsync(rows(10))
+    const seen: unknown[] = []
+    while (seen.length < 10) {
+      const count = await view.waitForCommit(seen.length)
+      assert.ok(count - seen.length <= 4)
+      seen.push(...readAll(view).map((row) => row[0]))
+      view.acknowledgeRead(count)
+    }
+    assert.equal(await writing, 10)
+    assert.deepEqual(seen, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+  })
+
+  test(`v${version}: heap bytes of unread records are not overwritten`, async () => {
+    const text: FieldSpec[] = [{ name: 't', type: 'utf8' }]
+    const { writer, view } = openRing(text, { version, indexCapacity: 64, heapCapacity: 128 })
+    const words = Array.from({ length: 40 }, (_, at) => `word ${at} `.repeat(3))
+    const writing = writer.writeRecordBatchAsync(words.map((word) => [word]))
+    const seen: unknown[] = []
+    while (seen.length < 40) {
+      const count = await view.waitForCommit(seen.length)
+      seen.push(...readAll(view).map((row) => row[0]))
+      view.acknowledgeRead(count)
+    }
+    await writing
+    assert.deepEqual(seen, words)
+  })
+
+  test(`v${version}: reset begins a new stream, which views follow`, async () => {
+    const { writer, view } = openRing(NUMBER, { version })
+    assert.throws(() => writer.reset(), StrandConflictError)
+    writer.writeRecordBatch(rows(3))
+    writer.finalize()
+    assert.throws(() => writer.reset(), /3 records of the last stream/)
+    view.acknowledgeRead(3)
+    writer.reset()
+    assert.equal(view.status, 'initializing')
+    await assert.rejects(view.waitForCommit(3), StreamResetError)
+    writer.writeRecordBatch(rows(2, 50))
+    assert.equal(await view.waitForCommit(0), 2)
+    assert.deepEqual(readAll(view), [[50], [51]])
+  })
+}
+
+test('claims are committed in order, or not at all', () => {
+  const { writer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  const [first, second] = writer.claimSlots(2)
+  const third = writer.claimSlot()
+  assert.deepEqual([first!.seq, second!.seq, third.seq], [0, 1, 2])
+  assert.throws(() => writer.commitSlot(second!.seq), RangeError)
+  assert.throws(() => writer.commitSlots(0, 4), RangeError)
+  assert.throws(() => writer.write([1]), StrandConflictError)
+  writer.commitSlots(0, 2)
+  assert.equal(view.committedCount, 2)
+  writer.commitSlot(2)
+  assert.throws(() => writer.commitSlot(3), RangeError)
+  assert.throws(() => writer.claimSlots(5), RangeError)
+})
+
+for (const version of VERSIONS)
+  test(`v${version}: slots and heap bytes filled by hand read as any other record`, () => {
+    const fields: FieldSpec[] = [
+      { name: 'id', type: 'u32' },
+      { name: 'b', type: 'bytes' },
+    ]
+    const { buffer, writer, view } = openRing(fields, { version })
+    const bytes = new DataView(buffer)
+    const { slotOffset, seq } = writer.claimSlot()
+    const { physOffset, monoOffset } = writer.claimHeapBytes(3)
+    new Uint8Array(buffer, physOffset, 3).set([7, 8, 9])
+    const [id, pointer] = view.map.layout.byteOffsets
+    bytes.setUint32(slotOffset + id!, 42, true)
+    bytes.setUint32(slotOffset + pointer!, monoOffset, true)
+    if (version === 6) bytes.setUint32(slotOffset + pointer! + 8, 3, true)
+    else bytes.setUint16(slotOffset + pointer! + 4, 3, true)
+    writer.commitHeap()
+    writer.commitSlot(seq)
+    assert.deepEqual(readAll(view), [[42, [7, 8, 9]]])
+  })
+
+test('abandoned claims leave no trace', () => {
+  const { writer, view } = openRing(NUMBER)
+  writer.claimSlots(3)
+  writer.claimHeapBytes(100)
+  writer.abandon()
+  writer.write([5])
+  assert.deepEqual(readAll(view), [[5]])
+})
+
+test('every consumer reads every record, and the slowest holds the producer', async () => {
+  const { writer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  const token = view.registerConsumer()
+  const writing = writer.writeRecordBatchAsync(rows(6))
+  await view.waitForCommit(0, Infinity, 4)
+  view.acknowledgeRead(4)
+  assert.equal(view.windowStart, 0)
+  assert.equal(view.committedCount, 4)
+  view.acknowledgeRead(2, token)
+  assert.equal(await writing, 6)
+  assert.deepEqual(readAll(view), [[2], [3], [4], [5]])
+  assert.throws(() => view.acknowledgeRead(1, token), RangeError)
+  assert.throws(() => view.acknowledgeRead(7), RangeError)
+  assert.throws(() => view.acknowledgeRead(3, 6), /no token/)
+})
+
+test('a late consumer starts where it says, and never at what is gone', () => {
+  const { buffer, writer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  writer.writeRecordBatch(rows(3))
+  view.acknowledgeRead(1)
+  assert.equal(new StrandView(buffer).windowStart, 1)
+  assert.equal(new StrandView(buffer, null, { start: 'next' }).windowStart, 3)
+})
+
+test('a successor goes on where the furthest reader stopped', () => {
+  const { buffer, writer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  writer.writeRecordBatch(rows(4))
+  view.acknowledgeRead(3)
+  view.close()
+  const successor = new StrandView(buffer)
+  assert.deepEqual(readAll(successor), [[3]])
+})
+
+test('releasing the consumer that holds the producer wakes it', async () => {
+  const { writer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  const token = view.registerConsumer()
+  const writing = writer.writeRecordBatchAsync(rows(6))
+  await view.waitForCommit(3)
+  view.acknowledgeRead(4)
+  view.releaseConsumer(token)
+  assert.equal(await writing, 6)
+  assert.throws(() => view.releaseConsumer(token), RangeError)
+})
+
+test('there are eight consumers and no ninth', () => {
+  const { view } = openRing(NUMBER)
+  for (let count = 1; count < 8; count += 1) view.registerConsumer()
+  assert.throws(() => view.registerConsumer(), StrandConflictError)
+})
+
+test('when every consumer left, the producer does what it was told to', async () => {
+  const made = (whenUnread: 'raise' | 'wait' | 'discard') => {
+    const buffer = freshRing(NUMBER, { indexCapacity: 4 })
+    new StrandView(buffer).close()
+    return { buffer, writer: new StrandWriter(buffer, { whenUnread }) }
+  }
+  assert.throws(() => made('raise').writer.writeRecordBatch(rows(5)), ConsumerGoneError)
+  assert.equal(made('discard').writer.writeRecordBatch(rows(50)), 50)
+  const { buffer, writer } = made('wait')
+  const writing = writer.writeRecordBatchAsync(rows(5))
+  const view = new StrandView(buffer)
+  await view.waitForCommit(3)
+  view.acknowledgeRead(1)
+  assert.equal(await writing, 5)
+})
+
+test('a v5 ring stops before its counters overflow, and says what to do', () => {
+  const buffer = freshRing(NUMBER, { version: 5 })
+  const counters = new BigUint64Array(buffer, 0, 512)
+  counters.set([0x7ffffffdn, 0x7ffffffdn], 3136 / 8)
+  counters[3224 / 8] = 0x7ffffffdn
+  const view = new StrandView(buffer)
+  const writer = new StrandWriter(buffer)
+  assert.throws(() => writer.writeRecordBatch(rows(5)), RingExhaustedError)
+  assert.equal(view.committedCount, 0x7fffffff)
+  assert.deepEqual(readAll(view), [[0], [1]])
+})
+
+test('v6 counters go on beyond 32 bits', () => {
+  const buffer = freshRing(NUMBER)
+  const start = 2 ** 40 + 5
+  const counters = new BigUint64Array(buffer, 0, 512)
+  counters.set([BigInt(start), BigInt(start)], 3136 / 8)
+  counters[3224 / 8] = BigInt(start)
+  const view = new StrandView(buffer)
+  const writer = new StrandWriter(buffer)
+  writer.writeRecordBatch(rows(6))
+  assert.equal(view.windowStart, start)
+  assert.deepEqual(readAll(view), [[0], [1], [2], [3], [4], [5]])
+})
+
+test('a cursor does not read what is not committed or was given back', () => {
+  const { writer, view } = openRing(NUMBER)
+  writer.writeRecordBatch(rows(2))
+  const cursor = view.allocateCursor()
+  assert.equal(cursor.seek(2), false)
+  assert.equal(cursor.seek(NaN), false)
+  assert.equal(cursor.seek(-1), false)
+  assert.ok(cursor.seek(0))
+  view.acknowledgeRead(1)
+  assert.throws(() => cursor.getU32('n'), /record 0 was acknowledged/)
+  assert.equal(cursor.seek(0), false)
+  assert.equal(cursor.seq, 0)
+})
+
+test('progress is the share of the estimate that was given back', () => {
+  const { writer, view } = openRing(NUMBER, { estimatedRecords: 4 })
+  assert.equal(view.progress, 0)
+  writer.writeRecordBatch(rows(6))
+  view.acknowledgeRead(1)
+  assert.equal(view.progress, 0.25)
+  view.acknowledgeRead(6)
+  assert.equal(view.progress, 1)
+})
