@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 from sennit_core.errors import Closed, Corrupt, UsageError
 from strand import layout
@@ -92,14 +92,43 @@ class Bridge:
         finally:
             self.close()
 
-    def receive(self, message: bytes) -> None:
+    async def serve(
+        self, send: Callable[[bytes], Awaitable[object]], messages: AsyncIterable[object]
+    ) -> None:
+        """Carry the stream over a connection until its receiver has read it all, or has gone.
+
+        Args:
+            send: sends one binary message.
+            messages: what comes from the receiver; ends when the connection does.
+
+        Raises:
+            Corrupt: the receiver sends something else; drop the connection.
+        """
+        listening = asyncio.create_task(self._listen(messages))
+        try:
+            async for frame in self.stream():
+                await send(frame)
+            await listening  # a receiver closes when it has read everything
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _listen(self, messages: AsyncIterable[object]) -> None:
+        try:
+            async for message in messages:
+                self.receive(message)
+        finally:
+            self.close()
+
+    def receive(self, message: object) -> None:
         """Take what the receiver says: it has given records back, or wants no more.
 
         Raises:
             Corrupt: a message that is none; drop the connection.
         """
-        if len(message) != _MESSAGE.size:
-            raise Corrupt("a bridge message", f"{_MESSAGE.size} bytes", f"{len(message)} bytes")
+        if not isinstance(message, bytes) or len(message) != _MESSAGE.size:
+            found = f"{len(message)} bytes" if isinstance(message, bytes) else repr(message)[:40]
+            raise Corrupt("a bridge message", f"{_MESSAGE.size} bytes", found)
         kind, upto = _MESSAGE.unpack(message)
         if kind == _KIND_ABORT:
             self._view.signal_abort()
