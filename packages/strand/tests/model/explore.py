@@ -1,0 +1,223 @@
+"""Visit every state that some processes over one memory can reach, and say what is wrong with it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from .machine import Node, Order, Process, Violation
+from .steps import RELEASE, SOMEBODY_DIED, Condition, Step
+
+__all__ = ["Verdict", "World", "explore"]
+
+MEMORY_BYTES = 48
+BYTES = [bytes((value,)) for value in range(256)]
+LOOKED, RUNG, ASLEEP, RUNG_IN_VAIN = range(4)
+"""What a bell says: nothing since its owner looked; rung; its owner sleeps; its owner sleeps and
+who rang died between the increment and the wake."""
+
+State = tuple[Any, ...]  # the memory, then one Node for each process
+
+
+class Move(NamedTuple):
+    """What one process can do next, as far as the memory allows it."""
+
+    what: str
+    word: int  # its place in the memory
+    value: int
+    then: Any  # the Node it leads to; None where that depends on what is found
+    step: Any
+
+
+@dataclass
+class Verdict:
+    """What an exploration found; None: no problem in any of the states."""
+
+    problem: str | None
+    states: int
+    trace: list[str]
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.problem} ({self.states} states)", *self.trace])
+
+
+class World:
+    """Some processes over one memory, of which one may die at any step."""
+
+    def __init__(
+        self, processes: Sequence[Process], initial: dict[str, int], mortal: int | None
+    ) -> None:
+        self.processes = processes
+        self._mortal = mortal
+        self._words: dict[str, int] = {}
+        self._moves: list[dict[Node, list[Move]]] = [{} for _ in processes]
+        memory = bytearray(MEMORY_BYTES)
+        for word, value in initial.items():
+            memory[self._at(word)] = value
+        self.start: State = (bytes(memory), *(process.start for process in processes))
+
+    def following(self, state: State) -> Iterator[tuple[int, Move, State]]:
+        """Yield every state one drain, one step or one death away, and what leads there."""
+        memory: bytes = state[0]
+        for who, known in enumerate(self._moves):
+            node: Node = state[who + 1]
+            moves = known.get(node)
+            if moves is None:
+                moves = known[node] = list(self._find_moves(who, node))
+            for move in moves:
+                reached = self._apply(who, node, move, memory)
+                if reached is not None:
+                    yield (
+                        who,
+                        move,
+                        (reached[0], *state[1 : who + 1], reached[1], *state[who + 2 :]),
+                    )
+
+    def finished(self, state: State) -> bool:
+        """Whether every process has ended, or died."""
+        return all(node.step is None and not node.buffer for node in state[1:])
+
+    def _find_moves(self, who: int, node: Node) -> Iterator[Move]:
+        for at in node.drains:
+            pending = node.buffer[at]
+            what = "set" if pending.kind == "store" else "check"
+            then = self.processes[who].drain(node, at)
+            yield Move(what, self._at(pending.word), pending.value, then, pending)
+        if node.step is not None:
+            yield from self._find_step(who, node, node.step)
+        if who == self._mortal and (node.step is not None or node.buffer):
+            yield Move("die", 0, 0, self.processes[who].dead, "dies")
+
+    def _find_step(self, who: int, node: Node, step: Step) -> Iterator[Move]:
+        index = self._at(step.word)
+        go_on = self.processes[who].step_on
+        waits = bool(node.buffer)  # what a fence or a system call does first is drain
+        if step.kind == "load" and (own := node.forwarded(step.word)) is not None:
+            yield Move("go", index, 0, go_on(node, own), step)
+        elif step.kind in ("load", "lock"):
+            yield Move(step.kind, index, who + 1, None, step)
+        elif step.kind == "check":
+            yield Move("check", index, step.value, go_on(node, 0), step)
+        elif step.kind == "look":
+            yield Move("set", index, LOOKED, go_on(node, 0), step)
+        elif step.kind == "ring" and not (waits and self._drains_first(who, step)):
+            yield Move("set", index, RUNG, go_on(node, 0), step)
+            if who == self._mortal:
+                yield Move("die ringing", index, 0, self.processes[who].dead, "dies ringing")
+        elif step.kind == "unlock" and not waits:
+            yield Move("set", index, 0, go_on(node, 0), step)
+        elif step.kind == "nap" and not waits:
+            yield Move("sleep", index, 0, node, step)
+            yield Move("wake", index, 0, go_on(node, 0), step)
+
+    def _drains_first(self, who: int, step: Step) -> bool:
+        """Whether an atomic increment waits for the stores before it; on x86 each of them does."""
+        return step.order == RELEASE or self.processes[who].order is Order.TSO
+
+    def _apply(self, who: int, node: Node, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
+        """Return the memory after a move and the process's state, or None: it cannot move."""
+        what, index, value, then, step = move
+        found = memory[index]
+        if what == "load":
+            return memory, node.after.get(found) or self.processes[who].step_on(node, found)
+        if what == "set":
+            return memory[:index] + BYTES[value] + memory[index + 1 :], then
+        if what == "check":
+            if found != value:
+                raise Violation(f"{self.processes[who].name} found {found}: {step}")
+            return memory, then
+        if what == "go":
+            return memory, then
+        if what == "sleep":
+            return (with_value(memory, index, ASLEEP), node) if found == LOOKED else None
+        if what == "wake":
+            wakes = found == RUNG or (found != LOOKED and self._holds_any(memory, step.unless))
+            return (memory, then) if wakes else None
+        if what == "lock":
+            after = self.processes[who].step_on(node, int(not found))
+            return memory if found else with_value(memory, index, value), after
+        if what == "die ringing":
+            memory = with_value(memory, index, RUNG_IN_VAIN if found >= ASLEEP else RUNG)
+        memory = with_value(memory, self._at(SOMEBODY_DIED), 1)
+        return self._without_locks(memory, who), then
+
+    def _without_locks(self, memory: bytes, who: int) -> bytes:
+        """Let the kernel drop the locks of a process that died. What it had not drained is lost."""
+        for word, index in self._words.items():
+            if word.endswith(".lock") and memory[index] == who + 1:
+                memory = with_value(memory, index, 0)
+        return memory
+
+    def _holds_any(self, memory: bytes, conditions: tuple[Condition, ...]) -> bool:
+        return any(
+            all(memory[self._at(word)] == value for word, value in condition)
+            for condition in conditions
+        )
+
+    def _at(self, word: str) -> int:
+        return self._words.setdefault(word, len(self._words))
+
+
+def explore(world: World) -> Verdict:
+    """Search for a violation, for a state that nothing leads out of, and for one that nothing leads
+    out of to the end: somebody would wait, or try again, for ever."""
+    numbers = {world.start: 0}
+    states = [world.start]
+    came_from = [0]
+    leads_to: list[list[int]] = []
+    problem = None
+    for at, state in enumerate(states):  # grows as we go
+        reached = []
+        try:
+            for _, _, found in world.following(state):
+                number = numbers.setdefault(found, len(states))
+                if number == len(states):
+                    states.append(found)
+                    came_from.append(at)
+                reached.append(number)
+        except Violation as violation:
+            problem = str(violation)
+        if problem is None and not reached and not world.finished(state):
+            problem = "deadlock"
+        if problem is not None:
+            return Verdict(problem, len(states), trace(world, states, came_from, at))
+        leads_to.append(reached)
+    stuck = find_endless(leads_to, [world.finished(state) for state in states])
+    if stuck is not None:
+        return Verdict("goes on for ever", len(states), trace(world, states, came_from, stuck))
+    return Verdict(None, len(states), [])
+
+
+def find_endless(leads_to: list[list[int]], finished: list[bool]) -> int | None:
+    """Return a state from which the end cannot be reached, if there is one."""
+    comes_from: list[list[int]] = [[] for _ in leads_to]
+    for at, reached in enumerate(leads_to):
+        for number in reached:
+            comes_from[number].append(at)
+    hopeful = list(finished)
+    todo = [at for at, ends in enumerate(finished) if ends]
+    while todo:
+        for before in comes_from[todo.pop()]:
+            if not hopeful[before]:
+                hopeful[before] = True
+                todo.append(before)
+    return hopeful.index(False) if False in hopeful else None
+
+
+def trace(world: World, states: list[State], came_from: list[int], last: int) -> list[str]:
+    """List the steps that led to a state."""
+    path = [last]
+    while path[-1] != 0:
+        path.append(came_from[path[-1]])
+    path.reverse()
+    lines = []
+    for before, after in pairwise(path):
+        for who, move, reached in world.following(states[before]):
+            if reached == states[after]:
+                lines.append(f"{world.processes[who].name}: {move.step}".rstrip())
+                break
+    return lines
+
+
+def with_value(memory: bytes, index: int, value: int) -> bytes:
+    return memory[:index] + BYTES[value] + memory[index + 1 :]

@@ -1,0 +1,188 @@
+"""What the Python classes add to the core: locks, whom to bury, when a stream is over."""
+
+from .consumer import (
+    Consumer,
+    producer_waits,
+    strand_consumer_wait,
+    strand_follow_reset,
+    strand_join,
+    strand_leave,
+)
+from .producer import (
+    OK,
+    WAIT,
+    Producer,
+    has_room,
+    strand_producer_init,
+    strand_producer_wait,
+    strand_reset,
+    strand_write_block,
+)
+from .ring import (
+    ATTACHED,
+    EOS,
+    ERROR,
+    STREAMING,
+    Ring,
+    strand_aborted,
+    strand_bury,
+    strand_is_abandoned,
+    strand_set_status,
+)
+from .steps import Program, is_held, load, try_lock, unlock
+
+__all__ = [
+    "AGAIN",
+    "DIED",
+    "ENDED",
+    "FAILED",
+    "MORE",
+    "RESET",
+    "end_stream",
+    "give_up_entry",
+    "look_for_more",
+    "resume",
+    "take_entry",
+    "try_reset",
+    "write",
+]
+
+MORE, AGAIN, ENDED, FAILED, DIED, RESET = range(6)
+
+
+def bury_the_dead(ring: Ring) -> Program[None]:
+    """Mark attached consumers whose lock is free as left."""
+    if not ring.deaths:
+        return
+    for index in range(ring.consumers):
+        state = yield load(ring.entry(index, "state"))
+        if state == ATTACHED:
+            taken = yield try_lock(ring.entry(index, "lock"))
+            if taken:
+                yield from bury_if_attached(ring, index)
+                yield unlock(ring.entry(index, "lock"))
+
+
+def bury_if_attached(ring: Ring, index: int) -> Program[None]:
+    state = yield load(ring.entry(index, "state"))
+    if state == ATTACHED:
+        yield from strand_bury(ring, index)
+
+
+def wait_for_room(producer: Producer, threshold: int) -> Program[bool]:
+    """Sleep for room; False when nobody is left who could make some."""
+    room = yield from strand_producer_wait(producer, threshold)
+    if room:
+        return True
+    yield from bury_the_dead(producer.ring)
+    if producer.raises:
+        abandoned = yield from strand_is_abandoned(producer.ring)
+        if abandoned:
+            room = yield from has_room(producer, threshold)  # made before they went
+            return room
+    return True
+
+
+def write(producer: Producer, count: int, when_unread: str = "raise") -> Program[bool]:
+    """Write up to `count` records in all; False when nobody wants them any more."""
+    producer.discards, producer.raises = when_unread == "discard", when_unread == "raise"
+    while producer.commit < count:
+        result, threshold = yield from strand_write_block(producer)
+        if result == WAIT:
+            wanted = yield from wait_for_room(producer, threshold)
+            if not wanted:
+                return False
+        elif result != OK:
+            return False
+    return True
+
+
+def end_stream(producer: Producer, complete: bool) -> Program[None]:
+    yield from strand_set_status(producer.ring, EOS if complete else ERROR)
+
+
+def resume(producer: Producer) -> Program[bool]:
+    """Take a dead producer's stream over; False when it had ended."""
+    ring = producer.ring
+    taken = 0
+    while not taken:
+        taken = yield try_lock(ring.at("producer.lock"))
+    status = yield load(ring.at("status"))
+    if status != STREAMING:
+        return False
+    yield from strand_producer_init(producer)
+    yield from strand_set_status(ring, STREAMING)
+    return True
+
+
+def take_entry(consumer: Consumer, start: int) -> Program[None]:
+    """Take an entry's lock as soon as it is free, bury who died in it, and join."""
+    ring, index = consumer.ring, consumer.index
+    taken = 0
+    while not taken:
+        taken = yield try_lock(ring.entry(index, "lock"))
+    if ring.deaths:
+        yield from bury_if_attached(ring, index)
+    yield from strand_join(consumer, start)
+
+
+def give_up_entry(consumer: Consumer) -> Program[None]:
+    yield from strand_leave(consumer)
+    yield unlock(consumer.ring.entry(consumer.index, "lock"))
+
+
+def look_for_more(consumer: Consumer, min_records: int = 1) -> Program[int]:
+    """Wait for more records; say that they came, or how the stream is over."""
+    ring = consumer.ring
+    came = yield from strand_consumer_wait(consumer, consumer.read + min_records)
+    if came:
+        return MORE
+    held = yield from lives(ring, ring.at("producer.lock"))
+    status = yield load(ring.at("status"))
+    aborted = yield from strand_aborted(ring)
+    committed = yield load(ring.at("producer.commit"))
+    waits = yield from producer_waits(consumer)
+    rewound = yield from strand_follow_reset(consumer)  # last: it judges the count, too
+    if rewound:
+        return RESET
+    ended = status in (EOS, ERROR) or aborted or not held
+    if committed > consumer.read and (ended or waits or not ring.patience):
+        return MORE
+    if status == EOS:
+        return ENDED
+    if status == ERROR or aborted:
+        return FAILED
+    return AGAIN if held else DIED
+
+
+def lives(ring: Ring, lock: str) -> Program[int]:
+    held = 1
+    if ring.deaths:
+        held = yield is_held(lock)
+    return held
+
+
+def try_reset(producer: Producer) -> Program[bool]:
+    """Rewind an ended ring; False when somebody still has records, joins or leaves."""
+    ring, kept_out, conflict = producer.ring, 0, False
+    for index in range(ring.consumers):
+        taken = yield try_lock(ring.entry(index, "lock"))
+        if taken:
+            kept_out |= 1 << index
+        else:
+            conflict = yield from has_unread(producer, index)
+            if conflict:
+                break
+    if not conflict:
+        yield from strand_reset(producer)
+    for index in range(ring.consumers):
+        if kept_out >> index & 1:
+            yield unlock(ring.entry(index, "lock"))
+    return not conflict
+
+
+def has_unread(producer: Producer, index: int) -> Program[bool]:
+    """Whether an entry in use is on its way in or out, or has records left."""
+    state = yield load(producer.ring.entry(index, "state"))
+    read = yield load(producer.ring.entry(index, "read"))
+    return state != ATTACHED or read != producer.commit
