@@ -16,6 +16,8 @@ import argparse
 import json
 import os
 import platform
+import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
@@ -60,6 +62,7 @@ def main() -> None:
         parser.error(f"no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     peers = tuple(part for part in asked.peers.split(",") if part)
     options = Options(asked.repeats, asked.limit, peers)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is ended, and tidied up
     _print_machine()
     results = []
     try:

@@ -7,6 +7,7 @@ be ours and is removed; a run that goes well leaves nothing.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +21,22 @@ from strand_peers.standard import Eat
 __all__ = ["loans", "open_node", "place", "remove_leftovers"]
 
 _PREFIX = "strandbench"
+_MADE_BY = re.compile(_PREFIX + r"(\d+)_")
 
 
 def remove_leftovers() -> None:
-    """Remove what runs of this process's children left in shared memory and the temporary folder."""
-    mine = f"{_PREFIX}{os.getpid()}_"
-    for path in Path("/dev/shm").glob(mine + "*"):
-        path.unlink(missing_ok=True)
-    for path in Path(tempfile.gettempdir()).glob(mine + "*"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what runs of this process, or of one that is gone, left behind."""
+    for folder in (Path("/dev/shm"), Path(tempfile.gettempdir())):
+        for path in folder.glob(f"{_PREFIX}*"):
+            maker = _MADE_BY.match(path.name)
+            if maker is None or (
+                int(maker[1]) != os.getpid() and Path(f"/proc/{maker[1]}").exists()
+            ):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def place() -> tuple[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from strand_peers.measure import Receive, Send, Transport
@@ -15,8 +15,8 @@ __all__ = ["address", "pull_socket", "push_socket", "sockets"]
 
 
 def address() -> str:
-    """A socket file of our own; the folder goes with the receiver."""
-    return f"ipc://{tempfile.mkdtemp(prefix='strand-bench-')}/socket"
+    """A name in the abstract namespace, which leaves no file behind."""
+    return f"ipc://@strand-bench-{os.getpid()}-{time.monotonic_ns()}"
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def push_socket(where: str, high_water: int) -> Iterator[Any]:
 
 @contextmanager
 def pull_socket(where: str, high_water: int) -> Iterator[Any]:
-    """A bound PULL socket; leaving removes its file."""
+    """A bound PULL socket."""
     import zmq
 
     context = zmq.Context()
@@ -47,9 +47,6 @@ def pull_socket(where: str, high_water: int) -> Iterator[Any]:
     finally:
         socket.close(0)
         context.term()
-        path = Path(where.removeprefix("ipc://"))
-        path.unlink(missing_ok=True)
-        path.parent.rmdir()
 
 
 def sockets(
