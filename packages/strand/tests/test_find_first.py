@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import strand
@@ -29,6 +29,7 @@ def sorted_ring(kind: str, values: list[Any], order: Any = "ascending") -> Itera
 
 
 @given(st.lists(st.integers(-20, 20), max_size=40), st.integers(-25, 25), st.booleans())
+@settings(deadline=None)  # a ring for each example
 def test_the_first_record_not_before_the_value(values: list[int], value: int, down: bool) -> None:
     values.sort(reverse=down)
     order = "descending" if down else "ascending"
