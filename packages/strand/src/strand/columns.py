@@ -7,7 +7,7 @@ its field is refused before anything is written. Arrow has a module of its own (
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from strand.sources import FIXED, describe
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from strand.role import Role
     from strand.schema import StrandSchema
     from strand.view import StrandView
     from strand.writer import StrandWriter
@@ -239,11 +240,12 @@ def to_arrow(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
     return gather(view, start, stop)
 
 
-def map_slots(role: StrandView | StrandWriter) -> np.ndarray[Any, Any]:
+def map_slots(role: Role) -> np.ndarray[Any, Any]:
     """Put one structured array over all slots of a ring: leased to a view, writable to a writer."""
     where = role.map
     dtype = where.schema.to_numpy(where.version)
     if isinstance(role, _native.Producer):
         return np.frombuffer(role.memory, dtype, where.records, where.index_start)
-    lease = role._lease(where.index_start, where.records * where.stride)  # noqa: SLF001 - of one package
+    view = cast("StrandView", role)
+    lease = view._lease(where.index_start, where.records * where.stride)  # noqa: SLF001 - of one package
     return np.frombuffer(memoryview(lease), dtype)

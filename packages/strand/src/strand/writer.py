@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from sennit_core.errors import Closed, Conflict, UsageError
 from strand import _native, layout
@@ -122,14 +122,14 @@ class StrandWriter(Failing, _native.Producer, Role):
                 lose something.
             PayloadTooLarge, StrandAbortError, ConsumerDied, RingExhausted: as they say.
         """
-        if (
-            nulls is None
-            and self._plain is not None
-            and getattr(columns, "dtype", None) is self._plain
-            and columns.ndim == 1
-            and columns.flags.c_contiguous
-        ):
-            return self._scatter(len(columns), columns)
+        if nulls is None and self._plain is not None:
+            array = cast("np.ndarray[Any, Any]", columns)
+            if (
+                getattr(array, "dtype", None) is self._plain
+                and array.ndim == 1
+                and array.flags.c_contiguous
+            ):
+                return cast("int", self._scatter(len(array), array))
         from strand.columns import write_columns
 
         return write_columns(self, columns, nulls)
