@@ -40,10 +40,9 @@ static void give_back(strand_consumer *consumer, unsigned index, uint64_t upto) 
     settle(consumer);
 }
 
-void strand_join(strand_consumer *consumer, unsigned index, enum strand_start start) {
+/* Attach entry `index` at record `first`, or at the gate when that is further. */
+static void enter(strand_consumer *consumer, unsigned index, uint64_t first) {
     const strand_ring *ring = &consumer->ring;
-    consumer->rewound |= strand_follow_reset(consumer) && consumer->held != 0;
-    const uint64_t first = start == STRAND_NEXT ? strand_committed(ring) : strand_floor(ring);
     consumer->read[index] = first;
     consumer->held |= 1U << index;
     atomic_store_explicit(at64(ring, entry(index) + CONSUMER_THRESHOLD), 0, memory_order_relaxed);
@@ -54,6 +53,19 @@ void strand_join(strand_consumer *consumer, unsigned index, enum strand_start st
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in refresh_read */
     const uint64_t gate = atomic_load_explicit(at64(ring, GATE), memory_order_acquire);
     give_back(consumer, index, gate > first ? gate : first);
+}
+
+void strand_join(strand_consumer *consumer, unsigned index, enum strand_start start) {
+    const strand_ring *ring = &consumer->ring;
+    consumer->rewound |= strand_follow_reset(consumer) && consumer->held != 0;
+    enter(consumer, index, start == STRAND_NEXT ? strand_committed(ring) : strand_floor(ring));
+    /* The producer may have begun anew meanwhile, and not have seen us: then our count is one of
+     * the old stream. It looks for such counts after it changed the generation, so that with a full
+     * fence on both sides one of us sees the other. */
+    while (strand_follow_reset(consumer)) {
+        consumer->rewound |= (consumer->held & ~(1U << index)) != 0;
+        enter(consumer, index, start == STRAND_NEXT ? strand_committed(ring) : 0);
+    }
     /* With nobody attached the floor was another: it may have moved past what the producer, asleep,
      * waits for. */
     strand_ring_bell(at32(ring, PRODUCER_BELL));

@@ -6,6 +6,7 @@
 static const uint64_t V5_RECORDS_MAX = 0x7FFFFFFF;
 static const uint64_t BLOCK_ALIGN = 64;
 static const uint64_t SKIP_MARK_BYTES = 6;
+static const unsigned IMPOSSIBLE_LOOKS = 10000;
 
 /* Where a producer that takes over may overwrite: below the gate, but never what somebody attached
  * has not given back (the dead one may have seen him and kept to less than the gate it showed). */
@@ -55,8 +56,12 @@ static bool refresh_read(strand_producer *producer) {
     uint64_t floor = strand_floor(ring);
     if (producer->discards && !strand_has_reader(ring))
         floor = producer->commit;
-    if (floor > producer->commit)
-        return false;
+    for (unsigned i = 0; floor > producer->commit; i++) {
+        if (i == IMPOSSIBLE_LOOKS)
+            return false;
+        pause_cpu(); /* who joins while we begin anew shows a count of the old stream for a moment */
+        floor = strand_floor(ring);
+    }
     if (floor <= producer->read)
         return true; /* no progress, or a joiner on its way to the gate */
     if (floor > producer->gate) {
@@ -338,9 +343,8 @@ void strand_reset(strand_producer *producer) {
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
         atomic_store_explicit(at64(ring, entry(i) + CONSUMER_READ), 0, memory_order_relaxed);
         atomic_store_explicit(at64(ring, entry(i) + CONSUMER_THRESHOLD), 0, memory_order_relaxed);
-        if (strand_consumer_state_of(ring, i) == STRAND_LEFT)
-            atomic_store_explicit(at32(ring, entry(i) + CONSUMER_STATE), STRAND_VACANT,
-                                  memory_order_relaxed);
+        uint32_t left = STRAND_LEFT; /* exchanged: its process may enter again this moment */
+        atomic_compare_exchange_strong(at32(ring, entry(i) + CONSUMER_STATE), &left, STRAND_VACANT);
     }
     if (ring->version == 5)
         for (uint64_t word = V5_WRITE; word <= V5_ABORT; word += 4)
@@ -350,6 +354,10 @@ void strand_reset(strand_producer *producer) {
     /* release, last: who sees the new generation sees the counters it begins with */
     atomic_store_explicit(at32(ring, GENERATION), strand_generation_of(ring) + 1,
                           memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in enter, see strand_join */
+    for (unsigned i = 0; i < STRAND_CONSUMERS; i++)
+        if (strand_consumer_state_of(ring, i) == STRAND_ATTACHED)
+            atomic_store_explicit(at64(ring, entry(i) + CONSUMER_READ), 0, memory_order_relaxed);
     strand_ring_every_bell(ring);
     const bool discards = producer->discards;
     strand_producer_init(producer, ring, producer->heap_end);
