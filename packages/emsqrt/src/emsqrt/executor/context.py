@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Buffer
 
+    from emsqrt.io.messages import MessageStream
+    from emsqrt.io.pieces import Pieces
+
 _log = get_logger("emsqrt.executor")
 
 _MIB = 1 << 20
@@ -84,7 +87,7 @@ class Context:
         self._stopped: SennitError | None = None
         self._progress: dict[str, Any] = {}
         self._progress_at = 0.0
-        self._arrow_begun = False
+        self._arrow: tuple[MessageStream, Pieces] | None = None
 
     @property
     def budget(self) -> MemoryBudget:
@@ -131,13 +134,15 @@ class Context:
 
     def emit_arrow(self, batch: pa.RecordBatch) -> None:
         """Publish a batch as messages of an Arrow IPC stream; the schema goes before the first."""
-        if not self._arrow_begun:
-            self._arrow_begun = True
-            self.emit(batch.schema.serialize())
-        row_bytes = max(batch.nbytes // max(batch.num_rows, 1), 1)
-        rows = max(self._writer.payload_bytes_max // 2 // row_bytes, 1)
-        for start in range(0, max(batch.num_rows, 1), rows):
-            self.emit(batch.slice(start, rows).serialize())
+        if self._arrow is None:
+            from emsqrt.io.messages import MessageStream
+            from emsqrt.io.pieces import Pieces
+
+            pieces = Pieces(self.emit)
+            self._arrow = MessageStream(batch.schema, pieces.put), pieces
+        stream, pieces = self._arrow
+        stream.write(batch)
+        pieces.flush()
 
     def progress(self, **fields: Any) -> None:
         """Tell how far this is: fields of `sennit_core.records.Progress`, absolute values."""

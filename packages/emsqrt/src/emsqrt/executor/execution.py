@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
@@ -20,11 +19,13 @@ from strand import BLOCKS, ProducerDied, Ring, StrandAbortError, open_ring
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from typing_extensions import Buffer
 
 _log = get_logger("emsqrt.executor")
 
 _RING_RECORDS = 256
-_READ_BYTES = 1 << 20
+
+_SMALL_BYTES = 64 << 10
 
 OnProgress = Callable[[Progress], object]
 
@@ -108,8 +109,9 @@ class Execution:
         first = next(payloads, None)
         if first is None:
             return
-        with pa.ipc.open_stream(io.BufferedReader(_PayloadFile(first, payloads), _READ_BYTES)) as s:
-            yield from s
+        file = pa.PythonFile(_PayloadFile(first, payloads, pa.allocate_buffer), mode="r")
+        with pa.ipc.open_stream(file) as stream:
+            yield from stream
         for _ in payloads:
             pass
 
@@ -211,23 +213,59 @@ class Execution:
                 self._ring.signal_abort()
 
 
-class _PayloadFile(io.RawIOBase):
-    """Payloads, one after the other, as a readable file; holds no slice of a payload."""
+class _PayloadFile:
+    """Payloads as the file that Arrow reads a stream from, each part copied once and kept by Arrow.
 
-    def __init__(self, first: memoryview, rest: Iterator[memoryview]) -> None:
-        self._view: memoryview | None = first
+    Holds no slice of a payload.
+    """
+
+    closed = False
+
+    def __init__(
+        self,
+        first: memoryview,
+        rest: Iterator[memoryview],
+        allocate: Callable[[int], pa.Buffer],
+    ) -> None:
+        self._view = first
+        self._size = len(first)
         self._at = 0
         self._rest = rest
+        self._allocate = allocate
 
-    def readable(self) -> bool:
+    def read(self, size: int) -> Buffer:
+        """Return up to `size` bytes, fewer at the end of the stream."""
+        end = self._at + size
+        if end > self._size or size > _SMALL_BYTES:
+            return self.read_buffer(size)
+        piece = self._view[self._at : end].tobytes()
+        self._at = end
+        return piece
+
+    def read_buffer(self, size: int) -> Buffer:
+        """The same, in memory of Arrow's own when it is much: a large `bytes` has cold pages."""
+        if size <= _SMALL_BYTES and self._at + size <= self._size:
+            return self.read(size)
+        target = self._allocate(size)
+        with memoryview(target).cast("B") as view:
+            filled = self._fill(view)
+        whole: Buffer = target.slice(0, filled)
+        return whole
+
+    def _fill(self, target: memoryview) -> int:
+        done, size = 0, len(target)
+        while done < size:
+            count = min(size - done, self._size - self._at)
+            target[done : done + count] = self._view[self._at : self._at + count]
+            done += count
+            self._at += count
+            if done < size and not self._advance():  # never sooner: it may be long in coming
+                break
+        return done
+
+    def _advance(self) -> bool:
+        view = next(self._rest, None)
+        if view is None:
+            return False
+        self._view, self._size, self._at = view, len(view), 0
         return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        while self._view is not None and self._at == len(self._view):
-            self._view, self._at = next(self._rest, None), 0
-        if self._view is None:
-            return 0
-        size = min(len(buffer), len(self._view) - self._at)
-        buffer[:size] = self._view[self._at : self._at + size]
-        self._at += size
-        return size

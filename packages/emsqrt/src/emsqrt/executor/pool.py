@@ -87,7 +87,7 @@ class ExecutorPool:
         *,
         memory_bytes: int,
         spill_dir: Path | str | None = None,
-        ring_bytes: int = 2 * _MIB,
+        ring_bytes: int = 1 * _MIB,
         queue_limit: int = 256,
         clock: Clock = SYSTEM,
         allow_module_entries: bool = False,

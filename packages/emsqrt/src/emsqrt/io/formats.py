@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,35 +17,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt.io.cells import has_any, json_text, quoted, text_cells
+from emsqrt.io.messages import MessageStream
+from emsqrt.io.pieces import Emit, Pieces
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
 
-Emit = Callable[[Any], object]
-"""Takes one piece of the stream, any buffer of bytes."""
-
-PIECE_BYTES = 1 << 16
 _SLICE_BYTES = 1 << 20
 _SLICE_ROWS = 1 << 14
-_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 class FormatWriter(ABC):
     """Writes batches of one schema; a context manager that finishes when it is left in peace.
 
-    Small pieces are gathered up to 64 KiB, so nothing is emitted before the first rows are there
-    and a small answer is one piece.
+    Small pieces are gathered, so nothing is emitted before the first rows are there and a small
+    answer is one piece.
     """
 
     def __init__(self, schema: pa.Schema, emit: Emit, max_rows: int | None) -> None:
         self.schema = plain_schema(schema)
         self.rows = 0
-        self.bytes = 0
         self.truncated = False
-        self._emit = emit
         self._left = max_rows
-        self._pieces: list[bytes] = []
-        self._pieces_bytes = 0
+        self._pieces = Pieces(emit)
+        self._put = self._pieces.put
         self._begin()
+
+    @property
+    def bytes(self) -> int:
+        """Length of the stream so far."""
+        return self._pieces.bytes
 
     @property
     def done(self) -> bool:
@@ -58,14 +58,14 @@ class FormatWriter(ABC):
             self.truncated = self.truncated or batch.num_rows > self._left
             batch = batch.slice(0, self._left)
             self._left -= batch.num_rows
-        for part in _slices(batch):
+        for part in self._slices(batch):
             self._rows(_plain_batch(part, self.schema))
             self.rows += part.num_rows
 
     def finish(self) -> None:
         """Write what ends the stream and emit what was gathered."""
         self._end()
-        self._flush()
+        self._pieces.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -88,35 +88,31 @@ class FormatWriter(ABC):
     @abstractmethod
     def _end(self) -> None: ...
 
-    def _put(self, piece: Any) -> None:
-        """Emit a piece, or keep a copy of a small one until there is more."""
-        view = memoryview(piece).cast("B")
-        self.bytes += len(view)
-        if self._pieces_bytes + len(view) >= PIECE_BYTES:
-            self._flush()
-        if len(view) >= PIECE_BYTES:
-            self._emit(view)
-        else:
-            self._pieces.append(bytes(view))
-            self._pieces_bytes += len(view)
-
-    def _flush(self) -> None:
-        if self._pieces:
-            self._emit(b"".join(self._pieces))
-            self._pieces, self._pieces_bytes = [], 0
+    def _slices(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """Cut a batch, so that the text of a slice takes little memory."""
+        if not batch.num_rows:
+            return
+        row_bytes = max(batch.nbytes // batch.num_rows, 1)
+        rows = max(1, min(_SLICE_ROWS, _SLICE_BYTES // row_bytes))
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)
 
 
 class ArrowWriter(FormatWriter):
     """An Arrow IPC stream: schema, record batches, end of stream."""
 
     def _begin(self) -> None:
-        self._put(self.schema.serialize())
+        self._stream = MessageStream(self.schema, self._put)
+
+    def _slices(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        if batch.num_rows:
+            yield batch
 
     def _rows(self, batch: pa.RecordBatch) -> None:
-        self._put(batch.serialize())
+        self._stream.write(batch)
 
     def _end(self) -> None:
-        self._put(_END_OF_STREAM)
+        self._stream.close()
 
 
 class JsonWriter(FormatWriter):
@@ -213,20 +209,13 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def _plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    if batch.schema.equals(schema):
+        return batch
     columns = [
         column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
         for column in batch.columns
     ]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    if not batch.num_rows:
-        return
-    row_bytes = max(batch.nbytes // batch.num_rows, 1)
-    rows = max(1, min(_SLICE_ROWS, _SLICE_BYTES // row_bytes))
-    for start in range(0, batch.num_rows, rows):
-        yield batch.slice(start, rows)
 
 
 def _joined(parts: list[Any], rows: int, null: str) -> pa.Array:

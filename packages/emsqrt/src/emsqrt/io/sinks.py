@@ -11,7 +11,8 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from emsqrt.io.files import open_whole
-from emsqrt.io.formats import Emit, FormatWriter, open_format
+from emsqrt.io.formats import FormatWriter, open_format
+from emsqrt.io.pieces import Emit
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import FileTarget, StreamTarget
 from sennit_core.schema import Schema
@@ -30,7 +31,10 @@ class RowSink(Protocol):
     """Takes batches; a context manager whose peaceful end makes the output visible."""
 
     rows: int
-    bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Length of what was written so far."""
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""

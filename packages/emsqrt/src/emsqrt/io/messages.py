@@ -1,0 +1,79 @@
+"""Arrow batches as one IPC stream, whose bytes are copied once on their way to whoever takes them.
+
+Serializing a batch first costs more than its copy: an executor's allocator takes each large block
+from the kernel and gives it back, so that all its pages are new. So Arrow writes buffer by buffer,
+except what is so small that its many writes would cost more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from strand.batches import has_dictionaries
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["MessageStream"]
+
+_SERIALIZED_BYTES_MAX = 64 << 10
+_MESSAGE_BYTES_MAX = 4 << 20
+
+
+class MessageStream:
+    """Writes batches of one schema, any that Arrow has; a dictionary goes again when it changes.
+
+    Batches over 4 MiB are sliced by rows, so that no reader has to hold much at once.
+
+    Args:
+        schema: of every batch.
+        put: takes what is written, in order, and returns its length.
+    """
+
+    def __init__(self, schema: pa.Schema, put: Callable[[Any], int]) -> None:
+        self._put = put
+        self._serializes = not has_dictionaries(schema)
+        self._file = _File(_drop if self._serializes else put)
+        self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, mode="w"), schema)
+        if self._serializes:
+            # Arrow writes the schema with its first batch; ours may go past its stream
+            self._stream.write_batch(pa.RecordBatch.from_pylist([], schema))
+            self._file.put = put
+            put(schema.serialize())
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Write a batch."""
+        size = pa.ipc.get_record_batch_size(batch)
+        if size <= _SERIALIZED_BYTES_MAX and self._serializes:
+            self._put(batch.serialize())
+            return
+        slices = min(size // _MESSAGE_BYTES_MAX + 1, max(batch.num_rows, 1))
+        rows = -(-batch.num_rows // slices)
+        for at in range(slices):
+            self._stream.write_batch(batch.slice(at * rows, rows))
+
+    def close(self) -> None:
+        """Write what ends the stream."""
+        self._stream.close()
+
+
+class _File:
+    """The file that Arrow writes to."""
+
+    closed = False
+
+    def __init__(self, put: Callable[[Any], int]) -> None:
+        self.put = put
+
+    def write(self, data: Buffer) -> int:
+        return self.put(data)
+
+    def flush(self) -> None:
+        """Whoever gathers flushes when it is time."""
+
+
+def _drop(data: Buffer) -> int:
+    return memoryview(data).nbytes

@@ -1,0 +1,53 @@
+"""A stream of bytes in pieces of a good size: small ones gathered, large ones passed on as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["PIECE_BYTES", "Emit", "Pieces"]
+
+Emit = Callable[[Any], object]
+"""Takes one piece of a stream, any buffer of bytes, which is only valid during the call."""
+
+PIECE_BYTES = 128 << 10
+"""Each piece costs its reader a wake; more of it would only leave the processor's cache."""
+
+
+class Pieces:
+    """Gathers what is put up to 128 KiB; what is over half of that goes out without a copy.
+
+    Args:
+        emit: takes the pieces, in order.
+    """
+
+    def __init__(self, emit: Emit) -> None:
+        self.bytes = 0
+        """Put so far."""
+        self._emit = emit
+        self._gathered = memoryview(bytearray(PIECE_BYTES))
+        self._count = 0
+
+    def put(self, data: Buffer) -> int:
+        """Append to the stream; return how many bytes that was."""
+        view = memoryview(data).cast("B")
+        size = len(view)
+        self.bytes += size
+        if self._count + size > PIECE_BYTES:
+            self.flush()
+        if self._count == 0 and size > PIECE_BYTES // 2:
+            self._emit(view)
+        else:
+            end = self._count + size
+            self._gathered[self._count : end] = view
+            self._count = end
+        return size
+
+    def flush(self) -> None:
+        """Emit what was gathered."""
+        count, self._count = self._count, 0
+        if count:
+            self._emit(self._gathered[:count])
