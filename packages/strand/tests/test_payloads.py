@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 import strand
-from sennit_core.errors import Corrupt, Unsupported, UsageError
+from sennit_core.errors import Corrupt, UsageError
 
 Pair = tuple[strand.StrandWriter, strand.StrandView]
 
@@ -154,13 +154,6 @@ def test_a_schema_change_is_refused(pair: Pair) -> None:
     writer.write_arrow(pa.record_batch({"n": [1]}))
     with pytest.raises(UsageError):
         writer.write_arrow(pa.record_batch({"m": [1]}))
-
-
-def test_dictionary_columns_are_refused_by_name(pair: Pair) -> None:
-    writer, _ = pair
-    batch = pa.record_batch({"d": pa.array(["a"]).dictionary_encode()})
-    with pytest.raises(Unsupported, match="'d'"):
-        writer.write_arrow(batch)
 
 
 def test_payloads_that_are_no_arrow_messages_are_corrupt(pair: Pair) -> None:
