@@ -132,6 +132,24 @@ def test_a_ring_that_is_not_there_is_an_error_with_a_code(
     assert "test-nothing" in capsys.readouterr().err
 
 
+def test_a_fan_in_shows_its_members_and_each_by_number(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    schema = strand.build_schema([("id", "u32")])
+    with strand.fan_in(2, schema, records=8, heap=1024) as fan, fan.producer() as writer:
+        path = f"/proc/self/fd/{fan.fileno()}"
+        writer.write((7,))
+        assert main(["inspect", path]) == 0
+        both = capsys.readouterr().out.splitlines()
+        assert main(["inspect", f"{path}#1"]) == 0
+        second = capsys.readouterr().out
+        assert main(["inspect", path, "--follow"]) == 1
+        refused = capsys.readouterr().err
+    assert ["0/1 read" in line for line in both] == [True, False]
+    assert "commit 0" in second
+    assert "fan-in of 2 rings" in refused
+
+
 def _write_slowly(name: str, count: int) -> None:
     with strand.attach_ring(name=name) as ring, ring.producer() as writer:
         for _ in range(count):

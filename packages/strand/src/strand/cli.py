@@ -13,7 +13,7 @@ from sennit_core.errors import SennitError, UsageError
 from sennit_core.units import format_bytes, parse_duration
 from strand.bench import measure_machine
 from strand.follow import describe, follow
-from strand.inspection import RingFacts, cleanup, inspect_ring, list_rings
+from strand.inspection import RingFacts, cleanup, inspect_ring, inspect_rings, list_rings
 from strand.segment import segment_path
 
 __all__ = ["main"]
@@ -37,7 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="strand", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     inspect = verbs.add_parser("inspect", help="show a ring's header, schema, counters and owners")
-    inspect.add_argument("ring", help="a ring's name, or the path of its file (/proc/PID/fd/N too)")
+    inspect.add_argument(
+        "ring",
+        help="a ring's name, or the path of its file (/proc/PID/fd/N too); NAME#3 in a fan-in",
+    )
     inspect.add_argument("--follow", action="store_true", help="go on until the stream is over")
     inspect.add_argument(
         "--every", default="500ms", metavar="TIME", help="how often to look, 500ms by default"
@@ -59,17 +62,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    path = Path(options.ring) if "/" in options.ring else segment_path(options.ring)
+    path = Path(options.ring)
+    if "/" not in options.ring:
+        name, mark, member = options.ring.partition("#")
+        path = Path(f"{segment_path(name)}{mark}{member}")
     if options.follow:
         every = parse_duration(options.every)
         if every <= 0:
             raise UsageError(f"--every takes a time above zero, not {options.every}")
         with contextlib.suppress(KeyboardInterrupt):
             follow(path, every, as_json=options.json)
-    elif options.json:
-        print(json.dumps(inspect_ring(path).to_json()))
-    else:
-        print("\n".join(describe(inspect_ring(path))))
+        return 0
+    found = [inspect_ring(path)] if "#" in options.ring else inspect_rings(path)
+    for facts in found:
+        if options.json:
+            print(json.dumps(facts.to_json()))
+        elif len(found) > 1:
+            print(_summarize(facts))
+        else:
+            print("\n".join(describe(facts)))
     return 0
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sennit_core.errors import NotFound, SennitError
+from sennit_core.errors import NotFound, SennitError, UsageError
 from strand import layout
 from strand.errors import StrandHeaderError
 from strand.header import StrandMap, has_extension, read_header
@@ -18,7 +18,7 @@ from strand.owners import RoleLock, identify, is_held, is_word_held
 from strand.ring import STATUSES
 from strand.segment import FOLDER, PREFIX, Segment, borrowed_segment
 
-__all__ = ["Owner", "Reader", "RingFacts", "cleanup", "inspect_ring", "list_rings"]
+__all__ = ["Owner", "Reader", "RingFacts", "cleanup", "inspect_ring", "inspect_rings", "list_rings"]
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,52 @@ class RingFacts:
 def inspect_ring(path: Path) -> RingFacts:
     """Read the header, counters and owners of the ring at `path`.
 
+    Args:
+        path: the segment's file; `FILE#3` is member 3 of a fan-in.
+
+    Raises:
+        NotFound: no such file.
+        UsageError: a fan-in, and no member of it is named.
+        StrandHeaderError: not a ring, or a damaged one.
+    """
+    file, _, member = str(path).partition("#")
+    found = inspect_rings(Path(file))
+    if member.isdecimal() and int(member) < len(found) and found[0].path != file:
+        return found[int(member)]
+    if member or len(found) > 1:
+        raise UsageError(
+            f"{file} is a fan-in of {len(found)} rings" if len(found) > 1 else f"no ring {path}",
+            hint=f"name one of them: {found[0].path} … {found[-1].path}",
+        )
+    return found[0]
+
+
+def inspect_rings(path: Path) -> list[RingFacts]:
+    """Read what the file at `path` holds: one ring, or the members of a fan-in.
+
     Raises:
         NotFound: no such file.
         StrandHeaderError: not a ring, or a damaged one.
     """
-    with borrowed_segment(path) as segment, memoryview(segment.memory) as memory:
+    with borrowed_segment(path) as segment:
+        from strand.fanin import MAGIC, attach_fan_in
+
+        with memoryview(segment.memory) as memory:
+            if len(memory) < 4 or _word(memory, "<I", 0) != MAGIC:
+                return [_inspect(str(path), segment)]
+        with attach_fan_in(segment.fileno()) as fan:
+            return [_inspect(f"{path}#{at}", ring.segment) for at, ring in enumerate(fan.rings)]
+
+
+def _inspect(path: str, segment: Segment) -> RingFacts:
+    with memoryview(segment.memory) as memory:
         header = read_header(memory, segment.size)
         extended = has_extension(memory)
         word, aborted = layout.read_status(memory) if extended else _plain_status(memory)
         status = STATUSES[word] if 0 <= word < len(STATUSES) else "error"
         counters = _counters(memory) if extended else _plain_counters(memory)
         return RingFacts(
-            path=str(path),
+            path=path,
             version=header.version,
             fingerprint=header.fingerprint,
             fields=_describe_fields(header),
@@ -125,7 +159,7 @@ def list_rings(prefix: str = "") -> Iterator[RingFacts | tuple[str, StrandHeader
     """Yield the facts of this user's named rings, or the path and what is wrong with it."""
     for path in _paths(prefix):
         try:
-            yield inspect_ring(path)
+            yield from inspect_rings(path)
         except StrandHeaderError as error:
             yield str(path), error
         except NotFound:
@@ -244,7 +278,7 @@ def _readers(segment: Segment, memory: memoryview) -> Iterator[Reader]:
 def _life(segment: Segment, memory: memoryview, at: int, pid: int, start_ticks: int) -> str:
     if pid == 0:
         return "vacant"
-    if is_held(segment.fd, at) or is_word_held(memory, at):
+    if segment.is_held(at) or is_word_held(memory, at):
         return "alive"
     return "left" if identify(pid).start_ticks == start_ticks else "dead"
 
