@@ -145,6 +145,7 @@ def test_a_fan_in_shows_its_members_and_each_by_number(
         second = capsys.readouterr().out
         assert main(["inspect", path, "--follow"]) == 1
         refused = capsys.readouterr().err
+    assert [line.split()[0].rpartition("#")[2] for line in both] == ["0", "1"]
     assert ["0/1 read" in line for line in both] == [True, False]
     assert "commit 0" in second
     assert "fan-in of 2 rings" in refused
