@@ -151,6 +151,27 @@ COPY_VALUES(copy_2, uint16_t)
 COPY_VALUES(copy_4, uint32_t)
 COPY_VALUES(copy_8, uint64_t)
 
+/* Two neighbours of four bytes in one store: stores are what these loops are short of. */
+static void copy_pair(unsigned char *slot, size_t stride, const unsigned char *low,
+                      ptrdiff_t low_step, const unsigned char *high, ptrdiff_t high_step,
+                      size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        uint32_t first, second;
+        memcpy(&first, low, sizeof first);
+        memcpy(&second, high, sizeof second);
+        const uint64_t both = first | (uint64_t)second << 32;
+        memcpy(slot, &both, sizeof both);
+        slot += stride;
+        low += low_step;
+        high += high_step;
+    }
+}
+
+static bool is_pair(const strand_source *low, const strand_source *high) {
+    return low->place.width == 4 && high->place.width == 4 &&
+           high->place.offset == low->place.offset + 4 && low->valid == NULL && high->valid == NULL;
+}
+
 static void copy_bits(unsigned char *slot, size_t stride, const unsigned char *bits, uint64_t first,
                       size_t count) {
     for (size_t i = 0; i < count; i++)
@@ -207,6 +228,13 @@ static void fill_block(const strand_batch *batch, uint64_t row, unsigned char *s
     }
     for (uint32_t at = 0; at < batch->count; at++) {
         const strand_source *source = &batch->sources[at];
+        if (at + 1 < batch->count && is_pair(source, source + 1)) {
+            const strand_source *next = &batch->sources[++at];
+            copy_pair(slots + source->place.offset, stride,
+                      source->values + (ptrdiff_t)row * source->step, source->step,
+                      next->values + (ptrdiff_t)row * next->step, next->step, count);
+            continue;
+        }
         if (source->place.heap_align == 0)
             copy_values(source, row, slots, stride, count);
         if (source->valid != NULL && source->place.null_bit >= 0)

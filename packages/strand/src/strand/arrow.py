@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from sennit_core.errors import UnknownColumn, UsageError
-from strand.conversions import NUMPY_CODES, arrow_type, to_arrow
+from strand.conversions import arrow_type
 from strand.sources import (
     BITS,
     FIXED,
@@ -196,7 +196,7 @@ def gather(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
         _assemble(field, rows, target, absent, dictionary)
         for field, target, absent in zip(schema.fields, targets, nulls, strict=True)
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=to_arrow(schema, interned=bool(table)))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema.arrow_schema(interned=bool(table)))
 
 
 Target = tuple[int, int, Any, Any, Any]
@@ -209,8 +209,7 @@ def _allocate(field: StrandField, at: int, rows: int, payload_bytes: int) -> Tar
     if field.type == "bool8":
         return at, BITS, pa.allocate_buffer(bits), None, validity
     if not field.kind.heap:
-        width = np.dtype(NUMPY_CODES[field.type]).itemsize
-        return at, FIXED, pa.allocate_buffer(rows * width), None, validity
+        return at, FIXED, pa.allocate_buffer(rows * field.kind.width), None, validity
     if payload_bytes > _OFFSETS_MAX:
         raise UsageError(
             f"field {field.name!r} has {payload_bytes} bytes in {rows} records, more than an "

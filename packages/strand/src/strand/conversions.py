@@ -6,6 +6,7 @@ What a slot cannot hold exactly is refused by name; the block ring carries every
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sennit_core.errors import Unsupported, UsageError
@@ -94,6 +95,7 @@ def from_numpy(dtype: Any) -> StrandSchema:
     return StrandSchema(tuple(fields))
 
 
+@cache
 def arrow_type(name: str, *, interned: bool = True) -> pa.DataType:
     """Return the Arrow type of a field type; handles without a table are plain numbers."""
     import pyarrow as pa

@@ -251,9 +251,16 @@ class StrandSchema:
         `utf8_ref` is a dictionary of strings, `json` a string column marked by its metadata
         (`strand.type`), arrays are lists, sorted fields are marked too (`strand.order`).
         """
-        from strand.conversions import to_arrow
+        return self.arrow_schema(interned=True)
 
-        return to_arrow(self)
+    def arrow_schema(self, *, interned: bool) -> pa.Schema:
+        """Return the Arrow schema with `utf8_ref` as a dictionary, or as plain handles (uint32)."""
+        cached = self._arrow_schemas.get(interned)
+        if cached is None:
+            from strand.conversions import to_arrow
+
+            cached = self._arrow_schemas[interned] = to_arrow(self, interned=interned)
+        return cached
 
     @classmethod
     def from_arrow(cls, schema: pa.Schema) -> StrandSchema:
@@ -288,6 +295,10 @@ class StrandSchema:
 
     @cached_property
     def _dtypes(self) -> dict[int, np.dtype[Any]]:
+        return {}
+
+    @cached_property
+    def _arrow_schemas(self) -> dict[bool, pa.Schema]:
         return {}
 
 
