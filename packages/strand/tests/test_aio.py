@@ -82,6 +82,34 @@ def test_rows_of_another_process_arrive(rows_ring: strand.Ring, start: Any) -> N
     assert asyncio.run(main()) == [(index, f"row {index}") for index in range(2000)]
 
 
+@pytest.mark.timeout(60)
+def test_no_wake_up_is_lost_when_naps_never_end(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_NAP_SECONDS", 1e6)
+    monkeypatch.setattr(aio, "NAP_NANOSECONDS", 10**15)
+    rings = [strand.open_ring(ROWS, records=16, heap=1024) for _ in range(2)]
+
+    async def write(writer: AsyncWriter) -> None:
+        async with writer:
+            for index in range(2000):
+                await writer.write((index, f"row {index}"))
+
+    async def read(view: AsyncView) -> int:
+        return sum([len(group) async for group in view.row_groups()])
+
+    async def main() -> tuple[int, None]:
+        return await asyncio.gather(
+            read(AsyncView(rings[0].consumer())), write(AsyncWriter(rings[1].producer()))
+        )
+
+    start(produce, rings[0], 2000)
+    start(consume, rings[1], 2000)
+    assert asyncio.run(main())[0] == 2000
+    for ring in rings:
+        ring.close()
+
+
 def test_one_loop_reads_many_rings_at_once(start: Any) -> None:
     rings = [strand.open_ring(ROWS, records=16, heap=1024) for _ in range(5)]
     for ring in rings:

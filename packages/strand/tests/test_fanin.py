@@ -13,6 +13,8 @@ import pyarrow as pa
 import pytest
 
 import strand
+import strand.fanin_view
+import strand.writer
 from sennit_core.errors import DeadlineExceeded, UsageError
 from strand.fanin import BELL_AT
 from strand.layout import read_consumer
@@ -83,6 +85,19 @@ def test_every_producers_records_arrive_in_its_order(fan: strand.FanIn, start: A
     for who in range(3):
         mine = [(index, name) for index, by, name in rows if by == who]
         assert mine == [(index, f"row {index}") for index in range(2000)]
+
+
+@pytest.mark.timeout(60)
+def test_no_wake_up_is_lost_when_naps_never_end(
+    fan: strand.FanIn, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (strand.fanin_view, strand.writer):  # forked processes inherit it
+        monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**15)
+        monkeypatch.setattr(module, "SPINS", 0, raising=False)
+    for who in range(3):
+        start(produce, fan, who, 5000)
+    with fan.consumer() as view:
+        assert sum(1 for _ in view) == 15000
 
 
 def test_payloads_of_many_producers_arrive(start: Any) -> None:

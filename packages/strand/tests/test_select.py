@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import strand
+import strand.selection
+import strand.writer
 from sennit_core.errors import UsageError
 
 FORK = multiprocessing.get_context("fork")
@@ -108,18 +110,46 @@ def test_many_rings_are_read_by_one_process(rings: list[strand.Ring]) -> None:
     assert run_all(rings) == [500, 500, 500]
 
 
+@pytest.mark.timeout(60)
+def test_no_wake_up_is_lost_when_naps_never_end(
+    rings: list[strand.Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (strand.selection, strand.writer):  # forked processes inherit it
+        monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**15)
+    assert run_all(rings) == [500, 500, 500]
+
+
 @pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.EPERM])
 def test_the_same_without_futex_waitv(rings: list[strand.Ring], refusal: int) -> None:
     """As on an older kernel (ENOSYS), or in a container that filters it (EPERM)."""
 
     def child() -> None:
         refuse_system_call(FUTEX_WAITV, refusal)
+        assert count_naps() < 1000
         assert run_all(rings) == [500, 500, 500]
 
     process = FORK.Process(target=child)
     process.start()
     process.join(60)
     assert process.exitcode == 0
+
+
+def count_naps() -> int:
+    """How often an idle select goes to sleep in a fifth of a second: not to sleep is to spin."""
+    naps = 0
+    nap_any = strand._native.nap_any
+
+    def nap(bells: list[Any], seen: list[int], nanoseconds: int) -> list[int]:
+        nonlocal naps
+        naps += 1
+        return nap_any(bells, seen, nanoseconds)
+
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setattr(strand._native, "nap_any", nap)
+        rings = [stack.enter_context(strand.open_ring(strand.BLOCKS, 8, 4096)) for _ in range(2)]
+        views = [ring.consumer() for ring in rings]
+        assert strand.select(views, 0.2) == []
+    return naps
 
 
 def refuse_system_call(number: int, error: int) -> None:
