@@ -59,7 +59,7 @@ static bool refresh_read(strand_producer *producer) {
     for (unsigned i = 0; floor > producer->commit; i++) {
         if (i == IMPOSSIBLE_LOOKS)
             return false;
-        pause_cpu(); /* who joins while we begin anew shows a count of the old stream for a moment */
+        pause_cpu(); /* who joined while we began anew shows an old count for a moment */
         floor = strand_floor(ring);
     }
     if (floor <= producer->read)

@@ -349,11 +349,12 @@ def decode_schema(
 
 
 def check_stride(layout: SlotLayout, facts: list[FieldFacts]) -> None:
-    """Refuse a slot whose fields overlap, or do not end where the stride says."""
+    """Refuse a slot whose fields are not where the version puts them, or whose end is not."""
     end = layout.bitmap_bytes
     for offset, (kind, _) in zip(layout.offsets, facts, strict=True):
-        if offset < end:
-            raise BadStride(expected=f"a field at byte {end} or later", found=f"byte {offset}")
+        at = _round_up(end, kind.align_in(layout.version))
+        if offset != at:
+            raise BadStride(expected=f"a field at byte {at}", found=f"byte {offset}")
         end = offset + kind.width_in(layout.version)
     wanted = _round_up(end, 8 if layout.version >= 6 else 4)
     if layout.stride != wanted:

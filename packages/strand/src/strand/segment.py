@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,10 +128,9 @@ class Segment:
                 self.path.unlink(missing_ok=True)
             self.creator_lock.release()
         os.close(fd)
-        try:
+        with suppress(BufferError):  # a payload is still leased: its lease ends the mapping
             self._memory.close()
-        except BufferError:
-            return  # a payload is still leased: its lease holds the mapping and ends it
+        del self._memory
 
 
 class BufferSegment(Segment):
@@ -174,10 +173,9 @@ class BufferSegment(Segment):
         """Let go of the buffer."""
         if not self._closed:
             self._closed = True
-            try:
+            with suppress(BufferError):  # still leased; the last lease lets go
                 self._memory.release()  # type: ignore[attr-defined]
-            except BufferError:
-                return  # still leased; the last lease lets go
+            del self._memory
 
 
 def segment_path(name: str) -> Path:
