@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from emsqrt.executor import ExecutorPool
@@ -221,6 +222,18 @@ def test_batches_of_any_size_arrive_whole(pool: ExecutorPool) -> None:
         batches = list(execution.batches())
     assert [n for batch in batches for n in batch["n"].to_pylist()] == [*range(20_000), -1]
     assert len(batches[-1]["s"][0].as_py()) == 5 * MIB
+
+
+def test_a_batch_is_there_before_the_next_is_made(pool: ExecutorPool, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    go.touch()
+    with pool.submit("executor_entries:arrow_one_by_one", {"go": str(go)}) as execution:
+        for count, batch in enumerate(execution.batches(), start=1):
+            assert batch.to_pydict() == {"d": [f"value {count}"] * count}
+            assert pa.types.is_dictionary(batch.schema.field("d").type)
+            with go.open("ab") as file:
+                file.write(b".")
+    assert count == 3
 
 
 def test_an_entry_without_payloads_has_no_batches(pool: ExecutorPool) -> None:

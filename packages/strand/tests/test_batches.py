@@ -202,7 +202,7 @@ def shared_dictionary(dictionary_bytes: int) -> pa.RecordBatch:
 def test_a_dictionary_over_a_quarter_of_the_heap_goes_with_every_slice() -> None:
     batch = shared_dictionary(90_000)
     arrived = received([batch], "256KiB", copy=False)
-    assert len(arrived) > 1
+    assert 1 < len(arrived) < 9
     assert pa.Table.from_batches(arrived) == pa.Table.from_batches([batch])
 
 

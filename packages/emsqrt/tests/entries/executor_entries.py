@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from emsqrt.executor import Context
@@ -65,6 +66,20 @@ def arrow(request: dict[str, Any], context: Context) -> dict[str, Any]:
         rows = range(start, min(start + 1000, request["rows"]))
         context.emit_arrow(pa.record_batch({"n": list(rows), "s": [str(n) * 10 for n in rows]}))
     context.emit_arrow(pa.record_batch({"n": [-1], "s": ["x" * request["long"]]}))
+    return {}
+
+
+def arrow_one_by_one(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Emit the next batch when the file that the reader writes to grows; a dictionary that changes."""
+    import pyarrow as pa
+
+    go = Path(request["go"])
+    for count in range(1, 4):
+        values = pa.array([f"value {count}"] * count)
+        context.emit_arrow(pa.record_batch({"d": values.dictionary_encode()}))
+        while go.stat().st_size < count:
+            context.check()
+            time.sleep(0.001)
     return {}
 
 
