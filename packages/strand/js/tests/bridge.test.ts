@@ -177,6 +177,34 @@ for (const [what, forge] of HOSTILE)
     await assert.rejects(bridge.finished, BridgeFrameError)
   })
 
+for (const version of VERSIONS)
+  test(`v${version}: a record that points before the transfer is refused`, () => {
+    const { buffer, writer, view } = opened(version)
+    const hello = encodeHello(buffer)
+    new DataView(hello.buffer).setBigUint64(16, 512n, true)
+    const bridge = new StrandBridge(hello)
+    writer.write(row(3))
+    const frame = framesOf(view)[0]!
+    new DataView(frame.buffer).setBigUint64(16, 512n, true) // its pointer still says 0
+    assert.throws(() => bridge.apply(frame), /that did not come/)
+  })
+
+test('a sender may pass over heap bytes, which then nothing may point at', () => {
+  const { buffer, writer, view } = opened(6)
+  const bridge = new StrandBridge(encodeHello(buffer))
+  writer.write(row(4)) // 4 bytes of text, and no samples
+  const [frame] = framesOf(view)
+  const words = new DataView(frame!.buffer)
+  words.setBigUint64(16, 64n, true)
+  const wrong = Uint8Array.from(frame!)
+  words.setUint32(32 + 8, 64, true) // the text's pointer follows
+  bridge.apply(frame!)
+  assert.deepEqual(readAll(new StrandView(bridge.buffer)), [[4, 'xxxx', []]])
+  const other = new StrandBridge(encodeHello(buffer))
+  assert.throws(() => other.apply(wrong), BridgeFrameError)
+  bridge.close()
+})
+
 test('noise never raises anything but a clean error', () => {
   const dice = new Dice(99)
   for (let round = 0; round < 2000; round += 1) {
