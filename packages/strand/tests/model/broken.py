@@ -41,19 +41,9 @@ def refresh_read_once(core: Producer) -> Program[None]:
     core.read = max(core.read, floor)
 
 
-def join_and_give_back_again(core: Consumer, start: int) -> Program[None]:
-    ring = core.ring
+def join_without_a_second_look(core: Consumer, start: int) -> Program[None]:
     yield from strand_follow_reset(core)
-    if start == consumer.NEXT:
-        first = yield load(ring.at("producer.commit"))
-    else:
-        first = yield from strand_floor(ring)
-    core.read = first
-    yield from consumer.show_attached(core, first)
-    yield fence()
-    gate = yield load(ring.at("gate"))
-    yield from consumer.give_back(core, max(gate, first))
-    yield ring_bell(ring.at("producer.bell"))
+    yield from join_without_following(core, start)
 
 
 def join_and_show_late(core: Consumer, start: int) -> Program[None]:
@@ -67,14 +57,8 @@ def join_and_show_late(core: Consumer, start: int) -> Program[None]:
 
 
 def join_without_following(core: Consumer, start: int) -> Program[None]:
-    assert start == consumer.OLDEST
-    first = yield from strand_floor(core.ring)
-    core.read = first
-    yield from consumer.show_attached(core, first)
-    yield fence()
-    gate = yield load(core.ring.at("gate"))
-    if gate > first:
-        yield from consumer.give_back(core, gate)
+    first = yield from consumer.find_start(core.ring, start)
+    yield from consumer.enter(core, first)
     yield ring_bell(core.ring.at("producer.bell"))
 
 

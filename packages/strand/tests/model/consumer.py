@@ -48,20 +48,39 @@ def give_back(consumer: Consumer, upto: int) -> Program[None]:
         yield ring_bell(ring.at("producer.bell"))
 
 
-def strand_join(consumer: Consumer, start: int) -> Program[None]:
+def enter(consumer: Consumer, first: int) -> Program[None]:
     ring = consumer.ring
-    yield from strand_follow_reset(consumer)
-    if start == NEXT:
-        first = yield load(ring.at("producer.commit"))
-    else:
-        first = yield from strand_floor(ring)
     consumer.read = first
     yield from show_attached(consumer, first)
     yield fence()
     gate = yield load(ring.at("gate"))
-    if gate > first:
-        yield from give_back(consumer, gate)
+    yield from give_back(consumer, max(gate, first))
+
+
+def strand_join(consumer: Consumer, start: int) -> Program[None]:
+    ring = consumer.ring
+    yield from strand_follow_reset(consumer)
+    first = yield from find_start(ring, start)
+    yield from enter(consumer, first)
+    rewound = yield from strand_follow_reset(consumer)
+    while rewound:
+        first = 0
+        if start == NEXT:
+            first = yield load(ring.at("producer.commit"))
+        yield from enter(consumer, first)
+        rewound = yield from strand_follow_reset(consumer)
     yield ring_bell(ring.at("producer.bell"))
+
+
+def find_start(ring: Ring, start: int) -> Program[int]:
+    if start == NEXT:
+        committed = yield load(ring.at("producer.commit"))
+        return committed
+    floor = yield from strand_floor(ring)
+    if not ring.resets:
+        return floor
+    committed = yield load(ring.at("producer.commit"))
+    return min(floor, committed)  # who died joining during a reset may have left a higher one
 
 
 def show_attached(consumer: Consumer, first: int) -> Program[None]:

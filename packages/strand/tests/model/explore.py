@@ -104,6 +104,8 @@ class World:
             yield Move("set", index, RUNG, go_on(node, 0), step)
             if who == self._mortal:
                 yield Move("die ringing", index, 0, self.processes[who].dead, "dies ringing")
+        elif step.kind == "exchange" and not waits:
+            yield Move("exchange", index, step.value, go_on(node, 0), step)
         elif step.kind == "unlock" and not waits:
             yield Move("set", index, 0, go_on(node, 0), step)
         elif step.kind == "nap" and not waits:
@@ -128,25 +130,33 @@ class World:
             return memory, then
         if what == "go":
             return memory, then
-        if what == "sleep":
-            return (with_value(memory, index, ASLEEP), node) if found == LOOKED else None
-        if what == "wake":
-            wakes = found == RUNG or (found != LOOKED and self._holds_any(memory, step.unless))
-            return (memory, then) if wakes else None
+        if what in ("sleep", "wake"):
+            return self._apply_nap(move, memory)
+        if what in ("die", "die ringing"):
+            return self._apply_death(who, move, memory), then
         if what == "lock":
-            after = self.processes[who].step_on(node, int(not found))
-            return memory if found else with_value(memory, index, value), after
-        if what == "die ringing":
-            memory = with_value(memory, index, RUNG_IN_VAIN if found >= ASLEEP else RUNG)
-        memory = with_value(memory, self._at(SOMEBODY_DIED), 1)
-        return self._without_locks(memory, who), then
+            taken = memory if found else with_value(memory, index, value)
+            return taken, self.processes[who].step_on(node, int(not found))
+        assert what == "exchange"
+        return with_value(memory, index, step.instead) if found == value else memory, then
 
-    def _without_locks(self, memory: bytes, who: int) -> bytes:
-        """Let the kernel drop the locks of a process that died. What it had not drained is lost."""
+    def _apply_nap(self, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
+        """Fall asleep on a bell that was not rung since the look; wake when it was, or at a death."""
+        found = memory[move.word]
+        if move.what == "sleep":
+            return (with_value(memory, move.word, ASLEEP), move.then) if found == LOOKED else None
+        wakes = found == RUNG or (found != LOOKED and self._holds_any(memory, move.step.unless))
+        return (memory, move.then) if wakes else None
+
+    def _apply_death(self, who: int, move: Move, memory: bytes) -> bytes:
+        """Let the kernel drop the locks of who died. What it had not drained is lost."""
+        if move.what == "die ringing":
+            asleep = memory[move.word] >= ASLEEP
+            memory = with_value(memory, move.word, RUNG_IN_VAIN if asleep else RUNG)
         for word, index in self._words.items():
             if word.endswith(".lock") and memory[index] == who + 1:
                 memory = with_value(memory, index, 0)
-        return memory
+        return with_value(memory, self._at(SOMEBODY_DIED), 1)
 
     def _holds_any(self, memory: bytes, conditions: tuple[Condition, ...]) -> bool:
         return any(

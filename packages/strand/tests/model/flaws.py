@@ -135,7 +135,7 @@ JOINING_AND_LEAVING = (
         "a joiner does not look at the gate",
         scenarios.joining_at_the_oldest,
         TORN,
-        without("strand_join", "load", "gate"),
+        without("enter", "load", "gate"),
     ),
     Flaw(
         "a joiner looks at the gate before it shows itself",
@@ -147,7 +147,7 @@ JOINING_AND_LEAVING = (
         "no fence before a joiner looks at the gate",
         scenarios.joining_at_the_oldest,
         TORN,
-        without("strand_join", "fence"),
+        without("enter", "fence"),
     ),
     Flaw(
         "the producer does not look again after it showed the gate",
@@ -213,6 +213,19 @@ DYING_AND_BEGINNING_ANEW = (
         replaced=((roles, "strand_reset", broken.reset_generation_first),),
     ),
     Flaw(
+        "a reset shows positions of the new stream beside the count of the old",
+        scenarios.beginning_anew_while_one_leaves_and_one_joins,
+        TORN,
+        relaxed("strand_reset", "store", ".read"),
+        order=Order.PSO,
+    ),
+    Flaw(
+        "a reset forgets who joined meanwhile",
+        scenarios.beginning_anew_while_one_leaves_and_one_joins,
+        TORN,
+        without("strand_reset", "fence"),
+    ),
+    Flaw(
         "a wait does not look at the generation",
         scenarios.beginning_anew,
         TORN,
@@ -221,19 +234,19 @@ DYING_AND_BEGINNING_ANEW = (
     Flaw(
         "a reset does not keep joiners out",
         scenarios.beginning_anew_while_one_joins,
-        "the stream ended",
+        TORN,
         replaced=((parties, "try_reset", broken.reset_whoever_joins),),
     ),
     Flaw(
-        "a joiner stores its position again where the gate does not ask for it",
+        "a joiner does not look whether the stream is another now",
         scenarios.beginning_anew_while_one_joins,
         TORN,
-        replaced=((roles, "strand_join", broken.join_and_give_back_again),),
+        replaced=((roles, "strand_join", broken.join_without_a_second_look),),
     ),
     Flaw(
         "a view that joins believes in the stream it was opened on",
         scenarios.joining_with_an_old_view,
-        "the stream ended",
+        TORN,
         replaced=((roles, "strand_join", broken.join_without_following),),
     ),
 )

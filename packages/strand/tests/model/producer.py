@@ -22,6 +22,7 @@ from .steps import (
     SOMEBODY_DIED,
     Condition,
     Program,
+    exchange,
     fence,
     load,
     look,
@@ -88,7 +89,9 @@ def refresh_read(producer: Producer) -> Program[None]:
         has_reader = yield from strand_has_reader(ring)
         if not has_reader:
             floor = producer.commit
-    assert floor <= producer.commit, f"the floor {floor} is above the commit {producer.commit}"
+    if floor > producer.commit:
+        assert ring.resets, f"the floor {floor} is above the commit {producer.commit}"
+        return  # of the old stream: who joined while we began anew is on his way, or dead
     if floor > producer.gate:
         producer.gate = floor
         yield store(ring.at("gate"), floor, RELEASE)
@@ -185,17 +188,20 @@ def strand_reset(producer: Producer) -> Program[None]:
     yield store(ring.at("producer.commit"), 0)
     yield store(ring.at("producer.heap_commit"), 0)
     yield store(ring.at("producer.threshold"), 0)
-    yield store(ring.at("gate"), 0)
+    yield store(ring.at("gate"), 0, RELEASE)  # the commit is seen to be 0 before it
     for index in range(ring.consumers):
-        yield store(ring.entry(index, "read"), 0)
+        yield store(ring.entry(index, "read"), 0, RELEASE)  # likewise
         yield store(ring.entry(index, "threshold"), 0)
-        state = yield load(ring.entry(index, "state"))
-        if state == LEFT:
-            yield store(ring.entry(index, "state"), VACANT)
+        yield exchange(ring.entry(index, "state"), LEFT, VACANT)
     yield store(ring.at("abort"), 0)
     yield store(ring.at("status"), INITIALIZING)
     producer.generation += 1
     yield store(ring.at("generation"), producer.generation, RELEASE)
+    yield fence()
+    for index in range(ring.consumers):
+        state = yield load(ring.entry(index, "state"))
+        if state == ATTACHED:
+            yield store(ring.entry(index, "read"), 0)
     yield from strand_ring_every_bell(ring)
     yield from strand_producer_init(producer)
 

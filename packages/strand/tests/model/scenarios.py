@@ -181,6 +181,21 @@ def beginning_anew_while_one_joins() -> Cast:
     return Cast((resetter(ring, 1, 2), joiner(ring, 0, 1, 2, start=NEXT)))
 
 
+def beginning_anew_while_one_leaves_and_one_joins() -> Cast:
+    """In the entry of the one who leaves: the reset does not hold its lock."""
+    ring = Ring(capacity=1, resets=True)
+    leaver = consumer(ring, 0, 1, leaves_after=1)
+    return Cast((resetter(ring, 1, 2, "wait"), leaver, joiner(ring, 0, 1, 2, start=OLDEST)))
+
+
+def beginning_anew_while_one_dies_joining() -> Cast:
+    """Its entry may then say that it has read more than the new stream has; another one comes."""
+    ring = Ring(capacity=1, resets=True, deaths=True)
+    leaver = consumer(ring, 0, 2, leaves_after=2)
+    dying = joiner(ring, 0, 2, 2, start=NEXT)
+    return Cast((resetter(ring, 2, 2, "wait"), leaver, dying, joiner(ring, 0, 2, 2)), mortal=2)
+
+
 def joining_with_an_old_view() -> Cast:
     """A view opened before the reset joins after it, where the first record is gone already."""
     ring = Ring(capacity=1, resets=True)
@@ -229,6 +244,8 @@ SCENARIOS: tuple[Callable[[], Cast], ...] = (
     taking_over_below_the_gate,
     beginning_anew,
     beginning_anew_while_one_joins,
+    beginning_anew_while_one_leaves_and_one_joins,
+    beginning_anew_while_one_dies_joining,
     joining_with_an_old_view,
     fanning_in,
 )

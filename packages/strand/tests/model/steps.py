@@ -16,6 +16,7 @@ __all__ = [
     "Program",
     "Step",
     "check",
+    "exchange",
     "fence",
     "is_held",
     "load",
@@ -46,6 +47,7 @@ class Step(NamedTuple):
     value: int = 0
     order: str = RELAXED
     unless: tuple[Condition, ...] = ()
+    instead: int = 0
 
     def __str__(self) -> str:
         value = f" = {self.value}" if self.kind in ("store", "check") else ""
@@ -92,6 +94,11 @@ def nap(bell: str, unless: tuple[Condition, ...] = ()) -> Step:
 def ring_bell(bell: str, order: str = RELEASE) -> Step:
     """Increment a bell and wake its sleeper."""
     return Step("ring", bell, order=order)
+
+
+def exchange(word: str, value: int, instead: int) -> Step:
+    """Replace a value by another if it is there, sequentially consistent."""
+    return Step("exchange", word, value, instead=instead)
 
 
 def try_lock(word: str) -> Step:
