@@ -12,6 +12,7 @@ import { FIELD_TYPES, heapAlign, type StrandField } from './schema'
 export type StrandRecord = Readonly<Record<string, unknown>> | readonly unknown[]
 
 const V5_PAYLOAD_MAX = 0xffff
+const SHORT_BYTES = 32
 const INTEGER_RANGES = {
   i32: [-(2 ** 31), 2 ** 31 - 1],
   u32: [0, 2 ** 32 - 1],
@@ -192,9 +193,22 @@ export class RecordEncoder {
       this.scratch = new Uint8Array(Math.max(2 * this.scratch.length, most)) // others keep the old
       this.used = 0
     }
-    const { written } = this.text.encodeInto(text, this.scratch.subarray(this.used))
-    this.used += written
-    return this.scratch.subarray(this.used - written, this.used)
+    const start = this.used
+    this.used += this.encodeShort(text, start)
+    if (this.used === start)
+      this.used += this.text.encodeInto(text, this.scratch.subarray(start)).written
+    return this.scratch.subarray(start, this.used)
+  }
+
+  /** Encode what is short and ASCII, without the encoder's call; 0 bytes when it is not. */
+  private encodeShort(text: string, start: number): number {
+    if (text.length > SHORT_BYTES) return 0
+    for (let at = 0; at < text.length; at += 1) {
+      const unit = text.charCodeAt(at)
+      if (unit >= 0x80) return 0
+      this.scratch[start + at] = unit
+    }
+    return text.length
   }
 
   private writeField(producer: Producer, slot: number, at: number): boolean {
@@ -211,7 +225,7 @@ export class RecordEncoder {
     }
     const offset = producer.claimHeap(payload.length, heapAlign(type, version))
     if (offset === NO_ROOM) return false
-    bytes.set(payload, producer.heapOffset(offset))
+    copyInto(bytes, producer.heapOffset(offset), payload)
     view.setUint32(where, offset % 2 ** 32, true)
     if (version === 5) view.setUint16(where + 4, payload.length, true)
     else {
@@ -240,6 +254,12 @@ function writeScalar(view: DataView, where: number, type: string, value: unknown
     default:
       return view.setUint32(where, value as number, true)
   }
+}
+
+/** For a few bytes a loop is faster than `set`. */
+function copyInto(bytes: Uint8Array, start: number, payload: Uint8Array): void {
+  if (payload.length > SHORT_BYTES) return bytes.set(payload, start)
+  for (let at = 0; at < payload.length; at += 1) bytes[start + at] = payload[at]!
 }
 
 function bytesOf(view: ArrayBufferView): Uint8Array {
