@@ -21,7 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SOURCES = "_*.c"
 TARGET = "_native.abi3.so"
 FLAGS = (
-    "-std=c11 -O3 -fPIC -shared -fvisibility=hidden -DPy_LIMITED_API=0x030B0000 "
+    "-std=c11 -O3 -fPIC -fno-plt -shared -fvisibility=hidden -DPy_LIMITED_API=0x030B0000 "
     "-Wall -Wextra -Wconversion -Werror"
 )
 

@@ -45,7 +45,7 @@ bool consumer_closed(consumer_object *self) {
 }
 
 /* See _producer.c: the mapping stays until the outermost call is over. */
-static PyObject *done(consumer_object *self, PyObject *result) {
+PyObject *consumer_done(consumer_object *self, PyObject *result) {
     if (--self->busy == 0 && self->closing)
         let_go(self);
     return result;
@@ -157,21 +157,25 @@ static PyObject *read_tuples(consumer_object *self, PyObject *const *args, Py_ss
     if (consumer_closed(self))
         return NULL;
     self->busy++;
-    return done(self, consumer_tuples(self, args, count));
+    return consumer_done(self, consumer_tuples(self, args, count));
+}
+
+static PyObject *iterate_rows(consumer_object *self, PyObject *const *args, Py_ssize_t count) {
+    return consumer_closed(self) ? NULL : consumer_rows(self, args, count);
 }
 
 static PyObject *gather(consumer_object *self, PyObject *args) {
     if (consumer_closed(self))
         return NULL;
     self->busy++;
-    return done(self, consumer_gather(self, args));
+    return consumer_done(self, consumer_gather(self, args));
 }
 
 static PyObject *payload_sizes(consumer_object *self, PyObject *args) {
     if (consumer_closed(self))
         return NULL;
     self->busy++;
-    return done(self, consumer_payload_sizes(self, args));
+    return consumer_done(self, consumer_payload_sizes(self, args));
 }
 
 static PyObject *consumer_status(consumer_object *self, PyObject *Py_UNUSED(ignored)) {
@@ -208,8 +212,8 @@ static PyObject *consumer_wait(consumer_object *self, PyObject *args) {
     reached = strand_consumer_wait(&self->core, threshold, spins, nap_nanoseconds);
     Py_END_ALLOW_THREADS;
     if (PyErr_CheckSignals() < 0)
-        return done(self, NULL);
-    return done(self, PyBool_FromLong(reached));
+        return consumer_done(self, NULL);
+    return consumer_done(self, PyBool_FromLong(reached));
 }
 
 static PyObject *consumer_arm(consumer_object *self, PyObject *value) {
@@ -272,6 +276,11 @@ static PyMethodDef consumer_methods[] = {
      "tuples($self, start, stop, /)\n--\n\nReturn the typed records from `start` up to `stop` as "
      "tuples in field order.\n\nRaises:\n    UsageError: records that are not committed, or were "
      "given back."},
+    {"rows", (PyCFunction)(void (*)(void))iterate_rows, METH_FASTCALL,
+     "rows($self, start, stop, /)\n--\n\nIterate over the typed records from `start` up to `stop` "
+     "as tuples, each read when it is asked for.\n\nFaster than `tuples`, which has all of them at "
+     "once.\n\nRaises:\n    UsageError: records that are not committed, or were given back, now or "
+     "later."},
     {"_open", (PyCFunction)consumer_open, METH_VARARGS,
      "Map (buffer, layout, capacity, heap_capacity, doorbell or None)."},
     {"_release", (PyCFunction)consumer_release, METH_NOARGS, "Let go of the mapping."},

@@ -233,6 +233,7 @@ static int native_exec(PyObject *module) {
     Py_XDECREF(cursor);
     state->consumer_type = add_type(module, &consumer_spec);
     state->lease_type = add_type(module, &lease_spec);
+    state->row_iterator_type = add_type(module, &row_iterator_spec);
     state->layout_type = add_type(module, &layout_spec);
     PyObject *json = PyImport_ImportModule("json");
     if (json != NULL) {
@@ -241,8 +242,8 @@ static int native_exec(PyObject *module) {
         Py_DECREF(json);
     }
     return made && state->consumer_type != NULL && state->lease_type != NULL &&
-                   state->layout_type != NULL && state->json_dumps != NULL &&
-                   state->json_loads != NULL
+                   state->row_iterator_type != NULL && state->layout_type != NULL &&
+                   state->json_dumps != NULL && state->json_loads != NULL
                ? 0
                : -1;
 }
@@ -250,6 +251,7 @@ static int native_exec(PyObject *module) {
 static int native_traverse(PyObject *module, visitproc visit, void *arg) {
     native_state *state = PyModule_GetState(module);
     Py_VISIT(state->lease_type);
+    Py_VISIT(state->row_iterator_type);
     Py_VISIT(state->consumer_type);
     Py_VISIT(state->layout_type);
     Py_VISIT(state->json_dumps);
@@ -260,6 +262,7 @@ static int native_traverse(PyObject *module, visitproc visit, void *arg) {
 static int native_clear(PyObject *module) {
     native_state *state = PyModule_GetState(module);
     Py_CLEAR(state->lease_type);
+    Py_CLEAR(state->row_iterator_type);
     Py_CLEAR(state->consumer_type);
     Py_CLEAR(state->layout_type);
     Py_CLEAR(state->json_dumps);

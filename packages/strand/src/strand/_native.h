@@ -86,6 +86,7 @@ typedef struct {
 typedef struct {
     PyObject *lease_type;
     PyObject *consumer_type;
+    PyObject *row_iterator_type;
     PyObject *layout_type;
     PyObject *json_dumps;
     PyObject *json_loads;
@@ -151,6 +152,8 @@ unsigned char *claim_payload(producer_object *self, uint64_t bytes, uint64_t ali
 /* ---- _consumer.c ---------------------------------------------------------------------------- */
 
 bool consumer_closed(consumer_object *self);
+/* Leave a call that had raised `busy`; gives `result` back. */
+PyObject *consumer_done(consumer_object *self, PyObject *result);
 
 /* ---- _bells.c ------------------------------------------------------------------------------- */
 
@@ -172,6 +175,7 @@ PyObject *producer_write(producer_object *self, PyObject *record);
 PyObject *producer_write_record_batch(producer_object *self, PyObject *records);
 /* Consumer methods. */
 PyObject *consumer_tuples(consumer_object *self, PyObject *const *args, Py_ssize_t count);
+PyObject *consumer_rows(consumer_object *self, PyObject *const *args, Py_ssize_t count);
 
 /* Read field `at` of the slot at `slot` into a new Python object. */
 PyObject *read_value(consumer_object *self, const unsigned char *slot, uint32_t at);
@@ -183,6 +187,7 @@ PyObject *producer_scatter(producer_object *self, PyObject *args);
 PyObject *consumer_gather(consumer_object *self, PyObject *args);
 PyObject *consumer_payload_sizes(consumer_object *self, PyObject *args);
 
-extern PyType_Spec producer_spec, consumer_spec, lease_spec, layout_spec, cursor_spec;
+extern PyType_Spec producer_spec, consumer_spec, lease_spec, layout_spec, cursor_spec,
+    row_iterator_spec;
 
 #endif

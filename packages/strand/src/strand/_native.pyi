@@ -1,4 +1,4 @@
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from typing_extensions import Buffer
@@ -69,6 +69,7 @@ class Consumer:
     @property
     def _counts(self) -> tuple[int, int]: ...
     def tuples(self, start: int, stop: int, /) -> list[tuple[Any, ...]]: ...
+    def rows(self, start: int, stop: int, /) -> Iterator[tuple[Any, ...]]: ...
     def _open(
         self,
         buffer: Buffer,

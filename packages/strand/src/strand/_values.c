@@ -26,35 +26,47 @@ static PyObject *resolve(consumer_object *self, uint32_t handle, uint32_t at) {
 
 PyObject *read_scalar(consumer_object *self, const unsigned char *slot, uint32_t at) {
     const strand_field *field = &self->layout->fields[at];
-    union {
-        int32_t i32;
-        uint32_t u32;
-        int64_t i64;
-        float f32;
-        double f64;
-        uint16_t u16;
-        uint8_t u8;
-    } value;
-    memcpy(&value, slot + field->offset, field->width);
-    switch (field->tag) {
-    case TYPE_I32:
-        return PyLong_FromLong(value.i32);
-    case TYPE_U32:
-        return PyLong_FromUnsignedLong(value.u32);
-    case TYPE_I64:
-        return PyLong_FromLongLong(value.i64);
-    case TYPE_F32:
-        return PyFloat_FromDouble((double)value.f32);
-    case TYPE_F64:
-        return PyFloat_FromDouble(value.f64);
-    case TYPE_U16:
-        return PyLong_FromLong(value.u16);
+    const unsigned char *at_slot = slot + field->offset;
+    switch (field->tag) { /* a copy of a size known here is one load */
+    case TYPE_I32: {
+        int32_t value;
+        memcpy(&value, at_slot, sizeof value);
+        return PyLong_FromLong(value);
+    }
+    case TYPE_U32: {
+        uint32_t value;
+        memcpy(&value, at_slot, sizeof value);
+        return PyLong_FromUnsignedLong(value);
+    }
+    case TYPE_I64: {
+        int64_t value;
+        memcpy(&value, at_slot, sizeof value);
+        return PyLong_FromLongLong(value);
+    }
+    case TYPE_F32: {
+        float value;
+        memcpy(&value, at_slot, sizeof value);
+        return PyFloat_FromDouble((double)value);
+    }
+    case TYPE_F64: {
+        double value;
+        memcpy(&value, at_slot, sizeof value);
+        return PyFloat_FromDouble(value);
+    }
+    case TYPE_U16: {
+        uint16_t value;
+        memcpy(&value, at_slot, sizeof value);
+        return PyLong_FromLong(value);
+    }
     case TYPE_U8:
-        return PyLong_FromLong(value.u8);
+        return PyLong_FromLong(*at_slot);
     case TYPE_BOOL8:
-        return Py_NewRef(value.u8 != 0 ? Py_True : Py_False);
-    default:
-        return resolve(self, value.u32, at);
+        return Py_NewRef(*at_slot != 0 ? Py_True : Py_False);
+    default: {
+        uint32_t handle;
+        memcpy(&handle, at_slot, sizeof handle);
+        return resolve(self, handle, at);
+    }
     }
 }
 
@@ -163,9 +175,7 @@ PyObject *read_value(consumer_object *self, const unsigned char *slot, uint32_t 
 
 /* ---- records -------------------------------------------------------------------------------- */
 
-/* Whether the garbage collector may leave our tuples alone, because no value can refer back. It
- * would find out by itself, but only by looking: a sixth of the cost where many are kept. */
-static bool is_acyclic(const layout_object *layout) {
+bool is_acyclic(const layout_object *layout) {
     for (uint32_t at = 0; at < layout->count; at++)
         if (layout->fields[at].tag == TYPE_JSON)
             return false;
@@ -185,8 +195,7 @@ static PyObject *read_tuple(consumer_object *self, const unsigned char *slot) {
     return record;
 }
 
-/* Whether all of start..stop may be read; an error is set otherwise. */
-static bool is_readable(consumer_object *self, uint64_t start, uint64_t stop) {
+bool is_readable(consumer_object *self, uint64_t start, uint64_t stop) {
     if (start == stop)
         return true;
     if (start > stop || !strand_readable(&self->core, start)) {

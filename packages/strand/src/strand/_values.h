@@ -18,4 +18,11 @@ PyObject *read_payload(consumer_object *self, const unsigned char *slot, uint32_
 /* Lend a `bytes` or array field where it lies: a read-only memoryview of its element type. */
 PyObject *lend_payload(consumer_object *self, const unsigned char *slot, uint32_t at);
 
+/* Whether the garbage collector may leave our tuples alone, because no value can refer back. It
+ * would find out by itself, but only by looking: a sixth of the cost where many are kept. */
+bool is_acyclic(const layout_object *layout);
+
+/* Whether all of start..stop may be read; an error is set otherwise. */
+bool is_readable(consumer_object *self, uint64_t start, uint64_t stop);
+
 #endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -16,6 +17,7 @@ from strand.reading import (
     GroupReader,
     PayloadReader,
     Reader,
+    RowReader,
     batch_reader,
 )
 from strand.role import NAP_NANOSECONDS, SPINS
@@ -78,8 +80,7 @@ class FanInView:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Iterate over typed records as tuples; they are given back in groups, after the last."""
-        for group in self.row_groups():
-            yield from group
+        return chain.from_iterable(self._read(RowReader, None))
 
     def row_groups(self, timeout_seconds: float | None = None) -> Iterator[list[tuple[Any, ...]]]:
         """Iterate over typed records as lists of tuples, each list of one producer.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sennit_core.errors import DeadlineExceeded, UsageError
@@ -32,6 +33,7 @@ __all__ = [
     "GroupReader",
     "PayloadReader",
     "Reader",
+    "RowReader",
     "batch_reader",
     "batches",
     "payloads",
@@ -67,6 +69,18 @@ class GroupReader(Reader[list[tuple[Any, ...]]]):
         while seq < stop:
             end = min(stop, seq + GROUP_RECORDS_MAX)
             yield self.view.tuples(seq, end)
+            self.view.acknowledge_read(end)
+            seq = end
+
+
+class RowReader(Reader["Iterable[tuple[Any, ...]]"]):
+    """Typed records as iterators over tuples: each is made when it is asked for."""
+
+    def take(self, seq: int, stop: int) -> Iterator[Iterable[tuple[Any, ...]]]:
+        """Yield iterators over at most GROUP_RECORDS_MAX tuples."""
+        while seq < stop:
+            end = min(stop, seq + GROUP_RECORDS_MAX)
+            yield self.view.rows(seq, end)
             self.view.acknowledge_read(end)
             seq = end
 
@@ -191,9 +205,8 @@ def batch_reader(
 
 
 def rows(view: StrandView) -> Iterator[tuple[Any, ...]]:
-    """Yield tuples; see `StrandView.__iter__`."""
-    for group in read(GroupReader(view)):
-        yield from group
+    """Iterate over tuples, without Python between them; see `StrandView.__iter__`."""
+    return chain.from_iterable(read(RowReader(view)))
 
 
 def record_views(view: StrandView, timeout_seconds: float | None) -> Iterator[np.ndarray[Any, Any]]:
