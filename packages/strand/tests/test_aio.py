@@ -219,11 +219,17 @@ def test_a_wait_with_a_timeout_returns_what_there_is(rows_ring: strand.Ring) -> 
     asyncio.run(main())
 
 
-def test_several_tasks_wait_for_different_counts_of_one_view(rows_ring: strand.Ring) -> None:
+@pytest.mark.timeout(60)
+def test_several_tasks_wait_for_different_counts_of_one_view(
+    rows_ring: strand.Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_NAP_SECONDS", 1e6)
+    monkeypatch.setattr(aio, "NAP_NANOSECONDS", 10**15)
+
     async def main() -> None:
         view, writer = rows_ring.consumer(), rows_ring.producer()
-        late = asyncio.create_task(aio.wait_for_commit(view, 0, min_records=3))
         early = asyncio.create_task(aio.wait_for_commit(view, 0))
+        late = asyncio.create_task(aio.wait_for_commit(view, 0, min_records=3))
         await settle()
         writer.write((1, ""))
         assert await early == 1
