@@ -289,6 +289,20 @@ def test_nulls_come_as_masks_masked_arrays_or_none(loose: Pair) -> None:
     assert view.records(2, 4)[0]["maybe"].tolist() == [0.5, 0]  # not what the mask hid
 
 
+def test_a_mask_counts_after_an_array_that_was_copied_as_it_lies() -> None:
+    dtype = np.dtype([("id", "<i8"), ("x", "<f8")])  # equal to the ring's, and not the same object
+    table = np.array([(1, 0.5), (2, 1.5)], dtype)
+    schema = strand.build_schema([("id", "i64"), ("x", "f64")])
+    with strand.open_ring(schema, 8, 1024) as ring, ring.producer() as writer:
+        writer.write_columns(table)
+        writer.write_columns(table[::-1])
+        with pytest.raises(UsageError):
+            writer.write_columns(np.ma.MaskedArray(table, mask=[(True, False), (False, False)]))
+        with ring.consumer() as view:
+            assert view.tuples(0, 4) == [(1, 0.5), (2, 1.5), (2, 1.5), (1, 0.5)]
+            assert view.committed_count == 4
+
+
 def test_records_of_one_ring_go_into_another_with_their_nulls() -> None:
     schema = strand.build_schema(
         [("n", "u8"), {"name": "m", "type": "i64", "nullable": True}, ("f", "bool8")]

@@ -103,7 +103,7 @@ def _write_array(
     dtype = schema.to_numpy(writer.map.version)
     plain = type(array) is np.ndarray and schema.plain_bytes == writer.map.stride and nulls is None
     if plain and array.dtype is dtype and array.ndim == 1:
-        writer._plain = dtype  # noqa: SLF001 - the next one need not come here
+        writer._plain = np.ndarray, dtype  # noqa: SLF001 - the next one need not come here
         return _count(writer._scatter(len(array), np.ascontiguousarray(array)))  # noqa: SLF001
     if array.dtype.names is None or array.ndim != 1:
         raise UsageError(
@@ -118,7 +118,8 @@ def _write_array(
                 hint="pass columns, or an Arrow batch (view.to_arrow)",
             )
         if plain:
-            return _write_array(writer, array.view(dtype), None)
+            writer._plain = np.ndarray, array.dtype  # noqa: SLF001 - equal to the ring's: likewise
+            return _count(writer._scatter(len(array), np.ascontiguousarray(array)))  # noqa: SLF001
         if nulls is None:
             nulls = _nulls_of(schema, array)
     fields = np.ma.asarray(array) if isinstance(array, np.ma.MaskedArray) else np.asarray(array)

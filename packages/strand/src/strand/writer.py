@@ -86,7 +86,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._when_unread = when_unread
         self._may_wait = True
         self._buried: dict[int, str] = {}
-        self._plain: np.dtype[Any] | None = None  # of arrays that may be copied as they lie
+        self._plain: tuple[type, np.dtype[Any]] | None = None  # of arrays copied as they lie
         self._arrow: BatchEncoder | None = None
         self._arrow_schema: pa.Schema | None = None
         if when_unread == "discard":
@@ -123,9 +123,11 @@ class StrandWriter(Failing, _native.Producer, Role):
             PayloadTooLarge, StrandAbortError, ConsumerDied, RingExhausted: as they say.
         """
         if nulls is None and self._plain is not None:
+            kind, dtype = self._plain
             array = cast("np.ndarray[Any, Any]", columns)
             if (
-                getattr(array, "dtype", None) is self._plain
+                type(array) is kind  # no masked array: that has values to leave out
+                and array.dtype is dtype
                 and array.ndim == 1
                 and array.flags.c_contiguous
             ):
