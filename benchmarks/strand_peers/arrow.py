@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -85,6 +85,7 @@ def socket_stream(
     def sender() -> Iterator[Send]:
         ours.close()
         with (
+            suppress(BrokenPipeError),  # at the end, when the receiver has all it asked for
             theirs,
             theirs.makefile("wb", buffering=1 << 20) as file,
             pa.ipc.new_stream(file, schema) as stream,
