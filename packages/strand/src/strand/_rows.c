@@ -1,421 +1,10 @@
-/* Python records to slots.
- *
- * A record is encoded completely before anything is claimed: fixed fields into an image of its
- * slot, payloads by address. So a value that does not fit leaves the ring as it was, and the Python
- * code that a value may bring along (an __index__, a JSON default) never runs while a claim is
- * open.
- */
-#include <math.h>
+/* Records to slots: what a record may be, one at a time or many. */
 #include <string.h>
 
-#include "_native.h"
+#include "_encoder.h"
 
-enum {
-    SMALL_IMAGE = 512,  /* bytes of a slot that needs no allocation */
-    SMALL_PAYLOADS = 8, /* payloads likewise */
-    PUBLISH_EVERY = 512,
-};
-
-static const uint64_t V5_PAYLOAD_MAX = 0xFFFF;
-
-/* The bytes of a heap field, and what keeps them where they are. */
-typedef struct {
-    const char *start;
-    Py_ssize_t bytes;
-    PyObject *owner; /* NULL: the record itself */
-    Py_buffer buffer;
-    uint32_t at;
-} payload;
-
-/* One record under construction. */
-typedef struct {
-    producer_object *self;
-    const layout_object *layout;
-    unsigned char *image;
-    payload *payloads;
-    uint32_t payload_count;
-    uint32_t filled;     /* payloads that are not empty */
-    uint64_t heap_bytes; /* what they may need, alignment included */
-    uint64_t largest;    /* bytes of the largest */
-    void *allocated;
-    uint64_t small_image[SMALL_IMAGE / 8];
-    payload small_payloads[SMALL_PAYLOADS];
-} encoder;
-
-static int encoder_init(encoder *e, producer_object *self) {
-    const layout_object *layout = self->layout;
-    e->self = self;
-    e->layout = layout;
-    e->payload_count = 0;
-    e->allocated = NULL;
-    e->image = (unsigned char *)e->small_image;
-    e->payloads = e->small_payloads;
-    if (layout->stride <= SMALL_IMAGE && layout->count <= SMALL_PAYLOADS)
-        return 0;
-    e->allocated = PyMem_Malloc(layout->count * sizeof(payload) + layout->stride);
-    if (e->allocated == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    e->payloads = e->allocated;
-    e->image = (unsigned char *)(e->payloads + layout->count);
-    return 0;
-}
-
-static void release_payloads(encoder *e) {
-    for (uint32_t i = 0; i < e->payload_count; i++) {
-        Py_XDECREF(e->payloads[i].owner);
-        PyBuffer_Release(&e->payloads[i].buffer);
-    }
-    e->payload_count = 0;
-}
-
-/* ---- refusals ------------------------------------------------------------------------------- */
-
-/* A value's own error becomes the field's; what is none of a value's (an interrupt) stays. */
-static int refuse(encoder *e, uint32_t at) {
-    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
-        !PyErr_ExceptionMatches(PyExc_OverflowError) && !PyErr_ExceptionMatches(PyExc_BufferError))
-        return -1;
-    PyObject *type, *error, *trace;
-    PyErr_Fetch(&type, &error, &trace);
-    PyErr_NormalizeException(&type, &error, &trace);
-    fail(e->self, FAIL_VALUE, (Py_ssize_t)at, error);
-    Py_XDECREF(type);
-    Py_XDECREF(error);
-    Py_XDECREF(trace);
-    return -1;
-}
-
-static int refuse_type(encoder *e, uint32_t at, PyObject *value, const char *wanted) {
-    PyObject *name = PyType_GetName(Py_TYPE(value));
-    if (name != NULL)
-        PyErr_Format(PyExc_TypeError, "%U is not %s", name, wanted);
-    Py_XDECREF(name);
-    return refuse(e, at);
-}
-
-static int refuse_number(encoder *e, uint32_t at, PyObject *value) {
-    fail(e->self, FAIL_VALUE, (Py_ssize_t)at, value);
-    return -1;
-}
-
-/* ---- numbers -------------------------------------------------------------------------------- */
-
-/* What struct.pack takes for an integer: an int, or what has an __index__. */
-static int to_integer(encoder *e, uint32_t at, PyObject *value, int64_t low, int64_t high,
-                      int64_t *number) {
-    int overflow = 0;
-    if (PyLong_Check(value)) {
-        *number = PyLong_AsLongLongAndOverflow(value, &overflow);
-    } else {
-        PyObject *index = PyNumber_Index(value);
-        if (index == NULL)
-            return refuse(e, at);
-        *number = PyLong_AsLongLongAndOverflow(index, &overflow);
-        Py_DECREF(index);
-    }
-    if (overflow != 0 || *number < low || *number > high)
-        return refuse_number(e, at, value);
-    return 0;
-}
-
-static int put_integer(encoder *e, uint32_t at, PyObject *value, int64_t low, int64_t high) {
-    const strand_field *field = &e->layout->fields[at];
-    int64_t number = 0;
-    if (to_integer(e, at, value, low, high, &number) < 0)
-        return -1;
-    memcpy(e->image + field->offset, &number, field->width); /* little-endian: the low bytes */
-    return 0;
-}
-
-static int to_f32(encoder *e, uint32_t at, PyObject *value, float *number) {
-    const double wide = PyFloat_AsDouble(value);
-    if (wide == -1.0 && PyErr_Occurred())
-        return refuse(e, at);
-    *number = (float)wide;
-    return isinf(*number) && !isinf(wide) ? refuse_number(e, at, value) : 0;
-}
-
-static int put_f32(encoder *e, uint32_t at, PyObject *value) {
-    float number = 0;
-    if (to_f32(e, at, value, &number) < 0)
-        return -1;
-    memcpy(e->image + e->layout->fields[at].offset, &number, sizeof number);
-    return 0;
-}
-
-static int put_f64(encoder *e, uint32_t at, PyObject *value) {
-    const double number = PyFloat_AsDouble(value);
-    if (number == -1.0 && PyErr_Occurred())
-        return refuse(e, at);
-    memcpy(e->image + e->layout->fields[at].offset, &number, sizeof number);
-    return 0;
-}
-
-static int put_bool(encoder *e, uint32_t at, PyObject *value) {
-    const int truth = PyObject_IsTrue(value);
-    if (truth < 0)
-        return refuse(e, at);
-    e->image[e->layout->fields[at].offset] = (unsigned char)truth;
-    return 0;
-}
-
-/* A string of the intern table, or a handle that the other side's table may know. */
-static int put_ref(encoder *e, uint32_t at, PyObject *value) {
-    if (!PyUnicode_Check(value))
-        return put_integer(e, at, value, 0, UINT32_MAX);
-    PyObject *handles = Py_NewRef(e->layout->handles);
-    PyObject *handle = PyDict_GetItemWithError(handles, value);
-    int result = -1;
-    if (handle != NULL)
-        result = put_integer(e, at, handle, 0, UINT32_MAX);
-    else if (!PyErr_Occurred())
-        fail(e->self, FAIL_INTERN, (Py_ssize_t)at, value);
-    Py_DECREF(handles);
-    return result;
-}
-
-/* ---- payloads ------------------------------------------------------------------------------- */
-
-static int add_payload(encoder *e, uint32_t at, const char *start, Py_ssize_t bytes,
-                       PyObject *owner) {
-    const strand_field *field = &e->layout->fields[at];
-    const uint64_t half = e->self->core.ring.heap_capacity / 2;
-    const uint64_t size = (uint64_t)bytes;
-    payload *added = &e->payloads[e->payload_count++];
-    added->start = start;
-    added->bytes = bytes;
-    added->owner = owner;
-    added->buffer.obj = NULL;
-    added->at = at;
-    if (e->layout->version == 5 && size > V5_PAYLOAD_MAX) {
-        PyObject *number = PyLong_FromSsize_t(bytes);
-        if (number != NULL)
-            fail(e->self, FAIL_TOO_LARGE, (Py_ssize_t)at, number);
-        Py_XDECREF(number);
-        return -1;
-    }
-    if (size == 0)
-        return 0;
-    e->filled++;
-    e->heap_bytes += size + (size < half ? field->heap_align - 1U : 0);
-    if (size > e->largest)
-        e->largest = size;
-    return 0;
-}
-
-static int put_text(encoder *e, uint32_t at, PyObject *text, PyObject *owner) {
-    Py_ssize_t bytes;
-    const char *start = PyUnicode_AsUTF8AndSize(text, &bytes);
-    if (start != NULL)
-        return add_payload(e, at, start, bytes, owner);
-    Py_XDECREF(owner);
-    return refuse(e, at);
-}
-
-static int put_json(encoder *e, uint32_t at, PyObject *value) {
-    PyObject *text = PyObject_CallFunctionObjArgs(e->self->state->json_dumps, value, NULL);
-    if (text == NULL)
-        return refuse(e, at);
-    return put_text(e, at, text, text);
-}
-
-static int put_owned(encoder *e, uint32_t at, PyObject *bytes) {
-    if (bytes == NULL)
-        return -1;
-    return add_payload(e, at, PyBytes_AsString(bytes), PyBytes_Size(bytes), bytes);
-}
-
-/* Take a buffer's bytes where they lie, or in C order when they lie scattered. */
-static int put_buffer(encoder *e, uint32_t at, Py_buffer *buffer) {
-    if (PyBuffer_IsContiguous(buffer, 'C')) {
-        const int added = add_payload(e, at, buffer->buf, buffer->len, NULL);
-        e->payloads[e->payload_count - 1].buffer = *buffer;
-        return added;
-    }
-    PyObject *copy = PyBytes_FromStringAndSize(NULL, buffer->len);
-    if (copy != NULL && PyBuffer_ToContiguous(PyBytes_AsString(copy), buffer, buffer->len, 'C') < 0)
-        Py_CLEAR(copy);
-    PyBuffer_Release(buffer);
-    return put_owned(e, at, copy);
-}
-
-static int put_bytes(encoder *e, uint32_t at, PyObject *value) {
-    if (Py_IS_TYPE(value, &PyBytes_Type))
-        return add_payload(e, at, PyBytes_AsString(value), PyBytes_Size(value), NULL);
-    Py_buffer buffer;
-    if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0)
-        return refuse(e, at);
-    return put_buffer(e, at, &buffer);
-}
-
-/* Whether a buffer holds elements of the format 'i' or 'f', one after the other. */
-static bool holds(const Py_buffer *buffer, char code) {
-    const char *format = buffer->format == NULL ? "B" : buffer->format;
-    if (*format == '<' || *format == '=' || *format == '@')
-        format++;
-    return format[0] == code && format[1] == '\0' && buffer->itemsize == 4 && buffer->ndim == 1;
-}
-
-static PyObject *pack_numbers(encoder *e, uint32_t at, PyObject *items, char code) {
-    const Py_ssize_t count = PyTuple_Size(items);
-    PyObject *packed = PyBytes_FromStringAndSize(NULL, count * 4);
-    char *end = packed == NULL ? NULL : PyBytes_AsString(packed);
-    for (Py_ssize_t i = 0; packed != NULL && i < count; i++, end += 4) {
-        PyObject *item = PyTuple_GetItem(items, i);
-        int64_t integer = 0;
-        float number = 0;
-        int result;
-        if (code == 'f') {
-            result = to_f32(e, at, item, &number);
-            memcpy(end, &number, 4);
-        } else {
-            result = to_integer(e, at, item, INT32_MIN, INT32_MAX, &integer);
-            memcpy(end, &integer, 4);
-        }
-        if (result < 0)
-            Py_CLEAR(packed);
-    }
-    return packed;
-}
-
-/* A buffer of the element type, or any iterable of numbers. */
-static int put_array(encoder *e, uint32_t at, PyObject *value, char code) {
-    if (PyObject_CheckBuffer(value)) {
-        Py_buffer buffer;
-        if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0)
-            return refuse(e, at);
-        if (holds(&buffer, code))
-            return put_buffer(e, at, &buffer);
-        PyErr_Format(PyExc_TypeError, "the buffer holds '%s' in %d dimensions, not '%c' in one",
-                     buffer.format == NULL ? "B" : buffer.format, buffer.ndim, code);
-        PyBuffer_Release(&buffer);
-        return refuse(e, at);
-    }
-    if (PyUnicode_Check(value))
-        return refuse_type(e, at, value, "a sequence of numbers");
-    PyObject *items = PySequence_Tuple(value);
-    if (items == NULL)
-        return refuse(e, at);
-    PyObject *packed = pack_numbers(e, at, items, code);
-    Py_DECREF(items);
-    return put_owned(e, at, packed);
-}
-
-/* ---- records -------------------------------------------------------------------------------- */
-
-static int put_value(encoder *e, uint32_t at, PyObject *value) {
-    switch (e->layout->fields[at].tag) {
-    case TYPE_I32:
-        return put_integer(e, at, value, INT32_MIN, INT32_MAX);
-    case TYPE_U32:
-        return put_integer(e, at, value, 0, UINT32_MAX);
-    case TYPE_I64:
-        return put_integer(e, at, value, INT64_MIN, INT64_MAX);
-    case TYPE_U16:
-        return put_integer(e, at, value, 0, UINT16_MAX);
-    case TYPE_U8:
-        return put_integer(e, at, value, 0, UINT8_MAX);
-    case TYPE_F32:
-        return put_f32(e, at, value);
-    case TYPE_F64:
-        return put_f64(e, at, value);
-    case TYPE_BOOL8:
-        return put_bool(e, at, value);
-    case TYPE_UTF8_REF:
-        return put_ref(e, at, value);
-    case TYPE_UTF8:
-        if (!PyUnicode_Check(value))
-            return refuse_type(e, at, value, "a str");
-        return put_text(e, at, value, NULL);
-    case TYPE_JSON:
-        return put_json(e, at, value);
-    case TYPE_BYTES:
-        return put_bytes(e, at, value);
-    case TYPE_I32_ARRAY:
-        return put_array(e, at, value, 'i');
-    default:
-        return put_array(e, at, value, 'f');
-    }
-}
-
-/* The rules of strand_claim_heap, before anything is claimed: so they do not depend on where in the
- * heap the record would go, and nobody waits for room only to be refused. */
-static int check_heap(encoder *e) {
-    const uint64_t half = e->self->core.ring.heap_capacity / 2;
-    if (e->largest <= half && (e->filled < 2 || e->heap_bytes <= half))
-        return 0;
-    fail_number(e->self, FAIL_TOO_LARGE, e->heap_bytes);
-    return -1;
-}
-
-/* Encode a tuple that the caller holds. */
-static int encode(encoder *e, PyObject *record) {
-    const layout_object *layout = e->layout;
-    memset(e->image, 0, layout->stride);
-    e->filled = 0;
-    e->heap_bytes = 0;
-    e->largest = 0;
-    if (PyTuple_Size(record) != (Py_ssize_t)layout->count) {
-        fail(e->self, FAIL_RECORD, -1, record);
-        return -1;
-    }
-    for (uint32_t at = 0; at < layout->count; at++) {
-        const int32_t bit = layout->fields[at].null_bit;
-        PyObject *value = PyTuple_GetItem(record, (Py_ssize_t)at);
-        if (value == Py_None) {
-            if (bit >= 0)
-                continue;
-            fail(e->self, FAIL_NULL, (Py_ssize_t)at, NULL);
-            return -1;
-        }
-        if (put_value(e, at, value) < 0)
-            return -1;
-        if (bit >= 0)
-            e->image[bit >> 3] |= (unsigned char)(1U << (bit & 7));
-    }
-    return check_heap(e);
-}
-
-static void write_pointer(const layout_object *layout, unsigned char *pointer, uint64_t offset,
-                          uint32_t bytes) {
-    if (layout->version == 5) {
-        const uint32_t low = (uint32_t)offset;
-        const uint16_t length = (uint16_t)bytes;
-        memcpy(pointer, &low, sizeof low);
-        memcpy(pointer + sizeof low, &length, sizeof length);
-    } else {
-        memcpy(pointer, &offset, sizeof offset);
-        memcpy(pointer + sizeof offset, &bytes, sizeof bytes);
-    }
-}
-
-/* Claim, copy and seal the encoded record. */
-static int store(encoder *e) {
-    producer_object *self = e->self;
-    if (producer_closed(self)) /* by Python code that a value brought along */
-        return -1;
-    unsigned char *slot = claim_one(self);
-    if (slot == NULL)
-        return -1;
-    memcpy(slot, e->image, e->layout->stride);
-    for (uint32_t i = 0; i < e->payload_count; i++) {
-        const payload *part = &e->payloads[i];
-        const strand_field *field = &e->layout->fields[part->at];
-        uint64_t offset = 0;
-        unsigned char *target =
-            claim_payload(self, (uint64_t)part->bytes, field->heap_align, &offset);
-        if (target == NULL) {
-            strand_abandon(&self->core);
-            return -1;
-        }
-        memcpy(target, part->start, (size_t)part->bytes);
-        write_pointer(e->layout, slot + field->offset, offset, (uint32_t)part->bytes);
-    }
-    strand_seal(&self->core, 1);
-    return 0;
-}
+/* A consumer on another core starts on a long batch while the rest of it is being written. */
+enum { PUBLISH_EVERY = 512 };
 
 /* ---- what a record may be ------------------------------------------------------------------- */
 
@@ -492,6 +81,47 @@ static PyObject *as_tuple(producer_object *self, PyObject *record) {
     return tuple_from_other(self, record);
 }
 
+/* ---- writing -------------------------------------------------------------------------------- */
+
+static void write_pointer(const layout_object *layout, unsigned char *pointer, uint64_t offset,
+                          uint32_t bytes) {
+    if (layout->version == 5) {
+        const uint32_t low = (uint32_t)offset;
+        const uint16_t length = (uint16_t)bytes;
+        memcpy(pointer, &low, sizeof low);
+        memcpy(pointer + sizeof low, &length, sizeof length);
+    } else {
+        memcpy(pointer, &offset, sizeof offset);
+        memcpy(pointer + sizeof offset, &bytes, sizeof bytes);
+    }
+}
+
+/* Claim, copy and seal the encoded record. */
+static int store(encoder *e) {
+    producer_object *self = e->self;
+    if (producer_closed(self)) /* by Python code that a value brought along */
+        return -1;
+    unsigned char *slot = claim_one(self);
+    if (slot == NULL)
+        return -1;
+    memcpy(slot, e->image, e->layout->stride);
+    for (uint32_t i = 0; i < e->payload_count; i++) {
+        const payload *part = &e->payloads[i];
+        const strand_field *field = &e->layout->fields[part->at];
+        uint64_t offset = 0;
+        unsigned char *target =
+            claim_payload(self, (uint64_t)part->bytes, field->heap_align, &offset);
+        if (target == NULL) {
+            strand_abandon(&self->core);
+            return -1;
+        }
+        memcpy(target, part->start, (size_t)part->bytes);
+        write_pointer(e->layout, slot + field->offset, offset, (uint32_t)part->bytes);
+    }
+    strand_seal(&self->core, 1);
+    return 0;
+}
+
 static int write_record(encoder *e, PyObject *record) {
     PyObject *values = as_tuple(e->self, record);
     if (values == NULL)
@@ -507,7 +137,7 @@ PyObject *producer_write(producer_object *self, PyObject *record) {
     if (encoder_init(&e, self) < 0)
         return NULL;
     const int result = write_record(&e, record);
-    PyMem_Free(e.allocated);
+    encoder_free(&e);
     if (result < 0)
         return NULL;
     strand_publish(&self->core);
@@ -545,7 +175,7 @@ PyObject *producer_write_record_batch(producer_object *self, PyObject *records) 
     int result = encoder_init(&e, self);
     if (result == 0) {
         result = write_all(&e, records, iterator, &count);
-        PyMem_Free(e.allocated);
+        encoder_free(&e);
     }
     Py_XDECREF(iterator);
     if (!self->closing) /* what came before an error is there */
