@@ -28,6 +28,7 @@ export interface BridgeOptions {
 
 const V5_RECORDS_MAX = 0x7fffffff
 const V5_VACANT = 0x7fffffff
+const LEDGER_BYTES = 16 // what is remembered of each slot
 
 /**
  * Receives one stream. `buffer` is the ring: attach a `StrandView` to it, here or in a Worker. A frame
@@ -119,10 +120,11 @@ export class StrandBridge {
 
   /** Receive no more; readers keep what has come, and see an error after it. */
   close(): void {
-    this.fail('the receiver closed the bridge')
+    const error = new StrandClosedError('the bridge was closed before all of it was read')
+    this.fail('the receiver closed the bridge', error)
     this.abandoned = true
     this.words.ringBell(AT.bell)
-    this.settle(new StrandClosedError('the bridge was closed before all of it was read'))
+    this.settle(error)
   }
 
   /** Whether the stream has ended, well or not. */
@@ -267,9 +269,10 @@ function announcedMap({ header, first, heap }: HelloFrame, maxBytes: number): St
   const head = new Uint8Array(HEADER_BYTES)
   head.set(header)
   const map = readStrandHeader(head, Infinity)
-  if (map.totalBytes > maxBytes)
+  const needed = map.totalBytes + LEDGER_BYTES * map.indexCapacity
+  if (needed > maxBytes)
     throw new BridgeFrameError(
-      `a ring of ${map.totalBytes} bytes is announced, and ${maxBytes} are allowed`,
+      `a ring that takes ${needed} bytes is announced, and ${maxBytes} are allowed`,
       'pass a larger maxBytes if you trust the sender',
     )
   if (map.version === 5 && first > V5_RECORDS_MAX)

@@ -36,7 +36,7 @@ export function bridgeFromWebSocket(
       })
       void opened.finished.then(
         () => socket.close(1000),
-        () => socket.close(REFUSED),
+        (error: unknown) => socket.close(error instanceof BridgeFrameError ? REFUSED : 1000),
       )
       return opened
     }

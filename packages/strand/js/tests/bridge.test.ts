@@ -8,6 +8,7 @@ import {
   bridgeFromWebSocket,
   StrandAbortError,
   StrandBridge,
+  StrandClosedError,
   StrandView,
   type FieldSpec,
 } from '../src/index'
@@ -302,6 +303,22 @@ test('a WebSocket that sends nonsense is closed, and one that closes is an error
   lost.deliver(encodeHello(buffer))
   lost.close(1006)
   await assert.rejects((await bridging).finished, BridgeConnectionError)
+})
+
+test('closing a bridge ends the stream for its readers, after what has come', async () => {
+  const { buffer, writer, view } = opened(6)
+  const socket = new FakeSocket()
+  const opening = bridgeFromWebSocket(socket.asWebSocket())
+  socket.deliver(encodeHello(buffer))
+  const bridge = await opening
+  const reader = new StrandView(bridge.buffer)
+  writer.write(row(1))
+  for (const frame of framesOf(view)) socket.deliver(frame)
+  bridge.close()
+  await assert.rejects(bridge.finished, StrandClosedError)
+  assert.equal(socket.closedWith, 1000)
+  assert.deepEqual(drain(reader), [row(1)])
+  await assert.rejects(reader.waitForCommit(1), /receiver closed the bridge/)
 })
 
 test('an abort goes up a WebSocket', async () => {

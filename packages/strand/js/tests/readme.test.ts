@@ -46,6 +46,7 @@ test('every function and method of the API table exists', () => {
     StrandWriter: strand.StrandWriter.prototype,
     StrandView: strand.StrandView.prototype,
     RecordCursor: strand.RecordCursor.prototype,
+    StrandBridge: strand.StrandBridge.prototype,
   }
   let owner: object = strand
   let named = 0

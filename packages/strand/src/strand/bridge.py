@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
 from sennit_core.errors import Closed, Corrupt, UsageError
 from strand import layout
+from strand.aio import wait_for_commit
 from strand.errors import LeaseHeld, ProducerDied, StrandAbortError, StreamReset
 from strand.view import StrandView
 
@@ -31,6 +31,9 @@ _HEAP_COMMIT_AT = layout.PRODUCER_AT + 24
 _CONTROL_WORDS = struct.pack("<7i8i", *[0] * 7, *[layout.VACANT] * 8)
 _NAP_SECONDS = 0.15
 
+Outcome = LeaseHeld | ProducerDied | StrandAbortError | StreamReset
+_OUTCOMES = (LeaseHeld, ProducerDied, StrandAbortError, StreamReset)
+
 
 class Bridge:
     """Turns what comes in a ring into frames; iterate over it, once.
@@ -40,7 +43,8 @@ class Bridge:
     when the receiver says so through `receive`, and no more are sent than its ring holds (WebSockets,
     which have no brake of their own).
 
-    Iterating blocks. `receive` and `close` may be called from another thread meanwhile.
+    Iterating blocks, and `receive` and `close` may be called from another thread meanwhile; on an
+    event loop use `serve`, or `stream`.
     """
 
     def __init__(
@@ -64,31 +68,36 @@ class Bridge:
         self._frame_bytes = frame_bytes
         self._sent = view.acknowledged_count
         self._heap = 0
-        self._acknowledged = threading.Event()
-        self._closed = False
+        self._started = False
+        self._over = False
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the frames of the stream; the last says how it ended."""
         try:
             yield self._hello()
-            yield from self._rounds()
-            if not self._closed:
-                yield self._end(layout.EOS)
-        except StreamReset:  # which takes that everything was given back
-            yield self._end(layout.EOS)
-        except (StrandAbortError, ProducerDied) as error:
-            reason = error.reason if isinstance(error, StrandAbortError) else str(error)
-            yield self._end(layout.ERROR, reason)
+            while not self._over:
+                try:
+                    found: int | Outcome = self._view.wait_for_commit(self._sent, _NAP_SECONDS)
+                except _OUTCOMES as error:
+                    found = error
+                yield from self._round(found)
         except (Closed, ValueError):  # the view, and with it its memory
-            if not self._closed:
+            if not self._over:
                 raise
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Yield the frames on an event loop; a thread waits for each."""
-        frames = iter(self)
+        """Yield the frames on an event loop, whose thread alone may then use the view."""
         try:
-            while (frame := await asyncio.to_thread(next, frames, None)) is not None:
-                yield frame
+            yield self._hello()
+            while not self._over:
+                try:
+                    found: int | Outcome = await wait_for_commit(
+                        self._view, self._sent, _NAP_SECONDS
+                    )
+                except _OUTCOMES as error:
+                    found = error
+                for frame in self._round(found):
+                    yield frame
         finally:
             self.close()
 
@@ -139,40 +148,31 @@ class Bridge:
             raise Corrupt("a bridge message", expected, str(upto))
         else:
             self._view.acknowledge_read(upto)
-        self._acknowledged.set()
 
     def close(self) -> None:
         """Let whoever iterates stop at the next nap; the stream of the ring goes on."""
-        self._closed = True
-        self._acknowledged.set()
+        self._over = True
 
-    def _rounds(self) -> Iterator[bytes]:
-        """Yield frames with what has come each time, until the stream ends."""
-        first = True
-        while not self._closed:
-            committed = self._wait()
-            if committed == self._sent:
-                ended = self._view.status not in ("initializing", "streaming")
-                if ended and committed == self._view.committed_count:  # read after the status
-                    return
-                continue
-            heap = self._heap_count()  # read after the records: all of theirs is below
-            if first:
-                self._pass_over(committed, heap)
-                first = False
-            for frame in self._records(committed, heap):
+    def _round(self, found: int | Outcome) -> Iterator[bytes]:
+        """Yield frames with what a nap has brought: records, the end, or neither."""
+        if isinstance(found, LeaseHeld):  # the ring is full of what was sent: the receiver's turn
+            return
+        if isinstance(found, StrandAbortError):
+            yield self._end(layout.ERROR, found.reason)
+        elif isinstance(found, ProducerDied):
+            yield self._end(layout.ERROR, str(found))
+        elif isinstance(found, StreamReset):  # which takes that everything was given back
+            yield self._end(layout.EOS)
+        elif found > self._sent:
+            for frame in self._records(found):
                 yield frame
                 if not self._credit:
                     self._view.acknowledge_read(self._sent)
+        elif self._has_ended() and found == self._view.committed_count:  # read after the status
+            yield self._end(layout.EOS)
 
-    def _wait(self) -> int:
-        """Wait a nap for records that were not sent, and return how many are committed."""
-        try:
-            return self._view.wait_for_commit(self._sent, _NAP_SECONDS)
-        except LeaseHeld:  # the ring is full of what was sent: the receiver's turn
-            self._acknowledged.wait(_NAP_SECONDS)
-            self._acknowledged.clear()
-            return self._sent
+    def _has_ended(self) -> bool:
+        return self._view.status not in ("initializing", "streaming")
 
     def _hello(self) -> bytes:
         # No unread record needs more of the heap than the last of it.
@@ -182,8 +182,12 @@ class Bridge:
         fields = (_KIND_HELLO, _FORMAT, 0, len(head), self._sent, self._heap)
         return _HELLO.pack(*fields) + head
 
-    def _records(self, committed: int, heap: int) -> Iterator[bytes]:
-        """Cut slots up to `committed` and the heap up to `heap` into frames, payloads first."""
+    def _records(self, committed: int) -> Iterator[bytes]:
+        """Cut slots up to `committed`, and the heap that they need, into frames: payloads first."""
+        heap = self._heap_count()  # read after the records: all of theirs is below
+        if not self._started:
+            self._pass_over(committed, heap)
+            self._started = True
         stride = self._map.stride
         room = self._frame_bytes - _RECORDS.size
         while self._sent < committed:
@@ -237,6 +241,7 @@ class Bridge:
         return count
 
     def _end(self, status: int, reason: str = "") -> bytes:
+        self._over = True
         text = reason.encode(errors="replace")[: layout.REASON_BYTES_MAX]
         text = text.decode(errors="ignore").encode()
         return _END.pack(_KIND_END, status, 0, len(text), self._sent) + text
