@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -52,11 +53,11 @@ def one_a_message(quick: bool) -> Table:
         (
             row(
                 "strand, write; seek + 2 gets",
-                partial(_ring, _write_each, seek_and_get),
+                partial(_ring, _write_each, partial(partial, seek_and_get)),
                 many,
                 target,
             ),
-            row("strand, write; tuples", partial(_ring, _write_each, read_tuples), many),
+            row("strand, write; for row in view", partial(_ring, _write_each, _iterate), many),
             row("mp.Queue", partial(queue, add_each), few),
             row("mp.Pipe", partial(pipe, add_each), few),
             row("faster-fifo put, get", partial(fifo, add_each), few),
@@ -80,10 +81,15 @@ def rows_in_batches(quick: bool) -> Table:
         "M rec/s",
         (
             row(
-                "strand, write_record_batch; tuples",
-                partial(_ring, _write_lists, read_tuples),
+                "strand, batches; for row in view",
+                partial(_ring, _write_lists, _iterate),
                 many,
                 target,
+            ),
+            row(
+                "strand, batches; tuples(start, stop)",
+                partial(_ring, _write_lists, partial(partial, read_tuples)),
+                many,
             ),
             row("mp.Queue", partial(queue, add_rows), few),
             row("mp.Pipe", partial(pipe, add_rows), few),
@@ -105,9 +111,7 @@ def rows_in_batches(quick: bool) -> Table:
 # --- strand
 
 
-def _ring(
-    write: Callable[[Any, Sequence[Any]], None], read: Callable[[Any, int], float]
-) -> Transport:
+def _ring(write: Callable[[Any, Sequence[Any]], None], read: Callable[[Any], Receive]) -> Transport:
     ring = strand.open_ring(SCHEMA, _RECORDS, _HEAP)
 
     @contextmanager
@@ -118,7 +122,7 @@ def _ring(
     @contextmanager
     def receiver() -> Iterator[Receive]:
         with ring, ring.consumer() as view:
-            yield partial(read, view)
+            yield read(view)
 
     return Transport(sender, receiver)
 
@@ -163,6 +167,19 @@ def read_tuples(view: Any, records: int) -> float:
         view.acknowledge_read(upto)
         seq = upto
     return total
+
+
+def _iterate(view: Any) -> Receive:
+    """Read by iterating over the view."""
+    rows = iter(view)
+
+    def receive(records: int) -> float:
+        total = 0
+        for record in islice(rows, records):
+            total += record[0] + len(record[3])
+        return total
+
+    return receive
 
 
 # --- peers
