@@ -91,7 +91,7 @@ def separate_columns(batch: int, quick: bool) -> Table:
 
 
 def _units(batch: int, quick: bool) -> int:
-    return batch * ((2_000_000 if quick else 16_000_000) // batch)
+    return batch * ((6_000_000 if quick else 24_000_000) // batch)
 
 
 # --- strand
