@@ -18,6 +18,8 @@ export class Consumer {
   private readonly held = new Set<number>()
   private readonly rings: number[] = []
   private sleeps = 0
+  /** Whether a new stream was noticed by joining it, and no wait has said so yet. */
+  private rewound = false
 
   constructor(
     readonly words: RingWords,
@@ -42,7 +44,7 @@ export class Consumer {
   /** Take a free entry; throws StrandConflictError when all eight are taken. */
   join(start: Start): number {
     const { words } = this
-    this.followReset()
+    if (this.followReset()) this.rewound = this.held.size > 0
     for (let index = 0; index < CONSUMER_COUNT; index += 1) {
       const at = entryAt(index, ENTRY.state)
       const state = words.load32(at)
@@ -50,15 +52,13 @@ export class Consumer {
       const first = start === 'next' ? words.committed() : words.floor()
       // Until our start is stored the entry shows its last holder's, which is never too far.
       if (Atomics.compareExchange(words.i32, at >>> 2, state, ATTACHED) !== state) continue
-      words.store(entryAt(index, ENTRY.threshold), 0)
-      words.store(entryAt(index, ENTRY.read), first)
-      this.held.add(index)
-      this.reads[index] = first
-      this.rings[index] = 0
-      // Visible first, then a look at the gate: see Producer.refresh.
-      this.giveBack(index, Math.max(first, words.load(AT.gate)))
-      // With nobody attached the floor was another, maybe beyond what the producer waits for.
-      words.ringBell(AT.bell)
+      this.enter(index, first)
+      // The producer may have begun anew meanwhile, and not have seen us.
+      while (this.stale()) {
+        this.rewound = this.held.size > 1
+        this.catchUp()
+        this.enter(index, start === 'next' ? words.committed() : 0)
+      }
       return index
     }
     throw new StrandConflictError('a ring has eight consumers at most, and all are taken')
@@ -87,7 +87,8 @@ export class Consumer {
     if (!(seq >= this.floor)) return false
     if (seq >= this.committed) {
       const committed = this.words.committed()
-      if (this.stale()) return false
+      const possible = committed - this.floor <= this.map.indexCapacity
+      if (this.rewound || this.stale() || !possible) return false
       this.committed = committed
     }
     return seq < this.committed
@@ -95,11 +96,10 @@ export class Consumer {
 
   /** Whether the producer began a new stream since the last look; if so, follow it to its start. */
   followReset(): boolean {
-    if (!this.stale()) return false
-    this.generation = this.words.load32(AT.generation)
-    this.committed = 0
-    this.reads.fill(0)
-    this.settle()
+    const { rewound } = this
+    this.rewound = false
+    if (!this.stale()) return rewound
+    this.catchUp()
     return true
   }
 
@@ -116,6 +116,27 @@ export class Consumer {
   /** Whether `threshold` records of the stream that we know of are committed. */
   hasCommitted(threshold: number): boolean {
     return this.words.committed() >= threshold && !this.stale()
+  }
+
+  /** Attach an entry at record `first`, or at the gate when that is further. */
+  private enter(index: number, first: number): void {
+    const { words } = this
+    words.store(entryAt(index, ENTRY.threshold), 0)
+    words.store(entryAt(index, ENTRY.read), first)
+    this.held.add(index)
+    this.reads[index] = first
+    this.rings[index] ??= 0
+    // Visible first, then a look at the gate: see Producer.refresh.
+    this.giveBack(index, Math.max(first, words.load(AT.gate)))
+    // With nobody attached the floor was another, maybe beyond what the producer waits for.
+    words.ringBell(AT.bell)
+  }
+
+  private catchUp(): void {
+    this.generation = this.words.load32(AT.generation)
+    this.committed = 0
+    this.reads.fill(0)
+    this.settle()
   }
 
   private stale(): boolean {

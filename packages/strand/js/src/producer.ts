@@ -12,6 +12,7 @@ import {
 import type { StrandMap } from './header'
 import {
   AT,
+  ATTACHED,
   CONSUMER_COUNT,
   ENTRY,
   entryAt,
@@ -25,6 +26,7 @@ import {
 
 const V5_RECORDS_MAX = 0x7fffffff
 const SKIP_MARK_BYTES = 6
+const IMPOSSIBLE_LOOKS = 10_000
 
 /** What a claim answers when there is no room: wait until `threshold` records are given back. */
 export const NO_ROOM = -1
@@ -78,7 +80,7 @@ export class Producer {
     this.read = Math.max(Math.min(floor, commit), commit - this.map.indexCapacity, 0)
     // What is still unread may lie anywhere in the heap, until all of it is read.
     heapEnd.fill(Math.max(0, heap - this.map.heapCapacity))
-    if (commit > 0) heapEnd[this.slot(commit - 1)] = heap
+    heapEnd[this.newest()] = heap
   }
 
   begin(): void {
@@ -88,7 +90,7 @@ export class Producer {
 
   /** Free slots, after a look at the consumers when there seem to be fewer than `wanted`. */
   room(wanted: number): number {
-    if (this.words.aborted()) throw new StrandAbortError('the consumer asked the producer to stop')
+    if (this.words.aborted()) throw stopped()
     const { indexCapacity } = this.map
     if (indexCapacity - (this.claimed - this.read) < wanted) this.refresh()
     const room = indexCapacity - (this.claimed - this.read)
@@ -127,8 +129,10 @@ export class Producer {
     const end = start + size
     if (end - this.heapSealed > capacity)
       throw new PayloadTooLargeError(capacity, end - this.heapSealed)
-    if (end - this.heapTail(this.read) > capacity) {
+    if (this.lacksSlot() || end - this.heapTail(this.read) > capacity) {
+      if (this.words.aborted()) throw stopped()
       this.refresh()
+      if (this.lacksSlot()) return this.stall(this.claimed + 1 - this.map.indexCapacity)
       if (end - this.heapTail(this.read) > capacity) return this.stall(this.readsForHeap(end))
     }
     if (Math.floor(start / capacity) !== Math.floor(this.heapWrite / capacity)) this.markSkip()
@@ -145,7 +149,7 @@ export class Producer {
     for (let seq = this.write; seq < this.write + count; seq += 1)
       this.heapEnd[this.slot(seq)] = before
     this.write += count
-    this.heapEnd[this.slot(this.write - 1)] = this.heapWrite
+    this.heapEnd[this.newest()] = this.heapWrite
     this.heapSealed = this.heapWrite
     this.recordBytes = 0
   }
@@ -166,6 +170,7 @@ export class Producer {
   commitHeap(): void {
     const { words } = this
     const heap = (this.heapSealed = this.heapWrite)
+    this.heapEnd[this.newest()] = heap // what is shown ahead of its record goes with the newest
     words.store(AT.heapWrite, heap)
     words.store(AT.heapCommit, heap)
     if (words.version === 6) return
@@ -210,7 +215,7 @@ export class Producer {
 
   /** Where the heap stood after record `count - 1`: nothing below is needed once `count` are read. */
   heapTail(count: number): number {
-    return count === 0 ? 0 : this.heapEnd[this.slot(count - 1)]!
+    return this.heapEnd[this.slot(count - 1 + this.map.indexCapacity)]!
   }
 
   /** Records that may be overwritten, as far as was seen. */
@@ -226,8 +231,8 @@ export class Producer {
     for (let index = 0; index < CONSUMER_COUNT; index += 1) {
       words.store(entryAt(index, ENTRY.read), 0)
       words.store(entryAt(index, ENTRY.threshold), 0)
-      const state = entryAt(index, ENTRY.state)
-      if (words.load32(state) === LEFT) words.store32(state, VACANT)
+      // Exchanged: somebody may enter again this moment.
+      Atomics.compareExchange(words.i32, entryAt(index, ENTRY.state) >>> 2, LEFT, VACANT)
     }
     if (words.version === 5)
       for (let at: number = AT.v5Write; at <= AT.v5Abort; at += 4) words.store32(at, 0)
@@ -235,6 +240,11 @@ export class Producer {
     words.store32(AT.status, INITIALIZING)
     // Last: who sees the new generation sees the counters it begins with.
     words.store32(AT.generation, words.load32(AT.generation) + 1)
+    // Who joined meanwhile may show a count of the old stream: it looks at the generation after it
+    // stored that, and we look here.
+    for (let index = 0; index < CONSUMER_COUNT; index += 1)
+      if (words.load32(entryAt(index, ENTRY.state)) === ATTACHED)
+        words.store(entryAt(index, ENTRY.read), 0)
     words.ringEveryBell()
     this.open()
   }
@@ -246,6 +256,16 @@ export class Producer {
   /** Byte offset in the ring of a monotonic heap offset. */
   heapOffset(offset: number): number {
     return this.map.heapStart + (offset % this.map.heapCapacity)
+  }
+
+  /** Whether there is no slot for the record of a payload: none claimed, and every one in use. */
+  private lacksSlot(): boolean {
+    return this.claimed === this.write && this.claimed - this.read === this.map.indexCapacity
+  }
+
+  /** The slot of the newest sealed record; before the first, the one before it. */
+  private newest(): number {
+    return this.slot(this.write - 1 + this.map.indexCapacity)
   }
 
   private slot(seq: number): number {
@@ -261,8 +281,12 @@ export class Producer {
     const { words } = this
     let floor = words.floor()
     if (this.discards && !words.hasReader()) floor = this.commit
-    if (floor > this.commit)
-      throw new StrandCorruptError(`${floor} of ${this.commit} records are acknowledged`)
+    for (let looks = 0; floor > this.commit; looks += 1) {
+      // Who joined while we began anew shows an old count for a moment.
+      if (looks === IMPOSSIBLE_LOOKS)
+        throw new StrandCorruptError(`${floor} of ${this.commit} records are acknowledged`)
+      floor = words.floor()
+    }
     if (floor <= this.read) return // no progress, or a joiner on its way to the gate
     if (floor > this.gate) {
       this.gate = floor
@@ -307,4 +331,8 @@ export class Producer {
     this.view.setUint16(at, 0xffff, true)
     this.view.setUint32(at + 2, left, true)
   }
+}
+
+function stopped(): StrandAbortError {
+  return new StrandAbortError('the consumer asked the producer to stop')
 }

@@ -131,6 +131,47 @@ for (const version of VERSIONS)
     assert.deepEqual(readAll(view), [[42, [7, 8, 9]]])
   })
 
+test('heap bytes claimed ahead of their slot wait for a slot', async () => {
+  const text: FieldSpec[] = [{ name: 't', type: 'utf8' }]
+  const { writer, view } = openRing(text, { indexCapacity: 4, heapCapacity: 256 })
+  writer.writeRecordBatch(['a', 'b', 'c', 'd'].map((letter) => [letter.repeat(60)]))
+  view.signalAbort() // instead of waiting for ever
+  assert.throws(() => writer.claimHeapBytes(60), StrandAbortError)
+  assert.deepEqual(readAll(view)[0], ['a'.repeat(60)])
+})
+
+test('heap bytes shown ahead of a record that never comes are given back with the one before', () => {
+  const { buffer, writer, view } = openRing([{ name: 't', type: 'utf8' }], { heapCapacity: 128 })
+  writer.write(['x'.repeat(40)])
+  writer.claimHeapBytes(40)
+  writer.commitHeap()
+  writer.abandon()
+  view.acknowledgeRead(1)
+  view.close() // so that a write which waits for ever throws
+  writer.write(['y'.repeat(60)])
+  assert.deepEqual(readAll(new StrandView(buffer)), [['y'.repeat(60)]])
+})
+
+test('a view that joins a new stream with one more consumer still learns of it', async () => {
+  const { writer, view } = openRing(NUMBER)
+  writer.writeRecordBatch(rows(3))
+  writer.finalize()
+  view.acknowledgeRead(3)
+  writer.reset()
+  writer.writeRecordBatch(rows(2))
+  view.registerConsumer()
+  await assert.rejects(view.waitForCommit(3), StreamResetError)
+  assert.equal(await view.waitForCommit(0), 2)
+  assert.deepEqual(readAll(view), [[0], [1]])
+})
+
+test('a counter that cannot be makes nothing readable', () => {
+  const { buffer, writer, view } = openRing(NUMBER)
+  writer.write([1])
+  new BigUint64Array(buffer, 0, 512)[3144 / 8] = 100n
+  assert.equal(view.allocateCursor().seek(50), false)
+})
+
 test('abandoned claims leave no trace', () => {
   const { writer, view } = openRing(NUMBER)
   writer.claimSlots(3)
