@@ -461,7 +461,7 @@ def main() -> None:
     number = signal.SIGKILL if how == "kill" else signal.SIGSTOP
     for module in (strand.view, strand.writer):
         vars(module)["NAP_NANOSECONDS"] = 2_000_000
-    Role.spins = 0
+    Role.spin_nanoseconds = 0
     only = os.environ.get("AFTER")
     for after in [int(only)] if only else range(4000):
         try:

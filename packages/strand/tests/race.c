@@ -10,7 +10,7 @@
 #include "_ring.h"
 #include "_words.h"
 
-enum { CAPACITY = 4, HEAP = 256, SPINS = 50, STREAMS = 12, RECORDS = 1500, PAYLOAD_MAX = 100 };
+enum { CAPACITY = 4, HEAP = 256, SPIN = 500, STREAMS = 12, RECORDS = 1500, PAYLOAD_MAX = 100 };
 
 static const uint64_t NAP = 1000000000000U;
 
@@ -129,7 +129,7 @@ static void *produce(void *argument) {
             }
             CHECK(result == STRAND_OK || result == STRAND_WAIT);
             if (result == STRAND_WAIT)
-                strand_producer_wait(&producer, threshold, SPINS, NAP);
+                strand_producer_wait(&producer, threshold, SPIN, NAP);
         }
         strand_set_status(&w->ring, STRAND_EOS);
     }
@@ -153,7 +153,7 @@ static bool visit(world *w, unsigned index, enum strand_start start, uint64_t mo
     bool more = true;
     for (uint64_t done = 0; more && done < most;) {
         const uint64_t seq = consumer.read[index];
-        if (strand_consumer_wait(&consumer, seq + 1, SPINS, NAP)) {
+        if (strand_consumer_wait(&consumer, seq + 1, SPIN, NAP)) {
             check_record(&consumer, seq);
             CHECK(strand_acknowledge(&consumer, index, seq + 1) == STRAND_OK);
             done++;

@@ -17,6 +17,7 @@ import strand.fanin_view
 import strand.writer
 from sennit_core.errors import DeadlineExceeded, UsageError
 from strand.layout import read_consumer
+from strand.schema import fnv1a
 
 FORK = multiprocessing.get_context("fork")
 ROWS = strand.build_schema([("id", "u32"), ("who", "u16"), ("name", "utf8")])
@@ -92,7 +93,7 @@ def test_no_wake_up_is_lost_when_naps_never_end(
 ) -> None:
     for module in (strand.fanin_view, strand.writer):  # forked processes inherit it
         monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**15)
-        monkeypatch.setattr(module, "SPINS", 0, raising=False)
+        monkeypatch.setattr(module, "SPIN_NANOSECONDS", 0, raising=False)
     for who in range(3):
         start(produce, fan, who, 5000)
     with fan.consumer() as view:
@@ -298,6 +299,24 @@ def test_a_damaged_fan_in_is_refused(fan: strand.FanIn, at: int, value: int, nam
     with pytest.raises(strand.StrandHeaderError) as refused:
         strand.attach_fan_in(fan.fileno())
     assert type(refused.value).__name__ == name
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 1025, 2**32 - 1])
+@pytest.mark.parametrize("member_bytes", [0, 1, 4096, 8192, 2**63, 2**64 - 4096])
+def test_a_signed_header_with_an_impossible_geometry_is_refused(
+    fan: strand.FanIn, count: int, member_bytes: int
+) -> None:
+    head = struct.pack("<IIIIQ", 0x4E414653, 1, count, 0, member_bytes)
+    fan.segment.memory[:28] = head + struct.pack("<I", fnv1a(head))
+    with pytest.raises(strand.StrandHeaderError):
+        strand.attach_fan_in(fan.fileno())
+
+
+def test_members_that_are_not_alike_are_refused(fan: strand.FanIn) -> None:
+    other = strand.compute_map(strand.BLOCKS, 16, 1024)
+    strand.init_header(fan.rings[1].memory, other)
+    with pytest.raises(strand.StrandHeaderError, match="alike"):
+        strand.attach_fan_in(fan.fileno())
 
 
 def test_a_single_ring_is_no_fan_in() -> None:

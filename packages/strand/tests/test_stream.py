@@ -182,7 +182,7 @@ def test_records_flow_with_naps_that_never_end(
 ) -> None:
     for module in (strand.view, strand.writer):
         monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**12)
-    monkeypatch.setattr(Role, "spins", 0)
+    monkeypatch.setattr(Role, "spin_nanoseconds", 0)
     received: list[bytes] = []
     with ring.consumer() as view:
         reader = threading.Thread(target=peer.collect, args=(view, received))

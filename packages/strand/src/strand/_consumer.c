@@ -201,15 +201,14 @@ static PyObject *consumer_follow_reset(consumer_object *self, PyObject *Py_UNUSE
 /* ---- waiting -------------------------------------------------------------------------------- */
 
 static PyObject *consumer_wait(consumer_object *self, PyObject *args) {
-    unsigned long long threshold, nap_nanoseconds;
-    unsigned int spins;
+    unsigned long long threshold, spin_nanoseconds, nap_nanoseconds;
     if (consumer_closed(self) ||
-        !PyArg_ParseTuple(args, "KIK", &threshold, &spins, &nap_nanoseconds))
+        !PyArg_ParseTuple(args, "KKK", &threshold, &spin_nanoseconds, &nap_nanoseconds))
         return NULL;
     bool reached;
     self->busy++; /* a close from another thread must not unmap under us */
     Py_BEGIN_ALLOW_THREADS;
-    reached = strand_consumer_wait(&self->core, threshold, spins, nap_nanoseconds);
+    reached = strand_consumer_wait(&self->core, threshold, spin_nanoseconds, nap_nanoseconds);
     Py_END_ALLOW_THREADS;
     if (PyErr_CheckSignals() < 0)
         return consumer_done(self, NULL);
@@ -301,7 +300,8 @@ static PyMethodDef consumer_methods[] = {
     {"_payload_sizes", (PyCFunction)payload_sizes, METH_VARARGS,
      "Measure payloads (see _batches.c)."},
     {"_wait", (PyCFunction)consumer_wait, METH_VARARGS,
-     "Wait one nap (threshold, spins, nanoseconds) for records; True when they are there."},
+     "Wait one nap (threshold, nanoseconds to spin, nanoseconds to sleep) for records; True when "
+     "they are there."},
     {"_arm", (PyCFunction)consumer_arm, METH_O,
      "State the count worth waking for; answer the bell to sleep on."},
     {NULL, NULL, 0, NULL},

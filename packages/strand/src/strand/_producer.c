@@ -313,15 +313,14 @@ static PyObject *producer_rewind(producer_object *self, PyObject *Py_UNUSED(igno
 }
 
 static PyObject *producer_wait(producer_object *self, PyObject *args) {
-    unsigned long long threshold, nap_nanoseconds;
-    unsigned int spins;
+    unsigned long long threshold, spin_nanoseconds, nap_nanoseconds;
     if (producer_closed(self) ||
-        !PyArg_ParseTuple(args, "KIK", &threshold, &spins, &nap_nanoseconds))
+        !PyArg_ParseTuple(args, "KKK", &threshold, &spin_nanoseconds, &nap_nanoseconds))
         return NULL;
     bool reached;
     self->busy++; /* a close from another thread must not unmap under us */
     Py_BEGIN_ALLOW_THREADS;
-    reached = strand_producer_wait(&self->core, threshold, spins, nap_nanoseconds);
+    reached = strand_producer_wait(&self->core, threshold, spin_nanoseconds, nap_nanoseconds);
     Py_END_ALLOW_THREADS;
     if (PyErr_CheckSignals() < 0)
         return done(self, NULL);
@@ -404,7 +403,8 @@ static PyMethodDef producer_methods[] = {
     {"_discard_unread", (PyCFunction)producer_discard, METH_NOARGS,
      "Overwrite records while nobody is attached."},
     {"_wait", (PyCFunction)producer_wait, METH_VARARGS,
-     "Wait one nap (threshold, spins, nanoseconds) for room; True when there is."},
+     "Wait one nap (threshold, nanoseconds to spin, nanoseconds to sleep) for room; True when "
+     "there is."},
     {"_arm", (PyCFunction)producer_arm, METH_O,
      "State the count worth waking for; answer the bell to sleep on."},
     {NULL, NULL, 0, NULL},

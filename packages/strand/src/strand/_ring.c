@@ -13,6 +13,21 @@
 
 /* ---- sleeping ------------------------------------------------------------------------------- */
 
+bool strand_spins_on(spinner *spin, uint64_t nanoseconds) {
+    if (nanoseconds == 0)
+        return false;
+    if (spin->looks++ % 32 != 0) {
+        pause_cpu();
+        return true;
+    }
+    struct timespec clock;
+    clock_gettime(CLOCK_MONOTONIC, &clock);
+    const uint64_t now = (uint64_t)clock.tv_sec * 1000000000U + (uint64_t)clock.tv_nsec;
+    if (spin->until == 0)
+        spin->until = now + nanoseconds;
+    return now < spin->until;
+}
+
 void strand_sleep(word32 *word, uint32_t seen, uint64_t nanoseconds) {
     struct timespec limit = {.tv_sec = (time_t)(nanoseconds / 1000000000U),
                              .tv_nsec = (long)(nanoseconds % 1000000000U)};

@@ -61,6 +61,7 @@ typedef struct {
     uint64_t commit;       /* records published */
     uint64_t heap_write;   /* heap bytes claimed, those of unsealed records included */
     uint64_t heap_sealed;  /* heap bytes claimed by sealed records */
+    uint64_t heap_moved;   /* records sealed when a payload was last among them */
     uint64_t record_bytes; /* payload bytes claimed since the last seal */
     uint64_t gate;         /* the highest floor shown */
     uint64_t read;         /* last seen floor, refreshed when short of room */
@@ -148,7 +149,7 @@ void strand_reset(strand_producer *producer);
 
 /* Spin, then sleep for one nap at most, until `threshold` records are given back or something else
  * happened. True when they are. */
-bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint32_t spins,
+bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint64_t spin_nanoseconds,
                           uint64_t nap_nanoseconds);
 
 /* The first half of such a wait: state the threshold; the bell to sleep on. */
@@ -187,7 +188,7 @@ int strand_acknowledge(strand_consumer *consumer, unsigned index, uint64_t upto)
 
 /* Spin, then sleep for one nap at most, until the counter reaches `threshold` or the other side
  * ended. True when the counter has reached it. */
-bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint32_t spins,
+bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint64_t spin_nanoseconds,
                           uint64_t nap_nanoseconds);
 
 /* The halves of a wait over several rings that share a doorbell: state what would be worth waking

@@ -162,16 +162,14 @@ static bool has_committed(const strand_consumer *consumer, uint64_t threshold) {
            strand_generation_of(&consumer->ring) == consumer->generation;
 }
 
-bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint32_t spins,
+bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint64_t spin_nanoseconds,
                           uint64_t nap_nanoseconds) {
     const strand_ring *ring = &consumer->ring;
     if (consumer->rewound)
         return false;
-    for (uint32_t i = 0; i < spins; i++) {
+    for (spinner spin = {0}; strand_spins_on(&spin, spin_nanoseconds);)
         if (has_committed(consumer, threshold))
             return true;
-        pause_cpu();
-    }
     strand_arm(consumer, threshold);
     const uint32_t seen = strand_bell_of(consumer);
     if (has_committed(consumer, threshold))

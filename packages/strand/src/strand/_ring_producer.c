@@ -35,6 +35,7 @@ void strand_producer_init(strand_producer *producer, const strand_ring *ring, ui
         .commit = commit,
         .heap_write = heap,
         .heap_sealed = heap,
+        .heap_moved = commit,
         .gate = gate,
         .read = safe_read(ring, commit, gate),
     };
@@ -238,8 +239,11 @@ void strand_seal(strand_producer *producer, uint64_t count) {
     uint64_t *heap_end = producer->heap_end;
     if (count == 0)
         return;
-    /* Which bytes belong to which of them is not known, so all are kept until the last is read. */
-    for (uint64_t left = count; left != 0;) {
+    /* Which bytes belong to which of them is not known, so all are kept until the last is read.
+     * After a lap without payloads every entry holds the same, and is left alone. */
+    const bool steady = before == producer->heap_write &&
+                        producer->write - producer->heap_moved >= producer->ring.capacity;
+    for (uint64_t left = steady ? 0 : count; left != 0;) {
         const uint64_t first = (producer->write + count - left) & mask;
         const uint64_t rows = left < mask + 1 - first ? left : mask + 1 - first;
         for (uint64_t i = 0; i < rows; i++)
@@ -248,6 +252,8 @@ void strand_seal(strand_producer *producer, uint64_t count) {
     }
     producer->write += count;
     heap_end[(producer->write - 1) & mask] = producer->heap_write;
+    if (before != producer->heap_write)
+        producer->heap_moved = producer->write;
     producer->heap_sealed = producer->heap_write;
     producer->record_bytes = 0;
 }
@@ -376,14 +382,12 @@ uint32_t strand_producer_arm(const strand_producer *producer, uint64_t threshold
     return atomic_load_explicit(at32(ring, PRODUCER_BELL), memory_order_acquire);
 }
 
-bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint32_t spins,
+bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint64_t spin_nanoseconds,
                           uint64_t nap_nanoseconds) {
     const strand_ring *ring = &producer->ring;
-    for (uint32_t i = 0; i < spins; i++) {
+    for (spinner spin = {0}; strand_spins_on(&spin, spin_nanoseconds);)
         if (strand_floor(ring) >= threshold)
             return has_room(producer, threshold);
-        pause_cpu();
-    }
     const uint32_t seen = strand_producer_arm(producer, threshold);
     if (has_room(producer, threshold))
         return true;

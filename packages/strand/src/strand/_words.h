@@ -85,6 +85,16 @@ static inline void pause_cpu(void) {
 #endif
 }
 
+/* A wait that has not slept yet. */
+typedef struct {
+    uint64_t until; /* on the monotonic clock */
+    uint32_t looks;
+} spinner;
+
+/* Whether to look once more before sleeping: for `nanoseconds`, by the clock at every 32nd look,
+ * because a pause lasts four times as long on one processor as on another. */
+bool strand_spins_on(spinner *spin, uint64_t nanoseconds);
+
 /* Sleep while *word == seen, for `nanoseconds` at most. Shared futex: the key is the file, so it
  * works between processes that mapped the segment at different addresses. */
 void strand_sleep(word32 *word, uint32_t seen, uint64_t nanoseconds);

@@ -20,7 +20,7 @@ from strand.reading import (
     RowReader,
     batch_reader,
 )
-from strand.role import NAP_NANOSECONDS, SPINS
+from strand.role import NAP_NANOSECONDS, SPIN_NANOSECONDS
 from strand.view import Start, StrandView
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FanInView"]
 
-_GLANCES = min(SPINS, 8)  # looks at every member before the kernel is asked to wait
+_GLANCES = 8 if SPIN_NANOSECONDS else 0  # looks at every member before the kernel is asked to wait
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class FanInView:
         categories: Sequence[str] | None = None,
     ) -> None:
         """Use `FanIn.consumer()`."""
-        self._doorbell = doorbell
+        self.doorbell = doorbell  # what every wait sleeps on: four bytes
         self.members: tuple[StrandView, ...] = ()
         self.failures: dict[int, Corrupt | ProducerDied | StrandAbortError] = {}
         try:
@@ -120,7 +120,7 @@ class FanInView:
         Raises:
             ProducerDied: every member has ended, and a producer died; likewise StrandAbortError.
         """
-        self._wait([view.window_start for view in self.members], None, timeout_seconds)
+        self._wait([view.window_start for view in self.members], (), timeout_seconds)
         ready = [view for view in self.members if view.committed_count > view.window_start]
         if not ready and self.ended:
             self._raise_failures()
@@ -161,25 +161,27 @@ class FanInView:
     ) -> Iterator[T]:
         positions = [view.window_start for view in self.members]
         while True:
-            idle = True
-            for index, view in list(self._live.items()):
-                seq = positions[index]
-                committed = view.committed_count
-                if committed > seq:
-                    idle = False
-                    stop = min(committed, seq + GROUP_RECORDS_MAX)
-                    yield from readers[index].take(seq, stop)
-                    positions[index] = stop
-            if idle and not self._wait(positions, readers, timeout_seconds):
+            yield from self._sweep(readers, positions)
+            if not self._wait(positions, readers, timeout_seconds):
                 if self.ended:
                     self._raise_failures()
                     return
                 raise DeadlineExceeded("waiting for the next record", timeout_seconds)
 
+    def _sweep(self, readers: Sequence[Reader[T]], positions: list[int]) -> Iterator[T]:
+        """Yield what there is, in one turn of each member, and move the positions."""
+        for index, view in list(self._live.items()):
+            seq = positions[index]
+            committed = view.committed_count
+            if committed > seq:
+                stop = min(committed, seq + GROUP_RECORDS_MAX)
+                yield from readers[index].take(seq, stop)
+                positions[index] = stop
+
     def _wait(
         self,
         positions: Sequence[int],
-        readers: Sequence[Reader[Any]] | None,
+        readers: Sequence[Reader[Any]],
         timeout_seconds: float | None,
     ) -> bool:
         """Sleep until a member has a record beyond its position; False at the end or timeout."""
@@ -187,26 +189,30 @@ class FanInView:
             if self._any_beyond(positions):
                 return True
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while True:
-            for reader in readers or ():
-                reader.give_back()
-            # The bell before the look: whatever comes after the look changes it.
-            bells = [
-                view._arm(positions[index] + 1)  # noqa: SLF001 - of one package
-                for index, view in self._live.items()
-            ]
-            if self._any_beyond(positions) or self._any_left(positions):
-                return True
-            if self.ended:
-                return False
+        while (bell := self._arm(positions, readers)) is not None:
             nap = NAP_NANOSECONDS
             if deadline is not None:
                 nap = max(0, min(nap, int((deadline - time.monotonic()) * 1e9)))
                 if nap == 0:
                     return False
-            _native.nap_any([self._doorbell], [bells[0]], nap)
-            if self._any_beyond(positions):
-                return True
+            _native.nap_any([self.doorbell], [bell], nap)
+        return not self.ended
+
+    def _arm(self, positions: Sequence[int], readers: Sequence[Reader[Any]]) -> int | None:
+        """State what is worth waking for, then look: the bell, or None when there is no need.
+
+        There is none when a member has a record beyond its position, and when all have ended.
+        """
+        for reader in readers:
+            reader.give_back()
+        # The bell before the look: whatever comes after the look changes it.
+        bells = [
+            view._arm(positions[index] + 1)  # noqa: SLF001 - of one package
+            for index, view in self._live.items()
+        ]
+        if self._any_beyond(positions) or self._any_left(positions) or self.ended:
+            return None
+        return bells[0]
 
     def _any_beyond(self, positions: Sequence[int]) -> bool:
         return any(view.committed_count > positions[index] for index, view in self._live.items())

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from strand.ring import Ring
 
-__all__ = ["NAP_NANOSECONDS", "SPINS", "Role"]
+__all__ = ["NAP_NANOSECONDS", "SPIN_NANOSECONDS", "Role"]
 
 NAP_NANOSECONDS = 150_000_000  # how long a sleeper goes without a look at signals and its peer
-SPINS = 0 if len(os.sched_getaffinity(0)) == 1 else 400  # about 10 us, the price of one sleep
+SPIN_NANOSECONDS = 0 if len(os.sched_getaffinity(0)) == 1 else 10_000  # the price of one sleep
 
 
 class Role:
@@ -25,8 +25,8 @@ class Role:
     Mixed into the classes of the C extension, whose methods refuse once `_release` was called.
     """
 
-    spins: int = SPINS
-    """Turns a wait takes before it sleeps: more of them answer sooner and burn more."""
+    spin_nanoseconds: int = SPIN_NANOSECONDS
+    """How long a wait looks again and again before it sleeps: longer answers sooner, and burns."""
 
     def __init__(self, ring: Ring, locks: dict[int, Lock]) -> None:
         self._ring = ring

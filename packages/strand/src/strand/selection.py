@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 from sennit_core.errors import UsageError
 from strand import _native, layout
-from strand.role import NAP_NANOSECONDS, SPINS
+from strand.role import NAP_NANOSECONDS, SPIN_NANOSECONDS
 from strand.view import StrandView
 
 __all__ = ["select"]
 
-_GLANCES = min(SPINS, 8)
+_GLANCES = 8 if SPIN_NANOSECONDS else 0
 
 
 def select(views: Iterable[StrandView], timeout_seconds: float | None = None) -> list[StrandView]:

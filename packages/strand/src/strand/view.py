@@ -160,13 +160,13 @@ class StrandView(Failing, _native.Consumer, Role):
             StreamReset: the producer began a new stream, and `after` is of the last one.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        spins = self.spins
+        spin = self.spin_nanoseconds
         while True:
             wanted = max(after + 1, min(after + min_records, self.window_start + self.map.records))
             nap = NAP_NANOSECONDS
             if deadline is not None:
                 nap = max(0, min(nap, int((deadline - time.monotonic()) * 1e9)))
-            if self._wait(wanted, spins, nap):
+            if self._wait(wanted, spin, nap):
                 return self.committed_count
             self._check_stream(after)
             committed = self._settled_count(after)
