@@ -324,10 +324,11 @@ def _read_fan_in(segment: Segment) -> tuple[int, StrandMap]:
     if checksum != fnv1a(head[:_CHECKSUM_AT]):
         raise BadChecksum(what="the fan-in's header", found=hex(checksum))
     needed = _PAGE + count * member_bytes
-    if not 1 <= count <= MEMBERS_MAX or member_bytes % _PAGE or needed > segment.size:
+    whole_pages = member_bytes >= _PAGE and member_bytes % _PAGE == 0
+    if not (1 <= count <= MEMBERS_MAX and whole_pages and needed == segment.size):
         raise BadGeometry(
             what="the fan-in's header",
-            expected=f"1 to {MEMBERS_MAX} members of whole pages in {segment.size} bytes",
+            expected=f"1 to {MEMBERS_MAX} members of whole pages that fill {segment.size} bytes",
             found=f"{count} members of {member_bytes} bytes",
         )
     with memoryview(segment.memory) as whole:
@@ -335,8 +336,11 @@ def _read_fan_in(segment: Segment) -> tuple[int, StrandMap]:
         for at in range(_PAGE, needed, member_bytes):
             with whole[at : at + member_bytes] as member:
                 maps.append(read_header(member))
-    if any(other != maps[0] for other in maps):
-        raise BadGeometry(what="the fan-in's members", expected="members that are all alike")
+    if any(other != maps[0] for other in maps) or _member_bytes(maps[0]) != member_bytes:
+        raise BadGeometry(
+            what="the fan-in's members",
+            expected=f"{count} that are alike, {member_bytes} bytes each",
+        )
     return count, maps[0]
 
 
