@@ -17,7 +17,7 @@ import pytest
 import strand
 from sennit_core.errors import Closed, DeadlineExceeded
 from strand import aio, watching
-from strand.aio import AsyncView, AsyncWriter
+from strand.aio import AsyncFanInView, AsyncView, AsyncWriter
 
 FORK = multiprocessing.get_context("fork")
 ROWS = strand.build_schema([("id", "u32"), ("name", "utf8")])
@@ -125,6 +125,44 @@ def test_one_loop_reads_many_rings_at_once(start: Any) -> None:
     assert asyncio.run(main()) == [500] * 5
     for ring in rings:
         ring.close()
+
+
+def produce_in(fan: strand.FanIn, who: int, count: int) -> None:
+    with fan.producer() as writer:
+        for index in range(count):
+            writer.write((index, f"by {who}"))
+
+
+@pytest.mark.timeout(60)
+def test_one_loop_reads_many_producers(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_NAP_SECONDS", 1e6)
+    with strand.fan_in(3, ROWS, records=16, heap=1024) as fan:
+        for who in range(3):
+            start(produce_in, fan, who, 1000)
+
+        async def main() -> list[Any]:
+            async with AsyncFanInView(fan.consumer()) as view:
+                return [row async for row in view]
+
+        rows = asyncio.run(main())
+    for who in range(3):
+        assert [index for index, by in rows if by == f"by {who}"] == list(range(1000))
+
+
+def test_a_failed_producer_is_told_of_at_the_end_of_a_fan_in() -> None:
+    async def main(fan: strand.FanIn) -> None:
+        async with AsyncFanInView(fan.consumer()) as view:
+            with pytest.raises(DeadlineExceeded):
+                await anext(aiter(view.row_groups(timeout_seconds=0.01)))
+            fan.producer().abort("no more")
+            produce_in(fan, 1, 5)
+            payloads = aiter(view.row_groups())
+            assert len(await anext(payloads)) == 5
+            with pytest.raises(strand.StrandAbortError, match="no more"):
+                await anext(payloads)
+
+    with strand.fan_in(2, ROWS, records=16, heap=1024) as fan:
+        asyncio.run(main(fan))
 
 
 def test_other_tasks_go_on_while_one_waits(rows_ring: strand.Ring) -> None:

@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from strand.fanin_view import FanInView
     from strand.view import StrandView
     from strand.writer import StrandWriter
 
-__all__ = ["AsyncView", "AsyncWriter", "wait_for_commit"]
+__all__ = ["AsyncFanInView", "AsyncView", "AsyncWriter", "wait_for_commit"]
 
 T = TypeVar("T")
 
@@ -172,6 +173,69 @@ class AsyncView:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class AsyncFanInView:
+    """A fan-in's consumer for one event loop: iterates without blocking it, in turns."""
+
+    def __init__(self, view: FanInView) -> None:
+        """Read with `view`, which is this object's from now on."""
+        self.view = view
+
+    async def __aiter__(self) -> AsyncIterator[tuple[Any, ...]]:
+        """Iterate over typed records as tuples; see `FanInView.__iter__`."""
+        async for group in self.row_groups():
+            for row in group:
+                yield row
+
+    def row_groups(
+        self, timeout_seconds: float | None = None
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """Iterate over typed records as lists of tuples, each list of one producer."""
+        return self._take_turns(GroupReader, timeout_seconds)
+
+    def payloads(self, timeout_seconds: float | None = None) -> AsyncIterator[memoryview]:
+        """Iterate over the payloads of a fan-in of block rings; see `StrandView.payloads`."""
+        return self._take_turns(PayloadReader, timeout_seconds)
+
+    def batches(
+        self, *, copy: bool = True, timeout_seconds: float | None = None
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """Iterate over Arrow batches, each of one producer; see `StrandView.batches`."""
+        return self._take_turns(partial(batch_reader, copy=copy), timeout_seconds)
+
+    def close(self) -> None:
+        """Give up the role in every member."""
+        self.view.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def _take_turns(
+        self, make: Callable[[StrandView], Reader[T]], timeout_seconds: float | None
+    ) -> AsyncIterator[T]:
+        view = self.view
+        readers = [make(member) for member in view.members]
+        positions = [member.window_start for member in view.members]
+        while not view.ended:
+            for item in view._sweep(readers, positions):  # noqa: SLF001
+                yield item
+            await asyncio.sleep(0)
+            deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+            while (bell := view._arm(positions, readers)) is not None:  # noqa: SLF001
+                seconds = NAP_NANOSECONDS / 1e9
+                if deadline is not None and (seconds := deadline - time.monotonic()) <= 0:
+                    raise DeadlineExceeded("waiting for the next record", timeout_seconds)
+                await nap(view.doorbell, bell, seconds)
+        view._raise_failures()  # noqa: SLF001
 
 
 async def _read(reader: Reader[T], timeout_seconds: float | None) -> AsyncIterator[T]:
