@@ -6,6 +6,14 @@ export const NAP_MS = 150
 const YIELDS = 64 // polls without a timer before the first nap of a millisecond
 const POLL_MS_MAX = 8
 
+/** ES2024; older browsers and type libraries do not have it. */
+type WaitAsync = (
+  words: Int32Array,
+  index: number,
+  seen: number,
+  ms: number,
+) => { async: false } | { async: true; value: Promise<unknown> }
+
 let blocking: boolean | undefined
 
 /** Whether this thread may block: Workers and Node may, a page may not. */
@@ -33,8 +41,9 @@ export async function sleep(
   seen: number,
   ms: number,
 ): Promise<void> {
-  if (typeof Atomics.waitAsync !== 'function') return poll(words, at, seen, ms)
-  const waiting = Atomics.waitAsync(words, at >>> 2, seen, ms)
+  const { waitAsync } = Atomics as { waitAsync?: WaitAsync }
+  if (waitAsync === undefined) return poll(words, at, seen, ms)
+  const waiting = waitAsync(words, at >>> 2, seen, ms)
   if (!waiting.async) return
   // Node ends a process in which nothing but such a promise is under way: the timer keeps it.
   const timer = setInterval(() => undefined, 1000)

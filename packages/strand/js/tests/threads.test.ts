@@ -78,15 +78,15 @@ test('a worker that is blocked on a full ring is stopped by an abort', async () 
 })
 
 test('without Atomics.waitAsync the same stream is read by polling', async () => {
-  const { waitAsync } = Atomics
-  ;(Atomics as { waitAsync: unknown }).waitAsync = undefined
+  const { waitAsync } = Atomics as { waitAsync?: unknown }
+  ;(Atomics as { waitAsync?: unknown }).waitAsync = undefined
   try {
     const buffer = freshRing(FIELDS, { indexCapacity: 64, heapCapacity: 4096 })
     const reading = readHere(buffer)
     start('producer', buffer, 3000)
     assert.equal(await reading, 3000)
   } finally {
-    Atomics.waitAsync = waitAsync
+    ;(Atomics as { waitAsync?: unknown }).waitAsync = waitAsync
   }
 })
 
