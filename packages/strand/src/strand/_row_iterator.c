@@ -6,6 +6,9 @@
  */
 #include "_values.h"
 
+/* From this version on a tuple keeps its hash, and only the interpreter's own code can reset it. */
+static const unsigned long TUPLES_KEEP_HASHES = 0x030E0000;
+
 enum { SPARE_TUPLES = 2 }; /* the loop still holds the last one when it asks for the next */
 
 typedef struct {
@@ -15,6 +18,7 @@ typedef struct {
     uint64_t stop;
     PyObject *spare[SPARE_TUPLES];
     bool acyclic; /* no value can refer to a tuple: the garbage collector need not know of it */
+    bool reuses;
 } row_iterator;
 
 PyObject *consumer_rows(consumer_object *self, PyObject *const *args, Py_ssize_t count) {
@@ -33,6 +37,7 @@ PyObject *consumer_rows(consumer_object *self, PyObject *const *args, Py_ssize_t
     rows->seq = start;
     rows->stop = stop;
     rows->acyclic = is_acyclic(self->layout);
+    rows->reuses = rows->acyclic && Py_Version < TUPLES_KEEP_HASHES;
     return (PyObject *)rows;
 }
 
@@ -40,7 +45,7 @@ PyObject *consumer_rows(consumer_object *self, PyObject *const *args, Py_ssize_t
  */
 static PyObject *take_tuple(row_iterator *rows, Py_ssize_t fields) {
     PyObject **spare = &rows->spare[rows->seq % SPARE_TUPLES];
-    if (rows->acyclic && *spare != NULL && Py_REFCNT(*spare) == 1)
+    if (rows->reuses && *spare != NULL && Py_REFCNT(*spare) == 1)
         return *spare;
     PyObject *record = PyTuple_New(fields);
     if (record == NULL)
