@@ -1,6 +1,6 @@
 """An executor's answer on its way to the gateway: its Strand ring beside a socket pair and a pipe.
 
-    python benchmarks/bench_executor_path.py [--mib 512] [--repeats 5]
+    python benchmarks/bench_executor_path.py [--mib 512] [--repeats 5] [--one-core] [--ring 1024]
 
 The same batches leave the same warm executor process by each way and are rebuilt here as Arrow
 batches, of which one column is summed and checked, or taken as bytes, as a route takes them. Wall
@@ -313,14 +313,19 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=512, help="bytes a run of the largest batches")
     parser.add_argument("--memory", action="store_true", help="measure memory instead of time")
     parser.add_argument("--ring", type=int, default=1024, help="KiB of the ring's heap")
+    parser.add_argument("--one-core", action="store_true", help="both processes on one core")
     parser.add_argument("--watch", type=int, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.watch:
         watch(options.watch)
         return
+    if options.one_core:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     import pyarrow as pa
 
-    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, pyarrow {pa.__version__}")
+    print(
+        f"{len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f}, pyarrow {pa.__version__}"
+    )
     with open_gateway(options.ring << 10) as gateway:
         if options.memory:
             print("   rows way                    here MiB     more executor MiB     more")
