@@ -41,7 +41,7 @@ class MessageStream:
         if self._serializes:
             # Arrow writes the schema with its first batch; ours may go past its stream
             self._stream.write_batch(pa.RecordBatch.from_pylist([], schema))
-            self._file.put = put
+            self._file.write = put
             put(schema.serialize())
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -65,11 +65,8 @@ class _File:
 
     closed = False
 
-    def __init__(self, put: Callable[[Any], int]) -> None:
-        self.put = put
-
-    def write(self, data: Buffer) -> int:
-        return self.put(data)
+    def __init__(self, write: Callable[[Any], int]) -> None:
+        self.write = write
 
     def flush(self) -> None:
         """Whoever gathers flushes when it is time."""
