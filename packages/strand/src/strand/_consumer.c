@@ -273,8 +273,9 @@ static int set_poisons(consumer_object *self, PyObject *value, void *Py_UNUSED(c
 static PyMethodDef consumer_methods[] = {
     {"tuples", (PyCFunction)(void (*)(void))read_tuples, METH_FASTCALL,
      "tuples($self, start, stop, /)\n--\n\nReturn the typed records from `start` up to `stop` as "
-     "tuples in field order.\n\nRaises:\n    UsageError: records that are not committed, or were "
-     "given back."},
+     "tuples in field order.\n\nValues are copies: str, bytes, parsed JSON, array.array for "
+     "arrays; None for null.\n\nRaises:\n    UsageError: records that are not committed, or were "
+     "given back.\n    Corrupt: a pointer that leaves the heap, text that does not decode."},
     {"rows", (PyCFunction)(void (*)(void))iterate_rows, METH_FASTCALL,
      "rows($self, start, stop, /)\n--\n\nIterate over the typed records from `start` up to `stop` "
      "as tuples, each read when it is asked for.\n\nFaster than `tuples`, which has all of them at "
