@@ -227,6 +227,9 @@ def test_a_plain_v5_ring_gives_no_roles(tmp_path: Path) -> None:
         {"heap": 64},
         {"version": 4},
         {"metadata": {"note": "x" * 3000}},
+        {"metadata": {"intern": "abc"}},
+        {"metadata": {"intern": ["a", 1]}},
+        {"estimated_records": -1},
     ],
 )
 def test_parameters_that_make_no_ring_are_refused(arguments: dict[str, Any]) -> None:

@@ -175,6 +175,9 @@ def compute_map(  # noqa: PLR0913 - a ring has these parameters
                 hint=f"{min(near, CAPACITY_MAX)} is the next one",
             )
     full = dict(metadata or {})
+    intern = full.get("intern", [])
+    if not isinstance(intern, list | tuple) or not all(isinstance(text, str) for text in intern):
+        raise UsageError(f'metadata "intern" is a list of strings, not {intern!r}')
     if query is not None:
         full["query"] = query
     if estimated_records is not None:
