@@ -209,14 +209,17 @@ def test_a_consumer_may_bring_categories_of_its_own() -> None:
             ring.consumer(categories="AB")
 
 
-def test_an_intern_table_that_is_none_is_refused_on_attaching() -> None:
+@pytest.mark.parametrize("table", [b'"re..."', b"7654321", b'["r",1]'])
+def test_an_intern_table_that_is_none_is_refused_on_attaching(table: bytes) -> None:
     schema = strand.build_schema([("x", "utf8_ref")])
-    for table in ("red", 5, ["red", 1]):
+    with strand.open_ring(schema, 2, 128, metadata={"intern": ["red"]}) as ring:
+        at = bytes(ring.memory[:4096]).index(b'["red"]')
+        ring.memory[at : at + 7] = table
         with (
+            strand.attach_ring(ring.fileno()) as other,
             pytest.raises(strand.StrandHeaderError, match="intern"),
-            strand.open_ring(schema, 2, 128, metadata={"intern": table}) as ring,
         ):
-            ring.consumer()
+            other.consumer()
 
 
 @pytest.mark.parametrize("name", FIELD_TYPES)
