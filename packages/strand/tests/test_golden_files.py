@@ -88,7 +88,9 @@ def listed(value: Any) -> Any:
 def test_writing_gives_the_golden_bytes(recipe: dict[str, Any]) -> None:
     written = write_ring(recipe)
     golden = (FOLDER / f"{recipe['name']}.bin").read_bytes()
-    different = [at for at, pair in enumerate(zip(written, golden, strict=True)) if len({*pair}) > 1]
+    different = [
+        at for at, pair in enumerate(zip(written, golden, strict=True)) if len({*pair}) > 1
+    ]
     assert different == []
 
 
