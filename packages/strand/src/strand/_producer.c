@@ -339,6 +339,11 @@ static PyObject *producer_discard(producer_object *self, PyObject *Py_UNUSED(ign
     Py_RETURN_NONE;
 }
 
+static PyObject *producer_raise(producer_object *self, PyObject *Py_UNUSED(ignored)) {
+    self->core.raises = true;
+    Py_RETURN_NONE;
+}
+
 static PyObject *get_committed(producer_object *self, void *Py_UNUSED(closure)) {
     return PyLong_FromUnsignedLongLong(self->core.commit);
 }
@@ -400,6 +405,8 @@ static PyMethodDef producer_methods[] = {
      "Give back the end of the newest payload: (monotonic offset, bytes kept)."},
     {"_set_status", (PyCFunction)producer_set_status, METH_O, "Set the status; wake everybody."},
     {"_rewind", (PyCFunction)producer_rewind, METH_NOARGS, "Start the next generation."},
+    {"_raise_unread", (PyCFunction)producer_raise, METH_NOARGS,
+     "With no consumer left, do not sleep: a wait answers at once."},
     {"_discard_unread", (PyCFunction)producer_discard, METH_NOARGS,
      "Overwrite records while nobody is attached."},
     {"_wait", (PyCFunction)producer_wait, METH_VARARGS,

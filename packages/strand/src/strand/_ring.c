@@ -175,6 +175,13 @@ bool strand_has_reader(const strand_ring *ring) {
     return false;
 }
 
+bool strand_is_abandoned(const strand_ring *ring) {
+    bool left = false;
+    for (unsigned i = 0; i < STRAND_CONSUMERS; i++)
+        left = left || strand_consumer_state_of(ring, i) == STRAND_LEFT;
+    return left && !strand_has_reader(ring);
+}
+
 uint32_t strand_status_of(const strand_ring *ring) {
     return atomic_load_explicit(at32(ring, STATUS), memory_order_acquire);
 }

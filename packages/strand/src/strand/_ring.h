@@ -69,6 +69,7 @@ typedef struct {
     uint64_t rings;        /* bells rung */
     bool streaming;        /* the status says so */
     bool discards;         /* with no consumer left, overwrite what nobody reads */
+    bool raises;           /* with no consumer left, do not wait for another */
 } strand_producer;
 
 /* A consumer's private half: one process may hold several entries, and reads what all of them

@@ -58,7 +58,11 @@ static void enter(strand_consumer *consumer, unsigned index, uint64_t first) {
 void strand_join(strand_consumer *consumer, unsigned index, enum strand_start start) {
     const strand_ring *ring = &consumer->ring;
     consumer->rewound |= strand_follow_reset(consumer) && consumer->held != 0;
-    enter(consumer, index, start == STRAND_NEXT ? strand_committed(ring) : strand_floor(ring));
+    uint64_t first = start == STRAND_NEXT ? UINT64_MAX : strand_floor(ring);
+    const uint64_t committed = strand_committed(ring);
+    if (first > committed) /* who died joining while the ring was rewound may leave a higher one */
+        first = committed;
+    enter(consumer, index, first);
     /* The producer may have begun anew meanwhile, and not have seen us: then our count is one of
      * the old stream. It looks for such counts after it changed the generation, so that with a full
      * fence on both sides one of us sees the other. */
@@ -176,6 +180,10 @@ bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint64_
         return true;
     if (strand_status_of(ring) >= STRAND_EOS || strand_aborted(ring) ||
         strand_generation_of(ring) != consumer->generation)
+        return false;
+    /* There will not be more while the producer waits for us: take what there is. */
+    if (atomic_load_explicit(at64(ring, PRODUCER_THRESHOLD), memory_order_relaxed) >
+        consumer->floor)
         return false;
     consumer->sleeps++;
     show(ring, entry(consumer->index) + CONSUMER_SLEEPS, consumer->sleeps);

@@ -6,7 +6,6 @@
 static const uint64_t V5_RECORDS_MAX = 0x7FFFFFFF;
 static const uint64_t BLOCK_ALIGN = 64;
 static const uint64_t SKIP_MARK_BYTES = 6;
-static const unsigned IMPOSSIBLE_LOOKS = 10000;
 
 /* Where a producer that takes over may overwrite: below the gate, but never what somebody attached
  * has not given back (the dead one may have seen him and kept to less than the gate it showed). */
@@ -44,6 +43,8 @@ void strand_producer_init(strand_producer *producer, const strand_ring *ring, ui
     for (uint64_t slot = 0; slot < ring->capacity; slot++)
         heap_end[slot] = tail;
     heap_end[(commit - 1) & (ring->capacity - 1)] = heap;
+    /* a dead one's: nobody waits any more */
+    atomic_store_explicit(at64(ring, PRODUCER_THRESHOLD), 0, memory_order_relaxed);
 }
 
 /* Move the cached floor forward. False: it says what cannot be.
@@ -57,12 +58,8 @@ static bool refresh_read(strand_producer *producer) {
     uint64_t floor = strand_floor(ring);
     if (producer->discards && !strand_has_reader(ring))
         floor = producer->commit;
-    for (unsigned i = 0; floor > producer->commit; i++) {
-        if (i == IMPOSSIBLE_LOOKS)
-            return false;
-        pause_cpu(); /* who joined while we began anew shows an old count for a moment */
-        floor = strand_floor(ring);
-    }
+    if (floor > producer->commit) /* who joined, or died joining, while we began anew shows an */
+        return strand_generation_of(ring) != 0; /* old count; otherwise it cannot be */
     if (floor <= producer->read)
         return true; /* no progress, or a joiner on its way to the gate */
     if (floor > producer->gate) {
@@ -341,13 +338,14 @@ int strand_write_block(strand_producer *producer, const void *payload, uint64_t 
 
 void strand_reset(strand_producer *producer) {
     const strand_ring *ring = &producer->ring;
-    static const uint64_t counters[] = {PRODUCER_WRITE,      PRODUCER_COMMIT,
-                                        PRODUCER_HEAP_WRITE, PRODUCER_HEAP_COMMIT,
-                                        PRODUCER_THRESHOLD,  GATE};
+    static const uint64_t counters[] = {PRODUCER_WRITE, PRODUCER_COMMIT, PRODUCER_HEAP_WRITE,
+                                        PRODUCER_HEAP_COMMIT, PRODUCER_THRESHOLD};
     for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
         atomic_store_explicit(at64(ring, counters[i]), 0, memory_order_relaxed);
+    /* release: who joins meanwhile and starts at these zeros sees no count of the old stream */
+    atomic_store_explicit(at64(ring, GATE), 0, memory_order_release);
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
-        atomic_store_explicit(at64(ring, entry(i) + CONSUMER_READ), 0, memory_order_relaxed);
+        atomic_store_explicit(at64(ring, entry(i) + CONSUMER_READ), 0, memory_order_release);
         atomic_store_explicit(at64(ring, entry(i) + CONSUMER_THRESHOLD), 0, memory_order_relaxed);
         uint32_t left = STRAND_LEFT; /* exchanged: its process may enter again this moment */
         atomic_compare_exchange_strong(at32(ring, entry(i) + CONSUMER_STATE), &left, STRAND_VACANT);
@@ -365,9 +363,10 @@ void strand_reset(strand_producer *producer) {
         if (strand_consumer_state_of(ring, i) == STRAND_ATTACHED)
             atomic_store_explicit(at64(ring, entry(i) + CONSUMER_READ), 0, memory_order_relaxed);
     strand_ring_every_bell(ring);
-    const bool discards = producer->discards;
+    const strand_producer before = *producer;
     strand_producer_init(producer, ring, producer->heap_end);
-    producer->discards = discards;
+    producer->discards = before.discards;
+    producer->raises = before.raises;
 }
 
 /* Whether `threshold` records are given back, or whoever kept them is gone. */
@@ -375,10 +374,26 @@ static bool has_room(strand_producer *producer, uint64_t threshold) {
     return refresh_read(producer) && producer->read >= threshold;
 }
 
+/* Consumers may wait for more records than there is room for now. Who has something to give back
+ * must not sleep on while we do. With a full fence between threshold and look on both sides, either
+ * we see theirs or they see ours. */
+static void wake_the_patient(const strand_producer *producer) {
+    const strand_ring *ring = &producer->ring;
+    for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
+        const uint64_t wanted =
+            atomic_load_explicit(at64(ring, entry(i) + CONSUMER_THRESHOLD), memory_order_relaxed);
+        if (wanted > producer->commit &&
+            atomic_load_explicit(at64(ring, entry(i) + CONSUMER_READ), memory_order_relaxed) <
+                producer->commit)
+            strand_ring_bell(consumer_bell(ring, i));
+    }
+}
+
 uint32_t strand_producer_arm(const strand_producer *producer, uint64_t threshold) {
     const strand_ring *ring = &producer->ring;
     atomic_store_explicit(at64(ring, PRODUCER_THRESHOLD), threshold, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in give_back */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with those in give_back and strand_arm */
+    wake_the_patient(producer);
     return atomic_load_explicit(at32(ring, PRODUCER_BELL), memory_order_acquire);
 }
 
@@ -391,8 +406,8 @@ bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint64_
     const uint32_t seen = strand_producer_arm(producer, threshold);
     if (has_room(producer, threshold))
         return true;
-    if (strand_aborted(ring))
-        return false;
+    if (strand_aborted(ring) || (producer->raises && strand_is_abandoned(ring)))
+        return false; /* looked at after the bell: whoever leaves now changes it */
     strand_sleep(at32(ring, PRODUCER_BELL), seen, nap_nanoseconds);
     return has_room(producer, threshold);
 }

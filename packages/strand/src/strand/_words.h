@@ -108,4 +108,7 @@ void strand_ring_every_bell(const strand_ring *ring);
 /* Whether anybody is attached, a plain v5 reader included. */
 bool strand_has_reader(const strand_ring *ring);
 
+/* Whether there were consumers, and all of them have left. */
+bool strand_is_abandoned(const strand_ring *ring);
+
 #endif

@@ -89,8 +89,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._plain: tuple[type, np.dtype[Any]] | None = None  # of arrays copied as they lie
         self._arrow: BatchEncoder | None = None
         self._arrow_schema: pa.Schema | None = None
-        if when_unread == "discard":
-            self._discard_unread()
+        self._set_policy()
         if resume:
             try:
                 self._take_over(unbegun=unbegun)
@@ -253,8 +252,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._ended = False
         self.meter = Meter(0)
         self._arrow = None
-        if self._when_unread == "discard":
-            self._discard_unread()
+        self._set_policy()
 
     def stats(self) -> WriterStats:
         """Return how much was written, how fast, and how often there was no room."""
@@ -304,6 +302,12 @@ class StrandWriter(Failing, _native.Producer, Role):
         except ValueError:  # the memory was let go of while we looked at it
             if not self.closed:
                 raise
+
+    def _set_policy(self) -> None:
+        if self._when_unread == "discard":
+            self._discard_unread()
+        elif self._when_unread == "raise":
+            self._raise_unread()
 
     def _bury_the_dead(self) -> None:
         """Free the entries of consumers whose processes are gone."""
