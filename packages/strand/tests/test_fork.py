@@ -1,6 +1,8 @@
 """Roles and locks after a fork: they stay with the parent."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -85,3 +87,39 @@ def test_a_child_may_attach_anew(ring: strand.Ring) -> None:
     with ring.consumer() as view:
         assert run_in_child(child) == 0
         assert [bytes(data) for data in view.payloads()] == [b"hello"]
+
+
+EXITS = """
+import gc, os, sys, strand
+ring = strand.open_ring(strand.BLOCKS, 8, 4096, name="test-fork-exits")
+writer, view = ring.producer(), ring.consumer()
+writer.write_bytes(b"before")
+if os.fork() == 0:
+    sys.exit()  # a whole interpreter's end: finalizers, weak references, everything
+assert os.wait()[1] == 0
+writer.write_bytes(b"after")
+writer.finalize()
+print(*map(bytes, view.payloads()), ring.status, os.path.exists(ring.name))
+"""
+
+
+def test_a_child_that_ends_takes_nothing_from_its_parent() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", EXITS], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "b'before' b'after' eos True\n"
+
+
+def test_a_child_takes_a_role_that_its_parent_gave_up(ring: strand.Ring) -> None:
+    ring.consumer().close()
+
+    def child() -> None:
+        with ring.consumer() as view:
+            assert bytes(next(view.payloads())) == b"for the child"
+            view.acknowledge_read(1)
+
+    with ring.producer() as writer:
+        writer.write_bytes(b"for the child")
+        assert run_in_child(child) == 0
+        assert ring.consumer().acknowledged_count == 1

@@ -320,13 +320,13 @@ def test_the_payloads_of_a_batch_of_claims_stay_until_the_last_is_read() -> None
         view, writer = ring.consumer(), ring.producer()
         (first, _), (second, _) = writer.claim_slots(2)
         for slot in (first, second):
-            at, offset = writer.claim_heap_bytes(60)
-            writer.memory[at : at + 60] = b"\x01" * 60
-            struct.pack_into("<QI", writer.memory, slot, offset, 60)
+            at, offset = writer.claim_heap_bytes(64)
+            writer.memory[at : at + 64] = b"\x01" * 64
+            struct.pack_into("<QI", writer.memory, slot, offset, 64)
         writer.commit_slots(0, 2)
         view.acknowledge_read(1)
         writer.write_bytes(b"\x02" * 128)
         vars(writer)["_wait_for_room"] = stall
         with pytest.raises(Stalled, match="2"):
             writer.write_bytes(b"\x03" * 128)
-        assert bytes(view._read_block(1)) == b"\x01" * 60
+        assert bytes(view._read_block(1)) == b"\x01" * 64

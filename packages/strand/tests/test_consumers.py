@@ -1,0 +1,205 @@
+"""Several consumers of one ring, what a producer does when nobody reads, and the debug mode."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import strand
+from sennit_core.errors import Conflict, UsageError
+from strand import layout
+
+RECORDS = 4
+
+
+@pytest.fixture
+def small() -> Iterator[strand.Ring]:
+    with strand.open_ring(strand.BLOCKS, RECORDS, 4096) as ring:
+        yield ring
+
+
+def write(writer: Any, first: int, count: int) -> None:
+    for index in range(first, first + count):
+        writer.write_bytes(b"%d" % index)
+
+
+def received(view: Any, stop: int) -> list[bytes]:
+    """Read and give back what there is before record `stop`."""
+    found = []
+    for seq in range(view.acknowledged_count, stop):
+        found.append(bytes(view._read_block(seq)))
+        view.acknowledge_read(seq + 1)
+    return found
+
+
+def test_every_consumer_reads_every_record(small: strand.Ring) -> None:
+    views = [small.consumer() for _ in range(8)]
+    with small.producer() as writer:
+        for start in range(0, 40, RECORDS):
+            write(writer, start, RECORDS)
+            expected = [b"%d" % index for index in range(start, start + RECORDS)]
+            assert [received(view, start + RECORDS) for view in views] == [expected] * 8
+    with pytest.raises(strand.RoleTaken, match="eight"):
+        small.consumer()
+
+
+def test_the_slowest_consumer_keeps_what_the_producer_needs(small: strand.Ring) -> None:
+    fast, slow = small.consumer(), small.consumer()
+    with small.producer() as writer:
+        write(writer, 0, RECORDS)
+        received(fast, RECORDS)
+        assert not writer._wait(1, 0, 0)
+        slow.close()
+        write(writer, RECORDS, RECORDS)
+        assert received(fast, 2 * RECORDS) == [b"4", b"5", b"6", b"7"]
+
+
+def test_a_successor_goes_on_where_the_furthest_reader_stopped(small: strand.Ring) -> None:
+    with small.producer() as writer:
+        first, second = small.consumer(), small.consumer()
+        write(writer, 0, RECORDS)
+        received(first, 3)
+        received(second, 1)
+        first.close()
+        second.close()
+        assert small.consumer().acknowledged_count == 3
+
+
+def test_a_token_counts_like_a_consumer_of_its_own(small: strand.Ring) -> None:
+    view = small.consumer()
+    with small.producer() as writer:
+        write(writer, 0, 2)
+        late = view.register_consumer("next")
+        write(writer, 2, 2)
+        view.acknowledge_read(4)
+        assert view.window_start == 2
+        with pytest.raises(UsageError):
+            view.acknowledge_read(1, late)
+        view.release_consumer(late)
+        assert view.window_start == 4
+        with pytest.raises(UsageError, match="token"):
+            view.release_consumer(late)
+
+
+# ---- nobody reads ----------------------------------------------------------------------------------
+
+
+def test_a_ring_is_kept_for_its_first_consumer(small: strand.Ring) -> None:
+    with small.producer() as writer:
+        write(writer, 0, RECORDS)
+        assert not writer._wait(1, 0, 0)
+        writer._wait_for_room(1)  # no error: somebody may still come
+        assert received(small.consumer(), RECORDS) == [b"0", b"1", b"2", b"3"]
+
+
+def test_a_producer_that_waits_goes_on_with_the_next_consumer(small: strand.Ring) -> None:
+    with small.producer(when_unread="wait") as writer:
+        small.consumer().close()
+        write(writer, 0, RECORDS)
+        writer._wait_for_room(1)
+        view = small.consumer()
+        received(view, 1)
+        write(writer, RECORDS, 1)
+        assert received(view, RECORDS + 1) == [b"1", b"2", b"3", b"4"]
+
+
+def test_a_producer_that_discards_overwrites_what_nobody_reads(small: strand.Ring) -> None:
+    with small.producer(when_unread="discard") as writer:
+        write(writer, 0, 3 * RECORDS + 1)
+        with small.consumer() as view:
+            seen = received(view, 3 * RECORDS + 1)
+            assert seen == [b"%d" % index for index in range(13 - len(seen), 13)]
+            assert seen
+            write(writer, 13, RECORDS)
+            assert not writer._wait(14, 0, 0)  # somebody reads: nothing is thrown away
+        write(writer, 17, 100)
+
+
+def test_how_to_go_on_unread_is_one_of_three(small: strand.Ring) -> None:
+    word: Any = "ignore"
+    with pytest.raises(UsageError, match="ignore"):
+        small.producer(when_unread=word)
+    small.producer().finalize()
+
+
+# ---- beginning anew --------------------------------------------------------------------------------
+
+
+def test_a_reset_waits_for_nobody_and_loses_nothing(small: strand.Ring) -> None:
+    view, other = small.consumer(), small.consumer()
+    writer = small.producer()
+    write(writer, 0, 2)
+    with pytest.raises(UsageError, match="finalize or abort"):
+        writer.reset()
+    writer.abort("enough")
+    received(view, 2)
+    with pytest.raises(Conflict, match="2 records"):
+        writer.reset()
+    other.close()
+    writer.reset()
+    assert small.status == "initializing"
+    write(writer, 10, 2)
+    writer.finalize()
+    with pytest.raises(strand.StreamReset):
+        view.wait_for_commit(2)
+    assert received(view, 2) == [b"10", b"11"]
+    assert small.consumer().acknowledged_count == 2
+
+
+# ---- debug mode ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRAND_DEBUG", "1")
+
+
+POISON = b"\xdd"
+
+
+def test_debug_mode_overwrites_what_is_given_back(small: strand.Ring, debug: None) -> None:
+    with small.producer() as writer, small.consumer() as view:
+        write(writer, 10, 2)
+        kept = memoryview(view._read_block(0))
+        view.acknowledge_read(1)
+        assert bytes(kept) == POISON * 2
+        assert bytes(small.memory[layout.HEADER_BYTES :][:16]) == POISON * 16
+        assert bytes(view._read_block(1)) == b"11"
+        kept.release()
+
+
+def test_debug_mode_overwrites_strings_and_arrays_too(debug: None) -> None:
+    schema = strand.build_schema([("name", "utf8"), ("data", "bytes")])
+    with (
+        strand.open_ring(schema, 4, 128, version=5) as ring,
+        ring.producer() as writer,
+        ring.consumer() as view,
+    ):
+        writer.write(("name", b"data"))
+        heap = memoryview(ring.memory)[ring.map.heap_start :]
+        assert bytes(heap[:8]) == b"namedata"
+        view.acknowledge_read(1)
+        assert bytes(heap[:8]) == POISON * 8
+        heap.release()
+
+
+def test_debug_mode_leaves_alone_what_another_consumer_reads(
+    small: strand.Ring, debug: None
+) -> None:
+    with small.producer() as writer, small.consumer() as view, small.consumer() as other:
+        write(writer, 10, 1)
+        view.acknowledge_read(1)
+        assert received(other, 1) == [b"10"]
+
+
+def test_debug_mode_overwrites_nothing_of_a_new_stream(small: strand.Ring, debug: None) -> None:
+    view, writer = small.consumer(), small.producer()
+    write(writer, 0, 1)
+    received(view, 1)
+    writer.finalize()
+    writer.reset()
+    write(writer, 10, 3)
+    with pytest.raises(UsageError):
+        view.acknowledge_read(3)  # of a stream it has not heard of
+    assert view.wait_for_commit(0) == 3
+    assert received(view, 3) == [b"10", b"11", b"12"]
