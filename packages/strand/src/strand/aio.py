@@ -5,8 +5,9 @@
             ...
 
 Everything that touches a ring runs in the loop's thread; only the sleep itself is another thread's,
-one for all rings of the process. From a publication to the task that awaits it this takes about
-four times as long as from thread to thread; nothing of it is paid while there is something to read.
+one for all rings of the process. From a publication to the task that awaits it takes 40 us (p50, two
+cores; 115 us when both are busy), where a thread asleep in C takes 20 us. Nothing of it is paid while
+there is something to read.
 """
 
 from __future__ import annotations
