@@ -34,7 +34,7 @@ _ASLEEP_SECONDS = 1e-3
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line: what was done, how fast a ring and a pipe did it, in `unit`."""
+    """One line: what was done, how fast a ring and a pipe did it, in `unit` (records are `/s`)."""
 
     work: str
     unit: str
@@ -65,13 +65,13 @@ def _measurements() -> Iterator[Measurement]:
     rows = [(at, at * 0.5, at & 7, f"label{at:05}") for at in range(count)]
     lists = [rows[at : at + 1000] for at in range(0, len(rows), 1000)]
     ring, pipe = _best(_ring_each, rows), _best(_pipe_each, rows[: count // 5])
-    yield Measurement("records one by one, seek + 2 gets", "rec/s", ring, pipe)
+    yield Measurement("records one by one, seek + 2 gets", "/s", ring, pipe)
     ring, pipe = _best(_ring_lists, lists), _best(_pipe_lists, lists)
-    yield Measurement("rows in and out, 1,000 a batch", "rec/s", ring, pipe)
+    yield Measurement("rows in and out, 1,000 a batch", "/s", ring, pipe)
     if importlib.util.find_spec("numpy"):
         batches = max(2, int(60 * _SHARE))
         ring, pipe = _best(_ring_columns, batches), _best(_pipe_columns, batches)
-        yield Measurement("numpy records, 65,536 a batch", "rec/s", ring, pipe)
+        yield Measurement("numpy records, 65,536 a batch", "/s", ring, pipe)
     blocks = max(8, int(40 * _SHARE))
     ring, pipe, copy = (_best(run, blocks) for run in (_ring_blocks, _pipe_blocks, _copies))
     note = f"{ring / copy:.0%} of one memcpy"
@@ -79,7 +79,7 @@ def _measurements() -> Iterator[Measurement]:
     wakes = max(8, int(400 * _SHARE))
     ring, pipe = (min(run(wakes) for _ in range(_REPEATS)) for run in (_ring_wakes, _pipe_wakes))
     yield Measurement("wake of a sleeper, median", "s", ring, pipe)
-    yield Measurement("seek + 2 gets, nothing else", "seeks/s", _best(_seeks, rows[:65536]), None)
+    yield Measurement("seek + 2 gets, nothing else", "/s", _best(_seeks, rows[:65536]), None)
 
 
 def _line(measurement: Measurement) -> str:
