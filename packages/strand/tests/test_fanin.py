@@ -1,6 +1,7 @@
 """Several producers and one consumer through one segment."""
 
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -176,6 +177,40 @@ def test_a_killed_producer_loses_nothing_and_stops_nobody(fan: strand.FanIn, sta
         assert [failure.code for failure in view.failures.values()] == ["producer-died"]
     assert len(rows) == 2005
     assert [row[0] for row in rows if row[1] == 7] == list(range(5))
+
+
+def test_producers_learn_that_the_consumer_was_killed(fan: strand.FanIn, start: Any) -> None:
+    def read_a_little_and_die() -> None:
+        next(iter(fan.consumer()))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    writer = fan.producer()
+    consumer = start(read_a_little_and_die)
+    with pytest.raises(strand.ConsumerDied) as died:
+        writer.write_record_batch((index, 0, "") for index in itertools.count())
+    assert died.value.pid == consumer.pid
+
+
+def test_a_stopped_producer_is_not_taken_for_dead(fan: strand.FanIn, start: Any) -> None:
+    for _ in range(2):
+        fan.producer().finalize()
+    rows: list[Any] = []
+
+    def read(timeout_seconds: float | None) -> None:
+        for group in view.row_groups(timeout_seconds):
+            rows.extend(group)
+
+    with fan.consumer() as view:
+        slow = start(produce, fan, 2, 20)  # more than fit: it waits for room when it is stopped
+        view.wait()
+        os.kill(slow.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(DeadlineExceeded):
+                read(0.4)
+        finally:
+            os.kill(slow.pid, signal.SIGCONT)
+        read(None)
+    assert [row[0] for row in rows] == list(range(20))
 
 
 def test_an_aborted_producer_is_told_of_after_the_others_records(fan: strand.FanIn) -> None:

@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -292,4 +293,24 @@ def test_a_program_may_end_with_a_pipe_half_read(tmp_path: Path) -> None:
         "next(pipe)\n"
     )
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, str(program)]) == 0
+    assert mark.read_text() == "finally"
+
+
+@pytest.mark.parametrize("context", START_METHODS)
+def test_the_process_ends_when_its_parent_is_killed(context: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import strand, test_pipe\n"
+        "if __name__ == '__main__':\n"
+        f"    pipe = strand.pipe(test_pipe.run_until_closed, {str(mark)!r}, heap=4096,\n"
+        f"                       context={context!r})\n"
+        "    next(pipe)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, check=False
+    )  # returns when the last process that has its output is gone
+    assert done.returncode == -signal.SIGKILL
     assert mark.read_text() == "finally"
