@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import strand
+
 from .model import consumer, machine, ring, scenarios
 from .model.explore import Verdict
 from .model.flaws import FLAWS, Flaw
@@ -79,6 +81,19 @@ def test_a_verdict_tells_how_it_came_to_it() -> None:
     verdict = explore(flaw.cast(), flaw.order, flaw.rewrite)
     assert "deadlock" in str(verdict)
     assert any(line.startswith("consumer 0: nap") for line in verdict.trace)
+
+
+@pytest.mark.parametrize("name", ["ring", "producer", "consumer"])
+def test_programs_are_named_as_what_they_model(name: str) -> None:
+    sources = sorted(Path(strand.__file__).parent.glob("_ring*.c"))
+    if not sources:
+        pytest.skip("needs the package's sources")
+    written = "".join(source.read_text() for source in sources)
+    tree = ast.parse((MODEL / f"{name}.py").read_text())
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    modelled = [function for function in functions if function.startswith("strand_")]
+    assert modelled
+    assert [function for function in modelled if f" {function}(" not in written] == []
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -1,7 +1,8 @@
 """An explicit-state model checker, and Strand's lock-free protocol as its programs.
 
-`steps` is the vocabulary, `machine` turns a program into a table of local states with a store
-buffer, `explore` visits every interleaving. `words`, `producer`, `consumer` and `owners` are
-`_ring.c` and the policies above it, function by function; `parties` casts them as processes and
-`flaws` breaks them.
+`steps` is the vocabulary, `machine` turns a program into a table of states with a store buffer,
+`explore` visits every interleaving. `ring`, `producer` and `consumer` are `_ring.c`,
+`_ring_producer.c` and `_ring_consumer.c`, function by function; `roles` is what the Python classes
+add to them. `parties` casts them as processes, `scenarios` lets these meet, and `flaws` breaks the
+protocol with the functions of `broken`.
 """

@@ -104,8 +104,8 @@ class World:
             yield Move("set", index, RUNG, go_on(node, 0), step)
             if who == self._mortal:
                 yield Move("die ringing", index, 0, self.processes[who].dead, "dies ringing")
-        elif step.kind == "exchange" and not waits:
-            yield Move("exchange", index, step.value, go_on(node, 0), step)
+        elif step.kind == "exchange":
+            yield Move("differs" if waits else "exchange", index, step.value, go_on(node, 0), step)
         elif step.kind == "unlock" and not waits:
             yield Move("set", index, 0, go_on(node, 0), step)
         elif step.kind == "nap" and not waits:
@@ -130,6 +130,8 @@ class World:
             return memory, then
         if what == "go":
             return memory, then
+        if what == "differs":
+            return None if found == value else (memory, then)
         if what in ("sleep", "wake"):
             return self._apply_nap(move, memory)
         if what in ("die", "die ringing"):

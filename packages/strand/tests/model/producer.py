@@ -79,6 +79,7 @@ def strand_producer_init(producer: Producer) -> Program[None]:
     producer.read = max(min(gate, floor), commit - ring.capacity, 0)
     producer.heap_end = [max(0, heap - ring.heap_capacity)] * ring.capacity
     producer.heap_end[(commit - 1) % ring.capacity] = heap
+    yield store(ring.at("producer.threshold"), 0)
 
 
 def refresh_read(producer: Producer) -> Program[None]:

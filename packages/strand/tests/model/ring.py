@@ -116,14 +116,15 @@ def strand_has_reader(ring: Ring) -> Program[bool]:
 
 
 def strand_is_abandoned(ring: Ring) -> Program[bool]:
-    """Whether there were consumers and all of them are gone."""
+    """Whether there were consumers, and all of them have left."""
     left = False
     for index in range(ring.consumers):
         state = yield load(ring.entry(index, "state"))
-        if state == ATTACHED:
-            return False
         left = left or state == LEFT
-    return left
+    if not left:
+        return False
+    has_reader = yield from strand_has_reader(ring)
+    return not has_reader
 
 
 def strand_generation_of(ring: Ring) -> Program[int]:

@@ -97,7 +97,7 @@ def ring_bell(bell: str, order: str = RELEASE) -> Step:
 
 
 def exchange(word: str, value: int, instead: int) -> Step:
-    """Replace a value by another if it is there, sequentially consistent."""
+    """Replace a value by another if it is there; then everything before it is over, else not."""
     return Step("exchange", word, value, instead=instead)
 
 
