@@ -25,8 +25,8 @@ PASSED = {
         "strand_producer_arm",
         "strand_sleep",
     },
-    "consuming": {"strand_join", "give_back", "strand_bury", "strand_arm", "strand_sleep"},
-    "last-consumer": {"strand_join", "give_back", "strand_bury"},
+    "consuming": {"enter", "give_back", "strand_bury", "strand_arm", "strand_sleep"},
+    "last-consumer": {"enter", "give_back", "strand_bury"},
     "resetting": {"strand_reset", "strand_ring_bell", "strand_publish"},
     "aborting": {"strand_signal_abort", "strand_ring_bell"},
 }
