@@ -219,6 +219,11 @@ class Producing(Scenario):
                     self.reader.take()
             assert self.reader.drain() == "eos"
         assert received == expected
+        memory = self.ring.memory
+        if self.world.version == 5:  # a plain v5 reader must see the end as well
+            for mirror, counter in ((32, 3144), (48, 3160)):
+                low = struct.unpack_from("<Q", memory, counter)[0] & 0xFFFFFFFF
+                assert struct.unpack_from("<I", memory, mirror)[0] == low
 
 
 class Consuming(Scenario):

@@ -77,8 +77,21 @@ static bool refresh_read(strand_producer *producer) {
     return true;
 }
 
+/* Show a plain v5 reader what we published, in the same order. */
+static void mirror(const strand_ring *ring, uint64_t heap, uint64_t commit) {
+    if (ring->version != 5)
+        return;
+    const uint32_t records = (uint32_t)(commit & V5_RECORDS_MAX);
+    atomic_store_explicit(at32(ring, V5_HEAP_WRITE), (uint32_t)heap, memory_order_release);
+    atomic_store_explicit(at32(ring, V5_HEAP_COMMIT), (uint32_t)heap, memory_order_release);
+    atomic_store_explicit(at32(ring, V5_WRITE), records, memory_order_release);
+    atomic_store_explicit(at32(ring, V5_COMMIT), records, memory_order_release);
+}
+
 void strand_begin(strand_producer *producer) {
     producer->streaming = true;
+    /* one that died may have published and not mirrored */
+    mirror(&producer->ring, producer->heap_sealed, producer->commit);
     strand_set_status(&producer->ring, STRAND_STREAMING);
 }
 
@@ -269,10 +282,7 @@ void strand_commit_heap(strand_producer *producer) {
     const uint64_t heap = producer->heap_sealed = producer->heap_write;
     atomic_store_explicit(at64(ring, PRODUCER_HEAP_WRITE), heap, memory_order_relaxed);
     atomic_store_explicit(at64(ring, PRODUCER_HEAP_COMMIT), heap, memory_order_release);
-    if (ring->version != 5)
-        return;
-    atomic_store_explicit(at32(ring, V5_HEAP_WRITE), (uint32_t)heap, memory_order_release);
-    atomic_store_explicit(at32(ring, V5_HEAP_COMMIT), (uint32_t)heap, memory_order_release);
+    mirror(ring, heap, producer->commit);
 }
 
 void strand_publish(strand_producer *producer) {
@@ -288,14 +298,7 @@ void strand_publish(strand_producer *producer) {
     /* release, heap before records: who sees the count sees the slots, the payloads and the heap */
     atomic_store_explicit(at64(ring, PRODUCER_HEAP_COMMIT), heap, memory_order_release);
     atomic_store_explicit(at64(ring, PRODUCER_COMMIT), after, memory_order_release);
-    if (ring->version == 5) {
-        atomic_store_explicit(at32(ring, V5_HEAP_WRITE), (uint32_t)heap, memory_order_release);
-        atomic_store_explicit(at32(ring, V5_HEAP_COMMIT), (uint32_t)heap, memory_order_release);
-        atomic_store_explicit(at32(ring, V5_WRITE), (uint32_t)(after & V5_RECORDS_MAX),
-                              memory_order_release);
-        atomic_store_explicit(at32(ring, V5_COMMIT), (uint32_t)(after & V5_RECORDS_MAX),
-                              memory_order_release);
-    }
+    mirror(ring, heap, after);
     /* Store the count, then load the thresholds; the sleeper stores its threshold, then loads the
      * count. With a full fence in both gaps at least one of the two sees the other. */
     atomic_thread_fence(memory_order_seq_cst);
