@@ -9,6 +9,7 @@
 /* From this version on a tuple keeps its hash, and only the interpreter's own code can reset it. */
 static const unsigned long TUPLES_KEEP_HASHES = 0x030E0000;
 
+enum { AHEAD_RECORDS = 32 };
 enum { SPARE_TUPLES = 2 }; /* the loop still holds the last one when it asks for the next */
 
 typedef struct {
@@ -61,6 +62,9 @@ static PyObject *fill(row_iterator *rows) {
     consumer_object *view = rows->view;
     const Py_ssize_t fields = (Py_ssize_t)view->layout->count;
     const unsigned char *slot = view->core.ring.base + strand_slot_at(&view->core.ring, rows->seq);
+    /* the next slots and payloads are on their way from the other process's cache */
+    __builtin_prefetch(view->core.ring.base +
+                       strand_slot_at(&view->core.ring, rows->seq + AHEAD_RECORDS));
     PyObject *record = take_tuple(rows, fields);
     if (record == NULL)
         return NULL;
