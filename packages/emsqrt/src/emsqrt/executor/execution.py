@@ -67,6 +67,7 @@ class Execution:
         self._lock = threading.Lock()
         self._ring: Ring | None = open_ring(BLOCKS, records=_RING_RECORDS, heap=ring_bytes)
         self._view = self._ring.consumer()
+        self._view.spin_nanoseconds = 0  # a payload is work enough to be woken for
         self._pid = 0
 
     @property
