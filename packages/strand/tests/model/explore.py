@@ -85,32 +85,42 @@ class World:
             yield Move(what, self._at(pending.word), pending.value, then, pending)
         if node.step is not None:
             yield from self._find_step(who, node, node.step)
-        if who == self._mortal and (node.step is not None or node.buffer):
-            yield Move("die", 0, 0, self.processes[who].dead, "dies")
+        if who == self._mortal and node.step is not None and node.step.kind != "exit":
+            yield Move("go", 0, 0, self.processes[who].kill(node), "dies")
 
     def _find_step(self, who: int, node: Node, step: Step) -> Iterator[Move]:
-        index = self._at(step.word)
+        word = self._at(step.word)
         go_on = self.processes[who].step_on
-        waits = bool(node.buffer)  # what a fence or a system call does first is drain
         if step.kind == "load" and (own := node.forwarded(step.word)) is not None:
-            yield Move("go", index, 0, go_on(node, own), step)
+            yield Move("go", word, 0, go_on(node, own), step)
         elif step.kind in ("load", "lock"):
-            yield Move(step.kind, index, who + 1, None, step)
+            yield Move(step.kind, word, who + 1, None, step)
         elif step.kind == "check":
-            yield Move("check", index, step.value, go_on(node, 0), step)
+            yield Move("check", word, step.value, go_on(node, 0), step)
         elif step.kind == "look":
-            yield Move("set", index, LOOKED, go_on(node, 0), step)
-        elif step.kind == "ring" and not (waits and self._drains_first(who, step)):
-            yield Move("set", index, RUNG, go_on(node, 0), step)
+            yield Move("set", word, LOOKED, go_on(node, 0), step)
+        elif step.kind == "ring" and not (node.buffer and self._drains_first(who, step)):
+            yield Move("set", word, RUNG, go_on(node, 0), step)
             if who == self._mortal:
-                yield Move("die ringing", index, 0, self.processes[who].dead, "dies ringing")
+                yield Move("half ring", word, 0, self.processes[who].kill(node), "dies ringing")
         elif step.kind == "exchange":
-            yield Move("differs" if waits else "exchange", index, step.value, go_on(node, 0), step)
-        elif step.kind == "unlock" and not waits:
-            yield Move("set", index, 0, go_on(node, 0), step)
-        elif step.kind == "nap" and not waits:
-            yield Move("sleep", index, 0, node, step)
-            yield Move("wake", index, 0, go_on(node, 0), step)
+            what = "differs" if node.buffer else "exchange"
+            yield Move(what, word, step.value, go_on(node, 0), step)
+        elif not node.buffer:
+            yield from self._find_call(who, node, step)
+
+    def _find_call(self, who: int, node: Node, step: Step) -> Iterator[Move]:
+        """Find what a system call can do: before it, everything has drained."""
+        word = self._at(step.word)
+        if step.kind == "exit":
+            yield Move("exit", word, 0, self.processes[who].dead, step)
+            return
+        after = self.processes[who].step_on(node, 0)
+        if step.kind == "unlock":
+            yield Move("set", word, 0, after, step)
+        elif step.kind == "nap":
+            yield Move("sleep", word, 0, node, step)
+            yield Move("wake", word, 0, after, step)
 
     def _drains_first(self, who: int, step: Step) -> bool:
         """Whether an atomic increment waits for the stores before it; on x86 each of them does."""
@@ -130,17 +140,24 @@ class World:
             return memory, then
         if what == "go":
             return memory, then
-        if what == "differs":
-            return None if found == value else (memory, then)
         if what in ("sleep", "wake"):
             return self._apply_nap(move, memory)
-        if what in ("die", "die ringing"):
-            return self._apply_death(who, move, memory), then
         if what == "lock":
             taken = memory if found else with_value(memory, index, value)
             return taken, self.processes[who].step_on(node, int(not found))
-        assert what == "exchange"
-        return with_value(memory, index, step.instead) if found == value else memory, then
+        return self._apply_rarely(who, move, memory)
+
+    def _apply_rarely(self, who: int, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
+        what, index, value, then, step = move
+        found = memory[index]
+        if what == "exchange":
+            return with_value(memory, index, step.instead) if found == value else memory, then
+        if what == "differs":
+            return None if found == value else (memory, then)
+        if what == "half ring":
+            return with_value(memory, index, RUNG_IN_VAIN if found >= ASLEEP else RUNG), then
+        assert what == "exit", what
+        return self._without_locks(who, memory), then
 
     def _apply_nap(self, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
         """Fall asleep on a bell that was not rung since the look; wake when it was, or at a death."""
@@ -150,11 +167,8 @@ class World:
         wakes = found == RUNG or (found != LOOKED and self._holds_any(memory, move.step.unless))
         return (memory, move.then) if wakes else None
 
-    def _apply_death(self, who: int, move: Move, memory: bytes) -> bytes:
-        """Let the kernel drop the locks of who died. What it had not drained is lost."""
-        if move.what == "die ringing":
-            asleep = memory[move.word] >= ASLEEP
-            memory = with_value(memory, move.word, RUNG_IN_VAIN if asleep else RUNG)
+    def _without_locks(self, who: int, memory: bytes) -> bytes:
+        """Let the kernel drop the locks of who died."""
         for word, index in self._words.items():
             if word.endswith(".lock") and memory[index] == who + 1:
                 memory = with_value(memory, index, 0)

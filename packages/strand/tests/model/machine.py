@@ -87,6 +87,7 @@ class Process:
         self._nodes: dict[Any, Node] = {}
         self.start = self._settle(self._replay(()), ())
         self.dead = Node(Point((), None), (), ())
+        self._dying = Point((), Step("exit"))
 
     def step_on(self, node: Node, result: int) -> Node:
         """Follow the result of the node's step."""
@@ -100,6 +101,12 @@ class Process:
             left = node.buffer[:at] + node.buffer[at + 1 :]
             node.drained[at] = self._settle(node.point, left)
         return node.drained[at]
+
+    def kill(self, node: Node) -> Node:
+        """Stop it where it is: its stores are on their way, then the kernel takes its locks."""
+        return self._settle(
+            self._dying, tuple(left for left in node.buffer if left.kind == "store")
+        )
 
     def _settle(self, point: Point, buffer: tuple[Pending, ...]) -> Node:
         """Run the steps that nobody else can notice, up to the next one that matters."""

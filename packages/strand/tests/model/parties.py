@@ -23,6 +23,7 @@ from .roles import (
     RESET,
     end_stream,
     give_up_entry,
+    lives,
     look_for_more,
     resume,
     take_entry,
@@ -67,14 +68,16 @@ def producer(ring: Ring, records: int, when_unread: str = "raise") -> Party:
     return Party(f"{ring.name}producer", program, (ring.at("producer.lock"),), words)
 
 
-def successor(ring: Ring, records: int, words: dict[str, int] | None = None) -> Party:
-    """Take the stream over when its producer has died, and write the rest."""
+def successor(
+    ring: Ring, *streams: int, when_unread: str = "raise", words: dict[str, int] | None = None
+) -> Party:
+    """Take the stream over when its producer has died, and write the rest of it."""
 
     def program() -> Program[None]:
         core = Producer(ring)
         taken_over = yield from resume(core)
         if taken_over:
-            complete = yield from write(core, records)
+            complete = yield from write(core, streams[core.generation], when_unread)
             yield from end_stream(core, complete)
         yield unlock(ring.at("producer.lock"))
 
@@ -92,8 +95,8 @@ def resetter(ring: Ring, first: int, second: int, when_unread: str = "raise") ->
         while not done:
             done = yield from try_reset(core)
         yield from strand_set_status(ring, STREAMING)
-        yield from write(core, second, when_unread)
-        yield from end_stream(core, complete=True)
+        complete = yield from write(core, second, when_unread)
+        yield from end_stream(core, complete)
         yield unlock(ring.at("producer.lock"))
 
     words = {ring.at("status"): STREAMING}
@@ -214,8 +217,11 @@ def read_on(
         if came == MORE:
             yield from read_one(core)
         elif came in (ENDED, RESET):
-            over = came == ENDED and core.generation + 1 == len(streams)
-            if over or not late:  # who joins while it is rewound may see any end of the old one
+            over = False
+            if came == ENDED:
+                over = yield from is_last(core, streams)
+            unbegun = core.ring.deaths and came == RESET and read == 0
+            if over or not (late or unbegun):  # who joins during a reset may see any end
                 assert read == records, f"the stream ended after {read} of {records} records"
             if over:
                 return
@@ -225,6 +231,14 @@ def read_on(
             return
         elif came == FAILED:
             return
+
+
+def is_last(core: Consumer, streams: tuple[int, ...]) -> Program[bool]:
+    """Whether no stream comes after this one."""
+    if core.generation + 1 == len(streams):
+        return True
+    held = yield from lives(core.ring, core.ring.at("producer.lock"))
+    return not held
 
 
 def read_one(core: Consumer) -> Program[None]:

@@ -196,7 +196,7 @@ def strand_reset(producer: Producer) -> Program[None]:
         yield exchange(ring.entry(index, "state"), LEFT, VACANT)
     yield store(ring.at("abort"), 0)
     yield store(ring.at("status"), INITIALIZING)
-    producer.generation += 1
+    producer.generation += 1  # the word's one writer need not load it
     yield store(ring.at("generation"), producer.generation, RELEASE)
     yield fence()
     for index in range(ring.consumers):

@@ -22,10 +22,12 @@ from .ring import (
     ATTACHED,
     EOS,
     ERROR,
+    INITIALIZING,
     STREAMING,
     Ring,
     strand_aborted,
     strand_bury,
+    strand_generation_of,
     strand_is_abandoned,
     strand_set_status,
 )
@@ -108,9 +110,13 @@ def resume(producer: Producer) -> Program[bool]:
     while not taken:
         taken = yield try_lock(ring.at("producer.lock"))
     status = yield load(ring.at("status"))
-    if status != STREAMING:
+    if status in (EOS, ERROR):
         return False
+    producer.generation = yield from strand_generation_of(ring)
     yield from strand_producer_init(producer)
+    rewound = status != INITIALIZING  # not begun: what stands there may be half of a reset
+    while not rewound:
+        rewound = yield from try_reset(producer)
     yield from strand_set_status(ring, STREAMING)
     return True
 

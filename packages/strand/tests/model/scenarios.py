@@ -168,7 +168,7 @@ def taking_over_below_the_gate() -> Cast:
         ring.entry(1, "read"): 1,
     }
     reader = consumer(ring, 1, 4, patient=True, from_record=1)
-    return Cast((successor(ring, 4, words), reader))
+    return Cast((successor(ring, 4, words=words), reader))
 
 
 def beginning_anew() -> Cast:
@@ -194,6 +194,14 @@ def beginning_anew_while_one_dies_joining() -> Cast:
     leaver = consumer(ring, 0, 2, leaves_after=2)
     dying = joiner(ring, 0, 2, 2, start=NEXT)
     return Cast((resetter(ring, 2, 2, "wait"), leaver, dying, joiner(ring, 0, 2, 2)), mortal=2)
+
+
+def dying_while_beginning_anew() -> Cast:
+    """A successor finishes the reset; the stream may then be the second or the third."""
+    ring = Ring(capacity=1, resets=True, deaths=True)
+    reader = consumer(ring, 0, 1, 2, 2, patient=True)
+    heir = successor(ring, 1, 2, 2, when_unread="discard")
+    return Cast((resetter(ring, 1, 2), reader, heir), mortal=0)
 
 
 def joining_with_an_old_view() -> Cast:
@@ -246,6 +254,7 @@ SCENARIOS: tuple[Callable[[], Cast], ...] = (
     beginning_anew_while_one_joins,
     beginning_anew_while_one_leaves_and_one_joins,
     beginning_anew_while_one_dies_joining,
+    dying_while_beginning_anew,
     joining_with_an_old_view,
     fanning_in,
 )
