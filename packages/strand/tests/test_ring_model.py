@@ -379,5 +379,5 @@ for machine in (RingMachine, TypedMachine, V5Machine, V5WrapMachine, V6WrapMachi
     name = machine.__name__.removesuffix("Machine")
     globals()[f"Test{name}"] = machine.TestCase
     machine.TestCase.settings = settings(
-        max_examples=40, stateful_step_count=40, deadline=None, derandomize=True
+        max_examples=30, stateful_step_count=40, deadline=None, derandomize=True
     )
