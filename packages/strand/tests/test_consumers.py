@@ -1,5 +1,6 @@
 """Several consumers of one ring, what a producer does when nobody reads, and the debug mode."""
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -203,3 +204,25 @@ def test_debug_mode_overwrites_nothing_of_a_new_stream(small: strand.Ring, debug
         view.acknowledge_read(3)  # of a stream it has not heard of
     assert view.wait_for_commit(0) == 3
     assert received(view, 3) == [b"10", b"11", b"12"]
+
+
+# ---- readers that know v5 alone --------------------------------------------------------------------
+
+
+def test_a_plain_v5_reader_counts_and_is_asked_before_a_reset() -> None:
+    schema = strand.build_schema([("n", "u8")])
+    with strand.open_ring(schema, RECORDS, 128, version=5) as ring:
+        writer = ring.producer(when_unread="wait")
+        struct.pack_into("<I", ring.memory, 60, 0)  # it takes the second consumer slot
+        writer.write_record_batch([(n,) for n in range(RECORDS)])
+        assert not writer._wait(1, 0, 0)
+        struct.pack_into("<I", ring.memory, 60, 2)
+        writer.write_record_batch([(n,) for n in range(2)])
+        writer.finalize()
+        with pytest.raises(Conflict, match="read 2 of 6"):
+            writer.reset()
+        struct.pack_into("<I", ring.memory, 60, 6)
+        writer.reset()
+        writer.write_record_batch([(n,) for n in range(RECORDS)])
+        assert not writer._wait(1, 0, 0)
+        assert struct.unpack_from("<2I", ring.memory, 56) == (layout.VACANT, 0)

@@ -130,8 +130,6 @@ static uint64_t read_of(const strand_ring *ring, unsigned index) {
     return atomic_load_explicit(at64(ring, entry(index) + CONSUMER_READ), memory_order_acquire);
 }
 
-static const uint32_t V5_VACANT = 0x7FFFFFFF;
-
 /* A plain v5 reader knows nothing of our entries: it moves its word in the header's v5 part. */
 static uint64_t v5_floor(const strand_ring *ring, uint64_t lowest, uint64_t furthest) {
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {

@@ -356,6 +356,12 @@ void strand_reset(strand_producer *producer) {
     if (ring->version == 5)
         for (uint64_t word = V5_WRITE; word <= V5_ABORT; word += 4)
             atomic_store_explicit(at32(ring, word), 0, memory_order_relaxed);
+    for (unsigned i = 0; ring->version == 5 && i < STRAND_CONSUMERS; i++) {
+        word32 *plain = at32(ring, V5_CONSUMERS + 4 * i);
+        uint32_t read = atomic_load_explicit(plain, memory_order_acquire);
+        if (read != V5_VACANT) /* exchanged: it may become vacant this moment */
+            atomic_compare_exchange_strong(plain, &read, 0);
+    }
     atomic_store_explicit(at32(ring, ABORT), 0, memory_order_relaxed);
     atomic_store_explicit(at32(ring, STATUS), STRAND_INITIALIZING, memory_order_relaxed);
     /* release, last: who sees the new generation sees the counters it begins with */

@@ -24,6 +24,7 @@ enum {
     V5_HEAP_COMMIT = 48,
     V5_ABORT = 52,
     V5_CONSUMERS = 56,
+    V5_VACANT = 0x7FFFFFFF,
 
     GENERATION = 3096,
 

@@ -62,6 +62,11 @@ def read_consumers(memory: Any) -> list[ConsumerWords]:
     return [read_consumer(memory, index) for index in range(CONSUMER_COUNT)]
 
 
+def read_plain_consumers(memory: Any) -> list[int]:
+    """Return how far each plain v5 reader is, by the words that only v5 knows."""
+    return [read for read in struct.unpack_from("<8I", memory, 56) if read != VACANT]
+
+
 def floor_of(entries: list[ConsumerWords]) -> int:
     """Return below which record nothing is needed any more: the rule of `strand_floor`."""
     attached = [entry.read for entry in entries if entry.state == STATE_ATTACHED]

@@ -372,7 +372,19 @@ class StrandWriter(Failing, _native.Producer, Role):
                         "stream to give back",
                         hint="acknowledge them there, or close that view, and reset again",
                     )
+            self._check_plain_readers()
             yield
+
+    def _check_plain_readers(self) -> None:
+        """Refuse to rewind a v5 ring while a plain v5 reader has unread records."""
+        if self.map.version != 5:
+            return
+        for read in layout.read_plain_consumers(self._memory):
+            if read < self.committed_count:
+                raise Conflict(
+                    f"a plain v5 reader has read {read} of {self.committed_count} records",
+                    hint="let it read on, or mark its consumer slot vacant, and reset again",
+                )
 
 
 def _check_stream(ring: Ring, *, resume: bool) -> bool:
