@@ -69,8 +69,11 @@ int wait_for_room(producer_object *self, uint64_t threshold) {
     strand_publish(&self->core);
     PyObject *waited =
         PyObject_CallMethod((PyObject *)self, "_wait_for_room", "K", (unsigned long long)threshold);
-    if (waited == NULL)
+    if (waited == NULL) {
+        if (self->view.obj != NULL) /* nobody waits for that any more */
+            strand_producer_disarm(&self->core);
         return -1;
+    }
     Py_DECREF(waited);
     return producer_closed(self) ? -1 : 0;
 }
@@ -334,6 +337,12 @@ static PyObject *producer_arm(producer_object *self, PyObject *value) {
     return PyLong_FromUnsignedLong(strand_producer_arm(&self->core, threshold));
 }
 
+static PyObject *producer_disarm(producer_object *self, PyObject *Py_UNUSED(ignored)) {
+    if (self->view.obj != NULL)
+        strand_producer_disarm(&self->core);
+    Py_RETURN_NONE;
+}
+
 static PyObject *producer_discard(producer_object *self, PyObject *Py_UNUSED(ignored)) {
     self->core.discards = true;
     Py_RETURN_NONE;
@@ -409,6 +418,7 @@ static PyMethodDef producer_methods[] = {
      "With no consumer left, do not sleep: a wait answers at once."},
     {"_discard_unread", (PyCFunction)producer_discard, METH_NOARGS,
      "Overwrite records while nobody is attached."},
+    {"_disarm", (PyCFunction)producer_disarm, METH_NOARGS, "Take the last wait's threshold back."},
     {"_wait", (PyCFunction)producer_wait, METH_VARARGS,
      "Wait one nap (threshold, nanoseconds to spin, nanoseconds to sleep) for room; True when "
      "there is."},

@@ -156,6 +156,9 @@ bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint64_
 /* The first half of such a wait: state the threshold; the bell to sleep on. */
 uint32_t strand_producer_arm(const strand_producer *producer, uint64_t threshold);
 
+/* Take the threshold of a wait back that was given up: a consumer must not think that we sleep. */
+void strand_producer_disarm(const strand_producer *producer);
+
 /* ---- consumer ------------------------------------------------------------------------------- */
 
 /* Enter consumer entry `index`, whose kernel lock the caller holds. */

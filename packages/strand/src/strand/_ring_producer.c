@@ -406,6 +406,10 @@ uint32_t strand_producer_arm(const strand_producer *producer, uint64_t threshold
     return atomic_load_explicit(at32(ring, PRODUCER_BELL), memory_order_acquire);
 }
 
+void strand_producer_disarm(const strand_producer *producer) {
+    atomic_store_explicit(at64(&producer->ring, PRODUCER_THRESHOLD), 0, memory_order_relaxed);
+}
+
 bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint64_t spin_nanoseconds,
                           uint64_t nap_nanoseconds) {
     const strand_ring *ring = &producer->ring;

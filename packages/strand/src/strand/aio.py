@@ -98,7 +98,10 @@ def _wanting(view: StrandView, wanted: int) -> Iterator[int]:
     finally:
         counts.remove(wanted)
         if counts and not view.closed:
-            view._arm(min(counts))  # noqa: SLF001
+            lowest = min(counts)
+            view._arm(lowest)  # noqa: SLF001
+            if view.committed_count >= lowest:  # it came before the threshold did
+                _native.ring_bell(view._bell)  # noqa: SLF001
 
 
 def _look(view: StrandView, after: int, wanted: int, *, napped: bool) -> int | None:
@@ -379,12 +382,16 @@ class AsyncWriter:
 async def _wait_for_room(writer: StrandWriter, threshold: int) -> None:
     """Sleep one nap for `threshold` acknowledged records; raise when nobody will read them."""
     bell = writer._arm(threshold)  # noqa: SLF001
-    if writer._wait(threshold, 0, 0):  # noqa: SLF001
-        return
-    writer._check_readers(threshold)  # noqa: SLF001
-    if not await nap(writer._bell, bell):  # noqa: SLF001
-        writer._bury_the_dead()  # noqa: SLF001
+    try:
+        if writer._wait(threshold, 0, 0):  # noqa: SLF001
+            return
         writer._check_readers(threshold)  # noqa: SLF001
+        if not await nap(writer._bell, bell):  # noqa: SLF001
+            writer._bury_the_dead()  # noqa: SLF001
+            writer._check_readers(threshold)  # noqa: SLF001
+    except BaseException:
+        writer._disarm()  # noqa: SLF001 - cancelled: nobody waits for that any more
+        raise
 
 
 def _skip(columns: Any, count: int) -> Any:

@@ -170,6 +170,8 @@ class StrandView(Failing, _native.Consumer, Role):
                 return self.committed_count
             self._check_stream(after)
             committed = self._settled_count(after)
+            if self._check_stream(after):
+                continue  # that was the count of the last stream
             if committed is not None:
                 return committed
             if deadline is not None and time.monotonic() >= deadline:

@@ -292,10 +292,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         if not self._may_wait:
             raise NoRoom(threshold)
         try:
-            if self._wait(threshold, self.spin_nanoseconds, 0):
-                return
-            self._check_readers(threshold)
-            if self._wait(threshold, 0, NAP_NANOSECONDS):
+            if self._wait(threshold, self.spin_nanoseconds, NAP_NANOSECONDS):
                 return
             self._bury_the_dead()
             self._check_readers(threshold)
