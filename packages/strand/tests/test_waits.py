@@ -56,16 +56,18 @@ def test_who_holds_on_to_what_the_producer_needs_is_told_at_once(ring: strand.Ri
         thread.join()
 
 
-def test_a_wait_that_was_given_up_does_not_count_as_one(ring: strand.Ring) -> None:
+def test_a_wait_that_was_given_up_does_not_count_as_one(
+    ring: strand.Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer, view = ring.producer(), ring.consumer()
     for _ in range(4):
         writer.write_bytes(b"x")
 
-    def interrupt(_threshold: int) -> None:
-        writer._arm(_threshold)
+    def interrupt(threshold: int) -> None:
+        writer._arm(threshold)
         raise KeyboardInterrupt
 
-    writer._wait_for_room = interrupt  # type: ignore[method-assign]
+    monkeypatch.setattr(writer, "_wait_for_room", interrupt)
     with pytest.raises(KeyboardInterrupt):
         writer.write_bytes(b"y")
     assert view.wait_for_commit(4, timeout_seconds=0) == 4  # and no LeaseHeld
