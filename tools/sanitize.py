@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> int:
         }
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
         command += ["--rootdir", str(copy), str(copy / "tests"), *arguments]
+        command += ["--hypothesis-profile=ci"]  # minds no slowness
         command += [part for name in WITHOUT for part in ("--ignore", str(copy / "tests" / name))]
         return subprocess.run(command, cwd=copy, env=test, check=False).returncode
 
