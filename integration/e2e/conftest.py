@@ -46,13 +46,22 @@ def site(exported: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 @pytest.fixture(scope="session")
-def browser(exported: None) -> Iterator[Browser]:
+def chromium() -> Iterator[Browser]:
+    """The one browser of the run, whatever it shows."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
     with sync_playwright() as driver:
         started = driver.chromium.launch(
             executable_path=str(CHROMIUM), args=list(_CHROMIUM_ARGUMENTS)
         )
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session")
+def browser(exported: None, chromium: Browser) -> Browser:
+    """The browser, with the playground built for it."""
+    return chromium
 
 
 @pytest.fixture

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "packages/strand/js"
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 RECORDS = 20_000
 
 
@@ -50,21 +48,11 @@ def address(compiled: Path) -> Iterator[str]:
         server.terminate()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
-        yield started
-        started.close()
-
-
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
+def page(chromium: Browser, address: str) -> Iterator[Page]:
     """An empty page that may share memory; the test fails when anything in it was not caught."""
     errors: list[str] = []
-    opened = browser.new_page()
+    opened = chromium.new_page()
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.goto(address)
     assert opened.evaluate("crossOriginIsolated")
