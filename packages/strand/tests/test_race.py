@@ -114,11 +114,3 @@ def test_a_gate_without_a_second_look_loses_records(core: Core, tmp_path: Path) 
     widen(core)
     core("_ring_producer.c", "                floor = again;\n", "                (void)again;\n")
     assert fails_within(10, tmp_path)
-
-
-@pytest.mark.nightly
-def test_a_reset_that_misses_a_joiner_is_caught(core: Core, tmp_path: Path) -> None:
-    widen(core)
-    core("_ring_consumer.c", "    while (strand_follow_reset(consumer)) {", "    while (false) {")
-    core("_ring_producer.c", "if (strand_consumer_state_of(ring, i) == STRAND_ATTACHED)", "if (0)")
-    assert fails_within(20, tmp_path)
