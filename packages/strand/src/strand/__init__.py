@@ -1,9 +1,9 @@
 """Zero-copy typed-record ring in shared memory: the transport between processes of one machine.
 
-Layers, each importing only those before it: `_native` (the C core), `errors`, `schema`, `layout`,
-`header`, `owners`, `segment`, `failures`, `rows`, `cursor`, `stats`, `role`, `batches`, `columns`,
-`filters`, `reading`, `writer` and `view`, `ring`, `selection`, `fanin_view`, `fanin`, `pipes`,
-`aio`, `filters` and `bridge` (imported by name), `inspection`, `cli`.
+Layers, each importing only those before it: `_native` (the C core), `errors`, `closing`, `schema`,
+`layout`, `header`, `owners`, `segment`, `failures`, `rows`, `cursor`, `stats`, `role`, `batches`,
+`columns`, `reading`, `writer` and `view`, `ring`, `selection`, `fanin_view`, `fanin`, `pipes`,
+`inspection`, `cli`; and by name alone `filters`, `aio`, `bridge`.
 Importing this package loads nothing third-party; Arrow and numpy come in with the first batch.
 """
 

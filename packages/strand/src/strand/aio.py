@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary
 
 from sennit_core.errors import DeadlineExceeded
 from strand import _native, layout
+from strand.closing import AsyncClosing
 from strand.reading import (
     ArrayReader,
     GroupReader,
@@ -116,7 +117,7 @@ def _look(view: StrandView, after: int, wanted: int, *, napped: bool) -> int | N
     return None
 
 
-class AsyncView:
+class AsyncView(AsyncClosing):
     """A view for one event loop: iterates without blocking it, and gives back by itself."""
 
     def __init__(self, view: StrandView) -> None:
@@ -167,19 +168,8 @@ class AsyncView:
             _native.ring_bell(self.view._bell)  # noqa: SLF001
         self.view.close()
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class AsyncFanInView:
+class AsyncFanInView(AsyncClosing):
     """A fan-in's consumer for one event loop: iterates without blocking it, in turns."""
 
     def __init__(self, view: FanInView) -> None:
@@ -211,17 +201,6 @@ class AsyncFanInView:
     def close(self) -> None:
         """Give up the role in every member."""
         self.view.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     async def _take_turns(
         self, make: Callable[[StrandView], Reader[T]], timeout_seconds: float | None

@@ -7,15 +7,14 @@ on a single word whoever writes (spec/strand-wire.md, "Fan-in segment").
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sennit_core.errors import Closed, UsageError
 from strand import _native, layout
+from strand.closing import Mapped
 from strand.errors import (
     BadChecksum,
     BadGeometry,
@@ -46,7 +45,7 @@ _HEADER = struct.Struct("<IIIIQ")
 _CHECKSUM_AT = _HEADER.size
 
 
-class FanIn:
+class FanIn(Mapped):
     """A segment of member rings. Take a role with `producer()` or `consumer()`; close it when done.
 
     It may be handed to processes that multiprocessing starts, by fork, spawn or forkserver: roles
@@ -78,10 +77,6 @@ class FanIn:
     def schema(self) -> StrandSchema:
         """The record schema."""
         return self.map.schema
-
-    def fileno(self) -> int:
-        """The descriptor to hand to another process (`subprocess.Popen(pass_fds=...)`)."""
-        return self.segment.fileno()
 
     def producer(self, *, when_unread: WhenUnread = "raise") -> StrandWriter:
         """Become the producer of the first member that nobody took yet.
@@ -151,32 +146,8 @@ class FanIn:
                 piece.release()
         self.segment.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        segment = getattr(self, "segment", None)
-        if segment is not None and not segment.closed:
-            self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Hand the descriptor to a process that multiprocessing is starting."""
-        from multiprocessing import context, reduction
-
-        if context.get_spawning_popen() is None:
-            raise TypeError(
-                "a fan-in is handed to a process when that starts, as an argument of "
-                "multiprocessing.Process; otherwise pass fan.fileno()"
-            )
-        return _attach_handed, (reduction.DupFd(self.fileno()),)
+    def _attacher(self) -> Callable[[int], Any]:
+        return attach_fan_in
 
     def _forget_in_child(self) -> None:
         self._views = []
@@ -351,11 +322,3 @@ def _member_bytes(made: StrandMap) -> int:
 def _producer_of(ring: Ring) -> int:
     """Return the pid of whoever took the member, or 0."""
     return layout.holder_of(ring.memory, layout.PRODUCER_AT)[0]
-
-
-def _attach_handed(handed: Any) -> FanIn:
-    fd = handed.detach()
-    try:
-        return attach_fan_in(fd)
-    finally:
-        os.close(fd)

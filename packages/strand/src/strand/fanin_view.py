@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sennit_core.errors import Corrupt, DeadlineExceeded
 from strand import _native, layout
+from strand.closing import Closing
 from strand.errors import ProducerDied, StrandAbortError
 from strand.reading import (
     GROUP_RECORDS_MAX,
@@ -36,7 +36,7 @@ _GLANCES = 8 if SPIN_NANOSECONDS else 0  # looks at every member before the kern
 T = TypeVar("T")
 
 
-class FanInView:
+class FanInView(Closing):
     """Reads what every producer of a fan-in writes, fairly and in turns. For one thread at a time.
 
     Records of one producer come in the order in which it wrote them; between producers there is no
@@ -135,17 +135,6 @@ class FanInView:
         """Give up the role in every member."""
         for view in self.members:
             view.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # ---- turns ------------------------------------------------------------------------------
 

@@ -8,11 +8,11 @@ import sys
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from sennit_core.errors import Corrupt
 from strand import layout
+from strand.closing import Closing
 from strand.errors import ConsumerDied, ProducerDied, RemoteFailure, StrandAbortError
 from strand.reading import Reader, has_record
 from strand.ring import Ring, open_ring
@@ -89,7 +89,7 @@ def pipe(
         raise
 
 
-class Pipe:
+class Pipe(Closing):
     """What a generator in another process yields; made by `strand.pipe`.
 
     Iterate over it once. Leaving its `with`, or dropping it, before the end asks the other process
@@ -149,17 +149,6 @@ class Pipe:
         """Stop the other process if it still runs, wait for it, and give everything up."""
         self._items.close()
         self._end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _PipeView(StrandView):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from sennit_core.errors import UsageError
 from strand import _native, layout
+from strand.closing import Mapped
 from strand.header import StrandMap, check_extension, compute_map, init_header, read_header
 from strand.owners import forget_in_child, identify, require_platform
 from strand.rows import compile_layout
@@ -29,7 +28,7 @@ STATUSES: tuple[Status, ...] = ("initializing", "streaming", "eos", "error")
 NativeMap = tuple[Any, _native.Layout, int, int, Any]
 
 
-class Ring:
+class Ring(Mapped):
     """A mapped ring. Take a role with `producer()` or `consumer()`; close it when done.
 
     It may be handed to a process that multiprocessing starts, by fork, spawn or forkserver: roles
@@ -64,10 +63,6 @@ class Ring:
     def memory(self) -> Any:
         """The mapped segment, an object with the buffer protocol."""
         return self.segment.memory
-
-    def fileno(self) -> int:
-        """The descriptor to hand to another process (`subprocess.Popen(pass_fds=...)`)."""
-        return self.segment.fileno()
 
     def producer(self, *, when_unread: WhenUnread = "raise", resume: bool = False) -> StrandWriter:
         """Become the ring's one producer. Leaving its `with` finalizes; an exception aborts.
@@ -123,32 +118,8 @@ class Ring:
             role.close()
         self.segment.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        segment = getattr(self, "segment", None)
-        if segment is not None and not segment.closed:
-            self.close()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Hand the descriptor to a process that multiprocessing is starting."""
-        from multiprocessing import context, reduction
-
-        if context.get_spawning_popen() is None:
-            raise TypeError(
-                "a ring is handed to a process when that starts, as an argument of "
-                "multiprocessing.Process; otherwise pass ring.fileno() or its name"
-            )
-        return _attach_handed, (reduction.DupFd(self.fileno()),)
+    def _attacher(self) -> Callable[[int], Any]:
+        return attach_ring
 
     # ---- for roles --------------------------------------------------------------------------
 
@@ -267,11 +238,3 @@ def _use_buffer(buffer: Buffer, made: StrandMap) -> BufferSegment:
         segment.close()
         raise
     return segment
-
-
-def _attach_handed(handed: Any) -> Ring:
-    fd = handed.detach()
-    try:
-        return attach_ring(fd)
-    finally:
-        os.close(fd)

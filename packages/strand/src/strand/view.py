@@ -6,11 +6,11 @@ import os
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from sennit_core.errors import Corrupt, UsageError
 from strand import _native, layout, reading
+from strand.closing import Closing
 from strand.cursor import RecordCursor
 from strand.errors import LeaseHeld, ProducerDied, RoleTaken, StrandAbortError, StreamReset
 from strand.failures import Failing, Failure
@@ -32,7 +32,7 @@ __all__ = ["Start", "StrandView"]
 Start = Literal["oldest", "next"]
 
 
-class StrandView(Failing, _native.Consumer, Role):
+class StrandView(Failing, _native.Consumer, Role, Closing):
     """Reads records from a ring and gives them back. For one thread at a time.
 
     Up to eight consumers read one ring, each every record; the producer keeps what the slowest of
@@ -385,17 +385,6 @@ class StrandView(Failing, _native.Consumer, Role):
         for index in list(self._locks):
             self._leave(index)
         self._let_go()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _entry_of(self, token: int | None) -> int:
         index = self._index if token is None else token

@@ -1,0 +1,92 @@
+"""What is left by `with`, and what maps a segment that another process may be handed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from strand.segment import Segment
+
+__all__ = ["AsyncClosing", "Closing", "Mapped"]
+
+
+class Closing:
+    """Closed when its `with` is left."""
+
+    if TYPE_CHECKING:
+
+        def close(self) -> None:
+            """Give everything up."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncClosing:
+    """Closed when its `async with` is left."""
+
+    if TYPE_CHECKING:
+
+        def close(self) -> None:
+            """Give everything up."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Mapped(Closing):
+    """Owns a mapped segment; a process that multiprocessing starts may be handed it."""
+
+    segment: Segment
+
+    if TYPE_CHECKING:
+
+        def _attacher(self) -> Callable[[int], Any]:
+            """Return the function that attaches to a segment of this kind by descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor to hand to another process (`subprocess.Popen(pass_fds=...)`)."""
+        return self.segment.fileno()
+
+    def __del__(self) -> None:
+        segment = getattr(self, "segment", None)
+        if segment is not None and not segment.closed:
+            self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Hand the descriptor to a process that multiprocessing is starting."""
+        from multiprocessing import context, reduction
+
+        if context.get_spawning_popen() is None:
+            raise TypeError(
+                f"a {type(self).__name__} is handed to a process when that starts, as an argument "
+                "of multiprocessing.Process; otherwise pass its fileno()"
+            )
+        return _attach_handed, (self._attacher(), reduction.DupFd(self.fileno()))
+
+
+def _attach_handed(attach: Callable[[int], Any], handed: Any) -> Any:
+    fd = handed.detach()
+    try:
+        return attach(fd)
+    finally:
+        os.close(fd)
