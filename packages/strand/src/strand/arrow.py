@@ -153,7 +153,7 @@ def _cast(field: StrandField, array: pa.Array, want: pa.DataType) -> pa.Array:
         return array
     try:
         source = np.dtype(array.type.to_pandas_dtype())
-    except (NotImplementedError, TypeError):
+    except (pa.ArrowNotImplementedError, TypeError):
         source = np.dtype(object)
     if not can_cast(source, np.dtype(want.to_pandas_dtype())):
         raise mismatch(field, array.type, "cast it yourself: column.cast(...)")

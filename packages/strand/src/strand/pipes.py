@@ -14,7 +14,7 @@ from sennit_core.errors import Corrupt
 from strand import layout
 from strand.closing import Closing
 from strand.errors import ConsumerDied, ProducerDied, RemoteFailure, StrandAbortError
-from strand.reading import Reader, has_record
+from strand.reading import GroupReader, has_record
 from strand.ring import Ring, open_ring
 from strand.schema import BLOCKS, StrandSchema
 from strand.view import StrandView
@@ -174,7 +174,7 @@ class _PipeView(StrandView):
 def _receive(view: StrandView, control: Connection, end: Callable[[], Any]) -> Generator[Any]:
     """Yield what arrives; whatever way this is left, everything is given up."""
     try:
-        if has_record(Reader(view), 0, None):
+        if has_record(GroupReader(view), 0, None):
             yield from _READINGS[control.recv()](view)
     except StrandAbortError:
         failure = _find_failure(control)

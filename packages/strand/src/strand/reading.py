@@ -8,6 +8,7 @@ and those of `strand.aio` in an event loop.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -46,16 +47,16 @@ GROUP_RECORDS_MAX = 4096
 T = TypeVar("T")
 
 
-class Reader(Generic[T]):
+class Reader(ABC, Generic[T]):
     """Turns published records of one view into what an iteration gives."""
 
     def __init__(self, view: StrandView) -> None:
         """Read with `view`."""
         self.view = view
 
+    @abstractmethod
     def take(self, seq: int, stop: int) -> Iterator[T]:
         """Yield the published records from `seq` up to `stop`, and give each back after its turn."""
-        raise NotImplementedError
 
     def give_back(self) -> None:
         """Acknowledge what was handed out and is not looked at any more: before every wait."""
