@@ -1,0 +1,194 @@
+/* Columns(row_count, [(kind, offset, validity, values, ends), …]): Arrow buffers seen from C. */
+#include "native.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static PyObject *columns_type;
+
+static void columns_dealloc(PyObject *self) {
+    columns_object *columns = (columns_object *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    for (Py_ssize_t i = 0; i < columns->held_count; i++) {
+        PyBuffer_Release(&columns->held[i]);
+    }
+    PyMem_Free(columns->held);
+    PyMem_Free(columns->columns);
+    Py_XDECREF(columns->owner);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+static size_t bits_bytes(size_t rows) {
+    return (rows + 7) / 8;
+}
+
+/* Hold one buffer, or nothing for None; NULL with an exception set when it is too short. */
+static const uint8_t *hold(columns_object *columns, PyObject *object, size_t bytes_min,
+                           const char *what, bool *failed) {
+    if (object == Py_None) {
+        return NULL;
+    }
+    Py_buffer *buffer = &columns->held[columns->held_count];
+    if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) < 0) {
+        *failed = true;
+        return NULL;
+    }
+    columns->held_count++;
+    if ((size_t)buffer->len < bytes_min) {
+        PyErr_Format(PyExc_ValueError, "%s has %zd bytes, its rows need %zu", what, buffer->len,
+                     bytes_min);
+        *failed = true;
+        return NULL;
+    }
+    return buffer->buf;
+}
+
+/* Check that the ends rise within the values; a reader in C believes them. */
+static int check_ends(const int32_t *ends, size_t rows, size_t values_bytes) {
+    bool rising = ends[0] >= 0;
+    for (size_t row = 0; row < rows; row++) {
+        rising &= ends[row] <= ends[row + 1];
+    }
+    if (!rising || (size_t)ends[rows] > values_bytes) {
+        PyErr_SetString(PyExc_ValueError, "offsets of text do not rise within its bytes");
+        return -1;
+    }
+    return 0;
+}
+
+static int hold_column(columns_object *columns, PyObject *parts, em_column *column) {
+    int kind;
+    Py_ssize_t offset;
+    PyObject *validity, *values, *ends;
+    if (!PyArg_ParseTuple(parts, "inOOO;a column is (kind, offset, validity, values, ends)", &kind,
+                          &offset, &validity, &values, &ends)) {
+        return -1;
+    }
+    if (kind < 0 || kind >= EM_KINDS || offset < 0 || offset > (Py_ssize_t)UINT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "no column has kind %d and offset %zd", kind, offset);
+        return -1;
+    }
+    const size_t rows = columns->view.row_count, end = (size_t)offset + rows;
+    const bool text = kind == EM_TEXT || kind == EM_BYTES;
+    const size_t values_bytes = kind == EM_BOOL ? bits_bytes(end) : em_width(kind) * end;
+    bool failed = false;
+    column->kind = (enum em_kind)kind;
+    column->offset = (size_t)offset;
+    column->validity = hold(columns, validity, bits_bytes(end), "validity", &failed);
+    column->values = failed ? NULL : hold(columns, values, values_bytes, "values", &failed);
+    const size_t held =
+        failed || values == Py_None ? 0 : (size_t)columns->held[columns->held_count - 1].len;
+    const void *found = failed || !text || (rows == 0 && ends == Py_None)
+                            ? NULL
+                            : hold(columns, ends, (end + 1) * sizeof(int32_t), "offsets", &failed);
+    column->ends = found;
+    if (failed) {
+        return -1;
+    }
+    if (rows > 0 && (column->values == NULL && values_bytes > 0)) {
+        PyErr_SetString(PyExc_ValueError, "a column with rows needs values");
+        return -1;
+    }
+    if (rows > 0 && text && column->ends == NULL) {
+        PyErr_SetString(PyExc_ValueError, "a column of text needs offsets");
+        return -1;
+    }
+    return column->ends == NULL ? 0 : check_ends(column->ends + offset, rows, held);
+}
+
+static PyObject *columns_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
+    (void)names;
+    Py_ssize_t row_count;
+    PyObject *given;
+    if (!PyArg_ParseTuple(arguments, "nO:Columns", &row_count, &given)) {
+        return NULL;
+    }
+    if (row_count < 0 || row_count > (Py_ssize_t)INT32_MAX) {
+        return PyErr_Format(PyExc_ValueError, "a batch has 0 to 2147483647 rows, not %zd",
+                            row_count);
+    }
+    PyObject *list = PySequence_List(given);
+    if (list == NULL) {
+        return NULL;
+    }
+    const Py_ssize_t count = PyList_Size(list);
+    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    columns_object *columns = (columns_object *)allocate(type, 0);
+    if (columns == NULL) {
+        Py_DECREF(list);
+        return NULL;
+    }
+    columns->columns = PyMem_Calloc((size_t)count + 1, sizeof(em_column));
+    columns->held = PyMem_Calloc((size_t)count * 3 + 1, sizeof(Py_buffer));
+    bool failed = columns->columns == NULL || columns->held == NULL;
+    if (failed) {
+        PyErr_NoMemory();
+    }
+    columns->view.row_count = (size_t)row_count;
+    columns->view.column_count = (size_t)count;
+    columns->view.columns = columns->columns;
+    for (Py_ssize_t i = 0; i < count && !failed; i++) {
+        failed = hold_column(columns, PyList_GetItem(list, i), &columns->columns[i]) < 0;
+    }
+    Py_DECREF(list);
+    if (failed) {
+        Py_DECREF(columns);
+        return NULL;
+    }
+    return (PyObject *)columns;
+}
+
+static Py_ssize_t columns_length(PyObject *self) {
+    return (Py_ssize_t)((columns_object *)self)->view.row_count;
+}
+
+const em_columns *columns_view(PyObject *object) {
+    if (!PyObject_TypeCheck(object, (PyTypeObject *)columns_type)) {
+        PyErr_SetString(PyExc_TypeError, "this takes Columns");
+        return NULL;
+    }
+    return &((columns_object *)object)->view;
+}
+
+PyObject *columns_over(const em_columns *view, PyObject *owner) {
+    PyTypeObject *type = (PyTypeObject *)columns_type;
+    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    columns_object *columns = (columns_object *)allocate(type, 0);
+    if (columns == NULL) {
+        return NULL;
+    }
+    columns->columns = PyMem_Calloc(view->column_count + 1, sizeof(em_column));
+    if (columns->columns == NULL) {
+        Py_DECREF(columns);
+        return PyErr_NoMemory();
+    }
+    if (view->column_count > 0) {
+        memcpy(columns->columns, view->columns, view->column_count * sizeof(em_column));
+    }
+    columns->view = *view;
+    columns->view.columns = columns->columns;
+    Py_INCREF(owner);
+    columns->owner = owner;
+    return (PyObject *)columns;
+}
+
+static PyType_Slot columns_slots[] = {
+    {Py_tp_doc, "Columns(row_count, columns)\n--\n\nA batch as C sees it; see columns.h."},
+    {Py_tp_new, columns_new},
+    {Py_tp_dealloc, columns_dealloc},
+    {Py_sq_length, columns_length},
+    {0, NULL},
+};
+static PyType_Spec columns_spec = {
+    .name = "emsqrt._kernel.Columns",
+    .basicsize = sizeof(columns_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = columns_slots,
+};
+
+int columns_register(PyObject *module) {
+    columns_type = PyType_FromSpec(&columns_spec);
+    return columns_type == NULL ? -1 : PyModule_AddObjectRef(module, "Columns", columns_type);
+}

@@ -1,0 +1,24 @@
+/* emsqrt._kernel._native: loops over bytes, in memory that Python hands in. */
+#include "native.h"
+
+static int (*const registers[])(PyObject *) = {
+    columns_register,
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "emsqrt._kernel._native",
+    .m_doc = "The engine's loops over bytes. No function allocates beyond the memory it is given.",
+    .m_size = -1,
+};
+
+__attribute__((visibility("default"))) PyMODINIT_FUNC PyInit__native(void) {
+    PyObject *module = PyModule_Create(&definition);
+    for (size_t i = 0; module != NULL && i < sizeof registers / sizeof *registers; i++) {
+        if (registers[i](module) < 0) {
+            Py_DECREF(module);
+            module = NULL;
+        }
+    }
+    return module;
+}

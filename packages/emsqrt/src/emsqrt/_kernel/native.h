@@ -1,0 +1,29 @@
+/* What the binding files share: Python.h once, the Columns type, and how each file registers. */
+#ifndef EMSQRT_NATIVE_H
+#define EMSQRT_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "columns.h"
+
+/* A batch of columns. Whoever made it keeps what it views alive through `owner` and `held`. */
+typedef struct {
+    PyObject ob_base;
+    em_columns view;
+    em_column *columns; /* `view.columns`, to be freed */
+    Py_buffer *held;
+    Py_ssize_t held_count;
+    PyObject *owner;
+} columns_object;
+
+/* Return the view of a Columns object, or NULL with TypeError set. */
+const em_columns *columns_view(PyObject *object);
+
+/* Return a new Columns over `view`, which `owner` keeps valid; its column array is copied. */
+PyObject *columns_over(const em_columns *view, PyObject *owner);
+
+/* Each binding file adds its types and functions; 0, or -1 with an exception set. */
+int columns_register(PyObject *module);
+
+#endif
