@@ -53,11 +53,13 @@ def _python(_data: Path) -> Finding:
 
 def _native(_data: Path) -> Finding:
     try:
-        from strand import _native
+        import emsqrt._kernel
+        import strand._native
 
-        return Finding("strand's C core", True, Path(_native.__file__).name)
+        found = (strand._native, emsqrt._kernel._native)
+        return Finding("C cores", True, ", ".join(native.__name__ for native in found))
     except ImportError as problem:
-        return Finding("strand's C core", False, str(problem), "reinstall: ./platform up")
+        return Finding("C cores", False, str(problem), "reinstall: ./platform up")
 
 
 def _disk(data: Path) -> Finding:
