@@ -5,8 +5,12 @@ payload) <- everything else. `*.c` is free of Python.h, `bind_*.c` and `module.c
 No function allocates beyond the memory it is handed.
 """
 
-from emsqrt._kernel._native import Columns
+from emsqrt._kernel._native import Columns, lz4_bound, lz4_compress, lz4_decompress, xxh3_64
 
 __all__ = [
     "Columns",
+    "lz4_bound",
+    "lz4_compress",
+    "lz4_decompress",
+    "xxh3_64",
 ]

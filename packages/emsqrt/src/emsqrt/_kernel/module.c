@@ -2,6 +2,7 @@
 #include "native.h"
 
 static int (*const registers[])(PyObject *) = {
+    codec_register,
     columns_register,
 };
 
