@@ -5,10 +5,20 @@ payload) <- everything else. `*.c` is free of Python.h, `bind_*.c` and `module.c
 No function allocates beyond the memory it is handed.
 """
 
-from emsqrt._kernel._native import Columns, lz4_bound, lz4_compress, lz4_decompress, xxh3_64
+from emsqrt._kernel._native import (
+    Columns,
+    csv_last_record_end,
+    csv_record_end,
+    lz4_bound,
+    lz4_compress,
+    lz4_decompress,
+    xxh3_64,
+)
 
 __all__ = [
     "Columns",
+    "csv_last_record_end",
+    "csv_record_end",
     "lz4_bound",
     "lz4_compress",
     "lz4_decompress",

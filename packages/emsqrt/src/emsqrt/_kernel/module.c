@@ -4,6 +4,7 @@
 static int (*const registers[])(PyObject *) = {
     codec_register,
     columns_register,
+    csv_split_register,
 };
 
 static struct PyModuleDef definition = {

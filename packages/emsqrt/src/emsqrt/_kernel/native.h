@@ -26,5 +26,6 @@ PyObject *columns_over(const em_columns *view, PyObject *owner);
 /* Each binding file adds its types and functions; 0, or -1 with an exception set. */
 int codec_register(PyObject *module);
 int columns_register(PyObject *module);
+int csv_split_register(PyObject *module);
 
 #endif

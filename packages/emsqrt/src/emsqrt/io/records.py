@@ -4,9 +4,8 @@ The rules are RFC 4180 with the liberties of Python's `csv` and of Arrow: a quot
 field only at the field's start, a doubled quote inside it is a literal, anything after the closing
 quote belongs to the field, and a record ends at LF, CRLF or a lone CR outside quotes.
 
-Blocks start at a record, so quote parity decides what is inside quotes as long as every opening
-quote stands at a field's start. That is checked (vectorised); a block with a stray quote is cut by
-an exact scanner instead.
+Blocks start at a record, so where they may be cut is found by the kernel (`_kernel/csv_split.c`);
+`record_ends` is the same meaning, slowly and one record at a time.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
+from emsqrt._kernel import csv_last_record_end
 from sennit_core.errors import BadInput
 from sennit_core.units import format_bytes
 
@@ -96,18 +96,8 @@ def last_record_end(data: bytearray | bytes, size: int, dialect: CsvDialect) -> 
 
     A CR at the very end is not yet an end: an LF may follow.
     """
-    if dialect.quote is None or data.find(dialect.quote.encode(), 0, size) < 0:
-        return _last_line_end(data, size, size)
-    quotes = _quotes(data, size, dialect)
-    if quotes is None:
-        return _scan_last_end(data, size, dialect)
-    limit = size
-    while end := _last_line_end(data, limit, size):
-        before = int(quotes.searchsorted(end - 1))
-        if before % 2 == 0:
-            return end
-        limit = int(quotes[before - 1])
-    return 0
+    quote = -1 if dialect.quote is None else ord(dialect.quote)
+    return csv_last_record_end(data, size, ord(dialect.delimiter), quote)
 
 
 def record_ends(data: bytearray | bytes, size: int, dialect: CsvDialect) -> Iterator[int]:
@@ -123,34 +113,6 @@ def record_ends(data: bytearray | bytes, size: int, dialect: CsvDialect) -> Iter
             yield position
         elif last == _CR:
             return
-
-
-def _last_line_end(data: bytearray | bytes, limit: int, size: int) -> int:
-    line_feed = data.rfind(b"\n", 0, limit)
-    carriage = data.rfind(b"\r", line_feed + 1, min(limit, size - 1))
-    return max(line_feed, carriage) + 1
-
-
-def _quotes(data: bytearray | bytes, size: int, dialect: CsvDialect) -> Any:
-    """Return the positions of all quotes, or None when parity would not tell the truth."""
-    import numpy as np
-
-    assert dialect.quote is not None
-    quote = ord(dialect.quote)
-    octets = np.frombuffer(data, np.uint8, count=size)
-    quotes = np.flatnonzero(octets == quote)
-    openings = quotes[::2]
-    before = octets[openings[openings > 0] - 1]
-    starts = np.zeros(256, np.bool_)
-    starts[[quote, ord(dialect.delimiter), _LF, _CR]] = True
-    return quotes if bool(starts[before].all()) else None
-
-
-def _scan_last_end(data: bytearray | bytes, size: int, dialect: CsvDialect) -> int:
-    end = 0
-    for end in record_ends(data, size, dialect):  # noqa: B007 - the last one is wanted
-        pass
-    return end
 
 
 @lru_cache(maxsize=8)
