@@ -1,53 +1,85 @@
 """emsqrt.plan: the plan tree, its JSON, its hash, its types.
 
-Layering: `emsqrt.expr` <- nodes <- reading, wire (JSON) <- states (partial aggregates) <- check
-(types). Standard library only: whoever submits or splits a plan never loads an engine.
+Layering: `emsqrt.expr` <- nodes <- tree <- states (partial aggregates), window, joining <- reading,
+writing <- wire (JSON) <- check (types). Standard library only: whoever submits or splits a plan
+never loads an engine.
 """
 
 from emsqrt.expr.errors import BadPlan
-from emsqrt.plan.check import check, partial_schema
+from emsqrt.plan.check import check, node_schema, partial_schema
 from emsqrt.plan.explain import explain
+from emsqrt.plan.joining import join_key_types
 from emsqrt.plan.nodes import (
     Aggregate,
     DatasetRef,
+    Distinct,
+    Expect,
+    Explode,
     Files,
     FileTarget,
     Filter,
+    Join,
+    JoinKind,
     Limit,
     Plan,
     Project,
     Rename,
+    Sample,
     Scan,
     Sink,
+    Sort,
+    SortKey,
     StreamTarget,
+    TopK,
+    Union,
     WithColumn,
-    chain,
-    input_of,
 )
+from emsqrt.plan.tree import chain, input_of, inputs_of, rewrite, scans_of, walk, with_inputs
+from emsqrt.plan.window import Frame, Window, WindowCall
 from emsqrt.plan.wire import canonical_plan, plan_from_json, plan_hash, plan_to_json
 
 __all__ = [
     "Aggregate",
     "BadPlan",
     "DatasetRef",
+    "Distinct",
+    "Expect",
+    "Explode",
     "FileTarget",
     "Files",
     "Filter",
+    "Frame",
+    "Join",
+    "JoinKind",
     "Limit",
     "Plan",
     "Project",
     "Rename",
+    "Sample",
     "Scan",
     "Sink",
+    "Sort",
+    "SortKey",
     "StreamTarget",
+    "TopK",
+    "Union",
+    "Window",
+    "WindowCall",
     "WithColumn",
     "canonical_plan",
     "chain",
     "check",
     "explain",
     "input_of",
+    "inputs_of",
+    "join_key_types",
+    "node_schema",
     "partial_schema",
     "plan_from_json",
     "plan_hash",
     "plan_to_json",
+    "rewrite",
+    "scans_of",
+    "walk",
+    "with_inputs",
 ]

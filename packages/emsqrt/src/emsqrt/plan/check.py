@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from emsqrt.expr import Agg, TypeMismatch, infer
+from emsqrt.expr import Agg, Expr, TypeMismatch, infer
+from emsqrt.plan.expectations import spell_rows
+from emsqrt.plan.joining import join_schema, union_schema
 from emsqrt.plan.nodes import (
     Aggregate,
+    Distinct,
+    Expect,
+    Explode,
     Filter,
+    Join,
     Limit,
     NamedAgg,
     Plan,
     Project,
     Rename,
+    Sample,
     Scan,
     Sink,
+    Sort,
+    SortKey,
+    TopK,
+    Union,
     WithColumn,
-    chain,
 )
 from emsqrt.plan.states import find_states, result_type, state_fields
+from emsqrt.plan.tree import fold
+from emsqrt.plan.window import Window, window_type
 from sennit_core.errors import Unsupported, UsageError
-from sennit_core.schema import Field, Schema
+from sennit_core.schema import DataType, Field, Schema
 
 
 def check(plan: Plan) -> Schema:
@@ -32,13 +45,20 @@ def check(plan: Plan) -> Schema:
         Unsupported: an operator, function or type that no engine has yet.
         UsageError: anything else that makes no sense, such as two columns of one name.
     """
-    scan, *rest = chain(plan)
-    if not isinstance(scan, Scan):
-        raise UsageError(f"a plan begins with a scan, not with {type(scan).__name__.lower()}")
-    schema = scan_schema(scan)
-    for node in rest:
-        schema = output_schema(node, schema)
-    return schema
+    return fold(plan, node_schema)
+
+
+def node_schema(node: Plan, inputs: tuple[Schema, ...]) -> Schema:
+    """Return the schema that a node makes of rows of `inputs`; raises what `check` raises."""
+    match node:
+        case Scan():
+            return scan_schema(node)
+        case Join():
+            return join_schema(node, *inputs)
+        case Union():
+            return union_schema(node, inputs)
+        case _:
+            return output_schema(node, inputs[0])
 
 
 def scan_schema(scan: Scan) -> Schema:
@@ -53,36 +73,115 @@ def scan_schema(scan: Scan) -> Schema:
 
 def output_schema(node: Plan, schema: Schema) -> Schema:
     """Return the schema that one node makes of rows of `schema`; raises what `check` raises."""
-    match node:
-        case Filter(predicate=predicate):
-            kind = infer(predicate, schema)
-            if kind.name != "Bool":
-                reason = f"a filter needs Bool, found {predicate!s} ({kind})"
-                raise TypeMismatch(str(predicate), (str(kind),), reason)
-            return schema
-        case Project(columns=columns):
-            return _schema(Field(name, infer(expr, schema)) for name, expr in columns)
-        case WithColumn(columns=columns):
-            added = {name: Field(name, infer(expr, schema)) for name, expr in columns}
-            _distinct(name for name, _ in columns)
-            kept = [added.pop(field.name, field) for field in schema]
-            return _schema([*kept, *added.values()])
-        case Rename(names=names):
-            return _renamed(names, schema)
-        case Aggregate():
-            return aggregate_schema(node, schema)
-        case Limit(count=count, offset=offset):
-            if count < 0 or offset < 0:
-                raise UsageError(f"limit takes counts of rows, not {count} and {offset}")
-            return schema
-        case Sink():
-            return schema
-    raise Unsupported(f"operator {type(node).__name__.lower()} above another one")
+    if type(node) not in _OUTPUTS:
+        raise Unsupported(f"operator {type(node).__name__.lower()} above another one")
+    return _OUTPUTS[type(node)](node, schema)
 
 
-def _renamed(names: tuple[tuple[str, str], ...], schema: Schema) -> Schema:
-    _distinct(old for old, _ in names)
-    changes = {schema.field(old).name: new for old, new in names}
+def _filter_schema(node: Filter, schema: Schema) -> Schema:
+    kind = infer(node.predicate, schema)
+    if kind.name != "Bool":
+        reason = f"a filter needs Bool, found {node.predicate!s} ({kind})"
+        raise TypeMismatch(str(node.predicate), (str(kind),), reason)
+    return schema
+
+
+def _project_schema(node: Project, schema: Schema) -> Schema:
+    return _schema(Field(name, infer(expr, schema)) for name, expr in node.columns)
+
+
+def _with_column_schema(node: WithColumn, schema: Schema) -> Schema:
+    added = {name: Field(name, infer(expr, schema)) for name, expr in node.columns}
+    _distinct(name for name, _ in node.columns)
+    kept = [added.pop(field.name, field) for field in schema]
+    return _schema([*kept, *added.values()])
+
+
+def _limit_schema(node: Limit, schema: Schema) -> Schema:
+    if node.count < 0 or node.offset < 0:
+        raise UsageError(f"limit takes counts of rows, not {node.count} and {node.offset}")
+    return schema
+
+
+def _sort_schema(node: Sort | TopK, schema: Schema) -> Schema:
+    _check_order(node, node.keys, schema)
+    if isinstance(node, TopK) and (node.count < 0 or node.offset < 0):
+        raise UsageError(f"top_k takes counts of rows, not {node.count} and {node.offset}")
+    return schema
+
+
+def window_schema(node: Window, schema: Schema) -> Schema:
+    """Return the input's columns and, behind them, one for each window function."""
+    if not node.functions:
+        raise UsageError("a window without functions adds no column")
+    for expr in node.partition_by:
+        _comparable(expr, infer(expr, schema), "partitioning by")
+    if node.order_by:
+        _check_order(node, node.order_by, schema)
+    kinds = ((name, window_type(call, node.order_by, schema)) for name, call in node.functions)
+    return _schema([*schema, *(Field(name, kind) for name, kind in kinds)])
+
+
+def explode_schema(node: Explode, schema: Schema) -> Schema:
+    """Return the input's columns with the list replaced by its item, and perhaps a position."""
+    kind = schema.field(node.column).type
+    if kind.item is None:
+        reason = f"explode needs a List, found {node.column} ({kind})"
+        raise TypeMismatch(node.column, (str(kind),), reason)
+    item = Field(node.as_name or node.column, kind.item)
+    fields = [item if field.name == node.column else field for field in schema]
+    if node.position is not None:
+        fields.append(Field(node.position, DataType("Int64"), node.outer))
+    return _schema(fields)
+
+
+def _check_order(node: Plan, keys: tuple[SortKey, ...], schema: Schema) -> None:
+    if not keys:
+        raise UsageError(f"{type(node).__name__.lower()} needs at least one key to sort by")
+    for key in keys:
+        _comparable(key.expr, infer(key.expr, schema), "sorting by")
+
+
+def _distinct_schema(node: Distinct, schema: Schema) -> Schema:
+    columns = node.columns
+    if columns is not None and not columns:
+        raise UsageError("distinct by no column at all", hint="leave `columns` out to compare all")
+    for field in schema if columns is None else schema.select(columns):
+        if field.type.name in ("List", "Struct"):
+            raise Unsupported(f"distinct by {field.name} of type {field.type}")
+    return schema
+
+
+def _sample_schema(node: Sample, schema: Schema) -> Schema:
+    if (node.fraction is None) == (node.count is None):
+        raise UsageError("sample takes either a fraction of the rows or a count of them")
+    if node.fraction is not None and not 0 <= node.fraction <= 1:
+        raise UsageError(f"sample takes a fraction from 0 to 1, not {node.fraction}")
+    if node.seed < 0 or (node.count is not None and node.count < 0):
+        raise UsageError("sample takes a count and a seed from 0")
+    return schema
+
+
+def _expect_schema(node: Expect, schema: Schema) -> Schema:
+    if not node.unique and not node.not_null and node.rows is None:
+        raise UsageError("expect expects nothing", hint="give unique, not_null or rows")
+    for field in schema.select(node.unique):
+        if field.type.name in ("List", "Struct"):
+            raise Unsupported(f"expecting {field.name} of type {field.type} to be unique")
+    schema.select(node.not_null)
+    if node.rows is not None:
+        spell_rows(node.rows)
+    return schema
+
+
+def _comparable(expr: Expr, kind: DataType, doing: str) -> None:
+    if kind.name in ("List", "Struct"):
+        raise Unsupported(f"{doing} {expr!s} of type {kind}")
+
+
+def _rename_schema(node: Rename, schema: Schema) -> Schema:
+    _distinct(old for old, _ in node.names)
+    changes = {schema.field(old).name: new for old, new in node.names}
     return _schema(
         Field(changes.get(field.name, field.name), field.type, field.nullable) for field in schema
     )
@@ -121,8 +220,7 @@ def partial_schema(node: Aggregate, schema: Schema | None = None) -> Schema:
 def _key_fields(node: Aggregate, schema: Schema) -> list[Field]:
     keys = [Field(name, infer(expr, schema)) for name, expr in node.keys]
     for (_, expr), key in zip(node.keys, keys, strict=True):
-        if key.type.name in ("List", "Struct"):
-            raise Unsupported(f"grouping by {expr!s} of type {key.type}")
+        _comparable(expr, key.type, "grouping by")
     return keys
 
 
@@ -145,3 +243,21 @@ def _distinct(names: Iterable[str]) -> None:
         if name in seen:
             raise UsageError(f'two columns would be called "{name}"')
         seen.add(name)
+
+
+_OUTPUTS: dict[type[Plan], Callable[[Any, Schema], Schema]] = {
+    Filter: _filter_schema,
+    Project: _project_schema,
+    WithColumn: _with_column_schema,
+    Rename: _rename_schema,
+    Aggregate: aggregate_schema,
+    Window: window_schema,
+    Explode: explode_schema,
+    Limit: _limit_schema,
+    Sort: _sort_schema,
+    TopK: _sort_schema,
+    Distinct: _distinct_schema,
+    Sample: _sample_schema,
+    Expect: _expect_schema,
+    Sink: lambda _, schema: schema,
+}

@@ -2,55 +2,101 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from emsqrt.plan.nodes import (
     Aggregate,
     DatasetRef,
+    Distinct,
+    Expect,
+    Explode,
     Files,
     FileTarget,
     Filter,
+    Join,
     Limit,
     Named,
     NamedAgg,
     Plan,
     Project,
     Rename,
+    Sample,
     Scan,
     Sink,
-    StreamTarget,
+    Sort,
+    SortKey,
+    TopK,
+    Union,
     WithColumn,
-    chain,
 )
+from emsqrt.plan.tree import inputs_of
+from emsqrt.plan.window import Window, WindowCall
 
 
-def explain(plan: Plan) -> str:
-    """Return the operators of `plan` from the last to the scan, each below its reader."""
-    nodes = reversed(chain(plan))
-    return "\n".join(f"{'  ' * depth}{_line(node)}" for depth, node in enumerate(nodes))
+def explain(plan: Plan, note: Callable[[Plan], str] = lambda node: "") -> str:
+    """Return the operators of `plan` from the last to the scans, each below its reader.
+
+    Args:
+        plan: any plan.
+        note: what to write behind an operator's line; nothing by default.
+    """
+    lines: list[str] = []
+    pending = [(plan, 0)]
+    while pending:
+        node, depth = pending.pop()
+        behind = note(node)
+        lines.append(f"{'  ' * depth}{line_of(node)}{f'  {behind}' if behind else ''}")
+        pending += [(below, depth + 1) for below in reversed(inputs_of(node))]
+    return "\n".join(lines)
 
 
-def _line(node: Plan) -> str:
-    match node:
-        case Scan(source, _, columns):
-            return f"scan {_source(source)}" + (f" [{', '.join(columns)}]" if columns else "")
-        case Filter(predicate=predicate):
-            return f"filter {predicate!s}"
-        case Project(columns=columns):
-            return f"project {_named(columns)}"
-        case WithColumn(columns=columns):
-            return f"with_column {_named(columns)}"
-        case Rename(names=names):
-            return f"rename {', '.join(f'{old} as {new}' for old, new in names)}"
-        case Aggregate(keys=keys, aggs=aggs, phase=phase):
-            word = "" if phase == "full" else f" {phase}"
-            by = f" by {_named(keys)}" if keys else ""
-            return f"aggregate{word} {_named(aggs)}{by}"
-        case Limit(count=count, offset=offset):
-            return f"limit {count}" + (f" offset {offset}" if offset else "")
-        case Sink(target=FileTarget(path, format)):
-            return f"sink {format} {path}"
-        case Sink(target=StreamTarget(format)):
-            return f"sink {format} stream"
-    raise AssertionError(f"not a plan node: {type(node).__name__}")
+def line_of(node: Plan) -> str:
+    """Return one operator as a line of text, without what it reads from."""
+    return _LINES[type(node)](node)
+
+
+def _scan(node: Scan) -> str:
+    listed = f" [{', '.join(node.columns)}]" if node.columns else ""
+    blocks = "" if node.predicate is None else f" blocks where {node.predicate!s}"
+    return f"scan {_source(node.source)}{listed}{blocks}"
+
+
+def _aggregate(node: Aggregate) -> str:
+    word = "" if node.phase == "full" else f" {node.phase}"
+    by = f" by {_named(node.keys)}" if node.keys else ""
+    return f"aggregate{word} {_named(node.aggs)}{by}"
+
+
+def _sink(node: Sink) -> str:
+    if isinstance(node.target, FileTarget):
+        return f"sink {node.target.format} {node.target.path}"
+    return f"sink {node.target.format} stream"
+
+
+def _join(node: Join) -> str:
+    pairs = ", ".join(one if one == other else f"{one} = {other}" for one, other in node.on)
+    return f"join {node.how}" + (f" on {pairs}" if pairs else "")
+
+
+def _explode(node: Explode) -> str:
+    words = [f"explode {node.column}"]
+    words += [f"as {node.as_name}"] if node.as_name else []
+    words += ["outer"] if node.outer else []
+    words += [f"with position {node.position}"] if node.position else []
+    return " ".join(words)
+
+
+def _sample(node: Sample) -> str:
+    much = f"{node.count} rows" if node.fraction is None else f"{node.fraction:g} of the rows"
+    return f"sample {much}, seed {node.seed}"
+
+
+def _expect(node: Expect) -> str:
+    wishes = [f"{', '.join(node.unique)} unique"] if node.unique else []
+    wishes += [f"{', '.join(node.not_null)} not null"] if node.not_null else []
+    wishes += [f"rows {node.rows}"] if node.rows else []
+    return f"expect {'; '.join(wishes)}"
 
 
 def _source(source: Files | DatasetRef) -> str:
@@ -62,3 +108,43 @@ def _source(source: Files | DatasetRef) -> str:
 
 def _named(columns: tuple[Named, ...] | tuple[NamedAgg, ...]) -> str:
     return ", ".join(name if str(expr) == name else f"{expr!s} as {name}" for name, expr in columns)
+
+
+def _keys(keys: tuple[SortKey, ...]) -> str:
+    return ", ".join(map(str, keys))
+
+
+def _offset(offset: int) -> str:
+    return f" offset {offset}" if offset else ""
+
+
+def _window(node: Window) -> str:
+    by = f" by {', '.join(map(str, node.partition_by))}" if node.partition_by else ""
+    order = f" in order of {_keys(node.order_by)}" if node.order_by else ""
+    calls = ", ".join(f"{_call(call)} as {name}" for name, call in node.functions)
+    return f"window {calls}{by}{order}"
+
+
+def _call(call: WindowCall) -> str:
+    return f"{call!s}" if call.frame is None else f"{call!s} over {call.frame!s}"
+
+
+_LINES: dict[type[Plan], Callable[[Any], str]] = {
+    Scan: _scan,
+    Filter: lambda node: f"filter {node.predicate!s}",
+    Project: lambda node: f"project {_named(node.columns)}",
+    WithColumn: lambda node: f"with_column {_named(node.columns)}",
+    Rename: lambda node: f"rename {', '.join(f'{old} as {new}' for old, new in node.names)}",
+    Aggregate: _aggregate,
+    Limit: lambda node: f"limit {node.count}{_offset(node.offset)}",
+    Sort: lambda node: f"sort by {_keys(node.keys)}",
+    TopK: lambda node: f"top_k {node.count}{_offset(node.offset)} by {_keys(node.keys)}",
+    Distinct: lambda node: "distinct" + (f" by {', '.join(node.columns)}" if node.columns else ""),
+    Join: _join,
+    Union: lambda node: "union by name" if node.by_name else "union",
+    Window: _window,
+    Explode: _explode,
+    Sample: _sample,
+    Expect: _expect,
+    Sink: _sink,
+}

@@ -1,13 +1,14 @@
-"""The plan tree: frozen dataclasses, one for each operator, from a Scan up to a Sink.
+"""The plan tree: frozen dataclasses, one for each operator, from the Scans up to a Sink.
 
-Two plans are equal when their canonical JSON is, so a plan can be a dictionary's key.
+A node holds what it reads from: `input`, or `left` and `right`, or `inputs`; `emsqrt.plan.tree`
+walks them. Two plans are equal when their canonical JSON is, so a plan can be a dictionary's key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 
 from emsqrt.expr import Agg, Expr
 from sennit_core.schema import Schema
@@ -15,13 +16,16 @@ from sennit_core.schema import Schema
 Named: TypeAlias = tuple[str, Expr]
 NamedAgg: TypeAlias = tuple[str, Agg]
 Phase: TypeAlias = Literal["full", "partial", "final"]
+JoinKind: TypeAlias = Literal["inner", "left", "right", "full", "semi", "anti", "cross"]
 
-FILE_FORMATS = ("csv", "parquet", "arrow")
-TARGET_FORMATS = ("parquet", "csv")
+FILE_FORMATS = ("csv", "parquet", "arrow", "jsonl")
+TARGET_FORMATS = ("parquet", "csv", "jsonl", "arrow")
 STREAM_FORMATS = ("arrow", "json", "csv")
 NODES_MAX = 100
-"""Operators in one plan; each is one level of JSON."""
+"""Operators in one plan, all branches together."""
 PHASES: tuple[Phase, ...] = ("full", "partial", "final")
+JOIN_KINDS: tuple[JoinKind, ...] = ("inner", "left", "right", "full", "semi", "anti", "cross")
+SUFFIX = "_right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +34,7 @@ class Files:
 
     Args:
         paths: paths on the machine that runs the plan.
-        format: "csv", "parquet" or "arrow" (IPC file or stream).
+        format: "csv", "parquet", "arrow" (IPC file or stream) or "jsonl".
         options: JSON values for the reader, such as {"delimiter": ";"}.
     """
 
@@ -49,10 +53,11 @@ class DatasetRef:
 
 @dataclass(frozen=True, slots=True)
 class FileTarget:
-    """One file to write: temp, fsync, rename."""
+    """One file to write: temp, fsync, rename; `options` are JSON values for the writer."""
 
     path: str
     format: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +89,16 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scan(Plan):
-    """Read a source. Without a schema the reader finds it; `columns` prunes and orders."""
+    """Read a source. Without a schema the reader finds it; `columns` prunes and orders.
+
+    `predicate` is a planner's hint and never part of a submitted plan: rows for which it is false
+    or NULL are dropped further up, so a reader may leave out whole blocks that have only those.
+    """
 
     source: Source
     schema: Schema | None = None
     columns: tuple[str, ...] | None = None
+    predicate: Expr | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,21 +161,134 @@ class Limit(Plan):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class SortKey:
+    """One key of an order: smallest first unless `descending`, NULL last unless `nulls_first`."""
+
+    expr: Expr
+    descending: bool = False
+    nulls_first: bool = False
+
+    def __str__(self) -> str:
+        down, first = " desc" * self.descending, " nulls first" * self.nulls_first
+        return f"{self.expr!s}{down}{first}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sort(Plan):
+    """Order the rows by `keys`; rows with equal keys stay in the order of the input."""
+
+    input: Plan
+    keys: tuple[SortKey, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TopK(Plan):
+    """The rows `offset` to `offset + count` of `Sort(input, keys)`, and in that order."""
+
+    input: Plan
+    keys: tuple[SortKey, ...]
+    count: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distinct(Plan):
+    """One row of each that are equal, sorted by the columns that were compared, NULL last.
+
+    Without `columns` all are compared. With them the first row in the order of the input stands
+    for those that agree in these columns, and keeps its other columns.
+    """
+
+    input: Plan
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Join(Plan):
+    """Put rows together whose columns `on` (left name, right name) are equal; NULL equals nothing.
+
+    Columns: those of `left`, then those of `right` without the keys that are called the same on
+    both sides; a name that is taken already gets `suffix`. Such a key has the value of the side
+    that has a row. "semi" and "anti" give the columns of `left` alone; "cross" takes no `on`.
+    Rows come in the order of `left`, the matches of one row in the order of `right`, and the rows
+    of `right` without a match ("right", "full") last.
+    """
+
+    left: Plan
+    right: Plan
+    on: tuple[tuple[str, str], ...]
+    how: JoinKind = "inner"
+    suffix: str = SUFFIX
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Union(Plan):
+    """All rows of all inputs, one input after the other; nothing is left out as a duplicate.
+
+    Columns go together by position and take the names of the first input, or `by_name`: then a
+    column that an input does not have is NULL there. Types widen to the one that holds them all.
+    """
+
+    inputs: tuple[Plan, ...]
+    by_name: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Explode(Plan):
+    """One row for each item of the list in `column`, which the item takes the place of.
+
+    Args:
+        input: the rows.
+        column: a column of type List.
+        as_name: the item's column is called this; as `column` when None.
+        outer: keep a row whose list is empty or NULL, with NULL for the item.
+        position: the name of a further column, Int64, that counts a list's items from 1.
+    """
+
+    input: Plan
+    column: str
+    as_name: str | None = None
+    outer: bool = False
+    position: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample(Plan):
+    """Some of the rows, in their order; which ones depends on `seed` and their place alone.
+
+    Args:
+        input: the rows.
+        fraction: from 0 to 1; each row is taken or not by itself.
+        count: exactly so many rows, or all when there are fewer; either this or `fraction`.
+        seed: any whole number from 0.
+    """
+
+    input: Plan
+    fraction: float | None = None
+    count: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expect(Plan):
+    """Pass all rows on, and fail the run if they are not as expected.
+
+    Args:
+        input: the rows.
+        unique: no two rows agree in all these columns (NULL equals NULL here).
+        not_null: none of these columns holds a NULL.
+        rows: a comparison with the number of rows: ">0", "<=100", "==7".
+    """
+
+    input: Plan
+    unique: tuple[str, ...] = ()
+    not_null: tuple[str, ...] = ()
+    rows: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sink(Plan):
     """Write the rows to a file or a stream."""
 
     input: Plan
     target: Target
-
-
-def input_of(plan: Plan) -> Plan | None:
-    """Return the node that `plan` reads from, None for a Scan."""
-    return cast("Plan | None", getattr(plan, "input", None))
-
-
-def chain(plan: Plan) -> tuple[Plan, ...]:
-    """Return the nodes from the Scan up to `plan` itself."""
-    nodes = [plan]
-    while (below := input_of(nodes[-1])) is not None:
-        nodes.append(below)
-    return tuple(reversed(nodes))

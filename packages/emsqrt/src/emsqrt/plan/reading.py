@@ -2,60 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from emsqrt.expr import Agg
 from emsqrt.expr.document import EXACT_INTEGER_MAX, Entry, Json
 from emsqrt.expr.errors import BadPlan
-from emsqrt.expr.wire import read_expr
 from emsqrt.plan.nodes import (
     FILE_FORMATS,
     NODES_MAX,
-    PHASES,
     STREAM_FORMATS,
     TARGET_FORMATS,
-    Aggregate,
     DatasetRef,
     Files,
     FileTarget,
-    Filter,
-    Limit,
-    Named,
-    NamedAgg,
     Plan,
-    Project,
-    Rename,
     Scan,
     Sink,
     Source,
     StreamTarget,
     Target,
-    WithColumn,
 )
+from emsqrt.plan.reading_operators import READERS, Reader
 from sennit_core.errors import SennitError, Unsupported
 from sennit_core.schema import Schema
 
-RESERVED_OPERATORS = (
-    *("sort", "top_k", "distinct", "join", "union", "window", "explode", "sample"),
-    *("map_rows", "flat_map_rows", "map_batches", "reduce"),
-)
+RESERVED_OPERATORS = ("map_rows", "flat_map_rows", "map_batches", "reduce")
 
 
 def read_plan(root: Entry) -> Plan:
-    """Return the plan at `root`: found from the outside in, built from the Scan out."""
+    """Return the plan at `root`: found from the outside in, built from the scans out."""
     entries = [root]
-    while isinstance(entries[-1].value, dict) and "input" in entries[-1].value:
-        if len(entries) >= NODES_MAX:
+    for entry in entries:  # grows while it is walked: a parent always stands before its inputs
+        entries += inputs_at(entry)
+        if len(entries) > NODES_MAX:
             raise BadPlan(pointer="", reason=f"more than {NODES_MAX} operators")
-        entries.append(entries[-1].at("input"))
-    plan: Plan | None = None
+    made: dict[str, Plan] = {}
     for entry in reversed(entries):
-        plan = _read_operator(entry, plan)
-    assert plan is not None
-    return plan
+        inputs = [made[below.pointer] for below in inputs_at(entry)]
+        made[entry.pointer] = _read_operator(entry, inputs)
+    return made[root.pointer]
 
 
-def _read_operator(entry: Entry, below: Plan | None) -> Plan:
+def inputs_at(entry: Entry) -> list[Entry]:
+    """Return the places of the operators that the one at `entry` reads from."""
+    if not isinstance(entry.value, dict):
+        return []
+    if isinstance(entry.value.get("inputs"), list):
+        return entry.at("inputs").items()
+    return [entry.at(name) for name in ("input", "left", "right") if name in entry.value]
+
+
+def _read_operator(entry: Entry, inputs: list[Plan]) -> Plan:
     if not isinstance(entry.value, dict) or "op" not in entry.value:
         entry.members(("op",), list(entry.value) if isinstance(entry.value, dict) else ())
     name = entry.at("op").text()
@@ -64,9 +58,18 @@ def _read_operator(entry: Entry, below: Plan | None) -> Plan:
     entry.at("op").choice(["scan", *_READERS])
     if name == "scan":
         return _read_scan(entry)
-    if below is None:
-        entry.fail("member 'input' is missing: only a scan reads from nothing")
-    return _READERS[name](entry, below)
+    read = _READERS[name]
+    _check_inputs(entry, read.inputs)
+    entry.members(("op", *read.inputs, *read.required), read.optional)
+    return read.read(entry, inputs)
+
+
+def _check_inputs(entry: Entry, names: tuple[str, ...]) -> None:
+    if names == ("inputs",) and "inputs" in entry.value:
+        entry.at("inputs").items(minimum=1)
+    for name in names:
+        if name not in entry.value:
+            entry.fail(f"member {name!r} is missing: only a scan reads from nothing")
 
 
 def _read_scan(entry: Entry) -> Scan:
@@ -121,76 +124,17 @@ def _read_schema(entry: Entry) -> Schema:
 def _read_target(entry: Entry) -> Target:
     if isinstance(entry.value, dict) and "stream" in entry.value:
         return StreamTarget(entry.members(("stream",)).at("stream").choice(STREAM_FORMATS))
-    entry.members(("file", "format"))
-    return FileTarget(entry.at("file").text(), entry.at("format").choice(TARGET_FORMATS))
-
-
-def _read_named(entry: Entry, minimum: int) -> tuple[Named, ...]:
-    items = [item.members(("name", "expr")) for item in entry.items(minimum)]
-    return tuple((item.at("name").text(), read_expr(item.at("expr"))) for item in items)
-
-
-def _read_aggs(entry: Entry) -> tuple[NamedAgg, ...]:
-    aggs = []
-    for item in entry.items():
-        agg = read_expr(item.members(("name", "agg")).at("agg"))
-        if not isinstance(agg, Agg):
-            item.at("agg").fail("expected an aggregate: an object with a member 'agg'")
-        aggs.append((item.at("name").text(), agg))
-    return tuple(aggs)
-
-
-def _read_filter(entry: Entry, below: Plan) -> Plan:
-    entry.members(("op", "input", "predicate"))
-    return Filter(below, read_expr(entry.at("predicate")))
-
-
-def _read_project(entry: Entry, below: Plan) -> Plan:
-    return Project(
-        below, _read_named(entry.members(("op", "input", "columns")).at("columns"), minimum=1)
+    entry.members(("file", "format"), ("options",))
+    options = entry.find("options")
+    return FileTarget(
+        entry.at("file").text(),
+        entry.at("format").choice(TARGET_FORMATS),
+        {} if options is None else _read_options(options),
     )
 
 
-def _read_rename(entry: Entry, below: Plan) -> Plan:
-    names = entry.members(("op", "input", "names")).at("names").items(minimum=1)
-    pairs = [item.members(("from", "to")) for item in names]
-    return Rename(below, tuple((pair.at("from").text(), pair.at("to").text()) for pair in pairs))
+def _read_sink(entry: Entry, inputs: list[Plan]) -> Plan:
+    return Sink(inputs[0], _read_target(entry.at("target")))
 
 
-def _read_with_column(entry: Entry, below: Plan) -> Plan:
-    return WithColumn(
-        below, _read_named(entry.members(("op", "input", "columns")).at("columns"), minimum=1)
-    )
-
-
-def _read_aggregate(entry: Entry, below: Plan) -> Plan:
-    entry.members(("op", "input", "keys", "aggs"), ("phase",))
-    phase = entry.find("phase")
-    word = "full" if phase is None else phase.choice(PHASES)
-    return Aggregate(
-        below,
-        _read_named(entry.at("keys"), minimum=0),
-        _read_aggs(entry.at("aggs")),
-        next(known for known in PHASES if known == word),
-    )
-
-
-def _read_limit(entry: Entry, below: Plan) -> Plan:
-    entry.members(("op", "input", "count"), ("offset",))
-    offset = entry.find("offset")
-    return Limit(below, entry.at("count").count(), 0 if offset is None else offset.count())
-
-
-def _read_sink(entry: Entry, below: Plan) -> Plan:
-    return Sink(below, _read_target(entry.members(("op", "input", "target")).at("target")))
-
-
-_READERS: dict[str, Callable[[Entry, Plan], Plan]] = {
-    "filter": _read_filter,
-    "project": _read_project,
-    "rename": _read_rename,
-    "with_column": _read_with_column,
-    "aggregate": _read_aggregate,
-    "limit": _read_limit,
-    "sink": _read_sink,
-}
+_READERS: dict[str, Reader] = {**READERS, "sink": Reader(_read_sink, ("target",))}
