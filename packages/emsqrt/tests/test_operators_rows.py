@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 
 from emsqrt.expr import col, count, lit
-from emsqrt.memory import MemoryBudget
-from emsqrt.operators import build
 from emsqrt.plan import DatasetRef, Filter, Limit, Plan, Project, Rename, Scan, WithColumn
+from emsqrt.plan.check import output_schema
+from emsqrt.testing import GivenRows, run_operator
 from sennit_core.errors import UsageError
 from sennit_core.schema import Schema
 
@@ -26,16 +26,8 @@ def batches(*sizes: int) -> Iterable[Any]:
 
 
 def run(node: Plan, *sizes: int) -> dict[str, list[Any]]:
-    with MemoryBudget(0) as budget:
-        operator = build(node, SCHEMA, budget)
-        out: list[Any] = []
-        for batch in batches(*sizes):
-            if operator.done:
-                break
-            out += operator.push(batch)
-        out += operator.finish()
-        operator.close()
-    return dict(pa.Table.from_batches(out, operator.schema.to_arrow()).to_pydict())
+    out = run_operator(node, GivenRows(SCHEMA, batches(*sizes)), memory_bytes=0)
+    return dict(pa.Table.from_batches(out, output_schema(node, SCHEMA).to_arrow()).to_pydict())
 
 
 def test_filter_keeps_rows_whose_predicate_is_true() -> None:
@@ -46,8 +38,8 @@ def test_filter_keeps_rows_whose_predicate_is_true() -> None:
 
 
 def test_filter_passes_no_empty_batch_on() -> None:
-    operator = build(Filter(SCAN, col("a") > 100), SCHEMA, MemoryBudget(0))
-    assert [list(operator.push(batch)) for batch in batches(3)] == [[]]
+    rows = GivenRows(SCHEMA, batches(3))
+    assert run_operator(Filter(SCAN, col("a") > 100), rows) == []
 
 
 def test_project_makes_exactly_its_columns() -> None:
@@ -78,20 +70,17 @@ def test_limit_skips_and_passes_rows_across_batches(node: Limit, expected: list[
     assert run(node, 2, 2, 4)["a"] == expected
 
 
-def test_limit_is_done_as_soon_as_it_has_its_rows() -> None:
-    operator = build(Limit(SCAN, 3), SCHEMA, MemoryBudget(0))
-    done = []
-    for batch in batches(2, 2):
-        list(operator.push(batch))
-        done.append(operator.done)
-    assert done == [False, True]
+def test_limit_pulls_no_more_once_it_has_its_rows() -> None:
+    rows = GivenRows(SCHEMA, batches(2, 2, 2))
+    run_operator(Limit(SCAN, 3), rows)
+    assert rows.pulled == 2
 
 
 def test_a_scan_is_no_operator_over_rows() -> None:
     with pytest.raises(UsageError, match="scan"):
-        build(SCAN, SCHEMA, MemoryBudget(0))
+        run_operator(SCAN)
 
 
 def test_unused_count_is_typed_when_built() -> None:
     with pytest.raises(UsageError, match="aggregate"):
-        build(Filter(SCAN, count() > 1), SCHEMA, MemoryBudget(0))
+        run_operator(Filter(SCAN, count() > 1), GivenRows(SCHEMA, []))

@@ -12,9 +12,10 @@ from emsqrt.expr.evaluate import evaluate
 from emsqrt.expr.sql import to_sql
 from emsqrt.expr.vectors import batch, column, load_cases, same_values
 from emsqrt.io.scan import open_scan
-from emsqrt.memory import MemoryBudget
-from emsqrt.operators import build
 from emsqrt.plan import Aggregate, DatasetRef, Files, Scan
+from emsqrt.memory import MemoryBudget
+from emsqrt.plan.check import output_schema
+from emsqrt.testing import GivenRows, run_operator
 from sennit_core.errors import SennitError, Unsupported
 from sennit_core.schema import DataType, Schema
 
@@ -92,13 +93,8 @@ def run_aggregate(case: Case, rows: pa.RecordBatch) -> pa.Table:
     aggs = [(agg["name"], expr_from_json(agg["agg"])) for agg in case["aggs"]]
     named = tuple((name, agg) for name, agg in aggs if isinstance(agg, Agg))
     node = Aggregate(Scan(DatasetRef("t"), schema), keys, named)
-    with MemoryBudget(64 << 20) as budget:
-        operator = build(node, schema, budget)
-        try:
-            out = [*operator.push(rows), *operator.finish()]
-        finally:
-            operator.close()
-    return pa.Table.from_batches(out, operator.schema.to_arrow())
+    out = run_operator(node, GivenRows(schema, [rows]))
+    return pa.Table.from_batches(out, output_schema(node, schema).to_arrow())
 
 
 @each(AGGREGATES)

@@ -1,10 +1,21 @@
-"""For tests of whoever holds a memory cap: a look at a process from outside."""
+"""For tests: a look at a process from outside, and one operator run by itself."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Self
+import tempfile
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from emsqrt.operators import Operator
+    from emsqrt.plan import Plan
+    from sennit_core.schema import Schema
 
 _CODE = """
 import sys, time
@@ -44,3 +55,56 @@ class PeakPoller:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+class GivenRows:
+    """An operator that gives the batches it was made with, and counts how many were pulled.
+
+    Args:
+        schema: of the batches.
+        batches: record batches, or whatever yields them.
+    """
+
+    def __init__(self, schema: Schema, batches: Iterable[Any]) -> None:
+        self.schema = schema
+        self.pulled = 0
+        self._batches = batches
+
+    def batches(self) -> Generator[Any]:
+        """Yield them."""
+        for batch in self._batches:
+            self.pulled += 1
+            yield batch
+
+
+def run_operator(
+    node: Plan, *inputs: Operator, memory_bytes: int = 64 << 20, spill_dir: Path | None = None
+) -> list[Any]:
+    """Carry out one plan node over the given inputs and return the batches that come out.
+
+    Args:
+        node: what is below it does not matter.
+        inputs: its inputs, such as `GivenRows`.
+        memory_bytes: what it may use; nothing may be held of it at the end.
+        spill_dir: where it may spill; a temporary folder when None.
+    """
+    from emsqrt.executor.context import Context
+    from emsqrt.memory import MemoryBudget
+    from emsqrt.operators import make_operator
+    from emsqrt.run import Run
+
+    with tempfile.TemporaryDirectory() as scratch, MemoryBudget(memory_bytes) as budget:
+        folder = spill_dir or Path(scratch) / "spill"
+        context = Context("the test", memory_bytes, _Nobody(), lambda _: None, folder, None, budget)
+        with closing(context), closing(Run(context, Path(scratch))) as run:
+            operator = make_operator(node, inputs, run)
+            run.map_working_set()
+            with closing(operator.batches()) as batches:
+                return list(batches)
+
+
+class _Nobody:
+    payload_bytes_max = 1 << 20
+
+    def write_bytes(self, payload: Buffer) -> None:
+        """Drop it."""

@@ -2,64 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
 
 from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
+from emsqrt.operators.operator import Operator
 from emsqrt.plan.check import output_schema
 from emsqrt.plan.nodes import Filter, Limit, Project, Rename, WithColumn
+from emsqrt.run import Run
 from sennit_core.schema import Schema
 
 
 class FilterRows:
     """Pass on the rows where the predicate is true."""
 
-    done = False
+    def __init__(self, node: Filter, inputs: Sequence[Operator], run: Run) -> None:
+        """Type the predicate over the input's rows."""
+        (self._input,) = inputs
+        self._run = run
+        self.schema = output_schema(node, self._input.schema)
+        self._predicate = Evaluator(node.predicate, self._input.schema)
 
-    def __init__(self, node: Filter, schema: Schema) -> None:
-        """Type the predicate over rows of `schema`."""
-        self.schema = output_schema(node, schema)
-        self._predicate = Evaluator(node.predicate, schema)
-
-    def push(self, batch: Any) -> Iterator[Any]:
-        """Give the rows of `batch` that pass, unless there are none."""
-        kept = batch.filter(self._predicate(batch))
-        if kept.num_rows:
-            yield kept
-
-    def finish(self) -> Iterator[Any]:
-        """Give nothing."""
-        return iter(())
-
-    def close(self) -> None:
-        """Nothing is held."""
+    def batches(self) -> Generator[Any]:
+        """Yield the rows that pass; no empty batches."""
+        with closing(self._input.batches()) as batches:
+            for batch in batches:
+                self._run.check()
+                kept = batch.filter(self._predicate(batch))
+                del batch
+                if kept.num_rows:
+                    yield kept
 
 
 class MapColumns:
     """Make each output column from one expression over the input's columns."""
 
-    done = False
-
-    def __init__(self, node: Project | WithColumn | Rename, schema: Schema) -> None:
-        """Type every expression over rows of `schema`."""
+    def __init__(
+        self, node: Project | WithColumn | Rename, inputs: Sequence[Operator], run: Run
+    ) -> None:
+        """Type every expression over the input's rows."""
+        (self._input,) = inputs
+        self._run = run
+        schema = self._input.schema
         self.schema = output_schema(node, schema)
         self._columns = [Evaluator(expr, schema) for expr in _outputs(node, schema)]
         self._arrow_schema = self.schema.to_arrow()
 
-    def push(self, batch: Any) -> Iterator[Any]:
-        """Give one batch of as many rows."""
-        arrays = [column(batch) for column in self._columns]
-        yield pa.RecordBatch.from_arrays(arrays, schema=self._arrow_schema)
-
-    def finish(self) -> Iterator[Any]:
-        """Give nothing."""
-        return iter(())
-
-    def close(self) -> None:
-        """Nothing is held."""
+    def batches(self) -> Generator[Any]:
+        """Yield a batch of as many rows for each of the input's."""
+        with closing(self._input.batches()) as batches:
+            for batch in batches:
+                self._run.check()
+                arrays = [column(batch) for column in self._columns]
+                del batch
+                yield pa.RecordBatch.from_arrays(arrays, schema=self._arrow_schema)
 
 
 def _outputs(node: Project | WithColumn | Rename, schema: Schema) -> list[Expr]:
@@ -76,31 +76,28 @@ def _outputs(node: Project | WithColumn | Rename, schema: Schema) -> list[Expr]:
 
 
 class LimitRows:
-    """Skip some rows, pass on some rows, and be done."""
+    """Skip some rows, pass on some rows, and pull no more."""
 
-    def __init__(self, node: Limit, schema: Schema) -> None:
+    def __init__(self, node: Limit, inputs: Sequence[Operator], run: Run) -> None:
         """Count from the node's offset and count."""
-        self.schema = output_schema(node, schema)
-        self._skip = node.offset
-        self._left = node.count
+        del run
+        (self._input,) = inputs
+        self.schema = output_schema(node, self._input.schema)
+        self._node = node
 
-    @property
-    def done(self) -> bool:
-        """Whether all rows that were asked for have passed."""
-        return self._left == 0
-
-    def push(self, batch: Any) -> Iterator[Any]:
-        """Give the part of `batch` that lies within the limit."""
-        skipped = min(self._skip, batch.num_rows)
-        self._skip -= skipped
-        passed = batch.slice(skipped, self._left)
-        self._left -= passed.num_rows
-        if passed.num_rows:
-            yield passed
-
-    def finish(self) -> Iterator[Any]:
-        """Give nothing."""
-        return iter(())
-
-    def close(self) -> None:
-        """Nothing is held."""
+    def batches(self) -> Generator[Any]:
+        """Yield the rows that lie within the limit."""
+        skip, left = self._node.offset, self._node.count
+        if not left:
+            return
+        with closing(self._input.batches()) as batches:
+            for batch in batches:
+                skipped = min(skip, batch.num_rows)
+                skip -= skipped
+                passed = batch.slice(skipped, left)
+                left -= passed.num_rows
+                del batch
+                if passed.num_rows:
+                    yield passed
+                if not left:
+                    return

@@ -1,0 +1,95 @@
+"""The world that a run's operators share: memory, spill, news."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emsqrt.memory import Arena, MemoryBudget, Slice
+from sennit_core.errors import CapTooSmall
+
+if TYPE_CHECKING:
+    from emsqrt.executor.context import Context
+    from emsqrt.spill import SpillManager
+
+WORKING_BYTES_MIN = 1 << 20
+"""The least that a blocking operator works in."""
+OUTPUT_BYTES = 1 << 20
+"""What a blocking operator's batch takes, as rows and as columns, while it is passed on."""
+
+
+class Run:
+    """One run's memory, spill and news, shared by its operators.
+
+    Args:
+        context: the cap, the budget, cancelling and progress.
+        folder: where relative paths start.
+        seed: for sampling.
+    """
+
+    def __init__(self, context: Context, folder: Path, seed: int = 0) -> None:
+        self.context = context
+        self.folder = folder
+        self.seed = seed
+        self._arena: Arena | None = None
+        self._holders = 0
+        self._spill: SpillManager | None = None
+
+    @property
+    def budget(self) -> MemoryBudget:
+        """Where memory outside the working set is asked for."""
+        return self.context.budget
+
+    @property
+    def spill(self) -> SpillManager:
+        """Where rows go that do not fit; opened when first used."""
+        if self._spill is None:
+            from emsqrt.spill import SpillManager
+
+            self._spill = SpillManager(self.context.spill_dir, check=self.check)
+        return self._spill
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes written to spill so far."""
+        return 0 if self._spill is None else self._spill.stats.written_bytes
+
+    def check(self) -> None:
+        """Return if the work should go on; call it often. Raises as `Context.check` does."""
+        self.context.check()
+
+    def expect_holder(self) -> None:
+        """Say, while the plan is being opened, that one more operator will hold working memory."""
+        self._holders += 1
+
+    def map_working_set(self) -> None:
+        """Map what reader and sink left over; called once, when all of them are open.
+
+        Raises:
+            CapTooSmall: too little is left for the operators that hold rows.
+        """
+        if not self._holders:
+            return
+        aside = self._holders * OUTPUT_BYTES
+        size = self.budget.free_bytes - aside
+        needed = self._holders * WORKING_BYTES_MIN
+        if size < needed:
+            raise CapTooSmall(
+                cap_bytes=self.budget.whole_bytes,
+                needed_bytes=self.budget.whole_bytes + needed - size,
+                because=f"{self._holders} operators of the plan hold rows, "
+                f"and need {(WORKING_BYTES_MIN + OUTPUT_BYTES) >> 20} MiB each",
+            )
+        self._arena = Arena(size, self.budget)
+
+    def take_working_memory(self, tag: str) -> Slice:
+        """Return one operator's share of the working set; it gives it back at its end."""
+        assert self._arena is not None, "expect_holder was called before map_working_set"
+        return self._arena.take(self._arena.size_bytes // self._holders - 4096, tag)
+
+    def close(self) -> None:
+        """Give memory and spill back."""
+        if self._spill is not None:
+            self._spill.close()
+        if self._arena is not None:
+            self._arena.close()
