@@ -1,0 +1,185 @@
+"""Where bytes are: local files, globs, folders, object stores, standard input and output.
+
+A path is plain, or a `file://`, `s3://`, `gs://` or `az://` URI, or `-`. Globs (`data/*.csv`, `**`)
+and folders become the files they stand for, sorted by their text, so that a plan reads them in the
+same order everywhere.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from sennit_core.errors import NotFound, Unsupported, UsageError
+
+STORE_SCHEMES = ("s3", "gs", "az")
+_MAGIC = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One file, object or stream.
+
+    Args:
+        scheme: "file", "s3", "gs", "az" or "-".
+        path: the local path, `bucket/key` of a store, or "-".
+        base: how much of `path` was there before a glob or folder was opened up; for `key=value`
+            folders, which are only looked for below it.
+    """
+
+    scheme: str
+    path: str
+    base: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a file of this machine."""
+        return self.scheme == "file"
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether it is standard input or output."""
+        return self.scheme == "-"
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders between `base` and the file's own name."""
+        if not self.path.startswith(self.base):
+            return ()
+        return PurePosixPath(self.path[len(self.base) :].lstrip("/")).parts[:-1]
+
+    def __str__(self) -> str:
+        return self.path if self.scheme in ("file", "-") else f"{self.scheme}://{self.path}"
+
+
+def parse_place(text: str, folder: Path | None = None) -> Place:
+    """Return the place that a path or URI names; a relative path starts at `folder`.
+
+    Raises:
+        Unsupported: the scheme is none that can be read or written; http is not.
+        UsageError: the URI names no bucket, or no file of this machine.
+    """
+    if text == "-":
+        return Place("-", "-")
+    scheme, mark, rest = text.partition("://")
+    if not mark:
+        return Place("file", str((folder or Path()) / text))
+    if scheme == "file":
+        split = urlsplit(text)
+        if split.netloc not in ("", "localhost"):
+            raise UsageError(f"{text!r} names the machine {split.netloc!r}, not this one")
+        return Place("file", unquote(split.path))
+    if scheme not in STORE_SCHEMES:
+        known = ", ".join(f"{name}://" for name in ("file", *STORE_SCHEMES))
+        raise Unsupported(
+            f"{scheme}:// is no place to read from or write to; there are {known} and plain paths",
+            hint="download it first" if scheme in ("http", "https") else None,
+        )
+    if not rest.partition("/")[0]:
+        raise UsageError(f"{text!r} names no bucket", hint=f"such as {scheme}://bucket/key")
+    return Place(scheme, rest)
+
+
+def expand_places(
+    texts: Sequence[str], folder: Path | None = None, suffixes: Sequence[str] = ()
+) -> list[Place]:
+    """Return the files that paths, globs and folders stand for, each glob's and folder's sorted.
+
+    Args:
+        texts: paths as a plan has them.
+        folder: where relative paths start.
+        suffixes: which files of a folder count; names that begin with "." or "_" never do.
+
+    Raises:
+        NotFound: a path is not there, or a glob or folder has no file.
+    """
+    places: list[Place] = []
+    for text in texts:
+        place = parse_place(text, folder)
+        if place.is_standard:
+            places.append(place)
+        elif place.is_local:
+            places += _expand_local(place, text, suffixes)
+        elif has_magic(place.path) or place.path.endswith("/"):
+            places += _expand_store(place, suffixes)
+        else:
+            places.append(place)
+    if sum(place.is_standard for place in places) > 1:
+        raise UsageError("standard input can be read only once")
+    return places
+
+
+def has_magic(path: str) -> bool:
+    """Tell whether a path is a glob."""
+    return not _MAGIC.isdisjoint(path)
+
+
+def fixed_part(path: str) -> str:
+    """Return the folders of a glob before its first wildcard."""
+    parts: list[str] = []
+    for part in path.split("/")[:-1]:
+        if has_magic(part):
+            break
+        parts.append(part)
+    return "/".join(parts)
+
+
+def _expand_local(place: Place, text: str, suffixes: Sequence[str]) -> list[Place]:
+    path = Path(place.path)
+    if path.is_dir():
+        return _named(place.path, _files_below(path, suffixes), f"{text}/**")
+    if path.exists() or not has_magic(place.path):
+        if not path.exists():
+            raise NotFound("file", place.path)
+        return [place]
+    found = (name for name in glob.iglob(place.path, recursive=True) if Path(name).is_file())  # noqa: PTH207 - the pattern is a whole path
+    return _named(fixed_part(place.path), found, text)
+
+
+def _files_below(folder: Path, suffixes: Sequence[str]) -> Iterable[str]:
+    for path in folder.rglob("*"):
+        inner = path.relative_to(folder).parts
+        hidden = any(part[0] in "._" for part in inner)
+        wanted = not suffixes or path.name.lower().endswith(tuple(suffixes))
+        if wanted and not hidden and path.is_file():
+            yield str(path)
+
+
+def _named(base: str, names: Iterable[str], text: str, scheme: str = "file") -> list[Place]:
+    places = [Place(scheme, name, base) for name in sorted(names)]
+    if not places:
+        raise NotFound("file", text, hint="no file matches; an empty source needs no path at all")
+    return places
+
+
+def _expand_store(place: Place, suffixes: Sequence[str]) -> list[Place]:
+    from emsqrt.io.objects import list_objects
+
+    pattern = place.path
+    base = fixed_part(pattern)
+    names = list_objects(place.scheme, base)
+    if pattern.endswith("/"):
+        ends = tuple(suffixes) or ("",)
+        kept = [name for name in names if name.lower().endswith(ends)]
+    else:
+        kept = [name for name in names if glob_matches(name, pattern)]
+    return _named(base, kept, str(place), place.scheme)
+
+
+def glob_matches(path: str, pattern: str) -> bool:
+    """Tell whether a path matches a glob, in which only `**` passes a slash."""
+    return _parts_match(path.split("/"), pattern.split("/"))
+
+
+def _parts_match(parts: list[str], patterns: list[str]) -> bool:
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_parts_match(parts[skip:], patterns[1:]) for skip in range(len(parts) + 1))
+    return (
+        bool(parts) and fnmatchcase(parts[0], patterns[0]) and _parts_match(parts[1:], patterns[1:])
+    )
