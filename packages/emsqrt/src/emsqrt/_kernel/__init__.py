@@ -12,6 +12,10 @@ from emsqrt._kernel._native import (
     lz4_bound,
     lz4_compress,
     lz4_decompress,
+    open_block,
+    read_block_head,
+    sync_range,
+    write_block_head,
     xxh3_64,
 )
 
@@ -22,5 +26,9 @@ __all__ = [
     "lz4_bound",
     "lz4_compress",
     "lz4_decompress",
+    "open_block",
+    "read_block_head",
+    "sync_range",
+    "write_block_head",
     "xxh3_64",
 ]

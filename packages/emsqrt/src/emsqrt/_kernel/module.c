@@ -2,6 +2,7 @@
 #include "native.h"
 
 static int (*const registers[])(PyObject *) = {
+    block_register,
     codec_register,
     columns_register,
     csv_split_register,

@@ -24,6 +24,7 @@ const em_columns *columns_view(PyObject *object);
 PyObject *columns_over(const em_columns *view, PyObject *owner);
 
 /* Each binding file adds its types and functions; 0, or -1 with an exception set. */
+int block_register(PyObject *module);
 int codec_register(PyObject *module);
 int columns_register(PyObject *module);
 int csv_split_register(PyObject *module);
