@@ -14,7 +14,9 @@ from typing import Any
 from emsqrt.operators.aggregate import AggregateRows
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.rows import FilterRows, LimitRows, MapColumns
+from emsqrt.operators.streams import ExplodeRows, SampleRows, UnionRows
 from emsqrt.plan import Aggregate, Filter, Limit, Plan, Project, Rename, WithColumn
+from emsqrt.plan.nodes import Explode, Sample, Union
 from emsqrt.run import Run
 from sennit_core.errors import UsageError
 
@@ -43,10 +45,13 @@ Maker = Callable[[Any, Sequence[Operator], Run], Operator]
 
 _MAKERS: dict[type[Plan], Maker] = {
     Aggregate: GatheredRows,
+    Explode: ExplodeRows,
     Filter: FilterRows,
     Limit: LimitRows,
     Project: MapColumns,
     Rename: MapColumns,
+    Sample: SampleRows,
+    Union: UnionRows,
     WithColumn: MapColumns,
 }
 
