@@ -8,17 +8,19 @@ from emsqrt.expr.functions import AGGREGATES, FUNCTIONS
 from emsqrt.plan.reading import RESERVED_OPERATORS
 from sennit_core.testing import run_markdown
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "plan-ir.md"
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGE, EXPRESSIONS = DOCS / "plan-ir.md", DOCS / "expressions.md"
 
 
-def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [PAGE, EXPRESSIONS], ids=["plan-ir", "expressions"])
+def test_the_example_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run_markdown(PAGE)
+    run_markdown(page)
 
 
 @pytest.mark.parametrize("word", [*FUNCTIONS, *AGGREGATES])
 def test_every_function_is_described(word: str) -> None:
-    assert f"`{word}`" in PAGE.read_text("utf-8")
+    assert f"`{word}`" in EXPRESSIONS.read_text("utf-8")
 
 
 def test_every_reserved_operator_is_named() -> None:

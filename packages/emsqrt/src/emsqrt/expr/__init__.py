@@ -8,18 +8,23 @@ library only; `emsqrt.expr.evaluate` is imported by those who hold record batche
 from emsqrt.expr.build import (
     all_of,
     any_of,
+    approx_count_distinct,
     avg,
     coalesce,
     col,
     concat,
     count,
     count_distinct,
+    first,
     greatest,
+    last,
     least,
     max,  # noqa: A004  # the field's word
     mean,
+    median,
     min,  # noqa: A004  # the field's word
     nullif,
+    quantile,
     stddev,
     sum,  # noqa: A004  # the field's word
     var,
@@ -28,7 +33,7 @@ from emsqrt.expr.build import (
 from emsqrt.expr.check import infer
 from emsqrt.expr.errors import BadExpression, BadPlan, TypeMismatch, ValueOutOfRange
 from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, lit
-from emsqrt.expr.parser import parse_expr
+from emsqrt.expr.parser import parse_expr, parse_named, parse_order
 from emsqrt.expr.trace import trace
 from emsqrt.expr.walk import columns_of
 from emsqrt.expr.wire import expr_from_json, expr_to_json
@@ -47,6 +52,7 @@ __all__ = [
     "ValueOutOfRange",
     "all_of",
     "any_of",
+    "approx_count_distinct",
     "avg",
     "coalesce",
     "col",
@@ -56,15 +62,21 @@ __all__ = [
     "count_distinct",
     "expr_from_json",
     "expr_to_json",
+    "first",
     "greatest",
     "infer",
+    "last",
     "least",
     "lit",
     "max",
     "mean",
+    "median",
     "min",
     "nullif",
     "parse_expr",
+    "parse_named",
+    "parse_order",
+    "quantile",
     "stddev",
     "sum",
     "trace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emsqrt.expr.aggregates import check_params
 from emsqrt.expr.nodes import Agg, Column, Expr, When, as_expr, call
 from sennit_core.errors import UsageError
 
@@ -98,6 +99,31 @@ def var(value: object) -> Agg:
 def stddev(value: object) -> Agg:
     """Return the sample standard deviation, NULL for fewer than two values."""
     return Agg("stddev", _operand(value))
+
+
+def first(value: object) -> Agg:
+    """Return the value of the first row, in the order of the input; NULLs left out."""
+    return Agg("first", _operand(value))
+
+
+def last(value: object) -> Agg:
+    """Return the value of the last row, in the order of the input; NULLs left out."""
+    return Agg("last", _operand(value))
+
+
+def median(value: object) -> Agg:
+    """Return the middle value: `quantile(value, 0.5)`."""
+    return Agg("median", _operand(value))
+
+
+def quantile(value: object, fraction: float) -> Agg:
+    """Return the value below which `fraction` (0 to 1) of the values lie."""
+    return Agg("quantile", _operand(value), params=check_params("quantile", (as_expr(fraction),)))
+
+
+def approx_count_distinct(value: object) -> Agg:
+    """Estimate the number of different values, NULL left out, in a few KiB of memory."""
+    return Agg("approx_count_distinct", _operand(value))
 
 
 def _operand(value: object) -> Expr:

@@ -1,6 +1,6 @@
 """Expressions over Arrow record batches, with the meaning of `docs/plan-ir.md`.
 
-The only modules of `emsqrt.expr` that load pyarrow: this one, `kernels` and `casts`.
+The only modules of `emsqrt.expr` that load pyarrow: this one, `kernels*`, `casts` and `vectors`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emsqrt.expr import kernels_text, kernels_time
 from emsqrt.expr.casts import cast_values
-from emsqrt.expr.check import Typed, bind
+from emsqrt.expr.check import bind
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.kernels import KERNELS
 from emsqrt.expr.nodes import Expr
+from emsqrt.expr.typed import Typed
 from sennit_core.schema import Schema
+
+REGISTERED = (kernels_text, kernels_time)
+"""Loaded for the kernels they register."""
 
 Datum: TypeAlias = Any
 """A pyarrow Array, or a Scalar that stands for the same value in every row."""

@@ -46,6 +46,13 @@ FUNCTIONS: dict[str, Function] = _table(
     Function("round", 1, 2, "rounding", fallible=True),
     Function("floor", 1, 1, "rounding", fallible=True),
     Function("ceil", 1, 1, "rounding", fallible=True),
+    Function("trunc", 1, 1, "rounding", fallible=True),
+    Function("sign", 1, 1, "sign"),
+    *(Function(name, 1, 1, "float") for name in ("sqrt", "exp", "ln", "log10", "log2")),
+    *(Function(name, 1, 1, "float") for name in ("sin", "cos", "tan", "asin", "acos", "atan")),
+    Function("atan2", 2, 2, "float"),
+    Function("power", 2, 2, "float"),
+    Function("pi", 0, 0, "float"),
     Function("eq", 2, 2, "comparison", "=="),
     Function("ne", 2, 2, "comparison", "!="),
     Function("lt", 2, 2, "comparison", "<"),
@@ -66,34 +73,66 @@ FUNCTIONS: dict[str, Function] = _table(
     Function("concat", 2, MANY, "text"),
     Function("upper", 1, 1, "text"),
     Function("lower", 1, 1, "text"),
-    Function("trim", 1, 1, "text"),
+    Function("reverse", 1, 1, "text"),
+    Function("trim", 1, 2, "text_trim"),
+    Function("ltrim", 1, 2, "text_trim"),
+    Function("rtrim", 1, 2, "text_trim"),
     Function("replace", 3, 3, "text"),
+    Function("left", 2, 2, "text_count"),
+    Function("right", 2, 2, "text_count"),
+    Function("repeat", 2, 2, "text_count"),
+    Function("lpad", 2, 3, "text_pad"),
+    Function("rpad", 2, 3, "text_pad"),
+    Function("split_part", 3, 3, "text_split"),
+    Function("regexp_replace", 3, 4, "text_pattern"),
     Function("substr", 2, 3, "text_slice"),
     Function("length", 1, 1, "text_to_int"),
     Function("contains", 2, 2, "text_to_bool"),
     Function("starts_with", 2, 2, "text_to_bool"),
     Function("ends_with", 2, 2, "text_to_bool"),
     Function("like", 2, 2, "text_to_bool"),
+    Function("ilike", 2, 2, "text_to_bool"),
+    Function("regexp_matches", 2, 2, "text_to_bool"),
+    Function("strpos", 2, 2, "text_to_int"),
     Function("year", 1, 1, "date_part"),
     Function("month", 1, 1, "date_part"),
     Function("day", 1, 1, "date_part"),
     Function("hour", 1, 1, "time_part"),
     Function("minute", 1, 1, "time_part"),
     Function("second", 1, 1, "time_part"),
+    *(Function(name, 1, 1, "date_part") for name in ("quarter", "week", "dow", "isodow", "doy")),
+    Function("epoch", 1, 1, "epoch"),
+    Function("epoch_ms", 1, 1, "date_part"),
+    Function("date_trunc", 2, 2, "date_trunc"),
+    Function("date_diff", 3, 3, "date_diff", fallible=True),
+    Function("date_add", 3, 3, "date_add", fallible=True),
+    Function("make_date", 3, 3, "make_date", fallible=True),
+    Function("strftime", 2, 2, "strftime"),
+    Function("strptime", 2, 2, "strptime", fallible=True),
+    Function("try_strptime", 2, 2, "strptime"),
+    Function("list_get", 2, 2, "list_get"),
+    Function("struct_get", 2, 2, "struct_get"),
 )
 
-RESERVED = frozenset(
-    (
-        *("date_trunc", "date_diff", "extract", "strftime", "strptime", "ilike", "regexp_matches"),
-        *("split_part", "lpad", "rpad", "sqrt", "power", "exp", "ln", "sin", "cos", "hash"),
-        *("list_get", "struct_get"),
+RESERVED = frozenset(("hash",))
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """One aggregate: how many constants follow its argument, as 0.9 does in `quantile(x, 0.9)`."""
+
+    name: str
+    params: int = 0
+
+
+AGGREGATES: dict[str, Aggregation] = {
+    name: Aggregation(name, int(name == "quantile"))
+    for name in (
+        *("count", "sum", "avg", "min", "max", "var", "stddev"),
+        *("first", "last", "median", "quantile", "approx_count_distinct"),
     )
-)
-
-AGGREGATES = ("count", "sum", "avg", "min", "max", "var", "stddev")
-RESERVED_AGGREGATES = frozenset(
-    ("median", "quantile", "mode", "first", "last", "list_agg", "any", "all")
-)
+}
+RESERVED_AGGREGATES = frozenset(("mode", "list_agg", "any", "all"))
 
 
 def function(name: str) -> Function:

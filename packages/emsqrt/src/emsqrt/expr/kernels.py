@@ -6,7 +6,6 @@ ArrowInvalid where a row has no result.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from functools import reduce
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emsqrt.expr.check import Typed
+from emsqrt.expr.typed import Typed
 
 Datum = Any
 Kernel = Callable[..., Any]
@@ -140,11 +139,12 @@ def _abs(typed: Typed, value: Datum) -> Any:
     return value if typed.type.name == "UInt64" else pc.abs_checked(value)
 
 
-@kernel("floor", "ceil")
-def _floor(typed: Typed, value: Datum) -> Any:
-    if typed.type.is_integer:
-        return value
-    return pc.floor(value) if typed.op == "floor" else pc.ceil(value)
+_WHOLE = {"floor": pc.floor, "ceil": pc.ceil, "trunc": pc.trunc}
+
+
+@kernel(*_WHOLE)
+def _whole(typed: Typed, value: Datum) -> Any:
+    return value if typed.type.is_integer else _WHOLE[typed.op](value)
 
 
 @kernel("round")
@@ -255,87 +255,35 @@ def _nullif(_: Typed, value: Datum, other: Datum) -> Any:
     return pc.if_else(same, pa.scalar(None, value.type), value)
 
 
-# Text -----------------------------------------------------------------------------------------
+# Functions of floats: IEEE 754's answers, so sqrt(-1) is NaN and ln(0) is -inf -----------------
 
-
-@kernel("concat")
-def _concat(_: Typed, *values: Datum) -> Any:
-    return pc.binary_join_element_wise(*values, pa.scalar(""), null_handling="emit_null")
-
-
-@kernel("upper")
-def _upper(_: Typed, value: Datum) -> Any:
-    return pc.utf8_upper(value)
-
-
-@kernel("lower")
-def _lower(_: Typed, value: Datum) -> Any:
-    return pc.utf8_lower(value)
-
-
-@kernel("trim")
-def _trim(_: Typed, value: Datum) -> Any:
-    return pc.utf8_trim(value, " ")
-
-
-@kernel("length")
-def _length(_: Typed, value: Datum) -> Any:
-    return pc.utf8_length(value)
-
-
-@kernel("replace")
-def _replace(_: Typed, value: Datum, old: Datum, new: Datum) -> Any:
-    if not old.as_py():  # Arrow would look for nothing forever
-        return value
-    return pc.replace_substring(value, old.as_py(), new.as_py())
-
-
-@kernel("substr")
-def _substr(_: Typed, value: Datum, start: Datum, length: Datum = None) -> Any:
-    first = start.as_py()
-    begin = first - 1 if first > 0 else first
-    if length is None:
-        return pc.utf8_slice_codeunits(value, begin)
-    end = begin + length.as_py()
-    return pc.utf8_slice_codeunits(value, begin, None if begin < 0 <= end else end)
-
-
-@kernel("contains")
-def _contains(_: Typed, value: Datum, part: Datum) -> Any:
-    return pc.match_substring(value, part.as_py())
-
-
-@kernel("starts_with")
-def _starts_with(_: Typed, value: Datum, part: Datum) -> Any:
-    return pc.starts_with(value, part.as_py())
-
-
-@kernel("ends_with")
-def _ends_with(_: Typed, value: Datum, part: Datum) -> Any:
-    return pc.ends_with(value, part.as_py())
-
-
-@kernel("like")
-def _like(_: Typed, value: Datum, pattern: Datum) -> Any:
-    wild = {"%": ".*", "_": "."}
-    body = "".join(wild.get(char) or re.escape(char) for char in pattern.as_py())
-    return pc.match_substring_regex(value, f"(?s)^{body}$")
-
-
-# Dates and times, always in UTC -----------------------------------------------------------------
-
-_PARTS = {
-    "year": pc.year,
-    "month": pc.month,
-    "day": pc.day,
-    "hour": pc.hour,
-    "minute": pc.minute,
-    "second": pc.second,
+_FLOATS = {
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "ln": np.log,
+    "log10": np.log10,
+    "log2": np.log2,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "power": np.power,
 }
 
 
-@kernel(*_PARTS)
-def _part(typed: Typed, value: Datum) -> Any:
-    if pa.types.is_timestamp(value.type) and value.type.tz is not None:
-        value = value.cast(pa.int64()).cast(pa.timestamp(value.type.unit))
-    return _PARTS[typed.op](value)
+@kernel(*_FLOATS)
+def _float_function(typed: Typed, *values: Datum) -> Any:
+    count = next(len(side) for side in values if isinstance(side, pa.Array))
+    arrays = [side if isinstance(side, pa.Array) else pa.repeat(side, count) for side in values]
+    with np.errstate(all="ignore"):
+        made = _FLOATS[typed.op](*(side.fill_null(1.0).to_numpy() for side in arrays))
+    valid = reduce(pc.and_, [pc.is_valid(side) for side in arrays])
+    return pc.if_else(valid, pa.array(made), pa.scalar(None, pa.float64()))
+
+
+@kernel("sign")
+def _sign(typed: Typed, value: Datum) -> Any:
+    return pc.sign(value).cast(typed.type.to_arrow())

@@ -13,7 +13,7 @@ TEXT_CHARS_MAX = 65_536
 
 KEYWORDS = frozenset(
     (
-        *("and", "or", "not", "is", "null", "in", "between", "like", "true", "false"),
+        *("and", "or", "not", "is", "null", "in", "between", "like", "ilike", "true", "false"),
         *("as", "distinct", "case", "when", "then", "else", "end"),
     )
 )

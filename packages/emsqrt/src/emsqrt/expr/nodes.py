@@ -176,6 +176,14 @@ class Expr:
         """Return SQL's `LIKE`: `%` is any text, `_` one character, no escape character."""
         return call("like", self, pattern)
 
+    def ilike(self, pattern: str) -> Expr:
+        """Return SQL's `ILIKE`: `LIKE` of both in lower case."""
+        return call("ilike", self, pattern)
+
+    def regexp_matches(self, pattern: str) -> Expr:
+        """Return whether the regular expression (RE2) matches any part of the text."""
+        return call("regexp_matches", self, pattern)
+
     # Types ----------------------------------------------------------------------------------
     def cast(self, to: DataType | str) -> Cast:
         """Convert to the type `to`; a value that does not fit is an error when the plan runs."""
@@ -214,9 +222,29 @@ class Expr:
         """Return code points from `start` (1 is the first, -1 the last), `length` at most."""
         return call("substr", self, start, *(() if length is None else (length,)))
 
-    def trim(self) -> Expr:
-        """Return the text without spaces (U+0020) at both ends."""
-        return call("trim", self)
+    def trim(self, chars: str | None = None) -> Expr:
+        """Return the text without spaces (U+0020), or without `chars`, at both ends."""
+        return call("trim", self, *(() if chars is None else (chars,)))
+
+    def left(self, count: int) -> Expr:
+        """Return the first `count` code points; all but the last -`count` when negative."""
+        return call("left", self, count)
+
+    def right(self, count: int) -> Expr:
+        """Return the last `count` code points; all but the first -`count` when negative."""
+        return call("right", self, count)
+
+    def split_part(self, separator: str, index: int) -> Expr:
+        """Return the part at `index` (1 is the first, -1 the last), "" where there is none."""
+        return call("split_part", self, separator, index)
+
+    def strpos(self, part: str) -> Expr:
+        """Return where `part` begins, in code points from 1; 0 where it does not occur."""
+        return call("strpos", self, part)
+
+    def regexp_replace(self, pattern: str, new: str, *, everywhere: bool = False) -> Expr:
+        r"""Return the text with the first match, or each, replaced; `\1` is the first group."""
+        return call("regexp_replace", self, pattern, new, *(("g",) if everywhere else ()))
 
     def replace(self, old: object, new: object) -> Expr:
         """Return the text with each `old` replaced by `new`; an empty `old` changes nothing."""
@@ -263,6 +291,35 @@ class Expr:
         """Return the whole second, 0 to 59."""
         return call("second", self)
 
+    def date_trunc(self, unit: str) -> Expr:
+        """Return the beginning of the year, quarter, month, week (Monday), day, hour, … around."""
+        return call("date_trunc", unit, self)
+
+    def date_add(self, unit: str, count: object) -> Expr:
+        """Return the moment `count` units later; a day the month lacks becomes its last."""
+        return call("date_add", unit, count, self)
+
+    def date_diff(self, unit: str, start: object) -> Expr:
+        """Return how many units begin between `start` and this moment."""
+        return call("date_diff", unit, start, self)
+
+    def strftime(self, pattern: str) -> Expr:
+        """Return the date as text; `%Y %m %d %H %M %S %f %j %y %F %T`."""
+        return call("strftime", self, pattern)
+
+    def strptime(self, pattern: str) -> Expr:
+        """Return the Timestamp(us) that a text spells; text that does not is an error."""
+        return call("strptime", self, pattern)
+
+    # Nested values --------------------------------------------------------------------------
+    def list_get(self, index: int) -> Expr:
+        """Return the item at `index` (1 is the first, -1 the last), NULL where there is none."""
+        return call("list_get", self, index)
+
+    def struct_get(self, name: str) -> Expr:
+        """Return the field called `name`."""
+        return call("struct_get", self, name)
+
     # Aggregates -----------------------------------------------------------------------------
     def count(self) -> Agg:
         """Count the rows where the value is not NULL."""
@@ -289,6 +346,14 @@ class Expr:
     def max(self) -> Agg:
         """Return the largest value; NaN is larger than every number."""
         return Agg("max", self)
+
+    def first(self) -> Agg:
+        """Return the value of the first row, NULLs left out."""
+        return Agg("first", self)
+
+    def last(self) -> Agg:
+        """Return the value of the last row, NULLs left out."""
+        return Agg("last", self)
 
     def var(self) -> Agg:
         """Return the sample variance, NULL for fewer than two values."""
@@ -367,11 +432,15 @@ class When:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Agg(Expr):
-    """An aggregate over the rows of a group; stands only at the top of an aggregate's output."""
+    """An aggregate over the rows of a group; stands only at the top of an aggregate's output.
+
+    `params` are the constants behind the argument: `quantile(x, 0.9)` has one, a Float64.
+    """
 
     fn: str
     arg: Expr | None = None
     distinct: bool = False
+    params: tuple[Literal, ...] = ()
 
 
 def call(fn: str, *args: object) -> Call:

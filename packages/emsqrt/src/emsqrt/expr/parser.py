@@ -2,20 +2,25 @@
 
 ```
 or: and {"or" and}          and: not {"and" not}        not: "not" not | comparison
-comparison: join [op join | is [not] null | [not] in (…) | [not] between join and join | [not] like join]
-join: sum {"||" sum}        sum: product {(+|-) product}        product: sign {(*|/|//|%) sign}
+comparison: join [op join | is [not] (null|true|false) | [not] in (…) | [not] between join and join
+    | [not] (like|ilike) join]
+join: sum {"||" sum}        sum: product {(+|-) (product|interval)}      product: sign {(*|/|//|%) sign}
+interval: interval '3 months' | interval '3' month | interval 3 month | interval (or) month
 sign: [-|+] sign | atom     atom: number | 'text' | "text" | name | `any name` | true | false | null
-    | (or) | function(…) | cast(or as Type) | try_cast(or as Type) | case when … then … [else …] end
-    | Type 'text' | count(*) | count(distinct or)
+    | (or) | function(…) | cast(or as Type) | try_cast(or as Type) | extract(part from or)
+    | case [or] when … then … [else …] end | Type 'text' | count(*) | count(distinct or)
+named: or [as name]         order: or [asc|desc] [nulls (first|last)]
 ```
 Both kinds of quotes hold text; a name with odd characters stands in backticks.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NoReturn
 
+from emsqrt.expr.aggregates import check_params
 from emsqrt.expr.functions import (
     AGGREGATES,
     RESERVED_AGGREGATES,
@@ -25,6 +30,7 @@ from emsqrt.expr.functions import (
 from emsqrt.expr.lexer import Token, fail_at, tokens_of
 from emsqrt.expr.literals import parse_spelling
 from emsqrt.expr.nodes import Agg, Case, Cast, Column, Expr, Literal, call, lit
+from emsqrt.expr.signatures_time import UNITS
 from emsqrt.expr.walk import depth_of
 from emsqrt.expr.wire import EXPR_DEPTH_MAX
 from sennit_core.errors import Unsupported, UsageError
@@ -44,7 +50,27 @@ ALIASES = {
     "var_samp": "var",
     "variance": "var",
     "count_distinct": "count",
+    "approx_distinct": "approx_count_distinct",
+    "quantile_cont": "quantile",
+    "ifnull": "coalesce",
+    "pow": "power",
+    "log": "log10",
+    "position": "strpos",
+    "instr": "strpos",
+    "dayofweek": "dow",
+    "day_of_week": "dow",
+    "dayofyear": "doy",
+    "day_of_year": "doy",
+    "weekofyear": "week",
+    "datetrunc": "date_trunc",
+    "datediff": "date_diff",
 }
+PARTS = (
+    *("year", "quarter", "month", "week", "day", "dow", "isodow", "doy"),
+    *("hour", "minute", "second", "epoch"),
+)
+"""What `extract(part from x)` takes; each is a function too."""
+INTERVAL = re.compile(r"\s*([+-]?[0-9]{1,15})\s*([a-zA-Z]+)?\s*")
 BRACKETS_MAX = 40
 """Levels of brackets; each takes a dozen of Python's stack frames."""
 INT64_MAX = 2**63 - 1
@@ -60,6 +86,28 @@ def parse_expr(text: str) -> Expr:
     return _Parser(text).whole()
 
 
+def parse_named(text: str) -> tuple[str, Expr]:
+    """Return the output column written in `text`: `old_name AS new_name`, `a * 2 AS b`, or a column.
+
+    Raises:
+        BadExpression: it does not parse, or it is an expression without a name.
+    """
+    parser = _Parser(text)
+    return parser.named_column()
+
+
+def parse_order(text: str) -> tuple[Expr, bool, bool | None]:
+    """Return the sort key written in `text`, such as `amount desc nulls first`.
+
+    Returns:
+        the expression, whether it descends, and whether NULLs come first (None: not said).
+
+    Raises:
+        BadExpression: it does not parse.
+    """
+    return _Parser(text).order()
+
+
 class _Parser:
     """Recursive descent with one token of look-ahead; a method for each line of the grammar."""
 
@@ -70,14 +118,46 @@ class _Parser:
         self.depth = 0
 
     def whole(self) -> Expr:
+        expr = self.first()
+        self.end()
+        return expr
+
+    def named_column(self) -> tuple[str, Expr]:
+        expr = self.first()
+        if self.accept("as"):
+            token = self.take()
+            if token.kind not in ("name", "quoted", "string"):
+                self.fail("expected a name after as", token)
+            self.end()
+            return token.text, expr
+        self.end()
+        if not isinstance(expr, Column):
+            self.fail(f"{expr!s} needs a name", self.tokens[0], f"write {expr!s} as …")
+        return expr.name, expr
+
+    def order(self) -> tuple[Expr, bool, bool | None]:
+        expr, descending, nulls_first = self.first(), False, None
+        if word := self.accept_name("asc", "desc"):
+            descending = word == "desc"
+        if self.accept_name("nulls"):
+            word = self.accept_name("first", "last")
+            if word is None:
+                self.fail("expected first or last after nulls")
+            nulls_first = word == "first"
+        self.end()
+        return expr, descending, nulls_first
+
+    def first(self) -> Expr:
         if self.peek.kind == "end":
             self.fail("expected an expression, found nothing")
         expr = self.disjunction()
-        if self.peek.kind != "end":
-            self.fail(f"expected the end, found {self.peek.text!r}")
         if depth_of(expr) > EXPR_DEPTH_MAX:
             self.fail(f"nested deeper than {EXPR_DEPTH_MAX} levels", self.tokens[0])
         return expr
+
+    def end(self) -> None:
+        if self.peek.kind != "end":
+            self.fail(f"expected the end, found {self.peek.text!r}")
 
     # Tokens ---------------------------------------------------------------------------------
     @property
@@ -96,6 +176,12 @@ class _Parser:
         """Take the next token when it is one of these symbols or keywords."""
         if self.peek.kind in ("symbol", "keyword") and self.peek.text in words:
             return self.take().text
+        return None
+
+    def accept_name(self, *words: str) -> str | None:
+        """Take the next token when it is one of these names, which are keywords only here."""
+        if self.peek.kind == "name" and self.peek.text.lower() in words:
+            return self.take().text.lower()
         return None
 
     def expect(self, word: str) -> None:
@@ -136,22 +222,32 @@ class _Parser:
             return expr
         if self.accept("is"):
             negated = self.accept("not") is not None
-            self.expect("null")
-            return self.negate(call("is_null", left), negated)
+            return self.negate(self.test(left), negated)
         negated = self.accept("not") is not None
-        if word := self.accept("in", "between", "like"):
+        if word := self.accept("in", "between", "like", "ilike"):
             return self.negate(self.predicate(word, left), negated)
         if negated:
-            self.fail("expected in, between or like after not")
+            self.fail("expected in, between, like or ilike after not")
         return left
+
+    def test(self, left: Expr) -> Expr:
+        """Read what follows `is`; the answer is never NULL."""
+        match self.accept("null", "true", "false"):
+            case "true":
+                return call("coalesce", left, lit(False))
+            case "false":
+                return call("coalesce", call("not", left), lit(False))
+            case "null":
+                return call("is_null", left)
+        return self.fail("expected null, true or false after is")
 
     def predicate(self, word: str, left: Expr) -> Expr:
         if word == "between":
             low = self.join()
             self.expect("and")
             return call("between", left, low, self.join())
-        if word == "like":
-            return call("like", left, self.join())
+        if word in ("like", "ilike"):
+            return call(word, left, self.join())
         self.expect("(")
         return call("is_in", left, *self.arguments())
 
@@ -163,7 +259,37 @@ class _Parser:
         return self.chain({"||": "concat"}, self.sum)
 
     def sum(self) -> Expr:
-        return self.chain({"+": "add", "-": "sub"}, self.product)
+        expr = self.product()
+        while symbol := self.accept("+", "-"):
+            moved = self.interval(expr, negative=symbol == "-")
+            fn = "add" if symbol == "+" else "sub"
+            expr = call(fn, expr, self.product()) if moved is None else moved
+        return expr
+
+    def interval(self, moment: Expr, *, negative: bool) -> Expr | None:
+        """Read `interval '3 months'` and return the moment so much later, None if there is none."""
+        following = self.tokens[min(self.index + 1, len(self.tokens) - 1)]
+        opens = following.kind in ("string", "number") or following.text == "("
+        if not opens or not self.accept_name("interval"):
+            return None
+        token, unit = self.peek, None
+        if self.accept("("):
+            count = self.disjunction()
+            self.expect(")")
+        else:
+            match = INTERVAL.fullmatch(self.take().text)
+            if match is None:
+                self.fail("expected a whole number, as in interval '3 months'", token)
+            count, unit = lit(int(match[1])), match[2]
+        if unit is None:
+            unit = self.take().text
+        name = unit.lower().removesuffix("s")
+        if name not in UNITS:
+            self.fail(f"no interval is counted in {unit!r}", token, f"units: {', '.join(UNITS)}")
+        if negative:
+            number = count.value if isinstance(count, Literal) else None
+            count = lit(-number) if isinstance(number, int) else call("neg", count)
+        return call("date_add", lit(name), count, moment)
 
     def product(self) -> Expr:
         return self.chain(PRODUCTS, self.sign)
@@ -276,6 +402,10 @@ class _Parser:
         self.expect("(")
         if name in ("cast", "try_cast"):
             return self.cast(strict=name == "cast")
+        if name in ("extract", "date_part"):
+            return self.part(separator="from" if name == "extract" else ",")
+        if name == "if":
+            return self.choice(token)
         known = ALIASES.get(name, name)
         if known in (*AGGREGATES, *RESERVED_AGGREGATES):
             return self.aggregate(known, distinct=name == "count_distinct")
@@ -309,9 +439,34 @@ class _Parser:
             return Agg("count")
         distinct = self.accept("distinct") is not None or distinct
         token, args = self.peek, self.arguments()
-        if len(args) != 1:
-            self.fail(f"{name} takes 1 argument, not {len(args)}", token)
-        return Agg(name, args[0], distinct)
+        wanted = 1 + AGGREGATES[name].params
+        if len(args) != wanted:
+            self.fail(f"{name} takes {wanted} argument(s), not {len(args)}", token)
+        try:
+            return Agg(name, args[0], distinct, check_params(name, args[1:]))
+        except UsageError as error:
+            self.fail(str(error), token, error.hint)
+
+    def part(self, *, separator: str) -> Expr:
+        """Read the rest of `extract(part from x)` or `date_part('part', x)`."""
+        token = self.take()
+        name = token.text.lower()
+        if token.kind not in ("name", "string") or name not in PARTS:
+            self.fail(f"no part is called {token.text!r}", token, f"parts: {', '.join(PARTS)}")
+        if separator == ",":
+            self.expect(",")
+        elif not self.accept_name("from"):
+            self.fail(f"expected 'from', found {self.peek.text!r}")
+        arg = self.disjunction()
+        self.expect(")")
+        return call(name, arg)
+
+    def choice(self, token: Token) -> Expr:
+        """Read the rest of `if(condition, then, else)`."""
+        args = self.arguments()
+        if len(args) not in (2, 3):
+            self.fail(f"if takes 2 or 3 arguments, not {len(args)}", token)
+        return Case(((args[0], args[1]),), args[2] if len(args) == 3 else None)
 
     def cast(self, *, strict: bool) -> Expr:
         arg = self.disjunction()
@@ -328,9 +483,12 @@ class _Parser:
 
     def case(self) -> Expr:
         branches = []
+        of = None if self.at_keyword("when") else self.disjunction()
         self.expect("when")
         while True:
             condition = self.disjunction()
+            if of is not None:
+                condition = call("eq", of, condition)
             self.expect("then")
             branches.append((condition, self.disjunction()))
             if not self.accept("when"):

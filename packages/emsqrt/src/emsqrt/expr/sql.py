@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from emsqrt.expr import rules
-from emsqrt.expr.check import Typed, bind
+from emsqrt.expr.check import bind
 from emsqrt.expr.literals import spell
 from emsqrt.expr.nodes import Expr
+from emsqrt.expr.typed import Typed
 from sennit_core.errors import Unsupported
 from sennit_core.schema import DataType, Schema
 
@@ -49,10 +50,12 @@ _OPERATORS = {
     "gt": ">",
     "ge": ">=",
     "like": "LIKE",
+    "ilike": "ILIKE",
 }
 _PLAIN = (
     *("abs", "coalesce", "greatest", "least", "nullif", "upper", "lower", "length", "contains"),
-    *("starts_with", "ends_with", "replace", "substr"),
+    *("starts_with", "ends_with", "replace", "substr", "ltrim", "rtrim", "left", "right", "repeat"),
+    *("split_part", "regexp_matches", "regexp_replace", "atan", "atan2", "exp", "list_get"),
 )
 
 

@@ -47,8 +47,8 @@ def _form(expr: Expr) -> tuple[str, int]:
             pairs = " ".join(f"when {_text(w, OR)} then {_text(t, OR)}" for w, t in branches)
             last = "" if default is None else f" else {_text(default, OR)}"
             return f"case {pairs}{last} end", ATOM
-        case Agg(fn, arg, distinct):
-            inner = "*" if arg is None else _text(arg, OR)
+        case Agg(fn, arg, distinct, params):
+            inner = "*" if arg is None else ", ".join(_text(each, OR) for each in (arg, *params))
             return f"{fn}({'distinct ' if distinct else ''}{inner})", ATOM
         case Call(fn, args):
             return _call(fn, args)
@@ -81,8 +81,8 @@ def _call(fn: str, args: tuple[Expr, ...]) -> tuple[str, int]:
                 f"{_text(arg, JOIN)} between {_text(low, JOIN)} and {_text(high, JOIN)}",
                 COMPARISON,
             )
-        case "like", (arg, pattern):
-            return f"{_text(arg, JOIN)} like {_text(pattern, JOIN)}", COMPARISON
+        case (("like" | "ilike"), (arg, pattern)):
+            return f"{_text(arg, JOIN)} {fn} {_text(pattern, JOIN)}", COMPARISON
         case _:
             return f"{fn}({', '.join(_text(arg, OR) for arg in args)})", ATOM
 

@@ -2,7 +2,8 @@
 
 ```
 {"col": name}    {"lit": text, "type": T}    {"fn": name, "args": […]}    {"cast": e, "type": T}
-{"case": [{"when": e, "then": e}], "else": e}                {"agg": name, "arg": e, "distinct": true}
+{"case": [{"when": e, "then": e}], "else": e}
+{"agg": name, "arg": e, "distinct": true, "params": [{"lit": …}]}
 ```
 A member that has its default value is left out when written and may be given when read.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from emsqrt.expr.aggregates import check_params
 from emsqrt.expr.document import Entry, Json, open_document
 from emsqrt.expr.errors import BadPlan
 from emsqrt.expr.functions import MANY, check_aggregate, function
@@ -48,10 +50,12 @@ def expr_to_json(expr: Expr, depth: int = 1) -> Json:
             pairs = [(expr_to_json(w, below), expr_to_json(t, below)) for w, t in branches]
             case: Json = {"case": [{"when": when, "then": then} for when, then in pairs]}
             return case if default is None else {**case, "else": expr_to_json(default, below)}
-        case Agg(fn, arg, distinct):
+        case Agg(fn, arg, distinct, params):
             agg: Json = {"agg": fn}
             if arg is not None:
                 agg["arg"] = expr_to_json(arg, below)
+            if params:
+                agg["params"] = [expr_to_json(param, below) for param in params]
             return {**agg, "distinct": True} if distinct else agg
         case _:
             raise AssertionError(f"not an expression node: {type(expr).__name__}")
@@ -157,7 +161,7 @@ def _case(entry: Entry, below: int) -> Expr:
 
 
 def _aggregate(entry: Entry, below: int) -> Expr:
-    entry.members(("agg",), ("arg", "distinct"))
+    entry.members(("agg",), ("arg", "distinct", "params"))
     try:
         name = check_aggregate(entry.at("agg").text())
     except Unsupported:
@@ -171,7 +175,17 @@ def _aggregate(entry: Entry, below: int) -> Expr:
         name,
         None if arg is None else read_expr(arg, below),
         distinct is not None and distinct.boolean(),
+        _params(entry, name, below),
     )
+
+
+def _params(entry: Entry, name: str, below: int) -> tuple[Literal, ...]:
+    given = entry.find("params")
+    read = [] if given is None else [read_expr(item, below) for item in given.items()]
+    try:
+        return check_params(name, read)
+    except UsageError as error:
+        (given or entry).fail(str(error), hint=error.hint)
 
 
 _READERS = {

@@ -20,6 +20,7 @@ from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType, Field, Schema
 
 INT64, FLOAT64, BINARY = map(DataType, ("Int64", "Float64", "Binary"))
+_KNOWN = ("count", "sum", "avg", "min", "max", "var", "stddev")
 SUM_PARTS = ("isum", "usum", "dsum", "fsum")
 
 
@@ -35,6 +36,8 @@ def state_fields(name: str, agg: Agg, kind: DataType | None) -> tuple[Field, ...
         TypeMismatch: the function does not take that type.
         Unsupported: `distinct` with another function than count.
     """
+    if agg.fn not in _KNOWN:
+        raise Unsupported(f"{agg!s}: no engine has the aggregate {agg.fn} yet")
     if agg.distinct and agg.fn not in ("count", "min", "max"):
         raise Unsupported(f"{agg!s}: distinct goes with count only, so far")
     return tuple(Field(f"{name}${part}", of) for part, of in _parts(agg, kind))
