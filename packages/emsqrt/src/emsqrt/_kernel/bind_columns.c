@@ -144,6 +144,29 @@ static Py_ssize_t columns_length(PyObject *self) {
     return (Py_ssize_t)((columns_object *)self)->view.row_count;
 }
 
+static PyObject *columns_null_count(PyObject *self, PyObject *argument) {
+    const em_columns *view = &((columns_object *)self)->view;
+    const Py_ssize_t index = PyNumber_AsSsize_t(argument, PyExc_IndexError);
+    if (index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (index < 0 || (size_t)index >= view->column_count) {
+        return PyErr_Format(PyExc_IndexError, "there is no column %zd", index);
+    }
+    const em_column *column = &view->columns[index];
+    size_t nulls = 0;
+    for (size_t row = 0; column->validity != NULL && row < view->row_count; row++) {
+        nulls += !em_is_valid(column, row);
+    }
+    return PyLong_FromSize_t(nulls);
+}
+
+static PyMethodDef columns_methods[] = {
+    {"null_count", columns_null_count, METH_O,
+     "null_count(index)\n--\n\nHow many values of a column are NULL."},
+    {NULL, NULL, 0, NULL},
+};
+
 const em_columns *columns_view(PyObject *object) {
     if (!PyObject_TypeCheck(object, (PyTypeObject *)columns_type)) {
         PyErr_SetString(PyExc_TypeError, "this takes Columns");
@@ -179,6 +202,7 @@ static PyType_Slot columns_slots[] = {
     {Py_tp_new, columns_new},
     {Py_tp_dealloc, columns_dealloc},
     {Py_sq_length, columns_length},
+    {Py_tp_methods, columns_methods},
     {0, NULL},
 };
 static PyType_Spec columns_spec = {
