@@ -1,7 +1,45 @@
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal, Self
+
+from typing import TypeAlias
 
 from typing_extensions import Buffer
+
+_Span = tuple[int, int]
+_Filled = tuple[int, int, _Span, _Span, _Span | None]
+
+AggColumn: TypeAlias = tuple[int, int, memoryview | None, memoryview, memoryview | None]
+
+class AggReader:
+    def __new__(
+        cls,
+        memory: Buffer,
+        keys: Sequence[tuple[int, int, bool, bool]],
+        parts: Sequence[tuple[int, int, int, int]],
+        outputs: Sequence[tuple[int, int, int, int]],
+        /,
+    ) -> AggReader: ...
+    def read(self, rows: Buffer, start: int = 0, /) -> tuple[int, int, list[AggColumn]]: ...
+
+class AggTable:
+    def __new__(
+        cls,
+        memory: Buffer,
+        keys: Sequence[tuple[int, int, bool, bool]],
+        parts: Sequence[tuple[int, int, int, int]],
+        /,
+    ) -> AggTable: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def row_bytes_max(self) -> int: ...
+    def add(self, columns: Columns, start: int = 0, heading: bool = False, /) -> int: ...
+    def add_rows(self, rows: Buffer, start: int = 0, /) -> int: ...
+    def sort(self) -> None: ...
+    def drain(self, out: Buffer, first: int, /) -> tuple[int, int]: ...
+    def reset(self) -> None: ...
 
 class Columns:
     def __new__(
@@ -12,20 +50,6 @@ class Columns:
     ) -> Self: ...
     def __len__(self) -> int: ...
     def null_count(self, index: int, /) -> int: ...
-
-class RecordFault(ValueError):
-    # A record that cannot be read; `reason` is ragged, value, encoding or room.
-    #
-    # `offset` and `size` are the record's place in the block, without its line end; `row` counts the
-    # parser's records from 0; `field` is the field's index, or how many fields a ragged record has;
-    # `text` is the value (at most 80 characters of it).
-
-    offset: int
-    size: int
-    row: int
-    field: int
-    reason: str
-    text: str
 
 class CsvParser:
     # Parses the wanted fields of whole records into columns that lie in `memory`.
@@ -82,14 +106,153 @@ class CsvParser:
     @property
     def skipped_records(self) -> list[tuple[int, int, int, str]]: ...
 
+class GroupFold:
+    def __new__(
+        cls,
+        memory: Buffer,
+        keys: Sequence[tuple[int, int, bool, bool]],
+        parts: Sequence[tuple[int, int, int, int]],
+        quantiles: Sequence[tuple[int, float, bool]],
+        /,
+    ) -> GroupFold: ...
+    def run(self, rows: Buffer, start: int, out: Buffer, last: bool, /) -> tuple[int, int, int]: ...
+
+class KeySpec:
+    # What orders rows: (column, descending, nulls_first) of each key column, most significant first.
+
+    def __new__(cls, columns: Sequence[tuple[int, bool, bool]], /) -> Self: ...
+    def __len__(self) -> int: ...
+    # One row's key as bytes (keys.h), without a sequence number.
+    def encode(self, columns: Columns, row: int, /) -> bytes: ...
+
+class Merger:
+    # Merges sorted rows of sources, stable by source number, by a loser tree.
+    #
+    # Args:
+    #     memory: the state, merger_bytes(len(sizes)), then each source's part; kept for life.
+    #     sizes: bytes of each source's part of `memory`.
+    #     positions: RowStore.positions of a store that has seen every key; None looks at whole keys.
+
+    def __new__(
+        cls, memory: Buffer, sizes: Sequence[int], positions: bytes | None = None, /
+    ) -> Self: ...
+    # Where a source's part lies in `memory`: (start, stop).
+    def span(self, source: int, /) -> tuple[int, int]: ...
+    # Say how many bytes of whole rows now lie at the start of an empty source's part; 0 ends it.
+    def refill(self, source: int, bytes: int, /) -> None: ...
+    # Write the next rows, or with `ending` their payloads each followed by it, into `out`. Return
+    # (bytes, rows, why): the source that must be refilled, -1 when `out` is full (or too small for
+    # one row) or `rows_max` is reached, -2 when all is done.
+    def run(
+        self, out: Buffer, /, ending: bytes | None = None, rows_max: int = ...
+    ) -> tuple[int, int, int]: ...
+    # Where the next row lies in `memory`, (start, stop); None when `run` would stop at once.
+    def head(self) -> tuple[int, int] | None: ...
+    # Pass over the row at head(); returns `why` as of `run`.
+    def skip(self) -> int: ...
+
+class RecordFault(ValueError):
+    # A record that cannot be read; `reason` is ragged, value, encoding or room.
+    #
+    # `offset` and `size` are the record's place in the block, without its line end; `row` counts the
+    # parser's records from 0; `field` is the field's index, or how many fields a ragged record has;
+    # `text` is the value (at most 80 characters of it).
+
+    offset: int
+    size: int
+    row: int
+    field: int
+    reason: str
+    text: str
+
+class RowStore:
+    # Rows gathered in `memory`, put in order, and handed out. A row takes its bytes and 32 more.
+
+    def __new__(cls, memory: Buffer, /) -> Self: ...
+    # Add rows from `start` until memory is full; return how many were taken. A row that is too
+    # large for the empty store is not taken: 0. `payload` is None, "line" (the record's bytes) or
+    # the indices of the columns to pack; `sequence` numbers the keys from there on.
+    def add(
+        self,
+        columns: Columns,
+        keys: KeySpec,
+        payload: Literal["line"] | Sequence[int] | None,
+        /,
+        start: int = 0,
+        sequence: int | None = None,
+    ) -> int: ...
+    # Add whole rows of a block from byte `start`; return the bytes taken.
+    def add_rows(self, block: Buffer, start: int = 0, /) -> int: ...
+    # Bytes of one row as `add` would write it.
+    def row_bytes(
+        self,
+        columns: Columns,
+        keys: KeySpec,
+        payload: Literal["line"] | Sequence[int] | None,
+        row: int,
+        sequenced: bool = False,
+        /,
+    ) -> int: ...
+    # Put the rows in the order of their keys; equal keys stay as they came.
+    def sort(self) -> None: ...
+    # Copy sorted rows [start, stop), or with `ending` their payloads each followed by it, into
+    # `out` while they fit; return (bytes, rows).
+    def drain(
+        self, out: Buffer, start: int, stop: int, /, ending: bytes | None = None
+    ) -> tuple[int, int]: ...
+    # Where the sorted row at `position` lies in `memory`: (start, stop).
+    def row_span(self, position: int, /) -> tuple[int, int]: ...
+    # Keep the first `count` sorted rows and take more. With `bounding`, rows that come now and are
+    # not among the first `count` so far are taken, and dropped.
+    def keep(self, count: int, /, bounding: bool = False) -> None: ...
+    # Forget all rows; what was learnt of their keys (`positions`) stays.
+    def reset(self) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def payload_bytes(self) -> int: ...
+    # The longest row ever taken.
+    @property
+    def row_bytes_max(self) -> int: ...
+    # Where the keys ever taken differ: for a Merger.
+    @property
+    def positions(self) -> bytes: ...
+
+class StateCombiner:
+    def __new__(
+        cls, memory: Buffer, parts: Sequence[tuple[int, int, int, int]], /
+    ) -> StateCombiner: ...
+    def run(self, rows: Buffer, start: int, out: Buffer, last: bool, /) -> tuple[int, int, int]: ...
+
 def csv_last_record_end(data: Buffer, size: int, delimiter: int, quote: int, /) -> int: ...
 def csv_record_end(data: Buffer, start: int, size: int, delimiter: int, quote: int, /) -> int: ...
+
+# Read keys, or packed payloads, of a block's rows from byte `start` on, at most `rows_max`, while
+# they fit `out`. Return (rows, next start, columns); a column is (kind, null count, validity, values,
+# ends), each a (start, stop) in `out` of one Arrow buffer, aligned to 64 bytes; ends is None for
+# kinds without. Raises ValueError when a row has another form, or the first one does not fit.
+def decode_keys(
+    block: Buffer, start: int, rows_max: int, kinds: Sequence[int], out: Buffer, spec: KeySpec, /
+) -> tuple[int, int, list[_Filled]]: ...
+def float_sum(values: Buffer, squares: bool = False, /) -> bytes: ...
+def float_sum_merge(states: Buffer, /) -> bytes: ...
+def float_sum_value(state: Buffer, /) -> float: ...
+def float_sum_variance(count: int, total: Buffer, squares: Buffer, /) -> float: ...
+def hll_estimate(state: Buffer, /) -> int: ...
 def lz4_bound(size: int, /) -> int: ...
 def lz4_compress(source: Buffer, target: Buffer, /) -> int: ...
 def lz4_decompress(source: Buffer, target: Buffer, /) -> int: ...
+
+# Bytes of memory that a Merger of so many sources takes for itself.
+def merger_bytes(sources: int, /) -> int: ...
 def open_block(head: Buffer, segment: int, stored: Buffer, target: Buffer, /) -> int: ...
 def read_block_head(head: Buffer, segment: int, /) -> tuple[int, int, int, int, int, int, int]: ...
 def sync_range(file: int, start: int, size: int, wait: bool, /) -> None: ...
+def unpack_rows(
+    block: Buffer, start: int, rows_max: int, kinds: Sequence[int], out: Buffer, /
+) -> tuple[int, int, list[_Filled]]: ...
 def write_block_head(
     head: Buffer,
     stored: Buffer,
@@ -101,4 +264,10 @@ def write_block_head(
     raw_bytes: int,
     /,
 ) -> None: ...
+
+# Copy the payloads of a block's rows from byte `start` on into `out`, each followed by `ending`,
+# while they fit; return (bytes, rows, next start).
+def write_lines(
+    block: Buffer, start: int, out: Buffer, ending: bytes, /
+) -> tuple[int, int, int]: ...
 def xxh3_64(buffer: Buffer, seed: int = 0) -> int: ...
