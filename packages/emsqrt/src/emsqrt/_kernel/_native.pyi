@@ -1,12 +1,10 @@
 from collections.abc import Sequence
-from typing import Literal, Self
-
-from typing import TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from typing_extensions import Buffer
 
-_Span = tuple[int, int]
-_Filled = tuple[int, int, _Span, _Span, _Span | None]
+_Span: TypeAlias = tuple[int, int]
+_Filled: TypeAlias = tuple[int, int, _Span, _Span, _Span | None]
 
 AggColumn: TypeAlias = tuple[int, int, memoryview | None, memoryview, memoryview | None]
 
@@ -139,7 +137,7 @@ class Merger:
     # Where a source's part lies in `memory`: (start, stop).
     def span(self, source: int, /) -> tuple[int, int]: ...
     # Say how many bytes of whole rows now lie at the start of an empty source's part; 0 ends it.
-    def refill(self, source: int, bytes: int, /) -> None: ...
+    def refill(self, source: int, filled: int, /) -> None: ...
     # Write the next rows, or with `ending` their payloads each followed by it, into `out`. Return
     # (bytes, rows, why): the source that must be refilled, -1 when `out` is full (or too small for
     # one row) or `rows_max` is reached, -2 when all is done.
@@ -210,7 +208,7 @@ class RowStore:
     @property
     def rows(self) -> int: ...
     @property
-    def bytes(self) -> int: ...
+    def used_bytes(self) -> int: ...
     @property
     def payload_bytes(self) -> int: ...
     # The longest row ever taken.

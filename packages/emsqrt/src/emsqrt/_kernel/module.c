@@ -6,6 +6,9 @@ static int (*const registers[])(PyObject *) = {
     codec_register,
     columns_register,
     csv_split_register,
+    keys_register,
+    merge_register,
+    store_register,
 };
 
 static struct PyModuleDef definition = {

@@ -28,5 +28,8 @@ int block_register(PyObject *module);
 int codec_register(PyObject *module);
 int columns_register(PyObject *module);
 int csv_split_register(PyObject *module);
+int keys_register(PyObject *module);
+int merge_register(PyObject *module);
+int store_register(PyObject *module);
 
 #endif
