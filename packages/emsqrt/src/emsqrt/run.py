@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from emsqrt.manifest import Manifest, SinkInfo
 from emsqrt.memory import Arena, MemoryBudget, Slice
 from sennit_core.errors import CapTooSmall
 
@@ -16,6 +18,14 @@ WORKING_BYTES_MIN = 1 << 20
 """The least that a blocking operator works in."""
 OUTPUT_BYTES = 1 << 20
 """What a blocking operator's batch takes, as rows and as columns, while it is passed on."""
+
+
+class Source(Protocol):
+    """What a run reads: how far it is."""
+
+    rows: int
+    bytes_done: int
+    bytes_total: int
 
 
 class Run:
@@ -31,6 +41,8 @@ class Run:
         self.context = context
         self.folder = folder
         self.seed = seed
+        self._sources: list[Source] = []
+        self._started_at = time.time()
         self._arena: Arena | None = None
         self._holders = 0
         self._spill: SpillManager | None = None
@@ -86,6 +98,44 @@ class Run:
         """Return one operator's share of the working set; it gives it back at its end."""
         assert self._arena is not None, "expect_holder was called before map_working_set"
         return self._arena.take(self._arena.size_bytes // self._holders - 4096, tag)
+
+    def reads(self, source: Source) -> None:
+        """Count what a source gives among the run's input."""
+        self._sources.append(source)
+
+    def tell(self, phase: str) -> None:
+        """Tell whoever waits how far the run is."""
+        self.context.progress(
+            bytes_done=sum(source.bytes_done for source in self._sources),
+            bytes_total=sum(source.bytes_total for source in self._sources),
+            rows=sum(source.rows for source in self._sources),
+            spilled_bytes=self.spilled_bytes,
+            phase=phase,
+        )
+
+    def manifest(self, plan_hash: str, sinks: tuple[SinkInfo, ...]) -> Manifest:
+        """Say what was done, at the end.
+
+        Args:
+            plan_hash: of the plan as it was submitted.
+            sinks: what was written.
+        """
+        budget = self.budget
+        return Manifest(
+            plan_hash=plan_hash,
+            rows_in=sum(source.rows for source in self._sources),
+            bytes_in=sum(source.bytes_done for source in self._sources),
+            rows_out=sum(sink.rows for sink in sinks),
+            bytes_out=sum(sink.bytes for sink in sinks),
+            sinks=sinks,
+            cap_bytes=self.context.cap_bytes,
+            budget_bytes=budget.cap_bytes,
+            reserved_bytes=budget.peak_bytes,
+            reserved_by_tag=budget.peak_by_tag(),
+            peak_bytes=self.context.measure_peak(),
+            started_at=self._started_at,
+            finished_at=time.time(),
+        )
 
     def close(self) -> None:
         """Give memory and spill back."""

@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.executor.context import Context
+from emsqrt.executor.spill import SpillArea, default_spill_dir
+from emsqrt.lean import do_without_pandas, load_arrow
+from emsqrt.manifest import Manifest
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watchdog
-from sennit_core.errors import MemoryCapExceeded, SennitError
+from emsqrt.plan import Plan, plan_to_json
+from emsqrt.thin.lower import why_not_thin
+from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -28,6 +33,49 @@ _NEWS_SECONDS = 0.1
 
 OnFields = Callable[[dict[str, Any]], None]
 """Takes changed progress fields, in camelCase."""
+
+
+def run_alone(
+    plan: Plan, cap_bytes: int, spill_dir: Path | None = None, on_fields: OnFields = lambda _: None
+) -> Manifest:
+    """Run a plan here under a cap on this process, in the tier that fits it.
+
+    Args:
+        plan: ends in a file sink.
+        cap_bytes: what the kernel may charge this process at most.
+        spill_dir: where it may spill; a folder of this user's when None.
+        on_fields: told about progress.
+
+    Raises:
+        CapTooSmall: told before the first row is read, with the cap that would do.
+        MemoryCapExceeded: it came too near its cap all the same.
+    """
+    reason = why_not_thin(plan)
+    if reason is None:
+        from emsqrt.thin.session import run_thin as run_here
+    else:
+        run_here = _load_arrow_tier(cap_bytes, reason)
+    with (
+        closing(SpillArea(spill_dir or default_spill_dir())) as area,
+        capped("the plan", cap_bytes, area.attempt_dir("alone"), on_fields) as context,
+    ):
+        return run_here(plan_to_json(plan), context, Path())
+
+
+def _load_arrow_tier(cap_bytes: int, reason: str) -> Any:
+    from emsqrt.executor.entry import FLOOR_BYTES
+
+    if cap_bytes < FLOOR_BYTES:
+        raise CapTooSmall(
+            cap_bytes=cap_bytes,
+            needed_bytes=FLOOR_BYTES,
+            because=f"pyarrow and one block take that much, and {reason}",
+        )
+    do_without_pandas()
+    load_arrow()
+    from emsqrt.session import run_plan
+
+    return run_plan
 
 
 @contextmanager

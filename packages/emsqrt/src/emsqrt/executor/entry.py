@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from emsqrt.executor.context import Context
+from emsqrt.lean import load_arrow
 
 FLOOR_BYTES = 40 << 20
 """pyarrow and numpy take 28 MiB, slack and the ring 5; the rest is for one block at least."""
@@ -17,14 +18,9 @@ FLOOR_BYTES = 40 << 20
 
 def prepare() -> None:
     """Load the engine, and let pyarrow start its one thread of each kind."""
-    import pyarrow as pa
-    from pyarrow import csv
-
     import emsqrt.session  # noqa: F401 - loaded now, used later
 
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
-    csv.read_csv(pa.BufferReader(b"a\n1\n"), read_options=csv.ReadOptions(use_threads=False))
+    load_arrow()
 
 
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:

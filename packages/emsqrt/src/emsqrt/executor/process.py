@@ -23,6 +23,7 @@ from typing import Any
 from emsqrt.executor.context import Context
 from emsqrt.executor.control import Control, Task
 from emsqrt.executor.frames import EXIT_CAP, VERSION, Frame, encode_frame
+from emsqrt.lean import do_without_pandas
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
 from sennit_core.errors import (
     Cancelled,
@@ -243,20 +244,11 @@ def _as_sennit_error(error: BaseException, task: Task) -> SennitError:
     return InternalError(f"{task.name}: {type(error).__name__}: {error}")
 
 
-class _NoPandas:
-    """Makes `import pandas` fail here: pyarrow imports it on its own, for 30 MB of every cap."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name.partition(".")[0] == "pandas":
-            raise ModuleNotFoundError("executors do without pandas", name=name)
-
-
 def main(control_file: int) -> None:
     """Serve the control socket given as a descriptor, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     sys.setswitchinterval(_SWITCH_SECONDS)  # a watchdog that waits 5 ms for its turn is late
-    sys.meta_path.insert(0, _NoPandas)
+    do_without_pandas()
     with socket.socket(fileno=control_file) as sock:
         Server(Control(sock)).serve()
         sys.stdout.flush()

@@ -13,23 +13,13 @@ from typing import Protocol
 from emsqrt.executor.control import send_task
 from emsqrt.executor.frames import Frame, FrameReader, encode_frame
 from emsqrt.executor.loop import Loop
+from emsqrt.lean import LEAN_ENVIRONMENT
 from sennit_core.errors import Corrupt
 from sennit_core.logs import get_logger
 
 _log = get_logger("emsqrt.executor")
 
 _RECEIVE_BYTES = 1 << 16
-
-LEAN_ENVIRONMENT = {
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 10),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 10),
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}
-"""Keeps allocators from reserving and hoarding: freed blocks go back to the kernel at once."""
-
 
 class WorkerOwner(Protocol):
     """Hears from a worker, always on the loop's thread."""

@@ -1,0 +1,104 @@
+"""The parent's side of the lean child: start it, hear it, make its answer a manifest or an error."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emsqrt.lean import LEAN_ENVIRONMENT
+from emsqrt.manifest import Manifest
+from emsqrt.solo import EXIT_CAP
+from sennit_core.errors import (
+    MemoryCapExceeded,
+    SennitError,
+    WorkerLost,
+    error_from_json,
+)
+
+
+def run_in_child(
+    plan: Mapping[str, Any],
+    *,
+    cap_bytes: int,
+    spill_dir: Path,
+    deadline_seconds: float | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    on_start: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Run a thin plan in a process of its own and wait.
+
+    Args:
+        plan: the plan's JSON.
+        cap_bytes: what the kernel may charge the child at most.
+        spill_dir: a folder for this run alone.
+        deadline_seconds: give up after this.
+        on_progress: told changed progress fields, in camelCase.
+        on_start: told the child's pid.
+
+    Raises:
+        SennitError: whatever the child reports, as the class it was.
+        WorkerLost: the child ended without an answer.
+    """
+    request = {
+        "plan": plan,
+        "capBytes": cap_bytes,
+        "spillDir": str(spill_dir),
+        "folder": str(Path.cwd()),
+        "deadlineSeconds": deadline_seconds,
+    }
+    with _child() as (process, answers):
+        if on_start is not None:
+            on_start(process.pid)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        for line in answers:
+            answer = json.loads(line)
+            if "manifest" in answer:
+                return Manifest.from_json(answer["manifest"])
+            if "error" in answer:
+                raise error_from_json(answer["error"])
+            if on_progress is not None:
+                on_progress(answer["progress"])
+        raise _lost(process, cap_bytes)
+
+
+@contextmanager
+def _child() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
+    read, write = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "emsqrt.thin.process", str(write)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[write],
+            env={**os.environ, **LEAN_ENVIRONMENT},
+            process_group=0,  # a terminal's Ctrl-C is for the parent
+        )
+    except BaseException:
+        os.close(read)
+        raise
+    finally:
+        os.close(write)
+    with process, open(read, "rb") as answers:
+        try:
+            yield process, answers
+        finally:
+            process.kill()
+
+
+def _lost(process: subprocess.Popen[bytes], cap_bytes: int) -> SennitError:
+    status = process.wait()
+    if status == EXIT_CAP:
+        return MemoryCapExceeded(cap_bytes=cap_bytes, what="the plan")
+    return WorkerLost(
+        what="the engine's process",
+        worker=str(process.pid),
+        reason=f"it ended with status {status} and said nothing",
+    )

@@ -1,0 +1,70 @@
+"""The lean child: `python -P -m emsqrt.thin.process FD`, one plan, one cap, one answer.
+
+The request is the first line of standard input, as JSON; answers go to the descriptor FD, a JSON
+object a line: `{"progress": …}` as often as there is news, then `{"manifest": …}` or
+`{"error": …}`. More lines on standard input are orders (`cancel`), and its end means that nobody
+waits any more. Nothing third-party is loaded, so that a cap of a few MiB is enough.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from emsqrt.executor.context import Context
+from emsqrt.solo import capped
+from emsqrt.thin.session import run_thin
+from sennit_core.errors import Cancelled, InternalError, SennitError
+
+_SWITCH_SECONDS = 0.001
+
+
+def main(answers: int) -> int:
+    """Serve the one request; the status is 0 when an answer was given."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    request = json.loads(sys.stdin.buffer.readline())
+
+    def tell(**answer: Any) -> None:
+        os.write(answers, json.dumps(answer).encode() + b"\n")
+
+    try:
+        manifest = _run(request, tell)
+    except SennitError as error:
+        tell(error=error.to_json())
+    except Exception as error:
+        tell(error=InternalError(f"{type(error).__name__}: {error}").to_json())
+        raise
+    else:
+        tell(manifest=manifest)
+    return 0
+
+
+def _run(request: Mapping[str, Any], tell: Any) -> dict[str, Any]:
+    with capped(
+        "the plan",
+        request["capBytes"],
+        Path(request["spillDir"]),
+        lambda fields: tell(progress=fields),
+        lambda error: tell(error=error.to_json()),
+    ) as context:
+        context.deadline_seconds = request.get("deadlineSeconds")
+        threading.Thread(target=_obey, args=(context,), daemon=True).start()
+        return run_thin(request["plan"], context, Path(request["folder"])).to_json()
+
+
+def _obey(context: Context) -> None:
+    for line in iter(sys.stdin.buffer.readline, b""):
+        if line.strip() == b"cancel":
+            context.stop(Cancelled(context.what))
+    os._exit(0)  # nobody is left to work for
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,61 @@
+"""Where text ends: a CSV file that appears whole, or standard output."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Self
+
+from emsqrt.io.outputs import Output, codec_by_name, open_output
+from emsqrt.io.places import Place
+from emsqrt.thin.text import Block
+from sennit_core.schema import Schema
+
+_QUOTED = re.compile(r'[,"\r\n]')
+
+
+def header_line(names: Sequence[str]) -> bytes:
+    """Return the header of the engine's own dialect: quotes only where they are needed."""
+    fields = (
+        '"' + name.replace('"', '""') + '"' if not name or _QUOTED.search(name) else name
+        for name in names
+    )
+    return (",".join(fields) + "\n").encode()
+
+
+class CsvTextSink:
+    """Writes a header and blocks of records.
+
+    Args:
+        place: a file, or standard output.
+        schema: what will be written.
+    """
+
+    def __init__(self, place: Place, schema: Schema) -> None:
+        self.rows = 0
+        self._place = place
+        self._schema = schema
+        self._stack = ExitStack()
+
+    @property
+    def bytes(self) -> int:
+        """How much reached the file."""
+        return self._output.bytes
+
+    def __enter__(self) -> Self:
+        self._output: Output = self._stack.enter_context(
+            open_output(self._place, codec_by_name(self._place))
+        )
+        self._output.write(header_line(self._schema.names))
+        return self
+
+    def write(self, block: Block) -> None:
+        """Append records, the last one with its line end."""
+        self.rows += block.rows
+        self._output.write(block.data)
+        if len(block.data) and block.data[-1] not in b"\r\n":
+            self._output.write(b"\n")
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]

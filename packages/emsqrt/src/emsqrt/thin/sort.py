@@ -1,0 +1,78 @@
+"""Sorting text: C parses the keys, the records travel whole and come out as they were spelled."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+
+from emsqrt._kernel import KeySpec
+from emsqrt.external.sort import ExternalSort
+from emsqrt.run import Run
+from emsqrt.thin.text import Block, ColumnReader, TextRows
+
+PARSE_BYTES_MAX = 1 << 18
+OUT_BYTES_MAX = 1 << 18
+_LINE_END = b"\n"
+
+Key = tuple[str, bool, bool]
+"""(column, descending, nulls first)"""
+
+
+class SortText:
+    """Records in the order of some columns; equal ones stay in the order of the input.
+
+    Args:
+        rows: the records.
+        keys: what to sort by, most significant first.
+        run: working memory and spill.
+        skip: records to leave out at the beginning of the order.
+        count: records to pass on after those; all when None.
+    """
+
+    def __init__(
+        self,
+        rows: TextRows,
+        keys: Sequence[Key],
+        run: Run,
+        skip: int = 0,
+        count: int | None = None,
+    ) -> None:
+        self.schema = rows.schema
+        self.dialect = rows.dialect
+        self.rows = 0
+        self._rows = rows
+        self._keys = keys
+        self._run = run
+        self._skip = skip
+        self._count = count
+        run.expect_holder()
+
+    def blocks(self) -> Generator[Block]:
+        """Yield the sorted records."""
+        with self._run.take_working_memory("sort") as held:
+            parse_bytes = min(PARSE_BYTES_MAX, len(held.memory) // 8)
+            out_bytes = min(OUT_BYTES_MAX, len(held.memory) // 8)
+            rest = len(held.memory) - parse_bytes - out_bytes
+            with (
+                held.memory[:rest] as memory,
+                held.memory[rest : rest + parse_bytes] as parse,
+                held.memory[rest + parse_bytes :] as out,
+            ):
+                names = [name for name, _, _ in self._keys]
+                spec = KeySpec([(at, *key[1:]) for at, key in enumerate(self._keys)])
+                sorter = ExternalSort(
+                    memory,
+                    self._run.spill,
+                    spec,
+                    "line",
+                    rows_max=None if self._count is None else self._skip + self._count,
+                    check=self._run.check,
+                )
+                with closing(sorter):
+                    reader = ColumnReader(self._rows, names, parse)
+                    with closing(reader):
+                        for columns in reader.batches():
+                            sorter.add(columns)
+                    sorter.finish()
+                    for size, count in sorter.blocks(out, ending=_LINE_END, skip=self._skip):
+                        yield Block(out[:size], rows=count)

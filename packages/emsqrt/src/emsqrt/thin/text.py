@@ -1,0 +1,131 @@
+"""What flows between thin operators: blocks of CSV text, and what is known about their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Protocol
+
+from emsqrt._kernel import Columns, CsvParser, RecordFault
+from emsqrt.io.records import CsvDialect
+from sennit_core.errors import BadInput, CapTooSmall, Unsupported
+from sennit_core.schema import Schema
+
+STANDARD = CsvDialect()
+"""How the engine itself writes: commas, double quotes, LF."""
+
+
+@dataclass(slots=True)
+class Block:
+    """Whole records; `data` is valid until the next block is asked for.
+
+    Args:
+        data: the records' bytes; only the last record of a stream may lack its line end.
+        offset: of the first byte in `source`, -1 when the text was made here.
+        source: the file's name, for errors.
+        rows: how many records there are; 0 while nobody has looked.
+    """
+
+    data: memoryview
+    offset: int = -1
+    source: str = ""
+    rows: int = 0
+
+
+class TextRows(Protocol):
+    """An operator over text. `blocks` is called once; closing it gives everything back.
+
+    Args:
+        schema: the columns, in the order of the fields; types are checked where they are used.
+        dialect: how the records are written.
+        rows: how many of them were seen by whoever reads them.
+    """
+
+    schema: Schema
+    dialect: CsvDialect
+    rows: int
+
+    def blocks(self) -> Generator[Block]:
+        """Yield the rows."""
+
+
+class ColumnReader:
+    """Reads some columns of a text stream, a few thousand rows at once.
+
+    Args:
+        rows: the stream.
+        names: the columns to parse, in the order in which they are wanted.
+        memory: where the columns lie; its size decides how many rows come at once.
+        null_values: unquoted fields that are NULL.
+    """
+
+    def __init__(
+        self,
+        rows: TextRows,
+        names: Sequence[str],
+        memory: memoryview,
+        null_values: Sequence[str] = ("",),
+    ) -> None:
+        self._rows = rows
+        self._names = tuple(names)
+        self._memory_bytes = len(memory)
+        positions = {name: at for at, name in enumerate(rows.schema.names)}
+        self._parser = CsvParser(
+            memory,
+            field_count=len(positions),
+            columns=[(positions[name], str(rows.schema.field(name).type)) for name in names],
+            delimiter=rows.dialect.delimiter,
+            quote=rows.dialect.quote,
+            null_values=null_values,
+        )
+
+    def batches(self) -> Generator[Columns]:
+        """Yield the columns of the stream's rows; each batch is valid until the next one.
+
+        Raises:
+            BadInput: a record is not as the schema says; names file, offset, column and value.
+            CapTooSmall: one record's values alone do not fit the memory.
+        """
+        with closing(self._rows.blocks()) as blocks:
+            for block in blocks:
+                yield from self._parse(block)
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        del self._parser
+
+    def _parse(self, block: Block) -> Generator[Columns]:
+        start = 0
+        try:
+            while start < len(block.data):
+                columns, start = self._parser.parse(block.data, start)
+                self._rows.rows += len(columns)
+                yield columns
+        except RecordFault as fault:
+            raise self._error(block, fault) from None
+        finally:
+            self._parser.release()
+
+    def _error(self, block: Block, fault: RecordFault) -> Exception:
+        offset = block.offset + fault.offset if block.offset >= 0 else None
+        where = block.source or "the rows of an operator"
+        if fault.reason == "room":
+            return CapTooSmall(
+                cap_bytes=self._memory_bytes,
+                needed_bytes=max(2 * fault.size, 2 * self._memory_bytes),
+                because=f"the record at byte {fault.offset} of {where} has {fault.size} bytes",
+            )
+        schema = self._rows.schema
+        if fault.reason == "ragged":
+            reason = f"the record has {fault.field} fields, the header {len(schema)}"
+        elif fault.reason == "encoding":
+            reason = f"column {schema.names[fault.field]!r} is not UTF-8"
+        else:
+            field = schema.fields[fault.field]
+            reason = f"column {field.name!r}: {fault.text!r} is not {field.type}"
+        return BadInput(where, byte_offset=offset, reason=reason)
+
+
+class NotThin(Unsupported):
+    """A plan that only the arrow tier can run; its message says why."""
