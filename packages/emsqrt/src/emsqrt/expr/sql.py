@@ -7,6 +7,7 @@ somebody who knows SQL. What SQL cannot say with the same meaning is refused by 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 from emsqrt.expr import rules
 from emsqrt.expr.check import bind
@@ -15,6 +16,9 @@ from emsqrt.expr.nodes import Expr
 from emsqrt.expr.typed import Typed
 from sennit_core.errors import Unsupported
 from sennit_core.schema import DataType, Schema
+
+Form: TypeAlias = Callable[[Typed, list[str]], str]
+"""Takes a typed call and its operands' SQL, and returns its SQL."""
 
 _TYPES = {
     "Bool": "BOOLEAN",
@@ -54,8 +58,9 @@ _OPERATORS = {
 }
 _PLAIN = (
     *("abs", "coalesce", "greatest", "least", "nullif", "upper", "lower", "length", "contains"),
-    *("starts_with", "ends_with", "replace", "substr", "ltrim", "rtrim", "left", "right", "repeat"),
-    *("split_part", "regexp_matches", "regexp_replace", "atan", "atan2", "exp", "list_get"),
+    *("starts_with", "ends_with", "replace", "substr", "left", "right", "repeat", "split_part"),
+    *("regexp_matches", "regexp_replace"),
+    *("sqrt", "exp", "ln", "log10", "log2", "sin", "cos", "tan", "asin", "acos", "atan", "atan2"),
 )
 
 
@@ -157,7 +162,8 @@ def _is_in(_: Typed, args: list[str]) -> str:
 def _part(typed: Typed, args: list[str]) -> str:
     if typed.args[0].type.zone:
         raise Unsupported(f"{typed.op} of {typed.args[0].type} in SQL: it would use a local zone")
-    return f"CAST({typed.op}({args[0]}) AS BIGINT)"
+    name = {"dow": "dayofweek", "doy": "dayofyear"}.get(typed.op, typed.op)
+    return f"CAST({name}({args[0]}) AS BIGINT)"
 
 
 def _cast(typed: Typed, args: list[str]) -> str:
@@ -174,7 +180,57 @@ def _cast(typed: Typed, args: list[str]) -> str:
     raise Unsupported(f"cast from {source} to {target} in SQL: DuckDB's has another meaning")
 
 
-_FORMS: dict[str, Callable[[Typed, list[str]], str]] = {
+def _sign(typed: Typed, args: list[str]) -> str:
+    (x,) = args
+    if typed.type.is_float:
+        return f"(CASE WHEN isnan({x}) THEN {x} ELSE CAST(sign({x}) AS DOUBLE) END)"
+    return f"CAST(sign({x}) AS BIGINT)"
+
+
+def _pad(typed: Typed, args: list[str]) -> str:
+    fill = args[2] if len(args) > 2 else "' '"
+    return f"{typed.op}({args[0]}, CAST({args[1]} AS INTEGER), {fill})"
+
+
+def _no_zone(typed: Typed) -> None:
+    if typed.args[0].type.zone:
+        raise Unsupported(f"{typed.op} of {typed.args[0].type} in SQL: it would use a local zone")
+
+
+def _date_trunc(typed: Typed, args: list[str]) -> str:
+    _no_zone(typed)
+    return f"CAST(date_trunc({args[1]}, {args[0]}) AS {sql_type(typed.type)})"
+
+
+def _date_diff(typed: Typed, args: list[str]) -> str:
+    """Truncate first: DuckDB's own counts toward zero before 1970."""
+    _no_zone(typed)
+    start, end, unit = args
+    return f"date_diff({unit}, date_trunc({unit}, {start}), date_trunc({unit}, {end}))"
+
+
+def _date_add(typed: Typed, args: list[str]) -> str:
+    _no_zone(typed)
+    moment, count, _ = args
+    unit = typed.args[2].value
+    made = f"to_{unit}s(CAST({count} AS {_INTERVALS[unit]}))"
+    return f"CAST({moment} + {made} AS {sql_type(typed.type)})"
+
+
+def _epoch(typed: Typed, args: list[str]) -> str:
+    _no_zone(typed)
+    if typed.op == "epoch":
+        return f"epoch({args[0]})"
+    return f"CAST(floor(epoch_us({args[0]}) / 1000) AS BIGINT)"
+
+
+_INTERVALS = {
+    **dict.fromkeys(("year", "quarter", "month", "week", "day"), "INTEGER"),
+    **dict.fromkeys(("hour", "minute", "microsecond"), "BIGINT"),
+    **dict.fromkeys(("second", "millisecond"), "DOUBLE"),
+}
+
+_FORMS: dict[str, Form] = {
     "column": lambda typed, _: sql_name(typed.value),
     "literal": _literal,
     "case": _case,
@@ -187,9 +243,23 @@ _FORMS: dict[str, Callable[[Typed, list[str]], str]] = {
     "is_null": lambda _, args: f"({args[0]} IS NULL)",
     "is_nan": lambda _, args: f"isnan({args[0]})",
     "between": lambda _, args: f"({args[0]} BETWEEN {args[1]} AND {args[2]})",
-    "trim": lambda _, args: f"trim({args[0]}, ' ')",
-    **dict.fromkeys(("round", "floor", "ceil"), _rounding),
+    "trim": lambda _, args: f"trim({args[0]}, {args[1] if args[1:] else _text(' ')})",
+    "ltrim": lambda _, args: f"ltrim({args[0]}, {args[1] if args[1:] else _text(' ')})",
+    "rtrim": lambda _, args: f"rtrim({args[0]}, {args[1] if args[1:] else _text(' ')})",
+    **dict.fromkeys(("lpad", "rpad"), _pad),
+    "strpos": lambda _, args: f"CAST(strpos({args[0]}, {args[1]}) AS BIGINT)",
+    "power": lambda _, args: f"pow({args[0]}, {args[1]})",
+    "sign": _sign,
+    "date_trunc": _date_trunc,
+    "date_diff": _date_diff,
+    "date_add": _date_add,
+    **dict.fromkeys(("epoch", "epoch_ms"), _epoch),
+    "make_date": lambda _, args: f"make_date({', '.join(args)})",
+    "struct_get": lambda _, args: f"struct_extract({args[0]}, {args[1]})",
+    "list_get": lambda _, args: f"list_extract({args[0]}, {args[1]})",
+    **dict.fromkeys(("round", "floor", "ceil", "trunc"), _rounding),
     **dict.fromkeys(("year", "month", "day", "hour", "minute", "second"), _part),
+    **dict.fromkeys(("quarter", "week", "dow", "isodow", "doy"), _part),
 }
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from emsqrt.expr.build import coalesce, col, concat, greatest, least, nullif, when
 from emsqrt.expr.nodes import Expr, call, lit
+from emsqrt.expr.signatures_time import UNITS
 from sennit_core.schema import Schema
 
 Sub: TypeAlias = Callable[[str], st.SearchStrategy[Expr]]
@@ -34,6 +35,8 @@ SCHEMA = Schema.of(
 INT64 = (-(2**63), 2**63 - 1)
 _FLOATS = (0.0, -0.0, 0.5, -1.5, 2.5, 1e16, -1e-7, 1e308, float("nan"), float("inf"), -float("inf"))
 _WORDS = ("", "a", "Ab", " a b ", "éÉ", "👍", "~", "zz", "%_", "A\n", "10")
+_CHARS = ("a", "👍", "ab", " ", "é%")
+_PATTERNS = ("a", "[ab]+", "^A", "é|👍", "(.)b", "x*", "")
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - wall-clock time, as the column has no zone
 
 _VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -89,12 +92,17 @@ def _calls(names: tuple[str, ...], *operands: st.SearchStrategy[Any]) -> st.Sear
 
 
 def _integers(sub: Sub) -> st.SearchStrategy[Expr]:
-    parts = _calls(("year", "month", "day"), sub("d") | sub("t"))
+    names = ("year", "month", "day", "quarter", "week", "dow", "isodow", "doy", "epoch_ms")
+    parts = _calls(names, sub("d") | sub("t"))
     clock = _calls(("hour", "minute", "second"), sub("t"))
     return (
         _calls(("add", "sub", "mul", "idiv", "mod"), sub("i"), sub("i"))
         | _calls(("neg", "abs", "round", "floor"), sub("i"))
         | _calls(("length",), sub("s"))
+        | _calls(("strpos",), sub("s"), st.sampled_from(_WORDS))
+        | _calls(("sign", "trunc"), sub("i"))
+        | _calls(("date_diff",), st.sampled_from(UNITS[:5]), sub("d"), sub("d"))
+        | _calls(("date_diff",), st.sampled_from(UNITS), sub("t"), sub("t"))
         | parts
         | clock
         | sub("f").map(lambda e: e.try_cast("Int64"))
@@ -108,7 +116,8 @@ def _floats(sub: Sub) -> st.SearchStrategy[Expr]:
         _calls(("add", "sub", "mul", "div", "mod"), sub("f"), sub("f"))
         | _calls(("add", "mul", "div"), sub("f"), sub("i"))
         | _calls(("div",), sub("i"), sub("i"))
-        | _calls(("neg", "abs", "floor", "ceil"), sub("f"))
+        | _calls(("neg", "abs", "floor", "ceil", "trunc", "sign", "sqrt"), sub("f"))
+        | _calls(("epoch",), sub("d") | sub("t"))
         | _calls(("round",), sub("f"), st.integers(0, 3))
         | sub("i").map(lambda e: e.cast("Float64"))
     )
@@ -121,6 +130,13 @@ def _texts(sub: Sub) -> st.SearchStrategy[Expr]:
         | _calls(("upper", "lower", "trim"), sub("s"))
         | _calls(("replace",), sub("s"), word, word)
         | _calls(("substr",), sub("s"), st.sampled_from((1, 2, 3, -1, -2)), st.integers(0, 3))
+        | _calls(("trim", "ltrim", "rtrim"), sub("s"), st.sampled_from(_CHARS))
+        | _calls(("left", "right"), sub("s"), st.integers(-3, 3))
+        | _calls(("repeat",), sub("s"), st.integers(0, 2))
+        | _calls(("lpad", "rpad"), sub("s"), st.integers(0, 5), st.sampled_from(_CHARS))
+        | _calls(("split_part",), sub("s"), st.sampled_from(_CHARS), st.sampled_from((1, 2, -1)))
+        | _calls(("regexp_replace",), sub("s"), st.sampled_from(_PATTERNS), word)
+        | _calls(("regexp_replace",), sub("s"), st.sampled_from(_PATTERNS), word, st.just("g"))
         | sub("i").map(lambda e: e.cast("Utf8"))
         | sub("d").map(lambda e: e.cast("Utf8"))
     )
@@ -142,17 +158,29 @@ def _conditions(sub: Sub) -> st.SearchStrategy[Expr]:
         | kinds.flatmap(lambda kind: _calls(("is_null",), sub(kind)))
         | _calls(("is_nan",), sub("f"))
         | _calls(
-            ("contains", "starts_with", "ends_with", "like"), sub("s"), st.sampled_from(_WORDS)
+            ("contains", "starts_with", "ends_with", "like", "ilike"),
+            sub("s"),
+            st.sampled_from(_WORDS),
         )
+        | _calls(("regexp_matches",), sub("s"), st.sampled_from(_PATTERNS))
     )
 
 
 def _days(sub: Sub) -> st.SearchStrategy[Expr]:
-    return sub("t").map(lambda e: e.cast("Date"))
+    return (
+        sub("t").map(lambda e: e.cast("Date"))
+        | _calls(("date_trunc",), st.sampled_from(UNITS[:5]), sub("d"))
+        | _calls(("date_add",), st.sampled_from(UNITS[:5]), st.integers(-40, 40), sub("d"))
+        | _calls(("make_date",), st.integers(1900, 2100), st.integers(1, 12), st.integers(1, 28))
+    )
 
 
 def _moments(sub: Sub) -> st.SearchStrategy[Expr]:
-    return sub("d").map(lambda e: e.cast("Timestamp(us)"))
+    return (
+        sub("d").map(lambda e: e.cast("Timestamp(us)"))
+        | _calls(("date_trunc",), st.sampled_from(UNITS), sub("t"))
+        | _calls(("date_add",), st.sampled_from(UNITS), st.integers(-40, 40), sub("t"))
+    )
 
 
 def _decimals(sub: Sub) -> st.SearchStrategy[Expr]:
