@@ -73,9 +73,9 @@ class CsvParser:
         null_values: Sequence[str] = ("",),
         on_error: str = "fail",
         check_fields: bool = True,
-    ) -> Self:
-        ...
-        # Parse records from `start`, until `memory` is full or the block ends; the last record
+    ) -> Self: ...
+
+    # Parse records from `start`, until `memory` is full or the block ends; the last record
     # may lack its line end. Return the columns and where the next record starts.
     #
     # The columns hold the block, are valid until the next call, and are then empty. Rows before a
@@ -115,6 +115,41 @@ class GroupFold:
     ) -> GroupFold: ...
     def run(self, rows: Buffer, start: int, out: Buffer, last: bool, /) -> tuple[int, int, int]: ...
 
+class JoinTable:
+    # The build side's rows, found by key. `memory` holds the rows back to back, then 12 bytes a row.
+    #
+    # A row whose key is empty equals nothing. `flags` are those of external/joined.py.
+
+    def __new__(cls, memory: Buffer, /) -> Self: ...
+    # Store rows from byte `at` while they fit; return where the first that does not fit starts, or
+    # the block's length. `keys_only` drops payloads, and rows whose key is empty.
+    def add_rows(self, block: Buffer, at: int = 0, /, *, keys_only: bool = False) -> int: ...
+    # Build the index, after which rows can be looked up and none be added.
+    def index(self) -> None: ...
+    # Keep the first of the rows with one key, and take more.
+    def distinct(self) -> None: ...
+    # Join the block's rows from `at` on with the table's; return (next at, bytes, rows, rows passed).
+    # `out` was full when the next `at` is not the block's end: call again with it, and `first_bit`
+    # moved by the rows passed. `bits` has one a probe row; a match sets it.
+    def probe(
+        self,
+        block: Buffer,
+        at: int,
+        out: Buffer,
+        flags: int,
+        bits: Buffer | None = None,
+        first_bit: int = 0,
+        /,
+    ) -> tuple[int, int, int, int]: ...
+    # Write the stored rows that matched, or that did not, in build order; return (bytes, rows, done).
+    def drain(self, out: Buffer, matched: bool, flags: int, /) -> tuple[int, int, bool]: ...
+    # Forget all rows.
+    def clear(self) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def rows_bytes(self) -> int: ...
+
 class KeySpec:
     # What orders rows: (column, descending, nulls_first) of each key column, most significant first.
 
@@ -148,6 +183,20 @@ class Merger:
     def head(self) -> tuple[int, int] | None: ...
     # Pass over the row at head(); returns `why` as of `run`.
     def skip(self) -> int: ...
+
+class Partitioner:
+    # Spreads rows over `fan_out` equal parts of `memory` by the hash of their keys, and rows whose
+    # key is empty into one more. Each `level` uses other bits.
+
+    def __new__(cls, memory: Buffer, fan_out: int, level: int, /) -> Self: ...
+    # Spread rows from byte `at` on; return (next at, the partition that is full or -1, next
+    # sequence). From `sequence` on (none when negative) rows get their number before their payload.
+    def add_rows(self, block: Buffer, at: int, sequence: int = -1, /) -> tuple[int, int, int]: ...
+    # Put one row at the start of `memory`, when all parts are empty: (next at, bytes). 0 bytes when
+    # it does not fit.
+    def add_whole(self, block: Buffer, at: int, sequence: int = -1, /) -> tuple[int, int]: ...
+    # Where a partition's rows lie in `memory`, which takes others from now on: (start, stop, rows).
+    def take(self, partition: int, /) -> tuple[int, int, int]: ...
 
 class RecordFault(ValueError):
     # A record that cannot be read; `reason` is ragged, value, encoding or room.
@@ -224,6 +273,13 @@ class StateCombiner:
     ) -> StateCombiner: ...
     def run(self, rows: Buffer, start: int, out: Buffer, last: bool, /) -> tuple[int, int, int]: ...
 
+# (kind, validity, values, ends) of a column, copied; what it does not have is None.
+def copy_column(
+    columns: Columns, index: int, /
+) -> tuple[int, bytes | None, bytes, bytes | None]: ...
+
+# Each row's record, without its line end.
+def copy_lines(columns: Columns, /) -> list[bytes]: ...
 def csv_last_record_end(data: Buffer, size: int, delimiter: int, quote: int, /) -> int: ...
 def csv_record_end(data: Buffer, start: int, size: int, delimiter: int, quote: int, /) -> int: ...
 
@@ -239,6 +295,42 @@ def float_sum_merge(states: Buffer, /) -> bytes: ...
 def float_sum_value(state: Buffer, /) -> float: ...
 def float_sum_variance(count: int, total: Buffer, squares: Buffer, /) -> float: ...
 def hll_estimate(state: Buffer, /) -> int: ...
+
+# Write rows beside nothing, as the left or the right side of joined rows: (next at, bytes, rows,
+# rows passed). With `bits` only rows whose bit is 0.
+def join_alone(
+    block: Buffer,
+    at: int,
+    out: Buffer,
+    is_right: bool,
+    sequenced: bool,
+    bits: Buffer | None = None,
+    first_bit: int = 0,
+    /,
+) -> tuple[int, int, int, int]: ...
+
+# Write each left row beside each right row: (next left at, next right at, bytes, rows).
+def join_cross(
+    left: Buffer,
+    left_at: int,
+    right: Buffer,
+    right_at: int,
+    out: Buffer,
+    sequenced: bool = False,
+    /,
+) -> tuple[int, int, int, int]: ...
+
+# Write joined rows as lines: the left payload, `separator`, the right payload, a line feed; a text
+# for a side that has no row. Without a separator the left payload alone: (next at, bytes, rows).
+def join_lines(
+    block: Buffer,
+    at: int,
+    out: Buffer,
+    separator: bytes | None,
+    left_absent: bytes,
+    right_absent: bytes,
+    /,
+) -> tuple[int, int, int]: ...
 def lz4_bound(size: int, /) -> int: ...
 def lz4_compress(source: Buffer, target: Buffer, /) -> int: ...
 def lz4_decompress(source: Buffer, target: Buffer, /) -> int: ...
@@ -246,6 +338,17 @@ def lz4_decompress(source: Buffer, target: Buffer, /) -> int: ...
 # Bytes of memory that a Merger of so many sources takes for itself.
 def merger_bytes(sources: int, /) -> int: ...
 def open_block(head: Buffer, segment: int, stored: Buffer, target: Buffer, /) -> int: ...
+
+# Pack rows from `start` on while they fit `out`: (bytes, rows). The key is empty when one of its
+# columns is NULL; `payload` as of RowStore.add.
+def pack_join_rows(
+    columns: Columns,
+    keys: KeySpec,
+    payload: Literal["line"] | Sequence[int] | None,
+    start: int,
+    out: Buffer,
+    /,
+) -> tuple[int, int]: ...
 def read_block_head(head: Buffer, segment: int, /) -> tuple[int, int, int, int, int, int, int]: ...
 def sync_range(file: int, start: int, size: int, wait: bool, /) -> None: ...
 def unpack_rows(

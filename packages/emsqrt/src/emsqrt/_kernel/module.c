@@ -2,12 +2,18 @@
 #include "native.h"
 
 static int (*const registers[])(PyObject *) = {
+    batch_register,
     block_register,
     codec_register,
     columns_register,
+    copies_register,
+    csv_register,
     csv_split_register,
+    join_register,
+    join_rows_register,
     keys_register,
     merge_register,
+    partition_register,
     store_register,
 };
 

@@ -24,12 +24,18 @@ const em_columns *columns_view(PyObject *object);
 PyObject *columns_over(const em_columns *view, PyObject *owner);
 
 /* Each binding file adds its types and functions; 0, or -1 with an exception set. */
+int batch_register(PyObject *module);
 int block_register(PyObject *module);
 int codec_register(PyObject *module);
 int columns_register(PyObject *module);
+int copies_register(PyObject *module);
+int csv_register(PyObject *module);
 int csv_split_register(PyObject *module);
+int join_register(PyObject *module);
+int join_rows_register(PyObject *module);
 int keys_register(PyObject *module);
 int merge_register(PyObject *module);
+int partition_register(PyObject *module);
 int store_register(PyObject *module);
 
 #endif

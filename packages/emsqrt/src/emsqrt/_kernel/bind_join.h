@@ -1,0 +1,41 @@
+/* What the bindings of joins share. */
+#ifndef EMSQRT_BIND_JOIN_H
+#define EMSQRT_BIND_JOIN_H
+
+#include "bind_rows.h"
+
+#include "join.h"
+
+/* Give back what an object holds, and the object. */
+static inline void release_object(PyObject *object, Py_buffer *memory) {
+    PyTypeObject *type = Py_TYPE(object);
+    if (memory->obj != NULL) {
+        PyBuffer_Release(memory);
+    }
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(object);
+    Py_DECREF(type);
+}
+
+static inline PyObject *no_rows(void) {
+    PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+    return NULL;
+}
+
+/* Whether `at` lies within a block. */
+static inline bool lies_in(Py_ssize_t at, const Py_buffer *block) {
+    return at >= 0 && at <= block->len;
+}
+
+/* Whether there are bits for all rows from `at` on that the block can have. */
+static inline int check_bits(const Py_buffer *block, Py_ssize_t at, const Py_buffer *bits,
+                             Py_ssize_t first_bit) {
+    const size_t rows = (size_t)(block->len - at) / EM_ROW_HEAD_BYTES;
+    if (bits->obj == NULL || (size_t)first_bit + rows <= (size_t)bits->len * 8) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_ValueError, "fewer bits than the block may have rows");
+    return -1;
+}
+
+#endif

@@ -1,0 +1,142 @@
+/* pack_join_rows, join_alone, join_cross, join_lines: functions over rows of joins. */
+#include "bind_join.h"
+
+static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *batch, *spec, *given;
+    Py_ssize_t start;
+    Py_buffer out;
+    if (!PyArg_ParseTuple(arguments, "OOOnw*:pack_join_rows", &batch, &spec, &given, &start,
+                          &out)) {
+        return NULL;
+    }
+    const em_columns *columns = columns_view(batch);
+    const em_key_spec *keys = columns == NULL ? NULL : key_spec_view(spec, columns);
+    em_payload payload;
+    bool failed = keys == NULL || take_payload(given, columns, &payload) < 0;
+    size_t bytes = 0, row = (size_t)start;
+    if (!failed) {
+        failed = start < 0;
+        if (failed) {
+            PyErr_SetString(PyExc_ValueError, "rows are counted from 0");
+        } else {
+            bytes = em_pack_join_rows(columns, keys, &payload, &row, out.buf, (size_t)out.len);
+        }
+        release_payload(&payload);
+    }
+    PyBuffer_Release(&out);
+    return failed ? NULL : Py_BuildValue("(nn)", (Py_ssize_t)bytes, (Py_ssize_t)row - start);
+}
+
+static PyObject *join_alone(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer block, out, bits = {.obj = NULL};
+    Py_ssize_t given, first_bit = 0;
+    int is_right, sequenced;
+    PyObject *mask = Py_None;
+    if (!PyArg_ParseTuple(arguments, "y*nw*pp|On:join_alone", &block, &given, &out, &is_right,
+                          &sequenced, &mask, &first_bit)) {
+        return NULL;
+    }
+    em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
+    size_t at = (size_t)given, passed = 0;
+    enum em_walk walk = EM_WALK_DAMAGED;
+    bool failed = mask != Py_None && PyObject_GetBuffer(mask, &bits, PyBUF_SIMPLE) < 0;
+    if (!failed && lies_in(given, &block) && first_bit >= 0) {
+        failed = check_bits(&block, given, &bits, first_bit) < 0;
+        if (!failed) {
+            walk = em_join_alone(block.buf, (size_t)block.len, &at, &passed, is_right != 0,
+                                 sequenced != 0, bits.obj == NULL ? NULL : bits.buf,
+                                 (size_t)first_bit, &joined);
+        }
+    }
+    PyBuffer_Release(&block);
+    PyBuffer_Release(&out);
+    if (bits.obj != NULL) {
+        PyBuffer_Release(&bits);
+    }
+    if (failed || walk == EM_WALK_DAMAGED) {
+        return failed ? NULL : no_rows();
+    }
+    return Py_BuildValue("(nnnn)", (Py_ssize_t)at, (Py_ssize_t)joined.used, (Py_ssize_t)joined.rows,
+                         (Py_ssize_t)passed);
+}
+
+static PyObject *join_cross(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer left, right, out;
+    Py_ssize_t left_given, right_given;
+    int sequenced = 0;
+    if (!PyArg_ParseTuple(arguments, "y*ny*nw*|p:join_cross", &left, &left_given, &right,
+                          &right_given, &out, &sequenced)) {
+        return NULL;
+    }
+    em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
+    size_t left_at = (size_t)left_given, right_at = (size_t)right_given;
+    enum em_walk walk = EM_WALK_DAMAGED;
+    if (lies_in(left_given, &left) && lies_in(right_given, &right)) {
+        walk = em_join_cross(left.buf, (size_t)left.len, &left_at, right.buf, (size_t)right.len,
+                             &right_at, sequenced != 0, &joined);
+    }
+    PyBuffer_Release(&left);
+    PyBuffer_Release(&right);
+    PyBuffer_Release(&out);
+    if (walk == EM_WALK_DAMAGED) {
+        return no_rows();
+    }
+    return Py_BuildValue("(nnnn)", (Py_ssize_t)left_at, (Py_ssize_t)right_at,
+                         (Py_ssize_t)joined.used, (Py_ssize_t)joined.rows);
+}
+
+static PyObject *join_lines(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer block, out;
+    Py_ssize_t given;
+    const char *separator, *left_absent, *right_absent;
+    Py_ssize_t separator_bytes, left_bytes, right_bytes;
+    if (!PyArg_ParseTuple(arguments, "y*nw*z#y#y#:join_lines", &block, &given, &out, &separator,
+                          &separator_bytes, &left_absent, &left_bytes, &right_absent,
+                          &right_bytes)) {
+        return NULL;
+    }
+    const em_line_parts parts = {
+        .separator = (const uint8_t *)separator,
+        .left_absent = (const uint8_t *)left_absent,
+        .right_absent = (const uint8_t *)right_absent,
+        .separator_bytes = (size_t)separator_bytes,
+        .left_absent_bytes = (size_t)left_bytes,
+        .right_absent_bytes = (size_t)right_bytes,
+        .left_only = separator == NULL,
+    };
+    em_joined_out lines = {out.buf, (size_t)out.len, 0, 0};
+    size_t at = (size_t)given;
+    const enum em_walk walk = lies_in(given, &block)
+                                  ? em_join_lines(block.buf, (size_t)block.len, &at, &parts, &lines)
+                                  : EM_WALK_DAMAGED;
+    PyBuffer_Release(&block);
+    PyBuffer_Release(&out);
+    if (walk == EM_WALK_DAMAGED) {
+        return no_rows();
+    }
+    return Py_BuildValue("(nnn)", (Py_ssize_t)at, (Py_ssize_t)lines.used, (Py_ssize_t)lines.rows);
+}
+
+static PyMethodDef functions[] = {
+    {"pack_join_rows", pack_rows, METH_VARARGS,
+     "pack_join_rows($module, columns, keys, payload, start, out, /)\n--\n\nRows whose key is "
+     "empty when one of its columns is NULL: (bytes, rows)."},
+    {"join_alone", join_alone, METH_VARARGS,
+     "join_alone($module, block, at, out, is_right, sequenced, bits=None, first_bit=0, "
+     "/)\n--\n\nRows beside nothing: (next at, bytes, rows, rows passed)."},
+    {"join_cross", join_cross, METH_VARARGS,
+     "join_cross($module, left, left_at, right, right_at, out, sequenced=False, /)\n--\n\nEach "
+     "left row beside each right one: (left at, right at, bytes, rows)."},
+    {"join_lines", join_lines, METH_VARARGS,
+     "join_lines($module, block, at, out, separator, left_absent, right_absent, /)\n--\n\nJoined "
+     "rows as lines: (next at, bytes, rows)."},
+    {NULL, NULL, 0, NULL},
+};
+
+int join_rows_register(PyObject *module) {
+    return PyModule_AddFunctions(module, functions);
+}

@@ -1,0 +1,153 @@
+/* Partitioner: rows spread over buffers. */
+#include "bind_join.h"
+
+#include "partition.h"
+
+typedef struct {
+    PyObject ob_base;
+    Py_buffer memory;
+    em_partitioner partitioner;
+} partitioner_object;
+
+static void partitioner_dealloc(PyObject *object) {
+    partitioner_object *self = (partitioner_object *)object;
+    PyMem_Free(self->partitioner.used);
+    PyMem_Free(self->partitioner.rows);
+    release_object(object, &self->memory);
+}
+
+static PyObject *partitioner_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
+    (void)names;
+    PyObject *memory;
+    Py_ssize_t fan_out, level;
+    if (!PyArg_ParseTuple(arguments, "Onn:Partitioner", &memory, &fan_out, &level)) {
+        return NULL;
+    }
+    if (fan_out < 1 || fan_out > UINT16_MAX || level < 0) {
+        return PyErr_Format(PyExc_ValueError, "no partitioner has a fan-out of %zd at level %zd",
+                            fan_out, level);
+    }
+    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    partitioner_object *self = (partitioner_object *)allocate(type, 0);
+    if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0) {
+        Py_XDECREF((PyObject *)self);
+        return NULL;
+    }
+    em_partitioner *partitioner = &self->partitioner;
+    const size_t buffers = (size_t)fan_out + 1;
+    partitioner->memory = self->memory.buf;
+    partitioner->buffer_bytes = (size_t)self->memory.len / buffers;
+    partitioner->fan_out = (uint32_t)fan_out;
+    partitioner->seed = em_fold((uint64_t)level + 1, UINT64_C(0xC2B2AE3D27D4EB4F));
+    partitioner->used = PyMem_Calloc(buffers, sizeof *partitioner->used);
+    partitioner->rows = PyMem_Calloc(buffers, sizeof *partitioner->rows);
+    if (partitioner->used == NULL || partitioner->rows == NULL) {
+        Py_DECREF((PyObject *)self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *partitioner_add(PyObject *object, PyObject *arguments) {
+    em_partitioner *partitioner = &((partitioner_object *)object)->partitioner;
+    Py_buffer block;
+    Py_ssize_t given;
+    long long sequence = -1;
+    if (!PyArg_ParseTuple(arguments, "y*n|L:add_rows", &block, &given, &sequence)) {
+        return NULL;
+    }
+    size_t at = (size_t)given;
+    uint32_t full = 0;
+    int64_t number = sequence < 0 ? -1 : sequence;
+    const enum em_walk walk =
+        lies_in(given, &block)
+            ? em_partition_rows(partitioner, block.buf, (size_t)block.len, &at, &number, &full)
+            : EM_WALK_DAMAGED;
+    PyBuffer_Release(&block);
+    if (walk == EM_WALK_DAMAGED) {
+        return no_rows();
+    }
+    return Py_BuildValue("(niL)", (Py_ssize_t)at, walk == EM_WALK_FULL ? (int)full : -1,
+                         (long long)number);
+}
+
+static PyObject *partitioner_add_whole(PyObject *object, PyObject *arguments) {
+    em_partitioner *partitioner = &((partitioner_object *)object)->partitioner;
+    Py_buffer block;
+    Py_ssize_t at;
+    long long sequence = -1;
+    if (!PyArg_ParseTuple(arguments, "y*n|L:add_whole", &block, &at, &sequence)) {
+        return NULL;
+    }
+    const uint8_t *row =
+        lies_in(at, &block) ? em_row_at(block.buf, (size_t)block.len, (size_t)at, false) : NULL;
+    size_t bytes = 0;
+    bool empty = true;
+    for (uint32_t i = 0; i <= partitioner->fan_out; i++) {
+        empty &= partitioner->used[i] == 0;
+    }
+    if (row == NULL || !empty) {
+        no_rows();
+    } else {
+        bytes = em_partition_whole(partitioner, row, sequence < 0 ? -1 : sequence);
+    }
+    const size_t next = (size_t)at + (row == NULL ? 0 : em_row_bytes(row));
+    PyBuffer_Release(&block);
+    return row == NULL || !empty ? NULL
+                                 : Py_BuildValue("(nn)", (Py_ssize_t)next, (Py_ssize_t)bytes);
+}
+
+static int check_partition(const em_partitioner *partitioner, Py_ssize_t number) {
+    if (number >= 0 && number <= (Py_ssize_t)partitioner->fan_out) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "no partition %zd of %u", number, partitioner->fan_out);
+    return -1;
+}
+
+static PyObject *partitioner_take(PyObject *object, PyObject *given) {
+    em_partitioner *partitioner = &((partitioner_object *)object)->partitioner;
+    const Py_ssize_t number = PyLong_AsSsize_t(given);
+    if (PyErr_Occurred() || check_partition(partitioner, number) < 0) {
+        return NULL;
+    }
+    const Py_ssize_t start = (Py_ssize_t)((size_t)number * partitioner->buffer_bytes);
+    const Py_ssize_t stop = start + (Py_ssize_t)partitioner->used[number];
+    const Py_ssize_t rows = (Py_ssize_t)partitioner->rows[number];
+    partitioner->used[number] = partitioner->rows[number] = 0;
+    return Py_BuildValue("(nnn)", start, stop, rows);
+}
+
+static PyMethodDef partitioner_methods[] = {
+    {"add_rows", partitioner_add, METH_VARARGS,
+     "add_rows($self, block, at, sequence=-1, /)\n--\n\nSpread rows from `at` on: (next at, the "
+     "full partition or -1, next sequence)."},
+    {"add_whole", partitioner_add_whole, METH_VARARGS,
+     "add_whole($self, block, at, sequence=-1, /)\n--\n\nPut one row at the start of the memory: "
+     "(next at, bytes); 0 bytes when it does not fit."},
+    {"take", partitioner_take, METH_O,
+     "take($self, partition, /)\n--\n\nWhere a partition's rows lie, which are forgotten: (start, "
+     "stop, rows)."},
+    {NULL, NULL, 0, NULL},
+};
+static PyType_Slot partitioner_slots[] = {
+    {Py_tp_doc, "Partitioner(memory, fan_out, level)\n--\n\nRows spread by the hash of their keys; "
+                "see partition.h."},
+    {Py_tp_new, partitioner_new},
+    {Py_tp_dealloc, partitioner_dealloc},
+    {Py_tp_methods, partitioner_methods},
+    {0, NULL},
+};
+static PyType_Spec partitioner_spec = {
+    .name = "emsqrt._kernel.Partitioner",
+    .basicsize = sizeof(partitioner_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = partitioner_slots,
+};
+
+int partition_register(PyObject *module) {
+    PyObject *type = PyType_FromSpec(&partitioner_spec);
+    const int done = type == NULL ? -1 : PyModule_AddObjectRef(module, "Partitioner", type);
+    Py_XDECREF(type);
+    return done;
+}

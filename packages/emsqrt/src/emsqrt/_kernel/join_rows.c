@@ -1,0 +1,192 @@
+/* Joined rows: written, written as lines, and the two kinds of them that need no table. */
+#include "join_rows.h"
+
+const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced) {
+    if (at > size || size - at < EM_ROW_HEAD_BYTES) {
+        return NULL;
+    }
+    const uint8_t *row = block + at;
+    const uint32_t bytes = em_row_bytes(row);
+    const size_t needed =
+        EM_ROW_HEAD_BYTES + (size_t)em_row_key_bytes(row) + (sequenced ? EM_NUMBER_BYTES : 0);
+    return bytes < needed || bytes > size - at || bytes >= EM_MATCHED ? NULL : row;
+}
+
+static bool has_null(const em_columns *columns, const em_key_spec *keys, size_t row) {
+    for (size_t i = 0; i < keys->count; i++) {
+        if (!em_is_valid(&columns->columns[keys->parts[i].column], row)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
+                         const em_payload *payload, size_t *row, uint8_t *out, size_t out_bytes) {
+    const size_t fixed = em_key_fixed_bytes(keys, columns);
+    size_t used = 0;
+    for (; *row < columns->row_count; ++*row) {
+        const bool keyed = !has_null(columns, keys, *row);
+        const size_t key = !keyed ? 0 : fixed > 0 ? fixed : em_key_bytes(keys, columns, *row);
+        const size_t bytes = EM_ROW_HEAD_BYTES + key + em_payload_bytes(payload, columns, *row);
+        if (bytes > out_bytes - used || bytes >= EM_MATCHED) {
+            break;
+        }
+        uint8_t *to = out + used;
+        em_store32(to, (uint32_t)bytes);
+        em_store32(to + 4, (uint32_t)key);
+        if (keyed) {
+            em_key_encode(keys, columns, *row, to + EM_ROW_HEAD_BYTES);
+        }
+        em_payload_write(payload, columns, *row, to + EM_ROW_HEAD_BYTES + key);
+        used += bytes;
+    }
+    return used;
+}
+
+static uint32_t own_bytes(em_side side, bool sequenced) {
+    return side.payload == NULL ? 0 : side.bytes - (sequenced ? EM_NUMBER_BYTES : 0);
+}
+
+size_t em_joined_bytes(em_side left, em_side right, bool sequenced) {
+    return EM_ROW_HEAD_BYTES + (sequenced ? 2 * EM_NUMBER_BYTES : 0) + EM_JOINED_HEAD_BYTES +
+           (size_t)own_bytes(left, sequenced) + own_bytes(right, sequenced);
+}
+
+/* Write a side's number; a right row without a left one comes after all. */
+static uint8_t *put_sequence(uint8_t *to, em_side side, int absent) {
+    if (side.payload == NULL) {
+        memset(to, absent, EM_NUMBER_BYTES);
+    } else {
+        memcpy(to, side.payload, EM_NUMBER_BYTES);
+    }
+    return to + EM_NUMBER_BYTES;
+}
+
+static uint8_t *put_side(uint8_t *to, em_side side, bool sequenced) {
+    const uint32_t bytes = own_bytes(side, sequenced);
+    if (bytes > 0) {
+        memcpy(to, side.payload + (sequenced ? EM_NUMBER_BYTES : 0), bytes);
+    }
+    return to + bytes;
+}
+
+bool em_write_joined(em_joined_out *out, em_side left, em_side right, bool sequenced) {
+    if (sequenced && ((left.payload != NULL && left.bytes < EM_NUMBER_BYTES) ||
+                      (right.payload != NULL && right.bytes < EM_NUMBER_BYTES))) {
+        return false; /* rows without numbers */
+    }
+    const size_t bytes = em_joined_bytes(left, right, sequenced);
+    if (bytes > out->size - out->used || bytes >= EM_MATCHED) {
+        return false;
+    }
+    uint8_t *to = out->memory + out->used;
+    em_store32(to, (uint32_t)bytes);
+    em_store32(to + 4, sequenced ? 2 * EM_NUMBER_BYTES : 0);
+    to += EM_ROW_HEAD_BYTES;
+    if (sequenced) {
+        to = put_sequence(to, left, 0xFF);
+        to = put_sequence(to, right, 0);
+    }
+    em_store32(to, left.payload == NULL ? EM_ABSENT : own_bytes(left, sequenced));
+    em_store32(to + 4, right.payload == NULL ? EM_ABSENT : own_bytes(right, sequenced));
+    to = put_side(to + EM_JOINED_HEAD_BYTES, left, sequenced);
+    put_side(to, right, sequenced);
+    out->used += bytes;
+    out->rows++;
+    return true;
+}
+
+enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t *passed,
+                           bool is_right, bool sequenced, const uint8_t *bits, size_t first_bit,
+                           em_joined_out *out) {
+    const em_side nobody = {NULL, 0};
+    while (*at < size) {
+        const uint8_t *row = em_row_at(block, size, *at, sequenced);
+        if (row == NULL) {
+            return EM_WALK_DAMAGED;
+        }
+        const size_t bit = first_bit + *passed;
+        if (bits == NULL || !(bits[bit >> 3] >> (bit & 7) & 1)) {
+            const em_side side = em_side_of(row);
+            if (!em_write_joined(out, is_right ? nobody : side, is_right ? side : nobody,
+                                 sequenced)) {
+                return EM_WALK_FULL;
+            }
+        }
+        *at += em_row_bytes(row);
+        ++*passed;
+    }
+    return EM_WALK_ON;
+}
+
+enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_at,
+                           const uint8_t *right, size_t right_size, size_t *right_at,
+                           bool sequenced, em_joined_out *out) {
+    while (*left_at < left_size) {
+        const uint8_t *one = em_row_at(left, left_size, *left_at, sequenced);
+        if (one == NULL) {
+            return EM_WALK_DAMAGED;
+        }
+        while (*right_at < right_size) {
+            const uint8_t *other = em_row_at(right, right_size, *right_at, sequenced);
+            if (other == NULL) {
+                return EM_WALK_DAMAGED;
+            }
+            if (!em_write_joined(out, em_side_of(one), em_side_of(other), sequenced)) {
+                return EM_WALK_FULL;
+            }
+            *right_at += em_row_bytes(other);
+        }
+        *right_at = 0;
+        *left_at += em_row_bytes(one);
+    }
+    return EM_WALK_ON;
+}
+
+static uint8_t *put_text(uint8_t *to, const uint8_t *text, size_t bytes) {
+    if (bytes > 0) {
+        memcpy(to, text, bytes);
+    }
+    return to + bytes;
+}
+
+enum em_walk em_join_lines(const uint8_t *block, size_t size, size_t *at,
+                           const em_line_parts *parts, em_joined_out *out) {
+    while (*at < size) {
+        const uint8_t *row = em_row_at(block, size, *at, false);
+        const uint32_t bytes = row == NULL ? 0 : em_row_payload_bytes(row);
+        if (bytes < EM_JOINED_HEAD_BYTES) {
+            return EM_WALK_DAMAGED;
+        }
+        const uint8_t *text = em_row_payload(row) + EM_JOINED_HEAD_BYTES;
+        const uint32_t left_bytes = em_load32(text - 8), right_bytes = em_load32(text - 4);
+        const bool has_left = left_bytes != EM_ABSENT, has_right = right_bytes != EM_ABSENT;
+        const size_t own = (size_t)(has_left ? left_bytes : 0) + (has_right ? right_bytes : 0);
+        if (own != bytes - EM_JOINED_HEAD_BYTES) {
+            return EM_WALK_DAMAGED;
+        }
+        const size_t line = own + 1 + (has_left ? 0 : parts->left_absent_bytes) +
+                            (parts->left_only ? 0 : parts->separator_bytes) +
+                            (has_right || parts->left_only ? 0 : parts->right_absent_bytes);
+        if (line > out->size - out->used) {
+            return EM_WALK_FULL;
+        }
+        uint8_t *to = out->memory + out->used;
+        to = has_left ? put_text(to, text, left_bytes)
+                      : put_text(to, parts->left_absent, parts->left_absent_bytes);
+        if (!parts->left_only) {
+            to = put_text(to, parts->separator, parts->separator_bytes);
+        }
+        if (has_right) {
+            to = put_text(to, text + (has_left ? left_bytes : 0), right_bytes);
+        } else if (!parts->left_only) {
+            to = put_text(to, parts->right_absent, parts->right_absent_bytes);
+        }
+        *to++ = '\n';
+        out->used = (size_t)(to - out->memory);
+        out->rows++;
+        *at += em_row_bytes(row);
+    }
+    return EM_WALK_ON;
+}

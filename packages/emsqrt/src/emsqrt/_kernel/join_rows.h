@@ -1,0 +1,107 @@
+/* What partitioning and joining know about rows: their hash, and two of them put together.
+ *
+ * A row whose key is empty has a NULL in its key: it equals nothing. A sequenced row's payload
+ * begins with its number in its input, eight bytes, big-endian.
+ *
+ * A joined row is a row again. Its key is empty or, when sequenced, the left and the right row's
+ * number, so that memcmp order is the join's order; its payload is
+ *
+ *     u32 left_bytes, u32 right_bytes    EM_ABSENT for the side that has no row
+ *     the left row's payload, the right row's payload
+ */
+#ifndef EMSQRT_JOIN_ROWS_H
+#define EMSQRT_JOIN_ROWS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "keys.h"
+#include "pack.h"
+#include "rows.h"
+
+#define EM_ABSENT UINT32_MAX
+#define EM_NUMBER_BYTES 8u
+#define EM_JOINED_HEAD_BYTES 8u
+/* The top bit of a stored row's key_bytes says that it found a match. */
+#define EM_MATCHED 0x80000000u
+
+typedef struct {
+    const uint8_t *payload; /* NULL for the side that has no row */
+    uint32_t bytes;
+} em_side;
+
+/* Where joined rows are written to. */
+typedef struct {
+    uint8_t *memory;
+    size_t size, used, rows;
+} em_joined_out;
+
+static inline uint32_t em_joined_key_bytes(const uint8_t *row) {
+    return em_row_key_bytes(row) & ~EM_MATCHED;
+}
+
+static inline em_side em_side_of(const uint8_t *row) {
+    const uint32_t before = EM_ROW_HEAD_BYTES + em_joined_key_bytes(row);
+    return (em_side){row + before, em_row_bytes(row) - before};
+}
+
+static inline uint64_t em_fold(uint64_t a, uint64_t b) {
+    __extension__ typedef unsigned __int128 wide;
+    const wide product = (wide)a * b;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Hash bytes by folded 64-bit products; another seed gives independent bits. */
+static inline uint64_t em_hash_key(const uint8_t *key, uint32_t bytes, uint64_t seed) {
+    uint64_t hash = seed ^ (bytes * UINT64_C(0x9E3779B97F4A7C15)), word;
+    for (; bytes >= 8; key += 8, bytes -= 8) {
+        memcpy(&word, key, 8);
+        hash = em_fold(hash ^ word, UINT64_C(0xD6E8FEB86659FD93)) + word;
+    }
+    if (bytes > 0) {
+        word = 0;
+        memcpy(&word, key, bytes);
+        hash = em_fold(hash ^ word, UINT64_C(0xA0761D6478BD642F)) + word;
+    }
+    return em_fold(hash ^ UINT64_C(0xE7037ED1A0B428DB), UINT64_C(0x8EBC6AF09C88C6E3));
+}
+
+/* The row at `at` of a block, or NULL when no whole row lies there. */
+const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced);
+
+/* Bytes of a joined row. */
+size_t em_joined_bytes(em_side left, em_side right, bool sequenced);
+
+/* Write one joined row; false when there is no room. */
+bool em_write_joined(em_joined_out *out, em_side left, em_side right, bool sequenced);
+
+/* Write rows from `*row` on as join rows while they fit; returns the bytes written. */
+size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
+                         const em_payload *payload, size_t *row, uint8_t *out, size_t out_bytes);
+
+enum em_walk { EM_WALK_ON, EM_WALK_FULL, EM_WALK_DAMAGED };
+
+/* Write the rows of a block from `*at` on alone, as the left or the right side, the other absent;
+ * of these only such whose bit (counted from `first_bit`) is 0 when there are bits. */
+enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t *passed,
+                           bool is_right, bool sequenced, const uint8_t *bits, size_t first_bit,
+                           em_joined_out *out);
+
+/* Write each left row from `*left_at` on beside each right row, where `*right_at` is the next for
+ * the first of them. */
+enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_at,
+                           const uint8_t *right, size_t right_size, size_t *right_at,
+                           bool sequenced, em_joined_out *out);
+
+/* What stands for a side in a line: itself, or a text where the side has no row. */
+typedef struct {
+    const uint8_t *separator, *left_absent, *right_absent;
+    size_t separator_bytes, left_absent_bytes, right_absent_bytes;
+    bool left_only;
+} em_line_parts;
+
+/* Write joined rows as lines: left, separator, right, line feed. */
+enum em_walk em_join_lines(const uint8_t *block, size_t size, size_t *at,
+                           const em_line_parts *parts, em_joined_out *out);
+
+#endif
