@@ -6,28 +6,43 @@ or `schema`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emsqrt.expr import Agg, Column, Expr, parse_expr
 from emsqrt.plan import (
     Aggregate,
+    Distinct,
+    Expect,
+    Explode,
     Files,
     FileTarget,
     Filter,
+    Join,
+    JoinKind,
     Limit,
     Plan,
     Project,
     Rename,
+    Sample,
     Scan,
     Sink,
+    Sort,
+    SortKey,
+    TopK,
+    Union,
+    Window,
+    WindowCall,
     WithColumn,
     check,
     explain,
     plan_hash,
+    sort_key,
+    window_call,
 )
+from emsqrt.plan.nodes import SUFFIX
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 
@@ -45,7 +60,15 @@ _FORMATS = {
     ".arrow": "arrow",
     ".arrows": "arrow",
     ".feather": "arrow",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
 }
+_PACKED = (".gz", ".zst")
+
+On: TypeAlias = str | Iterable[str | tuple[str, str]] | Mapping[str, str]
+"""Keys of a join: names that both sides have, or pairs of (left, right)."""
+
+ColumnNames: TypeAlias = str | Iterable[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +117,93 @@ class Pipeline:
         """Pass on `count` rows after `offset`, and stop reading."""
         return Pipeline(Limit(self.plan, count, offset))
 
-    def sink(self, path: str | Path, format: str | None = None) -> Pipeline:  # noqa: A002
-        """End in a file, which appears whole: Parquet or CSV by its suffix or by `format`."""
-        return Pipeline(Sink(self.plan, FileTarget(str(path), format or _format(path))))
+    def sort(self, *keys: SortKey | Expr | str) -> Pipeline:
+        """Order the rows: "age", "name:desc", "name:desc:nulls_first" or an expression."""
+        return Pipeline(Sort(self.plan, tuple(map(sort_key, keys))))
+
+    def top_k(self, count: int, *keys: SortKey | Expr | str, offset: int = 0) -> Pipeline:
+        """Keep the first `count` rows of that order, after `offset`."""
+        return Pipeline(TopK(self.plan, tuple(map(sort_key, keys)), count, offset))
+
+    def distinct(self, *columns: str) -> Pipeline:
+        """Keep one row of those that are equal, in all columns or in these; sorted by them."""
+        return Pipeline(Distinct(self.plan, columns or None))
+
+    def join(
+        self,
+        other: Pipeline | Plan,
+        on: On = (),
+        how: JoinKind = "inner",
+        suffix: str = SUFFIX,
+    ) -> Pipeline:
+        """Put rows together with those of `other` whose keys are equal.
+
+        Args:
+            other: the right side; an inner join runs best with the smaller one there.
+            on: "id", ["a", "b"], [("id", "user_id")] or {"id": "user_id"}; none for "cross".
+            how: "inner", "left", "right", "full", "semi", "anti" or "cross".
+            suffix: goes behind the names of the right side that the left side has too.
+        """
+        return Pipeline(Join(self.plan, _plan(other), _pairs(on), how, suffix))
+
+    def union(self, *others: Pipeline | Plan, by_name: bool = False) -> Pipeline:
+        """Go on with the rows of the others; columns go together by position or `by_name`."""
+        return Pipeline(Union((self.plan, *map(_plan, others)), by_name))
+
+    concat = union
+
+    def window(
+        self,
+        partition_by: Expr | str | Iterable[Expr | str] = (),
+        order_by: SortKey | Expr | str | Iterable[SortKey | Expr | str] = (),
+        **functions: WindowCall | Agg | str,
+    ) -> Pipeline:
+        """Add columns that look at the other rows of a partition: `n="row_number()"`.
+
+        Args:
+            partition_by: columns or expressions; all rows are one partition without.
+            order_by: sort keys, as `sort` takes them.
+            functions: each column's name and function, such as "lag(amount, 1)" or
+                "sum(amount) rows between 2 preceding and current row".
+        """
+        parts = [Column(part) if isinstance(part, str) else part for part in _several(partition_by)]
+        keys = tuple(map(sort_key, _several(order_by)))
+        calls = tuple((name, window_call(call)) for name, call in functions.items())
+        return Pipeline(Window(self.plan, tuple(parts), keys, calls))
+
+    def explode(
+        self,
+        column: str,
+        as_name: str | None = None,
+        *,
+        outer: bool = False,
+        position: str | None = None,
+    ) -> Pipeline:
+        """Make one row of each item of a list; `outer` keeps rows whose list is empty."""
+        return Pipeline(Explode(self.plan, column, as_name, outer, position))
+
+    def sample(
+        self, fraction: float | None = None, *, count: int | None = None, seed: int = 0
+    ) -> Pipeline:
+        """Keep a fraction of the rows, or exactly `count`; the same ones for the same seed."""
+        return Pipeline(Sample(self.plan, fraction, count, seed))
+
+    def expect(
+        self, *, unique: ColumnNames = (), not_null: ColumnNames = (), rows: str | None = None
+    ) -> Pipeline:
+        """Fail the run unless the rows are as said: `unique="id", not_null=["id"], rows=">0"`."""
+        wishes = tuple(_several(unique)), tuple(_several(not_null))
+        return Pipeline(Expect(self.plan, *wishes, rows))
+
+    def sink(
+        self,
+        path: str | Path,
+        format: str | None = None,  # noqa: A002 - the word of the plan
+        **options: Any,
+    ) -> Pipeline:
+        """End in a file, which appears whole; its format by its suffix or by `format`."""
+        target = FileTarget(str(path), format or _format(path), options)
+        return Pipeline(Sink(self.plan, target))
 
     def run(
         self,
@@ -125,7 +232,7 @@ class Pipeline:
 
     def schema(self) -> Schema:
         """Return the columns that come out, with their types; reads the source's first bytes."""
-        from emsqrt.rules import find_schema
+        from emsqrt.planner import find_schema
 
         return check(find_schema(self.plan, Path()))
 
@@ -157,8 +264,8 @@ def scan(
     """Begin with files, read in this order.
 
     Args:
-        paths: CSV, Parquet or Arrow files, all of one format.
-        format: "csv", "parquet" or "arrow"; by the first one's suffix when None.
+        paths: CSV, JSONL, Parquet or Arrow files, all of one format.
+        format: "csv", "jsonl", "parquet" or "arrow"; by the first one's suffix when None.
         schema: the columns with their types; found in the first file when None.
         options: for the reader: CSV has delimiter, quote, header, nullValues, recordBytesMax.
     """
@@ -193,8 +300,28 @@ def _agg_name(agg: Agg) -> str:
     return "count" if agg.arg is None else f"{agg.fn}_{agg.arg!s}"
 
 
+def _plan(value: Pipeline | Plan) -> Plan:
+    return value.plan if isinstance(value, Pipeline) else value
+
+
+def _pairs(on: On) -> tuple[tuple[str, str], ...]:
+    if isinstance(on, str):
+        return ((on, on),)
+    if isinstance(on, Mapping):
+        return tuple(on.items())
+    return tuple((key, key) if isinstance(key, str) else (key[0], key[1]) for key in on)
+
+
+def _several(value: Any) -> list[Any]:
+    """One thing or several; a text, an expression and a key are one."""
+    return [value] if isinstance(value, str | Expr | SortKey) else list(value)
+
+
 def _format(path: str | Path) -> str:
-    suffix = Path(path).suffix.lower()
+    name = str(path).lower()
+    for packed in _PACKED:
+        name = name.removesuffix(packed)
+    suffix = Path(name).suffix
     if suffix not in _FORMATS:
         raise Unsupported(
             f"the format of {str(path)!r} cannot be told from its name",

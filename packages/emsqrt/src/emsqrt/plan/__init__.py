@@ -11,6 +11,7 @@ from emsqrt.plan.explain import explain
 from emsqrt.plan.joining import join_key_types
 from emsqrt.plan.nodes import (
     Aggregate,
+    Custom,
     DatasetRef,
     Distinct,
     Expect,
@@ -34,6 +35,7 @@ from emsqrt.plan.nodes import (
     Union,
     WithColumn,
 )
+from emsqrt.plan.spelling import sort_key, window_call
 from emsqrt.plan.tree import chain, input_of, inputs_of, rewrite, scans_of, walk, with_inputs
 from emsqrt.plan.window import Frame, Window, WindowCall
 from emsqrt.plan.wire import canonical_plan, plan_from_json, plan_hash, plan_to_json
@@ -41,6 +43,7 @@ from emsqrt.plan.wire import canonical_plan, plan_from_json, plan_hash, plan_to_
 __all__ = [
     "Aggregate",
     "BadPlan",
+    "Custom",
     "DatasetRef",
     "Distinct",
     "Expect",
@@ -80,6 +83,8 @@ __all__ = [
     "plan_to_json",
     "rewrite",
     "scans_of",
+    "sort_key",
     "walk",
+    "window_call",
     "with_inputs",
 ]

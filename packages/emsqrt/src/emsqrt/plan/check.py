@@ -10,6 +10,7 @@ from emsqrt.plan.expectations import spell_rows
 from emsqrt.plan.joining import join_schema, union_schema
 from emsqrt.plan.nodes import (
     Aggregate,
+    Custom,
     Distinct,
     Expect,
     Explode,
@@ -57,6 +58,10 @@ def node_schema(node: Plan, inputs: tuple[Schema, ...]) -> Schema:
             return join_schema(node, *inputs)
         case Union():
             return union_schema(node, inputs)
+        case Custom(schema=schema):
+            if not inputs:
+                raise UsageError(f"the operator {node.name} reads from nothing")
+            return inputs[0] if schema is None else schema
         case _:
             return output_schema(node, inputs[0])
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from emsqrt.plan.nodes import (
     Aggregate,
+    Custom,
     DatasetRef,
     Distinct,
     Expect,
@@ -146,5 +147,6 @@ _LINES: dict[type[Plan], Callable[[Any], str]] = {
     Explode: _explode,
     Sample: _sample,
     Expect: _expect,
+    Custom: lambda node: f"custom {node.name}",
     Sink: _sink,
 }

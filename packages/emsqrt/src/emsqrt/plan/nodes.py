@@ -287,6 +287,23 @@ class Expect(Plan):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Custom(Plan):
+    """An operator that another package brings, by the name under which it is installed.
+
+    Args:
+        inputs: what it reads from, one or more.
+        name: its name in the entry point group `emsqrt.operators`.
+        options: JSON values for it.
+        schema: the columns that come out; those of the first input when None.
+    """
+
+    inputs: tuple[Plan, ...]
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    schema: Schema | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sink(Plan):
     """Write the rows to a file or a stream."""
 

@@ -9,6 +9,7 @@ from emsqrt.plan.nodes import (
     NODES_MAX,
     STREAM_FORMATS,
     TARGET_FORMATS,
+    Custom,
     DatasetRef,
     Files,
     FileTarget,
@@ -137,4 +138,18 @@ def _read_sink(entry: Entry, inputs: list[Plan]) -> Plan:
     return Sink(inputs[0], _read_target(entry.at("target")))
 
 
-_READERS: dict[str, Reader] = {**READERS, "sink": Reader(_read_sink, ("target",))}
+def _read_custom(entry: Entry, inputs: list[Plan]) -> Plan:
+    options, schema = entry.find("options"), entry.find("schema")
+    return Custom(
+        tuple(inputs),
+        entry.at("name").text(),
+        {} if options is None else _read_options(options),
+        None if schema is None else _read_schema(schema),
+    )
+
+
+_READERS: dict[str, Reader] = {
+    **READERS,
+    "sink": Reader(_read_sink, ("target",)),
+    "custom": Reader(_read_custom, ("name",), ("options", "schema"), ("inputs",)),
+}

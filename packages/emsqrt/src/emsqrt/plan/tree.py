@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from emsqrt.plan.nodes import Join, Plan, Scan, Union
+from emsqrt.plan.nodes import Custom, Join, Plan, Scan, Union
 from sennit_core.errors import Unsupported
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ def inputs_of(plan: Plan) -> tuple[Plan, ...]:
             return ()
         case Join(left=left, right=right):
             return left, right
-        case Union(inputs=inputs):
+        case Union(inputs=inputs) | Custom(inputs=inputs):
             return inputs
         case _:
             return (cast("Plan", cast("Any", plan).input),)
@@ -35,7 +35,7 @@ def with_inputs(plan: Plan, inputs: Sequence[Plan]) -> Plan:
     match plan:
         case Join():
             return replace(plan, left=inputs[0], right=inputs[1])
-        case Union():
+        case Union() | Custom():
             return replace(plan, inputs=tuple(inputs))
         case _:
             return cast("Plan", replace(node, input=inputs[0]))

@@ -13,6 +13,7 @@ from emsqrt.plan.nodes import (
     NODES_MAX,
     SUFFIX,
     Aggregate,
+    Custom,
     DatasetRef,
     Distinct,
     Expect,
@@ -59,7 +60,7 @@ def write_plan(plan: Plan) -> Json:
             case Join():
                 right, left = written.pop(), written.pop()
                 document |= {"left": left, "right": right}
-            case Union(inputs=inputs):
+            case Union(inputs=inputs) | Custom(inputs=inputs):
                 first = len(written) - len(inputs)
                 document |= {"inputs": written[first:]}
                 del written[first:]
@@ -197,6 +198,13 @@ def _write_expect(node: Expect) -> Json:
     return expect if node.rows is None else {**expect, "rows": spell_rows(node.rows)}
 
 
+def _write_custom(node: Custom) -> Json:
+    custom: Json = {"op": "custom", "name": node.name}
+    if node.options:
+        custom["options"] = dict(node.options)
+    return custom if node.schema is None else {**custom, "schema": node.schema.to_json()}
+
+
 _WRITERS: dict[type[Plan], Any] = {
     Scan: _write_scan,
     Filter: lambda node: {"op": "filter", "predicate": expr_to_json(node.predicate)},
@@ -217,5 +225,6 @@ _WRITERS: dict[type[Plan], Any] = {
     Explode: _write_explode,
     Sample: _write_sample,
     Expect: _write_expect,
+    Custom: _write_custom,
     Sink: lambda node: {"op": "sink", "target": _write_target(node.target)},
 }
