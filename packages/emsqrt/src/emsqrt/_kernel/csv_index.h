@@ -1,0 +1,20 @@
+/* The marks of a stretch of CSV that starts at a record: separators and line ends outside quotes.
+ */
+#ifndef EMSQRT_CSV_INDEX_H
+#define EMSQRT_CSV_INDEX_H
+
+#include "csv.h"
+
+enum { EM_INDEX_BYTES = 4096 };
+
+typedef struct {
+    uint32_t marks[EM_INDEX_BYTES];     /* places of separators and line ends, in order */
+    uint16_t line_ends[EM_INDEX_BYTES]; /* which of the marks are line ends; CRLF is its CR */
+    size_t mark_count, line_count;
+} em_csv_index;
+
+/* Find the marks of data[start..size), at most EM_INDEX_BYTES of it, up to a stray quote. */
+void em_csv_find_marks(em_csv_index *index, const uint8_t *data, size_t start, size_t size,
+                       em_dialect dialect);
+
+#endif

@@ -1,0 +1,300 @@
+#include "csv_parse.h"
+
+#include <string.h>
+
+#include "csv_index.h"
+
+enum { SCRATCH_BYTES = 512 };
+enum outcome { TAKEN, FULL, BAD };
+
+/* Copy a quoted field without its quotes: the doubled ones are single, what follows the closing one
+ * belongs to the field. Return the bytes written, at most `size`. */
+static size_t unquote(const uint8_t *field, size_t size, uint8_t quote, uint8_t *out) {
+    size_t at = 1, written = 0;
+    while (at < size) {
+        const uint8_t *found = memchr(field + at, quote, size - at);
+        const size_t end = found == NULL ? size : (size_t)(found - field);
+        memcpy(out + written, field + at, end - at);
+        written += end - at;
+        at = end + 1;
+        if (at < size && field[at] == quote) {
+            out[written++] = quote;
+            at++;
+        } else {
+            break;
+        }
+    }
+    if (at < size) {
+        memcpy(out + written, field + at, size - at);
+        written += size - at;
+    }
+    return written;
+}
+
+static bool is_plainly_quoted(const uint8_t *field, size_t size, uint8_t quote) {
+    return size >= 2 && field[size - 1] == quote && memchr(field + 1, quote, size - 2) == NULL;
+}
+
+static bool is_null(const em_csv_parser *parser, const uint8_t *text, size_t size) {
+    if (size == 0) {
+        return parser->empty_is_null;
+    }
+    const uint8_t *at = parser->nulls, *const end = at + parser->nulls_bytes;
+    for (; at < end; at += 1 + *at) {
+        if (*at == size && memcmp(at + 1, text, size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static enum outcome not_a_value(em_csv_parser *parser, size_t column, enum em_reason reason) {
+    if (parser->policy == EM_NULL) {
+        em_batch_null(&parser->batch, column);
+        parser->nulled_now++;
+        return TAKEN;
+    }
+    parser->fault.reason = reason;
+    parser->fault.field = parser->fields[column];
+    parser->fault.text = parser->spans[column];
+    return BAD;
+}
+
+static enum outcome take_text(em_csv_parser *parser, size_t column, const uint8_t *field,
+                              size_t size, bool quoted) {
+    em_batch *batch = &parser->batch;
+    const uint8_t quote = (uint8_t)parser->dialect.quote;
+    if (!quoted && is_null(parser, field, size)) {
+        em_batch_null(batch, column);
+        return TAKEN;
+    }
+    if (quoted && is_plainly_quoted(field, size, quote)) {
+        field++, size -= 2;
+        quoted = false;
+    }
+    uint8_t *out = em_batch_reserve(batch, column, size);
+    if (out == NULL) {
+        return FULL;
+    }
+    if (quoted) {
+        size = unquote(field, size, quote, out);
+    } else if (size > 0) {
+        memcpy(out, field, size);
+    }
+    if (batch->columns[column].type.form == EM_AS_TEXT && !em_is_utf8(out, size)) {
+        return not_a_value(parser, column, EM_ENCODING);
+    }
+    em_batch_text(batch, column, size);
+    return TAKEN;
+}
+
+static enum outcome take_value(em_csv_parser *parser, size_t column, const uint8_t *field,
+                               size_t size, bool quoted) {
+    uint8_t scratch[SCRATCH_BYTES];
+    em_batch *batch = &parser->batch;
+    const uint8_t quote = (uint8_t)parser->dialect.quote;
+    if (quoted && is_plainly_quoted(field, size, quote)) {
+        field++, size -= 2;
+    } else if (quoted && size > sizeof scratch) {
+        return not_a_value(parser, column, EM_VALUE);
+    } else if (quoted) {
+        size = unquote(field, size, quote, scratch);
+        field = scratch;
+    }
+    if (quoted ? size == 0 && parser->empty_is_null : is_null(parser, field, size)) {
+        em_batch_null(batch, column);
+        return TAKEN;
+    }
+    uint64_t value[2];
+    if (!em_read_value(&batch->columns[column].type, field, size, value)) {
+        return not_a_value(parser, column, EM_VALUE);
+    }
+    em_batch_fixed(batch, column, value);
+    return TAKEN;
+}
+
+/* Put the record whose fields are in `spans`. */
+static enum outcome take_record(em_csv_parser *parser, const uint8_t *data, em_span record) {
+    em_batch *batch = &parser->batch;
+    parser->fault.record = record;
+    parser->nulled_now = 0;
+    for (size_t column = 0; column < batch->column_count; column++) {
+        const em_span span = parser->spans[column];
+        const uint8_t *field = data + span.start;
+        const bool quoted = span.size > 0 && *field == parser->dialect.quote;
+        enum outcome outcome;
+        if (span.start == UINT32_MAX) {
+            outcome = not_a_value(parser, column, EM_RAGGED);
+        } else if (em_is_text(&batch->columns[column].type)) {
+            outcome = take_text(parser, column, field, span.size, quoted);
+        } else {
+            outcome = take_value(parser, column, field, span.size, quoted);
+        }
+        if (outcome != TAKEN) {
+            em_batch_undo(batch);
+            return outcome;
+        }
+    }
+    em_batch_commit(batch, record);
+    parser->nulled += parser->nulled_now;
+    return TAKEN;
+}
+
+/* Put the record once more, alone in a batch with as much room as it needs. */
+static enum outcome take_long_record(em_csv_parser *parser, const uint8_t *data, em_span record) {
+    em_batch *batch = &parser->batch;
+    for (size_t column = 0; column < batch->column_count; column++) {
+        const em_span span = parser->spans[column];
+        parser->text_bytes[column] = span.start == UINT32_MAX ? 0 : span.size;
+    }
+    if (!em_batch_begin_long(batch, parser->text_bytes)) {
+        parser->fault.reason = EM_ROOM;
+        parser->fault.field = 0;
+        parser->fault.text = (em_span){record.start, 0};
+        return BAD;
+    }
+    return take_record(parser, data, record);
+}
+
+/* Decide what becomes of a record with `count` fields; false when the batch ends before it. */
+static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, size_t count) {
+    if (count == 1 && record.size == 0 && parser->field_count > 1) {
+        return true; /* an empty line */
+    }
+    em_batch *batch = &parser->batch;
+    if (batch->row_count == batch->row_capacity) {
+        return false;
+    }
+    enum outcome outcome;
+    const bool padded = parser->policy == EM_NULL && count < parser->field_count;
+    if (count != parser->field_count && parser->check_fields && !padded) {
+        parser->fault = (em_fault){EM_RAGGED, record, {record.start, record.size}, count};
+        outcome = BAD;
+    } else {
+        outcome = take_record(parser, data, record);
+        if (outcome == FULL && batch->row_count == 0) {
+            outcome = take_long_record(parser, data, record);
+        }
+        if (outcome == BAD && parser->fault.reason == EM_RAGGED) {
+            parser->fault.field = count;
+            parser->fault.text = record;
+        }
+    }
+    const bool skipping =
+        outcome == BAD && parser->policy == EM_SKIP && parser->fault.reason != EM_ROOM;
+    if (skipping && parser->skipped_count == EM_SKIPPED_MAX) {
+        parser->fault.reason = EM_SOUND;
+        return false;
+    }
+    if (skipping) {
+        parser->skipped_now[parser->skipped_count++] = parser->fault;
+        parser->fault.reason = EM_SOUND;
+        parser->skipped++;
+    }
+    parser->records += outcome == TAKEN || skipping;
+    return outcome == TAKEN || skipping;
+}
+
+/* Find the wanted fields of one record byte by byte; return the place of its line end, or `size`.
+ */
+static size_t scan_record(em_csv_parser *parser, const uint8_t *data, size_t start, size_t size,
+                          size_t *field_count) {
+    const size_t column_count = parser->batch.column_count;
+    size_t at = start, field = 0, next = 0;
+    for (;; field++, at++) {
+        const size_t first = at;
+        if (at < size && data[at] == parser->dialect.quote) {
+            const uint8_t quote = (uint8_t)parser->dialect.quote;
+            do { /* past the closing quote; past a doubled one, once more */
+                const uint8_t *found =
+                    at + 1 < size ? memchr(data + at + 1, quote, size - at - 1) : NULL;
+                at = found == NULL ? size : (size_t)(found - data) + 1;
+            } while (at < size && data[at] == quote);
+        }
+        while (at < size && data[at] != parser->dialect.delimiter && data[at] != '\n' &&
+               data[at] != '\r') {
+            at++;
+        }
+        while (next < column_count && parser->fields[parser->order[next]] == field) {
+            parser->spans[parser->order[next++]] =
+                (em_span){(uint32_t)first, (uint32_t)(at - first)};
+        }
+        if (at == size || data[at] != parser->dialect.delimiter) {
+            break;
+        }
+    }
+    for (; next < column_count; next++) {
+        parser->spans[parser->order[next]] = (em_span){UINT32_MAX, 0};
+    }
+    *field_count = field + 1;
+    return at;
+}
+
+/* Read the wanted fields off the marks of one record, the last of them its line end. */
+static void pick_fields(em_csv_parser *parser, size_t start, const uint32_t *marks, size_t count) {
+    const size_t column_count = parser->batch.column_count;
+    for (size_t column = 0; column < column_count; column++) {
+        const size_t field = parser->fields[column];
+        if (field >= count) {
+            parser->spans[column] = (em_span){UINT32_MAX, 0};
+            continue;
+        }
+        const uint32_t first = field == 0 ? (uint32_t)start : marks[field - 1] + 1;
+        parser->spans[column] = (em_span){first, marks[field] - first};
+    }
+}
+
+/* Return where the record after a line end starts. */
+static size_t after(const uint8_t *data, size_t at, size_t size) {
+    if (at == size) {
+        return size;
+    }
+    return at + 1 + (data[at] == '\r' && at + 1 < size && data[at + 1] == '\n');
+}
+
+/* Take the records that have their line end among the marks; false when the batch ends first. */
+static bool take_indexed(em_csv_parser *parser, const em_csv_index *index, const uint8_t *data,
+                         size_t *start, size_t size) {
+    size_t first = 0;
+    for (size_t line = 0; line < index->line_count; line++) {
+        const size_t last = index->line_ends[line], count = last + 1 - first;
+        const size_t end = index->marks[last];
+        pick_fields(parser, *start, index->marks + first, count);
+        if (!settle(parser, data, (em_span){(uint32_t)*start, (uint32_t)(end - *start)}, count)) {
+            return false;
+        }
+        *start = after(data, end, size);
+        first = last + 1;
+    }
+    return true;
+}
+
+size_t em_csv_parse(em_csv_parser *parser, const uint8_t *data, size_t start, size_t size) {
+    em_csv_index index;
+    parser->fault.reason = EM_SOUND;
+    parser->skipped_count = 0;
+    if (!em_batch_begin(&parser->batch)) {
+        parser->batch.row_count = parser->batch.row_capacity = 0;
+        parser->fault = (em_fault){.reason = EM_ROOM, .record = {(uint32_t)start, 0}};
+        return start;
+    }
+    while (start < size) {
+        em_csv_find_marks(&index, data, start, size, parser->dialect);
+        if (index.line_count > 0) {
+            if (!take_indexed(parser, &index, data, &start, size)) {
+                break;
+            }
+            continue;
+        }
+        size_t count;
+        const size_t end = scan_record(parser, data, start, size, &count);
+        if (!settle(parser, data, (em_span){(uint32_t)start, (uint32_t)(end - start)}, count)) {
+            break;
+        }
+        start = after(data, end, size);
+    }
+    if (parser->batch.row_count > 0) {
+        parser->fault.reason = EM_SOUND; /* the next call meets it again, as its first record */
+    }
+    return start;
+}
