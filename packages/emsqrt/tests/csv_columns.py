@@ -1,0 +1,95 @@
+"""What the tests of the kernel's readers of text share: columns as Arrow sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import csv
+
+from emsqrt._kernel import Columns, CsvParser, RecordFault, copy_column
+from sennit_core.schema import DataType
+
+ROOM = 1 << 16
+BAD = "bad"
+
+
+def arrow_of(columns: Columns, index: int, kind: str) -> pa.Array:
+    _, validity, values, ends = copy_column(columns, index)
+    buffers = [None if part is None else pa.py_buffer(part) for part in (validity, ends, values)]
+    if ends is None:
+        del buffers[1]
+    return pa.Array.from_buffers(DataType.parse(kind).to_arrow(), len(columns), buffers)
+
+
+def parse(data: bytes, kinds: list[str], room: int = ROOM, **options: Any) -> list[pa.Array]:
+    """Every column of all records, as one array each; the values keep no hold of the memory."""
+    count = options.pop("field_count", len(kinds))
+    fields = options.pop("fields", range(len(kinds)))
+    parser = CsvParser(
+        bytearray(room), field_count=count, columns=list(zip(fields, kinds, strict=True)), **options
+    )
+    parts: list[list[pa.Array]] = [[] for _ in kinds]
+    start = 0
+    while start < len(data):
+        columns, start = parser.parse(data, start)
+        for index, kind in enumerate(kinds):
+            parts[index].append(arrow_of(columns, index, kind))
+            parts[index][-1].validate(full=True)
+    types = [DataType.parse(kind).to_arrow() for kind in kinds]
+    return [pa.chunked_array(part, kind) for part, kind in zip(parts, types, strict=True)]
+
+
+def arrow_reads(data: bytes, kinds: list[str], null_values: tuple[str, ...] = ("",)) -> Any:
+    """What the Arrow tier makes of the same text, or BAD."""
+    names = [f"c{index}" for index in range(len(kinds))]
+    schema = pa.schema(
+        [(name, DataType.parse(kind).to_arrow()) for name, kind in zip(names, kinds, strict=True)]
+    )
+    try:
+        return csv.read_csv(
+            pa.BufferReader(data),
+            read_options=csv.ReadOptions(
+                use_threads=False, column_names=names, block_size=len(data) + 1
+            ),
+            parse_options=csv.ParseOptions(
+                newlines_in_values=True, ignore_empty_lines=len(names) > 1
+            ),
+            convert_options=csv.ConvertOptions(
+                null_values=list(null_values),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                column_types=schema,
+            ),
+        ).columns
+    except pa.ArrowInvalid:
+        return BAD
+
+
+def value(text: str, kind: str) -> Any:
+    """One value as text of its Arrow scalar; BAD when it is none."""
+    found = columns_or_fault(text.encode() + b"\n", [kind])
+    return found if isinstance(found, str) else shown(found[0][0])
+
+
+def columns_or_fault(data: bytes, kinds: list[str], room: int = ROOM) -> list[pa.Array] | str:
+    """The columns, or the word for what is wrong: BAD for a value."""
+    try:
+        return parse(data, kinds, room=room)
+    except RecordFault as fault:
+        return BAD if fault.reason == "value" else fault.reason
+
+
+def to_list(column: Any) -> Any:
+    return column.to_pylist()
+
+
+def shown(scalar: Any) -> str:
+    if pa.types.is_temporal(scalar.type):
+        return "None" if not scalar.is_valid else str(scalar.value)
+    return str(scalar.as_py())
+
+
+def expected(text: str, kind: str) -> Any:
+    columns = arrow_reads(text.encode() + b"\n", [kind])
+    return BAD if columns is BAD else shown(columns[0][0])
