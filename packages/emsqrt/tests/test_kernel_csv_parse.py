@@ -3,11 +3,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from csv_columns import BAD, ROOM, arrow_of, arrow_reads, columns_or_fault, parse, to_list, value
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from emsqrt._kernel import CsvParser, RecordFault, copy_column, copy_lines
+from emsqrt.io.testing import (
+    BAD,
+    ROOM,
+    arrow_of,
+    arrow_reads,
+    columns_or_fault,
+    parse,
+    to_list,
+    value,
+)
 
 TEXT = st.text(alphabet=st.sampled_from('ab,"\r\n é\t'), max_size=12)
 RECORDS = st.lists(

@@ -4,10 +4,10 @@ from decimal import Decimal
 
 import pyarrow as pa
 import pytest
-from csv_columns import BAD, expected, value
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from emsqrt.io.testing import BAD, expected, value
 from sennit_core.schema import DataType
 
 INTEGERS = (

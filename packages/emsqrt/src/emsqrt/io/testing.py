@@ -11,10 +11,13 @@ from emsqrt._kernel import Columns, CsvParser, RecordFault, copy_column
 from sennit_core.schema import DataType
 
 ROOM = 1 << 16
+"""Bytes that a parser gets unless a test says otherwise."""
 BAD = "bad"
+"""Stands for what is no value of its type."""
 
 
 def arrow_of(columns: Columns, index: int, kind: str) -> pa.Array:
+    """Return a column of the kernel as an Arrow array of its own."""
     _, validity, values, ends = copy_column(columns, index)
     buffers = [None if part is None else pa.py_buffer(part) for part in (validity, ends, values)]
     if ends is None:
@@ -23,7 +26,7 @@ def arrow_of(columns: Columns, index: int, kind: str) -> pa.Array:
 
 
 def parse(data: bytes, kinds: list[str], room: int = ROOM, **options: Any) -> list[pa.Array]:
-    """Every column of all records, as one array each; the values keep no hold of the memory."""
+    """Return every column of all records, as one array each; the values keep no hold of the memory."""
     count = options.pop("field_count", len(kinds))
     fields = options.pop("fields", range(len(kinds)))
     parser = CsvParser(
@@ -41,7 +44,7 @@ def parse(data: bytes, kinds: list[str], room: int = ROOM, **options: Any) -> li
 
 
 def arrow_reads(data: bytes, kinds: list[str], null_values: tuple[str, ...] = ("",)) -> Any:
-    """What the Arrow tier makes of the same text, or BAD."""
+    """Return what the Arrow tier makes of the same text, or BAD."""
     names = [f"c{index}" for index in range(len(kinds))]
     schema = pa.schema(
         [(name, DataType.parse(kind).to_arrow()) for name, kind in zip(names, kinds, strict=True)]
@@ -67,13 +70,13 @@ def arrow_reads(data: bytes, kinds: list[str], null_values: tuple[str, ...] = ("
 
 
 def value(text: str, kind: str) -> Any:
-    """One value as text of its Arrow scalar; BAD when it is none."""
+    """Return one value as text of its Arrow scalar; BAD when it is none."""
     found = columns_or_fault(text.encode() + b"\n", [kind])
     return found if isinstance(found, str) else shown(found[0][0])
 
 
 def columns_or_fault(data: bytes, kinds: list[str], room: int = ROOM) -> list[pa.Array] | str:
-    """The columns, or the word for what is wrong: BAD for a value."""
+    """Return the columns, or the word for what is wrong: BAD for a value."""
     try:
         return parse(data, kinds, room=room)
     except RecordFault as fault:
@@ -81,15 +84,18 @@ def columns_or_fault(data: bytes, kinds: list[str], room: int = ROOM) -> list[pa
 
 
 def to_list(column: Any) -> Any:
+    """Return the values of an array."""
     return column.to_pylist()
 
 
 def shown(scalar: Any) -> str:
+    """Return a scalar as text: days and times as their number."""
     if pa.types.is_temporal(scalar.type):
         return "None" if not scalar.is_valid else str(scalar.value)
     return str(scalar.as_py())
 
 
-def expected(text: str, kind: str) -> Any:
+def expected(text: str, kind: str) -> str:
+    """Return what Arrow makes of one value, as `value` shows it."""
     columns = arrow_reads(text.encode() + b"\n", [kind])
     return BAD if columns is BAD else shown(columns[0][0])
