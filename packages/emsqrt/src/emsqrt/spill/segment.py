@@ -1,0 +1,168 @@
+"""A finished segment, and the index at its end.
+
+    block block … block  index  trailer
+
+The index has an entry for each block up to 4,096 blocks, then for every 2nd, 4th, 8th …, so that
+writer and reader hold at most 64 KiB of it however long the segment is.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from emsqrt._kernel import xxh3_64
+from emsqrt.spill.errors import SpillDamaged
+from emsqrt.spill.store import Source
+
+HEAD_BYTES = 64
+ENTRIES_MAX = 4096
+_MAGIC = int.from_bytes(b"EMQSIDX\1", "little")
+# magic, schema, segment, blocks, rows, raw bytes, longest raw and stored block, stride, entries,
+# XXH3 of the index; then XXH3 of all these.
+_TRAILER = struct.Struct("<QQQQQQIIIIQ")
+TRAILER_BYTES = _TRAILER.size + 8
+_ENTRY_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A finished segment; small, and all that is needed to read it again.
+
+    Args:
+        name: of its file in the store.
+        segment_id: 64 random bits, in every block's head.
+        schema_hash: what the writer called its rows.
+        blocks: how many.
+        rows: in all blocks.
+        raw_bytes: of all blocks, before they were compressed.
+        size_bytes: of the file.
+        blocks_bytes: of the blocks with their heads; the index begins there.
+        block_raw_max: the longest block; what a buffer for reading needs.
+        block_stored_max: the longest block as it is stored.
+    """
+
+    name: str
+    segment_id: int
+    schema_hash: int
+    blocks: int
+    rows: int
+    raw_bytes: int
+    size_bytes: int
+    blocks_bytes: int
+    block_raw_max: int
+    block_stored_max: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values, for a manifest that a later run resumes from."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Self:
+        """Return the segment that `to_json` described."""
+        return cls(**document)
+
+
+class Index:
+    """Where blocks begin, and how many rows lie before them; thinned out as it grows."""
+
+    def __init__(self) -> None:
+        self.stride = 1
+        self._places = array("Q")
+
+    def add(self, block: int, offset: int, rows_before: int) -> None:
+        """Note a block; blocks come in order."""
+        if block % self.stride:
+            return
+        if len(self) == ENTRIES_MAX:
+            offsets, rows = self._places[0::4], self._places[1::4]
+            self._places = array("Q", (n for pair in zip(offsets, rows, strict=True) for n in pair))
+            self.stride *= 2
+            if block % self.stride:
+                return
+        self._places.extend((offset, rows_before))
+
+    def __len__(self) -> int:
+        return len(self._places) // 2
+
+    def nearest(self, block: int) -> tuple[int, int, int]:
+        """Return (block, offset, rows before) of the last entry that is not after `block`."""
+        entry = min(block // self.stride, len(self) - 1)
+        return entry * self.stride, self._places[2 * entry], self._places[2 * entry + 1]
+
+    def to_bytes(self, segment: Segment) -> bytes:
+        """Return index and trailer."""
+        entries = self._places.tobytes()
+        trailer = _TRAILER.pack(
+            _MAGIC,
+            segment.schema_hash,
+            segment.segment_id,
+            segment.blocks,
+            segment.rows,
+            segment.raw_bytes,
+            segment.block_raw_max,
+            segment.block_stored_max,
+            self.stride,
+            len(self),
+            xxh3_64(entries, segment.segment_id),
+        )
+        return entries + trailer + struct.pack("<Q", xxh3_64(trailer, segment.segment_id))
+
+    @classmethod
+    def read(cls, source: Source, segment: Segment) -> Self:
+        """Read the index of a segment; SpillDamaged when it is not the one that was written."""
+        found, index_bytes, stride, checksum = _read_trailer(source, segment.name, segment)
+        if found != segment:
+            raise SpillDamaged(f"the index of {segment.name}", repr(segment), repr(found))
+        entries = bytearray(index_bytes)
+        source.read_into(segment.blocks_bytes, memoryview(entries))
+        index = cls()
+        index.stride = stride
+        index._places.frombytes(entries)
+        if xxh3_64(entries, segment.segment_id) != checksum:
+            raise SpillDamaged(f"the index of {segment.name}")
+        return index
+
+
+def read_segment(source: Source, name: str, size_bytes: int) -> Segment:
+    """Return the segment that a file holds, by its trailer alone; for a run that is resumed."""
+    empty = Segment(name, 0, 0, 0, 0, 0, size_bytes, 0, 0, 0)
+    return _read_trailer(source, name, empty)[0]
+
+
+def _read_trailer(source: Source, name: str, segment: Segment) -> tuple[Segment, int, int, int]:
+    """Return (segment, bytes of the index, its stride, its checksum), all checked for sense."""
+    if segment.size_bytes < TRAILER_BYTES:
+        raise SpillDamaged(f"the end of {name}", f"{TRAILER_BYTES} bytes")
+    trailer = bytearray(TRAILER_BYTES)
+    source.read_into(segment.size_bytes - TRAILER_BYTES, memoryview(trailer))
+    magic, schema, ident, blocks, rows, raw, raw_max, stored_max, stride, entries, checksum = (
+        _TRAILER.unpack_from(trailer)
+    )
+    index_bytes = entries * _ENTRY_BYTES
+    blocks_bytes = segment.size_bytes - TRAILER_BYTES - index_bytes
+    sound = (
+        magic == _MAGIC
+        and struct.unpack_from("<Q", trailer, _TRAILER.size)[0]
+        == xxh3_64(trailer[: _TRAILER.size], ident)
+        and stride > 0
+        and entries == -(-blocks // stride) <= ENTRIES_MAX
+        and blocks_bytes >= blocks * HEAD_BYTES
+    )
+    if not sound:
+        raise SpillDamaged(f"the end of {name}")
+    found = Segment(
+        name,
+        ident,
+        schema,
+        blocks,
+        rows,
+        raw,
+        segment.size_bytes,
+        blocks_bytes,
+        raw_max,
+        stored_max,
+    )
+    return found, index_bytes, stride, checksum
