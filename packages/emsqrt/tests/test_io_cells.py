@@ -44,7 +44,13 @@ def test_unsigned_integers_beyond_63_bits_are_strings() -> None:
     assert json_of([2**64 - 1, 7, None], pa.uint64()) == ["18446744073709551615", 7, None]
 
 
-@given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=9, max_value=10**9)))
+@given(
+    st.lists(
+        st.decimals(
+            allow_nan=False, allow_infinity=False, places=9, min_value=-(10**9), max_value=10**9
+        )
+    )
+)
 def test_decimals_are_strings_in_plain_notation(values: list[Decimal]) -> None:
     read = json_of(values, pa.decimal128(38, 9))
     assert [Decimal(text) for text in read] == values

@@ -1,4 +1,4 @@
-"""How one CSV file is written: the reader's options, its byte order mark and its header."""
+"""How one CSV file is written: the reader's options, what stands before the rows, its header."""
 
 from __future__ import annotations
 
@@ -9,19 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from emsqrt.io.records import CsvDialect, record_ends, split_records
-from sennit_core.errors import BadInput, UsageError, nearest
-from sennit_core.units import parse_bytes
+from emsqrt.io.bad_rows import POLICIES
+from emsqrt.io.records import CsvDialect, last_record_end, record_ends
+from emsqrt.io.sources import ByteSource, open_source
+from sennit_core.errors import BadInput, Unsupported, UsageError, nearest
+from sennit_core.units import format_bytes, parse_bytes
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_HEADER_BYTES = 1 << 16
 _HEADER_BYTES_MAX = 1 << 20
+_ENCODINGS = ("utf-8", "utf8", "us-ascii", "ascii")
 _NAMES = {
     "delimiter": "delimiter",
     "quote": "quote",
     "header": "header",
+    "skipRows": "skip_rows",
+    "comment": "comment",
+    "encoding": "encoding",
     "nullValues": "null_values",
     "recordBytesMax": "record_bytes_max",
+    "badRows": "bad_rows",
+    "rejectFile": "reject_file",
 }
 
 
@@ -32,16 +41,50 @@ class CsvOptions:
     Args:
         delimiter: one ASCII character between fields.
         quote: one ASCII character around fields, None when nothing is quoted.
-        header: whether the first record holds the names; without it they are `column0`, ...
+        header: whether the first record holds the names, or which one does, counted from 1; what
+            stands before it is passed over. Without a header they are `column0`, ...
         null_values: unquoted fields that mean NULL; a quoted field is never NULL.
         record_bytes_max: the longest record accepted; None derives it from the memory budget.
+        skip_rows: lines at the file's very beginning that are no CSV.
+        comment: one ASCII character; lines before the header that begin with it are passed over.
+        encoding: UTF-8, of which ASCII is a part; nothing else is read.
+        bad_rows: "fail" at the first record that breaks the schema; "null" for each value that
+            does; "reject" for leaving such records out.
+        reject_file: where rejected records go, as CSV: file, line, byte, reason, record.
     """
 
     delimiter: str = ","
     quote: str | None = '"'
-    header: bool = True
+    header: bool | int = True
     null_values: tuple[str, ...] = ("",)
     record_bytes_max: int | None = None
+    skip_rows: int = 0
+    comment: str | None = None
+    encoding: str = "utf-8"
+    bad_rows: str = "fail"
+    reject_file: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            UsageError: a value is out of its range.
+            Unsupported: another encoding than UTF-8.
+        """
+        if self.encoding.lower() not in _ENCODINGS:
+            raise Unsupported(
+                f"CSV in {self.encoding} is not read, only UTF-8",
+                hint=f"convert it: iconv -f {self.encoding} -t UTF-8",
+            )
+        if self.bad_rows not in POLICIES:
+            raise UsageError(f"badRows is one of {', '.join(POLICIES)}, not {self.bad_rows!r}")
+        if self.reject_file is not None and self.bad_rows != "reject":
+            raise UsageError('a rejectFile needs badRows "reject"')
+        if self.header < 0 or self.skip_rows < 0:
+            raise UsageError("header and skipRows count from 0 up")
+        mark = self.comment
+        if mark is not None and (len(mark) != 1 or not mark.isascii() or mark in '\r\n"'):
+            raise UsageError(f"comment {mark!r} is not one ASCII character")
 
     @classmethod
     def from_json(cls, options: Mapping[str, Any]) -> CsvOptions:
@@ -69,54 +112,43 @@ class CsvOptions:
 
 def skip_byte_order_mark(file: BinaryIO, what: str) -> int:
     """Position `file` after a UTF-8 mark and return the position; refuse other encodings' marks."""
-    start = file.read(3)
-    if start[:2] in _WIDE_MARKS:
-        raise BadInput(what, byte_offset=0, reason="this is UTF-16; convert it to UTF-8 first")
-    offset = len(_UTF8_MARK) if start == _UTF8_MARK else 0
+    offset = _mark_bytes(file.read(3), what)
     file.seek(offset)
     return offset
 
 
-def first_block(path: Path, options: CsvOptions, sample_bytes: int) -> tuple[bytes, int]:
-    """Return whole records from the start of a file, and the offset of the first one.
+def first_block(
+    source: ByteSource | Path, options: CsvOptions, sample_bytes: int
+) -> tuple[bytes, int]:
+    """Return whole records from the start of a file, the header with them, and their offset.
 
     Raises:
         BadInput: the file is empty, or its first record has no end within 1 MiB.
     """
-    with path.open("rb", buffering=0) as file:
-        offset = skip_byte_order_mark(file, str(path))
-        blocks = split_records(
-            file,
-            options.dialect,
-            block_bytes=sample_bytes,
-            record_bytes_max=max(_HEADER_BYTES_MAX, sample_bytes),
-            offset=offset,
-            what=str(path),
-        )
-        for block in blocks:
-            return bytes(block.data), offset
-    raise BadInput(str(path), byte_offset=0, reason="the file is empty")
+    return _first_bytes(_opened(source), options, sample_bytes)
 
 
-def read_header(path: Path, options: CsvOptions) -> tuple[tuple[str, ...], int]:
+def read_header(source: ByteSource | Path, options: CsvOptions) -> tuple[tuple[str, ...], int]:
     """Return the columns' names and the offset of the first data record.
 
     Raises:
         BadInput: the file is empty, not UTF-8, or two columns have one name.
     """
-    data, offset = first_block(path, options, 1 << 16)
+    source = _opened(source)
+    data, offset = _first_bytes(source, options, _HEADER_BYTES)
     record = first_record(data, options)
-    fields = parse_fields(record, options, str(path), offset)
+    fields = parse_fields(record, options, source.name, offset)
     if not options.header:
         return tuple(f"column{index}" for index in range(len(fields))), offset
     seen: dict[str, int] = {}
     for index, name in enumerate(fields, start=1):
         if name in seen:
             raise BadInput(
-                str(path),
-                line=1,
+                source.name,
+                line=1 + source.peek(offset).count(b"\n"),
                 byte_offset=offset,
                 reason=f"columns {seen[name]} and {index} are both named {name!r}",
+                hint="give the names by hand: header false and a schema",
             )
         seen[name] = index
     return tuple(fields), offset + len(record)
@@ -134,7 +166,10 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
         text = record.decode()
     except UnicodeDecodeError as error:
         raise BadInput(
-            what, byte_offset=offset + error.start, reason="this is not UTF-8"
+            what,
+            byte_offset=offset + error.start,
+            reason="this is not UTF-8",
+            hint="convert it, such as by iconv -f LATIN1 -t UTF-8",
         ) from error
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -143,3 +178,68 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
         quoting=csv.QUOTE_NONE if options.quote is None else csv.QUOTE_MINIMAL,
     )
     return next(reader, [])
+
+
+def _opened(source: ByteSource | Path) -> ByteSource:
+    return open_source(source) if isinstance(source, Path) else source
+
+
+def _first_bytes(source: ByteSource, options: CsvOptions, size: int) -> tuple[bytes, int]:
+    """Return whole records from the first one that counts, and its offset."""
+    for peeked_bytes in (size, max(_HEADER_BYTES_MAX, size)):
+        data = source.peek(peeked_bytes)
+        whole = len(data) < peeked_bytes
+        start = _mark_bytes(data, source.name)
+        if b"\0" in data[start : start + 64]:
+            raise BadInput(
+                source.name,
+                byte_offset=data.index(b"\0", start),
+                reason="a zero byte: this is no CSV, or UTF-16",
+                hint="convert it to UTF-8 first",
+            )
+        start = _start_of_rows(data, start, options)
+        rest = data[start:]
+        end = len(rest) if whole else last_record_end(rest, len(rest), options.dialect)
+        if end:
+            return rest[:end], start
+        if whole:
+            raise BadInput(source.name, byte_offset=start, reason="the file is empty")
+    raise BadInput(
+        source.name,
+        byte_offset=start,
+        reason=f"the record that starts here is longer than {format_bytes(_HEADER_BYTES_MAX)}",
+        hint="a quote that is never closed, or a wrong delimiter, makes records run together",
+    )
+
+
+def _mark_bytes(data: bytes, what: str) -> int:
+    """Return the length of a UTF-8 mark; refuse other encodings' marks."""
+    if data[:2] in _WIDE_MARKS:
+        raise BadInput(
+            what,
+            byte_offset=0,
+            reason="this is UTF-16; convert it to UTF-8 first",
+            hint="iconv -f UTF-16 -t UTF-8",
+        )
+    return len(_UTF8_MARK) if data.startswith(_UTF8_MARK) else 0
+
+
+def _start_of_rows(data: bytes, start: int, options: CsvOptions) -> int:
+    """Return the offset of the header, or of the first row: after skipped lines and comments."""
+    for _ in range(options.skip_rows):
+        start = _next_line(data, start)
+    start = _after_comments(data, start, options)
+    for _ in range(int(options.header) - 1 if options.header else 0):
+        start += len(first_record(data[start:], options))
+        start = _after_comments(data, start, options)
+    return start
+
+
+def _after_comments(data: bytes, start: int, options: CsvOptions) -> int:
+    while options.comment is not None and data.startswith(options.comment.encode(), start):
+        start = _next_line(data, start)
+    return start
+
+
+def _next_line(data: bytes, start: int) -> int:
+    return data.find(b"\n", start) + 1 or len(data)

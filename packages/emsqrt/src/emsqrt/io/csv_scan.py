@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import (
     CsvOptions,
     first_block,
@@ -20,6 +21,7 @@ from emsqrt.io.csv_options import (
     read_header,
 )
 from emsqrt.io.records import RecordBlock, record_ends, split_records
+from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import BadInput, UnknownColumn
 from sennit_core.schema import Schema
@@ -34,6 +36,7 @@ _BLOCK_COPIES = 5
 """Raw block, the parser's copy, built columns and slack: measured as a multiple of the block."""
 _RECORD_BYTES_MAX = 64 << 20
 _SAMPLE_BYTES = 1 << 20
+_LINES_BYTES = 1 << 18
 _INVALID_VALUE = re.compile(r"In CSV column #(\d+): .*invalid value '(.*)'", re.DOTALL)
 
 
@@ -44,18 +47,18 @@ class CsvParser:
         names: the file's columns, in order.
         schema: the wanted columns, in order, with their types.
         options: how the file is written.
-        path: the file, for errors.
+        source: the file, for errors.
     """
 
     def __init__(
-        self, names: Sequence[str], schema: Schema, options: CsvOptions, path: Path
+        self, names: Sequence[str], schema: Schema, options: CsvOptions, source: ByteSource
     ) -> None:
         for name in schema.names:
             if name not in names:
                 raise UnknownColumn(name=name, known=tuple(names))
         self._names = list(names)
         self._options = options
-        self._path = path
+        self._source = source
         self.arrow_schema: pa.Schema = schema.to_arrow()
         self._wanted = {"column_types": self.arrow_schema, "include_columns": list(schema.names)}
 
@@ -83,7 +86,7 @@ class CsvParser:
             if start == end:
                 continue
             place = offset + start
-            fields = parse_fields(data[start:end], self._options, str(self._path), place)
+            fields = parse_fields(data[start:end], self._options, self._source.name, place)
             reason = self._fault(fields, invalid)
             if reason is not None:
                 return self._bad(place, reason)
@@ -102,56 +105,66 @@ class CsvParser:
         return f"column {self._names[index]!r} is {kind}, and {value[:80]!r} is not"
 
     def _bad(self, byte_offset: int, reason: str) -> BadInput:
-        line = 1 + _count_line_ends(self._path, byte_offset)
-        return BadInput(str(self._path), line=line, byte_offset=byte_offset, reason=reason)
+        return BadInput(
+            self._source.name,
+            line=line_at(self._source, byte_offset),
+            byte_offset=byte_offset,
+            reason=reason,
+        )
 
 
 class CsvScan:
     """Reads one CSV file; `bytes_done` moves while it is iterated.
 
     Args:
-        path: the file.
+        source: the file.
         schema: the wanted columns, in order, with their types.
         options: how the file is written.
         budget: asked for the block and what is made of it.
         block_bytes: read this much at a time; None takes what suits the budget.
+        bad_rows: takes what breaks the schema.
     """
 
     def __init__(
         self,
-        path: Path,
+        source: ByteSource | Path,
         schema: Schema,
         options: CsvOptions,
         budget: MemoryBudget,
         block_bytes: int | None = None,
+        *,
+        bad_rows: BadRows | None = None,
     ) -> None:
-        self._path, self._options, self._budget = path, options, budget
+        source = open_source(source) if isinstance(source, Path) else source
+        self._source, self._options, self._budget = source, options, budget
+        self._bad_rows = bad_rows or BadRows()
         self._block_bytes = block_bytes or block_bytes_for(budget)
-        names, self._start = read_header(path, options)
-        self._parser = CsvParser(names, schema, options, path)
-        self.need_bytes = self._block_bytes * _BLOCK_COPIES
-        self.need_because = f"{path.name} is read in blocks of {format_bytes(self._block_bytes)}"
-        self.bytes_done = self._start
+        names, self._start = read_header(source, options)
+        self._parser = CsvParser(names, schema, options, source)
+        self.need_bytes = self._block_bytes * _BLOCK_COPIES + source.need_bytes
+        self.need_because = need_because(source, self._block_bytes)
+        self.bytes_done = 0
 
     def batches(self, guard: BudgetGuard) -> Iterator[pa.RecordBatch]:
         """Yield a batch for each block; `guard` holds `need_bytes` and grows for a long record."""
         longest = self._options.record_bytes_max or min(
             _RECORD_BYTES_MAX, max(self._block_bytes, self._budget.free_bytes // _BLOCK_COPIES)
         )
-        with self._path.open("rb", buffering=0) as file:
-            file.seek(self._start)
+        with self._source.open() as stream:
+            stream.skip(self._start)
+            self.bytes_done = stream.stored_bytes
             blocks = split_records(
-                file,
+                stream,
                 self._options.dialect,
                 block_bytes=self._block_bytes,
                 record_bytes_max=longest,
                 offset=self._start,
-                what=str(self._path),
+                what=self._source.name,
             )
             for block in blocks:
                 guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
                 batch = self._parser.parse(block)
-                self.bytes_done = block.offset + len(block.data)
+                self.bytes_done = stream.stored_bytes
                 del block
                 yield batch
 
@@ -162,7 +175,13 @@ def block_bytes_for(budget: MemoryBudget) -> int:
     return max(BLOCK_BYTES_MIN, min(wanted, BLOCK_BYTES_MAX))
 
 
-def infer_csv_schema(path: Path, options: CsvOptions) -> Schema:
+def need_because(source: ByteSource, block_bytes: int) -> str:
+    """Say in words what reading a text file needs memory for."""
+    packed = f" of {source.codec}, whose window is its own," if source.codec else ""
+    return f"{source.name}{packed} is read in blocks of {format_bytes(block_bytes)}"
+
+
+def infer_csv_schema(source: ByteSource | Path, options: CsvOptions) -> Schema:
     """Return the columns with the types that the first megabyte suggests; all may be NULL.
 
     A column without any value there is Utf8. Later rows that break a type are `BadInput`; give
@@ -170,8 +189,9 @@ def infer_csv_schema(path: Path, options: CsvOptions) -> Schema:
     """
     import pyarrow as pa
 
-    names, start = read_header(path, options)
-    data, _ = first_block(path, options, _SAMPLE_BYTES)
+    source = open_source(source) if isinstance(source, Path) else source
+    names, start = read_header(source, options)
+    data, _ = first_block(source, options, _SAMPLE_BYTES)
     if options.header:
         data = data[len(first_record(data, options)) :]
     text = pa.schema([pa.field(name, pa.string()) for name in names])
@@ -180,7 +200,7 @@ def infer_csv_schema(path: Path, options: CsvOptions) -> Schema:
     try:
         table = _read_table(memoryview(data), list(names), options, {})
     except pa.ArrowInvalid:
-        CsvParser(names, Schema.from_arrow(text), options, path).parse(
+        CsvParser(names, Schema.from_arrow(text), options, source).parse(
             RecordBlock(start, memoryview(data))
         )
         raise
@@ -228,10 +248,13 @@ def _one_batch(table: Any, schema: Any) -> Any:
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=schema)
 
 
-def _count_line_ends(path: Path, end: int) -> int:
-    count = 0
-    with path.open("rb") as file:
-        while end > 0 and (chunk := file.read(min(end, 1 << 20))):
-            count += chunk.count(b"\n")
-            end -= len(chunk)
-    return count
+def line_at(source: ByteSource, end: int) -> int | None:
+    """Return the line that a byte offset is in, counted from 1; None when nobody can look again."""
+    if not source.can_reopen:
+        return None
+    line, buffer = 1, bytearray(_LINES_BYTES)
+    with source.open() as stream, memoryview(buffer) as view:
+        while end > 0 and (count := stream.readinto(view[: min(end, _LINES_BYTES)])):
+            line += buffer.count(b"\n", 0, count)
+            end -= count
+    return line

@@ -13,6 +13,9 @@ from typing import BinaryIO
 from sennit_core.errors import StorageFull
 from sennit_core.ids import new_id
 
+_AT_FDCWD = -100
+_EXCHANGE = 2
+
 
 @contextmanager
 def open_whole(path: Path) -> Iterator[BinaryIO]:
@@ -40,6 +43,42 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(FileNotFoundError):
             staged.unlink()
+
+
+def replace_folder(staged: Path, folder: Path) -> None:
+    """Give a whole folder its name, in the place of the one that has it now.
+
+    The two change places in one step where the system can do that; what was there is then removed.
+
+    Raises:
+        OSError: the system refused.
+    """
+    for path in sorted(staged.rglob("*"), reverse=True):
+        if path.is_dir():
+            _sync_folder(path)
+    _sync_folder(staged)
+    if not folder.exists():
+        staged.rename(folder)
+    elif _exchange(staged, folder):
+        shutil.rmtree(staged)
+    else:
+        old = staged.with_name(f"{staged.name}.old")
+        folder.rename(old)
+        staged.rename(folder)
+        shutil.rmtree(old)
+    _sync_folder(folder.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two names by Linux's `renameat2`; False where there is none."""
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    result: int = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE)
+    return result == 0
 
 
 def _sync_folder(folder: Path) -> None:

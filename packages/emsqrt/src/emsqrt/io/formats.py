@@ -8,6 +8,7 @@ string (`""`) apart. Arrow is an IPC stream that ends with its end-of-stream mar
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
@@ -59,7 +60,7 @@ class FormatWriter(ABC):
             batch = batch.slice(0, self._left)
             self._left -= batch.num_rows
         for part in self._slices(batch):
-            self._rows(_plain_batch(part, self.schema))
+            self._rows(plain_batch(part, self.schema))
             self.rows += part.num_rows
 
     def finish(self) -> None:
@@ -141,16 +142,21 @@ class JsonWriter(FormatWriter):
 
 
 class CsvWriter(FormatWriter):
-    """Comma-separated text with a header and LF line ends."""
+    """Text with a comma between fields, or `delimiter`, a header, and LF line ends."""
+
+    delimiter = ","
+    header = True
 
     def _begin(self) -> None:
-        names = pa.array(self.schema.names, pa.string())
-        self._put((",".join(_csv_quoted(names).to_pylist()) + "\n").encode())
+        if self.header:
+            names = pa.array(self.schema.names, pa.string())
+            quoted_names = _csv_quoted(names, self.delimiter).to_pylist()
+            self._put((self.delimiter.join(quoted_names) + "\n").encode())
 
     def _rows(self, batch: pa.RecordBatch) -> None:
         parts: list[Any] = []
         for column in batch.columns:
-            parts += [self._cells(column), ","]
+            parts += [self._cells(column), self.delimiter]
         self._put(_text_of_rows(_joined([*parts[:-1], "\n"], batch.num_rows, "")))
 
     def _end(self) -> None:
@@ -158,7 +164,30 @@ class CsvWriter(FormatWriter):
 
     def _cells(self, column: pa.Array) -> pa.Array:
         text = text_cells(column)
-        return text if pa.types.is_primitive(column.type) else _csv_quoted(text)
+        plain = pa.types.is_primitive(column.type) and self.delimiter in ",;\t|"
+        return text if plain else _csv_quoted(text, self.delimiter)
+
+
+class JsonlWriter(FormatWriter):
+    """One JSON object a line; NULL is null and every integer is a bare number."""
+
+    def _begin(self) -> None:
+        self._names = [json.dumps(name, ensure_ascii=False) + ":" for name in self.schema.names]
+
+    def _rows(self, batch: pa.RecordBatch) -> None:
+        parts: list[Any] = []
+        before = "{"
+        for name, column in zip(self._names, batch.columns, strict=True):
+            text, bare = _json_line_text(column)
+            if bare and text.null_count:
+                text, bare = quoted(text), False
+            parts += [before + name + '"', text] if bare else [before + name, text]
+            before = '",' if bare else ","
+        last = (before.removesuffix(",") if parts else before) + "}\n"
+        self._put(_text_of_rows(_joined([*parts, last], batch.num_rows, "null")))
+
+    def _end(self) -> None:
+        pass
 
 
 FORMATS: dict[str, type[FormatWriter]] = {
@@ -208,7 +237,8 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the batch with dictionary columns replaced by their values."""
     if batch.schema.equals(schema):
         return batch
     columns = [
@@ -232,9 +262,18 @@ def _text_of_rows(rows: pa.Array) -> memoryview:
     return memoryview(values)[ends[rows.offset] : ends[rows.offset + len(rows)]]
 
 
-def _csv_quoted(text: pa.Array) -> pa.Array:
-    """Quote the values that need it: with a comma, quote or line end, and empty ones."""
-    if not has_any(text, b',"\r\n') and not pc.any(pc.equal(text, "")).as_py():
+def _json_line_text(column: pa.Array) -> tuple[pa.Array, bool]:
+    if pa.types.is_integer(column.type):
+        return column.cast(pa.string()), False
+    if pa.types.is_duration(column.type):
+        return column.cast(pa.int64()).cast(pa.string()), False
+    return json_text(column)
+
+
+def _csv_quoted(text: pa.Array, delimiter: str) -> pa.Array:
+    """Quote the values that need it: with a delimiter, quote or line end, and empty ones."""
+    marks = f'{delimiter}"\r\n'
+    if not has_any(text, marks.encode()) and not pc.any(pc.equal(text, "")).as_py():
         return text
-    needs = pc.match_substring_regex(text, '^$|[,"\\r\\n]')
+    needs = pc.match_substring_regex(text, f"^$|[{re.escape(marks)}]")
     return pc.if_else(needs, quoted(pc.replace_substring(text, '"', '""')), text)

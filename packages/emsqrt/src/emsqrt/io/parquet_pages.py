@@ -8,12 +8,15 @@ walked by seeking from one to the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from emsqrt.io.sources import ByteSource, open_source
 from sennit_core.errors import BadInput
+
+ReadAt = Callable[[int, int], bytes]
 
 _HEADER_BYTES = 512
 _HEADER_BYTES_MAX = 1 << 24
@@ -38,29 +41,37 @@ class ChunkPages:
         """What a reader holds for this column: a page, and the dictionary as stored and decoded."""
         return self.plain_bytes + 2 * self.dictionary_bytes
 
+    @property
+    def largest_page(self) -> int:
+        """The page that cannot be divided."""
+        return max(self.plain_bytes, self.dictionary_bytes)
 
-def walk_chunks(path: Path, metadata: Any, columns: frozenset[str]) -> Iterator[ChunkPages]:
+
+def walk_chunks(
+    source: ByteSource | Path, metadata: Any, columns: frozenset[str]
+) -> Iterator[ChunkPages]:
     """Yield the page sizes of each wanted column in each row group.
 
     Args:
-        path: the file.
+        source: the file.
         metadata: its `pyarrow.parquet.FileMetaData`.
         columns: names of top-level columns.
 
     Raises:
         BadInput: a page header is damaged.
     """
-    with path.open("rb", buffering=0) as file:
+    source = open_source(source) if isinstance(source, Path) else source
+    with source.open_ranges() as read_at:
         for group in range(metadata.num_row_groups):
             row_group = metadata.row_group(group)
             for index in range(row_group.num_columns):
                 chunk = row_group.column(index)
                 name = chunk.path_in_schema
                 if name.partition(".")[0] in columns:
-                    yield _walk_pages(file, path, group, chunk)
+                    yield _walk_pages(read_at, source.name, group, chunk)
 
 
-def _walk_pages(file: BinaryIO, path: Path, group: int, chunk: Any) -> ChunkPages:
+def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPages:
     position = chunk.data_page_offset
     if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
         position = min(position, chunk.dictionary_page_offset)
@@ -68,10 +79,10 @@ def _walk_pages(file: BinaryIO, path: Path, group: int, chunk: Any) -> ChunkPage
     plain = stored = dictionary = 0
     while position < end:
         try:
-            kind, plain_bytes, stored_bytes, header_bytes = _read_header(file, position)
+            kind, plain_bytes, stored_bytes, header_bytes = _read_header(read_at, position)
         except (IndexError, KeyError, ValueError) as error:
             raise BadInput(
-                str(path),
+                name,
                 byte_offset=position,
                 reason=f"row group {group}, column {chunk.path_in_schema}: bad page header",
             ) from error
@@ -84,12 +95,11 @@ def _walk_pages(file: BinaryIO, path: Path, group: int, chunk: Any) -> ChunkPage
     return ChunkPages(group, chunk.path_in_schema, plain, stored, dictionary)
 
 
-def _read_header(file: BinaryIO, position: int) -> tuple[int, int, int, int]:
+def _read_header(read_at: ReadAt, position: int) -> tuple[int, int, int, int]:
     """Return page type, plain and stored bytes, and the header's own length."""
     size = _HEADER_BYTES
     while True:
-        file.seek(position)
-        data = file.read(size)
+        data = read_at(position, size)
         reader = _CompactReader(data)
         try:
             fields = reader.read_struct()

@@ -1,101 +1,217 @@
-"""Parquet to Arrow under a budget: the pages are measured before the first one is read."""
+"""Parquet to Arrow under a budget: the pages are measured before the first one is read.
+
+A reader holds one page of each column it reads, and that column's dictionary, whatever batch size it
+is asked for. Where the budget does not hold those of all columns at once, a row group is read in
+several passes over fewer columns; all but the last wait in the spill and are zipped together again.
+So only a single page or dictionary that does not fit is refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.casting import BatchCaster
+from emsqrt.io.parquet_facts import group_facts
 from emsqrt.io.parquet_pages import ChunkPages, walk_chunks
+from emsqrt.io.parquet_passes import split_columns, zipped_batches
+from emsqrt.io.pruning import Condition, may_match
+from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import BadInput
 from sennit_core.schema import Schema
 from sennit_core.units import format_bytes
 
+if TYPE_CHECKING:
+    from emsqrt.spill import SpillManager
+
 _READ_BYTES = 1 << 16
+_FAR_READ_BYTES = 1 << 19
 _BATCH_BYTES_MAX = 1 << 20
 _BATCH_BYTES_MIN = 1 << 17
 _BATCH_ROWS_MAX = 1 << 16
-_BATCH_COPIES = 3
+_BATCH_COPIES = 4
 """A batch, what is decoded ahead of it, and slack."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One row group: what a reader holds for each column."""
+
+    index: int
+    row_count: int
+    held_bytes: Mapping[str, int]
 
 
 class ParquetScan:
     """Reads one Parquet file; `bytes_done` moves while it is iterated.
 
     Args:
-        path: the file.
+        source: the file.
         schema: the wanted columns, in order, with their types.
         budget: its size decides the batches'; `need_bytes` is to be admitted before reading.
+        conditions: row groups whose statistics rule these out are left out.
+        spill: opens where columns wait for each other; None has what does not fit refused.
 
     Raises:
         BadInput: it is no Parquet file.
     """
 
-    def __init__(self, path: Path, schema: Schema, budget: MemoryBudget) -> None:
-        self._path = path
+    def __init__(
+        self,
+        source: ByteSource | Path,
+        schema: Schema,
+        budget: MemoryBudget,
+        *,
+        conditions: Sequence[Condition] = (),
+        spill: Callable[[], SpillManager] | None = None,
+    ) -> None:
+        self._source = open_source(source) if isinstance(source, Path) else source
         self._names = list(schema.names)
+        self._spill = spill
         self.bytes_done = 0
+        self.groups_left_out = 0
         columns = frozenset(schema.names)
-        with open_parquet(path) as file:
-            self._caster = BatchCaster(file.schema_arrow, schema, str(path))
-            page_bytes, self.need_because = _heaviest(path, file.metadata, columns)
-            room_bytes = budget.free_bytes - page_bytes
+        with open_parquet(self._source) as file:
+            self._caster = BatchCaster(file.schema_arrow, schema, self._source.name)
+            chunks = list(walk_chunks(self._source, file.metadata, columns))
+            self._groups = self._wanted_groups(file, chunks, conditions)
+            room_bytes = budget.free_bytes - max(map(_sum_held, self._groups), default=0)
             batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // 8))
             self._rows_at_once = _rows_at_once(file.metadata, columns, batch_bytes)
+        page_room = budget.free_bytes - batch_bytes * _BATCH_COPIES
+        self._passes = {
+            group.index: split_columns(group.held_bytes, self._names, page_room)
+            for group in self._groups
+            if spill is not None and _sum_held(group) > page_room
+        }
+        page_bytes = max(map(self._held_at_once, self._groups), default=0)
         self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES
+        self.need_because = _because(self._source, chunks)
 
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:
         """Yield the file's batches; `guard` holds `need_bytes`."""
         assert guard.size_bytes >= self.need_bytes, "admitted before"
-        size = self._path.stat().st_size
-        with open_parquet(self._path) as file:
+        size = self._source.stored_bytes or 0
+        with open_parquet(self._source) as file:
             total, done = max(file.metadata.num_rows, 1), 0
-            batches = file.iter_batches(
-                batch_size=self._rows_at_once, columns=self._names, use_threads=False
-            )
-            for batch in batches:
+            for batch in self._read(file):
                 done += batch.num_rows
                 self.bytes_done = size * done // total
                 yield self._caster.cast(batch)
         self.bytes_done = size
 
+    def _read(self, file: Any) -> Iterator[Any]:
+        import pyarrow as pa
 
-def open_parquet(path: Path) -> Any:
+        try:
+            for indexes, passes in self._runs():
+                if passes is None:
+                    yield from self._pass(file, indexes, self._names)
+                    continue
+                assert self._spill is not None, "passes are made only with a spill"
+                opened = (self._pass(file, indexes, names) for names in passes)
+                for batch in zipped_batches(list(opened), self._spill()):
+                    yield batch.select(self._names)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadInput(
+                self._source.name,
+                reason=f"a row group cannot be read: {error}",
+                hint="the file is damaged, or written in a way that this reader does not know",
+            ) from error
+
+    def _runs(self) -> Iterator[tuple[list[int], list[list[str]] | None]]:
+        """Yield groups that are read in one go, and single ones that take several passes."""
+        plain: list[int] = []
+        for group in self._groups:
+            passes = self._passes.get(group.index)
+            if passes is None or len(passes) == 1:
+                plain.append(group.index)
+                continue
+            if plain:
+                yield plain, None
+            plain = []
+            yield [group.index], passes
+        if plain:
+            yield plain, None
+
+    def _pass(self, file: Any, indexes: list[int], names: list[str]) -> Iterator[Any]:
+        return iter(
+            file.iter_batches(
+                batch_size=self._rows_at_once, row_groups=indexes, columns=names, use_threads=False
+            )
+        )
+
+    def _wanted_groups(
+        self, file: Any, chunks: Sequence[ChunkPages], conditions: Sequence[Condition]
+    ) -> list[_Group]:
+        held: dict[int, dict[str, int]] = {}
+        for chunk in chunks:
+            name = chunk.column.partition(".")[0]
+            of_group = held.setdefault(chunk.row_group, {})
+            of_group[name] = of_group.get(name, 0) + chunk.held_bytes + chunk.stored_bytes
+            of_group[name] += read_bytes(self._source)
+        groups = []
+        for index in range(file.metadata.num_row_groups):
+            metadata = file.metadata.row_group(index)
+            facts = group_facts(metadata, conditions)
+            if may_match(conditions, facts):
+                groups.append(_Group(index, metadata.num_rows, held.get(index, {})))
+        self.groups_left_out = file.metadata.num_row_groups - len(groups)
+        return groups
+
+    def _held_at_once(self, group: _Group) -> int:
+        passes = self._passes.get(group.index) or [self._names]
+        return max(sum(group.held_bytes.get(name, 0) for name in names) for names in passes)
+
+
+def open_parquet(source: ByteSource | Path) -> Any:
     """Open a file with a reader that neither reads ahead nor uses threads."""
     import pyarrow as pa
     from pyarrow import parquet
 
+    from emsqrt.io.range_file import open_for_arrow
+
+    source = open_source(source) if isinstance(source, Path) else source
+    start = source.read_at(0, 4)
+    if start == b"PARE":
+        raise BadInput(
+            source.name,
+            reason="this Parquet file is encrypted",
+            hint="write it without encryption, or decrypt it first",
+        )
+    file = open_for_arrow(source) if source.path is None else source.path
     try:
-        return parquet.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False)
-    except pa.ArrowInvalid as error:
-        raise BadInput(str(path), reason=f"this is not a Parquet file: {error}") from error
+        return parquet.ParquetFile(file, buffer_size=read_bytes(source), pre_buffer=False)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadInput(source.name, reason=f"this is not a Parquet file: {error}") from error
 
 
-def infer_parquet_schema(path: Path) -> Schema:
+def read_bytes(source: ByteSource) -> int:
+    """Return how much is asked of a source at a time, for each column."""
+    return _READ_BYTES if source.path is not None else _FAR_READ_BYTES
+
+
+def infer_parquet_schema(source: ByteSource | Path) -> Schema:
     """Return the file's columns."""
-    with open_parquet(path) as file:
+    with open_parquet(source) as file:
         return Schema.from_arrow(file.schema_arrow)
 
 
-def _heaviest(path: Path, metadata: Any, columns: frozenset[str]) -> tuple[int, str]:
-    """Return what the pages of the heaviest row group take, and its heaviest column in words."""
-    groups: dict[int, list[ChunkPages]] = {}
-    for chunk in walk_chunks(path, metadata, columns):
-        groups.setdefault(chunk.row_group, []).append(chunk)
-    if not groups:
-        return 0, f"{path.name} has no rows"
-    heaviest = max(groups.values(), key=_held_bytes)
-    top = max(heaviest, key=lambda chunk: chunk.held_bytes)
-    page = format_bytes(max(top.plain_bytes, top.dictionary_bytes))
-    because = f"row group {top.row_group} of {path.name}, column {top.column} has a {page} page"
-    return _held_bytes(heaviest), because
+def _sum_held(group: _Group) -> int:
+    return sum(group.held_bytes.values())
 
 
-def _held_bytes(chunks: list[ChunkPages]) -> int:
-    """What a reader holds for one row group: every column's page, and one still compressed."""
-    return sum(chunk.held_bytes for chunk in chunks) + max(c.stored_bytes for c in chunks)
+def _because(source: ByteSource, chunks: Sequence[ChunkPages]) -> str:
+    """Name the column with the largest page."""
+    name = Path(source.name).name
+    if not chunks:
+        return f"{name} has no rows"
+    top = max(chunks, key=lambda chunk: chunk.largest_page)
+    page = format_bytes(top.largest_page)
+    return f"row group {top.row_group} of {name}, column {top.column} has a {page} page"
 
 
 def _rows_at_once(metadata: Any, columns: frozenset[str], batch_bytes: int) -> int:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, Self
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from emsqrt.expr import Expr
 from emsqrt.io.arrow_scan import ArrowScan, infer_arrow_schema
+from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.csv_scan import CsvScan, infer_csv_schema
+from emsqrt.io.jsonl_scan import JsonlOptions, JsonlScan, infer_jsonl_schema
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
+from emsqrt.io.partition_scan import PartitionValues, merged_schema
+from emsqrt.io.partitions import partition_columns
+from emsqrt.io.places import Place, expand_places
+from emsqrt.io.pruning import Condition, conditions_of
+from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from emsqrt.plan import DatasetRef, Files
-from sennit_core.errors import NotFound, Unsupported, UsageError
+from sennit_core.errors import BadInput, Unsupported, UsageError, nearest
 from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    from emsqrt.spill import SpillManager
+
+_SUFFIXES = {
+    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst", ".tsv.zst"),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst"),
+    "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow", ".arrows", ".feather"),
+}
+"""Which files of a folder a format reads."""
 
 
 class FileScan(Protocol):
@@ -27,16 +49,46 @@ class FileScan(Protocol):
         """Yield the file's batches; `guard` holds at least `need_bytes`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What every file of a source is read with.
+
+    Args:
+        format: of all files.
+        options: JSON values for the reader, `partitions` taken out.
+        schema: the columns wanted of each file.
+        budget: asked for memory.
+        conditions: which every row that is kept further up meets.
+        bad_rows: takes the records that break the schema.
+        spill: where columns wait that do not fit beside each other; None has them refused.
+    """
+
+    format: str
+    options: dict[str, Any]
+    schema: Schema
+    budget: MemoryBudget
+    conditions: tuple[Condition, ...]
+    bad_rows: BadRows
+    spill: Callable[[], SpillManager] | None
+
+
 class SourceScan:
     """All files of a source, read in their order; made by `open_scan`, which reserved for them.
 
-    A context manager; leaving it gives the memory back.
+    A context manager; leaving it gives the memory back and makes a reject file appear.
     """
 
-    def __init__(self, scans: Sequence[FileScan], sizes: Sequence[int], guard: BudgetGuard) -> None:
+    def __init__(
+        self,
+        scans: Sequence[FileScan],
+        sizes: Sequence[int],
+        guard: BudgetGuard,
+        bad_rows: BadRows,
+    ) -> None:
         self._scans = scans
         self._sizes = sizes
         self._guard = guard
+        self._bad_rows = bad_rows
         self.bytes_total = sum(sizes)
         self._files_done = 0
 
@@ -48,24 +100,44 @@ class SourceScan:
             done += self._scans[self._files_done].bytes_done
         return done
 
+    @property
+    def nulled_values(self) -> int:
+        """Values that did not fit their type and became NULL."""
+        return self._bad_rows.nulled_values
+
+    @property
+    def rejected_rows(self) -> int:
+        """Records that were left out."""
+        return self._bad_rows.rejected_rows
+
     def __iter__(self) -> Generator[Any]:
         for scan in self._scans:
             yield from scan.batches(self._guard)
             self._files_done += 1
 
     def __enter__(self) -> Self:
+        self._bad_rows.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._guard.release()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._guard:
+            self._bad_rows.__exit__(kind, error, trace)
 
 
-def open_scan(
+def open_scan(  # noqa: PLR0913 - a scan's node and its world
     source: Files | DatasetRef,
     schema: Schema,
     budget: MemoryBudget,
     columns: Sequence[str] | None = None,
     folder: Path | None = None,
+    *,
+    predicate: Expr | None = None,
+    spill: Callable[[], SpillManager] | None = None,
 ) -> SourceScan:
     """Return the batches of a source; everything that can be refused is refused here.
 
@@ -75,57 +147,106 @@ def open_scan(
         budget: memory is asked of it before it is taken.
         columns: the columns to read, in order; all when None.
         folder: where relative paths start; the current folder when None.
+        predicate: rows for which it is not true are dropped by the caller, so that blocks with
+            nothing else may be left out; simple conditions are used.
+        spill: opens the spill of this run, where columns of a huge Parquet row group wait for each
+            other when the budget does not hold them all; refused instead when None.
 
     Raises:
         CapTooSmall: the hungriest file's blocks or pages do not fit the budget.
         NotFound, BadInput, UnknownColumn, Unsupported: as the files are.
     """
     wanted = schema if columns is None else schema.select(columns)
-    paths = source_paths(source, folder)
+    places, options, by_folder = _places(source, folder)
     assert isinstance(source, Files), "paths are files'"
-    scans = [_open_file(path, source, wanted, budget) for path in paths]
+    bad_rows = BadRows(options.get("rejectFile"), folder)
+    in_files = Schema(tuple(field for field in wanted if field.name not in by_folder))
+    reading = Reading(
+        source.format, options, in_files, budget, conditions_of(predicate), bad_rows, spill
+    )
+    scans, sizes = [], []
+    for place in places:
+        values = PartitionValues(place, wanted, by_folder)
+        if values.may_match(reading.conditions):
+            file = open_source(place)
+            scans.append(values.around(partial(_open_file, file, reading)))
+            sizes.append(file.stored_bytes or 0)
     hungriest = max(scans, key=lambda scan: scan.need_bytes, default=None)
     guard = (
         budget.acquire(0, "scan")
         if hungriest is None
         else budget.admit(hungriest.need_bytes, "scan", hungriest.need_because)
     )
-    return SourceScan(scans, [path.stat().st_size for path in paths], guard)
+    return SourceScan(scans, sizes, guard, bad_rows)
 
 
 def infer_schema(source: Files | DatasetRef, folder: Path | None = None) -> Schema:
-    """Return the columns of a source, as its first file has them."""
-    paths = source_paths(source, folder)
+    """Return the columns of a source: as its first file has them, then those of folder names."""
+    places, options, _ = _places(source, folder)
     assert isinstance(source, Files), "paths are files'"
-    if not paths:
+    if not places:
         raise UsageError("a source without files needs a schema of its own")
+    first = open_source(places[0])
     match source.format:
         case "csv":
-            return infer_csv_schema(paths[0], CsvOptions.from_json(source.options))
+            schema = infer_csv_schema(first, CsvOptions.from_json(options))
+        case "jsonl":
+            schema = infer_jsonl_schema(first, JsonlOptions.from_json(options))
         case "parquet":
-            return infer_parquet_schema(paths[0])
+            schema = infer_parquet_schema(first)
         case _:
-            return infer_arrow_schema(paths[0])
+            schema = infer_arrow_schema(first)
+    return merged_schema(schema, places) if _reads_partitions(source) else schema
 
 
-def source_paths(source: Files | DatasetRef, folder: Path | None = None) -> list[Path]:
-    """Return the files of a source, checked to be there."""
+def source_places(source: Files | DatasetRef, folder: Path | None = None) -> list[Place]:
+    """Return the files of a source, globs and folders opened up, checked to be there."""
     if isinstance(source, DatasetRef):
         raise Unsupported(
             f"the dataset {source.dataset!r} is not resolved to files",
             hint="an engine reads files; a node resolves its datasets before it runs a plan",
         )
-    paths = [(folder or Path()) / path for path in source.paths]
-    for path in paths:
-        if not path.is_file():
-            raise NotFound("file", str(path))
-    return paths
+    return expand_places(source.paths, folder, _SUFFIXES[source.format])
 
 
-def _open_file(path: Path, source: Files, schema: Schema, budget: MemoryBudget) -> FileScan:
-    openers: dict[str, Callable[[], FileScan]] = {
-        "csv": lambda: CsvScan(path, schema, CsvOptions.from_json(source.options), budget),
-        "parquet": lambda: ParquetScan(path, schema, budget),
-        "arrow": lambda: ArrowScan(path, schema, budget),
-    }
-    return openers[source.format]()
+def _places(
+    source: Files | DatasetRef, folder: Path | None
+) -> tuple[list[Place], dict[str, Any], frozenset[str]]:
+    """Return the files, the reader's own options, and the columns that stand in folder names."""
+    places = source_places(source, folder)
+    assert isinstance(source, Files), "paths are files'"
+    options = {name: value for name, value in source.options.items() if name != "partitions"}
+    if options and source.format in ("parquet", "arrow"):
+        guess = nearest(next(iter(options)), ("partitions",))
+        raise UsageError(
+            f"{source.format} has no option {next(iter(options))!r}; it has partitions",
+            hint=f'did you mean "{guess}"?' if guess else None,
+        )
+    by_folder = partition_columns(places) if _reads_partitions(source) else ()
+    return places, options, frozenset(by_folder)
+
+
+def _reads_partitions(source: Files) -> bool:
+    return bool(source.options.get("partitions", True))
+
+
+def _open_file(source: ByteSource, reading: Reading, schema: Schema) -> FileScan:
+    if source.codec and reading.format in ("parquet", "arrow"):
+        raise BadInput(
+            source.name,
+            reason=f"{reading.format} inside {source.codec} cannot be read in parts",
+            hint="decompress it first; its own columns are compressed already",
+        )
+    match reading.format:
+        case "csv":
+            csv = CsvOptions.from_json(reading.options)
+            return CsvScan(source, schema, csv, reading.budget, bad_rows=reading.bad_rows)
+        case "jsonl":
+            jsonl = JsonlOptions.from_json(reading.options)
+            return JsonlScan(source, schema, jsonl, reading.budget, reading.bad_rows)
+        case "parquet":
+            return ParquetScan(
+                source, schema, reading.budget, conditions=reading.conditions, spill=reading.spill
+            )
+        case _:
+            return ArrowScan(source, schema, reading.budget)

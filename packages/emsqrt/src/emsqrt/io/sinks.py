@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import pyarrow as pa
-from pyarrow import parquet
 
-from emsqrt.io.files import open_whole
-from emsqrt.io.formats import FormatWriter, open_format
+from emsqrt.io.codecs import encoder_bytes
+from emsqrt.io.cutting import Pieces
+from emsqrt.io.formats import (
+    CsvWriter,
+    FormatWriter,
+    JsonlWriter,
+    open_format,
+    plain_batch,
+    plain_schema,
+)
+from emsqrt.io.outputs import codec_by_name, open_output
+from emsqrt.io.parquet_sink import ParquetOptions, ParquetSink
+from emsqrt.io.partition_sink import PartitionedSink
 from emsqrt.io.pieces import Emit
+from emsqrt.io.places import Place, parse_place
+from emsqrt.io.records import CsvDialect
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import FileTarget, StreamTarget
+from sennit_core.errors import Unsupported, UsageError, nearest
 from sennit_core.schema import Schema
-from sennit_core.units import format_bytes
 
-_GROUP_BYTES_MAX = 16 << 20
-_GROUP_BYTES_MIN = 1 << 20
-_GROUP_COPIES = 2
-"""Gathered batches, and their pages once encoded."""
-_PAGE_BYTES = 256 << 10
-_COLUMN_BYTES = 3 * _PAGE_BYTES
-"""A column's encoder: page, dictionary, compressor."""
+_TEXT_BYTES = 4 << 20
+"""A slice of rows as text, its columns' texts, and what is joined of them."""
+_MESSAGE_BYTES = 1 << 20
+_OPTIONS = {
+    "csv": ("delimiter", "header", "compression"),
+    "jsonl": ("compression",),
+    "parquet": ("rowGroupBytes", "rowGroupRows", "compression", "partitionBy"),
+    "arrow": ("compression",),
+}
+_CODECS = ("gzip", "zstd", "none")
+_ARROW_CODECS = {"none": None, "lz4": "lz4", "zstd": "zstd"}
 
 
 class RowSink(Protocol):
@@ -49,50 +66,44 @@ class RowSink(Protocol):
     ) -> None: ...
 
 
-class ParquetSink:
-    """Writes one Parquet file; batches are gathered to row groups of a budgeted size."""
+class TextSink:
+    """Writes CSV or JSON Lines, compressed where the name or an option says so.
 
-    def __init__(self, path: Path, schema: Schema, budget: MemoryBudget) -> None:
+    Args:
+        place: where.
+        make: makes the writer of the format, given what takes its pieces.
+        codec: "gzip", "zstd" or None.
+        budget: asked for what the text takes.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        make: Callable[[Emit], FormatWriter],
+        codec: str | None,
+        budget: MemoryBudget,
+    ) -> None:
         self.rows = 0
         self.bytes = 0
-        self._path = path
-        self._schema = schema.to_arrow()
-        encoder_bytes = len(schema) * _COLUMN_BYTES
-        room_bytes = budget.free_bytes - encoder_bytes
-        self._group_bytes = max(_GROUP_BYTES_MIN, min(_GROUP_BYTES_MAX, room_bytes // 6))
+        self._place, self._make, self._codec = place, make, codec
         self._guard = budget.admit(
-            encoder_bytes + self._group_bytes * _GROUP_COPIES,
-            "parquet sink",
-            f"{path.name} is written with {len(schema)} columns "
-            f"in row groups of {format_bytes(self._group_bytes)}",
+            min(_TEXT_BYTES, budget.cap_bytes // 4) + encoder_bytes(codec),
+            "text sink",
+            f"{place} is written{f' as {codec}' if codec else ''}",
         )
-        self._held: list[Any] = []
-        self._held_bytes = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            file = stack.enter_context(open_whole(self._path))
-            self._writer = stack.enter_context(
-                parquet.ParquetWriter(
-                    file,
-                    self._schema,
-                    compression="zstd",
-                    data_page_size=_PAGE_BYTES,
-                    dictionary_pagesize_limit=_PAGE_BYTES,
-                )
-            )
+            self._output = stack.enter_context(open_output(self._place, self._codec))
+            self._writer = stack.enter_context(self._make(self._output.write))
             self._stack = stack.pop_all()
         return self
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""
-        for part in _halved(batch, self._group_bytes):
-            self._held.append(part)
-            self._held_bytes += part.nbytes
-            self.rows += part.num_rows
-            if self._held_bytes >= self._group_bytes:
-                self._flush()
+        self._writer.write(batch)
+        self.rows, self.bytes = self._writer.rows, self._output.bytes
 
     def __exit__(
         self,
@@ -101,40 +112,50 @@ class ParquetSink:
         trace: TracebackType | None,
     ) -> None:
         with self._guard:
-            if kind is not None:
-                self._stack.__exit__(kind, error, trace)
-                return
-            with self._stack:
-                self._flush()
-            self.bytes = self._path.stat().st_size
-
-    def _flush(self) -> None:
-        if self._held:
-            self._writer.write_table(pa.Table.from_batches(self._held, self._schema))
-            self._held, self._held_bytes = [], 0
+            self._stack.__exit__(kind, error, trace)
+            self.bytes = self._output.bytes
 
 
-class CsvSink:
-    """Writes one CSV file."""
+class ArrowSink:
+    """Writes an Arrow IPC file, or a stream where the name ends in `.arrows`.
 
-    def __init__(self, path: Path, schema: Schema) -> None:
+    Record batches are cut by content, so that the file depends on its rows alone.
+
+    Args:
+        place: where.
+        schema: the rows' Arrow schema.
+        codec: "lz4", "zstd" or "none", for the buffers.
+        budget: asked for the batch that is gathered.
+    """
+
+    def __init__(self, place: Place, schema: Any, codec: str, budget: MemoryBudget) -> None:
+        if codec not in _ARROW_CODECS:
+            raise Unsupported(f"Arrow IPC is written with {', '.join(_ARROW_CODECS)}, not {codec}")
         self.rows = 0
         self.bytes = 0
-        self._path = path
-        self._schema = schema.to_arrow()
+        self._place = place
+        self._schema = plain_schema(schema)
+        self._options = pa.ipc.IpcWriteOptions(compression=_ARROW_CODECS[codec])
+        self._pieces = Pieces(_MESSAGE_BYTES, rows_max=1 << 16)
+        self._guard = budget.admit(3 * _MESSAGE_BYTES, "arrow sink", f"{place} is written")
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
+        is_stream = self._place.path.endswith(".arrows") or self._place.is_standard
+        make = pa.ipc.new_stream if is_stream else pa.ipc.new_file
         with ExitStack() as stack:
-            file = stack.enter_context(open_whole(self._path))
-            self._writer = stack.enter_context(open_format("csv", self._schema, file.write))
+            self._output = stack.enter_context(open_output(self._place))
+            file = pa.PythonFile(self._output, mode="w")
+            self._writer = make(file, self._schema, options=self._options)
             self._stack = stack.pop_all()
         return self
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""
-        self._writer.write(batch)
-        self.rows, self.bytes = self._writer.rows, self._writer.bytes
+        for piece, _ in self._pieces.add(plain_batch(batch, self._schema)):
+            self._writer.write_batch(piece)
+        self.rows += batch.num_rows
+        self.bytes = self._output.bytes
 
     def __exit__(
         self,
@@ -142,8 +163,15 @@ class CsvSink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
-        self.bytes = self._writer.bytes
+        with self._guard:
+            if kind is None:
+                with self._stack:
+                    for piece, _ in self._pieces.finish():
+                        self._writer.write_batch(piece)
+                    self._writer.close()
+            else:
+                self._stack.__exit__(kind, error, trace)
+            self.bytes = self._output.bytes
 
 
 def open_sink(
@@ -152,6 +180,7 @@ def open_sink(
     budget: MemoryBudget,
     emit: Emit,
     folder: Path | None = None,
+    scratch: Path | None = None,
 ) -> RowSink | FormatWriter:
     """Return the sink of a plan's target.
 
@@ -161,21 +190,68 @@ def open_sink(
         budget: asked for what a sink buffers.
         emit: takes the pieces of a stream.
         folder: where relative paths start; the current folder when None.
+        scratch: a folder on a disk for rows that wait; beside the output when None.
+
+    Raises:
+        CapTooSmall: the budget does not hold what writing takes.
+        UsageError, Unsupported: the target's options make no sense.
     """
     if isinstance(target, StreamTarget):
         return open_format(target.format, schema.to_arrow(), emit)
-    path = (folder or Path()) / target.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return (
-        ParquetSink(path, schema, budget) if target.format == "parquet" else CsvSink(path, schema)
+    place = parse_place(target.path, folder)
+    options = _checked(target)
+    arrow_schema = schema.to_arrow()
+    if target.format == "parquet":
+        scratch = scratch or _beside(place)
+        parquet = ParquetOptions.from_json(options)
+        if "partitionBy" in options:
+            names = tuple(options["partitionBy"])
+            return PartitionedSink(place, arrow_schema, names, parquet, budget)
+        return ParquetSink(place, arrow_schema, parquet, budget, scratch)
+    if target.format == "arrow":
+        return ArrowSink(place, arrow_schema, str(options.get("compression", "none")), budget)
+    return TextSink(
+        place, _text_maker(target.format, arrow_schema, options), _codec(place, options), budget
     )
 
 
-def _halved(batch: Any, bytes_max: int) -> list[Any]:
-    if batch.nbytes <= bytes_max or batch.num_rows <= 1:
-        return [batch]
-    half = batch.num_rows // 2
-    return [
-        *_halved(batch.slice(0, half), bytes_max),
-        *_halved(batch.slice(half), bytes_max),
-    ]
+def _checked(target: FileTarget) -> Mapping[str, Any]:
+    known = _OPTIONS[target.format]
+    for name in target.options:
+        if name not in known:
+            guess = nearest(name, known)
+            raise UsageError(
+                f"a {target.format} target has no option {name!r}; it has {', '.join(known)}",
+                hint=f'did you mean "{guess}"?' if guess else None,
+            )
+    return target.options
+
+
+def _codec(place: Place, options: Mapping[str, Any]) -> str | None:
+    codec = options.get("compression")
+    if codec is None:
+        return codec_by_name(place)
+    if codec not in _CODECS:
+        raise Unsupported(f"text is compressed with {', '.join(_CODECS)}, not {codec!r}")
+    return None if codec == "none" else str(codec)
+
+
+def _text_maker(
+    format: str,  # noqa: A002 - the word of the plan
+    schema: Any,
+    options: Mapping[str, Any],
+) -> Callable[[Emit], FormatWriter]:
+    if format == "jsonl":
+        return lambda emit: JsonlWriter(schema, emit, None)
+    delimiter = CsvDialect(options.get("delimiter", ",")).delimiter
+    header = bool(options.get("header", True))
+    made = type("_Csv", (CsvWriter,), {"delimiter": delimiter, "header": header})
+    return lambda emit: made(schema, emit, None)
+
+
+def _beside(place: Place) -> Path:
+    if place.is_local:
+        return Path(place.path).parent
+    from emsqrt.spill import default_spill_dir
+
+    return default_spill_dir()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,8 +40,11 @@ class SourceStream:
         return self._counter.taken
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the buffer, or as much of it as there is just now; 0 at the end."""
-        return self._plain.readinto(buffer) or 0
+        """Fill the buffer, with less only at the end; return how much it was."""
+        held = 0
+        while held < len(buffer) and (count := self._plain.readinto(buffer[held:])):
+            held += count
+        return held
 
     def skip(self, count: int) -> None:
         """Read `count` bytes and drop them."""
@@ -92,6 +97,11 @@ class ByteSource(ABC):
     @abstractmethod
     def read_at(self, offset: int, size: int) -> bytes:
         """Return up to `size` stored bytes from `offset`: less only at the end."""
+
+    @contextmanager
+    def open_ranges(self) -> Iterator[Callable[[int, int], bytes]]:
+        """Hold the file open for many reads of parts: a function of offset and size."""
+        yield self.read_at
 
     @property
     def codec(self) -> str | None:
@@ -165,6 +175,12 @@ class LocalSource(ByteSource):
                     hint="read it as standard input: name it - and redirect",
                 )
             return os.pread(file.fileno(), size, offset)
+
+    @contextmanager
+    def open_ranges(self) -> Iterator[Callable[[int, int], bytes]]:
+        """Hold the file open for many reads of parts."""
+        with self._path.open("rb", buffering=0) as file:
+            yield lambda offset, size: os.pread(file.fileno(), size, offset)
 
 
 class StandardSource(ByteSource):
@@ -258,10 +274,9 @@ class _Counter:
 
 
 def _read_up_to(stream: SourceStream, size: int) -> bytes:
-    data, held = bytearray(size), 0
+    data = bytearray(size)
     with memoryview(data) as view:
-        while held < size and (count := stream.readinto(view[held:])):
-            held += count
+        held = stream.readinto(view)
     return bytes(data[:held])
 
 

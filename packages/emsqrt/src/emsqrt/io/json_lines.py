@@ -1,0 +1,195 @@
+"""JSON Lines: one JSON value a line; cut into blocks, read one by one, their types inferred.
+
+Nothing here needs Arrow. The types that a sample suggests widen by one rule: Int64 with Float64 makes
+Float64, NULL takes any type, objects have the members of all, and whatever else differs makes Utf8,
+in which a value that is no string stands as its JSON text. Text is Date or Timestamp when all of it
+is written so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emsqrt.io.bad_rows import POLICIES
+from emsqrt.io.records import ByteStream, RecordBlock
+from sennit_core.errors import BadInput, UsageError, nearest
+from sennit_core.schema import DataType, Field, Schema
+from sennit_core.units import format_bytes, parse_bytes
+
+_NAMES = {"recordBytesMax": "record_bytes_max", "badRows": "bad_rows", "rejectFile": "reject_file"}
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(?P<zone>Z|[+-]\d\d:?\d\d)?")
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonlOptions:
+    """What a plan's `options` say about its JSON Lines files.
+
+    Args:
+        record_bytes_max: the longest line accepted; None derives it from the memory budget.
+        bad_rows: "fail", "null" or "reject", as for CSV.
+        reject_file: where rejected lines go, as for CSV.
+    """
+
+    record_bytes_max: int | None = None
+    bad_rows: str = "fail"
+    reject_file: str | None = None
+
+    @classmethod
+    def from_json(cls, options: Mapping[str, Any]) -> JsonlOptions:
+        """Read the plan's JSON options (camelCase); an unknown one is a `UsageError`."""
+        values: dict[str, Any] = {}
+        for name, value in options.items():
+            if name not in _NAMES:
+                guess = nearest(name, tuple(_NAMES))
+                raise UsageError(
+                    f"JSON Lines has no option {name!r}; it has {', '.join(_NAMES)}",
+                    hint=f'did you mean "{guess}"?' if guess else None,
+                )
+            values[_NAMES[name]] = value
+        if values.get("record_bytes_max") is not None:
+            values["record_bytes_max"] = parse_bytes(values["record_bytes_max"])
+        if values.get("bad_rows", "fail") not in POLICIES:
+            raise UsageError(f"badRows is one of {', '.join(POLICIES)}")
+        return cls(**values)
+
+
+class Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def split_lines(
+    stream: ByteStream, *, block_bytes: int, record_bytes_max: int, what: str
+) -> Iterator[RecordBlock]:
+    """Yield the stream as blocks of whole lines, the last one with or without a line feed.
+
+    Raises:
+        BadInput: a line is longer than `record_bytes_max`; `byte_offset` is its start.
+    """
+    buffer, held, offset, ended = bytearray(block_bytes), 0, 0, False
+    while not ended:
+        if held == len(buffer):
+            if held >= record_bytes_max:
+                raise BadInput(
+                    what,
+                    byte_offset=offset,
+                    reason=f"the line that starts here is over {format_bytes(record_bytes_max)}",
+                    hint="one JSON value a line; a document over many lines is no JSON Lines",
+                )
+            larger = bytearray(min(held * 2, record_bytes_max))
+            larger[:held] = buffer
+            buffer = larger
+        with memoryview(buffer) as view:
+            taken = stream.readinto(view[held:]) or 0
+        held, ended = held + taken, taken == 0
+        cut = held if ended else buffer.rfind(b"\n", 0, held) + 1
+        if cut == 0:
+            continue
+        with memoryview(buffer) as view, view[:cut] as data:
+            yield RecordBlock(offset, data)
+        buffer[: held - cut] = buffer[cut:held]
+        offset, held = offset + cut, held - cut
+
+
+def parse_line(line: bytes) -> dict[str, Any] | str:
+    """Return the object in a line, numbers as `Number`; or what is wrong with the line."""
+    try:
+        value = json.loads(line, parse_int=Number, parse_float=Number, parse_constant=Number)
+    except UnicodeDecodeError:
+        return "this is not UTF-8"
+    except RecursionError:
+        return "nested too deeply"
+    except ValueError as error:
+        return f"not JSON: {error}"
+    if not isinstance(value, dict):
+        return f"not an object: {line[:40].decode(errors='replace')!r}"
+    return value
+
+
+def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the offset and text of each line that is not blank."""
+    start = 0
+    while start < len(data):
+        end = data.find(b"\n", start) + 1 or len(data)
+        if (line := data[start:end]).strip():
+            yield start, line
+        start = end
+
+
+def infer_lines(data: bytes, what: str) -> Schema:
+    """Return the columns of a sample of whole lines; all may be NULL.
+
+    Raises:
+        BadInput: a line is no object, or the sample has none; says which.
+    """
+    members: dict[str, _Kind] = {}
+    for number, (offset, line) in enumerate(lines_of(data), start=1):
+        value = parse_line(line)
+        if isinstance(value, str):
+            raise BadInput(what, line=number, byte_offset=offset, reason=value)
+        for name, inner in value.items():
+            members.setdefault(name, _Kind()).see(inner)
+    if not members:
+        raise BadInput(what, byte_offset=0, reason="the file has no row")
+    return Schema(tuple(Field(name, kind.type()) for name, kind in members.items()))
+
+
+class _Kind:
+    """What was seen of one value's place."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self._members: dict[str, _Kind] = {}
+        self._item: _Kind | None = None
+
+    def see(self, value: Any) -> None:
+        if value is None:
+            return
+        self._seen.add(_kind_of(value))
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                self._members.setdefault(name, _Kind()).see(inner)
+        elif isinstance(value, list):
+            self._item = self._item or _Kind()
+            for inner in value:
+                self._item.see(inner)
+
+    def type(self) -> DataType:
+        if self._seen == {"Int64", "Float64"}:
+            return DataType("Float64")
+        if len(self._seen) != 1:
+            return DataType("Utf8")
+        (kind,) = self._seen
+        if kind == "list":
+            return DataType("List", item=self._item.type() if self._item else DataType("Utf8"))
+        if kind == "object" and self._members:
+            fields = (Field(name, inner.type()) for name, inner in self._members.items())
+            return DataType("Struct", fields=tuple(fields))
+        return DataType("Utf8") if kind == "object" else DataType.parse(kind)
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "Bool"
+    if isinstance(value, Number):
+        whole = value.lstrip("-").isdigit()
+        return "Int64" if whole and int(value) in _INT64 else "Float64"
+    if isinstance(value, str):
+        return _kind_of_text(value)
+    return "object" if isinstance(value, dict) else "list"
+
+
+def _kind_of_text(text: str) -> str:
+    if _DATE.fullmatch(text):
+        return "Date"
+    match = _INSTANT.fullmatch(text)
+    if match is None:
+        return "Utf8"
+    return "Timestamp(us,UTC)" if match["zone"] else "Timestamp(us)"

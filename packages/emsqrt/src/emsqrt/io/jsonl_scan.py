@@ -1,0 +1,246 @@
+"""JSON Lines to Arrow, one bounded block at a time.
+
+A block goes through Arrow's reader when it is as Arrow expects it. When not (a number in quotes,
+NaN, a value that does not fit), it is read again line by line, which knows more spellings, says
+where the fault is, and does with it what `badRows` says.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pj
+
+from emsqrt.io.bad_rows import BadRows
+from emsqrt.io.csv_scan import block_bytes_for, line_at, need_because
+from emsqrt.io.json_lines import (
+    JsonlOptions,
+    Number,
+    infer_lines,
+    lines_of,
+    parse_line,
+    split_lines,
+)
+from emsqrt.io.records import RecordBlock
+from emsqrt.io.sources import ByteSource, open_source
+from emsqrt.memory import BudgetGuard, MemoryBudget
+from sennit_core.errors import BadInput
+from sennit_core.schema import Schema
+
+__all__ = ["JsonlOptions", "JsonlScan", "infer_jsonl_schema"]
+
+_BLOCK_COPIES = 8
+"""Raw block, parser's copy, columns, and the casts from text: as a multiple of the block."""
+_LINE_BYTES_MAX = 64 << 20
+_SAMPLE_BYTES = 1 << 20
+
+
+class JsonlScan:
+    """Reads one JSON Lines file; `bytes_done` moves while it is iterated.
+
+    Args:
+        source: the file.
+        schema: the wanted columns, in order, with their types; a member that a line lacks is NULL.
+        options: the plan's.
+        budget: asked for the block and what is made of it.
+        bad_rows: takes what breaks the schema.
+        block_bytes: read this much at a time; None takes what suits the budget.
+    """
+
+    def __init__(
+        self,
+        source: ByteSource | Path,
+        schema: Schema,
+        options: JsonlOptions,
+        budget: MemoryBudget,
+        bad_rows: BadRows | None = None,
+        block_bytes: int | None = None,
+    ) -> None:
+        self._source = open_source(source) if isinstance(source, Path) else source
+        self._options, self._budget = options, budget
+        self._bad_rows = bad_rows or BadRows()
+        self._block_bytes = block_bytes or block_bytes_for(budget)
+        self._schema = schema.to_arrow()
+        self._native = pa.schema([field.with_type(_native(field.type)) for field in self._schema])
+        self.need_bytes = self._block_bytes * _BLOCK_COPIES + self._source.need_bytes
+        self.need_because = need_because(self._source, self._block_bytes)
+        self.bytes_done = 0
+        self._line = 1
+        """Of the block's first record, where lines are counted on the way."""
+        self._counts_lines = options.bad_rows != "fail" or not self._source.can_reopen
+
+    def batches(self, guard: BudgetGuard) -> Iterator[Any]:
+        """Yield a batch for each block; `guard` holds `need_bytes` and grows for a long line."""
+        longest = self._options.record_bytes_max or min(
+            _LINE_BYTES_MAX, max(self._block_bytes, self._budget.free_bytes // _BLOCK_COPIES)
+        )
+        with self._source.open() as stream:
+            blocks = split_lines(
+                stream,
+                block_bytes=self._block_bytes,
+                record_bytes_max=longest,
+                what=self._source.name,
+            )
+            for block in blocks:
+                guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
+                batch = self._parse(block)
+                if self._counts_lines:
+                    self._line += bytes(block.data).count(b"\n")
+                self.bytes_done = stream.stored_bytes
+                del block
+                yield batch
+
+    def _parse(self, block: RecordBlock) -> Any:
+        try:
+            return self._parse_fast(block.data)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
+            pass
+        return self._parse_slowly(bytes(block.data), block.offset)
+
+    def _parse_fast(self, data: memoryview) -> Any:
+        if not bytes(data[:64]).strip() and not bytes(data).strip():
+            return pa.RecordBatch.from_pylist([], schema=self._schema)
+        with pa.BufferReader(pa.py_buffer(data)) as source:
+            table = pj.read_json(
+                source,
+                read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+                parse_options=pj.ParseOptions(
+                    explicit_schema=self._native, unexpected_field_behavior="ignore"
+                ),
+            )
+        batch = table.combine_chunks().to_batches()[0]
+        columns = [_from_native(batch.column(field.name), field.type) for field in self._schema]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _parse_slowly(self, data: bytes, offset: int) -> Any:
+        """Read a block line by line: every spelling that is understood, every fault found."""
+        rows: list[list[Any]] = []
+        for start, line in lines_of(data):
+            value = parse_line(line)
+            if isinstance(value, str):
+                self._refuse(data, start, offset, value)
+                continue
+            row = self._row(value, (data, start, offset))
+            if row is not None:
+                rows.append(row)
+        columns = [
+            pa.array([row[at] for row in rows], field.type) for at, field in enumerate(self._schema)
+        ]
+        if not columns:
+            return pa.RecordBatch.from_pylist([{}] * len(rows))
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _row(self, value: dict[str, Any], place: tuple[bytes, int, int]) -> list[Any] | None:
+        row: list[Any] = []
+        for field in self._schema:
+            cell = value.get(field.name)
+            try:
+                row.append(None if cell is None else _cell(cell, field.type))
+            except (ValueError, ArithmeticError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                if self._options.bad_rows == "null":
+                    self._bad_rows.nulled_values += 1
+                    row.append(None)
+                    continue
+                shown = json.dumps(cell, ensure_ascii=False)[:80]
+                reason = f"column {field.name!r} is {field.type}, and {shown} is not"
+                self._refuse(*place, reason)
+                return None
+        return row
+
+    def _refuse(self, data: bytes, start: int, offset: int, reason: str) -> None:
+        """Reject a line, or fail: a line that is no object has no value to set to NULL."""
+        name = self._source.name
+        line = (
+            self._line + data.count(b"\n", 0, start)
+            if self._counts_lines
+            else line_at(self._source, offset + start)
+        )
+        if self._options.bad_rows == "reject":
+            end = data.find(b"\n", start) + 1 or len(data)
+            self._bad_rows.reject(name, line, offset + start, reason, data[start:end])
+            return
+        raise BadInput(name, line=line, byte_offset=offset + start, reason=reason)
+
+
+def infer_jsonl_schema(source: ByteSource | Path, options: JsonlOptions) -> Schema:
+    """Return the columns with the types that the first megabyte suggests; all may be NULL."""
+    del options
+    source = open_source(source) if isinstance(source, Path) else source
+    sample = source.peek(_SAMPLE_BYTES)
+    if len(sample) == _SAMPLE_BYTES:
+        sample = sample[: sample.rfind(b"\n") + 1] or sample
+    return infer_lines(sample, source.name)
+
+
+def _native(kind: Any) -> Any:
+    """Return the type that Arrow's reader gives what it cannot make `kind` of itself."""
+    if pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_binary(kind):
+        return pa.string()
+    return pa.int64() if pa.types.is_duration(kind) else kind
+
+
+def _from_native(column: Any, kind: Any) -> Any:
+    if column.type == kind:
+        return column
+    if pa.types.is_binary(kind):
+        return pa.array([_cell(text, kind) for text in column.to_pylist()], kind)
+    if pa.types.is_time(kind):
+        return pa.array([_cell(text, kind) for text in column.to_pylist()], kind)
+    return column.cast(kind)
+
+
+def _cell(value: Any, kind: Any) -> Any:
+    """Return a Python value of a type, from any JSON value that can be it."""
+    if value is None:
+        return None
+    if pa.types.is_list(kind) and isinstance(value, list):
+        return [_cell(item, kind.value_type) for item in value]
+    if pa.types.is_struct(kind) and isinstance(value, dict):
+        return {field.name: _cell(value.get(field.name), field.type) for field in kind}
+    if pa.types.is_string(kind):
+        return _text(value)
+    if pa.types.is_boolean(kind):
+        if isinstance(value, bool):
+            return value
+        raise ValueError(value)
+    if not isinstance(value, str):
+        raise ValueError(value)
+    if pa.types.is_binary(kind):
+        return _octets(value)
+    return _scalar(value, kind)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _octets(value: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise ValueError(value) from error
+
+
+def _scalar(text: str, kind: Any) -> Any:
+    """Return the value that a number or a text spells."""
+    if pa.types.is_decimal(kind) and isinstance(text, Number):
+        return pa.scalar(Decimal(text), kind).as_py()
+    if pa.types.is_duration(kind):
+        return pa.scalar(int(text), pa.int64()).cast(kind).as_py()
+    if pa.types.is_time(kind):
+        from datetime import time
+
+        return time.fromisoformat(text)
+    if pa.types.is_floating(kind):
+        return float(text)
+    made = pa.scalar(str(text), pa.string()).cast(kind)
+    return made.value if pa.types.is_timestamp(kind) else made.as_py()

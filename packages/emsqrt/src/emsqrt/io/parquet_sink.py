@@ -1,0 +1,308 @@
+"""Parquet files whose bytes depend on their rows alone.
+
+Row groups are cut by content (`emsqrt.io.cutting`), and each is encoded in one go. Its rows wait in
+memory where the budget has room, else in a file beside the output that is mapped to be encoded:
+mapped pages of a file are not the process's own memory. Either way the output is the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from emsqrt.io.cutting import PIECE_BYTES, Pieces
+from emsqrt.io.formats import plain_batch, plain_schema
+from emsqrt.io.outputs import Output, open_output
+from emsqrt.io.places import Place
+from emsqrt.memory import BudgetGuard, MemoryBudget
+from sennit_core.errors import Unsupported, UsageError
+from sennit_core.ids import new_id
+from sennit_core.units import format_bytes, parse_bytes
+
+GROUP_BYTES = 16 << 20
+GROUP_ROWS = 1 << 20
+_GROUP_BYTES_MIN = 64 << 10
+_PAGE_BYTES = 256 << 10
+_ENCODER_BYTES = 2 << 20
+"""The compressor, and a column's page and dictionary while they are made."""
+_FOOTER_BYTES = 1 << 10
+"""What a writer keeps of each column of each row group it has written."""
+_CODECS = ("zstd", "snappy", "gzip", "lz4", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetOptions:
+    """What a plan's target says of its Parquet files.
+
+    Args:
+        row_group_bytes: a row group ends with the piece that brings it here; as `Pieces` counts.
+        row_group_rows: or with this many rows.
+        compression: "zstd", "snappy", "gzip", "lz4" or "none".
+    """
+
+    row_group_bytes: int = GROUP_BYTES
+    row_group_rows: int = GROUP_ROWS
+    compression: str = "zstd"
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense."""
+        if self.row_group_bytes < _GROUP_BYTES_MIN:
+            raise UsageError(f"rowGroupBytes is at least {format_bytes(_GROUP_BYTES_MIN)}")
+        if self.row_group_rows < 1:
+            raise UsageError("rowGroupRows is at least 1")
+        if self.compression not in _CODECS:
+            raise Unsupported(
+                f"Parquet is not written with {self.compression!r}; there are {', '.join(_CODECS)}"
+            )
+
+    @classmethod
+    def from_json(cls, options: Mapping[str, Any]) -> ParquetOptions:
+        """Read the plan's JSON options, already checked for unknown names."""
+        return cls(
+            parse_bytes(options.get("rowGroupBytes", GROUP_BYTES)),
+            int(options.get("rowGroupRows", GROUP_ROWS)),
+            str(options.get("compression", "zstd")),
+        )
+
+
+class ParquetFileWriter:
+    """Writes pieces of rows to one open output, group by group.
+
+    Args:
+        output: takes the file's bytes.
+        schema: the rows' Arrow schema, without dictionaries.
+        options: of the target.
+        folder: where a row group waits for its end when it may not take memory; None keeps it
+            there.
+    """
+
+    def __init__(
+        self, output: Output, schema: Any, options: ParquetOptions, folder: Path | None
+    ) -> None:
+        self._options, self._schema = options, schema
+        self._gate = _Gate(output)
+        self._writer = parquet.ParquetWriter(
+            self._gate,
+            schema,
+            compression=options.compression,
+            data_page_size=_PAGE_BYTES,
+            dictionary_pagesize_limit=_PAGE_BYTES,
+        )
+        self._group = _Group(schema, folder)
+
+    def write(self, piece: Any, size: int) -> None:
+        """Append a piece; a row group is written when this one fills it."""
+        self._group.add(piece, size)
+        full = self._group.bytes >= self._options.row_group_bytes
+        if full or self._group.rows >= self._options.row_group_rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait as a row group."""
+        if self._group.rows:
+            with self._group.table() as table:
+                self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def close(self) -> None:
+        """Write the last row group and the footer."""
+        self.flush()
+        self._writer.close()
+
+    def abort(self) -> None:
+        """Let go without a footer."""
+        self._group.drop()
+        self._gate.shut = True
+        self._writer.close()
+
+
+class _Gate:
+    """The file that Arrow writes to; once it is shut, what a writer says at its end is lost."""
+
+    closed = False
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._position = 0
+        self.shut = False
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if not self.shut:
+            self._output.write(data)
+        self._position += size
+        return size
+
+    def tell(self) -> int:
+        return self._position
+
+    def flush(self) -> None:
+        """The owner flushes at the end."""
+
+    def close(self) -> None:
+        """The owner closes."""
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+
+class _Group:
+    """The rows of the row group that is not full yet."""
+
+    def __init__(self, schema: Any, folder: Path | None) -> None:
+        self._schema, self._folder = schema, folder
+        self._pieces: list[Any] = []
+        self._descriptor: int | None = None
+        self._file: Any = None
+        self.rows = self.bytes = 0
+
+    def add(self, piece: Any, size: int) -> None:
+        self.rows += piece.num_rows
+        self.bytes += size
+        if self._folder is None:
+            self._pieces.append(piece)
+            return
+        if self._file is None:
+            self._descriptor = _nameless_file(self._folder)
+            self._file = pa.ipc.new_file(_path_of(self._descriptor), self._schema)
+        self._file.write_batch(piece)
+
+    @contextmanager
+    def table(self) -> Iterator[Any]:
+        """Give the rows as a table whose chunks are the pieces, then forget them."""
+        try:
+            if self._file is None:
+                yield pa.Table.from_batches(self._pieces, self._schema)
+                return
+            assert self._descriptor is not None, "opened with the file"
+            self._file.close()
+            with pa.memory_map(_path_of(self._descriptor)) as mapped:
+                yield pa.ipc.open_file(mapped).read_all()
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._pieces, self._descriptor, self._file = [], None, None
+        self.rows = self.bytes = 0
+
+
+def _nameless_file(folder: Path) -> int:
+    """Open a file that is gone when nobody holds it any more, however the process ends."""
+    path = folder / f".{new_id()}.rows.tmp"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    path.unlink()
+    return descriptor
+
+
+def _path_of(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
+
+
+class ParquetSink:
+    """Writes one Parquet file; a context manager whose peaceful end makes it visible.
+
+    Args:
+        place: where.
+        schema: the rows' Arrow schema.
+        options: of the target.
+        budget: asked for the row group, or for what encoding takes.
+        scratch: where a row group waits that the budget has no room for.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        schema: Any,
+        options: ParquetOptions,
+        budget: MemoryBudget,
+        scratch: Path,
+    ) -> None:
+        self.rows = 0
+        self.bytes = 0
+        self._place, self._options = place, options
+        self._schema = plain_schema(schema)
+        self._guard, in_memory = admit_groups(place, self._schema, options, budget, scratch)
+        self._folder = None if in_memory else scratch
+        self._pieces = Pieces()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._output = stack.enter_context(open_output(self._place))
+            if self._folder is not None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+            self._writer = ParquetFileWriter(
+                self._output, self._schema, self._options, self._folder
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def write(self, batch: Any) -> None:
+        """Append the batch's rows."""
+        for piece, size in self._pieces.add(plain_batch(batch, self._schema)):
+            self._writer.write(piece, size)
+        self.rows += batch.num_rows
+        self.bytes = self._output.bytes
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._guard:
+            if kind is not None:
+                self._writer.abort()
+                self._stack.__exit__(kind, error, trace)
+                return
+            with self._stack:
+                for piece, size in self._pieces.finish():
+                    self._writer.write(piece, size)
+                self._writer.close()
+            self.bytes = self._output.bytes
+
+
+def admit_groups(
+    place: Place, schema: Any, options: ParquetOptions, budget: MemoryBudget, scratch: Path
+) -> tuple[BudgetGuard, bool]:
+    """Reserve for row groups; tell whether they may wait in memory.
+
+    They may when that takes at most a third of what is free, so that operators have the rest.
+
+    Raises:
+        CapTooSmall: not even what encoding takes is there.
+    """
+    from emsqrt.spill.placement import is_in_memory
+
+    encoder = _ENCODER_BYTES + 4 * PIECE_BYTES + len(schema) * _FOOTER_BYTES
+    group = options.row_group_bytes + PIECE_BYTES
+    held = encoder + group + group // 2
+    mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
+    if mapped_counts or held <= budget.free_bytes // 3:
+        return budget.admit(held, "parquet sink", _because(place, schema, options)), True
+    encoder += group // 4  # the largest column, encoded
+    return budget.admit(encoder, "parquet sink", _because(place, schema, options)), False
+
+
+def _because(place: Place, schema: Any, options: ParquetOptions) -> str:
+    return (
+        f"{place} is written with {len(schema)} columns in row groups of "
+        f"{format_bytes(options.row_group_bytes)}; rowGroupBytes makes them smaller"
+    )

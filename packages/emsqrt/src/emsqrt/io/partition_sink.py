@@ -1,0 +1,234 @@
+"""Parquet files in folders by their columns' values: `out/country=DE/part-0.parquet`, as Hive has them.
+
+Rows of many partitions arrive mixed. Each partition gathers its own; when they are together too much
+for the memory they have, all of them are appended to one file, which remembers what belongs to whom.
+At the end one partition after the other is read back in its order and written. So one Parquet writer
+is open at a time, however many partitions there are, and each file's bytes depend on its rows alone.
+The folder is built under another name and takes its own in the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+
+from emsqrt.io.cells import text_cells
+from emsqrt.io.cutting import Pieces
+from emsqrt.io.files import replace_folder
+from emsqrt.io.formats import plain_batch, plain_schema
+from emsqrt.io.outputs import open_output
+from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_groups
+from emsqrt.io.partitions import folder_name
+from emsqrt.io.places import Place
+from emsqrt.memory import MemoryBudget
+from sennit_core.errors import Conflict, UnknownColumn, Unsupported, UsageError
+from sennit_core.ids import new_id
+
+FILE_NAME = "part-0.parquet"
+_HELD_BYTES_MAX = 32 << 20
+_HELD_BYTES_MIN = 1 << 20
+_PARTITION_BYTES = 2 << 10
+"""What is remembered of a partition, in Python."""
+_SPAN_BYTES = 128
+_KINDS = "integers, decimals, text, booleans, dates, times and timestamps"
+
+Key = tuple[str | None, ...]
+
+
+class _Partition:
+    """One partition's rows: those still in memory, and where the others are."""
+
+    __slots__ = ("batches", "spans")
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+        self.spans: list[tuple[int, int]] = []
+
+
+class PartitionedSink:
+    """Writes a folder of partitions; a context manager whose peaceful end makes it visible.
+
+    Args:
+        place: the folder: made, or in the place of one that was written so before.
+        schema: the rows' Arrow schema.
+        names: the columns whose values name folders, outermost first; they are not in the files.
+        options: of the Parquet files.
+        budget: asked for the rows that wait, and for what encoding takes.
+
+    Raises:
+        UnknownColumn, UsageError, Unsupported: the columns cannot name folders.
+        Conflict: something else is at the place.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        schema: Any,
+        names: tuple[str, ...],
+        options: ParquetOptions,
+        budget: MemoryBudget,
+    ) -> None:
+        self.rows = 0
+        self.bytes = 0
+        self._schema = plain_schema(schema)
+        self._names = names
+        self._file_schema = _file_schema(self._schema, names)
+        self._folder = _checked_folder(place)
+        self._staged = self._folder.with_name(f".{self._folder.name}.{new_id()}.tmp")
+        self._options = options
+        self._groups, in_memory = admit_groups(
+            place, self._file_schema, options, budget, self._folder.parent
+        )
+        self._group_folder = None if in_memory else self._staged
+        held = max(_HELD_BYTES_MIN, min(_HELD_BYTES_MAX, budget.free_bytes // 4))
+        self._guard = budget.admit(held, "partitions", f"rows of {place} wait for their folder")
+        self._held_max, self._held = held // 2, 0
+        self._partitions: dict[Key, _Partition] = {}
+        self._spool: Any = None
+        self._spool_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._staged.mkdir(parents=True)
+        return self
+
+    def write(self, batch: Any) -> None:
+        """Append the batch's rows, each to its partition."""
+        batch = plain_batch(batch, self._schema)
+        self.rows += batch.num_rows
+        for key, part in _parted(batch, self._names, self._file_schema):
+            partition = self._partitions.get(key)
+            if partition is None:
+                partition = self._partitions[key] = _Partition()
+                self._guard.resize(self._guard.size_bytes + _PARTITION_BYTES)
+            partition.batches.append(part)
+            self._held += part.nbytes
+        if self._held > self._held_max:
+            self._append_all()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._guard, self._groups:
+            try:
+                if kind is None:
+                    self._write_partitions()
+                    self._drop_spool()
+                    replace_folder(self._staged, self._folder)
+            finally:
+                self._drop_spool()
+                shutil.rmtree(self._staged, ignore_errors=True)
+
+    def _append_all(self) -> None:
+        """Append what every partition holds to the file, which then has it in order."""
+        if self._spool is None:
+            self._spool = (self._staged / ".rows.tmp").open("w+b", buffering=0)
+        spans = 0
+        for partition in self._partitions.values():
+            if not partition.batches:
+                continue
+            block = pa.concat_batches(partition.batches).serialize()
+            partition.batches.clear()
+            self._spool.write(memoryview(block))
+            partition.spans.append((self._spool_bytes, block.size))
+            self._spool_bytes += block.size
+            spans += 1
+        self._held = 0
+        self._guard.resize(self._guard.size_bytes + spans * _SPAN_BYTES)
+
+    def _write_partitions(self) -> None:
+        order = sorted(self._partitions, key=lambda key: [(v is None, v or "") for v in key])
+        for key in order:
+            partition = self._partitions.pop(key)
+            folders = [folder_name(n, v) for n, v in zip(self._names, key, strict=True)]
+            path = self._staged.joinpath(*folders, FILE_NAME)
+            pieces = Pieces()
+            with open_output(Place("file", str(path))) as output:
+                writer = ParquetFileWriter(
+                    output, self._file_schema, self._options, self._group_folder
+                )
+                try:
+                    for batch in self._rows_of(partition):
+                        for piece, size in pieces.add(batch):
+                            writer.write(piece, size)
+                    for piece, size in pieces.finish():
+                        writer.write(piece, size)
+                    writer.close()
+                except BaseException:
+                    writer.abort()
+                    raise
+            self.bytes += output.bytes
+
+    def _rows_of(self, partition: _Partition) -> Iterator[Any]:
+        for offset, size in partition.spans:
+            self._spool.seek(offset)
+            yield pa.ipc.read_record_batch(pa.py_buffer(self._spool.read(size)), self._file_schema)
+        yield from partition.batches
+
+    def _drop_spool(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+            (self._staged / ".rows.tmp").unlink(missing_ok=True)
+
+
+def _parted(batch: Any, names: tuple[str, ...], schema: Any) -> Iterator[tuple[Key, Any]]:
+    """Yield the rows of each partition in a batch, in their order."""
+    texts = pa.table({str(at): text_cells(batch.column(name)) for at, name in enumerate(names)})
+    rows = texts.append_column("row", pa.array(range(batch.num_rows), pa.int64()))
+    keys = [str(at) for at in range(len(names))]
+    grouped = rows.group_by(keys, use_threads=False).aggregate([("row", "list")])
+    kept = batch.select(schema.names)
+    if grouped.num_rows == 1:
+        yield tuple(grouped[key][0].as_py() for key in keys), kept
+        return
+    for group in range(grouped.num_rows):
+        indexes = grouped["row_list"][group].values
+        yield tuple(grouped[key][group].as_py() for key in keys), kept.take(indexes)
+
+
+def _file_schema(schema: Any, names: tuple[str, ...]) -> Any:
+    if not names:
+        raise UsageError("partitionBy names no column")
+    for name in names:
+        if name not in schema.names:
+            raise UnknownColumn(name=name, known=tuple(schema.names))
+        kind = schema.field(name).type
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_floating(kind):
+            raise Unsupported(
+                f"column {name!r} is {kind}, and names no folders; {_KINDS} do",
+                hint="make a column of one of these types for it",
+            )
+    kept = [field for field in schema if field.name not in names]
+    if not kept:
+        raise UsageError("every column is in partitionBy, so that nothing is left for the files")
+    return pa.schema(kept)
+
+
+def _checked_folder(place: Place) -> Path:
+    if not place.is_local:
+        raise Unsupported(
+            f"{place}: a partitioned output appears as a whole, which only a local folder can do",
+            hint="write it to a folder and copy that",
+        )
+    folder = Path(place.path)
+    if folder.exists() and not _is_partitioned(folder):
+        raise Conflict(
+            f"{folder} is there already and is no partitioned output, so it is not replaced",
+            hint="name another folder, or remove this one",
+        )
+    return folder
+
+
+def _is_partitioned(folder: Path) -> bool:
+    """Tell whether a folder holds partitions and nothing else."""
+    return folder.is_dir() and all(
+        path.is_dir() if "=" in path.name else path.name == FILE_NAME for path in folder.rglob("*")
+    )

@@ -1,0 +1,89 @@
+"""Columns that stand in folder names: `country=DE/day=2024-01-31/part-0.parquet`, as Hive has them.
+
+A value is percent-encoded where a file name could not hold it; NULL and the empty text have names
+of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import date
+from urllib.parse import quote, unquote
+
+from emsqrt.io.places import Place
+from sennit_core.errors import BadInput
+from sennit_core.schema import DataType, Field, Schema
+
+NULL_NAME = "__HIVE_DEFAULT_PARTITION__"
+_SAFE = " !$&()+,;@^_`{}~-."
+_INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
+
+
+def folder_name(column: str, text: str | None) -> str:
+    """Return the name of the folder that holds the rows with this value.
+
+    Args:
+        column: the column.
+        text: its value as CSV has it, None for NULL.
+    """
+    value = NULL_NAME if text is None else quote(text, safe=_SAFE)
+    return f"{quote(column, safe=_SAFE)}={value}"
+
+
+def values_in(place: Place) -> dict[str, str | None]:
+    """Return the columns and values that the folders of a file name."""
+    found: dict[str, str | None] = {}
+    for part in place.folders:
+        name, mark, value = part.partition("=")
+        if mark and name:
+            found[unquote(name)] = None if value == NULL_NAME else unquote(value)
+    return found
+
+
+def partition_columns(places: Sequence[Place]) -> tuple[str, ...]:
+    """Return the columns that the folders of all files name.
+
+    Raises:
+        BadInput: some files have other columns in their folders than the first.
+    """
+    if not places:
+        return ()
+    names = tuple(values_in(places[0]))
+    for place in places:
+        found = tuple(values_in(place))
+        if found != names:
+            raise BadInput(
+                str(place),
+                reason=f"its folders name the columns {list(found)}, those of {places[0]} "
+                f"{list(names)}",
+                hint='read them as they are: option "partitions": false',
+            )
+    return names
+
+
+def partition_schema(places: Sequence[Place]) -> Schema:
+    """Return the columns in folder names with the type that all their values have.
+
+    Whole numbers make Int64, dates Date, everything else Utf8.
+    """
+    names = partition_columns(places)
+    values = [values_in(place) for place in places]
+    fields = [
+        Field(name, DataType.parse(_type_of([each[name] for each in values]))) for name in names
+    ]
+    return Schema(tuple(fields))
+
+
+def _type_of(values: Sequence[str | None]) -> str:
+    present = [value for value in values if value is not None]
+    if present and all(_INTEGER.fullmatch(value) for value in present):
+        return "Int64"
+    return "Date" if present and all(map(_is_date, present)) else "Utf8"
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return len(text) == 10 and date.fromisoformat(text) is not None
+    except ValueError:
+        return False
