@@ -14,7 +14,8 @@ from sennit_core.ownership import refuse_strangers
 refuse_strangers(__file__, "sennit-emsqrt")
 
 if TYPE_CHECKING:
-    from emsqrt.engine import Engine, EngineConfig
+    from emsqrt.config import EngineConfig
+    from emsqrt.engine import Engine
     from emsqrt.expr import col, lit, when
     from emsqrt.manifest import Manifest
     from emsqrt.pipeline import Pipeline, scan
@@ -32,7 +33,7 @@ __all__ = [
 
 _HOMES = {
     "Engine": "emsqrt.engine",
-    "EngineConfig": "emsqrt.engine",
+    "EngineConfig": "emsqrt.config",
     "Manifest": "emsqrt.manifest",
     "Pipeline": "emsqrt.pipeline",
     "col": "emsqrt.expr",

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from emsqrt.executor.execution import Execution, OnProgress
-from emsqrt.executor.pool import ExecutorPool
+from emsqrt.config import EngineConfig
 from emsqrt.manifest import Manifest
+from emsqrt.memory.auto import parse_cap
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
-from sennit_core.errors import UsageError, nearest
-from sennit_core.units import parse_bytes
+from emsqrt.thin.child import run_in_child
+from emsqrt.thin.lower import why_not_thin
+from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ENVIRONMENT = {
-    "EMSQRT_MEM_CAP_BYTES": "mem_cap_bytes",
-    "EMSQRT_SPILL_DIR": "spill_dir",
-    "EMSQRT_MAX_PARALLEL_TASKS": "max_parallel_tasks",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Settings of an engine.
-
-    Args:
-        mem_cap_bytes: cap on the executing process, as the kernel counts it (RssAnon + RssShmem).
-        spill_dir: where it may spill; None for a folder of this user's below the temporary one.
-        max_parallel_tasks: plans that may run at once, each in a process with the full cap.
-    """
-
-    mem_cap_bytes: int = 512 << 20
-    spill_dir: Path | None = None
-    max_parallel_tasks: int = 1
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read `EMSQRT_MEM_CAP_BYTES`, `EMSQRT_SPILL_DIR` and `EMSQRT_MAX_PARALLEL_TASKS`.
-
-        Raises:
-            UsageError: a value makes no sense, or there is no setting of such a name.
-        """
-        found: dict[str, Any] = {}
-        for name, text in environment.items():
-            if not name.startswith("EMSQRT_"):
-                continue
-            if name not in _ENVIRONMENT:
-                guess = nearest(name, tuple(_ENVIRONMENT))
-                raise UsageError(
-                    f"there is no setting {name}; there are {', '.join(_ENVIRONMENT)}",
-                    hint=f"did you mean {guess}?" if guess else None,
-                )
-            field = _ENVIRONMENT[name]
-            found[field] = Path(text) if field == "spill_dir" else parse_bytes(text)
-        return cls(**found)
+    from emsqrt.executor.execution import Execution, OnProgress
+    from emsqrt.executor.pool import ExecutorPool
 
 
 class Engine:
@@ -96,13 +56,21 @@ class Engine:
             CapTooSmall: told before the first row is read, with the cap that would do.
             MemoryCapExceeded: it reached its cap all the same.
         """
-        cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
+        cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_cap(mem_cap)
         if isinstance(plan, Sink) and isinstance(plan.target, StreamTarget):
             raise UsageError("a stream has nobody to read it here", hint="use Engine.batches")
         if in_process:
             from emsqrt.inline import run_here
 
             return run_here(plan, cap_bytes, self.config.spill_dir)
+        if why_not_thin(plan) is None:
+            return run_in_child(
+                plan_to_json(plan),
+                cap_bytes=cap_bytes,
+                spill_dir=self.config.spill_dir,
+                deadline_seconds=deadline_seconds,
+                on_progress=on_progress,
+            )
         with self._executing(plan, cap_bytes, deadline_seconds, on_progress) as execution:
             return Manifest.from_json(execution.result())
 
@@ -113,7 +81,7 @@ class Engine:
             plan: without a sink, or with an Arrow stream as its sink.
             mem_cap: such as "64MiB"; the configured cap when None.
         """
-        cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
+        cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_cap(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
         with self._executing(plan, cap_bytes) as execution:
@@ -163,5 +131,7 @@ class Engine:
                 pool.close()
 
     def _open_pool(self, cap_bytes: int) -> ExecutorPool:
+        from emsqrt.executor.pool import ExecutorPool
+
         size = self.config.max_parallel_tasks
         return ExecutorPool(size, memory_bytes=cap_bytes * size, spill_dir=self.config.spill_dir)

@@ -21,11 +21,14 @@ OUTPUT_BYTES = 1 << 20
 
 
 class Source(Protocol):
-    """What a run reads: how far it is."""
+    """What a run reads, and how far it is."""
 
     rows: int
-    bytes_done: int
     bytes_total: int
+
+    @property
+    def bytes_done(self) -> int:
+        """Bytes that have been read."""
 
 
 class Run:

@@ -16,7 +16,7 @@ from emsqrt.operators import Operator, make_operator
 from emsqrt.plan import FileTarget, Plan, Scan, Sink, check, plan_from_json, plan_hash
 from emsqrt.plan.check import scan_schema
 from emsqrt.plan.tree import fold
-from emsqrt.rules import RULES
+from emsqrt.planner.rules import RULES
 from emsqrt.run import Run
 from sennit_core.errors import UsageError
 
@@ -30,16 +30,31 @@ def run_plan(document: Mapping[str, Any], context: Context, folder: Path) -> Man
         folder: where relative paths start.
     """
     submitted = plan_from_json(document)
-    plan = submitted
-    for rule in RULES:
-        plan = rule(plan, folder)
-    check(plan)
+    plan = _prepare(submitted, folder)
     with ExitStack() as stack:
         run = Run(context, folder)
         rows, output = admit(plan, run, stack)
         _execute(rows, output, run)
     context.budget.close()
     return run.manifest(plan_hash(submitted), (_sink_info(plan, output),))
+
+
+def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
+    """Open everything that a plan needs, and close it again.
+
+    Raises:
+        CapTooSmall: the cap cannot do it; says which could.
+    """
+    with ExitStack() as stack:
+        admit(_prepare(plan, folder), Run(context, folder), stack)
+
+
+def _prepare(plan: Plan, folder: Path) -> Plan:
+    """Put a plan through the planner's rules and type it."""
+    for rule in RULES:
+        plan = rule(plan, folder)
+    check(plan)
+    return plan
 
 
 def admit(plan: Plan, run: Run, stack: ExitStack) -> tuple[Operator, RowSink | FormatWriter]:
@@ -111,5 +126,5 @@ class ScanRows:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._source.__exit__(*error)
+    def __exit__(self, *_: object) -> None:
+        self._source.__exit__(None, None, None)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.lean import do_without_pandas, load_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watchdog
-from emsqrt.plan import Plan, plan_to_json
+from emsqrt.plan import Plan, plan_from_json
 from emsqrt.thin.lower import why_not_thin
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError
 
@@ -31,35 +32,68 @@ EXIT_CAP = 87
 """Status of a process that ended itself because it was about to pass its cap."""
 _NEWS_SECONDS = 0.1
 
-OnFields = Callable[[dict[str, Any]], None]
-"""Takes changed progress fields, in camelCase."""
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who hears of a run while it goes on, on other threads than the one that works.
+
+    Args:
+        on_fields: told changed progress fields, in camelCase.
+        on_breach: told why, when the process is about to end itself.
+        on_context: handed the run's context before it starts.
+    """
+
+    on_fields: Callable[[dict[str, Any]], None] = lambda _: None
+    on_breach: Callable[[SennitError], None] = lambda _: None
+    on_context: Callable[[Context], None] = lambda _: None
 
 
 def run_alone(
-    plan: Plan, cap_bytes: int, spill_dir: Path | None = None, on_fields: OnFields = lambda _: None
+    document: Mapping[str, Any],
+    cap_bytes: int,
+    spill_dir: Path | None = None,
+    listeners: Listeners = Listeners(),
 ) -> Manifest:
     """Run a plan here under a cap on this process, in the tier that fits it.
 
     Args:
-        plan: ends in a file sink.
+        document: the JSON of a plan that ends in a file sink.
         cap_bytes: what the kernel may charge this process at most.
         spill_dir: where it may spill; a folder of this user's when None.
-        on_fields: told about progress.
+        listeners: told about progress and trouble.
 
     Raises:
         CapTooSmall: told before the first row is read, with the cap that would do.
         MemoryCapExceeded: it came too near its cap all the same.
     """
-    reason = why_not_thin(plan)
+    reason = why_not_thin(plan_from_json(document))
     if reason is None:
         from emsqrt.thin.session import run_thin as run_here
     else:
         run_here = _load_arrow_tier(cap_bytes, reason)
     with (
         closing(SpillArea(spill_dir or default_spill_dir())) as area,
-        capped("the plan", cap_bytes, area.attempt_dir("alone"), on_fields) as context,
+        capped("the plan", cap_bytes, area.attempt_dir("alone"), listeners) as context,
     ):
-        return run_here(plan_to_json(plan), context, Path())
+        manifest = run_here(document, context, Path())
+        context.flush_progress()
+        return manifest
+
+
+def try_admit(plan: Plan, cap_bytes: int) -> None:
+    """Open what a plan needs under a cap, read nothing, and close it again.
+
+    Raises:
+        CapTooSmall: the cap cannot do it; says which could.
+    """
+    reason = why_not_thin(plan)
+    if reason is None:
+        from emsqrt.thin.session import admit_thin as admit
+    else:
+        _load_arrow_tier(cap_bytes, reason)
+        from emsqrt.session import admit_plan as admit
+    with closing(Context("the plan", cap_bytes, _Standard(), lambda _: None, Path())) as context:
+        admit(plan, context, Path())
 
 
 def _load_arrow_tier(cap_bytes: int, reason: str) -> Any:
@@ -83,8 +117,7 @@ def capped(
     what: str,
     cap_bytes: int,
     spill_dir: Path,
-    on_fields: OnFields = lambda _: None,
-    on_breach: Callable[[SennitError], None] | None = None,
+    listeners: Listeners = Listeners(),
 ) -> Iterator[Context]:
     """Hold a cap on this process for the length of a `with`.
 
@@ -92,19 +125,18 @@ def capped(
         what: the work's name, for errors.
         cap_bytes: what the kernel may charge this process at most.
         spill_dir: a folder for this run alone; removed at the end.
-        on_fields: told about progress, memory among it.
-        on_breach: told why, when the process is about to end itself.
+        listeners: told about progress, memory among it, and trouble.
     """
 
     def stop(use: MemoryUse) -> None:
         context.stop(exceeded(what, cap_bytes, use))
 
     def give_up(use: MemoryUse) -> None:
-        if on_breach is not None:
-            on_breach(exceeded(what, cap_bytes, use))
+        listeners.on_breach(exceeded(what, cap_bytes, use))
         os._exit(EXIT_CAP)
 
-    context = Context(what, cap_bytes, _Standard(), on_fields, spill_dir)
+    context = Context(what, cap_bytes, _Standard(), listeners.on_fields, spill_dir)
+    listeners.on_context(context)
     reporter = _Reporter(context)
     with Watchdog() as watchdog, closing(context):
         watch = watchdog.watch(CapLevels.below(cap_bytes), Reactions(stop, give_up, reporter))

@@ -156,6 +156,13 @@ class Context:
             changed, self._progress = self._progress, {}
         self._send_progress(changed)
 
+    def flush_progress(self) -> None:
+        """Tell what was held back because there was news a moment before."""
+        with self._lock:
+            changed, self._progress = self._progress, {}
+        if changed:
+            self._send_progress(changed)
+
     def check(self) -> None:
         """Return if the work should go on; call it often.
 

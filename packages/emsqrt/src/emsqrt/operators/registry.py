@@ -14,9 +14,10 @@ from typing import Any
 from emsqrt.operators.aggregate import AggregateRows
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.rows import FilterRows, LimitRows, MapColumns
+from emsqrt.operators.sort import SortRows
 from emsqrt.operators.streams import ExplodeRows, SampleRows, UnionRows
 from emsqrt.plan import Aggregate, Filter, Limit, Plan, Project, Rename, WithColumn
-from emsqrt.plan.nodes import Explode, Sample, Union
+from emsqrt.plan.nodes import Explode, Sample, Sort, TopK, Union
 from emsqrt.run import Run
 from sennit_core.errors import UsageError
 
@@ -51,6 +52,8 @@ _MAKERS: dict[type[Plan], Maker] = {
     Project: MapColumns,
     Rename: MapColumns,
     Sample: SampleRows,
+    Sort: SortRows,
+    TopK: SortRows,
     Union: UnionRows,
     WithColumn: MapColumns,
 }

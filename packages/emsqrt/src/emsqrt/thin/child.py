@@ -20,15 +20,16 @@ from sennit_core.errors import (
     WorkerLost,
     error_from_json,
 )
+from sennit_core.records import Progress
 
 
 def run_in_child(
     plan: Mapping[str, Any],
     *,
     cap_bytes: int,
-    spill_dir: Path,
+    spill_dir: Path | None,
     deadline_seconds: float | None = None,
-    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    on_progress: Callable[[Progress], object] | None = None,
     on_start: Callable[[int], None] | None = None,
 ) -> Manifest:
     """Run a thin plan in a process of its own and wait.
@@ -36,9 +37,9 @@ def run_in_child(
     Args:
         plan: the plan's JSON.
         cap_bytes: what the kernel may charge the child at most.
-        spill_dir: a folder for this run alone.
+        spill_dir: where it may spill; a folder of this user's when None.
         deadline_seconds: give up after this.
-        on_progress: told changed progress fields, in camelCase.
+        on_progress: told about progress.
         on_start: told the child's pid.
 
     Raises:
@@ -48,8 +49,7 @@ def run_in_child(
     request = {
         "plan": plan,
         "capBytes": cap_bytes,
-        "spillDir": str(spill_dir),
-        "folder": str(Path.cwd()),
+        "spillDir": None if spill_dir is None else str(spill_dir),
         "deadlineSeconds": deadline_seconds,
     }
     with _child() as (process, answers):
@@ -58,6 +58,7 @@ def run_in_child(
         assert process.stdin is not None
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
+        news: dict[str, Any] = {}
         for line in answers:
             answer = json.loads(line)
             if "manifest" in answer:
@@ -65,7 +66,8 @@ def run_in_child(
             if "error" in answer:
                 raise error_from_json(answer["error"])
             if on_progress is not None:
-                on_progress(answer["progress"])
+                news.update(answer["progress"])
+                on_progress(Progress.from_json(news))
         raise _lost(process, cap_bytes)
 
 
@@ -86,7 +88,7 @@ def _child() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
         raise
     finally:
         os.close(write)
-    with process, open(read, "rb") as answers:
+    with process, os.fdopen(read, "rb") as answers:
         try:
             yield process, answers
         finally:

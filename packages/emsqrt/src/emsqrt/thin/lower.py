@@ -24,6 +24,8 @@ _OPTIONS = ("delimiter", "quote", "header", "recordBytesMax")
 
 def why_not_thin(plan: Plan) -> str | None:
     """Return why the thin tier cannot run a plan, None when it can; only the plan is looked at."""
+    if not isinstance(plan, Sink):
+        return "it has no sink"
     for node in walk(plan):
         reason = _CHECKS.get(type(node), _unknown)(node)
         if reason is not None:
@@ -115,11 +117,14 @@ def _sort_keys(keys: Sequence[SortKey]) -> list[Key]:
     return [(cast("Column", key.expr).name, key.descending, key.nulls_first) for key in keys]
 
 
+def _make_top_k(node: TopK, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    first = SortText(inputs[0], _sort_keys(node.keys), run, node.offset + node.count)
+    return LimitText(first, node.count, node.offset, run) if node.offset else first
+
+
 _MAKERS: dict[type[Plan], Callable[[Any, Sequence[TextRows], Run], TextRows]] = {
     Scan: _make_scan,
     Sort: lambda node, inputs, run: SortText(inputs[0], _sort_keys(node.keys), run),
-    TopK: lambda node, inputs, run: SortText(
-        inputs[0], _sort_keys(node.keys), run, node.offset, node.count
-    ),
+    TopK: _make_top_k,
     Limit: lambda node, inputs, run: LimitText(inputs[0], node.count, node.offset, run),
 }

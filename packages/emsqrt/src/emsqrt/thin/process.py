@@ -13,13 +13,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from emsqrt.executor.context import Context
-from emsqrt.solo import capped
-from emsqrt.thin.session import run_thin
+from emsqrt.solo import Listeners, run_alone
 from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
@@ -46,17 +45,22 @@ def main(answers: int) -> int:
     return 0
 
 
-def _run(request: Mapping[str, Any], tell: Any) -> dict[str, Any]:
-    with capped(
-        "the plan",
-        request["capBytes"],
-        Path(request["spillDir"]),
-        lambda fields: tell(progress=fields),
-        lambda error: tell(error=error.to_json()),
-    ) as context:
+def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
+    def start(context: Context) -> None:
         context.deadline_seconds = request.get("deadlineSeconds")
         threading.Thread(target=_obey, args=(context,), daemon=True).start()
-        return run_thin(request["plan"], context, Path(request["folder"])).to_json()
+
+    spill_dir = request.get("spillDir")
+    listeners = Listeners(
+        lambda fields: tell(progress=fields), lambda error: tell(error=error.to_json()), start
+    )
+    manifest = run_alone(
+        request["plan"],
+        request["capBytes"],
+        None if spill_dir is None else Path(spill_dir),
+        listeners,
+    )
+    return manifest.to_json()
 
 
 def _obey(context: Context) -> None:

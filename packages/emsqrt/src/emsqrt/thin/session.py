@@ -10,7 +10,7 @@ from typing import Any
 from emsqrt.executor.context import Context
 from emsqrt.io.places import parse_place
 from emsqrt.manifest import Manifest, SinkInfo
-from emsqrt.plan import FileTarget, Sink, check, plan_from_json, plan_hash
+from emsqrt.plan import FileTarget, Plan, Sink, check, plan_from_json, plan_hash
 from emsqrt.run import Run
 from emsqrt.thin.lower import find_text_schemas, lower
 from emsqrt.thin.sink import CsvTextSink
@@ -26,20 +26,36 @@ def run_thin(document: Mapping[str, Any], context: Context, folder: Path) -> Man
         folder: where relative paths start.
     """
     submitted = plan_from_json(document)
-    plan = find_text_schemas(submitted, folder)
+    with ExitStack() as stack:
+        run = Run(context, folder)
+        rows, sink = _open(submitted, run, stack)
+        _execute(rows, sink, run)
+    context.budget.close()
+    info = SinkInfo(str(sink.place), "csv", sink.rows, sink.bytes)
+    return run.manifest(plan_hash(submitted), (info,))
+
+
+def admit_thin(plan: Plan, context: Context, folder: Path) -> None:
+    """Open everything that a plan needs, and close it again.
+
+    Raises:
+        CapTooSmall: the cap cannot do it; says which could.
+    """
+    with ExitStack() as stack:
+        _open(plan, Run(context, folder), stack)
+
+
+def _open(submitted: Plan, run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
+    """Open everything that a plan needs; whatever can be refused is refused here."""
+    stack.callback(run.close)
+    plan = find_text_schemas(submitted, run.folder)
     check(plan)
     assert isinstance(plan, Sink), "only plans with a sink come here"
     assert isinstance(plan.target, FileTarget), "a check has seen that"
-    with ExitStack() as stack:
-        run = Run(context, folder)
-        stack.callback(run.close)
-        rows = lower(plan.input, run)
-        sink = CsvTextSink(parse_place(plan.target.path, folder), rows.schema)
-        run.map_working_set()
-        _execute(rows, sink, run)
-    context.budget.close()
-    info = SinkInfo(plan.target.path, plan.target.format, sink.rows, sink.bytes)
-    return run.manifest(plan_hash(submitted), (info,))
+    rows = lower(plan.input, run)
+    sink = CsvTextSink(parse_place(plan.target.path, run.folder), rows.schema)
+    run.map_working_set()
+    return rows, sink
 
 
 def _execute(rows: TextRows, sink: CsvTextSink, run: Run) -> None:

@@ -34,7 +34,7 @@ class CsvTextSink:
 
     def __init__(self, place: Place, schema: Schema) -> None:
         self.rows = 0
-        self._place = place
+        self.place = place
         self._schema = schema
         self._stack = ExitStack()
 
@@ -45,7 +45,7 @@ class CsvTextSink:
 
     def __enter__(self) -> Self:
         self._output: Output = self._stack.enter_context(
-            open_output(self._place, codec_by_name(self._place))
+            open_output(self.place, codec_by_name(self.place))
         )
         self._output.write(header_line(self._schema.names))
         return self

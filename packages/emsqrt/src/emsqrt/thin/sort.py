@@ -25,8 +25,7 @@ class SortText:
         rows: the records.
         keys: what to sort by, most significant first.
         run: working memory and spill.
-        skip: records to leave out at the beginning of the order.
-        count: records to pass on after those; all when None.
+        limit: only the first so many are wanted; all when None.
     """
 
     def __init__(
@@ -34,8 +33,7 @@ class SortText:
         rows: TextRows,
         keys: Sequence[Key],
         run: Run,
-        skip: int = 0,
-        count: int | None = None,
+        limit: int | None = None,
     ) -> None:
         self.schema = rows.schema
         self.dialect = rows.dialect
@@ -43,8 +41,7 @@ class SortText:
         self._rows = rows
         self._keys = keys
         self._run = run
-        self._skip = skip
-        self._count = count
+        self._limit = limit
         run.expect_holder()
 
     def blocks(self) -> Generator[Block]:
@@ -65,7 +62,7 @@ class SortText:
                     self._run.spill,
                     spec,
                     "line",
-                    rows_max=None if self._count is None else self._skip + self._count,
+                    limit=self._limit,
                     check=self._run.check,
                 )
                 with closing(sorter):
@@ -74,5 +71,5 @@ class SortText:
                         for columns in reader.batches():
                             sorter.add(columns)
                     sorter.finish()
-                    for size, count in sorter.blocks(out, ending=_LINE_END, skip=self._skip):
+                    for size, count in sorter.blocks(out, ending=_LINE_END):
                         yield Block(out[:size], rows=count)

@@ -129,3 +129,5 @@ class ColumnReader:
 
 class NotThin(Unsupported):
     """A plan that only the arrow tier can run; its message says why."""
+
+    code = "not-thin"

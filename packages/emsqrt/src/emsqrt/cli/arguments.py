@@ -1,0 +1,95 @@
+"""The command line's verbs and options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from emsqrt.cli import verbs
+
+if TYPE_CHECKING:
+    _Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser; each verb's function is `command` in what it parses."""
+    whole = argparse.ArgumentParser(
+        prog="emsqrt", description="Run plans over files under a hard memory cap."
+    )
+    made = whole.add_subparsers(required=True, metavar="VERB")
+    _add_documents(made)
+    _add_files(made)
+    _add_reports(made)
+    return whole
+
+
+def _add_documents(made: _Verbs) -> None:
+    run = made.add_parser("run", help="run a pipeline and print what was done")
+    _add_document(run)
+    _add_capped(run)
+    run.set_defaults(command=verbs.run)
+    explain = made.add_parser("explain", help="print a pipeline's plan, schedule and hash")
+    _add_document(explain)
+    explain.add_argument("--mem-cap", metavar="SIZE", help="plan for this cap")
+    explain.add_argument("--json", action="store_true", help="print it as JSON")
+    explain.set_defaults(command=verbs.explain)
+    validate = made.add_parser("validate", help="check a pipeline: names, types, files")
+    _add_document(validate)
+    validate.set_defaults(command=verbs.validate)
+
+
+def _add_files(made: _Verbs) -> None:
+    sort = made.add_parser("sort", help="sort a file")
+    _add_source(sort, "SRC")
+    sort.add_argument("target", metavar="DST", help="the sorted file; - is standard output")
+    sort.add_argument("--by", required=True, metavar="KEYS", help="such as a,b:desc")
+    sort.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
+    _add_capped(sort)
+    sort.set_defaults(command=verbs.sort)
+    join = made.add_parser("join", help="join two files")
+    join.add_argument("left", metavar="LEFT")
+    join.add_argument("right", metavar="RIGHT")
+    join.add_argument("target", metavar="DST")
+    join.add_argument("--on", required=True, metavar="KEYS", help="such as id or a=b,c")
+    join.add_argument("--how", default="inner", help="inner left right full semi anti")
+    _add_capped(join)
+    join.set_defaults(command=verbs.join)
+    agg = made.add_parser("agg", help="group a file and aggregate")
+    _add_source(agg, "SRC")
+    agg.add_argument("target", metavar="DST")
+    agg.add_argument("--by", default="", metavar="KEYS", help="such as city,year; none is one row")
+    agg.add_argument("aggs", nargs="+", metavar="AGG", help='such as "n=count(*)" or "sum(amount)"')
+    _add_capped(agg)
+    agg.set_defaults(command=verbs.agg)
+
+
+def _add_reports(made: _Verbs) -> None:
+    stats = made.add_parser("stats", help="count, extremes, NULLs and different values by column")
+    stats.add_argument("source", metavar="FILE")
+    _add_capped(stats)
+    stats.set_defaults(command=verbs.stats)
+    doctor = made.add_parser(
+        "doctor", help="print the smallest cap that each verb needs for a file"
+    )
+    doctor.add_argument("source", metavar="FILE", nargs="?")
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.set_defaults(command=verbs.doctor)
+
+
+def _add_document(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("file", type=Path, help="YAML or JSON steps, or plan JSON")
+
+
+def _add_source(verb: argparse.ArgumentParser, name: str) -> None:
+    verb.add_argument("source", metavar=name, help="a file or a glob; - is standard input")
+
+
+def _add_capped(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--mem-cap", metavar="SIZE", help='such as 64MiB, or "auto" (default: 512MiB)'
+    )
+    verb.add_argument("--spill-dir", metavar="DIR", help="where the run may spill: folder or URI")
+    verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest there")
+    verb.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
+    verb.add_argument("--quiet", action="store_true", help="draw no progress")

@@ -1,0 +1,132 @@
+"""Verbs that print what they find: stats, doctor."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.errors import CapTooSmall
+from sennit_core.units import format_bytes
+
+if TYPE_CHECKING:
+    from emsqrt.pipeline import Pipeline
+    from emsqrt.plan import Plan
+
+_ROUNDS = 20
+_NARROW_CELLS, _WIDE_CELLS = 12, 28
+
+
+def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
+    """Print count, NULLs, different values and extremes of each column of a file."""
+    from emsqrt.pipeline import scan
+
+    rows = scan(source)
+    columns = rows.schema()
+    named: dict[str, str] = {"rows": "count(*)"}
+    for at, field in enumerate(columns):
+        quoted = '"' + field.name.replace('"', '""') + '"'
+        named |= {
+            f"values{at}": f"count({quoted})",
+            f"different{at}": f"approx_count_distinct({quoted})",
+            f"least{at}": f"min({quoted})",
+            f"most{at}": f"max({quoted})",
+        }
+    found = _first_row(rows.agg(**named), cap_bytes)
+    report = [
+        {
+            "column": field.name,
+            "type": str(field.type),
+            "nulls": int(found["rows"]) - int(found[f"values{at}"]),
+            "different": int(found[f"different{at}"]),
+            "min": found[f"least{at}"],
+            "max": found[f"most{at}"],
+        }
+        for at, field in enumerate(columns)
+    ]
+    if as_json:
+        print(json.dumps({"rows": int(found["rows"]), "columns": report}, indent=2))
+        return
+    print(f"{found['rows']} rows")
+    print_table(report)
+
+
+def _first_row(rows: Pipeline, cap_bytes: int) -> dict[str, str]:
+    """Run a pipeline of one row into a scratch file, and read the row back as text."""
+    import csv
+
+    from emsqrt.plan import plan_to_json
+    from emsqrt.solo import run_alone
+
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "row.csv"
+        run_alone(plan_to_json(rows.sink(target).plan), cap_bytes)
+        with target.open(newline="", encoding="utf-8") as file:
+            return next(csv.DictReader(file))
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print dictionaries of the same keys as columns of text."""
+    names = list(rows[0]) if rows else []
+    cells = [[_short(row[name]) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    for line in (names, *cells):
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)))
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _WIDE_CELLS else text[: _WIDE_CELLS - 1] + "…"
+
+
+def print_doctor(source: str | None, *, as_json: bool) -> None:
+    """Print the limits of this machine, and for a file the smallest cap that each verb takes."""
+    from emsqrt.memory.auto import auto_cap
+
+    limit = auto_cap()
+    report: dict[str, Any] = {
+        "auto": {"capBytes": limit.cap_bytes, "limit": limit.source},
+        "verbs": {} if source is None else smallest_caps(source),
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    print(f'mem_cap "auto" is {format_bytes(limit.cap_bytes)} here: {limit.source} less headroom')
+    for verb, needed in report["verbs"].items():
+        print(f"{verb:<6} {format_bytes(needed['capBytes']):>{_NARROW_CELLS}}  {needed['because']}")
+
+
+def smallest_caps(source: str) -> dict[str, dict[str, Any]]:
+    """Return the smallest cap that sort, agg and join of a file are admitted with, and why.
+
+    Args:
+        source: a file; the verbs go by its first column.
+    """
+    from emsqrt.pipeline import scan
+
+    rows = scan(source)
+    key = rows.schema().fields[0].name
+    verbs = {
+        "sort": rows.sort(key),
+        "agg": rows.group_by(key).agg(n="count(*)"),
+        "join": rows.join(rows, on=[(key, key)]),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        target = str(Path(folder) / f"out{Path(source).suffix}")
+        return {verb: smallest_cap(made.sink(target).plan) for verb, made in verbs.items()}
+
+
+def smallest_cap(plan: Plan) -> dict[str, Any]:
+    """Return the smallest cap that a plan is admitted with, as `capBytes` and `because`."""
+    from emsqrt.solo import try_admit
+
+    needed, because = 1 << 20, "nothing is too small for it"
+    for _ in range(_ROUNDS):
+        try:
+            try_admit(plan, needed)
+        except CapTooSmall as refusal:
+            needed, because = max(refusal.needed_bytes, needed + 4096), refusal.because
+        else:
+            break
+    return {"capBytes": needed, "because": because}

@@ -1,0 +1,144 @@
+"""What each verb does; arguments come parsed, errors go up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emsqrt.cli.console import ProgressLine, say_done
+from emsqrt.config import EngineConfig
+from emsqrt.memory.auto import parse_cap
+from sennit_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from emsqrt.manifest import Manifest
+    from emsqrt.pipeline import Pipeline
+    from emsqrt.plan import Plan
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a document's pipeline."""
+    return _run_capped(_read(arguments), arguments)
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Print a document's plan."""
+    from emsqrt.pipeline import Pipeline
+
+    pipeline = Pipeline(_read(arguments))
+    print(pipeline.explain())
+    print(pipeline.schema())
+    return 0
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    """Check a document and the files it reads; print the columns that would come out."""
+    from emsqrt.pipeline import Pipeline
+
+    print(Pipeline(_read(arguments)).schema())
+    return 0
+
+
+def sort(arguments: argparse.Namespace) -> int:
+    """Sort a file."""
+    rows = _scan(arguments.source)
+    keys = [key.strip() for key in arguments.by.split(",")]
+    rows = rows.sort(*keys) if arguments.limit is None else rows.top_k(arguments.limit, *keys)
+    return _run_capped(_sink(rows, arguments.target, arguments.source), arguments)
+
+
+def join(arguments: argparse.Namespace) -> int:
+    """Join two files."""
+    pairs = [key.partition("=")[::2] for key in arguments.on.split(",")]
+    on = [(left.strip(), right.strip() or left.strip()) for left, right in pairs]
+    rows = _scan(arguments.left).join(_scan(arguments.right), on=on, how=arguments.how)
+    return _run_capped(_sink(rows, arguments.target, arguments.left), arguments)
+
+
+def agg(arguments: argparse.Namespace) -> int:
+    """Group a file and aggregate."""
+    keys = [key.strip() for key in arguments.by.split(",") if key.strip()]
+    named, plain = {}, []
+    for text in arguments.aggs:
+        name, equals, call = text.partition("=")
+        if equals and name.strip().isidentifier():
+            named[name.strip()] = call
+        else:
+            plain.append(text)
+    rows = _scan(arguments.source).group_by(*keys).agg(*plain, **named)
+    return _run_capped(_sink(rows, arguments.target, arguments.source), arguments)
+
+
+def stats(arguments: argparse.Namespace) -> int:
+    """Print what a file's columns hold."""
+    from emsqrt.cli.reports import print_stats
+
+    print_stats(arguments.source, _cap_bytes(arguments), as_json=arguments.json)
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Print the smallest caps, and what this machine has."""
+    from emsqrt.cli.reports import print_doctor
+
+    print_doctor(arguments.source, as_json=arguments.json)
+    return 0
+
+
+def _read(arguments: argparse.Namespace) -> Plan:
+    from emsqrt.steps import read_plan_file
+
+    return read_plan_file(arguments.file)
+
+
+def _scan(source: str) -> Pipeline:
+    from emsqrt.pipeline import scan
+
+    return scan(source, format="csv" if source == "-" else None)
+
+
+def _sink(rows: Pipeline, target: str, source: str) -> Plan:
+    """End a pipeline in a file; standard output has the format of the source."""
+    kind = "csv" if target == "-" and (source == "-" or source.endswith(".csv")) else None
+    return rows.sink(target, format=kind).plan
+
+
+def _run_capped(plan: Plan, arguments: argparse.Namespace) -> int:
+    from emsqrt.plan import plan_to_json
+    from emsqrt.solo import Listeners, run_alone
+
+    cap_bytes = _cap_bytes(arguments)
+    config = EngineConfig.from_environment()
+    spill_dir = Path(arguments.spill_dir) if arguments.spill_dir else config.spill_dir
+    with ProgressLine(cap_bytes, shown=not arguments.quiet) as line:
+        manifest = run_alone(plan_to_json(plan), cap_bytes, spill_dir, Listeners(line))
+    _report(manifest, arguments)
+    return 0
+
+
+def _cap_bytes(arguments: argparse.Namespace) -> int:
+    if arguments.mem_cap is None:
+        return EngineConfig.from_environment().mem_cap_bytes
+    return parse_cap(arguments.mem_cap)
+
+
+def _report(manifest: Manifest, arguments: argparse.Namespace) -> None:
+    document = json.dumps(manifest.to_json(), indent=2)
+    if arguments.manifest is not None:
+        if arguments.manifest.is_dir():
+            raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
+        arguments.manifest.write_text(document + os.linesep)
+    out = sys.stdout if _is_free(manifest) else sys.stderr
+    if arguments.json:
+        print(document, file=out)
+    elif not arguments.quiet:
+        say_done(manifest, out)
+
+
+def _is_free(manifest: Manifest) -> bool:
+    """Whether standard output is not a sink of the run."""
+    return all(sink.target not in ("-", "standard output") for sink in manifest.sinks)

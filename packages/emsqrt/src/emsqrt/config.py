@@ -1,0 +1,65 @@
+"""What an engine is told once: its cap, where it may spill, how much at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from emsqrt.memory.auto import parse_cap
+from sennit_core.errors import UsageError, nearest
+
+_ENVIRONMENT = {
+    "EMSQRT_MEM_CAP_BYTES": "mem_cap_bytes",
+    "EMSQRT_SPILL_DIR": "spill_dir",
+    "EMSQRT_MAX_PARALLEL_TASKS": "max_parallel_tasks",
+}
+_READERS: dict[str, Callable[[str], Any]] = {
+    "mem_cap_bytes": parse_cap,
+    "spill_dir": Path,
+    "max_parallel_tasks": int,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of an engine.
+
+    Args:
+        mem_cap_bytes: cap on the executing process, as the kernel counts it (RssAnon + RssShmem).
+        block_size_hint: bytes of a block of rows, None to let the schedule choose.
+        max_spill_concurrency: transfers to an object store at once.
+        seed: what sampling depends on.
+        max_parallel_tasks: plans that may run at once, each in a process with the full cap.
+        spill_dir: where it may spill; None for a folder of this user's below the temporary one.
+    """
+
+    mem_cap_bytes: int = 512 << 20
+    block_size_hint: int | None = None
+    max_spill_concurrency: int = 4
+    seed: int = 0
+    max_parallel_tasks: int = 4
+    spill_dir: Path | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read `EMSQRT_MEM_CAP_BYTES`, `EMSQRT_SPILL_DIR` and `EMSQRT_MAX_PARALLEL_TASKS`.
+
+        Raises:
+            UsageError: a value makes no sense, or there is no setting of such a name.
+        """
+        found: dict[str, Any] = {}
+        for name, text in environment.items():
+            if not name.startswith("EMSQRT_"):
+                continue
+            if name not in _ENVIRONMENT:
+                guess = nearest(name, tuple(_ENVIRONMENT))
+                raise UsageError(
+                    f"there is no setting {name}; there are {', '.join(_ENVIRONMENT)}",
+                    hint=f"did you mean {guess}?" if guess else None,
+                )
+            field = _ENVIRONMENT[name]
+            found[field] = _READERS[field](text)
+        return cls(**found)

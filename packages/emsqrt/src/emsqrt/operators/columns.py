@@ -1,0 +1,127 @@
+"""Arrow batches as the kernel sees them, and back: no value is copied on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from emsqrt._kernel import Columns, unpack_rows
+from sennit_core.errors import Unsupported
+from sennit_core.schema import DataType, Field, Schema
+
+KINDS = {
+    "Bool": 0,
+    "Int8": 1,
+    "Int16": 2,
+    "Int32": 3,
+    "Int64": 4,
+    "UInt8": 5,
+    "UInt16": 6,
+    "UInt32": 7,
+    "UInt64": 8,
+    "Float32": 9,
+    "Float64": 10,
+    "Decimal": 11,
+    "Utf8": 12,
+    "Binary": 13,
+    "Date": 3,
+    "Timestamp": 4,
+    "Time": 4,
+    "Duration": 4,
+}
+"""How the kernel sees each type: `enum em_kind` of columns.h."""
+_TEXT = (12, 13)
+_ALIGNMENT_BYTES = 64
+
+
+def kind_of(kind: DataType, doing: str) -> int:
+    """Return the kernel's kind of a type.
+
+    Args:
+        kind: the type.
+        doing: what is done with the values, for the error.
+
+    Raises:
+        Unsupported: it is a nested type.
+    """
+    if kind.name not in KINDS:
+        raise Unsupported(f"{doing} rows with a column of type {kind}")
+    return KINDS[kind.name]
+
+
+def row_kinds(schema: Schema, doing: str) -> list[int]:
+    """Return the kernel's kinds of all columns."""
+    return [kind_of(field.type, doing) for field in schema]
+
+
+def to_columns(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> Columns:
+    """Return arrays as the kernel sees them.
+
+    Args:
+        arrays: Arrow arrays, each of `rows` values.
+        fields: their types, which the arrays are cast to when they come dictionary-encoded or with
+            64-bit offsets.
+        rows: how many values each has.
+    """
+    return Columns(
+        rows, [_parts(array, field.type) for array, field in zip(arrays, fields, strict=True)]
+    )
+
+
+def _parts(array: Any, of: DataType) -> tuple[int, int, Any, Any, Any]:
+    wanted = of.to_arrow()
+    if array.type != wanted:
+        array = array.cast(wanted)
+    kind = KINDS[of.name]
+    validity, *rest = array.buffers()
+    if not array.null_count:
+        validity = None
+    if kind in _TEXT:
+        ends, values = rest
+        return kind, array.offset, validity, values, ends
+    return kind, array.offset, validity, rest[0], None
+
+
+def packed_bytes_max(block_bytes: int, rows: int, column_count: int) -> int:
+    """Return the bytes that unpacking a block of rows takes at most.
+
+    Args:
+        block_bytes: of the packed rows.
+        rows: how many there are.
+        column_count: how many columns each has.
+    """
+    each_column = (rows // 8 + 4 * (rows + 1) + 8 * rows) + 4 * _ALIGNMENT_BYTES
+    return block_bytes + column_count * each_column
+
+
+def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any) -> Any:
+    """Return the batch whose columns are the payloads of a block's rows.
+
+    Args:
+        block: whole rows, packed by a `RowStore` from columns of `schema`.
+        rows: how many there are.
+        schema: the columns.
+        arrow_schema: the same, as Arrow has it.
+    """
+    kinds = [KINDS[field.type.name] for field in schema]
+    room = pa.allocate_buffer(packed_bytes_max(len(block), rows, len(kinds)), resizable=True)
+    done, _, filled = unpack_rows(block, 0, rows, kinds, memoryview(room))
+    assert done == rows, "the room was measured"
+    arrays = [
+        _array(room, rows, part, kind)
+        for part, kind in zip(filled, arrow_schema.types, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
+
+
+def _array(room: Any, rows: int, part: tuple[Any, ...], kind: Any) -> Any:
+    _, nulls, validity, values, ends = part
+    buffers = [
+        None if not nulls else room.slice(validity[0], validity[1] - validity[0]),
+        room.slice(values[0], values[1] - values[0]),
+    ]
+    if ends is not None:
+        buffers.insert(1, room.slice(ends[0], ends[1] - ends[0]))
+    return pa.Array.from_buffers(kind, rows, buffers, nulls)
