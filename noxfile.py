@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent
 PACKAGES = {
     "core": "packages/core",
     "strand": "packages/strand[arrow]",
-    "emsqrt": "packages/emsqrt[arrow]",
+    "emsqrt": "packages/emsqrt[arrow,sql,yaml]",
     "elkyn": "packages/elkyn[server]",
     "lake": "packages/lake[http]",
     "elytra": "packages/elytra",

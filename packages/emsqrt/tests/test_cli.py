@@ -99,15 +99,6 @@ def test_a_cap_in_the_way_has_a_status_of_its_own(folder: Path) -> None:
     assert emsqrt("run", "plan.json", "--mem-cap", "8MiB").returncode == 3
 
 
-@pytest.mark.parametrize("name", ["plan.yaml", "plan.yml"])
-def test_yaml_is_refused_clearly(
-    folder: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    (folder / name).write_text("steps: []")
-    assert main(["run", name]) == 2
-    assert "write it as JSON" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     "steps", [[], [STEPS[1]], [STEPS[0], STEPS[0]], [{"scan": 1}], [{}], ["scan"]]
 )

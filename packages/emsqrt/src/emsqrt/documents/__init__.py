@@ -1,0 +1,18 @@
+"""emsqrt.documents: plans as people write them, in YAML or JSON, with places in every error.
+
+Layering: errors <- tree <- yaml_text, variables, config, verbs <- steps <- reading; schema (for
+editors) <- verbs. YAML needs the extra `yaml`; nothing else here needs a third party.
+"""
+
+from emsqrt.documents.errors import BadDocument
+from emsqrt.documents.reading import Document, document_from, read_document, steps_to_plan
+from emsqrt.documents.schema import document_schema
+
+__all__ = [
+    "BadDocument",
+    "Document",
+    "document_from",
+    "document_schema",
+    "read_document",
+    "steps_to_plan",
+]

@@ -1,0 +1,100 @@
+"""A document's text to a plan and settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emsqrt.documents.config import read_config
+from emsqrt.documents.errors import BadDocument
+from emsqrt.documents.steps import Inputs, build
+from emsqrt.documents.tree import TEXT_BYTES_MAX, Node, from_data
+from emsqrt.documents.variables import fill_in
+from emsqrt.documents.yaml_text import read_yaml
+from emsqrt.plan import Plan, plan_from_json
+from sennit_core.errors import BadInput, TooLarge
+
+MEMBERS = ("name", "vars", "config", "inputs", "steps")
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a document says: a plan, and settings for the engine by their full names."""
+
+    plan: Plan
+    config: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+
+def read_document(
+    path: str | Path,
+    variables: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Document:
+    """Return what the file at `path` says: YAML by its suffix, else JSON.
+
+    Args:
+        path: a document of steps, or plan JSON (`{"v": 1, …}`).
+        variables: values for `${name}` that win over the document's `vars`.
+        environment: what `${env:NAME}` reads, such as `os.environ`; None refuses it.
+
+    Raises:
+        BadInput: not JSON, or not UTF-8.
+        BadDocument: anything that is not understood, with file, line and column.
+        BadPlan: plan JSON that breaks its schema.
+        Unsupported: it is YAML and PyYAML is not installed.
+        TooLarge: over 1 MiB.
+    """
+    file = Path(path)
+    data = file.read_bytes()
+    if len(data) > TEXT_BYTES_MAX:
+        raise TooLarge(what=str(file), limit_bytes=TEXT_BYTES_MAX, actual_bytes=len(data))
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(str(file), reason=f"not UTF-8: {error}") from error
+    if file.suffix.lower() in YAML_SUFFIXES:
+        return document_from(read_yaml(text, str(file)), variables, environment)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(str(file), reason=f"not JSON: {error}") from error
+    if isinstance(value, Mapping) and "steps" in value:
+        return document_from(from_data(value, str(file)), variables, environment)
+    return Document(plan_from_json(value))
+
+
+def document_from(
+    root: Node,
+    variables: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Document:
+    """Return what a document means that was read already; raises as `read_document` does."""
+    if isinstance(root.value, list):  # a document may be its steps alone
+        root = Node({"steps": root}, root.place)
+    root.only(MEMBERS, "a document")
+    members = fill_in(root, variables or {}, environment).members()
+    if "steps" not in members:
+        root.fail("a document needs steps")
+    config = read_config(members.get("config"))
+    inputs = Inputs(members["inputs"].members() if "inputs" in members else {})
+    for name, each in members["inputs"].members().items() if "inputs" in members else ():
+        inputs.of(Node(name, each.place))
+    plan = build(members["steps"], inputs).plan
+    name = members["name"].text() if "name" in members else ""
+    return Document(plan, config, name)
+
+
+def steps_to_plan(steps: Any) -> Plan:
+    """Return the plan of steps that are plain Python values.
+
+    Raises:
+        BadDocument: a step is not understood; names it and the nearest word.
+    """
+    if not isinstance(steps, list | tuple):
+        raise BadDocument("steps", f"expected a list of steps, found {steps!r}"[:200])
+    return build(from_data(list(steps), path="steps"), Inputs({})).plan

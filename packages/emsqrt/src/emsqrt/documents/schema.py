@@ -1,0 +1,80 @@
+"""The JSON Schema of documents, for editors; `schema.json` beside this file is what it returns."""
+
+from __future__ import annotations
+
+from emsqrt.documents.config import SETTINGS
+from emsqrt.documents.verbs import SYNONYMS, TEXT, VERBS, Json, Verb
+
+
+def document_schema() -> Json:
+    """Return the JSON Schema (draft 2020-12) of a document of steps."""
+    steps: Json = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "EM-√ document",
+        "description": "Steps from a scan to a sink, with settings, variables and named inputs.",
+        "$ref": "#/$defs/document",
+        "$defs": {
+            "document": {
+                "type": "object",
+                "properties": {
+                    "name": TEXT,
+                    "vars": {"type": "object", "additionalProperties": {"type": _SCALAR}},
+                    "config": _config(),
+                    "inputs": {"type": "object", "additionalProperties": {"$ref": "#/$defs/rows"}},
+                    "steps": steps,
+                },
+                "required": ["steps"],
+                "additionalProperties": False,
+            },
+            "rows": {
+                "description": "An input's name, one step, or steps.",
+                "anyOf": [TEXT, {"$ref": "#/$defs/step"}, steps],
+            },
+            "step": {"anyOf": [{"$ref": f"#/$defs/{each}"} for each in ("verb", "op")]},
+            "verb": {
+                "type": "object",
+                "minProperties": 1,
+                "maxProperties": 1,
+                "properties": {word: _value(VERBS[verb]) for word, verb in _WORDS.items()},
+                "additionalProperties": False,
+            },
+            "op": {"oneOf": [_beside(word, VERBS[verb]) for word, verb in _WORDS.items()]},
+        },
+    }
+
+
+_SCALAR = ["string", "number", "boolean", "null"]
+_WORDS = {**{verb: verb for verb in VERBS}, **SYNONYMS}
+
+
+def _config() -> Json:
+    return {
+        "type": "object",
+        "properties": {name: {"type": ["string", "integer"]} for name in SETTINGS},
+        "additionalProperties": False,
+    }
+
+
+def _keys(verb: Verb) -> Json:
+    keys: Json = {"type": "object", "properties": dict(verb.keys), "additionalProperties": False}
+    return {**keys, "required": list(verb.required)} if verb.required else keys
+
+
+def _value(verb: Verb) -> Json:
+    forms = [_keys(verb)]
+    if verb.bare is not None:
+        forms.append(verb.keys[verb.bare])
+    if not verb.required:
+        forms.append({"type": "null"})
+    return {"description": verb.summary, "anyOf": forms}
+
+
+def _beside(word: str, verb: Verb) -> Json:
+    keys = _keys(verb)
+    return {
+        **keys,
+        "description": verb.summary,
+        "properties": {"op": {"const": word}, **verb.keys},
+        "required": ["op", *verb.required],
+    }
