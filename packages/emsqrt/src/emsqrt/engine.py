@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +13,7 @@ from emsqrt.memory.auto import parse_cap
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
 from emsqrt.thin.child import run_in_child
 from emsqrt.thin.lower import why_not_thin
+from emsqrt.thin.text import NotThin
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,13 +65,14 @@ class Engine:
 
             return run_here(plan, cap_bytes, self.config.spill_dir)
         if why_not_thin(plan) is None:
-            return run_in_child(
-                plan_to_json(plan),
-                cap_bytes=cap_bytes,
-                spill_dir=self.config.spill_dir,
-                deadline_seconds=deadline_seconds,
-                on_progress=on_progress,
-            )
+            with suppress(NotThin):  # a file turns out to be for the other tier
+                return run_in_child(
+                    plan_to_json(plan),
+                    cap_bytes=cap_bytes,
+                    spill_dir=self.config.spill_dir,
+                    deadline_seconds=deadline_seconds,
+                    on_progress=on_progress,
+                )
         with self._executing(plan, cap_bytes, deadline_seconds, on_progress) as execution:
             return Manifest.from_json(execution.result())
 

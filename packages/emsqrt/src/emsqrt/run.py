@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
 from emsqrt.manifest import Manifest, SinkInfo
 from emsqrt.memory import Arena, MemoryBudget, Slice
-from sennit_core.errors import CapTooSmall
+from sennit_core.errors import CapTooSmall, TooLarge
 
 if TYPE_CHECKING:
     from emsqrt.executor.context import Context
@@ -18,6 +21,10 @@ WORKING_BYTES_MIN = 1 << 20
 """The least that a blocking operator works in."""
 OUTPUT_BYTES = 1 << 20
 """What a blocking operator's batch takes, as rows and as columns, while it is passed on."""
+
+
+READERS_SHARE = 16
+"""One part in so many of what is left over is for records that are longer than a block."""
 
 
 class Source(Protocol):
@@ -32,7 +39,7 @@ class Source(Protocol):
 
 
 class Run:
-    """One run's memory, spill and news, shared by its operators.
+    """One run's memory, spill and news, shared by its operators. A context manager.
 
     Args:
         context: the cap, the budget, cancelling and progress.
@@ -47,6 +54,8 @@ class Run:
         self._sources: list[Source] = []
         self._started_at = time.time()
         self._arena: Arena | None = None
+        self.reader_bytes = 0
+        """What readers may take beyond their blocks, for records that are longer."""
         self._holders = 0
         self._spill: SpillManager | None = None
 
@@ -83,19 +92,41 @@ class Run:
         Raises:
             CapTooSmall: too little is left for the operators that hold rows.
         """
+        self.reader_bytes = self.budget.free_bytes // (READERS_SHARE if self._holders else 2)
         if not self._holders:
             return
-        aside = self._holders * OUTPUT_BYTES
+        aside = self._holders * OUTPUT_BYTES + self.reader_bytes
         size = self.budget.free_bytes - aside
         needed = self._holders * WORKING_BYTES_MIN
         if size < needed:
-            raise CapTooSmall(
-                cap_bytes=self.budget.whole_bytes,
-                needed_bytes=self.budget.whole_bytes + needed - size,
-                because=f"{self._holders} operators of the plan hold rows, "
-                f"and need {(WORKING_BYTES_MIN + OUTPUT_BYTES) >> 20} MiB each",
-            )
+            each = (WORKING_BYTES_MIN + OUTPUT_BYTES) >> 20
+            because = f"{self._holders} operators of the plan hold rows, and need {each} MiB each"
+            raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
         self._arena = Arena(size, self.budget)
+
+    def too_small(self, missing_bytes: int, because: str) -> CapTooSmall:
+        """Return the error that says which cap would do."""
+        whole_bytes = self.budget.whole_bytes
+        return CapTooSmall(
+            cap_bytes=whole_bytes,
+            needed_bytes=whole_bytes + missing_bytes + missing_bytes // 15 + 4096,
+            because=because,
+        )
+
+    @contextmanager
+    def judging_sizes(self) -> Iterator[None]:
+        """Tell an operator's want of working memory as a want of cap, for the length of a `with`."""
+        try:
+            yield
+        except CapTooSmall as error:
+            whole_bytes = self.budget.whole_bytes
+            if error.cap_bytes == whole_bytes:
+                raise
+            missing = (error.needed_bytes - error.cap_bytes) * max(self._holders, 1)
+            raise self.too_small(missing * READERS_SHARE, error.because) from error
+        except TooLarge as error:
+            missing = (error.actual_bytes or 0) * 4 * max(self._holders, 1)
+            raise self.too_small(missing * READERS_SHARE, error.describe()) from error
 
     def take_working_memory(self, tag: str) -> Slice:
         """Return one operator's share of the working set; it gives it back at its end."""
@@ -140,9 +171,17 @@ class Run:
             finished_at=time.time(),
         )
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Give memory and spill back."""
         if self._spill is not None:
             self._spill.close()
         if self._arena is not None:
-            self._arena.close()
+            self._arena.__exit__(kind, error, trace)

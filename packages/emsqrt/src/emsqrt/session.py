@@ -65,7 +65,7 @@ def admit(plan: Plan, run: Run, stack: ExitStack) -> tuple[Operator, RowSink | F
     """
     if not isinstance(plan, Sink):
         raise UsageError("the plan has no sink, so its rows go nowhere", hint="end it with a sink")
-    stack.callback(run.close)
+    stack.enter_context(run)
 
     def make(node: Plan, inputs: tuple[Operator, ...]) -> Operator:
         if isinstance(node, Scan):
@@ -80,7 +80,7 @@ def admit(plan: Plan, run: Run, stack: ExitStack) -> tuple[Operator, RowSink | F
 
 def _execute(rows: Operator, output: RowSink | FormatWriter, run: Run) -> None:
     """Pull every row into the sink."""
-    with output, closing(rows.batches()) as batches:
+    with run.judging_sizes(), output, closing(rows.batches()) as batches:
         for batch in batches:
             output.write(batch)
             del batch

@@ -136,6 +136,7 @@ def capped(
         os._exit(EXIT_CAP)
 
     context = Context(what, cap_bytes, _Standard(), listeners.on_fields, spill_dir)
+    assert context.budget, "a cap too small for the process itself is refused here"
     listeners.on_context(context)
     reporter = _Reporter(context)
     with Watchdog() as watchdog, closing(context):

@@ -96,7 +96,7 @@ def run_operator(
     with tempfile.TemporaryDirectory() as scratch, MemoryBudget(memory_bytes) as budget:
         folder = spill_dir or Path(scratch) / "spill"
         context = Context("the test", memory_bytes, _Nobody(), lambda _: None, folder, None, budget)
-        with closing(context), closing(Run(context, Path(scratch))) as run:
+        with closing(context), Run(context, Path(scratch)) as run:
             operator = make_operator(node, inputs, run)
             run.map_working_set()
             with closing(operator.batches()) as batches:

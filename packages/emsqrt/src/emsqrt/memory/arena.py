@@ -116,6 +116,10 @@ class Arena:
         self._map.close()
         self._guard.release()
 
+    def abandon(self) -> None:
+        """Give the reservation back after a failure, whose traceback may still hold slices."""
+        self._guard.release()
+
     def __enter__(self) -> Self:
         return self
 
@@ -127,8 +131,8 @@ class Arena:
     ) -> None:
         if kind is None:
             self.close()
-        else:  # what failed may still be held by its traceback; the mapping goes with it
-            self._guard.release()
+        else:
+            self.abandon()
 
     def _gaps(self) -> list[tuple[int, int]]:
         gaps, start = [], 0

@@ -16,7 +16,7 @@ from emsqrt.run import Run
 from emsqrt.thin.scan import CsvHead, ScanText, infer_text_schema, open_sources
 from emsqrt.thin.sort import Key, SortText
 from emsqrt.thin.steps import LimitText
-from emsqrt.thin.text import NotThin, TextRows
+from emsqrt.thin.text import STANDARD, NotThin, TextRows
 
 _OPTIONS = ("delimiter", "quote", "header", "recordBytesMax")
 """What the thin tier knows of the CSV reader's options; others are the arrow tier's."""
@@ -71,6 +71,8 @@ def _check_scan(node: Scan) -> str | None:
         return "the scan reads something else than CSV"
     if node.columns is not None or not set(node.source.options) <= set(_OPTIONS):
         return "the scan chooses columns or asks for options of the arrow tier"
+    if CsvOptions.from_json(node.source.options).dialect != STANDARD:
+        return "records of another dialect are written anew"
     return None
 
 

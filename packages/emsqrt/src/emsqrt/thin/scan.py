@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+from emsqrt._kernel import RecordFault
 from emsqrt.io.csv_inference import infer_columns
 from emsqrt.io.csv_options import CsvOptions, first_record, parse_fields
-from emsqrt.io.records import split_records
+from emsqrt.io.records import RecordBlock, split_records
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard
 from emsqrt.run import Run
-from emsqrt.thin.text import Block, NotThin
-from sennit_core.errors import UsageError
-from sennit_core.schema import Schema
+from emsqrt.thin.text import Block, NotThin, fault_error
+from sennit_core.errors import BadInput, UsageError
+from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes
 
 BLOCK_BYTES_MAX = 1 << 20
@@ -54,7 +55,11 @@ def infer_text_schema(source: ByteSource, options: CsvOptions) -> Schema:
     """Return the columns of a CSV file with the types that its first megabyte suggests."""
     head = CsvHead(source, options, _SAMPLE_BYTES)
     whole = head.sample[: head.sample.rfind(b"\n") + 1] or head.sample
-    return infer_columns(head.names, whole, options)
+    try:
+        return infer_columns(head.names, whole, options)
+    except RecordFault as fault:
+        names = Schema(tuple(Field(name, DataType("Utf8")) for name in head.names))
+        raise fault_error(fault, names, source.name, head.start) from None
 
 
 class ScanText:
@@ -104,21 +109,35 @@ class ScanText:
         before = self.bytes_done
         with source.open() as stream:
             stream.skip(head.start)
-            for block in split_records(
+            blocks = split_records(
                 stream,
                 self.dialect,
                 block_bytes=self._block_bytes,
                 record_bytes_max=longest,
                 offset=head.start,
                 what=source.name,
-            ):
+            )
+            for block in self._refusing(blocks, source):
                 self._run.check()
                 self.bytes_done = before + stream.stored_bytes
                 yield Block(block.data, block.offset, source.name)
 
+    def _refusing(self, blocks: Iterator[RecordBlock], source: ByteSource) -> Iterator[RecordBlock]:
+        """Yield blocks; a record that is too long for the cap alone is a matter of the cap."""
+        try:
+            yield from blocks
+        except BadInput as error:
+            if self._options.record_bytes_max is not None or error.byte_offset is None:
+                raise
+            raise self._run.too_small(
+                self._run.budget.whole_bytes,
+                f"the record at byte {error.byte_offset} of {source.name} is longer than "
+                f"{format_bytes(self._longest())}, or a quote in it is never closed",
+            ) from None
+
     def _longest(self) -> int:
-        """Return the longest record that what is free now can hold beside what works on it."""
-        return max(self._block_bytes, self._run.budget.free_bytes // 4)
+        """Return the longest record that can be held, beside its larger copy while it grows."""
+        return max(self._block_bytes, self._run.reader_bytes // 3)
 
 
 def open_sources(paths: Sequence[str], folder: Path) -> list[ByteSource]:

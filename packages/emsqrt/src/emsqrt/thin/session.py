@@ -47,7 +47,7 @@ def admit_thin(plan: Plan, context: Context, folder: Path) -> None:
 
 def _open(submitted: Plan, run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
     """Open everything that a plan needs; whatever can be refused is refused here."""
-    stack.callback(run.close)
+    stack.enter_context(run)
     plan = find_text_schemas(submitted, run.folder)
     check(plan)
     assert isinstance(plan, Sink), "only plans with a sink come here"
@@ -60,7 +60,7 @@ def _open(submitted: Plan, run: Run, stack: ExitStack) -> tuple[TextRows, CsvTex
 
 def _execute(rows: TextRows, sink: CsvTextSink, run: Run) -> None:
     """Pull every row into the file."""
-    with sink, closing(rows.blocks()) as blocks:
+    with run.judging_sizes(), sink, closing(rows.blocks()) as blocks:
         for block in blocks:
             run.check()
             sink.write(block)

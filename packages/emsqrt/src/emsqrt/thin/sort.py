@@ -12,6 +12,7 @@ from emsqrt.thin.text import Block, ColumnReader, TextRows
 
 PARSE_BYTES_MAX = 1 << 18
 OUT_BYTES_MAX = 1 << 18
+"""More only when memory is large enough for records that are longer."""
 _LINE_END = b"\n"
 
 Key = tuple[str, bool, bool]
@@ -48,7 +49,7 @@ class SortText:
         """Yield the sorted records."""
         with self._run.take_working_memory("sort") as held:
             parse_bytes = min(PARSE_BYTES_MAX, len(held.memory) // 8)
-            out_bytes = min(OUT_BYTES_MAX, len(held.memory) // 8)
+            out_bytes = max(min(OUT_BYTES_MAX, len(held.memory) // 8), len(held.memory) // 16)
             rest = len(held.memory) - parse_bytes - out_bytes
             with (
                 held.memory[:rest] as memory,

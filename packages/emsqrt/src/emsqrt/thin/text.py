@@ -9,7 +9,7 @@ from typing import Protocol
 
 from emsqrt._kernel import Columns, CsvParser, RecordFault
 from emsqrt.io.records import CsvDialect
-from sennit_core.errors import BadInput, CapTooSmall, Unsupported
+from sennit_core.errors import BadInput, SennitError, TooLarge, Unsupported
 from sennit_core.schema import Schema
 
 STANDARD = CsvDialect()
@@ -85,7 +85,7 @@ class ColumnReader:
 
         Raises:
             BadInput: a record is not as the schema says; names file, offset, column and value.
-            CapTooSmall: one record's values alone do not fit the memory.
+            TooLarge: one record's values alone do not fit the memory.
         """
         with closing(self._rows.blocks()) as blocks:
             for block in blocks:
@@ -103,28 +103,41 @@ class ColumnReader:
                 self._rows.rows += len(columns)
                 yield columns
         except RecordFault as fault:
-            raise self._error(block, fault) from None
+            raise fault_error(
+                fault, self._rows.schema, block.source, block.offset, self._memory_bytes
+            ) from None
         finally:
             self._parser.release()
 
-    def _error(self, block: Block, fault: RecordFault) -> Exception:
-        offset = block.offset + fault.offset if block.offset >= 0 else None
-        where = block.source or "the rows of an operator"
-        if fault.reason == "room":
-            return CapTooSmall(
-                cap_bytes=self._memory_bytes,
-                needed_bytes=max(2 * fault.size, 2 * self._memory_bytes),
-                because=f"the record at byte {fault.offset} of {where} has {fault.size} bytes",
-            )
-        schema = self._rows.schema
-        if fault.reason == "ragged":
-            reason = f"the record has {fault.field} fields, the header {len(schema)}"
-        elif fault.reason == "encoding":
-            reason = f"column {schema.names[fault.field]!r} is not UTF-8"
-        else:
-            field = schema.fields[fault.field]
-            reason = f"column {field.name!r}: {fault.text!r} is not {field.type}"
-        return BadInput(where, byte_offset=offset, reason=reason)
+
+def fault_error(
+    fault: RecordFault, schema: Schema, source: str, offset: int = -1, memory_bytes: int = 0
+) -> SennitError:
+    """Return the error of a record that cannot be read, in words for whoever wrote the file.
+
+    Args:
+        fault: what the parser found.
+        schema: the columns of the records.
+        source: the file's name, empty for the rows of an operator.
+        offset: of the parsed block in the file, -1 when it was made here.
+        memory_bytes: what a record's values may take.
+    """
+    where = source or "the rows of an operator"
+    byte_offset = offset + fault.offset if offset >= 0 else None
+    if fault.reason == "room":
+        return TooLarge(
+            what=f"the record at byte {byte_offset or fault.offset} of {where}",
+            limit_bytes=memory_bytes,
+            actual_bytes=fault.size,
+        )
+    if fault.reason == "ragged":
+        reason = f"the record has {fault.field} fields, the header {len(schema)}"
+    elif fault.reason == "encoding":
+        reason = f"column {schema.names[fault.field]!r} is not UTF-8"
+    else:
+        field = schema.fields[fault.field]
+        reason = f"column {field.name!r}: {fault.text!r} is not {field.type}"
+    return BadInput(where, byte_offset=byte_offset, reason=reason)
 
 
 class NotThin(Unsupported):
