@@ -7,9 +7,11 @@ No function allocates beyond the memory it is handed.
 
 from emsqrt._kernel._native import (
     Columns,
+    CsvFormatter,
     CsvParser,
     JoinTable,
     KeySpec,
+    LineWriter,
     Merger,
     Partitioner,
     RecordFault,
@@ -38,9 +40,11 @@ from emsqrt._kernel._native import (
 
 __all__ = [
     "Columns",
+    "CsvFormatter",
     "CsvParser",
     "JoinTable",
     "KeySpec",
+    "LineWriter",
     "Merger",
     "Partitioner",
     "RecordFault",

@@ -49,6 +49,22 @@ class Columns:
     def __len__(self) -> int: ...
     def null_count(self, index: int, /) -> int: ...
 
+class CsvFormatter:
+    # Writes columns as CSV: comma, `"` only where needed, LF; NULL is nothing, empty text is `""`.
+    # Each value is written as the Arrow tier's sink writes it.
+    #
+    # Args:
+    #     types: for each column its type's text.
+
+    def __new__(cls, types: Sequence[str], /) -> Self: ...
+
+    # Write rows from `start` on, until `out` has no room for the next; of them only those whose
+    # bit in `keep` is set. Return (the next row, bytes written); no progress means that a single
+    # row is longer than `out`.
+    def format(
+        self, columns: Columns, start: int, out: Buffer, keep: Buffer | None = None, /
+    ) -> tuple[int, int]: ...
+
 class CsvParser:
     # Parses the wanted fields of whole records into columns that lie in `memory`.
     #
@@ -157,6 +173,32 @@ class KeySpec:
     def __len__(self) -> int: ...
     # One row's key as bytes (keys.h), without a sequence number.
     def encode(self, columns: Columns, row: int, /) -> bytes: ...
+
+class LineWriter:
+    # Writes parsed records as they stand (with LF), or some of their fields with comma and `"`.
+    #
+    # Args:
+    #     fields: indices of the fields to write, in order; None writes records as they stand.
+    #     record_fields: fields of a record, when `fields` are given.
+    #     delimiter, quote: of the records.
+
+    def __new__(
+        cls,
+        fields: Sequence[int] | None = None,
+        *,
+        record_fields: int = 0,
+        delimiter: str = ",",
+        quote: str | None = '"',
+    ) -> Self: ...
+
+    # Write the records of columns from row `start` on, as CsvFormatter.format does.
+    def write(
+        self, columns: Columns, start: int, out: Buffer, keep: Buffer | None = None, /
+    ) -> tuple[int, int]: ...
+
+    # Write the records that packed rows (rows.h) carry as payload, from byte `start` of the block.
+    # Return (the next byte of the block, bytes written).
+    def write_rows(self, rows: Buffer, start: int, out: Buffer, /) -> tuple[int, int]: ...
 
 class Merger:
     # Merges sorted rows of sources, stable by source number, by a loser tree.

@@ -9,6 +9,7 @@ static int (*const registers[])(PyObject *) = {
     copies_register,
     csv_register,
     csv_split_register,
+    csv_write_register,
     join_register,
     join_rows_register,
     keys_register,

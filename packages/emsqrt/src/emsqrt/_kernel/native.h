@@ -31,6 +31,7 @@ int columns_register(PyObject *module);
 int copies_register(PyObject *module);
 int csv_register(PyObject *module);
 int csv_split_register(PyObject *module);
+int csv_write_register(PyObject *module);
 int join_register(PyObject *module);
 int join_rows_register(PyObject *module);
 int keys_register(PyObject *module);

@@ -26,6 +26,10 @@ size_t em_write_unsigned(uint64_t value, uint8_t *out);
 size_t em_write_signed(int64_t value, uint8_t *out);
 size_t em_write_decimal(const void *value, int scale, uint8_t *out);
 
+/* The shortest text that reads back, plain from 1e-6 to 1e10: 2, 0.1, 1e+10, nan, -inf. */
+size_t em_write_double(double value, uint8_t *out);
+size_t em_write_float(float value, uint8_t *out);
+
 /* Write exactly `digits` digits of a value that has no more. */
 static inline void em_write_digits(uint64_t value, int digits, uint8_t *out) {
     for (int i = digits - 1; i >= 0; i--) {

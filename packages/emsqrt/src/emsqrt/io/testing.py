@@ -10,6 +10,8 @@ from pyarrow import csv
 from emsqrt._kernel import Columns, CsvParser, RecordFault, copy_column
 from sennit_core.schema import DataType
 
+_NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float double decimal string binary"
+_KINDS = {name: kind for kind, name in enumerate(_NAMES.split())} | {"date32[day]": 3}
 ROOM = 1 << 16
 """Bytes that a parser gets unless a test says otherwise."""
 BAD = "bad"
@@ -23,6 +25,19 @@ def arrow_of(columns: Columns, index: int, kind: str) -> pa.Array:
     if ends is None:
         del buffers[1]
     return pa.Array.from_buffers(DataType.parse(kind).to_arrow(), len(columns), buffers)
+
+
+def columns_of(batch: pa.RecordBatch) -> Columns:
+    """Return an Arrow batch as the kernel sees it, without a copy."""
+    parts: list[Any] = []
+    for column in batch.columns:
+        kind = _KINDS.get(str(column.type), 4)
+        if pa.types.is_decimal(column.type):
+            kind = 11
+        buffers = column.buffers()
+        ends = buffers[1] if len(buffers) == 3 else None
+        parts.append((kind, column.offset, buffers[0], buffers[-1] or b"", ends))
+    return Columns(batch.num_rows, parts)
 
 
 def parse(data: bytes, kinds: list[str], room: int = ROOM, **options: Any) -> list[pa.Array]:

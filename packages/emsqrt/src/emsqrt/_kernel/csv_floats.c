@@ -1,0 +1,192 @@
+/* The shortest decimal that reads back as the float, the closest one among those of its length.
+ *
+ * At most DBL_DIG digits survive a way through the type unchanged, so at most one decimal of that
+ * length reads back: once found it is the one, trailing zeros aside. Longer ones are rounded
+ * correctly by the C library, one digit more at a time. Below a power of two the doubles lie
+ * closer, so that the next decimal above may read back when the nearest does not.
+ */
+#define _GNU_SOURCE
+#include "numbers.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DIGITS_MAX = 17, PLAIN_BELOW = 10, PLAIN_FROM = -6 };
+
+typedef struct {
+    uint8_t digits[DIGITS_MAX + 3];
+    int count;    /* without trailing zeros */
+    int exponent; /* of the first digit */
+} shortest;
+
+static void strip_zeros(shortest *found) {
+    while (found->count > 1 && found->digits[found->count - 1] == '0') {
+        found->count--;
+    }
+}
+
+static void set_digits(shortest *found, uint64_t value, int places) {
+    found->count = (int)em_write_unsigned(value, found->digits);
+    found->exponent = found->count - 1 - places;
+    strip_zeros(found);
+}
+
+static bool reads_back(const shortest *found, double value, bool single) {
+    uint8_t text[DIGITS_MAX + 16];
+    memcpy(text, found->digits, (size_t)found->count);
+    uint8_t *at = text + found->count;
+    *at++ = 'e';
+    at += em_write_signed(found->exponent - found->count + 1, at);
+    const size_t size = (size_t)(at - text);
+    float narrow;
+    double wide;
+    return single ? em_read_float(text, size, &narrow) && (double)narrow == value
+                  : em_read_double(text, size, &wide) && wide == value;
+}
+
+/* Round to so many digits, as the C library does, correctly. */
+static void round_to(shortest *found, double value, int digits) {
+    char text[DIGITS_MAX + 16];
+    snprintf(text, sizeof text, "%.*e", digits - 1, value);
+    const char *at = text;
+    for (found->count = 0; *at != 'e'; at++) { /* the point is whatever the locale says */
+        if (*at >= '0' && *at <= '9') {
+            found->digits[found->count++] = (uint8_t)*at;
+        }
+    }
+    found->exponent = (int)strtol(at + 1, NULL, 10);
+}
+
+static void step_up(shortest *found) {
+    int at = found->count - 1;
+    while (at >= 0 && found->digits[at] == '9') {
+        found->digits[at--] = '0';
+    }
+    if (at >= 0) {
+        found->digits[at]++;
+    } else {
+        found->digits[0] = '1';
+        found->exponent++;
+    }
+}
+
+static void find_long(shortest *found, double value, bool single) {
+    const bool subnormal = value < (single ? (double)FLT_MIN : DBL_MIN);
+    const int last = single ? FLT_DECIMAL_DIG : DBL_DECIMAL_DIG;
+    for (int digits = subnormal ? 1 : single ? FLT_DIG : DBL_DIG; digits <= last; digits++) {
+        round_to(found, value, digits);
+        if (digits == last || reads_back(found, value, single)) {
+            break;
+        }
+        step_up(found);
+        if (reads_back(found, value, single)) {
+            break;
+        }
+    }
+    strip_zeros(found);
+}
+
+/* A double that is a whole number, or a quotient of exact numbers: `digits` over a power of ten. */
+static bool find_short_double(shortest *found, double value) {
+    if (value < 9007199254740992.0 && value == floor(value)) {
+        set_digits(found, (uint64_t)value, 0);
+        return true;
+    }
+    double power = 10;
+    for (int places = 1; places <= 22 && value * power < 1e15; places++, power *= 10) {
+        const double digits = nearbyint(value * power);
+        if (digits / power == value && digits >= 1) {
+            set_digits(found, (uint64_t)digits, places);
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool find_short_float(shortest *found, float value) {
+    if (value < 16777216.0f && value == floorf(value)) {
+        set_digits(found, (uint64_t)value, 0);
+        return true;
+    }
+    float power = 10;
+    for (int places = 1; places <= 10 && value * power < 1e6f; places++, power *= 10) {
+        const float digits = nearbyintf(value * power);
+        if (digits / power == value && digits >= 1) {
+            set_digits(found, (uint64_t)digits, places);
+            return true;
+        }
+    }
+    return false;
+}
+
+static size_t lay_out(const shortest *found, uint8_t *out) {
+    const int count = found->count, exponent = found->exponent;
+    uint8_t *at = out;
+    if (exponent < PLAIN_FROM || exponent >= PLAIN_BELOW) {
+        *at++ = found->digits[0];
+        if (count > 1) {
+            *at++ = '.';
+            memcpy(at, found->digits + 1, (size_t)(count - 1));
+            at += count - 1;
+        }
+        *at++ = 'e';
+        if (exponent >= 0) {
+            *at++ = '+';
+        }
+        return (size_t)(at - out) + em_write_signed(exponent, at);
+    }
+    if (exponent < 0) {
+        memset(at, '0', (size_t)(1 - exponent));
+        at[1] = '.';
+        at += 1 - exponent;
+        memcpy(at, found->digits, (size_t)count);
+        return (size_t)(at + count - out);
+    }
+    const int whole = count < exponent + 1 ? count : exponent + 1;
+    memcpy(at, found->digits, (size_t)whole);
+    memset(at + whole, '0', (size_t)(exponent + 1 - whole));
+    at += exponent + 1;
+    if (count > whole) {
+        *at++ = '.';
+        memcpy(at, found->digits + whole, (size_t)(count - whole));
+        at += count - whole;
+    }
+    return (size_t)(at - out);
+}
+
+static size_t write_name(double value, uint8_t *out) {
+    const char *name = isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+    memcpy(out, name, strlen(name));
+    return strlen(name);
+}
+
+size_t em_write_double(double value, uint8_t *out) {
+    if (!isfinite(value)) {
+        return write_name(value, out);
+    }
+    const bool minus = signbit(value) != 0;
+    shortest found;
+    value = fabs(value);
+    *out = '-';
+    if (!find_short_double(&found, value)) {
+        find_long(&found, value, false);
+    }
+    return lay_out(&found, out + minus) + minus;
+}
+
+size_t em_write_float(float value, uint8_t *out) {
+    if (!isfinite(value)) {
+        return write_name((double)value, out);
+    }
+    const bool minus = signbit(value) != 0;
+    shortest found;
+    value = fabsf(value);
+    *out = '-';
+    if (!find_short_float(&found, value)) {
+        find_long(&found, (double)value, true);
+    }
+    return lay_out(&found, out + minus) + minus;
+}
