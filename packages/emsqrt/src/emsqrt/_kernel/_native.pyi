@@ -6,38 +6,66 @@ from typing_extensions import Buffer
 _Span: TypeAlias = tuple[int, int]
 _Filled: TypeAlias = tuple[int, int, _Span, _Span, _Span | None]
 
-AggColumn: TypeAlias = tuple[int, int, memoryview | None, memoryview, memoryview | None]
-
 class AggReader:
+    # Reads rows of keys and states as columns: the keys, then the outputs.
+    #
+    # Args:
+    #     keys, parts: as of the AggTable that made the rows; columns do not matter.
+    #     outputs: (op, part, kind, scale) of each column; op as `enum em_output_op` of finish.h.
+
     def __new__(
         cls,
-        memory: Buffer,
         keys: Sequence[tuple[int, int, bool, bool]],
         parts: Sequence[tuple[int, int, int, int]],
         outputs: Sequence[tuple[int, int, int, int]],
         /,
-    ) -> AggReader: ...
-    def read(self, rows: Buffer, start: int = 0, /) -> tuple[int, int, list[AggColumn]]: ...
+    ) -> Self: ...
+    # Read rows from byte `start` while their columns fit `out`: (rows, next start, columns), as of
+    # decode_keys. Raises MemoryError when not even one fits, OverflowError(output) when a sum has
+    # no place in its type, ValueError when a row is damaged.
+    def read(self, rows: Buffer, start: int, out: Buffer, /) -> tuple[int, int, list[_Filled]]: ...
 
 class AggTable:
+    # Groups by normalised key in `memory`, which is kept for life; 64 KiB at least.
+    #
+    # Args:
+    #     keys: (column, kind, descending, nulls_first) of each key column.
+    #     parts: (op, column, kind, param) of each state; op as `enum em_part_op` of states.h, column
+    #         -1 when rows add nothing to it; param is a decimal's scale, a sketch's precision, or 1
+    #         when first and last keep nulls.
+
     def __new__(
         cls,
         memory: Buffer,
         keys: Sequence[tuple[int, int, bool, bool]],
         parts: Sequence[tuple[int, int, int, int]],
         /,
-    ) -> AggTable: ...
+    ) -> Self: ...
+    # Add rows from `start` on; return how many were taken: fewer when it is full, 0 when it is empty
+    # and a row does not fit. With `heading` the last key column counts as null.
+    def add(self, columns: Columns, start: int = 0, heading: bool = False, /) -> int: ...
+    # Merge whole rows of packed states from byte `start` on; return the bytes taken.
+    def add_rows(self, rows: Buffer, start: int = 0, /) -> int: ...
+    # Order the groups by key; then they can be drained, until reset.
+    def sort(self) -> None: ...
+    # Write sorted groups from number `first` on as rows; return (bytes, rows).
+    def drain(self, out: Buffer, first: int, /) -> tuple[int, int]: ...
+    # The most bytes that the row of a sorted group takes.
+    def row_bound(self, group: int, /) -> int: ...
+    def reset(self) -> None: ...
     @property
     def groups(self) -> int: ...
+    # Where the keys ever taken differ: for a Merger.
+    @property
+    def positions(self) -> bytes: ...
+    # The longest row ever drained.
+    @property
+    def row_bytes_max(self) -> int: ...
+    # Rows ever taken.
     @property
     def rows(self) -> int: ...
     @property
-    def row_bytes_max(self) -> int: ...
-    def add(self, columns: Columns, start: int = 0, heading: bool = False, /) -> int: ...
-    def add_rows(self, rows: Buffer, start: int = 0, /) -> int: ...
-    def sort(self) -> None: ...
-    def drain(self, out: Buffer, first: int, /) -> tuple[int, int]: ...
-    def reset(self) -> None: ...
+    def used_bytes(self) -> int: ...
 
 class Columns:
     def __new__(
@@ -121,14 +149,25 @@ class CsvParser:
     def skipped_records(self) -> list[tuple[int, int, int, str]]: ...
 
 class GroupFold:
+    # Makes rows of the main aggregate from sorted rows of (keys, value) with one count; see fold.h.
+    #
+    # Args:
+    #     memory: kept for life.
+    #     keys: those of the rows, the value last and its nulls first.
+    #     parts: of the main aggregate, with column 0 where the value goes and -1 elsewhere.
+    #     quantiles: (part, fraction) of each; the part is the minimum of a Float64.
+    #     scale: of the value, when it is a decimal.
+
     def __new__(
         cls,
         memory: Buffer,
         keys: Sequence[tuple[int, int, bool, bool]],
         parts: Sequence[tuple[int, int, int, int]],
-        quantiles: Sequence[tuple[int, float, bool]],
+        quantiles: Sequence[tuple[int, float]],
+        scale: int = 0,
         /,
-    ) -> GroupFold: ...
+    ) -> Self: ...
+    # As StateCombiner.run.
     def run(self, rows: Buffer, start: int, out: Buffer, last: bool, /) -> tuple[int, int, int]: ...
 
 class JoinTable:
@@ -310,9 +349,13 @@ class RowStore:
     def positions(self) -> bytes: ...
 
 class StateCombiner:
-    def __new__(
-        cls, memory: Buffer, parts: Sequence[tuple[int, int, int, int]], /
-    ) -> StateCombiner: ...
+    # Makes rows of equal keys, which follow one another, one. `memory` is kept for life and holds
+    # some eight times the longest row.
+
+    def __new__(cls, memory: Buffer, parts: Sequence[tuple[int, int, int, int]], /) -> Self: ...
+    # Read sorted rows from byte `start`, and write combined ones while they fit `out`: (bytes read,
+    # bytes written, rows written). One row is held back until a greater key comes, or `last`. Raises
+    # MemoryError when a group does not fit the memory, ValueError when a row is damaged.
     def run(self, rows: Buffer, start: int, out: Buffer, last: bool, /) -> tuple[int, int, int]: ...
 
 # (kind, validity, values, ends) of a column, copied; what it does not have is None.
@@ -332,10 +375,12 @@ def csv_record_end(data: Buffer, start: int, size: int, delimiter: int, quote: i
 def decode_keys(
     block: Buffer, start: int, rows_max: int, kinds: Sequence[int], out: Buffer, spec: KeySpec, /
 ) -> tuple[int, int, list[_Filled]]: ...
+
+# The float sum of spec/float-sum.md over doubles, as 80 bytes; of their squares.
 def float_sum(values: Buffer, squares: bool = False, /) -> bytes: ...
 def float_sum_merge(states: Buffer, /) -> bytes: ...
 def float_sum_value(state: Buffer, /) -> float: ...
-def float_sum_variance(count: int, total: Buffer, squares: Buffer, /) -> float: ...
+def float_sum_variance(count: int, total: Buffer, squares: Buffer, /) -> float | None: ...
 def hll_estimate(state: Buffer, /) -> int: ...
 
 # Write rows beside nothing, as the left or the right side of joined rows: (next at, bytes, rows,

@@ -10,12 +10,16 @@ static int (*const registers[])(PyObject *) = {
     csv_register,
     csv_split_register,
     csv_write_register,
+    finish_register,
+    floats_register,
     join_register,
     join_rows_register,
     keys_register,
     merge_register,
     partition_register,
+    states_register,
     store_register,
+    table_register,
 };
 
 static struct PyModuleDef definition = {

@@ -32,11 +32,15 @@ int copies_register(PyObject *module);
 int csv_register(PyObject *module);
 int csv_split_register(PyObject *module);
 int csv_write_register(PyObject *module);
+int finish_register(PyObject *module);
+int floats_register(PyObject *module);
 int join_register(PyObject *module);
 int join_rows_register(PyObject *module);
 int keys_register(PyObject *module);
 int merge_register(PyObject *module);
 int partition_register(PyObject *module);
+int states_register(PyObject *module);
 int store_register(PyObject *module);
+int table_register(PyObject *module);
 
 #endif

@@ -1,0 +1,28 @@
+/* Rows into states: one part of the records at a time, over a short stretch of rows. */
+#ifndef EMSQRT_ACCUMULATE_H
+#define EMSQRT_ACCUMULATE_H
+
+#include "states.h"
+
+#define EM_STRETCH 1024u
+
+typedef struct {
+    const em_columns *columns;
+    size_t start, count;     /* rows start .. start + count, at most EM_STRETCH */
+    uint8_t *const *records; /* the record of each row */
+    bool one;                /* all of them are records[0] */
+    uint64_t sequence;       /* the number of row `start` */
+    em_heap *heap;           /* has room for em_stretch_growth() */
+} em_stretch;
+
+/* The most heap that the rows can take. */
+size_t em_stretch_growth(const em_layout *layout, const em_columns *columns, size_t start,
+                         size_t count);
+
+/* Add the rows to every part; false when a state that was read is damaged. */
+bool em_accumulate(const em_layout *layout, const em_stretch *stretch);
+
+/* One value of a number's column as a double, rounded once. */
+double em_value_as_double(const em_column *column, size_t row, int32_t scale);
+
+#endif

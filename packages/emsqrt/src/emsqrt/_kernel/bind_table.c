@@ -1,0 +1,241 @@
+/* AggTable(memory, keys, parts): groups in memory, and their states. */
+#include "bind_aggregate.h"
+
+#include "table.h"
+
+typedef struct {
+    PyObject ob_base;
+    Py_buffer memory;
+    given_keys keys;
+    em_table table;
+    bool busy;
+} table_object;
+
+static void table_dealloc(PyObject *object) {
+    table_object *self = (table_object *)object;
+    if (self->memory.obj != NULL) {
+        PyBuffer_Release(&self->memory);
+    }
+    release_keys(&self->keys);
+    release_parts(&self->table.layout);
+    free_object(object);
+}
+
+static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
+    (void)names;
+    PyObject *memory, *keys, *parts;
+    if (!PyArg_ParseTuple(arguments, "OOO:AggTable", &memory, &keys, &parts)) {
+        return NULL;
+    }
+    table_object *self = new_object(type);
+    if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0 ||
+        take_keys(keys, &self->keys) < 0 || take_parts(parts, &self->table.layout) < 0) {
+        Py_XDECREF((PyObject *)self);
+        return NULL;
+    }
+    self->table.keys = self->keys.spec;
+    if (!em_table_open(&self->table, self->memory.buf, (size_t)self->memory.len)) {
+        PyErr_Format(PyExc_ValueError, "a table of groups needs %zu bytes, not %zd",
+                     EM_TABLE_BYTES_MIN, self->memory.len);
+        Py_DECREF((PyObject *)self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int check_filling(const table_object *self) {
+    if (self->busy || self->table.sorted) {
+        PyErr_SetString(PyExc_RuntimeError, self->busy ? "another thread uses this table"
+                                                       : "the table is sorted: reset it first");
+        return -1;
+    }
+    return 0;
+}
+
+/* Release the interpreter around one step of the table, which nobody else may touch meanwhile. */
+#define WITHOUT_INTERPRETER(self, step)                                                            \
+    (self)->busy = true;                                                                           \
+    Py_BEGIN_ALLOW_THREADS;                                                                        \
+    step;                                                                                          \
+    Py_END_ALLOW_THREADS;                                                                          \
+    (self)->busy = false;
+
+static PyObject *answer_taken(const table_object *self, size_t taken) {
+    if (self->table.fault == EM_TABLE_DAMAGED) {
+        PyErr_SetString(PyExc_ValueError, "a state of an aggregate is damaged");
+        return NULL;
+    }
+    return PyLong_FromSize_t(taken);
+}
+
+static PyObject *table_add(PyObject *object, PyObject *arguments) {
+    table_object *self = (table_object *)object;
+    PyObject *given;
+    Py_ssize_t start = 0;
+    int heading = 0;
+    if (!PyArg_ParseTuple(arguments, "O|np:add", &given, &start, &heading)) {
+        return NULL;
+    }
+    const em_columns *columns = columns_view(given);
+    if (columns == NULL || check_filling(self) < 0 ||
+        check_columns(columns, &self->keys, &self->table.layout) < 0) {
+        return NULL;
+    }
+    if (start < 0 || (size_t)start > columns->row_count) {
+        return PyErr_Format(PyExc_ValueError, "no row %zd of %zu", start, columns->row_count);
+    }
+    size_t taken;
+    Py_INCREF(given);
+    WITHOUT_INTERPRETER(self,
+                        taken = em_table_add(&self->table, columns, (size_t)start, heading != 0));
+    Py_DECREF(given);
+    return answer_taken(self, taken);
+}
+
+static PyObject *table_add_rows(PyObject *object, PyObject *arguments) {
+    table_object *self = (table_object *)object;
+    Py_buffer rows;
+    Py_ssize_t start = 0;
+    if (!PyArg_ParseTuple(arguments, "y*|n:add_rows", &rows, &start)) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (start < 0 || start > rows.len) {
+        PyErr_Format(PyExc_ValueError, "no byte %zd of %zd", start, rows.len);
+    } else if (check_filling(self) == 0) {
+        size_t taken;
+        WITHOUT_INTERPRETER(self, taken = em_table_add_rows(&self->table,
+                                                            (const uint8_t *)rows.buf + start,
+                                                            (size_t)(rows.len - start)));
+        result = answer_taken(self, taken);
+    }
+    PyBuffer_Release(&rows);
+    return result;
+}
+
+static PyObject *table_sort(PyObject *object, PyObject *none) {
+    (void)none;
+    table_object *self = (table_object *)object;
+    if (check_filling(self) < 0) {
+        return NULL;
+    }
+    WITHOUT_INTERPRETER(self, em_table_sort(&self->table));
+    Py_RETURN_NONE;
+}
+
+static PyObject *table_drain(PyObject *object, PyObject *arguments) {
+    table_object *self = (table_object *)object;
+    PyObject *out_object;
+    Py_ssize_t first;
+    Py_buffer out;
+    if (!PyArg_ParseTuple(arguments, "On:drain", &out_object, &first) ||
+        PyObject_GetBuffer(out_object, &out, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    PyObject *result = NULL;
+    if (!self->table.sorted || self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "sort the table first");
+    } else if (first < 0 || (size_t)first > self->table.groups) {
+        PyErr_Format(PyExc_ValueError, "no group %zd of %zu", first, self->table.groups);
+    } else {
+        size_t rows, written;
+        WITHOUT_INTERPRETER(self, rows = em_table_drain(&self->table, (size_t)first, out.buf,
+                                                        (size_t)out.len, &written));
+        result = Py_BuildValue("nn", (Py_ssize_t)written, (Py_ssize_t)rows);
+    }
+    PyBuffer_Release(&out);
+    return result;
+}
+
+static PyObject *table_bound(PyObject *object, PyObject *arguments) {
+    table_object *self = (table_object *)object;
+    Py_ssize_t group;
+    if (!PyArg_ParseTuple(arguments, "n:row_bound", &group)) {
+        return NULL;
+    }
+    if (!self->table.sorted || group < 0 || (size_t)group >= self->table.groups) {
+        return PyErr_Format(PyExc_ValueError, "no sorted group %zd", group);
+    }
+    return PyLong_FromSize_t(em_table_row_bound(&self->table, (size_t)group));
+}
+
+static PyObject *table_reset(PyObject *object, PyObject *none) {
+    (void)none;
+    table_object *self = (table_object *)object;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread uses this table");
+        return NULL;
+    }
+    em_table_reset(&self->table);
+    Py_RETURN_NONE;
+}
+
+static PyObject *get_groups(PyObject *object, void *none) {
+    (void)none;
+    return PyLong_FromSize_t(((table_object *)object)->table.groups);
+}
+
+static PyObject *get_rows(PyObject *object, void *none) {
+    (void)none;
+    return PyLong_FromUnsignedLongLong(((table_object *)object)->table.rows);
+}
+
+static PyObject *get_used_bytes(PyObject *object, void *none) {
+    (void)none;
+    const em_table *table = &((table_object *)object)->table;
+    return PyLong_FromSize_t(table->heap.used + 8 * table->bucket_count + table->scratch_bytes);
+}
+
+static PyObject *get_row_bytes_max(PyObject *object, void *none) {
+    (void)none;
+    return PyLong_FromSize_t(((table_object *)object)->table.row_bytes_max);
+}
+
+static PyObject *get_positions(PyObject *object, void *none) {
+    (void)none;
+    const em_positions positions = em_spread_positions(&((table_object *)object)->table.spread);
+    uint8_t text[1 + EM_PREFIX_BYTES] = {positions.decides};
+    for (uint32_t i = 0; i < positions.count; i++) {
+        text[1 + i] = (uint8_t)positions.at[i];
+    }
+    return PyBytes_FromStringAndSize((const char *)text, 1 + (Py_ssize_t)positions.count);
+}
+
+static PyMethodDef table_methods[] = {
+    {"add", table_add, METH_VARARGS, NULL},
+    {"add_rows", table_add_rows, METH_VARARGS, NULL},
+    {"drain", table_drain, METH_VARARGS, NULL},
+    {"reset", table_reset, METH_NOARGS, NULL},
+    {"row_bound", table_bound, METH_VARARGS, NULL},
+    {"sort", table_sort, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+static PyGetSetDef table_properties[] = {
+    {"groups", get_groups, NULL, NULL, NULL},
+    {"positions", get_positions, NULL, NULL, NULL},
+    {"row_bytes_max", get_row_bytes_max, NULL, NULL, NULL},
+    {"rows", get_rows, NULL, NULL, NULL},
+    {"used_bytes", get_used_bytes, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+static PyType_Slot table_slots[] = {
+    {Py_tp_doc, "AggTable(memory, keys, parts)\n--\n\nGroups by key, in memory; see table.h."},
+    {Py_tp_new, table_new},
+    {Py_tp_dealloc, table_dealloc},
+    {Py_tp_methods, table_methods},
+    {Py_tp_getset, table_properties},
+    {0, NULL},
+};
+static PyType_Spec table_spec = {
+    .name = "emsqrt._kernel.AggTable",
+    .basicsize = sizeof(table_object),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = table_slots,
+};
+
+int table_register(PyObject *module) {
+    PyObject *type = PyType_FromSpec(&table_spec);
+    const int added = type == NULL ? -1 : PyModule_AddObjectRef(module, "AggTable", type);
+    Py_XDECREF(type);
+    return added;
+}

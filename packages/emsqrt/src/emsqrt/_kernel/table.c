@@ -1,0 +1,385 @@
+/* Groups found and made by hash. Rows come in stretches, and each step runs over a whole stretch,
+ * so that the memory that a step will need is already on its way. */
+#include "table.h"
+
+#define FIRST_BUCKETS 512u
+#define STRETCH_MIN 16u /* with less room than for so many rows, the table is full */
+#define LEAST_FREE 4096u
+
+static inline uint64_t load64(const uint8_t *at) {
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+static inline uint64_t fold(uint64_t left, uint64_t right) {
+    const em_u128 product = (em_u128)left * right;
+    return (uint64_t)product ^ (uint64_t)(product >> 64);
+}
+
+/* Where a key goes in the table; nothing that is written depends on it. */
+static uint64_t hash_key(const uint8_t *key, size_t bytes) {
+    const uint64_t one = UINT64_C(0xa0761d6478bd642f), two = UINT64_C(0xe7037ed1a0b428db);
+    uint64_t hash = bytes * two;
+    const uint8_t *end = key + bytes;
+    for (; end - key > 16; key += 16) {
+        hash = fold(load64(key) ^ one ^ hash, load64(key + 8) ^ two);
+    }
+    if (end - key >= 8) {
+        return fold(load64(key) ^ one ^ hash, load64(end - 8) ^ two) ^ hash >> 7;
+    }
+    uint64_t tail = 0;
+    memcpy(&tail, key, (size_t)(end - key));
+    return fold(tail ^ one ^ hash, two);
+}
+
+bool em_table_open(em_table *table, uint8_t *memory, size_t bytes) {
+    const size_t lost = (8 - (uintptr_t)memory % 8) % 8;
+    if (bytes < EM_TABLE_BYTES_MIN) {
+        return false;
+    }
+    uint8_t *base = memory + lost;
+    bytes = (bytes - lost) & ~(size_t)7;
+    table->end = base + bytes;
+    table->scratch = base;
+    table->scratch_bytes = bytes / 16 < 32768 ? (bytes / 16) & ~(size_t)7 : 32768;
+    table->heap.memory = base + table->scratch_bytes;
+    table->bucket_count = FIRST_BUCKETS;
+    table->spread = (em_spread){0};
+    table->rows = 0;
+    table->row_bytes_max = 0;
+    em_table_reset(table);
+    return true;
+}
+
+static void place_buckets(em_table *table) {
+    table->buckets = (uint64_t *)(void *)(table->end - 8 * table->bucket_count);
+    memset(table->buckets, 0, 8 * table->bucket_count);
+    table->heap.limit = (size_t)((uint8_t *)table->buckets - table->heap.memory);
+}
+
+void em_table_reset(em_table *table) {
+    table->heap.used = 8; /* so that no record has offset 0 */
+    table->heap.failed = false;
+    table->groups = 0;
+    table->sorted = false;
+    place_buckets(table);
+}
+
+static uint64_t bucket_of(uint64_t hash, uint32_t offset) {
+    return (hash & UINT64_C(0xFFFFFFFF00000000)) | offset;
+}
+
+static size_t record_bytes(const em_table *table, size_t key_bytes) {
+    return em_align8(table->layout.fixed_bytes + key_bytes);
+}
+
+/* Twice the buckets, filled from the records as they lie; false without the room. */
+static bool grow_buckets(em_table *table) {
+    const size_t more = 8 * table->bucket_count;
+    if (table->heap.limit - table->heap.used < more + LEAST_FREE) {
+        return false;
+    }
+    table->bucket_count *= 2;
+    place_buckets(table);
+    const size_t mask = table->bucket_count - 1;
+    for (size_t at = 8; at < table->heap.used;) {
+        const uint8_t *piece = table->heap.memory + at;
+        const uint32_t first = em_load32(piece);
+        if (first == EM_HEAP_MARK) {
+            at += em_load32(piece + 4);
+            continue;
+        }
+        const uint64_t hash = hash_key(em_record_key(table, piece), first);
+        size_t slot = (size_t)hash & mask;
+        while (table->buckets[slot] != 0) {
+            slot = (slot + 1) & mask;
+        }
+        table->buckets[slot] = bucket_of(hash, (uint32_t)(at / 8));
+        at += record_bytes(table, first);
+    }
+    return true;
+}
+
+static uint8_t *make_record(em_table *table, const uint8_t *key, size_t bytes) {
+    uint8_t *record = table->heap.memory + table->heap.used;
+    memset(record, 0, table->layout.fixed_bytes);
+    em_store32(record, (uint32_t)bytes);
+    memcpy(record + table->layout.fixed_bytes, key, bytes);
+    table->heap.used += record_bytes(table, bytes);
+    table->groups++;
+    em_spread_add(&table->spread, key, (uint32_t)bytes);
+    return record;
+}
+
+/* The record of a key; there is room for one more. */
+static uint8_t *find(em_table *table, const uint8_t *key, size_t bytes, uint64_t hash) {
+    const size_t mask = table->bucket_count - 1;
+    for (size_t slot = (size_t)hash & mask;; slot = (slot + 1) & mask) {
+        const uint64_t entry = table->buckets[slot];
+        if (entry == 0) {
+            table->buckets[slot] = bucket_of(hash, (uint32_t)(table->heap.used / 8));
+            return make_record(table, key, bytes);
+        }
+        if ((entry ^ hash) >> 32 == 0) {
+            uint8_t *record = em_table_record(table, entry);
+            if (em_load32(record) == bytes &&
+                memcmp(em_record_key(table, record), key, bytes) == 0) {
+                return record;
+            }
+        }
+    }
+}
+
+/* The keys of a stretch, in the scratch. */
+typedef struct {
+    size_t count, growth; /* growth: the most that records and heap can grow by */
+    uint32_t ends[EM_STRETCH + 1];
+} stretch_keys;
+
+static size_t key_bound(const em_table *table, const em_columns *columns, size_t row,
+                        size_t fixed) {
+    return fixed > 0 || table->keys.count == 0 ? fixed : em_key_bytes(&table->keys, columns, row);
+}
+
+/* Encode keys from `start` on, while they fit the scratch and their records the table. */
+static void encode_keys(em_table *table, const em_columns *columns, size_t start, size_t count,
+                        size_t room, stretch_keys *keys) {
+    const size_t fixed = em_key_fixed_bytes(&table->keys, columns);
+    size_t used = 0, records = 0, i = 0;
+    keys->ends[0] = 0;
+    for (; i < count; i++) {
+        const size_t bytes = key_bound(table, columns, start + i, fixed);
+        const size_t record = record_bytes(table, bytes);
+        if (used + bytes > table->scratch_bytes || records + record > room) {
+            break;
+        }
+        (void)em_key_encode(&table->keys, columns, start + i, table->scratch + used);
+        used += bytes;
+        records += record;
+        keys->ends[i + 1] = (uint32_t)used;
+    }
+    keys->count = i;
+    keys->growth = records;
+}
+
+static bool same_key(const em_table *table, const stretch_keys *keys, size_t left, size_t right) {
+    const size_t bytes = keys->ends[left + 1] - keys->ends[left];
+    return bytes == keys->ends[right + 1] - keys->ends[right] &&
+           memcmp(table->scratch + keys->ends[left], table->scratch + keys->ends[right], bytes) ==
+               0;
+}
+
+/* Find the record of each row; a row like the one before it needs no search. Returns whether all
+ * rows have the first one's. */
+static bool find_records(em_table *table, const stretch_keys *keys, uint8_t **records) {
+    uint64_t hashes[EM_STRETCH];
+    uint16_t fresh[EM_STRETCH + 1];
+    size_t fresh_count = 0;
+    const size_t mask = table->bucket_count - 1;
+    for (size_t i = 0; i < keys->count; i++) {
+        if (i > 0 && same_key(table, keys, i - 1, i)) {
+            continue;
+        }
+        const uint32_t from = keys->ends[i];
+        const uint64_t hash = hash_key(table->scratch + from, keys->ends[i + 1] - from);
+        hashes[fresh_count] = hash;
+        fresh[fresh_count++] = (uint16_t)i;
+        __builtin_prefetch(&table->buckets[(size_t)hash & mask]);
+    }
+    for (size_t i = 0; i < fresh_count; i++) {
+        const uint64_t entry = table->buckets[(size_t)hashes[i] & mask];
+        if (entry != 0) {
+            const uint8_t *record = em_table_record(table, entry);
+            __builtin_prefetch(record);
+            __builtin_prefetch(em_record_key(table, record));
+        }
+    }
+    fresh[fresh_count] = (uint16_t)keys->count;
+    for (size_t i = 0; i < fresh_count; i++) {
+        const size_t row = fresh[i];
+        const uint32_t from = keys->ends[row];
+        uint8_t *record = find(table, table->scratch + from, keys->ends[row + 1] - from, hashes[i]);
+        for (size_t same = row; same < fresh[i + 1]; same++) {
+            records[same] = record;
+        }
+    }
+    return fresh_count == 1;
+}
+
+/* How many rows from `start` on the table has room for, whatever their keys; 0: it is full. */
+static size_t admit(em_table *table, const em_columns *key_columns, size_t key_start,
+                    const em_columns *columns, size_t start, stretch_keys *keys) {
+    size_t count = columns->row_count - start;
+    count = count < EM_STRETCH ? count : EM_STRETCH;
+    while (table->groups + count > table->bucket_count / 2 && grow_buckets(table)) {
+    }
+    const size_t slots = table->bucket_count / 2 - table->groups;
+    count = count < slots ? count : slots;
+    const size_t left = columns->row_count - start;
+    for (; count > 0; count /= 2) {
+        if (count < STRETCH_MIN && count < left && table->groups > 0) {
+            return 0;
+        }
+        const size_t room = table->heap.limit - table->heap.used;
+        const size_t growth = em_stretch_growth(&table->layout, columns, start, count);
+        if (growth >= room) {
+            continue;
+        }
+        encode_keys(table, key_columns, key_start, count, room - growth, keys);
+        if (keys->count == count || keys->count >= STRETCH_MIN ||
+            (keys->count > 0 && table->groups == 0)) {
+            return keys->count;
+        }
+        /* Long keys that the scratch cannot hold, rather than a full table: take what there is. */
+        if (keys->count > 0 && keys->growth < room / 2) {
+            return keys->count;
+        }
+    }
+    return 0;
+}
+
+/* Add a stretch of `columns`; its keys are read from `key_columns`, from `key_start` on. */
+static size_t add_stretch(em_table *table, const em_columns *key_columns, size_t key_start,
+                          const em_columns *columns, size_t start) {
+    stretch_keys keys;
+    uint8_t *records[EM_STRETCH];
+    const size_t count = admit(table, key_columns, key_start, columns, start, &keys);
+    if (count == 0) {
+        return 0;
+    }
+    const em_stretch stretch = {
+        .columns = columns,
+        .start = start,
+        .count = count,
+        .records = records,
+        .one = find_records(table, &keys, records),
+        .sequence = table->rows,
+        .heap = &table->heap,
+    };
+    if (!em_accumulate(&table->layout, &stretch)) {
+        table->fault = EM_TABLE_DAMAGED;
+    }
+    table->rows += count;
+    return count;
+}
+
+/* Add a stretch under the key whose last column is null. */
+static size_t add_heading(em_table *table, const em_columns *columns, size_t start) {
+    static const uint8_t none_valid[EM_STRETCH / 8];
+    em_column shifted[EM_PARTS_MAX];
+    if (columns->column_count > EM_PARTS_MAX || table->keys.count == 0) {
+        table->fault = EM_TABLE_DAMAGED;
+        return 0;
+    }
+    const size_t left = columns->row_count - start;
+    em_columns view = {
+        .row_count = left < EM_STRETCH ? left : EM_STRETCH,
+        .column_count = columns->column_count,
+        .columns = shifted,
+    };
+    memcpy(shifted, columns->columns, columns->column_count * sizeof *shifted);
+    for (size_t i = 0; i < columns->column_count; i++) {
+        shifted[i].offset += start;
+    }
+    em_column *last = &shifted[table->keys.parts[table->keys.count - 1].column];
+    last->validity = none_valid; /* nothing else of it is read */
+    last->offset = 0;
+    return add_stretch(table, &view, 0, columns, start);
+}
+
+size_t em_table_add(em_table *table, const em_columns *columns, size_t start, bool heading) {
+    size_t taken = 0;
+    table->fault = EM_TABLE_OK;
+    while (start + taken < columns->row_count && table->fault == EM_TABLE_OK) {
+        const size_t at = start + taken;
+        const size_t now = heading ? add_heading(table, columns, at)
+                                   : add_stretch(table, columns, at, columns, at);
+        if (now == 0) {
+            if (table->groups == 0 && table->fault == EM_TABLE_OK) {
+                table->fault = EM_TABLE_TOO_LARGE;
+            }
+            break;
+        }
+        taken += now;
+    }
+    return taken;
+}
+
+size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
+    size_t taken = 0;
+    table->fault = EM_TABLE_OK;
+    while (bytes - taken >= EM_ROW_HEAD_BYTES) {
+        const uint8_t *row = rows + taken;
+        const size_t row_bytes = em_row_bytes(row), key_bytes = em_row_key_bytes(row);
+        if (row_bytes > bytes - taken || row_bytes < EM_ROW_HEAD_BYTES ||
+            key_bytes > row_bytes - EM_ROW_HEAD_BYTES) {
+            table->fault = EM_TABLE_DAMAGED;
+            break;
+        }
+        const size_t need =
+            record_bytes(table, key_bytes) + em_absorb_growth(&table->layout, row_bytes);
+        if ((table->groups + 1 > table->bucket_count / 2 && !grow_buckets(table)) ||
+            table->heap.limit - table->heap.used < need) {
+            table->fault = table->groups == 0 ? EM_TABLE_TOO_LARGE : EM_TABLE_OK;
+            break;
+        }
+        uint8_t *record =
+            find(table, em_row_key(row), key_bytes, hash_key(em_row_key(row), key_bytes));
+        if (em_absorb(&table->layout, record, &table->heap, em_row_payload(row), row + row_bytes) ==
+            NULL) {
+            table->fault = EM_TABLE_DAMAGED;
+            break;
+        }
+        taken += row_bytes;
+    }
+    return taken;
+}
+
+void em_table_sort(em_table *table) {
+    size_t filled = 0;
+    for (size_t slot = 0; slot < table->bucket_count; slot++) {
+        const uint64_t entry = table->buckets[slot];
+        if (entry != 0) {
+            table->buckets[filled++] = (uint32_t)entry;
+        }
+    }
+    em_order_groups(table, table->buckets, table->buckets + table->bucket_count / 2, filled);
+    table->sorted = true;
+}
+
+size_t em_table_row_bound(const em_table *table, size_t group) {
+    const uint8_t *record = em_table_record(table, table->buckets[group]);
+    return EM_ROW_HEAD_BYTES + em_load32(record) +
+           em_pack_bound(&table->layout, record, &table->heap);
+}
+
+size_t em_table_drain(em_table *table, size_t first, uint8_t *out, size_t out_bytes,
+                      size_t *written) {
+    size_t used = 0, at = first;
+    for (; at < table->groups; at++) {
+        if (at + 8 < table->groups) {
+            const uint8_t *ahead = em_table_record(table, table->buckets[at + 8]);
+            __builtin_prefetch(ahead);
+            __builtin_prefetch(em_record_key(table, ahead));
+        }
+        uint8_t *record = em_table_record(table, table->buckets[at]);
+        const uint32_t key_bytes = em_load32(record);
+        const size_t bound =
+            EM_ROW_HEAD_BYTES + key_bytes + em_pack_bound(&table->layout, record, &table->heap);
+        if (bound > out_bytes - used) {
+            break;
+        }
+        uint8_t *row = out + used;
+        memcpy(row + EM_ROW_HEAD_BYTES, em_record_key(table, record), key_bytes);
+        const uint8_t *end =
+            em_pack(&table->layout, record, &table->heap, row + EM_ROW_HEAD_BYTES + key_bytes);
+        const size_t row_bytes = (size_t)(end - row);
+        em_store32(row, (uint32_t)row_bytes);
+        em_store32(row + 4, key_bytes);
+        used += row_bytes;
+        table->row_bytes_max = table->row_bytes_max > bound ? table->row_bytes_max : bound;
+    }
+    *written = used;
+    return at - first;
+}
