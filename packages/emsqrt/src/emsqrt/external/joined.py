@@ -1,0 +1,134 @@
+"""What joins have in common: kinds, what a table writes for each, and where joined rows go.
+
+A joined row is a row whose payload is `u32 left_bytes, u32 right_bytes`, the left payload and the
+right one; `ABSENT` for the side that has no row. Its key is empty, or both rows' numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sennit_core.errors import CapTooSmall
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from emsqrt._kernel import JoinTable
+
+HashJoinKind = Literal["inner", "left", "right", "full", "semi", "anti"]
+
+ABSENT = 0xFFFF_FFFF
+NUMBER_BYTES = 8  # what a sequence takes in a spilled row
+JOINED_HEAD_BYTES = 32  # what a joined row has beyond both payloads, at most
+
+# As in _kernel/join.h.
+PAIRS, LONE, FIRST, MARK, SWAPPED, SEQUENCED = 1, 2, 4, 8, 16, 32
+
+NUMBER_POSITIONS = bytes([1, *range(2, 8), *range(10, 16)])
+"""Where the keys of joined rows differ, for a Merger: two numbers below 2^48."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """What a join of one kind writes while it probes, and at the end.
+
+    Args:
+        flags: for `JoinTable.probe`.
+        drained: stored rows to write at the end: True for those that matched, False for the others.
+    """
+
+    flags: int
+    drained: bool | None = None
+
+
+FORWARD: dict[HashJoinKind, Emission] = {
+    "inner": Emission(PAIRS),
+    "left": Emission(PAIRS | LONE),
+    "right": Emission(PAIRS | MARK, drained=False),
+    "full": Emission(PAIRS | LONE | MARK, drained=False),
+    "semi": Emission(FIRST),
+    "anti": Emission(LONE),
+}
+"""The left side probes a table of the right one."""
+
+REVERSED: dict[HashJoinKind, Emission] = {
+    "inner": Emission(PAIRS | SWAPPED),
+    "left": Emission(PAIRS | MARK | SWAPPED, drained=False),
+    "right": Emission(PAIRS | LONE | SWAPPED),
+    "full": Emission(PAIRS | LONE | MARK | SWAPPED, drained=False),
+    "semi": Emission(MARK | SWAPPED, drained=True),
+    "anti": Emission(MARK | SWAPPED, drained=False),
+}
+"""The right side probes a table of the left one."""
+
+KEEPS_LEFT = frozenset({"left", "full", "anti"})
+"""Kinds that write left rows without a match."""
+KEEPS_RIGHT = frozenset({"right", "full"})
+"""Kinds that write right rows without a match."""
+LEFT_ONLY = frozenset({"semi", "anti"})
+"""Kinds that write no right row at all."""
+
+
+@dataclass(slots=True)
+class JoinStats:
+    """What a join took, for the manifest.
+
+    Args:
+        partitions: that were joined, in all levels; 0 when everything fitted memory.
+        levels: how often the most travelled row was partitioned.
+        reversals: partitions whose left side was built, and whose right side probed.
+        nested_loops: partitions that did not shrink, and were joined slice by slice.
+        slices: of all nested loops.
+        spilled_bytes: written in all, runs of joined rows included, before compression.
+    """
+
+    partitions: int = 0
+    levels: int = 0
+    reversals: int = 0
+    nested_loops: int = 0
+    slices: int = 0
+    spilled_bytes: int = 0
+
+
+class JoinedOut:
+    """Memory that is filled with joined rows, and how full it is."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
+        self.filled = self.rows = 0
+
+    def room(self) -> memoryview:
+        """Return what is left of it."""
+        return self._memory[self.filled :] if self.filled else self._memory
+
+    def wrote(self, filled: int, rows: int) -> None:
+        """Note what was written into `room()`."""
+        self.filled += filled
+        self.rows += rows
+
+    def take(self) -> tuple[int, int]:
+        """Return (bytes, rows) that lie at the start, and begin anew once they are used.
+
+        Raises:
+            CapTooSmall: nothing does, so a row that came is longer than the memory.
+        """
+        if self.filled == 0:
+            raise CapTooSmall(
+                cap_bytes=len(self._memory),
+                needed_bytes=2 * len(self._memory),
+                because="a joined row is longer than the block it is written to",
+            )
+        taken = self.filled, self.rows
+        self.filled = self.rows = 0
+        return taken
+
+
+def drain(table: JoinTable, emission: Emission, flag: int, joined: JoinedOut) -> Iterator[bool]:
+    """Write the stored rows that are wanted at the end; yield False when `joined` is full."""
+    done = emission.drained is None
+    while not done:
+        *wrote, done = table.drain(joined.room(), bool(emission.drained), emission.flags | flag)
+        joined.wrote(*wrote)
+        if not done:
+            yield False

@@ -1,0 +1,82 @@
+"""One bit for each row of a segment that is read again and again: whether it has matched yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from emsqrt.spill import Segment, SegmentReader, SegmentWriter, SpillManager
+
+
+class MatchedBits:
+    """Bits in a window that moves along with the reading; further ones lie in a spilled segment.
+
+    Every pass reads the same blocks, so the windows are cut alike each time. Begin a pass, ask
+    `place` for each block, end it.
+
+    Args:
+        window: memory for the bits of some blocks.
+        spill: where the other windows lie.
+    """
+
+    def __init__(self, window: memoryview, spill: SpillManager, name: str) -> None:
+        self._window = window
+        self._spill = spill
+        self._name = name
+        self._last: Segment | None = None
+        self._reader: SegmentReader | None = None
+        self._writer: SegmentWriter | None = None
+        self._used = 0
+        self._clear()
+
+    def begin(self) -> None:
+        """Begin a pass at the first block."""
+        self._used = 0
+        if self._last is not None:
+            self._reader = self._spill.open(self._last)
+            self._load()
+
+    def place(self, block_bytes: int, rows: int) -> tuple[memoryview, int]:
+        """Return (bits, the first one's index) for the next block, of at least 8 bytes a row."""
+        if self._used + block_bytes // 8 > len(self._window) * 8:
+            self._store()
+            self._load()
+        first = self._used
+        self._used += rows
+        return self._window, first
+
+    def end(self) -> None:
+        """End a pass; the bits that were set are seen by the next."""
+        if self._writer is None:
+            return
+        self._store()
+        finished = self._writer.finish()
+        self._writer = None
+        self.close()
+        self._last = finished
+
+    def close(self) -> None:
+        """Remove what was spilled."""
+        if self._writer is not None:
+            self._writer.abort()
+            self._writer = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._last is not None:
+            self._spill.remove(self._last)
+            self._last = None
+
+    def _store(self) -> None:
+        if self._writer is None:
+            self._writer = self._spill.create(self._name)
+        self._writer.append(self._window, self._used)
+        self._used = 0
+
+    def _load(self) -> None:
+        self._used = 0
+        if self._reader is None or self._reader.read_into(self._window) == (0, 0):
+            self._clear()
+
+    def _clear(self) -> None:
+        self._window[:] = bytes(len(self._window))

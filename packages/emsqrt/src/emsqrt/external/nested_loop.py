@@ -1,0 +1,129 @@
+"""Block nested loop: what no partitioning makes smaller is joined slice by slice of the right side.
+
+A table is made of as many right rows as fit, all left rows are read past it, and so on. Which left
+rows found a match is kept in bits over the slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from emsqrt._kernel import JoinTable, join_alone
+from emsqrt.external.joined import FIRST, FORWARD, LONE, HashJoinKind, JoinedOut, drain
+from emsqrt.external.matched_bits import MatchedBits
+from emsqrt.external.partition import blocks_of
+from sennit_core.errors import CapTooSmall
+
+if TYPE_CHECKING:
+    from emsqrt.spill import Segment, SegmentReader, SpillManager
+
+_BITS_SHARE = 64
+
+
+class NestedLoop:
+    """Joins two segments of any size.
+
+    Args:
+        memory: for a block of either, bits and the table of a slice.
+        block_bytes: of the longest block.
+        spill: where the segments lie, and bits that do not fit.
+        how: the kind of join.
+        flag: SEQUENCED or 0.
+        name: of the segment of bits.
+    """
+
+    def __init__(
+        self,
+        memory: memoryview,
+        block_bytes: int,
+        spill: SpillManager,
+        how: HashJoinKind,
+        flag: int,
+        name: str,
+    ) -> None:
+        self._spill = spill
+        self._emission = FORWARD[how]
+        self._flag = flag
+        self._block = memory[:block_bytes]
+        needs_bits = bool(self._emission.flags & (LONE | FIRST))
+        bits_bytes = max(len(memory), block_bytes) // _BITS_SHARE + 64 if needs_bits else 0
+        window = memory[block_bytes : block_bytes + bits_bytes]
+        self._bits = MatchedBits(window, spill, name) if needs_bits else None
+        self._room = memory[block_bytes + bits_bytes :]
+        self.slices = 0
+
+    def join(self, left: Segment, right: Segment, joined: JoinedOut) -> Iterator[bool]:
+        """Join; yield False when `joined` is full, True where a slice ends."""
+        place: tuple[int, int] | None = (0, 0)
+        table = JoinTable(self._room)
+        try:
+            with self._spill.open(right) as reader:
+                while place is not None:
+                    table.clear()
+                    place = self._fill(table, reader, place)
+                    self.slices += 1
+                    yield from self._pass(table, left, joined)
+                    yield True
+            if self._emission.flags & LONE:
+                yield from self._write_lone(left, joined)
+        finally:
+            if self._bits is not None:
+                self._bits.close()
+
+    def _fill(
+        self, table: JoinTable, reader: SegmentReader, place: tuple[int, int]
+    ) -> tuple[int, int] | None:
+        """Make a table of the rows from `place` (block, byte) on; return where the next begins."""
+        number, at = place
+        reader.seek(number)
+        while size := reader.read_into(self._block)[0]:
+            at = table.add_rows(self._block[:size], at)
+            if at < size:
+                if table.rows == 0:
+                    raise CapTooSmall(
+                        cap_bytes=len(self._room),
+                        needed_bytes=2 * size,
+                        because="a row of the join does not fit its memory",
+                    )
+                break
+            number, at = number + 1, 0
+        table.index()
+        return (number, at) if size else None
+
+    def _pass(self, table: JoinTable, left: Segment, joined: JoinedOut) -> Iterator[bool]:
+        """Read all left rows past one slice."""
+        flags = self._emission.flags & ~LONE | self._flag
+        bits, first = None, 0
+        if self._bits is not None:
+            self._bits.begin()
+        for rows, count in blocks_of(left, self._spill, self._block):
+            if self._bits is not None:
+                bits, first = self._bits.place(len(rows), count)
+            at = 0
+            while at < len(rows):
+                at, filled, wrote, passed = table.probe(rows, at, joined.room(), flags, bits, first)
+                joined.wrote(filled, wrote)
+                first += passed
+                if at < len(rows):
+                    yield False
+        if self._bits is not None:
+            self._bits.end()
+        yield from drain(table, self._emission, self._flag, joined)
+
+    def _write_lone(self, left: Segment, joined: JoinedOut) -> Iterator[bool]:
+        """Write the left rows that no slice matched."""
+        assert self._bits is not None, "kinds that keep left rows have bits"
+        self._bits.begin()
+        for rows, count in blocks_of(left, self._spill, self._block):
+            bits, first = self._bits.place(len(rows), count)
+            at = 0
+            while at < len(rows):
+                at, filled, wrote, passed = join_alone(
+                    rows, at, joined.room(), False, bool(self._flag), bits, first
+                )
+                joined.wrote(filled, wrote)
+                first += passed
+                if at < len(rows):
+                    yield False
+        yield True

@@ -1,0 +1,143 @@
+"""Rows spread over spilled segments by the hash of their keys (Grace partitioning)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from emsqrt._kernel import Partitioner
+from emsqrt.external.joined import NUMBER_BYTES
+from sennit_core.errors import CapTooSmall
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from emsqrt.spill import Segment, SegmentWriter, SpillManager
+
+FAN_OUT_MAX = 64  # files open at a time
+_BUFFER_BYTES_MIN = 8 << 10
+_MEMORY_MAX = 8 << 20  # larger buffers gain nothing
+_MEMORY_SHARE = 4
+
+
+def partition_bytes(memory_bytes: int) -> int:
+    """Memory that partitioning takes of a join's."""
+    return min(memory_bytes // _MEMORY_SHARE, _MEMORY_MAX)
+
+
+def fan_out_max(buffers_bytes: int) -> int:
+    """The most partitions that buffers of so many bytes in all allow; 2 at least."""
+    return max(2, min(FAN_OUT_MAX, buffers_bytes // _BUFFER_BYTES_MIN - 1))
+
+
+class PartitionWriter:
+    """Spreads rows over `fan_out` segments, in their order, and those with a NULL key over one more.
+
+    Args:
+        memory: the partitions' buffers.
+        spill: where the segments lie.
+        fan_out: how many partitions.
+        level: 0 for input, 1 for a partition of it, …; each takes other bits of the hash.
+        numbered: put each row's number before its payload.
+        row_bytes_max: a longer row is refused.
+        wanted: whether each partition, the one for NULL last, is kept; all when None.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings of both its users
+        self,
+        memory: memoryview,
+        spill: SpillManager,
+        fan_out: int,
+        level: int,
+        *,
+        name: str,
+        numbered: bool,
+        row_bytes_max: int,
+        wanted: list[bool] | None = None,
+    ) -> None:
+        self._memory = memory
+        self._spill = spill
+        self._name = f"{name}.{level}"
+        self._partitioner = Partitioner(memory, fan_out, level)
+        self._row_bytes_max = row_bytes_max
+        self._writers: list[SegmentWriter | None] = [None] * (fan_out + 1)
+        self._wanted = wanted or [True] * (fan_out + 1)
+        self._next = 0 if numbered else -1
+        self.spilled_bytes = 0
+
+    def add(self, block: Buffer, start: int = 0) -> None:
+        """Spread a block's rows from byte `start` on."""
+        with memoryview(block) as whole:
+            at, size = start, len(whole)
+            while at < size:
+                at, full, self._next = self._partitioner.add_rows(whole, at, self._next)
+                if full >= 0 and not self._flush(full):
+                    at = self._add_whole(whole, at, full)
+
+    def finish(self) -> list[Segment | None]:
+        """Return the partitions' segments, that of rows with a NULL key last; None for no rows."""
+        for partition in range(len(self._writers)):
+            self._flush(partition)
+        finished = [None if writer is None else writer.finish() for writer in self._writers]
+        self._writers.clear()
+        return finished
+
+    def abort(self) -> None:
+        """Remove what was written, unless it was finished."""
+        for writer in self._writers:
+            if writer is not None:
+                writer.abort()
+        self._writers.clear()
+
+    def _flush(self, partition: int) -> bool:
+        """Spill a partition's buffer; False when it was empty."""
+        start, stop, rows = self._partitioner.take(partition)
+        self._append(partition, self._memory[start:stop], rows)
+        return rows > 0
+
+    def _add_whole(self, block: memoryview, at: int, partition: int) -> int:
+        """Spill a row that is longer than a buffer as a block of its own."""
+        for other in range(len(self._writers)):
+            self._flush(other)
+        (row_bytes,) = struct.unpack_from("<I", block, at)
+        row_bytes += NUMBER_BYTES if self._next >= 0 else 0
+        if row_bytes > self._row_bytes_max:
+            raise too_long(row_bytes, self._row_bytes_max)
+        after, stored = self._partitioner.add_whole(block, at, self._next)
+        assert stored == row_bytes, "partitions have more memory than a row may"
+        self._append(partition, self._memory[:stored], 1)
+        self._next += self._next >= 0
+        return after
+
+    def _append(self, partition: int, rows_view: memoryview, rows: int) -> None:
+        if rows == 0 or not self._wanted[partition]:
+            return
+        writer = self._writers[partition]
+        if writer is None:
+            writer = self._writers[partition] = self._spill.create(f"{self._name}.{partition}")
+        writer.append(rows_view, rows)
+        self.spilled_bytes += len(rows_view)
+
+
+def blocks_of(
+    segment: Segment | None, spill: SpillManager, buffer: memoryview
+) -> Iterator[tuple[memoryview, int]]:
+    """Yield each block of a segment, read into `buffer`, and how many rows it has."""
+    if segment is None:
+        return
+    with spill.open(segment) as reader:
+        while True:
+            size, rows = reader.read_into(buffer)
+            if size == 0:
+                return
+            yield buffer[:size], rows
+
+
+def too_long(row_bytes: int, row_bytes_max: int) -> CapTooSmall:
+    """Return the error for a row that a join's memory is too small for."""
+    return CapTooSmall(
+        cap_bytes=row_bytes_max * 8,
+        needed_bytes=row_bytes * 8,
+        because=f"a row of the join has {row_bytes} bytes, and one may take an eighth",
+    )
