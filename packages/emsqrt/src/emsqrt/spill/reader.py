@@ -81,7 +81,7 @@ class SegmentReader:
             self._block, self._offset = block, self.segment.blocks_bytes
             return
         if self._index is None:
-            self._index = Index.read(self._source, self.segment)
+            self._index = Index.read(self._source, self.segment, self._spill.place)
         self._block, self._offset, _ = self._index.nearest(block)
         while self._block < block:
             head = self._peek()

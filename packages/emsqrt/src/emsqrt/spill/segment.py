@@ -111,31 +111,31 @@ class Index:
         return entries + trailer + struct.pack("<Q", xxh3_64(trailer, segment.segment_id))
 
     @classmethod
-    def read(cls, source: Source, segment: Segment) -> Self:
+    def read(cls, source: Source, segment: Segment, place: str) -> Self:
         """Read the index of a segment; SpillDamaged when it is not the one that was written."""
-        found, index_bytes, stride, checksum = _read_trailer(source, segment.name, segment)
+        found, index_bytes, stride, checksum = _read_trailer(source, place, segment)
         if found != segment:
-            raise SpillDamaged(f"the index of {segment.name}", repr(segment), repr(found))
+            raise SpillDamaged(f"the index of {place}/{segment.name}", repr(segment), repr(found))
         entries = bytearray(index_bytes)
         source.read_into(segment.blocks_bytes, memoryview(entries))
         index = cls()
         index.stride = stride
         index._places.frombytes(entries)
         if xxh3_64(entries, segment.segment_id) != checksum:
-            raise SpillDamaged(f"the index of {segment.name}")
+            raise SpillDamaged(f"the index of {place}/{segment.name}")
         return index
 
 
-def read_segment(source: Source, name: str, size_bytes: int) -> Segment:
+def read_segment(source: Source, place: str, name: str, size_bytes: int) -> Segment:
     """Return the segment that a file holds, by its trailer alone; for a run that is resumed."""
     empty = Segment(name, 0, 0, 0, 0, 0, size_bytes, 0, 0, 0)
-    return _read_trailer(source, name, empty)[0]
+    return _read_trailer(source, place, empty)[0]
 
 
-def _read_trailer(source: Source, name: str, segment: Segment) -> tuple[Segment, int, int, int]:
+def _read_trailer(source: Source, place: str, segment: Segment) -> tuple[Segment, int, int, int]:
     """Return (segment, bytes of the index, its stride, its checksum), all checked for sense."""
     if segment.size_bytes < TRAILER_BYTES:
-        raise SpillDamaged(f"the end of {name}", f"{TRAILER_BYTES} bytes")
+        raise SpillDamaged(f"the end of {place}/{segment.name}", f"{TRAILER_BYTES} bytes")
     trailer = bytearray(TRAILER_BYTES)
     source.read_into(segment.size_bytes - TRAILER_BYTES, memoryview(trailer))
     magic, schema, ident, blocks, rows, raw, raw_max, stored_max, stride, entries, checksum = (
@@ -152,9 +152,9 @@ def _read_trailer(source: Source, name: str, segment: Segment) -> tuple[Segment,
         and blocks_bytes >= blocks * HEAD_BYTES
     )
     if not sound:
-        raise SpillDamaged(f"the end of {name}")
+        raise SpillDamaged(f"the end of {place}/{segment.name}")
     found = Segment(
-        name,
+        segment.name,
         ident,
         schema,
         blocks,

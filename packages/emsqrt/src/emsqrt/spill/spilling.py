@@ -162,7 +162,7 @@ class SpillManager:
         """Return a segment that lies in the store under `name`, by the trailer at its end."""
         source = self.store.open(name, size_bytes)
         try:
-            segment = read_segment(source, name, size_bytes)
+            segment = read_segment(source, self.place, name, size_bytes)
         finally:
             source.close()
         self.grow(name, size_bytes)

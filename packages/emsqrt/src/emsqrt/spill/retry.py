@@ -1,0 +1,53 @@
+"""Trying a request again, later and later, until its time is up."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from emsqrt.spill.clients import RequestFailed
+
+T = TypeVar("T")
+
+_FIRST_SECONDS = 0.05
+_LONGEST_SECONDS = 5.0
+
+
+class Retry:
+    """Exponential backoff with jitter.
+
+    Args:
+        max_ms: no new attempt is begun when it would start later than this after the first.
+        check: called before each new attempt; what it raises ends the waiting.
+        sleep, clock: for tests.
+    """
+
+    def __init__(
+        self,
+        max_ms: int,
+        check: Callable[[], None] = lambda: None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_seconds = max_ms / 1000
+        self._check = check
+        self._sleep = sleep
+        self._clock = clock
+
+    def run(self, request: Callable[[], T]) -> T:
+        """Return the request's answer, or raise the last `RequestFailed`."""
+        until = self._clock() + self._max_seconds
+        delay = _FIRST_SECONDS
+        while True:
+            try:
+                return request()
+            except RequestFailed as error:
+                wait = delay * random.uniform(0.5, 1.0)
+                if not error.retryable or self._clock() + wait > until:
+                    raise
+            self._check()
+            self._sleep(wait)
+            delay = min(2 * delay, _LONGEST_SECONDS)
