@@ -10,12 +10,22 @@ from typing import Any, cast
 from emsqrt.expr import Column
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink
-from emsqrt.plan.nodes import Limit, Sort, SortKey, TopK
+from emsqrt.plan.check import output_schema
+from emsqrt.plan.joining import (
+    LEFT_ONLY,
+    join_key_types,
+    join_schema,
+    right_names,
+    shared_keys,
+    union_schema,
+)
+from emsqrt.plan.nodes import Join, Limit, Project, Rename, Sort, SortKey, TopK, Union
 from emsqrt.plan.tree import fold, walk, with_inputs
 from emsqrt.run import Run
+from emsqrt.thin.join import JoinText
 from emsqrt.thin.scan import CsvHead, ScanText, infer_text_schema, open_sources
 from emsqrt.thin.sort import Key, SortText
-from emsqrt.thin.steps import LimitText
+from emsqrt.thin.steps import LimitText, RenameText, SelectText, UnionText
 from emsqrt.thin.text import STANDARD, NotThin, TextRows
 
 _OPTIONS = ("delimiter", "quote", "header", "recordBytesMax")
@@ -59,7 +69,8 @@ def lower(plan: Plan, run: Run) -> TextRows:
         NotThin: a file is not as the plan's schema has it.
         CapTooSmall: reading takes more than there is.
     """
-    return fold(plan, lambda node, inputs: _MAKERS[type(node)](node, inputs, run))
+    rows = fold(plan, lambda node, inputs: _MAKERS[type(node)](node, inputs, run))
+    return SelectText(rows, None, run) if isinstance(rows, ScanText | UnionText) else rows
 
 
 def _unknown(node: Plan) -> str:
@@ -89,11 +100,29 @@ def _check_order(node: Sort | TopK) -> str | None:
     return None
 
 
+def _check_project(node: Project) -> str | None:
+    if any(not isinstance(expr, Column) for _, expr in node.columns):
+        return "it works columns out"
+    return None
+
+
+def _check_join(node: Join) -> str | None:
+    if node.how == "cross":
+        return "a cross join runs in the arrow tier"
+    if node.how in ("right", "full") and shared_keys(node):
+        return "a key is taken from the side that has a row"
+    return None
+
+
 _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
     Scan: _check_scan,
     Sink: _check_sink,
     Sort: _check_order,
     TopK: _check_order,
+    Project: _check_project,
+    Rename: lambda _: None,
+    Join: _check_join,
+    Union: lambda node: "columns are found by name" if node.by_name else None,
     Limit: lambda _: None,
 }
 
@@ -124,9 +153,52 @@ def _make_top_k(node: TopK, inputs: Sequence[TextRows], run: Run) -> TextRows:
     return LimitText(first, node.count, node.offset, run) if node.offset else first
 
 
+def _make_project(node: Project, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    return SelectText(
+        inputs[0], [(name, cast("Column", expr).name) for name, expr in node.columns], run
+    )
+
+
+def _make_join(node: Join, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    left, right = inputs
+    types = join_key_types(node, left.schema, right.schema)
+    for pair, of in zip(node.on, types, strict=True):
+        if left.schema.field(pair[0]).type != of or right.schema.field(pair[1]).type != of:
+            raise NotThin(f"the keys {pair[0]} and {pair[1]} have different types")
+    assert node.how != "cross", "a check has seen that"
+    joined = JoinText(left, right, node.on, types, node.how, run)
+    if node.how in LEFT_ONLY:
+        return joined
+    wanted = join_schema(node, left.schema, right.schema)
+    renamed = right_names(node, left.schema, right.schema)
+    fields = [(name, f"left{at}") for at, name in enumerate(left.schema.names)]
+    fields += [
+        (renamed[name], f"right{at}")
+        for at, name in enumerate(right.schema.names)
+        if name in renamed
+    ]
+    if len(fields) < len(joined.schema):
+        return SelectText(joined, fields, run)
+    return RenameText(joined, wanted)
+
+
+def _make_union(node: Union, inputs: Sequence[TextRows], _: Run) -> TextRows:
+    schema = union_schema(node, [rows.schema for rows in inputs])
+    for rows in inputs:
+        if [field.type for field in rows.schema] != [field.type for field in schema]:
+            raise NotThin("the inputs of the union have different types")
+        if rows.dialect != inputs[0].dialect:
+            raise NotThin("the inputs of the union have different dialects")
+    return RenameText(UnionText(inputs), schema)
+
+
 _MAKERS: dict[type[Plan], Callable[[Any, Sequence[TextRows], Run], TextRows]] = {
     Scan: _make_scan,
     Sort: lambda node, inputs, run: SortText(inputs[0], _sort_keys(node.keys), run),
     TopK: _make_top_k,
+    Project: _make_project,
+    Rename: lambda node, inputs, _: RenameText(inputs[0], output_schema(node, inputs[0].schema)),
+    Join: _make_join,
+    Union: _make_union,
     Limit: lambda node, inputs, run: LimitText(inputs[0], node.count, node.offset, run),
 }

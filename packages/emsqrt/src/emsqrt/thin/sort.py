@@ -56,7 +56,7 @@ class SortText:
                 held.memory[rest : rest + parse_bytes] as parse,
                 held.memory[rest + parse_bytes :] as out,
             ):
-                names = [name for name, _, _ in self._keys]
+                fields = [self.schema.field(name) for name, _, _ in self._keys]
                 spec = KeySpec([(at, *key[1:]) for at, key in enumerate(self._keys)])
                 sorter = ExternalSort(
                     memory,
@@ -67,7 +67,7 @@ class SortText:
                     check=self._run.check,
                 )
                 with closing(sorter):
-                    reader = ColumnReader(self._rows, names, parse)
+                    reader = ColumnReader(self._rows, fields, parse)
                     with closing(reader):
                         for columns in reader.batches():
                             sorter.add(columns)

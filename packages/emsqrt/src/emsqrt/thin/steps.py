@@ -1,13 +1,81 @@
-"""Operators that look at one block of text at a time: limit, union."""
+"""Operators that look at one block of text at a time: select, limit, union."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
 
-from emsqrt._kernel import csv_record_end
+from emsqrt._kernel import Columns, LineWriter, csv_record_end
 from emsqrt.run import Run
-from emsqrt.thin.text import Block, TextRows
+from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
+from sennit_core.errors import TooLarge
+from sennit_core.schema import Field, Schema
+
+_PARSE_BYTES = 1 << 17
+_OUT_BYTES = 1 << 18
+
+
+class SelectText:
+    """Some fields of each record, in another order, in the engine's own dialect.
+
+    Args:
+        rows: the records.
+        columns: (name, name of the field it comes from); None passes whole records on, checked
+            and counted, each with its line end.
+        run: the budget.
+    """
+
+    def __init__(self, rows: TextRows, columns: Sequence[tuple[str, str]] | None, run: Run) -> None:
+        self.dialect = rows.dialect if columns is None else STANDARD
+        self.rows = 0
+        self._rows = rows
+        self._run = run
+        names = rows.schema.names
+        self._fields = None if columns is None else [names.index(old) for _, old in columns]
+        self.schema = rows.schema
+        if columns is not None:
+            kept = (Field(new, rows.schema.field(old).type) for new, old in columns)
+            self.schema = Schema(tuple(kept))
+        self._guard = run.budget.admit(
+            _PARSE_BYTES + _OUT_BYTES, "select", "records are read and written in blocks"
+        )
+
+    def blocks(self) -> Generator[Block]:
+        """Yield the records."""
+        writer = LineWriter(
+            self._fields,
+            record_fields=len(self._rows.schema),
+            delimiter=self._rows.dialect.delimiter,
+            quote=self._rows.dialect.quote,
+        )
+        with self._guard, memoryview(bytearray(_OUT_BYTES)) as out:
+            reader = ColumnReader(self._rows, (), memoryview(bytearray(_PARSE_BYTES)))
+            with closing(reader.batches()) as batches:
+                for columns in batches:
+                    yield from self._write(writer, columns, out)
+
+    def _write(self, writer: LineWriter, columns: Columns, out: memoryview) -> Generator[Block]:
+        start = 0
+        while start < len(columns):
+            end, filled = writer.write(columns, start, out)
+            if end == start:
+                raise TooLarge(what="a record", limit_bytes=len(out), actual_bytes=2 * len(out))
+            yield Block(out[:filled], rows=end - start)
+            start = end
+
+
+class RenameText:
+    """The same records under other names."""
+
+    def __init__(self, rows: TextRows, schema: Schema) -> None:
+        self.schema = schema
+        self.dialect = rows.dialect
+        self.rows = 0
+        self._rows = rows
+
+    def blocks(self) -> Generator[Block]:
+        """Yield the input's blocks."""
+        yield from self._rows.blocks()
 
 
 class LimitText:

@@ -10,7 +10,7 @@ from typing import Protocol
 from emsqrt._kernel import Columns, CsvParser, RecordFault
 from emsqrt.io.records import CsvDialect
 from sennit_core.errors import BadInput, SennitError, TooLarge, Unsupported
-from sennit_core.schema import Schema
+from sennit_core.schema import Field, Schema
 
 STANDARD = CsvDialect()
 """How the engine itself writes: commas, double quotes, LF."""
@@ -55,7 +55,7 @@ class ColumnReader:
 
     Args:
         rows: the stream.
-        names: the columns to parse, in the order in which they are wanted.
+        fields: the columns to parse, with the types to read them as.
         memory: where the columns lie; its size decides how many rows come at once.
         null_values: unquoted fields that are NULL.
     """
@@ -63,18 +63,17 @@ class ColumnReader:
     def __init__(
         self,
         rows: TextRows,
-        names: Sequence[str],
+        fields: Sequence[Field],
         memory: memoryview,
         null_values: Sequence[str] = ("",),
     ) -> None:
         self._rows = rows
-        self._names = tuple(names)
         self._memory_bytes = len(memory)
         positions = {name: at for at, name in enumerate(rows.schema.names)}
         self._parser = CsvParser(
             memory,
             field_count=len(positions),
-            columns=[(positions[name], str(rows.schema.field(name).type)) for name in names],
+            columns=[(positions[field.name], str(field.type)) for field in fields],
             delimiter=rows.dialect.delimiter,
             quote=rows.dialect.quote,
             null_values=null_values,

@@ -1,0 +1,104 @@
+"""Joins, selections, unions and limits over text: what SQL gives, in the order of the left side."""
+
+import random
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from emsqrt import Pipeline, scan
+from emsqrt.thin.lower import why_not_thin
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two files with keys in common, some missing on either side, some twice, some NULL."""
+    random_ = random.Random(3)
+    folder = tmp_path_factory.mktemp("join")
+    left, right = folder / "left.csv", folder / "right.csv"
+    lines = ["id,b,l"]
+    for at in range(60_000):
+        key = "" if at % 50 == 0 else str(random_.randrange(40_000))
+        lines.append(f'{key},{at % 3},"left, {at}"')
+    left.write_text("\n".join(lines))
+    lines = ["k,b,r"]
+    for at in range(50_000):
+        key = "" if at % 60 == 0 else str(random_.randrange(40_000))
+        lines.append(f"{key},{at % 3},right {at} {'x' * (at % 100)}")
+    right.write_text("\r\n".join(lines) + "\r\n")
+    return left, right
+
+
+def run(pipeline: Pipeline, target: Path, cap: str) -> str:
+    plan = pipeline.sink(target)
+    assert why_not_thin(plan.plan) is None
+    manifest = plan.run(mem_cap=cap)
+    assert manifest.peak_bytes <= manifest.cap_bytes
+    text = target.read_bytes().decode()
+    assert manifest.rows_out == text.count("\n") - 1
+    return text
+
+
+HOW = ["inner", "left", "right", "full", "semi", "anti"]
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_join_gives_what_sql_gives_at_any_cap(
+    files: tuple[Path, Path], tmp_path: Path, how: str
+) -> None:
+    left, right = files
+    joined = scan(left).join(scan(right), on=[("id", "k")], how=how)
+    texts = {run(joined, tmp_path / "out.csv", cap) for cap in ("26MiB", "32MiB", "256MiB")}
+    assert len(texts) == 1
+    columns = "l.*" if how in ("semi", "anti") else "l.*, r.*"
+    query = f"select {columns} from '{left}' l {how} join '{right}' r on l.id = r.k order by all"
+    with duckdb.connect(config={"threads": 1}) as oracle:
+        expected = oracle.execute(query).fetchall()
+        found = f"select * from read_csv('{tmp_path / 'out.csv'}', header=true) order by all"
+        assert oracle.execute(found).fetchall() == expected
+
+
+def test_the_order_is_that_of_the_left_side(files: tuple[Path, Path], tmp_path: Path) -> None:
+    left, right = files
+    joined = scan(left).join(scan(right), on=[("id", "k")])
+    text = run(joined, tmp_path / "out.csv", "26MiB")
+    places = [int(line.split('"')[1].removeprefix("left, ")) for line in text.splitlines()[1:]]
+    assert places == sorted(places)
+
+
+def test_a_key_of_one_name_comes_once_and_a_clash_gets_a_suffix(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    left, right = files
+    both = scan(left).join(scan(right).rename({"k": "id"}), on=["id"], how="left")
+    header, first, *_ = run(both, tmp_path / "out.csv", "64MiB").split("\n")
+    assert header == "id,b,l,b_right,r"
+    assert first == ',0,"left, 0",,'
+
+
+def test_fields_are_chosen_reordered_and_renamed(files: tuple[Path, Path], tmp_path: Path) -> None:
+    left, _ = files
+    text = run(scan(left).select("l", key="id").limit(2, 1), tmp_path / "out.csv", "24MiB")
+    header, first, second, rest = text.split("\n")
+    assert (header, rest) == ("l,key", "")
+    assert first.startswith('"left, 1",')
+    assert second.startswith('"left, 2",')
+
+
+def test_a_union_of_text_goes_one_after_the_other(files: tuple[Path, Path], tmp_path: Path) -> None:
+    left, _ = files
+    part = scan(left).limit(2)
+    text = run(part.union(scan(left).limit(1)), tmp_path / "out.csv", "24MiB")
+    assert [line.split('"')[1] for line in text.splitlines()[1:]] == [
+        "left, 0",
+        "left, 1",
+        "left, 0",
+    ]
+
+
+def test_a_file_that_is_only_copied_is_checked_and_counted(
+    files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, right = files
+    text = run(scan(right), tmp_path / "out.csv", "24MiB")
+    assert text == right.read_bytes().decode().replace("\r\n", "\n")
