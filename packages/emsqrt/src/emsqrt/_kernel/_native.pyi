@@ -409,6 +409,7 @@ def join_cross(
 
 # Write joined rows as lines: the left payload, `separator`, the right payload, a line feed; a text
 # for a side that has no row. Without a separator the left payload alone: (next at, bytes, rows).
+# ValueError when not even one line fits.
 def join_lines(
     block: Buffer,
     at: int,
@@ -417,6 +418,12 @@ def join_lines(
     left_absent: bytes,
     right_absent: bytes,
     /,
+) -> tuple[int, int, int]: ...
+
+# Write one side of joined rows as rows without keys, with the payload `absent` where that side has
+# no row: (next at, bytes, rows).
+def join_side(
+    block: Buffer, at: int, out: Buffer, is_right: bool, absent: bytes, /
 ) -> tuple[int, int, int]: ...
 def lz4_bound(size: int, /) -> int: ...
 def lz4_compress(source: Buffer, target: Buffer, /) -> int: ...
@@ -427,7 +434,7 @@ def merger_bytes(sources: int, /) -> int: ...
 def open_block(head: Buffer, segment: int, stored: Buffer, target: Buffer, /) -> int: ...
 
 # Pack rows from `start` on while they fit `out`: (bytes, rows). The key is empty when one of its
-# columns is NULL; `payload` as of RowStore.add.
+# columns is NULL; `payload` as of RowStore.add. ValueError when not even one row fits.
 def pack_join_rows(
     columns: Columns,
     keys: KeySpec,

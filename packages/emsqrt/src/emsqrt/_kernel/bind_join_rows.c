@@ -21,6 +21,10 @@ static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
             PyErr_SetString(PyExc_ValueError, "rows are counted from 0");
         } else {
             bytes = em_pack_join_rows(columns, keys, &payload, &row, out.buf, (size_t)out.len);
+            failed = bytes == 0 && row < columns->row_count;
+            if (failed) {
+                PyErr_Format(PyExc_ValueError, "a row does not fit %zd bytes", out.len);
+            }
         }
         release_payload(&payload);
     }
@@ -88,6 +92,37 @@ static PyObject *join_cross(PyObject *module, PyObject *arguments) {
                          (Py_ssize_t)joined.used, (Py_ssize_t)joined.rows);
 }
 
+/* (next at, bytes, rows), or ValueError when not even the first row fits. */
+static PyObject *progress(Py_ssize_t given, size_t size, size_t at, const em_joined_out *out) {
+    if (out->rows == 0 && (size_t)given < size) {
+        PyErr_Format(PyExc_ValueError, "a row does not fit %zu bytes", out->size);
+        return NULL;
+    }
+    return Py_BuildValue("(nnn)", (Py_ssize_t)at, (Py_ssize_t)out->used, (Py_ssize_t)out->rows);
+}
+
+static PyObject *join_side(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer block, out;
+    Py_ssize_t given, absent_bytes;
+    int is_right;
+    const char *absent;
+    if (!PyArg_ParseTuple(arguments, "y*nw*py#:join_side", &block, &given, &out, &is_right, &absent,
+                          &absent_bytes)) {
+        return NULL;
+    }
+    const em_side instead = {(const uint8_t *)absent, (uint32_t)absent_bytes};
+    em_joined_out rows = {out.buf, (size_t)out.len, 0, 0};
+    size_t at = (size_t)given;
+    const size_t size = (size_t)block.len;
+    const enum em_walk walk =
+        lies_in(given, &block) ? em_join_side(block.buf, size, &at, is_right != 0, instead, &rows)
+                               : EM_WALK_DAMAGED;
+    PyBuffer_Release(&block);
+    PyBuffer_Release(&out);
+    return walk == EM_WALK_DAMAGED ? no_rows() : progress(given, size, at, &rows);
+}
+
 static PyObject *join_lines(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer block, out;
@@ -99,17 +134,16 @@ static PyObject *join_lines(PyObject *module, PyObject *arguments) {
                           &right_bytes)) {
         return NULL;
     }
+    const bool left_only = separator == NULL;
     const em_line_parts parts = {
-        .separator = (const uint8_t *)separator,
-        .left_absent = (const uint8_t *)left_absent,
-        .right_absent = (const uint8_t *)right_absent,
-        .separator_bytes = (size_t)separator_bytes,
-        .left_absent_bytes = (size_t)left_bytes,
-        .right_absent_bytes = (size_t)right_bytes,
-        .left_only = separator == NULL,
+        .separator = {(const uint8_t *)separator, (uint32_t)separator_bytes},
+        .left_absent = {(const uint8_t *)left_absent, (uint32_t)left_bytes},
+        .right_absent = {(const uint8_t *)right_absent, left_only ? 0 : (uint32_t)right_bytes},
+        .left_only = left_only,
     };
     em_joined_out lines = {out.buf, (size_t)out.len, 0, 0};
     size_t at = (size_t)given;
+    const size_t size = (size_t)block.len;
     const enum em_walk walk = lies_in(given, &block)
                                   ? em_join_lines(block.buf, (size_t)block.len, &at, &parts, &lines)
                                   : EM_WALK_DAMAGED;
@@ -118,7 +152,7 @@ static PyObject *join_lines(PyObject *module, PyObject *arguments) {
     if (walk == EM_WALK_DAMAGED) {
         return no_rows();
     }
-    return Py_BuildValue("(nnn)", (Py_ssize_t)at, (Py_ssize_t)lines.used, (Py_ssize_t)lines.rows);
+    return progress(given, size, at, &lines);
 }
 
 static PyMethodDef functions[] = {
@@ -134,6 +168,9 @@ static PyMethodDef functions[] = {
     {"join_lines", join_lines, METH_VARARGS,
      "join_lines($module, block, at, out, separator, left_absent, right_absent, /)\n--\n\nJoined "
      "rows as lines: (next at, bytes, rows)."},
+    {"join_side", join_side, METH_VARARGS,
+     "join_side($module, block, at, out, is_right, absent, /)\n--\n\nOne side of joined rows as "
+     "rows: (next at, bytes, rows)."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -151,42 +151,70 @@ static uint8_t *put_text(uint8_t *to, const uint8_t *text, size_t bytes) {
     return to + bytes;
 }
 
-enum em_walk em_join_lines(const uint8_t *block, size_t size, size_t *at,
-                           const em_line_parts *parts, em_joined_out *out) {
+/* Take a joined row apart; false when it is none. */
+static bool open_joined(const uint8_t *block, size_t size, size_t at, em_side *left,
+                        em_side *right) {
+    const uint8_t *row = em_row_at(block, size, at, false);
+    const uint32_t bytes = row == NULL ? 0 : em_row_payload_bytes(row);
+    if (bytes < EM_JOINED_HEAD_BYTES) {
+        return false;
+    }
+    const uint8_t *text = em_row_payload(row) + EM_JOINED_HEAD_BYTES;
+    const uint32_t left_bytes = em_load32(text - 8), right_bytes = em_load32(text - 4);
+    *left = left_bytes == EM_ABSENT ? (em_side){NULL, 0} : (em_side){text, left_bytes};
+    *right =
+        right_bytes == EM_ABSENT ? (em_side){NULL, 0} : (em_side){text + left->bytes, right_bytes};
+    return (size_t)left->bytes + right->bytes == bytes - EM_JOINED_HEAD_BYTES;
+}
+
+enum em_walk em_join_side(const uint8_t *block, size_t size, size_t *at, bool is_right,
+                          em_side absent, em_joined_out *out) {
     while (*at < size) {
-        const uint8_t *row = em_row_at(block, size, *at, false);
-        const uint32_t bytes = row == NULL ? 0 : em_row_payload_bytes(row);
-        if (bytes < EM_JOINED_HEAD_BYTES) {
+        em_side left, right;
+        if (!open_joined(block, size, *at, &left, &right)) {
             return EM_WALK_DAMAGED;
         }
-        const uint8_t *text = em_row_payload(row) + EM_JOINED_HEAD_BYTES;
-        const uint32_t left_bytes = em_load32(text - 8), right_bytes = em_load32(text - 4);
-        const bool has_left = left_bytes != EM_ABSENT, has_right = right_bytes != EM_ABSENT;
-        const size_t own = (size_t)(has_left ? left_bytes : 0) + (has_right ? right_bytes : 0);
-        if (own != bytes - EM_JOINED_HEAD_BYTES) {
-            return EM_WALK_DAMAGED;
-        }
-        const size_t line = own + 1 + (has_left ? 0 : parts->left_absent_bytes) +
-                            (parts->left_only ? 0 : parts->separator_bytes) +
-                            (has_right || parts->left_only ? 0 : parts->right_absent_bytes);
-        if (line > out->size - out->used) {
+        const em_side wanted = is_right ? right : left;
+        const em_side side = wanted.payload == NULL ? absent : wanted;
+        const size_t bytes = EM_ROW_HEAD_BYTES + (size_t)side.bytes;
+        if (bytes > out->size - out->used) {
             return EM_WALK_FULL;
         }
         uint8_t *to = out->memory + out->used;
-        to = has_left ? put_text(to, text, left_bytes)
-                      : put_text(to, parts->left_absent, parts->left_absent_bytes);
-        if (!parts->left_only) {
-            to = put_text(to, parts->separator, parts->separator_bytes);
-        }
-        if (has_right) {
-            to = put_text(to, text + (has_left ? left_bytes : 0), right_bytes);
-        } else if (!parts->left_only) {
-            to = put_text(to, parts->right_absent, parts->right_absent_bytes);
-        }
-        *to++ = '\n';
-        out->used = (size_t)(to - out->memory);
+        em_store32(to, (uint32_t)bytes);
+        em_store32(to + 4, 0);
+        put_text(to + EM_ROW_HEAD_BYTES, side.payload, side.bytes);
+        out->used += bytes;
         out->rows++;
-        *at += em_row_bytes(row);
+        *at += em_row_bytes(block + *at);
+    }
+    return EM_WALK_ON;
+}
+
+enum em_walk em_join_lines(const uint8_t *block, size_t size, size_t *at,
+                           const em_line_parts *parts, em_joined_out *out) {
+    while (*at < size) {
+        em_side left, right;
+        if (!open_joined(block, size, *at, &left, &right)) {
+            return EM_WALK_DAMAGED;
+        }
+        if (left.payload == NULL) {
+            left = parts->left_absent;
+        }
+        if (right.payload == NULL || parts->left_only) {
+            right = parts->right_absent;
+        }
+        const size_t line = (size_t)left.bytes + parts->separator.bytes + right.bytes + 1;
+        if (line > out->size - out->used) {
+            return EM_WALK_FULL;
+        }
+        uint8_t *to = put_text(out->memory + out->used, left.payload, left.bytes);
+        to = put_text(to, parts->separator.payload, parts->separator.bytes);
+        to = put_text(to, right.payload, right.bytes);
+        *to = '\n';
+        out->used += line;
+        out->rows++;
+        *at += em_row_bytes(block + *at);
     }
     return EM_WALK_ON;
 }

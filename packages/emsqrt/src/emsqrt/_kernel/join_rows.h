@@ -93,11 +93,14 @@ enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_a
                            const uint8_t *right, size_t right_size, size_t *right_at,
                            bool sequenced, em_joined_out *out);
 
-/* What stands for a side in a line: itself, or a text where the side has no row. */
+/* Write one side of joined rows as rows without keys, `absent` for the payload where it is not. */
+enum em_walk em_join_side(const uint8_t *block, size_t size, size_t *at, bool is_right,
+                          em_side absent, em_joined_out *out);
+
+/* What lines are made of beside the rows; the last two stand where a side has no row. */
 typedef struct {
-    const uint8_t *separator, *left_absent, *right_absent;
-    size_t separator_bytes, left_absent_bytes, right_absent_bytes;
-    bool left_only;
+    em_side separator, left_absent, right_absent;
+    bool left_only; /* of the right side, `right_absent` is written always */
 } em_line_parts;
 
 /* Write joined rows as lines: left, separator, right, line feed. */
