@@ -1,22 +1,41 @@
 """emsqrt.planner: from the plan as submitted to the plan as carried out.
 
-Layering: `emsqrt.plan` <- schemas, substitution <- columns, filters, folding, fusing <- rules.
-Standard library only; `find_schema` loads a file format's reader when a scan has no schema.
+Layering: `emsqrt.plan` <- schemas, substitution <- columns, filters, folding, fusing <- rules;
+statistics <- selectivity <- work <- physical. Standard library only; what looks at Parquet files
+(`find_schema`, `measure_source`) loads their reader when it does.
 """
 
 from emsqrt.planner.columns import prune_columns
 from emsqrt.planner.filters import push_down_filters
 from emsqrt.planner.folding import fold_constants
 from emsqrt.planner.fusing import fuse
+from emsqrt.planner.physical import (
+    PhysicalNode,
+    PhysicalPlan,
+    PhysicalProgram,
+    lower_to_physical,
+)
 from emsqrt.planner.rules import RULES, Rule, optimize
 from emsqrt.planner.schemas import find_schema, scan_of, schemas_of
+from emsqrt.planner.statistics import ColumnStats, SourceStats, measure_source
+from emsqrt.planner.work import NodeWork, Work, estimate_work
 
 __all__ = [
     "RULES",
+    "ColumnStats",
+    "NodeWork",
+    "PhysicalNode",
+    "PhysicalPlan",
+    "PhysicalProgram",
     "Rule",
+    "SourceStats",
+    "Work",
+    "estimate_work",
     "find_schema",
     "fold_constants",
     "fuse",
+    "lower_to_physical",
+    "measure_source",
     "optimize",
     "prune_columns",
     "push_down_filters",

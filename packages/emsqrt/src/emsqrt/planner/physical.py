@@ -1,0 +1,231 @@
+"""The physical plan: for each operator how it is carried out, and what it holds meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from emsqrt.expr import Column
+from emsqrt.plan import (
+    Aggregate,
+    Custom,
+    Distinct,
+    Expect,
+    Join,
+    Plan,
+    Sample,
+    Scan,
+    Sink,
+    Sort,
+    SortKey,
+    StreamTarget,
+    TopK,
+    Union,
+    Window,
+    inputs_of,
+    plan_hash,
+    walk,
+)
+from emsqrt.plan.explain import line_of
+from emsqrt.planner.schemas import schemas_of
+from emsqrt.planner.work import Work
+from sennit_core.schema import Schema
+
+HEAP_BYTES_MAX = 4 << 20
+"""A top_k of more is a sort that is cut short."""
+BUILD_LEFT_FACTOR = 4
+"""The left side is held in memory only when the right one is so many times larger."""
+
+Holding: TypeAlias = Literal["nothing", "gathers", "builds", "passes"]
+"""What an operator does with memory: gathers its input before the first row comes out, builds a
+table of one input while the other one streams, or passes rows on and remembers something."""
+Tier: TypeAlias = Literal["thin", "arrow"]
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalNode:
+    """One operator as it is carried out.
+
+    Args:
+        id: its place in the order of `emsqrt.plan.walk`; that of its entry in `Work`.
+        operator: such as "sort".
+        logical: the plan node.
+        inputs: the ids of what it reads from.
+        schema: the columns that come out.
+        strategy: how it is done, in words: "external merge sort", "hash, build right".
+        holding: what it does with memory.
+        build: of a join, the input that is gathered: 1 for the right side, 0 for the left one.
+    """
+
+    id: int
+    operator: str
+    logical: Plan
+    inputs: tuple[int, ...]
+    schema: Schema
+    strategy: str = "streams"
+    holding: Holding = "nothing"
+    build: int = 1
+
+    @property
+    def is_breaker(self) -> bool:
+        """Whether nothing comes out before all input is in."""
+        return self.holding == "gathers"
+
+    @property
+    def holds(self) -> bool:
+        """Whether it works in memory of its own."""
+        return self.holding != "nothing"
+
+    def __str__(self) -> str:
+        return line_of(self.logical)
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalPlan:
+    """The operators in the order of `emsqrt.plan.walk`, and the tier that runs them."""
+
+    nodes: tuple[PhysicalNode, ...]
+    tier: Tier = "arrow"
+
+    @property
+    def root(self) -> PhysicalNode:
+        """The last operator, a sink in a plan that runs."""
+        return self.nodes[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class PhysicalProgram:
+    """A plan made ready: `plan` for scheduling, `logical` for the operators.
+
+    Args:
+        plan: the operators.
+        logical: the optimised plan that they carry out.
+        plan_hash: of that plan; a run's manifest has the submitted plan's.
+    """
+
+    plan: PhysicalPlan
+    logical: Plan
+    plan_hash: str
+
+
+def lower_to_physical(
+    plan: Plan, work: Work | None = None, tier: Tier = "arrow"
+) -> PhysicalProgram:
+    """Choose how each operator is carried out; a plan without a sink is given a stream.
+
+    Args:
+        plan: optimised, with the schemas of its scans.
+        work: estimates; they choose the side of a join that is held, never what comes out.
+        tier: which operators run it.
+    """
+    if not isinstance(plan, Sink):
+        plan = Sink(plan, StreamTarget("arrow"))
+    schemas, nodes = schemas_of(plan), list[PhysicalNode]()
+    open_inputs: list[int] = []
+    for place, node in enumerate(walk(plan)):
+        first = len(open_inputs) - len(inputs_of(node))
+        inputs = tuple(open_inputs[first:])
+        below = tuple(nodes[each].logical for each in inputs)
+        strategy, holding, build = _choose(node, place, below, work)
+        word = _word(node)
+        nodes.append(
+            PhysicalNode(place, word, node, inputs, schemas[id(node)], strategy, holding, build)
+        )
+        open_inputs[first:] = [place]
+    return PhysicalProgram(PhysicalPlan(tuple(nodes), tier), plan, plan_hash(plan))
+
+
+Choice: TypeAlias = tuple[str, Holding, int]
+
+
+def _word(node: Plan) -> str:
+    return {"TopK": "top_k", "WithColumn": "with_column"}.get(
+        type(node).__name__, type(node).__name__.lower()
+    )
+
+
+def _choose(node: Plan, place: int, inputs: tuple[Plan, ...], work: Work | None) -> Choice:
+    chooser = _CHOOSERS.get(type(node))
+    return ("streams", "nothing", 1) if chooser is None else chooser(node, place, inputs, work)
+
+
+def _top_k(node: TopK, place: int, _: tuple[Plan, ...], work: Work | None) -> Choice:
+    row_bytes = 256.0 if work is None else work.nodes[place].row_bytes
+    if (node.count + node.offset) * row_bytes <= HEAP_BYTES_MAX:
+        return "heap", "gathers", 1
+    return "external merge sort, cut short", "gathers", 1
+
+
+def _aggregate(node: Aggregate, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
+    if not node.keys:
+        return "one group", "nothing", 1
+    return "hash, partial runs merged by key", "gathers", 1
+
+
+def _distinct(node: Distinct, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
+    if node.columns is None:
+        return "hash, partial runs merged by key", "gathers", 1
+    return "external merge sort, first of each key", "gathers", 1
+
+
+def _window(_: Window, __: int, inputs: tuple[Plan, ...], ___: Work | None) -> Choice:
+    del inputs
+    return "external merge sort, then by partition", "gathers", 1
+
+
+def _join(node: Join, place: int, inputs: tuple[Plan, ...], work: Work | None) -> Choice:
+    if node.how == "cross":
+        return "nested loop, right side held", "builds", 1
+    left_keys = tuple(one for one, _ in node.on)
+    right_keys = tuple(other for _, other in node.on)
+    if _is_sorted(inputs[0], left_keys) and _is_sorted(inputs[1], right_keys):
+        return "merge of sorted inputs", "passes", 1
+    if work is not None and node.how == "inner":
+        left, right = work.nodes[place].bytes_in
+        if left * BUILD_LEFT_FACTOR < right:
+            return "hash, build left, order restored", "builds", 0
+    return "hash, build right", "builds", 1
+
+
+def _is_sorted(plan: Plan, keys: tuple[str, ...]) -> bool:
+    """Return whether rows come in ascending order of just these columns, NULL last."""
+    if not isinstance(plan, Sort) or len(plan.keys) < len(keys):
+        return False
+    return all(_is_plain(key, name) for key, name in zip(plan.keys, keys, strict=False))
+
+
+def _is_plain(key: SortKey, name: str) -> bool:
+    plain = not key.descending and not key.nulls_first
+    return plain and isinstance(key.expr, Column) and key.expr.name == name
+
+
+def _sample(node: Sample, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
+    if node.count is None:
+        return "by the hash of each place", "nothing", 1
+    return "smallest hashes kept", "gathers", 1
+
+
+def _expect(node: Expect, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
+    return ("remembers keys", "passes", 1) if node.unique else ("counts", "nothing", 1)
+
+
+def _reads(word: str) -> Callable[[Any, int, tuple[Plan, ...], Work | None], Choice]:
+    return lambda *_: (word, "nothing", 1)
+
+
+_CHOOSERS: dict[type[Plan], Callable[[Any, int, tuple[Plan, ...], Work | None], Choice]] = {
+    Scan: _reads("reads"),
+    Sink: _reads("writes"),
+    Union: _reads("one input after the other"),
+    Custom: lambda *_: ("as it is installed", "gathers", 1),
+    Sort: lambda *_: ("external merge sort", "gathers", 1),
+    TopK: _top_k,
+    Aggregate: _aggregate,
+    Distinct: _distinct,
+    Window: _window,
+    Join: _join,
+    Sample: _sample,
+    Expect: _expect,
+}
+"""What is not here takes a batch and gives a batch."""

@@ -1,0 +1,111 @@
+"""Which share of rows a predicate keeps, by what is known of the columns (Selinger et al., 1979)."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+from emsqrt.expr import Call, Column, Expr, Literal
+from emsqrt.planner.statistics import ColumnStats
+
+UNKNOWN = 1 / 3
+EQUAL = 0.1
+_FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
+
+
+def selectivity(predicate: Expr, columns: Mapping[str, ColumnStats]) -> float:
+    """Return the share of rows, 0 to 1, for which `predicate` is likely true."""
+    match predicate:
+        case Literal(value=value):
+            return 1.0 if value is True else 0.0
+        case Call("and", args):
+            return _product([selectivity(arg, columns) for arg in args])
+        case Call("or", args):
+            return 1 - _product([1 - selectivity(arg, columns) for arg in args])
+        case Call("not", (Call("is_null", (arg,)),)):
+            return 1 - _nulls(arg, columns)
+        case Call("not", (arg,)):
+            return max(0.0, 1 - selectivity(arg, columns))
+        case Call("is_null", (arg,)):
+            return _nulls(arg, columns)
+        case Call("between", (arg, low, high)):
+            above = selectivity(Call("ge", (arg, low)), columns)
+            return max(0.0, above + selectivity(Call("le", (arg, high)), columns) - 1) or EQUAL
+        case Call("is_in", (arg, *values)):
+            each = (selectivity(Call("eq", (arg, value)), columns) for value in values)
+            return min(1.0, sum(each))
+        case Call(fn, (left, right)) if fn in _FLIPPED:
+            return _comparison(fn, left, right, columns)
+    return UNKNOWN
+
+
+def _comparison(fn: str, left: Expr, right: Expr, columns: Mapping[str, ColumnStats]) -> float:
+    match left, right:
+        case Column(name), Literal(value=value):
+            return _against(fn, columns.get(name), value)
+        case Literal(value=value), Column(name):
+            return _against(_FLIPPED[fn], columns.get(name), value)
+    return EQUAL if fn == "eq" else 1 - EQUAL if fn == "ne" else UNKNOWN
+
+
+def _against(fn: str, stats: ColumnStats | None, value: Any) -> float:
+    if value is None:
+        return 0.0
+    if stats is None:
+        return EQUAL if fn == "eq" else 1 - EQUAL if fn == "ne" else UNKNOWN
+    present = 1 - stats.nulls
+    if fn in ("eq", "ne"):
+        equal = _equal(stats, value)
+        return present * (equal if fn == "eq" else 1 - equal)
+    below = _share_below(stats, value, inclusive=fn in ("le", "gt"))
+    if below is None:
+        return present * UNKNOWN
+    return present * (below if fn in ("lt", "le") else 1 - below)
+
+
+def _equal(stats: ColumnStats, value: Any) -> float:
+    try:
+        if stats.minimum is not None and not stats.minimum <= value <= stats.maximum:
+            return 0.0
+    except TypeError:
+        return EQUAL
+    return EQUAL if not stats.distinct else 1 / max(1.0, stats.distinct)
+
+
+def _share_below(stats: ColumnStats, value: Any, *, inclusive: bool) -> float | None:
+    """Return the share of values below `value`, by the histogram or a straight line."""
+    try:
+        if len(stats.histogram) > 1:
+            find = bisect_right if inclusive else bisect_left
+            return find(stats.histogram, value) / len(stats.histogram)
+        low, high, at = map(_number, (stats.minimum, stats.maximum, value))
+    except TypeError:
+        return None
+    if low is None or high is None or at is None:
+        return None
+    return min(1.0, max(0.0, (at - low) / (high - low))) if high > low else float(at > low)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if isinstance(value, date):
+        return float(value.toordinal())
+    try:
+        return None if value is None or isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _nulls(arg: Expr, columns: Mapping[str, ColumnStats]) -> float:
+    stats = columns.get(arg.name) if isinstance(arg, Column) else None
+    return EQUAL if stats is None else stats.nulls
+
+
+def _product(shares: list[float]) -> float:
+    result = 1.0
+    for share in shares:
+        result *= min(1.0, max(0.0, share))
+    return result

@@ -1,0 +1,318 @@
+"""How much there is to do: rows and bytes through every operator, before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from emsqrt.expr import Column, Expr
+from emsqrt.plan import (
+    Aggregate,
+    DatasetRef,
+    Distinct,
+    Explode,
+    Filter,
+    Join,
+    Limit,
+    Plan,
+    Project,
+    Rename,
+    Sample,
+    Scan,
+    TopK,
+    Union,
+    Window,
+    WithColumn,
+)
+from emsqrt.plan.joining import shared_keys
+from emsqrt.plan.tree import fold
+from emsqrt.planner.schemas import schemas_of
+from emsqrt.planner.selectivity import selectivity
+from emsqrt.planner.statistics import ColumnStats, SourceStats, measure_source, typical_bytes
+from sennit_core.schema import Schema
+
+ITEMS_IN_A_LIST = 4
+GROUP_SHARE = 0.1
+ROW_HEAD_BYTES = 8
+"""A packed row's own head; the key's copy is counted where there is one."""
+
+_SECONDS = {"scan": 8e-8, "sort": 4e-8, "aggregate": 1e-7, "join": 1.5e-7, "sink": 8e-8}
+_SECONDS_PER_ROW = 2e-8
+
+Hints: TypeAlias = Mapping[str, SourceStats]
+"""What is known of sources, by the first path or the dataset's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWork:
+    """What one operator has to do.
+
+    Args:
+        rows_in: from each input; what a scan reads counts as its own.
+        bytes_in: the same in bytes, as packed rows; of a scan, of its files.
+        rows_out: what comes out.
+        row_bytes: a packed row's mean size there.
+        groups: different keys that an aggregate, a distinct or a join's build side has.
+        seconds: of one core, roughly; for comparing plans only.
+        is_source: whether this is a scan.
+    """
+
+    rows_in: tuple[float, ...]
+    bytes_in: tuple[float, ...]
+    rows_out: float
+    row_bytes: float
+    groups: float = 0.0
+    seconds: float = 0.0
+    is_source: bool = False
+
+    @property
+    def bytes_out(self) -> float:
+        """Bytes that come out, as packed rows."""
+        return self.rows_out * self.row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a plan has to do: one entry for each node, in the order of `emsqrt.plan.walk`."""
+
+    nodes: tuple[NodeWork, ...]
+
+    @property
+    def rows_in(self) -> float:
+        """Rows read from all sources."""
+        return sum(node.rows_in[0] for node in self.nodes if node.is_source)
+
+    @property
+    def bytes_in(self) -> float:
+        """Bytes of all sources, as they are stored."""
+        return sum(node.bytes_in[0] for node in self.nodes if node.is_source)
+
+    @property
+    def rows_out(self) -> float:
+        """Rows that come out at the end."""
+        return self.nodes[-1].rows_out
+
+    @property
+    def seconds(self) -> float:
+        """Of one core, roughly."""
+        return sum(node.seconds for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Rows between two operators: how many, and what is known of their columns."""
+
+    rows: float
+    columns: Mapping[str, ColumnStats]
+    groups: float = 0.0
+
+    @property
+    def row_bytes(self) -> float:
+        """A packed row's mean size."""
+        return ROW_HEAD_BYTES + sum(stats.bytes for stats in self.columns.values())
+
+
+def estimate_work(plan: Plan, hints: Hints | None = None, folder: Path | None = None) -> Work:
+    """Estimate rows and bytes through every operator of a plan.
+
+    Args:
+        plan: with the schemas of its scans.
+        hints: what is known of sources; the files are looked at for the others.
+        folder: where relative paths start.
+    """
+    schemas = schemas_of(plan)
+    nodes: list[NodeWork] = []
+
+    def visit(node: Plan, inputs: tuple[Flow, ...]) -> Flow:
+        if isinstance(node, Scan):
+            stats = _source_stats(node, hints or {}, folder)
+            flow = _scan_flow(stats, schemas[id(node)])
+            rows_in: tuple[float, ...] = (stats.rows,)
+            bytes_in: tuple[float, ...] = (float(stats.bytes),)
+        else:
+            flow = _flow(node, inputs, schemas[id(node)])
+            rows_in = tuple(each.rows for each in inputs)
+            bytes_in = tuple(each.rows * each.row_bytes for each in inputs)
+        seconds = _seconds(node, rows_in)
+        nodes.append(
+            NodeWork(
+                rows_in,
+                bytes_in,
+                flow.rows,
+                flow.row_bytes,
+                flow.groups,
+                seconds,
+                is_source=isinstance(node, Scan),
+            )
+        )
+        return flow
+
+    fold(plan, visit)
+    return Work(tuple(nodes))
+
+
+def _source_stats(scan: Scan, hints: Hints, folder: Path | None) -> SourceStats:
+    source = scan.source
+    name = source.dataset if isinstance(source, DatasetRef) else (*source.paths, "")[0]
+    return hints[name] if name in hints else measure_source(scan, folder)
+
+
+def _scan_flow(stats: SourceStats, schema: Schema) -> Flow:
+    columns = {
+        field.name: stats.columns.get(field.name) or ColumnStats(typical_bytes(field.type))
+        for field in schema
+    }
+    return Flow(stats.rows, columns)
+
+
+def _flow(node: Plan, inputs: tuple[Flow, ...], schema: Schema) -> Flow:
+    rule = _FLOWS.get(type(node))
+    flow = inputs[0] if rule is None else rule(node, inputs)
+    columns = {
+        field.name: flow.columns.get(field.name) or ColumnStats(typical_bytes(field.type))
+        for field in schema
+    }
+    return replace(flow, rows=max(0.0, flow.rows), columns=columns)
+
+
+def _filter(node: Filter, inputs: tuple[Flow, ...]) -> Flow:
+    return replace(inputs[0], rows=inputs[0].rows * selectivity(node.predicate, inputs[0].columns))
+
+
+def _made(columns: tuple[tuple[str, Expr], ...], flow: Flow) -> dict[str, ColumnStats]:
+    """Of what is computed nothing is known; a column that is passed on keeps what it had."""
+    return {
+        name: flow.columns[expr.name]
+        for name, expr in columns
+        if isinstance(expr, Column) and expr.name in flow.columns
+    }
+
+
+def _project(node: Project, inputs: tuple[Flow, ...]) -> Flow:
+    return Flow(inputs[0].rows, _made(node.columns, inputs[0]))
+
+
+def _with_column(node: WithColumn, inputs: tuple[Flow, ...]) -> Flow:
+    made = {name for name, _ in node.columns}
+    kept = {name: stats for name, stats in inputs[0].columns.items() if name not in made}
+    return Flow(inputs[0].rows, {**kept, **_made(node.columns, inputs[0])})
+
+
+def _rename(node: Rename, inputs: tuple[Flow, ...]) -> Flow:
+    names = dict(node.names)
+    columns = {names.get(name, name): stats for name, stats in inputs[0].columns.items()}
+    return Flow(inputs[0].rows, columns)
+
+
+def _limit(node: Limit | TopK, inputs: tuple[Flow, ...]) -> Flow:
+    rows = min(float(node.count), max(0.0, inputs[0].rows - node.offset))
+    return Flow(rows, inputs[0].columns)
+
+
+def _aggregate(node: Aggregate, inputs: tuple[Flow, ...]) -> Flow:
+    (flow,) = inputs
+    if not node.keys:
+        return Flow(1.0, {}, 1.0)
+    groups = groups_of([expr for _, expr in node.keys], flow)
+    return Flow(groups, _made(node.keys, flow), groups)
+
+
+def _distinct(node: Distinct, inputs: tuple[Flow, ...]) -> Flow:
+    (flow,) = inputs
+    names = node.columns or tuple(flow.columns)
+    groups = groups_of([Column(name) for name in names], flow)
+    return Flow(groups, flow.columns, groups)
+
+
+def groups_of(keys: list[Expr], flow: Flow) -> float:
+    """Estimate how many different keys there are: no more than rows, or than there are values."""
+    product, unknown = 1.0, False
+    for key in keys:
+        stats = flow.columns.get(key.name) if isinstance(key, Column) else None
+        if stats is None or stats.distinct is None:
+            unknown = True
+        else:
+            product *= stats.distinct + (stats.nulls > 0)
+    if unknown:
+        product = max(product, flow.rows * GROUP_SHARE)
+    return max(min(1.0, flow.rows), min(flow.rows, product))
+
+
+def _join(node: Join, inputs: tuple[Flow, ...]) -> Flow:
+    left, right = inputs
+    pairs = left.rows * right.rows
+    keys_left = groups_of([Column(one) for one, _ in node.on], left) if node.on else 1.0
+    keys_right = groups_of([Column(other) for _, other in node.on], right) if node.on else 1.0
+    inner = pairs / max(1.0, keys_left, keys_right)
+    matched = left.rows * min(1.0, keys_right / max(1.0, keys_left))
+    rows = {
+        "left": max(inner, left.rows),
+        "right": max(inner, right.rows),
+        "full": max(inner, left.rows + right.rows - min(left.rows, right.rows)),
+        "semi": matched,
+        "anti": left.rows - matched,
+        "cross": pairs,
+    }.get(node.how, inner)
+    columns = dict(left.columns)
+    shared = shared_keys(node)
+    for name, stats in right.columns.items():
+        if name not in shared:
+            columns[name + node.suffix if name in left.columns else name] = stats
+    return Flow(rows, columns, keys_right)
+
+
+def _union(node: Union, inputs: tuple[Flow, ...]) -> Flow:
+    rows = sum(flow.rows for flow in inputs)
+    sizes: dict[str, ColumnStats] = {}
+    for index, name in enumerate(inputs[0].columns):
+        parts = [list(flow.columns.values())[index : index + 1] for flow in inputs]
+        known = [
+            (flow.rows, part[0].bytes) for flow, part in zip(inputs, parts, strict=True) if part
+        ]
+        total = sum(count for count, _ in known) or 1.0
+        sizes[name] = ColumnStats(sum(count * size for count, size in known) / total)
+    return Flow(rows, {} if node.by_name else sizes)
+
+
+def _explode(node: Explode, inputs: tuple[Flow, ...]) -> Flow:
+    kept = {name: stats for name, stats in inputs[0].columns.items() if name != node.column}
+    return Flow(inputs[0].rows * ITEMS_IN_A_LIST, kept)
+
+
+def _sample(node: Sample, inputs: tuple[Flow, ...]) -> Flow:
+    rows = inputs[0].rows
+    kept = rows * node.fraction if node.fraction is not None else min(rows, float(node.count or 0))
+    return Flow(kept, inputs[0].columns)
+
+
+def _window(node: Window, inputs: tuple[Flow, ...]) -> Flow:
+    return replace(inputs[0], groups=groups_of(list(node.partition_by), inputs[0]))
+
+
+_FLOWS: dict[type[Plan], Callable[[Any, tuple[Flow, ...]], Flow]] = {
+    Filter: _filter,
+    Project: _project,
+    WithColumn: _with_column,
+    Rename: _rename,
+    Limit: _limit,
+    TopK: _limit,
+    Aggregate: _aggregate,
+    Distinct: _distinct,
+    Join: _join,
+    Union: _union,
+    Explode: _explode,
+    Sample: _sample,
+    Window: _window,
+}
+"""What is not here passes all rows on as they are."""
+
+
+def _seconds(node: Plan, rows_in: tuple[float, ...]) -> float:
+    rows = sum(rows_in)
+    each = _SECONDS.get(type(node).__name__.lower(), _SECONDS_PER_ROW)
+    if type(node).__name__ in ("Sort", "Window"):
+        each *= math.log2(max(2.0, rows)) / 4
+    return rows * each

@@ -1,0 +1,174 @@
+"""One operator's tree of blocks: runs as leaves, merges above them, each with a bounded fan-in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from emsqrt.plan import Join
+from emsqrt.planner.physical import PhysicalNode
+from emsqrt.planner.work import NodeWork
+from emsqrt.te import formulas
+from emsqrt.te.formulas import MERGE_OVERHEAD_BYTES, Merge, merge_of, plan_merge
+
+STATE_BYTES = 16
+"""Of one aggregate's state in a table, beside the key."""
+KEY_SHARE = 0.25
+"""Of a row's bytes; a key that is copied in front of the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Merges that are done with one another's output not yet in sight.
+
+    Args:
+        level: 1 for the merges of runs; each level's output is the next one's input.
+        fan_in: the most runs in one of them, K.
+        block_bytes: b.
+        merges: how many.
+        runs_before: runs when the level begins.
+        runs_after: runs when it ends; 1 after the last, which is not stored but drained.
+        peak_bytes: K * b + overhead: a block of each run, one of the output, the merge's state.
+        bytes: what the level reads back, and writes unless it is the last.
+    """
+
+    level: int
+    fan_in: int
+    block_bytes: int
+    merges: int
+    runs_before: int
+    runs_after: int
+    peak_bytes: int
+    bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """What one operator does with the memory it is granted.
+
+    Args:
+        merge: R, K, P, b, D of its runs.
+        partitions: F of a join, 1 when its build side fits.
+        partition_levels: how often they are cut again.
+        levels: its merges, from the runs up.
+        spill_bytes: what it is expected to write to disk, before compression.
+    """
+
+    merge: Merge
+    partitions: int
+    partition_levels: int
+    levels: tuple[Level, ...]
+    spill_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Memory that one operator may use.
+
+    Args:
+        gather_bytes: from its first row in until its input has ended and its runs are merged as
+            far as its last merge can take them.
+        drain_bytes: from then on until its last row is out; never more than `gather_bytes`.
+    """
+
+    gather_bytes: int
+    drain_bytes: int
+
+
+def plan_blocks(node: PhysicalNode, work: NodeWork, grants: Grants) -> Blocks:
+    """Cut an operator's work into blocks that fit its grants."""
+    if node.operator == "join":
+        return _join_blocks(node, work, grants.drain_bytes)
+    rows, row_bytes = _held(node, work)
+    merge = plan_merge(grants.gather_bytes, grants.drain_bytes, rows * row_bytes, row_bytes)
+    if node.operator in ("aggregate", "distinct") and merge.runs:
+        merge = _partial_runs(work, grants, row_bytes)
+    levels = merge_levels(merge, rows * row_bytes)
+    written = rows * row_bytes * (merge.runs > 0)
+    written += sum(level.bytes for level in levels[:-1])
+    return Blocks(merge, 1, 0, levels, written)
+
+
+def wanted_bytes(node: PhysicalNode, work: NodeWork) -> float:
+    """Return the memory with which nothing would have to be spilled, by the estimates."""
+    if node.operator == "join":
+        return formulas.PARTITION_SLACK * _build_bytes(node, work)
+    rows, row_bytes = _held(node, work)
+    return rows * (row_bytes + formulas.ENTRY_BYTES) * 1.05 + formulas.BLOCK_BYTES_MAX
+
+
+def _held(node: PhysicalNode, work: NodeWork) -> tuple[float, float]:
+    """Return the rows that an operator gathers, and the bytes of each."""
+    row_bytes = max(1.0, work.row_bytes)
+    match node.operator:
+        case "aggregate" | "distinct":
+            return work.groups, max(row_bytes, STATE_BYTES) / formulas.TABLE_LOAD
+        case "top_k" if node.strategy == "heap":
+            return work.rows_out, row_bytes * (1 + KEY_SHARE)
+        case "sample" | "expect":
+            return work.rows_out, row_bytes * (1 + KEY_SHARE)
+    rows = sum(work.rows_in)
+    each = sum(work.bytes_in) / rows if rows else row_bytes
+    return rows, each * (1 + KEY_SHARE)
+
+
+def _partial_runs(work: NodeWork, grants: Grants, row_bytes: float) -> Merge:
+    """Groups that do not fit are flushed as sorted partial states, each time the table is full."""
+    table = formulas.run_payload(grants.gather_bytes, row_bytes)
+    # A group whose rows lie apart is in several runs: twice over is what was seen.
+    seen = max(work.groups, min(sum(work.rows_in), work.groups * 2))
+    runs = math.ceil(seen * row_bytes / table)
+    return merge_of(grants.drain_bytes, max(2, runs), table)
+
+
+def _build_bytes(node: PhysicalNode, work: NodeWork) -> float:
+    rows, size = work.rows_in[node.build], work.bytes_in[node.build]
+    return size * (1 + KEY_SHARE) + rows * formulas.ENTRY_BYTES / 2
+
+
+def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Blocks:
+    none = Merge(0, 0, 0, 0, memory_bytes)
+    build = _build_bytes(node, work)
+    if node.holding == "passes":
+        return Blocks(none, 1, 0, (), 0.0)
+    if isinstance(node.logical, Join) and node.logical.how == "cross":
+        return Blocks(none, 1, 0, (), build * (build > memory_bytes))
+    cut = formulas.partition_levels(memory_bytes, build)
+    if not cut:
+        return Blocks(none, 1, 0, (), 0.0)
+    both = sum(work.bytes_in) * (1 + KEY_SHARE)
+    # The output of partitions is brought back into the order of the left side by a merge of them.
+    out_bytes = work.bytes_out * (1 + KEY_SHARE)
+    merge = plan_merge(memory_bytes, memory_bytes, out_bytes, work.row_bytes)
+    levels = merge_levels(merge, work.bytes_out)
+    parts = formulas.partitions_for(memory_bytes, build)
+    spilled = both * cut + work.bytes_out * (merge.runs > 0) * max(1, merge.passes)
+    return Blocks(merge, parts, cut, levels, spilled)
+
+
+def merge_levels(merge: Merge, input_bytes: float) -> tuple[Level, ...]:
+    """Return the merges of each level; only as many are done early as make the last ones full."""
+    levels: list[Level] = []
+    runs = merge.runs
+    for level in range(1, merge.passes + 1):
+        after = min(runs, merge.fan_in ** (merge.passes - level))
+        merges, largest = _merges(runs, after, merge.fan_in)
+        if not merges:
+            continue
+        merged = runs - after + merges
+        peak = (largest + 1) * merge.block_bytes + MERGE_OVERHEAD_BYTES
+        size = input_bytes * merged / runs
+        levels.append(
+            Level(len(levels) + 1, largest, merge.block_bytes, merges, runs, after, peak, size)
+        )
+        runs = after
+    return tuple(levels)
+
+
+def _merges(runs: int, after: int, fan_in: int) -> tuple[int, int]:
+    """Return how many merges of `fan_in` at most leave `after` runs, and the largest of them."""
+    fewer = runs - after
+    if fewer == 0:
+        return 0, 0
+    merges = -(-fewer // (fan_in - 1))
+    return merges, min(fan_in, fewer + 1)

@@ -1,0 +1,116 @@
+"""How many runs, which fan-in, how many passes: the arithmetic of external memory.
+
+With W bytes to work in and N bytes of rows, sorted runs of D < W bytes are R = ceil(N / D); a merge
+holds one block of b bytes for each run it reads, so K = W / b runs; P = ceil(log_K R) passes end it.
+One pass is enough iff W is about sqrt(N * b) or more (Aggarwal and Vitter, CACM 31(9), 1988). That
+is where the square root of the engine's name comes from: it is sqrt-shaped external memory, a
+depth-first evaluation of a tree of blocks whose frontier is K * b, with disk in the place of
+re-evaluation. It is not the register reuse of Cook and Mertz (STOC 2024).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+BLOCK_BYTES_MIN = 16 << 10
+BLOCK_BYTES_MAX = 512 << 10
+FAN_IN_MAX = 256
+"""Files open at a time."""
+ENTRY_BYTES = 32
+"""A row's entry and its scratch while a run is sorted."""
+MERGE_OVERHEAD_BYTES = 16 << 10
+"""A merge's own state, beside a block of each run and one for the output."""
+TABLE_LOAD = 0.75
+PARTITION_SLACK = 1.2
+"""Partitions are not all of one size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """How sorted runs become one.
+
+    Args:
+        runs: R; 0 when all rows fit memory.
+        fan_in: the most runs in one merge, K.
+        passes: P; how often a row is read back at most.
+        block_bytes: b, of each run in a merge and of its output.
+        run_bytes: D, rows in one run.
+    """
+
+    runs: int
+    fan_in: int
+    passes: int
+    block_bytes: int
+    run_bytes: int
+
+
+def run_payload(memory_bytes: int, row_bytes: float) -> int:
+    """Return D: the bytes of rows that W bytes hold while they are sorted, one block set aside."""
+    room = memory_bytes - min(BLOCK_BYTES_MAX, max(BLOCK_BYTES_MIN, memory_bytes // 64))
+    return max(1, int(room / (1 + ENTRY_BYTES / max(1.0, row_bytes))))
+
+
+def plan_merge(gather_bytes: int, drain_bytes: int, input_bytes: float, row_bytes: float) -> Merge:
+    """Plan the runs and merges of a sort.
+
+    Args:
+        gather_bytes: W while rows come in, at least `least_merge()`.
+        drain_bytes: W while they are merged and leave, at most as much.
+        input_bytes: N, all rows with their keys.
+        row_bytes: rho, a row's mean size.
+    """
+    run_bytes = run_payload(gather_bytes, row_bytes)
+    if input_bytes <= run_payload(drain_bytes, row_bytes):
+        return Merge(0, 0, 0, 0, run_bytes)
+    return merge_of(drain_bytes, math.ceil(input_bytes / run_bytes), run_bytes)
+
+
+def merge_of(memory_bytes: int, runs: int, run_bytes: int) -> Merge:
+    """Plan the merges of so many runs: one pass if it can be, else as small a fan-in as will do."""
+    room = memory_bytes - MERGE_OVERHEAD_BYTES
+    fan_in_max = max(2, min(FAN_IN_MAX, room // BLOCK_BYTES_MIN - 1))
+    passes = 1
+    while fan_in_max**passes < runs:
+        passes += 1
+    fan_in = max(2, min(fan_in_max, _root(runs, passes)))
+    block = min(BLOCK_BYTES_MAX, room // (fan_in + 1))
+    return Merge(runs, fan_in, passes, block, run_bytes)
+
+
+def least_merge() -> int:
+    """Return the least memory in which any number of runs can be merged: three blocks."""
+    return 3 * BLOCK_BYTES_MIN + MERGE_OVERHEAD_BYTES
+
+
+def one_pass_bytes(input_bytes: float, block_bytes: int = BLOCK_BYTES_MIN) -> int:
+    """Return the memory from which one merge pass sorts N bytes: sqrt(1.25 * b * N)."""
+    return math.ceil(math.sqrt(1.25 * block_bytes * input_bytes))
+
+
+def partitions_for(memory_bytes: int, build_bytes: float) -> int:
+    """Return F: how many partitions a build side is cut into, so that each fits; 1 when it does."""
+    if build_bytes <= memory_bytes:
+        return 1
+    wanted = math.ceil(PARTITION_SLACK * build_bytes / memory_bytes)
+    most = max(2, (memory_bytes - MERGE_OVERHEAD_BYTES) // BLOCK_BYTES_MIN - 1)
+    return max(2, min(wanted, most, FAN_IN_MAX))
+
+
+def partition_levels(memory_bytes: int, build_bytes: float) -> int:
+    """Return how often partitions are cut again until each fits; 0 when the whole does."""
+    levels, left = 0, build_bytes
+    while left > memory_bytes and levels < 64:
+        left = left * PARTITION_SLACK / partitions_for(memory_bytes, left)
+        levels += 1
+    return levels
+
+
+def _root(value: int, degree: int) -> int:
+    """Return the smallest whole number whose power of `degree` is `value` at least."""
+    root: int = max(1, round(value ** (1 / degree)))
+    while root**degree < value:
+        root += 1
+    while root > 1 and (root - 1) ** degree >= value:
+        root -= 1
+    return root

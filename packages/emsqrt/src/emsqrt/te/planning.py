@@ -1,0 +1,178 @@
+"""`plan_te`: from a physical plan, its work and a cap to a schedule that keeps the cap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emsqrt.plan import Files, FileTarget, Scan, Sink
+from emsqrt.planner.physical import PhysicalNode, PhysicalPlan
+from emsqrt.planner.work import Work
+from emsqrt.te.blocks import Blocks, Grants, plan_blocks, wanted_bytes
+from emsqrt.te.formulas import least_merge
+from emsqrt.te.frontier import Held, Moment, moments_of
+from emsqrt.te.grants import share
+from emsqrt.te.schedule import Hold, Kind, Step, TeSchedule
+from sennit_core.errors import CapTooSmall
+
+MIB = 1 << 20
+BASE_BYTES = {"thin": 12 * MIB, "arrow": 32 * MIB}
+"""What the process takes before it reads anything, by tier; a run measures its own."""
+SLACK_BYTES_MIN = 4 * MIB
+SLACK_SHARE = 0.06
+READER_BYTES = {"csv": MIB, "jsonl": MIB, "arrow": 4 * MIB, "parquet": 8 * MIB}
+SINK_BYTES = {"csv": MIB // 2, "jsonl": MIB // 2, "arrow": 2 * MIB, "parquet": 8 * MIB}
+LEAST_BYTES = 256 << 10
+"""The least that an operator works in: three blocks and a merge, of rows up to 64 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeOptions:
+    """What a schedule may take for granted.
+
+    Args:
+        reserved_bytes: what is not for operators, once that is known; estimated when None.
+        row_bytes_max: the longest row.
+        shrinking: whether an operator gives memory back between gathering and draining.
+        eager: whether operators take their memory before their first row comes in.
+    """
+
+    reserved_bytes: int | None = None
+    row_bytes_max: int = 64 << 10
+    shrinking: bool = False
+    eager: bool = False
+
+
+def plan_te(
+    plan: PhysicalPlan, work: Work, cap_bytes: int, options: TeOptions = TeOptions()
+) -> TeSchedule:
+    """Cut a plan into blocks, order them depth first, and share out memory.
+
+    Args:
+        plan: the operators.
+        work: what each has to do.
+        cap_bytes: C, for the whole process tree.
+        options: what may be taken for granted.
+
+    Raises:
+        CapTooSmall: those that are live together do not fit; tells the cap that would do.
+    """
+    shrinking = options.shrinking
+    least = max(LEAST_BYTES, least_merge(), 3 * options.row_bytes_max + (64 << 10))
+    moments = moments_of(plan, eager=options.eager)
+    crowd = max(moments, key=lambda moment: _live(moment, shrinking=shrinking))
+    needed = _live(crowd, shrinking=shrinking) * least
+    if options.reserved_bytes is None:
+        reserved_bytes, c_min = _reserved(plan, cap_bytes), _smallest_cap(plan, needed)
+    else:
+        reserved_bytes = options.reserved_bytes
+        c_min = reserved_bytes + needed
+    working_bytes = cap_bytes - reserved_bytes
+    if cap_bytes < c_min or working_bytes < needed:
+        because = _because(plan, crowd, least, reserved_bytes)
+        raise CapTooSmall(cap_bytes=cap_bytes, needed_bytes=c_min, because=because)
+    shared = _share(plan, work, moments, (working_bytes, least), shrinking=shrinking)
+    blocks = {
+        place: plan_blocks(plan.nodes[place], work.nodes[place], grants)
+        for place, grants in shared.items()
+    }
+    steps = _steps(plan, moments, shared, blocks)
+    return TeSchedule(plan, steps, shared, blocks, cap_bytes, reserved_bytes, working_bytes, c_min)
+
+
+def _live(moment: Moment, shrinking: bool) -> int:
+    return len(frozenset(_key(held, shrinking=shrinking) for held in moment.held))
+
+
+def _key(held: Held, *, shrinking: bool) -> Held:
+    """Whose memory never changes has one grant, under the name of its first phase."""
+    return held if shrinking else (held[0], "gather")
+
+
+def _share(
+    plan: PhysicalPlan,
+    work: Work,
+    moments: Sequence[Moment],
+    bounds: tuple[int, int],
+    *,
+    shrinking: bool,
+) -> dict[int, Grants]:
+    """Share W (the first bound) out; everybody gets the second at least."""
+    groups = [frozenset(_key(held, shrinking=shrinking) for held in m.held) for m in moments]
+    keys = frozenset[Held]().union(*groups)
+    wants = {key: wanted_bytes(plan.nodes[key[0]], work.nodes[key[0]]) for key in keys}
+    shared = share([group for group in groups if group], bounds[0], wants, bounds[1])
+    found: dict[int, Grants] = {}
+    for place in sorted({place for place, _ in keys}):
+        drain = shared.get((place, "drain"))
+        gather = shared.get((place, "gather"), drain)
+        assert gather is not None, "a key has one phase or the other"
+        found[place] = Grants(gather, gather if drain is None else min(gather, drain))
+    return found
+
+
+def _steps(
+    plan: PhysicalPlan,
+    moments: Sequence[Moment],
+    grants: dict[int, Grants],
+    blocks: dict[int, Blocks],
+) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    for moment in moments:
+        holds = tuple(_hold(held, grants) for held in moment.held)
+        kind: Kind = "gather" if moment.node in grants else "write"
+        steps.append(Step(kind, moment.node, moment.feeds, holds))
+        if moment.ends and plan.nodes[moment.node].holding == "gathers":
+            # Nothing flows while runs are merged, so what fed the operator is gone.
+            kept = tuple(hold for hold in holds if hold.node not in moment.feeds)
+            steps += [
+                Step("merge", moment.node, (), kept, level.level)
+                for level in blocks[moment.node].levels[:-1]
+            ]
+    return tuple(steps)
+
+
+def _hold(held: Held, grants: dict[int, Grants]) -> Hold:
+    place, phase = held
+    granted = grants[place]
+    size = granted.gather_bytes if phase == "gather" else granted.drain_bytes
+    return Hold(place, phase, size)
+
+
+def _reserved(plan: PhysicalPlan, cap_bytes: int) -> int:
+    slack = max(SLACK_BYTES_MIN, int(cap_bytes * SLACK_SHARE))
+    return BASE_BYTES[plan.tier] + slack + _edges(plan)
+
+
+def _smallest_cap(plan: PhysicalPlan, working_bytes: int) -> int:
+    fixed = BASE_BYTES[plan.tier] + _edges(plan) + working_bytes
+    return max(fixed + SLACK_BYTES_MIN, -int(-fixed // (1 - SLACK_SHARE)))
+
+
+def _edges(plan: PhysicalPlan) -> int:
+    """Readers and sinks, before their files have said what they need."""
+    total = 0
+    for node in plan.nodes:
+        match node.logical:
+            case Scan(source=Files(format=kind)):
+                total += READER_BYTES[kind]
+            case Sink(target=FileTarget(format=kind)):
+                total += SINK_BYTES[kind]
+            case Sink():
+                total += SINK_BYTES["arrow"]
+    return total
+
+
+def _because(plan: PhysicalPlan, crowd: Moment, least: int, reserved_bytes: int) -> str:
+    names = [_name(plan.nodes[place]) for place in dict.fromkeys(place for place, _ in crowd.held)]
+    base = f"{reserved_bytes >> 20} MiB go to the process, readers and sinks"
+    if not names:
+        return base
+    each = f"{least >> 10} KiB"
+    if len(names) == 1:
+        return f"{base}, and {names[0]} needs {each} at least"
+    return f"{base}, and {', '.join(names)} hold rows at one time and need {each} each at least"
+
+
+def _name(node: PhysicalNode) -> str:
+    return str(node)
