@@ -1,0 +1,259 @@
+"""`ExternalSort`: rows in order of their keys, however many, in memory of a fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from emsqrt._kernel import RowStore
+from emsqrt.external.fan_in import ENTRY_BYTES, block_bytes
+from emsqrt.external.runs import Runs
+from sennit_core.errors import CapTooSmall, Closed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from emsqrt._kernel import Columns, KeySpec
+    from emsqrt.spill import SpillManager
+
+_RESERVE_BYTES = 16 << 10  # of a merge: its state, and an output block
+
+
+@dataclass(frozen=True, slots=True)
+class SortStats:
+    """What a sort took, for the manifest.
+
+    Args:
+        rows: taken in.
+        runs: sorted runs spilled, R; 0 when all fitted memory.
+        passes: how often a row was read back at most, P.
+        fan_in: the most runs in one merge, K.
+        block_bytes: of the last run's blocks, b.
+        spilled_bytes: written in all, before compression.
+        row_bytes_max: the longest row, with its key.
+        memory_bytes: the working memory, W.
+        peak_bytes: the most of it in use.
+    """
+
+    rows: int
+    runs: int
+    passes: int
+    fan_in: int
+    block_bytes: int
+    spilled_bytes: int
+    row_bytes_max: int
+    memory_bytes: int
+    peak_bytes: int
+
+
+class ExternalSort:
+    """Sorts rows by key, stable: rows with equal keys leave as they came.
+
+    Rows gather in memory; when it is full they are sorted by radix and spilled as a run. The end is
+    a merge of all runs, after as many passes as memory asks for. Nothing is spilled when the rows
+    fit. Close it, before the memory is given back.
+
+    Args:
+        memory: everything lies in it; from about 64 KiB and three times the longest row.
+        spill: where runs go.
+        keys: what orders rows; None when only `add_rows` is used.
+        payload: what a row carries: "line", the indices of columns to pack, or None.
+        name: of the segments, and in errors.
+        limit: only the first so many rows are wanted, and the others are dropped early.
+        numbered: keys end in the row's number (`add` only).
+        check: called often; what it raises ends the work.
+
+    Raises:
+        CapTooSmall: a row is longer than memory allows; `needed_bytes` of memory would do.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings, all but four by keyword
+        self,
+        memory: memoryview,
+        spill: SpillManager,
+        keys: KeySpec | None,
+        payload: Literal["line"] | tuple[int, ...] | None,
+        *,
+        name: str = "sort",
+        limit: int | None = None,
+        numbered: bool = False,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._memory = memory
+        self._keys = keys
+        self._payload = payload
+        self._name = name
+        self._limit = limit
+        self._numbered = numbered
+        self._check = check
+        self._rows = 0
+        self._peak_bytes = 0
+        self._finished = False
+        # The block that drains a run is held from the start: spilling never asks for memory.
+        split = len(memory) - block_bytes(len(memory), 0)
+        self._block = memory[split:]
+        self._store: RowStore | None = RowStore(memory[:split])
+        self._store_memory = memory[:split]
+        self._runs = Runs(memory, spill, name=name, check=check, limit=limit)
+
+    @property
+    def stats(self) -> SortStats:
+        """What it took so far."""
+        runs = self._runs.stats
+        longest = 0 if self._store is None else self._store.row_bytes_max
+        return SortStats(
+            rows=self._rows,
+            runs=runs.runs,
+            passes=runs.passes,
+            fan_in=runs.fan_in,
+            block_bytes=runs.block_bytes,
+            spilled_bytes=runs.spilled_bytes,
+            row_bytes_max=longest,
+            memory_bytes=len(self._memory),
+            peak_bytes=len(self._memory) if runs.runs else self._used_bytes(),
+        )
+
+    def add(self, columns: Columns) -> None:
+        """Take all rows of a batch, spilling what memory has no room for."""
+        store, keys = self._filling(), self._keys
+        assert keys is not None, "a sort without keys takes packed rows"
+        start, count = 0, len(columns)
+        self._check()
+        while start < count and self._limit != 0:
+            sequence = self._rows if self._numbered else None
+            taken = store.add(columns, keys, self._payload, start, sequence)
+            self._rows += taken
+            start += taken
+            if start < count and not self._make_room():
+                row = store.row_bytes(columns, keys, self._payload, start, self._numbered)
+                raise self._too_long(row, f"row {self._rows}")
+
+    def add_rows(self, block: Buffer) -> None:
+        """Take all rows of a block (rows.h), spilling what memory has no room for."""
+        store = self._filling()
+        self._check()
+        with memoryview(block).cast("B") as rows:
+            start = 0
+            while start < len(rows) and self._limit != 0:
+                before = store.rows
+                start += store.add_rows(rows, start)
+                self._rows += store.rows - before
+                if start < len(rows) and not self._make_room():
+                    row = int.from_bytes(rows[start : start + 4], "little")
+                    raise self._too_long(row, f"row {self._rows}")
+
+    def finish(self) -> None:
+        """End the input; merges until one pass is left, which `blocks` then does."""
+        store = self._filling()
+        self._finished = True
+        if not self._runs:
+            self._peak_bytes = self._used_bytes()
+            store.sort()
+            return
+        if store.rows:
+            self._spill_run(store)
+        self._runs.settle(store.positions)
+
+    def blocks(self, out: memoryview, *, ending: bytes | None = None) -> Iterator[tuple[int, int]]:
+        """Fill `out` with the next rows in order, again and again; once.
+
+        Args:
+            out: memory of the caller's, for at least the longest row.
+            ending: write payloads alone, each followed by this, such as a line end.
+
+        Yields:
+            (bytes, rows) that lie at the start of `out`.
+
+        Raises:
+            CapTooSmall: a row is longer than `out`.
+        """
+        assert self._finished, "finish first"
+        if self._store is None:
+            raise Closed(f"the {self._name}")
+        if self._runs:
+            yield from self._runs.blocks(out, self._store.positions, ending)
+        else:
+            yield from self._drain(self._store, out, ending)
+
+    def close(self) -> None:
+        """Remove what was spilled and let go of the memory. Closing twice is fine."""
+        self._runs.close()
+        self._store = None
+
+    def _filling(self) -> RowStore:
+        if self._store is None or self._finished:
+            raise Closed(f"the input of the {self._name}")
+        return self._store
+
+    def _used_bytes(self) -> int:
+        if self._store is None:
+            return self._peak_bytes
+        used = self._store.used_bytes + ENTRY_BYTES * self._store.rows
+        return max(self._peak_bytes, used)
+
+    def _make_room(self) -> bool:
+        """Spill the rows, or drop those beyond the limit; False when there are none."""
+        assert self._store is not None
+        store = self._store
+        self._check()
+        if store.rows == 0:
+            return False
+        self._peak_bytes = max(self._peak_bytes, self._used_bytes())
+        if self._limit is not None and 2 * self._limit <= store.rows:
+            before = store.used_bytes
+            store.sort()
+            store.keep(self._limit, bounding=True)
+            if 2 * store.used_bytes <= before:
+                return True
+        self._spill_run(store)
+        if self._runs.is_crowded():
+            self._runs.thin_out(store.positions)
+        return True
+
+    def _spill_run(self, store: RowStore) -> None:
+        self._refuse_long_rows(store.row_bytes_max)
+        store.sort()
+        position = 0
+        stop = store.rows if self._limit is None else min(store.rows, self._limit)
+        block = self._block[: self._runs.block_bytes]
+        with self._runs.create() as writer:
+            while position < stop:
+                filled, rows = store.drain(block, position, stop)
+                if rows:
+                    writer.append(block[:filled], rows)
+                else:  # longer than a block: a block of its own
+                    first, end = store.row_span(position)
+                    rows = 1
+                    writer.append(self._store_memory[first:end], rows)
+                position += rows
+            self._runs.add(writer.finish())
+        store.reset()
+
+    def _drain(
+        self, store: RowStore, out: memoryview, ending: bytes | None
+    ) -> Iterator[tuple[int, int]]:
+        position = 0
+        stop = store.rows if self._limit is None else min(store.rows, self._limit)
+        while position < stop:
+            self._check()
+            filled, rows = store.drain(out, position, stop, ending)
+            if rows == 0:
+                first, end = store.row_span(position)
+                needed = end - first
+                because = f"a row of the {self._name} has {needed} bytes"
+                raise CapTooSmall(cap_bytes=len(out), needed_bytes=needed, because=because)
+            position += rows
+            yield filled, rows
+
+    def _refuse_long_rows(self, row_bytes: int) -> None:
+        """A merge must hold two rows and write a third, whatever their lengths."""
+        if 3 * row_bytes + _RESERVE_BYTES > len(self._memory):
+            raise self._too_long(row_bytes, f"a row before row {self._rows}")
+
+    def _too_long(self, row_bytes: int, which: str) -> CapTooSmall:
+        return CapTooSmall(
+            cap_bytes=len(self._memory),
+            needed_bytes=3 * row_bytes + _RESERVE_BYTES,
+            because=f"{which} of the {self._name} has {row_bytes} bytes with its key",
+        )
