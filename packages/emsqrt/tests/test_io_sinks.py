@@ -130,7 +130,7 @@ def test_what_lies_under_a_null_counts_nothing() -> None:
 
 def test_a_row_group_larger_than_the_budget_waits_on_disk(tmp_path: Path) -> None:
     big = pa.table({"s": ["x" * 1000 + str(n) for n in range(30_000)]})
-    with pytest.raises(CapTooSmall, match="row groups of 16"):
+    with pytest.raises(CapTooSmall, match="row groups of 8"):
         write(tmp_path / "no", cut(big, [9]), "parquet", budget_bytes=MIB)
     write(tmp_path / "out", cut(big, range(0, 30_000, 1000)), "parquet", budget_bytes=10 * MIB)
     assert read(tmp_path / "out", "parquet").equals(big)

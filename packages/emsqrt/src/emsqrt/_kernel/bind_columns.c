@@ -161,7 +161,25 @@ static PyObject *columns_null_count(PyObject *self, PyObject *argument) {
     return PyLong_FromSize_t(nulls);
 }
 
+static PyObject *columns_addresses(PyObject *self, PyObject *argument) {
+    const em_columns *view = &((columns_object *)self)->view;
+    const Py_ssize_t index = PyNumber_AsSsize_t(argument, PyExc_IndexError);
+    if (index == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (index < 0 || (size_t)index >= view->column_count) {
+        return PyErr_Format(PyExc_IndexError, "there is no column %zd", index);
+    }
+    const em_column *column = &view->columns[index];
+    return Py_BuildValue("(inKKK)", (int)column->kind, (Py_ssize_t)column->offset,
+                         (unsigned long long)(uintptr_t)column->validity,
+                         (unsigned long long)(uintptr_t)column->values,
+                         (unsigned long long)(uintptr_t)column->ends);
+}
+
 static PyMethodDef columns_methods[] = {
+    {"addresses", columns_addresses, METH_O,
+     "addresses(index)\n--\n\nKind, offset, and where validity, values and ends lie; 0 for none."},
     {"null_count", columns_null_count, METH_O,
      "null_count(index)\n--\n\nHow many values of a column are NULL."},
     {NULL, NULL, 0, NULL},

@@ -27,12 +27,14 @@ from sennit_core.errors import Unsupported, UsageError
 from sennit_core.ids import new_id
 from sennit_core.units import format_bytes, parse_bytes
 
-GROUP_BYTES = 16 << 20
+GROUP_BYTES = 8 << 20
 GROUP_ROWS = 1 << 20
 _GROUP_BYTES_MIN = 64 << 10
 _PAGE_BYTES = 256 << 10
 _ENCODER_BYTES = 2 << 20
 """The compressor, and a column's page and dictionary while they are made."""
+_COLUMN_BYTES_MAX = 4 << 20
+"""The largest column's pages while its dictionary still grows: measured, whatever the group."""
 _FOOTER_BYTES = 1 << 10
 """What a writer keeps of each column of each row group it has written."""
 _CODECS = ("zstd", "snappy", "gzip", "lz4", "none")
@@ -297,7 +299,7 @@ def admit_groups(
     mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
     if mapped_counts or held <= budget.free_bytes // 3:
         return budget.admit(held, "parquet sink", _because(place, schema, options)), True
-    encoder += group // 4  # the largest column, encoded
+    encoder += min(group // 4, _COLUMN_BYTES_MAX)
     return budget.admit(encoder, "parquet sink", _because(place, schema, options)), False
 
 
