@@ -115,4 +115,4 @@ def test_the_command_starts_without_loading_an_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "run a plan" in done.stdout
+    assert "run a pipeline" in done.stdout

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from emsqrt import Pipeline, scan
-from emsqrt.thin.lower import why_not_thin
+from emsqrt.thin.compile import why_not_thin
 
 
 @pytest.fixture(scope="module")

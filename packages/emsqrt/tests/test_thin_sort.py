@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emsqrt import Engine, EngineConfig, scan
-from emsqrt.thin.lower import why_not_thin
+from emsqrt.thin.compile import why_not_thin
 from sennit_core.errors import BadInput, CapTooSmall, NotFound, UnknownColumn
 
 

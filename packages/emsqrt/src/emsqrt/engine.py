@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from emsqrt.config import EngineConfig
 from emsqrt.manifest import Manifest
 from emsqrt.memory.auto import parse_cap
-from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
+from emsqrt.plan import Plan, Sink, StreamTarget, plan_hash, plan_to_json
 from emsqrt.thin.child import run_in_child
-from emsqrt.thin.lower import why_not_thin
-from emsqrt.thin.text import NotThin
+from emsqrt.thin.compile import try_compile
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,15 +63,16 @@ class Engine:
             from emsqrt.inline import run_here
 
             return run_here(plan, cap_bytes, self.config.spill_dir)
-        if why_not_thin(plan) is None:
-            with suppress(NotThin):  # a file turns out to be for the other tier
-                return run_in_child(
-                    plan_to_json(plan),
-                    cap_bytes=cap_bytes,
-                    spill_dir=self.config.spill_dir,
-                    deadline_seconds=deadline_seconds,
-                    on_progress=on_progress,
-                )
+        program = try_compile(plan, Path.cwd())
+        if program is not None:
+            report = run_in_child(
+                program,
+                cap_bytes=cap_bytes,
+                spill_dir=self.config.spill_dir,
+                deadline_seconds=deadline_seconds,
+                on_progress=on_progress,
+            )
+            return Manifest.from_json({**report, "planHash": plan_hash(plan)})
         with self._executing(plan, cap_bytes, deadline_seconds, on_progress) as execution:
             return Manifest.from_json(execution.result())
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from emsqrt.manifest import Manifest, SinkInfo
 from emsqrt.memory import Arena, MemoryBudget, Slice
 from sennit_core.errors import CapTooSmall, TooLarge
 
@@ -47,7 +46,7 @@ class Run:
         seed: for sampling.
     """
 
-    def __init__(self, context: Context, folder: Path, seed: int = 0) -> None:
+    def __init__(self, context: Context, folder: Path = Path(), seed: int = 0) -> None:
         self.context = context
         self.folder = folder
         self.seed = seed
@@ -147,29 +146,27 @@ class Run:
             phase=phase,
         )
 
-    def manifest(self, plan_hash: str, sinks: tuple[SinkInfo, ...]) -> Manifest:
-        """Say what was done, at the end.
+    def report(self, sinks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Say what was done, at the end: the JSON of a `Manifest`, without the plan's hash.
 
         Args:
-            plan_hash: of the plan as it was submitted.
-            sinks: what was written.
+            sinks: what was written, as the JSON of `SinkInfo`.
         """
         budget = self.budget
-        return Manifest(
-            plan_hash=plan_hash,
-            rows_in=sum(source.rows for source in self._sources),
-            bytes_in=sum(source.bytes_done for source in self._sources),
-            rows_out=sum(sink.rows for sink in sinks),
-            bytes_out=sum(sink.bytes for sink in sinks),
-            sinks=sinks,
-            cap_bytes=self.context.cap_bytes,
-            budget_bytes=budget.cap_bytes,
-            reserved_bytes=budget.peak_bytes,
-            reserved_by_tag=budget.peak_by_tag(),
-            peak_bytes=self.context.measure_peak(),
-            started_at=self._started_at,
-            finished_at=time.time(),
-        )
+        return {
+            "rowsIn": sum(source.rows for source in self._sources),
+            "bytesIn": sum(source.bytes_done for source in self._sources),
+            "rowsOut": sum(sink["rows"] for sink in sinks),
+            "bytesOut": sum(sink["bytes"] for sink in sinks),
+            "sinks": list(sinks),
+            "capBytes": self.context.cap_bytes,
+            "budgetBytes": budget.cap_bytes,
+            "reservedBytes": budget.peak_bytes,
+            "reservedByTag": budget.peak_by_tag(),
+            "peakBytes": self.context.measure_peak(),
+            "startedAt": self._started_at,
+            "finishedAt": time.time(),
+        }
 
     def __enter__(self) -> Self:
         return self

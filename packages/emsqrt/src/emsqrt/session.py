@@ -11,7 +11,7 @@ from emsqrt.executor.context import Context
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
-from emsqrt.manifest import Manifest, SinkInfo
+from emsqrt.manifest import Manifest
 from emsqrt.operators import Operator, make_operator
 from emsqrt.plan import FileTarget, Plan, Scan, Sink, check, plan_from_json, plan_hash
 from emsqrt.plan.check import scan_schema
@@ -36,7 +36,8 @@ def run_plan(document: Mapping[str, Any], context: Context, folder: Path) -> Man
         rows, output = admit(plan, run, stack)
         _execute(rows, output, run)
     context.budget.close()
-    return run.manifest(plan_hash(submitted), (_sink_info(plan, output),))
+    report = run.report([_sink_info(plan, output)])
+    return Manifest.from_json({**report, "planHash": plan_hash(submitted)})
 
 
 def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
@@ -88,11 +89,11 @@ def _execute(rows: Operator, output: RowSink | FormatWriter, run: Run) -> None:
         run.tell("finish")
 
 
-def _sink_info(plan: Plan, output: RowSink | FormatWriter) -> SinkInfo:
+def _sink_info(plan: Plan, output: RowSink | FormatWriter) -> dict[str, Any]:
     assert isinstance(plan, Sink), "it was admitted"
     target = plan.target
     name = target.path if isinstance(target, FileTarget) else target.format
-    return SinkInfo(name, target.format, output.rows, output.bytes)
+    return {"target": name, "format": target.format, "rows": output.rows, "bytes": output.bytes}
 
 
 class ScanRows:

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.executor.context import Context
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.lean import do_without_pandas, load_arrow
-from emsqrt.manifest import Manifest
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watchdog
-from emsqrt.plan import Plan, plan_from_json
-from emsqrt.thin.lower import why_not_thin
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from emsqrt.manifest import Manifest
 
 EXIT_CAP = 87
 """Status of a process that ended itself because it was about to pass its cap."""
@@ -48,68 +47,94 @@ class Listeners:
     on_context: Callable[[Context], None] = lambda _: None
 
 
-def run_alone(
-    document: Mapping[str, Any],
+QUIET = Listeners()
+"""Nobody hears anything."""
+
+
+def run_text_alone(
+    program: Mapping[str, Any],
     cap_bytes: int,
     spill_dir: Path | None = None,
-    listeners: Listeners = Listeners(),
-) -> Manifest:
-    """Run a plan here under a cap on this process, in the tier that fits it.
+    listeners: Listeners = QUIET,
+) -> dict[str, Any]:
+    """Run a text program here under a cap on this process.
 
     Args:
-        document: the JSON of a plan that ends in a file sink.
+        program: as `emsqrt.thin.compile.compile_text` makes it.
         cap_bytes: what the kernel may charge this process at most.
         spill_dir: where it may spill; a folder of this user's when None.
         listeners: told about progress and trouble.
+
+    Returns:
+        The JSON of the run's `Manifest`, without the plan's hash.
 
     Raises:
         CapTooSmall: told before the first row is read, with the cap that would do.
         MemoryCapExceeded: it came too near its cap all the same.
     """
-    reason = why_not_thin(plan_from_json(document))
-    if reason is None:
-        from emsqrt.thin.session import run_thin as run_here
-    else:
-        run_here = _load_arrow_tier(cap_bytes, reason)
-    with (
-        closing(SpillArea(spill_dir or default_spill_dir())) as area,
-        capped("the plan", cap_bytes, area.attempt_dir("alone"), listeners) as context,
-    ):
-        manifest = run_here(document, context, Path())
+    from emsqrt.thin.session import run_text
+
+    with _alone(cap_bytes, spill_dir, listeners) as context:
+        report = run_text(program, context)
+        context.flush_progress()
+        return report
+
+
+def run_plan_alone(
+    document: Mapping[str, Any],
+    cap_bytes: int,
+    spill_dir: Path | None = None,
+    listeners: Listeners = QUIET,
+) -> Manifest:
+    """Run a plan here with pyarrow, under a cap on this process; as `run_text_alone`.
+
+    Args:
+        document: the JSON of a plan that ends in a sink.
+        cap_bytes: what the kernel may charge this process at most.
+        spill_dir: where it may spill; a folder of this user's when None.
+        listeners: told about progress and trouble.
+    """
+    load_arrow_tier(cap_bytes)
+    from emsqrt.session import run_plan
+
+    with _alone(cap_bytes, spill_dir, listeners) as context:
+        manifest = run_plan(document, context, Path())
         context.flush_progress()
         return manifest
 
 
-def try_admit(plan: Plan, cap_bytes: int) -> None:
-    """Open what a plan needs under a cap, read nothing, and close it again.
+def load_arrow_tier(cap_bytes: int) -> None:
+    """Load pyarrow and what works with it, before the cap is watched.
 
     Raises:
-        CapTooSmall: the cap cannot do it; says which could.
+        CapTooSmall: the cap is under what that takes; nothing was loaded.
     """
-    reason = why_not_thin(plan)
-    if reason is None:
-        from emsqrt.thin.session import admit_thin as admit
-    else:
-        _load_arrow_tier(cap_bytes, reason)
-        from emsqrt.session import admit_plan as admit
-    with closing(Context("the plan", cap_bytes, _Standard(), lambda _: None, Path())) as context:
-        admit(plan, context, Path())
-
-
-def _load_arrow_tier(cap_bytes: int, reason: str) -> Any:
     from emsqrt.executor.entry import FLOOR_BYTES
 
     if cap_bytes < FLOOR_BYTES:
         raise CapTooSmall(
             cap_bytes=cap_bytes,
             needed_bytes=FLOOR_BYTES,
-            because=f"pyarrow and one block take that much, and {reason}",
+            because="pyarrow and one block take that much",
         )
     do_without_pandas()
     load_arrow()
-    from emsqrt.session import run_plan
 
-    return run_plan
+
+@contextmanager
+def _alone(cap_bytes: int, spill_dir: Path | None, listeners: Listeners) -> Iterator[Context]:
+    with (
+        closing(SpillArea(spill_dir or default_spill_dir())) as area,
+        capped("the plan", cap_bytes, area.attempt_dir("alone"), listeners) as context,
+    ):
+        yield context
+
+
+@contextmanager
+def trial(cap_bytes: int) -> Iterator[Context]:
+    """Give a context that is for admission alone: nothing is watched, nothing written."""
+    with closing(Context("the plan", cap_bytes, _Standard(), lambda _: None, Path())) as context:
+        yield context
 
 
 @contextmanager
@@ -117,7 +142,7 @@ def capped(
     what: str,
     cap_bytes: int,
     spill_dir: Path,
-    listeners: Listeners = Listeners(),
+    listeners: Listeners = QUIET,
 ) -> Iterator[Context]:
     """Hold a cap on this process for the length of a `with`.
 

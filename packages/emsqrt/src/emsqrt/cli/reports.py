@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emsqrt.cli.running import run_here, try_admit
 from sennit_core.errors import CapTooSmall
 from sennit_core.units import format_bytes
 
@@ -56,12 +57,9 @@ def _first_row(rows: Pipeline, cap_bytes: int) -> dict[str, str]:
     """Run a pipeline of one row into a scratch file, and read the row back as text."""
     import csv
 
-    from emsqrt.plan import plan_to_json
-    from emsqrt.solo import run_alone
-
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "row.csv"
-        run_alone(plan_to_json(rows.sink(target).plan), cap_bytes)
+        run_here(rows.sink(target).plan, cap_bytes)
         with target.open(newline="", encoding="utf-8") as file:
             return next(csv.DictReader(file))
 
@@ -119,8 +117,6 @@ def smallest_caps(source: str) -> dict[str, dict[str, Any]]:
 
 def smallest_cap(plan: Plan) -> dict[str, Any]:
     """Return the smallest cap that a plan is admitted with, as `capBytes` and `because`."""
-    from emsqrt.solo import try_admit
-
     needed, because = 1 << 20, "nothing is too small for it"
     for _ in range(_ROUNDS):
         try:

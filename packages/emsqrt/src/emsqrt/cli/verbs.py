@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emsqrt.cli.console import ProgressLine, say_done
+from emsqrt.cli.running import run_here
 from emsqrt.config import EngineConfig
 from emsqrt.memory.auto import parse_cap
+from emsqrt.solo import Listeners
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,14 +110,11 @@ def _sink(rows: Pipeline, target: str, source: str) -> Plan:
 
 
 def _run_capped(plan: Plan, arguments: argparse.Namespace) -> int:
-    from emsqrt.plan import plan_to_json
-    from emsqrt.solo import Listeners, run_alone
-
     cap_bytes = _cap_bytes(arguments)
     config = EngineConfig.from_environment()
     spill_dir = Path(arguments.spill_dir) if arguments.spill_dir else config.spill_dir
     with ProgressLine(cap_bytes, shown=not arguments.quiet) as line:
-        manifest = run_alone(plan_to_json(plan), cap_bytes, spill_dir, Listeners(line))
+        manifest = run_here(plan, cap_bytes, spill_dir, Listeners(line))
     _report(manifest, arguments)
     return 0
 

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from emsqrt.lean import LEAN_ENVIRONMENT
-from emsqrt.manifest import Manifest
 from emsqrt.solo import EXIT_CAP
 from sennit_core.errors import (
     MemoryCapExceeded,
@@ -24,30 +23,33 @@ from sennit_core.records import Progress
 
 
 def run_in_child(
-    plan: Mapping[str, Any],
+    program: Mapping[str, Any],
     *,
     cap_bytes: int,
     spill_dir: Path | None,
     deadline_seconds: float | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     on_start: Callable[[int], None] | None = None,
-) -> Manifest:
-    """Run a thin plan in a process of its own and wait.
+) -> dict[str, Any]:
+    """Run a text program in a process of its own and wait.
 
     Args:
-        plan: the plan's JSON.
+        program: as `emsqrt.thin.compile.compile_text` makes it.
         cap_bytes: what the kernel may charge the child at most.
         spill_dir: where it may spill; a folder of this user's when None.
         deadline_seconds: give up after this.
         on_progress: told about progress.
         on_start: told the child's pid.
 
+    Returns:
+        The JSON of the run's `Manifest`, without the plan's hash.
+
     Raises:
         SennitError: whatever the child reports, as the class it was.
         WorkerLost: the child ended without an answer.
     """
     request = {
-        "plan": plan,
+        "program": program,
         "capBytes": cap_bytes,
         "spillDir": None if spill_dir is None else str(spill_dir),
         "deadlineSeconds": deadline_seconds,
@@ -61,8 +63,8 @@ def run_in_child(
         news: dict[str, Any] = {}
         for line in answers:
             answer = json.loads(line)
-            if "manifest" in answer:
-                return Manifest.from_json(answer["manifest"])
+            if "report" in answer:
+                return cast("dict[str, Any]", answer["report"])
             if "error" in answer:
                 raise error_from_json(answer["error"])
             if on_progress is not None:

@@ -10,7 +10,7 @@ from emsqrt._kernel import KeySpec, join_lines, pack_join_rows
 from emsqrt.external.join import ExternalJoin
 from emsqrt.run import Run
 from emsqrt.thin.text import Block, ColumnReader, TextRows
-from sennit_core.schema import DataType, Field, Schema
+from sennit_core.schema import Field, Schema
 
 if TYPE_CHECKING:
     from emsqrt.external.joined import HashJoinKind
@@ -27,8 +27,7 @@ class JoinText:
     Args:
         left: its order is kept.
         right: what is held in memory, or partitioned, when it does not fit.
-        on: (left column, right column) of each key.
-        types: of each key, which both sides are read as.
+        on: (left column, right column) of each key, of the same type.
         how: inner, left, right, full, semi or anti.
         run: working memory and spill.
     """
@@ -38,15 +37,14 @@ class JoinText:
         left: TextRows,
         right: TextRows,
         on: Sequence[tuple[str, str]],
-        types: Sequence[DataType],
         how: HashJoinKind,
         run: Run,
     ) -> None:
         self.dialect = left.dialect
         self.rows = 0
         self._left, self._right = left, right
-        self._left_keys = _typed(left, [name for name, _ in on], types)
-        self._right_keys = _typed(right, [name for _, name in on], types)
+        self._left_keys = [left.schema.field(name) for name, _ in on]
+        self._right_keys = [right.schema.field(name) for _, name in on]
         self._how: HashJoinKind = how
         self._run = run
         self.schema = left.schema
@@ -107,7 +105,3 @@ class JoinText:
                 (mark * (len(self._right.schema) - 1)).encode(),
             )
             yield Block(out[:filled], rows=rows)
-
-
-def _typed(rows: TextRows, names: Sequence[str], types: Sequence[DataType]) -> list[Field]:
-    return [Field(rows.schema.field(name).name, of) for name, of in zip(names, types, strict=True)]

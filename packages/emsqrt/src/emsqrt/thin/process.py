@@ -1,7 +1,7 @@
-"""The lean child: `python -P -m emsqrt.thin.process FD`, one plan, one cap, one answer.
+"""The lean child: `python -P -m emsqrt.thin.process FD`, one program, one cap, one answer.
 
 The request is the first line of standard input, as JSON; answers go to the descriptor FD, a JSON
-object a line: `{"progress": …}` as often as there is news, then `{"manifest": …}` or
+object a line: `{"progress": …}` as often as there is news, then `{"report": …}` or
 `{"error": …}`. More lines on standard input are orders (`cancel`), and its end means that nobody
 waits any more. Nothing third-party is loaded, so that a cap of a few MiB is enough.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from emsqrt.executor.context import Context
-from emsqrt.solo import Listeners, run_alone
+from emsqrt.solo import Listeners, run_text_alone
 from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
@@ -34,14 +34,14 @@ def main(answers: int) -> int:
         os.write(answers, json.dumps(answer).encode() + b"\n")
 
     try:
-        manifest = _run(request, tell)
+        report = _run(request, tell)
     except SennitError as error:
         tell(error=error.to_json())
     except Exception as error:
         tell(error=InternalError(f"{type(error).__name__}: {error}").to_json())
         raise
     else:
-        tell(manifest=manifest)
+        tell(report=report)
     return 0
 
 
@@ -54,13 +54,12 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
     listeners = Listeners(
         lambda fields: tell(progress=fields), lambda error: tell(error=error.to_json()), start
     )
-    manifest = run_alone(
-        request["plan"],
+    return run_text_alone(
+        request["program"],
         request["capBytes"],
         None if spill_dir is None else Path(spill_dir),
         listeners,
     )
-    return manifest.to_json()
 
 
 def _obey(context: Context) -> None:

@@ -1,0 +1,82 @@
+"""From a text program to the operators that carry it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emsqrt.io.csv_options import CsvOptions
+from emsqrt.run import Run
+from emsqrt.thin.join import JoinText
+from emsqrt.thin.scan import ScanText, open_sources
+from emsqrt.thin.sort import SortText
+from emsqrt.thin.steps import LimitText, RenameText, SelectText, UnionText
+from emsqrt.thin.text import TextRows
+from sennit_core.schema import DataType, Field, Schema
+
+Step = Mapping[str, Any]
+
+
+def build(steps: Sequence[Step], run: Run) -> TextRows:
+    """Return the operator at the end of a program's steps.
+
+    Args:
+        steps: in postfix order, as `emsqrt.thin.compile` makes them.
+        run: what they share.
+
+    Raises:
+        CapTooSmall: reading takes more than there is.
+    """
+    stack: list[TextRows] = []
+    for step in steps:
+        first = len(stack) - _inputs_of(step)
+        inputs, stack[first:] = stack[first:], []
+        stack.append(_BUILDERS[step["op"]](step, inputs, run))
+    (rows,) = stack
+    return rows
+
+
+def _inputs_of(step: Step) -> int:
+    """Return how many inputs a step takes off the stack."""
+    match step["op"]:
+        case "scan":
+            return 0
+        case "join":
+            return 2
+        case "union":
+            return int(step["inputs"])
+        case _:
+            return 1
+
+
+def _scan(step: Step, _: Sequence[TextRows], run: Run) -> TextRows:
+    fields = (Field(name, DataType.parse(of)) for name, of in step["fields"])
+    sources = open_sources(step["paths"], Path())
+    return ScanText(sources, CsvOptions.from_json(step["options"]), Schema(tuple(fields)), run)
+
+
+def _sort(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    return SortText(inputs[0], [tuple(key) for key in step["keys"]], run, step["limit"])
+
+
+def _select(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    columns = step["columns"]
+    return SelectText(inputs[0], columns and [(new, old) for new, old in columns], run)
+
+
+def _rename(step: Step, inputs: Sequence[TextRows], _: Run) -> TextRows:
+    before = inputs[0].schema
+    fields = (Field(name, field.type) for name, field in zip(step["names"], before, strict=True))
+    return RenameText(inputs[0], Schema(tuple(fields)))
+
+
+_BUILDERS: dict[str, Callable[[Step, Sequence[TextRows], Run], TextRows]] = {
+    "join": lambda step, inputs, run: JoinText(inputs[0], inputs[1], step["on"], step["how"], run),
+    "limit": lambda step, inputs, run: LimitText(inputs[0], step["count"], step["skip"], run),
+    "rename": _rename,
+    "scan": _scan,
+    "select": _select,
+    "sort": _sort,
+    "union": lambda _, inputs, __: UnionText(inputs),
+}

@@ -1,0 +1,239 @@
+"""From a plan to a text program, in the process that asks; the lean child only carries it out.
+
+A program is JSON: steps in postfix order, each with its inputs before it. Names, types and files are
+settled here, so the child loads neither plans nor expressions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from emsqrt.expr import Column
+from emsqrt.io.csv_options import CsvOptions
+from emsqrt.io.places import parse_place
+from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink
+from emsqrt.plan.check import node_schema
+from emsqrt.plan.joining import LEFT_ONLY, join_key_types, right_names, shared_keys
+from emsqrt.plan.nodes import Join, Limit, Project, Rename, Sort, TopK, Union
+from emsqrt.plan.tree import inputs_of, walk
+from emsqrt.thin.scan import CsvHead, infer_text_schema, open_sources
+from emsqrt.thin.text import STANDARD, NotThin
+from sennit_core.schema import Schema
+
+Step = dict[str, Any]
+
+_OPTIONS = ("delimiter", "quote", "header", "recordBytesMax")
+"""What the thin tier knows of the CSV reader's options; others are the arrow tier's."""
+
+
+@dataclass(slots=True)
+class Compiled:
+    """The rows of a node: the steps that make them, their columns, and whether they were counted."""
+
+    steps: list[Step]
+    schema: Schema
+    counted: bool = False
+
+
+def why_not_thin(plan: Plan) -> str | None:
+    """Return why the thin tier cannot run a plan, None when it can; only the plan is looked at."""
+    if not isinstance(plan, Sink):
+        return "it has no sink"
+    for node in walk(plan):
+        reason = _CHECKS.get(type(node), _unknown)(node)
+        if reason is not None:
+            return reason
+    return None
+
+
+def try_compile(plan: Plan, folder: Path) -> Step | None:
+    """Return a plan's program, None when only the arrow tier can run it; raises as `compile_text`."""
+    if why_not_thin(plan) is not None:
+        return None
+    try:
+        return compile_text(plan, folder)
+    except NotThin:
+        return None
+
+
+def compile_text(plan: Plan, folder: Path) -> Step:
+    """Return the program of a plan that `why_not_thin` has nothing against.
+
+    Args:
+        plan: ends in a sink.
+        folder: where relative paths start.
+
+    Returns:
+        `{"steps": [...], "target": path, "name": target as the plan has it}`, paths absolute.
+
+    Raises:
+        NotThin: a file is not as the thin tier wants it.
+        UnknownColumn, TypeMismatch, NotFound, BadInput: as the plan and its files are.
+    """
+    assert isinstance(plan, Sink), "a check has seen that"
+    assert isinstance(plan.target, FileTarget), "a check has seen that"
+    done: list[Compiled] = []
+    for node in walk(plan.input):
+        first = len(done) - len(inputs_of(node))
+        inputs, done[first:] = done[first:], []
+        done.append(_COMPILERS[type(node)](node, inputs, folder))
+    (rows,) = done
+    steps = rows.steps if rows.counted else [*rows.steps, {"op": "select", "columns": None}]
+    target = parse_place(plan.target.path, folder)
+    return {"steps": steps, "target": str(target), "name": plan.target.path}
+
+
+def _unknown(node: Plan) -> str:
+    return f"{type(node).__name__.lower()} runs in the arrow tier"
+
+
+def _check_scan(node: Scan) -> str | None:
+    if not isinstance(node.source, Files) or node.source.format != "csv":
+        return "the scan reads something else than CSV"
+    if node.columns is not None or not set(node.source.options) <= set(_OPTIONS):
+        return "the scan chooses columns or asks for options of the arrow tier"
+    if CsvOptions.from_json(node.source.options).dialect != STANDARD:
+        return "records of another dialect are written anew"
+    return None
+
+
+def _check_sink(node: Sink) -> str | None:
+    target = node.target
+    if not isinstance(target, FileTarget) or target.format != "csv" or target.options:
+        return "the sink writes something else than plain CSV"
+    return None
+
+
+def _check_order(node: Sort | TopK) -> str | None:
+    if any(not isinstance(key.expr, Column) for key in node.keys):
+        return "it sorts by an expression"
+    return None
+
+
+def _check_project(node: Project) -> str | None:
+    if any(not isinstance(expr, Column) for _, expr in node.columns):
+        return "it works columns out"
+    return None
+
+
+def _check_join(node: Join) -> str | None:
+    if node.how == "cross":
+        return "a cross join runs in the arrow tier"
+    if node.how in ("right", "full") and shared_keys(node):
+        return "a key is taken from the side that has a row"
+    return None
+
+
+_CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
+    Scan: _check_scan,
+    Sink: _check_sink,
+    Sort: _check_order,
+    TopK: _check_order,
+    Project: _check_project,
+    Rename: lambda _: None,
+    Join: _check_join,
+    Union: lambda node: "columns are found by name" if node.by_name else None,
+    Limit: lambda _: None,
+}
+
+
+def _scan(node: Scan, _: Sequence[Compiled], folder: Path) -> Compiled:
+    assert isinstance(node.source, Files), "a check has seen that"
+    options = CsvOptions.from_json(node.source.options)
+    sources = open_sources(node.source.paths, folder)
+    schema = node.schema or infer_text_schema(sources[0], options)
+    for source in sources:
+        names = CsvHead(source, options).names
+        if names != schema.names:
+            raise NotThin(f"the columns of {source.name} are {', '.join(names)}")
+    step = {
+        "op": "scan",
+        "paths": [source.name if source.can_reopen else "-" for source in sources],
+        "options": dict(node.source.options),
+        "fields": [[field.name, str(field.type)] for field in schema],
+    }
+    return Compiled([step], schema)
+
+
+def _sort(node: Sort | TopK, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    (rows,) = inputs
+    schema = node_schema(node, (rows.schema,))
+    keys = [[_column(key.expr), key.descending, key.nulls_first] for key in node.keys]
+    limit = node.offset + node.count if isinstance(node, TopK) else None
+    steps = [*rows.steps, {"op": "sort", "keys": keys, "limit": limit}]
+    if isinstance(node, TopK) and node.offset:
+        steps.append({"op": "limit", "count": node.count, "skip": node.offset})
+    return Compiled(steps, schema, counted=True)
+
+
+def _limit(node: Limit, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    (rows,) = inputs
+    schema = node_schema(node, (rows.schema,))
+    step = {"op": "limit", "count": node.count, "skip": node.offset}
+    return Compiled([*rows.steps, step], schema, counted=True)
+
+
+def _project(node: Project, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    (rows,) = inputs
+    schema = node_schema(node, (rows.schema,))
+    columns = [[name, _column(expr)] for name, expr in node.columns]
+    return Compiled([*rows.steps, {"op": "select", "columns": columns}], schema, counted=True)
+
+
+def _rename(node: Rename, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    (rows,) = inputs
+    schema = node_schema(node, (rows.schema,))
+    return Compiled([*rows.steps, _names(schema)], schema, rows.counted)
+
+
+def _join(node: Join, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    left, right = inputs
+    schema = node_schema(node, (left.schema, right.schema))
+    types = join_key_types(node, left.schema, right.schema)
+    for (one, other), of in zip(node.on, types, strict=True):
+        if left.schema.field(one).type != of or right.schema.field(other).type != of:
+            raise NotThin(f"the keys {one} and {other} have different types")
+    steps = [*left.steps, *right.steps, {"op": "join", "on": node.on, "how": node.how}]
+    if node.how in LEFT_ONLY:
+        return Compiled(steps, schema, counted=True)
+    kept = right_names(node, left.schema, right.schema)
+    if len(kept) == len(right.schema):
+        return Compiled([*steps, _names(schema)], schema, counted=True)
+    columns = [[name, f"left{at}"] for at, name in enumerate(left.schema.names)]
+    columns += [
+        [kept[name], f"right{at}"] for at, name in enumerate(right.schema.names) if name in kept
+    ]
+    return Compiled([*steps, {"op": "select", "columns": columns}], schema, counted=True)
+
+
+def _union(node: Union, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    schema = node_schema(node, tuple(rows.schema for rows in inputs))
+    for rows in inputs:
+        if [field.type for field in rows.schema] != [field.type for field in schema]:
+            raise NotThin("the inputs of the union have different types")
+    steps = [step for rows in inputs for step in rows.steps]
+    steps += [{"op": "union", "inputs": len(inputs)}, _names(schema)]
+    return Compiled(steps, schema, all(rows.counted for rows in inputs))
+
+
+def _column(expr: Any) -> str:
+    return cast("Column", expr).name
+
+
+def _names(schema: Schema) -> Step:
+    return {"op": "rename", "names": list(schema.names)}
+
+
+_COMPILERS: dict[type[Plan], Callable[[Any, Sequence[Compiled], Path], Compiled]] = {
+    Join: _join,
+    Limit: _limit,
+    Project: _project,
+    Rename: _rename,
+    Scan: _scan,
+    Sort: _sort,
+    TopK: _sort,
+    Union: _union,
+}
