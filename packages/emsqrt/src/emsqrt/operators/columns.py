@@ -92,7 +92,7 @@ def packed_bytes_max(block_bytes: int, rows: int, column_count: int) -> int:
         rows: how many there are.
         column_count: how many columns each has.
     """
-    each_column = (rows // 8 + 4 * (rows + 1) + 8 * rows) + 4 * _ALIGNMENT_BYTES
+    each_column = (rows // 8 + 4 * (rows + 1) + 8 * rows) + 8 * _ALIGNMENT_BYTES
     return block_bytes + column_count * each_column
 
 

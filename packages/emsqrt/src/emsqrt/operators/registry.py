@@ -12,12 +12,13 @@ from contextlib import closing
 from typing import Any
 
 from emsqrt.operators.aggregate import AggregateRows
+from emsqrt.operators.join import JoinRows
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.rows import FilterRows, LimitRows, MapColumns
 from emsqrt.operators.sort import SortRows
 from emsqrt.operators.streams import ExplodeRows, SampleRows, UnionRows
 from emsqrt.plan import Aggregate, Filter, Limit, Plan, Project, Rename, WithColumn
-from emsqrt.plan.nodes import Explode, Sample, Sort, TopK, Union
+from emsqrt.plan.nodes import Explode, Join, Sample, Sort, TopK, Union
 from emsqrt.run import Run
 from sennit_core.errors import UsageError
 
@@ -48,6 +49,7 @@ _MAKERS: dict[type[Plan], Maker] = {
     Aggregate: GatheredRows,
     Explode: ExplodeRows,
     Filter: FilterRows,
+    Join: JoinRows,
     Limit: LimitRows,
     Project: MapColumns,
     Rename: MapColumns,

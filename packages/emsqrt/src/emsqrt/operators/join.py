@@ -1,0 +1,196 @@
+"""Joins: both sides are packed as rows, joined in C, and taken apart into batches again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emsqrt._kernel import KeySpec, join_side, pack_join_rows
+from emsqrt.expr import Column, Expr
+from emsqrt.expr.evaluate import Evaluator
+from emsqrt.external.cross import CrossJoin
+from emsqrt.external.join import ExternalJoin
+from emsqrt.operators.columns import kind_of, to_columns, unpack_batch
+from emsqrt.operators.operator import Operator
+from emsqrt.plan.joining import join_key_types, join_schema, shared_keys
+from emsqrt.plan.nodes import Join
+from emsqrt.run import Run
+from sennit_core.errors import CapTooSmall
+from sennit_core.schema import DataType, Field, Schema
+
+BLOCK_BYTES_MAX = 1 << 18
+_BLOCKS_SHARE = 16
+_BLOCKS = 4  # packed rows, joined rows, and these taken apart: left and right
+_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)  # of each kind, as pack.h has them
+_KEEPS_RIGHT = ("right", "full")
+
+
+class JoinRows:
+    """Rows of two inputs put together, in the order that `Join` promises."""
+
+    def __init__(self, node: Join, inputs: Sequence[Operator], run: Run) -> None:
+        """Type the keys over both inputs' rows."""
+        left, right = inputs
+        self.schema = join_schema(node, left.schema, right.schema)
+        self._run = run
+        self._how = node.how
+        types = join_key_types(node, left.schema, right.schema)
+        shared = dict(zip((one for one, _ in node.on), types, strict=True))
+        self._shared = shared_keys(node) if node.how in _KEEPS_RIGHT else ()
+        left_fields = [
+            Field(field.name, shared[field.name] if field.name in self._shared else field.type)
+            for field in left.schema
+        ]
+        right_fields = []
+        if node.how not in ("semi", "anti"):
+            hidden = shared_keys(node)
+            right_fields = [field for field in right.schema if field.name not in hidden]
+            right_fields += [Field(name, shared[name]) for name in self._shared]
+        names = [one for one, _ in node.on], [other for _, other in node.on]
+        self._left = JoinSide(left, left_fields, names[0], types)
+        self._right = JoinSide(right, right_fields, names[1], types)
+        run.expect_holder()
+
+    def batches(self) -> Generator[Any]:
+        """Yield the joined rows."""
+        with self._run.take_working_memory("join") as held, ExitStack() as views:
+            size = min(BLOCK_BYTES_MAX, len(held.memory) // _BLOCKS_SHARE)
+            cut = len(held.memory) - _BLOCKS * size
+            starts = [cut + size * number for number in range(_BLOCKS)]
+            parts = [views.enter_context(held.memory[start : start + size]) for start in starts]
+            packed, joined, *sides = parts
+            with held.memory[:cut] as memory, closing(self._open(memory)) as join:
+                for block in self._right.packed(packed, self._run):
+                    join.add_build(block)
+                join.finish_build()
+                for block in self._left.packed(packed, self._run):
+                    for filled, _ in join.probe(block, joined):
+                        yield from self._apart(joined[:filled], sides)
+                for filled, _ in join.finish(joined):
+                    yield from self._apart(joined[:filled], sides)
+
+    def _open(self, memory: memoryview) -> ExternalJoin | CrossJoin:
+        run = self._run
+        if self._how == "cross":
+            return CrossJoin(memory, run.spill, check=run.check)
+        return ExternalJoin(memory, run.spill, self._how, check=run.check)
+
+    def _apart(self, joined: memoryview, rooms: Sequence[memoryview]) -> Iterator[Any]:
+        """Yield batches of a block of joined rows; as many rows at a time as both rooms hold."""
+        at = 0
+        while at < len(joined):
+            self._run.check()
+            ends = [
+                join_side(joined, at, room, bool(is_right), side.absent)[0]
+                for is_right, (room, side) in enumerate(zip(rooms, self._sides, strict=True))
+            ]
+            with joined[: min(ends)] as some:
+                columns = [
+                    self._columns(some, at, room, bool(is_right))
+                    for is_right, room in enumerate(rooms)
+                ]
+            at = min(ends)
+            yield self._batch(*columns)
+
+    @property
+    def _sides(self) -> tuple[JoinSide, JoinSide]:
+        return self._left, self._right
+
+    def _columns(self, joined: memoryview, at: int, room: memoryview, is_right: bool) -> list[Any]:
+        side = self._sides[is_right]
+        _, filled, rows = join_side(joined, at, room, is_right, side.absent)
+        if not side.fields:
+            return []
+        with room[:filled] as block:
+            return list(unpack_batch(block, rows, side.schema, side.arrow_schema).columns)
+
+    def _batch(self, left: list[Any], right: list[Any]) -> Any:
+        columns, others = left, right
+        kept = len(others) - len(self._shared)
+        for name, other in zip(self._shared, others[kept:], strict=True):
+            at = self._left.schema.names.index(name)
+            columns[at] = pc.coalesce(columns[at], other)
+        return pa.RecordBatch.from_arrays([*columns, *others[:kept]], schema=self.schema.to_arrow())
+
+
+class JoinSide:
+    """One input of a join: what is packed of its rows, and by which keys.
+
+    Args:
+        source: the input.
+        fields: the columns that come out of the join, in the types that they have there.
+        keys: the names of the key columns.
+        types: what the two sides are compared as.
+    """
+
+    def __init__(
+        self,
+        source: Operator,
+        fields: Sequence[Field],
+        keys: Sequence[str],
+        types: Sequence[DataType],
+    ) -> None:
+        self._source = source
+        self.fields = tuple(fields)
+        self.schema = Schema(self.fields)
+        self.arrow_schema = self.schema.to_arrow()
+        kinds = [kind_of(field.type, "joining") for field in self.fields]
+        self.absent = _absent(kinds)
+        self._key_fields = [Field(f"key{at}", kind) for at, kind in enumerate(types)]
+        schema = source.schema
+        self._columns = [
+            *(Evaluator(_cast(field.name, field.type, schema), schema) for field in self.fields),
+            # A value that the common type cannot hold equals nothing, as NULL does.
+            *(
+                Evaluator(_cast(name, kind, schema, strict=False), schema)
+                for name, kind in zip(keys, types, strict=True)
+            ),
+        ]
+        self._spec = KeySpec([(len(kinds) + at, False, False) for at in range(len(keys))])
+        self._payload = tuple(range(len(kinds)))
+
+    def packed(self, room: memoryview, run: Run) -> Iterator[memoryview]:
+        """Yield blocks of packed rows.
+
+        Raises:
+            CapTooSmall: a row is longer than `room`.
+        """
+        fields = [*self.fields, *self._key_fields]
+        with closing(self._source.batches()) as batches:
+            for batch in batches:
+                run.check()
+                arrays = [column(batch) for column in self._columns]
+                columns = to_columns(arrays, fields, batch.num_rows)
+                del batch, arrays
+                start = 0
+                while start < len(columns):
+                    try:
+                        filled, rows = pack_join_rows(
+                            columns, self._spec, self._payload, start, room
+                        )
+                    except ValueError as error:
+                        raise CapTooSmall(
+                            cap_bytes=len(room) * _BLOCKS_SHARE,
+                            needed_bytes=len(room) * _BLOCKS_SHARE * 2,
+                            because=f"row {start} of a batch to be joined: {error}",
+                        ) from error
+                    start += rows
+                    yield room[:filled]
+                del columns
+
+
+def _cast(name: str, kind: DataType, schema: Schema, *, strict: bool = True) -> Expr:
+    column = Column(name)
+    if schema.field(name).type == kind:
+        return column
+    return column.cast(kind) if strict else column.try_cast(kind)
+
+
+def _absent(kinds: Sequence[int]) -> bytes:
+    """Return a packed row of nulls."""
+    nulls = ((1 << len(kinds)) - 1).to_bytes((len(kinds) + 7) // 8, "little")
+    return nulls + bytes(sum(_FIELD_BYTES[kind] for kind in kinds))
