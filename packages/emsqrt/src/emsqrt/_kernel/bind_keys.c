@@ -4,117 +4,115 @@
 static PyObject *key_spec_type;
 
 typedef struct {
-  PyObject ob_base;
-  em_key_spec view;
-  em_key_part *parts;
+    PyObject ob_base;
+    em_key_spec view;
+    em_key_part *parts;
 } key_spec_object;
 
 static void key_spec_dealloc(PyObject *self) {
-  PyTypeObject *type = Py_TYPE(self);
-  PyMem_Free(((key_spec_object *)self)->parts);
-  freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-  release(self);
-  Py_DECREF(type);
+    PyTypeObject *type = Py_TYPE(self);
+    PyMem_Free(((key_spec_object *)self)->parts);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
 }
 
 static int take_part(PyObject *given, em_key_part *part) {
-  Py_ssize_t column;
-  int descending, nulls_first;
-  if (!PyArg_ParseTuple(given, "npp;a key is (column, descending, nulls_first)",
-                        &column, &descending, &nulls_first)) {
-    return -1;
-  }
-  if (column < 0 || column > INT32_MAX) {
-    PyErr_Format(PyExc_ValueError, "no column has the index %zd", column);
-    return -1;
-  }
-  *part = (em_key_part){(uint32_t)column, descending != 0, nulls_first != 0};
-  return 0;
+    Py_ssize_t column;
+    int descending, nulls_first;
+    if (!PyArg_ParseTuple(given, "npp;a key is (column, descending, nulls_first)", &column,
+                          &descending, &nulls_first)) {
+        return -1;
+    }
+    if (column < 0 || column > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "no column has the index %zd", column);
+        return -1;
+    }
+    *part = (em_key_part){(uint32_t)column, descending != 0, nulls_first != 0};
+    return 0;
 }
 
 /* Make the parts of a sequence of 3-tuples, to be freed; NULL with an exception
  * set. */
 static em_key_part *take_parts(PyObject *given, size_t *count) {
-  PyObject *list = PySequence_List(given);
-  if (list == NULL) {
-    return NULL;
-  }
-  *count = (size_t)PyList_Size(list);
-  em_key_part *parts = PyMem_Calloc(*count + 1, sizeof *parts);
-  if (parts == NULL) {
-    PyErr_NoMemory();
-  }
-  for (size_t i = 0; i < *count && parts != NULL; i++) {
-    if (take_part(PyList_GetItem(list, (Py_ssize_t)i), &parts[i]) < 0) {
-      PyMem_Free(parts);
-      parts = NULL;
+    PyObject *list = PySequence_List(given);
+    if (list == NULL) {
+        return NULL;
     }
-  }
-  Py_DECREF(list);
-  return parts;
+    *count = (size_t)PyList_Size(list);
+    em_key_part *parts = PyMem_Calloc(*count + 1, sizeof *parts);
+    if (parts == NULL) {
+        PyErr_NoMemory();
+    }
+    for (size_t i = 0; i < *count && parts != NULL; i++) {
+        if (take_part(PyList_GetItem(list, (Py_ssize_t)i), &parts[i]) < 0) {
+            PyMem_Free(parts);
+            parts = NULL;
+        }
+    }
+    Py_DECREF(list);
+    return parts;
 }
 
-static PyObject *key_spec_new(PyTypeObject *type, PyObject *arguments,
-                              PyObject *names) {
-  (void)names;
-  PyObject *given;
-  if (!PyArg_ParseTuple(arguments, "O:KeySpec", &given)) {
-    return NULL;
-  }
-  size_t count;
-  em_key_part *parts = take_parts(given, &count);
-  if (parts == NULL) {
-    return NULL;
-  }
-  const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-  key_spec_object *spec = (key_spec_object *)allocate(type, 0);
-  if (spec == NULL) {
-    PyMem_Free(parts);
-    return NULL;
-  }
-  spec->parts = parts;
-  spec->view = (em_key_spec){count, parts};
-  return (PyObject *)spec;
+static PyObject *key_spec_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
+    (void)names;
+    PyObject *given;
+    if (!PyArg_ParseTuple(arguments, "O:KeySpec", &given)) {
+        return NULL;
+    }
+    size_t count;
+    em_key_part *parts = take_parts(given, &count);
+    if (parts == NULL) {
+        return NULL;
+    }
+    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    key_spec_object *spec = (key_spec_object *)allocate(type, 0);
+    if (spec == NULL) {
+        PyMem_Free(parts);
+        return NULL;
+    }
+    spec->parts = parts;
+    spec->view = (em_key_spec){count, parts};
+    return (PyObject *)spec;
 }
 
 static Py_ssize_t key_spec_length(PyObject *self) {
-  return (Py_ssize_t)((key_spec_object *)self)->view.count;
+    return (Py_ssize_t)((key_spec_object *)self)->view.count;
 }
 
 const em_key_spec *key_spec_view(PyObject *object, const em_columns *columns) {
-  if (!PyObject_TypeCheck(object, (PyTypeObject *)key_spec_type)) {
-    PyErr_SetString(PyExc_TypeError, "this takes a KeySpec");
-    return NULL;
-  }
-  const em_key_spec *spec = &((key_spec_object *)object)->view;
-  for (size_t i = 0; i < spec->count; i++) {
-    if (spec->parts[i].column >= columns->column_count) {
-      PyErr_Format(PyExc_ValueError, "a key reads column %u of %zu",
-                   spec->parts[i].column, columns->column_count);
-      return NULL;
+    if (!PyObject_TypeCheck(object, (PyTypeObject *)key_spec_type)) {
+        PyErr_SetString(PyExc_TypeError, "this takes a KeySpec");
+        return NULL;
     }
-  }
-  return spec;
+    const em_key_spec *spec = &((key_spec_object *)object)->view;
+    for (size_t i = 0; i < spec->count; i++) {
+        if (spec->parts[i].column >= columns->column_count) {
+            PyErr_Format(PyExc_ValueError, "a key reads column %u of %zu", spec->parts[i].column,
+                         columns->column_count);
+            return NULL;
+        }
+    }
+    return spec;
 }
 
 static PyObject *key_spec_encode(PyObject *self, PyObject *arguments) {
-  PyObject *given;
-  Py_ssize_t row;
-  if (!PyArg_ParseTuple(arguments, "On:encode", &given, &row)) {
-    return NULL;
-  }
-  const em_columns *columns = columns_view(given);
-  const em_key_spec *spec =
-      columns == NULL ? NULL : key_spec_view(self, columns);
-  if (spec == NULL || check_row(columns, row) < 0) {
-    return NULL;
-  }
-  PyObject *key = PyBytes_FromStringAndSize(
-      NULL, (Py_ssize_t)em_key_bytes(spec, columns, (size_t)row));
-  if (key != NULL) {
-    em_key_encode(spec, columns, (size_t)row, (uint8_t *)PyBytes_AsString(key));
-  }
-  return key;
+    PyObject *given;
+    Py_ssize_t row;
+    if (!PyArg_ParseTuple(arguments, "On:encode", &given, &row)) {
+        return NULL;
+    }
+    const em_columns *columns = columns_view(given);
+    const em_key_spec *spec = columns == NULL ? NULL : key_spec_view(self, columns);
+    if (spec == NULL || check_row(columns, row) < 0) {
+        return NULL;
+    }
+    PyObject *key =
+        PyBytes_FromStringAndSize(NULL, (Py_ssize_t)em_key_bytes(spec, columns, (size_t)row));
+    if (key != NULL) {
+        em_key_encode(spec, columns, (size_t)row, (uint8_t *)PyBytes_AsString(key));
+    }
+    return key;
 }
 
 static PyMethodDef key_spec_methods[] = {
@@ -142,222 +140,205 @@ static PyType_Spec key_spec_spec = {
 /* Rows being read back: their keys when there are `parts`, their payloads
  * otherwise. */
 typedef struct {
-  em_array *arrays;
-  size_t count;
-  const em_key_part *parts;
-  const uint8_t *block;
-  size_t bytes;
+    em_array *arrays;
+    size_t count;
+    const em_key_part *parts;
+    const uint8_t *block;
+    size_t bytes;
 } reading;
 
 /* Add one row's text to the arrays'; false when it makes no sense. */
-static bool measure_row(const reading *of, em_array *arrays,
-                        const uint8_t *row) {
-  if (of->parts == NULL) {
-    return em_packed_measure(arrays, of->count, em_row_payload(row),
-                             em_row_payload_bytes(row));
-  }
-  const uint8_t *at = em_row_key(row), *end = em_row_payload(row);
-  for (size_t i = 0; i < of->count; i++) {
-    size_t text_bytes;
-    at = em_key_skip(&of->parts[i], arrays[i].kind, at, end, &text_bytes);
-    if (at == NULL) {
-      return false;
+static bool measure_row(const reading *of, em_array *arrays, const uint8_t *row) {
+    if (of->parts == NULL) {
+        return em_packed_measure(arrays, of->count, em_row_payload(row), em_row_payload_bytes(row));
     }
-    arrays[i].text_bytes += text_bytes;
-  }
-  return at == end || end - at == EM_SEQUENCE_BYTES;
+    const uint8_t *at = em_row_key(row), *end = em_row_payload(row);
+    for (size_t i = 0; i < of->count; i++) {
+        size_t text_bytes;
+        at = em_key_skip(&of->parts[i], arrays[i].kind, at, end, &text_bytes);
+        if (at == NULL) {
+            return false;
+        }
+        arrays[i].text_bytes += text_bytes;
+    }
+    return at == end || end - at == EM_SEQUENCE_BYTES;
 }
 
 static size_t text_of_all(const reading *of) {
-  size_t total = 0;
-  for (size_t i = 0; i < of->count; i++) {
-    total += of->arrays[i].text_bytes;
-  }
-  return total;
+    size_t total = 0;
+    for (size_t i = 0; i < of->count; i++) {
+        total += of->arrays[i].text_bytes;
+    }
+    return total;
 }
 
 /* Count the rows from `*next` on that fit `out_bytes`; false when one of them
  * makes no sense. */
-static bool measure_rows(const reading *of, size_t *next, size_t rows_max,
-                         size_t out_bytes, size_t *rows) {
-  const size_t fit = em_arrays_rows(of->arrays, of->count, out_bytes);
-  rows_max = rows_max < fit ? rows_max : fit;
-  *rows = 0;
-  while (*rows < rows_max && *next < of->bytes) {
-    const uint8_t *row = of->block + *next;
-    if (!em_row_is_whole(row, of->bytes - *next) ||
-        !measure_row(of, of->arrays, row)) {
-      return false;
+static bool measure_rows(const reading *of, size_t *next, size_t rows_max, size_t out_bytes,
+                         size_t *rows) {
+    const size_t fit = em_arrays_rows(of->arrays, of->count, out_bytes);
+    rows_max = rows_max < fit ? rows_max : fit;
+    *rows = 0;
+    while (*rows < rows_max && *next < of->bytes) {
+        const uint8_t *row = of->block + *next;
+        if (!em_row_is_whole(row, of->bytes - *next) || !measure_row(of, of->arrays, row)) {
+            return false;
+        }
+        const size_t text = text_of_all(of);
+        if (text > INT32_MAX ||
+            em_arrays_bound(of->arrays, of->count, *rows + 1, text) > out_bytes) {
+            break;
+        }
+        *next += em_row_bytes(row);
+        ++*rows;
     }
-    const size_t text = text_of_all(of);
-    if (text > INT32_MAX ||
-        em_arrays_bound(of->arrays, of->count, *rows + 1, text) > out_bytes) {
-      break;
-    }
-    *next += em_row_bytes(row);
-    ++*rows;
-  }
-  return true;
+    return true;
 }
 
 static void read_row(const reading *of, const uint8_t *row, size_t index) {
-  if (of->parts == NULL) {
-    em_packed_read(of->arrays, of->count, em_row_payload(row), index);
-    return;
-  }
-  const uint8_t *at = em_row_key(row);
-  for (size_t i = 0; i < of->count; i++) {
-    at = em_key_decode(&of->parts[i], at, &of->arrays[i], index);
-  }
-}
-
-static PyObject *describe(const em_array *array, const uint8_t *out,
-                          size_t rows) {
-  const Py_ssize_t validity = array->validity - out,
-                   values = array->values - out;
-  const Py_ssize_t validity_end = validity + (Py_ssize_t)((rows + 7) / 8);
-  const Py_ssize_t values_end =
-      values + (Py_ssize_t)em_array_values_bytes(array, rows);
-  const Py_ssize_t nulls = (Py_ssize_t)array->null_count;
-  if (array->ends == NULL) {
-    return Py_BuildValue("(in(nn)(nn)O)", (int)array->kind, nulls, validity,
-                         validity_end, values, values_end, Py_None);
-  }
-  const Py_ssize_t ends = (const uint8_t *)array->ends - out;
-  return Py_BuildValue("(in(nn)(nn)(nn))", (int)array->kind, nulls, validity,
-                       validity_end, values, values_end, ends,
-                       ends + (Py_ssize_t)((rows + 1) * sizeof(int32_t)));
-}
-
-static PyObject *describe_all(const reading *of, const uint8_t *out,
-                              size_t rows, size_t next) {
-  PyObject *list = PyList_New((Py_ssize_t)of->count);
-  for (size_t i = 0; list != NULL && i < of->count; i++) {
-    PyObject *one = describe(&of->arrays[i], out, rows);
-    if (one == NULL || PyList_SetItem(list, (Py_ssize_t)i, one) < 0) {
-      Py_CLEAR(list);
+    if (of->parts == NULL) {
+        em_packed_read(of->arrays, of->count, em_row_payload(row), index);
+        return;
     }
-  }
-  return list == NULL
-             ? NULL
-             : Py_BuildValue("(nnN)", (Py_ssize_t)rows, (Py_ssize_t)next, list);
+    const uint8_t *at = em_row_key(row);
+    for (size_t i = 0; i < of->count; i++) {
+        at = em_key_decode(&of->parts[i], at, &of->arrays[i], index);
+    }
+}
+
+static PyObject *describe(const em_array *array, const uint8_t *out, size_t rows) {
+    const Py_ssize_t validity = array->validity - out, values = array->values - out;
+    const Py_ssize_t validity_end = validity + (Py_ssize_t)((rows + 7) / 8);
+    const Py_ssize_t values_end = values + (Py_ssize_t)em_array_values_bytes(array, rows);
+    const Py_ssize_t nulls = (Py_ssize_t)array->null_count;
+    if (array->ends == NULL) {
+        return Py_BuildValue("(in(nn)(nn)O)", (int)array->kind, nulls, validity, validity_end,
+                             values, values_end, Py_None);
+    }
+    const Py_ssize_t ends = (const uint8_t *)array->ends - out;
+    return Py_BuildValue("(in(nn)(nn)(nn))", (int)array->kind, nulls, validity, validity_end,
+                         values, values_end, ends,
+                         ends + (Py_ssize_t)((rows + 1) * sizeof(int32_t)));
+}
+
+static PyObject *describe_all(const reading *of, const uint8_t *out, size_t rows, size_t next) {
+    PyObject *list = PyList_New((Py_ssize_t)of->count);
+    for (size_t i = 0; list != NULL && i < of->count; i++) {
+        PyObject *one = describe(&of->arrays[i], out, rows);
+        if (one == NULL || PyList_SetItem(list, (Py_ssize_t)i, one) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return list == NULL ? NULL : Py_BuildValue("(nnN)", (Py_ssize_t)rows, (Py_ssize_t)next, list);
 }
 
 /* Read rows from `start` on into arrays in `out`. */
-static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max,
-                           uint8_t *out, size_t out_bytes) {
-  if (start < 0 || (size_t)start > of->bytes || rows_max < 0) {
-    return PyErr_Format(PyExc_ValueError,
-                        "no %zd rows start at byte %zd of %zu", rows_max, start,
-                        of->bytes);
-  }
-  size_t next = (size_t)start, rows;
-  if (!measure_rows(of, &next, (size_t)rows_max, out_bytes, &rows)) {
-    return PyErr_Format(PyExc_ValueError,
-                        "the row at byte %zu does not have this form", next);
-  }
-  if (rows == 0 && (size_t)start < of->bytes && rows_max > 0) {
-    return PyErr_Format(PyExc_ValueError,
-                        "the row at byte %zd does not fit %zu bytes", start,
-                        out_bytes);
-  }
-  for (size_t i = 0; i < of->count;
-       i++) { /* measure again without the row that did not fit */
-    of->arrays[i].text_bytes = 0;
-  }
-  size_t at = (size_t)start;
-  for (; at < next; at += em_row_bytes(of->block + at)) {
-    measure_row(of, of->arrays, of->block + at);
-  }
-  if (em_arrays_bound(of->arrays, of->count, rows, text_of_all(of)) >
-      out_bytes) {
-    return PyErr_Format(PyExc_ValueError, "no array fits %zu bytes", out_bytes);
-  }
-  em_arrays_place(of->arrays, of->count, rows, out);
-  at = (size_t)start;
-  for (size_t row = 0; row < rows; row++) {
-    read_row(of, of->block + at, row);
-    at += em_row_bytes(of->block + at);
-  }
-  return describe_all(of, out, rows, next);
+static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max, uint8_t *out,
+                           size_t out_bytes) {
+    if (start < 0 || (size_t)start > of->bytes || rows_max < 0) {
+        return PyErr_Format(PyExc_ValueError, "no %zd rows start at byte %zd of %zu", rows_max,
+                            start, of->bytes);
+    }
+    size_t next = (size_t)start, rows;
+    if (!measure_rows(of, &next, (size_t)rows_max, out_bytes, &rows)) {
+        return PyErr_Format(PyExc_ValueError, "the row at byte %zu does not have this form", next);
+    }
+    if (rows == 0 && (size_t)start < of->bytes && rows_max > 0) {
+        return PyErr_Format(PyExc_ValueError, "the row at byte %zd does not fit %zu bytes", start,
+                            out_bytes);
+    }
+    for (size_t i = 0; i < of->count; i++) { /* measure again without the row that did not fit */
+        of->arrays[i].text_bytes = 0;
+    }
+    size_t at = (size_t)start;
+    for (; at < next; at += em_row_bytes(of->block + at)) {
+        measure_row(of, of->arrays, of->block + at);
+    }
+    if (em_arrays_bound(of->arrays, of->count, rows, text_of_all(of)) > out_bytes) {
+        return PyErr_Format(PyExc_ValueError, "no array fits %zu bytes", out_bytes);
+    }
+    em_arrays_place(of->arrays, of->count, rows, out);
+    at = (size_t)start;
+    for (size_t row = 0; row < rows; row++) {
+        read_row(of, of->block + at, row);
+        at += em_row_bytes(of->block + at);
+    }
+    return describe_all(of, out, rows, next);
 }
 
 static int take_kind(PyObject *number, em_array *array) {
-  const long kind = PyLong_AsLong(number);
-  if (kind == -1 && PyErr_Occurred()) {
-    return -1;
-  }
-  if (kind < 0 || kind >= EM_KINDS) {
-    PyErr_Format(PyExc_ValueError, "no column has kind %ld", kind);
-    return -1;
-  }
-  array->kind = (enum em_kind)kind;
-  return 0;
+    const long kind = PyLong_AsLong(number);
+    if (kind == -1 && PyErr_Occurred()) {
+        return -1;
+    }
+    if (kind < 0 || kind >= EM_KINDS) {
+        PyErr_Format(PyExc_ValueError, "no column has kind %ld", kind);
+        return -1;
+    }
+    array->kind = (enum em_kind)kind;
+    return 0;
 }
 
 /* Arrays of these kinds, to be freed; NULL with an exception set. */
 static em_array *take_kinds(PyObject *given, size_t *count) {
-  PyObject *list = PySequence_List(given);
-  if (list == NULL) {
-    return NULL;
-  }
-  *count = (size_t)PyList_Size(list);
-  em_array *arrays = PyMem_Calloc(*count + 1, sizeof *arrays);
-  if (arrays == NULL) {
-    PyErr_NoMemory();
-  }
-  for (size_t i = 0; i < *count && arrays != NULL; i++) {
-    if (take_kind(PyList_GetItem(list, (Py_ssize_t)i), &arrays[i]) < 0) {
-      PyMem_Free(arrays);
-      arrays = NULL;
+    PyObject *list = PySequence_List(given);
+    if (list == NULL) {
+        return NULL;
     }
-  }
-  Py_DECREF(list);
-  return arrays;
+    *count = (size_t)PyList_Size(list);
+    em_array *arrays = PyMem_Calloc(*count + 1, sizeof *arrays);
+    if (arrays == NULL) {
+        PyErr_NoMemory();
+    }
+    for (size_t i = 0; i < *count && arrays != NULL; i++) {
+        if (take_kind(PyList_GetItem(list, (Py_ssize_t)i), &arrays[i]) < 0) {
+            PyMem_Free(arrays);
+            arrays = NULL;
+        }
+    }
+    Py_DECREF(list);
+    return arrays;
 }
 
 /* Both functions: (block, start, rows_max, kinds, out) and, for keys, the
  * spec's parts. */
-static PyObject *read_block(PyObject *arguments, const char *format,
-                            bool keys) {
-  Py_buffer block, out;
-  Py_ssize_t start, rows_max;
-  PyObject *kinds, *spec = NULL;
-  if (!PyArg_ParseTuple(arguments, format, &block, &start, &rows_max, &kinds,
-                        &out, &spec)) {
-    return NULL;
-  }
-  PyObject *result = NULL;
-  reading of = {.block = block.buf, .bytes = (size_t)block.len};
-  of.arrays = take_kinds(kinds, &of.count);
-  bool ready = of.arrays != NULL;
-  if (ready && keys) {
-    ready = PyObject_TypeCheck(spec, (PyTypeObject *)key_spec_type) &&
-            ((key_spec_object *)spec)->view.count == of.count;
-    if (ready) {
-      of.parts = ((key_spec_object *)spec)->parts;
-    } else {
-      PyErr_SetString(PyExc_TypeError,
-                      "this takes a KeySpec with a kind for each column");
+static PyObject *read_block(PyObject *arguments, const char *format, bool keys) {
+    Py_buffer block, out;
+    Py_ssize_t start, rows_max;
+    PyObject *kinds, *spec = NULL;
+    if (!PyArg_ParseTuple(arguments, format, &block, &start, &rows_max, &kinds, &out, &spec)) {
+        return NULL;
     }
-  }
-  if (ready) {
-    result = read_rows(&of, start, rows_max, out.buf, (size_t)out.len);
-  }
-  PyMem_Free(of.arrays);
-  PyBuffer_Release(&block);
-  PyBuffer_Release(&out);
-  return result;
+    PyObject *result = NULL;
+    reading of = {.block = block.buf, .bytes = (size_t)block.len};
+    of.arrays = take_kinds(kinds, &of.count);
+    bool ready = of.arrays != NULL;
+    if (ready && keys) {
+        ready = PyObject_TypeCheck(spec, (PyTypeObject *)key_spec_type) &&
+                ((key_spec_object *)spec)->view.count == of.count;
+        if (ready) {
+            of.parts = ((key_spec_object *)spec)->parts;
+        } else {
+            PyErr_SetString(PyExc_TypeError, "this takes a KeySpec with a kind for each column");
+        }
+    }
+    if (ready) {
+        result = read_rows(&of, start, rows_max, out.buf, (size_t)out.len);
+    }
+    PyMem_Free(of.arrays);
+    PyBuffer_Release(&block);
+    PyBuffer_Release(&out);
+    return result;
 }
 
 static PyObject *unpack_rows(PyObject *module, PyObject *arguments) {
-  (void)module;
-  return read_block(arguments, "y*nnOw*:unpack_rows", false);
+    (void)module;
+    return read_block(arguments, "y*nnOw*:unpack_rows", false);
 }
 
 static PyObject *decode_keys(PyObject *module, PyObject *arguments) {
-  (void)module;
-  return read_block(arguments, "y*nnOw*O:decode_keys", true);
+    (void)module;
+    return read_block(arguments, "y*nnOw*O:decode_keys", true);
 }
 
 static PyMethodDef functions[] = {
@@ -373,10 +354,9 @@ static PyMethodDef functions[] = {
 };
 
 int keys_register(PyObject *module) {
-  key_spec_type = PyType_FromSpec(&key_spec_spec);
-  if (key_spec_type == NULL ||
-      PyModule_AddObjectRef(module, "KeySpec", key_spec_type) < 0) {
-    return -1;
-  }
-  return PyModule_AddFunctions(module, functions);
+    key_spec_type = PyType_FromSpec(&key_spec_spec);
+    if (key_spec_type == NULL || PyModule_AddObjectRef(module, "KeySpec", key_spec_type) < 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, functions);
 }

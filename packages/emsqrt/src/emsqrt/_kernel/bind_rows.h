@@ -17,16 +17,15 @@ const em_key_spec *key_spec_view(PyObject *object, const em_columns *columns);
 
 /* A payload from None, "line" or a sequence of column indices;
  * release_payload() after use. */
-int take_payload(PyObject *given, const em_columns *columns,
-                 em_payload *payload);
+int take_payload(PyObject *given, const em_columns *columns, em_payload *payload);
 void release_payload(em_payload *payload);
 
 static inline int check_row(const em_columns *columns, Py_ssize_t row) {
-  if (row >= 0 && (size_t)row < columns->row_count) {
-    return 0;
-  }
-  PyErr_Format(PyExc_ValueError, "no row %zd of %zu", row, columns->row_count);
-  return -1;
+    if (row >= 0 && (size_t)row < columns->row_count) {
+        return 0;
+    }
+    PyErr_Format(PyExc_ValueError, "no row %zd of %zu", row, columns->row_count);
+    return -1;
 }
 
 #endif

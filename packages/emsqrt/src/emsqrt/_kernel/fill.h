@@ -9,23 +9,22 @@
 #define EM_ARRAY_ALIGN 64u
 
 typedef struct {
-  enum em_kind kind;
-  size_t text_bytes; /* of all its rows; set before em_arrays_place() */
-  size_t null_count;
-  uint8_t *validity; /* all three lie in one buffer, each aligned to 64 bytes of
-                        it */
-  uint8_t *values;
-  int32_t *ends; /* text and bytes only */
+    enum em_kind kind;
+    size_t text_bytes; /* of all its rows; set before em_arrays_place() */
+    size_t null_count;
+    uint8_t *validity; /* all three lie in one buffer, each aligned to 64 bytes of
+                          it */
+    uint8_t *values;
+    int32_t *ends; /* text and bytes only */
 } em_array;
 
 static inline bool em_is_text(enum em_kind kind) {
-  return kind == EM_TEXT || kind == EM_BYTES;
+    return kind == EM_TEXT || kind == EM_BYTES;
 }
 
 /* An upper bound of the bytes that `rows` rows take, of which `text_bytes` is
  * text. */
-size_t em_arrays_bound(const em_array *arrays, size_t count, size_t rows,
-                       size_t text_bytes);
+size_t em_arrays_bound(const em_array *arrays, size_t count, size_t rows, size_t text_bytes);
 
 /* How many rows fit `out_bytes` at least, when their text takes none. */
 size_t em_arrays_rows(const em_array *arrays, size_t count, size_t out_bytes);
@@ -38,37 +37,35 @@ void em_arrays_place(em_array *arrays, size_t count, size_t rows, uint8_t *out);
 size_t em_array_values_bytes(const em_array *array, size_t rows);
 
 static inline void em_array_put_null(em_array *array, size_t row) {
-  array->null_count++;
-  if (array->ends != NULL) {
-    array->ends[row + 1] = array->ends[row];
-  }
+    array->null_count++;
+    if (array->ends != NULL) {
+        array->ends[row + 1] = array->ends[row];
+    }
 }
 
 static inline void em_array_mark_valid(em_array *array, size_t row) {
-  array->validity[row >> 3] |= (uint8_t)(1u << (row & 7));
+    array->validity[row >> 3] |= (uint8_t)(1u << (row & 7));
 }
 
 /* Put a value of a fixed width, or a boolean of one byte. */
-static inline void em_array_put_fixed(em_array *array, size_t row,
-                                      const uint8_t *value) {
-  em_array_mark_valid(array, row);
-  if (array->kind == EM_BOOL) {
-    array->values[row >> 3] |= (uint8_t)((*value != 0) << (row & 7));
-  } else {
-    const size_t width = em_width(array->kind);
-    memcpy(array->values + row * width, value, width);
-  }
+static inline void em_array_put_fixed(em_array *array, size_t row, const uint8_t *value) {
+    em_array_mark_valid(array, row);
+    if (array->kind == EM_BOOL) {
+        array->values[row >> 3] |= (uint8_t)((*value != 0) << (row & 7));
+    } else {
+        const size_t width = em_width(array->kind);
+        memcpy(array->values + row * width, value, width);
+    }
 }
 
 /* Where the text of `row` goes, and then how long it was. */
 static inline uint8_t *em_array_text(em_array *array, size_t row) {
-  return array->values + array->ends[row];
+    return array->values + array->ends[row];
 }
 
-static inline void em_array_end_text(em_array *array, size_t row,
-                                     size_t bytes) {
-  em_array_mark_valid(array, row);
-  array->ends[row + 1] = array->ends[row] + (int32_t)bytes;
+static inline void em_array_end_text(em_array *array, size_t row, size_t bytes) {
+    em_array_mark_valid(array, row);
+    array->ends[row + 1] = array->ends[row] + (int32_t)bytes;
 }
 
 #endif

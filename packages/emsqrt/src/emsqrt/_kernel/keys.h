@@ -25,13 +25,13 @@
 enum { EM_NULL_FIRST = 0, EM_VALUE = 1, EM_NULL_LAST = 2 };
 
 typedef struct {
-  uint32_t column; /* index in the batch; unused when decoding */
-  bool descending, nulls_first;
+    uint32_t column; /* index in the batch; unused when decoding */
+    bool descending, nulls_first;
 } em_key_part;
 
 typedef struct {
-  size_t count;
-  const em_key_part *parts;
+    size_t count;
+    const em_key_part *parts;
 } em_key_spec;
 
 /* Bytes of every key of these columns, or 0 when a column of text makes them
@@ -39,12 +39,11 @@ typedef struct {
 size_t em_key_fixed_bytes(const em_key_spec *spec, const em_columns *columns);
 
 /* Bytes of one row's key. */
-size_t em_key_bytes(const em_key_spec *spec, const em_columns *columns,
-                    size_t row);
+size_t em_key_bytes(const em_key_spec *spec, const em_columns *columns, size_t row);
 
 /* Write one row's key of em_key_bytes() bytes, and return its end. */
-uint8_t *em_key_encode(const em_key_spec *spec, const em_columns *columns,
-                       size_t row, uint8_t *out);
+uint8_t *em_key_encode(const em_key_spec *spec, const em_columns *columns, size_t row,
+                       uint8_t *out);
 
 /* Append a sequence number, and return the end. */
 uint8_t *em_key_put_sequence(uint8_t *out, uint64_t sequence);
@@ -52,13 +51,12 @@ uint8_t *em_key_put_sequence(uint8_t *out, uint64_t sequence);
 /* The end of one column's part of a key, or NULL when it runs past `end` or has
  * no such form. `text_bytes` receives the bytes of its text without escapes, 0
  * for other kinds and null. */
-const uint8_t *em_key_skip(const em_key_part *part, enum em_kind kind,
-                           const uint8_t *at, const uint8_t *end,
-                           size_t *text_bytes);
+const uint8_t *em_key_skip(const em_key_part *part, enum em_kind kind, const uint8_t *at,
+                           const uint8_t *end, size_t *text_bytes);
 
 /* Append one column's part, which em_key_skip() accepted, to an array as row
  * `row`. */
-const uint8_t *em_key_decode(const em_key_part *part, const uint8_t *at,
-                             em_array *array, size_t row);
+const uint8_t *em_key_decode(const em_key_part *part, const uint8_t *at, em_array *array,
+                             size_t row);
 
 #endif

@@ -4,132 +4,129 @@
 
 #include "rows.h"
 
-static inline size_t null_bytes(size_t count) { return (count + 7) / 8; }
-
-static inline const uint8_t *text_of(const em_column *column, size_t row,
-                                     size_t *bytes) {
-  const int32_t *ends = column->ends + column->offset + row;
-  *bytes = (size_t)(ends[1] - ends[0]);
-  return column->values + ends[0];
+static inline size_t null_bytes(size_t count) {
+    return (count + 7) / 8;
 }
 
-size_t em_payload_bytes(const em_payload *payload, const em_columns *columns,
-                        size_t row) {
-  if (payload->shape == EM_PAYLOAD_LINE) {
-    return columns->lines[row].size;
-  }
-  size_t total = null_bytes(payload->count);
-  for (size_t i = 0; i < payload->count; i++) {
-    const em_column *column = &columns->columns[payload->columns[i]];
-    total += em_field_bytes(column->kind);
-    if (em_is_text(column->kind) && em_is_valid(column, row)) {
-      size_t bytes;
-      (void)text_of(column, row, &bytes);
-      total += bytes;
+static inline const uint8_t *text_of(const em_column *column, size_t row, size_t *bytes) {
+    const int32_t *ends = column->ends + column->offset + row;
+    *bytes = (size_t)(ends[1] - ends[0]);
+    return column->values + ends[0];
+}
+
+size_t em_payload_bytes(const em_payload *payload, const em_columns *columns, size_t row) {
+    if (payload->shape == EM_PAYLOAD_LINE) {
+        return columns->lines[row].size;
     }
-  }
-  return total;
+    size_t total = null_bytes(payload->count);
+    for (size_t i = 0; i < payload->count; i++) {
+        const em_column *column = &columns->columns[payload->columns[i]];
+        total += em_field_bytes(column->kind);
+        if (em_is_text(column->kind) && em_is_valid(column, row)) {
+            size_t bytes;
+            (void)text_of(column, row, &bytes);
+            total += bytes;
+        }
+    }
+    return total;
 }
 
 /* Write one column's field, and its text at `text`; return the end of the text.
  */
-static uint8_t *write_field(const em_column *column, size_t row, uint8_t *field,
-                            uint8_t *text) {
-  const size_t at = column->offset + row;
-  if (em_is_text(column->kind)) {
-    size_t bytes;
-    const uint8_t *found = text_of(column, row, &bytes);
-    em_store32(field, (uint32_t)bytes);
-    if (bytes > 0) {
-      memcpy(text, found, bytes);
+static uint8_t *write_field(const em_column *column, size_t row, uint8_t *field, uint8_t *text) {
+    const size_t at = column->offset + row;
+    if (em_is_text(column->kind)) {
+        size_t bytes;
+        const uint8_t *found = text_of(column, row, &bytes);
+        em_store32(field, (uint32_t)bytes);
+        if (bytes > 0) {
+            memcpy(text, found, bytes);
+        }
+        return text + bytes;
     }
-    return text + bytes;
-  }
-  if (column->kind == EM_BOOL) {
-    *field = em_bit(column->values, at);
-  } else if (em_width(column->kind) == 8) {
-    memcpy(field, column->values + at * 8, 8);
-  } else {
-    const size_t width = em_width(column->kind);
-    memcpy(field, column->values + at * width, width);
-  }
-  return text;
+    if (column->kind == EM_BOOL) {
+        *field = em_bit(column->values, at);
+    } else if (em_width(column->kind) == 8) {
+        memcpy(field, column->values + at * 8, 8);
+    } else {
+        const size_t width = em_width(column->kind);
+        memcpy(field, column->values + at * width, width);
+    }
+    return text;
 }
 
-uint8_t *em_payload_write(const em_payload *payload, const em_columns *columns,
-                          size_t row, uint8_t *out) {
-  if (payload->shape == EM_PAYLOAD_LINE) {
-    const em_span line = columns->lines[row];
-    memcpy(out, columns->text + line.start, line.size);
-    return out + line.size;
-  }
-  memset(out, 0, null_bytes(payload->count));
-  uint8_t *field = out + null_bytes(payload->count), *text = field;
-  for (size_t i = 0; i < payload->count; i++) {
-    text += em_field_bytes(columns->columns[payload->columns[i]].kind);
-  }
-  for (size_t i = 0; i < payload->count; i++) {
-    const em_column *column = &columns->columns[payload->columns[i]];
-    const size_t bytes = em_field_bytes(column->kind);
-    if (em_is_valid(column, row)) {
-      text = write_field(column, row, field, text);
-    } else {
-      out[i >> 3] |= (uint8_t)(1u << (i & 7));
-      memset(field, 0, bytes);
+uint8_t *em_payload_write(const em_payload *payload, const em_columns *columns, size_t row,
+                          uint8_t *out) {
+    if (payload->shape == EM_PAYLOAD_LINE) {
+        const em_span line = columns->lines[row];
+        memcpy(out, columns->text + line.start, line.size);
+        return out + line.size;
     }
-    field += bytes;
-  }
-  return text;
+    memset(out, 0, null_bytes(payload->count));
+    uint8_t *field = out + null_bytes(payload->count), *text = field;
+    for (size_t i = 0; i < payload->count; i++) {
+        text += em_field_bytes(columns->columns[payload->columns[i]].kind);
+    }
+    for (size_t i = 0; i < payload->count; i++) {
+        const em_column *column = &columns->columns[payload->columns[i]];
+        const size_t bytes = em_field_bytes(column->kind);
+        if (em_is_valid(column, row)) {
+            text = write_field(column, row, field, text);
+        } else {
+            out[i >> 3] |= (uint8_t)(1u << (i & 7));
+            memset(field, 0, bytes);
+        }
+        field += bytes;
+    }
+    return text;
 }
 
 size_t em_packed_head_bytes(const em_array *arrays, size_t count) {
-  size_t total = null_bytes(count);
-  for (size_t i = 0; i < count; i++) {
-    total += em_field_bytes(arrays[i].kind);
-  }
-  return total;
+    size_t total = null_bytes(count);
+    for (size_t i = 0; i < count; i++) {
+        total += em_field_bytes(arrays[i].kind);
+    }
+    return total;
 }
 
-bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed,
-                       size_t bytes) {
-  const size_t head = em_packed_head_bytes(arrays, count);
-  if (bytes < head) {
-    return false;
-  }
-  const uint8_t *field = packed + null_bytes(count);
-  size_t left = bytes - head;
-  for (size_t i = 0; i < count; i++) {
-    if (em_is_text(arrays[i].kind)) {
-      const size_t text = em_load32(field);
-      if (text > left || (em_bit(packed, i) && text != 0)) {
+bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed, size_t bytes) {
+    const size_t head = em_packed_head_bytes(arrays, count);
+    if (bytes < head) {
         return false;
-      }
-      left -= text;
-      arrays[i].text_bytes += text;
     }
-    field += em_field_bytes(arrays[i].kind);
-  }
-  return left == 0;
+    const uint8_t *field = packed + null_bytes(count);
+    size_t left = bytes - head;
+    for (size_t i = 0; i < count; i++) {
+        if (em_is_text(arrays[i].kind)) {
+            const size_t text = em_load32(field);
+            if (text > left || (em_bit(packed, i) && text != 0)) {
+                return false;
+            }
+            left -= text;
+            arrays[i].text_bytes += text;
+        }
+        field += em_field_bytes(arrays[i].kind);
+    }
+    return left == 0;
 }
 
-void em_packed_read(em_array *arrays, size_t count, const uint8_t *packed,
-                    size_t row) {
-  const uint8_t *field = packed + null_bytes(count);
-  const uint8_t *text = packed + em_packed_head_bytes(arrays, count);
-  for (size_t i = 0; i < count; i++) {
-    em_array *array = &arrays[i];
-    if (em_bit(packed, i)) {
-      em_array_put_null(array, row);
-    } else if (em_is_text(array->kind)) {
-      const size_t bytes = em_load32(field);
-      if (bytes > 0) {
-        memcpy(em_array_text(array, row), text, bytes);
-      }
-      em_array_end_text(array, row, bytes);
-      text += bytes;
-    } else {
-      em_array_put_fixed(array, row, field);
+void em_packed_read(em_array *arrays, size_t count, const uint8_t *packed, size_t row) {
+    const uint8_t *field = packed + null_bytes(count);
+    const uint8_t *text = packed + em_packed_head_bytes(arrays, count);
+    for (size_t i = 0; i < count; i++) {
+        em_array *array = &arrays[i];
+        if (em_bit(packed, i)) {
+            em_array_put_null(array, row);
+        } else if (em_is_text(array->kind)) {
+            const size_t bytes = em_load32(field);
+            if (bytes > 0) {
+                memcpy(em_array_text(array, row), text, bytes);
+            }
+            em_array_end_text(array, row, bytes);
+            text += bytes;
+        } else {
+            em_array_put_fixed(array, row, field);
+        }
+        field += em_field_bytes(array->kind);
     }
-    field += em_field_bytes(array->kind);
-  }
 }

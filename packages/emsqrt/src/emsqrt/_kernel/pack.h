@@ -19,36 +19,31 @@
 enum em_payload_shape { EM_PAYLOAD_NONE, EM_PAYLOAD_LINE, EM_PAYLOAD_COLUMNS };
 
 typedef struct {
-  enum em_payload_shape shape;
-  size_t count; /* of packed columns */
-  const uint32_t *columns;
+    enum em_payload_shape shape;
+    size_t count; /* of packed columns */
+    const uint32_t *columns;
 } em_payload;
 
 /* Bytes of a packed row without its text. */
 static inline size_t em_field_bytes(enum em_kind kind) {
-  return kind == EM_BOOL    ? 1
-         : em_is_text(kind) ? sizeof(uint32_t)
-                            : em_width(kind);
+    return kind == EM_BOOL ? 1 : em_is_text(kind) ? sizeof(uint32_t) : em_width(kind);
 }
 
 /* Bytes that one row's payload takes. */
-size_t em_payload_bytes(const em_payload *payload, const em_columns *columns,
-                        size_t row);
+size_t em_payload_bytes(const em_payload *payload, const em_columns *columns, size_t row);
 
 /* Write one row's payload of em_payload_bytes() bytes, and return its end. */
-uint8_t *em_payload_write(const em_payload *payload, const em_columns *columns,
-                          size_t row, uint8_t *out);
+uint8_t *em_payload_write(const em_payload *payload, const em_columns *columns, size_t row,
+                          uint8_t *out);
 
 /* Bytes before the text of rows packed from arrays of these kinds. */
 size_t em_packed_head_bytes(const em_array *arrays, size_t count);
 
 /* Add each column's text of one packed row to `arrays[i].text_bytes`; false
  * when the row's parts do not add up to its bytes. */
-bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed,
-                       size_t bytes);
+bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed, size_t bytes);
 
 /* Append a row that em_packed_measure() accepted to placed arrays. */
-void em_packed_read(em_array *arrays, size_t count, const uint8_t *packed,
-                    size_t row);
+void em_packed_read(em_array *arrays, size_t count, const uint8_t *packed, size_t row);
 
 #endif

@@ -17,104 +17,99 @@
 #define EM_PREFIX_BYTES 12u /* positions that a sort looks at in one go */
 
 typedef struct {
-  bool any;
-  uint32_t key_bytes_min, key_bytes_max;
-  uint8_t first[EM_SPREAD_BYTES]; /* the first key, padded */
-  uint64_t differ[EM_SPREAD_BYTES / 8];
+    bool any;
+    uint32_t key_bytes_min, key_bytes_max;
+    uint8_t first[EM_SPREAD_BYTES]; /* the first key, padded */
+    uint64_t differ[EM_SPREAD_BYTES / 8];
 } em_spread;
 
 /* Positions of key bytes, rising. */
 typedef struct {
-  uint32_t count;
-  bool decides; /* keys equal here are equal */
-  uint32_t at[EM_PREFIX_BYTES];
+    uint32_t count;
+    bool decides; /* keys equal here are equal */
+    uint32_t at[EM_PREFIX_BYTES];
 } em_positions;
 
-static inline void em_spread_add(em_spread *spread, const uint8_t *key,
-                                 uint32_t bytes) {
-  if (!spread->any) {
-    spread->any = true;
-    spread->key_bytes_min = spread->key_bytes_max = bytes;
-    memcpy(spread->first, key,
-           bytes < EM_SPREAD_BYTES ? bytes : EM_SPREAD_BYTES);
-    return;
-  }
-  if (bytes < spread->key_bytes_min) {
-    spread->key_bytes_min = bytes;
-  } else if (bytes > spread->key_bytes_max) {
-    spread->key_bytes_max = bytes;
-  }
-  const uint32_t seen = bytes < EM_SPREAD_BYTES ? bytes : EM_SPREAD_BYTES;
-  uint32_t at = 0, word = 0;
-  uint64_t mine, first;
-  for (; at + 8 <= seen; at += 8, word++) {
-    memcpy(&mine, key + at, 8);
-    memcpy(&first, spread->first + at, 8);
-    spread->differ[word] |= mine ^ first;
-  }
-  if (at < seen) {
-    mine = 0;
-    memcpy(&mine, key + at, seen - at);
-    memcpy(&first, spread->first + at, 8);
-    spread->differ[word++] |= mine ^ first;
-    at += 8;
-  }
-  if (at < spread->key_bytes_max) { /* a shorter key than some: the rest of it
-                                       is zeros */
-    for (; word < EM_SPREAD_BYTES / 8; word++) {
-      memcpy(&first, spread->first + 8 * word, 8);
-      spread->differ[word] |= first;
+static inline void em_spread_add(em_spread *spread, const uint8_t *key, uint32_t bytes) {
+    if (!spread->any) {
+        spread->any = true;
+        spread->key_bytes_min = spread->key_bytes_max = bytes;
+        memcpy(spread->first, key, bytes < EM_SPREAD_BYTES ? bytes : EM_SPREAD_BYTES);
+        return;
     }
-  }
+    if (bytes < spread->key_bytes_min) {
+        spread->key_bytes_min = bytes;
+    } else if (bytes > spread->key_bytes_max) {
+        spread->key_bytes_max = bytes;
+    }
+    const uint32_t seen = bytes < EM_SPREAD_BYTES ? bytes : EM_SPREAD_BYTES;
+    uint32_t at = 0, word = 0;
+    uint64_t mine, first;
+    for (; at + 8 <= seen; at += 8, word++) {
+        memcpy(&mine, key + at, 8);
+        memcpy(&first, spread->first + at, 8);
+        spread->differ[word] |= mine ^ first;
+    }
+    if (at < seen) {
+        mine = 0;
+        memcpy(&mine, key + at, seen - at);
+        memcpy(&first, spread->first + at, 8);
+        spread->differ[word++] |= mine ^ first;
+        at += 8;
+    }
+    if (at < spread->key_bytes_max) { /* a shorter key than some: the rest of it
+                                         is zeros */
+        for (; word < EM_SPREAD_BYTES / 8; word++) {
+            memcpy(&first, spread->first + 8 * word, 8);
+            spread->differ[word] |= first;
+        }
+    }
 }
 
 /* The first positions that differ; `decides` when there are no more of them and
  * one length. */
 static inline em_positions em_spread_positions(const em_spread *spread) {
-  em_positions positions = {
-      .decides = spread->key_bytes_max <= EM_SPREAD_BYTES &&
-                 spread->key_bytes_min == spread->key_bytes_max,
-  };
-  for (uint32_t at = 0; at < EM_SPREAD_BYTES; at++) {
-    if ((spread->differ[at / 8] >> (8 * (at % 8)) & 0xff) == 0) {
-      continue;
+    em_positions positions = {
+        .decides = spread->key_bytes_max <= EM_SPREAD_BYTES &&
+                   spread->key_bytes_min == spread->key_bytes_max,
+    };
+    for (uint32_t at = 0; at < EM_SPREAD_BYTES; at++) {
+        if ((spread->differ[at / 8] >> (8 * (at % 8)) & 0xff) == 0) {
+            continue;
+        }
+        if (positions.count == EM_PREFIX_BYTES) {
+            positions.decides = false;
+            break;
+        }
+        positions.at[positions.count++] = at;
     }
-    if (positions.count == EM_PREFIX_BYTES) {
-      positions.decides = false;
-      break;
-    }
-    positions.at[positions.count++] = at;
-  }
-  return positions;
+    return positions;
 }
 
 /* The key's bytes at the positions as a number: eight in `high`, the rest in
  * `low`. */
-static inline void em_positions_gather(const em_positions *positions,
-                                       const uint8_t *key, uint32_t bytes,
-                                       uint64_t *high, uint32_t *low) {
-  const uint32_t count = positions->count, upper = count < 8 ? count : 8;
-  uint64_t word = 0;
-  uint32_t rest = 0, i = 0;
-  if (count == 0 || positions->at[count - 1] < bytes) {
-    for (; i < upper; i++) {
-      word = word << 8 | key[positions->at[i]];
+static inline void em_positions_gather(const em_positions *positions, const uint8_t *key,
+                                       uint32_t bytes, uint64_t *high, uint32_t *low) {
+    const uint32_t count = positions->count, upper = count < 8 ? count : 8;
+    uint64_t word = 0;
+    uint32_t rest = 0, i = 0;
+    if (count == 0 || positions->at[count - 1] < bytes) {
+        for (; i < upper; i++) {
+            word = word << 8 | key[positions->at[i]];
+        }
+        for (; i < count; i++) {
+            rest = rest << 8 | key[positions->at[i]];
+        }
+    } else {
+        for (; i < upper; i++) {
+            word = word << 8 | (positions->at[i] < bytes ? key[positions->at[i]] : 0u);
+        }
+        for (; i < count; i++) {
+            rest = rest << 8 | (positions->at[i] < bytes ? key[positions->at[i]] : 0u);
+        }
     }
-    for (; i < count; i++) {
-      rest = rest << 8 | key[positions->at[i]];
-    }
-  } else {
-    for (; i < upper; i++) {
-      word =
-          word << 8 | (positions->at[i] < bytes ? key[positions->at[i]] : 0u);
-    }
-    for (; i < count; i++) {
-      rest =
-          rest << 8 | (positions->at[i] < bytes ? key[positions->at[i]] : 0u);
-    }
-  }
-  *high = word;
-  *low = rest;
+    *high = word;
+    *low = rest;
 }
 
 #endif

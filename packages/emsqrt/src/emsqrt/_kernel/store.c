@@ -5,233 +5,235 @@
 enum { AHEAD = 8, LINE_BYTES = 64, AHEAD_LINES = 3 };
 
 static inline size_t aligned(const em_store *store, size_t bytes) {
-  const size_t mask = ((size_t)1 << store->shift) - 1;
-  return (bytes + mask) & ~mask;
+    const size_t mask = ((size_t)1 << store->shift) - 1;
+    return (bytes + mask) & ~mask;
 }
 
 static inline bool fits(const em_store *store, size_t row_bytes) {
-  const size_t entries = (store->rows + 1) * 2 * sizeof(em_entry);
-  return store->used + aligned(store, row_bytes) + entries <= store->bytes &&
-         row_bytes <= UINT32_MAX && store->rows < UINT32_MAX;
+    const size_t entries = (store->rows + 1) * 2 * sizeof(em_entry);
+    return store->used + aligned(store, row_bytes) + entries <= store->bytes &&
+           row_bytes <= UINT32_MAX && store->rows < UINT32_MAX;
+}
+
+/* Entries grow down from here, so that they are there before their number is known. */
+static inline em_entry *entries_end(const em_store *store) {
+    return (em_entry *)(void *)(store->memory + store->bytes);
 }
 
 void em_store_open(em_store *store, uint8_t *memory, size_t bytes) {
-  const size_t skew = (uintptr_t)(memory + bytes) % sizeof(em_entry);
-  *store =
-      (em_store){.memory = memory, .bytes = bytes > skew ? bytes - skew : 0};
-  while (store->bytes >> store->shift > UINT32_MAX) {
-    store->shift++;
-  }
+    const size_t skew = (uintptr_t)(memory + bytes) % sizeof(em_entry);
+    *store = (em_store){.memory = memory, .bytes = bytes > skew ? bytes - skew : 0};
+    while (store->bytes >> store->shift > UINT32_MAX) {
+        store->shift++;
+    }
 }
 
 void em_store_reset(em_store *store) {
-  store->used = store->payload = store->rows = 0;
-  store->order = NULL;
-  store->bounded = false;
+    store->used = store->payload = store->rows = 0;
+    store->order = NULL;
+    store->bounded = false;
 }
 
 size_t em_store_row_bytes(const em_columns *columns, const em_key_spec *spec,
-                          const em_payload *payload, size_t row,
-                          bool sequenced) {
-  return EM_ROW_HEAD_BYTES + em_key_bytes(spec, columns, row) +
-         (sequenced ? EM_SEQUENCE_BYTES : 0) +
-         em_payload_bytes(payload, columns, row);
+                          const em_payload *payload, size_t row, bool sequenced) {
+    return EM_ROW_HEAD_BYTES + em_key_bytes(spec, columns, row) +
+           (sequenced ? EM_SEQUENCE_BYTES : 0) + em_payload_bytes(payload, columns, row);
 }
 
 /* Count a row that was written at the end of the rows, unless the bound drops
  * it. */
 static inline void take(em_store *store, const uint8_t *row, size_t row_bytes) {
-  if (store->bounded &&
-      em_compare_keys(row, store->memory + store->bound) >= 0) {
-    return;
-  }
-  em_spread_add(&store->spread, em_row_key(row), em_row_key_bytes(row));
-  store->used += aligned(store, row_bytes);
-  store->payload += em_row_payload_bytes(row);
-  store->rows++;
-  if (row_bytes > store->row_bytes_max) {
-    store->row_bytes_max = row_bytes;
-  }
+    if (store->bounded && em_compare_keys(row, store->memory + store->bound) >= 0) {
+        return;
+    }
+    em_spread_add(&store->spread, em_row_key(row), em_row_key_bytes(row));
+    entries_end(store)[-1 - (ptrdiff_t)store->rows].at = (uint32_t)(store->used >> store->shift);
+    store->used += aligned(store, row_bytes);
+    store->payload += em_row_payload_bytes(row);
+    store->rows++;
+    if (row_bytes > store->row_bytes_max) {
+        store->row_bytes_max = row_bytes;
+    }
 }
 
-size_t em_store_add(em_store *store, const em_columns *columns,
-                    const em_key_spec *spec, const em_payload *payload,
-                    size_t start, uint64_t *sequence) {
-  const size_t fixed = em_key_fixed_bytes(spec, columns);
-  const size_t suffix = sequence == NULL ? 0 : EM_SEQUENCE_BYTES;
-  size_t row = start;
-  for (; row < columns->row_count; row++) {
-    const size_t key_bytes =
-        (fixed != 0 ? fixed : em_key_bytes(spec, columns, row)) + suffix;
-    const size_t row_bytes =
-        EM_ROW_HEAD_BYTES + key_bytes + em_payload_bytes(payload, columns, row);
-    if (!fits(store, row_bytes)) {
-      break;
+size_t em_store_add(em_store *store, const em_columns *columns, const em_key_spec *spec,
+                    const em_payload *payload, size_t start, uint64_t *sequence) {
+    const size_t fixed = em_key_fixed_bytes(spec, columns);
+    const size_t suffix = sequence == NULL ? 0 : EM_SEQUENCE_BYTES;
+    size_t row = start;
+    for (; row < columns->row_count; row++) {
+        const size_t key_bytes = (fixed != 0 ? fixed : em_key_bytes(spec, columns, row)) + suffix;
+        const size_t row_bytes =
+            EM_ROW_HEAD_BYTES + key_bytes + em_payload_bytes(payload, columns, row);
+        if (!fits(store, row_bytes)) {
+            break;
+        }
+        uint8_t *at = store->memory + store->used;
+        em_store32(at, (uint32_t)row_bytes);
+        em_store32(at + 4, (uint32_t)key_bytes);
+        uint8_t *end = em_key_encode(spec, columns, row, at + EM_ROW_HEAD_BYTES);
+        if (sequence != NULL) {
+            end = em_key_put_sequence(end, (*sequence)++);
+        }
+        em_payload_write(payload, columns, row, end);
+        take(store, at, row_bytes);
     }
-    uint8_t *at = store->memory + store->used;
-    em_store32(at, (uint32_t)row_bytes);
-    em_store32(at + 4, (uint32_t)key_bytes);
-    uint8_t *end = em_key_encode(spec, columns, row, at + EM_ROW_HEAD_BYTES);
-    if (sequence != NULL) {
-      end = em_key_put_sequence(end, (*sequence)++);
-    }
-    em_payload_write(payload, columns, row, end);
-    take(store, at, row_bytes);
-  }
-  return row - start;
+    return row - start;
 }
 
 size_t em_store_add_rows(em_store *store, const uint8_t *block, size_t bytes) {
-  size_t taken = 0;
-  while (taken < bytes) {
-    const uint8_t *row = block + taken;
-    if (!em_row_is_whole(row, bytes - taken)) {
-      return SIZE_MAX;
+    size_t taken = 0;
+    while (taken < bytes) {
+        const uint8_t *row = block + taken;
+        if (!em_row_is_whole(row, bytes - taken)) {
+            return SIZE_MAX;
+        }
+        const size_t row_bytes = em_row_bytes(row);
+        if (!fits(store, row_bytes)) {
+            break;
+        }
+        uint8_t *at = store->memory + store->used;
+        memcpy(at, row, row_bytes);
+        take(store, at, row_bytes);
+        taken += row_bytes;
     }
-    const size_t row_bytes = em_row_bytes(row);
-    if (!fits(store, row_bytes)) {
-      break;
+    return taken;
+}
+
+/* Turn entries round, in place. */
+static void reverse(em_entry *entries, size_t count) {
+    for (size_t i = 0; i < count / 2; i++) {
+        const uint32_t at = entries[i].at;
+        entries[i].at = entries[count - 1 - i].at;
+        entries[count - 1 - i].at = at;
     }
-    uint8_t *at = store->memory + store->used;
-    memcpy(at, row, row_bytes);
-    take(store, at, row_bytes);
-    taken += row_bytes;
-  }
-  return taken;
 }
 
 void em_store_sort(em_store *store) {
-  em_entry *entries =
-      (em_entry *)(void *)(store->memory + store->bytes) - store->rows;
-  size_t at = 0;
-  for (size_t i = 0; i < store->rows; i++) {
-    entries[i].at = (uint32_t)(at >> store->shift);
-    at += aligned(store, em_row_bytes(store->memory + at));
-  }
-  const em_positions positions = em_spread_positions(&store->spread);
-  store->order =
-      em_order_rows((em_row_place){store->memory, store->shift}, entries,
-                    entries - store->rows, store->rows, &positions);
+    em_entry *entries = entries_end(store) - store->rows;
+    reverse(entries, store->rows); /* into the order of arrival */
+    const em_positions positions = em_spread_positions(&store->spread);
+    store->order = em_order_rows((em_row_place){store->memory, store->shift}, entries,
+                                 entries - store->rows, store->rows, &positions);
 }
 
 const uint8_t *em_store_row(const em_store *store, size_t position) {
-  return store->memory + ((size_t)store->order[position].at << store->shift);
+    return store->memory + ((size_t)store->order[position].at << store->shift);
 }
 
 static inline void fetch(const em_store *store, size_t position, size_t stop) {
-  if (position < stop) {
-    const uint8_t *row = em_store_row(store, position);
-    for (unsigned line = 0; line < AHEAD_LINES; line++) {
-      __builtin_prefetch(row + line * LINE_BYTES);
+    if (position < stop) {
+        const uint8_t *row = em_store_row(store, position);
+        for (unsigned line = 0; line < AHEAD_LINES; line++) {
+            __builtin_prefetch(row + line * LINE_BYTES);
+        }
     }
-  }
 }
 
-em_drained em_store_drain(const em_store *store, size_t start, size_t stop,
-                          uint8_t *out, size_t out_bytes) {
-  size_t filled = 0, position = start;
-  for (; position < stop; position++) {
-    fetch(store, position + AHEAD, stop);
-    const uint8_t *row = em_store_row(store, position);
-    const size_t bytes = em_row_bytes(row);
-    if (bytes > out_bytes - filled) {
-      break;
+em_drained em_store_drain(const em_store *store, size_t start, size_t stop, uint8_t *out,
+                          size_t out_bytes) {
+    size_t filled = 0, position = start;
+    for (; position < stop; position++) {
+        fetch(store, position + AHEAD, stop);
+        const uint8_t *row = em_store_row(store, position);
+        const size_t bytes = em_row_bytes(row);
+        if (bytes > out_bytes - filled) {
+            break;
+        }
+        memcpy(out + filled, row, bytes);
+        filled += bytes;
     }
-    memcpy(out + filled, row, bytes);
-    filled += bytes;
-  }
-  return (em_drained){filled, position - start};
+    return (em_drained){filled, position - start};
 }
 
-em_drained em_store_drain_lines(const em_store *store, size_t start,
-                                size_t stop, uint8_t *out, size_t out_bytes,
-                                const uint8_t *ending, size_t ending_bytes) {
-  size_t filled = 0, position = start;
-  for (; position < stop; position++) {
-    fetch(store, position + AHEAD, stop);
-    const uint8_t *row = em_store_row(store, position);
-    const size_t bytes = em_row_payload_bytes(row);
-    if (bytes + ending_bytes > out_bytes - filled) {
-      break;
+em_drained em_store_drain_lines(const em_store *store, size_t start, size_t stop, uint8_t *out,
+                                size_t out_bytes, const uint8_t *ending, size_t ending_bytes) {
+    size_t filled = 0, position = start;
+    for (; position < stop; position++) {
+        fetch(store, position + AHEAD, stop);
+        const uint8_t *row = em_store_row(store, position);
+        const size_t bytes = em_row_payload_bytes(row);
+        if (bytes + ending_bytes > out_bytes - filled) {
+            break;
+        }
+        memcpy(out + filled, em_row_payload(row), bytes);
+        memcpy(out + filled + bytes, ending, ending_bytes);
+        filled += bytes + ending_bytes;
     }
-    memcpy(out + filled, em_row_payload(row), bytes);
-    memcpy(out + filled + bytes, ending, ending_bytes);
-    filled += bytes + ending_bytes;
-  }
-  return (em_drained){filled, position - start};
+    return (em_drained){filled, position - start};
 }
 
 /* Order entries by where their rows lie. */
-static em_entry *order_by_place(em_entry *entries, em_entry *scratch,
-                                size_t count) {
-  for (unsigned shift = 0; shift < 32; shift += 8) {
-    size_t next[256] = {0}, total = 0;
-    for (size_t i = 0; i < count; i++) {
-      next[entries[i].at >> shift & 0xff]++;
+static em_entry *order_by_place(em_entry *entries, em_entry *scratch, size_t count) {
+    for (unsigned shift = 0; shift < 32; shift += 8) {
+        size_t next[256] = {0}, total = 0;
+        for (size_t i = 0; i < count; i++) {
+            next[entries[i].at >> shift & 0xff]++;
+        }
+        for (unsigned value = 0; value < 256; value++) {
+            const size_t rows = next[value];
+            next[value] = total;
+            total += rows;
+        }
+        for (size_t i = 0; i < count; i++) {
+            scratch[next[entries[i].at >> shift & 0xff]++] = entries[i];
+        }
+        em_entry *sorted = scratch;
+        scratch = entries;
+        entries = sorted;
     }
-    for (unsigned value = 0; value < 256; value++) {
-      const size_t rows = next[value];
-      next[value] = total;
-      total += rows;
-    }
-    for (size_t i = 0; i < count; i++) {
-      scratch[next[entries[i].at >> shift & 0xff]++] = entries[i];
-    }
-    em_entry *sorted = scratch;
-    scratch = entries;
-    entries = sorted;
-  }
-  return entries;
+    return entries;
 }
 
 void em_store_keep(em_store *store, size_t count, bool bounding) {
-  if (count > store->rows) { /* any row may still be among the first */
-    count = store->rows;
-    bounding = false;
-  }
-  em_entry *entries =
-      (em_entry *)(void *)(store->memory + store->bytes) - store->rows;
-  em_entry *scratch = store->order == entries ? entries - store->rows : entries;
-  const uint32_t last = count == 0 ? 0 : store->order[count - 1].at;
-  const em_entry *kept = order_by_place(store->order, scratch, count);
-  size_t used = 0;
-  store->payload = 0;
-  for (size_t i = 0; i < count; i++) {
-    const uint8_t *row = store->memory + ((size_t)kept[i].at << store->shift);
-    const size_t bytes = em_row_bytes(row);
-    if (kept[i].at == last) {
-      store->bound = used;
+    if (count > store->rows) { /* any row may still be among the first */
+        count = store->rows;
+        bounding = false;
     }
-    memmove(store->memory + used, row, bytes);
-    store->payload += em_row_payload_bytes(store->memory + used);
-    used += aligned(store, bytes);
-  }
-  store->used = used;
-  store->rows = count;
-  store->bounded = bounding && count > 0;
-  store->order = NULL;
+    em_entry *const end = entries_end(store), *entries = end - store->rows;
+    em_entry *scratch = store->order == entries ? entries - store->rows : entries;
+    const uint32_t last = count == 0 ? 0 : store->order[count - 1].at;
+    em_entry *kept = order_by_place(store->order, scratch, count);
+    size_t used = 0;
+    store->payload = 0;
+    for (size_t i = 0; i < count; i++) {
+        const uint8_t *row = store->memory + ((size_t)kept[i].at << store->shift);
+        const size_t bytes = em_row_bytes(row);
+        if (kept[i].at == last) {
+            store->bound = used;
+        }
+        memmove(store->memory + used, row, bytes);
+        store->payload += em_row_payload_bytes(store->memory + used);
+        kept[i].at = (uint32_t)(used >> store->shift);
+        used += aligned(store, bytes);
+    }
+    reverse(kept, count);
+    memmove(end - count, kept, count * sizeof *kept);
+    store->used = used;
+    store->rows = count;
+    store->bounded = bounding && count > 0;
+    store->order = NULL;
 }
 
-em_drained em_write_lines(const uint8_t *block, size_t bytes, uint8_t *out,
-                          size_t out_bytes, const uint8_t *ending,
-                          size_t ending_bytes, size_t *taken) {
-  em_drained done = {0, 0};
-  *taken = 0;
-  while (*taken < bytes) {
-    const uint8_t *row = block + *taken;
-    if (!em_row_is_whole(row, bytes - *taken)) {
-      *taken = SIZE_MAX;
-      return done;
+em_drained em_write_lines(const uint8_t *block, size_t bytes, uint8_t *out, size_t out_bytes,
+                          const uint8_t *ending, size_t ending_bytes, size_t *taken) {
+    em_drained done = {0, 0};
+    *taken = 0;
+    while (*taken < bytes) {
+        const uint8_t *row = block + *taken;
+        if (!em_row_is_whole(row, bytes - *taken)) {
+            *taken = SIZE_MAX;
+            return done;
+        }
+        const size_t line = em_row_payload_bytes(row);
+        if (line + ending_bytes > out_bytes - done.bytes) {
+            break;
+        }
+        memcpy(out + done.bytes, em_row_payload(row), line);
+        memcpy(out + done.bytes + line, ending, ending_bytes);
+        done.bytes += line + ending_bytes;
+        done.rows++;
+        *taken += em_row_bytes(row);
     }
-    const size_t line = em_row_payload_bytes(row);
-    if (line + ending_bytes > out_bytes - done.bytes) {
-      break;
-    }
-    memcpy(out + done.bytes, em_row_payload(row), line);
-    memcpy(out + done.bytes + line, ending, ending_bytes);
-    done.bytes += line + ending_bytes;
-    done.rows++;
-    *taken += em_row_bytes(row);
-  }
-  return done;
+    return done;
 }
