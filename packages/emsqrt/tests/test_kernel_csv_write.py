@@ -2,88 +2,16 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emsqrt._kernel import CsvFormatter, CsvParser, LineWriter
 from emsqrt.io.formats import open_format
-from emsqrt.io.testing import columns_of, parse, to_list
-from sennit_core.schema import DataType
-
-BITS64, BITS32 = st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)
-TEXT = st.text(alphabet=st.sampled_from('a,"\r\n é;'), max_size=12)
-
-
-def ints(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
-    return (
-        st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        if signed
-        else st.integers(0, 2**bits - 1)
-    )
-
-
-def double(bits: int) -> float:
-    return float(struct.unpack("<d", struct.pack("<Q", bits))[0])
-
-
-def single(bits: int) -> float:
-    return float(struct.unpack("<f", struct.pack("<I", bits))[0])
-
-
-PLAIN = st.decimals(-(10**12), 10**12, allow_nan=False, places=4).map(float)
-VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "Bool": st.booleans(),
-    **{f"Int{bits}": ints(bits, signed=True) for bits in (8, 16, 32, 64)},
-    **{f"UInt{bits}": ints(bits, signed=False) for bits in (8, 16, 32, 64)},
-    "Float32": BITS32.map(single) | st.floats(width=32),
-    "Float64": BITS64.map(double) | st.floats() | PLAIN,
-    "Decimal(38,10)": st.decimals(-(10**27), 10**27, allow_nan=False, places=10),
-    "Decimal(9,0)": st.decimals(-999999999, 999999999, allow_nan=False, places=0),
-    "Decimal(5,5)": st.decimals("-0.99999", "0.99999", allow_nan=False, places=5),
-    "Utf8": TEXT | st.text(max_size=30),
-    "Binary": st.binary(max_size=10),
-    "Date": st.dates(),
-    "Time": st.times(),
-    "Timestamp(s)": st.integers(-62167219200, 253402300799),
-    "Timestamp(ms)": st.integers(-62167219200000, 253402300799999),
-    "Timestamp(us)": st.integers(-62167219200 * 10**6, 253402300799 * 10**6),
-    "Timestamp(ns)": st.integers(-(2**63) + 1, 2**63 - 1),
-    "Timestamp(us,Europe/Rome)": st.integers(-62167219200 * 10**6, 253402300799 * 10**6),
-}
-
-
-def batches() -> st.SearchStrategy[tuple[list[str], pa.RecordBatch]]:
-    return st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=4).flatmap(
-        lambda kinds: st.tuples(
-            st.just(kinds),
-            st.lists(st.tuples(*(st.none() | VALUES[kind] for kind in kinds)), max_size=12).map(
-                lambda rows: batch_of(kinds, rows)
-            ),
-        )
-    )
-
-
-def batch_of(kinds: list[str], rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
-    arrays = []
-    for index, kind in enumerate(kinds):
-        values, arrow = [row[index] for row in rows], DataType.parse(kind).to_arrow()
-        plain = pa.int64() if kind.startswith("Timestamp") else arrow
-        arrays.append(pa.array(values, plain).cast(arrow))
-    return pa.RecordBatch.from_arrays(arrays, [f"c{index}" for index in range(len(kinds))])
-
-
-def pieces(step: Any, count: int, room: int) -> Iterator[bytes]:
-    out, start = bytearray(room), 0
-    while start < count:
-        after, size = step(start, out)
-        assert after > start, "a row has no room"
-        yield bytes(out[:size])
-        start = after
+from emsqrt.io.testing import batches, columns_of, double, parse, pieces, single, to_list
 
 
 def formatted(kinds: list[str], batch: pa.RecordBatch, room: int = 1 << 12) -> bytes:
@@ -100,6 +28,7 @@ def arrow_writes(batch: pa.RecordBatch) -> bytes:
     return out.getvalue().partition(b"\n")[2]
 
 
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
 @given(batches(), st.integers(0, 3))
 def test_columns_are_written_byte_for_byte_as_the_arrow_tier_writes_them(
     drawn: tuple[list[str], pa.RecordBatch], start: int
@@ -108,6 +37,9 @@ def test_columns_are_written_byte_for_byte_as_the_arrow_tier_writes_them(
     assert formatted(kinds, batch) == arrow_writes(batch)
     part = batch.slice(start)
     assert formatted(kinds, part, room=700) == arrow_writes(part)
+
+
+TEXT = st.text(alphabet=st.sampled_from('a,"\r\n é;'), max_size=12)
 
 
 def neighbours(bits: int) -> range:
@@ -211,6 +143,16 @@ def test_rewritten_fields_mean_what_they_meant(rows: list[tuple[str, str, bool]]
         [a for a, _, _ in rows],
         [b for _, b, _ in rows],
     ]
+
+
+def test_another_delimiter_is_quoted_instead_of_the_comma() -> None:
+    batch, out = pa.record_batch({"a": ["x,y", "x;y"], "b": ["p", "q"]}), bytearray(64)
+    _, size = CsvFormatter(["Utf8", "Utf8"], delimiter=";").format(columns_of(batch), 0, out)
+    assert bytes(out[:size]) == b'x,y;p\n"x;y";q\n'
+    block = packed(b"", b'"x,y",x;y')
+    writer = LineWriter([1, 0], record_fields=2, out_delimiter=";")
+    _, size = writer.write_rows(block, 0, out)
+    assert bytes(out[:size]) == b'"x;y";x,y\n'
 
 
 @given(TEXT, TEXT)

@@ -81,13 +81,13 @@ class Columns:
     def null_count(self, index: int, /) -> int: ...
 
 class CsvFormatter:
-    # Writes columns as CSV: comma, `"` only where needed, LF; NULL is nothing, empty text is `""`.
+    # Writes columns as CSV: a delimiter, `"` only where needed, LF; NULL is nothing, empty text is `""`.
     # Each value is written as the Arrow tier's sink writes it.
     #
     # Args:
     #     types: for each column its type's text.
 
-    def __new__(cls, types: Sequence[str], /) -> Self: ...
+    def __new__(cls, types: Sequence[str], *, delimiter: str = ",") -> Self: ...
 
     # Write rows from `start` on, until `out` has no room for the next; of them only those whose
     # bit in `keep` is set. Return (the next row, bytes written); no progress means that a single
@@ -173,6 +173,46 @@ class GroupFold:
     # As StateCombiner.run.
     def run(self, rows: Buffer, start: int, out: Buffer, last: bool, /) -> tuple[int, int, int]: ...
 
+class JsonlFormatter:
+    # Writes columns as one JSON object a line, as the Arrow tier's sink writes them.
+    #
+    # Args:
+    #     columns: for each column its name and its type's text.
+
+    def __new__(cls, columns: Sequence[tuple[str, str]], /) -> Self: ...
+
+    # As CsvFormatter.format.
+    def format(
+        self, columns: Columns, start: int, out: Buffer, keep: Buffer | None = None, /
+    ) -> tuple[int, int]: ...
+
+class JsonlParser:
+    # Parses the wanted members of JSON Lines into columns that lie in `memory`; each line is checked
+    # whole (RFC 8259, UTF-8). An absent member is NULL, of members with one name the last counts.
+    # Text takes any value: what is no string stands as its JSON text without blanks. Numbers, days
+    # and times may stand in strings, Binary is base64.
+    #
+    # Args:
+    #     memory: where the columns lie; kept for the object's life.
+    #     columns: for each column its member's name and its type's text.
+    #     on_error: as for CsvParser; a line that is no object is never made NULL.
+
+    def __new__(
+        cls, memory: Buffer, columns: Sequence[tuple[str, str]], *, on_error: str = "fail"
+    ) -> Self: ...
+
+    # As CsvParser.parse; `field` of a fault is the column's index, its reason never "ragged".
+    def parse(self, block: Buffer, start: int = 0, /) -> tuple[Columns, int]: ...
+    def release(self) -> None: ...
+    @property
+    def records(self) -> int: ...
+    @property
+    def nulled(self) -> int: ...
+    @property
+    def skipped(self) -> int: ...
+    @property
+    def skipped_records(self) -> list[tuple[int, int, int, str]]: ...
+
 class JoinTable:
     # The build side's rows, found by key. `memory` holds the rows back to back, then 12 bytes a row.
     #
@@ -217,12 +257,13 @@ class KeySpec:
     def encode(self, columns: Columns, row: int, /) -> bytes: ...
 
 class LineWriter:
-    # Writes parsed records as they stand (with LF), or some of their fields with comma and `"`.
+    # Writes parsed records as they stand (with LF), or some of their fields, quoted anew.
     #
     # Args:
     #     fields: indices of the fields to write, in order; None writes records as they stand.
     #     record_fields: fields of a record, when `fields` are given.
     #     delimiter, quote: of the records.
+    #     out_delimiter: between fields that are written anew.
 
     def __new__(
         cls,
@@ -231,6 +272,7 @@ class LineWriter:
         record_fields: int = 0,
         delimiter: str = ",",
         quote: str | None = '"',
+        out_delimiter: str = ",",
     ) -> Self: ...
 
     # Write the records of columns from row `start` on, as CsvFormatter.format does.
@@ -283,7 +325,7 @@ class Partitioner:
     def take(self, partition: int, /) -> tuple[int, int, int]: ...
 
 class RecordFault(ValueError):
-    # A record that cannot be read; `reason` is ragged, value, encoding or room.
+    # A record that cannot be read; `reason` is ragged, value, encoding, room or syntax.
     #
     # `offset` and `size` are the record's place in the block, without its line end; `row` counts the
     # parser's records from 0; `field` is the field's index, or how many fields a ragged record has;

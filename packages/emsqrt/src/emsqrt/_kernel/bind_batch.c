@@ -1,5 +1,7 @@
 #include "bind_batch.h"
 
+#include <string.h>
+
 enum { TEXT_SHOWN = 80, BYTES_SHOWN = 320 };
 
 static PyObject *record_fault;
@@ -109,27 +111,74 @@ static PyObject *shown_text(const uint8_t *text, size_t size) {
     return part;
 }
 
-void raise_record_fault(const char *reason, em_span record, uint64_t row, size_t field,
-                        const uint8_t *text, size_t text_size) {
-    PyObject *shown = shown_text(text, text_size), *word = PyUnicode_FromString(reason);
-    PyObject *message =
-        shown == NULL
-            ? NULL
-            : PyUnicode_FromFormat("record %llu at byte %u: %s, field %zu: %R",
-                                   (unsigned long long)row, record.start, reason, field, shown);
-    PyObject *fault =
+static const char *const reasons[] = {"sound", "ragged", "value", "encoding", "room", "syntax"};
+
+int reading_policy(em_reading *reading, const char *text) {
+    static const char *const names[] = {"fail", "null", "skip"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(text, names[i]) == 0) {
+            reading->policy = (enum em_policy)i;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "on_error is fail, null or skip, not %s", text);
+    return -1;
+}
+
+PyObject *reading_counter(const em_reading *reading, uintptr_t which) {
+    const uint64_t counters[] = {reading->records, reading->nulled, reading->skipped};
+    return PyLong_FromUnsignedLongLong(counters[which]);
+}
+
+PyObject *reading_skipped(const em_reading *reading) {
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < reading->skipped_count; i++) {
+        const em_fault *fault = &reading->skipped_now[i];
+        PyObject *item = Py_BuildValue("IIns", fault->record.start, fault->record.size,
+                                       (Py_ssize_t)fault->field, reasons[fault->reason]);
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+const char *block_refused(const Py_buffer *block, Py_ssize_t start, bool busy) {
+    if (start < 0 || start > block->len) {
+        return "the start lies outside the block";
+    }
+    if (block->len >= (Py_ssize_t)UINT32_MAX) {
+        return "a block has less than 4 GiB";
+    }
+    return busy ? "another thread is parsing" : NULL;
+}
+
+void reading_raise(const em_reading *reading, const uint8_t *data) {
+    const em_fault *fault = &reading->fault;
+    const char *reason = reasons[fault->reason];
+    const em_span record = fault->record;
+    PyObject *shown = shown_text(data + fault->text.start, fault->text.size);
+    PyObject *word = PyUnicode_FromString(reason);
+    PyObject *message = shown == NULL
+                            ? NULL
+                            : PyUnicode_FromFormat("record %llu at byte %u: %s, field %zu: %R",
+                                                   (unsigned long long)reading->records,
+                                                   record.start, reason, fault->field, shown);
+    PyObject *raised =
         message == NULL ? NULL : PyObject_CallFunctionObjArgs(record_fault, message, NULL);
-    if (fault != NULL && word != NULL && set_number(fault, "offset", record.start) == 0 &&
-        set_number(fault, "size", record.size) == 0 && set_number(fault, "row", row) == 0 &&
-        set_number(fault, "field", field) == 0 &&
-        PyObject_SetAttrString(fault, "reason", word) == 0 &&
-        PyObject_SetAttrString(fault, "text", shown) == 0) {
-        PyErr_SetObject(record_fault, fault);
+    if (raised != NULL && word != NULL && set_number(raised, "offset", record.start) == 0 &&
+        set_number(raised, "size", record.size) == 0 &&
+        set_number(raised, "row", reading->records) == 0 &&
+        set_number(raised, "field", fault->field) == 0 &&
+        PyObject_SetAttrString(raised, "reason", word) == 0 &&
+        PyObject_SetAttrString(raised, "text", shown) == 0) {
+        PyErr_SetObject(record_fault, raised);
     }
     Py_XDECREF(shown);
     Py_XDECREF(word);
     Py_XDECREF(message);
-    Py_XDECREF(fault);
+    Py_XDECREF(raised);
 }
 
 int batch_register(PyObject *module) {

@@ -4,7 +4,7 @@
 
 #include "native.h"
 
-#include "csv_batch.h"
+#include "csv_fault.h"
 
 typedef struct {
     PyObject *memory; /* a memoryview, which the lent columns hold too */
@@ -22,8 +22,19 @@ PyObject *batch_lend(batch_memory *held, em_batch *batch, Py_buffer *block, size
 /* Empty the columns of the last call and let go of their block. */
 void batch_take_back(batch_memory *held);
 
-/* Set RecordFault; `text` is what could not be read. */
-void raise_record_fault(const char *reason, em_span record, uint64_t row, size_t field,
-                        const uint8_t *text, size_t text_size);
+/* Read "fail", "null" or "skip"; -1 with an exception set. */
+int reading_policy(em_reading *reading, const char *text);
+
+/* Set RecordFault from the reading's fault, whose places are in `data`. */
+void reading_raise(const em_reading *reading, const uint8_t *data);
+
+/* Return the counter `records`, `nulled` or `skipped`, by its place among these. */
+PyObject *reading_counter(const em_reading *reading, uintptr_t which);
+
+/* Return [(offset, size, field, reason), …] of what the last call left out. */
+PyObject *reading_skipped(const em_reading *reading);
+
+/* What is wrong with parsing `block` from `start`, or NULL. */
+const char *block_refused(const Py_buffer *block, Py_ssize_t start, bool busy);
 
 #endif

@@ -14,8 +14,6 @@ typedef struct {
     bool busy;
 } parser_object;
 
-static const char *const reasons[] = {"sound", "ragged", "value", "encoding", "room"};
-
 static void parser_dealloc(PyObject *self) {
     parser_object *object = (parser_object *)self;
     PyTypeObject *type = Py_TYPE(self);
@@ -55,18 +53,6 @@ static int read_dialect(parser_object *object, const char *delimiter, const char
     }
     object->parser.dialect = (em_dialect){(uint8_t)separator, (int16_t)mark};
     return 0;
-}
-
-static int read_policy(parser_object *object, const char *text) {
-    static const char *const names[] = {"fail", "null", "skip"};
-    for (int i = 0; i < 3; i++) {
-        if (strcmp(text, names[i]) == 0) {
-            object->parser.policy = (enum em_policy)i;
-            return 0;
-        }
-    }
-    PyErr_Format(PyExc_ValueError, "on_error is fail, null or skip, not %s", text);
-    return -1;
 }
 
 /* Split [(field, type), …] into the parser's fields and a list of types; NULL on error. */
@@ -173,7 +159,7 @@ static PyObject *parser_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     object->parser.empty_is_null = nulls == NULL;
     PyObject *types = read_columns(object, columns);
     const bool failed = types == NULL || read_dialect(object, delimiter, quote) < 0 ||
-                        read_policy(object, on_error) < 0 ||
+                        reading_policy(&object->parser.reading, on_error) < 0 ||
                         (nulls != NULL && read_nulls(object, nulls) < 0) ||
                         batch_open(&object->held, &object->parser.batch, memory, types) < 0;
     Py_XDECREF(types);
@@ -181,12 +167,6 @@ static PyObject *parser_new(PyTypeObject *type, PyObject *arguments, PyObject *n
         Py_CLEAR(object);
     }
     return (PyObject *)object;
-}
-
-static void raise_fault(const em_csv_parser *parser, const uint8_t *data) {
-    const em_fault *fault = &parser->fault;
-    raise_record_fault(reasons[fault->reason], fault->record, parser->records, fault->field,
-                       data + fault->text.start, fault->text.size);
 }
 
 static PyObject *parser_parse(PyObject *self, PyObject *arguments) {
@@ -197,14 +177,7 @@ static PyObject *parser_parse(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*|n:parse", &block, &start)) {
         return NULL;
     }
-    const char *refused = NULL;
-    if (start < 0 || start > block.len) {
-        refused = "the start lies outside the block";
-    } else if (block.len >= (Py_ssize_t)UINT32_MAX) {
-        refused = "a block has less than 4 GiB";
-    } else if (object->busy) {
-        refused = "another thread is parsing";
-    }
+    const char *refused = block_refused(&block, start, object->busy);
     if (refused != NULL) {
         PyBuffer_Release(&block);
         PyErr_SetString(PyExc_ValueError, refused);
@@ -217,8 +190,8 @@ static PyObject *parser_parse(PyObject *self, PyObject *arguments) {
     next = em_csv_parse(parser, block.buf, (size_t)start, (size_t)block.len);
     Py_END_ALLOW_THREADS;
     object->busy = false;
-    if (parser->fault.reason != EM_SOUND) {
-        raise_fault(parser, block.buf);
+    if (parser->reading.fault.reason != EM_SOUND) {
+        reading_raise(&parser->reading, block.buf);
         PyBuffer_Release(&block);
         return NULL;
     }
@@ -232,25 +205,12 @@ static PyObject *parser_release(PyObject *self, PyObject *nothing) {
 }
 
 static PyObject *get_counter(PyObject *self, void *which) {
-    const em_csv_parser *parser = &((parser_object *)self)->parser;
-    const uint64_t counters[] = {parser->records, parser->nulled, parser->skipped};
-    return PyLong_FromUnsignedLongLong(counters[(uintptr_t)which]);
+    return reading_counter(&((parser_object *)self)->parser.reading, (uintptr_t)which);
 }
 
 static PyObject *get_skipped(PyObject *self, void *unused) {
     (void)unused;
-    const em_csv_parser *parser = &((parser_object *)self)->parser;
-    PyObject *list = PyList_New(0);
-    for (size_t i = 0; list != NULL && i < parser->skipped_count; i++) {
-        const em_fault *fault = &parser->skipped_now[i];
-        PyObject *item = Py_BuildValue("IIns", fault->record.start, fault->record.size,
-                                       (Py_ssize_t)fault->field, reasons[fault->reason]);
-        if (item == NULL || PyList_Append(list, item) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(item);
-    }
-    return list;
+    return reading_skipped(&((parser_object *)self)->parser.reading);
 }
 
 static PyMethodDef parser_methods[] = {

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "bind_write.h"
 #include "csv_write.h"
 #include "rows.h"
 
@@ -10,6 +11,7 @@ typedef struct {
     PyObject ob_base;
     em_type *types;
     size_t count;
+    uint8_t delimiter; /* of what is written */
 } formatter_object;
 
 typedef struct {
@@ -18,14 +20,6 @@ typedef struct {
     uint32_t *fields;
 } writer_object;
 
-/* What both take: columns, the first row, a buffer to fill, and the rows to keep. */
-typedef struct {
-    const em_columns *columns;
-    size_t start;
-    Py_buffer out, keep;
-    const uint8_t *kept;
-} request;
-
 static void free_object(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -33,14 +27,14 @@ static void free_object(PyObject *self) {
     Py_DECREF(type);
 }
 
-static void close_request(request *asked) {
+void close_request(write_request *asked) {
     PyBuffer_Release(&asked->out);
     if (asked->keep.obj != NULL) {
         PyBuffer_Release(&asked->keep);
     }
 }
 
-static int open_request(PyObject *arguments, request *asked) {
+int open_request(PyObject *arguments, write_request *asked) {
     PyObject *columns, *keep = Py_None;
     Py_ssize_t start;
     asked->keep.obj = NULL;
@@ -73,6 +67,15 @@ static int open_request(PyObject *arguments, request *asked) {
     return 0;
 }
 
+static bool is_mark(const char *text) {
+    const bool fits = text[0] != '\0' && (text[0] & 0x80) == 0 && text[1] == '\0' &&
+                      text[0] != '\n' && text[0] != '\r';
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "delimiter and quote are one ASCII character each");
+    }
+    return fits;
+}
+
 /* CsvFormatter -------------------------------------------------------------------------------- */
 
 static void formatter_dealloc(PyObject *self) {
@@ -80,58 +83,76 @@ static void formatter_dealloc(PyObject *self) {
     free_object(self);
 }
 
-static PyObject *formatter_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
-    (void)named;
-    PyObject *types;
-    if (!PyArg_ParseTuple(arguments, "O:CsvFormatter", &types)) {
-        return NULL;
-    }
-    const Py_ssize_t count = PySequence_Size(types);
-    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    formatter_object *object = count < 0 ? NULL : (formatter_object *)allocate(type, 0);
-    if (object == NULL) {
-        return NULL;
-    }
-    object->count = (size_t)count;
-    object->types = PyMem_Calloc((size_t)count + 1, sizeof *object->types);
-    if (object->types == NULL) {
-        Py_DECREF(object);
-        return PyErr_NoMemory();
+em_type *types_of(PyObject *texts) {
+    const Py_ssize_t count = PySequence_Size(texts);
+    em_type *types = count < 0 ? NULL : PyMem_Calloc((size_t)count + 1, sizeof *types);
+    if (types == NULL) {
+        return count < 0 ? NULL : (em_type *)PyErr_NoMemory();
     }
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *item = PySequence_GetItem(types, i);
+        PyObject *item = PySequence_GetItem(texts, i);
         const char *text = item == NULL ? NULL : PyUnicode_AsUTF8AndSize(item, NULL);
-        const bool known = text != NULL && em_parse_type(text, &object->types[i]);
+        const bool known = text != NULL && em_parse_type(text, &types[i]);
         if (text != NULL && !known) {
             PyErr_Format(PyExc_ValueError, "no column is written as %s", text);
         }
         Py_XDECREF(item);
         if (!known) {
-            Py_DECREF(object);
+            PyMem_Free(types);
             return NULL;
         }
     }
+    return types;
+}
+
+bool are_of_types(const em_columns *columns, const em_type *types, size_t count) {
+    bool fits = columns->column_count == count;
+    for (size_t i = 0; fits && i < count; i++) {
+        fits = columns->columns[i].kind == types[i].kind;
+    }
+    if (!fits) {
+        PyErr_SetString(PyExc_ValueError, "these columns are not of the formatter's types");
+    }
+    return fits;
+}
+
+static PyObject *formatter_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
+    static char *names[] = {"types", "delimiter", NULL};
+    PyObject *texts;
+    const char *delimiter = ",";
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "O|$s:CsvFormatter", names, &texts,
+                                     &delimiter) ||
+        !is_mark(delimiter)) {
+        return NULL;
+    }
+    const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    formatter_object *object = (formatter_object *)allocate(type, 0);
+    if (object == NULL) {
+        return NULL;
+    }
+    object->delimiter = (uint8_t)*delimiter;
+    object->types = types_of(texts);
+    if (object->types == NULL) {
+        Py_DECREF(object);
+        return NULL;
+    }
+    object->count = (size_t)PySequence_Size(texts);
     return (PyObject *)object;
 }
 
 static PyObject *formatter_format(PyObject *self, PyObject *arguments) {
     const formatter_object *object = (formatter_object *)self;
-    request asked;
+    write_request asked;
     if (open_request(arguments, &asked) < 0) {
         return NULL;
     }
-    bool fits = asked.columns->column_count == object->count;
-    for (size_t i = 0; fits && i < object->count; i++) {
-        fits = asked.columns->columns[i].kind == object->types[i].kind;
-    }
-    if (!fits) {
+    if (!are_of_types(asked.columns, object->types, object->count)) {
         close_request(&asked);
-        PyErr_SetString(PyExc_ValueError, "these columns are not of the formatter's types");
         return NULL;
     }
     size_t next, written;
-    next = em_csv_format(object->types, asked.columns, asked.start, asked.kept, asked.out.buf,
-                         (size_t)asked.out.len, &written);
+    next = em_csv_format(object->types, object->delimiter, asked.columns, asked.start, asked.kept,
+                         asked.out.buf, (size_t)asked.out.len, &written);
     close_request(&asked);
     return Py_BuildValue("KK", (unsigned long long)next, (unsigned long long)written);
 }
@@ -175,24 +196,24 @@ static int read_fields(writer_object *object, PyObject *fields, Py_ssize_t recor
 }
 
 static PyObject *writer_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
-    static char *names[] = {"fields", "record_fields", "delimiter", "quote", NULL};
+    static char *names[] = {"fields", "record_fields", "delimiter", "quote", "out_delimiter", NULL};
     PyObject *fields = Py_None;
     Py_ssize_t record_fields = 0;
-    const char *delimiter = ",", *quote = "\"";
-    if (!PyArg_ParseTupleAndKeywords(arguments, named, "|O$nsz:LineWriter", names, &fields,
-                                     &record_fields, &delimiter, &quote)) {
+    const char *delimiter = ",", *quote = "\"", *out_delimiter = ",";
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "|O$nszs:LineWriter", names, &fields,
+                                     &record_fields, &delimiter, &quote, &out_delimiter) ||
+        !is_mark(delimiter) || !is_mark(out_delimiter) || (quote != NULL && !is_mark(quote))) {
         return NULL;
     }
-    if (strlen(delimiter) != 1 || (quote != NULL && strlen(quote) != 1) || record_fields < 0 ||
-        record_fields > (Py_ssize_t)UINT32_MAX - 1) {
-        PyErr_SetString(PyExc_ValueError, "delimiter and quote are one ASCII character each");
-        return NULL;
+    if (record_fields < 0 || record_fields > (Py_ssize_t)UINT32_MAX - 1) {
+        return PyErr_Format(PyExc_ValueError, "no record has %zd fields", record_fields);
     }
     const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     writer_object *object = (writer_object *)allocate(type, 0);
     if (object == NULL) {
         return NULL;
     }
+    object->writer.delimiter = (uint8_t)*out_delimiter;
     object->writer.dialect =
         (em_dialect){(uint8_t)*delimiter, quote == NULL ? -1 : (int16_t)(uint8_t)*quote};
     if (read_fields(object, fields, record_fields) < 0) {
@@ -203,7 +224,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *arguments, PyObject *n
 
 static PyObject *writer_write(PyObject *self, PyObject *arguments) {
     const em_csv_writer *writer = &((writer_object *)self)->writer;
-    request asked;
+    write_request asked;
     if (open_request(arguments, &asked) < 0) {
         return NULL;
     }

@@ -5,8 +5,8 @@
 #include "csv_write.h"
 #include "numbers.h"
 
-static bool is_special(uint8_t octet) {
-    return octet == ',' || octet == '"' || octet == '\n' || octet == '\r';
+static bool is_special(uint8_t octet, uint8_t delimiter) {
+    return octet == delimiter || octet == '"' || octet == '\n' || octet == '\r';
 }
 
 /* Whether any of eight octets is `wanted`, eight times repeated. */
@@ -15,25 +15,27 @@ static uint64_t has(uint64_t octets, uint8_t wanted) {
     return (other - ones) & ~other & (ones << 7);
 }
 
-static bool needs_quotes(const uint8_t *text, size_t size) {
+static bool needs_quotes(const uint8_t *text, size_t size, uint8_t delimiter) {
     size_t at = 0;
     for (; size - at >= 8; at += 8) {
         uint64_t octets;
         memcpy(&octets, text + at, 8);
-        if ((has(octets, ',') | has(octets, '"') | has(octets, '\n') | has(octets, '\r')) != 0) {
+        if ((has(octets, delimiter) | has(octets, '"') | has(octets, '\n') | has(octets, '\r')) !=
+            0) {
             return true;
         }
     }
     for (; at < size; at++) {
-        if (is_special(text[at])) {
+        if (is_special(text[at], delimiter)) {
             return true;
         }
     }
     return size == 0;
 }
 
-ptrdiff_t em_csv_write_text(const uint8_t *text, size_t text_size, uint8_t *out, size_t size) {
-    if (!needs_quotes(text, text_size)) {
+ptrdiff_t em_csv_write_text(const uint8_t *text, size_t text_size, uint8_t delimiter, uint8_t *out,
+                            size_t size) {
+    if (!needs_quotes(text, text_size, delimiter)) {
         if (text_size > size) {
             return -1;
         }
@@ -118,14 +120,14 @@ size_t em_write_value(const em_type *type, const void *value, uint8_t *out) {
     }
 }
 
-static ptrdiff_t write_cell(const em_type *type, const em_column *column, size_t row, uint8_t *out,
-                            size_t size) {
+static ptrdiff_t write_cell(const em_type *type, uint8_t delimiter, const em_column *column,
+                            size_t row, uint8_t *out, size_t size) {
     const size_t at = column->offset + row;
     if (type->form == EM_AS_TEXT || type->form == EM_AS_BYTES) {
         const uint8_t *text = column->values + column->ends[at];
         const size_t text_size = (size_t)(column->ends[at + 1] - column->ends[at]);
         return type->form == EM_AS_TEXT || text_size == 0
-                   ? em_csv_write_text(text, text_size, out, size)
+                   ? em_csv_write_text(text, text_size, delimiter, out, size)
                    : em_write_base64(text, text_size, out, size);
     }
     uint8_t cell[EM_CELL_BYTES];
@@ -148,13 +150,14 @@ static ptrdiff_t write_cell(const em_type *type, const em_column *column, size_t
 }
 
 /* Write one row; its bytes, or -1 without room. */
-static ptrdiff_t write_row(const em_type *types, const em_columns *columns, size_t row,
-                           uint8_t *out, size_t size) {
+static ptrdiff_t write_row(const em_type *types, uint8_t delimiter, const em_columns *columns,
+                           size_t row, uint8_t *out, size_t size) {
     size_t at = 0;
     for (size_t i = 0; i < columns->column_count; i++) {
         const em_column *column = &columns->columns[i];
         if (em_is_valid(column, row)) {
-            const ptrdiff_t bytes = write_cell(&types[i], column, row, out + at, size - at);
+            const ptrdiff_t bytes =
+                write_cell(&types[i], delimiter, column, row, out + at, size - at);
             if (bytes < 0) {
                 return -1;
             }
@@ -163,7 +166,7 @@ static ptrdiff_t write_row(const em_type *types, const em_columns *columns, size
         if (at == size) {
             return -1;
         }
-        out[at++] = ',';
+        out[at++] = delimiter;
     }
     if (columns->column_count == 0) {
         if (size == 0) {
@@ -175,14 +178,15 @@ static ptrdiff_t write_row(const em_type *types, const em_columns *columns, size
     return (ptrdiff_t)at;
 }
 
-size_t em_csv_format(const em_type *types, const em_columns *columns, size_t start,
-                     const uint8_t *keep, uint8_t *out, size_t size, size_t *written) {
+size_t em_csv_format(const em_type *types, uint8_t delimiter, const em_columns *columns,
+                     size_t start, const uint8_t *keep, uint8_t *out, size_t size,
+                     size_t *written) {
     size_t at = 0, row = start;
     for (; row < columns->row_count; row++) {
         if (keep != NULL && !em_bit(keep, row)) {
             continue;
         }
-        const ptrdiff_t bytes = write_row(types, columns, row, out + at, size - at);
+        const ptrdiff_t bytes = write_row(types, delimiter, columns, row, out + at, size - at);
         if (bytes < 0) {
             break;
         }

@@ -29,8 +29,8 @@ static size_t find_fields(const uint8_t *line, size_t size, em_dialect dialect, 
 }
 
 /* Write a quoted field, quotes doubled as they are, and what follows its closing quote inside. */
-static ptrdiff_t write_quoted(const uint8_t *field, size_t field_size, uint8_t quote, uint8_t *out,
-                              size_t size) {
+static ptrdiff_t write_quoted(const uint8_t *field, size_t field_size, uint8_t quote,
+                              uint8_t delimiter, uint8_t *out, size_t size) {
     size_t plain = 0;
     bool special = false, inside = true;
     uint8_t *at = out;
@@ -50,7 +50,7 @@ static ptrdiff_t write_quoted(const uint8_t *field, size_t field_size, uint8_t q
         if ((size_t)(at - out) + 3 > size) {
             return -1;
         }
-        special |= octet == ',' || octet == '"' || octet == '\n' || octet == '\r';
+        special |= octet == delimiter || octet == '"' || octet == '\n' || octet == '\r';
         plain++;
         *at++ = octet;
         if (octet == '"') {
@@ -85,16 +85,16 @@ bool em_csv_write_line(const em_csv_writer *writer, const uint8_t *line, size_t 
         const uint8_t *field = line + span.start;
         ptrdiff_t bytes = 0;
         if (span.size > 0 && *field == writer->dialect.quote) {
-            bytes =
-                write_quoted(field, span.size, (uint8_t)writer->dialect.quote, out + at, size - at);
+            bytes = write_quoted(field, span.size, (uint8_t)writer->dialect.quote,
+                                 writer->delimiter, out + at, size - at);
         } else if (span.size > 0) {
-            bytes = em_csv_write_text(field, span.size, out + at, size - at);
+            bytes = em_csv_write_text(field, span.size, writer->delimiter, out + at, size - at);
         }
         if (bytes < 0 || at + (size_t)bytes >= size) {
             return false;
         }
         at += (size_t)bytes;
-        out[at++] = i + 1 < writer->field_count ? ',' : '\n';
+        out[at++] = i + 1 < writer->field_count ? writer->delimiter : '\n';
     }
     *written = at;
     return at > 0;

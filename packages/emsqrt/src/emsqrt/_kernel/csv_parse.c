@@ -5,7 +5,6 @@
 #include "csv_index.h"
 
 enum { SCRATCH_BYTES = 512 };
-enum outcome { TAKEN, FULL, BAD };
 
 /* Copy a quoted field without its quotes: the doubled ones are single, what follows the closing one
  * belongs to the field. Return the bytes written, at most `size`. */
@@ -48,25 +47,21 @@ static bool is_null(const em_csv_parser *parser, const uint8_t *text, size_t siz
     return false;
 }
 
-static enum outcome not_a_value(em_csv_parser *parser, size_t column, enum em_reason reason) {
-    if (parser->policy == EM_NULL) {
-        em_batch_null(&parser->batch, column);
-        parser->nulled_now++;
-        return TAKEN;
-    }
-    parser->fault.reason = reason;
-    parser->fault.field = parser->fields[column];
-    parser->fault.text = parser->spans[column];
-    return BAD;
+static enum em_outcome not_a_value(em_csv_parser *parser, size_t column, enum em_reason reason) {
+    const em_fault fault = {.reason = reason,
+                            .record = parser->record,
+                            .text = parser->spans[column],
+                            .field = parser->fields[column]};
+    return em_reading_misfit(&parser->reading, &parser->batch, column, fault);
 }
 
-static enum outcome take_text(em_csv_parser *parser, size_t column, const uint8_t *field,
-                              size_t size, bool quoted) {
+static enum em_outcome take_text(em_csv_parser *parser, size_t column, const uint8_t *field,
+                                 size_t size, bool quoted) {
     em_batch *batch = &parser->batch;
     const uint8_t quote = (uint8_t)parser->dialect.quote;
     if (!quoted && is_null(parser, field, size)) {
         em_batch_null(batch, column);
-        return TAKEN;
+        return EM_TAKEN;
     }
     if (quoted && is_plainly_quoted(field, size, quote)) {
         field++, size -= 2;
@@ -74,7 +69,7 @@ static enum outcome take_text(em_csv_parser *parser, size_t column, const uint8_
     }
     uint8_t *out = em_batch_reserve(batch, column, size);
     if (out == NULL) {
-        return FULL;
+        return EM_FULL;
     }
     if (quoted) {
         size = unquote(field, size, quote, out);
@@ -85,11 +80,11 @@ static enum outcome take_text(em_csv_parser *parser, size_t column, const uint8_
         return not_a_value(parser, column, EM_ENCODING);
     }
     em_batch_text(batch, column, size);
-    return TAKEN;
+    return EM_TAKEN;
 }
 
-static enum outcome take_value(em_csv_parser *parser, size_t column, const uint8_t *field,
-                               size_t size, bool quoted) {
+static enum em_outcome take_value(em_csv_parser *parser, size_t column, const uint8_t *field,
+                                  size_t size, bool quoted) {
     uint8_t scratch[SCRATCH_BYTES];
     em_batch *batch = &parser->batch;
     const uint8_t quote = (uint8_t)parser->dialect.quote;
@@ -103,26 +98,25 @@ static enum outcome take_value(em_csv_parser *parser, size_t column, const uint8
     }
     if (quoted ? size == 0 && parser->empty_is_null : is_null(parser, field, size)) {
         em_batch_null(batch, column);
-        return TAKEN;
+        return EM_TAKEN;
     }
     uint64_t value[2];
     if (!em_read_value(&batch->columns[column].type, field, size, value)) {
         return not_a_value(parser, column, EM_VALUE);
     }
     em_batch_fixed(batch, column, value);
-    return TAKEN;
+    return EM_TAKEN;
 }
 
-/* Put the record whose fields are in `spans`. */
-static enum outcome take_record(em_csv_parser *parser, const uint8_t *data, em_span record) {
+/* Put the fields in `spans`. */
+static enum em_outcome take_fields(em_csv_parser *parser, const uint8_t *data) {
     em_batch *batch = &parser->batch;
-    parser->fault.record = record;
-    parser->nulled_now = 0;
-    for (size_t column = 0; column < batch->column_count; column++) {
+    parser->reading.nulled_now = 0;
+    enum em_outcome outcome = EM_TAKEN;
+    for (size_t column = 0; column < batch->column_count && outcome == EM_TAKEN; column++) {
         const em_span span = parser->spans[column];
         const uint8_t *field = data + span.start;
         const bool quoted = span.size > 0 && *field == parser->dialect.quote;
-        enum outcome outcome;
         if (span.start == UINT32_MAX) {
             outcome = not_a_value(parser, column, EM_RAGGED);
         } else if (em_is_text(&batch->columns[column].type)) {
@@ -130,30 +124,23 @@ static enum outcome take_record(em_csv_parser *parser, const uint8_t *data, em_s
         } else {
             outcome = take_value(parser, column, field, span.size, quoted);
         }
-        if (outcome != TAKEN) {
-            em_batch_undo(batch);
-            return outcome;
-        }
     }
-    em_batch_commit(batch, record);
-    parser->nulled += parser->nulled_now;
-    return TAKEN;
+    return outcome;
 }
 
-/* Put the record once more, alone in a batch with as much room as it needs. */
-static enum outcome take_long_record(em_csv_parser *parser, const uint8_t *data, em_span record) {
+/* Put them once more, alone in a batch with as much room as they need. */
+static enum em_outcome take_long_record(em_csv_parser *parser, const uint8_t *data) {
     em_batch *batch = &parser->batch;
     for (size_t column = 0; column < batch->column_count; column++) {
         const em_span span = parser->spans[column];
         parser->text_bytes[column] = span.start == UINT32_MAX ? 0 : span.size;
     }
     if (!em_batch_begin_long(batch, parser->text_bytes)) {
-        parser->fault.reason = EM_ROOM;
-        parser->fault.field = 0;
-        parser->fault.text = (em_span){record.start, 0};
-        return BAD;
+        parser->reading.fault = (em_fault){
+            .reason = EM_ROOM, .record = parser->record, .text = {parser->record.start, 0}};
+        return EM_BAD;
     }
-    return take_record(parser, data, record);
+    return take_fields(parser, data);
 }
 
 /* Decide what becomes of a record with `count` fields; false when the batch ends before it. */
@@ -162,37 +149,26 @@ static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, s
         return true; /* an empty line */
     }
     em_batch *batch = &parser->batch;
+    em_reading *reading = &parser->reading;
     if (batch->row_count == batch->row_capacity) {
         return false;
     }
-    enum outcome outcome;
-    const bool padded = parser->policy == EM_NULL && count < parser->field_count;
-    if (count != parser->field_count && parser->check_fields && !padded) {
-        parser->fault = (em_fault){EM_RAGGED, record, {record.start, record.size}, count};
-        outcome = BAD;
-    } else {
-        outcome = take_record(parser, data, record);
-        if (outcome == FULL && batch->row_count == 0) {
-            outcome = take_long_record(parser, data, record);
-        }
-        if (outcome == BAD && parser->fault.reason == EM_RAGGED) {
-            parser->fault.field = count;
-            parser->fault.text = record;
+    const bool padded = reading->policy == EM_NULL && count < parser->field_count;
+    enum em_outcome outcome = EM_BAD;
+    parser->record = record;
+    reading->fault = (em_fault){.reason = EM_RAGGED};
+    if (count == parser->field_count || !parser->check_fields || padded) {
+        outcome = take_fields(parser, data);
+        if (outcome == EM_FULL && batch->row_count == 0) {
+            outcome = take_long_record(parser, data);
         }
     }
-    const bool skipping =
-        outcome == BAD && parser->policy == EM_SKIP && parser->fault.reason != EM_ROOM;
-    if (skipping && parser->skipped_count == EM_SKIPPED_MAX) {
-        parser->fault.reason = EM_SOUND;
-        return false;
+    if (outcome == EM_BAD && reading->fault.reason == EM_RAGGED) {
+        reading->fault = (em_fault){EM_RAGGED, record, record, count};
+    } else if (outcome != EM_BAD) {
+        reading->fault.reason = EM_SOUND;
     }
-    if (skipping) {
-        parser->skipped_now[parser->skipped_count++] = parser->fault;
-        parser->fault.reason = EM_SOUND;
-        parser->skipped++;
-    }
-    parser->records += outcome == TAKEN || skipping;
-    return outcome == TAKEN || skipping;
+    return em_reading_settle(reading, batch, record, outcome);
 }
 
 /* Find the wanted fields of one record byte by byte; return the place of its line end, or `size`.
@@ -271,11 +247,7 @@ static bool take_indexed(em_csv_parser *parser, const em_csv_index *index, const
 
 size_t em_csv_parse(em_csv_parser *parser, const uint8_t *data, size_t start, size_t size) {
     em_csv_index index;
-    parser->fault.reason = EM_SOUND;
-    parser->skipped_count = 0;
-    if (!em_batch_begin(&parser->batch)) {
-        parser->batch.row_count = parser->batch.row_capacity = 0;
-        parser->fault = (em_fault){.reason = EM_ROOM, .record = {(uint32_t)start, 0}};
+    if (!em_reading_begin(&parser->reading, &parser->batch, start)) {
         return start;
     }
     while (start < size) {
@@ -293,8 +265,6 @@ size_t em_csv_parse(em_csv_parser *parser, const uint8_t *data, size_t start, si
         }
         start = after(data, end, size);
     }
-    if (parser->batch.row_count > 0) {
-        parser->fault.reason = EM_SOUND; /* the next call meets it again, as its first record */
-    }
+    em_reading_end(&parser->reading, &parser->batch);
     return start;
 }

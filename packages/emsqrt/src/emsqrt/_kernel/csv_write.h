@@ -1,4 +1,5 @@
-/* To CSV: comma, `"`, LF, the fewest quotes that keep NULL (nothing) and empty text (`""`) apart.
+/* To CSV: a delimiter, `"`, LF, the fewest quotes that keep NULL (nothing) and empty text (`""`)
+ * apart.
  */
 #ifndef EMSQRT_CSV_WRITE_H
 #define EMSQRT_CSV_WRITE_H
@@ -8,13 +9,14 @@
 
 /* Write rows of `columns` from `start`, those of them whose bit in `keep` is set (all when it is
  * NULL), until `size` bytes of `out` have no room for the next. Return where to go on. */
-size_t em_csv_format(const em_type *types, const em_columns *columns, size_t start,
-                     const uint8_t *keep, uint8_t *out, size_t size, size_t *written);
+size_t em_csv_format(const em_type *types, uint8_t delimiter, const em_columns *columns,
+                     size_t start, const uint8_t *keep, uint8_t *out, size_t size, size_t *written);
 
 /* How records are written again: as they stand, or some of their fields. */
 typedef struct {
     em_dialect dialect;     /* of the records */
     const uint32_t *fields; /* NULL: as they stand */
+    uint8_t delimiter;      /* of what is written */
     size_t field_count;     /* of `fields` */
     size_t record_fields;   /* of a record */
     em_span *spans;         /* scratch, `record_fields` of them */
@@ -25,7 +27,8 @@ bool em_csv_write_line(const em_csv_writer *writer, const uint8_t *line, size_t 
                        uint8_t *out, size_t size, size_t *written);
 
 /* Write a text as a field, quoted when it needs to be; -1 when `size` bytes have no room. */
-ptrdiff_t em_csv_write_text(const uint8_t *text, size_t text_size, uint8_t *out, size_t size);
+ptrdiff_t em_csv_write_text(const uint8_t *text, size_t text_size, uint8_t delimiter, uint8_t *out,
+                            size_t size);
 
 /* Write a value of a column other than text, without quotes; EM_CELL_BYTES suffice. */
 enum { EM_CELL_BYTES = 64 };

@@ -14,6 +14,7 @@ static int (*const registers[])(PyObject *) = {
     floats_register,
     join_register,
     join_rows_register,
+    jsonl_register,
     keys_register,
     merge_register,
     partition_register,

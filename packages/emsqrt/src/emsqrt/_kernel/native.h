@@ -36,6 +36,7 @@ int finish_register(PyObject *module);
 int floats_register(PyObject *module);
 int join_register(PyObject *module);
 int join_rows_register(PyObject *module);
+int jsonl_register(PyObject *module);
 int keys_register(PyObject *module);
 int merge_register(PyObject *module);
 int partition_register(PyObject *module);

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+from hypothesis import strategies as st
 from pyarrow import csv
 
 from emsqrt._kernel import Columns, CsvParser, RecordFault, copy_column
@@ -114,3 +117,80 @@ def expected(text: str, kind: str) -> str:
     """Return what Arrow makes of one value, as `value` shows it."""
     columns = arrow_reads(text.encode() + b"\n", [kind])
     return BAD if columns is BAD else shown(columns[0][0])
+
+
+BITS64, BITS32 = st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1)
+TEXT = st.text(alphabet=st.sampled_from('a,"\r\n é;'), max_size=12)
+
+
+def ints(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
+    """Draw integers of so many bits."""
+    return (
+        st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        if signed
+        else st.integers(0, 2**bits - 1)
+    )
+
+
+def double(bits: int) -> float:
+    """Return the double with these bits."""
+    return float(struct.unpack("<d", struct.pack("<Q", bits))[0])
+
+
+def single(bits: int) -> float:
+    """Return the single float with these bits."""
+    return float(struct.unpack("<f", struct.pack("<I", bits))[0])
+
+
+PLAIN = st.decimals(-(10**12), 10**12, allow_nan=False, places=4).map(float)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "Bool": st.booleans(),
+    **{f"Int{bits}": ints(bits, signed=True) for bits in (8, 16, 32, 64)},
+    **{f"UInt{bits}": ints(bits, signed=False) for bits in (8, 16, 32, 64)},
+    "Float32": BITS32.map(single) | st.floats(width=32),
+    "Float64": BITS64.map(double) | st.floats() | PLAIN,
+    "Decimal(38,10)": st.decimals(-(10**27), 10**27, allow_nan=False, places=10),
+    "Decimal(9,0)": st.decimals(-999999999, 999999999, allow_nan=False, places=0),
+    "Decimal(5,5)": st.decimals("-0.99999", "0.99999", allow_nan=False, places=5),
+    "Utf8": TEXT | st.text(max_size=30),
+    "Binary": st.binary(max_size=10),
+    "Date": st.dates(),
+    "Time": st.times(),
+    "Timestamp(s)": st.integers(-62167219200, 253402300799),
+    "Timestamp(ms)": st.integers(-62167219200000, 253402300799999),
+    "Timestamp(us)": st.integers(-62167219200 * 10**6, 253402300799 * 10**6),
+    "Timestamp(ns)": st.integers(-(2**63) + 1, 2**63 - 1),
+    "Timestamp(us,Europe/Rome)": st.integers(-62167219200 * 10**6, 253402300799 * 10**6),
+}
+
+
+def batches() -> st.SearchStrategy[tuple[list[str], pa.RecordBatch]]:
+    """Draw types, and a batch of columns of them with a few rows."""
+    return st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=3).flatmap(
+        lambda kinds: st.tuples(
+            st.just(kinds),
+            st.lists(st.tuples(*(st.none() | VALUES[kind] for kind in kinds)), max_size=6).map(
+                lambda rows: batch_of(kinds, rows)
+            ),
+        )
+    )
+
+
+def batch_of(kinds: list[str], rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
+    """Return rows of values as a batch; instants are given as numbers."""
+    arrays = []
+    for index, kind in enumerate(kinds):
+        values, arrow = [row[index] for row in rows], DataType.parse(kind).to_arrow()
+        plain = pa.int64() if kind.startswith("Timestamp") else arrow
+        arrays.append(pa.array(values, plain).cast(arrow))
+    return pa.RecordBatch.from_arrays(arrays, [f"c{index}" for index in range(len(kinds))])
+
+
+def pieces(step: Any, count: int, room: int) -> Iterator[bytes]:
+    """Yield what a writer puts into buffers of `room` bytes, for `count` rows."""
+    out, start = bytearray(room), 0
+    while start < count:
+        after, size = step(start, out)
+        assert after > start, "a row has no room"
+        yield bytes(out[:size])
+        start = after
