@@ -17,51 +17,34 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from emsqrt.cli.arguments import parser
-from emsqrt.cli.console import say_error
-from emsqrt.lean import LEAN_ENVIRONMENT
-from sennit_core.errors import (
-    BadInput,
-    CapTooSmall,
-    Corrupt,
-    MemoryCapExceeded,
-    NotFound,
-    SennitError,
-    StorageFull,
-    UsageError,
-)
-
-__all__ = ["EXIT_STATUS", "entry", "main"]
-
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-EXIT_STATUS: tuple[tuple[type[SennitError] | str, int], ...] = (
-    ("reader-gone", 0),
-    ("expectation-failed", 6),
-    (CapTooSmall, 3),
-    (MemoryCapExceeded, 4),
-    (StorageFull, 7),
-    ("spill-failed", 7),
-    (BadInput, 5),
-    (Corrupt, 5),
-    (NotFound, 5),
-    (UsageError, 2),
-)
-"""The first that fits an error, by class or by code, is the status of the process."""
+__all__ = ["entry", "main"]
 
 
 def entry() -> None:
     """The console script: make the process lean, then run."""
+    from emsqrt.lean import LEAN_ENVIRONMENT
+
     if any(os.environ.get(name) != value for name, value in LEAN_ENVIRONMENT.items()):
         os.environ.update(LEAN_ENVIRONMENT)
         program = [sys.executable, "-P", "-m", "emsqrt.cli", *sys.argv[1:]]
         os.execv(sys.executable, program)
-    sys.exit(main())
+    sys.exit(main(may_become=True))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
+def main(arguments: Sequence[str] | None = None, *, may_become: bool = False) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        arguments: words after `emsqrt`; those of the process when None.
+        may_become: whether this process may be replaced by the lean one that does the work.
+    """
+    from emsqrt.cli.arguments import parser
+    from emsqrt.cli.console import say_error
+    from emsqrt.cli.status import EXIT_INTERRUPTED, exit_status
+    from sennit_core.errors import SennitError
+
     parsed = parser().parse_args(arguments)
+    parsed.may_become = may_become
     try:
         status: int = parsed.command(parsed)
     except SennitError as error:
@@ -74,11 +57,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return status
-
-
-def exit_status(error: SennitError) -> int:
-    """Return the status that stands for an error."""
-    for kind, status in EXIT_STATUS:
-        if error.code == kind if isinstance(kind, str) else isinstance(error, kind):
-            return status
-    return EXIT_FAILED

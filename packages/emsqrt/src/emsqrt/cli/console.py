@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TextIO
 
 from emsqrt.manifest import Manifest
@@ -12,6 +15,38 @@ from sennit_core.units import format_bytes, format_duration
 
 _BAR_CELLS = 20
 _FULL, _EMPTY = "█", "░"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a verb's run is capped, and how it is told about.
+
+    Args:
+        cap_bytes: the cap on the process.
+        spill_dir: where it may spill; a folder of this user's when None.
+        manifest: a file for the manifest.
+        as_json: whether to print the manifest instead of a summary.
+        quiet: whether to draw and say nothing.
+    """
+
+    cap_bytes: int
+    spill_dir: str | None = None
+    manifest: str | None = None
+    as_json: bool = False
+    quiet: bool = False
+
+
+def report(manifest: Manifest, order: Order) -> None:
+    """Print what was done, beside an output that is on standard output itself."""
+    document = json.dumps(manifest.to_json(), indent=2)
+    if order.manifest is not None:
+        Path(order.manifest).write_text(f"{document}\n")
+    taken = any(sink.target == "-" for sink in manifest.sinks)
+    out = sys.stderr if taken else sys.stdout
+    if order.as_json:
+        print(document, file=out)
+    elif not order.quiet:
+        say_done(manifest, out)
 
 
 def say_error(error: SennitError) -> None:

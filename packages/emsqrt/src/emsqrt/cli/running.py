@@ -1,41 +1,72 @@
-"""A verb's plan run in this process, in the tier that fits it."""
+"""A verb's plan carried out in this process, in the tier that fits it.
+
+A text program is handed to the lean process, which this one becomes: planner and parser are then
+gone from memory, and the cap covers what is left.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from emsqrt.cli.console import Order, ProgressLine, report
 from emsqrt.manifest import Manifest
 from emsqrt.plan import Plan, plan_hash, plan_to_json
-from emsqrt.solo import (
-    QUIET,
-    Listeners,
-    load_arrow_tier,
-    run_plan_alone,
-    run_text_alone,
-    trial,
-)
+from emsqrt.solo import Listeners, load_arrow_tier, run_plan_alone, run_text_alone, trial
 from emsqrt.thin.compile import try_compile
 
 
-def run_here(
-    plan: Plan,
-    cap_bytes: int,
-    spill_dir: Path | None = None,
-    listeners: Listeners = QUIET,
-) -> Manifest:
-    """Run a plan under a cap on this process, and say what was done.
+def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
+    """Run a plan under a cap on this process, draw progress and print what was done.
 
     Args:
         plan: ends in a file sink.
-        cap_bytes: what the kernel may charge this process at most.
-        spill_dir: where it may spill; a folder of this user's when None.
-        listeners: told about progress and trouble.
+        order: the cap, and how to tell.
+        may_become: whether this process may be replaced; then this does not return.
     """
     program = try_compile(plan, Path())
+    if program is not None and may_become and not _reads_standard_input(program):
+        _become(program, plan_hash(plan), order)
+    with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
+        manifest = _run(plan, program, order, Listeners(line))
+    report(manifest, order)
+
+
+def run_here(plan: Plan, cap_bytes: int) -> Manifest:
+    """Run a plan under a cap on this process, silently, and say what was done."""
+    program = try_compile(plan, Path())
+    return _run(plan, program, Order(cap_bytes, quiet=True), Listeners())
+
+
+def _run(
+    plan: Plan, program: dict[str, Any] | None, order: Order, listeners: Listeners
+) -> Manifest:
+    spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
     if program is None:
-        return run_plan_alone(plan_to_json(plan), cap_bytes, spill_dir, listeners)
-    report = run_text_alone(program, cap_bytes, spill_dir, listeners)
-    return Manifest.from_json({**report, "planHash": plan_hash(plan)})
+        return run_plan_alone(plan_to_json(plan), order.cap_bytes, spill_dir, listeners)
+    done = run_text_alone(program, order.cap_bytes, spill_dir, listeners)
+    return Manifest.from_json({**done, "planHash": plan_hash(plan)})
+
+
+def _reads_standard_input(program: dict[str, Any]) -> bool:
+    """Whether bytes were taken from standard input already, to see what is there."""
+    return any("-" in step.get("paths", ()) for step in program["steps"])
+
+
+def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
+    """Replace this process by the lean one; the request goes along in a file without a name."""
+    request = {"program": program, "planHash": hash_of_plan, "order": asdict(order)}
+    handed = os.memfd_create("emsqrt-request", 0)  # inherited
+    os.write(handed, json.dumps(request).encode())
+    os.lseek(handed, 0, os.SEEK_SET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = [sys.executable, "-P", "-m", "emsqrt.thin.process", "--alone", str(handed)]
+    os.execv(sys.executable, words)
 
 
 def try_admit(plan: Plan, cap_bytes: int) -> None:

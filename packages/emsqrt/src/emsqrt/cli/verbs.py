@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emsqrt.cli.console import ProgressLine, say_done
-from emsqrt.cli.running import run_here
+from emsqrt.cli.console import Order
+from emsqrt.cli.running import carry_out
 from emsqrt.config import EngineConfig
 from emsqrt.memory.auto import parse_cap
-from emsqrt.solo import Listeners
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from emsqrt.manifest import Manifest
     from emsqrt.pipeline import Pipeline
     from emsqrt.plan import Plan
 
@@ -110,12 +104,17 @@ def _sink(rows: Pipeline, target: str, source: str) -> Plan:
 
 
 def _run_capped(plan: Plan, arguments: argparse.Namespace) -> int:
-    cap_bytes = _cap_bytes(arguments)
-    config = EngineConfig.from_environment()
-    spill_dir = Path(arguments.spill_dir) if arguments.spill_dir else config.spill_dir
-    with ProgressLine(cap_bytes, shown=not arguments.quiet) as line:
-        manifest = run_here(plan, cap_bytes, spill_dir, Listeners(line))
-    _report(manifest, arguments)
+    spill_dir = arguments.spill_dir or EngineConfig.from_environment().spill_dir
+    order = Order(
+        cap_bytes=_cap_bytes(arguments),
+        spill_dir=None if spill_dir is None else str(spill_dir),
+        manifest=None if arguments.manifest is None else str(arguments.manifest),
+        as_json=arguments.json,
+        quiet=arguments.quiet,
+    )
+    if arguments.manifest is not None and arguments.manifest.is_dir():
+        raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
+    carry_out(plan, order, may_become=arguments.may_become)
     return 0
 
 
@@ -123,21 +122,3 @@ def _cap_bytes(arguments: argparse.Namespace) -> int:
     if arguments.mem_cap is None:
         return EngineConfig.from_environment().mem_cap_bytes
     return parse_cap(arguments.mem_cap)
-
-
-def _report(manifest: Manifest, arguments: argparse.Namespace) -> None:
-    document = json.dumps(manifest.to_json(), indent=2)
-    if arguments.manifest is not None:
-        if arguments.manifest.is_dir():
-            raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
-        arguments.manifest.write_text(document + os.linesep)
-    out = sys.stdout if _is_free(manifest) else sys.stderr
-    if arguments.json:
-        print(document, file=out)
-    elif not arguments.quiet:
-        say_done(manifest, out)
-
-
-def _is_free(manifest: Manifest) -> bool:
-    """Whether standard output is not a sink of the run."""
-    return all(sink.target not in ("-", "standard output") for sink in manifest.sinks)

@@ -69,5 +69,34 @@ def _obey(context: Context) -> None:
     os._exit(0)  # nobody is left to work for
 
 
+def alone(handed: int) -> int:
+    """Carry out what a command line has planned, which this process was a moment ago.
+
+    Args:
+        handed: a descriptor with the request: `program`, `planHash` and `order`.
+    """
+    from emsqrt.cli.console import Order, ProgressLine, report, say_error
+    from emsqrt.cli.status import EXIT_INTERRUPTED, exit_status
+    from emsqrt.manifest import Manifest
+
+    with os.fdopen(handed, "rb") as file:
+        request = json.loads(file.read())
+    order = Order(**request["order"])
+    spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
+    try:
+        with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
+            listeners = Listeners(line, say_error)
+            done = run_text_alone(request["program"], order.cap_bytes, spill_dir, listeners)
+        report(Manifest.from_json({**done, "planHash": request["planHash"]}), order)
+    except SennitError as error:
+        status = exit_status(error)
+        if status:
+            say_error(error)
+        return status
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(alone(int(sys.argv[2])) if sys.argv[1] == "--alone" else main(int(sys.argv[1])))

@@ -1,0 +1,38 @@
+"""The exit status that stands for each error."""
+
+from __future__ import annotations
+
+from sennit_core.errors import (
+    BadInput,
+    CapTooSmall,
+    Corrupt,
+    MemoryCapExceeded,
+    NotFound,
+    SennitError,
+    StorageFull,
+    UsageError,
+)
+
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+EXIT_STATUS: tuple[tuple[type[SennitError] | str, int], ...] = (
+    ("reader-gone", 0),
+    ("expectation-failed", 6),
+    (CapTooSmall, 3),
+    (MemoryCapExceeded, 4),
+    (StorageFull, 7),
+    ("spill-failed", 7),
+    (BadInput, 5),
+    (Corrupt, 5),
+    (NotFound, 5),
+    (UsageError, 2),
+)
+"""The first that fits an error, by class or by code, is the status of the process."""
+
+
+def exit_status(error: SennitError) -> int:
+    """Return the status that stands for an error."""
+    for kind, status in EXIT_STATUS:
+        if error.code == kind if isinstance(kind, str) else isinstance(error, kind):
+            return status
+    return EXIT_FAILED
