@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emsqrt.expr import col, lit, when
     from emsqrt.manifest import Manifest
     from emsqrt.pipeline import Pipeline, scan
+    from emsqrt.sql_plan import sql
 
 __all__ = [
     "Engine",
@@ -28,6 +29,7 @@ __all__ = [
     "col",
     "lit",
     "scan",
+    "sql",
     "when",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "col": "emsqrt.expr",
     "lit": "emsqrt.expr",
     "scan": "emsqrt.pipeline",
+    "sql": "emsqrt.sql_plan",
     "when": "emsqrt.expr",
 }
 

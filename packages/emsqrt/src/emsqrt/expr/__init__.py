@@ -1,6 +1,6 @@
 """emsqrt.expr: expressions over the columns of a row, and their one meaning.
 
-Layering: nodes, walk <- literals, functions <- text, parser, wire (JSON) <- check (types) <- evaluate
+Layering: nodes, walk <- literals, functions <- text, parser, wire (JSON) <- check (types) <- fold, evaluate
 (pyarrow) and sql (DuckDB's dialect). Everything here but `evaluate` and its kernels is standard
 library only; `emsqrt.expr.evaluate` is imported by those who hold record batches.
 """
@@ -32,6 +32,7 @@ from emsqrt.expr.build import (
 )
 from emsqrt.expr.check import infer
 from emsqrt.expr.errors import BadExpression, BadPlan, TypeMismatch, ValueOutOfRange
+from emsqrt.expr.fold import fold
 from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, lit
 from emsqrt.expr.parser import parse_expr, parse_named, parse_order
 from emsqrt.expr.trace import trace
@@ -63,6 +64,7 @@ __all__ = [
     "expr_from_json",
     "expr_to_json",
     "first",
+    "fold",
     "greatest",
     "infer",
     "last",

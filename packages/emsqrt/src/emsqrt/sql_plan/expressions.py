@@ -1,0 +1,348 @@
+"""SQL expressions, as sqlglot reads them, to ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from sqlglot import exp
+
+from emsqrt.expr import Agg, Case, Cast, Expr, Literal, lit
+from emsqrt.expr.aggregates import check_params
+from emsqrt.expr.functions import FUNCTIONS
+from emsqrt.expr.literals import parse_spelling
+from emsqrt.expr.nodes import call
+from emsqrt.expr.parser import ALIASES, PARTS
+from emsqrt.expr.signatures_time import UNITS
+from emsqrt.sql_plan.errors import fail, refuse
+from sennit_core.errors import UsageError
+from sennit_core.schema import DataType
+
+Node: TypeAlias = Any
+"""A node of sqlglot's tree."""
+
+OPERATORS: dict[type, str] = {
+    exp.Add: "add", exp.Sub: "sub", exp.Mul: "mul", exp.Div: "div", exp.IntDiv: "idiv",
+    exp.Mod: "mod", exp.EQ: "eq", exp.NEQ: "ne", exp.LT: "lt", exp.LTE: "le", exp.GT: "gt",
+    exp.GTE: "ge", exp.And: "and", exp.Or: "or", exp.DPipe: "concat", exp.Pow: "power",
+    exp.Like: "like", exp.ILike: "ilike", exp.RegexpLike: "regexp_matches",
+    exp.StartsWith: "starts_with", exp.Contains: "contains", exp.Nullif: "nullif",
+    exp.Left: "left", exp.Right: "right", exp.Atan2: "atan2",
+}  # fmt: skip
+"""Functions of `this` and `expression`."""
+UNARY: dict[type, str] = {
+    exp.Not: "not", exp.Neg: "neg", exp.Abs: "abs", exp.Upper: "upper", exp.Lower: "lower",
+    exp.Length: "length", exp.Reverse: "reverse", exp.Sqrt: "sqrt", exp.Exp: "exp", exp.Ln: "ln",
+    exp.Sin: "sin", exp.Cos: "cos", exp.Tan: "tan", exp.Asin: "asin", exp.Acos: "acos",
+    exp.Atan: "atan", exp.Sign: "sign", exp.Trunc: "trunc", exp.Floor: "floor", exp.Ceil: "ceil",
+    exp.IsNan: "is_nan", exp.Year: "year", exp.Month: "month", exp.Day: "day", exp.Week: "week",
+    exp.Hour: "hour", exp.Minute: "minute", exp.Second: "second", exp.Quarter: "quarter",
+    exp.DayOfWeek: "dow", exp.DayOfYear: "doy", exp.TimeToUnix: "epoch",
+}  # fmt: skip
+"""Functions of `this` alone."""
+NAMED: dict[type, tuple[str, tuple[str, ...]]] = {
+    exp.Substring: ("substr", ("this", "start", "length")),
+    exp.StrPosition: ("strpos", ("this", "substr")),
+    exp.SplitPart: ("split_part", ("this", "delimiter", "part_index")),
+    exp.Round: ("round", ("this", "decimals")),
+    exp.RegexpReplace: ("regexp_replace", ("this", "expression", "replacement", "modifiers")),
+    exp.Replace: ("replace", ("this", "expression", "replacement")),
+    exp.Repeat: ("repeat", ("this", "times")),
+    exp.TimeToStr: ("strftime", ("this", "format")),
+    exp.DateFromParts: ("make_date", ("year", "month", "day")),
+}
+"""Functions whose operands have names."""
+AGGREGATES: dict[type, str] = {
+    exp.Count: "count", exp.Sum: "sum", exp.Avg: "avg", exp.Min: "min", exp.Max: "max",
+    exp.Stddev: "stddev", exp.StddevSamp: "stddev", exp.Variance: "var", exp.Median: "median",
+    exp.First: "first", exp.Last: "last", exp.ApproxDistinct: "approx_count_distinct",
+    exp.PercentileCont: "quantile",
+}  # fmt: skip
+TYPES = {
+    "BOOLEAN": "Bool", "TINYINT": "Int8", "SMALLINT": "Int16", "INT": "Int32", "BIGINT": "Int64",
+    "UTINYINT": "UInt8", "USMALLINT": "UInt16", "UINT": "UInt32", "UBIGINT": "UInt64",
+    "FLOAT": "Float32", "DOUBLE": "Float64", "VARCHAR": "Utf8", "TEXT": "Utf8", "CHAR": "Utf8",
+    "DATE": "Date", "TIMESTAMP": "Timestamp(us)", "TIMESTAMPNTZ": "Timestamp(us)",
+    "TIMESTAMP_S": "Timestamp(s)", "TIMESTAMP_MS": "Timestamp(ms)",
+    "TIMESTAMP_NS": "Timestamp(ns)", "TIMESTAMPTZ": "Timestamp(us,UTC)", "VARBINARY": "Binary",
+    "BLOB": "Binary",
+}  # fmt: skip
+
+
+class Converter:
+    """Turns expressions of one scope into ours.
+
+    Args:
+        text: the statement, for places in errors.
+        column: resolves a column's reference.
+        made: what stands for expressions that were worked out already, by their SQL.
+    """
+
+    def __init__(
+        self, text: str, column: Callable[[Node], Expr], made: Mapping[str, Expr] | None = None
+    ) -> None:
+        self.text = text
+        self.column = column
+        self.made = dict(made or {})
+
+    def __call__(self, node: Node) -> Expr:
+        """Return the expression; raises Unsupported or SqlError with its place."""
+        known = self.made.get(key_of(node))
+        if known is not None:
+            return known
+        kind = type(node)
+        if kind in OPERATORS:
+            return self._operator(node, OPERATORS[kind])
+        if kind in UNARY:
+            if node.args.get("decimals") is not None:
+                refuse(node, self.text, f"{UNARY[kind]} to digits")
+            return call(UNARY[kind], self(node.this))
+        if kind in NAMED:
+            name, keys = NAMED[kind]
+            operands = [node.args[key] for key in keys if node.args.get(key) is not None]
+            return call(name, *map(self, operands))
+        handler = _FORMS.get(kind)
+        if handler is not None:
+            return handler(self, node)
+        if kind in AGGREGATES:
+            fail(node, self.text, "an aggregate cannot stand here", "use HAVING, or a subquery")
+        return refuse(node, self.text, _word(node))
+
+    def aggregate(self, node: Node) -> Agg:
+        """Return an aggregate function's node as an aggregate."""
+        name, arg = AGGREGATES[type(node)], node.this
+        if isinstance(arg, exp.Star) or arg is None:
+            return Agg("count")
+        distinct = isinstance(arg, exp.Distinct)
+        if distinct:
+            if len(arg.expressions) != 1:
+                refuse(node, self.text, "DISTINCT of several values")
+            arg = arg.expressions[0]
+        if node.expressions:
+            refuse(node, self.text, f"{name} of several values")
+        extra = [self(node.expression)] if node.args.get("expression") is not None else []
+        params = tuple(_plain_number(each) for each in extra)
+        try:
+            return Agg(name, self(arg), distinct, check_params(name, params))
+        except UsageError as error:
+            fail(node, self.text, str(error), error.hint)
+
+    def _operator(self, node: Node, name: str) -> Expr:
+        left, right = node.this, node.expression
+        if isinstance(right, exp.Interval) and name in ("add", "sub"):
+            return self._moved(left, right, negative=name == "sub")
+        if isinstance(left, exp.Interval) and name == "add":
+            return self._moved(right, left, negative=False)
+        return call(name, self(left), self(right))
+
+    def _moved(self, moment: Node, interval: Node, *, negative: bool) -> Expr:
+        unit = str(interval.unit).lower().removesuffix("s") if interval.unit else ""
+        if unit not in UNITS:
+            refuse(interval, self.text, "an interval of several units")
+        count = self(interval.this)
+        if isinstance(count, Literal) and isinstance(count.value, str):
+            if not re.fullmatch(r"\s*[+-]?[0-9]{1,15}\s*", count.value):
+                refuse(interval, self.text, "an interval of a fraction")
+            count = lit(int(count.value))
+        if negative:
+            number = count.value if isinstance(count, Literal) else None
+            count = lit(-number) if isinstance(number, int) else call("neg", count)
+        return call("date_add", unit, count, self(moment))
+
+    def type(self, node: Node) -> DataType:
+        """Return the type a cast names."""
+        name = node.this.name
+        if name == "DECIMAL":
+            given = [int(each.this.this) for each in node.expressions] or [18, 3]
+            precision, scale = (*given, 0)[:2]
+            return DataType("Decimal", precision=precision, scale=scale)
+        if name not in TYPES:
+            refuse(node, self.text, f"the type {node.sql(dialect='duckdb')}")
+        return DataType.parse(TYPES[name])
+
+
+def key_of(node: Node) -> str:
+    """Return the text under which an expression is known again."""
+    text: str = node.sql(dialect="duckdb", normalize=True)
+    return text
+
+
+def _plain_number(value: Expr) -> Expr:
+    """A decimal constant as a float, which is what parameters are."""
+    if isinstance(value, Literal) and isinstance(value.value, Decimal):
+        return lit(float(value.value))
+    return value
+
+
+def _word(node: Node) -> str:
+    name = node.name if isinstance(node, exp.Anonymous) else type(node).__name__
+    kind = "the function" if isinstance(node, exp.Func) else "the construct"
+    return f"{kind} {name}"
+
+
+# Forms of their own -----------------------------------------------------------------------------
+
+
+def _literal(c: Converter, node: Node) -> Expr:
+    text = str(node.this)
+    if node.is_string:
+        return lit(text)
+    if re.fullmatch(r"[0-9]+", text):
+        if int(text) > 2**64 - 1:
+            refuse(node, c.text, "an integer beyond 64 bits")
+        return lit(int(text))
+    return lit(float(text)) if "e" in text.lower() else lit(Decimal(text))
+
+
+def _negated(c: Converter, node: Node) -> Expr:
+    value = c(node.this)
+    number = value.value if isinstance(value, Literal) else None
+    bare = isinstance(node.this, exp.Literal)
+    if bare and isinstance(number, int | float | Decimal) and number:
+        return lit(-number)
+    return call("neg", value)
+
+
+def _is(c: Converter, node: Node) -> Expr:
+    what = node.expression
+    if isinstance(what, exp.Null):
+        return call("is_null", c(node.this))
+    if isinstance(what, exp.Boolean):
+        value = c(node.this)
+        return call("coalesce", value if what.this else call("not", value), lit(False))
+    return refuse(node, c.text, "IS with anything but NULL, TRUE and FALSE")
+
+
+def _in(c: Converter, node: Node) -> Expr:
+    if node.args.get("query") is not None or node.args.get("unnest") is not None:
+        refuse(node, c.text, "IN (SELECT …)", "write a join, or SEMI JOIN")
+    return call("is_in", c(node.this), *map(c, node.expressions))
+
+
+def _case(c: Converter, node: Node) -> Expr:
+    of = node.this
+    branches = []
+    for each in node.args["ifs"]:
+        condition = c(each.this) if of is None else call("eq", c(of), c(each.this))
+        branches.append((condition, c(each.args["true"])))
+    default = node.args.get("default")
+    return Case(tuple(branches), None if default is None else c(default))
+
+
+def _if(c: Converter, node: Node) -> Expr:
+    default = node.args.get("false")
+    branch = (c(node.this), c(node.args["true"]))
+    return Case((branch,), None if default is None else c(default))
+
+
+def _cast(c: Converter, node: Node) -> Expr:
+    kind, strict = c.type(node.args["to"]), not isinstance(node, exp.TryCast)
+    constant = isinstance(node.this, exp.Literal) and node.this.is_string
+    if constant and kind.name in ("Date", "Timestamp"):
+        try:
+            return Literal(parse_spelling(node.this.this, kind), kind)
+        except UsageError as error:
+            if strict:
+                fail(node, c.text, str(error), error.hint)
+    return Cast(c(node.this), kind, strict)
+
+
+def _many(name: str) -> Callable[[Converter, Node], Expr]:
+    return lambda c, node: call(name, c(node.this), *map(c, node.expressions))
+
+
+def _concat(c: Converter, node: Node) -> Expr:
+    parts = [call("coalesce", c(each), lit("")) for each in node.expressions]
+    return parts[0] if len(parts) == 1 else call("concat", *parts)
+
+
+def _trim(c: Converter, node: Node) -> Expr:
+    name = {"LEADING": "ltrim", "TRAILING": "rtrim"}.get(node.args.get("position") or "", "trim")
+    chars = node.args.get("expression")
+    return call(name, c(node.this), *([] if chars is None else [c(chars)]))
+
+
+def _log(c: Converter, node: Node) -> Expr:
+    if node.args.get("expression") is None:
+        return call("log10", c(node.this))
+    if node.this.sql() not in ("2", "10"):
+        refuse(node, c.text, "a logarithm to another base than 2 and 10")
+    return call(f"log{node.this.sql()}", c(node.expression))
+
+
+def _pad(c: Converter, node: Node) -> Expr:
+    fill = node.args.get("fill_pattern")
+    name = "lpad" if node.args.get("is_left") else "rpad"
+    return call(name, c(node.this), c(node.expression), *([] if fill is None else [c(fill)]))
+
+
+def _unit(c: Converter, node: Node) -> str:
+    unit = str(node.args.get("unit")).lower()
+    if unit not in UNITS:
+        refuse(node, c.text, f"the unit {unit}")
+    return unit
+
+
+def _extract(c: Converter, node: Node) -> Expr:
+    part = node.this.name.lower()
+    name = {"dayofweek": "dow", "dayofyear": "doy"}.get(part, part)
+    if name not in PARTS:
+        refuse(node, c.text, f"extract of {part}")
+    return call(name, c(node.expression))
+
+
+def _anonymous(c: Converter, node: Node) -> Expr:
+    name = str(node.this).lower()
+    if name == "date_part" and len(node.expressions) == 2:
+        return call(str(node.expressions[0].this).lower(), c(node.expressions[1]))
+    known = ALIASES.get(name, name)
+    if known not in FUNCTIONS:
+        refuse(node, c.text, f"the function {name}")
+    return call(known, *map(c, node.expressions))
+
+
+def _distinct_from(c: Converter, node: Node) -> Expr:
+    """Equal where both are NULL, and never NULL itself."""
+    left, right = c(node.this), c(node.expression)
+    both = call("and", call("is_null", left), call("is_null", right))
+    same = call("or", call("coalesce", call("eq", left, right), lit(False)), both)
+    return same if isinstance(node, exp.NullSafeEQ) else call("not", same)
+
+
+_FORMS: dict[type, Callable[[Converter, Node], Expr]] = {
+    exp.Column: lambda c, node: c.column(node),
+    exp.Paren: lambda c, node: c(node.this),
+    exp.Alias: lambda c, node: c(node.this),
+    exp.Literal: _literal,
+    exp.Neg: _negated,
+    exp.Boolean: lambda _, node: lit(bool(node.this)),
+    exp.Null: lambda _c, _node: lit(None),
+    exp.Is: _is,
+    exp.In: _in,
+    exp.Between: lambda c, node: call(
+        "between", c(node.this), c(node.args["low"]), c(node.args["high"])
+    ),
+    exp.Case: _case,
+    exp.If: _if,
+    exp.Cast: _cast,
+    exp.TryCast: _cast,
+    exp.Coalesce: _many("coalesce"),
+    exp.Greatest: _many("greatest"),
+    exp.Least: _many("least"),
+    exp.Concat: _concat,
+    exp.Trim: _trim,
+    exp.Log: _log,
+    exp.Pad: _pad,
+    exp.TimestampTrunc: lambda c, node: call("date_trunc", _unit(c, node), c(node.this)),
+    exp.DateTrunc: lambda c, node: call("date_trunc", _unit(c, node), c(node.this)),
+    exp.DateDiff: lambda c, node: call(
+        "date_diff", _unit(c, node), c(node.expression), c(node.this)
+    ),
+    exp.Extract: _extract,
+    exp.Anonymous: _anonymous,
+    exp.NullSafeEQ: _distinct_from,
+    exp.NullSafeNEQ: _distinct_from,
+}
+del UNARY[exp.Neg]

@@ -1,0 +1,78 @@
+"""A statement's text, and the tables it may read, to a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from emsqrt.pipeline import Pipeline, scan
+from emsqrt.plan import Plan, Scan, check
+from emsqrt.plan.tree import scans_of
+from sennit_core.errors import SqlError, TooLarge, Unsupported, UsageError
+
+TEXT_CHARS_MAX = 65_536
+
+Source: TypeAlias = Pipeline | Plan | str | Path
+
+
+def sql(text: str, tables: Mapping[str, Source]) -> Pipeline:
+    """Return the pipeline that a SELECT means, in DuckDB's spelling.
+
+    `sql("SELECT uid, sum(amount) AS total FROM logs GROUP BY uid", {"logs": "logs.csv"})`. What
+    is covered is in docs/sql.md; the meaning of every expression is that of `emsqrt.expr`.
+
+    Args:
+        text: one statement.
+        tables: what each name stands for: a pipeline, a plan, or a file's path. The schema of a
+            file is found in its first bytes.
+
+    Raises:
+        SqlError: it does not parse, or a name means nothing; with line and column.
+        Unsupported: a construct that is not covered, by its name and place; or sqlglot is not
+            installed.
+        TypeMismatch, UnknownColumn: as `emsqrt.plan.check`.
+    """
+    if len(text) > TEXT_CHARS_MAX:
+        raise TooLarge(what="SQL", limit_bytes=TEXT_CHARS_MAX, actual_bytes=len(text.encode()))
+    try:
+        import sqlglot
+    except ImportError:
+        hint = "pip install 'sennit-emsqrt[sql]'"
+        raise Unsupported("SQL needs sqlglot", hint=hint) from None
+    from emsqrt.sql_plan.query import query_plan
+
+    try:
+        statements = sqlglot.parse(text, dialect="duckdb")
+    except sqlglot.errors.SqlglotError as error:
+        raise _unparsed(error) from None
+    except RecursionError:
+        raise SqlError("the statement is nested too deep") from None
+    if len(statements) != 1 or statements[0] is None:
+        raise SqlError(f"expected one statement, found {len(statements)}")
+    known = {name: _plan(source) for name, source in tables.items()}
+    plan = query_plan(statements[0], known, text)
+    check(plan)
+    return Pipeline(plan)
+
+
+def _unparsed(error: Exception) -> SqlError:
+    details = getattr(error, "errors", None) or [{}]
+    first = details[0]
+    line, column = first.get("line"), first.get("col")
+    place = f"line {line}, column {column}: " if line else ""
+    reason = str(first.get("description") or error).splitlines()[0]
+    return SqlError(f"{place}{reason}", line=line, column=column)
+
+
+def _plan(source: Source) -> Plan:
+    """Return a table's plan, with the schema of its scans found."""
+    plan = scan(source).plan if isinstance(source, str | Path) else source
+    plan = plan.plan if isinstance(plan, Pipeline) else plan
+    if not isinstance(plan, Plan):
+        raise UsageError(f"a table is a pipeline, a plan or a path, not {source!r}"[:200])
+    if any(isinstance(each, Scan) and each.schema is None for each in scans_of(plan)):
+        from emsqrt.planner import find_schema
+
+        return find_schema(plan, Path())
+    return plan
