@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from emsqrt._kernel import JsonlFormatter, JsonlParser, RecordFault, copy_lines
+from emsqrt.io.cells import text_cells
 from emsqrt.io.formats import JsonlWriter
 from emsqrt.io.testing import arrow_of, batches, columns_of, pieces, to_list
 from sennit_core.schema import DataType
@@ -20,6 +21,10 @@ ROOM = 1 << 16
 
 
 def parse(data: bytes, columns: dict[str, str], room: int = ROOM, **options: Any) -> list[Any]:
+    return [to_list(column) for column in arrays_of(data, columns, room, **options)]
+
+
+def arrays_of(data: bytes, columns: dict[str, str], room: int = ROOM, **options: Any) -> list[Any]:
     parser = JsonlParser(bytearray(room), list(columns.items()), **options)
     parts: list[list[pa.Array]] = [[] for _ in columns]
     start = 0
@@ -29,7 +34,7 @@ def parse(data: bytes, columns: dict[str, str], room: int = ROOM, **options: Any
             parts[index].append(arrow_of(view, index, kind))
             parts[index][-1].validate(full=True)
     types = [DataType.parse(kind).to_arrow() for kind in columns.values()]
-    return [to_list(pa.chunked_array(part, kind)) for part, kind in zip(parts, types, strict=True)]
+    return [pa.chunked_array(part, kind) for part, kind in zip(parts, types, strict=True)]
 
 
 def fault_of(data: bytes, columns: dict[str, str], **options: Any) -> str | None:
@@ -264,8 +269,8 @@ def test_columns_are_written_as_the_arrow_tier_writes_them_and_read_back(
         pieces(lambda start, out: writer.format(columns, start, out), batch.num_rows, 2000)
     )
     assert written == json_lines(batch)
-    if "Timestamp(us,Europe/Rome)" not in kinds:
-        assert repr(parse(written, members)) == repr([to_list(column) for column in batch.columns])
+    for found, column in zip(arrays_of(written, members), batch.columns, strict=True):
+        assert to_list(text_cells(found.combine_chunks())) == to_list(text_cells(column))
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,23 @@ static void free_object(PyObject *self) {
     Py_DECREF(type);
 }
 
+/* Write `"name":`, as Python's json writes it: with short escapes for backspace and form feed. */
+static size_t encode_name(const uint8_t *name, size_t size, uint8_t *out, size_t room) {
+    size_t at = 0;
+    out[at++] = '"';
+    for (size_t i = 0; i < size; i++) {
+        if (name[i] == '\b' || name[i] == '\f') {
+            out[at++] = '\\';
+            out[at++] = name[i] == '\b' ? 'b' : 'f';
+        } else {
+            at += (size_t)em_json_encode(name + i, 1, out + at, room - at);
+        }
+    }
+    out[at++] = '"';
+    out[at++] = ':';
+    return at;
+}
+
 /* Read [(name, type), …]: a list of the types, and the names, `"…":` each when `encoded`. */
 static PyObject *read_columns(PyObject *columns, em_name **names, uint8_t **text, bool encoded) {
     const Py_ssize_t count = PySequence_Size(columns);
@@ -55,13 +72,9 @@ static PyObject *read_columns(PyObject *columns, em_name **names, uint8_t **text
             PyErr_Format(PyExc_ValueError, "a column's name has at most %d bytes", NAME_BYTES_MAX);
             Py_CLEAR(types);
         } else if (encoded) {
-            const ptrdiff_t bytes =
-                em_json_encode((const uint8_t *)word, (size_t)size, at + 1, room);
-            at[0] = '"';
-            at[bytes + 1] = '"';
-            at[bytes + 2] = ':';
-            (*names)[i] = (em_name){at, (size_t)bytes + 3};
-            at += bytes + 3;
+            const size_t bytes = encode_name((const uint8_t *)word, (size_t)size, at, room);
+            (*names)[i] = (em_name){at, bytes};
+            at += bytes;
         } else {
             memcpy(at, word, (size_t)size);
             (*names)[i] = (em_name){at, (size_t)size};
