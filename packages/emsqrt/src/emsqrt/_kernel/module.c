@@ -16,6 +16,7 @@ static int (*const registers[])(PyObject *) = {
     join_rows_register,
     jsonl_register,
     keys_register,
+    merge_join_register,
     merge_register,
     partition_register,
     states_register,

@@ -38,6 +38,7 @@ int join_register(PyObject *module);
 int join_rows_register(PyObject *module);
 int jsonl_register(PyObject *module);
 int keys_register(PyObject *module);
+int merge_join_register(PyObject *module);
 int merge_register(PyObject *module);
 int partition_register(PyObject *module);
 int states_register(PyObject *module);

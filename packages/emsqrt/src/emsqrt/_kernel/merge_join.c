@@ -1,0 +1,146 @@
+/* A merge join that copies nothing but what it writes; Python moves the right side's window along.
+ */
+#include "merge_join.h"
+
+static bool is_null(const uint8_t *row) {
+    return em_row_key_bytes(row) == 0;
+}
+
+/* Whether the row at `at` may come after the one at `before`. */
+static bool in_order(const uint8_t *block, size_t size, size_t before, size_t at) {
+    return em_row_at(block, size, before, false) == NULL || is_null(block + before) ||
+           is_null(block + at) || em_compare_keys(block + before, block + at) <= 0;
+}
+
+size_t em_key_run(const uint8_t *block, size_t size, size_t at, const uint8_t *key,
+                  uint32_t key_bytes) {
+    while (at < size) {
+        const uint8_t *row = em_row_at(block, size, at, false);
+        if (row == NULL) {
+            return SIZE_MAX;
+        }
+        if (em_row_key_bytes(row) != key_bytes || memcmp(em_row_key(row), key, key_bytes) != 0) {
+            break;
+        }
+        at += em_row_bytes(row);
+    }
+    return at;
+}
+
+static bool keep_right(const uint8_t *row, em_joined_out *rest) {
+    const uint32_t bytes = em_row_bytes(row);
+    if (bytes > rest->size - rest->used) {
+        return false;
+    }
+    memcpy(rest->memory + rest->used, row, bytes);
+    rest->used += bytes;
+    rest->rows++;
+    return true;
+}
+
+/* Where the right side stands to a left row. */
+enum standing { BELOW, EQUAL, STOPPED };
+
+/* Pass over right rows that are below the left row. */
+static enum standing catch_up(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
+                              size_t right_size, em_joined_out *rest, enum em_merge_stop *stop) {
+    while (merge->right_at < right_size) {
+        const uint8_t *other = em_row_at(right, right_size, merge->right_at, false);
+        if (other == NULL || !in_order(right, right_size, merge->right_last, merge->right_at)) {
+            *stop = other == NULL ? EM_MERGE_DAMAGED : EM_MERGE_UNSORTED;
+            return STOPPED;
+        }
+        if (merge->right_nulls && !is_null(other)) {
+            *stop = EM_MERGE_UNSORTED;
+            return STOPPED;
+        }
+        const int order = is_null(other) ? -1 : em_compare_keys(other, row);
+        if (order >= 0) {
+            return order == 0 ? EQUAL : BELOW;
+        }
+        const bool matched = merge->right_at < merge->group_end;
+        if (!matched && (merge->flags & EM_JOIN_MARK) && !keep_right(other, rest)) {
+            *stop = EM_MERGE_REST;
+            return STOPPED;
+        }
+        if (is_null(other)) {
+            merge->right_nulls = merge->right_keyed;
+        } else {
+            merge->right_keyed = true;
+            merge->right_last = merge->right_at;
+        }
+        merge->right_at += em_row_bytes(other);
+    }
+    if (merge->right_ended) {
+        return BELOW;
+    }
+    *stop = EM_MERGE_RIGHT;
+    return STOPPED;
+}
+
+/* Write a left row beside each right row of its key. */
+static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
+                        size_t right_size, em_joined_out *out, enum em_merge_stop *stop) {
+    if (merge->group_end <= merge->right_at) {
+        const uint8_t *first = right + merge->right_at;
+        const size_t end = em_key_run(right, right_size, merge->right_at, em_row_key(first),
+                                      em_row_key_bytes(first));
+        if (end == SIZE_MAX || (end == right_size && !merge->right_ended)) {
+            *stop = end == SIZE_MAX ? EM_MERGE_DAMAGED : EM_MERGE_RIGHT;
+            return false;
+        }
+        merge->group_end = end;
+    }
+    if (!merge->inside) {
+        merge->inside = true;
+        merge->inner = merge->right_at;
+    }
+    while (merge->inner < merge->group_end) {
+        const uint8_t *other = em_row_at(right, right_size, merge->inner, false);
+        if (other == NULL) {
+            *stop = EM_MERGE_DAMAGED;
+            return false;
+        }
+        if (!em_write_joined(out, em_side_of(row), em_side_of(other), false)) {
+            *stop = EM_MERGE_OUT;
+            return false;
+        }
+        merge->inner += em_row_bytes(other);
+    }
+    merge->inside = false;
+    return true;
+}
+
+enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left, size_t left_size,
+                                      const uint8_t *right, size_t right_size, em_joined_out *out,
+                                      em_joined_out *rest) {
+    const em_side nobody = {NULL, 0};
+    enum em_merge_stop stop = EM_MERGE_LEFT;
+    while (merge->left_at < left_size) {
+        const uint8_t *row = em_row_at(left, left_size, merge->left_at, false);
+        if (row == NULL || !in_order(left, left_size, merge->left_last, merge->left_at)) {
+            return row == NULL ? EM_MERGE_DAMAGED : EM_MERGE_UNSORTED;
+        }
+        enum standing standing = BELOW;
+        if (!is_null(row)) {
+            standing = catch_up(merge, row, right, right_size, rest, &stop);
+        }
+        if (standing == STOPPED) {
+            return stop;
+        }
+        if (standing == EQUAL && (merge->flags & EM_JOIN_PAIRS)) {
+            if (!write_pairs(merge, row, right, right_size, out, &stop)) {
+                return stop;
+            }
+        } else if (merge->flags & (standing == EQUAL ? EM_JOIN_FIRST : EM_JOIN_LONE)) {
+            if (!em_write_joined(out, em_side_of(row), nobody, false)) {
+                return EM_MERGE_OUT;
+            }
+        }
+        if (!is_null(row)) {
+            merge->left_last = merge->left_at;
+        }
+        merge->left_at += em_row_bytes(row);
+    }
+    return EM_MERGE_LEFT;
+}

@@ -1,0 +1,295 @@
+"""Join of two inputs that are sorted by their keys: each is read once, nothing is built.
+
+A window moves over the right side. Rows of one key that outgrow it are spilled, and read again for
+each left row that has the key.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from emsqrt._kernel import MergeJoiner, join_alone, join_cross, key_run
+from emsqrt.external.joined import (
+    FORWARD,
+    MARK,
+    HashJoinKind,
+    JoinedOut,
+    JoinStats,
+)
+from emsqrt.external.partition import blocks_of
+from sennit_core.errors import BadInput, CapTooSmall
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from emsqrt.spill import Segment, SegmentWriter, SpillManager
+
+MEMORY_BYTES_MIN = 64 << 10
+_REST_SHARE = 8
+_LEFT_ENDED, _MORE_RIGHT, _OUT_FULL, _REST_FULL, _UNSORTED = range(5)
+
+Pieces = Iterator[tuple[int, int]]
+
+
+class MergeJoin:
+    """Joins sorted rows in the order of the left side; unmatched right rows come last.
+
+    Args:
+        memory: the window over the right side, and room for unmatched right rows.
+        spill: where a key with more rows than the window goes, and unmatched right rows.
+        how: inner, left, right, full, semi or anti.
+        name: of the segments.
+        check: called often; what it raises ends the work.
+
+    Raises:
+        CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or two right blocks do not fit it.
+        BadInput: an input is not sorted by its keys; rows with a NULL in theirs may come anywhere.
+    """
+
+    def __init__(
+        self,
+        memory: memoryview,
+        spill: SpillManager,
+        how: HashJoinKind,
+        *,
+        name: str = "merge-join",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        if len(memory) < MEMORY_BYTES_MIN:
+            raise CapTooSmall(
+                cap_bytes=len(memory), needed_bytes=MEMORY_BYTES_MIN, because="a join works in it"
+            )
+        self.stats = JoinStats()
+        split = len(memory) - len(memory) // _REST_SHARE
+        self._window, self._rest = memory[:split], memory[split:]
+        self._spill = spill
+        self._flags = FORWARD[how].flags
+        self._name = name
+        self._check = check
+        self._joiner = MergeJoiner(self._flags)
+        self._filled = 0  # bytes of the window
+        self._rest_filled = 0
+        self._rest_writer: SegmentWriter | None = None
+        self._right: Iterator[Buffer] = iter(())
+        self._right_ended = False
+        self._pending: memoryview | None = None  # of a right block, when the window has no room
+        self._long: tuple[bytes, Segment] | None = None  # rows of one key that outgrew the window
+        self._left_key = self._right_key = b""
+
+    def blocks(self, left: Iterable[Buffer], right: Iterable[Buffer], out: memoryview) -> Pieces:
+        """Join blocks of sorted rows; each is done with when the next is asked for.
+
+        Yields:
+            (bytes, rows) of joined rows that lie at the start of `out`.
+        """
+        self._right = iter(right)
+        joined = JoinedOut(out)
+        for block in left:
+            self._check()
+            with memoryview(block) as rows:
+                self._expect_order(rows, 0, self._left_key, "left")
+                self._joiner.next_left()
+                yield from self._join(rows, joined)
+                self._left_key = _key(rows, self._joiner.left_last) or self._left_key
+        if self._flags & MARK:
+            yield from self._write_rest(joined)
+        if joined.rows:
+            yield joined.take()
+
+    def close(self) -> None:
+        """Remove what was spilled."""
+        self._drop_long()
+        self._pending = None
+        if self._rest_writer is not None:
+            self._rest_writer.abort()
+            self._rest_writer = None
+
+    def _join(self, rows: memoryview, joined: JoinedOut) -> Pieces:
+        """Join one left block."""
+        while True:
+            if self._long is not None:
+                yield from self._join_long(rows, *self._long, joined)
+                if self._joiner.left_at == len(rows):
+                    return
+                self._drop_long()
+                self._take_pending()
+            rest = self._rest[self._rest_filled :]
+            why, filled, wrote, kept, _ = self._joiner.run(
+                rows, self._window[: self._filled], joined.room(), rest, self._right_ended
+            )
+            joined.wrote(filled, wrote)
+            self._rest_filled += kept
+            if why == _LEFT_ENDED:
+                return
+            if why == _OUT_FULL:
+                yield joined.take()
+            elif why == _REST_FULL:
+                if not self._rest_filled:
+                    raise CapTooSmall(
+                        cap_bytes=len(rest),
+                        needed_bytes=2 * len(rest),
+                        because="a row of the join is longer than an eighth of its memory",
+                    )
+                self._spill_rest()
+            elif why == _UNSORTED:
+                raise _unsorted("left or right")
+            else:
+                self._extend(_key(rows, self._joiner.left_at))
+
+    def _extend(self, key: bytes) -> None:
+        """Move the window along to the next right block; all that is left of it has this key."""
+        self._check()
+        start = self._joiner.right_at
+        self._right_key = _key(self._window, self._joiner.right_last) or self._right_key
+        self._filled -= start
+        self._window[: self._filled] = self._window[start : start + self._filled]
+        self._joiner.moved()
+        self._pull()
+        if self._pending is None:
+            return
+        if self._filled + len(self._pending) <= len(self._window):
+            self._take_pending()
+        elif self._filled:
+            self._spill_long(key)
+        else:
+            raise CapTooSmall(
+                cap_bytes=len(self._window),
+                needed_bytes=len(self._pending),
+                because="a block of a sorted input is longer than the join's memory",
+            )
+
+    def _pull(self) -> None:
+        block = next(self._right, None)
+        self._pending = None if block is None else memoryview(block)
+        self._right_ended = block is None
+
+    def _take_pending(self) -> None:
+        """Put the right rows that came, and were not joined yet, into the window."""
+        if self._pending is None:
+            return
+        if not self._filled:
+            self._expect_order(self._pending, 0, self._right_key, "right")
+        end = self._filled + len(self._pending)
+        self._window[self._filled : end] = self._pending
+        self._filled, self._pending = end, None
+
+    def _spill_long(self, key: bytes) -> None:
+        """Spill the window, whose rows have this key, and those that follow and have it too."""
+        self.stats.nested_loops += 1
+        with self._spill.create(f"{self._name}.key") as writer:
+            writer.append(self._window[: self._filled], 0)
+            self._filled = 0
+            while self._pending is not None:
+                end = key_run(self._pending, 0, key)
+                writer.append(self._pending[:end], 0)
+                self._pending = self._pending[end:]
+                if len(self._pending):
+                    break
+                self._pull()
+            self._long = key, writer.finish()
+        self.stats.spilled_bytes += self._long[1].raw_bytes
+        self._right_key = key
+
+    def _join_long(
+        self, rows: memoryview, key: bytes, segment: Segment, joined: JoinedOut
+    ) -> Pieces:
+        """Put each left row with this key beside all rows of the segment."""
+        at = self._joiner.left_at
+        end = key_run(rows, at, key)
+        while at < end:
+            (row_bytes,) = struct.unpack_from("<I", rows, at)
+            one = rows[at : at + row_bytes]
+            for others, _ in blocks_of(segment, self._spill, self._window):
+                self._check()
+                left_at = right_at = 0
+                while left_at < row_bytes:
+                    left_at, right_at, *wrote = join_cross(
+                        one, left_at, others, right_at, joined.room()
+                    )
+                    joined.wrote(*wrote)
+                    if left_at < row_bytes:
+                        yield joined.take()
+            at += row_bytes
+        self._joiner.skip_left(end)
+        self._left_key = key
+        self._expect_order(rows, end, key, "left")
+
+    def _drop_long(self) -> None:
+        if self._long is not None:
+            self._spill.remove(self._long[1])
+            self._long = None
+
+    def _write_rest(self, joined: JoinedOut) -> Pieces:
+        """Write the right rows that nothing matched: those kept, and all that were not read."""
+        if self._long is not None:
+            self._drop_long()
+            self._take_pending()
+        start = max(self._joiner.right_at, self._joiner.group_end)
+        self._keep(self._window[start : self._filled])
+        while True:
+            self._pull()
+            if self._pending is None:
+                break
+            self._check()
+            self._keep(self._pending)
+        if self._rest_writer is None:
+            yield from self._write_alone(self._rest[: self._rest_filled], joined)
+            return
+        self._spill_rest()
+        segment, self._rest_writer = self._rest_writer.finish(), None
+        try:
+            for rows, _ in blocks_of(segment, self._spill, self._window):
+                yield from self._write_alone(rows, joined)
+        finally:
+            self._spill.remove(segment)
+
+    def _write_alone(self, rows: memoryview, joined: JoinedOut) -> Pieces:
+        at = 0
+        while at < len(rows):
+            at, *wrote, _ = join_alone(rows, at, joined.room(), True, False)
+            joined.wrote(*wrote)
+            if at < len(rows):
+                yield joined.take()
+
+    def _keep(self, rows: memoryview) -> None:
+        """Keep right rows for the end, in memory while there is room."""
+        end = self._rest_filled + len(rows)
+        if self._rest_writer is None and end <= len(self._rest):
+            self._rest[self._rest_filled : end] = rows
+            self._rest_filled = end
+        elif len(rows):
+            self._spill_rest()
+            assert self._rest_writer is not None, "it was spilled to"
+            self._rest_writer.append(rows, 0)
+            self.stats.spilled_bytes += len(rows)
+
+    def _spill_rest(self) -> None:
+        if self._rest_writer is None:
+            self._rest_writer = self._spill.create(f"{self._name}.rest")
+        self._rest_writer.append(self._rest[: self._rest_filled], 0)
+        self.stats.spilled_bytes += self._rest_filled
+        self._rest_filled = 0
+
+    def _expect_order(self, rows: memoryview, at: int, last: bytes, side: str) -> None:
+        """Refuse a row whose key is below the last one before it; NULL is below nothing."""
+        key = _key(rows, at) if at < len(rows) else b""
+        if key and key < last:
+            raise _unsorted(side)
+
+
+def _key(rows: memoryview, at: int) -> bytes:
+    """Return the key of the row at `at`; empty when there is no row, or a NULL in its key."""
+    if at < 0 or at >= len(rows):
+        return b""
+    (key_bytes,) = struct.unpack_from("<I", rows, at + 4)
+    return bytes(rows[at + 8 : at + 8 + key_bytes])
+
+
+def _unsorted(side: str) -> BadInput:
+    return BadInput(
+        what=f"the {side} input of a merge join",
+        reason="a key comes after a greater one",
+        hint="sort it by its keys, or let the join hash",
+    )
