@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pyarrow as pa
@@ -7,10 +8,10 @@ import pytest
 
 from emsqrt.io.csv_options import CsvOptions, read_header
 from emsqrt.io.csv_scan import CsvScan, infer_csv_schema
-from emsqrt.io.scan import open_scan
+from emsqrt.io.scan import infer_schema, open_scan
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import Files
-from sennit_core.errors import BadInput, CapTooSmall, UnknownColumn, UsageError
+from sennit_core.errors import BadInput, CapTooSmall, UnknownColumn, Unsupported, UsageError
 from sennit_core.schema import Schema
 
 MIB = 1 << 20
@@ -97,8 +98,8 @@ def test_words_for_null_are_nulls_unless_quoted(tmp_path: Path) -> None:
     [
         ("a,b\n1,2\n3\n", 3, 8, "1 fields, expected 2"),
         ('a,b\n1,"x\ny"\n3,4,5\n', 4, 12, "3 fields, expected 2"),
-        ("a,b\n1,2\n\nx,4\n", 4, 9, "column 'a' is int64, and 'x' is not"),
-        ("a,b\n1,2\n99999999999999999999,4\n", 3, 8, "column 'a' is int64"),
+        ("a,b\n1,2\n\nx,4\n", 4, 9, "column 'a' is Int64, and 'x' is not"),
+        ("a,b\n1,2\n99999999999999999999,4\n", 3, 8, "column 'a' is Int64"),
     ],
 )
 def test_a_broken_record_is_named_by_line_and_byte(
@@ -149,3 +150,154 @@ def test_an_unknown_option_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match="no option 'delimeter'") as raised:
         CsvOptions.from_json({"delimeter": ";"})
     assert raised.value.hint == 'did you mean "delimiter"?'
+
+
+def scanned(
+    path: Path,
+    schema: Schema,
+    format: str = "csv",  # noqa: A002
+    **options: object,
+) -> tuple[list[dict[str, object]], int, int]:
+    """The rows, how many values became NULL, and how many records were left out."""
+    source = Files((str(path),), format, options)
+    with MemoryBudget(16 * MIB) as budget, open_scan(source, schema, budget) as scan:
+        rows = [row for batch in scan for row in batch.to_pylist()]
+        return rows, scan.nulled_values, scan.rejected_rows
+
+
+BROKEN = 'a,b\n1,x\nno,y\n3\n4,"z\nz"\n5,u,v\n6,\xff\n7,w\n'.encode("latin-1")
+
+
+def test_bad_values_become_null_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = put(tmp_path, BROKEN.replace(b"5,u,v\n", b""))
+    rows, nulled, rejected = scanned(path, Schema.of(a="Int64", b="Utf8"), badRows="null")
+    assert [row["a"] for row in rows] == [1, None, 3, 4, 6, 7]
+    assert [row["b"] for row in rows] == ["x", "y", None, "z\nz", None, "w"]
+    assert (nulled > 0, rejected) == (True, 0)
+
+
+def test_bad_records_are_left_out_and_kept_with_their_place(tmp_path: Path) -> None:
+    path = put(tmp_path, BROKEN)
+    reject = tmp_path / "rejected.csv"
+    rows, nulled, rejected = scanned(
+        path, Schema.of(a="Int64", b="Utf8"), badRows="reject", rejectFile=str(reject)
+    )
+    assert [row["a"] for row in rows] == [1, 4, 7]
+    assert (nulled, rejected) == (0, 4)
+    lines = reject.read_bytes().decode("latin-1").splitlines()
+    assert lines[0] == "file,line,byte,reason,record"
+    assert lines[1] == f'{path},3,8,"column \'a\' is Int64, and a value is not","no,y"'
+    assert lines[2] == f'{path},4,13,"1 fields, expected 2",3'
+    assert lines[3].endswith(',7,23,"3 fields, expected 2","5,u,v"')
+    assert lines[4].endswith('is not UTF-8,"6,\xff"')
+
+
+def test_a_reject_file_does_not_appear_when_the_run_fails(tmp_path: Path) -> None:
+    reject = tmp_path / "rejected.csv"
+    source = Files(
+        (str(put(tmp_path, BROKEN)),), "csv", {"badRows": "reject", "rejectFile": str(reject)}
+    )
+    with MemoryBudget(16 * MIB) as budget:
+        scan = open_scan(source, Schema.of(a="Int64"), budget)
+        assert [batch.num_rows for batch in scan.__enter__()] == [4]
+        scan.__exit__(RuntimeError, RuntimeError("elsewhere"), None)
+    assert not reject.exists()
+
+
+def test_what_stands_before_the_rows_is_passed_over(tmp_path: Path) -> None:
+    text = "report of today\n# made by hand\nunits,none\n# more\na,b\n1,2\n"
+    path = put(tmp_path, b"\xef\xbb\xbf" + text.encode())
+    rows, _, _ = scanned(path, Schema.of(a="Int64", b="Int64"), skipRows=1, comment="#", header=2)
+    assert rows == [{"a": 1, "b": 2}]
+
+
+def test_decimals_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = put(tmp_path, "d\n9999\n")
+    with pytest.raises(BadInput, match=r"Decimal\(5,2\)"):
+        read(path, Schema.of(d="Decimal(5,2)"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"encoding": "utf-16"}, Unsupported, "utf-16 is not read"),
+        ({"badRows": "skip"}, UsageError, "fail, null, reject"),
+        ({"rejectFile": "x"}, UsageError, "needs badRows"),
+        ({"comment": "//"}, UsageError, "one ASCII character"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    options: dict[str, object], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        CsvOptions.from_json(options)
+
+
+def test_compressed_files_and_globs_are_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a\n1\n") + gzip.compress(b"2\n"))
+    (tmp_path / "b.csv").write_text("a\n3\n")
+    source = Files(("*.csv*",), "csv")
+    assert infer_schema(source, tmp_path) == Schema.of(a="Int64")
+    with (
+        MemoryBudget(16 * MIB) as budget,
+        open_scan(source, Schema.of(a="Int64"), budget, folder=tmp_path) as scan,
+    ):
+        assert [row["a"] for batch in scan for row in batch.to_pylist()] == [1, 2, 3]
+        assert scan.bytes_done == scan.bytes_total > 0
+
+
+LINES = (
+    '{"n": 1, "f": 1, "t": "x", "d": "2020-01-31", "l": [1], "o": {"k": "v"}, "w": "2020-01-31T05:00:00Z"}\n'
+    '{"n": 2, "f": 0.5, "t": 7, "d": null, "l": [], "w": null, "new": true}\n\n'
+)
+
+
+def test_json_lines_are_inferred_and_widened(tmp_path: Path) -> None:
+    path = put(tmp_path, LINES)
+    schema = infer_schema(Files((str(path),), "jsonl"))
+    assert str(schema).split("\n") == [
+        "n: Int64",
+        "f: Float64",
+        "t: Utf8",
+        "d: Date",
+        "l: List(Int64)",
+        "o: Struct(k: Utf8)",
+        "w: Timestamp(us,UTC)",
+        "new: Bool",
+    ]
+    rows, _, _ = scanned(path, schema, "jsonl")
+    assert [
+        (row["n"], row["f"], row["t"], str(row["d"]), row["l"], row["o"], row["new"])
+        for row in rows
+    ] == [
+        (1, 1.0, "x", "2020-01-31", [1], {"k": "v"}, None),
+        (2, 0.5, "7", "None", [], None, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"n": "x"}', "column 'n' is Int64"),
+        ('{"n": 1.5}', "column 'n' is Int64"),
+        ('{"n": 1', "not JSON"),
+        ("[1]", "not an object"),
+        ('{"n": 99999999999999999999}', "column 'n' is Int64"),
+    ],
+)
+def test_a_broken_line_is_named_or_rejected(tmp_path: Path, line: str, reason: str) -> None:
+    path = put(tmp_path, f'{{"n": 1}}\n{line}\n{{"n": 3}}\n')
+    schema = Schema.of(n="Int64")
+    with pytest.raises(BadInput, match=reason) as raised:
+        scanned(path, schema, "jsonl")
+    assert (raised.value.line, raised.value.byte_offset) == (2, 9)
+    reject = tmp_path / "rejected.csv"
+    rows, _, rejected = scanned(path, schema, "jsonl", badRows="reject", rejectFile=str(reject))
+    assert ([row["n"] for row in rows], rejected) == ([1, 3], 1)
+    assert reject.read_text().splitlines()[1].startswith(f"{path},2,9,")
+
+
+def test_a_value_of_another_type_in_json_lines_may_become_null(tmp_path: Path) -> None:
+    path = put(tmp_path, '{"n": 1}\n{"n": "x"}\n')
+    rows, nulled, _ = scanned(path, Schema.of(n="Int64"), "jsonl", badRows="null")
+    assert ([row["n"] for row in rows], nulled) == ([1, None], 1)

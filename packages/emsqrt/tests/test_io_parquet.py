@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emsqrt.expr import parse_expr
+from emsqrt.expr.evaluate import evaluate
 from emsqrt.io.parquet_pages import walk_chunks
 from emsqrt.io.scan import infer_schema, open_scan
 from emsqrt.io.sinks import open_sink
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import DatasetRef, Files, FileTarget
+from emsqrt.spill import SpillManager
 from sennit_core.errors import BadInput, CapTooSmall, NotFound, UnknownColumn, Unsupported
 from sennit_core.schema import Schema
 
@@ -210,3 +214,97 @@ def test_an_empty_parquet_file_keeps_its_columns(tmp_path: Path) -> None:
         pass
     assert infer_schema(Files((str(path),), "parquet")) == schema
     assert read(Files((str(path),), "parquet"), schema).num_rows == 0
+
+
+def test_row_groups_that_cannot_match_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    pq.write_table(table(10_000), path, row_group_size=1000)
+    source = Files((str(path),), "parquet")
+    schema = infer_schema(source)
+    for text, groups in [
+        ("n >= 9500", 1),
+        ("n < 1000 and s >= 'text'", 1),
+        ("2500 > n and n > 1500", 2),
+        ("n = 77 or n = 9999", 10),
+        ("n in (5, 5005)", 2),
+        ("n between 100 and 200", 1),
+        ("n is null", 0),
+        ("n + 1 = 5", 10),
+        ("n = 'x'", 10),
+    ]:
+        found = read(source, schema, predicate=parse_expr(text))
+        assert found.num_rows == groups * 1000, text
+
+
+FLOATS = st.lists(st.sampled_from([None, float("nan"), 0.0, -0.0, 1.5, -2.5]), min_size=1)
+
+
+@given(
+    FLOATS,
+    st.sampled_from(["=", "!=", "<", "<=", ">", ">="]),
+    st.sampled_from([0.0, 1.5, -2.5, 7.0]),
+)
+def test_nothing_that_matches_is_ever_left_out(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float | None], test: str, bound: float
+) -> None:
+    path = tmp_path_factory.mktemp("floats") / "f.parquet"
+    rows = pa.table({"x": pa.array(values, pa.float64())})
+    pq.write_table(rows, path, row_group_size=2)
+    predicate = parse_expr(f"x {test} {bound!r}")
+    source, schema = Files((str(path),), "parquet"), Schema.of(x="Float64")
+
+    def kept(found: pa.Table) -> list[str]:
+        batches = [evaluate(predicate, batch) for batch in found.to_batches()]
+        return [
+            str(value)
+            for batch, mask in zip(found.to_batches(), batches, strict=True)
+            for value in batch["x"].filter(mask).to_pylist()
+        ]
+
+    assert kept(read(source, schema, predicate=predicate)) == kept(rows)
+
+
+def test_a_row_group_that_does_not_fit_is_read_in_passes(one_page: Path, tmp_path: Path) -> None:
+    source = Files((str(one_page),), "parquet")
+    schema = infer_schema(source)
+    with pytest.raises(CapTooSmall, match="column s has a"):
+        read(source, schema, 5 * MIB)
+    with SpillManager(tmp_path / "spill") as spill:
+        found = read(source, schema, 5 * MIB, spill=lambda: spill)
+        assert spill.stats.segments == 1
+        assert spill.stats.live_bytes == 0
+    assert found.equals(table(200_000))
+
+
+def test_a_single_page_that_does_not_fit_is_refused(one_page: Path, tmp_path: Path) -> None:
+    source = Files((str(one_page),), "parquet")
+    with (
+        SpillManager(tmp_path / "spill") as spill,
+        pytest.raises(CapTooSmall, match=r"row group 0 of one_page.*column s has a 2\.9 MiB page"),
+    ):
+        read(source, infer_schema(source), 3 * MIB, spill=lambda: spill)
+
+
+def test_damage_in_a_row_group_is_bad_input(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    pq.write_table(table(50_000), path, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[3000:3100] = bytes(100)
+    path.write_bytes(data)
+    source = Files((str(path),), "parquet")
+    with pytest.raises(BadInput, match=r"cannot be read|bad page header"):
+        read(source, Schema.of(n="Int64", s="Utf8"))
+
+
+def test_an_encrypted_footer_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    path.write_bytes(b"PARE" + bytes(100) + b"PARE")
+    with pytest.raises(BadInput, match="encrypted"):
+        infer_schema(Files((str(path),), "parquet"))
+
+
+def test_parquet_is_not_read_from_a_pipe_or_from_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "f.parquet"
+    path.write_bytes(gzip.compress(b"PAR1"))
+    with MemoryBudget(MIB) as budget, pytest.raises(BadInput, match="inside gzip"):
+        open_scan(Files((str(path),), "parquet"), Schema.of(n="Int64"), budget)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from emsqrt.executor.context import Context
@@ -103,7 +104,15 @@ class ScanRows:
         """Open the source and reserve what reading it takes."""
         self.schema = scan_schema(node)
         assert node.schema is not None, "a rule has found it"
-        self._source = open_scan(node.source, node.schema, run.budget, node.columns, run.folder)
+        self._source = open_scan(
+            node.source,
+            node.schema,
+            run.budget,
+            node.columns,
+            run.folder,
+            predicate=node.predicate,
+            spill=lambda: run.spill,
+        )
         self._run = run
         self.rows = 0
         self.bytes_total = self._source.bytes_total
@@ -125,7 +134,13 @@ class ScanRows:
                 self._run.tell("read")
 
     def __enter__(self) -> Self:
+        self._source.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._source.__exit__(None, None, None)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._source.__exit__(kind, error, trace)

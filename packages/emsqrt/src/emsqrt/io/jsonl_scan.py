@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from emsqrt.io.bad_rows import BadRows
-from emsqrt.io.csv_scan import block_bytes_for, line_at, need_because
+from emsqrt.io.csv_parser import line_at
+from emsqrt.io.csv_scan import block_bytes_for, need_because
 from emsqrt.io.json_lines import (
     JsonlOptions,
     Number,
@@ -68,6 +69,7 @@ class JsonlScan:
         self._bad_rows = bad_rows or BadRows()
         self._block_bytes = block_bytes or block_bytes_for(budget)
         self._schema = schema.to_arrow()
+        self._kinds = {field.name: field.type for field in schema}
         self._native = pa.schema([field.with_type(_native(field.type)) for field in self._schema])
         self.need_bytes = self._block_bytes * _BLOCK_COPIES + self._source.need_bytes
         self.need_because = need_because(self._source, self._block_bytes)
@@ -149,7 +151,7 @@ class JsonlScan:
                     row.append(None)
                     continue
                 shown = json.dumps(cell, ensure_ascii=False)[:80]
-                reason = f"column {field.name!r} is {field.type}, and {shown} is not"
+                reason = f"column {field.name!r} is {self._kinds[field.name]}, and {shown} is not"
                 self._refuse(*place, reason)
                 return None
         return row

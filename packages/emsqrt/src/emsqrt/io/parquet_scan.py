@@ -184,7 +184,12 @@ def open_parquet(source: ByteSource | Path) -> Any:
         )
     file = open_for_arrow(source) if source.path is None else source.path
     try:
-        return parquet.ParquetFile(file, buffer_size=read_bytes(source), pre_buffer=False)
+        return parquet.ParquetFile(
+            file,
+            buffer_size=read_bytes(source),
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput(source.name, reason=f"this is not a Parquet file: {error}") from error
 

@@ -97,6 +97,7 @@ class ParquetFileWriter:
             compression=options.compression,
             data_page_size=_PAGE_BYTES,
             dictionary_pagesize_limit=_PAGE_BYTES,
+            write_page_checksum=True,
         )
         self._group = _Group(schema, folder)
 
