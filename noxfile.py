@@ -194,6 +194,12 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def fuzz(session: nox.Session) -> None:
+    """Fuzz EM-√'s kernel: all targets, or the one named, for the seconds given (60)."""
+    here(session, sys.executable, "tools/fuzz.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Every benchmark, or the ones named; each prints a table with its peers."""
     chosen = session.posargs or sorted(p.stem for p in (ROOT / "benchmarks").glob("bench_*.py"))
