@@ -16,6 +16,7 @@ from emsqrt.spill import SpillFull, SpillManager, default_spill_dir, placement
 from emsqrt.spill.area import RunFolder, sweep
 from emsqrt.spill.local import STEP_BYTES
 from sennit_core.errors import Unsupported
+from sennit_core.ids import new_id
 
 MOUNTS = """\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -152,6 +153,17 @@ def test_a_killed_runs_files_are_swept_and_a_living_ones_are_not(disk: Path) -> 
     assert not folder.exists()
     assert living.folder.is_dir()
     living.close()
+
+
+def test_only_folders_of_runs_are_swept() -> None:
+    root = default_spill_dir() / f"sweep-{os.getpid()}"
+    (root / "alice" / new_id()).mkdir(parents=True)
+    (root / "precious").write_text("file")
+    (root / new_id()).mkdir()
+    assert sweep(root) == 1
+    assert len(list((root / "alice").iterdir())) == 1
+    assert (root / "precious").exists()
+    subprocess.run(["rm", "-rf", root], check=True)
 
 
 @pytest.fixture

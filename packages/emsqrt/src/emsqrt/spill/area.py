@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from sennit_core.ids import new_id
+from sennit_core.ids import is_id, new_id
 
 _LOCK = "lock"
 
@@ -65,8 +65,8 @@ class _locked:  # noqa: N801 - used as a statement
 def _sweep(root: Path) -> int:
     removed = 0
     for folder in root.iterdir():
-        if not folder.is_dir() or folder.is_symlink():
-            continue
+        if not is_id(folder.name) or not folder.is_dir() or folder.is_symlink():
+            continue  # a tenant's folder, or nothing of ours
         lock = _try_lock(folder / _LOCK)
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)

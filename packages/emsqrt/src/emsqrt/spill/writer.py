@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -27,7 +27,7 @@ class SegmentWriter:
         self.name = name
         self._spill = spill
         self._schema = schema_hash
-        self._id = secrets.randbits(64)
+        self._id = int.from_bytes(os.urandom(8), "little")
         self._head = bytearray(HEAD_BYTES)
         self._index = Index()
         self._blocks = self._rows = self._raw = self._size = 0
