@@ -121,6 +121,9 @@ em_progress em_combiner_run(em_combiner *combiner, const uint8_t *rows, size_t b
         const size_t size = release(combiner, out + done.written, out_bytes - done.written);
         done.written += size;
         done.rows += size > 0;
+        if (done.rows == 0) {
+            combiner->fault = EM_COMBINE_NO_ROOM;
+        }
     }
     if (combiner->fault == EM_COMBINE_OK) {
         keep(combiner);

@@ -211,7 +211,9 @@ em_progress em_fold_run(em_fold *fold, const uint8_t *rows, size_t bytes, bool l
         done.consumed += em_row_bytes(row);
     }
     if (last && done.consumed == bytes && fold->open && fold->fault == EM_COMBINE_OK) {
-        (void)end_group(fold, &done, out, out_bytes);
+        if (!end_group(fold, &done, out, out_bytes) && done.rows == 0) {
+            fold->fault = EM_COMBINE_NO_ROOM;
+        }
     }
     return done;
 }

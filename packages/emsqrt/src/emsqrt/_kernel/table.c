@@ -166,8 +166,8 @@ static void encode_keys(em_table *table, const em_columns *columns, size_t start
 static bool same_key(const em_table *table, const stretch_keys *keys, size_t left, size_t right) {
     const size_t bytes = keys->ends[left + 1] - keys->ends[left];
     return bytes == keys->ends[right + 1] - keys->ends[right] &&
-           memcmp(table->scratch + keys->ends[left], table->scratch + keys->ends[right], bytes) ==
-               0;
+           (bytes == 0 || memcmp(table->scratch + keys->ends[left],
+                                 table->scratch + keys->ends[right], bytes) == 0);
 }
 
 /* Find the record of each row; a row like the one before it needs no search. Returns whether all

@@ -1,8 +1,8 @@
 """emsqrt.operators: plan nodes at work on streams of record batches.
 
-Layering: operator (what one is) <- wide (128-bit sums), grouping, extremes
-<- states (one aggregate's parts) <- aggregate; rows (a batch at a time) <- registry (from plans to
-operators). All of it loads pyarrow and numpy; memory is asked of the budget before it is taken.
+Layering: operator (what one is) <- columns (batches as the kernel sees them) <- aggregate, sort,
+join <- distinct; rows, streams (a batch at a time) <- registry (from plans to operators). All of it
+loads pyarrow; what holds rows works in its share of the working set.
 """
 
 from emsqrt.operators.operator import Operator

@@ -1,186 +1,243 @@
-"""Group and aggregate in memory, under the budget.
-
-Each batch becomes a small table of keys and states. Tables gather until they hold as many rows as
-the state does, then all are merged into one: every row is merged a logarithmic number of times, and
-a partial phase's output is just such a table.
-"""
+"""Group and aggregate batches of any size in a share of the working set, in the kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
-from typing import Any
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emsqrt._kernel import Columns
+from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.evaluate import Evaluator
-from emsqrt.floats import STATE_BYTES
-from emsqrt.memory import MemoryBudget
-from emsqrt.operators.grouping import group_rows, plain_floats
-from emsqrt.operators.states import finish, make_part, merge_part
-from emsqrt.plan.check import aggregate_schema, partial_schema
+from emsqrt.external.aggregate import ExternalAggregate, Filled
+from emsqrt.external.layout import Layout, ListState, lay_out
+from emsqrt.external.parts import DECIMAL, OutputOp
+from emsqrt.operators.columns import to_columns
+from emsqrt.operators.operator import Operator
+from emsqrt.plan.check import aggregate_schema
 from emsqrt.plan.nodes import Aggregate
 from emsqrt.plan.states import find_states, state_fields
-from sennit_core.schema import Schema
+from emsqrt.run import Run
+from sennit_core.schema import DataType, Field, Schema
 
 SLICE_ROWS = 32_768
 """Rows worked on at once; bounds the temporary arrays."""
-MERGE_ROWS = 65_536
-"""Rows of gathered tables below which a merge does not pay."""
-OUTPUT_ROWS = 65_536
-ROW_WORK_BYTES = 160
-"""Temporary arrays for each row in hand: group, codes, slices of floats, masks."""
-MERGE_WORK_BYTES = 96
-"""Temporary arrays for each row of the tables in a merge."""
-KEY_BYTES = 32
-"""What a key is taken to need before a table shows it."""
+OUT_BYTES_MAX = 1 << 20
+"""Groups as rows and as columns, before they become a batch."""
+_BOOL = DataType("Bool")
 
 
 class AggregateRows:
     """Carries out an `Aggregate` node; rows come out sorted by the keys, NULL last."""
 
-    done = False
-
-    def __init__(self, node: Aggregate, schema: Schema, budget: MemoryBudget) -> None:
-        """Type keys and arguments over rows of `schema` (phase final: over states)."""
-        self.schema = aggregate_schema(node, schema)
+    def __init__(self, node: Aggregate, inputs: Sequence[Operator], run: Run) -> None:
+        """Type keys and arguments over the input's rows (phase final: over states)."""
+        (self._input,) = inputs
+        self._run = run
         self._node = node
-        self._keys: list[Evaluator] = []
-        self._args: list[Evaluator | None] = []
+        given = self._input.schema
+        self.schema = aggregate_schema(node, given)
         if node.phase == "final":
-            fields = [find_states(name, agg, schema) for name, agg in node.aggs]
-            states = [field.name for each in fields for field in each]
-            self._table_schema = schema.select([*(name for name, _ in node.keys), *states])
+            states = [find_states(name, agg, given) for name, agg in node.aggs]
+            types = [given.field(name).type for name, _ in node.keys]
+            kinds: list[DataType | None] = [None] * len(node.aggs)
+            self._source: _Expressions | _States = _States(node, states, given)
         else:
-            self._keys = [Evaluator(expr, schema) for _, expr in node.keys]
-            self._args = [
-                None if agg.arg is None else Evaluator(agg.arg, schema) for _, agg in node.aggs
+            expressions = _Expressions(node, given)
+            kinds, types, self._source = expressions.kinds, expressions.key_types, expressions
+            states = [
+                state_fields(name, agg, kind)
+                for (name, agg), kind in zip(node.aggs, kinds, strict=True)
             ]
-            fields = [
-                state_fields(name, agg, None if arg is None else arg.type)
-                for (name, agg), arg in zip(node.aggs, self._args, strict=True)
-            ]
-            self._table_schema = partial_schema(node, schema)
-        self._parts = [[field.name.rpartition("$")[2] for field in each] for each in fields]
-        self._arrow_schema = self._table_schema.to_arrow()
-        self._tables: list[Any] = []
-        self._merged_rows = 0
-        self._guard = budget.acquire(0, "aggregate")
+        aggs = [agg for _, agg in node.aggs]
+        self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
+        run.expect_holder()
 
-    def push(self, batch: Any) -> Iterator[Any]:
-        """Take one batch; nothing comes out before `finish`.
+    def batches(self) -> Generator[Any]:
+        """Yield the groups, sorted by their keys.
 
         Raises:
-            MemoryCapExceeded: the groups do not fit in the budget.
-            ValueOutOfRange: a row's value has no result.
+            ValueOutOfRange: a row's value has no result, or a sum no place in its type.
+            CapTooSmall: a group's key and states are longer than the memory allows.
         """
-        for start in range(0, batch.num_rows, SLICE_ROWS):
-            self._add(batch.slice(start, SLICE_ROWS))
-        return iter(())
+        layout = self._layout
+        with self._run.take_working_memory("aggregate") as held:
+            out_bytes = min(OUT_BYTES_MAX, len(held.memory) // 8)
+            cut = len(held.memory) - out_bytes
+            with held.memory[:cut] as memory, held.memory[cut:] as out:
+                aggregate = ExternalAggregate(
+                    memory,
+                    self._run.spill,
+                    layout.keys,
+                    layout.parts,
+                    layout.outputs,
+                    layout.values,
+                    check=self._run.check,
+                )
+                with closing(aggregate):
+                    self._gather(aggregate)
+                    try:
+                        yield from self._results(aggregate, out)
+                    except OverflowError as error:
+                        self._refuse(error)
 
-    def finish(self) -> Iterator[Any]:
-        """Give the groups, sorted by their keys."""
-        self._merge()
-        (table,) = self._tables
-        self._reserve(table.nbytes + table.num_rows * MERGE_WORK_BYTES)
-        result = self._result(self._sorted(table))
-        for start in range(0, result.num_rows, OUTPUT_ROWS):
-            yield result.slice(start, OUTPUT_ROWS)
-        self.close()
+    def _gather(self, aggregate: ExternalAggregate) -> None:
+        with closing(self._input.batches()) as batches:
+            for batch in batches:
+                for start in range(0, batch.num_rows, SLICE_ROWS):
+                    self._run.check()
+                    self._source.feed(aggregate, self._layout, batch.slice(start, SLICE_ROWS))
+                del batch
+        aggregate.finish()
 
-    def close(self) -> None:
-        """Forget the groups and give their memory back."""
-        self._tables = []
-        self._guard.release()
+    def _results(self, aggregate: ExternalAggregate, out: memoryview) -> Iterator[Any]:
+        lists = self._layout.lists if self._node.phase == "partial" else {}
+        share = len(out) // (1 + len(lists)) // 64 * 64
+        key_count = len(self._layout.keys)
+        cursors = {
+            key_count + at: _ListCursor(
+                aggregate, each, key_count, out[share * number : share * (number + 1)]
+            )
+            for number, (at, each) in enumerate(lists.items(), 1)
+        }
+        arrow_schema = self.schema.to_arrow()
+        memory = out[:share]
+        for rows, columns in aggregate.columns(memory):
+            self._run.check()
+            arrays = []
+            for at, (column, field) in enumerate(zip(columns, arrow_schema, strict=True)):
+                if at in cursors:
+                    lengths = to_array(memory, rows, column, pa.int64()).to_numpy()
+                    arrays.append(cursors[at].take(lengths).cast(field.type))
+                else:
+                    arrays.append(to_array(memory, rows, column, field.type))
+            yield pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
 
-    # Rows to tables -------------------------------------------------------------------------
-    def _add(self, batch: Any) -> None:
-        self._reserve(batch.num_rows * ROW_WORK_BYTES)
-        if self._node.phase == "final":
-            self._tables.append(self._read_states(batch))
-        else:
-            self._tables.append(self._group(batch))
-        if self._held_rows() - self._merged_rows >= max(MERGE_ROWS, self._merged_rows):
-            self._merge()
-        self._reserve(0)
+    def _refuse(self, error: OverflowError) -> NoReturn:
+        """Say which sum it was."""
+        output = self._layout.outputs[error.args[0]]
+        if output.op is not OutputOp.INTEGER or output.kind == DECIMAL:
+            raise ValueOutOfRange("sum", "a sum of decimals has more than 38 digits") from None
+        agg = self._node.aggs[error.args[0]][1]
+        field = self.schema.fields[len(self._layout.keys) + error.args[0]]
+        raise ValueOutOfRange(
+            str(agg),
+            f"the sum is beyond {field.type}",
+            hint=f'sum a cast: {agg.arg!s}.cast("Decimal(38,0)")',
+        ) from None
 
-    def _group(self, batch: Any) -> Any:
-        keys = [plain_floats(key(batch)) for key in self._keys]
-        groups, first = group_rows(keys, batch.num_rows)
-        group_bytes = KEY_BYTES * len(keys) + STATE_BYTES * sum(map(len, self._parts))
-        self._reserve(batch.num_rows * ROW_WORK_BYTES + len(first) * group_bytes)
-        columns = [key.take(pa.array(first)) for key in keys]
-        for arg, parts in zip(self._args, self._parts, strict=True):
-            values = None if arg is None else arg(batch)
-            columns += [make_part(part, values, groups, len(first)) for part in parts]
-        return self._table(columns)
 
-    def _read_states(self, batch: Any) -> Any:
-        columns = [
-            batch.column(batch.schema.get_field_index(field.name)).cast(field.type)
-            for field in self._arrow_schema
+class _Expressions:
+    """Keys and arguments of the phases that read rows."""
+
+    def __init__(self, node: Aggregate, schema: Schema) -> None:
+        self._keys = [Evaluator(expr, schema) for _, expr in node.keys]
+        self._args = [
+            None if agg.arg is None else Evaluator(agg.arg, schema) for _, agg in node.aggs
         ]
-        return self._table(columns)
+        self.key_types = [key.type for key in self._keys]
+        self.kinds = [None if arg is None else arg.type for arg in self._args]
 
-    def _merge(self) -> None:
-        """Turn all tables into one with one row for each group; no rows and no keys are one."""
-        if len(self._tables) == 1 and self._node.phase != "final":
-            return
-        tables = [self._table(None), *self._tables]
-        key_count, rows = len(self._node.keys), self._held_rows()
-        self._reserve(rows * MERGE_WORK_BYTES + _column_bytes(tables, range(key_count)))
-        keys = [plain_floats(_gather(tables, index)) for index in range(key_count)]
-        groups, first = group_rows(keys, rows)
-        merged_bytes = self._held_bytes() * len(first) // max(1, rows)
-        widest = max(
-            (_column_bytes(tables, [i]) for i in range(len(self._arrow_schema))), default=0
-        )
-        self._reserve(rows * MERGE_WORK_BYTES + merged_bytes + widest)
-        columns = [key.take(pa.array(first)) for key in keys]
-        for index, part in enumerate(chain.from_iterable(self._parts), key_count):
-            columns.append(merge_part(part, _gather(tables, index), groups, len(first)))
-        self._tables = [self._table(columns)]
-        self._merged_rows = len(first)
-
-    def _table(self, columns: list[Any] | None) -> Any:
-        arrays = columns or [pa.nulls(0, field.type) for field in self._arrow_schema]
-        return pa.RecordBatch.from_arrays(arrays, schema=self._arrow_schema)
-
-    # Tables to results ----------------------------------------------------------------------
-    def _sorted(self, table: Any) -> Any:
-        if not self._node.keys:
-            return table
-        order = [(name, "ascending", "at_end") for name, _ in self._node.keys]
-        return table.take(pc.sort_indices(table, sort_keys=order))
-
-    def _result(self, table: Any) -> Any:
-        if self._node.phase == "partial":
-            return table
-        key_count = len(self._node.keys)
-        columns = [table.column(index) for index in range(key_count)]
-        states = iter(range(key_count, table.num_columns))
-        for index, ((_, agg), parts) in enumerate(zip(self._node.aggs, self._parts, strict=True)):
-            values = {part: table.column(next(states)) for part in parts}
-            columns.append(finish(agg, values, self.schema.fields[key_count + index].type))
-        return pa.RecordBatch.from_arrays(columns, schema=self.schema.to_arrow())
-
-    # Memory ---------------------------------------------------------------------------------
-    def _reserve(self, work_bytes: int) -> None:
-        """Ask for what is held and for `work_bytes` more, or raise MemoryCapExceeded."""
-        self._guard.resize(self._held_bytes() + work_bytes)
-
-    def _held_bytes(self) -> int:
-        return sum(table.nbytes for table in self._tables)
-
-    def _held_rows(self) -> int:
-        return sum(table.num_rows for table in self._tables)
+    def feed(self, aggregate: ExternalAggregate, layout: Layout, batch: Any) -> None:
+        """Add a batch of rows."""
+        used = [arg for arg in (self._args[at] for at, _ in layout.arguments) if arg is not None]
+        evaluators = [*self._keys, *used]
+        fields = [Field(f"c{at}", each.type) for at, each in enumerate(evaluators)]
+        arrays = [each(batch) for each in evaluators]
+        aggregate.add(to_columns(arrays, fields, batch.num_rows))
 
 
-def _gather(tables: list[Any], index: int) -> Any:
-    """Return one column of all tables as one array."""
-    return pa.concat_arrays([table.column(index) for table in tables])
+class _States:
+    """Keys and state columns of phase final."""
+
+    def __init__(
+        self, node: Aggregate, states: Sequence[tuple[Field, ...]], schema: Schema
+    ) -> None:
+        self._keys = [schema.field(name) for name, _ in node.keys]
+        self._states = states
+
+    def feed(self, aggregate: ExternalAggregate, layout: Layout, batch: Any) -> None:
+        """Add a batch of states; the values of lists go to where they are put in order."""
+        rows = batch.num_rows
+        keys = [batch.column(batch.schema.get_field_index(field.name)) for field in self._keys]
+        fields, arrays = list(self._keys), list(keys)
+        lists: list[tuple[int, ListState, Any]] = []
+        for at, (agg, index) in enumerate(layout.arguments):
+            field = self._states[agg][index]
+            array = batch.column(batch.schema.get_field_index(field.name))
+            if at in layout.lists:
+                lists.append((len(keys) + at, layout.lists[at], array))
+                field, array = Field(field.name, _BOOL), pa.nulls(rows, pa.bool_())
+            fields.append(field)
+            arrays.append(array)
+        aggregate.add_groups(to_columns(arrays, fields, rows))
+        for column, each, array in lists:
+            lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
+            parents = pa.array(np.repeat(np.arange(rows), lengths))
+            exploded = self._exploded(keys, parents, array.flatten(), each.item, column)
+            aggregate.add_values(each.values, exploded)
+
+    def _exploded(
+        self, keys: Sequence[Any], parents: Any, items: Any, item: DataType, column: int
+    ) -> Columns:
+        """Return a row for each value: keys, and the value as the column where it is looked for."""
+        padding = column + 1 - len(keys)
+        fields = [*self._keys, *(Field("value", item) for _ in range(padding))]
+        arrays = [*(key.take(parents) for key in keys), *(items for _ in range(padding))]
+        return to_columns(arrays, fields, len(parents))
 
 
-def _column_bytes(tables: list[Any], indices: Iterable[int]) -> int:
-    return sum(table.column(index).nbytes for table in tables for index in indices)
+class _ListCursor:
+    """Walks the sorted values beside the groups that they belong to."""
+
+    def __init__(
+        self, aggregate: ExternalAggregate, state: ListState, key_count: int, out: memoryview
+    ) -> None:
+        self._pieces = _pieces(aggregate, state, key_count, out)
+        self._left = pa.nulls(0, state.item.to_arrow())
+
+    def take(self, lengths: Any) -> Any:
+        """Return one list for each group, of these lengths."""
+        wanted, taken = int(lengths.sum()), [self._left.slice(0, 0)]
+        while wanted:
+            if not len(self._left):
+                self._left = next(self._pieces)
+            taken.append(self._left.slice(0, wanted))
+            wanted -= len(taken[-1])
+            self._left = self._left.slice(len(taken[-1]))
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.concat_arrays(taken))
+
+
+def _pieces(
+    aggregate: ExternalAggregate, state: ListState, key_count: int, out: memoryview
+) -> Iterator[Any]:
+    """Yield the values of all groups, a piece at a time. No method: a cycle would hold `out`."""
+    kind = state.item.to_arrow()
+    for rows, columns in aggregate.values(state.values, out):
+        values = to_array(out, rows, columns[key_count], kind)
+        if state.repeated:
+            counts = to_array(out, rows, columns[key_count + 1], pa.int64())
+            values = values.take(pa.array(np.repeat(np.arange(rows), counts.to_numpy())))
+        yield values.drop_null()
+
+
+def to_array(memory: memoryview, rows: int, column: Filled, kind: Any) -> Any:
+    """Copy one column out of kernel memory.
+
+    Args:
+        memory: where it lies.
+        rows: how many values it has.
+        column: its place.
+        kind: its Arrow type.
+    """
+    _, nulls, validity, values, ends = column
+    spans = [validity if nulls else None, *([] if ends is None else [ends]), values]
+    buffers = [
+        None if span is None else pa.py_buffer(bytes(memory[span[0] : span[1]])) for span in spans
+    ]
+    return pa.Array.from_buffers(kind, rows, buffers, nulls)

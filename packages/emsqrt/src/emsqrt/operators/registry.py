@@ -7,46 +7,26 @@ carry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from emsqrt.operators.aggregate import AggregateRows
+from emsqrt.operators.distinct import DistinctRows
 from emsqrt.operators.join import JoinRows
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.rows import FilterRows, LimitRows, MapColumns
 from emsqrt.operators.sort import SortRows
 from emsqrt.operators.streams import ExplodeRows, SampleRows, UnionRows
 from emsqrt.plan import Aggregate, Filter, Limit, Plan, Project, Rename, WithColumn
-from emsqrt.plan.nodes import Explode, Join, Sample, Sort, TopK, Union
+from emsqrt.plan.nodes import Distinct, Explode, Join, Sample, Sort, TopK, Union
 from emsqrt.run import Run
 from sennit_core.errors import UsageError
-
-
-class GatheredRows:
-    """An aggregate that is pushed all of its input, and then drained."""
-
-    def __init__(self, node: Aggregate, inputs: Sequence[Operator], run: Run) -> None:
-        """Type the aggregate over the input's rows."""
-        (self._input,) = inputs
-        self._run = run
-        self._aggregate = AggregateRows(node, self._input.schema, run.budget)
-        self.schema = self._aggregate.schema
-
-    def batches(self) -> Generator[Any]:
-        """Yield the groups."""
-        with closing(self._aggregate), closing(self._input.batches()) as batches:
-            for batch in batches:
-                self._run.check()
-                yield from self._aggregate.push(batch)
-                del batch
-            yield from self._aggregate.finish()
-
 
 Maker = Callable[[Any, Sequence[Operator], Run], Operator]
 
 _MAKERS: dict[type[Plan], Maker] = {
-    Aggregate: GatheredRows,
+    Aggregate: AggregateRows,
+    Distinct: DistinctRows,
     Explode: ExplodeRows,
     Filter: FilterRows,
     Join: JoinRows,

@@ -7,9 +7,14 @@ count  Int64   rows or values counted            isum  Decimal(38,0)  sum of sig
 min    as the argument                           usum  Decimal(38,0)  sum of UInt64
 max    as the argument                           dsum  Decimal(38,s)  sum of Decimal(p,s)
 set    List(T)  different values, sorted         fsum  Binary  sum of floats, spec/float-sum.md
-                                                 fsum2 Binary  sum of their squares
+values List(T)  all values, sorted               fsum2 Binary  sum of their squares
+first  as the argument                           sketch Binary  different values, approximately
+last   as the argument
 ```
-A sum, min or max over no value is NULL; two states of a group merge in any order to equal bits.
+A state over no value is NULL, a count 0. Two states of a group merge in any order to equal bits, but
+for `first` and `last`: of those the first and the last one that is not NULL counts, in the order in
+which the final phase reads them. A sketch is a HyperLogLog of 4096 registers, as `_kernel/hll.h`
+has it.
 """
 
 from __future__ import annotations
@@ -20,8 +25,11 @@ from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType, Field, Schema
 
 INT64, FLOAT64, BINARY = map(DataType, ("Int64", "Float64", "Binary"))
-_KNOWN = ("count", "sum", "avg", "min", "max", "var", "stddev")
 SUM_PARTS = ("isum", "usum", "dsum", "fsum")
+QUANTILES = ("median", "quantile")
+_EXTREMES = ("min", "max")
+_SUMS = ("sum", "avg", "var", "stddev")
+_WITH_DISTINCT = (*_EXTREMES, *_SUMS, "count", "approx_count_distinct")
 
 
 def state_fields(name: str, agg: Agg, kind: DataType | None) -> tuple[Field, ...]:
@@ -34,12 +42,10 @@ def state_fields(name: str, agg: Agg, kind: DataType | None) -> tuple[Field, ...
 
     Raises:
         TypeMismatch: the function does not take that type.
-        Unsupported: `distinct` with another function than count.
+        Unsupported: the function does not go with `distinct`, or with values of that type.
     """
-    if agg.fn not in _KNOWN:
-        raise Unsupported(f"{agg!s}: no engine has the aggregate {agg.fn} yet")
-    if agg.distinct and agg.fn not in ("count", "min", "max"):
-        raise Unsupported(f"{agg!s}: distinct goes with count only, so far")
+    if agg.distinct and agg.fn not in _WITH_DISTINCT:
+        raise Unsupported(f"{agg!s}: {agg.fn} does not go with distinct")
     return tuple(Field(f"{name}${part}", of) for part, of in _parts(agg, kind))
 
 
@@ -47,12 +53,21 @@ def _parts(agg: Agg, kind: DataType | None) -> list[tuple[str, DataType]]:
     if kind is None:
         return [("count", INT64)]
     match agg.fn:
+        case "min" | "max" | "first" | "last":
+            return [(agg.fn, _comparable(agg, kind))]
+        case "approx_count_distinct":
+            _comparable(agg, kind)
+            return [("sketch", BINARY)]
+        case "median" | "quantile":
+            _sum_part(agg, kind)
+            return [("values", DataType("List", item=kind))]
         case "count" if agg.distinct:
             return [("set", DataType("List", item=_comparable(agg, kind)))]
         case "count":
             return [("count", INT64)]
-        case "min" | "max":
-            return [(agg.fn, _comparable(agg, kind))]
+        case _ if agg.distinct:
+            _sum_part(agg, kind)
+            return [("set", DataType("List", item=kind))]
         case "sum":
             return [_sum_part(agg, kind)]
         case "avg":
@@ -85,11 +100,14 @@ def result_type(agg: Agg, states: tuple[Field, ...]) -> DataType:
     """Return the type of the aggregate whose state columns are `states`."""
     part, of = states[0].name.rpartition("$")[2], states[0].type
     match agg.fn:
-        case "count":
+        case "count" | "approx_count_distinct":
             return INT64
-        case "min" | "max":
+        case "min" | "max" | "first" | "last":
             return of
         case "sum":
+            if part == "set":
+                assert of.item is not None, "a set has a type of values"
+                part, of = _sum_part(agg, of.item)
             plain = {"isum": INT64, "usum": DataType("UInt64"), "fsum": FLOAT64}
             return plain.get(part, of)
         case _:
@@ -102,11 +120,18 @@ def find_states(name: str, agg: Agg, schema: Schema) -> tuple[Field, ...]:
     Raises:
         UsageError: `schema` has none; it is not the output of the same aggregate's partial phase.
     """
+    wanted: list[tuple[str, ...]]
     match agg.fn:
-        case "count":
-            wanted: list[tuple[str, ...]] = [("set",) if agg.distinct else ("count",)]
-        case "min" | "max":
+        case "min" | "max" | "first" | "last":
             wanted = [(agg.fn,)]
+        case "approx_count_distinct":
+            wanted = [("sketch",)]
+        case "median" | "quantile":
+            wanted = [("values",)]
+        case _ if agg.distinct:
+            wanted = [("set",)]
+        case "count":
+            wanted = [("count",)]
         case "sum":
             wanted = [SUM_PARTS]
         case "avg":

@@ -1,0 +1,312 @@
+"""`ExternalAggregate`: any number of groups in memory of a fixed size, as columns sorted by key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from emsqrt._kernel import AggReader, GroupFold
+from emsqrt.external.groups import GROUPS_BYTES_MIN, Groups, rewrite
+from emsqrt.external.parts import (
+    I64,
+    NO_COLUMN,
+    KeyColumn,
+    Output,
+    OutputOp,
+    Part,
+    PartOp,
+    Values,
+)
+from sennit_core.errors import CapTooSmall
+
+if TYPE_CHECKING:
+    from emsqrt._kernel import Columns
+    from emsqrt.external.runs import RunStats
+    from emsqrt.spill import SpillManager
+
+Filled = tuple[int, int, tuple[int, int], tuple[int, int], tuple[int, int] | None]
+"""A column in memory: (kind, null count, validity, values, ends), each a (start, stop) there."""
+
+FOLD_BYTES_MIN = 48 << 10
+FOLD_BYTES_MAX = 512 << 10
+AGGREGATE_BYTES_MIN = GROUPS_BYTES_MIN
+"""Memory of an aggregate without `values`, whose keys and states are short."""
+VALUES_BYTES_MIN = GROUPS_BYTES_MIN + FOLD_BYTES_MIN
+"""What each of its `values` needs besides, and the groups themselves then."""
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateStats:
+    """What an aggregate took, for the manifest.
+
+    Args:
+        rows: taken in.
+        groups: given out so far.
+        runs: sorted partial runs spilled, those of different values included; 0 when all fitted.
+        passes: how often a state was read back at most, P.
+        fan_in: the most runs in one merge, K.
+        spilled_bytes: written in all, before compression.
+        memory_bytes: the working memory, W.
+        peak_bytes: the most of it in use.
+    """
+
+    rows: int
+    groups: int
+    runs: int
+    passes: int
+    fan_in: int
+    spilled_bytes: int
+    memory_bytes: int
+    peak_bytes: int
+
+
+class ExternalAggregate:
+    """Groups rows by key and gives the groups as columns, sorted by key; without keys, one row.
+
+    Hash table, sorted partial runs, one merge that combines equal keys. Whatever the memory and the
+    cuts of the input, the result is the same in every byte. Values that must be different or in
+    order (COUNT(DISTINCT), quantiles) are grouped once more, together with their keys, and folded:
+    so no set is ever held. Close it, before the memory is given back.
+
+    Args:
+        memory: everything lies in it: AGGREGATE_BYTES_MIN at least, or (n + 1) * VALUES_BYTES_MIN
+            with n `values`.
+        spill: where runs go.
+        keys: what rows are grouped by.
+        parts: the states of each group.
+        outputs: the result's columns behind the keys.
+        values: columns whose different values fill parts that are the COUNT, SUM, FLOAT_SUM,
+            FLOAT_SQUARES or MIN of NO_COLUMN.
+        name: of the segments, and in errors.
+        check: called often; what it raises ends the work.
+
+    Raises:
+        CapTooSmall: too little memory, or a group whose key and states are too long for it.
+    """
+
+    def __init__(  # noqa: PLR0913 - the first five belong together
+        self,
+        memory: memoryview,
+        spill: SpillManager,
+        keys: Sequence[KeyColumn],
+        parts: Sequence[Part],
+        outputs: Sequence[Output],
+        values: Sequence[Values] = (),
+        *,
+        name: str = "aggregate",
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        share = len(memory) // (1 + len(values)) // 64 * 64
+        if values and share < VALUES_BYTES_MIN:
+            raise CapTooSmall(
+                cap_bytes=len(memory),
+                needed_bytes=VALUES_BYTES_MIN * (1 + len(values)),
+                because=f"the {name} puts the values of {len(values)} columns in order",
+            )
+        self._size = len(memory)
+        self._keys = list(keys)
+        self._parts = list(parts)
+        self._name = name
+        self._given = 0
+        self._groups = Groups(memory[:share], spill, keys, parts, name=name, check=check)
+        self._values = [
+            SortedValues(memory[at * share : (at + 1) * share], spill, keys, each, name, check)
+            for at, each in enumerate(values, 1)
+        ]
+        self._reader = AggReader(
+            [key.as_tuple() for key in keys],
+            [part.as_tuple() for part in parts],
+            [output.as_tuple() for output in outputs],
+        )
+
+    @property
+    def stats(self) -> AggregateStats:
+        """What it took so far."""
+        groups = [self._groups, *(values.groups for values in self._values)]
+        stats: list[RunStats] = [each.stats for each in groups]
+        return AggregateStats(
+            rows=self._groups.rows,
+            groups=self._given,
+            runs=sum(each.runs for each in stats),
+            passes=max(each.passes for each in stats),
+            fan_in=max(each.fan_in for each in stats),
+            spilled_bytes=sum(each.spilled_bytes for each in stats),
+            memory_bytes=self._size,
+            peak_bytes=sum(each.used_bytes for each in groups),
+        )
+
+    def add(self, columns: Columns) -> None:
+        """Take all rows of a batch, spilling what memory has no room for."""
+        self._groups.add(columns)
+        for values in self._values:
+            values.add(columns)
+
+    def add_values(self, index: int, columns: Columns) -> None:
+        """Take rows for the values at `index` alone: keys and values of groups that `add` knows."""
+        self._values[index].add(columns)
+
+    def add_groups(self, columns: Columns) -> None:
+        """Take rows for all but the values."""
+        self._groups.add(columns)
+
+    def finish(self) -> None:
+        """End the input."""
+        for values in self._values:
+            for block in values.folded(self._parts):
+                self._groups.add_rows(block)
+        if not self._keys:
+            self._groups.add_rows(_empty_row(len(self._parts)))
+        self._groups.finish()
+
+    def columns(self, out: memoryview) -> Iterator[tuple[int, list[Filled]]]:
+        """Give the groups as columns, keys first, in `out`, which is used again for the next.
+
+        Yields:
+            How many groups, and each column's place in `out`.
+
+        Raises:
+            CapTooSmall: a group does not fit `out`.
+            OverflowError: a sum has no place in its output's type; the argument is the output.
+        """
+        split = len(out) // 4 // 64 * 64
+        stage, room = out[:split], out[split:]
+        for size, _ in self._groups.blocks(stage):
+            start = 0
+            while start < size:
+                rows, start, filled = self._read(stage[:size], start, room)
+                self._given += rows
+                yield rows, [_moved(column, split) for column in filled]
+
+    def rows(self, out: memoryview) -> Iterator[tuple[int, int]]:
+        """Give the groups as rows of keys and packed states: (bytes, rows) in `out`."""
+        return self._groups.blocks(out)
+
+    def values(self, index: int, out: memoryview) -> Iterator[tuple[int, list[Filled]]]:
+        """Give the different values at `index`: columns keys, value and how often, in `out`.
+
+        Every group begins with a row whose value is NULL.
+        """
+        return self._values[index].columns(out)
+
+    def close(self) -> None:
+        """Remove what was spilled and let go of the memory. Closing twice is fine."""
+        self._groups.close()
+        for values in self._values:
+            values.groups.close()
+
+    def _read(
+        self, rows: memoryview, start: int, room: memoryview
+    ) -> tuple[int, int, list[Filled]]:
+        try:
+            return self._reader.read(rows, start, room)
+        except MemoryError:
+            raise _no_room(self._name, len(room), len(rows)) from None
+
+
+class SortedValues:
+    """The different values of each group, in order, and how often each came.
+
+    Args:
+        memory: of VALUES_BYTES_MIN at least.
+        spill: where runs go.
+        keys: what rows are grouped by.
+        values: the column and what it fills.
+        name: of the segments, and in errors.
+        check: called often.
+    """
+
+    def __init__(
+        self,
+        memory: memoryview,
+        spill: SpillManager,
+        keys: Sequence[KeyColumn],
+        values: Values,
+        name: str,
+        check: Callable[[], None],
+    ) -> None:
+        fold = min(max(len(memory) // 8, FOLD_BYTES_MIN), FOLD_BYTES_MAX)
+        self._memory = memory[:fold]
+        self._given = values
+        self._keys = [*keys, KeyColumn(values.column, values.kind, nulls_first=True)]
+        self._counts = [Part(PartOp.COUNT, values.column, values.kind)]
+        self._name = name
+        rest = memory[fold:]
+        self.groups = Groups(
+            rest, spill, self._keys, self._counts, name=f"{name}-values", check=check
+        )
+
+    def add(self, columns: Columns) -> None:
+        """Count each value below its group's keys, and all of them below the group's heading."""
+        self.groups.add(columns)
+        self.groups.add(columns, heading=True)
+
+    def folded(self, parts: Sequence[Part]) -> Iterator[memoryview]:
+        """End the input and yield blocks of rows of the main aggregate, which has these parts."""
+        self.groups.finish()
+        half, quarter = len(self._memory) // 2, len(self._memory) // 4
+        fold = GroupFold(
+            self._memory[:half],
+            [key.as_tuple() for key in self._keys],
+            [self._fed(at, part).as_tuple() for at, part in enumerate(parts)],
+            self._given.quantiles,
+            self._given.scale,
+        )
+        stage = self._memory[half : half + quarter]
+        out = self._memory[half + quarter :]
+        try:
+            for size, _ in rewrite(fold, self.groups.blocks(stage), stage, out):
+                yield out[:size]
+        except MemoryError:
+            raise _no_room(self._name, len(self._memory), len(out)) from None
+
+    def columns(self, out: memoryview) -> Iterator[tuple[int, list[Filled]]]:
+        """Give keys, values and counts as columns in `out`; after `folded`."""
+        counts = [Output(OutputOp.STATE, 0, I64).as_tuple()]
+        reader = AggReader(
+            [key.as_tuple() for key in self._keys],
+            [part.as_tuple() for part in self._counts],
+            counts,
+        )
+        split = len(out) // 4 // 64 * 64
+        stage, room = out[:split], out[split:]
+        for size, _ in self.groups.blocks(stage):
+            start = 0
+            while start < size:
+                try:
+                    rows, start, filled = reader.read(stage[:size], start, room)
+                except MemoryError:
+                    raise _no_room(self._name, len(room), size) from None
+                yield rows, [_moved(column, split) for column in filled]
+
+    def _fed(self, at: int, part: Part) -> Part:
+        """Return the part as the fold sees it: fed by the values, or by nothing."""
+        if at in self._given.filled:
+            return replace(part, column=0, kind=self._given.kind)
+        op = PartOp.COUNT if part.op is PartOp.COUNT_ROWS else part.op
+        return replace(part, op=op, column=NO_COLUMN)
+
+
+def _empty_row(part_count: int) -> bytes:
+    """The row of no rows: an empty key, and of each state the one byte that says nothing came."""
+    size = 8 + part_count
+    return size.to_bytes(4, "little") + bytes(4 + part_count)
+
+
+def _moved(column: Filled, by: int) -> Filled:
+    kind, nulls, validity, values, ends = column
+    return (
+        kind,
+        nulls,
+        (validity[0] + by, validity[1] + by),
+        (values[0] + by, values[1] + by),
+        None if ends is None else (ends[0] + by, ends[1] + by),
+    )
+
+
+def _no_room(name: str, room_bytes: int, needed_bytes: int) -> CapTooSmall:
+    return CapTooSmall(
+        cap_bytes=room_bytes,
+        needed_bytes=max(8 * needed_bytes, 2 * room_bytes),
+        because=f"a group of the {name} does not fit its memory",
+    )

@@ -1,0 +1,249 @@
+"""Groups sorted by key, however many: a table in memory, sorted partial runs, one merge of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from emsqrt._kernel import AggTable, StateCombiner
+from emsqrt.external.parts import KeyColumn, Part, PartOp
+from emsqrt.external.runs import Runs, RunStats
+from sennit_core.errors import CapTooSmall, Closed
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from emsqrt._kernel import Columns
+    from emsqrt.spill import SpillManager
+
+TABLE_BYTES_MIN = 64 << 10
+RESERVE_BYTES_MIN = 48 << 10
+RESERVE_BYTES_MAX = 512 << 10
+GROUPS_BYTES_MIN = TABLE_BYTES_MIN + RESERVE_BYTES_MIN
+_LONGEST_SHARE = 12  # of the reserve, for one row: its states are met and packed there
+_SKETCHES = (PartOp.SKETCH, PartOp.SKETCH_MERGE)
+
+
+class Groups:
+    """Adds rows to the states of their groups and gives the groups in the order of their keys.
+
+    A table that is full is sorted and spilled as a run of partial states; at the end the runs are
+    merged, and states of equal keys combined, exactly. Nothing is spilled when the groups fit.
+
+    Args:
+        memory: everything lies in it; from GROUPS_BYTES_MIN and some dozens of the longest row.
+        spill: where runs go.
+        keys: what rows are grouped by.
+        parts: the states of each group.
+        name: of the segments, and in errors.
+        check: called often; what it raises ends the work.
+
+    Raises:
+        CapTooSmall: too little memory, or a group whose key and states are too long for it.
+    """
+
+    def __init__(
+        self,
+        memory: memoryview,
+        spill: SpillManager,
+        keys: Sequence[KeyColumn],
+        parts: Sequence[Part],
+        *,
+        name: str,
+        check: Callable[[], None],
+    ) -> None:
+        self._name = name
+        self._check = check
+        self._size = len(memory)
+        self._parts = [part.as_tuple() for part in parts]
+        sketches = sum(1 << part.param for part in parts if part.op in _SKETCHES)
+        reserve = min(max(len(memory) // 8, RESERVE_BYTES_MIN), RESERVE_BYTES_MAX)
+        reserve = max(reserve, RESERVE_BYTES_MIN + _LONGEST_SHARE * sketches)
+        if len(memory) - reserve < TABLE_BYTES_MIN:
+            raise CapTooSmall(
+                cap_bytes=len(memory),
+                needed_bytes=TABLE_BYTES_MIN + reserve,
+                because=f"the {name} keeps a table of groups and states of {len(parts)} parts",
+            )
+        self._row_bytes_max = reserve // _LONGEST_SHARE
+        self._reserve = memory[len(memory) - reserve :]
+        area = memory[: len(memory) - reserve]
+        key_tuples = [key.as_tuple() for key in keys]
+        self._table: AggTable | None = AggTable(area, key_tuples, self._parts)
+        self._runs = Runs(area, spill, name=name, check=check)
+        self._finished = False
+        self._used_bytes = 0
+
+    @property
+    def stats(self) -> RunStats:
+        """What spilling and merging took so far."""
+        return self._runs.stats
+
+    @property
+    def rows(self) -> int:
+        """Rows taken so far."""
+        return 0 if self._table is None else self._table.rows
+
+    @property
+    def used_bytes(self) -> int:
+        """The most of the memory in use so far."""
+        if self._runs.stats.runs:
+            return self._size
+        return self._used_bytes if self._table is None else self._table.used_bytes
+
+    def add(self, columns: Columns, *, heading: bool = False) -> None:
+        """Take all rows of a batch.
+
+        Args:
+            columns: the batch.
+            heading: whether the last key column counts as NULL.
+        """
+        table = self._filling()
+        start, count = 0, len(columns)
+        self._check()
+        while start < count:
+            start += table.add(columns, start, heading)
+            if start < count and not self._make_room():
+                raise self._too_long()
+
+    def add_rows(self, block: Buffer) -> None:
+        """Take all rows of a block of packed states."""
+        table = self._filling()
+        with memoryview(block).cast("B") as rows:
+            start = 0
+            while start < len(rows):
+                start += table.add_rows(rows, start)
+                if start < len(rows) and not self._make_room():
+                    raise self._too_long()
+
+    def finish(self) -> None:
+        """End the input; merges until one pass is left."""
+        table = self._filling()
+        self._finished = True
+        if not self._runs:
+            table.sort()
+            return
+        if table.groups:
+            self._spill_run(table)
+        self._runs.settle(table.positions)
+
+    def blocks(self, out: memoryview) -> Iterator[tuple[int, int]]:
+        """Fill `out` with the next groups, as rows of keys and states, again and again.
+
+        May be called more than once, one after the other.
+
+        Yields:
+            (bytes, rows) that lie at the start of `out`.
+        """
+        assert self._finished, "finish first"
+        if self._table is None:
+            raise Closed(f"the {self._name}")
+        if self._runs:
+            yield from self._merged(self._table, out)
+        else:
+            yield from self._drained(self._table, out)
+
+    def close(self) -> None:
+        """Remove what was spilled and let go of the memory. Closing twice is fine."""
+        if self._table is not None:
+            self._used_bytes = self._table.used_bytes
+        self._runs.close()
+        self._table = None
+
+    def _filling(self) -> AggTable:
+        if self._table is None or self._finished:
+            raise Closed(f"the input of the {self._name}")
+        return self._table
+
+    def _make_room(self) -> bool:
+        """Spill the groups; False when there are none."""
+        assert self._table is not None
+        self._check()
+        if not self._table.groups:
+            return False
+        self._spill_run(self._table)
+        if self._runs.is_crowded():
+            self._runs.thin_out(self._table.positions)
+        return True
+
+    def _spill_run(self, table: AggTable) -> None:
+        table.sort()
+        block = self._reserve[: min(self._runs.block_bytes, len(self._reserve))]
+        position = 0
+        with self._runs.create() as writer:
+            while position < table.groups:
+                filled, rows = table.drain(block, position)
+                if not rows:  # longer than a block: a block of its own
+                    bound = table.row_bound(position)
+                    if bound > self._row_bytes_max:
+                        raise self._too_long(bound)
+                    filled, rows = table.drain(self._reserve[:bound], position)
+                writer.append((block if filled <= len(block) else self._reserve)[:filled], rows)
+                position += rows
+            self._runs.add(writer.finish())
+        table.reset()
+
+    def _drained(self, table: AggTable, out: memoryview) -> Iterator[tuple[int, int]]:
+        position = 0
+        while position < table.groups:
+            self._check()
+            filled, rows = table.drain(out, position)
+            if not rows:
+                raise self._too_long(table.row_bound(position), len(out))
+            position += rows
+            yield filled, rows
+
+    def _merged(self, table: AggTable, out: memoryview) -> Iterator[tuple[int, int]]:
+        split = len(self._reserve) * 3 // 4
+        stage = self._reserve[split:]
+        combiner = StateCombiner(self._reserve[:split], self._parts)
+        merged = self._runs.blocks(stage, table.positions)
+        try:
+            yield from rewrite(combiner, merged, stage, out)
+        except MemoryError:
+            raise self._too_long(room_bytes=len(out)) from None
+
+    def _too_long(self, row_bytes: int = 0, room_bytes: int = 0) -> CapTooSmall:
+        needed = max(2 * self._size, row_bytes * 8 * _LONGEST_SHARE)
+        what = f"{row_bytes} bytes" if row_bytes else "a key or states too long for it"
+        return CapTooSmall(
+            cap_bytes=room_bytes or self._size,
+            needed_bytes=needed,
+            because=f"a group of the {self._name} has {what}",
+        )
+
+
+class Rewriter(Protocol):
+    """A kernel object that reads sorted rows and writes others: a combiner, a fold."""
+
+    def run(self, rows: Buffer, start: int, out: Buffer, last: bool, /) -> tuple[int, int, int]:
+        """Return bytes read, bytes written and rows written."""
+
+
+def rewrite(
+    rewriter: Rewriter, blocks: Iterator[tuple[int, int]], stage: memoryview, out: memoryview
+) -> Iterator[tuple[int, int]]:
+    """Run the rows that `blocks` puts into `stage` through a rewriter, into `out`.
+
+    Yields:
+        (bytes, rows) that lie at the start of `out`.
+
+    Raises:
+        MemoryError: a row does not fit `out`, or the rewriter's memory.
+    """
+    filled = rows = 0
+    for size, _ in blocks:
+        start = 0
+        while start < size:
+            read, wrote, came = rewriter.run(stage[:size], start, out[filled:], False)
+            start, filled, rows = start + read, filled + wrote, rows + came
+            if start < size:
+                if not rows:
+                    raise MemoryError
+                yield filled, rows
+                filled = rows = 0
+    if rows:
+        yield filled, rows
+    _, wrote, came = rewriter.run(b"", 0, out, True)
+    if came:
+        yield wrote, came

@@ -1,0 +1,285 @@
+"""From the aggregates of a plan to the states, outputs and sorted values that carry them out.
+
+Both tiers go by this. A batch has the keys' columns first, then those that `Layout.arguments` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from emsqrt.expr.nodes import Agg
+from emsqrt.external.parts import (
+    BYTES,
+    DECIMAL,
+    F64,
+    I64,
+    NO_COLUMN,
+    SKETCH_PRECISION,
+    KeyColumn,
+    Output,
+    OutputOp,
+    Part,
+    PartOp,
+    Values,
+)
+from emsqrt.plan.nodes import Phase
+from emsqrt.plan.states import QUANTILES
+from sennit_core.errors import Unsupported
+from sennit_core.schema import DataType, Field
+
+KINDS = {
+    "Bool": 0,
+    "Int8": 1,
+    "Int16": 2,
+    "Int32": 3,
+    "Int64": 4,
+    "UInt8": 5,
+    "UInt16": 6,
+    "UInt32": 7,
+    "UInt64": 8,
+    "Float32": 9,
+    "Float64": 10,
+    "Decimal": 11,
+    "Utf8": 12,
+    "Binary": 13,
+    "Date": 3,
+    "Timestamp": 4,
+    "Time": 4,
+    "Duration": 4,
+}
+"""How the kernel sees each type: `enum em_kind` of columns.h."""
+
+_KEPT = {"min": PartOp.MIN, "max": PartOp.MAX, "first": PartOp.FIRST, "last": PartOp.LAST}
+_SUMS = ("isum", "usum", "dsum")
+_LISTS = ("set", "values")
+
+
+def kind_of(kind: DataType, doing: str) -> int:
+    """Return the kernel's kind of a type; Unsupported for nested ones, which have no order."""
+    if kind.name not in KINDS:
+        raise Unsupported(f"{doing} values of type {kind}")
+    return KINDS[kind.name]
+
+
+@dataclass(frozen=True, slots=True)
+class ListState:
+    """A state column that lists values: all of a group, or the different ones, in order.
+
+    Args:
+        values: which of `Layout.values` puts them in order.
+        output: the output, a count, that says how long each list is.
+        item: the type of its values.
+        repeated: whether a value is listed as often as it came.
+    """
+
+    values: int
+    output: int
+    item: DataType
+    repeated: bool
+
+
+@dataclass(slots=True)
+class Layout:
+    """How the aggregates of one plan node are carried out.
+
+    Args:
+        phase: of the node.
+        keys: what rows are grouped by: the first columns of a batch.
+        arguments: what each further column of a batch is: (index of the aggregate, the state's
+            index among its states). In phase final that names a state, else the argument.
+        parts: the states of each group.
+        outputs: the result's columns behind the keys.
+        values: columns whose values are put in order.
+        lists: by output: state columns that are lists, of which the output holds the lengths; in
+            phase final by argument: those that are read.
+    """
+
+    phase: Phase
+    keys: list[KeyColumn]
+    arguments: list[tuple[int, int]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    outputs: list[Output] = field(default_factory=list)
+    values: list[Values] = field(default_factory=list)
+    lists: dict[int, ListState] = field(default_factory=dict)
+
+
+def lay_out(
+    phase: Phase,
+    keys: Sequence[DataType],
+    aggs: Sequence[tuple[Agg, DataType | None, Sequence[Field]]],
+) -> Layout:
+    """Lay aggregates out.
+
+    Args:
+        phase: of the node.
+        keys: the keys' types.
+        aggs: each aggregate, the type of its argument (phase final and `count()`: None) and its
+            state columns.
+
+    Raises:
+        Unsupported: a key or an argument of a nested type.
+    """
+    layout = Layout(
+        phase, [KeyColumn(at, kind_of(of, "grouping by")) for at, of in enumerate(keys)]
+    )
+    for at, (agg, kind, states) in enumerate(aggs):
+        _Builder(layout, at, agg, kind, states).build()
+    return layout
+
+
+class _Builder:
+    """Adds one aggregate to a layout."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        at: int,
+        agg: Agg,
+        kind: DataType | None,
+        states: Sequence[Field],
+    ) -> None:
+        self._layout = layout
+        self._at = at
+        self._agg = agg
+        self._final = layout.phase == "final"
+        self._states = states
+        self._names = [state.name.rpartition("$")[2] for state in states]
+        lists = self._names[0] in _LISTS
+        self._kind = states[0].type.item if lists else kind
+        self._lists = lists
+        self._first = len(layout.parts)
+
+    def build(self) -> None:
+        layout = self._layout
+        if self._lists:
+            self._build_list()
+            return
+        column = -1
+        for index, (name, state) in enumerate(zip(self._names, self._states, strict=True)):
+            if self._final:
+                column = self._argument(index)
+            elif index == 0 and self._kind is not None:
+                column = self._argument(0)
+            layout.parts.append(self._part(name, column, state.type))
+        if layout.phase == "partial":
+            layout.outputs += [
+                Output(OutputOp.STATE, self._first + index, _state_kind(name, state.type))
+                for index, (name, state) in enumerate(zip(self._names, self._states, strict=True))
+            ]
+        else:
+            layout.outputs.append(self._result(self._names[0], self._states[0].type))
+
+    def _argument(self, index: int) -> int:
+        self._layout.arguments.append((self._at, index))
+        return len(self._layout.keys) + len(self._layout.arguments) - 1
+
+    def _part(self, name: str, column: int, of: DataType) -> Part:
+        if self._final:
+            kind = KINDS[of.name]
+            scale = 0
+        else:
+            kind = I64 if self._kind is None else KINDS[self._kind.name]
+            scale = 0 if self._kind is None else self._kind.scale or 0
+        if name in _KEPT:
+            return Part(_KEPT[name], column, kind)
+        if name in _SUMS:
+            return Part(PartOp.SUM, column, kind)
+        if name == "count":
+            if self._final:
+                return Part(PartOp.COUNT_SUM, column, I64)
+            op = PartOp.COUNT_ROWS if self._kind is None else PartOp.COUNT
+            return Part(op, column, kind)
+        if name == "sketch":
+            op = PartOp.SKETCH_MERGE if self._final else PartOp.SKETCH
+            return Part(op, column, kind, SKETCH_PRECISION)
+        if self._final:
+            return Part(PartOp.FLOAT_MERGE, column, BYTES)
+        op = PartOp.FLOAT_SUM if name == "fsum" else PartOp.FLOAT_SQUARES
+        return Part(op, column, kind, scale)
+
+    def _result(self, name: str, of: DataType) -> Output:
+        first = self._first
+        match self._agg.fn:
+            case "count" | "min" | "max" | "first" | "last":
+                return Output(OutputOp.STATE, first, _state_kind(name, of))
+            case "approx_count_distinct":
+                return Output(OutputOp.ESTIMATE, first, I64)
+            case "sum":
+                if name == "dsum":
+                    return Output(OutputOp.STATE, first, DECIMAL)
+                if name == "fsum":
+                    return Output(OutputOp.FLOAT, first, F64)
+                return Output(
+                    OutputOp.INTEGER, first, KINDS["UInt64" if name == "usum" else "Int64"]
+                )
+            case "avg":
+                return Output(OutputOp.MEAN, first, F64, of.scale or 0)
+            case "var":
+                return Output(OutputOp.VARIANCE, first, F64)
+        return Output(OutputOp.STDDEV, first, F64)
+
+    # Values in order ------------------------------------------------------------------------
+    def _build_list(self) -> None:
+        layout, kind = self._layout, self._kind
+        assert kind is not None, "a list has a type of values"
+        column = self._argument(0)
+        values = Values(column, KINDS[kind.name], kind.scale or 0)
+        layout.values.append(values)
+        if layout.phase == "partial":
+            self._list_state(values, column, kind)
+            return
+        if self._final:
+            at = len(layout.arguments) - 1
+            layout.lists[at] = ListState(len(layout.values) - 1, -1, kind, repeated=False)
+        if self._agg.fn in QUANTILES:
+            fraction = 0.5 if self._agg.fn == "median" else _fraction(self._agg)
+            layout.parts.append(Part(PartOp.MIN, NO_COLUMN, F64))
+            values.quantiles.append((self._first, fraction))
+            layout.outputs.append(Output(OutputOp.STATE, self._first, F64))
+            return
+        layout.parts += [Part(op, NO_COLUMN, kind_, scale) for op, kind_, scale in self._fed(kind)]
+        values.filled += range(self._first, len(layout.parts))
+        name = "fsum" if kind.is_float else "usum" if kind.name == "UInt64" else "isum"
+        name = "dsum" if kind.name == "Decimal" else name
+        name = "count" if self._agg.fn == "count" else name
+        layout.outputs.append(self._result(name, INT64 if name == "count" else kind))
+
+    def _fed(self, kind: DataType) -> list[tuple[PartOp, int, int]]:
+        """Return the parts that each different value fills once."""
+        of, scale = KINDS[kind.name], kind.scale or 0
+        count = (PartOp.COUNT, of, 0)
+        total = (PartOp.FLOAT_SUM, of, 0) if kind.is_float else (PartOp.SUM, of, 0)
+        match self._agg.fn:
+            case "count":
+                return [count]
+            case "sum":
+                return [total]
+            case "avg":
+                return [total, count]
+        return [(PartOp.FLOAT_SUM, of, scale), (PartOp.FLOAT_SQUARES, of, scale), count]
+
+    def _list_state(self, values: Values, column: int, kind: DataType) -> None:
+        layout = self._layout
+        repeated = self._agg.fn in QUANTILES
+        if repeated:
+            layout.parts.append(Part(PartOp.COUNT, column, KINDS[kind.name]))
+        else:
+            layout.parts.append(Part(PartOp.COUNT, NO_COLUMN, KINDS[kind.name]))
+            values.filled.append(self._first)
+        layout.outputs.append(Output(OutputOp.STATE, self._first, I64))
+        output = len(layout.outputs) - 1
+        layout.lists[output] = ListState(len(layout.values) - 1, output, kind, repeated=repeated)
+
+
+INT64 = DataType("Int64")
+
+
+def _fraction(agg: Agg) -> float:
+    value = agg.params[0].value
+    assert isinstance(value, float), "checked when the aggregate was made"
+    return value
+
+
+def _state_kind(name: str, of: DataType) -> int:
+    return I64 if name == "count" else KINDS[of.name]

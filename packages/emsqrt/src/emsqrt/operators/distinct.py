@@ -1,0 +1,80 @@
+"""Different rows, sorted: an aggregate whose keys are the columns that tell rows apart."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+
+from emsqrt.external.aggregate import ExternalAggregate
+from emsqrt.external.layout import kind_of
+from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
+from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
+from emsqrt.operators.columns import to_columns
+from emsqrt.operators.operator import Operator
+from emsqrt.plan.nodes import Distinct
+from emsqrt.run import Run
+
+_KEEPS_NULL = 1
+
+
+class DistinctRows:
+    """One row of each key, the first of the input, sorted by the key columns, NULL last."""
+
+    def __init__(self, node: Distinct, inputs: Sequence[Operator], run: Run) -> None:
+        """Find the columns that tell rows apart: those named, or all."""
+        (self._input,) = inputs
+        self._run = run
+        self.schema = self._input.schema
+        kinds = [kind_of(field.type, "distinct rows of") for field in self.schema]
+        names = self.schema.names
+        chosen = (
+            names if node.columns is None else [self.schema.field(n).name for n in node.columns]
+        )
+        self._keys = [KeyColumn(names.index(name), kinds[names.index(name)]) for name in chosen]
+        others = [at for at, name in enumerate(names) if name not in chosen]
+        self._parts = [Part(PartOp.FIRST, at, kinds[at], _KEEPS_NULL) for at in others]
+        self._outputs = [
+            Output(OutputOp.STATE, index, part.kind) for index, part in enumerate(self._parts)
+        ]
+        self._order = [*(key.column for key in self._keys), *others]
+        run.expect_holder()
+
+    def batches(self) -> Generator[Any]:
+        """Yield the rows."""
+        with self._run.take_working_memory("distinct") as held:
+            cut = len(held.memory) - min(OUT_BYTES_MAX, len(held.memory) // 8)
+            with held.memory[:cut] as memory, held.memory[cut:] as out:
+                aggregate = ExternalAggregate(
+                    memory,
+                    self._run.spill,
+                    self._keys,
+                    self._parts,
+                    self._outputs,
+                    name="distinct",
+                    check=self._run.check,
+                )
+                with closing(aggregate):
+                    self._gather(aggregate)
+                    yield from self._results(aggregate, out)
+
+    def _gather(self, aggregate: ExternalAggregate) -> None:
+        with closing(self._input.batches()) as batches:
+            for batch in batches:
+                self._run.check()
+                aggregate.add(to_columns(batch.columns, self.schema.fields, batch.num_rows))
+                del batch
+        aggregate.finish()
+
+    def _results(self, aggregate: ExternalAggregate, out: memoryview) -> Generator[Any]:
+        arrow_schema = self.schema.to_arrow()
+        places = [self._order.index(at) for at in range(len(self._order))]
+        for rows, columns in aggregate.columns(out):
+            self._run.check()
+            arrays = [
+                to_array(out, rows, columns[place], field.type)
+                for place, field in zip(places, arrow_schema, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
