@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import methodcaller
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,20 +91,24 @@ ALONE: st.SearchStrategy[Change] = st.builds(
     COLUMNS,
 )
 SMALL = st.builds(apply, SOURCES, st.lists(ALONE, max_size=2))
+
+
+def filtered(pipeline: Pipeline, predicates: list[str]) -> Pipeline:
+    """Filter by as many of the predicates as make sense here."""
+    return apply(pipeline, [methodcaller("filter", text) for text in predicates])
+
+
 TOGETHER: st.SearchStrategy[Change] = st.builds(
-    lambda join, other, how: lambda rows: join(rows, other, how),
+    lambda join, other, how, texts: lambda rows: filtered(join(rows, other, how), texts),
     st.sampled_from(JOINS),
     SMALL,
     HOWS,
+    st.lists(PREDICATES, min_size=2, max_size=5),
 )
-PLANS = st.builds(
-    apply, SOURCES, st.lists(st.one_of(ALONE, ALONE, TOGETHER), min_size=2, max_size=7)
-)
+PLANS = st.builds(apply, SOURCES, st.lists(st.one_of(ALONE, TOGETHER), min_size=2, max_size=5))
 
 
-@settings(max_examples=200, deadline=None)
-@given(PLANS, ROWS, NUMBER_ROWS, ROWS)
-def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
+def judge(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
     tables = {"a.csv": a, "b.parquet": b, "c.csv": c}
     try:
         expected = rows_of(pipeline.plan, tables)
@@ -111,3 +117,16 @@ def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> N
     optimised = optimize(pipeline.plan)
     assert check(optimised) == check(pipeline.plan)
     assert rows_of(optimised, tables) == expected, explain(optimised)
+
+
+@settings(max_examples=100, deadline=None)
+@given(PLANS, ROWS, NUMBER_ROWS, ROWS)
+def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
+    judge(pipeline, a, b, c)
+
+
+@pytest.mark.nightly
+@settings(max_examples=4000, deadline=None)
+@given(PLANS, ROWS, NUMBER_ROWS, ROWS)
+def test_rules_change_no_row_of_many_plans(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
+    judge(pipeline, a, b, c)
