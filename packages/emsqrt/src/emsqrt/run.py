@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from emsqrt.memory import Arena, MemoryBudget, Slice
 from sennit_core.errors import CapTooSmall, TooLarge
+from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.executor.context import Context
@@ -44,12 +45,20 @@ class Run:
         context: the cap, the budget, cancelling and progress.
         folder: where relative paths start.
         seed: for sampling.
+        output_bytes: what each operator that holds rows takes beside its working memory.
     """
 
-    def __init__(self, context: Context, folder: Path = Path(), seed: int = 0) -> None:
+    def __init__(
+        self,
+        context: Context,
+        folder: Path = Path(),
+        seed: int = 0,
+        output_bytes: int = OUTPUT_BYTES,
+    ) -> None:
         self.context = context
         self.folder = folder
         self.seed = seed
+        self._output_bytes = output_bytes
         self._sources: list[Source] = []
         self._started_at = time.time()
         self._arena: Arena | None = None
@@ -94,12 +103,12 @@ class Run:
         self.reader_bytes = self.budget.free_bytes // (READERS_SHARE if self._holders else 2)
         if not self._holders:
             return
-        aside = self._holders * OUTPUT_BYTES + self.reader_bytes
+        aside = self._holders * self._output_bytes + self.reader_bytes
         size = self.budget.free_bytes - aside
         needed = self._holders * WORKING_BYTES_MIN
         if size < needed:
-            each = (WORKING_BYTES_MIN + OUTPUT_BYTES) >> 20
-            because = f"{self._holders} operators of the plan hold rows, and need {each} MiB each"
+            each = format_bytes(WORKING_BYTES_MIN + self._output_bytes)
+            because = f"{self._holders} operators of the plan hold rows, and need {each} each"
             raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
         self._arena = Arena(size, self.budget)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from emsqrt.manifest import Manifest
 
+LEAN_SLACK_BYTES = 768 << 10
+"""What the interpreter grows by while a text program runs: measured 0.4 MiB, and rounded up."""
 EXIT_CAP = 87
 """Status of a process that ended itself because it was about to pass its cap."""
 _NEWS_SECONDS = 0.1
@@ -74,7 +76,7 @@ def run_text_alone(
     """
     from emsqrt.thin.session import run_text
 
-    with _alone(cap_bytes, spill_dir, listeners) as context:
+    with _alone(cap_bytes, spill_dir, listeners, lean=True) as context:
         report = run_text(program, context)
         context.flush_progress()
         return report
@@ -122,10 +124,12 @@ def load_arrow_tier(cap_bytes: int) -> None:
 
 
 @contextmanager
-def _alone(cap_bytes: int, spill_dir: Path | None, listeners: Listeners) -> Iterator[Context]:
+def _alone(
+    cap_bytes: int, spill_dir: Path | None, listeners: Listeners, *, lean: bool = False
+) -> Iterator[Context]:
     with (
         closing(SpillArea(spill_dir or default_spill_dir())) as area,
-        capped("the plan", cap_bytes, area.attempt_dir("alone"), listeners) as context,
+        capped("the plan", cap_bytes, area.attempt_dir("alone"), listeners, lean=lean) as context,
     ):
         yield context
 
@@ -143,6 +147,8 @@ def capped(
     cap_bytes: int,
     spill_dir: Path,
     listeners: Listeners = QUIET,
+    *,
+    lean: bool = False,
 ) -> Iterator[Context]:
     """Hold a cap on this process for the length of a `with`.
 
@@ -151,7 +157,10 @@ def capped(
         cap_bytes: what the kernel may charge this process at most.
         spill_dir: a folder for this run alone; removed at the end.
         listeners: told about progress, memory among it, and trouble.
+        lean: whether all that grows lies in an arena, so that little slack is enough.
     """
+    levels = CapLevels.lean(cap_bytes) if lean else CapLevels.below(cap_bytes)
+    slack_bytes = cap_bytes - levels.press_bytes + LEAN_SLACK_BYTES if lean else None
 
     def stop(use: MemoryUse) -> None:
         context.stop(exceeded(what, cap_bytes, use))
@@ -160,12 +169,14 @@ def capped(
         listeners.on_breach(exceeded(what, cap_bytes, use))
         os._exit(EXIT_CAP)
 
-    context = Context(what, cap_bytes, _Standard(), listeners.on_fields, spill_dir)
+    context = Context(
+        what, cap_bytes, _Standard(), listeners.on_fields, spill_dir, slack_bytes=slack_bytes
+    )
     assert context.budget, "a cap too small for the process itself is refused here"
     listeners.on_context(context)
     reporter = _Reporter(context)
     with Watchdog() as watchdog, closing(context):
-        watch = watchdog.watch(CapLevels.below(cap_bytes), Reactions(stop, give_up, reporter))
+        watch = watchdog.watch(levels, Reactions(stop, give_up, reporter))
         context.measure_peak = watch.peak
         with watch:
             try:
@@ -191,7 +202,7 @@ def exceeded(what: str, cap_bytes: int, use: MemoryUse) -> MemoryCapExceeded:
 class _Standard:
     """Payloads of a stream go to standard output."""
 
-    payload_bytes_max = 1 << 18
+    payload_bytes_max = 1 << 16
 
     def write_bytes(self, payload: Buffer) -> None:
         """Write all of it."""

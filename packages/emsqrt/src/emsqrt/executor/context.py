@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from emsqrt.memory import MemoryBudget, UsageReader
 from sennit_core.errors import Cancelled, CapTooSmall, DeadlineExceeded, SennitError
-from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
 
     from emsqrt.io.messages import MessageStream
     from emsqrt.io.pieces import Pieces
-
-_log = get_logger("emsqrt.executor")
 
 _MIB = 1 << 20
 _PROGRESS_SECONDS = 0.1
@@ -60,6 +56,8 @@ class Context:
         spill_dir: a folder for this run alone, made when first used, removed by `close`.
         deadline_seconds: from now; None for none.
         budget: the budget to give out; None makes one of what is left of the cap.
+        slack_bytes: kept out of the budget for what nobody accounts for: interpreter, allocators,
+            kernels' scratch; None for 6 % of the cap, at least 4 MiB, as libraries need it.
     """
 
     def __init__(  # noqa: PLR0913 - made in two places, read in none
@@ -71,6 +69,7 @@ class Context:
         spill_dir: Path,
         deadline_seconds: float | None = None,
         budget: MemoryBudget | None = None,
+        slack_bytes: int | None = None,
     ) -> None:
         self.what = what
         self.cap_bytes = cap_bytes
@@ -82,6 +81,7 @@ class Context:
         self._spill_dir = spill_dir
         self._started = time.monotonic()
         self._budget = budget
+        self._slack_bytes = slack_bytes
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
         self._stopped: SennitError | None = None
@@ -93,15 +93,17 @@ class Context:
     def budget(self) -> MemoryBudget:
         """What is left of the cap for buffers, after what the process held at the first look.
 
-        Slack for what nobody accounts for (interpreter, allocators, kernels' scratch) and for the
-        ring's pages is kept aside.
+        Slack and the pages of a stream's payloads are kept aside.
 
         Raises:
             CapTooSmall: nothing is left.
         """
         if self._budget is None:
             held = _charged_now()
-            aside = max(4 * _MIB, self.cap_bytes * 6 // 100) + 2 * self._writer.payload_bytes_max
+            slack = self._slack_bytes
+            if slack is None:
+                slack = max(4 * _MIB, self.cap_bytes * 6 // 100)
+            aside = slack + 2 * self._writer.payload_bytes_max
             if held + aside >= self.cap_bytes:
                 raise CapTooSmall(
                     cap_bytes=self.cap_bytes,
@@ -202,7 +204,10 @@ class Context:
 
     def close(self) -> None:
         """Remove the spill folder."""
-        shutil.rmtree(self._spill_dir, ignore_errors=True)
+        if self._spill_dir.exists():
+            import shutil
+
+            shutil.rmtree(self._spill_dir, ignore_errors=True)
 
 
 def _charged_now() -> int:
@@ -214,4 +219,6 @@ def _call(callback: Callable[[], None]) -> None:
     try:
         callback()
     except Exception:  # noqa: BLE001 - the work is being stopped; that goes on
-        _log.exception("an on_cancel callback failed")
+        from sennit_core.logs import get_logger
+
+        get_logger("emsqrt.executor").exception("an on_cancel callback failed")

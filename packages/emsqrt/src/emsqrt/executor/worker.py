@@ -21,6 +21,7 @@ _log = get_logger("emsqrt.executor")
 
 _RECEIVE_BYTES = 1 << 16
 
+
 class WorkerOwner(Protocol):
     """Hears from a worker, always on the loop's thread."""
 

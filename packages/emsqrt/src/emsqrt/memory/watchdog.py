@@ -34,6 +34,15 @@ class CapLevels:
             cap_bytes - max(_MIB, cap_bytes // 100),
         )
 
+    @classmethod
+    def lean(cls, cap_bytes: int) -> Self:
+        """For a process that allocates next to nothing: 2 % (1 MiB) and 1 % (512 KiB) below."""
+        return cls(
+            cap_bytes,
+            cap_bytes - max(_MIB, cap_bytes // 50),
+            cap_bytes - max(_MIB // 2, cap_bytes // 100),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reactions:

@@ -70,7 +70,6 @@ class ScanText:
         options: how they are written.
         schema: the columns of every file, in the order of its fields.
         run: the budget, and whether to go on.
-        block_bytes: how much is read at once; a longer record makes it grow.
     """
 
     def __init__(
@@ -79,13 +78,14 @@ class ScanText:
         options: CsvOptions,
         schema: Schema,
         run: Run,
-        block_bytes: int = BLOCK_BYTES_MAX,
     ) -> None:
         self.schema = schema
         self.dialect = options.dialect
         self._sources = sources
         self._options = options
         self._run = run
+        room_bytes = run.budget.free_bytes // 32
+        block_bytes = max(BLOCK_BYTES_MIN, min(room_bytes, BLOCK_BYTES_MAX))
         self._block_bytes = block_bytes
         self._guard: BudgetGuard = run.budget.admit(
             block_bytes, "scan", f"files are read in blocks of {format_bytes(block_bytes)}"

@@ -25,7 +25,7 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
         The fields of the run's `Manifest` as JSON, all but the plan's hash.
     """
     with ExitStack() as stack:
-        run = Run(context)
+        run = Run(context, output_bytes=0)
         rows, sink = _open(program, run, stack)
         _execute(rows, sink, run)
     context.budget.close()
@@ -40,7 +40,7 @@ def admit_text(program: Mapping[str, Any], context: Context) -> None:
         CapTooSmall: the cap cannot do it; says which could.
     """
     with ExitStack() as stack:
-        _open(program, Run(context), stack)
+        _open(program, Run(context, output_bytes=0), stack)
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
