@@ -22,7 +22,7 @@ from emsqrt._kernel import (
     pack_join_rows,
 )
 from emsqrt._kernel.testing import I64, TEXT, columns
-from emsqrt.external.join_oracle import KIB, block, key, naive, numbered, read
+from emsqrt.external.join_oracle import KIB, Joined, block, key, naive, numbered, read
 from emsqrt.external.joined import FIRST, LONE, MARK, PAIRS
 from emsqrt.external.matched_bits import MatchedBits
 from emsqrt.spill import SpillManager
@@ -67,8 +67,8 @@ def test_partitions_keep_their_rows_and_their_order(
     assert sorted(row for part in parts for row in part) == sorted(wanted)
     homes = [{one for one, _ in part} for part in parts]
     assert sum(map(len, homes)) == len(set.union(*homes))  # a key has one home
-    for part in parts:
-        assert part == [row for row in wanted if row in part]
+    for one_part in parts:
+        assert one_part == [row for row in wanted if row in one_part]
 
 
 def test_levels_use_independent_bits() -> None:
@@ -94,7 +94,8 @@ def test_a_table_goes_on_where_its_output_was_full(
     table = JoinTable(bytearray(16 * KIB))
     assert table.add_rows(block(other)) == len(block(other))
     table.index()
-    found, at, probed, out = [], 0, block(one), bytearray(out_bytes)
+    found: list[Joined] = []
+    at, probed, out = 0, block(one), bytearray(out_bytes)
 
     while at < len(probed):
         at, size, _, _ = table.probe(probed, at, out, PAIRS | LONE | MARK)
