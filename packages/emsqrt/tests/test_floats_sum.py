@@ -1,19 +1,25 @@
-"""The float sum: no order, cut or tree of merges changes a bit; numpy agrees with plain Python."""
+"""The float sum: no order, cut or tree of merges changes a bit; C agrees with plain Python."""
 
 import json
 import math
 import random
 import runpy
+from array import array
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emsqrt.floats import FloatSum, grouped, square, variance
+from emsqrt._kernel import (
+    float_sum,
+    float_sum_merge,
+    float_sum_value,
+    float_sum_variance,
+)
+from emsqrt.floats import FloatSum, square, variance
 from sennit_core.errors import Corrupt
 
 TESTS = Path(__file__).resolve().parent
@@ -31,22 +37,24 @@ def floats(spelled: list[str]) -> list[float]:
     return [float.fromhex(text) for text in spelled]
 
 
-def numpy_state(values: list[float], *, squares: bool = False) -> grouped.States:
-    work = grouped.square_sum_by_group if squares else grouped.sum_by_group
-    return work(np.array(values, np.float64), np.zeros(len(values), np.int64), 1)
+def in_c(values: list[float], *, squares: bool = False) -> bytes:
+    return float_sum(array("d", values), squares)
 
 
-def numpy_value(states: grouped.States) -> float:
-    return float(grouped.values_of(states)[0])
+def same(left: float | None, right: float | None) -> bool:
+    """Whether both are the same bits, any NaN being one."""
+    if left is None or right is None:
+        return left is right
+    return left.hex() == right.hex()
 
 
 @pytest.mark.parametrize("vector", VECTORS["sums"], ids=lambda v: v["name"])
 def test_vectors_of_sums(vector: dict[str, Any]) -> None:
     values, squares = floats(vector["values"]), vector.get("squares", False)
     state = FloatSum.of_squares(values) if squares else FloatSum.of(values)
-    states = numpy_state(values, squares=squares)
-    assert state.to_bytes().hex() == states.tobytes().hex() == vector["state"]
-    assert state.value().hex() == numpy_value(states).hex() == vector["value"]
+    native = in_c(values, squares=squares)
+    assert state.to_bytes().hex() == native.hex() == vector["state"]
+    assert state.value().hex() == float_sum_value(native).hex() == vector["value"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["merges"], ids=lambda v: v["name"])
@@ -55,16 +63,17 @@ def test_vectors_of_merges(vector: dict[str, Any]) -> None:
     merged = FloatSum()
     for data in raw:
         merged = merged.merge(FloatSum.from_bytes(data))
-    states = grouped.from_bytes(b"".join(raw), len(raw))
-    together = grouped.merge_by_group(states, np.zeros(len(raw), np.int64), 1)
-    assert merged.to_bytes().hex() == together.tobytes().hex() == vector["state"]
-    assert merged.value().hex() == vector["value"]
+    together = float_sum_merge(b"".join(raw))
+    assert merged.to_bytes().hex() == together.hex() == vector["state"]
+    assert merged.value().hex() == float_sum_value(together).hex() == vector["value"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["variances"], ids=lambda v: v["name"])
 def test_vectors_of_variances(vector: dict[str, Any]) -> None:
     values = floats(vector["values"])
     found = variance(len(values), FloatSum.of(values), FloatSum.of_squares(values))
+    native = float_sum_variance(len(values), in_c(values), in_c(values, squares=True))
+    assert same(found, native)
     assert (None if found is None else found.hex()) == vector["variance"]
     assert (None if found is None else math.sqrt(found).hex()) == vector["stddev"]
 
@@ -86,23 +95,21 @@ def test_no_order_cut_or_tree_changes_a_bit(
     assert parts[0].to_bytes() == expected
 
 
-@given(st.lists(st.tuples(any_float, st.integers(0, 3)), max_size=40), st.integers(0, 40))
-def test_numpy_gives_the_bits_of_plain_python(rows: list[tuple[float, int]], cut: int) -> None:
-    values = np.array([value for value, _ in rows], np.float64)
-    groups = np.array([group for _, group in rows], np.int64)
-    whole = grouped.sum_by_group(values, groups, 4)
-    for group in range(4):
-        plain = FloatSum.of(value for value, of in rows if of == group)
-        assert whole[group].tobytes() == plain.to_bytes()
-        assert float(grouped.values_of(whole)[group]).hex() == plain.value().hex()
-    halves = [grouped.sum_by_group(values[c], groups[c], 4) for c in (slice(cut), slice(cut, None))]
-    merged = grouped.merge_by_group(np.concatenate(halves), np.tile(np.arange(4), 2), 4)
-    assert merged.tobytes() == whole.tobytes()
+@given(st.lists(any_float, max_size=40), st.integers(0, 40))
+def test_c_gives_the_bits_of_plain_python(values: list[float], cut: int) -> None:
+    whole, plain = in_c(values), FloatSum.of(values)
+    assert whole == plain.to_bytes()
+    assert same(float_sum_value(whole), plain.value())
+    assert float_sum_merge(in_c(values[:cut]) + in_c(values[cut:])) == whole
 
 
 @given(st.lists(any_float, max_size=20))
-def test_numpy_squares_as_plain_python_does(values: list[float]) -> None:
-    assert numpy_state(values, squares=True).tobytes() == FloatSum.of_squares(values).to_bytes()
+def test_c_squares_and_varies_as_plain_python_does(values: list[float]) -> None:
+    total, squares = FloatSum.of(values), FloatSum.of_squares(values)
+    native = in_c(values, squares=True)
+    assert native == squares.to_bytes()
+    found = float_sum_variance(len(values), in_c(values), native)
+    assert same(found, variance(len(values), total, squares))
 
 
 @given(st.lists(finite, min_size=1, max_size=40))
@@ -138,17 +145,9 @@ def test_variance_is_that_of_exact_arithmetic(values: list[float], shift: float)
 def test_sums_of_many_values_carry_beyond_64_bits(count: int, value: float) -> None:
     state = FloatSum.of([value])
     many = FloatSum(state.top, *[tuple(part * count for part in state.sums)])  # type: ignore[arg-type]
-    states = grouped.from_bytes(many.to_bytes() * 3, 3)
-    merged = grouped.merge_by_group(states[:2], np.zeros(2, np.int64), 1)
-    assert merged.tobytes() == many.merge(many).to_bytes()
-    assert numpy_value(merged).hex() == many.merge(many).value().hex()
-
-
-def test_a_long_batch_is_cut_before_it_can_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = [1e300, -1e300, 0.1, 3.0, 2.0**-40]
-    expected = numpy_state(values).tobytes()
-    monkeypatch.setattr(grouped, "ROWS_MAX", 1)
-    assert numpy_state(values).tobytes() == expected
+    merged = float_sum_merge(many.to_bytes() * 2)
+    assert merged == many.merge(many).to_bytes()
+    assert float_sum_value(merged).hex() == many.merge(many).value().hex()
 
 
 def test_damaged_states_are_refused() -> None:
@@ -156,5 +155,5 @@ def test_damaged_states_are_refused() -> None:
     for bad in (good[:-1], b"\x35" + good[1:], good[:4] + b"\x01" + good[5:]):
         with pytest.raises(Corrupt):
             FloatSum.from_bytes(bad)
-        with pytest.raises(Corrupt):
-            grouped.from_bytes(bad, 1)
+        with pytest.raises(ValueError, match="no state"):
+            float_sum_value(bad)

@@ -1,7 +1,7 @@
 """emsqrt.floats: sums of floats that no order, cut or tree of merges can change.
 
-Layering: `exact` (one value at a time, standard library only) <- `grouped` (numpy, many groups at
-once). Both follow `spec/float-sum.md`, whose vectors also bind the C and JavaScript engines.
+`exact` reads `spec/float-sum.md` one value at a time; `_kernel/float_sum.c` is what engines use. The
+specification's vectors bind both, and the JavaScript engine.
 """
 
 from emsqrt.floats.exact import STATE_BYTES, FloatSum, square, variance

@@ -1,6 +1,6 @@
 """The order-independent float sum, in plain Python: the reading of `spec/float-sum.md`.
 
-Slow and obvious. `emsqrt.floats.grouped` is the fast form and must give the same bits.
+Slow and obvious. `_kernel/float_sum.c` is the fast form and gives the same bits.
 """
 
 from __future__ import annotations
