@@ -18,7 +18,7 @@ import pytest
 from emsqrt.spill import SpillDamaged, SpillLost, SpillManager
 from emsqrt.spill.clients import open_client
 from emsqrt.spill.objects import sweep_objects
-from emsqrt.spill.servers import BUCKET, SECRET_KEY, Server, fake_gcs, seaweedfs
+from emsqrt.spill.servers import BUCKET, SECRET_KEY, Server, azurite, fake_gcs, seaweedfs
 from sennit_core.errors import Unsupported, UsageError
 
 
@@ -44,7 +44,13 @@ def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield from running(fake_gcs(tmp_path_factory.mktemp("gcs")))
 
 
-@pytest.fixture(params=["s3", "gcs"])
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    pytest.importorskip("obstore")
+    yield from running(azurite(tmp_path_factory.mktemp("azurite")))
+
+
+@pytest.fixture(params=["s3", "gcs", "azure"])
 def server(request: pytest.FixtureRequest) -> Server:
     found: Server = request.getfixturevalue(request.param)
     return found

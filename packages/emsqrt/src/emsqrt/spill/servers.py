@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import importlib.util
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -14,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 
 from sennit_core.errors import Unsupported
@@ -21,6 +26,8 @@ from sennit_core.errors import Unsupported
 ACCESS_KEY = "spill-tests"
 SECRET_KEY = "not-to-be-seen-in-any-message"
 BUCKET = "spill-bucket"
+ACCOUNT = "spilltests"
+ACCOUNT_KEY = base64.b64encode(b"a key of this test alone, 32 byte").decode()
 READY_SECONDS = 60
 
 
@@ -86,6 +93,23 @@ def fake_gcs(folder: Path) -> Iterator[Server]:
         yield Server(f"gs://{BUCKET}/runs", {"endpoint": endpoint, "anonymous": "true"}, process)
 
 
+@contextmanager
+def azurite(folder: Path) -> Iterator[Server]:
+    """Run Azurite (Node's `azurite` package) with one container; Unsupported when not installed."""
+    program = shutil.which("azurite-blob")
+    if program is None:
+        raise Unsupported("Azurite is not installed (azurite-blob on PATH, an npm package)")
+    (port,) = _free_ports(1)
+    endpoint = f"http://127.0.0.1:{port}/{ACCOUNT}"
+    command = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--silent"]
+    command += ["--location", str(folder), "--skipApiVersionCheck", "--disableTelemetry"]
+    accounts = {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{ACCOUNT_KEY}"}
+    options = {"endpoint": endpoint, "account_name": ACCOUNT, "account_key": ACCOUNT_KEY}
+    with _running(command, folder, accounts) as process:
+        _wait_until(lambda: _make_container(endpoint), process)
+        yield Server(f"az://{BUCKET}/runs", options, process)
+
+
 def _free_ports(count: int) -> list[int]:
     """Return ports nobody listens at; all are held at once, so that they differ."""
     with ExitStack() as held:
@@ -96,9 +120,14 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: list[str], folder: Path, extra: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {**os.environ, **(extra or {})}
     with (folder / "output").open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, cwd=folder, env=environment
+        )
     try:
         yield process
     finally:
@@ -146,6 +175,25 @@ def _make_gcs_bucket(endpoint: str) -> bool:
         f"{endpoint}/storage/v1/b?project=tests",
         data=body,
         headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 409
+    except OSError:
+        return False
+
+
+def _make_container(endpoint: str) -> bool:
+    """Create the container, signed as Azure's "Shared Key" wants it."""
+    headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-12-02"}
+    named = "".join(f"{name}:{value}\n" for name, value in headers.items())
+    text = "PUT" + 12 * "\n" + f"{named}/{ACCOUNT}/{ACCOUNT}/{BUCKET}\nrestype:container"
+    digest = hmac.new(base64.b64decode(ACCOUNT_KEY), text.encode(), hashlib.sha256).digest()
+    headers["Authorization"] = f"SharedKey {ACCOUNT}:{base64.b64encode(digest).decode()}"
+    request = urllib.request.Request(
+        f"{endpoint}/{BUCKET}?restype=container", method="PUT", headers=headers
     )
     try:
         with urllib.request.urlopen(request, timeout=5):
