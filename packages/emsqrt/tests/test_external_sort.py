@@ -299,3 +299,25 @@ def test_no_package_of_others_is_loaded() -> None:
     code = "import sys, emsqrt.external; print({'numpy', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.nightly
+def test_a_hundred_megabytes_in_a_quarter_of_one(spill: SpillManager) -> None:
+    chance = random.Random(5)
+    sort = new_sort(spill, 256 * KIB)
+    for start in range(0, 1_000_000, 5000):
+        keys = [chance.randrange(50_000) for _ in range(5000)]
+        texts = [f"{start + row:07d}" + "x" * 93 for row in range(5000)]
+        sort.add(columns((I64, keys), (TEXT, texts)))
+    sort.finish()
+    last, seen = (-1, ""), 0
+    out, arrays = memoryview(bytearray(64 * KIB)), memoryview(bytearray(128 * KIB))
+    for filled, rows in sort.blocks(out):
+        _, _, parts = unpack_rows(out[:filled], 0, rows, [I64, TEXT], arrays)
+        for row in zip(*(read_back(arrays, part, rows) for part in parts), strict=True):
+            assert last < row, "by key, and rows with equal keys as they came"
+            last = row
+        seen += rows
+    assert seen == 1_000_000
+    assert sort.stats.passes >= 2
+    sort.close()

@@ -136,8 +136,8 @@ def test_large_ties_are_sorted_by_what_follows(
 
     chance = random.Random(seed)
     keys = [
-        b"x" * common + bytes(chance.randrange(letters) for _ in range(chance.randrange(40)))
-        for _ in range(count)
+        b"x" * common + bytes(chance.choices(range(1, 1 + letters), (9, 1, 1)[:letters], k=length))
+        for length in chance.choices((30, 40, 0, 7), (90, 4, 1, 1), k=count)
     ]
     store = RowStore(memory(1 << 20))
     rows = [(key, struct.pack("<I", number)) for number, key in enumerate(keys)]
