@@ -27,6 +27,62 @@ class SinkInfo(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class InputInfo(Record):
+    """One input file, as it was when the run began.
+
+    Args:
+        path: as the plan names it.
+        bytes: its length as it is stored.
+        modified_ms: when it was last changed, Unix milliseconds; 0 where nobody says.
+        fingerprint: hex XXH3 of its length and of pieces of its content, or a store's ETag.
+    """
+
+    path: str
+    bytes: int
+    modified_ms: int = 0
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockInfo(Record):
+    """What one operator did, beside what was planned for it.
+
+    Args:
+        node: its place in the physical plan (`emsqrt.plan.walk` of the optimised plan).
+        operator: such as "sort".
+        rows_in: rows that came in, from all inputs.
+        rows_out: rows that came out.
+        bytes_in: as packed rows or text.
+        seconds: from its first row in to its last one out.
+        granted_bytes: memory it was granted.
+        peak_bytes: the most of it in use.
+        runs: R, sorted runs or partial tables written.
+        fan_in: K, the most runs in one merge.
+        passes: P, how often a row was read back at most.
+        block_bytes: b.
+        partitions: F of a join.
+        spilled_bytes: written, before compression.
+        planned: what the schedule said of the same figures.
+    """
+
+    node: int
+    operator: str
+    rows_in: int = 0
+    rows_out: int = 0
+    bytes_in: int = 0
+    seconds: float = 0.0
+    granted_bytes: int = 0
+    peak_bytes: int = 0
+    runs: int = 0
+    fan_in: int = 0
+    passes: int = 0
+    block_bytes: int = 0
+    partitions: int = 1
+    spilled_bytes: int = 0
+    planned: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest(Record):
     """The record of one run. All but the times and the measured peak depend on plan and data alone.
 
@@ -40,10 +96,19 @@ class Manifest(Record):
         cap_bytes: the cap that was in force.
         budget_bytes: what was left of it for buffers.
         reserved_bytes: the most that operators, reader and sink reserved at once.
-        reserved_by_tag: the most that each of them reserved.
         peak_bytes: the most that the kernel charged the process (RssAnon + RssShmem).
         started_at: Unix seconds.
         finished_at: Unix seconds.
+        started_ms: the same in whole milliseconds.
+        finished_ms: the same in whole milliseconds.
+        reserved_by_tag: the most that each of operators, reader and sink reserved.
+        inputs: the files read, so that a replay can tell whether they are the same.
+        blocks: what each operator did.
+        te: the schedule's figures: W, C_min, frontier, expected spill, and each operator's R, K, P,
+            b, F.
+        tier: "thin" or "arrow".
+        seed: for sampling.
+        spilled_bytes: written to spill, as it is stored.
     """
 
     plan_hash: str
@@ -58,7 +123,20 @@ class Manifest(Record):
     peak_bytes: int
     started_at: float
     finished_at: float
+    started_ms: int = 0
+    finished_ms: int = 0
     reserved_by_tag: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[InputInfo, ...] = ()
+    blocks: tuple[BlockInfo, ...] = ()
+    te: Mapping[str, Any] = field(default_factory=dict)
+    tier: str = ""
+    seed: int = 0
+    spilled_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for name, seconds in (("started_ms", self.started_at), ("finished_ms", self.finished_at)):
+            if not getattr(self, name):
+                object.__setattr__(self, name, round(seconds * 1000))
 
     @property
     def seconds(self) -> float:

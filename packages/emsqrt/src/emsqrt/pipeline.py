@@ -6,12 +6,14 @@ or `schema`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emsqrt.expr import Agg, Column, Expr, parse_expr
+from emsqrt.expr.parser import parse_named
 from emsqrt.plan import (
     Aggregate,
     Distinct,
@@ -45,12 +47,15 @@ from emsqrt.plan import (
 from emsqrt.plan.nodes import SUFFIX
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
+from sennit_core.units import parse_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from emsqrt.engine import Engine
     from emsqrt.manifest import Manifest
+    from emsqrt.planner.physical import Tier
+    from emsqrt.te import Explanation
 
 _FORMATS = {
     ".csv": "csv",
@@ -64,6 +69,7 @@ _FORMATS = {
     ".ndjson": "jsonl",
 }
 _PACKED = (".gz", ".zst")
+_AS = re.compile(r"\sas\s", re.IGNORECASE)
 
 On: TypeAlias = str | Iterable[str | tuple[str, str]] | Mapping[str, str]
 """Keys of a join: names that both sides have, or pairs of (left, right)."""
@@ -85,7 +91,7 @@ class Pipeline:
         return Pipeline(plan)
 
     def select(self, *columns: Expr | str, **named: Expr | str) -> Pipeline:
-        """Make exactly these columns; a keyword names an expression."""
+        """Make exactly these columns: "a", "a * 2 as b", or a keyword that names an expression."""
         made = [_named(column) for column in columns]
         made += [(name, _expr(expr)) for name, expr in named.items()]
         return Pipeline(Project(self.plan, tuple(made)))
@@ -236,9 +242,25 @@ class Pipeline:
 
         return check(find_schema(self.plan, Path()))
 
-    def explain(self) -> str:
-        """Return the plan as text, one line an operator, and its hash."""
-        return f"{explain(self.plan)}\nplan {plan_hash(self.plan)}"
+    def explain(self, mem_cap: str | int | None = None, *, manifest: Manifest | None = None) -> str:
+        """Return the plan as text, one line an operator, and its hash.
+
+        Args:
+            mem_cap: tell as well how the plan is carried out under this cap: estimates, strategies,
+                R, K, P, b, F, C_min and expected spill.
+            manifest: of a run of this plan; what it measured stands beside what was planned.
+        """
+        if mem_cap is None:
+            return f"{explain(self.plan)}\nplan {plan_hash(self.plan)}"
+        return str(replace(self.planned(mem_cap), manifest=manifest))
+
+    def planned(self, mem_cap: str | int) -> Explanation:
+        """Return the physical plan and its schedule under a cap; `to_json()` for programs."""
+        from emsqrt.te import explain_plan
+        from emsqrt.thin.compile import why_not_thin
+
+        tier: Tier = "arrow" if why_not_thin(self.plan) else "thin"
+        return explain_plan(self.plan, parse_bytes(mem_cap), tier=tier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +305,7 @@ def _expr(value: Expr | str) -> Expr:
 
 def _named(value: Expr | str) -> tuple[str, Expr]:
     if isinstance(value, str):
-        return value, Column(value)
+        return parse_named(value) if _AS.search(value) else (value, Column(value))
     if isinstance(value, Column):
         return value.name, value
     raise UsageError(f"the column {value!s} needs a name", hint=f"such as total={str(value)!r}")

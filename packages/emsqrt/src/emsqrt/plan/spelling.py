@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 from emsqrt.expr import Agg, Call, Column, Expr, Literal, parse_expr
+from emsqrt.expr.parser import parse_order
 from emsqrt.plan.nodes import SortKey
 from emsqrt.plan.window import WINDOW_FUNCTIONS, Frame, FrameUnit, WindowCall
 from sennit_core.errors import UsageError
 from sennit_core.text import nearest
 
 _MARKS = ("asc", "desc", "nulls_first", "nulls_last")
+_WORDS = re.compile(r"\s(asc|desc|nulls\s+(first|last))\s*$", re.IGNORECASE)
 _CALL = re.compile(r"\s*([A-Za-z_]+)\s*\((.*)\)\s*(?:over\s+)?(?:(rows|range)\s+(.*))?", re.DOTALL)
 _BOUND = re.compile(
     r"(?:(unbounded)\s+(?:preceding|following)|(current)\s+row|([0-9]{1,15})\s+(preceding|following))"
@@ -21,7 +23,8 @@ def sort_key(value: SortKey | Expr | str) -> SortKey:
     """Return the sort key of a column's name, perhaps marked, or of an expression.
 
     Args:
-        value: `"age"`, `"age:desc"`, `"age:desc:nulls_first"`, `col("age") * 2`, or a key itself.
+        value: `"age"`, `"age:desc"`, `"age:desc:nulls_first"`, `"age desc nulls first"`,
+            `col("age") * 2`, or a key itself.
     """
     if isinstance(value, SortKey):
         return value
@@ -30,6 +33,9 @@ def sort_key(value: SortKey | Expr | str) -> SortKey:
     name, marks = value, list[str]()
     while (parts := name.rpartition(":"))[0] and parts[2].strip().lower() in _MARKS:
         name, marks = parts[0], [*marks, parts[2].strip().lower()]
+    if not marks and _WORDS.search(name):
+        expr, descending, nulls_first = parse_order(name)
+        return SortKey(expr, descending, bool(nulls_first))
     return SortKey(Column(name.strip()), "desc" in marks, "nulls_first" in marks)
 
 
