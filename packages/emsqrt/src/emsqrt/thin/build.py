@@ -8,6 +8,7 @@ from typing import Any
 
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.run import Run
+from emsqrt.thin.aggregate import AggregateText
 from emsqrt.thin.join import JoinText
 from emsqrt.thin.scan import ScanText, open_sources
 from emsqrt.thin.sort import SortText
@@ -72,6 +73,7 @@ def _rename(step: Step, inputs: Sequence[TextRows], _: Run) -> TextRows:
 
 
 _BUILDERS: dict[str, Callable[[Step, Sequence[TextRows], Run], TextRows]] = {
+    "aggregate": lambda step, inputs, run: AggregateText(inputs[0], step, run),
     "join": lambda step, inputs, run: JoinText(inputs[0], inputs[1], step["on"], step["how"], run),
     "limit": lambda step, inputs, run: LimitText(inputs[0], step["count"], step["skip"], run),
     "rename": _rename,

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from emsqrt.expr import Column
+from emsqrt.external.layout import lay_out
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.places import parse_place
 from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink
 from emsqrt.plan.check import node_schema
 from emsqrt.plan.joining import LEFT_ONLY, join_key_types, right_names, shared_keys
-from emsqrt.plan.nodes import Join, Limit, Project, Rename, Sort, TopK, Union
+from emsqrt.plan.nodes import Aggregate, Distinct, Join, Limit, Project, Rename, Sort, TopK, Union
+from emsqrt.plan.states import state_fields
 from emsqrt.plan.tree import inputs_of, walk
 from emsqrt.thin.scan import CsvHead, infer_text_schema, open_sources
 from emsqrt.thin.text import STANDARD, NotThin
@@ -119,6 +121,14 @@ def _check_project(node: Project) -> str | None:
     return None
 
 
+def _check_aggregate(node: Aggregate) -> str | None:
+    exprs = [expr for _, expr in node.keys]
+    exprs += [agg.arg for _, agg in node.aggs if agg.arg is not None]
+    if node.phase != "full" or any(not isinstance(expr, Column) for expr in exprs):
+        return "it works columns out"
+    return None
+
+
 def _check_join(node: Join) -> str | None:
     if node.how == "cross":
         return "a cross join runs in the arrow tier"
@@ -137,6 +147,8 @@ _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
     Join: _check_join,
     Union: lambda node: "columns are found by name" if node.by_name else None,
     Limit: lambda _: None,
+    Aggregate: _check_aggregate,
+    Distinct: lambda node: None if node.columns is None else "it keeps whole rows",
 }
 
 
@@ -209,6 +221,48 @@ def _join(node: Join, inputs: Sequence[Compiled], _: Path) -> Compiled:
     return Compiled([*steps, {"op": "select", "columns": columns}], schema, counted=True)
 
 
+def _aggregate(node: Aggregate, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    (rows,) = inputs
+    schema = node_schema(node, (rows.schema,))
+    keys = [_column(expr) for _, expr in node.keys]
+    kinds = [
+        None if agg.arg is None else rows.schema.field(_column(agg.arg)).type
+        for _, agg in node.aggs
+    ]
+    states = [
+        state_fields(name, agg, kind) for (name, agg), kind in zip(node.aggs, kinds, strict=True)
+    ]
+    aggs = [agg for _, agg in node.aggs]
+    layout = lay_out(
+        "full",
+        [rows.schema.field(name).type for name in keys],
+        list(zip(aggs, kinds, states, strict=True)),
+    )
+    step = {
+        "op": "aggregate",
+        "reads": keys + [_column(aggs[at].arg) for at, _ in layout.arguments],
+        "keys": [key.as_tuple() for key in layout.keys],
+        "parts": [part.as_tuple() for part in layout.parts],
+        "outputs": [output.as_tuple() for output in layout.outputs],
+        "values": [
+            {
+                "column": (values.column, values.kind, values.scale),
+                "filled": values.filled,
+                "quantiles": values.quantiles,
+            }
+            for values in layout.values
+        ],
+        "fields": [[field.name, str(field.type)] for field in schema],
+        "aggs": [str(agg) for agg in aggs],
+    }
+    return Compiled([*rows.steps, step], schema, counted=True)
+
+
+def _distinct(node: Distinct, inputs: Sequence[Compiled], folder: Path) -> Compiled:
+    keys = tuple((name, Column(name)) for name in inputs[0].schema.names)
+    return _aggregate(Aggregate(node.input, keys, ()), inputs, folder)
+
+
 def _union(node: Union, inputs: Sequence[Compiled], _: Path) -> Compiled:
     schema = node_schema(node, tuple(rows.schema for rows in inputs))
     for rows in inputs:
@@ -228,6 +282,8 @@ def _names(schema: Schema) -> Step:
 
 
 _COMPILERS: dict[type[Plan], Callable[[Any, Sequence[Compiled], Path], Compiled]] = {
+    Aggregate: _aggregate,
+    Distinct: _distinct,
     Join: _join,
     Limit: _limit,
     Project: _project,

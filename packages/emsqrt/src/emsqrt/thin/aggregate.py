@@ -1,0 +1,115 @@
+"""Grouping text: C parses keys and arguments, groups them, and writes the groups as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from emsqrt._kernel import Columns, CsvFormatter
+from emsqrt.external.aggregate import ExternalAggregate, Filled
+from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Values
+from emsqrt.run import Run
+from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
+from sennit_core.errors import SennitError, TooLarge
+from sennit_core.schema import DataType, Field, Schema
+
+BUFFER_BYTES_MAX = 1 << 18
+_BUFFERS = 3
+"""Parsed columns, groups as columns, and these as text."""
+
+
+class AggregateText:
+    """Groups as records, sorted by their keys, NULL last.
+
+    Args:
+        rows: the records.
+        step: the layout, as `emsqrt.thin.compile` writes it: `reads` (columns), `keys`, `parts`,
+            `outputs`, `values`, `fields` (of the result) and `aggs` (for errors).
+        run: working memory and spill.
+    """
+
+    def __init__(self, rows: TextRows, step: Mapping[str, Any], run: Run) -> None:
+        self.schema = Schema(tuple(Field(name, DataType.parse(of)) for name, of in step["fields"]))
+        self.dialect = STANDARD
+        self.rows = 0
+        self._rows = rows
+        self._step = step
+        self._run = run
+        run.expect_holder()
+
+    def blocks(self) -> Generator[Block]:
+        """Yield the groups."""
+        with self._run.take_working_memory("aggregate") as held:
+            size = min(BUFFER_BYTES_MAX, len(held.memory) // 16) // 64 * 64
+            rest = len(held.memory) - _BUFFERS * size
+            with (
+                held.memory[:rest] as memory,
+                held.memory[rest : rest + size] as parsed,
+                held.memory[rest + size : rest + 2 * size] as grouped,
+                held.memory[rest + 2 * size :] as out,
+            ):
+                aggregate = self._aggregate(memory)
+                with closing(aggregate):
+                    fields = [self._rows.schema.field(name) for name in self._step["reads"]]
+                    reader = ColumnReader(self._rows, fields, parsed)
+                    with closing(reader):
+                        for columns in reader.batches():
+                            aggregate.add(columns)
+                    aggregate.finish()
+                    try:
+                        yield from self._text(aggregate, grouped, out)
+                    except OverflowError as error:
+                        raise self._beyond(error.args[0]) from None
+
+    def _aggregate(self, memory: memoryview) -> ExternalAggregate:
+        step = self._step
+        return ExternalAggregate(
+            memory,
+            self._run.spill,
+            [KeyColumn(*key) for key in step["keys"]],
+            [Part(PartOp(op), *rest) for op, *rest in step["parts"]],
+            [Output(OutputOp(op), *rest) for op, *rest in step["outputs"]],
+            [_values(each) for each in step["values"]],
+            check=self._run.check,
+        )
+
+    def _text(
+        self, aggregate: ExternalAggregate, grouped: memoryview, out: memoryview
+    ) -> Generator[Block]:
+        formatter = CsvFormatter([str(field.type) for field in self.schema])
+        for count, filled in aggregate.columns(grouped):
+            self._run.check()
+            columns = _columns(count, filled, grouped)
+            start = 0
+            while start < count:
+                end, size = formatter.format(columns, start, out)
+                if end == start:
+                    raise TooLarge(what="a group", limit_bytes=len(out), actual_bytes=2 * len(out))
+                yield Block(out[:size], rows=end - start)
+                start = end
+            del columns
+
+    def _beyond(self, output: int) -> SennitError:
+        from emsqrt.expr.errors import ValueOutOfRange
+
+        agg = self._step["aggs"][output]
+        field = self.schema.fields[len(self._step["keys"]) + output]
+        return ValueOutOfRange(agg, f"the sum is beyond {field.type}")
+
+
+def _values(each: Mapping[str, Any]) -> Values:
+    column, kind, scale = each["column"]
+    quantiles = [(at, of) for at, of in each["quantiles"]]
+    return Values(column, kind, scale, each["filled"], quantiles)
+
+
+def _columns(count: int, filled: Sequence[Filled], memory: memoryview) -> Columns:
+    """Return filled columns as the kernel sees them, where they lie."""
+    parts = []
+    for kind, nulls, validity, values, ends in filled:
+        seen = memory[slice(*validity)] if nulls else None
+        parts.append(
+            (kind, 0, seen, memory[slice(*values)], None if ends is None else memory[slice(*ends)])
+        )
+    return Columns(count, parts)
