@@ -39,7 +39,7 @@ ptrdiff_t em_csv_write_text(const uint8_t *text, size_t text_size, uint8_t delim
         if (text_size > size) {
             return -1;
         }
-        memcpy(out, text, text_size);
+        memcpy(out, text, text_size); /* not empty, that needs quotes */
         return (ptrdiff_t)text_size;
     }
     size_t quotes = 2;
@@ -124,8 +124,8 @@ static ptrdiff_t write_cell(const em_type *type, uint8_t delimiter, const em_col
                             size_t row, uint8_t *out, size_t size) {
     const size_t at = column->offset + row;
     if (type->form == EM_AS_TEXT || type->form == EM_AS_BYTES) {
-        const uint8_t *text = column->values + column->ends[at];
         const size_t text_size = (size_t)(column->ends[at + 1] - column->ends[at]);
+        const uint8_t *text = text_size == 0 ? NULL : column->values + column->ends[at];
         return type->form == EM_AS_TEXT || text_size == 0
                    ? em_csv_write_text(text, text_size, delimiter, out, size)
                    : em_write_base64(text, text_size, out, size);

@@ -38,9 +38,9 @@ static bool is_null(const em_csv_parser *parser, const uint8_t *text, size_t siz
     if (size == 0) {
         return parser->empty_is_null;
     }
-    const uint8_t *at = parser->nulls, *const end = at + parser->nulls_bytes;
-    for (; at < end; at += 1 + *at) {
-        if (*at == size && memcmp(at + 1, text, size) == 0) {
+    const uint8_t *const nulls = parser->nulls;
+    for (size_t at = 0; at < parser->nulls_bytes; at += 1 + (size_t)nulls[at]) {
+        if (nulls[at] == size && memcmp(nulls + at + 1, text, size) == 0) {
             return true;
         }
     }

@@ -8,8 +8,8 @@
 
 static ptrdiff_t write_string(const em_type *type, const em_column *column, size_t at, uint8_t *out,
                               size_t size) {
-    const uint8_t *text = column->values + column->ends[at];
     const size_t text_size = (size_t)(column->ends[at + 1] - column->ends[at]);
+    const uint8_t *text = text_size == 0 ? NULL : column->values + column->ends[at];
     if (size < 2) {
         return -1;
     }
