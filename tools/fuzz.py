@@ -99,9 +99,9 @@ def _build(
 ) -> Path:
     program = scratch / f"fuzz_{name}"
     target = FUZZ / f"fuzz_{name}.c"
-    needed = re.search(r"^ \* Needs (.*)\.$", target.read_text("utf-8"), re.MULTILINE)
+    needed = re.search(r"^ \* Needs (.*?)\.$", target.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     assert needed, "a target's comment ends with a line that says what it needs of the kernel"
-    sources = [KERNEL / part for part in needed[1].split(", ")]
+    sources = [KERNEL / part for part in re.findall(r"\w+\.c", needed[1])]
     sources += [target, *([FUZZ / "standalone.c"] if standalone else [])]
     command = [*compiler, "-std=gnu11", *SANITIZERS, *flags, f"-I{KERNEL}", *map(str, sources)]
     subprocess.run([*command, "-lm", "-o", str(program)], check=True)
