@@ -1,46 +1,203 @@
-"""Objects of a store as sources and outputs."""
+"""Objects of a store as sources and outputs: `s3://`, `gs://` and `az://`.
+
+The clients are those that spill uses; credentials, region and endpoint come from the environment.
+Reads are ranges, tried again when the store stumbles. An output is one multipart upload, and on
+Google Cloud Storage an object of another name that is renamed, so it appears whole or not at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from emsqrt.io.codecs import RawStream
 from emsqrt.io.places import Place
 from emsqrt.io.sources import ByteSource
-from sennit_core.errors import Unsupported
+from emsqrt.spill.clients import ObjectClient, RequestFailed, open_client, scrubbed
+from emsqrt.spill.retry import Retry
+from sennit_core.errors import NotFound, Unavailable
+from sennit_core.ids import new_id
+
+T = TypeVar("T")
+
+_RANGE_BYTES = 1 << 20
+_PART_BYTES = 8 << 20
+_RETRY_MS = 30_000
+UPLOAD_BYTES = 2 * _PART_BYTES
+"""What an upload holds: the part being filled and the one being sent."""
 
 
 class ObjectSource(ByteSource):
-    """One object, read in ranges."""
+    """One object, read in ranges.
+
+    Args:
+        place: which.
+
+    Raises:
+        NotFound: there is no such object.
+        Unavailable: the store does not answer, or refuses.
+    """
 
     def __init__(self, place: Place) -> None:
         super().__init__(str(place))
-        raise Unsupported(f"{place}: this engine does not read object stores yet")
+        bucket, _, self._key = place.path.partition("/")
+        self._client = open_bucket(place.scheme, bucket)
+        self._size = _size_of(self._client, place)
 
     @property
     def stored_bytes(self) -> int:
-        """The object's length."""
-        raise NotImplementedError
+        """The object's length when it was first looked at."""
+        return self._size
+
+    @property
+    def need_bytes(self) -> int:
+        """What reading takes: a range as it arrives and as it is kept, and the decompressor."""
+        return super().need_bytes + 2 * _RANGE_BYTES
 
     def open_raw(self) -> RawStream:
         """Read it from the beginning."""
-        raise NotImplementedError
+        return _RangeStream(self)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return a part of it."""
-        raise NotImplementedError
+        size = min(size, self._size - offset)
+        if size <= 0:
+            return b""
+        return _asked(self.name, lambda: bytes(self._client.get(self._key, offset, size)))
+
+
+class _RangeStream:
+    """An object from front to back, a range at a time."""
+
+    def __init__(self, source: ObjectSource) -> None:
+        self._source = source
+        self._offset = 0
+        self._held = memoryview(b"")
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        if not self._held:
+            self._held = memoryview(self._source.read_at(self._offset, _RANGE_BYTES))
+            self._offset += len(self._held)
+        part = self._held[: len(buffer)]
+        buffer[: len(part)] = part
+        self._held = self._held[len(part) :]
+        return len(part)
+
+    def close(self) -> None:
+        """Nothing is open between requests."""
+
+
+def _size_of(client: Any, place: Place) -> int:
+    """Return an object's length; a listing would not do, it takes a key for a folder."""
+    _, _, key = place.path.partition("/")
+    if place.scheme == "gs":
+        return _size_by_arrow(client, place)
+    import obstore
+
+    try:
+        size: int = obstore.head(client._store, key)["size"]  # noqa: SLF001 - as `_multipart`
+    except FileNotFoundError:
+        raise NotFound("object", str(place)) from None
+    except obstore.exceptions.BaseError as error:
+        raise _unavailable(str(place), scrubbed(error, ())) from None
+    return size
+
+
+def _size_by_arrow(client: Any, place: Place) -> int:
+    try:
+        info = client._files.get_file_info(place.path)  # noqa: SLF001 - as `_renamed`
+    except OSError as error:
+        raise _unavailable(str(place), scrubbed(error, ())) from None
+    if not info.is_file:
+        raise NotFound("object", str(place))
+    return int(info.size)
+
+
+@lru_cache(maxsize=16)
+def open_bucket(scheme: str, bucket: str) -> ObjectClient:
+    """Return the client of a bucket.
+
+    Raises:
+        Unsupported: the package for this kind of store is not installed.
+    """
+    client, _ = open_client(f"{scheme}://{bucket}", {})
+    return client
 
 
 def list_objects(scheme: str, prefix: str) -> list[str]:
-    """Return `bucket/key` of every object below a prefix."""
-    raise Unsupported(f"{scheme}://{prefix}: this engine does not read object stores yet")
+    """Return `bucket/key` of every object below a folder, which is named with its bucket."""
+    bucket, _, folder = prefix.strip("/").partition("/")
+    client = open_bucket(scheme, bucket)
+    below = f"{folder}/" if folder else ""
+    return _asked(
+        f"{scheme}://{prefix}", lambda: [f"{bucket}/{facts.key}" for facts in client.list(below)]
+    )
 
 
 @contextmanager
 def open_object(place: Place) -> Iterator[Any]:
-    """Open an object for writing; it appears when this is left in peace."""
-    if place:
-        raise Unsupported(f"{place}: this engine does not write to object stores yet")
-    yield None
+    """Open an object for writing; it appears when this is left in peace.
+
+    Raises:
+        Unavailable: the store does not take it.
+    """
+    bucket, _, key = place.path.partition("/")
+    client: Any = open_bucket(place.scheme, bucket)
+    opener = _renamed if place.scheme == "gs" else _multipart
+    try:
+        with opener(client, bucket, key) as upload:
+            yield upload
+    except OSError as error:
+        raise _unavailable(str(place), str(error)) from error
+
+
+@contextmanager
+def _multipart(client: Any, bucket: str, key: str) -> Iterator[Any]:
+    """An upload by obstore, completed by `close` alone; dropped, it never becomes an object."""
+    import obstore
+
+    del bucket  # the client's store knows it
+    writer = obstore.open_writer(
+        client._store,  # noqa: SLF001 - the client has no uploads of its own
+        key,
+        buffer_size=_PART_BYTES,
+        max_concurrency=1,
+    )
+    try:
+        yield writer
+        writer.close()
+    except obstore.exceptions.BaseError as error:
+        raise _unavailable(f"{client.place}/{key}", str(error)) from error
+
+
+@contextmanager
+def _renamed(client: Any, bucket: str, key: str) -> Iterator[Any]:
+    """An upload by pyarrow, whose streams complete even when they are dropped."""
+    files = client._files  # noqa: SLF001 - the client has no uploads of its own
+    staged, final = f"{bucket}/{key}.{new_id()}.tmp", f"{bucket}/{key}"
+    try:
+        with files.open_output_stream(staged, compression=None) as out:
+            yield out
+        files.move(staged, final)
+    except BaseException:
+        with suppress(OSError):
+            files.delete_file(staged)
+        raise
+
+
+def _asked(what: str, request: Callable[[], T]) -> T:
+    try:
+        return Retry(_RETRY_MS).run(request)
+    except RequestFailed as error:
+        if error.is_missing:
+            raise NotFound("object", what) from None
+        raise _unavailable(what, error.reason) from None
+
+
+def _unavailable(what: str, reason: str) -> Unavailable:
+    return Unavailable(
+        f"{what} ({reason})",
+        hint="look at the endpoint, region and credentials in the environment",
+    )
