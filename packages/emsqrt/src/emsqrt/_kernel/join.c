@@ -64,6 +64,28 @@ enum em_walk em_join_add(em_join_table *table, const uint8_t *block, size_t size
     return EM_WALK_ON;
 }
 
+/* Rows whose buckets are on their way to the cache. */
+typedef struct {
+    size_t count;
+    size_t at[GROUP];
+    uint64_t hash[GROUP];
+} ahead;
+
+/* Take the next rows that have keys; `*at` moves on. */
+static void take_ahead(const em_join_table *table, size_t *at, ahead *rows) {
+    rows->count = 0;
+    while (rows->count < GROUP && *at < table->rows_bytes) {
+        const uint8_t *row = table->memory + *at;
+        if (em_joined_key_bytes(row) > 0) {
+            const uint64_t hash = hash_of(row);
+            __builtin_prefetch(&table->ends[bucket_of(table, hash)], 1);
+            rows->at[rows->count] = *at;
+            rows->hash[rows->count++] = hash;
+        }
+        *at += em_row_bytes(row);
+    }
+}
+
 /* Count, sum up, place: rows are walked twice, and buckets keep the order of the build. */
 void em_join_index(em_join_table *table) {
     const size_t keys = table->key_count;
@@ -72,9 +94,11 @@ void em_join_index(em_join_table *table) {
     table->entries = (uint64_t *)(void *)(top - keys * ENTRY_BYTES);
     table->ends = (uint32_t *)(void *)(top - keys * (ENTRY_BYTES + END_BYTES));
     memset(table->ends, 0, keys * END_BYTES);
-    for (size_t at = 0; at < table->rows_bytes; at += em_row_bytes(table->memory + at)) {
-        if (em_joined_key_bytes(table->memory + at) > 0) {
-            table->ends[bucket_of(table, hash_of(table->memory + at))]++;
+    ahead rows;
+    size_t at = 0;
+    for (take_ahead(table, &at, &rows); rows.count > 0; take_ahead(table, &at, &rows)) {
+        for (size_t i = 0; i < rows.count; i++) {
+            table->ends[bucket_of(table, rows.hash[i])]++;
         }
     }
     uint32_t sum = 0;
@@ -83,10 +107,11 @@ void em_join_index(em_join_table *table) {
         table->ends[bucket] = sum;
         sum += count;
     }
-    for (size_t at = 0; at < table->rows_bytes; at += em_row_bytes(table->memory + at)) {
-        if (em_joined_key_bytes(table->memory + at) > 0) {
-            const uint64_t hash = hash_of(table->memory + at);
-            table->entries[table->ends[bucket_of(table, hash)]++] = tag_of(hash) | at;
+    at = 0;
+    for (take_ahead(table, &at, &rows); rows.count > 0; take_ahead(table, &at, &rows)) {
+        for (size_t i = 0; i < rows.count; i++) {
+            const uint32_t place = table->ends[bucket_of(table, rows.hash[i])]++;
+            table->entries[place] = tag_of(rows.hash[i]) | rows.at[i];
         }
     }
     table->indexed = true;
