@@ -19,6 +19,7 @@ from emsqrt.spill import (
     SpillManager,
     default_spill_dir,
 )
+from emsqrt.spill.area import stored_bytes
 from emsqrt.spill.segment import ENTRIES_MAX
 from sennit_core.errors import Closed, UsageError
 
@@ -214,6 +215,18 @@ def test_tenants_have_folders_of_their_own(disk: Path) -> None:
     with SpillManager(disk, tenant="alice") as spill:
         segment = write(spill, [b"abc"])
         assert _file(spill, segment).is_relative_to(disk / "alice")
+
+
+def test_what_tenants_store_is_counted_over_all_runs(disk: Path) -> None:
+    root = disk / "shared"
+    with (
+        SpillManager(root, tenant="alice") as first,
+        SpillManager(root, tenant="alice") as second,
+        SpillManager(root) as nobodys,
+    ):
+        sizes = [write(spill, [b"abc"]).size_bytes for spill in (first, second, nobodys)]
+        assert stored_bytes(root) == {"alice": sizes[0] + sizes[1], "": sizes[2]}
+    assert stored_bytes(root) == {}
 
 
 @given(st.data())

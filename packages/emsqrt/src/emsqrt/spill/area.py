@@ -6,6 +6,7 @@ process id is used for since.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -46,6 +47,22 @@ def sweep(root: Path) -> int:
         return 0
     with _locked(root / ".sweep"):
         return _sweep(root)
+
+
+def stored_bytes(root: Path) -> dict[str, int]:
+    """Return what lies below `root` by tenant, "" for runs of none; those of all processes.
+
+    Files that are removed meanwhile are not counted.
+    """
+    found: dict[str, int] = {}
+    for folder, _, names in os.walk(root):
+        first = Path(folder).relative_to(root).parts[:1]
+        tenant = "" if not first or is_id(first[0]) else first[0]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                size = Path(folder, name).lstat().st_size
+                found[tenant] = found.get(tenant, 0) + size
+    return {tenant: size for tenant, size in found.items() if size}
 
 
 class _locked:  # noqa: N801 - used as a statement
