@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emsqrt._kernel import KeySpec, unpack_rows
+from emsqrt._kernel import CsvParser, KeySpec, unpack_rows
 from emsqrt._kernel.testing import I64, TEXT, columns, read_back
 from emsqrt.external import ExternalSort, plan_sort
 from emsqrt.external.fan_in import choose_window, first_merge, passes_of
@@ -184,6 +184,23 @@ def test_packed_rows_and_lines(spill: SpillManager) -> None:
     out = memoryview(bytearray(1000))
     text = b"".join(bytes(out[:filled]) for filled, _ in sort.blocks(out, ending=b"\n"))
     assert text == b"".join(b"%05d\n" % key for key in sorted(keys))
+    assert sort.stats.runs > 1
+    sort.close()
+
+
+def test_records_leave_as_they_were_written(spill: SpillManager) -> None:
+    chance = random.Random(4)
+    records = [b'%d,"a ""quoted"", text",%d' % (chance.randrange(99), n) for n in range(3000)]
+    parser = CsvParser(memoryview(bytearray(64 * KIB)), field_count=3, columns=[(0, "Int64")])
+    sort = ExternalSort(memoryview(bytearray(64 * KIB)), spill, BY_KEY, "line")
+    block, start = b"\n".join(records) + b"\n", 0
+    while start < len(block):
+        batch, start = parser.parse(block, start)
+        sort.add(batch)
+    sort.finish()
+    out = memoryview(bytearray(1000))
+    text = b"".join(bytes(out[:filled]) for filled, _ in sort.blocks(out, ending=b"\n"))
+    assert text.splitlines() == sorted(records, key=lambda record: int(record.split(b",")[0]))
     assert sort.stats.runs > 1
     sort.close()
 

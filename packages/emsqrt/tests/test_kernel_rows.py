@@ -295,3 +295,11 @@ def test_offsets_of_arrow_buffers_are_honoured() -> None:
     out = memory(1 << 10)
     _, _, found = unpack_rows(drained(store), 0, 9, [U64, BYTES], out)
     assert [read_back(out, one, 2) for one in found] == [[9, 8], [b"ccc", b"bb"]]
+
+
+def test_few_wide_rows_unpack_into_little_more_than_their_bytes() -> None:
+    store = RowStore(memory(1 << 14))
+    store.add(columns(*[(U64, [7] * 5)] * 20), KeySpec([]), tuple(range(20)))
+    store.sort()
+    out = memory(20 * (3 * 64 + 4) + 64 + 1 + 5 * (20 * 8 + 3))
+    assert unpack_rows(drained(store), 0, 9, [U64] * 20, out)[0] == 5

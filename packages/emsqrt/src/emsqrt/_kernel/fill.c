@@ -24,7 +24,7 @@ size_t em_arrays_rows(const em_array *arrays, size_t count, size_t out_bytes) {
     if (fixed >= out_bytes) {
         return 0;
     }
-    const size_t rows = bits == 0 ? INT32_MAX : (out_bytes - fixed) / bits * 8;
+    const size_t rows = bits == 0 ? INT32_MAX : (out_bytes - fixed) * 8 / bits;
     return rows < INT32_MAX ? rows : INT32_MAX;
 }
 
