@@ -6,7 +6,7 @@ import pytest
 
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import Scan
-from emsqrt.rules import find_schema, prune_columns, scan_of
+from emsqrt.planner import find_schema, prune_columns, scan_of
 from sennit_core.schema import Schema
 
 SCHEMA = Schema.of(a="Int64", b="Int64", c="Utf8", d="Float64")
