@@ -101,72 +101,24 @@ bool em_batch_begin_long(em_batch *batch, const size_t *text_bytes) {
     return true;
 }
 
-static void clear_bit(uint8_t *bits, size_t index) {
-    bits[index >> 3] = (uint8_t)(bits[index >> 3] & ~(1u << (index & 7)));
-}
-
-static void set_bit(uint8_t *bits, size_t index) {
-    bits[index >> 3] = (uint8_t)(bits[index >> 3] | 1u << (index & 7));
-}
-
 void em_batch_null(em_batch *batch, size_t index) {
     em_building *column = &batch->columns[index];
     const size_t row = batch->row_count;
-    clear_bit(column->validity, row);
+    em_clear_bit(column->validity, row);
     column->has_null = true;
     if (em_is_text(&column->type)) {
         column->ends[row + 1] = column->ends[row];
     } else if (column->type.kind == EM_BOOL) {
-        clear_bit(column->values, row);
+        em_clear_bit(column->values, row);
     } else {
         const size_t width = em_width(column->type.kind);
         memset(column->values + row * width, 0, width);
     }
 }
 
-void em_batch_fixed(em_batch *batch, size_t index, const void *value) {
-    em_building *column = &batch->columns[index];
-    const size_t row = batch->row_count;
-    switch (em_width(column->type.kind)) {
-    case 8:
-        memcpy(column->values + row * 8, value, 8);
-        break;
-    case 4:
-        memcpy(column->values + row * 4, value, 4);
-        break;
-    case 16:
-        memcpy(column->values + row * 16, value, 16);
-        break;
-    case 2:
-        memcpy(column->values + row * 2, value, 2);
-        break;
-    case 1:
-        memcpy(column->values + row, value, 1);
-        break;
-    default:
-        (*(const uint8_t *)value != 0 ? set_bit : clear_bit)(column->values, row);
-    }
-}
-
-uint8_t *em_batch_reserve(em_batch *batch, size_t index, size_t size) {
-    em_building *column = &batch->columns[index];
-    const size_t start = (size_t)column->ends[batch->row_count];
-    return size > column->room - start ? NULL : column->values + start;
-}
-
-void em_batch_text(em_batch *batch, size_t index, size_t size) {
-    em_building *column = &batch->columns[index];
-    const int32_t start = column->ends[batch->row_count];
-    column->ends[batch->row_count + 1] = start + (int32_t)size;
-}
-
-void em_batch_commit(em_batch *batch, em_span line) {
-    batch->lines[batch->row_count++] = line;
-}
-
 void em_batch_undo(em_batch *batch) {
     for (size_t i = 0; i < batch->column_count; i++) {
-        set_bit(batch->columns[i].validity, batch->row_count);
+        em_set_bit(batch->columns[i].validity, batch->row_count);
     }
 }
 

@@ -2,6 +2,8 @@
 #ifndef EMSQRT_CSV_BATCH_H
 #define EMSQRT_CSV_BATCH_H
 
+#include <string.h>
+
 #include "csv_types.h"
 
 typedef struct {
@@ -29,16 +31,62 @@ bool em_batch_begin(em_batch *batch);
 /* Lay them out for a single row with this much text in each column; false when it has no room. */
 bool em_batch_begin_long(em_batch *batch, const size_t *text_bytes);
 
+static inline void em_clear_bit(uint8_t *bits, size_t index) {
+    bits[index >> 3] = (uint8_t)(bits[index >> 3] & ~(1u << (index & 7)));
+}
+
+static inline void em_set_bit(uint8_t *bits, size_t index) {
+    bits[index >> 3] = (uint8_t)(bits[index >> 3] | 1u << (index & 7));
+}
+
 /* Each puts the value of a column's next row, which em_batch_commit then counts. */
 void em_batch_null(em_batch *batch, size_t column);
-void em_batch_fixed(em_batch *batch, size_t column, const void *value);
+
+static inline void em_batch_fixed(em_batch *batch, size_t index, const void *value) {
+    em_building *column = &batch->columns[index];
+    const size_t row = batch->row_count;
+    switch (em_width(column->type.kind)) {
+    case 8:
+        memcpy(column->values + row * 8, value, 8);
+        break;
+    case 4:
+        memcpy(column->values + row * 4, value, 4);
+        break;
+    case 16:
+        memcpy(column->values + row * 16, value, 16);
+        break;
+    case 2:
+        memcpy(column->values + row * 2, value, 2);
+        break;
+    case 1:
+        memcpy(column->values + row, value, 1);
+        break;
+    default:
+        if (*(const uint8_t *)value != 0) {
+            em_set_bit(column->values, row);
+        } else {
+            em_clear_bit(column->values, row);
+        }
+    }
+}
 
 /* Return where `size` bytes of text may be written, or NULL without room; em_batch_text takes
  * however many of them were. */
-uint8_t *em_batch_reserve(em_batch *batch, size_t column, size_t size);
-void em_batch_text(em_batch *batch, size_t column, size_t size);
+static inline uint8_t *em_batch_reserve(em_batch *batch, size_t index, size_t size) {
+    em_building *column = &batch->columns[index];
+    const size_t start = (size_t)column->ends[batch->row_count];
+    return size > column->room - start ? NULL : column->values + start;
+}
 
-void em_batch_commit(em_batch *batch, em_span line);
+static inline void em_batch_text(em_batch *batch, size_t index, size_t size) {
+    em_building *column = &batch->columns[index];
+    const int32_t start = column->ends[batch->row_count];
+    column->ends[batch->row_count + 1] = start + (int32_t)size;
+}
+
+static inline void em_batch_commit(em_batch *batch, em_span line) {
+    batch->lines[batch->row_count++] = line;
+}
 
 /* Forget what was put since the last commit. */
 void em_batch_undo(em_batch *batch);

@@ -138,22 +138,31 @@ static size_t sequence(const uint8_t *text, size_t size) {
     return length;
 }
 
+/* Whether no octet is beyond ASCII; the last eight are looked at once more rather than one by one.
+ */
+static bool is_ascii(const uint8_t *text, size_t size) {
+    uint64_t seen = 0, word;
+    if (size < 8) {
+        for (size_t i = 0; i < size; i++) {
+            seen |= text[i];
+        }
+        return (seen & 0x80) == 0;
+    }
+    for (size_t at = 0; at + 8 < size; at += 8) {
+        memcpy(&word, text + at, 8);
+        seen |= word;
+    }
+    memcpy(&word, text + size - 8, 8);
+    return ((seen | word) & UINT64_C(0x8080808080808080)) == 0;
+}
+
 bool em_is_utf8(const uint8_t *text, size_t size) {
+    if (is_ascii(text, size)) {
+        return true;
+    }
     size_t at = 0;
     while (at < size) {
-        uint64_t word;
-        if (size - at >= 8) {
-            memcpy(&word, text + at, 8);
-            if ((word & UINT64_C(0x8080808080808080)) == 0) {
-                at += 8;
-                continue;
-            }
-        }
-        if (text[at] < 0x80) {
-            at++;
-            continue;
-        }
-        const size_t length = sequence(text + at, size - at);
+        const size_t length = text[at] < 0x80 ? 1 : sequence(text + at, size - at);
         if (length == 0) {
             return false;
         }
