@@ -20,7 +20,9 @@ from emsqrt.spill import (
     default_spill_dir,
 )
 from emsqrt.spill.area import stored_bytes
+from emsqrt.spill.local import LocalStore
 from emsqrt.spill.segment import ENTRIES_MAX
+from emsqrt.spill.testing import FaultyDisk
 from sennit_core.errors import Closed, UsageError
 
 SCHEMA = 0xFEEDFACECAFEBEEF
@@ -174,6 +176,29 @@ def test_a_quota_ends_the_work_and_is_freed_by_removing(disk: Path) -> None:
         assert isinstance(caught.value, SpillError)
         spill.remove(first)
         write(spill, [noise(2000)])
+
+
+def test_a_block_that_met_the_quota_may_be_tried_again(disk: Path) -> None:
+    with SpillManager(disk, quota_bytes=4000) as spill, spill.create("run", SCHEMA) as writer:
+        first = write(spill, [noise(3000)])
+        with pytest.raises(SpillFull):
+            writer.append(noise(2000), 1)
+        spill.remove(first)
+        writer.append(noise(2000), 1)
+        assert read(spill, writer.finish()) == [noise(2000)]
+
+
+def test_no_block_follows_one_that_failed(disk: Path) -> None:
+    store = LocalStore(disk, disk=FaultyDisk(3, "full"))
+    with SpillManager("", store=store) as spill, spill.create("run") as writer:
+        writer.append(b"abc", 1)
+        with pytest.raises(SpillFull):
+            writer.append(b"def", 1)
+        with pytest.raises(Closed):
+            writer.append(b"ghi", 1)
+        with pytest.raises(Closed):
+            writer.finish()
+        assert spill.stats.live_bytes == 0
 
 
 def test_a_reader_that_has_too_little_room_says_so(spill: SpillManager) -> None:

@@ -115,7 +115,8 @@ class ObjectStore:
         found = ends[-1] if ends else 0
         if found != size_bytes:
             raise SpillDamaged(f"{self.place}/{name}", f"{size_bytes} bytes", f"{found} bytes")
-        self._sources += 1
+        with self._changed:
+            self._sources += 1
         return ObjectSource(self, name, ends)
 
     def remove(self, name: str) -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class SegmentWriter:
     """A segment being written. `finish` ends it; leaving it as a context manager unfinished aborts.
 
-    After an error the segment is lost: `abort` it.
+    An error while writing aborts it too, but for a quota that is used up: nothing was written then,
+    and the block may be tried again when something was removed.
     """
 
     def __init__(self, spill: SpillManager, name: str, schema_hash: int) -> None:
@@ -79,8 +80,12 @@ class SegmentWriter:
         )
         index = self._index.to_bytes(segment)
         self._spill.grow(self.name, len(index))
-        self._sink.write([memoryview(index)])
-        self._sink.finish()
+        try:
+            self._sink.write([memoryview(index)])
+            self._sink.finish()
+        except BaseException:
+            self.abort()
+            raise
         self._open = False
         self._spill.stats.written_bytes += len(index)
         self._spill.writer_ended(self, finished=True)
@@ -109,7 +114,11 @@ class SegmentWriter:
         write_block_head(
             self._head, stored, self._schema, self._id, self._blocks, codec, rows, raw_bytes
         )
-        self._sink.write([memoryview(self._head), stored])
+        try:
+            self._sink.write([memoryview(self._head), stored])
+        except BaseException:
+            self.abort()  # how much went is unknown: no block may follow
+            raise
         self._index.add(self._blocks, self._size, self._rows)
         self._blocks += 1
         self._rows += rows
