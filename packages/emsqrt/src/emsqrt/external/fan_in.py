@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from emsqrt._kernel import merger_bytes
 
@@ -78,16 +79,18 @@ def choose_window(
     Returns:
         The window; (0, 0) when no two runs fit.
     """
+    size_before = list(accumulate(sizes, initial=0))
+    need_before = list(accumulate(needs, initial=0))
     for width in range(count, 1, -1):
-        found: tuple[int, int] | None = None
-        for start in range(len(sizes) - width + 1):
-            stop = start + width
-            if merge_bytes(needs[start:stop]) <= memory_bytes:
-                size = sum(sizes[start:stop])
-                if found is None or size < found[0]:
-                    found = size, start
-        if found is not None:
-            return found[1], found[1] + width
+        room = memory_bytes - merger_bytes(width)
+        fitting = [
+            (size_before[start + width] - size_before[start], start)
+            for start in range(len(sizes) - width + 1)
+            if need_before[start + width] - need_before[start] <= room
+        ]
+        if fitting:
+            start = min(fitting)[1]
+            return start, start + width
     return 0, 0
 
 
