@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
+import emsqrt.errors  # noqa: F401 - errors arrive as the classes that they were
 from emsqrt.executor.frames import Frame
 from sennit_core.errors import (
     Cancelled,

@@ -8,32 +8,50 @@ carry.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 from typing import Any
 
 from emsqrt.operators.aggregate import AggregateRows
 from emsqrt.operators.distinct import DistinctRows
+from emsqrt.operators.expect import ExpectRows
 from emsqrt.operators.join import JoinRows
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.rows import FilterRows, LimitRows, MapColumns
+from emsqrt.operators.sample import make_sample
 from emsqrt.operators.sort import SortRows
-from emsqrt.operators.streams import ExplodeRows, SampleRows, UnionRows
+from emsqrt.operators.streams import ExplodeRows, UnionRows
 from emsqrt.plan import Aggregate, Filter, Limit, Plan, Project, Rename, WithColumn
-from emsqrt.plan.nodes import Distinct, Explode, Join, Sample, Sort, TopK, Union
+from emsqrt.plan.nodes import Custom, Distinct, Expect, Explode, Join, Sample, Sort, TopK, Union
 from emsqrt.run import Run
-from sennit_core.errors import UsageError
+from sennit_core.errors import NotFound, UsageError, nearest
 
 Maker = Callable[[Any, Sequence[Operator], Run], Operator]
 
+GROUP = "emsqrt.operators"
+"""Entry point group of operators that other packages bring."""
+
+
+def _make_custom(node: Custom, inputs: Sequence[Operator], run: Run) -> Operator:
+    found = entry_points(group=GROUP, name=node.name)
+    if not found:
+        names = sorted(point.name for point in entry_points(group=GROUP))
+        raise NotFound("operator", node.name, suggestion=nearest(node.name, names))
+    maker: Maker = next(iter(found)).load()
+    return maker(node, inputs, run)
+
+
 _MAKERS: dict[type[Plan], Maker] = {
     Aggregate: AggregateRows,
+    Custom: _make_custom,
     Distinct: DistinctRows,
+    Expect: ExpectRows,
     Explode: ExplodeRows,
     Filter: FilterRows,
     Join: JoinRows,
     Limit: LimitRows,
     Project: MapColumns,
     Rename: MapColumns,
-    Sample: SampleRows,
+    Sample: make_sample,
     Sort: SortRows,
     TopK: SortRows,
     Union: UnionRows,

@@ -1,0 +1,101 @@
+"""Expectations: rows pass as they come, and the run fails at their end if they are not as expected."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emsqrt.errors import ExpectationFailed
+from emsqrt.external.aggregate import ExternalAggregate
+from emsqrt.external.layout import kind_of
+from emsqrt.external.parts import I64, KeyColumn, Output, OutputOp, Part, PartOp
+from emsqrt.operators.aggregate import to_array
+from emsqrt.operators.columns import to_columns
+from emsqrt.operators.operator import Operator
+from emsqrt.plan.expectations import rows_hold
+from emsqrt.plan.nodes import Expect
+from emsqrt.run import Run
+
+_OUT_SHARE = 8
+
+
+class ExpectRows:
+    """Passes rows on, and looks at them meanwhile."""
+
+    def __init__(self, node: Expect, inputs: Sequence[Operator], run: Run) -> None:
+        """Find the columns that are looked at."""
+        (self._input,) = inputs
+        self._run = run
+        self._node = node
+        self.schema = self._input.schema
+        self._unique = [self.schema.field(name) for name in node.unique]
+        self._kinds = [kind_of(field.type, "unique") for field in self._unique]
+        if self._unique:
+            run.expect_holder()
+
+    def batches(self) -> Generator[Any]:
+        """Yield the rows; what is wrong with them is told after the last one, before the sink ends.
+
+        Raises:
+            ExpectationFailed: a NULL where there must be none, a row that comes twice, or another
+                number of rows than expected.
+        """
+        rows = 0
+        with ExitStack() as stack:
+            seen = self._open(stack) if self._unique else None
+            with closing(self._input.batches()) as batches:
+                for batch in batches:
+                    self._check_nulls(batch, rows)
+                    rows += batch.num_rows
+                    if seen is not None:
+                        arrays = [batch.column(each.name) for each in self._unique]
+                        seen[0].add(to_columns(arrays, self._unique, batch.num_rows))
+                    yield batch
+                    del batch
+            if self._node.rows is not None and not rows_hold(self._node.rows, rows):
+                raise ExpectationFailed(f"rows {self._node.rows}", f"{rows} rows")
+            if seen is not None:
+                self._check_unique(*seen)
+
+    def _open(self, stack: ExitStack) -> tuple[ExternalAggregate, memoryview]:
+        held = stack.enter_context(self._run.take_working_memory("expect"))
+        cut = len(held.memory) - len(held.memory) // _OUT_SHARE
+        memory = stack.enter_context(held.memory[:cut])
+        out = stack.enter_context(held.memory[cut:])
+        seen = ExternalAggregate(
+            memory,
+            self._run.spill,
+            [KeyColumn(at, kind) for at, kind in enumerate(self._kinds)],
+            [Part(PartOp.COUNT_ROWS, -1, I64)],
+            [Output(OutputOp.STATE, 0, I64)],
+            name="expect",
+            check=self._run.check,
+        )
+        return stack.enter_context(closing(seen)), out
+
+    def _check_nulls(self, batch: Any, before: int) -> None:
+        for name in self._node.not_null:
+            column = batch.column(name)
+            if column.null_count:
+                row = before + pc.index(pc.is_null(column), True).as_py() + 1
+                raise ExpectationFailed(f"not_null({name})", f"NULL in row {row}")
+
+    def _check_unique(self, seen: ExternalAggregate, out: memoryview) -> None:
+        seen.finish()
+        counts = len(self._unique)
+        for rows, columns in seen.columns(out):
+            self._run.check()
+            times = to_array(out, rows, columns[counts], pa.int64()).to_numpy()
+            if (times > 1).any():
+                at = int((times > 1).argmax())
+                values = [
+                    to_array(out, rows, column, each.type.to_arrow())[at].as_py()
+                    for column, each in zip(columns[:counts], self._unique, strict=True)
+                ]
+                names = ", ".join(each.name for each in self._unique)
+                text = ", ".join(map(repr, values))
+                raise ExpectationFailed(f"unique({names})", f"({text}) {times[at]} times")

@@ -1,0 +1,74 @@
+"""A sample of exactly so many rows: those whose places hash lowest, in the order of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emsqrt.expr import Column
+from emsqrt.operators.operator import Operator
+from emsqrt.operators.sort import SortRows
+from emsqrt.operators.streams import SampleRows, hash_places
+from emsqrt.plan.nodes import Sample, Sort, SortKey, TopK
+from emsqrt.run import Run
+from sennit_core.schema import DataType, Field, Schema
+
+_UINT64 = DataType("UInt64")
+
+
+def make_sample(node: Sample, inputs: Sequence[Operator], run: Run) -> Operator:
+    """Return the operator of a sample, by fraction or by count."""
+    if node.count is None:
+        return SampleRows(node, inputs, run)
+    return SampleCount(node, inputs, run)
+
+
+class SampleCount:
+    """Exactly so many rows, or all when there are fewer."""
+
+    def __init__(self, node: Sample, inputs: Sequence[Operator], run: Run) -> None:
+        """Put a sort by hash, cut short, and a sort by place above the input."""
+        assert node.count is not None, "a fraction is sampled by SampleRows"
+        (below,) = inputs
+        self.schema = below.schema
+        placed = _Placed(below, node.seed)
+        *_, hashed, place = placed.schema.names
+        lowest = TopK(node, (SortKey(Column(hashed)),), node.count)
+        again = Sort(node, (SortKey(Column(place)),))
+        self._rows = SortRows(again, [SortRows(lowest, [placed], run)], run)
+
+    def batches(self) -> Generator[Any]:
+        """Yield the rows."""
+        names = self.schema.names
+        with closing(self._rows.batches()) as batches:
+            for batch in batches:
+                yield batch.select(list(names))
+                del batch
+
+
+class _Placed:
+    """The input's rows with two columns more: the hash of a row's place, and the place."""
+
+    def __init__(self, below: Operator, seed: int) -> None:
+        self._below = below
+        self._seed = seed
+        free = (name for at in range(len(below.schema) + 2) if (name := f"${at}"))
+        names = [name for name in free if name not in below.schema][:2]
+        fields = [*below.schema, *(Field(name, _UINT64) for name in names)]
+        self.schema = Schema(tuple(fields))
+
+    def batches(self) -> Generator[Any]:
+        place, arrow_schema = 0, self.schema.to_arrow()
+        with closing(self._below.batches()) as batches:
+            for batch in batches:
+                rows = batch.num_rows
+                places = np.arange(place, place + rows, dtype=np.uint64)
+                hashes = hash_places(place, rows, self._seed)
+                place += rows
+                columns = [*batch.columns, pa.array(hashes), pa.array(places)]
+                yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
+                del batch, columns
