@@ -21,7 +21,7 @@ from sennit_core.schema import Schema
 pytestmark = pytest.mark.nightly
 
 MIB = 1 << 20
-TABLE = pa.table({"n": list(range(200_000)), "s": [f"text {n * n}" for n in range(200_000)]})
+TABLE = pa.table({"n": list(range(60_000)), "s": [f"text {n * n}" for n in range(60_000)]})
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
@@ -59,7 +59,7 @@ def write(uri: str, format: str, table: pa.Table = TABLE) -> None:  # noqa: A002
         MemoryBudget(96 * MIB) as budget,
         open_sink(FileTarget(uri, format), schema, budget, bytes) as sink,
     ):
-        for batch in table.to_batches(max_chunksize=50_000):
+        for batch in table.to_batches(max_chunksize=15_000):
             sink.write(batch)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-PIECE_BYTES = 256 << 10
-PIECE_ROWS = 8192
+PIECE_BYTES = 512 << 10
+PIECE_ROWS = 1 << 14
 
 
 class Pieces:

@@ -166,10 +166,20 @@ def _multipart(client: Any, bucket: str, key: str) -> Iterator[Any]:
         max_concurrency=1,
     )
     try:
-        yield writer
+        yield _Copied(writer)
         writer.close()
     except obstore.exceptions.BaseError as error:
         raise _unavailable(f"{client.place}/{key}", str(error)) from error
+
+
+class _Copied:
+    """obstore keeps the buffers that it is given until it sends them; ours are used again."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    def write(self, data: Any) -> None:
+        self._writer.write(bytes(data))
 
 
 @contextmanager

@@ -294,7 +294,7 @@ def admit_groups(
     """
     from emsqrt.spill.placement import is_in_memory
 
-    encoder = _ENCODER_BYTES + 4 * PIECE_BYTES + len(schema) * _FOOTER_BYTES
+    encoder = _ENCODER_BYTES + 2 * PIECE_BYTES + len(schema) * _FOOTER_BYTES
     group = options.row_group_bytes + PIECE_BYTES
     held = encoder + group + group // 2
     mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
