@@ -92,9 +92,13 @@ def test_an_object_id() -> None:
     assert object_id(len(content), CHUNK_BYTES, [chunk.hexdigest()]) == expected
 
 
+PACKAGES = ("strand", "emsqrt", "elkyn", "lake", "elytra")
+EMSQRT = ("emsqrt.documents", "emsqrt.io.outputs", "emsqrt.thin.text")
+
+
 def every_error() -> dict[str, type[SennitError]]:
     """All error classes of all packages that have a code of their own."""
-    for module in ("strand", "emsqrt", "elkyn", "lake", "elytra", "sennit.app", "lake.errors"):
+    for module in (*PACKAGES, "sennit.app", "lake.errors", "emsqrt.errors", *EMSQRT):
         importlib.import_module(module)
     found: dict[str, type[SennitError]] = {}
     waiting = SennitError.__subclasses__()
