@@ -151,6 +151,28 @@ class CsvParser:
     @property
     def skipped_records(self) -> list[tuple[int, int, int, str]]: ...
 
+class ExprProgram:
+    # A small expression in postfix form, see program.h; `emsqrt.expr.program` makes them.
+    #
+    # Args:
+    #     code: instructions of four bytes: op, lane, u16 argument.
+    #     constants: `constant_count` entries of 32 bytes, then their texts; kept for life.
+    #     memory: where blocks of rows are worked out; kept for life.
+
+    def __new__(
+        cls, code: Buffer, constants: Buffer, constant_count: int, memory: Buffer, /
+    ) -> Self: ...
+    # Write the values of all rows from `start` on as Arrow buffers, from bit and byte 0: (rows, None),
+    # or where a row has no value: (rows before its block, (row, instruction, left, right)).
+    def run(
+        self, columns: Columns, start: int, values: Buffer, validity: Buffer, /
+    ) -> tuple[int, tuple[int, int, int | None, int | None] | None]: ...
+    # Write the numbers of rows for which the answer is true, as u32, until `chosen` is full or the
+    # rows end: (rows looked at, rows chosen, as above).
+    def select(
+        self, columns: Columns, start: int, chosen: Buffer, /
+    ) -> tuple[int, int, tuple[int, int, int | None, int | None] | None]: ...
+
 class GroupFold:
     # Makes rows of the main aggregate from sorted rows of (keys, value) with one count; see fold.h.
     #

@@ -19,6 +19,7 @@ static int (*const registers[])(PyObject *) = {
     merge_join_register,
     merge_register,
     partition_register,
+    program_register,
     states_register,
     store_register,
     table_register,

@@ -41,6 +41,7 @@ int keys_register(PyObject *module);
 int merge_join_register(PyObject *module);
 int merge_register(PyObject *module);
 int partition_register(PyObject *module);
+int program_register(PyObject *module);
 int states_register(PyObject *module);
 int store_register(PyObject *module);
 int table_register(PyObject *module);

@@ -1,0 +1,216 @@
+"""Programs for the kernel give what the Arrow evaluator gives, or are not made."""
+
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emsqrt._kernel import Columns, ExprProgram
+from emsqrt.expr import Expr, ValueOutOfRange, col, lit, parse_expr
+from emsqrt.expr.evaluate import evaluate
+from emsqrt.expr.nodes import call
+from emsqrt.expr.program import Program, compile_program
+from emsqrt.expr.testing import SCHEMA, expressions, tables
+from emsqrt.expr.vectors import same_values
+from sennit_core.schema import DataType, Schema
+
+KINDS = {
+    "Bool": 0,
+    "Int8": 1,
+    "Int16": 2,
+    "Int32": 3,
+    "Int64": 4,
+    "UInt8": 5,
+    "UInt16": 6,
+    "UInt32": 7,
+    "UInt64": 8,
+    "Float32": 9,
+    "Float64": 10,
+    "Decimal": 11,
+    "Utf8": 12,
+    "Date": 3,
+    "Timestamp": 4,
+}
+WIDTHS = {"Bool": 0, "Int64": 8, "UInt64": 8, "Float64": 8, "Decimal": 16}
+
+
+def columns_of(batch: pa.RecordBatch, names: tuple[str, ...]) -> Columns:
+    made = []
+    for name in names:
+        array = batch.column(name)
+        kind = KINDS[DataType.from_arrow(array.type).name]
+        validity, *buffers = array.buffers()
+        ends, values = buffers if len(buffers) == 2 else (None, buffers[0])
+        made.append((kind, array.offset, validity, values, ends))
+    return Columns(batch.num_rows, made)
+
+
+def run(program: Program, batch: pa.RecordBatch, memory_bytes: int = 1 << 16) -> pa.Array:
+    opened = program.open(bytearray(memory_bytes))
+    rows = batch.num_rows
+    width = WIDTHS[program.type.name]
+    values = bytearray(rows * width if width else (rows + 7) // 8)
+    validity = bytearray((rows + 7) // 8)
+    assert opened.run(columns_of(batch, program.columns), 0, values, validity) == rows
+    buffers = [pa.py_buffer(validity), pa.py_buffer(values)]
+    return pa.Array.from_buffers(program.type.to_arrow(), rows, buffers)
+
+
+def select(program: Program, batch: pa.RecordBatch, room: int) -> list[int]:
+    opened, columns = program.open(bytearray(1 << 16)), columns_of(batch, program.columns)
+    start, found = 0, list[int]()
+    chosen = memoryview(bytearray(4 * room)).cast("I")
+    while start < batch.num_rows:
+        rows, count = opened.select(columns, start, chosen)
+        start += rows
+        found += chosen[:count].tolist()
+    return found
+
+
+@st.composite
+def thin(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
+    """An expression that is mostly thin, of the kind of a column of SCHEMA."""
+    if depth == 0 or draw(st.integers(0, 3)) == 0:
+        return draw(expressions(kind, 0))
+    below = thin(kind, depth - 1)
+    if kind == "p":
+        other = draw(st.sampled_from("ifsdtmp"))
+        one, two, three = (draw(thin(other, depth - 1)) for _ in range(3))
+        forms = [
+            call(draw(st.sampled_from(("eq", "ne", "lt", "le", "gt", "ge"))), one, two),
+            call("between", one, two, three),
+            call(draw(st.sampled_from(("and", "or"))), draw(below), draw(below)),
+            ~draw(below),
+            one.is_null(),
+            one.is_in(draw(st.lists(expressions(other, 0), max_size=3))),
+            call("is_nan", draw(thin("f", depth - 1))),
+            draw(thin("s", 0)).like(draw(st.sampled_from(("a%", "%b", "%a%", "Ab", "a_")))),
+            call(draw(st.sampled_from(("starts_with", "ends_with"))), col("s"), "a"),
+        ]
+        return draw(st.sampled_from(forms))
+    if kind in "ifm":
+        op = draw(st.sampled_from(("add", "sub", "mul") if kind != "m" else ("add", "sub")))
+        return draw(st.sampled_from([call(op, draw(below), draw(below)), -draw(below)]))
+    return draw(below)
+
+
+UNHURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@UNHURRIED
+@given(tables(40), st.sampled_from("pppifm").flatmap(thin), st.sampled_from([9000, 1 << 16]))
+def test_a_program_gives_what_the_evaluator_gives(
+    columns: dict[str, list[Any]], expr: Expr, memory_bytes: int
+) -> None:
+    arrays = [pa.array(columns[field.name], field.type.to_arrow()) for field in SCHEMA]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=SCHEMA.to_arrow()).slice(1)
+    program = compile_program(expr, SCHEMA)
+    if program is None:
+        return
+    try:
+        expected = evaluate(expr, batch)
+    except ValueOutOfRange:
+        with pytest.raises(ValueOutOfRange):
+            run(program, batch)
+        return
+    found = run(program, batch, memory_bytes)
+    found.validate(full=True)
+    assert found.type == expected.type
+    assert same_values(found.to_pylist(), expected.to_pylist())
+    if program.type.name == "Bool":
+        true = [i for i, value in enumerate(expected.to_pylist()) if value]
+        assert select(program, batch, 3) == true == select(program, batch, 1000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "i > 5 and s like 'a%' or d < '2013-01-01'",
+        "i + 1 > 0 and p",
+        "m * (1 - m) between Decimal(2,1) '0.5' and 2",
+        "i in (1, 2, null) or s in ('a', 'b')",
+        "not (f is null) and f * 2 >= j",
+        "d <= Date '1998-12-01' - interval '90' day",
+        "t >= '2013-01-01 00:00:00'",
+        "m < Decimal(4,1) '12.5'",
+        "-i + abs(j) * 2",
+        "f / j",
+        "false and i // 0 > 1",
+    ],
+)
+def test_these_are_thin(text: str) -> None:
+    assert compile_program(parse_expr(text), SCHEMA) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "upper(s) == 'A'",
+        "s",
+        "d",
+        "s like 'a_b'",
+        "p and i + 1 > 0",  # the sum must not fail for rows that p decides
+        "i // 2 > 1",
+        "cast(s as Int64) > 1",
+        "case when p then 1 else 2 end",
+        "d < t",
+        "i in (j, 1)",
+    ],
+)
+def test_these_are_not(text: str) -> None:
+    assert compile_program(parse_expr(text), SCHEMA) is None
+
+
+def test_every_integer_width_is_read() -> None:
+    names = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32")
+    schema = Schema.of(**{name.lower(): name for name in names})
+    arrays = [pa.array([None, 1, 100, 7], field.type.to_arrow()) for field in schema]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema.to_arrow())
+    for field in schema:
+        for text in (f"{field.name} * 2 > 100", f"{field.name} + 1", f"{field.name} == 7"):
+            program = compile_program(parse_expr(text), schema)
+            assert program is not None, text
+            found = run(program, batch).to_pylist()
+            assert same_values(found, evaluate(parse_expr(text), batch).to_pylist())
+
+
+def test_an_overflow_shows_expression_and_values() -> None:
+    program = compile_program(col("i") * 2 + 1, SCHEMA)
+    assert program is not None
+    batch = pa.RecordBatch.from_pydict({"i": [1, None, 2**62]})
+    with pytest.raises(ValueOutOfRange, match=r"no Int64 holds mul\(4611686018427387904, 2\)"):
+        run(program, batch)
+
+
+def test_decimals_fail_beyond_38_digits() -> None:
+    schema = Schema.of(a="Decimal(38,2)")
+    program = compile_program(col("a") + lit(Decimal("0.01")), schema)
+    assert program is not None
+    most = Decimal("9" * 36 + ".99")
+    batch = pa.RecordBatch.from_pydict({"a": pa.array([most], pa.decimal128(38, 2))})
+    with pytest.raises(ValueOutOfRange):
+        run(program, batch)
+
+
+@UNHURRIED
+@given(st.binary(max_size=64), st.binary(max_size=128), st.integers(0, 5))
+def test_no_bytes_make_a_program_that_reads_beyond_its_memory(
+    code: bytes, constants: bytes, count: int
+) -> None:
+    try:
+        program = ExprProgram(code, constants, count, bytearray(20_000))
+    except ValueError:
+        return
+    batch = pa.RecordBatch.from_pydict({"a": [1, 2, None], "b": ["x", None, "yz"]})
+    columns = columns_of(batch, ("a", "b"))
+    for call_it in (
+        lambda: program.run(columns, 0, bytearray(48), bytearray(1)),
+        lambda: program.select(columns, 0, bytearray(12)),
+    ):
+        try:
+            call_it()
+        except ValueError:
+            continue
