@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from emsqrt import expr as expressions
-from emsqrt.expr import Agg, Expr
+from emsqrt.expr import Agg, Expr, fold
 from emsqrt.plan import (
     Aggregate,
     Filter,
@@ -33,21 +32,21 @@ def fold_constants(plan: Plan, folder: Path) -> Plan:
 def _folded(node: Plan) -> Plan:
     match node:
         case Filter(input=below, predicate=predicate):
-            return _filter(node, below, _fold(predicate))
+            return _filter(node, below, fold(predicate))
         case Project(columns=columns) | WithColumn(columns=columns):
-            made = tuple((name, _fold(expr)) for name, expr in columns)
+            made = tuple((name, fold(expr)) for name, expr in columns)
             return cast("Plan", replace(cast("Any", node), columns=made))
         case Aggregate(keys=keys, aggs=aggs):
             return replace(
                 node,
-                keys=tuple((name, _fold(expr)) for name, expr in keys),
+                keys=tuple((name, fold(expr)) for name, expr in keys),
                 aggs=tuple((name, _fold_agg(agg)) for name, agg in aggs),
             )
         case Sort(keys=keys) | TopK(keys=keys):
             return cast("Plan", replace(cast("Any", node), keys=_fold_keys(keys)))
         case Window(partition_by=parts, order_by=order_by):
             return replace(
-                node, partition_by=tuple(map(_fold, parts)), order_by=_fold_keys(order_by)
+                node, partition_by=tuple(map(fold, parts)), order_by=_fold_keys(order_by)
             )
     return node
 
@@ -61,13 +60,8 @@ def _filter(node: Filter, below: Plan, predicate: Expr) -> Plan:
 
 
 def _fold_keys(keys: tuple[SortKey, ...]) -> tuple[SortKey, ...]:
-    return tuple(replace(key, expr=_fold(key.expr)) for key in keys)
+    return tuple(replace(key, expr=fold(key.expr)) for key in keys)
 
 
 def _fold_agg(agg: Agg) -> Agg:
-    return agg if agg.arg is None else replace(agg, arg=_fold(agg.arg))
-
-
-def _fold(expr: Expr) -> Expr:
-    fold = getattr(expressions, "fold", None)
-    return expr if fold is None else cast("Expr", fold(expr))
+    return agg if agg.arg is None else replace(agg, arg=fold(agg.arg))

@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-BLOCK_BYTES_MIN = 16 << 10
+PAGE_BYTES = 4 << 10
+BLOCK_BYTES_MIN = 64 << 10
+"""Where W / 64 is less, that is: many small blocks are better than one pass more."""
 BLOCK_BYTES_MAX = 512 << 10
 FAN_IN_MAX = 256
 """Files open at a time."""
@@ -47,7 +49,7 @@ class Merge:
 
 def run_payload(memory_bytes: int, row_bytes: float) -> int:
     """Return D: the bytes of rows that W bytes hold while they are sorted, one block set aside."""
-    room = memory_bytes - min(BLOCK_BYTES_MAX, max(BLOCK_BYTES_MIN, memory_bytes // 64))
+    room = memory_bytes - min(BLOCK_BYTES_MAX, memory_bytes // 64)
     return max(1, int(room / (1 + ENTRY_BYTES / max(1.0, row_bytes))))
 
 
@@ -67,20 +69,29 @@ def plan_merge(gather_bytes: int, drain_bytes: int, input_bytes: float, row_byte
 
 
 def merge_of(memory_bytes: int, runs: int, run_bytes: int) -> Merge:
-    """Plan the merges of so many runs: one pass if it can be, else as small a fan-in as will do."""
+    """Plan the merges of so many runs: in one pass if it can be, else with full fan-in at the end.
+
+    Only as many runs are merged before as leave K^(P - 1): a Huffman-like first step.
+    """
     room = memory_bytes - MERGE_OVERHEAD_BYTES
-    fan_in_max = max(2, min(FAN_IN_MAX, room // BLOCK_BYTES_MIN - 1))
+    fan_in = max(2, min(FAN_IN_MAX, room // least_block(memory_bytes) - 1))
     passes = 1
-    while fan_in_max**passes < runs:
+    while fan_in**passes < runs:
         passes += 1
-    fan_in = max(2, min(fan_in_max, _root(runs, passes)))
+    if passes == 1:
+        fan_in = max(2, runs)
     block = min(BLOCK_BYTES_MAX, room // (fan_in + 1))
     return Merge(runs, fan_in, passes, block, run_bytes)
 
 
+def least_block(memory_bytes: int) -> int:
+    """Return the smallest block that is worth reading, when W is so much."""
+    return max(PAGE_BYTES, min(BLOCK_BYTES_MIN, memory_bytes // 64))
+
+
 def least_merge() -> int:
     """Return the least memory in which any number of runs can be merged: three blocks."""
-    return 3 * BLOCK_BYTES_MIN + MERGE_OVERHEAD_BYTES
+    return 3 * PAGE_BYTES + MERGE_OVERHEAD_BYTES
 
 
 def one_pass_bytes(input_bytes: float, block_bytes: int = BLOCK_BYTES_MIN) -> int:
@@ -93,7 +104,7 @@ def partitions_for(memory_bytes: int, build_bytes: float) -> int:
     if build_bytes <= memory_bytes:
         return 1
     wanted = math.ceil(PARTITION_SLACK * build_bytes / memory_bytes)
-    most = max(2, (memory_bytes - MERGE_OVERHEAD_BYTES) // BLOCK_BYTES_MIN - 1)
+    most = max(2, (memory_bytes - MERGE_OVERHEAD_BYTES) // least_block(memory_bytes) - 1)
     return max(2, min(wanted, most, FAN_IN_MAX))
 
 
@@ -104,13 +115,3 @@ def partition_levels(memory_bytes: int, build_bytes: float) -> int:
         left = left * PARTITION_SLACK / partitions_for(memory_bytes, left)
         levels += 1
     return levels
-
-
-def _root(value: int, degree: int) -> int:
-    """Return the smallest whole number whose power of `degree` is `value` at least."""
-    root: int = max(1, round(value ** (1 / degree)))
-    while root**degree < value:
-        root += 1
-    while root > 1 and (root - 1) ** degree >= value:
-        root -= 1
-    return root
