@@ -28,6 +28,8 @@ RECORDS = st.lists(
 @given(RECORDS, st.integers(1, 3), st.integers(600, 4000))
 @example('"a""b"c"d",x\n' * 3, 2, 600)
 @example("a\r\r\nb\n\rc", 1, 600)
+@example('a"\nb"\n', 1, 600)
+@example('"' + "x" * 70 + '\n"\r\n"y"\n', 1, 600)
 @example("x" * 5000 + ',"' + "y" * 5000 + '"\nz,w\n', 2, 4000)
 def test_any_text_is_cut_into_the_fields_that_arrow_finds(text: str, count: int, room: int) -> None:
     data, kinds = text.encode(), ["Utf8"] * count

@@ -25,6 +25,7 @@ def codes(dialect: CsvDialect) -> tuple[int, int]:
 @example(b"x" * 62 + b"\r\n", CsvDialect(), 0)
 @example(b'"' + b"x" * 61 + b"\r\r", CsvDialect(), 0)
 @example(b'a"b\n' * 40 + b'"open\n', CsvDialect(), 0)
+@example(b'a"b\n', CsvDialect(), 0)
 @example(b'"a""\n"\n', CsvDialect(), 1)
 def test_the_last_end_is_the_exact_scanners_last(
     data: bytes, dialect: CsvDialect, short: int
