@@ -7,6 +7,7 @@ Google Cloud Storage an object of another name that is renamed, so it appears wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -122,7 +123,9 @@ def open_bucket(scheme: str, bucket: str) -> ObjectClient:
     Raises:
         Unsupported: the package for this kind of store is not installed.
     """
-    client, _ = open_client(f"{scheme}://{bucket}", {})
+    emulated = scheme == "gs" and "STORAGE_EMULATOR_HOST" in os.environ  # it asks for no account
+    options = {"anonymous": "true"} if emulated else {}
+    client, _ = open_client(f"{scheme}://{bucket}", options)
     return client
 
 
