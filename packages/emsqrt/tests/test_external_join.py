@@ -59,7 +59,7 @@ sides = st.lists(texts, max_size=120)
 
 
 @pytest.mark.parametrize("how", KINDS)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(left=sides, right=sides, block_rows=st.integers(1, 50), out_bytes=st.integers(3000, 9000))
 def test_rows_in_memory_join_as_nested_loops_do(
     how: HashJoinKind, left: list[bytes], right: list[bytes], block_rows: int, out_bytes: int
@@ -116,7 +116,7 @@ def test_without_order_the_rows_are_the_same(how: HashJoinKind) -> None:
     assert answer.partitioned or how in ("semi", "anti")
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)  # it spills
 @given(
     how=st.sampled_from(KINDS),
     seeds=st.tuples(st.integers(0, 999), st.integers(0, 999)),
@@ -233,3 +233,15 @@ def test_a_row_longer_than_memory_is_refused() -> None:
 def test_too_little_memory_is_refused() -> None:
     with pytest.raises(CapTooSmall):
         run("inner", [], [], 100 * KIB)
+
+
+@pytest.mark.parametrize("how", ["semi", "anti"])
+def test_a_small_left_side_is_built_where_only_it_comes_out(how: HashJoinKind) -> None:
+    left = numbered((key(n * 90).ljust(400) for n in range(60)), "l", 100)
+    right = numbered((key(n).ljust(400) for n in range(5000)), "r")
+
+    answer = run(how, left, right, 256 * KIB)
+
+    assert answer.rows == naive(how, left, right)
+    assert 0 < len(answer.rows) < len(left)
+    assert answer.stats.reversals > 0

@@ -1,20 +1,24 @@
 """emsqrt.external: sorting, grouping and joining more rows than memory holds.
 
-Layering: fan_in (arithmetic) <- runs (spilled, merged) <- sort; joined, partition
-<- partitioned_join <- join. Each algorithm works in a memory of
+Layering: fan_in (arithmetic) <- runs (spilled, merged) <- sort; joined, partition <- nested_loop <-
+partitioned_join <- join; merge_join and cross stand beside it. Each algorithm works in a memory of
 fixed size that its caller hands in, and spills through `emsqrt.spill`. No third-party package.
 """
 
+from emsqrt.external.cross import CrossJoin
 from emsqrt.external.fan_in import SortPlan, plan_sort
 from emsqrt.external.join import ExternalJoin
 from emsqrt.external.joined import JoinStats
+from emsqrt.external.merge_join import MergeJoin
 from emsqrt.external.runs import Runs, RunStats
 from emsqrt.external.sort import ExternalSort, SortStats
 
 __all__ = [
+    "CrossJoin",
     "ExternalJoin",
     "ExternalSort",
     "JoinStats",
+    "MergeJoin",
     "RunStats",
     "Runs",
     "SortPlan",
