@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from elytra.pipeline import Pipeline
 from elytra.splitter import split
 from emsqrt.expr import col, count
-from emsqrt.memory import MemoryBudget
-from emsqrt.operators import build
 from emsqrt.plan import Files, Plan, chain, check
+from emsqrt.plan.check import output_schema
+from emsqrt.testing import GivenRows, run_operator
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import DataType, Field, Schema
 
@@ -57,24 +57,15 @@ class Schemas:
 
 
 def run(plan: Plan, batches: Iterable[pa.RecordBatch]) -> pa.Table:
-    """Push batches through the operators of a plan, in this process."""
+    """Pull batches through the operators of a plan, in this process."""
     scan, *steps = chain(plan)
-    budget = MemoryBudget(256 << 20)
     schema = check(scan)
     names = list(schema.names)
-    stream: Iterator[pa.RecordBatch] = (batch.select(names) for batch in batches)
+    stream = [batch.select(names) for batch in batches]
     for step in steps:
-        operator = build(step, schema, budget)
-        schema, stream = operator.schema, through(operator, stream)
-    return pa.Table.from_batches(list(stream), schema.to_arrow())
-
-
-def through(operator: Any, stream: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for batch in stream:
-        if operator.done:
-            break
-        yield from operator.push(batch)
-    yield from operator.finish()
+        stream = run_operator(step, GivenRows(schema, stream), memory_bytes=16 << 20)
+        schema = output_schema(step, schema)
+    return pa.Table.from_batches(stream, schema.to_arrow())
 
 
 def distributed(pipeline: Pipeline, table: Rows, places: list[int]) -> pa.Table:

@@ -257,7 +257,7 @@ static size_t add_stretch(em_table *table, const em_columns *key_columns, size_t
         .sequence = table->rows,
         .heap = &table->heap,
     };
-    if (!em_accumulate(&table->layout, &stretch)) {
+    if (!em_accumulate(&table->layout, &stretch) || table->heap.failed) {
         table->fault = EM_TABLE_DAMAGED;
     }
     table->rows += count;

@@ -164,6 +164,7 @@ class Groups:
         self._spill_run(self._table)
         if self._runs.is_crowded():
             self._runs.thin_out(self._table.positions)
+        self._table.reset()  # after the merge, which works in the table's memory
         return True
 
     def _spill_run(self, table: AggTable) -> None:
@@ -181,7 +182,6 @@ class Groups:
                 writer.append((block if filled <= len(block) else self._reserve)[:filled], rows)
                 position += rows
             self._runs.add(writer.finish())
-        table.reset()
 
     def _drained(self, table: AggTable, out: memoryview) -> Iterator[tuple[int, int]]:
         position = 0

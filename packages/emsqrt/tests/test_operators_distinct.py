@@ -1,0 +1,40 @@
+"""Distinct rows: sorted, the first of each key, NULL a value like any other."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from emsqrt.plan import DatasetRef, Scan
+from emsqrt.plan.nodes import Distinct
+from emsqrt.testing import GivenRows, run_operator
+from sennit_core.schema import Schema
+
+SCHEMA = Schema.of(k="Int64", t="Utf8")
+SCAN = Scan(DatasetRef("t"), SCHEMA)
+ROWS = pa.table({"k": [2, None, 2, 1, None], "t": [None, "x", "y", "z", "x"]})
+
+
+def run(node: Distinct, rows: pa.Table, memory_bytes: int = 4 << 20) -> pa.Table:
+    given = GivenRows(SCHEMA, rows.to_batches(max_chunksize=1000))
+    found = run_operator(node, given, memory_bytes=memory_bytes)
+    return pa.Table.from_batches(found, SCHEMA.to_arrow())
+
+
+def test_all_columns_tell_rows_apart() -> None:
+    found = run(Distinct(SCAN, None), ROWS)
+    assert found.to_pydict() == {"k": [1, 2, 2, None], "t": ["z", "y", None, "x"]}
+
+
+def test_of_chosen_columns_the_first_row_is_kept_whole() -> None:
+    found = run(Distinct(SCAN, ("k",)), ROWS)
+    assert found.to_pydict() == {"k": [1, 2, None], "t": ["z", None, "x"]}
+
+
+@pytest.mark.parametrize("memory_bytes", [3 << 20, 64 << 20])
+def test_any_number_of_rows(tmp_path: Path, memory_bytes: int) -> None:
+    numbers = [(number * 7919) % 30_011 for number in range(60_000)]
+    rows = pa.table({"k": numbers, "t": [str(number) for number in range(60_000)]})
+    found = run(Distinct(SCAN, ("k",)), rows, memory_bytes)
+    firsts = {number: str(at) for at, number in reversed(list(enumerate(numbers)))}
+    assert found.to_pydict() == {"k": sorted(firsts), "t": [firsts[k] for k in sorted(firsts)]}
