@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from decimal import Decimal
 from typing import Any, get_args
 
@@ -8,6 +9,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from emsqrt.operators import Operator, registry
 from emsqrt.plan import DatasetRef, Join, JoinKind, Scan
 from emsqrt.testing import GivenRows, run_operator
 from sennit_core.errors import Unsupported
@@ -155,3 +157,32 @@ def test_nested_columns_are_refused() -> None:
 
     with pytest.raises(Unsupported, match="List"):
         joined(rows, rows, [("k", "k")], "inner")
+
+
+class OneBatch:
+    """Passes on the first batch of its input, and then closes it."""
+
+    def __init__(self, inputs: Sequence[Operator]) -> None:
+        (self._input,) = inputs
+        self.schema = self._input.schema
+
+    def batches(self) -> Generator[Any]:
+        with closing(self._input.batches()) as batches:
+            yield next(batches)
+
+
+@pytest.mark.parametrize("memory_bytes", [4 * MIB, 64 * MIB])
+def test_a_join_that_is_closed_early_gives_everything_back(
+    memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = registry._MAKERS[Join]
+    early = {
+        **registry._MAKERS,
+        Join: lambda node, inputs, run: OneBatch([make(node, inputs, run)]),
+    }
+    monkeypatch.setattr(registry, "_MAKERS", early)
+    left, right = table(20_000, "l", 3), table(30_000, "r", 4)
+
+    found = joined(left, right, [("k", "k")], "full", memory_bytes)
+
+    assert 0 < found.num_rows < 20_000
