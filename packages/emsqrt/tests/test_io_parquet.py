@@ -95,7 +95,7 @@ def test_a_file_is_read_in_batches_that_suit_the_budget(tmp_path: Path) -> None:
     source = Files((str(path),), "parquet")
     schema = infer_schema(source)
     assert schema == Schema.of(n="Int64", s="Utf8")
-    assert read(source, schema, 6 * MIB).equals(table(100_000))
+    assert read(source, schema, 8 * MIB).equals(table(100_000))
 
 
 def test_columns_are_pruned_ordered_and_cast(tmp_path: Path) -> None:

@@ -32,8 +32,10 @@ _FAR_READ_BYTES = 1 << 19
 _BATCH_BYTES_MAX = 1 << 20
 _BATCH_BYTES_MIN = 1 << 17
 _BATCH_ROWS_MAX = 1 << 16
-_BATCH_COPIES = 4
-"""A batch, what is decoded ahead of it, and slack."""
+_BATCH_COPIES = 5
+"""A batch, what is decoded ahead of it, and slack: measured from outside."""
+_COLUMN_BYTES = 192 << 10
+"""A column's decoder and what allocators round up: measured likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class ParquetScan:
             name = chunk.column.partition(".")[0]
             of_group = held.setdefault(chunk.row_group, {})
             of_group[name] = of_group.get(name, 0) + chunk.held_bytes + chunk.stored_bytes
-            of_group[name] += read_bytes(self._source)
+            of_group[name] += read_bytes(self._source) + _COLUMN_BYTES + chunk.dictionary_bytes
         groups = []
         for index in range(file.metadata.num_row_groups):
             metadata = file.metadata.row_group(index)
