@@ -5,6 +5,7 @@ partitioned_join <- join; merge_join and cross stand beside it. Each algorithm w
 fixed size that its caller hands in, and spills through `emsqrt.spill`. No third-party package.
 """
 
+from emsqrt.external.aggregate import AggregateStats, ExternalAggregate
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.fan_in import SortPlan, plan_sort
 from emsqrt.external.join import ExternalJoin
@@ -14,7 +15,9 @@ from emsqrt.external.runs import Runs, RunStats
 from emsqrt.external.sort import ExternalSort, SortStats
 
 __all__ = [
+    "AggregateStats",
     "CrossJoin",
+    "ExternalAggregate",
     "ExternalJoin",
     "ExternalSort",
     "JoinStats",
