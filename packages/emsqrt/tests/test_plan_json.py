@@ -156,8 +156,6 @@ def test_reserved_operators_are_refused_by_name(name: str) -> None:
 
 
 def test_reserved_functions_and_later_versions_are_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="hash"):
-        plan_from_json(filtered({"fn": "hash", "args": [EXPR]}))
     with pytest.raises(Unsupported, match="mode"):
         plan_from_json(filtered({"agg": "mode", "arg": EXPR}))
     with pytest.raises(Unsupported, match="version 2"):

@@ -28,7 +28,19 @@ Datum: TypeAlias = Any
 """A pyarrow Array, or a Scalar that stands for the same value in every row."""
 
 NULL_TOLERANT = frozenset(
-    ("and", "or", "not", "is_null", "coalesce", "greatest", "least", "nullif", "is_in", "between")
+    (
+        "and",
+        "or",
+        "not",
+        "is_null",
+        "coalesce",
+        "greatest",
+        "least",
+        "nullif",
+        "is_in",
+        "between",
+        "hash",
+    )
 )
 """Functions that may answer something else than NULL when an operand is NULL."""
 

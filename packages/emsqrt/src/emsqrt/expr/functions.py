@@ -70,6 +70,7 @@ FUNCTIONS: dict[str, Function] = _table(
     Function("greatest", 1, MANY, "common"),
     Function("least", 1, MANY, "common"),
     Function("nullif", 2, 2, "first_of_common"),
+    Function("hash", 1, MANY, "hash"),
     Function("concat", 2, MANY, "text"),
     Function("upper", 1, 1, "text"),
     Function("lower", 1, 1, "text"),
@@ -114,7 +115,8 @@ FUNCTIONS: dict[str, Function] = _table(
     Function("struct_get", 2, 2, "struct_get"),
 )
 
-RESERVED = frozenset(("hash",))
+RESERVED: frozenset[str] = frozenset()
+"""Words of later versions."""
 
 
 @dataclass(frozen=True, slots=True)

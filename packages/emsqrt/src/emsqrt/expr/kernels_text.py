@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emsqrt._kernel import xxh3_64
 from emsqrt.expr.kernels import Datum, kernel
 from emsqrt.expr.typed import Typed
 from sennit_core.errors import UsageError
@@ -99,6 +102,45 @@ def item_at(items: Datum, index: int) -> Any:
     within = pa.scalar(index - 1) if index > 0 else pc.add(counts, pa.scalar(index))
     places = pc.if_else(there, pc.add(starts, within), pa.scalar(None, pa.int64()))
     return items.values.take(places)
+
+
+@kernel("hash")
+def _hash(typed: Typed, *values: Datum) -> Any:
+    """XXH3-64 of each value's bytes, seeded with the hash of the value before it."""
+    count = next(len(side) for side in values if isinstance(side, pa.Array))
+    made = [0] * count
+    for side in values:
+        array = side if isinstance(side, pa.Array) else pa.repeat(side, count)
+        made = list(map(xxh3_64, _bytes_of(array), made))
+    return pa.array(made, pa.uint64())
+
+
+def _bytes_of(values: Any) -> list[bytes]:
+    """Return the bytes that stand for each value; NULL has one that no text begins with."""
+    kind = values.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return [_NULL if each is None else each for each in values.cast(pa.binary()).to_pylist()]
+    if pa.types.is_decimal(kind):
+        ticks = [None if v is None else int(v.scaleb(kind.scale)) for v in values.to_pylist()]
+        return [_NULL if v is None else v.to_bytes(16, "little", signed=True) for v in ticks]
+    if pa.types.is_floating(kind):
+        floats = values.to_pylist()
+        return [_NULL if v is None else _float_bytes(v) for v in floats]
+    if pa.types.is_date32(kind):
+        values = values.cast(pa.int32())
+    signed = not pa.types.is_uint64(kind)
+    whole = values.cast(pa.int64()) if signed else values
+    return [
+        _NULL if v is None else v.to_bytes(8, "little", signed=signed) for v in whole.to_pylist()
+    ]
+
+
+_NULL = b"\xff"
+
+
+def _float_bytes(value: float) -> bytes:
+    """binary64 with one zero and one NaN."""
+    return struct.pack("<d", math.nan if value != value else value + 0.0)
 
 
 @kernel("struct_get")

@@ -27,6 +27,7 @@ from emsqrt.expr.typed import (
     without_null,
 )
 from sennit_core.errors import Unsupported, UsageError
+from sennit_core.schema import DataType
 
 
 def _arithmetic(expr: Call, args: tuple[Typed, ...]) -> Bound:
@@ -126,7 +127,18 @@ def _float_function(expr: Call, args: tuple[Typed, ...]) -> Bound:
     return FLOAT64, all_as(args, FLOAT64)
 
 
+def _hash(expr: Call, args: tuple[Typed, ...]) -> Bound:
+    """Take every value in the one form that its bytes have."""
+    operands = []
+    for arg in without_null(args):
+        if arg.type.name in ("List", "Struct"):
+            raise Unsupported(f"hash of {arg.type} in `{expr!s}`")
+        operands.append(convert(arg, rules.wide(arg.type)) if arg.type.is_numeric else arg)
+    return DataType("UInt64"), tuple(operands)
+
+
 RULES: dict[str, Rule] = {
+    "hash": _hash,
     "arithmetic": _arithmetic,
     "quotient": _quotient,
     "integers": _integers,
