@@ -92,15 +92,21 @@ class JoinStats:
 
 
 class JoinedOut:
-    """Memory that is filled with joined rows, and how full it is."""
+    """Memory that is filled with joined rows, and how full it is.
 
-    def __init__(self, memory: memoryview) -> None:
+    Args:
+        memory: must hold the longest of them.
+        block_bytes: fill no more of it than this, unless one row is longer; None for all.
+    """
+
+    def __init__(self, memory: memoryview, block_bytes: int | None = None) -> None:
         self._memory = memory
+        self._block_bytes = self._end = min(block_bytes or len(memory), len(memory))
         self.filled = self.rows = 0
 
     def room(self) -> memoryview:
         """Return what is left of it."""
-        return self._memory[self.filled :] if self.filled else self._memory
+        return self._memory[self.filled : self._end]
 
     def wrote(self, filled: int, rows: int) -> None:
         """Note what was written into `room()`."""
@@ -110,15 +116,18 @@ class JoinedOut:
     def take(self) -> tuple[int, int]:
         """Return (bytes, rows) that lie at the start, and begin anew once they are used.
 
+        It is (0, 0) when a row came that is longer than a block; it has room now.
+
         Raises:
-            CapTooSmall: nothing does, so a row that came is longer than the memory.
+            CapTooSmall: a row is longer than the memory.
         """
-        if self.filled == 0:
+        if self.filled == 0 and self._end == len(self._memory):
             raise CapTooSmall(
                 cap_bytes=len(self._memory),
                 needed_bytes=2 * len(self._memory),
                 because="a joined row is longer than the block it is written to",
             )
+        self._end = self._block_bytes if self.filled else len(self._memory)
         taken = self.filled, self.rows
         self.filled = self.rows = 0
         return taken

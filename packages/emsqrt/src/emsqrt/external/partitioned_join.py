@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 ENTRY_BYTES = 12  # what a stored row takes beside itself
 LEVELS_MAX = 8
 _SHRINKS = 0.6  # a partition that keeps more of what it was cut from has a hot key
-_OUT_BYTES_MAX = 256 << 10
-_OUT_SHARE = 16
 
 
 @dataclass(slots=True)
@@ -122,17 +120,16 @@ class PartitionedJoin:
     def write_runs(self, left: list[Segment | None], runs: Runs) -> None:
         """Join all partitions; what each gives becomes one run, or one for each slice."""
         for pair in self._each(left):
-            least = min(len(self._memory) // _OUT_SHARE, _OUT_BYTES_MAX)
-            split = len(self._memory) - max(pair.joined_bytes_max, least)
+            split = len(self._memory) - max(pair.joined_bytes_max, runs.block_bytes)
             out = self._memory[split:]
-            joined = JoinedOut(out)
+            joined = JoinedOut(out, runs.block_bytes)
             writer: SegmentWriter | None = None
             try:
                 for ends in self._join(pair, self._memory[:split], joined):
                     if joined.rows or not ends:
                         filled, rows = joined.take()
                         writer = writer or runs.create()
-                        writer.append(out[:filled], rows)
+                        writer.append(out[:filled], rows)  # nothing before a long row
                     if ends and writer is not None:
                         runs.add(writer.finish())
                         writer = None
