@@ -160,7 +160,7 @@ static uint8_t truths(enum em_op op) {
     for (size_t row = 0; row < count; row++) {                                                     \
         const type one = ((const type *)left.values)[row];                                         \
         const type two = ((const type *)right.values)[row];                                        \
-        out[row] = truth >> ((order) + 1) & 1;                                                     \
+        out[row] = (uint8_t)(truth >> ((order) + 1) & 1);                                          \
     }                                                                                              \
     break
 
@@ -186,7 +186,7 @@ void em_compare(enum em_op op, enum em_lane lane, size_t count, em_slot left, em
             const bool both = left.valid[row];
             const em_text one = ((const em_text *)left.values)[row];
             const em_text two = ((const em_text *)right.values)[row];
-            out[row] = both ? truth >> (order_text(one, two) + 1) & 1 : 0;
+            out[row] = (uint8_t)(both && (truth >> (order_text(one, two) + 1) & 1) != 0);
         }
     }
 }
