@@ -78,7 +78,15 @@ class Columns:
     # Kind, offset, and where validity, values and ends lie (0 for none): for Arrow to look at
     # while these columns live.
     def addresses(self, index: int, /) -> tuple[int, int, int, int, int]: ...
+    # The same rows with further columns, given as to the constructor; `self` must stay valid.
+    def beside(
+        self,
+        columns: Sequence[tuple[int, int, Buffer | None, Buffer | None, Buffer | None]],
+        /,
+    ) -> Columns: ...
     def null_count(self, index: int, /) -> int: ...
+    # The same rows with these columns, in this order; `self` must stay valid.
+    def select(self, indices: Sequence[int], /) -> Columns: ...
 
 class CsvFormatter:
     # Writes columns as CSV: a delimiter, `"` only where needed, LF; NULL is nothing, empty text is `""`.

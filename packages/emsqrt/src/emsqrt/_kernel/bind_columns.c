@@ -177,7 +177,82 @@ static PyObject *columns_addresses(PyObject *self, PyObject *argument) {
                          (unsigned long long)(uintptr_t)column->ends);
 }
 
+/* Return a new Columns of `count` columns over the rows of `self`, which it keeps alive. */
+static columns_object *columns_derived(PyObject *self, size_t count, Py_ssize_t held) {
+    const em_columns *view = &((columns_object *)self)->view;
+    em_columns whole = *view;
+    whole.columns = NULL;
+    whole.column_count = 0;
+    columns_object *derived = (columns_object *)columns_over(&whole, self);
+    if (derived == NULL) {
+        return NULL;
+    }
+    em_column *columns = PyMem_Calloc(count + 1, sizeof(em_column));
+    Py_buffer *buffers = PyMem_Calloc((size_t)held + 1, sizeof(Py_buffer));
+    if (columns == NULL || buffers == NULL) {
+        PyMem_Free(columns);
+        PyMem_Free(buffers);
+        Py_DECREF(derived);
+        PyErr_NoMemory();
+        return NULL;
+    }
+    PyMem_Free(derived->columns);
+    derived->columns = columns;
+    derived->held = buffers;
+    derived->view.columns = columns;
+    derived->view.column_count = count;
+    return derived;
+}
+
+static PyObject *columns_select(PyObject *self, PyObject *argument) {
+    const em_columns *view = &((columns_object *)self)->view;
+    PyObject *list = PySequence_List(argument);
+    if (list == NULL) {
+        return NULL;
+    }
+    const Py_ssize_t count = PyList_Size(list);
+    columns_object *derived = columns_derived(self, (size_t)count, 0);
+    for (Py_ssize_t i = 0; i < count && derived != NULL; i++) {
+        const Py_ssize_t index = PyNumber_AsSsize_t(PyList_GetItem(list, i), PyExc_IndexError);
+        if (index < 0 || (size_t)index >= view->column_count) {
+            if (!PyErr_Occurred()) {
+                PyErr_Format(PyExc_IndexError, "there is no column %zd", index);
+            }
+            Py_CLEAR(derived);
+        } else {
+            derived->columns[i] = view->columns[index];
+        }
+    }
+    Py_DECREF(list);
+    return (PyObject *)derived;
+}
+
+static PyObject *columns_beside(PyObject *self, PyObject *argument) {
+    const em_columns *view = &((columns_object *)self)->view;
+    PyObject *list = PySequence_List(argument);
+    if (list == NULL) {
+        return NULL;
+    }
+    const Py_ssize_t added = PyList_Size(list);
+    columns_object *derived = columns_derived(self, view->column_count + (size_t)added, added * 3);
+    if (derived != NULL && view->column_count > 0) {
+        memcpy(derived->columns, view->columns, view->column_count * sizeof(em_column));
+    }
+    for (Py_ssize_t i = 0; i < added && derived != NULL; i++) {
+        em_column *column = &derived->columns[view->column_count + (size_t)i];
+        if (hold_column(derived, PyList_GetItem(list, i), column) < 0) {
+            Py_CLEAR(derived);
+        }
+    }
+    Py_DECREF(list);
+    return (PyObject *)derived;
+}
+
 static PyMethodDef columns_methods[] = {
+    {"beside", columns_beside, METH_O,
+     "beside(columns)\n--\n\nThe same rows with further columns, given as to the constructor."},
+    {"select", columns_select, METH_O,
+     "select(indices)\n--\n\nThe same rows with these columns, in this order."},
     {"addresses", columns_addresses, METH_O,
      "addresses(index)\n--\n\nKind, offset, and where validity, values and ends lie; 0 for none."},
     {"null_count", columns_null_count, METH_O,

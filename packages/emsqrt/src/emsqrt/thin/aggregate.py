@@ -10,6 +10,7 @@ from emsqrt._kernel import Columns, CsvFormatter
 from emsqrt.external.aggregate import ExternalAggregate, Filled
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Values
 from emsqrt.run import Run
+from emsqrt.thin.compute import PARSE_BYTES, TextProgram, with_programs
 from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
 from sennit_core.errors import SennitError, TooLarge
 from sennit_core.schema import DataType, Field, Schema
@@ -24,8 +25,8 @@ class AggregateText:
 
     Args:
         rows: the records.
-        step: the layout, as `emsqrt.thin.compile` writes it: `reads` (columns), `keys`, `parts`,
-            `outputs`, `values`, `fields` (of the result) and `aggs` (for errors).
+        step: the layout, as `emsqrt.thin.compile` writes it: `reads` (columns), `programs`,
+            `order` (of both), `keys`, `parts`, `outputs`, `values`, `fields` (of the result) and `aggs` (for errors).
         run: working memory and spill.
     """
 
@@ -36,12 +37,16 @@ class AggregateText:
         self._rows = rows
         self._step = step
         self._run = run
+        self._programs = [TextProgram(program) for program in step["programs"]]
+        size = sum(program.size_bytes for program in self._programs)
+        self._guard = run.budget.admit(size, "aggregate", "arguments are worked out in blocks")
         run.expect_holder()
 
     def blocks(self) -> Generator[Block]:
         """Yield the groups."""
-        with self._run.take_working_memory("aggregate") as held:
-            size = min(BUFFER_BYTES_MAX, len(held.memory) // 16) // 64 * 64
+        with self._guard, self._run.take_working_memory("aggregate") as held:
+            most = PARSE_BYTES if self._programs else BUFFER_BYTES_MAX
+            size = min(most, len(held.memory) // 16) // 64 * 64
             rest = len(held.memory) - _BUFFERS * size
             with (
                 held.memory[:rest] as memory,
@@ -55,7 +60,9 @@ class AggregateText:
                     reader = ColumnReader(self._rows, fields, parsed)
                     with closing(reader):
                         for columns in reader.batches():
-                            aggregate.add(columns)
+                            whole = with_programs(columns, self._programs)
+                            aggregate.add(whole.select(self._step["order"]))
+                            del whole
                     aggregate.finish()
                     try:
                         yield from self._text(aggregate, grouped, out)

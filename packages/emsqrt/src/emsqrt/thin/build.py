@@ -9,6 +9,7 @@ from typing import Any
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.run import Run
 from emsqrt.thin.aggregate import AggregateText
+from emsqrt.thin.compute import ComputeText, FilterText
 from emsqrt.thin.join import JoinText
 from emsqrt.thin.scan import ScanText, open_sources
 from emsqrt.thin.sort import SortText
@@ -74,6 +75,10 @@ def _rename(step: Step, inputs: Sequence[TextRows], _: Run) -> TextRows:
 
 _BUILDERS: dict[str, Callable[[Step, Sequence[TextRows], Run], TextRows]] = {
     "aggregate": lambda step, inputs, run: AggregateText(inputs[0], step, run),
+    "compute": lambda step, inputs, run: ComputeText(
+        inputs[0], step["reads"], step["programs"], step["order"], step["fields"], run
+    ),
+    "filter": lambda step, inputs, run: FilterText(inputs[0], step["reads"], step["program"], run),
     "join": lambda step, inputs, run: JoinText(inputs[0], inputs[1], step["on"], step["how"], run),
     "limit": lambda step, inputs, run: LimitText(inputs[0], step["count"], step["skip"], run),
     "rename": _rename,

@@ -6,19 +6,33 @@ settled here, so the child loads neither plans nor expressions.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from emsqrt.expr import Column
-from emsqrt.external.layout import lay_out
+from emsqrt.expr import Column, Expr, infer
+from emsqrt.expr.program import compile_program
+from emsqrt.external.layout import KINDS, lay_out
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.places import parse_place
 from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink
 from emsqrt.plan.check import node_schema
 from emsqrt.plan.joining import LEFT_ONLY, join_key_types, right_names, shared_keys
-from emsqrt.plan.nodes import Aggregate, Distinct, Join, Limit, Project, Rename, Sort, TopK, Union
+from emsqrt.plan.nodes import (
+    Aggregate,
+    Distinct,
+    Filter,
+    Join,
+    Limit,
+    Project,
+    Rename,
+    Sort,
+    TopK,
+    Union,
+    WithColumn,
+)
 from emsqrt.plan.states import state_fields
 from emsqrt.plan.tree import inputs_of, walk
 from emsqrt.thin.scan import CsvHead, infer_text_schema, open_sources
@@ -115,18 +129,8 @@ def _check_order(node: Sort | TopK) -> str | None:
     return None
 
 
-def _check_project(node: Project) -> str | None:
-    if any(not isinstance(expr, Column) for _, expr in node.columns):
-        return "it works columns out"
-    return None
-
-
 def _check_aggregate(node: Aggregate) -> str | None:
-    exprs = [expr for _, expr in node.keys]
-    exprs += [agg.arg for _, agg in node.aggs if agg.arg is not None]
-    if node.phase != "full" or any(not isinstance(expr, Column) for expr in exprs):
-        return "it works columns out"
-    return None
+    return None if node.phase == "full" else "it makes or merges partial states"
 
 
 def _check_join(node: Join) -> str | None:
@@ -142,7 +146,9 @@ _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
     Sink: _check_sink,
     Sort: _check_order,
     TopK: _check_order,
-    Project: _check_project,
+    Project: lambda _: None,
+    WithColumn: lambda _: None,
+    Filter: lambda _: None,
     Rename: lambda _: None,
     Join: _check_join,
     Union: lambda node: "columns are found by name" if node.by_name else None,
@@ -188,11 +194,93 @@ def _limit(node: Limit, inputs: Sequence[Compiled], _: Path) -> Compiled:
     return Compiled([*rows.steps, step], schema, counted=True)
 
 
+def _filter(node: Filter, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    (rows,) = inputs
+    node_schema(node, (rows.schema,))
+    reads = _Reads(rows.schema)
+    program = reads.program(node.predicate)
+    step = {"op": "filter", "reads": reads.names, "program": program}
+    return Compiled([*rows.steps, step], rows.schema, counted=True)
+
+
 def _project(node: Project, inputs: Sequence[Compiled], _: Path) -> Compiled:
     (rows,) = inputs
     schema = node_schema(node, (rows.schema,))
-    columns = [[name, _column(expr)] for name, expr in node.columns]
-    return Compiled([*rows.steps, {"op": "select", "columns": columns}], schema, counted=True)
+    if all(isinstance(expr, Column) for _, expr in node.columns):
+        columns = [[name, _column(expr)] for name, expr in node.columns]
+        step: Step = {"op": "select", "columns": columns}
+    else:
+        step = _compute([expr for _, expr in node.columns], rows.schema, schema)
+    return Compiled([*rows.steps, step], schema, counted=True)
+
+
+def _with_column(node: WithColumn, inputs: Sequence[Compiled], _: Path) -> Compiled:
+    (rows,) = inputs
+    schema = node_schema(node, (rows.schema,))
+    made = dict(node.columns)
+    exprs = [made.get(name, Column(name)) for name in schema.names]
+    step = _compute(exprs, rows.schema, schema)
+    return Compiled([*rows.steps, step], schema, counted=True)
+
+
+def _compute(exprs: Sequence[Expr], before: Schema, after: Schema) -> Step:
+    reads = _Reads(before)
+    order = [reads.place(expr) for expr in exprs]
+    return {
+        "op": "compute",
+        "reads": reads.names,
+        "programs": reads.programs,
+        "order": [reads.settled(place) for place in order],
+        "fields": [[field.name, str(field.type)] for field in after],
+    }
+
+
+class _Reads:
+    """The columns that are parsed from text, and what is worked out from them."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.names: list[str] = []
+        self.programs: list[Step] = []
+        self._schema = schema
+
+    def place(self, expr: Expr) -> int:
+        """Return where a value will be: a column's place, or -1 - the place among the programs."""
+        if isinstance(expr, Column):
+            return self._column(self._schema.field(expr.name).name)
+        self.programs.append(self.program(expr))
+        return -len(self.programs)
+
+    def settled(self, place: int) -> int:
+        """Return a place among columns and programs, once all columns are known."""
+        return place if place >= 0 else len(self.names) - place - 1
+
+    def program(self, expr: Expr) -> Step:
+        """Return the program of an expression.
+
+        Raises:
+            NotThin: the kernel has no program for it.
+        """
+        program = compile_program(expr, self._schema)
+        if program is None:
+            raise NotThin(f"{expr!s} is worked out by pyarrow")
+        return {
+            "code": base64.b64encode(program.code).decode(),
+            "constants": base64.b64encode(program.constants).decode(),
+            "count": program.constant_count,
+            "columns": [self._column(name) for name in program.columns],
+            "kind": KINDS[program.type.name],
+            "width": _WIDTHS[program.type.name],
+            "blames": {str(at): blame for at, blame in program.blames.items()},
+        }
+
+    def _column(self, name: str) -> int:
+        if name not in self.names:
+            self.names.append(name)
+        return self.names.index(name)
+
+
+_WIDTHS = {"Bool": 0, "Int64": 8, "UInt64": 8, "Float64": 8, "Decimal": 16}
+"""Bytes of a program's values; 0 is a bit."""
 
 
 def _rename(node: Rename, inputs: Sequence[Compiled], _: Path) -> Compiled:
@@ -224,23 +312,24 @@ def _join(node: Join, inputs: Sequence[Compiled], _: Path) -> Compiled:
 def _aggregate(node: Aggregate, inputs: Sequence[Compiled], _: Path) -> Compiled:
     (rows,) = inputs
     schema = node_schema(node, (rows.schema,))
-    keys = [_column(expr) for _, expr in node.keys]
-    kinds = [
-        None if agg.arg is None else rows.schema.field(_column(agg.arg)).type
-        for _, agg in node.aggs
-    ]
+    kinds = [None if agg.arg is None else infer(agg.arg, rows.schema) for _, agg in node.aggs]
     states = [
         state_fields(name, agg, kind) for (name, agg), kind in zip(node.aggs, kinds, strict=True)
     ]
     aggs = [agg for _, agg in node.aggs]
     layout = lay_out(
         "full",
-        [rows.schema.field(name).type for name in keys],
+        [infer(expr, rows.schema) for _, expr in node.keys],
         list(zip(aggs, kinds, states, strict=True)),
     )
+    reads = _Reads(rows.schema)
+    order = [reads.place(expr) for _, expr in node.keys]
+    order += [reads.place(cast("Expr", aggs[at].arg)) for at, _ in layout.arguments]
     step = {
         "op": "aggregate",
-        "reads": keys + [_column(aggs[at].arg) for at, _ in layout.arguments],
+        "reads": reads.names,
+        "programs": reads.programs,
+        "order": [reads.settled(place) for place in order],
         "keys": [key.as_tuple() for key in layout.keys],
         "parts": [part.as_tuple() for part in layout.parts],
         "outputs": [output.as_tuple() for output in layout.outputs],
@@ -284,6 +373,7 @@ def _names(schema: Schema) -> Step:
 _COMPILERS: dict[type[Plan], Callable[[Any, Sequence[Compiled], Path], Compiled]] = {
     Aggregate: _aggregate,
     Distinct: _distinct,
+    Filter: _filter,
     Join: _join,
     Limit: _limit,
     Project: _project,
@@ -292,4 +382,5 @@ _COMPILERS: dict[type[Plan], Callable[[Any, Sequence[Compiled], Path], Compiled]
     Sort: _sort,
     TopK: _sort,
     Union: _union,
+    WithColumn: _with_column,
 }

@@ -1,0 +1,191 @@
+"""Expressions at work on text: C carries out small programs over the columns that they read."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from typing import Any
+
+from emsqrt._kernel import Columns, CsvFormatter, ExprProgram, LineWriter
+from emsqrt.run import Run
+from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
+from sennit_core.errors import TooLarge
+from sennit_core.schema import DataType, Field, Schema
+
+PROGRAM_BYTES = 1 << 16
+PARSE_BYTES = 1 << 17
+OUT_BYTES = 1 << 18
+_ROWS_MAX = PARSE_BYTES // 4
+"""A parsed row takes four bytes at least, so no batch has more."""
+
+
+class TextProgram:
+    """A compiled expression, ready to run over columns that are parsed from text.
+
+    Args:
+        step: the program as `emsqrt.thin.compile` writes it: `code` and `constants` in base64,
+            `count`, `columns` (their places among the parsed ones), `kind` and `width` of the
+            result, `blames`.
+    """
+
+    def __init__(self, step: Mapping[str, Any]) -> None:
+        self._step = step
+        self._native = ExprProgram(
+            base64.b64decode(step["code"]),
+            base64.b64decode(step["constants"]),
+            step["count"],
+            memoryview(bytearray(PROGRAM_BYTES)),
+        )
+        value_bytes = _ROWS_MAX * step["width"] if step["width"] else _ROWS_MAX // 8
+        self._values = memoryview(bytearray(value_bytes))
+        self._validity = memoryview(bytearray(_ROWS_MAX // 8))
+
+    @property
+    def size_bytes(self) -> int:
+        """What it works in."""
+        return PROGRAM_BYTES + len(self._values) + len(self._validity)
+
+    def column(self, columns: Columns) -> tuple[int, int, memoryview, memoryview, None]:
+        """Return the result for a batch as a column; valid until the next call.
+
+        Raises:
+            ValueOutOfRange: a row's value has no result; names the expression and the values.
+        """
+        self._run(columns)
+        return self._step["kind"], 0, self._validity, self._values, None
+
+    def rows_where(self, columns: Columns) -> bytes:
+        """Return one bit for each row of a batch, set where the condition is true."""
+        self._run(columns)
+        size = (len(columns) + 7) // 8
+        both = int.from_bytes(self._values[:size], "little")
+        both &= int.from_bytes(self._validity[:size], "little")
+        return both.to_bytes(size, "little")
+
+    def _run(self, columns: Columns) -> None:
+        used = columns.select(self._step["columns"])
+        rows, fault = self._native.run(used, 0, self._values, self._validity)
+        if fault is not None:
+            raise self._error(*fault)
+        assert rows == len(columns), "a batch fits the buffers"
+
+    def _error(self, _: int, instruction: int, left: int | None, right: int | None) -> Exception:
+        from emsqrt.expr.errors import ValueOutOfRange  # nothing else here needs expressions
+
+        text, kind, op = self._step["blames"][str(instruction)]
+        operands = (left,) if op in ("neg", "abs") else (left, right)
+        shown = "…" if left is None else ", ".join(map(str, operands))
+        return ValueOutOfRange(text, f"no {kind} holds {op}({shown}): overflow")
+
+
+class FilterText:
+    """The records for which a condition is true, as they were spelled.
+
+    Args:
+        rows: the records.
+        reads: the columns that the condition looks at.
+        program: the condition.
+        run: the budget.
+    """
+
+    def __init__(
+        self, rows: TextRows, reads: Sequence[str], program: Mapping[str, Any], run: Run
+    ) -> None:
+        self.schema = rows.schema
+        self.dialect = rows.dialect
+        self.rows = 0
+        self._rows = rows
+        self._fields = [rows.schema.field(name) for name in reads]
+        self._program = TextProgram(program)
+        self._run = run
+        self._guard = run.budget.admit(
+            PARSE_BYTES + OUT_BYTES + self._program.size_bytes, "filter", "rows are filtered in blocks"
+        )
+
+    def blocks(self) -> Generator[Block]:
+        """Yield the records."""
+        writer = LineWriter()
+        with self._guard, memoryview(bytearray(OUT_BYTES)) as out, ExitStack() as stack:
+            reader = ColumnReader(self._rows, self._fields, memoryview(bytearray(PARSE_BYTES)))
+            batches = stack.enter_context(closing(reader.batches()))
+            for columns in batches:
+                self._run.check()
+                keep = self._program.rows_where(columns)
+                start = 0
+                while start < len(columns):
+                    end, size = writer.write(columns, start, out, keep)
+                    kept = _bits_between(keep, start, end)
+                    if size:
+                        yield Block(out[:size], rows=kept)
+                    elif end == start:
+                        raise TooLarge(
+                            what="a record", limit_bytes=OUT_BYTES, actual_bytes=2 * OUT_BYTES
+                        )
+                    start = end
+
+
+class ComputeText:
+    """Records written anew, with columns that were worked out.
+
+    Args:
+        rows: the records.
+        reads: the columns that are parsed.
+        programs: what is worked out from them; its results come behind those columns.
+        order: the output's columns, as places among both.
+        fields: the output's names and types.
+        run: the budget.
+    """
+
+    def __init__(
+        self,
+        rows: TextRows,
+        reads: Sequence[str],
+        programs: Sequence[Mapping[str, Any]],
+        order: Sequence[int],
+        fields: Sequence[tuple[str, str]],
+        run: Run,
+    ) -> None:
+        self.schema = Schema(tuple(Field(name, DataType.parse(of)) for name, of in fields))
+        self.dialect = STANDARD
+        self.rows = 0
+        self._rows = rows
+        self._fields = [rows.schema.field(name) for name in reads]
+        self._programs = [TextProgram(program) for program in programs]
+        self._order = order
+        self._run = run
+        size = PARSE_BYTES + OUT_BYTES + sum(program.size_bytes for program in self._programs)
+        self._guard = run.budget.admit(size, "compute", "columns are worked out in blocks")
+
+    def blocks(self) -> Generator[Block]:
+        """Yield the records."""
+        formatter = CsvFormatter([str(field.type) for field in self.schema])
+        with self._guard, memoryview(bytearray(OUT_BYTES)) as out, ExitStack() as stack:
+            reader = ColumnReader(self._rows, self._fields, memoryview(bytearray(PARSE_BYTES)))
+            batches = stack.enter_context(closing(reader.batches()))
+            for parsed in batches:
+                self._run.check()
+                columns = with_programs(parsed, self._programs).select(self._order)
+                start = 0
+                while start < len(columns):
+                    end, size = formatter.format(columns, start, out)
+                    if end == start:
+                        raise TooLarge(
+                            what="a record", limit_bytes=OUT_BYTES, actual_bytes=2 * OUT_BYTES
+                        )
+                    yield Block(out[:size], rows=end - start)
+                    start = end
+                del columns
+
+
+def with_programs(columns: Columns, programs: Sequence[TextProgram]) -> Columns:
+    """Return a batch with the programs' results behind its columns; valid until the next batch."""
+    if not programs:
+        return columns
+    return columns.beside([program.column(columns) for program in programs])
+
+
+def _bits_between(bits: bytes, start: int, stop: int) -> int:
+    """Count the bits that are set from `start` to `stop`."""
+    whole = int.from_bytes(bits, "little")
+    return (whole >> start & ((1 << (stop - start)) - 1)).bit_count()
