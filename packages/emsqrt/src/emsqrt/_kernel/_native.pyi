@@ -181,6 +181,68 @@ class ExprProgram:
         self, columns: Columns, start: int, chosen: Buffer, /
     ) -> tuple[int, int, tuple[int, int, int | None, int | None] | None]: ...
 
+class FrameBest:
+    # Which row of each frame has the least or greatest value, the first of equals; see window.h.
+    #
+    # Args:
+    #     memory: the queue, kept for life; 32 bytes a row, of text half of it for the texts.
+    #     kind: of the values.
+    #     greatest: else the least.
+    #     sliding: else frames of a partition all begin at one row, and the queue has one.
+
+    def __new__(cls, memory: Buffer, kind: int, greatest: bool, sliding: bool, /) -> Self: ...
+    # As FrameSum.run, with row numbers in `out`; -1 where a frame has no value. Stops with 3 when
+    # the queue is full.
+    def run(
+        self,
+        low: Buffer,
+        high: Buffer,
+        row: int,
+        chunk: Columns | None,
+        first: int,
+        out: Buffer,
+        /,
+    ) -> tuple[int, int]: ...
+    # The row after the last one that is in.
+    @property
+    def high(self) -> int: ...
+
+class FrameSum:
+    # Counts, exact sums and means of frames of rows; see window.h.
+    #
+    # Args:
+    #     op: 0 count, 1 sum, 2 mean.
+    #     kind: of the values.
+    #     scale: of decimals, for the mean.
+
+    def __new__(cls, op: int, kind: int, scale: int, /) -> Self: ...
+    # Write the results of the frames [low[i], high[i]), two int64 a row, from `row` on; bounds never
+    # fall. Chunks are one column of the rows from `first` on, at either end of the frame. Return the
+    # row and why it stopped there: 0 done; 1 the chunk that holds row `high` is needed, 2 the one
+    # that holds row `low`; 3 a sum is beyond its type.
+    #
+    # Args:
+    #     values: 8 bytes a row, 16 for sums of decimals.
+    #     validity: a bit a row, zeroed before; counts leave it.
+    def run(
+        self,
+        low: Buffer,
+        high: Buffer,
+        row: int,
+        high_chunk: Columns | None,
+        high_first: int,
+        low_chunk: Columns | None,
+        low_first: int,
+        values: Buffer,
+        validity: Buffer,
+        /,
+    ) -> tuple[int, int]: ...
+    # The rows that are in: [low, high).
+    @property
+    def low(self) -> int: ...
+    @property
+    def high(self) -> int: ...
+
 class GroupFold:
     # Makes rows of the main aggregate from sorted rows of (keys, value) with one count; see fold.h.
     #
@@ -384,6 +446,39 @@ class Partitioner:
     # Where a partition's rows lie in `memory`, which takes others from now on: (start, stop, rows).
     def take(self, partition: int, /) -> tuple[int, int, int]: ...
 
+class RangeBound:
+    # Where frames begin, or end, whose bound is so far from the rows' whole-number keys.
+    #
+    # Args:
+    #     offset: negative before the row, in the order of the keys.
+    #     is_end: else where the frame begins.
+    #     descending, nulls_first: of the order.
+
+    def __new__(cls, offset: int, is_end: bool, descending: bool, nulls_first: bool, /) -> Self: ...
+    # Write a bound, an int64, for each of `keys` from `row` on; -1 where the key is null. Return the
+    # row and why it stopped there: 0 done, 1 the rows that hold row `at` are needed in `ahead`.
+    #
+    # Args:
+    #     partitions: an int64 for each row: where its partition begins.
+    #     ahead: keys of the rows from `first` on.
+    #     flags: of those rows, as of row_changes.
+    #     last: no row follows them.
+    def run(
+        self,
+        keys: Columns,
+        partitions: Buffer,
+        row: int,
+        ahead: Columns | None,
+        flags: Buffer,
+        first: int,
+        last: bool,
+        out: Buffer,
+        /,
+    ) -> tuple[int, int]: ...
+    # The row that is looked at next.
+    @property
+    def at(self) -> int: ...
+
 class RecordFault(ValueError):
     # A record that cannot be read; `reason` is ragged, value, encoding, room or syntax.
     #
@@ -552,6 +647,14 @@ def pack_join_rows(
     /,
 ) -> tuple[int, int]: ...
 def read_block_head(head: Buffer, segment: int, /) -> tuple[int, int, int, int, int, int, int]: ...
+
+# For each of the sorted rows from byte `start` on, one for each byte of `flags`: 1 when its key
+# differs from that of the row before, and 2 more when the first columns of the key differ, which are
+# ascending, nulls last, of these kinds (a byte each). `previous` is the row before the block, empty
+# when there is none. Return where the last row starts.
+def row_changes(
+    block: Buffer, start: int, kinds: Buffer, previous: Buffer, flags: Buffer, /
+) -> int: ...
 def sync_range(file: int, start: int, size: int, wait: bool, /) -> None: ...
 def unpack_rows(
     block: Buffer, start: int, rows_max: int, kinds: Sequence[int], out: Buffer, /

@@ -23,6 +23,7 @@ static int (*const registers[])(PyObject *) = {
     states_register,
     store_register,
     table_register,
+    window_register,
 };
 
 static struct PyModuleDef definition = {

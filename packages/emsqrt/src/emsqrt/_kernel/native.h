@@ -45,5 +45,6 @@ int program_register(PyObject *module);
 int states_register(PyObject *module);
 int store_register(PyObject *module);
 int table_register(PyObject *module);
+int window_register(PyObject *module);
 
 #endif
