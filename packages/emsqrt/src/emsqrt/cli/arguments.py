@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from emsqrt.cli import verbs
+from emsqrt.cli.racing import add_race
 
 if TYPE_CHECKING:
     _Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
@@ -75,6 +76,7 @@ def _add_reports(made: _Verbs) -> None:
     doctor.add_argument("source", metavar="FILE", nargs="?")
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
     doctor.set_defaults(command=verbs.doctor)
+    add_race(made.add_parser("race", help="race EM-√ and its peers under one cap, live"))
 
 
 def _add_document(verb: argparse.ArgumentParser) -> None:

@@ -1,0 +1,215 @@
+"""The race itself: contenders one after the other, each tried with its settings until one works."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from emsqrt.race.answers import Answer, read_answer
+from emsqrt.race.contenders import Attempt, Contender, Place
+from emsqrt.race.watch import Ended, Look, watch
+from emsqrt.race.work import Work
+from sennit_core.units import format_bytes, format_duration
+
+_WORDS_LINES, _WORDS_CHARACTERS = 3, 300
+_ERROR = re.compile(r"\w*(Error|Exception|Panic)\w*: |emsqrt: |sort: ")
+_TRACE_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one attempt.
+
+    Args:
+        name: the contender.
+        version: what is installed.
+        attempt: how it was run, and `number` of `attempts` that it may have.
+        ended: what was measured.
+        answer: what it wrote; None when it failed, or nothing can read that here.
+    """
+
+    name: str
+    version: str
+    attempt: Attempt
+    number: int
+    attempts: int
+    ended: Ended
+    answer: Answer | None = None
+
+    @property
+    def well(self) -> bool:
+        """Whether it got through, and in order where an order was asked for."""
+        return self.ended.well and (self.answer is None or self.answer.in_order)
+
+    def how_it_ended(self) -> str:
+        """Return its end in one line: the answer, the verbatim error, or why it was killed."""
+        ended = self.ended
+        if ended.killed_at_bytes is not None:
+            return f"killed over the cap at {format_bytes(ended.killed_at_bytes)}"
+        if ended.late:
+            return f"stopped after {format_duration(ended.wall_seconds)}: too late"
+        if not ended.well:
+            return f"status {ended.status}: {last_words(ended.words) or 'no word'}"
+        return "done" if self.answer is None else str(self.answer)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it, memory over time as [seconds, bytes] pairs."""
+        ended = self.ended
+        points = ended.trace.points()
+        return {
+            "engine": self.name,
+            "version": self.version,
+            "settings": self.attempt.settings,
+            "attempt": self.number,
+            "attempts": self.attempts,
+            "well": self.well,
+            "ended": self.how_it_ended(),
+            "status": ended.status,
+            "killedAtBytes": ended.killed_at_bytes,
+            "wallSeconds": round(ended.wall_seconds, 3),
+            "cpuSeconds": round(ended.cpu_seconds, 3),
+            "peakBytes": ended.peak_bytes,
+            "spilledBytes": ended.spilled_bytes,
+            "rows": None if self.answer is None else self.answer.rows,
+            "checksum": None if self.answer is None else self.answer.checksum,
+            "trace": [
+                [round(at, 3), held] for at, held in points[:: len(points) // _TRACE_POINTS + 1]
+            ],
+        }
+
+
+class View(Protocol):
+    """Who is shown a race while it is run."""
+
+    def begins(self, name: str, version: str, attempt: Attempt) -> None:
+        """An attempt is about to start."""
+
+    def looks(self, look: Look) -> None:
+        """Memory was looked at, some 200 times a second."""
+
+    def ends(self, result: Result) -> None:
+        """It has ended."""
+
+    def passes(self, name: str, reason: str) -> None:
+        """A contender does not take part, and why."""
+
+
+def race(
+    work: Work,
+    cap_bytes: int | None,
+    contenders: Sequence[Contender],
+    scratch: Path,
+    view: View,
+    *,
+    timeout_seconds: float | None = None,
+) -> list[Result]:
+    """Run all contenders one after the other and return every attempt, in order.
+
+    Args:
+        work: what they do.
+        cap_bytes: what the process tree of each may hold; None lets them.
+        contenders: who, in this order.
+        scratch: a folder for outputs and spill, emptied again.
+        view: shown everything.
+        timeout_seconds: what one attempt may take.
+    """
+    results = []
+    for path in set(work.tables.values()):
+        warm(path)
+    for contender in contenders:
+        version = contender.version()
+        reason = "it is not installed" if version is None else contender.why_not(work)
+        if version is None or reason is not None:
+            view.passes(contender.name, str(reason))
+            continue
+        results += _try_all(contender, version, work, cap_bytes, (scratch, view, timeout_seconds))
+    return results
+
+
+def _try_all(
+    contender: Contender,
+    version: str,
+    work: Work,
+    cap_bytes: int | None,
+    where: tuple[Path, View, float | None],
+) -> list[Result]:
+    scratch, view, timeout_seconds = where
+    results: list[Result] = []
+    while not results or len(results) < results[-1].attempts:
+        with _place(scratch, work.suffix) as place:
+            attempts = contender.attempts(work, cap_bytes, place)
+            attempt = attempts[len(results)]
+            view.begins(contender.name, version, attempt)
+            ended = watch(
+                attempt.command,
+                cap_bytes=cap_bytes,
+                timeout_seconds=timeout_seconds,
+                environment=attempt.environment,
+                spill_dir=place.spill,
+                on_look=view.looks,
+            )
+            answer = _answer(work, place.target) if ended.well else None
+            number = len(results) + 1
+            result = Result(contender.name, version, attempt, number, len(attempts), ended, answer)
+        results.append(result)
+        view.ends(result)
+        if result.well:
+            break
+    return results
+
+
+def finals(results: Sequence[Result]) -> list[Result]:
+    """Return each contender's attempt that counts: the one that got through, else its last."""
+    return list({result.name: result for result in results}.values())
+
+
+def disagreeing(results: Sequence[Result]) -> list[str]:
+    """Return the names of those whose answer differs from the first answer there is."""
+    answered = [each for each in finals(results) if each.well and each.answer is not None]
+    if not answered:
+        return []
+    first = answered[0].answer
+    return [each.name for each in answered if each.answer != first]
+
+
+def last_words(words: str) -> str:
+    """Return the error that a process printed at last, on one line; its last lines when none."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    starts = [at for at, line in enumerate(lines) if _ERROR.match(line)]
+    said = lines[starts[-1] :] if starts else lines[-_WORDS_LINES:]
+    whole = " / ".join(said)
+    return whole if len(whole) <= _WORDS_CHARACTERS else f"{whole[:_WORDS_CHARACTERS]}…"
+
+
+def warm(path: Path) -> None:
+    """Read a file once, so that the first contender has no colder disk than the others."""
+    block = bytearray(1 << 20)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(block):
+            pass
+
+
+def _answer(work: Work, target: Path) -> Answer | None:
+    if find_spec("numpy") is None or find_spec("pyarrow") is None:
+        return None
+    return read_answer(target, work.schema, work.keys)
+
+
+@contextmanager
+def _place(scratch: Path, suffix: str) -> Iterator[Place]:
+    spill = scratch / "spill"
+    target = scratch / f"out{suffix}"
+    try:
+        spill.mkdir(parents=True)
+        yield Place(target, spill)
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+        if target.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        target.unlink(missing_ok=True)

@@ -1,0 +1,152 @@
+"""A race on the terminal: drawn live where that is possible, in plain lines where it is not."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from emsqrt.race.chart import ROWS, axis_seconds, bars
+from emsqrt.race.contenders import Attempt
+from emsqrt.race.contest import Result, disagreeing, finals
+from emsqrt.race.trace import Trace
+from emsqrt.race.watch import Look
+from sennit_core.units import format_bytes, format_duration
+
+_DRAW_SECONDS = 0.08
+_SIDE_CELLS = 24
+_CHART_CELLS_MAX = 96
+_RED, _GREEN, _BLUE, _DIM, _BOLD = "31", "32", "36", "2", "1"
+
+
+class Screen:
+    """Shows a race.
+
+    Args:
+        out: where to; drawn on when it is a terminal.
+        cap_bytes: what memory is drawn against.
+        live: whether to draw over lines; found out when None.
+        colour: whether to colour; found out when None (`NO_COLOR`, `TERM`).
+    """
+
+    def __init__(
+        self,
+        out: TextIO,
+        cap_bytes: int,
+        *,
+        live: bool | None = None,
+        colour: bool | None = None,
+    ) -> None:
+        able = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._out = out
+        self._cap_bytes = cap_bytes
+        self._live = able if live is None else live
+        self._colour = able and "NO_COLOR" not in os.environ if colour is None else colour
+        self._trace = Trace()
+        self._look = Look(0.0, 0, 0)
+        self._peak_bytes = 0
+        self._drawn = 0
+        self._next = 0.0
+
+    def says(self, line: str = "") -> None:
+        """Print a line."""
+        print(line, file=self._out, flush=True)
+
+    def begins(self, name: str, version: str, attempt: Attempt) -> None:
+        """Head a panel."""
+        self._trace, self._look, self._peak_bytes = Trace(), Look(0.0, 0, 0), 0
+        self._drawn, self._next = 0, 0.0
+        self.says()
+        self.says(f"{self._in(_BOLD, f'{name} {version}')}  {self._in(_DIM, attempt.settings)}")
+
+    def looks(self, look: Look) -> None:
+        """Draw the panel again, when the last time is long enough ago."""
+        self._look = look
+        self._peak_bytes = max(self._peak_bytes, look.held_bytes)
+        self._trace.add(look.seconds, look.held_bytes)
+        now = time.monotonic()
+        if self._live and now >= self._next:
+            self._next = now + _DRAW_SECONDS
+            self._draw()
+
+    def ends(self, result: Result) -> None:
+        """Leave the panel as it is, and say how it ended."""
+        if self._live:
+            self._draw()
+        ended = result.ended
+        mark = self._in(_GREEN, "✓") if result.well else self._in(_RED, "✗")
+        tries = f" (setting {result.number} of {result.attempts})" if result.attempts > 1 else ""
+        self.says(f"{mark} {result.how_it_ended()}{tries}")
+        self.says(
+            f"  wall {ended.wall_seconds:.2f} s, CPU {ended.cpu_seconds:.2f} s, "
+            f"peak {format_bytes(ended.peak_bytes)} of {format_bytes(self._cap_bytes)}, "
+            f"spilled {format_bytes(ended.spilled_bytes)}"
+        )
+
+    def passes(self, name: str, reason: str) -> None:
+        """Say who does not take part."""
+        self.says()
+        self.says(f"{self._in(_BOLD, name)}  {self._in(_DIM, f'does not take part: {reason}')}")
+
+    def sums_up(self, results: Sequence[Result]) -> None:
+        """Print the table of all, the least CPU time among those that got through first."""
+        self.says()
+        ordered = sorted(finals(results), key=lambda each: (not each.well, each.ended.cpu_seconds))
+        rows = [("", "engine", "wall s", "CPU s", "peak", "spilled", "ended")]
+        for each in ordered:
+            ended = each.ended
+            rows.append(
+                (
+                    "✓" if each.well else "✗",
+                    f"{each.name} {each.version}",
+                    f"{ended.wall_seconds:.2f}",
+                    f"{ended.cpu_seconds:.2f}",
+                    format_bytes(ended.peak_bytes),
+                    format_bytes(ended.spilled_bytes),
+                    each.how_it_ended(),
+                )
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        room = self._width() - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        for line in rows:
+            cells = [
+                f"{cell:<{width}}" if at in (0, 1) else f"{cell:>{width}}"
+                for at, (cell, width) in enumerate(zip(line[:-1], widths, strict=False))
+            ]
+            self.says("  ".join([*cells, _cut(line[-1], max(room, 24))]))
+        for name in disagreeing(results):
+            self.says(self._in(_RED, f"{name} gave another answer than {ordered[0].name}"))
+
+    def _draw(self) -> None:
+        look = self._look
+        width = min(max(self._width() - _SIDE_CELLS - 2, 16), _CHART_CELLS_MAX)
+        columns = self._trace.columns(width, axis_seconds(look.seconds))
+        beside = [
+            f"{format_bytes(self._cap_bytes)} cap",
+            f"{format_bytes(look.held_bytes)} now",
+            f"{format_bytes(self._peak_bytes)} peak",
+            f"{format_bytes(look.spilled_bytes)} spilled",
+            format_duration(look.seconds),
+        ]
+        above, *below = bars(columns, self._cap_bytes)
+        lines = [
+            "".join(self._in(_RED, cell) if cell == "█" else self._in(_DIM, cell) for cell in above)
+        ]
+        lines += [self._in(_BLUE, line) for line in below]
+        text = "".join(f"\x1b[2K{line}  {side}\n" for line, side in zip(lines, beside, strict=True))
+        self._out.write(f"\x1b[{self._drawn}A{text}" if self._drawn else text)
+        self._out.flush()
+        self._drawn = ROWS + 1
+
+    def _in(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+    @staticmethod
+    def _width() -> int:
+        return shutil.get_terminal_size().columns
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"
