@@ -203,14 +203,14 @@ def fuzz(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Every benchmark, or the ones named; each prints a table with its peers."""
     chosen = session.posargs or sorted(p.stem for p in (ROOT / "benchmarks").glob("bench_*.py"))
-    if "bench_strand" in chosen:
+    if any(name.startswith(("bench_strand", "bench_emsqrt")) for name in chosen):
         install_peers(session)
     for name in chosen:
         here(session, sys.executable, f"benchmarks/{name}.py")
 
 
 def install_peers(session: nox.Session) -> None:
-    """Add what `bench_strand` compares with; what cannot be had is named in its tables instead."""
+    """Add what the benchmarks compare with; what cannot be had is named in their tables instead."""
     if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"):
         command = [uv, "pip", "install", "--quiet", "--python", sys.executable]
     else:
