@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from emsqrt.config import EngineConfig
+from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory.auto import parse_cap
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_hash, plan_to_json
@@ -31,6 +33,8 @@ class Engine:
 
     def __init__(self, config: EngineConfig | None = None) -> None:
         self.config = config or EngineConfig.from_environment()
+        self._lock = threading.Lock()
+        self._keeps = False
         self._pool: ExecutorPool | None = None
 
     def run(
@@ -96,12 +100,13 @@ class Engine:
 
     def close(self) -> None:
         """End the executor, if one is kept."""
-        pool, self._pool = self._pool, None
+        with self._lock:
+            pool, self._pool, self._keeps = self._pool, None, False
         if pool is not None:
             pool.close()
 
     def __enter__(self) -> Self:
-        self._pool = self._open_pool(self.config.mem_cap_bytes)
+        self._keeps = True
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,7 +120,7 @@ class Engine:
         deadline_seconds: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> Iterator[Execution]:
-        kept = self._pool
+        kept = self._kept_pool()
         fits = kept is not None and cap_bytes <= kept.executor_bytes
         pool = kept if kept is not None and fits else self._open_pool(cap_bytes)
         request: dict[str, Any] = {"plan": plan_to_json(plan), "folder": str(Path.cwd())}
@@ -132,7 +137,15 @@ class Engine:
             if pool is not kept:
                 pool.close()
 
+    def _kept_pool(self) -> ExecutorPool | None:
+        """Return the pool that outlives a run, opened when a plan first wants it."""
+        with self._lock:
+            if self._keeps and self._pool is None:
+                self._pool = self._open_pool(self.config.mem_cap_bytes)
+            return self._pool
+
     def _open_pool(self, cap_bytes: int) -> ExecutorPool:
+        require_arrow("this plan")
         from emsqrt.executor.pool import ExecutorPool
 
         size = self.config.max_parallel_tasks

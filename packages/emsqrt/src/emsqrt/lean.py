@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from sennit_core.errors import Unsupported
+
 LEAN_ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "1",
@@ -27,6 +29,22 @@ class _NoPandas:
 def do_without_pandas() -> None:
     """Let no library load pandas in this process."""
     sys.meta_path.insert(0, _NoPandas)
+
+
+def require_arrow(what: str) -> None:
+    """Refuse what only the arrow tier can do, where its libraries are not installed.
+
+    Raises:
+        Unsupported: says what to install.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("pyarrow", "numpy", "ormsgpack") if find_spec(name) is None]
+    if missing:
+        raise Unsupported(
+            f"{what} needs {' and '.join(missing)}",
+            hint='pip install "sennit-emsqrt[arrow]"; CSV and JSON Lines need nothing',
+        )
 
 
 def load_arrow() -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from emsqrt.executor.context import Context
 from emsqrt.executor.spill import SpillArea, default_spill_dir
-from emsqrt.lean import do_without_pandas, load_arrow
+from emsqrt.lean import do_without_pandas, load_arrow, require_arrow
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watchdog
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError
 
@@ -111,6 +111,7 @@ def load_arrow_tier(cap_bytes: int) -> None:
     Raises:
         CapTooSmall: the cap is under what that takes; nothing was loaded.
     """
+    require_arrow("this plan")
     from emsqrt.executor.entry import FLOOR_BYTES
 
     if cap_bytes < FLOOR_BYTES:
@@ -178,6 +179,7 @@ def capped(
     with Watchdog() as watchdog, closing(context):
         watch = watchdog.watch(levels, Reactions(stop, give_up, reporter))
         context.measure_peak = watch.peak
+        context.room_bytes = watch.room
         with watch:
             try:
                 yield context

@@ -6,9 +6,9 @@ one of Arrow's CSV reader, so both tiers of the engine read a file alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from emsqrt._kernel import CsvParser, RecordFault
+from emsqrt._kernel import Columns, CsvParser, RecordFault
 from emsqrt.io.csv_options import CsvOptions
 from sennit_core.schema import DataType, Field, Schema
 
@@ -75,7 +75,7 @@ def _columns_without_values(
     return frozenset(empty)
 
 
-def _parsed(tried: Sequence[int], sample: bytes, options: CsvOptions):  # type: ignore[no-untyped-def]
+def _parsed(tried: Sequence[int], sample: bytes, options: CsvOptions) -> Iterator[Columns]:
     parser = CsvParser(
         bytearray(max(_SCRATCH_BYTES, 2 * len(sample))),
         field_count=len(tried),
