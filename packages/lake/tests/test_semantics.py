@@ -12,7 +12,8 @@ import pytest
 
 from emsqrt.expr.vectors import batch, column, load_cases, same_values
 from lake.sql.guard import check_statement
-from lake.sql.session import SqlLimits, Table, open_session
+from lake.sql.session import SqlLimits, open_session
+from lake.sql.tables import Table
 from sennit_core.schema import DataType, Schema
 
 from .conftest import Encode

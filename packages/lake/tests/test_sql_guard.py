@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from lake.sql.guard import check_statement
-from lake.sql.session import SqlLimits, Table, open_session
+from lake.sql.session import SqlLimits, open_session
+from lake.sql.tables import Table
 from sennit_core.errors import Denied, SqlError, Unsupported
 from sennit_core.schema import Schema
 

@@ -69,13 +69,29 @@ class Session:
         uploaded.job.wait()
         return self._client.dataset(uploaded.dataset_id)
 
-    def sql(self, query: str, params: Sequence[Any] | None = None) -> Result:
-        """Ask a question; the answer has `.to_arrow() .df() .pl() .rows`."""
-        return self._client.sql(query, None if params is None else list(params))
+    def sql(
+        self,
+        query: str,
+        params: Sequence[Any] | Mapping[str, Any] | None = None,
+        *,
+        engine: str = "auto",
+    ) -> Result:
+        """Ask a question; the answer has `.to_arrow() .df() .pl() .rows`.
 
-    def iter_sql(self, query: str) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
+        Args:
+            query: one reading statement.
+            params: values for `?` and `$1` in order, or for `$name` by name.
+            engine: `duckdb`, `emsqrt`, or `auto`: DuckDB, and EM-√ where that runs out of memory.
+                `.manifest["engine"]` tells who answered.
+        """
+        given = list(params) if params is not None and not isinstance(params, Mapping) else params
+        return self._client.sql(query, given, engine=engine)
+
+    def iter_sql(
+        self, query: str, *, engine: str = "auto"
+    ) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
         """Open an answer as a stream of Arrow batches, so that it may exceed memory."""
-        return self._client.iter_sql(query)
+        return self._client.iter_sql(query, engine=engine)
 
     def pipeline(self, dataset: str) -> Pipeline:
         """Start a pipeline over a dataset, by id or name."""

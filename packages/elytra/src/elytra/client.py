@@ -173,13 +173,17 @@ class Client:
         Args:
             query: One SELECT (or WITH, SHOW TABLES, DESCRIBE, EXPLAIN, SUMMARIZE).
             params: Values of its placeholders.
-            options: More members of the request, such as `engine`.
+            options: More members of the request, such as `engine`: "auto", "duckdb", "emsqrt".
+                The answer's `manifest["engine"]` tells who answered.
 
         Raises:
             SqlError: The query does not parse; the error holds the position.
+            Unsupported: The engine that was asked for does not cover it.
         """
         with self._query(query, params, options) as response:
-            return Result(read_table(response.iter_bytes()))
+            table = read_table(response.iter_bytes())
+            engine = response.headers.get("Sennit-Engine")
+            return Result(table, None if engine is None else {"engine": engine})
 
     @contextmanager
     def iter_sql(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from elkyn import ElkynStore
-    from emsqrt.executor import ExecutorPool
+    from emsqrt.executor import Execution, ExecutorPool
 
 __all__ = ["Lake"]
 
@@ -34,6 +35,8 @@ _SQL_ENTRY = "lake.sql"
 _CATALOG_WORDS = ("show", "information_schema", "describe")
 _ABANDONED_SECONDS = 7 * 24 * 3600.0  # an upload that nobody completed
 _FORMATS = ("arrow", "json", "csv")
+_ENGINES = ("auto", "duckdb", "emsqrt")
+_LEAST_SECONDS = 0.001
 
 
 class Lake:
@@ -154,6 +157,7 @@ class Lake:
         format: str = "arrow",  # noqa: A002 - the contract's word
         max_rows: int | None = None,
         deadline_seconds: float | None = None,
+        engine: str = "auto",
     ) -> QueryExecution:
         """Start a query in an executor.
 
@@ -163,16 +167,22 @@ class Lake:
             format: `arrow` (IPC stream), `json` or `csv`.
             max_rows: Rows after which the answer is cut and marked `truncated`.
             deadline_seconds: After which it is stopped.
+            engine: `duckdb`; `emsqrt`, which keeps to the executor's cap whatever the query holds;
+                or `auto`, which asks EM-√ when DuckDB's memory does not suffice, unless a part of
+                DuckDB's answer has left already.
 
         Raises:
             UsageError: A parameter is no value of SQL.
+            Unsupported: There is no such engine or format.
             Busy: Too many queries wait already. All else is raised by the execution.
         """
         check_parameters(params)
         if format not in _FORMATS:
             raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
+        if engine not in _ENGINES:
+            raise Unsupported(f"engine {engine!r} is none of {', '.join(_ENGINES)}")
         tables, objects = self._tables(sql)
-        request = {
+        question = {
             "sql": sql,
             "params": params,
             "format": format,
@@ -180,13 +190,19 @@ class Lake:
             "tables": tables,
             "names": [info.name for info in self.catalog.list()],
         }
+        until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
+
+        def start(step: str, own: dict[str, Any]) -> Execution:
+            request = {"format": format, "maxRows": max_rows, **own} if own else question
+            left = None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
+            return self.pool.submit(_SQL_ENTRY, {**request, "engine": step}, deadline_seconds=left)
+
         held = self.retention.acquire(objects)
         try:
-            execution = self.pool.submit(_SQL_ENTRY, request, deadline_seconds=deadline_seconds)
+            return QueryExecution(start, engine, lambda: self.retention.release(held))
         except BaseException:
             self.retention.release(held)
             raise
-        return QueryExecution(execution, lambda: self.retention.release(held))
 
     def sql(
         self, query: str, params: list[Any] | dict[str, Any] | None = None, engine: str = "auto"
@@ -196,13 +212,11 @@ class Lake:
         Args:
             query: One reading statement.
             params: As for `query`.
-            engine: `auto` or `duckdb`.
+            engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` tells who answered.
         """
-        if engine not in ("auto", "duckdb"):
-            raise Unsupported(f"engine {engine!r} does not answer SQL here; use auto")
         import pyarrow as pa
 
-        with self.query(query, params=params) as execution:
+        with self.query(query, params=params, engine=engine) as execution:
             stream = b"".join(bytes(payload) for payload in execution.payloads())
             manifest = execution.result()
         with pa.ipc.open_stream(stream) as reader:

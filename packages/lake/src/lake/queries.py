@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
-from sennit_core.errors import UsageError
+from sennit_core.errors import (
+    CapTooSmall,
+    MemoryCapExceeded,
+    SennitError,
+    Unsupported,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -15,18 +22,41 @@ if TYPE_CHECKING:
     from emsqrt.executor import Execution
     from sennit_core.records import Progress
 
+T = TypeVar("T")
+
+StartStep: TypeAlias = "Callable[[str, dict[str, Any]], Execution]"
+
 __all__ = ["QueryExecution", "Result", "check_parameters"]
 
 
 class QueryExecution:
-    """An `Execution` whose shards stay until it is closed, even when their dataset is deleted.
+    """A query on its way through one executor or, with EM-√, through two; a context manager.
 
-    A context manager; leaving it cancels what still runs.
+    Its shards stay until it is closed, even when their dataset is deleted. Leaving it cancels what
+    still runs.
+
+    Args:
+        start: Starts a step in an executor: its engine, and what its request has of its own.
+        engine: `duckdb`, `emsqrt` or `auto`: DuckDB, and EM-√ when that runs out of memory before
+            the first byte of its answer has left.
+        release: Gives the shards back.
     """
 
-    def __init__(self, execution: Execution, release: Callable[[], None]) -> None:
-        self._execution = execution
+    def __init__(self, start: StartStep, engine: str, release: Callable[[], None]) -> None:
+        self._start = start
         self._release: Callable[[], None] | None = release
+        self._may_change = engine == "auto"
+        self._refusal: SennitError | None = None  # DuckDB's, while EM-√ is asked
+        self._engine = "emsqrt" if engine == "emsqrt" else "duckdb"
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._step = "plan" if engine == "emsqrt" else "duckdb"
+        self._execution = start(self._step, {})
+
+    @property
+    def engine(self) -> str:
+        """Who answers; settled once the first piece is there."""
+        return self._engine
 
     @property
     def pid(self) -> int:
@@ -40,30 +70,45 @@ class QueryExecution:
 
     @property
     def done(self) -> bool:
-        """Whether it has ended; payloads may still be waiting."""
-        return self._execution.done
+        """Whether its last step has ended; payloads may still be waiting."""
+        return self._execution.done and self._step != "plan" and not self._may_change
 
     def payloads(self) -> Iterator[memoryview]:
         """The answer's bytes; each view is valid until the next is asked for."""
-        return self._execution.payloads()
+        return self._pieces(lambda execution: execution.payloads())
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The answer as Arrow batches (format `arrow` only)."""
-        return self._execution.batches()
+        return self._pieces(lambda execution: execution.batches())
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """`rows`, `bytes`, `truncated`, `columns`; raises the query's error."""
-        return self._execution.result(timeout)
+        """`rows`, `bytes`, `truncated`, `columns`, `engine`; raises the query's error.
+
+        Args:
+            timeout: Seconds to wait, for each step.
+        """
+        while True:
+            try:
+                answer = self._execution.result(timeout)
+                if self._step != "plan":
+                    return answer
+                self._begin("emsqrt", answer)
+            except SennitError as error:
+                self._after(error)
 
     def cancel(self) -> None:
         """Ask it to stop."""
-        self._execution.cancel()
+        with self._lock:
+            self._cancelled = True
+            execution = self._execution
+        execution.cancel()
 
     def close(self) -> None:
         """Cancel what still runs and give the shards back; closing twice is fine."""
         release, self._release = self._release, None
         if release is not None:
             try:
+                self.cancel()
                 self._execution.close()
             finally:
                 release()
@@ -73,6 +118,42 @@ class QueryExecution:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _pieces(self, read: Callable[[Execution], Iterator[T]]) -> Iterator[T]:
+        while True:
+            try:
+                for piece in read(self._execution):
+                    self._may_change = False
+                    yield piece
+                if self._step != "plan":
+                    self._may_change = False
+                    return
+                self._begin("emsqrt", self._execution.result())
+            except SennitError as error:
+                self._after(error)
+
+    def _after(self, error: SennitError) -> None:
+        """Go on with EM-√ where that may be done, or raise what went wrong."""
+        if self._refusal is not None and self._step == "plan" and isinstance(error, Unsupported):
+            refusal = self._refusal
+            refusal.hint = f"EM-√ was asked too: {error}; {refusal.hint or ''}".rstrip("; ")
+            raise refusal from error
+        if not self._may_change or not isinstance(error, MemoryCapExceeded | CapTooSmall):
+            self._may_change = False
+            raise error
+        self._may_change = False
+        self._refusal = error
+        self._begin("plan", {})
+        self._engine = "emsqrt"
+
+    def _begin(self, step: str, own: dict[str, Any]) -> None:
+        self._execution.close()
+        execution = self._start(step, own)
+        with self._lock:
+            self._execution, self._step = execution, step
+            cancelled = self._cancelled
+        if cancelled:
+            execution.cancel()
 
 
 class Result:

@@ -108,6 +108,9 @@ def sql(
     ],
     limit: Annotated[int, typer.Option(help="Rows shown on a terminal; 0 shows all.")] = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="duckdb, emsqrt, or auto: EM-√ where DuckDB's memory is too small.")
+    ] = "auto",
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -117,13 +120,14 @@ def sql(
 
     with _session(data, url) as session:
         if as_csv:
-            _print_csv(session, query)
+            _print_csv(session, query, engine)
             return
-        result = session.sql(query)
+        result = session.sql(query, engine=engine)
         arrow = result.to_arrow()
     if as_json:
         columns = [{"name": field.name, "type": str(field.type)} for field in arrow.schema]
-        emit_json({"columns": columns, "rows": _json_rows(arrow)})
+        answered = result.manifest.get("engine")
+        emit_json({"columns": columns, "rows": _json_rows(arrow), "engine": answered})
         return
     shown = arrow.slice(0, limit) if limit else arrow
     table(
@@ -135,13 +139,13 @@ def sql(
         )
 
 
-def _print_csv(session: Any, query: str) -> None:
+def _print_csv(session: Any, query: str, engine: str) -> None:
     """Stream an answer as CSV, batch by batch."""
     import sys
 
     from pyarrow import csv
 
-    with session.iter_sql(query) as batches:
+    with session.iter_sql(query, engine=engine) as batches:
         for index, batch in enumerate(batches):
             csv.write_csv(batch, sys.stdout.buffer, csv.WriteOptions(include_header=index == 0))
     sys.stdout.buffer.flush()

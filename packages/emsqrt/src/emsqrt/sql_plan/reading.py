@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import Plan, Scan, check
@@ -16,7 +16,11 @@ TEXT_CHARS_MAX = 65_536
 Source: TypeAlias = Pipeline | Plan | str | Path
 
 
-def sql(text: str, tables: Mapping[str, Source]) -> Pipeline:
+def sql(
+    text: str,
+    tables: Mapping[str, Source],
+    params: Sequence[Any] | Mapping[str, Any] | None = None,
+) -> Pipeline:
     """Return the pipeline that a SELECT means, in DuckDB's spelling.
 
     `sql("SELECT uid, sum(amount) AS total FROM logs GROUP BY uid", {"logs": "logs.csv"})`. What
@@ -26,6 +30,7 @@ def sql(text: str, tables: Mapping[str, Source]) -> Pipeline:
         text: one statement.
         tables: what each name stands for: a pipeline, a plan, or a file's path. The schema of a
             file is found in its first bytes.
+        params: values for `?` and `$1` in order, or for `$name` by name; they become constants.
 
     Raises:
         SqlError: it does not parse, or a name means nothing; with line and column.
@@ -40,10 +45,11 @@ def sql(text: str, tables: Mapping[str, Source]) -> Pipeline:
     except ImportError:
         hint = "pip install 'sennit-emsqrt[sql]'"
         raise Unsupported("SQL needs sqlglot", hint=hint) from None
+    from emsqrt.sql_plan.parameters import bind, parse_statements
     from emsqrt.sql_plan.query import query_plan
 
     try:
-        statements = sqlglot.parse(text, dialect="duckdb")
+        statements = parse_statements(text)
     except sqlglot.errors.SqlglotError as error:
         raise _unparsed(error) from None
     except RecursionError:
@@ -51,7 +57,7 @@ def sql(text: str, tables: Mapping[str, Source]) -> Pipeline:
     if len(statements) != 1 or statements[0] is None:
         raise SqlError(f"expected one statement, found {len(statements)}")
     known = {name: _plan(source) for name, source in tables.items()}
-    plan = query_plan(statements[0], known, text)
+    plan = query_plan(bind(statements[0], params, text), known, text)
     check(plan)
     return Pipeline(plan)
 

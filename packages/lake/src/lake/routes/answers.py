@@ -25,6 +25,7 @@ MEDIA_TYPES = {
     "json": "application/json",
     "csv": "text/csv",
 }
+ENGINE_HEADER = "Sennit-Engine"
 # An answer that waits holds a thread: of these, so that other routes need not wait for one.
 _WAITING = anyio.CapacityLimiter(320)
 _FORMATS = {media_type: name for name, media_type in MEDIA_TYPES.items()}
@@ -115,6 +116,11 @@ class _Reader:
         self._payloads = execution.payloads()
         self._lock = threading.Lock()
 
+    @property
+    def engine(self) -> str | None:
+        """Who answers, where more than one could; settled with the first piece."""
+        return getattr(self._execution, "engine", None)
+
     def read(self) -> bytes | SennitError | None:
         """The next piece, None at the end, or what went wrong."""
         with self._lock:
@@ -189,6 +195,8 @@ class _Answer(StreamingResponse):
 
     def __init__(self, first: bytes, reader: _Reader, media_type: str) -> None:
         headers = {"X-Content-Type-Options": "nosniff", "Vary": "Accept"}
+        if reader.engine is not None:
+            headers[ENGINE_HEADER] = reader.engine
         super().__init__(_stream(first, reader), media_type=media_type, headers=headers)
         self._reader = reader
 

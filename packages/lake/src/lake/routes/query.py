@@ -9,7 +9,6 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.routes.answers import answer, negotiate
-from sennit_core.errors import Unsupported
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -46,8 +45,6 @@ def router(lake: Lake) -> APIRouter:
         question: Annotated[Question, Body()], request: Request
     ) -> StreamingResponse:
         """Answer one SQL statement."""
-        if question.engine not in ("auto", "duckdb"):
-            raise Unsupported(f"engine {question.engine!r} does not answer SQL here; use auto")
         format_name = negotiate(request.headers.get("Accept", ""))
 
         def start() -> QueryExecution:
@@ -57,6 +54,7 @@ def router(lake: Lake) -> APIRouter:
                 format=format_name,
                 max_rows=question.max_rows,
                 deadline_seconds=question.deadline_seconds,
+                engine=question.engine,
             )
 
         return await answer(start, request, format_name)

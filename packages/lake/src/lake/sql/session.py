@@ -12,46 +12,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
+from lake.sql.tables import Table
 from sennit_core.schema import Schema
 
 __all__ = ["SqlLimits", "Table", "open_session"]
 
 _MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Table:
-    """A dataset as SQL sees it.
-
-    Args:
-        name: Its name; a view.
-        id: Its id; a view as well, where the query uses it.
-        schema: Its columns.
-        paths: Its shards in order; None makes a view that only tells its columns.
-        snapshot: Id of the snapshot that the shards are of.
-    """
-
-    name: str
-    id: str
-    schema: Schema
-    paths: tuple[str, ...] | None
-    snapshot: str | None = None
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Table:
-        """The request's form of it."""
-        paths = data.get("paths")
-        return cls(
-            name=data["name"],
-            id=data["id"],
-            schema=Schema.from_json(data["schema"]),
-            paths=None if paths is None else tuple(paths),
-            snapshot=data.get("snapshot"),
-        )
 
 
 @dataclass(frozen=True)

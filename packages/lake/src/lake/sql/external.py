@@ -1,0 +1,80 @@
+"""A query's plan run by EM-√ under the executor's cap, its answer as a stream.
+
+Request: `plan` `inputs` (as `lake.sql.planning` made them) `format` `maxRows`. Answer: as DuckDB's
+worker gives it, and the run's `peakBytes` `capBytes` `spilledBytes`.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from emsqrt.io.formats import open_format, type_name
+from emsqrt.plan import Files, Plan, Scan, Sink, plan_from_json
+from emsqrt.plan.tree import rewrite
+from emsqrt.run import Run
+from emsqrt.session import admit, prepare
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Context
+
+__all__ = ["run_query"]
+
+
+def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Run the plan and stream its rows.
+
+    Raises:
+        CapTooSmall: The cap cannot do it; says which could.
+    """
+    submitted = rewrite(plan_from_json(request["plan"]), lambda node: _with_files(node, context))
+    assert isinstance(submitted, Sink)
+    with ExitStack() as stack:
+        run = Run(context)
+        rows, _ = admit(prepare(submitted, Path()), run, stack)
+        schema = rows.schema.to_arrow()
+        writer = open_format(
+            request.get("format") or "arrow",
+            schema,
+            context.emit,
+            max_rows=request.get("maxRows"),
+        )
+        batches = stack.enter_context(closing(rows.batches()))
+        with run.judging_sizes(), writer:
+            for batch in batches:
+                writer.write(batch)
+                del batch
+                run.tell("write")
+                if writer.done:
+                    break
+        spilled_bytes = run.spilled_bytes
+    return {
+        "rows": writer.rows,
+        "bytes": writer.bytes,
+        "truncated": writer.truncated,
+        "columns": [{"name": field.name, "type": type_name(field)} for field in schema],
+        "inputs": request["inputs"],
+        "engine": "emsqrt",
+        "peakBytes": context.measure_peak(),
+        "capBytes": context.cap_bytes,
+        "spilledBytes": spilled_bytes,
+    }
+
+
+def _with_files(node: Plan, context: Context) -> Plan:
+    """A dataset without shards is read as a file without rows."""
+    if not isinstance(node, Scan) or not isinstance(node.source, Files) or node.source.paths:
+        return node
+    assert node.schema is not None, "the catalog knows every dataset's columns"
+    path = context.spill_dir / "no-rows.arrow"
+    path = path.with_stem(f"no-rows-{node.schema.fingerprint()}")
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_stream(file, node.schema.to_arrow()),
+    ):
+        pass
+    return replace(node, source=Files((str(path),), "arrow"))

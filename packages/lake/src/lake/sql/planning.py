@@ -1,0 +1,55 @@
+"""A statement as a plan of EM-√: judged as for DuckDB, and over nothing but shards of datasets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emsqrt.plan import Files, Plan, Scan, Sink, StreamTarget, plan_to_json
+from emsqrt.plan.tree import scans_of
+from emsqrt.sql_plan import sql
+from lake.sql.guard import check_statement
+from lake.sql.tables import Table, used_tables
+from sennit_core.errors import InternalError, Unsupported
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Context
+
+__all__ = ["plan_query"]
+
+
+def plan_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Return `plan` (its JSON, with a stream's sink) and `inputs` (ids of the snapshots it reads).
+
+    Raises:
+        SqlError, Denied, NotFound: As for DuckDB.
+        Unsupported: The statement is outside of what EM-√ covers.
+    """
+    del context
+    tables = [Table.from_json(table) for table in request["tables"]]
+    text = request["sql"]
+    statement = check_statement(text, frozenset(table.name for table in tables))
+    if statement.explains or statement.catalog:
+        raise Unsupported(
+            "EM-√ answers SELECT statements over datasets",
+            hint="leave the engine to the node for EXPLAIN, SHOW and DESCRIBE",
+        )
+    used = used_tables(tables, statement.tables, tuple(request.get("names") or ()))
+    sources = {key: _source(table) for table in used for key in (table.name, table.id)}
+    plan = sql(text, sources, request.get("params")).plan
+    _check_sources(plan, used)
+    return {
+        "plan": plan_to_json(Sink(plan, StreamTarget(request.get("format") or "arrow"))),
+        "inputs": [table.snapshot for table in used],
+    }
+
+
+def _source(table: Table) -> Plan:
+    return Scan(Files(table.paths or (), "parquet"), table.schema)
+
+
+def _check_sources(plan: Plan, used: list[Table]) -> None:
+    """The second wall: whatever the front end made, it reads these shards and nothing else."""
+    shards = {table.paths or () for table in used}
+    for scan in scans_of(plan):
+        if not isinstance(scan.source, Files) or scan.source.paths not in shards:
+            raise InternalError("a plan made of SQL reads what is no dataset")
