@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
+from emsqrt.lean import LEAN_ENVIRONMENT
 from emsqrt.race.work import Work
 from sennit_core.units import MIB, format_bytes
 
@@ -32,11 +33,13 @@ class Attempt:
         settings: what was set, for people.
         command: words.
         environment: what it gets beside this process's own.
+        manifest: a file in which it tells its own peak, None when it does not.
     """
 
     settings: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    manifest: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,10 @@ class Ours:
         cap = cap_bytes or 4 << 30
         words = [word.replace("{target}", str(place.target)) for word in work.words]
         command = [sys.executable, "-P", "-m", "emsqrt.cli", *words, "--mem-cap", str(cap)]
-        command += ["--quiet", "--spill-dir", str(place.spill)]
-        from emsqrt.lean import LEAN_ENVIRONMENT
-
-        return [Attempt(f"--mem-cap {format_bytes(cap)}", command, LEAN_ENVIRONMENT)]
+        manifest = place.target.with_name("manifest.json")
+        command += ["--quiet", "--spill-dir", str(place.spill), "--manifest", str(manifest)]
+        settings = f"--mem-cap {format_bytes(cap)}"
+        return [Attempt(settings, command, LEAN_ENVIRONMENT, manifest)]
 
 
 class SqlPeer:

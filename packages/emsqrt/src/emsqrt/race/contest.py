@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ class Result:
         attempt: how it was run, and `number` of `attempts` that it may have.
         ended: what was measured.
         answer: what it wrote; None when it failed, or nothing can read that here.
+        told: its own figures, where it gives any: the JSON of a `Manifest`.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Result:
     attempts: int
     ended: Ended
     answer: Answer | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def well(self) -> bool:
@@ -76,6 +79,7 @@ class Result:
             "cpuSeconds": round(ended.cpu_seconds, 3),
             "peakBytes": ended.peak_bytes,
             "spilledBytes": ended.spilled_bytes,
+            "toldPeakBytes": self.told.get("peakBytes"),
             "rows": None if self.answer is None else self.answer.rows,
             "checksum": None if self.answer is None else self.answer.checksum,
             "trace": [
@@ -156,7 +160,10 @@ def _try_all(
             )
             answer = _answer(work, place.target) if ended.well else None
             number = len(results) + 1
-            result = Result(contender.name, version, attempt, number, len(attempts), ended, answer)
+            told = _told(attempt)
+            result = Result(
+                contender.name, version, attempt, number, len(attempts), ended, answer, told
+            )
         results.append(result)
         view.ends(result)
         if result.well:
@@ -195,10 +202,19 @@ def warm(path: Path) -> None:
             pass
 
 
+def _told(attempt: Attempt) -> dict[str, Any]:
+    """Return the figures that a contender wrote down itself, and remove them."""
+    if attempt.manifest is None or not attempt.manifest.exists():
+        return {}
+    told: dict[str, Any] = json.loads(attempt.manifest.read_text())
+    attempt.manifest.unlink()
+    return told
+
+
 def _answer(work: Work, target: Path) -> Answer | None:
     if find_spec("numpy") is None or find_spec("pyarrow") is None:
         return None
-    return read_answer(target, work.schema, work.keys)
+    return read_answer(target, work.schema, work.keys, exact=work.exact)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ class Work:
         schema: the columns that come out.
         keys: (column, descending) that the output is sorted by; none where any order is right.
         types: SQL types that a table's columns have whatever a reader would guess.
+        exact: whether answers are few rows, to be compared to the last digit and in order.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Work:
     schema: Schema
     keys: Sequence[tuple[str, bool]] = ()
     types: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    exact: bool = False
 
     @property
     def source(self) -> Path:

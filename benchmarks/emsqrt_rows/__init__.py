@@ -1,0 +1,1 @@
+"""What the engine's benchmarks share: TPC-H's data, its queries, and tables of raced rows."""
