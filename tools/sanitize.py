@@ -1,6 +1,6 @@
-"""Build a copy of the C core with AddressSanitizer and UBSan, and run its tests.
+"""Build copies of the C cores with AddressSanitizer and UBSan, and run their tests.
 
-    python tools/sanitize.py [pytest arguments]
+    python tools/sanitize.py [strand | emsqrt] [pytest arguments]
 
 The interpreter itself is not instrumented, so the sanitizer's runtime is preloaded and Python's own
 allocator is turned off; leaks are not reported, because the interpreter keeps what it interned.
@@ -13,31 +13,74 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "packages" / "strand"
 FLAGS = (
     "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
 )
-WITHOUT = (
-    "test_race.py",  # brings a sanitizer of its own
-    "test_injected.py",  # brings a build of its own
-    "test_protocol_model.py",  # a model: no C
-    "test_cli.py",  # looks at a clock
-    "test_leaks.py",  # counts memory, of which the sanitizers take some
-)
-BUILD = "import hatch_build, pathlib; hatch_build._compile(pathlib.Path('src/strand'))"
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """One package's C code.
+
+    Args:
+        sources: its folder below `src`, which the build hook compiles.
+        flags: the environment variable that the hook takes further flags from.
+        tests: patterns of the test files that reach the code.
+        without: test files among those that the sanitizers are in the way of.
+    """
+
+    sources: str
+    flags: str
+    tests: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+
+CORES = {
+    "strand": Core(
+        "strand",
+        "STRAND_CFLAGS",
+        ("test_*.py",),
+        (
+            "test_race.py",  # brings a sanitizer of its own
+            "test_injected.py",  # brings a build of its own
+            "test_protocol_model.py",  # a model: no C
+            "test_cli.py",  # looks at a clock
+            "test_leaks.py",  # counts memory, of which the sanitizers take some
+        ),
+    ),
+    "emsqrt": Core(
+        "emsqrt/_kernel",
+        "EMSQRT_CFLAGS",
+        ("test_kernel_*.py", "test_external_*.py", "test_spill_segment*.py", "test_floats_*.py"),
+    ),
+}
 
 
 def main(arguments: list[str]) -> int:
+    """Test the cores that are named, or all; answer the first status that is not 0."""
+    named = [name for name in CORES if name in arguments]
+    rest = [argument for argument in arguments if argument not in CORES]
+    return next(filter(None, (sanitize(name, rest) for name in named or CORES)), 0)
+
+
+def sanitize(name: str, arguments: list[str]) -> int:
     """Build and test a copy, so that the tree's own extension stays; answer the tests' status."""
+    core = CORES[name]
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / "strand"
-        shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-        build = {**os.environ, "STRAND_CFLAGS": FLAGS}
-        subprocess.run([sys.executable, "-c", BUILD], cwd=copy, env=build, check=True)
-        test = {
+        copy = Path(scratch) / "packages" / name
+        (Path(scratch) / "spec").symlink_to(ROOT / "spec")  # tests look for vectors there
+        ignored = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(ROOT / "packages" / name, copy, ignore=ignored)
+        code = (
+            f"import hatch_build, pathlib; hatch_build._compile(pathlib.Path('src/{core.sources}'))"
+        )
+        build = {**os.environ, core.flags: FLAGS}
+        subprocess.run([sys.executable, "-c", code], cwd=copy, env=build, check=True)
+        environment = {
             **os.environ,
             "PYTHONPATH": str(copy / "src"),
             "LD_PRELOAD": runtime(),
@@ -45,11 +88,14 @@ def main(arguments: list[str]) -> int:
             "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:handle_sigbus=0",
             "UBSAN_OPTIONS": "print_stacktrace=1",
         }
+        files = sorted({str(file) for each in core.tests for file in (copy / "tests").glob(each)})
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
-        command += ["--rootdir", str(copy), str(copy / "tests"), *arguments]
+        command += ["--rootdir", str(copy), *files, *arguments]
         command += ["--hypothesis-profile=ci"]  # minds no slowness
-        command += [part for name in WITHOUT for part in ("--ignore", str(copy / "tests" / name))]
-        return subprocess.run(command, cwd=copy, env=test, check=False).returncode
+        command += [
+            part for file in core.without for part in ("--ignore", str(copy / "tests" / file))
+        ]
+        return subprocess.run(command, cwd=copy, env=environment, check=False).returncode
 
 
 def runtime() -> str:
