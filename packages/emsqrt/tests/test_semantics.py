@@ -12,8 +12,8 @@ from emsqrt.expr.evaluate import evaluate
 from emsqrt.expr.sql import to_sql
 from emsqrt.expr.vectors import batch, column, load_cases, same_values
 from emsqrt.io.scan import open_scan
-from emsqrt.plan import Aggregate, DatasetRef, Files, Scan
 from emsqrt.memory import MemoryBudget
+from emsqrt.plan import Aggregate, DatasetRef, Files, Scan
 from emsqrt.plan.check import output_schema
 from emsqrt.testing import GivenRows, run_operator
 from sennit_core.errors import SennitError, Unsupported

@@ -7,6 +7,7 @@ import duckdb
 import pytest
 
 from emsqrt import Pipeline, scan
+from emsqrt.plan import JoinKind
 from emsqrt.thin.compile import why_not_thin
 
 
@@ -39,12 +40,12 @@ def run(pipeline: Pipeline, target: Path, cap: str) -> str:
     return text
 
 
-HOW = ["inner", "left", "right", "full", "semi", "anti"]
+HOW: list[JoinKind] = ["inner", "left", "right", "full", "semi", "anti"]
 
 
 @pytest.mark.parametrize("how", HOW)
 def test_a_join_gives_what_sql_gives_at_any_cap(
-    files: tuple[Path, Path], tmp_path: Path, how: str
+    files: tuple[Path, Path], tmp_path: Path, how: JoinKind
 ) -> None:
     left, right = files
     joined = scan(left).join(scan(right), on=[("id", "k")], how=how)

@@ -2,28 +2,11 @@
 #include "native.h"
 
 static int (*const registers[])(PyObject *) = {
-    batch_register,
-    block_register,
-    codec_register,
-    columns_register,
-    copies_register,
-    csv_register,
-    csv_split_register,
-    csv_write_register,
-    finish_register,
-    floats_register,
-    join_register,
-    join_rows_register,
-    jsonl_register,
-    keys_register,
-    merge_join_register,
-    merge_register,
-    partition_register,
-    program_register,
-    states_register,
-    store_register,
-    table_register,
-    window_register,
+    batch_register, block_register,     codec_register,     columns_register, copies_register,
+    csv_register,   csv_split_register, csv_write_register, finish_register,  floats_register,
+    join_register,  join_rows_register, jsonl_register,     keys_register,    merge_join_register,
+    merge_register, partition_register, program_register,   states_register,  store_register,
+    table_register, window_register,
 };
 
 static struct PyModuleDef definition = {
