@@ -53,11 +53,10 @@ def _python(_data: Path) -> Finding:
 
 def _native(_data: Path) -> Finding:
     try:
-        import emsqrt._kernel
-        import strand._native
+        import emsqrt._kernel  # noqa: F401 - found or not
+        from strand import _native  # noqa: F401 - found or not
 
-        found = (strand._native, emsqrt._kernel._native)
-        return Finding("C cores", True, ", ".join(native.__name__ for native in found))
+        return Finding("C cores", True, "strand, emsqrt")
     except ImportError as problem:
         return Finding("C cores", False, str(problem), "reinstall: ./platform up")
 
