@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* Physical kinds. Dates are I32; timestamps, times and durations I64; decimals 128-bit integers
  * without their scale. */
@@ -54,6 +55,36 @@ typedef struct {
 static inline size_t em_width(enum em_kind kind) {
     static const uint8_t widths[EM_KINDS] = {0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 0, 0};
     return widths[kind];
+}
+
+/* Copy one value of at most eight bytes. A memcpy() of a width that the compiler does not know
+ * becomes an instruction that takes dozens of cycles to start. */
+static inline void em_copy_word(void *to, const void *from, size_t width) {
+    switch (width) {
+    case 8:
+        memcpy(to, from, 8);
+        break;
+    case 4:
+        memcpy(to, from, 4);
+        break;
+    case 2:
+        memcpy(to, from, 2);
+        break;
+    case 1:
+        memcpy(to, from, 1);
+        break;
+    default:
+        break;
+    }
+}
+
+/* The same for a value of any fixed width. */
+static inline void em_copy_value(void *to, const void *from, size_t width) {
+    if (width == 16) {
+        memcpy(to, from, 16);
+    } else {
+        em_copy_word(to, from, width);
+    }
 }
 
 static inline bool em_bit(const uint8_t *bits, size_t index) {

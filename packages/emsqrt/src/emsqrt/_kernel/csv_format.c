@@ -83,7 +83,7 @@ ptrdiff_t em_write_base64(const uint8_t *octets, size_t count, uint8_t *out, siz
 static size_t write_integer(enum em_kind kind, const void *value, uint8_t *out) {
     uint64_t bits = 0;
     const size_t width = em_width(kind);
-    memcpy(&bits, value, width);
+    em_copy_word(&bits, value, width);
     if (kind >= EM_U8) {
         return em_write_unsigned(bits, out);
     }

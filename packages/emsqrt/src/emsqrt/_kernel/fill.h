@@ -54,8 +54,25 @@ static inline void em_array_put_fixed(em_array *array, size_t row, const uint8_t
         array->values[row >> 3] |= (uint8_t)((*value != 0) << (row & 7));
     } else {
         const size_t width = em_width(array->kind);
-        memcpy(array->values + row * width, value, width);
+        em_copy_value(array->values + row * width, value, width);
     }
+}
+
+/* The same for a value of at most eight bytes, lowest first. */
+static inline void em_array_put_word(em_array *array, size_t row, uint64_t word) {
+    em_array_mark_valid(array, row);
+    if (array->kind == EM_BOOL) {
+        array->values[row >> 3] |= (uint8_t)(((uint8_t)word != 0) << (row & 7));
+    } else {
+        const size_t width = em_width(array->kind);
+        em_copy_word(array->values + row * width, &word, width);
+    }
+}
+
+static inline void em_array_put_double(em_array *array, size_t row, double value) {
+    uint64_t word;
+    memcpy(&word, &value, sizeof word);
+    em_array_put_word(array, row, word);
 }
 
 /* Where the text of `row` goes, and then how long it was. */

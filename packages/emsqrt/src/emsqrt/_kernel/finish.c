@@ -117,7 +117,7 @@ static enum em_finish_fault put_state(const em_part *part, const em_packed *pack
                                       size_t row) {
     uint8_t state[EM_FLOAT_STATE_BYTES];
     if (is_count(part->op)) {
-        em_array_put_fixed(array, row, (const uint8_t *)&packed->count);
+        em_array_put_word(array, row, packed->count);
     } else if (!packed->seen) {
         em_array_put_null(array, row);
     } else if (part->op == EM_SUM) {
@@ -127,7 +127,8 @@ static enum em_finish_fault put_state(const em_part *part, const em_packed *pack
         }
         em_array_put_fixed(array, row, (const uint8_t *)&value);
     } else if (is_floats(part->op)) {
-        em_float_store(state, &packed->floats);
+        const em_float_sum sum = em_packed_floats(packed);
+        em_float_store(state, &sum);
         put_text(array, row, state, sizeof state);
     } else if (part->op >= EM_MIN && part->op <= EM_LAST && packed->null) {
         em_array_put_null(array, row);
@@ -137,7 +138,9 @@ static enum em_finish_fault put_state(const em_part *part, const em_packed *pack
         double value;
         memcpy(&value, packed->value, sizeof value);
         const float narrow = (float)value;
-        em_array_put_fixed(array, row, (const uint8_t *)&narrow);
+        uint32_t bits;
+        memcpy(&bits, &narrow, sizeof bits);
+        em_array_put_word(array, row, bits);
     } else {
         em_array_put_fixed(array, row, packed->value);
     }
@@ -152,7 +155,7 @@ static enum em_finish_fault put_integer(const em_packed *packed, em_array *array
     if (!narrow || value < low || value > high) {
         return EM_FINISH_OVERFLOW;
     }
-    em_array_put_fixed(array, row, (const uint8_t *)&value);
+    em_array_put_word(array, row, (uint64_t)value);
     return EM_FINISH_OK;
 }
 
@@ -160,7 +163,7 @@ static enum em_finish_fault mean_of(const em_output *output, const em_part *part
                                     const em_packed *packed, double *mean) {
     double total;
     if (is_floats(part->op)) {
-        total = em_float_value(&packed->floats);
+        total = em_packed_float_value(packed);
     } else {
         em_i128 value;
         if (!em_sum_narrow(&packed->sum, &value) || !em_fits_decimal(value)) {
@@ -172,6 +175,12 @@ static enum em_finish_fault mean_of(const em_output *output, const em_part *part
     return EM_FINISH_OK;
 }
 
+static double variance_of(const em_packed *packed) {
+    const em_float_sum total = em_packed_floats(&packed[0]);
+    const em_float_sum squares = em_packed_floats(&packed[1]);
+    return em_float_variance(packed[2].count, &total, &squares);
+}
+
 static enum em_finish_fault put_result(const em_output *output, const em_part *part,
                                        const em_packed *packed, em_array *array, size_t row) {
     double value = 0;
@@ -179,7 +188,7 @@ static enum em_finish_fault put_result(const em_output *output, const em_part *p
     if (output->op == EM_OUT_ESTIMATE) {
         const int64_t estimate =
             packed->seen ? em_hll_estimate_bytes(packed->text, packed->text_bytes) : 0;
-        em_array_put_fixed(array, row, (const uint8_t *)&estimate);
+        em_array_put_word(array, row, (uint64_t)estimate);
         return estimate < 0 ? EM_FINISH_DAMAGED : EM_FINISH_OK;
     }
     const bool spread = output->op == EM_OUT_VARIANCE || output->op == EM_OUT_STDDEV;
@@ -191,16 +200,16 @@ static enum em_finish_fault put_result(const em_output *output, const em_part *p
     case EM_OUT_INTEGER:
         return put_integer(packed, array, row);
     case EM_OUT_FLOAT:
-        value = em_float_value(&packed->floats);
+        value = em_packed_float_value(packed);
         break;
     case EM_OUT_MEAN:
         fault = mean_of(output, part, packed, &value);
         break;
     default:
-        value = em_float_variance(packed[2].count, &packed[0].floats, &packed[1].floats);
+        value = variance_of(packed);
         value = output->op == EM_OUT_STDDEV ? sqrt(value) : value;
     }
-    em_array_put_fixed(array, row, (const uint8_t *)&value);
+    em_array_put_double(array, row, value);
     return fault;
 }
 
@@ -224,35 +233,48 @@ static void fill(em_finisher *finisher, const uint8_t *row_at, size_t row) {
     }
 }
 
-size_t em_finish(em_finisher *finisher, const uint8_t *rows, size_t bytes, size_t *consumed) {
+/* Count the rows that fit, and the text of each array; 0 with a fault for one
+ * of another form. */
+static size_t take_rows(em_finisher *finisher, const uint8_t *rows, size_t bytes,
+                        size_t *consumed) {
     const size_t array_count = finisher->keys.count + finisher->output_count;
     em_array *arrays = finisher->arrays;
-    bool texts = false;
+    bool texts = false, any = false;
     for (size_t i = 0; i < array_count; i++) {
         arrays[i].text_bytes = 0;
+        any |= em_is_text(arrays[i].kind);
         texts |= i >= finisher->keys.count && em_is_text(arrays[i].kind);
     }
-    finisher->fault = EM_FINISH_OK;
+    const size_t most = em_arrays_rows(arrays, array_count, finisher->memory_bytes);
     size_t count = 0, at = 0;
-    while (at < bytes && count < INT32_MAX) {
+    while (at < bytes && count < most) {
         if (!em_row_is_whole(rows + at, bytes - at) || !measure(finisher, rows + at, texts)) {
             finisher->fault = EM_FINISH_DAMAGED;
             return 0;
         }
-        const size_t text = text_total(finisher);
-        if (text > INT32_MAX ||
-            em_arrays_bound(arrays, array_count, count + 1, text) > finisher->memory_bytes) {
+        const size_t text = any ? text_total(finisher) : 0;
+        if (any && (text > INT32_MAX || em_arrays_bound(arrays, array_count, count + 1, text) >
+                                            finisher->memory_bytes)) {
             break;
         }
         at += em_row_bytes(rows + at);
         count++;
     }
     *consumed = at;
+    return count;
+}
+
+size_t em_finish(em_finisher *finisher, const uint8_t *rows, size_t bytes, size_t *consumed) {
+    const size_t array_count = finisher->keys.count + finisher->output_count;
+    finisher->fault = EM_FINISH_OK;
+    const size_t count = take_rows(finisher, rows, bytes, consumed);
     if (count == 0) {
-        finisher->fault = bytes > 0 ? EM_FINISH_NO_ROOM : EM_FINISH_OK;
+        finisher->fault = finisher->fault != EM_FINISH_OK ? finisher->fault
+                          : bytes > 0                     ? EM_FINISH_NO_ROOM
+                                                          : EM_FINISH_OK;
         return 0;
     }
-    em_arrays_place(arrays, array_count, count, finisher->memory);
+    em_arrays_place(finisher->arrays, array_count, count, finisher->memory);
     const uint8_t *row = rows;
     for (size_t i = 0; i < count && finisher->fault == EM_FINISH_OK; i++) {
         fill(finisher, row, i);

@@ -134,6 +134,26 @@ bool em_float_narrowed(const em_float_sum *sum, em_float_bins *bins) {
     return fits;
 }
 
+static int64_t raised(const em_float_bins *bins, int i, uint32_t up) {
+    const int64_t from = (int64_t)i - up;
+    return from >= 0 ? bins->sums[from] : 0;
+}
+
+bool em_float_bins_merge(em_float_bins *bins, const em_float_bins *more) {
+    const int64_t room = INT64_C(1) << 61;
+    const uint32_t above = bins->above > more->above ? bins->above : more->above;
+    em_float_bins sum = {.above = above, .adds = 2};
+    for (int i = 0; i < 3; i++) {
+        if (__builtin_add_overflow(raised(bins, i, above - bins->above),
+                                   raised(more, i, above - more->above), &sum.sums[i]) ||
+            sum.sums[i] >= room || sum.sums[i] <= -room) {
+            return false;
+        }
+    }
+    *bins = sum;
+    return true;
+}
+
 /* Add a signed 128-bit number, shifted left, to a signed one of 256 bits. */
 static void add_shifted(uint64_t limbs[4], em_i128 value, unsigned shift) {
     const uint64_t fill = value < 0 ? UINT64_MAX : 0;
@@ -181,6 +201,22 @@ double em_float_value(const em_float_sum *sum) {
     const bool negative = magnitude_of(sum, limbs);
     const double value = em_round_scaled(limbs, 4, unit_of(sum), false);
     return negative ? -value : value;
+}
+
+/* What fits 128 bits is rounded by one conversion; a scale that makes no subnormal is exact. */
+double em_float_bins_value(const em_float_bins *bins) {
+    const int64_t room = INT64_C(1) << 46, high = bins->sums[0];
+    const int64_t unit = (int64_t)EM_FLOAT_BIN_BITS * ((int64_t)bins->above - 3) - BIAS_BITS;
+    if (high >= room || high <= -room || unit < -1000 || unit > 850) {
+        const em_float_sum sum = em_float_widened(bins);
+        return em_float_value(&sum);
+    }
+    const em_i128 middle = (em_i128)1 << EM_FLOAT_BIN_BITS;
+    const em_i128 total = (high * middle + bins->sums[1]) * middle + bins->sums[2];
+    const uint64_t bits = (uint64_t)(unit + 1023) << 52;
+    double scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return (double)total * scale;
 }
 
 /* Numbers of 1024 bits: enough for n * B and A * A at one unit (see em_float_variance). */

@@ -115,7 +115,12 @@ em_float_sum em_float_widened(const em_float_bins *bins);
 /* Return whether the state has the small form; `adds` begins anew. */
 bool em_float_narrowed(const em_float_sum *sum, em_float_bins *bins);
 
+/* Add `more`; false, with nothing changed, when that could leave no room for
+ * what comes. */
+bool em_float_bins_merge(em_float_bins *bins, const em_float_bins *more);
+
 double em_float_value(const em_float_sum *sum);
+double em_float_bins_value(const em_float_bins *bins);
 /* The sample variance of `count` >= 2 values, rounded once. */
 double em_float_variance(uint64_t count, const em_float_sum *total, const em_float_sum *squares);
 

@@ -6,7 +6,7 @@
  * width. */
 static uint64_t to_ordered(enum em_kind kind, const uint8_t *value) {
     uint64_t word = 0;
-    memcpy(&word, value, em_width(kind));
+    em_copy_word(&word, value, em_width(kind));
     switch (kind) {
     case EM_I8:
         return word ^ 0x80u;
@@ -75,7 +75,7 @@ static inline uint8_t *put_big(uint8_t *out, uint64_t word, size_t width) {
 
 static inline uint64_t get_big(const uint8_t *at, size_t width) {
     uint64_t word = 0;
-    memcpy(&word, at, width);
+    em_copy_word(&word, at, width);
     return __builtin_bswap64(word) >> (64 - 8 * width);
 }
 
@@ -189,8 +189,9 @@ uint8_t *em_key_encode(const em_key_spec *spec, const em_columns *columns, size_
         if (!em_is_valid(column, row)) {
             *out++ = part->nulls_first ? EM_NULL_FIRST : EM_NULL_LAST;
             const size_t width = fixed_width(column->kind);
-            memset(out, 0, width);
-            out += width;
+            for (const uint8_t *end = out + width; out < end; out++) {
+                *out = 0;
+            }
             continue;
         }
         *out++ = EM_VALUE;

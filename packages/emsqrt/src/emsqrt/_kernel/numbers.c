@@ -110,7 +110,7 @@ bool em_read_integer(const uint8_t *text, size_t size, enum em_kind kind, void *
         return false;
     }
     value = minus ? 0 - value : value;
-    memcpy(out, &value, width);
+    em_copy_word(out, &value, width);
     return true;
 }
 
@@ -384,14 +384,30 @@ bool em_read_decimal(const uint8_t *text, size_t size, int precision, int scale,
  * -------------------------------------------------------------------------------------
  */
 
+static const char two_digits[] = "0001020304050607080910111213141516171819"
+                                 "2021222324252627282930313233343536373839"
+                                 "4041424344454647484950515253545556575859"
+                                 "6061626364656667686970717273747576777879"
+                                 "8081828384858687888990919293949596979899";
+
+static size_t count_digits(uint64_t value) {
+    const unsigned bits = 64 - (unsigned)__builtin_clzll(value | 1);
+    const unsigned least = bits * 1233 >> 12; /* bits * log10(2), rounded down */
+    return least + (value >= (uint64_t)power_of_ten((int64_t)least) || value == 0);
+}
+
 size_t em_write_unsigned(uint64_t value, uint8_t *out) {
-    uint8_t digits[20];
-    size_t count = 0;
-    do {
-        digits[19 - count++] = (uint8_t)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    memcpy(out, digits + 20 - count, count);
+    const size_t count = count_digits(value);
+    uint8_t *at = out + count;
+    for (; value >= 100; value /= 100) {
+        at -= 2;
+        memcpy(at, two_digits + 2 * (value % 100), 2);
+    }
+    if (value >= 10) {
+        memcpy(out, two_digits + 2 * value, 2);
+    } else {
+        *out = (uint8_t)('0' + value);
+    }
     return count;
 }
 

@@ -46,11 +46,9 @@ static uint8_t *write_field(const em_column *column, size_t row, uint8_t *field,
     }
     if (column->kind == EM_BOOL) {
         *field = em_bit(column->values, at);
-    } else if (em_width(column->kind) == 8) {
-        memcpy(field, column->values + at * 8, 8);
     } else {
         const size_t width = em_width(column->kind);
-        memcpy(field, column->values + at * width, width);
+        em_copy_value(field, column->values + at * width, width);
     }
     return text;
 }

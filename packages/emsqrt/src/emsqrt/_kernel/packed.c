@@ -1,9 +1,6 @@
 /* States packed into as few bytes as they need, read back, and merged into a record. */
 #include "states.h"
 
-/* A float sum's first byte. */
-enum { FLOATS_NONE, FLOATS_ONE, FLOATS_SMALL, FLOATS_WHOLE };
-
 static bool is_ordered(enum em_part_op op) {
     return op == EM_FIRST || op == EM_LAST;
 }
@@ -74,7 +71,7 @@ static uint8_t *pack_sum(const em_part *part, const uint8_t *record, uint8_t fla
 static uint8_t *pack_floats(const em_part *part, const uint8_t *record, uint8_t flags,
                             const em_heap *heap, uint8_t *out) {
     if (!(flags & EM_SEEN)) {
-        *out = FLOATS_NONE;
+        *out = EM_FLOATS_NONE;
         return out + 1;
     }
     if (flags & EM_HEAPED) {
@@ -82,20 +79,19 @@ static uint8_t *pack_floats(const em_part *part, const uint8_t *record, uint8_t 
         em_float_sum sum;
         memcpy(&ref, record + part->at, sizeof ref);
         memcpy(&sum, em_heap_at(heap, ref), sizeof sum);
-        *out = FLOATS_WHOLE;
+        *out = EM_FLOATS_WHOLE;
         em_float_store(out + 1, &sum);
         return out + 1 + EM_FLOAT_STATE_BYTES;
     }
     em_float_bins bins;
     memcpy(&bins, record + part->at, sizeof bins);
     if (bins.adds == 1) { /* the pieces of one double, which is their value */
-        const em_float_sum sum = em_float_widened(&bins);
-        const double value = em_float_value(&sum);
-        *out = FLOATS_ONE;
+        const double value = em_float_bins_value(&bins);
+        *out = EM_FLOATS_ONE;
         memcpy(out + 1, &value, 8);
         return out + 9;
     }
-    *out++ = FLOATS_SMALL;
+    *out++ = EM_FLOATS_FEW;
     *out++ = (uint8_t)bins.above;
     for (int i = 0; i < 3; i++) {
         const size_t size = em_pack_i64(out + 1, bins.sums[i]);
@@ -223,32 +219,56 @@ static const uint8_t *read_integer(const uint8_t *in, const uint8_t *end, uint64
 
 static const uint8_t *read_floats(const uint8_t *in, const uint8_t *end, em_packed *out) {
     static const size_t least[] = {0, 8, 4, EM_FLOAT_STATE_BYTES};
-    if (in >= end || *in > FLOATS_WHOLE || (size_t)(end - in) < 1 + least[*in]) {
+    if (in >= end || *in > EM_FLOATS_WHOLE || (size_t)(end - in) < 1 + least[*in]) {
         return NULL;
     }
-    const uint8_t form = *in++;
-    out->seen = form != FLOATS_NONE;
-    out->floats = EM_FLOAT_EMPTY;
-    if (form == FLOATS_ONE) {
-        double value;
-        memcpy(&value, in, 8);
-        em_float_sum_add_one(&out->floats, value);
+    out->form = (enum em_floats) * in++;
+    out->seen = out->form != EM_FLOATS_NONE;
+    if (out->form == EM_FLOATS_ONE) {
+        memcpy(&out->one, in, 8);
         return in + 8;
     }
-    if (form == FLOATS_WHOLE) {
+    if (out->form == EM_FLOATS_WHOLE) {
         return em_float_load(in, &out->floats) ? in + EM_FLOAT_STATE_BYTES : NULL;
     }
-    if (form == FLOATS_SMALL) {
-        out->floats.top = (int32_t)*in++ - 1;
+    if (out->form == EM_FLOATS_FEW) {
+        out->few.above = *in++;
+        out->few.adds = 2; /* not a single value, see pack_floats() */
         for (int i = 0; i < 3 && in != NULL; i++) {
             uint64_t word = 0;
             bool any;
             in = read_integer(in, end, &word, 1, &any);
-            out->floats.sums[i] = (int64_t)word;
+            out->few.sums[i] = (int64_t)word;
         }
-        return out->floats.top < EM_FLOAT_BINS ? in : NULL;
+        return out->few.above <= EM_FLOAT_BINS ? in : NULL;
     }
     return in;
+}
+
+em_float_sum em_packed_floats(const em_packed *packed) {
+    em_float_sum sum = EM_FLOAT_EMPTY;
+    switch (packed->form) {
+    case EM_FLOATS_ONE:
+        em_float_sum_add_one(&sum, packed->one);
+        return sum;
+    case EM_FLOATS_FEW:
+        return em_float_widened(&packed->few);
+    case EM_FLOATS_WHOLE:
+        return packed->floats;
+    default:
+        return sum;
+    }
+}
+
+double em_packed_float_value(const em_packed *packed) {
+    if (packed->form == EM_FLOATS_ONE && !em_float_is_special(em_float_bits(packed->one))) {
+        return packed->one + 0.0; /* one zero */
+    }
+    if (packed->form == EM_FLOATS_FEW) {
+        return em_float_bins_value(&packed->few);
+    }
+    const em_float_sum sum = em_packed_floats(packed);
+    return em_float_value(&sum);
 }
 
 static const uint8_t *read_text(const uint8_t *in, const uint8_t *end, em_packed *out) {
@@ -366,7 +386,13 @@ static bool absorb_part(const em_part *part, uint8_t *record, size_t index, em_h
     case EM_FLOAT_SUM:
     case EM_FLOAT_SQUARES:
     case EM_FLOAT_MERGE:
-        em_float_put_sum(record, part, index, &packed->floats, heap);
+        if (packed->form == EM_FLOATS_ONE) {
+            em_float_put(record, part, index, packed->one, heap);
+        } else if (packed->form == EM_FLOATS_FEW) {
+            em_float_put_bins(record, part, index, &packed->few, heap);
+        } else {
+            em_float_put_sum(record, part, index, &packed->floats, heap);
+        }
         return true;
     case EM_HLL:
     case EM_HLL_MERGE:

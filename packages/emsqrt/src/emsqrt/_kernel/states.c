@@ -194,6 +194,22 @@ void em_float_put_sum(uint8_t *record, const em_part *part, size_t index, const 
     }
 }
 
+void em_float_put_bins(uint8_t *record, const em_part *part, size_t index,
+                       const em_float_bins *more, em_heap *heap) {
+    uint8_t *flags = em_flags(record, index);
+    if (!(*flags & EM_HEAPED)) {
+        em_float_bins bins;
+        memcpy(&bins, record + part->at, sizeof bins);
+        if (em_float_bins_merge(&bins, more)) {
+            memcpy(record + part->at, &bins, sizeof bins);
+            *flags |= EM_SEEN;
+            return;
+        }
+    }
+    const em_float_sum whole = em_float_widened(more);
+    em_float_put_sum(record, part, index, &whole, heap);
+}
+
 /* Text takes twice what it needs when it grows, so that growing costs no more than its end. */
 void em_text_put(uint8_t *state, const uint8_t *text, uint32_t bytes, em_heap *heap) {
     em_text_ref held;

@@ -120,6 +120,8 @@ void em_sum_put(uint8_t *record, const em_part *part, size_t index, em_i128 valu
 void em_float_put(uint8_t *record, const em_part *part, size_t index, double value, em_heap *heap);
 void em_float_put_sum(uint8_t *record, const em_part *part, size_t index, const em_float_sum *sum,
                       em_heap *heap);
+void em_float_put_bins(uint8_t *record, const em_part *part, size_t index,
+                       const em_float_bins *more, em_heap *heap);
 /* Keep a value if it beats the one held, or is the first. `value` as its class holds it; text by
  * `text`; `sequence` is the row's number, for first and last. */
 void em_value_put(uint8_t *record, const em_part *part, size_t index, uint64_t sequence,
@@ -168,13 +170,19 @@ static inline const uint8_t *em_get_varint(const uint8_t *in, const uint8_t *end
     return NULL;
 }
 
+/* A packed float sum's first byte. */
+enum em_floats { EM_FLOATS_NONE, EM_FLOATS_ONE, EM_FLOATS_FEW, EM_FLOATS_WHOLE };
+
 /* One packed state, read: what finish.c makes columns from. */
 typedef struct {
     bool seen;
     bool null;           /* a value that was kept, and is null */
     uint64_t count;      /* counts; the row's number of first and last */
     em_sum sum;          /* exact sums */
-    em_float_sum floats; /* float sums */
+    enum em_floats form; /* of a float sum, which lies in one of the next three */
+    double one;
+    em_float_bins few;
+    em_float_sum floats;
     uint8_t value[16];   /* values of a fixed width, as their class holds them */
     const uint8_t *text; /* text, and a sketch's bytes */
     size_t text_bytes;
@@ -182,5 +190,9 @@ typedef struct {
 
 const uint8_t *em_packed_read_part(const em_part *part, const uint8_t *in, const uint8_t *end,
                                    em_packed *out);
+
+/* A float sum that was read, in its whole form, and rounded once. */
+em_float_sum em_packed_floats(const em_packed *packed);
+double em_packed_float_value(const em_packed *packed);
 
 #endif

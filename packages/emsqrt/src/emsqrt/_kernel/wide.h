@@ -73,18 +73,37 @@ static inline size_t em_pack_i64(uint8_t *out, int64_t value) {
     return (bits + 7) / 8;
 }
 
+/* Read at most eight bytes of two's complement. */
+static inline int64_t em_unpack_i64(const uint8_t *in, size_t size) {
+    uint64_t word = 0;
+    if (size >= 4) { /* two words that may overlap */
+        uint32_t low, high;
+        memcpy(&low, in, 4);
+        memcpy(&high, in + size - 4, 4);
+        word = low | (uint64_t)high << (8 * (size - 4));
+    } else if (size > 0) {
+        const size_t middle = size / 2;
+        word = (uint64_t)in[0] | (uint64_t)in[middle] << (8 * middle) |
+               (uint64_t)in[size - 1] << (8 * (size - 1));
+    } else {
+        return 0;
+    }
+    const unsigned shift = 64 - 8 * (unsigned)size;
+    return (int64_t)(word << shift) >> shift;
+}
+
 /* Read `size` bytes of two's complement into `count` limbs. */
 static inline void em_unpack_integer(const uint8_t *in, size_t size, uint64_t *limbs,
                                      size_t count) {
+    if (size <= 8) {
+        const int64_t value = em_unpack_i64(in, size);
+        for (size_t i = 0; i < count; i++) {
+            limbs[i] = (uint64_t)(i == 0 ? value : value >> 63);
+        }
+        return;
+    }
     memset(limbs, size > 0 && (in[size - 1] & 0x80) ? 0xFF : 0, count * 8);
     memcpy(limbs, in, size);
-}
-
-static inline int64_t em_unpack_i64(const uint8_t *in, size_t size) {
-    uint64_t word = 0;
-    memcpy(&word, in, size);
-    const unsigned shift = 64 - 8 * (unsigned)size;
-    return (int64_t)(word << shift) >> shift;
 }
 
 #endif
