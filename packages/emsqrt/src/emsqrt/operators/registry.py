@@ -8,7 +8,6 @@ carry.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
 from emsqrt.operators.aggregate import AggregateRows
@@ -20,8 +19,10 @@ from emsqrt.operators.rows import FilterRows, LimitRows, MapColumns
 from emsqrt.operators.sample import make_sample
 from emsqrt.operators.sort import SortRows
 from emsqrt.operators.streams import ExplodeRows, UnionRows
+from emsqrt.operators.window import WindowRows
 from emsqrt.plan import Aggregate, Filter, Limit, Plan, Project, Rename, WithColumn
 from emsqrt.plan.nodes import Custom, Distinct, Expect, Explode, Join, Sample, Sort, TopK, Union
+from emsqrt.plan.window import Window
 from emsqrt.run import Run
 from sennit_core.errors import NotFound, UsageError, nearest
 
@@ -32,6 +33,8 @@ GROUP = "emsqrt.operators"
 
 
 def _make_custom(node: Custom, inputs: Sequence[Operator], run: Run) -> Operator:
+    from importlib.metadata import entry_points  # takes a MiB that most plans have no use for
+
     found = entry_points(group=GROUP, name=node.name)
     if not found:
         names = sorted(point.name for point in entry_points(group=GROUP))
@@ -55,6 +58,7 @@ _MAKERS: dict[type[Plan], Maker] = {
     Sort: SortRows,
     TopK: SortRows,
     Union: UnionRows,
+    Window: WindowRows,
     WithColumn: MapColumns,
 }
 

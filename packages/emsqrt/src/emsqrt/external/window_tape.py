@@ -1,0 +1,341 @@
+"""Sorted rows as a tape of column blocks that several cursors read, each at its own place.
+
+A window looks ahead of a row for the end of its peers, its partition or its frame, and back to
+where the frame began. Every such place is a cursor that only goes forward. Blocks lie in slots of a
+fixed memory from the first that a cursor needs on; what has no slot is spilled, in order, and read
+back when a cursor comes by. So no partition, no peers and no frame must fit memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from emsqrt._kernel import Columns, row_changes, unpack_rows
+from sennit_core.errors import CapTooSmall
+
+if TYPE_CHECKING:
+    from emsqrt.spill import Segment, SegmentReader, SegmentWriter, SpillManager
+
+SLOTS_MIN = 6
+"""The row at hand, both ends of a frame, one to look ahead, and some to load into."""
+NEW_PEERS, NEW_PARTITION = 1, 2
+"""Bits of a row's flag: its key, or the partition's part of it, is not that of the row before."""
+_READERS_MAX = 4
+_ALIGN = 64
+_WORDS = 7  # of each column: nulls, and the spans of validity, values and ends
+_HEAD_WORDS = 4
+
+Span = tuple[int, int]
+
+
+@dataclass(slots=True)
+class TapeBlock:
+    """Some rows, as columns in a slot; valid until the tape is asked for another block.
+
+    Args:
+        number: of the block.
+        first: number of its first row.
+        rows: how many.
+        memory: the slot.
+        nulls: of each column.
+        spans: of each column: validity, values and ends in `memory`; ends may be empty.
+        flags: where the flag of each row lies.
+    """
+
+    number: int
+    first: int
+    rows: int
+    memory: memoryview
+    nulls: list[int]
+    spans: list[tuple[Span, Span, Span]]
+    flags: Span
+    used: int
+
+    @property
+    def end(self) -> int:
+        """The number of the row after its last."""
+        return self.first + self.rows
+
+    def flags_view(self) -> memoryview:
+        """Return the flags, a byte a row."""
+        return self.memory[self.flags[0] : self.flags[1]]
+
+    def views(self, column: int) -> tuple[memoryview | None, memoryview, memoryview | None]:
+        """Return validity (None when no value is null), values and ends of a column."""
+        validity, values, ends = (self.memory[start:stop] for start, stop in self.spans[column])
+        return validity if self.nulls[column] else None, values, ends if len(ends) else None
+
+    def column(self, column: int, kind: int) -> Columns:
+        """Return one column as the kernel sees it; it holds the slot's memory."""
+        validity, values, ends = self.views(column)
+        return Columns(self.rows, [(kind, 0, validity, values, ends)])
+
+
+class Cursor:
+    """A place on the tape. It holds its block and all that follow."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self.number = 0
+        self.first = 0
+        self.pinned = False
+
+    def block_of(self, row: int) -> TapeBlock | None:
+        """Go to the block that holds `row`, which is none before where it stands; None past the end."""
+        while True:
+            block = self._tape.block(self.number)
+            if block is None or row < block.end:
+                return block
+            self.number, self.first = self.number + 1, block.end
+
+    def need_from(self, row: int, block: TapeBlock) -> None:
+        """Let go of all rows before `row`.
+
+        Args:
+            row: the first one that will be asked for.
+            block: one near it, which costs nothing when `row` lies in it or behind.
+        """
+        if row >= block.end:
+            if self.number <= block.number:
+                self.number, self.first = block.number + 1, block.end
+        elif row >= block.first:
+            if self.number < block.number:
+                self.number, self.first = block.number, block.first
+        elif row >= self.first:
+            self.block_of(row)
+
+
+@dataclass(slots=True)
+class _Stored:
+    """Spilled blocks that follow one another: finished, or still being written."""
+
+    first: int
+    blocks: int = 0
+    writer: SegmentWriter | None = None
+    segment: Segment | None = None
+    reader: SegmentReader | None = field(default=None, repr=False)
+
+
+class Tape:
+    """The tape. Close it before its memory is given back.
+
+    Args:
+        memory: for slots, of which `SLOTS_MIN` at least; its address is a multiple of 64.
+        slot_bytes: of each, a multiple of 64.
+        spill: where blocks go that have none.
+        blocks: fills `out` with sorted rows again and again, as `ExternalSort.blocks`.
+        out: what it fills.
+        kinds: of the columns that the rows carry.
+        partition: kinds of the first key columns, a byte each, that make a partition.
+        check: called often; what it raises ends the work.
+    """
+
+    def __init__(  # noqa: PLR0913 - what an input is, and what to work in
+        self,
+        memory: memoryview,
+        slot_bytes: int,
+        spill: SpillManager,
+        blocks: Iterator[tuple[int, int]],
+        out: memoryview,
+        kinds: Sequence[int],
+        partition: bytes,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        count = len(memory) // slot_bytes
+        assert count >= SLOTS_MIN, "too few slots"
+        self._slots = [memory[slot_bytes * at : slot_bytes * (at + 1)] for at in range(count)]
+        self._free = list(range(count))
+        self._held: dict[int, tuple[int, TapeBlock]] = {}  # least recently used first
+        self._spill = spill
+        self._blocks = blocks
+        self._out = out
+        self._filled = self._rows_left = self._start = 0
+        self._kinds = list(kinds)
+        self._partition = partition
+        self._previous = b""
+        self._check = check
+        self._cursors: list[Cursor] = []
+        self._stored: deque[_Stored] = deque()
+        self._floor = self._pulled = self._written = self._rows = 0
+        self._ended = False
+        words = _HEAD_WORDS + _WORDS * len(kinds)
+        self._head = struct.Struct(f"<{words}q")
+        self._head_bytes = -(-self._head.size // _ALIGN) * _ALIGN
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows there are; None while the end was not seen."""
+        return self._rows if self._ended else None
+
+    def cursor(self) -> Cursor:
+        """Return a new cursor at the beginning; nothing was read yet."""
+        cursor = Cursor(self)
+        self._cursors.append(cursor)
+        return cursor
+
+    def settle(self) -> None:
+        """Forget the blocks that all cursors have passed."""
+        self._floor = min(cursor.number for cursor in self._cursors)
+        for number in [number for number in self._held if number < self._floor]:
+            self._free.append(self._held.pop(number)[0])
+        while self._stored and self._stored[0].first + self._stored[0].blocks <= self._floor:
+            self._drop(self._stored.popleft())
+
+    def block(self, number: int) -> TapeBlock | None:
+        """Return a block at or behind the cursors; None past the end.
+
+        Raises:
+            CapTooSmall: a row is longer than a slot.
+        """
+        held = self._held.pop(number, None)
+        if held is not None:
+            self._held[number] = held
+            return held[1]
+        assert number >= self._floor, "no cursor may come back"
+        while number >= self._pulled:
+            if not self._pull():
+                return None
+        held = self._held.get(number)
+        return self._load(number) if held is None else held[1]
+
+    def close(self) -> None:
+        """Remove what was spilled and let go of the memory."""
+        while self._stored:
+            self._drop(self._stored.popleft())
+        self._held.clear()
+        self._slots.clear()
+        self._cursors.clear()
+
+    # Blocks come from the sort, go to spill when slots are needed, and come back.
+
+    def _pull(self) -> bool:
+        """Make the next block of the sorted rows; False at their end."""
+        if self._start >= self._filled:
+            self._check()
+            filled, rows = next(self._blocks, (0, 0))
+            self._filled, self._rows_left, self._start = filled, rows, 0
+            if not rows:
+                self._ended = True
+                return False
+        at = self._take_slot()
+        block = self._unpack(self._slots[at])
+        self._held[block.number] = at, block
+        return True
+
+    def _unpack(self, slot: memoryview) -> TapeBlock:
+        flags_room = -(-self._rows_left // _ALIGN) * _ALIGN
+        room = len(slot) - flags_room
+        head = self._head_bytes
+        packed = self._out[: self._filled]
+        try:
+            rows, following, filled = unpack_rows(
+                packed, self._start, self._rows_left, self._kinds, slot[head : max(room, head)]
+            )
+        except ValueError as error:
+            row = int.from_bytes(packed[self._start : self._start + 4], "little")
+            needed = (row + self._head_bytes + flags_room) * 2
+            because = f"row {self._rows} of the window has {row} bytes"
+            raise CapTooSmall(
+                cap_bytes=len(slot), needed_bytes=max(needed, len(slot) + 1), because=because
+            ) from error
+        stop = head
+        spans = []
+        for _, _, validity, values, ends in filled:
+            moved = [
+                (0, 0) if span is None else (span[0] + head, span[1] + head)
+                for span in (validity, values, ends)
+            ]
+            stop = max(stop, *(end for _, end in moved))
+            spans.append((moved[0], moved[1], moved[2]))
+        flags = (-(-stop // _ALIGN) * _ALIGN, -(-stop // _ALIGN) * _ALIGN + rows)
+        last = row_changes(
+            packed, self._start, self._partition, self._previous, slot[flags[0] : flags[1]]
+        )
+        key_bytes = int.from_bytes(packed[last + 4 : last + 8], "little")
+        self._previous = struct.pack("<II", 8 + key_bytes, key_bytes) + bytes(
+            packed[last + 8 : last + 8 + key_bytes]
+        )
+        nulls = [column[1] for column in filled]
+        block = TapeBlock(self._pulled, self._rows, rows, slot, nulls, spans, flags, flags[1])
+        words = [block.used, block.first, rows, flags[0]]
+        for count, (validity, values, ends) in zip(nulls, spans, strict=True):
+            words += [count, *validity, *values, *ends]
+        self._head.pack_into(slot, 0, *words)
+        self._pulled += 1
+        self._rows += rows
+        self._rows_left -= rows
+        self._start = following
+        return block
+
+    def _take_slot(self) -> int:
+        """Return a slot that nobody needs now; what is in it is spilled first, if it must be."""
+        while not self._free:
+            kept = {cursor.number for cursor in self._cursors if cursor.pinned}
+            kept.add(next(reversed(self._held)))
+            for number in self._held:
+                if number not in kept and number < self._written:
+                    self._free.append(self._held.pop(number)[0])
+                    break
+            else:
+                self._write()
+        return self._free.pop()
+
+    def _write(self) -> None:
+        """Spill the first block that was not."""
+        self._written = max(self._written, self._floor)
+        _, block = self._held[self._written]
+        last = self._stored[-1] if self._stored else None
+        if last is None or last.writer is None or last.first + last.blocks != self._written:
+            if last is not None:
+                self._finish(last)
+            last = _Stored(self._written, writer=self._spill.create("window"))
+            self._stored.append(last)
+        assert last.writer is not None
+        last.writer.append(block.memory[: block.used], block.rows)
+        last.blocks += 1
+        self._written += 1
+
+    def _finish(self, stored: _Stored) -> None:
+        if stored.writer is not None:
+            stored.segment = stored.writer.finish()
+            stored.writer = None
+
+    def _load(self, number: int) -> TapeBlock:
+        stored = next(each for each in self._stored if number < each.first + each.blocks)
+        at = self._take_slot()
+        self._finish(stored)
+        if stored.reader is None:
+            assert stored.segment is not None
+            open_now = [each for each in self._stored if each.reader is not None]
+            if len(open_now) >= _READERS_MAX:
+                self._close_reader(open_now[0])
+            stored.reader = self._spill.open(stored.segment)
+        if stored.reader.next_block != number - stored.first:
+            stored.reader.seek(number - stored.first)
+        slot = self._slots[at]
+        stored.reader.read_into(slot)
+        used, first, rows, flags, *words = self._head.unpack_from(slot, 0)
+        nulls = words[::_WORDS]
+        spans = [
+            ((one[0], one[1]), (one[2], one[3]), (one[4], one[5]))
+            for one in (words[start + 1 : start + _WORDS] for start in range(0, len(words), _WORDS))
+        ]
+        block = TapeBlock(number, first, rows, slot, nulls, spans, (flags, flags + rows), used)
+        self._held[number] = at, block
+        return block
+
+    def _close_reader(self, stored: _Stored) -> None:
+        if stored.reader is not None:
+            stored.reader.close()
+            stored.reader = None
+
+    def _drop(self, stored: _Stored) -> None:
+        self._close_reader(stored)
+        if stored.writer is not None:
+            stored.writer.abort()
+        if stored.segment is not None:
+            self._spill.remove(stored.segment)

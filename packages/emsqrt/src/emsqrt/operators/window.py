@@ -1,0 +1,308 @@
+"""Windows: rows are sorted, and functions look at their neighbours through cursors on a tape."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+
+from emsqrt.expr import Column, Expr
+from emsqrt.expr.evaluate import Evaluator
+from emsqrt.external.sort import ExternalSort
+from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
+from emsqrt.operators.columns import kind_of, row_kinds, to_columns
+from emsqrt.operators.operator import Operator
+from emsqrt.operators.sort import SortColumns
+from emsqrt.operators.window_frames import Ahead, FrameBounds, Places
+from emsqrt.operators.window_functions import (
+    Argument,
+    Best,
+    Chunks,
+    Counted,
+    Edge,
+    Function,
+    Piece,
+    Ranking,
+    Shifted,
+    Summed,
+)
+from emsqrt.operators.window_values import PickedRows, PieceTooLarge, copied
+from emsqrt.plan.check import window_schema
+from emsqrt.plan.nodes import SortKey
+from emsqrt.plan.window import RANKING, SHIFTING, Frame, Window, WindowCall
+from emsqrt.run import Run
+from sennit_core.errors import CapTooSmall
+from sennit_core.schema import Field, Schema
+
+BLOCK_BYTES_MAX = 1 << 18
+"""Sorted rows that become one block of the tape, when they are not longer."""
+SLOTS_MAX = 256
+"""Blocks of the tape in memory, so that little Python is needed to know them."""
+_TAPE_SHARE = 3
+_BLOCKS_SHARE = 10  # of the tape: its slots and the packed rows that fill them
+_QUEUE_SHARE = 16
+_COLUMN_BYTES = 256  # of a block: what a column takes beside its values
+_ALIGN = 64
+
+
+class WindowRows:
+    """Rows with a column for each window function, sorted by partition, order and place.
+
+    The rows go through an external sort and then over a tape (`emsqrt.external.window_tape`), so
+    neither a partition nor its peers nor a frame has to fit memory; only the candidates for the min
+    or max of a frame that slides do.
+    """
+
+    def __init__(self, node: Window, inputs: Sequence[Operator], run: Run) -> None:
+        """Type keys and arguments over the input's rows."""
+        (self._input,) = inputs
+        self._run = run
+        self._node = node
+        given = self._input.schema
+        self.schema = window_schema(node, given)
+        row_kinds(given, "windowing")
+        partition = [SortKey(expr) for expr in node.partition_by]
+        self._keys = SortColumns([*partition, *node.order_by], given)
+        self._partition = bytes(
+            kind_of(field.type, "partitioning") for field in self._keys.fields[: len(partition)]
+        )
+        self._carried = _Carried(given)
+        self._arguments = [
+            None if call.arg is None else self._carried.add(call.arg) for _, call in node.functions
+        ]
+        self._key: tuple[SortKey, int, int] | None = None
+        if len(node.order_by) == 1:
+            (order,) = node.order_by
+            if any(_by_value(call) for _, call in node.functions):
+                found = self._carried.add(order.expr)
+                self._key = order, found.column, found.kind
+        run.expect_holder()
+
+    def batches(self) -> Generator[Any]:
+        """Yield the rows.
+
+        Raises:
+            ValueOutOfRange: a value has no result, or a sum no place in its type.
+            CapTooSmall: a row is too long for the memory, or too many rows of a frame that slides
+                may still be its min or max.
+        """
+        with self._run.take_working_memory("window") as held:
+            tape_bytes = len(held.memory) // _TAPE_SHARE // _ALIGN * _ALIGN
+            queue_bytes = len(held.memory) // _QUEUE_SHARE // _ALIGN * _ALIGN
+            cut = tape_bytes + queue_bytes
+            with (
+                held.memory[:tape_bytes] as tape_memory,
+                held.memory[tape_bytes:cut] as queues,
+                held.memory[cut:] as memory,
+            ):
+                sorter = ExternalSort(
+                    memory,
+                    self._run.spill,
+                    self._keys.spec(len(self._carried.fields)),
+                    tuple(range(len(self._carried.fields))),
+                    name="window",
+                    check=self._run.check,
+                )
+                with closing(sorter):
+                    self._gather(sorter)
+                    yield from self._windows(sorter, tape_memory, queues)
+
+    def _gather(self, sorter: ExternalSort) -> None:
+        fields = [*self._carried.fields, *self._keys.fields]
+        with closing(self._input.batches()) as batches:
+            for batch in batches:
+                self._run.check()
+                arrays = [*self._carried(batch), *self._keys(batch)]
+                sorter.add(to_columns(arrays, fields, batch.num_rows))
+                del batch, arrays
+        sorter.finish()
+
+    def _windows(
+        self, sorter: ExternalSort, memory: memoryview, queues: memoryview
+    ) -> Generator[Any]:
+        kinds = self._carried.kinds
+        block_bytes, slot_bytes = _measure(len(memory), sorter.stats.row_bytes_max, len(kinds))
+        cut = len(memory) // slot_bytes * slot_bytes
+        while len(memory) - cut < block_bytes:
+            cut -= slot_bytes
+        cut = min(cut, SLOTS_MAX * slot_bytes)
+        with memory[:cut] as slots, memory[cut:] as out:
+            tape = Tape(
+                slots,
+                slot_bytes,
+                self._run.spill,
+                sorter.blocks(out[:block_bytes]),
+                out,
+                kinds,
+                self._partition,
+                self._run.check,
+            )
+            with closing(tape):
+                walk = _Walk(tape, self._open(tape, queues))
+                yield from walk.batches(self._run, self.schema, slot_bytes)
+
+    def _open(self, tape: Tape, queues: memoryview) -> _Functions:
+        """Return the functions, and the frames that they share."""
+        opened = _Functions()
+        results = self.schema.fields[-len(self._node.functions) :]
+        best = sum(call.fn in ("min", "max") for _, call in self._node.functions)
+        share = len(queues) // max(best, 1) // _ALIGN * _ALIGN
+        for (_, call), argument, field in zip(
+            self._node.functions, self._arguments, results, strict=True
+        ):
+            if call.fn in RANKING:
+                opened.add(Ranking(call))
+                continue
+            bounds = opened.frame(call.frame_in(self._node.order_by), tape, self._key)
+            if argument is None:
+                opened.add(Counted(bounds))
+            elif call.fn in ("count", "sum", "avg"):
+                opened.add(Summed(call, argument, field.type, bounds, tape))
+            else:
+                picked = opened.pick(tape, argument)
+                if call.fn in SHIFTING:
+                    opened.add(Shifted(call, argument, picked))
+                elif call.fn in ("first_value", "last_value"):
+                    opened.add(Edge(call, bounds, picked))
+                else:
+                    queue, queues = queues[:share], queues[share:]
+                    opened.add(Best(call, argument, bounds, Chunks(tape, argument), picked, queue))
+        return opened
+
+
+class _Functions:
+    """A window's functions, and what they share."""
+
+    def __init__(self) -> None:
+        self.all: list[Function] = []
+        self.frames: dict[Frame, FrameBounds] = {}
+        self.picked: list[PickedRows] = []
+
+    def add(self, function: Function) -> None:
+        """Add one."""
+        self.all.append(function)
+
+    def frame(self, frame: Frame, tape: Tape, key: tuple[SortKey, int, int] | None) -> FrameBounds:
+        """Return the bounds of a frame."""
+        if frame not in self.frames:
+            self.frames[frame] = FrameBounds(frame, tape, key)
+        return self.frames[frame]
+
+    def pick(self, tape: Tape, argument: Argument) -> PickedRows:
+        """Return what picks rows of an argument."""
+        self.picked.append(PickedRows(tape, argument.column, argument.type))
+        return self.picked[-1]
+
+    def pass_block(self, places: Places, block: TapeBlock) -> None:
+        """Give up what only rows of this block, or before it, would need."""
+        for function in self.all:
+            function.pass_block(places, block)
+        for frame in self.frames.values():
+            frame.pass_block(places, block)
+
+
+class _Carried:
+    """What a packed row carries: the input's columns, then arguments that are none of them."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self.fields = list(schema)
+        self._more: list[Evaluator] = []
+        self._places: dict[str, int] = {}
+
+    @property
+    def kinds(self) -> list[int]:
+        """The kernel's kinds of the columns."""
+        return row_kinds(Schema(tuple(self.fields)), "windowing")
+
+    def add(self, expr: Expr) -> Argument:
+        """Return where an argument lies, once more is carried if it must be."""
+        if isinstance(expr, Column) and expr.name in self._schema:
+            place = self._schema.names.index(expr.name)
+        elif (known := self._places.get(str(expr))) is not None:
+            place = known
+        else:
+            place = len(self.fields)
+            evaluator = Evaluator(expr, self._schema)
+            taken = {field.name for field in self.fields}
+            name = next(f"${at}" for at in range(place + 1) if f"${at}" not in taken)
+            kind_of(evaluator.type, "windowing")
+            self._places[str(expr)] = place
+            self._more.append(evaluator)
+            self.fields.append(Field(name, evaluator.type))
+        of = self.fields[place].type
+        scale = of.scale if of.name == "Decimal" else 0
+        return Argument(place, kind_of(of, "windowing"), of.to_arrow(), scale or 0)
+
+    def __call__(self, batch: Any) -> list[Any]:
+        """Return the columns' arrays for a batch."""
+        return [*batch.columns, *(evaluator(batch) for evaluator in self._more)]
+
+
+class _Walk:
+    """Goes along the tape, block by block, with all functions."""
+
+    def __init__(self, tape: Tape, functions: _Functions) -> None:
+        self._tape = tape
+        self._functions = functions
+        self._now = tape.cursor()
+        self._ahead = Ahead(tape)
+
+    def batches(self, run: Run, schema: Schema, bytes_max: int) -> Generator[Any]:
+        """Yield the rows with their results, in batches of which no result takes over `bytes_max`."""
+        arrow_schema = schema.to_arrow()
+        count = len(arrow_schema) - len(self._functions.all)
+        places: Places | None = None
+        while True:
+            run.check()
+            block = self._now.block_of(0 if places is None else places.end)
+            if block is None:
+                return
+            self._now.pinned = True
+            places = Places(block, places, self._ahead)
+            pieces = [function(places, block) for function in self._functions.all]
+            given = [copied(block, at, arrow_schema.field(at).type) for at in range(count)]
+            start = 0
+            while start < block.rows:
+                results = self._results(pieces, start, block.rows, bytes_max)
+                rows = len(results[0])
+                columns = [*(column.slice(start, rows) for column in given), *results]
+                start += rows
+                yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
+            self._now.pinned = False
+            self._functions.pass_block(places, block)
+            self._ahead.pass_block(block)
+            self._now.need_from(block.end, block)
+            self._tape.settle()
+
+    def _results(self, pieces: list[Piece], start: int, stop: int, bytes_max: int) -> list[Any]:
+        """Return the results of as many rows as fit."""
+        while True:
+            marks = [picked.mark() for picked in self._functions.picked]
+            try:
+                return [piece(start, stop, bytes_max) for piece in pieces]
+            except PieceTooLarge:
+                for back in marks:
+                    back()
+                stop = start + (stop - start) // 2
+
+
+def _by_value(call: WindowCall) -> bool:
+    frame = call.frame
+    return frame is not None and frame.unit == "range" and bool(frame.start or frame.end)
+
+
+def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
+    """Return the bytes of packed rows at a time, and of a slot for them as columns."""
+    packed = max(min(BLOCK_BYTES_MAX, tape_bytes // _BLOCKS_SHARE), row_bytes)
+    slot = packed + packed // 4 + columns * (_COLUMN_BYTES + 56) + 1024
+    slot = -(-slot // _ALIGN) * _ALIGN
+    needed = packed + SLOTS_MIN * slot
+    if needed > tape_bytes:
+        because = f"{columns} columns, rows of {row_bytes} bytes"
+        raise CapTooSmall(
+            cap_bytes=tape_bytes * _TAPE_SHARE, needed_bytes=needed * _TAPE_SHARE, because=because
+        )
+    return packed, slot

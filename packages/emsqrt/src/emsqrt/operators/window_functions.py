@@ -1,0 +1,321 @@
+"""Window functions, a block of rows at a time: ranks, rows looked up elsewhere, exact sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emsqrt._kernel import Columns, FrameBest, FrameSum
+from emsqrt.expr.errors import ValueOutOfRange
+from emsqrt.external.window_tape import Cursor, Tape, TapeBlock
+from emsqrt.operators.window_frames import FrameBounds, Places, Rows
+from emsqrt.operators.window_values import PickedRows
+from emsqrt.plan.window import WindowCall
+from sennit_core.errors import CapTooSmall
+from sennit_core.schema import DataType
+
+_DONE, _NEED_HIGH, _NEED_LOW, _FULL = range(4)
+_OPS = {"count": 0, "sum": 1, "avg": 2}
+_DECIMAL = 11
+
+Piece = Callable[[int, int, int], Any]
+"""Returns the results of rows [start, stop) of the block, in so many bytes."""
+
+
+class Function(Protocol):
+    """What one window function keeps from block to block."""
+
+    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+        """Work the rows of a block out."""
+
+    def pass_block(self, places: Places, block: TapeBlock) -> None:
+        """Give up what only rows before or of this block would need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A function's argument on the tape.
+
+    Args:
+        column: its place.
+        kind: as the kernel sees it.
+        type: as Arrow has it.
+        scale: of a decimal.
+    """
+
+    column: int
+    kind: int
+    type: Any
+    scale: int = 0
+
+
+class Ranking:
+    """row_number, rank, dense_rank, ntile."""
+
+    def __init__(self, call: WindowCall) -> None:
+        self._call = call
+
+    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+        """Number the rows of each partition."""
+        values = self._values(places)
+        return lambda start, stop, _: pa.array(values[start:stop])
+
+    def pass_block(self, places: Places, block: TapeBlock) -> None:
+        """Nothing was kept."""
+
+    def _values(self, places: Places) -> Rows:
+        match self._call.fn:
+            case "row_number":
+                return places.index - places.partition + 1
+            case "rank":
+                return places.peers - places.partition + 1
+            case "dense_rank":
+                return places.group - places.first_group + 1
+        rows = places.partition_end() - places.partition
+        tiles = min(self._call.number, 1 << 60)
+        size, longer = np.divmod(rows, tiles)
+        place = places.index - places.partition
+        edge = longer * (size + 1)
+        behind = longer + (place - edge) // np.maximum(size, 1)
+        tile: Rows = np.where(place < edge, place // (size + 1), behind) + 1
+        return tile
+
+
+class Shifted:
+    """lag and lead: the value so many rows before or behind in the partition."""
+
+    def __init__(self, call: WindowCall, argument: Argument, picked: PickedRows) -> None:
+        distance = min(call.number, 1 << 60)
+        self._distance = distance if call.fn == "lead" else -distance
+        self._picked = picked
+        default = None if call.default is None else call.default.value
+        self._default = None if default is None else pa.scalar(default, argument.type)
+
+    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+        """Find the rows."""
+        index = places.index + self._distance
+        if self._distance < 0:
+            inside = index >= places.partition
+        else:
+            inside = index < places.partition_end(places.end + self._distance)
+        index = np.where(inside, index, -1)
+
+        def piece(start: int, stop: int, bytes_max: int) -> Any:
+            values = self._picked(index[start:stop], bytes_max)
+            if self._default is None:
+                return values
+            return pc.if_else(pa.array(inside[start:stop]), values, self._default)
+
+        return piece
+
+    def pass_block(self, places: Places, block: TapeBlock) -> None:
+        """Give up what lies too far back, or in a partition that has ended."""
+        row = max(places.end + self._distance, int(places.partition[-1]))
+        self._picked.need_from(row, block)
+
+
+class Edge:
+    """first_value and last_value of the frame."""
+
+    def __init__(self, call: WindowCall, frame: FrameBounds, picked: PickedRows) -> None:
+        self._is_first = call.fn == "first_value"
+        self._needed = 0
+        self._frame = frame
+        self._picked = picked
+
+    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+        """Find the rows."""
+        low, high = self._frame(places, block)
+        index = np.where(low < high, low if self._is_first else high - 1, -1)
+        if not self._is_first:
+            self._needed = max(int(low[-1]), int(high[-1]) - 1)
+        elif self._frame.slides or index[-1] < 0:
+            self._needed = int(low[-1])
+        else:
+            self._needed = places.end  # the same row, which is kept, or one behind
+        return lambda start, stop, room: self._picked(index[start:stop], room)
+
+    def pass_block(self, places: Places, block: TapeBlock) -> None:
+        """Give up what no later frame begins with."""
+        self._picked.need_from(self._needed, block)
+
+
+class Counted:
+    """count(*): how many rows the frame has."""
+
+    def __init__(self, frame: FrameBounds) -> None:
+        self._frame = frame
+
+    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+        """Measure the frames."""
+        low, high = self._frame(places, block)
+        return lambda start, stop, _: pa.array(high[start:stop] - low[start:stop])
+
+    def pass_block(self, places: Places, block: TapeBlock) -> None:
+        """Nothing was kept."""
+
+
+class Chunks:
+    """The column of the block where a cursor stands, pinned until it is released."""
+
+    def __init__(self, tape: Tape, argument: Argument) -> None:
+        self._argument = argument
+        self.cursor: Cursor = tape.cursor()
+        self.columns: Columns | None = None
+        self.first = 0
+
+    def load(self, row: int) -> None:
+        """Go to the block that holds `row`."""
+        self.release()
+        block = self.cursor.block_of(row)
+        assert block is not None, "a frame ends with the rows"
+        self.columns = block.column(self._argument.column, self._argument.kind)
+        self.first = block.first
+        self.cursor.pinned = True
+
+    def release(self) -> None:
+        """Let go of the slot."""
+        self.columns = None
+        self.cursor.pinned = False
+
+
+class Summed:
+    """count, sum and avg of a frame: rows that enter are added, rows that leave are taken away."""
+
+    def __init__(
+        self, call: WindowCall, argument: Argument, result: DataType, frame: FrameBounds, tape: Tape
+    ) -> None:
+        self._call = call
+        self._frame = frame
+        self._sum = FrameSum(_OPS[call.fn], argument.kind, argument.scale)
+        self._high = Chunks(tape, argument)
+        self._low = Chunks(tape, argument) if frame.slides else None
+        self._type = result
+        self._width = 16 if call.fn == "sum" and argument.kind == _DECIMAL else 8
+
+    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+        """Add up.
+
+        Raises:
+            ValueOutOfRange: a sum has no place in its type.
+        """
+        low, high = self._frame(places, block)
+        values = np.zeros(places.rows * self._width, np.uint8)
+        validity = np.zeros((places.rows + 7) // 8, np.uint8)
+        row, why = 0, _DONE
+        try:
+            while True:
+                row, why = self._step(low, high, row, values, validity)
+                if why == _DONE:
+                    break
+                self._more(why)
+        finally:
+            self._high.release()
+            if self._low is not None:
+                self._low.release()
+        counts = self._call.fn == "count"
+        buffers = [None if counts else pa.py_buffer(validity), pa.py_buffer(values)]
+        array = pa.Array.from_buffers(self._type.to_arrow(), places.rows, buffers)
+        return lambda start, stop, _: array.slice(start, stop - start)
+
+    def _step(self, low: Rows, high: Rows, row: int, values: Any, validity: Any) -> tuple[int, int]:
+        chunk, behind = self._high, self._low
+        return self._sum.run(
+            low.data,
+            high.data,
+            row,
+            chunk.columns,
+            chunk.first,
+            None if behind is None else behind.columns,
+            0 if behind is None else behind.first,
+            values,
+            validity,
+        )
+
+    def _more(self, why: int) -> None:
+        if why == _NEED_HIGH:
+            self._high.load(self._sum.high)
+        elif why == _NEED_LOW:
+            assert self._low is not None, "frames that do not slide lose no rows"
+            self._low.load(self._sum.low)
+        else:
+            cast = f'sum a cast: {self._call.arg!s}.cast("Decimal(38,0)")'
+            raise ValueOutOfRange(str(self._call), f"a sum is beyond {self._type}", hint=cast)
+
+    def pass_block(self, places: Places, block: TapeBlock) -> None:
+        """Give up what no later frame has."""
+        self._high.cursor.need_from(self._sum.high, block)
+        if self._low is not None:
+            self._low.cursor.need_from(self._sum.low, block)
+
+
+class Best:
+    """min and max of a frame: finds the row that has it."""
+
+    def __init__(
+        self,
+        call: WindowCall,
+        argument: Argument,
+        frame: FrameBounds,
+        chunks: Chunks,
+        picked: PickedRows,
+        memory: memoryview,
+    ) -> None:
+        self._call = call
+        self._frame = frame
+        self._memory_bytes = len(memory)
+        self._best = FrameBest(memory, argument.kind, call.fn == "max", frame.slides)
+        self._chunk = chunks
+        self._picked = picked
+        self._needed = 0
+        self._is_float = pa.types.is_floating(argument.type)
+
+    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+        """Find the rows.
+
+        Raises:
+            CapTooSmall: too many rows of a sliding frame may still become the best.
+        """
+        low, high = self._frame(places, block)
+        index = np.zeros(places.rows, np.int64)
+        row = 0
+        try:
+            while True:
+                chunk = self._chunk
+                row, why = self._best.run(
+                    low.data, high.data, row, chunk.columns, chunk.first, index.data
+                )
+                if why == _DONE:
+                    break
+                if why == _FULL:
+                    raise self._too_small(int(high[row] - low[row]))
+                chunk.load(self._best.high)
+        finally:
+            self._chunk.release()
+        # Where frames do not slide, the best row stays, and is kept, or a new one replaces it.
+        self._needed = int(low[-1]) if self._frame.slides else self._best.high
+
+        def piece(start: int, stop: int, bytes_max: int) -> Any:
+            values = self._picked(index[start:stop], bytes_max)
+            # -0.0 equals 0.0, and is written as that.
+            return pc.add(values, pa.scalar(0.0, values.type)) if self._is_float else values
+
+        return piece
+
+    def pass_block(self, places: Places, block: TapeBlock) -> None:
+        """Give up what no later frame can find best."""
+        self._picked.need_from(self._needed, block)
+        self._chunk.cursor.need_from(self._best.high, block)
+
+    def _too_small(self, rows: int) -> CapTooSmall:
+        because = f"{self._call!s} over a frame of {rows} rows holds those that may still be it"
+        return CapTooSmall(
+            cap_bytes=self._memory_bytes,
+            needed_bytes=max(2 * self._memory_bytes, 64 * rows),
+            because=because,
+        )

@@ -1,0 +1,116 @@
+"""Values of rows of a tape as Arrow arrays: a block's own, and those of rows picked by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emsqrt.external.window_tape import Tape, TapeBlock
+from emsqrt.operators.window_frames import Rows
+
+
+class PieceTooLarge(Exception):
+    """The values of so many rows at once take more than a batch may; fewer will do."""
+
+
+def viewed(block: TapeBlock, column: int, kind: Any) -> Any:
+    """Return a column of a block; it looks into the slot."""
+    return _array(block, column, kind, pa.py_buffer)
+
+
+def copied(block: TapeBlock, column: int, kind: Any) -> Any:
+    """Return a column of a block, copied out of the slot."""
+    return _array(block, column, kind, lambda view: pa.py_buffer(bytes(view)))
+
+
+def _array(block: TapeBlock, column: int, kind: Any, held: Any) -> Any:
+    validity, values, ends = block.views(column)
+    buffers = [None if validity is None else held(validity), held(values)]
+    if ends is not None:
+        buffers.insert(1, held(ends))
+    return pa.Array.from_buffers(kind, block.rows, buffers, block.nulls[column])
+
+
+class PickedRows:
+    """Values of one column at row numbers that do not fall; -1 is NULL.
+
+    The last one is kept, so that a value that stands for many rows (the first of a partition) does
+    not hold the tape.
+
+    Args:
+        tape: the rows.
+        column: on it.
+        kind: its Arrow type.
+    """
+
+    def __init__(self, tape: Tape, column: int, kind: Any) -> None:
+        self._cursor = tape.cursor()
+        self._column = column
+        self._kind = kind
+        self._last = -1
+        self._value = pa.nulls(1, kind)
+
+    def __call__(self, index: Rows, bytes_max: int) -> Any:
+        """Return the values.
+
+        Raises:
+            PieceTooLarge: there is more than one, and they take more than `bytes_max`.
+        """
+        picked = index[index >= 0]
+        parts = []
+        same = int(np.searchsorted(picked, self._last, "right"))
+        if same:
+            parts.append(self._value.take(pa.array(np.zeros(same, np.int64))))
+        room = bytes_max - sum(part.nbytes for part in parts)
+        while True:
+            if room < 0 and len(index) > 1:
+                raise PieceTooLarge
+            if same == len(picked):
+                break
+            part = self._take(picked[same:], room, alone=len(index) == 1)
+            parts.append(part)
+            same += len(part)
+            room -= part.nbytes
+        if len(picked):
+            self._last = int(picked[-1])
+            self._value = pa.concat_arrays([parts[-1].slice(len(parts[-1]) - 1)])
+        return self._spread(index, parts)
+
+    def mark(self) -> Callable[[], None]:
+        """Return what brings it back to where it is now."""
+        where = self._cursor.number, self._cursor.first, self._last, self._value
+
+        def back() -> None:
+            self._cursor.number, self._cursor.first, self._last, self._value = where
+
+        return back
+
+    def need_from(self, row: int, block: TapeBlock) -> None:
+        """Let go of all rows before `row`, but for the last one that was picked."""
+        self._cursor.need_from(row, block)
+
+    def _take(self, picked: Rows, room: int, *, alone: bool) -> Any:
+        """Return the values of those rows that lie in the first one's block."""
+        block = self._cursor.block_of(int(picked[0]))
+        assert block is not None, "a row of the tape"
+        count = int(np.searchsorted(picked, block.end))
+        places = picked[:count] - block.first
+        _, _, ends = block.views(self._column)
+        if ends is not None and not alone:
+            text = np.frombuffer(ends, np.int32)
+            if int((text[places + 1] - text[places]).sum(dtype=np.int64)) > room:
+                raise PieceTooLarge
+        return viewed(block, self._column, self._kind).take(pa.array(places))
+
+    def _spread(self, index: Rows, parts: list[Any]) -> Any:
+        values = parts[0] if len(parts) == 1 else pa.concat_arrays(parts) if parts else None
+        if values is not None and len(values) == len(index):
+            return values
+        if values is None:
+            return pa.nulls(len(index), self._kind)
+        given = index >= 0
+        places = np.cumsum(given) - 1
+        return values.take(pa.array(places, mask=~given))
