@@ -20,7 +20,6 @@ from sennit_core.errors import (
     BadInput,
     CapTooSmall,
     DeadlineExceeded,
-    MemoryCapExceeded,
     UnknownColumn,
     UsageError,
 )
@@ -133,7 +132,7 @@ def test_every_refused_cap_names_one_that_works(flights: Path, tmp_path: Path) -
                 manifest = pipeline.run(cap, engine=engine)
             except CapTooSmall as error:
                 cap, refusals = error.needed_bytes + MIB // 2, refusals + 1
-    assert 1 <= refusals <= 3
+    assert 1 <= refusals <= 2
     assert manifest.peak_bytes <= cap < 80 * MIB
 
 
@@ -143,13 +142,13 @@ def test_a_cap_below_the_floor_is_refused_at_once(flights: Path, tmp_path: Path)
     assert raised.value.needed_bytes == 40 * MIB
 
 
-def test_more_groups_than_memory_are_refused_cleanly(tmp_path: Path, engine: Engine) -> None:
+def test_more_groups_than_memory_go_to_disk_and_come_back(tmp_path: Path, engine: Engine) -> None:
     path = tmp_path / "keys.parquet"
     pq.write_table(pa.table({"k": list(range(2_000_000))}), path)
     grouped = scan(path).group_by("k").agg(n=count())
-    with pytest.raises(MemoryCapExceeded):
-        grouped.sink(tmp_path / "out.parquet").run("64MiB", engine=engine)
-    assert not (tmp_path / "out.parquet").exists()
+    manifest = grouped.sink(tmp_path / "out.parquet").run("64MiB", engine=engine)
+    assert (manifest.rows_out, manifest.spilled_bytes > 0) == (2_000_000, True)
+    assert pq.read_metadata(tmp_path / "out.parquet").num_rows == 2_000_000
     rows = scan(path).agg(n=count(), total=sum("k")).collect(engine=engine).to_pylist()
     assert rows == [{"n": 2_000_000, "total": 1_999_999_000_000}]
 

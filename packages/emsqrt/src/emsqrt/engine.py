@@ -12,9 +12,10 @@ from emsqrt.config import EngineConfig
 from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory.auto import parse_cap
-from emsqrt.plan import Plan, Sink, StreamTarget, plan_hash, plan_to_json
+from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
 from emsqrt.thin.child import run_in_child
 from emsqrt.thin.compile import try_compile
+from emsqrt.thin.facts import scheduled
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,17 +67,17 @@ class Engine:
         if in_process:
             from emsqrt.inline import run_here
 
-            return run_here(plan, cap_bytes, self.config.spill_dir)
+            return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed)
         program = try_compile(plan, Path.cwd())
         if program is not None:
             report = run_in_child(
-                program,
+                scheduled(plan, program, cap_bytes, Path.cwd()) | {"seed": self.config.seed},
                 cap_bytes=cap_bytes,
                 spill_dir=self.config.spill_dir,
                 deadline_seconds=deadline_seconds,
                 on_progress=on_progress,
             )
-            return Manifest.from_json({**report, "planHash": plan_hash(plan)})
+            return Manifest.from_json(report)
         with self._executing(plan, cap_bytes, deadline_seconds, on_progress) as execution:
             return Manifest.from_json(execution.result())
 
@@ -123,7 +124,11 @@ class Engine:
         kept = self._kept_pool()
         fits = kept is not None and cap_bytes <= kept.executor_bytes
         pool = kept if kept is not None and fits else self._open_pool(cap_bytes)
-        request: dict[str, Any] = {"plan": plan_to_json(plan), "folder": str(Path.cwd())}
+        request: dict[str, Any] = {
+            "plan": plan_to_json(plan),
+            "folder": str(Path.cwd()),
+            "seed": self.config.seed,
+        }
         try:
             with pool.submit(
                 "emsqrt.plan",

@@ -7,6 +7,7 @@ it held before, and nothing watches it.
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,8 @@ class _Discard:
         """Drop it."""
 
 
-def run_here(plan: Plan, cap_bytes: int, spill_dir: Path | None) -> Manifest:
-    """Run a plan in this process with `cap_bytes` for its buffers."""
+def run_here(plan: Plan, cap_bytes: int, spill_dir: Path | None, seed: int = 0) -> Manifest:
+    """Run a plan in this process with `cap_bytes` for its buffers; the manifest says so."""
     from emsqrt.session import run_plan
 
     with closing(SpillArea(spill_dir or default_spill_dir())) as area:
@@ -43,4 +44,5 @@ def run_here(plan: Plan, cap_bytes: int, spill_dir: Path | None) -> Manifest:
             budget=MemoryBudget(cap_bytes),
         )
         with closing(context):
-            return run_plan(plan_to_json(plan), context, Path())
+            manifest = run_plan(plan_to_json(plan), context, Path(), seed)
+            return replace(manifest, held_by="arena")

@@ -109,6 +109,10 @@ class Manifest(Record):
         tier: "thin" or "arrow".
         seed: for sampling.
         spilled_bytes: written to spill, as it is stored.
+        plan: the plan's JSON, as it was submitted; a replay needs nothing else.
+        folder: where its relative paths start.
+        held_by: "process" when the cap held the whole process, "arena" when only what was
+            reserved was bounded, in the caller's own process.
     """
 
     plan_hash: str
@@ -132,6 +136,9 @@ class Manifest(Record):
     tier: str = ""
     seed: int = 0
     spilled_bytes: int = 0
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""
+    held_by: str = "process"
 
     def __post_init__(self) -> None:
         for name, seconds in (("started_ms", self.started_at), ("finished_ms", self.finished_at)):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import mmap
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from emsqrt.memory import Arena, MemoryBudget, Slice
+from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, Sharing
+from emsqrt.metering import Meter
 from sennit_core.errors import CapTooSmall, TooLarge
 from sennit_core.units import format_bytes
 
@@ -17,14 +23,24 @@ if TYPE_CHECKING:
     from emsqrt.executor.context import Context
     from emsqrt.spill import SpillManager
 
-WORKING_BYTES_MIN = 1 << 20
-"""The least that a blocking operator works in."""
 OUTPUT_BYTES = 1 << 20
 """What a blocking operator's batch takes, as rows and as columns, while it is passed on."""
-
-
 READERS_SHARE = 16
 """One part in so many of what is left over is for records that are longer than a block."""
+PAGE_BYTES = mmap.PAGESIZE
+_NOBODY = -1
+"""The node of an operator that is run by itself."""
+
+
+class Algorithm(Protocol):
+    """An external algorithm, as far as a run looks at it."""
+
+    @property
+    def stats(self) -> object:
+        """What it took so far."""
+
+    def close(self) -> None:
+        """Remove what was spilled and let go of the memory."""
 
 
 class Source(Protocol):
@@ -38,8 +54,24 @@ class Source(Protocol):
         """Bytes that have been read."""
 
 
+@dataclass
+class _World:
+    """What all views of a run share."""
+
+    sources: list[Source] = field(default_factory=list)
+    holders: Counter[int] = field(default_factory=Counter)
+    meters: dict[int, Meter] = field(default_factory=dict)
+    grants: dict[int, int] = field(default_factory=dict)
+    arena: Arena | None = None
+    spill: SpillManager | None = None
+    reader_bytes: int = 0
+    started_at: float = field(default_factory=time.time)
+
+
 class Run:
     """One run's memory, spill and news, shared by its operators. A context manager.
+
+    `at` gives each operator a view of its own, under whose node memory is asked for.
 
     Args:
         context: the cap, the budget, cancelling and progress.
@@ -58,14 +90,46 @@ class Run:
         self.context = context
         self.folder = folder
         self.seed = seed
+        self.node = _NOBODY
         self._output_bytes = output_bytes
-        self._sources: list[Source] = []
-        self._started_at = time.time()
-        self._arena: Arena | None = None
-        self.reader_bytes = 0
-        """What readers may take beyond their blocks, for records that are longer."""
-        self._holders = 0
-        self._spill: SpillManager | None = None
+        self._world = _World()
+
+    def at(self, node: int, operator: str = "", inputs: Sequence[int] = ()) -> Run:
+        """Return this run as one operator sees it.
+
+        Args:
+            node: the operator's id in the physical plan.
+            operator: such as "sort".
+            inputs: the ids of what it reads from.
+        """
+        meters = self._world.meters
+        meters[node] = Meter(node, operator, [meters[each] for each in inputs if each in meters])
+        return self.view(node)
+
+    def knows(self, node: int) -> bool:
+        """Return whether the plan's operators were told, this one among them."""
+        return node in self._world.meters
+
+    def view(self, node: int) -> Run:
+        """Return this run as an operator sees it that was told already."""
+        view = copy(self)
+        view.node = node
+        return view
+
+    def trial(self, budget: MemoryBudget) -> Run:
+        """Return a run that is as this one at its beginning, but for the budget; only to admit."""
+        return Run(self.context.trial(budget), self.folder, self.seed, self._output_bytes)
+
+    @property
+    def meter(self) -> Meter:
+        """The figures of the operator whose view this is."""
+        return self._world.meters.setdefault(self.node, Meter(self.node, ""))
+
+    @property
+    def meters(self) -> list[Meter]:
+        """The figures of all operators, by their ids."""
+        found = self._world.meters
+        return [found[node] for node in sorted(found) if node != _NOBODY]
 
     @property
     def budget(self) -> MemoryBudget:
@@ -75,42 +139,60 @@ class Run:
     @property
     def spill(self) -> SpillManager:
         """Where rows go that do not fit; opened when first used."""
-        if self._spill is None:
+        if self._world.spill is None:
             from emsqrt.spill import SpillManager
 
-            self._spill = SpillManager(self.context.spill_dir, check=self.check)
-        return self._spill
+            self._world.spill = SpillManager(self.context.spill_dir, check=self.check)
+        return self._world.spill
 
     @property
     def spilled_bytes(self) -> int:
         """Bytes written to spill so far."""
-        return 0 if self._spill is None else self._spill.stats.written_bytes
+        spill = self._world.spill
+        return 0 if spill is None else spill.stats.written_bytes
 
     def check(self) -> None:
         """Return if the work should go on; call it often. Raises as `Context.check` does."""
         self.context.check()
 
     def expect_holder(self) -> None:
-        """Say, while the plan is being opened, that one more operator will hold working memory."""
-        self._holders += 1
+        """Say, while the plan is being opened, that the operator will hold working memory."""
+        self._world.holders[self.node] += 1
 
-    def map_working_set(self) -> None:
+    @property
+    def reader_bytes(self) -> int:
+        """What readers may take beyond their blocks, for records that are longer."""
+        return self._world.reader_bytes
+
+    @property
+    def working_bytes(self) -> int:
+        """W, once the working set is mapped."""
+        return 0 if self._world.arena is None else self._world.arena.size_bytes
+
+    def map_working_set(self, sharing: Sharing = EVERYBODY) -> None:
         """Map what reader and sink left over; called once, when all of them are open.
+
+        Args:
+            sharing: who holds memory together; all who hold, when nothing is known.
 
         Raises:
             CapTooSmall: too little is left for the operators that hold rows.
         """
-        self.reader_bytes = self.budget.free_bytes // (READERS_SHARE if self._holders else 2)
-        if not self._holders:
+        world = self._world
+        world.reader_bytes = self.budget.free_bytes // (READERS_SHARE if world.holders else 2)
+        if not world.holders:
             return
-        aside = self._holders * self._output_bytes + self.reader_bytes
-        size = self.budget.free_bytes - aside
-        needed = self._holders * WORKING_BYTES_MIN
+        sharing = sharing.with_holders(world.holders)
+        live = sharing.live_max
+        size = self.budget.free_bytes - live * self._output_bytes - world.reader_bytes
+        size = size // PAGE_BYTES * PAGE_BYTES
+        needed = live * HOLDER_BYTES_MIN
         if size < needed:
-            each = format_bytes(WORKING_BYTES_MIN + self._output_bytes)
-            because = f"{self._holders} operators of the plan hold rows, and need {each} each"
+            each = format_bytes(HOLDER_BYTES_MIN + self._output_bytes)
+            because = f"{live} operators of the plan hold rows at one time, and need {each} each"
             raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
-        self._arena = Arena(size, self.budget)
+        world.arena = Arena(size, self.budget)
+        world.grants = sharing.grants(size)
 
     def too_small(self, missing_bytes: int, because: str) -> CapTooSmall:
         """Return the error that says which cap would do."""
@@ -130,27 +212,48 @@ class Run:
             whole_bytes = self.budget.whole_bytes
             if error.cap_bytes == whole_bytes:
                 raise
-            missing = (error.needed_bytes - error.cap_bytes) * max(self._holders, 1)
+            missing = (error.needed_bytes - error.cap_bytes) * max(
+                sum(self._world.holders.values()), 1
+            )
             raise self.too_small(missing * READERS_SHARE, error.because) from error
         except TooLarge as error:
-            missing = (error.actual_bytes or 0) * 4 * max(self._holders, 1)
+            missing = (error.actual_bytes or 0) * 4 * max(sum(self._world.holders.values()), 1)
             raise self.too_small(missing * READERS_SHARE, error.describe()) from error
 
     def take_working_memory(self, tag: str) -> Slice:
-        """Return one operator's share of the working set; it gives it back at its end."""
-        assert self._arena is not None, "expect_holder was called before map_working_set"
-        return self._arena.take(self._arena.size_bytes // self._holders - 4096, tag)
+        """Return the operator's grant, or less when memory is short; it gives it back at its end.
+
+        Take it when the first row comes in, not before. An operator that said `expect_holder` more
+        than once has its grant in as many parts.
+        """
+        world = self._world
+        assert world.arena is not None, "expect_holder was called before map_working_set"
+        share = world.grants[self.node] // world.holders[self.node]
+        least = min(HOLDER_BYTES_MIN, share)
+        size = max(least, min(share, self.context.room_bytes()))
+        held = world.arena.take_most(size // PAGE_BYTES * PAGE_BYTES, least, tag)
+        self.meter.granted_bytes += held.size
+        return held
+
+    @contextmanager
+    def working(self, algorithm: Algorithm) -> Iterator[None]:
+        """Close an external algorithm at the end of a `with`, and note what it took."""
+        try:
+            yield
+        finally:
+            self.meter.note(algorithm.stats)
+            algorithm.close()
 
     def reads(self, source: Source) -> None:
         """Count what a source gives among the run's input."""
-        self._sources.append(source)
+        self._world.sources.append(source)
 
     def tell(self, phase: str) -> None:
         """Tell whoever waits how far the run is."""
         self.context.progress(
-            bytes_done=sum(source.bytes_done for source in self._sources),
-            bytes_total=sum(source.bytes_total for source in self._sources),
-            rows=sum(source.rows for source in self._sources),
+            bytes_done=sum(source.bytes_done for source in self._world.sources),
+            bytes_total=sum(source.bytes_total for source in self._world.sources),
+            rows=sum(source.rows for source in self._world.sources),
             spilled_bytes=self.spilled_bytes,
             phase=phase,
         )
@@ -163,8 +266,8 @@ class Run:
         """
         budget = self.budget
         return {
-            "rowsIn": sum(source.rows for source in self._sources),
-            "bytesIn": sum(source.bytes_done for source in self._sources),
+            "rowsIn": sum(source.rows for source in self._world.sources),
+            "bytesIn": sum(source.bytes_done for source in self._world.sources),
             "rowsOut": sum(sink["rows"] for sink in sinks),
             "bytesOut": sum(sink["bytes"] for sink in sinks),
             "sinks": list(sinks),
@@ -173,8 +276,11 @@ class Run:
             "reservedBytes": budget.peak_bytes,
             "reservedByTag": budget.peak_by_tag(),
             "peakBytes": self.context.measure_peak(),
-            "startedAt": self._started_at,
+            "startedAt": self._world.started_at,
             "finishedAt": time.time(),
+            "blocks": [meter.to_json() for meter in self.meters],
+            "seed": self.seed,
+            "spilledBytes": self.spilled_bytes,
         }
 
     def __enter__(self) -> Self:
@@ -187,7 +293,7 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         """Give memory and spill back."""
-        if self._spill is not None:
-            self._spill.close()
-        if self._arena is not None:
-            self._arena.__exit__(kind, error, trace)
+        if self._world.spill is not None:
+            self._world.spill.close()
+        if self._world.arena is not None:
+            self._world.arena.__exit__(kind, error, trace)

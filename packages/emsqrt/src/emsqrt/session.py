@@ -4,41 +4,106 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
+from emsqrt.fingerprints import input_info
 from emsqrt.io.formats import FormatWriter
-from emsqrt.io.scan import open_scan
+from emsqrt.io.scan import open_scan, source_places
 from emsqrt.io.sinks import RowSink, open_sink
+from emsqrt.io.sources import open_source
 from emsqrt.manifest import Manifest
+from emsqrt.memory import MemoryBudget
 from emsqrt.operators import Operator, make_operator
-from emsqrt.plan import FileTarget, Plan, Scan, Sink, check, plan_from_json, plan_hash
+from emsqrt.plan import (
+    FileTarget,
+    Plan,
+    Scan,
+    Sink,
+    check,
+    inputs_of,
+    plan_from_json,
+    plan_hash,
+    plan_to_json,
+    scans_of,
+    walk,
+)
 from emsqrt.plan.check import scan_schema
-from emsqrt.plan.tree import fold
-from emsqrt.planner.rules import RULES
+from emsqrt.planner import PhysicalProgram, Work, estimate_work, lower_to_physical, optimize
+from emsqrt.planner.statistics import SMALL_PIECE_BYTES
 from emsqrt.run import Run
-from sennit_core.errors import UsageError
+from emsqrt.te import TeOptions, TeSchedule, plan_te
+from emsqrt.te.grants import sharing_of
+from sennit_core.errors import CapTooSmall, UsageError
+
+_TRIES_MAX = 8
+_TRY_BYTES = 1 << 18
+_SLACK_SHARE = 15
+"""One part in so many of a larger cap is slack, not budget."""
 
 
-def run_plan(document: Mapping[str, Any], context: Context, folder: Path) -> Manifest:
+def run_plan(
+    document: Mapping[str, Any], context: Context, folder: Path, seed: int = 0
+) -> Manifest:
     """Parse a plan, plan it, admit it, execute it, and say what was done.
 
     Args:
         document: the plan's JSON.
         context: the cap, the budget, and where a stream's payloads go.
         folder: where relative paths start.
+        seed: for the manifest; a sample has its own.
     """
     submitted = plan_from_json(document)
-    plan = _prepare(submitted, folder)
+    prepared = prepare(submitted, folder)
     with ExitStack() as stack:
-        run = Run(context, folder)
-        rows, output = admit(plan, run, stack)
+        run = Run(context, folder, seed)
+        rows, output = admit(prepared, run, stack)
+        schedule = _schedule(prepared, run)
+        inputs = _inputs(prepared.plan, folder)
         _execute(rows, output, run)
     context.budget.close()
-    report = run.report([_sink_info(plan, output)])
-    return Manifest.from_json({**report, "planHash": plan_hash(submitted)})
+    report = run.report([_sink_info(prepared.plan, output)])
+    report |= {
+        "planHash": plan_hash(submitted),
+        "plan": plan_to_json(submitted),
+        "folder": str(folder.absolute()),
+        "tier": "arrow",
+        "inputs": inputs,
+    }
+    planned = None if schedule is None else schedule.to_json()
+    return Manifest.from_json(with_measured(report, planned))
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A plan ready to be admitted.
+
+    Args:
+        plan: optimised and typed.
+        program: its operators.
+        work: what each has to do, by the estimates.
+    """
+
+    plan: Plan
+    program: PhysicalProgram
+    work: Work
+
+
+def prepare(submitted: Plan, folder: Path) -> Prepared:
+    """Put a plan through the planner's rules, type it, estimate it and choose its operators."""
+    plan = optimize(submitted, folder)
+    check(plan)
+    if not isinstance(plan, Sink):
+        raise UsageError("the plan has no sink, so its rows go nowhere", hint="end it with a sink")
+    program = lower_to_physical(plan)
+    if not any(node.holds for node in program.plan.nodes):
+        return Prepared(plan, program, Work(()))  # there is nothing to share out
+    work = estimate_work(plan, None, folder, piece_bytes=SMALL_PIECE_BYTES)
+    return Prepared(plan, lower_to_physical(plan, work), work)
 
 
 def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
@@ -48,36 +113,80 @@ def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
         CapTooSmall: the cap cannot do it; says which could.
     """
     with ExitStack() as stack:
-        admit(_prepare(plan, folder), Run(context, folder), stack)
+        admit(prepare(plan, folder), Run(context, folder), stack)
 
 
-def _prepare(plan: Plan, folder: Path) -> Plan:
-    """Put a plan through the planner's rules and type it."""
-    for rule in RULES:
-        plan = rule(plan, folder)
-    check(plan)
-    return plan
-
-
-def admit(plan: Plan, run: Run, stack: ExitStack) -> tuple[Operator, RowSink | FormatWriter]:
+def admit(
+    prepared: Prepared, run: Run, stack: ExitStack
+) -> tuple[Operator, RowSink | FormatWriter]:
     """Open everything that a plan needs; whatever can be refused is refused here.
 
     Raises:
-        CapTooSmall: the cap cannot do it, told before the first row is read.
+        CapTooSmall: the cap cannot do it, told before the first row is read; one that can is named.
     """
-    if not isinstance(plan, Sink):
-        raise UsageError("the plan has no sink, so its rows go nowhere", hint="end it with a sink")
+    try:
+        with ExitStack() as opened:
+            rows, output = _open(prepared, run, opened)
+            stack.push(opened.pop_all())
+            return rows, output
+    except CapTooSmall as error:
+        raise _enough(error, prepared, run) from error
+
+
+def _enough(error: CapTooSmall, prepared: Prepared, run: Run) -> CapTooSmall:
+    """Try larger and larger budgets until one will do: readers and sinks want more when there is."""
+    whole_bytes = run.budget.whole_bytes
+    given_bytes = run.budget.cap_bytes
+    needed_bytes = error.needed_bytes
+    for _ in range(_TRIES_MAX):
+        missing_bytes = needed_bytes - whole_bytes
+        trial = run.trial(MemoryBudget(given_bytes + missing_bytes, needed_bytes))
+        try:
+            with ExitStack() as stack:
+                _open(prepared, trial, stack)
+            break
+        except CapTooSmall as again:
+            needed_bytes = max(again.needed_bytes, needed_bytes + _TRY_BYTES)
+    needed_bytes += (needed_bytes - whole_bytes) // _SLACK_SHARE + _TRY_BYTES
+    return CapTooSmall(cap_bytes=error.cap_bytes, needed_bytes=needed_bytes, because=error.because)
+
+
+def _open(
+    prepared: Prepared, run: Run, stack: ExitStack
+) -> tuple[Operator, RowSink | FormatWriter]:
     stack.enter_context(run)
-
-    def make(node: Plan, inputs: tuple[Operator, ...]) -> Operator:
+    plan = prepared.plan
+    assert isinstance(plan, Sink), "it was prepared"
+    made: list[tuple[int, Operator]] = []
+    for place, node in enumerate(walk(plan.input)):
+        first = len(made) - len(inputs_of(node))
+        inputs, made[first:] = made[first:], []
+        name = prepared.program.plan.nodes[place].operator
+        view = run.at(place, name, [at for at, _ in inputs])
         if isinstance(node, Scan):
-            return stack.enter_context(ScanRows(node, run))
-        return make_operator(node, inputs, run)
-
-    rows = fold(plan.input, make)
+            rows: Operator = stack.enter_context(ScanRows(node, view))
+        else:
+            rows = make_operator(node, [operator for _, operator in inputs], view)
+        made.append((place, MeteredRows(rows, view)))
+    ((_, rows),) = made
     output = open_sink(plan.target, rows.schema, run.budget, run.context.emit, run.folder)
-    run.map_working_set()
+    run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
     return rows, output
+
+
+def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
+    """Return the schedule that the run's grants are those of; W is what was measured."""
+    cap_bytes = run.context.cap_bytes
+    options = TeOptions(reserved_bytes=cap_bytes - run.working_bytes)
+    try:
+        return plan_te(prepared.program.plan, prepared.work, cap_bytes, options)
+    except CapTooSmall:  # operators of other packages are taken for holders, and these are none
+        return None
+
+
+def _inputs(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+    places = (place for scan in scans_of(plan) for place in source_places(scan.source, folder))
+    return [input_info(open_source(place)) for place in places]
 
 
 def _execute(rows: Operator, output: RowSink | FormatWriter, run: Run) -> None:
@@ -95,6 +204,23 @@ def _sink_info(plan: Plan, output: RowSink | FormatWriter) -> dict[str, Any]:
     target = plan.target
     name = target.path if isinstance(target, FileTarget) else target.format
     return {"target": name, "format": target.format, "rows": output.rows, "bytes": output.bytes}
+
+
+class MeteredRows:
+    """An operator whose batches are counted."""
+
+    def __init__(self, rows: Operator, run: Run) -> None:
+        self.schema = rows.schema
+        self._rows = rows
+        self._meter = run.meter
+
+    def batches(self) -> Generator[Any]:
+        """Yield the operator's batches."""
+        return self._meter.watch(self._rows.batches(), _measure)
+
+
+def _measure(batch: Any) -> tuple[int, int]:
+    return batch.num_rows, batch.nbytes
 
 
 class ScanRows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -76,6 +77,8 @@ class Context:
         self.deadline_seconds = deadline_seconds
         self.measure_peak: Callable[[], int] = _charged_now
         """Returns the most that the kernel charged the process during this run, in bytes."""
+        self.room_bytes: Callable[[], int] = lambda: sys.maxsize
+        """Returns how much the process may still grow before it is asked to stop."""
         self._writer = writer
         self._send_progress = send_progress
         self._spill_dir = spill_dir
@@ -112,6 +115,17 @@ class Context:
                 )
             self._budget = MemoryBudget(self.cap_bytes - held - aside, self.cap_bytes)
         return self._budget
+
+    def trial(self, budget: MemoryBudget) -> Context:
+        """Return a context with another budget, to see whether a plan would be admitted."""
+        return Context(
+            self.what,
+            self.cap_bytes,
+            self._writer,
+            lambda _: None,
+            self._spill_dir,
+            budget=budget,
+        )
 
     @property
     def spill_dir(self) -> Path:

@@ -132,6 +132,7 @@ class Server:
         )
         watch = self._watchdog.watch(CapLevels.below(task.cap_bytes), reactions)
         context.measure_peak = watch.peak
+        context.room_bytes = watch.room
         self._begin(task.attempt, context)
         try:
             with watch:

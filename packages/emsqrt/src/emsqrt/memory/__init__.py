@@ -1,4 +1,4 @@
-"""Memory is asked for before it is taken.  usage <- fence <- watchdog;  budget <- arena.
+"""Memory is asked for before it is taken.  usage <- fence <- watchdog;  budget <- arena; sharing.
 
 Three lines of defence hold one cap. A `MemoryBudget` answers operators that ask first and may spill
 when refused. A `Watchdog` compares what the kernel charges the process with the cap, and asks the

@@ -108,6 +108,15 @@ class Arena:
             )
         return found
 
+    def take_most(self, size_bytes: int, least_bytes: int, tag: str) -> Slice:
+        """Return a slice of `size_bytes`, or the largest there is when it has `least_bytes`.
+
+        Raises:
+            MemoryCapExceeded: there is none so large.
+        """
+        found = self.try_take(size_bytes, tag)
+        return self.take(max(least_bytes, self.largest_bytes), tag) if found is None else found
+
     def close(self) -> None:
         """Unmap it; every slice was given back."""
         leaked = ", ".join(held.tag for held in self._held)

@@ -89,6 +89,10 @@ class Watch:
         self.look()
         return self.peak_bytes
 
+    def room(self) -> int:
+        """Look and return how much may still be charged before relief is asked for."""
+        return max(0, self.levels.press_bytes - self.look().charged_bytes)
+
     def lift_fence(self) -> None:
         """Stop failing allocations, so that an error can be reported."""
         with self._lock:

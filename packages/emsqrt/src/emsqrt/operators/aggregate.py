@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,6 +15,7 @@ from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.aggregate import ExternalAggregate, Filled
 from emsqrt.external.layout import Layout, ListState, lay_out
 from emsqrt.external.parts import DECIMAL, OutputOp
+from emsqrt.metering import begun
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.check import aggregate_schema
@@ -65,7 +65,10 @@ class AggregateRows:
             CapTooSmall: a group's key and states are longer than the memory allows.
         """
         layout = self._layout
-        with self._run.take_working_memory("aggregate") as held:
+        with (
+            begun(self._input.batches()) as batches,
+            self._run.take_working_memory("aggregate") as held,
+        ):
             out_bytes = min(OUT_BYTES_MAX, len(held.memory) // 8)
             cut = len(held.memory) - out_bytes
             with held.memory[:cut] as memory, held.memory[cut:] as out:
@@ -78,20 +81,19 @@ class AggregateRows:
                     layout.values,
                     check=self._run.check,
                 )
-                with closing(aggregate):
-                    self._gather(aggregate)
+                with self._run.working(aggregate):
+                    self._gather(aggregate, batches)
                     try:
                         yield from self._results(aggregate, out)
                     except OverflowError as error:
                         self._refuse(error)
 
-    def _gather(self, aggregate: ExternalAggregate) -> None:
-        with closing(self._input.batches()) as batches:
-            for batch in batches:
-                for start in range(0, batch.num_rows, SLICE_ROWS):
-                    self._run.check()
-                    self._source.feed(aggregate, self._layout, batch.slice(start, SLICE_ROWS))
-                del batch
+    def _gather(self, aggregate: ExternalAggregate, batches: Iterator[Any]) -> None:
+        for batch in batches:
+            for start in range(0, batch.num_rows, SLICE_ROWS):
+                self._run.check()
+                self._source.feed(aggregate, self._layout, batch.slice(start, SLICE_ROWS))
+            del batch
         aggregate.finish()
 
     def _results(self, aggregate: ExternalAggregate, out: memoryview) -> Iterator[Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow as pa
 from emsqrt.external.aggregate import ExternalAggregate
 from emsqrt.external.layout import kind_of
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
+from emsqrt.metering import begun
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.operator import Operator
@@ -44,7 +44,10 @@ class DistinctRows:
 
     def batches(self) -> Generator[Any]:
         """Yield the rows."""
-        with self._run.take_working_memory("distinct") as held:
+        with (
+            begun(self._input.batches()) as batches,
+            self._run.take_working_memory("distinct") as held,
+        ):
             cut = len(held.memory) - min(OUT_BYTES_MAX, len(held.memory) // 8)
             with held.memory[:cut] as memory, held.memory[cut:] as out:
                 aggregate = ExternalAggregate(
@@ -56,16 +59,15 @@ class DistinctRows:
                     name="distinct",
                     check=self._run.check,
                 )
-                with closing(aggregate):
-                    self._gather(aggregate)
+                with self._run.working(aggregate):
+                    self._gather(aggregate, batches)
                     yield from self._results(aggregate, out)
 
-    def _gather(self, aggregate: ExternalAggregate) -> None:
-        with closing(self._input.batches()) as batches:
-            for batch in batches:
-                self._run.check()
-                aggregate.add(to_columns(batch.columns, self.schema.fields, batch.num_rows))
-                del batch
+    def _gather(self, aggregate: ExternalAggregate, batches: Iterator[Any]) -> None:
+        for batch in batches:
+            self._run.check()
+            aggregate.add(to_columns(batch.columns, self.schema.fields, batch.num_rows))
+            del batch
         aggregate.finish()
 
     def _results(self, aggregate: ExternalAggregate, out: memoryview) -> Generator[Any]:

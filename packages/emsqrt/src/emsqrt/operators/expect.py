@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from emsqrt.errors import ExpectationFailed
 from emsqrt.external.aggregate import ExternalAggregate
 from emsqrt.external.layout import kind_of
 from emsqrt.external.parts import I64, KeyColumn, Output, OutputOp, Part, PartOp
+from emsqrt.metering import begun
 from emsqrt.operators.aggregate import to_array
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.operator import Operator
@@ -46,16 +47,16 @@ class ExpectRows:
         """
         rows = 0
         with ExitStack() as stack:
+            batches = stack.enter_context(begun(self._input.batches()))
             seen = self._open(stack) if self._unique else None
-            with closing(self._input.batches()) as batches:
-                for batch in batches:
-                    self._check_nulls(batch, rows)
-                    rows += batch.num_rows
-                    if seen is not None:
-                        arrays = [batch.column(each.name) for each in self._unique]
-                        seen[0].add(to_columns(arrays, self._unique, batch.num_rows))
-                    yield batch
-                    del batch
+            for batch in batches:
+                self._check_nulls(batch, rows)
+                rows += batch.num_rows
+                if seen is not None:
+                    arrays = [batch.column(each.name) for each in self._unique]
+                    seen[0].add(to_columns(arrays, self._unique, batch.num_rows))
+                yield batch
+                del batch
             if self._node.rows is not None and not rows_hold(self._node.rows, rows):
                 raise ExpectationFailed(f"rows {self._node.rows}", f"{rows} rows")
             if seen is not None:
@@ -75,7 +76,8 @@ class ExpectRows:
             name="expect",
             check=self._run.check,
         )
-        return stack.enter_context(closing(seen)), out
+        stack.enter_context(self._run.working(seen))
+        return seen, out
 
     def _check_nulls(self, batch: Any, before: int) -> None:
         for name in self._node.not_null:

@@ -14,6 +14,7 @@ from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin
+from emsqrt.metering import begun
 from emsqrt.operators.columns import kind_of, to_columns, unpack_batch
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.joining import join_key_types, join_schema, shared_keys
@@ -57,21 +58,28 @@ class JoinRows:
 
     def batches(self) -> Generator[Any]:
         """Yield the joined rows."""
-        with self._run.take_working_memory("join") as held, ExitStack() as views:
+        with (
+            begun(self._right.source.batches()) as right,
+            self._run.take_working_memory("join") as held,
+            ExitStack() as views,
+        ):
             size = min(BLOCK_BYTES_MAX, len(held.memory) // _BLOCKS_SHARE)
             cut = len(held.memory) - _BLOCKS * size
             starts = [cut + size * number for number in range(_BLOCKS)]
             parts = [views.enter_context(held.memory[start : start + size]) for start in starts]
             packed, joined, *sides = parts
-            with held.memory[:cut] as memory, closing(self._open(memory)) as join:
-                for block in self._right.packed(packed, self._run):
-                    join.add_build(block)
-                join.finish_build()
-                for block in self._left.packed(packed, self._run):
-                    for filled, _ in join.probe(block, joined):
+            with held.memory[:cut] as memory:
+                join = self._open(memory)
+                with self._run.working(join):
+                    for block in self._right.packed(right, packed, self._run):
+                        join.add_build(block)
+                    join.finish_build()
+                    with closing(self._left.source.batches()) as left:
+                        for block in self._left.packed(left, packed, self._run):
+                            for filled, _ in join.probe(block, joined):
+                                yield from self._apart(joined[:filled], sides)
+                    for filled, _ in join.finish(joined):
                         yield from self._apart(joined[:filled], sides)
-                for filled, _ in join.finish(joined):
-                    yield from self._apart(joined[:filled], sides)
 
     def _open(self, memory: memoryview) -> ExternalJoin | CrossJoin:
         run = self._run
@@ -134,7 +142,7 @@ class JoinSide:
         keys: Sequence[str],
         types: Sequence[DataType],
     ) -> None:
-        self._source = source
+        self.source = source
         self.fields = tuple(fields)
         self.schema = Schema(self.fields)
         self.arrow_schema = self.schema.to_arrow()
@@ -153,34 +161,31 @@ class JoinSide:
         self._spec = KeySpec([(len(kinds) + at, False, False) for at in range(len(keys))])
         self._payload = tuple(range(len(kinds)))
 
-    def packed(self, room: memoryview, run: Run) -> Iterator[memoryview]:
-        """Yield blocks of packed rows.
+    def packed(self, batches: Iterator[Any], room: memoryview, run: Run) -> Iterator[memoryview]:
+        """Yield blocks of packed rows of the source's batches.
 
         Raises:
             CapTooSmall: a row is longer than `room`.
         """
         fields = [*self.fields, *self._key_fields]
-        with closing(self._source.batches()) as batches:
-            for batch in batches:
-                run.check()
-                arrays = [column(batch) for column in self._columns]
-                columns = to_columns(arrays, fields, batch.num_rows)
-                del batch, arrays
-                start = 0
-                while start < len(columns):
-                    try:
-                        filled, rows = pack_join_rows(
-                            columns, self._spec, self._payload, start, room
-                        )
-                    except ValueError as error:
-                        raise CapTooSmall(
-                            cap_bytes=len(room) * _BLOCKS_SHARE,
-                            needed_bytes=len(room) * _BLOCKS_SHARE * 2,
-                            because=f"row {start} of a batch to be joined: {error}",
-                        ) from error
-                    start += rows
-                    yield room[:filled]
-                del columns
+        for batch in batches:
+            run.check()
+            arrays = [column(batch) for column in self._columns]
+            columns = to_columns(arrays, fields, batch.num_rows)
+            del batch, arrays
+            start = 0
+            while start < len(columns):
+                try:
+                    filled, rows = pack_join_rows(columns, self._spec, self._payload, start, room)
+                except ValueError as error:
+                    raise CapTooSmall(
+                        cap_bytes=len(room) * _BLOCKS_SHARE,
+                        needed_bytes=len(room) * _BLOCKS_SHARE * 2,
+                        because=f"row {start} of a batch to be joined: {error}",
+                    ) from error
+                start += rows
+                yield room[:filled]
+            del columns
 
 
 def _cast(name: str, kind: DataType, schema: Schema, *, strict: bool = True) -> Expr:

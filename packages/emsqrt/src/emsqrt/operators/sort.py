@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from emsqrt._kernel import KeySpec
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.sort import ExternalSort
+from emsqrt.metering import begun
 from emsqrt.operators.columns import kind_of, row_kinds, to_columns, unpack_batch
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.nodes import Sort, SortKey, TopK
@@ -35,7 +35,10 @@ class SortRows:
 
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""
-        with self._run.take_working_memory("sort") as held:
+        with (
+            begun(self._input.batches()) as batches,
+            self._run.take_working_memory("sort") as held,
+        ):
             out_bytes = min(BLOCK_BYTES_MAX, len(held.memory) // 4)
             cut = len(held.memory) - out_bytes
             with held.memory[:cut] as memory, held.memory[cut:] as out:
@@ -47,18 +50,17 @@ class SortRows:
                     limit=self._limit,
                     check=self._run.check,
                 )
-                with closing(sorter):
-                    self._gather(sorter)
+                with self._run.working(sorter):
+                    self._gather(sorter, batches)
                     yield from self._sorted(sorter, out)
 
-    def _gather(self, sorter: ExternalSort) -> None:
+    def _gather(self, sorter: ExternalSort, batches: Iterator[Any]) -> None:
         fields = [*self.schema, *self._keys.fields]
-        with closing(self._input.batches()) as batches:
-            for batch in batches:
-                self._run.check()
-                arrays = [*batch.columns, *self._keys(batch)]
-                sorter.add(to_columns(arrays, fields, batch.num_rows))
-                del batch, arrays
+        for batch in batches:
+            self._run.check()
+            arrays = [*batch.columns, *self._keys(batch)]
+            sorter.add(to_columns(arrays, fields, batch.num_rows))
+            del batch, arrays
         sorter.finish()
 
     def _sorted(self, sorter: ExternalSort, out: memoryview) -> Generator[Any]:

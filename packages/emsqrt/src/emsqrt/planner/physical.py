@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from emsqrt.expr import Column
 from emsqrt.plan import (
     Aggregate,
     Custom,
@@ -18,7 +17,6 @@ from emsqrt.plan import (
     Scan,
     Sink,
     Sort,
-    SortKey,
     StreamTarget,
     TopK,
     Union,
@@ -34,8 +32,6 @@ from sennit_core.schema import Schema
 
 HEAP_BYTES_MAX = 4 << 20
 """A top_k of more is a sort that is cut short."""
-BUILD_LEFT_FACTOR = 4
-"""The left side is held in memory only when the right one is so many times larger."""
 
 Holding: TypeAlias = Literal["nothing", "gathers", "builds", "passes"]
 """What an operator does with memory: gathers its input before the first row comes out, builds a
@@ -159,7 +155,7 @@ def _top_k(node: TopK, place: int, _: tuple[Plan, ...], work: Work | None) -> Ch
 
 def _aggregate(node: Aggregate, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
     if not node.keys:
-        return "one group", "nothing", 1
+        return "one group", "gathers", 1
     return "hash, partial runs merged by key", "gathers", 1
 
 
@@ -174,30 +170,10 @@ def _window(_: Window, __: int, inputs: tuple[Plan, ...], ___: Work | None) -> C
     return "external merge sort, then by partition", "gathers", 1
 
 
-def _join(node: Join, place: int, inputs: tuple[Plan, ...], work: Work | None) -> Choice:
+def _join(node: Join, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
     if node.how == "cross":
         return "nested loop, right side held", "builds", 1
-    left_keys = tuple(one for one, _ in node.on)
-    right_keys = tuple(other for _, other in node.on)
-    if _is_sorted(inputs[0], left_keys) and _is_sorted(inputs[1], right_keys):
-        return "merge of sorted inputs", "passes", 1
-    if work is not None and node.how == "inner":
-        left, right = work.nodes[place].bytes_in
-        if left * BUILD_LEFT_FACTOR < right:
-            return "hash, build left, order restored", "builds", 0
     return "hash, build right", "builds", 1
-
-
-def _is_sorted(plan: Plan, keys: tuple[str, ...]) -> bool:
-    """Return whether rows come in ascending order of just these columns, NULL last."""
-    if not isinstance(plan, Sort) or len(plan.keys) < len(keys):
-        return False
-    return all(_is_plain(key, name) for key, name in zip(plan.keys, keys, strict=False))
-
-
-def _is_plain(key: SortKey, name: str) -> bool:
-    plain = not key.descending and not key.nulls_first
-    return plain and isinstance(key.expr, Column) and key.expr.name == name
 
 
 def _sample(node: Sample, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:

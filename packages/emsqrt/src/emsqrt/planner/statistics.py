@@ -25,6 +25,8 @@ from sennit_core.schema import DataType, Schema
 
 PIECES = 8
 PIECE_BYTES = 64 << 10
+SMALL_PIECE_BYTES = 8 << 10
+"""In a process under a cap: what Python makes of a sample is ten times as much."""
 HISTOGRAM_BOUNDS = 33
 ROWS_UNKNOWN = 1_000_000
 _PACKED = 4
@@ -79,12 +81,15 @@ def typical_bytes(kind: DataType) -> float:
     return float(_FIXED_BYTES.get(kind.name, 4 if kind.name in _FOUR_BYTES else 8))
 
 
-def measure_source(scan: Scan, folder: Path | None = None) -> SourceStats:
+def measure_source(
+    scan: Scan, folder: Path | None = None, piece_bytes: int = PIECE_BYTES
+) -> SourceStats:
     """Look at the files of a scan, without reading them whole; guesses where it cannot.
 
     Args:
         scan: with its schema.
         folder: where relative paths start.
+        piece_bytes: how much of a text file is looked at in one place.
     """
     schema = scan_schema(scan)
     if not isinstance(scan.source, Files):
@@ -97,7 +102,7 @@ def measure_source(scan: Scan, folder: Path | None = None) -> SourceStats:
         if scan.source.format == "parquet":
             return _measure_parquet(paths, size, schema)
         if scan.source.format == "csv":
-            return _measure_csv(paths, size, schema, scan)
+            return _measure_csv(paths, size, schema, scan, piece_bytes)
     except (OSError, ValueError, SennitError):  # whoever opens it for reading will say why
         return unknown_source(schema, size)
     return unknown_source(schema, size)
@@ -114,10 +119,14 @@ def unknown_source(schema: Schema, size: int | None = None) -> SourceStats:
 # Text ------------------------------------------------------------------------------------------
 
 
-def _measure_csv(paths: Sequence[Path], size: int, schema: Schema, scan: Scan) -> SourceStats:
+def _measure_csv(
+    paths: Sequence[Path], size: int, schema: Schema, scan: Scan, piece_bytes: int
+) -> SourceStats:
     assert isinstance(scan.source, Files)
     options = scan.source.options
-    texts = list(chained.from_iterable(_pieces(path, len(paths)) for path in paths[:PIECES]))
+    texts = list(
+        chained.from_iterable(_pieces(path, len(paths), piece_bytes) for path in paths[:PIECES])
+    )
     sampled = sum(len(text) for text in texts)
     rows = _records("\n".join(text.decode("utf-8", "replace") for text in texts), options)
     names = rows[0] if rows and options.get("header", True) else scan.schema.names  # type: ignore[union-attr]
@@ -136,18 +145,18 @@ def _measure_csv(paths: Sequence[Path], size: int, schema: Schema, scan: Scan) -
     return SourceStats(float(len(body)) if exact else count, size, columns, exact)
 
 
-def _pieces(path: Path, files: int) -> Iterable[bytes]:
+def _pieces(path: Path, files: int, piece_bytes: int) -> Iterable[bytes]:
     """Yield whole lines from the begin of a file and from places spread over it."""
     if path.suffix in (".gz", ".zst"):
         return
     size, count = path.stat().st_size, max(1, PIECES // files)
     with path.open("rb") as file:
-        if size <= count * PIECE_BYTES:
+        if size <= count * piece_bytes:
             yield file.read().rstrip(b"\n")
             return
         for index in range(count):
-            file.seek(index * (size - PIECE_BYTES) // max(1, count - 1))
-            text = file.read(PIECE_BYTES)
+            file.seek(index * (size - piece_bytes) // max(1, count - 1))
+            text = file.read(piece_bytes)
             start = text.find(b"\n") + 1 if index else 0
             yield text[start : text.rfind(b"\n")]
 

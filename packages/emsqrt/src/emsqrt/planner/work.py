@@ -31,7 +31,13 @@ from emsqrt.plan.joining import shared_keys
 from emsqrt.plan.tree import fold
 from emsqrt.planner.schemas import schemas_of
 from emsqrt.planner.selectivity import selectivity
-from emsqrt.planner.statistics import ColumnStats, SourceStats, measure_source, typical_bytes
+from emsqrt.planner.statistics import (
+    PIECE_BYTES,
+    ColumnStats,
+    SourceStats,
+    measure_source,
+    typical_bytes,
+)
 from sennit_core.schema import Schema
 
 ITEMS_IN_A_LIST = 4
@@ -115,20 +121,27 @@ class Flow:
         return ROW_HEAD_BYTES + sum(stats.bytes for stats in self.columns.values())
 
 
-def estimate_work(plan: Plan, hints: Hints | None = None, folder: Path | None = None) -> Work:
+def estimate_work(
+    plan: Plan,
+    hints: Hints | None = None,
+    folder: Path | None = None,
+    *,
+    piece_bytes: int = PIECE_BYTES,
+) -> Work:
     """Estimate rows and bytes through every operator of a plan.
 
     Args:
         plan: with the schemas of its scans.
         hints: what is known of sources; the files are looked at for the others.
         folder: where relative paths start.
+        piece_bytes: how much of a text file is looked at in one place.
     """
     schemas = schemas_of(plan)
     nodes: list[NodeWork] = []
 
     def visit(node: Plan, inputs: tuple[Flow, ...]) -> Flow:
         if isinstance(node, Scan):
-            stats = _source_stats(node, hints or {}, folder)
+            stats = _source_stats(node, hints or {}, folder, piece_bytes)
             flow = _scan_flow(stats, schemas[id(node)])
             rows_in: tuple[float, ...] = (stats.rows,)
             bytes_in: tuple[float, ...] = (float(stats.bytes),)
@@ -154,10 +167,10 @@ def estimate_work(plan: Plan, hints: Hints | None = None, folder: Path | None = 
     return Work(tuple(nodes))
 
 
-def _source_stats(scan: Scan, hints: Hints, folder: Path | None) -> SourceStats:
+def _source_stats(scan: Scan, hints: Hints, folder: Path | None, piece_bytes: int) -> SourceStats:
     source = scan.source
     name = source.dataset if isinstance(source, DatasetRef) else (*source.paths, "")[0]
-    return hints[name] if name in hints else measure_source(scan, folder)
+    return hints[name] if name in hints else measure_source(scan, folder, piece_bytes)
 
 
 def _scan_flow(stats: SourceStats, schema: Schema) -> Flow:

@@ -1,57 +1,25 @@
-"""Sharing W: at every moment the grants of those who are live add up to W at most.
-
-All grants grow together until one has what it wants or a moment is full; those are fixed, and the
-others grow on. That is max-min fairness: nobody can have more without one who has less losing.
-"""
+"""Grants of a schedule: who shares W with whom, from the frontier; the sharing itself is memory's."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TypeVar
+from emsqrt.memory.sharing import Sharing, share
+from emsqrt.planner.physical import PhysicalPlan
+from emsqrt.planner.work import Work
+from emsqrt.te.blocks import wanted_bytes
+from emsqrt.te.frontier import moments_of
 
-Key = TypeVar("Key", bound=Hashable)
+__all__ = ["share", "sharing_of"]
 
 
-def share(
-    moments: Sequence[frozenset[Key]], working_bytes: int, wants: Mapping[Key, float], least: int
-) -> dict[Key, int]:
-    """Return each one's grant in bytes.
+def sharing_of(plan: PhysicalPlan, work: Work) -> Sharing:
+    """Return who holds memory together in a run of a plan, whatever the cap.
 
     Args:
-        moments: who is live together.
-        working_bytes: W; at least `least` times the number of those who are live at any moment.
-        wants: what each could make use of; what is left over in the end is shared out as well.
-        least: what each gets at any rate.
+        plan: the operators.
+        work: what each has to do.
     """
-    keys = list(dict.fromkeys(key for moment in moments for key in sorted(moment, key=repr)))
-    grants = dict.fromkeys(keys, least)
-    for limits in (wants, dict.fromkeys(keys, float(working_bytes))):
-        open_keys = {key for key in keys if grants[key] < limits[key]}
-        while open_keys:
-            step = min(
-                [_room(moment, open_keys, grants, working_bytes) for moment in moments]
-                + [int(limits[key]) - grants[key] for key in open_keys]
-            )
-            for key in open_keys:
-                grants[key] += max(0, step)
-            open_keys = {
-                key
-                for key in open_keys
-                if grants[key] < int(limits[key])
-                and all(
-                    _room(moment, open_keys, grants, working_bytes) > 0
-                    for moment in moments
-                    if key in moment
-                )
-            }
-    return grants
-
-
-def _room(
-    moment: frozenset[Key], open_keys: set[Key], grants: Mapping[Key, int], working_bytes: int
-) -> int:
-    """Return by how much each open grant of a moment may grow; W when it has none."""
-    growing = len(moment & open_keys)
-    if not growing:
-        return working_bytes
-    return (working_bytes - sum(grants[key] for key in moment)) // growing
+    moments = {frozenset(place for place, _ in each.held) for each in moments_of(plan)}
+    moments.discard(frozenset())
+    places = sorted(frozenset[int]().union(*moments))
+    wants = {place: wanted_bytes(plan.nodes[place], work.nodes[place]) for place in places}
+    return Sharing(tuple(sorted(moments, key=sorted)), wants)

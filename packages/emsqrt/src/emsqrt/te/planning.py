@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from emsqrt.memory.sharing import HOLDER_BYTES_MIN
 from emsqrt.plan import Files, FileTarget, Scan, Sink
 from emsqrt.planner.physical import PhysicalNode, PhysicalPlan
 from emsqrt.planner.work import Work
@@ -22,8 +23,8 @@ SLACK_BYTES_MIN = 4 * MIB
 SLACK_SHARE = 0.06
 READER_BYTES = {"csv": MIB, "jsonl": MIB, "arrow": 4 * MIB, "parquet": 8 * MIB}
 SINK_BYTES = {"csv": MIB // 2, "jsonl": MIB // 2, "arrow": 2 * MIB, "parquet": 8 * MIB}
-LEAST_BYTES = 256 << 10
-"""The least that an operator works in: three blocks and a merge, of rows up to 64 KiB."""
+LEAST_BYTES = HOLDER_BYTES_MIN
+"""The least that an operator works in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from emsqrt._kernel import Columns, CsvFormatter
 from emsqrt.external.aggregate import ExternalAggregate, Filled
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Values
+from emsqrt.metering import begun
 from emsqrt.run import Run
 from emsqrt.thin.compute import PARSE_BYTES, TextProgram, with_programs
 from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
@@ -44,7 +45,11 @@ class AggregateText:
 
     def blocks(self) -> Generator[Block]:
         """Yield the groups."""
-        with self._guard, self._run.take_working_memory("aggregate") as held:
+        with (
+            self._guard,
+            begun(self._rows.blocks()) as blocks,
+            self._run.take_working_memory("aggregate") as held,
+        ):
             most = PARSE_BYTES if self._programs else BUFFER_BYTES_MAX
             size = min(most, len(held.memory) // 16) // 64 * 64
             rest = len(held.memory) - _BUFFERS * size
@@ -55,11 +60,11 @@ class AggregateText:
                 held.memory[rest + 2 * size :] as out,
             ):
                 aggregate = self._aggregate(memory)
-                with closing(aggregate):
+                with self._run.working(aggregate):
                     fields = [self._rows.schema.field(name) for name in self._step["reads"]]
                     reader = ColumnReader(self._rows, fields, parsed)
                     with closing(reader):
-                        for columns in reader.batches():
+                        for columns in reader.batches(blocks):
                             whole = with_programs(columns, self._programs)
                             aggregate.add(whole.select(self._step["order"]))
                             del whole

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from emsqrt.io.csv_options import CsvOptions
+from emsqrt.metering import Meter
 from emsqrt.run import Run
 from emsqrt.thin.aggregate import AggregateText
 from emsqrt.thin.compute import ComputeText, FilterText
@@ -14,10 +15,38 @@ from emsqrt.thin.join import JoinText
 from emsqrt.thin.scan import ScanText, open_sources
 from emsqrt.thin.sort import SortText
 from emsqrt.thin.steps import LimitText, RenameText, SelectText, UnionText
-from emsqrt.thin.text import TextRows
+from emsqrt.thin.text import Block, TextRows
 from sennit_core.schema import DataType, Field, Schema
 
 Step = Mapping[str, Any]
+
+
+class MeteredText:
+    """An operator whose blocks are counted."""
+
+    def __init__(self, rows: TextRows, meter: Meter) -> None:
+        self.schema = rows.schema
+        self.dialect = rows.dialect
+        self._rows = rows
+        self._meter = meter
+
+    @property
+    def rows(self) -> int:
+        """How many were seen by whoever reads them."""
+        return self._rows.rows
+
+    @rows.setter
+    def rows(self, count: int) -> None:
+        self._rows.rows = count
+        self._meter.rows = count
+
+    def blocks(self) -> Generator[Block]:
+        """Yield the operator's blocks."""
+        return self._meter.watch(self._rows.blocks(), _measure)
+
+
+def _measure(block: Block) -> tuple[int, int]:
+    return 0, len(block.data)  # rows are counted by whoever parses them
 
 
 def build(steps: Sequence[Step], run: Run) -> TextRows:
@@ -31,12 +60,29 @@ def build(steps: Sequence[Step], run: Run) -> TextRows:
         CapTooSmall: reading takes more than there is.
     """
     stack: list[TextRows] = []
+    tops = {step["node"]: id(step) for step in steps if "node" in step}
     for step in steps:
         first = len(stack) - _inputs_of(step)
         inputs, stack[first:] = stack[first:], []
-        stack.append(_BUILDERS[step["op"]](step, inputs, run))
+        stack.append(_metered(_BUILDERS[step["op"]], step, inputs, run, tops))
     (rows,) = stack
     return rows
+
+
+def _metered(
+    builder: Callable[[Step, Sequence[TextRows], Run], TextRows],
+    step: Step,
+    inputs: Sequence[TextRows],
+    run: Run,
+    tops: Mapping[int, int],
+) -> TextRows:
+    """Build a step under its node; the last step of a node is what is counted of it."""
+    node = step.get("node")
+    if node is None or not run.knows(node):
+        return builder(step, inputs, run)
+    view = run.view(node)
+    rows = builder(step, inputs, view)
+    return MeteredText(rows, view.meter) if tops[node] == id(step) else rows
 
 
 def _inputs_of(step: Step) -> int:

@@ -35,6 +35,7 @@ from emsqrt.plan.nodes import (
 )
 from emsqrt.plan.states import state_fields
 from emsqrt.plan.tree import inputs_of, walk
+from emsqrt.thin.facts import facts_of
 from emsqrt.thin.scan import CsvHead, infer_text_schema, open_sources
 from emsqrt.thin.text import STANDARD, NotThin
 from sennit_core.schema import Schema
@@ -70,9 +71,10 @@ def try_compile(plan: Plan, folder: Path) -> Step | None:
     if why_not_thin(plan) is not None:
         return None
     try:
-        return compile_text(plan, folder)
+        program = compile_text(plan, folder)
     except NotThin:
         return None
+    return {**program, **facts_of(plan, program, folder)}
 
 
 def compile_text(plan: Plan, folder: Path) -> Step:
@@ -92,10 +94,13 @@ def compile_text(plan: Plan, folder: Path) -> Step:
     assert isinstance(plan, Sink), "a check has seen that"
     assert isinstance(plan.target, FileTarget), "a check has seen that"
     done: list[Compiled] = []
-    for node in walk(plan.input):
+    for place, node in enumerate(walk(plan.input)):
         first = len(done) - len(inputs_of(node))
         inputs, done[first:] = done[first:], []
-        done.append(_COMPILERS[type(node)](node, inputs, folder))
+        rows = _COMPILERS[type(node)](node, inputs, folder)
+        for step in rows.steps:
+            step.setdefault("node", place)
+        done.append(rows)
     (rows,) = done
     steps = rows.steps if rows.counted else [*rows.steps, {"op": "select", "columns": None}]
     target = parse_place(plan.target.path, folder)

@@ -100,7 +100,9 @@ class FilterText:
         self._program = TextProgram(program)
         self._run = run
         self._guard = run.budget.admit(
-            PARSE_BYTES + OUT_BYTES + self._program.size_bytes, "filter", "rows are filtered in blocks"
+            PARSE_BYTES + OUT_BYTES + self._program.size_bytes,
+            "filter",
+            "rows are filtered in blocks",
         )
 
     def blocks(self) -> Generator[Block]:

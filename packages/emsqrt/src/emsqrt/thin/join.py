@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import KeySpec, join_lines, pack_join_rows
 from emsqrt.external.join import ExternalJoin
+from emsqrt.metering import begun
 from emsqrt.run import Run
 from emsqrt.thin.text import Block, ColumnReader, TextRows
 from sennit_core.schema import Field, Schema
@@ -56,7 +57,10 @@ class JoinText:
 
     def blocks(self) -> Generator[Block]:
         """Yield the joined records."""
-        with self._run.take_working_memory("join") as held:
+        with (
+            begun(self._right.blocks()) as right,
+            self._run.take_working_memory("join") as held,
+        ):
             size = min(BUFFER_BYTES_MAX, len(held.memory) // 16)
             rest = len(held.memory) - _BUFFERS * size
             with (
@@ -67,24 +71,26 @@ class JoinText:
                 held.memory[rest + 3 * size :] as lines,
             ):
                 join = ExternalJoin(memory, self._run.spill, self._how, check=self._run.check)
-                with closing(join):
-                    for block in self._packed(self._right, self._right_keys, parsed, packed):
+                with self._run.working(join):
+                    reader = ColumnReader(self._right, self._right_keys, parsed)
+                    for block in self._packed(reader, right, packed):
                         join.add_build(block)
                     join.finish_build()
-                    for block in self._packed(self._left, self._left_keys, parsed, packed):
-                        for filled, _ in join.probe(block, joined):
-                            yield from self._lines(joined[:filled], lines)
+                    reader = ColumnReader(self._left, self._left_keys, parsed)
+                    with closing(self._left.blocks()) as left:
+                        for block in self._packed(reader, left, packed):
+                            for filled, _ in join.probe(block, joined):
+                                yield from self._lines(joined[:filled], lines)
                     for filled, _ in join.finish(joined):
                         yield from self._lines(joined[:filled], lines)
 
     def _packed(
-        self, rows: TextRows, keys: Sequence[Field], parsed: memoryview, packed: memoryview
+        self, reader: ColumnReader, blocks: Iterator[Block], packed: memoryview
     ) -> Iterator[memoryview]:
         """Yield blocks of packed rows: the key, and the whole record as payload."""
-        spec = KeySpec([(at, False, False) for at in range(len(keys))])
-        reader = ColumnReader(rows, keys, parsed)
+        spec = KeySpec([(at, False, False) for at in range(len(self._left_keys))])
         with closing(reader):
-            for columns in reader.batches():
+            for columns in reader.batches(blocks):
                 start = 0
                 while start < len(columns):
                     filled, count = pack_join_rows(columns, spec, "line", start, packed)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
+from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
+from emsqrt.fingerprints import input_info
 from emsqrt.io.places import parse_place
+from emsqrt.memory.sharing import EVERYBODY, Sharing
 from emsqrt.run import Run
 from emsqrt.thin.build import build
+from emsqrt.thin.scan import open_sources
 from emsqrt.thin.sink import CsvTextSink
 from emsqrt.thin.text import TextRows
 
@@ -18,19 +23,28 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Open a program, admit it, execute it, and say what was done.
 
     Args:
-        program: as `emsqrt.thin.compile.compile_text` makes it.
+        program: as `emsqrt.thin.compile.try_compile` makes it.
         context: the cap, the budget, progress and cancelling.
 
     Returns:
-        The fields of the run's `Manifest` as JSON, all but the plan's hash.
+        The JSON of the run's `Manifest`.
     """
     with ExitStack() as stack:
-        run = Run(context, output_bytes=0)
+        run = Run(context, seed=program.get("seed", 0), output_bytes=0)
         rows, sink = _open(program, run, stack)
+        inputs = _inputs(program)
         _execute(rows, sink, run)
     context.budget.close()
     written = {"target": program["name"], "format": "csv"}
-    return run.report([{**written, "rows": sink.rows, "bytes": sink.bytes}])
+    report = run.report([{**written, "rows": sink.rows, "bytes": sink.bytes}])
+    report |= {"tier": "thin", "inputs": inputs}
+    report |= {name: program[name] for name in ("plan", "planHash", "folder") if name in program}
+    return with_measured(report, program.get("schedule"))
+
+
+def _inputs(program: Mapping[str, Any]) -> list[dict[str, Any]]:
+    scans = (step for step in program["steps"] if step["op"] == "scan")
+    return [input_info(source) for step in scans for source in open_sources(step["paths"], Path())]
 
 
 def admit_text(program: Mapping[str, Any], context: Context) -> None:
@@ -46,9 +60,12 @@ def admit_text(program: Mapping[str, Any], context: Context) -> None:
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
     """Open everything that is needed; whatever can be refused is refused here."""
     stack.enter_context(run)
+    for node, (operator, inputs) in enumerate(program.get("operators", ())):
+        run.at(node, operator, inputs)
     rows = build(program["steps"], run)
     sink = CsvTextSink(parse_place(program["target"]), rows.schema)
-    run.map_working_set()
+    shared = program.get("sharing")
+    run.map_working_set(EVERYBODY if shared is None else Sharing.from_json(shared))
     return rows, sink
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 
 from emsqrt._kernel import KeySpec
 from emsqrt.external.sort import ExternalSort
+from emsqrt.metering import begun
 from emsqrt.run import Run
 from emsqrt.thin.text import Block, ColumnReader, TextRows
 
@@ -47,7 +48,10 @@ class SortText:
 
     def blocks(self) -> Generator[Block]:
         """Yield the sorted records."""
-        with self._run.take_working_memory("sort") as held:
+        with (
+            begun(self._rows.blocks()) as blocks,
+            self._run.take_working_memory("sort") as held,
+        ):
             parse_bytes = min(PARSE_BYTES_MAX, len(held.memory) // 8)
             out_bytes = max(min(OUT_BYTES_MAX, len(held.memory) // 8), len(held.memory) // 16)
             rest = len(held.memory) - parse_bytes - out_bytes
@@ -66,10 +70,10 @@ class SortText:
                     limit=self._limit,
                     check=self._run.check,
                 )
-                with closing(sorter):
+                with self._run.working(sorter):
                     reader = ColumnReader(self._rows, fields, parse)
                     with closing(reader):
-                        for columns in reader.batches():
+                        for columns in reader.batches(blocks):
                             sorter.add(columns)
                     sorter.finish()
                     for size, count in sorter.blocks(out, ending=_LINE_END):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,14 +79,17 @@ class ColumnReader:
             null_values=null_values,
         )
 
-    def batches(self) -> Generator[Columns]:
+    def batches(self, begun: Iterator[Block] | None = None) -> Generator[Columns]:
         """Yield the columns of the stream's rows; each batch is valid until the next one.
+
+        Args:
+            begun: the stream's blocks where somebody has asked for them already.
 
         Raises:
             BadInput: a record is not as the schema says; names file, offset, column and value.
             TooLarge: one record's values alone do not fit the memory.
         """
-        with closing(self._rows.blocks()) as blocks:
+        with nullcontext(begun) if begun is not None else closing(self._rows.blocks()) as blocks:
             for block in blocks:
                 yield from self._parse(block)
 

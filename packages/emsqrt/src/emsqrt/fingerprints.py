@@ -1,0 +1,51 @@
+"""What tells a file from another one of the same name: its length and pieces of its content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from emsqrt._kernel import xxh3_64
+from emsqrt.io.sources import ByteSource, LocalSource
+from sennit_core.errors import Unsupported
+
+PIECES = 16
+PIECE_BYTES = 64 << 10
+"""A file of up to 1 MiB is looked at whole; of a longer one 16 pieces, its start and end too."""
+
+
+def fingerprint(source: ByteSource) -> str:
+    """Return hex XXH3 of a source's length and of pieces of its content, as it is stored.
+
+    Empty for what cannot be read twice: standard input, a pipe.
+    """
+    size = source.stored_bytes
+    if size is None:
+        return ""
+    mark = xxh3_64(size.to_bytes(8, "little"))
+    try:
+        for start in _starts(size):
+            mark = xxh3_64(source.read_at(start, min(PIECE_BYTES, size - start)), mark)
+    except Unsupported:
+        return ""
+    return f"{mark:016x}"
+
+
+def input_info(source: ByteSource) -> dict[str, Any]:
+    """Return the JSON of an `InputInfo`."""
+    changed = 0
+    if isinstance(source, LocalSource):
+        changed = Path(source.name).stat().st_mtime_ns // 1_000_000
+    return {
+        "path": source.name if source.can_reopen else "-",
+        "bytes": source.stored_bytes or 0,
+        "modifiedMs": changed,
+        "fingerprint": fingerprint(source),
+    }
+
+
+def _starts(size: int) -> list[int]:
+    if size <= PIECES * PIECE_BYTES:
+        return list(range(0, size, PIECE_BYTES))
+    last = size - PIECE_BYTES
+    return [last * piece // (PIECES - 1) for piece in range(PIECES)]
