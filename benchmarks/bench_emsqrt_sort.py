@@ -30,7 +30,7 @@ _TEXT = ("DuckDB", "GNU sort")
 ROWS = (
     Row("sf1-32", _CSV, 32, "completes"),
     Row("sf1-64", _CSV, 64, "≤ 4.5 CPU s, < 0.6 × GNU sort"),
-    Row("sf1-256", _CSV, 256, "DuckDB completes here", quick=False),
+    Row("sf1-160", _CSV, 160, "DuckDB completes here", quick=False),
     Row("sf1-plenty", _CSV, None, "within 4 × of the best", quick=False),
     Row("parquet-96", partial(sorting, "parquet", 1), 96, "≤ 9 CPU s", quick=False),
     Row("parquet-plenty", partial(sorting, "parquet", 1), None, "within 4 ×", quick=False),

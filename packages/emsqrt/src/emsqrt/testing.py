@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 
 _CODE = """
 import sys, time
-from emsqrt.memory import UsageReader
+from emsqrt.race.watch import TreeReader
 peak = 0
-with UsageReader(int(sys.argv[1])) as reader:
+with TreeReader(int(sys.argv[1])) as tree:
     print("ready", flush=True)
-    while (use := reader.read()).data_bytes:
-        peak = max(peak, use.charged_bytes)
+    while held := tree.charged_bytes():
+        peak = max(peak, held)
         time.sleep(0.0005)
 print(peak)
 """
 
 
 class PeakPoller:
-    """Polls RssAnon + RssShmem of a process every half millisecond, from a process of its own.
+    """Polls RssAnon + RssShmem of a process tree twice a millisecond, from a process of its own.
 
     That is what a memory cgroup would charge it, less page cache. A context manager.
     """
 
     def __init__(self, pid: int) -> None:
-        """Start looking at process `pid`; returns once the first look is about to be taken."""
+        """Start looking at process `pid` and what it starts; returns once the first look is about to be taken."""
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CODE, str(pid)], stdout=subprocess.PIPE, text=True
         )

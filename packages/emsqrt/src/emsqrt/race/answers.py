@@ -108,7 +108,10 @@ def _batches(path: Path, schema: Schema) -> Iterator[pa.RecordBatch]:
         each.name: pa.float64() if _is_number(str(each.type)) else pa.string() for each in schema
     }
     convert = pyarrow.csv.ConvertOptions(
-        column_types=types, include_columns=list(schema.names), null_values=[""]
+        column_types=types,
+        include_columns=list(schema.names),
+        null_values=[""],
+        strings_can_be_null=True,
     )
     read = pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES)
     with pyarrow.csv.open_csv(path, read_options=read, convert_options=convert) as reader:

@@ -149,7 +149,7 @@ class SqlPeer:
         environment = {"MALLOC_ARENA_MAX": "2", "TMPDIR": str(place.spill)}
         said = f"threads {threads}"
         if limit is not None:
-            said = f"{self._limit_name} {format_bytes(limit)}, {said}"
+            said = f"{self._limit_name} {format_bytes(limit)}, {said}{self._also}"
         if self._package == "polars":
             environment |= self._polars_environment(limit, threads, place)
         return Attempt(said, [sys.executable, "-P", str(_PEER), json.dumps(request)], environment)
@@ -158,6 +158,12 @@ class SqlPeer:
     def _limit_name(self) -> str:
         names = {"duckdb": "memory_limit", "datafusion": "fair spill pool"}
         return names.get(self._package, "out-of-core budget")
+
+    @property
+    def _also(self) -> str:
+        if self._package != "duckdb":
+            return ""
+        return ", preserve_insertion_order false, CSV buffer_size 4 MB, row groups of 20480"
 
     @staticmethod
     def _polars_environment(limit: int | None, threads: int, place: Place) -> dict[str, str]:
