@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elytra.pipeline import Pipeline
-from elytra.splitter import split
+from elytra.splitter import Split, split
 from emsqrt.expr import col, count
 from emsqrt.plan import Files, Plan, chain, check
 from emsqrt.plan.check import output_schema
@@ -71,6 +71,7 @@ def run(plan: Plan, batches: Iterable[pa.RecordBatch]) -> pa.Table:
 def distributed(pipeline: Pipeline, table: Rows, places: list[int]) -> pa.Table:
     """Answer as a job would, with the rows cut into shards at these places."""
     halves = split(pipeline.plan, SCHEMA)
+    assert isinstance(halves, Split)
     edges = [0, *sorted(min(place, len(table)) for place in places), len(table)]
     partials = [run(halves.shard_plan(NOWHERE), [batch_of(table[a:b])]) for a, b in pairwise(edges)]
     batches = [batch for partial in partials for batch in partial.to_batches()]
@@ -116,6 +117,23 @@ PIPELINES: dict[str, tuple[Callable[[Pipeline], Pipeline], str]] = {
     "limit": (
         lambda p: p.filter("i is not null").limit(5, offset=2),
         "select * from t where i is not null limit 5 offset 2",
+    ),
+    "top rows": (
+        lambda p: p.top_k(5, "i:desc", "k", "f", offset=1),
+        "select * from t order by i desc nulls last, k nulls last, f nulls last limit 5 offset 1",
+    ),
+    "different rows": (
+        lambda p: p.distinct(),
+        "select distinct * from t order by k nulls last, i nulls last, f nulls last",
+    ),
+    "the first row of each": (
+        lambda p: p.distinct("k"),
+        "select k, i, f from (select *, row_number() over () as n from t) "
+        "qualify row_number() over (partition by k order by n) = 1 order by k nulls last",
+    ),
+    "groups, then sorted": (
+        lambda p: p.group_by("k").agg(n=count()).sort("n:desc", "k"),
+        "select k, count(*) as n from t group by k order by n desc, k nulls last",
     ),
     "limit, then groups": (
         lambda p: p.limit(7).group_by("k").agg(s=col("f").sum()),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from elytra.pipeline import Pipeline
-from elytra.splitter import split
+from elytra.splitter import Split, split
 from emsqrt.expr import col, count
 from emsqrt.plan import Aggregate, DatasetRef, Files, FileTarget, Filter, Scan, Sink
 from sennit_core.errors import UnknownColumn, UsageError
@@ -65,6 +65,7 @@ def test_both_halves_read_the_files_they_are_given(drawer: Any) -> None:
     schema = drawer.dataset("d").schema
     halves = split(Filter(scan(schema), col("distance") > 1), schema)
 
+    assert isinstance(halves, Split)
     shard = halves.shard_plan(Files(("a.parquet",), "parquet"))
 
     assert isinstance(shard, Filter)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from elytra.ledger import Ledger
 from elytra.loop import JobWork, SchedulerLoop
 from elytra.messages import CancelRequested, Event, JobChanged, JobSubmitted
-from elytra.splitter import rebase, split
+from elytra.splitter import datasets_of, rebase, split
 from elytra.work import PLAN_ENTRY, IngestWork, PlanWork, Shard, ingest_result
 from emsqrt.plan import (
     DatasetRef,
@@ -24,10 +24,10 @@ from emsqrt.plan import (
     Scan,
     Sink,
     StreamTarget,
-    chain,
     plan_from_json,
     plan_hash,
     plan_to_json,
+    scans_of,
 )
 from lake.intake import dataset_name
 from sennit_core.clock import SYSTEM, Clock
@@ -42,6 +42,7 @@ from sennit_core.errors import (
 )
 from sennit_core.ids import new_id
 from sennit_core.records import JobInfo, is_terminal
+from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from elkyn import ElkynStore
@@ -100,7 +101,7 @@ class JobService:
         """Start a pipeline.
 
         Args:
-            plan: A plan or its JSON; from a Scan of a dataset, without a Sink.
+            plan: A plan or its JSON, over datasets and without a Sink.
             engine: The backend; "auto" chooses.
             mem_cap_bytes: Cap of each execution; None is the pool's own.
             submitted_by: The principal.
@@ -224,24 +225,25 @@ class JobService:
     # How a job begins
 
     def _bind(self, plan: Plan, mem_cap_bytes: int | None) -> tuple[Plan, PlanWork]:
-        """Fix the snapshot that the plan reads, and check the plan against its schema."""
-        scan = chain(plan)[0]
-        assert isinstance(scan, Scan)
-        if not isinstance(scan.source, DatasetRef):
+        """Fix the snapshots that the plan reads, and check the plan against their schemas."""
+        if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
             raise Denied(
                 "reading files of the node by their paths",
                 hint="upload them, then name the dataset",
             )
-        snapshot, paths = self._lake.resolve(scan.source.dataset, scan.source.snapshot)
-        halves = split(plan, snapshot.schema)
-        ref = DatasetRef(snapshot.dataset, snapshot.id)
-        shards = tuple(
-            Shard(info, Path(path)) for info, path in zip(snapshot.shards, paths, strict=True)
-        )
+        pinned: dict[DatasetRef, DatasetRef] = {}
+        schemas: dict[DatasetRef, Schema] = {}
+        shards: dict[DatasetRef, tuple[Shard, ...]] = {}
+        for asked in datasets_of(plan):
+            snapshot, paths = self._lake.resolve(asked.dataset, asked.snapshot)
+            ref = pinned[asked] = DatasetRef(snapshot.dataset, snapshot.id)
+            schemas[ref] = snapshot.schema
+            pairs = zip(snapshot.shards, paths, strict=True)
+            shards[ref] = tuple(Shard(info, Path(path)) for info, path in pairs)
+        bound = rebase(plan, pinned.__getitem__)
         job_id = new_id(self._clock)
-        return rebase(plan, ref), PlanWork(
-            ref,
-            halves,
+        return bound, PlanWork(
+            split(bound, schemas.__getitem__),
             shards,
             self._folder / job_id,
             self._pool,
@@ -266,7 +268,8 @@ class JobService:
     def _check_still_there(self, work: JobWork) -> None:
         """The dataset may have been deleted between its lookup and its lease, and not since."""
         if isinstance(work, PlanWork):
-            self._lake.resolve(work.snapshot.dataset, work.snapshot.snapshot)
+            for read in work.shards:
+                self._lake.resolve(read.dataset, read.snapshot)
 
     def _release(self, job_id: str) -> None:
         self._lake.retention.release(self._leases.pop(job_id, frozenset()))

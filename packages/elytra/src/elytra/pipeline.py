@@ -7,14 +7,14 @@ Every verb returns a new pipeline. `count`, `sum`, `reduce`, `agg` … are as la
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from elytra.job import Job
 from elytra.reduction import recognise
 from elytra.result import Result
-from elytra.splitter import split
+from elytra.splitter import Whole, datasets_of, split
 from emsqrt.expr import Agg, Column, Expr, parse_expr, trace
 from emsqrt.expr import count as count_rows
 from emsqrt.expr.nodes import as_expr
@@ -22,16 +22,31 @@ from emsqrt.expr.trace import Row
 from emsqrt.plan import (
     Aggregate,
     DatasetRef,
+    Distinct,
+    Expect,
+    Explode,
     Files,
     Filter,
+    Join,
+    JoinKind,
     Limit,
     Plan,
     Project,
     Rename,
+    Sample,
     Scan,
+    Sort,
+    SortKey,
+    TopK,
+    Union,
+    Window,
+    WindowCall,
     WithColumn,
     explain,
+    sort_key,
+    window_call,
 )
+from emsqrt.plan.nodes import SUFFIX
 from sennit_core.errors import UsageError
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import Schema
@@ -43,6 +58,11 @@ if TYPE_CHECKING:
 
 Formula: TypeAlias = Expr | str | Callable[[Any], object]
 """An expression, its text, or a function of one row that is traced: `lambda r: r.price * r.qty`."""
+
+On: TypeAlias = str | Iterable[str | tuple[str, str]] | Mapping[str, str]
+"""Keys of a join: names that both sides have, or pairs of (left, right)."""
+
+ColumnNames: TypeAlias = str | Iterable[str]
 
 ColumnName: TypeAlias = Expr | str
 """A column, as `col("name")` or by its bare name."""
@@ -62,21 +82,20 @@ class Runner(Protocol):
 
 @dataclass(slots=True)
 class _Origin:
-    """The dataset that a family of pipelines reads; its schema is asked for once."""
+    """The node that a family of pipelines runs on; each dataset's schema is asked for once."""
 
     runner: Runner
-    ref: DatasetRef
-    _schema: Schema | None = None
+    _schemas: dict[str, Schema] = field(default_factory=dict)
 
-    def schema(self) -> Schema:
-        if self._schema is None:
-            self._schema = self.runner.dataset(self.ref.dataset).schema
-        return self._schema
+    def schema(self, ref: DatasetRef) -> Schema:
+        if ref.dataset not in self._schemas:
+            self._schemas[ref.dataset] = self.runner.dataset(ref.dataset).schema
+        return self._schemas[ref.dataset]
 
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A lazy computation over one dataset."""
+    """A lazy computation over a dataset, or over several that are joined."""
 
     plan: Plan
     _origin: _Origin = field(repr=False)
@@ -90,8 +109,7 @@ class Pipeline:
             dataset: Its id or name.
             snapshot: The id of one snapshot; the newest by default.
         """
-        ref = DatasetRef(dataset, snapshot)
-        return cls(Scan(ref), _Origin(runner, ref))
+        return cls(Scan(DatasetRef(dataset, snapshot)), _Origin(runner))
 
     # Rows
 
@@ -116,7 +134,81 @@ class Pipeline:
         """Keep the first rows."""
         return self.limit(count)
 
+    def sort(self, *keys: SortKey | Formula) -> Pipeline:
+        """Order the rows: "age", "name:desc", "name:desc:nulls_first", or a formula."""
+        return self._grow(Sort(self.plan, self._keys(keys)))
+
+    def top_k(self, count: int, *keys: SortKey | Formula, offset: int = 0) -> Pipeline:
+        """Keep the first `count` rows of that order, after `offset`."""
+        return self._grow(TopK(self.plan, self._keys(keys), count, offset))
+
+    def distinct(self, *columns: str) -> Pipeline:
+        """Keep one row of those that are equal, in all columns or in these; sorted by them."""
+        return self._grow(Distinct(self.plan, columns or None))
+
+    def sample(
+        self, fraction: float | None = None, *, count: int | None = None, seed: int = 0
+    ) -> Pipeline:
+        """Keep a fraction of the rows, or exactly `count`; the same ones for the same seed."""
+        return self._grow(Sample(self.plan, fraction, count, seed))
+
+    def explode(
+        self,
+        column: str,
+        as_name: str | None = None,
+        *,
+        outer: bool = False,
+        position: str | None = None,
+    ) -> Pipeline:
+        """Make one row of each item of a list; `outer` keeps rows whose list is empty."""
+        return self._grow(Explode(self.plan, column, as_name, outer, position))
+
+    def expect(
+        self, *, unique: ColumnNames = (), not_null: ColumnNames = (), rows: str | None = None
+    ) -> Pipeline:
+        """Fail the job unless the rows are as said: `unique="id", not_null=["id"], rows=">0"`."""
+        return self._grow(Expect(self.plan, _names(unique), _names(not_null), rows))
+
+    # Several datasets
+
+    def join(
+        self, other: Pipeline, on: On = (), how: JoinKind = "inner", suffix: str = SUFFIX
+    ) -> Pipeline:
+        """Put rows together with those of `other` whose keys are equal; one task reads both.
+
+        Args:
+            other: The right side, a pipeline of the same node; best the smaller one.
+            on: "id", ["a", "b"], [("id", "user_id")] or {"id": "user_id"}; none for "cross".
+            how: "inner", "left", "right", "full", "semi", "anti" or "cross".
+            suffix: Goes behind the names of the right side that the left side has too.
+        """
+        return self._grow(Join(self.plan, self._beside(other), join_pairs(on), how, suffix))
+
+    def union(self, *others: Pipeline, by_name: bool = False) -> Pipeline:
+        """Go on with the rows of the others; columns go together by position or `by_name`."""
+        return self._grow(Union((self.plan, *map(self._beside, others)), by_name))
+
+    concat = union
+
     # Columns
+
+    def window(
+        self,
+        partition_by: Formula | Sequence[Formula] = (),
+        order_by: SortKey | Formula | Sequence[SortKey | Formula] = (),
+        **functions: WindowCall | Agg | str,
+    ) -> Pipeline:
+        """Add columns that look at the other rows of a partition: `n="row_number()"`.
+
+        Args:
+            partition_by: Columns or formulas; all rows are one partition without.
+            order_by: Sort keys, as `sort` takes them.
+            functions: Each column's name and function, such as "lag(amount, 1)" or
+                "sum(amount) rows between 2 preceding and current row".
+        """
+        parts = tuple(self._column(part) for part in _several(partition_by))
+        calls = tuple((name, window_call(call)) for name, call in functions.items())
+        return self._grow(Window(self.plan, parts, self._keys(_several(order_by)), calls))
 
     def select(self, /, *columns: ColumnName, **formulas: Formula) -> Pipeline:
         """Keep these columns, and make those that are named: `select("a", total=col("b") * 2)`."""
@@ -217,16 +309,20 @@ class Pipeline:
     @property
     def schema(self) -> Schema:
         """The columns of the answer; asks the node for the dataset's schema once."""
-        return split(self.plan, self._origin.schema()).schema
+        return split(self.plan, self._origin.schema).schema
 
     def explain(self) -> str:
         """Tell, as text, what runs at each shard and what in the merge."""
-        halves = split(self.plan, self._origin.schema())
-        shard = halves.shard_plan(Files((f"<shard of {self._origin.ref.dataset}>",), "parquet"))
+        cut = split(self.plan, self._origin.schema)
+        if isinstance(cut, Whole):
+            whole = cut.over(lambda ref: Files((f"<shards of {ref.dataset}>",), "parquet"))
+            return f"in one task:\n{_indented(explain(whole))}"
+        (ref,) = datasets_of(self.plan)
+        shard = cut.shard_plan(Files((f"<shard of {ref.dataset}>",), "parquet"))
         text = f"at each shard:\n{_indented(explain(shard))}"
-        if halves.merge_steps is None:
+        if cut.merge_steps is None:
             return f"{text}\nthe answer: the shards' rows, in order"
-        merge = halves.merge_plan(Files(("<partials>",), "arrow"))
+        merge = cut.merge_plan(Files(("<partials>",), "arrow"))
         return f"{text}\nmerge:\n{_indented(explain(merge))}"
 
     # What runs
@@ -296,6 +392,21 @@ class Pipeline:
             return as_expr(formula)
         return trace(formula, self.schema)
 
+    def _keys(self, keys: Sequence[Any]) -> tuple[SortKey, ...]:
+        plain = (SortKey, str, Expr)
+        return tuple(sort_key(key if isinstance(key, plain) else self._read(key)) for key in keys)
+
+    def _column(self, formula: Formula) -> Expr:
+        return Column(formula) if isinstance(formula, str) else self._read(formula)
+
+    def _beside(self, other: Pipeline) -> Plan:
+        if other._origin.runner is not self._origin.runner:
+            raise UsageError(
+                "the two pipelines are of different nodes",
+                hint="begin both with the same Elytra or session",
+            )
+        return other.plan
+
     def _named(
         self, columns: tuple[ColumnName, ...], formulas: Mapping[str, Formula], verb: str
     ) -> tuple[tuple[str, Expr], ...]:
@@ -344,6 +455,25 @@ class Groups:
     def count(self) -> Pipeline:
         """Count the rows of each group."""
         return self.agg(count=count_rows())
+
+
+def _several(value: Any) -> Sequence[Any]:
+    """One thing or several; a text, an expression, a key and a function are one."""
+    alone = isinstance(value, str | Expr | SortKey) or callable(value)
+    return (value,) if alone else tuple(value)
+
+
+def _names(value: ColumnNames) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def join_pairs(on: On) -> tuple[tuple[str, str], ...]:
+    """Return the keys of a join as pairs of (left, right), however they were given."""
+    if isinstance(on, str):
+        return ((on, on),)
+    if isinstance(on, Mapping):
+        return tuple(on.items())
+    return tuple((key, key) if isinstance(key, str) else (key[0], key[1]) for key in on)
 
 
 def _indented(text: str) -> str:

@@ -1,21 +1,28 @@
-"""Cuts a plan over a dataset into one plan for each shard and one that merges them.
+"""Cuts a plan over datasets into one plan for each shard and one that merges them, where it can.
 
 Everything up to the first operator that needs all rows runs at the shard. That operator is cut in
-two: an Aggregate becomes partial states and a final phase, a Limit is applied at each shard and
-again at the merge. All that follows runs in the merge. Partials are read in shard order and their
-states add up to the same bits in any cut, so no cut changes an answer.
+two: an Aggregate becomes partial states and a final phase; a Limit, a TopK and a Distinct are applied
+at each shard and again at the merge. All that follows runs in the merge. Partials are read in shard
+order and their states add up to the same bits in any cut, so no cut changes an answer.
+
+What cannot be cut is one task that reads all shards: a join, a union, and a chain whose first
+operator that needs all rows is a sort, a window, a sample, an expectation, or an aggregate whose
+states would be all the values themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, cast
 
 from emsqrt.expr import Expr, columns_of
 from emsqrt.plan import (
     Aggregate,
+    Custom,
     DatasetRef,
+    Distinct,
+    Explode,
     Files,
     Filter,
     Limit,
@@ -24,15 +31,24 @@ from emsqrt.plan import (
     Rename,
     Scan,
     Sink,
+    TopK,
     WithColumn,
     chain,
     check,
+    inputs_of,
+    partial_schema,
+    rewrite,
+    scans_of,
+    walk,
 )
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 
-Source: TypeAlias = Files | DatasetRef
+SchemaOf: TypeAlias = Callable[[DatasetRef], Schema]
+"""Tells the schema of the shards of a dataset."""
 
+_EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
+"""Operators that look at one row at a time."""
 _WIDE_TYPES = ("Utf8", "Binary", "List", "Struct", "Decimal")
 
 
@@ -66,51 +82,122 @@ class Split:
         return _stack(Scan(partials, self.partial_schema), self.merge_steps or ())
 
 
-def split(plan: Plan, schema: Schema) -> Split:
-    """Cut a plan.
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A plan that one task carries out over all shards of all its datasets.
 
     Args:
-        plan: A chain from one Scan, without a Sink.
-        schema: Schema of the dataset that the Scan reads.
+        plan: The plan; its scans name datasets and hold their schemas.
+        schema: Schema of the answer.
+    """
+
+    plan: Plan
+    schema: Schema
+
+    @property
+    def datasets(self) -> tuple[DatasetRef, ...]:
+        """What it reads, each once."""
+        return datasets_of(self.plan)
+
+    def over(self, files: Callable[[DatasetRef], Files]) -> Plan:
+        """Return the plan of the task, over the files of each dataset."""
+
+        def bound(node: Plan) -> Plan:
+            if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
+                return replace(node, source=files(node.source))
+            return node
+
+        return rewrite(self.plan, bound)
+
+
+Cut: TypeAlias = Split | Whole
+
+
+def split(plan: Plan, schema: Schema | SchemaOf) -> Cut:
+    """Cut a plan, or find that one task has to carry it out.
+
+    Args:
+        plan: A plan without a Sink.
+        schema: Schema of the dataset that it reads, or tells that of each.
 
     Raises:
         UnknownColumn: The plan names a column that is not there.
-        Unsupported: An operator of the plan cannot be cut yet.
+        UsageError: It has a Sink, or a phase that is not for it to say.
+        Unsupported: An operator of the plan cannot be distributed.
     """
-    scan, *steps = chain(plan)
-    if not isinstance(scan, Scan):
-        raise Unsupported(f"a plan that begins with {_name(scan)} cannot be distributed")
-    for step in steps:
-        _refuse_foreign(step)
-    whole = _stack(replace(scan, schema=schema), steps)
+    for node in walk(plan):
+        _refuse_foreign(node)
+    schema_of: SchemaOf = schema if callable(schema) else lambda _: schema
+    whole = rewrite(plan, lambda node: _with_schema(node, schema_of))
     answer = check(whole)
-    shard_steps, merge_steps = _cut(steps)
-    shard_scan = Scan(scan.source, schema, scan.columns)
-    columns = _prune(shard_steps, scan.columns or tuple(schema.names), schema)
-    partial = check(_stack(replace(shard_scan, columns=columns), shard_steps))
-    return Split(schema, columns, shard_steps, merge_steps, partial, answer)
-
-
-def rebase(plan: Plan, source: Source) -> Plan:
-    """Return the same plan over another source."""
-    scan, *steps = chain(plan)
+    if not _is_chain(whole):
+        return Whole(whole, answer)
+    scan, *steps = chain(whole)
     assert isinstance(scan, Scan)
-    return _stack(replace(scan, source=source), steps)
+    assert scan.schema is not None, "it was put there"
+    cut = _cut(steps, scan)
+    if cut is None:
+        return Whole(whole, answer)
+    shard_steps, merge_steps = cut
+    shard_scan = Scan(scan.source, scan.schema, scan.columns)
+    columns = _prune(shard_steps, scan.columns or tuple(scan.schema.names), scan.schema)
+    partial = check(_stack(replace(shard_scan, columns=columns), shard_steps))
+    return Split(scan.schema, columns, shard_steps, merge_steps, partial, answer)
 
 
-def _cut(steps: Sequence[Plan]) -> tuple[tuple[Plan, ...], tuple[Plan, ...] | None]:
+def datasets_of(plan: Plan) -> tuple[DatasetRef, ...]:
+    """The datasets that a plan reads, each once, from left to right."""
+    found = (scan.source for scan in scans_of(plan))
+    return tuple(dict.fromkeys(source for source in found if isinstance(source, DatasetRef)))
+
+
+def rebase(plan: Plan, sources: Callable[[DatasetRef], DatasetRef]) -> Plan:
+    """Return the same plan over other datasets."""
+
+    def bound(node: Plan) -> Plan:
+        if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
+            return replace(node, source=sources(node.source))
+        return node
+
+    return rewrite(plan, bound)
+
+
+def _with_schema(node: Plan, schema_of: SchemaOf) -> Plan:
+    if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
+        return replace(node, schema=schema_of(node.source))
+    return node
+
+
+def _is_chain(plan: Plan) -> bool:
+    return all(len(inputs_of(node)) <= 1 for node in walk(plan))
+
+
+def _cut(
+    steps: Sequence[Plan], scan: Scan
+) -> tuple[tuple[Plan, ...], tuple[Plan, ...] | None] | None:
+    """Return the steps of a shard and those of the merge; None when there is no place to cut."""
     for index, step in enumerate(steps):
         before, after = tuple(steps[:index]), tuple(steps[index + 1 :])
         match step:
             case Aggregate():
+                if _keeps_values(step, check(_stack(scan, before))):
+                    return None
                 partial, final = replace(step, phase="partial"), replace(step, phase="final")
                 return (*before, partial), (final, *after)
-            case Limit(count=count, offset=offset):
+            case Limit(count=count, offset=offset) | TopK(count=count, offset=offset):
                 at_shard = replace(step, count=count + offset, offset=0)
                 return (*before, at_shard), (step, *after)
-            case _:
-                pass
+            case Distinct():
+                return (*before, step), (step, *after)
+            case _ if not isinstance(step, _EACH_ROW):
+                return None
     return tuple(steps), None
+
+
+def _keeps_values(step: Aggregate, schema: Schema) -> bool:
+    """Whether a state is a list of values, which as one cell of a partial could be any size."""
+    states = partial_schema(step, schema)
+    return any(field.type.name == "List" for field in states.fields[len(step.keys) :])
 
 
 def _prune(steps: Sequence[Plan], available: tuple[str, ...], schema: Schema) -> tuple[str, ...]:
@@ -130,16 +217,17 @@ def _needed_below(step: Plan, needed: set[str] | None) -> set[str] | None:
             return _columns([*(expr for _, expr in keys), *(agg for _, agg in aggs)])
         case Project(columns=columns):
             return _columns(expr for _, expr in columns)
+    if needed is None:
+        return None
+    match step:
         case WithColumn(columns=columns):
-            if needed is None:
-                return None
             made = {name for name, _ in columns}
             return (needed - made) | _columns(expr for _, expr in columns)
         case Filter(predicate=predicate):
-            return None if needed is None else needed | _columns([predicate])
+            return needed | _columns([predicate])
+        case Explode(column=column, as_name=as_name, position=position):
+            return (needed - {as_name, position}) | {column}
         case Rename(names=names):
-            if needed is None:
-                return None
             old_name = {new: old for old, new in names}
             return {old_name.get(name, name) for name in needed}
         case _:
@@ -169,9 +257,5 @@ def _refuse_foreign(step: Plan) -> None:
         raise UsageError("a distributed plan has no sink: its answer is fetched from the job")
     if isinstance(step, Aggregate) and step.phase != "full":
         raise UsageError(f'the phase "{step.phase}" is for the control plane; leave it out')
-    if not isinstance(step, Aggregate | Filter | Limit | Project | Rename | WithColumn):
-        raise Unsupported(f"{_name(step)} cannot be distributed yet")
-
-
-def _name(step: Plan) -> str:
-    return type(step).__name__
+    if isinstance(step, Custom):
+        raise Unsupported(f"the operator {step.name!r} of another package cannot be distributed")

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elytra.backends.local import Run
 from elytra.messages import JsonObject
-from elytra.splitter import Split
-from emsqrt.plan import DatasetRef, Files, FileTarget, Plan, Sink, StreamTarget, plan_to_json
+from elytra.splitter import Cut, Whole
+from emsqrt.plan import (
+    DatasetRef,
+    Files,
+    FileTarget,
+    Plan,
+    Sink,
+    StreamTarget,
+    plan_to_json,
+    scans_of,
+)
 from lake.durable import NewFile
 from sennit_core.ids import task_key
 from sennit_core.records import DatasetInfo, Progress, ShardInfo
+from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from emsqrt.executor import ExecutorPool
@@ -36,24 +46,22 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class PlanWork:
-    """A pipeline over the shards of one snapshot.
+    """A pipeline over the shards of snapshots: a task for each shard and a merge, or one for all.
 
     Partials are Arrow IPC streams under `partials/`, rows are Parquet files under `result/`; both
     are written piece by piece and never held in this process.
 
     Args:
-        snapshot: The snapshot that it reads.
-        split: The plan in halves.
-        shards: Its inputs, in order.
+        cut: The plan in halves, or whole.
+        shards: Its inputs: of each snapshot that it reads the shards, in order.
         folder: The job's folder.
         pool: The executors.
         mem_cap_bytes: Cap of each execution; None is the pool's own.
         on_progress: Told what the executions tell.
     """
 
-    snapshot: DatasetRef
-    split: Split
-    shards: tuple[Shard, ...]
+    cut: Cut
+    shards: Mapping[DatasetRef, tuple[Shard, ...]]
     folder: Path
     pool: ExecutorPool
     mem_cap_bytes: int | None
@@ -61,41 +69,62 @@ class PlanWork:
 
     @property
     def inputs(self) -> dict[str, tuple[str | None, int | None]]:
-        """Of each task: its shard's object and how many bytes that has."""
+        """Of each task: its shard's object, when it has one, and how many bytes it reads."""
+        if isinstance(self.cut, Whole):
+            return {task_key(0): (None, sum(shard.info.bytes for shard in self._all))}
         return {
             key: (shard.info.object, shard.info.bytes)
-            for key, shard in zip(self.task_keys, self.shards, strict=True)
+            for key, shard in zip(self.task_keys, self._all, strict=True)
         }
 
     @property
     def objects(self) -> tuple[str, ...]:
         """The objects that must stay until the job has ended."""
-        return tuple(shard.info.object for shard in self.shards)
+        return tuple(shard.info.object for shard in self._all)
 
     @property
     def task_keys(self) -> tuple[str, ...]:
-        """One task a shard, in order."""
-        return tuple(task_key(index) for index in range(len(self.shards)))
+        """One task a shard, in order, or the only one."""
+        tasks = 1 if isinstance(self.cut, Whole) else len(self._all)
+        return tuple(task_key(index) for index in range(tasks))
+
+    @property
+    def _all(self) -> tuple[Shard, ...]:
+        return tuple(shard for shards in self.shards.values() for shard in shards)
 
     def run_task(self, run: Run, task: str, attempt: str) -> JsonObject:
-        """Run the plan of one shard; the answer names its file."""
-        shard = self.shards[self.task_keys.index(task)]
-        plan = self.split.shard_plan(Files((str(shard.path),), "parquet"))
+        """Run the plan of one task; the answer names its file."""
         suffix = attempt.rsplit("-", 1)[-1]
-        if self.split.merge_steps is None:
+        if isinstance(self.cut, Whole):
+            plan = self.cut.over(self._files)
+            return self._to_rows(run, task, plan, f"{task}-{suffix}.parquet")
+        shard = self._all[self.task_keys.index(task)]
+        plan = self.cut.shard_plan(Files((str(shard.path),), "parquet"))
+        if self.cut.merge_steps is None:
             return self._to_rows(run, task, plan, f"{task}-{suffix}.parquet")
         return self._to_partial(run, task, plan, f"{task}-{suffix}.arrow")
 
     def run_merge(self, run: Run, number: int, partials: tuple[JsonObject, ...]) -> JsonObject:
         """Make the answer of all partials, then remove them."""
-        if self.split.merge_steps is None:
+        if isinstance(self.cut, Whole) or self.cut.merge_steps is None:
             parts = list(partials) or [self._empty_rows()]
             return _result(parts, parts, parts)
         files = [str(self.folder / "partials" / partial["file"]) for partial in partials]
-        plan = self.split.merge_plan(Files(tuple(files or [self._empty_partial()]), "arrow"))
+        none = [] if files else [self._no_rows(self.cut.partial_schema)]
+        plan = self.cut.merge_plan(Files(tuple(files or none), "arrow"))
         merged = self._to_rows(run, "merge", plan, f"merged-{number}.parquet")
         shutil.rmtree(self.folder / "partials", ignore_errors=True)
         return _result([merged], partials, [*partials, merged])
+
+    def _files(self, snapshot: DatasetRef) -> Files:
+        paths = tuple(str(shard.path) for shard in self.shards[snapshot])
+        if paths:
+            return Files(paths, "parquet")
+        assert isinstance(self.cut, Whole)
+        scans = (scan for scan in scans_of(self.cut.plan) if scan.source == snapshot)
+        schema = next(scans).schema
+        assert schema is not None, "the splitter put it there"
+        return Files((self._no_rows(schema),), "arrow")
 
     def _to_rows(self, run: Run, key: str, plan: Plan, name: str) -> JsonObject:
         path = self.folder / "result" / name
@@ -127,14 +156,13 @@ class PlanWork:
             finally:
                 run.detach()
 
-    def _empty_partial(self) -> str:
+    def _no_rows(self, schema: Schema) -> str:
         """A dataset without shards still has an answer: that of no rows."""
         import pyarrow as pa
 
-        path = self.folder / "partials" / "none.arrow"
+        path = self.folder / "partials" / f"none-{schema.fingerprint()}.arrow"
         path.parent.mkdir(parents=True, exist_ok=True)
-        schema = self.split.partial_schema.to_arrow()
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema):
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema.to_arrow()):
             pass
         return str(path)
 
@@ -143,7 +171,7 @@ class PlanWork:
 
         path = self.folder / "result" / "none.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(self.split.schema.to_arrow().empty_table(), path)
+        pq.write_table(self.cut.schema.to_arrow().empty_table(), path)
         return {"file": path.name, "bytes": path.stat().st_size, "manifest": {"rowsOut": 0}}
 
 
@@ -221,5 +249,6 @@ def _result(
         "rowsRead": sum(int(part["manifest"].get("rowsIn") or 0) for part in readers),
         "peakBytes": max((int(m.get("peakBytes") or 0) for m in manifests), default=0),
         "capBytes": max((int(m.get("capBytes") or 0) for m in manifests), default=0),
+        "spilledBytes": sum(int(m.get("spilledBytes") or 0) for m in manifests),
         "executions": len(manifests),
     }

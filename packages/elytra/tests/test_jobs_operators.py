@@ -1,0 +1,172 @@
+"""Jobs of every operator: cut by shards where that can be, in one task where it cannot."""
+
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from elytra import Elytra, Pipeline, col, count
+from emsqrt.plan import Custom, DatasetRef, Scan
+from sennit_core.errors import NotFound, SennitError, Unsupported, UsageError
+
+ROWS = 2000
+CARRIERS = ["UA", "AA", "B6", None]
+
+
+@pytest.fixture(scope="module")
+def data(shared_node: Any) -> dict[str, pa.Table]:
+    """Trips in three shards, and names of two carriers."""
+    numbers = range(3 * ROWS)
+    trips = pa.table(
+        {
+            "id": pa.array(numbers, pa.int64()),
+            "carrier": pa.array([CARRIERS[n * 7 % 4] for n in numbers]),
+            "km": pa.array([n * 37 % 1009 * 0.25 for n in numbers], pa.float64()),
+        }
+    )
+    names = pa.table({"code": ["UA", "AA", "ZZ"], "title": ["United", "American", "Nobody"]})
+    for shard in range(3):
+        shared_node.lake.append("trips", trips.slice(shard * ROWS, ROWS))
+    shared_node.lake.append("names", names)
+    return {"trips": trips, "names": names}
+
+
+@pytest.fixture
+def trips(shared_node: Any, data: dict[str, pa.Table]) -> Pipeline:
+    return Elytra(shared_node.client).remote("trips")
+
+
+@pytest.fixture
+def names(shared_node: Any, trips: Pipeline) -> Pipeline:
+    return Pipeline.over(shared_node.client, "names")
+
+
+def oracle(data: dict[str, pa.Table], query: str) -> list[tuple[Any, ...]]:
+    with duckdb.connect(config={"threads": 1}) as connection:
+        for name, table in data.items():
+            connection.register(name, table)
+        return connection.execute(query).fetchall()
+
+
+def test_a_sort_is_one_task(trips: Pipeline, data: dict[str, pa.Table]) -> None:
+    job = trips.filter("km > 200").sort("km:desc", "id").select("id", "km").submit()
+    query = "select id, km from trips where km > 200 order by km desc, id"
+    assert job.result().rows == oracle(data, query)
+    info: Any = job.info
+    assert info.result["executions"] == 1
+    assert info.result["rowsRead"] == 3 * ROWS
+
+
+def test_top_rows_and_different_rows_are_cut(trips: Pipeline, data: dict[str, pa.Table]) -> None:
+    top = trips.top_k(5, "km:desc", "id", offset=2).select("id").collect()
+    assert top.rows == oracle(data, "select id from trips order by km desc, id limit 5 offset 2")
+    assert top.manifest["executions"] == 4
+    different = trips.select("carrier").distinct().collect()
+    query = "select distinct carrier from trips order by carrier nulls last"
+    assert different.rows == oracle(data, query)
+
+
+@pytest.mark.parametrize("how", ["inner", "left", "full", "semi", "anti"])
+def test_a_join_reads_both_datasets(
+    trips: Pipeline, names: Pipeline, data: dict[str, pa.Table], how: Any
+) -> None:
+    joined = trips.join(names, {"carrier": "code"}, how=how)
+    ours = joined.agg(n=count(), ids=col("id").sum()).collect().rows
+    form = {"semi": "semi join", "anti": "anti join"}.get(how, f"{how} join")
+    query = f"select count(*), sum(id) from trips {form} names on trips.carrier = names.code"
+    assert ours == oracle(data, query)
+
+
+def test_a_join_with_what_was_made_of_itself(trips: Pipeline, data: dict[str, pa.Table]) -> None:
+    means = trips.group_by("carrier").agg(mean=col("km").mean())
+    ours = trips.join(means, "carrier").filter("km > mean").count().collect().value
+    query = (
+        "select count(*) from trips join (select carrier, avg(km) m from trips group by 1) using "
+        "(carrier) where km > m"
+    )
+    assert [(ours,)] == oracle(data, query)
+
+
+def test_a_union_goes_on_with_the_others(trips: Pipeline, names: Pipeline) -> None:
+    both = trips.limit(2).select("carrier").union(names.select("code")).collect()
+    assert both.rows == [("UA",), (None,), ("UA",), ("AA",), ("ZZ",)]
+
+
+def test_a_window_looks_at_all_shards(trips: Pipeline, data: dict[str, pa.Table]) -> None:
+    ours = trips.window("carrier", ["km:desc", "id"], place="row_number()").filter("place <= 2")
+    query = (
+        "select id, row_number() over (partition by carrier order by km desc, id) as place "
+        "from trips qualify place <= 2 order by carrier nulls last, place"
+    )
+    assert ours.select("id", "place").collect().rows == oracle(data, query)
+
+
+def test_values_that_would_be_states_are_aggregated_in_one_task(
+    trips: Pipeline, data: dict[str, pa.Table]
+) -> None:
+    ours = trips.group_by("carrier").agg(m="median(km)", n="count(distinct km)").collect()
+    query = (
+        "select carrier, median(km), count(distinct km) from trips group by 1 order by 1 nulls last"
+    )
+    assert ours.rows == oracle(data, query)
+    assert ours.manifest["executions"] == 1
+
+
+def test_a_sample_is_the_same_every_time(trips: Pipeline) -> None:
+    ids = [trips.sample(count=10, seed=3).select("id").collect().rows for _ in range(2)]
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == 10
+
+
+def test_expectations_fail_the_job_by_name(trips: Pipeline) -> None:
+    assert trips.expect(unique="id", rows=">0").count().collect().value == 3 * ROWS
+    with pytest.raises(SennitError) as caught:
+        trips.expect(not_null="carrier").count().collect()
+    assert caught.value.code == "expectation-failed"
+
+
+def test_partials_of_more_groups_than_the_cap_holds_are_merged(
+    shared_node: Any,
+) -> None:
+    groups = 600_000
+    for shard in range(2):
+        numbers = range(shard * groups // 2, shard * groups // 2 + groups)
+        keys = [f"group number {n:>30}" for n in numbers]
+        shared_node.lake.append("wide", pa.table({"k": keys, "n": pa.array(numbers, pa.int64())}))
+    wide = Elytra(shared_node.client).remote("wide")
+    grouped = wide.group_by("k").agg(rows=count(), total=col("n").sum())
+    job = grouped.agg(
+        groups=count(), rows=col("rows").sum(), top=col("rows").max(), total=col("total").sum()
+    ).submit(mem_cap="72MiB")
+    total = sum(range(groups)) + sum(range(groups // 2, groups // 2 + groups))
+    assert job.result().rows == [(groups * 3 // 2, 2 * groups, 2, total)]
+    info: Any = job.info
+    assert info.result["peakBytes"] <= info.result["capBytes"] == 72 << 20
+    assert info.result["spilledBytes"] > 0
+
+
+def test_what_cannot_be_distributed_is_refused_by_name(
+    shared_node: Any, trips: Pipeline, names: Pipeline
+) -> None:
+    ref = Scan(DatasetRef("trips"))
+    with pytest.raises(Unsupported, match="'mine' of another package"):
+        shared_node.client.submit(Custom((ref,), "mine"))
+    with pytest.raises(NotFound):
+        trips.join(Pipeline.over(shared_node.client, "nope"), "id").submit()
+    with pytest.raises(SennitError, match="nope"):
+        trips.join(names, {"carrier": "nope"}).submit()
+
+
+def test_pipelines_of_two_nodes_do_not_mix(trips: Pipeline, drawer: Any) -> None:
+    with pytest.raises(UsageError, match="different nodes"):
+        trips.join(Pipeline.over(drawer, "flights"), "id")
+
+
+def test_plans_over_a_deleted_dataset_are_refused(shared_node: Any, trips: Pipeline) -> None:
+    shared_node.lake.append("gone", pa.table({"id": [1]}))
+    other = Pipeline.over(shared_node.client, "gone")
+    joined = trips.join(other, "id")
+    shared_node.lake.delete("gone")
+    with pytest.raises(NotFound):
+        joined.submit()
