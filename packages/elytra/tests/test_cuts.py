@@ -128,8 +128,7 @@ PIPELINES: dict[str, tuple[Callable[[Pipeline], Pipeline], str]] = {
     ),
     "the first row of each": (
         lambda p: p.distinct("k"),
-        "select k, i, f from (select *, row_number() over () as n from t) "
-        "qualify row_number() over (partition by k order by n) = 1 order by k nulls last",
+        "select k, i, f from (select *, row_number() over () n from t) qualify row_number() over (partition by k order by n) = 1 order by k",
     ),
     "groups, then sorted": (
         lambda p: p.group_by("k").agg(n=count()).sort("n:desc", "k"),

@@ -46,7 +46,8 @@ def oracle(data: dict[str, pa.Table], query: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(config={"threads": 1}) as connection:
         for name, table in data.items():
             connection.register(name, table)
-        return connection.execute(query).fetchall()
+        rows: list[tuple[Any, ...]] = connection.execute(query).fetchall()
+        return rows
 
 
 def test_a_sort_is_one_task(trips: Pipeline, data: dict[str, pa.Table]) -> None:
