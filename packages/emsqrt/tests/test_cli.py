@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from emsqrt.cli import main
+from emsqrt.executor import Context
 from emsqrt.pipeline import scan
 from emsqrt.plan import plan_to_json
 from emsqrt.steps import plan_from_steps
@@ -116,3 +118,29 @@ def test_the_command_starts_without_loading_an_engine() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "run a pipeline" in done.stdout
+
+
+def test_doctor_names_caps_and_leaves_every_file_alone(folder: Path) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    done = emsqrt("doctor", "logs.csv")
+    assert done.returncode == 0, done.stderr
+    for verb in ("sort", "agg", "join"):
+        assert re.search(rf"^{verb} +[0-9.]+ MiB ", done.stdout, re.MULTILINE)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+class Writer:
+    payload_bytes_max = 1 << 20
+
+    def write_bytes(self, payload: object) -> None:
+        raise AssertionError("nothing is written")
+
+
+def test_a_context_removes_only_the_folder_that_it_made(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("kept")
+    for folder in (tmp_path, tmp_path / "made"):
+        context = Context("a test", 64 << 20, Writer(), lambda _: None, folder)
+        assert context.spill_dir.is_dir()
+        context.close()
+    assert not (tmp_path / "made").exists()
+    assert (tmp_path / "precious").read_text() == "kept"

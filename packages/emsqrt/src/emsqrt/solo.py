@@ -138,7 +138,8 @@ def _alone(
 @contextmanager
 def trial(cap_bytes: int) -> Iterator[Context]:
     """Give a context that is for admission alone: nothing is watched, nothing written."""
-    with closing(Context("the plan", cap_bytes, _Standard(), lambda _: None, Path())) as context:
+    nowhere = default_spill_dir() / f"trial-{os.getpid()}"
+    with closing(Context("the plan", cap_bytes, _Standard(), lambda _: None, nowhere)) as context:
         yield context
 
 

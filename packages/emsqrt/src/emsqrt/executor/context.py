@@ -82,6 +82,7 @@ class Context:
         self._writer = writer
         self._send_progress = send_progress
         self._spill_dir = spill_dir
+        self._made_spill_dir = False
         self._started = time.monotonic()
         self._budget = budget
         self._slack_bytes = slack_bytes
@@ -130,7 +131,9 @@ class Context:
     @property
     def spill_dir(self) -> Path:
         """A folder of this run's own; it is removed when the run ends."""
-        self._spill_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self._spill_dir.exists():
+            self._spill_dir.mkdir(mode=0o700, parents=True)
+            self._made_spill_dir = True  # and so it is ours to remove
         return self._spill_dir
 
     def emit(self, payload: Buffer) -> None:
@@ -217,8 +220,8 @@ class Context:
             _call(callback)
 
     def close(self) -> None:
-        """Remove the spill folder."""
-        if self._spill_dir.exists():
+        """Remove the spill folder, if one was made."""
+        if self._made_spill_dir:
             import shutil
 
             shutil.rmtree(self._spill_dir, ignore_errors=True)
