@@ -144,3 +144,21 @@ def test_a_context_removes_only_the_folder_that_it_made(tmp_path: Path) -> None:
         context.close()
     assert not (tmp_path / "made").exists()
     assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_stats_say_what_columns_hold(folder: Path) -> None:
+    done = emsqrt("stats", "logs.csv", "--json")
+    assert json.loads(done.stdout) == {
+        "rows": 3,
+        "columns": [
+            {"column": "uid", "type": "Utf8", "nulls": 0, "different": 2, "min": "a", "max": "b"},
+            {
+                "column": "amount",
+                "type": "Float64",
+                "nulls": 0,
+                "different": 3,
+                "min": "20",
+                "max": "2000.5",
+            },
+        ],
+    }

@@ -1,11 +1,11 @@
-"""`emsqrt`: run, explain, validate, sort, join, agg, stats, doctor; without a node.
+"""`emsqrt`: run, explain, validate, replay, sort, join, agg, stats, doctor; without a node.
 
 A verb that moves rows runs them in this very process, so the cap covers all of it. Exit status:
 
     0 done                    4 the run came too near its cap     7 spill storage failed or is full
     1 failed otherwise        5 the input is not as it should be  87 ended itself at the cap
     2 the request is wrong    6 an expectation was not met        130 interrupted
-    3 the cap is too small; nothing was read
+    3 the cap is too small; nothing was read                              8 a replay came out differently
 
 Layering: console (words on the terminal) <- verbs <- this (arguments, errors, status).
 """

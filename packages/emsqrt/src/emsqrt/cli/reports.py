@@ -12,6 +12,7 @@ from sennit_core.errors import CapTooSmall
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
+    from emsqrt.expr import Agg
     from emsqrt.pipeline import Pipeline
     from emsqrt.plan import Plan
 
@@ -21,18 +22,19 @@ _NARROW_CELLS, _WIDE_CELLS = 12, 28
 
 def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
     """Print count, NULLs, different values and extremes of each column of a file."""
+    from emsqrt.expr import approx_count_distinct, col, count
     from emsqrt.pipeline import scan
 
     rows = scan(source)
     columns = rows.schema()
-    named: dict[str, str] = {"rows": "count(*)"}
+    named: dict[str, Agg] = {"rows": count()}
     for at, field in enumerate(columns):
-        quoted = '"' + field.name.replace('"', '""') + '"'
+        column = col(field.name)
         named |= {
-            f"values{at}": f"count({quoted})",
-            f"different{at}": f"approx_count_distinct({quoted})",
-            f"least{at}": f"min({quoted})",
-            f"most{at}": f"max({quoted})",
+            f"values{at}": column.count(),
+            f"different{at}": approx_count_distinct(column),
+            f"least{at}": column.min(),
+            f"most{at}": column.max(),
         }
     found = _first_row(rows.agg(**named), cap_bytes)
     report = [

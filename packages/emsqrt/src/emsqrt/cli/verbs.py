@@ -39,6 +39,13 @@ def validate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def replay(arguments: argparse.Namespace) -> int:
+    """Run a manifest's plan again; the status is 8 when anything is not as it was."""
+    from emsqrt.cli.replaying import print_replay
+
+    return print_replay(arguments.manifest, arguments.mem_cap, as_json=arguments.json)
+
+
 def sort(arguments: argparse.Namespace) -> int:
     """Sort a file."""
     rows = _scan(arguments.source)
