@@ -110,13 +110,21 @@ def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any
     done, _, filled = unpack_rows(block, 0, rows, kinds, memoryview(room))
     assert done == rows, "the room was measured"
     arrays = [
-        _array(room, rows, part, kind)
+        array_in(room, rows, part, kind)
         for part, kind in zip(filled, arrow_schema.types, strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
 
 
-def _array(room: Any, rows: int, part: tuple[Any, ...], kind: Any) -> Any:
+def array_in(room: Any, rows: int, part: tuple[Any, ...], kind: Any) -> Any:
+    """Return one column that `unpack_rows` wrote.
+
+    Args:
+        room: the Arrow buffer that it wrote to.
+        rows: how many values.
+        part: where they lie.
+        kind: the Arrow type.
+    """
     _, nulls, validity, values, ends = part
     buffers = [
         None if not nulls else room.slice(validity[0], validity[1] - validity[0]),

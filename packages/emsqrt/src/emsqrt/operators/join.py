@@ -15,7 +15,7 @@ from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin
 from emsqrt.metering import begun
-from emsqrt.operators.columns import kind_of, to_columns, unpack_batch
+from emsqrt.operators.nested import carried_kinds, to_columns, unpack_batch
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.joining import join_key_types, join_schema, shared_keys
 from emsqrt.plan.nodes import Join
@@ -146,7 +146,7 @@ class JoinSide:
         self.fields = tuple(fields)
         self.schema = Schema(self.fields)
         self.arrow_schema = self.schema.to_arrow()
-        kinds = [kind_of(field.type, "joining") for field in self.fields]
+        kinds = carried_kinds(self.schema)
         self.absent = _absent(kinds)
         self._key_fields = [Field(f"key{at}", kind) for at, kind in enumerate(types)]
         schema = source.schema

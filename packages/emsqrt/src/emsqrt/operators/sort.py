@@ -9,7 +9,8 @@ from emsqrt._kernel import KeySpec
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.sort import ExternalSort
 from emsqrt.metering import begun
-from emsqrt.operators.columns import kind_of, row_kinds, to_columns, unpack_batch
+from emsqrt.operators.columns import kind_of
+from emsqrt.operators.nested import to_columns, unpack_batch
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.nodes import Sort, SortKey, TopK
 from emsqrt.run import Run
@@ -28,7 +29,6 @@ class SortRows:
         self.schema = self._input.schema
         self._run = run
         self._keys = SortColumns(node.keys, self.schema)
-        row_kinds(self.schema, "sorting")
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
         run.expect_holder()

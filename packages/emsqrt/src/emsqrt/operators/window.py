@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -12,7 +12,9 @@ from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.sort import ExternalSort
 from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
-from emsqrt.operators.columns import kind_of, row_kinds, to_columns
+from emsqrt.metering import begun
+from emsqrt.operators.columns import kind_of
+from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.sort import SortColumns
 from emsqrt.operators.window_frames import Ahead, FrameBounds, Places
@@ -41,6 +43,7 @@ BLOCK_BYTES_MAX = 1 << 18
 SLOTS_MAX = 256
 """Blocks of the tape in memory, so that little Python is needed to know them."""
 _TAPE_SHARE = 3
+_TAPE_BYTES = 64 << 20
 _BLOCKS_SHARE = 10  # of the tape: its slots and the packed rows that fill them
 _QUEUE_SHARE = 16
 _COLUMN_BYTES = 256  # of a block: what a column takes beside its values
@@ -62,7 +65,6 @@ class WindowRows:
         self._node = node
         given = self._input.schema
         self.schema = window_schema(node, given)
-        row_kinds(given, "windowing")
         partition = [SortKey(expr) for expr in node.partition_by]
         self._keys = SortColumns([*partition, *node.order_by], given)
         self._partition = bytes(
@@ -88,9 +90,11 @@ class WindowRows:
             CapTooSmall: a row is too long for the memory, or too many rows of a frame that slides
                 may still be its min or max.
         """
-        with self._run.take_working_memory("window") as held:
-            tape_bytes = len(held.memory) // _TAPE_SHARE // _ALIGN * _ALIGN
-            queue_bytes = len(held.memory) // _QUEUE_SHARE // _ALIGN * _ALIGN
+        with (
+            begun(self._input.batches()) as batches,
+            self._run.take_working_memory("window") as held,
+        ):
+            tape_bytes, queue_bytes = self._shares(len(held.memory))
             cut = tape_bytes + queue_bytes
             with (
                 held.memory[:tape_bytes] as tape_memory,
@@ -105,18 +109,27 @@ class WindowRows:
                     name="window",
                     check=self._run.check,
                 )
-                with closing(sorter):
-                    self._gather(sorter)
+                with self._run.working(sorter):
+                    self._gather(sorter, batches)
                     yield from self._windows(sorter, tape_memory, queues)
 
-    def _gather(self, sorter: ExternalSort) -> None:
+    def _shares(self, memory_bytes: int) -> tuple[int, int]:
+        """Return what of the memory is for the tape, and for candidates of min and max."""
+        tape = min(memory_bytes // _TAPE_SHARE, max(_TAPE_BYTES, memory_bytes // 8))
+        queue = memory_bytes // _QUEUE_SHARE if self._extremes else 0
+        return tape // _ALIGN * _ALIGN, queue // _ALIGN * _ALIGN
+
+    @property
+    def _extremes(self) -> int:
+        return sum(call.fn in ("min", "max") for _, call in self._node.functions)
+
+    def _gather(self, sorter: ExternalSort, batches: Iterator[Any]) -> None:
         fields = [*self._carried.fields, *self._keys.fields]
-        with closing(self._input.batches()) as batches:
-            for batch in batches:
-                self._run.check()
-                arrays = [*self._carried(batch), *self._keys(batch)]
-                sorter.add(to_columns(arrays, fields, batch.num_rows))
-                del batch, arrays
+        for batch in batches:
+            self._run.check()
+            arrays = [*self._carried(batch), *self._keys(batch)]
+            sorter.add(to_columns(arrays, fields, batch.num_rows))
+            del batch, arrays
         sorter.finish()
 
     def _windows(
@@ -147,8 +160,7 @@ class WindowRows:
         """Return the functions, and the frames that they share."""
         opened = _Functions()
         results = self.schema.fields[-len(self._node.functions) :]
-        best = sum(call.fn in ("min", "max") for _, call in self._node.functions)
-        share = len(queues) // max(best, 1) // _ALIGN * _ALIGN
+        share = len(queues) // max(self._extremes, 1) // _ALIGN * _ALIGN
         for (_, call), argument, field in zip(
             self._node.functions, self._arguments, results, strict=True
         ):
@@ -215,7 +227,7 @@ class _Carried:
     @property
     def kinds(self) -> list[int]:
         """The kernel's kinds of the columns."""
-        return row_kinds(Schema(tuple(self.fields)), "windowing")
+        return carried_kinds(Schema(tuple(self.fields)))
 
     def add(self, expr: Expr) -> Argument:
         """Return where an argument lies, once more is carried if it must be."""
@@ -228,11 +240,10 @@ class _Carried:
             evaluator = Evaluator(expr, self._schema)
             taken = {field.name for field in self.fields}
             name = next(f"${at}" for at in range(place + 1) if f"${at}" not in taken)
-            kind_of(evaluator.type, "windowing")
             self._places[str(expr)] = place
             self._more.append(evaluator)
             self.fields.append(Field(name, evaluator.type))
-        of = self.fields[place].type
+        of = carried_type(self.fields[place].type)
         scale = of.scale if of.name == "Decimal" else 0
         return Argument(place, kind_of(of, "windowing"), of.to_arrow(), scale or 0)
 
@@ -253,7 +264,8 @@ class _Walk:
     def batches(self, run: Run, schema: Schema, bytes_max: int) -> Generator[Any]:
         """Yield the rows with their results, in batches of which no result takes over `bytes_max`."""
         arrow_schema = schema.to_arrow()
-        count = len(arrow_schema) - len(self._functions.all)
+        carried = [carried_type(field.type).to_arrow() for field in schema]
+        count = len(carried) - len(self._functions.all)
         places: Places | None = None
         while True:
             run.check()
@@ -263,13 +275,14 @@ class _Walk:
             self._now.pinned = True
             places = Places(block, places, self._ahead)
             pieces = [function(places, block) for function in self._functions.all]
-            given = [copied(block, at, arrow_schema.field(at).type) for at in range(count)]
+            given = [copied(block, at, carried[at]) for at in range(count)]
             start = 0
             while start < block.rows:
                 results = self._results(pieces, start, block.rows, bytes_max)
                 rows = len(results[0])
-                columns = [*(column.slice(start, rows) for column in given), *results]
+                packed = [*(column.slice(start, rows) for column in given), *results]
                 start += rows
+                columns = restored(packed, schema)
                 yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
             self._now.pinned = False
             self._functions.pass_block(places, block)
