@@ -1,7 +1,7 @@
 """emsqrt.planner: from the plan as submitted to the plan as carried out.
 
-Layering: `emsqrt.plan` <- schemas, substitution <- columns, filters, folding, fusing <- rules;
-statistics <- selectivity <- work <- physical. Standard library only; what looks at Parquet files
+Layering: `emsqrt.plan` <- schemas, substitution <- columns, filters, folding, fusing, ordering
+<- rules; statistics <- selectivity <- work <- physical. Standard library only; what looks at Parquet files
 (`find_schema`, `measure_source`) loads their reader when it does.
 """
 
@@ -9,6 +9,7 @@ from emsqrt.planner.columns import prune_columns
 from emsqrt.planner.filters import push_down_filters
 from emsqrt.planner.folding import fold_constants
 from emsqrt.planner.fusing import fuse
+from emsqrt.planner.ordering import drop_sorts, order_seen, orders_of
 from emsqrt.planner.physical import (
     PhysicalNode,
     PhysicalPlan,
@@ -30,6 +31,7 @@ __all__ = [
     "Rule",
     "SourceStats",
     "Work",
+    "drop_sorts",
     "estimate_work",
     "find_schema",
     "fold_constants",
@@ -37,6 +39,8 @@ __all__ = [
     "lower_to_physical",
     "measure_source",
     "optimize",
+    "order_seen",
+    "orders_of",
     "prune_columns",
     "push_down_filters",
     "scan_of",

@@ -11,6 +11,7 @@ from emsqrt.planner.columns import prune_columns
 from emsqrt.planner.filters import push_down_filters
 from emsqrt.planner.folding import fold_constants
 from emsqrt.planner.fusing import fuse
+from emsqrt.planner.ordering import drop_sorts
 from emsqrt.planner.schemas import find_schema
 
 Rule: TypeAlias = Callable[[Plan, Path], Plan]
@@ -20,6 +21,7 @@ RULES: tuple[Rule, ...] = (
     find_schema,
     fold_constants,
     push_down_filters,
+    drop_sorts,
     prune_columns,
     fuse,
 )
