@@ -152,11 +152,14 @@ def test_columns_of_one_name_get_a_suffix() -> None:
     assert found.to_pydict() == {"k": [1, 2], "v": ["one", "two"], "v_right": ["one", "two"]}
 
 
-def test_nested_columns_are_refused() -> None:
+def test_nested_columns_travel_and_are_no_keys() -> None:
     rows = pa.table({"k": [1], "v": [[1, 2]]})
 
+    found = joined(rows, rows, [("k", "k")], "inner")
+
+    assert found.to_pylist() == [{"k": 1, "v": [1, 2], "v_right": [1, 2]}]
     with pytest.raises(Unsupported, match="List"):
-        joined(rows, rows, [("k", "k")], "inner")
+        joined(rows, rows, [("v", "v")], "inner")
 
 
 class OneBatch:

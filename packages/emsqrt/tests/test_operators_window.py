@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import accumulate, groupby
 from typing import Any
 
 import duckdb
@@ -14,11 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emsqrt.expr import Column, lit
+from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.external.window_tape import SLOTS_MIN
+from emsqrt.floats.exact import FloatSum
 from emsqrt.operators import window
 from emsqrt.plan import DatasetRef, Frame, Scan, SortKey, Window, WindowCall
 from emsqrt.plan.window import WINDOW_FUNCTIONS, FrameUnit
 from emsqrt.testing import GivenRows, run_operator
+from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Schema
 
 MIB = 1 << 20
@@ -211,7 +215,140 @@ def check_against_duckdb(seed: int) -> None:
             assert same(value, wanted), (case, row, wanted)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32))
 def test_duckdb_says_the_same(seed: int) -> None:
     check_against_duckdb(seed)
+
+
+@pytest.mark.nightly
+def test_duckdb_says_the_same_of_many() -> None:
+    for seed in range(2000):
+        check_against_duckdb(seed)
+
+
+def numbered(rows: int, **columns: Any) -> pa.Table:
+    return pa.table({"id": pa.array(range(rows), pa.int64()), **columns})
+
+
+@pytest.mark.parametrize("memory_bytes", [64 * MIB, 3 * MIB, LEAST])
+def test_a_partition_need_not_fit_the_memory(memory_bytes: int) -> None:
+    rows = 300_000
+    mixed = [(number * 7919) % rows for number in range(rows)]
+    table = numbered(
+        rows,
+        o=pa.array(mixed, pa.int64()),
+        x=pa.array([number % 1000 for number in mixed], pa.int64()),
+        t=pa.array([f"text {number}" for number in mixed], pa.string()),
+    )
+    x, whole = Column("x"), Frame("rows", None, None)
+    functions = [
+        ("total", WindowCall("sum", x, (), whole)),
+        ("tile", WindowCall("ntile", None, (lit(4),))),
+        ("so_far", WindowCall("sum", x, (), Frame("rows", None, 0))),
+        ("left", WindowCall("count", None, (), Frame("rows", 1, None))),
+        ("near", WindowCall("min", x, (), Frame("rows", -2, 2))),
+        ("last", WindowCall("last_value", Column("t"), (), whole)),
+        ("far", WindowCall("lag", Column("o"), (lit(100_000),))),
+        ("least", WindowCall("max", Column("t"), (), whole)),
+    ]
+    order = [SortKey(Column("o"))]
+
+    found = windowed(table, functions, by=(), order=order, memory_bytes=memory_bytes)
+
+    values = [number % 1000 for number in range(rows)]
+    sums = list(accumulate(values))
+    assert found["total"].unique().to_pylist() == [sums[-1]]
+    assert found["tile"].to_pylist() == [1 + number * 4 // rows for number in range(rows)]
+    assert found["so_far"].to_pylist() == sums
+    assert found["left"].to_pylist() == list(range(rows - 1, -1, -1))
+    assert found["near"].to_pylist()[997:1004] == [995, 0, 0, 0, 0, 0, 1]
+    assert found["last"].unique().to_pylist() == [f"text {rows - 1}"]
+    assert found["far"].to_pylist() == [*[None] * 100_000, *range(200_000)]
+    assert found["least"].unique().to_pylist() == ["text 99999"]
+
+
+def test_equals_in_the_order_need_not_fit_the_memory() -> None:
+    table = numbered(
+        100_003,
+        o=pa.array([1, *[2] * 100_000, 3, None], pa.int64()),
+        s=pa.array([str(number) for number in range(100_003)]),
+    )
+    order = [SortKey(Column("o"))]
+    functions = [
+        ("count", WindowCall("count")),
+        ("last", WindowCall("last_value", Column("s"))),
+        ("rank", WindowCall("rank")),
+        ("dense", WindowCall("dense_rank")),
+        ("near", WindowCall("count", None, (), Frame("range", -1, 0))),
+    ]
+
+    found = windowed(table, functions, by=(), order=order, memory_bytes=LEAST)
+
+    def runs(name: str) -> list[tuple[Any, int]]:
+        return [(value, len(list(same))) for value, same in groupby(found[name].to_pylist())]
+
+    assert runs("count") == [(1, 1), (100_001, 100_000), (100_002, 1), (100_003, 1)]
+    assert runs("last") == [("0", 1), ("100000", 100_000), ("100001", 1), ("100002", 1)]
+    assert runs("rank") == [(1, 1), (2, 100_000), (100_002, 1), (100_003, 1)]
+    assert runs("dense") == [(1, 1), (2, 100_000), (3, 1), (4, 1)]
+    assert runs("near") == [(1, 1), (100_001, 100_001), (1, 1)]
+
+
+def test_a_long_text_that_stands_for_many_rows_makes_no_long_batch() -> None:
+    long = ["x" * 20_000, *["y"] * 5000]
+    table = numbered(5001, s=pa.array(long))
+    rows = GivenRows(Schema.from_arrow(table.schema), table.to_batches())
+    call = WindowCall("first_value", Column("s"), (), Frame("rows", None, 0))
+    node = Window(HERE, (), (SortKey(Column("id")),), (("first", call),))
+
+    batches = run_operator(node, rows, memory_bytes=4 * MIB)
+
+    assert max(batch.nbytes for batch in batches) < MIB
+    assert pa.Table.from_batches(batches)["first"].to_pylist() == [long[0]] * 5001
+
+
+def test_framed_float_sums_are_those_of_their_rows_alone() -> None:
+    values = [1e300, 1.0, 2.0**-1074, -1e300, 3.5, math.inf, 0.1, 0.2, math.nan, -0.0, 7.25, 1e-9]
+    table = numbered(12, f=pa.array(values))
+    call = WindowCall("sum", Column("f"), (), Frame("rows", -2, 1))
+
+    found = windowed(table, [("sum", call)], by=(), order=[SortKey(Column("id"))])
+
+    wanted = [FloatSum.of(values[max(0, at - 2) : at + 2]).value() for at in range(12)]
+    assert repr(found["sum"].to_pylist()) == repr(wanted)
+
+
+def test_frames_by_value_reach_beyond_the_type_of_their_key() -> None:
+    table = pa.table({"id": [0, 1, 2], "k": pa.array([0, 5, 255], pa.uint8())})
+    call = WindowCall("count", None, (), Frame("range", -300, 10))
+    found = windowed(table, [("n", call)], by=(), order=[SortKey(Column("k"))])
+    assert found["n"].to_pylist() == [2, 2, 3]
+
+
+def test_a_sum_beyond_its_type_is_an_error() -> None:
+    table = numbered(2, x=pa.array([2**63 - 1, 1], pa.int64()))
+    sums = [("sum", WindowCall("sum", Column("x")))]
+    with pytest.raises(ValueOutOfRange, match="sum"):
+        windowed(table, sums, by=())
+    assert windowed(table, sums, by=("id",)).num_rows == 2
+    whole = WindowCall("avg", Column("x"))
+    assert windowed(table, [("avg", whole)], by=())["avg"].to_pylist() == [2.0**62] * 2
+
+
+def test_candidates_for_a_minimum_that_do_not_fit_are_refused() -> None:
+    table = numbered(60_000)
+    call = WindowCall("min", Column("id"), (), Frame("rows", -50_000, 0))
+    order = [SortKey(Column("id"))]
+    with pytest.raises(CapTooSmall, match="min"):
+        windowed(table, [("min", call)], by=(), order=order, memory_bytes=LEAST)
+    call = WindowCall("max", Column("id"), (), Frame("rows", -50_000, 0))
+    found = windowed(table, [("max", call)], by=(), order=order, memory_bytes=LEAST)
+    assert found["max"].to_pylist() == list(range(60_000))
+
+
+def test_a_row_that_no_slot_holds_is_refused() -> None:
+    table = numbered(3, s=pa.array(["a", "b" * 200_000, "c"]))
+    with pytest.raises(CapTooSmall):
+        windowed(table, [("n", WindowCall("row_number"))], by=(), memory_bytes=LEAST)
+    assert windowed(table, [("n", WindowCall("row_number"))], by=()).num_rows == 3

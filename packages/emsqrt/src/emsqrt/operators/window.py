@@ -260,6 +260,7 @@ class _Walk:
         self._functions = functions
         self._now = tape.cursor()
         self._ahead = Ahead(tape)
+        self._rows_max = 1 << 20  # what is tried at once; follows what fitted
 
     def batches(self, run: Run, schema: Schema, bytes_max: int) -> Generator[Any]:
         """Yield the rows with their results, in batches of which no result takes over `bytes_max`."""
@@ -292,10 +293,13 @@ class _Walk:
 
     def _results(self, pieces: list[Piece], start: int, stop: int, bytes_max: int) -> list[Any]:
         """Return the results of as many rows as fit."""
+        stop = min(stop, start + self._rows_max)
         while True:
             marks = [picked.mark() for picked in self._functions.picked]
             try:
-                return [piece(start, stop, bytes_max) for piece in pieces]
+                results = [piece(start, stop, bytes_max) for piece in pieces]
+                self._rows_max = 2 * (stop - start) + 1024
+                return results
             except PieceTooLarge:
                 for back in marks:
                     back()

@@ -62,6 +62,8 @@ class PickedRows:
         picked = index[index >= 0]
         parts = []
         same = int(np.searchsorted(picked, self._last, "right"))
+        if same and self._value.nbytes * same > bytes_max and len(index) > 1:
+            raise PieceTooLarge
         if same:
             parts.append(self._value.take(pa.array(np.zeros(same, np.int64))))
         room = bytes_max - sum(part.nbytes for part in parts)
