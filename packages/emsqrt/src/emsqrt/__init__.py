@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from emsqrt.engine import Engine
     from emsqrt.expr import col, lit, when
     from emsqrt.manifest import Manifest
+    from emsqrt.memory.pool import BudgetPool
     from emsqrt.pipeline import Pipeline, scan
     from emsqrt.sql_plan import sql
 
 __all__ = [
+    "BudgetPool",
     "Engine",
     "EngineConfig",
     "Manifest",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BudgetPool": "emsqrt.memory.pool",
     "Engine": "emsqrt.engine",
     "EngineConfig": "emsqrt.config",
     "Manifest": "emsqrt.manifest",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +26,11 @@ if TYPE_CHECKING:
 
     from emsqrt.executor.execution import Execution, OnProgress
     from emsqrt.executor.pool import ExecutorPool
+    from emsqrt.memory.pool import BudgetPool
+    from emsqrt.planner import PhysicalProgram
+    from emsqrt.te import TeSchedule
+
+_TENANT = re.compile("[a-z0-9_-]{1,63}")
 
 
 class Engine:
@@ -30,40 +38,83 @@ class Engine:
 
     Args:
         config: settings; those of the environment when None.
+        pool: memory shared with other engines; each run takes its cap out of it while it goes on,
+            and no process is kept warm, for that would hold memory that nobody has leased.
+        tenant: in whose name; it spills into a folder of its own.
     """
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: EngineConfig | None = None,
+        *,
+        pool: BudgetPool | None = None,
+        tenant: str | None = None,
+    ) -> None:
         self.config = config or EngineConfig.from_environment()
+        self._shared = pool
+        self._tenant = tenant or "default"
+        if tenant is not None:
+            self.config = replace(self.config, spill_dir=_tenant_folder(self.config, tenant))
         self._lock = threading.Lock()
         self._keeps = False
         self._pool: ExecutorPool | None = None
 
-    def run(
+    def run(  # noqa: PLR0913 - settings, all but two by keyword
         self,
-        plan: Plan,
+        plan: Plan | PhysicalProgram,
+        schedule: TeSchedule | None = None,
         *,
         mem_cap: str | int | None = None,
         in_process: bool = False,
         deadline_seconds: float | None = None,
         on_progress: OnProgress | None = None,
+        cancel: threading.Event | None = None,
     ) -> Manifest:
         """Run a plan that ends in a file sink, and wait.
 
         Args:
-            plan: ends in a `Sink`.
-            mem_cap: such as "64MiB"; the configured cap when None.
+            plan: ends in a `Sink`; or what `lower_to_physical` made of it.
+            schedule: what `plan_te` made of that: its cap is the run's, and its shares are taken
+                once more of what the process leaves of it, which is then known and not estimated.
+            mem_cap: such as "64MiB"; the schedule's or the configured cap when None.
             in_process: run it here instead of in a child: only what operators reserve is then
                 bounded, not what the process holds.
             deadline_seconds: give up after this.
             on_progress: called with each new `Progress`; be quick.
+            cancel: set by another thread to give up waiting for the shared pool.
 
         Raises:
             CapTooSmall: told before the first row is read, with the cap that would do.
             MemoryCapExceeded: it reached its cap all the same.
+            DeadlineExceeded, Cancelled: it was given up, in the queue or at work.
         """
-        cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_cap(mem_cap)
+        if not isinstance(plan, Plan):
+            plan = plan.logical
+        cap_bytes = self.config.mem_cap_bytes if schedule is None else schedule.cap_bytes
+        if mem_cap is not None:
+            cap_bytes = parse_cap(mem_cap)
         if isinstance(plan, Sink) and isinstance(plan.target, StreamTarget):
             raise UsageError("a stream has nobody to read it here", hint="use Engine.batches")
+        started = time.monotonic()
+        with self._leasing(cap_bytes, deadline_seconds, cancel):
+            if deadline_seconds is not None:
+                deadline_seconds -= time.monotonic() - started
+            manifest = self._run(
+                plan, cap_bytes, deadline_seconds, on_progress, in_process=in_process
+            )
+        if self._shared is not None:
+            self._shared.note_spill(self._tenant, manifest.spilled_bytes)
+        return manifest
+
+    def _run(
+        self,
+        plan: Plan,
+        cap_bytes: int,
+        deadline_seconds: float | None,
+        on_progress: OnProgress | None,
+        *,
+        in_process: bool,
+    ) -> Manifest:
         if in_process:
             from emsqrt.inline import run_here
 
@@ -74,6 +125,7 @@ class Engine:
                 scheduled(plan, program, cap_bytes, Path.cwd()) | {"seed": self.config.seed},
                 cap_bytes=cap_bytes,
                 spill_dir=self.config.spill_dir,
+                spilling=self.config.spilling,
                 deadline_seconds=deadline_seconds,
                 on_progress=on_progress,
             )
@@ -91,7 +143,7 @@ class Engine:
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_cap(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
-        with self._executing(plan, cap_bytes) as execution:
+        with self._leasing(cap_bytes), self._executing(plan, cap_bytes) as execution:
             yield from execution.batches()
 
     @property
@@ -107,11 +159,24 @@ class Engine:
             pool.close()
 
     def __enter__(self) -> Self:
-        self._keeps = True
+        self._keeps = self._shared is None
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _leasing(
+        self,
+        cap_bytes: int,
+        deadline_seconds: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> AbstractContextManager[None]:
+        """Hold a run's cap out of the shared pool, where there is one."""
+        if self._shared is None:
+            return nullcontext()
+        return self._shared.lease(
+            self._tenant, cap_bytes, deadline_seconds=deadline_seconds, cancel=cancel
+        )
 
     @contextmanager
     def _executing(
@@ -153,5 +218,14 @@ class Engine:
         require_arrow("this plan")
         from emsqrt.executor.pool import ExecutorPool
 
-        size = self.config.max_parallel_tasks
+        size = self.config.max_parallel_tasks if self._shared is None else 1
         return ExecutorPool(size, memory_bytes=cap_bytes * size, spill_dir=self.config.spill_dir)
+
+
+def _tenant_folder(config: EngineConfig, tenant: str) -> Path:
+    """Return where a tenant spills: a folder of its own below the one of all."""
+    if not _TENANT.fullmatch(tenant):
+        raise UsageError(f'"{tenant}" names no tenant: a-z, 0-9, - and _, at most 63 of them')
+    from emsqrt.spill.placement import default_spill_dir
+
+    return (config.spill_dir or default_spill_dir()) / tenant

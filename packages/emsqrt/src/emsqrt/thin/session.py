@@ -60,7 +60,7 @@ def admit_text(program: Mapping[str, Any], context: Context) -> None:
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
     """Open everything that is needed; whatever can be refused is refused here."""
     stack.enter_context(run)
-    for node, (operator, inputs) in enumerate(program.get("operators", ())):
+    for node, (operator, inputs) in enumerate(program.get("operators", ())[:-1]):
         run.at(node, operator, inputs)
     rows = build(program["steps"], run)
     sink = CsvTextSink(parse_place(program["target"]), rows.schema)

@@ -1,0 +1,188 @@
+"""Engines that share a host's memory: who is served when, and that their sum keeps to the pool."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emsqrt import BudgetPool, Engine, EngineConfig, scan
+from emsqrt.memory.queue import FairQueue
+from emsqrt.memory.usage import UsageReader
+from sennit_core.errors import Cancelled, CapTooSmall, DeadlineExceeded, UsageError
+
+MIB = 1 << 20
+
+
+def test_tenants_take_turns_and_within_one_the_first_comes_first() -> None:
+    queue = FairQueue(10)
+    busy = queue.request("a", 10)
+    assert queue.serve() == [busy]
+    a1, a2, a3 = (queue.request("a", 10) for _ in range(3))
+    b1, c1 = queue.request("b", 10), queue.request("c", 10)
+    order, held = [], busy
+    for _ in range(5):
+        queue.release(held)
+        (held,) = queue.serve()
+        order.append(held)
+    assert order == [b1, c1, a1, a2, a3]
+
+
+def test_a_large_request_is_not_overtaken_for_ever() -> None:
+    queue = FairQueue(10)
+    small = [queue.request("a", 2) for _ in range(5)]
+    assert queue.serve() == small
+    large, later = queue.request("b", 8), queue.request("c", 2)
+    queue.release(small[0])
+    assert queue.serve() == []
+    for ticket in small[1:4]:
+        queue.release(ticket)
+    assert queue.serve() == [large]
+    queue.release(small[4])
+    assert queue.serve() == [later]
+
+
+def test_who_waits_for_its_own_share_holds_up_nobody() -> None:
+    queue = FairQueue(10, {"a": 4})
+    first, second = queue.request("a", 4), queue.request("a", 4)
+    other = queue.request("b", 6)
+    assert queue.serve() == [first, other]
+    queue.release(first)
+    assert queue.serve() == [second]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 20), st.integers(0, 5)), max_size=60),
+    st.dictionaries(st.sampled_from("abc"), st.integers(20, 40)),
+)
+def test_the_sum_keeps_to_the_total_and_everybody_is_served(
+    events: list[tuple[str, int, int]], shares: dict[str, int]
+) -> None:
+    queue = FairQueue(40, shares)
+    held: list[int] = []
+    asked: dict[int, str] = {}
+    served: list[int] = []
+    for tenant, size, releases in events:
+        asked[queue.request(tenant, size)] = tenant
+        granted = queue.serve()
+        held += granted
+        served += granted
+        for _ in range(min(releases, len(held))):
+            queue.release(held.pop(0))
+        assert queue.used_bytes <= 40
+        for name, account in queue.tenants.items():
+            assert 0 <= account.used_bytes <= queue.limit(name)
+    while held:
+        queue.release(held.pop())
+        granted = queue.serve()
+        held += granted
+        served += granted
+    assert sorted(served) == sorted(asked)
+    for tenant in "abc":
+        mine = [ticket for ticket in served if asked[ticket] == tenant]
+        assert mine == sorted(mine)
+    assert queue.used_bytes == 0
+
+
+def test_waiting_ends_with_a_deadline_or_when_it_is_cancelled() -> None:
+    pool = BudgetPool("10MiB", {"small": "1MiB"})
+    stop = threading.Event()
+    with pool.lease("a", 10 * MIB):
+        with pytest.raises(DeadlineExceeded), pool.lease("b", MIB, deadline_seconds=0.01):
+            pass
+        stop.set()
+        with pytest.raises(Cancelled), pool.lease("b", MIB, cancel=stop):
+            pass
+        assert pool.stats()["b"].waiting == 0
+    with pytest.raises(CapTooSmall), pool.lease("small", 2 * MIB):
+        pass
+    with pool.lease("b", 10 * MIB):
+        assert pool.stats()["b"].used_bytes == 10 * MIB
+    assert pool.stats()["b"].used_bytes == 0
+
+
+class _Watcher(threading.Thread):
+    """Adds up what the children of this process are charged, again and again."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak_bytes = 0
+        self.most_at_once = 0
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.002):
+            held = [size for pid in _children() if (size := _charged(pid)) > MIB]
+            self.peak_bytes = max(self.peak_bytes, sum(held))
+            self.most_at_once = max(self.most_at_once, len(held))
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def _charged(pid: int) -> int:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"emsqrt.thin.process" not in words:  # on its way to be one, and still this process's
+            return 0
+        with UsageReader(pid) as reader:
+            return reader.read().charged_bytes
+    except OSError:
+        return 0
+
+
+def _shuffled(path: Path, rows: int) -> Path:
+    path.write_text("k,v\n" + "".join(f"{i * 7919 % rows},{'x' * 40}\n" for i in range(rows)))
+    return path
+
+
+def test_three_engines_hold_no_more_than_their_pool(tmp_path: Path) -> None:
+    source = _shuffled(tmp_path / "in.csv", 160_000)
+    pool = BudgetPool("40MiB")
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"), pool=pool, tenant=name)
+        try:
+            for run in range(2):
+                plan = scan(source).sort("k").sink(tmp_path / f"{name}{run}.csv").plan
+                engine.run(plan, mem_cap="20MiB")
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    watcher = _Watcher()
+    watcher.start()
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("a", "b", "c")]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    watcher.stop()
+    assert not failures
+    assert 0 < watcher.peak_bytes <= pool.total_bytes
+    assert watcher.most_at_once <= 2
+    assert pool.peak_bytes == 40 * MIB
+    stats = pool.stats()
+    assert {name: each.runs for name, each in stats.items()} == {"a": 2, "b": 2, "c": 2}
+    assert all(each.used_bytes == 0 and each.spilled_bytes > 0 for each in stats.values())
+    assert len({path.read_bytes() for path in tmp_path.glob("[abc]?.csv")}) == 1
+
+
+def test_a_tenant_spills_into_its_own_folder(tmp_path: Path) -> None:
+    engine = Engine(EngineConfig(spill_dir=tmp_path), tenant="acme")
+    assert engine.config.spill_dir == tmp_path / "acme"
+    with pytest.raises(UsageError):
+        Engine(tenant="../other")
