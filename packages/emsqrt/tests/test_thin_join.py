@@ -1,12 +1,17 @@
 """Joins, selections, unions and limits over text: what SQL gives, in the order of the left side."""
 
 import random
+import struct
+from array import array
 from pathlib import Path
 
 import duckdb
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emsqrt import Pipeline, scan
+from emsqrt._kernel import CsvParser, KeySpec, pack_join_rows
 from emsqrt.plan import JoinKind
 from emsqrt.thin.compile import why_not_thin
 
@@ -75,6 +80,64 @@ def test_a_key_of_one_name_comes_once_and_a_clash_gets_a_suffix(
     header, first, *_ = run(both, tmp_path / "out.csv", "64MiB").split("\n")
     assert header == "id,b,l,b_right,r"
     assert first == ',0,"left, 0",,'
+
+
+@pytest.mark.parametrize("how", ["inner", "left", "right", "full"])
+def test_a_key_of_one_name_has_the_value_of_the_side_that_has_a_row(
+    files: tuple[Path, Path], tmp_path: Path, how: JoinKind
+) -> None:
+    left, right = files
+    renamed = scan(right).rename({"k": "id"})
+    both = scan(left).join(renamed, on=["id", "b"], how=how)
+    header = run(both, tmp_path / "out.csv", "32MiB").split("\n", 1)[0]
+    assert header == "id,b,l,r"
+    query = f"""select coalesce(l.id, r.k), coalesce(l.b, r.b), l.l, r.r from '{left}' l
+        {how} join '{right}' r on l.id = r.k and l.b = r.b order by all"""
+    with duckdb.connect(config={"threads": 1}) as oracle:
+        expected = oracle.execute(query).fetchall()
+        found = f"select * from read_csv('{tmp_path / 'out.csv'}', header=true) order by all"
+        assert oracle.execute(found).fetchall() == expected
+
+
+def test_each_row_beside_all_others(files: tuple[Path, Path], tmp_path: Path) -> None:
+    left, right = files
+    few = scan(left).limit(3).join(scan(right).limit(2), on=[], how="cross")
+    text = run(few, tmp_path / "out.csv", "24MiB")
+    assert [line.split(",")[-1][:8] for line in text.splitlines()] == ["r"] + [
+        "right 0 ",
+        "right 1 ",
+    ] * 3
+
+
+fields = st.text(st.sampled_from('ab ,;"'), max_size=5)
+
+
+@given(
+    st.lists(st.lists(fields, min_size=4, max_size=4), min_size=1, max_size=6),
+    st.sets(st.integers(0, 3)),
+)
+def test_what_is_cut_off_lines_leaves_the_others_as_they_were(
+    records: list[list[str]], dropped: set[int]
+) -> None:
+    spelled = [
+        ['"' + field.replace('"', '""') + '"' if set(field) & set(',"') else field for field in row]
+        for row in records
+    ]
+    text = "".join(",".join(row) + "\n" for row in spelled).encode()
+    parser = CsvParser(memoryview(bytearray(1 << 16)), field_count=4, columns=[])
+    columns, _ = parser.parse(text, 0)
+    out = memoryview(bytearray(1 << 12))
+    size, rows = pack_join_rows(columns, KeySpec([]), "line", 0, out, array("I", sorted(dropped)))
+    at, found = 0, []
+    while at < size:
+        (row_bytes,) = struct.unpack_from("<I", out, at)
+        found.append(bytes(out[at + 8 : at + row_bytes]).decode())
+        at += row_bytes
+    assert rows == len(records)
+    assert found == [
+        ",".join(field for place, field in enumerate(row) if place not in dropped)
+        for row in spelled
+    ]
 
 
 def test_fields_are_chosen_reordered_and_renamed(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -116,6 +116,9 @@ class CsvParser:
     #     on_error: "fail"; "null" (a value that does not fit, or a missing field, is NULL); or
     #         "skip" (the record is left out and listed in `skipped_records`).
     #     check_fields: whether every record must have `field_count` fields.
+    #     exact: for types that were inferred: an integer is one only as it would be printed, a
+    #         Float64 is digits without zeros in front, a fraction, an exponent; of `null_values`
+    #         only the empty one counts in columns of text.
 
     def __new__(
         cls,
@@ -128,6 +131,7 @@ class CsvParser:
         null_values: Sequence[str] = ("",),
         on_error: str = "fail",
         check_fields: bool = True,
+        exact: bool = False,
     ) -> Self: ...
 
     # Parse records from `start`, until `memory` is full or the block ends; the last record
@@ -356,6 +360,7 @@ class LineWriter:
     #     record_fields: fields of a record, when `fields` are given.
     #     delimiter, quote: of the records.
     #     out_delimiter: between fields that are written anew.
+    #     instead: for each of `fields`, the one that is written when it is empty.
 
     def __new__(
         cls,
@@ -365,6 +370,7 @@ class LineWriter:
         delimiter: str = ",",
         quote: str | None = '"',
         out_delimiter: str = ",",
+        instead: Sequence[int] | None = None,
     ) -> Self: ...
 
     # Write the records of columns from row `start` on, as CsvFormatter.format does.
@@ -637,13 +643,16 @@ def merger_bytes(sources: int, /) -> int: ...
 def open_block(head: Buffer, segment: int, stored: Buffer, target: Buffer, /) -> int: ...
 
 # Pack rows from `start` on while they fit `out`: (bytes, rows). The key is empty when one of its
-# columns is NULL; `payload` as of RowStore.add. ValueError when not even one row fits.
+# columns is NULL; `payload` as of RowStore.add. `dropped`: ascending indices, four bytes each, of the
+# fields that lines go without; `marks`: their delimiter and quote. ValueError when not even one fits.
 def pack_join_rows(
     columns: Columns,
     keys: KeySpec,
     payload: Literal["line"] | Sequence[int] | None,
     start: int,
     out: Buffer,
+    dropped: Buffer = b"",
+    marks: bytes = b',"',
     /,
 ) -> tuple[int, int]: ...
 def read_block_head(head: Buffer, segment: int, /) -> tuple[int, int, int, int, int, int, int]: ...

@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
     PyObject ob_base;
     em_csv_writer writer;
-    uint32_t *fields;
+    uint32_t *fields, *instead;
 } writer_object;
 
 static void free_object(PyObject *self) {
@@ -161,6 +161,7 @@ static PyObject *formatter_format(PyObject *self, PyObject *arguments) {
 
 static void writer_dealloc(PyObject *self) {
     PyMem_Free(((writer_object *)self)->fields);
+    PyMem_Free(((writer_object *)self)->instead);
     PyMem_Free(((writer_object *)self)->writer.spans);
     free_object(self);
 }
@@ -195,13 +196,43 @@ static int read_fields(writer_object *object, PyObject *fields, Py_ssize_t recor
     return 0;
 }
 
+/* Read, for each field that is written, the one taken when it is empty; -1 is none. */
+static int read_instead(writer_object *object, PyObject *instead) {
+    const size_t count = object->writer.field_count;
+    if (instead == Py_None) {
+        return 0;
+    }
+    if (PySequence_Size(instead) != (Py_ssize_t)count || object->writer.fields == NULL) {
+        PyErr_SetString(PyExc_ValueError, "a field stands in for each that is written");
+        return -1;
+    }
+    object->instead = PyMem_Calloc(count + 1, sizeof *object->instead);
+    if (object->instead == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < count; i++) {
+        PyObject *item = PySequence_GetItem(instead, (Py_ssize_t)i);
+        const Py_ssize_t field = item == NULL ? -1 : PyNumber_AsSsize_t(item, PyExc_IndexError);
+        Py_XDECREF(item);
+        if (PyErr_Occurred()) {
+            return -1;
+        }
+        object->instead[i] = field < 0 ? UINT32_MAX : (uint32_t)field;
+    }
+    object->writer.instead = object->instead;
+    return 0;
+}
+
 static PyObject *writer_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
-    static char *names[] = {"fields", "record_fields", "delimiter", "quote", "out_delimiter", NULL};
-    PyObject *fields = Py_None;
+    static char *names[] = {"fields",        "record_fields", "delimiter", "quote",
+                            "out_delimiter", "instead",       NULL};
+    PyObject *fields = Py_None, *instead = Py_None;
     Py_ssize_t record_fields = 0;
     const char *delimiter = ",", *quote = "\"", *out_delimiter = ",";
-    if (!PyArg_ParseTupleAndKeywords(arguments, named, "|O$nszs:LineWriter", names, &fields,
-                                     &record_fields, &delimiter, &quote, &out_delimiter) ||
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "|O$nszsO:LineWriter", names, &fields,
+                                     &record_fields, &delimiter, &quote, &out_delimiter,
+                                     &instead) ||
         !is_mark(delimiter) || !is_mark(out_delimiter) || (quote != NULL && !is_mark(quote))) {
         return NULL;
     }
@@ -216,7 +247,7 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     object->writer.delimiter = (uint8_t)*out_delimiter;
     object->writer.dialect =
         (em_dialect){(uint8_t)*delimiter, quote == NULL ? -1 : (int16_t)(uint8_t)*quote};
-    if (read_fields(object, fields, record_fields) < 0) {
+    if (read_fields(object, fields, record_fields) < 0 || read_instead(object, instead) < 0) {
         Py_CLEAR(object);
     }
     return (PyObject *)object;

@@ -1,26 +1,48 @@
 /* pack_join_rows, join_alone, join_cross, join_lines: functions over rows of joins. */
 #include "bind_join.h"
 
+/* Read what is cut off lines: indices of fields in four bytes each, and delimiter and quote. */
+static int take_cut(const Py_buffer *dropped, const char *marks, Py_ssize_t mark_count,
+                    const em_columns *columns, em_cut *cut) {
+    if (dropped->len % (Py_ssize_t)sizeof *cut->dropped != 0 || mark_count < 1 || mark_count > 2 ||
+        (uintptr_t)dropped->buf % sizeof *cut->dropped != 0 || columns->lines == NULL) {
+        PyErr_SetString(PyExc_ValueError, "fields are cut off lines");
+        return -1;
+    }
+    cut->dropped = dropped->buf;
+    cut->count = (size_t)dropped->len / sizeof *cut->dropped;
+    cut->dialect.delimiter = (uint8_t)marks[0];
+    cut->dialect.quote = mark_count > 1 ? (int16_t)(uint8_t)marks[1] : -1;
+    return 0;
+}
+
 static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
     (void)module;
     PyObject *batch, *spec, *given;
-    Py_ssize_t start;
-    Py_buffer out;
-    if (!PyArg_ParseTuple(arguments, "OOOnw*:pack_join_rows", &batch, &spec, &given, &start,
-                          &out)) {
+    Py_ssize_t start, mark_count = 2;
+    const char *marks = ",\"";
+    Py_buffer out, dropped = {.obj = NULL, .len = 0};
+    if (!PyArg_ParseTuple(arguments, "OOOnw*|y*y#:pack_join_rows", &batch, &spec, &given, &start,
+                          &out, &dropped, &marks, &mark_count)) {
         return NULL;
     }
     const em_columns *columns = columns_view(batch);
     const em_key_spec *keys = columns == NULL ? NULL : key_spec_view(spec, columns);
+    em_cut cut = {.count = 0};
     em_payload payload;
-    bool failed = keys == NULL || take_payload(given, columns, &payload) < 0;
+    bool failed =
+        keys == NULL ||
+        (dropped.len > 0 && take_cut(&dropped, marks, mark_count, columns, &cut) < 0) ||
+        take_payload(given, columns, &payload) < 0;
     size_t bytes = 0, row = (size_t)start;
     if (!failed) {
-        failed = start < 0;
+        failed = start < 0 || (cut.count > 0 && payload.shape != EM_PAYLOAD_LINE);
         if (failed) {
-            PyErr_SetString(PyExc_ValueError, "rows are counted from 0");
+            PyErr_SetString(PyExc_ValueError,
+                            "rows are counted from 0, and cut where they are lines");
         } else {
-            bytes = em_pack_join_rows(columns, keys, &payload, &row, out.buf, (size_t)out.len);
+            bytes = em_pack_join_rows(columns, keys, &payload, cut.count > 0 ? &cut : NULL, &row,
+                                      out.buf, (size_t)out.len);
             failed = bytes == 0 && row < columns->row_count;
             if (failed) {
                 PyErr_Format(PyExc_ValueError, "a row does not fit %zd bytes", out.len);
@@ -29,6 +51,9 @@ static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
         release_payload(&payload);
     }
     PyBuffer_Release(&out);
+    if (dropped.obj != NULL) {
+        PyBuffer_Release(&dropped);
+    }
     return failed ? NULL : Py_BuildValue("(nn)", (Py_ssize_t)bytes, (Py_ssize_t)row - start);
 }
 
@@ -157,7 +182,8 @@ static PyObject *join_lines(PyObject *module, PyObject *arguments) {
 
 static PyMethodDef functions[] = {
     {"pack_join_rows", pack_rows, METH_VARARGS,
-     "pack_join_rows($module, columns, keys, payload, start, out, /)\n--\n\nRows whose key is "
+     "pack_join_rows($module, columns, keys, payload, start, out, dropped=b'', "
+     "marks=b',\"', /)\n--\n\nRows whose key is "
      "empty when one of its columns is NULL: (bytes, rows)."},
     {"join_alone", join_alone, METH_VARARGS,
      "join_alone($module, block, at, out, is_right, sequenced, bits=None, first_bit=0, "

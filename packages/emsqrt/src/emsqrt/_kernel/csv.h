@@ -22,4 +22,14 @@ size_t em_csv_last_end(const uint8_t *data, size_t size, em_dialect dialect);
  * before `size`. */
 size_t em_csv_next_end(const uint8_t *data, size_t start, size_t size, em_dialect dialect);
 
+/* Records without some of their fields; what is left stays as it is spelled. */
+typedef struct {
+    em_dialect dialect;
+    const uint32_t *dropped; /* indices of fields, ascending */
+    size_t count;
+} em_cut;
+
+/* Write one record without them; return the end of what was written, `size` bytes at most. */
+uint8_t *em_csv_cut(const em_cut *cut, const uint8_t *line, size_t size, uint8_t *out);
+
 #endif

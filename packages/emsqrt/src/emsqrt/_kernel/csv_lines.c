@@ -3,21 +3,26 @@
 
 #include "csv_write.h"
 
+/* Return where the field ends that starts at `at`: its delimiter, or `size`. */
+static inline size_t field_end(const uint8_t *line, size_t at, size_t size, em_dialect dialect) {
+    if (at < size && line[at] == dialect.quote) {
+        do {
+            const uint8_t *found =
+                at + 1 < size ? memchr(line + at + 1, dialect.quote, size - at - 1) : NULL;
+            at = found == NULL ? size : (size_t)(found - line) + 1;
+        } while (at < size && line[at] == dialect.quote);
+    }
+    const uint8_t *found = at < size ? memchr(line + at, dialect.delimiter, size - at) : NULL;
+    return found == NULL ? size : (size_t)(found - line);
+}
+
 /* Find the fields of one record; how many it has, of which the first `max` are in `spans`. */
 static size_t find_fields(const uint8_t *line, size_t size, em_dialect dialect, em_span *spans,
                           size_t max) {
     size_t count = 0;
     for (size_t at = 0;; at++) {
         const size_t first = at;
-        if (at < size && line[at] == dialect.quote) {
-            do {
-                const uint8_t *found =
-                    at + 1 < size ? memchr(line + at + 1, dialect.quote, size - at - 1) : NULL;
-                at = found == NULL ? size : (size_t)(found - line) + 1;
-            } while (at < size && line[at] == dialect.quote);
-        }
-        const uint8_t *found = at < size ? memchr(line + at, dialect.delimiter, size - at) : NULL;
-        at = found == NULL ? size : (size_t)(found - line);
+        at = field_end(line, at, size, dialect);
         if (count < max) {
             spans[count] = (em_span){(uint32_t)first, (uint32_t)(at - first)};
         }
@@ -26,6 +31,31 @@ static size_t find_fields(const uint8_t *line, size_t size, em_dialect dialect, 
             return count;
         }
     }
+}
+
+/* Each field goes with the delimiter behind it; when the last one goes, the one before loses its.
+ */
+uint8_t *em_csv_cut(const em_cut *cut, const uint8_t *line, size_t size, uint8_t *out) {
+    uint8_t *const begin = out;
+    size_t at = 0, kept = 0, dropped = 0;
+    bool ended = false;
+    for (uint32_t field = 0; dropped < cut->count && !ended; field++) {
+        const size_t stop = field_end(line, at, size, cut->dialect);
+        ended = stop == size;
+        const size_t next = ended ? size : stop + 1;
+        if (field == cut->dropped[dropped]) {
+            memcpy(out, line + kept, at - kept);
+            out += at - kept;
+            kept = next;
+            dropped++;
+        }
+        at = next;
+    }
+    if (ended && kept == size && out > begin) {
+        return out - 1;
+    }
+    memcpy(out, line + kept, size - kept);
+    return out + (size - kept);
 }
 
 /* Write a quoted field, quotes doubled as they are, and what follows its closing quote inside. */
@@ -81,7 +111,10 @@ bool em_csv_write_line(const em_csv_writer *writer, const uint8_t *line, size_t 
     size_t at = 0;
     for (size_t i = 0; i < writer->field_count; i++) {
         const uint32_t index = writer->fields[i];
-        const em_span span = index < count ? writer->spans[index] : (em_span){0, 0};
+        em_span span = index < count ? writer->spans[index] : (em_span){0, 0};
+        if (span.size == 0 && writer->instead != NULL && writer->instead[i] < count) {
+            span = writer->spans[writer->instead[i]];
+        }
         const uint8_t *field = line + span.start;
         ptrdiff_t bytes = 0;
         if (span.size > 0 && *field == writer->dialect.quote) {

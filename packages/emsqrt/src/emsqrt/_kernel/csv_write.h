@@ -14,12 +14,13 @@ size_t em_csv_format(const em_type *types, uint8_t delimiter, const em_columns *
 
 /* How records are written again: as they stand, or some of their fields. */
 typedef struct {
-    em_dialect dialect;     /* of the records */
-    const uint32_t *fields; /* NULL: as they stand */
-    uint8_t delimiter;      /* of what is written */
-    size_t field_count;     /* of `fields` */
-    size_t record_fields;   /* of a record */
-    em_span *spans;         /* scratch, `record_fields` of them */
+    em_dialect dialect;      /* of the records */
+    const uint32_t *fields;  /* NULL: as they stand */
+    uint8_t delimiter;       /* of what is written */
+    const uint32_t *instead; /* NULL, or for each of them the field taken when it is empty */
+    size_t field_count;      /* of `fields` */
+    size_t record_fields;    /* of a record */
+    em_span *spans;          /* scratch, `record_fields` of them */
 } em_csv_writer;
 
 /* Write one record without its line end; false when `size` bytes have no room for it. */

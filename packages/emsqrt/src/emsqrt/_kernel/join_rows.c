@@ -22,7 +22,8 @@ static bool has_null(const em_columns *columns, const em_key_spec *keys, size_t 
 }
 
 size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
-                         const em_payload *payload, size_t *row, uint8_t *out, size_t out_bytes) {
+                         const em_payload *payload, const em_cut *cut, size_t *row, uint8_t *out,
+                         size_t out_bytes) {
     const size_t fixed = em_key_fixed_bytes(keys, columns);
     size_t used = 0;
     for (; *row < columns->row_count; ++*row) {
@@ -33,13 +34,17 @@ size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
             break;
         }
         uint8_t *to = out + used;
-        em_store32(to, (uint32_t)bytes);
-        em_store32(to + 4, (uint32_t)key);
         if (keyed) {
             em_key_encode(keys, columns, *row, to + EM_ROW_HEAD_BYTES);
         }
-        em_payload_write(payload, columns, *row, to + EM_ROW_HEAD_BYTES + key);
-        used += bytes;
+        uint8_t *text = to + EM_ROW_HEAD_BYTES + key;
+        const em_span line = cut == NULL ? (em_span){0, 0} : columns->lines[*row];
+        const uint8_t *end = cut == NULL
+                                 ? em_payload_write(payload, columns, *row, text)
+                                 : em_csv_cut(cut, columns->text + line.start, line.size, text);
+        em_store32(to, (uint32_t)(end - to));
+        em_store32(to + 4, (uint32_t)key);
+        used += (size_t)(end - to);
     }
     return used;
 }

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "csv.h"
 #include "keys.h"
 #include "pack.h"
 #include "rows.h"
@@ -75,9 +76,11 @@ size_t em_joined_bytes(em_side left, em_side right, bool sequenced);
 /* Write one joined row; false when there is no room. */
 bool em_write_joined(em_joined_out *out, em_side left, em_side right, bool sequenced);
 
-/* Write rows from `*row` on as join rows while they fit; returns the bytes written. */
+/* Write rows from `*row` on, with `cut` (or NULL) applied to their lines, as join rows while they
+ * fit; returns the bytes written. */
 size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
-                         const em_payload *payload, size_t *row, uint8_t *out, size_t out_bytes);
+                         const em_payload *payload, const em_cut *cut, size_t *row, uint8_t *out,
+                         size_t out_bytes);
 
 enum em_walk { EM_WALK_ON, EM_WALK_FULL, EM_WALK_DAMAGED };
 

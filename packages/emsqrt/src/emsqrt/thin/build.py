@@ -46,7 +46,7 @@ class MeteredText:
 
 
 def _measure(block: Block) -> tuple[int, int]:
-    return 0, len(block.data)  # rows are counted by whoever parses them
+    return block.rows, len(block.data)  # or whoever parses them counts the rows
 
 
 def build(steps: Sequence[Step], run: Run) -> TextRows:
@@ -110,7 +110,8 @@ def _sort(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
 
 def _select(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
     columns = step["columns"]
-    return SelectText(inputs[0], columns and [(new, old) for new, old in columns], run)
+    chosen = columns and [(new, old) for new, old in columns]
+    return SelectText(inputs[0], chosen, run, step.get("instead", {}))
 
 
 def _rename(step: Step, inputs: Sequence[TextRows], _: Run) -> TextRows:
@@ -125,7 +126,9 @@ _BUILDERS: dict[str, Callable[[Step, Sequence[TextRows], Run], TextRows]] = {
         inputs[0], step["reads"], step["programs"], step["order"], step["fields"], run
     ),
     "filter": lambda step, inputs, run: FilterText(inputs[0], step["reads"], step["program"], run),
-    "join": lambda step, inputs, run: JoinText(inputs[0], inputs[1], step["on"], step["how"], run),
+    "join": lambda step, inputs, run: JoinText(
+        inputs[0], inputs[1], step["on"], step["how"], step["dropped"], run
+    ),
     "limit": lambda step, inputs, run: LimitText(inputs[0], step["count"], step["skip"], run),
     "rename": _rename,
     "scan": _scan,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from types import MappingProxyType
 
 from emsqrt._kernel import Columns, LineWriter, csv_record_end
 from emsqrt.run import Run
@@ -23,17 +24,26 @@ class SelectText:
         columns: (name, name of the field it comes from); None passes whole records on, checked
             and counted, each with its line end.
         run: the budget.
+        instead: {field: the field that is taken where it is empty}.
     """
 
-    def __init__(self, rows: TextRows, columns: Sequence[tuple[str, str]] | None, run: Run) -> None:
+    def __init__(
+        self,
+        rows: TextRows,
+        columns: Sequence[tuple[str, str]] | None,
+        run: Run,
+        instead: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.dialect = rows.dialect if columns is None else STANDARD
         self.rows = 0
         self._rows = rows
         self._run = run
         names = rows.schema.names
         self._fields = None if columns is None else [names.index(old) for _, old in columns]
+        self._instead = None
         self.schema = rows.schema
         if columns is not None:
+            self._instead = [names.index(instead.get(old, old)) for _, old in columns]
             kept = (Field(new, rows.schema.field(old).type) for new, old in columns)
             self.schema = Schema(tuple(kept))
         self._guard = run.budget.admit(
@@ -47,6 +57,7 @@ class SelectText:
             record_fields=len(self._rows.schema),
             delimiter=self._rows.dialect.delimiter,
             quote=self._rows.dialect.quote,
+            instead=self._instead,
         )
         with self._guard, memoryview(bytearray(_OUT_BYTES)) as out:
             reader = ColumnReader(self._rows, (), memoryview(bytearray(_PARSE_BYTES)))
