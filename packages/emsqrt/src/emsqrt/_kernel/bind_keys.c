@@ -1,5 +1,6 @@
 /* KeySpec, decode_keys, unpack_rows: from columns to rows' parts, and back. */
 #include "bind_rows.h"
+#include "stripes.h"
 
 static PyObject *key_spec_type;
 
@@ -195,14 +196,46 @@ static bool measure_rows(const reading *of, size_t *next, size_t rows_max, size_
     return true;
 }
 
-static void read_row(const reading *of, const uint8_t *row, size_t index) {
-    if (of->parts == NULL) {
-        em_packed_read(of->arrays, of->count, em_row_payload(row), index);
-        return;
+/* Add the text of rows that are all read, where nothing has to be left out: what is usual. */
+static bool measure_whole(const reading *of, size_t *next, size_t rows_max, size_t out_bytes,
+                          size_t *rows) {
+    for (*rows = 0; *rows < rows_max && *next < of->bytes; ++*rows) {
+        const uint8_t *row = of->block + *next;
+        if (!em_row_is_whole(row, of->bytes - *next) || !measure_row(of, of->arrays, row)) {
+            return false;
+        }
+        *next += em_row_bytes(row);
     }
-    const uint8_t *at = em_row_key(row);
+    const size_t text = text_of_all(of);
+    return text <= INT32_MAX && *rows <= INT32_MAX &&
+           em_arrays_bound(of->arrays, of->count, *rows, text) <= out_bytes;
+}
+
+static void forget_text(const reading *of) {
     for (size_t i = 0; i < of->count; i++) {
-        at = em_key_decode(&of->parts[i], at, &of->arrays[i], index);
+        of->arrays[i].text_bytes = 0;
+    }
+}
+
+static void read_keys(const reading *of, size_t at, size_t rows) {
+    for (size_t index = 0; index < rows; index++) {
+        const uint8_t *row = of->block + at, *key = em_row_key(row);
+        for (size_t i = 0; i < of->count; i++) {
+            key = em_key_decode(&of->parts[i], key, &of->arrays[i], index);
+        }
+        at += em_row_bytes(row);
+    }
+}
+
+static void read_payloads(const reading *of, size_t at, size_t rows) {
+    const uint8_t *packed[EM_STRIPE_ROWS];
+    for (size_t first = 0; first < rows; first += EM_STRIPE_ROWS) {
+        const size_t count = rows - first < EM_STRIPE_ROWS ? rows - first : EM_STRIPE_ROWS;
+        for (size_t r = 0; r < count; r++) {
+            packed[r] = em_row_payload(of->block + at);
+            at += em_row_bytes(of->block + at);
+        }
+        em_stripe_read(of->arrays, of->count, packed, of->block + of->bytes, first, count);
     }
 }
 
@@ -240,28 +273,30 @@ static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max, u
                             start, of->bytes);
     }
     size_t next = (size_t)start, rows;
-    if (!measure_rows(of, &next, (size_t)rows_max, out_bytes, &rows)) {
-        return PyErr_Format(PyExc_ValueError, "the row at byte %zu does not have this form", next);
-    }
-    if (rows == 0 && (size_t)start < of->bytes && rows_max > 0) {
-        return PyErr_Format(PyExc_ValueError, "the row at byte %zd does not fit %zu bytes", start,
-                            out_bytes);
-    }
-    for (size_t i = 0; i < of->count; i++) { /* measure again without the row that did not fit */
-        of->arrays[i].text_bytes = 0;
-    }
-    size_t at = (size_t)start;
-    for (; at < next; at += em_row_bytes(of->block + at)) {
-        measure_row(of, of->arrays, of->block + at);
+    if (!measure_whole(of, &next, (size_t)rows_max, out_bytes, &rows)) {
+        forget_text(of);
+        next = (size_t)start;
+        if (!measure_rows(of, &next, (size_t)rows_max, out_bytes, &rows)) {
+            return PyErr_Format(PyExc_ValueError, "the row at byte %zu does not have this form",
+                                next);
+        }
+        if (rows == 0 && (size_t)start < of->bytes && rows_max > 0) {
+            return PyErr_Format(PyExc_ValueError, "the row at byte %zd does not fit %zu bytes",
+                                start, out_bytes);
+        }
+        forget_text(of); /* measure again without the row that did not fit */
+        for (size_t at = (size_t)start; at < next; at += em_row_bytes(of->block + at)) {
+            measure_row(of, of->arrays, of->block + at);
+        }
     }
     if (em_arrays_bound(of->arrays, of->count, rows, text_of_all(of)) > out_bytes) {
         return PyErr_Format(PyExc_ValueError, "no array fits %zu bytes", out_bytes);
     }
     em_arrays_place(of->arrays, of->count, rows, out);
-    at = (size_t)start;
-    for (size_t row = 0; row < rows; row++) {
-        read_row(of, of->block + at, row);
-        at += em_row_bytes(of->block + at);
+    if (of->parts == NULL) {
+        read_payloads(of, (size_t)start, rows);
+    } else {
+        read_keys(of, (size_t)start, rows);
     }
     return describe_all(of, out, rows, next);
 }

@@ -107,24 +107,3 @@ bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed, si
     }
     return left == 0;
 }
-
-void em_packed_read(em_array *arrays, size_t count, const uint8_t *packed, size_t row) {
-    const uint8_t *field = packed + null_bytes(count);
-    const uint8_t *text = packed + em_packed_head_bytes(arrays, count);
-    for (size_t i = 0; i < count; i++) {
-        em_array *array = &arrays[i];
-        if (em_bit(packed, i)) {
-            em_array_put_null(array, row);
-        } else if (em_is_text(array->kind)) {
-            const size_t bytes = em_load32(field);
-            if (bytes > 0) {
-                memcpy(em_array_text(array, row), text, bytes);
-            }
-            em_array_end_text(array, row, bytes);
-            text += bytes;
-        } else {
-            em_array_put_fixed(array, row, field);
-        }
-        field += em_field_bytes(array->kind);
-    }
-}

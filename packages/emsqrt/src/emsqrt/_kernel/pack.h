@@ -43,7 +43,4 @@ size_t em_packed_head_bytes(const em_array *arrays, size_t count);
  * when the row's parts do not add up to its bytes. */
 bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed, size_t bytes);
 
-/* Append a row that em_packed_measure() accepted to placed arrays. */
-void em_packed_read(em_array *arrays, size_t count, const uint8_t *packed, size_t row);
-
 #endif

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "stripes.h"
+
 enum { AHEAD = 8, LINE_BYTES = 64, AHEAD_LINES = 3 };
 
 static inline size_t aligned(const em_store *store, size_t bytes) {
@@ -56,26 +58,62 @@ static inline void take(em_store *store, const uint8_t *row, size_t row_bytes) {
     }
 }
 
+/* Write the head and key of a row whose payload has so many bytes at the end of the rows, and
+ * return where the payload goes. */
+static uint8_t *put_head(em_store *store, const em_columns *columns, const em_key_spec *spec,
+                         size_t row, size_t key_bytes, size_t payload_bytes, uint64_t *sequence) {
+    uint8_t *at = store->memory + store->used;
+    em_store32(at, (uint32_t)(EM_ROW_HEAD_BYTES + key_bytes + payload_bytes));
+    em_store32(at + 4, (uint32_t)key_bytes);
+    uint8_t *end = em_key_encode(spec, columns, row, at + EM_ROW_HEAD_BYTES);
+    return sequence == NULL ? end : em_key_put_sequence(end, (*sequence)++);
+}
+
+/* Take up to a stripe of rows with packed payloads, none of which a bound drops. */
+static size_t add_stripe(em_store *store, const em_columns *columns, const em_key_spec *spec,
+                         const em_payload *payload, size_t start, size_t fixed,
+                         uint64_t *sequence) {
+    size_t bytes[EM_STRIPE_ROWS], row = 0, count = columns->row_count - start;
+    uint8_t *out[EM_STRIPE_ROWS];
+    count = count < EM_STRIPE_ROWS ? count : EM_STRIPE_ROWS;
+    em_stripe_sizes(payload, columns, start, count, bytes);
+    for (; row < count; row++) {
+        const size_t key_bytes = (fixed != 0 ? fixed : em_key_bytes(spec, columns, start + row)) +
+                                 (sequence == NULL ? 0 : EM_SEQUENCE_BYTES);
+        const size_t row_bytes = EM_ROW_HEAD_BYTES + key_bytes + bytes[row];
+        if (!fits(store, row_bytes)) {
+            break;
+        }
+        const uint8_t *at = store->memory + store->used;
+        out[row] = put_head(store, columns, spec, start + row, key_bytes, bytes[row], sequence);
+        take(store, at, row_bytes);
+    }
+    em_stripe_write(payload, columns, start, row, bytes, out);
+    return row;
+}
+
 size_t em_store_add(em_store *store, const em_columns *columns, const em_key_spec *spec,
                     const em_payload *payload, size_t start, uint64_t *sequence) {
     const size_t fixed = em_key_fixed_bytes(spec, columns);
     const size_t suffix = sequence == NULL ? 0 : EM_SEQUENCE_BYTES;
     size_t row = start;
+    while (payload->shape == EM_PAYLOAD_COLUMNS && !store->bounded && row < columns->row_count) {
+        const size_t taken = add_stripe(store, columns, spec, payload, row, fixed, sequence);
+        if (taken == 0) {
+            return row - start;
+        }
+        row += taken;
+    }
     for (; row < columns->row_count; row++) {
         const size_t key_bytes = (fixed != 0 ? fixed : em_key_bytes(spec, columns, row)) + suffix;
-        const size_t row_bytes =
-            EM_ROW_HEAD_BYTES + key_bytes + em_payload_bytes(payload, columns, row);
+        const size_t payload_bytes = em_payload_bytes(payload, columns, row);
+        const size_t row_bytes = EM_ROW_HEAD_BYTES + key_bytes + payload_bytes;
         if (!fits(store, row_bytes)) {
             break;
         }
-        uint8_t *at = store->memory + store->used;
-        em_store32(at, (uint32_t)row_bytes);
-        em_store32(at + 4, (uint32_t)key_bytes);
-        uint8_t *end = em_key_encode(spec, columns, row, at + EM_ROW_HEAD_BYTES);
-        if (sequence != NULL) {
-            end = em_key_put_sequence(end, (*sequence)++);
-        }
-        em_payload_write(payload, columns, row, end);
+        const uint8_t *at = store->memory + store->used;
+        em_payload_write(payload, columns, row,
+                         put_head(store, columns, spec, row, key_bytes, payload_bytes, sequence));
         take(store, at, row_bytes);
     }
     return row - start;

@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 PIECE_BYTES = 512 << 10
 PIECE_ROWS = 1 << 14
+_HEAD_BYTES = 4
+"""What a text or a list counts beside what it holds."""
 
 
 class Pieces:
@@ -32,7 +34,16 @@ class Pieces:
 
     def add(self, batch: Any) -> Iterator[tuple[Any, int]]:
         """Take a batch; yield each piece that is full, as one batch, and its bytes."""
-        ends = row_ends(batch)
+        sizes = _RowSizes(batch)
+        if (
+            sizes.total + self._bytes < self._bytes_max
+            and batch.num_rows + self._rows < self._rows_max
+        ):
+            self._held.append(batch)
+            self._rows += batch.num_rows
+            self._bytes += sizes.total
+            return
+        ends = sizes.ends()
         start, before = 0, 0
         while start < batch.num_rows:
             room = before + self._bytes_max - self._bytes
@@ -62,10 +73,47 @@ def row_ends(batch: Any) -> Any:
     A fixed-width value counts its width, a bool one byte, a text its bytes and four, a list its
     items and four; NULL counts as zero, or as an empty text.
     """
-    sizes = np.zeros(batch.num_rows, np.int64)
-    for column in batch.columns:
-        sizes += _sizes(column)
-    return np.cumsum(sizes)
+    return _RowSizes(batch).ends()
+
+
+class _RowSizes:
+    """The bytes of a batch's rows: what each has, and running sums of what differs."""
+
+    def __init__(self, batch: Any) -> None:
+        self._rows = batch.num_rows
+        self._each = 0
+        self._running: list[tuple[Any, int]] = []
+        for column in batch.columns:
+            if (pa.types.is_string(column.type) or pa.types.is_binary(column.type)) and not (
+                column.null_count
+            ):
+                self._each += _HEAD_BYTES
+                self._add_text(column)
+            elif isinstance(sizes := _sizes(column), int):
+                self._each += sizes
+            elif self._rows:
+                self._running.append((np.cumsum(sizes), 0))
+
+    def _add_text(self, column: Any) -> None:
+        """Arrow's offsets are the running sums of its text, but for where they start."""
+        if self._rows:
+            offsets = np.frombuffer(
+                column.buffers()[1], np.int32, self._rows + 1, 4 * column.offset
+            )
+            self._running.append((offsets[1:], int(offsets[0])))
+
+    @property
+    def total(self) -> int:
+        """The bytes of all rows."""
+        return self._each * self._rows + sum(int(sums[-1]) - base for sums, base in self._running)
+
+    def ends(self) -> Any:
+        """Return the running sum of the rows' bytes."""
+        ends = np.arange(1, self._rows + 1, dtype=np.int64) * self._each
+        for sums, base in self._running:
+            ends += sums
+            ends -= base
+        return ends
 
 
 def _sizes(column: Any) -> Any:
@@ -73,7 +121,7 @@ def _sizes(column: Any) -> Any:
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return 1
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        return pc.fill_null(pc.binary_length(column), 0).to_numpy() + np.int64(4)
+        return pc.fill_null(pc.binary_length(column), 0).to_numpy() + np.int64(_HEAD_BYTES)
     if pa.types.is_list(kind):
         return _list_sizes(column)
     if pa.types.is_struct(kind):
@@ -88,4 +136,4 @@ def _list_sizes(column: Any) -> Any:
     sizes = np.broadcast_to(np.asarray(_sizes(items), np.int64), len(items))
     before = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
     ends = np.cumsum(lengths)
-    return before[ends] - before[ends - lengths] + 4
+    return before[ends] - before[ends - lengths] + _HEAD_BYTES

@@ -21,6 +21,7 @@ from pyarrow import parquet
 from emsqrt.io.cutting import PIECE_BYTES, Pieces
 from emsqrt.io.formats import plain_batch, plain_schema
 from emsqrt.io.outputs import Output, open_output
+from emsqrt.io.parquet_dictionaries import dictionary_columns
 from emsqrt.io.places import Place
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import Unsupported, UsageError
@@ -91,14 +92,7 @@ class ParquetFileWriter:
     ) -> None:
         self._options, self._schema = options, schema
         self._gate = _Gate(output)
-        self._writer = parquet.ParquetWriter(
-            self._gate,
-            schema,
-            compression=options.compression,
-            data_page_size=_PAGE_BYTES,
-            dictionary_pagesize_limit=_PAGE_BYTES,
-            write_page_checksum=True,
-        )
+        self._writer: Any = None
         self._group = _Group(schema, folder)
 
     def write(self, piece: Any, size: int) -> None:
@@ -112,18 +106,36 @@ class ParquetFileWriter:
         """Write the rows that wait as a row group."""
         if self._group.rows:
             with self._group.table() as table:
+                if self._writer is None:
+                    self._open(dictionary_columns(table, _PAGE_BYTES))
                 self._writer.write_table(table, row_group_size=table.num_rows)
 
     def close(self) -> None:
         """Write the last row group and the footer."""
         self.flush()
+        if self._writer is None:
+            self._open(use_dictionary=False)
         self._writer.close()
 
     def abort(self) -> None:
         """Let go without a footer."""
         self._group.drop()
         self._gate.shut = True
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _open(self, use_dictionary: bool | list[str]) -> None:
+        """Begin the file, when the first row group has shown what its columns are like."""
+        self._writer = parquet.ParquetWriter(
+            self._gate,
+            self._schema,
+            compression=self._options.compression,
+            use_dictionary=use_dictionary,
+            data_page_size=_PAGE_BYTES,
+            dictionary_pagesize_limit=_PAGE_BYTES,
+            store_decimal_as_integer=True,
+            write_page_checksum=True,
+        )
 
 
 class _Gate:

@@ -1,0 +1,27 @@
+/* Packed payloads (pack.h) of many rows at a time, written and read column by column.
+ *
+ * A kind is looked at once for a stripe of rows rather than once for each value, and the rows of a
+ * stripe stay in the cache while all columns pass over them.
+ */
+#ifndef EMSQRT_STRIPES_H
+#define EMSQRT_STRIPES_H
+
+#include "pack.h"
+
+enum { EM_STRIPE_ROWS = 256 };
+
+/* Bytes of the payloads of `count` rows, at most EM_STRIPE_ROWS, from row `start` on. */
+void em_stripe_sizes(const em_payload *payload, const em_columns *columns, size_t start,
+                     size_t count, size_t *bytes);
+
+/* Write the payloads of these rows, each of `bytes[r]` bytes, to `out[r]`. */
+void em_stripe_write(const em_payload *payload, const em_columns *columns, size_t start,
+                     size_t count, const size_t *bytes, uint8_t *const *out);
+
+/* Append rows that em_packed_measure() accepted to placed arrays: `packed` points to `rows`
+ * payloads, at most EM_STRIPE_ROWS, that lie before `end`; `first` is the first one's index in the
+ * arrays, a multiple of 8. */
+void em_stripe_read(em_array *arrays, size_t count, const uint8_t *const *packed,
+                    const uint8_t *end, size_t first, size_t rows);
+
+#endif

@@ -1,0 +1,56 @@
+"""Which columns of a Parquet file are worth a dictionary, judged by its first row group.
+
+A dictionary that outgrows its page is thrown away halfway, after it has cost the most; one of
+values that hardly repeat makes the file larger. Both are told by counting the distinct values.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_SAMPLE_BYTES = 1 << 20
+_SAMPLE_ROWS = 1 << 16
+_TEXT_HEAD_BYTES = 4
+
+
+def dictionary_columns(table: Any, limit_bytes: int) -> bool | list[str]:
+    """Return the columns to write with a dictionary; True, all of them, where some are nested.
+
+    Args:
+        table: the first row group, without dictionaries.
+        limit_bytes: a dictionary larger than this is given up.
+    """
+    if any(pa.types.is_nested(kind) for kind in table.schema.types):
+        return True
+    return [
+        field.name
+        for field, column in zip(table.schema, table.columns, strict=True)
+        if not pa.types.is_boolean(field.type)
+        and not pa.types.is_null(field.type)
+        and _pays(column, limit_bytes)
+    ]
+
+
+def _pays(column: Any, limit_bytes: int) -> bool:
+    """Compare values once and an index for each row with the values as they are."""
+    rows = len(column)
+    width = _width(column)
+    sampled = int(min(rows, _SAMPLE_ROWS, max(_SAMPLE_BYTES // width, 1)))
+    distinct = pc.count_distinct(column.slice(0, sampled)).as_py()
+    if 2 * distinct > sampled:  # a value comes twice at most, wherever one looks
+        distinct = distinct * rows / sampled
+    dictionary = distinct * width
+    indices = rows * int(distinct).bit_length() / 8
+    return bool(dictionary <= limit_bytes and 4 * (dictionary + indices) < 3 * rows * width)
+
+
+def _width(column: Any) -> float:
+    """Return the mean bytes of a value in a page."""
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        text = pc.sum(pc.binary_length(column)).as_py() or 0
+        return _TEXT_HEAD_BYTES + float(text) / len(column)
+    return max(min(kind.bit_width, 64) / 8, 1)

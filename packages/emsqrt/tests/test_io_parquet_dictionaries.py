@@ -1,0 +1,83 @@
+"""Which columns get a dictionary: by what they hold, whatever their type."""
+
+from __future__ import annotations
+
+import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from emsqrt.io.parquet_dictionaries import dictionary_columns
+from emsqrt.io.sinks import open_sink
+from emsqrt.memory import MemoryBudget
+from emsqrt.plan import FileTarget
+from sennit_core.schema import Schema
+
+LIMIT_BYTES = 1 << 16
+ROWS = 20_000
+
+
+def table(**columns: Any) -> Any:
+    return pa.table(columns)
+
+
+def test_values_that_repeat_are_worth_one_and_others_are_not() -> None:
+    made = table(
+        few=pa.array([row % 50 for row in range(ROWS)], pa.int64()),
+        unique=pa.array(range(ROWS), pa.int64()),
+        words=pa.array([f"word {row % 9}" for row in range(ROWS)]),
+        texts=pa.array([f"text {row}" for row in range(ROWS)]),
+        flag=pa.array([row % 2 == 0 for row in range(ROWS)]),
+    )
+    assert dictionary_columns(made, LIMIT_BYTES) == ["few", "words"]
+
+
+def test_a_dictionary_that_would_outgrow_its_page_is_not_begun() -> None:
+    repeated = [f"{'long ' * 20}{row % 2000}" for row in range(ROWS)]
+    assert dictionary_columns(table(c=repeated), LIMIT_BYTES) == []
+    assert dictionary_columns(table(c=repeated), 1 << 20) == ["c"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([Decimal("1.50")] * 99, pa.decimal128(15, 2)),
+        pa.array([Decimal("1.50")] * 99, pa.decimal128(38, 2)),
+        pa.array([datetime.timedelta(seconds=1)] * 99, pa.duration("us")),
+        pa.array([datetime.time(1, 2)] * 99, pa.time64("us")),
+        pa.array([0] * 99, pa.timestamp("us")),
+        pa.array([datetime.date(2020, 1, 1)] * 99),
+        pa.array([b"x"] * 99, pa.binary()),
+        pa.array([None] * 99, pa.int64()),
+        pa.array([None] * 99, pa.string()),
+        pa.array([1.5, float("nan"), None] * 33),
+        pa.array([1], pa.uint8()),
+    ],
+)
+def test_every_type_is_judged_and_read_back(values: Any, tmp_path: Path) -> None:
+    made = table(c=values)
+    schema = Schema.from_arrow(made.schema)
+    made = made.cast(schema.to_arrow())
+    dictionary_columns(made, LIMIT_BYTES)
+    sink = open_sink(
+        FileTarget(str(tmp_path / "a.parquet"), "parquet", {}),
+        schema,
+        MemoryBudget(64 << 20),
+        lambda _: None,
+    )
+    with sink:
+        for batch in made.to_batches():
+            sink.write(batch)
+    found = parquet.read_table(tmp_path / "a.parquet")
+    assert found.schema == made.schema
+    assert [repr(value) for value in found["c"].to_pylist()] == [
+        repr(value) for value in made["c"].to_pylist()
+    ]
+
+
+def test_nested_columns_keep_theirs() -> None:
+    assert dictionary_columns(table(c=[[1, 2], [3]]), LIMIT_BYTES) is True
