@@ -34,6 +34,11 @@ class EngineConfig:
         seed: what sampling depends on.
         max_parallel_tasks: plans that may run at once, each in a process with the full cap.
         spill_dir: where it may spill; None for a folder of this user's below the temporary one.
+        spill_uri: spill there instead: `s3://bucket/prefix`, `gs://…`, `az://…`.
+        spill_aws_region: region of an S3 bucket; that of the environment when None.
+        spill_retry_max_ms: how long a transfer to a store is tried again.
+        spill_quota_bytes: what may lie spilled at once; None for any amount.
+        spill_codec: auto (what pays), lz4, zstd or none.
     """
 
     mem_cap_bytes: int = 512 << 20
@@ -42,15 +47,44 @@ class EngineConfig:
     seed: int = 0
     max_parallel_tasks: int = 4
     spill_dir: Path | None = None
+    spill_uri: str | None = None
+    spill_aws_region: str | None = None
+    spill_retry_max_ms: int = 30_000
+    spill_quota_bytes: int | None = None
+    spill_codec: str = "auto"
+
+    @property
+    def spilling(self) -> dict[str, Any]:
+        """How runs spill beside a folder, as plain values: what `SpillManager` is told."""
+        if self.spill_uri is None:
+            told: dict[str, Any] = {}
+        else:
+            told = {"uri": self.spill_uri, "concurrency": self.max_spill_concurrency}
+            told["retry_max_ms"] = self.spill_retry_max_ms
+            if self.spill_aws_region is not None:
+                told["options"] = {"region": self.spill_aws_region}
+        if self.spill_quota_bytes is not None:
+            told["quota_bytes"] = self.spill_quota_bytes
+        if self.spill_codec != "auto":
+            told["codec"] = self.spill_codec
+        return told
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+    def from_environment(
+        cls,
+        environment: Mapping[str, str] = os.environ,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Self:
         """Read `EMSQRT_MEM_CAP_BYTES`, `EMSQRT_SPILL_DIR` and `EMSQRT_MAX_PARALLEL_TASKS`.
+
+        Args:
+            environment: where they are.
+            settings: of a document's `config` block, by field name; the environment wins.
 
         Raises:
             UsageError: a value makes no sense, or there is no setting of such a name.
         """
-        found: dict[str, Any] = {}
+        found = {name: _from_document(name, value) for name, value in (settings or {}).items()}
         for name, text in environment.items():
             if not name.startswith("EMSQRT_"):
                 continue
@@ -63,3 +97,9 @@ class EngineConfig:
             field = _ENVIRONMENT[name]
             found[field] = _READERS[field](text)
         return cls(**found)
+
+
+def _from_document(name: str, value: Any) -> Any:
+    if name in ("mem_cap_bytes", "spill_dir"):
+        return _READERS[name](value)
+    return value

@@ -193,6 +193,7 @@ class Engine:
             "plan": plan_to_json(plan),
             "folder": str(Path.cwd()),
             "seed": self.config.seed,
+            "spilling": self.config.spilling,
         }
         try:
             with pool.submit(

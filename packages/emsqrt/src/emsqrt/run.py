@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from emsqrt.memory import Arena, MemoryBudget, Slice
+from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
 from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, Sharing
 from emsqrt.metering import Meter
 from sennit_core.errors import CapTooSmall, TooLarge
@@ -28,6 +28,10 @@ OUTPUT_BYTES = 1 << 20
 READERS_SHARE = 16
 """One part in so many of what is left over is for records that are longer than a block."""
 PAGE_BYTES = mmap.PAGESIZE
+STORE_CLIENT_BYTES = 12 << 20
+"""What a client of object stores holds beside its buffers, measured."""
+STORE_PARTS, PART_BYTES_MIN, PART_BYTES_MAX = 40, 256 << 10, 8 << 20
+"""A part that is sent is that share of what is free, within these sizes."""
 _NOBODY = -1
 """The node of an operator that is run by itself."""
 
@@ -63,6 +67,7 @@ class _World:
     meters: dict[int, Meter] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
     arena: Arena | None = None
+    store: BudgetGuard | None = None
     spill: SpillManager | None = None
     reader_bytes: int = 0
     started_at: float = field(default_factory=time.time)
@@ -142,7 +147,9 @@ class Run:
         if self._world.spill is None:
             from emsqrt.spill import SpillManager
 
-            self._world.spill = SpillManager(self.context.spill_dir, check=self.check)
+            place, told = self.context.spill_dir, dict(self.context.spilling)
+            place = told.pop("uri", place)
+            self._world.spill = SpillManager(place, check=self.check, **told)
         return self._world.spill
 
     @property
@@ -179,6 +186,8 @@ class Run:
             CapTooSmall: too little is left for the operators that hold rows.
         """
         world = self._world
+        if world.holders and "uri" in self.context.spilling:
+            self._open_store()
         world.reader_bytes = self.budget.free_bytes // (READERS_SHARE if world.holders else 2)
         if not world.holders:
             return
@@ -193,6 +202,20 @@ class Run:
             raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
         world.arena = Arena(size, self.budget)
         world.grants = sharing.grants(size)
+
+    def _open_store(self) -> None:
+        """Open the object store to spill to: its client and its buffers lie beside the arena."""
+        told = dict(self.context.spilling)
+        part_bytes = min(max(self.budget.free_bytes // STORE_PARTS, PART_BYTES_MIN), PART_BYTES_MAX)
+        buffer_bytes = part_bytes * (int(told["concurrency"]) + 1)
+        self._world.store = self.budget.admit(
+            2 * buffer_bytes + STORE_CLIENT_BYTES,
+            "spill",
+            "an object store's client and its buffers take that much",
+        )
+        sizes = {"part_bytes": part_bytes, "buffer_bytes": buffer_bytes}
+        told["options"] = {**sizes, **told.get("options", {})}
+        self.context.spilling = told
 
     def too_small(self, missing_bytes: int, because: str) -> CapTooSmall:
         """Return the error that says which cap would do."""
@@ -297,3 +320,5 @@ class Run:
             self._world.spill.close()
         if self._world.arena is not None:
             self._world.arena.__exit__(kind, error, trace)
+        if self._world.store is not None:
+            self._world.store.release()

@@ -58,6 +58,7 @@ def run_text_alone(
     cap_bytes: int,
     spill_dir: Path | None = None,
     listeners: Listeners = QUIET,
+    spilling: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run a text program here under a cap on this process.
 
@@ -66,6 +67,7 @@ def run_text_alone(
         cap_bytes: what the kernel may charge this process at most.
         spill_dir: where it may spill; a folder of this user's when None.
         listeners: told about progress and trouble.
+        spilling: as `EngineConfig.spilling` has it.
 
     Returns:
         The JSON of the run's `Manifest`, without the plan's hash.
@@ -77,6 +79,7 @@ def run_text_alone(
     from emsqrt.thin.session import run_text
 
     with _alone(cap_bytes, spill_dir, listeners, lean=True) as context:
+        context.spilling = spilling or {}
         report = run_text(program, context)
         context.flush_progress()
         return report
@@ -87,6 +90,8 @@ def run_plan_alone(
     cap_bytes: int,
     spill_dir: Path | None = None,
     listeners: Listeners = QUIET,
+    spilling: Mapping[str, Any] | None = None,
+    seed: int = 0,
 ) -> Manifest:
     """Run a plan here with pyarrow, under a cap on this process; as `run_text_alone`.
 
@@ -95,12 +100,15 @@ def run_plan_alone(
         cap_bytes: what the kernel may charge this process at most.
         spill_dir: where it may spill; a folder of this user's when None.
         listeners: told about progress and trouble.
+        spilling: as `EngineConfig.spilling` has it.
+        seed: what sampling depends on.
     """
     load_arrow_tier(cap_bytes)
     from emsqrt.session import run_plan
 
     with _alone(cap_bytes, spill_dir, listeners) as context:
-        manifest = run_plan(document, context, Path())
+        context.spilling = spilling or {}
+        manifest = run_plan(document, context, Path(), seed)
         context.flush_progress()
         return manifest
 
@@ -129,10 +137,19 @@ def _alone(
     cap_bytes: int, spill_dir: Path | None, listeners: Listeners, *, lean: bool = False
 ) -> Iterator[Context]:
     with (
-        closing(SpillArea(spill_dir or default_spill_dir())) as area,
+        closing(_spill_area(spill_dir or default_spill_dir())) as area,
         capped("the plan", cap_bytes, area.attempt_dir("alone"), listeners, lean=lean) as context,
     ):
         yield context
+
+
+def _spill_area(folder: Path) -> SpillArea:
+    try:
+        return SpillArea(folder)
+    except OSError as error:
+        from emsqrt.spill.errors import spill_error
+
+        raise spill_error(error, str(folder)) from error
 
 
 @contextmanager

@@ -54,16 +54,16 @@ def _add_files(made: _Verbs) -> None:
     _add_capped(sort)
     sort.set_defaults(command=verbs.sort)
     join = made.add_parser("join", help="join two files")
-    join.add_argument("left", metavar="LEFT")
-    join.add_argument("right", metavar="RIGHT")
-    join.add_argument("target", metavar="DST")
+    join.add_argument("left", metavar="LEFT", help="a file or a glob; its order is kept")
+    join.add_argument("right", metavar="RIGHT", help="a file or a glob")
+    join.add_argument("target", metavar="DST", help="the joined file; - is standard output")
     join.add_argument("--on", required=True, metavar="KEYS", help="such as id or a=b,c")
     join.add_argument("--how", default="inner", help="inner left right full semi anti")
     _add_capped(join)
     join.set_defaults(command=verbs.join)
     agg = made.add_parser("agg", help="group a file and aggregate")
     _add_source(agg, "SRC")
-    agg.add_argument("target", metavar="DST")
+    agg.add_argument("target", metavar="DST", help="the groups' file; - is standard output")
     agg.add_argument("--by", default="", metavar="KEYS", help="such as city,year; none is one row")
     agg.add_argument("aggs", nargs="+", metavar="AGG", help='such as "n=count(*)" or "sum(amount)"')
     _add_capped(agg)
@@ -86,6 +86,13 @@ def _add_reports(made: _Verbs) -> None:
 
 def _add_document(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("file", type=Path, help="YAML or JSON steps, or plan JSON")
+    verb.add_argument(
+        "--var",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what ${NAME} in the document stands for; may be given again",
+    )
 
 
 def _add_source(verb: argparse.ArgumentParser, name: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -27,6 +28,8 @@ class Order:
         manifest: a file for the manifest.
         as_json: whether to print the manifest instead of a summary.
         quiet: whether to draw and say nothing.
+        spilling: as `EngineConfig.spilling` has it.
+        seed: what sampling depends on.
     """
 
     cap_bytes: int
@@ -34,6 +37,8 @@ class Order:
     manifest: str | None = None
     as_json: bool = False
     quiet: bool = False
+    spilling: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
 
 
 def report(manifest: Manifest, order: Order) -> None:

@@ -18,6 +18,7 @@ from emsqrt.manifest import Manifest
 from emsqrt.plan import Plan, plan_hash, plan_to_json
 from emsqrt.solo import Listeners, load_arrow_tier, run_plan_alone, run_text_alone, trial
 from emsqrt.thin.compile import try_compile
+from emsqrt.thin.facts import scheduled
 
 
 def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
@@ -30,7 +31,7 @@ def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
     """
     program = try_compile(plan, Path())
     if program is not None and may_become and not _reads_standard_input(program):
-        _become(program, plan_hash(plan), order)
+        _become(_scheduled(plan, program, order), plan_hash(plan), order)
     with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
         manifest = _run(plan, program, order, Listeners(line))
     report(manifest, order)
@@ -47,9 +48,16 @@ def _run(
 ) -> Manifest:
     spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
     if program is None:
-        return run_plan_alone(plan_to_json(plan), order.cap_bytes, spill_dir, listeners)
-    done = run_text_alone(program, order.cap_bytes, spill_dir, listeners)
+        return run_plan_alone(
+            plan_to_json(plan), order.cap_bytes, spill_dir, listeners, order.spilling, order.seed
+        )
+    program = _scheduled(plan, program, order)
+    done = run_text_alone(program, order.cap_bytes, spill_dir, listeners, order.spilling)
     return Manifest.from_json({**done, "planHash": plan_hash(plan)})
+
+
+def _scheduled(plan: Plan, program: dict[str, Any], order: Order) -> dict[str, Any]:
+    return {**scheduled(plan, program, order.cap_bytes, Path()), "seed": order.seed}
 
 
 def _reads_standard_input(program: dict[str, Any]) -> bool:

@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order
 from emsqrt.cli.running import carry_out
 from emsqrt.config import EngineConfig
 from emsqrt.memory.auto import parse_cap
-from sennit_core.errors import UsageError
+from emsqrt.plan import plan_hash, plan_to_json
+from sennit_core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from emsqrt.documents import Document
     from emsqrt.pipeline import Pipeline
     from emsqrt.plan import Plan
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a document's pipeline."""
-    return _run_capped(_read(arguments), arguments)
+    document = _read(arguments)
+    return _run_capped(document.plan, arguments, document.config)
 
 
 def explain(arguments: argparse.Namespace) -> int:
-    """Print a document's plan."""
+    """Print a document's plan, and with a cap its schedule."""
     from emsqrt.pipeline import Pipeline
 
-    pipeline = Pipeline(_read(arguments))
-    print(pipeline.explain())
+    document = _read(arguments)
+    pipeline = Pipeline(document.plan)
+    cap = arguments.mem_cap
+    if cap is None and "mem_cap_bytes" in document.config:
+        cap = document.config["mem_cap_bytes"]
+    if arguments.json:
+        planned = None if cap is None else pipeline.planned(cap).to_json()
+        told = {"plan": plan_to_json(pipeline.plan), "planHash": plan_hash(pipeline.plan)}
+        print(json.dumps({**told, "planned": planned}, indent=2))
+        return 0
+    print(pipeline.explain(cap))
     print(pipeline.schema())
     return 0
 
@@ -35,7 +52,7 @@ def validate(arguments: argparse.Namespace) -> int:
     """Check a document and the files it reads; print the columns that would come out."""
     from emsqrt.pipeline import Pipeline
 
-    print(Pipeline(_read(arguments)).schema())
+    print(Pipeline(_read(arguments).plan).schema())
     return 0
 
 
@@ -80,7 +97,7 @@ def stats(arguments: argparse.Namespace) -> int:
     """Print what a file's columns hold."""
     from emsqrt.cli.reports import print_stats
 
-    print_stats(arguments.source, _cap_bytes(arguments), as_json=arguments.json)
+    print_stats(arguments.source, _configured(arguments).mem_cap_bytes, as_json=arguments.json)
     return 0
 
 
@@ -92,10 +109,19 @@ def doctor(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read(arguments: argparse.Namespace) -> Plan:
-    from emsqrt.steps import read_plan_file
+def _read(arguments: argparse.Namespace) -> Document:
+    """Read a document with the values of `--var`; `${env:NAME}` sees the environment."""
+    from emsqrt.documents import read_document
 
-    return read_plan_file(arguments.file)
+    values = {}
+    for given in arguments.var:
+        name, equals, value = given.partition("=")
+        if not equals:
+            raise UsageError(f"--var {given} gives no value", hint="write --var NAME=VALUE")
+        values[name.strip()] = value
+    if not arguments.file.exists():
+        raise NotFound(kind="file", name=str(arguments.file))
+    return read_document(arguments.file, values, os.environ)
 
 
 def _scan(source: str) -> Pipeline:
@@ -110,11 +136,15 @@ def _sink(rows: Pipeline, target: str, source: str) -> Plan:
     return rows.sink(target, format=kind).plan
 
 
-def _run_capped(plan: Plan, arguments: argparse.Namespace) -> int:
-    spill_dir = arguments.spill_dir or EngineConfig.from_environment().spill_dir
+def _run_capped(
+    plan: Plan, arguments: argparse.Namespace, settings: Mapping[str, Any] | None = None
+) -> int:
+    config = _configured(arguments, settings)
     order = Order(
-        cap_bytes=_cap_bytes(arguments),
-        spill_dir=None if spill_dir is None else str(spill_dir),
+        cap_bytes=config.mem_cap_bytes,
+        spill_dir=None if config.spill_dir is None else str(config.spill_dir),
+        spilling=config.spilling,
+        seed=config.seed,
         manifest=None if arguments.manifest is None else str(arguments.manifest),
         as_json=arguments.json,
         quiet=arguments.quiet,
@@ -125,7 +155,17 @@ def _run_capped(plan: Plan, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _cap_bytes(arguments: argparse.Namespace) -> int:
-    if arguments.mem_cap is None:
-        return EngineConfig.from_environment().mem_cap_bytes
-    return parse_cap(arguments.mem_cap)
+def _configured(
+    arguments: argparse.Namespace, settings: Mapping[str, Any] | None = None
+) -> EngineConfig:
+    """Return the settings: flags, then the environment, then the document, then defaults."""
+    config = EngineConfig.from_environment(settings=settings)
+    if arguments.mem_cap is not None:
+        config = replace(config, mem_cap_bytes=parse_cap(arguments.mem_cap))
+    place = arguments.spill_dir
+    if place is not None and "://" in place and not place.startswith("file://"):
+        return replace(config, spill_uri=place)
+    if place is not None:
+        folder = Path(place.removeprefix("file://"))
+        config = replace(config, spill_dir=folder, spill_uri=None)
+    return config

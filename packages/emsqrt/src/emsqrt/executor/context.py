@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -79,6 +79,8 @@ class Context:
         """Returns the most that the kernel charged the process during this run, in bytes."""
         self.room_bytes: Callable[[], int] = lambda: sys.maxsize
         """Returns how much the process may still grow before it is asked to stop."""
+        self.spilling: Mapping[str, Any] = {}
+        """What a spill manager is told beside its folder: `EngineConfig.spilling`."""
         self._writer = writer
         self._send_progress = send_progress
         self._spill_dir = spill_dir

@@ -28,4 +28,5 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     from emsqrt.session import run_plan
 
     folder = Path(request.get("folder", "."))
+    context.spilling = request.get("spilling", {})
     return run_plan(request["plan"], context, folder, request.get("seed", 0)).to_json()

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TextIO
 
 from emsqrt.race.chart import ROWS, axis_seconds, bars
@@ -18,7 +19,7 @@ from sennit_core.units import format_bytes, format_duration
 _DRAW_SECONDS = 0.08
 _SIDE_CELLS = 24
 _CHART_CELLS_MAX = 96
-_RED, _GREEN, _BLUE, _DIM, _BOLD = "31", "32", "36", "2", "1"
+_RED, _GREEN, _CYAN, _DIM, _BOLD = "31", "32", "36", "2", "1"
 
 
 class Screen:
@@ -132,9 +133,12 @@ class Screen:
         ]
         above, *below = bars(columns, self._cap_bytes)
         lines = [
-            "".join(self._in(_RED, cell) if cell == "█" else self._in(_DIM, cell) for cell in above)
+            "".join(
+                self._in(_RED if cell == "█" else _DIM, "".join(run))
+                for cell, run in groupby(above)
+            )
         ]
-        lines += [self._in(_BLUE, line) for line in below]
+        lines += [self._in(_CYAN, line) for line in below]
         text = "".join(f"\x1b[2K{line}  {side}\n" for line, side in zip(lines, beside, strict=True))
         self._out.write(f"\x1b[{self._drawn}A{text}" if self._drawn else text)
         self._out.flush()

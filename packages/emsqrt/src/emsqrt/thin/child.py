@@ -23,11 +23,12 @@ from sennit_core.errors import (
 from sennit_core.records import Progress
 
 
-def run_in_child(
+def run_in_child(  # noqa: PLR0913 - settings, all by keyword
     program: Mapping[str, Any],
     *,
     cap_bytes: int,
     spill_dir: Path | None,
+    spilling: Mapping[str, Any] | None = None,
     deadline_seconds: float | None = None,
     on_progress: Callable[[Progress], object] | None = None,
     on_start: Callable[[int], None] | None = None,
@@ -38,6 +39,7 @@ def run_in_child(
         program: as `emsqrt.thin.compile.compile_text` makes it.
         cap_bytes: what the kernel may charge the child at most.
         spill_dir: where it may spill; a folder of this user's when None.
+        spilling: as `EngineConfig.spilling` has it.
         deadline_seconds: give up after this.
         on_progress: told about progress.
         on_start: told the child's pid.
@@ -53,6 +55,7 @@ def run_in_child(
         "program": program,
         "capBytes": cap_bytes,
         "spillDir": None if spill_dir is None else str(spill_dir),
+        "spilling": spilling or {},
         "deadlineSeconds": deadline_seconds,
     }
     with _child() as (process, answers):

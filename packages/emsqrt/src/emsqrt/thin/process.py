@@ -17,6 +17,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from emsqrt import lean
+
+lean.load_late()
+
+# ruff: noqa: E402 - what follows is small only then
 from emsqrt.executor.context import Context
 from emsqrt.solo import Listeners, run_text_alone
 from sennit_core.errors import Cancelled, InternalError, SennitError
@@ -59,6 +64,7 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
         request["capBytes"],
         None if spill_dir is None else Path(spill_dir),
         listeners,
+        request.get("spilling"),
     )
 
 
@@ -86,7 +92,9 @@ def alone(handed: int) -> int:
     try:
         with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
             listeners = Listeners(line, say_error)
-            done = run_text_alone(request["program"], order.cap_bytes, spill_dir, listeners)
+            done = run_text_alone(
+                request["program"], order.cap_bytes, spill_dir, listeners, order.spilling
+            )
         report(Manifest.from_json({**done, "planHash": request["planHash"]}), order)
     except SennitError as error:
         status = exit_status(error)
