@@ -84,3 +84,15 @@ def test_an_input_out_of_order_is_refused(how: HashJoinKind, block_rows: int) ->
     for left, right in ((rising, broken), (broken, rising)):
         with pytest.raises(BadInput, match="merge join"):
             merge(how, numbered(left, "l"), numbered(right, "r"), block_rows=block_rows)
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_rows_without_a_key_may_come_anywhere_but_among_equal_ones(how: HashJoinKind) -> None:
+    left = numbered([key(1), b"", key(2), key(3), b"", key(3)], "l")
+    right = numbered([key(0), b"", b"", key(2), key(2), b"", key(3)], "r")
+    torn = numbered([key(1), key(2), b"", key(2), key(3)], "r")
+
+    assert merge(how, left, right)[0] == naive(how, left, right)
+
+    with pytest.raises(BadInput, match="merge join"):
+        merge(how, left, torn)

@@ -136,5 +136,14 @@ def test_statistics_choose_how_a_join_is_carried_out() -> None:
     assert strategy(X.join(Y, "a")) == "hash, build right"
     assert strategy(Y.join(X, "a")) == "hash, build right"
     assert strategy(Y.join(X, "a", "left")) == "hash, build right"
-    assert strategy(X.sort("a").join(Y.sort("a"), "a")) == "hash, build right"
     assert strategy(X.sort("a:desc").join(Y.sort("a"), "a")) == "hash, build right"
+    assert strategy(X.join(Y, "a").agg(n="count(*)")) == "hash, build right, in any order"
+    assert strategy(X.sort("a").join(Y.sort("a"), "a")) == "merge, both sides sorted by a"
+    assert strategy(X.sort("a").join(Y.sort("a"), "a", "full")) == "hash, build right"
+    assert strategy(X.distinct("b").join(Y.sort("a"), {"b": "a"})) == (
+        "merge, both sides sorted by b"
+    )
+    both = [Y.sort("b", "a").filter("a > 1"), Y.group_by("b", "a").agg(n="count(*)")]
+    assert strategy(both[0].join(both[1], ["a", "b"])) == "merge, both sides sorted by b, a"
+    assert strategy(both[0].join(both[1], ["b"], "anti")) == "merge, both sides sorted by b"
+    assert strategy(both[0].join(both[1], ["a"])) == "hash, build right"

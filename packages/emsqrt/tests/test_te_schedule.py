@@ -92,13 +92,14 @@ def test_a_schedule_keeps_its_word_or_there_is_none(
         schedule_of(plan, schedule.c_min_bytes - 2 * MIB, rows, options)
 
 
-JOINED = source().sort("a").join(source("b.csv").distinct(), "a").group_by("a", "c").agg()
+JOINED = source().sort("a:desc").join(source("b.csv").distinct(), "a").group_by("a", "c").agg()
 
 
-def test_the_frontier_of_a_join_is_its_table_and_what_feeds_it() -> None:
-    schedule = schedule_of(JOINED.sink("o.csv").plan, 64 * MIB)
+def steps_of(pipeline: Pipeline) -> list[tuple[str, ...]]:
+    schedule = schedule_of(pipeline.sink("o.csv").plan, 64 * MIB)
+    assert verify(schedule) == ()
     nodes = schedule.plan.nodes
-    words = [
+    return [
         (
             step.kind,
             nodes[step.node].operator,
@@ -107,7 +108,18 @@ def test_the_frontier_of_a_join_is_its_table_and_what_feeds_it() -> None:
         for step in schedule.steps
         if step.kind != "merge"
     ]
-    assert words == [
+
+
+def test_a_merge_join_reads_both_sides_at_once() -> None:
+    assert steps_of(source().sort("a").join(source("b.csv").distinct(), "a")) == [
+        ("gather", "sort", "sort gather"),
+        ("gather", "distinct", "sort drain", "distinct gather"),
+        ("write", "sink", "sort drain", "distinct drain", "join drain"),
+    ]
+
+
+def test_the_frontier_of_a_join_is_its_table_and_what_feeds_it() -> None:
+    assert steps_of(JOINED) == [
         ("gather", "distinct", "distinct gather"),
         ("gather", "join", "distinct drain", "join gather"),
         ("gather", "sort", "join drain", "sort gather"),

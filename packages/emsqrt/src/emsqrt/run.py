@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
 from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, Sharing
 from emsqrt.metering import Meter
@@ -66,6 +67,7 @@ class _World:
     holders: Counter[int] = field(default_factory=Counter)
     meters: dict[int, Meter] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
+    choices: Mapping[int, JoinChoice] = field(default_factory=dict)
     arena: Arena | None = None
     store: BudgetGuard | None = None
     spill: SpillManager | None = None
@@ -120,6 +122,15 @@ class Run:
         view = copy(self)
         view.node = node
         return view
+
+    def choose(self, choices: Mapping[int, JoinChoice]) -> None:
+        """Tell how joins are carried out, by the ids of their nodes."""
+        self._world.choices = choices
+
+    @property
+    def choice(self) -> JoinChoice:
+        """How the join whose view this is is carried out."""
+        return self._world.choices.get(self.node, HASHED)
 
     def trial(self, budget: MemoryBudget) -> Run:
         """Return a run that is as this one at its beginning, but for the budget; only to admit."""

@@ -157,12 +157,13 @@ def _open(
     stack.enter_context(run)
     plan = prepared.plan
     assert isinstance(plan, Sink), "it was prepared"
+    nodes = prepared.program.plan.nodes
+    run.choose({node.id: node.choice for node in nodes if node.choice is not None})
     made: list[tuple[int, Operator]] = []
     for place, node in enumerate(walk(plan.input)):
         first = len(made) - len(inputs_of(node))
         inputs, made[first:] = made[first:], []
-        name = prepared.program.plan.nodes[place].operator
-        view = run.at(place, name, [at for at, _ in inputs])
+        view = run.at(place, nodes[place].operator, [at for at, _ in inputs])
         if isinstance(node, Scan):
             rows: Operator = stack.enter_context(ScanRows(node, view))
         else:

@@ -50,8 +50,9 @@ static enum standing catch_up(em_merge_join *merge, const uint8_t *row, const ui
             *stop = other == NULL ? EM_MERGE_DAMAGED : EM_MERGE_UNSORTED;
             return STOPPED;
         }
-        if (merge->right_nulls && !is_null(other)) {
-            *stop = EM_MERGE_UNSORTED;
+        if (merge->right_nulls && !is_null(other) && merge->right_last != SIZE_MAX &&
+            em_compare_keys(right + merge->right_last, other) == 0) {
+            *stop = EM_MERGE_UNSORTED; /* rows of one key lie together */
             return STOPPED;
         }
         const int order = is_null(other) ? -1 : em_compare_keys(other, row);
@@ -67,6 +68,7 @@ static enum standing catch_up(em_merge_join *merge, const uint8_t *row, const ui
             merge->right_nulls = merge->right_keyed;
         } else {
             merge->right_keyed = true;
+            merge->right_nulls = false;
             merge->right_last = merge->right_at;
         }
         merge->right_at += em_row_bytes(other);

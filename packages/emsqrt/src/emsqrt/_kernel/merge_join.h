@@ -20,7 +20,7 @@ typedef struct {
     bool inside;
     bool right_ended;             /* nothing follows the right block */
     bool right_keyed;             /* a right row with a key was passed over, */
-    bool right_nulls;             /* and then one without: no further key may come */
+    bool right_nulls;             /* and then one without: only a greater key may come */
     size_t left_last, right_last; /* the rows before left_at and right_at; SIZE_MAX for none */
     unsigned flags;               /* em_join_flags */
 } em_merge_join;

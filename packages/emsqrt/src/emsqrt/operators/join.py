@@ -14,20 +14,24 @@ from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin
+from emsqrt.external.joined import HashJoinKind
+from emsqrt.external.merge_join import MergeJoin
 from emsqrt.metering import begun
 from emsqrt.operators.nested import carried_kinds, to_columns, unpack_batch
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.joining import join_key_types, join_schema, shared_keys
-from emsqrt.plan.nodes import Join
+from emsqrt.plan.nodes import Join, JoinKind
 from emsqrt.run import Run
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Field, Schema
 
 BLOCK_BYTES_MAX = 1 << 18
 _BLOCKS_SHARE = 16
-_BLOCKS = 4  # packed rows, joined rows, and these taken apart: left and right
+_BLOCKS = 5  # packed rows of either side, joined rows, and these taken apart: left and right
 _FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)  # of each kind, as pack.h has them
 _KEEPS_RIGHT = ("right", "full")
+
+Pair = tuple[tuple[str, str], DataType]
 
 
 class JoinRows:
@@ -51,41 +55,81 @@ class JoinRows:
             hidden = shared_keys(node)
             right_fields = [field for field in right.schema if field.name not in hidden]
             right_fields += [Field(name, shared[name]) for name in self._shared]
-        names = [one for one, _ in node.on], [other for _, other in node.on]
+        pairs = _in_order(list(zip(node.on, types, strict=True)), run.choice.merge)
+        types = tuple(kind for _, kind in pairs)
+        names = [one for (one, _), _ in pairs], [other for (_, other), _ in pairs]
         self._left = JoinSide(left, left_fields, names[0], types)
         self._right = JoinSide(right, right_fields, names[1], types)
         run.expect_holder()
 
     def batches(self) -> Generator[Any]:
         """Yield the joined rows."""
-        with (
-            begun(self._right.source.batches()) as right,
-            self._run.take_working_memory("join") as held,
-            ExitStack() as views,
-        ):
+        merged = self._run.choice.merge
+        with ExitStack() as stack:
+            # Who merges has both inputs come at once; who hashes has the left one come later.
+            left = stack.enter_context(begun(self._left.source.batches())) if merged else None
+            right = stack.enter_context(begun(self._right.source.batches()))
+            held = stack.enter_context(self._run.take_working_memory("join"))
             size = min(BLOCK_BYTES_MAX, len(held.memory) // _BLOCKS_SHARE)
             cut = len(held.memory) - _BLOCKS * size
             starts = [cut + size * number for number in range(_BLOCKS)]
-            parts = [views.enter_context(held.memory[start : start + size]) for start in starts]
-            packed, joined, *sides = parts
-            with held.memory[:cut] as memory:
-                join = self._open(memory)
-                with self._run.working(join):
-                    for block in self._right.packed(right, packed, self._run):
-                        join.add_build(block)
-                    join.finish_build()
-                    with closing(self._left.source.batches()) as left:
-                        for block in self._left.packed(left, packed, self._run):
-                            for filled, _ in join.probe(block, joined):
-                                yield from self._apart(joined[:filled], sides)
-                    for filled, _ in join.finish(joined):
-                        yield from self._apart(joined[:filled], sides)
+            memory, *rooms = (
+                stack.enter_context(held.memory[start:end])
+                for start, end in zip([0, *starts], [*starts, None], strict=True)
+            )
+            joined, *sides = rooms[2:]
+            blocks = (
+                self._hash(right, memory, rooms)
+                if left is None
+                else self._merge(left, right, memory, rooms)
+            )
+            with closing(blocks):
+                for filled, _ in blocks:
+                    yield from self._apart(joined[:filled], sides)
+
+    def _hash(
+        self, right: Iterator[Any], memory: memoryview, rooms: Sequence[memoryview]
+    ) -> Generator[tuple[int, int]]:
+        """Yield blocks of joined rows: the right side is built, the left one probes."""
+        packed, _, joined, *_ = rooms
+        join = self._open(memory)
+        with self._run.working(join):
+            for block in self._right.packed(right, packed, self._run):
+                join.add_build(block)
+            join.finish_build()
+            with closing(self._left.source.batches()) as left:
+                for block in self._left.packed(left, packed, self._run):
+                    yield from join.probe(block, joined)
+            yield from join.finish(joined)
+
+    def _merge(
+        self,
+        left: Iterator[Any],
+        right: Iterator[Any],
+        memory: memoryview,
+        rooms: Sequence[memoryview],
+    ) -> Generator[tuple[int, int]]:
+        """Yield blocks of joined rows of two sides that are sorted by the keys."""
+        join = MergeJoin(memory, self._run.spill, _hashed(self._how), check=self._run.check)
+        with self._run.working(join):
+            yield from join.blocks(
+                self._left.packed(left, rooms[0], self._run),
+                self._right.packed(right, rooms[1], self._run),
+                rooms[2],
+            )
 
     def _open(self, memory: memoryview) -> ExternalJoin | CrossJoin:
-        run = self._run
+        run, choice = self._run, self._run.choice
         if self._how == "cross":
-            return CrossJoin(memory, run.spill, check=run.check)
-        return ExternalJoin(memory, run.spill, self._how, check=run.check)
+            return CrossJoin(memory, run.spill, ordered=choice.ordered, check=run.check)
+        return ExternalJoin(
+            memory,
+            run.spill,
+            _hashed(self._how),
+            ordered=choice.ordered,
+            build_bytes=choice.build_bytes,
+            check=run.check,
+        )
 
     def _apart(self, joined: memoryview, rooms: Sequence[memoryview]) -> Iterator[Any]:
         """Yield batches of a block of joined rows; as many rows at a time as both rooms hold."""
@@ -186,6 +230,16 @@ class JoinSide:
                 start += rows
                 yield room[:filled]
             del columns
+
+
+def _hashed(how: JoinKind) -> HashJoinKind:
+    assert how != "cross", "it has no keys"
+    return how
+
+
+def _in_order(pairs: list[Pair], names: Sequence[str]) -> list[Pair]:
+    """Return pairs of keys, and what they are compared as, in the order of the left names."""
+    return sorted(pairs, key=lambda pair: names.index(pair[0][0])) if names else pairs
 
 
 def _cast(name: str, kind: DataType, schema: Schema, *, strict: bool = True) -> Expr:

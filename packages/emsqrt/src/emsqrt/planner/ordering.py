@@ -62,23 +62,17 @@ def order_seen(plan: Plan) -> tuple[bool, ...]:
     return tuple(seen)
 
 
-def orders_of(plan: Plan, kept: Sequence[bool] | None = None) -> tuple[Order, ...]:
+def orders_of(plan: Plan) -> tuple[Order, ...]:
     """Return for each node, in the order of `walk`, by what its rows are sorted.
 
-    Args:
-        plan: with the schemas of its scans.
-        kept: for each node, whether it brings its rows into the order that it promises; all do
-            when None.
+    The scans of the plan say their schemas.
     """
     schemas = schemas_of(plan)
     nodes, inputs = _tree(plan)
     orders: list[Order] = []
     for place, node in enumerate(nodes):
-        names = schemas[id(node)].names
-        known: Order = ()
-        if kept is None or kept[place]:
-            known = _order(node, tuple(orders[each] for each in inputs[place]), names)
-        orders.append(_until(known, frozenset(names).__contains__))
+        below = tuple(orders[each] for each in inputs[place])
+        orders.append(order_of(node, below, schemas[id(node)].names))
     return tuple(orders)
 
 
@@ -166,11 +160,18 @@ def _looks(node: Plan, *, seen: bool) -> tuple[bool, ...]:
 # By what rows are sorted ---------------------------------------------------------------------
 
 
-def _order(node: Plan, below: tuple[Order, ...], names: Order) -> Order:
+def order_of(node: Plan, below: tuple[Order, ...], names: Sequence[str]) -> Order:
+    """Return by what a node's rows are sorted, when it keeps the order that it promises.
+
+    Args:
+        node: not what is below it.
+        below: by what its inputs are sorted.
+        names: of its columns.
+    """
     if isinstance(node, Distinct):
-        return node.columns or names
+        return node.columns or tuple(names)
     rule = _ORDERS.get(type(node))
-    return () if rule is None else rule(node, below)
+    return () if rule is None else _until(rule(node, below), frozenset(names).__contains__)
 
 
 def _until(order: Sequence[str], keeps: Callable[[str], bool]) -> Order:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from emsqrt.choices import JoinChoice
 from emsqrt.plan import (
     Aggregate,
     Custom,
@@ -26,8 +27,10 @@ from emsqrt.plan import (
     walk,
 )
 from emsqrt.plan.explain import line_of
+from emsqrt.planner.joins import Sides, choose_join, describe_join
+from emsqrt.planner.ordering import Order, order_of, order_seen
 from emsqrt.planner.schemas import schemas_of
-from emsqrt.planner.work import Work
+from emsqrt.planner.work import NodeWork, Work
 from sennit_core.schema import Schema
 
 HEAP_BYTES_MAX = 4 << 20
@@ -52,6 +55,8 @@ class PhysicalNode:
         strategy: how it is done, in words: "external merge sort", "hash, build right".
         holding: what it does with memory.
         build: of a join, the input that is gathered: 1 for the right side, 0 for the left one.
+        order: the columns by which the rows come out sorted, ascending and NULL last.
+        choice: of a join, what its operator is told.
     """
 
     id: int
@@ -62,6 +67,8 @@ class PhysicalNode:
     strategy: str = "streams"
     holding: Holding = "nothing"
     build: int = 1
+    order: Order = ()
+    choice: JoinChoice | None = None
 
     @property
     def is_breaker(self) -> bool:
@@ -117,19 +124,56 @@ def lower_to_physical(
     """
     if not isinstance(plan, Sink):
         plan = Sink(plan, StreamTarget("arrow"))
-    schemas, nodes = schemas_of(plan), list[PhysicalNode]()
+    schemas, seen, nodes = schemas_of(plan), order_seen(plan), list[PhysicalNode]()
     open_inputs: list[int] = []
     for place, node in enumerate(walk(plan)):
         first = len(open_inputs) - len(inputs_of(node))
         inputs = tuple(open_inputs[first:])
-        below = tuple(nodes[each].logical for each in inputs)
-        strategy, holding, build = _choose(node, place, below, work)
-        word = _word(node)
-        nodes.append(
-            PhysicalNode(place, word, node, inputs, schemas[id(node)], strategy, holding, build)
-        )
+        below = tuple(nodes[each] for each in inputs)
+        schema = schemas[id(node)]
+        order = order_of(node, tuple(each.order for each in below), schema.names)
+        if isinstance(node, Join):
+            own = None if work is None else work.nodes[place]
+            made = _join_node(place, node, (below[0], below[1]), own, seen=seen[place])
+            made = replace(made, schema=schema, order=order if _is_ordered(made) else ())
+        else:
+            logical = tuple(each.logical for each in below)
+            strategy, holding, build = _choose(node, place, logical, work)
+            word = _word(node)
+            made = PhysicalNode(
+                place, word, node, inputs, schema, strategy, holding, build, order=order
+            )
+        nodes.append(made)
         open_inputs[first:] = [place]
     return PhysicalProgram(PhysicalPlan(tuple(nodes), tier), plan, plan_hash(plan))
+
+
+def _is_ordered(join: PhysicalNode) -> bool:
+    choice = join.choice
+    return choice is not None and (choice.ordered or bool(choice.merge))
+
+
+def _join_node(
+    place: int,
+    node: Join,
+    below: tuple[PhysicalNode, PhysicalNode],
+    work: NodeWork | None,
+    *,
+    seen: bool,
+) -> PhysicalNode:
+    left, right = below
+    sides = Sides((left.schema, right.schema), (left.order, right.order))
+    choice = choose_join(node, sides, work, seen=seen)
+    return PhysicalNode(
+        place,
+        _word(node),
+        node,
+        (left.id, right.id),
+        left.schema,
+        describe_join(node, choice),
+        "passes" if choice.merge else "builds",
+        choice=choice,
+    )
 
 
 Choice: TypeAlias = tuple[str, Holding, int]
@@ -170,12 +214,6 @@ def _window(_: Window, __: int, inputs: tuple[Plan, ...], ___: Work | None) -> C
     return "external merge sort, then by partition", "gathers", 1
 
 
-def _join(node: Join, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
-    if node.how == "cross":
-        return "nested loop, right side held", "builds", 1
-    return "hash, build right", "builds", 1
-
-
 def _sample(node: Sample, _: int, __: tuple[Plan, ...], ___: Work | None) -> Choice:
     if node.count is None:
         return "by the hash of each place", "nothing", 1
@@ -200,7 +238,6 @@ _CHOOSERS: dict[type[Plan], Callable[[Any, int, tuple[Plan, ...], Work | None], 
     Aggregate: _aggregate,
     Distinct: _distinct,
     Window: _window,
-    Join: _join,
     Sample: _sample,
     Expect: _expect,
 }

@@ -13,6 +13,8 @@ from emsqrt.te.formulas import MERGE_OVERHEAD_BYTES, Merge, merge_of, plan_merge
 
 STATE_BYTES = 16
 """Of one aggregate's state in a table, beside the key."""
+MERGE_JOIN_BYTES = 4 << 20
+"""A window over the right side and a few blocks; more gains nothing."""
 KEY_SHARE = 0.25
 """Of a row's bytes; a key that is copied in front of the row."""
 
@@ -91,6 +93,8 @@ def plan_blocks(node: PhysicalNode, work: NodeWork, grants: Grants) -> Blocks:
 
 def wanted_bytes(node: PhysicalNode, work: NodeWork) -> float:
     """Return the memory with which nothing would have to be spilled, by the estimates."""
+    if node.operator == "join" and node.holding == "passes":
+        return MERGE_JOIN_BYTES
     if node.operator == "join":
         return formulas.PARTITION_SLACK * _build_bytes(node, work)
     rows, row_bytes = _held(node, work)
