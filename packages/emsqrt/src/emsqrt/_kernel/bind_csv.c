@@ -132,14 +132,14 @@ static int read_nulls(parser_object *object, PyObject *texts) {
 
 static PyObject *parser_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
     static char *names[] = {"memory",      "field_count", "columns",      "delimiter", "quote",
-                            "null_values", "on_error",    "check_fields", NULL};
+                            "null_values", "on_error",    "check_fields", "exact",     NULL};
     PyObject *memory, *columns = NULL, *nulls = NULL;
     Py_ssize_t field_count = 0;
     const char *delimiter = ",", *quote = "\"", *on_error = "fail";
-    int check_fields = 1;
-    if (!PyArg_ParseTupleAndKeywords(arguments, named, "O|$nOszOsp:CsvParser", names, &memory,
+    int check_fields = 1, exact = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "O|$nOszOspp:CsvParser", names, &memory,
                                      &field_count, &columns, &delimiter, &quote, &nulls, &on_error,
-                                     &check_fields)) {
+                                     &check_fields, &exact)) {
         return NULL;
     }
     if (columns == NULL) {
@@ -156,6 +156,7 @@ static PyObject *parser_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     }
     object->parser.field_count = (size_t)field_count;
     object->parser.check_fields = check_fields != 0;
+    object->parser.exact = exact != 0;
     object->parser.empty_is_null = nulls == NULL;
     PyObject *types = read_columns(object, columns);
     const bool failed = types == NULL || read_dialect(object, delimiter, quote) < 0 ||
@@ -163,6 +164,9 @@ static PyObject *parser_new(PyTypeObject *type, PyObject *arguments, PyObject *n
                         (nulls != NULL && read_nulls(object, nulls) < 0) ||
                         batch_open(&object->held, &object->parser.batch, memory, types) < 0;
     Py_XDECREF(types);
+    for (size_t i = 0; !failed && exact && i < object->parser.batch.column_count; i++) {
+        em_make_exact(&object->parser.batch.columns[i].type);
+    }
     if (failed) {
         Py_CLEAR(object);
     }

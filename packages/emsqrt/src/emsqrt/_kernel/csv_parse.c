@@ -59,7 +59,9 @@ static enum em_outcome take_text(em_csv_parser *parser, size_t column, const uin
                                  size_t size, bool quoted) {
     em_batch *batch = &parser->batch;
     const uint8_t quote = (uint8_t)parser->dialect.quote;
-    if (!quoted && is_null(parser, field, size)) {
+    const bool null =
+        parser->exact ? size == 0 && parser->empty_is_null : is_null(parser, field, size);
+    if (!quoted && null) {
         em_batch_null(batch, column);
         return EM_TAKEN;
     }

@@ -1,5 +1,6 @@
 #include "csv_types.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,6 +85,62 @@ static inline bool is_blank(uint8_t octet) {
     return octet == ' ' || octet == '\t';
 }
 
+void em_make_exact(em_type *type) {
+    if (type->form == EM_AS_INTEGER) {
+        type->form = EM_AS_EXACT_INTEGER;
+    } else if (type->form == EM_AS_DOUBLE) {
+        type->form = EM_AS_EXACT_DOUBLE;
+    }
+}
+
+/* Skip digits; return where they end. */
+static size_t digits(const uint8_t *text, size_t at, size_t size) {
+    while (at < size && text[at] >= '0' && text[at] <= '9') {
+        at++;
+    }
+    return at;
+}
+
+/* Where a whole number without zeros in front ends, 0 when there is none. */
+static size_t whole_number(const uint8_t *text, size_t size) {
+    const size_t first = size > 0 && *text == '-', end = digits(text, first, size);
+    const bool padded = end > first + 1 && text[first] == '0';
+    return end == first || padded ? 0 : end;
+}
+
+static bool read_exact_integer(const uint8_t *text, size_t size, enum em_kind kind, void *out) {
+    const bool minus_zero = size == 2 && text[0] == '-' && text[1] == '0';
+    return size > 0 && whole_number(text, size) == size && !minus_zero &&
+           em_read_integer(text, size, kind, out);
+}
+
+static bool read_exact_double(const uint8_t *text, size_t size, double *out) {
+    enum { WHOLE_DIGITS_MAX = 16 };
+    size_t at = whole_number(text, size);
+    if (at == 0 || at > WHOLE_DIGITS_MAX) {
+        return false;
+    }
+    if (at < size && text[at] == '.') {
+        const size_t end = digits(text, at + 1, size);
+        if (end == at + 1) {
+            return false;
+        }
+        at = end;
+    }
+    if (at < size && (text[at] == 'e' || text[at] == 'E')) {
+        at++;
+        if (at < size && (text[at] == '-' || text[at] == '+')) {
+            at++;
+        }
+        const size_t end = digits(text, at, size);
+        if (end == at) {
+            return false;
+        }
+        at = end;
+    }
+    return at == size && em_read_double(text, size, out) && isfinite(*out);
+}
+
 bool em_read_value(const em_type *type, const uint8_t *text, size_t size, void *out) {
     if (type->form == EM_AS_BOOL) {
         return read_bool(text, size, out);
@@ -101,6 +158,10 @@ bool em_read_value(const em_type *type, const uint8_t *text, size_t size, void *
     case EM_AS_INTEGER:
     case EM_AS_DURATION:
         return em_read_integer(text, size, type->kind, out);
+    case EM_AS_EXACT_INTEGER:
+        return read_exact_integer(text, size, type->kind, out);
+    case EM_AS_EXACT_DOUBLE:
+        return read_exact_double(text, size, out);
     case EM_AS_FLOAT:
         return em_read_float(text, size, out);
     case EM_AS_DOUBLE:

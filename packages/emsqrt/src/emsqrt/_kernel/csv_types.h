@@ -16,6 +16,8 @@ enum em_form {
     EM_AS_TIME,
     EM_AS_TIMESTAMP,
     EM_AS_DURATION,
+    EM_AS_EXACT_INTEGER, /* as it would be printed */
+    EM_AS_EXACT_DOUBLE,  /* digits, a fraction, an exponent, and no zeros in front */
 };
 
 typedef struct {
@@ -35,6 +37,10 @@ static inline bool em_is_text(const em_type *type) {
 /* Read a value that is not text into `out`: as wide as its kind, one byte for a bool. Numbers, days
  * and times may have blanks around them, as in Arrow. False when the text is no such value. */
 bool em_read_value(const em_type *type, const uint8_t *text, size_t size, void *out);
+
+/* Let numbers be read only from texts that are nothing but numbers: `007`, `+1`, `0x1F` and what
+ * does not fit its type are words. */
+void em_make_exact(em_type *type);
 
 bool em_is_utf8(const uint8_t *text, size_t size);
 

@@ -108,14 +108,9 @@ class CsvBatches:
         )
 
     def _batch(self, columns: Columns, memory: Any) -> Any:
-        rows = len(columns)
         if not self._columns:
-            return pa.RecordBatch.from_pylist([{}] * rows)
-        arrays = [
-            _array(columns.addresses(at), rows, field.type, memory)
-            for at, field in enumerate(self._arrow_schema)
-        ]
-        return pa.RecordBatch.from_arrays(arrays, schema=self._arrow_schema)
+            return pa.RecordBatch.from_pylist([{}] * len(columns))
+        return batch_over(columns, self._arrow_schema, memory)
 
     def _settle(self, parser: Parser, data: bytes, offset: int) -> None:
         """Count values set to NULL, and keep the records that were left out."""
@@ -152,6 +147,21 @@ class CsvBatches:
         kind = next(column.type for column in self._schema if column.name == name)
         shown = "a value" if text is None else repr(text[:_SHOWN_LENGTH])
         return f"column {name!r} is {kind}, and {shown} is not"
+
+
+def batch_over(columns: Columns, schema: pa.Schema, memory: Any) -> Any:
+    """Return the kernel's columns as a batch that looks into the same memory, and keeps it.
+
+    Args:
+        columns: what a parser made.
+        schema: their names and Arrow types, in order.
+        memory: the Arrow buffer that the parser works in.
+    """
+    rows = len(columns)
+    arrays = [
+        _array(columns.addresses(at), rows, field.type, memory) for at, field in enumerate(schema)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def line_at(source: ByteSource, end: int) -> int | None:

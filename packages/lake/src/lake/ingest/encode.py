@@ -20,6 +20,7 @@ from pyarrow import csv
 
 from emsqrt.io.records import CsvDialect, record_ends
 from lake.ingest.columns import KINDS, first_misfit, infer_kind, read_column, wider_kind
+from lake.ingest.direct import DirectReader
 from lake.ingest.shards import Shard, ShardWriter
 from lake.ingest.source import TextBlock, TextSource
 from sennit_core.errors import BadInput
@@ -87,6 +88,7 @@ class CsvEncoder:
         self._tick = tick
         self._fixed = False
         self._mended = False
+        self._direct = DirectReader(names, source.dialect.delimiter)
 
     def fix(self, kinds: list[str]) -> None:
         """Encode with exactly these kinds; a value that breaks one is refused (append)."""
@@ -161,10 +163,16 @@ class CsvEncoder:
             self._mended = True
             text = "from here on, bytes that are no UTF-8 were read as cp1252"
             self.report.note(text, line=block.line)
-        texts = self._texts(block)
+        known = None if self.kinds is None else self._direct.read(block.data, self.kinds)
+        read = self._texts(block) if known is None else known
         if self.kinds is None:
-            self.kinds = self._infer(texts)
-        columns = [self._typed(i, texts.column(i), block) for i in range(len(self._names))]
+            self.kinds = self._infer(read)
+        columns = [
+            column
+            if known is not None and self._direct.is_typed(index, self.kinds[index])
+            else self._typed(index, column, block)
+            for index, column in enumerate(read.columns)
+        ]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
 
     def _infer(self, texts: pa.RecordBatch) -> list[str]:
