@@ -6,9 +6,12 @@ Binary units (`KiB` …) are powers of 1024, decimal ones (`kB` …) powers of 1
 from __future__ import annotations
 
 import re
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from sennit_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 __all__ = [
     "GIB",
@@ -33,16 +36,16 @@ _BYTES = {
     **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgtp", 1)},
 }
 _SECONDS = {
-    "ns": Fraction(1, 10**9),
-    "us": Fraction(1, 10**6),
-    "µs": Fraction(1, 10**6),
-    "ms": Fraction(1, 1000),
-    "": Fraction(1),
-    "s": Fraction(1),
-    "m": Fraction(60),
-    "min": Fraction(60),
-    "h": Fraction(3600),
-    "d": Fraction(86400),
+    "ns": (1, 10**9),
+    "us": (1, 10**6),
+    "µs": (1, 10**6),
+    "ms": (1, 1000),
+    "": (1, 1),
+    "s": (1, 1),
+    "m": (60, 1),
+    "min": (60, 1),
+    "h": (3600, 1),
+    "d": (86400, 1),
 }
 _QUANTITY = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})\s*([A-Za-zµ]*)\s*")
 
@@ -96,7 +99,8 @@ def parse_duration(text: str | float) -> float:
     factor = None if unit == "M" else _SECONDS.get(unit.lower())  # M would be months
     if factor is None:
         raise UsageError(f"unknown unit {unit!r} in duration {text!r}", hint="use ms, s, m, h, d")
-    return float(number * factor)
+    above, below = factor
+    return float(number * above / below)
 
 
 def format_duration(seconds: float) -> str:
@@ -120,4 +124,6 @@ def _split(text: str | float, kind: str, example: str) -> tuple[Fraction, str]:
     match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise UsageError(f"not a {kind}: {text!r}", hint=f'write it like "{example}"')
+    from fractions import Fraction  # not for those who only format
+
     return Fraction(match[1].rstrip(".")), match[2]

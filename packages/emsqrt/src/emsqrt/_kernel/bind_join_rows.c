@@ -30,10 +30,9 @@ static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
     const em_key_spec *keys = columns == NULL ? NULL : key_spec_view(spec, columns);
     em_cut cut = {.count = 0};
     em_payload payload;
-    bool failed =
-        keys == NULL ||
-        (dropped.len > 0 && take_cut(&dropped, marks, mark_count, columns, &cut) < 0) ||
-        take_payload(given, columns, &payload) < 0;
+    bool failed = keys == NULL ||
+                  (dropped.len > 0 && take_cut(&dropped, marks, mark_count, columns, &cut) < 0) ||
+                  take_payload(given, columns, &payload) < 0;
     size_t bytes = 0, row = (size_t)start;
     if (!failed) {
         failed = start < 0 || (cut.count > 0 && payload.shape != EM_PAYLOAD_LINE);

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 from emsqrt.spill.local import LocalStore
@@ -28,7 +27,7 @@ def default_spill_dir(output: Path | None = None) -> Path:
     The first that is a disk, is writable, and is this user's alone is taken. Nothing is made.
     """
     named = f"{_FOLDER}-{os.getuid()}"
-    candidates = [Path(tempfile.gettempdir()) / _FOLDER, Path("/var/tmp") / named]
+    candidates = [Path(os.environ.get("TMPDIR") or "/tmp") / _FOLDER, Path("/var/tmp") / named]
     if output is not None:
         candidates.insert(0, output.absolute().parent / f".{named}")
     for candidate in candidates:

@@ -1,4 +1,4 @@
-"""From a text program to the operators that carry it out."""
+"""From a text program to the operators that carry it out; those that not all need are loaded late."""
 
 from __future__ import annotations
 
@@ -9,11 +9,7 @@ from typing import Any
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.metering import Meter
 from emsqrt.run import Run
-from emsqrt.thin.aggregate import AggregateText
-from emsqrt.thin.compute import ComputeText, FilterText
-from emsqrt.thin.join import JoinText
 from emsqrt.thin.scan import ScanText, open_sources
-from emsqrt.thin.sort import SortText
 from emsqrt.thin.steps import LimitText, RenameText, SelectText, UnionText
 from emsqrt.thin.text import Block, TextRows
 from sennit_core.schema import DataType, Field, Schema
@@ -39,6 +35,11 @@ class MeteredText:
     def rows(self, count: int) -> None:
         self._rows.rows = count
         self._meter.rows = count
+
+    def start_at(self, name: str, offset: int) -> bool:
+        """Begin at a record of a file, where this is a scan."""
+        start_at = getattr(self._rows, "start_at", None)
+        return start_at is not None and bool(start_at(name, offset))
 
     def blocks(self) -> Generator[Block]:
         """Yield the operator's blocks."""
@@ -104,7 +105,35 @@ def _scan(step: Step, _: Sequence[TextRows], run: Run) -> TextRows:
     return ScanText(sources, CsvOptions.from_json(step["options"]), Schema(tuple(fields)), run)
 
 
+def _aggregate(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    from emsqrt.thin.aggregate import AggregateText
+
+    return AggregateText(inputs[0], step, run)
+
+
+def _compute(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    from emsqrt.thin.compute import ComputeText
+
+    return ComputeText(
+        inputs[0], step["reads"], step["programs"], step["order"], step["fields"], run
+    )
+
+
+def _filter(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    from emsqrt.thin.compute import FilterText
+
+    return FilterText(inputs[0], step["reads"], step["program"], run)
+
+
+def _join(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    from emsqrt.thin.join import JoinText
+
+    return JoinText(inputs[0], inputs[1], step["on"], step["how"], step["dropped"], run)
+
+
 def _sort(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    from emsqrt.thin.sort import SortText
+
     return SortText(inputs[0], [tuple(key) for key in step["keys"]], run, step["limit"])
 
 
@@ -121,14 +150,10 @@ def _rename(step: Step, inputs: Sequence[TextRows], _: Run) -> TextRows:
 
 
 _BUILDERS: dict[str, Callable[[Step, Sequence[TextRows], Run], TextRows]] = {
-    "aggregate": lambda step, inputs, run: AggregateText(inputs[0], step, run),
-    "compute": lambda step, inputs, run: ComputeText(
-        inputs[0], step["reads"], step["programs"], step["order"], step["fields"], run
-    ),
-    "filter": lambda step, inputs, run: FilterText(inputs[0], step["reads"], step["program"], run),
-    "join": lambda step, inputs, run: JoinText(
-        inputs[0], inputs[1], step["on"], step["how"], step["dropped"], run
-    ),
+    "aggregate": _aggregate,
+    "compute": _compute,
+    "filter": _filter,
+    "join": _join,
     "limit": lambda step, inputs, run: LimitText(inputs[0], step["count"], step["skip"], run),
     "rename": _rename,
     "scan": _scan,

@@ -8,6 +8,11 @@ waits any more. Nothing third-party is loaded, so that a cap of a few MiB is eno
 
 from __future__ import annotations
 
+# ruff: noqa: E402 - what follows is small only then
+from emsqrt.late import load_late
+
+load_late()
+
 import json
 import os
 import signal
@@ -17,11 +22,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from emsqrt import lean
-
-lean.load_late()
-
-# ruff: noqa: E402 - what follows is small only then
 from emsqrt.executor.context import Context
 from emsqrt.solo import Listeners, run_text_alone
 from sennit_core.errors import Cancelled, InternalError, SennitError

@@ -1,0 +1,36 @@
+"""Modules that are loaded when something of them is asked for: for processes that start small.
+
+Nothing is imported here that brings what shall come late.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+LATE = ("inspect", "ipaddress", "shutil", "tempfile")
+"""Modules of the standard library that others import at once and hardly ever use."""
+
+
+class _Late(ModuleType):
+    """Stands for a module until something of it is asked for."""
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        import importlib
+
+        value = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, value)
+        return value
+
+
+def load_late(names: tuple[str, ...] = LATE) -> None:
+    """Let modules that are not loaded yet be loaded when something of them is first asked for.
+
+    `dataclasses` alone brings `inspect`, the parser's tables and the tokenizer: 2 MiB of a cap.
+    """
+    for name in names:
+        sys.modules.setdefault(name, _Late(name))
