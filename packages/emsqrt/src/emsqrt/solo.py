@@ -153,11 +153,19 @@ def _spill_area(folder: Path) -> SpillArea:
 
 
 @contextmanager
-def trial(cap_bytes: int) -> Iterator[Context]:
+def trial(cap_bytes: int, *, lean: bool = False) -> Iterator[Context]:
     """Give a context that is for admission alone: nothing is watched, nothing written."""
     nowhere = default_spill_dir() / f"trial-{os.getpid()}"
-    with closing(Context("the plan", cap_bytes, _Standard(), lambda _: None, nowhere)) as context:
+    slack_bytes = _lean_slack(CapLevels.lean(cap_bytes)) if lean else None
+    context = Context(
+        "the plan", cap_bytes, _Standard(), lambda _: None, nowhere, slack_bytes=slack_bytes
+    )
+    with closing(context):
         yield context
+
+
+def _lean_slack(levels: CapLevels) -> int:
+    return levels.cap_bytes - levels.press_bytes + LEAN_SLACK_BYTES
 
 
 @contextmanager
@@ -179,7 +187,7 @@ def capped(
         lean: whether all that grows lies in an arena, so that little slack is enough.
     """
     levels = CapLevels.lean(cap_bytes) if lean else CapLevels.below(cap_bytes)
-    slack_bytes = cap_bytes - levels.press_bytes + LEAN_SLACK_BYTES if lean else None
+    slack_bytes = _lean_slack(levels) if lean else None
 
     def stop(use: MemoryUse) -> None:
         context.stop(exceeded(what, cap_bytes, use))

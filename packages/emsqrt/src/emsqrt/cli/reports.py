@@ -7,16 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.cli.running import run_here, try_admit
-from sennit_core.errors import CapTooSmall
+from emsqrt.cli.running import run_here, smallest_cap_of
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.expr import Agg
     from emsqrt.pipeline import Pipeline
-    from emsqrt.plan import Plan
 
-_ROUNDS = 20
 _NARROW_CELLS, _WIDE_CELLS = 12, 28
 
 
@@ -114,17 +111,4 @@ def smallest_caps(source: str) -> dict[str, dict[str, Any]]:
     }
     with tempfile.TemporaryDirectory() as folder:
         target = str(Path(folder) / f"out{Path(source).suffix}")
-        return {verb: smallest_cap(made.sink(target).plan) for verb, made in verbs.items()}
-
-
-def smallest_cap(plan: Plan) -> dict[str, Any]:
-    """Return the smallest cap that a plan is admitted with, as `capBytes` and `because`."""
-    needed, because = 1 << 20, "nothing is too small for it"
-    for _ in range(_ROUNDS):
-        try:
-            try_admit(plan, needed)
-        except CapTooSmall as refusal:
-            needed, because = max(refusal.needed_bytes, needed + 4096), refusal.because
-        else:
-            break
-    return {"capBytes": needed, "because": because}
+        return {verb: smallest_cap_of(made.sink(target).plan) for verb, made in verbs.items()}

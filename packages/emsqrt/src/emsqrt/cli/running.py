@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from emsqrt.cli.console import Order, ProgressLine, report
+from emsqrt.cli.trial import smallest_cap
 from emsqrt.manifest import Manifest
 from emsqrt.plan import Plan, plan_hash, plan_to_json
-from emsqrt.solo import Listeners, load_arrow_tier, run_plan_alone, run_text_alone, trial
+from emsqrt.solo import Listeners, run_plan_alone, run_text_alone
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import scheduled
 
@@ -77,21 +78,11 @@ def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
     os.execv(sys.executable, words)
 
 
-def try_admit(plan: Plan, cap_bytes: int) -> None:
-    """Open what a plan needs under a cap, read nothing, and close it again.
+def smallest_cap_of(plan: Plan) -> dict[str, Any]:
+    """Return the smallest cap that a plan is admitted with, as `capBytes` and `because`.
 
     Raises:
-        CapTooSmall: the cap cannot do it; says which could.
+        SennitError: no cap would do.
     """
     program = try_compile(plan, Path())
-    if program is not None:
-        from emsqrt.thin.session import admit_text
-
-        with trial(cap_bytes) as context:
-            admit_text(program, context)
-        return
-    load_arrow_tier(cap_bytes)
-    from emsqrt.session import admit_plan
-
-    with trial(cap_bytes) as context:
-        admit_plan(plan, context, Path())
+    return smallest_cap({"plan": plan_to_json(plan)} if program is None else {"program": program})

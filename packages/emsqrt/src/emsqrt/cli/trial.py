@@ -1,0 +1,119 @@
+"""The smallest cap of a plan, told by a process like the one that would carry it out.
+
+`python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier) or `{"plan": …}` (pyarrow) as
+JSON, and prints `{"capBytes", "because"}`. What a process holds before it reads anything is part of
+every cap, so the trial must hold the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    import emsqrt.thin.process  # noqa: F401 - first, as in the lean process: it loads things late
+
+from emsqrt.lean import LEAN_ENVIRONMENT
+from emsqrt.solo import trial
+from sennit_core.errors import CapTooSmall, SennitError, error_from_json
+
+_ROUNDS = 20
+_STEP_BYTES = 64 << 10
+_PLANNING_BYTES = 1 << 20
+"""What a verb holds of its own planning when pyarrow runs in the same process."""
+
+
+def smallest_cap(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the smallest cap that a request is admitted with, and why, from a fresh process.
+
+    Raises:
+        SennitError: it would not be admitted under any cap.
+    """
+    words = [sys.executable, "-P", "-m", "emsqrt.cli.trial"]
+    done = subprocess.run(
+        words,
+        input=json.dumps(request).encode(),
+        stdout=subprocess.PIPE,
+        env={**os.environ, **LEAN_ENVIRONMENT},
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    if "error" in answer:
+        raise error_from_json(answer["error"])
+    return answer
+
+
+def _search(admit: Callable[[int], None]) -> dict[str, Any]:
+    """Ask for what refusals say until there is none, then halve what lies between."""
+    refused_bytes, cap_bytes, because = 0, 1 << 20, "nothing is too small for it"
+    for _ in range(_ROUNDS):
+        refusal = _refusal(admit, cap_bytes)
+        if refusal is None:
+            break
+        refused_bytes, because = cap_bytes, refusal.because
+        cap_bytes = max(refusal.needed_bytes, cap_bytes + _STEP_BYTES)
+    while cap_bytes - refused_bytes > _STEP_BYTES:
+        middle = (cap_bytes + refused_bytes) // 2
+        refusal = _refusal(admit, middle)
+        if refusal is None:
+            cap_bytes = middle
+        else:
+            refused_bytes, because = middle, refusal.because
+    return {"capBytes": -(-cap_bytes // _STEP_BYTES) * _STEP_BYTES, "because": because}
+
+
+def _refusal(admit: Callable[[int], None], cap_bytes: int) -> CapTooSmall | None:
+    try:
+        admit(cap_bytes)
+    except CapTooSmall as refusal:
+        return refusal
+    return None
+
+
+def _admit_text(program: Mapping[str, Any], cap_bytes: int) -> None:
+    from emsqrt.thin.session import admit_text
+
+    with trial(cap_bytes, lean=True) as context:
+        admit_text(program, context)
+
+
+def _admit_plan(document: Mapping[str, Any], cap_bytes: int) -> None:
+    from emsqrt.plan import plan_from_json
+    from emsqrt.solo import load_arrow_tier
+
+    load_arrow_tier(cap_bytes)
+    from emsqrt.session import admit_plan
+
+    with trial(cap_bytes) as context:
+        admit_plan(plan_from_json(document), context, Path())
+
+
+def _serve() -> None:
+    request = json.load(sys.stdin)
+    try:
+        if "program" in request:
+            # what the lean process of a verb loads
+            import emsqrt.cli.console
+            import emsqrt.cli.status
+            import emsqrt.manifest
+            import emsqrt.thin.session
+
+            answer = _search(lambda cap_bytes: _admit_text(request["program"], cap_bytes))
+        else:
+            import emsqrt.cli.arguments
+            import emsqrt.cli.running  # noqa: F401
+
+            answer = _search(lambda cap_bytes: _admit_plan(request["plan"], cap_bytes))
+            answer["capBytes"] += _PLANNING_BYTES
+    except SennitError as error:
+        answer = {"error": error.to_json()}
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    _serve()
