@@ -73,7 +73,54 @@ static void step_up(shortest *found) {
     }
 }
 
+__extension__ typedef unsigned __int128 u128;
+
+/* Fifteen, sixteen or seventeen digits of a double whose neighbours lie equally far: value * 10^k
+ * with 17 digits before the point is an integer of 128 bits over a power of two, so that rounding,
+ * and how far that is off, are exact. False for doubles beyond. */
+static bool find_exactly(shortest *found, double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint64_t fraction = bits & ((UINT64_C(1) << 52) - 1);
+    const int exponent = (int)(bits >> 52) - 1075;
+    if (fraction == 0 || !(value >= 1e-10 && value < 1e16)) {
+        return false;
+    }
+    const uint64_t mantissa = fraction | UINT64_C(1) << 52;
+    int places = 16 - (int)floor(log10(value));
+    uint64_t power = 1;
+    for (int i = 0; i < places; i++) {
+        power *= 5;
+    }
+    u128 scaled = (u128)mantissa * power;
+    int shift = -exponent - places;
+    if (places < 0 || places > 26 || shift < 1 || shift > 100) {
+        return false;
+    }
+    const uint64_t whole = (uint64_t)(scaled >> shift);
+    if (whole < UINT64_C(10000000000000000) || whole >= UINT64_C(100000000000000000)) {
+        return false; /* the logarithm was off: rare */
+    }
+    const u128 rest = scaled - ((u128)whole << shift), reach = (u128)power; /* twice half a step */
+    for (uint64_t unit = 100; unit > 0; unit /= 10) {
+        uint64_t digits = whole / unit;
+        const u128 step = (u128)unit << shift;
+        const u128 above = ((u128)(whole % unit) << shift) + rest;
+        const bool up = 2 * above > step || (2 * above == step && (digits & 1) != 0);
+        const u128 off = up ? step - above : above;
+        digits += up;
+        if (unit == 1 || 2 * off < reach || (2 * off == reach && (mantissa & 1) == 0)) {
+            set_digits(found, digits, places - (unit == 100 ? 2 : unit == 10));
+            return true;
+        }
+    }
+    return false;
+}
+
 static void find_long(shortest *found, double value, bool single) {
+    if (!single && find_exactly(found, value)) {
+        return;
+    }
     const bool subnormal = value < (single ? (double)FLT_MIN : DBL_MIN);
     const int last = single ? FLT_DECIMAL_DIG : DBL_DECIMAL_DIG;
     for (int digits = subnormal ? 1 : single ? FLT_DIG : DBL_DIG; digits <= last; digits++) {
@@ -97,9 +144,9 @@ static bool find_short_double(shortest *found, double value) {
     }
     double power = 10;
     for (int places = 1; places <= 22 && value * power < 1e15; places++, power *= 10) {
-        const double digits = nearbyint(value * power);
-        if (digits / power == value && digits >= 1) {
-            set_digits(found, (uint64_t)digits, places);
+        const uint64_t digits = (uint64_t)(value * power + 0.5); /* exact or no matter */
+        if ((double)digits / power == value && digits >= 1) {
+            set_digits(found, digits, places);
             return true;
         }
     }
