@@ -246,6 +246,7 @@ def test_a_partition_need_not_fit_the_memory(memory_bytes: int) -> None:
         ("total", WindowCall("sum", x, (), whole)),
         ("tile", WindowCall("ntile", None, (lit(4),))),
         ("so_far", WindowCall("sum", x, (), Frame("rows", None, 0))),
+        ("past", WindowCall("sum", x, (), Frame("rows", -70_000, -1))),
         ("left", WindowCall("count", None, (), Frame("rows", 1, None))),
         ("near", WindowCall("min", x, (), Frame("rows", -2, 2))),
         ("last", WindowCall("last_value", Column("t"), (), whole)),
@@ -261,6 +262,9 @@ def test_a_partition_need_not_fit_the_memory(memory_bytes: int) -> None:
     assert found["total"].unique().to_pylist() == [sums[-1]]
     assert found["tile"].to_pylist() == [1 + number * 4 // rows for number in range(rows)]
     assert found["so_far"].to_pylist() == sums
+    assert found["past"].to_pylist()[1:] == [
+        sums[at - 1] - (sums[at - 70_001] if at > 70_000 else 0) for at in range(1, rows)
+    ]
     assert found["left"].to_pylist() == list(range(rows - 1, -1, -1))
     assert found["near"].to_pylist()[997:1004] == [995, 0, 0, 0, 0, 0, 1]
     assert found["last"].unique().to_pylist() == [f"text {rows - 1}"]

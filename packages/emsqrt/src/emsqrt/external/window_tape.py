@@ -27,7 +27,7 @@ NEW_PEERS, NEW_PARTITION = 1, 2
 _READERS_MAX = 4
 _ALIGN = 64
 _WORDS = 7  # of each column: nulls, and the spans of validity, values and ends
-_HEAD_WORDS = 4
+_HEAD_WORDS = 5
 
 Span = tuple[int, int]
 
@@ -89,6 +89,7 @@ class Cursor:
         while True:
             block = self._tape.block(self.number)
             if block is None or row < block.end:
+                assert block is None or row >= block.first, "no cursor may come back"
                 return block
             self.number, self.first = self.number + 1, block.end
 
@@ -261,7 +262,7 @@ class Tape:
         )
         nulls = [column[1] for column in filled]
         block = TapeBlock(self._pulled, self._rows, rows, slot, nulls, spans, flags, flags[1])
-        words = [block.used, block.first, rows, flags[0]]
+        words = [block.number, block.used, block.first, rows, flags[0]]
         for count, (validity, values, ends) in zip(nulls, spans, strict=True):
             words += [count, *validity, *values, *ends]
         self._head.pack_into(slot, 0, *words)
@@ -318,7 +319,8 @@ class Tape:
             stored.reader.seek(number - stored.first)
         slot = self._slots[at]
         stored.reader.read_into(slot)
-        used, first, rows, flags, *words = self._head.unpack_from(slot, 0)
+        found, used, first, rows, flags, *words = self._head.unpack_from(slot, 0)
+        assert found == number, "blocks come back as they went"
         nulls = words[::_WORDS]
         spans = [
             ((one[0], one[1]), (one[2], one[3]), (one[4], one[5]))
