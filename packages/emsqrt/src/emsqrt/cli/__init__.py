@@ -22,6 +22,9 @@ __all__ = ["entry", "main"]
 
 def entry() -> None:
     """The console script: make the process lean, then run."""
+    from emsqrt.late import load_late
+
+    load_late()
     from emsqrt.lean import LEAN_ENVIRONMENT
 
     if any(os.environ.get(name) != value for name, value in LEAN_ENVIRONMENT.items()):

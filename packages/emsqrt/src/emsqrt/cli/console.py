@@ -8,11 +8,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from emsqrt.manifest import Manifest
 from sennit_core.errors import SennitError
 from sennit_core.units import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from emsqrt.manifest import Manifest
 
 _BAR_CELLS = 20
 _FULL, _EMPTY = "█", "░"

@@ -1,7 +1,8 @@
 """A verb's plan carried out in this process, in the tier that fits it.
 
 A text program is handed to the lean process, which this one becomes: planner and parser are then
-gone from memory, and the cap covers what is left.
+gone from memory, and the cap covers what is left. What only the work needs is imported late here:
+until then this process is under the same cap.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order, ProgressLine, report
-from emsqrt.cli.trial import smallest_cap
-from emsqrt.manifest import Manifest
 from emsqrt.plan import Plan, plan_hash, plan_to_json
-from emsqrt.solo import Listeners, run_plan_alone, run_text_alone
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import scheduled
+
+if TYPE_CHECKING:
+    from emsqrt.manifest import Manifest
+    from emsqrt.solo import Listeners
 
 
 def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
@@ -33,6 +35,8 @@ def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
     program = try_compile(plan, Path())
     if program is not None and may_become and not _reads_standard_input(program):
         _become(_scheduled(plan, program, order), plan_hash(plan), order)
+    from emsqrt.solo import Listeners
+
     with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
         manifest = _run(plan, program, order, Listeners(line))
     report(manifest, order)
@@ -40,6 +44,8 @@ def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
 
 def run_here(plan: Plan, cap_bytes: int) -> Manifest:
     """Run a plan under a cap on this process, silently, and say what was done."""
+    from emsqrt.solo import Listeners
+
     program = try_compile(plan, Path())
     return _run(plan, program, Order(cap_bytes, quiet=True), Listeners())
 
@@ -47,6 +53,9 @@ def run_here(plan: Plan, cap_bytes: int) -> Manifest:
 def _run(
     plan: Plan, program: dict[str, Any] | None, order: Order, listeners: Listeners
 ) -> Manifest:
+    from emsqrt.manifest import Manifest
+    from emsqrt.solo import run_plan_alone, run_text_alone
+
     spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
     if program is None:
         return run_plan_alone(
@@ -84,5 +93,7 @@ def smallest_cap_of(plan: Plan) -> dict[str, Any]:
     Raises:
         SennitError: no cap would do.
     """
+    from emsqrt.cli.trial import smallest_cap
+
     program = try_compile(plan, Path())
     return smallest_cap({"plan": plan_to_json(plan)} if program is None else {"program": program})
