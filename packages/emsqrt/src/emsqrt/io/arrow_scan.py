@@ -7,13 +7,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from emsqrt.io.arrow_blocks import largest_batch
 from emsqrt.io.casting import BatchCaster
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import BadInput
 from sennit_core.schema import Schema
+from sennit_core.units import format_bytes
 
 _FILE_MAGIC = b"ARROW1"
+_COPIES = 2
+"""A batch as it is read, and what is made of it."""
 
 
 class ArrowScan:
@@ -22,14 +26,17 @@ class ArrowScan:
     Args:
         source: the file; its first bytes say which of the two it is.
         schema: the wanted columns, in order, with their types.
-        budget: asked for each batch once its size is known.
+        budget: `need_bytes` of it is to be admitted before reading.
     """
 
     def __init__(self, source: ByteSource | Path, schema: Schema, budget: MemoryBudget) -> None:
-        del budget  # a batch's size is known once it is read
+        del budget  # batches come as large as they are
         self._source = open_source(source) if isinstance(source, Path) else source
-        self.need_bytes = 0
-        self.need_because = "nothing is known of it before it is read"
+        batch_bytes, number = largest_batch(self._source)
+        self.need_bytes = _COPIES * batch_bytes
+        self.need_because = (
+            f"record batch {number} of {self._source.name} takes {format_bytes(batch_bytes)}"
+        )
         self.bytes_done = 0
         with _open(self._source) as (_, found, _):
             self._caster = BatchCaster(found, schema, self._source.name)
@@ -41,7 +48,7 @@ class ArrowScan:
         with _open(self._source) as (file, _, batches):
             try:
                 for batch in batches:
-                    guard.resize(max(guard.size_bytes, 2 * batch.nbytes))
+                    guard.resize(max(guard.size_bytes, _COPIES * batch.nbytes))
                     self.bytes_done = file.tell()
                     yield self._caster.cast(batch)
             except (pa.ArrowInvalid, OSError) as error:

@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from sennit_core.errors import StorageFull
+from sennit_core.errors import SennitError, StorageFull
 from sennit_core.ids import new_id
 
 _AT_FDCWD = -100
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EXCHANGE = 2
 
 
@@ -35,7 +36,7 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
         staged.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL and not isinstance(error, SennitError):  # a spill's is its own
             raise StorageFull(
                 path=str(path), free_bytes=shutil.disk_usage(path.parent).free
             ) from error

@@ -67,8 +67,12 @@ def walk_chunks(
             for index in range(row_group.num_columns):
                 chunk = row_group.column(index)
                 name = chunk.path_in_schema
-                if name.partition(".")[0] in columns:
+                if name.partition(".")[0] not in columns:
+                    continue
+                if row_group.num_rows:
                     yield _walk_pages(read_at, source.name, group, chunk)
+                else:  # it may have no page, or a dictionary alone, and offsets that mean nothing
+                    yield ChunkPages(group, name, chunk.total_uncompressed_size, 0, 0)
 
 
 def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPages:

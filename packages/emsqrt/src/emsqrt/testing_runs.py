@@ -1,0 +1,221 @@
+"""Whole plans run inside a test's own process, in as little memory as they are given.
+
+Three ways that must agree: operators over batches in memory, the arrow tier from files to a file,
+and the thin tier from CSV to CSV.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet as pq
+
+from emsqrt.executor.context import Context
+from emsqrt.expr.sql import sql_name, sql_type
+from emsqrt.memory import MemoryBudget
+from emsqrt.operators import Operator, make_operator
+from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink, plan_to_json
+from emsqrt.plan.check import scan_schema
+from emsqrt.plan.tree import fold
+from emsqrt.run import Run
+from emsqrt.session import run_plan
+from emsqrt.testing import GivenRows
+from emsqrt.testing_oracle import rows_of
+from emsqrt.thin.compile import try_compile
+from emsqrt.thin.session import run_text
+from sennit_core.errors import CapTooSmall
+from sennit_core.schema import DataType, Schema
+
+Rows = list[tuple[Any, ...]]
+Tables = Mapping[str, pa.Table]
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Ran:
+    """What a run gave: its rows, and how many bytes it spilled."""
+
+    rows: Rows
+    spilled_bytes: int
+
+
+@contextmanager
+def a_run(memory_bytes: int, scratch: Path) -> Iterator[Run]:
+    """Give a run of the arrow tier over so much memory; nothing of it may be held at the end."""
+    with MemoryBudget(memory_bytes) as budget:
+        spill = scratch / "spill"
+        context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
+        with closing(context), Run(context, scratch) as run:
+            yield run
+
+
+def run_batches(
+    plan: Plan, tables: Tables, memory_bytes: int, scratch: Path, batch_rows: int = 1000
+) -> Ran:
+    """Run the operators of a plan as it is written; its scans read tables in memory."""
+
+    def scan(node: Scan) -> Operator:
+        assert isinstance(node.source, Files)
+        schema = scan_schema(node)
+        table = tables[node.source.paths[0]].select(list(schema.names))
+        return GivenRows(schema, table.to_batches(max_chunksize=batch_rows))
+
+    with a_run(memory_bytes, scratch) as run:
+        operator = fold(
+            plan,
+            lambda node, inputs: (
+                scan(node) if isinstance(node, Scan) else make_operator(node, inputs, run)
+            ),
+        )
+        run.map_working_set()
+        with run.judging_sizes(), closing(operator.batches()) as batches:
+            made = list(batches)
+        table = pa.Table.from_batches(made, operator.schema.to_arrow())
+        return Ran(rows_of(table), run.spilled_bytes)
+
+
+def run_files(plan: Plan, memory_bytes: int, scratch: Path, kind: str, schema: Schema) -> Ran:
+    """Run a plan in the arrow tier, from its files to a file of `kind`; read that back."""
+    target = scratch / f"out.{kind}"
+    document = plan_to_json(Sink(plan, FileTarget(str(target), kind)))
+    with ExitStack() as stack:
+        budget = stack.enter_context(MemoryBudget(memory_bytes))
+        spill = scratch / "spill"
+        context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
+        stack.enter_context(closing(context))
+        manifest = run_plan(document, context, scratch)
+    return Ran(read_rows(target, kind, schema), manifest.spilled_bytes)
+
+
+def run_thin(plan: Plan, memory_bytes: int, scratch: Path, schema: Schema) -> Ran | None:
+    """Run a plan in the thin tier, from its CSV files to CSV; None when it is not for that tier."""
+    target = scratch / "thin.csv"
+    program = try_compile(Sink(plan, FileTarget(str(target), "csv")), scratch)
+    if program is None:
+        return None
+    with ExitStack() as stack:
+        budget = stack.enter_context(MemoryBudget(memory_bytes))
+        spill = scratch / "spill"
+        context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
+        stack.enter_context(closing(context))
+        report = run_text(program, context)
+    return Ran(read_rows(target, "csv", schema), report.get("spilledBytes", 0))
+
+
+def smallest(
+    run: Callable[[int], T], memory_bytes: int = 1 << 16, most_bytes: int = 1 << 28
+) -> tuple[T, int]:
+    """Call `run` with the memory that its refusals ask for, until it is not refused.
+
+    Returns:
+        What it returned, and the memory it then had.
+    """
+    for _ in range(8):
+        try:
+            return run(memory_bytes), memory_bytes
+        except CapTooSmall as error:
+            if not memory_bytes < error.needed_bytes <= most_bytes:
+                raise
+            memory_bytes = error.needed_bytes
+    raise AssertionError(f"refused eight times, last with {memory_bytes} bytes")
+
+
+def write_table(table: pa.Table, schema: Schema, path: Path) -> None:
+    """Write a table as the file's suffix says, in plain Python where the format is text."""
+    match path.suffix:
+        case ".parquet":
+            pq.write_table(table, path, row_group_size=4096, data_page_size=1 << 14)
+        case ".arrow":
+            with pa.ipc.new_file(path, table.schema) as arrow:
+                arrow.write_table(table, max_chunksize=3000)
+        case ".jsonl":
+            with path.open("w", encoding="utf-8", newline="") as file:
+                for row in rows_of(table):
+                    values = zip(schema, row, strict=True)
+                    line = {field.name: _json_value(value, field.type) for field, value in values}
+                    file.write(json.dumps(line) + "\n")
+        case _:
+            with path.open("w", encoding="utf-8", newline="") as file:
+                file.write(",".join(schema.names) + "\n")
+                for row in rows_of(table):
+                    fields = map(_csv_field, row, (field.type for field in schema))
+                    file.write(",".join(fields) + "\n")
+
+
+def _csv_field(value: Any, kind: DataType) -> str:
+    if value is None:
+        return ""
+    if kind.name == "Utf8":
+        doubled = str(value).replace('"', '""')
+        return f'"{doubled}"'
+    return _plain_text(value, kind)
+
+
+def _json_value(value: Any, kind: DataType) -> Any:
+    if value is None or kind.name in ("Utf8", "Bool") or kind.is_integer:
+        return value
+    return _plain_text(value, kind)
+
+
+def _plain_text(value: Any, kind: DataType | None = None) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, datetime):
+        zone = "Z" if value.tzinfo else ""
+        unit = "milliseconds" if kind is not None and kind.unit == "ms" else "microseconds"
+        return value.replace(tzinfo=None).isoformat(timespec=unit) + zone
+    return str(value)
+
+
+def read_rows(path: Path, kind: str, schema: Schema) -> Rows:
+    """Read a file with nothing of the engine: its rows, as values of the schema's types."""
+    if kind == "parquet":
+        return rows_of(pq.read_table(path))
+    if kind == "arrow":
+        with pa.ipc.open_file(path) as reader:
+            return rows_of(reader.read_all())
+    with duckdb.connect(config={"threads": 1}) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        if kind == "jsonl":
+            lines = [json.loads(line) for line in path.read_text("utf-8").split("\n")[:-1]]
+            columns = [[_spelled(line.get(name)) for line in lines] for name in schema.names]
+            connection.register("texts", pa.table(columns, names=list(schema.names)))
+            source = "texts"
+        else:
+            names = ", ".join(f"'{name}': 'VARCHAR'" for name in schema.names)
+            options = "auto_detect=false, header=true, delim=',', quote='\"', escape='\"', "
+            options += "new_line='\\n', nullstr='', allow_quoted_nulls=false, max_line_size=9999999"
+            source = f"read_csv('{path}', {options}, columns={{{names}}})"
+        wanted = ", ".join(
+            f"CAST({sql_name(field.name)} AS {sql_type(field.type)}) AS {sql_name(field.name)}"
+            for field in schema
+        )
+        found = connection.sql(f"SELECT {wanted} FROM {source}")
+        return rows_of(found.to_arrow_table())
+
+
+def _spelled(value: Any) -> str | None:
+    return None if value is None else value if isinstance(value, str) else _plain_text(value)
+
+
+class Nobody:
+    """A stream that nobody reads."""
+
+    payload_bytes_max = 1 << 20
+
+    def write_bytes(self, payload: Any) -> None:
+        """Drop it."""

@@ -1,0 +1,82 @@
+"""What an Arrow file's batches take is known before they are read."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emsqrt import scan
+from emsqrt.io.arrow_blocks import largest_batch
+from emsqrt.io.sources import open_source
+from sennit_core.errors import BadInput, CapTooSmall
+
+ROWS = (10, 5000, 300)
+
+
+def write(path: Path, codec: str | None, *, stream: bool = False) -> list[pa.RecordBatch]:
+    schema = pa.schema([("n", pa.int64()), ("t", pa.string()), ("xs", pa.list_(pa.int8()))])
+    batches = [
+        pa.record_batch([list(range(rows)), ["text"] * rows, [[1, 2]] * rows], schema=schema)
+        for rows in ROWS
+    ]
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    make = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with make(path, schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return batches
+
+
+@pytest.mark.parametrize("codec", [None, "lz4", "zstd"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_largest_batch_is_found_without_reading_it(
+    tmp_path: Path, codec: str | None, stream: bool
+) -> None:
+    batches = write(tmp_path / "a.arrow", codec, stream=stream)
+
+    size, number = largest_batch(open_source(tmp_path / "a.arrow"))
+
+    assert number == 1
+    assert batches[1].nbytes <= size <= 2 * batches[1].nbytes + 4096
+
+
+def test_a_batch_beyond_the_cap_is_refused_by_name_before_it_is_read(tmp_path: Path) -> None:
+    table = pa.table({"n": list(range(2_000_000))})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    rows = scan(tmp_path / "a.arrow").sink(tmp_path / "b.parquet")
+
+    with pytest.raises(CapTooSmall, match=r"record batch 0 of .* takes 15.3 MiB") as raised:
+        rows.run(24 << 20, in_process=True)
+
+    rows.run(raised.value.needed_bytes, in_process=True)
+    assert (tmp_path / "b.parquet").exists()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 400), st.integers(0, 255))
+def test_damage_is_told_or_does_no_harm(at: int, value: int) -> None:
+    buffer = io.BytesIO()
+    table = pa.table({"n": [1, 2, 3]})
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table)
+    data = bytearray(buffer.getvalue())
+    data[at % len(data)] = value
+
+    class Held(type(open_source("-"))):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.name = "held"
+
+        def read_at(self, offset: int, size: int) -> bytes:
+            return bytes(data[offset : offset + size])
+
+    try:
+        size, _ = largest_batch(Held())
+    except BadInput:
+        return
+    assert size >= 0
