@@ -93,3 +93,15 @@ def test_history_outlives_the_page(sql: Page) -> None:
     entry = sql.get_by_role("tabpanel").get_by_role("button", name="select 'kept' as word")
     expect(entry).to_be_visible()
     expect(sql.get_by_role("textbox", name="SQL")).to_contain_text("select 'kept'")
+
+
+def test_the_engine_can_be_chosen_and_is_told(sql: Page, watched: Watched) -> None:
+    grid = ask(sql, "select port, count(*) as n from berths group by port order by port")
+    expect(grid).to_contain_text("Bergen")
+    expect(sql.get_by_role("status").filter(has_text="DuckDB")).to_be_visible()
+    sql.get_by_label("Engine").select_option("EM-√")
+    ask(sql, "select port, count(*) as n from berths group by port order by port, n")
+    expect(sql.get_by_role("status").filter(has_text="EM-√")).to_be_visible()
+    ask(sql, "describe berths")
+    expect(sql.get_by_role("alert")).to_contain_text("EM-√ answers SELECT statements")
+    watched.take("status of")

@@ -40,6 +40,8 @@ export interface SqlAnswer {
   columns: Column[]
   rows: unknown[][]
   truncated: boolean
+  /** Who answered; null when the node did not say. */
+  engine?: string | null
 }
 
 /** A snapshot with how its file was read, newest first in lists. */
@@ -82,6 +84,11 @@ export const EXPORT_TYPES = {
 
 export type ExportFormat = keyof typeof EXPORT_TYPES
 
+/** Who may answer SQL; `auto` asks DuckDB, and EM-√ where that runs out of memory. */
+export const ENGINES = { auto: 'Auto', duckdb: 'DuckDB', emsqrt: 'EM-√' } as const
+
+export type Engine = keyof typeof ENGINES
+
 export const api = {
   stats: (signal?: AbortSignal) => json<NodeStats>('GET', '/api/stats', undefined, signal),
   dataset: (id: string, signal?: AbortSignal) =>
@@ -98,17 +105,26 @@ export const api = {
   job: (id: string, signal?: AbortSignal) =>
     json<JobInfo>('GET', `/api/jobs/${encodeURIComponent(id)}`, undefined, signal),
   submit: (plan: unknown) => json<{ jobId: string }>('POST', '/api/jobs', { plan }),
-  query: (sql: string, signal?: AbortSignal) =>
-    json<SqlAnswer>('POST', '/api/query', { sql, maxRows: SHOWN_ROWS_MAX }, signal),
+  /** Ask a question; the answer names the engine that it came from. */
+  async query(sql: string, engine: Engine, signal?: AbortSignal): Promise<SqlAnswer> {
+    const response = await ask(
+      'POST',
+      '/api/query',
+      { sql, engine, maxRows: SHOWN_ROWS_MAX },
+      signal,
+    )
+    const answer = (await response.json()) as SqlAnswer
+    return { ...answer, engine: response.headers.get('Sennit-Engine') }
+  },
   jobResult: (id: string, signal?: AbortSignal) =>
     json<SqlAnswer>('GET', `/api/jobs/${encodeURIComponent(id)}/result`, undefined, signal),
 
   /** The whole answer to a query as a file. */
-  exportQuery: (sql: string, format: ExportFormat) =>
+  exportQuery: (sql: string, engine: Engine, format: ExportFormat) =>
     download('/api/query', format, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ sql }),
+      body: JSON.stringify({ sql, engine }),
     }),
 
   /** The whole answer of a job as a file. */
@@ -136,7 +152,17 @@ async function json<T>(
   body?: unknown,
   signal?: AbortSignal,
 ): Promise<T> {
-  const response = await reach(path, {
+  const text = await (await ask(method, path, body, signal)).text()
+  return (text ? JSON.parse(text) : null) as T
+}
+
+function ask(
+  method: string,
+  path: string,
+  body?: unknown,
+  signal?: AbortSignal,
+): Promise<Response> {
+  return reach(path, {
     method,
     headers: {
       Accept: 'application/json',
@@ -145,8 +171,6 @@ async function json<T>(
     body: body === undefined ? null : JSON.stringify(body),
     signal: signal ?? null,
   })
-  const text = await response.text()
-  return (text ? JSON.parse(text) : null) as T
 }
 
 async function reach(path: string, init: RequestInit): Promise<Response> {

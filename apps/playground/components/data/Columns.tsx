@@ -18,7 +18,7 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
   const key = `${dataset.id} ${dataset.head}`
   const snapshots = useResource(key, (signal) => api.snapshots(dataset.id, signal))
   const profile = useResource(profiling ? `profile ${key}` : null, (signal) =>
-    api.query(`summarize ${quoteName(dataset.name)}`, signal),
+    api.query(`summarize ${quoteName(dataset.name)}`, 'auto', signal),
   )
   const fields = useMemo(() => fieldsOf(dataset), [dataset])
   const stats = useMemo(() => {

@@ -116,7 +116,7 @@ function Found({ dataset }: { dataset: DatasetInfo }) {
 function FirstRows({ dataset }: { dataset: DatasetInfo }) {
   const key = dataset.head ? `${dataset.id} ${dataset.head}` : null
   const rows = useResource(key, (signal) =>
-    api.query(`select * from ${quoteName(dataset.name)} limit ${FIRST_ROWS}`, signal),
+    api.query(`select * from ${quoteName(dataset.name)} limit ${FIRST_ROWS}`, 'auto', signal),
   )
   return (
     <section aria-labelledby="first-rows" className="panel overflow-hidden">

@@ -5,7 +5,7 @@ import { useState } from 'react'
 
 import { Progress } from '@/components/ui/Bar'
 import { Empty, Failed } from '@/components/ui/States'
-import { api, type ApiError } from '@/lib/api'
+import { api, ENGINES, type ApiError, type Engine } from '@/lib/api'
 import { formatElapsed, plural } from '@/lib/format'
 import { useNow } from '@/lib/hooks'
 import { titleOfCode } from '@/lib/jobs'
@@ -111,7 +111,11 @@ function Grid({ last }: { last: Answered }) {
   )
 }
 
-function Summary({ last: { sql, answer, elapsedMs } }: { last: Answered }) {
+function engineName(engine: string): string {
+  return ENGINES[engine as Engine] ?? engine
+}
+
+function Summary({ last: { sql, engine, answer, elapsedMs } }: { last: Answered }) {
   const [error, setError] = useState<ApiError | null>(null)
   return (
     <>
@@ -119,7 +123,13 @@ function Summary({ last: { sql, answer, elapsedMs } }: { last: Answered }) {
         <p role="status" className="text-ink-2">
           <strong className="text-ink font-semibold">{plural(answer.rows.length, 'row')}</strong>
           {` · ${plural(answer.columns.length, 'column')} · ${formatElapsed(elapsedMs / 1000)}`}
+          {answer.engine && ` · ${engineName(answer.engine)}`}
         </p>
+        {engine === 'auto' && answer.engine === 'emsqrt' && (
+          <p className="text-ink-2 text-xs">
+            DuckDB had too little memory, so EM-√ answered on disk
+          </p>
+        )}
         {answer.truncated && (
           <p className="text-warn bg-warn-soft rounded-full px-2.5 py-0.5 text-xs font-medium">
             Only the first {plural(answer.rows.length, 'row')} are shown; an export holds them all
@@ -127,7 +137,7 @@ function Summary({ last: { sql, answer, elapsedMs } }: { last: Answered }) {
         )}
         <ExportButtons
           name="result"
-          ask={(format) => api.exportQuery(sql, format)}
+          ask={(format) => api.exportQuery(sql, engine, format)}
           onFailed={setError}
         />
       </div>

@@ -5,6 +5,7 @@ import dynamic from 'next/dynamic'
 import { useSearchParams } from 'next/navigation'
 import { useCallback, useMemo, useRef, useState } from 'react'
 
+import { ENGINES, type Engine } from '@/lib/api'
 import { datasetsOf, fieldsOf } from '@/lib/datasets'
 import { useLive } from '@/lib/hooks'
 import { modName } from '@/lib/keyboard'
@@ -29,6 +30,7 @@ export function Workbench() {
   const asked = useSearchParams().get('q')
   const [text, setText] = useState(() => asked ?? readDraft())
   const [editorPx, setEditorPx] = useState(220)
+  const [engine, setEngine] = useState<Engine>('auto')
   const selection = useRef<{ range: Range; head: number } | null>(null)
   const query = useQuery()
   const { tree, ready } = useLive('/datasets')
@@ -58,7 +60,7 @@ export function Workbench() {
     const statement = chosen.trim()
       ? { text: chosen, from: selection.from }
       : statementAt(text, head)
-    if (statement) void query.run(statement.text, statement.from)
+    if (statement) void query.run(statement.text, statement.from, engine)
   }
 
   const note = (range: Range, head: number) => {
@@ -67,7 +69,7 @@ export function Workbench() {
 
   const use = (sql: string, andRun: boolean) => {
     edit(sql)
-    if (andRun) void query.run(sql, 0)
+    if (andRun) void query.run(sql, 0, engine)
   }
 
   const running = query.state.phase === 'running'
@@ -122,6 +124,21 @@ export function Workbench() {
               <kbd className="kbd">{modName()}</kbd> <kbd className="kbd">Enter</kbd> runs the
               statement at the cursor
             </span>
+            <label className="text-ink-3 ml-auto flex items-center gap-2 text-xs">
+              Engine
+              <select
+                className="field"
+                value={engine}
+                title="Auto asks DuckDB, and EM-√ where that runs out of memory"
+                onChange={(event) => setEngine(event.target.value as Engine)}
+              >
+                {Object.entries(ENGINES).map(([name, label]) => (
+                  <option key={name} value={name}>
+                    {label}
+                  </option>
+                ))}
+              </select>
+            </label>
           </div>
         </section>
         <SplitHandle size={editorPx} onSize={setEditorPx} />

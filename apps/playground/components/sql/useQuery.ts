@@ -4,7 +4,7 @@
 
 import { useCallback, useRef, useState } from 'react'
 
-import { api, asApiError, isAbort, type ApiError, type SqlAnswer } from '@/lib/api'
+import { api, asApiError, isAbort, type ApiError, type Engine, type SqlAnswer } from '@/lib/api'
 import { remember } from '@/lib/sql/history'
 import { errorRange, nameRange } from '@/lib/sql/position'
 
@@ -13,6 +13,7 @@ import type { EditorMark } from './Editor'
 /** An answer with what it answers. */
 export interface Answered {
   sql: string
+  engine: Engine
   answer: SqlAnswer
   elapsedMs: number
 }
@@ -30,7 +31,7 @@ export function useQuery() {
   const [mark, setMark] = useState<EditorMark | null>(null)
   const control = useRef<AbortController | null>(null)
 
-  const run = useCallback(async (sql: string, from: number) => {
+  const run = useCallback(async (sql: string, from: number, engine: Engine) => {
     control.current?.abort()
     const mine = new AbortController()
     control.current = mine
@@ -43,7 +44,7 @@ export function useQuery() {
       last: 'last' in before ? before.last : null,
     }))
     try {
-      const answer = await api.query(sql, mine.signal)
+      const answer = await api.query(sql, engine, mine.signal)
       const elapsedMs = elapsed()
       remember({
         sql,
@@ -53,7 +54,8 @@ export function useQuery() {
         rows: answer.rows.length,
         truncated: answer.truncated,
       })
-      if (control.current === mine) setState({ phase: 'done', last: { sql, answer, elapsedMs } })
+      if (control.current === mine)
+        setState({ phase: 'done', last: { sql, engine, answer, elapsedMs } })
     } catch (reason) {
       const elapsedMs = elapsed()
       if (isAbort(reason)) {
