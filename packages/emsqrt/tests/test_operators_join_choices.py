@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.operators import make_operator
+from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import DatasetRef, Join, JoinKind, Scan
+from emsqrt.plan.check import check
 from emsqrt.testing import GivenRows
-from emsqrt.testing_runs import a_run
+from emsqrt.testing_runs import a_run, run_batches, run_files, run_thin, write_table
 from sennit_core.schema import Schema
 
 MIB = 1 << 20
@@ -114,3 +116,31 @@ def test_sorted_sides_are_merged_in_little_memory(how: JoinKind) -> None:
 
     assert spilled_bytes == 0
     assert merged == joined(left, right, how, HASHED, 16 * MIB)[0]
+
+
+@pytest.mark.parametrize("how", MERGED)
+def test_whole_plans_give_the_same_in_both_tiers(how: JoinKind, tmp_path: Path) -> None:
+    tables = {"l.csv": large(4000, "t", "l", 7), "r.csv": large(5000, "u", "r", 11)}
+    sides = []
+    for name, table in tables.items():
+        schema = Schema.from_arrow(table.schema)
+        write_table(table, schema, tmp_path / name)
+        sides.append(scan(str(tmp_path / name), schema=schema))
+    given = {str(tmp_path / name): table for name, table in tables.items()}
+    merged = sides[0].sort("t", "k").join(sides[1].sort("u", "k"), {"k": "k", "t": "u"}, how)
+    unseen = sides[0].join(sides[1], {"k": "k", "t": "u"}, how).group_by("t").agg(n="count(*)")
+
+    def judge(pipeline: Pipeline) -> None:
+        plan = pipeline.plan
+        expected = run_batches(plan, given, 16 * MIB, tmp_path).rows
+        thin = run_thin(plan, 8 * MIB, tmp_path, check(plan))
+        assert thin is not None
+        assert sorted(thin.rows, key=str) == sorted(expected, key=str)
+        if pipeline is unseen:
+            return
+        assert thin.rows == expected
+        assert run_files(plan, 32 * MIB, tmp_path, "parquet", check(plan)).rows == expected
+        assert len(expected) > 20
+
+    judge(merged)
+    judge(unseen)

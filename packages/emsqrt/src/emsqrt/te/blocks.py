@@ -141,11 +141,13 @@ def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Block
     if not cut:
         return Blocks(none, 1, 0, (), 0.0)
     both = sum(work.bytes_in) * (1 + KEY_SHARE)
+    parts = formulas.partitions_for(memory_bytes, build)
+    if node.choice is not None and not node.choice.ordered:
+        return Blocks(none, parts, cut, (), both * cut)
     # The output of partitions is brought back into the order of the left side by a merge of them.
     out_bytes = work.bytes_out * (1 + KEY_SHARE)
     merge = plan_merge(memory_bytes, memory_bytes, out_bytes, work.row_bytes)
     levels = merge_levels(merge, work.bytes_out)
-    parts = formulas.partitions_for(memory_bytes, build)
     spilled = both * cut + work.bytes_out * (merge.runs > 0) * max(1, merge.passes)
     return Blocks(merge, parts, cut, levels, spilled)
 

@@ -20,7 +20,7 @@ from sennit_core.schema import DataType, Field, Schema
 
 
 def facts_of(plan: Plan, program: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return what is added to a program: `plan`, `planHash`, `folder`, `operators`, `sharing`.
+    """Return what is added to a program: plan, hash, operators, choices, sharing.
 
     Args:
         plan: as it was submitted.
@@ -35,6 +35,7 @@ def facts_of(plan: Plan, program: Mapping[str, Any], folder: Path) -> dict[str, 
         "planHash": plan_hash(plan),
         "folder": str(folder.absolute()),
         "operators": [[node.operator, list(node.inputs)] for node in physical.nodes],
+        "choices": [[n.id, n.choice.to_json()] for n in physical.nodes if n.choice is not None],
         "sharing": sharing_of(physical, work).to_json(),
     }
 

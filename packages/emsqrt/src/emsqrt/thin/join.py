@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Literal
 
 from emsqrt._kernel import KeySpec, join_lines, pack_join_rows
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BUFFER_BYTES_MAX = 1 << 18
 """More only when memory is large enough for records that are longer."""
 _BUFFERS = 4
-"""Parsed keys, packed rows, joined rows, joined lines: each as large."""
+"""Joined lines, joined rows, parsed keys, packed rows; who merges has the last two twice."""
 _LEFT_ALONE = ("semi", "anti")
 
 
@@ -50,6 +50,8 @@ class JoinText:
         self.dialect = left.dialect
         self.rows = 0
         self._left, self._right = left, right
+        names = run.choice.merge
+        on = sorted(on, key=lambda pair: names.index(pair[0])) if names else on
         self._left_keys = [left.schema.field(name) for name, _ in on]
         self._right_keys = [right.schema.field(name) for _, name in on]
         self._how = how
@@ -70,34 +72,75 @@ class JoinText:
 
     def blocks(self) -> Generator[Block]:
         """Yield the joined records."""
-        with (
-            begun(self._right.blocks()) as right,
-            self._run.take_working_memory("join") as held,
-        ):
+        merged = self._run.choice.merge
+        with ExitStack() as stack:
+            # Who merges has both inputs come at once; who hashes has the left one come later.
+            left = stack.enter_context(begun(self._left.blocks())) if merged else None
+            right = stack.enter_context(begun(self._right.blocks()))
+            held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
             size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // 48)
-            rest = len(held.memory) - _BUFFERS * size
-            with (
-                held.memory[:rest] as memory,
-                held.memory[rest : rest + size] as parsed,
-                held.memory[rest + size : rest + 2 * size] as packed,
-                held.memory[rest + 2 * size : rest + 3 * size] as joined,
-                held.memory[rest + 3 * size :] as lines,
-            ):
-                join = self._join(memory)
-                with self._run.working(join):
-                    reader = ColumnReader(self._right, self._right_keys, parsed)
-                    shape: Literal["line"] | None = "line" if self._right_comes else None
-                    for block in self._packed(reader, right, packed, shape, self._dropped):
-                        join.add_build(block)
-                    join.finish_build()
-                    reader = ColumnReader(self._left, self._left_keys, parsed)
-                    with closing(self._left.blocks()) as left:
-                        for block in self._packed(reader, left, packed):
-                            for filled, _ in join.probe(block, joined):
-                                yield from self._lines(joined[:filled], lines)
-                    for filled, _ in join.finish(joined):
-                        yield from self._lines(joined[:filled], lines)
+            ends = [whole - size * at for at in reversed(range(_BUFFERS + 2 * bool(merged) + 1))]
+            memory, lines, joined, *rooms = (
+                stack.enter_context(held.memory[start:end])
+                for start, end in zip([0, *ends], ends, strict=False)
+            )
+            made = (
+                self._hash(right, memory, joined, *rooms)
+                if left is None
+                else self._merge((left, right), memory, joined, rooms)
+            )
+            with closing(made):
+                for filled, _ in made:
+                    yield from self._lines(joined[:filled], lines)
+
+    def _hash(
+        self,
+        right: Iterator[Block],
+        memory: memoryview,
+        joined: memoryview,
+        parsed: memoryview,
+        packed: memoryview,
+    ) -> Generator[tuple[int, int]]:
+        """Yield blocks of joined rows: the right side is built, the left one probes."""
+        join = self._join(memory)
+        with self._run.working(join):
+            for block in self._right_rows(right, parsed, packed):
+                join.add_build(block)
+            join.finish_build()
+            reader = ColumnReader(self._left, self._left_keys, parsed)
+            with closing(self._left.blocks()) as left:
+                for block in self._packed(reader, left, packed):
+                    yield from join.probe(block, joined)
+            yield from join.finish(joined)
+
+    def _merge(
+        self,
+        sides: tuple[Iterator[Block], Iterator[Block]],
+        memory: memoryview,
+        joined: memoryview,
+        rooms: Sequence[memoryview],
+    ) -> Generator[tuple[int, int]]:
+        """Yield blocks of joined rows of two sides that are sorted by the keys."""
+        from emsqrt.external.merge_join import MergeJoin  # most joins hash
+
+        assert self._how != "cross", "it has no keys to be sorted by"
+        join = MergeJoin(memory, self._run.spill, self._how, check=self._run.check)
+        reader = ColumnReader(self._left, self._left_keys, rooms[0])
+        with self._run.working(join):
+            yield from join.blocks(
+                self._packed(reader, sides[0], rooms[1]),
+                self._right_rows(sides[1], rooms[2], rooms[3]),
+                joined,
+            )
+
+    def _right_rows(
+        self, right: Iterator[Block], parsed: memoryview, packed: memoryview
+    ) -> Iterator[memoryview]:
+        reader = ColumnReader(self._right, self._right_keys, parsed)
+        if not self._right_comes:
+            return self._packed(reader, right, packed, None)
+        return self._packed(reader, right, packed, "line", self._dropped)
 
     @property
     def _right_comes(self) -> bool:
@@ -105,10 +148,17 @@ class JoinText:
         return self._how not in _LEFT_ALONE
 
     def _join(self, memory: memoryview) -> ExternalJoin | CrossJoin:
-        spill, check = self._run.spill, self._run.check
+        spill, check, choice = self._run.spill, self._run.check, self._run.choice
         if self._how == "cross":
-            return CrossJoin(memory, spill, check=check)
-        return ExternalJoin(memory, spill, self._how, check=check)
+            return CrossJoin(memory, spill, ordered=choice.ordered, check=check)
+        return ExternalJoin(
+            memory,
+            spill,
+            self._how,
+            ordered=choice.ordered,
+            build_bytes=choice.build_bytes,
+            check=check,
+        )
 
     def _packed(
         self,

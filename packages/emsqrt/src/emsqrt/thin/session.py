@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emsqrt.bounds import with_measured
+from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
 from emsqrt.fingerprints import input_info
 from emsqrt.io.places import parse_place
@@ -62,6 +63,8 @@ def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextR
     stack.enter_context(run)
     for node, (operator, inputs) in enumerate(program.get("operators", ())[:-1]):
         run.at(node, operator, inputs)
+    choices = program.get("choices", ())
+    run.choose({node: JoinChoice.from_json(choice) for node, choice in choices})
     rows = build(program["steps"], run)
     sink = CsvTextSink(parse_place(program["target"]), rows.schema)
     shared = program.get("sharing")
