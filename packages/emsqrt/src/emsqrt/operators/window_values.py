@@ -78,7 +78,7 @@ class PickedRows:
             room -= part.nbytes
         if len(picked):
             self._last = int(picked[-1])
-            self._value = pa.concat_arrays([parts[-1].slice(len(parts[-1]) - 1)])
+            self._value = parts[-1].take(pa.array([len(parts[-1]) - 1]))
         return self._spread(index, parts)
 
     def mark(self) -> Callable[[], None]:
