@@ -162,3 +162,76 @@ def test_stats_say_what_columns_hold(folder: Path) -> None:
             },
         ],
     }
+
+
+DOCUMENT = """
+vars:
+  least: "1000"
+config:
+  mem_cap: 48MiB
+  seed: 7
+steps:
+  - scan: {source: logs.csv}
+  - filter: {expr: "amount > ${least}"}
+  - sort: {by: [uid]}
+  - sink: {destination: "${name}.csv"}
+"""
+
+
+def test_variables_and_the_config_of_a_document_reach_the_run(folder: Path) -> None:
+    (folder / "plan.yaml").write_text(DOCUMENT)
+    words = ["--var", "name=large", "--var", "least=1800", "--manifest", "manifest.json"]
+    done = emsqrt("run", "plan.yaml", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (folder / "large.csv").read_text() == "uid,amount\na,2000.5\n"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["capBytes"], manifest["seed"]) == (48 << 20, 7)
+
+
+def test_flags_win_over_the_environment_and_that_over_the_document(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "plan.yaml").write_text(DOCUMENT)
+    words = ["run", "plan.yaml", "--var", "name=out", "--json"]
+    monkeypatch.setenv("EMSQRT_MEM_CAP_BYTES", "56MiB")
+    assert json.loads(emsqrt(*words).stdout)["capBytes"] == 56 << 20
+    assert json.loads(emsqrt(*words, "--mem-cap", "52MiB").stdout)["capBytes"] == 52 << 20
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["run", "plan.yaml"], 2, "name"),
+        (["run", "plan.yaml", "--var", "name"], 2, "--var NAME=VALUE"),
+        (["run", "nothing.yaml"], 5, 'no file "nothing.yaml"'),
+        (["sort", "logs.csv", "out.csv", "--by", "uid", "--spill-dir", "/proc/no"], 7, "/proc/no"),
+    ],
+)
+def test_what_cannot_start_says_why(folder: Path, words: list[str], status: int, said: str) -> None:
+    (folder / "plan.yaml").write_text(DOCUMENT)
+    done = emsqrt(*words)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_explain_under_a_cap_prints_the_schedule(folder: Path) -> None:
+    (folder / "plan.yaml").write_text(DOCUMENT)
+    words = ["explain", "plan.yaml", "--var", "name=out", "--mem-cap", "24MiB"]
+    assert "C_min" in emsqrt(*words).stdout
+    told = json.loads(emsqrt(*words, "--json").stdout)
+    assert told["planHash"]
+    assert told["planned"]
+
+
+def test_doctor_names_caps_that_do(folder: Path) -> None:
+    told = json.loads(emsqrt("doctor", "logs.csv", "--json").stdout)
+    for verb, words in (
+        ("sort", ["sort", "logs.csv", "out.csv", "--by", "uid"]),
+        ("agg", ["agg", "logs.csv", "out.csv", "--by", "uid", "n=count(*)"]),
+        ("join", ["join", "logs.csv", "logs.csv", "out.csv", "--on", "uid"]),
+    ):
+        cap_bytes = told["verbs"][verb]["capBytes"]
+        assert cap_bytes < 24 << 20
+        assert emsqrt(*words, "--mem-cap", str(cap_bytes)).returncode == 0
+        assert emsqrt(*words, "--mem-cap", str(cap_bytes - (3 << 20))).returncode == 3
