@@ -44,11 +44,43 @@ FILTERS: list[tuple[Pipeline, list[str]]] = [
         ],
     ),
     (
-        A.join(B, on="a", how="left").filter("d > 1 and e == 'y'"),
+        A.join(B, on="a", how="left").filter("d > 1 and coalesce(e, 'y') == 'y'"),
         [
-            "filter e == 'y'",
+            "filter coalesce(e, 'y') == 'y'",
             "join left on a",
             "filter d > 1",
+            "scan csv a.csv",
+            "scan parquet b.parquet",
+        ],
+    ),
+    (
+        A.join(B, on="a", how="left").filter("d > 1 and e == 'y'"),
+        [
+            "join inner on a",
+            "filter d > 1",
+            "scan csv a.csv",
+            "filter e == 'y'",
+            "scan parquet b.parquet blocks where e == 'y'",
+        ],
+    ),
+    (
+        A.join(B, on="a", how="full").filter("not (e is null)"),
+        [
+            "join right on a",
+            "scan csv a.csv",
+            "filter e is not null",
+            "scan parquet b.parquet blocks where e is not null",
+        ],
+    ),
+    (
+        A.join(B, on="a", how="full").filter("d > 1"),
+        ["join left on a", "filter d > 1", "scan csv a.csv", "scan parquet b.parquet"],
+    ),
+    (
+        A.join(B, on="a", how="full").filter("b + 1 < b_right or (c > 'x' and e in ('y', 'z'))"),
+        [
+            "filter b + 1 < b_right or c > 'x' and e in ('y', 'z')",
+            "join inner on a",
             "scan csv a.csv",
             "scan parquet b.parquet",
         ],
@@ -60,8 +92,8 @@ FILTERS: list[tuple[Pipeline, list[str]]] = [
     (
         A.join(B, on="a", how="right").filter("a > 1 and b_right > 2 and d > 1"),
         [
-            "filter d > 1",
-            "join right on a",
+            "join inner on a",
+            "filter a > 1 and d > 1",
             "scan csv a.csv",
             "filter a > 1 and b > 2",
             "scan parquet b.parquet blocks where a > 1 and b > 2",

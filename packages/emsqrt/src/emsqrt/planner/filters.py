@@ -33,6 +33,7 @@ from emsqrt.plan import (
 )
 from emsqrt.plan.joining import right_names, shared_keys
 from emsqrt.planner.columns import Schemas
+from emsqrt.planner.outer import without_nulls
 from emsqrt.planner.schemas import schemas_known, schemas_of
 from emsqrt.planner.substitution import (
     CHEAP_NODES,
@@ -75,6 +76,11 @@ def _push(plan: Plan, terms: list[Term], schemas: Schemas) -> Plan:
         return _push(plan.input, [*own, *terms], schemas)
     if isinstance(plan, Scan):
         return _above_scan(plan, terms)
+    if isinstance(plan, Join):
+        left, right = (schemas[id(below)] for below in inputs_of(plan))
+        before = plan
+        plan = without_nulls(plan, (term.expr for term in terms), left, right)
+        schemas[id(plan)] = schemas[id(before)]
     inputs = inputs_of(plan)
     below: list[list[Term]] = [[] for _ in inputs]
     kept: list[Term] = []
