@@ -24,6 +24,8 @@ SLOTS_MIN = 6
 """The row at hand, both ends of a frame, one to look ahead, and some to load into."""
 NEW_PEERS, NEW_PARTITION = 1, 2
 """Bits of a row's flag: its key, or the partition's part of it, is not that of the row before."""
+ROWS_MAX = 8192
+"""Rows of a block, whatever fits: readers make numbers of 8 bytes of them, outside the tape."""
 _READERS_MAX = 4
 _ALIGN = 64
 _WORDS = 7  # of each column: nulls, and the spans of validity, values and ends
@@ -228,13 +230,14 @@ class Tape:
         return True
 
     def _unpack(self, slot: memoryview) -> TapeBlock:
-        flags_room = -(-self._rows_left // _ALIGN) * _ALIGN
+        rows_max = min(self._rows_left, ROWS_MAX)
+        flags_room = -(-rows_max // _ALIGN) * _ALIGN
         room = len(slot) - flags_room
         head = self._head_bytes
         packed = self._out[: self._filled]
         try:
             rows, following, filled = unpack_rows(
-                packed, self._start, self._rows_left, self._kinds, slot[head : max(room, head)]
+                packed, self._start, rows_max, self._kinds, slot[head : max(room, head)]
             )
         except ValueError as error:
             row = int.from_bytes(packed[self._start : self._start + 4], "little")
