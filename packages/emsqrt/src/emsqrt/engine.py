@@ -69,6 +69,7 @@ class Engine:
         deadline_seconds: float | None = None,
         on_progress: OnProgress | None = None,
         cancel: threading.Event | None = None,
+        resume: str | None = None,
     ) -> Manifest:
         """Run a plan that ends in a file sink, and wait.
 
@@ -82,6 +83,8 @@ class Engine:
             deadline_seconds: give up after this.
             on_progress: called with each new `Progress`; be quick.
             cancel: set by another thread to give up waiting for the shared pool.
+            resume: a name for the run. When it is killed, its finished runs are kept for a day; the
+                next run of the same name, plan and inputs goes on from them.
 
         Raises:
             CapTooSmall: told before the first row is read, with the cap that would do.
@@ -100,7 +103,7 @@ class Engine:
             if deadline_seconds is not None:
                 deadline_seconds -= time.monotonic() - started
             manifest = self._run(
-                plan, cap_bytes, deadline_seconds, on_progress, in_process=in_process
+                plan, cap_bytes, deadline_seconds, on_progress, in_process=in_process, resume=resume
             )
         if self._shared is not None:
             self._shared.note_spill(self._tenant, manifest.spilled_bytes)
@@ -114,15 +117,18 @@ class Engine:
         on_progress: OnProgress | None,
         *,
         in_process: bool,
+        resume: str | None,
     ) -> Manifest:
+        kept = None if resume is None else self._kept_place(resume)
         if in_process:
             from emsqrt.inline import run_here
 
-            return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed)
+            return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed, kept)
         program = try_compile(plan, Path.cwd())
         if program is not None:
             report = run_in_child(
-                scheduled(plan, program, cap_bytes, Path.cwd()) | {"seed": self.config.seed},
+                scheduled(plan, program, cap_bytes, Path.cwd())
+                | {"seed": self.config.seed, "resume": kept},
                 cap_bytes=cap_bytes,
                 spill_dir=self.config.spill_dir,
                 spilling=self.config.spilling,
@@ -130,7 +136,7 @@ class Engine:
                 on_progress=on_progress,
             )
             return Manifest.from_json(report)
-        with self._executing(plan, cap_bytes, deadline_seconds, on_progress) as execution:
+        with self._executing(plan, cap_bytes, deadline_seconds, on_progress, kept) as execution:
             return Manifest.from_json(execution.result())
 
     def batches(self, plan: Plan, *, mem_cap: str | int | None = None) -> Iterator[pa.RecordBatch]:
@@ -185,6 +191,7 @@ class Engine:
         cap_bytes: int,
         deadline_seconds: float | None = None,
         on_progress: OnProgress | None = None,
+        resume: tuple[str, str] | None = None,
     ) -> Iterator[Execution]:
         kept = self._kept_pool()
         fits = kept is not None and cap_bytes <= kept.executor_bytes
@@ -193,6 +200,7 @@ class Engine:
             "plan": plan_to_json(plan),
             "folder": str(Path.cwd()),
             "seed": self.config.seed,
+            "resume": resume,
             "spilling": self.config.spilling,
         }
         try:
@@ -207,6 +215,12 @@ class Engine:
         finally:
             if pool is not kept:
                 pool.close()
+
+    def _kept_place(self, name: str) -> tuple[str, str]:
+        """Return where a run of that name is kept: the spill folder and the name."""
+        from emsqrt.spill.placement import default_spill_dir
+
+        return str(self.config.spill_dir or default_spill_dir()), name
 
     def _kept_pool(self) -> ExecutorPool | None:
         """Return the pool that outlives a run, opened when a plan first wants it."""

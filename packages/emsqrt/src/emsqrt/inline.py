@@ -30,7 +30,13 @@ class _Discard:
         """Drop it."""
 
 
-def run_here(plan: Plan, cap_bytes: int, spill_dir: Path | None, seed: int = 0) -> Manifest:
+def run_here(
+    plan: Plan,
+    cap_bytes: int,
+    spill_dir: Path | None,
+    seed: int = 0,
+    resume: tuple[str, str] | None = None,
+) -> Manifest:
     """Run a plan in this process with `cap_bytes` for its buffers; the manifest says so."""
     from emsqrt.session import run_plan
 
@@ -44,5 +50,5 @@ def run_here(plan: Plan, cap_bytes: int, spill_dir: Path | None, seed: int = 0) 
             budget=MemoryBudget(cap_bytes),
         )
         with closing(context):
-            manifest = run_plan(plan_to_json(plan), context, Path(), seed)
+            manifest = run_plan(plan_to_json(plan), context, Path(), seed, resume)
             return replace(manifest, held_by="arena")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mmap
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.executor.context import Context
+    from emsqrt.external.journal import SavedRuns
+    from emsqrt.kept import JournalPage, KeptRun
     from emsqrt.spill import SpillManager
 
 OUTPUT_BYTES = 1 << 20
@@ -85,6 +87,7 @@ class Run:
         folder: where relative paths start.
         seed: for sampling.
         output_bytes: what each operator that holds rows takes beside its working memory.
+        kept: where it spills to and writes down finished runs, when it can be resumed.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class Run:
         folder: Path = Path(),
         seed: int = 0,
         output_bytes: int = OUTPUT_BYTES,
+        kept: KeptRun | None = None,
     ) -> None:
+        self._kept = kept
         self.context = context
         self.folder = folder
         self.seed = seed
@@ -155,6 +160,8 @@ class Run:
     @property
     def spill(self) -> SpillManager:
         """Where rows go that do not fit; opened when first used."""
+        if self._world.spill is None and self._kept is not None:
+            self._world.spill = self._kept.open_spill(check=self.check)
         if self._world.spill is None:
             from emsqrt.spill import SpillManager
 
@@ -269,6 +276,18 @@ class Run:
         self.meter.granted_bytes += held.size
         return held
 
+    def journal(self) -> JournalPage | None:
+        """Return where the operator writes down its runs, None when nobody would resume it."""
+        if self._kept is None or self._world.holders[self.node] != 1:
+            return None
+        return self._kept.page(self.node)
+
+    def rest_of(self, batches: Generator[Any]) -> Generator[Any]:
+        """Return what a resumed operator has still to take in of its input's batches."""
+        journal = self.journal()
+        found = None if journal is None else journal.found()
+        return batches if found is None else _rest_of(batches, found)
+
     @contextmanager
     def working(self, algorithm: Algorithm) -> Iterator[None]:
         """Close an external algorithm at the end of a `with`, and note what it took."""
@@ -329,7 +348,23 @@ class Run:
         """Give memory and spill back."""
         if self._world.spill is not None:
             self._world.spill.close()
+        if self._kept is not None:
+            self._kept.close()
         if self._world.arena is not None:
             self._world.arena.__exit__(kind, error, trace)
         if self._world.store is not None:
             self._world.store.release()
+
+
+def _rest_of(batches: Generator[Any], found: SavedRuns) -> Generator[Any]:
+    """Yield the rows behind those that lie in runs; nothing is read when all of them do."""
+    with closing(batches):
+        if found.complete:
+            return
+        left = found.rows
+        for batch in batches:
+            skipped = min(left, batch.num_rows)
+            left -= skipped
+            if skipped < batch.num_rows:
+                yield batch.slice(skipped)
+            del batch

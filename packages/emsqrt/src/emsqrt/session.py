@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from emsqrt.io.formats import FormatWriter
 from emsqrt.io.scan import open_scan, source_places
 from emsqrt.io.sinks import RowSink, open_sink
 from emsqrt.io.sources import open_source
+from emsqrt.kept import open_kept
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
 from emsqrt.operators import Operator, make_operator
@@ -47,7 +48,11 @@ _SLACK_SHARE = 15
 
 
 def run_plan(
-    document: Mapping[str, Any], context: Context, folder: Path, seed: int = 0
+    document: Mapping[str, Any],
+    context: Context,
+    folder: Path,
+    seed: int = 0,
+    resume: Sequence[str] | None = None,
 ) -> Manifest:
     """Parse a plan, plan it, admit it, execute it, and say what was done.
 
@@ -56,15 +61,19 @@ def run_plan(
         context: the cap, the budget, and where a stream's payloads go.
         folder: where relative paths start.
         seed: for the manifest; a sample has its own.
+        resume: (spill folder, name) of a run that is kept when it is killed, and gone on with.
     """
     submitted = plan_from_json(document)
     prepared = prepare(submitted, folder)
+    inputs = _inputs(prepared.plan, folder)
     with ExitStack() as stack:
-        run = Run(context, folder, seed)
+        kept = open_kept(resume, plan_hash(submitted), inputs, "arrow")
+        run = Run(context, folder, seed, kept=kept)
         rows, output = admit(prepared, run, stack)
         schedule = _schedule(prepared, run)
-        inputs = _inputs(prepared.plan, folder)
         _execute(rows, output, run)
+    if kept is not None and kept.is_resumed:
+        context.budget.release_all()
     context.budget.close()
     report = run.report([_sink_info(prepared.plan, output)])
     report |= {

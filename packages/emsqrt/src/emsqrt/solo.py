@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,13 +85,14 @@ def run_text_alone(
         return report
 
 
-def run_plan_alone(
+def run_plan_alone(  # noqa: PLR0913 - a plan and its world
     document: Mapping[str, Any],
     cap_bytes: int,
     spill_dir: Path | None = None,
     listeners: Listeners = QUIET,
     spilling: Mapping[str, Any] | None = None,
     seed: int = 0,
+    resume: Sequence[str] | None = None,
 ) -> Manifest:
     """Run a plan here with pyarrow, under a cap on this process; as `run_text_alone`.
 
@@ -102,13 +103,14 @@ def run_plan_alone(
         listeners: told about progress and trouble.
         spilling: as `EngineConfig.spilling` has it.
         seed: what sampling depends on.
+        resume: (spill folder, name) of a run that is kept when it is killed.
     """
     load_arrow_tier(cap_bytes)
     from emsqrt.session import run_plan
 
     with _alone(cap_bytes, spill_dir, listeners) as context:
         context.spilling = spilling or {}
-        manifest = run_plan(document, context, Path(), seed)
+        manifest = run_plan(document, context, Path(), seed, resume)
         context.flush_progress()
         return manifest
 

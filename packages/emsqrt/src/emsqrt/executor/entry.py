@@ -29,4 +29,6 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
     folder = Path(request.get("folder", "."))
     context.spilling = request.get("spilling", {})
-    return run_plan(request["plan"], context, folder, request.get("seed", 0)).to_json()
+    return run_plan(
+        request["plan"], context, folder, request.get("seed", 0), request.get("resume")
+    ).to_json()

@@ -22,6 +22,7 @@ from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
     from emsqrt._kernel import Columns
+    from emsqrt.external.journal import Journal
     from emsqrt.external.runs import RunStats
     from emsqrt.spill import SpillManager
 
@@ -34,6 +35,9 @@ AGGREGATE_BYTES_MIN = GROUPS_BYTES_MIN
 """Memory of an aggregate without `values`, whose keys and states are short."""
 VALUES_BYTES_MIN = GROUPS_BYTES_MIN + FOLD_BYTES_MIN
 """What each of its `values` needs besides, and the groups themselves then."""
+
+_IN_ORDER = (PartOp.FIRST, PartOp.LAST)
+"""States that number the rows of one run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class ExternalAggregate:
             FLOAT_SQUARES or MIN of NO_COLUMN.
         name: of the segments, and in errors.
         check: called often; what it raises ends the work.
+        journal: where runs are written down; see `ExternalSort`. Not used with `values`, whose
+            runs are several, nor where a part remembers which row came first.
 
     Raises:
         CapTooSmall: too little memory, or a group whose key and states are too long for it.
@@ -96,7 +102,10 @@ class ExternalAggregate:
         *,
         name: str = "aggregate",
         check: Callable[[], None] = lambda: None,
+        journal: Journal | None = None,
     ) -> None:
+        if values or any(part.op in _IN_ORDER for part in parts):
+            journal = None
         share = len(memory) // (1 + len(values)) // 64 * 64
         if values and share < VALUES_BYTES_MIN:
             raise CapTooSmall(
@@ -109,7 +118,9 @@ class ExternalAggregate:
         self._parts = list(parts)
         self._name = name
         self._given = 0
-        self._groups = Groups(memory[:share], spill, keys, parts, name=name, check=check)
+        self._groups = Groups(
+            memory[:share], spill, keys, parts, name=name, check=check, journal=journal
+        )
         self._values = [
             SortedValues(memory[at * share : (at + 1) * share], spill, keys, each, name, check)
             for at, each in enumerate(values, 1)
@@ -136,9 +147,10 @@ class ExternalAggregate:
             peak_bytes=sum(each.used_bytes for each in groups),
         )
 
-    def add(self, columns: Columns) -> None:
-        """Take all rows of a batch, spilling what memory has no room for."""
-        self._groups.add(columns)
+    def add(self, columns: Columns, start: int = 0) -> None:
+        """Take the rows of a batch from `start` on, spilling what memory has no room for."""
+        assert start == 0 or not self._values, "what has values takes whole batches"
+        self._groups.add(columns, start)
         for values in self._values:
             values.add(columns)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from emsqrt._kernel import Columns
+    from emsqrt.external.journal import Journal
     from emsqrt.spill import SpillManager
 
 TABLE_BYTES_MIN = 64 << 10
@@ -37,12 +38,13 @@ class Groups:
         parts: the states of each group.
         name: of the segments, and in errors.
         check: called often; what it raises ends the work.
+        journal: where runs are written down; see `ExternalSort`.
 
     Raises:
         CapTooSmall: too little memory, or a group whose key and states are too long for it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, all but four by keyword
         self,
         memory: memoryview,
         spill: SpillManager,
@@ -51,6 +53,7 @@ class Groups:
         *,
         name: str,
         check: Callable[[], None],
+        journal: Journal | None = None,
     ) -> None:
         self._name = name
         self._check = check
@@ -70,7 +73,7 @@ class Groups:
         area = memory[: len(memory) - reserve]
         key_tuples = [key.as_tuple() for key in keys]
         self._table: AggTable | None = AggTable(area, key_tuples, self._parts)
-        self._runs = Runs(area, spill, name=name, check=check)
+        self._runs = Runs(area, spill, name=name, check=check, journal=journal)
         self._finished = False
         self._used_bytes = 0
 
@@ -82,7 +85,7 @@ class Groups:
     @property
     def rows(self) -> int:
         """Rows taken so far."""
-        return 0 if self._table is None else self._table.rows
+        return 0 if self._table is None else self._runs.rows_found + self._table.rows
 
     @property
     def used_bytes(self) -> int:
@@ -91,15 +94,16 @@ class Groups:
             return self._size
         return self._used_bytes if self._table is None else self._table.used_bytes
 
-    def add(self, columns: Columns, *, heading: bool = False) -> None:
-        """Take all rows of a batch.
+    def add(self, columns: Columns, start: int = 0, *, heading: bool = False) -> None:
+        """Take the rows of a batch.
 
         Args:
             columns: the batch.
+            start: the first row to take.
             heading: whether the last key column counts as NULL.
         """
         table = self._filling()
-        start, count = 0, len(columns)
+        count = len(columns)
         self._check()
         while start < count:
             start += table.add(columns, start, heading)
@@ -124,7 +128,9 @@ class Groups:
             table.sort()
             return
         if table.groups:
-            self._spill_run(table)
+            self._spill_run(table, complete=True)
+        else:
+            self._runs.complete()
         self._runs.settle(table.positions)
 
     def blocks(self, out: memoryview) -> Iterator[tuple[int, int]]:
@@ -167,7 +173,7 @@ class Groups:
         self._table.reset()  # after the merge, which works in the table's memory
         return True
 
-    def _spill_run(self, table: AggTable) -> None:
+    def _spill_run(self, table: AggTable, *, complete: bool = False) -> None:
         table.sort()
         block = self._reserve[: min(self._runs.block_bytes, len(self._reserve))]
         position = 0
@@ -181,7 +187,7 @@ class Groups:
                     filled, rows = table.drain(self._reserve[:bound], position)
                 writer.append((block if filled <= len(block) else self._reserve)[:filled], rows)
                 position += rows
-            self._runs.add(writer.finish())
+            self._runs.add(writer.finish(), self.rows, complete=complete)
 
     def _drained(self, table: AggTable, out: memoryview) -> Iterator[tuple[int, int]]:
         position = 0

@@ -18,6 +18,7 @@ from emsqrt.external.fan_in import (
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
+    from emsqrt.external.journal import Journal, SavedRuns
     from emsqrt.spill import Segment, SegmentReader, SegmentWriter, SpillManager
 
 RUNS_MAX = 1024  # more are merged at once, so that their list stays small
@@ -46,8 +47,10 @@ class RunStats:
 
 @dataclass(slots=True)
 class _Run:
+    """A sorted segment, and how many merges its rows went through."""
+
     segment: Segment
-    level: int  # merges that its rows went through
+    level: int
 
     @property
     def need(self) -> int:
@@ -66,6 +69,7 @@ class Runs:
         name: of the segments.
         check: called often; what it raises ends the work.
         limit: rows wanted of the whole order; no run keeps more.
+        journal: where runs are written down, and found again by whoever resumes.
     """
 
     def __init__(
@@ -76,8 +80,14 @@ class Runs:
         name: str,
         check: Callable[[], None] = lambda: None,
         limit: int | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.stats = RunStats()
+        self.rows_found = 0
+        """Rows of the input that lie in runs which an earlier run left."""
+        self._journal = journal
+        self._rows = 0
+        self._complete = False
         self._memory = memory
         self._spill = spill
         self._name = name
@@ -85,6 +95,8 @@ class Runs:
         self._limit = limit
         self._runs: list[_Run] = []
         self._readers: list[SegmentReader] = []
+        if journal is not None and (found := journal.found()) is not None:
+            self._adopt(found)
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -98,11 +110,42 @@ class Runs:
         """Begin a run."""
         return self._spill.create(self._name)
 
-    def add(self, segment: Segment) -> None:
-        """Add a finished run behind the others."""
+    def add(self, segment: Segment, rows: int = 0, *, complete: bool = False) -> None:
+        """Add a finished run behind the others.
+
+        Args:
+            segment: the run.
+            rows: of the input that lie in runs now.
+            complete: whether that is all of it.
+        """
         self._runs.append(_Run(segment, 0))
         self.stats.runs += 1
         self._count(segment)
+        self._rows, self._complete = rows, complete
+        self._save()
+
+    def complete(self) -> None:
+        """Say that there is no more input than lies in runs."""
+        self._complete = True
+        self._save()
+
+    def _adopt(self, found: SavedRuns) -> None:
+        """Begin with the runs that an earlier run left."""
+        for segment, level in found.runs:
+            adopted = self._spill.adopt(segment.name, segment.size_bytes)
+            self._runs.append(_Run(adopted, level))
+        self.stats.runs = len(found.runs)
+        self.rows_found = self._rows = found.rows
+        self._complete = found.complete
+
+    def _save(self) -> None:
+        if self._journal is not None:
+            runs = [(run.segment, run.level) for run in self._runs]
+            self._journal.save(self._rows, runs, complete=self._complete)
+
+    def _known(self, positions: bytes | None) -> bytes | None:
+        """Nobody has looked at the keys of rows that an earlier run took in."""
+        return None if self.rows_found else positions
 
     def is_crowded(self) -> bool:
         """Whether runs should be merged before more are cut."""
@@ -138,14 +181,16 @@ class Runs:
         """
         assert self._is_last_pass(), "settle first"
         self._note_merge(self._runs)
-        merged = _Merge(self, self._runs, self._memory, positions)
+        merged = _Merge(self, self._runs, self._memory, self._known(positions))
         try:
             yield from merged.blocks(out, self._limit, ending)
         finally:
             merged.close()
 
     def close(self) -> None:
-        """Remove all runs."""
+        """Remove all runs; those that are written down stay until the whole run has ended."""
+        if self._journal is not None:
+            self._runs.clear()
         for run in self._runs:
             self._spill.remove(run.segment)
         self._runs.clear()
@@ -175,9 +220,10 @@ class Runs:
             )
         runs = self._runs[start:stop]
         self._note_merge(runs)
-        segment = self._write_merged(runs, positions)
+        segment = self._write_merged(runs, self._known(positions))
         self._count(segment)
         self._runs[start:stop] = [_Run(segment, 1 + max(run.level for run in runs))]
+        self._save()
         for run in runs:
             self._spill.remove(run.segment)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from emsqrt._kernel import Columns, KeySpec
+    from emsqrt.external.journal import Journal
     from emsqrt.spill import SpillManager
 
 _RESERVE_BYTES = 16 << 10  # of a merge: its state, and an output block
@@ -63,6 +64,8 @@ class ExternalSort:
         limit: only the first so many rows are wanted, and the others are dropped early.
         numbered: keys end in the row's number (`add` only).
         check: called often; what it raises ends the work.
+        journal: where runs are written down; an input that an earlier run took in is not to be
+            given again (`rows_found`).
 
     Raises:
         CapTooSmall: a row is longer than memory allows; `needed_bytes` of memory would do.
@@ -79,6 +82,7 @@ class ExternalSort:
         limit: int | None = None,
         numbered: bool = False,
         check: Callable[[], None] = lambda: None,
+        journal: Journal | None = None,
     ) -> None:
         self._memory = memory
         self._keys = keys
@@ -95,7 +99,8 @@ class ExternalSort:
         self._block = memory[split:]
         self._store: RowStore | None = RowStore(memory[:split])
         self._store_memory = memory[:split]
-        self._runs = Runs(memory, spill, name=name, check=check, limit=limit)
+        self._runs = Runs(memory, spill, name=name, check=check, limit=limit, journal=journal)
+        self._rows = self._runs.rows_found
 
     @property
     def stats(self) -> SortStats:
@@ -114,11 +119,11 @@ class ExternalSort:
             peak_bytes=len(self._memory) if runs.runs else self._used_bytes(),
         )
 
-    def add(self, columns: Columns) -> None:
-        """Take all rows of a batch, spilling what memory has no room for."""
+    def add(self, columns: Columns, start: int = 0) -> None:
+        """Take the rows of a batch from `start` on, spilling what memory has no room for."""
         store, keys = self._filling(), self._keys
         assert keys is not None, "a sort without keys takes packed rows"
-        start, count = 0, len(columns)
+        count = len(columns)
         self._check()
         while start < count and self._limit != 0:
             sequence = self._rows if self._numbered else None
@@ -152,7 +157,9 @@ class ExternalSort:
             store.sort()
             return
         if store.rows:
-            self._spill_run(store)
+            self._spill_run(store, complete=True)
+        else:
+            self._runs.complete()
         self._runs.settle(store.positions)
 
     def blocks(self, out: memoryview, *, ending: bytes | None = None) -> Iterator[tuple[int, int]]:
@@ -211,7 +218,7 @@ class ExternalSort:
             self._runs.thin_out(store.positions)
         return True
 
-    def _spill_run(self, store: RowStore) -> None:
+    def _spill_run(self, store: RowStore, *, complete: bool = False) -> None:
         self._refuse_long_rows(store.row_bytes_max)
         store.sort()
         position = 0
@@ -227,7 +234,7 @@ class ExternalSort:
                     rows = 1
                     writer.append(self._store_memory[first:end], rows)
                 position += rows
-            self._runs.add(writer.finish())
+            self._runs.add(writer.finish(), self._rows, complete=complete)
         store.reset()
 
     def _drain(

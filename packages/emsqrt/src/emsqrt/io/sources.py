@@ -6,6 +6,7 @@ standard input cannot be begun again: it keeps what was peeked at and gives it o
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -47,7 +48,9 @@ class SourceStream:
         return held
 
     def skip(self, count: int) -> None:
-        """Read `count` bytes and drop them."""
+        """Go on `count` bytes further: by a seek where that is possible, else by reading."""
+        if self._plain is self._counter and self._counter.try_skip(count):
+            return
         scratch = memoryview(bytearray(min(count, _SKIP_BYTES)))
         while count > 0 and (got := self.readinto(scratch[: min(count, len(scratch))])):
             count -= got
@@ -268,6 +271,14 @@ class _Counter:
         count = self._raw.readinto(buffer) or 0
         self.taken += count
         return count
+
+    def try_skip(self, count: int) -> bool:
+        """Seek, counting what is passed over; False when what is read has no places."""
+        if not isinstance(self._raw, io.FileIO) or not self._raw.seekable():
+            return False
+        self._raw.seek(count, os.SEEK_CUR)
+        self.taken += count
+        return True
 
     def close(self) -> None:
         self._raw.close()

@@ -143,6 +143,13 @@ class MemoryBudget:
             what=f"{tag} (held now: {held})",
         )
 
+    def release_all(self) -> None:
+        """Release every guard: of those whose work a resumed run had no need of."""
+        with self._lock:
+            guards = list(self._guards)
+        for guard in guards:
+            guard.release()
+
     def close(self) -> None:
         """Check that every guard was released; a leak is a mistake of the program."""
         with self._lock:

@@ -66,7 +66,7 @@ class AggregateRows:
         """
         layout = self._layout
         with (
-            begun(self._input.batches()) as batches,
+            begun(self._run.rest_of(self._input.batches())) as batches,
             self._run.take_working_memory("aggregate") as held,
         ):
             out_bytes = min(OUT_BYTES_MAX, len(held.memory) // 8)
@@ -80,6 +80,7 @@ class AggregateRows:
                     layout.outputs,
                     layout.values,
                     check=self._run.check,
+                    journal=self._run.journal(),
                 )
                 with self._run.working(aggregate):
                     self._gather(aggregate, batches)

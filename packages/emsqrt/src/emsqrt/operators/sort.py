@@ -36,7 +36,7 @@ class SortRows:
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""
         with (
-            begun(self._input.batches()) as batches,
+            begun(self._run.rest_of(self._input.batches())) as batches,
             self._run.take_working_memory("sort") as held,
         ):
             out_bytes = min(BLOCK_BYTES_MAX, len(held.memory) // 4)
@@ -49,6 +49,7 @@ class SortRows:
                     tuple(range(len(self.schema))),
                     limit=self._limit,
                     check=self._run.check,
+                    journal=self._run.journal() if self._limit is None else None,
                 )
                 with self._run.working(sorter):
                     self._gather(sorter, batches)

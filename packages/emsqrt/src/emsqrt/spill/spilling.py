@@ -170,6 +170,9 @@ class SpillManager:
         finally:
             source.close()
         self.grow(name, size_bytes)
+        number = name.rpartition("-")[2]
+        with self._lock:  # its name is not given again
+            self._counter = max(self._counter, int(number) if number.isdigit() else 0)
         return segment
 
     def remove(self, segment: Segment) -> None:

@@ -12,6 +12,7 @@ from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Val
 from emsqrt.metering import begun
 from emsqrt.run import Run
 from emsqrt.thin.compute import PARSE_BYTES, TextProgram, with_programs
+from emsqrt.thin.resuming import Resumption
 from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
 from sennit_core.errors import SennitError, TooLarge
 from sennit_core.schema import DataType, Field, Schema
@@ -45,9 +46,10 @@ class AggregateText:
 
     def blocks(self) -> Generator[Block]:
         """Yield the groups."""
+        resumption = Resumption(self._rows, self._run)
         with (
             self._guard,
-            begun(self._rows.blocks()) as blocks,
+            begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("aggregate") as held,
         ):
             most = PARSE_BYTES if self._programs else BUFFER_BYTES_MAX
@@ -59,14 +61,14 @@ class AggregateText:
                 held.memory[rest + size : rest + 2 * size] as grouped,
                 held.memory[rest + 2 * size :] as out,
             ):
-                aggregate = self._aggregate(memory)
+                aggregate = self._aggregate(memory, resumption)
                 with self._run.working(aggregate):
                     fields = [self._rows.schema.field(name) for name in self._step["reads"]]
                     reader = ColumnReader(self._rows, fields, parsed)
                     with closing(reader):
-                        for columns in reader.batches(blocks):
+                        for columns, start in resumption.rest(reader, blocks):
                             whole = with_programs(columns, self._programs)
-                            aggregate.add(whole.select(self._step["order"]))
+                            aggregate.add(whole.select(self._step["order"]), start)
                             del whole
                     aggregate.finish()
                     try:
@@ -74,7 +76,7 @@ class AggregateText:
                     except OverflowError as error:
                         raise self._beyond(error.args[0]) from None
 
-    def _aggregate(self, memory: memoryview) -> ExternalAggregate:
+    def _aggregate(self, memory: memoryview, resumption: Resumption) -> ExternalAggregate:
         step = self._step
         return ExternalAggregate(
             memory,
@@ -84,6 +86,7 @@ class AggregateText:
             [Output(OutputOp(op), *rest) for op, *rest in step["outputs"]],
             [_values(each) for each in step["values"]],
             check=self._run.check,
+            journal=resumption.journal,
         )
 
     def _text(

@@ -92,29 +92,40 @@ class ScanText:
         )
         self.bytes_total = sum(source.stored_bytes or 0 for source in sources)
         self.bytes_done = 0
+        self._begin = 0, 0
         self.rows = 0
         run.reads(self)
+
+    def start_at(self, name: str, offset: int) -> bool:
+        """Begin at a record of one of the files; False when it is not known which one is meant."""
+        names = [source.name for source in self._sources]
+        if names.count(name) != 1:
+            return False
+        self._begin = names.index(name), offset
+        return True
 
     def blocks(self) -> Generator[Block]:
         """Yield the records of every file, headers left out."""
         longest = self._options.record_bytes_max or self._longest()
+        first, offset = self._begin
         try:
-            for source in self._sources:
-                yield from self._blocks_of(source, longest)
+            for source in self._sources[first:]:
+                yield from self._blocks_of(source, longest, offset)
+                offset = 0
         finally:
             self._guard.release()
 
-    def _blocks_of(self, source: ByteSource, longest: int) -> Generator[Block]:
-        head = CsvHead(source, self._options)
+    def _blocks_of(self, source: ByteSource, longest: int, offset: int) -> Generator[Block]:
+        start = offset or CsvHead(source, self._options).start
         before = self.bytes_done
         with source.open() as stream:
-            stream.skip(head.start)
+            stream.skip(start)
             blocks = split_records(
                 stream,
                 self.dialect,
                 block_bytes=self._block_bytes,
                 record_bytes_max=longest,
-                offset=head.start,
+                offset=start,
                 what=source.name,
             )
             for block in self._refusing(blocks, source):

@@ -12,6 +12,7 @@ from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
 from emsqrt.fingerprints import input_info
 from emsqrt.io.places import parse_place
+from emsqrt.kept import open_kept
 from emsqrt.memory.sharing import EVERYBODY, Sharing
 from emsqrt.run import Run
 from emsqrt.thin.build import build
@@ -30,13 +31,16 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     Returns:
         The JSON of the run's `Manifest`.
     """
+    inputs = _inputs(program)
     with ExitStack() as stack:
-        run = Run(context, seed=program.get("seed", 0), output_bytes=0)
+        kept = open_kept(program.get("resume"), program.get("planHash", ""), inputs, "thin")
+        run = Run(context, seed=program.get("seed", 0), output_bytes=0, kept=kept)
         rows, sink = _open(program, run, stack)
-        inputs = _inputs(program)
         _execute(rows, sink, run)
+    if kept is not None and kept.is_resumed:
+        context.budget.release_all()
     context.budget.close()
-    written = {"target": program["name"], "format": "csv"}
+    written = {"target": program["name"], "format": program["format"]}
     report = run.report([{**written, "rows": sink.rows, "bytes": sink.bytes}])
     report |= {"tier": "thin", "inputs": inputs}
     report |= {name: program[name] for name in ("plan", "planHash", "folder") if name in program}
@@ -66,7 +70,8 @@ def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextR
     choices = program.get("choices", ())
     run.choose({node: JoinChoice.from_json(choice) for node, choice in choices})
     rows = build(program["steps"], run)
-    sink = CsvTextSink(parse_place(program["target"]), rows.schema)
+    is_csv = program["format"] == "csv"
+    sink = CsvTextSink(parse_place(program["target"]), rows.schema, header=is_csv)
     shared = program.get("sharing")
     run.map_working_set(EVERYBODY if shared is None else Sharing.from_json(shared))
     return rows, sink

@@ -9,6 +9,7 @@ from emsqrt._kernel import KeySpec
 from emsqrt.external.sort import ExternalSort
 from emsqrt.metering import begun
 from emsqrt.run import Run
+from emsqrt.thin.resuming import Resumption
 from emsqrt.thin.text import Block, ColumnReader, TextRows
 
 PARSE_BYTES_MAX = 1 << 18
@@ -48,8 +49,9 @@ class SortText:
 
     def blocks(self) -> Generator[Block]:
         """Yield the sorted records."""
+        resumption = Resumption(self._rows, self._run, wanted=self._limit is None)
         with (
-            begun(self._rows.blocks()) as blocks,
+            begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("sort") as held,
         ):
             parse_bytes = min(PARSE_BYTES_MAX, len(held.memory) // 8)
@@ -69,12 +71,13 @@ class SortText:
                     "line",
                     limit=self._limit,
                     check=self._run.check,
+                    journal=resumption.journal,
                 )
                 with self._run.working(sorter):
                     reader = ColumnReader(self._rows, fields, parse)
                     with closing(reader):
-                        for columns in reader.batches(blocks):
-                            sorter.add(columns)
+                        for columns, start in resumption.rest(reader, blocks):
+                            sorter.add(columns, start)
                     sorter.finish()
                     for size, count in sorter.blocks(out, ending=_LINE_END):
                         yield Block(out[:size], rows=count)

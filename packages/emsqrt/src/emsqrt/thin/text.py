@@ -67,6 +67,8 @@ class ColumnReader:
         memory: memoryview,
         null_values: Sequence[str] = ("",),
     ) -> None:
+        self.place: tuple[str, int] | None = None
+        """Source and byte offset where the batch begins that was yielded last, if it has one."""
         self._rows = rows
         self._memory_bytes = len(memory)
         positions = {name: at for at, name in enumerate(rows.schema.names)}
@@ -101,6 +103,7 @@ class ColumnReader:
         start = 0
         try:
             while start < len(block.data):
+                self.place = (block.source, block.offset + start) if block.offset >= 0 else None
                 columns, start = self._parser.parse(block.data, start)
                 self._rows.rows += len(columns)
                 yield columns

@@ -1,0 +1,223 @@
+"""Runs that are kept when they are killed: a folder by name, with segments and a journal.
+
+`<spill dir>/kept/<name>/` holds a lock, `journal.json` and the segments that it names. The journal
+is replaced as a whole, before a segment that it named is removed; so whatever the moment of a kill,
+what it names is there. A folder that nobody resumes within a day is swept by the next kept run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from emsqrt.external.journal import SavedRuns
+from emsqrt.spill import Segment, SpillManager
+from emsqrt.spill.local import Disk, LocalStore
+from sennit_core.errors import Conflict, UsageError
+
+KEPT_SECONDS = 24 * 3600
+"""After so long a kept run that nobody resumes is swept."""
+_NAME = re.compile("[a-z0-9_-]{1,63}")
+_JOURNAL, _LOCK, _VERSION = "journal.json", "lock", 1
+
+
+def open_kept(
+    resume: Sequence[str] | None, hash_of_plan: str, inputs: Sequence[Mapping[str, Any]], tier: str
+) -> KeptRun | None:
+    """Open the folder of a run that was given a name, None for all others.
+
+    Args:
+        resume: (spill folder, name), None for a run without a name.
+        hash_of_plan: of the plan as it was submitted.
+        inputs: the JSON of an `InputInfo` for each file.
+        tier: "thin" or "arrow"; each has rows of its own form.
+
+    Raises:
+        Conflict, UsageError: as `KeptRun`; also when an input cannot be read twice.
+    """
+    if resume is None:
+        return None
+    if any(not info["fingerprint"] for info in inputs):
+        raise UsageError("a run that reads standard input cannot be resumed")
+    marks = [[info["path"], info["bytes"], info["fingerprint"]] for info in inputs]
+    facts = {"plan": hash_of_plan, "inputs": marks, "tier": tier}
+    return KeptRun(Path(resume[0]), resume[1], facts)
+
+
+class KeptRun:
+    """The folder of one named run, locked; made or found again here, removed by `close`.
+
+    Args:
+        root: where runs spill.
+        name: of the run: a-z, 0-9, - and _.
+        facts: what must be the same when it is resumed: plan, inputs, tier.
+
+    Raises:
+        Conflict: the run of that name still goes on.
+        UsageError: a run of that name was left, and was of another plan or of other inputs.
+    """
+
+    def __init__(self, root: Path, name: str, facts: Mapping[str, Any]) -> None:
+        if not _NAME.fullmatch(name):
+            raise UsageError(f'"{name}" names no run: a-z, 0-9, - and _, at most 63 of them')
+        self.folder = root / "kept" / name
+        self._name = name
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _try_lock(self.folder)
+        if lock is None:
+            raise Conflict(f"the run {name} still goes on")
+        self._lock: int | None = lock
+        try:
+            _sweep(self.folder.parent)
+            self._facts = json.loads(json.dumps(facts))
+            self._nodes: dict[str, Any] = self._read()
+            self.is_resumed = bool(self._nodes)
+            """Whether an earlier run left something to go on from."""
+            self._remove_unnamed()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def page(self, node: int) -> JournalPage:
+        """Return one operator's page of the journal."""
+        return JournalPage(self, str(node))
+
+    def open_spill(self, **options: Any) -> SpillManager:
+        """Open the spill whose segments lie here; options as of `SpillManager`."""
+        return SpillManager(self.folder, store=_KeptStore(self), **options)
+
+    def close(self) -> None:
+        """Remove all of it; what is killed before leaves it. Closing twice is fine."""
+        if self._lock is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self._unlock()
+
+    # What pages ask for.
+
+    def entry(self, node: str) -> dict[str, Any] | None:
+        """Return what is written of an operator, when its segments are all there."""
+        entry = self._nodes.get(node)
+        if entry is None:
+            return None
+        for segment, _ in entry["runs"]:
+            path = self.folder / segment["name"]
+            if not path.is_file() or path.stat().st_size != segment["size_bytes"]:
+                return None
+        return dict(entry)
+
+    def write(self, node: str, entry: Mapping[str, Any]) -> None:
+        """Replace what is written of an operator."""
+        self._nodes[node] = entry
+        document = {"v": _VERSION, "facts": self._facts, "nodes": self._nodes}
+        new = self.folder / f"{_JOURNAL}.new"
+        new.write_text(json.dumps(document))
+        new.replace(self.folder / _JOURNAL)
+
+    def _read(self) -> dict[str, Any]:
+        path = self.folder / _JOURNAL
+        if not path.is_file():
+            return {}
+        document = json.loads(path.read_text())
+        if document.get("v") == _VERSION and document["facts"] == self._facts:
+            return dict(document["nodes"])
+        found = document.get("facts", {})
+        other = [what for what in self._facts if found.get(what) != self._facts[what]]
+        raise UsageError(
+            f"the run {self._name} that was left had {_words(other)}",
+            hint=f"run this under another name, or remove {self.folder}",
+        )
+
+    def _remove_unnamed(self) -> None:
+        named = {segment["name"] for entry in self._nodes.values() for segment, _ in entry["runs"]}
+        for path in self.folder.iterdir():
+            if path.name not in named and path.name not in (_JOURNAL, _LOCK):
+                path.unlink()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+class JournalPage:
+    """The `emsqrt.external.journal.Journal` of one operator of a kept run."""
+
+    def __init__(self, kept: KeptRun, node: str) -> None:
+        self._kept = kept
+        self._node = node
+        self._entry = kept.entry(node)
+        self._place: tuple[str, int, int] | None = None
+
+    def found(self) -> SavedRuns | None:
+        """Return what an earlier run left, None when it left nothing."""
+        entry = self._entry
+        if entry is None:
+            return None
+        runs = tuple((Segment.from_json(segment), level) for segment, level in entry["runs"])
+        return SavedRuns(entry["rows"], entry["complete"], runs)
+
+    @property
+    def found_place(self) -> tuple[str, int, int] | None:
+        """(source, byte offset, rows before it) of the last batch that lies in runs, if known."""
+        place = None if self._entry is None else self._entry["place"]
+        return None if place is None else (place[0], place[1], place[2])
+
+    def mark(self, source: str, offset: int, rows: int) -> None:
+        """Say that the batch that is being taken in begins there, after so many rows."""
+        self._place = source, offset, rows
+
+    def save(self, rows: int, runs: Sequence[tuple[Segment, int]], *, complete: bool) -> None:
+        """Write down which segments there are."""
+        entry = {
+            "rows": rows,
+            "complete": complete,
+            "runs": [[segment.to_json(), level] for segment, level in runs],
+            "place": self._place,
+        }
+        self._kept.write(self._node, entry)
+
+
+class _KeptStore(LocalStore):
+    """The files of a kept run; closing it removes them with the folder."""
+
+    def __init__(self, kept: KeptRun) -> None:
+        self.place = os.fspath(kept.folder)
+        self._disk = Disk()
+        self._area = kept  # type: ignore[assignment]  # has its folder and close()
+
+
+def _sweep(root: Path) -> None:
+    """Remove runs that nobody resumed in time."""
+    for folder in root.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            newest = max(
+                (path.stat().st_mtime for path in folder.iterdir()), default=folder.stat().st_mtime
+            )
+            if time.time() - newest < KEPT_SECONDS:
+                continue
+            lock = _try_lock(folder)
+            if lock is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.close(lock)
+
+
+def _try_lock(folder: Path) -> int | None:
+    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
+
+
+def _words(other: Sequence[str]) -> str:
+    return " and ".join("another plan" if what == "plan" else f"other {what}" for what in other)

@@ -1,0 +1,180 @@
+"""Runs that are killed and gone on with: the same bytes, and no input read twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from emsqrt import Engine, EngineConfig, Pipeline, scan
+from emsqrt.kept import KEPT_SECONDS, KeptRun
+from emsqrt.plan import plan_to_json
+from emsqrt.thin.compile import try_compile
+from sennit_core.errors import Conflict, UsageError
+
+MIB = 1 << 20
+KILLED = Path(__file__).parent / "killed_run.py"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "in.csv"
+    with path.open("w") as file:
+        file.write("k,g,v\n")
+        for n in range(160_000):
+            file.write(f'{n * 7919 % 160_001},"g{n * 31 % 90_000:06d}",{n}{"x" * 30}\n')
+    return path
+
+
+def shapes(source: Path, out: Path) -> dict[str, Pipeline]:
+    parquet = source.with_suffix(".parquet")
+    if not parquet.exists():
+        pq.write_table(pa_csv.read_csv(source), parquet, row_group_size=20_000)
+    rows = scan(source)
+    return {
+        "thin sort": rows.sort("k").sink(out),
+        "thin aggregate": rows.group_by("g").agg(n="count(*)", s="sum(k)").sink(out),
+        "thin filtered": rows.filter("k % 8 > 0").sort("g", "k").sink(out),
+        "arrow sort": scan(parquet).sort("k").sink(out, format="csv"),
+        "arrow aggregate": scan(parquet).group_by("g").agg(n="count(*)", s="sum(k)").sink(out),
+    }
+
+
+THIN_CAP, ARROW_CAP = 18 * MIB, 56 * MIB
+
+
+def killed_run(
+    pipeline: Pipeline, spill: Path, folder: Path, point: str, times: int
+) -> subprocess.CompletedProcess[str]:
+    program = try_compile(pipeline.plan, Path())
+    kept = [str(spill), "test"]
+    request: dict[str, Any] = {"cap": ARROW_CAP, "spill": str(spill), "resume": kept}
+    if program is not None:
+        request |= {"cap": THIN_CAP, "program": {**program, "resume": kept}}
+    else:
+        request["plan"] = plan_to_json(pipeline.plan)
+    path = folder / "request.json"
+    path.write_text(json.dumps(request))
+    words = [sys.executable, str(KILLED), str(path), point, str(times)]
+    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+    return subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+
+
+POINTS = [
+    ("before journal", 1),
+    ("after journal", 1),
+    ("after journal", 2),
+    ("before run", 3),
+    ("after run", 3),
+    ("after open", 1),
+]
+CASES = [("thin sort", *point) for point in POINTS] + [
+    ("thin aggregate", "after journal", 1),
+    ("thin aggregate", "after journal", 2),
+    ("thin aggregate", "after run", 2),
+    ("thin filtered", "after journal", 1),
+    ("arrow sort", "after journal", 1),
+    ("arrow aggregate", "after open", 1),
+]
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize(("shape", "point", "times"), CASES)
+def test_a_killed_run_is_gone_on_with(
+    source: Path, tmp_path: Path, shape: str, point: str, times: int
+) -> None:
+    out, spill = tmp_path / "out.csv", tmp_path / "spill"
+    pipeline = shapes(source, out)[shape]
+    whole = killed_run(pipeline, tmp_path / "other", tmp_path, "never", 1)
+    assert whole.returncode == 0, whole.stderr
+    expected = out.read_bytes()
+    out.unlink()
+    dead = killed_run(pipeline, spill, tmp_path, point, times)
+    assert dead.returncode == -9, dead.stderr
+    assert not out.exists()
+    again = killed_run(pipeline, spill, tmp_path, "never", 1)
+    assert again.returncode == 0, again.stderr
+    assert out.read_bytes() == expected
+    assert not list((spill / "kept").iterdir())
+    first, second = json.loads(whole.stdout), json.loads(again.stdout)
+    if shape != "arrow sort" and point != "before journal":
+        assert second["spilledBytes"] < first["spilledBytes"]
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("shape", ["thin sort", "thin aggregate", "arrow aggregate"])
+def test_what_was_taken_in_whole_is_not_read_again(
+    source: Path, tmp_path: Path, shape: str
+) -> None:
+    out, spill = tmp_path / "out.csv", tmp_path / "spill"
+    pipeline = shapes(source, out)[shape]
+    assert killed_run(pipeline, spill, tmp_path, "after open", 1).returncode == -9
+    again = killed_run(pipeline, spill, tmp_path, "never", 1)
+    assert json.loads(again.stdout)["rowsIn"] == 0
+
+
+@pytest.mark.crash
+def test_a_scan_begins_where_the_last_run_ended(source: Path, tmp_path: Path) -> None:
+    out, spill = tmp_path / "out.csv", tmp_path / "spill"
+    pipeline = shapes(source, out)["thin sort"]
+    assert killed_run(pipeline, spill, tmp_path, "after journal", 1).returncode == -9
+    again = killed_run(pipeline, spill, tmp_path, "never", 1)
+    assert 0 < json.loads(again.stdout)["rowsIn"] < 130_000
+
+
+@pytest.mark.crash
+def test_another_plan_or_other_inputs_are_refused(source: Path, tmp_path: Path) -> None:
+    out, spill = tmp_path / "out.csv", tmp_path / "spill"
+    copy = tmp_path / "in.csv"
+    copy.write_bytes(source.read_bytes())
+    pipeline = scan(copy).sort("k").sink(out)
+    assert killed_run(pipeline, spill, tmp_path, "after journal", 1).returncode == -9
+    engine = Engine(EngineConfig(spill_dir=spill))
+    other = scan(copy).sort("g").sink(out)
+    with pytest.raises(UsageError, match="had another plan"):
+        engine.run(other.plan, resume="test")
+    copy.write_bytes(copy.read_bytes().replace(b"7919", b"7918", 1))
+    with pytest.raises(UsageError, match="had other inputs"):
+        engine.run(pipeline.plan, resume="test")
+
+
+def test_a_name_costs_nothing_when_nobody_is_killed(source: Path, tmp_path: Path) -> None:
+    engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
+    plans = shapes(source, tmp_path / "out.csv")
+    engine.run(plans["thin sort"].plan, mem_cap="18MiB", resume="nightly")
+    first = (tmp_path / "out.csv").read_bytes()
+    engine.run(plans["thin sort"].plan, mem_cap="64MiB")
+    assert (tmp_path / "out.csv").read_bytes() == first
+    assert not list((tmp_path / "spill" / "kept").iterdir())
+
+
+def test_a_run_that_goes_on_is_not_joined(tmp_path: Path) -> None:
+    facts = {"plan": "p", "inputs": []}
+    kept = KeptRun(tmp_path, "one", facts)
+    with pytest.raises(Conflict):
+        KeptRun(tmp_path, "one", facts)
+    kept.close()
+    assert not list((tmp_path / "kept").iterdir())
+    with pytest.raises(UsageError):
+        KeptRun(tmp_path, "../one", facts)
+
+
+def test_what_nobody_resumes_is_swept(tmp_path: Path) -> None:
+    old = tmp_path / "kept" / "old"
+    old.mkdir(parents=True)
+    (old / "sort-000001").write_bytes(b"rows")
+    new = tmp_path / "kept" / "new"
+    new.mkdir()
+    (new / "sort-000001").write_bytes(b"rows")
+    long_ago = time.time() - KEPT_SECONDS - 60
+    os.utime(old / "sort-000001", (long_ago, long_ago))
+    KeptRun(tmp_path, "other", {}).close()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["new"]
