@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from emsqrt.expr import Column
 from emsqrt.operators.nested import pack_nested, unpack_nested
-from emsqrt.plan import DatasetRef, Distinct, Join, Scan, Sort, SortKey, TopK, Window, WindowCall
+from emsqrt.plan import (
+    DatasetRef,
+    Distinct,
+    Join,
+    Sample,
+    Scan,
+    Sort,
+    SortKey,
+    TopK,
+    Window,
+    WindowCall,
+)
 from emsqrt.testing import GivenRows, run_operator
 from sennit_core.errors import Unsupported
 from sennit_core.schema import DataType, Schema
@@ -106,7 +117,7 @@ def test_nested_columns_travel_through_a_sort(rows: int, memory_bytes: int) -> N
     assert found.to_pylist() == wanted.to_pylist()
 
 
-def test_nested_columns_travel_through_top_k_join_and_window() -> None:
+def test_nested_columns_travel_through_top_k_window_sample_and_join() -> None:
     table = rows_of(8, 300)
     rows = table.to_pylist()
     ordered = sorted(rows, key=lambda row: row["k"])
@@ -121,6 +132,9 @@ def test_nested_columns_travel_through_top_k_join_and_window() -> None:
     assert pa.Table.from_batches(window).to_pylist() == [
         {**row, "before": one} for row, one in zip(ordered, before, strict=True)
     ]
+
+    sample = run_operator(Sample(HERE, None, 20, 1), given_rows(table))
+    assert all(row in rows for row in pa.Table.from_batches(sample).to_pylist())
 
     other = pa.table({"k": pa.array([5, 6], pa.int64()), "three": pa.array([[1], None])})
     join = Join(HERE, HERE, (("k", "k"),), "left")
