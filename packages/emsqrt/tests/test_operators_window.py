@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate, groupby
@@ -18,7 +19,7 @@ from emsqrt.expr import Column, lit
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.external.window_tape import SLOTS_MIN
 from emsqrt.floats.exact import FloatSum
-from emsqrt.operators import window
+from emsqrt.operators import Operator, registry, window
 from emsqrt.plan import DatasetRef, Frame, Scan, SortKey, Window, WindowCall
 from emsqrt.plan.window import WINDOW_FUNCTIONS, FrameUnit
 from emsqrt.testing import GivenRows, run_operator
@@ -356,3 +357,35 @@ def test_a_row_that_no_slot_holds_is_refused() -> None:
     with pytest.raises(CapTooSmall):
         windowed(table, [("n", WindowCall("row_number"))], by=(), memory_bytes=LEAST)
     assert windowed(table, [("n", WindowCall("row_number"))], by=()).num_rows == 3
+
+
+class OneBatch:
+    """Passes on the first batch of its input, and then closes it."""
+
+    def __init__(self, below: Operator) -> None:
+        self._below = below
+        self.schema = below.schema
+
+    def batches(self) -> Generator[Any]:
+        with closing(self._below.batches()) as batches:
+            yield next(batches)
+
+
+@pytest.mark.parametrize("memory_bytes", [LEAST, 64 * MIB])
+def test_a_window_that_is_closed_early_gives_everything_back(
+    memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = registry._MAKERS[Window]
+    early = {**registry._MAKERS, Window: lambda *given: OneBatch(make(*given))}
+    monkeypatch.setattr(registry, "_MAKERS", early)
+    table = numbered(50_000, s=pa.array([str(at) for at in range(50_000)]))
+    far = Frame("rows", -9000, 9000)
+    functions = [
+        ("far", WindowCall("max", Column("s"), (), far)),
+        ("sum", WindowCall("sum", Column("id"), (), far)),
+        ("total", WindowCall("count")),
+    ]
+
+    found = windowed(table, functions, by=(), memory_bytes=memory_bytes)
+
+    assert 0 < found.num_rows < 50_000
