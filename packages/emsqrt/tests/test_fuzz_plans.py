@@ -167,7 +167,7 @@ def _sort(draw: Draw, case: Case, rows: Pipeline, names: list[str], _: Any) -> P
 
 def _top(draw: Draw, case: Case, rows: Pipeline, names: list[str], _: Any) -> Pipeline:
     keys = [name + draw(st.sampled_from(DIRECTIONS)) for name in pick(draw, names)]
-    count, offset = draw(st.sampled_from((0, 1, 5, 100, 5000))), draw(st.sampled_from((0, 3, 500)))
+    count, offset = draw(st.sampled_from((1, 5, 100, 5000))), draw(st.sampled_from((0, 3, 500)))
     return rows.top_k(count, *keys, offset=offset)
 
 
@@ -193,7 +193,10 @@ def _aggregate(draw: Draw, case: Case, rows: Pipeline, names: list[str], _: Any)
         if sums:
             form = draw(st.sampled_from(SUM_AGGS))
             name = fresh(case, "c" if form.startswith("sum") else "z")
-            made[name] = form.format(draw(st.sampled_from(sums)))
+            summed = draw(st.sampled_from(sums))
+            if summed == "i64" and form.startswith(("var", "stddev")):
+                form = "avg({})"  # squares near 2^126 lose digits, as spec/float-sum.md says
+            made[name] = form.format(summed)
     return rows.group_by(*keys).agg(**made)
 
 
@@ -280,6 +283,8 @@ def _join(draw: Draw, case: Case, rows: Pipeline, names: list[str], other: Any) 
     if how == "cross":
         return rows.limit(40).join(other.limit(50), how="cross")
     theirs = [name for name in check(other.plan).names if not name.startswith("z")]
+    if not theirs:
+        return rows
     both = [name for name in names if name in theirs]
     if both and draw(st.booleans()):
         return rows.join(other, pick(draw, both, 2), how)

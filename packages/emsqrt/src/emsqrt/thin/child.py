@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +18,17 @@ import emsqrt.errors  # noqa: F401 - errors arrive as the classes that they were
 from emsqrt.lean import LEAN_ENVIRONMENT
 from emsqrt.solo import EXIT_CAP
 from sennit_core.errors import (
+    DeadlineExceeded,
     MemoryCapExceeded,
     SennitError,
     WorkerLost,
     error_from_json,
 )
 from sennit_core.records import Progress
+
+_GRACE_SECONDS = 2.0
+"""A child ends by itself at its deadline; after so much longer it is killed."""
+_WAIT_SECONDS_MAX = 3600.0
 
 
 def run_in_child(  # noqa: PLR0913 - settings, all by keyword
@@ -65,7 +73,7 @@ def run_in_child(  # noqa: PLR0913 - settings, all by keyword
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
         news: dict[str, Any] = {}
-        for line in answers:
+        for line in _lines(answers, deadline_seconds):
             answer = json.loads(line)
             if "report" in answer:
                 return cast("dict[str, Any]", answer["report"])
@@ -94,11 +102,30 @@ def _child() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
         raise
     finally:
         os.close(write)
-    with process, os.fdopen(read, "rb") as answers:
+    with process, os.fdopen(read, "rb", buffering=0) as answers:
         try:
             yield process, answers
         finally:
             process.kill()
+
+
+def _lines(answers: io.FileIO, deadline_seconds: float | None) -> Iterator[bytes]:
+    """Yield what the child says; one that is stopped, or deaf, is not waited for."""
+    end = None if deadline_seconds is None else time.monotonic() + deadline_seconds + _GRACE_SECONDS
+    look = select.poll()
+    look.register(answers, select.POLLIN)
+    held = b""
+    while True:
+        left = None if end is None else min(max(0.0, end - time.monotonic()), _WAIT_SECONDS_MAX)
+        if not look.poll(None if left is None else left * 1000):
+            if end is not None and time.monotonic() >= end:
+                raise DeadlineExceeded("the plan", deadline_seconds)
+            continue
+        got = answers.read(1 << 16)
+        if not got:
+            return
+        *lines, held = (held + got).split(b"\n")
+        yield from lines
 
 
 def _lost(process: subprocess.Popen[bytes], cap_bytes: int) -> SennitError:

@@ -1,0 +1,236 @@
+"""Whole runs that are killed, stopped or left alone: nothing half written, nobody left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from emsqrt import Engine, EngineConfig, scan
+from sennit_core.errors import DeadlineExceeded, SennitError, WorkerLost
+
+pytestmark = pytest.mark.crash
+ROWS = 400_000
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 20 MB whose sorting under a small cap gathers, spills, merges and writes."""
+    path = tmp_path_factory.mktemp("data") / "in.csv"
+    with path.open("w") as file:
+        file.write("k,v\n")
+        for number in range(ROWS):
+            file.write(f"{number * 2_654_435_761 % ROWS},{'text of a row ' * 3}\n")
+    return path
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process, by /proc."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Look again and again until it is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.005)
+
+
+class Moment:
+    """Tells when a run is at a place: by what lies in its spill and beside its target."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spill = folder / "spill"
+        self.out = folder / "out"
+        self.out.mkdir()
+
+    def reached(self, name: str) -> bool:
+        """Whether the run has begun to gather, spill or write."""
+        if name == "gather":
+            return self.spill.exists()
+        if name == "spill":
+            return any(path.stat().st_size > 0 for path in self.files() if path.name != "lock")
+        return any(path.stat().st_size > 0 for path in self.out.glob(".*.tmp"))
+
+    def files(self) -> list[Path]:
+        """What was spilled; files that vanish meanwhile are not there."""
+        return [path for path in self.spill.rglob("*-*") if path.is_file()]
+
+    def left(self) -> list[str]:
+        """What lies in the spill folder besides the lock for sweeping."""
+        return sorted(path.name for path in self.spill.rglob("*") if path.name != ".sweep")
+
+
+@pytest.fixture
+def moment(tmp_path: Path) -> Moment:
+    return Moment(tmp_path)
+
+
+def reached(moment: Moment, name: str) -> bool:
+    """As `Moment.reached`; a file that vanished was not it."""
+    try:
+        return moment.reached(name)
+    except FileNotFoundError:
+        return False
+
+
+def sort_elsewhere(source: Path, moment: Moment, *more: str) -> subprocess.Popen[bytes]:
+    """Sort by the command line in a process group of its own."""
+    command = [sys.executable, "-m", "emsqrt.cli", "sort", str(source), str(moment.out / "t.csv")]
+    options = ["--by", "k", "--mem-cap", "22MiB", "--spill-dir", str(moment.spill), "--quiet"]
+    return subprocess.Popen(
+        [*command, *options, *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    )
+
+
+def sort_here(source: Path, moment: Moment) -> None:
+    """Sort by the library, whose child then is a child of this process."""
+    with Engine(EngineConfig(spill_dir=moment.spill)) as engine:
+        scan(source).sort("k").sink(moment.out / "t.csv").run("22MiB", engine=engine)
+
+
+def swept(source: Path, moment: Moment) -> None:
+    """Run something else with the same spill folder; look that nothing of before is left."""
+    small = moment.out / "small.csv"
+    small.write_text("k,v\n2,b\n1,a\n")
+    sort_here(small, moment)
+    assert (moment.out / "t.csv").read_text() == "k,v\n1,a\n2,b\n"
+    assert moment.left() == []
+
+
+@pytest.mark.parametrize("place", ["gather", "spill", "write"])
+def test_a_killed_process_leaves_no_half_output_and_its_spill_is_swept(
+    source: Path, moment: Moment, place: str
+) -> None:
+    process = sort_elsewhere(source, moment)
+    wait_for(lambda: reached(moment, place) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    offspring = children(process.pid)
+    process.kill()
+    process.communicate()
+    assert not (moment.out / "t.csv").exists()
+    wait_for(lambda: not any(map(is_alive, offspring)))
+    swept(source, moment)
+
+
+@pytest.mark.parametrize("place", ["spill", "write"])
+def test_a_killed_child_is_told_and_leaves_nothing(
+    source: Path, moment: Moment, place: str
+) -> None:
+    before = set(children(os.getpid()))
+    errors: list[SennitError] = []
+
+    def run() -> None:
+        try:
+            sort_here(source, moment)
+        except SennitError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_for(lambda: reached(moment, place))
+    for child in set(children(os.getpid())) - before:
+        if b"emsqrt" in Path(f"/proc/{child}/cmdline").read_bytes():
+            os.kill(child, signal.SIGKILL)
+    thread.join(60)
+    assert [type(error) for error in errors] == [WorkerLost]
+    assert not (moment.out / "t.csv").exists()
+    swept(source, moment)
+
+
+PARENT = """
+import sys
+from emsqrt import Engine, EngineConfig, scan
+from pathlib import Path
+source, out, spill = sys.argv[1:]
+with Engine(EngineConfig(spill_dir=Path(spill))) as engine:
+    scan(source).sort("k").sink(out).run("22MiB", engine=engine)
+"""
+
+
+@pytest.mark.parametrize("place", ["spill", "write"])
+def test_a_killed_parent_takes_its_child_along(source: Path, moment: Moment, place: str) -> None:
+    words = [sys.executable, "-c", PARENT, str(source), str(moment.out / "t.csv")]
+    parent = subprocess.Popen([*words, str(moment.spill)])
+    wait_for(lambda: reached(moment, place) or parent.poll() is not None)
+    assert parent.poll() is None
+    offspring = children(parent.pid)
+    assert offspring
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(map(is_alive, offspring)))
+    assert not (moment.out / "t.csv").exists()
+    swept(source, moment)
+
+
+def test_a_stopped_child_does_not_outlive_the_deadline(source: Path, moment: Moment) -> None:
+    before = set(children(os.getpid()))
+
+    def stop() -> None:
+        wait_for(lambda: reached(moment, "spill"))
+        for child in set(children(os.getpid())) - before:
+            if b"emsqrt" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(child, signal.SIGSTOP)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    plan = scan(source).sort("k").sink(moment.out / "t.csv").plan
+    with (
+        Engine(EngineConfig(spill_dir=moment.spill)) as engine,
+        pytest.raises((DeadlineExceeded, WorkerLost)),
+    ):
+        engine.run(plan, mem_cap="22MiB", deadline_seconds=3)
+    thread.join()
+    assert not (moment.out / "t.csv").exists()
+    swept(source, moment)
+
+
+@pytest.mark.parametrize("place", ["spill", "write"])
+def test_ctrl_c_ends_the_command_with_130_and_leaves_nothing(
+    source: Path, moment: Moment, place: str
+) -> None:
+    process = sort_elsewhere(source, moment)
+    wait_for(lambda: reached(moment, place) or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+    assert list(moment.out.iterdir()) == []
+    assert moment.left() == []
+
+
+def test_a_reader_that_goes_away_is_no_trouble(source: Path, moment: Moment) -> None:
+    command = f"{sys.executable} -m emsqrt.cli sort {source} - --by k --mem-cap 22MiB --quiet"
+    script = f"set -o pipefail; {command} --spill-dir {moment.spill} | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=False, timeout=60)
+    assert done.stdout == b"k,v\n"
+    assert done.stderr == b""
+    assert done.returncode in (0, 141)
+    assert moment.left() == []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    before = set(children(os.getpid()))
+    yield
+    wait_for(lambda: not [pid for pid in set(children(os.getpid())) - before if is_alive(pid)])
