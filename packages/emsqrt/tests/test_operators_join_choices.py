@@ -105,6 +105,17 @@ def test_rows_whose_order_nobody_sees_are_the_same(how: JoinKind) -> None:
     assert len(ordered) > 100
 
 
+@pytest.mark.parametrize("how", ["inner", "left", "right", "full"])
+@pytest.mark.parametrize("memory_bytes", [4 * MIB, 32 * MIB])
+def test_the_smaller_left_side_may_be_built(how: JoinKind, memory_bytes: int) -> None:
+    left, right = large(9_000, "t", "l", 7), large(20_000, "u", "r", 11)
+
+    built, _ = joined(left, right, how, JoinChoice(ordered=False, build_left=True), memory_bytes)
+
+    assert sorted(map(str, built)) == sorted(map(str, joined(left, right, how, HASHED)[0]))
+    assert len(built) > 100
+
+
 @pytest.mark.parametrize("how", MERGED)
 def test_sorted_sides_are_merged_in_little_memory(how: JoinKind) -> None:
     order = [("k", "ascending")]

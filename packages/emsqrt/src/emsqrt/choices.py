@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,22 +14,39 @@ class JoinChoice:
     Args:
         ordered: whether anybody can tell the order of its rows; else no work is spent on it.
         merge: the left keys in the order by which both sides are sorted; empty for a hash join.
-        build_bytes: what the right side's rows are estimated to take, None when nobody knows.
+        build_bytes: what the built side's rows are estimated to take, None when nobody knows.
+        build_left: whether the left side is built and the right one probes; the rows come in
+            another order then, so nobody may see it.
     """
 
     ordered: bool = True
     merge: tuple[str, ...] = ()
     build_bytes: int | None = None
+    build_left: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {"ordered": self.ordered, "merge": list(self.merge), "buildBytes": self.build_bytes}
+        return {
+            "ordered": self.ordered,
+            "merge": list(self.merge),
+            "buildBytes": self.build_bytes,
+            "buildLeft": self.build_left,
+        }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Return what `to_json` described."""
-        return cls(document["ordered"], tuple(document["merge"]), document["buildBytes"])
+        merge = tuple(document["merge"])
+        return cls(document["ordered"], merge, document["buildBytes"], document["buildLeft"])
 
+
+SWAPPED: dict[str, Literal["inner", "left", "right", "full"]] = {
+    "inner": "inner",
+    "left": "right",
+    "right": "left",
+    "full": "full",
+}
+"""What a join is when its sides change places."""
 
 HASHED = JoinChoice()
 """Nothing is known."""

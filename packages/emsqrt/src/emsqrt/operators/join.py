@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt._kernel import KeySpec, join_side, pack_join_rows
+from emsqrt.choices import SWAPPED
 from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.cross import CrossJoin
@@ -60,15 +61,19 @@ class JoinRows:
         names = [one for (one, _), _ in pairs], [other for (_, other), _ in pairs]
         self._left = JoinSide(left, left_fields, names[0], types)
         self._right = JoinSide(right, right_fields, names[1], types)
+        self._swapped = run.choice.build_left
+        self._build, self._probe = self._right, self._left
+        if self._swapped:
+            self._build, self._probe = self._probe, self._build
         run.expect_holder()
 
     def batches(self) -> Generator[Any]:
         """Yield the joined rows."""
         merged = self._run.choice.merge
         with ExitStack() as stack:
-            # Who merges has both inputs come at once; who hashes has the left one come later.
-            left = stack.enter_context(begun(self._left.source.batches())) if merged else None
-            right = stack.enter_context(begun(self._right.source.batches()))
+            # Who merges has both inputs come at once; who hashes has the probing one come later.
+            left = stack.enter_context(begun(self._probe.source.batches())) if merged else None
+            right = stack.enter_context(begun(self._build.source.batches()))
             held = stack.enter_context(self._run.take_working_memory("join"))
             size = min(BLOCK_BYTES_MAX, len(held.memory) // _BLOCKS_SHARE)
             cut = len(held.memory) - _BLOCKS * size
@@ -88,17 +93,17 @@ class JoinRows:
                     yield from self._apart(joined[:filled], sides)
 
     def _hash(
-        self, right: Iterator[Any], memory: memoryview, rooms: Sequence[memoryview]
+        self, build: Iterator[Any], memory: memoryview, rooms: Sequence[memoryview]
     ) -> Generator[tuple[int, int]]:
-        """Yield blocks of joined rows: the right side is built, the left one probes."""
+        """Yield blocks of joined rows: one side is built, the other one probes."""
         packed, _, joined, *_ = rooms
         join = self._open(memory)
         with self._run.working(join):
-            for block in self._right.packed(right, packed, self._run):
+            for block in self._build.packed(build, packed, self._run):
                 join.add_build(block)
             join.finish_build()
-            with closing(self._left.source.batches()) as left:
-                for block in self._left.packed(left, packed, self._run):
+            with closing(self._probe.source.batches()) as probe:
+                for block in self._probe.packed(probe, packed, self._run):
                     yield from join.probe(block, joined)
             yield from join.finish(joined)
 
@@ -125,7 +130,7 @@ class JoinRows:
         return ExternalJoin(
             memory,
             run.spill,
-            _hashed(self._how),
+            SWAPPED[self._how] if self._swapped else _hashed(self._how),
             ordered=choice.ordered,
             build_bytes=choice.build_bytes,
             check=run.check,
@@ -137,7 +142,7 @@ class JoinRows:
         while at < len(joined):
             self._run.check()
             ends = [
-                join_side(joined, at, room, bool(is_right), side.absent)[0]
+                join_side(joined, at, room, bool(is_right) != self._swapped, side.absent)[0]
                 for is_right, (room, side) in enumerate(zip(rooms, self._sides, strict=True))
             ]
             with joined[: min(ends)] as some:
@@ -154,7 +159,8 @@ class JoinRows:
 
     def _columns(self, joined: memoryview, at: int, room: memoryview, is_right: bool) -> list[Any]:
         side = self._sides[is_right]
-        _, filled, rows = join_side(joined, at, room, is_right, side.absent)
+        second = is_right != self._swapped
+        _, filled, rows = join_side(joined, at, room, second, side.absent)
         if not side.fields:
             return []
         with room[:filled] as block:

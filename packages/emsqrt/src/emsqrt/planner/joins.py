@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emsqrt.choices import JoinChoice
+from emsqrt.choices import SWAPPED, JoinChoice
 from emsqrt.plan import Join
 from emsqrt.planner.ordering import Order, merge_keys
 from emsqrt.planner.work import NodeWork
@@ -12,6 +12,8 @@ from sennit_core.schema import Schema
 
 BUILD_SLACK = 1.5
 """An estimate may be too low; partitions that come out too large are cut again."""
+SMALLER = 2
+"""The left side is built when it is so many times smaller, by the estimates."""
 _KEY_SHARE = 0.25
 """Of a row's bytes; a key that is copied in front of the row."""
 
@@ -29,7 +31,9 @@ class Sides:
     orders: tuple[Order, Order]
 
 
-def choose_join(node: Join, sides: Sides, work: NodeWork | None, *, seen: bool) -> JoinChoice:
+def choose_join(
+    node: Join, sides: Sides, work: NodeWork | None, *, seen: bool, swaps: bool = True
+) -> JoinChoice:
     """Choose how a join is carried out.
 
     Args:
@@ -37,16 +41,22 @@ def choose_join(node: Join, sides: Sides, work: NodeWork | None, *, seen: bool) 
         sides: of its inputs.
         work: an estimate, if there is one; it never changes what comes out.
         seen: whether the order of the join's rows can be seen in the result.
+        swaps: whether the operator can build the left side.
     """
-    build_bytes = None
-    if work is not None:
-        build_bytes = int(work.bytes_in[1] * (1 + _KEY_SHARE) * BUILD_SLACK)
-    return JoinChoice(seen, merge_keys(node, sides.orders, sides.schemas), build_bytes)
+    merge = merge_keys(node, sides.orders, sides.schemas)
+    if work is None:
+        return JoinChoice(seen, merge)
+    left, right = work.bytes_in
+    swapped = swaps and not seen and not merge and node.how in SWAPPED
+    build_left = swapped and left * SMALLER < right
+    build_bytes = left if build_left else right
+    return JoinChoice(seen, merge, int(build_bytes * (1 + _KEY_SHARE) * BUILD_SLACK), build_left)
 
 
 def describe_join(node: Join, choice: JoinChoice) -> str:
     """Return a choice in words."""
     if choice.merge:
         return f"merge, both sides sorted by {', '.join(choice.merge)}"
-    way = "nested loop, right side held" if node.how == "cross" else "hash, build right"
+    side = "left" if choice.build_left else "right"
+    way = f"nested loop, {side} side held" if node.how == "cross" else f"hash, build {side}"
     return way if choice.ordered else f"{way}, in any order"

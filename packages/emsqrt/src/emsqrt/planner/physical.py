@@ -30,7 +30,7 @@ from emsqrt.plan.explain import line_of
 from emsqrt.planner.joins import Sides, choose_join, describe_join
 from emsqrt.planner.ordering import Order, order_of, order_seen
 from emsqrt.planner.schemas import schemas_of
-from emsqrt.planner.work import NodeWork, Work
+from emsqrt.planner.work import Work
 from sennit_core.schema import Schema
 
 HEAP_BYTES_MAX = 4 << 20
@@ -134,8 +134,12 @@ def lower_to_physical(
         order = order_of(node, tuple(each.order for each in below), schema.names)
         if isinstance(node, Join):
             own = None if work is None else work.nodes[place]
-            made = _join_node(place, node, (below[0], below[1]), own, seen=seen[place])
-            made = replace(made, schema=schema, order=order if _is_ordered(made) else ())
+            sides = Sides((below[0].schema, below[1].schema), (below[0].order, below[1].order))
+            # Records of text are written left before right.
+            choice = choose_join(node, sides, own, seen=seen[place], swaps=tier == "arrow")
+            kept = order if choice.ordered or choice.merge else ()
+            made = _join_node(place, node, inputs, schema, choice)
+            made = replace(made, order=kept)
         else:
             logical = tuple(each.logical for each in below)
             strategy, holding, build = _choose(node, place, logical, work)
@@ -148,30 +152,18 @@ def lower_to_physical(
     return PhysicalProgram(PhysicalPlan(tuple(nodes), tier), plan, plan_hash(plan))
 
 
-def _is_ordered(join: PhysicalNode) -> bool:
-    choice = join.choice
-    return choice is not None and (choice.ordered or bool(choice.merge))
-
-
 def _join_node(
-    place: int,
-    node: Join,
-    below: tuple[PhysicalNode, PhysicalNode],
-    work: NodeWork | None,
-    *,
-    seen: bool,
+    place: int, node: Join, inputs: tuple[int, ...], schema: Schema, choice: JoinChoice
 ) -> PhysicalNode:
-    left, right = below
-    sides = Sides((left.schema, right.schema), (left.order, right.order))
-    choice = choose_join(node, sides, work, seen=seen)
     return PhysicalNode(
         place,
         _word(node),
         node,
-        (left.id, right.id),
-        left.schema,
+        inputs,
+        schema,
         describe_join(node, choice),
         "passes" if choice.merge else "builds",
+        0 if choice.build_left else 1,
         choice=choice,
     )
 
