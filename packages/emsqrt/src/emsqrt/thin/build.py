@@ -102,7 +102,19 @@ def _inputs_of(step: Step) -> int:
 def _scan(step: Step, _: Sequence[TextRows], run: Run) -> TextRows:
     fields = (Field(name, DataType.parse(of)) for name, of in step["fields"])
     sources = open_sources(step["paths"], Path())
-    return ScanText(sources, CsvOptions.from_json(step["options"]), Schema(tuple(fields)), run)
+    schema = Schema(tuple(fields))
+    if step["format"] == "jsonl":
+        from emsqrt.io.json_lines import JsonlOptions
+        from emsqrt.thin.jsonl import ScanJsonl
+
+        return ScanJsonl(sources, JsonlOptions.from_json(step["options"]), schema, run)
+    return ScanText(sources, CsvOptions.from_json(step["options"]), schema, run)
+
+
+def _write_jsonl(_: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
+    from emsqrt.thin.jsonl import WriteJsonl
+
+    return WriteJsonl(inputs[0], run)
 
 
 def _aggregate(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
@@ -115,7 +127,13 @@ def _compute(step: Step, inputs: Sequence[TextRows], run: Run) -> TextRows:
     from emsqrt.thin.compute import ComputeText
 
     return ComputeText(
-        inputs[0], step["reads"], step["programs"], step["order"], step["fields"], run
+        inputs[0],
+        step["reads"],
+        step["programs"],
+        step["order"],
+        step["fields"],
+        run,
+        step.get("nullValues", ("",)),
     )
 
 
@@ -159,5 +177,6 @@ _BUILDERS: dict[str, Callable[[Step, Sequence[TextRows], Run], TextRows]] = {
     "scan": _scan,
     "select": _select,
     "sort": _sort,
+    "jsonl": _write_jsonl,
     "union": lambda _, inputs, __: UnionText(inputs),
 }

@@ -15,8 +15,11 @@ from typing import Any, cast
 from emsqrt.expr import Column, Expr, infer
 from emsqrt.expr.program import compile_program
 from emsqrt.external.layout import KINDS, lay_out
+from emsqrt.io import codecs
 from emsqrt.io.csv_options import CsvOptions
+from emsqrt.io.json_lines import infer_lines
 from emsqrt.io.places import parse_place
+from emsqrt.io.sources import ByteSource
 from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink
 from emsqrt.plan.check import node_schema
 from emsqrt.plan.joining import LEFT_ONLY, join_key_types, right_names, shared_keys
@@ -41,9 +44,14 @@ from emsqrt.thin.text import STANDARD, NotThin
 from sennit_core.schema import Schema
 
 Step = dict[str, Any]
+_SAMPLE_BYTES = 1 << 20
 
-_OPTIONS = ("delimiter", "quote", "header", "recordBytesMax")
-"""What the thin tier knows of the CSV reader's options; others are the arrow tier's."""
+_OPTIONS = {
+    "csv": ("delimiter", "quote", "header", "nullValues", "recordBytesMax"),
+    "jsonl": ("recordBytesMax",),
+}
+"""What the thin tier knows of each reader's options; others are the arrow tier's."""
+_COUNTED: Step = {"op": "select", "columns": None}
 
 
 @dataclass(slots=True)
@@ -85,7 +93,8 @@ def compile_text(plan: Plan, folder: Path) -> Step:
         folder: where relative paths start.
 
     Returns:
-        `{"steps": [...], "target": path, "name": target as the plan has it}`, paths absolute.
+        `{"steps": [...], "target": path, "name": target as the plan has it, "format": csv or
+        jsonl}`, paths absolute.
 
     Raises:
         NotThin: a file is not as the thin tier wants it.
@@ -102,9 +111,17 @@ def compile_text(plan: Plan, folder: Path) -> Step:
             step.setdefault("node", place)
         done.append(rows)
     (rows,) = done
-    steps = rows.steps if rows.counted else [*rows.steps, {"op": "select", "columns": None}]
+    last = {"op": plan.target.format} if plan.target.format == "jsonl" else _COUNTED
+    steps = rows.steps if rows.counted and last is _COUNTED else [*rows.steps, last]
+    if any(field.type.name in ("List", "Struct") for field in rows.schema):
+        raise NotThin("columns hold lists or structures")
     target = parse_place(plan.target.path, folder)
-    return {"steps": steps, "target": str(target), "name": plan.target.path}
+    return {
+        "steps": steps,
+        "target": str(target),
+        "name": plan.target.path,
+        "format": plan.target.format,
+    }
 
 
 def _unknown(node: Plan) -> str:
@@ -112,19 +129,20 @@ def _unknown(node: Plan) -> str:
 
 
 def _check_scan(node: Scan) -> str | None:
-    if not isinstance(node.source, Files) or node.source.format != "csv":
-        return "the scan reads something else than CSV"
-    if node.columns is not None or not set(node.source.options) <= set(_OPTIONS):
+    if not isinstance(node.source, Files) or node.source.format not in _OPTIONS:
+        return "the scan reads something else than CSV and JSON Lines"
+    options = node.source.options
+    if node.columns is not None or not set(options) <= set(_OPTIONS[node.source.format]):
         return "the scan chooses columns or asks for options of the arrow tier"
-    if CsvOptions.from_json(node.source.options).dialect != STANDARD:
-        return "records of another dialect are written anew"
+    if options.get("header", True) not in (True, False):
+        return "the header is further down"
     return None
 
 
 def _check_sink(node: Sink) -> str | None:
     target = node.target
-    if not isinstance(target, FileTarget) or target.format != "csv" or target.options:
-        return "the sink writes something else than plain CSV"
+    if not isinstance(target, FileTarget) or target.format not in _OPTIONS or target.options:
+        return "the sink writes something else than plain CSV and JSON Lines"
     return None
 
 
@@ -157,8 +175,12 @@ _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
 
 def _scan(node: Scan, _: Sequence[Compiled], folder: Path) -> Compiled:
     assert isinstance(node.source, Files), "a check has seen that"
-    options = CsvOptions.from_json(node.source.options)
     sources = open_sources(node.source.paths, folder)
+    if codecs.zstd_needs_arrow() and any(_is_zstd(source) for source in sources):
+        raise NotThin("zstd is read by pyarrow")
+    if node.source.format == "jsonl":
+        return _scan_jsonl(node, sources)
+    options = CsvOptions.from_json(node.source.options)
     schema = node.schema or infer_text_schema(sources[0], options)
     for source in sources:
         names = CsvHead(source, options).names
@@ -166,11 +188,52 @@ def _scan(node: Scan, _: Sequence[Compiled], folder: Path) -> Compiled:
             raise NotThin(f"the columns of {source.name} are {', '.join(names)}")
     step = {
         "op": "scan",
+        "format": "csv",
         "paths": [source.name if source.can_reopen else "-" for source in sources],
         "options": dict(node.source.options),
-        "fields": [[field.name, str(field.type)] for field in schema],
+        "fields": _spelled(schema),
     }
-    return Compiled([step], schema)
+    return Compiled([step, *_to_standard(options, schema)], schema)
+
+
+def _to_standard(options: CsvOptions, schema: Schema) -> list[Step]:
+    """Return what writes records of another dialect in the engine's own, which all others read."""
+    if options.null_values != ("",):  # values are written anew, where NULL is nothing
+        places = list(range(len(schema)))
+        names = list(schema.names)
+        step = {"op": "compute", "reads": names, "programs": [], "order": places}
+        return [{**step, "fields": _spelled(schema), "nullValues": options.null_values}]
+    if options.dialect != STANDARD:
+        return [{"op": "select", "columns": [[name, name] for name in schema.names]}]
+    return []
+
+
+def _scan_jsonl(node: Scan, sources: Sequence[ByteSource]) -> Compiled:
+    assert isinstance(node.source, Files), "a check has seen that"
+    schema = node.schema
+    if schema is None:
+        sample = sources[0].peek(_SAMPLE_BYTES)
+        if len(sample) == _SAMPLE_BYTES:
+            sample = sample[: sample.rfind(b"\n") + 1] or sample
+        schema = infer_lines(sample, sources[0].name)
+    if any(field.type.name in ("List", "Struct") for field in schema):
+        raise NotThin("members hold lists or objects")
+    step = {
+        "op": "scan",
+        "format": "jsonl",
+        "paths": [source.name if source.can_reopen else "-" for source in sources],
+        "options": dict(node.source.options),
+        "fields": _spelled(schema),
+    }
+    return Compiled([step], schema, counted=True)
+
+
+def _is_zstd(source: ByteSource) -> bool:
+    return source.codec == "zstd"
+
+
+def _spelled(schema: Schema) -> list[list[str]]:
+    return [[field.name, str(field.type)] for field in schema]
 
 
 def _sort(node: Sort | TopK, inputs: Sequence[Compiled], _: Path) -> Compiled:

@@ -137,9 +137,10 @@ class ComputeText:
         order: the output's columns, as places among both.
         fields: the output's names and types.
         run: the budget.
+        null_values: unquoted fields that are NULL.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is read, made and written belongs together
         self,
         rows: TextRows,
         reads: Sequence[str],
@@ -147,6 +148,7 @@ class ComputeText:
         order: Sequence[int],
         fields: Sequence[tuple[str, str]],
         run: Run,
+        null_values: Sequence[str] = ("",),
     ) -> None:
         self.schema = Schema(tuple(Field(name, DataType.parse(of)) for name, of in fields))
         self.dialect = STANDARD
@@ -156,6 +158,7 @@ class ComputeText:
         self._programs = [TextProgram(program) for program in programs]
         self._order = order
         self._run = run
+        self._null_values = null_values
         size = PARSE_BYTES + OUT_BYTES + sum(program.size_bytes for program in self._programs)
         self._guard = run.budget.admit(size, "compute", "columns are worked out in blocks")
 
@@ -163,7 +166,8 @@ class ComputeText:
         """Yield the records."""
         formatter = CsvFormatter([str(field.type) for field in self.schema])
         with self._guard, memoryview(bytearray(OUT_BYTES)) as out, ExitStack() as stack:
-            reader = ColumnReader(self._rows, self._fields, memoryview(bytearray(PARSE_BYTES)))
+            parsed_in = memoryview(bytearray(PARSE_BYTES))
+            reader = ColumnReader(self._rows, self._fields, parsed_in, self._null_values)
             batches = stack.enter_context(closing(reader.batches()))
             for parsed in batches:
                 self._run.check()

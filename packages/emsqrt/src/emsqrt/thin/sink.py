@@ -25,17 +25,18 @@ def header_line(names: Sequence[str]) -> bytes:
 
 
 class CsvTextSink:
-    """Writes a header and blocks of records.
+    """Writes a header and blocks of records, or lines of JSON.
 
     Args:
         place: a file, or standard output.
         schema: what will be written.
+        header: whether the columns' names come first.
     """
 
-    def __init__(self, place: Place, schema: Schema) -> None:
+    def __init__(self, place: Place, schema: Schema, *, header: bool = True) -> None:
         self.rows = 0
         self.place = place
-        self._schema = schema
+        self._header = header_line(schema.names) if header else b""
         self._stack = ExitStack()
 
     @property
@@ -47,7 +48,7 @@ class CsvTextSink:
         self._output: Output = self._stack.enter_context(
             open_output(self.place, codec_by_name(self.place))
         )
-        self._output.write(header_line(self._schema.names))
+        self._output.write(self._header)
         return self
 
     def write(self, block: Block) -> None:
