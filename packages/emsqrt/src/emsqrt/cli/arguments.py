@@ -104,6 +104,9 @@ def _add_capped(verb: argparse.ArgumentParser) -> None:
         "--mem-cap", metavar="SIZE", help='such as 64MiB, or "auto" (default: 512MiB)'
     )
     verb.add_argument("--spill-dir", metavar="DIR", help="where the run may spill: folder or URI")
+    verb.add_argument(
+        "--resume", metavar="NAME", help="keep the run when it is killed, and go on with it"
+    )
     verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest there")
     verb.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
     verb.add_argument("--quiet", action="store_true", help="draw no progress")

@@ -32,6 +32,7 @@ class Order:
         quiet: whether to draw and say nothing.
         spilling: as `EngineConfig.spilling` has it.
         seed: what sampling depends on.
+        resume: a name under which the run is kept when it is killed, and gone on with.
     """
 
     cap_bytes: int
@@ -41,6 +42,16 @@ class Order:
     quiet: bool = False
     spilling: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    resume: str | None = None
+
+    @property
+    def kept_place(self) -> tuple[str, str] | None:
+        """Where a run with a name is kept: the spill folder and the name."""
+        if self.resume is None:
+            return None
+        from emsqrt.spill.placement import default_spill_dir
+
+        return self.spill_dir or str(default_spill_dir()), self.resume
 
 
 def report(manifest: Manifest, order: Order) -> None:

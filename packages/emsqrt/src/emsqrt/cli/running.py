@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order, ProgressLine, report
+from emsqrt.memory.usage import UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import scheduled
+from sennit_core.errors import CapTooSmall
+from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.manifest import Manifest
     from emsqrt.solo import Listeners
+
+_PLANNING_SLACK_BYTES = 768 << 10
 
 
 def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
@@ -34,7 +39,9 @@ def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
     """
     program = try_compile(plan, Path())
     if program is not None and may_become and not _reads_standard_input(program):
-        _become(_scheduled(plan, program, order), plan_hash(plan), order)
+        planned = _scheduled(plan, program, order)
+        _refuse_below(planning_bytes(), order.cap_bytes)
+        _become(planned, plan_hash(plan), order)
     from emsqrt.solo import Listeners
 
     with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
@@ -59,15 +66,40 @@ def _run(
     spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
     if program is None:
         return run_plan_alone(
-            plan_to_json(plan), order.cap_bytes, spill_dir, listeners, order.spilling, order.seed
+            plan_to_json(plan),
+            order.cap_bytes,
+            spill_dir,
+            listeners,
+            order.spilling,
+            order.seed,
+            order.kept_place,
         )
     program = _scheduled(plan, program, order)
     done = run_text_alone(program, order.cap_bytes, spill_dir, listeners, order.spilling)
     return Manifest.from_json({**done, "planHash": plan_hash(plan)})
 
 
+def planning_bytes() -> int:
+    """Return the least cap under which the command line itself could come so far."""
+    with UsageReader() as reader:
+        return reader.read().charged_bytes + _PLANNING_SLACK_BYTES
+
+
+def _refuse_below(planning: int, cap_bytes: int) -> None:
+    if cap_bytes < planning:
+        raise CapTooSmall(
+            cap_bytes=cap_bytes,
+            needed_bytes=planning,
+            because="planning on the command line takes that; from Python it is the caller's memory",
+        )
+
+
 def _scheduled(plan: Plan, program: dict[str, Any], order: Order) -> dict[str, Any]:
-    return {**scheduled(plan, program, order.cap_bytes, Path()), "seed": order.seed}
+    return {
+        **scheduled(plan, program, order.cap_bytes, Path()),
+        "seed": order.seed,
+        "resume": order.kept_place,
+    }
 
 
 def _reads_standard_input(program: dict[str, Any]) -> bool:
@@ -96,4 +128,11 @@ def smallest_cap_of(plan: Plan) -> dict[str, Any]:
     from emsqrt.cli.trial import smallest_cap
 
     program = try_compile(plan, Path())
-    return smallest_cap({"plan": plan_to_json(plan)} if program is None else {"program": program})
+    if program is None:
+        return smallest_cap({"plan": plan_to_json(plan)})
+    found = smallest_cap({"program": program})
+    planning = smallest_cap({"planning": plan_to_json(plan)})["capBytes"]
+    if found["capBytes"] >= planning:
+        return found
+    least = format_bytes(found["capBytes"])
+    return {"capBytes": planning, "because": f"planning takes that here; from Python {least} do"}

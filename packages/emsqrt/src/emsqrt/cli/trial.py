@@ -1,7 +1,7 @@
 """The smallest cap of a plan, told by a process like the one that would carry it out.
 
-`python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier) or `{"plan": …}` (pyarrow) as
-JSON, and prints `{"capBytes", "because"}`. What a process holds before it reads anything is part of
+`python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier), `{"plan": …}` (pyarrow) or
+`{"planning": …}` (what a verb takes before it hands over) as JSON, and prints `{"capBytes", "because"}`. What a process holds before it reads anything is part of
 every cap, so the trial must hold the same.
 """
 
@@ -24,6 +24,7 @@ from sennit_core.errors import CapTooSmall, SennitError, error_from_json
 
 _ROUNDS = 20
 _STEP_BYTES = 64 << 10
+_SOME_CAP_BYTES = 64 << 20
 _PLANNING_BYTES = 1 << 20
 """What a verb holds of its own planning when pyarrow runs in the same process."""
 
@@ -93,6 +94,23 @@ def _admit_plan(document: Mapping[str, Any], cap_bytes: int) -> None:
         admit_plan(plan_from_json(document), context, Path())
 
 
+def _plan_alone(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Plan as a verb does, and return what that took."""
+    from emsqrt.cli.arguments import parser
+    from emsqrt.cli.running import planning_bytes
+    from emsqrt.pipeline import Pipeline
+    from emsqrt.plan import plan_from_json
+    from emsqrt.thin.compile import try_compile
+    from emsqrt.thin.facts import scheduled
+
+    parser()
+    plan = Pipeline(plan_from_json(document)).plan
+    program = try_compile(plan, Path())
+    assert program is not None, "it was compiled before"
+    scheduled(plan, program, _SOME_CAP_BYTES, Path())
+    return {"capBytes": planning_bytes(), "because": "planning takes that"}
+
+
 def _serve() -> None:
     request = json.load(sys.stdin)
     try:
@@ -104,6 +122,8 @@ def _serve() -> None:
             import emsqrt.thin.session
 
             answer = _search(lambda cap_bytes: _admit_text(request["program"], cap_bytes))
+        elif "planning" in request:
+            answer = _plan_alone(request["planning"])
         else:
             import emsqrt.cli.arguments
             import emsqrt.cli.running  # noqa: F401

@@ -145,6 +145,7 @@ def _run_capped(
         spill_dir=None if config.spill_dir is None else str(config.spill_dir),
         spilling=config.spilling,
         seed=config.seed,
+        resume=arguments.resume,
         manifest=None if arguments.manifest is None else str(arguments.manifest),
         as_json=arguments.json,
         quiet=arguments.quiet,

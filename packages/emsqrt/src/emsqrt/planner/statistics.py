@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import math
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -171,7 +170,7 @@ def _column_stats(texts: Sequence[str], kind: DataType, rows: float) -> ColumnSt
     given = [text for text in texts if text]
     values = _typed(given, kind)
     variable = kind.name in ("Utf8", "Binary")
-    size = statistics.fmean(map(len, texts)) + 4 if variable else typical_bytes(kind)
+    size = sum(map(len, texts)) / len(texts) + 4 if variable else typical_bytes(kind)
     nulls = 0.0 if kind.name == "Utf8" else 1 - len(given) / len(texts)
     if not values:
         return ColumnStats(size, nulls)
