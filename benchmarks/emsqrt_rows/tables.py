@@ -45,6 +45,7 @@ class Row:
         quick: whether `--quick` has it.
         heavy: only run when it is named.
         peers: engines beside ours, all when None.
+        ours: how ours is run; from the command line when None.
     """
 
     key: str
@@ -54,6 +55,7 @@ class Row:
     quick: bool = True
     heavy: bool = False
     peers: Sequence[str] | None = None
+    ours: Contender | None = None
 
 
 def main(doc: str, rows: Sequence[Row]) -> None:
@@ -104,6 +106,8 @@ def _run(row: Row, tables: Tables, scratch: Path, asked: argparse.Namespace) -> 
     work = row.work(tables, scratch, asked.quick)
     cap_bytes = None if row.cap_mib is None else row.cap_mib * MIB
     contenders = [each for each in CONTENDERS if _wanted(each, row, asked.engines)]
+    if row.ours is not None:
+        contenders[0] = row.ours
     best: dict[str, Result] = {}
     for _ in range(asked.rounds):
         raced = race(
