@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
 from sennit_core.errors import Unsupported
 
@@ -47,11 +53,72 @@ def require_arrow(what: str) -> None:
         )
 
 
+_WANTED_BY_NOBODY = ("pyarrow._azurefs", "pyarrow._hdfs", "pyarrow._s3fs")
+_CERTIFICATES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+
+class _NotForUs:
+    """Makes clients of stores fail to load that the engine reaches without pyarrow."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name in _WANTED_BY_NOBODY:
+            raise ModuleNotFoundError("executors do without it", name=name)
+
+
+class _Certificates(NamedTuple):
+    """What `ssl.get_default_verify_paths` returns, as far as pyarrow looks at it."""
+
+    cafile: str | None
+    capath: str | None = None
+
+
+def _certificates() -> _Certificates:
+    """Say where certificates are, for less memory than OpenSSL takes to say so."""
+    places = (os.environ.get("SSL_CERT_FILE"), *_CERTIFICATES)
+    return _Certificates(next((path for path in places if path and Path(path).exists()), None))
+
+
+@contextmanager
+def _loading_lightly() -> Iterator[None]:
+    """Keep out what pyarrow loads only to make help texts and to find certificates: 3 MiB."""
+    texts, secrets = ModuleType("pyarrow.vendored.docscrape"), ModuleType("ssl")
+    texts.NumpyDocString = lambda _: {"Parameters": []}  # type: ignore[attr-defined]
+    secrets.get_default_verify_paths = _certificates  # type: ignore[attr-defined]
+    stubs = {module.__name__: module for module in (texts, secrets)}
+    stubs = {name: module for name, module in stubs.items() if name not in sys.modules}
+    sys.modules.update(stubs)
+    sys.meta_path.insert(0, _NotForUs)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_NotForUs)
+        for name in stubs:
+            del sys.modules[name]
+
+
 def load_arrow() -> None:
-    """Load pyarrow, and let it start its one thread of each kind, before the cap is watched."""
-    import pyarrow as pa
-    from pyarrow import csv
+    """Load pyarrow with as little as can be, before the cap is watched and before the engine.
+
+    It starts its one thread of each kind, and runs once through what reserves memory at its first
+    use and keeps it.
+    """
+    with _loading_lightly():
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        from pyarrow import csv, parquet
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     csv.read_csv(pa.BufferReader(b"a\n1\n"), read_options=csv.ReadOptions(use_threads=False))
+    table = pa.table({"number": [1, 2], "text": ["a", "b"]})
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table.cast(table.schema), sink, compression="zstd")
+    file = parquet.ParquetFile(pa.BufferReader(sink.getvalue()), pre_buffer=False)
+    for batch in file.iter_batches(use_threads=False):
+        batch.filter(pc.greater(batch.column(0), 1))

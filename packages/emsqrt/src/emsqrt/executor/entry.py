@@ -17,10 +17,9 @@ FLOOR_BYTES = 40 << 20
 
 
 def prepare() -> None:
-    """Load the engine, and let pyarrow start its one thread of each kind."""
-    import emsqrt.session  # noqa: F401 - loaded now, used later
-
+    """Load pyarrow, lightly, and then the engine, which would load it otherwise."""
     load_arrow()
+    import emsqrt.session  # noqa: F401 - loaded now, used later
 
 
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:

@@ -105,7 +105,8 @@ class _RowSizes:
     @property
     def total(self) -> int:
         """The bytes of all rows."""
-        return self._each * self._rows + sum(int(sums[-1]) - base for sums, base in self._running)
+        running = sum(int(sums[-1]) - base for sums, base in self._running)
+        return int(self._each * self._rows + running)
 
     def ends(self) -> Any:
         """Return the running sum of the rows' bytes."""

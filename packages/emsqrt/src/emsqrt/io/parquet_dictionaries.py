@@ -53,4 +53,4 @@ def _width(column: Any) -> float:
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         text = pc.sum(pc.binary_length(column)).as_py() or 0
         return _TEXT_HEAD_BYTES + float(text) / len(column)
-    return max(min(kind.bit_width, 64) / 8, 1)
+    return float(max(min(kind.bit_width, 64) / 8, 1))

@@ -17,7 +17,10 @@ from emsqrt.run import Run
 from sennit_core.schema import Field, Schema
 
 BLOCK_BYTES_MAX = 1 << 18
-"""Packed rows that become one batch."""
+"""Packed rows that become one batch, where memory is short."""
+_WIDE_BYTES_MAX = 1 << 20
+_WIDE_SHARE = 24
+"""Where it is not, one part in so many, up to the former: fewer, larger batches cost less."""
 
 
 class SortRows:
@@ -39,7 +42,7 @@ class SortRows:
             begun(self._run.rest_of(self._input.batches())) as batches,
             self._run.take_working_memory("sort") as held,
         ):
-            out_bytes = min(BLOCK_BYTES_MAX, len(held.memory) // 4)
+            out_bytes = _block_bytes(len(held.memory))
             cut = len(held.memory) - out_bytes
             with held.memory[:cut] as memory, held.memory[cut:] as out:
                 sorter = ExternalSort(
@@ -74,6 +77,11 @@ class SortRows:
             if skipped < rows:
                 yield batch.slice(skipped)
             del batch
+
+
+def _block_bytes(memory_bytes: int) -> int:
+    wide = min(_WIDE_BYTES_MAX, memory_bytes // _WIDE_SHARE)
+    return max(wide, min(BLOCK_BYTES_MAX, memory_bytes // 4))
 
 
 class SortColumns:
