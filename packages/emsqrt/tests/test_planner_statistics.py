@@ -21,7 +21,7 @@ from emsqrt.planner import (
     scan_of,
 )
 from emsqrt.planner.selectivity import selectivity
-from emsqrt.planner.statistics import guess_distinct
+from emsqrt.planner.statistics import equal_parts, guess_distinct
 from sennit_core.schema import Schema
 
 ROWS = 40_000
@@ -98,6 +98,40 @@ COLUMNS = {
 )
 def test_predicates_keep_their_share(text: str, share: float) -> None:
     assert selectivity(parse_expr(text), COLUMNS) == pytest.approx(share, abs=1e-9)
+
+
+PARTS = {
+    "n": ColumnStats(8, distinct=1e5, minimum=0, maximum=1000, histogram=(0, 1, 1, 1, 10, 1000)),
+    "t": ColumnStats(8, distinct=1e5, minimum="a", maximum="z", histogram=("a", "b", "c", "z")),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("n < 10", 0.8),
+        ("n <= 1", 0.6),
+        ("n < 1", 0.2),
+        ("n > 505", 0.1),
+        ("n < 5.5", 0.7),
+        ("n between 10 and 505", 0.1),
+        ("n == 1", 0.4),
+        ("n == 7", 1e-5),
+        ("n > 1000", 0.0),
+        ("n >= 0", 1.0),
+        ("t < 'c'", 2 / 3),
+        ("t < 'm'", 5 / 6),
+        ("t < 3", 1 / 3),
+    ],
+)
+def test_a_histogram_tells_the_share_of_a_range(text: str, share: float) -> None:
+    assert selectivity(parse_expr(text), PARTS) == pytest.approx(share, abs=1e-9)
+
+
+def test_a_histogram_has_equally_many_values_in_each_part() -> None:
+    assert equal_parts(list(range(101)), 5) == (0, 25, 50, 75, 100)
+    assert equal_parts([3, 4], 5) == (3, 4)
+    assert equal_parts([3]) == ()
 
 
 BIG, SMALL = SourceStats(1e6, 10**8, COLUMNS), SourceStats(100, 10**4, COLUMNS)

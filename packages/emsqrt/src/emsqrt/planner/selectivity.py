@@ -12,6 +12,8 @@ from emsqrt.planner.statistics import ColumnStats
 
 UNKNOWN = 1 / 3
 EQUAL = 0.1
+FEW = 3
+"""So many bounds are too few to take the middle between two of them."""
 _FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
 
@@ -69,23 +71,41 @@ def _equal(stats: ColumnStats, value: Any) -> float:
     try:
         if stats.minimum is not None and not stats.minimum <= value <= stats.maximum:
             return 0.0
+        # A value that many have is the bound of more than one part.
+        parts = stats.histogram.count(value) - 1
     except TypeError:
         return EQUAL
-    return EQUAL if not stats.distinct else 1 / max(1.0, stats.distinct)
+    often = parts / (len(stats.histogram) - 1) if parts > 0 else 0.0
+    return max(often, EQUAL if not stats.distinct else 1 / max(1.0, stats.distinct))
 
 
 def _share_below(stats: ColumnStats, value: Any, *, inclusive: bool) -> float | None:
     """Return the share of values below `value`, by the histogram or a straight line."""
+    bounds = stats.histogram or (stats.minimum, stats.maximum)
+    if bounds[0] is None or bounds[-1] is None:
+        return None
     try:
-        if len(stats.histogram) > 1:
-            find = bisect_right if inclusive else bisect_left
-            return find(stats.histogram, value) / len(stats.histogram)
-        low, high, at = map(_number, (stats.minimum, stats.maximum, value))
+        above = (bisect_right if inclusive else bisect_left)(bounds, value)
     except TypeError:
         return None
-    if low is None or high is None or at is None:
+    if above == 0:
+        return 0.0
+    if above == len(bounds):
+        return 1.0
+    inside = _between(bounds[above - 1], bounds[above], value)
+    if inside is None:
+        return None if len(bounds) < FEW else (above - 0.5) / (len(bounds) - 1)
+    return (above - 1 + inside) / (len(bounds) - 1)
+
+
+def _between(low: Any, high: Any, value: Any) -> float | None:
+    """Return how far a value is from `low` to `high`, None when these are no numbers."""
+    if value in (low, high):
+        return float(value == high)
+    start, end, at = map(_number, (low, high, value))
+    if start is None or end is None or at is None:
         return None
-    return min(1.0, max(0.0, (at - low) / (high - low))) if high > low else float(at > low)
+    return (at - start) / (end - start) if end > start else 0.5
 
 
 def _number(value: Any) -> float | None:

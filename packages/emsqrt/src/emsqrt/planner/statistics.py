@@ -174,10 +174,19 @@ def _column_stats(texts: Sequence[str], kind: DataType, rows: float) -> ColumnSt
     nulls = 0.0 if kind.name == "Utf8" else 1 - len(given) / len(texts)
     if not values:
         return ColumnStats(size, nulls)
-    bounds = values[:: max(1, len(values) // (HISTOGRAM_BOUNDS - 1))]
-    return ColumnStats(
-        size, nulls, guess_distinct(Counter(given), rows), values[0], values[-1], tuple(bounds)
-    )
+    distinct = guess_distinct(Counter(given), rows)
+    return ColumnStats(size, nulls, distinct, values[0], values[-1], equal_parts(values))
+
+
+def equal_parts(values: Sequence[Any], bounds: int = HISTOGRAM_BOUNDS) -> tuple[Any, ...]:
+    """Return the bounds of parts in which equally many of the sorted values lie.
+
+    (Piatetsky-Shapiro and Connell, "Accurate estimation of the number of tuples satisfying a
+    condition", SIGMOD 1984.)
+    """
+    last = len(values) - 1
+    count = min(bounds, len(values))
+    return tuple(values[last * at // (count - 1)] for at in range(count)) if count > 1 else ()
 
 
 def _typed(texts: Iterable[str], kind: DataType) -> list[Any]:
