@@ -17,12 +17,13 @@ from emsqrt.te.schedule import Hold, Kind, Step, TeSchedule
 from sennit_core.errors import CapTooSmall
 
 MIB = 1 << 20
-BASE_BYTES = {"thin": 12 * MIB, "arrow": 32 * MIB}
+BASE_BYTES = {"thin": 10 * MIB, "arrow": 36 * MIB}
 """What the process takes before it reads anything, by tier; a run measures its own."""
-SLACK_BYTES_MIN = 4 * MIB
-SLACK_SHARE = 0.06
+SLACK_BYTES_MIN = {"thin": 7 * MIB // 4, "arrow": 4 * MIB}
+SLACK_SHARE = {"thin": 0.03, "arrow": 0.06}
 READER_BYTES = {"csv": MIB, "jsonl": MIB, "arrow": 4 * MIB, "parquet": 8 * MIB}
 SINK_BYTES = {"csv": MIB // 2, "jsonl": MIB // 2, "arrow": 2 * MIB, "parquet": 8 * MIB}
+THIN_READER_BYTES = 256 << 10
 LEAST_BYTES = HOLDER_BYTES_MIN
 """The least that an operator works in."""
 
@@ -141,17 +142,20 @@ def _hold(held: Held, grants: dict[int, Grants]) -> Hold:
 
 
 def _reserved(plan: PhysicalPlan, cap_bytes: int) -> int:
-    slack = max(SLACK_BYTES_MIN, int(cap_bytes * SLACK_SHARE))
+    slack = max(SLACK_BYTES_MIN[plan.tier], int(cap_bytes * SLACK_SHARE[plan.tier]))
     return BASE_BYTES[plan.tier] + slack + _edges(plan)
 
 
 def _smallest_cap(plan: PhysicalPlan, working_bytes: int) -> int:
     fixed = BASE_BYTES[plan.tier] + _edges(plan) + working_bytes
-    return max(fixed + SLACK_BYTES_MIN, -int(-fixed // (1 - SLACK_SHARE)))
+    share = SLACK_SHARE[plan.tier]
+    return max(fixed + SLACK_BYTES_MIN[plan.tier], -int(-fixed // (1 - share)))
 
 
 def _edges(plan: PhysicalPlan) -> int:
     """Readers and sinks, before their files have said what they need."""
+    if plan.tier == "thin":
+        return THIN_READER_BYTES * sum(isinstance(node.logical, Scan) for node in plan.nodes)
     total = 0
     for node in plan.nodes:
         match node.logical:
