@@ -1,0 +1,158 @@
+"""A run's memory: grants by the schedule, smaller ones under pressure, and nothing left held."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typing_extensions import Buffer
+
+from emsqrt import scan
+from emsqrt.executor.context import Context
+from emsqrt.memory import MemoryBudget
+from emsqrt.memory.sharing import HOLDER_BYTES_MIN, Sharing
+from emsqrt.metering import Meter, begun
+from emsqrt.plan import plan_to_json
+from emsqrt.run import Run
+from emsqrt.session import admit_plan, run_plan
+from sennit_core.errors import CapTooSmall
+from sennit_core.schema import Schema
+
+MIB = 1 << 20
+
+
+class _Nobody:
+    payload_bytes_max = 1 << 16
+
+    def write_bytes(self, payload: Buffer) -> None:
+        """Drop it."""
+
+
+def context_of(size: int, folder: Path) -> Context:
+    budget = MemoryBudget(size)
+    return Context("the test", size, _Nobody(), lambda _: None, folder / "spill", budget=budget)
+
+
+def opened(run: Run, sharing: Sharing, *nodes: int) -> list[Run]:
+    views = [run.at(node, "sort") for node in nodes]
+    for view in views:
+        view.expect_holder()
+    run.map_working_set(sharing)
+    return views
+
+
+def test_those_who_are_not_live_together_use_the_same_memory(tmp_path: Path) -> None:
+    everything = float("inf")
+    sharing = Sharing(
+        (frozenset({1, 2}), frozenset({2, 3})), {1: everything, 2: everything, 3: everything}
+    )
+    with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+        one, two, three = opened(run, sharing, 1, 2, 3)
+        first = one.take_working_memory("one")
+        second = two.take_working_memory("two")
+        assert first.size + second.size <= run.working_bytes < first.size + second.size + 3 * 4096
+        first.release()
+        third = three.take_working_memory("three")
+        assert third.size == first.size or third.size == second.size
+        second.release()
+        third.release()
+
+
+def test_a_grant_is_smaller_when_memory_is_short(tmp_path: Path) -> None:
+    sharing = Sharing((frozenset({1}),), {1: float("inf")})
+    for room, expected in ((3 * MIB, 3 * MIB), (1000, HOLDER_BYTES_MIN)):
+        with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+            (view,) = opened(run, sharing, 1)
+            context.room_bytes = partial(int, room)
+            with view.take_working_memory("sort") as held:
+                assert held.size == expected
+                assert view.meter.granted_bytes == expected
+
+
+def test_who_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
+    sharing = Sharing((frozenset({1}),), {1: float("inf")})
+    with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+        view = run.at(1, "sample")
+        view.expect_holder()
+        view.expect_holder()
+        run.map_working_set(sharing)
+        with view.take_working_memory("a") as one, view.take_working_memory("b") as two:
+            assert one.size == two.size
+            assert one.size + two.size <= run.working_bytes
+
+
+def test_operators_that_no_schedule_knows_are_live_all_the_time() -> None:
+    sharing = Sharing((frozenset({1}), frozenset({2})), {1: 1.0, 2: 1.0})
+    seen = sharing.with_holders({1: 1, 2: 1, 9: 1})
+    assert set(seen.moments) == {frozenset({1, 9}), frozenset({2, 9}), frozenset({9})}
+    assert Sharing.from_json(seen.to_json()).moments == seen.moments
+    grants = seen.grants(10 * MIB)
+    assert max(grants[1], grants[2]) + grants[9] <= 10 * MIB
+
+
+def test_a_stream_is_begun_before_memory_is_taken_and_ended_with_it() -> None:
+    told: list[str] = []
+
+    def stream() -> Generator[int]:
+        told.append("begun")
+        try:
+            yield 1
+            yield 2
+        finally:
+            told.append("ended")
+
+    with begun(stream()) as items:
+        assert told == ["begun"]
+        assert list(items) == [1, 2]
+        assert told == ["begun", "ended"]
+
+
+def test_a_meter_counts_from_the_first_row_in_to_the_last_out() -> None:
+    below = Meter(0, "scan")
+    above = Meter(1, "sort", [below])
+    items = above.watch((n for n in below.watch(iter_of(3), measure)), measure)
+    assert list(items) == [0, 1, 2]
+    figures = above.to_json()
+    assert (figures["rowsIn"], figures["rowsOut"], figures["bytesIn"]) == (3, 3, 30)
+    assert figures["seconds"] >= 0
+
+
+def iter_of(count: int) -> Generator[int]:
+    yield from range(count)
+
+
+def measure(_: object) -> tuple[int, int]:
+    return 1, 10
+
+
+@pytest.mark.parametrize("shape", ["scan", "sort", "join", "three"])
+def test_a_refused_budget_names_one_that_works(tmp_path: Path, shape: str) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("k,v\n" + "1,2\n" * 1000)
+    rows = scan(path, schema=Schema.of(k="Int64", v="Int64"))
+    plans = {
+        "scan": rows,
+        "sort": rows.sort("k"),
+        "join": rows.join(rows.distinct(), "k"),
+        "three": rows.sort("k").top_k(10, "v").sort("k", "v"),
+    }
+    plan = plans[shape].sink(tmp_path / "out.parquet").plan
+    with closing(context_of(2 * MIB, tmp_path)) as context, pytest.raises(CapTooSmall) as refused:
+        admit_plan(plan, context, tmp_path)
+    with closing(context_of(refused.value.needed_bytes, tmp_path)) as context:
+        run_plan(plan_to_json(plan), context, tmp_path)
+        assert context.budget.used_bytes == 0
+
+
+def test_a_failed_run_leaves_nothing_reserved_and_no_spill(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("k,v\n" + "1,2\n" * 1000 + "x,1\n")
+    rows = scan(path, schema=Schema.of(k="Int64", v="Int64")).sort("k")
+    with closing(context_of(64 * MIB, tmp_path)) as context:
+        with pytest.raises(Exception, match="'x'"):
+            run_plan(plan_to_json(rows.sink(tmp_path / "o.parquet").plan), context, tmp_path)
+        assert context.budget.used_bytes == 0
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["in.csv"]
