@@ -33,6 +33,7 @@ class Order:
         spilling: as `EngineConfig.spilling` has it.
         seed: what sampling depends on.
         resume: a name under which the run is kept when it is killed, and gone on with.
+        planning_bytes: what the process held before the run, when it planned as well.
     """
 
     cap_bytes: int
@@ -43,6 +44,7 @@ class Order:
     spilling: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     resume: str | None = None
+    planning_bytes: int = 0
 
     @property
     def kept_place(self) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +40,9 @@ def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
     program = try_compile(plan, Path())
     if program is not None and may_become and not _reads_standard_input(program):
         planned = _scheduled(plan, program, order)
-        _refuse_below(planning_bytes(), order.cap_bytes)
-        _become(planned, plan_hash(plan), order)
+        planning = planning_bytes()
+        _refuse_below(planning, order.cap_bytes)
+        _become(planned, plan_hash(plan), replace(order, planning_bytes=planning))
     from emsqrt.solo import Listeners
 
     with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:

@@ -95,7 +95,9 @@ def alone(handed: int) -> int:
             done = run_text_alone(
                 request["program"], order.cap_bytes, spill_dir, listeners, order.spilling
             )
-        report(Manifest.from_json({**done, "planHash": request["planHash"]}), order)
+        peak = max(done["peakBytes"], order.planning_bytes)
+        done |= {"peakBytes": peak, "planHash": request["planHash"]}
+        report(Manifest.from_json(done), order)
     except SennitError as error:
         status = exit_status(error)
         if status:
