@@ -27,12 +27,15 @@ from emsqrt.solo import Listeners, run_text_alone
 from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
+_STACK_BYTES = 256 << 10
+"""Of threads beside the first: reserved stacks count where the cap is close (`memory.fence`)."""
 
 
 def main(answers: int) -> int:
     """Serve the one request; the status is 0 when an answer was given."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     sys.setswitchinterval(_SWITCH_SECONDS)
+    threading.stack_size(_STACK_BYTES)
     request = json.loads(sys.stdin.buffer.readline())
 
     def tell(**answer: Any) -> None:
@@ -85,6 +88,7 @@ def alone(handed: int) -> int:
     from emsqrt.cli.status import EXIT_INTERRUPTED, exit_status
     from emsqrt.manifest import Manifest
 
+    threading.stack_size(_STACK_BYTES)
     with os.fdopen(handed, "rb") as file:
         request = json.loads(file.read())
     order = Order(**request["order"])
