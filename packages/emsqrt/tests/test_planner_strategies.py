@@ -76,7 +76,7 @@ def judge(side: Pipeline, joins: list[Change], end: Change, left: Rows, right: R
 PLAN = (SIDES, st.lists(JOINS, min_size=1, max_size=3), ENDS, ROWS, ROWS)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(*PLAN)
 def test_strategies_change_no_row(
     side: Pipeline, joins: list[Change], end: Change, left: Rows, right: Rows
