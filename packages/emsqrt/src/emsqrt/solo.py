@@ -208,6 +208,7 @@ def capped(
         watch = watchdog.watch(levels, Reactions(stop, give_up, reporter))
         context.measure_peak = watch.peak
         context.room_bytes = watch.room
+        context.make_room_for_error = watch.lift_fence
         with watch:
             try:
                 yield context

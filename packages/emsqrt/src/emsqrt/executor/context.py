@@ -81,6 +81,8 @@ class Context:
         """Returns how much the process may still grow before it is asked to stop."""
         self.spilling: Mapping[str, Any] = {}
         """What a spill manager is told beside its folder: `EngineConfig.spilling`."""
+        self.make_room_for_error: Callable[[], None] = lambda: None
+        """Call it before loading what only an error needs: large requests are granted again."""
         self._writer = writer
         self._send_progress = send_progress
         self._spill_dir = spill_dir

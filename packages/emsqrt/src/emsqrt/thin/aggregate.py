@@ -106,6 +106,7 @@ class AggregateText:
             del columns
 
     def _beyond(self, output: int) -> SennitError:
+        self._run.context.make_room_for_error()
         from emsqrt.expr.errors import ValueOutOfRange
 
         agg = self._step["aggs"][output]
