@@ -73,7 +73,7 @@ def as_table(rows: list[tuple[float | None, str | None]], text: str, number: str
 
 
 @pytest.mark.parametrize("how", MERGED)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(ROWS.map(in_order), ROWS.map(in_order))
 def test_sorted_sides_are_merged_to_the_same_rows(
     how: JoinKind, one: list[tuple[float | None, str | None]], other: list[Any]
@@ -95,10 +95,12 @@ def large(rows: int, text: str, number: str, seed: int) -> pa.Table:
 
 @pytest.mark.parametrize("how", KINDS)
 def test_rows_whose_order_nobody_sees_are_the_same(how: JoinKind) -> None:
-    left, right = large(20_000, "t", "l", 7), large(30_000, "u", "r", 11)
+    left, right = large(6_000, "t", "l", 7), large(12_000, "u", "r", 11)
 
-    in_any_order, less = joined(left, right, how, JoinChoice(ordered=False, build_bytes=5 * MIB))
-    ordered, more = joined(left, right, how, HASHED)
+    in_any_order, less = joined(
+        left, right, how, JoinChoice(ordered=False, build_bytes=2 * MIB), 2 * MIB
+    )
+    ordered, more = joined(left, right, how, HASHED, 2 * MIB)
 
     assert sorted(map(str, in_any_order)) == sorted(map(str, ordered))
     assert less < more if how not in ("semi", "anti") else less <= more
@@ -106,9 +108,9 @@ def test_rows_whose_order_nobody_sees_are_the_same(how: JoinKind) -> None:
 
 
 @pytest.mark.parametrize("how", ["inner", "left", "right", "full"])
-@pytest.mark.parametrize("memory_bytes", [4 * MIB, 32 * MIB])
+@pytest.mark.parametrize("memory_bytes", [2 * MIB, 32 * MIB])
 def test_the_smaller_left_side_may_be_built(how: JoinKind, memory_bytes: int) -> None:
-    left, right = large(9_000, "t", "l", 7), large(20_000, "u", "r", 11)
+    left, right = large(4_000, "t", "l", 7), large(12_000, "u", "r", 11)
 
     built, _ = joined(left, right, how, JoinChoice(ordered=False, build_left=True), memory_bytes)
 
