@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emsqrt.expr import Expr, ValueOutOfRange, fold, infer, parse_expr
+from emsqrt.expr import Expr, ValueOutOfRange, fold, infer, lit, parse_expr
 from emsqrt.expr.evaluate import evaluate
+from emsqrt.expr.nodes import Literal, call
 from emsqrt.expr.testing import SCHEMA, expressions, tables
 from emsqrt.expr.vectors import same_values
 
@@ -93,3 +94,9 @@ def _values(expr: Expr, batch: pa.RecordBatch) -> list[Any] | None:
     except ValueOutOfRange:
         return None
     return found
+
+
+def test_what_passes_null_over_is_not_null_for_one() -> None:
+    for expr in (call("nullif", lit(1), lit(None)), call("greatest", lit(1), lit(None))):
+        folded = fold(expr)
+        assert not isinstance(folded, Literal) or folded.value == 1

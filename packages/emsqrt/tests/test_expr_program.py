@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from emsqrt._kernel import Columns, ExprProgram
 from emsqrt.expr import Expr, ValueOutOfRange, col, lit, parse_expr
 from emsqrt.expr.evaluate import evaluate
-from emsqrt.expr.nodes import call
+from emsqrt.expr.nodes import Case, call
 from emsqrt.expr.program import Program, compile_program
 from emsqrt.expr.testing import SCHEMA, expressions, tables
 from emsqrt.expr.vectors import same_values
@@ -89,8 +89,14 @@ def thin(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
             call("is_nan", draw(thin("f", depth - 1))),
             draw(thin("s", 0)).like(draw(st.sampled_from(("a%", "%b", "%a%", "Ab", "a_")))),
             call(draw(st.sampled_from(("starts_with", "ends_with"))), col("s"), "a"),
+            call(draw(st.sampled_from(("lt", "eq"))), col("m"), draw(thin("f", 0))),
         ]
         return draw(st.sampled_from(forms))
+    choosing = draw(st.integers(0, 5))
+    if choosing == 0:
+        return Case(((draw(thin("p", depth - 1)), draw(below)),), draw(st.none() | below))
+    if choosing == 1:
+        return call(draw(st.sampled_from(("coalesce", "nullif"))), draw(below), draw(below))
     if kind in "ifm":
         op = draw(st.sampled_from(("add", "sub", "mul") if kind != "m" else ("add", "sub")))
         return draw(st.sampled_from([call(op, draw(below), draw(below)), -draw(below)]))
@@ -155,7 +161,7 @@ def test_these_are_thin(text: str) -> None:
         "p and i + 1 > 0",  # the sum must not fail for rows that p decides
         "i // 2 > 1",
         "cast(s as Int64) > 1",
-        "case when p then 1 else 2 end",
+        "case when p then i + 1 else 2 end",
         "d < t",
         "i in (j, 1)",
     ],

@@ -74,6 +74,8 @@ static size_t operands(const em_instruction *at, uint8_t *lane) {
     case EM_OP_CONTAINS:
         *lane = EM_LANE_TEXT;
         return 2;
+    case EM_OP_CHOOSE: /* below the BOOL */
+        return 3;
     case EM_OP_NOT:
         *lane = EM_LANE_BOOL;
         return 1;
@@ -110,6 +112,7 @@ static bool lane_fits(const em_instruction *at) {
     case EM_OP_DIV:
         return lane == EM_LANE_F64;
     case EM_OP_TO_F64:
+        return number && lane != EM_LANE_F64;
     case EM_OP_TO_DECIMAL:
         return lane == EM_LANE_I64 || lane == EM_LANE_U64;
     case EM_OP_RESCALE:
@@ -157,7 +160,7 @@ const char *em_program_check(em_program *program) {
             return "the stack is empty";
         }
         for (size_t k = 0; k < taken; k++) {
-            if (lanes[height - 1 - k] != lane) {
+            if (lanes[height - 1 - k] != (k < 2 ? lane : EM_LANE_BOOL)) {
                 return "an operand has another lane";
             }
         }
@@ -246,6 +249,11 @@ static size_t step(const em_program *program, const em_instruction *at, const em
     case EM_OP_ENDS:
     case EM_OP_CONTAINS:
         em_match((enum em_op)at->op, count, slot_at(program, top - 2), slot_at(program, --*height));
+        return count;
+    case EM_OP_CHOOSE:
+        *height -= 2;
+        em_choose((enum em_lane)at->lane, count, slot_at(program, top - 3),
+                  slot_at(program, top - 2), slot_at(program, top - 1));
         return count;
     case EM_OP_ADD:
     case EM_OP_SUB:

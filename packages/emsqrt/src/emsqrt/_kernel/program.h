@@ -41,12 +41,13 @@ enum em_op {
     EM_OP_NEG,
     EM_OP_ABS,
     EM_OP_TO_U64,     /* from I64 that is not negative */
-    EM_OP_TO_F64,     /* from `lane` I64 or U64 */
+    EM_OP_TO_F64,     /* from `lane` I64 or U64, or DECIMAL of the scale `arg` */
     EM_OP_TO_DECIMAL, /* from `lane` I64 or U64, with `arg` zeros behind */
     EM_OP_RESCALE,    /* DECIMAL with `arg` more zeros */
     EM_OP_STARTS,     /* two TEXT to BOOL: the first begins with the second */
     EM_OP_ENDS,
     EM_OP_CONTAINS,
+    EM_OP_CHOOSE, /* a BOOL and two of `lane`: the first where it is true, else the second */
     EM_OPS,
 };
 

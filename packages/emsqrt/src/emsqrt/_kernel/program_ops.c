@@ -1,5 +1,7 @@
 #include "program_ops.h"
 
+#include "wide.h"
+
 #include <string.h>
 
 enum em_lane em_lane_of(enum em_kind kind) {
@@ -30,6 +32,7 @@ enum em_lane em_result_lane(const em_instruction *at) {
     case EM_OP_NEG:
     case EM_OP_ABS:
     case EM_OP_RESCALE:
+    case EM_OP_CHOOSE:
         return (enum em_lane)at->lane;
     default:
         return EM_LANE_BOOL;
@@ -228,6 +231,23 @@ void em_logic(enum em_op op, size_t count, em_slot left, em_slot right) {
     }
 }
 
+void em_choose(enum em_lane lane, size_t count, em_slot flag, em_slot one, em_slot other) {
+    const size_t width = lane == EM_LANE_BOOL                              ? 1
+                         : lane == EM_LANE_DECIMAL || lane == EM_LANE_TEXT ? 16
+                                                                           : 8;
+    const uint8_t *flags = flag.values;
+    uint8_t *to = one.values;
+    const uint8_t *from = other.values;
+    for (size_t row = 0; row < count; row++) {
+        if (!flag.valid[row] || !flags[row]) {
+            em_copy_value(to + row * width, from + row * width, width);
+            one.valid[row] = other.valid[row];
+        }
+    }
+    memcpy(flag.values, one.values, count * width);
+    memcpy(flag.valid, one.valid, count);
+}
+
 static bool matches(enum em_op op, em_text text, em_text part) {
     if (part.size > text.size) {
         return false;
@@ -379,8 +399,10 @@ size_t em_unary(const em_instruction *at, size_t count, em_slot slot) {
     case EM_OP_TO_F64:
         for (size_t row = 0; row < count; row++) {
             const em_value held = em_value_at((enum em_lane)at->lane, slot, row);
-            ((double *)slot.values)[row] =
-                at->lane == EM_LANE_U64 ? (double)held.u64 : (double)held.i64;
+            ((double *)slot.values)[row] = at->lane == EM_LANE_U64 ? (double)held.u64
+                                           : at->lane == EM_LANE_DECIMAL
+                                               ? em_decimal_to_double(held.decimal, at->arg)
+                                               : (double)held.i64;
         }
         return count;
     case EM_OP_NOT:

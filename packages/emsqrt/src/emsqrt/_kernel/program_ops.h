@@ -21,6 +21,9 @@ void em_compare(enum em_op op, enum em_lane lane, size_t count, em_slot left, em
 void em_logic(enum em_op op, size_t count, em_slot left, em_slot right);
 void em_match(enum em_op op, size_t count, em_slot left, em_slot right);
 
+/* flag = where it is true `one`, else `other`; `one` is spoilt. */
+void em_choose(enum em_lane lane, size_t count, em_slot flag, em_slot one, em_slot other);
+
 /* Whether the value equals each row's, as far as rows and value are valid; `found` collects. */
 void em_find(enum em_lane lane, size_t count, em_slot slot, em_value value, uint8_t *found);
 

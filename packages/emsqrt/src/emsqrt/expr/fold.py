@@ -140,6 +140,8 @@ def _value(typed: Typed) -> Any:
     if typed.op in _TOLERANT:
         return _TOLERANT[typed.op](*args)
     if any(arg is None for arg in args):
+        if typed.op in CHOOSING:  # these pass NULL over
+            raise _NoValueError
         return None
     if typed.op not in _STRICT or any(isinstance(arg, float) and arg != arg for arg in args):
         raise _NoValueError

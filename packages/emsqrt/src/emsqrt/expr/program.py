@@ -1,7 +1,7 @@
 """Small expressions as programs for the kernel: what the thin tier filters and computes with.
 
-`compile_program` takes comparisons, three-valued logic, lists, ranges, `+ - *`, division, and the
-simple forms of LIKE, over columns of booleans, numbers, decimals, text, days and moments; anything
+`compile_program` takes comparisons, three-valued logic, lists, ranges, `+ - *`, division, CASE,
+COALESCE, NULLIF, and the simple forms of LIKE, over columns of booleans, numbers, decimals, text, days and moments; anything
 else is *not thin*, which it says by returning None. The layouts are those of `_kernel/program.h`.
 """
 
@@ -32,7 +32,7 @@ BOOL, I64, U64, F64, DECIMAL, TEXT = range(6)
 _OPS = (
     *("column", "constant", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "is_null"),
     *("is_nan", "is_in", "add", "sub", "mul", "div", "neg", "abs", "to_u64", "to_f64"),
-    *("to_decimal", "rescale", "starts", "ends", "contains"),
+    *("to_decimal", "rescale", "starts", "ends", "contains", "choose"),
 )
 _CODES = {name: code for code, name in enumerate(_OPS)}
 _INSTRUCTION, _CONSTANT = struct.Struct("<BBH"), struct.Struct("<BBHIQ16s")
@@ -283,6 +283,44 @@ def _logic(c: _Compiler, typed: Typed) -> None:
         c.put(typed.op, BOOL)
 
 
+def _case(c: _Compiler, typed: Typed) -> None:
+    """All branches are worked out for all rows, which only those may be that cannot fail."""
+    if any(arg.fallible for arg in typed.args[1:]):
+        raise _NotThinError
+    *pairs, default = typed.args
+    for arg in pairs:
+        c.emit(arg)
+    c.emit(default)
+    for _ in pairs[::2]:
+        c.put("choose", lane_of(typed.type))
+
+
+def _coalesce(c: _Compiler, typed: Typed) -> None:
+    if any(arg.fallible for arg in typed.args):
+        raise _NotThinError
+    lane = lane_of(typed.type)
+    *first, last = typed.args
+    for arg in first:
+        c.emit(arg)
+        c.put("is_null", lane)
+        c.put("not", BOOL)
+        c.emit(arg)
+    c.emit(last)
+    for _ in first:
+        c.put("choose", lane)
+
+
+def _nullif(c: _Compiler, typed: Typed) -> None:
+    value, other = typed.args
+    if value.fallible or other.fallible:
+        raise _NotThinError
+    lane = lane_of(typed.type)
+    _compare(c, Typed("eq", typed.type, (value, other)))
+    c.put("constant", lane, c.constant(lane, None))
+    c.emit(value)
+    c.put("choose", lane)
+
+
 def _one(op: str) -> Callable[[_Compiler, Typed], None]:
     def form(c: _Compiler, typed: Typed) -> None:
         (arg,) = typed.args
@@ -338,7 +376,7 @@ def _cast(c: _Compiler, typed: Typed) -> None:
         _to_decimal(c, source, target)
     elif target.name == "UInt64" and lane_of(source) == I64:
         c.put("to_u64", I64)
-    elif target.is_float and source.is_integer:
+    elif target.is_float and (source.is_integer or source.name == "Decimal"):
         _to_float(c, source, target)
     elif source.name == "Decimal":
         raise _NotThinError
@@ -355,9 +393,10 @@ def _to_decimal(c: _Compiler, source: DataType, target: DataType) -> None:
 
 
 def _to_float(c: _Compiler, source: DataType, target: DataType) -> None:
-    if target.name == "Float32":
+    scale = source.scale or 0
+    if target.name == "Float32" or scale < 0:
         raise _NotThinError
-    c.put("to_f64", lane_of(source))
+    c.put("to_f64", lane_of(source), scale)
 
 
 def _retyped(arg: Typed, target: DataType) -> Typed:
@@ -402,6 +441,9 @@ _FORMS: dict[str, Callable[[_Compiler, Typed], None]] = {
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), _compare),
     "between": _between,
     "is_in": _is_in,
+    "case": _case,
+    "coalesce": _coalesce,
+    "nullif": _nullif,
     "and": _logic,
     "or": _logic,
     "not": _one("not"),
