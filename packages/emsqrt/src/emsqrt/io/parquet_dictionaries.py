@@ -39,12 +39,22 @@ def _pays(column: Any, limit_bytes: int) -> bool:
     rows = len(column)
     width = _width(column)
     sampled = int(min(rows, _SAMPLE_ROWS, max(_SAMPLE_BYTES // width, 1)))
-    distinct = pc.count_distinct(column.slice(0, sampled)).as_py()
+    distinct = _distinct(column.slice(0, sampled))
     if 2 * distinct > sampled:  # a value comes twice at most, wherever one looks
-        distinct = distinct * rows / sampled
+        distinct = distinct * rows // sampled
     dictionary = distinct * width
     indices = rows * int(distinct).bit_length() / 8
     return bool(dictionary <= limit_bytes and 4 * (dictionary + indices) < 3 * rows * width)
+
+
+def _distinct(column: Any) -> int:
+    """Count different values by sorting: Arrow's own count takes 27 MiB for 65,536 integers."""
+    values = pa.concat_arrays([chunk.drop_null() for chunk in column.chunks])
+    if not len(values):
+        return 0
+    values = values.take(pc.sort_indices(values))
+    steps = pc.sum(pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)))
+    return 1 + (steps.as_py() or 0)
 
 
 def _width(column: Any) -> float:
