@@ -19,8 +19,10 @@ from emsqrt.io.sources import open_source
 from emsqrt.kept import open_kept
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
+from emsqrt.memory.turns import TurnBudget
 from emsqrt.operators import Operator, make_operator
 from emsqrt.plan import (
+    Custom,
     FileTarget,
     Plan,
     Scan,
@@ -168,13 +170,16 @@ def _open(
     assert isinstance(plan, Sink), "it was prepared"
     nodes = prepared.program.plan.nodes
     run.choose({node.id: node.choice for node in nodes if node.choice is not None})
+    readers = _readers_budget(plan, run.budget)
+    if isinstance(readers, TurnBudget):
+        stack.callback(readers.release)
     made: list[tuple[int, Operator]] = []
     for place, node in enumerate(walk(plan.input)):
         first = len(made) - len(inputs_of(node))
         inputs, made[first:] = made[first:], []
         view = run.at(place, nodes[place].operator, [at for at, _ in inputs])
         if isinstance(node, Scan):
-            rows: Operator = stack.enter_context(ScanRows(node, view))
+            rows: Operator = stack.enter_context(ScanRows(node, view, readers))
         else:
             rows = make_operator(node, [operator for _, operator in inputs], view)
         made.append((place, MeteredRows(rows, view)))
@@ -182,6 +187,16 @@ def _open(
     output = open_sink(plan.target, rows.schema, run.budget, run.context.emit, run.folder)
     run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
     return rows, output
+
+
+def _readers_budget(plan: Plan, budget: MemoryBudget) -> MemoryBudget:
+    """Return where readers reserve: together, as one input is read after the other.
+
+    Operators of other packages may read theirs side by side.
+    """
+    if any(isinstance(node, Custom) and len(inputs_of(node)) > 1 for node in walk(plan)):
+        return budget
+    return TurnBudget(budget, "scan")
 
 
 def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
@@ -236,14 +251,14 @@ def _measure(batch: Any) -> tuple[int, int]:
 class ScanRows:
     """The operator of a scan: a source's batches, counted. A context manager."""
 
-    def __init__(self, node: Scan, run: Run) -> None:
-        """Open the source and reserve what reading it takes."""
+    def __init__(self, node: Scan, run: Run, budget: MemoryBudget) -> None:
+        """Open the source and reserve of a budget what reading it takes."""
         self.schema = scan_schema(node)
         assert node.schema is not None, "a rule has found it"
         self._source = open_scan(
             node.source,
             node.schema,
-            run.budget,
+            budget,
             node.columns,
             run.folder,
             predicate=node.predicate,

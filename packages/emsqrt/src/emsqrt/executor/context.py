@@ -58,7 +58,7 @@ class Context:
         deadline_seconds: from now; None for none.
         budget: the budget to give out; None makes one of what is left of the cap.
         slack_bytes: kept out of the budget for what nobody accounts for: interpreter, allocators,
-            kernels' scratch; None for 6 % of the cap, at least 4 MiB, as libraries need it.
+            kernels' scratch; None for 6 % of the cap, at least 3 MiB, as libraries need it.
     """
 
     def __init__(  # noqa: PLR0913 - made in two places, read in none
@@ -110,7 +110,7 @@ class Context:
             held = _charged_now()
             slack = self._slack_bytes
             if slack is None:
-                slack = max(4 * _MIB, self.cap_bytes * 6 // 100)
+                slack = max(3 * _MIB, self.cap_bytes * 6 // 100)
             aside = slack + 2 * self._writer.payload_bytes_max
             if held + aside >= self.cap_bytes:
                 raise CapTooSmall(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-PIECE_BYTES = 512 << 10
+PIECE_BYTES = 256 << 10
 PIECE_ROWS = 1 << 14
 _HEAD_BYTES = 4
 """What a text or a list counts beside what it holds."""
@@ -115,6 +115,15 @@ class _RowSizes:
             ends += sums
             ends -= base
         return ends
+
+
+def least_bytes(kind: Any) -> int:
+    """Return what a value of a type that is not nested counts at least."""
+    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return 1
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return _HEAD_BYTES
+    return max(int(kind.bit_width) // 8, 1)
 
 
 def _sizes(column: Any) -> Any:

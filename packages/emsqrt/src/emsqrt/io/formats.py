@@ -23,7 +23,7 @@ from emsqrt.io.pieces import Emit, Pieces
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
 
-_SLICE_BYTES = 1 << 20
+SLICE_BYTES = 1 << 20
 _SLICE_ROWS = 1 << 14
 
 
@@ -33,6 +33,9 @@ class FormatWriter(ABC):
     Small pieces are gathered, so nothing is emitted before the first rows are there and a small
     answer is one piece.
     """
+
+    slice_bytes = SLICE_BYTES
+    """A batch is made into text so much at a time."""
 
     def __init__(self, schema: pa.Schema, emit: Emit, max_rows: int | None) -> None:
         self.schema = plain_schema(schema)
@@ -94,7 +97,7 @@ class FormatWriter(ABC):
         if not batch.num_rows:
             return
         row_bytes = max(batch.nbytes // batch.num_rows, 1)
-        rows = max(1, min(_SLICE_ROWS, _SLICE_BYTES // row_bytes))
+        rows = max(1, min(_SLICE_ROWS, self.slice_bytes // row_bytes))
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)
 

@@ -34,17 +34,20 @@ _BATCH_BYTES_MIN = 1 << 17
 _BATCH_ROWS_MAX = 1 << 16
 _BATCH_COPIES = 5
 """A batch, what is decoded ahead of it, and slack: measured from outside."""
-_COLUMN_BYTES = 192 << 10
+_ROOM_SHARE = 8 * _BATCH_COPIES
+"""Batches take an eighth of what pages leave: operators and the sink have the rest."""
+_COLUMN_BYTES = 64 << 10
 """A column's decoder and what allocators round up: measured likewise."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """One row group: what a reader holds for each column."""
+    """One row group: what a reader holds for each column, and beside for one at a time."""
 
     index: int
     row_count: int
     held_bytes: Mapping[str, int]
+    passing_bytes: int
 
 
 class ParquetScan:
@@ -81,11 +84,13 @@ class ParquetScan:
             chunks = list(walk_chunks(self._source, file.metadata, columns))
             self._groups = self._wanted_groups(file, chunks, conditions)
             room_bytes = budget.free_bytes - max(map(_sum_held, self._groups), default=0)
-            batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // 8))
+            batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // _ROOM_SHARE))
             self._rows_at_once = _rows_at_once(file.metadata, columns, batch_bytes)
         page_room = budget.free_bytes - batch_bytes * _BATCH_COPIES
         self._passes = {
-            group.index: split_columns(group.held_bytes, self._names, page_room)
+            group.index: split_columns(
+                group.held_bytes, self._names, page_room - group.passing_bytes
+            )
             for group in self._groups
             if spill is not None and _sum_held(group) > page_room
         }
@@ -150,23 +155,30 @@ class ParquetScan:
         self, file: Any, chunks: Sequence[ChunkPages], conditions: Sequence[Condition]
     ) -> list[_Group]:
         held: dict[int, dict[str, int]] = {}
+        passing: dict[int, int] = {}
         for chunk in chunks:
             name = chunk.column.partition(".")[0]
             of_group = held.setdefault(chunk.row_group, {})
-            of_group[name] = of_group.get(name, 0) + chunk.held_bytes + chunk.stored_bytes
-            of_group[name] += read_bytes(self._source) + _COLUMN_BYTES + chunk.dictionary_bytes
+            of_group[name] = of_group.get(name, 0) + chunk.held_bytes
+            of_group[name] += read_bytes(self._source) + _COLUMN_BYTES
+            passing[chunk.row_group] = max(
+                passing.get(chunk.row_group, 0), chunk.stored_bytes + chunk.dictionary_bytes
+            )
         groups = []
         for index in range(file.metadata.num_row_groups):
             metadata = file.metadata.row_group(index)
             facts = group_facts(metadata, conditions)
             if may_match(conditions, facts):
-                groups.append(_Group(index, metadata.num_rows, held.get(index, {})))
+                groups.append(
+                    _Group(index, metadata.num_rows, held.get(index, {}), passing.get(index, 0))
+                )
         self.groups_left_out = file.metadata.num_row_groups - len(groups)
         return groups
 
     def _held_at_once(self, group: _Group) -> int:
         passes = self._passes.get(group.index) or [self._names]
-        return max(sum(group.held_bytes.get(name, 0) for name in names) for names in passes)
+        sets = (sum(group.held_bytes.get(name, 0) for name in names) for names in passes)
+        return max(sets) + group.passing_bytes
 
 
 def open_parquet(source: ByteSource | Path) -> Any:
@@ -208,7 +220,7 @@ def infer_parquet_schema(source: ByteSource | Path) -> Schema:
 
 
 def _sum_held(group: _Group) -> int:
-    return sum(group.held_bytes.values())
+    return sum(group.held_bytes.values()) + group.passing_bytes
 
 
 def _because(source: ByteSource, chunks: Sequence[ChunkPages]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Self
 import pyarrow as pa
 from pyarrow import parquet
 
-from emsqrt.io.cutting import PIECE_BYTES, Pieces
+from emsqrt.io.cutting import PIECE_BYTES, Pieces, least_bytes
 from emsqrt.io.formats import plain_batch, plain_schema
 from emsqrt.io.outputs import Output, open_output
 from emsqrt.io.parquet_dictionaries import dictionary_columns
@@ -32,10 +32,12 @@ GROUP_BYTES = 8 << 20
 GROUP_ROWS = 1 << 20
 _GROUP_BYTES_MIN = 64 << 10
 _PAGE_BYTES = 256 << 10
-_ENCODER_BYTES = 2 << 20
+_ENCODER_BYTES = 3 << 19
 """The compressor, and a column's page and dictionary while they are made."""
 _COLUMN_BYTES_MAX = 4 << 20
 """The largest column's pages while its dictionary still grows: measured, whatever the group."""
+_INDEX_BYTES = 2
+"""Of a row, in a dictionary that fits one page."""
 _FOOTER_BYTES = 1 << 10
 """What a writer keeps of each column of each row group it has written."""
 _CODECS = ("zstd", "snappy", "gzip", "lz4", "none")
@@ -312,8 +314,17 @@ def admit_groups(
     mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
     if mapped_counts or held <= budget.free_bytes // 3:
         return budget.admit(held, "parquet sink", _because(place, schema, options)), True
-    encoder += min(group // 4, _COLUMN_BYTES_MAX)
+    encoder += min(_index_bytes(schema, options), _COLUMN_BYTES_MAX)
     return budget.admit(encoder, "parquet sink", _because(place, schema, options)), False
+
+
+def _index_bytes(schema: Any, options: ParquetOptions) -> int:
+    """Bound a column's dictionary indices, which wait until its dictionary is whole."""
+    if any(pa.types.is_nested(kind) for kind in schema.types):
+        return options.row_group_bytes // 4
+    row_bytes = sum(least_bytes(kind) for kind in schema.types)
+    rows = min(options.row_group_rows, (options.row_group_bytes + PIECE_BYTES) // row_bytes)
+    return rows * _INDEX_BYTES + min(_PAGE_BYTES, options.row_group_bytes // 4)
 
 
 def _because(place: Place, schema: Any, options: ParquetOptions) -> str:

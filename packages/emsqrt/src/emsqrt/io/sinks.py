@@ -13,6 +13,7 @@ import pyarrow as pa
 from emsqrt.io.codecs import encoder_bytes
 from emsqrt.io.cutting import Pieces
 from emsqrt.io.formats import (
+    SLICE_BYTES,
     CsvWriter,
     FormatWriter,
     JsonlWriter,
@@ -31,8 +32,10 @@ from emsqrt.plan import FileTarget, StreamTarget
 from sennit_core.errors import Unsupported, UsageError, nearest
 from sennit_core.schema import Schema
 
-_TEXT_BYTES = 4 << 20
-"""A slice of rows as text, its columns' texts, and what is joined of them."""
+_TEXT_BYTES_MIN = 1 << 20
+_TEXT_SHARE = 6
+_TEXT_COPIES = 4
+"""A slice of rows, its columns' texts, and what is joined of them."""
 _MESSAGE_BYTES = 1 << 20
 _OPTIONS = {
     "csv": ("delimiter", "header", "compression"),
@@ -86,8 +89,11 @@ class TextSink:
         self.rows = 0
         self.bytes = 0
         self._place, self._make, self._codec = place, make, codec
+        wanted = min(_TEXT_COPIES * SLICE_BYTES, budget.free_bytes // _TEXT_SHARE)
+        text_bytes = max(_TEXT_BYTES_MIN, wanted)
+        self._slice_bytes = text_bytes // _TEXT_COPIES
         self._guard = budget.admit(
-            min(_TEXT_BYTES, budget.cap_bytes // 4) + encoder_bytes(codec),
+            text_bytes + encoder_bytes(codec),
             "text sink",
             f"{place} is written{f' as {codec}' if codec else ''}",
         )
@@ -97,6 +103,7 @@ class TextSink:
         with ExitStack() as stack:
             self._output = stack.enter_context(open_output(self._place, self._codec))
             self._writer = stack.enter_context(self._make(self._output.write))
+            self._writer.slice_bytes = self._slice_bytes
             self._stack = stack.pop_all()
         return self
 

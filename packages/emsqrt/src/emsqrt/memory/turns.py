@@ -1,0 +1,49 @@
+"""One reservation for holders of whom only one is at work at a time."""
+
+from __future__ import annotations
+
+from emsqrt.memory.budget import BudgetGuard, MemoryBudget
+
+
+class TurnBudget(MemoryBudget):
+    """A budget whose guards do not add up: the largest of them is what is held of the whole.
+
+    For readers: an operator reads one input to its end before it begins the next.
+
+    Args:
+        whole: what is held is held here.
+        tag: under this tag.
+    """
+
+    def __init__(self, whole: MemoryBudget, tag: str) -> None:
+        super().__init__(whole.cap_bytes, whole.whole_bytes)
+        self._whole = whole
+        self._held = whole.acquire(0, tag)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that one holder could get, when its turn comes."""
+        return self._whole.free_bytes + self._held.size_bytes
+
+    def release(self) -> None:
+        """Give everything back."""
+        self._held.release()
+
+    def _try_change(self, guard: BudgetGuard, size_bytes: int) -> bool:
+        with self._lock:
+            assert guard in self._guards, f"{guard!r} was released before"
+            others = [each.size_bytes for each in self._guards if each is not guard]
+            if not self._held.try_resize(max(size_bytes, *others, 0)):
+                return False
+            self._count(guard.tag, size_bytes - guard.size_bytes)
+            return True
+
+    def _forget(self, guard: BudgetGuard) -> None:
+        with self._lock:
+            if guard not in self._guards:
+                return
+            self._guards.remove(guard)
+            self._count(guard.tag, -guard.size_bytes)
+            largest = max((each.size_bytes for each in self._guards), default=0)
+            if self._held.size_bytes:
+                self._held.try_resize(largest)

@@ -1,0 +1,44 @@
+"""Readers that take turns: the largest is held, and nothing leaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from emsqrt.memory import MemoryBudget
+from emsqrt.memory.turns import TurnBudget
+from sennit_core.errors import CapTooSmall
+
+
+def test_the_largest_is_held_and_not_the_sum() -> None:
+    whole = MemoryBudget(100, 200)
+    turns = TurnBudget(whole, "scan")
+    first = turns.admit(60, "scan", "it is large")
+    second = turns.admit(80, "scan", "it is larger")
+    assert whole.used_bytes == 80
+    assert turns.free_bytes == 100
+    with pytest.raises(CapTooSmall) as refusal:
+        turns.admit(101, "scan", "it is too large")
+    assert refusal.value.needed_bytes == 201
+    assert not first.try_resize(101)
+    assert first.try_resize(90)
+    assert whole.used_bytes == 90
+    first.release()
+    assert whole.used_bytes == 80
+    other = whole.acquire(20, "sink")
+    assert turns.free_bytes == 80
+    assert not second.try_resize(81)
+    other.release()
+    second.release()
+    assert whole.used_bytes == 0
+    turns.close()
+    turns.release()
+    whole.close()
+
+
+def test_released_early_it_holds_nothing_for_those_who_are_late() -> None:
+    whole = MemoryBudget(100)
+    turns = TurnBudget(whole, "scan")
+    guard = turns.acquire(10, "scan")
+    turns.release()
+    guard.release()
+    whole.close()
