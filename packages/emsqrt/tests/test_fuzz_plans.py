@@ -18,7 +18,7 @@ from emsqrt.plan import check, explain
 from emsqrt.testing_data import MENU, SUMMABLE, random_table
 from emsqrt.testing_oracle import Oracle, differ
 from emsqrt.testing_runs import Ran, Rows, run_batches, run_files, run_thin, smallest, write_table
-from sennit_core.errors import UsageError
+from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 
 MIB = 1 << 20
@@ -335,10 +335,20 @@ def outcome(case: Case, memory_bytes: int, scratch: Path) -> Ran | None:
     return run_files(plan, memory_bytes, scratch, case.way, schema)
 
 
+def asked(case: Case) -> Rows | None:
+    """Return DuckDB's rows; None where its SQL has no words of the same meaning."""
+    with Oracle({name: table for name, (_, table) in case.tables.items()}) as oracle:
+        try:
+            return oracle.rows(case.pipeline.plan)
+        except Unsupported:
+            event("not SQL")
+            return None
+
+
 def judge(case: Case) -> None:
     """Ask DuckDB and the engine, and compare; also with the engine in plenty of memory."""
     note(repr(case))
-    plan, schema = case.pipeline.plan, check(case.pipeline.plan)
+    schema = check(case.pipeline.plan)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         for name, (columns, table) in case.tables.items():
@@ -357,10 +367,10 @@ def judge(case: Case) -> None:
             event("not thin")
             return
         event(f"{case.way}, spilled: {ran.spilled_bytes > 0}")
-        with Oracle({name: table for name, (_, table) in case.tables.items()}) as oracle:
-            wanted: Rows = oracle.rows(plan)
-        difference = differ(ran.rows, wanted, schema)
-        assert difference is None, difference
+        wanted = asked(case)
+        if wanted is not None:
+            difference = differ(ran.rows, wanted, schema)
+            assert difference is None, difference
         plenty = outcome(case, 256 * MIB, scratch)
         assert plenty is not None
         assert repr(plenty.rows) == repr(ran.rows)
