@@ -32,6 +32,8 @@ GROUP_BYTES = 8 << 20
 GROUP_ROWS = 1 << 20
 _GROUP_BYTES_MIN = 64 << 10
 _PAGE_BYTES = 256 << 10
+_DICTIONARY_BYTES = 32 << 10
+"""Arrow keeps 400 bytes for each value of a dictionary while it grows, and dies without them."""
 _ENCODER_BYTES = 3 << 19
 """The compressor, and a column's page and dictionary while they are made."""
 _COLUMN_BYTES_MAX = 4 << 20
@@ -109,7 +111,7 @@ class ParquetFileWriter:
         if self._group.rows:
             with self._group.table() as table:
                 if self._writer is None:
-                    self._open(dictionary_columns(table, _PAGE_BYTES))
+                    self._open(dictionary_columns(table, _DICTIONARY_BYTES))
                 self._writer.write_table(table, row_group_size=table.num_rows)
 
     def close(self) -> None:
@@ -134,7 +136,7 @@ class ParquetFileWriter:
             compression=self._options.compression,
             use_dictionary=use_dictionary,
             data_page_size=_PAGE_BYTES,
-            dictionary_pagesize_limit=_PAGE_BYTES,
+            dictionary_pagesize_limit=_DICTIONARY_BYTES,
             store_decimal_as_integer=True,
             write_page_checksum=True,
         )
