@@ -39,7 +39,8 @@ def checkout(tmp_path: Path) -> Any:
         target = root / project.relative_to(ROOT)
         target.parent.mkdir(parents=True)
         shutil.copy(project, target)
-    shutil.copy(ROOT / "packages/strand/hatch_build.py", root / "packages/strand")
+    for package in ("strand", "emsqrt"):
+        shutil.copy(ROOT / f"packages/{package}/hatch_build.py", root / f"packages/{package}")
     return root
 
 
@@ -129,13 +130,15 @@ def test_no_network_is_said_plainly(checkout: Path, bare_path: Path) -> None:
 
 
 EXTENSION = "packages/strand/src/strand/_native.abi3.so"
+KERNEL = "packages/emsqrt/src/emsqrt/_kernel/_native.abi3.so"
 
 
 @pytest.fixture
 def installing(checkout: Path, bare_path: Path) -> Any:
     """A checkout whose `uv` notes its calls and makes what the command line needs."""
     python_here(bare_path)
-    (checkout / EXTENSION).parent.mkdir(parents=True)
+    for extension in (EXTENSION, KERNEL):
+        (checkout / extension).parent.mkdir(parents=True)
     program = "$PWD/.venv/bin/platform"
     fake(bare_path, "cc", "exit 0")
     fake(
@@ -144,7 +147,7 @@ def installing(checkout: Path, bare_path: Path) -> Any:
         'echo "$*" >> "$PWD/calls"\n'
         '[ ! -e "$PWD/slow" ] || sleep 1\n'
         f'printf "#!/bin/sh\\necho sennit 0 \\$*\\n" > "{program}"; chmod 755 "{program}"\n'
-        f': > "$PWD/{EXTENSION}"',
+        f': > "$PWD/{EXTENSION}"; : > "$PWD/{KERNEL}"',
     )
     for name in ("chmod", "sleep", "readlink"):
         (bare_path / name).symlink_to(shutil.which(name) or "")

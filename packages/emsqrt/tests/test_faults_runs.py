@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
+from fuzz_runs import Nobody, smallest
 
 from emsqrt.executor.context import Context
 from emsqrt.memory import MemoryBudget
@@ -16,7 +17,6 @@ from emsqrt.session import run_plan
 from emsqrt.spill import SpillError
 from emsqrt.spill.local import LocalStore
 from emsqrt.spill.testing import DISK_FAULTS, DiskFault, FaultyDisk
-from emsqrt.testing_runs import Nobody, smallest
 from emsqrt.thin.compile import compile_text
 from emsqrt.thin.session import run_text
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from fuzz_data import MENU, SUMMABLE, random_table
+from fuzz_oracle import Oracle, differ
+from fuzz_runs import Ran, Rows, run_batches, run_files, run_thin, smallest, write_table
 from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
 
 from emsqrt.expr import ValueOutOfRange
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import check, explain
-from emsqrt.testing_data import MENU, SUMMABLE, random_table
-from emsqrt.testing_oracle import Oracle, differ
-from emsqrt.testing_runs import Ran, Rows, run_batches, run_files, run_thin, smallest, write_table
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from fuzz_runs import a_run, run_batches, run_files, run_thin, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import DatasetRef, Join, JoinKind, Scan
 from emsqrt.plan.check import check
 from emsqrt.testing import GivenRows
-from emsqrt.testing_runs import a_run, run_batches, run_files, run_thin, write_table
 from sennit_core.schema import Schema
 
 MIB = 1 << 20

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fuzz_runs import run_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import explain
 from emsqrt.plan.check import check
 from emsqrt.planner.testing import Rows, rows_of
-from emsqrt.testing_runs import run_files
 from sennit_core.errors import UsageError
 from sennit_core.schema import Schema
 

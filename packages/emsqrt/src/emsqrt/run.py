@@ -69,6 +69,7 @@ class _World:
     holders: Counter[int] = field(default_factory=Counter)
     meters: dict[int, Meter] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
+    guards: list[BudgetGuard] = field(default_factory=list)
     choices: Mapping[int, JoinChoice] = field(default_factory=dict)
     arena: Arena | None = None
     store: BudgetGuard | None = None
@@ -179,6 +180,18 @@ class Run:
     def check(self) -> None:
         """Return if the work should go on; call it often. Raises as `Context.check` does."""
         self.context.check()
+
+    def admit(self, size_bytes: int, tag: str, because: str) -> BudgetGuard:
+        """Reserve what an operator cannot do without; given back at the run's end at the latest.
+
+        An operator that is never pulled from, below a limit of no rows, never gives anything back.
+
+        Raises:
+            CapTooSmall: there is not that much.
+        """
+        guard = self.budget.admit(size_bytes, tag, because)
+        self._world.guards.append(guard)
+        return guard
 
     def expect_holder(self) -> None:
         """Say, while the plan is being opened, that the operator will hold working memory."""
@@ -346,6 +359,8 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         """Give memory and spill back."""
+        for guard in self._world.guards:
+            guard.release()
         if self._world.spill is not None:
             self._world.spill.close()
         if self._kept is not None:

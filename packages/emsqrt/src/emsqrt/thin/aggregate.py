@@ -41,7 +41,7 @@ class AggregateText:
         self._run = run
         self._programs = [TextProgram(program) for program in step["programs"]]
         size = sum(program.size_bytes for program in self._programs)
-        self._guard = run.budget.admit(size, "aggregate", "arguments are worked out in blocks")
+        self._guard = run.admit(size, "aggregate", "arguments are worked out in blocks")
         run.expect_holder()
 
     def blocks(self) -> Generator[Block]:

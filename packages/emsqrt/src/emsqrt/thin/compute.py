@@ -99,7 +99,7 @@ class FilterText:
         self._fields = [rows.schema.field(name) for name in reads]
         self._program = TextProgram(program)
         self._run = run
-        self._guard = run.budget.admit(
+        self._guard = run.admit(
             PARSE_BYTES + OUT_BYTES + self._program.size_bytes,
             "filter",
             "rows are filtered in blocks",
@@ -160,7 +160,7 @@ class ComputeText:
         self._run = run
         self._null_values = null_values
         size = PARSE_BYTES + OUT_BYTES + sum(program.size_bytes for program in self._programs)
-        self._guard = run.budget.admit(size, "compute", "columns are worked out in blocks")
+        self._guard = run.admit(size, "compute", "columns are worked out in blocks")
 
     def blocks(self) -> Generator[Block]:
         """Yield the records."""

@@ -41,7 +41,7 @@ class ScanJsonl:
         self._run = run
         room_bytes = run.budget.free_bytes // 32
         self._block_bytes = max(BLOCK_BYTES_MIN, min(room_bytes, BLOCK_BYTES_MAX))
-        self._guard = run.budget.admit(
+        self._guard = run.admit(
             self._block_bytes + PARSE_BYTES + OUT_BYTES,
             "scan",
             f"files are read in blocks of {format_bytes(self._block_bytes)}",
@@ -131,9 +131,7 @@ class WriteJsonl:
         self.rows = 0
         self._rows = rows
         self._run = run
-        self._guard = run.budget.admit(
-            PARSE_BYTES + OUT_BYTES, "jsonl", "objects are written in blocks"
-        )
+        self._guard = run.admit(PARSE_BYTES + OUT_BYTES, "jsonl", "objects are written in blocks")
 
     def blocks(self) -> Generator[Block]:
         """Yield lines."""

@@ -87,7 +87,7 @@ class ScanText:
         room_bytes = run.budget.free_bytes // 32
         block_bytes = max(BLOCK_BYTES_MIN, min(room_bytes, BLOCK_BYTES_MAX))
         self._block_bytes = block_bytes
-        self._guard: BudgetGuard = run.budget.admit(
+        self._guard: BudgetGuard = run.admit(
             block_bytes, "scan", f"files are read in blocks of {format_bytes(block_bytes)}"
         )
         self.bytes_total = sum(source.stored_bytes or 0 for source in sources)

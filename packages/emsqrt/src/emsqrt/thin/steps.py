@@ -46,7 +46,7 @@ class SelectText:
             self._instead = [names.index(instead.get(old, old)) for _, old in columns]
             kept = (Field(new, rows.schema.field(old).type) for new, old in columns)
             self.schema = Schema(tuple(kept))
-        self._guard = run.budget.admit(
+        self._guard = run.admit(
             _PARSE_BYTES + _OUT_BYTES, "select", "records are read and written in blocks"
         )
 

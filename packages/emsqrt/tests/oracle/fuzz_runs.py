@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
+from fuzz_oracle import rows_of
 
 from emsqrt.executor.context import Context
 from emsqrt.expr.sql import sql_name, sql_type
@@ -30,7 +31,6 @@ from emsqrt.plan.tree import fold
 from emsqrt.run import Run
 from emsqrt.session import run_plan
 from emsqrt.testing import GivenRows
-from emsqrt.testing_oracle import rows_of
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.session import run_text
 from sennit_core.errors import CapTooSmall
