@@ -101,7 +101,7 @@ def test_the_default_is_beside_the_output_then_tmp_then_var_tmp(
 ) -> None:
     in_memory: set[Path] = set()
     monkeypatch.setattr(placement, "is_in_memory", lambda path: path in in_memory)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     beside = default_spill_dir(tmp_path / "out.csv")
     assert beside.parent == tmp_path

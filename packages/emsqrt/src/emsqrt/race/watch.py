@@ -55,7 +55,8 @@ class TreeReader:
         for pid in pids:
             with suppress(OSError):
                 for task in os.scandir(f"/proc/{pid}/task"):
-                    pids += map(int, Path(task.path, "children").read_bytes().split())
+                    with suppress(OSError):  # a thread that ended since; the others count
+                        pids += map(int, Path(task.path, "children").read_bytes().split())
         return pids
 
     def __enter__(self) -> Self:
