@@ -15,25 +15,9 @@ from emsqrt.expr.nodes import Case, call
 from emsqrt.expr.program import Program, compile_program
 from emsqrt.expr.testing import SCHEMA, expressions, tables
 from emsqrt.expr.vectors import same_values
+from emsqrt.external.layout import KINDS
 from sennit_core.schema import DataType, Schema
 
-KINDS = {
-    "Bool": 0,
-    "Int8": 1,
-    "Int16": 2,
-    "Int32": 3,
-    "Int64": 4,
-    "UInt8": 5,
-    "UInt16": 6,
-    "UInt32": 7,
-    "UInt64": 8,
-    "Float32": 9,
-    "Float64": 10,
-    "Decimal": 11,
-    "Utf8": 12,
-    "Date": 3,
-    "Timestamp": 4,
-}
 WIDTHS = {"Bool": 0, "Int64": 8, "UInt64": 8, "Float64": 8, "Decimal": 16}
 
 

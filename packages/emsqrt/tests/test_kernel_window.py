@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt._kernel import Columns, FrameBest, FrameSum, KeySpec, RangeBound, RowStore, row_changes
+from emsqrt.external.layout import KINDS
 from emsqrt.floats.exact import FloatSum
-from emsqrt.operators.columns import KINDS, to_columns
+from emsqrt.operators.columns import to_columns
 from sennit_core.schema import DataType, Field
 
 FLOAT64, INT64, TEXT = map(DataType, ("Float64", "Int64", "Utf8"))

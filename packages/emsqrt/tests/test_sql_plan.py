@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
@@ -11,13 +12,14 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 import pytest
+from fuzz_runs import run_batches
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plain_rows import plain
 
 from emsqrt.expr import TypeMismatch
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.sql_plan import sql
-from emsqrt.sql_plan.testing import answer, plain
 from sennit_core.errors import SqlError, TooLarge, Unsupported
 from sennit_core.schema import Schema
 from sennit_core.testing import run_markdown
@@ -25,6 +27,7 @@ from sennit_core.testing import run_markdown
 T = Schema.of(a="Int64", b="Int64", s="Utf8", x="Float64", m="Decimal(9,2)", d="Date")
 U = Schema.of(a="Int64", name="Utf8", n="Int32")
 TABLES = {"t": scan("t.csv", schema=T), "u": scan("u.csv", schema=U)}
+MEMORY_BYTES = 32 << 20
 
 QUERIES = [
     "select a, b + 1 as c, upper(s) from t",
@@ -131,7 +134,10 @@ def test_many_queries_answer_as_duckdb_does(query: str, t: Rows, u: Rows, judge:
 
 def agree(query: str, tables: dict[str, pa.Table], judge: Any) -> None:
     """Fail unless the plan of a query has the rows that DuckDB answers."""
-    ours = answer(sql(query, TABLES).plan, {f"{name}.csv": each for name, each in tables.items()})
+    plan = sql(query, TABLES).plan
+    given = {f"{name}.csv": each for name, each in tables.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        ours = run_batches(plan, given, MEMORY_BYTES, Path(scratch)).rows
     for name, each in tables.items():
         judge.register(name, each)
     found, wanted = list(plain(ours)), list(plain(judge.execute(query).fetchall()))

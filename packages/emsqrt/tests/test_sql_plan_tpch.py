@@ -8,10 +8,10 @@ from typing import Any
 
 import duckdb
 import pytest
+from plain_rows import plain
 
 from emsqrt import scan, sql
 from emsqrt.pipeline import Pipeline
-from emsqrt.sql_plan.testing import plain
 from sennit_core.schema import Schema
 
 SCHEMAS = {

@@ -8,47 +8,11 @@ from typing import Any
 import pyarrow as pa
 
 from emsqrt._kernel import Columns, unpack_rows
-from sennit_core.errors import Unsupported
+from emsqrt.external.layout import KINDS, kind_of
 from sennit_core.schema import DataType, Field, Schema
 
-KINDS = {
-    "Bool": 0,
-    "Int8": 1,
-    "Int16": 2,
-    "Int32": 3,
-    "Int64": 4,
-    "UInt8": 5,
-    "UInt16": 6,
-    "UInt32": 7,
-    "UInt64": 8,
-    "Float32": 9,
-    "Float64": 10,
-    "Decimal": 11,
-    "Utf8": 12,
-    "Binary": 13,
-    "Date": 3,
-    "Timestamp": 4,
-    "Time": 4,
-    "Duration": 4,
-}
-"""How the kernel sees each type: `enum em_kind` of columns.h."""
 _TEXT = (12, 13)
 _ALIGNMENT_BYTES = 64
-
-
-def kind_of(kind: DataType, doing: str) -> int:
-    """Return the kernel's kind of a type.
-
-    Args:
-        kind: the type.
-        doing: what is done with the values, for the error.
-
-    Raises:
-        Unsupported: it is a nested type.
-    """
-    if kind.name not in KINDS:
-        raise Unsupported(f"{doing} rows with a column of type {kind}")
-    return KINDS[kind.name]
 
 
 def row_kinds(schema: Schema, doing: str) -> list[int]:

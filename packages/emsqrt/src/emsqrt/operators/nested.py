@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emsqrt._kernel import Columns, KeySpec, pack_join_rows, unpack_rows
+from emsqrt.external.layout import KINDS
 from emsqrt.operators import columns as flat
 from sennit_core.schema import DataType, Field, Schema
 
@@ -28,7 +29,7 @@ Offsets = NDArray[np.int64]
 
 def carried_kinds(schema: Schema) -> list[int]:
     """Return the kernel's kinds of columns that rows carry; lists and structs are bytes."""
-    return [flat.KINDS[_flat(field).type.name] for field in schema]
+    return [KINDS[_flat(field).type.name] for field in schema]
 
 
 def carried_type(of: DataType) -> DataType:
@@ -141,7 +142,7 @@ def _pack(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> tuple[An
 
 
 def _unpack(block: memoryview, fields: Sequence[Field]) -> tuple[list[Any], Offsets]:
-    kinds = [flat.KINDS[_flat(field).type.name] for field in fields]
+    kinds = [KINDS[_flat(field).type.name] for field in fields]
     rows_max = len(block) // _fixed_bytes(kinds)
     room = pa.allocate_buffer(
         flat.packed_bytes_max(len(block), rows_max, len(kinds)), resizable=True
@@ -178,7 +179,7 @@ def _fixed_bytes(kinds: Sequence[int]) -> int:
 
 def _row_starts(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> Offsets:
     """Return where the rows of these columns begin once they are packed, and their end."""
-    kinds = [flat.KINDS[_flat(field).type.name] for field in fields]
+    kinds = [KINDS[_flat(field).type.name] for field in fields]
     lengths = np.full(rows, _fixed_bytes(kinds), np.int64)
     for array, field in zip(arrays, fields, strict=True):
         if _flat(field).type.name in ("Utf8", "Binary"):

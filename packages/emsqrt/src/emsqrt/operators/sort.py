@@ -7,9 +7,9 @@ from typing import Any
 
 from emsqrt._kernel import KeySpec
 from emsqrt.expr.evaluate import Evaluator
+from emsqrt.external.layout import kind_of
 from emsqrt.external.sort import ExternalSort
 from emsqrt.metering import begun
-from emsqrt.operators.columns import kind_of
 from emsqrt.operators.nested import to_columns, unpack_batch
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.nodes import Sort, SortKey, TopK

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
+from emsqrt.external.layout import kind_of
 from emsqrt.external.sort import ExternalSort
 from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
 from emsqrt.metering import begun
-from emsqrt.operators.columns import kind_of
 from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.sort import SortColumns
