@@ -28,13 +28,11 @@ class Core:
 
     Args:
         sources: its folder below `src`, which the build hook compiles.
-        flags: the environment variable that the hook takes further flags from.
         tests: patterns of the test files that reach the code.
         without: test files among those that the sanitizers are in the way of.
     """
 
     sources: str
-    flags: str
     tests: tuple[str, ...]
     without: tuple[str, ...] = ()
 
@@ -42,7 +40,6 @@ class Core:
 CORES = {
     "strand": Core(
         "strand",
-        "STRAND_CFLAGS",
         ("test_*.py",),
         (
             "test_race.py",  # brings a sanitizer of its own
@@ -54,7 +51,6 @@ CORES = {
     ),
     "emsqrt": Core(
         "emsqrt/_kernel",
-        "EMSQRT_CFLAGS",
         ("test_kernel_*.py", "test_external_*.py", "test_spill_segment*.py", "test_floats_*.py"),
     ),
 }
@@ -78,7 +74,7 @@ def sanitize(name: str, arguments: list[str]) -> int:
         code = (
             f"import hatch_build, pathlib; hatch_build._compile(pathlib.Path('src/{core.sources}'))"
         )
-        build = {**os.environ, core.flags: FLAGS}
+        build = {**os.environ, "NATIVE_CFLAGS": FLAGS}
         subprocess.run([sys.executable, "-c", code], cwd=copy, env=build, check=True)
         environment = {
             **os.environ,

@@ -173,12 +173,11 @@ def test_locks_name_no_package_of_ours() -> None:
         assert "://" not in text, lock
 
 
-def test_every_package_carries_the_same_build_backend() -> None:
-    copies = {
-        path.read_text(encoding="utf-8") for path in ROOT.glob("packages/*/_build_backend.py")
-    }
-    copies.add((ROOT / "apps/gateway/_build_backend.py").read_text(encoding="utf-8"))
-    assert len(copies) == 1
+@pytest.mark.parametrize("file", ["_build_backend.py", "hatch_build.py"])
+def test_packages_build_in_the_same_way(file: str) -> None:
+    copies = [*ROOT.glob(f"packages/*/{file}"), *ROOT.glob(f"apps/*/{file}")]
+    assert len(copies) > 1
+    assert len({path.read_text(encoding="utf-8") for path in copies}) == 1
 
 
 def test_every_package_ships_its_types() -> None:

@@ -1,7 +1,9 @@
-"""Compile `strand/_native` with the system's C compiler, or with the `ziglang` wheel.
+"""Compile a package's `_native` with the system's C compiler, or with the `ziglang` wheel.
 
 The extension uses Python's stable ABI (3.11), so one wheel serves every later CPython. Flags come
-from `STRAND_CFLAGS` as well, which is how `nox -s sanitize` asks for the sanitizers.
+from `NATIVE_CFLAGS` as well, which is how `nox -s sanitize` asks for the sanitizers. The hook's
+`sources` in pyproject.toml says where the C files are. Every package that has some keeps this
+same file, since each is built alone.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-SOURCES = "_*.c"
+SOURCES = "*.c"
 TARGET = "_native.abi3.so"
 FLAGS = (
     "-std=c11 -O3 -fPIC -fno-plt -shared -fvisibility=hidden -DPy_LIMITED_API=0x030B0000 "
@@ -31,7 +33,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile when a source is newer than the extension; mark the wheel as one for CPython."""
-        folder = Path(self.root) / "src" / "strand"
+        folder = Path(self.root, self.config["sources"])
         _compile(folder)
         build_data["pure_python"] = False
         build_data["tag"] = (
@@ -41,7 +43,7 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]
 
 def _compile(folder: Path) -> None:
     target = folder / TARGET
-    extra = os.environ.get("STRAND_CFLAGS", "")
+    extra = os.environ.get("NATIVE_CFLAGS", "")
     if _is_current(target, extra, [*sorted(folder.glob(SOURCES)), *sorted(folder.glob("*.h"))]):
         return
     staged = target.with_suffix(f".{os.getpid()}.tmp")
@@ -49,7 +51,7 @@ def _compile(folder: Path) -> None:
         *_compiler(),
         *shlex.split(FLAGS),
         *shlex.split(extra),
-        f'-DSTRAND_CFLAGS="{extra}"',
+        f'-DNATIVE_CFLAGS="{extra}"',
         f"-I{sysconfig.get_path('include')}",
         *map(str, sorted(folder.glob(SOURCES))),
         "-o",
@@ -67,7 +69,7 @@ def _is_current(target: Path, extra: str, inputs: list[Path]) -> bool:
     if not target.exists():
         return False
     newest = max(source.stat().st_mtime_ns for source in inputs)
-    marker = f"STRAND_CFLAGS={extra}\0".encode()
+    marker = f"NATIVE_CFLAGS={extra}\0".encode()
     return target.stat().st_mtime_ns > newest and marker in target.read_bytes()
 
 
@@ -80,5 +82,5 @@ def _compiler() -> list[str]:
     if importlib.util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "cc"]
     raise RuntimeError(
-        "strand needs a C compiler: install gcc or clang, or `pip install ziglang`, and try again"
+        "this package needs a C compiler: install gcc or clang, or `pip install ziglang`, and try again"
     )

@@ -41,7 +41,7 @@ def instrumented(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(HOOK, folder)
     ignored = shutil.ignore_patterns("*.so", "__pycache__")
     shutil.copytree(Path(strand.__file__).parent, folder / "strand", ignore=ignored)
-    flags = {"STRAND_CFLAGS": f"-include {HERE / 'points.h'} -O1 -w"}
+    flags = {"NATIVE_CFLAGS": f"-include {HERE / 'points.h'} -O1 -w"}
     subprocess.run(
         [sys.executable, "-c", BUILD], cwd=folder, env={**os.environ, **flags}, check=True
     )

@@ -9,12 +9,12 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#ifndef STRAND_CFLAGS
-#define STRAND_CFLAGS ""
+#ifndef NATIVE_CFLAGS
+#define NATIVE_CFLAGS ""
 #endif
 
 /* The build looks for this text to know with which extra flags the extension was made. */
-__attribute__((used)) static const char BUILD[] = "STRAND_CFLAGS=" STRAND_CFLAGS;
+__attribute__((used)) static const char BUILD[] = "NATIVE_CFLAGS=" NATIVE_CFLAGS;
 
 /* ---- shared by the types -------------------------------------------------------------------- */
 

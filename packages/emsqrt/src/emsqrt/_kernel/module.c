@@ -1,6 +1,13 @@
 /* emsqrt._kernel._native: loops over bytes, in memory that Python hands in. */
 #include "native.h"
 
+#ifndef NATIVE_CFLAGS
+#define NATIVE_CFLAGS ""
+#endif
+
+/* The build looks for this text to know with which extra flags the extension was made. */
+__attribute__((used)) static const char BUILD[] = "NATIVE_CFLAGS=" NATIVE_CFLAGS;
+
 static int (*const registers[])(PyObject *) = {
     batch_register, block_register,     codec_register,     columns_register, copies_register,
     csv_register,   csv_split_register, csv_write_register, finish_register,  floats_register,
