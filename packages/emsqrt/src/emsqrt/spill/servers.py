@@ -68,9 +68,20 @@ def seaweedfs(folder: Path) -> Iterator[Server]:
         "access_key_id": ACCESS_KEY,
         "secret_access_key": SECRET_KEY,
     }
-    with _running(command, folder) as process:
+    with _without_sockets(ports), _running(command, folder) as process:
         _wait_until(lambda: _make_s3_bucket(endpoint), process)
         yield Server(f"s3://{BUCKET}/runs", options, process)
+
+
+@contextmanager
+def _without_sockets(ports: list[int]) -> Iterator[None]:
+    """Remove afterwards the sockets that SeaweedFS makes in /tmp for its ports."""
+    try:
+        yield
+    finally:
+        for port in ports:
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink(missing_ok=True)
 
 
 @contextmanager
