@@ -146,7 +146,7 @@ def tests(session: nox.Session, package: str) -> None:
     _run_package_tests(session, package)
 
 
-@budget(6)
+@budget(9)
 def _run_package_tests(session: nox.Session, package: str) -> None:
     folder = PACKAGES[package].partition("[")[0]
     arguments = ["-m", "not crash and not nightly", f"{folder}/tests", *session.posargs]
@@ -167,7 +167,7 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(6)
+@budget(9)
 def e2e(session: nox.Session) -> None:
     """The playground in a real browser against a real node."""
     build_playground(session)

@@ -123,7 +123,7 @@ def test_memory_stays_under_the_cap_as_seen_from_outside(
 def test_every_refused_cap_names_one_that_works(flights: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.parquet"
     scan(flights).sink(source).run("128MiB")
-    pipeline = scan(source).sink(tmp_path / "out.parquet")
+    pipeline = scan(source).sort("delay").sink(tmp_path / "out.parquet")
     cap, refusals = 41 * MIB, 0
     with Engine(EngineConfig(mem_cap_bytes=128 * MIB)) as engine:
         manifest = None
