@@ -175,7 +175,7 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(4)
+@budget(8)
 def crash(session: nox.Session) -> None:
     """Real processes killed at named points."""
     pytest_here(session, "-q", "-m", "crash and not nightly", *TEST_FOLDERS, "integration")
