@@ -19,7 +19,7 @@ _ENVIRONMENT = {
 _READERS: dict[str, Callable[[str], Any]] = {
     "mem_cap_bytes": parse_cap,
     "spill_dir": Path,
-    "max_parallel_tasks": int,
+    "max_parallel_tasks": lambda text: _whole_number(text, "EMSQRT_MAX_PARALLEL_TASKS"),
 }
 
 
@@ -97,6 +97,13 @@ class EngineConfig:
             field = _ENVIRONMENT[name]
             found[field] = _READERS[field](text)
         return cls(**found)
+
+
+def _whole_number(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{name} is no whole number: {text!r}") from None
 
 
 def _from_document(name: str, value: Any) -> Any:

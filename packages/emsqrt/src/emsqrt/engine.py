@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from emsqrt.config import EngineConfig
+from emsqrt.io.places import folder_of_work
 from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory.auto import parse_cap
@@ -124,10 +125,10 @@ class Engine:
             from emsqrt.inline import run_here
 
             return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed, kept)
-        program = try_compile(plan, Path.cwd())
+        program = try_compile(plan, folder_of_work())
         if program is not None:
             report = run_in_child(
-                scheduled(plan, program, cap_bytes, Path.cwd())
+                scheduled(plan, program, cap_bytes, folder_of_work())
                 | {"seed": self.config.seed, "resume": kept},
                 cap_bytes=cap_bytes,
                 spill_dir=self.config.spill_dir,
@@ -198,7 +199,7 @@ class Engine:
         pool = kept if kept is not None and fits else self._open_pool(cap_bytes)
         request: dict[str, Any] = {
             "plan": plan_to_json(plan),
-            "folder": str(Path.cwd()),
+            "folder": str(folder_of_work()),
             "seed": self.config.seed,
             "resume": resume,
             "spilling": self.config.spilling,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from emsqrt._kernel import xxh3_64
 from emsqrt.io.sources import ByteSource, LocalSource
-from sennit_core.errors import Unsupported
+from sennit_core.errors import BadInput, Unsupported
 
 PIECES = 16
 PIECE_BYTES = 64 << 10
@@ -42,6 +43,44 @@ def input_info(source: ByteSource) -> dict[str, Any]:
         "modifiedMs": changed,
         "fingerprint": fingerprint(source),
     }
+
+
+class Inputs:
+    """A run's input files as they were when it began.
+
+    Args:
+        sources: all of them.
+    """
+
+    def __init__(self, sources: Iterable[ByteSource]) -> None:
+        self.infos: list[dict[str, Any]] = []
+        self._marks: list[tuple[str, tuple[int, ...]]] = []
+        for source in sources:
+            if isinstance(source, LocalSource):
+                self._marks.append((source.name, _mark(source.name)))
+            self.infos.append(input_info(source))
+
+    def check(self) -> None:
+        """Return if no file was touched since: what was read of it then is of one piece.
+
+        Raises:
+            BadInput: one was changed, cut, replaced or removed.
+        """
+        for name, mark in self._marks:
+            if _mark(name) != mark:
+                raise BadInput(
+                    name,
+                    reason="it was changed, replaced or removed while it was read",
+                    hint="run it again when nobody writes there, or read a copy",
+                )
+
+
+def _mark(name: str) -> tuple[int, ...]:
+    try:
+        found = Path(name).stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _starts(size: int) -> list[int]:

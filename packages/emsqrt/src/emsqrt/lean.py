@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from sennit_core.errors import Unsupported
+from sennit_core.errors import Unavailable, Unsupported
 
 LEAN_ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -108,10 +108,17 @@ def load_arrow() -> None:
     It starts its one thread of each kind, and runs once through what reserves memory at its first
     use and keeps it.
     """
-    with _loading_lightly():
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        from pyarrow import csv, parquet
+    try:
+        with _loading_lightly():
+            import pyarrow as pa
+            import pyarrow.compute as pc
+            from pyarrow import csv, parquet
+    except (ImportError, MemoryError) as error:
+        raise Unavailable(
+            "pyarrow",
+            message=f"pyarrow could not be loaded: {error or 'no memory'}",
+            hint="do limits of the process (ulimit -v, -d, -n) leave it no room?",
+        ) from error
 
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)

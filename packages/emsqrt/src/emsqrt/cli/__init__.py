@@ -27,11 +27,27 @@ def entry() -> None:
     load_late()
     from emsqrt.lean import LEAN_ENVIRONMENT
 
-    if any(os.environ.get(name) != value for name, value in LEAN_ENVIRONMENT.items()):
+    lean = all(os.environ.get(name) == value for name, value in LEAN_ENVIRONMENT.items())
+    if _open_standard_streams() or not lean:
         os.environ.update(LEAN_ENVIRONMENT)
         program = [sys.executable, "-P", "-m", "emsqrt.cli", *sys.argv[1:]]
         os.execv(sys.executable, program)
     sys.exit(main(may_become=True))
+
+
+def _open_standard_streams() -> bool:
+    """Put something that refuses in the place of closed standard streams; whether any was closed.
+
+    A file that is opened later would get their number, and be written into.
+    """
+    closed = False
+    for descriptor, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest number that is free
+            closed = True
+    return closed
 
 
 def main(arguments: Sequence[str] | None = None, *, may_become: bool = False) -> int:
@@ -59,4 +75,10 @@ def main(arguments: Sequence[str] | None = None, *, may_become: bool = False) ->
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except (OSError, MemoryError, RecursionError) as error:
+        from emsqrt.system_errors import any_error
+
+        told = any_error(error, "the plan")
+        status = exit_status(told)
+        say_error(told)
     return status

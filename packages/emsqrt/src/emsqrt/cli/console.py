@@ -6,10 +6,12 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from emsqrt.system_errors import as_told
 from sennit_core.errors import SennitError
 from sennit_core.units import format_bytes, format_duration
 
@@ -63,17 +65,20 @@ def report(manifest: Manifest, order: Order) -> None:
         Path(order.manifest).write_text(f"{document}\n")
     taken = any(sink.target == "-" for sink in manifest.sinks)
     out = sys.stderr if taken else sys.stdout
-    if order.as_json:
-        print(document, file=out)
-    elif not order.quiet:
-        say_done(manifest, out)
+    with as_told("the terminal" if taken else "standard output", "writing"):
+        if order.as_json:
+            print(document, file=out, flush=True)
+        elif not order.quiet:
+            say_done(manifest, out)
+            out.flush()
 
 
 def say_error(error: SennitError) -> None:
     """Print what went wrong, and below it what to do."""
-    print(f"emsqrt: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"        {error.hint}", file=sys.stderr)
+    with suppress(OSError):  # nobody is left to tell
+        print(f"emsqrt: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"        {error.hint}", file=sys.stderr)
 
 
 def say_done(manifest: Manifest, out: TextIO) -> None:

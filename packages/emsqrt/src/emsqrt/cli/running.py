@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order, ProgressLine, report
+from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.memory.usage import UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
 from emsqrt.thin.compile import try_compile
@@ -105,7 +106,8 @@ def _scheduled(plan: Plan, program: dict[str, Any], order: Order) -> dict[str, A
 
 def _reads_standard_input(program: dict[str, Any]) -> bool:
     """Whether bytes were taken from standard input already, to see what is there."""
-    return any("-" in step.get("paths", ()) for step in program["steps"])
+    paths = {path for step in program["steps"] for path in step.get("paths", ())}
+    return not paths.isdisjoint(STANDARD_NAMES)
 
 
 def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.cli.console import Order
 from emsqrt.cli.running import carry_out
 from emsqrt.config import EngineConfig
+from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.memory.auto import parse_cap
 from emsqrt.plan import plan_hash, plan_to_json
 from sennit_core.errors import NotFound, UsageError
@@ -127,12 +128,15 @@ def _read(arguments: argparse.Namespace) -> Document:
 def _scan(source: str) -> Pipeline:
     from emsqrt.pipeline import scan
 
-    return scan(source, format="csv" if source == "-" else None)
+    return scan(source, format="csv" if source in STANDARD_NAMES else None)
 
 
 def _sink(rows: Pipeline, target: str, source: str) -> Plan:
     """End a pipeline in a file; standard output has the format of the source."""
-    kind = "csv" if target == "-" and (source == "-" or source.endswith(".csv")) else None
+    kind = None
+    if target in STANDARD_NAMES:
+        target = "-"
+        kind = "csv" if source in STANDARD_NAMES or source.endswith(".csv") else None
     return rows.sink(target, format=kind).plan
 
 

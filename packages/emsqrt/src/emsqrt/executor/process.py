@@ -25,6 +25,7 @@ from emsqrt.executor.control import Control, Task
 from emsqrt.executor.frames import EXIT_CAP, VERSION, Frame, encode_frame
 from emsqrt.lean import do_without_pandas
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
+from emsqrt.system_errors import any_error
 from sennit_core.errors import (
     Cancelled,
     CapTooSmall,
@@ -234,16 +235,10 @@ def _exceeded(task: Task, use: MemoryUse) -> MemoryCapExceeded:
 
 
 def _as_sennit_error(error: BaseException, task: Task) -> SennitError:
-    if isinstance(error, SennitError):
-        return error
-    if isinstance(error, MemoryError):
-        return MemoryCapExceeded(
-            cap_bytes=task.cap_bytes,
-            what=f"{task.name} ({error})" if str(error) else task.name,
-            hint="give it a larger cap, or ask for less at once",
-        )
-    _log.error("%s failed", task.name, exc_info=error)
-    return InternalError(f"{task.name}: {type(error).__name__}: {error}")
+    told = any_error(error, task.name, task.cap_bytes)
+    if isinstance(told, InternalError):
+        _log.error("%s failed", task.name, exc_info=error)
+    return told
 
 
 def main(control_file: int) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from sennit_core.errors import SennitError, StorageFull
+from emsqrt.system_errors import system_error
+from sennit_core.errors import SennitError, StorageFull, UsageError
 from sennit_core.ids import new_id
 
 _AT_FDCWD = -100
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EXCHANGE = 2
+_NAME_BYTES_MAX = 200
+"""What is kept of a name in that of the temporary file, which is longer."""
 
 
 @contextmanager
@@ -26,15 +30,17 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
 
     Raises:
         StorageFull: the disk is full.
+        UsageError: a folder, a device or a pipe is there.
+        SennitError: the system refuses; says what and why.
     """
-    staged = path.with_name(f".{path.name}.{new_id()}.tmp")
+    staged = path.with_name(f".{_start_of(path.name)}.{new_id()}.tmp")
     try:
-        with staged.open("xb") as file:
+        file = _begin(path, staged)
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        staged.replace(path)
-        _sync_folder(path.parent)
+        _finish(path, staged)
     except OSError as error:
         if error.errno in _FULL and not isinstance(error, SennitError):  # a spill's is its own
             raise StorageFull(
@@ -42,8 +48,41 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
             ) from error
         raise
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             staged.unlink()
+
+
+def _begin(path: Path, staged: Path) -> BinaryIO:
+    try:
+        with suppress(FileNotFoundError):  # so is a link that leads nowhere, which is replaced
+            _check_replaceable(path)
+        return staged.open("xb")
+    except OSError as error:
+        raise system_error(error, str(path), "writing") from error
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse to put a file in the place of what is none."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"writing {path}: it is a folder", hint="name a file in it")
+    if not stat.S_ISREG(mode):
+        raise UsageError(
+            f"writing {path}: it is a device, a pipe or a socket, which no file may replace",
+            hint="write to standard output, which is -, and redirect that",
+        )
+
+
+def _finish(path: Path, staged: Path) -> None:
+    try:
+        staged.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise system_error(error, str(path), "writing") from error
+
+
+def _start_of(name: str) -> str:
+    return os.fsencode(name)[:_NAME_BYTES_MAX].decode(errors="ignore")
 
 
 def replace_folder(staged: Path, folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Protocol, cast
 from emsqrt.io.codecs import Encoder, split_suffix
 from emsqrt.io.files import open_whole
 from emsqrt.io.places import Place
+from emsqrt.system_errors import as_told
 from sennit_core.errors import Cancelled
 
 _WRITE_BYTES = 1 << 20
@@ -94,11 +95,12 @@ class StandardOutput:
         """
         view = memoryview(data).cast("B")
         at = 0
-        try:
-            while at < len(view):
-                at += os.write(self._descriptor, view[at : at + _WRITE_BYTES])
-        except BrokenPipeError as error:
-            raise ReaderGone from error
+        with as_told("standard output", "writing"):
+            try:
+                while at < len(view):
+                    at += os.write(self._descriptor, view[at : at + _WRITE_BYTES])
+            except BrokenPipeError as error:
+                raise ReaderGone from error
         return at
 
 
@@ -148,7 +150,8 @@ def _open_plain(place: Place) -> Iterator[BinaryIO | StandardOutput]:
         yield StandardOutput()
     elif place.is_local:
         path = Path(place.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with as_told(str(path), "writing"):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with open_whole(path) as file:
             yield file
     else:

@@ -26,6 +26,7 @@ from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_grou
 from emsqrt.io.partitions import folder_name
 from emsqrt.io.places import Place
 from emsqrt.memory import MemoryBudget
+from emsqrt.system_errors import as_told
 from sennit_core.errors import Conflict, UnknownColumn, Unsupported, UsageError
 from sennit_core.ids import new_id
 
@@ -93,7 +94,8 @@ class PartitionedSink:
         self._spool_bytes = 0
 
     def __enter__(self) -> Self:
-        self._staged.mkdir(parents=True)
+        with as_told(str(self._folder), "writing"):
+            self._staged.mkdir(parents=True)
         return self
 
     def write(self, batch: Any) -> None:

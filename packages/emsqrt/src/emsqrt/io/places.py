@@ -14,10 +14,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from emsqrt.system_errors import as_told
 from sennit_core.errors import NotFound, Unsupported, UsageError
 
 STORE_SCHEMES = ("s3", "gs", "az")
 _MAGIC = frozenset("*?[")
+STANDARD_NAMES = ("-", "/dev/stdin", "/dev/stdout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def parse_place(text: str, folder: Path | None = None) -> Place:
         Unsupported: the scheme is none that can be read or written; http is not.
         UsageError: the URI names no bucket, or no file of this machine.
     """
-    if text == "-":
+    if text in STANDARD_NAMES:
         return Place("-", "-")
     scheme, mark, rest = text.partition("://")
     if not mark:
@@ -113,6 +115,21 @@ def expand_places(
     return places
 
 
+def folder_of_work(folder: Path | None = None) -> Path:
+    """Return the absolute path of a folder, of this process's own when None.
+
+    Raises:
+        NotFound: relative paths start at a folder that was removed.
+    """
+    try:
+        return (folder or Path()).absolute()
+    except FileNotFoundError:
+        raise NotFound(
+            "folder that this process works in",
+            hint="it was removed; change into one that is there",
+        ) from None
+
+
 def has_magic(path: str) -> bool:
     """Tell whether a path is a glob."""
     return not _MAGIC.isdisjoint(path)
@@ -129,6 +146,11 @@ def fixed_part(path: str) -> str:
 
 
 def _expand_local(place: Place, text: str, suffixes: Sequence[str]) -> list[Place]:
+    with as_told(place.path, "reading"):
+        return _expand_path(place, text, suffixes)
+
+
+def _expand_path(place: Place, text: str, suffixes: Sequence[str]) -> list[Place]:
     path = Path(place.path)
     if path.is_dir():
         return _named(place.path, _files_below(path, suffixes), f"{text}/**")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ from typing import Self
 
 from emsqrt.io.codecs import MAGIC_BYTES, RawStream, codec_of, decoder_bytes, open_decoder
 from emsqrt.io.places import Place, parse_place
-from sennit_core.errors import NotFound, Unsupported
+from emsqrt.system_errors import as_told, system_error
+from sennit_core.errors import NotFound, Unsupported, UsageError
 
 _PEEK_HEADER_BYTES = 32
 _SKIP_BYTES = 64 << 10
@@ -145,14 +147,23 @@ class ByteSource(ABC):
 
 
 class LocalSource(ByteSource):
-    """A file of this machine."""
+    """A file of this machine.
+
+    Raises:
+        NotFound: nothing is there.
+        UsageError: what is there is no file.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         try:
-            self._size = path.stat().st_size
-        except FileNotFoundError:
+            found = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
             raise NotFound("file", str(path)) from None
+        except OSError as error:
+            raise system_error(error, str(path), "reading") from error
+        _check_file(found.st_mode, path)
+        self._size = found.st_size
         self._path = path
 
     @property
@@ -167,23 +178,58 @@ class LocalSource(ByteSource):
 
     def open_raw(self) -> RawStream:
         """Open the file."""
-        return self._path.open("rb", buffering=0)
+        return _LocalStream(self._open(), self.name)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return a part of the file."""
-        with self._path.open("rb", buffering=0) as file:
-            if not file.seekable():
-                raise Unsupported(
-                    f"{self.name} is a pipe; it has no parts",
-                    hint="read it as standard input: name it - and redirect",
-                )
-            return os.pread(file.fileno(), size, offset)
+        with self.open_ranges() as read:
+            return read(offset, size)
 
     @contextmanager
     def open_ranges(self) -> Iterator[Callable[[int, int], bytes]]:
         """Hold the file open for many reads of parts."""
-        with self._path.open("rb", buffering=0) as file:
-            yield lambda offset, size: os.pread(file.fileno(), size, offset)
+
+        def read(offset: int, size: int) -> bytes:
+            with as_told(self.name, "reading"):
+                return os.pread(file.fileno(), size, offset)
+
+        with self._open() as file:
+            yield read
+
+    def _open(self) -> io.FileIO:
+        with as_told(self.name, "reading"):
+            return self._path.open("rb", buffering=0)
+
+
+class _LocalStream:
+    """An open file whose trouble is told by its name."""
+
+    def __init__(self, file: io.FileIO, name: str) -> None:
+        self._file, self._name = file, name
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        with as_told(self._name, "reading"):
+            return self._file.readinto(buffer) or 0
+
+    def try_skip(self, count: int) -> bool:
+        """Seek; False when what is read has no places."""
+        if not self._file.seekable():
+            return False
+        self._file.seek(count, os.SEEK_CUR)
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _check_file(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"reading {path}: it is a folder", hint="name its files, or a glob")
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        raise Unsupported(
+            f"{path} is a pipe or a socket; it has no parts",
+            hint="read it as standard input: name it - and redirect",
+        )
 
 
 class StandardSource(ByteSource):
@@ -231,8 +277,9 @@ class StandardSource(ByteSource):
             return _read_up_to(stream, size)
 
     def _raw_start(self, size: int) -> bytes:
-        while len(self._held) < size and (data := os.read(self._descriptor, size)):
-            self._held += data
+        with as_told(self.name, "reading"):
+            while len(self._held) < size and (data := os.read(self._descriptor, size)):
+                self._held += data
         return bytes(self._held[:size])
 
 
@@ -251,7 +298,8 @@ class _HeldStream:
                 self._held.clear()
                 self._at = 0
             return len(part)
-        count = os.readv(self._descriptor, [buffer])
+        with as_told("standard input", "reading"):
+            count = os.readv(self._descriptor, [buffer])
         if self._keep is not None:
             self._keep += buffer[:count]
         return count
@@ -274,9 +322,8 @@ class _Counter:
 
     def try_skip(self, count: int) -> bool:
         """Seek, counting what is passed over; False when what is read has no places."""
-        if not isinstance(self._raw, io.FileIO) or not self._raw.seekable():
+        if not isinstance(self._raw, _LocalStream) or not self._raw.try_skip(count):
             return False
-        self._raw.seek(count, os.SEEK_CUR)
         self.taken += count
         return True
 

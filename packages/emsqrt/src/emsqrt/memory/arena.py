@@ -10,7 +10,9 @@ from types import TracebackType
 from typing import Self
 
 from emsqrt.memory.budget import MemoryBudget
+from emsqrt.system_errors import as_told
 from sennit_core.errors import MemoryCapExceeded
+from sennit_core.units import format_bytes
 
 _PAGE = mmap.PAGESIZE
 
@@ -68,7 +70,8 @@ class Arena:
         self.peak_bytes = 0
         self._guard = budget.admit(self.size_bytes, "working set", "operators work in that much")
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        self._map = mmap.mmap(-1, max(self.size_bytes, _PAGE), flags=flags)
+        with as_told(f"a working set of {format_bytes(self.size_bytes)}", "reserving"):
+            self._map = mmap.mmap(-1, max(self.size_bytes, _PAGE), flags=flags)
         self._view = memoryview(self._map)
         self._held: list[Slice] = []
 

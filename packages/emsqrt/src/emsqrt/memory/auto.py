@@ -40,10 +40,17 @@ class MemoryLimit:
 def parse_cap(cap: str | int) -> int:
     """Return the bytes that a cap stands for: a size such as "64MiB", or "auto".
 
+    No more than the machine has: a larger cap could not be used.
+
     Raises:
         UsageError: neither.
     """
-    return auto_cap().cap_bytes if cap == "auto" else parse_bytes(cap)
+    return auto_cap().cap_bytes if cap == "auto" else min(parse_bytes(cap), machine_bytes())
+
+
+def machine_bytes() -> int:
+    """Return how much memory this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def auto_cap(root: Path = Path("/")) -> MemoryLimit:
@@ -57,8 +64,7 @@ def auto_cap(root: Path = Path("/")) -> MemoryLimit:
 
 def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
     """Return every limit that holds here, the machine's memory first."""
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = [MemoryLimit(ram, "the machine's memory")]
+    found = [MemoryLimit(machine_bytes(), "the machine's memory")]
     found += _group_limits(root)
     for name in ("RLIMIT_DATA", "RLIMIT_AS"):
         soft, _ = resource.getrlimit(getattr(resource, name))

@@ -15,6 +15,8 @@ from pathlib import Path
 from sennit_core.ids import is_id, new_id
 
 _LOCK = "lock"
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+"""In a folder that others may write to, a link must not lead a lock elsewhere."""
 
 
 class RunFolder:
@@ -72,7 +74,7 @@ class _locked:  # noqa: N801 - used as a statement
         self._path = path
 
     def __enter__(self) -> None:
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = os.open(self._path, _LOCK_FLAGS, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, *_: object) -> None:
@@ -84,7 +86,10 @@ def _sweep(root: Path) -> int:
     for folder in root.iterdir():
         if not is_id(folder.name) or not folder.is_dir() or folder.is_symlink():
             continue  # a tenant's folder, or nothing of ours
-        lock = _try_lock(folder / _LOCK)
+        try:
+            lock = _try_lock(folder / _LOCK)
+        except OSError:  # another user's, or one that somebody else removes just now
+            continue
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
@@ -93,7 +98,7 @@ def _sweep(root: Path) -> int:
 
 
 def _try_lock(path: Path) -> int | None:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = os.open(path, _LOCK_FLAGS, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

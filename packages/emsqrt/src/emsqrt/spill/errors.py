@@ -61,4 +61,7 @@ def spill_error(error: OSError, place: str, needed_bytes: int | None = None) -> 
     if error.errno in _FULL:
         hint = "free some room, or spill elsewhere: spill_dir, EMSQRT_SPILL_DIR"
         return SpillFull(path=place, needed_bytes=needed_bytes, hint=hint)
-    return SpillLost(place, reason=error.strerror or type(error).__name__)
+    hint = "name another folder: spill_dir, EMSQRT_SPILL_DIR"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return SpillLost(place, reason="a part of this path is no folder", hint=hint)
+    return SpillLost(place, reason=error.strerror or type(error).__name__, hint=hint)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from emsqrt.io.places import folder_of_work
 from emsqrt.plan import Plan, Scan, Sink, plan_hash, plan_to_json, walk, with_inputs
 from emsqrt.plan.tree import fold
 from emsqrt.planner import estimate_work, lower_to_physical
@@ -33,7 +34,7 @@ def facts_of(plan: Plan, program: Mapping[str, Any], folder: Path) -> dict[str, 
     return {
         "plan": plan_to_json(plan),
         "planHash": plan_hash(plan),
-        "folder": str(folder.absolute()),
+        "folder": str(folder_of_work(folder)),
         "operators": [[node.operator, list(node.inputs)] for node in physical.nodes],
         "choices": [[n.id, n.choice.to_json()] for n in physical.nodes if n.choice is not None],
         "sharing": sharing_of(physical, work).to_json(),

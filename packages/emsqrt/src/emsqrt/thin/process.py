@@ -46,8 +46,12 @@ def main(answers: int) -> int:
     except SennitError as error:
         tell(error=error.to_json())
     except Exception as error:
-        tell(error=InternalError(f"{type(error).__name__}: {error}").to_json())
-        raise
+        from emsqrt.system_errors import any_error
+
+        told = any_error(error, "the plan", request["capBytes"])
+        tell(error=told.to_json())
+        if isinstance(told, InternalError):
+            raise
     else:
         tell(report=report)
     return 0
@@ -109,6 +113,12 @@ def alone(handed: int) -> int:
         return status
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except (OSError, MemoryError, RecursionError) as error:
+        from emsqrt.system_errors import any_error
+
+        told = any_error(error, "the plan", order.cap_bytes)
+        say_error(told)
+        return exit_status(told)
     return 0
 
 

@@ -1,0 +1,101 @@
+"""What a failed system call means to whoever asked for the run, by its errno."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sennit_core.errors import (
+    CapacityError,
+    Denied,
+    InternalError,
+    MemoryCapExceeded,
+    NotFound,
+    SennitError,
+    StorageFull,
+    Unavailable,
+    UsageError,
+)
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+_WRONG = {
+    errno.EISDIR: "it is a folder",
+    errno.ENOTDIR: "a part of its path is no folder",
+    errno.EEXIST: "a part of its path is no folder",
+    errno.ENAMETOOLONG: "the name is too long for its file system",
+    errno.ELOOP: "its symbolic links lead round in a circle",
+    errno.ENXIO: "it is a socket or a pipe without a reader",
+    errno.EBADF: "it is closed, or was opened the other way round",
+}
+_NAME_CHARACTERS = 200
+
+
+def system_error(error: OSError, what: str = "", doing: str = "using") -> SennitError:
+    """Return the error that a failed system call means.
+
+    Args:
+        error: as it was raised.
+        what: the file or stream; the one that the error names when empty.
+        doing: what was tried with it: "reading", "writing".
+    """
+    name = _shortened(what or os.fsdecode(error.filename or "") or "a file")
+    said = error.strerror or str(error) or type(error).__name__
+    if error.errno in _FULL:
+        return StorageFull(path=name, hint="free some room, or choose another place")
+    if error.errno in _FORBIDDEN:
+        return Denied(f"{doing} {name} ({said})", hint="its owner, mode or mount forbids it")
+    if error.errno in _FILES:
+        return CapacityError(
+            f"{doing} {name}: this process may open no more files",
+            hint="raise the limit, such as by ulimit -n",
+        )
+    if error.errno == errno.ENOMEM:
+        return CapacityError(
+            f"{doing} {name}: the system gives this process no more memory",
+            hint="lower the cap, or raise the limits of the process (ulimit -v, -d)",
+        )
+    if error.errno == errno.ENOENT:
+        return NotFound("file or folder", name)
+    if error.errno in _WRONG:
+        return UsageError(f"{doing} {name}: {_WRONG[error.errno]}")
+    return Unavailable(name, message=f"{doing} {name} failed: {said}")
+
+
+@contextmanager
+def as_told(what: str, doing: str) -> Iterator[None]:
+    """Raise what a failed system call inside means, for a file or stream by its name."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, SennitError):
+            raise
+        raise system_error(error, what, doing) from error
+
+
+def any_error(error: BaseException, what: str, cap_bytes: int = 0) -> SennitError:
+    """Return what goes to the caller for whatever ended `what`; 0 when no cap was held yet."""
+    if isinstance(error, SennitError):
+        return error
+    if isinstance(error, MemoryError) and not cap_bytes:
+        return system_error(OSError(errno.ENOMEM, ""), what, "planning")
+    if isinstance(error, MemoryError):
+        return MemoryCapExceeded(
+            cap_bytes=cap_bytes,
+            what=f"{what} ({error})" if str(error) else what,
+            hint="give it a larger cap, or ask for less at once",
+        )
+    if isinstance(error, RecursionError):
+        return UsageError(f"{what} is nested too deeply", hint="nest less deeply")
+    if isinstance(error, OSError) and error.errno is not None:
+        return system_error(error)
+    return InternalError(f"{what}: {type(error).__name__}: {error}")
+
+
+def _shortened(name: str) -> str:
+    if len(name) <= _NAME_CHARACTERS:
+        return name
+    return f"{name[:_NAME_CHARACTERS]}…"
