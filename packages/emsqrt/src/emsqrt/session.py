@@ -11,8 +11,9 @@ from typing import Any, Self
 
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
-from emsqrt.fingerprints import input_info
+from emsqrt.fingerprints import Inputs
 from emsqrt.io.formats import FormatWriter
+from emsqrt.io.places import folder_of_work
 from emsqrt.io.scan import open_scan, source_places
 from emsqrt.io.sinks import RowSink, open_sink
 from emsqrt.io.sources import open_source
@@ -69,11 +70,11 @@ def run_plan(
     prepared = prepare(submitted, folder)
     inputs = _inputs(prepared.plan, folder)
     with ExitStack() as stack:
-        kept = open_kept(resume, plan_hash(submitted), inputs, "arrow")
+        kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow")
         run = Run(context, folder, seed, kept=kept)
         rows, output = admit(prepared, run, stack)
         schedule = _schedule(prepared, run)
-        _execute(rows, output, run)
+        _execute(rows, output, run, inputs)
     if kept is not None and kept.is_resumed:
         context.budget.release_all()
     context.budget.close()
@@ -81,9 +82,9 @@ def run_plan(
     report |= {
         "planHash": plan_hash(submitted),
         "plan": plan_to_json(submitted),
-        "folder": str(folder.absolute()),
+        "folder": str(folder_of_work(folder)),
         "tier": "arrow",
-        "inputs": inputs,
+        "inputs": inputs.infos,
     }
     planned = None if schedule is None else schedule.to_json()
     return Manifest.from_json(with_measured(report, planned))
@@ -209,18 +210,19 @@ def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
         return None
 
 
-def _inputs(plan: Plan, folder: Path) -> list[dict[str, Any]]:
+def _inputs(plan: Plan, folder: Path) -> Inputs:
     places = (place for scan in scans_of(plan) for place in source_places(scan.source, folder))
-    return [input_info(open_source(place)) for place in places]
+    return Inputs(map(open_source, places))
 
 
-def _execute(rows: Operator, output: RowSink | FormatWriter, run: Run) -> None:
-    """Pull every row into the sink."""
+def _execute(rows: Operator, output: RowSink | FormatWriter, run: Run, inputs: Inputs) -> None:
+    """Pull every row into the sink, whose file only appears when no input was touched."""
     with run.judging_sizes(), output, closing(rows.batches()) as batches:
         for batch in batches:
             output.write(batch)
             del batch
             run.tell("write")
+        inputs.check()
         run.tell("finish")
 
 

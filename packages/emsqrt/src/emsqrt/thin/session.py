@@ -10,7 +10,7 @@ from typing import Any
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
-from emsqrt.fingerprints import input_info
+from emsqrt.fingerprints import Inputs
 from emsqrt.io.places import parse_place
 from emsqrt.kept import open_kept
 from emsqrt.memory.sharing import EVERYBODY, Sharing
@@ -33,23 +33,23 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """
     inputs = _inputs(program)
     with ExitStack() as stack:
-        kept = open_kept(program.get("resume"), program.get("planHash", ""), inputs, "thin")
+        kept = open_kept(program.get("resume"), program.get("planHash", ""), inputs.infos, "thin")
         run = Run(context, seed=program.get("seed", 0), output_bytes=0, kept=kept)
         rows, sink = _open(program, run, stack)
-        _execute(rows, sink, run)
+        _execute(rows, sink, run, inputs)
     if kept is not None and kept.is_resumed:
         context.budget.release_all()
     context.budget.close()
     written = {"target": program["name"], "format": program["format"]}
     report = run.report([{**written, "rows": sink.rows, "bytes": sink.bytes}])
-    report |= {"tier": "thin", "inputs": inputs}
+    report |= {"tier": "thin", "inputs": inputs.infos}
     report |= {name: program[name] for name in ("plan", "planHash", "folder") if name in program}
     return with_measured(report, program.get("schedule"))
 
 
-def _inputs(program: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _inputs(program: Mapping[str, Any]) -> Inputs:
     scans = (step for step in program["steps"] if step["op"] == "scan")
-    return [input_info(source) for step in scans for source in open_sources(step["paths"], Path())]
+    return Inputs(source for step in scans for source in open_sources(step["paths"], Path()))
 
 
 def admit_text(program: Mapping[str, Any], context: Context) -> None:
@@ -77,11 +77,12 @@ def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextR
     return rows, sink
 
 
-def _execute(rows: TextRows, sink: CsvTextSink, run: Run) -> None:
-    """Pull every row into the file."""
+def _execute(rows: TextRows, sink: CsvTextSink, run: Run, inputs: Inputs) -> None:
+    """Pull every row into the file, which only appears when no input was touched."""
     with run.judging_sizes(), sink, closing(rows.blocks()) as blocks:
         for block in blocks:
             run.check()
             sink.write(block)
             run.tell("write")
+        inputs.check()
         run.tell("finish")
