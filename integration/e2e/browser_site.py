@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 from playwright.sync_api import ConsoleMessage
 
 ROWS = 60_000
@@ -61,6 +62,20 @@ def platform(*arguments: str, data: Path, **settings: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
     return done.stdout
+
+
+@contextmanager
+def executors_held(site: Site) -> Iterator[None]:
+    """Keep what a node computes from going on for the length of a `with`."""
+    children = psutil.Process(site.pid).children(recursive=True)
+    held = [each for each in children if "emsqrt.executor.process" in each.cmdline()]
+    for each in held:
+        each.suspend()
+    try:
+        yield
+    finally:
+        for each in held:
+            each.resume()
 
 
 @contextmanager
