@@ -14,6 +14,7 @@ from emsqrt.expr.evaluate import Evaluator, evaluate
 from emsqrt.expr.sql import to_sql
 from emsqrt.expr.testing import SCHEMA, expressions, tables
 from emsqrt.expr.vectors import same_values
+from emsqrt.operators.computed import Computed
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
 
@@ -65,6 +66,9 @@ def agree(oracle: Any, columns: Columns, expr: Expr) -> None:
     except Unsupported:
         assume(False)
     ours = _attempt(lambda: evaluate(expr, rows.to_batches()[0]), ValueOutOfRange)
+    computed = _attempt(lambda: Computed(expr, SCHEMA)(rows.to_batches()[0]), ValueOutOfRange)
+    assert (ours is None) == (computed is None)
+    assert ours is None or same_values(computed.to_pylist(), ours.to_pylist())
     theirs = _attempt(lambda: oracle.ask(f"SELECT {sql} FROM t", rows)[0], duckdb.Error)
     if ours is None or theirs is None:
         assert ours is theirs or any(word in str(expr) for word in LAZY)

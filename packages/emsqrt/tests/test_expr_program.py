@@ -1,5 +1,6 @@
 """Programs for the kernel give what the Arrow evaluator gives, or are not made."""
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,7 @@ from emsqrt.expr.program import Program, compile_program
 from emsqrt.expr.testing import SCHEMA, expressions, tables
 from emsqrt.expr.vectors import same_values
 from emsqrt.external.layout import KINDS
+from emsqrt.operators.computed import Computed, compute_all
 from sennit_core.schema import DataType, Schema
 
 WIDTHS = {"Bool": 0, "Int64": 8, "UInt64": 8, "Float64": 8, "Decimal": 16}
@@ -98,13 +100,19 @@ def test_a_program_gives_what_the_evaluator_gives(
     arrays = [pa.array(columns[field.name], field.type.to_arrow()) for field in SCHEMA]
     batch = pa.RecordBatch.from_arrays(arrays, schema=SCHEMA.to_arrow()).slice(1)
     program = compile_program(expr, SCHEMA)
-    if program is None:
-        return
     try:
         expected = evaluate(expr, batch)
-    except ValueOutOfRange:
-        with pytest.raises(ValueOutOfRange):
-            run(program, batch)
+    except ValueOutOfRange as error:
+        with pytest.raises(ValueOutOfRange, match=re.escape(str(error))):
+            Computed(expr, SCHEMA)(batch)
+        if program is not None and batch.num_rows:
+            with pytest.raises(ValueOutOfRange):
+                run(program, batch)
+        return
+    computed = Computed(expr, SCHEMA)(batch)
+    computed.validate(full=True)
+    assert same_values(computed.to_pylist(), expected.to_pylist())
+    if program is None:
         return
     found = run(program, batch, memory_bytes)
     found.validate(full=True)
@@ -152,6 +160,28 @@ def test_these_are_thin(text: str) -> None:
 )
 def test_these_are_not(text: str) -> None:
     assert compile_program(parse_expr(text), SCHEMA) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("p and i + 1 > 0", [False, True, None]),
+        ("case when p then i + 1 else 2 end", [2, 8, 2]),
+        ("coalesce(j, i + 1)", [5, 8, None]),
+    ],
+)
+def test_rows_that_are_not_looked_at_do_not_fail(text: str, expected: list[Any]) -> None:
+    schema = Schema.of(p="Bool", i="Int64", j="Int64")
+    given = {"p": [False, True, None], "i": [2**63 - 1, 7, None], "j": [5, None, None]}
+    expr = parse_expr(text)
+    assert compile_program(expr, schema) is None
+    assert compile_program(expr, schema, eager=True) is not None
+    assert Computed(expr, schema)(pa.RecordBatch.from_pydict(given)).to_pylist() == expected
+
+
+def test_equal_expressions_are_computed_once() -> None:
+    one, two, other = compute_all([col("i") * 2, col("i") * 2, col("i") * 3], SCHEMA)
+    assert one is two is not other
 
 
 def test_every_integer_width_is_read() -> None:

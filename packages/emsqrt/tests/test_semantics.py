@@ -1,5 +1,6 @@
 """Every vector of `spec/semantics` against this engine, and against DuckDB where it has SQL."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,13 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from emsqrt.expr import Agg, expr_from_json, parse_expr
+from emsqrt.expr import Agg, Expr, expr_from_json, parse_expr
 from emsqrt.expr.evaluate import evaluate
 from emsqrt.expr.sql import to_sql
 from emsqrt.expr.vectors import batch, column, load_cases, same_values
 from emsqrt.io.scan import open_scan
 from emsqrt.memory import MemoryBudget
+from emsqrt.operators.computed import Computed
 from emsqrt.plan import Aggregate, DatasetRef, Files, Scan
 from emsqrt.plan.check import output_schema
 from emsqrt.testing import GivenRows, run_operator
@@ -43,15 +45,20 @@ def table_of(columns: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_batches([batch(columns)])
 
 
+def compute(expr: Expr, rows: Any) -> Any:
+    return Computed(expr, Schema.from_arrow(rows.schema))(rows)
+
+
+@pytest.mark.parametrize("work", [evaluate, compute])
 @each(EXPRESSIONS)
-def test_expression(case: Case) -> None:
+def test_expression(case: Case, work: Callable[[Expr, Any], Any]) -> None:
     expr, rows = expr_from_json(case["expr"]), batch(case["columns"])
     if "error" in case:
         with pytest.raises(SennitError) as caught:
-            evaluate(expr, rows)
+            work(expr, rows)
         assert caught.value.code == case["error"]
         return
-    found = evaluate(expr, rows)
+    found = work(expr, rows)
     kind = DataType.parse(case["type"])
     assert DataType.from_arrow(found.type) == kind
     assert same_values(found.to_pylist(), column(case["expected"], kind).to_pylist())

@@ -1,4 +1,4 @@
-"""Small expressions as programs for the kernel: what the thin tier filters and computes with.
+"""Small expressions as programs for the kernel: what both tiers filter and compute with.
 
 `compile_program` takes comparisons, three-valued logic, lists, ranges, `+ - *`, division, CASE,
 COALESCE, NULLIF, and the simple forms of LIKE, over columns of booleans, numbers, decimals, text, days and moments; anything
@@ -8,7 +8,7 @@ else is *not thin*, which it says by returning None. The layouts are those of `_
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Context, Decimal
@@ -129,14 +129,20 @@ class OpenProgram:
         raise ValueOutOfRange(text, f"no {kind} holds {op}({shown}): overflow")
 
 
-def compile_program(expr: Expr, schema: Schema) -> Program | None:
+def compile_program(expr: Expr, schema: Schema, *, eager: bool = False) -> Program | None:
     """Return `expr` over rows of `schema` as a program, None when it is not thin.
+
+    Args:
+        expr: the expression.
+        schema: the columns that it may read.
+        eager: whether operands that may fail are worked out even for rows that need not look at
+            them. A failure then does not say that the expression fails.
 
     Raises:
         UnknownColumn, TypeMismatch, Unsupported, UsageError: as `emsqrt.expr.check.bind`.
     """
     typed = bind(fold(expr), schema)
-    compiler = _Compiler()
+    compiler = _Compiler(eager=eager)
     try:
         if typed.type.name not in _RESULTS:
             raise _NotThinError
@@ -147,7 +153,8 @@ def compile_program(expr: Expr, schema: Schema) -> Program | None:
 
 
 class _Compiler:
-    def __init__(self) -> None:
+    def __init__(self, *, eager: bool) -> None:
+        self._eager = eager
         self.code: list[tuple[str, int, int]] = []
         self.constants: list[tuple[int, Any]] = []
         self.columns: list[str] = []
@@ -180,6 +187,11 @@ class _Compiler:
 
     def put(self, op: str, lane: int, arg: int = 0) -> None:
         self.code.append((op, lane, arg))
+
+    def refuse_fallible(self, args: Iterable[Typed]) -> None:
+        """Refuse operands that must not see rows that they need not, unless all may."""
+        if not self._eager and any(arg.fallible for arg in args):
+            raise _NotThinError
 
     def constant(self, lane: int, value: Any) -> int:
         self.constants.append((lane, value))
@@ -275,8 +287,7 @@ def _is_in(c: _Compiler, typed: Typed) -> None:
 def _logic(c: _Compiler, typed: Typed) -> None:
     """Work all operands out for all rows, which only those may be that cannot fail."""
     first, *rest = typed.args
-    if any(arg.fallible for arg in rest):
-        raise _NotThinError
+    c.refuse_fallible(rest)
     c.emit(first)
     for arg in rest:
         c.emit(arg)
@@ -285,8 +296,7 @@ def _logic(c: _Compiler, typed: Typed) -> None:
 
 def _case(c: _Compiler, typed: Typed) -> None:
     """All branches are worked out for all rows, which only those may be that cannot fail."""
-    if any(arg.fallible for arg in typed.args[1:]):
-        raise _NotThinError
+    c.refuse_fallible(typed.args[1:])
     *pairs, default = typed.args
     for arg in pairs:
         c.emit(arg)
@@ -296,8 +306,7 @@ def _case(c: _Compiler, typed: Typed) -> None:
 
 
 def _coalesce(c: _Compiler, typed: Typed) -> None:
-    if any(arg.fallible for arg in typed.args):
-        raise _NotThinError
+    c.refuse_fallible(typed.args)
     lane = lane_of(typed.type)
     *first, last = typed.args
     for arg in first:
@@ -311,9 +320,8 @@ def _coalesce(c: _Compiler, typed: Typed) -> None:
 
 
 def _nullif(c: _Compiler, typed: Typed) -> None:
+    c.refuse_fallible(typed.args)
     value, other = typed.args
-    if value.fallible or other.fallible:
-        raise _NotThinError
     lane = lane_of(typed.type)
     _compare(c, Typed("eq", typed.type, (value, other)))
     c.put("constant", lane, c.constant(lane, None))

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 
 from emsqrt._kernel import Columns
 from emsqrt.expr.errors import ValueOutOfRange
-from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.aggregate import ExternalAggregate, Filled
 from emsqrt.external.layout import Layout, ListState, lay_out
 from emsqrt.external.parts import DECIMAL, OutputOp
 from emsqrt.metering import begun
 from emsqrt.operators.columns import to_columns
+from emsqrt.operators.computed import compute_all
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.check import aggregate_schema
 from emsqrt.plan.nodes import Aggregate
@@ -138,19 +138,21 @@ class _Expressions:
     """Keys and arguments of the phases that read rows."""
 
     def __init__(self, node: Aggregate, schema: Schema) -> None:
-        self._keys = [Evaluator(expr, schema) for _, expr in node.keys]
-        self._args = [
-            None if agg.arg is None else Evaluator(agg.arg, schema) for _, agg in node.aggs
-        ]
+        keys = [expr for _, expr in node.keys]
+        args = [agg.arg for _, agg in node.aggs]
+        made = iter(compute_all([*keys, *(arg for arg in args if arg is not None)], schema))
+        self._keys = [next(made) for _ in keys]
+        self._args = [None if arg is None else next(made) for arg in args]
         self.key_types = [key.type for key in self._keys]
         self.kinds = [None if arg is None else arg.type for arg in self._args]
 
     def feed(self, aggregate: ExternalAggregate, layout: Layout, batch: Any) -> None:
         """Add a batch of rows."""
         used = [arg for arg in (self._args[at] for at, _ in layout.arguments) if arg is not None]
-        evaluators = [*self._keys, *used]
-        fields = [Field(f"c{at}", each.type) for at, each in enumerate(evaluators)]
-        arrays = [each(batch) for each in evaluators]
+        columns = [*self._keys, *used]
+        fields = [Field(f"c{at}", each.type) for at, each in enumerate(columns)]
+        made = {each: each(batch) for each in {*columns}}
+        arrays = [made[each] for each in columns]
         aggregate.add(to_columns(arrays, fields, batch.num_rows))
 
 

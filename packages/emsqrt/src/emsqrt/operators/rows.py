@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from emsqrt.expr import Column, Expr
-from emsqrt.expr.evaluate import Evaluator
+from emsqrt.operators.computed import Computed, compute_all
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.check import output_schema
 from emsqrt.plan.nodes import Filter, Limit, Project, Rename, WithColumn
@@ -25,15 +25,16 @@ class FilterRows:
         (self._input,) = inputs
         self._run = run
         self.schema = output_schema(node, self._input.schema)
-        self._predicate = Evaluator(node.predicate, self._input.schema)
+        self._predicate = Computed(node.predicate, self._input.schema)
 
     def batches(self) -> Generator[Any]:
         """Yield the rows that pass; no empty batches."""
         with closing(self._input.batches()) as batches:
             for batch in batches:
                 self._run.check()
-                kept = batch.filter(self._predicate(batch))
-                del batch
+                mask = self._predicate(batch)
+                kept = batch if mask.true_count == batch.num_rows else batch.filter(mask)
+                del batch, mask
                 if kept.num_rows:
                     yield kept
 
@@ -49,7 +50,7 @@ class MapColumns:
         self._run = run
         schema = self._input.schema
         self.schema = output_schema(node, schema)
-        self._columns = [Evaluator(expr, schema) for expr in _outputs(node, schema)]
+        self._columns = compute_all(_outputs(node, schema), schema)
         self._arrow_schema = self.schema.to_arrow()
 
     def batches(self) -> Generator[Any]:

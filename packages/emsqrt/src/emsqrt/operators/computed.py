@@ -1,0 +1,93 @@
+"""Expressions over Arrow batches: by a program of the kernel where one can be made, else by Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from emsqrt._kernel import ExprProgram
+from emsqrt.expr.evaluate import Evaluator
+from emsqrt.expr.nodes import Expr
+from emsqrt.expr.program import Program, compile_program
+from emsqrt.operators.columns import to_columns
+from sennit_core.schema import Schema
+
+STACK_BYTES = 1 << 16
+"""What all programs of one operator work in, one after the other."""
+_WIDTHS = {"Bool": 0, "Decimal": 16}
+
+
+class Computed:
+    """One expression, typed against a schema once, then applied to many batches.
+
+    It means what `Evaluator` says: where a program finds a row without a result, the batch is
+    handed on, and the evaluator tells whether that row counts and what is wrong with it.
+    """
+
+    def __init__(self, expr: Expr, schema: Schema, stack: memoryview | None = None) -> None:
+        """Type `expr` over rows of `schema`; raises what `emsqrt.expr.check.bind` raises.
+
+        Args:
+            expr: the expression.
+            schema: the batches' columns.
+            stack: STACK_BYTES that other expressions may use as well; None for its own.
+        """
+        self._evaluator = Evaluator(expr, schema)
+        self.type = self._evaluator.type
+        self._program: _OpenProgram | None = None
+        if self._evaluator.typed.op not in ("column", "literal"):
+            program = compile_program(expr, schema, eager=True)
+            if program is not None and program.type == self.type:
+                stack = memoryview(bytearray(STACK_BYTES)) if stack is None else stack
+                self._program = _OpenProgram(program, schema, stack)
+
+    def __call__(self, batch: Any) -> Any:
+        """Return the expression's values for the rows of `batch`, as an Array.
+
+        Raises:
+            ValueOutOfRange: a row's value has no result; names the values.
+        """
+        made = self._program.run(batch) if self._program and batch.num_rows else None
+        return self._evaluator(batch) if made is None else made
+
+
+def compute_all(exprs: Sequence[Expr], schema: Schema) -> list[Computed]:
+    """Return expressions that share one stack, equal ones as one object.
+
+    Raises what `emsqrt.expr.check.bind` raises.
+    """
+    stack = memoryview(bytearray(STACK_BYTES))
+    made: list[tuple[Expr, Computed]] = []
+    results = []
+    for expr in exprs:
+        known = next((each for other, each in made if other.equals(expr)), None)
+        if known is None:
+            known = Computed(expr, schema, stack)
+            made.append((expr, known))
+        results.append(known)
+    return results
+
+
+class _OpenProgram:
+    """A program with the columns that it reads."""
+
+    def __init__(self, program: Program, schema: Schema, stack: memoryview) -> None:
+        self._fields = [schema.field(name) for name in program.columns]
+        self._places = [schema.names.index(name) for name in program.columns]
+        self._native = ExprProgram(program.code, program.constants, program.constant_count, stack)
+        self._width = _WIDTHS.get(program.type.name, 8)
+        self._kind = program.type.to_arrow()
+
+    def run(self, batch: Any) -> Any:
+        """Return the values for a batch; None when a row has none."""
+        rows = batch.num_rows
+        columns = to_columns([batch.column(at) for at in self._places], self._fields, rows)
+        validity = pa.allocate_buffer((rows + 7) // 8)
+        values = pa.allocate_buffer(rows * self._width if self._width else (rows + 7) // 8)
+        done, fault = self._native.run(columns, 0, values, validity)
+        if fault is not None:
+            return None
+        assert done == rows, "the buffers hold all rows"
+        return pa.Array.from_buffers(self._kind, rows, [validity, values])
