@@ -53,6 +53,9 @@ class EngineConfig:
     spill_quota_bytes: int | None = None
     spill_codec: str = "auto"
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mem_cap_bytes", parse_cap(self.mem_cap_bytes))
+
     @property
     def spilling(self) -> dict[str, Any]:
         """How runs spill beside a folder, as plain values: what `SpillManager` is told."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from emsqrt.planner import PhysicalProgram
     from emsqrt.te import TeSchedule
 
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _TENANT = re.compile("[a-z0-9_-]{1,63}")
 
 
@@ -59,6 +62,7 @@ class Engine:
         self._lock = threading.Lock()
         self._keeps = False
         self._pool: ExecutorPool | None = None
+        _engines.add(self)
 
     def run(  # noqa: PLR0913 - settings, all but two by keyword
         self,
@@ -99,10 +103,12 @@ class Engine:
             cap_bytes = parse_cap(mem_cap)
         if isinstance(plan, Sink) and isinstance(plan.target, StreamTarget):
             raise UsageError("a stream has nobody to read it here", hint="use Engine.batches")
+        if deadline_seconds is not None and not deadline_seconds >= 0:
+            raise UsageError(f"a deadline is a number of seconds from now, not {deadline_seconds}")
         started = time.monotonic()
         with self._leasing(cap_bytes, deadline_seconds, cancel):
             if deadline_seconds is not None:
-                deadline_seconds -= time.monotonic() - started
+                deadline_seconds = max(0.0, deadline_seconds - (time.monotonic() - started))
             manifest = self._run(
                 plan, cap_bytes, deadline_seconds, on_progress, in_process=in_process, resume=resume
             )
@@ -164,6 +170,11 @@ class Engine:
             pool, self._pool, self._keeps = self._pool, None, False
         if pool is not None:
             pool.close()
+
+    def _forget_pool(self) -> None:
+        """Leave the executors to the process that started them; this is its fork."""
+        self._lock = threading.Lock()
+        self._pool = None
 
     def __enter__(self) -> Self:
         self._keeps = self._shared is None
@@ -236,6 +247,14 @@ class Engine:
 
         size = self.config.max_parallel_tasks if self._shared is None else 1
         return ExecutorPool(size, memory_bytes=cap_bytes * size, spill_dir=self.config.spill_dir)
+
+
+def _after_fork() -> None:
+    for engine in tuple(_engines):
+        engine._forget_pool()  # noqa: SLF001 - one module, two halves
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _tenant_folder(config: EngineConfig, tenant: str) -> Path:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from emsqrt._kernel import xxh3_64
 from emsqrt.io.sources import ByteSource, LocalSource
+from emsqrt.memory import MemoryBudget
 from sennit_core.errors import BadInput, Unsupported
 
 PIECES = 16
 PIECE_BYTES = 64 << 10
+_FEW = 64
+_FILE_BYTES = 3 << 10
+"""What each further input file takes: its place, its source, its line in the manifest."""
 """A file of up to 1 MiB is looked at whole; of a longer one 16 pieces, its start and end too."""
 
 
@@ -46,19 +50,33 @@ def input_info(source: ByteSource) -> dict[str, Any]:
 
 
 class Inputs:
-    """A run's input files as they were when it began.
+    """A run's input files as they were when it began; a context manager.
 
     Args:
         sources: all of them.
+        budget: asked for what many files take to be remembered.
+
+    Raises:
+        CapTooSmall: there are more than the budget has room for.
     """
 
-    def __init__(self, sources: Iterable[ByteSource]) -> None:
+    def __init__(self, sources: Iterable[ByteSource], budget: MemoryBudget) -> None:
+        found = list(sources)
+        counted = max(0, len(found) - _FEW)
+        because = f"{len(found)} input files are remembered"
+        self._guard = budget.admit(counted * _FILE_BYTES, "inputs", because)
         self.infos: list[dict[str, Any]] = []
-        self._marks: list[tuple[str, tuple[int, ...]]] = []
-        for source in sources:
+        self._marks: list[tuple[str, int]] = []
+        for source in found:
             if isinstance(source, LocalSource):
                 self._marks.append((source.name, _mark(source.name)))
             self.infos.append(input_info(source))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._guard.release()
 
     def check(self) -> None:
         """Return if no file was touched since: what was read of it then is of one piece.
@@ -75,12 +93,13 @@ class Inputs:
                 )
 
 
-def _mark(name: str) -> tuple[int, ...]:
+def _mark(name: str) -> int:
+    """Return a hash of what a file's folder says of it; 0 when it is gone."""
     try:
         found = Path(name).stat()
     except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        return 0
+    return hash((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns))
 
 
 def _starts(size: int) -> list[int]:

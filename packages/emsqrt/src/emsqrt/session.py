@@ -68,8 +68,8 @@ def run_plan(
     """
     submitted = plan_from_json(document)
     prepared = prepare(submitted, folder)
-    inputs = _inputs(prepared.plan, folder)
     with ExitStack() as stack:
+        inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
         kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow")
         run = Run(context, folder, seed, kept=kept)
         rows, output = admit(prepared, run, stack)
@@ -210,9 +210,9 @@ def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
         return None
 
 
-def _inputs(plan: Plan, folder: Path) -> Inputs:
+def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> Inputs:
     places = (place for scan in scans_of(plan) for place in source_places(scan.source, folder))
-    return Inputs(map(open_source, places))
+    return Inputs(map(open_source, places), budget)
 
 
 def _execute(rows: Operator, output: RowSink | FormatWriter, run: Run, inputs: Inputs) -> None:

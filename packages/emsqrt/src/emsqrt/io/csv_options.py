@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from emsqrt.io.bad_rows import POLICIES
-from emsqrt.io.records import CsvDialect, last_record_end, record_ends
+from emsqrt.io.records import CsvDialect, is_closed, last_record_end, record_ends
 from emsqrt.io.sources import ByteSource, open_source
 from sennit_core.errors import BadInput, Unsupported, UsageError, nearest
 from sennit_core.units import format_bytes, parse_bytes
@@ -171,13 +171,28 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
             reason="this is not UTF-8",
             hint="convert it, such as by iconv -f LATIN1 -t UTF-8",
         ) from error
+    if not is_closed(record, options.dialect):
+        raise BadInput(
+            what,
+            byte_offset=offset,
+            reason="a quote in the first record is never closed, or it is over 1 MiB",
+            hint="close it, or name another quote; quote null when nothing is quoted",
+        )
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=options.delimiter,
         quotechar=options.quote,
         quoting=csv.QUOTE_NONE if options.quote is None else csv.QUOTE_MINIMAL,
     )
-    return next(reader, [])
+    try:
+        return next(reader, [])
+    except csv.Error as error:
+        raise BadInput(
+            what,
+            byte_offset=offset,
+            reason=f"the first record is no header: {error}",
+            hint="is this CSV? With header false and a schema the first record is data",
+        ) from error
 
 
 def _opened(source: ByteSource | Path) -> ByteSource:

@@ -16,6 +16,7 @@ from typing import Any
 
 from emsqrt.io.bad_rows import POLICIES
 from emsqrt.io.records import ByteStream, RecordBlock
+from emsqrt.io.sources import ByteSource
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes, parse_bytes
@@ -24,6 +25,9 @@ _NAMES = {"recordBytesMax": "record_bytes_max", "badRows": "bad_rows", "rejectFi
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(?P<zone>Z|[+-]\d\d:?\d\d)?")
 _INT64 = range(-(2**63), 2**63)
+_INT64_CHARACTERS = 20
+_DEPTH_MAX = 32
+"""Of types; what lies deeper is text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,26 @@ def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
         start = end
 
 
+def first_lines(source: ByteSource, size: int) -> bytes:
+    """Return the whole lines at a source's start, a byte order mark left out.
+
+    Raises:
+        BadInput: the first line alone is longer than `size`.
+    """
+    sample = source.peek(size)
+    if len(sample) == size:
+        sample = sample[: sample.rfind(b"\n") + 1]
+        if not sample:
+            raise BadInput(
+                source.name,
+                line=1,
+                byte_offset=0,
+                reason=f"the first line is over {format_bytes(size)}, too long to tell columns by",
+                hint="give the columns by a schema; a document over many lines is no JSON Lines",
+            )
+    return sample
+
+
 def infer_lines(data: bytes, what: str) -> Schema:
     """Return the columns of a sample of whole lines; all may be NULL.
 
@@ -144,7 +168,8 @@ def infer_lines(data: bytes, what: str) -> Schema:
 class _Kind:
     """What was seen of one value's place."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 0) -> None:
+        self._depth = depth
         self._seen: set[str] = set()
         self._members: dict[str, _Kind] = {}
         self._item: _Kind | None = None
@@ -152,12 +177,15 @@ class _Kind:
     def see(self, value: Any) -> None:
         if value is None:
             return
-        self._seen.add(_kind_of(value))
-        if isinstance(value, dict):
+        kind = _kind_of(value)
+        if kind in ("object", "list") and self._depth == _DEPTH_MAX:
+            kind = "Utf8"
+        self._seen.add(kind)
+        if kind == "object":
             for name, inner in value.items():
-                self._members.setdefault(name, _Kind()).see(inner)
-        elif isinstance(value, list):
-            self._item = self._item or _Kind()
+                self._members.setdefault(name, _Kind(self._depth + 1)).see(inner)
+        elif kind == "list":
+            self._item = self._item or _Kind(self._depth + 1)
             for inner in value:
                 self._item.see(inner)
 
@@ -179,7 +207,7 @@ def _kind_of(value: Any) -> str:
     if isinstance(value, bool):
         return "Bool"
     if isinstance(value, Number):
-        whole = value.lstrip("-").isdigit()
+        whole = len(value) <= _INT64_CHARACTERS and value.lstrip("-").isdigit()
         return "Int64" if whole and int(value) in _INT64 else "Float64"
     if isinstance(value, str):
         return _kind_of_text(value)

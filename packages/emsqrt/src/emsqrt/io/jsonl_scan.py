@@ -24,6 +24,7 @@ from emsqrt.io.csv_scan import block_bytes_for, need_because
 from emsqrt.io.json_lines import (
     JsonlOptions,
     Number,
+    first_lines,
     infer_lines,
     lines_of,
     parse_line,
@@ -175,10 +176,7 @@ def infer_jsonl_schema(source: ByteSource | Path, options: JsonlOptions) -> Sche
     """Return the columns with the types that the first megabyte suggests; all may be NULL."""
     del options
     source = open_source(source) if isinstance(source, Path) else source
-    sample = source.peek(_SAMPLE_BYTES)
-    if len(sample) == _SAMPLE_BYTES:
-        sample = sample[: sample.rfind(b"\n") + 1] or sample
-    return infer_lines(sample, source.name)
+    return infer_lines(first_lines(source, _SAMPLE_BYTES), source.name)
 
 
 def _native(kind: Any) -> Any:

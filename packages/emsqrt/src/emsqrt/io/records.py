@@ -71,7 +71,8 @@ def split_records(
         what: the input's name in errors.
 
     Raises:
-        BadInput: a record is longer than `record_bytes_max`; `byte_offset` is its start.
+        BadInput: a record is longer than `record_bytes_max`, or a quote in the last one is never
+            closed; `byte_offset` is the record's start.
     """
     buffer, held, ended = bytearray(block_bytes), 0, False
     while not ended:
@@ -82,7 +83,10 @@ def split_records(
         with memoryview(buffer) as view:
             taken = stream.readinto(view[held:]) or 0
         held, ended = held + taken, taken == 0
-        cut = held if ended else last_record_end(buffer, held, dialect)
+        cut = last_record_end(buffer, held, dialect)
+        if ended and cut < held:
+            _check_closed(buffer[cut:held], dialect, what, offset + cut)
+            cut = held
         if cut == 0:
             continue
         with memoryview(buffer) as view, view[:cut] as data:
@@ -126,6 +130,21 @@ def _field_pattern(dialect: CsvDialect) -> re.Pattern[bytes]:
     mark = re.escape(dialect.quote.encode())
     quoted = rb"%b[^%b]*+(?:%b%b[^%b]*+)*+%b" % (mark, mark, mark, mark, mark, mark)
     return re.compile(rb"(?:%b|(?!%b))%b%b" % (quoted, mark, tail, stop))
+
+
+def is_closed(record: bytes | bytearray, dialect: CsvDialect) -> bool:
+    """Whether a record without a line end ends outside quotes."""
+    return last_record_end(record + b"\n", len(record) + 1, dialect) == len(record) + 1
+
+
+def _check_closed(record: bytearray, dialect: CsvDialect, what: str, offset: int) -> None:
+    if not is_closed(record, dialect):
+        raise BadInput(
+            what,
+            byte_offset=offset,
+            reason="a quote in the record that starts here is never closed",
+            hint="close it, or name another quote; quote null when nothing is quoted",
+        )
 
 
 def _grown(buffer: bytearray, size: int) -> bytearray:

@@ -17,7 +17,7 @@ from emsqrt.expr.program import compile_program
 from emsqrt.external.layout import KINDS, lay_out
 from emsqrt.io import codecs
 from emsqrt.io.csv_options import CsvOptions
-from emsqrt.io.json_lines import infer_lines
+from emsqrt.io.json_lines import first_lines, infer_lines
 from emsqrt.io.places import parse_place
 from emsqrt.io.sources import ByteSource
 from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink
@@ -212,10 +212,7 @@ def _scan_jsonl(node: Scan, sources: Sequence[ByteSource]) -> Compiled:
     assert isinstance(node.source, Files), "a check has seen that"
     schema = node.schema
     if schema is None:
-        sample = sources[0].peek(_SAMPLE_BYTES)
-        if len(sample) == _SAMPLE_BYTES:
-            sample = sample[: sample.rfind(b"\n") + 1] or sample
-        schema = infer_lines(sample, sources[0].name)
+        schema = infer_lines(first_lines(sources[0], _SAMPLE_BYTES), sources[0].name)
     if any(field.type.name in ("List", "Struct") for field in schema):
         raise NotThin("members hold lists or objects")
     step = {

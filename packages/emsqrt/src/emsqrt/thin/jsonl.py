@@ -18,6 +18,8 @@ from sennit_core.units import format_bytes
 
 PARSE_BYTES = 1 << 18
 OUT_BYTES = 1 << 18
+_COLUMN_BYTES = 1 << 10
+"""What parser and formatter remember of a column."""
 
 
 class ScanJsonl:
@@ -42,7 +44,7 @@ class ScanJsonl:
         room_bytes = run.budget.free_bytes // 32
         self._block_bytes = max(BLOCK_BYTES_MIN, min(room_bytes, BLOCK_BYTES_MAX))
         self._guard = run.admit(
-            self._block_bytes + PARSE_BYTES + OUT_BYTES,
+            self._block_bytes + PARSE_BYTES + OUT_BYTES + _COLUMN_BYTES * len(schema),
             "scan",
             f"files are read in blocks of {format_bytes(self._block_bytes)}",
         )

@@ -13,6 +13,7 @@ from emsqrt.executor.context import Context
 from emsqrt.fingerprints import Inputs
 from emsqrt.io.places import parse_place
 from emsqrt.kept import open_kept
+from emsqrt.memory import MemoryBudget
 from emsqrt.memory.sharing import EVERYBODY, Sharing
 from emsqrt.run import Run
 from emsqrt.thin.build import build
@@ -31,8 +32,8 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     Returns:
         The JSON of the run's `Manifest`.
     """
-    inputs = _inputs(program)
     with ExitStack() as stack:
+        inputs = stack.enter_context(_inputs(program, context.budget))
         kept = open_kept(program.get("resume"), program.get("planHash", ""), inputs.infos, "thin")
         run = Run(context, seed=program.get("seed", 0), output_bytes=0, kept=kept)
         rows, sink = _open(program, run, stack)
@@ -47,9 +48,10 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     return with_measured(report, program.get("schedule"))
 
 
-def _inputs(program: Mapping[str, Any]) -> Inputs:
+def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> Inputs:
     scans = (step for step in program["steps"] if step["op"] == "scan")
-    return Inputs(source for step in scans for source in open_sources(step["paths"], Path()))
+    sources = (source for step in scans for source in open_sources(step["paths"], Path()))
+    return Inputs(sources, budget)
 
 
 def admit_text(program: Mapping[str, Any], context: Context) -> None:
