@@ -77,8 +77,10 @@ def run_text_alone(
         CapTooSmall: told before the first row is read, with the cap that would do.
         MemoryCapExceeded: it came too near its cap all the same.
     """
+    from emsqrt.thin.build import load_operators
     from emsqrt.thin.session import run_text
 
+    load_operators(program["steps"])
     with _alone(cap_bytes, spill_dir, listeners, lean=True) as context:
         context.spilling = spilling or {}
         report = run_text(program, context)

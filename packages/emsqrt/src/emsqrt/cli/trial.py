@@ -120,7 +120,9 @@ def _serve() -> None:
             import emsqrt.cli.status
             import emsqrt.manifest
             import emsqrt.thin.session
+            from emsqrt.thin.build import load_operators
 
+            load_operators(request["program"]["steps"])
             answer = _search(lambda cap_bytes: _admit_text(request["program"], cap_bytes))
         elif "planning" in request:
             answer = _plan_alone(request["planning"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,15 @@ class MeteredText:
 
 def _measure(block: Block) -> tuple[int, int]:
     return block.rows, len(block.data)  # or whoever parses them counts the rows
+
+
+def load_operators(steps: Sequence[Step]) -> None:
+    """Load the code that a program needs, so that it counts as held before memory is given out."""
+    for step in steps:
+        for module in _MODULES.get(step["op"], ()):
+            import_module(module)
+        if step.get("format") == "jsonl":
+            import_module("emsqrt.thin.jsonl")
 
 
 def build(steps: Sequence[Step], run: Run) -> TextRows:
@@ -180,3 +190,13 @@ _BUILDERS: dict[str, Callable[[Step, Sequence[TextRows], Run], TextRows]] = {
     "jsonl": _write_jsonl,
     "union": lambda _, inputs, __: UnionText(inputs),
 }
+
+_MODULES = {
+    "aggregate": ("emsqrt.thin.aggregate",),
+    "compute": ("emsqrt.thin.compute",),
+    "filter": ("emsqrt.thin.compute",),
+    "join": ("emsqrt.thin.join",),
+    "sort": ("emsqrt.thin.sort",),
+    "jsonl": ("emsqrt.thin.jsonl",),
+}
+"""What the builders above load late."""
