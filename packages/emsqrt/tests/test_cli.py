@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from emsqrt.cli import main
 from emsqrt.executor import Context
@@ -148,20 +150,38 @@ def test_a_context_removes_only_the_folder_that_it_made(tmp_path: Path) -> None:
 
 def test_stats_say_what_columns_hold(folder: Path) -> None:
     done = emsqrt("stats", "logs.csv", "--json")
-    assert json.loads(done.stdout) == {
-        "rows": 3,
-        "columns": [
-            {"column": "uid", "type": "Utf8", "nulls": 0, "different": 2, "min": "a", "max": "b"},
-            {
-                "column": "amount",
-                "type": "Float64",
-                "nulls": 0,
-                "different": 3,
-                "min": "20",
-                "max": "2000.5",
-            },
-        ],
+    found = json.loads(done.stdout)
+    assert (found["rows"], found["histogramRows"]) == (3, 3)
+    uid, amount = found["columns"]
+    assert uid == {
+        "column": "uid",
+        "type": "Utf8",
+        "nulls": 0,
+        "different": 2,
+        "min": "a",
+        "max": "b",
+        "histogram": ["a", "a", "b"],
     }
+    assert (amount["type"], amount["different"]) == ("Float64", 3)
+    assert (amount["min"], amount["max"]) == ("20", "2000.5")
+    assert amount["histogram"] == ["20", "1500", "2000.5"]
+
+
+def test_stats_of_many_rows_have_a_histogram_of_some(folder: Path) -> None:
+    made = pa.table({"v": [row * 7919 % 20_011 for row in range(20_011)]})
+    parquet.write_table(made, folder / "many.parquet", row_group_size=3000)
+    (folder / "many.csv").write_text("v\n" + "".join(f"{v}\n" for v in made["v"].to_pylist() * 6))
+    for name in ("many.parquet", "many.csv"):
+        found = json.loads(emsqrt("stats", name, "--json").stdout)
+        (column,) = found["columns"]
+        assert (column["min"], column["max"]) == ("0", "20010")
+        assert column["different"] == pytest.approx(20_011, rel=0.05)
+        bounds = [int(bound) for bound in column["histogram"]]
+        assert bounds[3] == pytest.approx(5000, rel=0.1)
+        assert bounds[6] == pytest.approx(10_000, rel=0.1)
+        assert (
+            "quarters by" in emsqrt("stats", name).stdout or found["histogramRows"] == found["rows"]
+        )
 
 
 DOCUMENT = """

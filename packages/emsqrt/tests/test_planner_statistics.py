@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import gzip
+import random
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,8 +23,10 @@ from emsqrt.planner import (
     measure_source,
     scan_of,
 )
+from emsqrt.planner.distinct import guess_distinct, guess_from_groups
+from emsqrt.planner.sampling import sample_text
 from emsqrt.planner.selectivity import selectivity
-from emsqrt.planner.statistics import equal_parts, guess_distinct
+from emsqrt.planner.statistics import equal_parts
 from sennit_core.schema import Schema
 
 ROWS = 40_000
@@ -66,11 +71,110 @@ def test_a_source_that_is_not_there_is_guessed_at() -> None:
     assert not stats.exact
 
 
-def test_values_seen_once_stand_for_others() -> None:
-    few = guess_distinct(Counter({"a": 50, "b": 50}), 1e6)
-    many = guess_distinct(Counter(map(str, range(100))), 1e6)
-    assert few == 2
-    assert 1e3 < many <= 1e6
+SPREAD = random.Random(7)
+MANY = 400_000
+
+
+def _zipf(exponent: float, values: int) -> list[int]:
+    weights = [1 / at**exponent for at in range(1, values + 1)]
+    return SPREAD.choices(range(values), weights, k=MANY)
+
+
+DISTRIBUTIONS: dict[str, tuple[list[int], float]] = {
+    "even, 20": ([SPREAD.randrange(20) for _ in range(MANY)], 1.01),
+    "even, 1k": ([SPREAD.randrange(1000) for _ in range(MANY)], 1.1),
+    "even, 20k": ([SPREAD.randrange(20_000) for _ in range(MANY)], 1.3),
+    "unique": (list(range(MANY)), 1.01),
+    "constant": ([1] * MANY, 1.0),
+    "sorted, 4 each": ([at // 4 for at in range(MANY)], 1.2),
+    "sorted, 1k each": ([at // 1000 for at in range(MANY)], 2.0),
+    "half one value": ([at * SPREAD.randrange(2) for at in range(MANY)], 1.2),
+    "zipf, 1k": (_zipf(1.0, 1000), 1.7),
+    "zipf, 30k": (_zipf(1.0, 30_000), 4.0),
+    "steep zipf, 30k": (_zipf(1.5, 30_000), 4.0),
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_pieces_tell_how_many_values_are_different(name: str) -> None:
+    values, error_most = DISTRIBUTIONS[name]
+    pieces = [values[(MANY - 160) * at // 31 :][:160] for at in range(32)]
+    guess, true = guess_distinct(pieces, MANY), len(set(values))
+    assert true / error_most <= guess <= true * error_most
+
+
+def test_all_rows_tell_exactly() -> None:
+    assert guess_distinct([[1, 2], [2, 3]], 4) == 3
+    assert guess_distinct([], 4) == 0
+
+
+def test_groups_with_exact_numbers_tell_how_many_there_are_in_all() -> None:
+    values, rows = DISTRIBUTIONS["even, 20k"][0], 10_000
+    groups = [(rows, len(set(values[at : at + rows]))) for at in range(0, MANY, rows)]
+    assert guess_from_groups([(float(n), float(d)) for n, d in groups], MANY) == pytest.approx(
+        20_000, rel=0.03
+    )
+    assert guess_from_groups([(100.0, 7.0)] * 3, 1e6) == pytest.approx(7, rel=0.01)
+    assert guess_from_groups([(100.0, 100.0)] * 3, 1e6) == 1e6
+
+
+def test_pieces_are_spread_over_all_files(folder: Path) -> None:
+    for part in range(40):
+        (folder / f"part{part:02}.csv").write_text("v\n" + f"{part}\n" * 9000)
+    source = scan(*(f"part{part:02}.csv" for part in range(40)), schema=Schema.of(v="Int64"))
+    stats = measure_source(scan_of(source.plan), folder)
+    assert stats.rows == pytest.approx(360_000, rel=0.1)
+    assert (stats.columns["v"].minimum, stats.columns["v"].maximum) == (0, 39)
+    assert stats.columns["v"].distinct == pytest.approx(40, rel=0.5)
+
+
+TYPED = """d,t,n,u,b,f
+2024-01-31,2024-01-31T05:00:00,12.50,"a, ""b""
+c",true,1.5
+1969-12-31,1969-12-31T23:59:59.5,-0.01,,false,
+"""
+
+
+def test_pieces_of_text_are_read_as_the_run_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "typed.csv").write_text(TYPED)
+    types = {"d": "Date", "t": "Timestamp(us)", "n": "Decimal(9,2)", "u": "Utf8"}
+    schema = Schema.of(**types, b="Bool", f="Float64")
+    (piece,) = sample_text([tmp_path / "typed.csv"], "csv", {}, schema).pieces
+    assert list(piece["d"]) == [date(2024, 1, 31), date(1969, 12, 31)]
+    assert piece["t"][1].isoformat() == "1969-12-31T23:59:59.500000"
+    assert list(piece["n"]) == [Decimal("12.50"), Decimal("-0.01")]
+    assert list(piece["u"]) == ['a, "b"\nc', None]
+    assert (list(piece["b"]), list(piece["f"])) == ([True, False], [1.5, None])
+
+
+def test_compressed_text_and_json_lines_are_looked_at_too(folder: Path) -> None:
+    lines = b"".join(b'{"k": %d, "s": "x%d"}\n' % (at % 30, at) for at in range(50_000))
+    (folder / "a.jsonl").write_bytes(lines)
+    (folder / "b.csv.gz").write_bytes(gzip.compress((folder / "a.csv").read_bytes()))
+    assert measured(folder, "a.jsonl").rows == pytest.approx(50_000, rel=0.05)
+    assert measured(folder, "a.jsonl").columns["k"].distinct == 30
+    assert measured(folder, "b.csv.gz").columns["g"].distinct == 20
+
+
+def test_columns_of_one_source_tell_their_groups_together(folder: Path) -> None:
+    rows = scan("a.csv").with_column("h", "g").group_by("g", "h").agg(n="count(*)")
+    (folder / "c.csv").write_text("a,b\n" + "".join(f"{v},{v * 7}\n" for v in range(200)) * 300)
+    both = scan("c.csv").group_by("a", "b").agg(n="count(*)")
+    for pipeline, groups in ((rows, 20), (both, 200)):
+        work = estimate_work(find_schema(pipeline.plan, folder), None, folder)
+        assert work.rows_out == pytest.approx(groups, rel=0.1)
+
+
+def test_dictionaries_of_parquet_tell_different_values(folder: Path) -> None:
+    wide = pa.table(
+        {"s": [f"text {SPREAD.randrange(3000)}" for _ in range(ROWS)], "id": range(ROWS)}
+    )
+    parquet.write_table(wide, folder / "d.parquet", row_group_size=4000, use_dictionary=True)
+    columns = measured(folder, "d.parquet").columns
+    assert columns["s"].distinct == pytest.approx(3000, rel=0.15)
+    assert columns["id"].distinct == pytest.approx(ROWS, rel=0.05)
+    below = selectivity(parse_expr("id < 10000"), columns)
+    assert below == pytest.approx(0.25, abs=0.02)
 
 
 COLUMNS = {

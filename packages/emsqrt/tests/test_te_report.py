@@ -26,7 +26,14 @@ MANIFEST = Manifest("h", 9, 99, 9, 99, (), 64 << 20, 50 << 20, 40 << 20, 60 << 2
 
 def test_a_plan_tells_its_estimates_and_its_schedule(pipeline: Pipeline) -> None:
     text = pipeline.explain("18MiB")
-    for words in ("external merge sort", "~60,", "C_min", "frontier: 1 operators", "W ", "plan "):
+    for words in (
+        "external merge sort",
+        "~59,999 rows",
+        "C_min",
+        "frontier: 1 operators",
+        "W ",
+        "plan ",
+    ):
         assert words in text
     document = pipeline.planned("18MiB").to_json()
     assert document["te"]["peakBytes"] <= document["te"]["workingBytes"]
@@ -41,6 +48,18 @@ def test_what_was_measured_stands_beside_what_was_planned(pipeline: Pipeline) ->
     text = str(replace(planned, manifest=replace(MANIFEST, blocks=(block,))))
     assert "R 4 (planned 3), K 4 (planned 3)" in text
     assert "measured: peak 60.0 MiB of 64.0 MiB" in text
+    assert "9 rows in, 9 out (~59,999 estimated)" in text
+
+
+def test_estimated_rows_stand_beside_those_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("a,b\n" + "".join(f"{at % 50},{at}\n" for at in range(9000)))
+    rows = scan(tmp_path / "b.csv").filter("b < 3000").group_by("a").agg(n="count(*)")
+    made = rows.sink(tmp_path / "o.csv")
+    explained = replace(made.planned("64MiB"), manifest=made.run("64MiB"))
+    found = {each["operator"]: each for each in explained.to_json()["measured"]}
+    for word, count in (("scan", 9000), ("filter", 3000), ("aggregate", 50)):
+        assert found[word]["rowsOut"] == count
+        assert found[word]["estimated"]["rowsOut"] == pytest.approx(count, rel=0.05)
 
 
 def test_a_manifest_reads_back_whole() -> None:

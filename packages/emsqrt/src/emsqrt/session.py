@@ -38,7 +38,7 @@ from emsqrt.plan import (
 )
 from emsqrt.plan.check import scan_schema
 from emsqrt.planner import PhysicalProgram, Work, estimate_work, lower_to_physical, optimize
-from emsqrt.planner.statistics import SMALL_PIECE_BYTES
+from emsqrt.planner.sampling import SMALL_SAMPLE_BYTES
 from emsqrt.run import Run
 from emsqrt.te import TeOptions, TeSchedule, plan_te
 from emsqrt.te.grants import sharing_of
@@ -114,7 +114,7 @@ def prepare(submitted: Plan, folder: Path) -> Prepared:
     program = lower_to_physical(plan)
     if not any(node.holds for node in program.plan.nodes):
         return Prepared(plan, program, Work(()))  # there is nothing to share out
-    work = estimate_work(plan, None, folder, piece_bytes=SMALL_PIECE_BYTES)
+    work = estimate_work(plan, None, folder, sample_bytes=SMALL_SAMPLE_BYTES)
     return Prepared(plan, lower_to_physical(plan, work), work)
 
 

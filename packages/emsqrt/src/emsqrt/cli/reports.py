@@ -13,12 +13,21 @@ from sennit_core.units import format_bytes
 if TYPE_CHECKING:
     from emsqrt.expr import Agg
     from emsqrt.pipeline import Pipeline
+    from emsqrt.planner.sampling import Sample
+    from sennit_core.schema import Field
 
+HISTOGRAM_BOUNDS = 13
+"""Twelve parts: halves, thirds and quarters are among their bounds."""
+SAMPLE_ROWS = 10_000
 _NARROW_CELLS, _WIDE_CELLS = 12, 28
 
 
 def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
-    """Print count, NULLs, different values and extremes of each column of a file."""
+    """Print count, NULLs, different values, extremes and a histogram of each column of a file.
+
+    All rows are read; different values are told by a sketch of fixed size. Histograms are of rows
+    from all over the file, of all rows where there are few.
+    """
     from emsqrt.expr import approx_count_distinct, col, count
     from emsqrt.pipeline import scan
 
@@ -34,6 +43,7 @@ def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
             f"most{at}": column.max(),
         }
     found = _first_row(rows.agg(**named), cap_bytes)
+    sample = _sampled(rows, source, cap_bytes)
     report = [
         {
             "column": field.name,
@@ -42,14 +52,56 @@ def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
             "different": int(found[f"different{at}"]),
             "min": found[f"least{at}"],
             "max": found[f"most{at}"],
+            "histogram": _histogram(sample, field),
         }
         for at, field in enumerate(columns)
     ]
     if as_json:
-        print(json.dumps({"rows": int(found["rows"]), "columns": report}, indent=2))
+        head = {"rows": int(found["rows"]), "histogramRows": sample.rows}
+        print(json.dumps({**head, "columns": report}, indent=2))
         return
     print(f"{found['rows']} rows")
-    print_table(report)
+    print_table([_with_quarters(column) for column in report])
+    if sample.rows < int(found["rows"]):
+        print(f"quarters by {sample.rows} of the rows")
+
+
+def _sampled(rows: Pipeline, source: str, cap_bytes: int) -> Sample:
+    """Return rows from all over a file: pieces of text, single rows of anything else."""
+    from emsqrt.plan import Files
+    from emsqrt.planner import scan_of
+    from emsqrt.planner.sampling import sample_text
+
+    schema, files = rows.schema(), scan_of(rows.plan).source
+    assert isinstance(files, Files), "it was named on the command line"
+    if files.format in ("csv", "jsonl") and Path(source).is_file():
+        return sample_text([Path(source)], files.format, files.options, schema)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "rows.csv"
+        run_here(rows.sample(count=SAMPLE_ROWS).sink(target).plan, cap_bytes)
+        return sample_text([target], "csv", {}, schema, target.stat().st_size)
+
+
+def _histogram(sample: Sample, field: Field) -> list[str]:
+    """Return bounds of equally many of the sampled values, as text."""
+    from emsqrt.planner.statistics import equal_parts
+
+    values = [value for value in sample.values(field.name) if value == value]
+    return [_spelled(value) for value in equal_parts(sorted(values), HISTOGRAM_BOUNDS)]
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _with_quarters(column: dict[str, Any]) -> dict[str, Any]:
+    bounds = column["histogram"]
+    last = len(bounds) - 1
+    quarters = [bounds[last * part // 4] for part in (1, 2, 3)] if bounds else []
+    shown = {name: value for name, value in column.items() if name != "histogram"}
+    return {**shown, "quarters": " | ".join(quarters)}
 
 
 def _first_row(rows: Pipeline, cap_bytes: int) -> dict[str, str]:

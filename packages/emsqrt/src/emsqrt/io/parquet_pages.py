@@ -21,6 +21,7 @@ ReadAt = Callable[[int, int], bytes]
 _HEADER_BYTES = 512
 _HEADER_BYTES_MAX = 1 << 24
 _DICTIONARY_PAGE = 2
+_DICTIONARY_HEADER = 7
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = (
     *(0, 1, 2, 3, 7, 8, 9, 10, 11, 12),
 )
@@ -75,6 +76,25 @@ def walk_chunks(
                     yield ChunkPages(group, name, chunk.total_uncompressed_size, 0, 0)
 
 
+def dictionary_values(read_at: ReadAt, chunk: Any) -> tuple[int, int] | None:
+    """Return how many values a column chunk's dictionary has and their bytes; None without one.
+
+    Args:
+        read_at: reads a part of the file.
+        chunk: its entry in the footer, a `pyarrow.parquet.ColumnChunkMetaData`.
+    """
+    start = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
+    if start is None:
+        return None
+    reader = _CompactReader(read_at(start, _HEADER_BYTES))
+    try:
+        fields = reader.read_struct()
+    except (IndexError, ValueError):
+        return None
+    count = reader.inner.get(_DICTIONARY_HEADER, {}).get(1)
+    return None if fields.get(1) != _DICTIONARY_PAGE or count is None else (count, fields[2])
+
+
 def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPages:
     position = chunk.data_page_offset
     if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
@@ -119,11 +139,15 @@ def _read_header(read_at: ReadAt, position: int) -> tuple[int, int, int, int]:
 
 
 class _CompactReader:
-    """Reads one Thrift struct in the compact protocol; keeps integers, skips everything else."""
+    """Reads one Thrift struct in the compact protocol; keeps integers, and those of its structs.
+
+    `inner` has the latter by field number.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.position = 0
+        self.inner: dict[int, dict[int, int]] = {}
 
     def read_struct(self) -> dict[int, int]:
         fields: dict[int, int] = {}
@@ -131,6 +155,9 @@ class _CompactReader:
         while (head := self._byte()) != _STOP:
             step, kind = head >> 4, head & 15
             number = number + step if step else self._zigzag()
+            if kind == _STRUCT:
+                self.inner[number] = self.read_struct()
+                continue
             value = self._value(kind)
             if value is not None:
                 fields[number] = value

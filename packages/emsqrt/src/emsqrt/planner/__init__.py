@@ -1,14 +1,15 @@
 """emsqrt.planner: from the plan as submitted to the plan as carried out.
 
-Layering: `emsqrt.plan` <- schemas, substitution <- columns, filters, folding, fusing, ordering
-<- rules; statistics <- selectivity <- work <- physical. Standard library only; what looks at Parquet files
-(`find_schema`, `measure_source`) loads their reader when it does.
+Layering: `emsqrt.plan` <- schemas, substitution <- columns, filters, folding, fusing, ordering;
+distinct, sampling <- statistics <- selectivity <- work <- regions, join_order <- rules, physical.
+Standard library only; what looks at Parquet files loads their reader when it does.
 """
 
 from emsqrt.planner.columns import prune_columns
 from emsqrt.planner.filters import push_down_filters
 from emsqrt.planner.folding import fold_constants
 from emsqrt.planner.fusing import fuse
+from emsqrt.planner.join_order import order_joins
 from emsqrt.planner.ordering import drop_sorts, order_seen, orders_of
 from emsqrt.planner.physical import (
     PhysicalNode,
@@ -39,6 +40,7 @@ __all__ = [
     "lower_to_physical",
     "measure_source",
     "optimize",
+    "order_joins",
     "order_seen",
     "orders_of",
     "prune_columns",

@@ -11,6 +11,7 @@ from emsqrt.planner.columns import prune_columns
 from emsqrt.planner.filters import push_down_filters
 from emsqrt.planner.folding import fold_constants
 from emsqrt.planner.fusing import fuse
+from emsqrt.planner.join_order import order_joins
 from emsqrt.planner.ordering import drop_sorts
 from emsqrt.planner.schemas import find_schema
 
@@ -22,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     fold_constants,
     push_down_filters,
     drop_sorts,
+    order_joins,
     prune_columns,
     fuse,
 )

@@ -43,12 +43,26 @@ def selectivity(predicate: Expr, columns: Mapping[str, ColumnStats]) -> float:
     return UNKNOWN
 
 
+def fixed_columns(predicate: Expr) -> frozenset[str]:
+    """Return the columns that have one value alone in the rows that `predicate` keeps."""
+    match predicate:
+        case Call("and", args):
+            return frozenset[str]().union(*map(fixed_columns, args))
+        case Call("eq", (Column(name), Literal())) | Call("eq", (Literal(), Column(name))):
+            return frozenset({name})
+    return frozenset()
+
+
 def _comparison(fn: str, left: Expr, right: Expr, columns: Mapping[str, ColumnStats]) -> float:
     match left, right:
         case Column(name), Literal(value=value):
             return _against(fn, columns.get(name), value)
         case Literal(value=value), Column(name):
             return _against(_FLIPPED[fn], columns.get(name), value)
+        case Column(one), Column(other) if fn in ("eq", "ne"):
+            known = [columns[name].distinct for name in (one, other) if name in columns]
+            most = max((count for count in known if count), default=1 / EQUAL)
+            return 1 / max(1.0, most) if fn == "eq" else 1 - 1 / max(1.0, most)
     return EQUAL if fn == "eq" else 1 - EQUAL if fn == "ne" else UNKNOWN
 
 

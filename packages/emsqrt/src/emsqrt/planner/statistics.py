@@ -1,35 +1,24 @@
 """What is known of a source before it is read: rows, bytes, and for each column its spread.
 
-Parquet says it in its footer; of text a few pieces are read. The number of different values in all
-rows comes from those in the pieces by the estimator GEE of Charikar et al. (PODS 2000): values seen
-once stand for sqrt(rows / sampled) others each.
+Parquet says much of it in its footer; of text a few pieces are read.
 """
 
 from __future__ import annotations
 
-import csv
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain as chained
 from pathlib import Path
 from typing import Any
 
-from emsqrt.expr.literals import parse_spelling
 from emsqrt.plan import Files, Scan
 from emsqrt.plan.check import scan_schema
-from sennit_core.errors import SennitError, Unsupported
+from emsqrt.planner.distinct import guess_distinct
+from emsqrt.planner.sampling import SAMPLE_BYTES, Sample, sample_text
+from sennit_core.errors import SennitError
 from sennit_core.schema import DataType, Schema
 
-PIECES = 8
-PIECE_BYTES = 64 << 10
-SMALL_PIECE_BYTES = 8 << 10
-"""In a process under a cap: what Python makes of a sample is ten times as much."""
 HISTOGRAM_BOUNDS = 33
 ROWS_UNKNOWN = 1_000_000
-_PACKED = 4
-"""A compressed file is taken to hold so many times its bytes."""
 _FIXED_BYTES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Int16": 2, "UInt16": 2, "Decimal": 16}
 _FOUR_BYTES = ("Int32", "UInt32", "Float32", "Date")
 _VARIABLE = ("Utf8", "Binary", "List", "Struct")
@@ -46,6 +35,8 @@ class ColumnStats:
         minimum: the smallest value, None when unknown.
         maximum: the largest value.
         histogram: bounds between which equally many of the sampled values lie, sorted.
+        sampled: the rows that this was told by and the column's name among them: columns of the
+            same rows tell together how many different groups they make.
     """
 
     bytes: float
@@ -54,6 +45,7 @@ class ColumnStats:
     minimum: Any = None
     maximum: Any = None
     histogram: tuple[Any, ...] = ()
+    sampled: tuple[Sample, str] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +73,14 @@ def typical_bytes(kind: DataType) -> float:
 
 
 def measure_source(
-    scan: Scan, folder: Path | None = None, piece_bytes: int = PIECE_BYTES
+    scan: Scan, folder: Path | None = None, sample_bytes: int = SAMPLE_BYTES
 ) -> SourceStats:
     """Look at the files of a scan, without reading them whole; guesses where it cannot.
 
     Args:
         scan: with its schema.
         folder: where relative paths start.
-        piece_bytes: how much of a text file is looked at in one place.
+        sample_bytes: how much of text files is looked at.
     """
     schema = scan_schema(scan)
     if not isinstance(scan.source, Files):
@@ -99,10 +91,14 @@ def measure_source(
     size = sum(path.stat().st_size for path in paths)
     try:
         if scan.source.format == "parquet":
-            return _measure_parquet(paths, size, schema)
-        if scan.source.format == "csv":
-            return _measure_csv(paths, size, schema, scan, piece_bytes)
-    except (OSError, ValueError, SennitError):  # whoever opens it for reading will say why
+            from emsqrt.planner.footers import measure_parquet
+
+            return measure_parquet(paths, size, schema)
+        if scan.source.format in ("csv", "jsonl"):
+            source = scan.source
+            sample = sample_text(paths, source.format, source.options, schema, sample_bytes)
+            return _of_sample(sample, size, schema)
+    except (OSError, ValueError, OverflowError, SennitError):  # whoever reads it will say why
         return unknown_source(schema, size)
     return unknown_source(schema, size)
 
@@ -115,67 +111,49 @@ def unknown_source(schema: Schema, size: int | None = None) -> SourceStats:
     return SourceStats(rows, int(rows * row) if size is None else size, columns)
 
 
-# Text ------------------------------------------------------------------------------------------
-
-
-def _measure_csv(
-    paths: Sequence[Path], size: int, schema: Schema, scan: Scan, piece_bytes: int
-) -> SourceStats:
-    assert isinstance(scan.source, Files)
-    options = scan.source.options
-    texts = list(
-        chained.from_iterable(_pieces(path, len(paths), piece_bytes) for path in paths[:PIECES])
-    )
-    sampled = sum(len(text) for text in texts)
-    rows = _records("\n".join(text.decode("utf-8", "replace") for text in texts), options)
-    names = rows[0] if rows and options.get("header", True) else scan.schema.names  # type: ignore[union-attr]
-    body = [row for row in rows if row != names and len(row) == len(names)]
-    if not body:
+def _of_sample(sample: Sample, size: int, schema: Schema) -> SourceStats:
+    seen = sample.rows
+    if not seen:
         return unknown_source(schema, size)
-    packed = any(path.suffix in (".gz", ".zst") for path in paths)
-    count = max(1.0, size * (_PACKED if packed else 1) * len(body) / max(1, sampled))
-    places = {name: place for place, name in enumerate(names)}
-    columns = {
-        column.name: _column_stats([row[places[column.name]] for row in body], column.type, count)
-        for column in schema
-        if column.name in places
-    }
-    exact = not packed and sampled >= size
-    return SourceStats(float(len(body)) if exact else count, size, columns, exact)
+    rows = float(seen if sample.whole else sample.stored_bytes * seen / sample.bytes)
+    columns = {each.name: _column_stats(sample, each.name, each.type, rows) for each in schema}
+    return SourceStats(rows, size, columns, sample.whole)
 
 
-def _pieces(path: Path, files: int, piece_bytes: int) -> Iterable[bytes]:
-    """Yield whole lines from the begin of a file and from places spread over it."""
-    if path.suffix in (".gz", ".zst"):
-        return
-    size, count = path.stat().st_size, max(1, PIECES // files)
-    with path.open("rb") as file:
-        if size <= count * piece_bytes:
-            yield file.read().rstrip(b"\n")
-            return
-        for index in range(count):
-            file.seek(index * (size - piece_bytes) // max(1, count - 1))
-            text = file.read(piece_bytes)
-            start = text.find(b"\n") + 1 if index else 0
-            yield text[start : text.rfind(b"\n")]
+def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> ColumnStats:
+    values, seen = sample.values(name), sample.rows
+    size = typical_bytes(kind)
+    if kind.name in ("Utf8", "Binary"):
+        size = 4 + sum(map(len, values)) / seen
+    nulls = 1 - len(values) / seen
+    if not values or kind.name in ("List", "Struct"):
+        return ColumnStats(size, nulls, 0.0 if not values else None)
+    pieces = [[v for v in piece[name] if v is not None] for piece in sample.pieces]
+    distinct = guess_distinct(pieces, rows * (1 - nulls))
+    ordered = sorted(value for value in values if value == value)  # without NaN
+    least, most = (ordered[0], ordered[-1]) if ordered else (None, None)
+    spread = equal_parts(ordered)
+    return ColumnStats(size, nulls, distinct, least, most, spread, (sample, name))
 
 
-def _records(text: str, options: Mapping[str, Any]) -> list[list[str]]:
-    delimiter, quote = options.get("delimiter", ","), options.get("quote", '"')
-    lines = text.splitlines()
-    return list(csv.reader(lines, delimiter=delimiter, quotechar=quote or None))
+def joint_distinct(columns: Sequence[ColumnStats], rows: float) -> float | None:
+    """Estimate how many different groups columns of one source make together.
 
+    Args:
+        columns: two or more.
+        rows: of the source, or what is left of them.
 
-def _column_stats(texts: Sequence[str], kind: DataType, rows: float) -> ColumnStats:
-    given = [text for text in texts if text]
-    values = _typed(given, kind)
-    variable = kind.name in ("Utf8", "Binary")
-    size = sum(map(len, texts)) / len(texts) + 4 if variable else typical_bytes(kind)
-    nulls = 0.0 if kind.name == "Utf8" else 1 - len(given) / len(texts)
-    if not values:
-        return ColumnStats(size, nulls)
-    distinct = guess_distinct(Counter(given), rows)
-    return ColumnStats(size, nulls, distinct, values[0], values[-1], equal_parts(values))
+    Returns:
+        None where they were not sampled together.
+    """
+    known = [stats.sampled for stats in columns if stats.sampled is not None]
+    if len(known) < len(columns) or any(sample is not known[0][0] for sample, _ in known):
+        return None
+    names = [name for _, name in known]
+    pieces: list[list[Hashable]] = [
+        list(zip(*(piece[name] for name in names), strict=True)) for piece in known[0][0].pieces
+    ]
+    return guess_distinct(pieces, rows)
 
 
 def equal_parts(values: Sequence[Any], bounds: int = HISTOGRAM_BOUNDS) -> tuple[Any, ...]:
@@ -187,61 +165,3 @@ def equal_parts(values: Sequence[Any], bounds: int = HISTOGRAM_BOUNDS) -> tuple[
     last = len(values) - 1
     count = min(bounds, len(values))
     return tuple(values[last * at // (count - 1)] for at in range(count)) if count > 1 else ()
-
-
-def _typed(texts: Iterable[str], kind: DataType) -> list[Any]:
-    """Return the texts as sorted values; those that are none are left out."""
-    values = []
-    for text in texts:
-        try:
-            value = parse_spelling(text, kind)
-        except (SennitError, Unsupported):
-            continue
-        if not (isinstance(value, float) and math.isnan(value)):
-            values.append(value)
-    return sorted(values)
-
-
-def guess_distinct(counts: Counter[str], rows: float) -> float:
-    """Estimate the different values among `rows` from those of a sample (GEE)."""
-    sampled = sum(counts.values())
-    once = sum(1 for count in counts.values() if count == 1)
-    factor = math.sqrt(max(1.0, rows / max(1, sampled)))
-    return min(rows, (len(counts) - once) + once * factor)
-
-
-# Parquet ---------------------------------------------------------------------------------------
-
-
-def _measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceStats:
-    from pyarrow import parquet
-
-    rows = 0
-    chunks: dict[str, list[Any]] = {name: [] for name in schema.names}
-    for path in paths:
-        footer = parquet.read_metadata(path)
-        rows += footer.num_rows
-        for group in range(footer.num_row_groups):
-            row_group = footer.row_group(group)
-            for place in range(row_group.num_columns):
-                chunk = row_group.column(place)
-                name = chunk.path_in_schema.partition(".")[0]
-                if name in chunks:
-                    chunks[name].append(chunk)
-    columns = {field.name: _chunk_stats(chunks[field.name], field.type, rows) for field in schema}
-    return SourceStats(float(rows), size, columns, exact=True)
-
-
-def _chunk_stats(chunks: Sequence[Any], kind: DataType, rows: int) -> ColumnStats:
-    plain = sum(chunk.total_uncompressed_size for chunk in chunks)
-    size = max(typical_bytes(kind), plain / max(1, rows))
-    found = [chunk.statistics for chunk in chunks if chunk.statistics is not None]
-    nulls = sum(stats.null_count or 0 for stats in found if stats.has_null_count)
-    spread = [stats for stats in found if stats.has_min_max]
-    if len(spread) < len(chunks) or not spread:
-        return ColumnStats(size, nulls / max(1, rows))
-    low, high = min(stats.min for stats in spread), max(stats.max for stats in spread)
-    distinct = None
-    if kind.is_integer:
-        distinct = float(min(rows, high - low + 1))
-    return ColumnStats(size, nulls / max(1, rows), distinct, low, high)

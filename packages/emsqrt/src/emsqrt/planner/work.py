@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,12 +29,13 @@ from emsqrt.plan import (
 )
 from emsqrt.plan.joining import shared_keys
 from emsqrt.plan.tree import fold
+from emsqrt.planner.sampling import SAMPLE_BYTES
 from emsqrt.planner.schemas import schemas_of
-from emsqrt.planner.selectivity import selectivity
+from emsqrt.planner.selectivity import fixed_columns, selectivity
 from emsqrt.planner.statistics import (
-    PIECE_BYTES,
     ColumnStats,
     SourceStats,
+    joint_distinct,
     measure_source,
     typical_bytes,
 )
@@ -126,7 +127,7 @@ def estimate_work(
     hints: Hints | None = None,
     folder: Path | None = None,
     *,
-    piece_bytes: int = PIECE_BYTES,
+    sample_bytes: int = SAMPLE_BYTES,
 ) -> Work:
     """Estimate rows and bytes through every operator of a plan.
 
@@ -134,14 +135,36 @@ def estimate_work(
         plan: with the schemas of its scans.
         hints: what is known of sources; the files are looked at for the others.
         folder: where relative paths start.
-        piece_bytes: how much of a text file is looked at in one place.
+        sample_bytes: how much of text files is looked at.
     """
-    schemas = schemas_of(plan)
     nodes: list[NodeWork] = []
+    _flow_through(plan, hints, folder, sample_bytes, nodes)
+    return Work(tuple(nodes))
+
+
+def estimate_flow(
+    plan: Plan,
+    hints: Hints | None = None,
+    folder: Path | None = None,
+    *,
+    sample_bytes: int = SAMPLE_BYTES,
+) -> Flow:
+    """Estimate what comes out of a plan; the arguments are those of `estimate_work`."""
+    return _flow_through(plan, hints, folder, sample_bytes, [])
+
+
+def _flow_through(
+    plan: Plan,
+    hints: Hints | None,
+    folder: Path | None,
+    sample_bytes: int,
+    nodes: list[NodeWork],
+) -> Flow:
+    schemas = schemas_of(plan)
 
     def visit(node: Plan, inputs: tuple[Flow, ...]) -> Flow:
         if isinstance(node, Scan):
-            stats = _source_stats(node, hints or {}, folder, piece_bytes)
+            stats = _source_stats(node, hints or {}, folder, sample_bytes)
             flow = _scan_flow(stats, schemas[id(node)])
             rows_in: tuple[float, ...] = (stats.rows,)
             bytes_in: tuple[float, ...] = (float(stats.bytes),)
@@ -163,14 +186,13 @@ def estimate_work(
         )
         return flow
 
-    fold(plan, visit)
-    return Work(tuple(nodes))
+    return fold(plan, visit)
 
 
-def _source_stats(scan: Scan, hints: Hints, folder: Path | None, piece_bytes: int) -> SourceStats:
+def _source_stats(scan: Scan, hints: Hints, folder: Path | None, sample_bytes: int) -> SourceStats:
     source = scan.source
     name = source.dataset if isinstance(source, DatasetRef) else (*source.paths, "")[0]
-    return hints[name] if name in hints else measure_source(scan, folder, piece_bytes)
+    return hints[name] if name in hints else measure_source(scan, folder, sample_bytes)
 
 
 def _scan_flow(stats: SourceStats, schema: Schema) -> Flow:
@@ -192,7 +214,25 @@ def _flow(node: Plan, inputs: tuple[Flow, ...], schema: Schema) -> Flow:
 
 
 def _filter(node: Filter, inputs: tuple[Flow, ...]) -> Flow:
-    return replace(inputs[0], rows=inputs[0].rows * selectivity(node.predicate, inputs[0].columns))
+    (flow,) = inputs
+    share = selectivity(node.predicate, flow.columns)
+    given = fixed_columns(node.predicate)
+    columns = {
+        name: _kept(stats, flow.rows, share, fixed=name in given)
+        for name, stats in flow.columns.items()
+    }
+    return replace(flow, rows=flow.rows * share, columns=columns)
+
+
+def _kept(stats: ColumnStats, rows: float, share: float, *, fixed: bool) -> ColumnStats:
+    """Return what is left of a column's values when a share of the rows is (Cardenas, 1975)."""
+    if stats.distinct is None or share >= 1:
+        return stats
+    if fixed:
+        return replace(stats, distinct=min(1.0, stats.distinct), nulls=0.0)
+    each = rows * (1 - stats.nulls) / max(1.0, stats.distinct)
+    left = stats.distinct * -math.expm1(each * math.log1p(-share))
+    return replace(stats, distinct=max(min(1.0, stats.distinct), left))
 
 
 def _made(columns: tuple[tuple[str, Expr], ...], flow: Flow) -> dict[str, ColumnStats]:
@@ -241,25 +281,53 @@ def _distinct(node: Distinct, inputs: tuple[Flow, ...]) -> Flow:
 
 
 def groups_of(keys: list[Expr], flow: Flow) -> float:
-    """Estimate how many different keys there are: no more than rows, or than there are values."""
-    product, unknown = 1.0, False
-    for key in keys:
-        stats = flow.columns.get(key.name) if isinstance(key, Column) else None
+    """Estimate how many different keys there are: no more than rows, or than there are values.
+
+    Columns of one sampled source are counted together, so that one may follow from another.
+    """
+    columns: list[ColumnStats] = []
+    unknown = False
+    for key in dict.fromkeys(key.name for key in keys if isinstance(key, Column)):
+        stats = flow.columns.get(key)
         if stats is None or stats.distinct is None:
             unknown = True
         else:
-            product *= stats.distinct + (stats.nulls > 0)
+            columns.append(stats)
+    unknown |= any(not isinstance(key, Column) for key in keys)
+    product = math.prod(_values(stats) for stats in columns)
+    together = joint_distinct(columns, flow.rows) if len(columns) > 1 else None
+    if together is not None:
+        product = min(product, max(together, *map(_values, columns)))
     if unknown:
         product = max(product, flow.rows * GROUP_SHARE)
     return max(min(1.0, flow.rows), min(flow.rows, product))
 
 
+def _values(stats: ColumnStats) -> float:
+    return (stats.distinct or 0.0) + (stats.nulls > 0)
+
+
+def _key_counts(left: Flow, right: Flow, on: Sequence[tuple[str, str]]) -> tuple[float, float]:
+    if not on:
+        return 1.0, 1.0
+    one: list[Expr] = [Column(name) for name, _ in on]
+    other: list[Expr] = [Column(name) for _, name in on]
+    return groups_of(one, left), groups_of(other, right)
+
+
+def match_rows(left: Flow, right: Flow, on: Sequence[tuple[str, str]]) -> float:
+    """Estimate the rows of an inner join: each key of the side with fewer is on the other one too.
+
+    (Selinger et al., "Access path selection in a relational database management system", 1979.)
+    """
+    return left.rows * right.rows / max(1.0, *_key_counts(left, right, on))
+
+
 def _join(node: Join, inputs: tuple[Flow, ...]) -> Flow:
     left, right = inputs
     pairs = left.rows * right.rows
-    keys_left = groups_of([Column(one) for one, _ in node.on], left) if node.on else 1.0
-    keys_right = groups_of([Column(other) for _, other in node.on], right) if node.on else 1.0
-    inner = pairs / max(1.0, keys_left, keys_right)
+    keys_left, keys_right = _key_counts(left, right, node.on)
+    inner = match_rows(left, right, node.on)
     matched = left.rows * min(1.0, keys_right / max(1.0, keys_left))
     rows = {
         "left": max(inner, left.rows),

@@ -48,7 +48,7 @@ class Explanation:
         if self.schedule is not None:
             lines += ["", *_schedule_lines(self.schedule)]
         if self.manifest is not None:
-            lines += ["", *_measured_lines(self.manifest)]
+            lines += ["", *_measured_lines(self.manifest, self.work)]
         return "\n".join([*lines, f"plan {plan_hash(self.submitted)}"])
 
     def to_json(self) -> dict[str, Any]:
@@ -63,7 +63,10 @@ class Explanation:
         if self.schedule is not None:
             document["te"] = self.schedule.to_json()
         if self.manifest is not None:
-            document["measured"] = [block.to_json() for block in self.manifest.blocks]
+            document["measured"] = [
+                {**block.to_json(), "estimated": _estimated(block, self.work)}
+                for block in self.manifest.blocks
+            ]
         return document
 
     def _nodes(self) -> list[tuple[PhysicalNode, int]]:
@@ -166,16 +169,24 @@ def _block_line(schedule: TeSchedule, node: PhysicalNode) -> str:
     return "; ".join([", ".join(parts), *levels])
 
 
-def _measured_lines(manifest: Manifest) -> list[str]:
+def _measured_lines(manifest: Manifest, work: Work) -> list[str]:
     peak, cap = format_bytes(manifest.peak_bytes), format_bytes(manifest.cap_bytes)
     spilled = format_bytes(manifest.spilled_bytes)
     return [
         f"measured: peak {peak} of {cap}, spilled {spilled}, {manifest.seconds:.2f} s",
-        *(f"  {_measured_line(block)}" for block in manifest.blocks),
+        *(f"  {_measured_line(block, work)}" for block in manifest.blocks),
     ]
 
 
-def _measured_line(block: BlockInfo) -> str:
+def _estimated(block: BlockInfo, work: Work) -> dict[str, int]:
+    """Return the rows that an operator was thought to take and give; nothing of one not planned."""
+    if block.node >= len(work.nodes):
+        return {}
+    node = work.nodes[block.node]
+    return {"rowsIn": round(sum(node.rows_in)), "rowsOut": round(node.rows_out)}
+
+
+def _measured_line(block: BlockInfo, work: Work) -> str:
     pairs = (
         ("R", block.runs, "runs"),
         ("K", block.fan_in, "fanIn"),
@@ -188,7 +199,9 @@ def _measured_line(block: BlockInfo) -> str:
         if name in block.planned and (value or block.planned[name])
     )
     spilled = format_bytes(block.spilled_bytes)
-    rows = f"{_count(block.rows_in)} rows in, {_count(block.rows_out)} out"
+    estimated = _estimated(block, work)
+    guess = f" (~{_count(estimated['rowsOut'])} estimated)" if estimated else ""
+    rows = f"{_count(block.rows_in)} rows in, {_count(block.rows_out)} out{guess}"
     return f"{block.operator} #{block.node}: {rows}, {block.seconds:.2f} s, spilled {spilled}" + (
         f"; {figures}" if figures else ""
     )

@@ -1,0 +1,243 @@
+"""Rows of text files from places that are spread over them; a bounded number of bytes is read."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from emsqrt._kernel import Columns, CsvParser, RecordFault
+from emsqrt.expr.literals import make_literal
+from emsqrt.io.csv_options import CsvOptions, read_header
+from emsqrt.io.sources import ByteSource, open_source
+from sennit_core.errors import SennitError
+from sennit_core.schema import DataType, Schema
+
+PIECES = 32
+SAMPLE_BYTES = 512 << 10
+SMALL_SAMPLE_BYTES = 64 << 10
+"""In a process under a cap: what Python makes of a sample is ten times as much."""
+_PIECE_BYTES_MIN = 2 << 10
+_PACKED = 4
+"""A compressed file is taken to hold so many times its bytes."""
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a zone is put on where the type has one
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_FORMATS = {1: "b", 2: "h", 3: "i", 4: "q", 5: "B", 6: "H", 7: "I", 8: "Q", 9: "f", 10: "d"}
+_BOOL, _DECIMAL, _TEXT, _BYTES = 0, 11, 12, 13
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Rows of a source, piece by piece.
+
+    Args:
+        pieces: of each place the columns' values by name, None for NULL; equally long in a piece.
+        bytes: how much was read for them.
+        stored_bytes: of all the source's files, uncompressed as far as can be told.
+        whole: whether these are all rows.
+    """
+
+    pieces: tuple[Mapping[str, Sequence[Any]], ...]
+    bytes: int
+    stored_bytes: int
+    whole: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows in all pieces."""
+        return sum(len(next(iter(piece.values()), ())) for piece in self.pieces)
+
+    def values(self, name: str) -> list[Any]:
+        """Return a column's values that are not NULL."""
+        return [value for piece in self.pieces for value in piece[name] if value is not None]
+
+
+def sample_text(
+    paths: Sequence[Path],
+    kind: str,
+    options: Mapping[str, Any],
+    schema: Schema,
+    sample_bytes: int = SAMPLE_BYTES,
+) -> Sample:
+    """Read pieces of text files, in equal steps through all of them as if they were one.
+
+    Args:
+        paths: the files.
+        kind: "csv" or "jsonl".
+        options: how they are written, as a plan has it.
+        schema: the wanted columns.
+        sample_bytes: how much to read.
+    """
+    sources = [open_source(path) for path in paths]
+    read = _read_csv if kind == "csv" else _read_jsonl
+    sizes = [(s.stored_bytes or 0) * (_PACKED if s.codec else 1) for s in sources]
+    pieces, taken = [], 0
+    for source, offset, size in _places(sources, sizes, sample_bytes):
+        piece, used = read(source, offset, size, options, schema)
+        taken += used
+        if len(next(iter(piece.values()), ())):
+            pieces.append(piece)
+    plain = not any(source.codec for source in sources)
+    return Sample(tuple(pieces), taken, sum(sizes), whole=plain and sum(sizes) <= sample_bytes)
+
+
+def _places(
+    sources: Sequence[ByteSource], sizes: Sequence[int], sample_bytes: int
+) -> Iterator[tuple[ByteSource, int, int]]:
+    """Yield source, offset and size of each piece; of a compressed file only its begin."""
+    total = sum(sizes)
+    if total <= sample_bytes:
+        yield from ((source, 0, size) for source, size in zip(sources, sizes, strict=True))
+        return
+    size = max(_PIECE_BYTES_MIN, sample_bytes // PIECES)
+    count = max(1, min(PIECES, sample_bytes // size))
+    begun: set[int] = set()
+    for piece in range(count):
+        offset, at = (total - size) * piece // max(1, count - 1), 0
+        while offset >= sizes[at] and at < len(sizes) - 1:
+            offset, at = offset - sizes[at], at + 1
+        if sources[at].codec is None:
+            yield sources[at], max(0, min(offset, sizes[at] - size)), size
+        elif at not in begun:
+            begun.add(at)
+            yield sources[at], 0, size * max(1, count * sizes[at] // total)
+
+
+Piece = tuple[Mapping[str, Sequence[Any]], int]
+
+
+def _bytes_at(source: ByteSource, offset: int, size: int) -> bytes:
+    return source.peek(size) if source.codec else source.read_at(offset, size)
+
+
+def _read_csv(
+    source: ByteSource, offset: int, size: int, given: Mapping[str, Any], schema: Schema
+) -> Piece:
+    """Parse the whole records of a piece; those that the kernel cannot read are left out."""
+    options = CsvOptions.from_json(given)
+    names, first = read_header(source, options)
+    if not offset:
+        data, used = _bytes_at(source, 0, first + size)[first:], first + size
+    else:
+        data, used = _bytes_at(source, offset, size), size
+        data = data[data.find(b"\n") + 1 :]
+    ended = offset + used >= (source.plain_bytes or 0) and source.codec is None
+    data = data if ended else data[: data.rfind(b"\n") + 1]
+    memory = bytearray(4 * len(data) + (64 << 10) + 64 * len(schema))
+    places = {name: place for place, name in enumerate(names)}
+    columns = [(places[field.name], str(field.type)) for field in schema]
+    parser = CsvParser(
+        memory,
+        field_count=len(names),
+        columns=columns,
+        delimiter=options.delimiter,
+        quote=options.quote,
+        null_values=options.null_values,
+        on_error="skip",
+    )
+    made: dict[str, list[Any]] = {field.name: [] for field in schema}
+    start = 0
+    try:
+        while start < len(data):
+            rows, start = parser.parse(data, start)
+            for at, field in enumerate(schema):
+                made[field.name] += values_of(rows, at, field.type, memory)
+    except RecordFault:  # a record alone is longer than the memory
+        pass
+    finally:
+        parser.release()
+    return made, min(used, offset + len(data)) if ended else len(data)
+
+
+def _read_jsonl(
+    source: ByteSource, offset: int, size: int, _: Mapping[str, Any], schema: Schema
+) -> Piece:
+    data = _bytes_at(source, offset, size)
+    if offset:
+        data = data[data.find(b"\n") + 1 :]
+    if offset + size < (source.plain_bytes or 0) or source.codec:
+        data = data[: data.rfind(b"\n") + 1]
+    made: dict[str, list[Any]] = {field.name: [] for field in schema}
+    for line in data.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            for field in schema:
+                made[field.name].append(_member(record.get(field.name), field.type))
+    return made, len(data)
+
+
+def _member(value: Any, kind: DataType) -> Any:
+    """Return a JSON value as one of its column's type; what is none, or has no order, as text."""
+    try:
+        return make_literal(value, kind).value
+    except SennitError:
+        return None if kind.name in ("List", "Struct") else json.dumps(value)
+
+
+def values_of(columns: Columns, at: int, kind: DataType, memory: bytearray) -> list[Any]:
+    """Return the Python values of one of the kernel's columns.
+
+    Args:
+        columns: the batch.
+        at: which column.
+        kind: its type.
+        memory: the memory that the columns lie in.
+    """
+    count = len(columns)
+    if not count:
+        return []
+    code, offset, validity, values, ends = columns.addresses(at)
+    base = Columns(1, [(1, 0, None, memory, None)]).addresses(0)[3]
+    end = offset + count
+    plain = _plain_values(code, memory, values - base, ends - base, end)[offset:]
+    if validity:
+        bits = validity - base
+        plain = [
+            value if memory[bits + row // 8] >> row % 8 & 1 else None
+            for row, value in enumerate(plain, offset)
+        ]
+    convert = _converter(kind)
+    return plain if convert is None else [None if v is None else convert(v) for v in plain]
+
+
+def _plain_values(code: int, memory: bytearray, start: int, ends: int, count: int) -> list[Any]:
+    if code in (_TEXT, _BYTES):
+        places = struct.unpack_from(f"={count + 1}i", memory, ends)
+        parts = [bytes(memory[start + one : start + other]) for one, other in pairwise(places)]
+        return [part.decode() for part in parts] if code == _TEXT else list(parts)
+    if code == _BOOL:
+        return [bool(memory[start + row // 8] >> row % 8 & 1) for row in range(count)]
+    if code == _DECIMAL:
+        cells = range(start, start + 16 * count, 16)
+        return [int.from_bytes(memory[at : at + 16], "little", signed=True) for at in cells]
+    return list(struct.unpack_from(f"={count}{_FORMATS[code]}", memory, start))
+
+
+def _converter(kind: DataType) -> Any:
+    match kind.name:
+        case "Decimal":
+            return lambda value: Decimal(value).scaleb(-(kind.scale or 0))
+        case "Date":
+            return lambda value: date.fromordinal(_EPOCH_DAY + value)
+        case "Timestamp":
+            zone, per_second = UTC if kind.zone else None, _PER_SECOND[kind.unit or "us"]
+            return lambda value: (_EPOCH + _delta(value, per_second)).replace(tzinfo=zone)
+        case "Time":
+            return lambda value: (_EPOCH + _delta(value, 10**6)).time()
+        case "Duration":
+            return lambda value: _delta(value, _PER_SECOND[kind.unit or "us"])
+    return None
+
+
+def _delta(value: int, per_second: int) -> timedelta:
+    return timedelta(microseconds=value * 10**6 // per_second)
