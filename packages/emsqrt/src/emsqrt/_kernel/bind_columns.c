@@ -58,6 +58,22 @@ static int check_ends(const int32_t *ends, size_t rows, size_t values_bytes) {
     return 0;
 }
 
+/* Check that decimals fit the eight bytes in which they will be packed. */
+static int check_narrow(const em_column *column, size_t rows) {
+    const uint8_t *values = column->values + column->offset * em_width(EM_DECIMAL);
+    bool fit = true;
+    for (size_t row = 0; row < rows; row++) {
+        int64_t words[2];
+        memcpy(words, values + row * sizeof words, sizeof words);
+        fit &= words[1] == words[0] >> 63 || !em_is_valid(column, row);
+    }
+    if (!fit) {
+        PyErr_SetString(PyExc_OverflowError, "a decimal has more digits than its type");
+        return -1;
+    }
+    return 0;
+}
+
 static int hold_column(columns_object *columns, PyObject *parts, em_column *column) {
     int kind;
     Py_ssize_t offset;
@@ -66,6 +82,8 @@ static int hold_column(columns_object *columns, PyObject *parts, em_column *colu
                           &offset, &validity, &values, &ends)) {
         return -1;
     }
+    column->narrow = kind == EM_NARROW_DECIMAL;
+    kind = column->narrow ? EM_DECIMAL : kind;
     if (kind < 0 || kind >= EM_KINDS || offset < 0 || offset > (Py_ssize_t)UINT32_MAX) {
         PyErr_Format(PyExc_ValueError, "no column has kind %d and offset %zd", kind, offset);
         return -1;
@@ -94,6 +112,9 @@ static int hold_column(columns_object *columns, PyObject *parts, em_column *colu
     if (rows > 0 && text && column->ends == NULL) {
         PyErr_SetString(PyExc_ValueError, "a column of text needs offsets");
         return -1;
+    }
+    if (column->narrow) {
+        return check_narrow(column, rows);
     }
     return column->ends == NULL ? 0 : check_ends(column->ends + offset, rows, held);
 }

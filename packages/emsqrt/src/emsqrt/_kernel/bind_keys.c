@@ -302,10 +302,12 @@ static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max, u
 }
 
 static int take_kind(PyObject *number, em_array *array) {
-    const long kind = PyLong_AsLong(number);
+    long kind = PyLong_AsLong(number);
     if (kind == -1 && PyErr_Occurred()) {
         return -1;
     }
+    array->narrow = kind == EM_NARROW_DECIMAL;
+    kind = array->narrow ? EM_DECIMAL : kind;
     if (kind < 0 || kind >= EM_KINDS) {
         PyErr_Format(PyExc_ValueError, "no column has kind %ld", kind);
         return -1;

@@ -31,8 +31,13 @@ enum em_kind {
     EM_KINDS,
 };
 
+/* What Python calls decimals that all fit eight bytes, and are packed as such; their kind is
+ * EM_DECIMAL. */
+#define EM_NARROW_DECIMAL ((int)EM_KINDS)
+
 typedef struct {
     enum em_kind kind;
+    bool narrow;             /* decimals that all fit eight bytes */
     size_t offset;           /* the first row's index in the three buffers */
     const uint8_t *validity; /* one bit a row; NULL when no row is null */
     const uint8_t *values;

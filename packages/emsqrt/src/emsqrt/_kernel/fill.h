@@ -10,6 +10,7 @@
 
 typedef struct {
     enum em_kind kind;
+    bool narrow;       /* decimals that come in eight bytes */
     size_t text_bytes; /* of all its rows; set before em_arrays_place() */
     size_t null_count;
     uint8_t *validity; /* all three lie in one buffer, each aligned to 64 bytes of

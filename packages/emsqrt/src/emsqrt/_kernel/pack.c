@@ -8,6 +8,10 @@ static inline size_t null_bytes(size_t count) {
     return (count + 7) / 8;
 }
 
+static inline size_t field_bytes(const em_column *column) {
+    return em_field_bytes(column->kind, column->narrow);
+}
+
 static inline const uint8_t *text_of(const em_column *column, size_t row, size_t *bytes) {
     const int32_t *ends = column->ends + column->offset + row;
     *bytes = (size_t)(ends[1] - ends[0]);
@@ -21,7 +25,7 @@ size_t em_payload_bytes(const em_payload *payload, const em_columns *columns, si
     size_t total = null_bytes(payload->count);
     for (size_t i = 0; i < payload->count; i++) {
         const em_column *column = &columns->columns[payload->columns[i]];
-        total += em_field_bytes(column->kind);
+        total += field_bytes(column);
         if (em_is_text(column->kind) && em_is_valid(column, row)) {
             size_t bytes;
             (void)text_of(column, row, &bytes);
@@ -48,7 +52,7 @@ static uint8_t *write_field(const em_column *column, size_t row, uint8_t *field,
         *field = em_bit(column->values, at);
     } else {
         const size_t width = em_width(column->kind);
-        em_copy_value(field, column->values + at * width, width);
+        em_copy_value(field, column->values + at * width, column->narrow ? 8 : width);
     }
     return text;
 }
@@ -63,11 +67,11 @@ uint8_t *em_payload_write(const em_payload *payload, const em_columns *columns, 
     memset(out, 0, null_bytes(payload->count));
     uint8_t *field = out + null_bytes(payload->count), *text = field;
     for (size_t i = 0; i < payload->count; i++) {
-        text += em_field_bytes(columns->columns[payload->columns[i]].kind);
+        text += field_bytes(&columns->columns[payload->columns[i]]);
     }
     for (size_t i = 0; i < payload->count; i++) {
         const em_column *column = &columns->columns[payload->columns[i]];
-        const size_t bytes = em_field_bytes(column->kind);
+        const size_t bytes = field_bytes(column);
         if (em_is_valid(column, row)) {
             text = write_field(column, row, field, text);
         } else {
@@ -82,7 +86,7 @@ uint8_t *em_payload_write(const em_payload *payload, const em_columns *columns, 
 size_t em_packed_head_bytes(const em_array *arrays, size_t count) {
     size_t total = null_bytes(count);
     for (size_t i = 0; i < count; i++) {
-        total += em_field_bytes(arrays[i].kind);
+        total += em_field_bytes(arrays[i].kind, arrays[i].narrow);
     }
     return total;
 }
@@ -103,7 +107,7 @@ bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed, si
             left -= text;
             arrays[i].text_bytes += text;
         }
-        field += em_field_bytes(arrays[i].kind);
+        field += em_field_bytes(arrays[i].kind, arrays[i].narrow);
     }
     return left == 0;
 }

@@ -4,9 +4,9 @@
  * Packed columns are
  *
  *     u8[(k + 7) / 8]   one bit a column, set when its value is null
- *     k fields          fixed width: the value, little-endian (a boolean takes
- * one byte, a null is zeros); text and bytes: u32 length bytes             the
- * text of each column, in order
+ *     k fields          fixed width: the value, little-endian (a boolean takes one byte, a narrow
+ *                       decimal eight, a null is zeros); text and bytes: u32 length
+ *     bytes             the text of each column, in order
  *
  * so a field lies where the kinds alone say, and a row's text is what is left.
  */
@@ -24,9 +24,17 @@ typedef struct {
     const uint32_t *columns;
 } em_payload;
 
-/* Bytes of a packed row without its text. */
-static inline size_t em_field_bytes(enum em_kind kind) {
-    return kind == EM_BOOL ? 1 : em_is_text(kind) ? sizeof(uint32_t) : em_width(kind);
+/* Bytes of a column's field in a packed row. */
+static inline size_t em_field_bytes(enum em_kind kind, bool narrow) {
+    return narrow ? 8 : kind == EM_BOOL ? 1 : em_is_text(kind) ? sizeof(uint32_t) : em_width(kind);
+}
+
+/* Put a decimal that was packed in eight bytes into sixteen. */
+static inline void em_widen(uint8_t *to, const uint8_t *from) {
+    int64_t words[2];
+    memcpy(words, from, 8);
+    words[1] = words[0] >> 63;
+    memcpy(to, words, sizeof words);
 }
 
 /* Bytes that one row's payload takes. */

@@ -10,6 +10,10 @@ static inline size_t null_bytes(size_t count) {
     return (count + 7) / 8;
 }
 
+static inline size_t field_bytes(const em_column *column) {
+    return em_field_bytes(column->kind, column->narrow);
+}
+
 /* Copy a text; a short one in one instruction, where that reads and writes within bounds. */
 static inline void copy_text(uint8_t *to, const uint8_t *to_end, const uint8_t *from,
                              const uint8_t *from_end, size_t bytes) {
@@ -23,7 +27,7 @@ static inline void copy_text(uint8_t *to, const uint8_t *to_end, const uint8_t *
 static size_t head_bytes(const em_payload *payload, const em_columns *columns) {
     size_t total = null_bytes(payload->count);
     for (size_t i = 0; i < payload->count; i++) {
-        total += em_field_bytes(columns->columns[payload->columns[i]].kind);
+        total += field_bytes(&columns->columns[payload->columns[i]]);
     }
     return total;
 }
@@ -57,6 +61,12 @@ static void write_fixed(const em_column *column, size_t start, size_t count, siz
                         uint8_t *const *out) {
     const size_t width = em_width(column->kind), at = column->offset + start;
     const uint8_t *values = column->values + at * width;
+    if (column->narrow) {
+        for (size_t r = 0; r < count; r++) {
+            memcpy(out[r] + field, values + r * width, 8);
+        }
+        return;
+    }
     switch (width) {
     case 16:
         WRITE_FIXED(16);
@@ -78,7 +88,7 @@ static void write_fixed(const em_column *column, size_t start, size_t count, siz
 /* Mark the nulls of a column of a fixed width and clear their fields. */
 static void write_nulls(const em_column *column, size_t start, size_t count, size_t index,
                         size_t field, uint8_t *const *out) {
-    const size_t bytes = em_field_bytes(column->kind);
+    const size_t bytes = field_bytes(column);
     for (size_t r = 0; r < count; r++) {
         if (!em_is_valid(column, start + r)) {
             out[r][index >> 3] |= (uint8_t)(1u << (index & 7));
@@ -123,7 +133,7 @@ void em_stripe_write(const em_payload *payload, const em_columns *columns, size_
                 write_nulls(column, start, count, i, field, out);
             }
         }
-        field += em_field_bytes(column->kind);
+        field += field_bytes(column);
     }
 }
 
@@ -153,6 +163,12 @@ static void read_fixed(em_array *array, const uint8_t *const *packed, size_t fie
                        size_t rows) {
     const size_t width = em_width(array->kind);
     uint8_t *values = array->values + first * width;
+    if (array->narrow) {
+        for (size_t r = 0; r < rows; r++) {
+            em_widen(values + r * width, packed[r] + field);
+        }
+        return;
+    }
     switch (width) {
     case 16:
         READ_FIXED(16);
@@ -178,6 +194,9 @@ static void read_with_nulls(em_array *array, const uint8_t *const *packed, size_
     for (size_t r = 0; r < rows; r++) {
         if (em_bit(packed[r], index)) {
             em_array_put_null(array, first + r);
+        } else if (array->narrow) {
+            em_array_mark_valid(array, first + r);
+            em_widen(array->values + (first + r) * em_width(array->kind), packed[r] + field);
         } else {
             em_array_put_fixed(array, first + r, packed[r] + field);
         }
@@ -225,6 +244,6 @@ void em_stripe_read(em_array *arrays, size_t count, const uint8_t *const *packed
                 em_array_mark_valid(array, first + r);
             }
         }
-        field += em_field_bytes(array->kind);
+        field += em_field_bytes(array->kind, array->narrow);
     }
 }

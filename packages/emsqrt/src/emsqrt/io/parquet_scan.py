@@ -27,6 +27,7 @@ from sennit_core.units import format_bytes
 if TYPE_CHECKING:
     from emsqrt.spill import SpillManager
 
+_MAGIC, _ARROW_SCHEMA = b"PAR1", b"ARROW:schema"
 _READ_BYTES = 1 << 16
 _FAR_READ_BYTES = 1 << 19
 _BATCH_BYTES_MAX = 1 << 20
@@ -197,15 +198,44 @@ def open_parquet(source: ByteSource | Path) -> Any:
             hint="write it without encryption, or decrypt it first",
         )
     file = open_for_arrow(source) if source.path is None else source.path
+    options = {
+        "buffer_size": read_bytes(source),
+        "pre_buffer": False,
+        "page_checksum_verification": True,
+    }
     try:
-        return parquet.ParquetFile(
-            file,
-            buffer_size=read_bytes(source),
-            pre_buffer=False,
-            page_checksum_verification=True,
-        )
+        opened = parquet.ParquetFile(file, **options)
+        if not any(map(_is_copied_twice, opened.schema_arrow.types)):
+            return opened
+        plain = _without_arrow_schema(source, opened.metadata.serialized_size)
+        return parquet.ParquetFile(file, metadata=plain, **options)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadInput(source.name, reason=f"this is not a Parquet file: {error}") from error
+
+
+def _is_copied_twice(kind: Any) -> bool:
+    """Whether Arrow makes these values of plain texts, which are then made plain again."""
+    import pyarrow as pa
+
+    return bool(
+        pa.types.is_string_view(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_large_binary(kind)
+    )
+
+
+def _without_arrow_schema(source: ByteSource, footer_bytes: int) -> Any:
+    """Return the footer as if nothing but Parquet's own types were in it."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    assert source.stored_bytes is not None, "a file that was opened has an end"
+    with source.open_ranges() as read_at:
+        footer = read_at(source.stored_bytes - footer_bytes - 4 - len(_MAGIC), footer_bytes)
+    end = len(footer).to_bytes(4, "little") + _MAGIC
+    renamed = footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.swapcase())
+    return parquet.read_metadata(pa.BufferReader(_MAGIC + renamed + end))
 
 
 def read_bytes(source: ByteSource) -> int:

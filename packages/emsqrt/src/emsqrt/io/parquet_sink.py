@@ -303,7 +303,7 @@ def admit_groups(
 ) -> tuple[BudgetGuard, bool]:
     """Reserve for row groups; tell whether they may wait in memory.
 
-    They may when that takes at most a third of what is free, so that operators have the rest.
+    They may when that takes at most three eighths of what is free: operators have the rest.
 
     Raises:
         CapTooSmall: not even what encoding takes is there.
@@ -314,7 +314,7 @@ def admit_groups(
     group = options.row_group_bytes + PIECE_BYTES
     held = encoder + group + group // 2
     mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
-    if mapped_counts or held <= budget.free_bytes // 3:
+    if mapped_counts or 8 * held <= 3 * budget.free_bytes:
         return budget.admit(held, "parquet sink", _because(place, schema, options)), True
     encoder += min(_index_bytes(schema, options), _COLUMN_BYTES_MAX)
     return budget.admit(encoder, "parquet sink", _because(place, schema, options)), False

@@ -6,6 +6,7 @@ A slice is given back with its pages, so memory that nobody holds is not charged
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,8 @@ from sennit_core.errors import MemoryCapExceeded
 from sennit_core.units import format_bytes
 
 _PAGE = mmap.PAGESIZE
+_HUGE_FROM = 16 << 20
+"""Arenas of this size take huge pages, which rows out of order are fetched from much faster."""
 
 
 class Slice:
@@ -72,6 +75,9 @@ class Arena:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         with as_told(f"a working set of {format_bytes(self.size_bytes)}", "reserving"):
             self._map = mmap.mmap(-1, max(self.size_bytes, _PAGE), flags=flags)
+        if self.size_bytes >= _HUGE_FROM:
+            with suppress(OSError):  # a kernel without them
+                self._map.madvise(mmap.MADV_HUGEPAGE)
         self._view = memoryview(self._map)
         self._held: list[Slice] = []
 

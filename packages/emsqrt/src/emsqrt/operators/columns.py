@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from emsqrt._kernel import Columns, unpack_rows
+from emsqrt._kernel import Columns, KeySpec, decode_keys, unpack_rows
 from emsqrt.external.layout import KINDS, kind_of
+from sennit_core.errors import BadInput
 from sennit_core.schema import DataType, Field, Schema
 
 _TEXT = (12, 13)
+_NARROW_DECIMAL, _NARROW_DIGITS = 14, 18
+"""`EM_NARROW_DECIMAL` of columns.h, and what fits it."""
 _ALIGNMENT_BYTES = 64
+
+
+def plain_kind(of: DataType) -> int:
+    """Return the kernel's kind of a type."""
+    return KINDS[of.name]
 
 
 def row_kinds(schema: Schema, doing: str) -> list[int]:
@@ -20,7 +28,18 @@ def row_kinds(schema: Schema, doing: str) -> list[int]:
     return [kind_of(field.type, doing) for field in schema]
 
 
-def to_columns(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> Columns:
+def packed_kind(of: DataType) -> int:
+    """Return the kernel's kind of values in packed rows; short decimals take eight bytes there."""
+    narrow = of.name == "Decimal" and (of.precision or 0) <= _NARROW_DIGITS
+    return _NARROW_DECIMAL if narrow else KINDS[of.name]
+
+
+def to_columns(
+    arrays: Sequence[Any],
+    fields: Sequence[Field],
+    rows: int,
+    kinds: Callable[[DataType], int] = plain_kind,
+) -> Columns:
     """Return arrays as the kernel sees them.
 
     Args:
@@ -28,17 +47,25 @@ def to_columns(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> Col
         fields: their types, which the arrays are cast to when they come dictionary-encoded or with
             64-bit offsets.
         rows: how many values each has.
+        kinds: gives each type's kind; `packed_kind` for rows that are read back with it.
+
+    Raises:
+        BadInput: a decimal has more digits than its type, and its kind takes no more.
     """
-    return Columns(
-        rows, [_parts(array, field.type) for array, field in zip(arrays, fields, strict=True)]
-    )
+    parts = [
+        _parts(array, field.type, kinds(field.type))
+        for array, field in zip(arrays, fields, strict=True)
+    ]
+    try:
+        return Columns(rows, parts)
+    except OverflowError as error:
+        raise BadInput("a column", reason=str(error)) from error
 
 
-def _parts(array: Any, of: DataType) -> tuple[int, int, Any, Any, Any]:
+def _parts(array: Any, of: DataType, kind: int) -> tuple[int, int, Any, Any, Any]:
     wanted = of.to_arrow()
     if array.type != wanted:
         array = array.cast(wanted)
-    kind = KINDS[of.name]
     validity, *rest = array.buffers()
     if not array.null_count:
         validity = None
@@ -70,14 +97,48 @@ def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any
         arrow_schema: the same, as Arrow has it.
     """
     kinds = [KINDS[field.type.name] for field in schema]
-    room = pa.allocate_buffer(packed_bytes_max(len(block), rows, len(kinds)), resizable=True)
-    done, _, filled = unpack_rows(block, 0, rows, kinds, memoryview(room))
-    assert done == rows, "the room was measured"
-    arrays = [
-        array_in(room, rows, part, kind)
-        for part, kind in zip(filled, arrow_schema.types, strict=True)
-    ]
+    arrays = unpack_arrays(block, rows, kinds, arrow_schema.types)
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
+
+
+def unpack_arrays(
+    block: memoryview, rows: int, kinds: Sequence[int], types: Sequence[Any]
+) -> list[Any]:
+    """Return the columns that lie in the payloads of a block's rows.
+
+    Args:
+        block: whole rows.
+        rows: how many there are.
+        kinds: the kernel's kind of each column, with which it was packed.
+        types: the same, as Arrow has them.
+    """
+    room = _room_for(block, rows, len(kinds))
+    done, _, filled = unpack_rows(block, 0, rows, kinds, memoryview(room))
+    return _arrays(room, rows, done, filled, types)
+
+
+def key_arrays(block: memoryview, rows: int, keys: KeySpec, fields: Sequence[Field]) -> list[Any]:
+    """Return the columns that the keys of a block's rows are made of.
+
+    Args:
+        block: whole rows.
+        rows: how many there are.
+        keys: the order.
+        fields: what is ordered by.
+    """
+    kinds = [KINDS[field.type.name] for field in fields]
+    room = _room_for(block, rows, len(kinds))
+    done, _, filled = decode_keys(block, 0, rows, kinds, memoryview(room), keys)
+    return _arrays(room, rows, done, filled, [field.type.to_arrow() for field in fields])
+
+
+def _room_for(block: memoryview, rows: int, column_count: int) -> Any:
+    return pa.allocate_buffer(packed_bytes_max(len(block), rows, column_count), resizable=True)
+
+
+def _arrays(room: Any, rows: int, done: int, filled: Any, types: Sequence[Any]) -> list[Any]:
+    assert done == rows, "the room was measured"
+    return [array_in(room, rows, part, kind) for part, kind in zip(filled, types, strict=True)]
 
 
 def array_in(room: Any, rows: int, part: tuple[Any, ...], kind: Any) -> Any:

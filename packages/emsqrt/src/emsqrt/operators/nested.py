@@ -8,7 +8,7 @@ nested deeper is packed first and is then a field of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,15 @@ def carried_type(of: DataType) -> DataType:
     return DataType("Binary") if is_nested(of) else of
 
 
-def to_columns(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> Columns:
+def to_columns(
+    arrays: Sequence[Any],
+    fields: Sequence[Field],
+    rows: int,
+    kinds: Callable[[DataType], int] = flat.plain_kind,
+) -> Columns:
     """Return arrays as the kernel sees them, as `emsqrt.operators.columns.to_columns`, any types."""
-    return flat.to_columns(_flattened(arrays, fields), [_flat(field) for field in fields], rows)
+    flattened = _flattened(arrays, fields)
+    return flat.to_columns(flattened, [_flat(field) for field in fields], rows, kinds)
 
 
 def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any) -> Any:

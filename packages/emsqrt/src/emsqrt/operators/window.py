@@ -16,7 +16,7 @@ from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
 from emsqrt.metering import begun
 from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
 from emsqrt.operators.operator import Operator
-from emsqrt.operators.sort import SortColumns
+from emsqrt.operators.sort_layout import SortColumns
 from emsqrt.operators.window_frames import Ahead, FrameBounds, Places
 from emsqrt.operators.window_functions import (
     Argument,

@@ -1,0 +1,95 @@
+"""What a sorted row carries: its key, and beside it only the columns that the key does not give back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from emsqrt._kernel import Columns, KeySpec
+from emsqrt.expr import Column
+from emsqrt.expr.evaluate import Evaluator
+from emsqrt.external.layout import kind_of
+from emsqrt.operators.columns import key_arrays, packed_kind, unpack_arrays
+from emsqrt.operators.nested import carried_type, restored, to_columns
+from emsqrt.plan.nodes import SortKey
+from sennit_core.schema import DataType, Field, Schema
+
+_LOSSY = ("Float32", "Float64", "Utf8", "Binary")
+"""Keys have one zero and one NaN; text comes back slowly."""
+
+
+class SortColumns:
+    """The columns that rows are ordered by, made from a batch.
+
+    Args:
+        keys: what to order by, most significant first.
+        schema: the rows.
+    """
+
+    def __init__(self, keys: Sequence[SortKey], schema: Schema) -> None:
+        self._evaluators = [Evaluator(key.expr, schema) for key in keys]
+        self.keys = keys
+        self.fields = [
+            Field(f"key{at}", evaluator.type) for at, evaluator in enumerate(self._evaluators)
+        ]
+        for field in self.fields:
+            kind_of(field.type, "ordering")
+
+    def __call__(self, batch: Any) -> list[Any]:
+        """Return the keys' arrays for a batch."""
+        return [evaluator(batch) for evaluator in self._evaluators]
+
+    def spec(self, first: int) -> KeySpec:
+        """Return the order of rows whose key columns begin at column `first`."""
+        return KeySpec(
+            [(first + at, key.descending, key.nulls_first) for at, key in enumerate(self.keys)]
+        )
+
+
+class SortLayout:
+    """How batches become rows to sort, and sorted rows batches again.
+
+    Args:
+        keys: what to order by.
+        schema: the rows.
+    """
+
+    def __init__(self, keys: Sequence[SortKey], schema: Schema) -> None:
+        self._schema = schema
+        self._arrow_schema = schema.to_arrow()
+        self._columns = SortColumns(keys, schema)
+        self._fields = [*schema, *self._columns.fields]
+        self._in_key = _columns_in_key(self._columns, schema)
+        self.payload = tuple(at for at, name in enumerate(schema.names) if name not in self._in_key)
+        carried = [schema.fields[at] for at in self.payload]
+        self._carried = carried
+        self._kinds = [packed_kind(carried_type(field.type)) for field in carried]
+        self._types = [carried_type(field.type).to_arrow() for field in carried]
+        self.spec = self._columns.spec(len(schema))
+
+    def pack(self, batch: Any) -> Columns:
+        """Return a batch's columns and keys as the kernel sees them."""
+        arrays = [*batch.columns, *self._columns(batch)]
+        return to_columns(arrays, self._fields, batch.num_rows, packed_kind)
+
+    def unpack(self, block: memoryview, rows: int) -> Any:
+        """Return the batch of a block's rows, of which there are `rows`."""
+        arrays = unpack_arrays(block, rows, self._kinds, self._types)
+        found = dict(zip(self.payload, restored(arrays, self._carried), strict=True))
+        if self._in_key:
+            keys = key_arrays(block, rows, self.spec, self._columns.fields)
+            found |= {self._schema.names.index(name): keys[at] for name, at in self._in_key.items()}
+        columns = [found[at] for at in range(len(self._schema))]
+        return pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema)
+
+
+def _columns_in_key(columns: SortColumns, schema: Schema) -> dict[str, int]:
+    """Return which columns a key holds whole, and as which of its parts."""
+    found: dict[str, int] = {}
+    for at, (key, field) in enumerate(zip(columns.keys, columns.fields, strict=True)):
+        of: DataType = field.type
+        if isinstance(key.expr, Column) and of.name not in _LOSSY and key.expr.name in schema:
+            found.setdefault(key.expr.name, at)
+    return found
