@@ -46,6 +46,8 @@ from sennit_core.errors import CapTooSmall, UsageError
 
 _TRIES_MAX = 8
 _TRY_BYTES = 1 << 18
+_FEW_COLUMNS = 64
+_COLUMN_BYTES = 16 << 10
 _SLACK_SHARE = 15
 """One part in so many of a larger cap is slack, not budget."""
 
@@ -185,9 +187,17 @@ def _open(
             rows = make_operator(node, [operator for _, operator in inputs], view)
         made.append((place, MeteredRows(rows, view)))
     ((_, rows),) = made
+    _make_room_for_columns(plan, run)
     output = open_sink(plan.target, rows.schema, run.budget, run.context.emit, run.folder)
     run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
     return rows, output
+
+
+def _make_room_for_columns(plan: Plan, run: Run) -> None:
+    """Reserve what many columns take beyond their values: an array and buffers for each."""
+    widest = max((len(scan_schema(scan)) for scan in scans_of(plan)), default=0)
+    because = f"{widest} columns are held, each as an array of its own"
+    run.admit(max(0, widest - _FEW_COLUMNS) * _COLUMN_BYTES, "columns", because)
 
 
 def _readers_budget(plan: Plan, budget: MemoryBudget) -> MemoryBudget:

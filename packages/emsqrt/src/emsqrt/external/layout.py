@@ -28,6 +28,8 @@ from emsqrt.plan.states import QUANTILES
 from sennit_core.errors import Unsupported
 from sennit_core.schema import DataType, Field
 
+PARTS_MAX = 250
+"""Columns of states in one table: `EM_PARTS_MAX` of `_kernel/states.h`."""
 KINDS = {
     "Bool": 0,
     "Int8": 1,
@@ -118,13 +120,18 @@ def lay_out(
             state columns.
 
     Raises:
-        Unsupported: a key or an argument of a nested type.
+        Unsupported: a key or an argument of a nested type; more states than a table holds.
     """
     layout = Layout(
         phase, [KeyColumn(at, kind_of(of, "grouping by")) for at, of in enumerate(keys)]
     )
     for at, (agg, kind, states) in enumerate(aggs):
         _Builder(layout, at, agg, kind, states).build()
+    if len(layout.parts) > PARTS_MAX:
+        raise Unsupported(
+            f"{len(aggs)} aggregates keep {len(layout.parts)} columns of states, over {PARTS_MAX}",
+            hint="spread them over several aggregations, and join those by their keys",
+        )
     return layout
 
 

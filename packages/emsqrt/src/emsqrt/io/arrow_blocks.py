@@ -29,24 +29,29 @@ def largest_batch(source: ByteSource) -> tuple[int, int]:
         BadInput: a message's head is damaged.
     """
     largest = number = found = 0
+    end = source.stored_bytes or 0
     with source.open_ranges() as read_at:
         position = 8 if read_at(0, len(_MAGIC)) == _MAGIC else 0
         try:
-            while (message := _read_head(read_at, position)) is not None:
+            while (message := _read_head(read_at, position, end)) is not None:
                 head, body = message
                 kind, length, plain = _measure(read_at, head, body)
+                if body + length > end:
+                    raise ValueError(f"a body of {length} bytes")
                 if kind in (_BATCH, _DICTIONARY) and plain > largest:
                     largest, number = plain, found
                 found += kind == _BATCH
                 position = body + length
         except (struct.error, ValueError) as error:
             raise BadInput(
-                source.name, byte_offset=position, reason="bad head of an Arrow message"
+                source.name, byte_offset=position, reason="an Arrow message is damaged or cut off"
             ) from error
     return largest, number
 
 
-def _read_head(read_at: Callable[[int, int], bytes], position: int) -> tuple[bytes, int] | None:
+def _read_head(
+    read_at: Callable[[int, int], bytes], position: int, end: int
+) -> tuple[bytes, int] | None:
     """Return a message's head and where its body begins; None at the end."""
     start = read_at(position, 8)
     if len(start) < 8:
@@ -57,7 +62,7 @@ def _read_head(read_at: Callable[[int, int], bytes], position: int) -> tuple[byt
         size, position = mark, position - 4
     if not size:
         return None
-    if not 0 < size <= _HEAD_BYTES_MAX:
+    if not 0 < size <= min(_HEAD_BYTES_MAX, end - position):
         raise ValueError(f"a head of {size} bytes")
     return read_at(position, size), position + size
 

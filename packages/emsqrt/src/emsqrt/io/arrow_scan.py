@@ -58,6 +58,7 @@ class ArrowScan:
 def infer_arrow_schema(source: ByteSource | Path) -> Schema:
     """Return the columns of an Arrow IPC file or stream."""
     source = open_source(source) if isinstance(source, Path) else source
+    largest_batch(source)  # a damaged length would be believed
     with _open(source) as (_, found, _):
         return Schema.from_arrow(found)
 
