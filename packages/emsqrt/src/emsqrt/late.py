@@ -12,7 +12,7 @@ LATE = ("inspect", "ipaddress", "shutil", "tempfile")
 """Modules of the standard library that others import at once and hardly ever use."""
 
 
-class _Late(ModuleType):
+class Late(ModuleType):
     """Stands for a module until something of it is asked for."""
 
     def __getattr__(self, name: str) -> object:
@@ -33,4 +33,4 @@ def load_late(names: tuple[str, ...] = LATE) -> None:
     `dataclasses` alone brings `inspect`, the parser's tables and the tokenizer: 2 MiB of a cap.
     """
     for name in names:
-        sys.modules.setdefault(name, _Late(name))
+        sys.modules.setdefault(name, Late(name))

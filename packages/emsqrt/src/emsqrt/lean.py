@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from emsqrt.late import Late
 from sennit_core.errors import Unavailable, Unsupported
 
 LEAN_ENVIRONMENT = {
@@ -102,6 +103,30 @@ def _loading_lightly() -> Iterator[None]:
             del sys.modules[name]
 
 
+class _MaskedLater(Late):
+    """Stands for `numpy.ma`, 4 MiB that pyarrow loads to ask whether an array is masked."""
+
+    @property
+    def MaskedArray(self) -> type:  # noqa: N802 - numpy's name
+        """The class, of which there are no objects until the module is loaded."""
+        loaded = sys.modules[self.__name__]
+        return _Masked if loaded is self else loaded.MaskedArray
+
+
+class _Masked:
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Make what was asked for of the class that this stands for."""
+        masked = sys.modules["numpy.ma"]
+        return masked.masked_array(*args, **options)
+
+
+def _load_masked_later() -> None:
+    import numpy
+
+    if "numpy.ma" not in sys.modules:
+        numpy.ma = sys.modules["numpy.ma"] = _MaskedLater("numpy.ma")
+
+
 def load_arrow() -> None:
     """Load pyarrow with as little as can be, before the cap is watched and before the engine.
 
@@ -120,6 +145,7 @@ def load_arrow() -> None:
             hint="do limits of the process (ulimit -v, -d, -n) leave it no room?",
         ) from error
 
+    _load_masked_later()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     csv.read_csv(pa.BufferReader(b"a\n1\n"), read_options=csv.ReadOptions(use_threads=False))
