@@ -13,11 +13,14 @@ from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
+from emsqrt.operators.long_rows import longest_text, room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.nodes import Distinct
 from emsqrt.run import Run
 
 _KEEPS_NULL = 1
+_ROW_COPIES = 5
+"""A row as it is read, as columns, and slack."""
 
 
 class DistinctRows:
@@ -40,6 +43,7 @@ class DistinctRows:
             Output(OutputOp.STATE, index, part.kind) for index, part in enumerate(self._parts)
         ]
         self._order = [*(key.column for key in self._keys), *others]
+        self._longest = 0
         run.expect_holder()
 
     def batches(self) -> Generator[Any]:
@@ -66,6 +70,7 @@ class DistinctRows:
     def _gather(self, aggregate: ExternalAggregate, batches: Iterator[Any]) -> None:
         for batch in batches:
             self._run.check()
+            self._longest = max(self._longest, longest_text(batch.columns))
             aggregate.add(to_columns(batch.columns, self.schema.fields, batch.num_rows))
             del batch
         aggregate.finish()
@@ -73,10 +78,11 @@ class DistinctRows:
     def _results(self, aggregate: ExternalAggregate, out: memoryview) -> Generator[Any]:
         arrow_schema = self.schema.to_arrow()
         places = [self._order.index(at) for at in range(len(self._order))]
-        for rows, columns in aggregate.columns(out):
-            self._run.check()
-            arrays = [
-                to_array(out, rows, columns[place], field.type)
-                for place, field in zip(places, arrow_schema, strict=True)
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
+        with room_for(self._longest, out, self._run, "distinct", _ROW_COPIES) as room:
+            for rows, columns in aggregate.columns(room):
+                self._run.check()
+                arrays = [
+                    to_array(room, rows, columns[place], field.type)
+                    for place, field in zip(places, arrow_schema, strict=True)
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)

@@ -7,6 +7,7 @@ from typing import Any
 
 from emsqrt.external.sort import ExternalSort
 from emsqrt.metering import begun
+from emsqrt.operators.long_rows import room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.sort_layout import SortLayout
 from emsqrt.plan.nodes import Sort, TopK
@@ -62,15 +63,16 @@ class SortRows:
         sorter.finish()
 
     def _sorted(self, sorter: ExternalSort, out: memoryview) -> Generator[Any]:
-        skip = self._skip
-        for size, rows in sorter.blocks(out):
-            self._run.check()
-            batch = self._layout.unpack(out[:size], rows)
-            skipped = min(skip, rows)
-            skip -= skipped
-            if skipped < rows:
-                yield batch.slice(skipped)
-            del batch
+        skip, longest = self._skip, sorter.stats.row_bytes_max
+        with room_for(longest, out, self._run, "sort") as room:
+            for size, rows in sorter.blocks(room):
+                self._run.check()
+                batch = self._layout.unpack(room[:size], rows)
+                skipped = min(skip, rows)
+                skip -= skipped
+                if skipped < rows:
+                    yield batch.slice(skipped)
+                del batch
 
 
 def _block_bytes(memory_bytes: int) -> int:

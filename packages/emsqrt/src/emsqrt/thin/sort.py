@@ -54,7 +54,7 @@ class SortText:
             begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("sort") as held,
         ):
-            parse_bytes = min(PARSE_BYTES_MAX, len(held.memory) // 8)
+            parse_bytes = max(min(PARSE_BYTES_MAX, len(held.memory) // 8), len(held.memory) // 32)
             out_bytes = max(min(OUT_BYTES_MAX, len(held.memory) // 8), len(held.memory) // 16)
             rest = len(held.memory) - parse_bytes - out_bytes
             with (

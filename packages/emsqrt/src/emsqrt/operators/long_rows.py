@@ -1,0 +1,61 @@
+"""Room for rows that are longer than the block in which others leave an operator.
+
+Readers have something left over for long records (`Run.reader_bytes`). Once an operator that takes
+in all of its input begins to give, that is free for the rows which these records became.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emsqrt.run import Run
+from sennit_core.errors import CapTooSmall
+from sennit_core.units import format_bytes
+
+
+@contextmanager
+def room_for(
+    row_bytes: int, out: memoryview, run: Run, tag: str, copies: int = 1
+) -> Iterator[memoryview]:
+    """Give `out`, or more where that is needed, for the length of a `with`.
+
+    Args:
+        row_bytes: what the longest row takes.
+        out: what there is.
+        run: whose budget is asked, for the room and for the batch that is made of a row.
+        tag: for whom.
+        copies: how often the row lies in the room.
+
+    Raises:
+        CapTooSmall: there is not that much.
+    """
+    room_bytes = copies * row_bytes
+    if room_bytes <= len(out):
+        yield out
+        return
+    guard = run.budget.try_acquire(room_bytes + row_bytes, tag)
+    if guard is None:
+        raise CapTooSmall(
+            cap_bytes=run.budget.free_bytes,
+            needed_bytes=room_bytes + row_bytes,
+            because=f"a row of the {tag} takes {format_bytes(row_bytes)}",
+        )
+    with guard, memoryview(bytearray(room_bytes)) as room:
+        yield room
+
+
+def longest_text(arrays: Sequence[Any]) -> int:
+    """Return a bound on the bytes of text in a row of these columns."""
+    return sum(map(_longest, arrays))
+
+
+def _longest(array: Any) -> int:
+    if not len(array) or not (pa.types.is_string(array.type) or pa.types.is_binary(array.type)):
+        return 0
+    ends = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, 4 * array.offset)
+    return int(np.diff(ends).max())
