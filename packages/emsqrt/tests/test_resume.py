@@ -39,13 +39,36 @@ def shapes(source: Path, out: Path) -> dict[str, Pipeline]:
     if not parquet.exists():
         pq.write_table(pa_csv.read_csv(source), parquet, row_group_size=20_000)
     rows = scan(source)
+    tables = scan(parquet)
     return {
+        "thin join": rows.join(other(rows), on="v", how="full").sink(out),
+        "thin semi": rows.join(other(rows), on="v", how="anti").sink(out),
+        "thin top": rows.sort("g", "k").limit(60_000).sink(out),
+        "thin joined groups": rows.join(other(rows), on="v")
+        .group_by("g")
+        .agg(n="count(*)", s="sum(k)")
+        .sink(out),
+        "arrow join": tables.join(other(tables), on="v", how="left").sink(out, format="csv"),
+        "arrow top": tables.sort("g", "k").limit(100_000).sink(out, format="csv"),
+        "arrow window": tables.window(
+            partition_by="g", order_by="k", r="row_number()", s="sum(k)"
+        ).sink(out, format="csv"),
+        "arrow distinct": tables.distinct("v").sink(out, format="csv"),
+        "arrow filtered": _filtered(tables).sink(out, format="csv"),
         "thin sort": rows.sort("k").sink(out),
         "thin aggregate": rows.group_by("g").agg(n="count(*)", s="sum(k)").sink(out),
-        "thin filtered": rows.filter("k % 8 > 0").sort("g", "k").sink(out),
+        "thin filtered": rows.filter("k > 9000").sort("g", "k").sink(out),
         "arrow sort": scan(parquet).sort("k").sink(out, format="csv"),
         "arrow aggregate": scan(parquet).group_by("v").agg(n="count(*)", s="sum(k)").sink(out),
     }
+
+
+def _filtered(tables: Pipeline) -> Pipeline:
+    return tables.filter("k % 8 > 0").with_column("w", "k * 2").sort("k")
+
+
+def other(rows: Pipeline) -> Pipeline:
+    return rows.filter("k > 9000").select("v", "k AS k2", "g AS g2")
 
 
 THIN_CAP, ARROW_CAP = 18 * MIB, 50 * MIB
@@ -83,6 +106,20 @@ CASES = [("thin sort", *point) for point in POINTS] + [
     ("thin filtered", "after journal", 1),
     ("arrow sort", "after journal", 1),
     ("arrow aggregate", "after open", 1),
+    ("arrow aggregate", "after journal", 2),
+    ("arrow filtered", "after journal", 2),
+    ("arrow top", "after journal", 1),
+    ("arrow window", "after journal", 2),
+    ("arrow distinct", "after journal", 2),
+    ("arrow join", "after journal", 1),
+    ("arrow join", "after run", 9),
+    ("thin top", "after journal", 2),
+    ("thin join", "after journal", 1),
+    ("thin join", "before journal", 3),
+    ("thin join", "after journal", 4),
+    ("thin join", "after open", 2),
+    ("thin semi", "after journal", 2),
+    ("thin joined groups", "after journal", 4),
 ]
 
 
@@ -105,12 +142,15 @@ def test_a_killed_run_is_gone_on_with(
     assert out.read_bytes() == expected
     assert not list((spill / "kept").iterdir())
     first, second = json.loads(whole.stdout), json.loads(again.stdout)
-    if shape != "arrow sort" and point != "before journal":
+    if (point, times) != ("before journal", 1):
         assert second["spilledBytes"] < first["spilledBytes"]
+        assert second["bytesIn"] < first["bytesIn"]
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("shape", ["thin sort", "thin aggregate", "arrow aggregate"])
+@pytest.mark.parametrize(
+    "shape", ["thin sort", "thin aggregate", "thin join", "arrow aggregate", "arrow window"]
+)
 def test_what_was_taken_in_whole_is_not_read_again(
     source: Path, tmp_path: Path, shape: str
 ) -> None:
@@ -131,6 +171,21 @@ def test_a_scan_begins_where_the_last_run_ended(source: Path, tmp_path: Path) ->
 
 
 @pytest.mark.crash
+@pytest.mark.parametrize("cap", [THIN_CAP - 3 * MIB, 64 * MIB])
+def test_what_was_left_is_gone_on_with_under_another_cap(
+    source: Path, tmp_path: Path, cap: int
+) -> None:
+    out, spill = tmp_path / "out.csv", tmp_path / "spill"
+    pipeline = shapes(source, out)["thin joined groups"]
+    engine = Engine(EngineConfig(spill_dir=spill))
+    engine.run(pipeline.plan, mem_cap="64MiB")
+    expected = out.read_bytes()
+    assert killed_run(pipeline, spill, tmp_path, "after journal", 3).returncode == -9
+    engine.run(pipeline.plan, mem_cap=cap, resume="test")
+    assert out.read_bytes() == expected
+
+
+@pytest.mark.crash
 def test_another_plan_or_other_inputs_are_refused(source: Path, tmp_path: Path) -> None:
     out, spill = tmp_path / "out.csv", tmp_path / "spill"
     copy = tmp_path / "in.csv"
@@ -141,6 +196,8 @@ def test_another_plan_or_other_inputs_are_refused(source: Path, tmp_path: Path) 
     other = scan(copy).sort("g").sink(out)
     with pytest.raises(UsageError, match="had another plan"):
         engine.run(other.plan, resume="test")
+    with pytest.raises(UsageError, match="had another seed"):
+        Engine(EngineConfig(spill_dir=spill, seed=7)).run(pipeline.plan, resume="test")
     copy.write_bytes(copy.read_bytes().replace(b"7919", b"7918", 1))
     with pytest.raises(UsageError, match="had other inputs"):
         engine.run(pipeline.plan, resume="test")

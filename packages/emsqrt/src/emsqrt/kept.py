@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emsqrt.external.journal import SavedRuns
+from emsqrt.external.journal import SavedRuns, SavedState
 from emsqrt.spill import Segment, SpillManager
 from emsqrt.spill.local import Disk, LocalStore
 from sennit_core.errors import Conflict, UsageError
@@ -26,11 +26,18 @@ from sennit_core.errors import Conflict, UsageError
 KEPT_SECONDS = 24 * 3600
 """After so long a kept run that nobody resumes is swept."""
 _NAME = re.compile("[a-z0-9_-]{1,63}")
-_JOURNAL, _LOCK, _VERSION = "journal.json", "lock", 1
+_JOURNAL, _LOCK = "journal.json", "lock"
+_VERSION = 2  # of the journal, and of the rows in the segments that it names
+
+Place = tuple[str, int, int]
 
 
 def open_kept(
-    resume: Sequence[str] | None, hash_of_plan: str, inputs: Sequence[Mapping[str, Any]], tier: str
+    resume: Sequence[str] | None,
+    hash_of_plan: str,
+    inputs: Sequence[Mapping[str, Any]],
+    tier: str,
+    seed: int,
 ) -> KeptRun | None:
     """Open the folder of a run that was given a name, None for all others.
 
@@ -39,6 +46,7 @@ def open_kept(
         hash_of_plan: of the plan as it was submitted.
         inputs: the JSON of an `InputInfo` for each file.
         tier: "thin" or "arrow"; each has rows of its own form.
+        seed: of the run.
 
     Raises:
         Conflict, UsageError: as `KeptRun`; also when an input cannot be read twice.
@@ -48,7 +56,7 @@ def open_kept(
     if any(not info["fingerprint"] for info in inputs):
         raise UsageError("a run that reads standard input cannot be resumed")
     marks = [[info["path"], info["bytes"], info["fingerprint"]] for info in inputs]
-    facts = {"plan": hash_of_plan, "inputs": marks, "tier": tier}
+    facts = {"plan": hash_of_plan, "inputs": marks, "tier": tier, "seed": seed}
     return KeptRun(Path(resume[0]), resume[1], facts)
 
 
@@ -58,11 +66,11 @@ class KeptRun:
     Args:
         root: where runs spill.
         name: of the run: a-z, 0-9, - and _.
-        facts: what must be the same when it is resumed: plan, inputs, tier.
+        facts: what must be the same when it is resumed: plan, inputs, tier, seed.
 
     Raises:
         Conflict: the run of that name still goes on.
-        UsageError: a run of that name was left, and was of another plan or of other inputs.
+        UsageError: a run of that name was left, and was of another plan, other inputs, another seed.
     """
 
     def __init__(self, root: Path, name: str, facts: Mapping[str, Any]) -> None:
@@ -81,6 +89,7 @@ class KeptRun:
             self._nodes: dict[str, Any] = self._read()
             self.is_resumed = bool(self._nodes)
             """Whether an earlier run left something to go on from."""
+            self._pages: dict[int, JournalPage] = {}
             self._remove_unnamed()
         except BaseException:
             self._unlock()
@@ -88,7 +97,9 @@ class KeptRun:
 
     def page(self, node: int) -> JournalPage:
         """Return one operator's page of the journal."""
-        return JournalPage(self, str(node))
+        if node not in self._pages:
+            self._pages[node] = JournalPage(self, str(node))
+        return self._pages[node]
 
     def open_spill(self, **options: Any) -> SpillManager:
         """Open the spill whose segments lie here; options as of `SpillManager`."""
@@ -107,7 +118,7 @@ class KeptRun:
         entry = self._nodes.get(node)
         if entry is None:
             return None
-        for segment, _ in entry["runs"]:
+        for segment in entry["segments"]:
             path = self.folder / segment["name"]
             if not path.is_file() or path.stat().st_size != segment["size_bytes"]:
                 return None
@@ -126,17 +137,19 @@ class KeptRun:
         if not path.is_file():
             return {}
         document = json.loads(path.read_text())
-        if document.get("v") == _VERSION and document["facts"] == self._facts:
+        found = {"version": document.get("v"), **document.get("facts", {})}
+        facts = {"version": _VERSION, **self._facts}
+        other = [what for what in facts if found.get(what) != facts[what]]
+        if not other:
             return dict(document["nodes"])
-        found = document.get("facts", {})
-        other = [what for what in self._facts if found.get(what) != self._facts[what]]
         raise UsageError(
             f"the run {self._name} that was left had {_words(other)}",
             hint=f"run this under another name, or remove {self.folder}",
         )
 
     def _remove_unnamed(self) -> None:
-        named = {segment["name"] for entry in self._nodes.values() for segment, _ in entry["runs"]}
+        entries = self._nodes.values()
+        named = {segment["name"] for entry in entries for segment in entry["segments"]}
         for path in self.folder.iterdir():
             if path.name not in named and path.name not in (_JOURNAL, _LOCK):
                 path.unlink()
@@ -154,34 +167,64 @@ class JournalPage:
         self._kept = kept
         self._node = node
         self._entry = kept.entry(node)
-        self._place: tuple[str, int, int] | None = None
+        self._place = self.found_place
 
     def found(self) -> SavedRuns | None:
-        """Return what an earlier run left, None when it left nothing."""
-        entry = self._entry
-        if entry is None:
+        """Return the runs that an earlier run left, None when it left none."""
+        if self._entry is None:
             return None
-        runs = tuple((Segment.from_json(segment), level) for segment, level in entry["runs"])
-        return SavedRuns(entry["rows"], entry["complete"], runs)
+        segments, state = self.state()
+        return SavedRuns(
+            state["rows"],
+            state["complete"],
+            tuple(zip(segments, state["levels"], strict=True)),
+            state["rowBytesMax"],
+        )
+
+    def state(self) -> SavedState:
+        """Return what an earlier run left in whatever form; nothing when it left nothing."""
+        if self._entry is None:
+            return (), {}
+        segments = tuple(Segment.from_json(segment) for segment in self._entry["segments"])
+        return segments, self._entry["state"]
 
     @property
-    def found_place(self) -> tuple[str, int, int] | None:
-        """(source, byte offset, rows before it) of the last batch that lies in runs, if known."""
-        place = None if self._entry is None else self._entry["place"]
+    def found_place(self) -> Place | None:
+        """(source, offset, rows before it) of the last batch that lies in runs, if known."""
+        place = None if self._entry is None else self._entry["state"].get("place")
         return None if place is None else (place[0], place[1], place[2])
 
     def mark(self, source: str, offset: int, rows: int) -> None:
-        """Say that the batch that is being taken in begins there, after so many rows."""
+        """Say that the batch that is being taken in begins there, after so many rows.
+
+        Args:
+            source: a file's name.
+            offset: in it: bytes of text, row groups of Parquet.
+            rows: that the operator took in before.
+        """
         self._place = source, offset, rows
 
-    def save(self, rows: int, runs: Sequence[tuple[Segment, int]], *, complete: bool) -> None:
-        """Write down which segments there are."""
-        entry = {
+    def save(
+        self,
+        rows: int,
+        runs: Sequence[tuple[Segment, int]],
+        *,
+        complete: bool,
+        row_bytes_max: int = 0,
+    ) -> None:
+        """Write down which runs there are."""
+        state = {
             "rows": rows,
             "complete": complete,
-            "runs": [[segment.to_json(), level] for segment, level in runs],
+            "levels": [level for _, level in runs],
+            "rowBytesMax": row_bytes_max,
             "place": self._place,
         }
+        self.save_state([segment for segment, _ in runs], state)
+
+    def save_state(self, segments: Sequence[Segment], state: Mapping[str, Any]) -> None:
+        """Write down segments, and plain values that say what they are."""
+        entry = {"segments": [segment.to_json() for segment in segments], "state": state}
         self._kept.write(self._node, entry)
 
 
@@ -220,4 +263,6 @@ def _try_lock(folder: Path) -> int | None:
 
 
 def _words(other: Sequence[str]) -> str:
-    return " and ".join("another plan" if what == "plan" else f"other {what}" for what in other)
+    return " and ".join(
+        f"other {what}" if what == "inputs" else f"another {what}" for what in other
+    )

@@ -6,9 +6,9 @@ import mmap
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
 from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, Sharing
-from emsqrt.metering import Meter
+from emsqrt.metering import Meter, begun
 from sennit_core.errors import CapTooSmall, TooLarge
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.executor.context import Context
-    from emsqrt.external.journal import SavedRuns
     from emsqrt.kept import JournalPage, KeptRun
     from emsqrt.spill import SpillManager
 
@@ -136,7 +135,11 @@ class Run:
     @property
     def choice(self) -> JoinChoice:
         """How the join whose view this is is carried out."""
-        return self._world.choices.get(self.node, HASHED)
+        choice = self._world.choices.get(self.node, HASHED)
+        if self._kept is None:
+            return choice
+        # Whoever resumes counts rows, and so can tell their order.
+        return replace(choice, ordered=True, build_left=False)
 
     def trial(self, budget: MemoryBudget) -> Run:
         """Return a run that is as this one at its beginning, but for the budget; only to admit."""
@@ -295,11 +298,14 @@ class Run:
             return None
         return self._kept.page(self.node)
 
-    def rest_of(self, batches: Generator[Any]) -> Generator[Any]:
-        """Return what a resumed operator has still to take in of its input's batches."""
+    def begun(self, stream: Generator[Any]) -> AbstractContextManager[Iterator[Any]]:
+        """Give a stream once its first item has come; at once where nobody may want it any more.
+
+        That is where an earlier run left something of an operator that took all of it in.
+        """
         journal = self.journal()
-        found = None if journal is None else journal.found()
-        return batches if found is None else _rest_of(batches, found)
+        left_something = journal is not None and journal.state()[1]
+        return closing(stream) if left_something else begun(stream)
 
     @contextmanager
     def working(self, algorithm: Algorithm) -> Iterator[None]:
@@ -333,7 +339,7 @@ class Run:
         budget = self.budget
         return {
             "rowsIn": sum(source.rows for source in self._world.sources),
-            "bytesIn": sum(source.bytes_done for source in self._world.sources),
+            "bytesIn": sum(_bytes_read(source) for source in self._world.sources),
             "rowsOut": sum(sink["rows"] for sink in sinks),
             "bytesOut": sum(sink["bytes"] for sink in sinks),
             "sinks": list(sinks),
@@ -371,15 +377,6 @@ class Run:
             self._world.store.release()
 
 
-def _rest_of(batches: Generator[Any], found: SavedRuns) -> Generator[Any]:
-    """Yield the rows behind those that lie in runs; nothing is read when all of them do."""
-    with closing(batches):
-        if found.complete:
-            return
-        left = found.rows
-        for batch in batches:
-            skipped = min(left, batch.num_rows)
-            left -= skipped
-            if skipped < batch.num_rows:
-                yield batch.slice(skipped)
-            del batch
+def _bytes_read(source: Source) -> int:
+    """Return the bytes that a source read; who begins where an earlier run ended skipped some."""
+    return source.bytes_done - int(getattr(source, "bytes_skipped", 0))

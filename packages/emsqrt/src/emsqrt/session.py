@@ -70,9 +70,12 @@ def run_plan(
     """
     submitted = plan_from_json(document)
     prepared = prepare(submitted, folder)
+    options = [getattr(scan.source, "options", {}) for scan in scans_of(prepared.plan)]
+    if resume is not None and any("rejectFile" in each for each in options):
+        raise UsageError("a run that sets bad records aside cannot be resumed: it may not see all")
     with ExitStack() as stack:
         inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
-        kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow")
+        kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
         run = Run(context, folder, seed, kept=kept)
         rows, output = admit(prepared, run, stack)
         schedule = _schedule(prepared, run)
@@ -248,7 +251,7 @@ class MeteredRows:
 
     def __init__(self, rows: Operator, run: Run) -> None:
         self.schema = rows.schema
-        self._rows = rows
+        self.passes_on = self._rows = rows
         self._meter = run.meter
 
     def batches(self) -> Generator[Any]:
@@ -285,6 +288,20 @@ class ScanRows:
     def bytes_done(self) -> int:
         """Bytes of the files that have been read."""
         return self._source.bytes_done
+
+    @property
+    def bytes_skipped(self) -> int:
+        """Those among them that an earlier run read, and this one did not."""
+        return self._source.bytes_skipped
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(file, rows of it before) of the batch that was given last."""
+        return self._source.position
+
+    def start_at(self, file: int, rows: int) -> None:
+        """Begin behind so many rows of a file."""
+        self._source.start_at(file, rows)
 
     def batches(self) -> Generator[Any]:
         """Yield the source's batches."""

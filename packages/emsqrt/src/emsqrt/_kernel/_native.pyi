@@ -61,9 +61,8 @@ class AggTable:
     # The longest row ever drained.
     @property
     def row_bytes_max(self) -> int: ...
-    # Rows ever taken.
-    @property
-    def rows(self) -> int: ...
+    # Rows ever taken; set it where an earlier table took the first ones.
+    rows: int
     @property
     def used_bytes(self) -> int: ...
 

@@ -180,6 +180,20 @@ static PyObject *get_rows(PyObject *object, void *none) {
     return PyLong_FromUnsignedLongLong(((table_object *)object)->table.rows);
 }
 
+static int set_rows(PyObject *object, PyObject *value, void *none) {
+    (void)none;
+    if (value == NULL) {
+        PyErr_SetString(PyExc_TypeError, "rows cannot be deleted");
+        return -1;
+    }
+    const unsigned long long rows = PyLong_AsUnsignedLongLong(value);
+    if (PyErr_Occurred()) {
+        return -1;
+    }
+    ((table_object *)object)->table.rows = rows;
+    return 0;
+}
+
 static PyObject *get_used_bytes(PyObject *object, void *none) {
     (void)none;
     const em_table *table = &((table_object *)object)->table;
@@ -214,7 +228,7 @@ static PyGetSetDef table_properties[] = {
     {"groups", get_groups, NULL, NULL, NULL},
     {"positions", get_positions, NULL, NULL, NULL},
     {"row_bytes_max", get_row_bytes_max, NULL, NULL, NULL},
-    {"rows", get_rows, NULL, NULL, NULL},
+    {"rows", get_rows, set_rows, NULL, NULL},
     {"used_bytes", get_used_bytes, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -36,9 +36,6 @@ AGGREGATE_BYTES_MIN = GROUPS_BYTES_MIN
 VALUES_BYTES_MIN = GROUPS_BYTES_MIN + FOLD_BYTES_MIN
 """What each of its `values` needs besides, and the groups themselves then."""
 
-_IN_ORDER = (PartOp.FIRST, PartOp.LAST)
-"""States that number the rows of one run."""
-
 
 @dataclass(frozen=True, slots=True)
 class AggregateStats:
@@ -84,8 +81,8 @@ class ExternalAggregate:
             FLOAT_SQUARES or MIN of NO_COLUMN.
         name: of the segments, and in errors.
         check: called often; what it raises ends the work.
-        journal: where runs are written down; see `ExternalSort`. Not used with `values`, whose
-            runs are several, nor where a part remembers which row came first.
+        journal: where runs are written down; see `ExternalSort`. Not used with `values`, which
+            have runs of their own.
 
     Raises:
         CapTooSmall: too little memory, or a group whose key and states are too long for it.
@@ -104,7 +101,7 @@ class ExternalAggregate:
         check: Callable[[], None] = lambda: None,
         journal: Journal | None = None,
     ) -> None:
-        if values or any(part.op in _IN_ORDER for part in parts):
+        if values:
             journal = None
         share = len(memory) // (1 + len(values)) // 64 * 64
         if values and share < VALUES_BYTES_MIN:

@@ -51,6 +51,7 @@ class CrossJoin:
                 cap_bytes=len(memory), needed_bytes=MEMORY_BYTES_MIN, because="a join works in it"
             )
         self.stats = JoinStats()
+        self.is_built = self.is_probed = False
         self._memory = memory
         self._spill = spill
         self._ordered = ordered

@@ -74,6 +74,7 @@ class Groups:
         key_tuples = [key.as_tuple() for key in keys]
         self._table: AggTable | None = AggTable(area, key_tuples, self._parts)
         self._runs = Runs(area, spill, name=name, check=check, journal=journal)
+        self._table.rows = self._runs.rows_found
         self._finished = False
         self._used_bytes = 0
 
@@ -85,7 +86,7 @@ class Groups:
     @property
     def rows(self) -> int:
         """Rows taken so far."""
-        return 0 if self._table is None else self._runs.rows_found + self._table.rows
+        return 0 if self._table is None else self._table.rows
 
     @property
     def used_bytes(self) -> int:

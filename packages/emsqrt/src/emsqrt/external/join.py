@@ -10,10 +10,11 @@ processing in database systems with large main memories", TODS 11(3), 1986.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable
+from emsqrt.external.join_journal import JoinJournal, Partitions
 from emsqrt.external.joined import (
     FORWARD,
     KEEPS_LEFT,
@@ -33,7 +34,8 @@ from sennit_core.errors import CapTooSmall
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from emsqrt.spill import SpillManager
+    from emsqrt.external.journal import StateJournal
+    from emsqrt.spill import Segment, SpillManager
 
 MEMORY_BYTES_MIN = 256 << 10
 ROW_SHARE = 8
@@ -54,6 +56,8 @@ class ExternalJoin:
         build_bytes: of the right side's rows, where known; a better fan-out.
         name: of the segments.
         check: called often; what it raises ends the work.
+        journal: where partitions are written down, with `ordered`; sides that an earlier run took
+            in are not to be given again (`is_built`, `is_probed`).
 
     Raises:
         CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or a row takes more than an eighth.
@@ -69,6 +73,7 @@ class ExternalJoin:
         build_bytes: int | None = None,
         name: str = "join",
         check: Callable[[], None] = lambda: None,
+        journal: StateJournal | None = None,
     ) -> None:
         if len(memory) < MEMORY_BYTES_MIN:
             raise CapTooSmall(
@@ -86,7 +91,12 @@ class ExternalJoin:
         split = len(memory) - partition_bytes(len(memory))
         self._room, self._buffers = memory[:split], memory[split:]
         self._fan_out = self._choose_fan_out(build_bytes)
-        self._table: JoinTable | None = JoinTable(self._room)
+        self._journal = JoinJournal(journal if ordered else None, spill, self._can_join)
+        self.is_probed = self._journal.pairs is not None
+        """Whether an earlier run took in both sides."""
+        self.is_built = self.is_probed or self._journal.right is not None
+        """Whether an earlier run took in the right side."""
+        self._table: JoinTable | None = None if self.is_built else JoinTable(self._room)
         self._writer: PartitionWriter | None = None
         self._join: PartitionedJoin | None = None
 
@@ -112,21 +122,24 @@ class ExternalJoin:
         if self._table is not None:
             self._table.index()
             return
-        assert self._writer is not None, "a join without a table partitions"
-        right = self._writer.finish()
-        self.stats.spilled_bytes += self._writer.spilled_bytes
-        self._writer = None
+        if self._writer is not None:
+            self._journal.built(self._writer.finish())
+            self.stats.spilled_bytes += self._writer.spilled_bytes
+            self._writer = None
         self._join = PartitionedJoin(
             self._memory,
             self._spill,
             self.how,
-            right,
+            self._journal,
             ordered=self._ordered,
             row_bytes_max=len(self._memory) // ROW_SHARE,
             name=self._name,
             stats=self.stats,
             check=self._check,
         )
+        if (right := self._journal.right) is None:
+            return
+        self._fan_out = len(right) - 1
         keeps_lone = self.how in KEEPS_LEFT
         wanted = [keeps_lone or segment is not None for segment in right[:-1]]
         self._writer = self._partition("left", [*wanted, keeps_lone], self._ordered)
@@ -140,7 +153,7 @@ class ExternalJoin:
         """
         self._check()
         if self._table is None:
-            assert self._writer is not None, "finish_build first"
+            assert self._writer is not None, "finish_build first, and nothing of what was taken in"
             self._writer.add(block)
             return
         joined = JoinedOut(out)
@@ -159,15 +172,18 @@ class ExternalJoin:
         if self._table is not None:
             yield from self._drain(self._table, JoinedOut(out))
             return
-        assert self._writer is not None, "finish_build first"
         assert self._join is not None, "finish_build first"
-        left = self._writer.finish()
-        self.stats.spilled_bytes += self._writer.spilled_bytes
-        self._writer = None
+        left: Partitions = []
+        if self._writer is not None:
+            left = self._writer.finish()
+            self.stats.spilled_bytes += self._writer.spilled_bytes
+            self._writer = None
         if not self._ordered:
             yield from self._join.blocks(left, out)
             return
-        runs = Runs(self._memory, self._spill, name=f"{self._name}.run", check=self._check)
+        journal = self._journal if self._journal.is_kept else None
+        name = f"{self._name}.run"
+        runs = Runs(self._memory, self._spill, name=name, check=self._check, journal=journal)
         try:
             self._join.write_runs(left, runs)
             runs.settle(NUMBER_POSITIONS)
@@ -182,15 +198,20 @@ class ExternalJoin:
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
-        if self._join is not None:
-            self._join.close()
-            self._join = None
+        self._join = None
+        self._journal.close()
 
     def _choose_fan_out(self, build_bytes: int | None) -> int:
         most = fan_out_max(len(self._buffers))
         if build_bytes is None:
             return most
         return min(most, max(2, -(-build_bytes * 13 // (10 * len(self._room)))))
+
+    def _can_join(self, segments: Sequence[Segment], fan_out: int) -> bool:
+        """Whether partitions of an earlier run, which had another cap, can be joined in this one."""
+        longest = max((segment.block_raw_max for segment in segments), default=0)
+        fits = longest * ROW_SHARE <= len(self._memory)
+        return fits and fan_out <= fan_out_max(len(self._buffers))
 
     def _shrink(self, table: JoinTable) -> bool:
         """Make room by dropping keys that are there already, where only keys count."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable, join_alone
+from emsqrt.external.join_journal import JoinJournal, Pair, Partitions
 from emsqrt.external.joined import (
     FIRST,
     FORWARD,
-    JOINED_HEAD_BYTES,
     KEEPS_LEFT,
     KEEPS_RIGHT,
     LEFT_ONLY,
@@ -37,33 +36,6 @@ LEVELS_MAX = 8
 _SHRINKS = 0.6  # a partition that keeps more of what it was cut from has a hot key
 
 
-@dataclass(slots=True)
-class Pair:
-    """A partition: both sides' rows whose keys hash alike.
-
-    Args:
-        left: None when it has no rows.
-        right: likewise.
-        level: how often its rows were partitioned.
-        cut_from_bytes: the right side's of what it was cut from; None for input.
-    """
-
-    left: Segment | None
-    right: Segment | None
-    level: int = 1
-    cut_from_bytes: int | None = None
-
-    @property
-    def block_bytes(self) -> int:
-        """A buffer for any of its blocks."""
-        return max(_block_bytes(self.left), _block_bytes(self.right))
-
-    @property
-    def joined_bytes_max(self) -> int:
-        """The longest row that may come out: no row is longer than its block."""
-        return _block_bytes(self.left) + _block_bytes(self.right) + JOINED_HEAD_BYTES
-
-
 class PartitionedJoin:
     """Joins the partitions of two sides one after another.
 
@@ -73,7 +45,7 @@ class PartitionedJoin:
         memory: to work in, given to each partition in turn.
         spill: where the partitions lie.
         how: the kind of join.
-        right: partitions of the right side, that of rows with a NULL key last.
+        journal: knows the partitions of the right side, or the pairs that an earlier run left.
         ordered: the rows that come out have a key that puts them in order. Then left rows have
             their numbers before their payloads, and right rows where they come out.
         row_bytes_max: of rows that are partitioned again.
@@ -87,7 +59,7 @@ class PartitionedJoin:
         memory: memoryview,
         spill: SpillManager,
         how: HashJoinKind,
-        right: list[Segment | None],
+        journal: JoinJournal,
         *,
         ordered: bool,
         row_bytes_max: int,
@@ -98,26 +70,27 @@ class PartitionedJoin:
         self._memory = memory
         self._spill = spill
         self._how: HashJoinKind = how
-        self._right = right
+        self._journal = journal
         self._ordered = ordered
         self._flag = SEQUENCED if ordered else 0
         self._row_bytes_max = row_bytes_max
         self._name = name
         self._stats = stats
         self._check = check
-        self._pairs: list[Pair] = []
+        self._pairs = journal.pairs or []
 
-    def blocks(self, left: list[Segment | None], out: memoryview) -> Iterator[tuple[int, int]]:
+    def blocks(self, left: Partitions, out: memoryview) -> Iterator[tuple[int, int]]:
         """Join all partitions; yield (bytes, rows) of joined rows at the start of `out`."""
         joined = JoinedOut(out)
         for pair in self._each(left):
             for ends in self._join(pair, self._memory, joined):
                 if not ends:
                     yield joined.take()
+            self._journal.ended()
         if joined.rows:
             yield joined.take()
 
-    def write_runs(self, left: list[Segment | None], runs: Runs) -> None:
+    def write_runs(self, left: Partitions, runs: Runs) -> None:
         """Join all partitions; what each gives becomes one run, or one for each slice."""
         for pair in self._each(left):
             split = len(self._memory) - max(pair.joined_bytes_max, runs.block_bytes)
@@ -136,37 +109,24 @@ class PartitionedJoin:
             finally:
                 if writer is not None:
                     writer.abort()
+            self._journal.ended()
             if runs.is_crowded():
                 runs.thin_out(NUMBER_POSITIONS)
 
-    def close(self) -> None:
-        """Remove the partitions that were not joined."""
-        for segment in self._right:
-            if segment is not None:
-                self._spill.remove(segment)
-        for pair in self._pairs:
-            self._remove(pair)
-        self._pairs.clear()
-
-    def _each(self, left: list[Segment | None]) -> Iterator[Pair]:
-        """Yield pair after pair, those that a pair was split into next; remove each after use."""
-        self._pairs = [Pair(one, other) for one, other in zip(left, self._right, strict=True)]
-        *_, nulls = self._pairs
-        self._pairs[-1:] = [Pair(nulls.left, None), Pair(None, nulls.right)]
-        self._right = []
-        self._pairs.reverse()
+    def _each(self, left: Partitions) -> Iterator[Pair]:
+        """Yield pair after pair, those that a pair was split into next; tell each one's end."""
+        if self._journal.pairs is None:
+            assert self._journal.right is not None, "it was partitioned before the left side"
+            pairs = [Pair(*sides) for sides in zip(left, self._journal.right, strict=True)]
+            *_, nulls = pairs
+            pairs[-1:] = [Pair(nulls.left, None), Pair(None, nulls.right)]
+            self._pairs = pairs[::-1]
+            self._journal.probed(self._pairs)
         while self._pairs:
             pair = self._pairs.pop()
             self._check()
-            try:
-                yield pair
-            finally:
-                self._remove(pair)
-
-    def _remove(self, pair: Pair) -> None:
-        for segment in (pair.left, pair.right):
-            if segment is not None:
-                self._spill.remove(segment)
+            self._journal.began(pair)
+            yield pair
 
     def _join(self, pair: Pair, memory: memoryview, joined: JoinedOut) -> Iterator[bool]:
         left, right = pair.left, pair.right

@@ -85,6 +85,8 @@ class Runs:
         self.stats = RunStats()
         self.rows_found = 0
         """Rows of the input that lie in runs which an earlier run left."""
+        self.row_bytes_max = 0
+        """The longest of all rows in runs, as far as who cuts these tells."""
         self._journal = journal
         self._rows = 0
         self._complete = False
@@ -137,11 +139,14 @@ class Runs:
         self.stats.runs = len(found.runs)
         self.rows_found = self._rows = found.rows
         self._complete = found.complete
+        self.row_bytes_max = found.row_bytes_max
 
     def _save(self) -> None:
         if self._journal is not None:
             runs = [(run.segment, run.level) for run in self._runs]
-            self._journal.save(self._rows, runs, complete=self._complete)
+            self._journal.save(
+                self._rows, runs, complete=self._complete, row_bytes_max=self.row_bytes_max
+            )
 
     def _known(self, positions: bytes | None) -> bytes | None:
         """Nobody has looked at the keys of rows that an earlier run took in."""

@@ -114,7 +114,7 @@ class ExternalSort:
             fan_in=runs.fan_in,
             block_bytes=runs.block_bytes,
             spilled_bytes=runs.spilled_bytes,
-            row_bytes_max=longest,
+            row_bytes_max=max(longest, self._runs.row_bytes_max),
             memory_bytes=len(self._memory),
             peak_bytes=len(self._memory) if runs.runs else self._used_bytes(),
         )
@@ -234,6 +234,7 @@ class ExternalSort:
                     rows = 1
                     writer.append(self._store_memory[first:end], rows)
                 position += rows
+            self._runs.row_bytes_max = max(self._runs.row_bytes_max, store.row_bytes_max)
             self._runs.add(writer.finish(), self._rows, complete=complete)
         store.reset()
 

@@ -79,6 +79,9 @@ class ParquetScan:
         self._spill = spill
         self.bytes_done = 0
         self.groups_left_out = 0
+        self.bytes_skipped = 0
+        """Of the bytes done: those of row groups that an earlier run read."""
+        self._rows_skipped = 0
         columns = frozenset(schema.names)
         with open_parquet(self._source) as file:
             self._caster = BatchCaster(file.schema_arrow, schema, self._source.name)
@@ -99,12 +102,19 @@ class ParquetScan:
         self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES
         self.need_because = _because(self._source, chunks)
 
+    def start_at(self, row: int) -> int:
+        """Leave out the row groups that end before a row; return how many rows these have."""
+        while self._groups and self._rows_skipped + self._groups[0].row_count <= row:
+            self._rows_skipped += self._groups.pop(0).row_count
+        return self._rows_skipped
+
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:
         """Yield the file's batches; `guard` holds `need_bytes`."""
         assert guard.size_bytes >= self.need_bytes, "admitted before"
         size = self._source.stored_bytes or 0
         with open_parquet(self._source) as file:
-            total, done = max(file.metadata.num_rows, 1), 0
+            total, done = max(file.metadata.num_rows, 1), self._rows_skipped
+            self.bytes_skipped = size * done // total
             for batch in self._read(file):
                 done += batch.num_rows
                 self.bytes_done = size * done // total

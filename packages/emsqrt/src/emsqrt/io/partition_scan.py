@@ -78,6 +78,14 @@ class _WithValues:
     def bytes_done(self, value: int) -> None:
         self._scan.bytes_done = value
 
+    @property
+    def bytes_skipped(self) -> int:
+        return int(getattr(self._scan, "bytes_skipped", 0))
+
+    def start_at(self, row: int) -> int:
+        start_at = getattr(self._scan, "start_at", None)
+        return 0 if start_at is None else int(start_at(row))
+
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:
         for batch in self._scan.batches(guard):
             columns = [

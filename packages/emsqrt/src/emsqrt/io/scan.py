@@ -91,6 +91,20 @@ class SourceScan:
         self._bad_rows = bad_rows
         self.bytes_total = sum(sizes)
         self._files_done = 0
+        self._begin = 0, 0
+        self.position = 0, 0
+        """(file, rows of it before) of the batch that was given last."""
+
+    def start_at(self, file: int, rows: int) -> None:
+        """Begin behind so many rows of a file; what a file can leave out of them is not read."""
+        self._begin = file, rows
+
+    @property
+    def bytes_skipped(self) -> int:
+        """Bytes among those done that were left out."""
+        first, _ = self._begin
+        inside = sum(getattr(scan, "bytes_skipped", 0) for scan in self._scans)
+        return sum(self._sizes[:first]) + int(inside)
 
     @property
     def bytes_done(self) -> int:
@@ -111,8 +125,14 @@ class SourceScan:
         return self._bad_rows.rejected_rows
 
     def __iter__(self) -> Generator[Any]:
-        for scan in self._scans:
-            yield from scan.batches(self._guard)
+        first, skipped = self._begin
+        self._files_done = first
+        for file, scan in enumerate(self._scans[first:], first):
+            for row, batch in _rows_from(scan, skipped, self._guard):
+                self.position = file, row
+                yield batch
+                del batch
+            skipped = 0
             self._files_done += 1
 
     def __enter__(self) -> Self:
@@ -127,6 +147,18 @@ class SourceScan:
     ) -> None:
         with self._guard:
             self._bad_rows.__exit__(kind, error, trace)
+
+
+def _rows_from(scan: FileScan, start: int, guard: BudgetGuard) -> Iterator[tuple[int, Any]]:
+    """Yield a file's batches from row `start` on, each with the number of its first row."""
+    start_at = getattr(scan, "start_at", None)
+    row = start_at(start) if start and start_at is not None else 0
+    for batch in scan.batches(guard):
+        skipped = min(max(start - row, 0), batch.num_rows)
+        if skipped < batch.num_rows:
+            yield row + skipped, batch.slice(skipped) if skipped else batch
+        row += batch.num_rows
+        del batch
 
 
 def open_scan(  # noqa: PLR0913 - a scan's node and its world

@@ -18,6 +18,7 @@ from emsqrt.metering import begun
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.computed import compute_all
 from emsqrt.operators.operator import Operator
+from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.check import aggregate_schema
 from emsqrt.plan.nodes import Aggregate
 from emsqrt.plan.states import find_states, state_fields
@@ -66,7 +67,7 @@ class AggregateRows:
         """
         layout = self._layout
         with (
-            begun(self._run.rest_of(self._input.batches())) as batches,
+            begun(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("aggregate") as held,
         ):
             out_bytes = min(OUT_BYTES_MAX, len(held.memory) // 8)

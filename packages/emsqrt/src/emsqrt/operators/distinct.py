@@ -15,6 +15,7 @@ from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.long_rows import longest_text, room_for
 from emsqrt.operators.operator import Operator
+from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.nodes import Distinct
 from emsqrt.run import Run
 
@@ -49,7 +50,7 @@ class DistinctRows:
     def batches(self) -> Generator[Any]:
         """Yield the rows."""
         with (
-            begun(self._input.batches()) as batches,
+            begun(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("distinct") as held,
         ):
             cut = len(held.memory) - min(OUT_BYTES_MAX, len(held.memory) // 8)
@@ -62,6 +63,7 @@ class DistinctRows:
                     self._outputs,
                     name="distinct",
                     check=self._run.check,
+                    journal=self._run.journal(),
                 )
                 with self._run.working(aggregate):
                     self._gather(aggregate, batches)

@@ -73,7 +73,8 @@ class JoinRows:
         with ExitStack() as stack:
             # Who merges has both inputs come at once; who hashes has the probing one come later.
             left = stack.enter_context(begun(self._probe.source.batches())) if merged else None
-            right = stack.enter_context(begun(self._build.source.batches()))
+            opened = self._run.begun(self._build.source.batches())
+            right = stack.enter_context(opened)
             held = stack.enter_context(self._run.take_working_memory("join"))
             size = min(BLOCK_BYTES_MAX, len(held.memory) // _BLOCKS_SHARE)
             cut = len(held.memory) - _BLOCKS * size
@@ -99,12 +100,14 @@ class JoinRows:
         packed, _, joined, *_ = rooms
         join = self._open(memory)
         with self._run.working(join):
-            for block in self._build.packed(build, packed, self._run):
-                join.add_build(block)
+            if not join.is_built:
+                for block in self._build.packed(build, packed, self._run):
+                    join.add_build(block)
             join.finish_build()
             with closing(self._probe.source.batches()) as probe:
-                for block in self._probe.packed(probe, packed, self._run):
-                    yield from join.probe(block, joined)
+                if not join.is_probed:
+                    for block in self._probe.packed(probe, packed, self._run):
+                        yield from join.probe(block, joined)
             yield from join.finish(joined)
 
     def _merge(
@@ -134,6 +137,7 @@ class JoinRows:
             ordered=choice.ordered,
             build_bytes=choice.build_bytes,
             check=run.check,
+            journal=run.journal(),
         )
 
     def _apart(self, joined: memoryview, rooms: Sequence[memoryview]) -> Iterator[Any]:

@@ -23,6 +23,7 @@ class FilterRows:
     def __init__(self, node: Filter, inputs: Sequence[Operator], run: Run) -> None:
         """Type the predicate over the input's rows."""
         (self._input,) = inputs
+        self.passes_on = self._input
         self._run = run
         self.schema = output_schema(node, self._input.schema)
         self._predicate = Computed(node.predicate, self._input.schema)
@@ -47,6 +48,7 @@ class MapColumns:
     ) -> None:
         """Type every expression over the input's rows."""
         (self._input,) = inputs
+        self.passes_on = self._input
         self._run = run
         schema = self._input.schema
         self.schema = output_schema(node, schema)

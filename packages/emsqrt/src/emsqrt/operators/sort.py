@@ -9,6 +9,7 @@ from emsqrt.external.sort import ExternalSort
 from emsqrt.metering import begun
 from emsqrt.operators.long_rows import room_for
 from emsqrt.operators.operator import Operator
+from emsqrt.operators.resuming import rest_of
 from emsqrt.operators.sort_layout import SortLayout
 from emsqrt.plan.nodes import Sort, TopK
 from emsqrt.run import Run
@@ -36,7 +37,7 @@ class SortRows:
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""
         with (
-            begun(self._run.rest_of(self._input.batches())) as batches,
+            begun(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("sort") as held,
         ):
             out_bytes = _block_bytes(len(held.memory))
@@ -49,7 +50,7 @@ class SortRows:
                     self._layout.payload,
                     limit=self._limit,
                     check=self._run.check,
-                    journal=self._run.journal() if self._limit is None else None,
+                    journal=self._run.journal(),
                 )
                 with self._run.working(sorter):
                     self._gather(sorter, batches)

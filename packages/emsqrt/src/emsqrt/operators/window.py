@@ -16,6 +16,7 @@ from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
 from emsqrt.metering import begun
 from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
 from emsqrt.operators.operator import Operator
+from emsqrt.operators.resuming import rest_of
 from emsqrt.operators.sort_layout import SortColumns
 from emsqrt.operators.window_frames import Ahead, FrameBounds, Places
 from emsqrt.operators.window_functions import (
@@ -91,7 +92,7 @@ class WindowRows:
                 may still be its min or max.
         """
         with (
-            begun(self._input.batches()) as batches,
+            begun(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("window") as held,
         ):
             tape_bytes, queue_bytes = self._shares(len(held.memory))
@@ -108,6 +109,7 @@ class WindowRows:
                     tuple(range(len(self._carried.fields))),
                     name="window",
                     check=self._run.check,
+                    journal=self._run.journal(),
                 )
                 with self._run.working(sorter):
                     self._gather(sorter, batches)

@@ -76,7 +76,7 @@ class JoinText:
         with ExitStack() as stack:
             # Who merges has both inputs come at once; who hashes has the left one come later.
             left = stack.enter_context(begun(self._left.blocks())) if merged else None
-            right = stack.enter_context(begun(self._right.blocks()))
+            right = stack.enter_context(self._run.begun(self._right.blocks()))
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
             size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // 48)
@@ -105,13 +105,15 @@ class JoinText:
         """Yield blocks of joined rows: the right side is built, the left one probes."""
         join = self._join(memory)
         with self._run.working(join):
-            for block in self._right_rows(right, parsed, packed):
-                join.add_build(block)
+            if not join.is_built:
+                for block in self._right_rows(right, parsed, packed):
+                    join.add_build(block)
             join.finish_build()
             reader = ColumnReader(self._left, self._left_keys, parsed)
             with closing(self._left.blocks()) as left:
-                for block in self._packed(reader, left, packed):
-                    yield from join.probe(block, joined)
+                if not join.is_probed:
+                    for block in self._packed(reader, left, packed):
+                        yield from join.probe(block, joined)
             yield from join.finish(joined)
 
     def _merge(
@@ -158,6 +160,7 @@ class JoinText:
             ordered=choice.ordered,
             build_bytes=choice.build_bytes,
             check=check,
+            journal=self._run.journal(),
         )
 
     def _packed(

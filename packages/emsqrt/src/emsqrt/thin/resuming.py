@@ -19,11 +19,10 @@ class Resumption:
     Args:
         rows: the input.
         run: whose journal knows.
-        wanted: whether the operator can be resumed at all.
     """
 
-    def __init__(self, rows: TextRows, run: Run, *, wanted: bool = True) -> None:
-        self.journal: JournalPage | None = run.journal() if wanted else None
+    def __init__(self, rows: TextRows, run: Run) -> None:
+        self.journal: JournalPage | None = run.journal()
         self._rows = rows
         self._taken = 0
         self._skip = 0

@@ -92,6 +92,8 @@ class ScanText:
         )
         self.bytes_total = sum(source.stored_bytes or 0 for source in sources)
         self.bytes_done = 0
+        self.bytes_skipped = 0
+        """Of those: what an earlier run read."""
         self._begin = 0, 0
         self.rows = 0
         run.reads(self)
@@ -120,6 +122,8 @@ class ScanText:
         before = self.bytes_done
         with source.open() as stream:
             stream.skip(start)
+            if offset and source.path is not None and not source.need_bytes:
+                self.bytes_skipped += offset  # a seek; what is compressed is read all the same
             blocks = split_records(
                 stream,
                 self.dialect,

@@ -34,8 +34,11 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """
     with ExitStack() as stack:
         inputs = stack.enter_context(_inputs(program, context.budget))
-        kept = open_kept(program.get("resume"), program.get("planHash", ""), inputs.infos, "thin")
-        run = Run(context, seed=program.get("seed", 0), output_bytes=0, kept=kept)
+        seed = program.get("seed", 0)
+        kept = open_kept(
+            program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
+        )
+        run = Run(context, seed=seed, output_bytes=0, kept=kept)
         rows, sink = _open(program, run, stack)
         _execute(rows, sink, run, inputs)
     if kept is not None and kept.is_resumed:

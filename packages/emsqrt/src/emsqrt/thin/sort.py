@@ -49,7 +49,7 @@ class SortText:
 
     def blocks(self) -> Generator[Block]:
         """Yield the sorted records."""
-        resumption = Resumption(self._rows, self._run, wanted=self._limit is None)
+        resumption = Resumption(self._rows, self._run)
         with (
             begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("sort") as held,
