@@ -24,7 +24,7 @@ class MeteredText:
     def __init__(self, rows: TextRows, meter: Meter) -> None:
         self.schema = rows.schema
         self.dialect = rows.dialect
-        self._rows = rows
+        self.passes_on = self._rows = rows
         self._meter = meter
 
     @property
@@ -36,11 +36,6 @@ class MeteredText:
     def rows(self, count: int) -> None:
         self._rows.rows = count
         self._meter.rows = count
-
-    def start_at(self, name: str, offset: int) -> bool:
-        """Begin at a record of a file, where this is a scan."""
-        start_at = getattr(self._rows, "start_at", None)
-        return start_at is not None and bool(start_at(name, offset))
 
     def blocks(self) -> Generator[Block]:
         """Yield the operator's blocks."""

@@ -95,7 +95,7 @@ class FilterText:
         self.schema = rows.schema
         self.dialect = rows.dialect
         self.rows = 0
-        self._rows = rows
+        self.passes_on = self._rows = rows
         self._fields = [rows.schema.field(name) for name in reads]
         self._program = TextProgram(program)
         self._run = run
@@ -153,7 +153,7 @@ class ComputeText:
         self.schema = Schema(tuple(Field(name, DataType.parse(of)) for name, of in fields))
         self.dialect = STANDARD
         self.rows = 0
-        self._rows = rows
+        self.passes_on = self._rows = rows
         self._fields = [rows.schema.field(name) for name in reads]
         self._programs = [TextProgram(program) for program in programs]
         self._order = order

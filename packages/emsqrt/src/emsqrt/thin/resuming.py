@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from emsqrt._kernel import Columns
 from emsqrt.run import Run
@@ -11,6 +11,15 @@ from emsqrt.thin.text import Block, ColumnReader, TextRows
 
 if TYPE_CHECKING:
     from emsqrt.kept import JournalPage
+
+
+class Scan(Protocol):
+    """Files that are read in blocks, and from any of these on."""
+
+    position: tuple[str, int]
+
+    def start_at(self, name: str, offset: int) -> bool:
+        """Begin at a record of a file; False when it is not known which one is meant."""
 
 
 class Resumption:
@@ -24,6 +33,8 @@ class Resumption:
     def __init__(self, rows: TextRows, run: Run) -> None:
         self.journal: JournalPage | None = run.journal()
         self._rows = rows
+        self._scan = _scan_below(rows)
+        self._marked: tuple[str, int] | None = None
         self._taken = 0
         self._skip = 0
         self._complete = False
@@ -33,7 +44,7 @@ class Resumption:
         self._complete = found.complete
         self._skip = found.rows
         place = self.journal.found_place
-        if place is not None and _start_at(rows, place[0], place[1]):
+        if place is not None and self._scan is not None and self._scan.start_at(*place[:2]):
             self._taken = place[2]
             self._skip = found.rows - place[2]
 
@@ -45,8 +56,7 @@ class Resumption:
     def rest(self, reader: ColumnReader, blocks: Iterator[Block]) -> Generator[tuple[Columns, int]]:
         """Yield the columns of the rows, and in each batch the first row to take."""
         for columns in reader.batches(blocks):
-            if self.journal is not None and reader.place is not None:
-                self.journal.mark(*reader.place, self._taken)
+            self._mark(reader.place)
             count = len(columns)
             self._taken += count
             start = min(self._skip, count)
@@ -55,8 +65,20 @@ class Resumption:
                 yield columns, start
             del columns
 
+    def _mark(self, place: tuple[str, int] | None) -> None:
+        """Note where the batch begins that is taken in now: there, or with a block of the scan."""
+        if place is None and self._scan is not None and self._scan.position != self._marked:
+            place = self._marked = self._scan.position
+        if self.journal is not None and place is not None:
+            self.journal.mark(*place, self._taken)
 
-def _start_at(rows: TextRows, source: str, offset: int) -> bool:
-    """Let the scan right below begin at a record; False when something lies between."""
-    start_at = getattr(rows, "start_at", None)
-    return start_at is not None and bool(start_at(source, offset))
+
+def _scan_below(rows: TextRows) -> Scan | None:
+    """Return the scan whose blocks are passed on one by one, or None when more lies between."""
+    below: Any = rows
+    while not hasattr(below, "start_at"):
+        below = getattr(below, "passes_on", None)
+        if below is None:
+            return None
+    scan: Scan = below
+    return scan

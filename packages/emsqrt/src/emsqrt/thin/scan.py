@@ -8,12 +8,12 @@ from pathlib import Path
 from emsqrt._kernel import RecordFault
 from emsqrt.io.csv_inference import infer_columns
 from emsqrt.io.csv_options import CsvOptions, first_record, parse_fields
-from emsqrt.io.records import RecordBlock, split_records
+from emsqrt.io.records import RecordBlock, RecordTooLong, split_records
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard
 from emsqrt.run import Run
 from emsqrt.thin.text import Block, NotThin, fault_error
-from sennit_core.errors import BadInput, UsageError
+from sennit_core.errors import UsageError
 from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes
 
@@ -95,6 +95,8 @@ class ScanText:
         self.bytes_skipped = 0
         """Of those: what an earlier run read."""
         self._begin = 0, 0
+        self.position = "", 0
+        """(file, byte offset) of the block that was given last."""
         self.rows = 0
         run.reads(self)
 
@@ -135,13 +137,14 @@ class ScanText:
             for block in self._refusing(blocks, source):
                 self._run.check()
                 self.bytes_done = before + stream.stored_bytes
+                self.position = source.name, block.offset
                 yield Block(block.data, block.offset, source.name)
 
     def _refusing(self, blocks: Iterator[RecordBlock], source: ByteSource) -> Iterator[RecordBlock]:
         """Yield blocks; a record that is too long for the cap alone is a matter of the cap."""
         try:
             yield from blocks
-        except BadInput as error:
+        except RecordTooLong as error:
             if self._options.record_bytes_max is not None or error.byte_offset is None:
                 raise
             raise self._run.too_small(

@@ -36,7 +36,7 @@ class SelectText:
     ) -> None:
         self.dialect = rows.dialect if columns is None else STANDARD
         self.rows = 0
-        self._rows = rows
+        self.passes_on = self._rows = rows
         self._run = run
         names = rows.schema.names
         self._fields = None if columns is None else [names.index(old) for _, old in columns]
@@ -82,7 +82,7 @@ class RenameText:
         self.schema = schema
         self.dialect = rows.dialect
         self.rows = 0
-        self._rows = rows
+        self.passes_on = self._rows = rows
 
     def blocks(self) -> Generator[Block]:
         """Yield the input's blocks."""
