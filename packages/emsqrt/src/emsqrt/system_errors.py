@@ -45,7 +45,9 @@ def system_error(error: OSError, what: str = "", doing: str = "using") -> Sennit
     name = _shortened(what or os.fsdecode(error.filename or "") or "a file")
     said = error.strerror or str(error) or type(error).__name__
     if error.errno in _FULL:
-        return StorageFull(path=name, hint="free some room, or choose another place")
+        unnamed = "" if what or error.filename else f"no space is left: {said}"
+        hint = "free some room, or choose another place"
+        return StorageFull(message=unnamed, path=name, hint=hint)
     if error.errno in _FORBIDDEN:
         return Denied(f"{doing} {name} ({said})", hint="its owner, mode or mount forbids it")
     if error.errno in _FILES:

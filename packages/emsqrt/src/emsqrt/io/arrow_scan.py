@@ -49,6 +49,7 @@ class ArrowScan:
             try:
                 for batch in batches:
                     guard.resize(max(guard.size_bytes, _COPIES * batch.nbytes))
+                    batch.validate(full=True)  # a damaged offset would lead anywhere
                     self.bytes_done = file.tell()
                     yield self._caster.cast(batch)
             except (pa.ArrowInvalid, OSError) as error:

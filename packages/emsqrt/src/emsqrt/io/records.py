@@ -43,6 +43,10 @@ class CsvDialect:
                 raise BadInput("CSV dialect", reason=f"{name} {mark!r} is not one ASCII character")
 
 
+class RecordTooLong(BadInput):
+    """A record is longer than is accepted."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecordBlock:
     """Whole records that start at byte `offset`; `data` is valid until the next block is asked for."""
@@ -71,8 +75,8 @@ def split_records(
         what: the input's name in errors.
 
     Raises:
-        BadInput: a record is longer than `record_bytes_max`, or a quote in the last one is never
-            closed; `byte_offset` is the record's start.
+        RecordTooLong: a record is longer than `record_bytes_max`; `byte_offset` is its start.
+        BadInput: a quote in the last one is never closed.
     """
     buffer, held, ended = bytearray(block_bytes), 0, False
     while not ended:
@@ -153,8 +157,8 @@ def _grown(buffer: bytearray, size: int) -> bytearray:
     return larger
 
 
-def _too_long(what: str, offset: int, limit: int) -> BadInput:
-    return BadInput(
+def _too_long(what: str, offset: int, limit: int) -> RecordTooLong:
+    return RecordTooLong(
         what,
         byte_offset=offset,
         reason=f"the record that starts here is longer than {format_bytes(limit)}",

@@ -1,0 +1,101 @@
+"""Whole runs that are treated badly: in this process in either tier, or as a command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fuzz_runs import Nobody
+
+from emsqrt.executor.context import Context
+from emsqrt.memory import MemoryBudget
+from emsqrt.pipeline import Pipeline
+from emsqrt.plan import plan_to_json
+from emsqrt.session import run_plan
+from emsqrt.thin.compile import compile_text
+from emsqrt.thin.session import run_text
+
+MEMORY_BYTES = 64 << 20
+COMMAND_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended: its status, what it wrote, what it said."""
+
+    status: int
+    out: bytes
+    said: str
+
+
+def carry_out(
+    pipeline: Pipeline,
+    tier: str,
+    target: Path,
+    *,
+    memory_bytes: int = MEMORY_BYTES,
+    on_news: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> bytes:
+    """Run a pipeline here in a tier, and return what it wrote.
+
+    Args:
+        pipeline: without its sink.
+        tier: "thin" or "arrow".
+        target: the output; what is spilled lies in `spill` beside it.
+        memory_bytes: what operators may reserve.
+        on_news: told progress, on the thread that works.
+    """
+    plan = pipeline.sink(target).plan
+    spill, budget = target.parent / "spill", MemoryBudget(memory_bytes)
+    with closing(Context("the test", memory_bytes, Nobody(), on_news, spill, None, budget)) as here:
+        if tier == "arrow":
+            run_plan(plan_to_json(plan), here, target.parent)
+        else:
+            run_text(compile_text(plan, target.parent), here)
+    return target.read_bytes()
+
+
+def command(
+    *words: object,
+    folder: Path,
+    before: Callable[[], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+    wrapped: str = "",
+) -> Ended:
+    """Run `emsqrt` with these words.
+
+    Args:
+        folder: where it works; it spills into `spill` there.
+        before: called in the child before it becomes the command.
+        environment: all of it; this process's when None.
+        wrapped: a line of shell in which `"$@"` is the command.
+    """
+    line = [sys.executable, "-m", "emsqrt.cli", *map(str, words)]
+    done = subprocess.run(
+        ["sh", "-c", wrapped, "sh", *line] if wrapped else line,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=COMMAND_SECONDS,
+        preexec_fn=before,
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Return temporary outputs and spilled files at or below a folder."""
+    outputs = [path.name for path in folder.rglob(".*.tmp")]
+    spilled = [
+        os.fspath(path.relative_to(folder))
+        for path in folder.glob("spill/**/*")
+        if path.name != ".sweep" and path.is_file()
+    ]
+    return sorted(outputs + spilled)
