@@ -210,6 +210,7 @@ PLAIN_AGGS = (
     "last({})",
     "count(distinct {})",
     "approx_count_distinct({})",
+    "quantile_disc({}, 0.4)",
 )
 SUM_AGGS = (
     "sum({})",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emsqrt.expr import col, count, median, quantile
+from emsqrt.expr import col, count, median, quantile, quantile_disc
 from emsqrt.expr.nodes import Agg
 from emsqrt.expr.testing import SCHEMA, tables
 from emsqrt.expr.vectors import same_values
@@ -39,6 +39,7 @@ AGGS: tuple[tuple[str, Agg], ...] = (
     ("md", Agg("avg", col("m"), distinct=True)),
     ("fq", quantile(col("f"), 0.3)),
     ("jm", median(col("j"))),
+    *((f"q_{name}", quantile_disc(col(name), 0.3)) for name in ("i", "f", "t", "m")),
 )
 LOOSE = ("fs", "fa", "fv", "ma", "ja", "md", "fq", "jm")
 KEYS = st.lists(st.sampled_from(SCHEMA.names), unique=True, max_size=3)
@@ -72,7 +73,7 @@ def sql_of(keys: list[str]) -> str:
     outputs = [f'"{key}" AS "k_{key}"' for key in keys]
     for name, agg in AGGS:
         inner = "*" if agg.arg is None else f"{'DISTINCT ' if agg.distinct else ''}{agg.arg!s}"
-        inner += ", 0.3" if agg.fn == "quantile" else ""
+        inner += ", 0.3" if agg.fn.startswith("quantile") else ""
         finite = f"CASE WHEN bool_and(isfinite({inner})) THEN {{}} ELSE sum({inner}) END"
         call = f"{forms.get(agg.fn, agg.fn)}({inner})"
         outputs.append(f'{finite.format(call) if agg.fn == "var" else call} AS "{name}"')
@@ -123,6 +124,20 @@ def test_no_cut_order_or_merge_changes_a_bit(
     assert serialized(small) == serialized(whole)
     together = run(partial, SCHEMA, cut(mixed, rows))
     assert serialized(together) == serialized(run(partial, SCHEMA, cut(table, 1000)))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5, 0.7, 0.999, 1.0])
+def test_a_discrete_quantile_is_one_of_the_values(oracle: Any, fraction: float) -> None:
+    """Shares that no double is: 0.1 of 30 values are three, and 0.7 of ten are seven."""
+    texts = [f"{'long ' * (at % 60)}{at:03}" for at in range(70)]
+    rows = pa.table({"k": [at // 30 for at in range(70)], "n": range(70), "t": texts})
+    schema = Schema.of(k="Int64", n="Int64", t="Utf8")
+    named = [("n", quantile_disc(col("n"), fraction)), ("t", quantile_disc(col("t"), fraction))]
+    node = Aggregate(SCAN, (("k", col("k")),), tuple(named))
+    found = run(node, schema, cut(rows, 11))
+    asked = f"quantile_disc(n, {fraction}), quantile_disc(t, {fraction})"
+    theirs = oracle.ask(f"SELECT k, {asked} FROM t GROUP BY k ORDER BY k", rows)
+    assert [column.to_pylist() for column in found.columns] == [list(each) for each in theirs]
 
 
 def test_groups_that_outgrow_the_memory_are_spilled_and_merged() -> None:

@@ -45,6 +45,8 @@ AGGS = {
     "hi": "max(d)",
     "u": "count(distinct i)",
     "m": "median(f)",
+    "qs": "quantile_disc(s, 0.6)",
+    "qd": "quantile_disc(d, 0.1)",
 }
 SQL = ", ".join(f"{call} as {name}" for name, call in AGGS.items())
 

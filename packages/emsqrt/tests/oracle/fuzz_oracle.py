@@ -228,6 +228,8 @@ def _call(agg: Agg, schema: Schema) -> str:
     if agg.arg is None:
         return "count(*)"
     arg = to_sql(agg.arg, schema)
+    if agg.fn == "quantile_disc":
+        return f"quantile_disc({arg}, {agg.params[0].value})"
     if agg.fn == "quantile":
         return f"quantile_cont(CAST({arg} AS DOUBLE), {agg.params[0].value})"
     return _FUNCTIONS[agg.fn].format(f"DISTINCT {arg}" if agg.distinct else arg)

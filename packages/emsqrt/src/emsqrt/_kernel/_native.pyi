@@ -253,7 +253,8 @@ class GroupFold:
     #     memory: kept for life.
     #     keys: those of the rows, the value last and its nulls first.
     #     parts: of the main aggregate, with column 0 where the value goes and -1 elsewhere.
-    #     quantiles: (part, fraction) of each; the part is the minimum of a Float64.
+    #     quantiles: (part, fraction) of each, the part the minimum of a Float64; or, for one of the
+    #         values themselves, (part, numerator, denominator), the part a minimum of their kind.
     #     scale: of the value, when it is a decimal.
 
     def __new__(
@@ -261,7 +262,7 @@ class GroupFold:
         memory: Buffer,
         keys: Sequence[tuple[int, int, bool, bool]],
         parts: Sequence[tuple[int, int, int, int]],
-        quantiles: Sequence[tuple[int, float]],
+        quantiles: Sequence[tuple[int, float] | tuple[int, int, int]],
         scale: int = 0,
         /,
     ) -> Self: ...

@@ -89,6 +89,31 @@ static void fold_dealloc(PyObject *object) {
     free_object(object);
 }
 
+/* (part, fraction), or of a discrete one (part, numerator, denominator); -1 with an exception. */
+static int take_quantile(PyObject *given, const em_fold *fold, em_quantile *quantile) {
+    const bool discrete = PyTuple_Check(given) && PyTuple_Size(given) == 3;
+    unsigned long long numerator = 0, denominator = 1;
+    double fraction = 0.0;
+    int part;
+    if (discrete
+            ? !PyArg_ParseTuple(given, "iKK", &part, &numerator, &denominator)
+            : !PyArg_ParseTuple(given, "id;a quantile is (part, fraction)", &part, &fraction)) {
+        return -1;
+    }
+    if (part < 0 || (uint32_t)part >= fold->layout.count || fold->layout.parts[part].op != EM_MIN ||
+        fold->layout.parts[part].column != EM_NO_COLUMN ||
+        (!discrete && fold->layout.parts[part].kind != EM_F64) ||
+        !(fraction >= 0.0 && fraction <= 1.0) || denominator == 0 || numerator > denominator) {
+        PyErr_Format(PyExc_ValueError, "part %d holds no quantile", part);
+        return -1;
+    }
+    *quantile = (em_quantile){.part = (uint32_t)part,
+                              .fraction = fraction,
+                              .numerator = numerator,
+                              .denominator = discrete ? denominator : 0};
+    return 0;
+}
+
 static int take_quantiles(PyObject *given, em_fold *fold) {
     PyObject *list = PySequence_List(given);
     if (list == NULL) {
@@ -101,33 +126,27 @@ static int take_quantiles(PyObject *given, em_fold *fold) {
         PyErr_NoMemory();
     }
     for (size_t i = 0; i < fold->quantile_count && !failed; i++) {
-        int part;
-        double fraction;
-        failed = !PyArg_ParseTuple(PyList_GetItem(list, (Py_ssize_t)i),
-                                   "id;a quantile is (part, fraction)", &part, &fraction);
-        if (!failed &&
-            (part < 0 || (uint32_t)part >= fold->layout.count ||
-             fold->layout.parts[part].op != EM_MIN || fold->layout.parts[part].kind != EM_F64 ||
-             !(fraction >= 0.0 && fraction <= 1.0))) {
-            PyErr_Format(PyExc_ValueError, "part %d holds no quantile", part);
-            failed = true;
-        }
-        if (!failed) {
-            fold->quantiles[i] = (em_quantile){.part = (uint32_t)part, .fraction = fraction};
-        }
+        PyObject *item = PyList_GetItem(list, (Py_ssize_t)i);
+        failed = take_quantile(item, fold, &fold->quantiles[i]) < 0;
     }
     Py_DECREF(list);
     return failed ? -1 : 0;
 }
 
-/* A value of text can be counted, and that is all. */
+/* A value of text can be counted or kept as it is; one that is kept so fills no other part. */
 static int check_fold(const em_fold *fold) {
     const enum em_kind kind = fold->keys.count > 0 ? fold->kinds[fold->keys.count - 1] : EM_TEXT;
     bool right = fold->keys.count > 0 && fold->keys.parts[fold->keys.count - 1].nulls_first;
-    right &= !em_is_text(kind) || fold->quantile_count == 0;
+    bool discrete = false;
+    for (size_t i = 0; i < fold->quantile_count; i++) {
+        const em_quantile *quantile = &fold->quantiles[i];
+        discrete |= quantile->denominator > 0;
+        right &= quantile->denominator > 0 ? fold->layout.parts[quantile->part].kind == kind
+                                           : !em_is_text(kind);
+    }
     for (uint32_t i = 0; i < fold->layout.count; i++) {
         const em_part *part = &fold->layout.parts[i];
-        right &= part->op != EM_COUNT_ROWS;
+        right &= part->op != EM_COUNT_ROWS && (!discrete || part->column == EM_NO_COLUMN);
         right &= part->column == EM_NO_COLUMN || part->op == EM_COUNT ||
                  (!em_is_text(kind) && part->kind == kind);
     }

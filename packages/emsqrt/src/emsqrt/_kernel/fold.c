@@ -100,10 +100,21 @@ static bool end_group(em_fold *fold, em_progress *done, uint8_t *out, size_t out
     return true;
 }
 
+/* SQL's percentile_disc: the first value with which the fraction of all is reached. */
+static uint64_t place_of(const em_quantile *quantile, uint64_t count) {
+    const unsigned __int128 share = (unsigned __int128)count * quantile->numerator;
+    const uint64_t values = (uint64_t)((share + quantile->denominator - 1) / quantile->denominator);
+    return values > 0 ? values - 1 : 0;
+}
+
 /* The interpolation of SQL's percentile_cont: between the values around (n - 1) * fraction. */
 static void aim(em_fold *fold, uint64_t count) {
     for (size_t i = 0; i < fold->quantile_count && count > 0; i++) {
         em_quantile *quantile = &fold->quantiles[i];
+        if (quantile->denominator > 0) {
+            quantile->low_at = place_of(quantile, count);
+            continue;
+        }
         const double place = (double)(count - 1) * quantile->fraction;
         quantile->low_at = (uint64_t)place;
         quantile->weight = place - (double)quantile->low_at;
@@ -120,6 +131,32 @@ static double decoded(const em_fold *fold, const uint8_t *at) {
     return em_value_as_double(&column, 0, fold->scale);
 }
 
+/* Put the value itself into a part that nothing else fills. */
+static void keep_value(em_fold *fold, em_part *part, const uint8_t *value) {
+    em_array array = {.kind = fold->kinds[fold->keys.count - 1], .text_bytes = fold->text_bytes};
+    uint8_t *room = fold->prefix + em_align8(fold->prefix_bytes);
+    const size_t left = fold->prefix_max - em_align8(fold->prefix_bytes);
+    if (em_align8(fold->prefix_bytes) > fold->prefix_max ||
+        em_arrays_bound(&array, 1, 1, fold->text_bytes) > left) {
+        fold->fault = EM_COMBINE_NO_ROOM;
+        return;
+    }
+    em_arrays_place(&array, 1, 1, room);
+    (void)em_key_decode(&fold->keys.parts[fold->keys.count - 1], value, &array, 0);
+    const em_column column = {.kind = array.kind, .values = array.values, .ends = array.ends};
+    const em_columns columns = {.row_count = 1, .column_count = 1, .columns = &column};
+    uint8_t *record = fold->record;
+    const em_stretch stretch = {
+        .columns = &columns, .count = 1, .records = &record, .one = true, .heap = &fold->heap};
+    part->column = 0;
+    if (!em_accumulate(&fold->layout, &stretch)) {
+        fold->fault = EM_COMBINE_DAMAGED;
+    } else if (fold->heap.failed) {
+        fold->fault = EM_COMBINE_NO_ROOM;
+    }
+    part->column = EM_NO_COLUMN;
+}
+
 static void pass_quantiles(em_fold *fold, const uint8_t *value, uint64_t count) {
     const uint64_t first = fold->before, stop = fold->before + count;
     for (size_t i = 0; i < fold->quantile_count; i++) {
@@ -127,6 +164,10 @@ static void pass_quantiles(em_fold *fold, const uint8_t *value, uint64_t count) 
         const bool low = quantile->low_at >= first && quantile->low_at < stop;
         const bool high = quantile->high_at >= first && quantile->high_at < stop;
         if (!low && !high) {
+            continue;
+        }
+        if (quantile->denominator > 0) {
+            keep_value(fold, &fold->layout.parts[quantile->part], value);
             continue;
         }
         const double here = decoded(fold, value);
@@ -173,12 +214,12 @@ static void take_value(em_fold *fold, const uint8_t *value, uint64_t count) {
 }
 
 /* The bytes of a row's key without the value's column; SIZE_MAX for another form. */
-static size_t prefix_of(const em_fold *fold, const uint8_t *row) {
+static size_t prefix_of(em_fold *fold, const uint8_t *row) {
     const uint8_t *key = em_row_key(row), *end = em_row_payload(row), *at = key;
-    size_t text_bytes, prefix = SIZE_MAX;
+    size_t prefix = SIZE_MAX;
     for (size_t i = 0; i < fold->keys.count && at != NULL; i++) {
         prefix = (size_t)(at - key);
-        at = em_key_skip(&fold->keys.parts[i], fold->kinds[i], at, end, &text_bytes);
+        at = em_key_skip(&fold->keys.parts[i], fold->kinds[i], at, end, &fold->text_bytes);
     }
     return at == end ? prefix : SIZE_MAX;
 }

@@ -15,8 +15,9 @@
 #include "keys.h"
 
 typedef struct {
-    uint32_t part; /* EM_MIN of F64, which holds the result */
+    uint32_t part; /* EM_MIN, which holds the result: of F64, or of the value's kind if discrete */
     double fraction;
+    uint64_t numerator, denominator; /* the fraction of a discrete one; denominator 0: it is none */
     uint64_t low_at, high_at;
     double weight, low;
 } em_quantile;
@@ -30,9 +31,10 @@ typedef struct {
     em_quantile *quantiles;
     uint8_t *prefix; /* the group's key */
     size_t prefix_bytes, prefix_max;
-    bool open;       /* whether there is a group */
-    bool counting;   /* no part but counts takes the value */
-    uint64_t before; /* values of the group so far */
+    bool open;         /* whether there is a group */
+    bool counting;     /* no part but counts takes the value */
+    uint64_t before;   /* values of the group so far */
+    size_t text_bytes; /* of the value, when it is text */
     uint8_t *record;
     em_heap heap;
     uint8_t *room; /* for values on their way into the record */

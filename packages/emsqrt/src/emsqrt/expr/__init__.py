@@ -25,6 +25,7 @@ from emsqrt.expr.build import (
     min,  # noqa: A004  # the field's word
     nullif,
     quantile,
+    quantile_disc,
     stddev,
     sum,  # noqa: A004  # the field's word
     var,
@@ -79,6 +80,7 @@ __all__ = [
     "parse_named",
     "parse_order",
     "quantile",
+    "quantile_disc",
     "stddev",
     "sum",
     "trace",

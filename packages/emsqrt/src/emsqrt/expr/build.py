@@ -121,6 +121,15 @@ def quantile(value: object, fraction: float) -> Agg:
     return Agg("quantile", _operand(value), params=check_params("quantile", (as_expr(fraction),)))
 
 
+def quantile_disc(value: object, fraction: float) -> Agg:
+    """Return the first of the sorted values with which `fraction` (0 to 1) of them is reached.
+
+    It is a value that is there, of its own type; SQL's `percentile_disc`.
+    """
+    constants = check_params("quantile_disc", (as_expr(fraction),))
+    return Agg("quantile_disc", _operand(value), params=constants)
+
+
 def approx_count_distinct(value: object) -> Agg:
     """Estimate the number of different values, NULL left out, in a few KiB of memory."""
     return Agg("approx_count_distinct", _operand(value))

@@ -128,10 +128,10 @@ class Aggregation:
 
 
 AGGREGATES: dict[str, Aggregation] = {
-    name: Aggregation(name, int(name == "quantile"))
+    name: Aggregation(name, int(name in ("quantile", "quantile_disc")))
     for name in (
         *("count", "sum", "avg", "min", "max", "var", "stddev"),
-        *("first", "last", "median", "quantile", "approx_count_distinct"),
+        *("first", "last", "median", "quantile", "quantile_disc", "approx_count_distinct"),
     )
 }
 RESERVED_AGGREGATES = frozenset(("mode", "list_agg", "any", "all"))

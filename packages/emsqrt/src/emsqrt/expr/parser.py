@@ -52,6 +52,7 @@ ALIASES = {
     "count_distinct": "count",
     "approx_distinct": "approx_count_distinct",
     "quantile_cont": "quantile",
+    "percentile_disc": "quantile_disc",
     "ifnull": "coalesce",
     "pow": "power",
     "log": "log10",

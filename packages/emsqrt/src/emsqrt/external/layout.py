@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Decimal
 
 from emsqrt.expr.nodes import Agg
 from emsqrt.external.parts import (
@@ -21,6 +22,7 @@ from emsqrt.external.parts import (
     OutputOp,
     Part,
     PartOp,
+    Quantile,
     Values,
 )
 from emsqrt.plan.nodes import Phase
@@ -241,9 +243,13 @@ class _Builder:
             layout.lists[at] = ListState(len(layout.values) - 1, -1, kind, repeated=False)
         if self._agg.fn in QUANTILES:
             fraction = 0.5 if self._agg.fn == "median" else _fraction(self._agg)
-            layout.parts.append(Part(PartOp.MIN, NO_COLUMN, F64))
-            values.quantiles.append((self._first, fraction))
-            layout.outputs.append(Output(OutputOp.STATE, self._first, F64))
+            of = F64
+            quantile: Quantile = (self._first, fraction)
+            if self._agg.fn == "quantile_disc":
+                of, quantile = KINDS[kind.name], (self._first, *ratio_of(fraction))
+            layout.parts.append(Part(PartOp.MIN, NO_COLUMN, of))
+            values.quantiles.append(quantile)
+            layout.outputs.append(Output(OutputOp.STATE, self._first, of))
             return
         layout.parts += [Part(op, NO_COLUMN, kind_, scale) for op, kind_, scale in self._fed(kind)]
         values.filled += range(self._first, len(layout.parts))
@@ -280,6 +286,13 @@ class _Builder:
 
 
 INT64 = DataType("Int64")
+_SMALLEST = Decimal("1e-18")
+
+
+def ratio_of(fraction: float) -> tuple[int, int]:
+    """Return a fraction from 0 to 1 as the ratio that its shortest spelling is: 0.1 as 1 to 10."""
+    digits = Decimal(repr(fraction)).quantize(_SMALLEST, ROUND_CEILING)
+    return int(digits / _SMALLEST), int(1 / _SMALLEST)
 
 
 def _fraction(agg: Agg) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TypeAlias
 
 I64, U64, F64, DECIMAL, TEXT, BYTES = 4, 8, 10, 11, 12, 13
 SKETCH_PRECISION = 12
@@ -108,6 +109,9 @@ class Output:
         return int(self.op), self.part, self.kind, self.scale
 
 
+Quantile: TypeAlias = tuple[int, float] | tuple[int, int, int]
+
+
 @dataclass(slots=True)
 class Values:
     """A column whose different values are put in order for each group, and what they fill.
@@ -117,11 +121,12 @@ class Values:
         kind: of its values.
         scale: of a decimal.
         filled: the parts that take each different value once.
-        quantiles: (part, fraction); the part is the MIN of an F64 that nothing else fills.
+        quantiles: (part, fraction), the part the MIN of an F64 that nothing else fills; or (part,
+            numerator, denominator) of a value itself, the part a MIN of the values' kind.
     """
 
     column: int
     kind: int
     scale: int = 0
     filled: list[int] = field(default_factory=list)
-    quantiles: list[tuple[int, float]] = field(default_factory=list)
+    quantiles: list[Quantile] = field(default_factory=list)

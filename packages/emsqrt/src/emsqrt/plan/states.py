@@ -26,7 +26,7 @@ from sennit_core.schema import DataType, Field, Schema
 
 INT64, FLOAT64, BINARY = map(DataType, ("Int64", "Float64", "Binary"))
 SUM_PARTS = ("isum", "usum", "dsum", "fsum")
-QUANTILES = ("median", "quantile")
+QUANTILES = ("median", "quantile", "quantile_disc")
 _EXTREMES = ("min", "max")
 _SUMS = ("sum", "avg", "var", "stddev")
 _WITH_DISTINCT = (*_EXTREMES, *_SUMS, "count", "approx_count_distinct")
@@ -58,9 +58,8 @@ def _parts(agg: Agg, kind: DataType | None) -> list[tuple[str, DataType]]:
         case "approx_count_distinct":
             _comparable(agg, kind)
             return [("sketch", BINARY)]
-        case "median" | "quantile":
-            _sum_part(agg, kind)
-            return [("values", DataType("List", item=kind))]
+        case "median" | "quantile" | "quantile_disc":
+            return [_list_part(agg, kind)]
         case "count" if agg.distinct:
             return [("set", DataType("List", item=_comparable(agg, kind)))]
         case "count":
@@ -75,6 +74,14 @@ def _parts(agg: Agg, kind: DataType | None) -> list[tuple[str, DataType]]:
         case _:
             _sum_part(agg, kind)
             return [("fsum", BINARY), ("fsum2", BINARY), ("count", INT64)]
+
+
+def _list_part(agg: Agg, kind: DataType) -> tuple[str, DataType]:
+    if agg.fn == "quantile_disc":
+        _comparable(agg, kind)
+    else:
+        _sum_part(agg, kind)
+    return "values", DataType("List", item=kind)
 
 
 def _sum_part(agg: Agg, kind: DataType) -> tuple[str, DataType]:
@@ -104,6 +111,9 @@ def result_type(agg: Agg, states: tuple[Field, ...]) -> DataType:
             return INT64
         case "min" | "max" | "first" | "last":
             return of
+        case "quantile_disc":
+            assert of.item is not None, "a list has a type of values"
+            return of.item
         case "sum":
             if part == "set":
                 assert of.item is not None, "a set has a type of values"
@@ -126,7 +136,7 @@ def find_states(name: str, agg: Agg, schema: Schema) -> tuple[Field, ...]:
             wanted = [(agg.fn,)]
         case "approx_count_distinct":
             wanted = [("sketch",)]
-        case "median" | "quantile":
+        case "median" | "quantile" | "quantile_disc":
             wanted = [("values",)]
         case _ if agg.distinct:
             wanted = [("set",)]

@@ -58,7 +58,7 @@ AGGREGATES: dict[type, str] = {
     exp.Count: "count", exp.Sum: "sum", exp.Avg: "avg", exp.Min: "min", exp.Max: "max",
     exp.Stddev: "stddev", exp.StddevSamp: "stddev", exp.Variance: "var", exp.Median: "median",
     exp.First: "first", exp.Last: "last", exp.ApproxDistinct: "approx_count_distinct",
-    exp.PercentileCont: "quantile",
+    exp.PercentileCont: "quantile", exp.PercentileDisc: "quantile_disc",
 }  # fmt: skip
 TYPES = {
     "BOOLEAN": "Bool", "TINYINT": "Int8", "SMALLINT": "Int16", "INT": "Int32", "BIGINT": "Int64",

@@ -116,7 +116,7 @@ class AggregateText:
 
 def _values(each: Mapping[str, Any]) -> Values:
     column, kind, scale = each["column"]
-    quantiles = [(at, of) for at, of in each["quantiles"]]
+    quantiles: list[Any] = [tuple(quantile) for quantile in each["quantiles"]]
     return Values(column, kind, scale, each["filled"], quantiles)
 
 
