@@ -32,7 +32,8 @@ class EngineConfig:
         block_size_hint: bytes of a block of rows, None to let the schedule choose.
         max_spill_concurrency: transfers to an object store at once.
         seed: what sampling depends on.
-        max_parallel_tasks: plans that may run at once, each in a process with the full cap.
+        max_parallel_tasks: plans that may run at once, each in a process with the full cap;
+            with 1, each on one thread too.
         spill_dir: where it may spill; None for a folder of this user's below the temporary one.
         spill_uri: spill there instead: `s3://bucket/prefix`, `gs://…`, `az://…`.
         spill_aws_region: region of an S3 bucket; that of the environment when None.
@@ -58,7 +59,10 @@ class EngineConfig:
 
     @property
     def spilling(self) -> dict[str, Any]:
-        """How runs spill beside a folder, as plain values: what `SpillManager` is told."""
+        """How runs spill beside a folder, as plain values: what `SpillManager` is told.
+
+        And `threads`: 1 when a run is to have no second thread.
+        """
         if self.spill_uri is None:
             told: dict[str, Any] = {}
         else:
@@ -68,6 +72,8 @@ class EngineConfig:
                 told["options"] = {"region": self.spill_aws_region}
         if self.spill_quota_bytes is not None:
             told["quota_bytes"] = self.spill_quota_bytes
+        if self.max_parallel_tasks == 1:
+            told["threads"] = 1
         if self.spill_codec != "auto":
             told["codec"] = self.spill_codec
         return told

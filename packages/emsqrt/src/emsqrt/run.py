@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from emsqrt.behind import STACK_BYTES, Lane
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
 from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, Sharing
@@ -34,6 +35,8 @@ STORE_CLIENT_BYTES = 12 << 20
 """What a client of object stores holds beside its buffers, measured."""
 STORE_PARTS, PART_BYTES_MIN, PART_BYTES_MAX = 40, 256 << 10, 8 << 20
 """A part that is sent is that share of what is free, within these sizes."""
+SECOND_THREAD_SHARE = 32
+"""The second thread's stack takes one part in so many of what is free, or there is none."""
 _NOBODY = -1
 """The node of an operator that is run by itself."""
 
@@ -72,6 +75,7 @@ class _World:
     choices: Mapping[int, JoinChoice] = field(default_factory=dict)
     arena: Arena | None = None
     store: BudgetGuard | None = None
+    lane: Lane = field(default_factory=Lane)
     spill: SpillManager | None = None
     reader_bytes: int = 0
     started_at: float = field(default_factory=time.time)
@@ -171,8 +175,14 @@ class Run:
 
             place, told = self.context.spill_dir, dict(self.context.spilling)
             place = told.pop("uri", place)
-            self._world.spill = SpillManager(place, check=self.check, **told)
+            told.pop("threads", None)
+            self._world.spill = SpillManager(place, check=self.check, lane=self.lane, **told)
         return self._world.spill
+
+    @property
+    def lane(self) -> Lane:
+        """Where work is done behind the operators' backs, on a second thread if there may be one."""
+        return self._world.lane
 
     @property
     def spilled_bytes(self) -> int:
@@ -222,6 +232,7 @@ class Run:
         world = self._world
         if world.holders and "uri" in self.context.spilling:
             self._open_store()
+        self._open_lane()
         world.reader_bytes = self.budget.free_bytes // (READERS_SHARE if world.holders else 2)
         if not world.holders:
             return
@@ -236,6 +247,16 @@ class Run:
             raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
         world.arena = Arena(size, self.budget)
         world.grants = sharing.grants(size)
+
+    def _open_lane(self) -> None:
+        """Let a second thread work where that is wanted, and its stack is a small part."""
+        threads = int(self.context.spilling.get("threads", 2))
+        if threads == 1 or self.budget.free_bytes < SECOND_THREAD_SHARE * STACK_BYTES:
+            return
+        guard = self.budget.try_acquire(STACK_BYTES, "second thread")
+        if guard is not None:
+            self._world.guards.append(guard)
+            self._world.lane = Lane(threads)
 
     def _open_store(self) -> None:
         """Open the object store to spill to: its client and its buffers lie beside the arena."""
@@ -365,6 +386,7 @@ class Run:
         trace: TracebackType | None,
     ) -> None:
         """Give memory and spill back."""
+        self._world.lane.close()
         for guard in self._world.guards:
             guard.release()
         if self._world.spill is not None:
@@ -375,6 +397,8 @@ class Run:
             self._world.arena.__exit__(kind, error, trace)
         if self._world.store is not None:
             self._world.store.release()
+        if error is None:
+            self._world.lane.wait()  # raises what nobody has waited for
 
 
 def _bytes_read(source: Source) -> int:

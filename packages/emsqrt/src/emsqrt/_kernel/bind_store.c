@@ -266,6 +266,20 @@ static PyObject *store_reset(PyObject *object, PyObject *none) {
     Py_RETURN_NONE;
 }
 
+static PyObject *store_follow(PyObject *object, PyObject *given) {
+    store_object *self = (store_object *)object, *before = (store_object *)given;
+    if (Py_TYPE(given) != Py_TYPE(object)) {
+        PyErr_SetString(PyExc_TypeError, "a store follows a store");
+        return NULL;
+    }
+    if (self->busy || before->busy) {
+        return check_state(self->busy ? self : before, false), NULL;
+    }
+    self->store.spread = before->store.spread;
+    self->store.row_bytes_max = before->store.row_bytes_max;
+    Py_RETURN_NONE;
+}
+
 static PyObject *get_rows(PyObject *object, void *none) {
     (void)none;
     return PyLong_FromSize_t(((store_object *)object)->store.rows);
@@ -321,6 +335,8 @@ static PyMethodDef store_methods[] = {
      "keep($self, count, /, bounding=False)\n--\n\nKeep the first sorted rows, "
      "take more."},
     {"reset", store_reset, METH_NOARGS, "reset($self, /)\n--\n\nForget all rows."},
+    {"follow", store_follow, METH_O,
+     "follow($self, before, /)\n--\n\nKnow of the rows that another store took."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef store_fields[] = {

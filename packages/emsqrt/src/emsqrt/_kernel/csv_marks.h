@@ -6,11 +6,17 @@
 #ifndef EMSQRT_CSV_MARKS_H
 #define EMSQRT_CSV_MARKS_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #if defined(__SSE2__) && !defined(EMSQRT_PORTABLE)
-#include <emmintrin.h>
+#include <immintrin.h>
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(EMSQRT_NARROW)
+#define EM_WIDE /* there is code for AVX2 too, chosen when it runs */
+#endif
+
 typedef struct {
     __m128i part[4];
 } em_chunk;
@@ -56,11 +62,27 @@ static inline uint64_t em_equal(const em_chunk *chunk, uint8_t octet) {
 }
 #endif
 
+/* What the loops that are included work on; `csv_wide.h` puts something wider in its place. */
+#define EM_TARGET
+#define EM_CHUNK em_chunk
+#define EM_LOAD em_load_chunk
+#define EM_LOAD_REST em_load_rest
+#define EM_EQUAL em_equal
+#define EM_COUNT em_count_bits
+#define EM_PARITY em_parity
+
 /* Load what is left of less than 64 bytes; the rest is zero, which `em_live` masks. */
 static inline em_chunk em_load_rest(const uint8_t *at, size_t size) {
     uint8_t padded[64] = {0};
     memcpy(padded, at, size);
     return em_load_chunk(padded);
+}
+
+static inline size_t em_count_bits(uint64_t bits) {
+    bits -= bits >> 1 & UINT64_C(0x5555555555555555);
+    bits = (bits & UINT64_C(0x3333333333333333)) + (bits >> 2 & UINT64_C(0x3333333333333333));
+    bits = (bits + (bits >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+    return (size_t)((bits * UINT64_C(0x0101010101010101)) >> 56);
 }
 
 static inline uint64_t em_live(size_t size) {

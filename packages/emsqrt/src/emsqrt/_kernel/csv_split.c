@@ -50,35 +50,23 @@ size_t em_csv_next_end(const uint8_t *data, size_t start, size_t size, em_dialec
     return 0;
 }
 
-/* Move on from `*end`, the start of a record, to the last record end before a stray quote. */
+#define SKIP_UNTIL_STRAY skip_until_stray_narrow
+#include "csv_split_body.h"
+#undef SKIP_UNTIL_STRAY
+
+#ifdef EM_WIDE
+#include "csv_wide.h"
+#define SKIP_UNTIL_STRAY skip_until_stray_wide
+#include "csv_split_body.h"
+#endif
+
 static bool skip_until_stray(const uint8_t *data, size_t size, em_dialect dialect, size_t *end) {
-    uint64_t inside_before = 0, start_before = 1;
-    for (size_t at = *end; at < size; at += 64) {
-        const size_t left = size - at;
-        const em_chunk chunk = left < 64 ? em_load_rest(data + at, left) : em_load_chunk(data + at);
-        const uint64_t live = em_live(left);
-        const uint64_t quotes = em_equal(&chunk, (uint8_t)dialect.quote) & live;
-        const uint64_t feeds = em_equal(&chunk, '\n') & live;
-        uint64_t returns = em_equal(&chunk, '\r') & live;
-        const uint64_t marks =
-            (em_equal(&chunk, dialect.delimiter) & live) | feeds | returns | quotes;
-        const uint64_t inside = em_parity(quotes) ^ (0 - inside_before);
-        const uint64_t stray = quotes & inside & ~(marks << 1 | start_before);
-        if (left <= 64) {
-            returns &= ~(UINT64_C(1) << (left - 1));
-        }
-        const uint64_t before_stray = stray == 0 ? ~UINT64_C(0) : (stray & (0 - stray)) - 1;
-        const uint64_t ends = (feeds | returns) & ~inside & before_stray;
-        if (ends != 0) {
-            *end = at + 64 - (size_t)__builtin_clzll(ends);
-        }
-        if (stray != 0) {
-            return true;
-        }
-        inside_before = inside >> 63;
-        start_before = marks >> 63;
+#ifdef EM_WIDE
+    if (em_is_wide()) {
+        return skip_until_stray_wide(data, size, dialect, end);
     }
-    return false;
+#endif
+    return skip_until_stray_narrow(data, size, dialect, end);
 }
 
 size_t em_csv_last_end(const uint8_t *data, size_t size, em_dialect dialect) {

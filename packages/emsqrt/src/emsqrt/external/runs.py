@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from emsqrt.external.fan_in import (
     first_merge,
     merge_bytes,
 )
+from emsqrt.external.outlet import Outlet
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -152,6 +153,10 @@ class Runs:
         """Nobody has looked at the keys of rows that an earlier run took in."""
         return None if self.rows_found else positions
 
+    def leaves_room(self, one_part_in: int) -> bool:
+        """Whether a merge of the runs so far takes less than that part of the memory."""
+        return sum(run.need for run in self._runs) * one_part_in < len(self._memory)
+
     def is_crowded(self) -> bool:
         """Whether runs should be merged before more are cut."""
         return len(self._runs) >= RUNS_MAX
@@ -174,12 +179,12 @@ class Runs:
             self._merge(first_merge(len(needs), fan_in), positions)
 
     def blocks(
-        self, out: memoryview, positions: bytes | None, ending: bytes | None = None
+        self, out: memoryview | Outlet, positions: bytes | None, ending: bytes | None = None
     ) -> Iterator[tuple[int, int]]:
         """Fill `out` with the next rows in order, or with their payloads each followed by `ending`.
 
         Yields:
-            (bytes, rows) that lie at the start of `out`.
+            (bytes, rows) that lie at the start of `out`, or of its `room`.
 
         Raises:
             CapTooSmall: a row is longer than `out`.
@@ -188,17 +193,15 @@ class Runs:
         self._note_merge(self._runs)
         merged = _Merge(self, self._runs, self._memory, self._known(positions))
         try:
-            yield from merged.blocks(out, self._limit, ending)
+            yield from merged.blocks(Outlet.over(out), self._limit, ending)
         finally:
             merged.close()
 
     def close(self) -> None:
         """Remove all runs; those that are written down stay until the whole run has ended."""
-        if self._journal is not None:
-            self._runs.clear()
-        for run in self._runs:
-            self._spill.remove(run.segment)
-        self._runs.clear()
+        runs, self._runs = self._runs, []
+        if self._journal is None:
+            _remove(self._spill, runs)
 
     def _room(self) -> int:
         """Memory for the sources of a merge that writes a run: all but its block."""
@@ -229,8 +232,7 @@ class Runs:
         self._count(segment)
         self._runs[start:stop] = [_Run(segment, 1 + max(run.level for run in runs))]
         self._save()
-        for run in runs:
-            self._spill.remove(run.segment)
+        _remove(self._spill, runs)
 
     def _write_merged(self, runs: list[_Run], positions: bytes | None) -> Segment:
         split = len(self._memory) - self._out_bytes()
@@ -256,6 +258,11 @@ class Runs:
         """Open a run for reading."""
         self._check()
         return self._spill.open(run.segment, scratch)
+
+
+def _remove(spill: SpillManager, runs: Sequence[_Run]) -> None:
+    for run in runs:
+        spill.remove(run.segment)
 
 
 def _scratch_bytes(segment: Segment) -> int:
@@ -294,18 +301,18 @@ class _Merge:
             reader.close()
 
     def blocks(
-        self, out: memoryview, limit: int | None, ending: bytes | None
+        self, out: Outlet, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         """Fill `out` again and again; a row that it cannot hold is refused."""
         for filled, rows in self._fill(out, limit, ending):
             if rows == 0:
                 start, stop = self._head()
-                raise _too_long(len(out), stop - start)
+                raise _too_long(len(out.room), stop - start)
             yield filled, rows
 
     def write_to(self, writer: SegmentWriter, out: memoryview, limit: int | None) -> None:
         """Write all to a segment; a row that `out` cannot hold becomes a block of its own."""
-        for filled, rows in self._fill(out, limit, None):
+        for filled, rows in self._fill(Outlet(out), limit, None):
             if rows:
                 writer.append(out[:filled], rows)
                 continue
@@ -316,14 +323,14 @@ class _Merge:
                 self._refill(source)
 
     def _fill(
-        self, out: memoryview, limit: int | None, ending: bytes | None
+        self, out: Outlet, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         """Yield each time `out` is full, or holds nothing because the next row is longer."""
         left = -1 if limit is None else limit
         filled = rows = 0
         while left:
             most = {} if left < 0 else {"rows_max": left}
-            came, taken, why = self._merger.run(out[filled:], ending, **most)
+            came, taken, why = self._merger.run(out.room[filled:], ending, **most)
             filled, rows = filled + came, rows + taken
             if left > 0:
                 left -= taken
@@ -332,10 +339,13 @@ class _Merge:
                 continue
             if why == _DONE and rows == 0:
                 return
+            if rows == 0 and out.widen():
+                continue
             yield filled, rows
             if rows == 0 and left > 0:
                 left -= 1  # whoever fills `out` has taken the long row
             filled = rows = 0
+            out.turn()
             if why == _DONE:
                 return
         if rows:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from emsqrt._kernel import RowStore
 from emsqrt.external.fan_in import ENTRY_BYTES, block_bytes
+from emsqrt.external.gathering import Gathering, Part
+from emsqrt.external.outlet import Outlet
 from emsqrt.external.runs import Runs
 from sennit_core.errors import CapTooSmall, Closed
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from emsqrt._kernel import Columns, KeySpec
+    from emsqrt._kernel import Columns, KeySpec, RowStore
     from emsqrt.external.journal import Journal
     from emsqrt.spill import SpillManager
 
 _RESERVE_BYTES = 16 << 10  # of a merge: its state, and an output block
+_HALVED_BYTES_MIN = 2 << 20  # of a store, below which two threads would only wait for each other
+_HALVED_SHARE = 3  # of the memory, for the blocks of all runs while they are cut from halves
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,10 @@ class ExternalSort:
     Rows gather in memory; when it is full they are sorted by radix and spilled as a run. The end is
     a merge of all runs, after as many passes as memory asks for. Nothing is spilled when the rows
     fit. Close it, before the memory is given back.
+
+    Where the spill has a second thread, further runs are cut from halves of the memory: one is
+    sorted and spilled while the other fills. Shorter runs are more runs, so that ends when their
+    blocks would take a third of the memory. Runs that are written down are cut from all of it.
 
     Args:
         memory: everything lies in it; from about 64 KiB and three times the longest row.
@@ -91,14 +99,15 @@ class ExternalSort:
         self._limit = limit
         self._numbered = numbered
         self._check = check
+        self._journal = journal
         self._rows = 0
         self._peak_bytes = 0
         self._finished = False
         # The block that drains a run is held from the start: spilling never asks for memory.
         split = len(memory) - block_bytes(len(memory), 0)
         self._block = memory[split:]
-        self._store: RowStore | None = RowStore(memory[:split])
-        self._store_memory = memory[:split]
+        self._gathered: Gathering | None = Gathering(memory[:split])
+        self._lane = spill.lane
         self._runs = Runs(memory, spill, name=name, check=check, limit=limit, journal=journal)
         self._rows = self._runs.rows_found
 
@@ -106,7 +115,7 @@ class ExternalSort:
     def stats(self) -> SortStats:
         """What it took so far."""
         runs = self._runs.stats
-        longest = 0 if self._store is None else self._store.row_bytes_max
+        longest = 0 if self._gathered is None else self._gathered.part.store.row_bytes_max
         return SortStats(
             rows=self._rows,
             runs=runs.runs,
@@ -121,12 +130,13 @@ class ExternalSort:
 
     def add(self, columns: Columns, start: int = 0) -> None:
         """Take the rows of a batch from `start` on, spilling what memory has no room for."""
-        store, keys = self._filling(), self._keys
+        gathered, keys = self._gathering(), self._keys
         assert keys is not None, "a sort without keys takes packed rows"
         count = len(columns)
         self._check()
         while start < count and self._limit != 0:
             sequence = self._rows if self._numbered else None
+            store = gathered.part.store
             taken = store.add(columns, keys, self._payload, start, sequence)
             self._rows += taken
             start += taken
@@ -136,11 +146,12 @@ class ExternalSort:
 
     def add_rows(self, block: Buffer) -> None:
         """Take all rows of a block (rows.h), spilling what memory has no room for."""
-        store = self._filling()
+        gathered = self._gathering()
         self._check()
         with memoryview(block).cast("B") as rows:
             start = 0
             while start < len(rows) and self._limit != 0:
+                store = gathered.part.store
                 before = store.rows
                 start += store.add_rows(rows, start)
                 self._rows += store.rows - before
@@ -150,19 +161,24 @@ class ExternalSort:
 
     def finish(self) -> None:
         """End the input; merges until one pass is left, which `blocks` then does."""
-        store = self._filling()
+        gathered = self._gathering()
         self._finished = True
+        self._lane.wait()
+        store = gathered.part.store
         if not self._runs:
             self._peak_bytes = self._used_bytes()
             store.sort()
             return
+        self._refuse_long_rows(store.row_bytes_max)
         if store.rows:
-            self._spill_run(store, complete=True)
+            self._spill_run(gathered.part, self._rows, complete=True)
         else:
             self._runs.complete()
         self._runs.settle(store.positions)
 
-    def blocks(self, out: memoryview, *, ending: bytes | None = None) -> Iterator[tuple[int, int]]:
+    def blocks(
+        self, out: memoryview | Outlet, *, ending: bytes | None = None
+    ) -> Iterator[tuple[int, int]]:
         """Fill `out` with the next rows in order, again and again; once.
 
         Args:
@@ -170,42 +186,44 @@ class ExternalSort:
             ending: write payloads alone, each followed by this, such as a line end.
 
         Yields:
-            (bytes, rows) that lie at the start of `out`.
+            (bytes, rows) that lie at the start of `out`, or of its `room`.
 
         Raises:
             CapTooSmall: a row is longer than `out`.
         """
         assert self._finished, "finish first"
-        if self._store is None:
+        if self._gathered is None:
             raise Closed(f"the {self._name}")
+        store = self._gathered.part.store
         if self._runs:
-            yield from self._runs.blocks(out, self._store.positions, ending)
+            yield from self._runs.blocks(out, store.positions, ending)
         else:
-            yield from self._drain(self._store, out, ending)
+            yield from self._drain(store, Outlet.over(out), ending)
 
     def close(self) -> None:
         """Remove what was spilled and let go of the memory. Closing twice is fine."""
+        self._lane.settle()
         self._runs.close()
-        self._store = None
+        self._gathered = None
 
-    def _filling(self) -> RowStore:
-        if self._store is None or self._finished:
+    def _gathering(self) -> Gathering:
+        if self._gathered is None or self._finished:
             raise Closed(f"the input of the {self._name}")
-        return self._store
+        return self._gathered
 
     def _used_bytes(self) -> int:
-        if self._store is None:
+        if self._gathered is None:
             return self._peak_bytes
-        used = self._store.used_bytes + ENTRY_BYTES * self._store.rows
-        return max(self._peak_bytes, used)
+        store = self._gathered.part.store
+        return max(self._peak_bytes, store.used_bytes + ENTRY_BYTES * store.rows)
 
     def _make_room(self) -> bool:
         """Spill the rows, or drop those beyond the limit; False when there are none."""
-        assert self._store is not None
-        store = self._store
+        gathered = self._gathering()
+        store = gathered.part.store
         self._check()
         if store.rows == 0:
-            return False
+            return self._join(gathered)
         self._peak_bytes = max(self._peak_bytes, self._used_bytes())
         if self._limit is not None and 2 * self._limit <= store.rows:
             before = store.used_bytes
@@ -213,13 +231,41 @@ class ExternalSort:
             store.keep(self._limit, bounding=True)
             if 2 * store.used_bytes <= before:
                 return True
-        self._spill_run(store)
+        self._refuse_long_rows(store.row_bytes_max)
+        self._lane.wait()
+        if gathered.is_halved and self._halves_pay():
+            self._lane.run(partial(self._spill_run, gathered.turn(), self._rows))
+            return True
+        self._spill_run(gathered.part, self._rows)
         if self._runs.is_crowded():
             self._runs.thin_out(store.positions)
+        if self._halves_pay():
+            gathered.halve()
+        else:
+            self._join(gathered)
         return True
 
-    def _spill_run(self, store: RowStore, *, complete: bool = False) -> None:
-        self._refuse_long_rows(store.row_bytes_max)
+    def _halves_pay(self) -> bool:
+        """Whether the next runs should be cut from halves of the memory."""
+        return (
+            self._lane.is_second
+            and self._limit is None
+            and self._journal is None
+            and len(self._memory) >= _HALVED_BYTES_MIN
+            and self._runs.leaves_room(_HALVED_SHARE)
+        )
+
+    def _join(self, gathered: Gathering) -> bool:
+        """Let rows gather in all of the memory again; False when they do already."""
+        if not gathered.is_halved:
+            return False
+        self._lane.wait()
+        gathered.join()
+        return True
+
+    def _spill_run(self, part: Part, rows_before: int, *, complete: bool = False) -> None:
+        """Write the rows of a part as a run; the first `rows_before` rows lie in runs then."""
+        store = part.store
         store.sort()
         position = 0
         stop = store.rows if self._limit is None else min(store.rows, self._limit)
@@ -232,27 +278,30 @@ class ExternalSort:
                 else:  # longer than a block: a block of its own
                     first, end = store.row_span(position)
                     rows = 1
-                    writer.append(self._store_memory[first:end], rows)
+                    writer.append(part.memory[first:end], rows)
                 position += rows
             self._runs.row_bytes_max = max(self._runs.row_bytes_max, store.row_bytes_max)
-            self._runs.add(writer.finish(), self._rows, complete=complete)
+            self._runs.add(writer.finish(), rows_before, complete=complete)
         store.reset()
 
     def _drain(
-        self, store: RowStore, out: memoryview, ending: bytes | None
+        self, store: RowStore, out: Outlet, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         position = 0
         stop = store.rows if self._limit is None else min(store.rows, self._limit)
         while position < stop:
             self._check()
-            filled, rows = store.drain(out, position, stop, ending)
+            filled, rows = store.drain(out.room, position, stop, ending)
+            if rows == 0 and out.widen():
+                continue
             if rows == 0:
                 first, end = store.row_span(position)
                 needed = end - first
                 because = f"a row of the {self._name} has {needed} bytes"
-                raise CapTooSmall(cap_bytes=len(out), needed_bytes=needed, because=because)
+                raise CapTooSmall(cap_bytes=len(out.room), needed_bytes=needed, because=because)
             position += rows
             yield filled, rows
+            out.turn()
 
     def _refuse_long_rows(self, row_bytes: int) -> None:
         """A merge must hold two rows and write a third, whatever their lengths."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from emsqrt.behind import Lane
 from emsqrt.spill.compression import KEPT_MAX, Codec, Packer, Zstd
 from emsqrt.spill.errors import SpillFull
 from emsqrt.spill.placement import open_local_store
@@ -67,6 +68,7 @@ class SpillManager:
         force_shared_memory: spill to a file system that is memory (tmpfs, ramfs) all the same.
         on_shared_bytes: told of each change of the bytes stored in memory then, to be charged to
             the cap.
+        lane: where whoever spills may have that done while it goes on.
         store: used instead of the one that `uri` names; its owner is this manager.
         options: of the object store: `endpoint`, `region`, `access_key_id`, `secret_access_key`, …
             (see `emsqrt.spill.clients`); for a folder there are none.
@@ -85,6 +87,7 @@ class SpillManager:
         scratch: memoryview | None = None,
         force_shared_memory: bool = False,
         on_shared_bytes: Callable[[int], None] | None = None,
+        lane: Lane | None = None,
         store: Store | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
@@ -93,6 +96,7 @@ class SpillManager:
         self.tenant = tenant
         self.quota_bytes = quota_bytes
         self.check = check
+        self.lane = lane or Lane()
         self.stats = SpillStats()
         self._lock = threading.Lock()
         self._counter = 0
@@ -182,6 +186,7 @@ class SpillManager:
 
     def close(self) -> None:
         """Remove everything that is left of the run. Closing twice is fine."""
+        self.lane.settle()
         with self._lock:
             if self._closed:
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,18 @@ def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextR
 
 
 def _execute(rows: TextRows, sink: CsvTextSink, run: Run, inputs: Inputs) -> None:
-    """Pull every row into the file, which only appears when no input was touched."""
+    """Pull every row into the file, which only appears when no input was touched.
+
+    Blocks that stay are written while the next ones are made.
+    """
     with run.judging_sizes(), sink, closing(rows.blocks()) as blocks:
         for block in blocks:
             run.check()
-            sink.write(block)
+            if block.stays:
+                run.lane.run(partial(sink.write, block))
+            else:
+                sink.write(block)
             run.tell("write")
+        run.lane.wait()
         inputs.check()
         run.tell("finish")

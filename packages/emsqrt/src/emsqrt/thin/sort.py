@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from emsqrt._kernel import KeySpec
+from emsqrt.external.outlet import Outlet
 from emsqrt.external.sort import ExternalSort
 from emsqrt.metering import begun
 from emsqrt.run import Run
@@ -79,5 +80,7 @@ class SortText:
                         for columns, start in resumption.rest(reader, blocks):
                             sorter.add(columns, start)
                     sorter.finish()
-                    for size, count in sorter.blocks(out, ending=_LINE_END):
-                        yield Block(out[:size], rows=count)
+                    lane = self._run.lane
+                    outlet = Outlet(out, lane.wait if lane.is_second else None)
+                    for size, count in sorter.blocks(outlet, ending=_LINE_END):
+                        yield Block(outlet.room[:size], rows=count, stays=lane.is_second)

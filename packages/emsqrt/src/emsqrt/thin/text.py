@@ -25,12 +25,14 @@ class Block:
         offset: of the first byte in `source`, -1 when the text was made here.
         source: the file's name, for errors.
         rows: how many records there are; 0 while nobody has looked.
+        stays: whether `data` is valid for longer: until the block after the next is asked for.
     """
 
     data: memoryview
     offset: int = -1
     source: str = ""
     rows: int = 0
+    stays: bool = False
 
 
 class TextRows(Protocol):

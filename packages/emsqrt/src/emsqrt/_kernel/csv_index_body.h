@@ -1,0 +1,39 @@
+/* The loop of csv_index.c, included once for each kind of chunk (csv_marks.h). */
+EM_TARGET static void FIND_MARKS(em_csv_index *index, const uint8_t *data, size_t start,
+                                 size_t size, em_dialect dialect) {
+    const bool quoting = dialect.quote >= 0;
+    const size_t stop = size - start < EM_INDEX_BYTES ? size : start + EM_INDEX_BYTES;
+    uint64_t inside_before = 0, start_before = 1, return_before = 0;
+    uint32_t *marks = index->marks;
+    uint16_t *line_ends = index->line_ends;
+    uint64_t stray = 0;
+    for (size_t at = start; at < stop && stray == 0; at += 64) {
+        const size_t left = stop - at;
+        const EM_CHUNK chunk = left < 64 ? EM_LOAD_REST(data + at, left) : EM_LOAD(data + at);
+        const uint64_t feeds = EM_EQUAL(&chunk, '\n'), returns = EM_EQUAL(&chunk, '\r');
+        uint64_t found = EM_EQUAL(&chunk, dialect.delimiter) | feeds | returns;
+        uint64_t live = em_live(left);
+        const uint64_t quotes = quoting ? EM_EQUAL(&chunk, (uint8_t)dialect.quote) & live : 0;
+        if ((quotes | inside_before) != 0) {
+            const uint64_t inside = EM_PARITY(quotes) ^ (0 - inside_before);
+            stray = quotes & inside & ~((found | quotes) << 1 | start_before);
+            live &= stray == 0 ? ~UINT64_C(0) : (stray & (0 - stray)) - 1;
+            live &= ~inside;
+            inside_before = inside >> 63;
+        }
+        start_before = (found | quotes) >> 63;
+        const uint64_t ended = returns & live;
+        found &= live & ~(feeds & (ended << 1 | return_before));
+        return_before = ended >> 63;
+        const size_t before = (size_t)(marks - index->marks);
+        for (uint64_t lines = found & (feeds | returns); lines != 0; lines &= lines - 1) {
+            const uint64_t below = (lines & (0 - lines)) - 1;
+            *line_ends++ = (uint16_t)(before + EM_COUNT(found & below));
+        }
+        for (; found != 0; found &= found - 1) {
+            *marks++ = (uint32_t)at + (uint32_t)__builtin_ctzll(found);
+        }
+    }
+    index->mark_count = (size_t)(marks - index->marks);
+    index->line_count = (size_t)(line_ends - index->line_ends);
+}

@@ -1,0 +1,43 @@
+"""`Outlet`: memory that sorted rows are put into, all of it or its halves in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Outlet:
+    """Where the next rows go.
+
+    With halves, what was put out stays as it is until the block after the next is made.
+
+    Args:
+        memory: for at least the longest row.
+        wait: returns when nobody reads the memory any more; None to use all of it each time.
+    """
+
+    def __init__(self, memory: memoryview, wait: Callable[[], None] | None = None) -> None:
+        middle = len(memory) // 2
+        self._memory = memory
+        self._wait = wait
+        self._parts = [memory] if wait is None else [memory[:middle], memory[middle:]]
+        self._at = 0
+        self.room = self._parts[0]
+        """What is filled now, or was filled last."""
+
+    @classmethod
+    def over(cls, memory: memoryview | Outlet) -> Outlet:
+        """Return an outlet as it is, and plain memory as one that is used whole."""
+        return memory if isinstance(memory, Outlet) else cls(memory)
+
+    def turn(self) -> None:
+        """Go on to the next part."""
+        self._at = (self._at + 1) % len(self._parts)
+        self.room = self._parts[self._at]
+
+    def widen(self) -> bool:
+        """Take all of the memory for one block; False when that is what there is."""
+        if self._wait is None or len(self.room) == len(self._memory):
+            return False
+        self._wait()
+        self.room = self._memory
+        return True
