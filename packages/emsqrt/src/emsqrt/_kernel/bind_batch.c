@@ -96,6 +96,10 @@ void batch_take_back(batch_memory *held) {
     Py_CLEAR(held->lent);
 }
 
+bool batch_is_read(const batch_memory *held) {
+    return held->lent != NULL && ((columns_object *)held->lent)->readers > 0;
+}
+
 static int set_number(PyObject *object, const char *name, uint64_t value) {
     PyObject *number = PyLong_FromUnsignedLongLong(value);
     const int failed = number == NULL ? -1 : PyObject_SetAttrString(object, name, number);

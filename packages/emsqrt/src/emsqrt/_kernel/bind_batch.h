@@ -37,4 +37,7 @@ PyObject *reading_skipped(const em_reading *reading);
 /* What is wrong with parsing `block` from `start`, or NULL. */
 const char *block_refused(const Py_buffer *block, Py_ssize_t start, bool busy);
 
+/* Whether another thread reads the columns of the last call. */
+bool batch_is_read(const batch_memory *held);
+
 #endif

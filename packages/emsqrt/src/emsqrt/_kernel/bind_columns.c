@@ -281,6 +281,16 @@ static PyMethodDef columns_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+void columns_keep(PyObject *object) {
+    Py_INCREF(object);
+    ((columns_object *)object)->readers++;
+}
+
+void columns_let_go(PyObject *object) {
+    ((columns_object *)object)->readers--;
+    Py_DECREF(object);
+}
+
 const em_columns *columns_view(PyObject *object) {
     if (!PyObject_TypeCheck(object, (PyTypeObject *)columns_type)) {
         PyErr_SetString(PyExc_TypeError, "this takes Columns");

@@ -181,7 +181,8 @@ static PyObject *parser_parse(PyObject *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*|n:parse", &block, &start)) {
         return NULL;
     }
-    const char *refused = block_refused(&block, start, object->busy);
+    const char *refused =
+        block_refused(&block, start, object->busy || batch_is_read(&object->held));
     if (refused != NULL) {
         PyBuffer_Release(&block);
         PyErr_SetString(PyExc_ValueError, refused);
@@ -204,7 +205,12 @@ static PyObject *parser_parse(PyObject *self, PyObject *arguments) {
 
 static PyObject *parser_release(PyObject *self, PyObject *nothing) {
     (void)nothing;
-    batch_take_back(&((parser_object *)self)->held);
+    parser_object *object = (parser_object *)self;
+    if (object->busy || batch_is_read(&object->held)) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread reads what was parsed");
+        return NULL;
+    }
+    batch_take_back(&object->held);
     Py_RETURN_NONE;
 }
 

@@ -130,10 +130,12 @@ static PyObject *store_add(PyObject *object, PyObject *arguments, PyObject *name
         failed = true;
     }
     if (!failed) {
+        columns_keep(given);
         PyThreadState *state = begin(self);
         taken = em_store_add(&self->store, columns, spec, &payload, (size_t)start,
                              sequence_given == Py_None ? NULL : &sequence);
         finish(self, state);
+        columns_let_go(given);
     }
     release_payload(&payload);
     return failed ? NULL : PyLong_FromSize_t(taken);

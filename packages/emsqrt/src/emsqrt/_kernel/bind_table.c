@@ -85,10 +85,10 @@ static PyObject *table_add(PyObject *object, PyObject *arguments) {
         return PyErr_Format(PyExc_ValueError, "no row %zd of %zu", start, columns->row_count);
     }
     size_t taken;
-    Py_INCREF(given);
+    columns_keep(given);
     WITHOUT_INTERPRETER(self,
                         taken = em_table_add(&self->table, columns, (size_t)start, heading != 0));
-    Py_DECREF(given);
+    columns_let_go(given);
     return answer_taken(self, taken);
 }
 

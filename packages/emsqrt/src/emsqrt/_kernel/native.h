@@ -15,10 +15,15 @@ typedef struct {
     Py_buffer *held;
     Py_ssize_t held_count;
     PyObject *owner;
+    uint32_t readers; /* loops that read it without the interpreter's lock */
 } columns_object;
 
 /* Return the view of a Columns object, or NULL with TypeError set. */
 const em_columns *columns_view(PyObject *object);
+
+/* Keep a Columns object, and what lies under it, as it is while a loop reads it. */
+void columns_keep(PyObject *object);
+void columns_let_go(PyObject *object);
 
 /* Return a new Columns over `view`, which `owner` keeps valid; its column array is copied. */
 PyObject *columns_over(const em_columns *view, PyObject *owner);
