@@ -205,6 +205,27 @@ def test_an_overflow_shows_expression_and_values() -> None:
         run(program, batch)
 
 
+EDGES = [0, 1, 2**31, 2**62, 2**63 - 1, 2**63, 2**64, 2**127 // 10, 10**37]
+
+
+@pytest.mark.parametrize("op", ["add", "sub", "mul"])
+def test_decimals_are_exact_about_the_widths_of_the_machine(op: str) -> None:
+    schema = Schema.of(a="Decimal(38,0)", b="Decimal(38,0)")
+    signed = [value * sign for value in EDGES for sign in (1, -1)]
+    program = compile_program(call(op, col("a"), col("b")), schema)
+    assert program is not None
+    for a in signed:
+        for b in signed:
+            wanted = {"add": a + b, "sub": a - b, "mul": a * b}[op]
+            arrays = [pa.array([Decimal(value)], pa.decimal128(38, 0)) for value in (a, b)]
+            batch = pa.RecordBatch.from_arrays(arrays, schema=schema.to_arrow())
+            if abs(wanted) < 10**38:
+                assert run(program, batch).to_pylist() == [Decimal(wanted)]
+            else:
+                with pytest.raises(ValueOutOfRange):
+                    run(program, batch)
+
+
 def test_decimals_fail_beyond_38_digits() -> None:
     schema = Schema.of(a="Decimal(38,2)")
     program = compile_program(col("a") + lit(Decimal("0.01")), schema)

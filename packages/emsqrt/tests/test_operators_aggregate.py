@@ -218,3 +218,27 @@ def test_partials_of_nothing_merge_to_the_row_of_nothing() -> None:
     merged = run(node_of([], "final"), check(partial), states.to_batches() * 3)
     assert merged.slice(0, 1).to_pydict()["rows"] == [0]
     assert merged.to_pydict() == run(node_of([]), SCHEMA, []).to_pydict()
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 5, 11, 12, 13, 20, 27, 28, 29, 40])
+def test_texts_that_differ_in_one_byte_are_different_groups(size: int) -> None:
+    zeros = b"\0" * size
+    changed = [zeros[:at] + b"\1" + zeros[at + 1 :] for at in range(size)]
+    texts = [text.decode() for text in (zeros, *changed)] * 2
+    schema = Schema.of(s="Utf8")
+    node = Aggregate(Scan(DatasetRef("t"), schema), (("s", col("s")),), (("n", count()),))
+    groups = run(node, schema, [pa.RecordBatch.from_pydict({"s": texts})]).to_pydict()
+    assert groups == {"s": sorted(set(texts)), "n": [2] * (size + 1)}
+
+
+def test_decimals_of_any_length_add_up() -> None:
+    schema = Schema.of(g="Int64", m="Decimal(38,0)")
+    values = [Decimal(10**n * sign) for n in range(38) for sign in (1, 3, -1)] + [None]
+    arrays = [pa.array([n % 3 for n in range(len(values))]), pa.array(values, pa.decimal128(38, 0))]
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema.to_arrow())
+    given = Scan(DatasetRef("t"), schema)
+    for keys in ((), (("g", col("g")),)):
+        sums = run(Aggregate(given, keys, (("m", col("m").sum()),)), schema, [batch]).to_pydict()
+        total = sum(value for value in values if value is not None)
+        assert sum(sums["m"]) == total
+        assert len(sums["m"]) == (3 if keys else 1)

@@ -202,7 +202,7 @@ static inline bool sum_small(uint8_t *record, const em_part *part, size_t index,
 static void sum_values(const em_part *part, size_t index, const em_stretch *stretch,
                        const em_values *values) {
     const enum em_class class = em_class_of(part->kind);
-    if (stretch->one && class != EM_CLASS_WIDE) {
+    if (stretch->one) {
         sum_one(part, index, stretch, values);
     } else if (class == EM_CLASS_INT) {
         EACH_VALID(values, i) {
@@ -210,17 +210,24 @@ static void sum_values(const em_part *part, size_t index, const em_stretch *stre
                 em_sum_put(stretch->records[i], part, index, values->ints[i], stretch->heap);
             }
         }
-    } else if (class == EM_CLASS_UINT) {
+    } else {
         EACH_VALID(values, i) {
             em_sum_put(stretch->records[i], part, index, (em_i128)values->words[i], stretch->heap);
         }
-    } else {
-        EACH_VALID(values, i) {
-            const em_i128 value = values->wides[i];
-            if (value != (int64_t)value ||
-                !sum_small(stretch->records[i], part, index, (int64_t)value)) {
-                em_sum_put(stretch->records[i], part, index, value, stretch->heap);
-            }
+    }
+}
+
+/* Decimals are read where they lie; most of them, and of their sums, are short. */
+static void sum_decimals(const em_part *part, size_t index, const em_stretch *stretch,
+                         em_values *values) {
+    const em_column *column = &stretch->columns->columns[part->column];
+    const uint8_t *from = column->values + (column->offset + stretch->start) * 16;
+    load_validity(column, stretch->start, stretch->count, values);
+    EACH_VALID(values, i) {
+        const em_i128 value = em_load_i128(from + i * 16);
+        if (value != (int64_t)value ||
+            !sum_small(stretch->records[i], part, index, (int64_t)value)) {
+            em_sum_put(stretch->records[i], part, index, value, stretch->heap);
         }
     }
 }
@@ -334,6 +341,10 @@ static bool accumulate_part(const em_part *part, size_t index, const em_stretch 
     }
     if (part->op == EM_COUNT) {
         count_values(part, stretch, values);
+        return true;
+    }
+    if (part->op == EM_SUM && em_class_of(part->kind) == EM_CLASS_WIDE) {
+        sum_decimals(part, index, stretch, values);
         return true;
     }
     const em_column *column = &stretch->columns->columns[part->column];

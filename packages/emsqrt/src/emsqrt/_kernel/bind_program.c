@@ -166,7 +166,8 @@ static void write_block(const em_program *program, size_t done, size_t count, ui
     const uint8_t *valid = em_program_validity(program);
     uint8_t *made = (uint8_t *)program->stack;
     const size_t width = result_bytes(program->result, 8) / 8;
-    for (size_t row = 0; row < count; row++) {
+    const bool all_valid = memchr(valid, 0, count) == NULL;
+    for (size_t row = 0; row < count && !all_valid; row++) {
         if (!valid[row]) {
             memset(made + row * (width == 0 ? 1 : width), 0, width == 0 ? 1 : width);
         }

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+enum { EM_SHORT_TEXT = 12 }; /* a call costs more than to look at so many bytes */
+
 /* The order of a value of at most eight bytes as an unsigned number in its
  * width. */
 static uint64_t to_ordered(enum em_kind kind, const uint8_t *value) {
@@ -108,6 +110,12 @@ size_t em_key_fixed_bytes(const em_key_spec *spec, const em_columns *columns) {
 static size_t escaped_bytes(const uint8_t *text, size_t bytes) {
     size_t total = bytes + 2;
     const uint8_t *end = text + bytes;
+    if (bytes <= EM_SHORT_TEXT) {
+        for (; text < end; text++) {
+            total += *text == 0;
+        }
+        return total;
+    }
     while (text < end && (text = memchr(text, 0, (size_t)(end - text))) != NULL) {
         total++;
         text++;
@@ -133,6 +141,14 @@ size_t em_key_bytes(const em_key_spec *spec, const em_columns *columns, size_t r
 
 static uint8_t *put_text(uint8_t *out, const uint8_t *text, size_t bytes) {
     const uint8_t *end = text + bytes;
+    if (bytes <= EM_SHORT_TEXT) {
+        for (; text < end; text++) {
+            *out++ = *text;
+            if (*text == 0) {
+                *out++ = 0xff;
+            }
+        }
+    }
     while (text < end) {
         const uint8_t *zero = memchr(text, 0, (size_t)(end - text));
         const size_t stretch = (size_t)((zero == NULL ? end : zero) - text);

@@ -310,6 +310,24 @@ static em_decimal power_of_ten(unsigned digits) {
      : (op) == EM_OP_SUB ? __builtin_sub_overflow(*one, two, &made)                                \
                          : __builtin_mul_overflow(*one, two, &made))
 
+static inline bool decimal_overflows(enum em_op op, em_decimal one, em_decimal two,
+                                     em_decimal *made) {
+    if (op != EM_OP_MUL) {
+        return op == EM_OP_ADD ? __builtin_add_overflow(one, two, made)
+                               : __builtin_sub_overflow(one, two, made);
+    }
+    if (one == (int64_t)one && two == (int64_t)two) { /* most are short: one multiplication */
+        *made = (em_decimal)(int64_t)one * (int64_t)two;
+        return false;
+    }
+    return __builtin_mul_overflow(one, two, made);
+}
+
+static inline size_t on_decimals(enum em_op op, em_decimal limit, size_t count, em_slot left,
+                                 em_slot right) {
+    CHECKED(em_decimal, decimal_overflows(op, *one, two, &made) || made >= limit || made <= -limit);
+}
+
 static size_t add_floats(enum em_op op, size_t count, em_slot left, em_slot right) {
     double *one = left.values;
     const double *two = right.values;
@@ -336,7 +354,14 @@ size_t em_arithmetic(const em_instruction *at, size_t count, em_slot left, em_sl
         CHECKED(uint64_t, OPERATION(op, uint64_t));
     }
     const em_decimal limit = power_of_ten(at->arg);
-    CHECKED(em_decimal, OPERATION(op, em_decimal) || made >= limit || made <= -limit);
+    switch (op) { /* a loop for each */
+    case EM_OP_ADD:
+        return on_decimals(EM_OP_ADD, limit, count, left, right);
+    case EM_OP_SUB:
+        return on_decimals(EM_OP_SUB, limit, count, left, right);
+    default:
+        return on_decimals(EM_OP_MUL, limit, count, left, right);
+    }
 }
 
 static size_t negate(const em_instruction *at, size_t count, em_slot slot) {

@@ -17,6 +17,18 @@ static inline uint64_t fold(uint64_t left, uint64_t right) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+/* Whether keys of one length are the same; a call costs more than to compare a few words. */
+static inline bool same_bytes(const uint8_t *left, const uint8_t *right, size_t bytes) {
+    if (bytes < 8 || bytes > 32) {
+        return bytes == 0 || memcmp(left, right, bytes) == 0;
+    }
+    uint64_t differs = load64(left + bytes - 8) ^ load64(right + bytes - 8);
+    for (size_t at = 0; at + 8 < bytes; at += 8) {
+        differs |= load64(left + at) ^ load64(right + at);
+    }
+    return differs == 0;
+}
+
 /* Where a key goes in the table; nothing that is written depends on it. */
 static uint64_t hash_key(const uint8_t *key, size_t bytes) {
     const uint64_t one = UINT64_C(0xa0761d6478bd642f), two = UINT64_C(0xe7037ed1a0b428db);
@@ -124,7 +136,7 @@ static uint8_t *find(em_table *table, const uint8_t *key, size_t bytes, uint64_t
         if ((entry ^ hash) >> 32 == 0) {
             uint8_t *record = em_table_record(table, entry);
             if (em_load32(record) == bytes &&
-                memcmp(em_record_key(table, record), key, bytes) == 0) {
+                same_bytes(em_record_key(table, record), key, bytes)) {
                 return record;
             }
         }
@@ -166,8 +178,7 @@ static void encode_keys(em_table *table, const em_columns *columns, size_t start
 static bool same_key(const em_table *table, const stretch_keys *keys, size_t left, size_t right) {
     const size_t bytes = keys->ends[left + 1] - keys->ends[left];
     return bytes == keys->ends[right + 1] - keys->ends[right] &&
-           (bytes == 0 || memcmp(table->scratch + keys->ends[left],
-                                 table->scratch + keys->ends[right], bytes) == 0);
+           same_bytes(table->scratch + keys->ends[left], table->scratch + keys->ends[right], bytes);
 }
 
 /* Find the record of each row; a row like the one before it needs no search. Returns whether all

@@ -32,7 +32,7 @@ _READ_BYTES = 1 << 16
 _FAR_READ_BYTES = 1 << 19
 _BATCH_BYTES_MAX = 1 << 20
 _BATCH_BYTES_MIN = 1 << 17
-_BATCH_ROWS_MAX = 1 << 16
+_BATCH_ROWS_MAX = 12 << 10
 _BATCH_COPIES = 5
 """A batch, what is decoded ahead of it, and slack: measured from outside."""
 _ROOM_SHARE = 8 * _BATCH_COPIES
