@@ -87,6 +87,19 @@ def test_a_column_may_be_ordered_by_twice_and_by_what_is_made_of_it() -> None:
     assert found == sorted(batch.to_pylist(), key=lambda row: (-row["tiny"], -row["id"]))
 
 
+def test_rows_that_are_all_key_come_back() -> None:
+    schema = Schema.of(tiny="Int8", id="Int64")
+    batch = make(3).select(list(schema.names))
+    keys = (SortKey(col("tiny")), SortKey(col("id"), descending=True))
+    node = Sort(Scan(DatasetRef("t"), schema), keys)
+    (found,) = run_operator(node, GivenRows(schema, [batch]), memory_bytes=4 << 20)
+
+    def order(row: dict[str, Any]) -> tuple[bool, int, int]:
+        return row["tiny"] is None, row["tiny"] or 0, -row["id"]
+
+    assert found.to_pylist() == sorted(batch.to_pylist(), key=order)
+
+
 def test_a_decimal_longer_than_its_type_is_bad_input() -> None:
     batch = make(0)
     beyond = pa.array([Decimal(10) ** 19] * ROWS, pa.decimal128(38, 2)).buffers()

@@ -112,6 +112,8 @@ def unpack_arrays(
         kinds: the kernel's kind of each column, with which it was packed.
         types: the same, as Arrow has them.
     """
+    if not kinds:
+        return []
     room = _room_for(block, rows, len(kinds))
     done, _, filled = unpack_rows(block, 0, rows, kinds, memoryview(room))
     return _arrays(room, rows, done, filled, types)
