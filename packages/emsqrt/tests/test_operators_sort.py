@@ -87,9 +87,10 @@ def test_a_column_may_be_ordered_by_twice_and_by_what_is_made_of_it() -> None:
     assert found == sorted(batch.to_pylist(), key=lambda row: (-row["tiny"], -row["id"]))
 
 
-def test_rows_that_are_all_key_come_back() -> None:
+@pytest.mark.parametrize("rows", [1, 3, ROWS])
+def test_rows_that_are_all_key_come_back(rows: int) -> None:
     schema = Schema.of(tiny="Int8", id="Int64")
-    batch = make(3).select(list(schema.names))
+    batch = make(3).select(list(schema.names)).slice(0, rows)
     keys = (SortKey(col("tiny")), SortKey(col("id"), descending=True))
     node = Sort(Scan(DatasetRef("t"), schema), keys)
     (found,) = run_operator(node, GivenRows(schema, [batch]), memory_bytes=4 << 20)
