@@ -130,10 +130,15 @@ def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> Col
         return ColumnStats(size, nulls, 0.0 if not values else None)
     pieces = [[v for v in piece[name] if v is not None] for piece in sample.pieces]
     distinct = guess_distinct(pieces, rows * (1 - nulls))
-    ordered = sorted(value for value in values if value == value)  # without NaN
+    ordered = sorted(value for value in values if _has_place(value, kind))
     least, most = (ordered[0], ordered[-1]) if ordered else (None, None)
     spread = equal_parts(ordered)
     return ColumnStats(size, nulls, distinct, least, most, spread, (sample, name))
+
+
+def _has_place(value: Any, kind: DataType) -> bool:
+    """Whether a value has a place among its column's: no NaN, no text that stands for a wrong one."""
+    return value == value and (kind.name == "Utf8" or not isinstance(value, str))
 
 
 def joint_distinct(columns: Sequence[ColumnStats], rows: float) -> float | None:
