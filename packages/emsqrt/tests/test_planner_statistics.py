@@ -292,6 +292,6 @@ def test_statistics_choose_how_a_join_is_carried_out() -> None:
 def test_values_of_another_type_have_no_place_among_a_columns(tmp_path: Path) -> None:
     lines = [f'{{"price": {value}}}\n' for value in ('"1.50"', '"beyond"', "[1]", '"0.25"', "null")]
     (tmp_path / "a.jsonl").write_text("".join(lines))
-    source = scan(tmp_path / "a.jsonl", schema=Schema.of(price="Decimal(12,2)")).plan
-    stats = measure_source(source, tmp_path).columns["price"]
+    source = scan(tmp_path / "a.jsonl", schema=Schema.of(price="Decimal(12,2)"))
+    stats = measure_source(scan_of(source.plan), tmp_path).columns["price"]
     assert (stats.minimum, stats.maximum) == (Decimal("0.25"), Decimal("1.50"))
