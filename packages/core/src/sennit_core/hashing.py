@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -27,14 +28,22 @@ __all__ = [
     "sha256_hex",
 ]
 
+if sys.version_info >= (3, 12):
+    from _sha2 import sha256 as _short_sha256
+else:
+    from _sha256 import sha256 as _short_sha256  # type: ignore[import-not-found,unused-ignore]
+
 CHUNK_BYTES = 1024 * 1024
+_SHORT_BYTES = 16 << 10
+"""Shorter data is not worth half a MiB of OpenSSL to a process that has not loaded it."""
 _DOMAIN = b"sennit1"
 _READ_BYTES = 1024 * 1024
 
 
 def sha256_hex(data: bytes | bytearray | memoryview) -> str:
     """Return the SHA-256 of `data` as 64 lower-case hex digits."""
-    return hashlib.sha256(data).hexdigest()
+    hashed = _short_sha256 if len(data) < _SHORT_BYTES else hashlib.sha256
+    return str(hashed(data).hexdigest())
 
 
 def object_id(size: int, chunk_bytes: int, chunk_digests: Sequence[str]) -> str:

@@ -5,10 +5,11 @@ Nothing is imported here that brings what shall come late.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType
 
-LATE = ("inspect", "ipaddress", "shutil", "tempfile")
+LATE = ("calendar", "hashlib", "inspect", "ipaddress", "shutil", "tempfile")
 """Modules of the standard library that others import at once and hardly ever use."""
 
 
@@ -20,8 +21,6 @@ class Late(ModuleType):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        import importlib
-
         value = getattr(importlib.import_module(self.__name__), name)
         setattr(self, name, value)
         return value
@@ -34,3 +33,22 @@ def load_late(names: tuple[str, ...] = LATE) -> None:
     """
     for name in names:
         sys.modules.setdefault(name, Late(name))
+
+
+def load_untranslated(name: str) -> None:
+    """Import a module whose words nobody has translated without what looks for translations.
+
+    `gettext` asks `locale` for the language first: 600 KiB of a cap.
+    """
+    if name in sys.modules or "gettext" in sys.modules:
+        return
+    words = ModuleType("gettext")
+    words.__dict__.update(
+        gettext=lambda text: text,
+        ngettext=lambda one, many, count: one if count == 1 else many,
+    )
+    sys.modules["gettext"] = words
+    try:
+        importlib.import_module(name)
+    finally:
+        del sys.modules["gettext"]

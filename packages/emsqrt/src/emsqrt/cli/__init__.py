@@ -22,9 +22,10 @@ __all__ = ["entry", "main"]
 
 def entry() -> None:
     """The console script: make the process lean, then run."""
-    from emsqrt.late import load_late
+    from emsqrt.late import load_late, load_untranslated
 
     load_late()
+    load_untranslated("argparse")
     from emsqrt.lean import LEAN_ENVIRONMENT
 
     lean = all(os.environ.get(name) == value for name, value in LEAN_ENVIRONMENT.items())

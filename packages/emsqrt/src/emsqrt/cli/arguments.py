@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emsqrt.cli import verbs
 from emsqrt.cli.racing import add_race
@@ -13,9 +14,34 @@ if TYPE_CHECKING:
     _Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
 
 
+class _Help(argparse.HelpFormatter):
+    """Help that asks the terminal itself for its width: `shutil` would take half a MiB of the cap."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_columns() - 2)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser, and those of its verbs, with such help."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": _Help, **settings})
+
+
+def _terminal_columns() -> int:
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(1).columns or 80
+    except OSError:
+        return 80
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser; each verb's function is `command` in what it parses."""
-    whole = argparse.ArgumentParser(
+    whole: argparse.ArgumentParser = _Parser(
         prog="emsqrt", description="Run plans over files under a hard memory cap."
     )
     made = whole.add_subparsers(required=True, metavar="VERB")
@@ -101,7 +127,10 @@ def _add_source(verb: argparse.ArgumentParser, name: str) -> None:
 
 def _add_capped(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--mem-cap", metavar="SIZE", help='such as 64MiB, or "auto" (default: 512MiB)'
+        "--mem-cap",
+        "--cap",
+        metavar="SIZE",
+        help='such as 64MiB, or "auto" (default: 512MiB)',
     )
     verb.add_argument("--spill-dir", metavar="DIR", help="where the run may spill: folder or URI")
     verb.add_argument(

@@ -7,10 +7,14 @@ one of Arrow's CSV reader, so both tiers of the engine read a file alike.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from emsqrt._kernel import Columns, CsvParser, RecordFault
 from emsqrt.io.csv_options import CsvOptions
 from sennit_core.schema import DataType, Field, Schema
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 CANDIDATES = (
     "Int64",
@@ -28,7 +32,7 @@ CANDIDATES = (
 _SCRATCH_BYTES = 1 << 18
 
 
-def infer_columns(names: Sequence[str], sample: bytes, options: CsvOptions) -> Schema:
+def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> Schema:
     """Return the columns with the types that a sample suggests; all may be NULL.
 
     Args:
@@ -54,7 +58,7 @@ def infer_columns(names: Sequence[str], sample: bytes, options: CsvOptions) -> S
     )
 
 
-def _first_misfit(tried: Sequence[int], sample: bytes, options: CsvOptions) -> int | None:
+def _first_misfit(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> int | None:
     """Return the first column whose type does not hold the sample, None when all do."""
     try:
         for _ in _parsed(tried, sample, options):
@@ -67,7 +71,7 @@ def _first_misfit(tried: Sequence[int], sample: bytes, options: CsvOptions) -> i
 
 
 def _columns_without_values(
-    tried: Sequence[int], sample: bytes, options: CsvOptions
+    tried: Sequence[int], sample: Buffer, options: CsvOptions
 ) -> frozenset[int]:
     empty = set(range(len(tried)))
     for columns in _parsed(tried, sample, options):
@@ -75,17 +79,29 @@ def _columns_without_values(
     return frozenset(empty)
 
 
-def _parsed(tried: Sequence[int], sample: bytes, options: CsvOptions) -> Iterator[Columns]:
-    parser = CsvParser(
-        bytearray(max(_SCRATCH_BYTES, 2 * len(sample))),
+def _parsed(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> Iterator[Columns]:
+    with memoryview(sample) as records:
+        parser = _parser(tried, _SCRATCH_BYTES, options)
+        start, is_large = 0, False
+        while start < len(records):
+            try:
+                columns, start = parser.parse(records, start)
+            except RecordFault as fault:
+                if is_large or fault.reason != "room":
+                    raise
+                parser = _parser(tried, max(_SCRATCH_BYTES, 2 * len(records)), options)
+                is_large = True
+                continue
+            yield columns
+            parser.release()
+
+
+def _parser(tried: Sequence[int], scratch_bytes: int, options: CsvOptions) -> CsvParser:
+    return CsvParser(
+        bytearray(scratch_bytes),
         field_count=len(tried),
         columns=[(at, CANDIDATES[candidate]) for at, candidate in enumerate(tried)],
         delimiter=options.delimiter,
         quote=options.quote,
         null_values=options.null_values,
     )
-    start = 0
-    while start < len(sample):
-        columns, start = parser.parse(sample, start)
-        yield columns
-        parser.release()

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
 
 from emsqrt.system_errors import as_told
 from sennit_core.errors import NotFound, Unsupported, UsageError
@@ -71,6 +70,8 @@ def parse_place(text: str, folder: Path | None = None) -> Place:
     if not mark:
         return Place("file", str((folder or Path()) / text))
     if scheme == "file":
+        from urllib.parse import unquote, urlsplit  # most places are paths
+
         split = urlsplit(text)
         if split.netloc not in ("", "localhost"):
             raise UsageError(f"{text!r} names the machine {split.netloc!r}, not this one")

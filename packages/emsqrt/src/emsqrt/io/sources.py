@@ -139,6 +139,8 @@ class ByteSource(ABC):
 
     def peek(self, size: int) -> bytes:
         """Return the first `size` plain bytes, or all when there are fewer."""
+        if self.codec is None:
+            return self._raw_start(size)
         with self.open() as stream:
             return _read_up_to(stream, size)
 

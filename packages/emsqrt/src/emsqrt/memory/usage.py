@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Self
 
 _FIELDS = re.compile(
-    rb"RssAnon:\s*(\d+) kB\s+RssFile:\s*\d+ kB\s+RssShmem:\s*(\d+) kB\s+VmData:\s*(\d+) kB"
+    rb"VmHWM:\s*(\d+) kB\s+VmRSS:\s*\d+ kB\s+RssAnon:\s*(\d+) kB\s+RssFile:\s*(\d+) kB\s+"
+    rb"RssShmem:\s*(\d+) kB\s+VmData:\s*(\d+) kB"
 )
 _STATUS_BYTES = 8192
 
@@ -23,6 +24,8 @@ class MemoryUse:
     anon_bytes: int
     shmem_bytes: int
     data_bytes: int
+    charged_most_bytes: int = 0
+    """The most that was ever charged, or a little less: files' pages counted as they are now."""
 
     @property
     def charged_bytes(self) -> int:
@@ -51,8 +54,8 @@ class UsageReader:
             found = None
         if found is None:
             return MemoryUse(0, 0, 0)
-        anon, shmem, data = (int(field) << 10 for field in found.groups())
-        return MemoryUse(anon, shmem, data)
+        most, anon, files, shmem, data = (int(field) << 10 for field in found.groups())
+        return MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

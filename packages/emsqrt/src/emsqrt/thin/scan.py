@@ -40,23 +40,27 @@ class CsvHead:
         body = start[self.start :]
         record = first_record(body, options)
         fields = parse_fields(record, options, source.name, self.start)
-        self.sample = body
+        self._start_bytes = start
         if options.header:
             self.start += len(record)
-            self.sample = body[len(record) :]
             self.names = tuple(fields)
         else:
             self.names = tuple(f"column{index}" for index in range(len(fields)))
         if len(set(self.names)) < len(self.names) or not fields:
             raise NotThin("its header is odd")
 
+    def whole_records(self) -> memoryview:
+        """Return the records that are whole in what was looked at, or all of it if none is."""
+        stop = self._start_bytes.rfind(b"\n") + 1
+        records = memoryview(self._start_bytes)
+        return records[self.start : stop] if stop > self.start else records[self.start :]
+
 
 def infer_text_schema(source: ByteSource, options: CsvOptions) -> Schema:
     """Return the columns of a CSV file with the types that its first megabyte suggests."""
     head = CsvHead(source, options, _SAMPLE_BYTES)
-    whole = head.sample[: head.sample.rfind(b"\n") + 1] or head.sample
     try:
-        return infer_columns(head.names, whole, options)
+        return infer_columns(head.names, head.whole_records(), options)
     except RecordFault as fault:
         names = Schema(tuple(Field(name, DataType("Utf8")) for name in head.names))
         raise fault_error(fault, names, source.name, head.start) from None

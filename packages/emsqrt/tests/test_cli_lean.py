@@ -1,0 +1,52 @@
+"""The command line under caps that leave it little more than the lean process takes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emsqrt.memory.usage import UsageReader
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "in.csv"
+    lines = (f"{n * 7919 % 160_001},{n}{'x' * 30}\n" for n in range(160_000))
+    path.write_text("k,v\n" + "".join(lines))
+    return path
+
+
+def sorted_under(cap: str, source: Path, out: Path) -> tuple[int, int, str]:
+    """Return status, the peak as seen from outside, and what was printed."""
+    words = [sys.executable, "-m", "emsqrt.cli", "sort", str(source), str(out)]
+    options = ["--by", "k", "--cap", cap, "--json", "--spill-dir", str(out.parent / "spill")]
+    process = subprocess.Popen([*words, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    peak = 0
+    with UsageReader(process.pid) as reader:
+        while process.poll() is None:
+            peak = max(peak, reader.read().charged_bytes)
+            time.sleep(0.001)
+    out_text, errors = process.communicate()
+    return process.returncode, peak, (out_text + errors).decode()
+
+
+def test_a_sort_is_planned_and_done_within_14_mib(source: Path, tmp_path: Path) -> None:
+    status, peak, printed = sorted_under("14MiB", source, tmp_path / "out.csv")
+    assert status == 0, printed
+    assert peak <= 14 * MIB
+    assert json.loads(printed)["rowsOut"] == 160_000
+
+
+def test_what_planning_takes_is_refused_by_its_peak(source: Path, tmp_path: Path) -> None:
+    status, peak, printed = sorted_under("12MiB", source, tmp_path / "out.csv")
+    assert status == 3
+    assert "planning on the command line" in printed
+    told = float(printed.split("at least ")[1].split(" MiB")[0])
+    assert peak <= (told + 0.1) * MIB
