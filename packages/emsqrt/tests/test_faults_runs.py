@@ -52,6 +52,8 @@ def plans(folder: Path) -> dict[str, Pipeline]:
         "distinct": a.distinct(),
         "join": a.join(b.rename({"n": "m"}), "k", "full"),
         "semi": a.join(b, "k", "semi"),
+        "window": a.window("n", "k", at="row_number()", total="sum(k)"),
+        "top_k": a.top_k(20_000, "k:desc", "ta"),
     }
 
 
@@ -107,8 +109,9 @@ def judge(pipeline: Pipeline, tier: str, fault: DiskFault, tmp_path: Path, sprea
 
 CASES = [
     (name, tier)
-    for name in ("sort", "aggregate", "distinct", "join", "semi")
+    for name in ("sort", "aggregate", "distinct", "join", "semi", "top_k", "window")
     for tier in ("thin", "arrow")
+    if (name, tier) != ("window", "thin")
 ]
 
 
@@ -119,6 +122,7 @@ CASES = [
         ("aggregate", "arrow", "short"),
         ("join", "thin", "full"),
         ("distinct", "arrow", "broken"),
+        ("window", "arrow", "full"),
     ],
 )
 def test_a_run_on_a_disk_that_fails(

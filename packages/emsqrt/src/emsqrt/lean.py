@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from emsqrt.late import Late
-from sennit_core.errors import Unavailable, Unsupported
+from sennit_core.errors import CapacityError, Unavailable, Unsupported
+from sennit_core.units import format_bytes
 
 LEAN_ENVIRONMENT = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -22,6 +24,10 @@ LEAN_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 """Keeps allocators from reserving and hoarding: freed blocks go back to the kernel at once."""
+
+
+_LEAST_RESERVED = {"RLIMIT_DATA": 128 << 20, "RLIMIT_AS": 256 << 20}
+"""What pyarrow reserves of addresses with its threads' stacks; it touches far less."""
 
 
 class _NoPandas:
@@ -127,12 +133,29 @@ def _load_masked_later() -> None:
         numpy.ma = sys.modules["numpy.ma"] = _MaskedLater("numpy.ma")
 
 
+def _check_limits() -> None:
+    """Refuse limits under which the libraries would end the process while they start."""
+    for name, least_bytes in _LEAST_RESERVED.items():
+        soft, _ = resource.getrlimit(getattr(resource, name))
+        if soft != resource.RLIM_INFINITY and soft < least_bytes:
+            raise CapacityError(
+                f"{name} gives this process {format_bytes(soft)}, and pyarrow reserves "
+                f"{format_bytes(least_bytes)}",
+                hint="raise the limit (ulimit -d, -v); CSV and JSON Lines need no pyarrow",
+            )
+
+
 def load_arrow() -> None:
     """Load pyarrow with as little as can be, before the cap is watched and before the engine.
 
     It starts its one thread of each kind, and runs once through what reserves memory at its first
     use and keeps it.
+
+    Raises:
+        CapacityError: a limit of the process leaves it less room than it reserves.
+        Unavailable: it cannot be loaded.
     """
+    _check_limits()
     try:
         with _loading_lightly():
             import pyarrow as pa

@@ -54,8 +54,10 @@ def _read_head(
 ) -> tuple[bytes, int] | None:
     """Return a message's head and where its body begins; None at the end."""
     start = read_at(position, 8)
-    if len(start) < 8:
+    if not start.rstrip(b"\0"):
         return None
+    if len(start) < 8:
+        raise ValueError(f"{len(start)} bytes are left")
     mark, size = struct.unpack("<Ii", start)
     position += 8
     if mark != _MARK:  # files older than Arrow 0.15 have no mark

@@ -43,8 +43,6 @@ class ArrowScan:
 
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:
         """Yield the file's batches; `guard` grows with them."""
-        import pyarrow as pa
-
         with _open(self._source) as (file, _, batches):
             try:
                 for batch in batches:
@@ -52,7 +50,7 @@ class ArrowScan:
                     batch.validate(full=True)  # a damaged offset would lead anywhere
                     self.bytes_done = file.tell()
                     yield self._caster.cast(batch)
-            except (pa.ArrowInvalid, OSError) as error:
+            except _damage() as error:
                 raise BadInput(self._source.name, reason=str(error)) from error
 
 
@@ -76,10 +74,25 @@ def _open(source: ByteSource) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
         file.seek(0)
         try:
             reader = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
-        except (pa.ArrowInvalid, OSError) as error:
+        except _damage() as error:
             raise BadInput(source.name, reason=f"this is not Arrow IPC: {error}") from error
         with reader:
             yield file, reader.schema, _batches(reader, is_file=is_file)
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Return what Arrow raises for files that are none."""
+    import pyarrow as pa
+
+    return (
+        pa.ArrowInvalid,
+        pa.ArrowIndexError,
+        pa.ArrowKeyError,
+        pa.ArrowNotImplementedError,
+        pa.ArrowSerializationError,
+        pa.ArrowTypeError,
+        OSError,
+    )
 
 
 def _batches(reader: Any, *, is_file: bool) -> Iterator[Any]:

@@ -85,7 +85,11 @@ class ParquetScan:
         columns = frozenset(schema.names)
         with open_parquet(self._source) as file:
             self._caster = BatchCaster(file.schema_arrow, schema, self._source.name)
-            chunks = list(walk_chunks(self._source, file.metadata, columns))
+            try:
+                chunks = list(walk_chunks(self._source, file.metadata, columns))
+            except UnicodeDecodeError as error:
+                reason = f"a name in the footer is damaged: {error}"
+                raise BadInput(self._source.name, reason=reason) from error
             self._groups = self._wanted_groups(file, chunks, conditions)
             room_bytes = budget.free_bytes - max(map(_sum_held, self._groups), default=0)
             batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // _ROOM_SHARE))
