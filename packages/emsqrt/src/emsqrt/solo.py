@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -33,6 +34,8 @@ small objects reserves a MiB at a time, and what was reserved just now meets the
 EXIT_CAP = 87
 """Status of a process that ended itself because it was about to pass its cap."""
 _NEWS_SECONDS = 0.1
+_STACK_BYTES = 512 << 10
+"""Of the arrow tier's threads beside the first, as in `emsqrt.executor.process`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def load_arrow_tier(cap_bytes: int) -> None:
             needed_bytes=FLOOR_BYTES,
             because="pyarrow and one block take that much",
         )
+    threading.stack_size(_STACK_BYTES)
     do_without_pandas()
     load_arrow()
 

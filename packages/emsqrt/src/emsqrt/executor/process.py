@@ -43,6 +43,8 @@ _log = get_logger("emsqrt.executor")
 _SWITCH_SECONDS = 0.001
 _COLLECT_BYTES = 32 << 20
 _NEWS_SECONDS = 0.25
+_STACK_BYTES = 512 << 10
+"""Of threads beside the first: a stack that is reserved in a run counts at once (`memory.fence`)."""
 
 _prepared: set[str] = set()
 
@@ -245,6 +247,7 @@ def main(control_file: int) -> None:
     """Serve the control socket given as a descriptor, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     sys.setswitchinterval(_SWITCH_SECONDS)  # a watchdog that waits 5 ms for its turn is late
+    threading.stack_size(_STACK_BYTES)
     do_without_pandas()
     with socket.socket(fileno=control_file) as sock:
         Server(Control(sock)).serve()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emsqrt.io.sources import ByteSource, open_source
 from sennit_core.errors import BadInput
@@ -22,6 +22,7 @@ _HEADER_BYTES = 512
 _HEADER_BYTES_MAX = 1 << 24
 _DICTIONARY_PAGE = 2
 _DICTIONARY_HEADER = 7
+_LENGTH_BYTES = 4
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = (
     *(0, 1, 2, 3, 7, 8, 9, 10, 11, 12),
 )
@@ -36,11 +37,22 @@ class ChunkPages:
     plain_bytes: int
     stored_bytes: int
     dictionary_bytes: int
+    dictionary_count: int = 0
 
     @property
     def held_bytes(self) -> int:
         """What a reader holds for this column: a page, and the dictionary as stored and decoded."""
         return self.plain_bytes + 2 * self.dictionary_bytes
+
+    @property
+    def mean_text_bytes(self) -> int:
+        """What a text of the dictionary has on average, with its length; 0 without one."""
+        return self.dictionary_bytes // max(self.dictionary_count, 1)
+
+    @property
+    def longest_text_bytes(self) -> int:
+        """A bound on what a text of the dictionary has."""
+        return max(self.dictionary_bytes - _LENGTH_BYTES * self.dictionary_count, 0)
 
     @property
     def largest_page(self) -> int:
@@ -100,27 +112,36 @@ def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPage
     if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
         position = min(position, chunk.dictionary_page_offset)
     end = position + chunk.total_compressed_size
-    plain = stored = dictionary = 0
+    plain = stored = dictionary = count = 0
     while position < end:
         try:
-            kind, plain_bytes, stored_bytes, header_bytes = _read_header(read_at, position)
+            head = _read_header(read_at, position)
         except (IndexError, KeyError, ValueError) as error:
             raise BadInput(
                 name,
                 byte_offset=position,
                 reason=f"row group {group}, column {chunk.path_in_schema}: bad page header",
             ) from error
-        if kind == _DICTIONARY_PAGE:
-            dictionary = plain_bytes
+        if head.kind == _DICTIONARY_PAGE:
+            dictionary, count = head.plain_bytes, head.dictionary_count
         else:
-            plain = max(plain, plain_bytes)
-        stored = max(stored, stored_bytes)
-        position += header_bytes + stored_bytes
-    return ChunkPages(group, chunk.path_in_schema, plain, stored, dictionary)
+            plain = max(plain, head.plain_bytes)
+        stored = max(stored, head.stored_bytes)
+        position += head.own_bytes + head.stored_bytes
+    return ChunkPages(group, chunk.path_in_schema, plain, stored, dictionary, count)
 
 
-def _read_header(read_at: ReadAt, position: int) -> tuple[int, int, int, int]:
-    """Return page type, plain and stored bytes, and the header's own length."""
+class _PageHead(NamedTuple):
+    """What a page's header says, and how long it is itself."""
+
+    kind: int
+    plain_bytes: int
+    stored_bytes: int
+    own_bytes: int
+    dictionary_count: int
+
+
+def _read_header(read_at: ReadAt, position: int) -> _PageHead:
     size = _HEADER_BYTES
     while True:
         data = read_at(position, size)
@@ -135,7 +156,8 @@ def _read_header(read_at: ReadAt, position: int) -> tuple[int, int, int, int]:
         kind, plain, stored = fields[1], fields[2], fields[3]
         if plain < 0 or stored < 0:
             raise ValueError(f"page of {plain} and {stored} bytes")
-        return kind, plain, stored, reader.position
+        count = reader.inner.get(_DICTIONARY_HEADER, {}).get(1, 0)
+        return _PageHead(kind, plain, stored, reader.position, count)
 
 
 class _CompactReader:

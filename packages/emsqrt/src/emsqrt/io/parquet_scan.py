@@ -8,12 +8,13 @@ So only a single page or dictionary that does not fit is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.casting import BatchCaster
+from emsqrt.io.parquet_coded import coded_columns, decoded
 from emsqrt.io.parquet_facts import group_facts
 from emsqrt.io.parquet_pages import ChunkPages, walk_chunks
 from emsqrt.io.parquet_passes import split_columns, zipped_batches
@@ -32,7 +33,7 @@ _READ_BYTES = 1 << 16
 _FAR_READ_BYTES = 1 << 19
 _BATCH_BYTES_MAX = 1 << 20
 _BATCH_BYTES_MIN = 1 << 17
-_BATCH_ROWS_MAX = 12 << 10
+_BATCH_ROWS_MIN, _BATCH_ROWS_MAX = 1, 12 << 10
 _BATCH_COPIES = 5
 """A batch, what is decoded ahead of it, and slack: measured from outside."""
 _ROOM_SHARE = 8 * _BATCH_COPIES
@@ -93,7 +94,12 @@ class ParquetScan:
             self._groups = self._wanted_groups(file, chunks, conditions)
             room_bytes = budget.free_bytes - max(map(_sum_held, self._groups), default=0)
             batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // _ROOM_SHARE))
+            self._batch_bytes = batch_bytes
             self._rows_at_once = _rows_at_once(file.metadata, columns, batch_bytes)
+            self._coded = coded_columns(
+                chunks, file.schema_arrow, self._rows_at_once, _BATCH_COPIES * batch_bytes
+            )
+            self._rows_at_once = min(self._rows_at_once, self._rows_by_mean(chunks, batch_bytes))
         page_room = budget.free_bytes - batch_bytes * _BATCH_COPIES
         self._passes = {
             group.index: split_columns(
@@ -116,7 +122,7 @@ class ParquetScan:
         """Yield the file's batches; `guard` holds `need_bytes`."""
         assert guard.size_bytes >= self.need_bytes, "admitted before"
         size = self._source.stored_bytes or 0
-        with open_parquet(self._source) as file:
+        with open_parquet(self._source, self._coded) as file:
             total, done = max(file.metadata.num_rows, 1), self._rows_skipped
             self.bytes_skipped = size * done // total
             for batch in self._read(file):
@@ -160,11 +166,18 @@ class ParquetScan:
             yield plain, None
 
     def _pass(self, file: Any, indexes: list[int], names: list[str]) -> Iterator[Any]:
-        return iter(
-            file.iter_batches(
-                batch_size=self._rows_at_once, row_groups=indexes, columns=names, use_threads=False
-            )
-        )
+        for batch in file.iter_batches(
+            batch_size=self._rows_at_once, row_groups=indexes, columns=names, use_threads=False
+        ):
+            yield from decoded(batch, self._batch_bytes)
+
+    def _rows_by_mean(self, chunks: Sequence[ChunkPages], batch_bytes: int) -> int:
+        """Bound the rows of a batch by the mean texts of dictionaries that are decoded at once."""
+        plain = {chunk.column: 0 for chunk in chunks if chunk.column not in self._coded}
+        for chunk in chunks:
+            if chunk.column in plain:
+                plain[chunk.column] = max(plain[chunk.column], chunk.mean_text_bytes)
+        return max(_BATCH_ROWS_MIN, batch_bytes // max(sum(plain.values()), 1))
 
     def _wanted_groups(
         self, file: Any, chunks: Sequence[ChunkPages], conditions: Sequence[Condition]
@@ -196,8 +209,13 @@ class ParquetScan:
         return max(sets) + group.passing_bytes
 
 
-def open_parquet(source: ByteSource | Path) -> Any:
-    """Open a file with a reader that neither reads ahead nor uses threads."""
+def open_parquet(source: ByteSource | Path, coded: Collection[str] = ()) -> Any:
+    """Open a file with a reader that neither reads ahead nor uses threads.
+
+    Args:
+        source: the file.
+        coded: columns of text that are read as indices and a dictionary.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -216,6 +234,7 @@ def open_parquet(source: ByteSource | Path) -> Any:
         "buffer_size": read_bytes(source),
         "pre_buffer": False,
         "page_checksum_verification": True,
+        "read_dictionary": list(coded),
     }
     try:
         opened = parquet.ParquetFile(file, **options)
@@ -285,5 +304,5 @@ def _rows_at_once(metadata: Any, columns: frozenset[str], batch_bytes: int) -> i
         if metadata.row_group(group).column(index).path_in_schema.partition(".")[0] in columns
     )
     row_bytes = max(total // max(metadata.num_rows, 1), 8 * len(columns), 1)
-    rows: int = max(256, min(batch_bytes // row_bytes, _BATCH_ROWS_MAX))
+    rows: int = max(_BATCH_ROWS_MIN, min(batch_bytes // row_bytes, _BATCH_ROWS_MAX))
     return rows

@@ -1,0 +1,84 @@
+"""Texts that a file holds once in a dictionary, however often they come: decoded some at a time.
+
+Arrow decodes as many rows as it is asked for, and pages do not tell how long these are: a few long
+texts in a dictionary make gigabytes of a page. Such columns are read as indices, and rows are cut
+by what they become before they become it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emsqrt.io.parquet_pages import ChunkPages
+
+_COUNT_MAX = 4096
+"""A larger dictionary may end before its column does, and its rows are told by their mean."""
+
+
+def coded_columns(
+    chunks: Sequence[ChunkPages], schema: Any, rows: int, room_bytes: int
+) -> set[str]:
+    """Return the columns of text whose dictionaries may make more of some rows than there is room.
+
+    Args:
+        chunks: the pages of the wanted columns.
+        schema: the file's, as Arrow has it.
+        rows: how many are decoded at a time.
+        room_bytes: what they may become.
+    """
+    return {
+        chunk.column
+        for chunk in chunks
+        if 0 < chunk.dictionary_count <= _COUNT_MAX
+        and chunk.longest_text_bytes * rows > room_bytes
+        and chunk.column in schema.names
+        and _is_text(schema.field(chunk.column).type)
+    }
+
+
+def decoded(batch: Any, bytes_max: int) -> Iterator[Any]:
+    """Yield a batch's rows with plain texts, cut into batches of about `bytes_max`.
+
+    A row that is longer comes alone.
+    """
+    coded = [at for at, kind in enumerate(batch.schema.types) if pa.types.is_dictionary(kind)]
+    coded = [at for at in coded if _is_text(batch.schema.types[at].value_type)]
+    if not coded:
+        yield batch
+        return
+    ends = np.cumsum(sum(_text_bytes(batch.column(at)) for at in coded))
+    start = before = 0
+    while start < batch.num_rows:
+        stop = max(start + 1, int(np.searchsorted(ends, before + bytes_max, "right")))
+        piece = batch.slice(start, stop - start)
+        for at in coded:
+            field = pa.field(batch.schema.names[at], batch.schema.types[at].value_type)
+            piece = piece.set_column(at, field, piece.column(at).dictionary_decode())
+        yield piece
+        start, before = stop, int(ends[stop - 1])
+
+
+def _text_bytes(column: Any) -> Any:
+    """Return the bytes of each text of a column with a dictionary."""
+    if not len(column.dictionary):
+        return np.zeros(len(column), np.int64)
+    lengths = pc.fill_null(pc.binary_length(column.dictionary), 0).to_numpy().astype(np.int64)
+    sizes = lengths[pc.fill_null(column.indices, 0).to_numpy()]
+    if column.null_count:
+        sizes[column.is_null().to_numpy(zero_copy_only=False)] = 0
+    return sizes
+
+
+def _is_text(kind: Any) -> bool:
+    return any(
+        check(kind)
+        for check in (
+            *(pa.types.is_string, pa.types.is_binary, pa.types.is_large_string),
+            *(pa.types.is_large_binary, pa.types.is_string_view, pa.types.is_binary_view),
+        )
+    )

@@ -1,0 +1,58 @@
+"""Long texts that a Parquet file holds once in a dictionary are decoded some rows at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from emsqrt import Engine, EngineConfig, scan
+from emsqrt.io.parquet_coded import decoded
+from sennit_core.units import MIB
+
+ROWS = 60_000
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a MiB that is three GiB of text."""
+    path = tmp_path_factory.mktemp("coded") / "t.parquet"
+    texts = pa.array([chr(97 + number) * (64 << 10) for number in range(7)])
+    order = np.arange(ROWS, dtype=np.int32) % 8
+    places = pa.array(order, mask=order == 7)
+    column = pa.DictionaryArray.from_arrays(places, texts)
+    table = pa.table({"id": np.arange(ROWS), "t": column})
+    parquet.write_table(
+        table, path, row_group_size=30_000, dictionary_pagesize_limit=1 << 20, store_schema=False
+    )
+    assert path.stat().st_size < MIB
+    return path
+
+
+def test_a_small_cap_reads_them(source: Path, tmp_path: Path) -> None:
+    engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
+    target = tmp_path / "out.parquet"
+    manifest = scan(source).filter("id % 1000 < 2").sink(target).run(64 * MIB, engine=engine)
+    assert manifest.peak_bytes <= 64 * MIB
+    found = parquet.read_table(target)
+    assert found["id"].to_pylist() == [at for at in range(ROWS) if at % 1000 < 2]
+    firsts = [None if text is None else (text[0], len(text)) for text in found["t"].to_pylist()]
+    assert firsts == [
+        None if at % 8 == 7 else (chr(97 + at % 8), 64 << 10) for at in range(ROWS) if at % 1000 < 2
+    ]
+
+
+def test_rows_are_cut_by_what_they_become() -> None:
+    def coded(values: list[str | None]) -> Any:
+        return pa.array(values).dictionary_encode()
+
+    values = ["aaaa", None, "bb", "aaaa", "aaaa", "bb", "", None]
+    batch = pa.record_batch({"id": list(range(8)), "t": coded(values)})
+    pieces = list(decoded(batch, 6))
+    assert [piece.num_rows for piece in pieces] == [3, 1, 4]
+    assert pa.Table.from_batches(pieces)["t"].to_pylist() == values
+    assert list(decoded(batch.slice(0, 0), 6)) == []
