@@ -194,6 +194,15 @@ def test_a_float_becomes_an_integer_only_when_it_is_one(values: list[float], kin
     assert found == [v if v is not None and low <= v <= high else None for v in whole]
 
 
+def test_initcap_is_upper_and_lower_of_each_run_of_letters() -> None:
+    texts = ["hello wORLD", "o'neil 1abc x_y", "ßtrasse éA", "中a bÉ-ñn", "", None]
+    made = evaluate(parse_expr("initcap(s)"), rows(s=texts)).to_pylist()
+    assert made == ["Hello World", "O'Neil 1Abc X_Y", "ẞtrasse Éa", "中A Bé-Ñn", "", None]
+    assert evaluate(col("s").initcap().lower(), rows(s=made)).to_pylist() == [
+        None if text is None else text.lower() for text in texts
+    ]
+
+
 def test_upper_and_lower_agree_with_duckdb_up_to_unicode_15(oracle: Any) -> None:
     letters = [chr(code) for code in range(1, 0x2C00) if not 0xD800 <= code < 0xE000]
     answer = oracle.ask("SELECT upper(s), lower(s) FROM t", pa.table({"s": letters}))

@@ -74,6 +74,7 @@ FUNCTIONS: dict[str, Function] = _table(
     Function("concat", 2, MANY, "text"),
     Function("upper", 1, 1, "text"),
     Function("lower", 1, 1, "text"),
+    Function("initcap", 1, 1, "text"),
     Function("reverse", 1, 1, "text"),
     Function("trim", 1, 2, "text_trim"),
     Function("ltrim", 1, 2, "text_trim"),

@@ -32,6 +32,11 @@ def _lower(_: Typed, value: Datum) -> Any:
     return pc.utf8_lower(value)
 
 
+@kernel("initcap")
+def _initcap(_: Typed, value: Datum) -> Any:
+    return pc.utf8_title(value)
+
+
 _TRIMS = {"trim": pc.utf8_trim, "ltrim": pc.utf8_ltrim, "rtrim": pc.utf8_rtrim}
 
 

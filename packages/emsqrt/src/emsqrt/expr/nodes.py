@@ -202,6 +202,10 @@ class Expr:
         """Return lower case, one code point to one code point."""
         return call("lower", self)
 
+    def initcap(self) -> Expr:
+        """Return the first letter of each word in upper case and the others in lower case."""
+        return call("initcap", self)
+
     def length(self) -> Expr:
         """Return the number of code points, as Int64."""
         return call("length", self)
