@@ -1,5 +1,6 @@
 """Joins, selections, unions and limits over text: what SQL gives, in the order of the left side."""
 
+import csv
 import random
 import struct
 from array import array
@@ -70,6 +71,32 @@ def test_the_order_is_that_of_the_left_side(files: tuple[Path, Path], tmp_path: 
     text = run(joined, tmp_path / "out.csv", "26MiB")
     places = [int(line.split('"')[1].removeprefix("left, ")) for line in text.splitlines()[1:]]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_small_left_side_is_built_and_its_order_kept(
+    files: tuple[Path, Path], tmp_path: Path, how: JoinKind
+) -> None:
+    few, right = tmp_path / "few.csv", files[1]
+    few.write_text("".join(files[0].read_text().splitlines(keepends=True)[:3000]))
+    joined = scan(few).join(scan(right), on=[("id", "k")], how=how)
+    assert "build left, sorted after" in joined.sink(tmp_path / "out.csv").explain("26MiB")
+    rows = list(csv.reader(run(joined, tmp_path / "out.csv", "26MiB").splitlines()))[1:]
+
+    def place(row: list[str]) -> tuple[float, int]:
+        left, other = (row[2], row[5:])
+        return (
+            float(left.split()[1]) if left else 1e9,
+            int(other[0].split()[1]) if other and other[0] else 0,
+        )
+
+    assert rows == sorted(rows, key=place)
+    columns = "l.*" if how in ("semi", "anti") else "l.*, r.*"
+    query = f"select {columns} from '{few}' l {how} join '{right}' r on l.id = r.k"
+    with duckdb.connect(config={"threads": 1}) as oracle:
+        expected = oracle.execute(query).fetchall()
+    told = [["" if value is None else str(value) for value in row] for row in expected]
+    assert sorted(rows) == sorted(told)
 
 
 def test_a_key_of_one_name_comes_once_and_a_clash_gets_a_suffix(

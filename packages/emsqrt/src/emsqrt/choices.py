@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,8 @@ class JoinChoice:
         ordered: whether anybody can tell the order of its rows; else no work is spent on it.
         merge: the left keys in the order by which both sides are sorted; empty for a hash join.
         build_bytes: what the built side's rows are estimated to take, None when nobody knows.
-        build_left: whether the left side is built and the right one probes; the rows come in
-            another order then, so nobody may see it.
+        build_left: whether the left side is built and the right one probes; where order counts,
+            what comes out is sorted then.
     """
 
     ordered: bool = True
@@ -39,14 +39,6 @@ class JoinChoice:
         merge = tuple(document["merge"])
         return cls(document["ordered"], merge, document["buildBytes"], document["buildLeft"])
 
-
-SWAPPED: dict[str, Literal["inner", "left", "right", "full"]] = {
-    "inner": "inner",
-    "left": "right",
-    "right": "left",
-    "full": "full",
-}
-"""What a join is when its sides change places."""
 
 HASHED = JoinChoice()
 """Nothing is known."""

@@ -440,9 +440,21 @@ class Merger:
 
 class Partitioner:
     # Spreads rows over `fan_out` equal parts of `memory` by the hash of their keys, and rows whose
-    # key is empty into one more. Each `level` uses other bits.
+    # key is empty into one more. Each `level` uses other bits. With `bounds`, ascending keys at which
+    # every part but the first begins, by the ranges of their keys. A `key_filter` that one Partitioner
+    # fills has the next one of that level leave out most rows whose key it was not told.
 
-    def __new__(cls, memory: Buffer, fan_out: int, level: int, /) -> Self: ...
+    def __new__(
+        cls,
+        memory: Buffer,
+        fan_out: int,
+        level: int,
+        /,
+        *,
+        bounds: tuple[bytes, ...] = ...,
+        key_filter: Buffer | None = None,
+        fills: bool = False,
+    ) -> Self: ...
     # Spread rows from byte `at` on; return (next at, the partition that is full or -1, next
     # sequence). From `sequence` on (none when negative) rows get their number before their payload.
     def add_rows(self, block: Buffer, at: int, sequence: int = -1, /) -> tuple[int, int, int]: ...
@@ -591,13 +603,14 @@ def float_sum_variance(count: int, total: Buffer, squares: Buffer, /) -> float |
 def hll_estimate(state: Buffer, /) -> int: ...
 
 # Write rows beside nothing, as the left or the right side of joined rows: (next at, bytes, rows,
-# rows passed). With `bits` only rows whose bit is 0.
+# rows passed). Of `flags` those count that say which sides are sequenced. With `bits` only rows
+# whose bit is 0.
 def join_alone(
     block: Buffer,
     at: int,
     out: Buffer,
     is_right: bool,
-    sequenced: bool,
+    flags: int,
     bits: Buffer | None = None,
     first_bit: int = 0,
     /,
@@ -665,6 +678,10 @@ def read_block_head(head: Buffer, segment: int, /) -> tuple[int, int, int, int, 
 def row_changes(
     block: Buffer, start: int, kinds: Buffer, previous: Buffer, flags: Buffer, /
 ) -> int: ...
+
+# Where the rows from `at` on end whose keys ascend, none empty and the first not below `key`, and that
+# take at most `limit` bytes, one row excepted: (end, rows, where the last of them starts).
+def sorted_run(block: Buffer, at: int, limit: int, key: Buffer, /) -> tuple[int, int, int]: ...
 def sync_range(file: int, start: int, size: int, wait: bool, /) -> None: ...
 def unpack_rows(
     block: Buffer, start: int, rows_max: int, kinds: Sequence[int], out: Buffer, /

@@ -60,12 +60,15 @@ static PyObject *join_alone(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer block, out, bits = {.obj = NULL};
     Py_ssize_t given, first_bit = 0;
-    int is_right, sequenced;
+    int is_right;
+    unsigned flags;
     PyObject *mask = Py_None;
-    if (!PyArg_ParseTuple(arguments, "y*nw*pp|On:join_alone", &block, &given, &out, &is_right,
-                          &sequenced, &mask, &first_bit)) {
+    if (!PyArg_ParseTuple(arguments, "y*nw*pI|On:join_alone", &block, &given, &out, &is_right,
+                          &flags, &mask, &first_bit)) {
         return NULL;
     }
+    const em_sequenced sequenced = {(flags & EM_JOIN_SEQUENCED) != 0,
+                                    (flags & EM_JOIN_RIGHT_SEQUENCED) != 0};
     em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
     size_t at = (size_t)given, passed = 0;
     enum em_walk walk = EM_WALK_DAMAGED;
@@ -73,9 +76,9 @@ static PyObject *join_alone(PyObject *module, PyObject *arguments) {
     if (!failed && lies_in(given, &block) && first_bit >= 0) {
         failed = check_bits(&block, given, &bits, first_bit) < 0;
         if (!failed) {
-            walk = em_join_alone(block.buf, (size_t)block.len, &at, &passed, is_right != 0,
-                                 sequenced != 0, bits.obj == NULL ? NULL : bits.buf,
-                                 (size_t)first_bit, &joined);
+            walk =
+                em_join_alone(block.buf, (size_t)block.len, &at, &passed, is_right != 0, sequenced,
+                              bits.obj == NULL ? NULL : bits.buf, (size_t)first_bit, &joined);
         }
     }
     PyBuffer_Release(&block);
@@ -135,7 +138,7 @@ static PyObject *join_side(PyObject *module, PyObject *arguments) {
                           &absent_bytes)) {
         return NULL;
     }
-    const em_side instead = {(const uint8_t *)absent, (uint32_t)absent_bytes};
+    const em_side instead = {(const uint8_t *)absent, (uint32_t)absent_bytes, NULL};
     em_joined_out rows = {out.buf, (size_t)out.len, 0, 0};
     size_t at = (size_t)given;
     const size_t size = (size_t)block.len;
@@ -160,9 +163,10 @@ static PyObject *join_lines(PyObject *module, PyObject *arguments) {
     }
     const bool left_only = separator == NULL;
     const em_line_parts parts = {
-        .separator = {(const uint8_t *)separator, (uint32_t)separator_bytes},
-        .left_absent = {(const uint8_t *)left_absent, (uint32_t)left_bytes},
-        .right_absent = {(const uint8_t *)right_absent, left_only ? 0 : (uint32_t)right_bytes},
+        .separator = {(const uint8_t *)separator, (uint32_t)separator_bytes, NULL},
+        .left_absent = {(const uint8_t *)left_absent, (uint32_t)left_bytes, NULL},
+        .right_absent = {(const uint8_t *)right_absent, left_only ? 0 : (uint32_t)right_bytes,
+                         NULL},
         .left_only = left_only,
     };
     em_joined_out lines = {out.buf, (size_t)out.len, 0, 0};
@@ -185,7 +189,7 @@ static PyMethodDef functions[] = {
      "marks=b',\"', /)\n--\n\nRows whose key is "
      "empty when one of its columns is NULL: (bytes, rows)."},
     {"join_alone", join_alone, METH_VARARGS,
-     "join_alone($module, block, at, out, is_right, sequenced, bits=None, first_bit=0, "
+     "join_alone($module, block, at, out, is_right, flags, bits=None, first_bit=0, "
      "/)\n--\n\nRows beside nothing: (next at, bytes, rows, rows passed)."},
     {"join_cross", join_cross, METH_VARARGS,
      "join_cross($module, left, left_at, right, right_at, out, sequenced=False, /)\n--\n\nEach "

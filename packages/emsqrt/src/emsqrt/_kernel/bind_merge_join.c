@@ -1,4 +1,4 @@
-/* MergeJoiner and key_run: two sorted inputs side by side. */
+/* MergeJoiner, key_run and sorted_run: two sorted inputs side by side. */
 #include "bind_join.h"
 
 #include "merge_join.h"
@@ -165,10 +165,32 @@ static PyObject *key_run(PyObject *module, PyObject *arguments) {
     return end == SIZE_MAX ? no_rows() : PyLong_FromSize_t(end);
 }
 
+static PyObject *sorted_run(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer block, key;
+    Py_ssize_t at, limit;
+    if (!PyArg_ParseTuple(arguments, "y*nny*:sorted_run", &block, &at, &limit, &key)) {
+        return NULL;
+    }
+    size_t rows = 0, last = 0;
+    const size_t end = lies_in(at, &block) && limit >= 0
+                           ? em_sorted_run(block.buf, (size_t)block.len, (size_t)at, (size_t)limit,
+                                           key.buf, (uint32_t)key.len, &rows, &last)
+                           : SIZE_MAX;
+    PyBuffer_Release(&block);
+    PyBuffer_Release(&key);
+    return end == SIZE_MAX
+               ? no_rows()
+               : Py_BuildValue("(nnn)", (Py_ssize_t)end, (Py_ssize_t)rows, (Py_ssize_t)last);
+}
+
 static PyMethodDef functions[] = {
     {"key_run", key_run, METH_VARARGS,
      "key_run($module, block, at, key, /)\n--\n\nWhere the rows from `at` on end that have this "
      "key."},
+    {"sorted_run", sorted_run, METH_VARARGS,
+     "sorted_run($module, block, at, limit, key, /)\n--\n\nWhere the rows from `at` on end whose "
+     "keys, after this one, ascend: (end, rows, the last of them)."},
     {NULL, NULL, 0, NULL},
 };
 

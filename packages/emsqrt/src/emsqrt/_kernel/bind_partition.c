@@ -5,7 +5,9 @@
 
 typedef struct {
     PyObject ob_base;
-    Py_buffer memory;
+    Py_buffer memory, filter;
+    PyObject *bounds; /* a tuple of bytes */
+    em_bound *ranges;
     em_partitioner partitioner;
 } partitioner_object;
 
@@ -13,15 +15,66 @@ static void partitioner_dealloc(PyObject *object) {
     partitioner_object *self = (partitioner_object *)object;
     PyMem_Free(self->partitioner.used);
     PyMem_Free(self->partitioner.rows);
+    PyMem_Free(self->ranges);
+    Py_XDECREF(self->bounds);
+    if (self->filter.obj != NULL) {
+        PyBuffer_Release(&self->filter);
+    }
     release_object(object, &self->memory);
 }
 
+/* Take the keys, in ascending order, at which ranges begin. */
+static int take_bounds(partitioner_object *self, PyObject *bounds) {
+    const Py_ssize_t count = PyTuple_Size(bounds);
+    self->ranges = PyMem_Calloc((size_t)count + 1, sizeof *self->ranges);
+    if (self->ranges == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->bounds = Py_NewRef(bounds);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *key;
+        Py_ssize_t bytes;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(bounds, i), &key, &bytes) < 0) {
+            return -1;
+        }
+        self->ranges[i] = (em_bound){(const uint8_t *)key, (uint32_t)bytes};
+    }
+    self->partitioner.bounds = self->ranges;
+    return 0;
+}
+
+/* Take memory, aligned to words, for a filter; it is cleared by whoever fills it. */
+static int take_filter(partitioner_object *self, PyObject *memory, bool fills) {
+    if (PyObject_GetBuffer(memory, &self->filter, PyBUF_WRITABLE) < 0) {
+        return -1;
+    }
+    const size_t word = sizeof(uint64_t);
+    uint8_t *start = self->filter.buf;
+    const size_t skipped = (word - (uintptr_t)start % word) % word;
+    const size_t size = (size_t)self->filter.len;
+    em_key_filter *filter = &self->partitioner.filter;
+    filter->words = (uint64_t *)(void *)(start + skipped);
+    filter->count = size < skipped ? 0 : (size - skipped) / word;
+    filter->fills = fills;
+    if (fills) {
+        memset(filter->words, 0, filter->count * word);
+    }
+    return 0;
+}
+
 static PyObject *partitioner_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
-    (void)names;
-    PyObject *memory;
+    static char *keywords[] = {"", "", "", "bounds", "key_filter", "fills", NULL};
+    PyObject *memory, *bounds = NULL, *filter = Py_None;
     Py_ssize_t fan_out, level;
-    if (!PyArg_ParseTuple(arguments, "Onn:Partitioner", &memory, &fan_out, &level)) {
+    int fills = 0;
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "Onn|$O!Op:Partitioner", keywords, &memory,
+                                     &fan_out, &level, &PyTuple_Type, &bounds, &filter, &fills)) {
         return NULL;
+    }
+    if (bounds != NULL && PyTuple_Size(bounds) != fan_out - 1) {
+        return PyErr_Format(PyExc_ValueError, "%zd bounds part no %zd ranges", PyTuple_Size(bounds),
+                            fan_out);
     }
     if (fan_out < 1 || fan_out > UINT16_MAX || level < 0) {
         return PyErr_Format(PyExc_ValueError, "no partitioner has a fan-out of %zd at level %zd",
@@ -31,6 +84,11 @@ static PyObject *partitioner_new(PyTypeObject *type, PyObject *arguments, PyObje
     partitioner_object *self = (partitioner_object *)allocate(type, 0);
     if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0) {
         Py_XDECREF((PyObject *)self);
+        return NULL;
+    }
+    if ((bounds != NULL && take_bounds(self, bounds) < 0) ||
+        (filter != Py_None && take_filter(self, filter, fills != 0) < 0)) {
+        Py_DECREF((PyObject *)self);
         return NULL;
     }
     em_partitioner *partitioner = &self->partitioner;
@@ -131,7 +189,8 @@ static PyMethodDef partitioner_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot partitioner_slots[] = {
-    {Py_tp_doc, "Partitioner(memory, fan_out, level)\n--\n\nRows spread by the hash of their keys; "
+    {Py_tp_doc, "Partitioner(memory, fan_out, level, /, *, bounds=None, filter=None, "
+                "fills=False)\n--\n\nRows spread by the hash of their keys; "
                 "see partition.h."},
     {Py_tp_new, partitioner_new},
     {Py_tp_dealloc, partitioner_dealloc},

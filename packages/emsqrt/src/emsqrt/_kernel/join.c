@@ -167,6 +167,10 @@ void em_join_distinct(em_join_table *table) {
     table->indexed = false;
 }
 
+static bool is_sequenced(unsigned flags, bool is_right) {
+    return (flags & (is_right ? EM_JOIN_RIGHT_SEQUENCED : EM_JOIN_SEQUENCED)) != 0;
+}
+
 /* One probe row of a group, and the entries it has to look at. */
 typedef struct {
     const uint8_t *row;
@@ -178,7 +182,7 @@ typedef struct {
 static size_t gather(const em_join_table *table, const em_join_probe *probe, candidate *group,
                      bool *damaged) {
     size_t count = 0;
-    const bool sequenced = (probe->flags & EM_JOIN_SEQUENCED) != 0;
+    const bool sequenced = is_sequenced(probe->flags, (probe->flags & EM_JOIN_SWAPPED) != 0);
     for (size_t at = probe->at; at < probe->size && count < GROUP; count++) {
         candidate *one = &group[count];
         one->row = em_row_at(probe->block, probe->size, at, sequenced);
@@ -209,18 +213,50 @@ static size_t gather(const em_join_table *table, const em_join_probe *probe, can
     return count;
 }
 
-static bool write_pair(em_joined_out *out, const uint8_t *probe_row, const uint8_t *build_row,
-                       unsigned flags) {
-    const em_side probe = em_side_of(probe_row), build = em_side_of(build_row);
-    const bool swapped = (flags & EM_JOIN_SWAPPED) != 0;
-    return em_write_joined(out, swapped ? build : probe, swapped ? probe : build,
-                           (flags & EM_JOIN_SEQUENCED) != 0);
+/* A build row as a side; `place` holds its number when that is its place. */
+static em_side built_side(const em_join_table *table, const uint8_t *row, unsigned flags,
+                          uint8_t place[EM_NUMBER_BYTES]) {
+    em_side side = em_side_of(row, is_sequenced(flags, (flags & EM_JOIN_SWAPPED) == 0));
+    if (flags & EM_JOIN_PLACED) {
+        const uint64_t offset = (uint64_t)(row - table->memory);
+        for (unsigned i = 0; i < EM_NUMBER_BYTES; i++) {
+            place[i] = (uint8_t)(offset >> (56 - 8 * i));
+        }
+        side.number = place;
+    }
+    return side;
 }
 
-static bool write_alone(em_joined_out *out, const uint8_t *row, bool is_right, unsigned flags) {
-    const em_side nobody = {NULL, 0}, side = em_side_of(row);
-    return em_write_joined(out, is_right ? nobody : side, is_right ? side : nobody,
-                           (flags & EM_JOIN_SEQUENCED) != 0);
+/* Write a side, of the probe or of the build, beside the other one or nothing. */
+static bool write_sides(em_joined_out *out, em_side side, em_side other, bool is_right) {
+    return em_write_joined(out, is_right ? other : side, is_right ? side : other);
+}
+
+static bool write_pair(const em_join_table *table, em_joined_out *out, const uint8_t *probe_row,
+                       const uint8_t *build_row, unsigned flags) {
+    const bool swapped = (flags & EM_JOIN_SWAPPED) != 0;
+    uint8_t place[EM_NUMBER_BYTES];
+    return write_sides(out, em_side_of(probe_row, is_sequenced(flags, swapped)),
+                       built_side(table, build_row, flags, place), swapped);
+}
+
+static em_side nobody(bool is_right, unsigned flags) {
+    return em_nobody(is_right,
+                     is_sequenced(flags, is_right) || (!is_right && (flags & EM_JOIN_PLACED)));
+}
+
+static bool write_probe_alone(em_joined_out *out, const uint8_t *row, unsigned flags) {
+    const bool is_right = (flags & EM_JOIN_SWAPPED) != 0;
+    return write_sides(out, em_side_of(row, is_sequenced(flags, is_right)),
+                       nobody(!is_right, flags), is_right);
+}
+
+static bool write_build_alone(const em_join_table *table, em_joined_out *out, const uint8_t *row,
+                              unsigned flags) {
+    const bool is_right = (flags & EM_JOIN_SWAPPED) == 0;
+    uint8_t place[EM_NUMBER_BYTES];
+    return write_sides(out, built_side(table, row, flags, place), nobody(!is_right, flags),
+                       is_right);
 }
 
 /* Do one probe row from entry `one->next` on; false when `out` is full, with the place kept. */
@@ -233,11 +269,10 @@ static bool probe_row(em_join_table *table, const candidate *one, unsigned flags
         uint8_t *build_row = table->memory + (table->entries[next] & OFFSET_MASK);
         table->next = next;
         table->matched = matched;
-        if ((flags & EM_JOIN_PAIRS) && !write_pair(out, one->row, build_row, flags)) {
+        if ((flags & EM_JOIN_PAIRS) && !write_pair(table, out, one->row, build_row, flags)) {
             return false;
         }
-        if ((flags & EM_JOIN_FIRST) && !matched &&
-            !write_alone(out, one->row, (flags & EM_JOIN_SWAPPED) != 0, flags)) {
+        if ((flags & EM_JOIN_FIRST) && !matched && !write_probe_alone(out, one->row, flags)) {
             return false;
         }
         matched = true;
@@ -250,8 +285,7 @@ static bool probe_row(em_join_table *table, const candidate *one, unsigned flags
     }
     table->next = next;
     table->matched = matched;
-    if ((flags & EM_JOIN_LONE) && !matched &&
-        !write_alone(out, one->row, (flags & EM_JOIN_SWAPPED) != 0, flags)) {
+    if ((flags & EM_JOIN_LONE) && !matched && !write_probe_alone(out, one->row, flags)) {
         return false;
     }
     table->inside = false;
@@ -293,8 +327,7 @@ enum em_walk em_join_probe_rows(em_join_table *table, em_join_probe *probe, em_j
 enum em_walk em_join_drain(em_join_table *table, bool matched, unsigned flags, em_joined_out *out) {
     while (table->drained < table->rows_bytes) {
         const uint8_t *row = table->memory + table->drained;
-        if (is_matched(row) == matched &&
-            !write_alone(out, row, (flags & EM_JOIN_SWAPPED) == 0, flags)) {
+        if (is_matched(row) == matched && !write_build_alone(table, out, row, flags)) {
             return EM_WALK_FULL;
         }
         table->drained += em_row_bytes(row);

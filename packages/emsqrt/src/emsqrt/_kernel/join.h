@@ -15,7 +15,9 @@ enum em_join_flags {
     EM_JOIN_FIRST = 4,      /* write probe rows that match something, alone */
     EM_JOIN_MARK = 8,       /* remember which build rows matched */
     EM_JOIN_SWAPPED = 16,   /* the build rows are the left side */
-    EM_JOIN_SEQUENCED = 32, /* payloads begin with their row's number */
+    EM_JOIN_SEQUENCED = 32, /* left payloads begin with their row's number */
+    EM_JOIN_RIGHT_SEQUENCED = 64,
+    EM_JOIN_PLACED = 128, /* the build rows are the left side, their places serve as numbers */
 };
 
 typedef struct {

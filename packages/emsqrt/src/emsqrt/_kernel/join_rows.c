@@ -49,73 +49,58 @@ size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
     return used;
 }
 
-static uint32_t own_bytes(em_side side, bool sequenced) {
-    return side.payload == NULL ? 0 : side.bytes - (sequenced ? EM_NUMBER_BYTES : 0);
+em_side em_nobody(bool is_right, bool sequenced) {
+    static const uint8_t first[EM_NUMBER_BYTES] = {0};
+    static const uint8_t last[EM_NUMBER_BYTES] = {255, 255, 255, 255, 255, 255, 255, 255};
+    return (em_side){NULL, 0, !sequenced ? NULL : is_right ? first : last};
 }
 
-size_t em_joined_bytes(em_side left, em_side right, bool sequenced) {
-    return EM_ROW_HEAD_BYTES + (sequenced ? 2 * EM_NUMBER_BYTES : 0) + EM_JOINED_HEAD_BYTES +
-           (size_t)own_bytes(left, sequenced) + own_bytes(right, sequenced);
-}
-
-/* Write a side's number; a right row without a left one comes after all. */
-static uint8_t *put_sequence(uint8_t *to, em_side side, int absent) {
-    if (side.payload == NULL) {
-        memset(to, absent, EM_NUMBER_BYTES);
-    } else {
-        memcpy(to, side.payload, EM_NUMBER_BYTES);
-    }
-    return to + EM_NUMBER_BYTES;
-}
-
-static uint8_t *put_side(uint8_t *to, em_side side, bool sequenced) {
-    const uint32_t bytes = own_bytes(side, sequenced);
+static uint8_t *put(uint8_t *to, const uint8_t *text, size_t bytes) {
     if (bytes > 0) {
-        memcpy(to, side.payload + (sequenced ? EM_NUMBER_BYTES : 0), bytes);
+        memcpy(to, text, bytes);
     }
     return to + bytes;
 }
 
-bool em_write_joined(em_joined_out *out, em_side left, em_side right, bool sequenced) {
-    if (sequenced && ((left.payload != NULL && left.bytes < EM_NUMBER_BYTES) ||
-                      (right.payload != NULL && right.bytes < EM_NUMBER_BYTES))) {
+bool em_write_joined(em_joined_out *out, em_side left, em_side right) {
+    if (left.bytes == EM_ABSENT || right.bytes == EM_ABSENT) {
         return false; /* rows without numbers */
     }
-    const size_t bytes = em_joined_bytes(left, right, sequenced);
+    const uint32_t left_number = left.number == NULL ? 0 : EM_NUMBER_BYTES;
+    const uint32_t right_number = right.number == NULL ? 0 : EM_NUMBER_BYTES;
+    const size_t bytes = EM_ROW_HEAD_BYTES + left_number + right_number + EM_JOINED_HEAD_BYTES +
+                         (size_t)left.bytes + right.bytes;
     if (bytes > out->size - out->used || bytes >= EM_MATCHED) {
         return false;
     }
     uint8_t *to = out->memory + out->used;
     em_store32(to, (uint32_t)bytes);
-    em_store32(to + 4, sequenced ? 2 * EM_NUMBER_BYTES : 0);
-    to += EM_ROW_HEAD_BYTES;
-    if (sequenced) {
-        to = put_sequence(to, left, 0xFF);
-        to = put_sequence(to, right, 0);
-    }
-    em_store32(to, left.payload == NULL ? EM_ABSENT : own_bytes(left, sequenced));
-    em_store32(to + 4, right.payload == NULL ? EM_ABSENT : own_bytes(right, sequenced));
-    to = put_side(to + EM_JOINED_HEAD_BYTES, left, sequenced);
-    put_side(to, right, sequenced);
+    em_store32(to + 4, left_number + right_number);
+    to = put(to + EM_ROW_HEAD_BYTES, left.number, left_number);
+    to = put(to, right.number, right_number);
+    em_store32(to, left.payload == NULL ? EM_ABSENT : left.bytes);
+    em_store32(to + 4, right.payload == NULL ? EM_ABSENT : right.bytes);
+    to = put(to + EM_JOINED_HEAD_BYTES, left.payload, left.bytes);
+    put(to, right.payload, right.bytes);
     out->used += bytes;
     out->rows++;
     return true;
 }
 
 enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t *passed,
-                           bool is_right, bool sequenced, const uint8_t *bits, size_t first_bit,
-                           em_joined_out *out) {
-    const em_side nobody = {NULL, 0};
+                           bool is_right, em_sequenced sequenced, const uint8_t *bits,
+                           size_t first_bit, em_joined_out *out) {
+    const bool numbered = is_right ? sequenced.right : sequenced.left;
+    const em_side nobody = em_nobody(!is_right, is_right ? sequenced.left : sequenced.right);
     while (*at < size) {
-        const uint8_t *row = em_row_at(block, size, *at, sequenced);
+        const uint8_t *row = em_row_at(block, size, *at, numbered);
         if (row == NULL) {
             return EM_WALK_DAMAGED;
         }
         const size_t bit = first_bit + *passed;
         if (bits == NULL || !(bits[bit >> 3] >> (bit & 7) & 1)) {
-            const em_side side = em_side_of(row);
-            if (!em_write_joined(out, is_right ? nobody : side, is_right ? side : nobody,
-                                 sequenced)) {
+            const em_side side = em_side_of(row, numbered);
+            if (!em_write_joined(out, is_right ? nobody : side, is_right ? side : nobody)) {
                 return EM_WALK_FULL;
             }
         }
@@ -138,7 +123,7 @@ enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_a
             if (other == NULL) {
                 return EM_WALK_DAMAGED;
             }
-            if (!em_write_joined(out, em_side_of(one), em_side_of(other), sequenced)) {
+            if (!em_write_joined(out, em_side_of(one, sequenced), em_side_of(other, sequenced))) {
                 return EM_WALK_FULL;
             }
             *right_at += em_row_bytes(other);
@@ -147,13 +132,6 @@ enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_a
         *left_at += em_row_bytes(one);
     }
     return EM_WALK_ON;
-}
-
-static uint8_t *put_text(uint8_t *to, const uint8_t *text, size_t bytes) {
-    if (bytes > 0) {
-        memcpy(to, text, bytes);
-    }
-    return to + bytes;
 }
 
 /* Take a joined row apart; false when it is none. */
@@ -166,9 +144,9 @@ static bool open_joined(const uint8_t *block, size_t size, size_t at, em_side *l
     }
     const uint8_t *text = em_row_payload(row) + EM_JOINED_HEAD_BYTES;
     const uint32_t left_bytes = em_load32(text - 8), right_bytes = em_load32(text - 4);
-    *left = left_bytes == EM_ABSENT ? (em_side){NULL, 0} : (em_side){text, left_bytes};
-    *right =
-        right_bytes == EM_ABSENT ? (em_side){NULL, 0} : (em_side){text + left->bytes, right_bytes};
+    *left = left_bytes == EM_ABSENT ? (em_side){NULL, 0, NULL} : (em_side){text, left_bytes, NULL};
+    *right = right_bytes == EM_ABSENT ? (em_side){NULL, 0, NULL}
+                                      : (em_side){text + left->bytes, right_bytes, NULL};
     return (size_t)left->bytes + right->bytes == bytes - EM_JOINED_HEAD_BYTES;
 }
 
@@ -188,7 +166,7 @@ enum em_walk em_join_side(const uint8_t *block, size_t size, size_t *at, bool is
         uint8_t *to = out->memory + out->used;
         em_store32(to, (uint32_t)bytes);
         em_store32(to + 4, 0);
-        put_text(to + EM_ROW_HEAD_BYTES, side.payload, side.bytes);
+        put(to + EM_ROW_HEAD_BYTES, side.payload, side.bytes);
         out->used += bytes;
         out->rows++;
         *at += em_row_bytes(block + *at);
@@ -213,9 +191,9 @@ enum em_walk em_join_lines(const uint8_t *block, size_t size, size_t *at,
         if (line > out->size - out->used) {
             return EM_WALK_FULL;
         }
-        uint8_t *to = put_text(out->memory + out->used, left.payload, left.bytes);
-        to = put_text(to, parts->separator.payload, parts->separator.bytes);
-        to = put_text(to, right.payload, right.bytes);
+        uint8_t *to = put(out->memory + out->used, left.payload, left.bytes);
+        to = put(to, parts->separator.payload, parts->separator.bytes);
+        to = put(to, right.payload, right.bytes);
         *to = '\n';
         out->used += line;
         out->rows++;

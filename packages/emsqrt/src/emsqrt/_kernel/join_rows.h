@@ -3,8 +3,8 @@
  * A row whose key is empty has a NULL in its key: it equals nothing. A sequenced row's payload
  * begins with its number in its input, eight bytes, big-endian.
  *
- * A joined row is a row again. Its key is empty or, when sequenced, the left and the right row's
- * number, so that memcmp order is the join's order; its payload is
+ * A joined row is a row again. Its key is the numbers of its left and its right row, of each side
+ * that is sequenced, so that memcmp order is the join's order; its payload is
  *
  *     u32 left_bytes, u32 right_bytes    EM_ABSENT for the side that has no row
  *     the left row's payload, the right row's payload
@@ -28,8 +28,14 @@
 
 typedef struct {
     const uint8_t *payload; /* NULL for the side that has no row */
-    uint32_t bytes;
+    uint32_t bytes;         /* EM_ABSENT for a row without the number that it should have */
+    const uint8_t *number;  /* NULL where its side is not sequenced */
 } em_side;
+
+/* Which sides are sequenced. */
+typedef struct {
+    bool left, right;
+} em_sequenced;
 
 /* Where joined rows are written to. */
 typedef struct {
@@ -41,10 +47,20 @@ static inline uint32_t em_joined_key_bytes(const uint8_t *row) {
     return em_row_key_bytes(row) & ~EM_MATCHED;
 }
 
-static inline em_side em_side_of(const uint8_t *row) {
+static inline em_side em_side_of(const uint8_t *row, bool sequenced) {
     const uint32_t before = EM_ROW_HEAD_BYTES + em_joined_key_bytes(row);
-    return (em_side){row + before, em_row_bytes(row) - before};
+    const uint8_t *payload = row + before;
+    const uint32_t bytes = em_row_bytes(row) - before;
+    if (!sequenced) {
+        return (em_side){payload, bytes, NULL};
+    }
+    const bool numbered = bytes >= EM_NUMBER_BYTES;
+    return (em_side){payload + (numbered ? EM_NUMBER_BYTES : 0),
+                     numbered ? bytes - EM_NUMBER_BYTES : EM_ABSENT, payload};
 }
+
+/* The side that has no row. A right row without a left one comes after all. */
+em_side em_nobody(bool is_right, bool sequenced);
 
 static inline uint64_t em_fold(uint64_t a, uint64_t b) {
     __extension__ typedef unsigned __int128 wide;
@@ -67,14 +83,18 @@ static inline uint64_t em_hash_key(const uint8_t *key, uint32_t bytes, uint64_t 
     return em_fold(hash ^ UINT64_C(0xE7037ED1A0B428DB), UINT64_C(0x8EBC6AF09C88C6E3));
 }
 
+/* Compare two keys as their order has it: by bytes, then the shorter first. */
+static inline int em_compare_texts(const uint8_t *one, uint32_t bytes, const uint8_t *other,
+                                   uint32_t other_bytes) {
+    const int order = memcmp(one, other, bytes < other_bytes ? bytes : other_bytes);
+    return order != 0 ? order : (bytes > other_bytes) - (bytes < other_bytes);
+}
+
 /* The row at `at` of a block, or NULL when no whole row lies there. */
 const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced);
 
-/* Bytes of a joined row. */
-size_t em_joined_bytes(em_side left, em_side right, bool sequenced);
-
 /* Write one joined row; false when there is no room. */
-bool em_write_joined(em_joined_out *out, em_side left, em_side right, bool sequenced);
+bool em_write_joined(em_joined_out *out, em_side left, em_side right);
 
 /* Write rows from `*row` on, with `cut` (or NULL) applied to their lines, as join rows while they
  * fit; returns the bytes written. */
@@ -87,8 +107,8 @@ enum em_walk { EM_WALK_ON, EM_WALK_FULL, EM_WALK_DAMAGED };
 /* Write the rows of a block from `*at` on alone, as the left or the right side, the other absent;
  * of these only such whose bit (counted from `first_bit`) is 0 when there are bits. */
 enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t *passed,
-                           bool is_right, bool sequenced, const uint8_t *bits, size_t first_bit,
-                           em_joined_out *out);
+                           bool is_right, em_sequenced sequenced, const uint8_t *bits,
+                           size_t first_bit, em_joined_out *out);
 
 /* Write each left row from `*left_at` on beside each right row, where `*right_at` is the next for
  * the first of them. */

@@ -27,6 +27,26 @@ size_t em_key_run(const uint8_t *block, size_t size, size_t at, const uint8_t *k
     return at;
 }
 
+size_t em_sorted_run(const uint8_t *block, size_t size, size_t at, size_t limit, const uint8_t *key,
+                     uint32_t key_bytes, size_t *rows, size_t *last) {
+    const size_t start = at;
+    for (*rows = 0; at < size; ++*rows) {
+        const uint8_t *row = em_row_at(block, size, at, false);
+        if (row == NULL) {
+            return SIZE_MAX;
+        }
+        if (is_null(row) || (at > start && at - start + em_row_bytes(row) > limit) ||
+            em_compare_texts(key, key_bytes, em_row_key(row), em_row_key_bytes(row)) > 0) {
+            break;
+        }
+        *last = at;
+        key = em_row_key(row);
+        key_bytes = em_row_key_bytes(row);
+        at += em_row_bytes(row);
+    }
+    return at;
+}
+
 static bool keep_right(const uint8_t *row, em_joined_out *rest) {
     const uint32_t bytes = em_row_bytes(row);
     if (bytes > rest->size - rest->used) {
@@ -103,7 +123,7 @@ static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t 
             *stop = EM_MERGE_DAMAGED;
             return false;
         }
-        if (!em_write_joined(out, em_side_of(row), em_side_of(other), false)) {
+        if (!em_write_joined(out, em_side_of(row, false), em_side_of(other, false))) {
             *stop = EM_MERGE_OUT;
             return false;
         }
@@ -116,7 +136,7 @@ static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t 
 enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left, size_t left_size,
                                       const uint8_t *right, size_t right_size, em_joined_out *out,
                                       em_joined_out *rest) {
-    const em_side nobody = {NULL, 0};
+    const em_side nobody = em_nobody(true, false);
     enum em_merge_stop stop = EM_MERGE_LEFT;
     while (merge->left_at < left_size) {
         const uint8_t *row = em_row_at(left, left_size, merge->left_at, false);
@@ -135,7 +155,7 @@ enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left,
                 return stop;
             }
         } else if (merge->flags & (standing == EQUAL ? EM_JOIN_FIRST : EM_JOIN_LONE)) {
-            if (!em_write_joined(out, em_side_of(row), nobody, false)) {
+            if (!em_write_joined(out, em_side_of(row, false), nobody)) {
                 return EM_MERGE_OUT;
             }
         }

@@ -34,4 +34,10 @@ enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left,
 size_t em_key_run(const uint8_t *block, size_t size, size_t at, const uint8_t *key,
                   uint32_t key_bytes);
 
+/* Where the rows from `at` on end that have a key, none below the one before it or the one that is
+ * given, and that take no more than `limit` bytes, one row excepted; SIZE_MAX when the block is
+ * damaged. `*last` becomes the place of the last of them. */
+size_t em_sorted_run(const uint8_t *block, size_t size, size_t at, size_t limit, const uint8_t *key,
+                     uint32_t key_bytes, size_t *rows, size_t *last);
+
 #endif

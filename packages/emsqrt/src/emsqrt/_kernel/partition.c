@@ -1,13 +1,56 @@
 /* Grace partitioning: a level's seed gives bits that the levels above have not used. */
 #include "partition.h"
 
-uint32_t em_partition_of(const em_partitioner *partitioner, const uint8_t *row) {
+enum { SEEN_MIN = 1 << 16, MISSED_SHARE = 16 };
+
+/* How many bounds are not above a key. */
+static uint32_t range_of(const em_partitioner *partitioner, const uint8_t *key, uint32_t bytes) {
+    uint32_t low = 0, high = partitioner->fan_out - 1;
+    while (low < high) {
+        const uint32_t middle = (low + high) / 2;
+        const em_bound *bound = &partitioner->bounds[middle];
+        if (em_compare_texts(bound->key, bound->bytes, key, bytes) <= 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* Whether a key may be one of those that the filter was told, this one being told now if it fills.
+ * A filter that hardly leaves anything out is not asked any more. */
+static bool passes(em_key_filter *filter, uint64_t hash) {
+    uint64_t *word = &filter->words[(hash & UINT32_MAX) * (uint64_t)filter->count >> 32];
+    const uint64_t bits = hash * UINT64_C(0x9E3779B97F4A7C15);
+    const uint64_t mask = UINT64_C(1) << (bits >> 58) | UINT64_C(1) << (bits >> 52 & 63) |
+                          UINT64_C(1) << (bits >> 46 & 63);
+    if (filter->fills) {
+        *word |= mask;
+        return true;
+    }
+    const bool found = (*word & mask) == mask;
+    filter->missed += !found;
+    if (++filter->seen == SEEN_MIN && filter->missed < SEEN_MIN / MISSED_SHARE) {
+        filter->count = 0;
+    }
+    return found;
+}
+
+/* The buffer that a row goes to; false when it goes to none. */
+static bool find_buffer(em_partitioner *partitioner, const uint8_t *row, uint32_t *buffer) {
     const uint32_t key_bytes = em_row_key_bytes(row);
     if (key_bytes == 0) {
-        return partitioner->fan_out;
+        *buffer = partitioner->fan_out;
+        return true;
+    }
+    if (partitioner->bounds != NULL) {
+        *buffer = range_of(partitioner, em_row_key(row), key_bytes);
+        return true;
     }
     const uint64_t hash = em_hash_key(em_row_key(row), key_bytes, partitioner->seed);
-    return (uint32_t)((hash >> 32) * partitioner->fan_out >> 32);
+    *buffer = (uint32_t)((hash >> 32) * partitioner->fan_out >> 32);
+    return partitioner->filter.count == 0 || passes(&partitioner->filter, hash);
 }
 
 static uint32_t stored_bytes(const uint8_t *row, int64_t sequence) {
@@ -37,7 +80,12 @@ enum em_walk em_partition_rows(em_partitioner *partitioner, const uint8_t *block
             return EM_WALK_DAMAGED;
         }
         const uint32_t bytes = stored_bytes(row, *sequence);
-        const uint32_t to = em_partition_of(partitioner, row);
+        uint32_t to;
+        if (!find_buffer(partitioner, row, &to)) {
+            *at += em_row_bytes(row);
+            *sequence += *sequence >= 0;
+            continue;
+        }
         if (bytes > partitioner->buffer_bytes - partitioner->used[to]) {
             *full = to;
             return EM_WALK_FULL;

@@ -1,8 +1,9 @@
-"""External hash join: in memory while the right side fits, else Grace partitions of both sides.
+"""External hash join: in memory while the built side fits, else Grace partitions of both sides.
 
 Law: rows come in the order of the left input, the matches of one row in the order of the right one,
-and unmatched right rows last. A join that had to partition numbers both inputs' rows, writes what
-each partition gives as a run sorted by these numbers, and merges the runs.
+and unmatched right rows last. A join that had to partition numbers the left rows, writes what each
+partition gives as runs sorted by these numbers, and merges the runs. One whose left side is built
+sorts what comes out. A right side that comes sorted is not partitioned (see `SortedSide`).
 
 (Kitsuregawa, Tanaka, Moto-oka: "Application of hash to data base machine", 1983; Shapiro, "Join
 processing in database systems with large main memories", TODS 11(3), 1986.)
@@ -10,25 +11,34 @@ processing in database systems with large main memories", TODS 11(3), 1986.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable
-from emsqrt.external.join_journal import JoinJournal, Partitions
+from emsqrt.external.join_journal import JoinJournal, Pair, Partitions
 from emsqrt.external.joined import (
     FORWARD,
     KEEPS_LEFT,
     KEEPS_RIGHT,
     LEFT_ONLY,
+    LEFT_POSITIONS,
     NUMBER_POSITIONS,
+    PLACED,
+    REVERSED,
+    RIGHT_SEQUENCED,
+    SEQUENCED,
     HashJoinKind,
     JoinedOut,
     JoinStats,
     drain,
+    sequenced_flags,
 )
-from emsqrt.external.partition import PartitionWriter, fan_out_max, partition_bytes
+from emsqrt.external.joined_sort import JoinedSort
+from emsqrt.external.merge_join import MergeJoin
+from emsqrt.external.partition import PartitionWriter, Spread, fan_out_max, partition_bytes
 from emsqrt.external.partitioned_join import PartitionedJoin
 from emsqrt.external.runs import Runs
+from emsqrt.external.sorted_side import SortedSide, is_sorted
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -40,12 +50,13 @@ if TYPE_CHECKING:
 MEMORY_BYTES_MIN = 256 << 10
 ROW_SHARE = 8
 """A row may take this part of the memory, so that two of them, and blocks, fit at any time."""
+_FILTER_SHARE = 8
 
 
 class ExternalJoin:
     """Joins rows of equal keys (see `pack_join_rows`) in the memory it is given.
 
-    `add_build` the right side's blocks, `finish_build`, `probe` with the left side's, `finish`.
+    `add_build` one side's blocks, `finish_build`, `probe` with the other side's, `finish`.
 
     Args:
         memory: all that it works in.
@@ -53,7 +64,8 @@ class ExternalJoin:
         how: inner, left, right, full, semi or anti; see `CrossJoin` for cross.
         ordered: keep the law of order; False when whoever reads on does not care, which saves
             spilling the answer of a join that had to partition.
-        build_bytes: of the right side's rows, where known; a better fan-out.
+        build_left: the left side is built and the right one probes; pays where the left is smaller.
+        build_bytes: of the built side's rows, where known; a better fan-out.
         name: of the segments.
         check: called often; what it raises ends the work.
         journal: where partitions are written down, with `ordered`; sides that an earlier run took
@@ -70,6 +82,7 @@ class ExternalJoin:
         how: HashJoinKind,
         *,
         ordered: bool = True,
+        build_left: bool = False,
         build_bytes: int | None = None,
         name: str = "join",
         check: Callable[[], None] = lambda: None,
@@ -83,124 +96,119 @@ class ExternalJoin:
         self.how: HashJoinKind = how
         self._memory = memory
         self._spill = spill
-        self._numbered = ordered and how not in LEFT_ONLY
         self._ordered = ordered
         self._name = name
         self._check = check
-        self._emission = FORWARD[how]
+        self._build_left = build_left
+        self._keys_only = how in LEFT_ONLY and not build_left
+        keeps = how in KEEPS_LEFT, how in KEEPS_RIGHT
+        self._keeps_probe, self._keeps_build = keeps[::-1] if build_left else keeps
+        self._sequenced = sequenced_flags(how) if ordered else 0
+        self._emission = (REVERSED if build_left else FORWARD)[how]
+        self._sorts = ordered and build_left and how not in LEFT_ONLY
         split = len(memory) - partition_bytes(len(memory))
-        self._room, self._buffers = memory[:split], memory[split:]
+        self._buffers = memory[split:]
+        self._room = memory[: len(memory) // 2 if self._sorts else split]
         self._fan_out = self._choose_fan_out(build_bytes)
-        self._journal = JoinJournal(journal if ordered else None, spill, self._can_join)
+        self._filter: memoryview | None = None
+        self.is_partitioned = False
+        """Whether the built side did not fit memory; known once it has ended."""
+        page = journal if ordered and not build_left else None
+        self._journal = JoinJournal(page, spill, self._can_join)
         self.is_probed = self._journal.pairs is not None
         """Whether an earlier run took in both sides."""
         self.is_built = self.is_probed or self._journal.right is not None
-        """Whether an earlier run took in the right side."""
+        """Whether an earlier run took in the built side."""
+        # Where the built side's rows are, in turn; and then what takes the other side's.
         self._table: JoinTable | None = None if self.is_built else JoinTable(self._room)
+        self._side: SortedSide | None = None
+        self._sort: JoinedSort | None = None
+        self._merge: MergeJoin | None = None
+        self._side_rows: Generator[memoryview] | None = None
         self._writer: PartitionWriter | None = None
-        self._join: PartitionedJoin | None = None
-
-    @property
-    def is_partitioned(self) -> bool:
-        """Whether the right side did not fit memory; known once it has ended."""
-        return self._table is None
+        self._runs: Runs | None = None
 
     def add_build(self, block: Buffer) -> None:
-        """Add rows of the right side."""
+        """Add rows of the built side."""
         self._check()
         with memoryview(block) as rows:
             at = 0
             while self._table is not None and at < len(rows):
-                at = self._table.add_rows(rows, at, keys_only=self.how in LEFT_ONLY)
+                at = self._table.add_rows(rows, at, keys_only=self._keys_only)
                 if at < len(rows) and not self._shrink(self._table):
                     self._overflow(self._table)
+            if self._side is not None and at < len(rows):
+                at = self._side.add(rows, at)
+                if at < len(rows):
+                    self._spread_side(self._side)
             if self._writer is not None and at < len(rows):
                 self._writer.add(rows, at)
 
     def finish_build(self) -> None:
-        """End the right side; from now on the left side may come."""
+        """End the built side; from now on the other side may come."""
         if self._table is not None:
             self._table.index()
-            return
-        if self._writer is not None:
-            self._journal.built(self._writer.finish())
-            self.stats.spilled_bytes += self._writer.spilled_bytes
-            self._writer = None
-        self._join = PartitionedJoin(
-            self._memory,
-            self._spill,
-            self.how,
-            self._journal,
-            ordered=self._ordered,
-            row_bytes_max=len(self._memory) // ROW_SHARE,
-            name=self._name,
-            stats=self.stats,
-            check=self._check,
-        )
-        if (right := self._journal.right) is None:
-            return
-        self._fan_out = len(right) - 1
-        keeps_lone = self.how in KEEPS_LEFT
-        wanted = [keeps_lone or segment is not None for segment in right[:-1]]
-        self._writer = self._partition("left", [*wanted, keeps_lone], self._ordered)
+            if self._sorts:
+                self._runs = self._open_runs()
+                self._sort = JoinedSort(self._memory[len(self._room) :], self._runs)
+        elif self._side is not None:
+            self._side.finish()
+            self.stats.spilled_bytes += self._side.spilled_bytes
+            self._begin_merge(self._side)
+        elif not self.is_probed:
+            if self._writer is not None:
+                self._journal.built(self._finish_writer())
+            built = self._journal.right
+            assert built is not None, "it was partitioned, now or by an earlier run"
+            self._partition_probe(built, Spread(len(built) - 1, key_filter=self._filter))
 
     def probe(self, block: Buffer, out: memoryview) -> Iterator[tuple[int, int]]:
-        """Join rows of the left side; must be consumed.
+        """Join rows of the other side; must be consumed.
 
         Yields:
             (bytes, rows) of joined rows that lie at the start of `out`; none while both sides are
-            being partitioned.
+            being partitioned, or what comes out is to be sorted.
         """
         self._check()
-        if self._table is None:
-            assert self._writer is not None, "finish_build first, and nothing of what was taken in"
-            self._writer.add(block)
-            return
-        joined = JoinedOut(out)
         with memoryview(block) as rows:
-            at, size, flags = 0, len(rows), self._emission.flags
-            while at < size:
-                at, *wrote, _ = self._table.probe(rows, at, joined.room(), flags)
-                joined.wrote(*wrote)
-                if at < size:
-                    yield joined.take()
-        if joined.rows:
-            yield joined.take()
+            if self._sort is not None:
+                for filled, _ in self._probe_table(rows, out):
+                    self._sort.add(out[:filled])
+            elif self._table is not None:
+                yield from self._probe_table(rows, out)
+            elif self._merge is not None:
+                yield from self._probe_side(self._merge, rows, out)
+            else:
+                assert self._writer is not None, "finish_build first, and nothing twice"
+                self._writer.add(rows)
 
     def finish(self, out: memoryview) -> Iterator[tuple[int, int]]:
-        """End the left side; yields as `probe` does."""
-        if self._table is not None:
-            yield from self._drain(self._table, JoinedOut(out))
-            return
-        assert self._join is not None, "finish_build first"
-        left: Partitions = []
-        if self._writer is not None:
-            left = self._writer.finish()
-            self.stats.spilled_bytes += self._writer.spilled_bytes
-            self._writer = None
-        if not self._ordered:
-            yield from self._join.blocks(left, out)
-            return
-        journal = self._journal if self._journal.is_kept else None
-        name = f"{self._name}.run"
-        runs = Runs(self._memory, self._spill, name=name, check=self._check, journal=journal)
-        try:
-            self._join.write_runs(left, runs)
-            runs.settle(NUMBER_POSITIONS)
-            self.stats.spilled_bytes += runs.stats.spilled_bytes
-            yield from runs.blocks(out, NUMBER_POSITIONS)
-        finally:
-            runs.close()
+        """End the other side; yields as `probe` does."""
+        if self._sort is not None:
+            yield from self._finish_sort(self._sort, out)
+        elif self._table is not None:
+            yield from self._drain(self._table, out)
+        elif self._writer is not None or self.is_probed:
+            yield from self._join_partitions(out)
+        else:
+            assert self._merge is not None, "finish_build first"
 
     def close(self) -> None:
         """Remove what was spilled, and let go of the memory."""
-        self._table = None
+        self._table = self._sort = None
+        self._end_merge()
+        if self._side is not None:
+            self._side.close()
+            self._side = None
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
-        self._join = None
+        if self._runs is not None:
+            self._runs.close()
+            self._runs = None
         self._journal.close()
 
+    # The built side ---------------------------------------------------------------------------
     def _choose_fan_out(self, build_bytes: int | None) -> int:
         most = fan_out_max(len(self._buffers))
         if build_bytes is None:
@@ -215,34 +223,192 @@ class ExternalJoin:
 
     def _shrink(self, table: JoinTable) -> bool:
         """Make room by dropping keys that are there already, where only keys count."""
-        if self.how not in LEFT_ONLY:
+        if not self._keys_only:
             return False
         before = table.rows_bytes
         table.distinct()
         return table.rows_bytes < before * 3 // 4
 
     def _overflow(self, table: JoinTable) -> None:
-        """Spill the rows of the table, and take all further ones to partitions."""
-        wanted = [True] * self._fan_out + [self.how in KEEPS_RIGHT]
-        self._writer = self._partition("right", wanted, self._numbered)
-        self._writer.add(self._room[: table.rows_bytes])
+        """Spill the rows of the table, and take all further ones to where they went."""
+        rows = self._room[: table.rows_bytes]
+        free = self._room[table.rows_bytes :]
         self._table = None
+        self.is_partitioned = True
+        swapped = self._build_left or self._keeps_build
+        if not swapped and not self._journal.is_kept and is_sorted(rows):
+            self._side = SortedSide(
+                len(self._memory), self._spill, f"{self._name}.sorted", self._row_bytes_max
+            )
+            self._side.add(rows)
+        else:
+            self._partition_build(free).add(rows)
 
-    def _partition(self, side: str, wanted: list[bool], numbered: bool) -> PartitionWriter:
-        self.stats.levels = max(self.stats.levels, 1)
-        return PartitionWriter(
-            self._buffers,
-            self._spill,
-            self._fan_out,
-            0,
-            name=f"{self._name}.{side}",
-            numbered=numbered,
-            row_bytes_max=len(self._memory) // ROW_SHARE,
-            wanted=wanted,
+    def _spread_side(self, side: SortedSide) -> None:
+        """Partition a side that is not sorted after all."""
+        side.finish()
+        self.stats.spilled_bytes += side.spilled_bytes
+        split = len(self._room) - len(self._room) // _FILTER_SHARE
+        writer = self._partition_build(self._room[split:])
+        for rows in side.blocks(self._room[:split]):
+            self._check()
+            writer.add(rows)
+        side.close()
+        self._side = None
+
+    def _partition_build(self, free: memoryview) -> PartitionWriter:
+        if not self._keeps_probe:
+            self._filter = free
+        self._writer = self._partition(
+            "left" if self._build_left else "right",
+            Spread(self._fan_out, key_filter=self._filter, fills=True),
+            [True] * self._fan_out + [self._keeps_build],
         )
+        return self._writer
 
-    def _drain(self, table: JoinTable, joined: JoinedOut) -> Iterator[tuple[int, int]]:
-        for _ in drain(table, self._emission, 0, joined):
+    # The other side ---------------------------------------------------------------------------
+    def _probe_table(self, rows: memoryview, out: memoryview) -> Iterator[tuple[int, int]]:
+        assert self._table is not None, "it fitted memory"
+        joined = JoinedOut(out)
+        at, size, flags = 0, len(rows), self._emission.flags | self._placed
+        while at < size:
+            at, *wrote, _ = self._table.probe(rows, at, joined.room(), flags)
+            joined.wrote(*wrote)
+            if at < size:
+                yield joined.take()
+        if joined.rows:
+            yield joined.take()
+
+    def _drain(self, table: JoinTable, out: memoryview) -> Iterator[tuple[int, int]]:
+        joined = JoinedOut(out)
+        for _ in drain(table, self._emission, self._placed, joined):
             yield joined.take()
         if joined.rows:
             yield joined.take()
+
+    @property
+    def _placed(self) -> int:
+        return PLACED if self._sorts else 0
+
+    def _finish_sort(self, sort: JoinedSort, out: memoryview) -> Iterator[tuple[int, int]]:
+        assert self._table is not None, "it fitted memory"
+        assert self._runs is not None, "it takes what is sorted"
+        for filled, _ in self._drain(self._table, out):
+            sort.add(out[:filled])
+        if not sort.runs_written:
+            yield from sort.blocks(out)
+            return
+        sort.flush()
+        self._table = self._sort = None
+        yield from self._merge_runs(self._runs, LEFT_POSITIONS, out)
+
+    def _begin_merge(self, side: SortedSide) -> None:
+        buffer, memory = self._memory[: side.block_bytes], self._memory[side.block_bytes :]
+        self._merge = MergeJoin(memory, self._spill, self.how, name=self._name, check=self._check)
+        self._side_rows = side.blocks(buffer)
+        self._merge.begin(self._side_rows)
+
+    def _probe_side(
+        self, merge: MergeJoin, rows: memoryview, out: memoryview
+    ) -> Iterator[tuple[int, int]]:
+        joined = JoinedOut(out)
+        at = yield from merge.join(rows, joined)
+        self.stats.merged_bytes += at
+        if at < len(rows):
+            self._probe_ranges().add(rows, at)
+        if joined.rows:
+            yield joined.take()
+
+    def _probe_ranges(self) -> PartitionWriter:
+        """Take rows to the ranges of the sorted side from now on: they do not come sorted."""
+        assert self._side is not None, "it came sorted"
+        self._end_merge()
+        side, self._side = self._side, None
+        ranges: Partitions = [*side.segments] or [None]
+        self._journal.built([*ranges, None])
+        return self._partition_probe(
+            [*ranges, None], Spread(len(ranges), bounds=tuple(side.bounds))
+        )
+
+    def _end_merge(self) -> None:
+        if self._merge is not None:
+            self.stats.spilled_bytes += self._merge.stats.spilled_bytes
+            self.stats.nested_loops += self._merge.stats.nested_loops
+            self._merge.close()
+            self._merge = None
+        if self._side_rows is not None:
+            self._side_rows.close()
+            self._side_rows = None
+
+    def _partition_probe(self, built: Partitions, spread: Spread) -> PartitionWriter:
+        wanted = [self._keeps_probe or segment is not None for segment in built[:-1]]
+        side = "right" if self._build_left else "left"
+        self._writer = self._partition(side, spread, [*wanted, self._keeps_probe])
+        return self._writer
+
+    def _partition(self, side: str, spread: Spread, wanted: list[bool]) -> PartitionWriter:
+        self.stats.levels = max(self.stats.levels, 1)
+        flag = SEQUENCED if side == "left" else RIGHT_SEQUENCED
+        return PartitionWriter(
+            self._buffers,
+            self._spill,
+            spread,
+            name=f"{self._name}.{side}",
+            numbered=bool(self._sequenced & flag),
+            row_bytes_max=self._row_bytes_max,
+            wanted=wanted,
+        )
+
+    @property
+    def _row_bytes_max(self) -> int:
+        return len(self._memory) // ROW_SHARE
+
+    def _finish_writer(self) -> Partitions:
+        assert self._writer is not None, "rows are partitioned"
+        segments = self._writer.finish()
+        self.stats.spilled_bytes += self._writer.spilled_bytes
+        self._writer = None
+        return segments
+
+    # Partitions -------------------------------------------------------------------------------
+    def _join_partitions(self, out: memoryview) -> Iterator[tuple[int, int]]:
+        if not self.is_probed:
+            self._pair_up(self._finish_writer(), self._journal.right or [])
+        join = PartitionedJoin(
+            self._memory,
+            self._spill,
+            self.how,
+            self._journal,
+            sequenced=self._sequenced,
+            row_bytes_max=self._row_bytes_max,
+            name=self._name,
+            stats=self.stats,
+            check=self._check,
+        )
+        if not self._ordered:
+            yield from join.blocks(out)
+            return
+        positions = NUMBER_POSITIONS if self._sequenced & RIGHT_SEQUENCED else LEFT_POSITIONS
+        self._runs = self._open_runs()
+        join.write_runs(self._runs, positions)
+        yield from self._merge_runs(self._runs, positions, out)
+
+    def _pair_up(self, probed: Partitions, built: Partitions) -> None:
+        """Say which partitions of both sides belong together; rows with a NULL key to none."""
+        sides = (built, probed) if self._build_left else (probed, built)
+        pairs = [Pair(*pair) for pair in zip(*sides, strict=True)]
+        nulls = pairs.pop()
+        pairs += [Pair(nulls.left, None), Pair(None, nulls.right)]
+        self._journal.probed(pairs[::-1])
+
+    def _open_runs(self) -> Runs:
+        journal = self._journal if self._journal.is_kept else None
+        name = f"{self._name}.run"
+        return Runs(self._memory, self._spill, name=name, check=self._check, journal=journal)
+
+    def _merge_runs(
+        self, runs: Runs, positions: bytes, out: memoryview
+    ) -> Iterator[tuple[int, int]]:
+        runs.settle(positions)
+        self.stats.spilled_bytes += runs.stats.spilled_bytes
+        yield from runs.blocks(out, positions)

@@ -1,7 +1,8 @@
 """What joins have in common: kinds, what a table writes for each, and where joined rows go.
 
 A joined row is a row whose payload is `u32 left_bytes, u32 right_bytes`, the left payload and the
-right one; `ABSENT` for the side that has no row. Its key is empty, or both rows' numbers.
+right one; `ABSENT` for the side that has no row. Its key is empty, the left row's number, or both
+rows' numbers; rows whose keys are equal are in order as they were written.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ NUMBER_BYTES = 8  # what a sequence takes in a spilled row
 JOINED_HEAD_BYTES = 32  # what a joined row has beyond both payloads, at most
 
 # As in _kernel/join.h.
-PAIRS, LONE, FIRST, MARK, SWAPPED, SEQUENCED = 1, 2, 4, 8, 16, 32
+PAIRS, LONE, FIRST, MARK, SWAPPED, SEQUENCED, RIGHT_SEQUENCED, PLACED = (1 << n for n in range(8))
 
 NUMBER_POSITIONS = bytes([1, *range(2, 8), *range(10, 16)])
 """Where the keys of joined rows differ, for a Merger: two numbers below 2^48."""
+LEFT_POSITIONS = NUMBER_POSITIONS[:7]
+"""The same where only left rows have numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,15 @@ LEFT_ONLY = frozenset({"semi", "anti"})
 """Kinds that write no right row at all."""
 
 
+def sequenced_flags(how: HashJoinKind) -> int:
+    """Return which sides have numbers, for a result in order.
+
+    The matches of a left row come in the order of the right side as it is. Only right rows without
+    a match are put in order by their own numbers.
+    """
+    return SEQUENCED | RIGHT_SEQUENCED if how in KEEPS_RIGHT else SEQUENCED
+
+
 @dataclass(slots=True)
 class JoinStats:
     """What a join took, for the manifest.
@@ -80,6 +92,7 @@ class JoinStats:
         reversals: partitions whose left side was built, and whose right side probed.
         nested_loops: partitions that did not shrink, and were joined slice by slice.
         slices: of all nested loops.
+        merged_bytes: of left rows that came sorted and were merged with a sorted right side.
         spilled_bytes: written in all, runs of joined rows included, before compression.
     """
 
@@ -88,6 +101,7 @@ class JoinStats:
     reversals: int = 0
     nested_loops: int = 0
     slices: int = 0
+    merged_bytes: int = 0
     spilled_bytes: int = 0
 
 
@@ -131,6 +145,11 @@ class JoinedOut:
         taken = self.filled, self.rows
         self.filled = self.rows = 0
         return taken
+
+    def take_rows(self) -> tuple[memoryview, int]:
+        """Return what `take` does, the bytes as a view."""
+        filled, rows = self.take()
+        return self._memory[:filled], rows
 
 
 def drain(table: JoinTable, emission: Emission, flag: int, joined: JoinedOut) -> Iterator[bool]:

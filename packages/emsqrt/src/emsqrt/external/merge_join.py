@@ -7,7 +7,7 @@ each left row that has the key.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import MergeJoiner, join_alone, join_cross, key_run
@@ -84,19 +84,35 @@ class MergeJoin:
         Yields:
             (bytes, rows) of joined rows that lie at the start of `out`.
         """
-        self._right = iter(right)
+        self.begin(right)
         joined = JoinedOut(out)
         for block in left:
-            self._check()
             with memoryview(block) as rows:
-                self._expect_order(rows, 0, self._left_key, "left")
-                self._joiner.next_left()
-                yield from self._join(rows, joined)
-                self._left_key = _key(rows, self._joiner.left_last) or self._left_key
+                if (yield from self.join(rows, joined)) < len(rows):
+                    raise _unsorted("left")
         if self._flags & MARK:
             yield from self._write_rest(joined)
         if joined.rows:
             yield joined.take()
+
+    def begin(self, right: Iterable[Buffer]) -> None:
+        """Take the right side, before the first left block is joined."""
+        self._right = iter(right)
+
+    def join(self, rows: memoryview, joined: JoinedOut) -> Generator[tuple[int, int], None, int]:
+        """Join a left block; yields what `joined` gives each time it is full.
+
+        Returns:
+            Where the first row lies that is out of order, the block's length when none is. Rows
+            before it are joined.
+        """
+        self._check()
+        if not _follows(rows, key_run(rows, 0, b""), self._left_key):
+            return 0
+        self._joiner.next_left()
+        end = yield from self._join(rows, joined)
+        self._left_key = _key(rows, self._joiner.left_last) or self._left_key
+        return end
 
     def close(self) -> None:
         """Remove what was spilled."""
@@ -106,13 +122,14 @@ class MergeJoin:
             self._rest_writer.abort()
             self._rest_writer = None
 
-    def _join(self, rows: memoryview, joined: JoinedOut) -> Pieces:
-        """Join one left block."""
+    def _join(self, rows: memoryview, joined: JoinedOut) -> Generator[tuple[int, int], None, int]:
         while True:
             if self._long is not None:
+                key = self._long[0]
                 yield from self._join_long(rows, *self._long, joined)
-                if self._joiner.left_at == len(rows):
-                    return
+                at = self._joiner.left_at
+                if not _follows(rows, key_run(rows, at, b""), key) or at == len(rows):
+                    return at
                 self._drop_long()
                 self._take_pending()
             rest = self._rest[self._rest_filled :]
@@ -122,7 +139,7 @@ class MergeJoin:
             joined.wrote(filled, wrote)
             self._rest_filled += kept
             if why == _LEFT_ENDED:
-                return
+                return len(rows)
             if why == _OUT_FULL:
                 yield joined.take()
             elif why == _REST_FULL:
@@ -134,7 +151,10 @@ class MergeJoin:
                     )
                 self._spill_rest()
             elif why == _UNSORTED:
-                raise _unsorted("left or right")
+                at = self._joiner.left_at
+                if not _follows(rows, at, _key(rows, self._joiner.left_last)):
+                    return at
+                raise _unsorted("right")
             else:
                 self._extend(_key(rows, self._joiner.left_at))
 
@@ -169,8 +189,8 @@ class MergeJoin:
         """Put the right rows that came, and were not joined yet, into the window."""
         if self._pending is None:
             return
-        if not self._filled:
-            self._expect_order(self._pending, 0, self._right_key, "right")
+        if not self._filled and not _follows(self._pending, 0, self._right_key):
+            raise _unsorted("right")
         end = self._filled + len(self._pending)
         self._window[self._filled : end] = self._pending
         self._filled, self._pending = end, None
@@ -214,7 +234,6 @@ class MergeJoin:
             at += row_bytes
         self._joiner.skip_left(end)
         self._left_key = key
-        self._expect_order(rows, end, key, "left")
 
     def _drop_long(self) -> None:
         if self._long is not None:
@@ -248,7 +267,7 @@ class MergeJoin:
     def _write_alone(self, rows: memoryview, joined: JoinedOut) -> Pieces:
         at = 0
         while at < len(rows):
-            at, *wrote, _ = join_alone(rows, at, joined.room(), True, False)
+            at, *wrote, _ = join_alone(rows, at, joined.room(), True, 0)
             joined.wrote(*wrote)
             if at < len(rows):
                 yield joined.take()
@@ -272,11 +291,11 @@ class MergeJoin:
         self.stats.spilled_bytes += self._rest_filled
         self._rest_filled = 0
 
-    def _expect_order(self, rows: memoryview, at: int, last: bytes, side: str) -> None:
-        """Refuse a row whose key is below the last one before it; NULL is below nothing."""
-        key = _key(rows, at) if at < len(rows) else b""
-        if key and key < last:
-            raise _unsorted(side)
+
+def _follows(rows: memoryview, at: int, last: bytes) -> bool:
+    """Return whether the row at `at` may come after this key; NULL may come anywhere."""
+    key = _key(rows, at)
+    return not key or key >= last
 
 
 def _key(rows: memoryview, at: int) -> bytes:

@@ -29,7 +29,7 @@ class NestedLoop:
         block_bytes: of the longest block.
         spill: where the segments lie, and bits that do not fit.
         how: the kind of join.
-        flag: SEQUENCED or 0.
+        flags: which sides have numbers.
         name: of the segment of bits.
     """
 
@@ -39,12 +39,12 @@ class NestedLoop:
         block_bytes: int,
         spill: SpillManager,
         how: HashJoinKind,
-        flag: int,
+        flags: int,
         name: str,
     ) -> None:
         self._spill = spill
         self._emission = FORWARD[how]
-        self._flag = flag
+        self._flags = flags
         self._block = memory[:block_bytes]
         needs_bits = bool(self._emission.flags & (LONE | FIRST))
         bits_bytes = max(len(memory), block_bytes) // _BITS_SHARE + 64 if needs_bits else 0
@@ -93,7 +93,7 @@ class NestedLoop:
 
     def _pass(self, table: JoinTable, left: Segment, joined: JoinedOut) -> Iterator[bool]:
         """Read all left rows past one slice."""
-        flags = self._emission.flags & ~LONE | self._flag
+        flags = self._emission.flags & ~LONE | self._flags
         bits, first = None, 0
         if self._bits is not None:
             self._bits.begin()
@@ -109,7 +109,7 @@ class NestedLoop:
                     yield False
         if self._bits is not None:
             self._bits.end()
-        yield from drain(table, self._emission, self._flag, joined)
+        yield from drain(table, self._emission, self._flags, joined)
 
     def _write_lone(self, left: Segment, joined: JoinedOut) -> Iterator[bool]:
         """Write the left rows that no slice matched."""
@@ -120,7 +120,7 @@ class NestedLoop:
             at = 0
             while at < len(rows):
                 at, filled, wrote, passed = join_alone(
-                    rows, at, joined.room(), False, bool(self._flag), bits, first
+                    rows, at, joined.room(), False, self._flags, bits, first
                 )
                 joined.wrote(filled, wrote)
                 first += passed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import Partitioner
@@ -31,14 +32,42 @@ def fan_out_max(buffers_bytes: int) -> int:
     return max(2, min(FAN_OUT_MAX, buffers_bytes // _BUFFER_BYTES_MIN - 1))
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Which partition a row goes to, if any.
+
+    Args:
+        fan_out: how many partitions, beside the one for NULL.
+        level: 0 for input, 1 for a partition of it, …; each takes other bits of the hash.
+        bounds: keys at which every range but the first begins; by the hash when None.
+        key_filter: memory for what is known of the other side's keys, where a row without any of them
+            is not wanted.
+        fills: whether the filter learns these rows' keys, or else leaves rows out.
+    """
+
+    fan_out: int
+    level: int = 0
+    bounds: tuple[bytes, ...] | None = None
+    key_filter: memoryview | None = None
+    fills: bool = False
+
+    def over(self, memory: memoryview) -> Partitioner:
+        """Return what spreads rows so over the memory."""
+        if self.bounds is not None:
+            return Partitioner(memory, self.fan_out, self.level, bounds=self.bounds)
+        return Partitioner(
+            memory, self.fan_out, self.level, key_filter=self.key_filter, fills=self.fills
+        )
+
+
 class PartitionWriter:
-    """Spreads rows over `fan_out` segments, in their order, and those with a NULL key over one more.
+    """Spreads rows over segments, in their order, and those with a NULL key over one more.
 
     Args:
         memory: the partitions' buffers.
         spill: where the segments lie.
-        fan_out: how many partitions.
-        level: 0 for input, 1 for a partition of it, …; each takes other bits of the hash.
+        spread: over which.
+        name: of the segments.
         numbered: put each row's number before its payload.
         row_bytes_max: a longer row is refused.
         wanted: whether each partition, the one for NULL last, is kept; all when None.
@@ -48,8 +77,7 @@ class PartitionWriter:
         self,
         memory: memoryview,
         spill: SpillManager,
-        fan_out: int,
-        level: int,
+        spread: Spread,
         *,
         name: str,
         numbered: bool,
@@ -58,11 +86,11 @@ class PartitionWriter:
     ) -> None:
         self._memory = memory
         self._spill = spill
-        self._name = f"{name}.{level}"
-        self._partitioner = Partitioner(memory, fan_out, level)
+        self._name = f"{name}.{spread.level}"
+        self._partitioner = spread.over(memory)
         self._row_bytes_max = row_bytes_max
-        self._writers: list[SegmentWriter | None] = [None] * (fan_out + 1)
-        self._wanted = wanted or [True] * (fan_out + 1)
+        self._writers: list[SegmentWriter | None] = [None] * (spread.fan_out + 1)
+        self._wanted = wanted or [True] * (spread.fan_out + 1)
         self._next = 0 if numbered else -1
         self.spilled_bytes = 0
 

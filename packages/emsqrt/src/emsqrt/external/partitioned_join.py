@@ -6,32 +6,34 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable, join_alone
-from emsqrt.external.join_journal import JoinJournal, Pair, Partitions
+from emsqrt.external.join_journal import JoinJournal, Pair
 from emsqrt.external.joined import (
-    FIRST,
     FORWARD,
     KEEPS_LEFT,
     KEEPS_RIGHT,
     LEFT_ONLY,
-    LONE,
-    NUMBER_POSITIONS,
-    PAIRS,
     REVERSED,
-    SEQUENCED,
     Emission,
     HashJoinKind,
     JoinedOut,
     JoinStats,
     drain,
 )
+from emsqrt.external.joined_sort import JoinedSort, sort_bytes_min
 from emsqrt.external.nested_loop import NestedLoop
-from emsqrt.external.partition import PartitionWriter, blocks_of, fan_out_max, partition_bytes
+from emsqrt.external.partition import (
+    PartitionWriter,
+    Spread,
+    blocks_of,
+    fan_out_max,
+    partition_bytes,
+)
+from emsqrt.external.sorted_side import ENTRY_BYTES
 
 if TYPE_CHECKING:
     from emsqrt.external.runs import Runs
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
 
-ENTRY_BYTES = 12  # what a stored row takes beside itself
 LEVELS_MAX = 8
 _SHRINKS = 0.6  # a partition that keeps more of what it was cut from has a hot key
 
@@ -45,9 +47,9 @@ class PartitionedJoin:
         memory: to work in, given to each partition in turn.
         spill: where the partitions lie.
         how: the kind of join.
-        journal: knows the partitions of the right side, or the pairs that an earlier run left.
-        ordered: the rows that come out have a key that puts them in order. Then left rows have
-            their numbers before their payloads, and right rows where they come out.
+        journal: has the pairs of partitions that are to be joined, the next one last.
+        sequenced: of which side rows have their numbers before their payloads, as flags; what
+            comes out has them as its key.
         row_bytes_max: of rows that are partitioned again.
         name: of the segments.
         stats: counted up.
@@ -61,7 +63,7 @@ class PartitionedJoin:
         how: HashJoinKind,
         journal: JoinJournal,
         *,
-        ordered: bool,
+        sequenced: int,
         row_bytes_max: int,
         name: str,
         stats: JoinStats,
@@ -70,19 +72,18 @@ class PartitionedJoin:
         self._memory = memory
         self._spill = spill
         self._how: HashJoinKind = how
-        self._journal = journal
-        self._ordered = ordered
-        self._flag = SEQUENCED if ordered else 0
+        self._sequenced = sequenced
         self._row_bytes_max = row_bytes_max
         self._name = name
         self._stats = stats
         self._check = check
+        self._journal = journal
         self._pairs = journal.pairs or []
 
-    def blocks(self, left: Partitions, out: memoryview) -> Iterator[tuple[int, int]]:
+    def blocks(self, out: memoryview) -> Iterator[tuple[int, int]]:
         """Join all partitions; yield (bytes, rows) of joined rows at the start of `out`."""
         joined = JoinedOut(out)
-        for pair in self._each(left):
+        for pair in self._each():
             for ends in self._join(pair, self._memory, joined):
                 if not ends:
                     yield joined.take()
@@ -90,38 +91,67 @@ class PartitionedJoin:
         if joined.rows:
             yield joined.take()
 
-    def write_runs(self, left: Partitions, runs: Runs) -> None:
-        """Join all partitions; what each gives becomes one run, or one for each slice."""
-        for pair in self._each(left):
+    def write_runs(self, runs: Runs, positions: bytes) -> None:
+        """Join all partitions; what each gives becomes one run, or one for each slice.
+
+        Args:
+            runs: takes them.
+            positions: where their keys may differ.
+        """
+        for pair in self._each():
             split = len(self._memory) - max(pair.joined_bytes_max, runs.block_bytes)
-            out = self._memory[split:]
-            joined = JoinedOut(out, runs.block_bytes)
-            writer: SegmentWriter | None = None
-            try:
-                for ends in self._join(pair, self._memory[:split], joined):
-                    if joined.rows or not ends:
-                        filled, rows = joined.take()
-                        writer = writer or runs.create()
-                        writer.append(out[:filled], rows)  # nothing before a long row
-                    if ends and writer is not None:
-                        runs.add(writer.finish())
-                        writer = None
-            finally:
-                if writer is not None:
-                    writer.abort()
+            memory, out = self._memory[:split], self._memory[split:]
+            if self._is_to_sort(pair, memory):
+                self._write_sorted(pair, memory, JoinedOut(out), runs)
+            else:
+                self._write_run(pair, memory, JoinedOut(out, runs.block_bytes), runs)
             self._journal.ended()
             if runs.is_crowded():
-                runs.thin_out(NUMBER_POSITIONS)
+                runs.thin_out(positions)
 
-    def _each(self, left: Partitions) -> Iterator[Pair]:
-        """Yield pair after pair, those that a pair was split into next; tell each one's end."""
-        if self._journal.pairs is None:
-            assert self._journal.right is not None, "it was partitioned before the left side"
-            pairs = [Pair(*sides) for sides in zip(left, self._journal.right, strict=True)]
-            *_, nulls = pairs
-            pairs[-1:] = [Pair(nulls.left, None), Pair(None, nulls.right)]
-            self._pairs = pairs[::-1]
-            self._journal.probed(self._pairs)
+    def _write_run(self, pair: Pair, memory: memoryview, joined: JoinedOut, runs: Runs) -> None:
+        writer: SegmentWriter | None = None
+        try:
+            for ends in self._join(pair, memory, joined):
+                if joined.rows or not ends:
+                    rows, count = joined.take_rows()
+                    writer = writer or runs.create()
+                    writer.append(rows, count)  # nothing before a long row
+                if ends and writer is not None:
+                    runs.add(writer.finish())
+                    writer = None
+        finally:
+            if writer is not None:
+                writer.abort()
+
+    def _is_to_sort(self, pair: Pair, memory: memoryview) -> bool:
+        """Whether only the left side fits memory, beside room to sort what comes out."""
+        left, right = pair.left, pair.right
+        if left is None or right is None or self._how in LEFT_ONLY:
+            return False
+        room = len(memory) - pair.block_bytes
+        least = max(room // 2, sort_bytes_min(room, pair.joined_bytes_max))
+        return _table_bytes(right) > room and _table_bytes(left) + least <= room
+
+    def _write_sorted(self, pair: Pair, memory: memoryview, joined: JoinedOut, runs: Runs) -> None:
+        """Build the left side, and write what comes out in runs of as much as can be sorted."""
+        left, right = pair.left, pair.right
+        assert left is not None, "both sides have rows"
+        assert right is not None, "both sides have rows"
+        block, room = memory[: pair.block_bytes], memory[pair.block_bytes :]
+        split = _table_bytes(left)
+        sort = JoinedSort(room[split:], runs)
+        for _ in self._hash(left, right, REVERSED[self._how], block, room[:split], joined):
+            sort.add(joined.take_rows()[0])
+        if joined.rows:
+            sort.add(joined.take_rows()[0])
+        sort.flush()
+        self._stats.partitions += 1
+        self._stats.reversals += 1
+        self._stats.levels = max(self._stats.levels, pair.level)
+
+    def _each(self) -> Iterator[Pair]:
+        """Yield pair after pair, those that a pair was split into next."""
         while self._pairs:
             pair = self._pairs.pop()
             self._check()
@@ -141,7 +171,7 @@ class PartitionedJoin:
         self._stats.partitions += 1
         if _fits(right, room):
             yield from self._hash(right, left, FORWARD[self._how], block, room, joined)
-        elif _fits(left, room) and (not self._ordered or self._how in LEFT_ONLY):
+        elif _fits(left, room) and (not self._sequenced or self._how in LEFT_ONLY):
             self._stats.reversals += 1
             yield from self._hash(left, right, REVERSED[self._how], block, room, joined)
         elif not is_hot:
@@ -161,7 +191,7 @@ class PartitionedJoin:
         for rows, _ in blocks_of(pair.right if is_right else pair.left, self._spill, block):
             at = 0
             while at < len(rows):
-                at, *wrote, _ = join_alone(rows, at, joined.room(), is_right, self._ordered)
+                at, *wrote, _ = join_alone(rows, at, joined.room(), is_right, self._sequenced)
                 joined.wrote(*wrote)
                 if at < len(rows):
                     yield False
@@ -191,9 +221,7 @@ class PartitionedJoin:
         block: memoryview,
         joined: JoinedOut,
     ) -> Iterator[bool]:
-        # A reversed semi or anti join probes with right rows, which have no numbers, and writes none.
-        writes = emission.flags & (PAIRS | LONE | FIRST)
-        flags = emission.flags | (self._flag if writes else 0)
+        flags = emission.flags | self._sequenced
         for rows, _ in blocks_of(probe, self._spill, block):
             at = 0
             while at < len(rows):
@@ -201,7 +229,7 @@ class PartitionedJoin:
                 joined.wrote(*wrote)
                 if at < len(rows):
                     yield False
-        yield from drain(table, emission, self._flag, joined)
+        yield from drain(table, emission, self._sequenced, joined)
 
     def _load(self, right: Segment, block: memoryview, room: memoryview) -> JoinTable | None:
         """Return a table of the right side's keys, each once; None when these do not fit."""
@@ -221,35 +249,41 @@ class PartitionedJoin:
         assert pair.left is not None, "both sides have rows"
         assert pair.right is not None, "both sides have rows"
         buffers = room[: partition_bytes(len(self._memory))]
-        wanted_fan_out = -(-pair.right.raw_bytes * 13 // (10 * len(room)))
-        fan_out = min(fan_out_max(len(buffers)), max(2, wanted_fan_out))
-        sides: list[list[Segment | None]] = []
-        for side, segment in (("right", pair.right), ("left", pair.left)):
+        wanted = -(-self._build_bytes(pair.left, pair.right) * 13 // (10 * len(room)))
+        fan_out = min(fan_out_max(len(buffers)), max(2, wanted))
+        sides = [
+            ("right", pair.right, self._how in KEEPS_RIGHT),
+            ("left", pair.left, self._how in KEEPS_LEFT),
+        ]
+        sides.sort(key=lambda side: side[1].raw_bytes)
+        parts: dict[str, list[Segment | None]] = {}
+        for side, segment, keeps in sides:
+            others = next(iter(parts.values()), [])
             writer = PartitionWriter(
                 buffers,
                 self._spill,
-                fan_out,
-                pair.level,
+                Spread(fan_out, pair.level),
                 name=f"{self._name}.{side}",
                 numbered=False,
                 row_bytes_max=self._row_bytes_max,
-                wanted=self._wanted(sides[0]) if sides else None,
+                wanted=[keeps or other is not None for other in others] or None,
             )
             try:
                 for rows, _ in blocks_of(segment, self._spill, block):
                     self._check()
                     writer.add(rows)
-                sides.append(writer.finish())
+                parts[side] = writer.finish()
             finally:
                 self._stats.spilled_bytes += writer.spilled_bytes
                 writer.abort()
-        right, left = sides
-        for one, other in zip(reversed(left), reversed(right), strict=True):
+        for one, other in zip(reversed(parts["left"]), reversed(parts["right"]), strict=True):
             if one is not None or other is not None:
                 self._pairs.append(Pair(one, other, pair.level + 1, pair.right.raw_bytes))
 
-    def _wanted(self, right: list[Segment | None]) -> list[bool]:
-        return [self._how in KEEPS_LEFT or segment is not None for segment in right]
+    def _build_bytes(self, left: Segment, right: Segment) -> int:
+        """Return what is to be cut until it fits: the left side takes room to sort, if order counts."""
+        sorts = self._sequenced and self._how not in LEFT_ONLY
+        return min(right.raw_bytes, left.raw_bytes * (2 if sorts else 1))
 
     def _nested(
         self,
@@ -261,15 +295,16 @@ class PartitionedJoin:
     ) -> Iterator[bool]:
         self._stats.nested_loops += 1
         loop = NestedLoop(
-            memory, pair.block_bytes, self._spill, self._how, self._flag, f"{self._name}.bits"
+            memory, pair.block_bytes, self._spill, self._how, self._sequenced, f"{self._name}.bits"
         )
         yield from loop.join(left, right, joined)
         self._stats.slices += loop.slices
 
 
-def _block_bytes(segment: Segment | None) -> int:
-    return 0 if segment is None else segment.block_raw_max
+def _table_bytes(segment: Segment) -> int:
+    """Return what a table of these rows takes."""
+    return segment.raw_bytes + segment.rows * ENTRY_BYTES + 16
 
 
 def _fits(segment: Segment, room: memoryview) -> bool:
-    return segment.raw_bytes + segment.rows * ENTRY_BYTES + 16 <= len(room)
+    return _table_bytes(segment) <= len(room)

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt._kernel import KeySpec, join_side, pack_join_rows
-from emsqrt.choices import SWAPPED
 from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.cross import CrossJoin
@@ -61,9 +60,8 @@ class JoinRows:
         names = [one for (one, _), _ in pairs], [other for (_, other), _ in pairs]
         self._left = JoinSide(left, left_fields, names[0], types)
         self._right = JoinSide(right, right_fields, names[1], types)
-        self._swapped = run.choice.build_left
         self._build, self._probe = self._right, self._left
-        if self._swapped:
+        if run.choice.build_left:
             self._build, self._probe = self._probe, self._build
         run.expect_holder()
 
@@ -133,8 +131,9 @@ class JoinRows:
         return ExternalJoin(
             memory,
             run.spill,
-            SWAPPED[self._how] if self._swapped else _hashed(self._how),
+            _hashed(self._how),
             ordered=choice.ordered,
+            build_left=choice.build_left,
             build_bytes=choice.build_bytes,
             check=run.check,
             journal=run.journal(),
@@ -146,7 +145,7 @@ class JoinRows:
         while at < len(joined):
             self._run.check()
             ends = [
-                join_side(joined, at, room, bool(is_right) != self._swapped, side.absent)[0]
+                join_side(joined, at, room, bool(is_right), side.absent)[0]
                 for is_right, (room, side) in enumerate(zip(rooms, self._sides, strict=True))
             ]
             with joined[: min(ends)] as some:
@@ -163,8 +162,7 @@ class JoinRows:
 
     def _columns(self, joined: memoryview, at: int, room: memoryview, is_right: bool) -> list[Any]:
         side = self._sides[is_right]
-        second = is_right != self._swapped
-        _, filled, rows = join_side(joined, at, room, second, side.absent)
+        _, filled, rows = join_side(joined, at, room, is_right, side.absent)
         if not side.fields:
             return []
         with room[:filled] as block:

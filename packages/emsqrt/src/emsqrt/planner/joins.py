@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emsqrt.choices import SWAPPED, JoinChoice
+from emsqrt.choices import JoinChoice
 from emsqrt.plan import Join
 from emsqrt.planner.ordering import Order, merge_keys
 from emsqrt.planner.work import NodeWork
@@ -14,6 +14,8 @@ BUILD_SLACK = 1.5
 """An estimate may be too low; partitions that come out too large are cut again."""
 SMALLER = 2
 """The left side is built when it is so many times smaller, by the estimates."""
+SMALLER_IN_ORDER = 4
+"""The same where what comes out has to be sorted then."""
 _KEY_SHARE = 0.25
 """Of a row's bytes; a key that is copied in front of the row."""
 
@@ -31,9 +33,7 @@ class Sides:
     orders: tuple[Order, Order]
 
 
-def choose_join(
-    node: Join, sides: Sides, work: NodeWork | None, *, seen: bool, swaps: bool = True
-) -> JoinChoice:
+def choose_join(node: Join, sides: Sides, work: NodeWork | None, *, seen: bool) -> JoinChoice:
     """Choose how a join is carried out.
 
     Args:
@@ -41,14 +41,13 @@ def choose_join(
         sides: of its inputs.
         work: an estimate, if there is one; it never changes what comes out.
         seen: whether the order of the join's rows can be seen in the result.
-        swaps: whether the operator can build the left side.
     """
     merge = merge_keys(node, sides.orders, sides.schemas)
     if work is None:
         return JoinChoice(seen, merge)
     left, right = work.bytes_in
-    swapped = swaps and not seen and not merge and node.how in SWAPPED
-    build_left = swapped and left * SMALLER < right
+    smaller = SMALLER_IN_ORDER if seen else SMALLER
+    build_left = not merge and node.how != "cross" and left * smaller < right
     build_bytes = left if build_left else right
     return JoinChoice(seen, merge, int(build_bytes * (1 + _KEY_SHARE) * BUILD_SLACK), build_left)
 
@@ -59,4 +58,6 @@ def describe_join(node: Join, choice: JoinChoice) -> str:
         return f"merge, both sides sorted by {', '.join(choice.merge)}"
     side = "left" if choice.build_left else "right"
     way = f"nested loop, {side} side held" if node.how == "cross" else f"hash, build {side}"
-    return way if choice.ordered else f"{way}, in any order"
+    if not choice.ordered:
+        return f"{way}, in any order"
+    return f"{way}, sorted after" if choice.build_left else way

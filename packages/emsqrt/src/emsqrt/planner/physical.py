@@ -135,8 +135,7 @@ def lower_to_physical(
         if isinstance(node, Join):
             own = None if work is None else work.nodes[place]
             sides = Sides((below[0].schema, below[1].schema), (below[0].order, below[1].order))
-            # Records of text are written left before right.
-            choice = choose_join(node, sides, own, seen=seen[place], swaps=tier == "arrow")
+            choice = choose_join(node, sides, own, seen=seen[place])
             kept = order if choice.ordered or choice.merge else ()
             made = _join_node(place, node, inputs, schema, choice)
             made = replace(made, order=kept)

@@ -31,7 +31,8 @@ class JoinText:
 
     Args:
         left: its order is kept.
-        right: what is held in memory, or partitioned, when it does not fit.
+        right: what is held in memory, or partitioned, when it does not fit; unless the left side
+            is chosen for that.
         on: (left column, right column) of each key, of the same type.
         how: inner, left, right, full, semi, anti or cross.
         dropped: columns of the right side that do not come out.
@@ -74,9 +75,9 @@ class JoinText:
         """Yield the joined records."""
         merged = self._run.choice.merge
         with ExitStack() as stack:
-            # Who merges has both inputs come at once; who hashes has the left one come later.
+            # Who merges has both inputs come at once; who hashes has the probing one come later.
             left = stack.enter_context(begun(self._left.blocks())) if merged else None
-            right = stack.enter_context(self._run.begun(self._right.blocks()))
+            build = stack.enter_context(self._run.begun(self._sides[0].blocks()))
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
             size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // 48)
@@ -86,9 +87,9 @@ class JoinText:
                 for start, end in zip([0, *ends], ends, strict=False)
             )
             made = (
-                self._hash(right, memory, joined, *rooms)
+                self._hash(build, memory, joined, *rooms)
                 if left is None
-                else self._merge((left, right), memory, joined, rooms)
+                else self._merge((left, build), memory, joined, rooms)
             )
             with closing(made):
                 for filled, _ in made:
@@ -96,23 +97,23 @@ class JoinText:
 
     def _hash(
         self,
-        right: Iterator[Block],
+        build: Iterator[Block],
         memory: memoryview,
         joined: memoryview,
         parsed: memoryview,
         packed: memoryview,
     ) -> Generator[tuple[int, int]]:
-        """Yield blocks of joined rows: the right side is built, the left one probes."""
+        """Yield blocks of joined rows: one side is built, the other one probes."""
         join = self._join(memory)
+        built, probing = self._sides
         with self._run.working(join):
             if not join.is_built:
-                for block in self._right_rows(right, parsed, packed):
+                for block in self._rows(built, build, parsed, packed):
                     join.add_build(block)
             join.finish_build()
-            reader = ColumnReader(self._left, self._left_keys, parsed)
-            with closing(self._left.blocks()) as left:
+            with closing(probing.blocks()) as probe:
                 if not join.is_probed:
-                    for block in self._packed(reader, left, packed):
+                    for block in self._rows(probing, probe, parsed, packed):
                         yield from join.probe(block, joined)
             yield from join.finish(joined)
 
@@ -128,21 +129,28 @@ class JoinText:
 
         assert self._how != "cross", "it has no keys to be sorted by"
         join = MergeJoin(memory, self._run.spill, self._how, check=self._run.check)
-        reader = ColumnReader(self._left, self._left_keys, rooms[0])
         with self._run.working(join):
             yield from join.blocks(
-                self._packed(reader, sides[0], rooms[1]),
-                self._right_rows(sides[1], rooms[2], rooms[3]),
+                self._rows(self._left, sides[0], rooms[0], rooms[1]),
+                self._rows(self._right, sides[1], rooms[2], rooms[3]),
                 joined,
             )
 
-    def _right_rows(
-        self, right: Iterator[Block], parsed: memoryview, packed: memoryview
+    @property
+    def _sides(self) -> tuple[TextRows, TextRows]:
+        """The side that is built, and the one that probes."""
+        sides = self._right, self._left
+        return sides[::-1] if self._run.choice.build_left else sides
+
+    def _rows(
+        self, side: TextRows, blocks: Iterator[Block], parsed: memoryview, packed: memoryview
     ) -> Iterator[memoryview]:
-        reader = ColumnReader(self._right, self._right_keys, parsed)
+        if side is self._left:
+            return self._packed(ColumnReader(side, self._left_keys, parsed), blocks, packed)
+        reader = ColumnReader(side, self._right_keys, parsed)
         if not self._right_comes:
-            return self._packed(reader, right, packed, None)
-        return self._packed(reader, right, packed, "line", self._dropped)
+            return self._packed(reader, blocks, packed, None)
+        return self._packed(reader, blocks, packed, "line", self._dropped)
 
     @property
     def _right_comes(self) -> bool:
@@ -158,6 +166,7 @@ class JoinText:
             spill,
             self._how,
             ordered=choice.ordered,
+            build_left=choice.build_left,
             build_bytes=choice.build_bytes,
             check=check,
             journal=self._run.journal(),
