@@ -180,7 +180,8 @@ def test_rows_that_are_not_looked_at_do_not_fail(text: str, expected: list[Any])
 
 
 def test_equal_expressions_are_computed_once() -> None:
-    one, two, other = compute_all([col("i") * 2, col("i") * 2, col("i") * 3], SCHEMA)
+    exprs = [col("i") * 2, col("i") * 2, col("i") * 3]
+    one, two, other = compute_all(exprs, SCHEMA)
     assert one is two is not other
 
 

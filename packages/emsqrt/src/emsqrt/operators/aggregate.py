@@ -141,7 +141,8 @@ class _Expressions:
     def __init__(self, node: Aggregate, schema: Schema) -> None:
         keys = [expr for _, expr in node.keys]
         args = [agg.arg for _, agg in node.aggs]
-        made = iter(compute_all([*keys, *(arg for arg in args if arg is not None)], schema))
+        exprs = [*keys, *(arg for arg in args if arg is not None)]
+        made = iter(compute_all(exprs, schema))
         self._keys = [next(made) for _ in keys]
         self._args = [None if arg is None else next(made) for arg in args]
         self.key_types = [key.type for key in self._keys]
@@ -152,7 +153,7 @@ class _Expressions:
         used = [arg for arg in (self._args[at] for at, _ in layout.arguments) if arg is not None]
         columns = [*self._keys, *used]
         fields = [Field(f"c{at}", each.type) for at, each in enumerate(columns)]
-        made = {each: each(batch) for each in {*columns}}
+        made = {each: each(batch) for each in dict.fromkeys(columns)}
         arrays = [made[each] for each in columns]
         aggregate.add(to_columns(arrays, fields, batch.num_rows))
 

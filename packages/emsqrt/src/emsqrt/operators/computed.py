@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,20 @@ from emsqrt.expr.program import Program, compile_program
 from emsqrt.operators.columns import to_columns
 from sennit_core.schema import Schema
 
-STACK_BYTES = 1 << 16
-"""What all programs of one operator work in, one after the other."""
+STACK_BYTES = 1 << 15
 _WIDTHS = {"Bool": 0, "Decimal": 16}
+
+
+class ProgramStack:
+    """What the programs of one operator work in, one after the other; made when the first asks.
+
+    It is less than the arrays between the steps that Arrow makes for the same expressions.
+    """
+
+    @cached_property
+    def memory(self) -> memoryview:
+        """STACK_BYTES of memory."""
+        return memoryview(bytearray(STACK_BYTES))
 
 
 class Computed:
@@ -26,22 +38,24 @@ class Computed:
     handed on, and the evaluator tells whether that row counts and what is wrong with it.
     """
 
-    def __init__(self, expr: Expr, schema: Schema, stack: memoryview | None = None) -> None:
+    def __init__(self, expr: Expr, schema: Schema, stack: ProgramStack | None = None) -> None:
         """Type `expr` over rows of `schema`; raises what `emsqrt.expr.check.bind` raises.
 
         Args:
             expr: the expression.
             schema: the batches' columns.
-            stack: STACK_BYTES that other expressions may use as well; None for its own.
+            stack: what other expressions may use as well; None for its own.
         """
         self._evaluator = Evaluator(expr, schema)
         self.type = self._evaluator.type
+        self._kind = self.type.to_arrow()
+        typed = self._evaluator.typed
+        self._place = schema.names.index(typed.value) if typed.op == "column" else None
         self._program: _OpenProgram | None = None
-        if self._evaluator.typed.op not in ("column", "literal"):
+        if typed.op not in ("column", "literal"):
             program = compile_program(expr, schema, eager=True)
             if program is not None and program.type == self.type:
-                stack = memoryview(bytearray(STACK_BYTES)) if stack is None else stack
-                self._program = _OpenProgram(program, schema, stack)
+                self._program = _OpenProgram(program, schema, (stack or ProgramStack()).memory)
 
     def __call__(self, batch: Any) -> Any:
         """Return the expression's values for the rows of `batch`, as an Array.
@@ -49,16 +63,16 @@ class Computed:
         Raises:
             ValueOutOfRange: a row's value has no result; names the values.
         """
+        if self._place is not None:
+            values = batch.column(self._place)
+            return values if values.type == self._kind else values.cast(self._kind)
         made = self._program.run(batch) if self._program and batch.num_rows else None
         return self._evaluator(batch) if made is None else made
 
 
 def compute_all(exprs: Sequence[Expr], schema: Schema) -> list[Computed]:
-    """Return expressions that share one stack, equal ones as one object.
-
-    Raises what `emsqrt.expr.check.bind` raises.
-    """
-    stack = memoryview(bytearray(STACK_BYTES))
+    """Return expressions that share one stack, equal ones as one object; raises as `Computed`."""
+    stack = ProgramStack()
     made: list[tuple[Expr, Computed]] = []
     results = []
     for expr in exprs:
