@@ -6,7 +6,7 @@ import mmap
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
 from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, Sharing
 from emsqrt.metering import Meter, begun
-from sennit_core.errors import CapTooSmall, TooLarge
+from sennit_core.errors import CapTooSmall, SennitError, TooLarge
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ STORE_PARTS, PART_BYTES_MIN, PART_BYTES_MAX = 40, 256 << 10, 8 << 20
 """A part that is sent is that share of what is free, within these sizes."""
 SECOND_THREAD_SHARE = 32
 """The second thread's stack takes one part in so many of what is free, or there is none."""
+STORE_SWEPT_SECONDS = 48 * 3600
+"""A run that has written nothing to an object store for so long is taken for dead."""
+TELL_SECONDS = 0.2
+"""Work that passes nothing on, such as a merge, is told about so often."""
 _NOBODY = -1
 """The node of an operator that is run by itself."""
 
@@ -79,6 +83,8 @@ class _World:
     spill: SpillManager | None = None
     reader_bytes: int = 0
     started_at: float = field(default_factory=time.time)
+    told_at: float = field(default_factory=time.monotonic)
+    phase: str = "read"
 
 
 class Run:
@@ -193,6 +199,8 @@ class Run:
     def check(self) -> None:
         """Return if the work should go on; call it often. Raises as `Context.check` does."""
         self.context.check()
+        if time.monotonic() - self._world.told_at > TELL_SECONDS:
+            self.tell("merge" if self._world.phase == "read" else self._world.phase)
 
     def admit(self, size_bytes: int, tag: str, because: str) -> BudgetGuard:
         """Reserve what an operator cannot do without; given back at the run's end at the latest.
@@ -268,9 +276,18 @@ class Run:
             "spill",
             "an object store's client and its buffers take that much",
         )
+        self._sweep_store(told["uri"], told.get("options", {}))
         sizes = {"part_bytes": part_bytes, "buffer_bytes": buffer_bytes}
         told["options"] = {**sizes, **told.get("options", {})}
         self.context.spilling = told
+
+    def _sweep_store(self, uri: str, options: Mapping[str, Any]) -> None:
+        """Remove what runs left there that were killed long ago; spilling itself tells trouble."""
+        from emsqrt.spill.clients import RequestFailed
+        from emsqrt.spill.objects import sweep_objects
+
+        with suppress(SennitError, RequestFailed):
+            sweep_objects(uri, STORE_SWEPT_SECONDS, **options)
 
     def too_small(self, missing_bytes: int, because: str) -> CapTooSmall:
         """Return the error that says which cap would do."""
@@ -342,13 +359,22 @@ class Run:
         self._world.sources.append(source)
 
     def tell(self, phase: str) -> None:
-        """Tell whoever waits how far the run is."""
+        """Tell whoever waits how far the run is; what is spilled is to be read back once more.
+
+        Args:
+            phase: "write" or "finish"; it is "read" all the same while input is left.
+        """
+        world = self._world
+        world.told_at, world.phase = time.monotonic(), phase
+        done = sum(source.bytes_done for source in world.sources)
+        total = sum(source.bytes_total for source in world.sources)
+        stats = None if world.spill is None else world.spill.stats
         self.context.progress(
-            bytes_done=sum(source.bytes_done for source in self._world.sources),
-            bytes_total=sum(source.bytes_total for source in self._world.sources),
-            rows=sum(source.rows for source in self._world.sources),
+            bytes_done=done + (0 if stats is None else stats.read_bytes),
+            bytes_total=total + (0 if stats is None else stats.raw_bytes),
+            rows=sum(source.rows for source in world.sources),
             spilled_bytes=self.spilled_bytes,
-            phase=phase,
+            phase="read" if done < total else phase,
         )
 
     def report(self, sinks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

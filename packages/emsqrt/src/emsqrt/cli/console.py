@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -13,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from emsqrt.system_errors import as_told
 from sennit_core.errors import SennitError
-from sennit_core.units import format_bytes, format_duration
+from sennit_core.units import MIB, format_bytes, format_duration
 
 if TYPE_CHECKING:
     from emsqrt.manifest import Manifest
 
 _BAR_CELLS = 20
 _FULL, _EMPTY = "█", "░"
+_LESS_NEEDED = ("bar", "speed", "rows", "spill")
+"""What a narrow terminal does not show, the first of them first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,9 @@ class ProgressLine:
         self._fields.update(fields)
         if self._shown:
             seconds = time.monotonic() - self._started
-            sys.stderr.write(f"\r\x1b[2K{progress_text(self._fields, self._cap_bytes, seconds)}")
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+            text = progress_text(self._fields, self._cap_bytes, seconds, columns)
+            sys.stderr.write(f"\r\x1b[2K{text}")
             sys.stderr.flush()
 
     def __enter__(self) -> Self:
@@ -124,19 +129,33 @@ class ProgressLine:
             sys.stderr.flush()
 
 
-def progress_text(fields: dict[str, Any], cap_bytes: int, seconds: float) -> str:
-    """Return the line for the progress made in `seconds`."""
+def progress_text(
+    fields: dict[str, Any], cap_bytes: int, seconds: float, columns: int = 120
+) -> str:
+    """Return the line for the progress made in `seconds`, no longer than so many columns."""
     done, total = fields.get("bytesDone", 0), fields.get("bytesTotal", 0)
     share = min(done / total, 1.0) if total else 0.0
     filled = round(share * _BAR_CELLS)
-    parts = [f"{fields.get('phase', 'start'):<7} {_FULL * filled}{_EMPTY * (_BAR_CELLS - filled)}"]
-    parts.append(f"{share:4.0%}" if total else format_bytes(done))
-    parts.append(f"{fields.get('rows', 0):,} rows")
-    if seconds > 0:
-        parts.append(f"{done / seconds / 1e6:.0f} MB/s")
-    parts.append(f"{format_bytes(fields.get('memoryBytes', 0))} of {format_bytes(cap_bytes)}")
-    if spilled := fields.get("spilledBytes"):
-        parts.append(f"spilled {format_bytes(spilled)}")
-    if 0 < share < 1 and seconds > 1:
-        parts.append(f"{format_duration(seconds * (1 - share) / share)} left")
-    return "  ".join(parts)
+    memory = f"{fields.get('memoryBytes', 0) / MIB:.1f} of {format_bytes(cap_bytes)}"
+    if cap_bytes % MIB or cap_bytes >= 1024 * MIB:
+        memory = f"{format_bytes(fields.get('memoryBytes', 0))} of {format_bytes(cap_bytes)}"
+    spilled = fields.get("spilledBytes", 0)
+    left = seconds * (1 - share) / share if 0 < share < 1 and seconds > 1 else 0
+    parts = {
+        "phase": f"{fields.get('phase', 'start'):<6}",
+        "bar": _FULL * filled + _EMPTY * (_BAR_CELLS - filled),
+        "share": f"{share:4.0%}" if total else format_bytes(done),
+        "rows": f"{fields.get('rows', 0):,} rows",
+        "speed": f"{done / seconds / 1e6:.0f} MB/s" if seconds > 0 else "",
+        "memory": memory,
+        "spill": f"spill {format_bytes(spilled)}" if spilled else "",
+        "left": f"{format_duration(left)} left" if left else "",
+    }
+    for name in ("", *_LESS_NEEDED):
+        parts.pop(name, None)
+        line = "  ".join(part for part in parts.values() if part)
+        if len(line) >= columns:
+            line = line.replace("  ", " ")
+        if len(line) < columns:
+            break
+    return line[: max(columns - 1, 0)]
