@@ -21,7 +21,6 @@ from emsqrt.memory.auto import parse_cap
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
 from emsqrt.thin.child import run_in_child
 from emsqrt.thin.compile import try_compile
-from emsqrt.thin.facts import scheduled
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -134,8 +133,7 @@ class Engine:
         program = try_compile(plan, folder_of_work())
         if program is not None:
             report = run_in_child(
-                scheduled(plan, program, cap_bytes, folder_of_work())
-                | {"seed": self.config.seed, "resume": kept},
+                program.scheduled(cap_bytes) | {"seed": self.config.seed, "resume": kept},
                 cap_bytes=cap_bytes,
                 spill_dir=self.config.spill_dir,
                 spilling=self.config.spilling,

@@ -19,7 +19,7 @@ from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.memory.usage import UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
 from emsqrt.thin.compile import try_compile
-from emsqrt.thin.facts import scheduled
+from emsqrt.thin.facts import Program
 from sennit_core.errors import CapTooSmall
 from sennit_core.units import format_bytes
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from emsqrt.solo import Listeners
 
 _PLANNING_SLACK_BYTES = 768 << 10
+_UNCOUNTED_BYTES = 256 << 10
+"""The kernel notes a peak by so many pages at a time."""
 
 
 def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
@@ -40,7 +42,7 @@ def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
     """
     program = try_compile(plan, Path())
     if program is not None and may_become and not _reads_standard_input(program):
-        planned = _scheduled(plan, program, order)
+        planned = _scheduled(program, order)
         planning = planning_bytes()
         _refuse_below(planning, order.cap_bytes)
         _become(planned, plan_hash(plan), replace(order, planning_bytes=planning))
@@ -59,9 +61,7 @@ def run_here(plan: Plan, cap_bytes: int) -> Manifest:
     return _run(plan, program, Order(cap_bytes, quiet=True), Listeners())
 
 
-def _run(
-    plan: Plan, program: dict[str, Any] | None, order: Order, listeners: Listeners
-) -> Manifest:
+def _run(plan: Plan, program: Program | None, order: Order, listeners: Listeners) -> Manifest:
     from emsqrt.manifest import Manifest
     from emsqrt.solo import run_plan_alone, run_text_alone
 
@@ -76,15 +76,17 @@ def _run(
             order.seed,
             order.kept_place,
         )
-    program = _scheduled(plan, program, order)
-    done = run_text_alone(program, order.cap_bytes, spill_dir, listeners, order.spilling)
+    planned = _scheduled(program, order)
+    done = run_text_alone(planned, order.cap_bytes, spill_dir, listeners, order.spilling)
     return Manifest.from_json({**done, "planHash": plan_hash(plan)})
 
 
 def planning_bytes() -> int:
     """Return the least cap under which the command line itself could come so far."""
     with UsageReader() as reader:
-        return reader.read().charged_bytes + _PLANNING_SLACK_BYTES
+        now = reader.read()
+        most = now.charged_most_bytes + _UNCOUNTED_BYTES
+        return max(now.charged_bytes + _PLANNING_SLACK_BYTES, most)
 
 
 def _refuse_below(planning: int, cap_bytes: int) -> None:
@@ -96,9 +98,9 @@ def _refuse_below(planning: int, cap_bytes: int) -> None:
         )
 
 
-def _scheduled(plan: Plan, program: dict[str, Any], order: Order) -> dict[str, Any]:
+def _scheduled(program: Program, order: Order) -> dict[str, Any]:
     return {
-        **scheduled(plan, program, order.cap_bytes, Path()),
+        **program.scheduled(order.cap_bytes),
         "seed": order.seed,
         "resume": order.kept_place,
     }

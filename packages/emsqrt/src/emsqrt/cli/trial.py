@@ -101,13 +101,12 @@ def _plan_alone(document: Mapping[str, Any]) -> dict[str, Any]:
     from emsqrt.pipeline import Pipeline
     from emsqrt.plan import plan_from_json
     from emsqrt.thin.compile import try_compile
-    from emsqrt.thin.facts import scheduled
 
     parser()
     plan = Pipeline(plan_from_json(document)).plan
     program = try_compile(plan, Path())
     assert program is not None, "it was compiled before"
-    scheduled(plan, program, _SOME_CAP_BYTES, Path())
+    program.scheduled(_SOME_CAP_BYTES)
     return {"capBytes": planning_bytes(), "because": "planning takes that"}
 
 

@@ -1,7 +1,8 @@
 """emsqrt.planner: from the plan as submitted to the plan as carried out.
 
 Layering: `emsqrt.plan` <- schemas, substitution <- columns, filters, folding, fusing, ordering;
-distinct, sampling <- statistics <- selectivity <- work <- regions, join_order <- rules, physical.
+distinct, sampling <- statistics <- selectivity <- work <- regions, join_order,
+narrowing <- rules, physical.
 Standard library only; what looks at Parquet files loads their reader when it does.
 """
 
@@ -10,6 +11,7 @@ from emsqrt.planner.filters import push_down_filters
 from emsqrt.planner.folding import fold_constants
 from emsqrt.planner.fusing import fuse
 from emsqrt.planner.join_order import order_joins
+from emsqrt.planner.narrowing import narrow
 from emsqrt.planner.ordering import drop_sorts, order_seen, orders_of
 from emsqrt.planner.physical import (
     PhysicalNode,
@@ -17,13 +19,14 @@ from emsqrt.planner.physical import (
     PhysicalProgram,
     lower_to_physical,
 )
-from emsqrt.planner.rules import RULES, Rule, optimize
+from emsqrt.planner.rules import RULES, TEXT_RULES, Rule, optimize
 from emsqrt.planner.schemas import find_schema, scan_of, schemas_of
 from emsqrt.planner.statistics import ColumnStats, SourceStats, measure_source
 from emsqrt.planner.work import NodeWork, Work, estimate_work
 
 __all__ = [
     "RULES",
+    "TEXT_RULES",
     "ColumnStats",
     "NodeWork",
     "PhysicalNode",
@@ -39,6 +42,7 @@ __all__ = [
     "fuse",
     "lower_to_physical",
     "measure_source",
+    "narrow",
     "optimize",
     "order_joins",
     "order_seen",

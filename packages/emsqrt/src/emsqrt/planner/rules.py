@@ -12,6 +12,7 @@ from emsqrt.planner.filters import push_down_filters
 from emsqrt.planner.folding import fold_constants
 from emsqrt.planner.fusing import fuse
 from emsqrt.planner.join_order import order_joins
+from emsqrt.planner.narrowing import narrow
 from emsqrt.planner.ordering import drop_sorts
 from emsqrt.planner.schemas import find_schema
 
@@ -29,13 +30,26 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def optimize(plan: Plan, folder: Path | None = None) -> Plan:
+TEXT_RULES: tuple[Rule, ...] = (
+    find_schema,
+    fold_constants,
+    push_down_filters,
+    drop_sorts,
+    order_joins,
+    narrow,
+    fuse,
+)
+"""Of plans that become text programs: what is passed on keeps the bytes that it had."""
+
+
+def optimize(plan: Plan, folder: Path | None = None, rules: tuple[Rule, ...] = RULES) -> Plan:
     """Return a plan that gives the same rows for less work.
 
     Args:
         plan: any plan that `check` accepts once its schemas are known.
         folder: where relative paths start; the current folder when None.
+        rules: `TEXT_RULES` for the lean tier.
     """
-    for rule in RULES:
+    for rule in rules:
         plan = rule(plan, folder or Path())
     return plan

@@ -12,6 +12,8 @@ from typing import Any
 from emsqrt.manifest import BlockInfo, Manifest
 from emsqrt.plan import Plan, plan_hash
 from emsqrt.planner import (
+    RULES,
+    TEXT_RULES,
     PhysicalNode,
     PhysicalProgram,
     Work,
@@ -122,7 +124,7 @@ def explain_plan(
     Raises:
         CapTooSmall: this cap cannot do it.
     """
-    optimised = optimize(plan, folder)
+    optimised = optimize(plan, folder, TEXT_RULES if tier == "thin" else RULES)
     work = estimate_work(optimised, None, folder)
     program = lower_to_physical(optimised, work, tier)
     schedule = (

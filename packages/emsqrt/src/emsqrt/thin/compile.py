@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +39,8 @@ from emsqrt.plan.nodes import (
 )
 from emsqrt.plan.states import state_fields
 from emsqrt.plan.tree import inputs_of, walk
-from emsqrt.thin.facts import facts_of
+from emsqrt.planner import TEXT_RULES, optimize
+from emsqrt.thin.facts import Program, with_schemas
 from emsqrt.thin.scan import CsvHead, infer_text_schema, open_sources
 from emsqrt.thin.text import STANDARD, NotThin
 from sennit_core.schema import Schema
@@ -74,15 +76,23 @@ def why_not_thin(plan: Plan) -> str | None:
     return None
 
 
-def try_compile(plan: Plan, folder: Path) -> Step | None:
-    """Return a plan's program, None when only the arrow tier can run it; raises as `compile_text`."""
+def try_compile(plan: Plan, folder: Path) -> Program | None:
+    """Return a plan's program, None when only the arrow tier can run it; raises as `compile_text`.
+
+    The planner's rules are applied, as far as the thin tier can run what they make.
+    """
     if why_not_thin(plan) is not None:
         return None
     try:
-        program = compile_text(plan, folder)
+        steps = compile_text(plan, folder)
     except NotThin:
         return None
-    return {**program, **facts_of(plan, program, folder)}
+    written = with_schemas(plan, steps)
+    better = optimize(written, folder, TEXT_RULES)
+    if why_not_thin(better) is None:
+        with suppress(NotThin):
+            return Program(compile_text(better, folder), plan, better, folder)
+    return Program(steps, plan, written, folder)
 
 
 def compile_text(plan: Plan, folder: Path) -> Step:

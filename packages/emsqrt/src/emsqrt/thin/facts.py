@@ -12,51 +12,62 @@ from typing import Any
 
 from emsqrt.io.places import folder_of_work
 from emsqrt.plan import Plan, Scan, Sink, plan_hash, plan_to_json, walk, with_inputs
+from emsqrt.plan.nodes import Aggregate, Distinct, Join
 from emsqrt.plan.tree import fold
-from emsqrt.planner import estimate_work, lower_to_physical
+from emsqrt.planner import Work, estimate_work, lower_to_physical
+from emsqrt.planner.sampling import SAMPLE_BYTES, SMALL_SAMPLE_BYTES
 from emsqrt.te import plan_te
 from emsqrt.te.grants import sharing_of
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Field, Schema
 
 
-def facts_of(plan: Plan, program: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return what is added to a program: plan, hash, operators, choices, sharing.
+class Program(dict[str, Any]):
+    """A text program; the lean child gets its JSON, its schedule is made of the rest.
 
     Args:
+        steps: what `emsqrt.thin.compile.compile_text` makes.
         plan: as it was submitted.
-        program: its steps; each says its node.
+        carried_out: the plan that the steps carry out, with the schemas of its scans.
         folder: where relative paths start.
     """
-    typed = _with_schemas(plan, program)
-    work = estimate_work(typed, None, folder)
-    physical = lower_to_physical(typed, work, "thin").plan
-    return {
-        "plan": plan_to_json(plan),
-        "planHash": plan_hash(plan),
-        "folder": str(folder_of_work(folder)),
-        "operators": [[node.operator, list(node.inputs)] for node in physical.nodes],
-        "choices": [[n.id, n.choice.to_json()] for n in physical.nodes if n.choice is not None],
-        "sharing": sharing_of(physical, work).to_json(),
-    }
+
+    def __init__(
+        self, steps: Mapping[str, Any], plan: Plan, carried_out: Plan, folder: Path
+    ) -> None:
+        self.work = _estimated(carried_out, folder)
+        self.physical = lower_to_physical(carried_out, self.work, "thin").plan
+        nodes = self.physical.nodes
+        super().__init__(
+            steps,
+            plan=plan_to_json(plan),
+            planHash=plan_hash(plan),
+            folder=str(folder_of_work(folder)),
+            operators=[[node.operator, list(node.inputs)] for node in nodes],
+            choices=[[n.id, n.choice.to_json()] for n in nodes if n.choice is not None],
+            sharing=sharing_of(self.physical, self.work).to_json(),
+        )
+
+    def scheduled(self, cap_bytes: int) -> dict[str, Any]:
+        """Return the program with its schedule for a cap; None in its place when none fits.
+
+        What the process takes by itself is an estimate here; the child measures it.
+        """
+        try:
+            schedule = plan_te(self.physical, self.work, cap_bytes).to_json()
+        except CapTooSmall:  # the child measures, and knows better
+            schedule = None
+        return {**self, "schedule": schedule}
 
 
-def scheduled(plan: Plan, program: Mapping[str, Any], cap_bytes: int, folder: Path) -> Any:
-    """Return a program with its schedule for a cap, as JSON; None in its place when none fits.
-
-    What the process takes by itself is an estimate here; the child measures it.
-    """
-    typed = _with_schemas(plan, program)
-    work = estimate_work(typed, None, folder)
-    physical = lower_to_physical(typed, work, "thin").plan
-    try:
-        schedule = plan_te(physical, work, cap_bytes).to_json()
-    except CapTooSmall:  # the child measures, and knows better
-        schedule = None
-    return {**program, "schedule": schedule}
+def _estimated(plan: Plan, folder: Path) -> Work:
+    """Estimate a plan's work; where values do not matter only a few are looked at."""
+    counts_values = any(isinstance(node, (Aggregate, Distinct, Join)) for node in walk(plan))
+    size = SAMPLE_BYTES if counts_values else SMALL_SAMPLE_BYTES
+    return estimate_work(plan, None, folder, sample_bytes=size)
 
 
-def _with_schemas(plan: Plan, program: Mapping[str, Any]) -> Plan:
+def with_schemas(plan: Plan, program: Mapping[str, Any]) -> Plan:
     """Give scans the columns that the program found in their files."""
     fields = {
         step["node"]: Schema(tuple(Field(name, DataType.parse(of)) for name, of in step["fields"]))
