@@ -306,8 +306,9 @@ def _open_gcs(bucket: str, options: Options) -> ObjectClient:
             "access_token": token,
             "credential_token_expiration": datetime.now(UTC) + timedelta(days=1),
         }
+    is_emulated = "access_token" not in settings and "STORAGE_EMULATOR_HOST" in os.environ
     files = GcsFileSystem(
-        anonymous=settings.get("anonymous", "false") == "true",
+        anonymous=settings.get("anonymous", str(is_emulated).lower()) == "true",
         retry_time_limit=timedelta(seconds=float(settings.get("timeout_seconds", "30"))),
         **config,
     )
