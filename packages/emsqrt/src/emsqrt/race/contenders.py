@@ -208,7 +208,15 @@ class GnuSort:
         source, target = shlex.quote(str(work.source)), shlex.quote(str(place.target))
         script = f"{{ head -n 1 {source}; tail -n +2 {source} | {sort}; }} > {target}"
         environment = {"LC_ALL": "C", "TMPDIR": str(place.spill)}
-        return [Attempt(f"LC_ALL=C {' '.join(options)}", ["sh", "-c", script], environment)]
+        settings = f"LC_ALL=C {' '.join(options)}"
+        kinds = (str(work.schema.field(name).type) for name, _ in work.keys)
+        if any(kind.startswith(_NUMBERS) for kind in kinds):
+            settings += _EMPTY_NUMBERS
+        return [Attempt(settings, ["sh", "-c", script], environment)]
+
+
+_NUMBERS = ("Int", "UInt", "Decimal", "Float")
+_EMPTY_NUMBERS = "; an empty number is 0 (-n) or first (-g) here, where the others have NULL last"
 
 
 def _letters(kind: str, descending: bool) -> str:
