@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emsqrt import Engine, EngineConfig, scan
+from emsqrt.documents import read_document
 from emsqrt.pipeline import Pipeline
 from sennit_core.errors import (
     BadInput,
@@ -25,6 +26,7 @@ from sennit_core.errors import (
     Corrupt,
     NotFound,
     SennitError,
+    TooLarge,
     Unsupported,
     UsageError,
 )
@@ -203,6 +205,19 @@ def test_an_output_may_take_the_place_of_its_input(source: Path, way: str) -> No
         target.hardlink_to(source)
     read = source.with_name("*.csv") if way == "a glob" else source
     assert carry_out(scan(read).sort("k"), "thin", target) == b"k,v\n1,a\n2,b\n"
+
+
+@pytest.mark.parametrize("opening", ["[", "- ", "{a: ", "? "])
+def test_documents_of_any_depth_are_refused(tmp_path: Path, opening: str) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text(opening * 100_000)
+    with pytest.raises(UsageError, match=r"deeper than 60|not YAML"):
+        read_document(path)
+
+
+def test_documents_without_an_end_are_refused() -> None:
+    with pytest.raises(TooLarge):
+        read_document("/dev/zero")
 
 
 ORDERS = pa.table(

@@ -50,9 +50,10 @@ def read_document(
         TooLarge: over 1 MiB.
     """
     file = Path(path)
-    data = file.read_bytes()
+    with file.open("rb") as opened:
+        data = opened.read(TEXT_BYTES_MAX + 1)  # a device may have no end
     if len(data) > TEXT_BYTES_MAX:
-        raise TooLarge(what=str(file), limit_bytes=TEXT_BYTES_MAX, actual_bytes=len(data))
+        raise TooLarge(what=str(file), limit_bytes=TEXT_BYTES_MAX)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

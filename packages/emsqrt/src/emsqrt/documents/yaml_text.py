@@ -7,6 +7,7 @@ are refused. Aliases are followed, and counted each time, so none can make a doc
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from emsqrt.documents.errors import BadDocument
@@ -41,6 +42,7 @@ def read_yaml(text: str, source: str) -> Node:
         raise Unsupported("reading YAML needs PyYAML", hint=hint) from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        _check_depth(yaml.parse(text, Loader=loader), source)
         root = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -49,6 +51,18 @@ def read_yaml(text: str, source: str) -> Node:
     except (yaml.YAMLError, RecursionError) as error:
         raise BadDocument(source, f"not YAML: {error}") from None
     return _Reader(source).node(root, 1)
+
+
+def _check_depth(events: Iterable[Any], source: str) -> None:
+    """Refuse what is nested too deeply before it is composed, which takes the stack for each level."""
+    depth = 0
+    for event in events:
+        name = type(event).__name__
+        depth += name in ("SequenceStartEvent", "MappingStartEvent")
+        depth -= name in ("SequenceEndEvent", "MappingEndEvent")
+        if depth > DEPTH_MAX:
+            place = Place(source, event.start_mark.line + 1, event.start_mark.column + 1)
+            raise BadDocument(str(place), f"nested deeper than {DEPTH_MAX} levels")
 
 
 class _Reader:
