@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from emsqrt._kernel import Columns, CsvFormatter
@@ -11,10 +12,11 @@ from emsqrt.external.aggregate import ExternalAggregate, Filled
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Values
 from emsqrt.metering import begun
 from emsqrt.run import Run
-from emsqrt.thin.compute import PARSE_BYTES, TextProgram, with_programs
+from emsqrt.thin.compute import TextProgram, with_programs
 from emsqrt.thin.resuming import Resumption
+from emsqrt.thin.rooms import PARSE_FRONT_BYTES, written
 from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
-from sennit_core.errors import SennitError, TooLarge
+from sennit_core.errors import SennitError
 from sennit_core.schema import DataType, Field, Schema
 
 BUFFER_BYTES_MAX = 1 << 18
@@ -52,8 +54,8 @@ class AggregateText:
             begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("aggregate") as held,
         ):
-            most = PARSE_BYTES if self._programs else BUFFER_BYTES_MAX
-            size = min(most, len(held.memory) // 16) // 64 * 64
+            size = max(min(BUFFER_BYTES_MAX, len(held.memory) // 16), len(held.memory) // 32)
+            size = size // 64 * 64
             rest = len(held.memory) - _BUFFERS * size
             with (
                 held.memory[:rest] as memory,
@@ -64,7 +66,8 @@ class AggregateText:
                 aggregate = self._aggregate(memory, resumption)
                 with self._run.working(aggregate):
                     fields = [self._rows.schema.field(name) for name in self._step["reads"]]
-                    reader = ColumnReader(self._rows, fields, parsed)
+                    front_bytes = PARSE_FRONT_BYTES if self._programs else BUFFER_BYTES_MAX
+                    reader = ColumnReader(self._rows, fields, parsed, front_bytes=front_bytes)
                     with closing(reader):
                         for columns, start in resumption.rest(reader, blocks):
                             whole = with_programs(columns, self._programs)
@@ -96,14 +99,10 @@ class AggregateText:
         for count, filled in aggregate.columns(grouped):
             self._run.check()
             columns = _columns(count, filled, grouped)
-            start = 0
-            while start < count:
-                end, size = formatter.format(columns, start, out)
-                if end == start:
-                    raise TooLarge(what="a group", limit_bytes=len(out), actual_bytes=2 * len(out))
+            fill = partial(formatter.format, columns)
+            for start, end, size in written(fill, count, out):
                 yield Block(out[:size], rows=end - start)
-                start = end
-            del columns
+            del columns, fill
 
     def _beyond(self, output: int) -> SennitError:
         self._run.context.make_room_for_error()

@@ -5,18 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 from emsqrt._kernel import Columns, CsvFormatter, ExprProgram, LineWriter
 from emsqrt.run import Run
+from emsqrt.thin.rooms import PARSE_FRONT_BYTES, Fill, new_room, room_bytes, written
 from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
-from sennit_core.errors import TooLarge
 from sennit_core.schema import DataType, Field, Schema
 
 PROGRAM_BYTES = 1 << 16
-PARSE_BYTES = 1 << 17
-OUT_BYTES = 1 << 18
-_ROWS_MAX = PARSE_BYTES // 4
+_ROWS_MAX = PARSE_FRONT_BYTES // 4
 """A parsed row takes four bytes at least, so no batch has more."""
 
 
@@ -99,32 +98,30 @@ class FilterText:
         self._fields = [rows.schema.field(name) for name in reads]
         self._program = TextProgram(program)
         self._run = run
-        self._guard = run.admit(
-            PARSE_BYTES + OUT_BYTES + self._program.size_bytes,
-            "filter",
-            "rows are filtered in blocks",
-        )
+        self._rooms = room_bytes(run, PARSE_FRONT_BYTES), room_bytes(run)
+        size = sum(self._rooms) + self._program.size_bytes
+        self._guard = run.admit(size, "filter", "rows are filtered in blocks")
 
     def blocks(self) -> Generator[Block]:
         """Yield the records."""
         writer = LineWriter()
-        with self._guard, memoryview(bytearray(OUT_BYTES)) as out, ExitStack() as stack:
-            reader = ColumnReader(self._rows, self._fields, memoryview(bytearray(PARSE_BYTES)))
+        parse_bytes, out_bytes = self._rooms
+        with self._guard, new_room(out_bytes) as out, ExitStack() as stack:
+            reader = ColumnReader(
+                self._rows, self._fields, new_room(parse_bytes), front_bytes=PARSE_FRONT_BYTES
+            )
             batches = stack.enter_context(closing(reader.batches()))
             for columns in batches:
                 self._run.check()
                 keep = self._program.rows_where(columns)
-                start = 0
-                while start < len(columns):
-                    end, size = writer.write(columns, start, out, keep)
-                    kept = _bits_between(keep, start, end)
+                fill = _writing(writer, columns, keep)
+                for start, end, size in written(fill, len(columns), out):
                     if size:
-                        yield Block(out[:size], rows=kept)
-                    elif end == start:
-                        raise TooLarge(
-                            what="a record", limit_bytes=OUT_BYTES, actual_bytes=2 * OUT_BYTES
-                        )
-                    start = end
+                        yield Block(out[:size], rows=_bits_between(keep, start, end))
+
+
+def _writing(writer: LineWriter, columns: Columns, keep: bytes) -> Fill:
+    return lambda start, out: writer.write(columns, start, out, keep)
 
 
 class ComputeText:
@@ -159,29 +156,27 @@ class ComputeText:
         self._order = order
         self._run = run
         self._null_values = null_values
-        size = PARSE_BYTES + OUT_BYTES + sum(program.size_bytes for program in self._programs)
+        self._rooms = room_bytes(run, PARSE_FRONT_BYTES), room_bytes(run)
+        size = sum(self._rooms) + sum(program.size_bytes for program in self._programs)
         self._guard = run.admit(size, "compute", "columns are worked out in blocks")
 
     def blocks(self) -> Generator[Block]:
         """Yield the records."""
         formatter = CsvFormatter([str(field.type) for field in self.schema])
-        with self._guard, memoryview(bytearray(OUT_BYTES)) as out, ExitStack() as stack:
-            parsed_in = memoryview(bytearray(PARSE_BYTES))
-            reader = ColumnReader(self._rows, self._fields, parsed_in, self._null_values)
+        parse_bytes, out_bytes = self._rooms
+        with self._guard, new_room(out_bytes) as out, ExitStack() as stack:
+            parse = new_room(parse_bytes)
+            reader = ColumnReader(
+                self._rows, self._fields, parse, self._null_values, PARSE_FRONT_BYTES
+            )
             batches = stack.enter_context(closing(reader.batches()))
             for parsed in batches:
                 self._run.check()
                 columns = with_programs(parsed, self._programs).select(self._order)
-                start = 0
-                while start < len(columns):
-                    end, size = formatter.format(columns, start, out)
-                    if end == start:
-                        raise TooLarge(
-                            what="a record", limit_bytes=OUT_BYTES, actual_bytes=2 * OUT_BYTES
-                        )
+                fill = partial(formatter.format, columns)
+                for start, end, size in written(fill, len(columns), out):
                     yield Block(out[:size], rows=end - start)
-                    start = end
-                del columns
+                del columns, fill
 
 
 def with_programs(columns: Columns, programs: Sequence[TextProgram]) -> Columns:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 
 from emsqrt._kernel import Columns, CsvFormatter, JsonlFormatter, JsonlParser, RecordFault
 from emsqrt.io.json_lines import JsonlOptions, split_lines
 from emsqrt.io.records import RecordBlock
 from emsqrt.io.sources import ByteSource
 from emsqrt.run import Run
+from emsqrt.thin.rooms import FRONT_BYTES, new_room, room_bytes, written
 from emsqrt.thin.scan import BLOCK_BYTES_MAX, BLOCK_BYTES_MIN
 from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
 from sennit_core.errors import BadInput, SennitError, TooLarge
 from sennit_core.schema import Field, Schema
 from sennit_core.units import format_bytes
 
-PARSE_BYTES = 1 << 18
-OUT_BYTES = 1 << 18
 _COLUMN_BYTES = 1 << 10
 """What parser and formatter remember of a column."""
 
@@ -41,10 +41,11 @@ class ScanJsonl:
         self._sources = sources
         self._options = options
         self._run = run
-        room_bytes = run.budget.free_bytes // 32
-        self._block_bytes = max(BLOCK_BYTES_MIN, min(room_bytes, BLOCK_BYTES_MAX))
+        room = room_bytes(run)
+        self._block_bytes = max(BLOCK_BYTES_MIN, min(run.budget.free_bytes // 32, BLOCK_BYTES_MAX))
+        self._rooms = room, room
         self._guard = run.admit(
-            self._block_bytes + PARSE_BYTES + OUT_BYTES + _COLUMN_BYTES * len(schema),
+            self._block_bytes + sum(self._rooms) + _COLUMN_BYTES * len(schema),
             "scan",
             f"files are read in blocks of {format_bytes(self._block_bytes)}",
         )
@@ -57,13 +58,18 @@ class ScanJsonl:
         types = [str(field.type) for field in self.schema]
         formatter = CsvFormatter(types)
         names = list(zip(self.schema.names, types, strict=True))
-        with self._guard, memoryview(bytearray(OUT_BYTES)) as out:
-            parser = JsonlParser(memoryview(bytearray(PARSE_BYTES)), names)
+        parse_bytes, out_bytes = self._rooms
+        with self._guard, new_room(out_bytes) as out, new_room(parse_bytes) as parse:
+            parser = JsonlParser(parse[:FRONT_BYTES], names)
+            parser_of_long = JsonlParser(parse, names)
             for source in self._sources:
-                for columns in self._columns(parser, source):
-                    yield from _written(formatter, columns, out)
+                for columns in self._columns(parser, parser_of_long, source):
+                    yield from _formatted(formatter, columns, out)
+            del parser, parser_of_long
 
-    def _columns(self, parser: JsonlParser, source: ByteSource) -> Iterator[Columns]:
+    def _columns(
+        self, parser: JsonlParser, parser_of_long: JsonlParser, source: ByteSource
+    ) -> Iterator[Columns]:
         before = self.bytes_done
         with source.open() as stream:
             for block in self._blocks_of(stream, source):
@@ -72,13 +78,20 @@ class ScanJsonl:
                 start = 0
                 try:
                     while start < len(block.data):
-                        columns, start = parser.parse(block.data, start)
+                        try:
+                            columns, start = parser.parse(block.data, start)
+                        except RecordFault as fault:
+                            if fault.reason != "room":
+                                raise
+                            line = block.data[: fault.offset + fault.size + 1]
+                            columns, start = parser_of_long.parse(line, start)
                         yield columns
                         del columns
                 except RecordFault as fault:
                     raise self._error(fault, source.name, block.offset) from None
                 finally:
                     parser.release()
+                    parser_of_long.release()
 
     def _blocks_of(self, stream: object, source: ByteSource) -> Iterator[RecordBlock]:
         """Yield blocks; a line that is too long for the cap alone is a matter of the cap."""
@@ -106,7 +119,7 @@ class ScanJsonl:
         if fault.reason == "room":
             return TooLarge(
                 what=f"the line at byte {byte_offset} of {source}",
-                limit_bytes=PARSE_BYTES,
+                limit_bytes=self._rooms[0],
                 actual_bytes=fault.size,
             )
         if fault.reason == "syntax":
@@ -133,27 +146,26 @@ class WriteJsonl:
         self.rows = 0
         self._rows = rows
         self._run = run
-        self._guard = run.admit(PARSE_BYTES + OUT_BYTES, "jsonl", "objects are written in blocks")
+        room = room_bytes(run)
+        self._rooms = room, room
+        self._guard = run.admit(sum(self._rooms), "jsonl", "objects are written in blocks")
 
     def blocks(self) -> Generator[Block]:
         """Yield lines."""
         fields: Sequence[Field] = self.schema.fields
         formatter = JsonlFormatter([(field.name, str(field.type)) for field in fields])
-        with self._guard, memoryview(bytearray(OUT_BYTES)) as out:
-            reader = ColumnReader(self._rows, fields, memoryview(bytearray(PARSE_BYTES)))
+        parse_bytes, out_bytes = self._rooms
+        with self._guard, new_room(out_bytes) as out:
+            parse = new_room(parse_bytes)
+            reader = ColumnReader(self._rows, fields, parse, front_bytes=FRONT_BYTES)
             with closing(reader.batches()) as batches:
                 for columns in batches:
                     self._run.check()
-                    yield from _written(formatter, columns, out)
+                    yield from _formatted(formatter, columns, out)
 
 
-def _written(
+def _formatted(
     formatter: CsvFormatter | JsonlFormatter, columns: Columns, out: memoryview
 ) -> Generator[Block]:
-    start = 0
-    while start < len(columns):
-        end, size = formatter.format(columns, start, out)
-        if end == start:
-            raise TooLarge(what="a row", limit_bytes=len(out), actual_bytes=2 * len(out))
+    for start, end, size in written(partial(formatter.format, columns), len(columns), out):
         yield Block(out[:size], rows=end - start)
-        start = end

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from types import MappingProxyType
 
-from emsqrt._kernel import Columns, LineWriter, csv_record_end
+from emsqrt._kernel import LineWriter
 from emsqrt.run import Run
-from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
-from sennit_core.errors import TooLarge
+from emsqrt.thin.rooms import PARSE_FRONT_BYTES, new_room, room_bytes, written
+from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows, record_end
 from sennit_core.schema import Field, Schema
-
-_PARSE_BYTES = 1 << 17
-_OUT_BYTES = 1 << 18
 
 
 class SelectText:
@@ -46,8 +44,9 @@ class SelectText:
             self._instead = [names.index(instead.get(old, old)) for _, old in columns]
             kept = (Field(new, rows.schema.field(old).type) for new, old in columns)
             self.schema = Schema(tuple(kept))
+        self._out_bytes = room_bytes(run)
         self._guard = run.admit(
-            _PARSE_BYTES + _OUT_BYTES, "select", "records are read and written in blocks"
+            PARSE_FRONT_BYTES + self._out_bytes, "select", "records are read and written in blocks"
         )
 
     def blocks(self) -> Generator[Block]:
@@ -59,20 +58,13 @@ class SelectText:
             quote=self._rows.dialect.quote,
             instead=self._instead,
         )
-        with self._guard, memoryview(bytearray(_OUT_BYTES)) as out:
-            reader = ColumnReader(self._rows, (), memoryview(bytearray(_PARSE_BYTES)))
+        with self._guard, new_room(self._out_bytes) as out:
+            reader = ColumnReader(self._rows, (), new_room(PARSE_FRONT_BYTES))
             with closing(reader.batches()) as batches:
                 for columns in batches:
-                    yield from self._write(writer, columns, out)
-
-    def _write(self, writer: LineWriter, columns: Columns, out: memoryview) -> Generator[Block]:
-        start = 0
-        while start < len(columns):
-            end, filled = writer.write(columns, start, out)
-            if end == start:
-                raise TooLarge(what="a record", limit_bytes=len(out), actual_bytes=2 * len(out))
-            yield Block(out[:filled], rows=end - start)
-            start = end
+                    fill = partial(writer.write, columns)
+                    for start, end, size in written(fill, len(columns), out):
+                        yield Block(out[:size], rows=end - start)
 
 
 class RenameText:
@@ -118,11 +110,9 @@ class LimitText:
 
     def _after(self, data: memoryview, start: int, count: int) -> tuple[int, int]:
         """Return where `count` records from `start` on end, and how many there were."""
-        delimiter, quote = ord(self.dialect.delimiter), self.dialect.quote
-        mark = -1 if quote is None else ord(quote)
         found = 0
         while found < count and start < len(data):
-            start = csv_record_end(data, start, len(data), delimiter, mark) or len(data)
+            start = record_end(data, start, self.dialect)
             found += 1
         return start, found
 

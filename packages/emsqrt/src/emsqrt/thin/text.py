@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from emsqrt._kernel import Columns, CsvParser, RecordFault
+from emsqrt._kernel import Columns, CsvParser, RecordFault, csv_record_end
 from emsqrt.io.records import CsvDialect
 from sennit_core.errors import BadInput, SennitError, TooLarge, Unsupported
 from sennit_core.schema import Field, Schema
@@ -60,6 +61,7 @@ class ColumnReader:
         fields: the columns to parse, with the types to read them as.
         memory: where the columns lie; its size decides how many rows come at once.
         null_values: unquoted fields that are NULL.
+        front_bytes: how much of it is used but for a record that needs more; all when None.
     """
 
     def __init__(
@@ -68,20 +70,23 @@ class ColumnReader:
         fields: Sequence[Field],
         memory: memoryview,
         null_values: Sequence[str] = ("",),
+        front_bytes: int | None = None,
     ) -> None:
         self.place: tuple[str, int] | None = None
         """Source and byte offset where the batch begins that was yielded last, if it has one."""
         self._rows = rows
         self._memory_bytes = len(memory)
         positions = {name: at for at, name in enumerate(rows.schema.names)}
-        self._parser = CsvParser(
-            memory,
+        parser = partial(
+            CsvParser,
             field_count=len(positions),
             columns=[(positions[field.name], str(field.type)) for field in fields],
             delimiter=rows.dialect.delimiter,
             quote=rows.dialect.quote,
             null_values=null_values,
         )
+        self._parser = parser(memory[:front_bytes])
+        self._parser_of_long = parser(memory)
 
     def batches(self, begun: Iterator[Block] | None = None) -> Generator[Columns]:
         """Yield the columns of the stream's rows; each batch is valid until the next one.
@@ -99,14 +104,14 @@ class ColumnReader:
 
     def close(self) -> None:
         """Let go of the memory."""
-        del self._parser
+        del self._parser, self._parser_of_long
 
     def _parse(self, block: Block) -> Generator[Columns]:
         start = 0
         try:
             while start < len(block.data):
                 self.place = (block.source, block.offset + start) if block.offset >= 0 else None
-                columns, start = self._parser.parse(block.data, start)
+                columns, start = self._parsed(block.data, start)
                 self._rows.rows += len(columns)
                 yield columns
         except RecordFault as fault:
@@ -115,6 +120,23 @@ class ColumnReader:
             ) from None
         finally:
             self._parser.release()
+            self._parser_of_long.release()
+
+    def _parsed(self, data: memoryview, start: int) -> tuple[Columns, int]:
+        """Return the next rows and where they end; a row alone when it takes all the memory."""
+        try:
+            return self._parser.parse(data, start)
+        except RecordFault as fault:
+            if fault.reason != "room":
+                raise
+            end = record_end(data, start, self._rows.dialect)
+            return self._parser_of_long.parse(data[:end], start)
+
+
+def record_end(data: memoryview, start: int, dialect: CsvDialect) -> int:
+    """Return where the record that begins at `start` ends, its line end included."""
+    quote = -1 if dialect.quote is None else ord(dialect.quote)
+    return csv_record_end(data, start, len(data), ord(dialect.delimiter), quote) or len(data)
 
 
 def fault_error(

@@ -1,0 +1,49 @@
+"""Memory that records pass through: its front as a rule, all of it for one that is longer.
+
+Small blocks stay in the processor's caches. What lies behind the front is address space that
+nobody touches, and so is not charged, until a record needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from emsqrt.run import Run
+from sennit_core.errors import TooLarge
+
+FRONT_BYTES = 1 << 18
+PARSE_FRONT_BYTES = 1 << 17
+_SHARE = 32
+"""All of a room is one part in so many of what is free, or its front where that is more."""
+
+Fill: TypeAlias = Callable[[int, memoryview], tuple[int, int]]
+"""Writes rows from one on into memory, as many as fit; returns (the row after them, bytes)."""
+
+
+def room_bytes(run: Run, front_bytes: int = FRONT_BYTES) -> int:
+    """Return how large a room with such a front is to be."""
+    return max(front_bytes, run.budget.free_bytes // _SHARE)
+
+
+def new_room(size_bytes: int) -> memoryview:
+    """Return a room; pages are taken when they are written to."""
+    return memoryview(bytearray(size_bytes))
+
+
+def written(fill: Fill, row_count: int, room: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Write rows block by block; yields (first row, row behind the last, bytes) of each.
+
+    Raises:
+        TooLarge: a row does not fit the whole room.
+    """
+    start = 0
+    with room[:FRONT_BYTES] as front:
+        while start < row_count:
+            end, size = fill(start, front)
+            if end == start:
+                end, size = fill(start, room)
+            if end == start:
+                raise TooLarge(what="a record", limit_bytes=len(room), actual_bytes=2 * len(room))
+            yield start, end, size
+            start = end
