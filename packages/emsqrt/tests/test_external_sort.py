@@ -18,6 +18,7 @@ from emsqrt._kernel import CsvParser, KeySpec, unpack_rows
 from emsqrt._kernel.testing import I64, TEXT, columns, read_back
 from emsqrt.external import ExternalSort, plan_sort
 from emsqrt.external.fan_in import choose_window, first_merge, passes_of
+from emsqrt.external.runs import Runs
 from emsqrt.spill import SpillManager
 from sennit_core.errors import Cancelled, CapTooSmall, Closed
 
@@ -225,6 +226,23 @@ def test_crowded_runs_are_merged_early(
     sort.finish()
     assert rows_of(sort) == sorted_rows(rows)
     sort.close()
+
+
+def test_fewer_runs_wait_where_memory_is_small(spill: SpillManager) -> None:
+    def most(memory_bytes: int) -> int:
+        runs = Runs(memoryview(bytearray(memory_bytes)), spill, name="waiting")
+        with runs.create() as writer:
+            segment = writer.finish()
+        while not runs.is_crowded():
+            runs.add(segment)
+        return len(runs)
+
+    assert [most(size) for size in (16 * KIB, 512 * KIB, 1024 * KIB, 8192 * KIB)] == [
+        64,
+        256,
+        512,
+        1024,
+    ]
 
 
 def test_compressed_runs_are_read_in_the_memory_given(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from emsqrt.spill import Segment, SegmentReader, SegmentWriter, SpillManager
 
 RUNS_MAX = 1024  # more are merged at once, so that their list stays small
+_RUNS_MIN = 64
+_MEMORY_OF_RUN = 2 << 10
+"""One run may wait for so many bytes of memory: the list of them takes half of that beside it."""
 _FULL, _DONE = -1, -2
 _ALIGN = 64
 
@@ -159,7 +162,8 @@ class Runs:
 
     def is_crowded(self) -> bool:
         """Whether runs should be merged before more are cut."""
-        return len(self._runs) >= RUNS_MAX
+        bearable = max(_RUNS_MIN, len(self._memory) // _MEMORY_OF_RUN)
+        return len(self._runs) >= min(RUNS_MAX, bearable)
 
     def thin_out(self, positions: bytes | None) -> None:
         """Merge some neighbours; the memory is free for it."""
