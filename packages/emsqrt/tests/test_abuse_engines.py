@@ -266,7 +266,8 @@ def test_more_aggregates_than_a_table_holds_are_refused(tmp_path: Path, target: 
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("cap", ["48MiB", "64MiB", "100MiB", "128MiB", "192MiB", "320MiB"])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("cap", ["64MiB", "100MiB", "320MiB"])
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "arrow"])
 @pytest.mark.parametrize("verb", ["sort", "distinct", "join", "window", "aggregate"])
 def test_thousands_of_columns_are_refused_or_carried(

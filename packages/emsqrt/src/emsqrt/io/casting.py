@@ -21,9 +21,10 @@ class BatchCaster:
     """
 
     def __init__(self, found: Any, wanted: Schema, what: str) -> None:
+        known = dict.fromkeys(found.names)
         for name in wanted.names:
-            if name not in found.names:
-                raise UnknownColumn(name=name, known=tuple(found.names))
+            if name not in known:
+                raise UnknownColumn(name=name, known=tuple(known))
         self._what = what
         self._names = list(wanted.names)
         self._schema = wanted.to_arrow()
