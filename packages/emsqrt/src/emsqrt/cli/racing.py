@@ -57,6 +57,8 @@ def race_engines(arguments: argparse.Namespace) -> int:
     screen = Screen(out, cap_bytes, live=plain, colour=plain)
     screen.says(title)
     screen.says("RssAnon + RssShmem of each process tree, from outside, every 5 ms")
+    if arguments.scratch is not None:
+        arguments.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="emsqrt-race-", dir=arguments.scratch) as folder:
         results = race(
             work, cap_bytes, contenders, Path(folder), screen, timeout_seconds=arguments.timeout
