@@ -282,30 +282,47 @@ static PyObject *store_follow(PyObject *object, PyObject *given) {
     Py_RETURN_NONE;
 }
 
+/* The store that a property is read of; NULL while another thread changes it. */
+static const em_store *idle_store(PyObject *object) {
+    const store_object *self = (store_object *)object;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread uses this store");
+        return NULL;
+    }
+    return &self->store;
+}
+
 static PyObject *get_rows(PyObject *object, void *none) {
     (void)none;
-    return PyLong_FromSize_t(((store_object *)object)->store.rows);
+    const em_store *store = idle_store(object);
+    return store == NULL ? NULL : PyLong_FromSize_t(store->rows);
 }
 
 static PyObject *get_used_bytes(PyObject *object, void *none) {
     (void)none;
-    const em_store *store = &((store_object *)object)->store;
-    return PyLong_FromSize_t(store->used);
+    const em_store *store = idle_store(object);
+    return store == NULL ? NULL : PyLong_FromSize_t(store->used);
 }
 
 static PyObject *get_payload_bytes(PyObject *object, void *none) {
     (void)none;
-    return PyLong_FromSize_t(((store_object *)object)->store.payload);
+    const em_store *store = idle_store(object);
+    return store == NULL ? NULL : PyLong_FromSize_t(store->payload);
 }
 
 static PyObject *get_row_bytes_max(PyObject *object, void *none) {
     (void)none;
-    return PyLong_FromSize_t(((store_object *)object)->store.row_bytes_max);
+    const em_store *store = idle_store(object);
+    return store == NULL ? NULL : PyLong_FromSize_t(store->row_bytes_max);
 }
 
 static PyObject *get_positions(PyObject *object, void *none) {
     (void)none;
-    const em_positions positions = em_spread_positions(&((store_object *)object)->store.spread);
+    const em_store *store = idle_store(object);
+    if (store == NULL) {
+        return NULL;
+    }
+    const em_positions positions = em_spread_positions(&store->spread);
     uint8_t text[1 + EM_PREFIX_BYTES] = {positions.decides};
     for (uint32_t i = 0; i < positions.count; i++) {
         text[1 + i] = (uint8_t)positions.at[i];

@@ -43,6 +43,16 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *na
     return (PyObject *)self;
 }
 
+/* The table that a call reads; NULL while another thread changes it. */
+static const em_table *idle_table(PyObject *object) {
+    const table_object *self = (table_object *)object;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread uses this table");
+        return NULL;
+    }
+    return &self->table;
+}
+
 static int check_filling(const table_object *self) {
     if (self->busy || self->table.sorted) {
         PyErr_SetString(PyExc_RuntimeError, self->busy ? "another thread uses this table"
@@ -153,6 +163,9 @@ static PyObject *table_bound(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "n:row_bound", &group)) {
         return NULL;
     }
+    if (idle_table(object) == NULL) {
+        return NULL;
+    }
     if (!self->table.sorted || group < 0 || (size_t)group >= self->table.groups) {
         return PyErr_Format(PyExc_ValueError, "no sorted group %zd", group);
     }
@@ -172,12 +185,14 @@ static PyObject *table_reset(PyObject *object, PyObject *none) {
 
 static PyObject *get_groups(PyObject *object, void *none) {
     (void)none;
-    return PyLong_FromSize_t(((table_object *)object)->table.groups);
+    const em_table *table = idle_table(object);
+    return table == NULL ? NULL : PyLong_FromSize_t(table->groups);
 }
 
 static PyObject *get_rows(PyObject *object, void *none) {
     (void)none;
-    return PyLong_FromUnsignedLongLong(((table_object *)object)->table.rows);
+    const em_table *table = idle_table(object);
+    return table == NULL ? NULL : PyLong_FromUnsignedLongLong(table->rows);
 }
 
 static int set_rows(PyObject *object, PyObject *value, void *none) {
@@ -187,7 +202,7 @@ static int set_rows(PyObject *object, PyObject *value, void *none) {
         return -1;
     }
     const unsigned long long rows = PyLong_AsUnsignedLongLong(value);
-    if (PyErr_Occurred()) {
+    if (PyErr_Occurred() || idle_table(object) == NULL) {
         return -1;
     }
     ((table_object *)object)->table.rows = rows;
@@ -196,18 +211,26 @@ static int set_rows(PyObject *object, PyObject *value, void *none) {
 
 static PyObject *get_used_bytes(PyObject *object, void *none) {
     (void)none;
-    const em_table *table = &((table_object *)object)->table;
+    const em_table *table = idle_table(object);
+    if (table == NULL) {
+        return NULL;
+    }
     return PyLong_FromSize_t(table->heap.used + 8 * table->bucket_count + table->scratch_bytes);
 }
 
 static PyObject *get_row_bytes_max(PyObject *object, void *none) {
     (void)none;
-    return PyLong_FromSize_t(((table_object *)object)->table.row_bytes_max);
+    const em_table *table = idle_table(object);
+    return table == NULL ? NULL : PyLong_FromSize_t(table->row_bytes_max);
 }
 
 static PyObject *get_positions(PyObject *object, void *none) {
     (void)none;
-    const em_positions positions = em_spread_positions(&((table_object *)object)->table.spread);
+    const em_table *table = idle_table(object);
+    if (table == NULL) {
+        return NULL;
+    }
+    const em_positions positions = em_spread_positions(&table->spread);
     uint8_t text[1 + EM_PREFIX_BYTES] = {positions.decides};
     for (uint32_t i = 0; i < positions.count; i++) {
         text[1 + i] = (uint8_t)positions.at[i];
