@@ -205,6 +205,15 @@ def test_a_stopped_child_does_not_outlive_the_deadline(source: Path, moment: Mom
     swept(source, moment)
 
 
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """Children of a job in the background ignore SIGINT, unless this process heeds it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.parametrize("place", ["spill", "write"])
 def test_ctrl_c_ends_the_command_with_130_and_leaves_nothing(
     source: Path, moment: Moment, place: str
