@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from abuse_runs import carry_out, command, left_behind
 from emsqrt import Engine, EngineConfig, scan
 from emsqrt.memory.auto import machine_bytes, parse_cap
 from emsqrt.spill import SpillError, SpillLost
-from emsqrt.spill.area import RunFolder, sweep
+from emsqrt.spill.area import RunFolder
 from sennit_core.errors import (
     CapacityError,
     Denied,
@@ -114,7 +115,7 @@ def test_memory_is_no_place_to_spill_however_it_is_called(large: Path, tmp_path:
     with pytest.raises(Unsupported, match="which is memory"):
         Engine(EngineConfig(spill_dir=link / f"emsqrt-{os.getpid()}")).run(plan, mem_cap="22MiB")
     assert not inner.exists()
-    sweep(Path("/dev/shm") / f"emsqrt-{os.getpid()}")
+    shutil.rmtree(Path("/dev/shm") / f"emsqrt-{os.getpid()}", ignore_errors=True)
 
 
 def test_links_in_a_spill_folder_are_not_followed(tmp_path: Path) -> None:
