@@ -167,7 +167,7 @@ class JournalPage:
         self._kept = kept
         self._node = node
         self._entry = kept.entry(node)
-        self._place = self.found_place
+        self._place = self._saved_place = self.found_place
 
     def found(self) -> SavedRuns | None:
         """Return the runs that an earlier run left, None when it left none."""
@@ -212,13 +212,18 @@ class JournalPage:
         complete: bool,
         row_bytes_max: int = 0,
     ) -> None:
-        """Write down which runs there are."""
+        """Write down which runs there are.
+
+        A place behind the rows in them is of a batch that waits for a second thread.
+        """
+        if self._place is not None and self._place[2] <= rows:
+            self._saved_place = self._place
         state = {
             "rows": rows,
             "complete": complete,
             "levels": [level for _, level in runs],
             "rowBytesMax": row_bytes_max,
-            "place": self._place,
+            "place": self._saved_place,
         }
         self.save_state([segment for segment, _ in runs], state)
 
