@@ -43,9 +43,8 @@ def largest_batch(source: ByteSource) -> tuple[int, int]:
                 found += kind == _BATCH
                 position = body + length
         except (struct.error, ValueError) as error:
-            raise BadInput(
-                source.name, byte_offset=position, reason="an Arrow message is damaged or cut off"
-            ) from error
+            what = "an Arrow message is damaged or cut off" if position else "this is not Arrow IPC"
+            raise BadInput(source.name, byte_offset=position, reason=what) from error
     return largest, number
 
 
