@@ -50,6 +50,7 @@ def test_random_expressions_agree_with_duckdb(oracle: Any, columns: Columns, exp
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 @settings(UNHURRIED, max_examples=20_000)
 @given(tables(), KINDS.flatmap(expressions))
 def test_many_random_expressions_agree_with_duckdb(

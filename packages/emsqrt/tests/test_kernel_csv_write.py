@@ -63,6 +63,7 @@ def test_powers_of_two_are_shortest_as_single_floats() -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_a_million_floats_are_written_as_the_arrow_tier_writes_them() -> None:
     state, values = 88172645463325252, []
     for _ in range(1_000_000):

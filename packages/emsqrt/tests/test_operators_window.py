@@ -223,6 +223,7 @@ def test_duckdb_says_the_same(seed: int) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_duckdb_says_the_same_of_many() -> None:
     for seed in range(2000):
         check_against_duckdb(seed)

@@ -132,6 +132,7 @@ def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> N
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 @settings(max_examples=4000, deadline=None)
 @given(PLANS, ROWS, NUMBER_ROWS, ROWS)
 def test_rules_change_no_row_of_many_plans(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:

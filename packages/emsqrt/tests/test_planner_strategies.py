@@ -85,6 +85,7 @@ def test_strategies_change_no_row(
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 @settings(max_examples=1500, deadline=None)
 @given(*PLAN)
 def test_strategies_change_no_row_of_many_plans(
