@@ -277,7 +277,7 @@ def test_a_budget_refusal_arrives_with_its_tag(pool: ExecutorPool) -> None:
 
 def test_a_cap_below_what_a_process_needs_is_refused(pool: ExecutorPool) -> None:
     with (
-        pool.submit("executor_entries:describe", {}, mem_cap_bytes=13 * MIB) as execution,
+        pool.submit("executor_entries:describe", {}, mem_cap_bytes=10 * MIB) as execution,
         pytest.raises(CapTooSmall),
     ):
         execution.result()

@@ -107,19 +107,27 @@ class Context:
             CapTooSmall: nothing is left.
         """
         if self._budget is None:
-            held = _charged_now()
-            slack = self._slack_bytes
-            if slack is None:
-                slack = max(3 * _MIB, self.cap_bytes * 6 // 100)
-            aside = slack + 2 * self._writer.payload_bytes_max
-            if held + aside >= self.cap_bytes:
-                raise CapTooSmall(
-                    cap_bytes=self.cap_bytes,
-                    needed_bytes=held + aside + 4 * _MIB,
-                    because=f"{self.what} holds {held >> 20} MiB before it reads anything",
-                )
-            self._budget = MemoryBudget(self.cap_bytes - held - aside, self.cap_bytes)
+            self._budget = MemoryBudget(self.left_bytes(), self.cap_bytes)
         return self._budget
+
+    def left_bytes(self) -> int:
+        """Return what the process, as it is now, leaves of the cap for buffers.
+
+        Raises:
+            CapTooSmall: nothing is left.
+        """
+        held = _charged_now()
+        slack = self._slack_bytes
+        if slack is None:
+            slack = max(3 * _MIB, self.cap_bytes * 6 // 100)
+        aside = slack + 2 * self._writer.payload_bytes_max
+        if held + aside >= self.cap_bytes:
+            raise CapTooSmall(
+                cap_bytes=self.cap_bytes,
+                needed_bytes=held + aside + 4 * _MIB,
+                because=f"{self.what} holds {held >> 20} MiB before it reads anything",
+            )
+        return self.cap_bytes - held - aside
 
     def trial(self, budget: MemoryBudget) -> Context:
         """Return a context with another budget, to see whether a plan would be admitted."""
