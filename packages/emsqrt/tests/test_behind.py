@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from fuzz_runs import Nobody
 
+from emsqrt import behind
 from emsqrt._kernel import KeySpec, unpack_rows
 from emsqrt._kernel.testing import I64, TEXT, columns, read_back
 from emsqrt.behind import Lane
@@ -258,3 +263,42 @@ def test_a_full_disk_behind_the_merge_leaves_no_output(
     assert len(wrote) == 9
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".csv"] == []
     assert names() == []
+
+
+class InterruptAt:
+    """Raises KeyboardInterrupt before the n-th step that this thread takes in behind.py."""
+
+    def __init__(self, step: int) -> None:
+        self._left = step
+        self.raised = False
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> InterruptAt | None:
+        if frame.f_code.co_filename != behind.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self._left -= 1
+            if self._left == 0:
+                self.raised = True
+                raise KeyboardInterrupt
+        return self
+
+
+def test_an_interrupt_between_any_two_steps_leaves_nobody_waiting() -> None:
+    for step in count(1):
+        lane, interrupt = Lane(2), InterruptAt(step)
+        done: list[int] = []
+        before = sys.gettrace()
+        sys.settrace(interrupt)
+        with suppress(KeyboardInterrupt):
+            for number in range(3):
+                lane.run(partial(done.append, number))
+            lane.wait()
+        sys.settrace(before)
+        lane.settle()
+        settled = list(done)
+        lane.close()
+        assert done == settled == list(range(len(done)))
+        if not interrupt.raised:
+            break
+    assert step > 50

@@ -7,15 +7,42 @@ What such work raises is raised again by whoever hands over the next piece, or w
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Event, Thread, stack_size
 
 STACK_BYTES = 256 << 10
 """Reserved for the thread's stack; it touches a tenth of it."""
 
 
+class _Piece:
+    """Some work, and whether it has begun and ended."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.begun = False
+        self.ended = Event()
+        self.error: BaseException | None = None
+        self._work: Callable[[], None] | None = work
+
+    def do(self) -> None:
+        """Do the work, once however often it is asked for."""
+        work, self._work = self._work, None
+        if work is None:
+            return
+        self.begun = True
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            self.error = error
+        del work
+        self.ended.set()
+
+
 class Lane:
     """Does one piece of work at a time. Used by one thread; close it.
+
+    An interrupt may come between any two steps of that thread. So a piece is known before it is
+    handed over, may be handed over twice, and stays ended once it has ended.
 
     Args:
         threads: 1 to do all work at once, on the thread that hands it over.
@@ -23,13 +50,9 @@ class Lane:
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
-        self._thread: threading.Thread | None = None
-        self._begin, self._end = threading.Lock(), threading.Lock()
-        self._begin.acquire()
-        self._end.acquire()
-        self._work: Callable[[], None] | None = None
-        self._busy = False
-        self._error: BaseException | None = None
+        self._thread: Thread | None = None
+        self._handed: SimpleQueue[_Piece | None] = SimpleQueue()
+        self._piece: _Piece | None = None
 
     @property
     def is_second(self) -> bool:
@@ -48,8 +71,8 @@ class Lane:
         if self._thread is None:
             work()
             return
-        self._work, self._busy = work, True
-        self._begin.release()
+        self._piece = _Piece(work)
+        self._handed.put(self._piece)
 
     def wait(self) -> None:
         """Return when nothing is being worked on.
@@ -58,45 +81,39 @@ class Lane:
             BaseException: what the last piece of work raised.
         """
         self.settle()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        piece, self._piece = self._piece, None
+        if piece is not None and piece.error is not None:
+            raise piece.error
 
     def settle(self) -> None:
         """Return when nothing is being worked on; what that raised is left for `wait`."""
-        if self._busy:
-            self._end.acquire()
-            self._busy = False
+        piece = self._piece
+        if piece is not None:
+            if not piece.begun:
+                self._handed.put(piece)
+            piece.ended.wait()
 
     def close(self) -> None:
         """End the thread, after the last piece of work. Closing twice is fine."""
         self.settle()
         thread, self._thread, self._threads = self._thread, None, 1
         if thread is not None:
-            self._begin.release()
+            self._handed.put(None)
             thread.join()
 
     def _start(self) -> None:
         """Start the thread; where the system has no room for its stack, there is none."""
-        before = threading.stack_size(STACK_BYTES)
-        thread = threading.Thread(target=self._serve, name="behind", daemon=True)
+        before = stack_size(STACK_BYTES)
+        thread = Thread(target=self._serve, name="behind", daemon=True)
         try:
             thread.start()
             self._thread = thread
         except RuntimeError:
             self._threads = 1
         finally:
-            threading.stack_size(before)
+            stack_size(before)
 
     def _serve(self) -> None:
-        while True:
-            self._begin.acquire()
-            work, self._work = self._work, None
-            if work is None:
-                return
-            try:
-                work()
-            except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-                self._error = error
-            del work
-            self._end.release()
+        while (piece := self._handed.get()) is not None:
+            piece.do()
+            del piece
