@@ -255,3 +255,13 @@ def test_doctor_names_caps_that_do(folder: Path) -> None:
         assert cap_bytes < 24 << 20
         assert emsqrt(*words, "--mem-cap", str(cap_bytes)).returncode == 0
         assert emsqrt(*words, "--mem-cap", str(cap_bytes - (3 << 20))).returncode == 3
+
+
+def test_stats_of_more_columns_than_an_aggregate_takes(folder: Path) -> None:
+    names = [f"c{at}" for at in range(300)]
+    lines = [",".join(names), ",".join(map(str, range(300))), ",".join(["7"] * 300)]
+    (folder / "wide.csv").write_text("\n".join(lines) + "\n")
+    found = json.loads(emsqrt("stats", "wide.csv", "--json").stdout)
+    assert found["rows"] == 2
+    assert [column["column"] for column in found["columns"]] == names
+    assert [int(column["max"]) for column in found["columns"]] == [max(at, 7) for at in range(300)]

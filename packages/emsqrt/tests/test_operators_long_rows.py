@@ -11,7 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from emsqrt import Engine, EngineConfig, scan
-from sennit_core.errors import CapTooSmall
+from sennit_core.errors import BadInput, CapTooSmall
+from sennit_core.schema import Schema
 from sennit_core.units import MIB
 
 TEXT_BYTES = 3 * MIB
@@ -52,3 +53,30 @@ def test_the_cap_that_a_refusal_names_is_enough(source: Path, tmp_path: Path) ->
         run(source, tmp_path / "out.parquet", "sort", 64 * MIB)
     mem_cap = refusal.value.needed_bytes
     assert run(source, tmp_path / "out.parquet", "sort", mem_cap) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_record_longer_than_the_plan_allows_is_bad_input(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"in.{kind}"
+    path.write_text("a\n" + "y" * MIB if kind == "csv" else '{"a":"' + "y" * MIB + '"}')
+    schema, limit = Schema.of(a="Utf8"), "500KiB"
+    rows = scan(path, schema=schema, recordBytesMax=limit).with_column("b", "upper(a)")
+    with pytest.raises(BadInput, match=r"(longer than|over) 500"):
+        rows.sink(tmp_path / "out.parquet").run("256MiB", in_process=True)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_long_record_is_read_with_a_cap_that_refusals_name(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"in.{kind}"
+    long = "y" * (8 * MIB)
+    path.write_text(f"a\n{long}\n" if kind == "csv" else f'{{"a":"{long}"}}\n')
+    rows = scan(path, schema=Schema.of(a="Utf8")).select(n="length(a)")
+    caps = [48 * MIB]
+    while caps[-1] < 1024 * MIB:
+        try:
+            rows.sink(tmp_path / "out.parquet").run(caps[-1], in_process=True)
+            break
+        except CapTooSmall as refused:
+            caps.append(refused.needed_bytes)
+    assert 2 <= len(caps) <= 4
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [{"n": 8 * MIB}]

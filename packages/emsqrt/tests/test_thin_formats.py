@@ -174,3 +174,10 @@ def test_lists_and_objects_are_for_the_arrow_tier(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"a": [1, 2], "b": 1}\n')
     assert try_compile(scan(source).sink(tmp_path / "out.csv").plan, tmp_path) is None
+
+
+def test_a_byte_order_mark_of_json_lines_is_no_part_of_the_first(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b'\xef\xbb\xbf{"a":2,"b":"x"}\n{"a":1,"b":"y"}\n')
+    thin, arrow = run_both(scan(source).sort("a"), tmp_path, ".csv")
+    assert thin == arrow == b"a,b\n1,y\n2,x\n"

@@ -15,10 +15,10 @@ from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_inference import infer_columns
 from emsqrt.io.csv_options import CsvOptions, first_block, read_header
 from emsqrt.io.csv_parser import CsvBatches, line_at
-from emsqrt.io.records import split_records
+from emsqrt.io.records import RecordBlock, RecordTooLong, split_records
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
-from sennit_core.errors import BadInput
+from sennit_core.errors import BadInput, CapTooSmall
 from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes
 
@@ -79,6 +79,8 @@ class CsvScan:
                 offset=self._start,
                 what=self._source.name,
             )
+            if self._options.record_bytes_max is None and longest < _RECORD_BYTES_MAX:
+                blocks = wanting_memory(blocks, self._budget, longest)
             for block in blocks:
                 guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
                 self.bytes_done = stream.stored_bytes
@@ -90,6 +92,31 @@ def block_bytes_for(budget: MemoryBudget) -> int:
     """Return the block size that uses about a quarter of what the budget has free."""
     wanted = budget.free_bytes // (4 * _BLOCK_COPIES)
     return max(BLOCK_BYTES_MIN, min(wanted, BLOCK_BYTES_MAX))
+
+
+def wanting_memory(
+    blocks: Iterator[RecordBlock], budget: MemoryBudget, longest: int
+) -> Iterator[RecordBlock]:
+    """Yield blocks; a record that is too long for the cap alone is a matter of the cap.
+
+    Args:
+        blocks: as `split_records` cuts them.
+        budget: what `longest` was derived from.
+        longest: the longest record that is held, in bytes.
+
+    Raises:
+        CapTooSmall: a record is longer than that.
+    """
+    try:
+        yield from blocks
+    except RecordTooLong as error:
+        whole_bytes = budget.whole_bytes
+        raise CapTooSmall(
+            cap_bytes=whole_bytes,
+            needed_bytes=2 * whole_bytes,
+            because=f"the record at byte {error.byte_offset} of {error.what} is longer than "
+            f"{format_bytes(longest)}",
+        ) from None
 
 
 def need_because(source: ByteSource, block_bytes: int) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emsqrt.io.bad_rows import POLICIES
-from emsqrt.io.records import ByteStream, RecordBlock
+from emsqrt.io.records import ByteStream, RecordBlock, RecordTooLong
 from emsqrt.io.sources import ByteSource
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.schema import DataType, Field, Schema
@@ -26,6 +26,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(?P<zone>Z|[+-]\d\d:?\d\d)?")
 _INT64 = range(-(2**63), 2**63)
 _INT64_CHARACTERS = 20
+_MARK = b"\xef\xbb\xbf"
 _DEPTH_MAX = 32
 """Of types; what lies deeper is text."""
 
@@ -74,14 +75,16 @@ def split_lines(
 ) -> Iterator[RecordBlock]:
     """Yield the stream as blocks of whole lines, the last one with or without a line feed.
 
+    A byte order mark at the start is left out.
+
     Raises:
-        BadInput: a line is longer than `record_bytes_max`; `byte_offset` is its start.
+        RecordTooLong: a line is longer than `record_bytes_max`; `byte_offset` is its start.
     """
     buffer, held, offset, ended = bytearray(block_bytes), 0, 0, False
     while not ended:
         if held == len(buffer):
             if held >= record_bytes_max:
-                raise BadInput(
+                raise RecordTooLong(
                     what,
                     byte_offset=offset,
                     reason=f"the line that starts here is over {format_bytes(record_bytes_max)}",
@@ -96,8 +99,9 @@ def split_lines(
         cut = held if ended else buffer.rfind(b"\n", 0, held) + 1
         if cut == 0:
             continue
-        with memoryview(buffer) as view, view[:cut] as data:
-            yield RecordBlock(offset, data)
+        start = len(_MARK) if offset == 0 and buffer.startswith(_MARK) else 0
+        with memoryview(buffer) as view, view[start:cut] as data:
+            yield RecordBlock(offset + start, data)
         buffer[: held - cut] = buffer[cut:held]
         offset, held = offset + cut, held - cut
 

@@ -20,7 +20,7 @@ import pyarrow.json as pj
 
 from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_parser import line_at
-from emsqrt.io.csv_scan import block_bytes_for, need_because
+from emsqrt.io.csv_scan import block_bytes_for, need_because, wanting_memory
 from emsqrt.io.json_lines import (
     JsonlOptions,
     Number,
@@ -91,6 +91,8 @@ class JsonlScan:
                 record_bytes_max=longest,
                 what=self._source.name,
             )
+            if self._options.record_bytes_max is None and longest < _LINE_BYTES_MAX:
+                blocks = wanting_memory(blocks, self._budget, longest)
             for block in blocks:
                 guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
                 batch = self._parse(block)

@@ -8,7 +8,7 @@ from functools import partial
 
 from emsqrt._kernel import Columns, CsvFormatter, JsonlFormatter, JsonlParser, RecordFault
 from emsqrt.io.json_lines import JsonlOptions, split_lines
-from emsqrt.io.records import RecordBlock
+from emsqrt.io.records import RecordBlock, RecordTooLong
 from emsqrt.io.sources import ByteSource
 from emsqrt.run import Run
 from emsqrt.thin.rooms import FRONT_BYTES, new_room, room_bytes, written
@@ -103,7 +103,7 @@ class ScanJsonl:
                 record_bytes_max=longest or self._longest(),
                 what=source.name,
             )
-        except BadInput as error:
+        except RecordTooLong as error:
             if longest is not None or error.byte_offset is None:
                 raise
             because = f"the line at byte {error.byte_offset} of {source.name} is longer than "
