@@ -43,7 +43,7 @@ def hammer(*loops: Callable[[], object], until: str = "") -> set[str]:
 
     def is_over() -> bool:
         gone = time.monotonic() - started
-        met = not until or any(until in text for text in raised)
+        met = not until or any(until in text for text in list(raised))
         return gone > SECONDS_MAX or (gone > SECONDS and met)
 
     def work(loop: Callable[[], object]) -> None:
