@@ -146,7 +146,7 @@ def tests(session: nox.Session, package: str) -> None:
     _run_package_tests(session, package)
 
 
-@budget(9)
+@budget(12)
 def _run_package_tests(session: nox.Session, package: str) -> None:
     folder = PACKAGES[package].partition("[")[0]
     arguments = ["-m", "not crash and not nightly", f"{folder}/tests", *session.posargs]
@@ -160,7 +160,7 @@ def pins(name: str) -> str:
 
 
 @nox.session(venv_backend="none")
-@budget(8)
+@budget(10)
 def integration(session: nox.Session) -> None:
     """Paths across two packages or more, on real processes."""
     pytest_here(session, "-q", "-m", "not crash and not nightly and not e2e", "integration")
