@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -53,6 +54,54 @@ def test_the_cap_that_a_refusal_names_is_enough(source: Path, tmp_path: Path) ->
         run(source, tmp_path / "out.parquet", "sort", 64 * MIB)
     mem_cap = refusal.value.needed_bytes
     assert run(source, tmp_path / "out.parquet", "sort", mem_cap) == [0, 1, 2, 3, 4]
+
+
+GROUPINGS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "count by text": (lambda rows: rows.group_by("t").agg(n="count(*)"), "t, count(*) n from r group by t"),
+    "distinct": (lambda rows: rows.select("t").distinct(), "distinct t from r"),
+    "max": (lambda rows: rows.group_by("k").agg(m="max(t)"), "k, max(t) m from r group by k"),
+    "first": (lambda rows: rows.agg(m="first(t)"), "first(t) m from r"),
+    "different": (
+        lambda rows: rows.group_by("k").agg(n="count(distinct t)"),
+        "k, count(distinct t) n from r group by k",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("grouping", "count"), [*((name, 12) for name in GROUPINGS), ("count by text", 70), ("max", 70)]
+)
+def test_groups_of_long_texts_come_out(grouping: str, count: int, tmp_path: Path) -> None:
+    texts = [f"{at % (count - 3)}" * (TEXT_BYTES // 2 if at % 4 else 1) for at in range(count)]
+    rows = pa.table({"k": [at % (count - 2) for at in range(count)], "t": texts})
+    parquet.write_table(rows, tmp_path / "r.parquet", row_group_size=2)
+    build, query = GROUPINGS[grouping]
+    made = build(scan(tmp_path / "r.parquet")).sink(tmp_path / "out.parquet")
+    engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
+    manifest = made.run(512 * MIB, engine=engine, in_process=True)
+    found = parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    judge = duckdb.connect()
+    judge.execute("create table r as from read_parquet(?)", [str(tmp_path / "r.parquet")])
+    wanted = judge.execute(f"select {query}").fetchall()
+    assert sorted(zip(*found.values(), strict=True)) == sorted(wanted)
+    assert (manifest.spilled_bytes > 64 * MIB) == (count == 70)
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_refusals_of_long_groups_lead_to_a_cap_that_works(grouping: str, tmp_path: Path) -> None:
+    rows = pa.table({"k": [1, 2, 1], "t": ["x" * TEXT_BYTES, "y", "z" * TEXT_BYTES]})
+    parquet.write_table(rows, tmp_path / "r.parquet", row_group_size=2)
+    build, _ = GROUPINGS[grouping]
+    made = build(scan(tmp_path / "r.parquet")).sink(tmp_path / "out.parquet")
+    caps = [128 * MIB]
+    while caps[-1] < 1024 * MIB:
+        try:
+            made.run(caps[-1], in_process=True)
+            break
+        except CapTooSmall as refused:
+            caps.append(refused.needed_bytes)
+    assert 2 <= len(caps) <= 4
+    assert parquet.read_table(tmp_path / "out.parquet").num_rows in (1, 2, 3)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

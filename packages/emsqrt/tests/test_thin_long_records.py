@@ -24,6 +24,10 @@ VERBS: dict[str, tuple[Verb, str]] = {
     "sort": (lambda rows: rows.sort("n"), "from t order by n"),
     "sort by text": (lambda rows: rows.sort("s"), "from t order by s"),
     "filtered sort": (lambda rows: rows.filter("n < 3").sort("n"), "from t where n < 3 order by n"),
+    "count by text": (lambda rows: rows.group_by("s").agg(c="count(*)"), "select s, count(*) from t group by s"),
+    "extremes": (lambda rows: rows.group_by("n").agg(a="min(s)", z="max(s)"), "select n, min(s), max(s) from t group by n"),
+    "different": (lambda rows: rows.group_by("n").agg(c="count(distinct s)"), "select n, count(distinct s) from t group by n"),
+    "distinct": (lambda rows: rows.distinct(), "select distinct * from t"),
     "join": (lambda rows: rows.join(rows.select("n"), "n"), "from t join (select n from t) using (n)"),
 }  # fmt: skip
 

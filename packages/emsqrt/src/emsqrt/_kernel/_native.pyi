@@ -33,16 +33,20 @@ class AggTable:
     #     parts: (op, column, kind, param) of each state; op as `enum em_part_op` of states.h, column
     #         -1 when rows add nothing to it; param is a decimal's scale, a sketch's precision, or 1
     #         when first and last keep nulls.
+    #     limit: bytes of a row's key, and of its texts, that are taken; 0 is no limit.
+    #     for_long: whether long keys find room.
 
     def __new__(
         cls,
         memory: Buffer,
         keys: Sequence[tuple[int, int, bool, bool]],
         parts: Sequence[tuple[int, int, int, int]],
+        limit: int = 0,
+        for_long: bool = False,
         /,
     ) -> Self: ...
-    # Add rows from `start` on; return how many were taken: fewer when it is full, 0 when it is empty
-    # and a row does not fit. With `heading` the last key column counts as null.
+    # Add rows from `start` on; return how many were taken: fewer when it is full or `refused_bytes`
+    # says so, 0 when it is empty and a row does not fit. With `heading` the last key column counts as null.
     def add(self, columns: Columns, start: int = 0, heading: bool = False, /) -> int: ...
     # Merge whole rows of packed states from byte `start` on; return the bytes taken.
     def add_rows(self, rows: Buffer, start: int = 0, /) -> int: ...
@@ -55,6 +59,9 @@ class AggTable:
     def reset(self) -> None: ...
     @property
     def groups(self) -> int: ...
+    # Of the row that the last call refused, being over the limit; 0 when it refused none.
+    @property
+    def refused_bytes(self) -> int: ...
     # Where the keys ever taken differ: for a Merger.
     @property
     def positions(self) -> bytes: ...

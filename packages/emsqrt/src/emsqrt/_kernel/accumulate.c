@@ -12,20 +12,27 @@ typedef struct {
     };
 } em_values;
 
-size_t em_stretch_growth(const em_layout *layout, const em_columns *columns, size_t start,
-                         size_t count) {
-    size_t growth = 0;
+size_t em_stretch_texts(const em_layout *layout, const em_columns *columns, size_t start,
+                        size_t count) {
+    size_t bytes = 0;
     for (uint32_t i = 0; i < layout->count; i++) {
         const em_part *part = &layout->parts[i];
-        if (part->column == EM_NO_COLUMN) {
-            continue;
-        }
-        growth += count * em_part_growth(part);
         const bool held = part->op >= EM_MIN && part->op <= EM_LAST;
-        if (held && em_class_of(part->kind) == EM_CLASS_TEXT) {
+        if (held && part->column != EM_NO_COLUMN && em_class_of(part->kind) == EM_CLASS_TEXT) {
             const em_column *column = &columns->columns[part->column];
             const int32_t *ends = column->ends + column->offset + start;
-            growth += 2 * (size_t)(ends[count] - ends[0]);
+            bytes += (size_t)(ends[count] - ends[0]);
+        }
+    }
+    return bytes;
+}
+
+size_t em_stretch_growth(const em_layout *layout, const em_columns *columns, size_t start,
+                         size_t count) {
+    size_t growth = 2 * em_stretch_texts(layout, columns, start, count);
+    for (uint32_t i = 0; i < layout->count; i++) {
+        if (layout->parts[i].column != EM_NO_COLUMN) {
+            growth += count * em_part_growth(&layout->parts[i]);
         }
     }
     return growth;

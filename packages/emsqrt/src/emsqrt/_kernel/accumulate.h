@@ -16,6 +16,10 @@ typedef struct {
 } em_stretch;
 
 /* The most heap that the rows can take. */
+/* The bytes of text that extremes and the like hold of rows. */
+size_t em_stretch_texts(const em_layout *layout, const em_columns *columns, size_t start,
+                        size_t count);
+
 size_t em_stretch_growth(const em_layout *layout, const em_columns *columns, size_t start,
                          size_t count);
 

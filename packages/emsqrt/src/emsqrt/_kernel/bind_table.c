@@ -1,4 +1,4 @@
-/* AggTable(memory, keys, parts): groups in memory, and their states. */
+/* AggTable(memory, keys, parts, limit, for_long): groups in memory, and their states. */
 #include "bind_aggregate.h"
 
 #include "table.h"
@@ -24,7 +24,10 @@ static void table_dealloc(PyObject *object) {
 static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     (void)names;
     PyObject *memory, *keys, *parts;
-    if (!PyArg_ParseTuple(arguments, "OOO:AggTable", &memory, &keys, &parts)) {
+    Py_ssize_t limit = 0;
+    int for_long = 0;
+    if (!PyArg_ParseTuple(arguments, "OOO|np:AggTable", &memory, &keys, &parts, &limit,
+                          &for_long)) {
         return NULL;
     }
     table_object *self = new_object(type);
@@ -34,7 +37,8 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *na
         return NULL;
     }
     self->table.keys = self->keys.spec;
-    if (!em_table_open(&self->table, self->memory.buf, (size_t)self->memory.len)) {
+    self->table.limit = limit > 0 ? (size_t)limit : 0;
+    if (!em_table_open(&self->table, self->memory.buf, (size_t)self->memory.len, for_long != 0)) {
         PyErr_Format(PyExc_ValueError, "a table of groups needs %zu bytes, not %zd",
                      EM_TABLE_BYTES_MIN, self->memory.len);
         Py_DECREF((PyObject *)self);
@@ -218,6 +222,12 @@ static PyObject *get_used_bytes(PyObject *object, void *none) {
     return PyLong_FromSize_t(table->heap.used + 8 * table->bucket_count + table->scratch_bytes);
 }
 
+static PyObject *get_refused_bytes(PyObject *object, void *none) {
+    (void)none;
+    const em_table *table = idle_table(object);
+    return table == NULL ? NULL : PyLong_FromSize_t(table->refused);
+}
+
 static PyObject *get_row_bytes_max(PyObject *object, void *none) {
     (void)none;
     const em_table *table = idle_table(object);
@@ -250,13 +260,15 @@ static PyMethodDef table_methods[] = {
 static PyGetSetDef table_properties[] = {
     {"groups", get_groups, NULL, NULL, NULL},
     {"positions", get_positions, NULL, NULL, NULL},
+    {"refused_bytes", get_refused_bytes, NULL, NULL, NULL},
     {"row_bytes_max", get_row_bytes_max, NULL, NULL, NULL},
     {"rows", get_rows, set_rows, NULL, NULL},
     {"used_bytes", get_used_bytes, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot table_slots[] = {
-    {Py_tp_doc, "AggTable(memory, keys, parts)\n--\n\nGroups by key, in memory; see table.h."},
+    {Py_tp_doc, "AggTable(memory, keys, parts, limit=0, for_long=False)\n--\n\nGroups by key, in "
+                "memory; see table.h."},
     {Py_tp_new, table_new},
     {Py_tp_dealloc, table_dealloc},
     {Py_tp_methods, table_methods},

@@ -45,7 +45,7 @@ static uint64_t hash_key(const uint8_t *key, size_t bytes) {
     return fold(tail ^ one ^ hash, two);
 }
 
-bool em_table_open(em_table *table, uint8_t *memory, size_t bytes) {
+bool em_table_open(em_table *table, uint8_t *memory, size_t bytes, bool for_long) {
     const size_t lost = (8 - (uintptr_t)memory % 8) % 8;
     if (bytes < EM_TABLE_BYTES_MIN) {
         return false;
@@ -55,6 +55,9 @@ bool em_table_open(em_table *table, uint8_t *memory, size_t bytes) {
     table->end = base + bytes;
     table->scratch = base;
     table->scratch_bytes = bytes / 16 < 32768 ? (bytes / 16) & ~(size_t)7 : 32768;
+    if (for_long) {
+        table->scratch_bytes = (bytes / 4) & ~(size_t)7;
+    }
     table->heap.memory = base + table->scratch_bytes;
     table->bucket_count = FIRST_BUCKETS;
     table->spread = (em_spread){0};
@@ -158,12 +161,14 @@ static size_t key_bound(const em_table *table, const em_columns *columns, size_t
 static void encode_keys(em_table *table, const em_columns *columns, size_t start, size_t count,
                         size_t room, stretch_keys *keys) {
     const size_t fixed = em_key_fixed_bytes(&table->keys, columns);
+    const size_t limit = table->limit > 0 ? table->limit : SIZE_MAX;
     size_t used = 0, records = 0, i = 0;
     keys->ends[0] = 0;
     for (; i < count; i++) {
         const size_t bytes = key_bound(table, columns, start + i, fixed);
         const size_t record = record_bytes(table, bytes);
-        if (used + bytes > table->scratch_bytes || records + record > room) {
+        if (used + bytes > table->scratch_bytes || records + record > room || bytes > limit) {
+            table->refused = i == 0 && bytes > limit ? bytes : 0;
             break;
         }
         (void)em_key_encode(&table->keys, columns, start + i, table->scratch + used);
@@ -218,6 +223,22 @@ static bool find_records(em_table *table, const stretch_keys *keys, uint8_t **re
     return fresh_count == 1;
 }
 
+/* How many of `count` rows come before one whose texts are over the limit. */
+static size_t short_texts(em_table *table, const em_columns *columns, size_t start, size_t count) {
+    if (table->limit == 0 ||
+        em_stretch_texts(&table->layout, columns, start, count) <= table->limit) {
+        return count;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const size_t bytes = em_stretch_texts(&table->layout, columns, start + i, 1);
+        if (bytes > table->limit) {
+            table->refused = i == 0 ? bytes : 0;
+            return i;
+        }
+    }
+    return count;
+}
+
 /* How many rows from `start` on the table has room for, whatever their keys; 0: it is full. */
 static size_t admit(em_table *table, const em_columns *key_columns, size_t key_start,
                     const em_columns *columns, size_t start, stretch_keys *keys) {
@@ -227,8 +248,9 @@ static size_t admit(em_table *table, const em_columns *key_columns, size_t key_s
     }
     const size_t slots = table->bucket_count / 2 - table->groups;
     count = count < slots ? count : slots;
-    const size_t left = columns->row_count - start;
-    for (; count > 0; count /= 2) {
+    const size_t shown = short_texts(table, columns, start, count);
+    const size_t left = shown < count ? shown : columns->row_count - start;
+    for (count = shown; count > 0 && table->refused == 0; count /= 2) {
         if (count < STRETCH_MIN && count < left && table->groups > 0) {
             return 0;
         }
@@ -302,6 +324,7 @@ static size_t add_heading(em_table *table, const em_columns *columns, size_t sta
 size_t em_table_add(em_table *table, const em_columns *columns, size_t start, bool heading) {
     size_t taken = 0;
     table->fault = EM_TABLE_OK;
+    table->refused = 0;
     while (start + taken < columns->row_count && table->fault == EM_TABLE_OK) {
         const size_t at = start + taken;
         const size_t now = heading ? add_heading(table, columns, at)
@@ -320,12 +343,17 @@ size_t em_table_add(em_table *table, const em_columns *columns, size_t start, bo
 size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
     size_t taken = 0;
     table->fault = EM_TABLE_OK;
+    table->refused = 0;
     while (bytes - taken >= EM_ROW_HEAD_BYTES) {
         const uint8_t *row = rows + taken;
         const size_t row_bytes = em_row_bytes(row), key_bytes = em_row_key_bytes(row);
         if (row_bytes > bytes - taken || row_bytes < EM_ROW_HEAD_BYTES ||
             key_bytes > row_bytes - EM_ROW_HEAD_BYTES) {
             table->fault = EM_TABLE_DAMAGED;
+            break;
+        }
+        if (table->limit > 0 && row_bytes - EM_ROW_HEAD_BYTES > 2 * table->limit) {
+            table->refused = row_bytes;
             break;
         }
         const size_t need =

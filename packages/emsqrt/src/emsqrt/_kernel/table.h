@@ -30,6 +30,8 @@ typedef struct {
     size_t scratch_bytes;
     uint64_t rows; /* taken since the table was made: what first and last go by */
     size_t row_bytes_max;
+    size_t limit;     /* of a row's key, and of its texts; 0 is none */
+    size_t refused;   /* by the last call: bytes of a key, or of texts, over the limit */
     em_spread spread; /* of all keys since the table was opened */
     bool sorted;
     enum em_table_fault fault;
@@ -37,8 +39,9 @@ typedef struct {
 
 #define EM_TABLE_BYTES_MIN ((size_t)64 << 10)
 
-/* Lay the table out; false when there are less than EM_TABLE_BYTES_MIN. */
-bool em_table_open(em_table *table, uint8_t *memory, size_t bytes);
+/* Lay the table out; false when there are less than EM_TABLE_BYTES_MIN. Keys of rows that are long
+ * find room where `for_long` is set. */
+bool em_table_open(em_table *table, uint8_t *memory, size_t bytes, bool for_long);
 
 /* Forget the groups. */
 void em_table_reset(em_table *table);

@@ -144,6 +144,12 @@ class ExternalAggregate:
             peak_bytes=sum(each.used_bytes for each in groups),
         )
 
+    @property
+    def row_bytes_max(self) -> int:
+        """The longest row of keys and states or values where one is long, else 0; once all are in."""
+        groups = [self._groups, *(values.groups for values in self._values)]
+        return max(each.row_bytes_max for each in groups)
+
     def add(self, columns: Columns, start: int = 0) -> None:
         """Take the rows of a batch from `start` on, spilling what memory has no room for."""
         assert start == 0 or not self._values, "what has values takes whole batches"
@@ -178,7 +184,7 @@ class ExternalAggregate:
             CapTooSmall: a group does not fit `out`.
             OverflowError: a sum has no place in its output's type; the argument is the output.
         """
-        split = len(out) // 4 // 64 * 64
+        split = _stage_bytes(out, self._groups.row_bytes_max)
         stage, room = out[:split], out[split:]
         for size, _ in self._groups.blocks(stage):
             start = 0
@@ -235,6 +241,7 @@ class SortedValues:
         check: Callable[[], None],
     ) -> None:
         fold = min(max(len(memory) // 8, FOLD_BYTES_MIN), FOLD_BYTES_MAX)
+        self._size = len(memory)
         self._memory = memory[:fold]
         self._given = values
         self._keys = [*keys, KeyColumn(values.column, values.kind, nulls_first=True)]
@@ -253,21 +260,22 @@ class SortedValues:
     def folded(self, parts: Sequence[Part]) -> Iterator[memoryview]:
         """End the input and yield blocks of rows of the main aggregate, which has these parts."""
         self.groups.finish()
-        half, quarter = len(self._memory) // 2, len(self._memory) // 4
+        memory = self.groups.lend() or self._memory
+        half, quarter = len(memory) // 2, len(memory) // 4
         fold = GroupFold(
-            self._memory[:half],
+            memory[:half],
             [key.as_tuple() for key in self._keys],
             [self._fed(at, part).as_tuple() for at, part in enumerate(parts)],
             self._given.quantiles,
             self._given.scale,
         )
-        stage = self._memory[half : half + quarter]
-        out = self._memory[half + quarter :]
+        stage = memory[half : half + quarter]
+        out = memory[half + quarter :]
         try:
             for size, _ in rewrite(fold, self.groups.blocks(stage), stage, out):
                 yield out[:size]
         except MemoryError:
-            raise _no_room(self._name, len(self._memory), len(out)) from None
+            raise _no_room(self._name, self._size, len(out)) from None
 
     def columns(self, out: memoryview) -> Iterator[tuple[int, list[Filled]]]:
         """Give keys, values and counts as columns in `out`; after `folded`."""
@@ -277,7 +285,7 @@ class SortedValues:
             [part.as_tuple() for part in self._counts],
             counts,
         )
-        split = len(out) // 4 // 64 * 64
+        split = _stage_bytes(out, self.groups.row_bytes_max)
         stage, room = out[:split], out[split:]
         for size, _ in self.groups.blocks(stage):
             start = 0
@@ -311,6 +319,11 @@ def _moved(column: Filled, by: int) -> Filled:
         (values[0] + by, values[1] + by),
         None if ends is None else (ends[0] + by, ends[1] + by),
     )
+
+
+def _stage_bytes(out: memoryview, row_bytes: int) -> int:
+    """Return how much of `out` takes rows: a quarter, or half where one is too long for that."""
+    return len(out) // (4 if row_bytes <= len(out) // 4 else 2) // 64 * 64
 
 
 def _no_room(name: str, room_bytes: int, needed_bytes: int) -> CapTooSmall:

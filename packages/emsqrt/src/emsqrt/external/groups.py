@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from emsqrt._kernel import AggTable, StateCombiner
-from emsqrt.external.parts import KeyColumn, Part, PartOp
+from emsqrt.external.parts import BYTES, TEXT, KeyColumn, Part, PartOp
 from emsqrt.external.runs import Runs, RunStats
 from sennit_core.errors import CapTooSmall, Closed
 
@@ -22,7 +22,9 @@ RESERVE_BYTES_MIN = 48 << 10
 RESERVE_BYTES_MAX = 512 << 10
 GROUPS_BYTES_MIN = TABLE_BYTES_MIN + RESERVE_BYTES_MIN
 _LONGEST_SHARE = 12  # of the reserve, for one row: its states are met and packed there
+_LONG_SHARE = 2  # of the memory, for the reserve, once a row is longer than that
 _SKETCHES = (PartOp.SKETCH, PartOp.SKETCH_MERGE)
+_HELD = (PartOp.MIN, PartOp.MAX, PartOp.FIRST, PartOp.LAST)
 
 
 class Groups:
@@ -30,6 +32,8 @@ class Groups:
 
     A table that is full is sorted and spilled as a run of partial states; at the end the runs are
     merged, and states of equal keys combined, exactly. Nothing is spilled when the groups fit.
+    Beside the table lies a reserve, where rows are packed and met. It has half of the memory once a
+    long row comes.
 
     Args:
         memory: everything lies in it; from GROUPS_BYTES_MIN and some dozens of the longest row.
@@ -68,14 +72,21 @@ class Groups:
                 needed_bytes=TABLE_BYTES_MIN + reserve,
                 because=f"the {name} keeps a table of groups and states of {len(parts)} parts",
             )
-        self._row_bytes_max = reserve // _LONGEST_SHARE
+        self._memory = memory
         self._reserve = memory[len(memory) - reserve :]
         area = memory[: len(memory) - reserve]
-        key_tuples = [key.as_tuple() for key in keys]
-        self._table: AggTable | None = AggTable(area, key_tuples, self._parts)
+        self._keys = [key.as_tuple() for key in keys]
+        self._limit = reserve // _LONGEST_SHARE
+        self._texts = max(1, sum(map(_keeps_a_text, parts)))
+        self._for_long = False
+        self._reopened = False
+        self._table: AggTable | None = AggTable(area, self._keys, self._parts, self._limit)
         self._runs = Runs(area, spill, name=name, check=check, journal=journal)
         self._table.rows = self._runs.rows_found
         self._finished = False
+        self._row_bytes_max = self._runs.row_bytes_max
+        if self._row_bytes_max > self._limit:
+            self._reopen(self._row_bytes_max)
         self._used_bytes = 0
 
     @property
@@ -95,6 +106,11 @@ class Groups:
             return self._size
         return self._used_bytes if self._table is None else self._table.used_bytes
 
+    @property
+    def row_bytes_max(self) -> int:
+        """The longest row of keys and states where one is long, else 0; once all rows are in."""
+        return self._row_bytes_max
+
     def add(self, columns: Columns, start: int = 0, *, heading: bool = False) -> None:
         """Take the rows of a batch.
 
@@ -103,23 +119,21 @@ class Groups:
             start: the first row to take.
             heading: whether the last key column counts as NULL.
         """
-        table = self._filling()
         count = len(columns)
         self._check()
         while start < count:
-            start += table.add(columns, start, heading)
-            if start < count and not self._make_room():
-                raise self._too_long()
+            start += self._filling().add(columns, start, heading)
+            if start < count:
+                self._make_room()
 
     def add_rows(self, block: Buffer) -> None:
         """Take all rows of a block of packed states."""
-        table = self._filling()
         with memoryview(block).cast("B") as rows:
             start = 0
             while start < len(rows):
-                start += table.add_rows(rows, start)
-                if start < len(rows) and not self._make_room():
-                    raise self._too_long()
+                start += self._filling().add_rows(rows, start)
+                if start < len(rows):
+                    self._make_room()
 
     def finish(self) -> None:
         """End the input; merges until one pass is left."""
@@ -127,12 +141,14 @@ class Groups:
         self._finished = True
         if not self._runs:
             table.sort()
+            self._measure(table)
             return
         if table.groups:
             self._spill_run(table, complete=True)
         else:
             self._runs.complete()
-        self._runs.settle(table.positions)
+        self._runs.settle(self._positions())
+        self._row_bytes_max *= self._texts
 
     def blocks(self, out: memoryview) -> Iterator[tuple[int, int]]:
         """Fill `out` with the next groups, as rows of keys and states, again and again.
@@ -146,9 +162,17 @@ class Groups:
         if self._table is None:
             raise Closed(f"the {self._name}")
         if self._runs:
-            yield from self._merged(self._table, out)
+            yield from self._merged(out)
         else:
             yield from self._drained(self._table, out)
+
+    def lend(self) -> memoryview | None:
+        """Give half of the reserve of long rows to whoever reads such of short states."""
+        if not self._for_long:
+            return None
+        half = len(self._reserve) // 2 // 64 * 64
+        lent, self._reserve = self._reserve[half:], self._reserve[:half]
+        return lent
 
     def close(self) -> None:
         """Remove what was spilled and let go of the memory. Closing twice is fine."""
@@ -162,20 +186,52 @@ class Groups:
             raise Closed(f"the input of the {self._name}")
         return self._table
 
-    def _make_room(self) -> bool:
-        """Spill the groups; False when there are none."""
+    def _make_room(self) -> None:
+        """Spill the groups, for others or for a long row."""
         assert self._table is not None
         self._check()
-        if not self._table.groups:
-            return False
-        self._spill_run(self._table)
-        if self._runs.is_crowded():
-            self._runs.thin_out(self._table.positions)
-        self._table.reset()  # after the merge, which works in the table's memory
-        return True
+        refused_bytes = self._table.refused_bytes
+        if self._table.groups:
+            self._spill_run(self._table)
+            if self._runs.is_crowded():
+                self._runs.thin_out(self._positions())
+            self._table.reset()  # after the merge, which works in the table's memory
+        elif not refused_bytes:
+            raise self._too_long()
+        if refused_bytes:
+            self._reopen(refused_bytes)
+
+    def _reopen(self, row_bytes: int) -> None:
+        """Lay an empty table out for long rows; for any, where these are longer than it can spill."""
+        rows = self._filling().rows
+        self._reopened = True
+        reserve = self._size // _LONG_SHARE
+        has_room = self._size - reserve >= TABLE_BYTES_MIN and reserve > len(self._reserve)
+        self._for_long = has_room and row_bytes <= reserve // _LONGEST_SHARE
+        if self._for_long:
+            self._reserve = self._memory[self._size - reserve :]
+            self._limit = reserve // _LONGEST_SHARE
+        else:
+            self._limit = 0
+        area = self._memory[: self._size - len(self._reserve)]
+        self._table = None
+        self._table = AggTable(area, self._keys, self._parts, self._limit, self._for_long)
+        self._table.rows = rows
+        self._runs.use(area)
+
+    def _positions(self) -> bytes | None:
+        """Where keys may differ; a table that was opened again has not seen all of them."""
+        return None if self._reopened or self._table is None else self._table.positions
+
+    def _measure(self, table: AggTable) -> None:
+        if self._reopened:
+            longest = max(map(table.row_bound, range(table.groups)), default=0)
+            self._row_bytes_max = max(self._row_bytes_max, longest)
 
     def _spill_run(self, table: AggTable, *, complete: bool = False) -> None:
         table.sort()
+        self._measure(table)
+        self._runs.row_bytes_max = self._row_bytes_max
         block = self._reserve[: min(self._runs.block_bytes, len(self._reserve))]
         position = 0
         with self._runs.create() as writer:
@@ -183,7 +239,7 @@ class Groups:
                 filled, rows = table.drain(block, position)
                 if not rows:  # longer than a block: a block of its own
                     bound = table.row_bound(position)
-                    if bound > self._row_bytes_max:
+                    if bound > len(self._reserve) * 3 // 16:
                         raise self._too_long(bound)
                     filled, rows = table.drain(self._reserve[:bound], position)
                 writer.append((block if filled <= len(block) else self._reserve)[:filled], rows)
@@ -196,28 +252,33 @@ class Groups:
             self._check()
             filled, rows = table.drain(out, position)
             if not rows:
-                raise self._too_long(table.row_bound(position), len(out))
+                raise self._too_long(table.row_bound(position))
             position += rows
             yield filled, rows
 
-    def _merged(self, table: AggTable, out: memoryview) -> Iterator[tuple[int, int]]:
+    def _merged(self, out: memoryview) -> Iterator[tuple[int, int]]:
         split = len(self._reserve) * 3 // 4
         stage = self._reserve[split:]
         combiner = StateCombiner(self._reserve[:split], self._parts)
-        merged = self._runs.blocks(stage, table.positions)
+        merged = self._runs.blocks(stage, self._positions())
         try:
             yield from rewrite(combiner, merged, stage, out)
         except MemoryError:
-            raise self._too_long(room_bytes=len(out)) from None
+            raise self._too_long(self._row_bytes_max) from None
 
-    def _too_long(self, row_bytes: int = 0, room_bytes: int = 0) -> CapTooSmall:
-        needed = max(2 * self._size, row_bytes * 8 * _LONGEST_SHARE)
+    def _too_long(self, row_bytes: int = 0) -> CapTooSmall:
+        needed = (row_bytes + 64) * _LONG_SHARE * _LONGEST_SHARE
         what = f"{row_bytes} bytes" if row_bytes else "a key or states too long for it"
         return CapTooSmall(
-            cap_bytes=room_bytes or self._size,
-            needed_bytes=needed,
+            cap_bytes=self._size,
+            needed_bytes=max(needed, self._size + self._size // 4),
             because=f"a group of the {self._name} has {what}",
         )
+
+
+def _keeps_a_text(part: Part) -> bool:
+    """Whether the part's text and another's, of two rows, may come to lie in one."""
+    return part.op in _HELD and part.kind in (TEXT, BYTES) and not part.param
 
 
 class Rewriter(Protocol):

@@ -156,6 +156,10 @@ class Runs:
         """Nobody has looked at the keys of rows that an earlier run took in."""
         return None if self.rows_found else positions
 
+    def use(self, memory: memoryview) -> None:
+        """Merge in other memory from now on."""
+        self._memory = memory
+
     def leaves_room(self, one_part_in: int) -> bool:
         """Whether a merge of the runs so far takes less than that part of the memory."""
         return sum(run.need for run in self._runs) * one_part_in < len(self._memory)

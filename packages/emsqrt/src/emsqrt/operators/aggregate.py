@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,6 +17,7 @@ from emsqrt.external.parts import DECIMAL, OutputOp
 from emsqrt.metering import begun
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.computed import compute_all
+from emsqrt.operators.long_rows import ROW_COPIES, room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.check import aggregate_schema
@@ -100,6 +101,13 @@ class AggregateRows:
 
     def _results(self, aggregate: ExternalAggregate, out: memoryview) -> Iterator[Any]:
         lists = self._layout.lists if self._node.phase == "partial" else {}
+        longest, copies = aggregate.row_bytes_max, ROW_COPIES * (1 + len(lists))
+        with room_for(longest, out, self._run, "aggregate", copies) as room:
+            yield from self._batches(aggregate, room, lists)
+
+    def _batches(
+        self, aggregate: ExternalAggregate, out: memoryview, lists: Mapping[int, ListState]
+    ) -> Iterator[Any]:
         share = len(out) // (1 + len(lists)) // 64 * 64
         key_count = len(self._layout.keys)
         cursors = {

@@ -13,15 +13,13 @@ from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
-from emsqrt.operators.long_rows import longest_text, room_for
+from emsqrt.operators.long_rows import ROW_COPIES, room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.nodes import Distinct
 from emsqrt.run import Run
 
 _KEEPS_NULL = 1
-_ROW_COPIES = 5
-"""A row as it is read, as columns, and slack."""
 
 
 class DistinctRows:
@@ -44,7 +42,6 @@ class DistinctRows:
             Output(OutputOp.STATE, index, part.kind) for index, part in enumerate(self._parts)
         ]
         self._order = [*(key.column for key in self._keys), *others]
-        self._longest = 0
         run.expect_holder()
 
     def batches(self) -> Generator[Any]:
@@ -72,7 +69,6 @@ class DistinctRows:
     def _gather(self, aggregate: ExternalAggregate, batches: Iterator[Any]) -> None:
         for batch in batches:
             self._run.check()
-            self._longest = max(self._longest, longest_text(batch.columns))
             aggregate.add(to_columns(batch.columns, self.schema.fields, batch.num_rows))
             del batch
         aggregate.finish()
@@ -80,7 +76,8 @@ class DistinctRows:
     def _results(self, aggregate: ExternalAggregate, out: memoryview) -> Generator[Any]:
         arrow_schema = self.schema.to_arrow()
         places = [self._order.index(at) for at in range(len(self._order))]
-        with room_for(self._longest, out, self._run, "distinct", _ROW_COPIES) as room:
+        longest = aggregate.row_bytes_max
+        with room_for(longest, out, self._run, "distinct", ROW_COPIES) as room:
             for rows, columns in aggregate.columns(room):
                 self._run.check()
                 arrays = [

@@ -6,16 +6,15 @@ in all of its input begins to give, that is free for the rows which these record
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
 
 from emsqrt.run import Run
 from sennit_core.errors import CapTooSmall
 from sennit_core.units import format_bytes
+
+ROW_COPIES = 3
+"""A group as it is read, as columns, and slack."""
 
 
 @contextmanager
@@ -47,15 +46,3 @@ def room_for(
         )
     with guard, memoryview(bytearray(room_bytes)) as room:
         yield room
-
-
-def longest_text(arrays: Sequence[Any]) -> int:
-    """Return a bound on the bytes of text in a row of these columns."""
-    return sum(map(_longest, arrays))
-
-
-def _longest(array: Any) -> int:
-    if not len(array) or not (pa.types.is_string(array.type) or pa.types.is_binary(array.type)):
-        return 0
-    ends = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, 4 * array.offset)
-    return int(np.diff(ends).max())

@@ -61,6 +61,7 @@ class AggregateText:
                 held.memory[:rest] as memory,
                 held.memory[rest : rest + size] as parsed,
                 held.memory[rest + size : rest + 2 * size] as grouped,
+                held.memory[rest : rest + 2 * size] as grouped_long,
                 held.memory[rest + 2 * size :] as out,
             ):
                 aggregate = self._aggregate(memory, resumption)
@@ -74,8 +75,9 @@ class AggregateText:
                             aggregate.add(whole.select(self._step["order"]), start)
                             del whole
                     aggregate.finish()
+                    long = aggregate.row_bytes_max > size // 2
                     try:
-                        yield from self._text(aggregate, grouped, out)
+                        yield from self._text(aggregate, grouped_long if long else grouped, out)
                     except OverflowError as error:
                         raise self._beyond(error.args[0]) from None
 
