@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join_oracle import KIB, Joined, blocks, numbered, read
+from emsqrt.external.joined import JoinedOut
 from emsqrt.spill import SpillManager
 
 
@@ -15,14 +16,14 @@ def cross(left: int, right: int, width: int, *, ordered: bool = True) -> tuple[l
     rows: list[Joined] = []
     with tempfile.TemporaryDirectory() as folder, SpillManager(folder, codec="none") as spill:
         memory, out = memoryview(bytearray(64 * KIB)), memoryview(bytearray(5 * KIB))
-        join = CrossJoin(memory, spill, ordered=ordered)
+        join, joined = CrossJoin(memory, spill, ordered=ordered), JoinedOut(out)
         for block in blocks(numbered([b""] * right, "r", width), 7):
             join.add_build(block)
         join.finish_build()
         for block in blocks(numbered([b""] * left, "l"), 5):
-            for size, _ in join.probe(block, out):
+            for size, _ in join.probe(block, joined):
                 rows += read(out[:size])
-        rows += [row for size, _ in join.finish(out) for row in read(out[:size])]
+        rows += [row for size, _ in join.finish(joined) for row in read(out[:size])]
         spilled = join.stats.spilled_bytes
         join.close()
         assert spill.stats.live_bytes == 0

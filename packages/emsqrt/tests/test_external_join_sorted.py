@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.external.join_oracle import KIB, KINDS, Joined, Row, blocks, key, naive, numbered, read
-from emsqrt.external.joined import HashJoinKind
+from emsqrt.external.joined import HashJoinKind, JoinedOut
 from emsqrt.external.merge_join import MergeJoin
 from emsqrt.spill import SpillManager
 from sennit_core.errors import BadInput
@@ -20,7 +20,9 @@ def merge(
     with tempfile.TemporaryDirectory() as folder, SpillManager(folder, codec="none") as spill:
         memory, out = memoryview(bytearray(64 * KIB)), memoryview(bytearray(6 * KIB))
         join = MergeJoin(memory, spill, how)
-        for size, _ in join.blocks(blocks(left, block_rows), blocks(right, block_rows), out):
+        for size, _ in join.blocks(
+            blocks(left, block_rows), blocks(right, block_rows), JoinedOut(out)
+        ):
             rows += read(out[:size])
         join.close()
         assert spill.stats.live_bytes == 0

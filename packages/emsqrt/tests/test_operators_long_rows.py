@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from emsqrt import Engine, EngineConfig, scan
+from emsqrt.plan.nodes import JoinKind
 from sennit_core.errors import BadInput, CapTooSmall
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
@@ -47,6 +48,56 @@ def run(source: Path, target: Path, verb: str, mem_cap: int) -> list[int]:
 @pytest.mark.parametrize("verb", VERBS)
 def test_rows_of_some_mib_come_out(verb: str, source: Path, tmp_path: Path) -> None:
     assert run(source, tmp_path / "out.parquet", verb, 448 * MIB) == [0, 1, 2, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of the same ids backwards, of other long texts, and one without a partner."""
+    path = tmp_path_factory.mktemp("other") / "u.parquet"
+    rows = [(number, chr(65 + number) * (TEXT_BYTES if number < 2 else 5)) for number in range(6)]
+    ids, texts = zip(*rows[::-1], strict=True)
+    parquet.write_table(pa.table({"id": ids, "u": texts}), path, row_group_size=2)
+    return path
+
+
+def joined(source: Path, other: Path, target: Path, mem_cap: int, **how: Any) -> list[Any]:
+    engine = Engine(EngineConfig(spill_dir=target.parent / "spill"))
+    rows = scan(source).join(scan(other), **how)
+    rows.sink(target).run(mem_cap, engine=engine, in_process=True)
+    found: list[Any] = parquet.read_table(target).to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("how", ["inner", "full", "semi", "cross"])
+def test_rows_of_some_mib_are_joined(
+    how: JoinKind, source: Path, other: Path, tmp_path: Path
+) -> None:
+    on = () if how == "cross" else "id"
+    found = joined(source, other, tmp_path / "out.parquet", 448 * MIB, on=on, how=how)
+    ones = {row["id"]: row["t"] for row in parquet.read_table(source).to_pylist()}
+    others = {row["id"]: row["u"] for row in parquet.read_table(other).to_pylist()}
+    if how == "cross":
+        wanted = [(ones[one], others[other]) for one in IDS for other in others]
+    elif how == "semi":
+        wanted = [(ones[one], None) for one in IDS]
+    else:
+        wanted = [(ones.get(one), others[one]) for one in (*IDS, 5)[: 6 if how == "full" else 5]]
+    assert [(row["t"], row.get("u")) for row in found] == wanted
+
+
+def test_rows_of_some_mib_are_joined_by_their_texts(source: Path, tmp_path: Path) -> None:
+    found = joined(source, source, tmp_path / "out.parquet", 640 * MIB, on="t", how="inner")
+    assert [row["id"] for row in found] == list(IDS)
+
+
+def test_the_cap_that_a_refused_join_names_is_enough(
+    source: Path, other: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(CapTooSmall, match=r"a row to be joined takes 3\.0 MiB") as refusal:
+        joined(source, other, tmp_path / "out.parquet", 64 * MIB, on="id")
+    mem_cap = refusal.value.needed_bytes
+    assert mem_cap < 512 * MIB
+    assert len(joined(source, other, tmp_path / "out.parquet", mem_cap, on="id")) == len(IDS)
 
 
 def test_the_cap_that_a_refusal_names_is_enough(source: Path, tmp_path: Path) -> None:

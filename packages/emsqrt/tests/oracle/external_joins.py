@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from emsqrt.external import ExternalJoin, JoinStats
 from emsqrt.external.join_oracle import KIB, Joined, Row, blocks, key, read
-from emsqrt.external.joined import HashJoinKind
+from emsqrt.external.joined import HashJoinKind, JoinedOut
 from emsqrt.spill import SpillManager
 
 
@@ -32,15 +32,16 @@ def run(
     rows: list[Joined] = []
     with tempfile.TemporaryDirectory() as folder, SpillManager(folder, codec="none") as spill:
         memory, out = memoryview(bytearray(memory_bytes)), memoryview(bytearray(out_bytes))
+        joined = JoinedOut(out)
         join = ExternalJoin(memory, spill, how, ordered=ordered, build_left=build_left)
         built, probing = (left, right) if build_left else (right, left)
         for rows_block in blocks(built, block_rows):
             join.add_build(rows_block)
         join.finish_build()
         for rows_block in blocks(probing, block_rows):
-            for size, _ in join.probe(rows_block, out):
+            for size, _ in join.probe(rows_block, joined):
                 rows += read(out[:size])
-        for size, _ in join.finish(out):
+        for size, _ in join.finish(joined):
             rows += read(out[:size])
         answer = Answer(rows, join.stats, join.is_partitioned)
         join.close()

@@ -84,13 +84,16 @@ class CrossJoin:
         self._right, self._writer = self._writer.finish(), None
         self.stats.spilled_bytes = self._right.raw_bytes
 
-    def probe(self, block: Buffer, out: memoryview) -> Iterator[tuple[int, int]]:
+    def probe(self, block: Buffer, joined: JoinedOut) -> Iterator[tuple[int, int]]:
         """Put each row of the left side beside all right ones; must be consumed.
 
+        Args:
+            block: the rows.
+            joined: the same in each call, for rows gather in it.
+
         Yields:
-            (bytes, rows) of joined rows that lie at the start of `out`.
+            (bytes, rows) of joined rows that lie at the start of its memory.
         """
-        joined = JoinedOut(out)
         with memoryview(block) as rows:
             if self._right is None:
                 yield from self._cross(rows, self._memory[: self._filled], joined)
@@ -102,12 +105,13 @@ class CrossJoin:
                     at += row_bytes
             else:
                 yield from self._replay(rows, self._right, joined)
-        if joined.rows:
+        if joined.is_due:
             yield joined.take()
 
-    def finish(self, out: memoryview) -> Iterator[tuple[int, int]]:
-        """End the left side, after which nothing is left to write."""
-        yield from ()
+    def finish(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+        """End the left side; yields as `probe` does."""
+        if joined.rows:
+            yield joined.take()
 
     def close(self) -> None:
         """Remove what was spilled."""

@@ -162,36 +162,42 @@ class ExternalJoin:
             assert built is not None, "it was partitioned, now or by an earlier run"
             self._partition_probe(built, Spread(len(built) - 1, key_filter=self._filter))
 
-    def probe(self, block: Buffer, out: memoryview) -> Iterator[tuple[int, int]]:
+    def probe(self, block: Buffer, joined: JoinedOut) -> Iterator[tuple[int, int]]:
         """Join rows of the other side; must be consumed.
 
+        Args:
+            block: the rows.
+            joined: the same in each call, for rows gather in it.
+
         Yields:
-            (bytes, rows) of joined rows that lie at the start of `out`; none while both sides are
-            being partitioned, or what comes out is to be sorted.
+            (bytes, rows) of joined rows that lie at the start of its memory; none while both sides
+            are being partitioned, or what comes out is to be sorted.
         """
         self._check()
         with memoryview(block) as rows:
             if self._sort is not None:
-                for filled, _ in self._probe_table(rows, out):
-                    self._sort.add(out[:filled])
+                for filled, _ in self._probe_table(rows, joined):
+                    self._sort.add(joined.memory[:filled])
             elif self._table is not None:
-                yield from self._probe_table(rows, out)
+                yield from self._probe_table(rows, joined)
             elif self._merge is not None:
-                yield from self._probe_side(self._merge, rows, out)
+                yield from self._probe_side(self._merge, rows, joined)
             else:
                 assert self._writer is not None, "finish_build first, and nothing twice"
                 self._writer.add(rows)
 
-    def finish(self, out: memoryview) -> Iterator[tuple[int, int]]:
+    def finish(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
         """End the other side; yields as `probe` does."""
         if self._sort is not None:
-            yield from self._finish_sort(self._sort, out)
+            yield from self._finish_sort(self._sort, joined)
         elif self._table is not None:
-            yield from self._drain(self._table, out)
+            yield from self._drain(self._table, joined)
         elif self._writer is not None or self.is_probed:
-            yield from self._join_partitions(out)
+            yield from self._join_partitions(joined)
         else:
             assert self._merge is not None, "finish_build first"
+            if joined.rows:
+                yield joined.take()
 
     def close(self) -> None:
         """Remove what was spilled, and let go of the memory."""
@@ -267,20 +273,18 @@ class ExternalJoin:
         return self._writer
 
     # The other side ---------------------------------------------------------------------------
-    def _probe_table(self, rows: memoryview, out: memoryview) -> Iterator[tuple[int, int]]:
+    def _probe_table(self, rows: memoryview, joined: JoinedOut) -> Iterator[tuple[int, int]]:
         assert self._table is not None, "it fitted memory"
-        joined = JoinedOut(out)
         at, size, flags = 0, len(rows), self._emission.flags | self._placed
         while at < size:
             at, *wrote, _ = self._table.probe(rows, at, joined.room(), flags)
             joined.wrote(*wrote)
             if at < size:
                 yield joined.take()
-        if joined.rows:
+        if joined.is_due:
             yield joined.take()
 
-    def _drain(self, table: JoinTable, out: memoryview) -> Iterator[tuple[int, int]]:
-        joined = JoinedOut(out)
+    def _drain(self, table: JoinTable, joined: JoinedOut) -> Iterator[tuple[int, int]]:
         for _ in drain(table, self._emission, self._placed, joined):
             yield joined.take()
         if joined.rows:
@@ -290,17 +294,17 @@ class ExternalJoin:
     def _placed(self) -> int:
         return PLACED if self._sorts else 0
 
-    def _finish_sort(self, sort: JoinedSort, out: memoryview) -> Iterator[tuple[int, int]]:
+    def _finish_sort(self, sort: JoinedSort, joined: JoinedOut) -> Iterator[tuple[int, int]]:
         assert self._table is not None, "it fitted memory"
         assert self._runs is not None, "it takes what is sorted"
-        for filled, _ in self._drain(self._table, out):
-            sort.add(out[:filled])
+        for filled, _ in self._drain(self._table, joined):
+            sort.add(joined.memory[:filled])
         if not sort.runs_written:
-            yield from sort.blocks(out)
+            yield from sort.blocks(joined)
             return
         sort.flush()
         self._table = self._sort = None
-        yield from self._merge_runs(self._runs, LEFT_POSITIONS, out)
+        yield from self._merge_runs(self._runs, LEFT_POSITIONS, joined)
 
     def _begin_merge(self, side: SortedSide) -> None:
         buffer, memory = self._memory[: side.block_bytes], self._memory[side.block_bytes :]
@@ -309,14 +313,13 @@ class ExternalJoin:
         self._merge.begin(self._side_rows)
 
     def _probe_side(
-        self, merge: MergeJoin, rows: memoryview, out: memoryview
+        self, merge: MergeJoin, rows: memoryview, joined: JoinedOut
     ) -> Iterator[tuple[int, int]]:
-        joined = JoinedOut(out)
         at = yield from merge.join(rows, joined)
         self.stats.merged_bytes += at
         if at < len(rows):
             self._probe_ranges().add(rows, at)
-        if joined.rows:
+        if joined.is_due or (joined.rows and self._merge is None):
             yield joined.take()
 
     def _probe_ranges(self) -> PartitionWriter:
@@ -371,7 +374,7 @@ class ExternalJoin:
         return segments
 
     # Partitions -------------------------------------------------------------------------------
-    def _join_partitions(self, out: memoryview) -> Iterator[tuple[int, int]]:
+    def _join_partitions(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
         if not self.is_probed:
             self._pair_up(self._finish_writer(), self._journal.right or [])
         join = PartitionedJoin(
@@ -386,12 +389,12 @@ class ExternalJoin:
             check=self._check,
         )
         if not self._ordered:
-            yield from join.blocks(out)
+            yield from join.blocks(joined)
             return
         positions = NUMBER_POSITIONS if self._sequenced & RIGHT_SEQUENCED else LEFT_POSITIONS
         self._runs = self._open_runs()
         join.write_runs(self._runs, positions)
-        yield from self._merge_runs(self._runs, positions, out)
+        yield from self._merge_runs(self._runs, positions, joined)
 
     def _pair_up(self, probed: Partitions, built: Partitions) -> None:
         """Say which partitions of both sides belong together; rows with a NULL key to none."""
@@ -407,8 +410,8 @@ class ExternalJoin:
         return Runs(self._memory, self._spill, name=name, check=self._check, journal=journal)
 
     def _merge_runs(
-        self, runs: Runs, positions: bytes, out: memoryview
+        self, runs: Runs, positions: bytes, joined: JoinedOut
     ) -> Iterator[tuple[int, int]]:
         runs.settle(positions)
         self.stats.spilled_bytes += runs.stats.spilled_bytes
-        yield from runs.blocks(out, positions)
+        yield from runs.blocks(joined.outlet(), positions)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from emsqrt.external.outlet import Outlet
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -114,13 +115,27 @@ class JoinedOut:
     """
 
     def __init__(self, memory: memoryview, block_bytes: int | None = None) -> None:
-        self._memory = memory
+        self.memory = memory
         self._block_bytes = self._end = min(block_bytes or len(memory), len(memory))
+        self._rows_taken = 0
         self.filled = self.rows = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether as many rows lie here as were taken before.
+
+        Blocks grow so from one row to all of a block: who wants a few rows gets them early, and who
+        wants all gets few blocks.
+        """
+        return 0 < self.rows >= self._rows_taken
+
+    def outlet(self) -> Outlet:
+        """Return the same room for who merges runs."""
+        return Outlet(self.memory, block_bytes=self._block_bytes)
 
     def room(self) -> memoryview:
         """Return what is left of it."""
-        return self._memory[self.filled : self._end]
+        return self.memory[self.filled : self._end]
 
     def wrote(self, filled: int, rows: int) -> None:
         """Note what was written into `room()`."""
@@ -135,13 +150,14 @@ class JoinedOut:
         Raises:
             CapTooSmall: a row is longer than the memory.
         """
-        if self.filled == 0 and self._end == len(self._memory):
+        if self.filled == 0 and self._end == len(self.memory):
             raise CapTooSmall(
-                cap_bytes=len(self._memory),
-                needed_bytes=2 * len(self._memory),
+                cap_bytes=len(self.memory),
+                needed_bytes=2 * len(self.memory),
                 because="a joined row is longer than the block it is written to",
             )
-        self._end = self._block_bytes if self.filled else len(self._memory)
+        self._end = self._block_bytes if self.filled else len(self.memory)
+        self._rows_taken += self.rows
         taken = self.filled, self.rows
         self.filled = self.rows = 0
         return taken
@@ -149,7 +165,7 @@ class JoinedOut:
     def take_rows(self) -> tuple[memoryview, int]:
         """Return what `take` does, the bytes as a view."""
         filled, rows = self.take()
-        return self._memory[:filled], rows
+        return self.memory[:filled], rows
 
 
 def drain(table: JoinTable, emission: Emission, flag: int, joined: JoinedOut) -> Iterator[bool]:

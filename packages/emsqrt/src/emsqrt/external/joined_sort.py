@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import RowStore
 from emsqrt.external.fan_in import block_bytes
-from emsqrt.external.joined import JOINED_HEAD_BYTES
+from emsqrt.external.joined import JOINED_HEAD_BYTES, JoinedOut
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -72,20 +72,13 @@ class JoinedSort:
         store.reset()
         return True
 
-    def blocks(self, out: memoryview) -> Iterator[tuple[int, int]]:
-        """Yield (bytes, rows) at the start of `out`, of rows of which none were spilled."""
+    def blocks(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+        """Yield (bytes, rows) that lie in `joined`, of rows of which none were spilled."""
         assert not self.runs_written, "the runs have them"
         store = self._store
         store.sort()
         position = 0
         while position < store.rows:
-            filled, rows = store.drain(out, position, store.rows)
-            if not rows:
-                first, end = store.row_span(position)
-                raise CapTooSmall(
-                    cap_bytes=len(out),
-                    needed_bytes=end - first,
-                    because="a joined row is longer than the block it is written to",
-                )
-            position += rows
-            yield filled, rows
+            joined.wrote(*store.drain(joined.room(), position, store.rows))
+            position += joined.rows
+            yield joined.take()

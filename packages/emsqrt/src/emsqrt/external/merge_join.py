@@ -78,14 +78,13 @@ class MergeJoin:
         self._long: tuple[bytes, Segment] | None = None  # rows of one key that outgrew the window
         self._left_key = self._right_key = b""
 
-    def blocks(self, left: Iterable[Buffer], right: Iterable[Buffer], out: memoryview) -> Pieces:
+    def blocks(self, left: Iterable[Buffer], right: Iterable[Buffer], joined: JoinedOut) -> Pieces:
         """Join blocks of sorted rows; each is done with when the next is asked for.
 
         Yields:
-            (bytes, rows) of joined rows that lie at the start of `out`.
+            (bytes, rows) of joined rows that lie at the start of the memory of `joined`.
         """
         self.begin(right)
-        joined = JoinedOut(out)
         for block in left:
             with memoryview(block) as rows:
                 if (yield from self.join(rows, joined)) < len(rows):

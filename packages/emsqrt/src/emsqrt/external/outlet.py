@@ -13,13 +13,20 @@ class Outlet:
     Args:
         memory: for at least the longest row.
         wait: returns when nobody reads the memory any more; None to use all of it each time.
+        block_bytes: without halves, use no more than this unless one row is longer.
     """
 
-    def __init__(self, memory: memoryview, wait: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        memory: memoryview,
+        wait: Callable[[], None] | None = None,
+        *,
+        block_bytes: int | None = None,
+    ) -> None:
         middle = len(memory) // 2
         self._memory = memory
-        self._wait = wait
-        self._parts = [memory] if wait is None else [memory[:middle], memory[middle:]]
+        self._wait = wait or (lambda: None)
+        self._parts = [memory[:block_bytes]] if wait is None else [memory[:middle], memory[middle:]]
         self._at = 0
         self.room = self._parts[0]
         """What is filled now, or was filled last."""
@@ -36,7 +43,7 @@ class Outlet:
 
     def widen(self) -> bool:
         """Take all of the memory for one block; False when that is what there is."""
-        if self._wait is None or len(self.room) == len(self._memory):
+        if len(self.room) == len(self._memory):
             return False
         self._wait()
         self.room = self._memory

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 FAN_OUT_MAX = 64  # files open at a time
 _BUFFER_BYTES_MIN = 8 << 10
-_MEMORY_MAX = 8 << 20  # larger buffers gain nothing
+_MEMORY_MAX = 8 << 20  # larger buffers gain nothing but room for a longer row
 _MEMORY_SHARE = 4
+_LONG_ROW_SHARE = 32
 
 
 def partition_bytes(memory_bytes: int) -> int:
     """Memory that partitioning takes of a join's."""
-    return min(memory_bytes // _MEMORY_SHARE, _MEMORY_MAX)
+    wanted = min(memory_bytes // _MEMORY_SHARE, _MEMORY_MAX)
+    return max(wanted, memory_bytes // _LONG_ROW_SHARE)
 
 
 def fan_out_max(buffers_bytes: int) -> int:

@@ -80,9 +80,8 @@ class PartitionedJoin:
         self._journal = journal
         self._pairs = journal.pairs or []
 
-    def blocks(self, out: memoryview) -> Iterator[tuple[int, int]]:
-        """Join all partitions; yield (bytes, rows) of joined rows at the start of `out`."""
-        joined = JoinedOut(out)
+    def blocks(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+        """Join all partitions; yield (bytes, rows) of joined rows at the start of its memory."""
         for pair in self._each():
             for ends in self._join(pair, self._memory, joined):
                 if not ends:

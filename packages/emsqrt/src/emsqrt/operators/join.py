@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emsqrt._kernel import KeySpec, join_side, pack_join_rows
-from emsqrt.expr import Column, Expr
-from emsqrt.expr.evaluate import Evaluator
+from emsqrt._kernel import join_side
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin
-from emsqrt.external.joined import HashJoinKind
+from emsqrt.external.joined import HashJoinKind, JoinedOut
 from emsqrt.external.merge_join import MergeJoin
 from emsqrt.metering import begun
-from emsqrt.operators.nested import carried_kinds, to_columns, unpack_batch
+from emsqrt.operators.join_side import BLOCK_BYTES_MAX, JoinSide, block_bytes, row_bytes_max
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.joining import join_key_types, join_schema, shared_keys
 from emsqrt.plan.nodes import Join, JoinKind
-from emsqrt.run import Run
+from emsqrt.run import OUTPUT_BYTES, Run
 from sennit_core.errors import CapTooSmall
-from sennit_core.schema import DataType, Field, Schema
+from sennit_core.schema import DataType, Field
+from sennit_core.units import format_bytes
 
-BLOCK_BYTES_MAX = 1 << 18
-_BLOCKS_SHARE = 16
-_BLOCKS = 5  # packed rows of either side, joined rows, and these taken apart: left and right
-_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)  # of each kind, as pack.h has them
+_BATCH_BYTES_MAX = OUTPUT_BYTES // 2
+"""Joined rows whose batch lies in what is kept aside for it."""
 _KEEPS_RIGHT = ("right", "full")
 
 Pair = tuple[tuple[str, str], DataType]
@@ -41,6 +39,7 @@ class JoinRows:
         """Type the keys over both inputs' rows."""
         left, right = inputs
         self.schema = join_schema(node, left.schema, right.schema)
+        self._arrow_schema = self.schema.to_arrow()
         self._run = run
         self._how = node.how
         types = join_key_types(node, left.schema, right.schema)
@@ -74,28 +73,29 @@ class JoinRows:
             opened = self._run.begun(self._build.source.batches())
             right = stack.enter_context(opened)
             held = stack.enter_context(self._run.take_working_memory("join"))
-            size = min(BLOCK_BYTES_MAX, len(held.memory) // _BLOCKS_SHARE)
-            cut = len(held.memory) - _BLOCKS * size
-            starts = [cut + size * number for number in range(_BLOCKS)]
-            memory, *rooms = (
+            whole = len(held.memory)
+            row = row_bytes_max(whole, varies=any(side.varies for side in self._sides))
+            # Joined rows, these taken apart, and packed rows, which two sides have that are merged.
+            sizes = [2 * row, row, row, row, *([row] if merged else [])]
+            ends = [*accumulate(sizes, initial=whole - sum(sizes))]
+            memory, block, *rooms = (
                 stack.enter_context(held.memory[start:end])
-                for start, end in zip([0, *starts], [*starts, None], strict=True)
+                for start, end in zip([0, *ends], ends, strict=False)
             )
-            joined, *sides = rooms[2:]
+            joined, sides, packed = JoinedOut(block, block_bytes(whole)), rooms[:2], rooms[2:]
             blocks = (
-                self._hash(right, memory, rooms)
+                self._hash(right, memory, joined, *packed)
                 if left is None
-                else self._merge(left, right, memory, rooms)
+                else self._merge((left, right), memory, joined, packed)
             )
             with closing(blocks):
                 for filled, _ in blocks:
-                    yield from self._apart(joined[:filled], sides)
+                    yield from self._apart(block[:filled], sides)
 
     def _hash(
-        self, build: Iterator[Any], memory: memoryview, rooms: Sequence[memoryview]
+        self, build: Iterator[Any], memory: memoryview, joined: JoinedOut, packed: memoryview
     ) -> Generator[tuple[int, int]]:
         """Yield blocks of joined rows: one side is built, the other one probes."""
-        packed, _, joined, *_ = rooms
         join = self._open(memory)
         with self._run.working(join):
             if not join.is_built:
@@ -110,18 +110,18 @@ class JoinRows:
 
     def _merge(
         self,
-        left: Iterator[Any],
-        right: Iterator[Any],
+        sides: tuple[Iterator[Any], Iterator[Any]],
         memory: memoryview,
-        rooms: Sequence[memoryview],
+        joined: JoinedOut,
+        packed: Sequence[memoryview],
     ) -> Generator[tuple[int, int]]:
         """Yield blocks of joined rows of two sides that are sorted by the keys."""
         join = MergeJoin(memory, self._run.spill, _hashed(self._how), check=self._run.check)
         with self._run.working(join):
             yield from join.blocks(
-                self._left.packed(left, rooms[0], self._run),
-                self._right.packed(right, rooms[1], self._run),
-                rooms[2],
+                self._left.packed(sides[0], packed[0], self._run),
+                self._right.packed(sides[1], packed[1], self._run),
+                joined,
             )
 
     def _open(self, memory: memoryview) -> ExternalJoin | CrossJoin:
@@ -141,32 +141,49 @@ class JoinRows:
 
     def _apart(self, joined: memoryview, rooms: Sequence[memoryview]) -> Iterator[Any]:
         """Yield batches of a block of joined rows; as many rows at a time as both rooms hold."""
+        narrow = [room[:BLOCK_BYTES_MAX] for room in rooms]
         at = 0
         while at < len(joined):
             self._run.check()
-            ends = [
-                join_side(joined, at, room, bool(is_right), side.absent)[0]
-                for is_right, (room, side) in enumerate(zip(rooms, self._sides, strict=True))
-            ]
-            with joined[: min(ends)] as some:
+            try:
+                at, parts = self._cut(joined, at, narrow)
+            except ValueError:
+                at, parts = self._cut(joined, at, rooms)  # a row that is longer than a block
+            with self._room_beside(sum(len(part) for part, _ in parts)):
                 columns = [
-                    self._columns(some, at, room, bool(is_right))
-                    for is_right, room in enumerate(rooms)
+                    side.columns(*part) for side, part in zip(self._sides, parts, strict=True)
                 ]
-            at = min(ends)
-            yield self._batch(*columns)
+                yield self._batch(*columns)
+                del columns
+
+    def _cut(
+        self, joined: memoryview, at: int, rooms: Sequence[memoryview]
+    ) -> tuple[int, list[tuple[memoryview, int]]]:
+        """Copy joined rows from `at` on side by side: (where the next begins, each side's rows)."""
+        (one, other), (left, right) = rooms, self._sides
+        end, filled, rows = join_side(joined, at, one, False, left.absent)
+        stop, others, _ = join_side(joined[:end], at, other, True, right.absent)
+        if stop < end:
+            _, filled, rows = join_side(joined[:stop], at, one, False, left.absent)
+        return stop, [(one[:filled], rows), (other[:others], rows)]
+
+    def _room_beside(self, batch_bytes: int) -> AbstractContextManager[object]:
+        """Reserve what a batch takes, where a long row makes it larger than others."""
+        if batch_bytes <= _BATCH_BYTES_MAX:
+            return nullcontext()
+        budget = self._run.budget
+        guard = budget.try_acquire(batch_bytes, "join")
+        if guard is None:
+            raise CapTooSmall(
+                cap_bytes=budget.free_bytes,
+                needed_bytes=batch_bytes,
+                because=f"a joined row takes {format_bytes(batch_bytes)}",
+            )
+        return guard
 
     @property
     def _sides(self) -> tuple[JoinSide, JoinSide]:
         return self._left, self._right
-
-    def _columns(self, joined: memoryview, at: int, room: memoryview, is_right: bool) -> list[Any]:
-        side = self._sides[is_right]
-        _, filled, rows = join_side(joined, at, room, is_right, side.absent)
-        if not side.fields:
-            return []
-        with room[:filled] as block:
-            return list(unpack_batch(block, rows, side.schema, side.arrow_schema).columns)
 
     def _batch(self, left: list[Any], right: list[Any]) -> Any:
         columns, others = left, right
@@ -174,70 +191,7 @@ class JoinRows:
         for name, other in zip(self._shared, others[kept:], strict=True):
             at = self._left.schema.names.index(name)
             columns[at] = pc.coalesce(columns[at], other)
-        return pa.RecordBatch.from_arrays([*columns, *others[:kept]], schema=self.schema.to_arrow())
-
-
-class JoinSide:
-    """One input of a join: what is packed of its rows, and by which keys.
-
-    Args:
-        source: the input.
-        fields: the columns that come out of the join, in the types that they have there.
-        keys: the names of the key columns.
-        types: what the two sides are compared as.
-    """
-
-    def __init__(
-        self,
-        source: Operator,
-        fields: Sequence[Field],
-        keys: Sequence[str],
-        types: Sequence[DataType],
-    ) -> None:
-        self.source = source
-        self.fields = tuple(fields)
-        self.schema = Schema(self.fields)
-        self.arrow_schema = self.schema.to_arrow()
-        kinds = carried_kinds(self.schema)
-        self.absent = _absent(kinds)
-        self._key_fields = [Field(f"key{at}", kind) for at, kind in enumerate(types)]
-        schema = source.schema
-        self._columns = [
-            *(Evaluator(_cast(field.name, field.type, schema), schema) for field in self.fields),
-            # A value that the common type cannot hold equals nothing, as NULL does.
-            *(
-                Evaluator(_cast(name, kind, schema, strict=False), schema)
-                for name, kind in zip(keys, types, strict=True)
-            ),
-        ]
-        self._spec = KeySpec([(len(kinds) + at, False, False) for at in range(len(keys))])
-        self._payload = tuple(range(len(kinds)))
-
-    def packed(self, batches: Iterator[Any], room: memoryview, run: Run) -> Iterator[memoryview]:
-        """Yield blocks of packed rows of the source's batches.
-
-        Raises:
-            CapTooSmall: a row is longer than `room`.
-        """
-        fields = [*self.fields, *self._key_fields]
-        for batch in batches:
-            run.check()
-            arrays = [column(batch) for column in self._columns]
-            columns = to_columns(arrays, fields, batch.num_rows)
-            del batch, arrays
-            start = 0
-            while start < len(columns):
-                try:
-                    filled, rows = pack_join_rows(columns, self._spec, self._payload, start, room)
-                except ValueError as error:
-                    raise CapTooSmall(
-                        cap_bytes=len(room) * _BLOCKS_SHARE,
-                        needed_bytes=len(room) * _BLOCKS_SHARE * 2,
-                        because=f"row {start} of a batch to be joined: {error}",
-                    ) from error
-                start += rows
-                yield room[:filled]
-            del columns
+        return pa.RecordBatch.from_arrays([*columns, *others[:kept]], schema=self._arrow_schema)
 
 
 def _hashed(how: JoinKind) -> HashJoinKind:
@@ -248,16 +202,3 @@ def _hashed(how: JoinKind) -> HashJoinKind:
 def _in_order(pairs: list[Pair], names: Sequence[str]) -> list[Pair]:
     """Return pairs of keys, and what they are compared as, in the order of the left names."""
     return sorted(pairs, key=lambda pair: names.index(pair[0][0])) if names else pairs
-
-
-def _cast(name: str, kind: DataType, schema: Schema, *, strict: bool = True) -> Expr:
-    column = Column(name)
-    if schema.field(name).type == kind:
-        return column
-    return column.cast(kind) if strict else column.try_cast(kind)
-
-
-def _absent(kinds: Sequence[int]) -> bytes:
-    """Return a packed row of nulls."""
-    nulls = ((1 << len(kinds)) - 1).to_bytes((len(kinds) + 7) // 8, "little")
-    return nulls + bytes(sum(_FIELD_BYTES[kind] for kind in kinds))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from emsqrt._kernel import KeySpec, join_lines, pack_join_rows
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin
+from emsqrt.external.joined import JoinedOut
 from emsqrt.metering import begun
 from emsqrt.run import Run
 from emsqrt.thin.text import Block, ColumnReader, TextRows
@@ -82,10 +83,11 @@ class JoinText:
             whole = len(held.memory)
             size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // 48)
             ends = [whole - size * at for at in reversed(range(_BUFFERS + 2 * bool(merged) + 1))]
-            memory, lines, joined, *rooms = (
+            memory, lines, block, *rooms = (
                 stack.enter_context(held.memory[start:end])
                 for start, end in zip([0, *ends], ends, strict=False)
             )
+            joined = JoinedOut(block)
             made = (
                 self._hash(build, memory, joined, *rooms)
                 if left is None
@@ -93,13 +95,13 @@ class JoinText:
             )
             with closing(made):
                 for filled, _ in made:
-                    yield from self._lines(joined[:filled], lines)
+                    yield from self._lines(joined.memory[:filled], lines)
 
     def _hash(
         self,
         build: Iterator[Block],
         memory: memoryview,
-        joined: memoryview,
+        joined: JoinedOut,
         parsed: memoryview,
         packed: memoryview,
     ) -> Generator[tuple[int, int]]:
@@ -121,7 +123,7 @@ class JoinText:
         self,
         sides: tuple[Iterator[Block], Iterator[Block]],
         memory: memoryview,
-        joined: memoryview,
+        joined: JoinedOut,
         rooms: Sequence[memoryview],
     ) -> Generator[tuple[int, int]]:
         """Yield blocks of joined rows of two sides that are sorted by the keys."""
