@@ -182,3 +182,17 @@ def test_keys_of_an_eighth_of_memory_pass(how: HashJoinKind, build_left: bool) -
     answer = run(how, left, right, 256 * KIB, build_left=build_left)
 
     assert answer.rows == naive(how, left, right)
+
+
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_few_matches_of_many_blocks_come_early_and_then_gather(is_sorted: bool) -> None:
+    left = longer(numbered([key(number) for number in range(4000)], "l"))
+    right = longer(numbered([key(number) for number in range(0, 4000, 10)], "r", 900))
+
+    answer = run("inner", left, right, (256 if is_sorted else 4096) * KIB, block_rows=20)
+
+    assert (answer.stats.merged_bytes > 0) == is_sorted
+    assert answer.rows == naive("inner", left, right)
+    assert sum(answer.blocks) == len(answer.rows) == 400
+    assert answer.blocks[0] <= 2
+    assert len(answer.blocks) < 15, "of 200 that were probed with"

@@ -16,6 +16,8 @@ class Answer:
     rows: list[Joined]
     stats: JoinStats
     partitioned: bool
+    blocks: list[int]
+    """How many rows came at a time."""
 
 
 def run(
@@ -30,6 +32,7 @@ def run(
     out_bytes: int = 128 * KIB,
 ) -> Answer:
     rows: list[Joined] = []
+    counts: list[int] = []
     with tempfile.TemporaryDirectory() as folder, SpillManager(folder, codec="none") as spill:
         memory, out = memoryview(bytearray(memory_bytes)), memoryview(bytearray(out_bytes))
         joined = JoinedOut(out)
@@ -39,11 +42,13 @@ def run(
             join.add_build(rows_block)
         join.finish_build()
         for rows_block in blocks(probing, block_rows):
-            for size, _ in join.probe(rows_block, joined):
+            for size, count in join.probe(rows_block, joined):
                 rows += read(out[:size])
-        for size, _ in join.finish(joined):
+                counts.append(count)
+        for size, count in join.finish(joined):
             rows += read(out[:size])
-        answer = Answer(rows, join.stats, join.is_partitioned)
+            counts.append(count)
+        answer = Answer(rows, join.stats, join.is_partitioned, counts)
         join.close()
         assert spill.stats.live_bytes == 0
         return answer
