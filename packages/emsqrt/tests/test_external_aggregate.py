@@ -362,3 +362,41 @@ def test_too_little_memory_is_refused_before_it_starts(spill: SpillManager) -> N
     memory = memory_of(AGGREGATE_BYTES_MIN - 1)
     with pytest.raises(CapTooSmall):
         ExternalAggregate(memory, spill, [KeyColumn(0, I64)], SUM, SUM_OUTPUTS)
+
+
+@pytest.mark.parametrize("memory_bytes", [1 << 20, 2 << 20, 64 << 20])
+def test_long_keys_and_texts_among_short_ones(spill: SpillManager, memory_bytes: int) -> None:
+    dice = random.Random(7)
+    long = (1 << 20) // 30
+    keys = [chr(97 + at) * (long - at if at % 2 else at) for at in range(24)]
+    rows = [(dice.choice(keys), str(dice.random())) for _ in range(600)]
+    rows += [(str(dice.randrange(9000)), str(dice.random())) for _ in range(20_000)]
+    rows += [("long text", chr(97 + at) * long) for at in range(5)] * 2
+    dice.shuffle(rows)
+    fields = [Field("k", DataType("Utf8")), Field("t", DataType("Utf8"))]
+    text = KINDS["Utf8"]
+    grouped = ExternalAggregate(
+        memory_of(memory_bytes),
+        spill,
+        [KeyColumn(0, text)],
+        [Part(PartOp.MAX, 1, text)],
+        [Output(OutputOp.STATE, 0, text)],
+    )
+    found: dict[str, str] = {}
+    with closing(grouped):
+        for start in range(0, len(rows), 700):
+            arrays = [
+                pa.array(list(column)) for column in zip(*rows[start : start + 700], strict=True)
+            ]
+            grouped.add(to_columns(arrays, fields, len(arrays[0])))
+        grouped.finish()
+        out = memory_of(1 << 18)
+        for count_, columns in grouped.columns(out):
+            made = [to_array(out, count_, column, pa.string()).to_pylist() for column in columns]
+            assert made[0] == sorted(made[0], key=str.encode)
+            found |= dict(zip(*made, strict=True))
+        assert grouped.stats.runs > 1
+    wanted: dict[str, str] = {}
+    for key, value in rows:
+        wanted[key] = max(wanted.get(key, value), value)
+    assert found == wanted

@@ -161,7 +161,8 @@ static size_t key_bound(const em_table *table, const em_columns *columns, size_t
 static void encode_keys(em_table *table, const em_columns *columns, size_t start, size_t count,
                         size_t room, stretch_keys *keys) {
     const size_t fixed = em_key_fixed_bytes(&table->keys, columns);
-    const size_t limit = table->limit > 0 ? table->limit : SIZE_MAX;
+    const size_t least = table->limit < table->scratch_bytes ? table->limit : table->scratch_bytes;
+    const size_t limit = table->limit > 0 ? least : SIZE_MAX;
     size_t used = 0, records = 0, i = 0;
     keys->ends[0] = 0;
     for (; i < count; i++) {
