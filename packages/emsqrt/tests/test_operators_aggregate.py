@@ -242,3 +242,22 @@ def test_decimals_of_any_length_add_up() -> None:
         total = sum(value for value in values if value is not None)
         assert sum(sums["m"]) == total
         assert len(sums["m"]) == (3 if keys else 1)
+
+
+EDGES = st.sampled_from([2**63 - 1, -(2**63), 2**62, -(2**62), 1, -1, 0])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), EDGES), min_size=1, max_size=40), st.integers(1, 40))
+def test_sums_that_leave_64_bits_on_the_way_come_back(
+    rows: list[tuple[int, int]], batch_rows: int
+) -> None:
+    schema = Schema.of(k="Int64", v="Int64")
+    node = Aggregate(Scan(DatasetRef("t"), schema), (("k", col("k")),), (("mean", col("v").avg()),))
+    table = pa.table({"k": [k for k, _ in rows], "v": [v for _, v in rows]})
+    found = run(node, schema, cut(table, batch_rows)).to_pylist()
+    groups = {k: [v for key, v in rows if key == k] for k, _ in rows}
+    assert found == [
+        {"k": k, "mean": pytest.approx(sum(values) / len(values), rel=1e-15, abs=0)}
+        for k, values in sorted(groups.items())
+    ]

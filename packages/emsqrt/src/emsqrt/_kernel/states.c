@@ -99,13 +99,13 @@ size_t em_absorb_growth(const em_layout *layout, size_t packed_bytes) {
 void em_sum_put(uint8_t *record, const em_part *part, size_t index, em_i128 value, em_heap *heap) {
     uint8_t *state = record + part->at, *flags = em_flags(record, index);
     *flags |= EM_SEEN;
-    int64_t small;
     uint32_t ref;
     if (!(*flags & EM_HEAPED)) {
+        int64_t small, sum;
         memcpy(&small, state, 8);
         if (value >= INT64_MIN && value <= INT64_MAX &&
-            !__builtin_add_overflow(small, (int64_t)value, &small)) {
-            memcpy(state, &small, 8);
+            !__builtin_add_overflow(small, (int64_t)value, &sum)) {
+            memcpy(state, &sum, 8);
             return;
         }
         ref = em_heap_take(heap, sizeof(em_sum));
