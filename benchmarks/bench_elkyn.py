@@ -9,9 +9,9 @@ with synchronous=FULL). Sixteen threads show group commit.
 
 from __future__ import annotations
 
+import argparse
 import random
 import sqlite3
-import sys
 import tempfile
 import threading
 import time
@@ -130,7 +130,9 @@ def rate(action: Action, count: int, threads: int) -> float:
 
 
 def main() -> None:
-    where = sys.argv[1] if len(sys.argv) > 1 else None
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", help="where the stores lie; the system's when missing")
+    where = parser.parse_args().folder
     with tempfile.TemporaryDirectory(dir=where) as name, ExitStack() as stack:
         folder = Path(name)
         peers = {

@@ -13,7 +13,6 @@ from emsqrt.lean import LEAN_ENVIRONMENT
 from emsqrt.plan import plan_hash
 from emsqrt.race import Attempt, Ours, Place, Work
 from emsqrt.thin.compile import try_compile
-from emsqrt.thin.facts import scheduled
 from sennit_core.units import format_bytes
 
 _SCRIPT = 'exec "$0" -P -m emsqrt.thin.process --alone 3 3< "$1"'
@@ -34,7 +33,7 @@ class PlannedSort(Ours):
         request.write_text(
             json.dumps(
                 {
-                    "program": {**scheduled(plan, program, cap_bytes, Path()), "seed": 0},
+                    "program": {**program.scheduled(cap_bytes), "seed": 0},
                     "planHash": plan_hash(plan),
                     "order": asdict(order),
                 }
