@@ -40,6 +40,8 @@ class EngineConfig:
         spill_retry_max_ms: how long a transfer to a store is tried again.
         spill_quota_bytes: what may lie spilled at once; None for any amount.
         spill_codec: auto (what pays), lz4, zstd or none.
+        spill_to_memory: spill although `spill_dir` is memory (tmpfs, ramfs); half of what the cap
+            leaves is set aside for that.
     """
 
     mem_cap_bytes: int = 512 << 20
@@ -53,6 +55,7 @@ class EngineConfig:
     spill_retry_max_ms: int = 30_000
     spill_quota_bytes: int | None = None
     spill_codec: str = "auto"
+    spill_to_memory: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mem_cap_bytes", parse_cap(self.mem_cap_bytes))
@@ -76,6 +79,8 @@ class EngineConfig:
             told["threads"] = 1
         if self.spill_codec != "auto":
             told["codec"] = self.spill_codec
+        if self.spill_to_memory:
+            told["force_shared_memory"] = True
         return told
 
     @classmethod

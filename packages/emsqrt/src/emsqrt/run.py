@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -81,6 +82,7 @@ class _World:
     store: BudgetGuard | None = None
     lane: Lane = field(default_factory=Lane)
     spill: SpillManager | None = None
+    spill_is_charged: bool = False
     reader_bytes: int = 0
     started_at: float = field(default_factory=time.time)
     told_at: float = field(default_factory=time.monotonic)
@@ -240,6 +242,8 @@ class Run:
         world = self._world
         if world.holders and "uri" in self.context.spilling:
             self._open_store()
+        elif world.holders and "force_shared_memory" in self.context.spilling:
+            self._set_spill_aside()
         self._open_lane()
         world.reader_bytes = self.budget.free_bytes // (READERS_SHARE if world.holders else 2)
         if not world.holders:
@@ -280,6 +284,18 @@ class Run:
         sizes = {"part_bytes": part_bytes, "buffer_bytes": buffer_bytes}
         told["options"] = {**sizes, **told.get("options", {})}
         self.context.spilling = told
+
+    def _set_spill_aside(self) -> None:
+        """Keep half of what is free for spill, where its folder is memory: that much may lie there."""
+        from emsqrt.spill.placement import is_in_memory
+
+        if not is_in_memory(self.context.spill_dir):
+            return
+        told = dict(self.context.spilling)
+        quota_bytes = min(self.budget.free_bytes // 2, told.get("quota_bytes", sys.maxsize))
+        self._world.store = self.budget.admit(quota_bytes, "spill", "what is spilled is memory")
+        self._world.spill_is_charged = True
+        self.context.spilling = {**told, "quota_bytes": quota_bytes}
 
     def _sweep_store(self, uri: str, options: Mapping[str, Any]) -> None:
         """Remove what runs left there that were killed long ago; spilling itself tells trouble."""
@@ -394,13 +410,18 @@ class Run:
             "budgetBytes": budget.cap_bytes,
             "reservedBytes": budget.peak_bytes,
             "reservedByTag": budget.peak_by_tag(),
-            "peakBytes": self.context.measure_peak(),
+            "peakBytes": self.context.measure_peak() + self._charged_spill_bytes(),
             "startedAt": self._world.started_at,
             "finishedAt": time.time(),
             "blocks": [meter.to_json() for meter in self.meters],
             "seed": self.seed,
             "spilledBytes": self.spilled_bytes,
         }
+
+    def _charged_spill_bytes(self) -> int:
+        """Return the most that was spilled at once, where that is memory."""
+        world = self._world
+        return world.spill.stats.peak_bytes if world.spill and world.spill_is_charged else 0
 
     def __enter__(self) -> Self:
         return self

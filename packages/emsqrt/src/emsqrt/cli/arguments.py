@@ -134,6 +134,11 @@ def _add_capped(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--spill-dir", metavar="DIR", help="where the run may spill: folder or URI")
     verb.add_argument(
+        "--spill-to-memory",
+        action="store_true",
+        help="spill although that folder is memory (tmpfs); it counts in the cap",
+    )
+    verb.add_argument(
         "--resume", metavar="NAME", help="keep the run when it is killed, and go on with it"
     )
     verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest there")

@@ -167,6 +167,8 @@ def _configured(
     config = EngineConfig.from_environment(settings=settings)
     if arguments.mem_cap is not None:
         config = replace(config, mem_cap_bytes=parse_cap(arguments.mem_cap))
+    if arguments.spill_to_memory:
+        config = replace(config, spill_to_memory=True)
     place = arguments.spill_dir
     if place is not None and "://" in place and not place.startswith("file://"):
         return replace(config, spill_uri=place)

@@ -17,7 +17,8 @@ ALIASES = {
 _BYTES = ("mem_cap_bytes", "block_size_hint", "spill_quota_bytes")
 _COUNTS = ("max_parallel_tasks", "max_spill_concurrency", "seed", "spill_retry_max_ms")
 _TEXTS = ("spill_dir", "spill_uri", "spill_aws_region", "spill_codec")
-SETTINGS = (*ALIASES, *_BYTES, *_COUNTS, *_TEXTS)
+_FLAGS = ("spill_to_memory",)
+SETTINGS = (*ALIASES, *_BYTES, *_COUNTS, *_TEXTS, *_FLAGS)
 
 
 def read_config(node: Node | None) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def read_config(node: Node | None) -> dict[str, Any]:
 def _reader(name: str) -> Callable[[Node], Any]:
     if name in _BYTES:
         return _bytes
+    if name in _FLAGS:
+        return Node.flag
     return Node.count if name in _COUNTS else Node.text
 
 

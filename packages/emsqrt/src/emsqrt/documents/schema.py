@@ -51,7 +51,7 @@ _WORDS = {**{verb: verb for verb in VERBS}, **SYNONYMS}
 def _config() -> Json:
     return {
         "type": "object",
-        "properties": {name: {"type": ["string", "integer"]} for name in SETTINGS},
+        "properties": {name: {"type": ["string", "integer", "boolean"]} for name in SETTINGS},
         "additionalProperties": False,
     }
 
