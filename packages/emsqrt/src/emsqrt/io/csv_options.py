@@ -19,6 +19,7 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HEADER_BYTES = 1 << 16
 _HEADER_BYTES_MAX = 1 << 20
+_NAME_CHARS_MAX = 1 << 16
 _ENCODINGS = ("utf-8", "utf8", "us-ascii", "ascii")
 _NAMES = {
     "delimiter": "delimiter",
@@ -185,7 +186,9 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
         quoting=csv.QUOTE_NONE if options.quote is None else csv.QUOTE_MINIMAL,
     )
     try:
-        return next(reader, [])
+        fields = next(reader, [])
+        if options.header and any(len(field) > _NAME_CHARS_MAX for field in fields):
+            raise csv.Error(f"a name of over {_NAME_CHARS_MAX:,} characters")
     except csv.Error as error:
         raise BadInput(
             what,
@@ -193,6 +196,7 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
             reason=f"the first record is no header: {error}",
             hint="is this CSV? With header false and a schema the first record is data",
         ) from error
+    return fields
 
 
 def _opened(source: ByteSource | Path) -> ByteSource:
