@@ -154,7 +154,9 @@ def test_a_stopped_executor_does_not_outlive_the_deadline(
 @pytest.mark.crash
 def test_an_interrupt_ends_a_run_of_the_library(source: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from emsqrt import Engine, EngineConfig, scan\n"
+        "import signal, sys; from pathlib import Path\n"
+        "from emsqrt import Engine, EngineConfig, scan\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "source, target, spill = map(Path, sys.argv[1:])\n"
         "with Engine(EngineConfig(spill_dir=spill)) as engine:\n"
         f"    scan(source).sort('v').sink(target).run('{CAP}', engine=engine)\n"

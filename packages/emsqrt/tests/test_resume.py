@@ -112,7 +112,7 @@ CASES = [("thin sort", *point) for point in POINTS] + [
     ("arrow window", "after journal", 2),
     ("arrow distinct", "after journal", 2),
     ("arrow join", "after journal", 1),
-    ("arrow join", "after run", 9),
+    ("arrow join", "after journal", 3),
     ("thin top", "after journal", 2),
     ("thin join", "after journal", 1),
     ("thin join", "before journal", 3),
