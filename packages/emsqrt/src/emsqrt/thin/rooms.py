@@ -6,6 +6,7 @@ nobody touches, and so is not charged, until a record needs it.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -28,7 +29,7 @@ def room_bytes(run: Run, front_bytes: int = FRONT_BYTES) -> int:
 
 def new_room(size_bytes: int) -> memoryview:
     """Return a room; pages are taken when they are written to."""
-    return memoryview(bytearray(size_bytes))
+    return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def written(fill: Fill, row_count: int, room: memoryview) -> Iterator[tuple[int, int, int]]:
