@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from fuzz_data import MENU, SUMMABLE, random_table
-from fuzz_oracle import Oracle, differ
+from fuzz_oracle import Oracle, TooManyRows, differ
 from fuzz_runs import Ran, Rows, run_batches, run_files, run_thin, smallest, write_table
 from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
@@ -356,6 +357,13 @@ def judge(case: Case) -> None:
             if case.way != "batches":
                 write_table(table, columns, scratch / name)
         try:
+            wanted, refused = asked(case), None
+        except TooManyRows:
+            event("too many rows")
+            return
+        except duckdb.Error as error:
+            wanted, refused = None, error
+        try:
             first = case.memory * MIB or 1 << 16
             ran = smallest(lambda size: outcome(case, size, scratch), first)[0]
         except ValueOutOfRange as error:
@@ -368,7 +376,8 @@ def judge(case: Case) -> None:
             event("not thin")
             return
         event(f"{case.way}, spilled: {ran.spilled_bytes > 0}")
-        wanted = asked(case)
+        if refused is not None:
+            raise refused
         if wanted is not None:
             difference = differ(ran.rows, wanted, schema)
             assert difference is None, difference

@@ -55,6 +55,13 @@ _FUNCTIONS = {
     "last": 'arg_max({}, "#")',
 }
 
+ROWS_MAX = 300_000
+"""Joins of joins with few keys have any number of rows; such plans are given up."""
+
+
+class TooManyRows(Exception):
+    """A node of the plan has more rows than anybody wants to compare."""
+
 
 class Oracle:
     """A DuckDB that answers plans over given tables. A context manager.
@@ -64,7 +71,8 @@ class Oracle:
     """
 
     def __init__(self, tables: Mapping[str, pa.Table]) -> None:
-        self._connection: Any = duckdb.connect(config={"threads": 1})
+        limits = {"threads": 1, "memory_limit": "2GB", "max_temp_directory_size": "0B"}
+        self._connection: Any = duckdb.connect(config=limits)
         self._connection.execute("SET TimeZone = 'UTC'")
         self._tables = tables
         self._made = 0
@@ -93,9 +101,19 @@ class Oracle:
         return self._schemas[id(node)]
 
     def make(self, query: str) -> str:
-        """Make a table of a query's rows and return its name."""
+        """Make a table of a query's rows and return its name.
+
+        Raises:
+            TooManyRows: it has more than `ROWS_MAX`.
+        """
         self._made += 1
-        self._connection.execute(f"CREATE TEMP TABLE t{self._made} AS {query}")
+        try:
+            self._connection.execute(f"CREATE TEMP TABLE t{self._made} AS {query}")
+        except duckdb.OutOfMemoryException as error:
+            raise TooManyRows(query) from error
+        ((rows,),) = self._connection.execute(f"SELECT count(*) FROM t{self._made}").fetchall()
+        if rows > ROWS_MAX:
+            raise TooManyRows(query)
         return f"t{self._made}"
 
     def load(self, table: pa.Table) -> str:
