@@ -271,3 +271,16 @@ def _words(other: Sequence[str]) -> str:
     return " and ".join(
         f"other {what}" if what == "inputs" else f"another {what}" for what in other
     )
+
+
+def scan_below(rows: Any) -> Any:
+    """Return the scan each of whose batches becomes one of these rows' batches, or none, if any.
+
+    Args:
+        rows: an operator of either tier; `passes_on` is what it reads where that holds of it.
+    """
+    while not hasattr(rows, "start_at"):
+        rows = getattr(rows, "passes_on", None)
+        if rows is None:
+            return None
+    return rows

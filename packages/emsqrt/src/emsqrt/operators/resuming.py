@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any, Protocol
 
+from emsqrt.kept import scan_below
 from emsqrt.operators.operator import Operator
 from emsqrt.run import Run
 
@@ -33,7 +34,8 @@ def _rest_of(source: Operator, run: Run) -> Generator[Any]:
     """Yield the rows behind those that lie in runs; nothing is read when all of them do."""
     journal = run.journal()
     assert journal is not None, "somebody may resume this"
-    found, scan, taken, left = journal.found(), _scan_below(source), 0, 0
+    found, taken, left = journal.found(), 0, 0
+    scan: Scan | None = scan_below(source)
     if found is not None:
         if found.complete:
             return
@@ -52,14 +54,3 @@ def _rest_of(source: Operator, run: Run) -> Generator[Any]:
             if skipped < batch.num_rows:
                 yield batch.slice(skipped)
             del batch
-
-
-def _scan_below(operator: Operator) -> Scan | None:
-    """Return the scan each of whose batches becomes one of the operator's, or none; if any."""
-    below: Any = operator
-    while not hasattr(below, "start_at"):
-        below = getattr(below, "passes_on", None)
-        if below is None:
-            return None
-    scan: Scan = below
-    return scan

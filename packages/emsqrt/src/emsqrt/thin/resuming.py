@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from emsqrt._kernel import Columns
+from emsqrt.kept import scan_below
 from emsqrt.run import Run
 from emsqrt.thin.text import Block, ColumnReader, TextRows
 
@@ -33,7 +34,7 @@ class Resumption:
     def __init__(self, rows: TextRows, run: Run) -> None:
         self.journal: JournalPage | None = run.journal()
         self._rows = rows
-        self._scan = _scan_below(rows)
+        self._scan: Scan | None = scan_below(rows)
         self._marked: tuple[str, int] | None = None
         self._taken = 0
         self._skip = 0
@@ -71,14 +72,3 @@ class Resumption:
             place = self._marked = self._scan.position
         if self.journal is not None and place is not None:
             self.journal.mark(*place, self._taken)
-
-
-def _scan_below(rows: TextRows) -> Scan | None:
-    """Return the scan whose blocks are passed on one by one, or None when more lies between."""
-    below: Any = rows
-    while not hasattr(below, "start_at"):
-        below = getattr(below, "passes_on", None)
-        if below is None:
-            return None
-    scan: Scan = below
-    return scan
