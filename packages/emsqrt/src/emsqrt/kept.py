@@ -8,7 +8,6 @@ what it names is there. A folder that nobody resumes within a day is swept by th
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 from emsqrt.external.journal import SavedRuns, SavedState
 from emsqrt.spill import Segment, SpillManager
+from emsqrt.spill.area import try_lock
 from emsqrt.spill.local import Disk, LocalStore
 from sennit_core.errors import Conflict, UsageError
 
@@ -79,7 +79,7 @@ class KeptRun:
         self.folder = root / "kept" / name
         self._name = name
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = _try_lock(self.folder)
+        lock = try_lock(self.folder / _LOCK)
         if lock is None:
             raise Conflict(f"the run {name} still goes on")
         self._lock: int | None = lock
@@ -251,20 +251,10 @@ def _sweep(root: Path) -> None:
             )
             if time.time() - newest < KEPT_SECONDS:
                 continue
-            lock = _try_lock(folder)
+            lock = try_lock(folder / _LOCK)
             if lock is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(lock)
-
-
-def _try_lock(folder: Path) -> int | None:
-    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return None
-    return file
 
 
 def _words(other: Sequence[str]) -> str:

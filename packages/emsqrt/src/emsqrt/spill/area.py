@@ -32,7 +32,7 @@ class RunFolder:
             _sweep(root)
             self.folder = root / new_id()
             self.folder.mkdir(mode=0o700)
-            self._lock = _try_lock(self.folder / _LOCK)
+            self._lock = try_lock(self.folder / _LOCK)
         assert self._lock is not None, "nobody else knows this folder's name"
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ def _sweep(root: Path) -> int:
         if not is_id(folder.name) or not folder.is_dir() or folder.is_symlink():
             continue  # a tenant's folder, or nothing of ours
         try:
-            lock = _try_lock(folder / _LOCK)
+            lock = try_lock(folder / _LOCK)
         except OSError:  # another user's, or one that somebody else removes just now
             continue
         if lock is not None:
@@ -97,7 +97,8 @@ def _sweep(root: Path) -> int:
     return removed
 
 
-def _try_lock(path: Path) -> int | None:
+def try_lock(path: Path) -> int | None:
+    """Return the open file whose lock was taken; None when somebody holds it. Follows no link."""
     file = os.open(path, _LOCK_FLAGS, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
