@@ -1,0 +1,41 @@
+"""Who acts on a tree: what rules see as `auth`, and whether rules are asked at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["ADMIN", "NOBODY", "Identity"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One caller.
+
+    Args:
+        uid: the user's id; None when nobody has signed in.
+        provider: how the user signed in: `anonymous`, `password`, `custom`, or an issuer.
+        claims: all claims of the token, the user's own ones among them.
+        custom: the names in `claims` that are the user's own: rules see them as `auth.<name>` too.
+        admin: rules are not asked.
+        expires_ms: when the token ends, in milliseconds since 1970; None for never.
+    """
+
+    uid: str | None = None
+    provider: str = "custom"
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    custom: tuple[str, ...] = ()
+    admin: bool = False
+    expires_ms: int | None = None
+
+    def as_auth(self) -> dict[str, Any] | None:
+        """Return the variable `auth` of rules; None when nobody has signed in."""
+        if self.uid is None:
+            return None
+        own = {name: self.claims[name] for name in self.custom if name in self.claims}
+        return {**own, "uid": self.uid, "provider": self.provider, "token": dict(self.claims)}
+
+
+ADMIN = Identity(admin=True)
+NOBODY = Identity()
