@@ -1,0 +1,38 @@
+"""The program: all verbs under one parser, errors told with their hint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from elkyn.cli import data, serving
+from sennit_core.errors import SennitError, UsageError
+
+__all__ = ["GROUPS", "main"]
+
+GROUPS = (serving, data)
+"""Modules with `register(subparsers)`, in the order of the help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 done, 1 failed, 2 asked wrongly."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except SennitError as error:
+        print(f"elkyn: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="elkyn", description="A realtime tree database: JSON on paths, served or embedded."
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in GROUPS:
+        group.register(subparsers)
+    return parser
