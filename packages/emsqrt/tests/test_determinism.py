@@ -123,6 +123,7 @@ def test_bytes_do_not_depend_on_how_the_input_is_cut(data: Path, tmp_path: Path,
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_a_hundred_runs_are_the_same_and_their_manifests_are_replayed(
     data: Path, tmp_path: Path
 ) -> None:
