@@ -1,7 +1,8 @@
 """Paths into the tree: `/a/b` in text, a tuple of keys inside.
 
 Limits and characters are those of the Firebase Realtime Database: a key is 1 to 768 bytes of UTF-8
-without `. $ # [ ] /` and control characters, and nothing lies deeper than 32 levels.
+without `. $ # [ ] /` and control characters, and nothing lies deeper than 32 levels. The last key may
+be `.priority`: the priority of what is above it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from elkyn.errors import BadPath
 __all__ = [
     "DEPTH_MAX",
     "KEY_BYTES_MAX",
+    "PRIORITY",
     "ROOT",
     "Path",
     "format_path",
@@ -29,6 +31,7 @@ Path: TypeAlias = tuple[str, ...]
 KEY_BYTES_MAX = 768
 DEPTH_MAX = 32
 ROOT: Path = ()
+PRIORITY = ".priority"
 
 _FORBIDDEN = re.compile(r"[.$#\[\]/\x00-\x1f\x7f]")
 _INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,9})\Z")
@@ -50,12 +53,13 @@ def _parse(path: str) -> Path:
     if not isinstance(path, str):
         raise BadPath(repr(path), f"a path is a str, not {type(path).__name__}")
     keys = tuple(key for key in path.split("/") if key)
-    for key in keys:
+    above = keys[:-1] if keys and keys[-1] == PRIORITY else keys
+    for key in above:
         problem = key_problem(key)
         if problem:
             raise BadPath(path, problem)
-    if len(keys) > DEPTH_MAX:
-        raise BadPath(path, f"{len(keys)} levels deep; the limit is {DEPTH_MAX}")
+    if len(above) > DEPTH_MAX:
+        raise BadPath(path, f"{len(above)} levels deep; the limit is {DEPTH_MAX}")
     return keys
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
-from elkyn.paths import Path
-from elkyn.values import Stored
+from elkyn.paths import PRIORITY, Path, sorted_map
+from elkyn.values import Stored, get_at, keys_of, with_at
 
-__all__ = ["Reader"]
+__all__ = ["Overlay", "Reader"]
 
 
 class Reader(Protocol):
@@ -20,3 +21,50 @@ class Reader(Protocol):
     def keys(self, path: Path) -> list[str] | None:
         """Return the keys of the children of `path` in order; None when it is no map."""
         ...
+
+
+class Overlay:
+    """The tree of `reader` as it is after `places` are written; reads only what is asked for.
+
+    Args:
+        reader: the tree before.
+        places: what is written where, none above another; None deletes.
+    """
+
+    __slots__ = ("_places", "_reader")
+
+    def __init__(self, reader: Reader, places: Iterable[tuple[Path, Stored]]) -> None:
+        self._reader = reader
+        self._places = tuple(places)
+
+    def get(self, path: Path) -> Stored:
+        """Return the stored form of what will be at `path`, None when nothing will."""
+        if path and path[-1] == PRIORITY:
+            return get_at(self.get(path[:-1]), path[-1:])
+        depth = len(path)
+        below: list[tuple[Path, Stored]] = []
+        for place, new in self._places:
+            if path[: len(place)] == place:
+                return get_at(new, path[len(place) :])
+            if place[:depth] == path:
+                below.append((place[depth:], new))
+        value = self._reader.get(path)
+        for rest, new in below:
+            value = with_at(value, rest, new)
+        return value
+
+    def keys(self, path: Path) -> list[str] | None:
+        """Return the keys of the children `path` will have, in order; None when it is no map."""
+        depth = len(path)
+        touched: set[str] = set()
+        for place, new in self._places:
+            if path[: len(place)] == place:
+                return keys_of(get_at(new, path[len(place) :]))
+            if place[:depth] == path and place[depth] != PRIORITY:
+                touched.add(place[depth])
+        before = self._reader.keys(path)
+        if not touched:
+            return before
+        kept = [key for key in before or () if key not in touched]
+        shown = [key for key in touched if self.get((*path, key)) is not None]
+        return list(sorted_map(dict.fromkeys([*kept, *shown], True))) or None

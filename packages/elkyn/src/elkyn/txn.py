@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.tree import Tree
-from elkyn.paths import Path, sorted_map
-from elkyn.values import Stored, get_at, set_at
+from elkyn.paths import PRIORITY, Path, sorted_map
+from elkyn.values import Stored, get_at, keys_of, set_at
 
 __all__ = ["View", "WriteView"]
 
@@ -50,10 +50,9 @@ class View:
         """Return the keys of the visible children of `path` in order; None when it is no map."""
         if self.shadows is None:
             return self.tree.keys(path)
-        below = {place[len(path)] for place, _value in self.shadows.below(path)}
         if self.shadows.covering(path) is not None:
-            value = self.get(path)
-            return list(value) if type(value) is dict else None
+            return keys_of(self.get(path))
+        below = {place[len(path)] for place, _value in self.shadows.below(path)}
         keys = self.tree.keys(path) or []
         kept = [key for key in keys if key not in below]
         shown = [key for key in below if self.get((*path, key)) is not None]
@@ -100,6 +99,8 @@ class WriteView(View):
 
     def _put_shadow(self, path: Path, value: Stored) -> None:
         assert self.shadows is not None
+        if path and path[-1] == PRIORITY:  # a shadow must stand by itself: take the whole value
+            path, value = path[:-1], set_at(self.get(path[:-1]), path[-1:], value)
         self.shadows_changed = True
         cover = self.shadows.covering(path)
         if cover is None:
@@ -111,7 +112,8 @@ class WriteView(View):
             elif value is None:
                 return
             else:
-                place, value = path[:depth], set_at(None, path[depth:], value)
+                place = path[:depth]
+                value = set_at(self.tree.get(place), path[depth:], value)
         else:
             place, whole = cover
             value = set_at(whole, path[len(place) :], value)

@@ -2,6 +2,9 @@
 
 The *stored form* has no lists, no empty maps and no nulls; maps hold text keys in Firebase's order.
 Absent is None. `prepare` goes in, `present` comes out, `set_at`, `get_at` move inside.
+
+Priorities are part of it, as Firebase exports them: a map with a priority holds it as `.priority`, a
+scalar with one is the map `{".priority": p, ".value": v}`. What is absent has no priority.
 """
 
 from __future__ import annotations
@@ -12,23 +15,38 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from elkyn.errors import BadValue
-from elkyn.paths import DEPTH_MAX, Path, as_integer, format_path, key_problem, sorted_map
+from elkyn.paths import (
+    DEPTH_MAX,
+    PRIORITY,
+    Path,
+    as_integer,
+    format_path,
+    key_problem,
+    sorted_map,
+)
 
 __all__ = [
     "STRING_BYTES_MAX",
+    "VALUE",
     "Prepared",
     "Stored",
     "get_at",
+    "is_leaf",
+    "keys_of",
+    "leaf_of",
     "prepare",
     "present",
+    "priority_of",
     "resolve",
     "same",
     "set_at",
+    "with_at",
 ]
 
 Stored: TypeAlias = Any
 """None (absent), bool, int, float, str, or a non-empty dict of them."""
 
+VALUE = ".value"
 STRING_BYTES_MAX = 10 * 1024 * 1024
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _UNSET: Any = object()
@@ -58,14 +76,18 @@ def prepare(value: Any, path: Path = ()) -> Prepared:
     """Check `value` for writing at `path` and bring it to the stored form.
 
     Args:
-        value: None, bool, int, float, str, or lists, tuples and mappings of them; server values.
+        value: None, bool, int, float, str, or lists, tuples and mappings of them; server values;
+            `.priority` in maps, `{".value": …, ".priority": …}` for a scalar with one.
         path: where it will be written; counts for the depth and is named in errors.
 
     Raises:
         BadValue: a type, key, number, text or depth that the tree cannot hold.
     """
     found: list[Timestamp | Increment] = []
-    stored = _to_stored(value, path, found)
+    if path and path[-1] == PRIORITY:
+        stored = _priority(value, path[:-1], found)
+    else:
+        stored = _to_stored(value, path, found)
     return Prepared(stored, bool(found))
 
 
@@ -122,12 +144,12 @@ def _checked_text(text: str, path: Path) -> str:
 def _map_to_stored(
     value: Mapping[Any, Any], path: Path, found: list[Timestamp | Increment]
 ) -> Stored:
-    if ".sv" in value:
-        server_value = _server_value(value, path)
-        found.append(server_value)
-        return server_value
+    if ".sv" in value or VALUE in value:
+        return _leaf_to_stored(value, path, found)
     stored: dict[str, Any] = {}
     for key, child in value.items():
+        if key == PRIORITY:
+            continue
         problem = key_problem(key) if isinstance(key, str) else f"key {key!r} is not a str"
         if problem:
             raise BadValue(format_path(path), problem)
@@ -136,7 +158,40 @@ def _map_to_stored(
         inner = _to_stored(child, (*path, str.__str__(key)), found)
         if inner is not None:
             stored[str.__str__(key)] = inner
+    if PRIORITY in value:
+        priority = _priority(value[PRIORITY], path, found)
+        if stored and priority is not None:
+            stored[PRIORITY] = priority
     return sorted_map(stored) if stored else None
+
+
+def _leaf_to_stored(
+    value: Mapping[Any, Any], path: Path, found: list[Timestamp | Increment]
+) -> Stored:
+    extra = [key for key in value if key not in (VALUE, PRIORITY)] if VALUE in value else []
+    if extra:
+        raise BadValue(format_path(path), f"it holds .value and also {str(extra[0])[:80]!r}")
+    if VALUE in value:
+        stored = _to_stored(value[VALUE], path, found)
+        if type(stored) is dict:
+            raise BadValue(format_path(path), ".value holds a map; it is for scalars alone")
+    else:
+        stored = _server_value({k: v for k, v in value.items() if k != PRIORITY}, path)
+        found.append(stored)
+    priority = _priority(value.get(PRIORITY), path, found)
+    if stored is None or priority is None:
+        return stored
+    return {PRIORITY: priority, VALUE: stored}
+
+
+def _priority(value: Any, path: Path, found: list[Timestamp | Increment]) -> Stored:
+    if isinstance(value, Mapping) and ".sv" in value:
+        server_value = _server_value(value, path)
+        found.append(server_value)
+        return server_value
+    if value is None or (isinstance(value, (int, float, str)) and not isinstance(value, bool)):
+        return _to_stored(value, path, found)
+    raise BadValue(format_path(path), "a priority is a number, a text or None")
 
 
 def _server_value(value: Mapping[Any, Any], path: Path) -> Timestamp | Increment:
@@ -166,24 +221,37 @@ def resolve(value: Stored, read: Callable[[Path], Stored], path: Path, now_ms: i
     if type(value) is Timestamp:
         return now_ms
     if type(value) is Increment:
-        current = read(path)
+        current = leaf_of(read(path))
         if type(current) is int or type(current) is float:
             return _scalar_to_stored(current + value.by, path)
         return value.by
     if type(value) is dict:
-        return {key: resolve(child, read, (*path, key), now_ms) for key, child in value.items()}
+        return {
+            key: resolve(child, read, path if key == VALUE else (*path, key), now_ms)
+            for key, child in value.items()
+        }
     return value
 
 
-def present(value: Stored) -> Any:
+def present(value: Stored, export: bool = False) -> Any:
     """Give the outside form: new dicts, and lists where keys count from zero densely enough.
 
     A map becomes a list when every key is an integer of zero or more and the greatest is less than
     twice the number of keys; holes are None (as the Firebase SDKs do it).
+
+    Args:
+        value: a stored form; its maps are not changed.
+        export: show priorities as `.priority` and `.value`; hidden otherwise.
     """
     if type(value) is not dict:
         return value
-    shown = {key: present(c) if type(c) is dict else c for key, c in value.items()}
+    if PRIORITY in value:
+        if export:
+            return {key: present(child, True) for key, child in value.items()}
+        if VALUE in value:
+            return value[VALUE]
+        value = {key: child for key, child in value.items() if key != PRIORITY}
+    shown = {key: present(c, export) if type(c) is dict else c for key, c in value.items()}
     last = next(reversed(shown))
     if last[0] > "9" or next(iter(shown))[0] == "-":
         return shown
@@ -191,6 +259,28 @@ def present(value: Stored) -> Any:
     if greatest is None or not 0 <= greatest < 2 * len(shown):
         return shown
     return [shown.get(str(index)) for index in range(greatest + 1)]
+
+
+def is_leaf(value: Stored) -> bool:
+    """Whether `value` is a scalar, with a priority or without; None is not."""
+    return VALUE in value if type(value) is dict else value is not None
+
+
+def leaf_of(value: Stored) -> Stored:
+    """Return the scalar of a scalar with a priority; anything else as it is."""
+    return value.get(VALUE, value) if type(value) is dict else value
+
+
+def priority_of(value: Stored) -> Stored:
+    """Return the priority of a stored form, None when it has none."""
+    return value.get(PRIORITY) if type(value) is dict else None
+
+
+def keys_of(value: Stored) -> list[str] | None:
+    """Return the keys of the children in order; None when `value` is no map."""
+    if type(value) is not dict or VALUE in value:
+        return None
+    return [key for key in value if key != PRIORITY] if PRIORITY in value else list(value)
 
 
 def get_at(value: Stored, keys: Path) -> Stored:
@@ -205,22 +295,41 @@ def get_at(value: Stored, keys: Path) -> Stored:
 def set_at(value: Stored, keys: Path, new: Stored) -> Stored:
     """Return `value` with `new` at `keys`; changes maps of `value` in place where it can.
 
-    Maps that become empty vanish, and a scalar in the way gives place to a map.
+    Maps that become empty vanish with their priority, and a scalar in the way gives place to a map.
     """
     if not keys:
         return new
     key, rest = keys[0], keys[1:]
-    if type(value) is not dict:
-        if new is None:
-            return value
-        return {key: set_at(None, rest, new)}
+    if type(value) is not dict or VALUE in value:
+        return _set_on_leaf(value, key, rest, new)
     child = set_at(value.get(key), rest, new)
     if child is None:
         value.pop(key, None)
-        return value or None
+        return None if not value or (len(value) == 1 and PRIORITY in value) else value
     known = key in value
     value[key] = child
     return value if known else sorted_map(value)
+
+
+def _set_on_leaf(value: Stored, key: str, rest: Path, new: Stored) -> Stored:
+    if key == PRIORITY:
+        leaf = leaf_of(value)
+        return leaf if leaf is None or new is None else {PRIORITY: new, VALUE: leaf}
+    child = set_at(None, rest, new)
+    if child is None:
+        return value
+    priority = priority_of(value)
+    return {key: child} if priority is None else sorted_map({PRIORITY: priority, key: child})
+
+
+def with_at(value: Stored, keys: Path, new: Stored) -> Stored:
+    """Return `value` with `new` at `keys` as `set_at` does, leaving `value` as it was."""
+    if not keys:
+        return new
+    if type(value) is not dict or VALUE in value:
+        return _set_on_leaf(value, keys[0], keys[1:], new)
+    child = with_at(value.get(keys[0]), keys[1:], new)
+    return set_at(dict(value), keys[:1], child)
 
 
 def copied(value: Stored) -> Stored:

@@ -1,7 +1,8 @@
 """The tree in rows: adaptive, so that a record is one row and a million children are a million.
 
 A subtree whose MessagePack is at most `SPLIT_BYTES` is one packed row. A larger map is a branch: a
-node id, under which every child has a row of its own, by the same rule. Scalars are always packed.
+node id, under which every child has a row of its own, by the same rule; its priority is the row of
+a child `.priority`. Scalars are always packed.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Iterator
 
 from elkyn._lmdb import rows
 from elkyn._lmdb.environment import Environment, Txn
-from elkyn.paths import Path, sorted_map
-from elkyn.values import Stored, get_at, set_at
+from elkyn.paths import PRIORITY, Path, sorted_map
+from elkyn.values import Stored, get_at, is_leaf, keys_of, set_at
 
 __all__ = ["DATABASES", "ReadLimit", "Tree"]
 
@@ -69,11 +70,12 @@ class Tree:
                 return None
             row = rows.unpack(data)
             if row.packed is not None:
-                value = get_at(rows.unpack_value(row.packed), path[depth:])
-                return list(value) if type(value) is dict else None
+                return keys_of(get_at(rows.unpack_value(row.packed), path[depth:]))
             if depth < len(path):
                 row_key = rows.child_row(row.branch, path[depth])
-        return list(sorted_map({key: True for key, _row in self._children(row.branch)}))
+        keys = {key: True for key, _row in self._children(row.branch)}
+        keys.pop(PRIORITY, None)
+        return list(sorted_map(keys))
 
     def _children(self, node: int) -> Iterator[tuple[str, rows.Row]]:
         prefix = rows.node_prefix(node)
@@ -126,7 +128,7 @@ class Tree:
 
     def _write(self, row_key: bytes, key: str, value: Stored) -> None:
         packed = rows.pack(value)
-        if len(packed) <= SPLIT_BYTES or type(value) is not dict:
+        if len(packed) <= SPLIT_BYTES or is_leaf(value):
             self._txn.put(row_key, rows.pack_value(key, packed), db=self._rows)
             return
         node = self._new_node()
@@ -155,9 +157,14 @@ class Tree:
     def _prune(self, parents: list[tuple[bytes, int]]) -> None:
         for row_key, node in reversed(parents):
             prefix = rows.node_prefix(node)
+            priority = rows.child_row(node, PRIORITY)
             with self._txn.cursor(db=self._rows) as cursor:
-                if cursor.set_range(prefix) and cursor.key()[:8] == prefix:
+                found = cursor.set_range(prefix)
+                if found and cursor.key() == priority:
+                    found = cursor.next()
+                if found and cursor.key()[:8] == prefix:
                     return
+            self._txn.delete(priority, db=self._rows)
             self._txn.delete(row_key, db=self._rows)
 
     def scalar_above(self, path: Path) -> int | None:
@@ -171,7 +178,7 @@ class Tree:
             if row.packed is not None:
                 value = rows.unpack_value(row.packed)
                 for level in range(depth, len(path)):
-                    if type(value) is not dict:
+                    if value is None or is_leaf(value):
                         return None if value is None else level
                     value = value.get(path[level])
                 return None
