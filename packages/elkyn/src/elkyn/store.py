@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 
 from elkyn._lmdb.environment import MAP_BYTES
 from elkyn.disk import Disk
-from elkyn.events import Event, Watchers
-from elkyn.paths import parse_path
+from elkyn.events import Event, Listener, Watchers
+from elkyn.paths import Path, parse_path
 from elkyn.pushid import PushIds
 from elkyn.txn import View
 from elkyn.values import present
@@ -193,6 +193,26 @@ class ElkynStore:
         """Read one consistent state in its stored form; for the server, and short."""
         with self._disk.snapshot(rows_max) as view:
             yield view
+
+    @contextmanager
+    def moment(self, mark: Callable[[], object]) -> Iterator[View]:
+        """Read one consistent state; `mark` runs at its place in the order of commits.
+
+        Every event delivered before `mark` is in that state, and none delivered after it.
+        """
+        with ExitStack() as reading:
+            with self._writer.between_commits():
+                view = reading.enter_context(self._disk.snapshot())
+                mark()
+            yield view
+
+    def attach(self, path: Path, listener: Listener) -> None:
+        """Deliver the events of `path` to `listener`, on the thread that commits; for servers."""
+        self._watchers.add(path, listener)
+
+    def detach(self, path: Path, listener: Listener) -> None:
+        """Deliver no more to `listener`."""
+        self._watchers.remove(path, listener)
 
     def apply(self, writes: Sequence[Write]) -> None:
         """Commit prepared writes in order and in groups; each carries its result or error."""
