@@ -20,6 +20,8 @@ class Identity:
         custom: the names in `claims` that are the user's own: rules see them as `auth.<name>` too.
         admin: rules are not asked.
         expires_ms: when the token ends, in milliseconds since 1970; None for never.
+        override: exactly what rules see as `auth`, whatever the other fields say: an admin's
+            `auth_variable_override`, or a legacy token without a uid.
     """
 
     uid: str | None = None
@@ -28,9 +30,12 @@ class Identity:
     custom: tuple[str, ...] = ()
     admin: bool = False
     expires_ms: int | None = None
+    override: Mapping[str, Any] | None = None
 
     def as_auth(self) -> dict[str, Any] | None:
         """Return the variable `auth` of rules; None when nobody has signed in."""
+        if self.override is not None:
+            return dict(self.override)
         if self.uid is None:
             return None
         own = {name: self.claims[name] for name in self.custom if name in self.claims}

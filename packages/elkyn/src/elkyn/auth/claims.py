@@ -1,0 +1,164 @@
+"""What a token's claims must hold, and which identity they make.
+
+Three kinds of claims are read: plain ones (`sub` or `uid`, and whatever the signer added), those of a
+Firebase ID token (`firebase.sign_in_provider`), and those of a legacy token (`v` is 0, `d` is what
+rules see as `auth`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from elkyn.auth.errors import BadToken
+from elkyn.identity import Identity
+from sennit_core.errors import UsageError
+
+__all__ = [
+    "CLAIMS_BYTES_MAX",
+    "RESERVED",
+    "UID_MAX",
+    "check_audience",
+    "check_custom",
+    "check_times",
+    "check_uid",
+    "identity_of",
+    "is_legacy",
+]
+
+UID_MAX = 128
+CLAIMS_BYTES_MAX = 8 * 1024
+SKEW_SECONDS = 60
+_LEGACY_SECONDS = 24 * 3600
+
+_REGISTERED = frozenset(["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "auth_time"])
+_PROTOCOL = _REGISTERED | {"uid", "user_id", "firebase", "provider", "provider_id"}
+_PROFILE = frozenset(["email", "email_verified", "phone_number", "name", "picture", "roles"])
+
+RESERVED = _PROTOCOL | {"acr", "amr", "at_hash", "azp", "c_hash", "cnf", "nonce"}
+"""Names that a user's own claims may not take."""
+
+
+def check_times(claims: Mapping[str, Any], now: float, skew_seconds: float = SKEW_SECONDS) -> None:
+    """Check `exp`, `nbf`, `iat` and `auth_time`, those that there are.
+
+    Raises:
+        BadToken: the token has ended, begins later, or one of the times is none.
+    """
+    expires = _expiry(claims)
+    if expires is not None and now >= expires + skew_seconds:
+        raise BadToken(fault="expired")
+    for name in ("nbf", "iat", "auth_time"):
+        begins = _seconds(claims, name)
+        if begins is not None and now < begins - skew_seconds:
+            raise BadToken(fault="early")
+
+
+def check_audience(claims: Mapping[str, Any], allowed: Collection[str]) -> None:
+    """Check that `aud` names one of `allowed`.
+
+    Raises:
+        BadToken: it does not.
+    """
+    given = claims.get("aud")
+    audiences = given if isinstance(given, list) else [given]
+    if not any(isinstance(audience, str) and audience in allowed for audience in audiences):
+        raise BadToken(fault="audience")
+
+
+def check_uid(uid: object) -> str:
+    """Return `uid` if it can be one: 1 to 128 characters, no control characters.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not isinstance(uid, str) or not 0 < len(uid) <= UID_MAX or not uid.isprintable():
+        raise UsageError(f"a uid is a text of 1 to {UID_MAX} printable characters")
+    return uid
+
+
+def check_custom(claims: Mapping[str, Any]) -> None:
+    """Check claims that somebody wants to give to a user.
+
+    Raises:
+        UsageError: one of the names is `RESERVED`.
+    """
+    taken = sorted(RESERVED & claims.keys())
+    if taken:
+        raise UsageError(f"the claim {taken[0]!r} is reserved", hint="choose another name for it")
+
+
+def is_legacy(claims: Mapping[str, Any]) -> bool:
+    """Whether these are the claims of a legacy token of Firebase."""
+    version = claims.get("v")
+    return version == 0 and not isinstance(version, bool) and isinstance(claims.get("d"), dict)
+
+
+def identity_of(claims: Mapping[str, Any], *, provider: str = "custom") -> Identity:
+    """Return the identity that verified claims make; no role or claim makes it an admin.
+
+    Args:
+        claims: of a token whose signature and times were checked.
+        provider: how the user signed in, when the claims do not say.
+
+    Raises:
+        BadToken: nobody is named.
+    """
+    if is_legacy(claims):
+        return _legacy_identity(claims)
+    firebase = claims.get("firebase")
+    named = firebase.get("sign_in_provider") if isinstance(firebase, dict) else None
+    for other in (claims.get("provider_id"), claims.get("provider"), provider):
+        named = named if isinstance(named, str) else other
+    uid = next((claims[name] for name in ("uid", "user_id", "sub") if name in claims), None)
+    hidden = _PROTOCOL | _PROFILE if isinstance(firebase, dict) else _PROTOCOL
+    return Identity(
+        uid=_valid_uid(uid),
+        provider=str(named),
+        claims=claims,
+        custom=tuple(name for name in claims if name not in hidden),
+        expires_ms=_milliseconds(_expiry(claims)),
+    )
+
+
+def _legacy_identity(claims: Mapping[str, Any]) -> Identity:
+    data: dict[str, Any] = claims["d"]
+    uid = data.get("uid")
+    identity = Identity(
+        uid=None if uid is None else _valid_uid(uid),
+        claims=data,
+        custom=tuple(name for name in data if name not in _PROTOCOL),
+        expires_ms=_milliseconds(_expiry(claims)),
+    )
+    return identity if uid is not None else replace(identity, override=data)
+
+
+def _valid_uid(uid: object) -> str:
+    try:
+        return check_uid(uid)
+    except UsageError:
+        raise BadToken(fault="claims") from None
+
+
+def _expiry(claims: Mapping[str, Any]) -> float | None:
+    expires = _seconds(claims, "exp")
+    if expires is None and is_legacy(claims):
+        return (_seconds(claims, "iat") or 0) + _LEGACY_SECONDS
+    return expires
+
+
+def _seconds(claims: Mapping[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadToken(fault="claims")
+    if abs(value) > 1e13 or not math.isfinite(value):
+        raise BadToken(fault="claims")
+    return float(value)
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)

@@ -1,0 +1,52 @@
+"""What is wrong with a token, in Firebase's words where clients read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from sennit_core.errors import Unauthenticated
+
+__all__ = ["BadToken", "Fault"]
+
+Fault: TypeAlias = Literal[
+    "malformed",
+    "algorithm",
+    "signature",
+    "issuer",
+    "audience",
+    "claims",
+    "early",
+    "expired",
+    "revoked",
+]
+
+_TEXTS: dict[Fault, str] = {
+    "malformed": "Could not parse auth token.",
+    "algorithm": "Could not parse auth token.",
+    "signature": "Invalid token: signature is not valid.",
+    "issuer": "Invalid claim 'iss' in auth token.",
+    "audience": "Invalid claim 'aud' in auth token.",
+    "claims": "Missing or invalid claims in auth token.",
+    "early": "Auth token is not valid yet.",
+    "expired": "Auth token is expired",
+    "revoked": "Auth token has been revoked.",
+}
+
+
+@dataclass(eq=False)
+class BadToken(Unauthenticated):
+    """A token that says nothing about who shows it; `fault` tells why. Never holds the token."""
+
+    code = "bad-token"
+    action: str = "using an auth token"
+    fault: Fault = field(default="malformed", kw_only=True)
+
+    def describe(self) -> str:
+        """Say it as Firebase does."""
+        return _TEXTS[self.fault]
+
+    @property
+    def wire_status(self) -> str:
+        """The status with which the WebSocket protocol refuses `auth`."""
+        return "expired_token" if self.fault in ("expired", "revoked") else "invalid_token"

@@ -1,0 +1,321 @@
+"""Signed tokens in compact form, and the keys that sign and verify them.
+
+RFC 7515 (JWS), 7517 (JWK), 7518 (algorithms) and 8725 (what to refuse). A key carries its one
+algorithm, so a token cannot choose another for it. Base64url is read strictly: one text for one
+sequence of bytes, so that no character of a token can change unnoticed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from elkyn.auth.errors import BadToken
+from sennit_core.errors import BadInput, Unsupported
+
+__all__ = [
+    "TOKEN_BYTES_MAX",
+    "Key",
+    "PrivateKey",
+    "PublicKey",
+    "SecretKey",
+    "Signing",
+    "Token",
+    "decode_base64url",
+    "encode_base64url",
+    "parse_token",
+    "sign_token",
+    "unsigned_token",
+]
+
+TOKEN_BYTES_MAX = 16 * 1024
+_RSA_BITS = 2048
+_RSA_BITS_MAX = 8192
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
+_DEPTH_MAX = 16
+
+
+class Token(NamedTuple):
+    """A token taken apart; nothing in it is to be believed before its signature is verified."""
+
+    header: dict[str, Any]
+    claims: dict[str, Any]
+    signed: bytes
+    signature: bytes
+
+    @property
+    def algorithm(self) -> str:
+        """What the token says it was signed with."""
+        return str(self.header.get("alg"))
+
+    @property
+    def key_id(self) -> str | None:
+        """The name of the key, when the token gives one."""
+        kid = self.header.get("kid")
+        return kid if isinstance(kid, str) else None
+
+
+class Key(Protocol):
+    """What verifies signatures of one algorithm."""
+
+    kid: str | None
+    algorithm: str
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Whether `signature` is this key's for `message`."""
+        ...
+
+
+class Signing(Key, Protocol):
+    """A key that signs too."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature for `message`."""
+        ...
+
+
+class SecretKey:
+    """HS256: one secret signs and verifies. Needs no third-party package."""
+
+    algorithm = "HS256"
+
+    def __init__(self, secret: str | bytes, kid: str | None = None) -> None:
+        self.kid = kid
+        self._secret = secret.encode() if isinstance(secret, str) else bytes(secret)
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the HMAC of `message`."""
+        return hmac.digest(self._secret, message, hashlib.sha256)
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Compare in constant time."""
+        return hmac.compare_digest(self.sign(message), signature)
+
+
+class PublicKey:
+    """RS256 or ES256: verifies.
+
+    Args:
+        kid: its name in headers of tokens.
+        algorithm: `RS256` or `ES256`.
+        key: the key as `cryptography` holds it.
+
+    Raises:
+        BadInput: the key does not fit the algorithm, or is too small.
+    """
+
+    def __init__(self, kid: str | None, algorithm: str, key: Any) -> None:
+        self.kid = kid
+        self.algorithm = algorithm
+        self._scheme = _scheme(algorithm)
+        self._key = key
+        _check_key(algorithm, key)
+
+    @classmethod
+    def from_jwk(cls, jwk: Mapping[str, Any]) -> PublicKey:
+        """Read an entry of a JWKS; RSA keys are taken for RS256, P-256 keys for ES256.
+
+        Raises:
+            BadInput: it is no public signing key of these kinds.
+        """
+        kinds = {"RSA": "RS256", "EC": "ES256"}
+        algorithm = kinds.get(str(jwk.get("kty")))
+        if algorithm is None or jwk.get("alg", algorithm) != algorithm or "d" in jwk:
+            raise BadInput("JWK", reason="not a public key for RS256 or ES256")
+        if jwk.get("use", "sig") != "sig":
+            raise BadInput("JWK", reason="not a key for signatures")
+        kid = jwk.get("kid")
+        try:
+            key = type(_scheme(algorithm)).from_jwk(dict(jwk))
+        except Exception as error:  # noqa: BLE001 - whatever the library says of foreign input
+            raise BadInput("JWK", reason=str(error)) from None
+        return cls(kid if isinstance(kid, str) else None, algorithm, key)
+
+    @classmethod
+    def from_pem(cls, pem: bytes, kid: str | None = None) -> PublicKey:
+        """Read a public key or a certificate in PEM.
+
+        Raises:
+            BadInput: it is neither, or of another kind of key.
+        """
+        key = _load_pem(pem)
+        return cls(kid, "RS256" if _is_rsa(key) else "ES256", key)
+
+    def verify(self, message: bytes, signature: bytes) -> bool:
+        """Whether `signature` is this key's for `message`."""
+        return bool(self._scheme.verify(message, self._key, signature))
+
+    def to_jwk(self) -> dict[str, Any]:
+        """Return the entry for a JWKS."""
+        jwk: dict[str, Any] = self._scheme.to_jwk(self._key, as_dict=True)
+        jwk.pop("key_ops", None)
+        return {**jwk, "alg": self.algorithm, "use": "sig", "kid": self.kid}
+
+
+class PrivateKey(PublicKey):
+    """RS256: signs too."""
+
+    def __init__(self, kid: str | None, key: Any) -> None:
+        super().__init__(kid, "RS256", key.public_key())
+        self._private = key
+
+    @classmethod
+    def generate(cls, kid: str) -> PrivateKey:
+        """Make a new RSA key of 2048 bits."""
+        _scheme("RS256")
+        from cryptography.hazmat.primitives.asymmetric import rsa
+
+        return cls(kid, rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS))
+
+    @classmethod
+    def from_der(cls, data: bytes, kid: str | None) -> PrivateKey:
+        """Read what `to_der` wrote."""
+        _scheme("RS256")
+        from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+        return cls(kid, load_der_private_key(data, None))
+
+    def to_der(self) -> bytes:
+        """Return the key as PKCS 8 in DER, not encrypted."""
+        from cryptography.hazmat.primitives import serialization as form
+
+        data: bytes = self._private.private_bytes(
+            form.Encoding.DER, form.PrivateFormat.PKCS8, form.NoEncryption()
+        )
+        return data
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the RS256 signature for `message`."""
+        signature: bytes = self._scheme.sign(message, self._private)
+        return signature
+
+
+def parse_token(text: str) -> Token:
+    """Take a token apart.
+
+    Raises:
+        BadToken: it is no JWS in compact form with JSON objects in it, or larger than
+            `TOKEN_BYTES_MAX`.
+    """
+    if len(text) > TOKEN_BYTES_MAX:
+        raise BadToken(message="Could not parse auth token: it is too long.")
+    parts = text.split(".")
+    if len(parts) != 3:
+        raise BadToken
+    header = _object(decode_base64url(parts[0]))
+    claims = _object(decode_base64url(parts[1]))
+    if not isinstance(header.get("alg"), str) or "crit" in header:
+        raise BadToken(fault="algorithm")
+    signed = f"{parts[0]}.{parts[1]}".encode("ascii")
+    return Token(header, claims, signed, decode_base64url(parts[2]))
+
+
+def sign_token(claims: Mapping[str, Any], key: Signing) -> str:
+    """Return `claims` signed with `key`."""
+    header: dict[str, Any] = {"alg": key.algorithm, "typ": "JWT"}
+    if key.kid is not None:
+        header["kid"] = key.kid
+    signed = f"{_encode_json(header)}.{_encode_json(claims)}"
+    return f"{signed}.{encode_base64url(key.sign(signed.encode('ascii')))}"
+
+
+def unsigned_token(claims: Mapping[str, Any]) -> str:
+    """Return `claims` with algorithm `none`, as emulators make them."""
+    return f"{_encode_json({'alg': 'none', 'typ': 'JWT'})}.{_encode_json(claims)}."
+
+
+def encode_base64url(data: bytes) -> str:
+    """Return base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def decode_base64url(text: str) -> bytes:
+    """Read base64url without padding; only the one text that encodes these bytes is taken.
+
+    Raises:
+        BadToken: it is anything else.
+    """
+    if not _BASE64URL.match(text) or len(text) % 4 == 1:
+        raise BadToken
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if encode_base64url(data) != text:
+        raise BadToken
+    return data
+
+
+def _encode_json(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return encode_base64url(text.encode())
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        if isinstance(value, dict) and _depth(value) <= _DEPTH_MAX:
+            return value
+    except (ValueError, RecursionError):
+        pass
+    raise BadToken
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is given twice")
+    return found
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
+def _scheme(algorithm: str) -> Any:
+    try:
+        from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+        if algorithm == "RS256":
+            return RSAAlgorithm(RSAAlgorithm.SHA256)
+        return ECAlgorithm(ECAlgorithm.SHA256)
+    except (ImportError, AttributeError):
+        raise Unsupported(
+            f"{algorithm} needs PyJWT and cryptography", hint="pip install 'sennit-elkyn[server]'"
+        ) from None
+
+
+def _is_rsa(key: Any) -> bool:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+    return isinstance(key, RSAPublicKey)
+
+
+def _check_key(algorithm: str, key: Any) -> None:
+    if algorithm == "RS256":
+        if not _is_rsa(key) or not _RSA_BITS <= key.key_size <= _RSA_BITS_MAX:
+            raise BadInput("key", reason=f"RS256 takes RSA keys of {_RSA_BITS} bits or more")
+    elif getattr(getattr(key, "curve", None), "name", None) != "secp256r1":
+        raise BadInput("key", reason="ES256 takes keys on the curve P-256")
+
+
+def _load_pem(pem: bytes) -> Any:
+    _scheme("RS256")
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        if b"BEGIN CERTIFICATE" in pem:
+            return load_pem_x509_certificate(pem).public_key()
+        return load_pem_public_key(pem)
+    except Exception as error:  # noqa: BLE001 - whatever the library says of foreign input
+        raise BadInput("PEM", reason=str(error)) from None
