@@ -1,0 +1,142 @@
+"""Firebase's order of children: by key, by value, by priority, or by something inside the child.
+
+Absent < false < true < numbers < text < maps; equal ones by key. Numbers compare as doubles and text
+by UTF-16 units, because that is what every client does; keys as they are stored: canonical 32-bit
+integers by number, then text by code points (which differs from UTF-16 only where a key holds a
+character above U+FFFF and its neighbour one of U+E000 to U+FFFF).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from elkyn.paths import Path, order_key
+from elkyn.values import Stored
+
+__all__ = [
+    "BY_KEY",
+    "BY_PRIORITY",
+    "BY_VALUE",
+    "MAX_NAME",
+    "MIN_NAME",
+    "Index",
+    "Position",
+    "children_of",
+    "name_order",
+    "rank",
+]
+
+NameOrder: TypeAlias = tuple[int, int, str]
+Position: TypeAlias = tuple[int, Any, NameOrder]
+"""Where a child stands: rank of the type, the value in a comparable form, the key."""
+
+MIN_NAME, MAX_NAME = "[MIN_NAME]", "[MAX_NAME]"
+"""Names below and above all keys, as clients send them; no key can hold a bracket."""
+
+ABSENT, BOOLEAN, NUMBER, TEXT, MAP = range(5)
+
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+
+
+def rank(value: Stored) -> tuple[int, Any]:
+    """Return what sorts `value`: the rank of its type and a form that compares within the type."""
+    kind = type(value)
+    if kind is str:
+        return TEXT, utf16_order(value)
+    if kind is int or kind is float:
+        return NUMBER, float(value) or 0.0  # one zero
+    if value is None:
+        return ABSENT, 0
+    if kind is bool:
+        return BOOLEAN, int(value)
+    if ".value" in value:
+        return rank(value[".value"])
+    return MAP, 0
+
+
+def utf16_order(text: str) -> str:
+    """Return text whose order by code points is the order of `text` by UTF-16 units."""
+    if text.isascii() or not _ASTRAL.search(text):
+        return text
+    return _ASTRAL.sub(_surrogates, text)
+
+
+def _surrogates(found: re.Match[str]) -> str:
+    above = ord(found.group()) - 0x10000
+    return chr(0xD800 + (above >> 10)) + chr(0xDC00 + (above & 0x3FF))
+
+
+def name_order(name: str) -> NameOrder:
+    """Return what sorts a key, or one of the names that stand below and above all keys."""
+    if name == MIN_NAME:
+        return (-1, 0, "")
+    if name == MAX_NAME:
+        return (2, 0, "")
+    return order_key(name) if name else (1, 0, "")
+
+
+def children_of(value: Stored) -> Iterator[tuple[str, Stored]]:
+    """Yield the children of a stored form; scalars have none, a priority is none."""
+    if type(value) is not dict or ".value" in value:
+        return
+    for key, child in value.items():
+        if key != ".priority":
+            yield key, child
+
+
+def priority_of(value: Stored) -> Stored:
+    """Return the priority of a stored form."""
+    return value.get(".priority") if type(value) is dict else None
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What children are ordered by.
+
+    Args:
+        kind: the key, the child's value, its priority, or what is at `path` inside it.
+        path: for `child` alone.
+    """
+
+    kind: Literal["key", "value", "priority", "child"]
+    path: Path = ()
+
+    @property
+    def name(self) -> str:
+        """How the WebSocket protocol and `.indexOn` call it."""
+        return "/".join(self.path) if self.kind == "child" else f".{self.kind}"
+
+    def value_of(self, child: Stored) -> Stored:
+        """Return what of `child` is compared; None for an index by key."""
+        if self.kind == "value":
+            return child
+        if self.kind == "priority":
+            return priority_of(child)
+        for key in self.path:
+            if type(child) is not dict:
+                return None
+            child = child.get(key)
+        return None if self.kind == "key" else child
+
+    def position(self, key: str, child: Stored) -> Position:
+        """Return where the child `key` stands."""
+        if self.kind == "key":
+            return (0, 0, order_key(key))
+        return (*rank(self.value_of(child)), order_key(key))
+
+    def reads(self, inner: Path) -> bool:
+        """Whether writing at `inner` of a child that stays a map may move the child."""
+        if self.kind == "key" or self.kind == "value":
+            return False
+        if self.kind == "priority":
+            return inner == (".priority",)
+        size = min(len(inner), len(self.path))
+        return inner[:size] == self.path[:size]
+
+
+BY_KEY = Index("key")
+BY_VALUE = Index("value")
+BY_PRIORITY = Index("priority")
