@@ -9,43 +9,105 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from elkyn.paths import Path, format_path, parse_path
-from elkyn.values import Stored, get_at, prepare, present, same, set_at, weigh
+from elkyn.values import Stored, get_at, prepare, present, same, weigh, with_at
 
-__all__ = ["Change", "Event", "Listener", "Watchers", "replay"]
+__all__ = ["Change", "Changes", "Event", "Listener", "Watchers", "replay"]
+
+Changes: TypeAlias = tuple[tuple[Path, Stored], ...]
+
+_UNSET: Any = object()
 
 
-@dataclass(frozen=True)
 class Event:
-    """One change as a watcher sees it; shared between watchers, so do not change `data`.
+    """One change as a watcher sees it; shared between watchers, so do not change what it holds.
 
     Args:
-        type: `put` or `patch`.
+        kind: `put` or `patch`; read it as `type`.
         path: where, relative to the watched path; `/` is the watched path itself.
-        data: the new value (None: deleted), for `patch` a dict of relative paths and values.
+        data: the new value (None: deleted), for `patch` a dict of relative paths and values; made
+            of `changes` when left out.
+        position: of the commit that made the change; for an ephemeral one, of the durable write
+            before it.
+        changes: the same in the stored form: places relative to the watched path.
+
+    Attributes:
+        encoded: free for a server that encodes an event once for all its listeners.
     """
 
-    type: Literal["put", "patch"]
-    path: str
-    data: Any
+    __slots__ = ("_changes", "_data", "_weight_bytes", "encoded", "path", "position", "type")
 
-    @cached_property
+    def __init__(
+        self,
+        kind: Literal["put", "patch"],
+        path: str,
+        data: Any = _UNSET,
+        position: int = 0,
+        *,
+        changes: Changes | None = None,
+    ) -> None:
+        self.type = kind
+        self.path = path
+        self.position = position
+        self.encoded: bytes | None = None
+        self._data = data
+        self._changes = changes
+        self._weight_bytes = 0
+
+    @property
+    def data(self) -> Any:
+        """The new value as a reader sees it."""
+        if self._data is _UNSET:
+            self._data = self._shown(export=False)
+        return self._data
+
+    @property
+    def exported(self) -> Any:
+        """The new value with its priorities, as `.priority` and `.value`."""
+        return self._shown(export=True)
+
+    def _shown(self, *, export: bool) -> Any:
+        if self.type == "put":
+            return present(self.changes[0][1], export)
+        above = len(parse_path(self.path))
+        return {"/".join(path[above:]): present(value, export) for path, value in self.changes}
+
+    @property
+    def changes(self) -> Changes:
+        """Which places get which values, both relative to the watched path, in the stored form."""
+        if self._changes is None:
+            base = parse_path(self.path)
+            given = {"": self._data} if self.type == "put" else self._data
+            self._changes = tuple(
+                ((*base, *parse_path(relative)), prepare(value).value)
+                for relative, value in given.items()
+            )
+        return self._changes
+
+    @property
     def weight_bytes(self) -> int:
         """An estimate of the memory the event takes."""
-        return 200 + weigh(self.data)
+        if not self._weight_bytes:
+            self._weight_bytes = 200 + sum(60 + weigh(value) for _path, value in self.changes)
+        return self._weight_bytes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Event):
+            return NotImplemented
+        return (self.type, self.path, self.data) == (other.type, other.path, other.data)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Event({self.type!r}, {self.path!r}, {self.data!r}, position={self.position})"
 
 
 def replay(value: Stored, event: Event) -> Stored:
     """Apply `event` to the stored form of a watched value; `present` shows the result."""
-    base = parse_path(event.path)
-    if event.type == "put":
-        return set_at(value, base, prepare(event.data).value)
-    for relative, child in event.data.items():
-        value = set_at(value, (*base, *parse_path(relative)), prepare(child).value)
+    for path, new in event.changes:
+        value = with_at(value, path, new)
     return value
 
 
@@ -118,7 +180,7 @@ class Watchers:
             return bool(node.listeners or node.children)
 
     def events(
-        self, base: Path, changes: Iterable[Change], *, patch: bool
+        self, base: Path, changes: Iterable[Change], *, patch: bool, position: int = 0
     ) -> list[tuple[tuple[Listener, ...], Event]]:
         """Work out who is told what about one write; unchanged values are left out.
 
@@ -126,6 +188,7 @@ class Watchers:
             base: the path that was written to.
             changes: the places written below it, none above another.
             patch: whether the write was an update of several children.
+            position: of the write in the log.
         """
         real = [change for change in changes if not same(change.old, change.new)]
         found: list[tuple[tuple[Listener, ...], Event]] = []
@@ -133,6 +196,7 @@ class Watchers:
             for path, listeners in self._touched(real):
                 event = _event_at(path, base, real, patch=patch)
                 if event is not None:
+                    event.position = position
                     found.append((listeners, event))
         return found
 
@@ -162,18 +226,16 @@ def _below(path: Path, node: _Node) -> Iterator[tuple[Path, tuple[Listener, ...]
 
 def _event_at(path: Path, base: Path, changes: list[Change], *, patch: bool) -> Event | None:
     depth = len(path)
-    inside: dict[Path, Stored] = {}
+    inside: list[tuple[Path, Stored]] = []
     for change in changes:
         if path[: len(change.path)] == change.path:
             rest = path[len(change.path) :]
             old, new = get_at(change.old, rest), get_at(change.new, rest)
-            return None if same(old, new) else Event("put", "/", present(new))
+            return None if same(old, new) else Event("put", "/", changes=(((), new),))
         if change.path[:depth] == path:
-            inside[change.path] = present(change.new)
+            inside.append((change.path[depth:], change.new))
     if patch and base[:depth] == path:
-        data = {"/".join(place[len(base) :]): value for place, value in inside.items()}
-        return Event("patch", format_path(base[depth:]), data)
+        return Event("patch", format_path(base[depth:]), changes=tuple(inside))
     if len(inside) == 1:
-        place, value = inside.popitem()
-        return Event("put", format_path(place[depth:]), value)
-    return Event("patch", "/", {"/".join(p[depth:]): value for p, value in inside.items()})
+        return Event("put", format_path(inside[0][0]), changes=tuple(inside))
+    return Event("patch", "/", changes=tuple(inside))

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from elkyn.paths import Path, order_key
-from elkyn.values import Stored
+from elkyn.paths import PRIORITY, Path, order_key
+from elkyn.values import VALUE, Stored, priority_of
 
 __all__ = [
     "BY_KEY",
@@ -52,8 +52,8 @@ def rank(value: Stored) -> tuple[int, Any]:
         return ABSENT, 0
     if kind is bool:
         return BOOLEAN, int(value)
-    if ".value" in value:
-        return rank(value[".value"])
+    if VALUE in value:
+        return rank(value[VALUE])
     return MAP, 0
 
 
@@ -80,16 +80,11 @@ def name_order(name: str) -> NameOrder:
 
 def children_of(value: Stored) -> Iterator[tuple[str, Stored]]:
     """Yield the children of a stored form; scalars have none, a priority is none."""
-    if type(value) is not dict or ".value" in value:
+    if type(value) is not dict or VALUE in value:
         return
     for key, child in value.items():
-        if key != ".priority":
+        if key != PRIORITY:
             yield key, child
-
-
-def priority_of(value: Stored) -> Stored:
-    """Return the priority of a stored form."""
-    return value.get(".priority") if type(value) is dict else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +127,7 @@ class Index:
         if self.kind == "key" or self.kind == "value":
             return False
         if self.kind == "priority":
-            return inner == (".priority",)
+            return inner == (PRIORITY,)
         size = min(len(inner), len(self.path))
         return inner[:size] == self.path[:size]
 
