@@ -17,20 +17,24 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TypeVar
 
 from elkyn import _failpoints
-from elkyn._lmdb import shadows, tree
+from elkyn._lmdb import oplog, shadows, tree
 from elkyn._lmdb.environment import MAP_BYTES, Environment, MapFull, Txn, translated
+from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.tree import Tree
 from elkyn.errors import StoreInUse
 from elkyn.txn import View, WriteView
+from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Corrupt
 from sennit_core.logs import get_logger
+from sennit_core.units import MIB
 
-__all__ = ["Disk"]
+__all__ = ["Disk", "Retention"]
 
 T = TypeVar("T")
 
@@ -39,7 +43,20 @@ _BOOT_ID = FilePath("/proc/sys/kernel/random/boot_id")
 _SHM = FilePath("/dev/shm")
 _SHM_FREE_MIN = 64 * 1024 * 1024
 
+_TRIM_EVERY_BYTES = 256 * 1024
+_TRIM_ROWS = 20_000
+_DATABASES = (*tree.DATABASES, *oplog.DATABASES)
+
 _log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of the log is kept: `bytes` of pages, and nothing older than `seconds` (None: any)."""
+
+    bytes: int = 64 * MIB
+    seconds: float | None = None
+    clock: Clock = SYSTEM
 
 
 class Disk:
@@ -51,10 +68,21 @@ class Disk:
         folder: where the store is; None keeps it in memory-backed files that have no name.
         map_bytes: first size of the durable map.
         sync: whether durable commits reach the disk before they return.
+        retention: how much of the log is kept.
+
+    Attributes:
+        position: the index of the last entry of the log.
+        term: what new entries of the log carry.
+        ephemeral_position: `position` when ephemeral values last changed; -1 when they never did.
     """
 
     def __init__(
-        self, folder: FilePath | None, *, map_bytes: int = MAP_BYTES, sync: bool = True
+        self,
+        folder: FilePath | None,
+        *,
+        map_bytes: int = MAP_BYTES,
+        sync: bool = True,
+        retention: Retention = Retention(),
     ) -> None:
         self._in_memory = folder is None
         self.folder = _memory_folder() if folder is None else folder
@@ -62,28 +90,32 @@ class Disk:
         self._version = 0  # even: commits seen so far, twice; odd: a pair of commits is under way
         self._pairing = threading.Lock()
         self._shadow_count = 0
+        self._retention = retention
+        self._untrimmed_bytes = 0
         self._ephemeral: Environment | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock_folder(self.folder)
         try:
             synced = sync and not self._in_memory
-            self._durable = Environment(
-                self.folder, tree.DATABASES, sync=synced, map_bytes=map_bytes
-            )
-            self._check_format()
+            self._durable = Environment(self.folder, _DATABASES, sync=synced, map_bytes=map_bytes)
+            self._read_meta()
+            self.ephemeral_position = -1
             if self._in_memory:
                 self._open_ephemeral()
                 shutil.rmtree(self.folder)  # the open files live on without names
             elif (self.folder / "ephemeral").exists():
                 self._open_ephemeral()
+                self.ephemeral_position = self.position  # a reboot may have taken some away
         except BaseException:
             self.close()
             raise
 
-    def _check_format(self) -> None:
+    def _read_meta(self) -> None:
         meta = self._durable.databases["meta"]
         with self._durable.read() as txn:
             found = txn.get(b"format", db=meta)
+            self.term = int.from_bytes(txn.get(b"term", db=meta) or b"\x01", "big")
+            self.position = LogRows(self._durable, txn).last()
         if found is None:
             txn = self._durable.begin_write()
             with translated(self.folder):
@@ -121,6 +153,12 @@ class Disk:
                 yield View(view, Shadows(self._ephemeral, ephemeral))
         finally:
             self._end_read(durable, ephemeral)
+
+    @contextmanager
+    def log(self) -> Iterator[LogRows]:
+        """Read the log for a block; keep it short."""
+        with self._durable.read() as txn:
+            yield LogRows(self._durable, txn)
 
     def _begin_read(self) -> tuple[Txn, Txn | None]:
         # Two environments cannot be opened at one instant: try until no commit fell in between.
@@ -172,12 +210,14 @@ class Disk:
         with self._durable.read() as durable:
             txn = env.begin_write()
             try:
-                view = WriteView(Tree(self._durable, durable), Shadows(env, txn))
+                below = Tree(self._durable, durable)
+                view = WriteView(below, Shadows(env, txn), self.position)
                 result = body(view)
                 self._commit_shadows(env, txn)
             except BaseException:
                 txn.abort()
                 raise
+        self.ephemeral_position = self.position
         self._version += 2
         return result
 
@@ -194,9 +234,10 @@ class Disk:
         try:
             shadow_txn = None if env is None else env.begin_write()
             laid = None if env is None else Shadows(env, shadow_txn)
-            view = WriteView(Tree(self._durable, txn), laid)
+            view = WriteView(Tree(self._durable, txn), laid, self.position, self.term)
             with translated(self.folder):
                 result = body(view)
+                self._trim_log(view)
             _failpoints.reached("applied")
             if env is not None and view.shadows_changed:
                 self._commit_pair(env, txn, shadow_txn, view)
@@ -204,6 +245,7 @@ class Disk:
                 with translated(self.folder):
                     txn.commit()
                 self._version += 2
+            self.position = view.position
         except BaseException:
             txn.abort()
             raise
@@ -212,6 +254,20 @@ class Disk:
                 shadow_txn.abort()  # does nothing after a commit
         _failpoints.reached("committed")
         return result
+
+    def _trim_log(self, view: WriteView) -> None:
+        self._untrimmed_bytes += view.logged_bytes
+        if self._untrimmed_bytes < _TRIM_EVERY_BYTES:
+            return
+        self._untrimmed_bytes = 0
+        kept = self._retention
+        before_ms = None
+        if kept.seconds is not None:
+            before_ms = int((kept.clock.now() - kept.seconds) * 1000)
+        rows = view.tree.log
+        excess = rows.size_bytes() - kept.bytes
+        if excess > 0 or before_ms is not None:
+            rows.trim(excess, before_ms, _TRIM_ROWS)
 
     def _commit_pair(self, env: Environment, txn: Txn, shadow_txn: Txn, view: WriteView) -> None:
         """Commit the removal of shadows, then the durable write: a crash between loses shadows."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from sennit_core.errors import Conflict, UsageError
 
-__all__ = ["BadPath", "BadValue", "PreconditionFailed", "StoreInUse"]
+__all__ = ["BadPath", "BadValue", "PositionGone", "PreconditionFailed", "StoreInUse"]
 
 
 @dataclass(eq=False)
@@ -66,6 +66,21 @@ class PreconditionFailed(Conflict):
     def describe(self) -> str:
         """Name the place whose value has moved on."""
         return f"{self.path} has changed: its etag is {self.etag} now"
+
+
+@dataclass(eq=False)
+class PositionGone(Conflict):
+    """The log does not reach from `after` any more, or not yet; a fresh snapshot is needed."""
+
+    code = "position-gone"
+    message: str = field(default="", kw_only=True)
+    after: int
+    first: int
+    last: int
+
+    def describe(self) -> str:
+        """Name the position and what the log holds."""
+        return f"the log cannot be read after {self.after}: it holds {self.first} to {self.last}"
 
 
 def _shorten(path: str, limit: int = 200) -> str:

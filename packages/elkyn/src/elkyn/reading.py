@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from elkyn.paths import PRIORITY, Path, sorted_map
-from elkyn.values import Stored, get_at, keys_of, with_at
+from elkyn.values import Stored, get_at, keys_of, leaf_of, with_at
 
-__all__ = ["Overlay", "Reader"]
+__all__ = ["MAP", "Overlay", "Reader", "peek_of"]
+
+
+class _Map:
+    def __repr__(self) -> str:
+        return "MAP"
+
+
+MAP: Final[Any] = _Map()
+"""What `peek` says of a place that has children."""
+
+
+def peek_of(value: Stored) -> Stored:
+    """Return a scalar without its priority, `MAP` for a map, None for None."""
+    leaf = leaf_of(value)
+    return MAP if type(leaf) is dict else leaf
 
 
 class Reader(Protocol):
@@ -20,6 +35,10 @@ class Reader(Protocol):
 
     def keys(self, path: Path) -> list[str] | None:
         """Return the keys of the children of `path` in order; None when it is no map."""
+        ...
+
+    def peek(self, path: Path) -> Stored:
+        """Return the scalar at `path`, `MAP` for one with children (unread), None for nothing."""
         ...
 
 
@@ -68,3 +87,20 @@ class Overlay:
         kept = [key for key in before or () if key not in touched]
         shown = [key for key in touched if self.get((*path, key)) is not None]
         return list(sorted_map(dict.fromkeys([*kept, *shown], True))) or None
+
+    def peek(self, path: Path) -> Stored:
+        """Return the scalar that will be at `path`, `MAP` for one with children, or None."""
+        depth = len(path)
+        deletes = False
+        for place, new in self._places:
+            if path[: len(place)] == place:
+                return peek_of(get_at(new, path[len(place) :]))
+            if place[:depth] == path and place[depth:] != (PRIORITY,):
+                if new is not None:
+                    return MAP
+                deletes = True
+        if deletes:
+            return MAP if self.keys(path) else peek_of(self.get(path))
+        if path and path[-1] == PRIORITY:
+            return self.get(path)
+        return self._reader.peek(path)

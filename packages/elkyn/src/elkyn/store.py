@@ -10,20 +10,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path as FilePath
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from elkyn._lmdb.environment import MAP_BYTES
-from elkyn.disk import Disk
+from elkyn.access import DEFAULT_RULES, Access
 from elkyn.events import Event, Listener, Watchers
+from elkyn.identity import Identity
+from elkyn.oplog import Oplog
+from elkyn.options import Options, open_disk
 from elkyn.paths import Path, parse_path
 from elkyn.pushid import PushIds
 from elkyn.txn import View
 from elkyn.values import present
 from elkyn.watch import Callback, Subscription
-from elkyn.writer import Write, Writer, patch_write, put_write
+from elkyn.writer import Guard, Observer, Write, Writer, patch_write, put_write
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, Unsupported, UsageError
-from sennit_core.units import parse_bytes
+
+if TYPE_CHECKING:
+    from elkyn.rules import RuleSet
 
 __all__ = ["ElkynStore"]
 
@@ -37,12 +41,15 @@ class ElkynStore:
     reads never wait for writes. An `ephemeral` write skips the disk: it is visible and watched like
     any other, survives the end of this process, and may be lost when the machine goes down.
 
+    Once `enable_auth` was called, each call acts for whom its `token` names (for nobody without
+    one), and the store's rules decide: what they refuse raises `Denied`.
+
     Args:
         path: the store's folder, created when missing; None in mode `memory`.
         mode: `standalone`, or `memory` for a store that ends with the process.
         namespace: its name, for servers and messages.
         clock: gives the time for server values and push ids.
-        map_size: first size of the memory map (bytes or `64MiB`); it grows by itself.
+        options: see `Options`.
 
     Raises:
         StoreInUse: another process, or another store of this one, has the folder open.
@@ -55,7 +62,7 @@ class ElkynStore:
         *,
         namespace: str = "default",
         clock: Clock = SYSTEM,
-        map_size: int | str = MAP_BYTES,
+        **options: Unpack[Options],
     ) -> None:
         if mode not in ("standalone", "memory"):
             raise Unsupported(f'mode "{mode}" is not known; there are "standalone" and "memory"')
@@ -68,69 +75,98 @@ class ElkynStore:
         self.namespace = namespace
         self.path = None if path is None else FilePath(path)
         self.mode = mode
-        self._disk = Disk(self.path, map_bytes=parse_bytes(map_size))
+        self._disk = open_disk(self.path, clock, options)
         self._watchers = Watchers()
         self._writer = Writer(self._disk, self._watchers, clock)
+        self._access = Access(self._disk, self._writer, clock)
         self._push_ids = PushIds(clock)
         self._listeners: dict[Subscription, Callback | None] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self.oplog = Oplog(self._disk)
 
     def __repr__(self) -> str:
         return f"<ElkynStore {self.namespace} at {self.path or 'memory'}>"
 
-    def get(self, path: str) -> Any:
-        """Return the value at `path`, None when there is none; dicts are in Firebase's order."""
-        keys = parse_path(path)
-        with self._disk.snapshot() as view:
-            return present(view.get(keys))
+    def get(self, path: str, *, token: str | None = None, export: bool = False) -> Any:
+        """Return the value at `path`, None when there is none; dicts are in Firebase's order.
 
-    def keys(self, path: str) -> list[str]:
+        Args:
+            path: what to read; `/x/.priority` is the priority of `/x`.
+            token: who reads.
+            export: show priorities, as `.priority` and `.value`.
+        """
+        keys = parse_path(path)
+        with self._reading(keys, token) as view:
+            return present(view.get(keys), export)
+
+    def keys(self, path: str, *, token: str | None = None) -> list[str]:
         """Return the keys of the children of `path` in order, without reading their values."""
         keys = parse_path(path)
-        with self._disk.snapshot() as view:
+        with self._reading(keys, token) as view:
             return view.keys(keys) or []
 
-    def set(self, path: str, value: Any, *, ephemeral: bool = False) -> Any:
+    @contextmanager
+    def _reading(self, keys: Path, token: str | None) -> Iterator[View]:
+        identity = self._access.identify(token)
+        with self._disk.snapshot() as view:
+            self._access.check_read(view, keys, identity)
+            yield view
+
+    def set(
+        self, path: str, value: Any, *, token: str | None = None, ephemeral: bool = False
+    ) -> Any:
         """Replace what is at `path`; None deletes. Returns the value, server values resolved.
 
         Raises:
             BadPath: the path breaks a limit.
             BadValue: the value holds what a tree cannot; the error names the place.
+            Denied: the rules refuse it; nothing has changed.
             StorageFull: the disk is full; nothing has changed.
         """
         write = put_write(parse_path(path), value, ephemeral=ephemeral)
-        return self._writer.submit(write).shown()
+        return self._submit(write, token).shown()
 
     def update(
-        self, path: str, values: Mapping[str, Any], *, ephemeral: bool = False
+        self,
+        path: str,
+        values: Mapping[str, Any],
+        *,
+        token: str | None = None,
+        ephemeral: bool = False,
     ) -> dict[str, Any]:
         """Replace several children of `path` in one atomic write, the others stay.
 
         Args:
             path: what the keys of `values` are relative to.
             values: new values by child; keys may be paths (`"a/b"`), None deletes.
+            token: who writes.
             ephemeral: skip the disk.
 
         Raises:
             BadPath: one of the paths lies above another, or breaks a limit.
+            Denied: the rules refuse one of the paths; nothing has changed.
         """
         write = patch_write(parse_path(path), values, ephemeral=ephemeral)
-        shown: dict[str, Any] = self._writer.submit(write).shown()
+        shown: dict[str, Any] = self._submit(write, token).shown()
         return shown
 
-    def push(self, path: str, value: Any, *, ephemeral: bool = False) -> str:
+    def push(
+        self, path: str, value: Any, *, token: str | None = None, ephemeral: bool = False
+    ) -> str:
         """Add `value` under a new key that sorts after all earlier ones; returns the key."""
         key = self._push_ids.new()
         base = parse_path(f"{path}/{key}")
-        self._writer.submit(put_write(base, value, ephemeral=ephemeral)).shown()
+        self._submit(put_write(base, value, ephemeral=ephemeral), token).shown()
         return key
 
-    def delete(self, path: str, *, ephemeral: bool = False) -> None:
+    def delete(self, path: str, *, token: str | None = None, ephemeral: bool = False) -> None:
         """Remove what is at `path` and below."""
-        self.set(path, None, ephemeral=ephemeral)
+        self.set(path, None, token=token, ephemeral=ephemeral)
 
-    def transaction(self, path: str, function: Callable[[Any], Any]) -> Any:
+    def transaction(
+        self, path: str, function: Callable[[Any], Any], *, token: str | None = None
+    ) -> Any:
         """Replace the value at `path` by what `function` makes of it, nothing coming in between.
 
         Args:
@@ -138,13 +174,110 @@ class ElkynStore:
             function: gets the current value and returns the new one (None deletes). It must not
                 write to the store, and may be called again when the map has to grow. Raising
                 leaves everything as it was.
+            token: who reads and writes.
 
         Returns:
             The new value.
         """
         keys = parse_path(path)
-        write = self._writer.run(lambda view: put_write(keys, function(present(view.get(keys)))))
-        return write.shown()
+        identity = self._access.identify(token)
+
+        def make(view: View) -> Write:
+            self._access.check_read(view, keys, identity)
+            write = put_write(keys, function(present(view.get(keys))))
+            write.guard = self._access.guard(identity)
+            return write
+
+        return self._writer.run(make).shown()
+
+    def _submit(self, write: Write, token: str | None) -> Write:
+        write.guard = self._access.guard(self._access.identify(token))
+        return self._writer.submit(write)
+
+    def enable_auth(self, secret: str | bytes) -> None:
+        """Let the rules decide from now on, and believe tokens signed with `secret` (HS256).
+
+        The rules are kept in the store, the secret is not: call this each time it is opened.
+        """
+        self._access.enable(secret)
+
+    def create_token(self, uid: str, *, expires_seconds: float | None = 3600, **claims: Any) -> str:
+        """Return a token that says its owner is `uid`.
+
+        Args:
+            uid: the user's id, `auth.uid` in rules.
+            expires_seconds: how long it is good; None for ever.
+            claims: what else rules see, as `auth.<name>` and `auth.token.<name>`.
+
+        Raises:
+            UsageError: `enable_auth` was not called, or a claim has a reserved name.
+        """
+        return self._access.create_token(uid, claims, expires_seconds)
+
+    def set_rules(self, source: str | bytes | Mapping[str, Any]) -> None:
+        """Replace the rules, which are kept in the store.
+
+        Args:
+            source: Firebase's rules: JSON with comments, or the same as a mapping.
+
+        Raises:
+            BadRules: they are not well-formed or not well-typed; the old ones stay.
+        """
+        self._access.set_rules(source)
+
+    def setup_default_rules(self) -> None:
+        """Set rules by which users keep `/users/<their uid>` and share what is in `/public`."""
+        self._access.set_rules(DEFAULT_RULES)
+
+    @property
+    def rules(self) -> RuleSet | None:
+        """The rules, compiled; None when none were set: then only admins may read and write."""
+        return self._access.rules
+
+    def guard(self, identity: Identity) -> Guard | None:
+        """Return the `Write.guard` that holds `identity` to the rules; None for admins."""
+        return self._access.guard(identity)
+
+    def on_rules(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Call `callback` after each change of the rules; returns what ends that."""
+        access = self._access
+        with self._lock:
+            access.listeners = (*access.listeners, callback)
+
+        def end() -> None:
+            with self._lock:
+                access.listeners = tuple(c for c in access.listeners if c is not callback)
+
+        return end
+
+    @property
+    def position(self) -> int:
+        """How many durable writes there were: the index of the last entry of `oplog`."""
+        return self._disk.position
+
+    @property
+    def ephemeral_position(self) -> int:
+        """`position` when ephemeral values last changed (-1: never).
+
+        What is visible follows from a state and the log after it only when that state has a
+        greater position.
+        """
+        return self._disk.ephemeral_position
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Call `observer(position, paths)` after each commit; returns what ends that.
+
+        It runs on the thread that commits, in order, and must neither block nor raise nor write.
+        """
+        writer = self._writer
+        with self._lock:
+            writer.observers = (*writer.observers, observer)
+
+        def end() -> None:
+            with self._lock:
+                writer.observers = tuple(o for o in writer.observers if o is not observer)
+
+        return end
 
     def watch(
         self, path: str, *, queue_events: int | None = None, queue_bytes: int | None = None
@@ -232,7 +365,7 @@ class ElkynStore:
                 self._watchers.add(keys, subscription)
             if subscription.closed:
                 self._watchers.remove(keys, subscription)
-            return Event("put", "/", present(view.get(keys)))
+            return Event("put", "/", present(view.get(keys)), view.position)
 
     def _release(self, subscription: Subscription) -> None:
         self._watchers.remove(subscription.keys, subscription)

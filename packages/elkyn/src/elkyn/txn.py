@@ -12,10 +12,12 @@ No shadow lies below a scalar of the durable tree: it is laid at the scalar inst
 
 from __future__ import annotations
 
+from elkyn._lmdb.oplog import Entry
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.tree import Tree
-from elkyn.paths import PRIORITY, Path, sorted_map
-from elkyn.values import Stored, get_at, keys_of, set_at
+from elkyn.paths import PRIORITY, ROOT, Path, sorted_map
+from elkyn.reading import MAP, peek_of
+from elkyn.values import Stored, get_at, keys_of, set_at, with_at
 
 __all__ = ["View", "WriteView"]
 
@@ -58,19 +60,83 @@ class View:
         shown = [key for key in below if self.get((*path, key)) is not None]
         return list(sorted_map(dict.fromkeys([*kept, *shown], True))) or None
 
+    def peek(self, path: Path) -> Stored:
+        """Return the scalar at `path`, `MAP` for one with children (unread), None for nothing."""
+        if self.shadows is None:
+            return self.tree.peek(path)
+        cover = self.shadows.covering(path)
+        if cover is not None:
+            return peek_of(get_at(cover[1], path[len(cover[0]) :]))
+        below = list(self.shadows.below(path))
+        if not below:
+            return self.tree.peek(path)
+        if any(shadow is not None for _place, shadow in below):
+            return MAP
+        return MAP if self.keys(path) else peek_of(self.get(path))
+
+    @property
+    def position(self) -> int:
+        """The position of the last durable write that is in this state."""
+        return self.tree.log.last()
+
 
 class WriteView(View):
     """The visible tree inside the write transaction; reads see what was written.
 
-    `removed` collects the shadows that durable writes took away.
+    `removed` collects the shadows that durable writes took away, `placed` what the current write
+    did to the durable tree.
+
+    Args:
+        tree: the durable tree in a transaction.
+        shadows: the shadows in a transaction, None when there are none.
+        position: the position of the last write before this transaction.
+        term: what entries of the log carry.
     """
 
-    __slots__ = ("removed", "shadows_changed")
+    __slots__ = (
+        "_position",
+        "_taken",
+        "_term",
+        "logged_bytes",
+        "placed",
+        "removed",
+        "shadows_changed",
+    )
 
-    def __init__(self, tree: Tree, shadows: Shadows | None) -> None:
+    def __init__(
+        self, tree: Tree, shadows: Shadows | None, position: int = 0, term: int = 1
+    ) -> None:
         super().__init__(tree, shadows)
+        self._position = position
+        self._term = term
+        self.logged_bytes = 0
+        self.placed: list[tuple[Path, Stored]] = []
+        self._taken: list[int] = []  # where in `placed` a shadow's value was taken over
         self.removed: list[tuple[Path, Stored]] = []
         self.shadows_changed = False
+
+    @property
+    def position(self) -> int:
+        """The position of the last durable write so far."""
+        return self._position
+
+    def log(self, kind: str, base: Path, time_ms: int) -> int:
+        """Add what was put since the last call to the log, as one write; returns its position."""
+        placed, self.placed, self._taken = self.placed, [], []
+        return self._append(kind, base, time_ms, placed)
+
+    def log_setting(self, name: str, text: str, time_ms: int) -> int:
+        """Keep a setting and log that; returns the position."""
+        self.tree.put_setting(name, text.encode())
+        return self._append("settings", ROOT, time_ms, [((name,), text)])
+
+    def _append(
+        self, kind: str, base: Path, time_ms: int, places: list[tuple[Path, Stored]]
+    ) -> int:
+        self._position += 1
+        entry = Entry(self._position, self._term, time_ms, kind, base, places)
+        self.logged_bytes += self.tree.log.append(entry)
+        return self._position
 
     def put(self, path: Path, value: Stored, *, ephemeral: bool) -> None:
         """Make `value` visible at `path`; None deletes."""
@@ -88,7 +154,18 @@ class WriteView(View):
                 self._remove([cover])
                 place, whole = cover
                 path, value = place, set_at(whole, path[len(place) :], value)
+                self._taken.append(len(self.placed))
         self.tree.set(path, value)
+        self._note(path, value)
+
+    def _note(self, path: Path, value: Stored) -> None:
+        """Remember a change of the durable tree; one below a value taken over goes into that."""
+        for index in self._taken:
+            place, whole = self.placed[index] if index < len(self.placed) else (path, None)
+            if place != path and path[: len(place)] == place:
+                self.placed[index] = (place, with_at(whole, path[len(place) :], value))
+                return
+        self.placed.append((path, value))
 
     def _remove(self, found: list[tuple[Path, Stored]]) -> None:
         assert self.shadows is not None

@@ -12,20 +12,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from elkyn.disk import Disk
 from elkyn.errors import BadPath
 from elkyn.events import Change, Event, Listener, Watchers
-from elkyn.paths import DEPTH_MAX, Path, format_path, parse_path
+from elkyn.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
 from elkyn.txn import View, WriteView
 from elkyn.values import Prepared, Stored, prepare, present, resolve
 from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
 
-__all__ = ["Write", "Writer", "patch_write", "put_write"]
+__all__ = ["Guard", "Observer", "Write", "Writer", "patch_write", "put_write"]
 
 _GROUP_MAX = 1000
+
+Guard: TypeAlias = Callable[[View, list[tuple[Path, Stored]], int], None]
+"""`guard(view, places, now_ms)` raises to refuse a write; see `Write`."""
+
+Observer: TypeAlias = Callable[[int, list[Path]], object]
+"""`observer(position, paths)` runs after each commit, under the writer's lock."""
 
 Deliveries = list[tuple[tuple[Listener, ...], Event]]
 
@@ -34,8 +40,10 @@ Deliveries = list[tuple[tuple[Listener, ...], Event]]
 class Write:
     """One atomic write: some places below `base`, none above another.
 
-    `check` sees the tree before the write and may raise to refuse it. After the commit `done` is
-    True and either `error` or `values` (what was written, server values resolved) is set.
+    `check` sees the tree before the write and may raise to refuse it. `guard` does so too, and gets
+    what is about to be put (server values resolved) and the time of the write in milliseconds.
+    After the commit `done` is True and either `error` or `values` (what was written, server values
+    resolved) and `position` (of the log, when the write is in it) are set.
     """
 
     kind: Literal["put", "patch"]
@@ -43,9 +51,11 @@ class Write:
     places: list[tuple[Path, Prepared]]
     ephemeral: bool = False
     check: Callable[[View], None] | None = None
+    guard: Guard | None = None
     done: bool = False
     error: BaseException | None = None
     values: list[tuple[Path, Stored]] = field(default_factory=list)
+    position: int = 0
 
     def apply(self, view: WriteView, watchers: Watchers, now_ms: int) -> Deliveries:
         """Do it inside a transaction; returns what to tell whom once that is committed."""
@@ -55,14 +65,18 @@ class Write:
             (path, resolve(new.value, view.get, path, now_ms) if new.dynamic else new.value)
             for path, new in self.places
         ]
+        if self.guard is not None:
+            self.guard(view, self.values, now_ms)
         watched = [path for path, _new in self.values if watchers.concerned(path)]
         old = {path: view.get(path) for path in watched}
         for path, new in self.values:
             view.put(path, new, ephemeral=self.ephemeral)
+        self.position = view.position if self.ephemeral else view.log(self.kind, self.base, now_ms)
         if not watched:
             return []
         changes = (Change(path, old[path], new) for path, new in self.values if path in old)
-        return watchers.events(self.base, changes, patch=self.kind == "patch")
+        patch = self.kind == "patch"
+        return watchers.events(self.base, changes, patch=patch, position=self.position)
 
     def shown(self) -> Any:
         """Return what was written as a reader sees it; raises what made the write fail."""
@@ -75,7 +89,7 @@ class Write:
 
 def put_write(base: Path, value: Any, *, ephemeral: bool = False) -> Write:
     """Return the write that replaces what is at `base`."""
-    if len(base) > DEPTH_MAX:
+    if len(base) > DEPTH_MAX + (base[-1:] == (PRIORITY,)):
         raise BadPath(format_path(base), f"{len(base)} levels deep; the limit is {DEPTH_MAX}")
     return Write("put", base, [(base, prepare(value, base))], ephemeral)
 
@@ -119,6 +133,7 @@ class Writer:
         self._pending: deque[Write] = deque()
         self._owner: int | None = None
         self._closed = False
+        self.observers: tuple[Observer, ...] = ()
         self._lock = threading.Lock()  # held during every commit and the telling after it
 
     def submit(self, write: Write) -> Write:
@@ -149,7 +164,22 @@ class Writer:
 
         with self._lock:
             self._execute(body, ephemeral=False)
+            self._tell(made)
         return made[0]
+
+    def keep_setting(self, name: str, text: str) -> int:
+        """Keep a setting of the store beside the tree; returns the position of that."""
+        self._refuse_nested()
+        positions: list[int] = []
+
+        def body(view: WriteView) -> Deliveries:
+            positions[:] = [view.log_setting(name, text, self._now_ms())]
+            return []
+
+        with self._lock:
+            self._execute(body, ephemeral=False)
+            self._tell([])
+        return positions[0]
 
     @contextmanager
     def between_commits(self) -> Iterator[None]:
@@ -200,9 +230,18 @@ class Writer:
                 write.error = error
             if not isinstance(error, Exception):
                 raise
+        else:
+            self._tell(group)
         finally:
             for write in group:
                 write.done = True
+
+    def _tell(self, group: list[Write]) -> None:
+        if not self.observers:
+            return
+        paths = [path for write in group if write.error is None for path, _new in write.values]
+        for observer in self.observers:
+            observer(self._disk.position, paths)
 
     def _execute(self, body: Callable[[WriteView], Deliveries], *, ephemeral: bool) -> None:
         if self._closed:

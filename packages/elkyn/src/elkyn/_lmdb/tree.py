@@ -11,12 +11,14 @@ from collections.abc import Iterator
 
 from elkyn._lmdb import rows
 from elkyn._lmdb.environment import Environment, Txn
+from elkyn._lmdb.oplog import LogRows
 from elkyn.paths import PRIORITY, Path, sorted_map
+from elkyn.reading import MAP, peek_of
 from elkyn.values import Stored, get_at, is_leaf, keys_of, set_at
 
 __all__ = ["DATABASES", "ReadLimit", "Tree"]
 
-DATABASES = ("tree", "meta")
+DATABASES = ("tree", "meta", "settings")
 
 SPLIT_BYTES = 1800
 """Rows this small stay inside LMDB's 4 KiB pages; larger values take overflow pages of their own."""
@@ -37,14 +39,20 @@ class Tree:
         rows_max: how many rows one `get` may touch before it raises `ReadLimit`.
     """
 
-    __slots__ = ("_budget", "_meta", "_rows", "_rows_max", "_txn")
+    __slots__ = ("_budget", "_meta", "_rows", "_rows_max", "_txn", "env")
 
     def __init__(self, env: Environment, txn: Txn, rows_max: int | None = None) -> None:
+        self.env = env
         self._txn = txn
         self._rows = env.databases["tree"]
         self._meta = env.databases["meta"]
         self._rows_max = rows_max
         self._budget = 0
+
+    @property
+    def log(self) -> LogRows:
+        """The log in the same transaction."""
+        return LogRows(self.env, self._txn)
 
     def get(self, path: Path) -> Stored:
         """Return the stored form of what is at `path`, None when nothing is."""
@@ -77,6 +85,20 @@ class Tree:
         keys.pop(PRIORITY, None)
         return list(sorted_map(keys))
 
+    def peek(self, path: Path) -> Stored:
+        """Return the scalar at `path`, `MAP` for a map (its children unread), None for nothing."""
+        row_key = rows.ROOT_ROW
+        for depth in range(len(path) + 1):
+            data = self._txn.get(row_key, db=self._rows)
+            if data is None:
+                return None
+            row = rows.unpack(data)
+            if row.packed is not None:
+                return peek_of(get_at(rows.unpack_value(row.packed), path[depth:]))
+            if depth < len(path):
+                row_key = rows.child_row(row.branch, path[depth])
+        return MAP
+
     def _children(self, node: int) -> Iterator[tuple[str, rows.Row]]:
         prefix = rows.node_prefix(node)
         with self._txn.cursor(db=self._rows) as cursor:
@@ -101,6 +123,15 @@ class Tree:
                 value[key] = self._read_branch(row.branch)
             long = long or row.key is not None
         return (sorted_map(value) if long else value) or None
+
+    def setting(self, name: str) -> bytes | None:
+        """Return what is kept under `name` beside the tree."""
+        found: bytes | None = self._txn.get(name.encode(), db=self.env.databases["settings"])
+        return found
+
+    def put_setting(self, name: str, value: bytes) -> None:
+        """Keep `value` under `name` beside the tree."""
+        self._txn.put(name.encode(), value, db=self.env.databases["settings"])
 
     def set(self, path: Path, value: Stored) -> None:
         """Write `value` (None deletes) at `path`; parents left without children vanish."""

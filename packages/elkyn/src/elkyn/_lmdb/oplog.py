@@ -1,0 +1,133 @@
+"""The log of durable writes: a row for each, put in the transaction of the write itself.
+
+    index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …]]
+
+Indexes rise by one. Paths are text (`/a/b`), server values are resolved, and what a durable write
+took over from shadows is in it: the rows applied in order to the tree as it was before the first of
+them give the tree after the last. `kind` is `put` or `patch`; `settings` for a change of the store's
+settings (base `/`, the name of the setting in the place of a path); `start` for a log that begins at
+a position (no places). `term` counts changes of leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import ormsgpack
+
+from elkyn._lmdb.environment import Environment, Txn
+from elkyn.paths import Path, format_path
+from elkyn.values import Stored
+
+__all__ = ["DATABASES", "Entry", "LogRows"]
+
+DATABASES = ("oplog",)
+
+
+class Entry(NamedTuple):
+    """One durable write.
+
+    `kind`, `base` and `places` say what was written, as the module's text explains; `time_ms` is
+    when, in milliseconds since 1970.
+    """
+
+    position: int
+    term: int
+    time_ms: int
+    kind: str
+    base: Path
+    places: list[tuple[Path, Stored]]
+
+
+class LogRows:
+    """The log as one transaction sees it."""
+
+    __slots__ = ("_db", "_txn")
+
+    def __init__(self, env: Environment, txn: Txn) -> None:
+        self._db = env.databases["oplog"]
+        self._txn = txn
+
+    def last(self) -> int:
+        """Return the index of the newest row, 0 when there is none."""
+        with self._txn.cursor(db=self._db) as cursor:
+            return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+
+    def first(self) -> int:
+        """Return the index of the oldest row, 0 when there is none."""
+        with self._txn.cursor(db=self._db) as cursor:
+            return int.from_bytes(cursor.key(), "big") if cursor.first() else 0
+
+    def append(self, entry: Entry) -> int:
+        """Put `entry` at the end; returns the bytes of its row."""
+        places = [(format_path(path), stored) for path, stored in entry.places]
+        row = (entry.term, entry.time_ms, entry.kind, format_path(entry.base), places)
+        return self.append_raw(entry.position, ormsgpack.packb(row))
+
+    def append_raw(self, index: int, packed: bytes) -> int:
+        """Put a row that is packed already at the end; returns its bytes."""
+        self._txn.put(index.to_bytes(8, "big"), packed, append=True, db=self._db)
+        return len(packed)
+
+    def read(self, after: int, rows: int, bytes_max: int) -> list[Entry]:
+        """Return entries after index `after`: up to `rows`, fewer when their bytes pass a limit."""
+        found: list[Entry] = []
+        size = 0
+        for index, packed in self.raw(after):
+            size += len(packed)
+            if len(found) == rows or (found and size > bytes_max):
+                break
+            found.append(unpack_entry(index, packed))
+        return found
+
+    def raw(self, after: int) -> Iterator[tuple[int, bytes]]:
+        """Yield index and packed row of every entry after index `after`."""
+        with self._txn.cursor(db=self._db) as cursor:
+            if cursor.set_range((after + 1).to_bytes(8, "big")):
+                for key, packed in cursor:
+                    yield int.from_bytes(key, "big"), packed
+
+    def size_bytes(self) -> int:
+        """Return the bytes of the pages that the log takes."""
+        stat = self._txn.stat(self._db)
+        pages = stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]
+        return int(pages * stat["psize"])
+
+    def trim(self, excess_bytes: int, before_ms: int | None, rows_max: int) -> None:
+        """Delete the oldest rows; the newest one always stays.
+
+        Args:
+            excess_bytes: delete until so many bytes are gone.
+            before_ms: also delete what was written before this time; None: age does not count.
+            rows_max: delete at most so many.
+        """
+        last = self.last()
+        freed = 0
+        with self._txn.cursor(db=self._db) as cursor:
+            found = cursor.first()
+            for _row in range(rows_max):
+                if not found or int.from_bytes(cursor.key(), "big") == last:
+                    return
+                packed = cursor.value()
+                old = before_ms is not None and ormsgpack.unpackb(packed)[1] < before_ms
+                if freed >= excess_bytes and not old:
+                    return
+                freed += len(packed)
+                found = cursor.delete()
+
+    def clear(self) -> None:
+        """Delete every row."""
+        self._txn.drop(self._db, delete=False)
+
+
+def unpack_entry(index: int, packed: bytes | memoryview) -> Entry:
+    """Read a row."""
+    term, time_ms, kind, base, places = ormsgpack.unpackb(packed)
+    return Entry(
+        index, term, time_ms, kind, _path(base), [(_path(text), stored) for text, stored in places]
+    )
+
+
+def _path(text: str) -> Path:
+    return tuple(text.split("/")[1:]) if len(text) > 1 else ()

@@ -1,0 +1,145 @@
+"""Who may do what in one store: its rules, which live in the store, and the tokens it believes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from elkyn.disk import Disk
+from elkyn.identity import ADMIN, NOBODY, Identity
+from elkyn.paths import Path, format_path
+from elkyn.reading import Overlay, Reader
+from elkyn.txn import View
+from elkyn.values import Stored
+from elkyn.writer import Guard, Writer
+from sennit_core.clock import Clock
+from sennit_core.errors import Denied, UsageError
+
+if TYPE_CHECKING:
+    from elkyn.auth.tokens import TokenSigner, Verifier
+    from elkyn.rules import RuleSet
+
+__all__ = ["DEFAULT_RULES", "Access"]
+
+_RULES = "rules"
+
+DEFAULT_RULES = """{
+  "rules": {
+    "users": {
+      "$uid": {
+        ".read": "auth != null && auth.uid === $uid",
+        ".write": "auth != null && auth.uid === $uid"
+      }
+    },
+    "public": {
+      ".read": true,
+      ".write": "auth != null"
+    }
+  }
+}
+"""
+"""What `setup_default_rules` sets: users keep what is theirs, and share what is public."""
+
+
+class Access:
+    """The rules of a store, and who its callers are.
+
+    The text of the rules is kept in the store and compiled when it is first needed. Without rules
+    nothing is allowed but to admins. Until `enable` is called every caller is one.
+    """
+
+    def __init__(self, disk: Disk, writer: Writer, clock: Clock) -> None:
+        self._disk = disk
+        self._writer = writer
+        self._clock = clock
+        self._changing = threading.Lock()
+        self._lock = threading.Lock()  # taken by the writer too: never write while holding it
+        self._rules: RuleSet | None = None
+        self._loaded = False
+        self._signer: TokenSigner | None = None
+        self._verifier: Verifier | None = None
+        self.listeners: tuple[Callable[[], object], ...] = ()
+
+    @property
+    def rules(self) -> RuleSet | None:
+        """The rules of the store, compiled; None when none were ever set."""
+        if not self._loaded:
+            with self._disk.snapshot() as view:
+                source = view.tree.setting(_RULES)
+            with self._lock:
+                if not self._loaded:
+                    self._rules = None if source is None else _parse(source.decode())
+                    self._loaded = True
+        return self._rules
+
+    def set_rules(self, source: str | bytes | Mapping[str, Any]) -> None:
+        """Check, keep and use new rules; the old ones stay when these are refused."""
+        rules = _parse(source)
+        with self._changing:
+            self._writer.keep_setting(_RULES, rules.source)
+            with self._lock:
+                self._rules, self._loaded = rules, True
+        for listener in self.listeners:
+            listener()
+
+    def enable(self, secret: str | bytes) -> None:
+        """Ask rules from now on, and believe tokens signed with `secret`."""
+        from elkyn.auth.tokens import TokenSigner, Verifier
+
+        signer = TokenSigner(secret, self._clock)
+        self._verifier, self._signer = Verifier.of_secret(secret, self._clock), signer
+
+    def create_token(
+        self, uid: str, claims: Mapping[str, Any], expires_seconds: float | None
+    ) -> str:
+        """Return a token for `uid` that this store believes."""
+        if self._signer is None:
+            raise UsageError(
+                "tokens need a secret to be signed with", hint='call enable_auth("secret") first'
+            )
+        return self._signer.sign(uid, claims, expires_seconds)
+
+    def identify(self, token: str | None) -> Identity:
+        """Return who shows `token`: an admin while auth is not enabled.
+
+        Raises:
+            BadToken: the token is not believed, or not any more.
+        """
+        if self._verifier is None:
+            return ADMIN
+        return NOBODY if token is None else self._verifier.verify(token)
+
+    def guard(self, identity: Identity) -> Guard | None:
+        """Return what refuses the writes that `identity` may not do; None for admins."""
+        if identity.admin:
+            return None
+
+        def refuse(view: View, places: list[tuple[Path, Stored]], now_ms: int) -> None:
+            rules = self.rules
+            after = Overlay(view, places)
+            if rules is None or not rules.may_write(view, after, places, identity, now_ms):
+                paths = ", ".join(format_path(path) for path, _new in places[:3])
+                raise Denied(f"writing {paths}", "a rule that allows it")
+
+        return refuse
+
+    def check_read(
+        self, reader: Reader, path: Path, identity: Identity, query: Any | None = None
+    ) -> None:
+        """Refuse what `identity` may not read.
+
+        Raises:
+            Denied: no rule allows it.
+        """
+        if identity.admin:
+            return
+        rules, now_ms = self.rules, int(self._clock.now() * 1000)
+        if rules is None or not rules.may_read(reader, path, identity, now_ms, query):
+            raise Denied(f"reading {format_path(path)}", "a rule that allows it")
+
+
+def _parse(source: str | bytes | Mapping[str, Any]) -> RuleSet:
+    from elkyn.rules import parse_rules
+
+    return parse_rules(source)
