@@ -1,0 +1,119 @@
+"""The tree of an expression; every node knows where it begins and ends in its text.
+
+The checker fills in `kind`; what it has not passed is never compiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from elkyn.rules.kinds import Kind
+
+__all__ = [
+    "Binary",
+    "Call",
+    "Conditional",
+    "Items",
+    "Literal",
+    "Logical",
+    "Member",
+    "Name",
+    "Node",
+    "Regex",
+    "Unary",
+]
+
+
+@dataclass(slots=True)
+class _Placed:
+    at: int
+    end: int
+    depth: int = field(default=1, kw_only=True)
+    kind: Kind = field(default=Kind.ANY, kw_only=True)
+
+
+@dataclass(slots=True)
+class Literal(_Placed):
+    """A constant: None, bool, int, float or str."""
+
+    value: Any
+
+
+@dataclass(slots=True)
+class Regex(_Placed):
+    """`/pattern/flags`; `pattern_at` is where the pattern begins."""
+
+    pattern: str
+    flags: str
+    pattern_at: int
+
+
+@dataclass(slots=True)
+class Name(_Placed):
+    """A variable."""
+
+    name: str
+
+
+@dataclass(slots=True)
+class Items(_Placed):
+    """`[a, b]`: what `hasChildren` takes."""
+
+    items: list[Node]
+
+
+@dataclass(slots=True)
+class Member(_Placed):
+    """`owner.name`, `owner["name"]` (a text literal gives `name`), or `owner[computed]`."""
+
+    owner: Node
+    name: str | None
+    computed: Node | None
+
+
+@dataclass(slots=True)
+class Call(_Placed):
+    """`method(arguments)`."""
+
+    method: Node
+    arguments: list[Node]
+
+
+@dataclass(slots=True)
+class Unary(_Placed):
+    """`!operand` or `-operand`."""
+
+    operator: str
+    operand: Node
+
+
+@dataclass(slots=True)
+class Binary(_Placed):
+    """Arithmetic, equality or order; `==` is written `===` here."""
+
+    operator: str
+    left: Node
+    right: Node
+
+
+@dataclass(slots=True)
+class Logical(_Placed):
+    """`a && b && …` or `a || b || …`, a chain in one node."""
+
+    operator: str
+    operands: list[Node]
+
+
+@dataclass(slots=True)
+class Conditional(_Placed):
+    """`test ? yes : no`."""
+
+    test: Node
+    yes: Node
+    no: Node
+
+
+Node: TypeAlias = (
+    Literal | Regex | Name | Items | Member | Call | Unary | Binary | Logical | Conditional
+)

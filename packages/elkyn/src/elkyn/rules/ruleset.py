@@ -1,0 +1,234 @@
+"""A set of rules in force: who may read and write what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, MutableSequence, Sequence
+from typing import TYPE_CHECKING, Any
+
+from elkyn.identity import Identity
+from elkyn.paths import PRIORITY, Path
+from elkyn.reading import Reader
+from elkyn.rules.build import build
+from elkyn.rules.compiler import Context
+from elkyn.rules.document import Part, read_document
+from elkyn.rules.problems import BadRules, Problem
+from elkyn.rules.trace import Decision, Explanation, decided
+from elkyn.rules.trie import Pattern, Rule, RuleNode
+from elkyn.values import Stored
+
+if TYPE_CHECKING:
+    from elkyn.query import Query
+
+__all__ = ["DEFAULT_RULES", "RuleSet", "default_rules", "parse_rules"]
+
+DEFAULT_RULES = """\
+{
+  "rules": {
+    // each user reads and writes what is below their own id; everything else is closed
+    "users": {
+      "$uid": {
+        ".read": "$uid === auth.uid",
+        ".write": "$uid === auth.uid"
+      }
+    }
+  }
+}
+"""
+
+Trace = MutableSequence[Decision]
+
+
+def parse_rules(source: str | bytes | Mapping[str, Any]) -> RuleSet:
+    """Read, check and compile rules.
+
+    Args:
+        source: the text of a rules file (JSON with comments), or the same as a mapping.
+
+    Raises:
+        BadRules: with the line and column of every problem.
+        Unsupported: a rule has a regular expression, and the engine for them is not installed.
+    """
+    text = _as_text(source)
+    return RuleSet(read_document(text), text)
+
+
+def default_rules() -> RuleSet:
+    """Return the rules of `setup_default_rules`: `/users/$uid` for its user, nothing else."""
+    return parse_rules(DEFAULT_RULES)
+
+
+def _as_text(source: str | bytes | Mapping[str, Any]) -> str:
+    if isinstance(source, str):
+        return source
+    try:
+        if isinstance(source, bytes):
+            return source.decode()
+        return json.dumps(source, indent=2, ensure_ascii=False, allow_nan=False)
+    except UnicodeDecodeError as error:
+        problem = f"byte {error.start} is not UTF-8"
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = f"no JSON: {error}"
+    raise BadRules([Problem(1, 1, "", problem)])
+
+
+class RuleSet:
+    """Rules in force. Checks are pure: they read, and keep nothing.
+
+    Args:
+        document: the parsed file.
+        source: its text.
+    """
+
+    __slots__ = ("_root", "source")
+
+    def __init__(self, document: Part, source: str) -> None:
+        self._root = build(document, source)
+        self.source = source
+
+    def may_read(
+        self,
+        reader: Reader,
+        path: Path,
+        identity: Identity,
+        now_ms: int,
+        query: Query | None = None,
+        trace: Trace | None = None,
+    ) -> bool:
+        """Whether `identity` may read `path`.
+
+        Grants walk from the root to the path; the first true `.read` decides, and no deeper one
+        takes it back.
+
+        Args:
+            reader: the tree.
+            path: what is read.
+            identity: who reads.
+            now_ms: the time, in milliseconds since 1970.
+            query: what of the path is asked for.
+            trace: gets every rule that was asked.
+        """
+        if identity.admin:
+            return True
+        context = Context(reader, reader, identity.as_auth(), now_ms, query)
+        context.path = path = _without_priority(path)
+        for node in self._root.along(path):
+            if node.read is not None and _allows(node.read, context, trace):
+                return True
+        return False
+
+    def may_write(
+        self,
+        before: Reader,
+        after: Reader,
+        places: Sequence[tuple[Path, Stored]],
+        identity: Identity,
+        now_ms: int,
+        trace: Trace | None = None,
+    ) -> bool:
+        """Whether `identity` may write `places`, all of them together.
+
+        Each place needs a true `.write` on its way from the root. Then, unless it is deleted, every
+        `.validate` must be true: on its way, at it, and below it where the new value has data.
+
+        Args:
+            before: the tree as it is.
+            after: the tree with every place written, as `Overlay` gives it.
+            places: what is written where, none above another; None deletes.
+            identity: who writes.
+            now_ms: the time of the write, in milliseconds since 1970.
+            trace: gets every rule that was asked.
+        """
+        if identity.admin:
+            return True
+        context = Context(before, after, identity.as_auth(), now_ms)
+        for path, value in places:
+            if path and path[-1] == PRIORITY:
+                path = path[:-1]
+                value = after.peek(path)
+            context.path = path
+            if not self._may_write(context, value, trace):
+                return False
+        return True
+
+    def _may_write(self, context: Context, value: Stored, trace: Trace | None) -> bool:
+        path = context.path
+        nodes = self._root.along(path)
+        for node in nodes:
+            if node.write is not None and _allows(node.write, context, trace):
+                break
+        else:
+            return False
+        if value is None:
+            return True
+        for node in nodes:
+            if node.validate is not None and not _allows(node.validate, context, trace):
+                return False
+        target = nodes[-1]
+        if len(nodes) <= len(path) or not target.validates_below or type(value) is not dict:
+            return True
+        return _valid_below(target, context, value, trace)
+
+    def explain_read(
+        self,
+        reader: Reader,
+        path: Path,
+        identity: Identity,
+        now_ms: int,
+        query: Query | None = None,
+    ) -> Explanation:
+        """Say what `may_read` says, and why."""
+        trace: list[Decision] = []
+        allowed = self.may_read(reader, path, identity, now_ms, query, trace)
+        return Explanation(allowed, trace)
+
+    def explain_write(
+        self,
+        before: Reader,
+        after: Reader,
+        places: Sequence[tuple[Path, Stored]],
+        identity: Identity,
+        now_ms: int,
+    ) -> Explanation:
+        """Say what `may_write` says, and why."""
+        trace: list[Decision] = []
+        allowed = self.may_write(before, after, places, identity, now_ms, trace)
+        return Explanation(allowed, trace)
+
+    def index_on(self, path: Path) -> tuple[str, ...]:
+        """Return what the children of `path` are indexed by: `.value`, or paths inside them."""
+        node = self._root.at(path)
+        return () if node is None else node.index_on
+
+    def indexes(self) -> tuple[tuple[Pattern, tuple[str, ...]], ...]:
+        """Return every `.indexOn`: the keys that lead to it, None for a `$` variable, its names."""
+        return tuple(self._root.indexes())
+
+
+def _allows(rule: Rule, context: Context, trace: Trace | None) -> bool:
+    if trace is None:
+        return rule.allows(context)
+    decision = decided(rule, context)
+    trace.append(decision)
+    return decision.allowed
+
+
+def _valid_below(
+    node: RuleNode, context: Context, value: dict[str, Any], trace: Trace | None
+) -> bool:
+    above = context.path
+    for key, inner in value.items():
+        below = node.child(key)
+        if below is None or key[0] == ".":
+            continue
+        context.path = (*above, key)
+        if below.validate is not None and not _allows(below.validate, context, trace):
+            return False
+        deeper = below.validates_below and type(inner) is dict
+        if deeper and not _valid_below(below, context, inner, trace):
+            return False
+    return True
+
+
+def _without_priority(path: Path) -> Path:
+    return path[:-1] if path and path[-1] == PRIORITY else path
