@@ -147,7 +147,7 @@ def test_a_body_that_is_not_json_is_refused_in_firebases_words(
         ("POST", "/" + "d/" * 31 + "e.json", 1, 400, "33 levels"),
         ("PATCH", "/a.json", [1], 400, "couldn't parse JSON object"),
         ("PATCH", "/a.json", {"b": 1, "b/c": 2}, 400, "/a/b"),
-        ("GET", "/a", None, 404, ".json"),
+        ("GET", "/metrics", None, 404, "metrics"),
         ("TRACE", "/a.json", None, 405, "not allowed"),
         ("PUT", "/a.json", b'"\\ud800"', 400, "surrogate"),
         ("PUT", "/a.json", b"1e999", 400, "finite"),
@@ -162,12 +162,86 @@ def test_a_request_that_cannot_be_is_refused_with_the_reason(
     assert store.get("/") is None
 
 
-def test_queries_are_refused_rather_than_ignored(store: ElkynStore) -> None:
+def test_a_query_selects_and_needs_an_order(store: ElkynStore) -> None:
+    store.set("/a", {"x": {"n": 3}, "y": {"n": 1}, "z": {"n": 2}})
     limit = ask(store, "GET", "/a.json", query={"limitToFirst": "2"})
     assert json.loads(limit.body) == {
         "error": "orderBy must be defined when other query parameters are defined"
     }
-    assert ask(store, "GET", "/a.json", query={"orderBy": '"$key"'}).status == 400
+    first = ask(store, "GET", "/a.json", query={"orderBy": '"n"', "limitToFirst": "2"})
+    assert (first.status, first.body) == (200, b'{"y":{"n":1},"z":{"n":2}}')
+    assert ask(store, "GET", "/a.json", query={"orderBy": "n"}).status == 400
+    assert ask(store, "PUT", "/a.json", 1, query={"orderBy": '"$key"'}).status == 400
+
+
+def test_a_path_without_json_is_the_same_api(store: ElkynStore) -> None:
+    assert ask(store, "PUT", "/a/b", {"c": 1}).body == b'{"c":1}'
+    assert ask(store, "GET", "/a/b.json").body == ask(store, "GET", "/a/b/").body == b'{"c":1}'
+    assert ask(store, "GET", "/").body == ask(store, "GET", "/.json").body
+    assert ask(store, "PUT", "/auth/token.json", 2).status == 200
+    assert [ask(store, "GET", path).status for path in ("/auth/token", "/.ws", "/.x/y.json")] == [
+        404,
+        404,
+        404,
+    ]
+
+
+def test_priorities_show_with_format_export_alone(store: ElkynStore) -> None:
+    ask(store, "PUT", "/a.json", {"b": {".value": 1, ".priority": 7}})
+    assert ask(store, "GET", "/a.json").body == b'{"b":1}'
+    exported = ask(store, "GET", "/a.json", query={"format": "export"})
+    assert json.loads(exported.body) == {"b": {".value": 1, ".priority": 7}}
+    assert ask(store, "GET", "/a/b/.priority.json").body == b"7"
+
+
+def test_jsonp_and_downloads(store: ElkynStore) -> None:
+    store.set("/a", "</script>")
+    script = ask(store, "GET", "/a.json", query={"callback": "app.got[0]"})
+    assert script.body == b'app.got[0]("</script>");'
+    assert headers(script)["content-type"].startswith("application/javascript")
+    assert headers(script)["x-content-type-options"] == "nosniff"
+    assert ask(store, "GET", "/a.json", query={"callback": "alert(1)//"}).status == 400
+    file = ask(store, "GET", "/a.json", query={"download": 'a"b\r\n.json'})
+    assert headers(file)["content-disposition"] == (
+        "attachment; filename*=UTF-8''a%22b%0D%0A.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "status"),
+    [
+        ("timeout", "3s", 200),
+        ("timeout", "500ms", 200),
+        ("timeout", "2h", 400),
+        ("timeout", "16min", 400),
+        ("writeSizeLimit", "tiny", 200),
+        ("writeSizeLimit", "unlimited", 200),
+        ("writeSizeLimit", "huge", 400),
+    ],
+)
+def test_times_are_bounded_by_parameters(
+    store: ElkynStore, parameter: str, value: str, status: int
+) -> None:
+    assert ask(store, "PUT", "/a.json", 1, query={parameter: value}).status == status
+
+
+def test_a_write_over_its_size_limit_is_refused(store: ElkynStore) -> None:
+    large = b'"' + b"x" * 9_000_000 + b'"'
+    answer = ask(store, "PUT", "/a.json", large, query={"writeSizeLimit": "tiny"})
+    assert (answer.status, store.get("/a")) == (400, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"12345678901234567890", b"0.1", b"1e300", b"-9007199254740993", b"1.7976931348623157e308"],
+)
+def test_numbers_come_back_as_they_were_sent(store: ElkynStore, body: bytes) -> None:
+    ask(store, "PUT", "/a.json", body)
+    assert json.loads(ask(store, "GET", "/a.json").body) == json.loads(body)
+
+
+def test_of_two_equal_keys_the_last_counts(store: ElkynStore) -> None:
+    assert ask(store, "PUT", "/a.json", b'{"b":1,"b":2}').body == b'{"b":2}'
 
 
 @settings(deadline=None)
@@ -176,7 +250,7 @@ def test_queries_are_refused_rather_than_ignored(store: ElkynStore) -> None:
     path=st.text(max_size=30).map(lambda text: f"/{text}.json"),
     body=st.one_of(st.binary(max_size=30), st.text(max_size=30).map(str.encode)),
     query=st.dictionaries(
-        st.sampled_from(["ns", "print", "shallow", "orderBy", "callback"]), st.text(max_size=5)
+        st.sampled_from(["ns", "print", "shallow", "orderBy", "callback", "timeout", "startAt", "format"]), st.text(max_size=5)
     ),
 )
 def test_whatever_is_asked_the_answer_is_no_server_error(

@@ -1,4 +1,4 @@
-"""The raw-ASGI app: `/{path}.json?ns=` over the stores of a process.
+"""The raw-ASGI app: Firebase's REST protocol, event streams and sockets over stores.
 
 Small reads happen in the event loop (under half a millisecond); what touches more rows, and every
 body over `_INLINE_BYTES`, goes to a thread; writes go to the committer's thread.
@@ -7,31 +7,42 @@ body over `_INLINE_BYTES`, goes to a thread; writes go to the committer's thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol, TypeAlias
-from urllib.parse import quote
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from elkyn._lmdb.tree import ReadLimit
-from elkyn.server.auth import Authorize
+from elkyn.server.answers import error_response
+from elkyn.server.asgi import Receive, Scope, Send, read_body, send_response, to_request
+from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
-from elkyn.server.handle import answer_write, error_response, read, to_write
-from elkyn.server.request import Call, Request, Response, parse_call, parse_query
-from elkyn.server.stream import run_stream
+from elkyn.server.door import Authorize, Caller, Door, HookDoor
+from elkyn.server.grant import Grant
+from elkyn.server.handle import answer_write, read, to_write
+from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
+from elkyn.server.metrics import Metrics
+from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
+from elkyn.server.retries import Retries
+from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
+from elkyn.server.subscribe import open_stream
+from elkyn.server.system import SystemCall, answer_system
 from elkyn.store import ElkynStore
-from elkyn.watch import Subscription
-from sennit_core.errors import Closed, InternalError, NotFound, SennitError, TooLarge
+from sennit_core.errors import (
+    Busy,
+    Closed,
+    DeadlineExceeded,
+    Denied,
+    InternalError,
+    NotFound,
+    SennitError,
+)
 
 __all__ = ["ElkynApp", "elkyn_app"]
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+T = TypeVar("T")
 
-KEEP_ALIVE_SECONDS = 25.0
-BODY_BYTES_MAX = 64 * 1024 * 1024
 _INLINE_BYTES = 64 * 1024
 _INLINE_ROWS = 64
-_CLOSE_GRACE_SECONDS = 1.0
 
 
 class StoreMap(Protocol):
@@ -51,196 +62,203 @@ def elkyn_app(
     default_namespace: str = "default",
     create_namespaces: bool = False,
 ) -> ElkynApp:
-    """Return an ASGI app that serves `stores`.
+    """Return an ASGI app that serves `stores` to those whom `authorize` lets in.
 
     Args:
         stores: by namespace; stay the caller's to close, after the app.
-        authorize: `authorize(scope, namespace, path, write)` raises `Denied` or `Unauthenticated`.
+        authorize: `authorize(scope, namespace, path, write)` raises `Denied` or `Unauthenticated`;
+            returns None for full access, or the `Identity` that the namespace's rules then judge.
         keep_alive_seconds: silence on an event stream after which a keep-alive is sent.
         body_bytes_max: a larger request body is refused with 413.
         default_namespace: for requests without `?ns=`.
         create_namespaces: ask `stores` also for namespaces it does not list.
     """
-    return ElkynApp(
-        stores,
-        authorize,
-        keep_alive_seconds=keep_alive_seconds,
-        body_bytes_max=body_bytes_max,
+    settings = Settings(
         default_namespace=default_namespace,
         create_namespaces=create_namespaces,
+        keep_alive_seconds=keep_alive_seconds,
+        limits=Limits(body_bytes=body_bytes_max),
     )
+    return ElkynApp(stores, HookDoor(authorize), settings)
 
 
 class ElkynApp:
-    """See `elkyn_app`. Call `close` when the server begins to stop: it ends all event streams."""
+    """An ASGI app over stores. Call `close` when the server begins to stop: it ends all streams.
 
-    def __init__(
-        self,
-        stores: StoreMap,
-        authorize: Authorize,
-        *,
-        keep_alive_seconds: float,
-        body_bytes_max: int,
-        default_namespace: str,
-        create_namespaces: bool,
-    ) -> None:
+    Args:
+        stores: by namespace; stay the caller's to close, after the app.
+        door: tells who asks.
+        settings: everything else.
+    """
+
+    def __init__(self, stores: StoreMap, door: Door, settings: Settings) -> None:
+        self.door = door
+        self.settings = settings
+        self.metrics = Metrics()
+        self.committer = Committer()
+        self.clients = Clients(self.metrics, settings)
+        self.closed = False
         self._stores = stores
-        self._authorize = authorize
-        self._keep_alive_seconds = keep_alive_seconds
-        self._body_bytes_max = body_bytes_max
-        self._default_namespace = default_namespace
-        self._create_namespaces = create_namespaces
-        self._committer = Committer()
-        self._streams: dict[Subscription, asyncio.Task[Any]] = {}
-        self._closed = False
+        self._rate = Rate(settings.limits.requests_per_second)
+        self._retries = Retries()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the lifespan of the server."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
-        else:
+        if scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+        else:
+            await self._lifespan(receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             kind = (await receive())["type"]
             if kind == "lifespan.shutdown":
-                await asyncio.to_thread(self.close)
+                await self.stop()
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._answer(scope, receive)
-        if isinstance(answer, Response):
-            await _respond(answer, send, head=scope["method"] == "HEAD")
-            return
-        await self._stream(*answer, receive, send)
+        request = to_request(scope)
+        opened = self.metrics.open
+        opened["http"] += 1
+        try:
+            response = await self._answer(request, scope, receive, send)
+        except SennitError as error:
+            response = error_response(error)
+        except Exception as error:  # noqa: BLE001 - logged and answered with 500
+            response = error_response(InternalError(f"{type(error).__name__}: {error}"))
+        finally:
+            opened["http"] -= 1
+        if response is not None:
+            self.metrics.answered(request.method, response)
+            if "origin" in request.headers:
+                response.headers += self.settings.origins.headers(request.headers)
+            await send_response(response, send, head=request.method == "HEAD")
 
     async def _answer(
-        self, scope: Scope, receive: Receive
-    ) -> Response | tuple[Subscription, Callable[[], None]]:
+        self, request: Request, scope: Scope, receive: Receive, send: Send
+    ) -> Response | None:
+        self._admit(scope)
+        self.settings.origins.check(request.headers)
+        if request.method == "OPTIONS":
+            return self.settings.origins.preflight(request.headers)
+        caller = await self.door.caller(scope, request.query)
+        if is_reserved(request.raw_path):
+            return await self._answer_system(request, caller, receive)
+        call = parse_call(request)
+        namespace = call.namespace = call.namespace or self.settings.default_namespace
+        store = self.open_store(namespace)
         try:
-            call = parse_call(_request(scope))
-            store = self._store(scope, call)
+            grant = caller.grant(store, namespace, call.path, call.writes)
             if call.stream:
-                subscription = await asyncio.to_thread(store.watch, call.path)
-                return subscription, lambda: self._check(scope, call)
+                await open_stream(self, call, store, caller, (receive, send))
+                return None
             if call.writes:
-                return await self._write(call, store, receive)
-            return await _read(call, store)
-        except SennitError as error:
-            return error_response(error)
-        except Exception as error:  # noqa: BLE001 - logged and answered with 500
-            return error_response(InternalError(f"{type(error).__name__}: {error}"))
+                return await self._write(call, store, grant, receive)
+            self.metrics.reads += 1
+            return await _read(call, store, grant)
+        except Denied:
+            self.door.refused(caller, scope, namespace, call.path)
+            raise
 
-    def _check(self, scope: Scope, call: Call) -> None:
-        name = call.namespace or self._default_namespace
-        self._authorize(scope, name, call.path, call.writes)
-
-    def _store(self, scope: Scope, call: Call) -> ElkynStore:
-        if self._closed:
+    def _admit(self, scope: Scope) -> None:
+        if self.closed:
             raise Closed("the server")
-        self._check(scope, call)
-        name = call.namespace or self._default_namespace
-        if not self._create_namespaces and name not in self._stores:
+        if self.metrics.open["http"] > self.settings.limits.requests:
+            raise Busy("too many requests at once; try again in a second")
+        if self.settings.limits.requests_per_second is not None:
+            client = scope.get("client") or ("", 0)
+            self._rate.take(client[0], asyncio.get_running_loop().time())
+
+    def open_store(self, name: str) -> ElkynStore:
+        """Return the store of a namespace.
+
+        Raises:
+            NotFound: there is none.
+        """
+        if not self.settings.create_namespaces and name not in self._stores:
             raise NotFound("namespace", name)
         return self._stores[name]
 
-    async def _write(self, call: Call, store: ElkynStore, receive: Receive) -> Response:
-        body = await self._body(receive)
-        if len(body) <= _INLINE_BYTES:
-            write = to_write(call, body, store)
+    async def _answer_system(self, request: Request, caller: Caller, receive: Receive) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            request.body = await read_body(receive, self.settings.limits.body_bytes)
+        namespace = request.query.get("ns") or self.settings.default_namespace
+        return await answer_system(SystemCall(self, request, caller, namespace))
+
+    async def _write(
+        self, call: Call, store: ElkynStore, grant: Grant, receive: Receive
+    ) -> Response:
+        self.metrics.writes += 1
+        body = await read_body(receive, self.settings.limits.body_bytes)
+        if call.retry_key is None:
+            return await self._commit(call, store, grant, body)
+        who = "admin" if grant.identity.admin else grant.identity.uid or ""
+        key = (store.namespace, call.method, call.path, call.retry_key, who)
+        return await self._retries.answer(
+            key, body, partial(self._commit, call, store, grant, body)
+        )
+
+    async def _commit(self, call: Call, store: ElkynStore, grant: Grant, body: bytes) -> Response:
+        large = len(body) > _INLINE_BYTES
+        if large:
+            write = await asyncio.to_thread(to_write, call, body, store, grant)
         else:
-            write = await asyncio.to_thread(to_write, call, body, store)
-        await self._committer.commit(store, write)
-        if len(body) <= _INLINE_BYTES:
-            return answer_write(call, write)
-        return await asyncio.to_thread(answer_write, call, write)
+            write = to_write(call, body, store, grant)
+        await self.committer.commit(store, write)
+        if large:
+            return await asyncio.to_thread(answer_write, call, write)
+        return answer_write(call, write)
 
-    async def _body(self, receive: Receive) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Closed("the connection")
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._body_bytes_max:
-                raise TooLarge("the request body", self._body_bytes_max)
-            parts.append(part)
-            if not message.get("more_body"):
-                return b"".join(parts)
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
 
-    async def _stream(
-        self, subscription: Subscription, check: Callable[[], None], receive: Receive, send: Send
-    ) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._streams[subscription] = task
-        try:
-            with subscription:
-                if self._closed:
-                    subscription.close()
-                await run_stream(
-                    subscription,
-                    receive,
-                    send,
-                    keep_alive_seconds=self._keep_alive_seconds,
-                    check=check,
-                )
-        finally:
-            del self._streams[subscription]
+    async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Run what may block on a thread."""
+        return await asyncio.to_thread(function, *args)
+
+    def metrics_text(self) -> bytes:
+        """Return the page for Prometheus."""
+        names = [name for name in self._stores if name in self._stores]  # type: ignore[attr-defined]
+        return self.metrics.text(
+            commits=self.committer.commits,
+            commit_seconds=self.committer.seconds,
+            waiting=self.committer.waiting,
+            positions=[(name, self._stores[name].position) for name in names],
+        )
+
+    async def stop(self) -> None:
+        """As `close`, from the event loop; sockets get time to say goodbye."""
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """End event streams, commit what waits, and answer 503 from now on; safe on any thread.
 
         Call it when the server starts to stop, before it waits for its connections.
         """
-        self._closed = True
-        for subscription, task in list(self._streams.items()):
-            subscription.close()
-            loop = task.get_loop()
-            if not loop.is_closed():  # a client that does not read would hold the server up
-                loop.call_soon_threadsafe(_cancel_later, loop, task)
-        self._committer.close()
+        self.closed = True
+        self.clients.close()
+        self.committer.close()
 
 
-def _cancel_later(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-    loop.call_later(_CLOSE_GRACE_SECONDS, task.cancel)
-
-
-async def _read(call: Call, store: ElkynStore) -> Response:
+async def _read(call: Call, store: ElkynStore, grant: Grant) -> Response:
     try:
         with store.snapshot(_INLINE_ROWS) as view:
-            return read(call, view)
+            return read(call, view, grant)
     except ReadLimit:
-        return await asyncio.to_thread(_read_whole, call, store)
+        pass
+    try:
+        async with asyncio.timeout(call.read_seconds_max):
+            return await asyncio.to_thread(_read_whole, call, store, grant)
+    except TimeoutError:
+        text = f"The read took longer than {call.read_seconds_max:g} s, its timeout."
+        raise DeadlineExceeded(text) from None
 
 
-def _read_whole(call: Call, store: ElkynStore) -> Response:
+def _read_whole(call: Call, store: ElkynStore, grant: Grant) -> Response:
     with store.snapshot() as view:
-        return read(call, view)
-
-
-def _request(scope: Scope) -> Request:
-    raw = scope.get("raw_path")
-    raw_path = quote(scope["path"]) if raw is None else raw.decode("latin-1")
-    return Request(
-        method=scope["method"],
-        raw_path=raw_path.removeprefix(scope.get("root_path", "")).partition("?")[0],
-        query=parse_query(scope.get("query_string", b"")),
-        headers={k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]},
-    )
-
-
-async def _respond(response: Response, send: Send, *, head: bool) -> None:
-    headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in response.headers]
-    if response.status not in (204, 304):
-        headers.append((b"content-length", str(len(response.body)).encode()))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else response.body})
+        return read(call, view, grant)

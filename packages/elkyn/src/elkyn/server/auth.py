@@ -5,18 +5,16 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path as FilePath
-from typing import Any, TypeAlias
+from typing import Any
 
+from elkyn.server.door import Authorize
 from elkyn.server.request import parse_query
 from sennit_core.errors import Unauthenticated
 
 __all__ = ["Authorize", "read_or_create_token", "require_token", "token_of"]
-
-Authorize: TypeAlias = Callable[[Mapping[str, Any], str, str, bool], None]
-"""`authorize(scope, namespace, path, write)` raises `Denied` to refuse; `scope` is ASGI's."""
 
 
 def require_token(token: str) -> Authorize:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from typing import NamedTuple
 
 from elkyn.store import ElkynStore
@@ -32,9 +33,18 @@ class Committer:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self.commits = 0
+        self.seconds = 0.0
 
-    async def commit(self, store: ElkynStore, write: Write) -> None:
-        """Return when `write` is committed or has failed (`write.error`).
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+        return self._orders.qsize()
+
+    def commit(self, store: ElkynStore, write: Write) -> asyncio.Future[None]:
+        """Queue `write`, behind those queued before; the future is done when it is.
+
+        It is committed then, or has failed (`write.error`).
 
         Raises:
             Busy: too many writes wait already.
@@ -42,7 +52,7 @@ class Committer:
         if self._orders.qsize() >= _WAITING_MAX:
             raise Busy("too many writes are waiting; try again in a second")
         loop = asyncio.get_running_loop()
-        done = loop.create_future()
+        done: asyncio.Future[None] = loop.create_future()
         with self._lock:
             if self._closed:
                 raise Closed("the server")
@@ -50,7 +60,7 @@ class Committer:
                 self._thread = threading.Thread(target=self._run, name="elkyn-commit", daemon=True)
                 self._thread.start()
             self._orders.put(_Order(store, write, loop, done))
-        await done
+        return done
 
     def _run(self) -> None:
         while True:
@@ -58,8 +68,11 @@ class Committer:
             by_store: dict[ElkynStore, list[Write]] = {}
             for order in group:
                 by_store.setdefault(order.store, []).append(order.write)
+            started = time.perf_counter()
             for store, writes in by_store.items():
                 _apply(store, writes)
+            self.commits += len(by_store)
+            self.seconds += time.perf_counter() - started
             _answer(group)
             if last:
                 return

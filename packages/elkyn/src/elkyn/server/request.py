@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 from elkyn.errors import BadPath
 from elkyn.paths import Path, format_path, parse_path
+from elkyn.query import Query
 from sennit_core.errors import NotFound, UsageError
 
-__all__ = ["METHODS", "Call", "MethodNotAllowed", "Request", "Response", "parse_call"]
+__all__ = [
+    "METHODS",
+    "Call",
+    "MethodNotAllowed",
+    "Request",
+    "Response",
+    "is_reserved",
+    "parse_call",
+    "parse_query",
+]
 
-_QUERIES = frozenset(
-    [
-        "orderBy",
-        "startAt",
-        "startAfter",
-        "endAt",
-        "endBefore",
-        "equalTo",
-        "limitToFirst",
-        "limitToLast",
-    ]
-)
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
+RESERVED = frozenset({"auth", "metrics", "healthz", "readyz", "index.html"})
+"""First segments that are no data on a path without `.json`; names starting with `.` neither."""
+
+_WRITE_SECONDS = {"tiny": 1.0, "small": 10.0, "medium": 30.0, "large": 60.0, "unlimited": None}
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|min)\Z")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0}
+_READ_SECONDS_MAX = 900.0
+_CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*|\[[0-9]{1,6}\])*\Z")
+_CALLBACK_CHARS_MAX = 128
+_KEY_CHARS_MAX = 255
+_FIELDS_MAX = 64
 
 
 class MethodNotAllowed(UsageError):
     """The method is none of `METHODS`."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """One HTTP request; header names in lower case, the path still percent-encoded."""
 
@@ -43,7 +54,7 @@ class Request:
     body: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """One HTTP response."""
 
@@ -52,25 +63,38 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+class Place(NamedTuple):
+    """What the path of a URL names."""
+
+    keys: Path
+    path: str
+    watch: bool
+
+
+@dataclass(slots=True)
 class Call:
     """What a request asks of a tree, checked."""
 
     method: str
     keys: Path
-    namespace: str | None
-    pretty: bool
-    silent: bool
-    shallow: bool
-    stream: bool
-    wants_etag: bool
-    if_match: str | None
-    if_none_match: str | None
-
-    @property
-    def path(self) -> str:
-        """The path as text."""
-        return format_path(self.keys)
+    path: str
+    namespace: str | None = None
+    query: Query | None = None
+    pretty: bool = False
+    silent: bool = False
+    shallow: bool = False
+    export: bool = False
+    stream: bool = False
+    watch: bool = False
+    wants_etag: bool = False
+    if_match: str | None = None
+    if_none_match: str | None = None
+    callback: str | None = None
+    download: str | None = None
+    read_seconds_max: float | None = None
+    write_seconds_max: float | None = None
+    last_position: int | None = None
+    retry_key: str | None = None
 
     @property
     def writes(self) -> bool:
@@ -79,33 +103,59 @@ class Call:
 
 
 def parse_query(raw: bytes) -> dict[str, str]:
-    """Return the parameters of a query string; the last of a name counts."""
-    return dict(parse_qsl(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=64))
+    """Return the parameters of a query string; the last of a name counts.
+
+    Raises:
+        UsageError: there are more than 64.
+    """
+    if not raw:
+        return {}
+    fields = raw.decode("latin-1").split("&")
+    if len(fields) > _FIELDS_MAX:
+        raise UsageError(f"a query string holds at most {_FIELDS_MAX} parameters")
+    found: dict[str, str] = {}
+    for part in fields:
+        name, _equals, value = part.partition("=")
+        if "%" in part or "+" in part:
+            name, value = unquote_plus(name), unquote_plus(value)
+        if name:
+            found[name] = value
+    return found
+
+
+def is_reserved(raw_path: str) -> bool:
+    """Whether a path without `.json` belongs to the server and not to the tree."""
+    if raw_path.endswith(".json") and not raw_path.startswith("/."):
+        return False
+    first = raw_path[1:].partition("/")[0]
+    if first.startswith("."):
+        return raw_path not in ("/.json", "/.watch") and not raw_path.startswith("/.priority")
+    return first in RESERVED
 
 
 def parse_call(request: Request) -> Call:
     """Read method, path, parameters and headers.
 
     Raises:
-        NotFound: the path does not end in `.json`.
+        NotFound: the path belongs to the server and not to the tree.
         BadPath: a key breaks a limit.
-        UsageError: a parameter or header that makes no sense here, or is not supported.
+        UsageError: a parameter or header that makes no sense here.
     """
-    headers, query = request.headers, request.query
-    method = _method(request)
-    call = Call(
-        method=method,
-        keys=_keys(request.raw_path),
-        namespace=query.get("ns") or None,
-        pretty=query.get("print") == "pretty",
-        silent=query.get("print") == "silent",
-        shallow=query.get("shallow") == "true",
-        stream=method == "GET" and "text/event-stream" in headers.get("accept", ""),
-        wants_etag=headers.get("x-firebase-etag", "").lower() == "true",
-        if_match=_etag(headers, "if-match"),
-        if_none_match=_etag(headers, "if-none-match"),
-    )
-    _check(call, query)
+    place = _place(request.raw_path)
+    call = Call(_method(request), place.keys, place.path)
+    if call.method not in METHODS:
+        raise MethodNotAllowed(f"Method {call.method[:20]!r} is not allowed.")
+    if request.headers:
+        _read_headers(call, request.headers)
+    if request.query:
+        _read_parameters(call, request.query)
+    if place.watch:
+        call.stream = call.watch = True
+    if call.stream and call.method != "GET":
+        if place.watch:
+            raise MethodNotAllowed("A .watch path is only for GET.")
+        call.stream = False
+    _check(call)
     return call
 
 
@@ -117,38 +167,93 @@ def _method(request: Request) -> str:
     return method
 
 
-def _etag(headers: Mapping[str, str], name: str) -> str | None:
-    value = headers.get(name)
+def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
+    get = headers.get
+    call.stream = "text/event-stream" in get("accept", "")
+    call.wants_etag = get("x-firebase-etag", "").lower() == "true"
+    call.if_match = _etag(get("if-match"))
+    call.if_none_match = _etag(get("if-none-match"))
+    last = get("last-event-id", "")
+    if last.isdecimal() and last.isascii() and len(last) <= 20:
+        call.last_position = int(last)
+    call.retry_key = get("idempotency-key") or None
+    if call.retry_key is not None and len(call.retry_key) > _KEY_CHARS_MAX:
+        raise UsageError(f"an Idempotency-Key has at most {_KEY_CHARS_MAX} characters")
+
+
+def _etag(value: str | None) -> str | None:
     return None if value is None else value.strip().removeprefix("W/").strip('"')
 
 
-def _keys(raw_path: str) -> Path:
-    if not raw_path.endswith(".json"):
-        raise NotFound("page", raw_path, message="the data of a path is at <path>.json")
-    segments = raw_path.removesuffix(".json").split("/")
-    keys: list[str] = []
-    for segment in filter(None, segments):
-        try:
-            key = unquote_to_bytes(segment).decode()
-        except UnicodeDecodeError:
-            raise BadPath(raw_path, f"{segment!r} is not UTF-8") from None
-        if "/" in key:
-            raise BadPath(raw_path, f"key {key[:80]!r} holds '/'")
-        keys.append(key)
-    return parse_path("/".join(keys))
-
-
-def _check(call: Call, query: Mapping[str, Any]) -> None:
-    if call.method not in METHODS:
-        raise MethodNotAllowed(f"Method {call.method[:20]!r} is not allowed.")
-    asked = _QUERIES & query.keys()
-    if asked and call.shallow:
+def _read_parameters(call: Call, query: Mapping[str, str]) -> None:
+    get = query.get
+    call.namespace = get("ns") or None
+    shown = get("print")
+    call.pretty, call.silent = shown == "pretty", shown == "silent"
+    call.shallow = get("shallow") == "true"
+    call.export = get("format") == "export"
+    call.query = Query.of_rest(query)
+    if call.shallow and call.query is not None:
         raise UsageError("Mixing 'shallow' and querying parameters is not supported")
-    if asked and "orderBy" not in asked:
-        raise UsageError("orderBy must be defined when other query parameters are defined")
-    if asked:
-        raise UsageError("Queries (orderBy) are not supported by this version")
-    if "callback" in query:
-        raise UsageError("JSONP (callback) is not supported; use CORS")
+    call.callback = _callback(get("callback"))
+    call.download = get("download") or None
+    if "timeout" in query:
+        call.read_seconds_max = _seconds(query["timeout"])
+    if "writeSizeLimit" in query:
+        call.write_seconds_max = _write_seconds(query["writeSizeLimit"])
+
+
+def _callback(name: str | None) -> str | None:
+    if not name:
+        return None
+    if len(name) > _CALLBACK_CHARS_MAX or not _CALLBACK.match(name):
+        raise UsageError("callback must be the name of a JavaScript function")
+    return name
+
+
+def _seconds(text: str) -> float:
+    found = _DURATION.match(text)
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found else 0.0
+    if not 0 < seconds <= _READ_SECONDS_MAX:
+        raise UsageError("timeout must be a time such as 500ms, 3s or 15min (at most 15min)")
+    return seconds
+
+
+def _write_seconds(name: str) -> float | None:
+    if name not in _WRITE_SECONDS:
+        raise UsageError(f"writeSizeLimit must be one of: {', '.join(_WRITE_SECONDS)}")
+    return _WRITE_SECONDS[name]
+
+
+@lru_cache(maxsize=4096)
+def _place(raw_path: str) -> Place:
+    if is_reserved(raw_path):
+        raise NotFound("page", raw_path)
+    plain = raw_path.removesuffix(".json")
+    watch = plain == raw_path and raw_path.endswith("/.watch")
+    if watch:
+        plain = raw_path.removesuffix(".watch")
+    if "%" not in plain:
+        keys = parse_path(plain)
+    else:
+        keys = parse_path("/".join(_unquote(raw_path, part) for part in plain.split("/") if part))
+    return Place(keys, format_path(keys), watch)
+
+
+def _unquote(raw_path: str, segment: str) -> str:
+    try:
+        key = unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise BadPath(raw_path, f"{segment!r} is not UTF-8") from None
+    if "/" in key:
+        raise BadPath(raw_path, f"key {key[:80]!r} holds '/'")
+    return key
+
+
+def _check(call: Call) -> None:
     if call.if_match is not None and call.method in ("PATCH", "POST"):
         raise UsageError(f"if-match is not supported for {call.method} requests")
+    if call.query is not None and call.writes:
+        raise UsageError("Query parameters are only for reading.")
+    if call.callback is not None and call.writes:
+        raise UsageError("callback is only for reading.")

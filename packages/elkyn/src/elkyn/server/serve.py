@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from elkyn.namespaces import open_namespaces
-from elkyn.server.app import ElkynApp, Receive, Scope, Send, elkyn_app
-from elkyn.server.auth import Authorize, read_or_create_token, require_token
+from elkyn.server.app import ElkynApp, elkyn_app
+from elkyn.server.asgi import Receive, Scope, Send
+from elkyn.server.auth import read_or_create_token, require_token
+from elkyn.server.door import Authorize
 from sennit_core.errors import Denied, Unsupported, UsageError
 
 __all__ = ["DEFAULT_PORT", "serve"]

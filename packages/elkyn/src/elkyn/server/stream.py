@@ -1,4 +1,9 @@
-"""Event streams (`text/event-stream`) with Firebase's events: put, patch, keep-alive, cancel."""
+"""Event streams (`text/event-stream`) with Firebase's events: put, patch, keep-alive, cancel.
+
+On a path ending in `/.watch` the same events are unnamed messages `{"type", "path", "data"}`, which a
+browser's `EventSource.onmessage` gets. Each event carries `id:`, the position of its commit: a
+client that comes back with `Last-Event-ID` gets what it missed.
+"""
 
 from __future__ import annotations
 
@@ -8,86 +13,169 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from elkyn.events import Event
-from elkyn.server.handle import dump
-from elkyn.watch import Subscription
+from elkyn.server.codec import dump
+from elkyn.server.feed import Batch, Feed, Opener, Opening
 from sennit_core.errors import Closed, Denied
 
-__all__ = ["encode", "run_stream"]
+__all__ = ["Stream", "encode", "encode_put"]
 
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_KEEP_ALIVE = b"event: keep-alive\ndata: null\n\n"
-_CANCEL = b"event: cancel\ndata: null\n\n"
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+_KEEP_ALIVE = (b"event: keep-alive\ndata: null\n\n", b": keep-alive\n\n")
+_CANCEL = (b"event: cancel\ndata: null\n\n", b'data: {"type":"cancel","path":"/","data":null}\n\n')
 
 
-def encode(event: Event) -> bytes:
+def encode(event: Event, *, unnamed: bool = False) -> bytes:
     """Return an event as it goes over the wire."""
-    data = dump({"path": event.path, "data": event.data})
-    return b"event: %b\ndata: %b\n\n" % (event.type.encode(), data)
+    return _frame(event.type, event.path, event.data, event.position, unnamed)
 
 
-async def run_stream(
-    subscription: Subscription,
-    receive: Receive,
-    send: Send,
-    *,
-    keep_alive_seconds: float,
-    check: Callable[[], None],
-) -> None:
-    """Send events until the client leaves, the subscription ends, or reading is denied.
+def encode_put(data: Any, position: int, *, unnamed: bool = False) -> bytes:
+    """Return the event that a stream starts with: the whole value."""
+    return _frame("put", "/", data, position, unnamed)
+
+
+def _frame(kind: str, path: str, data: Any, position: int, unnamed: bool) -> bytes:
+    if unnamed:
+        body = dump({"type": kind, "path": path, "data": data})
+        return b"data: %b\nid: %d\n\n" % (body, position)
+    body = dump({"path": path, "data": data})
+    return b"event: %b\ndata: %b\nid: %d\n\n" % (kind.encode(), body, position)
+
+
+class Stream:
+    """One client's event stream, from its headers to its end.
 
     Args:
-        subscription: closed by whoever made it; closing it ends the stream.
-        receive: ASGI's, to notice that the client is gone.
         send: ASGI's.
+        opener: makes the first event, or what a client that comes back has missed.
+        check: raises `Denied` when the client may not read any more; asked at each keep-alive and
+            after `recheck`.
+        unnamed: whether the client gets messages in place of named events.
         keep_alive_seconds: silence after which a keep-alive is sent.
-        check: raises `Denied` when the client may not read any more; asked at each keep-alive.
     """
-    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    gone = asyncio.create_task(_until_gone(receive))
-    pump = asyncio.create_task(_pump(subscription, send, keep_alive_seconds, check))
-    try:
-        await asyncio.wait({gone, pump}, return_when=asyncio.FIRST_COMPLETED)
-        if pump.done():
-            pump.result()
-    finally:
-        for task in (gone, pump):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
+    def __init__(
+        self,
+        send: Send,
+        opener: Opener,
+        check: Callable[[], None],
+        *,
+        unnamed: bool,
+        keep_alive_seconds: float,
+    ) -> None:
+        self._send = send
+        self._opener = opener
+        self._check = check
+        self._unnamed = unnamed
+        self._keep_alive_seconds = keep_alive_seconds
+        self._woken = asyncio.Event()
+        self._closing = False
+        self._recheck = False
+        self._silent = False
+        self._sent_at: float | None = None  # None: since the last tick
+        self._revoked: str | None = None
+        self.bytes_sent = 0
+        self.events_sent = 0
 
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    def wake(self, _feed: Feed | None = None) -> None:
+        """Have the stream look at what waits; in the loop."""
+        self._woken.set()
 
+    def tick(self, now: float) -> None:
+        """Have a keep-alive sent when the stream was silent for long.
 
-async def _pump(
-    subscription: Subscription,
-    send: Send,
-    keep_alive_seconds: float,
-    check: Callable[[], None],
-) -> None:
-    async def write(data: bytes, *, more: bool = True) -> None:
-        await send({"type": "http.response.body", "body": data, "more_body": more})
+        Args:
+            now: the time of the event loop.
+        """
+        if self._sent_at is None:
+            self._sent_at = now
+        elif now - self._sent_at >= self._keep_alive_seconds:
+            self._silent = True
+            self._woken.set()
 
-    with suppress(Closed):
-        while True:
-            event = await subscription.next(keep_alive_seconds)
-            if event is not None:
-                events = [event, *subscription.take_waiting()]
-                await write(b"".join(map(encode, events)))
-                continue
-            try:
-                check()
-            except Denied:
-                await write(_CANCEL)
-                break
-            await write(_KEEP_ALIVE)
-    await write(b"", more=False)
+    def close(self) -> None:
+        """End the stream after what it sends now."""
+        self._closing = True
+        self._woken.set()
+
+    def recheck(self) -> None:
+        """Ask soon whether the client may still read: the rules have changed."""
+        self._recheck = True
+        self._woken.set()
+
+    def revoke(self, reason: str) -> None:
+        """End the stream: its credential does not count any more."""
+        self._revoked = reason
+        self._woken.set()
+
+    async def run(self, feed: Feed) -> None:
+        """Send events until `close`, `revoke`, or reading is denied; the caller closes `feed`."""
+        opening = await feed.start(self._opener)
+        await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await self._open(opening)
+        with suppress(Closed):
+            while await self._step(feed):
+                pass
+        await self._write(b"", more=False)
+
+    async def _open(self, opening: Opening) -> None:
+        frames = [
+            encode(frame, unnamed=self._unnamed) if isinstance(frame, Event) else frame
+            for frame in opening.frames
+        ]
+        self.events_sent += len(frames)
+        if frames:
+            await self._write(b"".join(frames))
+
+    async def _step(self, feed: Feed) -> bool:
+        """Wait for something to do and do it; False when the stream has ended."""
+        if not self._woken.is_set():
+            await self._woken.wait()
+        self._woken.clear()
+        if self._closing or self._revoked is not None:
+            return await self._end()
+        batches = feed.take()
+        if batches is None:
+            await self._open(await feed.start(self._opener))
+        elif batches:
+            await self._write(b"".join([self._encoded(batch) for batch in batches]))
+        if self._recheck or self._silent:
+            return await self._judge()
+        return True
+
+    async def _judge(self) -> bool:
+        silent, self._recheck, self._silent = self._silent, False, False
+        try:
+            self._check()
+        except Denied:
+            return await self._write(_CANCEL[self._unnamed]) and False
+        return not silent or await self._write(_KEEP_ALIVE[self._unnamed])
+
+    async def _end(self) -> bool:
+        reason = self._revoked
+        if reason is not None and self._unnamed:
+            body = dump({"type": "auth_revoked", "path": "/", "data": reason})
+            await self._write(b"data: %b\n\n" % body)
+        elif reason is not None:
+            await self._write(b"event: auth_revoked\ndata: %b\n\n" % dump(reason))
+        return False
+
+    def _encoded(self, batch: Batch) -> bytes:
+        self.events_sent += len(batch.events)
+        data: bytes | None = batch.encoded.get(self._unnamed)
+        if data is None:
+            data = b"".join([encode(event, unnamed=self._unnamed) for event in batch.events])
+            batch.encoded[self._unnamed] = data
+        return data
+
+    async def _write(self, data: bytes, *, more: bool = True) -> bool:
+        self.bytes_sent += len(data)
+        self._sent_at = None
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        return True

@@ -1,0 +1,96 @@
+"""Values and errors as responses, in Firebase's words where clients know them."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from elkyn.auth.errors import BadToken
+from elkyn.errors import BadPath, BadValue, PreconditionFailed
+from elkyn.server.codec import dump
+from elkyn.server.request import METHODS, Call, MethodNotAllowed, Response
+from sennit_core.errors import (
+    Busy,
+    Closed,
+    Conflict,
+    DeadlineExceeded,
+    Denied,
+    NotFound,
+    SennitError,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    UsageError,
+)
+from sennit_core.logs import get_logger
+
+__all__ = ["error_response", "error_text", "respond"]
+
+_JSON = ("content-type", "application/json; charset=utf-8")
+_SCRIPT = ("content-type", "application/javascript; charset=utf-8")
+_FRESH = (_JSON, ("cache-control", "no-cache"))
+_NOSNIFF = ("x-content-type-options", "nosniff")
+
+_STATUS: tuple[tuple[type[SennitError], int], ...] = (
+    (Denied, 401),
+    (PreconditionFailed, 412),
+    (NotFound, 404),
+    (TooLarge, 413),
+    (StorageFull, 507),
+    (Busy, 429),
+    (Closed, 503),
+    (Unavailable, 503),
+    (MethodNotAllowed, 405),
+    (DeadlineExceeded, 400),
+    (UsageError, 400),
+    (Conflict, 409),
+)
+
+_log = get_logger(__name__)
+
+
+def respond(call: Call, value: Any, etag: str | None = None) -> Response:
+    """Answer a call with a value in its outside form."""
+    headers: tuple[tuple[str, str], ...] = _FRESH
+    if etag is not None:
+        headers = (*headers, ("etag", etag))
+    if call.silent:
+        return Response(204, headers=headers[1:])
+    if call.download is not None:
+        name = f"attachment; filename*=UTF-8''{quote(call.download[:200], safe='')}"
+        headers = (*headers, ("content-disposition", name), _NOSNIFF)
+    body = dump(value, pretty=call.pretty)
+    if call.callback is not None:
+        script = call.callback.encode() + b"(" + body + b");"
+        return Response(200, script, (_SCRIPT, _NOSNIFF, *headers[1:]))
+    return Response(200, body, headers)
+
+
+def error_text(error: SennitError) -> str:
+    """Say what went wrong as Firebase's clients expect it."""
+    if isinstance(error, BadToken):
+        return str(error)
+    if isinstance(error, Denied):
+        return error.message or "Permission denied"
+    if isinstance(error, BadPath):
+        return f"Invalid path: {error}"
+    if isinstance(error, BadValue):
+        return f"Invalid data; {error}"
+    return str(error)
+
+
+def error_response(error: SennitError) -> Response:
+    """Answer an error; what nobody expected is logged and not told."""
+    status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
+    if isinstance(error, PreconditionFailed):
+        return Response(412, dump(error.value), (_JSON, ("etag", error.etag)))
+    text = error_text(error)
+    if status == 500:
+        _log.error("a request failed", exc_info=error)
+        text = "Internal server error."
+    headers: tuple[tuple[str, str], ...] = (_JSON,)
+    if status == 429:
+        headers = (_JSON, ("retry-after", "1"))
+    elif status == 405:
+        headers = (_JSON, ("allow", ", ".join(METHODS)))
+    return Response(status, dump({"error": text}), headers)

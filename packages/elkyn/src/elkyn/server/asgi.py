@@ -1,0 +1,91 @@
+"""ASGI's messages: requests out of scopes, bodies, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+from urllib.parse import quote, unquote
+
+from elkyn.server.request import Request, Response, parse_query
+from sennit_core.errors import Closed, TooLarge
+
+__all__ = ["Receive", "Scope", "Send", "read_body", "send_response", "to_request"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_HEADERS = {
+    name.encode(): name
+    for name in (
+        "accept",
+        "access-control-request-headers",
+        "access-control-request-method",
+        "host",
+        "idempotency-key",
+        "if-match",
+        "if-none-match",
+        "last-event-id",
+        "origin",
+        "user-agent",
+        "x-firebase-etag",
+        "x-http-method-override",
+        "x-request-id",
+    )
+}
+
+
+def to_request(scope: Scope) -> Request:
+    """Return the request of a scope without its body; only headers that count are kept."""
+    headers = {
+        _HEADERS[name]: value.decode("latin-1")
+        for name, value in scope["headers"]
+        if name in _HEADERS
+    }
+    query = parse_query(scope.get("query_string", b""))
+    return Request(scope.get("method", "GET"), _raw_path(scope), query, headers)
+
+
+def _raw_path(scope: Scope) -> str:
+    path: str = scope["path"]
+    raw = scope.get("raw_path")
+    root = scope.get("root_path", "")
+    if raw is None:
+        return quote(path.removeprefix(root))
+    if b"%" not in raw:  # the path is what the mounts above left of it
+        return path.removeprefix(root) if path.isascii() else quote(path.removeprefix(root))
+    whole = raw.partition(b"?")[0].decode("latin-1")
+    cut = unquote(whole).removesuffix(path.removeprefix(root))
+    text: str = whole.removeprefix(quote(cut, safe="/:@!$&'()*+,;=~-._"))
+    return text
+
+
+async def read_body(receive: Receive, bytes_max: int) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        TooLarge: it has more than `bytes_max` bytes.
+        Closed: the client is gone.
+    """
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Closed("the connection")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > bytes_max:
+            raise TooLarge("the request body", bytes_max)
+        if not message.get("more_body"):
+            return b"".join((*parts, part)) if parts else part
+        parts.append(part)
+
+
+async def send_response(response: Response, send: Send, *, head: bool) -> None:
+    """Send an answer; without its body for a HEAD request."""
+    headers = [(name.encode("latin-1"), v.encode("latin-1")) for name, v in response.headers]
+    if response.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(response.body)))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head else response.body})

@@ -1,0 +1,137 @@
+"""Clients that stay: open streams and sockets, their keep-alives, and the credentials behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from elkyn.server.door import Caller
+from elkyn.server.hub import Hub
+from elkyn.server.metrics import Metrics
+from elkyn.server.settings import Settings
+from sennit_core.errors import Busy
+
+if TYPE_CHECKING:
+    from elkyn.store import ElkynStore
+
+__all__ = ["Client", "Clients"]
+
+_TICK_SECONDS_MAX = 1.0
+_CLOSE_GRACE_SECONDS = 1.0
+
+
+class Client(Protocol):
+    """One stream or socket."""
+
+    kind: str
+    caller: Caller
+    store: ElkynStore
+
+    def tick(self, now: float) -> None:
+        """Send a keep-alive when the client was silent for long; `now` is the loop's time."""
+        ...
+
+    def recheck(self) -> None:
+        """Judge again what the client may read."""
+        ...
+
+    def revoke(self, reason: str) -> None:
+        """Tell the client that its credential counts no more."""
+        ...
+
+    def close(self) -> None:
+        """End, after saying so."""
+        ...
+
+
+class Clients:
+    """The clients of one app; all methods but `close` are called in its event loop."""
+
+    def __init__(self, metrics: Metrics, settings: Settings) -> None:
+        self._metrics = metrics
+        self._limits = settings.limits
+        self._tick_seconds = min(_TICK_SECONDS_MAX, settings.keep_alive_seconds / 4)
+        self._open: dict[Client, asyncio.Task[Any]] = {}
+        self._watched: dict[ElkynStore, Callable[[], None]] = {}
+        self._hub: Hub | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def hub(self) -> Hub:
+        """The fan-out of the running event loop."""
+        loop = asyncio.get_running_loop()
+        if self._hub is None or self._hub.loop is not loop:
+            self._hub = Hub(loop)
+        return self._hub
+
+    @contextmanager
+    def joined(self, client: Client) -> Iterator[None]:
+        """Keep `client`, served by the running task, among the open ones for a block.
+
+        Raises:
+            Busy: there are too many of its kind.
+        """
+        limit = self._limits.streams if client.kind == "sse" else self._limits.sockets
+        if self._metrics.open[client.kind] >= limit:
+            raise Busy(f"{limit} clients are connected; try again later")
+        task = asyncio.current_task()
+        assert task is not None
+        self._metrics.open[client.kind] += 1
+        self._open[client] = task
+        self._watch_rules(client.store)
+        if self._ticker is None or self._ticker.done():
+            self._ticker = asyncio.create_task(self._tick())
+        if self._closed:
+            client.close()
+        try:
+            yield
+        finally:
+            del self._open[client]
+            self._metrics.open[client.kind] -= 1
+
+    def _watch_rules(self, store: ElkynStore) -> None:
+        if store not in self._watched:
+            loop = asyncio.get_running_loop()
+
+            def changed() -> None:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(self._recheck, store)
+
+            self._watched[store] = store.on_rules(changed)
+
+    def _recheck(self, store: ElkynStore) -> None:
+        for client in list(self._open):
+            if client.store is store:
+                client.recheck()
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._open:
+            await asyncio.sleep(self._tick_seconds)
+            now, now_ms = loop.time(), int(time.time() * 1000)
+            for client in list(self._open):
+                reason = client.caller.ended(now_ms)
+                if reason is None:
+                    client.tick(now)
+                else:
+                    client.revoke(reason)
+
+    def close(self) -> None:
+        """End every client; safe on any thread."""
+        self._closed = True
+        for client, task in list(self._open.items()):
+            loop = task.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_end, loop, client, task)
+        for end in self._watched.values():
+            end()
+        self._watched.clear()
+
+
+def _end(loop: asyncio.AbstractEventLoop, client: Client, task: asyncio.Task[Any]) -> None:
+    client.close()
+    loop.call_later(_CLOSE_GRACE_SECONDS, task.cancel)  # for clients that do not read

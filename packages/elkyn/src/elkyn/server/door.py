@@ -1,0 +1,162 @@
+"""Who asks: callers of HTTP requests and of WebSockets, told from their credentials or by a hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from elkyn.identity import ADMIN, NOBODY, Identity
+from elkyn.server.grant import Grant
+from elkyn.store import ElkynStore
+from sennit_core.errors import Denied
+
+if TYPE_CHECKING:
+    from elkyn.auth.authenticator import Authenticator
+
+__all__ = ["AuthDoor", "Authorize", "Caller", "Door", "HookDoor"]
+
+Scope: TypeAlias = Mapping[str, Any]
+
+Authorize: TypeAlias = Callable[[Scope, str, str, bool], Identity | None]
+"""`authorize(scope, namespace, path, write)` raises `Denied` to refuse; `scope` is ASGI's.
+
+What it returns is who asks: the rules of the namespace decide then. None is full access.
+"""
+
+_EXPIRED = "credential is no longer valid"
+
+
+class Caller(Protocol):
+    """One client, for a request or as long as a stream or socket lives."""
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who it is; None for full access, or when that depends on the path."""
+        ...
+
+    def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
+        """Return what it may do at `path`; raises `Denied` when that is nothing."""
+        ...
+
+    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
+        """Take a credential that came later; see `AuthDoor`."""
+        ...
+
+    def sign_out(self) -> None:
+        """Forget the credential."""
+        ...
+
+    def ended(self, now_ms: int) -> str | None:
+        """Say why its credential counts no more; None while it does."""
+        ...
+
+
+class Door(Protocol):
+    """Makes callers."""
+
+    def refused(self, caller: Caller, scope: Scope, namespace: str, path: str) -> None:
+        """Note that the rules have refused something."""
+        ...
+
+    async def caller(
+        self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
+    ) -> Caller:
+        """Return who sends a request; `anonymous` ignores its credentials."""
+        ...
+
+
+@dataclass(slots=True)
+class HookDoor:
+    """Asks an embedder's hook about every path; credentials are the embedder's."""
+
+    authorize: Authorize
+
+    def refused(self, caller: Caller, scope: Scope, namespace: str, path: str) -> None:
+        """Leave that to the hook."""
+
+    async def caller(
+        self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
+    ) -> Caller:
+        """Return the caller of `scope`."""
+        return _Hooked(self.authorize, scope)
+
+
+@dataclass(slots=True)
+class _Hooked:
+    authorize: Authorize
+    scope: Scope
+
+    @property
+    def identity(self) -> Identity | None:
+        return None
+
+    def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
+        identity = self.authorize(self.scope, namespace, path, write)
+        return Grant(ADMIN if identity is None else identity, store)
+
+    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
+        return None
+
+    def sign_out(self) -> None:
+        return None
+
+    def ended(self, now_ms: int) -> str | None:
+        return None
+
+
+@dataclass(slots=True)
+class AuthDoor:
+    """Asks an authenticator; what it does not know is nobody, and the rules decide.
+
+    Args:
+        authenticator: of the server.
+        open_without_rules: whether a namespace without rules is open to everybody.
+    """
+
+    authenticator: Authenticator
+    open_without_rules: bool = False
+
+    def refused(self, caller: Caller, scope: Scope, namespace: str, path: str) -> None:
+        """Write it to the audit log."""
+        write = scope.get("method", "GET") not in ("GET", "HEAD")
+        client = scope.get("client") or ("", 0)
+        self.authenticator.audit.refused(
+            caller.identity or NOBODY, namespace, path, write, client[0]
+        )
+
+    async def caller(
+        self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
+    ) -> Caller:
+        """Return the caller of `scope`; raises `BadToken` for a token that is none."""
+        identity = NOBODY
+        if not anonymous:
+            identity = await self.authenticator.identify(scope["headers"], query)
+        return _SignedIn(self, identity)
+
+
+@dataclass(slots=True)
+class _SignedIn:
+    door: AuthDoor
+    identity: Identity
+
+    def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
+        return Grant(self.identity, store, self.door.open_without_rules)
+
+    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
+        identity = await self.door.authenticator.identify_token(credential)
+        if nobody or variable is not None:
+            if not identity.admin:
+                raise Denied("acting as another user", "an admin's credential")
+            identity = NOBODY if nobody else replace(NOBODY, override=dict(variable))
+        self.identity = identity
+        return identity
+
+    def sign_out(self) -> None:
+        self.identity = NOBODY
+
+    def ended(self, now_ms: int) -> str | None:
+        expires = self.identity.expires_ms
+        if expires is not None and now_ms >= expires:
+            return _EXPIRED
+        return self.door.authenticator.revocations.reason(self.identity)

@@ -1,0 +1,132 @@
+"""What a client of a stream or socket follows, and the batches that it gets."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from elkyn.events import Event
+from elkyn.query import Query
+from elkyn.txn import View
+from elkyn.watch import Subscription
+from sennit_core.errors import Closed
+
+if TYPE_CHECKING:
+    from elkyn.store import ElkynStore
+
+__all__ = ["Batch", "Feed", "Opener", "Opening", "QueryFeed"]
+
+
+@dataclass(slots=True)
+class Opening:
+    """What a client starts with: encoded already, as that may take long.
+
+    Args:
+        frames: what is sent first.
+        position: of the last commit that is in it.
+    """
+
+    frames: Sequence[Any]
+    position: int = 0
+
+
+Opener: TypeAlias = Callable[[View], Opening]
+"""Makes what a client starts with; runs on a thread."""
+
+
+class Batch:
+    """Events of one tick at one node; whoever encodes them leaves the bytes for the next client.
+
+    Args:
+        events: in commit order.
+        first: the number of the first among all events of its node.
+    """
+
+    __slots__ = ("encoded", "events", "first", "weight_bytes")
+
+    def __init__(self, events: Sequence[Event], first: int = 0) -> None:
+        self.events = events
+        self.first = first
+        self.weight_bytes = sum(event.weight_bytes for event in events)
+        self.encoded: dict[Any, Any] = {}
+
+    def since(self, mark: int) -> Batch | None:
+        """Return the part whose numbers are above `mark`."""
+        skipped = mark + 1 - self.first
+        if skipped <= 0:
+            return self
+        return Batch(self.events[skipped:], mark + 1) if skipped < len(self.events) else None
+
+
+class Feed(ABC):
+    """One client's listening at one place."""
+
+    @abstractmethod
+    async def start(self, opener: Opener) -> Opening:
+        """Start, or start again after a loss: what `opener` makes of the state at this moment."""
+
+    @abstractmethod
+    def take(self) -> list[Batch] | None:
+        """Return what waits in commit order; None when it was too much: `start` again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it; closing twice is fine."""
+
+
+class QueryFeed(Feed):
+    """A query's window, computed for one client by the store.
+
+    Args:
+        store: the watched store.
+        path: the node that the query is about.
+        query: not the default one.
+        wake: called in the loop with the feed when something waits.
+    """
+
+    def __init__(
+        self, store: ElkynStore, path: str, query: Query, wake: Callable[[Feed], None]
+    ) -> None:
+        self._store = store
+        self._path = path
+        self._query = query
+        self._wake = wake
+        self._loop = asyncio.get_running_loop()
+        self._subscription: Subscription | None = None
+        self._closed = False
+
+    async def start(self, opener: Opener) -> Opening:
+        """Start; `opener` is not asked, the first event is the window as it is now."""
+        if self._subscription is None:
+            subscription = await asyncio.to_thread(self._store.watch, self._path, query=self._query)
+            if self._closed:
+                subscription.close()
+                raise Closed("the listen")
+            self._subscription = subscription
+        event = await self._subscription.next(None)
+        assert event is not None
+        self._subscription.wake = self._woken
+        if self._subscription.ready:
+            self._wake(self)
+        return Opening((event,), event.position)
+
+    def _woken(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, self)
+
+    def take(self) -> list[Batch] | None:
+        """Return what waits; None when it was too much."""
+        assert self._subscription is not None
+        if self._subscription.lost:
+            return None
+        events = self._subscription.take_waiting()
+        return [Batch(events)] if events else []
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._closed = True
+        if self._subscription is not None:
+            self._subscription.close()

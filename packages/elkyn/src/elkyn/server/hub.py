@@ -1,0 +1,217 @@
+"""Fan-out: the events of a store to many clients, each event handled once for all of them.
+
+A `Channel` listens to one node of one store. The committing thread only appends to it and wakes the
+event loop once a tick; there the events of the tick become one `Batch`, which all followers of the
+node share, encoded bytes included. A follower that takes too long loses what waits for it and starts
+again from a fresh value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from elkyn.events import Event
+from elkyn.paths import Path
+from elkyn.server.feed import Batch, Feed, Opener, Opening
+
+if TYPE_CHECKING:
+    from elkyn.store import ElkynStore
+
+__all__ = ["Channel", "Follower", "Hub"]
+
+EVENTS_MAX = 1024
+BYTES_MAX = 8 * 1024 * 1024
+_CHANNEL_EVENTS_MAX = 20_000
+_CHANNEL_BYTES_MAX = 64 * 1024 * 1024
+
+
+class Hub:
+    """The channels of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._channels: dict[tuple[ElkynStore, Path], Channel] = {}
+        self._dirty: deque[Channel] = deque()
+        self._scheduled = False
+
+    def follow(self, store: ElkynStore, path: Path, wake: Callable[[Feed], None]) -> Follower:
+        """Return a follower of `path`; call its `start`, and `close` when it is done."""
+        channel = self._channels.get((store, path))
+        if channel is None:
+            channel = self._channels[store, path] = Channel(self, store, path)
+        follower = Follower(channel, wake)
+        channel.followers.add(follower)
+        return follower
+
+    def notify(self, channel: Channel) -> None:
+        """Have `channel` flushed in the loop's next turn; called on the committing thread."""
+        if not channel.dirty:
+            channel.dirty = True
+            self._dirty.append(channel)
+        if not self._scheduled and not self.loop.is_closed():
+            self._scheduled = True
+            self.loop.call_soon_threadsafe(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        while self._dirty:
+            self._dirty.popleft().flush()
+
+    def forget(self, channel: Channel) -> None:
+        """Drop a channel that nobody follows any more."""
+        del self._channels[channel.store, channel.path]
+
+
+class Channel:
+    """The one listener of this loop at a node; see the module."""
+
+    def __init__(self, hub: Hub, store: ElkynStore, path: Path) -> None:
+        self.hub = hub
+        self.store = store
+        self.path = path
+        self.followers: set[Follower] = set()
+        self.dirty = False
+        self.delivered = 0  # events so far; changes on the committing thread alone
+        self._attached = False
+        self._waiting: deque[tuple[int, Event]] = deque()
+        self._bytes_in = 0  # changes on the committing thread alone
+        self._bytes_out = 0  # changes in the loop alone
+        self._overrun = False
+
+    def deliver(self, event: Event) -> None:
+        """Take an event on the committing thread."""
+        self.delivered += 1
+        waiting_bytes = self._bytes_in - self._bytes_out
+        if len(self._waiting) >= _CHANNEL_EVENTS_MAX or waiting_bytes > _CHANNEL_BYTES_MAX:
+            self._overrun = True
+        else:
+            self._bytes_in += event.weight_bytes
+            self._waiting.append((self.delivered, event))
+        self.hub.notify(self)
+
+    def flush(self) -> None:
+        """Hand what waits to the followers, in the loop."""
+        self.dirty = False
+        if self._overrun:
+            self._drop_all()
+            return
+        waiting = self._waiting
+        numbered = [waiting.popleft() for _ in range(len(waiting))]
+        if not numbered:
+            return
+        batch = Batch([event for _number, event in numbered], numbered[0][0])
+        self._bytes_out += batch.weight_bytes
+        for follower in tuple(self.followers):
+            follower.receive(batch)
+
+    def _drop_all(self) -> None:
+        self._overrun = False
+        for _ in range(len(self._waiting)):
+            self._bytes_out += self._waiting.popleft()[1].weight_bytes
+        for follower in tuple(self.followers):
+            follower.lose()
+
+    def begin(self, opener: Opener) -> tuple[Opening, int]:
+        """Return what a follower starts with, and the count of events already in it; blocks."""
+        if not self._attached:
+            self._attached = True
+            self.store.attach(self.path, self)
+        mark = 0
+
+        def note() -> None:
+            nonlocal mark
+            mark = self.delivered
+
+        with self.store.moment(note) as view:
+            return opener(view), mark
+
+    def leave(self, follower: Follower) -> None:
+        """Forget a follower, and the whole channel with the last one."""
+        self.followers.discard(follower)
+        if not self.followers:
+            self.hub.forget(self)
+            self.store.detach(self.path, self)
+
+
+class Follower(Feed):
+    """One client's place in a channel.
+
+    Args:
+        channel: of the node.
+        wake: called in the loop with the follower when something waits.
+    """
+
+    def __init__(self, channel: Channel, wake: Callable[[Feed], None]) -> None:
+        self.channel = channel
+        self._wake = wake
+        self._pending: list[Batch] = []
+        self._events = 0
+        self._bytes = 0
+        self._mark = 0  # what a start holds already: events up to this number
+        self._starting = True
+        self._lost = False
+        self._closed = False
+
+    def receive(self, batch: Batch) -> None:
+        """Take a batch, or fall behind."""
+        newer = batch if batch.first > self._mark else batch.since(self._mark)
+        if newer is None or self._lost:
+            return
+        self._events += len(batch.events)
+        self._bytes += batch.weight_bytes
+        over = self._events > EVENTS_MAX or self._bytes > BYTES_MAX
+        if over and (self._pending or self._starting):
+            self.lose()
+            return
+        self._pending.append(newer)
+        if not self._starting:
+            self._wake(self)
+
+    def lose(self) -> None:
+        """Forget what waits: the client is too slow."""
+        self._clear()
+        self._lost = True
+        if not self._starting:
+            self._wake(self)
+
+    def _clear(self) -> None:
+        self._pending = []
+        self._events = self._bytes = 0
+
+    async def start(self, opener: Opener) -> Opening:
+        """Return the value now (see `Feed.start`)."""
+        while True:
+            self._clear()
+            self._lost = False
+            self._starting = True
+            opening, mark = await asyncio.to_thread(self.channel.begin, opener)
+            if self._lost:
+                continue
+            self._starting = False
+            self._skip(mark)
+            if self._pending:
+                self._wake(self)
+            return opening
+
+    def _skip(self, mark: int) -> None:
+        newer = [batch.since(mark) for batch in self._pending]
+        self._pending = [batch for batch in newer if batch is not None]
+        self._mark = mark
+
+    def take(self) -> list[Batch] | None:
+        """Return what waits, None when it was lost."""
+        if self._lost:
+            return None
+        batches = self._pending
+        self._clear()
+        return batches
+
+    def close(self) -> None:
+        """Leave the channel; closing twice is fine."""
+        if not self._closed:
+            self._closed = True
+            self._clear()
+            self.channel.leave(self)

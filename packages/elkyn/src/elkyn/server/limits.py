@@ -1,0 +1,64 @@
+"""Bounds on what clients may ask of a server; over them the answer is 429, and soon again is fine."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from sennit_core.errors import Busy
+
+__all__ = ["BODY_BYTES_MAX", "Limits", "Rate"]
+
+BODY_BYTES_MAX = 64 * 1024 * 1024
+
+_CLIENTS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes.
+
+    Args:
+        body_bytes: a larger request body is refused with 413.
+        requests: answered at once, streams and sockets not counted.
+        streams: event streams open at once.
+        sockets: WebSockets open at once.
+        listens: of one socket.
+        message_bytes: of one message on a socket, however many frames it comes in.
+        requests_per_second: of one client address, with a burst of as many; None for no bound.
+    """
+
+    body_bytes: int = BODY_BYTES_MAX
+    requests: int = 20_000
+    streams: int = 50_000
+    sockets: int = 20_000
+    listens: int = 10_000
+    message_bytes: int = 64 * 1024 * 1024
+    requests_per_second: float | None = None
+
+
+class Rate:
+    """A token bucket for each client address; the longest silent are forgotten first."""
+
+    def __init__(self, per_second: float | None) -> None:
+        self._per_second = per_second
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str, now: float) -> None:
+        """Count a request of `client` at `now` seconds.
+
+        Raises:
+            Busy: the client asks more often than it may.
+        """
+        rate = self._per_second
+        if rate is None:
+            return
+        burst = max(1.0, rate)
+        left, at = self._buckets.get(client, (burst, now))
+        left = min(burst, left + (now - at) * rate)
+        if left < 1.0:
+            raise Busy(f"more than {rate:g} requests a second; try again in a second")
+        self._buckets[client] = (left - 1.0, now)
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > _CLIENTS_MAX:
+            self._buckets.popitem(last=False)

@@ -1,0 +1,63 @@
+"""What a client that comes back with a position has missed, from the oplog of its store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from elkyn.errors import PositionGone
+from elkyn.events import Event
+from elkyn.oplog import Entry
+from elkyn.paths import Path, format_path
+from elkyn.values import get_at
+
+if TYPE_CHECKING:
+    from elkyn.store import ElkynStore
+
+__all__ = ["missed_events", "try_missed"]
+
+_ENTRIES_MAX = 1000
+
+
+def try_missed(store: ElkynStore, path: Path, after: int, until: int) -> list[Event] | None:
+    """Return the events at `path` between two positions; None when a fresh value is needed.
+
+    That is so when the log does not reach back, when too much has happened, and when ephemeral
+    values, which are in no log, have changed since.
+    """
+    if after > until or after <= store.ephemeral_position:
+        return None
+    try:
+        entries = store.oplog.read(after, _ENTRIES_MAX)
+    except PositionGone:
+        return None
+    reached = entries[-1].position if entries else after
+    if reached < until:
+        return None
+    return list(missed_events((e for e in entries if e.position <= until), path))
+
+
+def missed_events(entries: Iterable[Entry], path: Path) -> Iterator[Event]:
+    """Yield what `entries` mean to a watcher of `path`; a value set again to itself counts too."""
+    for entry in entries:
+        if entry.kind in ("put", "patch"):
+            event = _event_of(entry, path)
+            if event is not None:
+                yield event
+
+
+def _event_of(entry: Entry, path: Path) -> Event | None:
+    depth = len(path)
+    inside = []
+    for place, value in entry.places:
+        if path[: len(place)] == place:
+            whole = ((), get_at(value, path[len(place) :]))
+            return Event("put", "/", position=entry.position, changes=(whole,))
+        if place[:depth] == path:
+            inside.append((place[depth:], value))
+    if not inside:
+        return None
+    if len(inside) == 1:
+        where = format_path(inside[0][0])
+        return Event("put", where, position=entry.position, changes=tuple(inside))
+    return Event("patch", "/", position=entry.position, changes=tuple(inside))

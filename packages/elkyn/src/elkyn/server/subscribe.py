@@ -1,0 +1,100 @@
+"""A GET that stays: from a call to the event stream that serves it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from elkyn.server.asgi import Receive, Send
+from elkyn.server.door import Caller
+from elkyn.server.feed import Feed, Opening, QueryFeed
+from elkyn.server.handle import check_index
+from elkyn.server.request import Call
+from elkyn.server.resume import try_missed
+from elkyn.server.stream import Stream, encode, encode_put
+from elkyn.txn import View
+from elkyn.values import present
+
+if TYPE_CHECKING:
+    from elkyn.server.app import ElkynApp
+    from elkyn.store import ElkynStore
+
+__all__ = ["open_stream"]
+
+
+async def open_stream(
+    app: ElkynApp,
+    call: Call,
+    store: ElkynStore,
+    caller: Caller,
+    channel: tuple[Receive, Send],
+) -> None:
+    """Serve an event stream until one side ends it.
+
+    Raises:
+        Denied: the caller may not read there; nothing was sent.
+    """
+    receive, send = channel
+    stream = _ClientStream(app, call, store, caller, send)
+    await asyncio.to_thread(stream.check)
+    with app.clients.joined(stream):
+        feed = stream.feed(app)
+        gone = asyncio.create_task(_until_gone(receive, stream))
+        try:
+            await stream.run(feed)
+        finally:
+            feed.close()
+            app.metrics.events += stream.events_sent
+            app.metrics.bytes_out += stream.bytes_sent
+            gone.cancel()
+            with suppress(asyncio.CancelledError):
+                await gone
+
+
+async def _until_gone(receive: Receive, stream: Stream) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    stream.close()
+
+
+class _ClientStream(Stream):
+    kind = "sse"
+
+    def __init__(
+        self, app: ElkynApp, call: Call, store: ElkynStore, caller: Caller, send: Send
+    ) -> None:
+        self.store = store
+        self.caller = caller
+        self._call = call
+        self._resume = call.last_position
+        super().__init__(
+            send,
+            self._begin,
+            self.check,
+            unnamed=call.watch,
+            keep_alive_seconds=app.settings.keep_alive_seconds,
+        )
+
+    def feed(self, app: ElkynApp) -> Feed:
+        call = self._call
+        if call.query is None:
+            return app.clients.hub.follow(self.store, call.keys, self.wake)
+        return QueryFeed(self.store, call.path, call.query, self.wake)
+
+    def check(self) -> None:
+        call = self._call
+        grant = self.caller.grant(self.store, call.namespace or "", call.path, write=False)
+        if not grant.unlimited:
+            with self.store.snapshot() as view:
+                grant.check_read(view, call.keys, call.query)
+        check_index(call, grant)
+
+    def _begin(self, view: View) -> Opening:
+        after, self._resume = self._resume, None  # once: a slow client starts from a fresh value
+        if after is not None:
+            events = try_missed(self.store, self._call.keys, after, view.position)
+            if events is not None:
+                return Opening([encode(event, unnamed=self._call.watch) for event in events])
+        value = present(view.get(self._call.keys))
+        return Opening((encode_put(value, view.position, unnamed=self._call.watch),))
