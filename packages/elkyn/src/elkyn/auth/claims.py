@@ -19,6 +19,7 @@ from sennit_core.errors import UsageError
 __all__ = [
     "CLAIMS_BYTES_MAX",
     "RESERVED",
+    "SKEW_SECONDS",
     "UID_MAX",
     "check_audience",
     "check_custom",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 UID_MAX = 128
+_UID_BYTES_MAX = 480
 CLAIMS_BYTES_MAX = 8 * 1024
 SKEW_SECONDS = 60
 _LEGACY_SECONDS = 24 * 3600
@@ -69,14 +71,15 @@ def check_audience(claims: Mapping[str, Any], allowed: Collection[str]) -> None:
 
 
 def check_uid(uid: object) -> str:
-    """Return `uid` if it can be one: 1 to 128 characters, no control characters.
+    """Return `uid` if it can be one: 1 to 128 printable characters, 480 bytes in UTF-8.
 
     Raises:
         UsageError: it cannot.
     """
-    if not isinstance(uid, str) or not 0 < len(uid) <= UID_MAX or not uid.isprintable():
+    fits = isinstance(uid, str) and 0 < len(uid) <= UID_MAX and uid.isprintable()
+    if not fits or len(str(uid).encode(errors="replace")) > _UID_BYTES_MAX:
         raise UsageError(f"a uid is a text of 1 to {UID_MAX} printable characters")
-    return uid
+    return str(uid)
 
 
 def check_custom(claims: Mapping[str, Any]) -> None:
@@ -112,7 +115,7 @@ def identity_of(claims: Mapping[str, Any], *, provider: str = "custom") -> Ident
     named = firebase.get("sign_in_provider") if isinstance(firebase, dict) else None
     for other in (claims.get("provider_id"), claims.get("provider"), provider):
         named = named if isinstance(named, str) else other
-    uid = next((claims[name] for name in ("uid", "user_id", "sub") if name in claims), None)
+    uid = next((claims[name] for name in ("sub", "user_id", "uid") if name in claims), None)
     hidden = _PROTOCOL | _PROFILE if isinstance(firebase, dict) else _PROTOCOL
     return Identity(
         uid=_valid_uid(uid),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from sennit_core.errors import Unauthenticated
+from sennit_core.errors import Unauthenticated, UsageError
 
-__all__ = ["BadToken", "Fault"]
+__all__ = ["AccountError", "BadToken", "Fault"]
 
 Fault: TypeAlias = Literal[
     "malformed",
@@ -50,3 +50,18 @@ class BadToken(Unauthenticated):
     def wire_status(self) -> str:
         """The status with which the WebSocket protocol refuses `auth`."""
         return "expired_token" if self.fault in ("expired", "revoked") else "invalid_token"
+
+
+@dataclass(eq=False)
+class AccountError(UsageError):
+    """What the Identity Toolkit refuses: `reason` is its code, `detail` a sentence for people."""
+
+    code = "account"
+    message: str = field(default="", kw_only=True)
+    reason: str
+    detail: str = ""
+    status: int = field(default=400, kw_only=True)
+
+    def describe(self) -> str:
+        """Write code and sentence as SDKs take them apart."""
+        return f"{self.reason} : {self.detail}" if self.detail else self.reason

@@ -154,23 +154,32 @@ class Verifier:
         Raises:
             BadToken: it is not signed by anybody trusted, not for here, not yet or no longer good.
         """
-        token = parse_token(text)
-        moment = self._clock.now() if now is None else now
-        if token.algorithm == "none":
-            return self._verify_unsigned(token, moment)
-        trust = self._signed_by(token)
-        check_times(token.claims, moment, self._skew_seconds)
-        if trust.audience is not None:
-            check_audience(token.claims, trust.audience)
-        if trust.expiry_required and token.claims.get("exp") is None:
-            raise BadToken(fault="claims")
-        return _identity(trust, token.claims)
+        claims, trust = self.verify_claims(text, now)
+        return identity_of(claims) if trust is None else _identity(trust, claims)
 
-    def _verify_unsigned(self, token: Token, now: float) -> Identity:
+    def verify_claims(
+        self, text: str, now: float | None = None
+    ) -> tuple[dict[str, Any], Trust | None]:
+        """Return the claims of a token and who is believed about them, None for an unsigned one.
+
+        Raises:
+            BadToken: see `verify`.
+        """
+        token = parse_token(text)
+        trust = None if self._is_unsigned(token) else self._signed_by(token)
+        check_times(token.claims, self._clock.now() if now is None else now, self._skew_seconds)
+        if trust is not None and trust.audience is not None:
+            check_audience(token.claims, trust.audience)
+        if trust is not None and trust.expiry_required and token.claims.get("exp") is None:
+            raise BadToken(fault="claims")
+        return token.claims, trust
+
+    def _is_unsigned(self, token: Token) -> bool:
+        if token.algorithm != "none":
+            return False
         if not self._unsigned or token.signature:
             raise BadToken(fault="algorithm")
-        check_times(token.claims, now, self._skew_seconds)
-        return identity_of(token.claims)
+        return True
 
     def _signed_by(self, token: Token) -> Trust:
         """Return the trust one of whose keys made the signature."""

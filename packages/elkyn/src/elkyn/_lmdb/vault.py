@@ -1,0 +1,121 @@
+"""Rows of the vault: an environment of its own, that no path of any tree reaches.
+
+Folder 0700, files 0600. Every row is a MessagePack map; every commit is synced. Other processes may
+have the same vault open: LMDB lets one write at a time.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path as FilePath
+from typing import Any, TypeAlias, TypeVar
+
+import ormsgpack
+
+from elkyn._lmdb.environment import Environment, MapFull, Txn, translated
+
+__all__ = ["KEY_BYTES_MAX", "RowSet", "Rows", "VaultFile"]
+
+T = TypeVar("T")
+
+Rows: TypeAlias = Iterator[tuple[bytes, dict[str, Any]]]
+
+KEY_BYTES_MAX = 500
+_MAP_BYTES = 64 * 1024 * 1024
+
+
+class RowSet:
+    """The rows of all databases as one transaction sees them."""
+
+    __slots__ = ("_databases", "_txn")
+
+    def __init__(self, env: Environment, txn: Txn) -> None:
+        self._databases = env.databases
+        self._txn = txn
+
+    def get(self, database: str, key: bytes) -> dict[str, Any] | None:
+        """Return a row, None when there is none."""
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            return None
+        data = self._txn.get(key, db=self._databases[database])
+        return None if data is None else ormsgpack.unpackb(data)
+
+    def put(self, database: str, key: bytes, row: dict[str, Any]) -> None:
+        """Write a row."""
+        self._txn.put(key, ormsgpack.packb(row), db=self._databases[database])
+
+    def delete(self, database: str, key: bytes) -> bool:
+        """Remove a row; whether it was there."""
+        return bool(self._txn.delete(key, db=self._databases[database]))
+
+    def scan(self, database: str, *, prefix: bytes = b"", after: bytes = b"") -> Rows:
+        """Iterate over the rows whose keys start with `prefix`, those after `after` only."""
+        with self._txn.cursor(db=self._databases[database]) as cursor:
+            found = cursor.set_range(after or prefix) if after or prefix else cursor.first()
+            while found:
+                key = bytes(cursor.key())
+                if not key.startswith(prefix):
+                    return
+                if key > after or not after:
+                    yield key, ormsgpack.unpackb(cursor.value())
+                found = cursor.next()
+
+
+class VaultFile:
+    """An open vault.
+
+    Args:
+        folder: made 0700 when missing; None keeps it in files that have no name.
+        databases: names of the databases.
+    """
+
+    def __init__(self, folder: FilePath | None, databases: tuple[str, ...]) -> None:
+        self.folder = FilePath(tempfile.mkdtemp(prefix="elkyn-")) if folder is None else folder
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.chmod(0o700)
+        self._lock = threading.Lock()
+        self._env = Environment(
+            self.folder, databases, sync=folder is not None, map_bytes=_MAP_BYTES
+        )
+        for file in self.folder.glob("*.mdb"):
+            file.chmod(0o600)
+        if folder is None:
+            shutil.rmtree(self.folder)
+
+    @contextmanager
+    def read(self) -> Iterator[RowSet]:
+        """Read one consistent state for a block."""
+        with self._env.read() as txn:
+            yield RowSet(self._env, txn)
+
+    def write(self, body: Callable[[RowSet], T]) -> T:
+        """Run `body` in a write transaction and commit; runs it again when the map had to grow.
+
+        Args:
+            body: reads and writes; raising leaves nothing behind.
+        """
+        while True:
+            with self._lock:
+                try:
+                    return self._write_once(body)
+                except MapFull:
+                    self._env.grow()
+
+    def _write_once(self, body: Callable[[RowSet], T]) -> T:
+        txn = self._env.begin_write()
+        try:
+            with translated(self.folder):
+                result = body(RowSet(self._env, txn))
+                txn.commit()
+        except BaseException:
+            txn.abort()
+            raise
+        return result
+
+    def close(self) -> None:
+        """Wait for reads under way and close."""
+        self._env.close()

@@ -1,0 +1,315 @@
+"""What apps ask of the Identity Toolkit for the user in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from elkyn.auth.body import Body
+from elkyn.auth.claims import RESERVED, check_custom, check_uid, is_legacy
+from elkyn.auth.directory import Directory
+from elkyn.auth.errors import AccountError, BadToken
+from elkyn.auth.jws import unsigned_token
+from elkyn.auth.sessions import SignedIn
+from elkyn.auth.tokens import Verifier
+from elkyn.auth.vault import User
+from elkyn.identity import Identity
+from sennit_core.errors import UsageError
+
+__all__ = ["Accounts", "Call", "user_json"]
+
+_KIND = "identitytoolkit#"
+_HIDDEN_HASH = "UkVEQUNURUQ="
+_CUSTOM_AUDIENCE = (
+    "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"
+)
+_INFO_FIELDS = {"displayName": "display_name", "photoUrl": "photo_url"}
+_DELETABLE = {"DISPLAY_NAME": "display_name", "PHOTO_URL": "photo_url", "EMAIL": "email"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: its body and parameters, who makes it, and from where."""
+
+    body: Body
+    query: Mapping[str, str]
+    identity: Identity
+    client: str | None = None
+
+
+class Accounts:
+    """Signing up and in, and what a signed-in user may do; safe for threads.
+
+    Args:
+        directory: the users.
+        tokens: verifies ID tokens.
+        custom: verifies custom tokens.
+    """
+
+    def __init__(self, directory: Directory, tokens: Verifier, custom: Verifier) -> None:
+        self._users = directory.users
+        self._sessions = directory.sessions
+        self._revocations = directory.revocations
+        self._audit = directory.audit
+        self._policy = directory.policy
+        self._clock = directory.clock
+        self._tokens = tokens
+        self._custom = custom
+
+    def sign_up(self, call: Call) -> dict[str, Any]:
+        """Make an account: anonymous, with a password, or a password for the one signed in."""
+        email, password = call.body.text("email"), call.body.text("password")
+        if "idToken" in call.body:
+            return self._link(call, email, password)
+        if "localId" in call.body:
+            raise AccountError("UNEXPECTED_PARAMETER", "User ID")
+        if email is None and password is None:
+            return self._sign_up_anonymous()
+        if not self._policy.sign_up:
+            raise AccountError("OPERATION_NOT_ALLOWED")
+        user = self._users.create(
+            email=email if email is not None else _missing("MISSING_EMAIL"),
+            password=password if password is not None else _missing("MISSING_PASSWORD"),
+            display_name=call.body.text("displayName"),
+        )
+        return self._signed_up(user, "password")
+
+    def _sign_up_anonymous(self) -> dict[str, Any]:
+        if not self._policy.anonymous:
+            raise AccountError("ADMIN_ONLY_OPERATION")
+        return self._signed_up(self._users.create(), "anonymous")
+
+    def _signed_up(self, user: User, provider: str) -> dict[str, Any]:
+        opened = self._sessions.open(self._users.note_sign_in(user.uid), provider)
+        return {**_answer("SignupNewUserResponse", user), **opened.to_json()}
+
+    def _link(self, call: Call, email: str | None, password: str | None) -> dict[str, Any]:
+        user, _claims = self._of_id_token(call)
+        if email is None or password is None:
+            raise AccountError("MISSING_PASSWORD" if email else "MISSING_EMAIL")
+        user = self._users.update(user.uid, email=email, password=password)
+        opened = self._sessions.open(user, "password")
+        return {**_answer("SignupNewUserResponse", user), **opened.to_json()}
+
+    def sign_in_with_password(self, call: Call) -> dict[str, Any]:
+        """Sign in with email and password."""
+        email = call.body.needed("email", "MISSING_EMAIL")
+        password = call.body.needed("password", "MISSING_PASSWORD")
+        try:
+            user = self._users.sign_in(email, password, call.client)
+        except AccountError as error:
+            self._audit.refused_credential(error.reason, call.client, email)
+            raise
+        opened = self._sessions.open(user, "password")
+        answer = _answer("VerifyPasswordResponse", user)
+        return {**answer, "registered": True, **opened.to_json()}
+
+    def sign_in_with_custom_token(self, call: Call) -> dict[str, Any]:
+        """Exchange a custom token, signed by somebody trusted, for an ID token."""
+        uid, claims = self._custom_claims(call.body.needed("token", "MISSING_CUSTOM_TOKEN"))
+        is_new = self._users.get(uid) is None
+        user = self._users.note_sign_in(uid, custom_auth=True)
+        opened = self._sessions.open(user, "custom", claims)
+        kind = f"{_KIND}VerifyCustomTokenResponse"
+        return {"kind": kind, "isNewUser": is_new, **opened.to_json()}
+
+    def _custom_claims(self, text: str) -> tuple[str, dict[str, Any]]:
+        """Return the uid and the claims that a custom token gives."""
+        if self._policy.emulator and text.startswith("{"):
+            text = unsigned_token(Body.parse(text.encode()).rest())
+        try:
+            claims, _trust = self._custom.verify_claims(text)
+        except BadToken as error:
+            wrong_place = error.fault in ("issuer", "audience")
+            reason = "CREDENTIAL_MISMATCH" if wrong_place else "INVALID_CUSTOM_TOKEN"
+            raise AccountError(reason, "" if wrong_place else str(error)) from None
+        try:
+            return _custom_parts(claims)
+        except UsageError as error:
+            raise AccountError("INVALID_CUSTOM_TOKEN", str(error)) from None
+
+    def lookup(self, call: Call) -> dict[str, Any]:
+        """Return the user of an ID token."""
+        user, _claims = self._of_id_token(call)
+        return {"kind": f"{_KIND}GetAccountInfoResponse", "users": [user_json(user)]}
+
+    def update(self, call: Call) -> dict[str, Any]:
+        """Change what users may change of themselves; new tokens when it ends the old ones."""
+        user, claims = self._of_id_token(call)
+        values = profile_changes(call.body)
+        for name in ("email", "password"):
+            if name in call.body:
+                self._need_recent(claims)
+                values[name] = call.body.text(name)
+        if "email" in values and values["email"] != user.email:
+            values["email_verified"] = False
+        user = self._users.update(user.uid, **values)
+        answer = update_json(user)
+        if "password" in values or "email" in values or call.body.flag("returnSecureToken"):
+            answer.update(self._reopened(user, claims).to_json())
+        return answer
+
+    def _reopened(self, user: User, claims: Mapping[str, Any]) -> SignedIn:
+        firebase = claims.get("firebase")
+        before = firebase.get("sign_in_provider") if isinstance(firebase, dict) else None
+        provider = "password" if "password" in user.providers else str(before or "custom")
+        return self._sessions.open(user, provider)
+
+    def delete(self, call: Call) -> dict[str, Any]:
+        """End the account of the user who asks."""
+        user, claims = self._of_id_token(call)
+        self._need_recent(claims)
+        self._users.delete([user.uid])
+        self._audit.acted(Identity(uid=user.uid), "delete account", user.uid, call.client)
+        return {"kind": f"{_KIND}DeleteAccountResponse"}
+
+    def create_auth_uri(self, call: Call) -> dict[str, Any]:
+        """Say how an email can sign in, unless that is private."""
+        email = call.body.needed("identifier", "MISSING_IDENTIFIER")
+        answer: dict[str, Any] = {"kind": f"{_KIND}CreateAuthUriResponse", "sessionId": "none"}
+        if self._users.email_privacy:
+            return answer
+        user = self._users.named("email", email)
+        methods = [] if user is None else [name for name in user.providers if name == "password"]
+        registered = user is not None
+        return {
+            **answer,
+            "registered": registered,
+            "allProviders": methods,
+            "signinMethods": methods,
+        }
+
+    def refresh(self, call: Call) -> dict[str, Any]:
+        """Exchange a refresh token for a new ID token (the Secure Token service)."""
+        if call.body.needed("grant_type", "MISSING_GRANT_TYPE") != "refresh_token":
+            raise AccountError("INVALID_GRANT_TYPE")
+        opened = self._sessions.refresh(call.body.needed("refresh_token", "MISSING_REFRESH_TOKEN"))
+        return {
+            "id_token": opened.id_token,
+            "access_token": opened.id_token,
+            "refresh_token": opened.refresh_token,
+            "expires_in": opened.to_json()["expiresIn"],
+            "token_type": "Bearer",
+            "user_id": opened.user.uid,
+        }
+
+    def claims_of(self, text: str) -> tuple[User, dict[str, Any]]:
+        """Return the user and claims of an ID token that is still good.
+
+        Raises:
+            AccountError: it is not.
+        """
+        try:
+            identity = self._tokens.verify(text)
+        except BadToken as error:
+            expired = error.fault == "expired"
+            raise AccountError("TOKEN_EXPIRED" if expired else "INVALID_ID_TOKEN") from None
+        user = None if identity.uid is None else self._users.get(identity.uid)
+        if user is None:
+            raise AccountError("USER_NOT_FOUND")
+        if user.disabled:
+            raise AccountError("USER_DISABLED")
+        if self._revocations.reason(identity) is not None:
+            raise AccountError("TOKEN_EXPIRED")
+        return user, dict(identity.claims)
+
+    def _of_id_token(self, call: Call) -> tuple[User, dict[str, Any]]:
+        return self.claims_of(call.body.needed("idToken", "INVALID_ID_TOKEN"))
+
+    def _need_recent(self, claims: Mapping[str, Any]) -> None:
+        limit = self._policy.recent_seconds
+        signed_in = claims.get("auth_time", 0)
+        if limit is not None and self._clock.now() - signed_in > limit:
+            raise AccountError("CREDENTIAL_TOO_OLD_LOGIN_AGAIN")
+
+
+def user_json(user: User) -> dict[str, Any]:
+    """Return a user as the Identity Toolkit shows one."""
+    info = [_provider_json(user, provider) for provider in user.providers]
+    members: dict[str, Any] = {
+        "localId": user.uid,
+        "email": user.email,
+        "emailVerified": user.email_verified,
+        "displayName": user.display_name,
+        "photoUrl": user.photo_url,
+        "phoneNumber": user.phone,
+        "passwordHash": _HIDDEN_HASH if user.password_hash else None,
+        "passwordUpdatedAt": user.password_ms or None,
+        "providerUserInfo": info or None,
+        "validSince": str(user.valid_since),
+        "disabled": user.disabled or None,
+        "lastLoginAt": str(user.login_ms) if user.login_ms else None,
+        "createdAt": str(user.created_ms),
+        "customAuth": user.custom_auth or None,
+        "customAttributes": user.claims if user.claims != "{}" else None,
+        "lastRefreshAt": _iso(user.refresh_ms) if user.refresh_ms else None,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def update_json(user: User) -> dict[str, Any]:
+    """Return the answer to a change of a user."""
+    shown = user_json(user)
+    names = ("localId", "email", "displayName", "photoUrl", "providerUserInfo", "passwordHash")
+    members = {name: shown[name] for name in (*names, "emailVerified") if name in shown}
+    return {"kind": f"{_KIND}SetAccountInfoResponse", **members}
+
+
+def profile_changes(body: Body) -> dict[str, Any]:
+    """Return the fields of a user that a body sets or deletes, those that users may change."""
+    values: dict[str, Any] = {
+        field: body.text(name) for name, field in _INFO_FIELDS.items() if name in body
+    }
+    for name in body.texts("deleteAttribute"):
+        if name in _DELETABLE:
+            values[_DELETABLE[name]] = None
+    deleted = body.texts("deleteProvider")
+    if "password" in deleted:
+        values |= {"email": None, "email_verified": False, "password_hash": None, "password_ms": 0}
+    if "phone" in deleted:
+        values["phone"] = None
+    return values
+
+
+def _custom_parts(claims: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Tell apart the three forms of custom tokens: a service account's, a legacy one, our own."""
+    if is_legacy(claims):
+        data = claims["d"]
+        return check_uid(data.get("uid")), {k: v for k, v in data.items() if k not in RESERVED}
+    if claims.get("aud") == _CUSTOM_AUDIENCE or "uid" in claims:
+        own = claims.get("claims") or {}
+        if not isinstance(own, dict):
+            raise UsageError("claims are an object")
+        check_custom(own)
+        return check_uid(claims.get("uid")), own
+    return check_uid(claims.get("sub")), {k: v for k, v in claims.items() if k not in RESERVED}
+
+
+def _provider_json(user: User, provider: str) -> dict[str, Any]:
+    if provider == "phone":
+        return {"providerId": "phone", "phoneNumber": user.phone, "rawId": user.phone}
+    members = {
+        "providerId": provider,
+        "email": user.email,
+        "federatedId": user.email,
+        "rawId": user.email,
+        "displayName": user.display_name,
+        "photoUrl": user.photo_url,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def _answer(kind: str, user: User) -> dict[str, Any]:
+    members = {"localId": user.uid, "email": user.email, "displayName": user.display_name}
+    found = {name: value for name, value in members.items() if value is not None}
+    return {"kind": f"{_KIND}{kind}", **found}
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _missing(reason: str) -> str:
+    raise AccountError(reason)

@@ -1,0 +1,92 @@
+"""What administrators ask under `/auth/`: tokens for users, revocations, admin keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from elkyn.auth.accounts import Call
+from elkyn.auth.errors import AccountError
+from elkyn.auth.keys import server_secret
+from elkyn.auth.revocations import Revoked
+from elkyn.auth.tokens import ID_TOKEN_SECONDS, TokenSigner
+from elkyn.auth.vault import AdminKey
+from sennit_core.clock import Clock
+
+if TYPE_CHECKING:
+    from elkyn.auth.authenticator import Authenticator
+
+__all__ = ["Administration"]
+
+_EXPIRES_MAX = 10 * 365 * 24 * 3600
+
+
+class Administration:
+    """Handlers of the paths below `/auth/`; every act goes to the audit log. Safe for threads."""
+
+    def __init__(self, auth: Authenticator, clock: Clock) -> None:
+        self._auth = auth
+        self._clock = clock
+
+    def token(self, call: Call) -> dict[str, Any]:
+        """Sign a token for a user: `{uid, …claims}`, and `expiresSeconds` if not an hour."""
+        uid = call.body.needed("uid", "MISSING_UID")
+        seconds = call.body.seconds("expiresSeconds") or ID_TOKEN_SECONDS
+        if seconds > _EXPIRES_MAX:
+            raise AccountError("INVALID_DURATION", "A token is good for ten years at most.")
+        claims = call.body.rest("uid", "expiresSeconds")
+        signer = TokenSigner(server_secret(self._auth.vault), self._clock)
+        text = signer.sign(uid, claims, seconds)
+        self._acted(call, "sign token", uid)
+        return {"token": text, "expiresIn": str(seconds)}
+
+    def revoke(self, call: Call) -> dict[str, Any]:
+        """Revoke all tokens of `uid`, or the one `token`."""
+        uid, token = call.body.text("uid"), call.body.text("token")
+        if uid is not None:
+            self._auth.revocations.revoke_user(uid)
+            self._acted(call, "revoke user", uid)
+        elif token is not None:
+            identity = self._auth.identity_of_token(token)
+            self._auth.revocations.revoke_token(identity)
+            self._acted(call, "revoke token", str(identity.uid))
+        else:
+            raise AccountError("MISSING_UID", "Give a uid, or a token.")
+        return {"revoked": True}
+
+    def keys(self, _call: Call) -> dict[str, Any]:
+        """List the admin keys, without their secrets."""
+        return {"keys": [_key_json(key) for key in self._auth.admin_keys.list()]}
+
+    def create_key(self, call: Call) -> dict[str, Any]:
+        """Make an admin key; its text is in this answer and nowhere else."""
+        name = call.body.needed("name", "MISSING_NAME")
+        roles = call.body.texts("roles") or ["admin"]
+        key, text = self._auth.admin_keys.create(name, roles)
+        self._acted(call, "create admin key", key.id)
+        return {**_key_json(key), "key": text}
+
+    def revoke_key(self, call: Call) -> dict[str, Any]:
+        """Make an admin key worthless, by name or id."""
+        key = self._auth.admin_keys.revoke(call.body.needed("name", "MISSING_NAME"))
+        self._auth.revocations.tell(Revoked(key_id=key.id))
+        self._acted(call, "revoke admin key", key.id)
+        return {"revoked": True}
+
+    def rotate(self, call: Call) -> dict[str, Any]:
+        """Sign ID tokens with a new key from now on."""
+        kid = self._auth.signing.rotate()
+        self._acted(call, "rotate signing key", kid)
+        return {"kid": kid}
+
+    def _acted(self, call: Call, action: str, target: str) -> None:
+        self._auth.audit.acted(call.identity, action, target, call.client)
+
+
+def _key_json(key: AdminKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "roles": list(key.roles),
+        "createdAt": key.created_ms,
+        "revokedAt": key.revoked_ms or None,
+    }

@@ -1,0 +1,70 @@
+"""The audit log: one JSON line for each refusal and each act of an administrator.
+
+Lines go to the logger `elkyn.audit`. They name who, what and from where, never a credential or a
+stored value.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from elkyn.auth.revocations import KEY_CLAIM
+from elkyn.identity import Identity
+
+__all__ = ["AUDIT_LOGGER", "Audit"]
+
+AUDIT_LOGGER = "elkyn.audit"
+_TEXT_MAX = 300
+
+
+class Audit:
+    """Writes the lines; safe for threads."""
+
+    def __init__(self) -> None:
+        self._log = logging.getLogger(AUDIT_LOGGER)
+
+    def refused(
+        self, identity: Identity, namespace: str, path: str, write: bool, client: str | None = None
+    ) -> None:
+        """Note that rules, or the lack of a role, kept somebody from a path."""
+        action = "write" if write else "read"
+        self._write(logging.WARNING, "refused", action, identity, client, path, namespace=namespace)
+
+    def refused_credential(self, fault: str, client: str | None = None, target: str = "") -> None:
+        """Note a token, password or key that was not good."""
+        self._write(logging.WARNING, "refused", "sign-in", None, client, target, fault=fault)
+
+    def acted(
+        self, identity: Identity | None, action: str, target: str, client: str | None = None
+    ) -> None:
+        """Note what an administrator, or a user with their own account, did."""
+        self._write(logging.INFO, "done", action, identity, client, target)
+
+    def _write(
+        self,
+        level: int,
+        outcome: str,
+        action: str,
+        identity: Identity | None,
+        client: str | None,
+        target: str,
+        **more: str,
+    ) -> None:
+        if not self._log.isEnabledFor(level):
+            return
+        line: dict[str, Any] = {"outcome": outcome, "action": action, "target": target[:_TEXT_MAX]}
+        line |= more
+        if identity is not None:
+            line["who"] = _who(identity)
+        if client is not None:
+            line["client"] = client
+        self._log.log(level, "%s", json.dumps(line, ensure_ascii=True))
+
+
+def _who(identity: Identity) -> str:
+    if identity.admin:
+        key = identity.claims.get(KEY_CLAIM)
+        return f"admin key {key}" if key else f"admin {identity.uid or ''}".strip()
+    return "nobody" if identity.uid is None else f"user {identity.uid}"

@@ -1,0 +1,359 @@
+"""Who makes a request: credentials of all kinds turned into identities.
+
+A credential is a token of an issuer that is trusted, an admin key, the admin token, or (in emulator
+mode) the word `owner`. Verified tokens are remembered for a few minutes. A revocation of this process
+counts at once, one of another process within a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+from typing import Any, Self, TypeVar
+
+from elkyn.auth.audit import Audit
+from elkyn.auth.directory import Directory, Policy
+from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
+from elkyn.auth.errors import BadToken
+from elkyn.auth.jwks import Issuer, KeysMissing
+from elkyn.auth.jws import Key, SecretKey
+from elkyn.auth.keys import AdminKeys, SigningKeys, is_admin_key, server_secret
+from elkyn.auth.passwords import Lane, Passwords
+from elkyn.auth.revocations import KEY_CLAIM, Revocations
+from elkyn.auth.sessions import Sessions
+from elkyn.auth.tokens import Trust, Verifier
+from elkyn.auth.users import Users
+from elkyn.auth.vault import AdminKey, Vault
+from elkyn.identity import ADMIN, NOBODY, Identity
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import Busy, Denied, UsageError
+
+__all__ = ["AuthSettings", "Authenticator"]
+
+T = TypeVar("T")
+
+_CACHED_MAX = 4096
+_CACHED_SECONDS = 300.0
+_TRUSTED_SECONDS = 1.0
+_FETCHES_MAX = 3
+_HASH_WORKERS = 2
+_WAITING_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """How a server knows its users.
+
+    Args:
+        emulator: take unsigned tokens and the word `owner`; for one's own machine alone.
+        project: the audience of ID tokens; what `projectId` is in an app's configuration.
+        secret: verifies HS256 tokens that others sign; shown itself, it is an admin's credential.
+        admin_token: an admin's credential.
+        issuers: others whose tokens are taken.
+        signers: others whose custom tokens may be exchanged for ID tokens.
+        email_privacy: answer alike whether an email or a password is wrong; None: not in an
+            emulator, where apps are developed.
+        sign_up: whether anybody may make an account with email and password.
+        anonymous: whether anybody may sign in without one.
+        recent_seconds: how long after signing in a user may change email and password or delete
+            the account; None for ever.
+    """
+
+    emulator: bool = False
+    project: str = "elkyn"
+    secret: str | None = None
+    admin_token: str | None = None
+    issuers: tuple[Issuer, ...] = ()
+    signers: tuple[Issuer, ...] = ()
+    email_privacy: bool | None = None
+    sign_up: bool = True
+    anonymous: bool = True
+    recent_seconds: int | None = None
+
+    @property
+    def issuer(self) -> str:
+        """The issuer of this server's own ID tokens."""
+        return f"https://securetoken.google.com/{self.project}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A token that was verified, until when that holds, and how long it is not looked up again."""
+
+    identity: Identity
+    verified_until: float
+    checked_until: float = 0.0
+    told: int = 0
+
+
+class Authenticator:
+    """Knows who makes a request, and answers those that sign people in; safe for threads.
+
+    Args:
+        settings: who is trusted.
+        folder: of the vault; None keeps it in memory.
+        clock: gives the time.
+    """
+
+    def __init__(
+        self, settings: AuthSettings, folder: FilePath | None = None, clock: Clock = SYSTEM
+    ) -> None:
+        self.settings = settings
+        self._clock = clock
+        issuers = [issuer.trust(clock) for issuer in settings.issuers]
+        signers = [issuer.trust(clock) for issuer in settings.signers]
+        self.vault = Vault(folder)
+        self.audit = Audit()
+        self.admin_keys = AdminKeys(self.vault, clock)
+        self.signing = SigningKeys(self.vault, clock)
+        self.revocations = Revocations(
+            self.vault, settings.issuer, clock, members_only=not settings.emulator
+        )
+        privacy = (
+            not settings.emulator if settings.email_privacy is None else settings.email_privacy
+        )
+        self.users = Users(self.vault, Passwords(), self.revocations, clock, email_privacy=privacy)
+        self.sessions = Sessions(self.vault, self.users, self.signing, settings.project, clock)
+        own = _own_trust(settings, self.signing)
+        secrets = self._secret_trusts()
+        self._verifier = self._verifier_of([own, *secrets, *issuers])
+        self._endpoints = Endpoints(
+            self,
+            self._directory(),
+            tokens=self._verifier_of([own]),
+            custom=self._verifier_of([*secrets, *signers]),
+        )
+        self._cache: OrderedDict[bytes, _Known] = OrderedDict()
+        self._cache_lock = threading.Lock()
+        self._hashing = Lane("elkyn-auth", _HASH_WORKERS, _WAITING_MAX)
+        self._fetching = Lane("elkyn-jwks", 2, _WAITING_MAX)
+
+    def _directory(self) -> Directory:
+        settings = self.settings
+        policy = Policy(
+            settings.emulator, settings.sign_up, settings.anonymous, settings.recent_seconds
+        )
+        return Directory(
+            self.users, self.sessions, self.revocations, self.audit, policy, self._clock
+        )
+
+    def _verifier_of(self, trusts: Sequence[Trust]) -> Verifier:
+        return Verifier(trusts, unsigned=self.settings.emulator, clock=self._clock)
+
+    def _secret_trusts(self) -> list[Trust]:
+        found: list[Key] = []
+
+        def of_server(_kid: str | None, _algorithm: str) -> Sequence[Key]:
+            if not found:
+                found.append(SecretKey(server_secret(self.vault)))
+            return found
+
+        trusts = [Trust(of_server, frozenset({"HS256"}))]
+        if self.settings.secret is not None:
+            trusts.append(Trust.of_secret(self.settings.secret))
+        return trusts
+
+    def identity(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        query: Mapping[str, str],
+        client: str | None = None,
+    ) -> Identity:
+        """Return who makes a request: `NOBODY` when it shows no credential.
+
+        Args:
+            headers: ASGI's, names in lower case.
+            query: of the URL.
+            client: the address it comes from, for the audit log.
+
+        Raises:
+            BadToken: the credential is not good (401).
+            Denied: somebody else than an admin asks to be seen as another.
+            UsageError: `auth_variable_override` is not JSON.
+        """
+        return self._overridden(self._of_credential(_credential(headers, query), client), query)
+
+    async def identify(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        query: Mapping[str, str],
+        client: str | None = None,
+    ) -> Identity:
+        """Do what `identity` does without holding up the event loop."""
+        credential = _credential(headers, query)
+        if credential is None:
+            return self._overridden(NOBODY, query)
+        return self._overridden(await self.identify_token(credential, client), query)
+
+    def identity_of_token(self, credential: str, client: str | None = None) -> Identity:
+        """Return whose credential this is; fetches an issuer's keys when they are needed.
+
+        Raises:
+            BadToken: it is not good.
+            Unavailable: its issuer cannot be reached, and was not before.
+        """
+        for _ in range(_FETCHES_MAX):
+            try:
+                return self._judge(credential, client)
+            except KeysMissing as missing:
+                missing.source.refresh()
+        raise BadToken(fault="signature")
+
+    async def identify_token(self, credential: str, client: str | None = None) -> Identity:
+        """Do what `identity_of_token` does without holding up the event loop."""
+        for _ in range(_FETCHES_MAX):
+            try:
+                return self._judge(credential, client)
+            except KeysMissing as missing:
+                await self._fetching.run(missing.source.refresh)
+        raise BadToken(fault="signature")
+
+    def _of_credential(self, credential: str | None, client: str | None) -> Identity:
+        return NOBODY if credential is None else self.identity_of_token(credential, client)
+
+    def _judge(self, credential: str, client: str | None) -> Identity:
+        try:
+            if self._is_master(credential):
+                return ADMIN
+            if is_admin_key(credential):
+                return self._of_admin_key(credential)
+            return self._of_token(credential)
+        except BadToken as error:
+            self.audit.refused_credential(error.fault, client)
+            raise
+
+    def _is_master(self, credential: str) -> bool:
+        """Whether this is the admin token, the secret itself, or the emulator's `owner`."""
+        shown = credential.encode(errors="surrogatepass")
+        masters = (self.settings.admin_token, self.settings.secret)
+        found = self.settings.emulator and credential == "owner"
+        for master in masters:
+            found |= bool(master) and hmac.compare_digest(shown, str(master).encode())
+        return found
+
+    def _of_admin_key(self, credential: str) -> Identity:
+        key = self.admin_keys.verify(credential)
+        if key is None:
+            raise BadToken(fault="revoked")
+        return _key_identity(key)
+
+    def _of_token(self, text: str) -> Identity:
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+        now, told = self._clock.monotonic(), self.revocations.told
+        with self._cache_lock:
+            known = self._cache.get(digest)
+        if known is not None and now < known.checked_until and told == known.told:
+            return known.identity
+        if known is None or now >= known.verified_until:
+            known = _Known(self._verifier.verify(text), now + _CACHED_SECONDS)
+        self._check_revoked(known.identity)
+        self._remember(digest, replace(known, checked_until=now + _TRUSTED_SECONDS, told=told))
+        return known.identity
+
+    def _check_revoked(self, identity: Identity) -> None:
+        if self.revocations.reason(identity) is None:
+            return
+        expired = identity.expires_ms is not None and self._clock.now() * 1000 > identity.expires_ms
+        raise BadToken(fault="expired" if expired else "revoked")
+
+    def _remember(self, digest: bytes, known: _Known) -> None:
+        with self._cache_lock:
+            self._cache[digest] = known
+            self._cache.move_to_end(digest)
+            while len(self._cache) > _CACHED_MAX:
+                self._cache.popitem(last=False)
+
+    def _overridden(self, identity: Identity, query: Mapping[str, str]) -> Identity:
+        text = query.get("auth_variable_override")
+        if text is None:
+            return identity
+        if not identity.admin:
+            raise Denied("using auth_variable_override", "an admin's credential")
+        return override_of(text)
+
+    def owns(self, path: str) -> bool:
+        """Whether `respond` answers this path."""
+        return self._endpoints.owns(path)
+
+    async def respond(self, request: AuthRequest) -> AuthResponse:
+        """Answer a request to a path that this owns; 429 when too many wait."""
+        try:
+            return await self._hashing.run(self.answer, request)
+        except Busy as error:
+            return self._endpoints.busy(request, str(error))
+
+    def answer(self, request: AuthRequest) -> AuthResponse:
+        """Answer a request on this thread: takes as long as hashing a password."""
+        return with_keys(lambda: self._endpoints.answer(request))
+
+    def close(self) -> None:
+        """Let what runs finish, and close the vault."""
+        self._hashing.close()
+        self._fetching.close()
+        self.vault.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def with_keys(work: Callable[[], T]) -> T:
+    """Do `work`, fetching the keys of issuers that it misses."""
+    for _ in range(_FETCHES_MAX):
+        try:
+            return work()
+        except KeysMissing as missing:
+            missing.source.refresh()
+    raise BadToken(fault="signature")
+
+
+def override_of(text: str) -> Identity:
+    """Return who an admin wants to be seen as: JSON of `auth`, null for nobody.
+
+    Raises:
+        UsageError: it is neither an object nor null.
+    """
+    try:
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    if value is None:
+        return NOBODY
+    if not isinstance(value, dict):
+        raise UsageError("auth_variable_override is a JSON object or null")
+    uid = value.get("uid")
+    return Identity(uid=uid if isinstance(uid, str) else None, override=value)
+
+
+def _own_trust(settings: AuthSettings, signing: SigningKeys) -> Trust:
+    return Trust(
+        find=signing.find,
+        algorithms=frozenset({"RS256"}),
+        issuer=settings.issuer,
+        audience=frozenset({settings.project}),
+        roles=True,
+    )
+
+
+def _key_identity(key: AdminKey) -> Identity:
+    claims = {KEY_CLAIM: key.id, "roles": dict.fromkeys(key.roles, True), "iat": 0}
+    return Identity(
+        uid=f"key:{key.name}", provider="key", claims=claims, admin="admin" in key.roles
+    )
+
+
+def _credential(headers: Iterable[tuple[bytes, bytes]], query: Mapping[str, str]) -> str | None:
+    for name, value in headers:
+        if name == b"authorization":
+            kind, _space, text = value.decode("latin-1").partition(" ")
+            if kind.lower() == "bearer" and text.strip():
+                return text.strip()
+    return query.get("auth") or query.get("access_token") or None

@@ -1,0 +1,184 @@
+"""Taking back what was granted: users, single tokens and admin keys, down to open streams."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from elkyn.auth.claims import SKEW_SECONDS
+from elkyn.auth.vault import Pages, Vault
+from elkyn.identity import Identity
+from sennit_core.clock import Clock
+from sennit_core.logs import get_logger
+
+__all__ = ["KEY_CLAIM", "Revocations", "Revoked", "revoke_in"]
+
+KEY_CLAIM = "elkyn_key"
+"""The claim of an admin key's identity that holds the key's id."""
+
+_EVER = 2**53
+_REVOKED = "credential was revoked"
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What was revoked: all tokens of a uid, or one token, or one admin key, or it is not known."""
+
+    uid: str | None = None
+    token_id: str | None = None
+    key_id: str | None = None
+
+
+class Revocations:
+    """Knows who is no longer what their token says; safe for threads.
+
+    Args:
+        vault: holds what is revoked; other processes may add to it (see `poll`).
+        issuer: of this server's own ID tokens.
+        clock: gives the time of a revocation.
+        members_only: whether ID tokens are good only while their user is in the vault.
+
+    `told` counts the revocations that subscribers were told of: while it stays, an answer of `reason`
+    holds as far as this process knows.
+    """
+
+    def __init__(
+        self, vault: Vault, issuer: str, clock: Clock, *, members_only: bool = True
+    ) -> None:
+        self._vault = vault
+        self._issuer = issuer
+        self._members_only = members_only
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._callbacks: dict[object, Callable[[Revoked], object]] = {}
+        self._seen = self._count()
+        self.told = 0
+
+    def subscribe(self, callback: Callable[[Revoked], object]) -> Callable[[], None]:
+        """Call `callback` after every revocation, on the thread that makes it.
+
+        Returns:
+            What ends the subscription.
+        """
+        handle = object()
+        with self._lock:
+            self._callbacks[handle] = callback
+
+        def unsubscribe() -> None:
+            with self._lock:
+                self._callbacks.pop(handle, None)
+
+        return unsubscribe
+
+    def reason(self, identity: Identity, now: float | None = None) -> str | None:
+        """Return why an identity is no longer good, None while it is.
+
+        Args:
+            identity: as a token or key made it.
+            now: Unix time in seconds.
+        """
+        moment = self._clock.now() if now is None else now
+        ends_ms = identity.expires_ms
+        if ends_ms is not None and moment * 1000 >= ends_ms + SKEW_SECONDS * 1000:
+            return "credential is no longer valid"
+        key_id = identity.claims.get(KEY_CLAIM)
+        if identity.uid is None and key_id is None:
+            return None
+        with self._vault.read() as pages:
+            if key_id is not None and _is_revoked_key(pages, str(key_id)):
+                return _REVOKED
+            return None if identity.uid is None else self._token_reason(pages, identity)
+
+    def _token_reason(self, pages: Pages, identity: Identity) -> str | None:
+        uid, claims = str(identity.uid), identity.claims
+        token_id = claims.get("jti")
+        if isinstance(token_id, str) and pages.is_revoked(token_id):
+            return _REVOKED
+        if _issued(claims) < pages.cutoff(uid):
+            return _REVOKED
+        if claims.get("iss") != self._issuer:
+            return None
+        user = pages.user(uid)
+        if user is None:
+            return "user was deleted" if self._members_only else None
+        if user.disabled:
+            return "user was disabled"
+        return _REVOKED if _issued(claims) < user.valid_since else None
+
+    def revoke_user(self, uid: str) -> None:
+        """Revoke all tokens that were issued to `uid` until now, refresh tokens too."""
+        self.revoke_many([uid])
+
+    def revoke_many(self, uids: list[str]) -> None:
+        """Revoke the tokens of several users in one commit."""
+        now = int(self._clock.now())
+
+        def body(pages: Pages) -> None:
+            for uid in uids:
+                revoke_in(pages, uid, now)
+
+        self._vault.write(body)
+        self.tell(*(Revoked(uid=uid) for uid in uids))
+
+    def revoke_token(self, identity: Identity) -> None:
+        """Revoke the one token that made `identity`; one without `jti` revokes all of the user's."""
+        token_id = identity.claims.get("jti")
+        if not isinstance(token_id, str):
+            if identity.uid is not None:
+                self.revoke_user(identity.uid)
+            return
+        now = int(self._clock.now())
+        until = _EVER if identity.expires_ms is None else identity.expires_ms // 1000 + 120
+        self._vault.write(lambda pages: pages.revoke_token(token_id, until, now))
+        self.tell(Revoked(token_id=token_id))
+
+    def tell(self, *revoked: Revoked) -> None:
+        """Tell all subscribers what the vault holds already."""
+        with self._lock:
+            self._seen = self._count()
+            self.told += 1
+            callbacks = list(self._callbacks.values())
+        for one in revoked:
+            for callback in callbacks:
+                try:
+                    callback(one)
+                except Exception:  # noqa: BLE001 - one stream's trouble must not keep others open
+                    _log.exception("a subscriber to revocations failed")
+
+    def poll(self) -> bool:
+        """Look for revocations of other processes; tells subscribers `Revoked()` if there are."""
+        if self._count() == self._seen:
+            return False
+        self.tell(Revoked())
+        return True
+
+    def _count(self) -> int:
+        with self._vault.read() as pages:
+            return pages.revocations
+
+
+def revoke_in(pages: Pages, uid: str, now: int) -> None:
+    """Revoke a user's tokens within a transaction."""
+    pages.end_sessions(uid)
+    pages.put_cutoff(uid, now)
+    user = pages.user(uid)
+    if user is not None:
+        pages.put_user(replace(user, valid_since=now))
+
+
+def _is_revoked_key(pages: Pages, key_id: str) -> bool:
+    key = pages.admin_key(key_id)
+    return key is None or key.revoked_ms > 0
+
+
+def _issued(claims: Mapping[str, Any]) -> float:
+    """Return when the user signed in; a token that does not say is as old as time."""
+    for name in ("auth_time", "iat"):
+        value = claims.get(name)
+        if isinstance(value, int | float):
+            return value
+    return 0

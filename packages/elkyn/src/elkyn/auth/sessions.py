@@ -1,0 +1,149 @@
+"""ID tokens for those who signed in, and refresh tokens that get new ones."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from elkyn.auth.errors import AccountError
+from elkyn.auth.jws import sign_token
+from elkyn.auth.keys import SigningKeys
+from elkyn.auth.tokens import ID_TOKEN_SECONDS
+from elkyn.auth.users import Users
+from elkyn.auth.vault import Session, User, Vault
+from sennit_core.clock import Clock
+
+__all__ = ["Sessions", "SignedIn"]
+
+_REFRESH_CHARACTERS_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Somebody who signed in, and their tokens."""
+
+    user: User
+    id_token: str
+    refresh_token: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the three members that sign-in answers share."""
+        return {
+            "idToken": self.id_token,
+            "refreshToken": self.refresh_token,
+            "expiresIn": str(ID_TOKEN_SECONDS),
+        }
+
+
+class Sessions:
+    """Issues tokens; safe for threads.
+
+    Args:
+        vault: keeps what refresh tokens stand for.
+        users: who may have tokens.
+        keys: sign the ID tokens.
+        project: the audience of ID tokens, and the end of their issuer.
+        clock: gives the time.
+    """
+
+    def __init__(
+        self, vault: Vault, users: Users, keys: SigningKeys, project: str, clock: Clock
+    ) -> None:
+        self._vault = vault
+        self._users = users
+        self._keys = keys
+        self._project = project
+        self._clock = clock
+
+    def open(self, user: User, provider: str, claims: Mapping[str, Any] | None = None) -> SignedIn:
+        """Start a session of `user`, who has just signed in.
+
+        Args:
+            user: who.
+            provider: how: `password`, `anonymous` or `custom`.
+            claims: those of the custom token.
+        """
+        now = self._clock.now()
+        text = secrets.token_urlsafe(48)
+        session = Session(
+            user.uid,
+            provider,
+            auth_time=int(now),
+            created_ms=int(now * 1000),
+            claims=json.dumps(dict(claims or {})),
+        )
+        self._vault.write(lambda pages: pages.put_session(text, session))
+        return SignedIn(user, self._id_token(user, session), text)
+
+    def refresh(self, text: str) -> SignedIn:
+        """Return a new ID token for a refresh token, which stays the same.
+
+        Raises:
+            AccountError: the refresh token stands for nothing any more, or its user may not.
+        """
+        if len(text) > _REFRESH_CHARACTERS_MAX:
+            raise AccountError("INVALID_REFRESH_TOKEN")
+        with self._vault.read() as pages:
+            session = pages.session(text)
+            user = None if session is None else pages.user(session.uid)
+        if session is None:
+            raise AccountError("INVALID_REFRESH_TOKEN")
+        if user is None:
+            raise AccountError("USER_NOT_FOUND")
+        if user.disabled:
+            raise AccountError("USER_DISABLED")
+        if session.auth_time < user.valid_since:
+            raise AccountError("TOKEN_EXPIRED")
+        return SignedIn(user, self._id_token(user, session), text)
+
+    def _id_token(self, user: User, session: Session) -> str:
+        now = int(self._clock.now())
+        identities: dict[str, list[str]] = {}
+        if user.email is not None:
+            identities["email"] = [user.email]
+        if user.phone is not None:
+            identities["phone"] = [user.phone]
+        claims: dict[str, Any] = {
+            **_own_claims(user, session),
+            **_profile(user, session.provider),
+            "iss": f"https://securetoken.google.com/{self._project}",
+            "aud": self._project,
+            "auth_time": session.auth_time,
+            "user_id": user.uid,
+            "sub": user.uid,
+            "iat": now,
+            "exp": now + ID_TOKEN_SECONDS,
+            "jti": secrets.token_urlsafe(9),
+            "firebase": {"identities": identities, "sign_in_provider": session.provider},
+        }
+        return sign_token(claims, self._keys.current())
+
+    def cookie(self, claims: Mapping[str, Any], seconds: int) -> str:
+        """Return a session cookie: the claims of an ID token under the issuer of cookies."""
+        now = int(self._clock.now())
+        issuer = f"https://session.firebase.google.com/{self._project}"
+        return sign_token(
+            {**claims, "iss": issuer, "iat": now, "exp": now + seconds}, self._keys.current()
+        )
+
+
+def _own_claims(user: User, session: Session) -> dict[str, Any]:
+    claims: dict[str, Any] = {**json.loads(user.claims), **json.loads(session.claims)}
+    claims.pop("roles", None)  # those of the user alone: they make administrators
+    return claims
+
+
+def _profile(user: User, provider: str) -> dict[str, Any]:
+    claims: dict[str, Any] = {
+        "name": user.display_name,
+        "picture": user.photo_url,
+        "email": user.email,
+        "email_verified": None if user.email is None else user.email_verified,
+        "phone_number": user.phone,
+        "provider_id": "anonymous" if provider == "anonymous" else None,
+        "roles": dict.fromkeys(user.roles, True) or None,
+    }
+    return {name: value for name, value in claims.items() if value is not None}

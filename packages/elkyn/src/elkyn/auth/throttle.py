@@ -1,0 +1,57 @@
+"""Slowing down those who guess passwords."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from sennit_core.clock import Clock
+
+__all__ = ["Throttle"]
+
+
+class Throttle:
+    """Counts failures by name and refuses a name with too many; safe for threads.
+
+    The count halves with every `window_seconds`, so a name is let in again by and by. Memory is
+    bounded: the names that failed longest ago are forgotten first.
+
+    Args:
+        failures_max: how many failures a name may have.
+        window_seconds: how long it takes to forget half of them.
+        clock: monotonic time.
+        names_max: how many names are remembered.
+    """
+
+    def __init__(
+        self, failures_max: int, window_seconds: float, clock: Clock, names_max: int = 20_000
+    ) -> None:
+        self._failures_max = failures_max
+        self._window_seconds = window_seconds
+        self._clock = clock
+        self._names_max = names_max
+        self._counts: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def refuses(self, name: str) -> bool:
+        """Whether `name` has failed too often of late."""
+        with self._lock:
+            return self._count(name) >= self._failures_max
+
+    def failed(self, name: str) -> None:
+        """Count a failure."""
+        with self._lock:
+            self._counts[name] = (self._count(name) + 1, self._clock.monotonic())
+            self._counts.move_to_end(name)
+            while len(self._counts) > self._names_max:
+                self._counts.popitem(last=False)
+
+    def succeeded(self, name: str) -> None:
+        """Forget the failures of `name`."""
+        with self._lock:
+            self._counts.pop(name, None)
+
+    def _count(self, name: str) -> float:
+        count, at = self._counts.get(name, (0.0, 0.0))
+        age = max(0.0, self._clock.monotonic() - at) / self._window_seconds
+        return float(count * 0.5 ** min(age, 60.0))

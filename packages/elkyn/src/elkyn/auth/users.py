@@ -1,0 +1,285 @@
+"""Users: signing up and in, what they and administrators may change, and the end of an account."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from elkyn.auth.claims import check_custom, check_uid
+from elkyn.auth.errors import AccountError
+from elkyn.auth.keys import KEY_ROLES
+from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN, Passwords
+from elkyn.auth.revocations import Revocations, Revoked, revoke_in
+from elkyn.auth.throttle import Throttle
+from elkyn.auth.vault import Pages, User, Vault
+from sennit_core.clock import Clock
+from sennit_core.errors import UsageError
+
+__all__ = ["Users"]
+
+CLAIMS_CHARACTERS_MAX = 1000
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\Z")
+_PHONE = re.compile(r"\+[1-9][0-9]{1,14}\Z")
+_EMAIL_BYTES_MAX = 320
+_TEXT_MAX = 2048
+_UID_CHARACTERS = string.ascii_letters + string.digits
+_CHANGEABLE = {field.name for field in fields(User)} - {"uid", "password_hash", "created_ms"}
+
+
+class Users:
+    """The users of a vault; safe for threads. Passwords make its methods slow: use threads.
+
+    Args:
+        vault: where they are.
+        passwords: hashes theirs.
+        revocations: told when somebody's tokens are no longer good.
+        clock: gives the time.
+        email_privacy: answer alike whether an email or its password is wrong.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        passwords: Passwords,
+        revocations: Revocations,
+        clock: Clock,
+        *,
+        email_privacy: bool = True,
+    ) -> None:
+        self._vault = vault
+        self._passwords = passwords
+        self._revocations = revocations
+        self._clock = clock
+        self.email_privacy = email_privacy
+        self._by_email = Throttle(10, 60, clock)
+        self._by_client = Throttle(100, 60, clock)
+
+    def get(self, uid: str) -> User | None:
+        """Return a user."""
+        with self._vault.read() as pages:
+            return pages.user(uid)
+
+    def named(self, kind: str, name: str) -> User | None:
+        """Return the user with this `email` or `phone`."""
+        with self._vault.read() as pages:
+            return pages.user_named(kind, name)
+
+    def list(self, after: str = "", limit: int = 1000) -> list[User]:
+        """Return up to `limit` users by uid, those behind `after`."""
+        with self._vault.read() as pages:
+            return [user for user, _count in zip(pages.users(after), range(limit), strict=False)]
+
+    def create(self, uid: str | None = None, **values: Any) -> User:
+        """Make a user.
+
+        Args:
+            uid: their id; a random one when None.
+            values: fields of `User`, and `password`; `claims` is a mapping.
+
+        Raises:
+            AccountError: the uid, email or phone is taken, or a value cannot be.
+        """
+        if uid is not None and not _is_uid(uid):
+            raise AccountError("INVALID_LOCAL_ID")
+        checked = self._checked(values)
+        new_uid = uid or "".join(secrets.choice(_UID_CHARACTERS) for _ in range(28))
+        now = self._clock.now()
+
+        def body(pages: Pages) -> User:
+            if pages.user(new_uid) is not None:
+                raise AccountError("DUPLICATE_LOCAL_ID")
+            # Tokens of an earlier user of this id stay revoked: `cutoffs` remembers them.
+            user = User(uid=new_uid, created_ms=int(now * 1000), valid_since=int(now))
+            user = replace(user, **checked)
+            _refuse_taken(pages, user)
+            pages.put_user(user)
+            return user
+
+        return self._vault.write(body)
+
+    def sign_in(self, email: str, password: str, client: str | None = None) -> User:
+        """Return the user whose email and password these are.
+
+        Raises:
+            AccountError: they are nobody's, the user is disabled, or too many have failed of late.
+        """
+        name = email.lower()
+        place = client or ""
+        if self._by_email.refuses(name) or (client and self._by_client.refuses(place)):
+            raise AccountError(
+                "TOO_MANY_ATTEMPTS_TRY_LATER", "Too many failures. Try again later.", status=429
+            )
+        user = self.named("email", email)
+        known = None if user is None else user.password_hash
+        if not self._passwords.verify(known, password[: PASSWORD_MAX + 1]):
+            self._by_email.failed(name)
+            self._by_client.failed(place)
+            if self.email_privacy:
+                raise AccountError("INVALID_LOGIN_CREDENTIALS")
+            raise AccountError("EMAIL_NOT_FOUND" if user is None else "INVALID_PASSWORD")
+        assert user is not None
+        self._by_email.succeeded(name)
+        if user.disabled:
+            raise AccountError("USER_DISABLED")
+        return self._signed_in(user, password)
+
+    def _signed_in(self, user: User, password: str) -> User:
+        outdated = user.password_hash is None or self._passwords.is_outdated(user.password_hash)
+        fresh = {"password_hash": self._passwords.hash(password)} if outdated else {}
+        return self.note_sign_in(user.uid, **fresh)
+
+    def note_sign_in(self, uid: str, **values: Any) -> User:
+        """Write down that somebody has just signed in; makes the user when `values` say `new`.
+
+        Raises:
+            AccountError: there is no such user, or they are disabled.
+        """
+        now = self._clock.now()
+        now_ms = int(now * 1000)
+
+        def body(pages: Pages) -> User:
+            user = pages.user(uid)
+            if user is None and values.get("custom_auth"):
+                user = User(uid=uid, created_ms=now_ms, valid_since=int(now))
+            if user is None:
+                raise AccountError("USER_NOT_FOUND")
+            if user.disabled:
+                raise AccountError("USER_DISABLED")
+            user = replace(user, login_ms=now_ms, refresh_ms=now_ms, **values)
+            pages.put_user(user)
+            return user
+
+        return self._vault.write(body)
+
+    def update(self, uid: str, **values: Any) -> User:
+        """Change a user; see `create`. A new password, and being disabled, end their sessions.
+
+        Raises:
+            AccountError: there is no such user, or a value cannot be.
+        """
+        checked = self._checked(values)
+        now = int(self._clock.now())
+
+        def body(pages: Pages) -> tuple[User, bool]:
+            before = pages.user(uid)
+            if before is None:
+                raise AccountError("USER_NOT_FOUND")
+            user = replace(before, **checked)
+            _refuse_taken(pages, user)
+            ended = _ends_sessions(before, user)
+            pages.put_user(user)
+            if "valid_since" in checked:
+                pages.put_cutoff(uid, user.valid_since)
+            elif ended:
+                revoke_in(pages, uid, now)
+                user = pages.user(uid) or user
+            return user, ended
+
+        user, ended = self._vault.write(body)
+        if ended:
+            self._revocations.tell(Revoked(uid=uid))
+        return user
+
+    def delete(self, uids: Sequence[str]) -> int:
+        """Remove users; their tokens are revoked. Returns how many there were."""
+        cutoff = int(self._clock.now()) + 1
+
+        def body(pages: Pages) -> list[str]:
+            gone = []
+            for uid in dict.fromkeys(uids):
+                user = pages.user(uid)
+                if user is not None:
+                    pages.delete_user(user)
+                    pages.put_cutoff(uid, cutoff)
+                    gone.append(uid)
+            return gone
+
+        gone = self._vault.write(body)
+        self._revocations.tell(*(Revoked(uid=uid) for uid in gone))
+        return len(gone)
+
+    def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return fields of a user; the password is hashed here, outside of any transaction."""
+        checked = {name: value for name, value in values.items() if name != "password"}
+        if checked.get("email") is not None:
+            checked["email"] = _checked_email(checked["email"])
+        if checked.get("phone") is not None and not _PHONE.match(str(checked["phone"])):
+            raise AccountError("INVALID_PHONE_NUMBER")
+        if "claims" in checked:
+            checked["claims"] = _checked_claims(checked["claims"])
+        for role in checked.get("roles", ()):
+            if role not in KEY_ROLES:
+                raise AccountError("INVALID_ROLE", f"the roles are {', '.join(KEY_ROLES)}")
+        for name in ("display_name", "photo_url"):
+            if len(checked.get(name) or "") > _TEXT_MAX:
+                raise AccountError(f"INVALID_{name.upper()}", "The text is too long.")
+        unknown = checked.keys() - _CHANGEABLE
+        if unknown:
+            raise UsageError(f"a user has no field {min(unknown)!r}")
+        password = values.get("password")
+        if password is not None:
+            checked["password_hash"] = self._passwords.hash(_checked_password(password))
+            checked["password_ms"] = int(self._clock.now() * 1000)
+        return checked
+
+
+def _ends_sessions(before: User, after: User) -> bool:
+    return (
+        before.password_hash != after.password_hash
+        or (after.disabled and not before.disabled)
+        or before.valid_since != after.valid_since
+        or not set(before.roles) <= set(after.roles)
+    )
+
+
+def _refuse_taken(pages: Pages, user: User) -> None:
+    given = (("email", user.email, "EMAIL_EXISTS"), ("phone", user.phone, "PHONE_NUMBER_EXISTS"))
+    for kind, name, reason in given:
+        owner = None if name is None else pages.user_named(kind, name)
+        if owner is not None and owner.uid != user.uid:
+            raise AccountError(reason)
+
+
+def _is_uid(uid: str) -> bool:
+    try:
+        check_uid(uid)
+    except UsageError:
+        return False
+    return True
+
+
+def _checked_email(email: str) -> str:
+    if not _EMAIL.match(email) or not email.isprintable() or len(email.encode()) > _EMAIL_BYTES_MAX:
+        raise AccountError("INVALID_EMAIL")
+    return email.lower()
+
+
+def _checked_password(password: str) -> str:
+    if len(password) < PASSWORD_MIN:
+        text = f"Password should be at least {PASSWORD_MIN} characters"
+        raise AccountError("WEAK_PASSWORD", text)
+    if len(password) > PASSWORD_MAX:
+        text = f"Password may have at most {PASSWORD_MAX} characters"
+        raise AccountError("PASSWORD_DOES_NOT_MEET_REQUIREMENTS", text)
+    return password
+
+
+def _checked_claims(claims: Mapping[str, Any]) -> str:
+    try:
+        check_custom(dict.fromkeys(claims))
+    except UsageError as error:
+        raise AccountError("FORBIDDEN_CLAIM", str(error)) from None
+    if "roles" in claims:
+        raise AccountError("FORBIDDEN_CLAIM", "roles are a field of the user")
+    try:
+        text = json.dumps(claims, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise AccountError("INVALID_CLAIMS") from None
+    if len(text) > CLAIMS_CHARACTERS_MAX:
+        raise AccountError("CLAIMS_TOO_LARGE")
+    return text

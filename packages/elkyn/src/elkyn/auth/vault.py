@@ -1,0 +1,282 @@
+"""The vault: users, sessions, keys and revocations, and nothing of them outside its own folder.
+
+    users     uid                                the user
+    names     "email:" or "phone:" and the name  whose it is
+    sessions  SHA-256 of a refresh token         whose it is, and how they signed in
+    of-user   SHA-256 of a uid, session          (an index)
+    signing   key id                             the private key of ID tokens
+    admins    key id                             a named admin key: SHA-256 of its secret, roles
+    cutoffs   uid                                tokens issued before are no longer good
+    revoked   token id                           one token that is no longer good, until it ends
+    meta      names                              the number of revocations, the secret
+
+Passwords are argon2id hashes; refresh tokens and admin keys are random, so SHA-256 hides them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path as FilePath
+from typing import Any, Self, TypeVar
+
+from elkyn._lmdb.vault import RowSet, VaultFile
+
+__all__ = ["AdminKey", "Pages", "Session", "User", "Vault", "digest"]
+
+T = TypeVar("T")
+
+_DATABASES = (
+    *("users", "names", "sessions", "of-user", "signing", "admins"),
+    *("cutoffs", "revoked", "meta"),
+)
+SESSIONS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """One user; times in milliseconds since 1970, `valid_since` in seconds."""
+
+    uid: str
+    email: str | None = None
+    email_verified: bool = False
+    phone: str | None = None
+    display_name: str | None = None
+    photo_url: str | None = None
+    password_hash: str | None = None
+    password_ms: int = 0
+    custom_auth: bool = False
+    roles: tuple[str, ...] = ()
+    claims: str = "{}"
+    disabled: bool = False
+    valid_since: int = 0
+    created_ms: int = 0
+    login_ms: int = 0
+    refresh_ms: int = 0
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The ways in which the user can sign in by themselves."""
+        ways = (("password", self.email and self.password_hash), ("phone", self.phone))
+        return tuple(name for name, there in ways if there)
+
+    def names(self) -> set[bytes]:
+        """Return the rows of `names` that are this user's."""
+        given = (("email", self.email), ("phone", self.phone))
+        return {_name(kind, name) for kind, name in given if name is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a refresh token stands for; `claims` are those of the custom token, as JSON."""
+
+    uid: str
+    provider: str
+    auth_time: int
+    created_ms: int
+    claims: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminKey:
+    """A named key of an administrator or a service."""
+
+    id: str
+    name: str
+    secret_sha256: bytes
+    roles: tuple[str, ...]
+    created_ms: int
+    revoked_ms: int = 0
+
+
+class Pages:
+    """The vault as one transaction sees it; the writing methods are for `Vault.write` alone."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: RowSet) -> None:
+        self._rows = rows
+
+    def user(self, uid: str) -> User | None:
+        """Return a user."""
+        row = self._rows.get("users", uid.encode())
+        return None if row is None else _from_row(User, row)
+
+    def user_named(self, kind: str, name: str) -> User | None:
+        """Return the user whose `email` or `phone` this is."""
+        row = self._rows.get("names", _name(kind, name))
+        return None if row is None else self.user(row["uid"])
+
+    def users(self, after: str = "") -> Iterator[User]:
+        """Iterate over users by uid."""
+        for _key, row in self._rows.scan("users", after=after.encode()):
+            yield _from_row(User, row)
+
+    def put_user(self, user: User) -> None:
+        """Write a user, and whose the names are."""
+        before = self.user(user.uid)
+        for name in (before.names() if before else set()) - user.names():
+            self._rows.delete("names", name)
+        for name in user.names():
+            self._rows.put("names", name, {"uid": user.uid})
+        self._rows.put("users", user.uid.encode(), _to_row(user))
+
+    def delete_user(self, user: User) -> None:
+        """Remove a user, their names and sessions."""
+        self.end_sessions(user.uid)
+        for name in user.names():
+            self._rows.delete("names", name)
+        self._rows.delete("users", user.uid.encode())
+
+    def session(self, token: str) -> Session | None:
+        """Return what a refresh token stands for."""
+        row = self._rows.get("sessions", digest(token))
+        return None if row is None else _from_row(Session, row)
+
+    def put_session(self, token: str, session: Session) -> None:
+        """Write a session; the oldest ones of a user with too many end."""
+        key = digest(token)
+        owner = digest(session.uid)
+        others = [bytes(row["session"]) for _key, row in self._rows.scan("of-user", prefix=owner)]
+        if len(others) >= SESSIONS_MAX:
+            self._end_oldest(owner, others)
+        self._rows.put("sessions", key, _to_row(session))
+        self._rows.put("of-user", owner + key, {"session": key})
+
+    def _end_oldest(self, owner: bytes, keys: list[bytes]) -> None:
+        def age(key: bytes) -> int:
+            return int((self._rows.get("sessions", key) or {}).get("created_ms", 0))
+
+        for key in sorted(keys, key=age)[: len(keys) - SESSIONS_MAX + 1]:
+            self._end_session(owner, key)
+
+    def end_sessions(self, uid: str) -> None:
+        """Make all refresh tokens of a user worthless."""
+        owner = digest(uid)
+        for _key, row in list(self._rows.scan("of-user", prefix=owner)):
+            self._end_session(owner, bytes(row["session"]))
+
+    def _end_session(self, owner: bytes, key: bytes) -> None:
+        self._rows.delete("sessions", key)
+        self._rows.delete("of-user", owner + key)
+
+    def signing_keys(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return id and row (`der`, `created_ms`, `retired_ms`) of each key, the oldest first."""
+        found = [(key.decode(), row) for key, row in self._rows.scan("signing")]
+        return sorted(found, key=lambda item: int(item[1]["created_ms"]))
+
+    def put_signing_key(self, kid: str, row: dict[str, Any] | None) -> None:
+        """Write a signing key; None removes it."""
+        if row is None:
+            self._rows.delete("signing", kid.encode())
+        else:
+            self._rows.put("signing", kid.encode(), row)
+
+    def admin_key(self, key_id: str) -> AdminKey | None:
+        """Return an admin key, revoked or not."""
+        row = self._rows.get("admins", key_id.encode())
+        return None if row is None else _from_row(AdminKey, row)
+
+    def admin_keys(self) -> list[AdminKey]:
+        """Return all admin keys, revoked ones too."""
+        return [_from_row(AdminKey, row) for _key, row in self._rows.scan("admins")]
+
+    def put_admin_key(self, key: AdminKey) -> None:
+        """Write an admin key."""
+        self._rows.put("admins", key.id.encode(), _to_row(key))
+
+    def cutoff(self, uid: str) -> int:
+        """Return when (in seconds) the tokens of a uid were revoked last; 0 for never."""
+        row = self._rows.get("cutoffs", uid.encode())
+        return 0 if row is None else int(row["seconds"])
+
+    def put_cutoff(self, uid: str, seconds: int) -> None:
+        """Revoke the tokens of a uid that were issued before."""
+        self._rows.put("cutoffs", uid.encode(), {"seconds": seconds})
+        self.count_revocation()
+
+    def is_revoked(self, token_id: str) -> bool:
+        """Whether this one token was revoked."""
+        return self._rows.get("revoked", digest(token_id)) is not None
+
+    def revoke_token(self, token_id: str, until: int, now: int) -> None:
+        """Revoke one token that would be good until `until`; forgets those that have ended."""
+        for key, row in list(self._rows.scan("revoked")):
+            if int(row["until"]) < now:
+                self._rows.delete("revoked", key)
+        self._rows.put("revoked", digest(token_id), {"until": until})
+        self.count_revocation()
+
+    @property
+    def revocations(self) -> int:
+        """How often anything was revoked."""
+        return int((self._rows.get("meta", b"revocations") or {"count": 0})["count"])
+
+    def count_revocation(self) -> None:
+        """Note that something was revoked: other processes look for it."""
+        self._rows.put("meta", b"revocations", {"count": self.revocations + 1})
+
+    def meta(self, name: str) -> dict[str, Any]:
+        """Return a row of `meta`."""
+        return self._rows.get("meta", name.encode()) or {}
+
+    def put_meta(self, name: str, row: dict[str, Any]) -> None:
+        """Write a row of `meta`."""
+        self._rows.put("meta", name.encode(), row)
+
+
+class Vault:
+    """An open vault; safe for threads.
+
+    Args:
+        folder: created 0700 when missing; None keeps it in memory.
+    """
+
+    def __init__(self, folder: FilePath | None) -> None:
+        self._file = VaultFile(folder, _DATABASES)
+
+    @contextmanager
+    def read(self) -> Iterator[Pages]:
+        """Read one consistent state for a block."""
+        with self._file.read() as rows:
+            yield Pages(rows)
+
+    def write(self, body: Callable[[Pages], T]) -> T:
+        """Run `body` in a write transaction; it may run twice, raising leaves nothing behind."""
+        return self._file.write(lambda rows: body(Pages(rows)))
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def digest(text: str) -> bytes:
+    """Return SHA-256 of a text."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+
+
+def _name(kind: str, name: str) -> bytes:
+    return f"{kind}:{name.lower()}".encode(errors="surrogatepass")
+
+
+def _to_row(record: Any) -> dict[str, Any]:
+    return asdict(record)
+
+
+def _from_row(kind: type[T], row: dict[str, Any]) -> T:
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in row.items()
+            if name in names
+        }
+    )
