@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from elkyn.cli import data, serving
+from elkyn.cli import data, rules, serving
 from sennit_core.errors import SennitError, UsageError
 
 __all__ = ["GROUPS", "main"]
 
-GROUPS = (serving, data)
+GROUPS = (serving, data, rules)
 """Modules with `register(subparsers)`, in the order of the help."""
 
 

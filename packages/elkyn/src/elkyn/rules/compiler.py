@@ -7,6 +7,7 @@ depends on data.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,10 +29,8 @@ from elkyn.rules.nodes import (
     Unary,
 )
 from elkyn.rules.operators import (
-    Failed,
     arithmetic,
     equal,
-    named,
     negative,
     number_text,
     ordered,
@@ -275,14 +274,14 @@ _SNAPSHOT_CALLS: dict[str, Callable[[Reader, Path], Any]] = {
 def _property(owner: Any, name: Any) -> Any:
     """Read a property; null and what has none of that name give null."""
     if type(name) is not str:
-        if type(name) not in (int, float):
-            raise Failed(f"a property named by {named(name)}")
-        name = number_text(name)
+        name = number_text(name) if type(name) in (int, float) else json.dumps(name)
     if isinstance(owner, Mapping):
         return owner.get(name)
     if type(owner) is str and name == "length":
         return utf16_length(owner)
     if isinstance(owner, list):
+        if name == "length":
+            return len(owner)
         return dict(zip(map(str, range(len(owner))), owner, strict=True)).get(name)
     return None
 

@@ -13,12 +13,13 @@ _SPACE = re.compile(r"(?:[ \t\r\n]+|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
 _NUMBER = re.compile(r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,15}")
-_MARK = re.compile(r"===|!==|\*\*|==|!=|<=|>=|&&|\|\||[-+*/%!<>?:()\[\],.]")
+_MARK = re.compile(r"===|!==|\*\*|\+\+|--|==|!=|<=|>=|&&|\|\||[-+*/%!<>?:()\[\],.]")
 _REGEX = re.compile(
     r"/((?:[^/\\\[\n\r]|\\[^\n\r]|\[(?:[^\]\\\n\r]|\\[^\n\r])*\])+)/([A-Za-z0-9_$]*)"
 )
 _PLAIN = {quote: re.compile(rf"[^{quote}\\\n\r]*") for quote in "'\""}
 _ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_HALF = re.compile("[\ud800-\udfff]")
 _CODE = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})")
 
 
@@ -86,7 +87,7 @@ class Lexer:
             at = plain.end()
             mark = text[at : at + 1]
             if mark == quote:
-                return Token("string", "".join(characters), start, at + 1)
+                return Token("string", _whole("".join(characters), start), start, at + 1)
             if mark != "\\":
                 raise ExpressionError("this string has no end", start)
             character, at = _escape(text, at + 1)
@@ -101,12 +102,20 @@ class Lexer:
         return found.group(1), found.group(2), found.end()
 
 
+def _whole(text: str, at: int) -> str:
+    """Put together characters that are written as two surrogates."""
+    if not _HALF.search(text):
+        return text
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise ExpressionError("this string holds half of a character", at) from None
+
+
 def _escape(text: str, at: int) -> tuple[str, int]:
     code = _CODE.match(text, at)
     if code:
         number = int(code.group(1) or code.group(2), 16)
-        if 0xD800 <= number < 0xE000:
-            raise ExpressionError("write the character itself, not halves of it", at - 1)
         return chr(number), code.end()
     mark = text[at : at + 1]
     if not mark or mark in "\n\r" or (mark.isalnum() and mark not in _ESCAPES):

@@ -113,17 +113,17 @@ def _joined(left: Any, right: Any) -> str:
 
 def number_text(number: float) -> str:
     """Write `number` as JavaScript does."""
-    number = float(number) if abs(number) > 2**53 else number
+    number = float(number)
     if math.isnan(number):
         return "NaN"
     if math.isinf(number):
         return "-Infinity" if number < 0 else "Infinity"
-    if abs(number) < 1e21 and number == int(number):
-        return str(int(number))
+    if number == 0:
+        return "0"
     if 1e-6 <= abs(number) < 1e21:
-        return f"{Decimal(repr(number)):f}"
+        return f"{Decimal(repr(number)):f}".removesuffix(".0")
     digits, _, exponent = repr(number).partition("e")
-    return f"{digits}e{int(exponent):+d}"
+    return f"{digits.removesuffix('.0')}e{int(exponent):+d}"
 
 
 def utf16_length(text: str) -> int:

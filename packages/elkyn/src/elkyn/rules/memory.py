@@ -1,0 +1,37 @@
+"""A tree in memory for rules to read: seed data of rule tests, simulations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from elkyn.paths import Path
+from elkyn.reading import peek_of
+from elkyn.values import Stored, get_at, keys_of, prepare
+
+__all__ = ["MemoryReader"]
+
+
+class MemoryReader:
+    """A `Reader` over a value.
+
+    Args:
+        value: what the whole tree holds, as JSON.
+
+    Raises:
+        BadValue: no tree can hold it.
+    """
+
+    def __init__(self, value: Any = None) -> None:
+        self._stored = prepare(value).value
+
+    def get(self, path: Path) -> Stored:
+        """Return the stored form of what is at `path`, None when nothing is."""
+        return get_at(self._stored, path)
+
+    def keys(self, path: Path) -> list[str] | None:
+        """Return the keys of the children of `path` in order; None when it is no map."""
+        return keys_of(self.get(path))
+
+    def peek(self, path: Path) -> Stored:
+        """Return the scalar at `path`, `MAP` for one with children, None for nothing."""
+        return peek_of(self.get(path))
