@@ -26,6 +26,7 @@ from elkyn._lmdb import oplog, shadows, tree
 from elkyn._lmdb.environment import MAP_BYTES, Environment, MapFull, Txn, translated
 from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.shapes import Shapes
 from elkyn._lmdb.tree import Tree
 from elkyn.errors import StoreInUse
 from elkyn.txn import View, WriteView
@@ -98,6 +99,7 @@ class Disk:
         try:
             synced = sync and not self._in_memory
             self._durable = Environment(self.folder, _DATABASES, sync=synced, map_bytes=map_bytes)
+            self._shapes = Shapes(self._durable)
             self._read_meta()
             self.ephemeral_position = -1
             if self._in_memory:
@@ -145,7 +147,7 @@ class Disk:
         """
         durable, ephemeral = self._begin_read()
         try:
-            view = Tree(self._durable, durable, rows_max)
+            view = Tree(self._durable, durable, self._shapes, rows_max)
             if ephemeral is None:
                 yield View(view, None)
             else:
@@ -210,7 +212,7 @@ class Disk:
         with self._durable.read() as durable:
             txn = env.begin_write()
             try:
-                below = Tree(self._durable, durable)
+                below = Tree(self._durable, durable, self._shapes)
                 view = WriteView(below, Shadows(env, txn), self.position)
                 result = body(view)
                 self._commit_shadows(env, txn)
@@ -230,11 +232,12 @@ class Disk:
     def _write_durable(self, body: Callable[[WriteView], T]) -> T:
         env = self._ephemeral if self._shadow_count else None
         txn = self._durable.begin_write()
+        shapes = self._shapes.mark(txn)
         shadow_txn = None
         try:
             shadow_txn = None if env is None else env.begin_write()
             laid = None if env is None else Shadows(env, shadow_txn)
-            view = WriteView(Tree(self._durable, txn), laid, self.position, self.term)
+            view = WriteView(Tree(self._durable, txn, self._shapes), laid, self.position, self.term)
             with translated(self.folder):
                 result = body(view)
                 self._trim_log(view)
@@ -247,6 +250,7 @@ class Disk:
                 self._version += 2
             self.position = view.position
         except BaseException:
+            self._shapes.forget(shapes)
             txn.abort()
             raise
         finally:

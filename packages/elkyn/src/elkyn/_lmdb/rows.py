@@ -1,15 +1,19 @@
 """Bytes of one row: how a child's key becomes an LMDB key and its value an LMDB value.
 
-Row key: the parent's node id (8 bytes, big-endian), then the encoded key of the child:
+Row key: the node of the parent, then the encoded key of the child:
 
     0x01, int32 + 2^31 big-endian      a canonical integer
     0x02, UTF-8                        any other key of up to SHORT_BYTES_MAX bytes
     0x02, 470 bytes of it, SHA-256[16] a longer key; LMDB keys end at 511 bytes, Firebase's at 768
 
-so a cursor walks children in Firebase's order (longer keys are sorted after reading). Row value: a
-tag byte, for longer keys their length (2 bytes) and UTF-8, then the payload:
+so a cursor walks children in Firebase's order (longer keys are sorted after reading). A node is a
+number in as many big-endian bytes as it needs, their count before them (1 to 7), or 8 bytes alone in
+rows of older stores: no node is the beginning of another one. Row value: a tag byte, for longer keys
+their length (2 bytes) and UTF-8, then the payload:
 
-    0x01 packed: MessagePack of the whole subtree      0x02 branch: the node id (8 bytes)
+    0x01 packed: MessagePack of the whole subtree      0x02 branch: the node
+    0x03 folded: the same, maps of known shapes as arrays (`shapes`)
+    0x04 flat: a folded map of scalars
     + 0x80 when the true key follows the tag
 """
 
@@ -28,43 +32,59 @@ __all__ = ["ROOT_ROW", "SHORT_BYTES_MAX", "Row", "child_row", "pack_branch", "pa
 
 SHORT_BYTES_MAX = 480
 _PREFIX_BYTES = 470
-_PACKED, _BRANCH, _LONG = 0x01, 0x02, 0x80
-_NODE = struct.Struct(">Q")
-_INTEGER = struct.Struct(">QBI")
+PACKED, BRANCH, FOLDED, FLAT = 0x01, 0x02, 0x03, 0x04
+_LONG = 0x80
+_INTEGER = struct.Struct(">BI")
 
-ROOT_ROW = _NODE.pack(0) + b"\x00"
+ROOT_ROW = bytes(9)
 """The row of the tree itself: child of no node."""
 
 
 class Row(NamedTuple):
-    """A row read back: the child's key (None when the row key holds it), and one of the two."""
+    """A row read back: the child's key (None when the row key holds it), the tag and its payload."""
 
     key: str | None
-    packed: memoryview | None
-    branch: int
+    tag: int
+    payload: memoryview
 
 
-def node_prefix(node: int) -> bytes:
-    """Return what the keys of all rows of `node` start with."""
-    return _NODE.pack(node)
+def node_of(number: int) -> bytes:
+    """Return the node with a number of 1 or more: what the keys of all its rows start with."""
+    size = (number.bit_length() + 7) // 8
+    return size.to_bytes(1, "big") + number.to_bytes(size, "big")
 
 
-def child_row(node: int, key: str) -> bytes:
+def number_of(node: bytes) -> int:
+    """Return the number of a node."""
+    return int.from_bytes(node[1:], "big")
+
+
+def node_bytes(row_key: bytes) -> int:
+    """Return how many bytes of a row key are the node."""
+    return 1 + row_key[0] if row_key[0] else 8
+
+
+def child_row(node: bytes, key: str) -> bytes:
     """Return the LMDB key of the child `key` of `node`."""
     number = as_integer(key)
     if number is not None:
-        return _INTEGER.pack(node, 0x01, number + 2**31)
+        return node + _INTEGER.pack(0x01, number + 2**31)
     text = key.encode()
     if len(text) > SHORT_BYTES_MAX:
         text = text[:_PREFIX_BYTES] + hashlib.sha256(text).digest()[:16]
-    return _NODE.pack(node) + b"\x02" + text
+    return node + b"\x02" + text
 
 
-def key_of(row_key: bytes) -> str:
-    """Return the child's key that a row key holds (not for longer keys: those stand in `Row`)."""
-    if row_key[8] == 0x01:
-        return str(int.from_bytes(row_key[9:13], "big") - 2**31)
-    return row_key[9:].decode()
+def key_of(row_key: bytes, start: int) -> str:
+    """Return the child's key that a row key holds (not for longer keys: those stand in `Row`).
+
+    Args:
+        row_key: the key of the row.
+        start: how many bytes of it are the node.
+    """
+    if row_key[start] == 0x01:
+        return str(int.from_bytes(row_key[start + 1 : start + 5], "big") - 2**31)
+    return row_key[start + 1 :].decode()
 
 
 def is_long(key: str) -> bool:
@@ -72,14 +92,14 @@ def is_long(key: str) -> bool:
     return len(key) > SHORT_BYTES_MAX // 4 and len(key.encode()) > SHORT_BYTES_MAX
 
 
-def pack_value(key: str, packed: bytes) -> bytes:
+def pack_value(key: str, packed: bytes, tag: int = PACKED) -> bytes:
     """Return the row value of a subtree that is already MessagePack."""
-    return _head(key, _PACKED) + packed
+    return _head(key, tag) + packed
 
 
-def pack_branch(key: str, node: int) -> bytes:
+def pack_branch(key: str, node: bytes) -> bytes:
     """Return the row value of a child whose children have rows of their own."""
-    return _head(key, _BRANCH) + _NODE.pack(node)
+    return _head(key, BRANCH) + node
 
 
 def _head(key: str, tag: int) -> bytes:
@@ -91,14 +111,16 @@ def _head(key: str, tag: int) -> bytes:
 
 def unpack(data: bytes) -> Row:
     """Read a row value."""
-    tag, start, key = data[0], 1, None
-    if tag & _LONG:
-        start = 3 + int.from_bytes(data[1:3], "big")
-        key = data[3:start].decode()
-    payload = memoryview(data)[start:]
-    if tag & ~_LONG == _BRANCH:
-        return Row(key, None, int.from_bytes(payload, "big"))
-    return Row(key, payload, 0)
+    tag = data[0]
+    if tag < _LONG:
+        return Row(None, tag, memoryview(data)[1:])
+    start = 3 + int.from_bytes(data[1:3], "big")
+    return Row(data[3:start].decode(), tag & ~_LONG, memoryview(data)[start:])
+
+
+def is_branch(data: bytes) -> bool:
+    """Whether a row value is a branch."""
+    return data[0] & ~_LONG == BRANCH
 
 
 def pack(value: Stored) -> bytes:
@@ -107,5 +129,5 @@ def pack(value: Stored) -> bytes:
 
 
 def unpack_value(packed: memoryview | bytes) -> Stored:
-    """Return the stored form in a packed row."""
+    """Return what a packed row holds: the stored form, unless its tag says that it is folded."""
     return ormsgpack.unpackb(packed)

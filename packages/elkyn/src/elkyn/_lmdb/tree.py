@@ -1,27 +1,35 @@
 """The tree in rows: adaptive, so that a record is one row and a million children are a million.
 
 A subtree whose MessagePack is at most `SPLIT_BYTES` is one packed row. A larger map is a branch: a
-node id, under which every child has a row of its own, by the same rule; its priority is the row of
-a child `.priority`. Scalars are always packed.
+node, under which every child has a row of its own, by the same rule; its priority is the row of a
+child `.priority`. Scalars are always packed. A branch whose rows have shrunk to `MERGE_BYTES` becomes
+a packed row again.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from elkyn._lmdb import rows
+from elkyn._lmdb import rows, shapes
 from elkyn._lmdb.environment import Environment, Txn
 from elkyn._lmdb.oplog import LogRows
+from elkyn._lmdb.shapes import Shapes
 from elkyn.paths import PRIORITY, Path, sorted_map
 from elkyn.reading import MAP, peek_of
 from elkyn.values import Stored, get_at, is_leaf, keys_of, set_at
 
 __all__ = ["DATABASES", "ReadLimit", "Tree"]
 
-DATABASES = ("tree", "meta", "settings")
+DATABASES = ("tree", "meta", "settings", *shapes.DATABASES)
 
 SPLIT_BYTES = 1800
 """Rows this small stay inside LMDB's 4 KiB pages; larger values take overflow pages of their own."""
+
+MERGE_BYTES = 600
+_MERGE_ROWS = 32
+_BULK_ROWS = 1000
 
 _NEXT_NODE = b"next-node"
 
@@ -30,20 +38,33 @@ class ReadLimit(Exception):
     """A read touched more rows than it was allowed to."""
 
 
+class _Place(NamedTuple):
+    """A row on the way to a path: its key, the key of the child it is, and what it holds."""
+
+    row_key: bytes
+    key: str
+    data: bytes | None
+    depth: int
+
+
 class Tree:
     """The tree as one transaction sees it.
 
     Args:
         env: where the databases are.
         txn: a read or the write transaction of `env`.
+        known: the shapes of `env`.
         rows_max: how many rows one `get` may touch before it raises `ReadLimit`.
     """
 
-    __slots__ = ("_budget", "_meta", "_rows", "_rows_max", "_txn", "env")
+    __slots__ = ("_budget", "_meta", "_rows", "_rows_max", "_shapes", "_txn", "env")
 
-    def __init__(self, env: Environment, txn: Txn, rows_max: int | None = None) -> None:
+    def __init__(
+        self, env: Environment, txn: Txn, known: Shapes, rows_max: int | None = None
+    ) -> None:
         self.env = env
         self._txn = txn
+        self._shapes = known
         self._rows = env.databases["tree"]
         self._meta = env.databases["meta"]
         self._rows_max = rows_max
@@ -57,70 +78,69 @@ class Tree:
     def get(self, path: Path) -> Stored:
         """Return the stored form of what is at `path`, None when nothing is."""
         self._budget = 0
-        row_key = rows.ROOT_ROW
-        for depth in range(len(path) + 1):
-            data = self._txn.get(row_key, db=self._rows)
-            if data is None:
-                return None
-            row = rows.unpack(data)
-            if row.packed is not None:
-                return get_at(rows.unpack_value(row.packed), path[depth:])
-            if depth < len(path):
-                row_key = rows.child_row(row.branch, path[depth])
-        return self._read_branch(row.branch)
+        found = self._find(path)
+        return self._read_branch(found) if type(found) is bytes else found
 
     def keys(self, path: Path) -> list[str] | None:
         """Return the keys of the children of `path` in order; None when it is not a map."""
-        row_key = rows.ROOT_ROW
-        for depth in range(len(path) + 1):
-            data = self._txn.get(row_key, db=self._rows)
-            if data is None:
-                return None
-            row = rows.unpack(data)
-            if row.packed is not None:
-                return keys_of(get_at(rows.unpack_value(row.packed), path[depth:]))
-            if depth < len(path):
-                row_key = rows.child_row(row.branch, path[depth])
-        keys = {key: True for key, _row in self._children(row.branch)}
+        found = self._find(path)
+        if type(found) is not bytes:
+            return keys_of(found)
+        keys = {key: True for key, _row in self._children(found)}
         keys.pop(PRIORITY, None)
         return list(sorted_map(keys))
 
     def peek(self, path: Path) -> Stored:
         """Return the scalar at `path`, `MAP` for a map (its children unread), None for nothing."""
+        found = self._find(path)
+        return MAP if type(found) is bytes else peek_of(found)
+
+    def _find(self, path: Path) -> Stored | bytes:
+        """Return what is at `path`: a stored form, or the node of a branch."""
         row_key = rows.ROOT_ROW
         for depth in range(len(path) + 1):
             data = self._txn.get(row_key, db=self._rows)
             if data is None:
                 return None
             row = rows.unpack(data)
-            if row.packed is not None:
-                return peek_of(get_at(rows.unpack_value(row.packed), path[depth:]))
+            if row.tag != rows.BRANCH:
+                value = self._unpack(row)
+                return get_at(value, path[depth:]) if depth < len(path) else value
+            node = bytes(row.payload)
             if depth < len(path):
-                row_key = rows.child_row(row.branch, path[depth])
-        return MAP
+                row_key = rows.child_row(node, path[depth])
+        return node
 
-    def _children(self, node: int) -> Iterator[tuple[str, rows.Row]]:
-        prefix = rows.node_prefix(node)
+    def _unpack(self, row: rows.Row) -> Stored:
+        value = rows.unpack_value(row.payload)
+        if row.tag == rows.PACKED:
+            return value
+        if row.tag == rows.FLAT:
+            return self._shapes.unfold_flat(value, self._txn)
+        return self._shapes.unfold(value, self._txn)
+
+    def _children(self, node: bytes) -> Iterator[tuple[str, rows.Row]]:
+        start = len(node)
         with self._txn.cursor(db=self._rows) as cursor:
-            if not cursor.set_range(prefix):
+            if not cursor.set_range(node):
                 return
             for row_key, data in cursor:
-                if row_key[:8] != prefix:
+                if row_key[:start] != node:
                     return
                 row = rows.unpack(data)
-                yield row.key or rows.key_of(row_key), row
+                yield row.key or rows.key_of(row_key, start), row
 
-    def _read_branch(self, node: int) -> Stored:
+    def _read_branch(self, node: bytes) -> Stored:
         value: dict[str, Stored] = {}
         long = False
         for key, row in self._children(node):
             self._budget += 1
             if self._rows_max is not None and self._budget > self._rows_max:
                 raise ReadLimit
-            if row.packed is not None:
-                value[key] = rows.unpack_value(row.packed)
+            if row.tag == rows.BRANCH:
+                value[key] = self._read_branch(bytes(row.payload))
             else:
-                value[key] = self._read_branch(row.branch)
+                value[key] = self._unpack(row)
             long = long or row.key is not None
         return (sorted_map(value) if long else value) or None
 
@@ -135,83 +155,153 @@ class Tree:
 
     def set(self, path: Path, value: Stored) -> None:
         """Write `value` (None deletes) at `path`; parents left without children vanish."""
-        parents: list[tuple[bytes, int]] = []
-        row_key, key, depth = rows.ROOT_ROW, "", 0
-        data = self._txn.get(row_key, db=self._rows)
-        row = None if data is None else rows.unpack(data)
-        while row is not None and row.packed is None and depth < len(path):
-            parents.append((row_key, row.branch))
-            key = path[depth]
-            row_key, depth = rows.child_row(row.branch, key), depth + 1
-            data = self._txn.get(row_key, db=self._rows)
-            row = None if data is None else rows.unpack(data)
+        parents, place = self._descend(path)
+        row = None if place.data is None else rows.unpack(place.data)
         old: Stored = None
-        if row is not None and row.packed is None:
-            self._free(row.branch)
-        elif row is not None and row.packed is not None and depth < len(path):
-            old = rows.unpack_value(row.packed)
-        new = set_at(old, path[depth:], value)
+        before = 0 if place.data is None else len(place.data)
+        if row is not None and row.tag == rows.BRANCH:
+            before = SPLIT_BYTES
+            self._free(bytes(row.payload))
+        elif row is not None and place.depth < len(path):
+            old = self._unpack(row)
+        new = set_at(old, path[place.depth :], value)
+        size = 0
         if new is not None:
-            self._write(row_key, key, new)
+            size = self._write(place.row_key, place.key, new)
         elif row is not None:
-            self._txn.delete(row_key, db=self._rows)
-            self._prune(parents)
+            self._txn.delete(place.row_key, db=self._rows)
+        if 2 * size < before:
+            self._shrink(parents)
 
-    def _write(self, row_key: bytes, key: str, value: Stored) -> None:
-        packed = rows.pack(value)
-        if len(packed) <= SPLIT_BYTES or is_leaf(value):
-            self._txn.put(row_key, rows.pack_value(key, packed), db=self._rows)
-            return
+    def _descend(self, path: Path) -> tuple[list[_Place], _Place]:
+        """Follow branches towards `path`: the branches passed, and where they end."""
+        parents: list[_Place] = []
+        row_key, key = rows.ROOT_ROW, ""
+        for depth in range(len(path) + 1):
+            data = self._txn.get(row_key, db=self._rows)
+            place = _Place(row_key, key, data, depth)
+            if depth == len(path) or data is None or not rows.is_branch(data):
+                break
+            parents.append(place)
+            key = path[depth]
+            row_key = rows.child_row(bytes(rows.unpack(data).payload), key)
+        return parents, place
+
+    def _write(self, row_key: bytes, key: str, value: Stored) -> int:
+        """Put `value` in the row, as a branch when it is large; returns the row's size in bytes."""
+        data = self._packed_row(row_key, key, value)
+        if data is None:
+            return self._write_branch(row_key, key, value)
+        self._txn.put(row_key, data, db=self._rows)
+        return len(data)
+
+    def _packed_row(self, row_key: bytes, key: str, value: Stored) -> bytes | None:
+        """Return `value` as a packed row; None when it is to be a branch."""
+        if is_leaf(value):
+            return rows.pack_value(key, rows.pack(value))
+        if not _may_fit(value):
+            return None
+        folded = self._shapes.fold(value, self._txn, row_key)
+        packed = rows.pack(folded)
+        if len(packed) > SPLIT_BYTES:
+            return None
+        tag = rows.PACKED
+        if folded is not value:
+            flat = type(folded) is list and not any(type(c) in (dict, list) for c in folded)
+            tag = rows.FLAT if flat else rows.FOLDED
+        return rows.pack_value(key, packed, tag)
+
+    def _write_branch(self, row_key: bytes, key: str, value: Stored) -> int:
         node = self._new_node()
-        self._txn.put(row_key, rows.pack_branch(key, node), db=self._rows)
-        for child, inner in value.items():
-            self._write(rows.child_row(node, child), child, inner)
-
-    def _new_node(self) -> int:
-        node = int.from_bytes(self._txn.get(_NEXT_NODE, db=self._meta) or b"\x01", "big")
-        self._txn.put(_NEXT_NODE, (node + 1).to_bytes(8, "big"), db=self._meta)
-        return node
-
-    def _free(self, node: int) -> None:
-        prefix = rows.node_prefix(node)
-        below: list[int] = []
+        data = rows.pack_branch(key, node)
+        self._txn.put(row_key, data, db=self._rows)
+        waiting = deque([(node, value)])
         with self._txn.cursor(db=self._rows) as cursor:
-            found = cursor.set_range(prefix)
-            while found and cursor.key()[:8] == prefix:
-                row = rows.unpack(cursor.value())
-                if row.packed is None:
-                    below.append(row.branch)
-                found = cursor.delete()
-        for inner in below:
-            self._free(inner)
+            while waiting:  # level by level: the rows of later nodes come after all earlier ones
+                node, value = waiting.popleft()
+                found: list[tuple[bytes, bytes]] = []
+                for child, inner in value.items():
+                    row_key = rows.child_row(node, child)
+                    packed = self._packed_row(row_key, child, inner)
+                    if packed is None:
+                        below = self._new_node()
+                        waiting.append((below, inner))
+                        packed = rows.pack_branch(child, below)
+                    found.append((row_key, packed))
+                    if len(found) == _BULK_ROWS:
+                        cursor.putmulti(found)
+                        found = []
+                cursor.putmulti(found)
+        return SPLIT_BYTES
 
-    def _prune(self, parents: list[tuple[bytes, int]]) -> None:
-        for row_key, node in reversed(parents):
-            prefix = rows.node_prefix(node)
-            priority = rows.child_row(node, PRIORITY)
+    def _new_node(self) -> bytes:
+        number = int.from_bytes(self._txn.get(_NEXT_NODE, db=self._meta) or b"\x01", "big")
+        self._txn.put(_NEXT_NODE, (number + 1).to_bytes(8, "big"), db=self._meta)
+        return rows.node_of(number)
+
+    def _free(self, node: bytes) -> None:
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
             with self._txn.cursor(db=self._rows) as cursor:
-                found = cursor.set_range(prefix)
-                if found and cursor.key() == priority:
-                    found = cursor.next()
-                if found and cursor.key()[:8] == prefix:
-                    return
-            self._txn.delete(priority, db=self._rows)
-            self._txn.delete(row_key, db=self._rows)
+                found = cursor.set_range(node)
+                while found and cursor.key().startswith(node):
+                    data = cursor.value()
+                    if rows.is_branch(data):
+                        waiting.append(bytes(rows.unpack(data).payload))
+                    found = cursor.delete()
+
+    def _shrink(self, parents: list[_Place]) -> None:
+        """Take branches away that are empty now, and pack those that have become small."""
+        for place in reversed(parents):
+            assert place.data is not None
+            node = bytes(rows.unpack(place.data).payload)
+            if not self._is_small(node):
+                return
+            value = self._read_branch(node)
+            self._free(node)
+            if keys_of(value):
+                self._write(place.row_key, place.key, value)
+            else:
+                self._txn.delete(place.row_key, db=self._rows)
+
+    def _is_small(self, node: bytes) -> bool:
+        size = 0
+        with self._txn.cursor(db=self._rows) as cursor:
+            found = cursor.set_range(node)
+            for _row in range(_MERGE_ROWS):
+                if not found or not cursor.key().startswith(node):
+                    return True
+                data = cursor.value()
+                size += len(cursor.key()) - len(node) + len(data)
+                if size > MERGE_BYTES or rows.is_branch(data):
+                    return False
+                found = cursor.next()
+        return False
 
     def scalar_above(self, path: Path) -> int | None:
         """Return at which depth strictly above `path` a scalar stands, None when none does."""
-        row_key = rows.ROOT_ROW
-        for depth in range(len(path)):
-            data = self._txn.get(row_key, db=self._rows)
-            if data is None:
-                return None
-            row = rows.unpack(data)
-            if row.packed is not None:
-                value = rows.unpack_value(row.packed)
-                for level in range(depth, len(path)):
-                    if value is None or is_leaf(value):
-                        return None if value is None else level
-                    value = value.get(path[level])
-                return None
-            row_key = rows.child_row(row.branch, path[depth])
+        parents, place = self._descend(path)
+        if place.data is None or rows.is_branch(place.data):
+            return None
+        value = self._unpack(rows.unpack(place.data))
+        for level in range(len(parents), len(path)):
+            if value is None or is_leaf(value):
+                return None if value is None else level
+            value = value.get(path[level])
         return None
+
+
+def _may_fit(value: Stored) -> bool:
+    """Whether a packed row may hold `value`: a lower bound of its size, found without packing it."""
+    left = SPLIT_BYTES
+    waiting = [value]
+    while waiting and left >= 0:
+        inner = waiting.pop()
+        left -= len(inner)  # an interned map takes a byte and more for each value
+        for child in inner.values():
+            if type(child) is dict:
+                waiting.append(child)
+            elif type(child) is str:
+                left -= len(child)
+    return left >= 0

@@ -1,0 +1,135 @@
+"""Interned keys: a map whose list of keys is known to the store is packed without its keys.
+
+A *shape* is the tuple of a map's keys. The table `shapes` gives the store's shapes numbers:
+
+    number (2 bytes, big-endian) -> MessagePack list of keys
+
+and a map of shape 7 is packed as the array `[7, value, …]`; the stored form has no lists, so an array
+is never anything else. A shape is interned when several rows have had it; maps without one are packed
+with their keys, so a table that is full costs room, not meaning.
+"""
+
+from __future__ import annotations
+
+import threading
+from itertools import islice
+
+import ormsgpack
+
+from elkyn._lmdb.environment import Environment, Txn
+from elkyn.values import Stored
+
+__all__ = ["DATABASES", "Shapes"]
+
+DATABASES = ("shapes",)
+
+SHAPES_MAX = 4096
+_KEYS_MAX = 64
+_KEY_BYTES_MIN, _KEY_BYTES_MAX = 4, 1024
+_ROWS_BEFORE = 3  # rows that must have had a shape before it is interned
+_SEEN_MAX = 4096
+
+Shape = tuple[str, ...]
+
+
+class Shapes:
+    """The shapes of one store, read when first needed. Readers in any thread, one writer."""
+
+    def __init__(self, env: Environment) -> None:
+        self._db = env.databases["shapes"]
+        self._lock = threading.Lock()
+        self._loaded = False
+        self._keys: list[Shape] = []
+        self._numbers: dict[Shape, int] = {}
+        self._seen: dict[Shape, tuple[bytes, int]] = {}
+
+    def _load(self, txn: Txn) -> None:
+        # Nothing is interned before this has run, so the table of any transaction is the whole one.
+        with self._lock:
+            if self._loaded:
+                return
+            with txn.cursor(db=self._db) as cursor:
+                for _number, packed in cursor:
+                    self._add(tuple(ormsgpack.unpackb(packed)))
+            self._loaded = True
+
+    def _add(self, shape: Shape) -> int:
+        number = self._numbers[shape] = len(self._keys)
+        self._keys.append(shape)
+        return number
+
+    def mark(self, txn: Txn) -> int:
+        """Return how many shapes there are before the write transaction `txn`; see `forget`."""
+        if not self._loaded:
+            self._load(txn)
+        return len(self._keys)
+
+    def forget(self, count: int) -> None:
+        """Drop the shapes after the first `count`: the transaction that interned them failed."""
+        for shape in self._keys[count:]:
+            del self._numbers[shape]
+        del self._keys[count:]
+
+    def fold(self, value: Stored, txn: Txn, row_key: bytes) -> Stored:
+        """Return `value` with arrays in the place of maps of known shapes.
+
+        Args:
+            value: a stored form; returned itself when there is nothing to fold.
+            txn: the write transaction, marked; new shapes are put there.
+            row_key: where it will stand: what one row repeats is no sign of a shape.
+        """
+        return self._fold(value, txn, row_key)
+
+    def _fold(self, value: dict[str, Stored], txn: Txn, row_key: bytes) -> Stored:
+        shape = tuple(value)
+        number = self._numbers.get(shape)
+        if number is None:
+            number = self._learn(shape, txn, row_key)
+        inner = list(value.values())
+        folded = False
+        for index, child in enumerate(inner):
+            if type(child) is dict:
+                inner[index] = self._fold(child, txn, row_key)
+                folded = folded or inner[index] is not child
+        if number is not None:
+            return [number, *inner]
+        return dict(zip(shape, inner, strict=True)) if folded else value
+
+    def _learn(self, shape: Shape, txn: Txn, row_key: bytes) -> int | None:
+        if len(shape) > _KEYS_MAX or len(self._keys) >= SHAPES_MAX:
+            return None
+        where, count = self._seen.get(shape, (b"", 0))
+        if where == row_key:
+            return None
+        if count + 1 < _ROWS_BEFORE:
+            if len(self._seen) >= _SEEN_MAX:
+                self._seen.clear()
+            self._seen[shape] = (row_key, count + 1)
+            return None
+        self._seen.pop(shape, None)
+        if not _KEY_BYTES_MIN <= sum(map(len, shape)) <= _KEY_BYTES_MAX:
+            return None
+        number = self._add(shape)
+        txn.put(number.to_bytes(2, "big"), ormsgpack.packb(shape), db=self._db)
+        return number
+
+    def unfold(self, value: Stored, txn: Txn) -> Stored:
+        """Return the stored form of what `fold` returned; changes `value`."""
+        if not self._loaded:
+            self._load(txn)
+        return self._unfold(value)
+
+    def _unfold(self, value: Stored) -> Stored:
+        if type(value) is list:
+            value = dict(zip(self._keys[value[0]], islice(value, 1, None), strict=True))
+        for key, child in value.items():
+            if type(child) is list or type(child) is dict:
+                value[key] = self._unfold(child)
+        return value
+
+    def unfold_flat(self, value: list[Stored], txn: Txn) -> Stored:
+        """Return the stored form of a folded map of scalars."""
+        if not self._loaded:
+            self._load(txn)
+        number, *inner = value
+        return dict(zip(self._keys[number], inner, strict=True))
