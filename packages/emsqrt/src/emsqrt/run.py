@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from emsqrt.behind import STACK_BYTES, Lane
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
-from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, Sharing
+from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, READERS_SHARE, Sharing
 from emsqrt.metering import Meter, begun
 from sennit_core.errors import CapTooSmall, SennitError, TooLarge
 from sennit_core.units import format_bytes
@@ -25,12 +25,12 @@ from sennit_core.units import format_bytes
 if TYPE_CHECKING:
     from emsqrt.executor.context import Context
     from emsqrt.kept import JournalPage, KeptRun
+    from emsqrt.long_row import Place, RowNeed
+    from emsqrt.refusals import Room
     from emsqrt.spill import SpillManager
 
 OUTPUT_BYTES = 1 << 20
 """What a blocking operator's batch takes, as rows and as columns, while it is passed on."""
-READERS_SHARE = 16
-"""One part in so many of what is left over is for records that are longer than a block."""
 PAGE_BYTES = mmap.PAGESIZE
 STORE_CLIENT_BYTES = 12 << 20
 """What a client of object stores holds beside its buffers, measured."""
@@ -40,6 +40,8 @@ SECOND_THREAD_SHARE = 32
 """The second thread's stack takes one part in so many of what is free, or there is none."""
 STORE_SWEPT_SECONDS = 48 * 3600
 """A run that has written nothing to an object store for so long is taken for dead."""
+MORE_BYTES = 4 << 20
+"""What readers may take more of a larger cap."""
 TELL_SECONDS = 0.2
 """Work that passes nothing on, such as a merge, is told about so often."""
 _NOBODY = -1
@@ -74,6 +76,8 @@ class _World:
 
     sources: list[Source] = field(default_factory=list)
     holders: Counter[int] = field(default_factory=Counter)
+    row_needs: list[RowNeed] = field(default_factory=list)
+    sharing: Sharing = EVERYBODY
     meters: dict[int, Meter] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
     guards: list[BudgetGuard] = field(default_factory=list)
@@ -84,6 +88,7 @@ class _World:
     spill: SpillManager | None = None
     spill_is_charged: bool = False
     reader_bytes: int = 0
+    more_bytes: int = 0
     started_at: float = field(default_factory=time.time)
     told_at: float = field(default_factory=time.monotonic)
     phase: str = "read"
@@ -216,9 +221,23 @@ class Run:
         self._world.guards.append(guard)
         return guard
 
-    def expect_holder(self) -> None:
-        """Say, while the plan is being opened, that the operator will hold working memory."""
+    def expect_holder(self, rows: int = 0) -> None:
+        """Say, while the plan is being opened, that the operator will hold working memory.
+
+        Args:
+            rows: it must be so many times as long as any row.
+        """
         self._world.holders[self.node] += 1
+        self.expect_rows(rows, "grant")
+
+    def expect_more(self, size_bytes: int) -> None:
+        """Say that a sink takes so much more of a larger cap."""
+        self._world.more_bytes += size_bytes
+
+    def expect_rows(self, rows: int, place: Place) -> None:
+        """Say that a row, however long it is, must fit a part of memory so many times."""
+        if rows:
+            self._world.row_needs.append((self.node, rows, place))
 
     @property
     def reader_bytes(self) -> int:
@@ -258,7 +277,7 @@ class Run:
             because = f"{live} operators of the plan hold rows at one time, and need {each} each"
             raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
         world.arena = Arena(size, self.budget)
-        world.grants = sharing.grants(size)
+        world.sharing, world.grants = sharing, sharing.grants(size)
 
     def _open_lane(self) -> None:
         """Let a second thread work where that is wanted, and its stack is a small part."""
@@ -314,22 +333,47 @@ class Run:
             because=because,
         )
 
+    def too_small_for_row(self, row_bytes: int, because: str) -> CapTooSmall:
+        """Return the error of a row that is too long, with a cap that takes it to the end."""
+        return self._too_small_by(self._room.missing_for_row(row_bytes), because)
+
+    def _too_small_by(self, missing_bytes: int, because: str) -> CapTooSmall:
+        # Sinks and readers take a little more of a larger cap.
+        more_bytes = missing_bytes // 8 + min(missing_bytes, MORE_BYTES)
+        if missing_bytes:
+            more_bytes += self._world.more_bytes
+        return self.too_small(missing_bytes + more_bytes, because)
+
+    @property
+    def _room(self) -> Room:
+        self.context.make_room_for_error()
+        from emsqrt.refusals import Room
+
+        world, budget = self._world, self.budget
+        beside = world.reader_bytes + (self._output_bytes if world.holders else 0)
+        return Room(
+            budget.cap_bytes,
+            self.working_bytes,
+            beside,
+            world.sharing,
+            world.holders,
+            world.row_needs,
+        )
+
     @contextmanager
     def judging_sizes(self) -> Iterator[None]:
         """Tell an operator's want of working memory as a want of cap, for the length of a `with`."""
+        whole_bytes = self.budget.whole_bytes
         try:
             yield
         except CapTooSmall as error:
-            whole_bytes = self.budget.whole_bytes
             if error.cap_bytes == whole_bytes:
                 raise
-            missing = (error.needed_bytes - error.cap_bytes) * max(
-                sum(self._world.holders.values()), 1
-            )
-            raise self.too_small(missing * READERS_SHARE, error.because) from error
+            missing = self._room.missing(error, self.node)
+            raise self._too_small_by(missing, error.because) from error
         except TooLarge as error:
-            missing = (error.actual_bytes or 0) * 4 * max(sum(self._world.holders.values()), 1)
-            raise self.too_small(missing * READERS_SHARE, error.describe()) from error
+            missing = self._room.missing_for_row(error.actual_bytes or 0)
+            raise self._too_small_by(missing or whole_bytes, error.describe()) from error
 
     def take_working_memory(self, tag: str) -> Slice:
         """Return the operator's grant, or less when memory is short; it gives it back at its end.
@@ -363,9 +407,13 @@ class Run:
 
     @contextmanager
     def working(self, algorithm: Algorithm) -> Iterator[None]:
-        """Close an external algorithm at the end of a `with`, and note what it took."""
+        """Close an external algorithm at the end of a `with`, and note what it took.
+
+        What it lacks of its memory is told as a want of cap.
+        """
         try:
-            yield
+            with self.judging_sizes():
+                yield
         finally:
             self.meter.note(algorithm.stats)
             algorithm.close()

@@ -192,6 +192,7 @@ def _open(
     ((_, rows),) = made
     _make_room_for_columns(plan, run)
     output = open_sink(plan.target, rows.schema, run.budget, run.context.emit, run.folder)
+    run.expect_more(getattr(output, "more_bytes", 0))
     run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
     return rows, output
 

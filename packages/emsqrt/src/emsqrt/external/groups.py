@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from emsqrt._kernel import AggTable, StateCombiner
 from emsqrt.external.parts import BYTES, TEXT, KeyColumn, Part, PartOp
 from emsqrt.external.runs import Runs, RunStats
+from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall, Closed
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Groups:
         self._texts = max(1, sum(map(_keeps_a_text, parts)))
         self._for_long = False
         self._reopened = False
+        self._refused_bytes = 0
         self._table: AggTable | None = AggTable(area, self._keys, self._parts, self._limit)
         self._runs = Runs(area, spill, name=name, check=check, journal=journal)
         self._table.rows = self._runs.rows_found
@@ -197,7 +199,7 @@ class Groups:
                 self._runs.thin_out(self._positions())
             self._table.reset()  # after the merge, which works in the table's memory
         elif not refused_bytes:
-            raise self._too_long()
+            raise self._too_long(self._refused_bytes)
         if refused_bytes:
             self._reopen(refused_bytes)
 
@@ -205,6 +207,7 @@ class Groups:
         """Lay an empty table out for long rows; for any, where these are longer than it can spill."""
         rows = self._filling().rows
         self._reopened = True
+        self._refused_bytes = row_bytes
         reserve = self._size // _LONG_SHARE
         has_room = self._size - reserve >= TABLE_BYTES_MIN and reserve > len(self._reserve)
         self._for_long = has_room and row_bytes <= reserve // _LONGEST_SHARE
@@ -269,10 +272,11 @@ class Groups:
     def _too_long(self, row_bytes: int = 0) -> CapTooSmall:
         needed = (row_bytes + 64) * _LONG_SHARE * _LONGEST_SHARE
         what = f"{row_bytes} bytes" if row_bytes else "a key or states too long for it"
-        return CapTooSmall(
+        return LongRow(
             cap_bytes=self._size,
             needed_bytes=max(needed, self._size + self._size // 4),
             because=f"a group of the {self._name} has {what}",
+            row_bytes=row_bytes,
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import Partitioner
 from emsqrt.external.joined import NUMBER_BYTES
+from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -166,8 +167,9 @@ def blocks_of(
 
 def too_long(row_bytes: int, row_bytes_max: int) -> CapTooSmall:
     """Return the error for a row that a join's memory is too small for."""
-    return CapTooSmall(
+    return LongRow(
         cap_bytes=row_bytes_max * 8,
         needed_bytes=row_bytes * 8,
         because=f"a row of the join has {row_bytes} bytes, and one may take an eighth",
+        row_bytes=row_bytes,
     )

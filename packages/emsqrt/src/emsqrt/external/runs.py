@@ -16,6 +16,7 @@ from emsqrt.external.fan_in import (
     merge_bytes,
 )
 from emsqrt.external.outlet import Outlet
+from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -375,6 +376,9 @@ class _Merge:
 
 
 def _too_long(out_bytes: int, row_bytes: int) -> CapTooSmall:
-    return CapTooSmall(
-        cap_bytes=out_bytes, needed_bytes=row_bytes, because=f"a row has {row_bytes} bytes"
+    return LongRow(
+        cap_bytes=out_bytes,
+        needed_bytes=row_bytes,
+        because=f"a row has {row_bytes} bytes",
+        row_bytes=row_bytes,
     )

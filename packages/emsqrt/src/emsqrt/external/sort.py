@@ -11,6 +11,7 @@ from emsqrt.external.fan_in import ENTRY_BYTES, block_bytes
 from emsqrt.external.gathering import Gathering, Part
 from emsqrt.external.outlet import Outlet
 from emsqrt.external.runs import Runs
+from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall, Closed
 
 if TYPE_CHECKING:
@@ -309,8 +310,9 @@ class ExternalSort:
             raise self._too_long(row_bytes, f"a row before row {self._rows}")
 
     def _too_long(self, row_bytes: int, which: str) -> CapTooSmall:
-        return CapTooSmall(
+        return LongRow(
             cap_bytes=len(self._memory),
             needed_bytes=3 * row_bytes + _RESERVE_BYTES,
             because=f"{which} of the {self._name} has {row_bytes} bytes with its key",
+            row_bytes=row_bytes,
         )

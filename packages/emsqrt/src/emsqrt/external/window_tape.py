@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import Columns, row_changes, unpack_rows
-from sennit_core.errors import CapTooSmall
+from emsqrt.long_row import LongRow
 
 if TYPE_CHECKING:
     from emsqrt.spill import Segment, SegmentReader, SegmentWriter, SpillManager
@@ -243,8 +243,11 @@ class Tape:
             row = int.from_bytes(packed[self._start : self._start + 4], "little")
             needed = (row + self._head_bytes + flags_room) * 2
             because = f"row {self._rows} of the window has {row} bytes"
-            raise CapTooSmall(
-                cap_bytes=len(slot), needed_bytes=max(needed, len(slot) + 1), because=because
+            raise LongRow(
+                cap_bytes=len(slot),
+                needed_bytes=max(needed, len(slot) + 1),
+                because=because,
+                row_bytes=row,
             ) from error
         stop = head
         spans = []

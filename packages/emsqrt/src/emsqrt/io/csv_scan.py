@@ -17,8 +17,9 @@ from emsqrt.io.csv_options import CsvOptions, first_block, read_header
 from emsqrt.io.csv_parser import CsvBatches, line_at
 from emsqrt.io.records import RecordBlock, RecordTooLong, split_records
 from emsqrt.io.sources import ByteSource, open_source
+from emsqrt.long_row import LongRow
 from emsqrt.memory import BudgetGuard, MemoryBudget
-from sennit_core.errors import BadInput, CapTooSmall
+from sennit_core.errors import BadInput
 from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes
 
@@ -80,12 +81,13 @@ class CsvScan:
                 what=self._source.name,
             )
             if self._options.record_bytes_max is None and longest < _RECORD_BYTES_MAX:
-                blocks = wanting_memory(blocks, self._budget, longest)
+                blocks = wanting_memory(blocks, self._budget, longest, _BLOCK_COPIES)
             for block in blocks:
                 guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
                 self.bytes_done = stream.stored_bytes
                 yield from self._parser.parse(block)
                 del block
+            guard.resize(self.need_bytes)
 
 
 def block_bytes_for(budget: MemoryBudget) -> int:
@@ -95,7 +97,7 @@ def block_bytes_for(budget: MemoryBudget) -> int:
 
 
 def wanting_memory(
-    blocks: Iterator[RecordBlock], budget: MemoryBudget, longest: int
+    blocks: Iterator[RecordBlock], budget: MemoryBudget, longest: int, copies: int
 ) -> Iterator[RecordBlock]:
     """Yield blocks; a record that is too long for the cap alone is a matter of the cap.
 
@@ -103,19 +105,23 @@ def wanting_memory(
         blocks: as `split_records` cuts them.
         budget: what `longest` was derived from.
         longest: the longest record that is held, in bytes.
+        copies: how often it is held.
 
     Raises:
-        CapTooSmall: a record is longer than that.
+        LongRow: a record is longer than that.
     """
     try:
         yield from blocks
     except RecordTooLong as error:
-        whole_bytes = budget.whole_bytes
-        raise CapTooSmall(
-            cap_bytes=whole_bytes,
-            needed_bytes=2 * whole_bytes,
+        # Nobody knows how long it is when its end is far off.
+        row_bytes = error.record_bytes or 2 * longest
+        raise LongRow(
+            cap_bytes=longest * copies,
+            needed_bytes=(row_bytes + 1) * copies,
             because=f"the record at byte {error.byte_offset} of {error.what} is longer than "
             f"{format_bytes(longest)}",
+            row_bytes=row_bytes,
+            place="read",
         ) from None
 
 

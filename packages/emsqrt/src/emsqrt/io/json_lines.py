@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emsqrt.io.bad_rows import POLICIES
-from emsqrt.io.records import ByteStream, RecordBlock, RecordTooLong
+from emsqrt.io.records import LOOK_AHEAD, ByteStream, RecordBlock, RecordTooLong
 from emsqrt.io.sources import ByteSource
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.schema import DataType, Field, Schema
@@ -86,6 +86,7 @@ def split_lines(
             if held >= record_bytes_max:
                 raise RecordTooLong(
                     what,
+                    record_bytes=_line_bytes(stream, buffer),
                     byte_offset=offset,
                     reason=f"the line that starts here is over {format_bytes(record_bytes_max)}",
                     hint="one JSON value a line; a document over many lines is no JSON Lines",
@@ -104,6 +105,19 @@ def split_lines(
             yield RecordBlock(offset + start, data)
         buffer[: held - cut] = buffer[cut:held]
         offset, held = offset + cut, held - cut
+
+
+def _line_bytes(stream: ByteStream, buffer: bytearray) -> int | None:
+    """Return the length of the line that fills `buffer`; None when its end is far off."""
+    before, taken = 0, len(buffer)
+    while before < LOOK_AHEAD * len(buffer):
+        found = buffer.find(b"\n", 0, taken) + 1
+        if found or taken == 0:
+            return before + found
+        before += taken
+        with memoryview(buffer) as view:
+            taken = stream.readinto(view) or 0
+    return None
 
 
 def parse_line(line: bytes) -> dict[str, Any] | str:

@@ -92,7 +92,7 @@ class JsonlScan:
                 what=self._source.name,
             )
             if self._options.record_bytes_max is None and longest < _LINE_BYTES_MAX:
-                blocks = wanting_memory(blocks, self._budget, longest)
+                blocks = wanting_memory(blocks, self._budget, longest, _BLOCK_COPIES)
             for block in blocks:
                 guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
                 batch = self._parse(block)
@@ -101,6 +101,8 @@ class JsonlScan:
                 self.bytes_done = stream.stored_bytes
                 del block
                 yield batch
+                del batch
+            guard.resize(self.need_bytes)
 
     def _parse(self, block: RecordBlock) -> Any:
         try:

@@ -79,6 +79,11 @@ class ParquetOptions:
             str(options.get("compression", "zstd")),
         )
 
+    @property
+    def group_bytes(self) -> int:
+        """What a row group takes that waits in memory, and its copy on the way out."""
+        return (self.row_group_bytes + PIECE_BYTES) * 3 // 2
+
 
 class ParquetFileWriter:
     """Writes pieces of rows to one open output, group by group.
@@ -259,6 +264,8 @@ class ParquetSink:
         self._schema = plain_schema(schema)
         self._guard, in_memory = admit_groups(place, self._schema, options, budget, scratch)
         self._folder = None if in_memory else scratch
+        self.more_bytes = 0 if in_memory else options.group_bytes
+        """What it would take more of a larger budget."""
         self._pieces = Pieces()
         self._stack = ExitStack()
 
@@ -311,8 +318,7 @@ def admit_groups(
     from emsqrt.spill.placement import is_in_memory
 
     encoder = _ENCODER_BYTES + 2 * PIECE_BYTES + len(schema) * _FOOTER_BYTES
-    group = options.row_group_bytes + PIECE_BYTES
-    held = encoder + group + group // 2
+    held = encoder + options.group_bytes
     mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
     if mapped_counts or 8 * held <= 3 * budget.free_bytes:
         return budget.admit(held, "parquet sink", _because(place, schema, options)), True

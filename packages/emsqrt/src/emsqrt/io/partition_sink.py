@@ -86,6 +86,7 @@ class PartitionedSink:
             place, self._file_schema, options, budget, self._folder.parent
         )
         self._group_folder = None if in_memory else self._staged
+        self.more_bytes = 0 if in_memory else options.group_bytes
         held = max(_HELD_BYTES_MIN, min(_HELD_BYTES_MAX, budget.free_bytes // 4))
         self._guard = budget.admit(held, "partitions", f"rows of {place} wait for their folder")
         self._held_max, self._held = held // 2, 0

@@ -23,6 +23,10 @@ from sennit_core.units import format_bytes
 _LF, _CR = 0x0A, 0x0D
 
 
+LOOK_AHEAD = 32
+"""The end of a record that is too long is looked for in so much more as was accepted."""
+
+
 class ByteStream(Protocol):
     """What the splitter reads from: binary files, sockets' files, decompressors."""
 
@@ -43,8 +47,11 @@ class CsvDialect:
                 raise BadInput("CSV dialect", reason=f"{name} {mark!r} is not one ASCII character")
 
 
+@dataclass(eq=False)
 class RecordTooLong(BadInput):
-    """A record is longer than is accepted."""
+    """A record is longer than is accepted; `record_bytes` is its length where its end was seen."""
+
+    record_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,8 @@ def split_records(
     while not ended:
         if held == len(buffer):
             if held >= record_bytes_max:
-                raise _too_long(what, offset, record_bytes_max)
+                size = _whole_bytes(stream, buffer, dialect)
+                raise _too_long(what, offset, record_bytes_max, size)
             buffer = _grown(buffer, min(held * 2, record_bytes_max))
         with memoryview(buffer) as view:
             taken = stream.readinto(view[held:]) or 0
@@ -157,9 +165,59 @@ def _grown(buffer: bytearray, size: int) -> bytearray:
     return larger
 
 
-def _too_long(what: str, offset: int, limit: int) -> RecordTooLong:
+def _whole_bytes(stream: ByteStream, buffer: bytearray, dialect: CsvDialect) -> int | None:
+    """Return the length of the record that fills `buffer`; None when its end is far off.
+
+    What follows it in the stream is read over it.
+    """
+    end, before, taken = _RecordEnd(dialect), 0, len(buffer)
+    while before < LOOK_AHEAD * len(buffer):
+        found = end.find(buffer, taken)
+        if found >= 0 or taken == 0:
+            return before + max(found, 0)
+        before += taken
+        with memoryview(buffer) as view:
+            taken = stream.readinto(view) or 0
+    return None
+
+
+class _RecordEnd:
+    """Looks for the end of one record, piece by piece."""
+
+    def __init__(self, dialect: CsvDialect) -> None:
+        self._quote = b"" if dialect.quote is None else dialect.quote.encode()
+        self._stop = re.compile(b"[\\r\\n%s]" % re.escape(dialect.delimiter.encode()))
+        self._in_quotes = False
+        self._may_open = True  # a field begins here, or else a quote closed before
+
+    def find(self, piece: bytearray, size: int) -> int:
+        """Return where the record ends in a piece, -1 when it does not."""
+        at = 0
+        while at < size:
+            if self._in_quotes:
+                at = piece.find(self._quote, at, size) + 1
+                if not at:
+                    return -1
+                self._in_quotes, self._may_open = False, True
+            elif self._may_open:
+                self._may_open = False
+                self._in_quotes = piece[at : at + 1] == self._quote
+                at += self._in_quotes
+            else:
+                stop = self._stop.search(piece, at, size)
+                if stop is None:
+                    return -1
+                at = stop.end()
+                if stop[0] in b"\r\n":
+                    return at
+                self._may_open = True
+        return -1
+
+
+def _too_long(what: str, offset: int, limit: int, size: int | None) -> RecordTooLong:
     return RecordTooLong(
         what,
+        record_bytes=size,
         byte_offset=offset,
         reason=f"the record that starts here is longer than {format_bytes(limit)}",
         hint="a quote that is never closed, or a wrong delimiter, makes records run together",

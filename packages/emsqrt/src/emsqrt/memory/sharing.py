@@ -13,6 +13,9 @@ from typing import Any, Self, TypeVar
 HOLDER_BYTES_MIN = 512 << 10
 """The least that an operator works in: three blocks and a merge, or a join's table and buffers."""
 
+READERS_SHARE = 16
+"""One part in so many of what is left over is for records that are longer than a block."""
+
 Key = TypeVar("Key", bound=Hashable)
 
 

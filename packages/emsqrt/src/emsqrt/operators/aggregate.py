@@ -17,7 +17,7 @@ from emsqrt.external.parts import DECIMAL, OutputOp
 from emsqrt.metering import begun
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.computed import compute_all
-from emsqrt.operators.long_rows import ROW_COPIES, room_for
+from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.check import aggregate_schema
@@ -57,7 +57,8 @@ class AggregateRows:
             ]
         aggs = [agg for _, agg in node.aggs]
         self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
-        run.expect_holder()
+        run.expect_holder(rows=ROWS_HELD * (1 + len(self._layout.values)))
+        run.expect_rows(ROW_COPIES + 1, "beside")
 
     def batches(self) -> Generator[Any]:
         """Yield the groups, sorted by their keys.

@@ -13,7 +13,7 @@ from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
-from emsqrt.operators.long_rows import ROW_COPIES, room_for
+from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.nodes import Distinct
@@ -42,7 +42,8 @@ class DistinctRows:
             Output(OutputOp.STATE, index, part.kind) for index, part in enumerate(self._parts)
         ]
         self._order = [*(key.column for key in self._keys), *others]
-        run.expect_holder()
+        run.expect_holder(rows=ROWS_HELD)
+        run.expect_rows(ROW_COPIES + 1, "beside")
 
     def batches(self) -> Generator[Any]:
         """Yield the rows."""

@@ -16,6 +16,7 @@ from emsqrt.external.parts import I64, KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import to_array
 from emsqrt.operators.columns import to_columns
+from emsqrt.operators.long_rows import ROWS_HELD
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.expectations import rows_hold
 from emsqrt.plan.nodes import Expect
@@ -36,7 +37,7 @@ class ExpectRows:
         self._unique = [self.schema.field(name) for name in node.unique]
         self._kinds = [kind_of(field.type, "unique") for field in self._unique]
         if self._unique:
-            run.expect_holder()
+            run.expect_holder(rows=ROWS_HELD)
 
     def batches(self) -> Generator[Any]:
         """Yield the rows; what is wrong with them is told after the last one, before the sink ends.

@@ -15,13 +15,19 @@ from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin
 from emsqrt.external.joined import HashJoinKind, JoinedOut
 from emsqrt.external.merge_join import MergeJoin
+from emsqrt.long_row import LongRow
 from emsqrt.metering import begun
-from emsqrt.operators.join_side import BLOCK_BYTES_MAX, JoinSide, block_bytes, row_bytes_max
+from emsqrt.operators.join_side import (
+    BLOCK_BYTES_MAX,
+    LONG_ROW_SHARE,
+    JoinSide,
+    block_bytes,
+    row_bytes_max,
+)
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.joining import join_key_types, join_schema, shared_keys
 from emsqrt.plan.nodes import Join, JoinKind
 from emsqrt.run import OUTPUT_BYTES, Run
-from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Field
 from sennit_core.units import format_bytes
 
@@ -62,7 +68,8 @@ class JoinRows:
         self._build, self._probe = self._right, self._left
         if run.choice.build_left:
             self._build, self._probe = self._probe, self._build
-        run.expect_holder()
+        run.expect_holder(rows=LONG_ROW_SHARE)
+        run.expect_rows(2, "passing")
 
     def batches(self) -> Generator[Any]:
         """Yield the joined rows."""
@@ -174,10 +181,11 @@ class JoinRows:
         budget = self._run.budget
         guard = budget.try_acquire(batch_bytes, "join")
         if guard is None:
-            raise CapTooSmall(
+            raise LongRow(
                 cap_bytes=budget.free_bytes,
                 needed_bytes=batch_bytes,
                 because=f"a joined row takes {format_bytes(batch_bytes)}",
+                place="beside",
             )
         return guard
 

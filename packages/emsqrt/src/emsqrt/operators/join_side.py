@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from emsqrt._kernel import Columns, KeySpec, pack_join_rows
 from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
+from emsqrt.long_row import LongRow
 from emsqrt.operators.nested import (
     carried_kinds,
     carried_type,
@@ -20,7 +21,6 @@ from emsqrt.operators.nested import (
 )
 from emsqrt.operators.operator import Operator
 from emsqrt.run import Run
-from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes
 
@@ -82,10 +82,10 @@ class JoinSide:
         Args:
             batches: the source's.
             room: for the blocks; all of it is used only for a row that is longer than a block.
-            run: asked whether to go on, and which cap would do for a row that does not fit.
+            run: asked whether to go on.
 
         Raises:
-            CapTooSmall: a row is longer than `room`.
+            LongRow: a row is longer than `room`.
         """
         block = room[:BLOCK_BYTES_MAX]
         for batch in batches:
@@ -97,7 +97,7 @@ class JoinSide:
             while start < len(columns):
                 packed = self._pack(columns, start, block) or self._pack(columns, start, room)
                 if packed is None:
-                    raise _too_long(self._row_bytes(arrays, start), room, run)
+                    raise _too_long(self._row_bytes(arrays, start), room)
                 filled, rows = packed
                 start += rows
                 yield room[:filled]
@@ -152,13 +152,14 @@ def _text_bytes(arrays: Sequence[Any]) -> int:
     return sum(pc.sum(pc.binary_length(array)).as_py() or 0 for array in texts)
 
 
-def _too_long(row_bytes: int, room: memoryview, run: Run) -> CapTooSmall:
-    """Return the error for a row that is longer than `room`, with a cap that has room for it."""
-    granted = max(run.meter.granted_bytes, 1)
-    missing = (row_bytes - len(room)) * LONG_ROW_SHARE * max(run.working_bytes, granted) // granted
-    # Of a larger cap, readers and slack take a larger part too.
-    because = f"a row to be joined takes {format_bytes(row_bytes)}"
-    return run.too_small(missing * 3 // 2, because)
+def _too_long(row_bytes: int, room: memoryview) -> LongRow:
+    """Return the error for a row that is longer than `room`."""
+    return LongRow(
+        cap_bytes=len(room) * LONG_ROW_SHARE,
+        needed_bytes=row_bytes * LONG_ROW_SHARE,
+        because=f"a row to be joined takes {format_bytes(row_bytes)}",
+        row_bytes=row_bytes,
+    )
 
 
 def _cast(name: str, kind: DataType, schema: Schema, *, strict: bool = True) -> Expr:

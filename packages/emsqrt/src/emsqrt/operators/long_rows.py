@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from emsqrt.long_row import LongRow
 from emsqrt.run import Run
-from sennit_core.errors import CapTooSmall
 from sennit_core.units import format_bytes
 
+ROWS_HELD = 28
+"""Who groups works in so many of its longest rows at least."""
 ROW_COPIES = 3
 """A group as it is read, as columns, and slack."""
 
@@ -31,7 +33,7 @@ def room_for(
         copies: how often the row lies in the room.
 
     Raises:
-        CapTooSmall: there is not that much.
+        LongRow: there is not that much.
     """
     room_bytes = copies * row_bytes
     if room_bytes <= len(out):
@@ -39,10 +41,12 @@ def room_for(
         return
     guard = run.budget.try_acquire(room_bytes + row_bytes, tag)
     if guard is None:
-        raise CapTooSmall(
+        raise LongRow(
             cap_bytes=run.budget.free_bytes,
             needed_bytes=room_bytes + row_bytes,
             because=f"a row of the {tag} takes {format_bytes(row_bytes)}",
+            row_bytes=row_bytes,
+            place="beside",
         )
     with guard, memoryview(bytearray(room_bytes)) as room:
         yield room

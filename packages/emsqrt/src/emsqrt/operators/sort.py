@@ -17,6 +17,8 @@ from emsqrt.run import Run
 BLOCK_BYTES_MAX = 1 << 18
 """Packed rows that become one batch, where memory is short."""
 _WIDE_BYTES_MAX = 1 << 20
+_ROWS_HELD = 4
+"""Two rows are merged into a third, at least, and a batch is a fourth."""
 _WIDE_SHARE = 24
 """Where it is not, one part in so many, up to the former: fewer, larger batches cost less."""
 
@@ -32,7 +34,8 @@ class SortRows:
         self._layout = SortLayout(node.keys, self.schema)
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
-        run.expect_holder()
+        run.expect_holder(rows=_ROWS_HELD)
+        run.expect_rows(2, "beside")
 
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""

@@ -13,6 +13,7 @@ from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import kind_of
 from emsqrt.external.sort import ExternalSort
 from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
+from emsqrt.long_row import LongRow
 from emsqrt.metering import begun
 from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
 from emsqrt.operators.operator import Operator
@@ -36,14 +37,13 @@ from emsqrt.plan.check import window_schema
 from emsqrt.plan.nodes import SortKey
 from emsqrt.plan.window import RANKING, SHIFTING, Frame, Window, WindowCall
 from emsqrt.run import Run
-from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Field, Schema
 
 BLOCK_BYTES_MAX = 1 << 18
 """Sorted rows that become one block of the tape, when they are not longer."""
 SLOTS_MAX = 256
 """Blocks of the tape in memory, so that little Python is needed to know them."""
-_TAPE_SHARE = 3
+_TAPE_SHARE, _LARGE_TAPE_SHARE = 3, 8
 _TAPE_BYTES = 64 << 20
 _BLOCKS_SHARE = 10  # of the tape: its slots and the packed rows that fill them
 _QUEUE_SHARE = 16
@@ -81,7 +81,7 @@ class WindowRows:
             if any(_by_value(call) for _, call in node.functions):
                 found = self._carried.add(order.expr)
                 self._key = order, found.column, found.kind
-        run.expect_holder()
+        run.expect_holder(rows=_TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4))
 
     def batches(self) -> Generator[Any]:
         """Yield the rows.
@@ -117,7 +117,7 @@ class WindowRows:
 
     def _shares(self, memory_bytes: int) -> tuple[int, int]:
         """Return what of the memory is for the tape, and for candidates of min and max."""
-        tape = min(memory_bytes // _TAPE_SHARE, max(_TAPE_BYTES, memory_bytes // 8))
+        tape = min(memory_bytes // _TAPE_SHARE, max(_TAPE_BYTES, memory_bytes // _LARGE_TAPE_SHARE))
         queue = memory_bytes // _QUEUE_SHARE if self._extremes else 0
         return tape // _ALIGN * _ALIGN, queue // _ALIGN * _ALIGN
 
@@ -321,7 +321,10 @@ def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
     needed = packed + SLOTS_MIN * slot
     if needed > tape_bytes:
         because = f"{columns} columns, rows of {row_bytes} bytes"
-        raise CapTooSmall(
-            cap_bytes=tape_bytes * _TAPE_SHARE, needed_bytes=needed * _TAPE_SHARE, because=because
+        raise LongRow(
+            cap_bytes=tape_bytes * _TAPE_SHARE,
+            needed_bytes=needed * (_TAPE_SHARE if needed <= _TAPE_BYTES else _LARGE_TAPE_SHARE),
+            because=because,
+            row_bytes=row_bytes,
         )
     return packed, slot

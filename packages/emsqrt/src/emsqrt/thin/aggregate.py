@@ -20,6 +20,7 @@ from sennit_core.errors import SennitError
 from sennit_core.schema import DataType, Field, Schema
 
 BUFFER_BYTES_MAX = 1 << 18
+_ROW_SHARE = 32
 _BUFFERS = 3
 """Parsed columns, groups as columns, and these as text."""
 
@@ -44,7 +45,7 @@ class AggregateText:
         self._programs = [TextProgram(program) for program in step["programs"]]
         size = sum(program.size_bytes for program in self._programs)
         self._guard = run.admit(size, "aggregate", "arguments are worked out in blocks")
-        run.expect_holder()
+        run.expect_holder(rows=_ROW_SHARE * (1 + len(step["values"])))
 
     def blocks(self) -> Generator[Block]:
         """Yield the groups."""
@@ -54,7 +55,9 @@ class AggregateText:
             begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("aggregate") as held,
         ):
-            size = max(min(BUFFER_BYTES_MAX, len(held.memory) // 16), len(held.memory) // 32)
+            size = max(
+                min(BUFFER_BYTES_MAX, len(held.memory) // 16), len(held.memory) // _ROW_SHARE
+            )
             size = size // 64 * 64
             rest = len(held.memory) - _BUFFERS * size
             with (

@@ -13,15 +13,19 @@ from emsqrt.external.join import ExternalJoin
 from emsqrt.external.joined import JoinedOut
 from emsqrt.metering import begun
 from emsqrt.run import Run
+from emsqrt.thin.rooms import new_room
 from emsqrt.thin.text import Block, ColumnReader, TextRows
-from sennit_core.errors import TooLarge
+from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Field, Schema
+from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
+    from emsqrt._kernel import Columns
     from emsqrt.external.joined import HashJoinKind
 
 BUFFER_BYTES_MAX = 1 << 18
 """More only when memory is large enough for records that are longer."""
+_ROW_SHARE = 48
 _BUFFERS = 4
 """Joined lines, joined rows, parsed keys, packed rows; who merges has the last two twice."""
 _LEFT_ALONE = ("semi", "anti")
@@ -70,7 +74,7 @@ class JoinText:
                 if field.name not in dropped
             ]
             self.schema = Schema(tuple(fields))
-        run.expect_holder()
+        run.expect_holder(rows=_ROW_SHARE + 1)
 
     def blocks(self) -> Generator[Block]:
         """Yield the joined records."""
@@ -81,7 +85,7 @@ class JoinText:
             build = stack.enter_context(self._run.begun(self._sides[0].blocks()))
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
-            size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // 48)
+            size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // _ROW_SHARE)
             ends = [whole - size * at for at in reversed(range(_BUFFERS + 2 * bool(merged) + 1))]
             memory, lines, block, *rooms = (
                 stack.enter_context(held.memory[start:end])
@@ -194,7 +198,9 @@ class JoinText:
                             columns, spec, payload, start, packed, dropped, marks
                         )
                     except ValueError:
-                        raise _too_long(packed) from None
+                        given = columns, spec, payload, start
+                        row_bytes = _row_bytes(given, packed, dropped, marks)
+                        raise self._too_long(row_bytes) from None
                     start += count
                     yield packed[:filled]
 
@@ -213,12 +219,35 @@ class JoinText:
                     (mark * (self._kept - 1)).encode(),
                 )
             except ValueError:
-                raise _too_long(out) from None
+                raise self._too_long(_length_at(joined, at)) from None
             yield Block(out[:filled], rows=rows)
 
+    def _too_long(self, row_bytes: int) -> CapTooSmall:
+        because = f"a row to be joined takes {format_bytes(row_bytes)}"
+        return self._run.too_small_for_row(row_bytes, because)
 
-def _too_long(room: memoryview) -> TooLarge:
-    """Return the error of a row that does not fit a buffer, which grows with the cap."""
-    return TooLarge(
-        what="a record with its keys", limit_bytes=len(room), actual_bytes=8 * len(room)
-    )
+
+def _length_at(rows: memoryview, at: int) -> int:
+    return int.from_bytes(rows[at : at + 4], "little")
+
+
+def _row_bytes(
+    given: tuple[Columns, KeySpec, Literal["line"] | None, int],
+    room: memoryview,
+    dropped: array[int],
+    marks: bytes,
+) -> int:
+    """Return the length of a row that does not fit a room; a bound where it is much longer.
+
+    Args:
+        given: what `pack_join_rows` is given before the room, the row first.
+        room: which is too small.
+        dropped: as it is given.
+        marks: as it is given.
+    """
+    with new_room(len(room) * 5 // 4) as larger:
+        try:
+            pack_join_rows(*given, larger, dropped, marks)
+        except ValueError:
+            return 2 * len(room)
+        return _length_at(larger, 0)

@@ -12,7 +12,7 @@ from emsqrt.io.records import RecordBlock, RecordTooLong
 from emsqrt.io.sources import ByteSource
 from emsqrt.run import Run
 from emsqrt.thin.rooms import FRONT_BYTES, new_room, room_bytes, written
-from emsqrt.thin.scan import BLOCK_BYTES_MAX, BLOCK_BYTES_MIN
+from emsqrt.thin.scan import BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, RECORD_COPIES
 from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
 from sennit_core.errors import BadInput, SennitError, TooLarge
 from sennit_core.schema import Field, Schema
@@ -52,6 +52,7 @@ class ScanJsonl:
         self.bytes_total = sum(source.stored_bytes or 0 for source in sources)
         self.bytes_done = 0
         run.reads(self)
+        run.expect_rows(RECORD_COPIES, "beside")
 
     def blocks(self) -> Generator[Block]:
         """Yield the objects of every file as CSV records."""
@@ -107,12 +108,13 @@ class ScanJsonl:
             if longest is not None or error.byte_offset is None:
                 raise
             because = f"the line at byte {error.byte_offset} of {source.name} is longer than "
-            raise self._run.too_small(
-                self._run.budget.whole_bytes, because + format_bytes(self._longest())
+            raise self._run.too_small_for_row(
+                (error.record_bytes or 2 * self._longest()) + 1,
+                because + format_bytes(self._longest()),
             ) from None
 
     def _longest(self) -> int:
-        return max(self._block_bytes, self._run.reader_bytes // 3)
+        return max(self._block_bytes, self._run.reader_bytes // RECORD_COPIES)
 
     def _error(self, fault: RecordFault, source: str, offset: int) -> SennitError:
         byte_offset = offset + fault.offset

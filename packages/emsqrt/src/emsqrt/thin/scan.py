@@ -19,6 +19,8 @@ from sennit_core.units import format_bytes
 
 BLOCK_BYTES_MAX = 1 << 20
 BLOCK_BYTES_MIN = 1 << 16
+RECORD_COPIES = 3
+"""A record that is longer than a block is held beside its larger copy while that grows."""
 _SAMPLE_BYTES = 1 << 20
 _MARK = b"\xef\xbb\xbf"
 
@@ -103,6 +105,7 @@ class ScanText:
         """(file, byte offset) of the block that was given last."""
         self.rows = 0
         run.reads(self)
+        run.expect_rows(RECORD_COPIES, "beside")
 
     def start_at(self, name: str, offset: int) -> bool:
         """Begin at a record of one of the files; False when it is not known which one is meant."""
@@ -151,15 +154,15 @@ class ScanText:
         except RecordTooLong as error:
             if self._options.record_bytes_max is not None or error.byte_offset is None:
                 raise
-            raise self._run.too_small(
-                self._run.budget.whole_bytes,
+            raise self._run.too_small_for_row(
+                (error.record_bytes or 2 * self._longest()) + 1,
                 f"the record at byte {error.byte_offset} of {source.name} is longer than "
                 f"{format_bytes(self._longest())}, or a quote in it is never closed",
             ) from None
 
     def _longest(self) -> int:
-        """Return the longest record that can be held, beside its larger copy while it grows."""
-        return max(self._block_bytes, self._run.reader_bytes // 3)
+        """Return the longest record that can be held."""
+        return max(self._block_bytes, self._run.reader_bytes // RECORD_COPIES)
 
 
 def open_sources(paths: Sequence[str], folder: Path) -> list[ByteSource]:

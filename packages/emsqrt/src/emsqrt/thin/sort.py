@@ -16,6 +16,8 @@ from emsqrt.thin.text import Block, ColumnReader, TextRows
 PARSE_BYTES_MAX = 1 << 18
 OUT_BYTES_MAX = 1 << 18
 """More only when memory is large enough for records that are longer."""
+_PARSE_SHARE, _OUT_SHARE = 32, 16
+"""What such records get: one part in so many of the memory."""
 _LINE_END = b"\n"
 
 Key = tuple[str, bool, bool]
@@ -46,7 +48,8 @@ class SortText:
         self._keys = keys
         self._run = run
         self._limit = limit
-        run.expect_holder()
+        parsed = any(rows.schema.field(name).type.name == "Utf8" for name, _, _ in keys)
+        run.expect_holder(rows=_PARSE_SHARE if parsed else _OUT_SHARE)
 
     def blocks(self) -> Generator[Block]:
         """Yield the sorted records."""
@@ -55,8 +58,12 @@ class SortText:
             begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("sort") as held,
         ):
-            parse_bytes = max(min(PARSE_BYTES_MAX, len(held.memory) // 8), len(held.memory) // 32)
-            out_bytes = max(min(OUT_BYTES_MAX, len(held.memory) // 8), len(held.memory) // 16)
+            parse_bytes = max(
+                min(PARSE_BYTES_MAX, len(held.memory) // 8), len(held.memory) // _PARSE_SHARE
+            )
+            out_bytes = max(
+                min(OUT_BYTES_MAX, len(held.memory) // 8), len(held.memory) // _OUT_SHARE
+            )
             rest = len(held.memory) - parse_bytes - out_bytes
             with (
                 held.memory[:rest] as memory,
