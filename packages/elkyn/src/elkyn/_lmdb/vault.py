@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 import ormsgpack
 
 from elkyn._lmdb.environment import Environment, MapFull, Txn, translated
+from sennit_core.errors import UsageError
 
 __all__ = ["KEY_BYTES_MAX", "RowSet", "Rows", "VaultFile"]
 
@@ -45,7 +46,13 @@ class RowSet:
         return None if data is None else ormsgpack.unpackb(data)
 
     def put(self, database: str, key: bytes, row: dict[str, Any]) -> None:
-        """Write a row."""
+        """Write a row.
+
+        Raises:
+            UsageError: the key is longer than LMDB takes.
+        """
+        if not 0 < len(key) <= KEY_BYTES_MAX:
+            raise UsageError(f"a name in the vault has 1 to {KEY_BYTES_MAX} bytes")
         self._txn.put(key, ormsgpack.packb(row), db=self._databases[database])
 
     def delete(self, database: str, key: bytes) -> bool:
@@ -55,7 +62,8 @@ class RowSet:
     def scan(self, database: str, *, prefix: bytes = b"", after: bytes = b"") -> Rows:
         """Iterate over the rows whose keys start with `prefix`, those after `after` only."""
         with self._txn.cursor(db=self._databases[database]) as cursor:
-            found = cursor.set_range(after or prefix) if after or prefix else cursor.first()
+            start = (after or prefix)[:KEY_BYTES_MAX]
+            found = cursor.set_range(start) if start else cursor.first()
             while found:
                 key = bytes(cursor.key())
                 if not key.startswith(prefix):

@@ -1,0 +1,609 @@
+"""The Identity Toolkit, the Secure Token service and `/auth/…`, asked without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+import jwt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elkyn.auth.audit import AUDIT_LOGGER
+from elkyn.auth.authenticator import Authenticator, AuthSettings
+from elkyn.auth.endpoints import BODY_BYTES_MAX, AuthRequest
+from elkyn.auth.errors import BadToken
+from elkyn.auth.jws import PrivateKey, PublicKey, unsigned_token
+from elkyn.auth.revocations import Revoked
+from elkyn.auth.tokens import TokenSigner
+from sennit_core.testing import ManualClock
+
+SECRET = "a secret of at least thirty-two bytes"
+ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
+PROJECT = "/identitytoolkit.googleapis.com/v1/projects/app/accounts"
+TOKEN = "/securetoken.googleapis.com/v1/token"
+ADMIN = {"authorization": "Bearer root-token"}
+
+
+KEY = PrivateKey.generate("shared")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_key() -> Iterator[None]:
+    """Spare each server the making of a key of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PrivateKey, "generate", lambda kid: PrivateKey(kid, KEY._private))
+        yield
+
+
+class Server:
+    """A server without a network: what requests are answered."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.clock = ManualClock()
+        fields = {"secret": SECRET, "admin_token": "root-token", "project": "app", **fields}
+        self.auth = Authenticator(AuthSettings(**fields), clock=self.clock)
+
+    def ask(
+        self, path: str, body: Any = None, *, method: str = "POST", **headers: str
+    ) -> tuple[int, dict[str, Any]]:
+        path, _mark, query = path.partition("?")
+        pairs = dict(part.split("=", 1) for part in query.split("&") if part)
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body)
+        data = data.encode() if isinstance(data, str) else data
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        response = self.auth.answer(AuthRequest(method, path, pairs, names, data, "10.0.0.1"))
+        return response.status, json.loads(response.body)
+
+    def ok(self, path: str, body: Any = None, **more: Any) -> dict[str, Any]:
+        status, answer = self.ask(path, body, **more)
+        assert status == 200, answer
+        return answer
+
+    def admin(self, path: str, body: Any = None, method: str = "POST") -> dict[str, Any]:
+        return self.ok(path, body, method=method, authorization="Bearer root-token")
+
+    def error(self, path: str, body: Any = None, **more: Any) -> str:
+        status, answer = self.ask(path, body, **more)
+        assert 400 <= status < 500, answer
+        assert answer["error"]["code"] == status
+        return str(answer["error"]["message"])
+
+    def sign_up(self, email: str = "a@b.c", password: str = "secret1") -> dict[str, Any]:
+        return self.ok(f"{ACCOUNTS}:signUp", {"email": email, "password": password})
+
+    def refresh(self, token: str) -> tuple[int, dict[str, Any]]:
+        form = urlencode({"grant_type": "refresh_token", "refresh_token": token}).encode()
+        return self.ask(TOKEN, form, content_type="application/x-www-form-urlencoded")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    with made.auth:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Server]:
+    made = Server(emulator=True, secret=None, admin_token=None)
+    with made.auth:
+        yield made
+
+
+def test_signing_up_gives_tokens_that_the_tree_takes(server: Server) -> None:
+    answer = server.sign_up("Ann@B.c")
+    assert answer["email"] == "ann@b.c"
+    assert answer["expiresIn"] == "3600"
+    identity = server.auth.identity_of_token(answer["idToken"])
+    assert (identity.uid, identity.provider) == (answer["localId"], "password")
+    assert identity.claims["email_verified"] is False
+    assert identity.custom == ()
+
+
+def test_the_id_token_can_be_verified_with_the_published_keys(server: Server) -> None:
+    text = server.sign_up()["idToken"]
+    jwks = server.ok("/.well-known/jwks.json", method="GET")
+    kid = jwt.get_unverified_header(text)["kid"]
+    key = next(jwt.PyJWK(entry).key for entry in jwks["keys"] if entry["kid"] == kid)
+    claims = jwt.decode(text, key, ["RS256"], audience="app", options={"verify_exp": False})
+    assert claims["iss"] == "https://securetoken.google.com/app"
+    assert claims["firebase"]["identities"] == {"email": ["a@b.c"]}
+    assert PublicKey.from_jwk(jwks["keys"][0]).kid == kid
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"email": "a@b.c", "password": "secret1"}, "EMAIL_EXISTS"),
+        ({"email": "A@B.C", "password": "secret1"}, "EMAIL_EXISTS"),
+        ({"email": "x@b.c", "password": "12345"}, "WEAK_PASSWORD : Password should be at least 6"),
+        ({"email": "x@b.c", "password": "x" * 4097}, "PASSWORD_DOES_NOT_MEET_REQUIREMENTS"),
+        ({"email": "x@b.c"}, "MISSING_PASSWORD"),
+        ({"password": "secret1"}, "MISSING_EMAIL"),
+        ({"email": "nobody", "password": "secret1"}, "INVALID_EMAIL"),
+        ({"email": "a@b\n.c", "password": "secret1"}, "INVALID_EMAIL"),
+        ({"email": "x" * 400 + "@b.c", "password": "secret1"}, "INVALID_EMAIL"),
+        ({"email": 7, "password": "secret1"}, "INVALID_ARGUMENT"),
+        ({"localId": "u"}, "UNEXPECTED_PARAMETER : User ID"),
+        ({"idToken": "x.y.z", "email": "a@b.c", "password": "secret1"}, "INVALID_ID_TOKEN"),
+    ],
+)
+def test_what_cannot_sign_up(server: Server, body: dict[str, Any], message: str) -> None:
+    server.sign_up()
+    assert server.error(f"{ACCOUNTS}:signUp", body).startswith(message)
+
+
+def test_signing_in_with_a_password(server: Server) -> None:
+    uid = server.sign_up()["localId"]
+    path = f"{ACCOUNTS}:signInWithPassword"
+    answer = server.ok(path, {"email": "A@b.c", "password": "secret1"})
+    assert (answer["localId"], answer["registered"]) == (uid, True)
+    for body in ({"email": "a@b.c", "password": "wrong1"}, {"email": "n@b.c", "password": "x"}):
+        assert server.error(path, body) == "INVALID_LOGIN_CREDENTIALS"
+    server.admin(f"{PROJECT}:update", {"localId": uid, "disableUser": True})
+    assert server.error(path, {"email": "a@b.c", "password": "secret1"}) == "USER_DISABLED"
+
+
+def test_an_emulator_tells_emails_and_passwords_apart(emulator: Server) -> None:
+    emulator.sign_up("tell@b.c")
+    path = f"{ACCOUNTS}:signInWithPassword"
+    assert emulator.error(path, {"email": "tell@b.c", "password": "no"}) == "INVALID_PASSWORD"
+    assert emulator.error(path, {"email": "no@b.c", "password": "no"}) == "EMAIL_NOT_FOUND"
+    methods = emulator.ok(f"{ACCOUNTS}:createAuthUri", {"identifier": "tell@b.c"})
+    assert methods["signinMethods"] == ["password"]
+
+
+def test_email_privacy_hides_who_is_registered(server: Server) -> None:
+    server.sign_up()
+    for email in ("a@b.c", "no@b.c"):
+        answer = server.ok(f"{ACCOUNTS}:createAuthUri", {"identifier": email})
+        assert "registered" not in answer
+
+
+def test_guessing_is_slowed_down_and_the_right_password_waits_too(server: Server) -> None:
+    server.sign_up()
+    path = f"{ACCOUNTS}:signInWithPassword"
+    for _ in range(10):
+        assert server.error(path, {"email": "a@b.c", "password": "guess1"}).startswith("INVALID")
+    right = {"email": "a@b.c", "password": "secret1"}
+    assert server.error(path, right).startswith("TOO_MANY_ATTEMPTS_TRY_LATER")
+    assert server.ask(path, right)[0] == 429
+    server.clock.advance(60)
+    server.ok(path, right)
+
+
+def test_anonymous_users_can_be_given_a_password(server: Server) -> None:
+    anonymous = server.ok(f"{ACCOUNTS}:signUp", {"returnSecureToken": True})
+    assert server.auth.identity_of_token(anonymous["idToken"]).provider == "anonymous"
+    body = {"idToken": anonymous["idToken"], "email": "a@b.c", "password": "secret1"}
+    linked = server.ok(f"{ACCOUNTS}:signUp", body)
+    assert linked["localId"] == anonymous["localId"]
+    assert server.auth.identity_of_token(linked["idToken"]).provider == "password"
+
+
+def test_ways_to_sign_up_can_be_closed() -> None:
+    closed = Server(sign_up=False, anonymous=False)
+    with closed.auth:
+        body = {"email": "a@b.c", "password": "secret1"}
+        assert closed.error(f"{ACCOUNTS}:signUp", body) == "OPERATION_NOT_ALLOWED"
+        assert closed.error(f"{ACCOUNTS}:signUp", {}) == "ADMIN_ONLY_OPERATION"
+        closed.admin(PROJECT, body)
+
+
+def test_a_refresh_token_gets_new_id_tokens_until_it_ends(server: Server) -> None:
+    signed = server.sign_up()
+    server.clock.advance(4000)
+    with pytest.raises(BadToken):
+        server.auth.identity_of_token(signed["idToken"])
+    status, answer = server.refresh(signed["refreshToken"])
+    assert status == 200
+    assert answer["user_id"] == signed["localId"]
+    assert answer["refresh_token"] == signed["refreshToken"]
+    identity = server.auth.identity_of_token(answer["access_token"])
+    assert identity.claims["auth_time"] == int(server.clock.now()) - 4000
+    server.admin(f"{PROJECT}:update", {"localId": signed["localId"], "disableUser": True})
+    assert server.refresh(signed["refreshToken"])[1]["error"]["message"] in (
+        "INVALID_REFRESH_TOKEN",
+        "USER_DISABLED",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "MISSING_GRANT_TYPE"),
+        ({"grant_type": "password"}, "INVALID_GRANT_TYPE"),
+        ({"grant_type": "refresh_token"}, "MISSING_REFRESH_TOKEN"),
+        ({"grant_type": "refresh_token", "refresh_token": "x"}, "INVALID_REFRESH_TOKEN"),
+        ({"grant_type": "refresh_token", "refresh_token": "x" * 2000}, "INVALID_REFRESH_TOKEN"),
+    ],
+)
+def test_what_cannot_be_refreshed(server: Server, body: dict[str, Any], message: str) -> None:
+    assert server.error(TOKEN, body) == message
+
+
+def test_a_new_password_ends_all_sessions_and_opens_one(server: Server) -> None:
+    signed = server.sign_up()
+    told: list[Revoked] = []
+    server.auth.revocations.subscribe(told.append)
+    server.clock.advance(2)
+    body = {"idToken": signed["idToken"], "password": "secret2"}
+    answer = server.ok(f"{ACCOUNTS}:update", body)
+    assert told == [Revoked(uid=signed["localId"])]
+    assert server.refresh(signed["refreshToken"])[0] == 400
+    assert server.error(f"{ACCOUNTS}:lookup", {"idToken": signed["idToken"]}) == "TOKEN_EXPIRED"
+    assert server.refresh(answer["refreshToken"])[0] == 200
+    assert server.auth.identity_of_token(answer["idToken"]).uid == signed["localId"]
+    right = {"email": "a@b.c", "password": "secret2"}
+    server.ok(f"{ACCOUNTS}:signInWithPassword", right)
+
+
+def test_users_change_their_own_profile_and_nothing_more(server: Server) -> None:
+    signed = server.sign_up()
+    body = {
+        "idToken": signed["idToken"],
+        "displayName": "Ann",
+        "photoUrl": "http://x/y",
+        "customAttributes": '{"admin":true}',
+        "roles": ["admin"],
+        "emailVerified": True,
+        "localId": "somebody-else",
+    }
+    answer = server.ok(f"{ACCOUNTS}:update", body)
+    assert (answer["displayName"], answer["localId"]) == ("Ann", signed["localId"])
+    found = server.ok(f"{ACCOUNTS}:lookup", {"idToken": signed["idToken"]})["users"][0]
+    assert found["emailVerified"] is False
+    assert "customAttributes" not in found
+    status, fresh = server.refresh(signed["refreshToken"])
+    assert status == 200
+    identity = server.auth.identity_of_token(fresh["id_token"])
+    assert not identity.admin
+    assert identity.claims["name"] == "Ann"
+    gone = {"idToken": fresh["id_token"], "deleteAttribute": ["DISPLAY_NAME", "X"]}
+    assert "displayName" not in server.ok(f"{ACCOUNTS}:update", gone)
+
+
+def test_an_account_that_ended_is_gone(server: Server) -> None:
+    signed = server.sign_up()
+    server.ok(f"{ACCOUNTS}:delete", {"idToken": signed["idToken"]})
+    assert server.error(f"{ACCOUNTS}:lookup", {"idToken": signed["idToken"]}) == "USER_NOT_FOUND"
+    assert server.refresh(signed["refreshToken"])[0] == 400
+    with pytest.raises(BadToken):
+        server.auth.identity_of_token(signed["idToken"])
+    assert server.sign_up()["localId"] != signed["localId"]
+
+
+def test_an_old_sign_in_cannot_change_a_password() -> None:
+    strict = Server(recent_seconds=300)
+    with strict.auth:
+        signed = strict.sign_up()
+        strict.clock.advance(301)
+        body = {"idToken": signed["idToken"], "password": "secret2"}
+        assert strict.error(f"{ACCOUNTS}:update", body) == "CREDENTIAL_TOO_OLD_LOGIN_AGAIN"
+        assert strict.error(f"{ACCOUNTS}:delete", body) == "CREDENTIAL_TOO_OLD_LOGIN_AGAIN"
+        strict.ok(f"{ACCOUNTS}:update", {"idToken": signed["idToken"], "displayName": "x"})
+
+
+def test_a_custom_token_is_exchanged(server: Server) -> None:
+    path = f"{ACCOUNTS}:signInWithCustomToken"
+    text = TokenSigner(SECRET, server.clock).sign("u7", {"level": 3})
+    first = server.ok(path, {"token": text, "returnSecureToken": True})
+    assert first["isNewUser"] is True
+    assert server.ok(path, {"token": text})["isNewUser"] is False
+    identity = server.auth.identity_of_token(first["idToken"])
+    assert (identity.uid, identity.provider, identity.custom) == ("u7", "custom", ("level",))
+    again = server.refresh(first["refreshToken"])[1]
+    assert server.auth.identity_of_token(again["id_token"]).claims["level"] == 3
+
+
+def test_a_legacy_token_is_exchanged(server: Server) -> None:
+    claims = {"v": 0, "iat": int(server.clock.now()), "d": {"uid": "old", "level": 1}}
+    text = jwt.encode(claims, SECRET, "HS256")
+    answer = server.ok(f"{ACCOUNTS}:signInWithCustomToken", {"token": text})
+    assert server.auth.identity_of_token(answer["idToken"]).uid == "old"
+
+
+def test_custom_tokens_of_strangers_are_refused(server: Server, emulator: Server) -> None:
+    path = f"{ACCOUNTS}:signInWithCustomToken"
+    stranger = TokenSigner("another secret", server.clock).sign("u")
+    assert server.error(path, {"token": stranger}).startswith("INVALID_CUSTOM_TOKEN : ")
+    unsigned = unsigned_token({"uid": "u"})
+    assert server.error(path, {"token": unsigned}).startswith("INVALID_CUSTOM_TOKEN : ")
+    assert server.error(path, {"token": '{"uid":"u"}'}).startswith("INVALID_CUSTOM_TOKEN : ")
+    assert server.error(path, {}) == "MISSING_CUSTOM_TOKEN"
+    emulator.ok(path, {"token": unsigned})
+    emulator.ok(path, {"token": '{"uid":"u"}'})
+    for claims in ({"uid": 7}, {"uid": "u", "claims": {"sub": 1}}, {"uid": "u", "claims": 1}):
+        text = unsigned_token(claims)
+        assert emulator.error(path, {"token": text}).startswith("INVALID_CUSTOM_TOKEN : ")
+
+
+def test_a_custom_token_cannot_make_an_administrator(server: Server) -> None:
+    text = TokenSigner(SECRET, server.clock).sign("u", {"roles": {"admin": True}})
+    answer = server.ok(f"{ACCOUNTS}:signInWithCustomToken", {"token": text})
+    identity = server.auth.identity_of_token(answer["idToken"])
+    assert not identity.admin
+    assert "roles" not in identity.claims
+
+
+def test_the_role_of_a_user_makes_an_administrator_until_it_is_taken(server: Server) -> None:
+    signed = server.sign_up()
+    uid = signed["localId"]
+    server.admin(f"{PROJECT}:update", {"localId": uid, "roles": ["admin", "reader"]})
+    fresh = server.refresh(signed["refreshToken"])[1]["id_token"]
+    assert server.auth.identity_of_token(fresh).admin
+    server.clock.advance(1)
+    server.admin(f"{PROJECT}:update", {"localId": uid, "roles": ["reader"]})
+    with pytest.raises(BadToken):
+        server.auth.identity_of_token(fresh)
+    status, answer = server.ask(f"{PROJECT}:update", {"localId": uid, "roles": ["king"]}, **ADMIN)
+    assert (status, answer["error"]["message"].split(" : ")[0]) == (400, "INVALID_ROLE")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", PROJECT),
+        ("POST", f"{PROJECT}:update"),
+        ("POST", f"{PROJECT}:lookup"),
+        ("GET", f"{PROJECT}:batchGet"),
+        ("POST", "/auth/token"),
+        ("POST", "/auth/keys"),
+        ("POST", "/auth/signing/rotate"),
+    ],
+)
+def test_administration_needs_an_administrator(
+    server: Server, method: str, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    signed = server.sign_up()
+    assert server.ask(path, {}, method=method)[0] == 401
+    assert server.ask(path, {}, method=method, authorization="Bearer owner")[0] == 401
+    user = f"Bearer {signed['idToken']}"
+    assert server.ask(path, {}, method=method, authorization=user)[0] == 403
+    assert f"user {signed['localId']}" in caplog.text
+
+
+def test_administrators_of_users(server: Server) -> None:
+    body = {"localId": "u1", "email": "x@y.z", "password": "secret1", "phoneNumber": "+4930123"}
+    assert server.admin(PROJECT, body)["localId"] == "u1"
+    for taken, message in (
+        ({"localId": "u1"}, "DUPLICATE_LOCAL_ID"),
+        ({"email": "X@y.z"}, "EMAIL_EXISTS"),
+        ({"phoneNumber": "+4930123"}, "PHONE_NUMBER_EXISTS"),
+        ({"phoneNumber": "0301"}, "INVALID_PHONE_NUMBER"),
+        ({"localId": "x" * 129}, "INVALID_LOCAL_ID"),
+        ({"customAttributes": '{"sub":1}'}, "FORBIDDEN_CLAIM"),
+        ({"customAttributes": "[1]"}, "INVALID_CLAIMS"),
+        ({"customAttributes": json.dumps({"a": "x" * 1000})}, "CLAIMS_TOO_LARGE"),
+    ):
+        assert server.error(PROJECT, taken, **ADMIN).split(" : ")[0] == message
+    for asked in ({"localId": ["u1"]}, {"email": ["x@y.z"]}, {"phoneNumber": ["+4930123"]}):
+        assert server.admin(f"{PROJECT}:lookup", asked)["users"][0]["localId"] == "u1"
+    assert "users" not in server.admin(f"{PROJECT}:lookup", {"localId": ["u2"]})
+    server.admin(f"{PROJECT}:update", {"localId": "u1", "customAttributes": '{"level":3}'})
+    body = {"email": "x@y.z", "password": "secret1"}
+    signed = server.ok(f"{ACCOUNTS}:signInWithPassword", body)
+    assert server.auth.identity_of_token(signed["idToken"]).custom == ("level",)
+    assert server.error(f"{PROJECT}:update", {"localId": "u9"}, **ADMIN) == "USER_NOT_FOUND"
+    assert server.error(f"{PROJECT}:delete", {"localId": "u9"}, **ADMIN) == "USER_NOT_FOUND"
+    server.admin(f"{PROJECT}:delete", {"localId": "u1"})
+
+
+def test_users_are_listed_by_page_and_deleted_in_batches(server: Server) -> None:
+    for number in range(5):
+        server.admin(PROJECT, {"localId": f"u{number}", "disabled": number > 2})
+    seen, token = [], ""
+    while True:
+        path = f"{PROJECT}:batchGet?maxResults=2&nextPageToken={token}"
+        page = server.admin(path, method="GET")
+        seen += [user["localId"] for user in page.get("users", [])]
+        token = page.get("nextPageToken", "")
+        if not token:
+            break
+    assert seen == [f"u{number}" for number in range(5)]
+    answer = server.admin(f"{PROJECT}:batchDelete", {"localIds": ["u0", "u3", "u9"]})
+    assert [error["localId"] for error in answer["errors"]] == ["u0"]
+    assert server.admin(f"{PROJECT}:batchDelete", {"localIds": seen, "force": True}) == {}
+
+
+def test_users_are_imported_without_foreign_hashes(server: Server) -> None:
+    users = [{"localId": "u1", "email": "a@b.c"}, {"localId": "u2", "passwordHash": "x"}, {}]
+    answer = server.admin(f"{PROJECT}:batchCreate", {"users": users})
+    assert [error["index"] for error in answer["error"]] == [1, 2]
+    server.admin(f"{PROJECT}:batchCreate", {"users": [{"localId": "u1", "displayName": "x"}]})
+
+
+def test_a_session_cookie_has_its_own_issuer(server: Server) -> None:
+    signed = server.sign_up()
+    path = "/identitytoolkit.googleapis.com/v1/projects/app:createSessionCookie"
+    body = {"idToken": signed["idToken"], "validDuration": "600"}
+    cookie = server.admin(path, body)["sessionCookie"]
+    claims = jwt.decode(cookie, options={"verify_signature": False})
+    assert claims["iss"] == "https://session.firebase.google.com/app"
+    with pytest.raises(BadToken):
+        server.auth.identity_of_token(cookie)
+    status, _answer = server.ask(path, {**body, "validDuration": 1}, **ADMIN)
+    assert status == 400
+
+
+def test_a_token_for_a_user_is_signed_for_administrators(
+    server: Server, emulator: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, AUDIT_LOGGER)
+    body = {"uid": "user123", "email": "user@example.com", "expiresSeconds": 60}
+    text = server.admin("/auth/token", body)["token"]
+    identity = server.auth.identity_of_token(text)
+    shown = identity.as_auth()
+    assert shown is not None
+    assert (shown["uid"], shown["email"]) == ("user123", "user@example.com")
+    assert text not in caplog.text
+    assert '"action": "sign token", "target": "user123"' in caplog.text
+    with pytest.raises(BadToken):
+        emulator.auth.identity_of_token(text)
+    assert "token" in emulator.ok("/auth/token", {"uid": "anybody"})
+    for wrong in ({}, {"uid": ""}, {"uid": "u", "sub": "v"}, {"uid": "u", "expiresSeconds": -1}):
+        assert server.ask("/auth/token", wrong, **ADMIN)[0] == 400
+
+
+def test_administrators_revoke_users_tokens_and_keys(server: Server) -> None:
+    told: list[Revoked] = []
+    server.auth.revocations.subscribe(told.append)
+    first = server.admin("/auth/token", {"uid": "u"})["token"]
+    second = server.admin("/auth/token", {"uid": "u"})["token"]
+    server.admin("/auth/revoke", {"token": first})
+    with pytest.raises(BadToken):
+        server.auth.identity_of_token(first)
+    server.auth.identity_of_token(second)
+    server.clock.advance(1)
+    server.admin("/auth/revoke", {"uid": "u"})
+    with pytest.raises(BadToken):
+        server.auth.identity_of_token(second)
+    made = server.admin("/auth/keys", {"name": "ci"})
+    bearer = f"Bearer {made['key']}"
+    listed = server.ok("/auth/keys", method="GET", authorization=bearer)["keys"]
+    assert [(key["name"], key["roles"]) for key in listed] == [("ci", ["admin"])]
+    assert made["key"] not in json.dumps(listed)
+    server.admin("/auth/keys/revoke", {"name": "ci"})
+    assert server.ask("/auth/keys", method="GET", authorization=bearer)[0] == 401
+    assert told[-1] == Revoked(key_id=made["id"])
+    assert server.ask("/auth/keys/revoke", {"name": "ci"}, **ADMIN)[0] == 404
+    assert server.ask("/auth/revoke", {}, **ADMIN)[0] == 400
+
+
+def test_rotating_the_signing_key_keeps_tokens_good(server: Server) -> None:
+    old = server.sign_up()["idToken"]
+    server.admin("/auth/signing/rotate")
+    assert server.auth.identity_of_token(old).uid
+    assert len(server.ok("/.well-known/jwks.json", method="GET")["keys"]) == 2
+
+
+def test_what_sdks_ask_before_they_sign_in(server: Server) -> None:
+    base = "/identitytoolkit.googleapis.com"
+    assert server.ok(f"{base}/v1/projects?key=x", method="GET")["projectId"] == "app"
+    policy = server.ok(f"{base}/v2/passwordPolicy", method="GET")
+    assert policy["customStrengthOptions"]["minPasswordLength"] == 6
+    assert server.ok(f"{base}/v2/recaptchaConfig", method="GET")["recaptchaEnforcementState"] == []
+
+
+def test_unknown_paths_and_methods(server: Server, emulator: Server) -> None:
+    assert server.ask(f"{ACCOUNTS}:signUp", method="PUT")[0] == 405
+    assert server.error(f"{ACCOUNTS}:sendVerificationCode").startswith("OPERATION_NOT_ALLOWED")
+    assert server.ask("/auth/nothing")[0] == 404
+    assert server.ask("/emulator/v1/projects/app/accounts", method="DELETE", **ADMIN)[0] == 404
+    emulator.sign_up("wiped@b.c")
+    path = "/emulator/v1/projects/app/accounts"
+    emulator.ok(path, method="DELETE", authorization="Bearer owner")
+    assert emulator.auth.users.list() == []
+    for owned in ("/auth/token", ACCOUNTS, TOKEN, "/.well-known/jwks.json"):
+        assert server.auth.owns(owned)
+    for other in ("/users.json", "/authors/x.json", "/.settings/rules.json", "/"):
+        assert not server.auth.owns(other)
+
+
+def test_mock_tokens_of_an_emulator_need_no_account(emulator: Server) -> None:
+    issuer = "https://securetoken.google.com/app"
+    text = unsigned_token({"iss": issuer, "aud": "app", "sub": "mock", "iat": 0})
+    assert emulator.auth.identity_of_token(text).uid == "mock"
+
+
+def test_too_many_at_once_are_told_to_wait(server: Server) -> None:
+    body = json.dumps({"email": "a@b.c", "password": "secret1"}).encode()
+    request = AuthRequest("POST", f"{ACCOUNTS}:signInWithPassword", {}, {}, body)
+
+    async def storm() -> list[int]:
+        asked = [server.auth.respond(request) for _ in range(100)]
+        return [response.status for response in await asyncio.gather(*asked)]
+
+    statuses = asyncio.run(storm())
+    assert statuses.count(429) >= 36
+    assert {400, 429} == set(statuses)
+
+
+TEXTS = st.text(max_size=20) | st.sampled_from(
+    ["a@b.c", "secret1", "owner", "{}", "u1", "\ud800", "x" * 600]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(
+    [
+        "email",
+        "password",
+        "idToken",
+        "token",
+        "localId",
+        "displayName",
+        "photoUrl",
+        "identifier",
+        "deleteAttribute",
+        "deleteProvider",
+        "customAttributes",
+        "validSince",
+        "disableUser",
+        "localIds",
+        "users",
+        "roles",
+        "uid",
+        "name",
+        "grant_type",
+        "refresh_token",
+        "phoneNumber",
+        "emailVerified",
+        "validDuration",
+        "expiresSeconds",
+        "claims",
+    ]
+)
+PATHS = st.sampled_from(
+    [ACCOUNTS + verb for verb in (":signUp", ":lookup", ":update", ":delete", ":createAuthUri")]
+    + [f"{ACCOUNTS}:signInWithPassword", f"{ACCOUNTS}:signInWithCustomToken", TOKEN, PROJECT]
+    + [PROJECT + verb for verb in (":lookup", ":update", ":delete", ":batchDelete", ":batchGet")]
+    + [f"{PROJECT}:batchCreate", f"{PROJECT[:-9]}:createSessionCookie"]
+    + ["/auth/token", "/auth/revoke", "/auth/keys", "/auth/keys/revoke"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    path=PATHS,
+    method=st.sampled_from(["POST", "POST", "POST", "GET", "DELETE"]),
+    body=st.dictionaries(NAMES, VALUES, max_size=5),
+    query=st.dictionaries(st.sampled_from(["maxResults", "nextPageToken"]), TEXTS),
+    form=st.booleans(),
+)
+def test_no_body_is_more_than_a_bad_request(
+    emulator: Server,
+    path: str,
+    method: str,
+    body: dict[str, Any],
+    query: dict[str, str],
+    form: bool,
+) -> None:
+    kind = "application/x-www-form-urlencoded" if form else "application/json"
+    headers = {"authorization": "Bearer owner", "content-type": kind}
+    data = json.dumps(body).encode()
+    if form:
+        data = urlencode(body, errors="surrogatepass").encode()
+    response = emulator.auth.answer(AuthRequest(method, path, query, headers, data))
+    assert response.status < 500
+    json.loads(response.body)
+
+
+@given(data=st.binary(max_size=200), path=PATHS)
+def test_no_bytes_are_more_than_a_bad_request(emulator: Server, data: bytes, path: str) -> None:
+    request = AuthRequest("POST", path, {}, {"authorization": "Bearer owner"}, data)
+    assert emulator.auth.answer(request).status < 500
+
+
+def test_large_and_deep_bodies_are_refused(server: Server) -> None:
+    assert server.ask(f"{ACCOUNTS}:signUp", b" " * (BODY_BYTES_MAX + 1))[0] == 413
+    assert server.ask(f"{ACCOUNTS}:signUp", b"[" * 100_000)[0] == 400
+    assert server.ask(f"{ACCOUNTS}:signUp", {"email": "x" * 100_000})[0] == 400

@@ -1,0 +1,348 @@
+"""The vault, and the keys, revocations and passwords that rest on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elkyn.auth.audit import AUDIT_LOGGER, Audit
+from elkyn.auth.authenticator import Authenticator, AuthSettings
+from elkyn.auth.errors import BadToken
+from elkyn.auth.jws import PrivateKey
+from elkyn.auth.keys import AdminKeys, SigningKeys, server_secret
+from elkyn.auth.passwords import Lane, Passwords
+from elkyn.auth.revocations import Revoked
+from elkyn.auth.throttle import Throttle
+from elkyn.auth.tokens import TokenSigner
+from elkyn.auth.vault import SESSIONS_MAX, Session, User, Vault
+from elkyn.identity import ADMIN, NOBODY, Identity
+from sennit_core.errors import Busy, Denied, NotFound, UsageError
+from sennit_core.testing import ManualClock
+
+SECRET = "a secret of at least thirty-two bytes"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def bearer(text: str) -> list[tuple[bytes, bytes]]:
+    return [(b"accept", b"*/*"), (b"authorization", f"Bearer {text}".encode())]
+
+
+def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / ".secrets"
+    with Vault(folder):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+
+
+def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
+    user = User("u", email="A@b.c", roles=("reader",), phone="+123", claims='{"a":1}')
+    with Vault(tmp_path / "v") as vault:
+        vault.write(lambda pages: pages.put_user(user))
+    with Vault(tmp_path / "v") as vault, vault.read() as pages:
+        assert pages.user("u") == user
+        assert pages.user_named("email", "a@B.C") == user
+        assert pages.user_named("phone", "+123") == user
+
+
+def test_a_write_that_raises_leaves_nothing() -> None:
+    def body(pages: Any) -> None:
+        pages.put_user(User("u"))
+        raise UsageError("no")
+
+    with Vault(None) as vault:
+        with pytest.raises(UsageError):
+            vault.write(body)
+        with vault.read() as pages:
+            assert pages.user("u") is None
+
+
+def test_names_follow_their_user() -> None:
+    with Vault(None) as vault:
+        vault.write(lambda pages: pages.put_user(User("u", email="a@b.c")))
+        vault.write(lambda pages: pages.put_user(User("u", email="x@y.z")))
+        with vault.read() as pages:
+            assert pages.user_named("email", "a@b.c") is None
+            assert pages.user_named("email", "x@y.z") == User("u", email="x@y.z")
+        vault.write(lambda pages: pages.delete_user(User("u", email="x@y.z")))
+        with vault.read() as pages:
+            assert pages.user_named("email", "x@y.z") is None
+            assert list(pages.users()) == []
+
+
+def test_a_user_holds_a_bounded_number_of_sessions() -> None:
+    def session(number: int) -> Session:
+        return Session("u", "password", auth_time=0, created_ms=number)
+
+    def open_many(pages: Any) -> None:
+        pages.put_session("other", Session("v", "password", 0, 0))
+        for number in range(SESSIONS_MAX + 5):
+            pages.put_session(f"s{number}", session(number))
+
+    with Vault(None) as vault:
+        vault.write(open_many)
+        with vault.read() as pages:
+            assert pages.session("s4") is None
+            assert pages.session("s5") == session(5)
+        vault.write(lambda pages: pages.end_sessions("u"))
+        with vault.read() as pages:
+            assert pages.session("s9") is None
+            assert pages.session("other") is not None
+
+
+def test_the_map_grows() -> None:
+    def body(pages: Any) -> None:
+        for number in range(200):
+            pages.put_user(User(f"u{number}", photo_url="x" * 500_000))
+
+    with Vault(None) as vault:
+        vault.write(body)
+        with vault.read() as pages:
+            assert sum(1 for _user in pages.users()) == 200
+
+
+def test_refresh_tokens_and_keys_are_not_in_the_files(tmp_path: Path, clock: ManualClock) -> None:
+    with Vault(tmp_path / "v") as vault:
+        key, text = AdminKeys(vault, clock).create("ci")
+        vault.write(lambda pages: pages.put_session("refresh-me", Session("u", "password", 0, 0)))
+    data = (tmp_path / "v" / "data.mdb").read_bytes()
+    assert b"refresh-me" not in data
+    assert text.split("_", 2)[2].encode() not in data
+    assert key.id.encode() in data
+
+
+def test_the_signing_key_survives_and_rotates(
+    tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = PrivateKey.generate("shared")
+    monkeypatch.setattr(PrivateKey, "generate", lambda kid: PrivateKey(kid, made._private))
+    with Vault(tmp_path / "v") as vault:
+        old = str(SigningKeys(vault, clock).current().kid)
+    with Vault(tmp_path / "v") as vault:
+        keys, other = SigningKeys(vault, clock), SigningKeys(vault, clock)
+        assert keys.current().kid == old
+        new = keys.rotate()
+        assert {key["kid"] for key in keys.jwks()["keys"]} == {old, new}
+        assert len(other.find(new, "RS256")) == 1
+        assert keys.find(old, "HS256") == keys.find(None, "RS256") == ()
+        clock.advance(3 * 3600)
+        newest = keys.rotate()
+        assert {key["kid"] for key in keys.jwks()["keys"]} == {new, newest}
+        assert all("d" not in key for key in keys.jwks()["keys"])
+
+
+def test_the_servers_secret_is_made_once(tmp_path: Path) -> None:
+    with Vault(tmp_path / "v") as vault:
+        secret = server_secret(vault)
+        assert len(secret) == 32
+    with Vault(tmp_path / "v") as vault:
+        assert server_secret(vault) == secret
+
+
+def test_admin_keys_are_named_have_roles_and_end() -> None:
+    with Authenticator(AuthSettings()) as auth:
+        key, text = auth.admin_keys.create("ci")
+        _reader, reader_text = auth.admin_keys.create("dashboards", ["reader"])
+        identity = auth.identity(bearer(text), {})
+        assert (identity.admin, identity.uid) == (True, "key:ci")
+        reader = auth.identity([], {"access_token": reader_text})
+        assert not reader.admin
+        shown = reader.as_auth()
+        assert shown is not None
+        assert shown["token"]["roles"] == {"reader": True}
+        assert auth.revocations.reason(identity) is None
+        auth.admin_keys.revoke("ci")
+        assert auth.revocations.reason(identity) == "credential was revoked"
+        with pytest.raises(BadToken) as caught:
+            auth.identity(bearer(text), {})
+        assert caught.value.fault == "revoked"
+        with pytest.raises(NotFound):
+            auth.admin_keys.revoke(key.id)
+        assert {key.name for key in auth.admin_keys.list()} == {"ci", "dashboards"}
+
+
+@pytest.mark.parametrize(
+    ("name", "roles"), [("", ["admin"]), ("x", []), ("x", ["owner"]), ("taken", ["admin"])]
+)
+def test_keys_that_make_no_sense_are_refused(
+    name: str, roles: list[str], clock: ManualClock
+) -> None:
+    with Vault(None) as vault:
+        keys = AdminKeys(vault, clock)
+        keys.create("taken")
+        with pytest.raises(UsageError):
+            keys.create(name, roles)
+
+
+def test_every_kind_of_credential_is_known() -> None:
+    settings = AuthSettings(secret=SECRET, admin_token="root-token")
+    with Authenticator(settings) as auth:
+        signed = TokenSigner(SECRET).sign("u", {"level": 1})
+        assert auth.identity(bearer("root-token"), {}) == ADMIN
+        assert auth.identity([], {"auth": SECRET}) == ADMIN
+        assert auth.identity([], {"auth": signed}).uid == "u"
+        assert auth.identity(bearer(signed), {}).custom == ("level",)
+        assert auth.identity([(b"authorization", b"Basic eDp5")], {}) == NOBODY
+        assert auth.identity([], {}) == NOBODY
+        for text in ("owner", "root-toke", "x.y.z", "elk_000000000000_" + "A" * 43, "\udc80"):
+            with pytest.raises(BadToken):
+                auth.identity_of_token(text)
+
+
+def test_the_emulator_knows_the_owner_and_overrides() -> None:
+    with Authenticator(AuthSettings(emulator=True)) as auth:
+        assert auth.identity(bearer("owner"), {}) == ADMIN
+        override = {"auth_variable_override": '{"uid":"u","level":3}'}
+        seen = auth.identity(bearer("owner"), override)
+        assert (seen.as_auth(), seen.admin) == ({"uid": "u", "level": 3}, False)
+        assert auth.identity(bearer("owner"), {"auth_variable_override": "null"}) == NOBODY
+        with pytest.raises(UsageError):
+            auth.identity(bearer("owner"), {"auth_variable_override": "[1]"})
+        with pytest.raises(Denied):
+            auth.identity([], override)
+
+
+def test_revoking_a_user_reaches_subscribers_and_later_requests(clock: ManualClock) -> None:
+    with Authenticator(AuthSettings(secret=SECRET), clock=clock) as auth:
+        text = TokenSigner(SECRET, clock).sign("u")
+        identity = auth.identity_of_token(text)
+        told: list[Revoked] = []
+        end = auth.revocations.subscribe(told.append)
+        auth.revocations.subscribe(lambda _revoked: 1 / 0)
+        clock.advance(1)
+        auth.revocations.revoke_user("u")
+        assert told == [Revoked(uid="u")]
+        assert auth.revocations.reason(identity) == "credential was revoked"
+        with pytest.raises(BadToken):
+            auth.identity_of_token(text)
+        assert auth.identity_of_token(TokenSigner(SECRET, clock).sign("u")).uid == "u"
+        end()
+        auth.revocations.revoke_user("u")
+        assert len(told) == 1
+
+
+def test_one_token_can_be_revoked_alone(clock: ManualClock) -> None:
+    with Authenticator(AuthSettings(secret=SECRET), clock=clock) as auth:
+        first, second = (TokenSigner(SECRET, clock).sign("u") for _ in range(2))
+        auth.revocations.revoke_token(auth.identity_of_token(first))
+        with pytest.raises(BadToken):
+            auth.identity_of_token(first)
+        assert auth.identity_of_token(second).uid == "u"
+
+
+def test_a_token_without_an_id_is_revoked_with_all_of_its_user(clock: ManualClock) -> None:
+    identity = Identity(uid="u", claims={"iat": clock.now()})
+    with Authenticator(AuthSettings(), clock=clock) as auth:
+        clock.advance(1)
+        auth.revocations.revoke_token(identity)
+        assert auth.revocations.reason(identity) is not None
+
+
+def test_tokens_end_by_themselves(clock: ManualClock) -> None:
+    with Authenticator(AuthSettings(secret=SECRET), clock=clock) as auth:
+        text = TokenSigner(SECRET, clock).sign("u", expires_seconds=100)
+        identity = auth.identity_of_token(text)
+        clock.advance(159)
+        assert auth.identity_of_token(text) == identity
+        clock.advance(2)
+        assert auth.revocations.reason(identity) == "credential is no longer valid"
+        with pytest.raises(BadToken) as caught:
+            auth.identity_of_token(text)
+        assert caught.value.fault == "expired"
+        assert caught.value.wire_status == "expired_token"
+
+
+def test_another_process_can_revoke(tmp_path: Path, clock: ManualClock) -> None:
+    program = (
+        "import sys, pathlib\n"
+        "from elkyn.auth.authenticator import Authenticator, AuthSettings\n"
+        "with Authenticator(AuthSettings(), pathlib.Path(sys.argv[1])) as auth:\n"
+        "    auth.revocations.revoke_user('u')\n"
+    )
+    settings = AuthSettings(secret=SECRET)
+    with Authenticator(settings, tmp_path / "v", clock) as auth:
+        text = TokenSigner(SECRET, clock).sign("u")
+        auth.identity_of_token(text)
+        told: list[Revoked] = []
+        auth.revocations.subscribe(told.append)
+        assert not auth.revocations.poll()
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / "v")], check=True)
+        clock.advance(2)
+        with pytest.raises(BadToken):
+            auth.identity_of_token(text)
+        assert auth.revocations.poll()
+        assert told == [Revoked()]
+
+
+def test_passwords_are_hashed_with_salt_and_compared() -> None:
+    passwords = Passwords()
+    first, second = passwords.hash("secret é\ud800"), passwords.hash("secret é\ud800")
+    assert first != second
+    assert first.startswith("$argon2id$")
+    assert passwords.verify(first, "secret é\ud800")
+    assert not passwords.verify(first, "secret e")
+    assert not passwords.verify(None, "nobody's password")
+    assert not passwords.verify("not a hash", "x")
+    assert not passwords.is_outdated(first)
+
+
+def test_a_full_lane_refuses_work_at_once() -> None:
+    async def work() -> None:
+        gate = threading.Event()
+        lane = Lane("test", 1, 2)
+        running = [asyncio.create_task(lane.run(gate.wait, 10)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy):
+            await lane.run(int)
+        gate.set()
+        assert await asyncio.gather(*running) == [True, True]
+        assert await lane.run(int, "7") == 7
+        await asyncio.to_thread(lane.close)
+
+    asyncio.run(work())
+
+
+def test_a_throttled_name_is_let_in_again_by_and_by(clock: ManualClock) -> None:
+    throttle = Throttle(4, 60, clock, names_max=2)
+    for _ in range(4):
+        assert not throttle.refuses("a")
+        throttle.failed("a")
+    assert throttle.refuses("a")
+    assert not throttle.refuses("b")
+    clock.advance(60)
+    assert not throttle.refuses("a")
+    for _ in range(2):
+        throttle.failed("a")
+    assert throttle.refuses("a")
+    throttle.succeeded("a")
+    assert not throttle.refuses("a")
+    for name in ("c", "d", "e"):
+        throttle.failed(name)
+    assert len(throttle._counts) == 2
+
+
+def test_the_audit_log_names_who_and_what(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, AUDIT_LOGGER)
+    audit = Audit()
+    audit.refused(Identity(uid="u\n"), "default", "/a", True, "127.0.0.1")
+    audit.acted(ADMIN, "delete user", "x" * 1000)
+    first, second = (record.getMessage() for record in caplog.records)
+    assert '"who": "user u\\n"' in first
+    assert '"action": "write"' in first
+    assert '"who": "admin"' in second
+    assert len(second) < 500
+    with Authenticator(AuthSettings(secret=SECRET)) as auth, pytest.raises(BadToken):
+        auth.identity_of_token(TokenSigner("another").sign("u"))
+    assert "eyJ" not in caplog.text
+    assert '"fault": "signature"' in caplog.text
