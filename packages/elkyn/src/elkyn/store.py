@@ -6,25 +6,27 @@ Layering: `paths`, `values` < `_lmdb` < `txn` < `disk` < `events`, `watch` < `wr
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 from elkyn.access import DEFAULT_RULES, Access
-from elkyn.events import Event, Listener, Watchers
+from elkyn.events import Listener, Watchers
 from elkyn.identity import Identity
+from elkyn.listening import Bounds, Listening
 from elkyn.oplog import Oplog
 from elkyn.options import Options, open_disk
 from elkyn.paths import Path, parse_path
 from elkyn.pushid import PushIds
+from elkyn.query import Query, Window, run_query
 from elkyn.txn import View
 from elkyn.values import present
-from elkyn.watch import Callback, Subscription
+from elkyn.watch import Callback, Subscription, ViewSubscription
 from elkyn.writer import Guard, Observer, Write, Writer, patch_write, put_write
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Closed, Unsupported, UsageError
+from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
     from elkyn.rules import RuleSet
@@ -80,7 +82,7 @@ class ElkynStore:
         self._writer = Writer(self._disk, self._watchers, clock)
         self._access = Access(self._disk, self._writer, clock)
         self._push_ids = PushIds(clock)
-        self._listeners: dict[Subscription, Callback | None] = {}
+        self._listening = Listening(self._disk, self._writer, self._watchers)
         self._lock = threading.Lock()
         self._closed = False
         self.oplog = Oplog(self._disk)
@@ -107,10 +109,10 @@ class ElkynStore:
             return view.keys(keys) or []
 
     @contextmanager
-    def _reading(self, keys: Path, token: str | None) -> Iterator[View]:
+    def _reading(self, keys: Path, token: str | None, query: Query | None = None) -> Iterator[View]:
         identity = self._access.identify(token)
         with self._disk.snapshot() as view:
-            self._access.check_read(view, keys, identity)
+            self._access.check_read(view, keys, identity, query)
             yield view
 
     def set(
@@ -279,47 +281,102 @@ class ElkynStore:
 
         return end
 
+    def query(
+        self,
+        path: str,
+        *,
+        order_by: str = "$key",
+        token: str | None = None,
+        **window: Unpack[Window],
+    ) -> dict[str, Any]:
+        """Return the children of `path` in an order, those of a range, or the first or last ones.
+
+        Args:
+            path: whose children.
+            order_by: `$key`, `$value`, `$priority`, or the path of something inside each child.
+            token: who reads.
+            window: `start_at=`, `start_after=`, `end_at=`, `end_before=`, `equal_to=` (a value, or
+                a tuple of a value and a key), `limit_to_first=`, `limit_to_last=`.
+        """
+        keys, query = parse_path(path), Query.build(order_by, **window)
+        with self._reading(keys, token, query) as view:
+            found = run_query(query, view, keys)
+            return {key: present(child) for key, child in found.items()}
+
+    @overload
     def watch(
-        self, path: str, *, queue_events: int | None = None, queue_bytes: int | None = None
-    ) -> Subscription:
-        """Subscribe to `path`: `put "/"` of its value now, then every change in commit order.
+        self,
+        path: str,
+        query: Query | None = None,
+        *,
+        events: None = None,
+        token: str | None = None,
+        **bounds: Unpack[Bounds],
+    ) -> Subscription: ...
+
+    @overload
+    def watch(
+        self,
+        path: str,
+        query: Query | None = None,
+        *,
+        events: Iterable[str],
+        token: str | None = None,
+        **bounds: Unpack[Bounds],
+    ) -> ViewSubscription: ...
+
+    def watch(
+        self,
+        path: str,
+        query: Query | None = None,
+        *,
+        events: Iterable[str] | None = None,
+        token: str | None = None,
+        **bounds: Unpack[Bounds],
+    ) -> Subscription | ViewSubscription:
+        """Subscribe to `path`: its value now, then every change in commit order.
 
         Args:
             path: what to watch; changes below it and above it count.
-            queue_events: how many events may wait before a slow listener is resynchronised.
-            queue_bytes: how much memory they may take, estimated.
+            query: watch only the window it selects.
+            events: some of `value`, `child_added`, `child_changed`, `child_removed`, `child_moved`;
+                None for `put` and `patch`, the first of which is `put "/"`.
+            token: who reads; asked once, when the subscription is made.
+            bounds: `queue_events=` and `queue_bytes=`, what may wait before a slow listener is
+                resynchronised.
         """
-        bounds = {"queue_events": queue_events, "queue_bytes": queue_bytes}
-        given = {name: bound for name, bound in bounds.items() if bound is not None}
         keys = parse_path(path)
-        subscription = Subscription(keys, self._restart, self._release, **given)
-        with self._lock:
-            if self._closed:
-                raise Closed("the store")
-            self._listeners[subscription] = None
-        try:
-            subscription.start()
-        except BaseException:
-            subscription.close()
-            raise
-        return subscription
+        self._check_read(keys, token, query)
+        if events is None:
+            return self._listening.changes(keys, query, bounds)
+        return self._listening.events(keys, query, events, bounds)
 
-    def on(self, path: str, event: str, callback: Callable[[Any], object]) -> Callback:
-        """Call `callback` with the value of `path`, now and after every change.
+    def on(
+        self,
+        path: str,
+        event: str,
+        callback: Callable[..., object],
+        query: Query | None = None,
+        *,
+        token: str | None = None,
+    ) -> Callback:
+        """Call `callback` with what is at `path` now and after every change.
 
         Args:
             path: what to watch.
-            event: `value`.
-            callback: runs on a thread of its own, one call at a time, in commit order.
+            event: `value`, `child_added`, `child_changed`, `child_removed` or `child_moved`.
+            callback: gets the value, and for child events also the child's key and the key before
+                it; runs on a thread of its own, one call at a time, in commit order.
+            query: watch only the window it selects.
+            token: who reads; asked once, now.
         """
-        if event != "value":
-            raise Unsupported(f'event "{event}" is not known here; there is "value"')
-        subscription = self.watch(path)
-        handle = Callback(subscription, callback)
-        with self._lock:
-            if subscription in self._listeners:
-                self._listeners[subscription] = handle
-        return handle
+        keys = parse_path(path)
+        self._check_read(keys, token, query)
+        return self._listening.call(keys, query, event, callback)
+
+    def _check_read(self, keys: Path, token: str | None, query: Query | None) -> None:
+        with self._reading(keys, token, query):
+            pass
 
     @contextmanager
     def snapshot(self, rows_max: int | None = None) -> Iterator[View]:
@@ -355,32 +412,13 @@ class ElkynStore:
         """Return a key that sorts after all earlier ones."""
         return self._push_ids.new()
 
-    def _restart(self, subscription: Subscription) -> Event:
-        keys = subscription.keys
-        with ExitStack() as reading:
-            with self._writer.between_commits():
-                view = reading.enter_context(self._disk.snapshot())
-                subscription.reset()
-                self._watchers.remove(keys, subscription)
-                self._watchers.add(keys, subscription)
-            if subscription.closed:
-                self._watchers.remove(keys, subscription)
-            return Event("put", "/", present(view.get(keys)), view.position)
-
-    def _release(self, subscription: Subscription) -> None:
-        self._watchers.remove(subscription.keys, subscription)
-        with self._lock:
-            self._listeners.pop(subscription, None)
-
     def close(self) -> None:
         """End subscriptions and callbacks, finish what runs, close the files; twice is fine."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            listeners = list(self._listeners.items())
-        for subscription, callback in listeners:
-            (callback or subscription).close()
+        self._listening.close()
         self._writer.close()
         self._disk.close()
 

@@ -1,7 +1,8 @@
 """Subscriptions: the events of one path, to iterate, to await, or to have called back.
 
 What waits for a slow listener is bounded. When the bound is passed the queue is dropped and the
-listener gets the current value as a fresh `put "/"`, after which events go on from there.
+listener goes on from a fresh state: plain events as a new `put "/"`, a window's events by what
+changed between what the listener has seen and that state.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from typing import Any, Self
+from time import monotonic
+from typing import Any, Generic, Protocol, Self, TypeVar
 
-from elkyn.events import Event, replay
+from elkyn.events import Event
 from elkyn.paths import Path, format_path
-from elkyn.values import Stored, present
+from elkyn.views import ViewEvent
 from sennit_core.errors import Closed
 from sennit_core.logs import get_logger
 
-__all__ = ["Callback", "Subscription"]
+__all__ = ["Callback", "Feed", "Lens", "Source", "Subscription", "ViewSubscription"]
+
+Seen = TypeVar("Seen")
 
 QUEUE_EVENTS_MAX = 1024
 QUEUE_BYTES_MAX = 8 * 1024 * 1024
@@ -27,41 +31,69 @@ QUEUE_BYTES_MAX = 8 * 1024 * 1024
 _log = get_logger(__name__)
 
 
-class Subscription:
-    """The events of one path in commit order, without gap or duplicate; for one consumer.
+class Source(Protocol):
+    """Where a feed comes from: a store."""
 
-    Iterate it, `async for` over it, or `poll` it; close it, or use it as a context manager. The
-    first event is `put "/"` with the value at the time of the call that made it.
+    def restart(self, feed: Feed[Any], /) -> Event:
+        """Empty the queue by `feed.reset`, and return a `put "/"` of the value at that instant."""
+        ...
+
+    def release(self, feed: Feed[Any], /) -> None:
+        """Take note that the feed is closed."""
+        ...
+
+
+class Lens(Protocol[Seen]):
+    """What a feed makes of the events of its path."""
+
+    def apply(self, event: Event, /) -> list[Seen] | None:
+        """Return what to show for `event`; None when a fresh state is needed to tell."""
+        ...
+
+    def resync(self, event: Event, /) -> list[Seen]:
+        """Return what leads to the fresh state that `event` puts."""
+        ...
+
+
+class Feed(Generic[Seen]):
+    """What happens at one path in commit order, without gap or duplicate; for one consumer.
+
+    Iterate it, `async for` over it, or `poll` it; close it, or use it as a context manager.
 
     Args:
         path: the watched path.
-        restart: empties the queue by `reset`, reads the value at that instant and returns it as the
-            event to go on from.
-        release: tells the store that the subscription is closed.
+        source: where the events come from.
+        lens: what is made of them.
         queue_events: how many events may wait.
         queue_bytes: how much memory they may take, estimated.
+
+    Attributes:
+        wake: called when there is something to take, or the feed closed; on the thread that
+            made it so, which must not be held up. For servers that have no task for each feed.
     """
 
     def __init__(
         self,
         path: Path,
-        restart: Callable[[Subscription], Event],
-        release: Callable[[Subscription], None],
+        source: Source,
+        lens: Lens[Seen],
         *,
         queue_events: int = QUEUE_EVENTS_MAX,
         queue_bytes: int = QUEUE_BYTES_MAX,
     ) -> None:
         self.keys = path
-        self._restart = restart
-        self._release = release
+        self.wake: Callable[[], object] | None = None
+        self._source = source
+        self._lens = lens
         self._queue_events = queue_events
         self._queue_bytes = queue_bytes
+        self._shown: deque[Seen] = deque()  # the consumer's side: what its last event meant
         self._events: deque[Event] = deque()
         self._waiting_bytes = 0
         self._lost = False
         self._closed = False
         self._changed = threading.Condition()
-        self._wake: Callable[[], None] | None = None
+        self._awaken: Callable[[], None] | None = None
 
     @property
     def path(self) -> str:
@@ -94,13 +126,23 @@ class Subscription:
             self._clear()
             self._lost = False
 
+    def resume(self) -> list[Seen]:
+        """Go on from a fresh state, which is read now; returns what leads there."""
+        return self._lens.resync(self._source.restart(self))
+
     def start(self) -> None:
-        """Queue the first event (the store calls this)."""
-        first = self._restart(self)
+        """Read the first state (the store calls this)."""
+        first = self._source.restart(self)
         with self._changed:
-            self._events.appendleft(first)
-            self._waiting_bytes += first.weight_bytes
+            if not self._lost:
+                self._events.appendleft(first)
+                self._waiting_bytes += first.weight_bytes
             self._notify()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the feed can only go on by `resume`."""
+        return self._lost
 
     def _clear(self) -> None:
         self._events.clear()
@@ -108,14 +150,21 @@ class Subscription:
 
     def _notify(self) -> None:
         self._changed.notify_all()
-        if self._wake is not None:
-            self._wake()
+        if self._awaken is not None:
+            self._awaken()
+        if self.wake is not None:
+            self.wake()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to take, or the feed is closed."""
+        return bool(self._shown) or self._ready()
 
     def _ready(self) -> bool:
         return bool(self._events) or self._lost or self._closed
 
     def _take(self) -> Event | None:
-        """Return a queued event; None when the listener was too slow and must restart.
+        """Return a queued event; None when the feed must go on from a fresh state.
 
         Raises:
             Closed: there will be no more.
@@ -129,22 +178,42 @@ class Subscription:
             self._waiting_bytes -= event.weight_bytes
             return event
 
-    def poll(self, timeout_seconds: float | None = 0.0) -> Event | None:
+    def _look(self) -> bool:
+        """Show what the next event means; says whether that is known without a fresh state."""
+        event = self._take()
+        shown = None if event is None else self._lens.apply(event)
+        if shown is not None:
+            self._shown.extend(shown)
+        return shown is not None
+
+    def poll(self, timeout_seconds: float | None = 0.0) -> Seen | None:
         """Return the next event, None when none came within `timeout_seconds` (None: wait).
 
         Raises:
             Closed: the subscription or its store is closed.
         """
-        with self._changed:
-            if not self._changed.wait_for(self._ready, timeout_seconds):
+        end = None if timeout_seconds is None else monotonic() + timeout_seconds
+        while not self._shown:
+            left = None if end is None else max(0.0, end - monotonic())
+            if not self._ready() and not self._await_ready(left):
                 return None
-        event = self._take()
-        return self._restart(self) if event is None else event
+            if not self._look():
+                self._shown.extend(self.resume())
+        return self._next_shown()
 
-    def __iter__(self) -> Iterator[Event]:
+    def _await_ready(self, timeout_seconds: float | None) -> bool:
+        with self._changed:
+            return self._changed.wait_for(self._ready, timeout_seconds)
+
+    def _next_shown(self) -> Seen:
+        if self._closed:
+            raise Closed(f"the subscription to {self.path}")
+        return self._shown.popleft()
+
+    def __iter__(self) -> Iterator[Seen]:
         return self
 
-    def __next__(self) -> Event:
+    def __next__(self) -> Seen:
         try:
             event = self.poll(None)
         except Closed:
@@ -152,10 +221,10 @@ class Subscription:
         assert event is not None
         return event
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[Seen]:
         return self.aiter()
 
-    async def aiter(self) -> AsyncIterator[Event]:
+    async def aiter(self) -> AsyncIterator[Seen]:
         """Iterate in the running event loop."""
         while True:
             try:
@@ -165,12 +234,16 @@ class Subscription:
             assert event is not None
             yield event
 
-    async def next(self, timeout_seconds: float | None) -> Event | None:
+    async def next(self, timeout_seconds: float | None) -> Seen | None:
         """Await the next event; otherwise as `poll`."""
-        if not self._ready() and not await self._wait_ready(timeout_seconds):
-            return None
-        event = self._take()
-        return await asyncio.to_thread(self._restart, self) if event is None else event
+        end = None if timeout_seconds is None else monotonic() + timeout_seconds
+        while not self._shown:
+            left = None if end is None else max(0.0, end - monotonic())
+            if not self._ready() and not await self._wait_ready(left):
+                return None
+            if not self._look():
+                self._shown.extend(await asyncio.to_thread(self.resume))
+        return self._next_shown()
 
     async def _wait_ready(self, timeout_seconds: float | None) -> bool:
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
@@ -179,7 +252,7 @@ class Subscription:
             with suppress(RuntimeError):  # the loop was closed under a listener that left
                 loop.call_soon_threadsafe(ready.set)
 
-        self._wake = wake
+        self._awaken = wake
         try:
             async with asyncio.timeout(timeout_seconds):
                 while not self._ready():
@@ -188,15 +261,24 @@ class Subscription:
         except TimeoutError:
             return False
         finally:
-            self._wake = None
+            self._awaken = None
         return True
 
-    def take_waiting(self) -> list[Event]:
-        """Return what waits now, all at once; empty also when the listener must restart."""
+    def take_waiting(self) -> list[Seen]:
+        """Return all that can be told now; when the feed is `lost` after it, `resume` tells on."""
+        shown, self._shown = list(self._shown), deque()
         with self._changed:
             events = list(self._events)
             self._clear()
-            return events
+        for event in events:
+            found = self._lens.apply(event)
+            if found is None:
+                with self._changed:
+                    self._clear()
+                    self._lost = True
+                break
+            shown += found
+        return shown
 
     def close(self) -> None:
         """End: iterators stop, waiting ones at once; closing twice is fine."""
@@ -206,7 +288,7 @@ class Subscription:
             self._closed = True
             self._clear()
             self._notify()
-        self._release(self)
+        self._source.release(self)
 
     def __enter__(self) -> Self:
         return self
@@ -215,32 +297,55 @@ class Subscription:
         self.close()
 
 
-class Callback:
-    """Calls a function with the value of a path, now and after every change, on its own thread.
+class _Plain:
+    def apply(self, event: Event) -> list[Event]:
+        return [event]
 
-    What the function raises is logged; the next change is delivered all the same.
+    def resync(self, event: Event) -> list[Event]:
+        return [event]
+
+
+PLAIN: Lens[Event] = _Plain()
+"""Shows the events of the path as they are."""
+
+
+class Subscription(Feed[Event]):
+    """A feed of `put` and `patch`; the first is `put "/"` with the value when it was made."""
+
+
+class ViewSubscription(Feed[ViewEvent]):
+    """A feed of `value` and the four child events; first come those of what is there already."""
+
+
+class Callback:
+    """Calls a function for each event of a feed, on a thread of its own.
+
+    What the function raises is logged; the next event is delivered all the same.
+
+    Args:
+        feed: closed with the callback.
+        function: gets the value, and for the child events the child's key and the previous one.
     """
 
-    def __init__(self, subscription: Subscription, function: Callable[[Any], object]) -> None:
-        self._subscription = subscription
+    def __init__(self, feed: ViewSubscription, function: Callable[..., object]) -> None:
+        self._feed = feed
         self._function = function
-        self._thread = threading.Thread(
-            target=self._run, name=f"elkyn-on{subscription.path}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"elkyn-on{feed.path}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        value: Stored = None
-        for event in self._subscription:
-            value = replay(value, event)
+        for event in self._feed:
             try:
-                self._function(present(value))
+                if event.type == "value":
+                    self._function(event.value)
+                else:
+                    self._function(event.value, event.key, event.previous_key)
             except Exception:  # noqa: BLE001 - the user's function; the next change still counts
-                _log.exception("a callback on %s failed", self._subscription.path)
+                _log.exception("a callback on %s failed", self._feed.path)
 
     def close(self) -> None:
         """Call no more; waits for a call under way unless it is the one that closes."""
-        self._subscription.close()
+        self._feed.close()
         if self._thread is not threading.current_thread():
             self._thread.join()
 

@@ -1,0 +1,136 @@
+"""The feeds of a store: started at a place in the order of commits, restarted when too slow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, TypedDict, TypeVar
+
+from elkyn.disk import Disk
+from elkyn.events import Event, Watchers
+from elkyn.paths import Path
+from elkyn.query import EVERYTHING, Query, run_query
+from elkyn.txn import View
+from elkyn.values import Stored
+from elkyn.views import EVENTS, ChildEvents, EventName, WindowEvents
+from elkyn.watch import PLAIN, Callback, Feed, Subscription, ViewSubscription
+from elkyn.writer import Writer
+from sennit_core.errors import Closed, Unsupported, nearest
+
+__all__ = ["Bounds", "Listening"]
+
+
+AnyFeed = TypeVar("AnyFeed", bound=Feed[Any])
+
+
+class Bounds(TypedDict, total=False):
+    """How much may wait for a listener before it is resynchronised.
+
+    Args:
+        queue_events: how many events.
+        queue_bytes: how much memory they take, estimated.
+    """
+
+    queue_events: int
+    queue_bytes: int
+
+
+class Listening:
+    """Opens feeds, and closes those that are still open with the store."""
+
+    def __init__(self, disk: Disk, writer: Writer, watchers: Watchers) -> None:
+        self._disk = disk
+        self._writer = writer
+        self._watchers = watchers
+        self._feeds: dict[Feed[Any], Callback | None] = {}
+        self._queries: dict[Feed[Any], Query] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def changes(self, path: Path, query: Query | None, bounds: Bounds) -> Subscription:
+        """Return the feed of `put` and `patch` of a path, or of the window of a query on it."""
+        if query is None or query.loads_all:
+            return self._start(Subscription(path, self, PLAIN, **bounds), None)
+        return self._start(Subscription(path, self, WindowEvents(query), **bounds), query)
+
+    def events(
+        self, path: Path, query: Query | None, wanted: Iterable[str], bounds: Bounds
+    ) -> ViewSubscription:
+        """Return the feed of some of `EVENTS` for a path.
+
+        Raises:
+            Unsupported: one of them is not known.
+        """
+        query = query or EVERYTHING
+        lens = ChildEvents(query, [_event_name(name) for name in wanted])
+        return self._start(ViewSubscription(path, self, lens, **bounds), query)
+
+    def call(
+        self, path: Path, query: Query | None, event: str, function: Callable[..., object]
+    ) -> Callback:
+        """Call `function` for each event of one kind."""
+        feed = self.events(path, query, (event,), {})
+        callback = Callback(feed, function)
+        with self._lock:
+            if feed in self._feeds:
+                self._feeds[feed] = callback
+        return callback
+
+    def _start(self, feed: AnyFeed, query: Query | None) -> AnyFeed:
+        with self._lock:
+            if self._closed:
+                raise Closed("the store")
+            self._feeds[feed] = None
+            if query is not None:
+                self._queries[feed] = query
+        try:
+            feed.start()
+        except BaseException:
+            feed.close()
+            raise
+        return feed
+
+    def restart(self, feed: Feed[Any]) -> Event:
+        """Read the state that `feed` goes on from; all that waits for it is part of that."""
+        keys = feed.keys
+        with ExitStack() as reading:
+            with self._writer.between_commits():
+                view = reading.enter_context(self._disk.snapshot())
+                feed.reset()
+                self._watchers.remove(keys, feed)
+                self._watchers.add(keys, feed)
+            if feed.closed:
+                self._watchers.remove(keys, feed)
+            value = _read(view, keys, self._queries.get(feed))
+            return Event("put", "/", position=view.position, changes=(((), value),))
+
+    def release(self, feed: Feed[Any]) -> None:
+        """Forget a feed that is closed."""
+        self._watchers.remove(feed.keys, feed)
+        with self._lock:
+            self._feeds.pop(feed, None)
+            self._queries.pop(feed, None)
+
+    def close(self) -> None:
+        """Close every feed, and end the callbacks."""
+        with self._lock:
+            self._closed = True
+            feeds = list(self._feeds.items())
+        for feed, callback in feeds:
+            (callback or feed).close()
+
+
+def _read(view: View, path: Path, query: Query | None) -> Stored:
+    if query is None or query.loads_all:
+        return view.get(path)
+    return run_query(query, view, path) or None
+
+
+def _event_name(name: str) -> EventName:
+    for known in EVENTS:
+        if name == known:
+            return known
+    suggestion = nearest(name, EVENTS)
+    hint = f"did you mean {suggestion!r}?" if suggestion else f"there are {', '.join(EVENTS)}"
+    raise Unsupported(f'event "{name}" is not known', hint=hint)
