@@ -1,0 +1,146 @@
+/**
+ * Values of the tree: JSON on the outside, maps of non-empty maps and scalars inside.
+ *
+ * The *stored form* has no arrays, no empty maps and no nulls; absent is null. Stored values are
+ * never changed in place, so snapshots can be shared.
+ */
+
+import { BadValue } from './errors'
+import { asInteger, compareKeys, DEPTH_MAX, formatPath, keyProblem, type Path } from './paths'
+
+export type Scalar = string | number | boolean
+export type Json = Scalar | null | Json[] | { [key: string]: Json }
+export type Stored = Scalar | null | StoredMap
+export type StoredMap = ReadonlyMap<string, Exclude<Stored, null>>
+/** What a write may hold: JSON with server values, undefined for "nothing". */
+export type Value = Scalar | null | undefined | readonly Value[] | { readonly [key: string]: Value }
+
+/** What server values turn into: the time of the write, and the value that is there. */
+export interface Resolver {
+  now: number
+  current(path: Path): Stored
+}
+
+export function isMap(value: Stored): value is StoredMap {
+  return value instanceof Map
+}
+
+/** Check `value` for writing at `path`, resolve server values, and bring it to the stored form. */
+export function prepare(value: Value, path: Path, resolver: Resolver): Stored {
+  if (value === null || value === undefined) return null
+  if (typeof value === 'string') {
+    if (!value.isWellFormed()) {
+      throw new BadValue(formatPath(path), 'text is not valid Unicode (a lone surrogate)')
+    }
+    return value
+  }
+  if (typeof value === 'boolean') return value
+  if (typeof value === 'number') {
+    if (!Number.isFinite(value)) {
+      throw new BadValue(formatPath(path), 'the tree holds finite numbers only')
+    }
+    return value
+  }
+  if (typeof value !== 'object') {
+    throw new BadValue(formatPath(path), `${typeof value} is not a value of the tree`)
+  }
+  if (!Array.isArray(value) && '.sv' in value) return serverValue(value['.sv'], path, resolver)
+  return prepareMap(Object.entries(value as { [key: string]: Value }), path, resolver)
+}
+
+function prepareMap(entries: [string, Value][], path: Path, resolver: Resolver): Stored {
+  const kept: [string, Exclude<Stored, null>][] = []
+  for (const [key, child] of entries) {
+    const problem = keyProblem(key)
+    if (problem) throw new BadValue(formatPath(path), problem)
+    if (path.length >= DEPTH_MAX) {
+      throw new BadValue(formatPath(path), `the tree is at most ${DEPTH_MAX} levels deep`)
+    }
+    const stored = prepare(child, [...path, key], resolver)
+    if (stored !== null) kept.push([key, stored])
+  }
+  return ordered(kept)
+}
+
+function serverValue(spec: Value, path: Path, resolver: Resolver): Stored {
+  if (spec === 'timestamp') return resolver.now
+  if (spec !== null && typeof spec === 'object' && 'increment' in spec) {
+    const by = (spec as { increment: Value }).increment
+    if (typeof by === 'number' && Number.isFinite(by)) {
+      const current = resolver.current(path)
+      return typeof current === 'number' ? current + by : by
+    }
+  }
+  throw new BadValue(
+    formatPath(path),
+    'unknown server value; use {".sv": "timestamp"} or {".sv": {"increment": number}}',
+  )
+}
+
+function ordered(entries: [string, Exclude<Stored, null>][]): Stored {
+  if (entries.length === 0) return null
+  return new Map(entries.sort(([left], [right]) => compareKeys(left, right)))
+}
+
+/**
+ * The outside form: plain objects, and arrays where keys count from zero densely enough.
+ *
+ * A map becomes an array when every key is an integer of zero or more and the greatest is less than
+ * twice the number of keys; holes are null (as the Firebase SDKs do it).
+ */
+export function present(value: Stored): Json {
+  if (!isMap(value)) return value
+  const keys = [...value.keys()]
+  const numbers = keys.map(asInteger)
+  const greatest = numbers.at(-1) ?? null
+  if (
+    greatest !== null &&
+    numbers.every((number) => number !== null && number >= 0) &&
+    greatest < 2 * keys.length
+  ) {
+    return Array.from({ length: greatest + 1 }, (_, index) =>
+      present(value.get(String(index)) ?? null),
+    )
+  }
+  return Object.fromEntries([...value].map(([key, child]) => [key, present(child)]))
+}
+
+/** What is at `path` below `value`. */
+export function getAt(value: Stored, path: Path): Stored {
+  for (const key of path) {
+    if (!isMap(value)) return null
+    value = value.get(key) ?? null
+  }
+  return value
+}
+
+/** `value` with `next` at `path`; maps that become empty vanish, a scalar in the way gives place. */
+export function setAt(value: Stored, path: Path, next: Stored): Stored {
+  const [key, ...rest] = path
+  if (key === undefined) return next
+  const children = isMap(value) ? value : null
+  const before = children?.get(key) ?? null
+  if (next === null && before === null) return value
+  const child = setAt(before, rest, next)
+  if (children !== null && child !== null && before !== null) {
+    return new Map(children).set(key, child)
+  }
+  const entries = [...(children ?? [])].filter(([known]) => known !== key)
+  if (child !== null) entries.push([key, child])
+  return ordered(entries)
+}
+
+/** Compare stored forms. */
+export function same(left: Stored, right: Stored): boolean {
+  if (left === right) return true
+  if (!isMap(left) || !isMap(right) || left.size !== right.size) return false
+  for (const [key, child] of left) {
+    if (!same(child, right.get(key) ?? null)) return false
+  }
+  return true
+}
+
+/** Stored form of JSON that was checked before (by a server, or when it was written). */
+export function fromJson(value: Json): Stored {
+  return prepare(value, [], { now: 0, current: () => null })
+}

@@ -1,0 +1,137 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { BadValue } from '../src/errors'
+import { compareKeys, parsePath } from '../src/paths'
+import { PushIds } from '../src/pushIds'
+import {
+  fromJson,
+  getAt,
+  type Json,
+  present,
+  same,
+  setAt,
+  type Value,
+  prepare,
+} from '../src/values'
+
+const resolver = { now: 7, current: () => 41 }
+const shown = (value: Value): Json => present(prepare(value, [], resolver))
+
+test('nothing is kept of null, empty objects and empty arrays', () => {
+  assert.equal(shown({ a: null, b: {}, c: [], d: { e: undefined } }), null)
+  assert.deepEqual(shown({ a: 0, b: '', c: false, d: null }), { a: 0, b: '', c: false })
+})
+
+test('arrays come back while their keys are dense', () => {
+  assert.deepEqual(shown(['x', null, 'z']), ['x', null, 'z'])
+  assert.deepEqual(shown({ 0: 'x', 5: 'y' }), { 0: 'x', 5: 'y' })
+  assert.deepEqual(shown({ 1: 'x' }), [null, 'x'])
+  assert.deepEqual(shown({ 2: 'x' }), { 2: 'x' })
+  assert.deepEqual(shown({ '-1': 'x', 0: 'y' }), { '-1': 'x', 0: 'y' })
+})
+
+test('a key that names a property of objects is a key like any other', () => {
+  const stored = fromJson(JSON.parse('{"__proto__": 1, "constructor": 2}') as Json)
+  assert.equal(getAt(stored, ['__proto__']), 1)
+  assert.equal(JSON.stringify(present(stored)), '{"__proto__":1,"constructor":2}')
+})
+
+test('children are in the order of their keys: integers, then text by its bytes', () => {
+  const keys = ['b', '10', '9', '-3', '010', 'a', '\u{1F600}', '\uFF61', '2147483648']
+  const order = ['-3', '9', '10', '010', '2147483648', 'a', 'b', '\uFF61', '\u{1F600}']
+  assert.deepEqual(keys.sort(compareKeys), order)
+  for (const left of keys)
+    for (const right of keys) {
+      const sign = Math.sign(compareKeys(left, right))
+      assert.equal(sign, -Math.sign(compareKeys(right, left)) + 0)
+    }
+})
+
+test('server values are resolved where they stand', () => {
+  assert.deepEqual(shown({ at: { '.sv': 'timestamp' }, n: { '.sv': { increment: 1 } } }), {
+    at: 7,
+    n: 42,
+  })
+  assert.throws(() => shown({ '.sv': 'random' }), BadValue)
+})
+
+for (const [what, value] of [
+  ['a number that is none', Number.NaN],
+  ['a forbidden key', { 'a.b': 1 }],
+  ['half a surrogate pair', '\ud800'],
+  ['a function', (() => 1) as unknown as Value],
+  ['a key over 768 bytes', { ['é'.repeat(385)]: 1 }],
+] as [string, Value][]) {
+  test(`${what} is refused`, () => assert.throws(() => shown(value), BadValue))
+}
+
+test('nothing lies deeper than 32 levels', () => {
+  const nest = (levels: number): Value => (levels === 0 ? 1 : { a: nest(levels - 1) })
+  assert.doesNotThrow(() => shown(nest(32)))
+  assert.throws(() => shown(nest(33)), BadValue)
+  assert.throws(() => parsePath('a/'.repeat(33)), BadValue)
+})
+
+test('setting and getting agree with plain objects on random writes', () => {
+  const random = mulberry(20)
+  const keys = ['a', 'b', '0', '1', '7']
+  let stored = fromJson(null)
+  const plain = new Map<string, number>()
+  for (let step = 0; step < 4000; step += 1) {
+    const path = Array.from(
+      { length: 1 + Math.floor(random() * 3) },
+      () => keys[Math.floor(random() * 5)] ?? 'a',
+    )
+    const text = path.join('/')
+    const value = random() < 0.3 ? null : step
+    for (const known of [...plain.keys()]) {
+      if (
+        known === text ||
+        known.startsWith(`${text}/`) ||
+        (value !== null && text.startsWith(`${known}/`))
+      )
+        plain.delete(known)
+    }
+    if (value !== null) plain.set(text, value)
+    const before = stored
+    stored = setAt(stored, path, value)
+    assert.equal(
+      same(before, stored),
+      present(before) === present(stored) ||
+        JSON.stringify(present(before)) === JSON.stringify(present(stored)),
+    )
+    for (const [known, kept] of plain) assert.equal(getAt(stored, known.split('/')), kept)
+    assert.equal(leaves(stored), plain.size)
+  }
+})
+
+test('push ids grow, also within a millisecond and when the clock is set back', () => {
+  let now = 1_700_000_000_000
+  const ids = new PushIds(() => now)
+  const made: string[] = []
+  for (let step = 0; step < 3000; step += 1) {
+    if (step % 7 === 0) now += step % 21 === 0 ? -5 : 1
+    made.push(ids.next())
+  }
+  assert.deepEqual(made, [...made].sort())
+  assert.equal(new Set(made).size, made.length)
+  assert.ok(made.every((id) => /^[-0-9A-Z_a-z]{20}$/.test(id)))
+})
+
+function leaves(value: ReturnType<typeof fromJson>): number {
+  if (value === null) return 0
+  return value instanceof Map
+    ? [...value.values()].reduce<number>((sum, child) => sum + leaves(child), 0)
+    : 1
+}
+
+/** A small generator with a seed (Mulberry32), so that a failure can be repeated. */
+function mulberry(seed: number): () => number {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+  }
+}
