@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 __all__ = ["POINTS", "reached"]
 
-POINTS = ("applied", "between-environments", "committed", "grown")
+POINTS = ("applied", "between-environments", "committed", "grown", "compacted")
 
 hook: Callable[[str], None] | None = None
 

@@ -83,6 +83,13 @@ class Access:
         for listener in self.listeners:
             listener()
 
+    def reload(self) -> None:
+        """Read the rules from the store again when they are next needed."""
+        with self._lock:
+            self._loaded = False
+        for listener in self.listeners:
+            listener()
+
     def enable(self, secret: str | bytes) -> None:
         """Ask rules from now on, and believe tokens signed with `secret`."""
         from elkyn.auth.tokens import TokenSigner, Verifier

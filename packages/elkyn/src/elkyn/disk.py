@@ -1,8 +1,9 @@
 """A store's folder: the durable environment, the ephemeral one, and who may open them.
 
     <folder>/lock            held (flock) while a store has the folder open; holds the owner's pid
-    <folder>/data.mdb …      the durable tree; every commit is synced
+    <folder>/data.mdb …      the durable tree and its log; synced as `durability` says
     <folder>/ephemeral/      the shadows, never synced, and the boot they were written in
+    <folder>/unsynced        the boot in which commits may not have been synced
 
 After the end of a process the page cache still holds every ephemeral commit. After the end of the
 machine the unsynced file may be torn, so shadows of another boot are thrown away unread.
@@ -10,13 +11,11 @@ machine the unsynced file may be torn, so shadows of another boot are thrown awa
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TypeVar
@@ -28,10 +27,13 @@ from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.shapes import Shapes
 from elkyn._lmdb.tree import Tree
-from elkyn.errors import StoreInUse
+from elkyn._lmdb.verify import problems
+from elkyn.backup import copy_environment
+from elkyn.durability import Durability, Marker, Syncer, sync_folder
+from elkyn.folder import discard_other_boot, lock_folder, memory_folder
 from elkyn.txn import View, WriteView
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Corrupt
+from sennit_core.errors import Closed, Corrupt
 from sennit_core.logs import get_logger
 from sennit_core.units import MIB
 
@@ -40,10 +42,8 @@ __all__ = ["Disk", "Retention"]
 T = TypeVar("T")
 
 _FORMAT = b"elkyn 1"
-_BOOT_ID = FilePath("/proc/sys/kernel/random/boot_id")
-_SHM = FilePath("/dev/shm")
-_SHM_FREE_MIN = 64 * 1024 * 1024
 
+SYNC_SECONDS = 0.1
 _TRIM_EVERY_BYTES = 256 * 1024
 _TRIM_ROWS = 20_000
 _DATABASES = (*tree.DATABASES, *oplog.DATABASES)
@@ -68,7 +68,8 @@ class Disk:
     Args:
         folder: where the store is; None keeps it in memory-backed files that have no name.
         map_bytes: first size of the durable map.
-        sync: whether durable commits reach the disk before they return.
+        durability: when durable commits reach the disk.
+        sync_seconds: how much later than the commit, with durability `interval`.
         retention: how much of the log is kept.
 
     Attributes:
@@ -82,25 +83,30 @@ class Disk:
         folder: FilePath | None,
         *,
         map_bytes: int = MAP_BYTES,
-        sync: bool = True,
+        durability: Durability = "always",
+        sync_seconds: float = SYNC_SECONDS,
         retention: Retention = Retention(),
     ) -> None:
         self._in_memory = folder is None
-        self.folder = _memory_folder() if folder is None else folder
+        self.folder = memory_folder() if folder is None else folder
         self._map_bytes = map_bytes
         self._version = 0  # even: commits seen so far, twice; odd: a pair of commits is under way
         self._pairing = threading.Lock()
         self._shadow_count = 0
+        self._durability = durability
         self._retention = retention
         self._untrimmed_bytes = 0
         self._ephemeral: Environment | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock_folder(self.folder)
+        self._lock = lock_folder(self.folder)
         try:
-            synced = sync and not self._in_memory
+            synced = durability == "always" and not self._in_memory
+            self._marker = None if self._in_memory else Marker(self.folder)
             self._durable = Environment(self.folder, _DATABASES, sync=synced, map_bytes=map_bytes)
+            self._syncer = Syncer(self._durable.sync, sync_seconds)
             self._shapes = Shapes(self._durable)
             self._read_meta()
+            self._refuse_torn()
             self.ephemeral_position = -1
             if self._in_memory:
                 self._open_ephemeral()
@@ -127,10 +133,29 @@ class Disk:
             what = f"the store at {self.folder}"
             raise Corrupt(what, expected=_FORMAT.decode(), found=repr(found))
 
+    def _refuse_torn(self) -> None:
+        """See to it that what an earlier crash of the machine may have torn is not used."""
+        if self._marker is None:
+            return
+        if self._marker.torn():
+            found = self.verify()
+            if found:
+                raise Corrupt(
+                    f"the store at {self.folder}",
+                    expected="a tree that was synced",
+                    found=found[0],
+                    hint="the machine went down before all was on the disk: restore a backup",
+                )
+            self._durable.sync()
+        if self._durability == "always":
+            self._marker.remove()
+        else:
+            self._marker.put()
+
     def _open_ephemeral(self) -> Environment:
         if self._ephemeral is None:
             folder = self.folder / "ephemeral"
-            _discard_other_boot(folder)
+            discard_other_boot(folder)
             self._ephemeral = Environment(
                 folder, shadows.DATABASES, sync=False, map_bytes=self._map_bytes
             )
@@ -230,6 +255,8 @@ class Disk:
         self._shadow_count = count
 
     def _write_durable(self, body: Callable[[WriteView], T]) -> T:
+        if self._syncer.error is not None:
+            raise self._syncer.error
         env = self._ephemeral if self._shadow_count else None
         txn = self._durable.begin_write()
         shapes = self._shapes.mark(txn)
@@ -256,6 +283,8 @@ class Disk:
         finally:
             if shadow_txn is not None:
                 shadow_txn.abort()  # does nothing after a commit
+        if self._durability == "interval":
+            self._syncer.committed()
         _failpoints.reached("committed")
         return result
 
@@ -300,11 +329,51 @@ class Disk:
             txn.abort()
             _log.exception("ephemeral values were lost with a durable write that failed")
 
+    def sync(self) -> None:
+        """Bring everything committed so far to the disk."""
+        self._durable.sync()
+
+    def verify(self) -> list[str]:
+        """Look at every row; returns what is wrong, a sentence each."""
+        with self._durable.read() as txn:
+            return problems(self._durable, txn, self._shapes)
+
+    def backup(self, target: FilePath) -> None:
+        """Write a consistent copy of the durable tree and its log to the folder `target`."""
+        copy_environment(self._durable, target)
+
+    def compact(self) -> None:
+        """Rewrite the file without free or half-empty pages; call as `write`.
+
+        Reads go on, but for the moment in which the new file takes the place of the old one.
+        """
+        new = memory_folder() if self._in_memory else self.folder / "compacting"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        try:
+            self._durable.rebuild(new)
+            self._durable.reopen(lambda: self._put_in_place(new))
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+
+    def _put_in_place(self, new: FilePath) -> FilePath:
+        _failpoints.reached("compacted")
+        if self._in_memory:
+            return new
+        (new / "data.mdb").rename(self.folder / "data.mdb")
+        sync_folder(self.folder)
+        return self.folder
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the durable tree's file."""
+        return self._durable.file_bytes
+
     def close(self) -> None:
         """Wait for reads under way, close both environments, let go of the folder."""
         durable = getattr(self, "_durable", None)
         if durable is not None:
-            durable.close()
+            self._close_durable(durable)
         if self._ephemeral is not None:
             self._ephemeral.close()
         if self._lock >= 0:
@@ -313,37 +382,16 @@ class Disk:
         if self._in_memory:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-
-def _memory_folder() -> FilePath:
-    roomy = _SHM.is_dir() and os.access(_SHM, os.W_OK)
-    if roomy and shutil.disk_usage(_SHM).free >= _SHM_FREE_MIN:
-        return FilePath(tempfile.mkdtemp(prefix="elkyn-", dir=_SHM))
-    return FilePath(tempfile.mkdtemp(prefix="elkyn-"))
-
-
-def _lock_folder(folder: FilePath) -> int:
-    file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        text = os.pread(file, 32, 0).decode(errors="replace").strip()
-        os.close(file)
-        pid = int(text) if text.isdecimal() else None
-        hint = "one store at a time owns a folder: share that one, or ask its server over HTTP"
-        raise StoreInUse(str(folder), pid, hint=hint) from None
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
-    return file
-
-
-def _discard_other_boot(folder: FilePath) -> None:
-    boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
-    stamp = folder / "boot"
-    known = ""
-    with suppress(FileNotFoundError):
-        known = stamp.read_text().strip()
-    if known == boot != "unknown":
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    stamp.write_text(f"{boot}\n")
+    def _close_durable(self, durable: Environment) -> None:
+        syncer = getattr(self, "_syncer", None)
+        if syncer is not None:
+            syncer.close()
+        try:
+            if self._durability != "always" and not self._in_memory:
+                durable.sync()
+                if self._marker is not None:
+                    self._marker.remove()
+        except Closed:
+            pass
+        finally:
+            durable.close()

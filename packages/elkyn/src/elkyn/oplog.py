@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from elkyn._lmdb.oplog import Entry
+from elkyn._lmdb.oplog import Entry, LogRows
 from elkyn.disk import Disk
 from elkyn.errors import PositionGone
 
@@ -57,7 +57,24 @@ class Oplog:
             PositionGone: entries after `after` were dropped already, or it was never reached.
         """
         with self._disk.log() as rows:
-            first, last = rows.first(), rows.last()
-            if not first <= after + 1 <= last + 1:
-                raise PositionGone(after, first, last)
+            _refuse_gap(rows, after)
             return rows.read(after, limit, bytes_max)
+
+    def rows(self, after: int, bytes_max: int = _READ_BYTES_MAX) -> list[tuple[int, bytes]]:
+        """Return position and packed row of the entries after `after`; otherwise as `read`."""
+        found: list[tuple[int, bytes]] = []
+        size = 0
+        with self._disk.log() as rows:
+            _refuse_gap(rows, after)
+            for position, row in rows.raw(after):
+                found.append((position, row))
+                size += len(row)
+                if size >= bytes_max:
+                    break
+        return found
+
+
+def _refuse_gap(rows: LogRows, after: int) -> None:
+    first, last = rows.first(), rows.last()
+    if not first <= after + 1 <= last + 1:
+        raise PositionGone(after, first, last)

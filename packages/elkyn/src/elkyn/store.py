@@ -16,7 +16,7 @@ from elkyn.access import DEFAULT_RULES, Access
 from elkyn.events import Listener, Watchers
 from elkyn.identity import Identity
 from elkyn.listening import Bounds, Listening
-from elkyn.oplog import Oplog
+from elkyn.oplog import Entry, Oplog
 from elkyn.options import Options, open_disk
 from elkyn.paths import Path, parse_path
 from elkyn.pushid import PushIds
@@ -24,7 +24,7 @@ from elkyn.query import Query, Window, run_query
 from elkyn.txn import View
 from elkyn.values import present
 from elkyn.watch import Callback, Subscription, ViewSubscription
-from elkyn.writer import Guard, Observer, Write, Writer, patch_write, put_write
+from elkyn.writer import Guard, Observer, Write, Writer, entry_write, patch_write, put_write
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Unsupported, UsageError
 
@@ -407,6 +407,48 @@ class ElkynStore:
     def apply(self, writes: Sequence[Write]) -> None:
         """Commit prepared writes in order and in groups; each carries its result or error."""
         self._writer.apply(writes)
+
+    def replicate(self, entries: Sequence[Entry]) -> None:
+        """Repeat entries of another store's log, which must follow this one's `position`.
+
+        Raises:
+            PositionGone: the entries before were not repeated here.
+        """
+        writes = [entry_write(entry) for entry in entries]
+        self._writer.apply(writes)
+        if any(entry.kind == "settings" for entry in entries):
+            self._access.reload()
+        for write in writes:
+            if write.error is not None:
+                raise write.error
+
+    def sync(self) -> None:
+        """Bring every write so far to the disk; for durability `interval` and `none`."""
+        self._disk.sync()
+
+    def backup(self, target: str | PathLike[str]) -> None:
+        """Write a consistent copy, ready to be opened as a store, while this one is in use.
+
+        It holds what is durable and its log, not what is ephemeral, and is synced when this returns.
+
+        Args:
+            target: a folder that does not exist yet.
+        """
+        self._disk.backup(FilePath(target))
+
+    def compact(self) -> None:
+        """Rewrite the file so that it holds no free space; writes wait meanwhile, reads do not."""
+        with self._writer.between_commits():
+            self._disk.compact()
+
+    def verify(self) -> list[str]:
+        """Look at every row of the file; returns what is wrong, a sentence each (empty: nothing)."""
+        return self._disk.verify()
+
+    @property
+    def file_bytes(self) -> int:
+        """The size of the durable tree's file, log included."""
+        return self._disk.file_bytes
 
     def new_push_id(self) -> str:
         """Return a key that sorts after all earlier ones."""

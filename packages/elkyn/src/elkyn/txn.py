@@ -125,6 +125,17 @@ class WriteView(View):
         placed, self.placed, self._taken = self.placed, [], []
         return self._append(kind, base, time_ms, placed)
 
+    def log_as(self, entry: Entry) -> int:
+        """Add what was put since the last call to the log as the next `entry` of another log."""
+        assert entry.position == self._position + 1
+        self.placed, self._taken = [], []
+        if entry.kind == "settings":
+            for (name,), text in entry.places:
+                self.tree.put_setting(name, text.encode())
+        self._position = entry.position
+        self.logged_bytes += self.tree.log.append(entry)
+        return self._position
+
     def log_setting(self, name: str, text: str, time_ms: int) -> int:
         """Keep a setting and log that; returns the position."""
         self.tree.put_setting(name, text.encode())

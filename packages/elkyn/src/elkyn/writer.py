@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
+from elkyn._lmdb.oplog import Entry
 from elkyn.disk import Disk
-from elkyn.errors import BadPath
+from elkyn.errors import BadPath, PositionGone
 from elkyn.events import Change, Event, Listener, Watchers
 from elkyn.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
 from elkyn.txn import View, WriteView
@@ -23,7 +24,7 @@ from elkyn.values import Prepared, Stored, prepare, present, resolve
 from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
 
-__all__ = ["Guard", "Observer", "Write", "Writer", "patch_write", "put_write"]
+__all__ = ["Guard", "Observer", "Write", "Writer", "entry_write", "patch_write", "put_write"]
 
 _GROUP_MAX = 1000
 
@@ -42,6 +43,7 @@ class Write:
 
     `check` sees the tree before the write and may raise to refuse it. `guard` does so too, and gets
     what is about to be put (server values resolved) and the time of the write in milliseconds.
+    `entry` is the entry of another store's log that the write repeats: it is logged as it is there.
     After the commit `done` is True and either `error` or `values` (what was written, server values
     resolved) and `position` (of the log, when the write is in it) are set.
     """
@@ -52,6 +54,7 @@ class Write:
     ephemeral: bool = False
     check: Callable[[View], None] | None = None
     guard: Guard | None = None
+    entry: Entry | None = None
     done: bool = False
     error: BaseException | None = None
     values: list[tuple[Path, Stored]] = field(default_factory=list)
@@ -59,6 +62,8 @@ class Write:
 
     def apply(self, view: WriteView, watchers: Watchers, now_ms: int) -> Deliveries:
         """Do it inside a transaction; returns what to tell whom once that is committed."""
+        if self.entry is not None and self.entry.position != view.position + 1:
+            raise PositionGone(view.position, self.entry.position, self.entry.position)
         if self.check is not None:
             self.check(view)
         self.values = [
@@ -71,12 +76,19 @@ class Write:
         old = {path: view.get(path) for path in watched}
         for path, new in self.values:
             view.put(path, new, ephemeral=self.ephemeral)
-        self.position = view.position if self.ephemeral else view.log(self.kind, self.base, now_ms)
+        self.position = self._log(view, now_ms)
         if not watched:
             return []
         changes = (Change(path, old[path], new) for path, new in self.values if path in old)
         patch = self.kind == "patch"
         return watchers.events(self.base, changes, patch=patch, position=self.position)
+
+    def _log(self, view: WriteView, now_ms: int) -> int:
+        if self.ephemeral:
+            return view.position
+        if self.entry is not None:
+            return view.log_as(self.entry)
+        return view.log(self.kind, self.base, now_ms)
 
     def shown(self) -> Any:
         """Return what was written as a reader sees it; raises what made the write fail."""
@@ -115,6 +127,15 @@ def patch_write(base: Path, values: Any, *, ephemeral: bool = False) -> Write:
             reason = f"{format_path(below)} cannot be written with it in one update"
             raise BadPath(format_path(above), reason)
     return Write("patch", base, places, ephemeral)
+
+
+def entry_write(entry: Entry) -> Write:
+    """Return the write that repeats an entry of another store's log."""
+    kind: Literal["put", "patch"] = "patch" if entry.kind == "patch" else "put"
+    if entry.kind not in ("put", "patch"):
+        return Write(kind, entry.base, [], entry=entry)
+    places = [(path, Prepared(stored, dynamic=False)) for path, stored in entry.places]
+    return Write(kind, entry.base, places, entry=entry)
 
 
 class Writer:

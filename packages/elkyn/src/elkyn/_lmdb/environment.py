@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
 
@@ -30,6 +31,7 @@ MAP_BYTES = 1024 * MIB
 
 _GROWTH_MAX = 64 * 1024 * MIB
 _NEARLY_FULL = 8 * MIB
+_REBUILD_ROWS = 10_000
 
 
 class Environment:
@@ -51,28 +53,36 @@ class Environment:
         map_bytes: int = MAP_BYTES,
     ) -> None:
         self.folder = folder
-        with translated(folder):
-            self._env = lmdb.open(
-                str(folder),
-                map_size=map_bytes,
-                max_dbs=16,
-                max_readers=1024,
-                sync=sync,
-                metasync=sync,
-                max_spare_txns=8,
-                readahead=True,
-            )
-            try:
-                self.databases = {name: self._env.open_db(name.encode()) for name in databases}
-                self._env.reader_check()
-            except BaseException:
-                self._env.close()
-                raise
+        self.databases: dict[str, Any] = {}
+        self._names = databases
+        self._sync = sync
+        self._open(map_bytes)
         self._lock = threading.Lock()  # of the gate; taken bare where nobody waits or is woken
         self._gate = threading.Condition(self._lock)
         self._readers = 0
         self._shut = False
         self._closed = False
+
+    def _open(self, map_bytes: int) -> None:
+        with translated(self.folder):
+            env = lmdb.open(
+                str(self.folder),
+                map_size=map_bytes,
+                max_dbs=16,
+                max_readers=1024,
+                sync=self._sync,
+                metasync=self._sync,
+                max_spare_txns=8,
+                readahead=True,
+            )
+            try:
+                for name in self._names:
+                    self.databases[name] = env.open_db(name.encode())
+                env.reader_check()
+            except BaseException:
+                env.close()
+                raise
+        self._env = env
 
     @property
     def map_bytes(self) -> int:
@@ -120,24 +130,93 @@ class Environment:
         if self._closed:
             raise Closed("the store")
         with translated(self.folder):
-            return self._env.begin(write=True)
+            try:
+                return self._env.begin(write=True)
+            except (
+                lmdb.PanicError
+            ):  # a page could not be written at a commit: LMDB wants to start over
+                self.reopen(lambda: self.folder)
+                return self._env.begin(write=True)
 
     def grow(self) -> None:
         """Double the map (64 GiB more at most); waits for readers, and holds new ones back.
 
         Call from the writer, without any transaction of your own open.
         """
+        with self._alone():
+            current = self.map_bytes
+            with translated(self.folder):
+                self._env.set_mapsize(current + min(current, _GROWTH_MAX))
+
+    def reopen(self, prepare: Callable[[], FilePath]) -> None:
+        """Close, let `prepare` change the files, and open the folder it returns.
+
+        Waits for readers and holds new ones back. Call from the writer, without any transaction of
+        your own open.
+        """
+        with self._alone():
+            map_bytes = self.map_bytes
+            self._env.close()
+            try:
+                self.folder = prepare()
+            finally:
+                self._open(map_bytes)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
         with self._gate:
             self._shut = True
             try:
                 while self._readers:
                     self._gate.wait()
-                current = self.map_bytes
-                with translated(self.folder):
-                    self._env.set_mapsize(current + min(current, _GROWTH_MAX))
+                yield
             finally:
                 self._shut = False
                 self._gate.notify_all()
+
+    def sync(self) -> None:
+        """Bring everything committed so far to the disk."""
+        with self._kept_open(), translated(self.folder):
+            self._env.sync(True)
+
+    def copy(self, folder: FilePath) -> None:
+        """Write a consistent copy without free pages to `folder`, which must exist and be empty."""
+        with self._kept_open(), translated(folder):
+            self._env.copy(str(folder), compact=True)
+
+    @contextmanager
+    def _kept_open(self) -> Iterator[None]:
+        with self._lock:
+            while self._shut:
+                self._gate.wait()
+            if self._closed:
+                raise Closed("the store")
+            self._readers += 1
+        try:
+            yield
+        finally:
+            self._left()
+
+    def rebuild(self, folder: FilePath) -> None:
+        """Write everything to a new environment in `folder`, in order: no page is half empty.
+
+        Call from the writer, so that nothing is committed meanwhile.
+        """
+        with self.read() as txn, translated(folder):
+            new = lmdb.open(str(folder), map_size=self.map_bytes, max_dbs=16, sync=False)
+            try:
+                for name, db in self.databases.items():
+                    with txn.cursor(db=db) as cursor:
+                        _append(new, new.open_db(name.encode()), iter(cursor))
+                new.sync(True)
+            finally:
+                new.close()
+
+    @property
+    def file_bytes(self) -> int:
+        """How large the file of the data is."""
+        info, page = self._env.info(), self._env.stat()["psize"]
+        return int((info["last_pgno"] + 1) * page)
 
     def close(self) -> None:
         """Wait for reads under way and close; closing twice is fine."""
@@ -148,6 +227,12 @@ class Environment:
             while self._readers:
                 self._gate.wait()
             self._env.close()
+
+
+def _append(env: Any, db: Any, found: Iterator[tuple[bytes, bytes]]) -> None:
+    while chunk := list(islice(found, _REBUILD_ROWS)):
+        with env.begin(write=True) as txn, txn.cursor(db=db) as cursor:
+            cursor.putmulti(chunk, append=True)
 
 
 @contextmanager

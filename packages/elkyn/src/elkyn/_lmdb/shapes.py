@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from itertools import islice
+from typing import Any
 
 import ormsgpack
 
@@ -36,12 +37,16 @@ class Shapes:
     """The shapes of one store, read when first needed. Readers in any thread, one writer."""
 
     def __init__(self, env: Environment) -> None:
-        self._db = env.databases["shapes"]
+        self._env = env
         self._lock = threading.Lock()
         self._loaded = False
         self._keys: list[Shape] = []
         self._numbers: dict[Shape, int] = {}
         self._seen: dict[Shape, tuple[bytes, int]] = {}
+
+    @property
+    def _db(self) -> Any:
+        return self._env.databases["shapes"]
 
     def _load(self, txn: Txn) -> None:
         # Nothing is interned before this has run, so the table of any transaction is the whole one.

@@ -1,0 +1,140 @@
+"""Copies of a store while it is in use, and files of its log, to go back to any position from them.
+
+A backup is the folder of a store. An archive is a folder of files, each some entries of the log:
+
+    <first>-<last>.oplog     `elkyn log 1` and a line end, SHA-256 of the rest, MessagePack [[position, row], …]
+
+Both are written beside their place, synced, and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import Self
+
+import ormsgpack
+
+from elkyn._lmdb.environment import Environment
+from elkyn.durability import sync_folder
+from elkyn.errors import PositionGone
+from sennit_core.errors import Corrupt, NotFound, UsageError
+
+__all__ = ["Archive", "copy_environment", "copy_folder"]
+
+_MAGIC = b"elkyn log 1\n"
+_FILE = "data.mdb"
+
+
+def copy_environment(env: Environment, target: FilePath) -> None:
+    """Write a consistent copy of `env` to the folder `target`, which must not exist."""
+    with _Appearing(target) as partial:
+        env.copy(partial.folder)
+        partial.keep()
+
+
+def copy_folder(source: FilePath, target: FilePath) -> None:
+    """Copy a backup to the folder `target`, which must not exist."""
+    if not (source / _FILE).is_file():
+        raise NotFound("backup", str(source))
+    with _Appearing(target) as partial:
+        shutil.copyfile(source / _FILE, partial.folder / _FILE)
+        partial.keep()
+
+
+class _Appearing:
+    """A folder that is `target` once it is kept, and leaves nothing behind otherwise."""
+
+    def __init__(self, target: FilePath) -> None:
+        if target.exists():
+            raise UsageError(f"{target} exists already", hint="name a folder that does not exist")
+        self._target = target
+        self.folder = target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+    def __enter__(self) -> Self:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        return self
+
+    def keep(self) -> None:
+        """Sync what is in the folder, and give it its name."""
+        _sync_file(self.folder / _FILE)
+        sync_folder(self.folder)
+        self.folder.rename(self._target)
+        sync_folder(self._target.parent)
+
+    def __exit__(self, *_error: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Archive:
+    """Entries of a log in files; see the module's text.
+
+    Args:
+        folder: where the files are; created when missing.
+    """
+
+    def __init__(self, folder: FilePath) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _files(self) -> list[tuple[int, int, FilePath]]:
+        found: list[tuple[int, int, FilePath]] = []
+        for file in sorted(self.folder.glob("*.oplog")):
+            first, _dash, last = file.stem.partition("-")
+            found.append((int(first), int(last), file))
+        return found
+
+    @property
+    def last(self) -> int:
+        """The position of the newest entry, 0 when there is none."""
+        files = self._files()
+        return files[-1][1] if files else 0
+
+    def add(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        """Write a file of entries, which must follow those that are there."""
+        if not rows:
+            return
+        body: bytes = ormsgpack.packb([list(row) for row in rows])
+        name = f"{rows[0][0]:020}-{rows[-1][0]:020}.oplog"
+        partial = self.folder / f".{name}.partial"
+        with partial.open("wb") as stream:
+            stream.write(_MAGIC + hashlib.sha256(body).digest() + body)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.rename(self.folder / name)
+        sync_folder(self.folder)
+
+    def read(self, after: int) -> Iterator[tuple[int, bytes]]:
+        """Yield position and row of every entry after `after`, in order and without gap.
+
+        Raises:
+            PositionGone: the archive does not reach back so far, or has a gap.
+            Corrupt: a file is not what was written.
+        """
+        expected = after + 1
+        for first, last, file in self._files():
+            if last < expected:
+                continue
+            if first > expected:
+                raise PositionGone(expected - 1, first, self.last)
+            for position, row in _read_file(file):
+                if position >= expected:
+                    yield position, row
+            expected = last + 1
+
+
+def _read_file(file: FilePath) -> list[tuple[int, bytes]]:
+    data = file.read_bytes()
+    digest, body = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
+    if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
+        raise Corrupt(f"the log file {file}", expected=digest.hex()[:16], found="other bytes")
+    return [(position, row) for position, row in ormsgpack.unpackb(body)]
+
+
+def _sync_file(file: FilePath) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
