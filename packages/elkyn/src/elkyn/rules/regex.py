@@ -19,6 +19,8 @@ __all__ = ["compile_regex", "translate"]
 REPEAT_MAX = 1000
 NESTING_MAX = 30
 MEMORY_BYTES_MAX = 4 << 20
+WEIGHT_MAX = 10_000
+"""How many characters, sets and groups there may be once repetitions are written out."""
 _FOLDED_RANGE_MAX = 4096
 
 _SPACES = (
@@ -86,8 +88,8 @@ def translate(pattern: str, *, fold: bool = False) -> str:
     if start and reader.at == len(pattern):
         return r"\A"
     middle = "" if pattern[reader.at :] == "$" and start else reader.union()
-    end = reader.take("$")
-    if reader.at < len(pattern):
+    end = pattern.startswith("$", reader.at) and reader.at == len(pattern) - 1
+    if not end and reader.at < len(pattern):
         raise reader.unexpected()
     # `^a|b$` is `(^a)|(b$)`, as in JavaScript
     return (r"\A" if start else "") + middle + (r"\z" if end else "")
@@ -99,6 +101,7 @@ class _Reader:
         self.fold = fold
         self.at = 0
         self.nesting = 0
+        self.weight = 0
 
     def take(self, mark: str) -> bool:
         found = self.pattern.startswith(mark, self.at)
@@ -127,10 +130,11 @@ class _Reader:
         return "".join(parts)
 
     def piece(self) -> str:
-        start = self.at
+        start, weight = self.at, self.weight
         if self.pattern[start] in "*+?{^":
             raise self.unexpected()
         atom = self.atom()
+        self.weight += 1
         found = _REPEAT.match(self.pattern, self.at)
         if found is None:
             return atom
@@ -139,6 +143,9 @@ class _Reader:
             raise ExpressionError(f"more than {REPEAT_MAX} repetitions", self.at)
         if least and comma and most and int(least) > int(most):
             raise ExpressionError("the least number of repetitions is above the most", self.at)
+        self.weight = weight + (self.weight - weight) * max(1, int(least or 0), int(most or 0))
+        if self.weight > WEIGHT_MAX:
+            raise ExpressionError("this regular expression is too large", start)
         self.at = found.end()
         if self.at < len(self.pattern) and self.pattern[self.at] in "*+?{":
             raise ExpressionError("a repetition cannot be repeated, nor be lazy", self.at)
