@@ -1,0 +1,133 @@
+"""What the dashboard asks beside the tree: children by pages, namespaces, a rules trial."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterable
+from typing import Any
+
+from elkyn.identity import NOBODY, Identity
+from elkyn.paths import Path, order_key, parse_path
+from elkyn.reading import MAP, Overlay, Reader
+from elkyn.rules import RuleSet, parse_rules
+from elkyn.server.codec import dump
+from elkyn.server.request import Response
+from elkyn.server.system import SystemCall
+from elkyn.values import Stored, prepare, resolve
+from sennit_core.clock import SYSTEM
+from sennit_core.errors import UsageError
+
+__all__ = ["namespaces", "outline", "simulate"]
+
+_JSON = ("content-type", "application/json; charset=utf-8")
+_CHILDREN_MAX = 1000
+_SHOWN_CHARS = 200
+
+
+async def outline(call: SystemCall) -> Response:
+    """Answer what is at `path`: its kind, and a page of its children after the key `after`."""
+    await call.admin("/.settings/outline", write=False)
+    query = call.request.query
+    limit = _count(query.get("limit", "100"))
+    path, after = parse_path(query.get("path", "/")), query.get("after", "")
+    found = await call.app.on_thread(_read_outline, call, path, after, limit)
+    return Response(200, dump(found), (_JSON,))
+
+
+def _read_outline(call: SystemCall, path: Path, after: str, limit: int) -> dict[str, Any]:
+    with call.store().snapshot() as view:
+        top = view.peek(path)
+        if top is not MAP:
+            return _leaf(top)
+        keys = view.keys(path) or []
+        start = bisect_right(keys, order_key(after), key=order_key) if after else 0
+        page = keys[start : start + limit]
+        children = [{"key": key, **_node(view, (*path, key))} for key in page]
+    return {"kind": "map", "children": children, "more": start + limit < len(keys)}
+
+
+def _node(reader: Reader, path: Path) -> dict[str, Any]:
+    value = reader.peek(path)
+    return {"kind": "map"} if value is MAP else _leaf(value)
+
+
+def _leaf(value: Stored) -> dict[str, Any]:
+    if value is None:
+        return {"kind": "null"}
+    if isinstance(value, bool):
+        return {"kind": "bool", "value": value}
+    if isinstance(value, str):
+        cut = len(value) > _SHOWN_CHARS
+        return {"kind": "text", "value": value[:_SHOWN_CHARS], "cut": cut}
+    return {"kind": "number", "value": value}
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= _CHILDREN_MAX:
+        raise UsageError(f"limit must be an integer from 1 to {_CHILDREN_MAX}")
+    return int(text)
+
+
+async def namespaces(call: SystemCall) -> Response:
+    """Answer which namespaces there are, and which one is meant when none is named."""
+    await call.admin("/.settings/namespaces", write=False)
+    stores: Iterable[str] = await call.app.on_thread(call.app.namespaces)
+    found = {"default": call.app.settings.default_namespace, "namespaces": list(stores)}
+    return Response(200, dump(found), (_JSON,))
+
+
+async def simulate(call: SystemCall) -> Response:
+    """Answer whether rules would allow a read or write, and which of them decided.
+
+    The body is JSON: `rules` (text; those in force when left out), `method` (`read` or `write`),
+    `path`, `auth` (what rules see as `auth`; null for nobody) and, for a write, `value`.
+    """
+    await call.admin("/.settings/simulate", write=False)
+    asked = _asked(call.request.body)
+    explained = await call.app.on_thread(_try_rules, call, asked)
+    return Response(200, dump(explained), (_JSON,))
+
+
+def _asked(body: bytes) -> dict[str, Any]:
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        asked = None
+    if not isinstance(asked, dict) or asked.get("method") not in ("read", "write"):
+        raise UsageError(
+            "a trial is a JSON object with method (read or write), path, auth, value and rules"
+        )
+    return asked
+
+
+def _try_rules(call: SystemCall, asked: dict[str, Any]) -> dict[str, Any]:
+    rules = _rules(call, asked.get("rules"))
+    path = parse_path(asked.get("path", "/"))
+    identity = _identity(asked.get("auth"))
+    now_ms = int(SYSTEM.now() * 1000)
+    with call.store().snapshot() as view:
+        if asked["method"] == "read":
+            explanation = rules.explain_read(view, path, identity, now_ms)
+        else:
+            value = resolve(prepare(asked.get("value"), path).value, view.get, path, now_ms)
+            places = [(path, value)]
+            after = Overlay(view, places)
+            explanation = rules.explain_write(view, after, places, identity, now_ms)
+    return {"allowed": explanation.allowed, "trace": str(explanation).splitlines()}
+
+
+def _rules(call: SystemCall, source: Any) -> RuleSet:
+    if source is None:
+        return call.store().rules or parse_rules('{"rules": {}}')
+    if not isinstance(source, str):
+        raise UsageError("rules are text")
+    return parse_rules(source)
+
+
+def _identity(auth: Any) -> Identity:
+    if auth is None:
+        return NOBODY
+    if not isinstance(auth, dict):
+        raise UsageError("auth is null or an object with uid")
+    return Identity(uid=str(auth.get("uid")), override=auth)

@@ -1,0 +1,57 @@
+"""The dashboard's files, served from the wheel: plain modules, no build, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path as FilePath
+
+from elkyn.server.request import Response
+
+__all__ = ["page"]
+
+_FOLDER = FilePath(__file__).resolve().parents[1] / "dashboard"
+_PREFIX = "/.dashboard/"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_HEADERS = (
+    ("cache-control", "no-cache"),
+    ("content-security-policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'"),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+)
+
+
+def page(path: str, known_etag: str | None = None) -> Response | None:
+    """Answer a request for a page.
+
+    Args:
+        path: `/index.html`, or `/.dashboard/` and the name of a file.
+        known_etag: the tag of what the client has already.
+
+    Returns:
+        None when `path` names no page.
+    """
+    name = "index.html" if path == "/index.html" else path.removeprefix(_PREFIX)
+    files = _files()
+    if name not in files or (path != "/index.html" and not path.startswith(_PREFIX)):
+        return None
+    body, etag = files[name]
+    headers = (*_HEADERS, ("etag", etag))
+    if known_etag == etag:
+        return Response(304, headers=headers)
+    return Response(200, body, (("content-type", _TYPES[FilePath(name).suffix]), *headers))
+
+
+@cache
+def _files() -> dict[str, tuple[bytes, str]]:
+    found = {}
+    for file in sorted(_FOLDER.iterdir()):
+        if file.suffix in _TYPES:
+            body = file.read_bytes()
+            found[file.name] = (body, f'"{hashlib.sha256(body).hexdigest()[:20]}"')
+    return found
