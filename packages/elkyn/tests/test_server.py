@@ -79,10 +79,15 @@ def test_the_whole_round_over_http(server: Running) -> None:
 
 
 def test_no_token_or_a_wrong_one_is_refused_and_owner_too(server: Running) -> None:
-    for token in (b"", b"Bearer wrong", b"Bearer owner", b"Bearer \xff"):
-        headers = {b"Authorization": token}
-        answer = httpx.get(f"{server.url}/a.json", headers=headers)
-        assert (answer.status_code, answer.json()) == (401, {"error": "Permission denied"})
+    unread = "Could not parse auth token."
+    for token, text in (
+        (b"", "Permission denied"),
+        (b"Bearer wrong", unread),
+        (b"Bearer owner", unread),
+        (b"Bearer \xff", unread),
+    ):
+        answer = httpx.get(f"{server.url}/a.json", headers={b"Authorization": token})
+        assert (answer.status_code, answer.json()) == (401, {"error": text})
     shown = server.headers["Authorization"].removeprefix("Bearer ")
     assert httpx.get(f"{server.url}/a.json", params={"auth": shown}).status_code == 200
 
@@ -254,7 +259,12 @@ def test_the_emulator_knows_owner_makes_namespaces_and_keeps_web_pages_out(tmp_p
     running = Running(tmp_path / "data", "--emulator")
     client = running.client
     assert client.put("/a.json?ns=demo-app", json=1).status_code == 200
-    assert client.get("/a.json?ns=demo-app", headers={"Authorization": ""}).status_code == 401
+    nobody = {"Authorization": ""}
+    assert client.get("/a.json?ns=demo-app", headers=nobody).json() == 1
+    rules = {"rules": {".read": "auth != null"}}
+    assert client.put("/.settings/rules.json?ns=demo-app", json=rules).json() == {"status": "ok"}
+    assert client.get("/a.json?ns=demo-app", headers=nobody).status_code == 401
+    assert client.get("/a.json?ns=demo-app").json() == 1
     evil = {"Origin": "https://evil.example"}
     assert client.get("/a.json", headers=evil).status_code == 401
     assert client.get("/a.json", headers={"Host": "evil.example:9000"}).status_code == 401

@@ -1,38 +1,88 @@
-"""`elkyn serve`: a folder over HTTP."""
+"""`elkyn serve`: a folder over HTTP and WebSocket."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
 
 from elkyn.cli.command import Subparsers, add_command
+
+if TYPE_CHECKING:
+    from elkyn.server.serve import Serving
 
 __all__ = ["register"]
 
 
 def register(subparsers: Subparsers) -> None:
     """Add the verb `serve`."""
-    serve = add_command(subparsers, "serve", _serve, "serve a folder over Firebase's REST protocol")
-    serve.add_argument("--port", type=int, default=9000, help="on 127.0.0.1 (9000; 0: a free one)")
+    serve = add_command(
+        subparsers, "serve", _serve, "serve a folder over Firebase's REST and realtime protocols"
+    )
+    serve.add_argument("--port", type=int, default=9000, help="9000; 0: a free one")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    serve.add_argument("--tls-cert", type=FilePath, metavar="PEM", help="certificate chain")
+    serve.add_argument("--tls-key", type=FilePath, metavar="PEM", help="its private key")
+    serve.add_argument(
+        "--insecure", action="store_true", help="listen where others can reach without TLS"
+    )
     serve.add_argument(
         "--emulator", action="store_true", help="'Bearer owner' is the admin (development only)"
     )
+    serve.add_argument(
+        "--origin",
+        action="append",
+        metavar="URL",
+        help="web origin that may read answers; may be repeated (*)",
+    )
+    serve.add_argument("--project", default="elkyn", help="audience of ID tokens (elkyn)")
+    serve.add_argument(
+        "--keep-alive", type=float, default=25.0, metavar="SECONDS", help="on event streams (25)"
+    )
+    serve.add_argument(
+        "--rate", type=float, metavar="N", help="requests a second of one client (no bound)"
+    )
+    serve.add_argument(
+        "--log-level",
+        default="warning",
+        choices=["debug", "info", "warning", "error"],
+        help="info logs every request (warning)",
+    )
+    serve.add_argument("--log-format", default="json", choices=["json", "text"], help="(json)")
 
 
 def _serve(options: argparse.Namespace) -> int:
     from elkyn.server.serve import serve
+    from sennit_core.logs import configure_logging
 
-    def ready(url: str, token: str | None) -> None:
+    configure_logging(options.log_format, options.log_level)
+
+    def ready(url: str, token_file: FilePath | None) -> None:
         print(f"serving {options.data} at {url}", flush=True)
-        if token is None:
+        if token_file is None:
             print("emulator: everybody on this machine is admin as 'Bearer owner'", flush=True)
         else:
-            print(f"admin token: {options.data / 'admin.token'}", flush=True)
+            print(f"admin token: {token_file}", flush=True)
 
-    serve(
-        options.data,
+    serve(_serving(options), ready)
+    return 0
+
+
+def _serving(options: argparse.Namespace) -> Serving:
+    from elkyn.server.limits import Limits
+    from elkyn.server.serve import Serving
+
+    return Serving(
+        data=options.data,
+        host=options.host,
         port=options.port,
         namespace=options.namespace,
         emulator=options.emulator,
-        ready=ready,
+        insecure=options.insecure,
+        tls_cert=options.tls_cert,
+        tls_key=options.tls_key,
+        origins=tuple(options.origin or ("*",)),
+        project=options.project,
+        keep_alive_seconds=options.keep_alive,
+        limits=Limits(requests_per_second=options.rate),
     )
-    return 0

@@ -16,7 +16,8 @@ from elkyn.server.answers import error_response
 from elkyn.server.asgi import Receive, Scope, Send, read_body, send_response, to_request
 from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
-from elkyn.server.door import Authorize, Caller, Door, HookDoor
+from elkyn.server.connect import serve_socket
+from elkyn.server.door import Authorize, Door, HookDoor
 from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
@@ -43,6 +44,7 @@ T = TypeVar("T")
 
 _INLINE_BYTES = 64 * 1024
 _INLINE_ROWS = 64
+_SIGN_IN_BYTES_MAX = 1024 * 1024
 
 
 class StoreMap(Protocol):
@@ -96,11 +98,12 @@ class ElkynApp:
         self.settings = settings
         self.metrics = Metrics()
         self.committer = Committer()
-        self.clients = Clients(self.metrics, settings)
+        self.clients = Clients(self.metrics, settings, door)
         self.closed = False
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
         self._retries = Retries()
+        self._served: dict[str, ElkynStore] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the lifespan of the server."""
@@ -115,7 +118,7 @@ class ElkynApp:
         while True:
             kind = (await receive())["type"]
             if kind == "lifespan.shutdown":
-                await self.stop()
+                await asyncio.to_thread(self.close)
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
@@ -145,9 +148,11 @@ class ElkynApp:
         self.settings.origins.check(request.headers)
         if request.method == "OPTIONS":
             return self.settings.origins.preflight(request.headers)
+        if not request.raw_path.endswith(".json") or request.raw_path.startswith("/."):
+            response = await self._answer_beside(request, scope, receive)
+            if response is not None:
+                return response
         caller = await self.door.caller(scope, request.query)
-        if is_reserved(request.raw_path):
-            return await self._answer_system(request, caller, receive)
         call = parse_call(request)
         namespace = call.namespace = call.namespace or self.settings.default_namespace
         store = self.open_store(namespace)
@@ -161,7 +166,7 @@ class ElkynApp:
             self.metrics.reads += 1
             return await _read(call, store, grant)
         except Denied:
-            self.door.refused(caller, scope, namespace, call.path)
+            self.door.refused(caller, scope, namespace, call.path, write=call.writes)
             raise
 
     def _admit(self, scope: Scope) -> None:
@@ -181,13 +186,21 @@ class ElkynApp:
         """
         if not self.settings.create_namespaces and name not in self._stores:
             raise NotFound("namespace", name)
-        return self._stores[name]
+        store = self._served[name] = self._stores[name]
+        return store
 
-    async def _answer_system(self, request: Request, caller: Caller, receive: Receive) -> Response:
+    async def _answer_beside(
+        self, request: Request, scope: Scope, receive: Receive
+    ) -> Response | None:
+        owned = self.door.owns(request.raw_path)
+        if not owned and not is_reserved(request.raw_path):
+            return None
         if request.method not in ("GET", "HEAD"):
-            request.body = await read_body(receive, self.settings.limits.body_bytes)
-        namespace = request.query.get("ns") or self.settings.default_namespace
-        return await answer_system(SystemCall(self, request, caller, namespace))
+            limit = _SIGN_IN_BYTES_MAX if owned else self.settings.limits.body_bytes
+            request.body = await read_body(receive, limit)
+        if owned:
+            return await self.door.respond(scope, request)
+        return await answer_system(SystemCall(self, request, scope))
 
     async def _write(
         self, call: Call, store: ElkynStore, grant: Grant, receive: Receive
@@ -215,7 +228,18 @@ class ElkynApp:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        await send({"type": "websocket.close", "code": 1000})
+        try:
+            request = to_request(scope)
+            self._admit(scope)
+            self.settings.origins.check(request.headers)
+            if request.raw_path != "/.ws" or request.query.get("v", "5") != "5":
+                raise NotFound("socket", request.raw_path)
+            caller = await self.door.caller(scope, request.query, anonymous=True)
+        except SennitError as error:
+            await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:100]})
+            return
+        await send({"type": "websocket.accept"})
+        await serve_socket(self, request, caller, scope, (receive, send))
 
     async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run what may block on a thread."""
@@ -223,17 +247,12 @@ class ElkynApp:
 
     def metrics_text(self) -> bytes:
         """Return the page for Prometheus."""
-        names = [name for name in self._stores if name in self._stores]  # type: ignore[attr-defined]
         return self.metrics.text(
             commits=self.committer.commits,
             commit_seconds=self.committer.seconds,
             waiting=self.committer.waiting,
-            positions=[(name, self._stores[name].position) for name in names],
+            positions=[(name, store.position) for name, store in sorted(self._served.items())],
         )
-
-    async def stop(self) -> None:
-        """As `close`, from the event loop; sockets get time to say goodbye."""
-        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """End event streams, commit what waits, and answer 503 from now on; safe on any thread.

@@ -21,6 +21,8 @@ _HEADERS = {
         "accept",
         "access-control-request-headers",
         "access-control-request-method",
+        "authorization",
+        "content-type",
         "host",
         "idempotency-key",
         "if-match",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from elkyn.server.door import Caller
+from elkyn.server.door import Caller, Door
 from elkyn.server.hub import Hub
 from elkyn.server.metrics import Metrics
 from elkyn.server.settings import Settings
@@ -50,7 +51,8 @@ class Client(Protocol):
 class Clients:
     """The clients of one app; all methods but `close` are called in its event loop."""
 
-    def __init__(self, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, metrics: Metrics, settings: Settings, door: Door) -> None:
+        self._door = door
         self._metrics = metrics
         self._limits = settings.limits
         self._tick_seconds = min(_TICK_SECONDS_MAX, settings.keep_alive_seconds / 4)
@@ -112,6 +114,7 @@ class Clients:
         loop = asyncio.get_running_loop()
         while self._open:
             await asyncio.sleep(self._tick_seconds)
+            self._door.poll()
             now, now_ms = loop.time(), int(time.time() * 1000)
             for client in list(self._open):
                 reason = client.caller.ended(now_ms)
@@ -121,17 +124,33 @@ class Clients:
                     client.revoke(reason)
 
     def close(self) -> None:
-        """End every client; safe on any thread."""
+        """End every client; safe on any thread, and returns when they have written their last."""
         self._closed = True
-        for client, task in list(self._open.items()):
-            loop = task.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_end, loop, client, task)
         for end in self._watched.values():
             end()
         self._watched.clear()
+        loops = {task.get_loop() for task in list(self._open.values())}
+        for loop in loops:
+            if loop is _running_loop():
+                self._end_all(loop)
+            elif loop.is_running():
+                done = threading.Event()
+                loop.call_soon_threadsafe(self._end_all, loop, done)
+                done.wait(_CLOSE_GRACE_SECONDS)
+
+    def _end_all(
+        self, loop: asyncio.AbstractEventLoop, done: threading.Event | None = None
+    ) -> None:
+        for client, task in list(self._open.items()):
+            if task.get_loop() is loop:
+                client.close()
+                loop.call_later(_CLOSE_GRACE_SECONDS, task.cancel)  # for who does not read
+        if done is not None:
+            done.set()
 
 
-def _end(loop: asyncio.AbstractEventLoop, client: Client, task: asyncio.Task[Any]) -> None:
-    client.close()
-    loop.call_later(_CLOSE_GRACE_SECONDS, task.cancel)  # for clients that do not read
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

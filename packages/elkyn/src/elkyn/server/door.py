@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from urllib.parse import unquote
 
 from elkyn.identity import ADMIN, NOBODY, Identity
 from elkyn.server.grant import Grant
+from elkyn.server.request import Request, Response
 from elkyn.store import ElkynStore
 from sennit_core.errors import Denied
 
@@ -53,9 +55,23 @@ class Caller(Protocol):
 
 
 class Door(Protocol):
-    """Makes callers."""
+    """Makes callers, and answers those who want to become one."""
 
-    def refused(self, caller: Caller, scope: Scope, namespace: str, path: str) -> None:
+    async def respond(self, scope: Scope, request: Request) -> Response | None:
+        """Answer a request that is for signing in; None for all others."""
+        ...
+
+    def owns(self, raw_path: str) -> bool:
+        """Whether `respond` answers this path."""
+        ...
+
+    def poll(self) -> None:
+        """Look for credentials that were revoked elsewhere."""
+        ...
+
+    def refused(
+        self, caller: Caller, scope: Scope, namespace: str, path: str, *, write: bool
+    ) -> None:
         """Note that the rules have refused something."""
         ...
 
@@ -72,7 +88,20 @@ class HookDoor:
 
     authorize: Authorize
 
-    def refused(self, caller: Caller, scope: Scope, namespace: str, path: str) -> None:
+    async def respond(self, scope: Scope, request: Request) -> Response | None:
+        """Leave that to the embedder."""
+        return None
+
+    def owns(self, raw_path: str) -> bool:
+        """Leave all paths to others."""
+        return False
+
+    def poll(self) -> None:
+        """Know of nothing that could be revoked."""
+
+    def refused(
+        self, caller: Caller, scope: Scope, namespace: str, path: str, *, write: bool
+    ) -> None:
         """Leave that to the hook."""
 
     async def caller(
@@ -117,9 +146,35 @@ class AuthDoor:
     authenticator: Authenticator
     open_without_rules: bool = False
 
-    def refused(self, caller: Caller, scope: Scope, namespace: str, path: str) -> None:
+    async def respond(self, scope: Scope, request: Request) -> Response | None:
+        """Answer by the authenticator."""
+        from elkyn.auth.endpoints import AuthRequest
+
+        client = scope.get("client") or ("", 0)
+        answer = await self.authenticator.respond(
+            AuthRequest(
+                method=request.method,
+                path=unquote(request.raw_path),
+                query=request.query,
+                headers=request.headers,
+                body=request.body,
+                client=client[0],
+            )
+        )
+        return Response(answer.status, answer.body, answer.headers)
+
+    def owns(self, raw_path: str) -> bool:
+        """Ask the authenticator."""
+        return self.authenticator.owns(raw_path)
+
+    def poll(self) -> None:
+        """Ask the vault."""
+        self.authenticator.revocations.poll()
+
+    def refused(
+        self, caller: Caller, scope: Scope, namespace: str, path: str, *, write: bool
+    ) -> None:
         """Write it to the audit log."""
-        write = scope.get("method", "GET") not in ("GET", "HEAD")
         client = scope.get("client") or ("", 0)
         self.authenticator.audit.refused(
             caller.identity or NOBODY, namespace, path, write, client[0]
@@ -131,7 +186,8 @@ class AuthDoor:
         """Return the caller of `scope`; raises `BadToken` for a token that is none."""
         identity = NOBODY
         if not anonymous:
-            identity = await self.authenticator.identify(scope["headers"], query)
+            client = scope.get("client") or ("", 0)
+            identity = await self.authenticator.identify(scope["headers"], query, client[0])
         return _SignedIn(self, identity)
 
 

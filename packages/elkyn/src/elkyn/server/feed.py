@@ -25,12 +25,10 @@ class Opening:
     """What a client starts with: encoded already, as that may take long.
 
     Args:
-        frames: what is sent first.
-        position: of the last commit that is in it.
+        frames: what is sent first: bytes or text, or events that are still to be encoded.
     """
 
     frames: Sequence[Any]
-    position: int = 0
 
 
 Opener: TypeAlias = Callable[[View], Opening]
@@ -99,19 +97,19 @@ class QueryFeed(Feed):
         self._closed = False
 
     async def start(self, opener: Opener) -> Opening:
-        """Start; `opener` is not asked, the first event is the window as it is now."""
-        if self._subscription is None:
-            subscription = await asyncio.to_thread(self._store.watch, self._path, query=self._query)
-            if self._closed:
-                subscription.close()
-                raise Closed("the listen")
-            self._subscription = subscription
-        event = await self._subscription.next(None)
-        assert event is not None
-        self._subscription.wake = self._woken
-        if self._subscription.ready:
+        """Start, or go on after a loss; `opener` is not asked, the events tell the window."""
+        if self._subscription is not None:
+            return Opening(await asyncio.to_thread(self._subscription.resume))
+        subscription = await asyncio.to_thread(self._store.watch, self._path, self._query)
+        if self._closed:
+            subscription.close()
+            raise Closed("the listen")
+        self._subscription = subscription
+        first = await subscription.next(None)
+        subscription.wake = self._woken
+        if subscription.ready:
             self._wake(self)
-        return Opening((event,), event.position)
+        return Opening((first,))
 
     def _woken(self) -> None:
         if not self._loop.is_closed():
@@ -119,10 +117,14 @@ class QueryFeed(Feed):
 
     def take(self) -> list[Batch] | None:
         """Return what waits; None when it was too much."""
-        assert self._subscription is not None
-        if self._subscription.lost:
+        subscription = self._subscription
+        if subscription is None or subscription.closed:
+            return []
+        if subscription.lost:
             return None
-        events = self._subscription.take_waiting()
+        events = subscription.take_waiting()
+        if subscription.ready:  # lost: the window needs a fresh state to go on
+            self._wake(self)
         return [Batch(events)] if events else []
 
     def close(self) -> None:

@@ -5,65 +5,149 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
-from urllib.parse import urlsplit
 
 from elkyn.namespaces import open_namespaces
-from elkyn.server.app import ElkynApp, elkyn_app
+from elkyn.server.app import ElkynApp
 from elkyn.server.asgi import Receive, Scope, Send
-from elkyn.server.auth import read_or_create_token, require_token
-from elkyn.server.door import Authorize
-from sennit_core.errors import Denied, Unsupported, UsageError
+from elkyn.server.auth import read_or_create_token
+from elkyn.server.door import AuthDoor
+from elkyn.server.limits import Limits
+from elkyn.server.origins import LOOPBACK, Origins
+from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
+from sennit_core.errors import Unsupported, UsageError
 
-__all__ = ["DEFAULT_PORT", "serve"]
+__all__ = ["DEFAULT_PORT", "Serving", "serve"]
 
 DEFAULT_PORT = 9000
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+VAULT = ".secrets"
+"""Folder of password hashes and keys, beside the namespaces; no namespace can have that name."""
+
 _STOP_SECONDS = 3
 
 
-def serve(
-    data: FilePath,
-    *,
-    port: int = DEFAULT_PORT,
-    namespace: str = "default",
-    emulator: bool = False,
-    ready: Callable[[str, str | None], object] = lambda _url, _token: None,
-) -> None:
-    """Serve the namespaces below `data` on 127.0.0.1 until SIGINT or SIGTERM.
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How a folder is served.
 
     Args:
-        data: folder of the namespaces; holds `admin.token` (0600) too.
+        data: folder of the namespaces; holds `admin.token` (0600) and the accounts too.
+        host: the address to listen at; another than loopback needs TLS or `insecure`.
         port: 0 picks a free one.
         namespace: made at the start, and meant by requests without `?ns=`.
-        emulator: as the Firebase emulator: `Bearer owner` is the admin, namespaces are made on
-            first use. For tests and development on this machine.
-        ready: called with the URL and the token (None in emulator mode) once requests are served.
+        emulator: as the Firebase emulator: `Bearer owner` is the admin, unsigned tokens count,
+            namespaces are made on first use and open to everybody while they have no rules. For
+            tests and development on this machine.
+        insecure: allow an address that others can reach without TLS.
+        tls_cert: certificate chain (PEM); with `tls_key`, HTTPS and WSS are served.
+        tls_key: its private key (PEM).
+        origins: web origins that may read answers; `*` for every one.
+        project: the audience of ID tokens, `projectId` in an app's configuration.
+        keep_alive_seconds: silence on a stream after which a keep-alive is sent.
+        limits: what clients may ask for.
+    """
+
+    data: FilePath
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    namespace: str = "default"
+    emulator: bool = False
+    insecure: bool = False
+    tls_cert: FilePath | None = None
+    tls_key: FilePath | None = None
+    origins: tuple[str, ...] = ("*",)
+    project: str = "elkyn"
+    keep_alive_seconds: float = KEEP_ALIVE_SECONDS
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def tls(self) -> bool:
+        """Whether it is served over TLS."""
+        return self.tls_cert is not None
+
+    def check(self) -> None:
+        """Refuse what would be a mistake.
+
+        Raises:
+            UsageError: half of TLS is missing, or others could listen in.
+        """
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("TLS needs a certificate and its key", hint="--tls-cert, --tls-key")
+        if self.host in LOOPBACK:
+            return
+        if self.emulator:
+            raise UsageError(f"the emulator is for this machine alone, not for {self.host}")
+        if not self.tls and not self.insecure:
+            raise UsageError(
+                f"{self.host} can be reached by others, and nothing would be encrypted",
+                hint="give --tls-cert and --tls-key, or --insecure behind a proxy that does it",
+            )
+
+
+def serve(
+    serving: Serving,
+    ready: Callable[[str, FilePath | None], object] = lambda _url, _token: None,
+) -> None:
+    """Serve a folder until SIGINT or SIGTERM.
+
+    Args:
+        serving: how.
+        ready: called with the URL and the file of the admin's token (None in emulator mode) once
+            requests are served.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: the port is taken, or the options make no sense together.
     """
+    serving.check()
     uvicorn = _uvicorn()
-    data.mkdir(parents=True, exist_ok=True)
-    token = None if emulator else read_or_create_token(data / "admin.token")
-    authorize = _local_only(require_token("owner")) if token is None else require_token(token)
-    with _listen(port) as listener, open_namespaces(data) as stores:
-        stores[namespace]
-        app = elkyn_app(
-            stores, authorize=authorize, default_namespace=namespace, create_namespaces=emulator
-        )
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    serving.data.mkdir(parents=True, exist_ok=True)
+    token_file = None if serving.emulator else serving.data / "admin.token"
+    with ExitStack() as owned:
+        listener = owned.enter_context(_listen(serving.host, serving.port))
+        app = _app(serving, token_file, owned)
+        port = listener.getsockname()[1]
+        url = f"{'https' if serving.tls else 'http'}://{_shown_host(serving.host)}:{port}"
         config = uvicorn.Config(
-            _announced(app, lambda: ready(url, token)),
-            log_level="warning",
+            _announced(app, lambda: ready(url, token_file)),
+            log_config=None,
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
+            timeout_keep_alive=75,
+            ws="websockets-sansio",
+            ws_max_size=1024 * 1024,
+            ws_per_message_deflate=False,
+            ssl_certfile=serving.tls_cert,
+            ssl_keyfile=serving.tls_key,
         )
         _run(uvicorn, config, app, listener)
+
+
+def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> ElkynApp:
+    from elkyn.auth.authenticator import Authenticator, AuthSettings
+
+    token = None if token_file is None else read_or_create_token(token_file)
+    stores = owned.enter_context(open_namespaces(serving.data))
+    stores[serving.namespace]
+    auth = AuthSettings(emulator=serving.emulator, project=serving.project, admin_token=token)
+    authenticator = owned.enter_context(Authenticator(auth, serving.data / VAULT))
+    origins = Origins(loopback_only=True) if serving.emulator else Origins(serving.origins)
+    settings = Settings(
+        default_namespace=serving.namespace,
+        create_namespaces=serving.emulator,
+        keep_alive_seconds=serving.keep_alive_seconds,
+        limits=serving.limits,
+        origins=origins,
+    )
+    app = ElkynApp(stores, AuthDoor(authenticator, serving.emulator), settings)
+    owned.callback(app.close)
+    return app
 
 
 def _uvicorn() -> Any:
@@ -76,16 +160,21 @@ def _uvicorn() -> Any:
     return uvicorn
 
 
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket()
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("127.0.0.1", port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         hint = "choose another with --port, or 0 for a free one"
         raise UsageError(f"port {port} cannot be used: {error.strerror}", hint=hint) from None
     return listener
+
+
+def _shown_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _run(uvicorn: Any, config: Any, app: ElkynApp, listener: socket.socket) -> None:
@@ -119,17 +208,3 @@ def _announced(app: ElkynApp, ready: Callable[[], object]) -> Callable[..., Any]
         await app(scope, receive, told)
 
     return announced
-
-
-def _local_only(authorize: Authorize) -> Authorize:
-    """Keep web pages of other origins out: everybody knows the emulator's token."""
-
-    def checked(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        origin = headers.get(b"origin")
-        for address in (f"//{headers.get(b'host', '')}", origin):
-            if address is not None and urlsplit(address).hostname not in _LOOPBACK:
-                raise Denied("reaching the emulator from another host or origin", "localhost")
-        authorize(scope, namespace, path, write)
-
-    return checked

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from elkyn.server import metrics
+from elkyn.server.asgi import Scope
 from elkyn.server.codec import dump
-from elkyn.server.door import Caller
 from elkyn.server.grant import Grant
 from elkyn.server.request import MethodNotAllowed, Request, Response
 from sennit_core.errors import Denied, NotFound
@@ -27,21 +27,27 @@ _OPEN_RULES = b'{"rules":{".read":true,".write":true}}'
 
 @dataclass(slots=True)
 class SystemCall:
-    """A request for something beside the tree, and who sends it."""
+    """A request for something beside the tree."""
 
     app: ElkynApp
     request: Request
-    caller: Caller
-    namespace: str
+    scope: Scope
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that is asked about."""
+        return self.request.query.get("ns") or self.app.settings.default_namespace
 
     def store(self) -> ElkynStore:
-        """Return the store of the namespace that is asked about."""
+        """Return the store of the namespace."""
         return self.app.open_store(self.namespace)
 
-    def admin(self, path: str, *, write: bool) -> Grant:
+    async def admin(self, path: str, *, write: bool) -> Grant:
         """Return the grant of an admin; everybody else is refused."""
-        grant = self.caller.grant(self.store(), self.namespace, path, write)
+        caller = await self.app.door.caller(self.scope, self.request.query)
+        grant = caller.grant(self.store(), self.namespace, path, write)
         if not grant.identity.admin:
+            self.app.door.refused(caller, self.scope, self.namespace, path, write=write)
             raise Denied(f"using {path}", "an admin's credential")
         return grant
 
@@ -60,7 +66,7 @@ async def _readyz(call: SystemCall) -> Response:
 
 
 async def _metrics(call: SystemCall) -> Response:
-    call.admin("/metrics", write=False)
+    await call.admin("/metrics", write=False)
     return Response(200, call.app.metrics_text(), (_TEXT,))
 
 
@@ -68,14 +74,14 @@ async def _rules(call: SystemCall) -> Response:
     path = "/.settings/rules"
     method = call.request.method.upper()
     if method in ("GET", "HEAD"):
-        grant = call.admin(path, write=False)
+        grant = await call.admin(path, write=False)
         rules = call.store().rules
         if rules is None:
             return Response(200, _OPEN_RULES if grant.open else _NO_RULES, (_JSON,))
         return Response(200, rules.source.encode(), (_JSON,))
     if method != "PUT":
         raise MethodNotAllowed(f"Method {method[:20]!r} is not allowed.")
-    call.admin(path, write=True)
+    await call.admin(path, write=True)
     await call.app.on_thread(call.store().set_rules, call.request.body)
     return Response(200, b'{"status":"ok"}', (_JSON,))
 

@@ -1,0 +1,45 @@
+"""What waits to be sent on a socket, in order, and how much it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+__all__ = ["Outbox"]
+
+CHARS_MAX = 4 * 1024 * 1024
+
+
+class Outbox:
+    """Frames that wait; whoever adds them from a client's requests waits for room."""
+
+    def __init__(self, chars_max: int = CHARS_MAX) -> None:
+        self._frames: deque[str] = deque()
+        self._chars = 0
+        self._chars_max = chars_max
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def __bool__(self) -> bool:
+        return bool(self._frames)
+
+    def add(self, frames: Iterable[str]) -> None:
+        """Queue frames."""
+        for frame in frames:
+            self._frames.append(frame)
+            self._chars += len(frame)
+        if self._chars > self._chars_max:
+            self._room.clear()
+
+    def next(self) -> str:
+        """Take the first frame."""
+        frame = self._frames.popleft()
+        self._chars -= len(frame)
+        if self._chars <= self._chars_max:
+            self._room.set()
+        return frame
+
+    async def room(self) -> None:
+        """Wait until less than the bound is queued."""
+        await self._room.wait()

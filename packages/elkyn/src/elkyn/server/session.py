@@ -1,0 +1,326 @@
+"""One client's session of the realtime protocol as a state machine: frames in, steps out.
+
+`Session` knows what the client listens to and what is to be written when it goes; it touches no
+store, no clock and no network. `socket` carries the steps out and sends the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from elkyn.paths import Path, format_path, parse_path
+from elkyn.query import Query
+from elkyn.server.wire import Assembler, Message, control, parse, push, reply
+from sennit_core.errors import SennitError, TooLarge, UsageError
+
+__all__ = [
+    "Attach",
+    "Commit",
+    "Detach",
+    "End",
+    "Fetch",
+    "Later",
+    "Listen",
+    "Send",
+    "Session",
+    "SignIn",
+    "SignOut",
+    "Step",
+]
+
+_LATER_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """What a client listens to.
+
+    Args:
+        path: the node.
+        query: None for the whole node.
+        tag: the client's name for a query; pushes repeat it.
+        wire: the query as the client wrote it.
+    """
+
+    path: Path
+    query: Query | None = None
+    tag: Any = None
+    wire: Any = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The path as pushes name it."""
+        return "/".join(self.path)
+
+
+@dataclass(slots=True)
+class Send:
+    """Send this message."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class Attach:
+    """Start to listen; the client says which value it has by its hash."""
+
+    number: int
+    listen: Listen
+    known_hash: str
+
+
+@dataclass(slots=True)
+class Detach:
+    """Stop to listen."""
+
+    number: int
+    listen: Listen
+
+
+@dataclass(slots=True)
+class Commit:
+    """Write, when the hash of what is there is `expected_hash` or that is None."""
+
+    number: int
+    kind: Literal["put", "patch"]
+    path: Path
+    data: Any
+    expected_hash: str | None
+
+
+@dataclass(slots=True)
+class Fetch:
+    """Read once."""
+
+    number: int
+    path: Path
+    query: Query | None
+
+
+@dataclass(slots=True)
+class Later:
+    """Check a write that is for when the client goes, and `remember` it."""
+
+    number: int
+    kind: Literal["put", "patch"]
+    path: Path
+    data: Any
+
+
+@dataclass(slots=True)
+class SignIn:
+    """Take a credential; `variable` is what an admin wants to be in rules."""
+
+    number: int
+    credential: str
+    variable: Mapping[str, Any] | None
+    nobody: bool
+
+
+@dataclass(slots=True)
+class SignOut:
+    """Forget the credential."""
+
+    number: int
+
+
+@dataclass(slots=True)
+class End:
+    """Close the connection: what came is no protocol."""
+
+    reason: str
+
+
+Step: TypeAlias = Send | Attach | Detach | Commit | Fetch | Later | SignIn | SignOut | End
+
+
+class Session:
+    """The protocol's side of one connection.
+
+    Args:
+        session_id: told to the client.
+        listens_max: more listens are refused.
+        chars_max: of one message.
+    """
+
+    def __init__(self, session_id: str, *, listens_max: int, chars_max: int) -> None:
+        self.session_id = session_id
+        self.listens: dict[tuple[Path, Any], Listen] = {}
+        self._listens_max = listens_max
+        self._assembler = Assembler(chars_max)
+        self._later: list[tuple[Path, Any]] = []
+
+    def hello(self, host: str, now_ms: int) -> str:
+        """Return the message that a session begins with."""
+        return control("h", {"ts": now_ms, "v": "5", "h": host, "s": self.session_id})
+
+    def receive(self, frame: str) -> Step | None:
+        """Take a frame; returns what is to be done, None when nothing is."""
+        try:
+            text = self._assembler.feed(frame)
+            message = None if text is None else parse(text)
+        except (UsageError, TooLarge) as error:
+            return End(str(error))
+        if message is None:
+            return None
+        if message.number < 0:
+            return Send(control("o", None)) if message.action == "control:p" else None
+        handler = self._handlers.get(message.action)
+        if handler is None:
+            text = f"there is no action {message.action[:20]!r}"
+            return Send(reply(message.number, "unknown_action", text))
+        try:
+            return handler(self, message)
+        except SennitError as error:
+            return Send(reply(message.number, "failure", str(error)))
+
+    def _listen(self, message: Message) -> Step:
+        listen = _listen_of(message)
+        key = (listen.path, listen.tag)
+        if key in self.listens:
+            raise UsageError("this is listened to already")
+        if len(self.listens) >= self._listens_max:
+            raise UsageError(f"at most {self._listens_max} listens on one connection")
+        self.listens[key] = listen
+        known = message.body.get("h")
+        return Attach(message.number, listen, known if isinstance(known, str) else "")
+
+    def _unlisten(self, message: Message) -> Step:
+        path = _path(message)
+        tag = message.body.get("t")
+        listen = self.listens.pop((path, tag if isinstance(tag, int | str) else None), None)
+        if listen is None:
+            return Send(reply(message.number, "ok"))
+        return Detach(message.number, listen)
+
+    def forget(self, listen: Listen) -> None:
+        """Drop a listen that was refused or revoked."""
+        self.listens.pop((listen.path, listen.tag), None)
+
+    def revoked(self, listen: Listen) -> str:
+        """Return the message that tells of a revoked listen, and drop it."""
+        self.forget(listen)
+        body: dict[str, Any] = {"p": listen.name}
+        if listen.query is not None:
+            body["q"] = [listen.wire]
+        return push("c", body)
+
+    def _put(self, message: Message) -> Step:
+        return self._commit(message, "put")
+
+    def _merge(self, message: Message) -> Step:
+        _object(message)
+        return self._commit(message, "patch")
+
+    def _commit(self, message: Message, kind: Literal["put", "patch"]) -> Step:
+        expected = message.body.get("h")
+        known = expected if isinstance(expected, str) else None
+        return Commit(message.number, kind, _path(message), message.body.get("d"), known)
+
+    def _get(self, message: Message) -> Step:
+        return Fetch(message.number, _path(message), _query(message))
+
+    def _later_put(self, message: Message) -> Step:
+        return Later(message.number, "put", _path(message), message.body.get("d"))
+
+    def _later_merge(self, message: Message) -> Step:
+        return Later(message.number, "patch", _path(message), _object(message))
+
+    def _later_cancel(self, message: Message) -> Step:
+        self._drop(_path(message))
+        return Send(reply(message.number, "ok"))
+
+    def remember(self, step: Later) -> None:
+        """Keep a write for when the client goes; it replaces those at and below its places.
+
+        Raises:
+            UsageError: too many are kept.
+        """
+        places = [(step.path, step.data)]
+        if step.kind == "patch":
+            places = [((*step.path, *parse_path(name)), v) for name, v in step.data.items()]
+        for path, data in places:
+            self._drop(path)
+            if len(self._later) >= _LATER_MAX:
+                raise UsageError(f"at most {_LATER_MAX} writes are kept for a disconnect")
+            self._later.append((path, data))
+
+    def _drop(self, path: Path) -> None:
+        self._later = [kept for kept in self._later if kept[0][: len(path)] != path]
+
+    def last_writes(self) -> list[tuple[Path, Any]]:
+        """Return what is to be written now that the client has gone; once."""
+        writes, self._later = self._later, []
+        return writes
+
+    def _sign_in(self, message: Message) -> Step:
+        credential = message.body.get("cred")
+        if not isinstance(credential, str):
+            raise UsageError("a credential is a text")
+        variable = message.body.get("authvar")
+        nobody = message.body.get("noauth") is True
+        shown = variable if isinstance(variable, dict) else None
+        return SignIn(message.number, credential, shown, nobody)
+
+    def _sign_out(self, message: Message) -> Step:
+        return SignOut(message.number)
+
+    def _ok(self, message: Message) -> Step:
+        return Send(reply(message.number, "ok"))
+
+    def _echo(self, message: Message) -> Step:
+        return Send(reply(message.number, "ok", message.body.get("d")))
+
+    _handlers: ClassVar[Mapping[str, Callable[[Session, Message], Step]]] = {
+        "q": _listen,
+        "n": _unlisten,
+        "p": _put,
+        "m": _merge,
+        "g": _get,
+        "o": _later_put,
+        "om": _later_merge,
+        "oc": _later_cancel,
+        "auth": _sign_in,
+        "gauth": _sign_in,
+        "unauth": _sign_out,
+        "appcheck": _ok,
+        "unappeck": _ok,
+        "s": _ok,
+        "echo": _echo,
+    }
+
+
+def _path(message: Message) -> Path:
+    path = message.body.get("p")
+    if not isinstance(path, str):
+        raise UsageError("a path is a text")
+    return parse_path(path)
+
+
+def _object(message: Message) -> dict[str, Any]:
+    data = message.body.get("d")
+    if not isinstance(data, dict):
+        raise UsageError(f"a merge at {format_path(_path(message))} takes an object")
+    return data
+
+
+def _query(message: Message) -> Query | None:
+    wire = message.body.get("q")
+    if not wire:
+        return None
+    if not isinstance(wire, dict):
+        raise UsageError("a query is an object")
+    query = Query.of_wire(wire)
+    return None if query.is_default else query
+
+
+def _listen_of(message: Message) -> Listen:
+    tag = message.body.get("t")
+    query = _query(message)
+    if query is None:
+        return Listen(_path(message))
+    if not isinstance(tag, int | str):
+        raise UsageError("a listen with a query has a tag")
+    return Listen(_path(message), query, tag, message.body["q"])

@@ -1,0 +1,379 @@
+"""A WebSocket of the realtime protocol: carries out what a `Session` asks for, and sends answers.
+
+What the client is told keeps one order: the events of a commit go out before the answer to the write
+that made it, and the value of a listen before the answer to that listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from elkyn.events import Event
+from elkyn.identity import Identity
+from elkyn.paths import format_path
+from elkyn.server import session as steps
+from elkyn.server.answers import error_text
+from elkyn.server.asgi import Receive, Send
+from elkyn.server.door import Caller
+from elkyn.server.feed import Feed, Opening, QueryFeed
+from elkyn.server.grant import Grant
+from elkyn.server.outbox import Outbox
+from elkyn.server.pushes import frames_of_batch, push_event
+from elkyn.server.session import Listen, Session
+from elkyn.server.socket_store import SocketStore, status_of
+from elkyn.server.wire import control, frames_of, push, reply
+from elkyn.writer import Write
+from sennit_core.errors import Closed, Denied, SennitError
+from sennit_core.logs import get_logger
+
+if TYPE_CHECKING:
+    from elkyn.server.app import ElkynApp
+
+__all__ = ["Socket"]
+
+_SILENCE_SECONDS_MAX = 150.0  # clients send a keep-alive every 45 seconds
+_IN_FLIGHT_MAX = 1000
+_LARGE_CHARS = 64 * 1024
+_GOING_AWAY = 1001
+_BAD_DATA = 1007
+
+_log = get_logger(__name__)
+
+
+class Socket:
+    """One connection, from its hello to its end.
+
+    Args:
+        app: the server.
+        data: the store as this client reaches it.
+        caller: who it is; nobody until it signs in, or as the embedder's hook says.
+        send: ASGI's.
+    """
+
+    kind = "ws"
+
+    def __init__(self, app: ElkynApp, data: SocketStore, caller: Caller, send: Send) -> None:
+        limits = app.settings.limits
+        self.caller = caller
+        self.store = data.store
+        self.session = Session(
+            secrets.token_urlsafe(12),
+            listens_max=limits.listens,
+            chars_max=limits.message_bytes,
+        )
+        self._app = app
+        self._data = data
+        self._send = send
+        self._outbox = Outbox()
+        self._woken = asyncio.Event()
+        self._feeds: dict[Listen, Feed] = {}
+        self._listens: dict[Feed, Listen] = {}
+        self._ready: dict[Feed, None] = {}
+        self._lost: dict[Feed, None] = {}
+        self._in_flight: set[asyncio.Future[None]] = set()
+        self._held: deque[tuple[steps.Commit, Write]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._heard_at = asyncio.get_running_loop().time()
+        self._finished = False
+        self._close_code: int | None = None
+        self._chars = 0
+
+    # What the registry of clients asks for.
+
+    def tick(self, now: float) -> None:
+        """Close a connection that has been silent for too long."""
+        if now - self._heard_at > _SILENCE_SECONDS_MAX:
+            self.close()
+
+    def recheck(self) -> None:
+        """Judge all listens again."""
+        self._start(self._judge_listens())
+
+    def revoke(self, reason: str) -> None:
+        """Tell the client that its credential counts no more; it is nobody then."""
+        self.caller.sign_out()
+        self._say(push("ac", {"s": "expired_token", "d": reason}))
+        self.recheck()
+
+    def close(self) -> None:
+        """Write what is for the end and close after what waits is sent."""
+        self._finish()
+        self._close_code = self._close_code or _GOING_AWAY
+        self._woken.set()
+
+    # The connection.
+
+    async def run(self, receive: Receive, host: str) -> None:
+        """Serve the accepted connection until one side ends it."""
+        self._say(self.session.hello(host, int(time.time() * 1000)))
+        sender = asyncio.create_task(self._send_out())
+        try:
+            while await self._take(await receive()):
+                await self._outbox.room()
+        finally:
+            self._finish()
+            for task in (sender, *self._tasks):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    async def _take(self, message: Any) -> bool:
+        if message["type"] == "websocket.disconnect":
+            return False
+        self._heard_at = asyncio.get_running_loop().time()
+        frame = message.get("text")
+        if frame is None:
+            step: steps.Step | None = steps.End("this protocol is text")
+        else:
+            self._chars += len(frame)
+            step = self.session.receive(frame)
+        if step is not None:
+            await self._do(step)
+            self._chars = 0
+        return True
+
+    async def _do(self, step: steps.Step) -> None:
+        try:
+            await self._doers[type(step)](self, step)
+        except SennitError as error:
+            self._fail(step, error)
+        except Exception as error:  # noqa: BLE001 - logged and answered
+            _log.exception("a request on a socket failed")
+            self._fail(step, error)
+
+    def _fail(self, step: Any, error: Exception) -> None:
+        if isinstance(error, SennitError):
+            status, text = status_of(error), error_text(error)
+        else:
+            status, text = "internal_error", "Internal server error."
+        if isinstance(error, Denied):
+            self._data.refused(self.caller, step)
+        self._say(reply(step.number, status, text))
+
+    async def _send_out(self) -> None:
+        while True:
+            self._drain()
+            while self._outbox:
+                frame = self._outbox.next()
+                self._app.metrics.bytes_out += len(frame)
+                await self._send({"type": "websocket.send", "text": frame})
+                self._drain()
+            if self._lost:
+                await self._resynchronise()
+            elif self._close_code is not None:
+                await self._send({"type": "websocket.close", "code": self._close_code})
+                return
+            else:
+                await self._woken.wait()
+                self._woken.clear()
+
+    def _say(self, *messages: str) -> None:
+        for message in messages:
+            self._outbox.add(frames_of(message))
+        self._woken.set()
+
+    # Events.
+
+    def _wake(self, feed: Feed) -> None:
+        self._ready[feed] = None
+        self._woken.set()
+
+    def _drain(self) -> None:
+        """Queue the events that wait, to go out before whatever is said next."""
+        while self._ready:
+            feed = next(iter(self._ready))
+            del self._ready[feed]
+            listen = self._listens.get(feed)
+            if listen is None or feed in self._lost:  # what is lost is looked at when it is back
+                continue
+            batches = feed.take()
+            if batches is None:
+                self._lost[feed] = None
+                continue
+            for batch in batches:
+                self._app.metrics.events += len(batch.events)
+                self._outbox.add(frames_of_batch(listen, batch))
+
+    async def _resynchronise(self) -> None:
+        feed = next(iter(self._lost))
+        listen = self._listens.get(feed)
+        if listen is not None:
+            await self._restart(feed, listen)
+        self._lost.pop(feed, None)
+        self._ready[feed] = None
+        self._drain()
+        self._answer_held()
+
+    async def _restart(self, feed: Feed, listen: Listen) -> None:
+        try:
+            opening = await feed.start(partial(self._data.opening, self._grant(listen), listen, ""))
+        except Denied:
+            self._drop(listen)
+            self._say(self.session.revoked(listen))
+        except Closed:
+            self._drop(listen)
+        else:
+            self._say(*_messages(listen, opening))
+
+    # Steps.
+
+    async def _do_send(self, step: steps.Send) -> None:
+        self._say(step.text)
+
+    async def _do_end(self, step: steps.End) -> None:
+        self._finish()
+        self._close_code = _BAD_DATA
+        self._say(control("e", step.reason))
+
+    async def _do_attach(self, step: steps.Attach) -> None:
+        listen = step.listen
+        try:
+            grant = self._grant(listen)
+            warning = await self._data.check_listen(grant, listen)
+            feed = self._follow(listen)
+            opening = await feed.start(partial(self._data.opening, grant, listen, step.known_hash))
+        except BaseException:
+            self.session.forget(listen)
+            self._drop(listen)
+            raise
+        self._say(*_messages(listen, opening), reply(step.number, "ok", warning))
+
+    def _follow(self, listen: Listen) -> Feed:
+        if listen.query is None:
+            feed: Feed = self._app.clients.hub.follow(self.store, listen.path, self._wake)
+        else:
+            feed = QueryFeed(self.store, format_path(listen.path), listen.query, self._wake)
+        self._feeds[listen] = feed
+        self._listens[feed] = listen
+        return feed
+
+    def _drop(self, listen: Listen) -> None:
+        feed = self._feeds.pop(listen, None)
+        if feed is not None:
+            del self._listens[feed]
+            self._ready.pop(feed, None)
+            self._lost.pop(feed, None)
+            feed.close()
+
+    async def _do_detach(self, step: steps.Detach) -> None:
+        self._drop(step.listen)
+        self._say(reply(step.number, "ok"))
+
+    async def _do_commit(self, step: steps.Commit) -> None:
+        grant = self._data.grant(self.caller, step.path, write=True)
+        if self._chars > _LARGE_CHARS:
+            write = await asyncio.to_thread(self._data.to_write, step, grant)
+        else:
+            write = self._data.to_write(step, grant)
+        self._app.metrics.writes += 1
+        done = self._app.committer.commit(self.store, write)
+        self._in_flight.add(done)
+        done.add_done_callback(partial(self._committed, step, write))
+        if len(self._in_flight) >= _IN_FLIGHT_MAX:
+            await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+
+    def _committed(self, step: steps.Commit, write: Write, done: asyncio.Future[None]) -> None:
+        self._in_flight.discard(done)
+        self._drain()
+        self._held.append((step, write))
+        self._answer_held()
+
+    def _answer_held(self) -> None:
+        """Answer writes, unless a listen still has to read what they have changed."""
+        while self._held and not self._lost:
+            step, write = self._held.popleft()
+            error = write.error
+            if error is None:
+                self._say(reply(step.number, "ok"))
+            elif isinstance(error, Exception):
+                self._fail(step, error)
+
+    async def _do_fetch(self, step: steps.Fetch) -> None:
+        if self._in_flight:  # a read sees the writes that were sent before it
+            await asyncio.wait(self._in_flight)
+        self._app.metrics.reads += 1
+        grant = self._data.grant(self.caller, step.path, write=False)
+        value = await self._data.fetch(grant, step)
+        self._say(reply(step.number, "ok", value))
+
+    async def _do_later(self, step: steps.Later) -> None:
+        grant = self._data.grant(self.caller, step.path, write=True)
+        await asyncio.to_thread(self._data.check_later, step, grant)
+        self.session.remember(step)
+        self._say(reply(step.number, "ok"))
+
+    async def _do_sign_in(self, step: steps.SignIn) -> None:
+        identity = await self.caller.sign_in(step.credential, step.variable, nobody=step.nobody)
+        self._say(reply(step.number, "ok", _shown(identity)))
+        self.recheck()
+
+    async def _do_sign_out(self, step: steps.SignOut) -> None:
+        self.caller.sign_out()
+        self._say(reply(step.number, "ok"))
+        self.recheck()
+
+    # Rules and the end.
+
+    def _grant(self, listen: Listen) -> Grant:
+        return self._data.grant(self.caller, listen.path, write=False)
+
+    async def _judge_listens(self) -> None:
+        for listen in list(self._feeds):
+            try:
+                await self._data.check_listen(self._grant(listen), listen)
+            except SennitError:
+                if listen in self._feeds:
+                    self._drop(listen)
+                    self._say(self.session.revoked(listen))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _finish(self) -> None:
+        """End the listens and commit what the client left for its end; once."""
+        if self._finished:
+            return
+        self._finished = True
+        for listen in list(self._feeds):
+            self._drop(listen)
+        for path, data in self.session.last_writes():
+            try:
+                grant = self._data.grant(self.caller, path, write=True)
+                write = self._data.to_write(steps.Commit(0, "put", path, data, None), grant)
+                self._app.committer.commit(self.store, write)
+            except SennitError as error:
+                _log.warning("a write for a disconnect was refused: %s", error)
+
+    _doers: ClassVar[dict[type, Callable[[Socket, Any], Awaitable[None]]]] = {
+        steps.Send: _do_send,
+        steps.End: _do_end,
+        steps.Attach: _do_attach,
+        steps.Detach: _do_detach,
+        steps.Commit: _do_commit,
+        steps.Fetch: _do_fetch,
+        steps.Later: _do_later,
+        steps.SignIn: _do_sign_in,
+        steps.SignOut: _do_sign_out,
+    }
+
+
+def _messages(listen: Listen, opening: Opening) -> list[str]:
+    return [
+        push_event(listen, frame) if isinstance(frame, Event) else frame for frame in opening.frames
+    ]
+
+
+def _shown(identity: Identity | None) -> dict[str, Any]:
+    if identity is None:
+        return {"auth": None}
+    expires = identity.expires_ms
+    return {"auth": identity.as_auth(), "expires": None if expires is None else expires // 1000}

@@ -1,0 +1,158 @@
+"""The store as a socket uses it: writes, reads and listens under the rules of their callers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from elkyn._lmdb.tree import ReadLimit
+from elkyn.errors import PreconditionFailed
+from elkyn.paths import Path, format_path, sorted_map
+from elkyn.query import IndexMissing, Query, require_index, run_query
+from elkyn.server.door import Caller, Door
+from elkyn.server.feed import Opening
+from elkyn.server.grant import Grant
+from elkyn.server.hashes import hash_of
+from elkyn.server.pushes import push_value
+from elkyn.server.session import Commit, Fetch, Later, Listen
+from elkyn.store import ElkynStore
+from elkyn.txn import View
+from elkyn.values import present, resolve
+from elkyn.writer import Write, patch_write, put_write
+from sennit_core.errors import Busy, Closed, Denied, SennitError, TooLarge, UsageError
+
+__all__ = ["SocketStore", "status_of"]
+
+_INLINE_ROWS = 64
+
+
+@dataclass(slots=True)
+class SocketStore:
+    """A namespace, reached from one connection.
+
+    Args:
+        store: of the namespace.
+        namespace: its name.
+        door: told of refusals.
+        scope: ASGI's, of the connection.
+    """
+
+    store: ElkynStore
+    namespace: str
+    door: Door
+    scope: Mapping[str, Any]
+
+    def grant(self, caller: Caller, path: Path, *, write: bool) -> Grant:
+        """Return what `caller` may do at `path`."""
+        return caller.grant(self.store, self.namespace, format_path(path), write)
+
+    def refused(self, caller: Caller, step: Any) -> None:
+        """Note a refusal."""
+        path = step.listen.path if hasattr(step, "listen") else getattr(step, "path", ())
+        write = isinstance(step, Commit | Later)
+        self.door.refused(caller, self.scope, self.namespace, format_path(path), write=write)
+
+    def to_write(self, step: Commit | Later, grant: Grant) -> Write:
+        """Return the write that a request asks for.
+
+        Raises:
+            BadValue, BadPath, UsageError: the tree cannot hold it.
+        """
+        make = put_write if step.kind == "put" else patch_write
+        write = make(step.path, step.data)
+        write.guard = grant.guard()
+        if isinstance(step, Commit) and step.expected_hash is not None:
+            write.check = partial(_check_hash, step.path, step.expected_hash)
+        return write
+
+    def check_later(self, step: Later, grant: Grant) -> None:
+        """Check now what will be written when the client goes; blocks."""
+        write = self.to_write(step, grant)
+        if write.guard is None:
+            return
+        now_ms = int(time.time() * 1000)
+        with self.store.snapshot() as view:
+            places = [
+                (path, resolve(new.value, view.get, path, now_ms)) for path, new in write.places
+            ]
+            write.guard(view, places, now_ms)
+
+    async def check_listen(self, grant: Grant, listen: Listen) -> Any:
+        """Return what to warn a client of that may listen.
+
+        Raises:
+            Denied: it may not.
+        """
+        if not grant.unlimited:
+            await asyncio.to_thread(self._check_read, grant, listen)
+        try:
+            _require_index(grant, listen.path, listen.query)
+        except IndexMissing:
+            return {"w": ["no_index"]}
+        return {}
+
+    def _check_read(self, grant: Grant, listen: Listen) -> None:
+        with self.store.snapshot() as view:
+            grant.check_read(view, listen.path, listen.query)
+
+    def opening(self, grant: Grant, listen: Listen, known_hash: str, view: View) -> Opening:
+        """Return what a listen of a whole node starts with: nothing when the client has it."""
+        grant.check_read(view, listen.path)
+        value = view.get(listen.path)
+        if known_hash and hash_of(value) == known_hash:
+            return Opening(())
+        return Opening((push_value(listen, value),))
+
+    async def fetch(self, grant: Grant, step: Fetch) -> Any:
+        """Return the value that a client reads once.
+
+        Raises:
+            Denied: it may not.
+            IndexMissing: the rules declare no index for its query.
+        """
+        try:
+            with self.store.snapshot(_INLINE_ROWS) as view:
+                return _fetched(view, grant, step)
+        except ReadLimit:
+            return await asyncio.to_thread(self._fetch_whole, grant, step)
+
+    def _fetch_whole(self, grant: Grant, step: Fetch) -> Any:
+        with self.store.snapshot() as view:
+            return _fetched(view, grant, step)
+
+
+def _fetched(view: View, grant: Grant, step: Fetch) -> Any:
+    grant.check_read(view, step.path, step.query)
+    if step.query is None:
+        return present(view.get(step.path), True)
+    _require_index(grant, step.path, step.query)
+    return present(sorted_map(run_query(step.query, view, step.path)) or None, True)
+
+
+def _require_index(grant: Grant, path: Path, query: Query | None) -> None:
+    names = None if query is None else grant.index_on(path)
+    if query is not None and names is not None:
+        require_index(query, path, names)
+
+
+def _check_hash(path: Path, expected: str, view: View) -> None:
+    found = hash_of(view.get(path))
+    if found != expected:
+        raise PreconditionFailed(format_path(path), None, found)
+
+
+def status_of(error: SennitError) -> str:
+    """Return the status that tells a client of an error."""
+    statuses: tuple[tuple[type[SennitError], str], ...] = (
+        (PreconditionFailed, "datastale"),
+        (Denied, getattr(error, "wire_status", "permission_denied")),
+        (TooLarge, "too_big"),
+        (Busy, "unavailable"),
+        (Closed, "unavailable"),
+        (UsageError, "failure"),
+    )
+    return next((status for kind, status in statuses if isinstance(error, kind)), "failure")
