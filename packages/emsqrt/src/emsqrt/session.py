@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from emsqrt.admission import Margin, admit
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
 from emsqrt.fingerprints import Inputs
@@ -44,12 +46,9 @@ from emsqrt.te import TeOptions, TeSchedule, plan_te
 from emsqrt.te.grants import sharing_of
 from sennit_core.errors import CapTooSmall, UsageError
 
-_TRIES_MAX = 8
-_TRY_BYTES = 1 << 18
 _FEW_COLUMNS = 64
 _COLUMN_BYTES = 16 << 10
-_SLACK_SHARE = 15
-"""One part in so many of a larger cap is slack, not budget."""
+_MARGIN = Margin(15, 1 << 18)
 
 
 def run_plan(
@@ -77,7 +76,7 @@ def run_plan(
         inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
         kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
         run = Run(context, folder, seed, kept=kept)
-        rows, output = admit(prepared, run, stack)
+        rows, output = admit(partial(_open, prepared), run, stack, _MARGIN)
         schedule = _schedule(prepared, run)
         _execute(rows, output, run, inputs)
     if kept is not None and kept.is_resumed:
@@ -130,42 +129,7 @@ def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
         CapTooSmall: the cap cannot do it; says which could.
     """
     with ExitStack() as stack:
-        admit(prepare(plan, folder), Run(context, folder), stack)
-
-
-def admit(
-    prepared: Prepared, run: Run, stack: ExitStack
-) -> tuple[Operator, RowSink | FormatWriter]:
-    """Open everything that a plan needs; whatever can be refused is refused here.
-
-    Raises:
-        CapTooSmall: the cap cannot do it, told before the first row is read; one that can is named.
-    """
-    try:
-        with ExitStack() as opened:
-            rows, output = _open(prepared, run, opened)
-            stack.push(opened.pop_all())
-            return rows, output
-    except CapTooSmall as error:
-        raise _enough(error, prepared, run) from error
-
-
-def _enough(error: CapTooSmall, prepared: Prepared, run: Run) -> CapTooSmall:
-    """Try larger and larger budgets until one will do: readers and sinks want more when there is."""
-    whole_bytes = run.budget.whole_bytes
-    given_bytes = run.budget.cap_bytes
-    needed_bytes = error.needed_bytes
-    for _ in range(_TRIES_MAX):
-        missing_bytes = needed_bytes - whole_bytes
-        trial = run.trial(MemoryBudget(given_bytes + missing_bytes, needed_bytes))
-        try:
-            with ExitStack() as stack:
-                _open(prepared, trial, stack)
-            break
-        except CapTooSmall as again:
-            needed_bytes = max(again.needed_bytes, needed_bytes + _TRY_BYTES)
-    needed_bytes += (needed_bytes - whole_bytes) // _SLACK_SHARE + _TRY_BYTES
-    return CapTooSmall(cap_bytes=error.cap_bytes, needed_bytes=needed_bytes, because=error.because)
+        admit(partial(_open, prepare(plan, folder)), Run(context, folder), stack, _MARGIN)
 
 
 def _open(

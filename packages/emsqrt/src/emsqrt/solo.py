@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,11 +84,29 @@ def run_text_alone(
     from emsqrt.thin.session import run_text
 
     load_operators(program["steps"])
-    with _alone(cap_bytes, spill_dir, listeners, lean=True) as context:
+    with ExitStack() as stack:
+        try:
+            context = stack.enter_context(_alone(cap_bytes, spill_dir, listeners, lean=True))
+        except CapTooSmall as error:
+            raise _with_plan(error, program) from error
         context.spilling = spilling or {}
         report = run_text(program, context)
         context.flush_progress()
         return report
+
+
+def _with_plan(error: CapTooSmall, program: Mapping[str, Any]) -> CapTooSmall:
+    """Return the refusal of the process itself, with a cap under which the plan has room too."""
+    from emsqrt.thin.session import admit_text
+
+    try:
+        with trial(error.needed_bytes, lean=True) as context:
+            admit_text(program, context)
+    except CapTooSmall as again:
+        return CapTooSmall(
+            cap_bytes=error.cap_bytes, needed_bytes=again.needed_bytes, because=again.because
+        )
+    return error
 
 
 def run_plan_alone(  # noqa: PLR0913 - a plan and its world

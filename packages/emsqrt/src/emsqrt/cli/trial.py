@@ -12,17 +12,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     import emsqrt.thin.process  # noqa: F401 - first, as in the lean process: it loads things late
 
+from emsqrt.admission import climb, halve
 from emsqrt.lean import LEAN_ENVIRONMENT
 from emsqrt.solo import trial
 from sennit_core.errors import CapTooSmall, SennitError, error_from_json
 
-_ROUNDS = 20
 _STEP_BYTES = 64 << 10
 _SOME_CAP_BYTES = 64 << 20
 _PLANNING_BYTES = 1 << 20
@@ -51,21 +52,13 @@ def smallest_cap(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _search(admit: Callable[[int], None]) -> dict[str, Any]:
     """Ask for what refusals say until there is none, then halve what lies between."""
-    refused_bytes, cap_bytes, because = 0, 1 << 20, "nothing is too small for it"
-    for _ in range(_ROUNDS):
-        refusal = _refusal(admit, cap_bytes)
-        if refusal is None:
-            break
-        refused_bytes, because = cap_bytes, refusal.because
-        cap_bytes = max(refusal.needed_bytes, cap_bytes + _STEP_BYTES)
-    while cap_bytes - refused_bytes > _STEP_BYTES:
-        middle = (cap_bytes + refused_bytes) // 2
-        refusal = _refusal(admit, middle)
-        if refusal is None:
-            cap_bytes = middle
-        else:
-            refused_bytes, because = middle, refusal.because
-    return {"capBytes": -(-cap_bytes // _STEP_BYTES) * _STEP_BYTES, "because": because}
+    first = CapTooSmall(
+        cap_bytes=0, needed_bytes=_STEP_BYTES, because="nothing is too small for it"
+    )
+    tried = partial(_refusal, admit)
+    refused, cap_bytes = halve(tried, *climb(tried, first, _STEP_BYTES), _STEP_BYTES)
+    cap_bytes = -(-cap_bytes // _STEP_BYTES) * _STEP_BYTES
+    return {"capBytes": cap_bytes, "because": refused.because}
 
 
 def _refusal(admit: Callable[[int], None], cap_bytes: int) -> CapTooSmall | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from emsqrt._kernel import Columns, CsvFormatter, ExprProgram, LineWriter
@@ -30,20 +30,26 @@ class TextProgram:
 
     def __init__(self, step: Mapping[str, Any]) -> None:
         self._step = step
-        self._native = ExprProgram(
-            base64.b64decode(step["code"]),
-            base64.b64decode(step["constants"]),
-            step["count"],
-            memoryview(bytearray(PROGRAM_BYTES)),
-        )
-        value_bytes = _ROWS_MAX * step["width"] if step["width"] else _ROWS_MAX // 8
-        self._values = memoryview(bytearray(value_bytes))
-        self._validity = memoryview(bytearray(_ROWS_MAX // 8))
+        self._value_bytes = _ROWS_MAX * step["width"] if step["width"] else _ROWS_MAX // 8
 
     @property
     def size_bytes(self) -> int:
-        """What it works in."""
-        return PROGRAM_BYTES + len(self._values) + len(self._validity)
+        """What it works in, from the first batch on."""
+        return PROGRAM_BYTES + self._value_bytes + _ROWS_MAX // 8
+
+    @cached_property
+    def _native(self) -> ExprProgram:
+        step = self._step
+        code, constants = (base64.b64decode(step[name]) for name in ("code", "constants"))
+        return ExprProgram(code, constants, step["count"], memoryview(bytearray(PROGRAM_BYTES)))
+
+    @cached_property
+    def _values(self) -> memoryview:
+        return memoryview(bytearray(self._value_bytes))
+
+    @cached_property
+    def _validity(self) -> memoryview:
+        return memoryview(bytearray(_ROWS_MAX // 8))
 
     def column(self, columns: Columns) -> tuple[int, int, memoryview, memoryview, None]:
         """Return the result for a batch as a column; valid until the next call.

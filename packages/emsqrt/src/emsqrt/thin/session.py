@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from emsqrt.admission import Margin, admit
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
@@ -21,6 +22,8 @@ from emsqrt.thin.build import build
 from emsqrt.thin.scan import open_sources
 from emsqrt.thin.sink import CsvTextSink
 from emsqrt.thin.text import TextRows
+
+_MARGIN = Margin(49, 1 << 16)
 
 
 def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -40,7 +43,7 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
         )
         run = Run(context, seed=seed, output_bytes=0, kept=kept)
-        rows, sink = _open(program, run, stack)
+        rows, sink = admit(partial(_open, program), run, stack, _MARGIN)
         _execute(rows, sink, run, inputs)
     if kept is not None and kept.is_resumed:
         context.budget.release_all()
@@ -65,11 +68,10 @@ def admit_text(program: Mapping[str, Any], context: Context) -> None:
         CapTooSmall: the cap cannot do it; says which could.
     """
     with ExitStack() as stack:
-        _open(program, Run(context, output_bytes=0), stack)
+        admit(partial(_open, program), Run(context, output_bytes=0), stack, _MARGIN)
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
-    """Open everything that is needed; whatever can be refused is refused here."""
     stack.enter_context(run)
     for node, (operator, inputs) in enumerate(program.get("operators", ())[:-1]):
         run.at(node, operator, inputs)
