@@ -12,7 +12,7 @@ from sennit_core.ownership import refuse_strangers
 refuse_strangers(__file__, "sennit-elkyn")
 
 if TYPE_CHECKING:
-    from elkyn.errors import BadPath, BadValue, PreconditionFailed, StoreInUse
+    from elkyn.errors import BadPath, BadRules, BadValue, PreconditionFailed, StoreInUse
     from elkyn.events import Event
     from elkyn.namespaces import Stores, open_namespaces
     from elkyn.store import ElkynStore
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "BadPath": "errors",
+    "BadRules": "errors",
     "BadValue": "errors",
     "Callback": "watch",
     "ElkynStore": "store",
@@ -33,6 +34,7 @@ _HOMES = {
 
 __all__ = [
     "BadPath",
+    "BadRules",
     "BadValue",
     "Callback",
     "ElkynStore",

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sennit_core.errors import Conflict, UsageError
 
-__all__ = ["BadPath", "BadValue", "PositionGone", "PreconditionFailed", "StoreInUse"]
+__all__ = [
+    "BadPath",
+    "BadRules",
+    "BadValue",
+    "PositionGone",
+    "PreconditionFailed",
+    "Problem",
+    "StoreInUse",
+]
+
+_PROBLEMS_SHOWN = 5
 
 
 @dataclass(eq=False)
@@ -36,6 +47,38 @@ class BadValue(UsageError):
     def describe(self) -> str:
         """Name the place and what is wrong there."""
         return f"value at {_shorten(self.path)}: {self.reason}"
+
+
+class Problem(NamedTuple):
+    """One reason for refusing rules; `line` and `column` count from 1, `path` names the rule."""
+
+    line: int
+    column: int
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        at = f" ({self.path})" if self.path else ""
+        return f"line {self.line}, column {self.column}{at}: {self.text}"
+
+
+@dataclass(eq=False)
+class BadRules(UsageError):
+    """Rules that are refused; `problems` says why, in the order of the file."""
+
+    code = "bad-rules"
+    message: str = field(default="", kw_only=True)
+    problems: Sequence[Problem]
+
+    def __post_init__(self) -> None:
+        self.problems = tuple(Problem(*problem) for problem in self.problems)
+        super().__post_init__()
+
+    def describe(self) -> str:
+        """Name the first problems."""
+        shown = "; ".join(map(str, self.problems[:_PROBLEMS_SHOWN]))
+        more = len(self.problems) - _PROBLEMS_SHOWN
+        return f"{shown}; and {more} more" if more > 0 else shown
 
 
 @dataclass(eq=False)

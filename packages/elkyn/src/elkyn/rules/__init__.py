@@ -6,10 +6,11 @@ Layering: `document`, `lexer`, `parser`, `regex` read text; `checker` refuses wh
 """
 
 from elkyn.rules.problems import BadRules, Problem
-from elkyn.rules.ruleset import RuleSet, default_rules, parse_rules
+from elkyn.rules.ruleset import DEFAULT_RULES, RuleSet, default_rules, parse_rules
 from elkyn.rules.trace import Decision, Explanation
 
 __all__ = [
+    "DEFAULT_RULES",
     "BadRules",
     "Decision",
     "Explanation",
