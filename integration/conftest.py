@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,3 +23,14 @@ def own_node(tmp_path: Path) -> Iterator[RunningNode]:
     """A node for one test alone."""
     with running_node(tmp_path / "node", "--api-only", "--memory", "1GiB") as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def sdk_folder() -> Path:
+    """The folder of Node scripts, with the client SDKs that they use installed."""
+    folder = Path(__file__).parent / "js"
+    if not (folder / "node_modules" / "firebase").is_dir():
+        subprocess.run(
+            ["npm", "ci", "--prefix", str(folder)], check=True, stdout=subprocess.DEVNULL
+        )
+    return folder

@@ -18,6 +18,7 @@ from pathlib import Path as FilePath
 from typing import Any, Self, TypeVar
 
 from elkyn.auth.audit import Audit
+from elkyn.auth.codes import Codes, Deliver
 from elkyn.auth.directory import Directory, Policy
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
@@ -61,6 +62,9 @@ class AuthSettings:
             emulator, where apps are developed.
         sign_up: whether anybody may make an account with email and password.
         anonymous: whether anybody may sign in without one.
+        action_url: the page of the app that links in messages point to, with `mode` and `oobCode`.
+        deliver: sends messages with codes (a forgotten password, an email to verify); None sends
+            none.
         recent_seconds: how long after signing in a user may change email and password or delete
             the account; None for ever.
     """
@@ -74,6 +78,8 @@ class AuthSettings:
     email_privacy: bool | None = None
     sign_up: bool = True
     anonymous: bool = True
+    action_url: str = "http://localhost:9000/action"
+    deliver: Deliver | None = None
     recent_seconds: int | None = None
 
     @property
@@ -139,8 +145,15 @@ class Authenticator:
         policy = Policy(
             settings.emulator, settings.sign_up, settings.anonymous, settings.recent_seconds
         )
+        codes = Codes(
+            self.vault,
+            self._clock,
+            settings.action_url,
+            settings.deliver,
+            kept=settings.emulator,
+        )
         return Directory(
-            self.users, self.sessions, self.revocations, self.audit, policy, self._clock
+            self.users, self.sessions, self.revocations, codes, self.audit, policy, self._clock
         )
 
     def _verifier_of(self, trusts: Sequence[Trust]) -> Verifier:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from elkyn.auth.audit import Audit
+from elkyn.auth.codes import Codes
 from elkyn.auth.revocations import Revocations
 from elkyn.auth.sessions import Sessions
 from elkyn.auth.users import Users
@@ -25,11 +26,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Users, their sessions, who is no longer welcome, and where it is written down."""
+    """Users, their sessions and codes, who is no longer welcome, and where it is written down."""
 
     users: Users
     sessions: Sessions
     revocations: Revocations
+    codes: Codes
     audit: Audit
     policy: Policy
     clock: Clock

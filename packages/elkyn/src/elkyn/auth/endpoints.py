@@ -17,6 +17,7 @@ from elkyn.auth.accounts import Accounts, Call
 from elkyn.auth.admin_accounts import AdminAccounts
 from elkyn.auth.administration import Administration
 from elkyn.auth.body import BODY_BYTES_MAX, Body
+from elkyn.auth.code_accounts import CodeAccounts
 from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN
@@ -82,11 +83,13 @@ class Endpoints:
         self._auth = auth
         accounts = Accounts(directory, tokens, custom)
         admins = AdminAccounts(directory, accounts)
+        codes = CodeAccounts(directory, accounts, directory.codes)
         acts = Administration(auth, directory.clock)
-        self._open = _open_routes(accounts, auth)
-        self._admin = _admin_routes(admins, acts)
+        self._open = _open_routes(accounts, codes, auth)
+        self._admin = _admin_routes(admins, codes, acts)
         if directory.policy.emulator:
             self._admin["DELETE", "/emulator/v1/accounts"] = admins.delete_all
+            self._admin["GET", "/emulator/v1/oobCodes"] = codes.kept
             self._open["POST", "/auth/token"] = acts.token
 
     def owns(self, path: str) -> bool:
@@ -154,7 +157,9 @@ class Endpoints:
         raise Denied("this", "an admin's credential")
 
 
-def _open_routes(accounts: Accounts, auth: Authenticator) -> dict[tuple[str, str], Handler]:
+def _open_routes(
+    accounts: Accounts, codes: CodeAccounts, auth: Authenticator
+) -> dict[tuple[str, str], Handler]:
     toolkit = f"{_TOOLKIT}/v1/accounts:"
     project = auth.settings.project
 
@@ -169,8 +174,11 @@ def _open_routes(accounts: Accounts, auth: Authenticator) -> dict[tuple[str, str
         ("POST", f"{toolkit}signInWithPassword"): accounts.sign_in_with_password,
         ("POST", f"{toolkit}signInWithCustomToken"): accounts.sign_in_with_custom_token,
         ("POST", f"{toolkit}lookup"): accounts.lookup,
-        ("POST", f"{toolkit}update"): accounts.update,
+        ("POST", f"{toolkit}update"): codes.update,
         ("POST", f"{toolkit}delete"): accounts.delete,
+        ("POST", f"{toolkit}sendOobCode"): codes.send,
+        ("POST", f"{toolkit}resetPassword"): codes.reset,
+        ("POST", f"{toolkit}signInWithEmailLink"): codes.sign_in,
         ("POST", f"{toolkit}createAuthUri"): accounts.create_auth_uri,
         ("GET", f"{_TOOLKIT}/v1/projects"): config,
         ("GET", f"{_TOOLKIT}/v1/recaptchaParams"): lambda _call: {},
@@ -181,7 +189,9 @@ def _open_routes(accounts: Accounts, auth: Authenticator) -> dict[tuple[str, str
     }
 
 
-def _admin_routes(admins: AdminAccounts, acts: Administration) -> dict[tuple[str, str], Handler]:
+def _admin_routes(
+    admins: AdminAccounts, codes: CodeAccounts, acts: Administration
+) -> dict[tuple[str, str], Handler]:
     toolkit = f"{_TOOLKIT}/v1"
     return {
         ("POST", f"{toolkit}/accounts"): admins.create,
@@ -191,6 +201,7 @@ def _admin_routes(admins: AdminAccounts, acts: Administration) -> dict[tuple[str
         ("GET", f"{toolkit}/accounts:batchGet"): admins.page,
         ("POST", f"{toolkit}/accounts:batchDelete"): admins.delete_batch,
         ("POST", f"{toolkit}/accounts:batchCreate"): admins.create_batch,
+        ("POST", f"{toolkit}/accounts:sendOobCode"): codes.make,
         ("POST", f"{toolkit}:createSessionCookie"): admins.session_cookie,
         ("POST", "/auth/token"): acts.token,
         ("POST", "/auth/revoke"): acts.revoke,

@@ -20,7 +20,7 @@ from elkyn.auth.vault import Pages, User, Vault
 from sennit_core.clock import Clock
 from sennit_core.errors import UsageError
 
-__all__ = ["Users"]
+__all__ = ["Users", "checked_email"]
 
 CLAIMS_CHARACTERS_MAX = 1000
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\Z")
@@ -28,7 +28,7 @@ _PHONE = re.compile(r"\+[1-9][0-9]{1,14}\Z")
 _EMAIL_BYTES_MAX = 320
 _TEXT_MAX = 2048
 _UID_CHARACTERS = string.ascii_letters + string.digits
-_CHANGEABLE = {field.name for field in fields(User)} - {"uid", "password_hash", "created_ms"}
+_CHANGEABLE = {field.name for field in fields(User)} - {"uid", "created_ms"}
 
 
 class Users:
@@ -207,7 +207,7 @@ class Users:
         """Return fields of a user; the password is hashed here, outside of any transaction."""
         checked = {name: value for name, value in values.items() if name != "password"}
         if checked.get("email") is not None:
-            checked["email"] = _checked_email(checked["email"])
+            checked["email"] = checked_email(checked["email"])
         if checked.get("phone") is not None and not _PHONE.match(str(checked["phone"])):
             raise AccountError("INVALID_PHONE_NUMBER")
         if "claims" in checked:
@@ -222,10 +222,16 @@ class Users:
         if unknown:
             raise UsageError(f"a user has no field {min(unknown)!r}")
         password = values.get("password")
-        if password is not None:
-            checked["password_hash"] = self._passwords.hash(_checked_password(password))
-            checked["password_ms"] = int(self._clock.now() * 1000)
-        return checked
+        return checked if password is None else {**checked, **self.hashed(password)}
+
+    def hashed(self, password: str) -> dict[str, Any]:
+        """Return the fields of a user with this password.
+
+        Raises:
+            AccountError: it is too short or too long.
+        """
+        digest = self._passwords.hash(_checked_password(password))
+        return {"password_hash": digest, "password_ms": int(self._clock.now() * 1000)}
 
 
 def _ends_sessions(before: User, after: User) -> bool:
@@ -253,7 +259,12 @@ def _is_uid(uid: str) -> bool:
     return True
 
 
-def _checked_email(email: str) -> str:
+def checked_email(email: str) -> str:
+    """Return an email as it is kept: in lower case.
+
+    Raises:
+        AccountError: it cannot be one.
+    """
     if not _EMAIL.match(email) or not email.isprintable() or len(email.encode()) > _EMAIL_BYTES_MAX:
         raise AccountError("INVALID_EMAIL")
     return email.lower()

@@ -7,6 +7,7 @@
     signing   key id                             the private key of ID tokens
     admins    key id                             a named admin key: SHA-256 of its secret, roles
     cutoffs   uid                                tokens issued before are no longer good
+    codes     SHA-256 of a code                  what it is good for, and until when
     revoked   token id                           one token that is no longer good, until it ends
     meta      names                              the number of revocations, the secret
 
@@ -20,17 +21,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path as FilePath
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from elkyn._lmdb.vault import RowSet, VaultFile
 
-__all__ = ["AdminKey", "Pages", "Session", "User", "Vault", "digest"]
+__all__ = ["AdminKey", "Code", "Pages", "Session", "User", "Vault", "digest"]
 
 T = TypeVar("T")
 
 _DATABASES = (
     *("users", "names", "sessions", "of-user", "signing", "admins"),
-    *("cutoffs", "revoked", "meta"),
+    *("codes", "cutoffs", "revoked", "meta"),
 )
 SESSIONS_MAX = 200
 
@@ -89,6 +90,17 @@ class AdminKey:
     roles: tuple[str, ...]
     created_ms: int
     revoked_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What a code that was sent to an email is good for, until `ends` (in seconds)."""
+
+    purpose: Literal["PASSWORD_RESET", "VERIFY_EMAIL", "VERIFY_AND_CHANGE_EMAIL", "EMAIL_SIGNIN"]
+    uid: str
+    email: str
+    new_email: str | None = None
+    ends: int = 0
 
 
 class Pages:
@@ -203,11 +215,30 @@ class Pages:
 
     def revoke_token(self, token_id: str, until: int, now: int) -> None:
         """Revoke one token that would be good until `until`; forgets those that have ended."""
-        for key, row in list(self._rows.scan("revoked")):
-            if int(row["until"]) < now:
-                self._rows.delete("revoked", key)
+        self._forget("revoked", "until", now)
         self._rows.put("revoked", digest(token_id), {"until": until})
         self.count_revocation()
+
+    def code(self, text: str) -> Code | None:
+        """Return what a code is good for, though it may have ended."""
+        row = self._rows.get("codes", digest(text))
+        return None if row is None else _from_row(Code, row)
+
+    def put_code(self, text: str, code: Code | None) -> None:
+        """Write a code; None removes it."""
+        if code is None:
+            self._rows.delete("codes", digest(text))
+        else:
+            self._rows.put("codes", digest(text), _to_row(code))
+
+    def forget_codes(self, now: int) -> None:
+        """Remove codes that have ended."""
+        self._forget("codes", "ends", now)
+
+    def _forget(self, database: str, member: str, now: int) -> None:
+        for key, row in list(self._rows.scan(database)):
+            if int(row[member]) < now:
+                self._rows.delete(database, key)
 
     @property
     def revocations(self) -> int:

@@ -1,0 +1,154 @@
+"""Codes that prove an email is somebody's: to reset a password, verify or change it, or sign in.
+
+A code is random, good once and for a limited time, and kept as its SHA-256. How it gets to its
+person is the embedder's: `Deliver` is called with it. An emulator keeps the last ones for tests.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+from urllib.parse import urlencode
+
+from elkyn.auth.errors import AccountError
+from elkyn.auth.throttle import Throttle
+from elkyn.auth.vault import Code, Pages, Vault
+from sennit_core.clock import Clock
+
+__all__ = ["PURPOSES", "Codes", "Deliver", "Message", "Purpose"]
+
+Purpose: TypeAlias = Literal[
+    "PASSWORD_RESET", "VERIFY_EMAIL", "VERIFY_AND_CHANGE_EMAIL", "EMAIL_SIGNIN"
+]
+
+PURPOSES: dict[Purpose, tuple[str, int]] = {
+    "PASSWORD_RESET": ("resetPassword", 3600),
+    "VERIFY_EMAIL": ("verifyEmail", 3 * 24 * 3600),
+    "VERIFY_AND_CHANGE_EMAIL": ("verifyAndChangeEmail", 3 * 24 * 3600),
+    "EMAIL_SIGNIN": ("signIn", 6 * 3600),
+}
+"""For each purpose the `mode` of its link, and for how many seconds a code is good."""
+
+_KEPT_MAX = 100
+_CODE_CHARACTERS_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What somebody is to be sent: the code, and the link with it in."""
+
+    purpose: Purpose
+    email: str
+    code: str
+    link: str
+
+
+Deliver: TypeAlias = Callable[[Message], object]
+"""Sends a message, or queues it; raising refuses the request."""
+
+
+class Codes:
+    """Makes codes and takes them back; safe for threads.
+
+    Args:
+        vault: keeps them.
+        clock: ends them.
+        action_url: the page that links point to; it reads `mode` and `oobCode`.
+        deliver: sends them; None refuses what would have to be sent.
+        kept: whether the last ones can be read again (an emulator).
+    """
+
+    def __init__(
+        self, vault: Vault, clock: Clock, action_url: str, deliver: Deliver | None, *, kept: bool
+    ) -> None:
+        self._vault = vault
+        self._clock = clock
+        self._action_url = action_url
+        self._deliver = deliver
+        self._throttle = Throttle(10, 600, clock)
+        self._kept: deque[Message] | None = deque(maxlen=_KEPT_MAX) if kept else None
+        self._lock = threading.Lock()
+
+    def make(self, code: Code, query: dict[str, str] | None = None) -> Message:
+        """Make a code; whoever asks hands it on.
+
+        Args:
+            code: what it is to be good for; its time is set here.
+            query: more parameters of the link.
+        """
+        text = secrets.token_urlsafe(40)
+        mode, seconds = PURPOSES[code.purpose]
+        ends = int(self._clock.now()) + seconds
+        self._vault.write(lambda pages: _keep(pages, text, code, ends, int(self._clock.now())))
+        parameters = {"mode": mode, "oobCode": text, **(query or {})}
+        mark = "&" if "?" in self._action_url else "?"
+        to = code.new_email or code.email
+        return Message(code.purpose, to, text, f"{self._action_url}{mark}{urlencode(parameters)}")
+
+    def admit(self, email: str) -> None:
+        """Count a request to send something to `email`, whether it is anybody's or not.
+
+        Raises:
+            AccountError: too many of late, or nobody delivers.
+        """
+        if self._deliver is None and self._kept is None:
+            raise AccountError("OPERATION_NOT_ALLOWED", "This server sends no messages.")
+        if self._throttle.refuses(email):
+            raise AccountError("RESET_PASSWORD_EXCEED_LIMIT", status=429)
+        self._throttle.failed(email)
+
+    def send(self, code: Code, query: dict[str, str]) -> None:
+        """Make a code and have it delivered; `admit` comes first."""
+        message = self.make(code, query)
+        if self._deliver is not None:
+            self._deliver(message)
+        with self._lock:
+            if self._kept is not None:
+                self._kept.append(message)
+
+    def kept(self) -> list[Message]:
+        """Return the last messages, the oldest first; none unless this is an emulator."""
+        with self._lock:
+            return list(self._kept or ())
+
+    def look(self, text: str) -> Code:
+        """Return what a code is good for, which stays so.
+
+        Raises:
+            AccountError: it is good for nothing, or no longer.
+        """
+        with self._vault.read() as pages:
+            return self._good(pages, text)
+
+    def take(self, text: str, *purposes: Purpose) -> Code:
+        """Return what a code is good for, and make it worthless.
+
+        Raises:
+            AccountError: it is not good for one of `purposes`, or no longer.
+        """
+
+        def body(pages: Pages) -> Code:
+            code = self._good(pages, text)
+            if code.purpose not in purposes:
+                raise AccountError("INVALID_OOB_CODE")
+            pages.put_code(text, None)
+            return code
+
+        return self._vault.write(body)
+
+    def _good(self, pages: Pages, text: str) -> Code:
+        code = pages.code(text) if len(text) <= _CODE_CHARACTERS_MAX else None
+        if code is None:
+            raise AccountError("INVALID_OOB_CODE")
+        if code.ends < self._clock.now():
+            raise AccountError("EXPIRED_OOB_CODE")
+        return code
+
+
+def _keep(pages: Pages, text: str, code: Code, ends: int, now: int) -> None:
+    pages.forget_codes(now)
+    pages.put_code(text, Code(code.purpose, code.uid, code.email, code.new_email, ends))
