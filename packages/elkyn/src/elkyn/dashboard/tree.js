@@ -252,6 +252,7 @@ export class DataView {
 
 /** A path that holds one value and no children. */
 class Single extends Branch {
+  /** @override */
   async load() {
     const found = await outline(this.keys)
     if (found.kind === 'map') return this.view.load()
