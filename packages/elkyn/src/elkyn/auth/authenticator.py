@@ -18,16 +18,17 @@ from pathlib import Path as FilePath
 from typing import Any, Self, TypeVar
 
 from elkyn.auth.audit import Audit
-from elkyn.auth.codes import Codes, Deliver
+from elkyn.auth.codes import Codes
 from elkyn.auth.directory import Directory, Policy
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
-from elkyn.auth.jwks import Issuer, KeysMissing
+from elkyn.auth.jwks import KeysMissing
 from elkyn.auth.jws import Key, SecretKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, is_admin_key, server_secret
 from elkyn.auth.passwords import Lane, Passwords
 from elkyn.auth.revocations import KEY_CLAIM, Revocations
 from elkyn.auth.sessions import Sessions
+from elkyn.auth.settings import AuthSettings
 from elkyn.auth.tokens import Trust, Verifier
 from elkyn.auth.users import Users
 from elkyn.auth.vault import AdminKey, Vault
@@ -45,47 +46,6 @@ _TRUSTED_SECONDS = 1.0
 _FETCHES_MAX = 3
 _HASH_WORKERS = 2
 _WAITING_MAX = 64
-
-
-@dataclass(frozen=True, slots=True)
-class AuthSettings:
-    """How a server knows its users.
-
-    Args:
-        emulator: take unsigned tokens and the word `owner`; for one's own machine alone.
-        project: the audience of ID tokens; what `projectId` is in an app's configuration.
-        secret: verifies HS256 tokens that others sign; shown itself, it is an admin's credential.
-        admin_token: an admin's credential.
-        issuers: others whose tokens are taken.
-        signers: others whose custom tokens may be exchanged for ID tokens.
-        email_privacy: answer alike whether an email or a password is wrong; None: not in an
-            emulator, where apps are developed.
-        sign_up: whether anybody may make an account with email and password.
-        anonymous: whether anybody may sign in without one.
-        action_url: the page of the app that links in messages point to, with `mode` and `oobCode`.
-        deliver: sends messages with codes (a forgotten password, an email to verify); None sends
-            none.
-        recent_seconds: how long after signing in a user may change email and password or delete
-            the account; None for ever.
-    """
-
-    emulator: bool = False
-    project: str = "elkyn"
-    secret: str | None = None
-    admin_token: str | None = None
-    issuers: tuple[Issuer, ...] = ()
-    signers: tuple[Issuer, ...] = ()
-    email_privacy: bool | None = None
-    sign_up: bool = True
-    anonymous: bool = True
-    action_url: str = "http://localhost:9000/action"
-    deliver: Deliver | None = None
-    recent_seconds: int | None = None
-
-    @property
-    def issuer(self) -> str:
-        """The issuer of this server's own ID tokens."""
-        return f"https://securetoken.google.com/{self.project}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from elkyn.cli import data, rules, serving
+from elkyn.cli import accounts, data, rules, serving
 from sennit_core.errors import SennitError, UsageError
 
 __all__ = ["GROUPS", "main"]
 
-GROUPS = (serving, data, rules)
+GROUPS = (serving, data, rules, accounts)
 """Modules with `register(subparsers)`, in the order of the help."""
 
 

@@ -1,0 +1,188 @@
+"""`elkyn token|user|key`: who may use a served folder. A server may have it open meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from elkyn.cli.command import Subparsers, add_command, read_json
+from sennit_core.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from elkyn.auth.authenticator import Authenticator
+    from elkyn.auth.vault import User
+
+__all__ = ["register"]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the verbs of this module."""
+    token = _group(subparsers, "token", "sign tokens for users, and take them back")
+    sign = add_command(token, "sign", _sign, "print a token for a user")
+    sign.add_argument("uid")
+    sign.add_argument(
+        "--claim", action="append", default=[], metavar="NAME=JSON", help="may be repeated"
+    )
+    sign.add_argument("--expires", type=int, default=3600, metavar="SECONDS", help="(3600)")
+    revoke = add_command(token, "revoke", _revoke, "revoke all tokens of a user")
+    revoke.add_argument("uid")
+    _register_users(_group(subparsers, "user", "add, list, change and delete users"))
+    key = _group(subparsers, "key", "make and revoke admin keys")
+    add = add_command(key, "add", _add_key, "print a new admin key; it is shown this once")
+    add.add_argument("name")
+    add.add_argument("--role", action="append", help="admin, reader, writer, worker (admin)")
+    add_command(key, "list", _list_keys, "list the admin keys without their secrets")
+    revoke = add_command(key, "revoke", _revoke_key, "make an admin key worthless")
+    revoke.add_argument("name", help="name or id")
+
+
+def _group(subparsers: Subparsers, name: str, help_text: str) -> Subparsers:
+    parser = subparsers.add_parser(name, help=help_text, description=help_text)
+    return parser.add_subparsers(required=True, metavar="VERB")
+
+
+def _register_users(verbs: Subparsers) -> None:
+    add = add_command(verbs, "add", _add_user, "add a user; prints the uid")
+    add.add_argument("--email")
+    add.add_argument("--uid", help="a random one when left out")
+    change = add_command(verbs, "change", _change_user, "change a user")
+    change.add_argument("uid")
+    change.add_argument("--email")
+    state = change.add_mutually_exclusive_group()
+    state.add_argument("--disable", action="store_true", help="keep out, now and later")
+    state.add_argument("--enable", action="store_true", help="let in again")
+    for verb in (add, change):
+        verb.add_argument("--name", help="shown name")
+        verb.add_argument("--role", action="append", help="admin, reader, writer, worker")
+        verb.add_argument("--claims", metavar="JSON", help="what rules see as auth.token.<name>")
+        verb.add_argument(
+            "--password", action="store_true", help="ask for a password (or read a line of input)"
+        )
+    add_command(verbs, "list", _list_users, "print the users, a JSON object a line")
+    delete = add_command(verbs, "delete", _delete_users, "delete users")
+    delete.add_argument("uid", nargs="+")
+
+
+@contextmanager
+def _opened(options: argparse.Namespace) -> Iterator[Authenticator]:
+    from elkyn.auth.authenticator import Authenticator, AuthSettings
+    from elkyn.server.serve import VAULT
+
+    if not options.data.is_dir():
+        raise NotFound("folder", str(options.data), hint="elkyn serve makes it")
+    with Authenticator(AuthSettings(), options.data / VAULT) as auth:
+        yield auth
+
+
+def _sign(options: argparse.Namespace) -> int:
+    from elkyn.auth.keys import server_secret
+    from elkyn.auth.tokens import TokenSigner
+
+    claims = {}
+    for text in options.claim:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{text!r} is no claim", hint="--claim level=3")
+        claims[name] = read_json(value, None)
+    with _opened(options) as auth:
+        print(TokenSigner(server_secret(auth.vault)).sign(options.uid, claims, options.expires))
+    return 0
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    with _opened(options) as auth:
+        auth.revocations.revoke_user(options.uid)
+    return 0
+
+
+def _values(options: argparse.Namespace) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    given = (("email", options.email), ("display_name", options.name), ("roles", options.role))
+    for field, value in given:
+        if value is not None:
+            values[field] = tuple(value) if field == "roles" else value
+    if options.claims is not None:
+        claims = read_json(options.claims, None)
+        if not isinstance(claims, dict):
+            raise UsageError("claims are a JSON object", hint="--claims '{\"level\": 3}'")
+        values["claims"] = claims
+    if options.password:
+        values["password"] = _ask_password()
+    return values
+
+
+def _ask_password() -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass("password: ")
+    return sys.stdin.readline().rstrip("\n")
+
+
+def _add_user(options: argparse.Namespace) -> int:
+    with _opened(options) as auth:
+        print(auth.users.create(options.uid, **_values(options)).uid)
+    return 0
+
+
+def _change_user(options: argparse.Namespace) -> int:
+    values = _values(options)
+    if options.disable or options.enable:
+        values["disabled"] = options.disable
+    with _opened(options) as auth:
+        auth.users.update(options.uid, **values)
+    return 0
+
+
+def _list_users(options: argparse.Namespace) -> int:
+    with _opened(options) as auth:
+        after = ""
+        while users := auth.users.list(after):
+            for user in users:
+                print(json.dumps(_user_json(user), ensure_ascii=False))
+            after = users[-1].uid
+    return 0
+
+
+def _user_json(user: User) -> dict[str, Any]:
+    return {
+        "uid": user.uid,
+        "email": user.email,
+        "name": user.display_name,
+        "roles": list(user.roles),
+        "claims": json.loads(user.claims),
+        "disabled": user.disabled,
+    }
+
+
+def _delete_users(options: argparse.Namespace) -> int:
+    with _opened(options) as auth:
+        missing = [uid for uid in options.uid if auth.users.get(uid) is None]
+        if missing:
+            raise NotFound("user", missing[0])
+        auth.users.delete(options.uid)
+    return 0
+
+
+def _add_key(options: argparse.Namespace) -> int:
+    with _opened(options) as auth:
+        _key, text = auth.admin_keys.create(options.name, options.role or ["admin"])
+        print(text)
+    return 0
+
+
+def _list_keys(options: argparse.Namespace) -> int:
+    with _opened(options) as auth:
+        for key in auth.admin_keys.list():
+            state = "revoked" if key.revoked_ms else "good"
+            print(f"{key.id}  {state:<7}  {','.join(key.roles):<12}  {key.name}")
+    return 0
+
+
+def _revoke_key(options: argparse.Namespace) -> int:
+    with _opened(options) as auth:
+        auth.admin_keys.revoke(options.name)
+    return 0
