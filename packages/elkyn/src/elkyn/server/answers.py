@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from elkyn.auth.errors import BadToken
-from elkyn.errors import BadPath, BadValue, PreconditionFailed
+from elkyn.errors import BadPath, BadRules, BadValue, PreconditionFailed
 from elkyn.server.codec import dump
 from elkyn.server.request import METHODS, Call, MethodNotAllowed, Response
 from sennit_core.errors import (
@@ -93,4 +93,7 @@ def error_response(error: SennitError) -> Response:
         headers = (_JSON, ("retry-after", "1"))
     elif status == 405:
         headers = (_JSON, ("allow", ", ".join(METHODS)))
-    return Response(status, dump({"error": text}), headers)
+    body: dict[str, Any] = {"error": text}
+    if isinstance(error, BadRules):
+        body["problems"] = [problem._asdict() for problem in error.problems]
+    return Response(status, dump(body), headers)

@@ -7,11 +7,13 @@ body over `_INLINE_BYTES`, goes to a thread; writes go to the committer's thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from elkyn._lmdb.tree import ReadLimit
+from elkyn.server.access_log import AccessLog
 from elkyn.server.answers import error_response
 from elkyn.server.asgi import Receive, Scope, Send, read_body, send_response, to_request
 from elkyn.server.clients import Clients
@@ -24,9 +26,10 @@ from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
 from elkyn.server.retries import Retries
+from elkyn.server.routes import answer_system
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
 from elkyn.server.subscribe import open_stream
-from elkyn.server.system import SystemCall, answer_system
+from elkyn.server.system import SystemCall
 from elkyn.store import ElkynStore
 from sennit_core.errors import (
     Busy,
@@ -45,6 +48,7 @@ T = TypeVar("T")
 _INLINE_BYTES = 64 * 1024
 _INLINE_ROWS = 64
 _SIGN_IN_BYTES_MAX = 1024 * 1024
+_UNREAD = Request("GET", "/")
 
 
 class StoreMap(Protocol):
@@ -53,6 +57,8 @@ class StoreMap(Protocol):
     def __getitem__(self, name: str, /) -> ElkynStore: ...
 
     def __contains__(self, name: object, /) -> bool: ...
+
+    def __iter__(self) -> Iterator[str]: ...
 
 
 def elkyn_app(
@@ -124,10 +130,13 @@ class ElkynApp:
                 return
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = to_request(scope)
+        started = time.perf_counter()
         opened = self.metrics.open
         opened["http"] += 1
+        request, number = _UNREAD, None
         try:
+            request = to_request(scope)
+            number = AccessLog.begin(request)
             response = await self._answer(request, scope, receive, send)
         except SennitError as error:
             response = error_response(error)
@@ -135,6 +144,7 @@ class ElkynApp:
             response = error_response(InternalError(f"{type(error).__name__}: {error}"))
         finally:
             opened["http"] -= 1
+        AccessLog.end(number, request, scope, response, started)
         if response is not None:
             self.metrics.answered(request.method, response)
             if "origin" in request.headers:
@@ -149,9 +159,9 @@ class ElkynApp:
         if request.method == "OPTIONS":
             return self.settings.origins.preflight(request.headers)
         if not request.raw_path.endswith(".json") or request.raw_path.startswith("/."):
-            response = await self._answer_beside(request, scope, receive)
-            if response is not None:
-                return response
+            owned = self.door.owns(request.raw_path)
+            if owned or is_reserved(request.raw_path):
+                return await self._answer_beside(request, scope, (receive, send), owned=owned)
         caller = await self.door.caller(scope, request.query)
         call = parse_call(request)
         namespace = call.namespace = call.namespace or self.settings.default_namespace
@@ -189,18 +199,19 @@ class ElkynApp:
         store = self._served[name] = self._stores[name]
         return store
 
+    def namespaces(self) -> list[str]:
+        """Return the names of the stores there are, sorted."""
+        return sorted(self._stores)
+
     async def _answer_beside(
-        self, request: Request, scope: Scope, receive: Receive
+        self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
     ) -> Response | None:
-        owned = self.door.owns(request.raw_path)
-        if not owned and not is_reserved(request.raw_path):
-            return None
         if request.method not in ("GET", "HEAD"):
             limit = _SIGN_IN_BYTES_MAX if owned else self.settings.limits.body_bytes
-            request.body = await read_body(receive, limit)
+            request.body = await read_body(channel[0], limit)
         if owned:
             return await self.door.respond(scope, request)
-        return await answer_system(SystemCall(self, request, scope))
+        return await answer_system(SystemCall(self, request, scope, channel))
 
     async def _write(
         self, call: Call, store: ElkynStore, grant: Grant, receive: Receive

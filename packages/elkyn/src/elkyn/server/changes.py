@@ -12,18 +12,54 @@ from typing import TYPE_CHECKING
 
 from elkyn.paths import Path, format_path
 from elkyn.server.codec import dump
+from elkyn.server.door import Caller
 from elkyn.server.feed import Batch, Feed, Opener, Opening
+from elkyn.server.subscribe import ClientStream, serve_stream
+from elkyn.server.system import SystemCall
+from elkyn.txn import View
+from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
+    from elkyn.server.app import ElkynApp
     from elkyn.store import ElkynStore
 
-__all__ = ["ChangesFeed"]
+__all__ = ["stream_changes"]
 
 _PATHS_MAX = 200
 _EVERY_SECONDS = 0.1
 
 
-class ChangesFeed(Feed):
+async def stream_changes(call: SystemCall) -> None:
+    """Send an admin the paths that change until one side ends it."""
+    await call.admin("/.settings/changes", write=False)
+    caller = await call.app.door.caller(call.scope, call.request.query)
+    await serve_stream(call.app, _ChangesStream(call, caller), call.channel[0])
+
+
+class _ChangesStream(ClientStream):
+    def __init__(self, call: SystemCall, caller: Caller) -> None:
+        self.store = call.store()
+        self.caller = caller
+        self._namespace = call.namespace
+        seconds = call.app.settings.keep_alive_seconds
+        super().__init__(
+            call.channel[1], _begin, self.check, unnamed=True, keep_alive_seconds=seconds
+        )
+
+    def feed(self, app: ElkynApp) -> Feed:
+        return _ChangesFeed(self.store, self.wake)
+
+    def check(self) -> None:
+        grant = self.caller.grant(self.store, self._namespace, "/.settings/changes", write=False)
+        if not grant.identity.admin:
+            raise Denied("following what changes", "an admin's credential")
+
+
+def _begin(_view: View) -> Opening:
+    return Opening((b": what is there now is no change\n\n",))
+
+
+class _ChangesFeed(Feed):
     """The paths of a store that change, gathered for a tenth of a second each.
 
     Args:
@@ -37,11 +73,13 @@ class ChangesFeed(Feed):
         self._lock = threading.Lock()
         self._paths: set[Path] = set()
         self._woken = False
+        self._store = store
         self._end = store.observe(self._changed)
 
     async def start(self, opener: Opener) -> Opening:
-        """Start with nothing: what there is now is no change."""
-        return Opening((b": listening\n\n",))
+        """Start; the state at this moment is not asked for."""
+        with self._store.snapshot() as view:
+            return opener(view)
 
     def _changed(self, _position: int, paths: Sequence[Path]) -> None:
         with self._lock:

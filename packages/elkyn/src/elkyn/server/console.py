@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable
 from typing import Any
 
 from elkyn.identity import NOBODY, Identity
@@ -72,8 +71,8 @@ def _count(text: str) -> int:
 async def namespaces(call: SystemCall) -> Response:
     """Answer which namespaces there are, and which one is meant when none is named."""
     await call.admin("/.settings/namespaces", write=False)
-    stores: Iterable[str] = await call.app.on_thread(call.app.namespaces)
-    found = {"default": call.app.settings.default_namespace, "namespaces": list(stores)}
+    names = await call.app.on_thread(call.app.namespaces)
+    found = {"default": call.app.settings.default_namespace, "namespaces": names}
     return Response(200, dump(found), (_JSON,))
 
 

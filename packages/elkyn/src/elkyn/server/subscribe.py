@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
     from elkyn.store import ElkynStore
 
-__all__ = ["open_stream"]
+__all__ = ["ClientStream", "open_stream", "serve_stream"]
 
 
 async def open_stream(
@@ -38,6 +39,11 @@ async def open_stream(
     receive, send = channel
     stream = _ClientStream(app, call, store, caller, send)
     await asyncio.to_thread(stream.check)
+    await serve_stream(app, stream, receive)
+
+
+async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive) -> None:
+    """Run a stream among the open ones until one side ends it."""
     with app.clients.joined(stream):
         feed = stream.feed(app)
         gone = asyncio.create_task(_until_gone(receive, stream))
@@ -58,9 +64,19 @@ async def _until_gone(receive: Receive, stream: Stream) -> None:
     stream.close()
 
 
-class _ClientStream(Stream):
-    kind = "sse"
+class ClientStream(Stream):
+    """A stream that belongs to a caller and follows a feed of a store."""
 
+    kind = "sse"
+    store: ElkynStore
+    caller: Caller
+
+    @abstractmethod
+    def feed(self, app: ElkynApp) -> Feed:
+        """Begin to follow."""
+
+
+class _ClientStream(ClientStream):
     def __init__(
         self, app: ElkynApp, call: Call, store: ElkynStore, caller: Caller, send: Send
     ) -> None:

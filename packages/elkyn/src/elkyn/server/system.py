@@ -1,23 +1,22 @@
-"""What a server answers beside the tree: health, metrics, rules, pages, accounts."""
+"""A request for something beside the tree, and the plain ones of them: health, metrics, rules."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from elkyn.server import metrics
-from elkyn.server.asgi import Scope
+from elkyn.server.asgi import Receive, Scope, Send
 from elkyn.server.codec import dump
 from elkyn.server.grant import Grant
 from elkyn.server.request import MethodNotAllowed, Request, Response
-from sennit_core.errors import Denied, NotFound
+from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
     from elkyn.store import ElkynStore
 
-__all__ = ["ROUTES", "SystemCall", "answer_system"]
+__all__ = ["SystemCall", "counters", "healthz", "readyz", "rules", "upgrade"]
 
 _JSON = ("content-type", "application/json; charset=utf-8")
 _TEXT = ("content-type", metrics.CONTENT_TYPE)
@@ -32,6 +31,7 @@ class SystemCall:
     app: ElkynApp
     request: Request
     scope: Scope
+    channel: tuple[Receive, Send]
 
     @property
     def namespace(self) -> str:
@@ -52,33 +52,34 @@ class SystemCall:
         return grant
 
 
-Handler: TypeAlias = Callable[[SystemCall], Awaitable[Response]]
-
-
-async def _healthz(_call: SystemCall) -> Response:
+async def healthz(_call: SystemCall) -> Response:
+    """Answer that the process lives."""
     return Response(200, b'{"status":"ok"}', (_JSON,))
 
 
-async def _readyz(call: SystemCall) -> Response:
+async def readyz(call: SystemCall) -> Response:
+    """Answer whether requests are served."""
     ready = not call.app.closed
     body = dump({"status": "ready" if ready else "stopping"})
     return Response(200 if ready else 503, body, (_JSON,))
 
 
-async def _metrics(call: SystemCall) -> Response:
+async def counters(call: SystemCall) -> Response:
+    """Answer the counters, for Prometheus."""
     await call.admin("/metrics", write=False)
     return Response(200, call.app.metrics_text(), (_TEXT,))
 
 
-async def _rules(call: SystemCall) -> Response:
+async def rules(call: SystemCall) -> Response:
+    """Answer the rules of a namespace as they were uploaded, or replace them."""
     path = "/.settings/rules"
     method = call.request.method.upper()
     if method in ("GET", "HEAD"):
         grant = await call.admin(path, write=False)
-        rules = call.store().rules
-        if rules is None:
+        known = call.store().rules
+        if known is None:
             return Response(200, _OPEN_RULES if grant.open else _NO_RULES, (_JSON,))
-        return Response(200, rules.source.encode(), (_JSON,))
+        return Response(200, known.source.encode(), (_JSON,))
     if method != "PUT":
         raise MethodNotAllowed(f"Method {method[:20]!r} is not allowed.")
     await call.admin(path, write=True)
@@ -86,29 +87,7 @@ async def _rules(call: SystemCall) -> Response:
     return Response(200, b'{"status":"ok"}', (_JSON,))
 
 
-async def _socket(_call: SystemCall) -> Response:
+async def upgrade(_call: SystemCall) -> Response:
+    """Tell a plain request that a socket is here."""
     text = "This is a WebSocket: upgrade the connection."
     return Response(426, dump({"error": text}), (_JSON, ("upgrade", "websocket")))
-
-
-ROUTES: Mapping[str, Handler] = {
-    "/healthz": _healthz,
-    "/readyz": _readyz,
-    "/metrics": _metrics,
-    "/.settings/rules.json": _rules,
-    "/.ws": _socket,
-}
-"""Handlers by path; every other reserved path is unknown."""
-
-
-async def answer_system(call: SystemCall) -> Response:
-    """Answer a request for a reserved path.
-
-    Raises:
-        NotFound: nothing has that path.
-        Denied: it is for admins.
-    """
-    handler = ROUTES.get(call.request.raw_path)
-    if handler is None:
-        raise NotFound("page", call.request.raw_path)
-    return await handler(call)

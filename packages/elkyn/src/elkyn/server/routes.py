@@ -1,0 +1,47 @@
+"""Which path beside the tree is answered by what."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeAlias
+
+from elkyn.server import console, system
+from elkyn.server.changes import stream_changes
+from elkyn.server.pages import page
+from elkyn.server.request import Response
+from elkyn.server.system import SystemCall
+from sennit_core.errors import NotFound
+
+__all__ = ["ROUTES", "answer_system"]
+
+Handler: TypeAlias = Callable[[SystemCall], Awaitable[Response | None]]
+
+ROUTES: Mapping[str, Handler] = {
+    "/healthz": system.healthz,
+    "/readyz": system.readyz,
+    "/metrics": system.counters,
+    "/.settings/rules.json": system.rules,
+    "/.settings/outline.json": console.outline,
+    "/.settings/namespaces.json": console.namespaces,
+    "/.settings/simulate.json": console.simulate,
+    "/.settings/changes": stream_changes,
+    "/.ws": system.upgrade,
+}
+"""Handlers by path; every other reserved path is a page of the dashboard or unknown."""
+
+
+async def answer_system(call: SystemCall) -> Response | None:
+    """Answer a request for a reserved path; None when the answer was a stream, which has ended.
+
+    Raises:
+        NotFound: nothing has that path.
+        Denied: it is for admins.
+    """
+    path = call.request.raw_path
+    handler = ROUTES.get(path)
+    if handler is not None:
+        return await handler(call)
+    found = page(path, call.request.headers.get("if-none-match"))
+    if found is None:
+        raise NotFound("page", path)
+    return found
