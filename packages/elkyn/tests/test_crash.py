@@ -14,6 +14,7 @@ import pytest
 
 from elkyn import ElkynStore
 from elkyn._failpoints import POINTS
+from elkyn.testing import replayed
 
 pytestmark = pytest.mark.crash
 
@@ -33,7 +34,7 @@ def stop(reached):
 def say(line):
     os.write(1, f"{line}\\n".encode())
 
-store = ElkynStore(folder, map_size=256 * 1024)
+store = ElkynStore(folder, map_size=256 * 1024, durability=sys.argv[4])
 _failpoints.hook = stop
 for number in range(100_000):
     store.set(f"/live/n{number % 5}", number, ephemeral=True)
@@ -43,11 +44,17 @@ for number in range(100_000):
     say(f"pair {number}")
     store.set("/live", {"all": number})
     say(f"live {number}")
+    say(f"position {store.position}")
+    if number % 4 == 3:
+        store.compact()
+        store.backup(f"{folder}-backup-{number}")
 """
 
 
-def run_until_killed(folder: Path, point: str, count: int) -> dict[str, int]:
-    command = [sys.executable, "-c", CHILD, str(folder), point, str(count)]
+def run_until_killed(
+    folder: Path, point: str, count: int, durability: str = "always"
+) -> dict[str, int]:
+    command = [sys.executable, "-c", CHILD, str(folder), point, str(count), durability]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
     acknowledged: dict[str, int] = {}
@@ -59,8 +66,14 @@ def run_until_killed(folder: Path, point: str, count: int) -> dict[str, int]:
 
 def check(folder: Path, acknowledged: dict[str, int]) -> dict[str, Any]:
     with ElkynStore(folder) as store:
+        assert store.verify() == []
         tree: dict[str, Any] = store.get("/")
+        with store.snapshot() as view:
+            durable, position = view.tree.get(()), view.position
+        assert position == store.position >= acknowledged["position"]
+        assert replayed(store.oplog.read(0)) == durable, "the log and the data disagree"
         store.set("/after", 1)
+        assert store.position == position + 1
     assert tree["last"]["number"] in (acknowledged["last"], acknowledged["last"] + 1)
     assert tree["last"]["text"] == "x" * 3000
     a, b = tree["a"], tree["b"]
@@ -76,8 +89,19 @@ def check(folder: Path, acknowledged: dict[str, int]) -> dict[str, Any]:
 def test_a_process_killed_at_a_named_point_loses_nothing_acknowledged(
     tmp_path: Path, point: str, later: bool
 ) -> None:
-    count = (2 if point == "grown" else 4) + later
+    count = {"grown": 2, "rebuilt": 1, "compacted": 1, "copied": 1}.get(point, 4) + later
     acknowledged = run_until_killed(tmp_path / "t", point, count)
+    check(tmp_path / "t", acknowledged)
+    for folder in tmp_path.glob("t-backup-*"):
+        with ElkynStore(folder) as copy:
+            assert copy.verify() == []
+
+
+@pytest.mark.parametrize("durability", ["interval", "none"])
+def test_the_end_of_the_process_alone_loses_nothing_that_was_not_synced(
+    tmp_path: Path, durability: str
+) -> None:
+    acknowledged = run_until_killed(tmp_path / "t", "committed", 9, durability)
     check(tmp_path / "t", acknowledged)
 
 

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -14,8 +15,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from elkyn import ElkynStore
 from elkyn import testing as model
 from elkyn.events import replay
-from elkyn.values import Stored, present
+from elkyn.paths import Path as Keys
+from elkyn.txn import View
+from elkyn.values import Stored, present, same
 from elkyn.watch import Subscription
+from elkyn.writer import patch_write, put_write
+from sennit_core.errors import Denied
+from sennit_core.testing import ManualClock
+
+NOW = {".sv": "timestamp"}
+
+
+def refuse(_view: View, places: list[tuple[Keys, Stored]], _now_ms: int) -> None:
+    raise Denied(f"writing {places}")
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -24,27 +36,55 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="elkyn-test-"))
-        self.store = ElkynStore(self.folder, map_size="1MiB")
+        self.clock = ManualClock()
+        self.store = self.opened()
         self.tree: Any = None
+        self.durable_writes = 0
         self.watched: list[tuple[Subscription, Stored]] = []
+
+    def opened(self) -> ElkynStore:
+        return ElkynStore(self.folder, map_size="1MiB", clock=self.clock, durability="none")
 
     @initialize(paths=st.lists(model.PATHS, max_size=3))
     def watch(self, paths: list[str]) -> None:
         self.watched = [(self.store.watch(path, queue_events=40), None) for path in paths]
 
-    @rule(path=model.PATHS, value=model.VALUES, ephemeral=st.booleans())
+    @rule(path=model.PATHS, value=model.EXPORTS, ephemeral=st.booleans())
     def set(self, path: str, value: Any, ephemeral: bool) -> None:
         self.store.set(path, value, ephemeral=ephemeral)
+        self.durable_writes += not ephemeral
         self.tree = model.put(self.tree, path, value)
 
     @rule(path=model.PATHS, ephemeral=st.booleans())
     def delete(self, path: str, ephemeral: bool) -> None:
         self.store.delete(path, ephemeral=ephemeral)
+        self.durable_writes += not ephemeral
         self.tree = model.put(self.tree, path, None)
+
+    @rule(path=model.PATHS, priority=st.none() | model.PRIORITIES)
+    def set_priority(self, path: str, priority: Any) -> None:
+        self.store.set(f"{path}/.priority", priority)
+        self.durable_writes += 1
+        self.tree = model.put(self.tree, f"{path}/.priority", priority)
+
+    @rule(path=model.PATHS, by=st.integers(-9, 9))
+    def increment(self, path: str, by: int) -> None:
+        self.clock.advance(1)
+        now = int(self.clock.now() * 1000)
+        current = model.shown(model.get(self.tree, f"{path}/n"))
+        number = isinstance(current, (int, float)) and not isinstance(current, bool)
+        expected = current + by if number and abs(current) < 2**53 else by
+        if number and abs(current) >= 2**53:
+            return
+        given = {"n": {".sv": {"increment": by}}, "at": NOW}
+        assert self.store.update(path, given) == {"n": expected, "at": now}
+        self.durable_writes += 1
+        for key, value in (("n", expected), ("at", now)):
+            self.tree = model.put(self.tree, f"{path}/{key}", value)
 
     @rule(
         path=model.PATHS,
-        values=st.dictionaries(model.KEYS, model.VALUES, max_size=4),
+        values=st.dictionaries(model.KEYS, model.EXPORTS, max_size=4),
         deep=st.booleans(),
         ephemeral=st.booleans(),
     )
@@ -52,10 +92,22 @@ class StoreMachine(RuleBasedStateMachine):
         if deep:
             values = {f"{key}/deep": value for key, value in values.items()}
         self.store.update(path, values, ephemeral=ephemeral)
+        self.durable_writes += not ephemeral
         for key, value in values.items():
             self.tree = model.put(self.tree, f"{path}/{key}", value)
 
-    @rule(path=model.PATHS, value=model.VALUES)
+    @rule(path=model.PATHS, value=model.EXPORTS)
+    def group_with_refusals(self, path: str, value: Any) -> None:
+        refused, allowed = patch_write((), {"a": value, "b/c": value}), put_write(("0", "g"), value)
+        refused.guard = refuse
+        self.store.apply([refused, allowed])
+        with pytest.raises(Denied):
+            refused.shown()
+        allowed.shown()
+        self.durable_writes += 1
+        self.tree = model.put(self.tree, "/0/g", value)
+
+    @rule(path=model.PATHS, value=model.EXPORTS)
     def transaction(self, path: str, value: Any) -> None:
         seen: list[Any] = []
 
@@ -64,22 +116,39 @@ class StoreMachine(RuleBasedStateMachine):
             return value
 
         self.store.transaction(path, replace)
+        self.durable_writes += 1
         assert model.typed(seen[-1]) == model.typed(model.shown(model.get(self.tree, path)))
         self.tree = model.put(self.tree, path, value)
 
-    @rule(value=model.SCALARS)
-    def many(self, value: Any) -> None:
-        children = {f"c{index}": value for index in range(200)}
+    @rule(value=model.SCALARS, shaped=st.booleans())
+    def many(self, value: Any, shaped: bool) -> None:
+        child = {"some": value, "other": 1, "third": True} if shaped else value
+        children = {f"c{index}": child for index in range(200)}
         self.store.set("/a/many", children)
+        self.durable_writes += 1
         self.tree = model.put(self.tree, "/a/many", children)
+
+    @rule(first=st.integers(0, 199), count=st.integers(1, 199))
+    def fewer(self, first: int, count: int) -> None:
+        gone = {f"c{(first + index) % 200}": None for index in range(count)}
+        self.store.update("/a/many", gone)
+        self.durable_writes += 1
+        known = model.get(self.tree, "/a/many")
+        if isinstance(known, dict) and ".value" not in known:
+            left = {key: child for key, child in known.items() if key not in gone}
+            self.tree = model.put(self.tree, "/a/many", left)
 
     @rule()
     def reopen(self) -> None:
         self._replay()
         paths = [subscription.path for subscription, _value in self.watched]
         self.store.close()
-        self.store = ElkynStore(self.folder, map_size="1MiB")
+        self.store = self.opened()
         self.watch(paths)
+
+    @rule()
+    def compact(self) -> None:
+        self.store.compact()
 
     @rule(path=model.PATHS)
     def read(self, path: str) -> None:
@@ -89,10 +158,15 @@ class StoreMachine(RuleBasedStateMachine):
         if isinstance(known, list):
             known = {str(index): child for index, child in enumerate(known)}
         assert self.store.keys(path) == [k for k, child in known.items() if child is not None]
+        priority = model.get(self.tree, f"{path}/.priority")
+        assert model.typed(self.store.get(f"{path}/.priority")) == model.typed(priority)
 
     @invariant()
     def same(self) -> None:
         assert model.typed(self.store.get("/")) == model.typed(model.shown(self.tree))
+        with self.store.snapshot() as view:
+            assert same(view.get(()), model.plain(self.tree, True))
+        assert self.store.position == self.durable_writes
 
     @rule()
     def replayed(self) -> None:
@@ -109,12 +183,15 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self._replay()
+            assert self.store.verify() == []
+            with self.store.snapshot() as view:
+                assert same(model.replayed(self.store.oplog.read(0)), view.tree.get(()))
         finally:
             self.store.close()
             shutil.rmtree(self.folder)
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestStoreAgainstModel = StoreMachine.TestCase

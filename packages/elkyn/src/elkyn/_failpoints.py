@@ -6,7 +6,15 @@ from collections.abc import Callable
 
 __all__ = ["POINTS", "reached"]
 
-POINTS = ("applied", "between-environments", "committed", "grown", "compacted")
+POINTS = (
+    "applied",
+    "between-environments",
+    "committed",
+    "grown",
+    "rebuilt",
+    "compacted",
+    "copied",
+)
 
 hook: Callable[[str], None] | None = None
 

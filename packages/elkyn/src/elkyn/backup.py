@@ -18,6 +18,7 @@ from typing import Self
 
 import ormsgpack
 
+from elkyn import _failpoints
 from elkyn._lmdb.environment import Environment
 from elkyn.durability import sync_folder
 from elkyn.errors import PositionGone
@@ -61,6 +62,7 @@ class _Appearing:
 
     def keep(self) -> None:
         """Sync what is in the folder, and give it its name."""
+        _failpoints.reached("copied")
         _sync_file(self.folder / _FILE)
         sync_folder(self.folder)
         self.folder.rename(self._target)

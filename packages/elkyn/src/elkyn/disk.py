@@ -357,10 +357,11 @@ class Disk:
             shutil.rmtree(new, ignore_errors=True)
 
     def _put_in_place(self, new: FilePath) -> FilePath:
-        _failpoints.reached("compacted")
+        _failpoints.reached("rebuilt")
         if self._in_memory:
             return new
         (new / "data.mdb").rename(self.folder / "data.mdb")
+        _failpoints.reached("compacted")
         sync_folder(self.folder)
         return self.folder
 

@@ -76,8 +76,9 @@ class Environment:
                 readahead=True,
             )
             try:
-                for name in self._names:
-                    self.databases[name] = env.open_db(name.encode())
+                with env.begin(write=True) as txn:
+                    for name in self._names:
+                        self.databases[name] = env.open_db(name.encode(), txn=txn)
                 env.reader_check()
             except BaseException:
                 env.close()
