@@ -147,7 +147,7 @@ class ElkynApp:
         AccessLog.end(number, request, scope, response, started)
         if response is not None:
             self.metrics.answered(request.method, response)
-            if "origin" in request.headers:
+            if "origin" in request.headers and request.method != "OPTIONS":
                 response.headers += self.settings.origins.headers(request.headers)
             await send_response(response, send, head=request.method == "HEAD")
 

@@ -1,0 +1,212 @@
+"""What a server keeps out, bounds, retries and tells about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from elkyn import ElkynStore
+from elkyn.cli import main
+from elkyn.server.app import elkyn_app
+from elkyn.server.limits import Rate
+from elkyn.server.origins import Origins
+from sennit_core.errors import Busy, Denied
+
+
+def test_a_page_of_an_allowed_origin_may_read_answers() -> None:
+    some = Origins(["https://app.example"])
+    page = {"origin": "https://app.example"}
+    assert dict(some.headers(page))["access-control-allow-origin"] == "https://app.example"
+    assert some.headers({"origin": "https://evil.example"}) == ()
+    assert dict(Origins(["*"]).headers(page))["access-control-allow-origin"] == "*"
+    assert Origins().headers(page) == ()
+
+
+def test_a_preflight_tells_methods_and_headers() -> None:
+    asked = {
+        "origin": "https://app.example",
+        "access-control-request-method": "PUT",
+        "access-control-request-headers": "x-firebase-etag,if-match",
+    }
+    answer = Origins(["*"]).preflight(asked)
+    headers = dict(answer.headers)
+    assert (answer.status, headers["access-control-allow-origin"]) == (204, "*")
+    assert "PATCH" in headers["access-control-allow-methods"]
+    assert headers["access-control-allow-headers"] == "x-firebase-etag,if-match"
+    assert "access-control-allow-methods" not in dict(Origins().preflight(asked).headers)
+
+
+def test_the_emulator_is_for_loopback_alone() -> None:
+    local = Origins(loopback_only=True)
+    local.check({"host": "localhost:9000", "origin": "http://127.0.0.1:3000"})
+    local.check({"host": "[::1]:9000"})
+    for headers in (
+        {"host": "evil.example"},
+        {"host": "localhost", "origin": "https://evil.example"},
+        {"host": "localhost", "origin": "null"},
+        {"host": "localhost", "origin": "http://[x"},
+        {},
+    ):
+        with pytest.raises(Denied):
+            local.check(headers)
+
+
+def test_a_browser_can_preflight_a_served_tree(emulator: Any) -> None:
+    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "PATCH"}
+    answer = httpx.options(f"{emulator.url}/a.json", headers=headers)
+    assert answer.status_code == 204
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    got = emulator.client.get("/a.json", headers={"Origin": "http://localhost:3000"})
+    assert got.headers["access-control-allow-origin"] == "http://localhost:3000"
+
+
+def test_a_client_may_ask_so_often_and_no_more() -> None:
+    rate = Rate(2.0)
+    rate.take("a", 0.0)
+    rate.take("a", 0.0)
+    with pytest.raises(Busy):
+        rate.take("a", 0.1)
+    rate.take("b", 0.1)
+    rate.take("a", 0.6)
+    Rate(None).take("a", 0.0)
+
+
+def test_over_the_rate_the_answer_is_429(start_server: Callable[..., Any]) -> None:
+    served = start_server("--emulator", "--rate", "5")
+    codes = [served.client.get("/a.json").status_code for _ in range(12)]
+    assert set(codes) == {200, 429}
+    refused = served.client.get("/a.json")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+
+
+def test_a_push_sent_again_under_its_key_is_not_done_again(emulator: Any) -> None:
+    def push(number: int) -> str:
+        headers = {"Idempotency-Key": f"k{number % 4}"}
+        answer = emulator.client.post("/log.json?ns=retry", json=number % 4, headers=headers)
+        assert answer.status_code == 200
+        return str(answer.json()["name"])
+
+    with ThreadPoolExecutor(8) as pool:
+        names = set(pool.map(push, range(40)))
+    assert len(names) == 4
+    assert sorted(emulator.client.get("/log.json?ns=retry").json().values()) == [0, 1, 2, 3]
+    headers = {"Idempotency-Key": "k0"}
+    other = emulator.client.post("/log.json?ns=retry", json="else", headers=headers)
+    assert (other.status_code, "another body" in other.json()["error"]) == (400, True)
+
+
+def test_a_refused_write_leaves_its_key_free(emulator: Any) -> None:
+    emulator.client.put("/a.json?ns=free", json=1)
+    headers = {"Idempotency-Key": "k", "if-match": "wrong"}
+    url = "/a.json?ns=free"
+    assert emulator.client.put(url, json=2, headers=headers).status_code == 412
+    assert emulator.client.put(url, json=2, headers={"Idempotency-Key": "k"}).status_code == 200
+    assert emulator.client.get(url).json() == 2
+
+
+def test_health_and_metrics(emulator: Any) -> None:
+    nobody = {"Authorization": ""}
+    for path in ("/healthz", "/readyz"):
+        assert emulator.client.get(path, headers=nobody).status_code == 200
+    assert emulator.client.get("/metrics", headers=nobody).status_code == 401
+    emulator.client.put("/a.json?ns=metrics", json=1)
+    page = emulator.client.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'elkyn_position{ns="metrics"} 1' in page.text
+    assert 'elkyn_requests_total{method="PUT",status="200"}' in page.text
+    assert "# TYPE elkyn_waiting_writes gauge" in page.text
+
+
+def test_rules_are_for_admins_and_bad_ones_change_nothing(emulator: Any) -> None:
+    url = "/.settings/rules.json?ns=upload"
+    assert emulator.client.get(url).json() == {"rules": {".read": True, ".write": True}}
+    assert emulator.client.get(url, headers={"Authorization": ""}).status_code == 401
+    text = '{"rules": {".read": "auth != null" /* all who are known */}}'
+    assert emulator.client.put(url, content=text).json() == {"status": "ok"}
+    assert emulator.client.get(url).text == text
+    bad = emulator.client.put(url, content='{"rules": {".read": "auht != null"}}')
+    assert (bad.status_code, "line 1" in bad.json()["error"]) == (400, True)
+    assert emulator.client.get(url).text == text
+    assert emulator.client.delete(url).status_code == 405
+
+
+def test_a_slow_read_ends_at_its_timeout() -> None:
+    value = {f"k{number}": {"x": "y" * 50} for number in range(30_000)}
+
+    async def ask(store: ElkynStore) -> list[int]:
+        app = elkyn_app({"default": store}, authorize=lambda *_: None)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            answers = [await client.get(f"/a.json?timeout={time}") for time in ("1ms", "1min")]
+        app.close()
+        return [answer.status_code for answer in answers]
+
+    with ElkynStore(mode="memory") as store:
+        store.set("/a", value)
+        assert asyncio.run(ask(store)) == [400, 200]
+
+
+def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
+    from elkyn.identity import Identity
+
+    def authorize(scope: Any, namespace: str, path: str, write: bool) -> Identity:
+        names = dict(scope["headers"])
+        return Identity(uid=names.get(b"x-user", b"").decode() or None)
+
+    async def ask(store: ElkynStore) -> list[int]:
+        app = elkyn_app({"default": store}, authorize=authorize)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            answers = [
+                await client.put("/users/ann.json", json=1, headers={"x-user": name})
+                for name in ("ann", "bob", "")
+            ]
+        app.close()
+        return [answer.status_code for answer in answers]
+
+    with ElkynStore(mode="memory") as store:
+        store.setup_default_rules()
+        assert asyncio.run(ask(store)) == [200, 401, 401]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--host", "0.0.0.0"], "nothing would be encrypted"),
+        (["--host", "0.0.0.0", "--emulator"], "for this machine alone"),
+        (["--tls-cert", "cert.pem"], "TLS needs"),
+    ],
+)
+def test_what_others_could_listen_to_is_refused(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    assert main(["serve", "--data", str(tmp_path / "d"), "--port", "0", *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()
+
+
+def test_requests_are_logged_as_json_with_their_ids(start_server: Callable[..., Any]) -> None:
+    served = start_server("--emulator", "--log-level", "info")
+    answer = served.client.get("/a.json?auth=secret", headers={"X-Request-Id": "abc-1"})
+    assert answer.headers["x-request-id"] == "abc-1"
+    served.client.put("/a.json", json=1)
+    code, logged = served.stop()
+    lines = [json.loads(line) for line in logged.splitlines()]
+    requests = [json.loads(x["message"]) for x in lines if x["logger"] == "elkyn.access"]
+    assert code == 0
+    assert requests[0] | {"ms": 0} == {
+        "id": "abc-1",
+        "method": "GET",
+        "path": "/a.json",
+        "ns": "default",
+        "status": 200,
+        "ms": 0,
+        "client": "127.0.0.1",
+    }
+    assert "secret" not in logged

@@ -1,0 +1,165 @@
+"""Event streams: where they resume, what ends them, and the form that browsers read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from elkyn.events import Event
+from elkyn.server.resume import missed_events, try_missed
+from elkyn.store import ElkynStore
+
+
+def test_every_event_has_the_position_of_its_commit(emulator: Any) -> None:
+    put = emulator.client.put
+    put("/a.json?ns=ids", json=1)
+    with emulator.stream("/a.json?ns=ids") as stream:
+        first = next(stream)
+        put("/a/b.json?ns=ids", json=2)
+        put("/other.json?ns=ids", json=2)
+        put("/a/c.json?ns=ids", json=3)
+        events = [next(stream), next(stream)]
+    assert first[:2] == ("put", {"path": "/", "data": 1})
+    assert [event[1]["path"] for event in events] == ["/b", "/c"]
+    assert [event[2] - first[2] for event in events] == [1, 3]
+
+
+def test_a_client_that_comes_back_gets_what_it_missed(emulator: Any) -> None:
+    client = emulator.client
+    client.put("/a.json?ns=back", json={"n": 0})
+    with emulator.stream("/a.json?ns=back") as stream:
+        position = next(stream)[2]
+    client.put("/a/n.json?ns=back", json=1)
+    client.put("/other.json?ns=back", json=1)
+    client.patch("/a.json?ns=back", json={"n": 2, "m/k": 3})
+    client.delete("/.json?ns=back")
+    with emulator.stream("/a.json?ns=back", **{"Last-Event-ID": str(position)}) as stream:
+        missed = [next(stream) for _ in range(3)]
+        client.put("/a.json?ns=back", json=4)
+        missed.append(next(stream))
+    assert [event[:2] for event in missed] == [
+        ("put", {"path": "/n", "data": 1}),
+        ("patch", {"path": "/", "data": {"n": 2, "m/k": 3}}),
+        ("put", {"path": "/", "data": None}),
+        ("put", {"path": "/", "data": 4}),
+    ]
+    with emulator.stream("/a.json?ns=back", **{"Last-Event-ID": "99999"}) as stream:
+        assert next(stream)[:2] == ("put", {"path": "/", "data": 4})
+
+
+def test_nothing_is_resumed_over_ephemeral_values_or_a_log_that_was_cut() -> None:
+    with ElkynStore(mode="memory") as store:
+        store.set("/a", 1)
+        before = store.position
+        store.set("/a", 2)
+        assert try_missed(store, ("a",), before, store.position) == [Event("put", "/", 2)]
+        store.set("/a", 3, ephemeral=True)
+        assert try_missed(store, ("a",), before, store.position) is None
+        store.set("/a", 4)
+        assert try_missed(store, ("a",), store.position, store.position) == []
+        assert try_missed(store, ("a",), store.position + 1, store.position) is None
+
+
+def test_missed_events_add_up_to_the_value(tmp_path: Any) -> None:
+    with ElkynStore(tmp_path / "s") as store:
+        store.set("/a/b", {"x": 1})
+        start = store.position
+        store.update("/", {"a/b/y": 2, "a/c": 3, "z": 4})
+        store.set("/a", {"b": {"x": 5}})
+        store.set("/a/b/x/deep", 6)
+        store.set("/q", 1)
+        seen = list(missed_events(store.oplog.read(start), ("a", "b")))
+    assert [(event.type, event.path, event.data) for event in seen] == [
+        ("put", "/y", 2),
+        ("put", "/", {"x": 5}),
+        ("put", "/x/deep", 6),
+    ]
+
+
+def test_a_watch_path_streams_messages_for_browsers(emulator: Any) -> None:
+    emulator.client.put("/a/b?ns=watch", json=1)
+    with emulator.client.stream("GET", "/a/.watch?ns=watch") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        lines = response.iter_lines()
+        assert next(lines) == 'data: {"type":"put","path":"/","data":{"b":1}}'
+        assert next(lines).startswith("id: ")
+        emulator.client.patch("/a?ns=watch", json={"b": 2, "c": 3})
+        found = [next(lines) for _ in range(2)]
+        assert found[1] == 'data: {"type":"patch","path":"/","data":{"b":2,"c":3}}'
+        assert next(line for line in lines if line.startswith(":")) == ": keep-alive"
+
+
+def test_a_stream_of_a_query_follows_its_window(emulator: Any) -> None:
+    emulator.client.put("/q.json?ns=qs", json={"a": {"n": 1}, "b": {"n": 2}, "c": {"n": 3}})
+    with emulator.stream('/q.json?ns=qs&orderBy="n"&limitToLast=1') as stream:
+        assert next(stream)[1] == {"path": "/", "data": {"c": {"n": 3}}}
+        emulator.client.put("/q/a/n.json?ns=qs", json=9)
+        value: dict[str, Any] = {"c": {"n": 3}}
+        while value != {"a": {"n": 9}}:
+            kind, event, _id = next(stream)
+            new = event["data"] if kind == "patch" else {event["path"][1:]: event["data"]}
+            value = {**value, **new} if event["path"] != "/" or kind == "patch" else event["data"]
+            value = {key: child for key, child in value.items() if child is not None}
+
+
+def test_new_rules_cancel_a_stream_at_once(emulator: Any) -> None:
+    emulator.rules("cancel", {".read": True, ".write": True})
+    headers = {"Accept": "text/event-stream", "Authorization": ""}
+    url = "/a.json?ns=cancel"
+    with emulator.client.stream("GET", url, headers=headers) as response:
+        lines = response.iter_lines()
+        assert next(lines) == "event: put"
+        emulator.rules("cancel", {".read": "auth != null"})
+        assert list(lines)[-3:] == ["event: cancel", "data: null", ""]
+    assert httpx.get(f"{emulator.url}{url}").status_code == 401
+
+
+def test_a_stream_ends_when_its_token_does(emulator: Any) -> None:
+    import base64
+    import json
+
+    def part(value: Any) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    now = int(time.time())
+    claims = {"sub": "ann", "user_id": "ann", "iat": now - 3600, "exp": now + 2, "aud": "elkyn"}
+    claims["iss"] = "https://securetoken.google.com/elkyn"
+    token = f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims)}."
+    emulator.rules("expiry", {".read": "auth.uid === 'ann'"})
+    headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {token}"}
+    with emulator.client.stream("GET", "/a.json?ns=expiry", headers=headers) as response:
+        assert response.status_code == 200, response.read()
+        lines = list(response.iter_lines())
+    assert lines[-3:] == [
+        "event: auth_revoked",
+        'data: "credential is no longer valid"',
+        "",
+    ]
+
+
+def test_five_hundred_abandoned_streams_leave_nothing_behind(
+    start_server: Callable[..., Any],
+) -> None:
+    import socket
+
+    served = start_server("--emulator")
+    host, port = served.url.removeprefix("http://").split(":")
+    request = (
+        b"GET /a.json HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+        b"Authorization: Bearer owner\r\n\r\n"
+    )
+    for _ in range(5):
+        held = [socket.create_connection((host, int(port))) for _ in range(100)]
+        for one in held:
+            one.sendall(request)
+        for one in held:
+            assert one.recv(20)
+        for one in held:
+            one.close()
+    deadline = time.monotonic() + 20
+    while 'elkyn_connections{kind="sse"} 0' not in served.client.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
