@@ -37,7 +37,7 @@ from sennit_core.errors import Closed, Corrupt
 from sennit_core.logs import get_logger
 from sennit_core.units import MIB
 
-__all__ = ["Disk", "Retention"]
+__all__ = ["Disk", "Retention", "Snapshot"]
 
 T = TypeVar("T")
 
@@ -163,23 +163,22 @@ class Disk:
                 self._shadow_count = Shadows(self._ephemeral, txn).count()
         return self._ephemeral
 
-    @contextmanager
-    def snapshot(self, rows_max: int | None = None) -> Iterator[View]:
+    def snapshot(self, rows_max: int | None = None) -> Snapshot:
         """Read a consistent state for a block; keep it short, it holds back growth of the map.
 
         Args:
             rows_max: rows one `get` may touch before it raises `ReadLimit`.
         """
+        return Snapshot(self, rows_max)
+
+    def view(self, rows_max: int | None) -> tuple[View, Txn, Txn | None]:
+        """Open the transactions of a snapshot; `Snapshot` gives them back."""
         durable, ephemeral = self._begin_read()
-        try:
-            view = Tree(self._durable, durable, self._shapes, rows_max)
-            if ephemeral is None:
-                yield View(view, None)
-            else:
-                assert self._ephemeral is not None
-                yield View(view, Shadows(self._ephemeral, ephemeral))
-        finally:
-            self._end_read(durable, ephemeral)
+        below = Tree(self._durable, durable, self._shapes, rows_max)
+        if ephemeral is None:
+            return View(below, None), durable, None
+        assert self._ephemeral is not None
+        return View(below, Shadows(self._ephemeral, ephemeral)), durable, ephemeral
 
     @contextmanager
     def log(self) -> Iterator[LogRows]:
@@ -204,9 +203,10 @@ class Disk:
                 raise
             if version == self._version:
                 return durable, ephemeral
-            self._end_read(durable, ephemeral)
+            self.end_read(durable, ephemeral)
 
-    def _end_read(self, durable: Txn, ephemeral: Txn | None) -> None:
+    def end_read(self, durable: Txn, ephemeral: Txn | None) -> None:
+        """Close the transactions of a snapshot."""
         try:
             if ephemeral is not None and self._ephemeral is not None:
                 self._ephemeral.leave(ephemeral)
@@ -396,3 +396,20 @@ class Disk:
             pass
         finally:
             durable.close()
+
+
+class Snapshot:
+    """A consistent state for the block of a `with` statement."""
+
+    __slots__ = ("_disk", "_durable", "_ephemeral", "_rows_max")
+
+    def __init__(self, disk: Disk, rows_max: int | None) -> None:
+        self._disk = disk
+        self._rows_max = rows_max
+
+    def __enter__(self) -> View:
+        view, self._durable, self._ephemeral = self._disk.view(self._rows_max)
+        return view
+
+    def __exit__(self, *_error: object) -> None:
+        self._disk.end_read(self._durable, self._ephemeral)

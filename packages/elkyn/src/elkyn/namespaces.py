@@ -7,8 +7,9 @@ import threading
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path as FilePath
-from typing import Self
+from typing import Self, Unpack
 
+from elkyn.options import Options
 from elkyn.store import ElkynStore
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, NotFound, UsageError, nearest
@@ -19,7 +20,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 
 
 def open_namespaces(
-    folder: str | PathLike[str] | None, *, clock: Clock = SYSTEM, create: bool = True
+    folder: str | PathLike[str] | None,
+    *,
+    clock: Clock = SYSTEM,
+    create: bool = True,
+    **options: Unpack[Options],
 ) -> Stores:
     """Return the stores below `folder` (None: in memory).
 
@@ -27,19 +32,26 @@ def open_namespaces(
         folder: holds a folder for each namespace; created when missing.
         clock: handed to every store.
         create: whether `stores[name]` makes a namespace that does not exist yet.
+        options: handed to every store, see `elkyn.options.Options`.
     """
-    return Stores(folder, clock=clock, create=create)
+    return Stores(folder, clock=clock, create=create, **options)
 
 
 class Stores:
     """The stores of one folder by namespace; owns them and closes them. Safe for threads."""
 
     def __init__(
-        self, folder: str | PathLike[str] | None, *, clock: Clock = SYSTEM, create: bool = True
+        self,
+        folder: str | PathLike[str] | None,
+        *,
+        clock: Clock = SYSTEM,
+        create: bool = True,
+        **options: Unpack[Options],
     ) -> None:
         self.folder = None if folder is None else FilePath(folder)
         self.create = create
         self._clock = clock
+        self._options = options
         self._open: dict[str, ElkynStore] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -70,8 +82,9 @@ class Stores:
         if not self.create and not self._exists(name):
             raise NotFound("namespace", name, suggestion=nearest(name, self._names()))
         if self.folder is None:
-            return ElkynStore(mode="memory", namespace=name, clock=self._clock)
-        return ElkynStore(self.folder / name, namespace=name, clock=self._clock)
+            return ElkynStore(mode="memory", namespace=name, clock=self._clock, **self._options)
+        folder = self.folder / name
+        return ElkynStore(folder, namespace=name, clock=self._clock, **self._options)
 
     def _exists(self, name: str) -> bool:
         return name in self._open or (

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from elkyn.errors import BadValue
@@ -49,7 +50,7 @@ Stored: TypeAlias = Any
 VALUE = ".value"
 STRING_BYTES_MAX = 10 * 1024 * 1024
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
-_UNSET: Any = object()
+_key_problem = lru_cache(maxsize=8192)(key_problem)  # records repeat their keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def _map_to_stored(
     for key, child in value.items():
         if key == PRIORITY:
             continue
-        problem = key_problem(key) if isinstance(key, str) else f"key {key!r} is not a str"
+        problem = _key_problem(key) if isinstance(key, str) else f"key {key!r} is not a str"
         if problem:
             raise BadValue(format_path(path), problem)
         if len(path) == DEPTH_MAX:
