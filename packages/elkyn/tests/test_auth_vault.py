@@ -213,6 +213,19 @@ def test_the_emulator_knows_the_owner_and_overrides() -> None:
             auth.identity([], override)
 
 
+def test_acting_as_another_ends_with_the_key_that_allowed_it() -> None:
+    with Authenticator(AuthSettings()) as auth:
+        _key, text = auth.admin_keys.create("ci")
+        auth.revocations.revoke_user("u")
+        seen = auth.identity(bearer(text), {"auth_variable_override": '{"uid":"u"}'})
+        nobody = auth.identity(bearer(text), {"auth_variable_override": "null"})
+        assert nobody.as_auth() is None
+        assert auth.revocations.reason(seen) is None
+        auth.admin_keys.revoke("ci")
+        assert auth.revocations.reason(seen) == "credential was revoked"
+        assert auth.revocations.reason(nobody) == "credential was revoked"
+
+
 def test_revoking_a_user_reaches_subscribers_and_later_requests(clock: ManualClock) -> None:
     with Authenticator(AuthSettings(secret=SECRET), clock=clock) as auth:
         text = TokenSigner(SECRET, clock).sign("u")

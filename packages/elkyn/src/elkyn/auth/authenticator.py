@@ -36,7 +36,7 @@ from elkyn.identity import ADMIN, NOBODY, Identity
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Busy, Denied, UsageError
 
-__all__ = ["AuthSettings", "Authenticator"]
+__all__ = ["AuthSettings", "Authenticator", "seen_as"]
 
 T = TypeVar("T")
 
@@ -244,11 +244,7 @@ class Authenticator:
 
     def _overridden(self, identity: Identity, query: Mapping[str, str]) -> Identity:
         text = query.get("auth_variable_override")
-        if text is None:
-            return identity
-        if not identity.admin:
-            raise Denied("using auth_variable_override", "an admin's credential")
-        return override_of(text)
+        return identity if text is None else seen_as(identity, _parse_override(text))
 
     def owns(self, path: str) -> bool:
         """Whether `respond` answers this path."""
@@ -288,22 +284,37 @@ def with_keys(work: Callable[[], T]) -> T:
     raise BadToken(fault="signature")
 
 
-def override_of(text: str) -> Identity:
-    """Return who an admin wants to be seen as: JSON of `auth`, null for nobody.
+def seen_as(admin: Identity, variable: Mapping[str, Any] | None) -> Identity:
+    """Return whom rules see when an admin acts as somebody else; it ends with the admin's key.
+
+    Args:
+        admin: who acts.
+        variable: what `auth` is to be; None for nobody.
 
     Raises:
-        UsageError: it is neither an object nor null.
+        Denied: `admin` is none.
     """
+    if not admin.admin:
+        raise Denied("acting as another user", "an admin's credential")
+    if variable is None:
+        return replace(NOBODY, claims=admin.claims, expires_ms=admin.expires_ms)
+    uid = variable.get("uid")
+    return Identity(
+        uid=uid if isinstance(uid, str) else None,
+        claims=admin.claims,
+        expires_ms=admin.expires_ms,
+        override=variable,
+    )
+
+
+def _parse_override(text: str) -> dict[str, Any] | None:
     try:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):
         value = text
-    if value is None:
-        return NOBODY
-    if not isinstance(value, dict):
+    if value is not None and not isinstance(value, dict):
         raise UsageError("auth_variable_override is a JSON object or null")
-    uid = value.get("uid")
-    return Identity(uid=uid if isinstance(uid, str) else None, override=value)
+    return value
 
 
 def _own_trust(settings: AuthSettings, signing: SigningKeys) -> Trust:

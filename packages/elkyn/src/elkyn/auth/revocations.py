@@ -91,7 +91,9 @@ class Revocations:
         with self._vault.read() as pages:
             if key_id is not None and _is_revoked_key(pages, str(key_id)):
                 return _REVOKED
-            return None if identity.uid is None else self._token_reason(pages, identity)
+            if identity.uid is None or identity.override is not None:
+                return None
+            return self._token_reason(pages, identity)
 
     def _token_reason(self, pages: Pages, identity: Identity) -> str | None:
         uid, claims = str(identity.uid), identity.claims

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
@@ -11,7 +11,6 @@ from elkyn.identity import ADMIN, NOBODY, Identity
 from elkyn.server.grant import Grant
 from elkyn.server.request import Request, Response
 from elkyn.store import ElkynStore
-from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
     from elkyn.auth.authenticator import Authenticator
@@ -195,6 +194,7 @@ class AuthDoor:
 class _SignedIn:
     door: AuthDoor
     identity: Identity
+    told: int = -1  # how many revocations there were when the identity was looked up last
 
     def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
         return Grant(self.identity, store, self.door.open_without_rules)
@@ -202,10 +202,11 @@ class _SignedIn:
     async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
         identity = await self.door.authenticator.identify_token(credential)
         if nobody or variable is not None:
-            if not identity.admin:
-                raise Denied("acting as another user", "an admin's credential")
-            identity = NOBODY if nobody else replace(NOBODY, override=dict(variable))
+            from elkyn.auth.authenticator import seen_as
+
+            identity = seen_as(identity, None if nobody else dict(variable))
         self.identity = identity
+        self.told = -1
         return identity
 
     def sign_out(self) -> None:
@@ -215,4 +216,11 @@ class _SignedIn:
         expires = self.identity.expires_ms
         if expires is not None and now_ms >= expires:
             return _EXPIRED
-        return self.door.authenticator.revocations.reason(self.identity)
+        revocations = self.door.authenticator.revocations
+        told = revocations.told
+        if told == self.told:
+            return None
+        reason = revocations.reason(self.identity)
+        if reason is None:
+            self.told = told
+        return reason
