@@ -208,6 +208,17 @@ class TestPriorities:
         assert not may_write(rules, {"/x/.priority": 5}, {"x": "other"})
         assert may_read({"x": {".read": "data.getPriority() == null"}}, "/x/.priority", {"x": 1})
 
+    def test_no_variable_stands_for_one(self) -> None:
+        rules = {"x": {"$any": {".write": True, ".read": True}}}
+        assert not may_write(rules, {"/x/.priority": 5}, {"x": {"a": 1}})
+        assert not may_read(rules, "/x/.priority", {"x": {"a": 1}})
+
+    def test_deleting_one_is_no_delete_of_its_place(self) -> None:
+        rules = {"x": {".write": True, ".validate": "newData.getPriority() != null"}}
+        data = {"x": {".value": 1, ".priority": 2}}
+        assert not may_write(rules, {"/x/.priority": None}, data)
+        assert may_write(rules, {"/x": None}, data)
+
 
 class TestIndexes:
     RULES = parse_rules(
