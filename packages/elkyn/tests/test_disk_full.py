@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,3 +52,51 @@ def test_a_full_disk_keeps_what_was_stored(small_disk: Path, ephemeral: bool) ->
             store.delete(f"/n{number}", ephemeral=ephemeral)
         store.set("/n0", "x" * 50_000, ephemeral=ephemeral)
         assert store.get("/") == {"n0": "x" * 50_000}
+
+
+def test_reads_go_on_and_writes_come_back_by_themselves(small_disk: Path) -> None:
+    with ElkynStore(small_disk / "t") as store:
+        ballast = small_disk / "ballast"
+        store.set("/a", {"b": 1})
+        free = shutil.disk_usage(small_disk).free
+        ballast.write_bytes(b"x" * (free - 4096))
+        with pytest.raises(StorageFull) as refused:
+            store.set("/big", "x" * 200_000)
+        assert refused.value.free_bytes is not None
+        position = store.position
+        with store.watch("/a") as events:
+            assert next(events).data == store.get("/a") == {"b": 1}
+            assert store.verify() == []
+            ballast.unlink()
+            store.set("/a/b", 2)
+            assert next(events).data == 2
+        assert store.position == position + 1
+    with ElkynStore(small_disk / "t") as store:
+        assert store.get("/") == {"a": {"b": 2}}
+        assert [entry.position for entry in store.oplog.read(0)] == [1, 2]
+
+
+def test_a_backup_that_finds_no_room_leaves_nothing(small_disk: Path) -> None:
+    with ElkynStore(small_disk / "t", oplog_bytes_max=0) as store:
+        for number in range(22):
+            store.set(f"/n{number}", "x" * 50_000)
+        store.backup(small_disk / "copy")
+        with pytest.raises(StorageFull):
+            store.backup(small_disk / "copy1")
+        left = sorted(file.name for file in small_disk.iterdir())
+        assert all(not name.endswith(".partial") for name in left)
+        shutil.rmtree(small_disk / "copy")
+        store.set("/after", 1)
+        assert store.get("/after") == 1
+
+
+def test_a_compaction_that_finds_no_room_keeps_the_file(small_disk: Path) -> None:
+    with ElkynStore(small_disk / "t", oplog_bytes_max=0) as store:
+        fill(store, ephemeral=False)
+        tree = store.get("/")
+        with pytest.raises(StorageFull):
+            store.compact()
+        assert (store.get("/"), store.verify()) == (tree, [])
+        for number in range(40):
+            store.delete(f"/n{number}")
+        assert len(store.get("/")) == len(tree) - 40

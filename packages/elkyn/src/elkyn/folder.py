@@ -41,8 +41,7 @@ def lock_folder(folder: FilePath) -> int:
         pid = int(text) if text.isdecimal() else None
         hint = "one store at a time owns a folder: share that one, or ask its server over HTTP"
         raise StoreInUse(str(folder), pid, hint=hint) from None
-    os.ftruncate(file, 0)
-    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    os.pwrite(file, f"{os.getpid():<15}\n".encode(), 0)  # truncating first can wait for the disk
     return file
 
 

@@ -7,6 +7,8 @@ thread writes at a time.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ MAP_BYTES = 1024 * MIB
 """First size of the map: address space alone, the file grows as pages are used."""
 
 _GROWTH_MAX = 64 * 1024 * MIB
+_READERS_MAX = 1024
 _NEARLY_FULL = 8 * MIB
 _REBUILD_ROWS = 10_000
 
@@ -65,11 +68,12 @@ class Environment:
 
     def _open(self, map_bytes: int) -> None:
         with translated(self.folder):
+            _reserve_lock_file(self.folder / "lock.mdb")
             env = lmdb.open(
                 str(self.folder),
                 map_size=map_bytes,
                 max_dbs=16,
-                max_readers=1024,
+                max_readers=_READERS_MAX,
                 sync=self._sync,
                 metasync=self._sync,
                 max_spare_txns=8,
@@ -204,7 +208,9 @@ class Environment:
         Call from the writer, so that nothing is committed meanwhile.
         """
         with self.read() as txn, translated(folder):
-            new = lmdb.open(str(folder), map_size=self.map_bytes, max_dbs=16, sync=False)
+            new = lmdb.open(
+                str(folder), map_size=self.map_bytes, max_dbs=16, sync=False, lock=False
+            )
             try:
                 for name, db in self.databases.items():
                     with txn.cursor(db=db) as cursor:
@@ -228,6 +234,22 @@ class Environment:
             while self._readers:
                 self._gate.wait()
             self._env.close()
+
+
+def _reserve_lock_file(file: FilePath) -> None:
+    """Give LMDB's lock file its blocks: a store into a hole of it, on a full disk, ends the process."""
+    size = _READERS_MAX * 64 + 4096
+    opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if os.fstat(opened).st_blocks * 512 < size:
+            os.posix_fallocate(opened, 0, size)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageFull(str(file.parent), free_bytes=0) from error
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    finally:
+        os.close(opened)
 
 
 def _append(env: Any, db: Any, found: Iterator[tuple[bytes, bytes]]) -> None:
