@@ -31,9 +31,10 @@ class Served:
     def __init__(self, data: Path) -> None:
         self.data = data
         command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(data), "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--keep-alive", "1"], stdout=subprocess.PIPE, text=True
-        )
+        settings = data.with_suffix(".toml")
+        settings.write_text('anonymous = false\nproject = "streams"\n')
+        options = ["--auth", str(settings), "--keep-alive", "1"]
+        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().split()[-1]
         self.process.stdout.readline()
@@ -123,6 +124,13 @@ def test_another_process_revokes_while_the_server_runs(server: Served) -> None:
         assert [event for event in events if event != "event: keep-alive"] == [
             "event: auth_revoked"
         ]
+
+
+def test_the_file_of_settings_counts(server: Served) -> None:
+    answer = server.anybody.post(f"{ACCOUNTS}:signUp", json={})
+    assert answer.json()["error"]["message"] == "ADMIN_ONLY_OPERATION"
+    config = server.anybody.get("/identitytoolkit.googleapis.com/v1/projects").json()
+    assert config["projectId"] == "streams"
 
 
 def test_the_vault_is_no_namespace(server: Served) -> None:

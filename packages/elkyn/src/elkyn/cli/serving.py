@@ -35,7 +35,8 @@ def register(subparsers: Subparsers) -> None:
         metavar="URL",
         help="web origin that may read answers; may be repeated (*)",
     )
-    serve.add_argument("--project", default="elkyn", help="audience of ID tokens (elkyn)")
+    serve.add_argument("--project", help="audience of ID tokens (elkyn)")
+    serve.add_argument("--auth", type=FilePath, metavar="TOML", help="who is trusted; docs/auth.md")
     serve.add_argument(
         "--keep-alive", type=float, default=25.0, metavar="SECONDS", help="on event streams (25)"
     )
@@ -83,6 +84,7 @@ def _serving(options: argparse.Namespace) -> Serving:
         tls_key=options.tls_key,
         origins=tuple(options.origin or ("*",)),
         project=options.project,
+        auth=options.auth,
         keep_alive_seconds=options.keep_alive,
         limits=Limits(requests_per_second=options.rate),
     )

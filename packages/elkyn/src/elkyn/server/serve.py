@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elkyn.namespaces import open_namespaces
 from elkyn.server.app import ElkynApp
@@ -20,6 +20,9 @@ from elkyn.server.limits import Limits
 from elkyn.server.origins import LOOPBACK, Origins
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
 from sennit_core.errors import Unsupported, UsageError
+
+if TYPE_CHECKING:
+    from elkyn.auth.settings import AuthSettings
 
 __all__ = ["DEFAULT_PORT", "Serving", "serve"]
 
@@ -46,7 +49,9 @@ class Serving:
         tls_cert: certificate chain (PEM); with `tls_key`, HTTPS and WSS are served.
         tls_key: its private key (PEM).
         origins: web origins that may read answers; `*` for every one.
-        project: the audience of ID tokens, `projectId` in an app's configuration.
+        project: the audience of ID tokens, `projectId` in an app's configuration; None: what the
+            file says, else `elkyn`.
+        auth: file (TOML) that says who is trusted; see `AuthSettings.read`.
         keep_alive_seconds: silence on a stream after which a keep-alive is sent.
         limits: what clients may ask for.
     """
@@ -60,7 +65,8 @@ class Serving:
     tls_cert: FilePath | None = None
     tls_key: FilePath | None = None
     origins: tuple[str, ...] = ("*",)
-    project: str = "elkyn"
+    project: str | None = None
+    auth: FilePath | None = None
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     limits: Limits = field(default_factory=Limits)
 
@@ -130,12 +136,12 @@ def serve(
 
 
 def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> ElkynApp:
-    from elkyn.auth.authenticator import Authenticator, AuthSettings
+    from elkyn.auth.authenticator import Authenticator
 
     token = None if token_file is None else read_or_create_token(token_file)
     stores = owned.enter_context(open_namespaces(serving.data))
     stores[serving.namespace]
-    auth = AuthSettings(emulator=serving.emulator, project=serving.project, admin_token=token)
+    auth = _auth_settings(serving, token)
     authenticator = owned.enter_context(Authenticator(auth, serving.data / VAULT))
     origins = Origins(loopback_only=True) if serving.emulator else Origins(serving.origins)
     settings = Settings(
@@ -148,6 +154,17 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
     app = ElkynApp(stores, AuthDoor(authenticator, serving.emulator), settings)
     owned.callback(app.close)
     return app
+
+
+def _auth_settings(serving: Serving, token: str | None) -> AuthSettings:
+    from elkyn.auth.settings import AuthSettings
+
+    given: dict[str, Any] = {"emulator": serving.emulator, "admin_token": token}
+    if serving.project is not None:
+        given["project"] = serving.project
+    return (
+        AuthSettings(**given) if serving.auth is None else AuthSettings.read(serving.auth, **given)
+    )
 
 
 def _uvicorn() -> Any:
