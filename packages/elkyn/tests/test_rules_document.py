@@ -154,6 +154,11 @@ def test_bytes_and_mappings_are_sources_too() -> None:
     assert parse_rules("\ufeff" + text).source.endswith("ü")
 
 
+def test_rules_are_plain_json_on_request() -> None:
+    rules = parse_rules('{"rules": { // all\n ".read": "true\n|| false", ".indexOn": ["a"]}}')
+    assert rules.to_json() == {"rules": {".read": "true\n|| false", ".indexOn": ["a"]}}
+
+
 def test_bad_rules_are_named_for_what_they_are() -> None:
     with pytest.raises(BadRules) as refused:
         parse_rules({"rules": {f"k{index}": {".read": "x"} for index in range(200)}})

@@ -11,7 +11,7 @@ from elkyn.paths import PRIORITY, Path
 from elkyn.reading import Reader
 from elkyn.rules.build import build
 from elkyn.rules.compiler import Context
-from elkyn.rules.document import Part, read_document
+from elkyn.rules.document import Part, as_json, read_document
 from elkyn.rules.problems import BadRules, Problem
 from elkyn.rules.trace import Decision, Explanation, decided
 from elkyn.rules.trie import Pattern, Rule, RuleNode
@@ -80,11 +80,17 @@ class RuleSet:
         source: its text.
     """
 
-    __slots__ = ("_root", "source")
+    __slots__ = ("_document", "_root", "source")
 
     def __init__(self, document: Part, source: str) -> None:
+        self._document = document
         self._root = build(document, source)
         self.source = source
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the rules as plain JSON, without the comments of `source`."""
+        plain: dict[str, Any] = as_json(self._document)
+        return plain
 
     def may_read(
         self,
