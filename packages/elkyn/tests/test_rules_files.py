@@ -56,6 +56,34 @@ def test_every_problem_is_told_with_its_place(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_dubious_is_told_and_passes(tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    file.write_text(
+        """{"rules": {
+          ".read": true, ".write": "true", ".validate": true,
+          "a": {".read": false, "$k": {".write": "auth != null", ".validate": "true"}}
+        }}""",
+        encoding="utf-8",
+    )
+    stream = io.StringIO()
+    assert check_file(file, stream) == 0
+    assert stream.getvalue().replace(str(tmp_path), "").splitlines() == [
+        "/rules.json:2:20: /.read: note: anybody may read everything, signed in or not",
+        "/rules.json:2:36: /.write: note: anybody may write everything, signed in or not",
+        "/rules.json:3:26: /a/.read: note: never asked: .read of / grants all below it",
+        "/rules.json:3:50: /a/$k/.write: note: never asked: .write of / grants all below it",
+        "/rules.json: good",
+    ]
+
+
+def test_rules_that_are_asked_are_not_dubious() -> None:
+    rules = {
+        "a": {".read": True, ".write": "auth != null", "b": {".write": True}},
+        "$k": {".read": True},
+    }
+    assert parse_rules({"rules": rules}).advice() == []
+
+
 def test_a_file_that_is_not_there_is_told_apart(tmp_path: Path) -> None:
     for run_on in (check_file, run_test_file):
         stream = io.StringIO()

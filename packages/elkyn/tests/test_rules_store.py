@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_no_large_tree_is_read_for_a_rule(
 
 def test_rules_are_kept_with_the_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, file = str(tmp_path / "data"), tmp_path / "rules.json"
-    file.write_text('{"rules": {".read": true}} // kept', encoding="utf-8")
+    file.write_text('{"rules": {".read": "auth != null"}} // kept', encoding="utf-8")
     assert main(["rules", "set", "--data", data, str(file)]) == 0
     assert main(["rules", "show", "--data", data]) == 0
     assert capsys.readouterr().out == f"{file}: good\n" + file.read_text(encoding="utf-8") + "\n"
@@ -92,6 +93,29 @@ def test_rules_are_kept_with_the_tree(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["rules", "set", "--data", data, str(file)]) == 1
     assert main(["rules", "show", "--data", data]) == 0
     assert "// kept" in capsys.readouterr().out
+
+
+def test_a_shell_is_told_which_rule_decides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, file = str(tmp_path / "data"), tmp_path / "rules.json"
+    rule = "newData.val() > data.val() && auth.level === 2"
+    file.write_text(json.dumps({"rules": {"n": {".write": rule}}}), encoding="utf-8")
+    main(["rules", "set", "--data", data, str(file)])
+    main(["set", "--data", data, "/n", "1"])
+    capsys.readouterr()
+    explain = ["rules", "explain", "--data", data, "/n"]
+    assert main(explain) == 1
+    assert capsys.readouterr().out == "denied: no rule grants it\n"
+    user = '{"uid": "ann", "level": 2}'
+    assert main([*explain, "--as", user, "--write", '{".sv": {"increment": 1}}']) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("allowed: .write of /n, line 1")
+    assert "newData.val() = 2\n    data.val() = 1\n    auth.level = 2" in told
+    assert main([*explain, "--as", "ann", "--write", "2"]) == 1
+    assert main([*explain, "--as", "{}", "--write", "2"]) == 2
+    assert main(["get", "--data", data, "/n"]) == 0
+    assert capsys.readouterr().out.endswith("1\n")
 
 
 def test_a_tree_without_rules_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

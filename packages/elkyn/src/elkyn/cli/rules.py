@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
 
-from elkyn.cli.command import Subparsers, add_command, existing
-from sennit_core.errors import NotFound
+from elkyn.cli.command import Subparsers, add_command, existing, read_json
+from elkyn.identity import NOBODY, Identity
+from elkyn.paths import parse_path
+from sennit_core.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from elkyn.rules import RuleSet
+    from elkyn.store import ElkynStore
 
 __all__ = ["register"]
 
@@ -24,6 +32,11 @@ def register(subparsers: Subparsers) -> None:
     test.add_argument(
         "--explain", action="store_true", help="show which rule decided each case and what it saw"
     )
+    help_text = "say whether a tree's rules allow something, which rule decides, and what it saw"
+    explain = add_command(verbs, "explain", _explain, help_text)
+    explain.add_argument("path")
+    explain.add_argument("--as", dest="user", help="a uid, or JSON with uid and claims (nobody)")
+    explain.add_argument("--write", metavar="JSON", help="write this value instead of reading")
     put = add_command(verbs, "set", _set, "replace the rules of a tree by those of a file")
     put.add_argument("file")
     add_command(verbs, "show", _show, "print the rules of a tree as they were set")
@@ -41,6 +54,46 @@ def _test(options: argparse.Namespace) -> int:
     return run_test_file(options.file, sys.stdout, explain=options.explain)
 
 
+def _explain(options: argparse.Namespace) -> int:
+    from elkyn.namespaces import open_namespaces
+    from elkyn.reading import Overlay
+    from elkyn.values import prepare, resolve
+
+    path, now_ms, identity = parse_path(options.path), int(time.time() * 1000), _user(options.user)
+    with open_namespaces(options.data) as stores:
+        store = existing(stores, options.namespace)
+        rules = _rules_of(store)
+        with store.snapshot() as view:
+            if options.write is None:
+                explanation = rules.explain_read(view, path, identity, now_ms)
+            else:
+                new = prepare(read_json(options.write, None), path).value
+                places = [(path, resolve(new, view.get, path, now_ms))]
+                after = Overlay(view, places)
+                explanation = rules.explain_write(view, after, places, identity, now_ms)
+    print(explanation)
+    return 0 if explanation.allowed else 1
+
+
+def _user(text: str | None) -> Identity:
+    from elkyn.rules.cases import identity_of
+
+    if text is None:
+        return NOBODY
+    given = read_json(text, None) if text.startswith("{") else {"uid": text}
+    if not isinstance(given.get("uid"), str):
+        raise UsageError(
+            "a user needs a uid", hint='--as ann, or --as \'{"uid": "ann", "admin": true}\''
+        )
+    return identity_of(given)
+
+
+def _rules_of(store: ElkynStore) -> RuleSet:
+    if store.rules is None:
+        raise NotFound("rules", hint="elkyn rules set FILE; without rules only admins get in")
+    return store.rules
+
+
 def _set(options: argparse.Namespace) -> int:
     from elkyn.namespaces import open_namespaces
     from elkyn.rules.files import check_file
@@ -56,8 +109,5 @@ def _show(options: argparse.Namespace) -> int:
     from elkyn.namespaces import open_namespaces
 
     with open_namespaces(options.data) as stores:
-        rules = existing(stores, options.namespace).rules
-        if rules is None:
-            raise NotFound("rules", hint="elkyn rules set FILE; without rules only admins get in")
-        print(rules.source.rstrip())
+        print(_rules_of(existing(stores, options.namespace)).source.rstrip())
     return 0

@@ -36,7 +36,7 @@ from elkyn.rules.trace import Explanation
 from elkyn.values import Stored, prepare, resolve
 from sennit_core.errors import SennitError
 
-__all__ = ["Case", "Outcome", "RuleTests", "read_tests"]
+__all__ = ["Case", "Outcome", "RuleTests", "identity_of", "read_tests"]
 
 T = TypeVar("T")
 
@@ -227,7 +227,7 @@ class _CaseReader:
             return "nobody", NOBODY
         if not isinstance(given, dict) or not isinstance(given.get("uid"), str):
             self.file.refuse(part, 'a user is null, a uid, or an object with a "uid" and claims')
-        return who, _identity(given)
+        return who, identity_of(given)
 
     def places(
         self, case: Part, action: str, path: Path, part: Part | None, now_ms: int
@@ -261,7 +261,8 @@ class _CaseReader:
         return self.file.checked(part, lambda: Query.of_rest(params))
 
 
-def _identity(given: Mapping[str, Any]) -> Identity:
+def identity_of(given: Mapping[str, Any]) -> Identity:
+    """Return who `{"uid": …, claims…}` is; `provider` and `token` may be given too."""
     custom = {
         name: value for name, value in given.items() if name not in ("uid", "provider", "token")
     }

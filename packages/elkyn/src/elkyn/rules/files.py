@@ -7,7 +7,7 @@ from textwrap import indent
 from typing import TextIO
 
 from elkyn.rules.cases import Outcome, read_tests
-from elkyn.rules.problems import BadRules
+from elkyn.rules.problems import BadRules, Problem
 from elkyn.rules.ruleset import parse_rules
 
 __all__ = ["check_file", "run_test_file"]
@@ -16,17 +16,19 @@ GOOD, WRONG, UNREADABLE = 0, 1, 2
 
 
 def check_file(path: str | FilePath, stream: TextIO) -> int:
-    """Check a rules file and write what is wrong with it to `stream`.
+    """Check a rules file and write what is wrong, or dubious, about it to `stream`.
 
     Returns:
         0 when it would be accepted, 1 when not, 2 when it cannot be read.
     """
     try:
-        parse_rules(FilePath(path).read_bytes())
+        rules = parse_rules(FilePath(path).read_bytes())
     except OSError as error:
         return _unreadable(error, stream)
     except BadRules as error:
         return _refused(path, error, stream)
+    notes = [problem._replace(text=f"note: {problem.text}") for problem in rules.advice()]
+    stream.write("".join(_line(path, problem) for problem in notes))
     stream.write(f"{path}: good\n")
     return GOOD
 
@@ -68,10 +70,13 @@ def _report(path: str | FilePath, outcome: Outcome) -> str:
     return f"{path}:{case.line}: {case.name}: {verdict}\n{indent(str(outcome.explanation), '  ')}\n"
 
 
+def _line(path: str | FilePath, problem: Problem) -> str:
+    where = f" {problem.path}:" if problem.path else ""
+    return f"{path}:{problem.line}:{problem.column}:{where} {problem.text}\n"
+
+
 def _refused(path: str | FilePath, error: BadRules, stream: TextIO) -> int:
-    for problem in error.problems:
-        where = f" {problem.path}:" if problem.path else ""
-        stream.write(f"{path}:{problem.line}:{problem.column}:{where} {problem.text}\n")
+    stream.write("".join(_line(path, problem) for problem in error.problems))
     count = len(error.problems)
     stream.write(f"{count} problem{'' if count == 1 else 's'}\n")
     return WRONG

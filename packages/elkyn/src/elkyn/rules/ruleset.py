@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from elkyn.identity import Identity
 from elkyn.paths import PRIORITY, Path
 from elkyn.reading import Reader
+from elkyn.rules.advice import advise
 from elkyn.rules.build import build
 from elkyn.rules.compiler import Context
 from elkyn.rules.document import Part, as_json, read_document
@@ -86,6 +87,10 @@ class RuleSet:
         self._document = document
         self._root = build(document, source)
         self.source = source
+
+    def advice(self) -> list[Problem]:
+        """Return what is probably not meant as it stands: rules open to all, rules never asked."""
+        return advise(self._root)
 
     def to_json(self) -> dict[str, Any]:
         """Return the rules as plain JSON, without the comments of `source`."""
