@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import jwt
@@ -268,3 +270,22 @@ def test_an_empty_secret_is_refused() -> None:
 def test_an_override_is_shown_as_it_is() -> None:
     assert Identity(uid="u", override={"uid": "x", "a": 1}).as_auth() == {"uid": "x", "a": 1}
     assert Identity().as_auth() is None
+
+
+def test_one_secret_needs_no_third_party_package() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('jwt', 'cryptography', 'argon2'):\n"
+        "    sys.modules[name] = None\n"
+        "from elkyn.auth.tokens import TokenSigner, Verifier\n"
+        "from elkyn.auth.jws import PrivateKey\n"
+        "from sennit_core.errors import Unsupported\n"
+        "assert Verifier.of_secret('s').verify(TokenSigner('s').sign('u')).uid == 'u'\n"
+        "try:\n"
+        "    PrivateKey.generate('k')\n"
+        "except Unsupported as error:\n"
+        "    assert 'sennit-elkyn[server]' in error.hint\n"
+        "else:\n"
+        "    sys.exit('no error')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

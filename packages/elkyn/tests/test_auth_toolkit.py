@@ -194,6 +194,17 @@ def test_ways_to_sign_up_can_be_closed() -> None:
         closed.admin(PROJECT, body)
 
 
+def test_one_address_makes_a_bounded_number_of_accounts() -> None:
+    bounded = Server(sign_ups_max=3)
+    with bounded.auth:
+        for _ in range(3):
+            bounded.ok(f"{ACCOUNTS}:signUp", {})
+        assert bounded.error(f"{ACCOUNTS}:signUp", {}).startswith("TOO_MANY_ATTEMPTS_TRY_LATER")
+        bounded.admin(PROJECT, {})
+        bounded.clock.advance(3600)
+        bounded.ok(f"{ACCOUNTS}:signUp", {})
+
+
 def test_a_refresh_token_gets_new_id_tokens_until_it_ends(server: Server) -> None:
     signed = server.sign_up()
     server.clock.advance(4000)

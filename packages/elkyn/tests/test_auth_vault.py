@@ -15,7 +15,7 @@ import pytest
 
 from elkyn.auth.audit import AUDIT_LOGGER, Audit
 from elkyn.auth.authenticator import Authenticator, AuthSettings
-from elkyn.auth.errors import BadToken
+from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.jws import PrivateKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, server_secret
 from elkyn.auth.passwords import Lane, Passwords
@@ -110,6 +110,36 @@ def test_the_map_grows() -> None:
         vault.write(body)
         with vault.read() as pages:
             assert sum(1 for _user in pages.users()) == 200
+
+
+def test_a_map_that_another_process_grew_is_grown_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = (
+        "import sys, pathlib\n"
+        "from elkyn.auth.vault import User, Vault\n"
+        "with Vault(pathlib.Path(sys.argv[1])) as vault:\n"
+        "    for number in range(9):\n"
+        "        user = User(f'u{number}', photo_url='x' * 1_000_000)\n"
+        "        vault.write(lambda pages: pages.put_user(user))\n"
+    )
+    monkeypatch.setattr("elkyn._lmdb.vault._MAP_BYTES", 1024 * 1024)
+    command = [sys.executable, "-c", program, str(tmp_path / "v")]
+    with Vault(tmp_path / "v") as vault, Vault(None) as other:
+        subprocess.run(command, check=True)
+        vault.write(lambda pages: pages.put_user(User("mine")))
+        with vault.read() as pages:
+            assert len(list(pages.users())) == 10
+        other.write(lambda pages: pages.put_user(User("mine")))
+
+
+def test_a_backup_is_a_vault(tmp_path: Path) -> None:
+    with Vault(tmp_path / "v") as vault:
+        vault.write(lambda pages: pages.put_user(User("u")))
+        vault.backup(tmp_path / "copy")
+    assert stat.S_IMODE((tmp_path / "copy" / "data.mdb").stat().st_mode) == 0o600
+    with Vault(tmp_path / "copy") as vault, vault.read() as pages:
+        assert pages.user("u") == User("u")
 
 
 def test_refresh_tokens_and_keys_are_not_in_the_files(tmp_path: Path, clock: ManualClock) -> None:
@@ -308,6 +338,24 @@ def test_passwords_are_hashed_with_salt_and_compared() -> None:
     assert not passwords.verify(None, "nobody's password")
     assert not passwords.verify("not a hash", "x")
     assert not passwords.is_outdated(first)
+
+
+def test_a_password_of_nobody_costs_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    verify = Passwords.verify
+
+    def counted(self: Passwords, stored: str | None, password: str) -> bool:
+        asked.append(stored is None)
+        return verify(self, stored, password)
+
+    monkeypatch.setattr(Passwords, "verify", counted)
+    with Authenticator(AuthSettings()) as auth:
+        auth.users.create(email="a@b.c", password="secret1")
+        auth.users.create(email="none@b.c")
+        for email in ("a@b.c", "none@b.c", "nobody@b.c"):
+            with pytest.raises(AccountError, match="INVALID_LOGIN_CREDENTIALS"):
+                auth.users.sign_in(email, "wrong")
+    assert asked == [False, True, True]
 
 
 def test_a_full_lane_refuses_work_at_once() -> None:

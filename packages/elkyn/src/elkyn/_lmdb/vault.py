@@ -1,7 +1,8 @@
 """Rows of the vault: an environment of its own, that no path of any tree reaches.
 
 Folder 0700, files 0600. Every row is a MessagePack map; every commit is synced. Other processes may
-have the same vault open: LMDB lets one write at a time.
+have the same vault open: LMDB lets one write at a time, and a map that one of them has grown is grown
+here too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias, TypeVar
 
+import lmdb
 import ormsgpack
 
 from elkyn._lmdb.environment import Environment, MapFull, Txn, translated
@@ -26,7 +28,7 @@ T = TypeVar("T")
 Rows: TypeAlias = Iterator[tuple[bytes, dict[str, Any]]]
 
 KEY_BYTES_MAX = 500
-_MAP_BYTES = 64 * 1024 * 1024
+_MAP_BYTES = 256 * 1024 * 1024
 
 
 class RowSet:
@@ -97,8 +99,18 @@ class VaultFile:
     @contextmanager
     def read(self) -> Iterator[RowSet]:
         """Read one consistent state for a block."""
-        with self._env.read() as txn:
+        txn = self._begin_read()
+        try:
             yield RowSet(self._env, txn)
+        finally:
+            self._env.leave(txn)
+
+    def _begin_read(self) -> Txn:
+        while True:
+            try:
+                return self._env.enter()
+            except lmdb.MapResizedError:  # another process has grown it
+                self._env.grow()
 
     def write(self, body: Callable[[RowSet], T]) -> T:
         """Run `body` in a write transaction and commit; runs it again when the map had to grow.
@@ -110,10 +122,12 @@ class VaultFile:
             with self._lock:
                 try:
                     return self._write_once(body)
-                except MapFull:
+                except (MapFull, lmdb.MapResizedError):
                     self._env.grow()
 
     def _write_once(self, body: Callable[[RowSet], T]) -> T:
+        with self.read():
+            pass  # adopts a map that another process has grown: `begin_write` would be refused
         txn = self._env.begin_write()
         try:
             with translated(self.folder):
@@ -123,6 +137,14 @@ class VaultFile:
             txn.abort()
             raise
         return result
+
+    def copy(self, folder: FilePath) -> None:
+        """Write a consistent copy to `folder`, which is made 0700 and must be empty."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+        self._env.copy(folder)
+        for file in folder.glob("*.mdb"):
+            file.chmod(0o600)
 
     def close(self) -> None:
         """Wait for reads under way and close."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.jws import unsigned_token
 from elkyn.auth.sessions import SignedIn
+from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import Verifier
 from elkyn.auth.vault import User
 from elkyn.identity import Identity
@@ -57,6 +59,7 @@ class Accounts:
         self._clock = directory.clock
         self._tokens = tokens
         self._custom = custom
+        self._sign_ups = Throttle(self._policy.sign_ups_max or sys.maxsize, 3600, self._clock)
 
     def sign_up(self, call: Call) -> dict[str, Any]:
         """Make an account: anonymous, with a password, or a password for the one signed in."""
@@ -66,9 +69,10 @@ class Accounts:
         if "localId" in call.body:
             raise AccountError("UNEXPECTED_PARAMETER", "User ID")
         if email is None and password is None:
-            return self._sign_up_anonymous()
+            return self._sign_up_anonymous(call)
         if not self._policy.sign_up:
             raise AccountError("OPERATION_NOT_ALLOWED")
+        self._admit(call)
         user = self._users.create(
             email=email if email is not None else _missing("MISSING_EMAIL"),
             password=password if password is not None else _missing("MISSING_PASSWORD"),
@@ -76,10 +80,20 @@ class Accounts:
         )
         return self._signed_up(user, "password")
 
-    def _sign_up_anonymous(self) -> dict[str, Any]:
+    def _sign_up_anonymous(self, call: Call) -> dict[str, Any]:
         if not self._policy.anonymous:
             raise AccountError("ADMIN_ONLY_OPERATION")
+        self._admit(call)
         return self._signed_up(self._users.create(), "anonymous")
+
+    def _admit(self, call: Call) -> None:
+        """Count an account that an address makes."""
+        if call.client is None:
+            return
+        if self._sign_ups.refuses(call.client):
+            text = "Too many accounts from one address. Try again later."
+            raise AccountError("TOO_MANY_ATTEMPTS_TRY_LATER", text, status=429)
+        self._sign_ups.failed(call.client)
 
     def _signed_up(self, user: User, provider: str) -> dict[str, Any]:
         opened = self._sessions.open(self._users.note_sign_in(user.uid), provider)

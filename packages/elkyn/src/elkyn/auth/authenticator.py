@@ -103,7 +103,11 @@ class Authenticator:
     def _directory(self) -> Directory:
         settings = self.settings
         policy = Policy(
-            settings.emulator, settings.sign_up, settings.anonymous, settings.recent_seconds
+            emulator=settings.emulator,
+            sign_up=settings.sign_up,
+            anonymous=settings.anonymous,
+            recent_seconds=settings.recent_seconds,
+            sign_ups_max=None if settings.emulator else settings.sign_ups_max,
         )
         codes = Codes(
             self.vault,

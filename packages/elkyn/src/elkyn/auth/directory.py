@@ -22,6 +22,7 @@ class Policy:
     sign_up: bool = True
     anonymous: bool = True
     recent_seconds: int | None = None
+    sign_ups_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

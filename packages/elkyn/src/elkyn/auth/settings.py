@@ -20,6 +20,7 @@ _KINDS: dict[str, type] = {
     "anonymous": bool,
     "email_privacy": bool,
     "recent_seconds": int,
+    "sign_ups_max": int,
 }
 _KNOWN = (*_KINDS, "secret_file", "issuers", "signers")
 
@@ -39,6 +40,8 @@ class AuthSettings:
             emulator, where apps are developed.
         sign_up: whether anybody may make an account with email and password.
         anonymous: whether anybody may sign in without one.
+        sign_ups_max: how many accounts one address may make before it has to wait: half of them
+            are forgotten with each hour. None, and an emulator: no bound.
         action_url: the page of the app that links in messages point to, with `mode` and `oobCode`.
         deliver: sends messages with codes (a forgotten password, an email to verify); None sends
             none.
@@ -55,6 +58,7 @@ class AuthSettings:
     email_privacy: bool | None = None
     sign_up: bool = True
     anonymous: bool = True
+    sign_ups_max: int | None = 500
     action_url: str = "http://localhost:9000/action"
     deliver: Deliver | None = None
     recent_seconds: int | None = None

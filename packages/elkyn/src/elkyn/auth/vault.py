@@ -278,6 +278,14 @@ class Vault:
         """Run `body` in a write transaction; it may run twice, raising leaves nothing behind."""
         return self._file.write(lambda rows: body(Pages(rows)))
 
+    def backup(self, folder: FilePath) -> None:
+        """Write a copy that can be opened as a vault; it holds the same secrets.
+
+        Args:
+            folder: made when missing; must be empty.
+        """
+        self._file.copy(folder)
+
     def close(self) -> None:
         """Close the files."""
         self._file.close()
