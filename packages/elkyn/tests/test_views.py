@@ -114,6 +114,30 @@ def test_a_full_window_lets_the_next_one_in_when_one_leaves(store: ElkynStore) -
         assert told(feed) == []
 
 
+def test_a_child_outside_enters_when_what_held_it_out_is_deleted(store: ElkynStore) -> None:
+    store.set("/p", {"a": {"n": 1}, "b": {"n": 2, "m": 1}, "c": {"n": {"deep": 1}, "m": 2}})
+    with store.watch("/p", Query.build("n", limit_to_first=1), events=CHILD_EVENTS) as feed:
+        drain(feed)
+        store.delete("/p/c/n/deep")
+        assert told(feed) == [
+            ("child_removed", "a", {"n": 1}, None),
+            ("child_added", "c", {"m": 2}, None),
+        ]
+        store.delete("/p/b/n")
+        assert told(feed) == [
+            ("child_removed", "c", {"m": 2}, None),
+            ("child_added", "b", {"m": 1}, None),
+        ]
+
+
+def test_a_scalar_outside_enters_when_it_becomes_a_map(store: ElkynStore) -> None:
+    store.set("/p", {"a": 1, "b": 2, "c": 3})
+    with store.watch("/p", Query.build("$value", limit_to_last=1), events=CHILD_EVENTS) as feed:
+        drain(feed)
+        store.set("/p/a/x", 1)
+        assert told(feed) == [("child_removed", "c", 3, None), ("child_added", "a", {"x": 1}, None)]
+
+
 def test_a_new_child_pushes_the_last_one_out_without_a_read(
     store: ElkynStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +257,7 @@ KEYS = st.sampled_from(["a", "b", "c", "d", "1", "2"])
 SCALARS = st.one_of(st.none(), st.integers(0, 4), st.sampled_from(["x", True]))
 CHILD = st.one_of(
     SCALARS,
+    st.fixed_dictionaries({"n": SCALARS, "m": SCALARS}),
     st.fixed_dictionaries(
         {}, optional={"n": SCALARS, "m": SCALARS, ".priority": st.integers(0, 2)}
     ),

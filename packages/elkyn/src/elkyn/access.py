@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from elkyn.auth.tokens import TokenSigner, Verifier
     from elkyn.rules import RuleSet
 
-__all__ = ["DEFAULT_RULES", "Access"]
+__all__ = ["DEFAULT_RULES", "RULES", "Access"]
 
-_RULES = "rules"
+RULES = "rules"
+"""The setting of the store that holds their text."""
 
 DEFAULT_RULES = """{
   "rules": {
@@ -66,7 +67,7 @@ class Access:
         """The rules of the store, compiled; None when none were ever set."""
         if not self._loaded:
             with self._disk.snapshot() as view:
-                source = view.tree.setting(_RULES)
+                source = view.tree.setting(RULES)
             with self._lock:
                 if not self._loaded:
                     self._rules = None if source is None else _parse(source.decode())
@@ -77,7 +78,7 @@ class Access:
         """Check, keep and use new rules; the old ones stay when these are refused."""
         rules = _parse(source)
         with self._changing:
-            self._writer.keep_setting(_RULES, rules.source)
+            self._writer.keep_setting(RULES, rules.source)
             with self._lock:
                 self._rules, self._loaded = rules, True
         for listener in self.listeners:

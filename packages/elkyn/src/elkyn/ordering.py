@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal, TypeAlias
 
 from elkyn.paths import PRIORITY, Path, order_key
@@ -47,7 +48,7 @@ def rank(value: Stored) -> tuple[int, Any]:
     if kind is str:
         return TEXT, utf16_order(value)
     if kind is int or kind is float:
-        return NUMBER, float(value) or 0.0  # one zero
+        return NUMBER, _double(value) or 0.0  # one zero
     if value is None:
         return ABSENT, 0
     if kind is bool:
@@ -55,6 +56,13 @@ def rank(value: Stored) -> tuple[int, Any]:
     if VALUE in value:
         return rank(value[VALUE])
     return MAP, 0
+
+
+def _double(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # a bound that a client has sent; the tree holds no such number
+        return inf if number > 0 else -inf
 
 
 def utf16_order(text: str) -> str:

@@ -256,13 +256,13 @@ def _place(found: tuple[Position, str, Stored]) -> Position:
 def run_query(query: Query, view: Reader, path: Path) -> dict[str, Stored]:
     """Return the children of `path` that `query` selects, in its order, in their stored form.
 
-    Uses the index that `view` carries when there is a complete one; correct without.
+    Reads no more than that when `view` is a store's and the order is by key or has a complete
+    index; correct without.
     """
-    indexes = getattr(view, "indexes", None)
-    if indexes is not None:
-        found: dict[str, Stored] | None = indexes.select(query, view, path)
-        if found is not None:
-            return found
+    select = getattr(view, "select", None)
+    found: dict[str, Stored] | None = None if select is None else select(query, path)
+    if found is not None:
+        return found
     return query.select(children_of(view.get(path)))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 from elkyn.access import DEFAULT_RULES, Access
 from elkyn.events import Listener, Watchers
 from elkyn.identity import Identity
+from elkyn.indexing import Indexing
 from elkyn.listening import Bounds, Listening
 from elkyn.oplog import Entry, Oplog
 from elkyn.options import Options, open_disk
@@ -81,6 +82,8 @@ class ElkynStore:
         self._watchers = Watchers()
         self._writer = Writer(self._disk, self._watchers, clock)
         self._access = Access(self._disk, self._writer, clock)
+        self._indexing = Indexing(self._disk, self._writer, self._access)
+        self._access.listeners = (self._indexing.notice,)
         self._push_ids = PushIds(clock)
         self._listening = Listening(self._disk, self._writer, self._watchers)
         self._lock = threading.Lock()
@@ -251,6 +254,13 @@ class ElkynStore:
                 access.listeners = tuple(c for c in access.listeners if c is not callback)
 
         return end
+
+    def wait_for_indexes(self, timeout_seconds: float | None = None) -> bool:
+        """Wait until the indexes that the rules declare are complete; False when it takes longer.
+
+        Queries are answered all the time, by reading every child while their index is not complete.
+        """
+        return self._indexing.wait(timeout_seconds)
 
     @property
     def position(self) -> int:
@@ -461,6 +471,7 @@ class ElkynStore:
                 return
             self._closed = True
         self._listening.close()
+        self._indexing.close()
         self._writer.close()
         self._disk.close()
 

@@ -12,10 +12,12 @@ No shadow lies below a scalar of the durable tree: it is laid at the scalar inst
 
 from __future__ import annotations
 
+from elkyn._lmdb import indexes
 from elkyn._lmdb.oplog import Entry
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.tree import Tree
 from elkyn.paths import PRIORITY, ROOT, Path, sorted_map
+from elkyn.query import Query
 from elkyn.reading import MAP, peek_of
 from elkyn.values import Stored, get_at, keys_of, set_at, with_at
 
@@ -35,6 +37,10 @@ class View:
     def __init__(self, tree: Tree, shadows: Shadows | None) -> None:
         self.tree = tree
         self.shadows = shadows
+
+    def select(self, query: Query, path: Path) -> dict[str, Stored] | None:
+        """Return what `query` selects from the children of `path`; None when it takes them all."""
+        return indexes.select(query, self, path)
 
     def get(self, path: Path) -> Stored:
         """Return the stored form of the visible value at `path`."""

@@ -75,6 +75,32 @@ def child_row(node: bytes, key: str) -> bytes:
     return node + b"\x02" + text
 
 
+def first_row(node: bytes, key: str | None) -> bytes:
+    """Return where the rows of `node` begin that are not before `key`, which may be any text."""
+    return node if key is None else node + _near(key)[0]
+
+
+def row_beyond(node: bytes, key: str | None) -> bytes:
+    """Return where the rows of `node` have ended that are not after `key`, which may be any text."""
+    if key is None:
+        return node + b"\xff"
+    near, exact = _near(key)
+    return node + near + (b"\0" if exact else b"\xff" * 17)
+
+
+def _near(key: str) -> tuple[bytes, bool]:
+    if key and as_integer(key) is not None:
+        return child_row(b"", key), True
+    text = key.encode("utf-8", "surrogatepass")
+    return b"\x02" + text[:_PREFIX_BYTES], len(text) < _PREFIX_BYTES
+
+
+def long_prefix(row_key: bytes, start: int) -> bytes | None:
+    """Return what long keys of one beginning share, whose rows may not be in order; else None."""
+    end = start + 1 + _PREFIX_BYTES
+    return row_key[:end] if len(row_key) >= end else None
+
+
 def key_of(row_key: bytes, start: int) -> str:
     """Return the child's key that a row key holds (not for longer keys: those stand in `Row`).
 

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import dropwhile, groupby
 from typing import NamedTuple
 
-from elkyn._lmdb import rows, shapes
+from elkyn._lmdb import indexes, rows, shapes
 from elkyn._lmdb.environment import Environment, Txn
+from elkyn._lmdb.indexes import Indexes
 from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shapes import Shapes
-from elkyn.paths import PRIORITY, Path, sorted_map
+from elkyn.paths import PRIORITY, Path, order_key, sorted_map
 from elkyn.reading import MAP, peek_of
 from elkyn.values import Stored, get_at, is_leaf, keys_of, set_at
 
 __all__ = ["DATABASES", "ReadLimit", "Tree"]
 
-DATABASES = ("tree", "meta", "settings", *shapes.DATABASES)
+DATABASES = ("tree", "meta", "settings", *shapes.DATABASES, *indexes.DATABASES)
 
 SPLIT_BYTES = 1800
 """Rows this small stay inside LMDB's 4 KiB pages; larger values take overflow pages of their own."""
@@ -57,7 +59,7 @@ class Tree:
         rows_max: how many rows one `get` may touch before it raises `ReadLimit`.
     """
 
-    __slots__ = ("_budget", "_meta", "_rows", "_rows_max", "_shapes", "_txn", "env")
+    __slots__ = ("_budget", "_indexes", "_meta", "_rows", "_rows_max", "_shapes", "_txn", "env")
 
     def __init__(
         self, env: Environment, txn: Txn, known: Shapes, rows_max: int | None = None
@@ -69,11 +71,19 @@ class Tree:
         self._meta = env.databases["meta"]
         self._rows_max = rows_max
         self._budget = 0
+        self._indexes: Indexes | bool | None = False  # not looked up yet
 
     @property
     def log(self) -> LogRows:
         """The log in the same transaction."""
         return LogRows(self.env, self._txn)
+
+    @property
+    def indexes(self) -> Indexes | None:
+        """The indexes in the same transaction, None when there are none."""
+        if isinstance(self._indexes, bool):
+            self._indexes = Indexes.of(self, self._txn)
+        return self._indexes
 
     def get(self, path: Path) -> Stored:
         """Return the stored form of what is at `path`, None when nothing is."""
@@ -94,6 +104,80 @@ class Tree:
         """Return the scalar at `path`, `MAP` for a map (its children unread), None for nothing."""
         found = self._find(path)
         return MAP if type(found) is bytes else peek_of(found)
+
+    def walk(
+        self, path: Path, *, start: str | None = None, reverse: bool = False
+    ) -> Iterator[tuple[str, Stored]]:
+        """Yield the children of `path` in order, one read at a time.
+
+        Args:
+            path: what to walk through; only a map has children.
+            start: the key to begin at, or next to; any text will do.
+            reverse: walk backwards.
+        """
+        found = self._find(path)
+        if type(found) is not bytes:
+            for key in _walked(keys_of(found) or [], start, reverse):
+                yield key, get_at(found, (key,))
+            return
+        for key, row in self._walk_rows(found, start, reverse):
+            self._spend()
+            if row.tag == rows.BRANCH:
+                yield key, self._read_branch(bytes(row.payload))
+            else:
+                yield key, self._unpack(row)
+
+    def walk_keys(self, path: Path, *, start: str | None = None) -> Iterator[str]:
+        """Yield the keys of the children of `path` in order, beginning at or after `start`."""
+        found = self._find(path)
+        if type(found) is not bytes:
+            return iter(_walked(keys_of(found) or [], start, reverse=False))
+        return (key for key, _row in self._walk_rows(found, start, reverse=False))
+
+    def _walk_rows(
+        self, node: bytes, start: str | None, reverse: bool
+    ) -> Iterator[tuple[str, rows.Row]]:
+        found = self._near_rows(node, start, reverse)
+        if start is None:
+            yield from found
+            return
+        first = order_key(start) if start else (1, 0, "")
+        if reverse:
+            yield from dropwhile(lambda item: order_key(item[0]) > first, found)
+        else:
+            yield from dropwhile(lambda item: order_key(item[0]) < first, found)
+
+    def _near_rows(
+        self, node: bytes, start: str | None, reverse: bool
+    ) -> Iterator[tuple[str, rows.Row]]:
+        """Yield rows in order from a little before `start`; long keys that begin alike are sorted."""
+        prefix = rows.long_prefix
+        scanned = self._scan(node, start, reverse)
+        for group, together in groupby(scanned, key=lambda item: prefix(item[0], len(node))):
+            found: Iterator[tuple[str, rows.Row]] = (
+                (row.key or rows.key_of(row_key, len(node)), row) for row_key, row in together
+            )
+            if group is not None:
+                found = iter(sorted(found, key=lambda item: order_key(item[0]), reverse=reverse))
+            yield from (item for item in found if item[0] != PRIORITY)
+
+    def _scan(
+        self, node: bytes, start: str | None, reverse: bool
+    ) -> Iterator[tuple[bytes, rows.Row]]:
+        with self._txn.cursor(db=self._rows) as cursor:
+            if reverse:
+                beyond = cursor.set_range(rows.row_beyond(node, start))
+                found = cursor.prev() if beyond else cursor.last()
+            else:
+                found = cursor.set_range(rows.first_row(node, start))
+            while found and cursor.key().startswith(node):
+                yield cursor.key(), rows.unpack(cursor.value())
+                found = cursor.prev() if reverse else cursor.next()
+
+    def _spend(self) -> None:
+        self._budget += 1
+        if self._rows_max is not None and self._budget > self._rows_max:
+            raise ReadLimit
 
     def _find(self, path: Path) -> Stored | bytes:
         """Return what is at `path`: a stored form, or the node of a branch."""
@@ -134,9 +218,7 @@ class Tree:
         value: dict[str, Stored] = {}
         long = False
         for key, row in self._children(node):
-            self._budget += 1
-            if self._rows_max is not None and self._budget > self._rows_max:
-                raise ReadLimit
+            self._spend()
             if row.tag == rows.BRANCH:
                 value[key] = self._read_branch(bytes(row.payload))
             else:
@@ -155,6 +237,12 @@ class Tree:
 
     def set(self, path: Path, value: Stored) -> None:
         """Write `value` (None deletes) at `path`; parents left without children vanish."""
+        if self.indexes is None:
+            self._set(path, value)
+        else:
+            self.indexes.follow(path, value, self._set)
+
+    def _set(self, path: Path, value: Stored) -> None:
         parents, place = self._descend(path)
         row = None if place.data is None else rows.unpack(place.data)
         old: Stored = None
@@ -290,6 +378,16 @@ class Tree:
                 return None if value is None else level
             value = value.get(path[level])
         return None
+
+
+def _walked(keys: list[str], start: str | None, reverse: bool) -> list[str]:
+    if start is not None:
+        first = order_key(start) if start else (1, 0, "")
+        if reverse:
+            keys = [key for key in keys if order_key(key) <= first]
+        else:
+            keys = [key for key in keys if order_key(key) >= first]
+    return keys[::-1] if reverse else keys
 
 
 def _may_fit(value: Stored) -> bool:

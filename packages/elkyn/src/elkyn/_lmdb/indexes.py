@@ -1,0 +1,352 @@
+"""The indexes that rules declare (`.indexOn`), kept in the transactions of the tree itself.
+
+A definition is a pattern of paths and what the children of a path that matches are ordered by. Every
+child has a row, also one that has nothing there. `Tree.set` comes through here, so rows and tree
+cannot differ; while a definition is `building` its rows are kept like all others, and `build_some`
+adds those of children that were there before. Only `ready` ones are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+import ormsgpack
+
+from elkyn._lmdb import index_rows
+from elkyn._lmdb.environment import Txn
+from elkyn._lmdb.index_rows import IndexRow
+from elkyn.ordering import BY_VALUE, MAX_NAME, MIN_NAME, Index, children_of
+from elkyn.paths import PRIORITY, Path
+from elkyn.query import Query
+from elkyn.reading import MAP
+from elkyn.values import Stored, get_at, keys_of
+
+if TYPE_CHECKING:
+    from elkyn._lmdb.tree import Tree
+    from elkyn.txn import View
+
+__all__ = ["DATABASES", "Definition", "Definitions", "Indexes", "Pattern", "select"]
+
+DATABASES = ("index",)
+
+_SETTING = "indexes"
+_SOME_MAP: Stored = {"": 0}
+
+Pattern: TypeAlias = tuple[str | None, ...]
+"""A path with None where any key will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One index.
+
+    Args:
+        id: starts its rows; never given twice.
+        pattern: the paths whose children it orders.
+        index: by what.
+        state: `dropping` ones are not kept any more, their rows are being removed.
+        done: while building, the parent and child up to which children have their rows.
+    """
+
+    id: int
+    pattern: Pattern
+    index: Index
+    state: Literal["building", "ready", "dropping"] = "building"
+    done: tuple[Path, str] | None = None
+
+    def covers(self, path: Path) -> bool:
+        """Whether children of `path` are indexed."""
+        return len(path) == len(self.pattern) and _match(self.pattern, path)
+
+
+@dataclass(frozen=True, slots=True)
+class Definitions:
+    """All definitions of a store, and which rules they were taken from."""
+
+    rules: str = ""
+    next_id: int = 1
+    known: tuple[Definition, ...] = ()
+
+    def declared(self, rules: str, wanted: Iterable[tuple[Pattern, Index]]) -> Definitions:
+        """Return what becomes of them when `rules` want these: new ones build, others drop."""
+        left = dict.fromkeys(wanted)
+        known, next_id = [], self.next_id
+        for old in self.known:
+            if old.state != "dropping" and (old.pattern, old.index) in left:
+                del left[old.pattern, old.index]
+                known.append(old)
+            else:
+                known.append(replace(old, state="dropping", done=None))
+        for pattern, index in left:
+            known.append(Definition(next_id, pattern, index))
+            next_id += 1
+        return Definitions(rules, next_id, tuple(known))
+
+    def with_one(self, changed: Definition) -> Definitions:
+        """Return them with the one that has the same id replaced."""
+        known = tuple(changed if old.id == changed.id else old for old in self.known)
+        return replace(self, known=known)
+
+    def without(self, gone: Definition) -> Definitions:
+        """Return them without one."""
+        return replace(self, known=tuple(old for old in self.known if old.id != gone.id))
+
+    @property
+    def unfinished(self) -> Definition | None:
+        """The next one that has to be built or dropped."""
+        return next((one for one in self.known if one.state != "ready"), None)
+
+    def pack(self) -> bytes:
+        """Return them as bytes."""
+        known = [
+            (one.id, one.pattern, one.index.kind, one.index.path, one.state, one.done)
+            for one in self.known
+        ]
+        return ormsgpack.packb((self.rules, self.next_id, known))
+
+
+@lru_cache(maxsize=64)
+def _unpack(packed: bytes) -> Definitions:
+    rules, next_id, known = ormsgpack.unpackb(packed)
+    return Definitions(rules, next_id, tuple(map(_definition, known)))
+
+
+def _definition(packed: Any) -> Definition:
+    number, pattern, kind, path, state, done = packed
+    index = BY_VALUE if kind == "value" else Index("child", tuple(path))
+    progress = None if done is None else (tuple(done[0]), done[1])
+    return Definition(number, tuple(pattern), index, state, progress)
+
+
+class Indexes:
+    """The indexes as one transaction sees them.
+
+    Args:
+        tree: what they index.
+        txn: the transaction of `tree`.
+        definitions: as they stand in it.
+    """
+
+    __slots__ = ("_db", "_kept", "_tree", "_txn", "definitions")
+
+    def __init__(self, tree: Tree, txn: Txn, definitions: Definitions) -> None:
+        self.definitions = definitions
+        self._tree = tree
+        self._txn = txn
+        self._db = tree.env.databases["index"]
+        self._kept = [one for one in definitions.known if one.state != "dropping"]
+
+    @classmethod
+    def of(cls, tree: Tree, txn: Txn) -> Self | None:
+        """Return those of a transaction; None when there are none."""
+        packed = tree.setting(_SETTING)
+        return None if packed is None else cls(tree, txn, _unpack(packed))
+
+    @staticmethod
+    def read(tree: Tree) -> Definitions:
+        """Return the definitions in a transaction."""
+        packed = tree.setting(_SETTING)
+        return Definitions() if packed is None else _unpack(packed)
+
+    @staticmethod
+    def keep(tree: Tree, definitions: Definitions) -> None:
+        """Replace the definitions in the write transaction."""
+        tree.put_setting(_SETTING, definitions.pack())
+
+    def follow(self, path: Path, value: Stored, write: Callable[[Path, Stored], None]) -> None:
+        """Let `write` put `value` at `path`, and bring the rows of what it changes after it."""
+        inside: list[tuple[Definition, Path, str, Stored]] = []
+        above: list[tuple[Definition, Path]] = []
+        for one in self._kept:
+            depth = len(one.pattern)
+            if not _match(one.pattern, path):
+                continue
+            if len(path) <= depth:
+                above += [(one, parent) for parent in self._parents(one.pattern, path)]
+            elif PRIORITY not in path[depth:]:
+                parent, key = path[:depth], path[depth]
+                inside.append((one, parent, key, self._indexed(one.index, (*parent, key))))
+        write(path, value)
+        for one, parent, key, old in inside:
+            self._move(one, parent, key, old)
+        for one, parent in above:
+            self._remove(index_rows.head(one.id, parent))
+        if value is not None:
+            for one in self._kept:
+                if len(path) <= len(one.pattern) and _match(one.pattern, path):
+                    self._add_below(one, path, value)
+
+    def _indexed(self, index: Index, child: Path) -> tuple[Stored] | None:
+        """Return what a child of the tree is indexed by, None when there is no child."""
+        found = self._tree.peek(child)
+        if found is None:
+            return None
+        if index.kind == "child":
+            found = self._tree.peek((*child, *index.path)) if found is MAP else None
+        return (_SOME_MAP if found is MAP else found,)
+
+    def _move(self, one: Definition, parent: Path, key: str, old: tuple[Stored] | None) -> None:
+        new = self._indexed(one.index, (*parent, key))
+        start = index_rows.head(one.id, parent)
+        before = None if old is None else index_rows.row(start, old[0], key)
+        after = None if new is None else index_rows.row(start, new[0], key)
+        if before == after:
+            return
+        if before is not None:
+            self._txn.delete(before[0], db=self._db)
+        if after is not None:
+            self._txn.put(*after, db=self._db)
+
+    def _parents(self, pattern: Pattern, path: Path) -> Iterator[Path]:
+        """Yield the paths at or below `path` that are in the tree and match `pattern`."""
+        if len(path) == len(pattern):
+            yield path
+            return
+        key = pattern[len(path)]
+        keys = (self._tree.keys(path) or []) if key is None else [key]
+        for inner in keys:
+            yield from self._parents(pattern, (*path, inner))
+
+    def _add_below(self, one: Definition, path: Path, value: Stored) -> None:
+        if len(path) == len(one.pattern):
+            start = index_rows.head(one.id, path)
+            with self._txn.cursor(db=self._db) as cursor:
+                found = (
+                    index_rows.row(start, one.index.value_of(child), key)
+                    for key, child in children_of(value)
+                )
+                cursor.putmulti(sorted(found))
+            return
+        key = one.pattern[len(path)]
+        for inner in (keys_of(value) or []) if key is None else [key]:
+            child = get_at(value, (inner,))
+            if type(child) is dict:
+                self._add_below(one, (*path, inner), child)
+
+    def _remove(self, start: bytes, rows_max: int | None = None) -> int:
+        """Delete rows that begin with `start`; returns how many there were."""
+        count = 0
+        with self._txn.cursor(db=self._db) as cursor:
+            found = cursor.set_range(start)
+            while found and cursor.key().startswith(start) and count != rows_max:
+                found = cursor.delete()
+                count += 1
+        return count
+
+    def serving(self, query: Query, path: Path) -> Definition | None:
+        """Return the complete index that answers `query` on `path`."""
+        for one in self._kept:
+            if one.state == "ready" and one.index == query.index and one.covers(path):
+                return one
+        return None
+
+    def keys(self, query: Query, one: Definition, path: Path) -> Iterator[str]:
+        """Yield keys of children in the order of `query`, beginning near the start of its range."""
+        start = index_rows.head(one.id, path)
+        for group, together in groupby(self._walk(query, start), key=lambda row: row.group):
+            if group is None:
+                yield from (row.key for row in together)
+                continue
+            places = [
+                (one.index.position(row.key, self._tree.get((*path, row.key))), row.key)
+                for row in together
+            ]
+            yield from (key for _place, key in sorted(places, reverse=query.from_end))
+
+    def _walk(self, query: Query, start: bytes) -> Iterator[IndexRow]:
+        with self._txn.cursor(db=self._db) as cursor:
+            if query.from_end:
+                beyond = cursor.set_range(start + index_rows.beyond_bytes(query.end))
+                found = cursor.prev() if beyond else cursor.last()
+            else:
+                found = cursor.set_range(start + index_rows.first_bytes(query.start))
+            while found and cursor.key().startswith(start):
+                yield index_rows.parse(cursor.key(), cursor.value())
+                found = cursor.prev() if query.from_end else cursor.next()
+
+    def build_some(self, one: Definition, rows_max: int) -> Definition:
+        """Add rows for up to `rows_max` children more; returns how far the definition is now."""
+        left = rows_max
+        for parent in self._parents_from(one.pattern, (), one.done and one.done[0]):
+            after = one.done[1] if one.done is not None and one.done[0] == parent else None
+            for key in self._tree.walk_keys(parent, start=after):
+                if key != after:
+                    self._move(one, parent, key, None)
+                    left -= 1
+                if left <= 0:
+                    return replace(one, done=(parent, key))
+        return replace(one, state="ready", done=None)
+
+    def _parents_from(self, pattern: Pattern, path: Path, done: Path | None) -> Iterator[Path]:
+        """Yield what `_parents` does from `done` on, listing no more keys than needed."""
+        if len(path) == len(pattern):
+            yield path
+            return
+        key = pattern[len(path)]
+        first = None if done is None else done[len(path)]
+        keys = self._tree.walk_keys(path, start=first) if key is None else [key]
+        for inner in keys:
+            yield from self._parents_from(pattern, (*path, inner), done if inner == first else None)
+
+    def drop_some(self, one: Definition, rows_max: int) -> bool:
+        """Remove up to `rows_max` rows of a definition; says whether there are none left."""
+        return self._remove(one.id.to_bytes(4, "big"), rows_max) < rows_max
+
+
+def select(query: Query, view: View, path: Path) -> dict[str, Stored] | None:
+    """Return what `query` selects from the children of `path`, reading little more than that.
+
+    None when that is impossible: there is no complete index, or an ephemeral write covers `path`.
+    """
+    touched: set[str] = set()
+    if view.shadows is not None:
+        if view.shadows.covering(path) is not None:
+            return None
+        touched = {place[len(path)] for place, _value in view.shadows.below(path)}
+    children = _in_order(query, view.tree, path)
+    if children is None:
+        return None
+    found = _window(query, (item for item in children if item[0] not in touched))
+    if not touched:
+        return found
+    changed = {key: view.get((*path, key)) for key in touched}
+    found.update((key, child) for key, child in changed.items() if child is not None)
+    return query.select(found.items())
+
+
+def _in_order(query: Query, tree: Tree, path: Path) -> Iterator[tuple[str, Stored]] | None:
+    if query.index.kind == "key":
+        bound = query.end if query.from_end else query.start
+        first = None if bound is None or bound.value in (MIN_NAME, MAX_NAME) else str(bound.value)
+        return tree.walk(path, start=first, reverse=query.from_end)
+    indexes = tree.indexes
+    one = None if indexes is None else indexes.serving(query, path)
+    if indexes is None or one is None:
+        return None
+    return ((key, tree.get((*path, key))) for key in indexes.keys(query, one, path))
+
+
+def _window(query: Query, children: Iterable[tuple[str, Stored]]) -> dict[str, Stored]:
+    """Return the first of `children` that `query` selects, as many as it wants.
+
+    They come in the order of `query`, backwards when it counts from the end.
+    """
+    found: list[tuple[str, Stored]] = []
+    edge = query.lower[0] if query.from_end else query.upper[0]
+    for key, child in children:
+        place = query.index.position(key, child)
+        if place < edge if query.from_end else place > edge:
+            break
+        if query.matches(place):
+            found.append((key, child))
+            if len(found) == query.limit:
+                break
+    return dict(found[::-1] if query.from_end else found)
+
+
+def _match(pattern: Pattern, path: Path) -> bool:
+    return all(key is None or key == found for key, found in zip(pattern, path, strict=False))
