@@ -123,7 +123,7 @@ function trial(source, problems) {
   return h(
     'div',
     { className: 'card' },
-    h('h2', {}, 'Try a request against these rules and the data as it is'),
+    h('h2', {}, 'Try a request against these rules'),
     form,
     h('div', { className: 'bar' }, button),
     verdict,

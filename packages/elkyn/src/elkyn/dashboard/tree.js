@@ -48,9 +48,9 @@ class Branch {
       const same = item && /** @type {HTMLElement} */ (item).dataset.shape === shape(child)
       return same ? item : this.item(child, isNew(child))
     })
-    this.list.replaceChildren(...items)
-    if (this.more) this.list.append(this.moreButton())
-    if (!items.length) this.list.append(h('li', { className: 'note row' }, 'nothing here'))
+    if (!items.length) items.push(h('li', { className: 'note row' }, 'nothing here'))
+    if (this.more) items.push(this.moreButton())
+    arrange(this.list, items)
   }
 
   moreButton() {
@@ -270,6 +270,18 @@ class Single extends Branch {
     const item = h('li', {})
     item.append(h('div', { className: 'row' }, this.value(item, this.keys, child)))
     this.list.replaceChildren(item)
+  }
+}
+
+/** Make `items` the children of `list`; what stays where it is keeps the focus.
+ * @param {HTMLElement} list @param {Node[]} items */
+function arrange(list, items) {
+  const wanted = new Set(items)
+  for (const item of [...list.childNodes]) if (!wanted.has(item)) item.remove()
+  let at = list.firstChild
+  for (const item of items) {
+    if (item === at) at = at.nextSibling
+    else list.insertBefore(item, at)
   }
 }
 
