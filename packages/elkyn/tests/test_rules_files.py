@@ -109,7 +109,7 @@ def test_a_failed_case_is_told_with_what_the_rules_saw(tmp_path: Path) -> None:
     assert code == 1
     assert told.splitlines() == [
         "/cases.json:11: strangers read: FAILED: expected to be allowed",
-        "  denied: no rule grants it",
+        "  denied: no .read grants /ann",
         "  .read of /$uid at /ann (line 5): false",
         "      auth.uid === $uid",
         '      auth.uid = "bob"',

@@ -106,7 +106,7 @@ def test_a_shell_is_told_which_rule_decides(
     capsys.readouterr()
     explain = ["rules", "explain", "--data", data, "/n"]
     assert main(explain) == 1
-    assert capsys.readouterr().out == "denied: no rule grants it\n"
+    assert capsys.readouterr().out == "denied: no .read grants /n\n"
     user = '{"uid": "ann", "level": 2}'
     assert main([*explain, "--as", user, "--write", '{".sv": {"increment": 1}}']) == 0
     told = capsys.readouterr().out

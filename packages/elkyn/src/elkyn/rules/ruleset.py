@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elkyn.identity import Identity
-from elkyn.paths import PRIORITY, Path
+from elkyn.paths import PRIORITY, ROOT, Path, format_path
 from elkyn.reading import Reader
 from elkyn.rules.advice import advise
 from elkyn.rules.build import build
@@ -191,7 +191,7 @@ class RuleSet:
         """Say what `may_read` says, and why."""
         trace: list[Decision] = []
         allowed = self.may_read(reader, path, identity, now_ms, query, trace)
-        return Explanation(allowed, trace)
+        return Explanation(allowed, ".read", format_path(path), trace)
 
     def explain_write(
         self,
@@ -203,8 +203,13 @@ class RuleSet:
     ) -> Explanation:
         """Say what `may_write` says, and why."""
         trace: list[Decision] = []
-        allowed = self.may_write(before, after, places, identity, now_ms, trace)
-        return Explanation(allowed, trace)
+        allowed, path = True, ROOT
+        for place in places:
+            path = place[0]
+            allowed = self.may_write(before, after, [place], identity, now_ms, trace)
+            if not allowed:
+                break
+        return Explanation(allowed, ".write", format_path(path), trace)
 
     def index_on(self, path: Path) -> tuple[str, ...]:
         """Return what the children of `path` are indexed by: `.value`, or paths inside them."""

@@ -66,9 +66,18 @@ class Decision(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Whether something is allowed, and every rule that was asked, in order."""
+    """Whether something is allowed, and why.
+
+    Args:
+        allowed: what the rules say.
+        kind: `.read` or `.write`.
+        path: the place that is read; of a write the one that was refused, else its last one.
+        decisions: every rule that was asked, in order.
+    """
 
     allowed: bool
+    kind: str
+    path: str
     decisions: Sequence[Decision]
 
     @property
@@ -77,15 +86,17 @@ class Explanation(NamedTuple):
         if self.allowed:
             granting = [d for d in self.decisions if d.allowed and d.kind != ".validate"]
             return granting[-1] if granting else None
-        last = self.decisions[-1] if self.decisions else None
-        return last if last is not None and last.kind == ".validate" else None
+        refusing = [d for d in self.decisions if not d.allowed and d.kind == ".validate"]
+        return refusing[-1] if refusing else None
 
     def __str__(self) -> str:
         decisive = self.decisive
-        if decisive is None:
-            why = "the rules are not asked" if self.allowed else "no rule grants it"
-        else:
+        if decisive is not None:
             why = f"{decisive.kind} of {decisive.place}, line {decisive.line}"
+        elif self.allowed:
+            why = "the rules are not asked"
+        else:
+            why = f"no {self.kind} grants {self.path}"
         verdict = "allowed" if self.allowed else "denied"
         return "\n".join([f"{verdict}: {why}", *map(str, self.decisions)])
 
