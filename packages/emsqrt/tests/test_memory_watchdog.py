@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from functools import partial
 import pytest
 
 from emsqrt.memory import CapLevels, Fence, MemoryUse, Reactions, UsageReader, Watchdog
+from emsqrt.memory.usage import Limits
 
 MIB = 1 << 20
 
@@ -120,3 +122,42 @@ def test_lifting_a_fence_restores_the_limit() -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA) != before
     fence.lift()
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+UNBOUND = Limits(1 << 60, 1 << 60, 0, 1 << 60, far_ms=5, near_ms=5, judge_ms=60_000)
+
+
+@pytest.fixture
+def wake() -> Iterator[int]:
+    descriptor = os.eventfd(0)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_watch_goes_on_until_it_is_woken(wake: int) -> None:
+    threading.Timer(0.05, os.eventfd_write, (wake, 1)).start()
+    with UsageReader() as reader:
+        use, charged_most = reader.watch(UNBOUND, wake)
+    assert 0 < use.charged_bytes <= charged_most
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        UNBOUND._replace(charged_max=1),
+        UNBOUND._replace(idle_min=1 << 60),
+        UNBOUND._replace(judge_ms=20),
+    ],
+)
+def test_a_watch_ends_when_there_is_something_to_judge(limits: Limits, wake: int) -> None:
+    with UsageReader() as reader:
+        assert reader.watch(limits, wake)[0].charged_bytes > 0
+
+
+def test_a_watch_sees_the_same_as_a_look(wake: int) -> None:
+    with UsageReader() as reader:
+        watched, _ = reader.watch(UNBOUND._replace(judge_ms=1), wake)
+        looked = reader.read()
+    assert abs(watched.charged_bytes - looked.charged_bytes) < MIB
+    assert abs(watched.charged_most_bytes - looked.charged_most_bytes) < MIB
+    assert abs(watched.data_bytes - looked.data_bytes) < 16 * MIB

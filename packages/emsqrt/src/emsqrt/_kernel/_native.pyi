@@ -653,6 +653,10 @@ def join_side(
     block: Buffer, at: int, out: Buffer, is_right: bool, absent: bytes, /
 ) -> tuple[int, int, int]: ...
 
+# Have the allocator keep so many bytes at the end of its heap, and take blocks up to so many bytes
+# from there; False where it is not glibc's.
+def keep_freed(heap_bytes: int, block_bytes: int, /) -> bool: ...
+
 # Where the rows from `at` on end that have this key.
 def key_run(block: Buffer, at: int, key: Buffer, /) -> int: ...
 def lz4_bound(size: int, /) -> int: ...
@@ -693,6 +697,21 @@ def sync_range(file: int, start: int, size: int, wait: bool, /) -> None: ...
 def unpack_rows(
     block: Buffer, start: int, rows_max: int, kinds: Sequence[int], out: Buffer, /
 ) -> tuple[int, int, list[_Filled]]: ...
+
+# Look at an open /proc/PID/status until more is charged, shared, or less idle than that, `wake` can
+# be read, or `judge_ms` have passed: (VmHWM, RssAnon, RssFile, RssShmem, VmData, the most charged).
+def watch_usage(
+    file: int,
+    wake: int,
+    charged_max: int,
+    shmem_max: int,
+    idle_min: int,
+    near_bytes: int,
+    far_ms: int,
+    near_ms: int,
+    judge_ms: int,
+    /,
+) -> tuple[int, int, int, int, int, int]: ...
 def write_block_head(
     head: Buffer,
     stored: Buffer,

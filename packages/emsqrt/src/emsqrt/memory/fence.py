@@ -31,6 +31,11 @@ class Fence:
         self._idle_bytes: int | None = None
         self._idle_bytes_before: int | None = None
 
+    @property
+    def idle_bytes(self) -> int:
+        """The least that was reserved and untouched at the last moves: with less it is to move."""
+        return self._idle_bytes or 0
+
     def move(self, use: MemoryUse) -> None:
         """Allow reservations up to what the cap leaves over `use`."""
         limit = self._cap_bytes - use.shmem_bytes + self._forgiven(use)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
+
+from emsqrt._kernel import watch_usage
 
 _FIELDS = re.compile(
     rb"VmHWM:\s*(\d+) kB\s+VmRSS:\s*\d+ kB\s+RssAnon:\s*(\d+) kB\s+RssFile:\s*(\d+) kB\s+"
@@ -31,6 +33,28 @@ class MemoryUse:
     def charged_bytes(self) -> int:
         """What counts against the cap."""
         return self.anon_bytes + self.shmem_bytes
+
+
+class Limits(NamedTuple):
+    """Within which use nobody needs to hear of a look.
+
+    Args:
+        charged_max: in bytes.
+        shmem_max: what of it may be shared.
+        idle_min: what is reserved and untouched.
+        near_bytes: charged bytes from which on there are more looks.
+        far_ms: between two looks below that.
+        near_ms: and above.
+        judge_ms: somebody hears of a look after so long in any case.
+    """
+
+    charged_max: int
+    shmem_max: int
+    idle_min: int
+    near_bytes: int
+    far_ms: int
+    near_ms: int
+    judge_ms: int
 
 
 class UsageReader:
@@ -56,6 +80,20 @@ class UsageReader:
             return MemoryUse(0, 0, 0)
         most, anon, files, shmem, data = (int(field) << 10 for field in found.groups())
         return MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
+
+    def watch(self, limits: Limits, wake: int) -> tuple[MemoryUse, int]:
+        """Look again and again, without the interpreter's lock, while use stays within limits.
+
+        Args:
+            limits: these.
+            wake: a descriptor that ends it once it can be read.
+
+        Returns:
+            The last look, and the most bytes that were charged at any of them.
+        """
+        most, anon, files, shmem, data, charged_most = watch_usage(self._file, wake, *limits)
+        use = MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
+        return use, charged_most
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
 from emsqrt.memory.fence import Fence
-from emsqrt.memory.usage import MemoryUse, UsageReader
+from emsqrt.memory.usage import Limits, MemoryUse, UsageReader
 
 _MIB = 1 << 20
-_LOOK_SECONDS = 0.01
-_LOOK_SECONDS_NEAR = 0.002
+_LOOK_MS, _LOOK_MS_NEAR = 10, 2
+_JUDGE_MS = 100
 _GRACE_SECONDS = 1.0
 
 
@@ -52,7 +54,7 @@ class Reactions:
         on_press: called once over `press_bytes`: stop what can be stopped.
         on_breach: called over `breach_bytes`, or when the pressure lasts for a second; it is
             expected not to return, the process is about to break its word.
-        on_look: called at each look, for progress.
+        on_look: called ten times a second or more often, for progress.
     """
 
     on_press: Callable[[MemoryUse], None]
@@ -74,14 +76,20 @@ class Watch:
         self._lock = threading.Lock()
         self._pressed = False
         self._over_since: float | None = None
+        self._seen = MemoryUse(0, 0, 0)
+        self._idle_min = 0
 
     def look(self) -> MemoryUse:
         """Read the use now, remember the peak and move the fence."""
-        use = self._owner.reader.read()
-        self.peak_bytes = max(self.peak_bytes, use.charged_bytes)
+        return self._note(self._owner.reader.read())
+
+    def _note(self, use: MemoryUse, charged_most: int = 0) -> MemoryUse:
+        self.peak_bytes = max(self.peak_bytes, use.charged_bytes, charged_most)
         with self._lock:
+            self._seen = use
             if self._fence is not None:
                 self._fence.move(use)
+                self._idle_min = self._fence.idle_bytes
         return use
 
     def peak(self) -> int:
@@ -100,13 +108,25 @@ class Watch:
             if fence is not None:
                 fence.lift()
 
-    def judge(self) -> float:
-        """Look, react, and return the seconds until the next look."""
-        use = self.look()
+    def limits(self) -> Limits:
+        """Return within which use there is nothing to judge, after what was seen last."""
+        use = self._seen
+        is_over = use.charged_bytes > self.levels.press_bytes
+        return Limits(
+            charged_max=max(use.charged_bytes, self.levels.press_bytes),
+            shmem_max=use.shmem_bytes,
+            idle_min=self._idle_min,
+            near_bytes=self.levels.cap_bytes * 3 // 4,
+            far_ms=_LOOK_MS,
+            near_ms=_LOOK_MS_NEAR,
+            judge_ms=_LOOK_MS_NEAR if is_over else _JUDGE_MS,
+        )
+
+    def judge(self, use: MemoryUse, charged_most: int) -> None:
+        """React to what was seen last, and remember the most that was seen before."""
+        self._note(use, charged_most)
         self._react(use)
         self._reactions.on_look(use)
-        near = use.charged_bytes * 4 > self.levels.cap_bytes * 3
-        return _LOOK_SECONDS_NEAR if near else _LOOK_SECONDS
 
     def _react(self, use: MemoryUse) -> None:
         charged = use.charged_bytes
@@ -134,9 +154,11 @@ class Watch:
 
 
 class Watchdog:
-    """The thread that judges one watch at a time, each 10 ms (2 ms in the cap's last quarter).
+    """The thread that judges one watch at a time.
 
-    It sleeps while nothing is watched. A context manager; leaving it ends the thread.
+    It looks each 10 ms (2 ms in the cap's last quarter), in C and without the interpreter's lock
+    until there is something to judge, and sleeps while nothing is watched. A context manager;
+    leaving it ends the thread.
     """
 
     def __init__(self) -> None:
@@ -144,6 +166,7 @@ class Watchdog:
         self._changed = threading.Condition()
         self._watch: Watch | None = None
         self._closed = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="emsqrt-watchdog", daemon=True)
         self._thread.start()
 
@@ -162,20 +185,22 @@ class Watchdog:
         with self._changed:
             assert self._watch is None, "one watch at a time"
             self._watch = watch
-            self._changed.notify()
+            self._notify()
 
     def end(self) -> None:
         """Stop judging; no reaction runs any more when this returns; for `Watch`."""
         with self._changed:
             self._watch = None
+            self._notify()
 
     def close(self) -> None:
         """End the thread."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._notify()
         self._thread.join()
         self.reader.close()
+        os.close(self._wake)
 
     def __enter__(self) -> Self:
         return self
@@ -183,9 +208,21 @@ class Watchdog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _notify(self) -> None:
+        self._changed.notify()
+        os.eventfd_write(self._wake, 1)
+
     def _run(self) -> None:
+        while (watch := self._next()) is not None:
+            use, charged_most = self.reader.watch(watch.limits(), self._wake)
+            with self._changed:
+                if watch is self._watch:
+                    watch.judge(use, charged_most)
+
+    def _next(self) -> Watch | None:
+        """Return what is watched, once something is; None at the end."""
         with self._changed:
-            wait_seconds: float | None = None
-            while not self._closed:
-                self._changed.wait(wait_seconds)
-                wait_seconds = None if self._watch is None else self._watch.judge()
+            self._changed.wait_for(lambda: self._closed or self._watch is not None)
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+            return None if self._closed else self._watch

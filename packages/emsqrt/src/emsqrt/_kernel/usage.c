@@ -1,0 +1,62 @@
+#define _GNU_SOURCE /* NOLINT: poll, pread and clock_gettime are POSIX, not C */
+#include "usage.h"
+
+#include <poll.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { STATUS_BYTES = 8192 };
+
+/* The number behind a name that begins a line, in bytes. */
+static uint64_t field_of(const char *text, const char *name) {
+    const char *at = strstr(text, name);
+    if (at == NULL) {
+        return 0;
+    }
+    uint64_t kilobytes = 0;
+    for (at += strlen(name); *at == ' ' || *at == '\t'; at++) {
+    }
+    for (; *at >= '0' && *at <= '9'; at++) {
+        kilobytes = 10 * kilobytes + (uint64_t)(*at - '0');
+    }
+    return kilobytes << 10;
+}
+
+em_usage em_usage_read(int file) {
+    char text[STATUS_BYTES + 1];
+    const ssize_t size = pread(file, text, STATUS_BYTES, 0);
+    text[size < 0 ? 0 : size] = '\0';
+    return (em_usage){
+        .most = field_of(text, "\nVmHWM:"),
+        .anon = field_of(text, "\nRssAnon:"),
+        .file = field_of(text, "\nRssFile:"),
+        .shmem = field_of(text, "\nRssShmem:"),
+        .data = field_of(text, "\nVmData:"),
+    };
+}
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+em_usage em_usage_watch(int file, int wake, const em_watch *watch, uint64_t *charged_most) {
+    const int64_t end = now_ms() + watch->looks_ms;
+    struct pollfd waker = {.fd = wake, .events = POLLIN};
+    *charged_most = 0;
+    for (;;) {
+        const em_usage use = em_usage_read(file);
+        const uint64_t charged = use.anon + use.shmem;
+        if (charged > *charged_most) {
+            *charged_most = charged;
+        }
+        const bool passed = charged > watch->charged_max || use.shmem > watch->shmem_max ||
+                            use.data < use.anon + watch->idle_min;
+        if (passed || now_ms() >= end ||
+            poll(&waker, 1, charged > watch->near ? watch->near_ms : watch->far_ms) != 0) {
+            return use;
+        }
+    }
+}
