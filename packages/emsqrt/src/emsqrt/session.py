@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,8 @@ from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
 from emsqrt.fingerprints import Inputs
 from emsqrt.io.formats import FormatWriter
+from emsqrt.io.parquet_coded import Dictionary
+from emsqrt.io.parquet_sink import ParquetSink
 from emsqrt.io.places import folder_of_work
 from emsqrt.io.scan import open_scan, source_places
 from emsqrt.io.sinks import RowSink, open_sink
@@ -22,6 +24,7 @@ from emsqrt.io.sources import open_source
 from emsqrt.kept import open_kept
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
+from emsqrt.memory.freed import KEPT_BYTES, KEPT_TAG, keep_freed_blocks
 from emsqrt.memory.turns import TurnBudget
 from emsqrt.operators import Operator, make_operator
 from emsqrt.plan import (
@@ -157,6 +160,11 @@ def _open(
     _make_room_for_columns(plan, run)
     output = open_sink(plan.target, rows.schema, run.budget, run.context.emit, run.folder)
     run.expect_more(getattr(output, "more_bytes", 0))
+    if isinstance(output, ParquetSink):
+        output.take_coded(rows)
+    kept_bytes = keep_freed_blocks(run.budget)
+    run.admit(kept_bytes, KEPT_TAG, "it is free")
+    run.expect_more(KEPT_BYTES - kept_bytes)
     run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
     return rows, output
 
@@ -263,6 +271,14 @@ class ScanRows:
     def position(self) -> tuple[int, int]:
         """(file, rows of it before) of the batch that was given last."""
         return self._source.position
+
+    def codable(self) -> dict[str, Dictionary]:
+        """Return the columns of text that may come as places in dictionaries, as `SourceScan`."""
+        return self._source.codable()
+
+    def keep_coded(self, names: Collection[str]) -> None:
+        """Have them come so."""
+        self._source.keep_coded(names)
 
     def start_at(self, file: int, rows: int) -> None:
         """Begin behind so many rows of a file."""

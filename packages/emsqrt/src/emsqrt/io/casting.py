@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from sennit_core.errors import BadInput, UnknownColumn
@@ -28,6 +29,22 @@ class BatchCaster:
         self._what = what
         self._names = list(wanted.names)
         self._schema = wanted.to_arrow()
+
+    def keep_coded(self, names: Collection[str]) -> None:
+        """Leave these columns of text as places in dictionaries, which is how they come."""
+        import pyarrow as pa
+
+        coded = pa.dictionary(pa.int32(), pa.string())
+        fields = [
+            field.with_type(coded) if field.name in names else field for field in self._schema
+        ]
+        self._schema = pa.schema(fields)
+
+    def uncast(self, names: Collection[str]) -> list[str]:
+        """Return those of some columns of text that are wanted as text."""
+        import pyarrow as pa
+
+        return [name for name in names if pa.types.is_string(self._schema.field(name).type)]
 
     def cast(self, batch: Any) -> Any:
         """Return the batch with the wanted columns.

@@ -20,7 +20,9 @@ _HEAD_BYTES = 4
 
 
 class Pieces:
-    """Gathers batches of one schema without dictionaries, and gives pieces of one size.
+    """Gathers batches of one schema, and gives pieces of one size.
+
+    Texts count as they are where they come with a dictionary, which is the same for all batches.
 
     Args:
         bytes_max: a piece ends once its rows have so many bytes.
@@ -83,12 +85,18 @@ class _RowSizes:
         self._rows = batch.num_rows
         self._each = 0
         self._running: list[tuple[Any, int]] = []
+        coded = [column for column in batch.columns if pa.types.is_dictionary(column.type)]
+        if coded and self._rows:
+            self._each += _HEAD_BYTES * len(coded)
+            self._running.append((np.cumsum(sum(map(_coded_bytes, coded))), 0))
         for column in batch.columns:
             if (pa.types.is_string(column.type) or pa.types.is_binary(column.type)) and not (
                 column.null_count
             ):
                 self._each += _HEAD_BYTES
                 self._add_text(column)
+            elif pa.types.is_dictionary(column.type):
+                continue
             elif isinstance(sizes := _sizes(column), int):
                 self._each += sizes
             elif self._rows:
@@ -115,6 +123,18 @@ class _RowSizes:
             ends += sums
             ends -= base
         return ends
+
+
+def _coded_bytes(column: Any) -> Any:
+    """Return the bytes of each text of a dictionary array, 0 where it is NULL."""
+    if not len(column.dictionary):
+        return np.zeros(len(column), np.int64)
+    lengths = pc.binary_length(column.dictionary).to_numpy()
+    if not column.null_count:
+        return lengths[column.indices.to_numpy()]
+    sizes = lengths[pc.fill_null(column.indices, 0).to_numpy()]
+    sizes[column.is_null().to_numpy(zero_copy_only=False)] = 0
+    return sizes
 
 
 def least_bytes(kind: Any) -> int:

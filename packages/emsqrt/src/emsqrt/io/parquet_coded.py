@@ -1,14 +1,15 @@
-"""Texts that a file holds once in a dictionary, however often they come: decoded some at a time.
+"""Texts that a file holds once in a dictionary, however often they come.
 
-Arrow decodes as many rows as it is asked for, and pages do not tell how long these are: a few long
+Some are decoded few rows at a time: Arrow decodes as many rows as it is asked for, and pages do not tell how long these are: a few long
 texts in a dictionary make gigabytes of a page. Such columns are read as indices, and rows are cut
-by what they become before they become it.
+by what they become before they become it. Others need not be decoded at all, where an operator
+takes places in a small dictionary for texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,46 @@ from emsqrt.io.parquet_pages import ChunkPages
 
 _COUNT_MAX = 4096
 """A larger dictionary may end before its column does, and its rows are told by their mean."""
+
+
+class Dictionary(NamedTuple):
+    """What dictionaries hold together at most: texts, and their bytes."""
+
+    value_count: int
+    size_bytes: int
+
+
+def codable_columns(chunks: Sequence[ChunkPages], schema: Any) -> dict[str, Dictionary]:
+    """Return the columns of text all of whose pages hold places in dictionaries, and nothing else.
+
+    Args:
+        chunks: the pages of the wanted columns.
+        schema: the file's, as Arrow has it.
+    """
+    found: dict[str, Dictionary] = {}
+    plain = {chunk.column for chunk in chunks if not chunk.is_coded}
+    for chunk in chunks:
+        name = chunk.column
+        if (
+            name in plain
+            or name not in schema.names
+            or not pa.types.is_string(schema.field(name).type)
+        ):
+            continue
+        count, size_bytes = found.get(name, (0, 0))
+        found[name] = Dictionary(
+            count + chunk.dictionary_count, size_bytes + chunk.dictionary_bytes
+        )
+    return found
+
+
+def joined(parts: Sequence[Mapping[str, Dictionary]]) -> dict[str, Dictionary]:
+    """Return the columns that all files hold so, with what all their dictionaries hold."""
+    common = set.intersection(*map(set, parts)) if parts else set()
+    return {
+        name: Dictionary(*map(sum, zip(*(part[name] for part in parts), strict=True)))
+        for name in sorted(common)
+    }
 
 
 def coded_columns(
@@ -41,13 +82,18 @@ def coded_columns(
     }
 
 
-def decoded(batch: Any, bytes_max: int) -> Iterator[Any]:
+def decoded(batch: Any, bytes_max: int, kept: Collection[str] = ()) -> Iterator[Any]:
     """Yield a batch's rows with plain texts, cut into batches of about `bytes_max`.
 
-    A row that is longer comes alone.
+    A row that is longer comes alone. Columns that are `kept` stay as they are.
     """
-    coded = [at for at, kind in enumerate(batch.schema.types) if pa.types.is_dictionary(kind)]
-    coded = [at for at in coded if _is_text(batch.schema.types[at].value_type)]
+    coded = [
+        at
+        for at, field in enumerate(batch.schema)
+        if pa.types.is_dictionary(field.type)
+        and _is_text(field.type.value_type)
+        and field.name not in kept
+    ]
     if not coded:
         yield batch
         return

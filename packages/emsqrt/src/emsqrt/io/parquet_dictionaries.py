@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,6 +34,55 @@ def dictionary_columns(table: Any, limit_bytes: int) -> bool | list[str]:
         and not pa.types.is_null(field.type)
         and _pays(column, limit_bytes)
     ]
+
+
+def plain_table(table: Any) -> Any:
+    """Return the table with plain values in the place of dictionaries."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in table.schema
+    ]
+    return table_as(table, pa.schema(fields))
+
+
+def table_as(table: Any, schema: Any) -> Any:
+    """Return the table with dictionaries where a schema has them, and plain values elsewhere.
+
+    The dictionaries are those that Arrow would make of the plain values, and chunks stay as they are.
+    """
+    for at, (field, wanted) in enumerate(zip(table.schema, schema, strict=True)):
+        if not pa.types.is_dictionary(field.type):
+            continue
+        column = table.column(at)
+        if pa.types.is_dictionary(wanted.type):
+            table = table.set_column(at, wanted, _in_order_of_use(column))
+        else:
+            chunks = [chunk.dictionary_decode() for chunk in column.chunks]
+            table = table.set_column(at, wanted, pa.chunked_array(chunks, wanted.type))
+    return table
+
+
+def _in_order_of_use(column: Any) -> Any:
+    """Return a column whose dictionary has the values that it uses, in the order of their first use.
+
+    Args:
+        column: chunks of dictionary arrays over one dictionary.
+    """
+    values = column.chunk(0).dictionary
+    places = pa.concat_arrays([chunk.indices for chunk in column.chunks])
+    used = places.drop_null().to_numpy()
+    first = np.full(max(len(values), 1), len(used))
+    first[used[::-1]] = np.arange(len(used) - 1, -1, -1)
+    order = np.argsort(first, kind="stable")[: int((first < len(used)).sum())]
+    table = np.zeros(len(first), used.dtype)
+    table[order] = np.arange(len(order))
+    moved = pa.array(table).take(places)
+    whole = pa.DictionaryArray.from_arrays(moved, values.take(pa.array(order)))
+    chunks, start = [], 0
+    for chunk in column.chunks:
+        chunks.append(whole.slice(start, len(chunk)))
+        start += len(chunk)
+    return pa.chunked_array(chunks)
 
 
 def _pays(column: Any, limit_bytes: int) -> bool:

@@ -22,6 +22,9 @@ _HEADER_BYTES = 512
 _HEADER_BYTES_MAX = 1 << 24
 _DICTIONARY_PAGE = 2
 _DICTIONARY_HEADER = 7
+_DATA_ENCODINGS = ((5, 2), (8, 4))
+"""Where a data page says how its values are encoded: fields of its header, of both versions."""
+_BY_DICTIONARY = (2, 8)
 _LENGTH_BYTES = 4
 _STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = (
     *(0, 1, 2, 3, 7, 8, 9, 10, 11, 12),
@@ -38,6 +41,8 @@ class ChunkPages:
     stored_bytes: int
     dictionary_bytes: int
     dictionary_count: int = 0
+    is_coded: bool = False
+    """Whether every page holds places in the dictionary, and none plain values."""
 
     @property
     def held_bytes(self) -> int:
@@ -113,6 +118,7 @@ def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPage
         position = min(position, chunk.dictionary_page_offset)
     end = position + chunk.total_compressed_size
     plain = stored = dictionary = count = 0
+    coded = True
     while position < end:
         try:
             head = _read_header(read_at, position)
@@ -126,9 +132,10 @@ def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPage
             dictionary, count = head.plain_bytes, head.dictionary_count
         else:
             plain = max(plain, head.plain_bytes)
+            coded = coded and head.encoding in _BY_DICTIONARY
         stored = max(stored, head.stored_bytes)
         position += head.own_bytes + head.stored_bytes
-    return ChunkPages(group, chunk.path_in_schema, plain, stored, dictionary, count)
+    return ChunkPages(group, chunk.path_in_schema, plain, stored, dictionary, count, coded)
 
 
 class _PageHead(NamedTuple):
@@ -139,6 +146,7 @@ class _PageHead(NamedTuple):
     stored_bytes: int
     own_bytes: int
     dictionary_count: int
+    encoding: int
 
 
 def _read_header(read_at: ReadAt, position: int) -> _PageHead:
@@ -157,7 +165,8 @@ def _read_header(read_at: ReadAt, position: int) -> _PageHead:
         if plain < 0 or stored < 0:
             raise ValueError(f"page of {plain} and {stored} bytes")
         count = reader.inner.get(_DICTIONARY_HEADER, {}).get(1, 0)
-        return _PageHead(kind, plain, stored, reader.position, count)
+        encodings = (reader.inner.get(at, {}).get(field, -1) for at, field in _DATA_ENCODINGS)
+        return _PageHead(kind, plain, stored, reader.position, count, max(encodings))
 
 
 class _CompactReader:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.casting import BatchCaster
-from emsqrt.io.parquet_coded import coded_columns, decoded
+from emsqrt.io.parquet_coded import Dictionary, codable_columns, coded_columns, decoded
 from emsqrt.io.parquet_facts import group_facts
 from emsqrt.io.parquet_pages import ChunkPages, walk_chunks
 from emsqrt.io.parquet_passes import split_columns, zipped_batches
@@ -78,6 +78,7 @@ class ParquetScan:
         self._source = open_source(source) if isinstance(source, Path) else source
         self._names = list(schema.names)
         self._spill = spill
+        self._kept: frozenset[str] = frozenset()
         self.bytes_done = 0
         self.groups_left_out = 0
         self.bytes_skipped = 0
@@ -100,6 +101,7 @@ class ParquetScan:
                 chunks, file.schema_arrow, self._rows_at_once, _BATCH_COPIES * batch_bytes
             )
             self._rows_at_once = min(self._rows_at_once, self._rows_by_mean(chunks, batch_bytes))
+            self._codable = codable_columns(chunks, file.schema_arrow)
         page_room = budget.free_bytes - batch_bytes * _BATCH_COPIES
         self._passes = {
             group.index: split_columns(
@@ -112,6 +114,18 @@ class ParquetScan:
         self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES
         self.need_because = _because(self._source, chunks)
 
+    def codable(self) -> dict[str, Dictionary]:
+        """Return the columns of text that may be kept as places in dictionaries, and of what size."""
+        if any(len(passes) > 1 for passes in self._passes.values()):
+            return {}
+        found = self._caster.uncast(self._codable)
+        return {name: self._codable[name] for name in found if name not in self._coded}
+
+    def keep_coded(self, names: Collection[str]) -> None:
+        """Have batches hold these columns, codable all, as Arrow's dictionary arrays."""
+        self._kept = frozenset(names)
+        self._caster.keep_coded(names)
+
     def start_at(self, row: int) -> int:
         """Leave out the row groups that end before a row; return how many rows these have."""
         while self._groups and self._rows_skipped + self._groups[0].row_count <= row:
@@ -122,7 +136,7 @@ class ParquetScan:
         """Yield the file's batches; `guard` holds `need_bytes`."""
         assert guard.size_bytes >= self.need_bytes, "admitted before"
         size = self._source.stored_bytes or 0
-        with open_parquet(self._source, self._coded) as file:
+        with open_parquet(self._source, self._coded | self._kept) as file:
             total, done = max(file.metadata.num_rows, 1), self._rows_skipped
             self.bytes_skipped = size * done // total
             for batch in self._read(file):
@@ -169,7 +183,7 @@ class ParquetScan:
         for batch in file.iter_batches(
             batch_size=self._rows_at_once, row_groups=indexes, columns=names, use_threads=False
         ):
-            yield from decoded(batch, self._batch_bytes)
+            yield from decoded(batch, self._batch_bytes, self._kept)
 
     def _rows_by_mean(self, chunks: Sequence[ChunkPages], batch_bytes: int) -> int:
         """Bound the rows of a batch by the mean texts of dictionaries that are decoded at once."""

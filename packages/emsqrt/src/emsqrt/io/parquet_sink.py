@@ -7,6 +7,7 @@ mapped pages of a file are not the process's own memory. Either way the output i
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ from pyarrow import parquet
 from emsqrt.io.cutting import PIECE_BYTES, Pieces, least_bytes
 from emsqrt.io.formats import plain_batch, plain_schema
 from emsqrt.io.outputs import Output, open_output
-from emsqrt.io.parquet_dictionaries import dictionary_columns
+from emsqrt.io.parquet_dictionaries import dictionary_columns, plain_table, table_as
 from emsqrt.io.places import Place
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import Unsupported, UsageError
@@ -42,6 +43,7 @@ _INDEX_BYTES = 2
 """Of a row, in a dictionary that fits one page."""
 _FOOTER_BYTES = 1 << 10
 """What a writer keeps of each column of each row group it has written."""
+_ARROW_SCHEMA = "ARROW:schema"
 _CODECS = ("zstd", "snappy", "gzip", "lz4", "none")
 
 
@@ -116,14 +118,16 @@ class ParquetFileWriter:
         if self._group.rows:
             with self._group.table() as table:
                 if self._writer is None:
-                    self._open(dictionary_columns(table, _DICTIONARY_BYTES))
+                    coded = dictionary_columns(plain_table(table), _DICTIONARY_BYTES)
+                    self._open(coded, table.schema)
+                table = table_as(table, self._writer.schema)
                 self._writer.write_table(table, row_group_size=table.num_rows)
 
     def close(self) -> None:
         """Write the last row group and the footer."""
         self.flush()
         if self._writer is None:
-            self._open(use_dictionary=False)
+            self._open(False, self._schema)
         self._writer.close()
 
     def abort(self) -> None:
@@ -133,11 +137,21 @@ class ParquetFileWriter:
         if self._writer is not None:
             self._writer.close()
 
-    def _open(self, use_dictionary: bool | list[str]) -> None:
-        """Begin the file, when the first row group has shown what its columns are like."""
+    def _open(self, use_dictionary: bool | list[str], coming: Any) -> None:
+        """Begin the file, when the first row group has shown what its columns are like.
+
+        What comes as dictionary arrays and is written so does not show in the file's own schema.
+        """
+        fields = [
+            came if isinstance(use_dictionary, list) and came.name in use_dictionary else field
+            for field, came in zip(self._schema, coming, strict=True)
+        ]
+        schema = pa.schema(fields)
+        is_plain = schema.equals(self._schema)
         self._writer = parquet.ParquetWriter(
             self._gate,
-            self._schema,
+            self._schema if is_plain else schema,
+            store_schema=is_plain,
             compression=self._options.compression,
             use_dictionary=use_dictionary,
             data_page_size=_PAGE_BYTES,
@@ -145,6 +159,9 @@ class ParquetFileWriter:
             store_decimal_as_integer=True,
             write_page_checksum=True,
         )
+        if not is_plain:
+            told = base64.b64encode(self._schema.serialize()).decode()
+            self._writer.add_key_value_metadata({_ARROW_SCHEMA: told})
 
 
 class _Gate:
@@ -209,7 +226,7 @@ class _Group:
         """Give the rows as a table whose chunks are the pieces, then forget them."""
         try:
             if self._file is None:
-                yield pa.Table.from_batches(self._pieces, self._schema)
+                yield pa.Table.from_batches(self._pieces)
                 return
             assert self._descriptor is not None, "opened with the file"
             self._file.close()
@@ -266,8 +283,20 @@ class ParquetSink:
         self._folder = None if in_memory else scratch
         self.more_bytes = 0 if in_memory else options.group_bytes
         """What it would take more of a larger budget."""
+        self._takes_coded = False
         self._pieces = Pieces()
         self._stack = ExitStack()
+
+    def take_coded(self, rows: Any) -> None:
+        """Have texts that were sorted as places in a dictionary come so, where memory holds them.
+
+        Args:
+            rows: whose batches will be written, with or without a meter.
+        """
+        give_coded = getattr(getattr(rows, "passes_on", rows), "give_coded", None)
+        if give_coded is not None and self._folder is None:
+            give_coded(_DICTIONARY_BYTES)
+            self._takes_coded = True
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -282,7 +311,8 @@ class ParquetSink:
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""
-        for piece, size in self._pieces.add(plain_batch(batch, self._schema)):
+        rows = batch if self._takes_coded else plain_batch(batch, self._schema)
+        for piece, size in self._pieces.add(rows):
             self._writer.write(piece, size)
         self.rows += batch.num_rows
         self.bytes = self._output.bytes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.csv_scan import CsvScan, infer_csv_schema
 from emsqrt.io.jsonl_scan import JsonlOptions, JsonlScan, infer_jsonl_schema
+from emsqrt.io.parquet_coded import Dictionary, joined
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.io.partition_scan import PartitionValues, merged_schema
 from emsqrt.io.partitions import partition_columns
@@ -94,6 +95,21 @@ class SourceScan:
         self._begin = 0, 0
         self.position = 0, 0
         """(file, rows of it before) of the batch that was given last."""
+
+    def codable(self) -> dict[str, Dictionary]:
+        """Return the columns of text that every file has as places in dictionaries alone.
+
+        With what all of those hold together at most.
+        """
+        return joined(
+            [scan.codable() if isinstance(scan, ParquetScan) else {} for scan in self._scans]
+        )
+
+    def keep_coded(self, names: Collection[str]) -> None:
+        """Have batches hold these columns, codable all, as Arrow's dictionary arrays."""
+        for scan in self._scans:
+            assert isinstance(scan, ParquetScan), "no other is codable"
+            scan.keep_coded(names)
 
     def start_at(self, file: int, rows: int) -> None:
         """Begin behind so many rows of a file; what a file can leave out of them is not read."""

@@ -16,6 +16,10 @@ _TEXT = (12, 13)
 _NARROW_DECIMAL, _NARROW_DIGITS = 14, 18
 """`EM_NARROW_DECIMAL` of columns.h, and what fits it."""
 _ALIGNMENT_BYTES = 64
+_ROW_BITS = (2, 9, 17, 33, 65, 9, 17, 33, 65, 33, 65, 129, 33, 33, 129)
+"""Of a value in an array without its text, by kind; its validity is one of them."""
+_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4, 8)
+"""Of a value in a packed row, likewise."""
 
 
 def plain_kind(of: DataType) -> int:
@@ -114,7 +118,8 @@ def unpack_arrays(
     """
     if not kinds:
         return []
-    room = _room_for(block, rows, len(kinds))
+    fixed_bytes = rows * ((len(kinds) + 7) // 8 + sum(_FIELD_BYTES[kind] for kind in kinds))
+    room = _room_for(kinds, rows, len(block) - fixed_bytes)
     done, _, filled = unpack_rows(block, 0, rows, kinds, memoryview(room))
     return _arrays(room, rows, done, filled, types)
 
@@ -129,13 +134,19 @@ def key_arrays(block: memoryview, rows: int, keys: KeySpec, fields: Sequence[Fie
         fields: what is ordered by.
     """
     kinds = [KINDS[field.type.name] for field in fields]
-    room = _room_for(block, rows, len(kinds))
+    room = _room_for(kinds, rows, len(block))
     done, _, filled = decode_keys(block, 0, rows, kinds, memoryview(room), keys)
     return _arrays(room, rows, done, filled, [field.type.to_arrow() for field in fields])
 
 
-def _room_for(block: memoryview, rows: int, column_count: int) -> Any:
-    return pa.allocate_buffer(packed_bytes_max(len(block), rows, column_count), resizable=True)
+def _room_for(kinds: Sequence[int], rows: int, text_bytes: int) -> Any:
+    """Allocate what arrays take at most, when there may be so much text in all of them."""
+    size = (len(kinds) + 1) * 4 * _ALIGNMENT_BYTES + rows * sum(
+        map(_ROW_BITS.__getitem__, kinds)
+    ) // 8
+    if any(kind in _TEXT for kind in kinds):
+        size += max(text_bytes, 0)
+    return pa.allocate_buffer(size, resizable=True)
 
 
 def _arrays(room: Any, rows: int, done: int, filled: Any, types: Sequence[Any]) -> list[Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
+from emsqrt.expr.walk import columns_of
 from emsqrt.external.sort import ExternalSort
 from emsqrt.metering import begun
+from emsqrt.operators.coded import code_texts
 from emsqrt.operators.long_rows import room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
@@ -31,11 +33,17 @@ class SortRows:
         (self._input,) = inputs
         self.schema = self._input.schema
         self._run = run
-        self._layout = SortLayout(node.keys, self.schema)
+        looked_at = frozenset().union(*(columns_of(key.expr) for key in node.keys))
+        self._layout = SortLayout(node.keys, self.schema, code_texts(self._input, looked_at, run))
+        self._coded_bytes_max = 0
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
         run.expect_holder(rows=_ROWS_HELD)
         run.expect_rows(2, "beside")
+
+    def give_coded(self, bytes_max: int) -> None:
+        """Let texts be dictionary arrays, each column's of one dictionary of up to so many bytes."""
+        self._coded_bytes_max = bytes_max
 
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""
@@ -67,6 +75,7 @@ class SortRows:
         sorter.finish()
 
     def _sorted(self, sorter: ExternalSort, out: memoryview) -> Generator[Any]:
+        self._layout.give_coded(self._coded_bytes_max)
         skip, longest = self._skip, sorter.stats.row_bytes_max
         with room_for(longest, out, self._run, "sort") as room:
             for size, rows in sorter.blocks(room):

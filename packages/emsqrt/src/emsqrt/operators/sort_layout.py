@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from emsqrt._kernel import Columns, KeySpec
 from emsqrt.expr import Column
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import kind_of
+from emsqrt.operators.coded import CodedText
 from emsqrt.operators.columns import key_arrays, packed_kind, unpack_arrays
 from emsqrt.operators.nested import carried_type, restored, to_columns
 from emsqrt.plan.nodes import SortKey
@@ -18,6 +20,7 @@ from sennit_core.schema import DataType, Field, Schema
 
 _LOSSY = ("Float32", "Float64", "Utf8", "Binary")
 """Keys have one zero and one NaN; text comes back slowly."""
+NO_TEXTS: Mapping[str, CodedText] = MappingProxyType({})
 
 
 class SortColumns:
@@ -54,24 +57,35 @@ class SortLayout:
     Args:
         keys: what to order by.
         schema: the rows.
+        coded: columns of text that come as dictionary arrays, and are no keys.
     """
 
-    def __init__(self, keys: Sequence[SortKey], schema: Schema) -> None:
+    def __init__(
+        self, keys: Sequence[SortKey], schema: Schema, coded: Mapping[str, CodedText] = NO_TEXTS
+    ) -> None:
         self._schema = schema
+        self._coded = {schema.names.index(name): texts for name, texts in coded.items()}
         self._arrow_schema = schema.to_arrow()
         self._columns = SortColumns(keys, schema)
-        self._fields = [*schema, *self._columns.fields]
+        travelling = [
+            field if field.name not in coded else Field(field.name, coded[field.name].type)
+            for field in schema
+        ]
+        self._fields = [*travelling, *self._columns.fields]
         self._in_key = _columns_in_key(self._columns, schema)
         self.payload = tuple(at for at, name in enumerate(schema.names) if name not in self._in_key)
-        carried = [schema.fields[at] for at in self.payload]
+        carried = [travelling[at] for at in self.payload]
         self._carried = carried
         self._kinds = [packed_kind(carried_type(field.type)) for field in carried]
         self._types = [carried_type(field.type).to_arrow() for field in carried]
+        self._given: set[int] = set()
         self.spec = self._columns.spec(len(schema))
 
     def pack(self, batch: Any) -> Columns:
         """Return a batch's columns and keys as the kernel sees them."""
         arrays = [*batch.columns, *self._columns(batch)]
+        for at, texts in self._coded.items():
+            arrays[at] = texts.places(arrays[at])
         return to_columns(arrays, self._fields, batch.num_rows, packed_kind)
 
     def unpack(self, block: memoryview, rows: int) -> Any:
@@ -81,8 +95,28 @@ class SortLayout:
         if self._in_key:
             keys = key_arrays(block, rows, self.spec, self._columns.fields)
             found |= {self._schema.names.index(name): keys[at] for name, at in self._in_key.items()}
+        for at, texts in self._coded.items():
+            found[at] = self._text(found[at], texts, coded=at in self._given)
         columns = [found[at] for at in range(len(self._schema))]
         return pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema)
+
+    def give_coded(self, bytes_max: int) -> None:
+        """Give texts as dictionary arrays, once all rows are packed.
+
+        Args:
+            bytes_max: of a dictionary; texts of a larger one come plain.
+        """
+        self._given = {at for at, texts in self._coded.items() if texts.texts.nbytes <= bytes_max}
+        for at in self._given:
+            texts = self._coded[at]
+            kind = pa.dictionary(texts.type.to_arrow(), pa.string())
+            field = self._arrow_schema.field(at).with_type(kind)
+            self._arrow_schema = self._arrow_schema.set(at, field)
+
+    def _text(self, places: Any, texts: CodedText, *, coded: bool) -> Any:
+        if coded:
+            return pa.DictionaryArray.from_arrays(places, texts.texts)
+        return texts.texts.take(places)
 
 
 def _columns_in_key(columns: SortColumns, schema: Schema) -> dict[str, int]:

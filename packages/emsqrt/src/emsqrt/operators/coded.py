@@ -1,0 +1,109 @@
+"""Texts that travel through a sort as places in one dictionary, a byte or two each.
+
+A Parquet file holds texts of few values once in each row group. Read so, spilled so and written so,
+they are never copied. What all dictionaries hold together is known before the first row is read, so
+a place always fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emsqrt.io.parquet_coded import Dictionary
+from emsqrt.run import Run
+from sennit_core.errors import BadInput
+from sennit_core.schema import DataType
+
+_VALUE_BYTES = 200
+"""A text as a Python object, its place, and its entry in a dict."""
+_SHARE = 32
+"""Dictionaries take one part in so many of what is free, or texts stay plain."""
+_COUNT_MAX = 1 << 16
+
+
+class CodableRows(Protocol):
+    """A scan some of whose columns of text may come as places in dictionaries."""
+
+    def codable(self) -> dict[str, Dictionary]:
+        """Return these, and what their dictionaries hold."""
+
+    def keep_coded(self, names: Collection[str]) -> None:
+        """Have them come so."""
+
+
+class CodedText:
+    """One column's texts, each at the place where it was met first.
+
+    Args:
+        name: of the column, for errors.
+        count_max: how many there are at most.
+    """
+
+    def __init__(self, name: str, count_max: int) -> None:
+        narrow = count_max <= 1 << 8
+        self.type = DataType("UInt8" if narrow else "UInt16")
+        self._integer = np.uint8 if narrow else np.uint16
+        self._name, self._count_max = name, count_max
+        self._places: dict[str, int] = {}
+        self._last: Any = None
+        self._table: Any = None
+        self._texts: Any = None
+
+    def places(self, column: Any) -> Any:
+        """Return the places of a dictionary array's texts, as integers of `type`."""
+        if self._last is None or not column.dictionary.equals(self._last):
+            self._meet(column.dictionary)
+        indices = column.indices
+        if not indices.null_count:
+            return pa.array(self._table[indices.to_numpy()])
+        mask = indices.is_null().to_numpy(zero_copy_only=False)
+        return pa.array(self._table[pc.fill_null(indices, 0).to_numpy()], mask=mask)
+
+    @property
+    def texts(self) -> Any:
+        """The dictionary, once all rows were met."""
+        if self._texts is None:
+            self._texts = pa.array(list(self._places), pa.string())
+        return self._texts
+
+    def _meet(self, dictionary: Any) -> None:
+        found = [
+            self._places.setdefault(text, len(self._places)) for text in dictionary.to_pylist()
+        ]
+        if len(self._places) > self._count_max:
+            reason = (
+                f"column {self._name!r} has more values than its dictionaries were said to hold"
+            )
+            raise BadInput("a row group", reason=reason, hint="the file is damaged")
+        self._table = np.array(found or [0], self._integer)
+        self._last = dictionary
+
+
+def code_texts(rows: Any, but: Iterable[str], run: Run) -> dict[str, CodedText]:
+    """Have a scan's columns of text come as places in dictionaries, where memory holds these.
+
+    Args:
+        rows: what is read from, with or without a meter.
+        but: columns that are looked at, and stay plain.
+        run: for the memory.
+    """
+    below = getattr(rows, "passes_on", rows)
+    if not hasattr(below, "codable") or run.journal() is not None:
+        return {}
+    scan: CodableRows = below
+    left_bytes = run.budget.free_bytes // _SHARE
+    found: dict[str, CodedText] = {}
+    for name, dictionary in scan.codable().items():
+        size_bytes = dictionary.size_bytes + _VALUE_BYTES * dictionary.value_count
+        if name in but or dictionary.value_count > _COUNT_MAX or size_bytes > left_bytes:
+            continue
+        run.admit(size_bytes, "dictionaries", "they are small")
+        left_bytes -= size_bytes
+        found[name] = CodedText(name, dictionary.value_count)
+    scan.keep_coded(found)
+    return found
