@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from elkyn.errors import BadPath, BadRules, BadValue, PreconditionFailed, StoreInUse
     from elkyn.events import Event
     from elkyn.namespaces import Stores, open_namespaces
+    from elkyn.query import Query
     from elkyn.store import ElkynStore
-    from elkyn.watch import Callback, Subscription
+    from elkyn.views import ViewEvent
+    from elkyn.watch import Callback, Subscription, ViewSubscription
 
 _HOMES = {
     "BadPath": "errors",
@@ -26,9 +28,12 @@ _HOMES = {
     "ElkynStore": "store",
     "Event": "events",
     "PreconditionFailed": "errors",
+    "Query": "query",
     "StoreInUse": "errors",
     "Stores": "namespaces",
     "Subscription": "watch",
+    "ViewEvent": "views",
+    "ViewSubscription": "watch",
     "open_namespaces": "namespaces",
 }
 
@@ -40,9 +45,12 @@ __all__ = [
     "ElkynStore",
     "Event",
     "PreconditionFailed",
+    "Query",
     "StoreInUse",
     "Stores",
     "Subscription",
+    "ViewEvent",
+    "ViewSubscription",
     "open_namespaces",
 ]
 
