@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -86,8 +87,13 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes:
 
 async def send_response(response: Response, send: Send, *, head: bool) -> None:
     """Send an answer; without its body for a HEAD request."""
-    headers = [(name.encode("latin-1"), v.encode("latin-1")) for name, v in response.headers]
+    headers: Sequence[tuple[bytes, bytes]] = _encoded(response.headers)
     if response.status not in (204, 304):
-        headers.append((b"content-length", b"%d" % len(response.body)))
+        headers = [*headers, (b"content-length", b"%d" % len(response.body))]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else response.body})
+
+
+@lru_cache(maxsize=256)
+def _encoded(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)

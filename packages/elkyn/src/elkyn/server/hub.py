@@ -142,10 +142,14 @@ class Follower(Feed):
     Args:
         channel: of the node.
         wake: called in the loop with the follower when something waits.
+
+    Attributes:
+        sink: takes a batch at once and returns True, or False to have it wait.
     """
 
     def __init__(self, channel: Channel, wake: Callable[[Feed], None]) -> None:
         self.channel = channel
+        self.sink: Callable[[Batch], bool] | None = None
         self._wake = wake
         self._pending: list[Batch] = []
         self._events = 0
@@ -159,6 +163,8 @@ class Follower(Feed):
         """Take a batch, or fall behind."""
         newer = batch if batch.first > self._mark else batch.since(self._mark)
         if newer is None or self._lost:
+            return
+        if not self._pending and not self._starting and self.sink is not None and self.sink(newer):
             return
         self._events += len(batch.events)
         self._bytes += batch.weight_bytes

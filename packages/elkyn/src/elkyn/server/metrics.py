@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 from elkyn.server.request import METHODS, Response
@@ -31,8 +30,8 @@ class Metrics:
     __slots__ = ("bytes_out", "events", "open", "reads", "requests", "writes")
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, int]] = Counter()
-        self.open: Counter[str] = Counter(http=0, sse=0, ws=0)
+        self.requests: dict[tuple[str, int], int] = {}
+        self.open = {"http": 0, "sse": 0, "ws": 0}
         self.reads = 0
         self.writes = 0
         self.events = 0
@@ -40,7 +39,8 @@ class Metrics:
 
     def answered(self, method: str, response: Response) -> None:
         """Count an answer."""
-        self.requests[method if method in METHODS else "other", response.status] += 1
+        key = (method if method in METHODS else "other", response.status)
+        self.requests[key] = self.requests.get(key, 0) + 1
         self.bytes_out += len(response.body)
 
     def text(

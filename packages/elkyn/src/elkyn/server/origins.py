@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from elkyn.server.request import METHODS, Response
@@ -70,6 +71,7 @@ class Origins:
         return self._loopback_only or "*" in self._allowed or origin in self._allowed
 
 
+@lru_cache(maxsize=256)
 def _is_loopback(address: str) -> bool:
     try:
         return urlsplit(address).hostname in LOOPBACK

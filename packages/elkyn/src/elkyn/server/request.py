@@ -67,7 +67,6 @@ class Place(NamedTuple):
     """What the path of a URL names."""
 
     keys: Path
-    path: str
     watch: bool
 
 
@@ -77,7 +76,6 @@ class Call:
 
     method: str
     keys: Path
-    path: str
     namespace: str | None = None
     query: Query | None = None
     pretty: bool = False
@@ -95,6 +93,11 @@ class Call:
     write_seconds_max: float | None = None
     last_position: int | None = None
     retry_key: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The path as text."""
+        return format_path(self.keys)
 
     @property
     def writes(self) -> bool:
@@ -142,7 +145,7 @@ def parse_call(request: Request) -> Call:
         UsageError: a parameter or header that makes no sense here.
     """
     place = _place(request.raw_path)
-    call = Call(_method(request), place.keys, place.path)
+    call = Call(_method(request), place.keys)
     if call.method not in METHODS:
         raise MethodNotAllowed(f"Method {call.method[:20]!r} is not allowed.")
     if request.headers:
@@ -237,7 +240,7 @@ def _place(raw_path: str) -> Place:
         keys = parse_path(plain)
     else:
         keys = parse_path("/".join(_unquote(raw_path, part) for part in plain.split("/") if part))
-    return Place(keys, format_path(keys), watch)
+    return Place(keys, watch)
 
 
 def _unquote(raw_path: str, segment: str) -> str:

@@ -150,6 +150,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
         keep_alive_seconds=serving.keep_alive_seconds,
         limits=serving.limits,
         origins=origins,
+        eager_send=True,
     )
     app = ElkynApp(stores, AuthDoor(authenticator, serving.emulator), settings)
     owned.callback(app.close)

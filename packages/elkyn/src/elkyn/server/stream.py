@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from elkyn.events import Event
 from elkyn.server.codec import dump
 from elkyn.server.feed import Batch, Feed, Opener, Opening
+from elkyn.server.suspended import Suspended, try_finish
 from sennit_core.errors import Closed, Denied
 
 __all__ = ["Stream", "encode", "encode_put"]
@@ -75,6 +76,8 @@ class Stream:
         self._unnamed = unnamed
         self._keep_alive_seconds = keep_alive_seconds
         self._woken = asyncio.Event()
+        self._idle = False  # the stream's task waits, and nothing is being sent
+        self._unsent: Suspended | None = None
         self._closing = False
         self._recheck = False
         self._silent = False
@@ -86,6 +89,27 @@ class Stream:
     def wake(self, _feed: Feed | None = None) -> None:
         """Have the stream look at what waits; in the loop."""
         self._woken.set()
+
+    def take_at_once(self, batch: Batch) -> bool:
+        """Send a batch without waking the stream's task: most transports take it right away.
+
+        Only for servers whose `send` can be started outside of a task, such as uvicorn.
+        """
+        if not self._idle or self._woken.is_set():
+            return False
+        data = self._encoded(batch)
+        self.bytes_sent += len(data)
+        self._sent_at = None
+        sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
+        try:
+            self._unsent = try_finish(sending)
+        except Exception:  # noqa: BLE001 - this client is gone; the others get theirs
+            self.close()
+            return True
+        if self._unsent is not None:
+            self._idle = False
+            self._woken.set()
+        return True
 
     def tick(self, now: float) -> None:
         """Have a keep-alive sent when the stream was silent for long.
@@ -136,8 +160,13 @@ class Stream:
     async def _step(self, feed: Feed) -> bool:
         """Wait for something to do and do it; False when the stream has ended."""
         if not self._woken.is_set():
+            self._idle = True
             await self._woken.wait()
+            self._idle = False
         self._woken.clear()
+        if self._unsent is not None:
+            unsent, self._unsent = self._unsent, None
+            await unsent
         if self._closing or self._revoked is not None:
             return await self._end()
         batches = feed.take()

@@ -11,6 +11,7 @@ from elkyn.server.asgi import Receive, Send
 from elkyn.server.door import Caller
 from elkyn.server.feed import Feed, Opening, QueryFeed
 from elkyn.server.handle import check_index
+from elkyn.server.hub import Follower
 from elkyn.server.request import Call
 from elkyn.server.resume import try_missed
 from elkyn.server.stream import Stream, encode, encode_put
@@ -46,6 +47,8 @@ async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive) ->
     """Run a stream among the open ones until one side ends it."""
     with app.clients.joined(stream):
         feed = stream.feed(app)
+        if app.settings.eager_send and isinstance(feed, Follower):
+            feed.sink = stream.take_at_once
         gone = asyncio.create_task(_until_gone(receive, stream))
         try:
             await stream.run(feed)
