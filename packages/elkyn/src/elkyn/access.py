@@ -20,27 +20,10 @@ if TYPE_CHECKING:
     from elkyn.auth.tokens import TokenSigner, Verifier
     from elkyn.rules import RuleSet
 
-__all__ = ["DEFAULT_RULES", "RULES", "Access"]
+__all__ = ["RULES", "Access"]
 
 RULES = "rules"
 """The setting of the store that holds their text."""
-
-DEFAULT_RULES = """{
-  "rules": {
-    "users": {
-      "$uid": {
-        ".read": "auth != null && auth.uid === $uid",
-        ".write": "auth != null && auth.uid === $uid"
-      }
-    },
-    "public": {
-      ".read": true,
-      ".write": "auth != null"
-    }
-  }
-}
-"""
-"""What `setup_default_rules` sets: users keep what is theirs, and share what is public."""
 
 
 class Access:

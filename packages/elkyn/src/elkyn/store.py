@@ -12,7 +12,8 @@ from os import PathLike
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
-from elkyn.access import DEFAULT_RULES, Access
+from elkyn.access import Access
+from elkyn.disk import Snapshot
 from elkyn.events import Listener, Watchers
 from elkyn.identity import Identity
 from elkyn.indexing import Indexing
@@ -102,7 +103,10 @@ class ElkynStore:
             export: show priorities, as `.priority` and `.value`.
         """
         keys = parse_path(path)
-        with self._reading(keys, token) as view:
+        identity = self._access.identify(token)
+        with self._disk.snapshot() as view:
+            if not identity.admin:
+                self._access.check_read(view, keys, identity)
             return present(view.get(keys), export)
 
     def keys(self, path: str, *, token: str | None = None) -> list[str]:
@@ -231,7 +235,9 @@ class ElkynStore:
         self._access.set_rules(source)
 
     def setup_default_rules(self) -> None:
-        """Set rules by which users keep `/users/<their uid>` and share what is in `/public`."""
+        """Set rules by which every user reads and writes `/users/<their uid>`, and nothing else."""
+        from elkyn.rules import DEFAULT_RULES
+
         self._access.set_rules(DEFAULT_RULES)
 
     @property
@@ -388,11 +394,9 @@ class ElkynStore:
         with self._reading(keys, token, query):
             pass
 
-    @contextmanager
-    def snapshot(self, rows_max: int | None = None) -> Iterator[View]:
+    def snapshot(self, rows_max: int | None = None) -> Snapshot:
         """Read one consistent state in its stored form; for the server, and short."""
-        with self._disk.snapshot(rows_max) as view:
-            yield view
+        return self._disk.snapshot(rows_max)
 
     @contextmanager
     def moment(self, mark: Callable[[], object]) -> Iterator[View]:

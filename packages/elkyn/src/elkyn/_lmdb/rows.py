@@ -149,6 +149,13 @@ def is_branch(data: bytes) -> bool:
     return data[0] & ~_LONG == BRANCH
 
 
+def node_in(data: bytes) -> bytes | None:
+    """Return the node of a branch from its row value, None for any other row."""
+    if data[0] == BRANCH:
+        return data[1:]
+    return bytes(unpack(data).payload) if data[0] == BRANCH | _LONG else None
+
+
 def pack(value: Stored) -> bytes:
     """Return MessagePack of a stored form."""
     return ormsgpack.packb(value)

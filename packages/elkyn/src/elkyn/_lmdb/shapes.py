@@ -18,6 +18,7 @@ from typing import Any
 import ormsgpack
 
 from elkyn._lmdb.environment import Environment, Txn
+from elkyn._lmdb.rows import FLAT, FOLDED, PACKED
 from elkyn.values import Stored
 
 __all__ = ["DATABASES", "Shapes"]
@@ -75,21 +76,23 @@ class Shapes:
             del self._numbers[shape]
         del self._keys[count:]
 
-    def fold(self, value: Stored, txn: Txn, row_key: bytes) -> Stored:
-        """Return `value` with arrays in the place of maps of known shapes.
+    def fold(self, value: dict[str, Stored], txn: Txn, row_key: bytes) -> tuple[Stored, int]:
+        """Return `value` with arrays in the place of maps of known shapes, and the tag for it.
 
         Args:
             value: a stored form; returned itself when there is nothing to fold.
             txn: the write transaction, marked; new shapes are put there.
             row_key: where it will stand: what one row repeats is no sign of a shape.
         """
-        return self._fold(value, txn, row_key)
+        if dict not in map(type, value.values()):
+            number = self._number(tuple(value), txn, row_key)
+            return (value, PACKED) if number is None else ([number, *value.values()], FLAT)
+        folded = self._fold(value, txn, row_key)
+        return folded, PACKED if folded is value else FOLDED
 
     def _fold(self, value: dict[str, Stored], txn: Txn, row_key: bytes) -> Stored:
         shape = tuple(value)
-        number = self._numbers.get(shape)
-        if number is None:
-            number = self._learn(shape, txn, row_key)
+        number = self._number(shape, txn, row_key)
         inner = list(value.values())
         folded = False
         for index, child in enumerate(inner):
@@ -99,6 +102,10 @@ class Shapes:
         if number is not None:
             return [number, *inner]
         return dict(zip(shape, inner, strict=True)) if folded else value
+
+    def _number(self, shape: Shape, txn: Txn, row_key: bytes) -> int | None:
+        number = self._numbers.get(shape)
+        return self._learn(shape, txn, row_key) if number is None else number
 
     def _learn(self, shape: Shape, txn: Txn, row_key: bytes) -> int | None:
         if len(shape) > _KEYS_MAX or len(self._keys) >= SHAPES_MAX:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from itertools import dropwhile, groupby
-from typing import NamedTuple
+from typing import TypeAlias
 
 from elkyn._lmdb import indexes, rows, shapes
 from elkyn._lmdb.environment import Environment, Txn
@@ -40,13 +40,8 @@ class ReadLimit(Exception):
     """A read touched more rows than it was allowed to."""
 
 
-class _Place(NamedTuple):
-    """A row on the way to a path: its key, the key of the child it is, and what it holds."""
-
-    row_key: bytes
-    key: str
-    data: bytes | None
-    depth: int
+_Place: TypeAlias = tuple[bytes, str]
+"""A row: its key, and the key of the child it is."""
 
 
 class Tree:
@@ -183,14 +178,13 @@ class Tree:
         """Return what is at `path`: a stored form, or the node of a branch."""
         row_key = rows.ROOT_ROW
         for depth in range(len(path) + 1):
-            data = self._txn.get(row_key, db=self._rows)
+            data = self._txn.get(row_key, None, self._rows)
             if data is None:
                 return None
-            row = rows.unpack(data)
-            if row.tag != rows.BRANCH:
-                value = self._unpack(row)
+            node = rows.node_in(data)
+            if node is None:
+                value = self._unpack(rows.unpack(data))
                 return get_at(value, path[depth:]) if depth < len(path) else value
-            node = bytes(row.payload)
             if depth < len(path):
                 row_key = rows.child_row(node, path[depth])
         return node
@@ -243,37 +237,35 @@ class Tree:
             self.indexes.follow(path, value, self._set)
 
     def _set(self, path: Path, value: Stored) -> None:
-        parents, place = self._descend(path)
-        row = None if place.data is None else rows.unpack(place.data)
+        parents, place, data = self._descend(path)
         old: Stored = None
-        before = 0 if place.data is None else len(place.data)
-        if row is not None and row.tag == rows.BRANCH:
+        before = 0 if data is None else len(data)
+        if data is not None and (node := rows.node_in(data)) is not None:
             before = SPLIT_BYTES
-            self._free(bytes(row.payload))
-        elif row is not None and place.depth < len(path):
-            old = self._unpack(row)
-        new = set_at(old, path[place.depth :], value)
+            self._free(node)
+        elif data is not None and len(parents) < len(path):
+            old = self._unpack(rows.unpack(data))
+        new = set_at(old, path[len(parents) :], value)
         size = 0
         if new is not None:
-            size = self._write(place.row_key, place.key, new)
-        elif row is not None:
-            self._txn.delete(place.row_key, db=self._rows)
+            size = self._write(*place, new)
+        elif data is not None:
+            self._txn.delete(place[0], db=self._rows)
         if 2 * size < before:
             self._shrink(parents)
 
-    def _descend(self, path: Path) -> tuple[list[_Place], _Place]:
-        """Follow branches towards `path`: the branches passed, and where they end."""
-        parents: list[_Place] = []
+    def _descend(self, path: Path) -> tuple[list[tuple[_Place, bytes]], _Place, bytes | None]:
+        """Follow branches towards `path`: the branches passed, where they end, and what is there."""
+        parents: list[tuple[_Place, bytes]] = []
         row_key, key = rows.ROOT_ROW, ""
         for depth in range(len(path) + 1):
-            data = self._txn.get(row_key, db=self._rows)
-            place = _Place(row_key, key, data, depth)
-            if depth == len(path) or data is None or not rows.is_branch(data):
+            data = self._txn.get(row_key, None, self._rows)
+            if depth == len(path) or data is None or (node := rows.node_in(data)) is None:
                 break
-            parents.append(place)
+            parents.append(((row_key, key), node))
             key = path[depth]
-            row_key = rows.child_row(bytes(rows.unpack(data).payload), key)
-        return parents, place
+            row_key = rows.child_row(node, key)
+        return parents, (row_key, key), data
 
     def _write(self, row_key: bytes, key: str, value: Stored) -> int:
         """Put `value` in the row, as a branch when it is large; returns the row's size in bytes."""
@@ -289,15 +281,9 @@ class Tree:
             return rows.pack_value(key, rows.pack(value))
         if not _may_fit(value):
             return None
-        folded = self._shapes.fold(value, self._txn, row_key)
+        folded, tag = self._shapes.fold(value, self._txn, row_key)
         packed = rows.pack(folded)
-        if len(packed) > SPLIT_BYTES:
-            return None
-        tag = rows.PACKED
-        if folded is not value:
-            flat = type(folded) is list and not any(type(c) in (dict, list) for c in folded)
-            tag = rows.FLAT if flat else rows.FOLDED
-        return rows.pack_value(key, packed, tag)
+        return None if len(packed) > SPLIT_BYTES else rows.pack_value(key, packed, tag)
 
     def _write_branch(self, row_key: bytes, key: str, value: Stored) -> int:
         node = self._new_node()
@@ -335,23 +321,21 @@ class Tree:
                 found = cursor.set_range(node)
                 while found and cursor.key().startswith(node):
                     data = cursor.value()
-                    if rows.is_branch(data):
-                        waiting.append(bytes(rows.unpack(data).payload))
+                    if (below := rows.node_in(data)) is not None:
+                        waiting.append(below)
                     found = cursor.delete()
 
-    def _shrink(self, parents: list[_Place]) -> None:
+    def _shrink(self, parents: list[tuple[_Place, bytes]]) -> None:
         """Take branches away that are empty now, and pack those that have become small."""
-        for place in reversed(parents):
-            assert place.data is not None
-            node = bytes(rows.unpack(place.data).payload)
+        for place, node in reversed(parents):
             if not self._is_small(node):
                 return
             value = self._read_branch(node)
             self._free(node)
             if keys_of(value):
-                self._write(place.row_key, place.key, value)
+                self._write(*place, value)
             else:
-                self._txn.delete(place.row_key, db=self._rows)
+                self._txn.delete(place[0], db=self._rows)
 
     def _is_small(self, node: bytes) -> bool:
         size = 0
@@ -369,10 +353,10 @@ class Tree:
 
     def scalar_above(self, path: Path) -> int | None:
         """Return at which depth strictly above `path` a scalar stands, None when none does."""
-        parents, place = self._descend(path)
-        if place.data is None or rows.is_branch(place.data):
+        parents, _place, data = self._descend(path)
+        if data is None or rows.node_in(data) is not None:
             return None
-        value = self._unpack(rows.unpack(place.data))
+        value = self._unpack(rows.unpack(data))
         for level in range(len(parents), len(path)):
             if value is None or is_leaf(value):
                 return None if value is None else level
