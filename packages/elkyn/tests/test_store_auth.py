@@ -1,0 +1,161 @@
+"""Rules and tokens of the embedded store: who may do what, and what stays of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elkyn import BadRules, ElkynStore
+from elkyn.identity import ADMIN, Identity
+from sennit_core.errors import Denied, Unauthenticated, UsageError
+from sennit_core.testing import ManualClock
+
+RULES: dict[str, Any] = {
+    "rules": {
+        "users": {
+            "$uid": {
+                ".read": "$uid === auth.uid || auth.admin === true",
+                ".write": "$uid === auth.uid",
+                "age": {".validate": "newData.isNumber()"},
+            }
+        },
+        "open": {".read": True, ".write": "newData.parent().child('users').exists()"},
+    }
+}
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> Iterator[ElkynStore]:
+    with ElkynStore(tmp_path / "tree", clock=clock) as store:
+        store.set("/", {"users": {"ann": {"age": 31}}, "secret": 1})
+        store.set_rules(RULES)
+        store.enable_auth("a secret")
+        yield store
+
+
+def test_the_original_example_works(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "t") as store:
+        store.enable_auth("secret")
+        store.setup_default_rules()
+        token = store.create_token("user123")
+        store.set("/users/user123/profile", {"name": "Alice"}, token=token)
+        assert store.get("/users/user123/profile/name", token=token) == "Alice"
+
+
+def test_users_do_what_the_rules_allow_and_no_more(store: ElkynStore) -> None:
+    ann, bob = store.create_token("ann"), store.create_token("bob")
+    store.update("/users/ann", {"age": 32, "name": "Ann"}, token=ann)
+    assert store.transaction("/users/ann/age", lambda n: n + 1, token=ann) == 33
+    assert store.get("/users/ann", token=ann) == {"age": 33, "name": "Ann"}
+    assert store.keys("/users/ann", token=ann) == ["age", "name"]
+    key = store.push("/users/ann/log", "x", token=ann)
+    store.delete(f"/users/ann/log/{key}", token=ann)
+    position = store.position
+    for refused in (
+        lambda: store.get("/users/ann", token=bob),
+        lambda: store.keys("/users", token=ann),
+        lambda: store.set("/users/ann/age", 5, token=bob),
+        lambda: store.set("/users/ann/age", "old", token=ann),
+        lambda: store.update("/users", {"ann/age": 1, "bob/age": 1}, token=ann),
+        lambda: store.push("/users/ann/log", "x", token=bob),
+        lambda: store.delete("/users/ann", token=bob),
+        lambda: store.transaction("/users/ann/age", lambda n: n, token=bob),
+        lambda: store.set("/users/ann/age", 5, token=bob, ephemeral=True),
+        lambda: store.watch("/users/ann", token=bob),
+        lambda: store.on("/users/ann", "value", print, token=bob),
+        lambda: store.query("/users/ann", token=bob),
+        lambda: store.get("/users/ann"),
+        lambda: store.set("/anything", 1),
+    ):
+        with pytest.raises(Denied):
+            refused()
+    assert (store.get("/users/ann/age", token=ann), store.position) == (33, position)
+
+
+def test_claims_are_seen_by_the_rules(store: ElkynStore) -> None:
+    boss = store.create_token("boss", admin=True)
+    assert store.get("/users/ann/age", token=boss) == 31
+
+
+def test_rules_see_the_tree_as_it_will_be(store: ElkynStore) -> None:
+    store.set("/open", 1, token=store.create_token("nobody in particular"))
+    assert store.get("/open") == 1
+    with pytest.raises(Denied):
+        store.get("/secret")
+
+
+def test_a_token_that_is_forged_or_too_old_is_not_believed(
+    store: ElkynStore, clock: ManualClock
+) -> None:
+    token = store.create_token("ann", expires_seconds=60)
+    assert store.get("/users/ann/age", token=token) == 31
+    with pytest.raises(Unauthenticated):
+        store.get("/users/ann/age", token=token[:-2] + "xx")
+    clock.advance(3600)
+    with pytest.raises(Unauthenticated):
+        store.get("/users/ann/age", token=token)
+
+
+def test_bad_rules_are_refused_and_the_old_ones_stay(store: ElkynStore) -> None:
+    with pytest.raises(BadRules):
+        store.set_rules('{"rules": {".read": "nobody()"}}')
+    assert store.get("/users/ann/age", token=store.create_token("ann")) == 31
+
+
+def test_rules_are_kept_in_the_store_and_in_its_log(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "t") as store:
+        store.set("/a", 1)
+        assert store.rules is None
+        store.set_rules({"rules": {"a": {".read": True}}})
+        assert store.position == 2
+        store.backup(tmp_path / "copy")
+    for folder in ("t", "copy"):
+        with ElkynStore(tmp_path / folder) as store:
+            assert store.get("/a") == 1  # nobody asks for rules until auth is enabled
+            store.enable_auth("s")
+            assert store.get("/a") == 1
+            with pytest.raises(Denied):
+                store.set("/a", 2)
+
+
+def test_rules_follow_the_log_to_other_stores(store: ElkynStore) -> None:
+    with ElkynStore(mode="memory") as follower:
+        told: list[int] = []
+        follower.on_rules(lambda: told.append(1))
+        follower.replicate(store.oplog.read(0))
+        follower.enable_auth("another secret")
+        assert follower.get("/users/ann/age", token=follower.create_token("ann")) == 31
+        with pytest.raises(Denied):
+            follower.get("/")
+        assert told == [1]
+
+
+def test_without_rules_nothing_is_allowed_but_to_admins(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "t") as store:
+        store.enable_auth("s")
+        with pytest.raises(Denied):
+            store.get("/")
+        assert store.guard(ADMIN) is None
+        assert store.guard(Identity("ann")) is not None
+
+
+def test_tokens_need_a_secret(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "t") as store, pytest.raises(UsageError, match="secret"):
+        store.create_token("ann")
+
+
+def test_whoever_asks_is_told_of_new_rules_and_then_no_more(store: ElkynStore) -> None:
+    told: list[int] = []
+    end = store.on_rules(lambda: told.append(1))
+    store.set_rules(RULES)
+    end()
+    store.set_rules(RULES)
+    assert told == [1]
