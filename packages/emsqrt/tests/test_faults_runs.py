@@ -51,7 +51,7 @@ def plans(folder: Path) -> dict[str, Pipeline]:
         "aggregate": a.group_by("k", "ta").agg(total="sum(n)", mean="avg(n)", kinds="median(n)"),
         "distinct": a.distinct(),
         "join": a.join(b.rename({"n": "m"}), "k", "full"),
-        "semi": a.join(b, "k", "semi"),
+        "semi": a.join(b, [("k", "k"), ("ta", "tb")], "semi"),
         "window": a.window("n", "k", at="row_number()", total="sum(k)"),
         "top_k": a.top_k(20_000, "k:desc", "ta"),
     }
