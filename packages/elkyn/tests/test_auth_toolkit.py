@@ -216,11 +216,13 @@ def test_a_refresh_token_gets_new_id_tokens_until_it_ends(server: Server) -> Non
     assert answer["refresh_token"] == signed["refreshToken"]
     identity = server.auth.identity_of_token(answer["access_token"])
     assert identity.claims["auth_time"] == int(server.clock.now()) - 4000
-    server.admin(f"{PROJECT}:update", {"localId": signed["localId"], "disableUser": True})
-    assert server.refresh(signed["refreshToken"])[1]["error"]["message"] in (
-        "INVALID_REFRESH_TOKEN",
-        "USER_DISABLED",
-    )
+    user = {"localId": signed["localId"]}
+    server.admin(f"{PROJECT}:update", {**user, "disableUser": True})
+    assert server.refresh(signed["refreshToken"])[1]["error"]["message"] == "USER_DISABLED"
+    server.admin(f"{PROJECT}:update", {**user, "disableUser": False})
+    assert server.refresh(signed["refreshToken"])[0] == 200
+    server.admin("/auth/revoke", {"uid": signed["localId"]})
+    assert server.refresh(signed["refreshToken"])[1]["error"]["message"] == "TOKEN_EXPIRED"
 
 
 @pytest.mark.parametrize(
@@ -231,6 +233,7 @@ def test_a_refresh_token_gets_new_id_tokens_until_it_ends(server: Server) -> Non
         ({"grant_type": "refresh_token"}, "MISSING_REFRESH_TOKEN"),
         ({"grant_type": "refresh_token", "refresh_token": "x"}, "INVALID_REFRESH_TOKEN"),
         ({"grant_type": "refresh_token", "refresh_token": "x" * 2000}, "INVALID_REFRESH_TOKEN"),
+        ({"grant_type": "refresh_token", "refresh_token": "x" * 64}, "TOKEN_EXPIRED"),
     ],
 )
 def test_what_cannot_be_refreshed(server: Server, body: dict[str, Any], message: str) -> None:

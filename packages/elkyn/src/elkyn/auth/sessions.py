@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sennit_core.clock import Clock
 
 __all__ = ["Sessions", "SignedIn"]
 
-_REFRESH_CHARACTERS_MAX = 1024
+_REFRESH_TOKEN = re.compile(r"[A-Za-z0-9_-]{64}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,13 @@ class Sessions:
         Raises:
             AccountError: the refresh token stands for nothing any more, or its user may not.
         """
-        if len(text) > _REFRESH_CHARACTERS_MAX:
+        if not _REFRESH_TOKEN.match(text):
             raise AccountError("INVALID_REFRESH_TOKEN")
         with self._vault.read() as pages:
             session = pages.session(text)
             user = None if session is None else pages.user(session.uid)
-        if session is None:
-            raise AccountError("INVALID_REFRESH_TOKEN")
+        if session is None:  # one that we gave, and took back: SDKs sign their user out
+            raise AccountError("TOKEN_EXPIRED")
         if user is None:
             raise AccountError("USER_NOT_FOUND")
         if user.disabled:

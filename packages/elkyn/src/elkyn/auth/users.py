@@ -157,7 +157,9 @@ class Users:
         return self._vault.write(body)
 
     def update(self, uid: str, **values: Any) -> User:
-        """Change a user; see `create`. A new password, and being disabled, end their sessions.
+        """Change a user; see `create`. A new password, or a role less, ends their sessions.
+
+        Somebody who is disabled has theirs back when enabled again.
 
         Raises:
             AccountError: there is no such user, or a value cannot be.
@@ -171,17 +173,19 @@ class Users:
                 raise AccountError("USER_NOT_FOUND")
             user = replace(before, **checked)
             _refuse_taken(pages, user)
-            ended = _ends_sessions(before, user)
             pages.put_user(user)
+            ends = _ends_sessions(before, user)
             if "valid_since" in checked:
                 pages.put_cutoff(uid, user.valid_since)
-            elif ended:
+            elif ends:
                 revoke_in(pages, uid, now)
                 user = pages.user(uid) or user
-            return user, ended
+            elif user.disabled:
+                pages.count_revocation()
+            return user, ends or user.disabled or "valid_since" in checked
 
-        user, ended = self._vault.write(body)
-        if ended:
+        user, revoked = self._vault.write(body)
+        if revoked:
             self._revocations.tell(Revoked(uid=uid))
         return user
 
@@ -235,12 +239,8 @@ class Users:
 
 
 def _ends_sessions(before: User, after: User) -> bool:
-    return (
-        before.password_hash != after.password_hash
-        or (after.disabled and not before.disabled)
-        or before.valid_since != after.valid_since
-        or not set(before.roles) <= set(after.roles)
-    )
+    lost = set(before.roles) - set(after.roles)
+    return before.password_hash != after.password_hash or bool(lost)
 
 
 def _refuse_taken(pages: Pages, user: User) -> None:
