@@ -211,7 +211,9 @@ def is_guarded(path: str) -> bool:
 
 
 def is_tree_path(path: str) -> bool:
-    """Whether Elkyn answers `path`: `/a/b.json` outside the API and the playground's files."""
+    """Whether Elkyn answers `path`: its socket, and `/a/b.json` outside the API and the files."""
+    if path == "/.ws":
+        return True
     return path.endswith(".json") and not path.startswith(("/api/", "/_next/", "/files/"))
 
 

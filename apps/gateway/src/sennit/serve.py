@@ -30,6 +30,7 @@ from sennit.settings import NetworkSettings, Settings, with_port
 from sennit_core.errors import Conflict, SennitError
 
 _GRACE_SECONDS = 2
+_FRAME_BYTES_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                application, loop="uvloop", http=BoundedHttp, ws="none", lifespan="off",
+                application, loop="uvloop", http=BoundedHttp, lifespan="off",
+                ws="websockets-sansio", ws_max_size=_FRAME_BYTES_MAX, ws_per_message_deflate=False,
                 access_log=False, log_config=None, server_header=False, date_header=True,
                 timeout_graceful_shutdown=_GRACE_SECONDS, ssl_certfile=network.tls_certificate,
                 ssl_keyfile=network.tls_key,

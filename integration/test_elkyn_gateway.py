@@ -1,0 +1,44 @@
+"""The tree behind the node's doors: REST and the realtime protocol at the root."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from nodes import RunningNode
+
+
+def ask(socket: Any, number: int, action: str, **body: Any) -> list[Any]:
+    message = {"t": "d", "d": {"r": number, "a": action, "b": body}}
+    socket.send(json.dumps(message))
+    found: list[Any] = []
+    while not found or found[-1]["d"].get("r") != number:
+        found.append(json.loads(socket.recv(timeout=20)))
+    return [message["d"] for message in found]
+
+
+def test_the_socket_is_at_the_root_behind_a_token(node: RunningNode) -> None:
+    url = f"{node.url.replace('http', 'ws', 1)}/.ws?v=5&ns=default"
+    written = httpx.put(f"{node.url}/wire/a.json?ns=default", json=1, headers=node.headers)
+    assert written.status_code == 200, written.text
+    with connect(url, additional_headers=node.headers) as socket:
+        assert json.loads(socket.recv(timeout=20))["d"]["t"] == "h"
+        data, answer = ask(socket, 1, "q", p="/wire", h="")
+        assert (data["b"]["d"], answer["b"]["s"]) == ({"a": 1}, "ok")
+        push, answer = ask(socket, 2, "p", p="/wire/b", d=2)
+        assert (push["b"], answer["b"]["s"]) == ({"p": "wire/b", "d": 2}, "ok")
+    with pytest.raises(InvalidStatus):
+        connect(url)
+
+
+def test_the_platforms_own_tree_is_read_only(node: RunningNode) -> None:
+    url = f"{node.url.replace('http', 'ws', 1)}/.ws?v=5&ns=sys"
+    with connect(url, additional_headers=node.headers) as socket:
+        socket.recv(timeout=20)
+        assert ask(socket, 1, "q", p="/nodes", h="")[-1]["b"]["s"] == "ok"
+        assert ask(socket, 2, "p", p="/nodes", d=None)[-1]["b"]["s"] == "permission_denied"
