@@ -6,6 +6,7 @@ import heapq
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias, TypedDict, Unpack
 
 from elkyn.errors import BadPath
@@ -78,7 +79,7 @@ class Window(TypedDict, total=False):
     limit_to_last: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Query:
     """A window on the children of a path.
 
@@ -197,14 +198,14 @@ class Query:
         """Whether it is what a listener without any query asks for."""
         return self.loads_all and self.index == BY_PRIORITY
 
-    @property
+    @cached_property
     def lower(self) -> tuple[Position, bool]:
         """Where the range begins, and whether what stands there belongs to it."""
         if self.start is None:
             return _LOWEST, True
         return self._position(self.start, MIN_NAME), self.start.inclusive
 
-    @property
+    @cached_property
     def upper(self) -> tuple[Position, bool]:
         """Where the range ends, and whether what stands there belongs to it."""
         if self.end is None:
