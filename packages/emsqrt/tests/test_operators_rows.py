@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from emsqrt.expr import col, count, lit
+from emsqrt.operators.computed import STACK_BYTES
 from emsqrt.plan import DatasetRef, Filter, Limit, Plan, Project, Rename, Scan, WithColumn
 from emsqrt.plan.check import output_schema
 from emsqrt.testing import GivenRows, run_operator
-from sennit_core.errors import UsageError
+from sennit_core.errors import CapTooSmall, UsageError
 from sennit_core.schema import Schema
 
 SCHEMA = Schema.of(a="Int64", s="Utf8")
@@ -26,7 +27,7 @@ def batches(*sizes: int) -> Iterable[Any]:
 
 
 def run(node: Plan, *sizes: int) -> dict[str, list[Any]]:
-    out = run_operator(node, GivenRows(SCHEMA, batches(*sizes)), memory_bytes=0)
+    out = run_operator(node, GivenRows(SCHEMA, batches(*sizes)), memory_bytes=STACK_BYTES)
     return dict(pa.Table.from_batches(out, output_schema(node, SCHEMA).to_arrow()).to_pydict())
 
 
@@ -35,6 +36,15 @@ def test_filter_keeps_rows_whose_predicate_is_true() -> None:
         "a": [1, 3],
         "s": ["r1", "r3"],
     }
+
+
+def test_what_expressions_work_in_is_reserved() -> None:
+    rows = GivenRows(SCHEMA, batches(2))
+    for node in (Filter(SCAN, col("a") > 1), Project(SCAN, (("b", col("a") + 1),))):
+        with pytest.raises(CapTooSmall, match="expressions are worked out") as refused:
+            run_operator(node, rows, memory_bytes=STACK_BYTES - 1)
+        assert refused.value.needed_bytes == STACK_BYTES
+        run_operator(node, rows, memory_bytes=STACK_BYTES)
 
 
 def test_filter_passes_no_empty_batch_on() -> None:

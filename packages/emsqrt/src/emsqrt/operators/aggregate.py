@@ -49,7 +49,7 @@ class AggregateRows:
             kinds: list[DataType | None] = [None] * len(node.aggs)
             self._source: _Expressions | _States = _States(node, states, given)
         else:
-            expressions = _Expressions(node, given)
+            expressions = _Expressions(node, given, run)
             kinds, types, self._source = expressions.kinds, expressions.key_types, expressions
             states = [
                 state_fields(name, agg, kind)
@@ -147,11 +147,11 @@ class AggregateRows:
 class _Expressions:
     """Keys and arguments of the phases that read rows."""
 
-    def __init__(self, node: Aggregate, schema: Schema) -> None:
+    def __init__(self, node: Aggregate, schema: Schema, run: Run) -> None:
         keys = [expr for _, expr in node.keys]
         args = [agg.arg for _, agg in node.aggs]
         exprs = [*keys, *(arg for arg in args if arg is not None)]
-        made = iter(compute_all(exprs, schema))
+        made = iter(compute_all(exprs, schema, run))
         self._keys = [next(made) for _ in keys]
         self._args = [None if arg is None else next(made) for arg in args]
         self.key_types = [key.type for key in self._keys]

@@ -13,6 +13,7 @@ from emsqrt.expr.evaluate import Evaluator
 from emsqrt.expr.nodes import Expr
 from emsqrt.expr.program import Program, compile_program
 from emsqrt.operators.columns import to_columns
+from emsqrt.run import Run
 from sennit_core.schema import Schema
 
 STACK_BYTES = 1 << 15
@@ -22,12 +23,22 @@ _WIDTHS = {"Bool": 0, "Decimal": 16}
 class ProgramStack:
     """What the programs of one operator work in, one after the other; made when the first asks.
 
-    It is less than the arrays between the steps that Arrow makes for the same expressions.
+    Args:
+        run: whose budget it is of, until the run's end; nobody's when None.
     """
+
+    def __init__(self, run: Run | None = None) -> None:
+        self._run = run
 
     @cached_property
     def memory(self) -> memoryview:
-        """STACK_BYTES of memory."""
+        """STACK_BYTES of memory.
+
+        Raises:
+            CapTooSmall: there are not that many.
+        """
+        if self._run is not None:
+            self._run.admit(STACK_BYTES, "expressions", "expressions are worked out in that much")
         return memoryview(bytearray(STACK_BYTES))
 
 
@@ -70,9 +81,9 @@ class Computed:
         return self._evaluator(batch) if made is None else made
 
 
-def compute_all(exprs: Sequence[Expr], schema: Schema) -> list[Computed]:
+def compute_all(exprs: Sequence[Expr], schema: Schema, run: Run | None = None) -> list[Computed]:
     """Return expressions that share one stack, equal ones as one object; raises as `Computed`."""
-    stack = ProgramStack()
+    stack = ProgramStack(run)
     made: list[tuple[Expr, Computed]] = []
     results = []
     for expr in exprs:

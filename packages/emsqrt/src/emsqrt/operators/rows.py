@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from emsqrt.expr import Column, Expr
-from emsqrt.operators.computed import Computed, compute_all
+from emsqrt.operators.computed import Computed, ProgramStack, compute_all
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.check import output_schema
 from emsqrt.plan.nodes import Filter, Limit, Project, Rename, WithColumn
@@ -26,7 +26,7 @@ class FilterRows:
         self.passes_on = self._input
         self._run = run
         self.schema = output_schema(node, self._input.schema)
-        self._predicate = Computed(node.predicate, self._input.schema)
+        self._predicate = Computed(node.predicate, self._input.schema, ProgramStack(run))
 
     def batches(self) -> Generator[Any]:
         """Yield the rows that pass; no empty batches."""
@@ -52,7 +52,7 @@ class MapColumns:
         self._run = run
         schema = self._input.schema
         self.schema = output_schema(node, schema)
-        self._columns = compute_all(_outputs(node, schema), schema)
+        self._columns = compute_all(_outputs(node, schema), schema, run)
         self._arrow_schema = self.schema.to_arrow()
 
     def batches(self) -> Generator[Any]:
