@@ -12,10 +12,18 @@ from sennit_core.ownership import refuse_strangers
 refuse_strangers(__file__, "sennit-elkyn")
 
 if TYPE_CHECKING:
-    from elkyn.errors import BadPath, BadRules, BadValue, PreconditionFailed, StoreInUse
+    from elkyn.errors import (
+        BadPath,
+        BadRules,
+        BadValue,
+        PositionGone,
+        PreconditionFailed,
+        StoreInUse,
+    )
     from elkyn.events import Event
     from elkyn.namespaces import Stores, open_namespaces
     from elkyn.query import Query
+    from elkyn.recovery import archive_log, backup_folder, restore
     from elkyn.store import ElkynStore
     from elkyn.views import ViewEvent
     from elkyn.watch import Callback, Subscription, ViewSubscription
@@ -27,6 +35,7 @@ _HOMES = {
     "Callback": "watch",
     "ElkynStore": "store",
     "Event": "events",
+    "PositionGone": "errors",
     "PreconditionFailed": "errors",
     "Query": "query",
     "StoreInUse": "errors",
@@ -34,7 +43,10 @@ _HOMES = {
     "Subscription": "watch",
     "ViewEvent": "views",
     "ViewSubscription": "watch",
+    "archive_log": "recovery",
+    "backup_folder": "recovery",
     "open_namespaces": "namespaces",
+    "restore": "recovery",
 }
 
 __all__ = [
@@ -44,6 +56,7 @@ __all__ = [
     "Callback",
     "ElkynStore",
     "Event",
+    "PositionGone",
     "PreconditionFailed",
     "Query",
     "StoreInUse",
@@ -51,7 +64,10 @@ __all__ = [
     "Subscription",
     "ViewEvent",
     "ViewSubscription",
+    "archive_log",
+    "backup_folder",
     "open_namespaces",
+    "restore",
 ]
 
 

@@ -19,7 +19,7 @@ from typing import Self
 import ormsgpack
 
 from elkyn import _failpoints
-from elkyn._lmdb.environment import Environment
+from elkyn._lmdb.environment import Environment, copy_in_use
 from elkyn.durability import sync_folder
 from elkyn.errors import PositionGone
 from sennit_core.errors import Corrupt, NotFound, UsageError
@@ -38,11 +38,11 @@ def copy_environment(env: Environment, target: FilePath) -> None:
 
 
 def copy_folder(source: FilePath, target: FilePath) -> None:
-    """Copy a backup to the folder `target`, which must not exist."""
+    """Copy a store or a backup, in use or not, to the folder `target`, which must not exist."""
     if not (source / _FILE).is_file():
-        raise NotFound("backup", str(source))
+        raise NotFound("store", str(source))
     with _Appearing(target) as partial:
-        shutil.copyfile(source / _FILE, partial.folder / _FILE)
+        copy_in_use(source, partial.folder)
         partial.keep()
 
 

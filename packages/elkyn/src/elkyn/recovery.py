@@ -10,7 +10,7 @@ from elkyn.backup import Archive, copy_folder
 from elkyn.errors import PositionGone
 from elkyn.store import ElkynStore
 
-__all__ = ["archive_log", "restore"]
+__all__ = ["archive_log", "backup_folder", "restore"]
 
 _FILE_BYTES = 8 * 1024 * 1024
 _GROUP = 500
@@ -35,6 +35,16 @@ def archive_log(store: ElkynStore, folder: str | PathLike[str], after: int | Non
         archive.add(rows)
         reached = rows[-1][0]
     return reached
+
+
+def backup_folder(source: str | PathLike[str], target: str | PathLike[str]) -> None:
+    """Write a consistent copy of a store's folder, which another process may have open.
+
+    Args:
+        source: the folder of a store.
+        target: a folder that does not exist yet.
+    """
+    copy_folder(FilePath(source), FilePath(target))
 
 
 def restore(

@@ -22,7 +22,7 @@ import lmdb
 from sennit_core.errors import Closed, StorageFull, Unavailable
 from sennit_core.units import MIB
 
-__all__ = ["MAP_BYTES", "Environment", "MapFull", "Txn"]
+__all__ = ["MAP_BYTES", "Environment", "MapFull", "Txn", "copy_in_use", "translated"]
 
 Txn: TypeAlias = Any  # py-lmdb ships no types
 
@@ -234,6 +234,19 @@ class Environment:
             while self._readers:
                 self._gate.wait()
             self._env.close()
+
+
+def copy_in_use(source: FilePath, target: FilePath) -> None:
+    """Write a consistent copy of an environment that another process may have open."""
+    size = (source / "data.mdb").stat().st_size
+    with translated(target):
+        env = lmdb.open(
+            str(source), map_size=max(MAP_BYTES, size), max_dbs=16, readonly=True, create=False
+        )
+        try:
+            env.copy(str(target), compact=True)
+        finally:
+            env.close()
 
 
 def _reserve_lock_file(file: FilePath) -> None:

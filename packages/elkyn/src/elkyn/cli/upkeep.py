@@ -1,0 +1,106 @@
+"""`elkyn backup`, `restore`, `archive`, `verify` and `compact`: the files of a store."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+
+from elkyn.cli.command import Subparsers, add_command, existing
+from sennit_core.errors import NotFound, UsageError
+
+__all__ = ["register"]
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the verbs."""
+    backup = add_command(
+        subparsers, "backup", _backup, "copy a tree to a folder, also while a server has it open"
+    )
+    backup.add_argument("target", type=FilePath, help="a folder that does not exist yet")
+    restore = add_command(
+        subparsers, "restore", _restore, "make a tree of a backup, and of what was archived since"
+    )
+    restore.add_argument("backup", type=FilePath, help="the folder of the backup")
+    restore.add_argument("--archive", type=FilePath, help="the folder of `elkyn archive`")
+    restore.add_argument("--position", type=int, help="repeat no write after this one")
+    restore.add_argument("--time", help="repeat nothing later, as 2026-01-31T12:00:00Z")
+    archive = add_command(
+        subparsers, "archive", _archive, "add the log's new entries to a folder of files"
+    )
+    archive.add_argument("target", type=FilePath, help="the folder, made when missing")
+    add_command(subparsers, "verify", _verify, "look at every row of a tree and its log")
+    add_command(subparsers, "compact", _compact, "give free space back to the disk")
+
+
+def _folder(options: argparse.Namespace) -> FilePath:
+    folder: FilePath = options.data / options.namespace
+    return folder
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from elkyn.recovery import backup_folder
+
+    if not (_folder(options) / "data.mdb").is_file():
+        raise NotFound("namespace", options.namespace)
+    backup_folder(_folder(options), options.target)
+    print(f"backed up to {options.target}")
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from elkyn.recovery import restore
+
+    options.data.mkdir(parents=True, exist_ok=True)
+    position = restore(
+        options.backup,
+        _folder(options),
+        archive=options.archive,
+        until_position=options.position,
+        until_ms=None if options.time is None else _milliseconds(options.time),
+    )
+    print(f"restored {options.namespace} at position {position}")
+    return 0
+
+
+def _milliseconds(text: str) -> int:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is no time", hint="as 2026-01-31T12:00:00Z") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+def _archive(options: argparse.Namespace) -> int:
+    from elkyn.namespaces import open_namespaces
+    from elkyn.recovery import archive_log
+
+    with open_namespaces(options.data) as stores:
+        position = archive_log(existing(stores, options.namespace), options.target)
+    print(f"archived up to position {position}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from elkyn.namespaces import open_namespaces
+
+    with open_namespaces(options.data) as stores:
+        found = existing(stores, options.namespace).verify()
+    for problem in found:
+        print(problem)
+    if not found:
+        print(f"{options.namespace} is as it should be")
+    return 1 if found else 0
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from elkyn.namespaces import open_namespaces
+
+    with open_namespaces(options.data) as stores:
+        store = existing(stores, options.namespace)
+        before = store.file_bytes
+        store.compact()
+        print(f"{before:,} bytes before, {store.file_bytes:,} now")
+    return 0
