@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 from elkyn.paths import PRIORITY, Path, sorted_map
 from elkyn.values import Stored, get_at, keys_of, leaf_of, with_at
@@ -45,24 +45,45 @@ class Reader(Protocol):
 class Overlay:
     """The tree of `reader` as it is after `places` are written; reads only what is asked for.
 
+    Many places are found by the keys that lead to them, so that asking about each of n places takes
+    n steps and not n times n.
+
     Args:
-        reader: the tree before.
+        reader: the tree before; it stays as it is while this is used.
         places: what is written where, none above another; None deletes.
     """
 
-    __slots__ = ("_places", "_reader")
+    __slots__ = ("_below", "_emptied", "_lengths", "_places", "_reader")
 
     def __init__(self, reader: Reader, places: Iterable[tuple[Path, Stored]]) -> None:
         self._reader = reader
         self._places = tuple(places)
+        self._below: dict[Path, list[_Place]] | None = None
+        self._lengths: list[int] = []
+        self._emptied: dict[Path, Stored] = {}
+
+    def _near(self, path: Path) -> Sequence[_Place]:
+        """Return the places that matter at `path`: the one at or above it, or those below."""
+        if len(self._places) <= _FEW:
+            return self._places
+        if self._below is None:
+            self._below = _by_prefix(self._places)
+            self._lengths = sorted({len(place) for place, _new in self._places})
+        for length in self._lengths:
+            if length > len(path):
+                break
+            above = self._below.get(path[:length])
+            if above is not None and len(above[0][0]) == length:
+                return above
+        return self._below.get(path, ())
 
     def get(self, path: Path) -> Stored:
         """Return the stored form of what will be at `path`, None when nothing will."""
         if path and path[-1] == PRIORITY:
             return get_at(self.get(path[:-1]), path[-1:])
         depth = len(path)
-        below: list[tuple[Path, Stored]] = []
-        for place, new in self._places:
+        below: list[_Place] = []
+        for place, new in self._near(path):
             if path[: len(place)] == place:
                 return get_at(new, path[len(place) :])
             if place[:depth] == path:
@@ -76,7 +97,7 @@ class Overlay:
         """Return the keys of the children `path` will have, in order; None when it is no map."""
         depth = len(path)
         touched: set[str] = set()
-        for place, new in self._places:
+        for place, new in self._near(path):
             if path[: len(place)] == place:
                 return keys_of(get_at(new, path[len(place) :]))
             if place[:depth] == path and place[depth] != PRIORITY:
@@ -85,14 +106,16 @@ class Overlay:
         if not touched:
             return before
         kept = [key for key in before or () if key not in touched]
-        shown = [key for key in touched if self.get((*path, key)) is not None]
+        shown = [key for key in touched if self.peek((*path, key)) is not None]
         return list(sorted_map(dict.fromkeys([*kept, *shown], True))) or None
 
     def peek(self, path: Path) -> Stored:
         """Return the scalar that will be at `path`, `MAP` for one with children, or None."""
+        if path in self._emptied:
+            return self._emptied[path]
         depth = len(path)
         deletes = False
-        for place, new in self._places:
+        for place, new in self._near(path):
             if path[: len(place)] == place:
                 return peek_of(get_at(new, path[len(place) :]))
             if place[:depth] == path and place[depth:] != (PRIORITY,):
@@ -100,7 +123,24 @@ class Overlay:
                     return MAP
                 deletes = True
         if deletes:
-            return MAP if self.keys(path) else peek_of(self.get(path))
+            before = self._reader.peek(path)
+            if before is MAP:
+                before = MAP if self.keys(path) else None
+            self._emptied[path] = before
+            return before
         if path and path[-1] == PRIORITY:
             return self.get(path)
         return self._reader.peek(path)
+
+
+_Place: TypeAlias = tuple[Path, Stored]
+_FEW = 4
+
+
+def _by_prefix(places: Iterable[_Place]) -> dict[Path, list[_Place]]:
+    """List the places by every path that leads to them, and by their own."""
+    found: dict[Path, list[_Place]] = {}
+    for place in places:
+        for length in range(len(place[0]) + 1):
+            found.setdefault(place[0][:length], []).append(place)
+    return found
