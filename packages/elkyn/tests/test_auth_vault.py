@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from elkyn.auth.audit import AUDIT_LOGGER, Audit
+from elkyn.auth.audit import AUDIT_LOGGER, REFUSALS_MAX, Audit
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.errors import AccountError, BadToken
+from elkyn.auth.jwks import Issuer
 from elkyn.auth.jws import PrivateKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, server_secret
 from elkyn.auth.passwords import Lane, Passwords
@@ -407,3 +408,20 @@ def test_the_audit_log_names_who_and_what(caplog: pytest.LogCaptureFixture) -> N
         auth.identity_of_token(TokenSigner("another").sign("u"))
     assert "eyJ" not in caplog.text
     assert '"fault": "signature"' in caplog.text
+
+
+def test_a_flood_of_refusals_does_not_flood_the_log(
+    caplog: pytest.LogCaptureFixture, clock: ManualClock
+) -> None:
+    audit = Audit(clock)
+    for _ in range(REFUSALS_MAX + 7):
+        audit.refused_credential("malformed")
+    assert len(caplog.records) == REFUSALS_MAX
+    clock.advance(1)
+    audit.refused_credential("malformed")
+    assert '"suppressed": 7' in caplog.records[-1].getMessage()
+
+
+def test_an_issuer_may_not_have_the_servers_own_name() -> None:
+    with pytest.raises(UsageError, match="own ID tokens"):
+        Authenticator(AuthSettings(project="app", issuers=(Issuer.firebase("app"),)))

@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from typing import Any
 
 from elkyn.auth.revocations import KEY_CLAIM
 from elkyn.identity import Identity
+from sennit_core.clock import SYSTEM, Clock
 
-__all__ = ["AUDIT_LOGGER", "Audit"]
+__all__ = ["AUDIT_LOGGER", "REFUSALS_MAX", "Audit"]
 
 AUDIT_LOGGER = "elkyn.audit"
 _TEXT_MAX = 300
+REFUSALS_MAX = 100
 
 
 class Audit:
-    """Writes the lines; safe for threads."""
+    """Writes the lines; safe for threads.
 
-    def __init__(self) -> None:
+    Refusals are free to cause, so a second holds `REFUSALS_MAX` of them; the next one says in
+    `suppressed` how many were left out. What administrators do is always written.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
         self._log = logging.getLogger(AUDIT_LOGGER)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._second = 0.0
+        self._written = 0
+        self._suppressed = 0
 
     def refused(
         self, identity: Identity, namespace: str, path: str, write: bool, client: str | None = None
@@ -54,13 +66,31 @@ class Audit:
     ) -> None:
         if not self._log.isEnabledFor(level):
             return
+        suppressed = self._admit() if outcome == "refused" else 0
+        if suppressed is None:
+            return
         line: dict[str, Any] = {"outcome": outcome, "action": action, "target": target[:_TEXT_MAX]}
         line |= more
+        if suppressed:
+            line["suppressed"] = suppressed
         if identity is not None:
             line["who"] = _who(identity)
         if client is not None:
             line["client"] = client
         self._log.log(level, "%s", json.dumps(line, ensure_ascii=True))
+
+    def _admit(self) -> int | None:
+        """Return how many refusals were left out before this one; None leaves it out too."""
+        with self._lock:
+            now = self._clock.monotonic()
+            if now - self._second >= 1:
+                self._second, self._written = now, 0
+            if self._written >= REFUSALS_MAX:
+                self._suppressed += 1
+                return None
+            self._written += 1
+            suppressed, self._suppressed = self._suppressed, 0
+            return suppressed
 
 
 def _who(identity: Identity) -> str:

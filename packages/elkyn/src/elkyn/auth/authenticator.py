@@ -46,6 +46,7 @@ _TRUSTED_SECONDS = 1.0
 _FETCHES_MAX = 3
 _HASH_WORKERS = 2
 _WAITING_MAX = 64
+_ANSWERS_MAX = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,9 @@ class Authenticator:
         settings: who is trusted.
         folder: of the vault; None keeps it in memory.
         clock: gives the time.
+
+    Raises:
+        UsageError: an issuer makes no sense, or has the name of this server's own.
     """
 
     def __init__(
@@ -72,10 +76,15 @@ class Authenticator:
     ) -> None:
         self.settings = settings
         self._clock = clock
+        if any(issuer.issuer == settings.issuer for issuer in settings.issuers):
+            raise UsageError(
+                f"{settings.issuer} is the issuer of this server's own ID tokens",
+                hint="choose another project for this server",
+            )
         issuers = [issuer.trust(clock) for issuer in settings.issuers]
         signers = [issuer.trust(clock) for issuer in settings.signers]
         self.vault = Vault(folder)
-        self.audit = Audit()
+        self.audit = Audit(clock)
         self.admin_keys = AdminKeys(self.vault, clock)
         self.signing = SigningKeys(self.vault, clock)
         self.revocations = Revocations(
@@ -97,7 +106,8 @@ class Authenticator:
         )
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._cache_lock = threading.Lock()
-        self._hashing = Lane("elkyn-auth", _HASH_WORKERS, _WAITING_MAX)
+        self._hashing = Lane("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
+        self._answering = Lane("elkyn-auth", _HASH_WORKERS, _ANSWERS_MAX)
         self._fetching = Lane("elkyn-jwks", 2, _WAITING_MAX)
 
     def _directory(self) -> Directory:
@@ -256,8 +266,9 @@ class Authenticator:
 
     async def respond(self, request: AuthRequest) -> AuthResponse:
         """Answer a request to a path that this owns; 429 when too many wait."""
+        lane = self._hashing if self._endpoints.is_costly(request.path) else self._answering
         try:
-            return await self._hashing.run(self.answer, request)
+            return await lane.run(self.answer, request)
         except Busy as error:
             return self._endpoints.busy(request, str(error))
 
@@ -268,6 +279,7 @@ class Authenticator:
     def close(self) -> None:
         """Let what runs finish, and close the vault."""
         self._hashing.close()
+        self._answering.close()
         self._fetching.close()
         self.vault.close()
 

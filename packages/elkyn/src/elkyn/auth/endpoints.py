@@ -38,6 +38,10 @@ _PREFIXES = ("/auth/", f"{_TOOLKIT}/", f"{_SECURE_TOKEN}/", "/emulator/v1/")
 _PROJECT = re.compile(r"/projects/[^/:]+(?=[/:])")
 _JSON = ("content-type", "application/json; charset=utf-8")
 _PRIVATE = ("cache-control", "no-store")
+_COSTLY = (
+    *("accounts", "accounts:signUp", "accounts:signInWithPassword", "accounts:update"),
+    *("accounts:resetPassword", "accounts:batchCreate"),
+)
 _STATUS_NAMES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
 
 _log = get_logger(__name__)
@@ -95,6 +99,10 @@ class Endpoints:
     def owns(self, path: str) -> bool:
         """Whether `answer` knows paths like this one."""
         return path.startswith(_PREFIXES) or path == _JWKS
+
+    def is_costly(self, path: str) -> bool:
+        """Whether answering may take the time of hashing a password."""
+        return path.rpartition("/")[2] in _COSTLY
 
     def answer(self, request: AuthRequest) -> AuthResponse:
         """Answer a request."""
