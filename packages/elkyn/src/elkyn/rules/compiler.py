@@ -132,16 +132,16 @@ class _Compiler:
         return lambda context: [closure(context) for closure in closures]
 
     def member(self, node: Member) -> Closure:
+        if node.computed is not None:
+            owner, computed = self.compile(node.owner), self.compile(node.computed)
+            return lambda context: _property(owner(context), computed(context))
+        assert node.name is not None
         name = node.name
         if node.owner.kind is Kind.QUERY:
-            assert name is not None
             return lambda context: query_field(context.query, name)
-        owner = self.compile(node.owner)
-        if node.computed is not None:
-            computed = self.compile(node.computed)
-            return lambda context: _property(owner(context), computed(context))
         if isinstance(node.owner, Name) and node.owner.name == "auth":
-            return lambda context: None if context.auth is None else context.auth.get(name or "")
+            return lambda context: None if context.auth is None else context.auth.get(name)
+        owner = self.compile(node.owner)
         return lambda context: _property(owner(context), name)
 
     def call(self, node: Call) -> Closure:
