@@ -7,7 +7,9 @@ the visible value alike; they differ in what a crash can take:
 - a durable write removes the shadows at and below its path, and makes a shadow above it durable
   ("promotes" it), so a write that touches both environments only ever removes shadows.
 
-No shadow lies below a scalar of the durable tree: it is laid at the scalar instead.
+No shadow lies below a scalar of the durable tree: it is laid at the scalar instead. A priority belongs
+to what it was written with: one of a durable map goes with the last durable child, though shadows of
+others may keep the place.
 """
 
 from __future__ import annotations
