@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from functools import partial
+from time import monotonic
 
 from elkyn import _failpoints
 from elkyn._lmdb.indexes import Indexes, Pattern
@@ -22,7 +24,11 @@ from sennit_core.logs import get_logger
 
 __all__ = ["Indexing"]
 
-_STEP_ROWS = 500
+_STEP_ROWS = 200
+_STEP_ROWS_MAX = 20_000
+_STEP_SECONDS = 0.02
+"""How long a step should hold back writes; their number of rows follows from the one before."""
+
 _BREATH_SECONDS = 0.0005
 _RETRY_SECONDS = 5.0
 
@@ -40,6 +46,7 @@ class Indexing:
         self._idle = threading.Condition()
         self._stop = threading.Event()
         self._changed = False
+        self._rows = _STEP_ROWS
         if self._behind():
             self.notice()
 
@@ -91,7 +98,12 @@ class Indexing:
             self._changed = False
             self._declare()
         with self._writer.between_commits():
-            busy = self._disk.write(_step, ephemeral=False)
+            before = monotonic()
+            busy = self._disk.write(partial(_step, rows_max=self._rows), ephemeral=False)
+            fast = monotonic() - before < _STEP_SECONDS
+        self._rows = (
+            min(2 * self._rows, _STEP_ROWS_MAX) if fast else max(self._rows // 2, _STEP_ROWS)
+        )
         _failpoints.reached("indexed")
         self._stop.wait(_BREATH_SECONDS)  # lets a waiting writer have the lock
         return busy
@@ -113,14 +125,14 @@ class Indexing:
             self._disk.write(declare, ephemeral=False)
 
 
-def _step(view: WriteView) -> bool:
+def _step(view: WriteView, rows_max: int) -> bool:
     definitions, indexes = Indexes.read(view.tree), view.tree.indexes
     one = definitions.unfinished
     if one is None or indexes is None:
         return False
     if one.state == "building":
-        definitions = definitions.with_one(indexes.build_some(one, _STEP_ROWS))
-    elif indexes.drop_some(one, _STEP_ROWS):
+        definitions = definitions.with_one(indexes.build_some(one, rows_max))
+    elif indexes.drop_some(one, rows_max):
         definitions = definitions.without(one)
     Indexes.keep(view.tree, definitions)
     return True

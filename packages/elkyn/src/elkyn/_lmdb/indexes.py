@@ -273,10 +273,15 @@ class Indexes:
         left = rows_max
         for parent in self._parents_from(one.pattern, (), one.done and one.done[0]):
             after = one.done[1] if one.done is not None and one.done[0] == parent else None
-            for key in self._tree.walk_keys(parent, start=after):
-                if key != after:
-                    self._move(one, parent, key, None)
-                    left -= 1
+            start = index_rows.head(one.id, parent)
+            for key, child in self._tree.walk(parent, start=after, shallow=True):
+                if child is MAP:
+                    child = self._tree.peek((*parent, key, *one.index.path))
+                    value = _SOME_MAP if child is MAP else child
+                else:
+                    value = one.index.value_of(child)
+                self._txn.put(*index_rows.row(start, value, key), db=self._db)
+                left -= key != after
                 if left <= 0:
                     return replace(one, done=(parent, key))
         return replace(one, state="ready", done=None)

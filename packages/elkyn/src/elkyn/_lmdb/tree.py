@@ -101,7 +101,12 @@ class Tree:
         return MAP if type(found) is bytes else peek_of(found)
 
     def walk(
-        self, path: Path, *, start: str | None = None, reverse: bool = False
+        self,
+        path: Path,
+        *,
+        start: str | None = None,
+        reverse: bool = False,
+        shallow: bool = False,
     ) -> Iterator[tuple[str, Stored]]:
         """Yield the children of `path` in order, one read at a time.
 
@@ -109,6 +114,7 @@ class Tree:
             path: what to walk through; only a map has children.
             start: the key to begin at, or next to; any text will do.
             reverse: walk backwards.
+            shallow: give `MAP` for children that are large, instead of reading them.
         """
         found = self._find(path)
         if type(found) is not bytes:
@@ -117,10 +123,10 @@ class Tree:
             return
         for key, row in self._walk_rows(found, start, reverse):
             self._spend()
-            if row.tag == rows.BRANCH:
-                yield key, self._read_branch(bytes(row.payload))
-            else:
+            if row.tag != rows.BRANCH:
                 yield key, self._unpack(row)
+            else:
+                yield key, MAP if shallow else self._read_branch(bytes(row.payload))
 
     def walk_keys(self, path: Path, *, start: str | None = None) -> Iterator[str]:
         """Yield the keys of the children of `path` in order, beginning at or after `start`."""
