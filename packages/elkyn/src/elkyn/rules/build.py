@@ -9,6 +9,7 @@ from elkyn.rules.checker import check_rule
 from elkyn.rules.compiler import compile_expression
 from elkyn.rules.document import Constant, Elements, Members, Part, Text
 from elkyn.rules.kinds import VARIABLES, Kind
+from elkyn.rules.nodes import Name, walk
 from elkyn.rules.parser import parse
 from elkyn.rules.problems import PROBLEMS_MAX, BadRules, ExpressionError, Lines, Problem
 from elkyn.rules.trie import Rule, RuleNode
@@ -149,4 +150,5 @@ class _Builder:
         run = compile_expression(tree, len(path), levels)
         place = "/" + "/".join(path)
         line, column = self.lines.place(text.at)
-        return Rule(kind, place, len(path), text.value, line, column, run, tree)
+        timed = any(isinstance(node, Name) and node.name == "now" for node in walk(tree))
+        return Rule(kind, place, len(path), text.value, line, column, run, tree, timed)

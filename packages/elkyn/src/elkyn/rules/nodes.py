@@ -5,7 +5,8 @@ The checker fills in `kind`; what it has not passed is never compiled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from elkyn.rules.kinds import Kind
@@ -22,6 +23,7 @@ __all__ = [
     "Node",
     "Regex",
     "Unary",
+    "walk",
 ]
 
 
@@ -117,3 +119,15 @@ class Conditional(_Placed):
 Node: TypeAlias = (
     Literal | Regex | Name | Items | Member | Call | Unary | Binary | Logical | Conditional
 )
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """Yield `node` and all inside it."""
+    waiting: list[Any] = [node]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, list):
+            waiting += found
+        elif isinstance(found, _Placed):
+            yield found  # type: ignore[misc]
+            waiting += [getattr(found, part.name) for part in fields(found)]

@@ -13,6 +13,7 @@ from elkyn.rules.advice import advise
 from elkyn.rules.build import build
 from elkyn.rules.compiler import Context
 from elkyn.rules.document import Part, as_json, read_document
+from elkyn.rules.footprint import Footprint, RecordingReader
 from elkyn.rules.problems import BadRules, Problem
 from elkyn.rules.trace import Decision, Explanation, decided
 from elkyn.rules.trie import Pattern, Rule, RuleNode
@@ -127,6 +128,24 @@ class RuleSet:
             if node.read is not None and _allows(node.read, context, trace):
                 return True
         return False
+
+    def judge_stream(
+        self,
+        reader: Reader,
+        path: Path,
+        identity: Identity,
+        now_ms: int,
+        query: Query | None = None,
+    ) -> tuple[bool, Footprint]:
+        """Say what `may_read` says, and what that rests on.
+
+        A stream that stays open asks again once a write touches the footprint.
+        """
+        recording = RecordingReader(reader)
+        allowed = self.may_read(recording, path, identity, now_ms, query)
+        nodes = () if identity.admin else self._root.along(_without_priority(path))
+        timed = any(node.read is not None and node.read.timed for node in nodes)
+        return allowed, Footprint(frozenset(recording.paths), timed)
 
     def may_write(
         self,

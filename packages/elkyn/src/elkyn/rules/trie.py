@@ -30,6 +30,7 @@ class Rule:
         column: likewise.
         run: the compiled expression.
         tree: what it was compiled from.
+        timed: whether it asks what time it is.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Rule:
     column: int
     run: Closure
     tree: Node
+    timed: bool
 
     def allows(self, context: Context) -> bool:
         """Whether the rule is true; one that fails is false."""

@@ -1,0 +1,83 @@
+"""When an open stream must be judged again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elkyn.identity import ADMIN, Identity
+from elkyn.paths import Path
+from elkyn.reading import Overlay
+from elkyn.rules import parse_rules
+from elkyn.rules.memory import MemoryReader
+from elkyn.values import prepare
+
+ANN = Identity("ann")
+ROOM = "root.child('members').child($room).child(auth.uid).val() === true"
+
+
+def judge(rule: str, data: Any, path: Path = ("rooms", "r")) -> tuple[bool, set[Path], bool]:
+    rules = parse_rules({"rules": {"rooms": {"$room": {".read": rule}}}})
+    allowed, footprint = rules.judge_stream(MemoryReader(data), path, ANN, 0)
+    return allowed, set(footprint.paths), footprint.timed
+
+
+@pytest.mark.parametrize(
+    ("rule", "paths", "timed"),
+    [
+        ("auth != null", set(), False),
+        (ROOM, {("members", "r", "ann")}, False),
+        ("data.child('open').exists()", {("rooms", "r", "open")}, False),
+        ("auth == null || data.val() != 1", {("rooms", "r")}, False),
+        ("auth != null || data.exists()", set(), False),
+        ("data.getPriority() == null", {("rooms", "r", ".priority")}, False),
+        ("now < 5 && auth != null", set(), True),
+        ("'now' == 'now' && auth.now == null", set(), False),
+    ],
+)
+def test_it_is_what_the_rules_looked_at(rule: str, paths: set[Path], timed: bool) -> None:
+    data = {"members": {"r": {"ann": True}}, "rooms": {"r": {"open": 1}}}
+    assert judge(rule, data) == (True, paths, timed)
+
+
+def test_only_writes_that_meet_it_touch_it() -> None:
+    rules = parse_rules({"rules": {"rooms": {"$room": {".read": ROOM}}}})
+    _allowed, footprint = rules.judge_stream(MemoryReader(), ("rooms", "r"), ANN, 0)
+    for place in ((), ("members",), ("members", "r", "ann"), ("members", "r", "ann", "x")):
+        assert footprint.touched_by([("other",), place])
+    assert not footprint.touched_by([("rooms", "r", "m1"), ("members", "r", "bob")])
+
+
+def test_an_admin_rests_on_nothing() -> None:
+    rules = parse_rules({"rules": {".read": "now > 1 && data.exists()"}})
+    allowed, footprint = rules.judge_stream(MemoryReader(), (), ADMIN, 0)
+    assert (allowed, footprint.paths, footprint.timed) == (True, frozenset(), False)
+
+
+RULES = st.sampled_from(
+    [
+        "root.child('a').exists() && !root.hasChild('b/c')",
+        "data.val() == root.child('b').val()",
+        "data.hasChildren(['a', 'b']) || root.child('c').isString()",
+        "root.child('a').val() > 1 ? root.hasChildren() : data.parent().hasChild('b')",
+    ]
+)
+KEYS = st.sampled_from(["a", "b", "c"])
+TREES = st.recursive(
+    st.sampled_from([1, 2, "x"]), lambda inner: st.dictionaries(KEYS, inner, max_size=3)
+)
+
+
+@given(RULES, TREES, st.lists(KEYS, max_size=2).map(tuple), st.none() | TREES)
+def test_what_does_not_touch_it_does_not_change_the_answer(
+    rule: str, data: Any, place: Path, value: Any
+) -> None:
+    rules = parse_rules({"rules": {"a": {".read": rule}}})
+    before = MemoryReader(data)
+    allowed, footprint = rules.judge_stream(before, ("a",), ANN, 0)
+    after = Overlay(before, [(place, prepare(value).value)])
+    if not footprint.touched_by([place]):
+        assert rules.may_read(after, ("a",), ANN, 0) is allowed
