@@ -105,5 +105,6 @@ def code_texts(rows: Any, but: Iterable[str], run: Run) -> dict[str, CodedText]:
         run.admit(size_bytes, "dictionaries", "they are small")
         left_bytes -= size_bytes
         found[name] = CodedText(name, dictionary.value_count)
-    scan.keep_coded(found)
+    if found:
+        scan.keep_coded(found)
     return found
