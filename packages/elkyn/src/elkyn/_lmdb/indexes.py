@@ -159,41 +159,37 @@ class Indexes:
 
     def follow(self, path: Path, value: Stored, write: Callable[[Path, Stored], None]) -> None:
         """Let `write` put `value` at `path`, and bring the rows of what it changes after it."""
-        inside: list[tuple[Definition, Path, str, Stored]] = []
-        above: list[tuple[Definition, Path]] = []
-        for one in self._kept:
-            depth = len(one.pattern)
-            if not _match(one.pattern, path):
-                continue
-            if len(path) <= depth:
-                above += [(one, parent) for parent in self._parents(one.pattern, path)]
-            elif PRIORITY not in path[depth:]:
-                parent, key = path[:depth], path[depth]
-                inside.append((one, parent, key, self._indexed(one.index, (*parent, key))))
+        matching = [one for one in self._kept if _match(one.pattern, path)]
+        replaced = [one for one in matching if len(path) <= len(one.pattern)]
+        inside = [one for one in matching if PRIORITY not in path and one not in replaced]
+        parents = [(one, parent) for one in replaced for parent in self._parents(one.pattern, path)]
+        before = [self._place(one, path) for one in inside]
         write(path, value)
-        for one, parent, key, old in inside:
-            self._move(one, parent, key, old)
-        for one, parent in above:
+        for one, old in zip(inside, before, strict=True):
+            self._move(old, self._place(one, path))
+        for one, parent in parents:
             self._remove(index_rows.head(one.id, parent))
         if value is not None:
-            for one in self._kept:
-                if len(path) <= len(one.pattern) and _match(one.pattern, path):
-                    self._add_below(one, path, value)
+            for one in replaced:
+                self._add_below(one, path, value)
 
-    def _indexed(self, index: Index, child: Path) -> tuple[Stored] | None:
-        """Return what a child of the tree is indexed by, None when there is no child."""
-        found = self._tree.peek(child)
-        if found is None:
+    def _place(self, one: Definition, path: Path) -> tuple[bytes, bytes] | None:
+        """Return the row of the child that `path` is at or below; None when there is no child."""
+        depth = len(one.pattern)
+        child = self._tree.shallow(path[: depth + 1])
+        if child is None:
             return None
-        if index.kind == "child":
-            found = self._tree.peek((*child, *index.path)) if found is MAP else None
-        return (_SOME_MAP if found is MAP else found,)
+        value = self._indexed(one.index, path[: depth + 1], child)
+        return index_rows.row(index_rows.head(one.id, path[:depth]), value, path[depth])
 
-    def _move(self, one: Definition, parent: Path, key: str, old: tuple[Stored] | None) -> None:
-        new = self._indexed(one.index, (*parent, key))
-        start = index_rows.head(one.id, parent)
-        before = None if old is None else index_rows.row(start, old[0], key)
-        after = None if new is None else index_rows.row(start, new[0], key)
+    def _indexed(self, index: Index, path: Path, child: Stored) -> Stored:
+        """Return what a child is indexed by; `child` is `MAP` when it is large."""
+        if child is MAP:
+            child = self._tree.peek((*path, *index.path))
+            return _SOME_MAP if child is MAP else child
+        return index.value_of(child)
+
+    def _move(self, before: tuple[bytes, bytes] | None, after: tuple[bytes, bytes] | None) -> None:
         if before == after:
             return
         if before is not None:
@@ -275,11 +271,7 @@ class Indexes:
             after = one.done[1] if one.done is not None and one.done[0] == parent else None
             start = index_rows.head(one.id, parent)
             for key, child in self._tree.walk(parent, start=after, shallow=True):
-                if child is MAP:
-                    child = self._tree.peek((*parent, key, *one.index.path))
-                    value = _SOME_MAP if child is MAP else child
-                else:
-                    value = one.index.value_of(child)
+                value = self._indexed(one.index, (*parent, key), child)
                 self._txn.put(*index_rows.row(start, value, key), db=self._db)
                 left -= key != after
                 if left <= 0:

@@ -180,6 +180,11 @@ class Tree:
         if self._rows_max is not None and self._budget > self._rows_max:
             raise ReadLimit
 
+    def shallow(self, path: Path) -> Stored:
+        """Return the stored form of what is at `path`, `MAP` for what is large."""
+        found = self._find(path)
+        return MAP if type(found) is bytes else found
+
     def _find(self, path: Path) -> Stored | bytes:
         """Return what is at `path`: a stored form, or the node of a branch."""
         row_key = rows.ROOT_ROW
