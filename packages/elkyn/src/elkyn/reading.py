@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from elkyn.paths import PRIORITY, Path, sorted_map
-from elkyn.values import Stored, get_at, keys_of, leaf_of, with_at
+from elkyn.values import Stored, copied, get_at, keys_of, leaf_of, set_many, with_at
 
 __all__ = ["MAP", "Overlay", "Reader", "peek_of"]
 
@@ -89,9 +89,9 @@ class Overlay:
             if place[:depth] == path:
                 below.append((place[depth:], new))
         value = self._reader.get(path)
-        for rest, new in below:
-            value = with_at(value, rest, new)
-        return value
+        if len(below) <= 1:
+            return with_at(value, *below[0]) if below else value
+        return set_many(copied(value), below)
 
     def keys(self, path: Path) -> list[str] | None:
         """Return the keys of the children `path` will have, in order; None when it is no map."""

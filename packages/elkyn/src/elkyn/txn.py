@@ -21,7 +21,7 @@ from elkyn._lmdb.tree import Tree
 from elkyn.paths import PRIORITY, ROOT, Path, sorted_map
 from elkyn.query import Query
 from elkyn.reading import MAP, peek_of
-from elkyn.values import Stored, get_at, keys_of, set_at, with_at
+from elkyn.values import Stored, get_at, keys_of, set_at, set_many
 
 __all__ = ["View", "WriteView"]
 
@@ -52,9 +52,8 @@ class View:
         if cover is not None:
             return get_at(cover[1], path[len(cover[0]) :])
         value = self.tree.get(path)
-        for place, shadow in self.shadows.below(path):
-            value = set_at(value, place[len(path) :], shadow)
-        return value
+        below = [(place[len(path) :], shadow) for place, shadow in self.shadows.below(path)]
+        return set_many(value, below) if below else value
 
     def keys(self, path: Path) -> list[str] | None:
         """Return the keys of the visible children of `path` in order; None when it is no map."""
@@ -182,7 +181,7 @@ class WriteView(View):
         for index in self._taken:
             place, whole = self.placed[index] if index < len(self.placed) else (path, None)
             if place != path and path[: len(place)] == place:
-                self.placed[index] = (place, with_at(whole, path[len(place) :], value))
+                self.placed[index] = (place, set_at(whole, path[len(place) :], value))
                 return
         self.placed.append((path, value))
 

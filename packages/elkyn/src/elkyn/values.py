@@ -10,7 +10,7 @@ scalar with one is the map `{".priority": p, ".value": v}`. What is absent has n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -41,6 +41,7 @@ __all__ = [
     "resolve",
     "same",
     "set_at",
+    "set_many",
     "with_at",
 ]
 
@@ -298,18 +299,34 @@ def set_at(value: Stored, keys: Path, new: Stored) -> Stored:
 
     Maps that become empty vanish with their priority, and a scalar in the way gives place to a map.
     """
+    return _set_at(value, keys, new, ordered=True)
+
+
+def set_many(value: Stored, places: Sequence[tuple[Path, Stored]]) -> Stored:
+    """Do `set_at` for each of `places`, none above another; puts each map in order once."""
+    for keys, new in places:
+        value = _set_at(value, keys, new, ordered=False)
+    for above in {keys[:depth] for keys, _new in places for depth in range(len(keys))}:
+        children = get_at(value, above)
+        if type(children) is dict and (ordered := sorted_map(children)) is not children:
+            children.clear()
+            children.update(ordered)
+    return value
+
+
+def _set_at(value: Stored, keys: Path, new: Stored, *, ordered: bool) -> Stored:
     if not keys:
         return new
     key, rest = keys[0], keys[1:]
     if type(value) is not dict or VALUE in value:
         return _set_on_leaf(value, key, rest, new)
-    child = set_at(value.get(key), rest, new)
+    child = _set_at(value.get(key), rest, new, ordered=ordered)
     if child is None:
         value.pop(key, None)
         return None if not value or (len(value) == 1 and PRIORITY in value) else value
     known = key in value
     value[key] = child
-    return value if known else sorted_map(value)
+    return sorted_map(value) if ordered and not known else value
 
 
 def _set_on_leaf(value: Stored, key: str, rest: Path, new: Stored) -> Stored:
