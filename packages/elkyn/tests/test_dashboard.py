@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Any
 
 import httpx
 import pytest
+
+from elkyn import ElkynStore
+from elkyn.server.app import elkyn_app
 
 RULES = {
     "rules": {"users": {"$uid": {".read": "auth.uid === $uid", ".write": "auth.uid === $uid"}}}
@@ -72,6 +76,25 @@ def test_children_come_by_pages_with_their_kinds(server: Any) -> None:
         {"key": "t", "kind": "bool", "value": True},
         {"key": "x", "kind": "text", "value": "é" * 200, "cut": True},
     ]
+
+
+def test_children_that_are_ephemeral_have_their_place_in_the_pages() -> None:
+    with ElkynStore(mode="memory") as store:
+        store.set("/live", {f"k{number}": number for number in range(7)})
+        store.set("/live/k3/x", 1, ephemeral=True)
+        page = asyncio.run(_outline(store, path="/live", after="k1", limit="3"))
+    kinds = [(child["key"], child["kind"]) for child in page["children"]]
+    assert kinds == [("k2", "number"), ("k3", "map"), ("k4", "number")]
+    assert page["more"]
+
+
+async def _outline(store: ElkynStore, **query: str) -> Any:
+    app = elkyn_app({"default": store}, authorize=lambda *_asked: None)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/.settings/outline.json", params=query)
+    app.close()
+    return answer.json()
 
 
 def test_a_value_and_nothing_have_outlines_too(server: Any) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from elkyn.identity import NOBODY, Identity
 from elkyn.paths import Path, order_key, parse_path
-from elkyn.reading import MAP, Overlay, Reader
+from elkyn.reading import MAP, Overlay, peek_of
 from elkyn.rules import RuleSet, parse_rules
 from elkyn.server.codec import dump
 from elkyn.server.request import Response
 from elkyn.server.system import SystemCall
+from elkyn.txn import View
 from elkyn.values import Stored, prepare, resolve
 from sennit_core.clock import SYSTEM
 from sennit_core.errors import UsageError
@@ -39,16 +42,24 @@ def _read_outline(call: SystemCall, path: Path, after: str, limit: int) -> dict[
         top = view.peek(path)
         if top is not MAP:
             return _leaf(top)
-        keys = view.keys(path) or []
-        start = bisect_right(keys, order_key(after), key=order_key) if after else 0
-        page = keys[start : start + limit]
-        children = [{"key": key, **_node(view, (*path, key))} for key in page]
-    return {"kind": "map", "children": children, "more": start + limit < len(keys)}
+        found = list(islice(_after(view, path, after), limit + 1))
+    children = [{"key": key, **_node(value)} for key, value in found[:limit]]
+    return {"kind": "map", "children": children, "more": len(found) > limit}
 
 
-def _node(reader: Reader, path: Path) -> dict[str, Any]:
-    value = reader.peek(path)
-    return {"kind": "map"} if value is MAP else _leaf(value)
+def _after(view: View, path: Path, after: str) -> Iterator[tuple[str, Stored]]:
+    """Yield the children of `path` behind the key `after`; `MAP` stands for large ones."""
+    if view.shadows is None:
+        walked = view.tree.walk(path, start=after or None, shallow=True)
+        return (child for child in walked if child[0] != after)
+    keys = view.keys(path) or []
+    start = bisect_right(keys, order_key(after), key=order_key) if after else 0
+    return ((key, view.peek((*path, key))) for key in keys[start:])
+
+
+def _node(value: Stored) -> dict[str, Any]:
+    found = peek_of(value)
+    return {"kind": "map"} if found is MAP else _leaf(found)
 
 
 def _leaf(value: Stored) -> dict[str, Any]:
