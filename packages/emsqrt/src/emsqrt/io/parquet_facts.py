@@ -7,6 +7,9 @@ from typing import Any
 
 from emsqrt.io.pruning import ColumnFacts, Condition
 
+UNTOLD = (UnicodeDecodeError, ValueError, OverflowError, NotImplementedError)
+"""What a bound raises that was cut within a character, or is beyond Python's dates."""
+
 
 def group_facts(group: Any, conditions: Sequence[Condition]) -> dict[str, ColumnFacts]:
     """Return the statistics of those columns of a row group that conditions name.
@@ -30,6 +33,6 @@ def _facts_of(statistics: Any, row_count: int) -> ColumnFacts:
     if statistics.has_min_max:
         try:
             low, high = statistics.min, statistics.max
-        except (UnicodeDecodeError, ValueError, OverflowError, NotImplementedError):
-            low = high = None  # a bound cut within a character, or beyond Python's dates
+        except UNTOLD:
+            low = high = None
     return ColumnFacts(low, high, nulls, row_count)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emsqrt.io.sources import ByteSource, open_source
+from emsqrt.io.thrift import CompactReader
 from sennit_core.errors import BadInput
 
 ReadAt = Callable[[int, int], bytes]
@@ -26,9 +27,6 @@ _DATA_ENCODINGS = ((5, 2), (8, 4))
 """Where a data page says how its values are encoded: fields of its header, of both versions."""
 _BY_DICTIONARY = (2, 8)
 _LENGTH_BYTES = 4
-_STOP, _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = (
-    *(0, 1, 2, 3, 7, 8, 9, 10, 11, 12),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +101,11 @@ def dictionary_values(read_at: ReadAt, chunk: Any) -> tuple[int, int] | None:
     start = chunk.dictionary_page_offset if chunk.has_dictionary_page else None
     if start is None:
         return None
-    reader = _CompactReader(read_at(start, _HEADER_BYTES))
     try:
-        fields = reader.read_struct()
-    except (IndexError, ValueError):
+        fields = CompactReader(read_at(start, _HEADER_BYTES)).read_struct()
+        count = fields.get(_DICTIONARY_HEADER, {}).get(1)
+    except (AttributeError, IndexError, ValueError):
         return None
-    count = reader.inner.get(_DICTIONARY_HEADER, {}).get(1)
     return None if fields.get(1) != _DICTIONARY_PAGE or count is None else (count, fields[2])
 
 
@@ -122,7 +119,7 @@ def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPage
     while position < end:
         try:
             head = _read_header(read_at, position)
-        except (IndexError, KeyError, ValueError) as error:
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise BadInput(
                 name,
                 byte_offset=position,
@@ -153,7 +150,7 @@ def _read_header(read_at: ReadAt, position: int) -> _PageHead:
     size = _HEADER_BYTES
     while True:
         data = read_at(position, size)
-        reader = _CompactReader(data)
+        reader = CompactReader(data)
         try:
             fields = reader.read_struct()
         except IndexError:
@@ -164,80 +161,6 @@ def _read_header(read_at: ReadAt, position: int) -> _PageHead:
         kind, plain, stored = fields[1], fields[2], fields[3]
         if plain < 0 or stored < 0:
             raise ValueError(f"page of {plain} and {stored} bytes")
-        count = reader.inner.get(_DICTIONARY_HEADER, {}).get(1, 0)
-        encodings = (reader.inner.get(at, {}).get(field, -1) for at, field in _DATA_ENCODINGS)
+        count = fields.get(_DICTIONARY_HEADER, {}).get(1, 0)
+        encodings = (fields.get(at, {}).get(field, -1) for at, field in _DATA_ENCODINGS)
         return _PageHead(kind, plain, stored, reader.position, count, max(encodings))
-
-
-class _CompactReader:
-    """Reads one Thrift struct in the compact protocol; keeps integers, and those of its structs.
-
-    `inner` has the latter by field number.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.position = 0
-        self.inner: dict[int, dict[int, int]] = {}
-
-    def read_struct(self) -> dict[int, int]:
-        fields: dict[int, int] = {}
-        number = 0
-        while (head := self._byte()) != _STOP:
-            step, kind = head >> 4, head & 15
-            number = number + step if step else self._zigzag()
-            if kind == _STRUCT:
-                self.inner[number] = self.read_struct()
-                continue
-            value = self._value(kind)
-            if value is not None:
-                fields[number] = value
-        return fields
-
-    def _value(self, kind: int) -> int | None:
-        if kind in (_TRUE, _FALSE):
-            return None
-        if kind == _BYTE:
-            self._skip(1)
-        elif kind < _DOUBLE:
-            return self._zigzag()
-        elif kind == _DOUBLE:
-            self._skip(8)
-        elif kind == _BINARY:
-            self._skip(self._varint())
-        elif kind in (_LIST, _SET):
-            self._skip_list()
-        elif kind == _STRUCT:
-            self.read_struct()
-        else:
-            raise ValueError(f"thrift type {kind}")
-        return None
-
-    def _skip_list(self) -> None:
-        head = self._byte()
-        count = head >> 4 if head >> 4 < 15 else self._varint()
-        for _ in range(count):
-            self._value(head & 15)
-
-    def _byte(self) -> int:
-        value = self._data[self.position]
-        self.position += 1
-        return value
-
-    def _skip(self, size: int) -> None:
-        self.position += size
-        if self.position > len(self._data):
-            raise IndexError("the header goes on")
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while True:
-            octet = self._byte()
-            value |= (octet & 127) << shift
-            if octet < 128:
-                return value
-            shift += 7
-
-    def _zigzag(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.io.casting import BatchCaster
 from emsqrt.io.parquet_coded import Dictionary, codable_columns, coded_columns, decoded
 from emsqrt.io.parquet_facts import group_facts
+from emsqrt.io.parquet_footer import MAGIC, read_footer
 from emsqrt.io.parquet_pages import ChunkPages, walk_chunks
 from emsqrt.io.parquet_passes import split_columns, zipped_batches
 from emsqrt.io.pruning import Condition, may_match
@@ -28,7 +29,7 @@ from sennit_core.units import format_bytes
 if TYPE_CHECKING:
     from emsqrt.spill import SpillManager
 
-_MAGIC, _ARROW_SCHEMA = b"PAR1", b"ARROW:schema"
+_ARROW_SCHEMA = b"ARROW:schema"
 _READ_BYTES = 1 << 16
 _FAR_READ_BYTES = 1 << 19
 _BATCH_BYTES_MAX = 1 << 20
@@ -157,7 +158,7 @@ class ParquetScan:
                 opened = (self._pass(file, indexes, names) for names in passes)
                 for batch in zipped_batches(list(opened), self._spill()):
                     yield batch.select(self._names)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
             raise BadInput(
                 self._source.name,
                 reason=f"a row group cannot be read: {error}",
@@ -236,13 +237,7 @@ def open_parquet(source: ByteSource | Path, coded: Collection[str] = ()) -> Any:
     from emsqrt.io.range_file import open_for_arrow
 
     source = open_source(source) if isinstance(source, Path) else source
-    start = source.read_at(0, 4)
-    if start == b"PARE":
-        raise BadInput(
-            source.name,
-            reason="this Parquet file is encrypted",
-            hint="write it without encryption, or decrypt it first",
-        )
+    footer = read_footer(source)
     file = open_for_arrow(source) if source.path is None else source.path
     options = {
         "buffer_size": read_bytes(source),
@@ -251,12 +246,13 @@ def open_parquet(source: ByteSource | Path, coded: Collection[str] = ()) -> Any:
         "read_dictionary": list(coded),
     }
     try:
-        opened = parquet.ParquetFile(file, **options)
+        opened = parquet.ParquetFile(file, metadata=_metadata(footer), **options)
         if not any(map(_is_copied_twice, opened.schema_arrow.types)):
             return opened
-        plain = _without_arrow_schema(source, opened.metadata.serialized_size)
-        return parquet.ParquetFile(file, metadata=plain, **options)
-    except (pa.ArrowInvalid, OSError) as error:
+        # As if nothing but Parquet's own types were in it.
+        plain = footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.swapcase())
+        return parquet.ParquetFile(file, metadata=_metadata(plain), **options)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
         raise BadInput(source.name, reason=f"this is not a Parquet file: {error}") from error
 
 
@@ -272,17 +268,21 @@ def _is_copied_twice(kind: Any) -> bool:
     )
 
 
-def _without_arrow_schema(source: ByteSource, footer_bytes: int) -> Any:
-    """Return the footer as if nothing but Parquet's own types were in it."""
+def read_metadata(source: ByteSource | Path) -> Any:
+    """Return what a file's footer says; raises as `read_footer` does."""
+    return _metadata(read_footer(open_source(source) if isinstance(source, Path) else source))
+
+
+def _metadata(footer: bytes) -> Any:
+    """Return what a footer says, as Arrow has it.
+
+    Args:
+        footer: as `read_footer` gives it.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
-    assert source.stored_bytes is not None, "a file that was opened has an end"
-    with source.open_ranges() as read_at:
-        footer = read_at(source.stored_bytes - footer_bytes - 4 - len(_MAGIC), footer_bytes)
-    end = len(footer).to_bytes(4, "little") + _MAGIC
-    renamed = footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.swapcase())
-    return parquet.read_metadata(pa.BufferReader(_MAGIC + renamed + end))
+    return parquet.read_metadata(pa.BufferReader(MAGIC + footer))
 
 
 def read_bytes(source: ByteSource) -> int:

@@ -15,9 +15,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pyarrow import parquet
-
+from emsqrt.io.parquet_facts import UNTOLD
 from emsqrt.io.parquet_pages import dictionary_values
+from emsqrt.io.parquet_scan import read_metadata
 from emsqrt.io.sources import open_source
 from emsqrt.planner.distinct import guess_from_groups
 from emsqrt.planner.statistics import (
@@ -55,7 +55,12 @@ class _Chunk:
     @property
     def spread(self) -> tuple[Any, Any] | None:
         stats = self.facts.statistics
-        return (stats.min, stats.max) if stats is not None and stats.has_min_max else None
+        if stats is None or not stats.has_min_max:
+            return None
+        try:
+            return stats.min, stats.max
+        except UNTOLD:
+            return None
 
     @property
     def nulls(self) -> int:
@@ -71,7 +76,7 @@ def measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceS
         size: of all of them.
         schema: the wanted columns.
     """
-    footers = [parquet.read_metadata(path) for path in paths]
+    footers = [read_metadata(path) for path in paths]
     rows = sum(footer.num_rows for footer in footers)
     total = sum(footer.num_row_groups for footer in footers)
     looked_at = {total * at // GROUPS_MAX for at in range(GROUPS_MAX)}

@@ -1,0 +1,126 @@
+"""Parquet files with a bit flipped: clean errors that name the file, or the right rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from emsqrt import scan
+from emsqrt.io.parquet_footer import read_footer
+from emsqrt.io.sources import open_source
+from sennit_core.errors import BadInput
+
+FLIPS = Path(__file__).parent / "oracle" / "damaged_parquet.py"
+PLAIN = pa.table(
+    {
+        "id": pa.array(range(300)),
+        "name": [f"name {n % 7}" if n % 5 else None for n in range(300)],
+        "price": [n / 7 for n in range(300)],
+    }
+)
+NESTED = pa.table(
+    {
+        "id": pa.array(range(300)),
+        "tags": [[n, n + 1][: n % 3] for n in range(300)],
+        "at": [{"x": n, "y": [str(n)]} if n % 4 else None for n in range(300)],
+    }
+)
+
+
+def write(path: Path, table: pa.Table = PLAIN) -> int:
+    """Write a table with checksums of its pages; return where the footer begins."""
+    pq.write_table(table, path, row_group_size=100, write_page_checksum=True)
+    data = path.read_bytes()
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+
+
+def flips(path: Path, first: int, step: int, bits: int) -> tuple[int, list[Any]]:
+    """Flip bits in a process of its own; return how many flips, and those that went wrong."""
+    command = [sys.executable, str(FLIPS), str(path), *map(str, (first, step, bits))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout.splitlines()[-1:], done.stderr[-2000:])
+    *wrong, (_, count) = (
+        json.loads(line) for line in done.stdout.splitlines() if not line.startswith("at")
+    )
+    return count, wrong
+
+
+@pytest.mark.parametrize("table", [PLAIN, NESTED], ids=["plain", "nested"])
+def test_flipped_bits_in_footers_are_told_or_do_no_harm(table: pa.Table, tmp_path: Path) -> None:
+    first = write(tmp_path / "in.parquet", table)
+    count, wrong = flips(tmp_path / "in.parquet", first, 7, 1)
+    assert count > 100
+    assert wrong == []
+
+
+def test_flipped_bits_in_pages_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "in.parquet")
+    count, wrong = flips(tmp_path / "in.parquet", 0, 61, 1)
+    assert count > 50
+    assert wrong == []
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("table", [PLAIN, NESTED], ids=["plain", "nested"])
+def test_every_flipped_bit_is_told_or_does_no_harm(table: pa.Table, tmp_path: Path) -> None:
+    write(tmp_path / "in.parquet", table)
+    _, wrong = flips(tmp_path / "in.parquet", 0, 1, 8)
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("at", "bit", "reason"),
+    [
+        (18, 2, "row group 0, column id: it is another one in the schema"),
+        (20, 6, "repeats in way"),
+        (870, 6, "levels are counted"),
+    ],
+)
+def test_what_ends_the_process_in_arrow_is_told(
+    at: int, bit: int, reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.parquet"
+    first = write(path)
+    data = bytearray(path.read_bytes())
+    data[first + at] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=reason) as refused:
+        scan(path).sink(tmp_path / "out.csv").run("64MiB")
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("cut", "reason"),
+    [
+        (lambda data: data[:-4] + b"PAR2", "does not end in PAR1"),
+        (lambda data: data[:7], "does not end in PAR1"),
+        (lambda data: data[:-8] + b"\xff\xff\xff\x7fPAR1", "footer would have 2147483647 bytes"),
+        (lambda data: b"PARE" + data[4:], "encrypted"),
+        (lambda data: data[:-8] + b"\0\0\0\0PAR1", "cannot be parsed"),
+    ],
+)
+def test_what_is_no_footer_is_told(cut: Any, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    write(path)
+    path.write_bytes(cut(path.read_bytes()))
+    with pytest.raises(BadInput, match=reason):
+        read_footer(open_source(path))
+
+
+def test_a_value_that_is_cut_off_in_statistics_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    first = write(path, pa.table({"id": pa.array(range(1000, 1300))}))
+    data = path.read_bytes()
+    low = (1000).to_bytes(8, "little")
+    footer = data[first:-8].replace(b"\x08" + low, b"\x03" + low[:3])
+    path.write_bytes(data[:first] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    with pytest.raises(BadInput, match="smallest or largest value is cut off"):
+        scan(path).filter("id > 1100").sink(tmp_path / "out.csv").run("64MiB", in_process=True)
