@@ -130,6 +130,8 @@ def test_rules_are_for_admins_and_bad_ones_change_nothing(emulator: Any) -> None
     text = '{"rules": {".read": "auth != null" /* all who are known */}}'
     assert emulator.client.put(url, content=text).json() == {"status": "ok"}
     assert emulator.client.get(url).text == text
+    strict = emulator.client.get(f"{url}&format=strict").json()
+    assert strict == {"rules": {".read": "auth != null"}}
     bad = emulator.client.put(url, content='{"rules": {".read": "auht != null"}}')
     assert (bad.status_code, "line 1" in bad.json()["error"]) == (400, True)
     assert emulator.client.get(url).text == text

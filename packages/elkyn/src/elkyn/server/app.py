@@ -194,6 +194,9 @@ class ElkynApp:
         Raises:
             NotFound: there is none.
         """
+        known = self._served.get(name)
+        if known is not None:
+            return known
         if not self.settings.create_namespaces and name not in self._stores:
             raise NotFound("namespace", name)
         store = self._served[name] = self._stores[name]

@@ -79,7 +79,8 @@ async def rules(call: SystemCall) -> Response:
         known = call.store().rules
         if known is None:
             return Response(200, _OPEN_RULES if grant.open else _NO_RULES, (_JSON,))
-        return Response(200, known.source.encode(), (_JSON,))
+        strict = call.request.query.get("format") == "strict"  # without comments
+        return Response(200, dump(known.to_json()) if strict else known.source.encode(), (_JSON,))
     if method != "PUT":
         raise MethodNotAllowed(f"Method {method[:20]!r} is not allowed.")
     await call.admin(path, write=True)
