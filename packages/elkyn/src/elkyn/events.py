@@ -8,13 +8,13 @@ event (`put "/"` of the current value) and all that follow always add up to what
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from elkyn.paths import Path, format_path, parse_path
-from elkyn.values import Stored, get_at, prepare, present, same, weigh, with_at
+from elkyn.paths import Path, format_path, parse_path, sorted_map
+from elkyn.values import VALUE, Stored, get_at, keys_of, prepare, present, same, weigh, with_at
 
-__all__ = ["Change", "Changes", "Event", "Listener", "Watchers", "replay"]
+__all__ = ["Change", "Changes", "Event", "Listener", "Watchers", "applied", "replay"]
 
 Changes: TypeAlias = tuple[tuple[Path, Stored], ...]
 
@@ -106,9 +106,27 @@ class Event:
 
 def replay(value: Stored, event: Event) -> Stored:
     """Apply `event` to the stored form of a watched value; `present` shows the result."""
-    for path, new in event.changes:
-        value = with_at(value, path, new)
-    return value
+    return applied(value, event.changes)
+
+
+def applied(value: Stored, changes: Sequence[tuple[Path, Stored]]) -> Stored:
+    """Return `value` with several places changed, none above another; copies each map once."""
+    left = list(changes)
+    while left and (len(left) < 3 or type(value) is not dict or VALUE in value):
+        value = with_at(value, *left.pop())
+    if not left:
+        return value
+    inside: dict[str, list[tuple[Path, Stored]]] = {}
+    for path, new in left:
+        inside.setdefault(path[0], []).append((path[1:], new))
+    changed = dict(value)
+    for key, below in inside.items():
+        child = applied(changed.get(key), below)
+        if child is None:
+            changed.pop(key, None)
+        else:
+            changed[key] = child
+    return sorted_map(changed) if keys_of(changed) else None
 
 
 class Change(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from elkyn.events import Changes, Event
+from elkyn.events import Changes, Event, applied
 from elkyn.ordering import MAP, Position, children_of, rank
 from elkyn.paths import PRIORITY, Path, format_path, order_key, sorted_map
 from elkyn.query import Query
@@ -166,9 +166,7 @@ class View:
         """Return a written child and its place (None: not in the window); None when unknown."""
         index = self.query.index
         member = key in self.children
-        child = self.children.get(key)
-        for inner, value in changes:
-            child = with_at(child, inner, value)
+        child = applied(self.children.get(key), changes)
         place = None if child is None else index.position(key, child)
         inside = place is not None and self._inside(place, edge)
         if member:
