@@ -19,6 +19,7 @@ from elkyn.auth.jws import (
     Key,
     PrivateKey,
     PublicKey,
+    SecretKey,
     encode_base64url,
     parse_token,
     sign_token,
@@ -34,7 +35,8 @@ NOW = 1_700_000_000
 RSA = PrivateKey.generate("r1")
 EC_PRIVATE = ec.generate_private_key(ec.SECP256R1())
 EC_PUBLIC = PublicKey("e1", "ES256", EC_PRIVATE.public_key())
-CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=+/. \n\0é"
+BASE64URL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+CHARACTERS = BASE64URL + "=+/. \n\0é"
 
 
 def claims(**more: Any) -> dict[str, Any]:
@@ -81,6 +83,16 @@ def test_no_character_of_a_token_can_be_changed(algorithm: str) -> None:
         refused(verifier, text[:place])
 
 
+@pytest.mark.parametrize("algorithm", EXAMPLES)
+def test_the_unused_bits_of_a_last_character_count_too(algorithm: str) -> None:
+    verifier, text = EXAMPLES[algorithm]
+    parts = text.split(".")
+    for place, part in enumerate(parts):
+        for last in set(BASE64URL) - {part[-1]}:
+            changed = [*parts[:place], part[:-1] + last, *parts[place + 1 :]]
+            refused(verifier, ".".join(changed))
+
+
 @given(st.text(CHARACTERS, max_size=80) | st.binary(max_size=60).map(lambda b: b.decode("latin-1")))
 def test_no_text_is_a_token(text: str) -> None:
     refused(BY_SECRET, text)
@@ -115,6 +127,16 @@ def test_a_public_key_cannot_be_used_as_a_secret() -> None:
 def test_an_rsa_token_cannot_name_an_elliptic_key() -> None:
     text = sign_token(claims(), PrivateKey("e1", RSA._private))
     assert refused(ISSUER, text).fault == "signature"
+
+
+def test_a_key_verifies_its_own_algorithm_alone() -> None:
+    key = SecretKey(SECRET)
+    both = Verifier([Trust(lambda _kid, _algorithm: (key,), frozenset({"HS256", "RS256"}))])
+    header, body = ({"alg": "RS256"}, claims())
+    signed = ".".join(encode_base64url(json.dumps(part).encode()) for part in (header, body))
+    text = f"{signed}.{encode_base64url(key.sign(signed.encode()))}"
+    assert refused(both, text).fault == "signature"
+    assert both.verify(sign_token(claims(), key), NOW).uid == "u"
 
 
 def test_algorithm_none_is_for_emulators_alone() -> None:
