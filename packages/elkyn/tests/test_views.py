@@ -18,7 +18,7 @@ from elkyn.query import EVERYTHING, Query, run_query
 from elkyn.values import Stored, present
 from elkyn.views import CHILD_EVENTS, EVENTS, ViewEvent
 from elkyn.watch import Subscription, ViewSubscription
-from sennit_core.errors import Unsupported
+from sennit_core.errors import Denied, Unsupported
 
 
 @pytest.fixture
@@ -216,6 +216,28 @@ def test_a_server_can_take_what_waits_and_go_on_after_a_loss(store: ElkynStore) 
             store.set("/p/a", -number)
         assert feed.lost
         assert (feed.resume(), feed.lost) == ([Event("put", "/a", -8)], False)
+
+
+def test_the_rules_are_asked_before_each_event(store: ElkynStore) -> None:
+    mine = {".read": "auth != null && root.child('ok').val() === true", ".write": True}
+    store.set_rules({"rules": {"p": mine, "ok": {".write": True}}})
+    store.set("/ok", True)
+    store.enable_auth("a secret of more than thirty-two bytes")
+    token = store.create_token("ann")
+    with pytest.raises(Denied):
+        store.watch("/p", events=EVENTS)
+    seen: list[Any] = []
+    feed = store.watch("/p", token=token)
+    called = store.on("/p", "child_added", lambda *told: seen.append(told), token=token)
+    store.set("/p/a", 1, token=token)
+    assert drain(feed) == [Event("put", "/", None), Event("put", "/a", 1)]
+    store.set("/ok", False, token=token)
+    store.set("/p/b", 2, token=token)
+    with pytest.raises(Denied):
+        drain(feed)
+    assert feed.closed
+    called.close()
+    assert all(key != "b" for _value, key, _previous in seen)
 
 
 def test_every_listener_sees_the_order_of_commits_under_load(store: ElkynStore) -> None:

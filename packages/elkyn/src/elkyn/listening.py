@@ -67,10 +67,16 @@ class Listening:
         return self._start(ViewSubscription(path, self, lens, **bounds), query)
 
     def call(
-        self, path: Path, query: Query | None, event: str, function: Callable[..., object]
+        self,
+        path: Path,
+        query: Query | None,
+        event: str,
+        function: Callable[..., object],
+        judge: Callable[[], object] | None,
     ) -> Callback:
-        """Call `function` for each event of one kind."""
+        """Call `function` for each event of one kind, as long as `judge` does not raise."""
         feed = self.events(path, query, (event,), {})
+        feed.judge = judge
         callback = Callback(feed, function)
         with self._lock:
             if feed in self._feeds:

@@ -357,15 +357,19 @@ class ElkynStore:
             query: watch only the window it selects.
             events: some of `value`, `child_added`, `child_changed`, `child_removed`, `child_moved`;
                 None for `put` and `patch`, the first of which is `put "/"`.
-            token: who reads; asked once, when the subscription is made.
+            token: who reads; what the rules forbid later ends the subscription with `Denied`.
             bounds: `queue_events=` and `queue_bytes=`, what may wait before a slow listener is
                 resynchronised.
         """
         keys = parse_path(path)
-        self._check_read(keys, token, query)
+        judge = self._judge(keys, token, query)
+        feed: Subscription | ViewSubscription
         if events is None:
-            return self._listening.changes(keys, query, bounds)
-        return self._listening.events(keys, query, events, bounds)
+            feed = self._listening.changes(keys, query, bounds)
+        else:
+            feed = self._listening.events(keys, query, events, bounds)
+        feed.judge = judge
+        return feed
 
     def on(
         self,
@@ -384,15 +388,29 @@ class ElkynStore:
             callback: gets the value, and for child events also the child's key and the key before
                 it; runs on a thread of its own, one call at a time, in commit order.
             query: watch only the window it selects.
-            token: who reads; asked once, now.
+            token: who reads; when the rules forbid it later, `callback` is called no more.
         """
         keys = parse_path(path)
-        self._check_read(keys, token, query)
-        return self._listening.call(keys, query, event, callback)
+        judge = self._judge(keys, token, query)
+        return self._listening.call(keys, query, event, callback, judge)
 
-    def _check_read(self, keys: Path, token: str | None, query: Query | None) -> None:
-        with self._reading(keys, token, query):
-            pass
+    def _judge(
+        self, keys: Path, token: str | None, query: Query | None
+    ) -> Callable[[], None] | None:
+        """Return what refuses to go on reading `path`; None when nothing ever does.
+
+        Raises:
+            Denied: it is refused now.
+        """
+
+        def judge() -> None:
+            with self._reading(keys, token, query):
+                pass
+
+        if self._access.identify(token).admin:
+            return None
+        judge()
+        return judge
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
         """Read one consistent state in its stored form; for the server, and short."""

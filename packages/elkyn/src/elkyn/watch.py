@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from elkyn.events import Event
 from elkyn.paths import Path, format_path
 from elkyn.views import ViewEvent
-from sennit_core.errors import Closed
+from sennit_core.errors import Closed, Denied
 from sennit_core.logs import get_logger
 
 __all__ = ["Callback", "Feed", "Lens", "Source", "Subscription", "ViewSubscription"]
@@ -70,6 +70,7 @@ class Feed(Generic[Seen]):
     Attributes:
         wake: called when there is something to take, or the feed closed; on the thread that
             made it so, which must not be held up. For servers that have no task for each feed.
+        judge: asked before an event is told; what it raises ends the feed.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Feed(Generic[Seen]):
     ) -> None:
         self.keys = path
         self.wake: Callable[[], object] | None = None
+        self.judge: Callable[[], object] | None = None
         self._source = source
         self._lens = lens
         self._queue_events = queue_events
@@ -181,16 +183,27 @@ class Feed(Generic[Seen]):
     def _look(self) -> bool:
         """Show what the next event means; says whether that is known without a fresh state."""
         event = self._take()
+        self._ask()
         shown = None if event is None else self._lens.apply(event)
         if shown is not None:
             self._shown.extend(shown)
         return shown is not None
+
+    def _ask(self) -> None:
+        if self.judge is None:
+            return
+        try:
+            self.judge()
+        except BaseException:
+            self.close()
+            raise
 
     def poll(self, timeout_seconds: float | None = 0.0) -> Seen | None:
         """Return the next event, None when none came within `timeout_seconds` (None: wait).
 
         Raises:
             Closed: the subscription or its store is closed.
+            Denied: the rules, or the end of a token, have ended it.
         """
         end = None if timeout_seconds is None else monotonic() + timeout_seconds
         while not self._shown:
@@ -266,6 +279,7 @@ class Feed(Generic[Seen]):
 
     def take_waiting(self) -> list[Seen]:
         """Return all that can be told now; when the feed is `lost` after it, `resume` tells on."""
+        self._ask()
         shown, self._shown = list(self._shown), deque()
         with self._changed:
             events = list(self._events)
@@ -334,6 +348,12 @@ class Callback:
         self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._call()
+        except Denied as denied:
+            _log.warning("a callback on %s is called no more: %s", self._feed.path, denied)
+
+    def _call(self) -> None:
         for event in self._feed:
             try:
                 if event.type == "value":
