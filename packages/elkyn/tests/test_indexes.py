@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from elkyn import ElkynStore, _failpoints
 from elkyn._lmdb import index_rows
 from elkyn._lmdb.indexes import Indexes
+from elkyn._lmdb.tree import ReadLimit
 from elkyn.ordering import Index, children_of
 from elkyn.query import Query, run_query
 from elkyn.values import prepare
@@ -154,6 +155,14 @@ def test_an_answer_reads_the_window_and_no_more(store: ElkynStore) -> None:
             assert len(run_query(query, view, ("p",))) == (
                 0 if query.end and query.end.value == "k0" else 10
             )
+
+
+def test_an_answer_of_more_rows_than_a_read_may_touch_is_refused(store: ElkynStore) -> None:
+    store.set("/p", {f"k{number:04}": {"n": number, "text": "x" * 100} for number in range(300)})
+    declare(store, {"p": {".indexOn": "n"}})
+    for query in (Query.build("n", start_at=5), Query.build("$key"), Query.build("$priority")):
+        with store.snapshot(rows_max=100) as view, pytest.raises(ReadLimit):
+            run_query(query, view, ("p",))
 
 
 def test_every_path_that_matches_has_an_index_of_its_own(store: ElkynStore) -> None:
@@ -354,6 +363,10 @@ class IndexMachine(RuleBasedStateMachine):
         except UsageError:
             return
         answer(self.store, query, tuple(place[1:].split("/")))
+
+    @rule()
+    def compact(self) -> None:
+        self.store.compact()
 
     @rule()
     def reopen(self) -> None:

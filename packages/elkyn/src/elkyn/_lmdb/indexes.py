@@ -260,7 +260,10 @@ class Indexes:
                 found = cursor.prev() if beyond else cursor.last()
             else:
                 found = cursor.set_range(start + index_rows.first_bytes(query.start))
+            count = 0
             while found and cursor.key().startswith(start):
+                count += 1
+                self._tree.allow(count)
                 yield index_rows.parse(cursor.key(), cursor.value())
                 found = cursor.prev() if query.from_end else cursor.next()
 

@@ -116,6 +116,7 @@ class Tree:
             reverse: walk backwards.
             shallow: give `MAP` for children that are large, instead of reading them.
         """
+        self._budget = 0
         found = self._find(path)
         if type(found) is not bytes:
             for key in _walked(keys_of(found) or [], start, reverse):
@@ -177,7 +178,11 @@ class Tree:
 
     def _spend(self) -> None:
         self._budget += 1
-        if self._rows_max is not None and self._budget > self._rows_max:
+        self.allow(self._budget)
+
+    def allow(self, count: int) -> None:
+        """Refuse to touch `count` rows in one read when that is over the limit."""
+        if self._rows_max is not None and count > self._rows_max:
             raise ReadLimit
 
     def shallow(self, path: Path) -> Stored:
