@@ -83,6 +83,13 @@ def test_other_sinks_and_operators_get_plain_texts(tmp_path: Path) -> None:
     assert '"bright":"RED"' in (tmp_path / "few.jsonl").read_text().splitlines()[0]
 
 
+def test_texts_of_csv_stay_plain(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("number,colour\n2,red\n1,blue\n")
+    target = tmp_path / "sorted.parquet"
+    scan(str(tmp_path / "rows.csv")).sort("number").sink(str(target)).run("96MiB")
+    assert parquet.read_table(target)["colour"].to_pylist() == ["blue", "red"]
+
+
 def test_files_of_several_dictionaries_share_one(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     halves = [TABLES["few"].slice(0, ROWS // 2), TABLES["nulls"].slice(ROWS // 2)]

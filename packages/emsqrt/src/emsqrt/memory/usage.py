@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-from emsqrt._kernel import watch_usage
-
 _FIELDS = re.compile(
     rb"VmHWM:\s*(\d+) kB\s+VmRSS:\s*\d+ kB\s+RssAnon:\s*(\d+) kB\s+RssFile:\s*(\d+) kB\s+"
     rb"RssShmem:\s*(\d+) kB\s+VmData:\s*(\d+) kB"
@@ -91,6 +89,8 @@ class UsageReader:
         Returns:
             The last look, and the most bytes that were charged at any of them.
         """
+        from emsqrt._kernel import watch_usage  # whoever only looks does without the kernel
+
         most, anon, files, shmem, data, charged_most = watch_usage(self._file, wake, *limits)
         use = MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
         return use, charged_most
