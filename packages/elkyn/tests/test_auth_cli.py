@@ -98,7 +98,7 @@ def test_settings_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("a secret of the servers\n")
     file = tmp_path / "auth.toml"
     file.write_text(
-        'project = "my-app"\nsign_up = false\nsecret_file = "secret"\n'
+        'project = "ours"\nsign_up = false\nsecret_file = "secret"\n'
         '[[issuers]]\nfirebase = "my-app"\n'
         '[[issuers]]\nissuer = "https://id.test"\naudience = "web"\njwks = "keys.json"\n'
         'algorithms = ["ES256"]\n'
@@ -108,7 +108,7 @@ def test_settings_come_from_a_file(tmp_path: Path) -> None:
         Issuer.firebase("my-app"),
         Issuer("https://id.test", ("web",), "keys.json", ("ES256",)),
     )
-    assert (settings.project, settings.sign_up, settings.anonymous) == ("my-app", False, True)
+    assert (settings.project, settings.sign_up, settings.anonymous) == ("ours", False, True)
     assert (settings.secret, settings.admin_token) == ("a secret of the servers", "t")
     with Authenticator(settings) as auth, pytest.raises(AccountError):
         auth.users.create(email="x")
