@@ -106,8 +106,9 @@ def as_integer(key: str) -> int | None:
 
 def sorted_map(children: dict[str, Any]) -> dict[str, Any]:
     """Return `children` in Firebase's order (the same dict when it is in order already)."""
-    numeric = any(key[0] <= "9" for key in children)
-    keys = sorted(children, key=order_key) if numeric else sorted(children)
-    if all(map(str.__eq__, keys, children)):
+    keys = list(children)
+    numeric = min(keys, default="a")[0] <= "9"
+    ordered = sorted(keys, key=order_key) if numeric else sorted(keys)
+    if ordered == keys:
         return children
-    return {key: children[key] for key in keys}
+    return {key: children[key] for key in ordered}

@@ -157,7 +157,7 @@ def _map_to_stored(
             raise BadValue(format_path(path), problem)
         if len(path) == DEPTH_MAX:
             raise BadValue(format_path(path), f"the tree is at most {DEPTH_MAX} levels deep")
-        inner = _to_stored(child, (*path, str.__str__(key)), found)
+        inner = child if _is_plain(child) else _to_stored(child, (*path, str.__str__(key)), found)
         if inner is not None:
             stored[str.__str__(key)] = inner
     if PRIORITY in value:
@@ -165,6 +165,16 @@ def _map_to_stored(
         if stored and priority is not None:
             stored[PRIORITY] = priority
     return sorted_map(stored) if stored else None
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `value` is a scalar in the stored form already: most are."""
+    kind = type(value)
+    if kind is str:
+        return value.isascii() and len(value) <= STRING_BYTES_MAX
+    if kind is int:
+        return _INT_MIN <= value <= _INT_MAX
+    return kind is bool or (kind is float and math.isfinite(value))
 
 
 def _leaf_to_stored(

@@ -27,7 +27,8 @@ DATABASES = ("shapes",)
 
 SHAPES_MAX = 4096
 _KEYS_MAX = 64
-_KEY_BYTES_MIN, _KEY_BYTES_MAX = 4, 1024
+_KEY_BYTES_MIN = 3  # of an only key
+_KEY_BYTES_MAX = 1024
 _ROWS_BEFORE = 3  # rows that must have had a shape before it is interned
 _SEEN_MAX = 4096
 
@@ -110,6 +111,8 @@ class Shapes:
     def _learn(self, shape: Shape, txn: Txn, row_key: bytes) -> int | None:
         if len(shape) > _KEYS_MAX or len(self._keys) >= SHAPES_MAX:
             return None
+        if len(shape) == 1 and len(shape[0]) < _KEY_BYTES_MIN:
+            return None
         where, count = self._seen.get(shape, (b"", 0))
         if where == row_key:
             return None
@@ -119,7 +122,7 @@ class Shapes:
             self._seen[shape] = (row_key, count + 1)
             return None
         self._seen.pop(shape, None)
-        if not _KEY_BYTES_MIN <= sum(map(len, shape)) <= _KEY_BYTES_MAX:
+        if sum(map(len, shape)) > _KEY_BYTES_MAX:
             return None
         number = self._add(shape)
         txn.put(number.to_bytes(2, "big"), ormsgpack.packb(shape), db=self._db)
