@@ -82,6 +82,17 @@ def test_without_a_query_children_move_by_their_priority(store: ElkynStore) -> N
         assert told(feed) == [("child_moved", "a", 1, "b"), ("child_changed", "a", 1, "b")]
 
 
+def test_by_value_every_change_of_a_child_is_a_move(store: ElkynStore) -> None:
+    store.set("/p", {"a": {"x": 1}, "b": {"x": 1}})
+    with store.watch("/p", Query.build("$value"), events=CHILD_EVENTS) as feed:
+        drain(feed)
+        store.set("/p/b/x", 2)
+        assert told(feed) == [
+            ("child_moved", "b", {"x": 2}, "a"),
+            ("child_changed", "b", {"x": 2}, "a"),
+        ]
+
+
 def test_a_scalar_in_place_of_the_children_removes_them(store: ElkynStore) -> None:
     store.set("/p", {"a": {"x": 1}})
     with store.watch("/p", events=EVENTS) as feed:

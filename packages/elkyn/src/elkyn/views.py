@@ -280,7 +280,9 @@ class ChildEvents:
             return False
         if old.place is None or name == "child_added":
             return old.place is None and name == "child_added"
-        return name == "child_changed" or old.place != self._view.place(key)
+        if name == "child_changed" or self._view.query.index.kind == "value":
+            return True  # by value every change counts as a move, as the SDKs have it
+        return old.place != self._view.place(key)
 
 
 class WindowEvents:
