@@ -1,61 +1,145 @@
-"""`elkyn get`, `set`, `export` and `import`: trees in and out of a folder that no server has open."""
+"""The verbs on values: get, set, update, push, delete, query, watch, stats."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from pathlib import Path as FilePath
+from typing import Any
 
-from elkyn.cli.command import Subparsers, add_command, existing, read_json, write_json
-from elkyn.namespaces import open_namespaces
+from elkyn.cli.command import Subparsers, add_command, read_json, write_json
+from elkyn.cli.target import add_target, open_target
+from elkyn.remote import RemoteTree
+from sennit_core.errors import UsageError
+from sennit_core.units import format_bytes
 
 __all__ = ["register"]
 
+_BOUNDS = ("start-at", "start-after", "end-at", "end-before", "equal-to")
+
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verbs `get`, `set`, `export` and `import`."""
-    get = add_command(subparsers, "get", _get, "print the value at a path as JSON")
+    """Add the verbs."""
+    get = _verb(subparsers, "get", _get, "print the value at a path as JSON")
     get.add_argument("path", nargs="?", default="/")
-    put = add_command(subparsers, "set", _set, "replace the value at a path")
-    put.add_argument("path")
-    put.add_argument("value", help="JSON; - reads standard input")
-    export = add_command(subparsers, "export", _export, "write the whole tree as JSON")
-    export.add_argument("file", nargs="?", default="-", help="standard output when left out")
-    imports = add_command(subparsers, "import", _import, "replace the tree by a JSON file")
-    imports.add_argument("file", help="- reads standard input")
-    imports.add_argument("--path", default="/", help="replace only what is at this path")
+    for name, run, text in (
+        ("set", _set, "replace the value at a path"),
+        ("update", _update, "replace several children of a path in one write"),
+        ("push", _push, "add a value under a new key, and print the key"),
+    ):
+        command = _verb(subparsers, name, run, text)
+        command.add_argument("path")
+        command.add_argument("value", help="JSON; - reads standard input")
+    delete = _verb(subparsers, "delete", _delete, "remove what is at a path and below")
+    delete.add_argument("path")
+    _register_query(subparsers)
+    watch = _verb(subparsers, "watch", _watch, "print the value at a path, and every change")
+    watch.add_argument("path", nargs="?", default="/")
+    watch.add_argument("--count", type=int, help="end after so many events")
+    stats = _verb(subparsers, "stats", _stats, "print what a tree takes, or a server's counters")
+    stats.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _register_query(subparsers: Subparsers) -> None:
+    query = _verb(subparsers, "query", _query, "print children of a path: ordered, some of them")
+    query.add_argument("path")
+    query.add_argument("--order-by", default="$key", help="$key, $value, $priority or a path")
+    for name in _BOUNDS:
+        query.add_argument(f"--{name}", metavar="JSON", help="a value; text needs quotes")
+    query.add_argument("--limit-to-first", type=int, metavar="N")
+    query.add_argument("--limit-to-last", type=int, metavar="N")
+
+
+def _verb(subparsers: Subparsers, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    command = add_command(subparsers, name, run, text, data=False)
+    add_target(command)
+    return command
 
 
 def _get(options: argparse.Namespace) -> int:
-    with open_namespaces(options.data) as stores:
-        write_json(existing(stores, options.namespace).get(options.path), sys.stdout)
+    with open_target(options) as tree:
+        write_json(tree.get(options.path), sys.stdout)
     return 0
 
 
 def _set(options: argparse.Namespace) -> int:
-    value = read_json(options.value, sys.stdin if options.value == "-" else None)
-    with open_namespaces(options.data) as stores:
-        stores[options.namespace].set(options.path, value)
+    value = _value(options)
+    with open_target(options, create=True) as tree:
+        tree.set(options.path, value)
     return 0
 
 
-def _export(options: argparse.Namespace) -> int:
-    with open_namespaces(options.data) as stores:
-        value = existing(stores, options.namespace).get("/")
-    if options.file == "-":
-        write_json(value, sys.stdout)
-    else:
-        with FilePath(options.file).open("w", encoding="utf-8") as stream:
-            write_json(value, stream)
+def _update(options: argparse.Namespace) -> int:
+    values = _value(options)
+    if not isinstance(values, dict):
+        raise UsageError("an update takes a JSON object of children")
+    with open_target(options, create=True) as tree:
+        tree.update(options.path, values)
     return 0
 
 
-def _import(options: argparse.Namespace) -> int:
-    if options.file == "-":
-        value = read_json("standard input", sys.stdin)
-    else:
-        with FilePath(options.file).open(encoding="utf-8") as stream:
-            value = read_json(options.file, stream)
-    with open_namespaces(options.data) as stores:
-        stores[options.namespace].set(options.path, value)
+def _push(options: argparse.Namespace) -> int:
+    value = _value(options)
+    with open_target(options, create=True) as tree:
+        print(tree.push(options.path, value))
     return 0
+
+
+def _delete(options: argparse.Namespace) -> int:
+    with open_target(options) as tree:
+        tree.delete(options.path)
+    return 0
+
+
+def _query(options: argparse.Namespace) -> int:
+    window: dict[str, Any] = {}
+    for name in (option.replace("-", "_") for option in _BOUNDS):
+        text = getattr(options, name)
+        if text is not None:
+            window[name] = read_json(text, None)
+    for name in ("limit_to_first", "limit_to_last"):
+        if getattr(options, name) is not None:
+            window[name] = getattr(options, name)
+    with open_target(options) as tree:
+        write_json(tree.query(options.path, order_by=options.order_by, **window), sys.stdout)
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    with open_target(options) as tree:
+        for number, event in enumerate(tree.watch(options.path), 1):
+            line = {"type": event.type, "path": event.path, "data": event.data}
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+            if number == options.count:
+                break
+    return 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    with open_target(options) as tree:
+        if isinstance(tree, RemoteTree):
+            found = _counters(tree.text("/metrics"))
+        else:
+            oplog = tree.oplog
+            found = {
+                "bytes": tree.file_bytes,
+                "position": tree.position,
+                "oplog_first": oplog.first,
+                "children": len(tree.keys("/")),
+            }
+    if options.json:
+        write_json(found, sys.stdout)
+        return 0
+    width = max(map(len, found), default=0)
+    for name, value in found.items():
+        print(f"{name:{width}}  {format_bytes(int(value)) if name == 'bytes' else f'{value:g}'}")
+    return 0
+
+
+def _counters(page: str) -> dict[str, float]:
+    lines = [line for line in page.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, _space, value in (line.rpartition(" ") for line in lines)}
+
+
+def _value(options: argparse.Namespace) -> Any:
+    return read_json(options.value, sys.stdin if options.value == "-" else None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -117,8 +119,15 @@ def serve(
         app = _app(serving, token_file, owned)
         port = listener.getsockname()[1]
         url = f"{'https' if serving.tls else 'http'}://{_shown_host(serving.host)}:{port}"
+        run_file = serving.data / "run.json"
+        owned.callback(run_file.unlink, missing_ok=True)
+
+        def announce() -> None:
+            _write_run(run_file, url, emulator=serving.emulator)
+            ready(url, token_file)
+
         config = uvicorn.Config(
-            _announced(app, lambda: ready(url, token_file)),
+            _announced(app, announce),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -133,6 +142,15 @@ def serve(
             ssl_keyfile=serving.tls_key,
         )
         _run(uvicorn, config, app, listener)
+
+
+def _write_run(file: FilePath, url: str, *, emulator: bool) -> None:
+    """Say where the server is: the verbs find it by the folder."""
+    fresh = file.with_suffix(".new")
+    opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(opened, "w") as stream:
+        json.dump({"url": url, "pid": os.getpid(), "emulator": emulator}, stream)
+    fresh.replace(file)
 
 
 def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> ElkynApp:

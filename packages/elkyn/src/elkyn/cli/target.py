@@ -1,0 +1,73 @@
+"""Which tree a verb means: a folder, the server that has the folder open, or a server by its URL."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from elkyn.cli.command import existing
+from elkyn.remote import RemoteTree
+from sennit_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from elkyn.store import ElkynStore
+
+__all__ = ["Target", "add_target", "open_target"]
+
+Target: TypeAlias = Union["ElkynStore", RemoteTree]
+
+
+def add_target(command: argparse.ArgumentParser) -> None:
+    """Add the options that name a tree."""
+    command.add_argument("--data", type=FilePath, help="folder of the namespaces")
+    command.add_argument(
+        "--url", default=os.environ.get("ELKYN_URL"), help="of a server (also ELKYN_URL)"
+    )
+    command.add_argument(
+        "--token", default=os.environ.get("ELKYN_TOKEN"), help="shown to it (also ELKYN_TOKEN)"
+    )
+    command.add_argument("--namespace", default="default", help="which tree (default)")
+
+
+@contextmanager
+def open_target(options: argparse.Namespace, *, create: bool = False) -> Iterator[Target]:
+    """Open the tree that the options name.
+
+    Args:
+        options: with those of `add_target`.
+        create: whether a namespace may be made.
+
+    Raises:
+        UsageError: they name none, or two.
+    """
+    if (options.data is None) == (options.url is None):
+        raise UsageError(
+            "name one tree: a folder or a server", hint="--data DIR, or --url http://host:9000"
+        )
+    served = None if options.data is None else _server_of(options.data)
+    if options.url is not None:
+        yield RemoteTree(options.url, options.token, options.namespace)
+    elif served is not None:
+        yield RemoteTree(*served, options.namespace)
+    else:
+        from elkyn.namespaces import open_namespaces
+
+        with open_namespaces(options.data) as stores:
+            name = options.namespace
+            yield stores[name] if create else existing(stores, name)
+
+
+def _server_of(data: FilePath) -> tuple[str, str] | None:
+    """Return address and admin token of the server that has `data` open."""
+    with suppress(FileNotFoundError, ValueError, KeyError, ProcessLookupError):
+        run = json.loads((data / "run.json").read_text(encoding="utf-8"))
+        os.kill(run["pid"], 0)
+        token_file = data / "admin.token"
+        token = "owner" if run["emulator"] else token_file.read_text().strip()
+        return run["url"], token
+    return None

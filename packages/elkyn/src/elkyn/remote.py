@@ -1,0 +1,192 @@
+"""A served tree from Python, by the standard library alone: what the command line speaks."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+from urllib.parse import quote, urlencode, urlsplit
+
+from elkyn.events import Event
+from elkyn.paths import format_path, parse_path
+from sennit_core.errors import Denied, NotFound, Unauthenticated, Unavailable, UsageError
+
+__all__ = ["RemoteTree"]
+
+_SILENCE_SECONDS = 75
+_BOUNDS = {
+    "start_at": "startAt",
+    "start_after": "startAfter",
+    "end_at": "endAt",
+    "end_before": "endBefore",
+    "equal_to": "equalTo",
+}
+_LIMITS = {"limit_to_first": "limitToFirst", "limit_to_last": "limitToLast"}
+
+
+class RemoteTree:
+    """A tree on a server; the methods are those of `ElkynStore`.
+
+    Args:
+        url: of the server, without a path.
+        token: shown with every request; None for none.
+        namespace: which of its trees; None for its default one.
+        timeout_seconds: how long to wait for an answer.
+
+    Raises:
+        Unauthenticated: the server does not know the token, or refuses the request to it.
+        UsageError: the server finds the request wrong, in its words.
+        Unavailable: nothing answers there, or it is too busy.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        namespace: str | None = None,
+        *,
+        timeout_seconds: float = 60,
+    ) -> None:
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise UsageError(f"{url!r} is no address of a server", hint="http://127.0.0.1:9000")
+        self.url = url.rstrip("/")
+        self._token = token
+        self._namespace = namespace
+        self._timeout_seconds = timeout_seconds
+
+    def get(self, path: str, *, export: bool = False) -> Any:
+        """Return the value at `path`, None when there is none."""
+        return self._ask("GET", path, {"format": "export"} if export else {})
+
+    def keys(self, path: str) -> list[str]:
+        """Return the keys of the children of `path`."""
+        found = self._ask("GET", path, {"shallow": "true"})
+        return list(found) if isinstance(found, dict) else []
+
+    def set(self, path: str, value: Any) -> Any:
+        """Replace what is at `path`; None deletes."""
+        return self._ask("PUT", path, body=value)
+
+    def update(self, path: str, values: Mapping[str, Any]) -> Any:
+        """Replace several children of `path` in one atomic write."""
+        return self._ask("PATCH", path, body=dict(values))
+
+    def push(self, path: str, value: Any) -> str:
+        """Add `value` under a new key; returns the key."""
+        return str(self._ask("POST", path, body=value)["name"])
+
+    def delete(self, path: str) -> None:
+        """Remove what is at `path` and below."""
+        self._ask("DELETE", path)
+
+    def query(self, path: str, *, order_by: str = "$key", **window: Any) -> dict[str, Any]:
+        """Return the children of `path` that a query asks for; see `ElkynStore.query`."""
+        query = {"orderBy": json.dumps(order_by)}
+        for name, value in window.items():
+            if name in _LIMITS:
+                query[_LIMITS[name]] = str(value)
+            elif isinstance(value, tuple):
+                query[_BOUNDS[name]] = ",".join(map(json.dumps, value))
+            else:
+                query[_BOUNDS[name]] = json.dumps(value)
+        found = self._ask("GET", path, query)
+        if isinstance(found, list):
+            return {str(key): child for key, child in enumerate(found) if child is not None}
+        return found or {}
+
+    def watch(self, path: str) -> Iterator[Event]:
+        """Yield `put "/"` of the value now, then every change, until the server ends it."""
+        answer = self._open("GET", path, accept="text/event-stream", seconds=_SILENCE_SECONDS)
+        with answer:
+            fields: dict[str, str] = {}
+            for raw in answer:
+                line = raw.decode().rstrip("\r\n")
+                if line:
+                    name, _colon, value = line.partition(":")
+                    fields[name] = value.removeprefix(" ")
+                    continue
+                event, fields = _event(path, fields), {}
+                if event is not None:
+                    yield event
+
+    def text(self, page: str) -> str:
+        """Return a page of the server as text: `/metrics`, say."""
+        with self._request("GET", page, None, "*/*", self._timeout_seconds) as answer:
+            return str(answer.read().decode())
+
+    def _ask(
+        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> Any:
+        data = None if method in ("GET", "DELETE") else json.dumps(body).encode()
+        with self._open(method, path, query, data) as answer:
+            return json.loads(answer.read())
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        *,
+        accept: str = "application/json",
+        seconds: float | None = None,
+    ) -> Any:
+        asked = dict(query or {})
+        if self._namespace is not None:
+            asked["ns"] = self._namespace
+        address = quote(format_path(parse_path(path))) + ".json?" + urlencode(asked)
+        return self._request(method, address, data, accept, seconds or self._timeout_seconds)
+
+    def _request(
+        self, method: str, address: str, data: bytes | None, accept: str, seconds: float
+    ) -> Any:
+        headers = {"Accept": accept, "Content-Type": "application/json"}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self.url + address, data, headers, method=method)
+        try:
+            return urllib.request.urlopen(request, timeout=seconds)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _refusal(error.code, error.read(), f"{method} {address}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise Unavailable(
+                f"the server at {self.url}", message=f"{self.url} cannot be reached: {reason}"
+            ) from None
+
+    def close(self) -> None:
+        """Nothing is held open between requests."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _event(path: str, fields: Mapping[str, str]) -> Event | None:
+    kind = fields.get("event")
+    if kind in ("cancel", "auth_revoked"):
+        raise Denied(f"watching {path}", "a rule and a credential that allow it")
+    if kind not in ("put", "patch"):
+        return None
+    body = json.loads(fields["data"])
+    position = int(fields.get("id", 0))
+    return Event("put" if kind == "put" else "patch", body["path"], body["data"], position)
+
+
+def _refusal(status: int, body: bytes, asked: str) -> Exception:
+    try:
+        text = str(json.loads(body)["error"])
+    except (ValueError, LookupError, TypeError):
+        text = f"the server answered {status}"
+    if status == 401:
+        return Unauthenticated(asked, message=f"the server refuses {asked}: {text}")
+    if status == 404:
+        return NotFound("page", asked, message=text)
+    if status in (429, 500, 502, 503, 504, 507):
+        return Unavailable("the server", message=f"the server cannot do it now: {text}")
+    return UsageError(text)

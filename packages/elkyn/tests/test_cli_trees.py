@@ -1,0 +1,116 @@
+"""The verbs on values, on a folder and on the server that has it open; and the shell."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from elkyn.cli import main
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(params=["folder", "server", "url"])
+def run(request: pytest.FixtureRequest, tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a verb on a tree, reached in three ways; returns what it prints."""
+    target = ["--data", str(tmp_path / "data")]
+    if request.param != "folder":
+        served = request.getfixturevalue("start_server")()
+        if request.param == "url":
+            token = served.headers["Authorization"].removeprefix("Bearer ")
+            target = ["--url", served.url, "--token", token]
+
+    def run(verb: str, *arguments: str) -> str:
+        assert main([verb, *target, *arguments]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_values_are_written_read_asked_for_and_removed(run: Run) -> None:
+    run("set", "/users", '{"ann": {"age": 30}, "bob": {"age": 20}}')
+    run("update", "/users", '{"ann/age": 31, "cid/age": 25}')
+    key = run("push", "/log", '"é"').strip()
+    assert json.loads(run("get", "/log")) == {key: "é"}
+    run("delete", "/users/cid")
+    assert json.loads(run("query", "/users", "--limit-to-last", "1")) == {"bob": {"age": 20}}
+    found = json.loads(run("query", "/users", "--start-after", '"ann"', "--limit-to-first", "5"))
+    assert list(found) == ["bob"]
+    first = json.loads(run("watch", "/users/ann", "--count", "1"))
+    assert first == {"type": "put", "path": "/", "data": {"age": 31}}
+    assert json.loads(run("stats", "--json"))
+    assert run("stats")
+
+
+def test_the_shell_walks_and_tells_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """set users/ann {"name": "Ann Lee"}
+cd users
+ls
+push ann/log "x y"
+cd ann
+pwd
+get name
+get name/..
+rm log
+ls
+set a.b 1
+set name text without quotes
+dance
+
+cd ..
+ls
+exit
+"""
+    monkeypatch.setattr("sys.stdin", io.StringIO(script))
+    run("set", "/x", "1")
+    lines = run("shell").splitlines()
+    assert lines[1] == "ann"
+    assert lines[3] == "/users/ann"
+    assert '"Ann Lee"' in lines
+    assert any("must not hold" in line for line in lines)
+    assert any("is not JSON" in line for line in lines)
+    assert any("no command 'dance'" in line for line in lines)
+    assert lines[-1] == "ann"
+
+
+def test_a_server_that_is_gone_is_no_longer_asked(
+    start_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = start_server()
+    data = str(served.data)
+    assert main(["set", "--data", data, "/a", "1"]) == 0
+    run_file = served.data / "run.json"
+    assert run_file.stat().st_mode & 0o777 == 0o600
+    kept = run_file.read_text()
+    served.stop()
+    assert not run_file.exists()
+    run_file.write_text(kept)  # as after a kill: the process is no more
+    capsys.readouterr()
+    assert main(["get", "--data", data, "/a"]) == 0
+    assert capsys.readouterr().out == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "complaint"),
+    [
+        ([], 2, "name one tree"),
+        (["--data", "d", "--url", "http://x"], 2, "name one tree"),
+        (["--url", "ftp://x"], 2, "no address of a server"),
+        (["--url", "http://127.0.0.1:1"], 1, "cannot be reached"),
+    ],
+)
+def test_a_tree_that_cannot_be_reached_is_told(
+    capsys: pytest.CaptureFixture[str], options: list[str], code: int, complaint: str
+) -> None:
+    assert main(["get", *options, "/a"]) == code
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_wrong_token_is_told(start_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    served = start_server()
+    assert main(["get", "--url", served.url, "--token", "wrong", "/a"]) == 1
+    assert "refuses" in capsys.readouterr().err
