@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from elkyn.cli import main
+from elkyn.cli.program import GROUPS
 
 Run = Callable[..., str]
 
@@ -114,3 +118,13 @@ def test_a_wrong_token_is_told(start_server: Any, capsys: pytest.CaptureFixture[
     served = start_server()
     assert main(["get", "--url", served.url, "--token", "wrong", "/a"]) == 1
     assert "refuses" in capsys.readouterr().err
+
+
+def test_every_verb_is_documented() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "elkyn-cli.md"
+    documented = re.findall(r"^\| `elkyn (\w+)`", page.read_text(encoding="utf-8"), re.MULTILINE)
+    parser = argparse.ArgumentParser()
+    subparsers = parser.add_subparsers()
+    for group in GROUPS:
+        group.register(subparsers)
+    assert sorted(documented) == sorted(subparsers.choices)
