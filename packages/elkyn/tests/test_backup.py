@@ -10,7 +10,7 @@ import pytest
 
 from elkyn import ElkynStore
 from elkyn.errors import PositionGone
-from elkyn.recovery import archive_log, restore
+from elkyn.recovery import Archiver, archive_log, restore
 from sennit_core.errors import Corrupt, NotFound, UsageError
 from sennit_core.testing import ManualClock
 
@@ -189,3 +189,29 @@ def test_entries_are_repeated_in_order_and_told_to_those_who_watch(tmp_path: Pat
         assert told[-1].position == 2
         assert follower.get("/", export=True) == store.get("/", export=True)
         assert follower.oplog.read(0) == entries
+
+
+def test_writes_are_archived_in_the_background(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "t") as store:
+        store.backup(tmp_path / "backup")
+        with Archiver(store, tmp_path / "archive", every_seconds=0.001) as archiver:
+            for number in range(50):
+                store.set("/n", number)
+        assert archiver.position == 50
+        assert archiver.error is None
+    restore(tmp_path / "backup", tmp_path / "new", archive=tmp_path / "archive", until_position=30)
+    with ElkynStore(tmp_path / "new") as store:
+        assert store.get("/n") == 29
+
+
+def test_an_archive_that_cannot_be_written_is_tried_again(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "t") as store:
+        with Archiver(store, tmp_path / "archive", every_seconds=0.001) as archiver:
+            folder = archiver._folder
+            archiver._folder = tmp_path / "t" / "data.mdb"
+            store.set("/a", 1)
+            while archiver.error is None:
+                pass
+            archiver._folder = folder
+        assert archiver.position == 1
+        assert archiver.error is None

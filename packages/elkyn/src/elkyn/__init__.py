@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from elkyn.events import Event
     from elkyn.namespaces import Stores, open_namespaces
     from elkyn.query import Query
-    from elkyn.recovery import archive_log, backup_folder, restore
+    from elkyn.recovery import Archiver, archive_log, backup_folder, restore
     from elkyn.store import ElkynStore
     from elkyn.views import ViewEvent
     from elkyn.watch import Callback, Subscription, ViewSubscription
 
 _HOMES = {
+    "Archiver": "recovery",
     "BadPath": "errors",
     "BadRules": "errors",
     "BadValue": "errors",
@@ -50,6 +51,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Archiver",
     "BadPath",
     "BadRules",
     "BadValue",

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from os import PathLike
 from pathlib import Path as FilePath
+from typing import Self
 
 from elkyn._lmdb.oplog import Entry, unpack_entry
 from elkyn.backup import Archive, copy_folder
 from elkyn.errors import PositionGone
 from elkyn.store import ElkynStore
+from sennit_core.errors import SennitError
+from sennit_core.logs import get_logger
 
-__all__ = ["archive_log", "backup_folder", "restore"]
+__all__ = ["Archiver", "archive_log", "backup_folder", "restore"]
 
 _FILE_BYTES = 8 * 1024 * 1024
 _GROUP = 500
+
+_log = get_logger(__name__)
 
 
 def archive_log(store: ElkynStore, folder: str | PathLike[str], after: int | None = None) -> int:
@@ -35,6 +41,67 @@ def archive_log(store: ElkynStore, folder: str | PathLike[str], after: int | Non
         archive.add(rows)
         reached = rows[-1][0]
     return reached
+
+
+class Archiver:
+    """Archives the log of a store in the background, soon after each write; close it before that.
+
+    When it fails (no room, an archive that is too far behind), `error` is set, told to the log once,
+    and the next round tries again.
+
+    Args:
+        store: whose log.
+        folder: of the archive; created when missing.
+        every_seconds: how long a write may wait to be archived.
+    """
+
+    def __init__(
+        self, store: ElkynStore, folder: str | PathLike[str], *, every_seconds: float = 1.0
+    ) -> None:
+        self._store = store
+        self._folder = FilePath(folder)
+        self._every_seconds = every_seconds
+        self._changed = threading.Event()
+        self._closing = threading.Event()
+        self.error: Exception | None = None
+        self.position = Archive(self._folder).last
+        self._stop = store.observe(lambda _position, _paths: self._changed.set())
+        self._changed.set()
+        self._thread = threading.Thread(target=self._run, name="elkyn-archive", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._changed.wait()
+            self._changed.clear()
+            self._archive()
+            self._closing.wait(self._every_seconds)
+            if self.error is not None:
+                self._changed.set()
+
+    def _archive(self) -> None:
+        try:
+            self.position = archive_log(self._store, self._folder)
+        except (SennitError, OSError) as error:
+            if self.error is None:
+                _log.error("the log cannot be archived to %s: %s", self._folder, error)
+            self.error = error
+        else:
+            self.error = None
+
+    def close(self) -> None:
+        """Archive what there is and end."""
+        self._stop()
+        self._closing.set()
+        self._changed.set()
+        self._thread.join()
+        self._archive()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
 
 def backup_folder(source: str | PathLike[str], target: str | PathLike[str]) -> None:

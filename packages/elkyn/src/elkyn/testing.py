@@ -73,11 +73,11 @@ def put(tree: Any, path: str, value: Any) -> Any:
         return plain(value, True)
     if not isinstance(tree, dict):
         tree = {} if tree is None else {".value": tree}
+    below = "/".join(keys[1:])
     if keys[0] != ".priority" and ".value" in tree:
-        if plain(value) is None:
+        if put(None, below, value) is None:
             return plain(tree, True)
         tree = {key: child for key, child in tree.items() if key == ".priority"}
-    below = "/".join(keys[1:])
     return plain({**tree, keys[0]: put(tree.get(keys[0]), below, value)}, True)
 
 

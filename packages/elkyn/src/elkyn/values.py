@@ -171,9 +171,9 @@ def _is_plain(value: Any) -> bool:
     """Whether `value` is a scalar in the stored form already: most are."""
     kind = type(value)
     if kind is str:
-        return value.isascii() and len(value) <= STRING_BYTES_MAX
+        return len(value) <= STRING_BYTES_MAX and bool(value.isascii())
     if kind is int:
-        return _INT_MIN <= value <= _INT_MAX
+        return bool(_INT_MIN <= value <= _INT_MAX)
     return kind is bool or (kind is float and math.isfinite(value))
 
 
