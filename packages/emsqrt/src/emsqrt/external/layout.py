@@ -122,8 +122,13 @@ def lay_out(
             state columns.
 
     Raises:
-        Unsupported: a key or an argument of a nested type; more states than a table holds.
+        Unsupported: a key or an argument of a nested type; more keys or states than a table holds.
     """
+    if len(keys) > PARTS_MAX:
+        raise Unsupported(
+            f"{len(keys)} columns to group by, over {PARTS_MAX}",
+            hint="group by fewer, and take first() of those that follow from them",
+        )
     layout = Layout(
         phase, [KeyColumn(at, kind_of(of, "grouping by")) for at, of in enumerate(keys)]
     )

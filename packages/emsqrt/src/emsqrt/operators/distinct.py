@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
 
+from emsqrt.expr import Column, Expr
 from emsqrt.external.aggregate import ExternalAggregate
-from emsqrt.external.layout import kind_of
+from emsqrt.external.layout import PARTS_MAX, kind_of
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
@@ -16,10 +18,37 @@ from emsqrt.operators.columns import to_columns
 from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
-from emsqrt.plan.nodes import Distinct
+from emsqrt.operators.rows import FilterRows, MapColumns
+from emsqrt.operators.window import WindowRows
+from emsqrt.plan.nodes import Distinct, Filter, Project
+from emsqrt.plan.window import Window, WindowCall
 from emsqrt.run import Run
+from sennit_core.schema import Field
 
 _KEEPS_NULL = 1
+
+
+def make_distinct(node: Distinct, inputs: Sequence[Operator], run: Run) -> Operator:
+    """Return the operator of a `Distinct`: no table of groups has more than `PARTS_MAX` columns."""
+    schema = inputs[0].schema
+    names = schema.names
+    if len(names) <= PARTS_MAX:
+        return DistinctRows(node, inputs, run)
+    keys = node.columns or names
+    number = next(name for name in map("_{}".format, count()) if name not in names)
+    call = number, WindowCall("row_number")
+    window = Window(node.input, tuple(map(Column, keys)), (), (call,))
+    first = Filter(window, Column(number) == 1)
+    kept = Project(first, tuple((name, _shown(schema.field(name), keys)) for name in names))
+    numbered = WindowRows(window, inputs, run)
+    return MapColumns(kept, [FilterRows(first, [numbered], run)], run)
+
+
+def _shown(field: Field, keys: Sequence[str]) -> Expr:
+    """Return a column; zeros of either sign are one key, which is shown without a sign."""
+    if field.name in keys and field.type.is_float:
+        return (Column(field.name) + 0.0).cast(field.type)
+    return Column(field.name)
 
 
 class DistinctRows:

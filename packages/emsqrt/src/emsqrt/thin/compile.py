@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from emsqrt.expr import Column, Expr, infer
 from emsqrt.expr.program import compile_program
-from emsqrt.external.layout import KINDS, lay_out
+from emsqrt.external.layout import KINDS, PARTS_MAX, lay_out
 from emsqrt.io import codecs
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.json_lines import first_lines, infer_lines
@@ -420,7 +420,10 @@ def _aggregate(node: Aggregate, inputs: Sequence[Compiled], _: Path) -> Compiled
 
 
 def _distinct(node: Distinct, inputs: Sequence[Compiled], folder: Path) -> Compiled:
-    keys = tuple((name, Column(name)) for name in inputs[0].schema.names)
+    names = inputs[0].schema.names
+    if len(names) > PARTS_MAX:
+        raise NotThin(f"it tells rows apart by more than {PARTS_MAX} columns")
+    keys = tuple((name, Column(name)) for name in names)
     return _aggregate(Aggregate(node.input, keys, ()), inputs, folder)
 
 
