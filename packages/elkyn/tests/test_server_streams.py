@@ -163,3 +163,26 @@ def test_five_hundred_abandoned_streams_leave_nothing_behind(
     while 'elkyn_connections{kind="sse"} 0' not in served.client.get("/metrics").text:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_who_leaves_a_group_is_cancelled_by_the_data(emulator: Any) -> None:
+    member = "root.child('members').child(auth.uid).val() === true"
+    emulator.rules("group", {"room": {".read": member}})
+    emulator.client.put("/members/ann.json?ns=group", json=True)
+    url = '/room.json?ns=group&auth_variable_override={"uid":"ann"}'
+    for query in ("", '&orderBy="$key"&limitToFirst=1'):
+        emulator.client.put("/members/ann.json?ns=group", json=True)
+        with emulator.stream(url + query) as stream:
+            assert next(stream)[0] == "put"
+            emulator.client.put("/other.json?ns=group", json=1)
+            emulator.client.delete("/members/ann.json?ns=group")
+            started = time.monotonic()
+            kinds = [kind for kind, _data, _id in stream if kind != "keep-alive"]
+            assert kinds[-1] == "cancel"
+            assert time.monotonic() - started < 10
+    with emulator.wire("group") as wire:
+        emulator.client.put("/members/ann.json?ns=group", json=True)
+        wire.ask("gauth", cred="owner", authvar={"uid": "ann"})
+        assert wire.ask("q", p="/room", h="")["s"] == "ok"
+        emulator.client.delete("/members/ann.json?ns=group")
+        assert wire.read()["d"] == {"a": "c", "b": {"p": "room"}}

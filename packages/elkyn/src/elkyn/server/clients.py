@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from elkyn.paths import Path
 from elkyn.server.door import Caller, Door
 from elkyn.server.hub import Hub
 from elkyn.server.metrics import Metrics
 from elkyn.server.settings import Settings
+from elkyn.server.touched import Touched
 from sennit_core.errors import Busy
 
 if TYPE_CHECKING:
+    from elkyn.rules.footprint import Footprint
     from elkyn.store import ElkynStore
 
 __all__ = ["Client", "Clients"]
@@ -30,6 +35,10 @@ class Client(Protocol):
     kind: str
     caller: Caller
     store: ElkynStore
+
+    def footprints(self) -> Iterable[Footprint]:
+        """What the client's permissions rest on."""
+        ...
 
     def tick(self, now: float) -> None:
         """Send a keep-alive when the client was silent for long; `now` is the loop's time."""
@@ -103,7 +112,21 @@ class Clients:
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(self._recheck, store)
 
-            self._watched[store] = store.on_rules(changed)
+            end_rules = store.on_rules(changed)
+            touched = Touched(store, partial(self._touched, store))
+
+            def end() -> None:
+                end_rules()
+                touched.close()
+
+            self._watched[store] = end
+
+    def _touched(self, store: ElkynStore, paths: AbstractSet[Path]) -> None:
+        for client in list(self._open):
+            if client.store is store and any(
+                footprint.touched_by(paths) for footprint in client.footprints()
+            ):
+                client.recheck()
 
     def _recheck(self, store: ElkynStore) -> None:
         for client in list(self._open):

@@ -14,6 +14,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
+    from elkyn.rules.footprint import Footprint
     from elkyn.store import ElkynStore
 
 __all__ = ["FULL", "Grant"]
@@ -50,6 +51,18 @@ class Grant:
         now_ms = int(self.clock.now() * 1000)
         if rules is None or not rules.may_read(reader, path, self.identity, now_ms, query):
             raise Denied(f"reading {format_path(path)}", "a rule that allows it")
+
+    def judge(self, reader: Reader, path: Path, query: Query | None = None) -> Footprint | None:
+        """Do what `check_read` does; returns what the answer rests on, None when no rule is asked."""
+        if self.unlimited or self.store is None or self.store.rules is None:
+            self.check_read(reader, path, query)
+            return None
+        now_ms = int(self.clock.now() * 1000)
+        rules = self.store.rules
+        allowed, footprint = rules.judge_stream(reader, path, self.identity, now_ms, query)
+        if not allowed:
+            raise Denied(f"reading {format_path(path)}", "a rule that allows it")
+        return footprint
 
     def index_on(self, path: Path) -> tuple[str, ...] | None:
         """Return the indexes that the rules declare at `path`; None: there are no rules."""

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,6 +34,7 @@ from sennit_core.errors import Closed, Denied, SennitError
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
+    from elkyn.rules.footprint import Footprint
     from elkyn.server.app import ElkynApp
 
 __all__ = ["Socket"]
@@ -74,6 +75,7 @@ class Socket:
         self._outbox = Outbox()
         self._woken = asyncio.Event()
         self._feeds: dict[Listen, Feed] = {}
+        self._footprints: dict[Listen, Footprint | None] = {}
         self._listens: dict[Feed, Listen] = {}
         self._ready: dict[Feed, None] = {}
         self._lost: dict[Feed, None] = {}
@@ -86,6 +88,10 @@ class Socket:
         self._chars = 0
 
     # What the registry of clients asks for.
+
+    def footprints(self) -> Iterable[Footprint]:
+        """What the permissions of its listens rest on."""
+        return [found for found in self._footprints.values() if found is not None]
 
     def tick(self, now: float) -> None:
         """Close a connection that has been silent for too long."""
@@ -236,13 +242,16 @@ class Socket:
         listen = step.listen
         try:
             grant = self._grant(listen)
-            warning = await self._data.check_listen(grant, listen)
             feed = self._follow(listen)
+            self._footprints[listen] = await self._data.judge(grant, listen)
             opening = await feed.start(partial(self._data.opening, grant, listen, step.known_hash))
+            if self._feeds.get(listen) is not feed:  # new rules have ended it meanwhile
+                raise Denied(f"listening at {format_path(listen.path)}")
         except BaseException:
             self.session.forget(listen)
             self._drop(listen)
             raise
+        warning = self._data.check_index(grant, listen)
         self._say(*_messages(listen, opening), reply(step.number, "ok", warning))
 
     def _follow(self, listen: Listen) -> Feed:
@@ -255,6 +264,7 @@ class Socket:
         return feed
 
     def _drop(self, listen: Listen) -> None:
+        self._footprints.pop(listen, None)
         feed = self._feeds.pop(listen, None)
         if feed is not None:
             del self._listens[feed]
@@ -327,7 +337,9 @@ class Socket:
     async def _judge_listens(self) -> None:
         for listen in list(self._feeds):
             try:
-                await self._data.check_listen(self._grant(listen), listen)
+                footprint = await self._data.judge(self._grant(listen), listen)
+                if listen in self._feeds:
+                    self._footprints[listen] = footprint
             except SennitError:
                 if listen in self._feeds:
                     self._drop(listen)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elkyn._lmdb.tree import ReadLimit
 from elkyn.errors import PreconditionFailed
@@ -24,6 +24,9 @@ from elkyn.txn import View
 from elkyn.values import present, resolve
 from elkyn.writer import Write, patch_write, put_write
 from sennit_core.errors import Busy, Closed, Denied, SennitError, TooLarge, UsageError
+
+if TYPE_CHECKING:
+    from elkyn.rules.footprint import Footprint
 
 __all__ = ["SocketStore", "status_of"]
 
@@ -81,23 +84,27 @@ class SocketStore:
             ]
             write.guard(view, places, now_ms)
 
-    async def check_listen(self, grant: Grant, listen: Listen) -> Any:
-        """Return what to warn a client of that may listen.
-
-        Raises:
-            Denied: it may not.
-        """
-        if not grant.unlimited:
-            await asyncio.to_thread(self._check_read, grant, listen)
+    def check_index(self, grant: Grant, listen: Listen) -> dict[str, Any]:
+        """Return what to warn a client of that listens."""
         try:
             _require_index(grant, listen.path, listen.query)
         except IndexMissing:
             return {"w": ["no_index"]}
         return {}
 
-    def _check_read(self, grant: Grant, listen: Listen) -> None:
+    async def judge(self, grant: Grant, listen: Listen) -> Footprint | None:
+        """Return what the permission to listen rests on, None when it rests on nothing.
+
+        Raises:
+            Denied: it may not.
+        """
+        if grant.unlimited:
+            return None
+        return await asyncio.to_thread(self._judge, grant, listen)
+
+    def _judge(self, grant: Grant, listen: Listen) -> Footprint | None:
         with self.store.snapshot() as view:
-            grant.check_read(view, listen.path, listen.query)
+            return grant.judge(view, listen.path, listen.query)
 
     def opening(self, grant: Grant, listen: Listen, known_hash: str, view: View) -> Opening:
         """Return what a listen of a whole node starts with: nothing when the client has it."""

@@ -171,7 +171,11 @@ class Stream:
             return await self._end()
         batches = feed.take()
         if batches is None:
-            await self._open(await feed.start(self._opener))
+            try:
+                opening = await feed.start(self._opener)
+            except Denied:
+                return await self._write(_CANCEL[self._unnamed]) and False
+            await self._open(opening)
         elif batches:
             await self._write(b"".join([self._encoded(batch) for batch in batches]))
         if self._recheck or self._silent:

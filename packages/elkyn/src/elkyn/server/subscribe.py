@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from elkyn.server.asgi import Receive, Send
 from elkyn.server.door import Caller
 from elkyn.server.feed import Feed, Opening, QueryFeed
+from elkyn.server.grant import FULL
 from elkyn.server.handle import check_index
 from elkyn.server.hub import Follower
 from elkyn.server.request import Call
@@ -19,6 +21,7 @@ from elkyn.txn import View
 from elkyn.values import present
 
 if TYPE_CHECKING:
+    from elkyn.rules.footprint import Footprint
     from elkyn.server.app import ElkynApp
     from elkyn.store import ElkynStore
 
@@ -73,6 +76,11 @@ class ClientStream(Stream):
     kind = "sse"
     store: ElkynStore
     caller: Caller
+    footprint: Footprint | None = None
+
+    def footprints(self) -> Iterable[Footprint]:
+        """What the permission to read rests on."""
+        return () if self.footprint is None else (self.footprint,)
 
     @abstractmethod
     def feed(self, app: ElkynApp) -> Feed:
@@ -87,6 +95,7 @@ class _ClientStream(ClientStream):
         self.caller = caller
         self._call = call
         self._resume = call.last_position
+        self._granted = FULL  # set by `check`, before anything is read
         super().__init__(
             send,
             self._begin,
@@ -99,17 +108,20 @@ class _ClientStream(ClientStream):
         call = self._call
         if call.query is None:
             return app.clients.hub.follow(self.store, call.keys, self.wake)
+        self.recheck()  # what was written since the first check
         return QueryFeed(self.store, call.path, call.query, self.wake)
 
     def check(self) -> None:
         call = self._call
         grant = self.caller.grant(self.store, call.namespace or "", call.path, write=False)
+        self._granted = grant
         if not grant.unlimited:
             with self.store.snapshot() as view:
-                grant.check_read(view, call.keys, call.query)
+                self.footprint = grant.judge(view, call.keys, call.query)
         check_index(call, grant)
 
     def _begin(self, view: View) -> Opening:
+        self.footprint = self._granted.judge(view, self._call.keys)
         after, self._resume = self._resume, None  # once: a slow client starts from a fresh value
         if after is not None:
             events = try_missed(self.store, self._call.keys, after, view.position)
