@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elkyn.auth import passwords
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.endpoints import AuthRequest
 
@@ -21,8 +22,10 @@ TOKEN = "/securetoken.googleapis.com/v1/token"
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[Authenticator]:
-    with Authenticator(AuthSettings(emulator=True)) as made:
-        yield made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_COST", {"time_cost": 1, "memory_cost": 64, "parallelism": 1})
+        with Authenticator(AuthSettings(emulator=True)) as made:
+            yield made
 
 
 TEXTS = st.text(max_size=20) | st.sampled_from(

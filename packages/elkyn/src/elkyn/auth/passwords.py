@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 PASSWORD_MIN = 6
 PASSWORD_MAX = 4096
+_COST: dict[str, Any] = {"time_cost": 2, "memory_cost": 19456, "parallelism": 1}
 
 
 class Passwords:
@@ -57,7 +58,7 @@ class Passwords:
                 except ImportError:
                     hint = "pip install 'sennit-elkyn[server]'"
                     raise Unsupported("passwords need argon2-cffi", hint=hint) from None
-                self._hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
+                self._hasher = PasswordHasher(**_COST)
                 self._nobody = self._hasher.hash("nobody's password")
             return self._hasher
 
