@@ -183,6 +183,22 @@ def test_a_bad_wire_form_is_refused(wire: dict[str, Any]) -> None:
         Query.of_wire(wire)
 
 
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=3,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["sp", "sn", "sin", "ep", "en", "ein", "l", "vf", "i"]), JSON)
+)
+def test_any_wire_form_is_read_and_answered_or_refused(wire: dict[str, Any]) -> None:
+    with suppress(UsageError):
+        query = Query.of_wire(wire)
+        query.select({"a": 1, "2": {"n": "x"}}.items())
+
+
 def test_only_a_query_for_everything_by_priority_is_the_default() -> None:
     assert EVERYTHING.is_default
     assert not Query(BY_KEY).is_default

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -286,6 +287,31 @@ def test_every_listener_sees_the_order_of_commits_under_load(store: ElkynStore) 
     assert sorted(event.position for event in history) == [event.position for event in history]
 
 
+def test_child_events_under_load_add_up_to_the_window(tmp_path: Path) -> None:
+    query = Query.build("n", limit_to_last=4)
+    with ElkynStore(tmp_path / "tree") as store:
+        store.set("/p", {f"k{number}": {"n": number} for number in range(300)})
+        feeds = [store.watch("/p", query, events=EVENTS, queue_events=size) for size in (4, 10**6)]
+
+        def write(start: int) -> None:
+            for number in range(start, 300, 4):
+                store.delete(f"/p/k{299 - number}")
+                store.set(f"/p/k{number}/n", 1000 - number)
+
+        writers = [threading.Thread(target=write, args=(start,)) for start in range(4)]
+        for writer in writers:
+            writer.start()
+        held: list[tuple[list[str], dict[str, Any]]] = [([], {}) for _feed in feeds]
+        while any(writer.is_alive() for writer in writers):
+            for feed, (keys, values) in zip(feeds, held, strict=True):
+                follow_all(keys, values, drain(feed))
+        with store.snapshot() as view:
+            expected = run_query(query, view, ("p",))
+        for feed, (keys, values) in zip(feeds, held, strict=True):
+            follow_all(keys, values, drain(feed))
+            assert (keys, values) == (list(expected), dict(expected))
+
+
 KEYS = st.sampled_from(["a", "b", "c", "d", "1", "2"])
 SCALARS = st.one_of(st.none(), st.integers(0, 4), st.sampled_from(["x", True]))
 CHILD = st.one_of(
@@ -356,15 +382,7 @@ class ViewMachine(RuleBasedStateMachine):
     @rule()
     def catch_up(self) -> None:
         for query, feed, keys, values in self.feeds:
-            write: list[ViewEvent] = []
-            for event in drain(feed):
-                if event.type != "value":
-                    write.append(event)
-                    continue
-                follow(keys, values, write)
-                assert len(values) == len(children(event.value))
-                write.clear()
-            assert not write
+            follow_all(keys, values, drain(feed))
             expected = self.expected(query or EVERYTHING)
             assert keys == list(expected), query
             assert values == {key: present(child) for key, child in expected.items()}
@@ -392,6 +410,19 @@ class ViewMachine(RuleBasedStateMachine):
 def children(value: Any) -> list[Any]:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [child for child in inner if child is not None]
+
+
+def follow_all(keys: list[str], values: dict[str, Any], events: list[ViewEvent]) -> None:
+    """Follow the events of several writes, each of which ends with a value."""
+    write: list[ViewEvent] = []
+    for event in events:
+        if event.type != "value":
+            write.append(event)
+            continue
+        follow(keys, values, write)
+        assert len(values) == len(children(event.value))
+        write.clear()
+    assert not write
 
 
 def follow(keys: list[str], values: dict[str, Any], events: list[ViewEvent]) -> None:

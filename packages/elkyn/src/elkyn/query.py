@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, TypedDict, Unpack
@@ -228,18 +228,20 @@ class Query:
         """Return the window on `children`, in its order."""
         lower, with_lower = self.lower
         upper, with_upper = self.upper
-        found = []
-        for key, child in children:
-            place = self.index.position(key, child)
-            above = place >= lower if with_lower else place > lower
-            if above and (place <= upper if with_upper else place < upper):
-                found.append((place, key, child))
+
+        def inside() -> Iterator[tuple[Position, str, Stored]]:
+            for key, child in children:
+                place = self.index.position(key, child)
+                above = place >= lower if with_lower else place > lower
+                if above and (place <= upper if with_upper else place < upper):
+                    yield place, key, child
+
         if self.limit is None:
-            found.sort(key=_place)
+            found = sorted(inside(), key=_place)
         elif self.from_end:
-            found = heapq.nlargest(self.limit, found, key=_place)[::-1]
+            found = heapq.nlargest(self.limit, inside(), key=_place)[::-1]
         else:
-            found = heapq.nsmallest(self.limit, found, key=_place)
+            found = heapq.nsmallest(self.limit, inside(), key=_place)
         return {key: child for _place, key, child in found}
 
 
@@ -257,8 +259,8 @@ def _place(found: tuple[Position, str, Stored]) -> Position:
 def run_query(query: Query, view: Reader, path: Path) -> dict[str, Stored]:
     """Return the children of `path` that `query` selects, in its order, in their stored form.
 
-    Reads no more than that when `view` is a store's and the order is by key or has a complete
-    index; correct without.
+    When `view` is a store's, memory is bounded by the answer; little more than that is read when the
+    order is by key or has a complete index.
     """
     select = getattr(view, "select", None)
     found: dict[str, Stored] | None = None if select is None else select(query, path)

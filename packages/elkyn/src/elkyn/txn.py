@@ -41,7 +41,7 @@ class View:
         self.shadows = shadows
 
     def select(self, query: Query, path: Path) -> dict[str, Stored] | None:
-        """Return what `query` selects from the children of `path`; None when it takes them all."""
+        """Return what `query` selects from the children of `path`; None: select from all of them."""
         return indexes.select(query, self, path)
 
     def get(self, path: Path) -> Stored:

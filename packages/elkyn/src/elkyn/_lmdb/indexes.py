@@ -298,9 +298,9 @@ class Indexes:
 
 
 def select(query: Query, view: View, path: Path) -> dict[str, Stored] | None:
-    """Return what `query` selects from the children of `path`, reading little more than that.
+    """Return what `query` selects from the children of `path`; None when an ephemeral write covers it.
 
-    None when that is impossible: there is no complete index, or an ephemeral write covers `path`.
+    Reads little more than that when there is a complete index, else one child after the other.
     """
     touched: set[str] = set()
     if view.shadows is not None:
@@ -309,8 +309,9 @@ def select(query: Query, view: View, path: Path) -> dict[str, Stored] | None:
         touched = {place[len(path)] for place, _value in view.shadows.below(path)}
     children = _in_order(query, view.tree, path)
     if children is None:
-        return None
-    found = _window(query, (item for item in children if item[0] not in touched))
+        found = query.select(item for item in view.tree.walk(path) if item[0] not in touched)
+    else:
+        found = _window(query, (item for item in children if item[0] not in touched))
     if not touched:
         return found
     changed = {key: view.get((*path, key)) for key in touched}
