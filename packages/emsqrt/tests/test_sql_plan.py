@@ -49,6 +49,11 @@ QUERIES = [
     "select a % 2 as odd, sum(b) as total from t group by odd having total > 0",
     "select a, s, count(*) from t group by all",
     "select sum(case when b > 0 then m * (1 - 0.05) else 0 end) from t where x >= 0",
+    "select percentile_cont(0.3) within group (order by b), quantile_cont(x, 0.3) from t",
+    "select a, percentile_disc(0.25) within group (order by m) as p from t group by a",
+    "select percentile_cont(0.9) within group (order by b desc nulls first) from t",
+    "select a, quantile(b, 0.5) q from t group by a having quantile(b, 0.5) > 0 order by q, a",
+    "select a from t group by a having percentile_disc(1) within group (order by b) > 0",
     "select distinct a, b from t",
     "select a, b from t order by a, b desc nulls first, s, x, m, d",
     "select s from t order by a + b, s, d",
@@ -141,7 +146,7 @@ def agree(query: str, tables: dict[str, pa.Table], judge: Any) -> None:
     for name, each in tables.items():
         judge.register(name, each)
     found, wanted = list(plain(ours)), list(plain(judge.execute(query).fetchall()))
-    if "order by" in query and "over" not in query:
+    if "order by" in query.replace("within group (order by", "") and "over" not in query:
         assert found == wanted
     assert sorted(map(repr, found)) == sorted(map(repr, wanted))
 
@@ -157,6 +162,14 @@ REFUSED = [
     ("select * exclude (a) from t", "EXCLUDE", None),
     ("select distinct on (a) a, b from t", "DISTINCT ON", None),
     ("select count(*) filter (where a > 1) from t", "Filter", None),
+    ("select mode() within group (order by a) from t", "Mode WITHIN GROUP", None),
+    (
+        "select percentile_disc(0.5) within group (order by a desc) from t",
+        "percentile_disc of a descending order",
+        None,
+    ),
+    ("select percentile_cont([0.5]) within group (order by a) from t", "Array", None),
+    ("select initcap(s, '-') from t", "initcap with delimiters", None),
     ("select a from t group by rollup (a)", "ROLLUP", None),
     ("select 1", "without FROM", None),
     ("insert into t values (1)", "INSERT", None),
@@ -189,6 +202,16 @@ def test_what_is_not_covered_is_refused_by_name(
         ("selec a from t", "line 1", None),
         ("select a from t; select b from t", "one statement, found 2", None),
         ("select date '2013-02-30' from t", "not a value of type Date", None),
+        (
+            "select percentile_cont(0.5) within group (order by a, b) from t",
+            "percentile_cont is of one value, and 2 are given",
+            None,
+        ),
+        (
+            "select percentile_cont(1.5) within group (order by a) from t",
+            "takes a constant from 0 to 1",
+            None,
+        ),
     ],
 )
 def test_a_mistake_is_said_with_its_place(query: str, words: str, hint: str | None) -> None:
@@ -196,6 +219,12 @@ def test_a_mistake_is_said_with_its_place(query: str, words: str, hint: str | No
         sql(query, TABLES)
     assert words in str(caught.value)
     assert hint is None or caught.value.hint == hint
+
+
+def test_initcap_is_the_engine_s_own() -> None:
+    assert sql("select initcap(s) as c from t", TABLES).plan == (
+        TABLES["t"].select(c="initcap(s)").plan
+    )
 
 
 def test_types_are_checked_before_anything_runs() -> None:

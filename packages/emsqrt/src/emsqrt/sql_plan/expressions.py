@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeAlias
 
-from sqlglot import exp
+from sqlglot import exp, parse_one
 
 from emsqrt.expr import Agg, Case, Cast, Expr, Literal, lit
 from emsqrt.expr.aggregates import check_params
@@ -303,6 +303,13 @@ def _anonymous(c: Converter, node: Node) -> Expr:
     return call(known, *map(c, node.expressions))
 
 
+def _initcap(c: Converter, node: Node) -> Expr:
+    usual = parse_one("initcap('')", dialect="duckdb").args.get("expression")
+    if node.args.get("expression") != usual:
+        refuse(node, c.text, "initcap with delimiters")
+    return call("initcap", c(node.this))
+
+
 def _distinct_from(c: Converter, node: Node) -> Expr:
     """Equal where both are NULL, and never NULL itself."""
     left, right = c(node.this), c(node.expression)
@@ -333,6 +340,7 @@ _FORMS: dict[type, Callable[[Converter, Node], Expr]] = {
     exp.Least: _many("least"),
     exp.Concat: _concat,
     exp.Trim: _trim,
+    exp.Initcap: _initcap,
     exp.Log: _log,
     exp.Pad: _pad,
     exp.TimestampTrunc: lambda c, node: call("date_trunc", _unit(c, node), c(node.this)),

@@ -45,6 +45,7 @@ def sql(
     except ImportError:
         hint = "pip install 'sennit-emsqrt[sql]'"
         raise Unsupported("SQL needs sqlglot", hint=hint) from None
+    from emsqrt.sql_plan.ordered_sets import plain_aggregates
     from emsqrt.sql_plan.parameters import bind, parse_statements
     from emsqrt.sql_plan.query import query_plan
 
@@ -57,7 +58,8 @@ def sql(
     if len(statements) != 1 or statements[0] is None:
         raise SqlError(f"expected one statement, found {len(statements)}")
     known = {name: _plan(source) for name, source in tables.items()}
-    plan = query_plan(bind(statements[0], params, text), known, text)
+    statement = plain_aggregates(bind(statements[0], params, text), text)
+    plan = query_plan(statement, known, text)
     check(plan)
     return Pipeline(plan)
 
