@@ -302,6 +302,10 @@ def test_an_old_sign_in_cannot_change_a_password() -> None:
         body = {"idToken": signed["idToken"], "password": "secret2"}
         assert strict.error(f"{ACCOUNTS}:update", body) == "CREDENTIAL_TOO_OLD_LOGIN_AGAIN"
         assert strict.error(f"{ACCOUNTS}:delete", body) == "CREDENTIAL_TOO_OLD_LOGIN_AGAIN"
+        linked = {**body, "email": "x@b.c"}
+        assert strict.error(f"{ACCOUNTS}:signUp", linked) == "CREDENTIAL_TOO_OLD_LOGIN_AGAIN"
+        less = {"idToken": signed["idToken"], "deleteProvider": ["password"]}
+        assert strict.error(f"{ACCOUNTS}:update", less) == "CREDENTIAL_TOO_OLD_LOGIN_AGAIN"
         strict.ok(f"{ACCOUNTS}:update", {"idToken": signed["idToken"], "displayName": "x"})
 
 
@@ -489,6 +493,26 @@ def test_administrators_revoke_users_tokens_and_keys(server: Server) -> None:
     assert told[-1] == Revoked(key_id=made["id"])
     assert server.ask("/auth/keys/revoke", {"name": "ci"}, **ADMIN)[0] == 404
     assert server.ask("/auth/revoke", {}, **ADMIN)[0] == 400
+
+
+def test_a_custom_token_that_was_revoked_is_not_exchanged(server: Server) -> None:
+    path = f"{ACCOUNTS}:signInWithCustomToken"
+    text = server.admin("/auth/token", {"uid": "u", "expiresSeconds": 10**6})["token"]
+    server.ok(path, {"token": text})
+    server.clock.advance(1)
+    server.admin("/auth/revoke", {"uid": "u"})
+    assert server.error(path, {"token": text}).startswith("INVALID_CUSTOM_TOKEN")
+
+
+def test_a_disabled_user_has_no_token_that_is_good(server: Server) -> None:
+    server.admin(PROJECT, {"localId": "u"})
+    text = server.admin("/auth/token", {"uid": "u"})["token"]
+    assert server.auth.identity_of_token(text).uid == "u"
+    server.admin(f"{PROJECT}:update", {"localId": "u", "disableUser": True})
+    with pytest.raises(BadToken):
+        server.auth.identity_of_token(text)
+    path = f"{ACCOUNTS}:signInWithCustomToken"
+    assert server.error(path, {"token": text}) == "USER_DISABLED"
 
 
 def test_rotating_the_signing_key_keeps_tokens_good(server: Server) -> None:

@@ -13,6 +13,7 @@ from elkyn.auth.claims import RESERVED, check_custom, check_uid, is_legacy
 from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.jws import unsigned_token
+from elkyn.auth.revocations import DISABLED
 from elkyn.auth.sessions import SignedIn
 from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import Verifier
@@ -100,7 +101,8 @@ class Accounts:
         return {**_answer("SignupNewUserResponse", user), **opened.to_json()}
 
     def _link(self, call: Call, email: str | None, password: str | None) -> dict[str, Any]:
-        user, _claims = self._of_id_token(call)
+        user, claims = self._of_id_token(call)
+        self._need_recent(claims)
         if email is None or password is None:
             raise AccountError("MISSING_PASSWORD" if email else "MISSING_EMAIL")
         user = self._users.update(user.uid, email=email, password=password)
@@ -134,15 +136,20 @@ class Accounts:
         if self._policy.emulator and text.startswith("{"):
             text = unsigned_token(Body.parse(text.encode()).rest())
         try:
-            claims, _trust = self._custom.verify_claims(text)
+            claims, trust = self._custom.verify_claims(text)
         except BadToken as error:
             wrong_place = error.fault in ("issuer", "audience")
             reason = "CREDENTIAL_MISMATCH" if wrong_place else "INVALID_CUSTOM_TOKEN"
             raise AccountError(reason, "" if wrong_place else str(error)) from None
         try:
-            return _custom_parts(claims)
+            uid, own = _custom_parts(claims)
         except UsageError as error:
             raise AccountError("INVALID_CUSTOM_TOKEN", str(error)) from None
+        if trust is not None:  # what is not signed does not say when it was issued
+            revoked = self._revocations.reason(Identity(uid=uid, claims=claims))
+            if revoked not in (None, DISABLED):
+                raise AccountError("INVALID_CUSTOM_TOKEN", "It was revoked.")
+        return uid, own
 
     def lookup(self, call: Call) -> dict[str, Any]:
         """Return the user of an ID token."""
@@ -155,8 +162,9 @@ class Accounts:
         values = profile_changes(call.body)
         for name in ("email", "password"):
             if name in call.body:
-                self._need_recent(claims)
                 values[name] = call.body.text(name)
+        if {"email", "password", "password_hash", "phone"} & values.keys():
+            self._need_recent(claims)
         if "email" in values and values["email"] != user.email:
             values["email_verified"] = False
         user = self._users.update(user.uid, **values)

@@ -13,10 +13,13 @@ from elkyn.identity import Identity
 from sennit_core.clock import Clock
 from sennit_core.logs import get_logger
 
-__all__ = ["KEY_CLAIM", "Revocations", "Revoked", "revoke_in"]
+__all__ = ["DISABLED", "KEY_CLAIM", "Revocations", "Revoked", "revoke_in"]
 
 KEY_CLAIM = "elkyn_key"
 """The claim of an admin key's identity that holds the key's id."""
+
+DISABLED = "user was disabled"
+"""The reason for somebody whose account is there but shut."""
 
 _EVER = 2**53
 _REVOKED = "credential was revoked"
@@ -102,14 +105,12 @@ class Revocations:
             return _REVOKED
         if _issued(claims) < pages.cutoff(uid):
             return _REVOKED
-        if claims.get("iss") != self._issuer:
-            return None
-        user = pages.user(uid)
+        user, own = pages.user(uid), claims.get("iss") == self._issuer
         if user is None:
-            return "user was deleted" if self._members_only else None
+            return "user was deleted" if own and self._members_only else None
         if user.disabled:
-            return "user was disabled"
-        return _REVOKED if _issued(claims) < user.valid_since else None
+            return DISABLED
+        return _REVOKED if own and _issued(claims) < user.valid_since else None
 
     def revoke_user(self, uid: str) -> None:
         """Revoke all tokens that were issued to `uid` until now, refresh tokens too."""
