@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -212,3 +214,38 @@ def test_requests_are_logged_as_json_with_their_ids(start_server: Callable[..., 
         "client": "127.0.0.1",
     }
     assert "secret" not in logged
+
+
+def test_a_head_without_end_is_refused(emulator: Any) -> None:
+    host, port = emulator.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"GET /a.json HTTP/1.1\r\nHost: localhost\r\n")
+        with suppress(OSError):
+            for _ in range(200):
+                connection.sendall(b"x-filler: " + b"x" * 1000 + b"\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 431")
+
+
+def test_one_connection_too_many_is_answered_with_429() -> None:
+    from elkyn.server.http_protocol import bounded_protocol
+
+    class Transport:
+        sent = b""
+        closing = False
+
+        def write(self, data: bytes) -> None:
+            self.sent += data
+
+        def close(self) -> None:
+            self.closing = True
+
+        def is_closing(self) -> bool:
+            return self.closing
+
+    protocol = bounded_protocol(0).__new__(bounded_protocol(0))
+    protocol.connections = set()
+    transport = Transport()
+    protocol.connection_made(transport)  # type: ignore[arg-type]
+    protocol.data_received(b"GET / HTTP/1.1")
+    protocol.connection_lost(None)
+    assert (transport.sent[:12], transport.closing) == (b"HTTP/1.1 429", True)

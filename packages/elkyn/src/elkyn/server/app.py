@@ -19,11 +19,12 @@ from elkyn.server.asgi import Receive, Scope, Send, read_body, send_response, to
 from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
 from elkyn.server.connect import serve_socket
-from elkyn.server.door import Authorize, Door, HookDoor
+from elkyn.server.door import Authorize, Caller, Door, HookDoor
 from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
+from elkyn.server.replication import Replication, serve_follower
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
 from elkyn.server.retries import Retries
 from elkyn.server.routes import answer_system
@@ -105,6 +106,7 @@ class ElkynApp:
         self.metrics = Metrics()
         self.committer = Committer()
         self.clients = Clients(self.metrics, settings, door)
+        self.replication = Replication()
         self.closed = False
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
@@ -169,7 +171,7 @@ class ElkynApp:
         try:
             grant = caller.grant(store, namespace, call.path, call.writes)
             if call.stream:
-                await open_stream(self, call, store, caller, (receive, send))
+                await self._stream(call, store, caller, (receive, send))
                 return None
             if call.writes:
                 return await self._write(call, store, grant, receive)
@@ -178,6 +180,15 @@ class ElkynApp:
         except Denied:
             self.door.refused(caller, scope, namespace, call.path, write=call.writes)
             raise
+
+    async def _stream(
+        self, call: Call, store: ElkynStore, caller: Caller, channel: tuple[Receive, Send]
+    ) -> None:
+        self.metrics.open["http"] -= 1  # counted as a stream instead
+        try:
+            await open_stream(self, call, store, caller, channel)
+        finally:
+            self.metrics.open["http"] += 1
 
     def _admit(self, scope: Scope) -> None:
         if self.closed:
@@ -237,8 +248,11 @@ class ElkynApp:
             write = to_write(call, body, store, grant)
         await self.committer.commit(store, write)
         if large:
-            return await asyncio.to_thread(answer_write, call, write)
-        return answer_write(call, write)
+            response = await asyncio.to_thread(answer_write, call, write)
+        else:
+            response = answer_write(call, write)
+        response.position = write.position
+        return response
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -246,6 +260,10 @@ class ElkynApp:
             request = to_request(scope)
             self._admit(scope)
             self.settings.origins.check(request.headers)
+            if request.raw_path == "/.replica":
+                await send({"type": "websocket.accept"})
+                await serve_follower(self, request, scope, (receive, send))
+                return
             if request.raw_path != "/.ws" or request.query.get("v", "5") != "5":
                 raise NotFound("socket", request.raw_path)
             caller = await self.door.caller(scope, request.query, anonymous=True)
@@ -274,6 +292,7 @@ class ElkynApp:
         Call it when the server starts to stop, before it waits for its connections.
         """
         self.closed = True
+        self.replication.close()
         self.clients.close()
         self.committer.close()
 

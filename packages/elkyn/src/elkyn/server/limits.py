@@ -20,6 +20,7 @@ class Limits:
 
     Args:
         body_bytes: a larger request body is refused with 413.
+        connections: open at once; one more is answered with 429 and closed.
         requests: answered at once, streams and sockets not counted.
         streams: event streams open at once.
         sockets: WebSockets open at once.
@@ -29,6 +30,7 @@ class Limits:
     """
 
     body_bytes: int = BODY_BYTES_MAX
+    connections: int = 100_000
     requests: int = 20_000
     streams: int = 50_000
     sockets: int = 20_000

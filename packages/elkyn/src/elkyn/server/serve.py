@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,9 @@ def serve(
     """
     serving.check()
     uvicorn = _uvicorn()
+    from elkyn.server.http_protocol import bounded_protocol
+
+    _raise_file_limit()
     serving.data.mkdir(parents=True, exist_ok=True)
     token_file = None if serving.emulator else serving.data / "admin.token"
     with ExitStack() as owned:
@@ -135,6 +139,7 @@ def serve(
             proxy_headers=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=75,
+            http=bounded_protocol(serving.limits.connections),
             ws="websockets-sansio",
             ws_max_size=1024 * 1024,
             ws_per_message_deflate=False,
@@ -207,6 +212,13 @@ def _listen(host: str, port: int) -> socket.socket:
         hint = "choose another with --port, or 0 for a free one"
         raise UsageError(f"port {port} cannot be used: {error.strerror}", hint=hint) from None
     return listener
+
+
+def _raise_file_limit() -> None:
+    """Allow as many connections as the system does: each takes a file."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _shown_host(host: str) -> str:
