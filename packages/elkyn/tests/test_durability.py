@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,23 @@ def test_a_store_that_the_machine_left_unsynced_is_verified(tmp_path: Path) -> N
     (tmp_path / "t" / "unsynced").write_text("another boot\n")
     with pytest.raises(Corrupt, match="cannot be read"):
         ElkynStore(tmp_path / "t")
+
+
+@pytest.mark.parametrize("how", ["cut", "zeroed"])
+def test_a_store_whose_pages_never_arrived_is_refused(tmp_path: Path, how: str) -> None:
+    with ElkynStore(tmp_path / "t", durability="none") as store:
+        store.set("/a", {f"k{number}": "x" * 1000 for number in range(400)})
+    file = tmp_path / "t" / "data.mdb"
+    half = file.stat().st_size // 8192 * 4096
+    (tmp_path / "t" / "unsynced").write_text("another boot\n")
+    if how == "cut":
+        os.truncate(file, half)
+    else:
+        file.write_bytes(file.read_bytes()[:8192] + bytes(file.stat().st_size - 8192))
+    with pytest.raises(Corrupt) as refused:
+        ElkynStore(tmp_path / "t")
+    assert refused.value.hint is not None
+    assert "restore a backup" in refused.value.hint
 
 
 def damage(store: ElkynStore) -> None:

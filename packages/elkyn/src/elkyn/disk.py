@@ -27,7 +27,7 @@ from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.shapes import Shapes
 from elkyn._lmdb.tree import Tree
-from elkyn._lmdb.verify import problems
+from elkyn._lmdb.verify import problems, problems_apart
 from elkyn.backup import copy_environment
 from elkyn.durability import Durability, Marker, Syncer, sync_folder
 from elkyn.folder import discard_other_boot, lock_folder, memory_folder
@@ -102,11 +102,12 @@ class Disk:
         try:
             synced = durability == "always" and not self._in_memory
             self._marker = None if self._in_memory else Marker(self.folder)
+            self._refuse_torn()
             self._durable = Environment(self.folder, _DATABASES, sync=synced, map_bytes=map_bytes)
             self._syncer = Syncer(self._durable.sync, sync_seconds)
             self._shapes = Shapes(self._durable)
             self._read_meta()
-            self._refuse_torn()
+            self._mark()
             self.ephemeral_position = -1
             if self._in_memory:
                 self._open_ephemeral()
@@ -135,17 +136,22 @@ class Disk:
 
     def _refuse_torn(self) -> None:
         """See to it that what an earlier crash of the machine may have torn is not used."""
+        if self._marker is None or not self._marker.torn():
+            return
+        found = problems_apart(self.folder, _DATABASES)
+        if found:
+            raise Corrupt(
+                f"the store at {self.folder}",
+                expected="a tree that was synced",
+                found=found[0],
+                hint="the machine went down before all was on the disk: restore a backup",
+            )
+
+    def _mark(self) -> None:
+        """Say what the next start has to know, once all that was written before is on the disk."""
         if self._marker is None:
             return
         if self._marker.torn():
-            found = self.verify()
-            if found:
-                raise Corrupt(
-                    f"the store at {self.folder}",
-                    expected="a tree that was synced",
-                    found=found[0],
-                    hint="the machine went down before all was on the disk: restore a backup",
-                )
             self._durable.sync()
         if self._durability == "always":
             self._marker.remove()
@@ -411,5 +417,7 @@ class Snapshot:
         view, self._durable, self._ephemeral = self._disk.view(self._rows_max)
         return view
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._disk.end_read(self._durable, self._ephemeral)
+        if error is not None:
+            translated(self._disk.folder).__exit__(kind, error, trace)

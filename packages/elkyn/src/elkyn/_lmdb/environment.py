@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import lmdb
 
-from sennit_core.errors import Closed, StorageFull, Unavailable
+from sennit_core.errors import Closed, Corrupt, StorageFull, Unavailable
 from sennit_core.units import MIB
 
 __all__ = ["MAP_BYTES", "Environment", "MapFull", "Txn", "copy_in_use", "translated"]
@@ -27,6 +27,7 @@ __all__ = ["MAP_BYTES", "Environment", "MapFull", "Txn", "copy_in_use", "transla
 Txn: TypeAlias = Any  # py-lmdb ships no types
 
 MapFull = lmdb.MapFullError
+_DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
 
 MAP_BYTES = 1024 * MIB
 """First size of the map: address space alone, the file grows as pages are used."""
@@ -35,6 +36,7 @@ _GROWTH_MAX = 64 * 1024 * MIB
 _READERS_MAX = 1024
 _NEARLY_FULL = 8 * MIB
 _REBUILD_ROWS = 10_000
+_COVERED_MAX = 2**46  # more is no size but damage
 
 
 class Environment:
@@ -69,6 +71,7 @@ class Environment:
     def _open(self, map_bytes: int) -> None:
         with translated(self.folder):
             _reserve_lock_file(self.folder / "lock.mdb")
+            _cover_pages(self.folder / "data.mdb")
             env = lmdb.open(
                 str(self.folder),
                 map_size=map_bytes,
@@ -126,7 +129,8 @@ class Environment:
         """Open a read transaction for a block."""
         txn = self.enter()
         try:
-            yield txn
+            with translated(self.folder):
+                yield txn
         finally:
             self.leave(txn)
 
@@ -265,6 +269,29 @@ def _reserve_lock_file(file: FilePath) -> None:
         os.close(opened)
 
 
+def _cover_pages(file: FilePath) -> None:
+    """Lengthen a file that is shorter than its newest meta page says.
+
+    Looking at a page that is not there ends the process, while LMDB refuses one of zeros.
+    Pages 0 and 1 hold `MDB_meta` after 16 bytes: at 24 in it the page size, at 120 the last page and
+    at 128 the transaction (LMDB 0.9, 64 bits).
+    """
+    if not file.exists():
+        return
+    with file.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        first = stream.read(152)
+        if len(first) < 152:
+            return
+        page = int.from_bytes(first[40:44], "little")
+        stream.seek(page)
+        metas = [first, stream.read(152)]
+    newest = max((m for m in metas if len(m) == 152), key=lambda m: m[144:152][::-1])
+    needed = (int.from_bytes(newest[136:144], "little") + 1) * page
+    if size < needed < _COVERED_MAX:
+        os.truncate(file, needed)
+
+
 def _append(env: Any, db: Any, found: Iterator[tuple[bytes, bytes]]) -> None:
     while chunk := list(islice(found, _REBUILD_ROWS)):
         with env.begin(write=True) as txn, txn.cursor(db=db) as cursor:
@@ -286,6 +313,8 @@ class translated:  # noqa: N801 - used as a function is; a generator would cost 
         if not isinstance(error, lmdb.Error) or isinstance(error, lmdb.MapFullError):
             return
         folder = self._folder
+        if isinstance(error, _DAMAGED):
+            raise Corrupt(f"the store at {folder}", message=f"LMDB: {error}") from error
         free = shutil.disk_usage(folder).free if folder.exists() else None
         if isinstance(error, lmdb.DiskError) or (free is not None and free < _NEARLY_FULL):
             raise StorageFull(str(folder), free_bytes=free) from error
