@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -63,7 +63,7 @@ class Definition:
         return len(path) == len(self.pattern) and _match(self.pattern, path)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Definitions:
     """All definitions of a store, and which rules they were taken from."""
 
@@ -94,6 +94,25 @@ class Definitions:
     def without(self, gone: Definition) -> Definitions:
         """Return them without one."""
         return replace(self, known=tuple(old for old in self.known if old.id != gone.id))
+
+    @cached_property
+    def kept(self) -> tuple[Definition, ...]:
+        """Those whose rows follow the tree."""
+        return tuple(one for one in self.known if one.state != "dropping")
+
+    @cached_property
+    def _by_first(self) -> dict[str | None, list[Definition]]:
+        found: dict[str | None, list[Definition]] = {}
+        for one in self.kept:
+            found.setdefault(one.pattern[0] if one.pattern else None, []).append(one)
+        return found
+
+    def matching(self, path: Path) -> list[Definition]:
+        """Return those with children at, above or below `path`."""
+        if not path:
+            return list(self.kept)
+        near = [*self._by_first.get(None, ()), *self._by_first.get(path[0], ())]
+        return [one for one in near if _match(one.pattern, path)]
 
     @property
     def unfinished(self) -> Definition | None:
@@ -131,14 +150,13 @@ class Indexes:
         definitions: as they stand in it.
     """
 
-    __slots__ = ("_db", "_kept", "_tree", "_txn", "definitions")
+    __slots__ = ("_db", "_tree", "_txn", "definitions")
 
     def __init__(self, tree: Tree, txn: Txn, definitions: Definitions) -> None:
         self.definitions = definitions
         self._tree = tree
         self._txn = txn
         self._db = tree.env.databases["index"]
-        self._kept = [one for one in definitions.known if one.state != "dropping"]
 
     @classmethod
     def of(cls, tree: Tree, txn: Txn) -> Self | None:
@@ -159,7 +177,7 @@ class Indexes:
 
     def follow(self, path: Path, value: Stored, write: Callable[[Path, Stored], None]) -> None:
         """Let `write` put `value` at `path`, and bring the rows of what it changes after it."""
-        matching = [one for one in self._kept if _match(one.pattern, path)]
+        matching = self.definitions.matching(path)
         replaced = [one for one in matching if len(path) <= len(one.pattern)]
         inside = [one for one in matching if PRIORITY not in path and one not in replaced]
         parents = [(one, parent) for one in replaced for parent in self._parents(one.pattern, path)]
@@ -235,7 +253,7 @@ class Indexes:
 
     def serving(self, query: Query, path: Path) -> Definition | None:
         """Return the complete index that answers `query` on `path`."""
-        for one in self._kept:
+        for one in self.definitions.matching(path):
             if one.state == "ready" and one.index == query.index and one.covers(path):
                 return one
         return None
