@@ -105,6 +105,8 @@ def test_signing_up_gives_tokens_that_the_tree_takes(server: Server) -> None:
     assert (identity.uid, identity.provider) == (answer["localId"], "password")
     assert identity.claims["email_verified"] is False
     assert identity.custom == ()
+    shown = server.ok(f"{ACCOUNTS}:lookup", {"idToken": answer["idToken"]})["users"][0]
+    assert shown["lastLoginAt"] == shown["createdAt"] == str(int(server.clock.now() * 1000))
 
 
 def test_the_id_token_can_be_verified_with_the_published_keys(server: Server) -> None:

@@ -78,6 +78,7 @@ class Accounts:
             email=email if email is not None else _missing("MISSING_EMAIL"),
             password=password if password is not None else _missing("MISSING_PASSWORD"),
             display_name=call.body.text("displayName"),
+            **self._login(),
         )
         return self._signed_up(user, "password")
 
@@ -85,7 +86,7 @@ class Accounts:
         if not self._policy.anonymous:
             raise AccountError("ADMIN_ONLY_OPERATION")
         self._admit(call)
-        return self._signed_up(self._users.create(), "anonymous")
+        return self._signed_up(self._users.create(**self._login()), "anonymous")
 
     def _admit(self, call: Call) -> None:
         """Count an account that an address makes."""
@@ -96,8 +97,12 @@ class Accounts:
             raise AccountError("TOO_MANY_ATTEMPTS_TRY_LATER", text, status=429)
         self._sign_ups.failed(call.client)
 
+    def _login(self) -> dict[str, Any]:
+        """Return the fields of a user who signs in now."""
+        return dict.fromkeys(("login_ms", "refresh_ms"), int(self._clock.now() * 1000))
+
     def _signed_up(self, user: User, provider: str) -> dict[str, Any]:
-        opened = self._sessions.open(self._users.note_sign_in(user.uid), provider)
+        opened = self._sessions.open(user, provider)
         return {**_answer("SignupNewUserResponse", user), **opened.to_json()}
 
     def _link(self, call: Call, email: str | None, password: str | None) -> dict[str, Any]:
