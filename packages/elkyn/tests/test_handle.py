@@ -145,6 +145,7 @@ def test_a_body_that_is_not_json_is_refused_in_firebases_words(
         ("GET", "/a$.json", None, 400, "Invalid path"),
         ("PUT", "/" + "d/" * 32 + "e.json", 1, 400, "33 levels"),
         ("POST", "/" + "d/" * 31 + "e.json", 1, 400, "33 levels"),
+        ("POST", "/a/.priority.json", 1, 400, "must not hold"),
         ("PATCH", "/a.json", [1], 400, "couldn't parse JSON object"),
         ("PATCH", "/a.json", {"b": 1, "b/c": 2}, 400, "/a/b"),
         ("GET", "/metrics", None, 404, "metrics"),

@@ -143,7 +143,9 @@ class ElkynApp:
         except SennitError as error:
             response = error_response(error)
         except Exception as error:  # noqa: BLE001 - logged and answered with 500
-            response = error_response(InternalError(f"{type(error).__name__}: {error}"))
+            surprise = InternalError(f"{type(error).__name__}: {error}")
+            surprise.__cause__ = error
+            response = error_response(surprise)
         finally:
             opened["http"] -= 1
         AccessLog.end(number, request, scope, response, started)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from elkyn.errors import PreconditionFailed
-from elkyn.paths import sorted_map
+from elkyn.paths import parse_path, sorted_map
 from elkyn.query import require_index, run_query
 from elkyn.server.answers import error_response, respond
 from elkyn.server.codec import load
@@ -98,7 +98,7 @@ def to_write(call: Call, body: bytes, store: ElkynStore, grant: Grant = FULL) ->
     elif call.method == "PATCH":
         write = patch_write(call.keys, _object(body))
     elif call.method == "POST":
-        write = put_write((*call.keys, store.new_push_id()), _parse(body))
+        write = put_write(parse_path(f"{call.path}/{store.new_push_id()}"), _parse(body))
     else:
         write = put_write(call.keys, _parse(body))
     if call.if_match is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import resource
 import signal
@@ -130,6 +131,7 @@ def serve(
             _write_run(run_file, url, emulator=serving.emulator)
             ready(url, token_file)
 
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each bad request
         config = uvicorn.Config(
             _announced(app, announce),
             log_config=None,
