@@ -12,7 +12,7 @@ from elkyn import ElkynStore
 from elkyn.errors import PositionGone
 from elkyn.recovery import Archiver, archive_log, restore
 from sennit_core.errors import Corrupt, NotFound, UsageError
-from sennit_core.testing import ManualClock
+from sennit_core.testing import ManualClock, run_markdown
 
 
 def test_a_backup_is_a_store_of_one_moment(tmp_path: Path) -> None:
@@ -215,3 +215,9 @@ def test_an_archive_that_cannot_be_written_is_tried_again(tmp_path: Path) -> Non
             archiver._folder = folder
         assert archiver.position == 1
         assert archiver.error is None
+
+
+def test_the_page_on_stores_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[3] / "docs" / "elkyn-store.md"
+    monkeypatch.chdir(tmp_path)
+    assert "restore" in run_markdown(page)
