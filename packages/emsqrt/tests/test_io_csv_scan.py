@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from emsqrt import pipeline
 from emsqrt.io.csv_options import CsvOptions, read_header
 from emsqrt.io.csv_scan import CsvScan, infer_csv_schema
 from emsqrt.io.scan import infer_schema, open_scan
@@ -48,6 +49,18 @@ def test_values_come_out_typed_and_null_differs_from_empty(tmp_path: Path) -> No
 def test_only_the_wanted_columns_are_read_in_the_wanted_order(tmp_path: Path) -> None:
     path = put(tmp_path, "a,b,c\n1,x,2\n3,y,4\n")
     assert read(path, Schema.of(c="Int64", a="Int64")) == [{"c": 2, "a": 1}, {"c": 4, "a": 3}]
+
+
+@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("mark", ["", '"'])
+def test_a_first_field_without_a_header_may_be_long(mark: str, tier: str, tmp_path: Path) -> None:
+    long = "x" * (300 << 10)
+    path = put(tmp_path, f"{mark}{long}{mark},1\n{mark}y{mark},2\n")
+    rows = pipeline.scan(path, schema=Schema.of(column0="Utf8", column1="Int64"), header=False)
+    rows = rows.filter("column1 > 0") if tier == "thin" else rows.select("column1", "column0")
+    manifest = rows.sink(tmp_path / "out.csv").run("96MiB", in_process=tier == "arrow")
+    assert (manifest.tier, manifest.rows_out) == (tier, 2)
+    assert long in (tmp_path / "out.csv").read_text()
 
 
 def test_many_small_blocks_give_every_row(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emsqrt.io.records import CsvDialect, record_ends, split_records
+from emsqrt.io.records import CsvDialect, is_closed, record_ends, split_fields, split_records
 from sennit_core.errors import BadInput
 
 TEXT = st.text(alphabet=st.sampled_from('ab1,"\r\n é'), max_size=60)
@@ -37,6 +37,21 @@ def test_cutting_written_csv_changes_no_record(
     parts = blocks(out.getvalue(), block_bytes)
     assert "".join(parts) == out.getvalue()
     assert [row for part in parts for row in rows(part)] == rows(out.getvalue())
+
+
+@given(TEXT, st.sampled_from(["", "\n", "\r", "\r\n"]))
+@example('"a"b"c,"",""""', "\n")
+def test_fields_are_those_that_csv_finds(text: str, line_end: str) -> None:
+    ended = f"{text}{line_end}".encode()
+    for dialect in (CsvDialect(), CsvDialect(";", None)):
+        stops = [*record_ends(ended, len(ended), dialect)] or [len(ended)]
+        record = ended[: stops[0]].decode()
+        if dialect.quote and not is_closed(record.encode(), dialect):
+            continue
+        stream = io.StringIO(record, newline="")
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if dialect.quote else csv.QUOTE_NONE
+        found = csv.reader(stream, delimiter=dialect.delimiter, quoting=quoting)
+        assert split_fields(record, dialect) == next(found, [])
 
 
 @given(TEXT, st.integers(1, 60))

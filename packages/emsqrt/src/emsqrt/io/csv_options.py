@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from emsqrt.io.bad_rows import POLICIES
-from emsqrt.io.records import CsvDialect, is_closed, last_record_end, record_ends
+from emsqrt.io.records import CsvDialect, is_closed, last_record_end, record_ends, split_fields
 from emsqrt.io.sources import ByteSource, open_source
 from sennit_core.errors import BadInput, Unsupported, UsageError, nearest
 from sennit_core.units import format_bytes, parse_bytes
@@ -179,23 +177,14 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
             reason="a quote in the first record is never closed, or it is over 1 MiB",
             hint="close it, or name another quote; quote null when nothing is quoted",
         )
-    reader = csv.reader(
-        io.StringIO(text, newline=""),
-        delimiter=options.delimiter,
-        quotechar=options.quote,
-        quoting=csv.QUOTE_NONE if options.quote is None else csv.QUOTE_MINIMAL,
-    )
-    try:
-        fields = next(reader, [])
-        if options.header and any(len(field) > _NAME_CHARS_MAX for field in fields):
-            raise csv.Error(f"a name of over {_NAME_CHARS_MAX:,} characters")
-    except csv.Error as error:
+    fields = split_fields(text, options.dialect)
+    if options.header and any(len(field) > _NAME_CHARS_MAX for field in fields):
         raise BadInput(
             what,
             byte_offset=offset,
-            reason=f"the first record is no header: {error}",
+            reason=f"the first record is no header: a name of over {_NAME_CHARS_MAX:,} characters",
             hint="is this CSV? With header false and a schema the first record is data",
-        ) from error
+        )
     return fields
 
 

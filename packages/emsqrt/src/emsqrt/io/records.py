@@ -131,6 +131,34 @@ def record_ends(data: bytearray | bytes, size: int, dialect: CsvDialect) -> Iter
             return
 
 
+def split_fields(record: str, dialect: CsvDialect) -> list[str]:
+    """Return the fields of one record, quotes removed; none where the line is empty."""
+    body = record.removesuffix("\n").removesuffix("\r")
+    delimiter, mark = dialect.delimiter, dialect.quote
+    fields: list[str] = []
+    position = 0
+    while body and position <= len(body):
+        inside = ""
+        if mark is not None and body.startswith(mark, position):
+            end = _closing_quote(body, position + 1, mark)
+            inside = body[position + 1 : end].replace(mark + mark, mark)
+            position = end + 1
+        stop = body.find(delimiter, position)
+        stop = len(body) if stop < 0 else stop
+        fields.append(inside + body[position:stop])
+        position = stop + 1
+    return fields
+
+
+def _closing_quote(text: str, position: int, mark: str) -> int:
+    """Return where the quote closes that opened before `position`; the end, when it never does."""
+    while (end := text.find(mark, position)) >= 0:
+        if not text.startswith(mark, end + 1):
+            return end
+        position = end + 2
+    return len(text)
+
+
 @lru_cache(maxsize=8)
 def _field_pattern(dialect: CsvDialect) -> re.Pattern[bytes]:
     """One field with what ends it; the possessive loops keep an open quote from matching early."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from emsqrt._kernel import RecordFault
 from emsqrt.io.csv_inference import infer_columns
 from emsqrt.io.csv_options import CsvOptions, first_record, parse_fields
-from emsqrt.io.records import RecordBlock, RecordTooLong, split_records
+from emsqrt.io.records import RecordBlock, RecordTooLong, last_record_end, split_records
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard
 from emsqrt.run import Run
@@ -38,6 +38,8 @@ class CsvHead:
         self, source: ByteSource, options: CsvOptions, sample_bytes: int = 1 << 16
     ) -> None:
         start = source.peek(sample_bytes)
+        if len(start) == sample_bytes < _SAMPLE_BYTES and not _ends(start, options):
+            start = source.peek(_SAMPLE_BYTES)
         self.start = len(_MARK) if start.startswith(_MARK) else 0
         body = start[self.start :]
         record = first_record(body, options)
@@ -66,6 +68,11 @@ def infer_text_schema(source: ByteSource, options: CsvOptions) -> Schema:
     except RecordFault as fault:
         names = Schema(tuple(Field(name, DataType("Utf8")) for name in head.names))
         raise fault_error(fault, names, source.name, head.start) from None
+
+
+def _ends(start: bytes, options: CsvOptions) -> bool:
+    """Whether the first record ends within the first bytes of a file."""
+    return last_record_end(start, len(start), options.dialect) > 0
 
 
 class ScanText:
