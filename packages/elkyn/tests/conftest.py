@@ -21,6 +21,7 @@ class Wire:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.pushes: list[Any] = []
+        self._answers: dict[int, Any] = {}
         self.hello = self.read()["d"]
         self._number = 0
 
@@ -44,11 +45,13 @@ class Wire:
 
     def answer(self, number: int) -> Any:
         """Return the answer to a request; what comes before it is in `pushes`."""
-        while True:
+        while number not in self._answers:
             message = self.read()["d"]
-            if message.get("r") == number:
-                return message["b"]
-            self.pushes.append((message["a"], message["b"]))
+            if "r" in message:
+                self._answers[message["r"]] = message["b"]
+            else:
+                self.pushes.append((message["a"], message["b"]))
+        return self._answers.pop(number)
 
     def ask(self, action: str, **body: Any) -> Any:
         """Send a request and return its answer."""
