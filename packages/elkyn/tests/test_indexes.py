@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from elkyn import ElkynStore, _failpoints
+from elkyn import ElkynStore, _failpoints, indexing
 from elkyn._lmdb import index_rows
 from elkyn._lmdb.indexes import Indexes
 from elkyn._lmdb.tree import ReadLimit
 from elkyn.ordering import Index, children_of
 from elkyn.query import Query, run_query
 from elkyn.values import prepare
-from sennit_core.errors import UsageError
+from sennit_core.errors import StorageFull, UsageError
 
 LONG = [
     "x" * 199,
@@ -229,9 +229,25 @@ def test_a_half_built_index_answers_nothing(
     assert row_count(store) == 1500 - len(seen)
 
 
+def test_a_step_that_fails_is_tried_again(
+    store: ElkynStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [RuntimeError("once"), StorageFull("the disk")]
+
+    def fail(point: str) -> None:
+        if point == "indexed" and failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(_failpoints, "hook", fail)
+    monkeypatch.setattr(indexing, "_RETRY_SECONDS", 0.01)
+    store.set("/p", {"a": 1})
+    declare(store, {"p": {".indexOn": ".value"}})
+    assert (failures, row_count(store)) == ([], 1)
+
+
 CHILD = """
 import os, signal, sys
-from elkyn import ElkynStore, _failpoints
+from elkyn import ElkynStore, _failpoints, indexing
 
 folder, count = sys.argv[1], int(sys.argv[2])
 seen = 0

@@ -19,7 +19,7 @@ from elkyn.ordering import BY_VALUE, Index
 from elkyn.paths import parse_path
 from elkyn.txn import WriteView
 from elkyn.writer import Writer
-from sennit_core.errors import Closed, SennitError
+from sennit_core.errors import Closed
 from sennit_core.logs import get_logger
 
 __all__ = ["Indexing"]
@@ -83,7 +83,7 @@ class Indexing:
             except Closed:
                 busy = False
                 self._stop.set()
-            except SennitError:
+            except Exception:  # noqa: BLE001 - queries do without; the thread must live to try again
                 _log.exception("the indexes of the rules wait: a step failed")
                 busy = not self._stop.wait(_RETRY_SECONDS)
             with self._idle:
