@@ -185,6 +185,21 @@ def test_equal_expressions_are_computed_once() -> None:
     assert one is two is not other
 
 
+def test_many_expressions_are_not_compared_with_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[Expr] = []
+
+    def same(one: Expr, other: Expr) -> bool:
+        compared.append(one)
+        return str(one) == str(other)
+
+    monkeypatch.setattr(Expr, "equals", same)
+    made = compute_all([col("i") * (number % 40) for number in range(80)], SCHEMA)
+    assert len({id(each) for each in made}) == 40
+    assert len(compared) <= 80
+
+
 def test_every_integer_width_is_read() -> None:
     names = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64", "Float32")
     schema = Schema.of(**{name.lower(): name for name in names})

@@ -84,13 +84,14 @@ class Computed:
 def compute_all(exprs: Sequence[Expr], schema: Schema, run: Run | None = None) -> list[Computed]:
     """Return expressions that share one stack, equal ones as one object; raises as `Computed`."""
     stack = ProgramStack(run)
-    made: list[tuple[Expr, Computed]] = []
+    made: dict[str, list[tuple[Expr, Computed]]] = {}
     results = []
     for expr in exprs:
-        known = next((each for other, each in made if other.equals(expr)), None)
+        alike = made.setdefault(str(expr), [])
+        known = next((each for other, each in alike if other.equals(expr)), None)
         if known is None:
             known = Computed(expr, schema, stack)
-            made.append((expr, known))
+            alike.append((expr, known))
         results.append(known)
     return results
 
