@@ -228,7 +228,9 @@ def test_a_mode_and_a_folder_that_do_not_fit_are_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="takes no folder"):
         ElkynStore(tmp_path, mode="memory")
     with pytest.raises(Unsupported):
-        ElkynStore(tmp_path, mode="replica")  # type: ignore[arg-type]
+        ElkynStore(tmp_path, mode="cluster")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="belong together"):
+        ElkynStore(tmp_path, mode="replica")
 
 
 def test_namespaces_are_apart_and_found_again(tmp_path: Path) -> None:

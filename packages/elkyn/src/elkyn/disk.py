@@ -31,6 +31,7 @@ from elkyn._lmdb.verify import problems, problems_apart
 from elkyn.backup import copy_environment
 from elkyn.durability import Durability, Marker, Syncer, sync_folder
 from elkyn.folder import discard_other_boot, lock_folder, memory_folder
+from elkyn.replica.terms import Terms
 from elkyn.txn import View, WriteView
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, Corrupt
@@ -74,7 +75,7 @@ class Disk:
 
     Attributes:
         position: the index of the last entry of the log.
-        term: what new entries of the log carry.
+        terms: what it knows of leaders; `terms.term` is what new entries of the log carry.
         ephemeral_position: `position` when ephemeral values last changed; -1 when they never did.
     """
 
@@ -123,7 +124,7 @@ class Disk:
         meta = self._durable.databases["meta"]
         with self._durable.read() as txn:
             found = txn.get(b"format", db=meta)
-            self.term = int.from_bytes(txn.get(b"term", db=meta) or b"\x01", "big")
+            self.terms = Terms.unpack(txn.get(b"terms", db=meta))
             self.position = LogRows(self._durable, txn).last()
         if found is None:
             txn = self._durable.begin_write()
@@ -270,7 +271,7 @@ class Disk:
         try:
             shadow_txn = None if env is None else env.begin_write()
             laid = None if env is None else Shadows(env, shadow_txn)
-            view = WriteView(Tree(self._durable, txn, self._shapes), laid, self.position, self.term)
+            view = WriteView(Tree(self._durable, txn, self._shapes), laid, self.position, self.terms.term)
             with translated(self.folder):
                 result = body(view)
                 self._trim_log(view)
@@ -335,6 +336,11 @@ class Disk:
             txn.abort()
             _log.exception("ephemeral values were lost with a durable write that failed")
 
+    @property
+    def synced(self) -> bool:
+        """Whether a commit is on the disk when it returns, as far as it will ever be."""
+        return self._in_memory or self._durability == "always"
+
     def sync(self) -> None:
         """Bring everything committed so far to the disk."""
         self._durable.sync()
@@ -370,6 +376,55 @@ class Disk:
         _failpoints.reached("compacted")
         sync_folder(self.folder)
         return self.folder
+
+    def keep_terms(self, terms: Terms) -> None:
+        """Keep what is known of leaders; call as `write`."""
+
+        def keep(view: WriteView) -> None:
+            view.tree.put_meta(b"terms", terms.pack())
+
+        self.write(keep, ephemeral=False)
+        self.sync()
+        self.terms = terms
+
+    def install(self, new: FilePath, aside: FilePath | None) -> None:
+        """Put the file of another store, in the folder `new`, in the place of this one's.
+
+        Readers wait meanwhile; call as `write`. What is ephemeral is gone after it.
+
+        Args:
+            new: holds `data.mdb`, synced.
+            aside: a folder that gets the file that was there; None: it is deleted.
+        """
+
+        def prepare() -> FilePath:
+            self._shapes = Shapes(self._durable)
+            if self._in_memory:
+                return new
+            if aside is not None:
+                aside.mkdir(parents=True)
+                os.link(self.folder / "data.mdb", aside / "data.mdb")
+                sync_folder(aside)
+            return self._put_in_place(new)
+
+        self._drop_shadows()
+        self._durable.reopen(prepare)
+        self._read_meta()
+        self._version += 2
+
+    def _drop_shadows(self) -> None:
+        if self._ephemeral is None or not self._shadow_count:
+            return
+        txn = self._ephemeral.begin_write()
+        try:
+            laid = Shadows(self._ephemeral, txn)
+            for path, _value in laid.all():
+                laid.remove(path)
+            self._commit_shadows(self._ephemeral, txn)
+        except BaseException:
+            txn.abort()
+            raise
+        self.ephemeral_position = self.position
 
     @property
     def file_bytes(self) -> int:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sennit_core.errors import Conflict, UsageError
+from sennit_core.errors import Conflict, DeadlineExceeded, UsageError
 
 __all__ = [
     "BadPath",
     "BadRules",
     "BadValue",
+    "Behind",
+    "NotLeader",
+    "NotReplicated",
     "PositionGone",
     "PreconditionFailed",
     "Problem",
@@ -124,6 +127,58 @@ class PositionGone(Conflict):
     def describe(self) -> str:
         """Name the position and what the log holds."""
         return f"the log cannot be read after {self.after}: it holds {self.first} to {self.last}"
+
+
+@dataclass(eq=False)
+class NotLeader(Conflict):
+    """This store does not lead: it follows another one, or another was promoted in its place.
+
+    `term` is the latest that was heard of.
+    """
+
+    code = "not-leader"
+    message: str = field(default="", kw_only=True)
+    term: int
+
+    def describe(self) -> str:
+        """Say who leads."""
+        return f"another store leads since term {self.term}: nothing is written here"
+
+
+@dataclass(eq=False)
+class NotReplicated(DeadlineExceeded):
+    """A write is durable where it was made, but too few replicas have acknowledged it in time."""
+
+    code = "not-replicated"
+    message: str = field(default="", kw_only=True)
+    what: str = field(default="replication", kw_only=True)
+    seconds: float | None = field(default=None, kw_only=True)
+    position: int
+    wanted: int
+    reached: int
+
+    def describe(self) -> str:
+        """Say what is sure and what is not."""
+        return (
+            f"the write is durable on the leader at position {self.position}, "
+            f"but only {self.reached} of {self.wanted} replicas have it"
+        )
+
+
+@dataclass(eq=False)
+class Behind(DeadlineExceeded):
+    """A replica has not reached a position in time."""
+
+    code = "behind"
+    message: str = field(default="", kw_only=True)
+    what: str = field(default="replication", kw_only=True)
+    seconds: float | None = field(default=None, kw_only=True)
+    position: int
+    wanted: int
+
+    def describe(self) -> str:
+        """Name both positions."""
+        return f"this replica is at position {self.position}; {self.wanted} was asked for"
 
 
 def _shorten(path: str, limit: int = 200) -> str:

@@ -197,6 +197,13 @@ class Watchers:
                 node = child
             return bool(node.listeners or node.children)
 
+    def all(self) -> list[tuple[Path, tuple[Listener, ...]]]:
+        """Return every watched path with those who watch it."""
+        with self._lock:
+            root = self._root
+            top = [((), root.listeners)] if root.listeners else []
+            return [*top, *_below((), root)]
+
     def events(
         self, base: Path, changes: Iterable[Change], *, patch: bool, position: int = 0
     ) -> list[tuple[tuple[Listener, ...], Event]]:

@@ -36,7 +36,12 @@ class Oplog:
     @property
     def term(self) -> int:
         """The term that new entries carry."""
-        return self._disk.term
+        return self._disk.terms.term
+
+    def row(self, position: int) -> bytes | None:
+        """Return the packed row at `position`; None when it is gone."""
+        with self._disk.log() as rows:
+            return rows.row(position)
 
     def covers(self, after: int) -> bool:
         """Whether every entry after position `after` is still there."""

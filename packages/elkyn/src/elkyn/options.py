@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import TypedDict, get_args
 
@@ -12,7 +13,7 @@ from sennit_core.clock import Clock
 from sennit_core.errors import UsageError
 from sennit_core.units import MIB, parse_bytes
 
-__all__ = ["Options", "open_disk"]
+__all__ = ["Following", "Options", "open_disk"]
 
 
 class Options(TypedDict, total=False):
@@ -36,7 +37,21 @@ class Options(TypedDict, total=False):
     oplog_seconds_max: float | None
 
 
-def open_disk(folder: FilePath | None, clock: Clock, options: Options) -> Disk:
+class Following(Options, total=False):
+    """What `ElkynStore` takes in mode `replica` too.
+
+    Args:
+        cluster_url: of the server whose namespace is followed, as `https://host:9000`.
+        token: an admin's credential there; `paths` and reading the log need one.
+        paths: the subtrees to hold; all of the tree when left out.
+    """
+
+    cluster_url: str
+    token: str | None
+    paths: Iterable[str] | None
+
+
+def open_disk(folder: FilePath | None, clock: Clock, options: Options | Following) -> Disk:
     """Open the folder of a store, or memory when there is none."""
     retention = Retention(
         bytes=parse_bytes(options.get("oplog_bytes_max", 64 * MIB)),

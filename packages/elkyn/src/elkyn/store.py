@@ -1,6 +1,7 @@
 """`ElkynStore`: a tree on disk or in memory, used in this process.
 
-Layering: `paths`, `values` < `_lmdb` < `txn` < `disk` < `events`, `watch` < `writer` < `store`.
+Layering: `paths`, `values`, `query` < `_lmdb` < `txn` < `disk` < `events`, `views`, `watch` < `writer`
+< `access`, `listening`, `indexing` < `store`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
 from elkyn.access import Access
 from elkyn.disk import Snapshot
@@ -19,11 +20,12 @@ from elkyn.identity import Identity
 from elkyn.indexing import Indexing
 from elkyn.listening import Bounds, Listening
 from elkyn.oplog import Entry, Oplog
-from elkyn.options import Options, open_disk
+from elkyn.options import Following, open_disk
 from elkyn.paths import Path, parse_path
 from elkyn.pushid import PushIds
 from elkyn.query import Query, Window, run_query
-from elkyn.txn import View
+from elkyn.replica.terms import Terms
+from elkyn.txn import View, WriteView
 from elkyn.values import present
 from elkyn.watch import Callback, Subscription, ViewSubscription
 from elkyn.writer import Guard, Observer, Write, Writer, entry_write, patch_write, put_write
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ElkynStore"]
 
-Mode = Literal["standalone", "memory"]
+Mode = Literal["standalone", "memory", "replica", "embedded"]
+
+_REPLICA_MODES = ("replica", "embedded")
 
 
 class ElkynStore:
@@ -50,14 +54,24 @@ class ElkynStore:
 
     Args:
         path: the store's folder, created when missing; None in mode `memory`.
-        mode: `standalone`, or `memory` for a store that ends with the process.
+        mode: `standalone`; `memory` for a store that ends with the process; `replica` (or
+            `embedded`, the same) for one that follows a server, see `ReplicaStore`.
         namespace: its name, for servers and messages.
         clock: gives the time for server values and push ids.
-        options: see `Options`.
+        options: see `Options`, and `Following` for a replica.
 
     Raises:
         StoreInUse: another process, or another store of this one, has the folder open.
     """
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Make a `ReplicaStore` for mode `replica`."""
+        mode = options.get("mode", args[1] if len(args) > 1 else None)
+        if cls is ElkynStore and mode in _REPLICA_MODES:
+            from elkyn.replica.embedded import ReplicaStore
+
+            return super().__new__(ReplicaStore)  # type: ignore[return-value]
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -66,11 +80,14 @@ class ElkynStore:
         *,
         namespace: str = "default",
         clock: Clock = SYSTEM,
-        **options: Unpack[Options],
+        **options: Unpack[Following],
     ) -> None:
-        if mode not in ("standalone", "memory"):
-            raise Unsupported(f'mode "{mode}" is not known; there are "standalone" and "memory"')
-        if (path is None) == (mode == "standalone"):
+        if mode not in get_args(Mode):
+            known = ", ".join(f'"{name}"' for name in get_args(Mode))
+            raise Unsupported(f'mode "{mode}" is not known; there are {known}')
+        if ("cluster_url" in options) != (mode in _REPLICA_MODES):
+            raise UsageError('cluster_url and mode="replica" belong together')
+        if mode not in _REPLICA_MODES and (path is None) == (mode == "standalone"):
             needs = "needs a folder" if path is None else "takes no folder"
             raise UsageError(
                 f'a store in mode "{mode}" {needs}',
@@ -453,6 +470,52 @@ class ElkynStore:
         for write in writes:
             if write.error is not None:
                 raise write.error
+
+    @property
+    def terms(self) -> Terms:
+        """What the store knows of leaders."""
+        return self._disk.terms
+
+    def change_terms(self, change: Callable[[Terms, int], Terms]) -> Terms:
+        """Replace the terms by what `change(terms, position)` returns, between two commits."""
+        with self._writer.between_commits():
+            terms = change(self._disk.terms, self._disk.position)
+            if terms != self._disk.terms:
+                self._disk.keep_terms(terms)
+        return terms
+
+    @property
+    def following(self) -> bool:
+        """Whether nothing but `replicate` and `install` may change the tree."""
+        return self._writer.following
+
+    @following.setter
+    def following(self, following: bool) -> None:
+        with self._writer.between_commits():
+            self._writer.following = following
+
+    def install(self, new: FilePath, aside: FilePath | None = None) -> None:
+        """Become the store whose file lies in the folder `new`; every listener is told its value.
+
+        Args:
+            new: what `backup` writes, synced, on the same disk.
+            aside: a folder that is made, and gets the file that was there; None: that is deleted.
+        """
+        with self._writer.between_commits():
+            self._disk.install(new, aside)
+            with self._disk.snapshot() as view:
+                self._writer.tell_all(view.get)
+        self._access.reload()
+
+    def prepare(self, change: Callable[[WriteView], object]) -> None:
+        """Change the tree, its settings and its log past all that watches and logs them."""
+        with self._writer.between_commits():
+            self._disk.write(change, ephemeral=False)
+
+    def sync_if_late(self) -> None:
+        """Bring every write so far to the disk unless the durability has done so."""
+        if not self._disk.synced:
+            self._disk.sync()
 
     def sync(self) -> None:
         """Bring every write so far to the disk; for durability `interval` and `none`."""

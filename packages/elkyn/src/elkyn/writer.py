@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias
 
 from elkyn._lmdb.oplog import Entry
 from elkyn.disk import Disk
-from elkyn.errors import BadPath, PositionGone
+from elkyn.errors import BadPath, NotLeader, PositionGone
 from elkyn.events import Change, Event, Listener, Watchers
 from elkyn.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
 from elkyn.txn import View, WriteView
@@ -155,6 +155,7 @@ class Writer:
         self._owner: int | None = None
         self._closed = False
         self.observers: tuple[Observer, ...] = ()
+        self.following = False  # only entries of another store's log are written
         self._lock = threading.Lock()  # held during every commit and the telling after it
 
     def submit(self, write: Write) -> Write:
@@ -180,6 +181,7 @@ class Writer:
         made: list[Write] = []
 
         def body(view: WriteView) -> Deliveries:
+            self._refuse_follower()
             made[:] = [make(view)]
             return made[0].apply(view, self._watchers, self._now_ms())
 
@@ -194,6 +196,7 @@ class Writer:
         positions: list[int] = []
 
         def body(view: WriteView) -> Deliveries:
+            self._refuse_follower()
             positions[:] = [view.log_setting(name, text, self._now_ms())]
             return []
 
@@ -221,6 +224,24 @@ class Writer:
                 hint="return the new value instead; other paths can be written after it",
             )
 
+    def _refuse_follower(self) -> None:
+        terms = self._disk.terms
+        if self.following or terms.stale:
+            raise NotLeader(max(terms.term, terms.fenced))
+
+    def tell_all(self, read: Callable[[Path], Stored]) -> None:
+        """Tell every listener its value anew: another tree took the place of this one.
+
+        Call between commits; `read` gives the value at a path.
+        """
+        position = self._disk.position
+        for path, listeners in self._watchers.all():
+            event = Event("put", "/", position=position, changes=(((), read(path)),))
+            for listener in listeners:
+                listener.deliver(event)
+        for observer in self.observers:
+            observer(position, [()])
+
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
 
@@ -239,6 +260,8 @@ class Writer:
             for write in group:
                 write.error = None
                 try:
+                    if write.entry is None:
+                        self._refuse_follower()
                     deliveries += write.apply(view, self._watchers, self._now_ms())
                 except SennitError as error:  # raised before the write changed anything
                     write.error = error

@@ -81,6 +81,11 @@ class LogRows:
             found.append(unpack_entry(index, packed))
         return found
 
+    def row(self, index: int) -> bytes | None:
+        """Return the packed row at `index`; None when there is none."""
+        found: bytes | None = self._txn.get(index.to_bytes(8, "big"), db=self._db)
+        return found
+
     def raw(self, after: int) -> Iterator[tuple[int, bytes]]:
         """Yield index and packed row of every entry after index `after`."""
         with self._txn.cursor(db=self._db) as cursor:

@@ -245,6 +245,10 @@ class Tree:
         """Keep `value` under `name` beside the tree."""
         self._txn.put(name.encode(), value, db=self.env.databases["settings"])
 
+    def put_meta(self, name: bytes, value: bytes) -> None:
+        """Keep something about the store itself, which no log holds."""
+        self._txn.put(name, value, db=self.env.databases["meta"])
+
     def set(self, path: Path, value: Stored) -> None:
         """Write `value` (None deletes) at `path`; parents left without children vanish."""
         if self.indexes is None:

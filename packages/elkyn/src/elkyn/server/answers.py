@@ -6,7 +6,14 @@ from typing import Any
 from urllib.parse import quote
 
 from elkyn.auth.errors import BadToken
-from elkyn.errors import BadPath, BadRules, BadValue, PreconditionFailed
+from elkyn.errors import (
+    BadPath,
+    BadRules,
+    BadValue,
+    Behind,
+    NotReplicated,
+    PreconditionFailed,
+)
 from elkyn.server.codec import dump
 from elkyn.server.request import METHODS, Call, MethodNotAllowed, Response
 from sennit_core.errors import (
@@ -41,6 +48,8 @@ _STATUS: tuple[tuple[type[SennitError], int], ...] = (
     (Closed, 503),
     (Unavailable, 503),
     (MethodNotAllowed, 405),
+    (NotReplicated, 504),
+    (Behind, 504),
     (DeadlineExceeded, 400),
     (UsageError, 400),
     (Conflict, 409),

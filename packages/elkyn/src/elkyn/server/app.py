@@ -24,6 +24,7 @@ from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
+from elkyn.server.replication import Replication, serve_follower
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
 from elkyn.server.retries import Retries
 from elkyn.server.routes import answer_system
@@ -105,6 +106,7 @@ class ElkynApp:
         self.metrics = Metrics()
         self.committer = Committer()
         self.clients = Clients(self.metrics, settings, door)
+        self.replication = Replication()
         self.closed = False
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
@@ -248,8 +250,11 @@ class ElkynApp:
             write = to_write(call, body, store, grant)
         await self.committer.commit(store, write)
         if large:
-            return await asyncio.to_thread(answer_write, call, write)
-        return answer_write(call, write)
+            response = await asyncio.to_thread(answer_write, call, write)
+        else:
+            response = answer_write(call, write)
+        response.position = write.position
+        return response
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -257,6 +262,10 @@ class ElkynApp:
             request = to_request(scope)
             self._admit(scope)
             self.settings.origins.check(request.headers)
+            if request.raw_path == "/.replica":
+                await send({"type": "websocket.accept"})
+                await serve_follower(self, request, scope, (receive, send))
+                return
             if request.raw_path != "/.ws" or request.query.get("v", "5") != "5":
                 raise NotFound("socket", request.raw_path)
             caller = await self.door.caller(scope, request.query, anonymous=True)
@@ -285,6 +294,7 @@ class ElkynApp:
         Call it when the server starts to stop, before it waits for its connections.
         """
         self.closed = True
+        self.replication.close()
         self.clients.close()
         self.committer.close()
 

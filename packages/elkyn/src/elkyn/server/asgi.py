@@ -31,6 +31,8 @@ _HEADERS = {
         "last-event-id",
         "origin",
         "user-agent",
+        "x-elkyn-ack",
+        "x-elkyn-min-position",
         "x-firebase-etag",
         "x-http-method-override",
         "x-request-id",
@@ -90,6 +92,8 @@ async def send_response(response: Response, send: Send, *, head: bool) -> None:
     headers: Sequence[tuple[bytes, bytes]] = _encoded(response.headers)
     if response.status not in (204, 304):
         headers = [*headers, (b"content-length", b"%d" % len(response.body))]
+    if response.position:
+        headers = [*headers, (b"x-elkyn-position", b"%d" % response.position)]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if head else response.body})
 

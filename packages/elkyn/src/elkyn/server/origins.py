@@ -13,7 +13,7 @@ __all__ = ["LOOPBACK", "Origins"]
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
-_EXPOSED = "ETag, Retry-After, X-Request-Id"
+_EXPOSED = "ETag, Retry-After, X-Elkyn-Position, X-Request-Id"
 _AGE_SECONDS = "3600"
 
 

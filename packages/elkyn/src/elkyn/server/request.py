@@ -56,11 +56,12 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One HTTP response."""
+    """One HTTP response; `position` is where the log holds what was written, 0 for a read."""
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
+    position: int = 0
 
 
 class Place(NamedTuple):

@@ -85,7 +85,7 @@ async def rules(call: SystemCall) -> Response:
         raise MethodNotAllowed(f"Method {method[:20]!r} is not allowed.")
     await call.admin(path, write=True)
     await call.app.on_thread(call.store().set_rules, call.request.body)
-    return Response(200, b'{"status":"ok"}', (_JSON,))
+    return Response(200, b'{"status":"ok"}', (_JSON,), call.store().position)
 
 
 async def upgrade(_call: SystemCall) -> Response:

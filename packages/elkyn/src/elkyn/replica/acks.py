@@ -1,0 +1,74 @@
+"""What the followers of a store have on their disks, and who waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from sennit_core.errors import UsageError
+
+__all__ = ["Acks", "parse_ack"]
+
+_NODES_MAX = 1000
+_REPLICAS_MAX = 100
+
+
+class Acks:
+    """The followers of one store by their id; for one event loop."""
+
+    def __init__(self) -> None:
+        self._positions: OrderedDict[str, int] = OrderedDict()
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    def note(self, node: str, position: int) -> None:
+        """Take note that a follower has everything up to `position` on its disk."""
+        self._positions[node] = max(position, self._positions.get(node, 0))
+        self._positions.move_to_end(node)
+        if len(self._positions) > _NODES_MAX:
+            self._positions.popitem(last=False)
+        left = []
+        for wanted, replicas, done in self._waiting:
+            if self.count(wanted) < replicas:
+                left.append((wanted, replicas, done))
+            elif not done.done():
+                done.set_result(None)
+        self._waiting = left
+
+    def clear(self) -> None:
+        """Forget what was acknowledged to the leader of an earlier term."""
+        self._positions.clear()
+
+    def count(self, position: int) -> int:
+        """Return how many followers have everything up to `position`."""
+        return sum(reached >= position for reached in self._positions.values())
+
+    async def wait(self, position: int, replicas: int, seconds: float) -> bool:
+        """Wait until `replicas` followers have `position`; False when that takes longer."""
+        if self.count(position) >= replicas:
+            return True
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (position, replicas, done)
+        self._waiting.append(entry)
+        try:
+            async with asyncio.timeout(seconds):
+                await done
+        except TimeoutError:
+            return False
+        finally:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+        return True
+
+
+def parse_ack(text: str) -> int:
+    """Return how many followers a write waits for: `local` is none, `replicas:2` two.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "local":
+        return 0
+    kind, _colon, count = text.partition(":")
+    if kind != "replicas" or not count.isdecimal() or not 1 <= int(count[:9]) <= _REPLICAS_MAX:
+        raise UsageError(f"{text[:40]!r} says not when a write is done", hint="local, replicas:1")
+    return int(count)

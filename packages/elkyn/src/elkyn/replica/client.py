@@ -1,0 +1,173 @@
+"""Requests to a leader over HTTP, by the standard library: connections are kept and used again."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from sennit_core.errors import (
+    Busy,
+    Conflict,
+    DeadlineExceeded,
+    Denied,
+    NotFound,
+    SennitError,
+    TooLarge,
+    Unavailable,
+    UsageError,
+)
+
+__all__ = ["Answer", "LeaderClient", "error_of"]
+
+_CONNECT_SECONDS = 5.0
+_IDLE_MAX = 32
+_ERRORS: Mapping[int, type[SennitError]] = {
+    400: UsageError,
+    404: UsageError,
+    409: Conflict,
+    412: Conflict,
+    429: Busy,
+}
+
+
+class Answer(NamedTuple):
+    """What the leader answered; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def position(self) -> int:
+        """Where the write is in the leader's log; 0 when nothing was written."""
+        text = self.headers.get("x-elkyn-position", "")
+        return int(text) if text.isdecimal() else 0
+
+    @property
+    def text(self) -> str:
+        """What an error says."""
+        try:
+            found = json.loads(self.body)
+        except ValueError:
+            found = None
+        text = found.get("error") if isinstance(found, dict) else None
+        return str(text or f"status {self.status}")
+
+
+class LeaderClient:
+    """Sends requests to a server. Safe for threads.
+
+    Args:
+        url: of the server, without a path.
+        token: shown with every request that shows no other; None for none.
+        timeout_seconds: how long to wait for an answer.
+
+    Raises:
+        UsageError: the address is none.
+    """
+
+    def __init__(self, url: str, token: str | None, *, timeout_seconds: float = 30.0) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{url!r} is no address of a server", hint="http://127.0.0.1:9000")
+        self.url = url.rstrip("/")
+        self.token = token
+        self._host, self._port = parts.hostname, parts.port
+        self._tls = parts.scheme == "https"
+        self._prefix = parts.path.rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        self._idle: list[http.client.HTTPConnection] = []
+        self._lock = threading.Lock()
+
+    def send(
+        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send a request and return the answer, whatever its status.
+
+        A write is sent under a key, so that sending it again over a new connection does it once.
+
+        Raises:
+            Unavailable: nobody answers; the hint says whether something may have been written.
+        """
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        names = {name.lower() for name in sent}
+        if self.token is not None and "authorization" not in names:
+            sent["Authorization"] = f"Bearer {self.token}"
+        if method != "GET" and "idempotency-key" not in names:
+            sent["Idempotency-Key"] = secrets.token_hex(12)
+        while True:
+            connection, used = self._take()
+            try:
+                return self._ask(connection, method, target, body, sent)
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if used and not isinstance(error, TimeoutError):
+                    continue  # the server had closed a connection that was idle
+                hint = f"{_said(error)}; no answer came, and the write may have been made"
+                raise Unavailable(f"the leader at {self.url}", hint=hint) from None
+
+    def _take(self) -> tuple[http.client.HTTPConnection, bool]:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop(), True
+        make = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
+        connection = make(self._host, self._port, timeout=_CONNECT_SECONDS)
+        try:
+            connection.connect()
+        except OSError as error:
+            connection.close()
+            hint = f"{_said(error)}; nothing was written"
+            raise Unavailable(f"the leader at {self.url}", hint=hint) from None
+        connection.sock.settimeout(self._timeout_seconds)
+        return connection, False
+
+    def _ask(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        target: str,
+        body: bytes,
+        headers: Mapping[str, str],
+    ) -> Answer:
+        connection.request(method, self._prefix + target, body, dict(headers))
+        found = connection.getresponse()
+        data = found.read()
+        names = {name.lower(): value for name, value in found.getheaders()}
+        with self._lock:
+            kept = not found.will_close and len(self._idle) < _IDLE_MAX
+            if kept:
+                self._idle.append(connection)
+        if not kept:
+            connection.close()
+        return Answer(found.status, names, data)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+
+def error_of(answer: Answer, path: str) -> SennitError:
+    """Return what an answer that is no success means for a write to `path`."""
+    text = answer.text
+    if answer.status in (401, 403):
+        return Denied(f"writing {path} ({text})", "a credential that the leader lets do that")
+    if answer.status == 404:
+        return NotFound("namespace on the leader", text)
+    if answer.status == 413:
+        return TooLarge(f"what is written to {path}", 0)
+    if answer.status == 504:
+        return DeadlineExceeded(text)
+    kind: Any = _ERRORS.get(answer.status)
+    return Unavailable(f"the leader ({text})") if kind is None else kind(text)
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,212 @@
+"""A thread that keeps a store following a leader, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+from urllib.parse import quote
+
+from elkyn.paths import Path, format_path
+from elkyn.replica.follower import Receiver
+from elkyn.replica.messages import MESSAGE_BYTES_MAX, encode
+from elkyn.replica.store_log import FollowerStore
+from elkyn.store import ElkynStore
+from sennit_core.errors import Unavailable, Unsupported
+from sennit_core.logs import get_logger
+
+__all__ = ["Link", "ReplicaStatus", "read_token", "tell_term"]
+
+_OPEN_SECONDS = 5.0
+_SILENCE_SECONDS = 10.0
+_RETRY_SECONDS = 0.1
+_RETRY_SECONDS_MAX = 3.0
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """How a replica is doing.
+
+    Args:
+        position: of the newest entry it holds.
+        leader_position: the leader's, as it was heard last.
+        connected: whether it is connected now.
+        last_error: why it was last not; None when it always was.
+        term: of the leader it follows.
+    """
+
+    position: int
+    leader_position: int
+    connected: bool
+    last_error: str | None
+    term: int
+
+    @property
+    def lag(self) -> int:
+        """How many entries it lacks."""
+        return max(0, self.leader_position - self.position)
+
+
+class Link:
+    """Follows a leader in the background until it is closed.
+
+    Args:
+        store: what follows; nothing else may write to it.
+        url: of the leader's server.
+        token: an admin's credential there.
+        paths: the subtrees to hold; none: the whole tree.
+    """
+
+    def __init__(
+        self, store: ElkynStore, url: str, token: str | None, paths: Sequence[Path] = ()
+    ) -> None:
+        self._store = store
+        self._token = token
+        self._log = FollowerStore(store, paths)
+        shown = json.dumps([format_path(path) for path in paths], separators=(",", ":"))
+        self._address = replica_address(url, store.namespace) + f"&paths={quote(shown, safe='')}"
+        self._stop = threading.Event()
+        self._moved = threading.Condition()
+        self._socket: Any = None
+        self._connected = False
+        self._last_error: str | None = None
+        self._receiver: Receiver | None = None
+        self._connect = load_connect()
+        self._end = store.observe(self._note)
+        name = f"elkyn-follow-{store.namespace}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _note(self, _position: int, _paths: list[Path]) -> None:
+        with self._moved:
+            self._moved.notify_all()
+
+    @property
+    def status(self) -> ReplicaStatus:
+        """How it is doing."""
+        receiver = self._receiver
+        position = self._store.position
+        return ReplicaStatus(
+            position,
+            max(position, 0 if receiver is None else receiver.leader_last),
+            self._connected,
+            self._last_error,
+            self._store.terms.term,
+        )
+
+    def wait_for(self, position: int, timeout_seconds: float | None) -> bool:
+        """Wait until the store has reached `position`; False when that takes longer."""
+        with self._moved:
+            return self._moved.wait_for(
+                lambda: self._store.position >= position or self._stop.is_set(), timeout_seconds
+            )
+
+    def _run(self) -> None:
+        delay = _RETRY_SECONDS
+        while not self._stop.is_set():
+            try:
+                self._follow()
+            except Exception as error:  # noqa: BLE001 - told in the status, and tried again
+                if self._stop.is_set():
+                    break
+                self._failed(_said(error))
+                _log.info("following %s: %s", self._address, self._last_error)
+            if self._receiver is not None and self._receiver.welcomed:
+                delay = _RETRY_SECONDS
+            self._stop.wait(delay * random.uniform(0.5, 1.0))
+            delay = min(2 * delay, _RETRY_SECONDS_MAX)
+        self._log.close()
+
+    def _failed(self, text: str) -> None:
+        self._connected = False
+        self._last_error = text
+
+    def _follow(self) -> None:
+        self._receiver = receiver = Receiver(self._log)
+        with connect(self._connect, self._address, self._token) as socket:
+            self._socket = socket
+            socket.send(receiver.hello())
+            while not self._stop.is_set():
+                answer = receiver.receive(socket.recv(timeout=_SILENCE_SECONDS))
+                self._connected = receiver.welcomed
+                if answer is not None:
+                    socket.send(answer)
+
+    def close(self) -> None:
+        """Follow no more; returns when the thread has ended. Twice is fine."""
+        self._stop.set()
+        socket = self._socket
+        if socket is not None:
+            socket.close()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+        self._connected = False
+        self._end()
+        self._note(0, [])
+
+
+def replica_address(url: str, namespace: str) -> str:
+    """Return where a namespace is followed."""
+    return f"{url.rstrip('/').replace('http', 'ws', 1)}/.replica?ns={quote(namespace)}"
+
+
+def load_connect() -> Any:
+    """Return what opens WebSockets.
+
+    Raises:
+        Unsupported: it is not installed.
+    """
+    try:
+        from websockets.sync.client import connect as opened
+    except ImportError:
+        hint = "pip install 'sennit-elkyn[server]'"
+        raise Unsupported("following needs websockets", hint=hint) from None
+    return opened
+
+
+def connect(opener: Any, address: str, token: str | None) -> Any:
+    """Return an open WebSocket to a leader."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return opener(
+        address,
+        additional_headers=headers,
+        compression=None,
+        max_size=MESSAGE_BYTES_MAX,
+        open_timeout=_OPEN_SECONDS,
+        close_timeout=1,
+        ping_interval=None,
+        proxy=None,
+    )
+
+
+def tell_term(url: str, token: str | None, store: ElkynStore) -> bool:
+    """Tell a server that `store` was promoted; says whether it knows now."""
+    said = {"node": "", "term": store.terms.term, "position": 0, "leads": (), "mark": None}
+    try:
+        with connect(load_connect(), replica_address(url, store.namespace), token) as socket:
+            socket.send(encode("hello", 1, {**said, "fresh": False}))
+            socket.recv(timeout=_SILENCE_SECONDS)
+    except Exception as error:  # noqa: BLE001 - it is tried again
+        _log.info("telling %s of the promotion: %s", url, _said(error))
+        return False
+    return True
+
+
+def read_token(file: FilePath | None) -> str | None:
+    """Return the credential in a file."""
+    if file is None:
+        return None
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise Unavailable(f"the token file {file} ({error.strerror})") from None
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__

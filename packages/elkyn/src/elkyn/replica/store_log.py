@@ -1,0 +1,211 @@
+"""A store as both sides of a replica's connection see it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+from typing import Any, BinaryIO
+
+from elkyn._lmdb.oplog import unpack_entry
+from elkyn.durability import sync_folder
+from elkyn.folder import memory_folder
+from elkyn.paths import Path, format_path
+from elkyn.replica.filtering import cut_row
+from elkyn.replica.snapshots import digest_of
+from elkyn.replica.terms import Terms
+from elkyn.store import ElkynStore
+from sennit_core.errors import Corrupt
+
+__all__ = ["FollowerStore", "LeaderStore"]
+
+
+class LeaderStore:
+    """The log of a store for one follower.
+
+    Args:
+        store: whose log.
+        paths: the subtrees that the follower holds; none: the whole tree.
+        acked: called with the follower's id and position when it has acknowledged one.
+    """
+
+    def __init__(
+        self,
+        store: ElkynStore,
+        paths: Sequence[Path] = (),
+        acked: Callable[[str, int], object] = lambda _node, _position: None,
+    ) -> None:
+        self.store = store
+        self.paths = paths
+        self._acked = acked
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of the store, with at least one lead."""
+        if not self.store.terms.leads and not self.store.following:
+            self.store.change_terms(lambda terms, _position: terms.named())
+        return self.store.terms
+
+    @property
+    def leads(self) -> bool:
+        """Whether the store leads."""
+        return not self.store.following and not self.store.terms.stale
+
+    @property
+    def last(self) -> int:
+        """The position of the newest entry."""
+        return self.store.position
+
+    def mark(self, position: int) -> list[Any] | None:
+        """Return what tells the entry at `position` from others; None when it is gone."""
+        return mark_of(self.store, position)
+
+    def covers(self, after: int) -> bool:
+        """Whether every entry after `after` is there."""
+        return self.store.position == after == 0 or self.store.oplog.covers(after)
+
+    def rows(self, after: int, bytes_max: int) -> list[tuple[int, bytes]]:
+        """Return rows after `after`, cut to what the follower holds."""
+        rows = self.store.oplog.rows(after, bytes_max)
+        if not self.paths:
+            return rows
+        return [(position, cut_row(position, row, self.paths)) for position, row in rows]
+
+    def heard(self, term: int) -> None:
+        """Lead no more: another store was promoted to a later term."""
+        self.store.change_terms(lambda terms, _position: terms.heard(term))
+
+    def acked(self, node: str, position: int) -> None:
+        """Tell what a follower has."""
+        if not self.paths:
+            self._acked(node, position)
+
+
+def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
+    """Return term, time and digest of an entry of the log; None when it is gone."""
+    row = store.oplog.row(position)
+    if row is None:
+        return None
+    entry = unpack_entry(position, row)
+    whole = entry.kind != "start"
+    digest = hashlib.blake2b(row, digest_size=8).hexdigest() if whole else None
+    return [entry.term, entry.time_ms, digest]
+
+
+class FollowerStore:
+    """A store that grows by what a leader sends. Its folder holds `replica.json`: who it is.
+
+    Args:
+        store: what follows; nothing else is written to it from now on.
+        paths: the subtrees that it holds; none: the whole tree.
+    """
+
+    def __init__(self, store: ElkynStore, paths: Sequence[Path] = ()) -> None:
+        self.store = store
+        self._paths = paths
+        self._stream: BinaryIO | None = None
+        self._folder: FilePath | None = None
+        self._file = None if store.path is None else store.path / "replica.json"
+        known = self._read()
+        self.node: str = known.get("node") or secrets.token_hex(8)
+        self.fresh = store.position > 0 and known.get("paths", []) != self._shown_paths()
+        store.following = True
+
+    def _read(self) -> dict[str, Any]:
+        if self._file is None or not self._file.exists():
+            return {}
+        found: dict[str, Any] = json.loads(self._file.read_text())
+        return found
+
+    def _shown_paths(self) -> list[str]:
+        return [format_path(path) for path in self._paths]
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        partial = self._file.with_suffix(".partial")
+        with partial.open("w") as stream:
+            json.dump({"node": self.node, "paths": self._shown_paths()}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.rename(self._file)
+        sync_folder(self._file.parent)
+
+    @property
+    def terms(self) -> Terms:
+        """The terms of the store."""
+        return self.store.terms
+
+    @property
+    def position(self) -> int:
+        """The position of the newest entry."""
+        return self.store.position
+
+    def mark(self, position: int) -> list[Any] | None:
+        """Return what tells the entry at `position` from others; None when it is gone."""
+        mark = mark_of(self.store, position)
+        return mark if mark is None or not self._paths else [*mark[:2], None]
+
+    def keep_terms(self, terms: Terms) -> None:
+        """Keep what the leader said of terms."""
+        if not self.fresh and (self._file is None or not self._file.exists()):
+            self._write()
+        self.store.change_terms(lambda _known, _position: replace(terms, fenced=0))
+
+    def append(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        """Add entries; they are on the disk when this returns."""
+        self.store.replicate([unpack_entry(position, row) for position, row in rows])
+        self.store.sync_if_late()
+
+    def begin_snapshot(self) -> None:
+        """Throw away what arrived of an earlier snapshot."""
+        self.close()
+        if self.store.path is None:
+            self._folder = memory_folder()
+        else:
+            self._folder = self.store.path / "arriving"
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.mkdir()
+        self._stream = (self._folder / "data.mdb").open("wb")
+
+    def add_chunk(self, piece: bytes) -> None:
+        """Keep some of a snapshot's file."""
+        assert self._stream is not None
+        self._stream.write(piece)
+
+    def install(self, size_bytes: int, sha256: str, *, aside: bool) -> None:
+        """Put the snapshot in the place of the store; see `FollowerLog`."""
+        stream, folder = self._stream, self._folder
+        assert stream is not None
+        assert folder is not None
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
+        file = folder / "data.mdb"
+        if file.stat().st_size != size_bytes or digest_of(file) != sha256:
+            raise Corrupt("a snapshot from the leader", expected=sha256[:16], found="other bytes")
+        self.store.install(folder, self._aside() if aside or self.fresh else None)
+        self.fresh = False
+        self._write()
+        self.close()
+
+    def _aside(self) -> FilePath | None:
+        if self.store.path is None or not self.store.position:
+            return None
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        return self.store.path / "set-aside" / f"{stamp}-{self.store.position}"
+
+    def close(self) -> None:
+        """Throw away what arrived of a snapshot."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
