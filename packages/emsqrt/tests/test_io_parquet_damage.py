@@ -115,6 +115,17 @@ def test_what_is_no_footer_is_told(cut: Any, reason: str, tmp_path: Path) -> Non
         read_footer(open_source(path))
 
 
+def test_values_that_a_page_has_too_many_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    write(path)
+    data = path.read_bytes()
+    of_100 = b"\x1c\x15\xc8\x01\x15\x10"  # in a data page's header, its values by a dictionary
+    assert of_100 in data
+    path.write_bytes(data.replace(of_100, of_100.replace(b"\xc8", b"\xca"), 1))
+    with pytest.raises(BadInput, match="101 values in its pages of 100"):
+        scan(path).sink(tmp_path / "out.csv").run("64MiB", in_process=True)
+
+
 def test_a_value_that_is_cut_off_in_statistics_is_told(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     first = write(path, pa.table({"id": pa.array(range(1000, 1300))}))

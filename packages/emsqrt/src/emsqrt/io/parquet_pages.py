@@ -114,7 +114,7 @@ def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPage
     if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
         position = min(position, chunk.dictionary_page_offset)
     end = position + chunk.total_compressed_size
-    plain = stored = dictionary = count = 0
+    plain = stored = dictionary = count = values = 0
     coded = True
     while position < end:
         try:
@@ -130,8 +130,12 @@ def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPage
         else:
             plain = max(plain, head.plain_bytes)
             coded = coded and head.encoding in _BY_DICTIONARY
+            values += head.value_count
         stored = max(stored, head.stored_bytes)
         position += head.own_bytes + head.stored_bytes
+    if values != chunk.num_values:
+        where = f"row group {group}, column {chunk.path_in_schema}"
+        raise BadInput(name, reason=f"{where}: {values} values in its pages of {chunk.num_values}")
     return ChunkPages(group, chunk.path_in_schema, plain, stored, dictionary, count, coded)
 
 
@@ -144,6 +148,7 @@ class _PageHead(NamedTuple):
     own_bytes: int
     dictionary_count: int
     encoding: int
+    value_count: int
 
 
 def _read_header(read_at: ReadAt, position: int) -> _PageHead:
@@ -163,4 +168,5 @@ def _read_header(read_at: ReadAt, position: int) -> _PageHead:
             raise ValueError(f"page of {plain} and {stored} bytes")
         count = fields.get(_DICTIONARY_HEADER, {}).get(1, 0)
         encodings = (fields.get(at, {}).get(field, -1) for at, field in _DATA_ENCODINGS)
-        return _PageHead(kind, plain, stored, reader.position, count, max(encodings))
+        values = sum(fields.get(at, {}).get(1, 0) for at, _ in _DATA_ENCODINGS)
+        return _PageHead(kind, plain, stored, reader.position, count, max(encodings), values)
