@@ -235,6 +235,8 @@ def test_limits_of_the_process_are_told(
     assert ended.status in statuses, ended.said
     assert "Traceback" not in ended.said
     assert (tmp_path / target).exists() == (ended.status == 0)
+    if ended.status == 0:
+        assert scan(tmp_path / target).collect()["k"].to_pylist() == list(range(150_000))
     if name != "nofile 8":  # with so few not even a folder can be looked into; the next run does
         assert left_behind(tmp_path) == []
 
@@ -259,6 +261,7 @@ def test_odd_environments_change_nothing(
     words = ("sort", large, target, "--by", "k", "--mem-cap", cap, "--spill-dir", "spill")
     ended = command(*words, folder=tmp_path, environment=ODD[name])
     assert (ended.status, "Traceback" in ended.said) == (0, False), ended.said
+    assert scan(tmp_path / target).collect()["k"].to_pylist() == list(range(150_000))
     assert left_behind(tmp_path) == []
 
 

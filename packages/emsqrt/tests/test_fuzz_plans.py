@@ -393,6 +393,7 @@ IN_SCRATCH = settings(
 )
 
 
+@pytest.mark.timeout(600)
 @settings(IN_SCRATCH, max_examples=150)
 @given(cases())
 def test_plans_answer_as_duckdb_does(case: Case) -> None:

@@ -71,7 +71,7 @@ class Oracle:
     """
 
     def __init__(self, tables: Mapping[str, pa.Table]) -> None:
-        limits = {"threads": 1, "memory_limit": "2GB", "max_temp_directory_size": "0B"}
+        limits = {"threads": 1, "memory_limit": "2GB", "temp_directory": ""}
         self._connection: Any = duckdb.connect(config=limits)
         self._connection.execute("SET TimeZone = 'UTC'")
         self._tables = tables
@@ -115,6 +115,17 @@ class Oracle:
         if rows > ROWS_MAX:
             raise TooManyRows(query)
         return f"t{self._made}"
+
+    def expect_few(self, source: str) -> None:
+        """Look how many rows come out of `source` before they are numbered or kept.
+
+        Raises:
+            TooManyRows: more than `ROWS_MAX`.
+        """
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT {ROWS_MAX + 1})"
+        ((rows,),) = self._connection.execute(query).fetchall()
+        if rows > ROWS_MAX:
+            raise TooManyRows(source)
 
     def load(self, table: pa.Table) -> str:
         """Make a table of Arrow's and number its rows."""
@@ -289,9 +300,9 @@ def _join(oracle: Oracle, node: Join, left: str, right: str) -> str:
         for (one, other), kind in zip(node.on, types, strict=True)
     ]
     words = f"ON {' AND '.join(on)}" if on else ""
-    return oracle.make(
-        f"SELECT {columns}, {numbers} FROM {left} l {node.how} JOIN {right} r {words}"
-    )
+    joined = f"{left} l {node.how} JOIN {right} r {words}"
+    oracle.expect_few(joined)
+    return oracle.make(f"SELECT {columns}, {numbers} FROM {joined}")
 
 
 def _union(oracle: Oracle, node: Union, *inputs: str) -> str:
