@@ -203,9 +203,7 @@ def test_jsonp_and_downloads(store: ElkynStore) -> None:
     assert headers(script)["x-content-type-options"] == "nosniff"
     assert ask(store, "GET", "/a.json", query={"callback": "alert(1)//"}).status == 400
     file = ask(store, "GET", "/a.json", query={"download": 'a"b\r\n.json'})
-    assert headers(file)["content-disposition"] == (
-        "attachment; filename*=UTF-8''a%22b%0D%0A.json"
-    )
+    assert headers(file)["content-disposition"] == ("attachment; filename*=UTF-8''a%22b%0D%0A.json")
 
 
 @pytest.mark.parametrize(
@@ -251,7 +249,10 @@ def test_of_two_equal_keys_the_last_counts(store: ElkynStore) -> None:
     path=st.text(max_size=30).map(lambda text: f"/{text}.json"),
     body=st.one_of(st.binary(max_size=30), st.text(max_size=30).map(str.encode)),
     query=st.dictionaries(
-        st.sampled_from(["ns", "print", "shallow", "orderBy", "callback", "timeout", "startAt", "format"]), st.text(max_size=5)
+        st.sampled_from(
+            ["ns", "print", "shallow", "orderBy", "callback", "timeout", "startAt", "format"]
+        ),
+        st.text(max_size=5),
     ),
 )
 def test_whatever_is_asked_the_answer_is_no_server_error(

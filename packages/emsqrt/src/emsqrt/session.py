@@ -80,7 +80,7 @@ def run_plan(
         inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
         kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
         run = Run(context, folder, seed, kept=kept)
-        rows, output = admit(partial(_open, prepared), run, stack, _MARGIN)
+        rows, output = admit_prepared(prepared, run, stack)
         schedule = _schedule(prepared, run)
         _execute(rows, output, run, inputs)
     if kept is not None and kept.is_resumed:
@@ -133,7 +133,18 @@ def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
         CapTooSmall: the cap cannot do it; says which could.
     """
     with ExitStack() as stack:
-        admit(partial(_open, prepare(plan, folder)), Run(context, folder), stack, _MARGIN)
+        admit_prepared(prepare(plan, folder), Run(context, folder), stack)
+
+
+def admit_prepared(
+    prepared: Prepared, run: Run, stack: ExitStack
+) -> tuple[Operator, RowSink | FormatWriter]:
+    """Open what a plan needs: its last operator and its sink, which the stack closes.
+
+    Raises:
+        CapTooSmall: the cap cannot do it; says which could.
+    """
+    return admit(partial(_open, prepared), run, stack, _MARGIN)
 
 
 def _open(

@@ -17,7 +17,7 @@ from emsqrt.io.formats import open_format, type_name
 from emsqrt.plan import Files, Plan, Scan, Sink, plan_from_json
 from emsqrt.plan.tree import rewrite
 from emsqrt.run import Run
-from emsqrt.session import admit, prepare
+from emsqrt.session import admit_prepared, prepare
 
 if TYPE_CHECKING:
     from emsqrt.executor import Context
@@ -35,7 +35,7 @@ def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
     assert isinstance(submitted, Sink)
     with ExitStack() as stack:
         run = Run(context)
-        rows, _ = admit(prepare(submitted, Path()), run, stack)
+        rows, _ = admit_prepared(prepare(submitted, Path()), run, stack)
         schema = rows.schema.to_arrow()
         writer = open_format(
             request.get("format") or "arrow",
