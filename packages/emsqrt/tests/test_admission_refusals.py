@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from abuse_runs import carry_out
+from fuzz_runs import run_batches
 
 from emsqrt import Engine, EngineConfig, scan
 from emsqrt.admission import climb, halve
@@ -72,3 +74,18 @@ def test_a_smallest_cap_is_found_in_few_tries(least: int, names: int) -> None:
     assert least <= cap_bytes < least + max(names, 1_000)
     assert cap_bytes - refused.cap_bytes <= 1_000 or refused is first
     assert len(tried) < 40
+
+
+def test_two_windows_are_refused_once_each(tmp_path: Path) -> None:
+    rows = pa.table({f"c{at}": [number % 7 for number in range(900)] for at in range(9)})
+    schema = Schema.from_arrow(rows.schema)
+    windows = scan("rows.arrow", schema=schema).window((), "c1", n="rank()")
+    plan = windows.window((), "c2", m="rank()").plan
+    tried = [1 << 20]
+    for _ in range(8):
+        try:
+            run_batches(plan, {"rows.arrow": rows}, tried[-1], tmp_path)
+            break
+        except CapTooSmall as error:
+            tried.append(error.needed_bytes)
+    assert len(tried) <= 4, tried

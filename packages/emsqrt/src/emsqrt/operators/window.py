@@ -45,6 +45,7 @@ SLOTS_MAX = 256
 """Blocks of the tape in memory, so that little Python is needed to know them."""
 _TAPE_SHARE, _LARGE_TAPE_SHARE = 3, 8
 _TAPE_BYTES = 64 << 20
+_PACKED_MIN = 4 << 10
 _BLOCKS_SHARE = 10  # of the tape: its slots and the packed rows that fill them
 _QUEUE_SHARE = 16
 _COLUMN_BYTES = 256  # of a block: what a column takes beside its values
@@ -315,7 +316,9 @@ def _by_value(call: WindowCall) -> bool:
 
 def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
     """Return the bytes of packed rows at a time, and of a slot for them as columns."""
-    packed = max(min(BLOCK_BYTES_MAX, tape_bytes // _BLOCKS_SHARE), row_bytes)
+    fixed = SLOTS_MIN * (columns * (_COLUMN_BYTES + 56) + 1024 + _ALIGN)
+    room = (tape_bytes - fixed) * 4 // (4 + 5 * SLOTS_MIN)
+    packed = max(min(BLOCK_BYTES_MAX, tape_bytes // _BLOCKS_SHARE, room), row_bytes, _PACKED_MIN)
     slot = packed + packed // 4 + columns * (_COLUMN_BYTES + 56) + 1024
     slot = -(-slot // _ALIGN) * _ALIGN
     needed = packed + SLOTS_MIN * slot
