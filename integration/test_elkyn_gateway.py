@@ -42,3 +42,15 @@ def test_the_platforms_own_tree_is_read_only(node: RunningNode) -> None:
         socket.recv(timeout=20)
         assert ask(socket, 1, "q", p="/nodes", h="")[-1]["b"]["s"] == "ok"
         assert ask(socket, 2, "p", p="/nodes", d=None)[-1]["b"]["s"] == "permission_denied"
+
+
+def test_rules_are_for_the_users_trees_alone(node: RunningNode) -> None:
+    rules = {"rules": {".read": True, ".write": "auth.uid != null"}}
+    with httpx.Client(base_url=node.url, headers=node.headers, timeout=20) as client:
+        own = client.put("/.settings/rules.json?ns=default", json=rules)
+        before = client.get("/.settings/rules.json?ns=sys").content
+        platform = client.put("/.settings/rules.json?ns=sys", json=rules)
+        after = client.get("/.settings/rules.json?ns=sys").content
+    assert own.status_code == 200
+    assert platform.status_code in (401, 403)
+    assert after == before
