@@ -97,7 +97,7 @@ class Stores:
         found = set(self._open)
         if self.folder is not None:
             found.update(file.parent.name for file in self.folder.glob("*/data.mdb"))
-        return sorted(found)
+        return sorted(name for name in found if _NAME.match(name))
 
     def __contains__(self, name: object) -> bool:
         with self._lock:

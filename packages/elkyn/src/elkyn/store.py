@@ -33,6 +33,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
+    from elkyn.replica.link import Link
     from elkyn.rules import RuleSet
 
 __all__ = ["ElkynStore"]
@@ -60,9 +61,14 @@ class ElkynStore:
         clock: gives the time for server values and push ids.
         options: see `Options`, and `Following` for a replica.
 
+    Attributes:
+        replica: how a replica follows its leader; None for other stores.
+
     Raises:
         StoreInUse: another process, or another store of this one, has the folder open.
     """
+
+    replica: Link | None = None
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Make a `ReplicaStore` for mode `replica`."""

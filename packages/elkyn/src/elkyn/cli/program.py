@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from elkyn.cli import accounts, data, rules, serving, shell, transfer, upkeep
+from elkyn.cli import accounts, data, replicas, rules, serving, shell, transfer, upkeep
 from sennit_core.errors import SennitError, UsageError
 
 __all__ = ["GROUPS", "main"]
 
-GROUPS = (serving, data, transfer, shell, rules, accounts, upkeep)
+GROUPS = (serving, data, transfer, shell, rules, accounts, upkeep, replicas)
 """Modules with `register(subparsers)`, in the order of the help."""
 
 

@@ -43,6 +43,13 @@ def register(subparsers: Subparsers) -> None:
     serve.add_argument(
         "--rate", type=float, metavar="N", help="requests a second of one client (no bound)"
     )
+    serve.add_argument("--follow", metavar="URL", help="be a replica of the server there")
+    serve.add_argument(
+        "--follow-token-file", type=FilePath, metavar="FILE", help="an admin's credential there"
+    )
+    serve.add_argument(
+        "--ack", default="local", help="when a write is answered: local, replicas:N (local)"
+    )
     serve.add_argument(
         "--log-level",
         default="warning",
@@ -70,6 +77,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _serving(options: argparse.Namespace) -> Serving:
+    from elkyn.replica.acks import parse_ack
     from elkyn.server.limits import Limits
     from elkyn.server.serve import Serving
 
@@ -86,5 +94,8 @@ def _serving(options: argparse.Namespace) -> Serving:
         project=options.project,
         auth=options.auth,
         keep_alive_seconds=options.keep_alive,
+        follow=options.follow,
+        follow_token_file=options.follow_token_file,
+        ack=parse_ack(options.ack),
         limits=Limits(requests_per_second=options.rate),
     )

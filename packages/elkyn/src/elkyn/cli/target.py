@@ -17,7 +17,7 @@ from sennit_core.errors import UsageError
 if TYPE_CHECKING:
     from elkyn.store import ElkynStore
 
-__all__ = ["Target", "add_target", "open_target"]
+__all__ = ["Target", "add_target", "open_target", "server_of"]
 
 Target: TypeAlias = Union["ElkynStore", RemoteTree]
 
@@ -49,7 +49,7 @@ def open_target(options: argparse.Namespace, *, create: bool = False) -> Iterato
         raise UsageError(
             "name one tree: a folder or a server", hint="--data DIR, or --url http://host:9000"
         )
-    served = None if options.data is None else _server_of(options.data)
+    served = None if options.data is None else server_of(options.data)
     if options.url is not None:
         yield RemoteTree(options.url, options.token, options.namespace)
     elif served is not None:
@@ -62,7 +62,7 @@ def open_target(options: argparse.Namespace, *, create: bool = False) -> Iterato
             yield stores[name] if create else existing(stores, name)
 
 
-def _server_of(data: FilePath) -> tuple[str, str] | None:
+def server_of(data: FilePath) -> tuple[str, str] | None:
     """Return address and admin token of the server that has `data` open."""
     with suppress(FileNotFoundError, ValueError, KeyError, ProcessLookupError):
         run = json.loads((data / "run.json").read_text(encoding="utf-8"))

@@ -42,6 +42,10 @@ class Acks:
         """Return how many followers have everything up to `position`."""
         return sum(reached >= position for reached in self._positions.values())
 
+    def shown(self) -> dict[str, int]:
+        """Return the position of each follower by its id."""
+        return dict(self._positions)
+
     async def wait(self, position: int, replicas: int, seconds: float) -> bool:
         """Wait until `replicas` followers have `position`; False when that takes longer."""
         if self.count(position) >= replicas:

@@ -92,7 +92,7 @@ class LeaderClient:
         A write is sent under a key, so that sending it again over a new connection does it once.
 
         Raises:
-            Unavailable: nobody answers; the hint says whether something may have been written.
+            Unavailable: nobody answers; the text says whether something may have been written.
         """
         sent = {"Content-Type": "application/json", **(headers or {})}
         names = {name.lower() for name in sent}
@@ -108,8 +108,8 @@ class LeaderClient:
                 connection.close()
                 if used and not isinstance(error, TimeoutError):
                     continue  # the server had closed a connection that was idle
-                hint = f"{_said(error)}; no answer came, and the write may have been made"
-                raise Unavailable(f"the leader at {self.url}", hint=hint) from None
+                why = f"{_said(error)}: no answer came, the write may have been made"
+                raise Unavailable(f"the leader at {self.url} ({why})") from None
 
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
@@ -121,8 +121,8 @@ class LeaderClient:
             connection.connect()
         except OSError as error:
             connection.close()
-            hint = f"{_said(error)}; nothing was written"
-            raise Unavailable(f"the leader at {self.url}", hint=hint) from None
+            why = f"{_said(error)}: nothing was written"
+            raise Unavailable(f"the leader at {self.url} ({why})") from None
         connection.sock.settimeout(self._timeout_seconds)
         return connection, False
 

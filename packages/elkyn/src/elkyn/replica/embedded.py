@@ -42,6 +42,8 @@ class ReplicaStore(ElkynStore):
         replica: the link to the leader; `replica.status` tells how it is doing.
     """
 
+    replica: Link
+
     def __init__(
         self,
         path: str | PathLike[str] | None = None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -13,7 +15,7 @@ from urllib.parse import quote
 
 from elkyn.paths import Path, format_path
 from elkyn.replica.follower import Receiver
-from elkyn.replica.messages import MESSAGE_BYTES_MAX, encode
+from elkyn.replica.messages import MESSAGE_BYTES_MAX, VERSION, decode, encode
 from elkyn.replica.store_log import FollowerStore
 from elkyn.store import ElkynStore
 from sennit_core.errors import Unavailable, Unsupported
@@ -129,21 +131,26 @@ class Link:
 
     def _follow(self) -> None:
         self._receiver = receiver = Receiver(self._log)
-        with connect(self._connect, self._address, self._token) as socket:
-            self._socket = socket
-            socket.send(receiver.hello())
+        with connect(self._connect, self._address, self._token) as opened:
+            self._socket = opened
+            opened.send(receiver.hello())
             while not self._stop.is_set():
-                answer = receiver.receive(socket.recv(timeout=_SILENCE_SECONDS))
+                answer = receiver.receive(opened.recv(timeout=_SILENCE_SECONDS))
                 self._connected = receiver.welcomed
                 if answer is not None:
-                    socket.send(answer)
+                    opened.send(answer)
+
+    def stop(self) -> None:
+        """Follow no more, without waiting for the thread to end."""
+        self._stop.set()
+        opened = self._socket
+        if opened is not None:
+            with suppress(OSError):  # a closing handshake would wait for a leader that hangs
+                opened.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Follow no more; returns when the thread has ended. Twice is fine."""
-        self._stop.set()
-        socket = self._socket
-        if socket is not None:
-            socket.close()
+        self.stop()
         if self._thread is not threading.current_thread():
             self._thread.join()
         self._connected = False
@@ -186,12 +193,23 @@ def connect(opener: Any, address: str, token: str | None) -> Any:
 
 
 def tell_term(url: str, token: str | None, store: ElkynStore) -> bool:
-    """Tell a server that `store` was promoted; says whether it knows now."""
+    """Tell a server that `store` was promoted; says whether it knows now.
+
+    A server that is in a later term already, of which nothing was known here, is passed over:
+    `store` takes a term after that.
+    """
     said = {"node": "", "term": store.terms.term, "position": 0, "leads": (), "mark": None}
     try:
-        with connect(load_connect(), replica_address(url, store.namespace), token) as socket:
-            socket.send(encode("hello", 1, {**said, "fresh": False}))
-            socket.recv(timeout=_SILENCE_SECONDS)
+        with connect(load_connect(), replica_address(url, store.namespace), token) as opened:
+            opened.send(encode("hello", VERSION, {**said, "fresh": False}))
+            answer = decode(opened.recv(timeout=_SILENCE_SECONDS))
+            if answer[0] == "welcome":
+                later = int(answer[2]["term"])
+                store.change_terms(lambda known, at: known.heard(later).promoted(at))
+                return False
+            if answer[1] not in ("not-leader", "not-found"):
+                _log.warning("telling %s of the promotion: it says %s", url, answer[2])
+                return False
     except Exception as error:  # noqa: BLE001 - it is tried again
         _log.info("telling %s of the promotion: %s", url, _said(error))
         return False

@@ -105,4 +105,5 @@ def error_response(error: SennitError) -> Response:
     body: dict[str, Any] = {"error": text}
     if isinstance(error, BadRules):
         body["problems"] = [problem._asdict() for problem in error.problems]
-    return Response(status, dump(body), headers)
+    position = error.position if isinstance(error, NotReplicated) else 0
+    return Response(status, dump(body), headers, position)

@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from elkyn._lmdb.tree import ReadLimit
+from elkyn.identity import Identity
+from elkyn.replica.acks import parse_ack
 from elkyn.server.access_log import AccessLog
 from elkyn.server.answers import error_response
 from elkyn.server.asgi import Receive, Scope, Send, read_body, send_response, to_request
@@ -20,18 +22,22 @@ from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
 from elkyn.server.connect import serve_socket
 from elkyn.server.door import Authorize, Caller, Door, HookDoor
+from elkyn.server.following import Upstream
 from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
-from elkyn.server.replication import Replication, serve_follower
+from elkyn.server.replication import Replication, reach, serve_follower
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
 from elkyn.server.retries import Retries
 from elkyn.server.routes import answer_system
+from elkyn.server.session import Commit
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
+from elkyn.server.socket import Socket
 from elkyn.server.subscribe import open_stream
 from elkyn.server.system import SystemCall
 from elkyn.store import ElkynStore
+from elkyn.writer import Write
 from sennit_core.errors import (
     Busy,
     Closed,
@@ -107,6 +113,7 @@ class ElkynApp:
         self.committer = Committer()
         self.clients = Clients(self.metrics, settings, door)
         self.replication = Replication()
+        self.upstream: Upstream | None = None  # when this server follows another one
         self.closed = False
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
@@ -162,6 +169,8 @@ class ElkynApp:
         self.settings.origins.check(request.headers)
         if request.method == "OPTIONS":
             return self.settings.origins.preflight(request.headers)
+        if self.upstream is not None and self.upstream.takes(request, self.door.owns):
+            return await self.upstream.forward(self, request, scope, receive)
         if not request.raw_path.endswith(".json") or request.raw_path.startswith("/."):
             owned = self.door.owns(request.raw_path)
             if owned or is_reserved(request.raw_path):
@@ -170,6 +179,8 @@ class ElkynApp:
         call = parse_call(request)
         namespace = call.namespace = call.namespace or self.settings.default_namespace
         store = self.open_store(namespace)
+        if call.position_min is not None:
+            await reach(store, call.position_min)
         try:
             grant = caller.grant(store, namespace, call.path, call.writes)
             if call.stream:
@@ -233,7 +244,17 @@ class ElkynApp:
         self, call: Call, store: ElkynStore, grant: Grant, receive: Receive
     ) -> Response:
         self.metrics.writes += 1
+        if call.ack is not None:
+            parse_ack(call.ack)
         body = await read_body(receive, self.settings.limits.body_bytes)
+        response = await self._committed(call, store, grant, body)
+        replicas = self.settings.ack if call.ack is None else parse_ack(call.ack)
+        await self.replication.replicated(store, response.position, replicas)
+        return response
+
+    async def _committed(
+        self, call: Call, store: ElkynStore, grant: Grant, body: bytes
+    ) -> Response:
         if call.retry_key is None:
             return await self._commit(call, store, grant, body)
         who = "admin" if grant.identity.admin else grant.identity.uid or ""
@@ -255,6 +276,27 @@ class ElkynApp:
             response = answer_write(call, write)
         response.position = write.position
         return response
+
+    def commit_step(
+        self, socket: Socket, step: Commit, write: Write, identity: Identity
+    ) -> asyncio.Future[None]:
+        """Queue a socket's write, here or at the leader; as `Committer.commit`."""
+        if self.upstream is not None and self.upstream.active:
+            return self.upstream.commit(self, socket, step, write, identity)
+        done = self.committer.commit(socket.store, write)
+        if not self.settings.ack:
+            return done
+        return asyncio.ensure_future(self._replicated(socket.store, write, done))
+
+    async def _replicated(
+        self, store: ElkynStore, write: Write, done: asyncio.Future[None]
+    ) -> None:
+        await done
+        if write.error is None:
+            try:
+                await self.replication.replicated(store, write.position, self.settings.ack)
+            except SennitError as error:
+                write.error = error
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -294,6 +336,8 @@ class ElkynApp:
         Call it when the server starts to stop, before it waits for its connections.
         """
         self.closed = True
+        if self.upstream is not None:
+            self.upstream.close()
         self.replication.close()
         self.clients.close()
         self.committer.close()

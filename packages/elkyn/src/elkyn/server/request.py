@@ -94,6 +94,8 @@ class Call:
     write_seconds_max: float | None = None
     last_position: int | None = None
     retry_key: str | None = None
+    ack: str | None = None
+    position_min: int | None = None
 
     @property
     def path(self) -> str:
@@ -180,6 +182,12 @@ def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
     last = get("last-event-id", "")
     if last.isdecimal() and last.isascii() and len(last) <= 20:
         call.last_position = int(last)
+    call.ack = get("x-elkyn-ack")
+    wanted = get("x-elkyn-min-position")
+    if wanted is not None:
+        if not (wanted.isdecimal() and wanted.isascii() and len(wanted) <= 20):
+            raise UsageError("X-Elkyn-Min-Position must be a number")
+        call.position_min = int(wanted)
     call.retry_key = get("idempotency-key") or None
     if call.retry_key is not None and len(call.retry_key) > _KEY_CHARS_MAX:
         raise UsageError(f"an Idempotency-Key has at most {_KEY_CHARS_MAX} characters")

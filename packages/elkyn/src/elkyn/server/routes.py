@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
-from elkyn.server import console, system
+from elkyn.server import console, replica_routes, system
 from elkyn.server.changes import stream_changes
 from elkyn.server.pages import page
 from elkyn.server.request import Response
@@ -25,6 +25,10 @@ ROUTES: Mapping[str, Handler] = {
     "/.settings/namespaces.json": console.namespaces,
     "/.settings/simulate.json": console.simulate,
     "/.settings/changes": stream_changes,
+    "/.replica": system.upgrade,
+    "/.replica/promote": replica_routes.promote,
+    "/.replica/status": replica_routes.status,
+    "/.replica/write": replica_routes.write,
     "/.ws": system.upgrade,
 }
 """Handlers by path; every other reserved path is a page of the dashboard or unknown."""

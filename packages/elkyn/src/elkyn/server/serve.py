@@ -16,10 +16,12 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from elkyn.namespaces import open_namespaces
+from elkyn.replica.link import read_token
 from elkyn.server.app import ElkynApp
 from elkyn.server.asgi import Receive, Scope, Send
 from elkyn.server.auth import read_or_create_token
 from elkyn.server.door import AuthDoor
+from elkyn.server.following import Upstream
 from elkyn.server.limits import Limits
 from elkyn.server.origins import LOOPBACK, Origins
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
@@ -33,6 +35,9 @@ __all__ = ["DEFAULT_PORT", "Serving", "serve"]
 DEFAULT_PORT = 9000
 VAULT = ".secrets"
 """Folder of password hashes and keys, beside the namespaces; no namespace can have that name."""
+
+PROMOTED = "promoted.json"
+"""Names the leader that this server has followed until it was promoted."""
 
 _STOP_SECONDS = 3
 
@@ -58,6 +63,9 @@ class Serving:
         auth: file (TOML) that says who is trusted; see `AuthSettings.read`.
         keep_alive_seconds: silence on a stream after which a keep-alive is sent.
         limits: what clients may ask for.
+        follow: the URL of a leader to follow: this server then writes nothing itself.
+        follow_token_file: holds an admin's credential there.
+        ack: how many followers must have a write before it is answered.
     """
 
     data: FilePath
@@ -73,6 +81,9 @@ class Serving:
     auth: FilePath | None = None
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     limits: Limits = field(default_factory=Limits)
+    follow: str | None = None
+    follow_token_file: FilePath | None = None
+    ack: int = 0
 
     @property
     def tls(self) -> bool:
@@ -131,7 +142,9 @@ def serve(
             _write_run(run_file, url, emulator=serving.emulator)
             ready(url, token_file)
 
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each bad request
+        logging.getLogger("uvicorn.error").setLevel(
+            logging.ERROR
+        )  # not a line for each bad request
         config = uvicorn.Config(
             _announced(app, announce),
             log_config=None,
@@ -176,9 +189,18 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
         limits=serving.limits,
         origins=origins,
         eager_send=True,
+        ack=serving.ack,
     )
     app = ElkynApp(stores, AuthDoor(authenticator, serving.emulator), settings)
     owned.callback(app.close)
+    if serving.follow is not None:
+        app.upstream = Upstream(
+            stores,
+            serving.follow,
+            read_token(serving.follow_token_file),
+            own_token=token,
+            state_file=serving.data / PROMOTED,
+        )
     return app
 
 

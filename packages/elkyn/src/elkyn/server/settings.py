@@ -25,6 +25,7 @@ class Settings:
         eager_send: whether ASGI's `send` may be started outside of a task, as under uvicorn without
             anything between; streams cost less then.
         host: what sockets are told the server's name is.
+        ack: how many followers must have a write before it is answered.
     """
 
     default_namespace: str = "default"
@@ -34,3 +35,4 @@ class Settings:
     origins: Origins = field(default_factory=Origins)
     eager_send: bool = False
     host: str | None = None
+    ack: int = 0

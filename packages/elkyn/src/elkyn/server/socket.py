@@ -64,6 +64,7 @@ class Socket:
         limits = app.settings.limits
         self.caller = caller
         self.store = data.store
+        self.namespace = data.namespace
         self.session = Session(
             secrets.token_urlsafe(12),
             listens_max=limits.listens,
@@ -283,7 +284,7 @@ class Socket:
         else:
             write = self._data.to_write(step, grant)
         self._app.metrics.writes += 1
-        done = self._app.committer.commit(self.store, write)
+        done = self._app.commit_step(self, step, write, grant.identity)
         self._in_flight.add(done)
         done.add_done_callback(partial(self._committed, step, write))
         if len(self._in_flight) >= _IN_FLIGHT_MAX:
@@ -360,8 +361,9 @@ class Socket:
         for path, data in self.session.last_writes():
             try:
                 grant = self._data.grant(self.caller, path, write=True)
-                write = self._data.to_write(steps.Commit(0, "put", path, data, None), grant)
-                self._app.committer.commit(self.store, write)
+                step = steps.Commit(0, "put", path, data, None)
+                write = self._data.to_write(step, grant)
+                self._app.commit_step(self, step, write, grant.identity)
             except SennitError as error:
                 _log.warning("a write for a disconnect was refused: %s", error)
 

@@ -1,0 +1,332 @@
+"""A server that follows another one: its namespaces, and the way of writes to the leader."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
+
+import ormsgpack
+
+from elkyn.errors import Behind, PreconditionFailed
+from elkyn.identity import Identity
+from elkyn.replica.client import Answer, LeaderClient, error_of
+from elkyn.replica.link import Link, tell_term
+from elkyn.server.asgi import Receive, Scope, read_body
+from elkyn.server.replication import reach
+from elkyn.server.request import Request, Response, is_reserved
+from elkyn.server.session import Commit
+from elkyn.writer import Write
+from sennit_core.errors import Denied, NotFound, SennitError, Unavailable, UsageError
+from sennit_core.logs import get_logger
+
+if TYPE_CHECKING:
+    from elkyn.server.app import ElkynApp, StoreMap
+
+__all__ = ["Upstream", "show_identity"]
+
+_LOOK_SECONDS = 1.0
+_ANSWER_SECONDS = 5.0
+_TELL_SECONDS = 2.0
+_THREADS = 32
+_GROUP_MAX = 500
+_WRITES = ("PUT", "PATCH", "POST", "DELETE")
+_SENT = frozenset(
+    {
+        b"accept",
+        b"authorization",
+        b"content-type",
+        b"idempotency-key",
+        b"if-match",
+        b"x-elkyn-ack",
+        b"x-firebase-etag",
+        b"x-http-method-override",
+        b"x-request-id",
+    }
+)
+_RETURNED = ("content-type", "etag", "cache-control", "retry-after", "allow", "content-disposition")
+
+_log = get_logger(__name__)
+
+
+class Upstream:
+    """The leader of a server, from the server's point of view.
+
+    Args:
+        stores: the namespaces here; what the leader has is opened in them and followed.
+        url: of the leader.
+        token: an admin's credential there.
+        own_token: the admin's credential here: whoever shows it writes with `token` there.
+        state_file: remembers a promotion.
+
+    Attributes:
+        active: whether the leader is followed; not any more after a promotion.
+    """
+
+    def __init__(
+        self,
+        stores: StoreMap,
+        url: str,
+        token: str | None,
+        *,
+        own_token: str | None,
+        state_file: FilePath,
+    ) -> None:
+        self.url = url
+        self._stores = stores
+        self._token = token
+        self._own = None if own_token is None else f"Bearer {own_token}".encode()
+        self._state_file = state_file
+        self._client, self._callers = LeaderClient(url, token), LeaderClient(url, None)
+        self._threads = ThreadPoolExecutor(_THREADS, "elkyn-forward")
+        self._links: dict[str, Link] = {}
+        self._linking = threading.Lock()
+        self._closed = threading.Event()
+        self._lines: WeakKeyDictionary[object, _Line] = WeakKeyDictionary()
+        self.active = self._promoted_from() != url
+        for name in stores:
+            stores[name].following = self.active
+        work = self._look if self.active else self._tell
+        self._thread = threading.Thread(target=work, name="elkyn-upstream", daemon=True)
+        self._thread.start()
+
+    def _promoted_from(self) -> str | None:
+        if not self._state_file.exists():
+            return None
+        found: str = json.loads(self._state_file.read_text())["from"]
+        if found != self.url:
+            self._state_file.unlink()
+        else:
+            _log.warning("this server was promoted: it leads, and does not follow %s", found)
+        return found
+
+    def _look(self) -> None:
+        """Follow every namespace that the leader has, also those it gets later."""
+        client = LeaderClient(self.url, self._token, timeout_seconds=_ANSWER_SECONDS)
+        while self.active and not self._closed.is_set():
+            try:
+                answer = client.send("GET", "/.settings/namespaces.json")
+                if answer.status != 200:
+                    raise error_of(answer, "/.settings/namespaces")
+                for name in json.loads(answer.body)["namespaces"]:
+                    self._follow(name)
+            except SennitError as error:
+                _log.info("looking for namespaces at %s: %s", self.url, error)
+            self._closed.wait(_LOOK_SECONDS)
+
+    def _follow(self, name: str) -> None:
+        with self._linking:
+            if self.active and name not in self._links:
+                self._links[name] = Link(self._stores[name], self.url, self._token)
+
+    def takes(self, request: Request, owned: Callable[[str], bool]) -> bool:
+        """Whether a request is the leader's to answer: all that writes, and all signing in."""
+        path = request.raw_path
+        if not self.active or path.startswith("/.replica"):
+            return False
+        if owned(path):
+            return True
+        writes = request.method in _WRITES
+        return writes and (not is_reserved(path) or path == "/.settings/rules.json")
+
+    async def forward(
+        self, app: ElkynApp, request: Request, scope: Scope, receive: Receive
+    ) -> Response:
+        """Have the leader answer, and wait until what it wrote is here.
+
+        Raises:
+            Unavailable: the leader does not answer.
+        """
+        body = await read_body(receive, app.settings.limits.body_bytes)
+        headers = {
+            name.decode(): (self._shown(value) if name == b"authorization" else value).decode(
+                "latin-1"
+            )
+            for name, value in scope["headers"]
+            if name in _SENT
+        }
+        namespace = request.query.get("ns") or app.settings.default_namespace
+        query = scope.get("query_string", b"").decode("latin-1")
+        if "ns" not in request.query:
+            query = f"{query}&ns={namespace}" if query else f"ns={namespace}"
+        target = f"{request.raw_path}?{query}"
+        answer = await self._ask(request.method, target, body, headers)
+        await self._here(app, namespace, answer.position)
+        kept = tuple((name, value) for name, value in answer.headers.items() if name in _RETURNED)
+        return Response(answer.status, answer.body, kept, answer.position)
+
+    def _shown(self, authorization: bytes) -> bytes:
+        if self._own is None or authorization != self._own or self._token is None:
+            return authorization
+        return f"Bearer {self._token}".encode()
+
+    async def _ask(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
+        loop, send = asyncio.get_running_loop(), self._callers.send
+        return await loop.run_in_executor(self._threads, send, method, target, body, headers)
+
+    async def _here(self, app: ElkynApp, namespace: str, position: int) -> None:
+        if not position:
+            return
+        with suppress(Behind, NotFound):  # it is written all the same
+            await asyncio.to_thread(self._follow, namespace)
+            await reach(app.open_store(namespace), position)
+
+    def commit(
+        self, app: ElkynApp, socket: _Writing, step: Commit, write: Write, identity: Identity
+    ) -> asyncio.Future[None]:
+        """Have the leader make a socket's write, in the order of its others; as a committer."""
+        line = self._lines.get(socket)
+        if line is None:
+            line = self._lines[socket] = _Line(self, app, socket.namespace)
+        return line.add(step, write, identity)
+
+    async def write_all(self, namespace: str, rows: list[Any]) -> list[Any]:
+        """Have the leader make writes in their order; returns what became of each."""
+        target = f"/.replica/write?ns={namespace}"
+        loop = asyncio.get_running_loop()
+        body = ormsgpack.packb(rows, option=ormsgpack.OPT_NON_STR_KEYS, default=list)
+        answer = await loop.run_in_executor(self._threads, self._client.send, "POST", target, body)
+        if answer.status != 200:
+            raise error_of(answer, namespace)
+        found: list[Any] = ormsgpack.unpackb(answer.body)
+        return found
+
+    async def written(self, app: ElkynApp, namespace: str, position: int) -> None:
+        """Wait until a write is here."""
+        await self._here(app, namespace, position)
+
+    def status(self) -> dict[str, Any]:
+        """Return how following goes, for admins."""
+        shown = {}
+        for name, link in sorted(self._links.items()):
+            status = link.status
+            shown[name] = {
+                "position": status.position,
+                "lag": status.lag,
+                "connected": status.connected,
+                "lastError": status.last_error,
+                "term": status.term,
+            }
+        return {"leader": self.url, "following": self.active, "namespaces": shown}
+
+    def promote(self) -> dict[str, int]:
+        """Lead from now on; returns the new term of each namespace. Blocks.
+
+        What the old leader has and this server has not is lost here.
+        """
+        if not self.active:
+            raise UsageError("this server leads already")
+        self._unfollow()
+        terms = {}
+        for name in self._stores:
+            store = self._stores[name]
+            terms[name] = store.change_terms(lambda known, at: known.promoted(at)).term
+        self._remember()
+        for name in self._stores:
+            self._stores[name].following = False
+        self._thread = threading.Thread(target=self._tell, name="elkyn-upstream", daemon=True)
+        self._thread.start()
+        return terms
+
+    def _remember(self) -> None:
+        with self._state_file.open("w") as stream:
+            json.dump({"from": self.url}, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _tell(self) -> None:
+        """Tell the old leader, as soon as it is there, that it leads no more."""
+        left = set(self._stores)
+        while left and not self._closed.is_set():
+            for name in sorted(left):
+                if tell_term(self.url, self._token, self._stores[name]):
+                    left.discard(name)
+            self._closed.wait(_TELL_SECONDS)
+
+    def _unfollow(self) -> None:
+        with self._linking:
+            self.active = False
+            links, self._links = self._links, {}
+        for link in links.values():
+            link.stop()
+        for link in links.values():
+            link.close()
+
+    def close(self) -> None:
+        """Follow no more; twice is fine."""
+        self._closed.set()
+        self._unfollow()
+        self._client.close()
+        self._callers.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Writing(Protocol):
+    namespace: str
+
+
+class _Line:
+    """The writes of one socket on their way to the leader, in order, as many together as wait."""
+
+    def __init__(self, upstream: Upstream, app: ElkynApp, namespace: str) -> None:
+        self._upstream = upstream
+        self._app = app
+        self._namespace = namespace
+        self._waiting: list[tuple[list[Any], Write, asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, step: Commit, write: Write, identity: Identity) -> asyncio.Future[None]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        who = show_identity(identity)
+        row = [step.kind, list(step.path), step.data, step.expected_hash, who]
+        self._waiting.append((row, write, done))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return done
+
+    async def _run(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting[:_GROUP_MAX], self._waiting[_GROUP_MAX:]
+            try:
+                rows = [row for row, _write, _done in group]
+                found = await self._upstream.write_all(self._namespace, rows)
+                last = max((position for position, _error in found), default=0)
+                await self._upstream.written(self._app, self._namespace, last)
+            except SennitError as error:
+                found = [[0, error] for _entry in group]
+            for (row, write, done), (position, wrong) in zip(group, found, strict=True):
+                write.position, write.done = position, True
+                if wrong is not None:
+                    write.error = wrong if isinstance(wrong, Exception) else _error(row, wrong)
+                if not done.done():
+                    done.set_result(None)
+
+
+def _error(row: list[Any], shown: list[str]) -> SennitError:
+    status, text = shown
+    path = "/" + "/".join(row[1])
+    if status == "datastale":
+        return PreconditionFailed(path)
+    if status == "permission_denied":
+        return Denied(f"writing {path}", "a rule that allows it")
+    return Unavailable(text) if status == "unavailable" else UsageError(text)
+
+
+def show_identity(identity: Identity) -> dict[str, Any] | None:
+    """Return an identity as a follower tells its leader; None for an admin."""
+    if identity.admin:
+        return None
+    return {
+        "uid": identity.uid,
+        "provider": identity.provider,
+        "claims": dict(identity.claims),
+        "custom": list(identity.custom),
+        "override": None if identity.override is None else dict(identity.override),
+    }

@@ -1,0 +1,128 @@
+"""What replicas and their operators ask of a server, all of it for admins: `/.replica/…`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import ormsgpack
+
+from elkyn.identity import ADMIN, Identity
+from elkyn.paths import format_path, parse_path
+from elkyn.server.answers import error_text
+from elkyn.server.codec import dump
+from elkyn.server.grant import Grant
+from elkyn.server.request import MethodNotAllowed, Response
+from elkyn.server.session import Commit
+from elkyn.server.socket_store import SocketStore, status_of
+from elkyn.server.system import SystemCall
+from elkyn.writer import Write
+from sennit_core.errors import SennitError, UsageError
+
+if TYPE_CHECKING:
+    from elkyn.server.app import ElkynApp
+
+__all__ = ["promote", "status", "write"]
+
+_JSON = ("content-type", "application/json; charset=utf-8")
+_PACKED = ("content-type", "application/vnd.msgpack")
+
+
+async def promote(call: SystemCall) -> Response:
+    """Make this server the leader; answers the new terms."""
+    _post(call)
+    await call.admin("/.replica/promote", write=True)
+    terms = await call.app.on_thread(_promote, call.app)
+    call.app.replication.end_sessions()
+    return Response(200, dump({"status": "ok", "terms": terms}), (_JSON,))
+
+
+def _promote(app: ElkynApp) -> dict[str, int]:
+    if app.upstream is not None and app.upstream.active:
+        return app.upstream.promote()
+    stores = {name: app.open_store(name) for name in app.namespaces()}
+    fenced = {name: store for name, store in stores.items() if store.terms.stale}
+    if not fenced:
+        raise UsageError("this server leads already")
+    return {
+        name: store.change_terms(lambda known, at: known.promoted(at)).term
+        for name, store in fenced.items()
+    }
+
+
+async def status(call: SystemCall) -> Response:
+    """Answer whom this server follows, and how far each namespace is."""
+    await call.admin("/.replica/status", write=False)
+    app = call.app
+    shown: dict[str, Any] = {"leader": None, "following": False, "namespaces": {}}
+    if app.upstream is not None:
+        shown = app.upstream.status()
+    for name in await app.on_thread(app.namespaces):
+        store = await app.on_thread(app.open_store, name)
+        known = shown["namespaces"].setdefault(name, {"position": store.position})
+        known |= {"term": store.terms.term, "readOnly": store.terms.stale}
+        known["followers"] = app.replication.acks_of(store).shown()
+    return Response(200, dump(shown), (_JSON,))
+
+
+async def write(call: SystemCall) -> Response:
+    """Make the writes of a follower's sockets, each as who asked the follower for it."""
+    _post(call)
+    await call.admin("/.replica/write", write=True)
+    writes = await asyncio.gather(*[_commit(call, row) for row in _rows(call.request.body)])
+    found = [[made.position, _shown(made)] for made in writes]
+    return Response(200, ormsgpack.packb(found), (_PACKED,))
+
+
+async def _commit(call: SystemCall, row: Any) -> Write:
+    store, app = call.store(), call.app
+    made = Write("put", (), [])
+    try:
+        kind, path, data, expected_hash, who = row
+        keys = parse_path(format_path(tuple(path)))
+        grant = Grant(_identity(who), store, getattr(app.door, "open_without_rules", False))
+        step = Commit(0, "put" if kind == "put" else "patch", keys, data, expected_hash)
+        data_of = SocketStore(store, call.namespace, app.door, call.scope)
+        made = data_of.to_write(step, grant)
+        await app.committer.commit(store, made)
+        if made.error is None:
+            await app.replication.replicated(store, made.position, app.settings.ack)
+    except SennitError as error:
+        made.error = error
+    return made
+
+
+def _shown(made: Write) -> list[str] | None:
+    error = made.error
+    if error is None:
+        return None
+    if isinstance(error, SennitError):
+        return [status_of(error), error_text(error)]
+    return ["internal_error", "Internal server error."]
+
+
+def _identity(shown: Any) -> Identity:
+    if shown is None:
+        return ADMIN
+    return Identity(
+        uid=shown["uid"],
+        provider=shown["provider"],
+        claims=shown["claims"],
+        custom=tuple(shown["custom"]),
+        override=shown["override"],
+    )
+
+
+def _rows(body: bytes) -> list[Any]:
+    try:
+        rows = ormsgpack.unpackb(body)
+    except ValueError:
+        rows = None
+    if not isinstance(rows, list) or not all(isinstance(r, list) and len(r) == 5 for r in rows):
+        raise UsageError("a follower's writes are an array of arrays of five")
+    return rows
+
+
+def _post(call: SystemCall) -> None:
+    if call.request.method.upper() != "POST":
+        raise MethodNotAllowed("This is only for POST.")

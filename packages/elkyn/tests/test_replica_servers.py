@@ -1,0 +1,367 @@
+"""Replicas of real servers: followed, stopped, killed, wiped, cut off, promoted."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from elkyn import ElkynStore
+from elkyn.replica.messages import decode, encode
+from sennit_core.errors import Denied, Unavailable, Unsupported
+
+Start = Callable[..., Any]
+
+
+def until(check: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Return the first true answer of `check`."""
+    end = time.monotonic() + seconds
+    while True:
+        with suppress(httpx.HTTPError, KeyError):
+            found = check()
+            if found:
+                return found
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.05)
+
+
+class Proxy:
+    """Connections to a port, which can be cut and let through again."""
+
+    def __init__(self, url: str) -> None:
+        host, _colon, port = url.removeprefix("http://").partition(":")
+        self._to = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.cut = False
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _address = self._listener.accept()
+            except OSError:
+                return
+            if self.cut:
+                near.close()
+                continue
+            far = socket.create_connection(self._to)
+            self._open += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                while self.cut:  # neither delivered nor told: as a cable that was pulled
+                    time.sleep(0.05)
+                target.sendall(data)
+        for end in (source, target):
+            end.close()
+
+    def close(self) -> None:
+        self.cut = False
+        self._listener.close()
+        for end in self._open:
+            end.close()
+
+
+@pytest.fixture
+def follow(start_server: Start, tmp_path: Path) -> Callable[..., Any]:
+    def start(leader: Any, name: str, *options: str, url: str | None = None) -> Any:
+        token = leader.data / "admin.token"
+        return start_server(
+            *("--follow", url or leader.url, "--follow-token-file", str(token)),
+            *options,
+            data=tmp_path / name,
+        )
+
+    return start
+
+
+def kill(served: Any) -> None:
+    """End a server as a loss of power would end its process."""
+    served.client.close()
+    served.process.kill()
+    served.process.communicate()
+
+
+def position(served: Any) -> int:
+    return int(served.client.get("/.replica/status").json()["namespaces"]["default"]["position"])
+
+
+def connected(served: Any) -> bool:
+    state = served.client.get("/.replica/status").json()["namespaces"]["default"]
+    return bool(state["connected"]) and not state["lag"]
+
+
+def bytes_of(frame: str | bytes) -> bytes:
+    assert isinstance(frame, bytes)
+    return frame
+
+
+def token_of(served: Any) -> str:
+    return str((served.data / "admin.token").read_text().strip())
+
+
+def test_an_embedded_replica_reads_here_and_writes_there(
+    start_server: Start, tmp_path: Path
+) -> None:
+    leader = start_server()
+    leader.client.put("/a.json", json={"x": [1, {"y": "é"}]})
+    token = token_of(leader)
+    with (
+        ElkynStore(tmp_path / "r", mode="replica", cluster_url=leader.url, token=token) as replica,
+        replica.watch("/n") as events,
+    ):
+        assert replica.set("/n/a", 1) == 1
+        assert replica.get("/") == {"a": {"x": [1, {"y": "é"}]}, "n": {"a": 1}}
+        replica.update("/n", {"b": 2, "c/d": 3})
+        key = replica.push("/n/log", "x")
+        replica.transaction("/n/a", lambda n: n + 41)
+        replica.delete("/n/b")
+        shown = {"a": 42, "c": {"d": 3}, "log": {key: "x"}}
+        assert replica.get("/n") == leader.client.get("/n.json").json() == shown
+        waiting = [event.data for event in iter(lambda: events.poll(1), None)]
+        assert waiting[-2:] == [42, None]
+        replica.set_rules({"rules": {"open": {".read": True, ".write": True}}})
+        assert replica.rules is not None
+        assert replica.replica is not None
+        assert replica.replica.status.connected
+        assert replica.replica.status.lag == 0
+        with pytest.raises(Unsupported):
+            replica.set("/n", 1, ephemeral=True)
+    replica = ElkynStore(mode="embedded", cluster_url=leader.url, token="wrong")
+    with replica, pytest.raises(Denied):
+        replica.set("/n", 1)
+    kill(leader)
+    with ElkynStore(tmp_path / "r", mode="replica", cluster_url=leader.url, token=token) as replica:
+        assert replica.get("/n") == shown
+        with pytest.raises(Unavailable, match="nothing was written"):
+            replica.set("/n", 1)
+
+
+def test_a_replica_of_some_paths_holds_those_alone(start_server: Start, tmp_path: Path) -> None:
+    leader = start_server()
+    client, token = leader.client, token_of(leader)
+    client.put("/.json", json={"a": {"b": 1, "c": 2}, "d": {"e": {"f": 3}}, "g": 4})
+    options: Any = {"mode": "replica", "cluster_url": leader.url, "token": token}
+    with ElkynStore(tmp_path / "r", paths=["/a", "/d/e"], **options) as replica:
+        replica.set("/g", 5)
+        assert replica.get("/") == {"a": {"b": 1, "c": 2}, "d": {"e": {"f": 3}}}
+        replica.update("/", {"a/b": 7, "d/x": 1, "d/e/f": None, "g": 1})
+        replica.set("/d", {"e": {"h": 1}, "x": 2})
+        assert replica.get("/") == {"a": {"b": 7, "c": 2}, "d": {"e": {"h": 1}}}
+    with ElkynStore(tmp_path / "r", paths=["/d"], **options) as replica:  # begins anew
+        replica.set("/g", 6)
+        assert replica.get("/") == {"d": {"e": {"h": 1}, "x": 2}}
+        assert replica.verify() == []
+
+
+def test_a_follower_serves_reads_and_passes_writes_on(start_server: Start, follow: Any) -> None:
+    leader = start_server()
+    leader.rules("default", {"open": {".read": True, ".write": True}, "shut": {".read": False}})
+    follower = follow(leader, "follower")
+    until(lambda: connected(follower))
+    client = follower.client
+    answer = client.put("/open/a.json", json={"n": 1}, headers={"X-Firebase-ETag": "true"})
+    assert (answer.status_code, answer.json()) == (200, {"n": 1})
+    assert int(answer.headers["x-elkyn-position"]) == position(follower)
+    assert client.get("/open/a.json").json() == {"n": 1}
+    etag = {"If-Match": answer.headers["etag"]}
+    assert client.put("/open/a.json", json=2, headers=etag).json() == 2
+    assert client.put("/open/a.json", json=3, headers=etag).status_code == 412
+    assert client.patch("/open.json", json={"b": 1}).json() == {"b": 1}
+    name = client.post("/open/log.json", json="x").json()["name"]
+    assert client.delete("/open/b.json").status_code == 200
+    nobody = httpx.put(f"{follower.url}/shut.json", json=1)
+    assert (nobody.status_code, nobody.json()) == (401, {"error": "Permission denied"})
+    assert httpx.put(f"{follower.url}/open/by.json", json="nobody").status_code == 200
+    shown = {"a": 2, "by": "nobody", "log": {name: "x"}}
+    assert leader.client.get("/open.json").json() == client.get("/open.json").json() == shown
+    follower.rules("default", {"open": {".read": True}})
+    assert httpx.put(f"{follower.url}/open/by.json", json=1).status_code == 401
+
+    with follower.stream("/open/seen.json") as events:
+        assert next(events)[1] == {"path": "/", "data": None}
+        at = leader.client.put("/open/seen.json", json=1).headers["x-elkyn-position"]
+        assert next(events)[1] == {"path": "/", "data": 1}
+    fresh = {"X-Elkyn-Min-Position": at}
+    assert client.get("/open/seen.json", headers=fresh).json() == 1
+    late = client.get("/open.json", headers={"X-Elkyn-Min-Position": str(int(at) + 9)})
+    assert late.status_code == 504
+    assert "was asked for" in late.json()["error"]
+
+
+def test_a_followers_sockets_write_through_the_leader(start_server: Start, follow: Any) -> None:
+    leader = start_server()
+    leader.rules("default", {"open": {".read": True, ".write": True}})
+    follower = follow(leader, "follower")
+    until(lambda: connected(follower))
+    with follower.wire("default") as wire:
+        assert wire.ask("q", p="/open", h="")["s"] == "ok"
+        numbers = [wire.send("p", p=f"/open/n{i}", d=i) for i in range(20)]
+        assert {wire.answer(number)["s"] for number in numbers} == {"ok"}
+        assert wire.ask("m", p="/open", d={"n0": None, "x": {".sv": "timestamp"}})["s"] == "ok"
+        assert wire.ask("p", p="/shut", d=1)["s"] == "permission_denied"
+        assert wire.ask("p", p="/open/n1", d=1, h="stale")["s"] == "datastale"
+    found = leader.client.get("/open.json").json()
+    assert len(found) == 20
+    assert found["n19"] == 19
+
+
+def test_writes_wait_for_replicas_that_have_them(start_server: Start, follow: Any) -> None:
+    leader = start_server("--ack", "replicas:1")
+    follower = follow(leader, "follower")
+    until(lambda: connected(follower))
+    client = leader.client
+    for number in range(5):
+        assert client.put("/n.json", json=number).status_code == 200
+        assert follower.client.get("/n.json").json() == number
+    local = client.put("/n.json", json=9, headers={"X-Elkyn-Ack": "local"})
+    assert local.status_code == 200
+    assert client.put("/n.json", json=9, headers={"X-Elkyn-Ack": "all"}).status_code == 400
+    two = client.put("/n.json", json="two", headers={"X-Elkyn-Ack": "replicas:2"})
+    assert two.status_code == 504
+    assert "durable on the leader" in two.json()["error"]
+    assert "1 of 2" in two.json()["error"]
+    assert client.get("/n.json").json() == "two"
+
+
+def test_a_follower_that_was_stopped_killed_wiped_or_cut_off_catches_up(
+    start_server: Start, follow: Any
+) -> None:
+    leader = start_server()
+    proxy = Proxy(leader.url)
+    follower = follow(leader, "follower", url=proxy.url)
+    until(lambda: connected(follower))
+    client = leader.client
+
+    def write(text: str) -> dict[str, str]:
+        for number in range(20):
+            answer = client.put(f"/{text}/{number}.json", json=text)
+        return {"X-Elkyn-Min-Position": answer.headers["x-elkyn-position"]}
+
+    follower.process.send_signal(signal.SIGSTOP)
+    wanted = write("stopped")
+    follower.process.send_signal(signal.SIGCONT)
+    assert follower.client.get("/stopped/19.json", headers=wanted).json() == "stopped"
+
+    proxy.cut = True
+    wanted = write("cut")
+    assert follower.client.get("/cut.json").json() is None
+    refused = follower.client.put("/x.json", json=1, timeout=60)
+    assert refused.status_code == 503
+    proxy.cut = False
+    until(lambda: follower.client.get("/cut/19.json").json() == "cut")
+
+    kill(follower)
+    wanted = write("killed")
+    follower = follow(leader, "follower", url=proxy.url)
+    until(lambda: follower.client.get("/killed/19.json", headers=wanted).json() == "killed")
+
+    follower.stop()
+    shutil.rmtree(follower.data / "default")
+    wanted = write("wiped")
+    follower = follow(leader, "follower", url=proxy.url)
+    until(lambda: connected(follower))
+    until(lambda: follower.client.get("/.json").json() == client.get("/.json").json())
+    proxy.close()
+
+
+def elkyn(*words: str) -> str:
+    command = [sys.executable, "-m", "elkyn.cli", *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
+    start_server: Start, follow: Any, tmp_path: Path
+) -> None:
+    leader = start_server("--ack", "replicas:1")
+    proxy = Proxy(leader.url)
+    follower = follow(leader, "b", url=proxy.url)
+    until(lambda: connected(follower))
+    for number in range(10):
+        assert leader.client.put(f"/kept/{number}.json", json=number).status_code == 200
+    proxy.cut = True
+    lost = leader.client.put("/lost.json", json=1)
+    assert lost.status_code == 504
+    assert elkyn("promote", "--data", str(follower.data)) == "default leads in term 2\n"
+    assert len(follower.client.get("/kept.json").json()) == 10
+    assert follower.client.put("/new.json", json=1).status_code == 200
+    local = {"X-Elkyn-Ack": "local"}
+    assert leader.client.put("/lost.json", json=2, headers=local).status_code == 200  # not told yet
+    proxy.cut = False
+    follower.stop()  # it remembers that it leads, and goes on telling the old leader
+    token = str(leader.data / "admin.token")
+    again = ["--follow", proxy.url, "--follow-token-file", token]
+    follower = start_server(*again, data=tmp_path / "b")
+    until(lambda: leader.client.put("/lost.json", json=3, headers=local).status_code == 409)
+    refused = leader.client.put("/lost.json", json=4, headers=local)
+    assert "another store leads since term" in refused.json()["error"]
+    leader.stop()
+
+    old = start_server(
+        *("--follow", follower.url, "--follow-token-file", str(follower.data / "admin.token")),
+        data=leader.data,
+    )
+    until(lambda: connected(old))
+    assert old.client.get("/.json").json() == follower.client.get("/.json").json()
+    assert old.client.get("/lost.json").json() is None
+    assert old.client.put("/more.json", json=1).status_code == 200
+    assert follower.client.get("/more.json").json() == 1
+    old.stop()
+    (aside,) = (leader.data / "default" / "set-aside").iterdir()
+    with ElkynStore(aside) as store:
+        assert store.get("/lost") in (2, 3)
+    proxy.close()
+
+
+def test_a_follower_that_reads_nothing_takes_no_memory(start_server: Start) -> None:
+    leader = start_server()
+    url = leader.url.replace("http", "ws", 1) + "/.replica?ns=default"
+    with connect(url, additional_headers=leader.headers, max_queue=1) as stuck:
+        said = {"node": "x", "term": 1, "position": 0, "leads": (), "mark": None, "fresh": False}
+        stuck.send(encode("hello", 1, said))
+        assert decode(bytes_of(stuck.recv()))[0] == "welcome"
+        leader.client.put("/n.json", json=0)
+
+        def memory() -> int:
+            status = Path(f"/proc/{leader.process.pid}/status").read_text()
+            return int(status.partition("RssAnon:")[2].split()[0])
+
+        for _number in range(20):
+            leader.client.put("/n.json", json="x" * 500_000)
+        before = memory()
+        for _number in range(100):
+            leader.client.put("/n.json", json="x" * 500_000)
+        assert memory() - before < 20_000
+    assert leader.client.get("/healthz").status_code == 200
+
+
+def test_only_admins_follow(start_server: Start) -> None:
+    leader = start_server()
+    url = leader.url.replace("http", "ws", 1) + "/.replica"
+    for query in ("", "?ns=default", "?ns=none", "?paths=1", "?paths=%5B%22/a%22,%22/a/b%22%5D"):
+        with connect(url + query) as stranger:
+            assert decode(bytes_of(stranger.recv()))[0] == "refuse"
+    assert httpx.post(f"{leader.url}/.replica/promote").status_code == 401
+    assert httpx.post(f"{leader.url}/.replica/write").status_code == 401
+    assert leader.client.post("/.replica/write", content=b"\xff").status_code == 400
+    assert leader.client.post("/.replica/promote").status_code == 400
+    with connect(url, additional_headers=leader.headers) as admin:
+        admin.send("text")
+        assert decode(bytes_of(admin.recv()))[0] == "refuse"
