@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import socket
@@ -365,3 +366,51 @@ def test_only_admins_follow(start_server: Start) -> None:
     with connect(url, additional_headers=leader.headers) as admin:
         admin.send("text")
         assert decode(bytes_of(admin.recv()))[0] == "refuse"
+
+
+_CHILD = """
+import sys, time
+from elkyn import ElkynStore
+store = ElkynStore(sys.argv[1], mode="replica", cluster_url=sys.argv[2], token=sys.argv[3])
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.crash
+def test_a_replica_killed_again_and_again_holds_a_beginning(
+    start_server: Start, tmp_path: Path
+) -> None:
+    leader = start_server()
+    choice, folder = random.Random(7), tmp_path / "replica"
+    done = threading.Event()
+    written: list[None] = []
+
+    def write() -> None:
+        with httpx.Client(base_url=leader.url, headers=leader.headers, timeout=60) as client:
+            while not done.is_set():
+                client.put(f"/n/k{len(written)}.json", json=len(written))
+                written.append(None)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    held = 0
+    for _kill in range(6):
+        child = subprocess.Popen(
+            [sys.executable, "-c", _CHILD, str(folder), leader.url, token_of(leader)],
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(choice.uniform(0.05, 0.6))
+        child.kill()
+        child.communicate()
+        with ElkynStore(folder) as store:
+            values = store.get("/n") or {}
+            assert sorted(values.values()) == list(range(len(values)))
+            assert len(values) == store.position >= held
+            assert store.verify() == []
+            held = store.position
+    done.set()
+    writer.join()
+    assert 0 < held <= len(written) + 1

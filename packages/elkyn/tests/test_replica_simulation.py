@@ -326,6 +326,54 @@ def test_stores_that_are_reopened_follow_through_trims_and_promotions(
         store.close()
 
 
+def test_a_diverged_store_is_set_aside_once_and_whole(tmp_path: Path) -> None:
+    leader = ElkynStore(tmp_path / "leader")
+    other = ElkynStore(tmp_path / "other")
+    leader.set("/from", "leader")
+    other.set("/from", "other")
+    other.set_rules({"rules": {".read": True}})
+    seen = other.watch("/from")
+    assert next(seen).data == "other"
+    log = FollowerStore(other)
+    with pytest.raises(NotLeader):
+        other.set("/from", "nobody")
+    _pump(LeaderStore(leader), log, 0)  # cut off before the snapshot
+    assert other.get("/from") == "other"
+    _pump(LeaderStore(leader), log, 1)  # and in the midst of it
+    assert other.get("/from") == "other"
+    _pump(LeaderStore(leader), log, 100)
+    assert (other.get("/from"), other.rules, next(seen).data) == ("leader", None, "leader")
+    leader.set_rules({"rules": {"from": {".write": True}}})
+    leader.set("/from", "leader again")
+    _pump(LeaderStore(leader), log, 100)
+    assert other.rules is not None
+    assert next(seen).data == "leader again"
+    log.close()
+    other.close()
+    (aside,) = (tmp_path / "other" / "set-aside").iterdir()
+    with ElkynStore(aside) as store:
+        assert store.get("/from") == "other"
+        assert store.rules is not None
+    leader.close()
+
+
+def test_a_leader_restored_from_a_backup_is_no_continuation(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "leader") as leader, ElkynStore(tmp_path / "b") as follower:
+        log = FollowerStore(follower)
+        leader.set("/n", 0)
+        _pump(LeaderStore(leader), log, 100)
+        leader.backup(tmp_path / "backup")
+        for number in range(3):
+            leader.set("/n", number)
+        _pump(LeaderStore(leader), log, 100)
+        with ElkynStore(tmp_path / "backup") as restored:
+            for number in range(7):
+                restored.set("/n", f"other {number}")
+            _pump(LeaderStore(restored), log, 100)
+            assert follower.get("/n") == "other 6"
+            assert len(list((tmp_path / "b" / "set-aside").iterdir())) == 1
+
+
 def test_nonsense_is_refused_on_both_sides() -> None:
     with ElkynStore(mode="memory") as store:
         for frame in (

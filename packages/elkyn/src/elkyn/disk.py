@@ -101,6 +101,7 @@ class Disk:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(self.folder)
         try:
+            _remove_snapshots(self.folder)
             synced = durability == "always" and not self._in_memory
             self._marker = None if self._in_memory else Marker(self.folder)
             self._refuse_torn()
@@ -457,6 +458,12 @@ class Disk:
             pass
         finally:
             durable.close()
+
+
+def _remove_snapshots(folder: FilePath) -> None:
+    """Delete what a process that ended left of snapshots on their way to or from replicas."""
+    for left in (*folder.glob("sending-*"), folder / "arriving"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 class Snapshot:
