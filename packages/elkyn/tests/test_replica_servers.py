@@ -170,6 +170,10 @@ def test_a_replica_of_some_paths_holds_those_alone(start_server: Start, tmp_path
         replica.set("/g", 6)
         assert replica.get("/") == {"d": {"e": {"h": 1}, "x": 2}}
         assert replica.verify() == []
+    with ElkynStore(tmp_path / "r", **options) as replica:
+        replica.set("/h", 7)
+        assert replica.get("/") == client.get("/.json").json()
+    assert not (tmp_path / "r" / "set-aside").exists()
 
 
 def test_a_follower_serves_reads_and_passes_writes_on(start_server: Start, follow: Any) -> None:
@@ -235,11 +239,16 @@ def test_writes_wait_for_replicas_that_have_them(start_server: Start, follow: An
     local = client.put("/n.json", json=9, headers={"X-Elkyn-Ack": "local"})
     assert local.status_code == 200
     assert client.put("/n.json", json=9, headers={"X-Elkyn-Ack": "all"}).status_code == 400
+    options: Any = {"cluster_url": leader.url, "token": token_of(leader), "paths": ["/n"]}
+    part = ElkynStore(mode="replica", **options)  # some of the tree: it does not count
+    assert part.replica is not None
+    assert part.replica.wait_for(int(local.headers["x-elkyn-position"]), 20)
     two = client.put("/n.json", json="two", headers={"X-Elkyn-Ack": "replicas:2"})
     assert two.status_code == 504
     assert "durable on the leader" in two.json()["error"]
     assert "1 of 2" in two.json()["error"]
     assert client.get("/n.json").json() == "two"
+    part.close()
 
 
 def test_a_follower_that_was_stopped_killed_wiped_or_cut_off_catches_up(

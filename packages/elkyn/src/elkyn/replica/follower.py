@@ -91,7 +91,7 @@ class Receiver:
             "term": log.terms.term,
             "position": position,
             "leads": log.terms.until(position),
-            "mark": log.mark(position),
+            "mark": None if log.fresh else log.mark(position),
             "fresh": log.fresh,
         }
         return encode("hello", VERSION, said)

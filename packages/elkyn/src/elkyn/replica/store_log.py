@@ -113,6 +113,7 @@ class FollowerStore:
         self._folder: FilePath | None = None
         self._file = None if store.path is None else store.path / "replica.json"
         known = self._read()
+        self._was_replica = bool(known)
         self.node: str = known.get("node") or secrets.token_hex(8)
         self.fresh = store.position > 0 and known.get("paths", []) != self._shown_paths()
         store.following = True
@@ -190,8 +191,9 @@ class FollowerStore:
         file = folder / "data.mdb"
         if file.stat().st_size != size_bytes or digest_of(file) != sha256:
             raise Corrupt("a snapshot from the leader", expected=sha256[:16], found="other bytes")
-        self.store.install(folder, self._aside() if aside or self.fresh else None)
-        self.fresh = False
+        own = self.fresh and not self._was_replica  # what nobody else may have
+        self.store.install(folder, self._aside() if aside or own else None)
+        self.fresh, self._was_replica = False, True
         self._write()
         self.close()
 

@@ -115,7 +115,12 @@ async def _admitted(app: ElkynApp, request: Request, scope: Scope) -> LeaderStor
     if not grant.identity.admin:
         raise Denied(f"following {namespace}", "an admin's credential")
     paths = parse_paths(_paths(request.query.get("paths") or "[]"))
-    return LeaderStore(store, paths, app.replication.acks_of(store).note)
+    loop, acks = asyncio.get_running_loop(), app.replication.acks_of(store)
+
+    def acked(node: str, position: int) -> None:
+        loop.call_soon_threadsafe(acks.note, node, position)
+
+    return LeaderStore(store, paths, acked)
 
 
 def _paths(text: str) -> list[str]:
