@@ -12,6 +12,7 @@ from fuzz_runs import run_batches
 from emsqrt import Engine, EngineConfig, scan
 from emsqrt.admission import climb, halve
 from emsqrt.pipeline import Pipeline
+from emsqrt.plan import Plan
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Schema
 
@@ -76,16 +77,29 @@ def test_a_smallest_cap_is_found_in_few_tries(least: int, names: int) -> None:
     assert len(tried) < 40
 
 
+def caps_tried(plan: Plan, rows: pa.Table, folder: Path) -> list[int]:
+    """What a plan is given until it is not refused: a MiB, then what each refusal names."""
+    tried = [1 << 20]
+    for _ in range(12):
+        try:
+            run_batches(plan, {"rows.arrow": rows}, tried[-1], folder)
+            break
+        except CapTooSmall as error:
+            tried.append(error.needed_bytes)
+    return tried
+
+
 def test_two_windows_are_refused_once_each(tmp_path: Path) -> None:
     rows = pa.table({f"c{at}": [number % 7 for number in range(900)] for at in range(9)})
     schema = Schema.from_arrow(rows.schema)
     windows = scan("rows.arrow", schema=schema).window((), "c1", n="rank()")
     plan = windows.window((), "c2", m="rank()").plan
-    tried = [1 << 20]
-    for _ in range(8):
-        try:
-            run_batches(plan, {"rows.arrow": rows}, tried[-1], tmp_path)
-            break
-        except CapTooSmall as error:
-            tried.append(error.needed_bytes)
-    assert len(tried) <= 4, tried
+    assert len(caps_tried(plan, rows, tmp_path)) <= 4
+
+
+def test_a_frame_that_keeps_ever_more_is_refused_a_few_times(tmp_path: Path) -> None:
+    rows = pa.table({"v": range(20_000)})
+    low = "min(v) over rows between 15000 preceding and current row"
+    plan = scan("rows.arrow", schema=Schema.from_arrow(rows.schema)).window((), "v", low=low).plan
+    tried = caps_tried(plan, rows, tmp_path)
+    assert len(tried) <= 6, tried

@@ -28,6 +28,7 @@ from emsqrt.operators.window_functions import (
     Edge,
     Function,
     Piece,
+    Queue,
     Ranking,
     Shifted,
     Summed,
@@ -183,7 +184,16 @@ class WindowRows:
                     opened.add(Edge(call, bounds, picked))
                 else:
                     queue, queues = queues[:share], queues[share:]
-                    opened.add(Best(call, argument, bounds, Chunks(tape, argument), picked, queue))
+                    opened.add(
+                        Best(
+                            call,
+                            argument,
+                            bounds,
+                            Chunks(tape, argument),
+                            picked,
+                            Queue(queue, _QUEUE_SHARE * self._extremes),
+                        )
+                    )
         return opened
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -254,6 +254,13 @@ class Summed:
             self._low.cursor.need_from(self._sum.low, block)
 
 
+class Queue(NamedTuple):
+    """Where min or max keeps what may still be it: a part of the window's memory, one of `share`."""
+
+    memory: memoryview
+    share: int
+
+
 class Best:
     """min and max of a frame: finds the row that has it."""
 
@@ -264,12 +271,12 @@ class Best:
         frame: FrameBounds,
         chunks: Chunks,
         picked: PickedRows,
-        memory: memoryview,
+        queue: Queue,
     ) -> None:
         self._call = call
         self._frame = frame
-        self._memory_bytes = len(memory)
-        self._best = FrameBest(memory, argument.kind, call.fn == "max", frame.slides)
+        self._queue = queue
+        self._best = FrameBest(queue.memory, argument.kind, call.fn == "max", frame.slides)
         self._chunk = chunks
         self._picked = picked
         self._needed = 0
@@ -314,8 +321,9 @@ class Best:
 
     def _too_small(self, rows: int) -> CapTooSmall:
         because = f"{self._call!s} over a frame of {rows} rows holds those that may still be it"
+        size_bytes = len(self._queue.memory)
         return CapTooSmall(
-            cap_bytes=self._memory_bytes,
-            needed_bytes=max(2 * self._memory_bytes, 64 * rows),
+            cap_bytes=size_bytes * self._queue.share,
+            needed_bytes=max(2 * size_bytes, 64 * rows) * self._queue.share,
             because=because,
         )
