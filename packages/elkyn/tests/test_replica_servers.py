@@ -56,10 +56,13 @@ class Proxy:
                 near, _address = self._listener.accept()
             except OSError:
                 return
-            if self.cut:
+            try:
+                if self.cut:
+                    raise ConnectionRefusedError
+                far = socket.create_connection(self._to)
+            except OSError:
                 near.close()
                 continue
-            far = socket.create_connection(self._to)
             self._open += [near, far]
             for pair in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=pair, daemon=True).start()
