@@ -272,7 +272,9 @@ class Disk:
         try:
             shadow_txn = None if env is None else env.begin_write()
             laid = None if env is None else Shadows(env, shadow_txn)
-            view = WriteView(Tree(self._durable, txn, self._shapes), laid, self.position, self.terms.term)
+            view = WriteView(
+                Tree(self._durable, txn, self._shapes), laid, self.position, self.terms.term
+            )
             with translated(self.folder):
                 result = body(view)
                 self._trim_log(view)
