@@ -174,9 +174,10 @@ def _open(
     run.expect_more(getattr(output, "more_bytes", 0))
     if isinstance(output, ParquetSink):
         output.take_coded(rows)
-    kept_bytes = keep_freed_blocks(run.budget)
-    run.admit(kept_bytes, KEPT_TAG, "it is free")
-    run.expect_more(KEPT_BYTES - kept_bytes)
+    if run.context.owns_process:
+        kept_bytes = keep_freed_blocks(run.budget)
+        run.admit(kept_bytes, KEPT_TAG, "it is free")
+        run.expect_more(KEPT_BYTES - kept_bytes)
     run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
     return rows, output
 

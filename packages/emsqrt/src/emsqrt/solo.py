@@ -187,6 +187,7 @@ def trial(cap_bytes: int, *, lean: bool = False) -> Iterator[Context]:
     context = Context(
         "the plan", cap_bytes, _Standard(), lambda _: None, nowhere, slack_bytes=slack_bytes
     )
+    context.owns_process = not lean
     with closing(context):
         yield context
 
@@ -226,6 +227,7 @@ def capped(
     context = Context(
         what, cap_bytes, _Standard(), listeners.on_fields, spill_dir, slack_bytes=slack_bytes
     )
+    context.owns_process = not lean
     assert context.budget, "a cap too small for the process itself is refused here"
     listeners.on_context(context)
     reporter = _Reporter(context)

@@ -81,6 +81,8 @@ class Context:
         """Returns how much the process may still grow before it is asked to stop."""
         self.spilling: Mapping[str, Any] = {}
         """What a spill manager is told beside its folder: `EngineConfig.spilling`."""
+        self.owns_process = False
+        """Whether the process is the engine's own, so that its allocator may be set."""
         self.make_room_for_error: Callable[[], None] = lambda: None
         """Call it before loading what only an error needs: large requests are granted again."""
         self._writer = writer
@@ -131,7 +133,7 @@ class Context:
 
     def trial(self, budget: MemoryBudget) -> Context:
         """Return a context with another budget, to see whether a plan would be admitted."""
-        return Context(
+        context = Context(
             self.what,
             self.cap_bytes,
             self._writer,
@@ -139,6 +141,8 @@ class Context:
             self._spill_dir,
             budget=budget,
         )
+        context.owns_process = self.owns_process
+        return context
 
     @property
     def spill_dir(self) -> Path:

@@ -128,6 +128,7 @@ class Server:
             task.spill_dir,
             task.deadline_seconds,
         )
+        context.owns_process = True
         context.left_bytes()  # a cap below what is held is refused before it is watched
         reactions = Reactions(
             lambda use: context.stop(_exceeded(task, use)),
