@@ -14,6 +14,7 @@ import pytest
 
 from elkyn.cli import main
 from elkyn.cli.program import GROUPS
+from elkyn.server.auth import read_or_create_token
 
 Run = Callable[..., str]
 
@@ -128,3 +129,9 @@ def test_every_verb_is_documented() -> None:
     for group in GROUPS:
         group.register(subparsers)
     assert sorted(documented) == sorted(subparsers.choices)
+
+
+def test_the_admins_token_can_be_an_argument(tmp_path: Path) -> None:
+    tokens = {read_or_create_token(tmp_path / f"{number}.token") for number in range(300)}
+    assert len(tokens) == 300
+    assert not any(token.startswith("-") for token in tokens)

@@ -44,5 +44,5 @@ def read_or_create_token(file: FilePath) -> str:
     with suppress(FileExistsError):
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(opened, "w") as stream:
-            stream.write(secrets.token_urlsafe(32) + "\n")
+            stream.write(f"elk_{secrets.token_urlsafe(32)}\n")
     return file.read_text().strip()
