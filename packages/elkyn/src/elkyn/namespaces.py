@@ -10,6 +10,7 @@ from pathlib import Path as FilePath
 from typing import Self, Unpack
 
 from elkyn.options import Options
+from elkyn.recovery import Archiver
 from elkyn.store import ElkynStore
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, NotFound, UsageError, nearest
@@ -24,6 +25,7 @@ def open_namespaces(
     *,
     clock: Clock = SYSTEM,
     create: bool = True,
+    archive: str | PathLike[str] | None = None,
     **options: Unpack[Options],
 ) -> Stores:
     """Return the stores below `folder` (None: in memory).
@@ -32,9 +34,10 @@ def open_namespaces(
         folder: holds a folder for each namespace; created when missing.
         clock: handed to every store.
         create: whether `stores[name]` makes a namespace that does not exist yet.
+        archive: where the logs of the stores are archived while they are open, a folder each.
         options: handed to every store, see `elkyn.options.Options`.
     """
-    return Stores(folder, clock=clock, create=create, **options)
+    return Stores(folder, clock=clock, create=create, archive=archive, **options)
 
 
 class Stores:
@@ -46,12 +49,15 @@ class Stores:
         *,
         clock: Clock = SYSTEM,
         create: bool = True,
+        archive: str | PathLike[str] | None = None,
         **options: Unpack[Options],
     ) -> None:
         self.folder = None if folder is None else FilePath(folder)
         self.create = create
         self._clock = clock
         self._options = options
+        self._archive = None if archive is None else FilePath(archive)
+        self._archivers: list[Archiver] = []
         self._open: dict[str, ElkynStore] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -69,6 +75,8 @@ class Stores:
             store = self._open.get(name)
             if store is None:
                 store = self._open[name] = self._open_store(name)
+                if self._archive is not None:
+                    self._archivers.append(Archiver(store, self._archive / name))
             return store
 
     def _open_store(self, name: str) -> ElkynStore:
@@ -113,6 +121,8 @@ class Stores:
             self._closed = True
             stores = list(self._open.values())
             self._open.clear()
+        for archiver in self._archivers:
+            archiver.close()
         for store in stores:
             store.close()
 

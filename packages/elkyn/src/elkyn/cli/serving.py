@@ -43,6 +43,15 @@ def register(subparsers: Subparsers) -> None:
     serve.add_argument(
         "--rate", type=float, metavar="N", help="requests a second of one client (no bound)"
     )
+    serve.add_argument(
+        "--durability",
+        default="always",
+        choices=["always", "interval", "none"],
+        help="when writes reach the disk: before their answer, ten times a second, at the end",
+    )
+    serve.add_argument(
+        "--archive", type=FilePath, metavar="DIR", help="archive every write's log entry there"
+    )
     serve.add_argument("--follow", metavar="URL", help="be a replica of the server there")
     serve.add_argument(
         "--follow-token-file", type=FilePath, metavar="FILE", help="an admin's credential there"
@@ -97,5 +106,7 @@ def _serving(options: argparse.Namespace) -> Serving:
         follow=options.follow,
         follow_token_file=options.follow_token_file,
         ack=parse_ack(options.ack),
+        durability=options.durability,
+        archive=options.archive,
         limits=Limits(requests_per_second=options.rate),
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
+from elkyn.durability import Durability
 from elkyn.namespaces import open_namespaces
 from elkyn.replica.link import read_token
 from elkyn.server.app import ElkynApp
@@ -66,6 +67,8 @@ class Serving:
         follow: the URL of a leader to follow: this server then writes nothing itself.
         follow_token_file: holds an admin's credential there.
         ack: how many followers must have a write before it is answered.
+        durability: when writes reach the disk; see `ElkynStore`.
+        archive: where the logs of all namespaces are archived as they grow.
     """
 
     data: FilePath
@@ -84,6 +87,8 @@ class Serving:
     follow: str | None = None
     follow_token_file: FilePath | None = None
     ack: int = 0
+    durability: Durability = "always"
+    archive: FilePath | None = None
 
     @property
     def tls(self) -> bool:
@@ -177,7 +182,9 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
     from elkyn.auth.authenticator import Authenticator
 
     token = None if token_file is None else read_or_create_token(token_file)
-    stores = owned.enter_context(open_namespaces(serving.data))
+    stores = owned.enter_context(
+        open_namespaces(serving.data, archive=serving.archive, durability=serving.durability)
+    )
     stores[serving.namespace]
     auth = _auth_settings(serving, token)
     authenticator = owned.enter_context(Authenticator(auth, serving.data / VAULT))
