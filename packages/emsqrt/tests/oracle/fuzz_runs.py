@@ -113,7 +113,7 @@ def run_thin(plan: Plan, memory_bytes: int, scratch: Path, schema: Schema) -> Ra
 
 
 def smallest(
-    run: Callable[[int], T], memory_bytes: int = 1 << 16, most_bytes: int = 1 << 28
+    run: Callable[[int], T], memory_bytes: int = 1 << 16, most_bytes: int = 1 << 30
 ) -> tuple[T, int]:
     """Call `run` with the memory that its refusals ask for, until it is not refused.
 

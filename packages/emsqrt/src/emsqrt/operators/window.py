@@ -48,7 +48,7 @@ _TAPE_SHARE, _LARGE_TAPE_SHARE = 3, 8
 _TAPE_BYTES = 64 << 20
 _PACKED_MIN = 4 << 10
 _BLOCKS_SHARE = 10  # of the tape: its slots and the packed rows that fill them
-_QUEUE_SHARE = 16
+_QUEUE_SHARE = 8
 _COLUMN_BYTES = 256  # of a block: what a column takes beside its values
 _ALIGN = 64
 

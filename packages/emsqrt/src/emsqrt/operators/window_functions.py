@@ -254,6 +254,10 @@ class Summed:
             self._low.cursor.need_from(self._sum.low, block)
 
 
+_CANDIDATE_BYTES = 32
+"""As `em_candidate` in the kernel, of values of fixed width."""
+
+
 class Queue(NamedTuple):
     """Where min or max keeps what may still be it: a part of the window's memory, one of `share`."""
 
@@ -324,6 +328,6 @@ class Best:
         size_bytes = len(self._queue.memory)
         return CapTooSmall(
             cap_bytes=size_bytes * self._queue.share,
-            needed_bytes=max(2 * size_bytes, 64 * rows) * self._queue.share,
+            needed_bytes=max(2 * size_bytes, _CANDIDATE_BYTES * rows) * self._queue.share,
             because=because,
         )
