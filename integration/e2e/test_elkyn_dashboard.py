@@ -11,6 +11,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+pytestmark = pytest.mark.e2e
+
 USERS = {f"user{number:03}": {"age": number, "name": f"Name {number}"} for number in range(130)}
 RULES = '{"rules": {"users": {"$uid": {".read": "auth.uid === $uid"}}}}'
 
