@@ -96,7 +96,7 @@ def pytest_here(session: nox.Session, *arguments: str) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(2)
+@budget(3)
 def lint(session: nox.Session) -> None:
     """Ruff, the C formatter where there is one, eslint, prettier and tsc."""
     here(session, "ruff", "check", ".")
@@ -146,7 +146,7 @@ def tests(session: nox.Session, package: str) -> None:
     _run_package_tests(session, package)
 
 
-@budget(12)
+@budget(14)
 def _run_package_tests(session: nox.Session, package: str) -> None:
     folder = PACKAGES[package].partition("[")[0]
     arguments = ["-m", "not crash and not nightly", f"{folder}/tests", *session.posargs]
@@ -175,7 +175,7 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(8)
+@budget(10)
 def crash(session: nox.Session) -> None:
     """Real processes killed at named points."""
     pytest_here(session, "-q", "-m", "crash and not nightly", *TEST_FOLDERS, "integration")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pyarrow import parquet as pq
 
 from emsqrt import scan
 from emsqrt.io.parquet_footer import read_footer
+from emsqrt.io.parquet_pages import dictionary_values
 from emsqrt.io.sources import open_source
 from sennit_core.errors import BadInput
 
@@ -135,3 +137,24 @@ def test_a_value_that_is_cut_off_in_statistics_is_told(tmp_path: Path) -> None:
     path.write_bytes(data[:first] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
     with pytest.raises(BadInput, match="smallest or largest value is cut off"):
         scan(path).filter("id > 1100").sink(tmp_path / "out.csv").run("64MiB", in_process=True)
+
+
+def reading(data: bytes) -> Callable[[int, int], bytes]:
+    """Return what reads parts of a file that holds `data`."""
+    return lambda at, size: data[at : at + size]
+
+
+def test_a_damaged_dictionary_head_gives_numbers_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    write(path)
+    data = path.read_bytes()
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(1)
+    start = chunk.dictionary_page_offset
+    assert dictionary_values(reading(data), chunk) == (7, 70)
+    for at in range(start, start + 32):
+        for bit in range(8):
+            damaged = bytearray(data)
+            damaged[at] ^= 1 << bit
+            found = dictionary_values(reading(bytes(damaged)), chunk)
+            assert found is None or (type(found[0]), type(found[1])) == (int, int), (at, bit)
+            assert found is None or min(found) >= 0

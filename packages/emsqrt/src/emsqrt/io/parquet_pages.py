@@ -106,7 +106,14 @@ def dictionary_values(read_at: ReadAt, chunk: Any) -> tuple[int, int] | None:
         count = fields.get(_DICTIONARY_HEADER, {}).get(1)
     except (AttributeError, IndexError, ValueError):
         return None
-    return None if fields.get(1) != _DICTIONARY_PAGE or count is None else (count, fields[2])
+    plain = fields.get(2)
+    if (
+        fields.get(1) != _DICTIONARY_PAGE
+        or not isinstance(count, int)
+        or not isinstance(plain, int)
+    ):
+        return None
+    return (count, plain) if count >= 0 and plain >= 0 else None
 
 
 def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPages:
@@ -169,4 +176,6 @@ def _read_header(read_at: ReadAt, position: int) -> _PageHead:
         count = fields.get(_DICTIONARY_HEADER, {}).get(1, 0)
         encodings = (fields.get(at, {}).get(field, -1) for at, field in _DATA_ENCODINGS)
         values = sum(fields.get(at, {}).get(1, 0) for at, _ in _DATA_ENCODINGS)
+        if not isinstance(count, int):
+            raise TypeError("a count that is no number")
         return _PageHead(kind, plain, stored, reader.position, count, max(encodings), values)
