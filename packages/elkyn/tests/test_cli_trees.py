@@ -6,7 +6,9 @@ import argparse
 import io
 import json
 import re
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +107,7 @@ def test_a_server_that_is_gone_is_no_longer_asked(
         ([], 2, "name one tree"),
         (["--data", "d", "--url", "http://x"], 2, "name one tree"),
         (["--url", "ftp://x"], 2, "no address of a server"),
-        (["--url", "http://127.0.0.1:1"], 1, "cannot be reached"),
+        (["--url", "http://127.0.0.1:1"], 1, "the server at http://127.0.0.1:1"),
     ],
 )
 def test_a_tree_that_cannot_be_reached_is_told(
@@ -135,3 +137,29 @@ def test_the_admins_token_can_be_an_argument(tmp_path: Path) -> None:
     tokens = {read_or_create_token(tmp_path / f"{number}.token") for number in range(300)}
     assert len(tokens) == 300
     assert not any(token.startswith("-") for token in tokens)
+
+
+def test_a_token_does_not_follow_a_redirect(capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[str] = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/other")  # type: ignore[attr-defined]
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert main(["get", "--url", url, "--token", "secret", "/a"]) != 0
+        assert main(["watch", "--url", url, "--token", "secret", "/a"]) != 0
+        server.shutdown()
+        thread.join()
+    assert [path.partition("?")[0] for path in seen] == ["/a.json", "/a.json"]
+    assert "302" in capsys.readouterr().err

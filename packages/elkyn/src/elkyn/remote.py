@@ -1,16 +1,15 @@
-"""A served tree from Python, by the standard library alone: what the command line speaks."""
+"""A served tree from Python: what the command line speaks."""
 
 from __future__ import annotations
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from elkyn.events import Event
 from elkyn.paths import format_path, parse_path
+from elkyn.replica.client import LeaderClient
 from sennit_core.errors import Denied, NotFound, Unauthenticated, Unavailable, UsageError
 
 __all__ = ["RemoteTree"]
@@ -49,12 +48,8 @@ class RemoteTree:
         *,
         timeout_seconds: float = 60,
     ) -> None:
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise UsageError(f"{url!r} is no address of a server", hint="http://127.0.0.1:9000")
-        self.url = url.rstrip("/")
-        self._token = token
+        self._client = LeaderClient(url, token, timeout_seconds=timeout_seconds, what="the server")
         self._namespace = namespace
-        self._timeout_seconds = timeout_seconds
 
     def get(self, path: str, *, export: bool = False) -> Any:
         """Return the value at `path`, None when there is none."""
@@ -98,8 +93,11 @@ class RemoteTree:
 
     def watch(self, path: str) -> Iterator[Event]:
         """Yield `put "/"` of the value now, then every change, until the server ends it."""
-        answer = self._open("GET", path, accept="text/event-stream", seconds=_SILENCE_SECONDS)
-        with answer:
+        target = self._target(path, {})
+        headers = {"Accept": "text/event-stream"}
+        with self._client.stream(target, headers, _SILENCE_SECONDS) as answer:
+            if answer.status != 200:
+                raise _refusal(answer.status, answer.read(), f"watching {path}")
             fields: dict[str, str] = {}
             for raw in answer:
                 line = raw.decode().rstrip("\r\n")
@@ -113,52 +111,29 @@ class RemoteTree:
 
     def text(self, page: str) -> str:
         """Return a page of the server as text: `/metrics`, say."""
-        with self._request("GET", page, None, "*/*", self._timeout_seconds) as answer:
-            return str(answer.read().decode())
+        return self._send("GET", page).decode()
 
     def _ask(
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Any = None
     ) -> Any:
-        data = None if method in ("GET", "DELETE") else json.dumps(body).encode()
-        with self._open(method, path, query, data) as answer:
-            return json.loads(answer.read())
+        data = b"" if method in ("GET", "DELETE") else json.dumps(body).encode()
+        return json.loads(self._send(method, self._target(path, query or {}), data))
 
-    def _open(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        data: bytes | None = None,
-        *,
-        accept: str = "application/json",
-        seconds: float | None = None,
-    ) -> Any:
-        asked = dict(query or {})
+    def _target(self, path: str, query: Mapping[str, str]) -> str:
+        asked = dict(query)
         if self._namespace is not None:
             asked["ns"] = self._namespace
-        address = quote(format_path(parse_path(path))) + ".json?" + urlencode(asked)
-        return self._request(method, address, data, accept, seconds or self._timeout_seconds)
+        return quote(format_path(parse_path(path))) + ".json?" + urlencode(asked)
 
-    def _request(
-        self, method: str, address: str, data: bytes | None, accept: str, seconds: float
-    ) -> Any:
-        headers = {"Accept": accept, "Content-Type": "application/json"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(self.url + address, data, headers, method=method)
-        try:
-            return urllib.request.urlopen(request, timeout=seconds)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise _refusal(error.code, error.read(), f"{method} {address}") from None
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            raise Unavailable(
-                f"the server at {self.url}", message=f"{self.url} cannot be reached: {reason}"
-            ) from None
+    def _send(self, method: str, target: str, data: bytes = b"") -> bytes:
+        answer = self._client.send(method, target, data)
+        if answer.status not in (200, 204):
+            raise _refusal(answer.status, answer.body, f"{method} {target}")
+        return answer.body
 
     def close(self) -> None:
-        """Nothing is held open between requests."""
+        """Close the connections that were kept."""
+        self._client.close()
 
     def __enter__(self) -> Self:
         return self

@@ -99,17 +99,20 @@ class Environment:
 
     def enter(self) -> Txn:
         """Open a read transaction; give it back with `leave`."""
+        self._pass_gate()
+        try:
+            return self._env.begin()
+        except BaseException:
+            self._left()
+            raise
+
+    def _pass_gate(self) -> None:
         with self._lock:
             while self._shut:
                 self._gate.wait()
             if self._closed:
                 raise Closed("the store")
             self._readers += 1
-        try:
-            return self._env.begin()
-        except BaseException:
-            self._left()
-            raise
 
     def leave(self, txn: Txn) -> None:
         """Close a read transaction."""
@@ -195,12 +198,7 @@ class Environment:
 
     @contextmanager
     def _kept_open(self) -> Iterator[None]:
-        with self._lock:
-            while self._shut:
-                self._gate.wait()
-            if self._closed:
-                raise Closed("the store")
-            self._readers += 1
+        self._pass_gate()
         try:
             yield
         finally:

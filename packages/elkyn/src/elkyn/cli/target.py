@@ -51,9 +51,11 @@ def open_target(options: argparse.Namespace, *, create: bool = False) -> Iterato
         )
     served = None if options.data is None else server_of(options.data)
     if options.url is not None:
-        yield RemoteTree(options.url, options.token, options.namespace)
+        with RemoteTree(options.url, options.token, options.namespace) as tree:
+            yield tree
     elif served is not None:
-        yield RemoteTree(*served, options.namespace)
+        with RemoteTree(*served, options.namespace) as tree:
+            yield tree
     else:
         from elkyn.namespaces import open_namespaces
 

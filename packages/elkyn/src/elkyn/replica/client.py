@@ -1,4 +1,7 @@
-"""Requests to a leader over HTTP, by the standard library: connections are kept and used again."""
+"""Requests to a server over HTTP, by the standard library: connections are kept and used again.
+
+Redirects are answers like others: a token never follows one to another host.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import http.client
 import json
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -66,12 +70,20 @@ class LeaderClient:
         url: of the server, without a path.
         token: shown with every request that shows no other; None for none.
         timeout_seconds: how long to wait for an answer.
+        what: what errors call the server.
 
     Raises:
         UsageError: the address is none.
     """
 
-    def __init__(self, url: str, token: str | None, *, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        timeout_seconds: float = 30.0,
+        what: str = "the leader",
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"{url!r} is no address of a server", hint="http://127.0.0.1:9000")
@@ -81,6 +93,7 @@ class LeaderClient:
         self._tls = parts.scheme == "https"
         self._prefix = parts.path.rstrip("/")
         self._timeout_seconds = timeout_seconds
+        self._what = what
         self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
 
@@ -94,10 +107,8 @@ class LeaderClient:
         Raises:
             Unavailable: nobody answers; the text says whether something may have been written.
         """
-        sent = {"Content-Type": "application/json", **(headers or {})}
+        sent = self._with_token({"Content-Type": "application/json", **(headers or {})})
         names = {name.lower() for name in sent}
-        if self.token is not None and "authorization" not in names:
-            sent["Authorization"] = f"Bearer {self.token}"
         if method != "GET" and "idempotency-key" not in names:
             sent["Idempotency-Key"] = secrets.token_hex(12)
         while True:
@@ -109,12 +120,40 @@ class LeaderClient:
                 if used and not isinstance(error, TimeoutError):
                     continue  # the server had closed a connection that was idle
                 why = f"{_said(error)}: no answer came, the write may have been made"
-                raise Unavailable(f"the leader at {self.url} ({why})") from None
+                raise Unavailable(f"{self._what} at {self.url} ({why})") from None
+
+    @contextmanager
+    def stream(
+        self, target: str, headers: Mapping[str, str], silence_seconds: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send a GET on a connection of its own and yield the answer, to be read as it comes.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        connection = self._connect(silence_seconds)
+        try:
+            connection.request("GET", self._prefix + target, None, self._with_token(headers))
+            with connection.getresponse() as response:
+                yield response
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"{self._what} at {self.url} ({_said(error)})") from None
+        finally:
+            connection.close()
+
+    def _with_token(self, headers: Mapping[str, str]) -> dict[str, str]:
+        sent = dict(headers)
+        if self.token is not None and not any(name.lower() == "authorization" for name in sent):
+            sent["Authorization"] = f"Bearer {self.token}"
+        return sent
 
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
             if self._idle:
                 return self._idle.pop(), True
+        return self._connect(self._timeout_seconds), False
+
+    def _connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
         make = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
         connection = make(self._host, self._port, timeout=_CONNECT_SECONDS)
         try:
@@ -122,9 +161,9 @@ class LeaderClient:
         except OSError as error:
             connection.close()
             why = f"{_said(error)}: nothing was written"
-            raise Unavailable(f"the leader at {self.url} ({why})") from None
-        connection.sock.settimeout(self._timeout_seconds)
-        return connection, False
+            raise Unavailable(f"{self._what} at {self.url} ({why})") from None
+        connection.sock.settimeout(timeout_seconds)
+        return connection
 
     def _ask(
         self,
