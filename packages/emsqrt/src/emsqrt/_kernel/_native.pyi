@@ -703,6 +703,7 @@ def unpack_rows(
 def watch_usage(
     file: int,
     wake: int,
+    charged_most: Buffer,
     charged_max: int,
     shmem_max: int,
     idle_min: int,
@@ -711,7 +712,7 @@ def watch_usage(
     near_ms: int,
     judge_ms: int,
     /,
-) -> tuple[int, int, int, int, int, int]: ...
+) -> tuple[int, int, int, int, int]: ...
 def write_block_head(
     head: Buffer,
     stored: Buffer,

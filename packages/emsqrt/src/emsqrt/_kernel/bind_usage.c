@@ -11,10 +11,16 @@ static PyObject *watch_usage(PyObject *module, PyObject *arguments) {
     (void)module;
     int file, wake;
     em_watch watch;
+    Py_buffer most;
     unsigned long long charged_max, shmem_max, idle_min, near;
-    if (!PyArg_ParseTuple(arguments, "iiKKKKiii:watch_usage", &file, &wake, &charged_max,
+    if (!PyArg_ParseTuple(arguments, "iiw*KKKKiii:watch_usage", &file, &wake, &most, &charged_max,
                           &shmem_max, &idle_min, &near, &watch.far_ms, &watch.near_ms,
                           &watch.looks_ms)) {
+        return NULL;
+    }
+    if (most.len != sizeof(uint64_t) || (uintptr_t)most.buf % sizeof(uint64_t) != 0) {
+        PyBuffer_Release(&most);
+        PyErr_SetString(PyExc_ValueError, "watch_usage: one aligned number of 64 bits, please");
         return NULL;
     }
     watch.charged_max = charged_max;
@@ -22,13 +28,13 @@ static PyObject *watch_usage(PyObject *module, PyObject *arguments) {
     watch.idle_min = idle_min;
     watch.near = near;
     em_usage use;
-    uint64_t charged_most;
     Py_BEGIN_ALLOW_THREADS;
-    use = em_usage_watch(file, wake, &watch, &charged_most);
+    use = em_usage_watch(file, wake, &watch, most.buf);
     Py_END_ALLOW_THREADS;
-    return Py_BuildValue("KKKKKK", (unsigned long long)use.most, (unsigned long long)use.anon,
+    PyBuffer_Release(&most);
+    return Py_BuildValue("KKKKK", (unsigned long long)use.most, (unsigned long long)use.anon,
                          (unsigned long long)use.file, (unsigned long long)use.shmem,
-                         (unsigned long long)use.data, (unsigned long long)charged_most);
+                         (unsigned long long)use.data);
 }
 
 static PyObject *keep_freed(PyObject *module, PyObject *arguments) {

@@ -42,10 +42,9 @@ static int64_t now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-em_usage em_usage_watch(int file, int wake, const em_watch *watch, uint64_t *charged_most) {
+em_usage em_usage_watch(int file, int wake, const em_watch *watch, _Atomic uint64_t *charged_most) {
     const int64_t end = now_ms() + watch->looks_ms;
     struct pollfd waker = {.fd = wake, .events = POLLIN};
-    *charged_most = 0;
     for (;;) {
         const em_usage use = em_usage_read(file);
         const uint64_t charged = use.anon + use.shmem;

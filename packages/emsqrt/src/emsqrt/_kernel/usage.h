@@ -24,8 +24,8 @@ typedef struct {
 /* Read an open status file; all zero when it tells nothing (any more). */
 em_usage em_usage_read(int file);
 
-/* Look until something is passed, time is up, or `wake` can be read; return the last look, and in
- * `*charged_most` the most that was charged at any of them. */
-em_usage em_usage_watch(int file, int wake, const em_watch *watch, uint64_t *charged_most);
+/* Look until something is passed, time is up, or `wake` can be read; return the last look.
+ * `*charged_most` rises with each look: others read it meanwhile. */
+em_usage em_usage_watch(int file, int wake, const em_watch *watch, _Atomic uint64_t *charged_most);
 
 #endif

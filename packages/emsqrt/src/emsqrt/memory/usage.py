@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _FIELDS = re.compile(
     rb"VmHWM:\s*(\d+) kB\s+VmRSS:\s*\d+ kB\s+RssAnon:\s*(\d+) kB\s+RssFile:\s*(\d+) kB\s+"
@@ -79,21 +82,21 @@ class UsageReader:
         most, anon, files, shmem, data = (int(field) << 10 for field in found.groups())
         return MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
 
-    def watch(self, limits: Limits, wake: int) -> tuple[MemoryUse, int]:
+    def watch(self, limits: Limits, wake: int, charged_most: Buffer) -> MemoryUse:
         """Look again and again, without the interpreter's lock, while use stays within limits.
 
         Args:
             limits: these.
             wake: a descriptor that ends it once it can be read.
+            charged_most: one "Q", which rises to the most bytes that were charged at any look.
 
         Returns:
-            The last look, and the most bytes that were charged at any of them.
+            The last look.
         """
         from emsqrt._kernel import watch_usage  # whoever only looks does without the kernel
 
-        most, anon, files, shmem, data, charged_most = watch_usage(self._file, wake, *limits)
-        use = MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
-        return use, charged_most
+        most, anon, files, shmem, data = watch_usage(self._file, wake, charged_most, *limits)
+        return MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

@@ -69,12 +69,13 @@ class Watch:
         self, owner: Watchdog, levels: CapLevels, reactions: Reactions, *, fence: bool
     ) -> None:
         self.levels = levels
-        self.peak_bytes = 0
+        self.seen_most = memoryview(bytearray(8)).cast("Q")
         self._owner = owner
         self._reactions = reactions
         self._fence = Fence(levels.breach_bytes) if fence else None
         self._lock = threading.Lock()
         self._pressed = False
+        self._peak_bytes = 0
         self._over_since: float | None = None
         self._seen = MemoryUse(0, 0, 0)
         self._idle_min = 0
@@ -83,10 +84,10 @@ class Watch:
         """Read the use now, remember the peak and move the fence."""
         return self._note(self._owner.reader.read())
 
-    def _note(self, use: MemoryUse, charged_most: int = 0) -> MemoryUse:
-        self.peak_bytes = max(self.peak_bytes, use.charged_bytes, charged_most)
+    def _note(self, use: MemoryUse) -> MemoryUse:
         with self._lock:
             self._seen = use
+            self._peak_bytes = max(self._peak_bytes, use.charged_bytes)
             if self._fence is not None:
                 self._fence.move(use)
                 self._idle_min = self._fence.idle_bytes
@@ -95,7 +96,7 @@ class Watch:
     def peak(self) -> int:
         """Look once more and return the most bytes that were charged so far."""
         self.look()
-        return self.peak_bytes
+        return max(self._peak_bytes, self.seen_most[0])
 
     def room(self) -> int:
         """Look and return how much may still be charged before relief is asked for."""
@@ -122,9 +123,9 @@ class Watch:
             judge_ms=_LOOK_MS_NEAR if is_over else _JUDGE_MS,
         )
 
-    def judge(self, use: MemoryUse, charged_most: int) -> None:
-        """React to what was seen last, and remember the most that was seen before."""
-        self._note(use, charged_most)
+    def judge(self, use: MemoryUse) -> None:
+        """React to what was seen last."""
+        self._note(use)
         self._react(use)
         self._reactions.on_look(use)
 
@@ -214,10 +215,10 @@ class Watchdog:
 
     def _run(self) -> None:
         while (watch := self._next()) is not None:
-            use, charged_most = self.reader.watch(watch.limits(), self._wake)
+            use = self.reader.watch(watch.limits(), self._wake, watch.seen_most)
             with self._changed:
                 if watch is self._watch:
-                    watch.judge(use, charged_most)
+                    watch.judge(use)
 
     def _next(self) -> Watch | None:
         """Return what is watched, once something is; None at the end."""
