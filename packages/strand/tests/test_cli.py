@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -151,24 +152,35 @@ def test_a_fan_in_shows_its_members_and_each_by_number(
     assert "fan-in of 2 rings" in refused
 
 
-def _write_slowly(name: str, count: int) -> None:
+def _write_slowly(name: str, count: int, may_end: Event) -> None:
     with strand.attach_ring(name=name) as ring, ring.producer() as writer:
-        for _ in range(count):
+        for _ in range(count - 1):
             writer.write_bytes(bytes(64))
             time.sleep(0.01)
+        may_end.wait()
+        writer.write_bytes(bytes(64))
 
 
 @pytest.fixture
-def stream() -> Iterator[str]:
+def may_end() -> Event:
+    """What the stream waits for before its last record; set unless a test clears it."""
+    event = multiprocessing.get_context("fork").Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
+def stream(may_end: Event) -> Iterator[str]:
     """A named block ring that another process writes for half a second, and nobody reads."""
     with strand.open_ring(strand.BLOCKS, 128, "16KiB", name="test-follow") as ring:
         child = multiprocessing.get_context("fork").Process(
-            target=_write_slowly, args=("test-follow", 50)
+            target=_write_slowly, args=("test-follow", 50, may_end)
         )
         child.start()
         while ring.status == "initializing":
             time.sleep(0.001)
         yield "test-follow"
+        may_end.set()
         child.join()
 
 
@@ -191,8 +203,12 @@ def test_follow_prints_json_for_programs(stream: str, capsys: pytest.CaptureFixt
     assert samples[-1]["counters"]["commit"] == 50
 
 
-def _run_in_terminal(arguments: list[str], size: tuple[int, int]) -> str:
-    """Run the command in a terminal of `size` lines and columns; return all it wrote there."""
+def _run_in_terminal(arguments: list[str], size: tuple[int, int], may_end: Event) -> str:
+    """Run the command in a terminal of `size` lines and columns; return all it wrote there.
+
+    The stream may end once it has been drawn four times.
+    """
+    may_end.clear()
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
     environment = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
@@ -205,13 +221,16 @@ def _run_in_terminal(arguments: list[str], size: tuple[int, int]) -> str:
     with contextlib.suppress(OSError):  # what a terminal answers whose other end is closed
         while piece := os.read(ours, 4096):
             written += piece
+            if written.count(b"\x1b[J") > 3:
+                may_end.set()
     os.close(ours)
     assert process.wait() == 0
     return written.decode()
 
 
-def test_follow_draws_in_place_on_a_terminal(stream: str) -> None:
-    written = _run_in_terminal(["inspect", stream, "--follow", "--every", "100ms"], (40, 70))
+def test_follow_draws_in_place_on_a_terminal(stream: str, may_end: Event) -> None:
+    command = ["inspect", stream, "--follow", "--every", "100ms"]
+    written = _run_in_terminal(command, (40, 70), may_end)
     frames = re.split(r"\x1b\[\d+F\x1b\[J", written)
     plain = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", frame).splitlines() for frame in frames]
     assert len(frames) > 2
@@ -222,8 +241,9 @@ def test_follow_draws_in_place_on_a_terminal(stream: str) -> None:
     assert written.rstrip().endswith("\x1b[?25h")  # the cursor is back
 
 
-def test_follow_fits_a_terminal_of_few_lines(stream: str) -> None:
-    written = _run_in_terminal(["inspect", stream, "--follow", "--every", "100ms"], (8, 40))
+def test_follow_fits_a_terminal_of_few_lines(stream: str, may_end: Event) -> None:
+    command = ["inspect", stream, "--follow", "--every", "100ms"]
+    written = _run_in_terminal(command, (8, 40), may_end)
     assert {int(lines) for lines in re.findall(r"\x1b\[(\d+)F", written)} == {7}
 
 
