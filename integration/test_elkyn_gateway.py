@@ -54,3 +54,15 @@ def test_rules_are_for_the_users_trees_alone(node: RunningNode) -> None:
     assert own.status_code == 200
     assert platform.status_code in (401, 403)
     assert after == before
+
+
+def test_the_platforms_own_tree_shows_nodes_and_workers(node: RunningNode) -> None:
+    with httpx.Client(base_url=node.url, headers=node.headers, timeout=20) as client:
+        nodes = client.get("/nodes.json?ns=sys").json()
+        workers = client.get("/workers.json?ns=sys").json()
+        assert client.get("/api/nodes").json() == list(nodes.values())
+    [(node_id, shown)] = nodes.items()
+    assert shown["state"] == "up"
+    assert {(w["node"], w["kind"], w["state"]) for w in workers.values()} == {
+        (node_id, "local", "up")
+    }

@@ -18,11 +18,12 @@ from starlette.exceptions import HTTPException
 
 import elytra.routes
 import lake.routes
+from elkyn.records import SYSTEM_NAMESPACE
 from elkyn.server.app import elkyn_app
 from sennit._asgi import App, Receive, Scope, Send
 from sennit.auth import Door, Principal, is_guarded, is_tree_path
 from sennit.limits import BodyLimit
-from sennit.node import SYSTEM_NAMESPACE, Node
+from sennit.node import Node
 from sennit.routes import node as node_routes
 from sennit.routes.docs import docs_page
 from sennit.routes.pages import Pages

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from elkyn import ElkynStore, Stores, open_namespaces
+from elkyn.records import SYSTEM_NAMESPACE, SystemTree
 from elytra.jobs import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake
@@ -23,9 +24,8 @@ from sennit.run_file import sole_owner
 from sennit.settings import MemoryShares, Settings
 from sennit_core.clock import SYSTEM
 from sennit_core.ids import new_id
-from sennit_core.records import NodeInfo
+from sennit_core.records import NodeInfo, WorkerInfo
 
-SYSTEM_NAMESPACE = "sys"
 SECRETS_FOLDER = ".secrets"  # no namespace can be named so; no path of any API reaches it
 
 
@@ -39,6 +39,7 @@ class Node:
     node_id: str
     version: str
     stores: Stores
+    system: SystemTree
     pool: ExecutorPool
     lake: Lake
     jobs: JobService
@@ -77,7 +78,7 @@ class Node:
             tokens = Tokens(token, secrets)
             node = cls(
                 data, settings, shares, _node_id(secrets), version("sennit"),
-                stores, pool, lake, jobs, tokens,
+                stores, SystemTree(tree), pool, lake, jobs, tokens,
             )  # fmt: skip
             node.announce("up")
             jobs.recover()
@@ -85,7 +86,7 @@ class Node:
             node.announce("down")
 
     def announce(self, state: str) -> None:
-        """Write this node's row to `/nodes/{id}`, where whoever may read it sees it live."""
+        """Write the rows of this node and its workers, where whoever may read them sees them live."""
         network = self.settings.network
         row = NodeInfo(
             id=self.node_id,
@@ -96,7 +97,20 @@ class Node:
             state=state,
             last_seen=SYSTEM.now(),
         )
-        self.stores[SYSTEM_NAMESPACE].set(f"/nodes/{self.node_id}", row.to_json(), ephemeral=True)
+        known, workers = self.system.workers, {w.id: w for w in self._workers(state)}
+        earlier = [w.id for w in known.all().values() if w.node == self.node_id]
+        self.system.write(
+            self.system.nodes.change(self.node_id, row),
+            *[known.change(worker, workers.get(worker)) for worker in {*earlier, *workers}],
+            ephemeral=True,
+        )
+
+    def _workers(self, state: str) -> list[WorkerInfo]:
+        engine = version("sennit-emsqrt")
+        return [
+            WorkerInfo(f"{self.node_id}-{index}", "local", self.node_id, 1, engine, state)
+            for index in range(self.shares.executors)
+        ]
 
     def stats(self) -> dict[str, Any]:
         """Memory shares beside what is used now, executors, uptime: the body of /api/stats."""

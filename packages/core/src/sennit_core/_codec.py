@@ -51,6 +51,20 @@ class Record:
                 raise UsageError(f'{cls.__name__}: unknown field "{name}"', hint=hint)
         return cls(**_read_fields(cls, readers, document))
 
+    @classmethod
+    def from_known(cls, document: Mapping[str, Any]) -> Self:
+        """Read the form of `to_json`, leaving out members that this version does not know.
+
+        Routes add members to records, the tree keeps children below them, newer nodes know more.
+
+        Raises:
+            UsageError: a field is missing or of the wrong type; the message names it.
+        """
+        if not isinstance(document, Mapping):
+            raise UsageError(f"{cls.__name__}: expected an object, found {_kind(document)}")
+        this: type = cls
+        return cls(**_read_fields(cls, _readers(this), document))
+
 
 _Read = Callable[[Any, str], Any]
 

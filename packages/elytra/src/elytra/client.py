@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
-from elytra.answers import read_record
 from elytra.arrow_stream import open_batches, read_table
 from elytra.job import Job
 from elytra.result import Result
@@ -143,13 +142,13 @@ class Client:
     def datasets(self) -> list[DatasetInfo]:
         """Return all datasets that the token may see."""
         return [
-            read_record(DatasetInfo, item) for item in self._transport.json("GET", "/api/datasets")
+            DatasetInfo.from_known(item) for item in self._transport.json("GET", "/api/datasets")
         ]
 
     def dataset(self, id_or_name: str) -> DatasetInfo:
         """Return one dataset; NotFound suggests the nearest name."""
         answer = self._transport.json("GET", f"/api/datasets/{quote(id_or_name, safe='')}")
-        return read_record(DatasetInfo, answer)
+        return DatasetInfo.from_known(answer)
 
     def ingest_report(self, id_or_name: str) -> dict[str, Any]:
         """Return how a dataset's newest data was read: what was sniffed, what was widened."""
@@ -159,7 +158,7 @@ class Client:
     def snapshots(self, id_or_name: str) -> list[SnapshotInfo]:
         """Return the snapshots of a dataset."""
         path = f"/api/datasets/{quote(id_or_name, safe='')}/snapshots"
-        return [read_record(SnapshotInfo, item) for item in self._transport.json("GET", path)]
+        return [SnapshotInfo.from_known(item) for item in self._transport.json("GET", path)]
 
     def delete(self, id_or_name: str) -> None:
         """Delete a dataset."""
@@ -220,11 +219,11 @@ class Client:
 
     def jobs(self) -> list[JobInfo]:
         """Return the jobs that the node remembers, newest first."""
-        return [read_record(JobInfo, item) for item in self._transport.json("GET", "/api/jobs")]
+        return [JobInfo.from_known(item) for item in self._transport.json("GET", "/api/jobs")]
 
     def job_info(self, job_id: str) -> JobInfo:
         """Return the record of a job."""
-        return read_record(JobInfo, self._transport.json("GET", f"/api/jobs/{quote(job_id)}"))
+        return JobInfo.from_known(self._transport.json("GET", f"/api/jobs/{quote(job_id)}"))
 
     def cancel_job(self, job_id: str) -> None:
         """Ask a job to stop; one that has ended already is left as it is."""
@@ -235,7 +234,7 @@ class Client:
         yield self.job_info(job_id)  # an unknown job is an error here, not a silent stream
         for value in self.watch(f"/jobs/{job_id}", namespace="sys"):
             if isinstance(value, dict) and "state" in value:
-                yield read_record(JobInfo, value)
+                yield JobInfo.from_known(value)
 
     def job_result(self, job_id: str, manifest: dict[str, Any]) -> Result:
         """Read the whole answer of a job that is done."""

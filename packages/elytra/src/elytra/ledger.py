@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elytra.answers import read_record
+from elkyn.records import SystemTree
 from elytra.messages import JobChanged, TaskChanged
 from lake.durable import write_whole
 from sennit_core.clock import Clock
@@ -46,7 +46,7 @@ class Ledger:
         self, tree: ElkynStore, folder: Path, *, clock: Clock, remembered_max: int = 200
     ) -> None:
         self.folder = folder
-        self._tree = tree
+        self._rows = SystemTree(tree).jobs
         self._clock = clock
         self._remembered_max = remembered_max
         self._lock = threading.RLock()
@@ -57,9 +57,9 @@ class Ledger:
     def load(self) -> list[JobInfo]:
         """Read what an earlier life of the node left; returns the jobs that had not ended."""
         with self._lock:
-            for job_id, record in sorted((self._tree.get("/jobs") or {}).items()):
-                record["plan"] = (self.note(job_id) or {}).get("plan")
-                self._jobs[job_id] = read_record(JobInfo, record)
+            for job_id, job in sorted(self._rows.all().items()):
+                plan = (self.note(job_id) or {}).get("plan")
+                self._jobs[job_id] = replace(job, plan=plan)
             for folder in self.folder.iterdir() if self.folder.exists() else ():
                 if folder.name not in self._jobs:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -84,7 +84,7 @@ class Ledger:
             (self.folder / job.id).mkdir(parents=True, exist_ok=True)
             write_whole(self.folder / job.id / _NOTE, canonical_json(note))
             self._jobs[job.id] = job
-            self._tree.set(f"/jobs/{job.id}", job.to_json())
+            self._rows.put(job.id, job)
             self._forget_oldest()
 
     def get(self, job_id: str) -> JobInfo:
@@ -111,19 +111,17 @@ class Ledger:
 
     def record(self, changes: Iterable[JobChanged | TaskChanged]) -> None:
         """Take over what the scheduler decided; one write a job."""
-        writes: dict[str, dict[str, Any]] = {}
-        durable: set[str] = set()
+        jobs: dict[str, JobInfo] = {}
+        tasks: dict[str, dict[str, TaskInfo]] = {}
         with self._lock:
             for change in changes:
-                fields = writes.setdefault(change.job, {})
                 if isinstance(change, JobChanged):
-                    fields |= self._change_job(change)
-                    durable.add(change.job)
+                    jobs[change.job] = self._change_job(change)
                 elif change.task in self._tasks.get(change.job, {}):
-                    fields[f"tasks/{change.task}"] = self._change_task(change)
-            for job_id, fields in writes.items():
-                self._write(job_id, fields, ephemeral=job_id not in durable)
-            for job_id in durable:
+                    tasks.setdefault(change.job, {})[change.task] = self._change_task(change)
+            for job_id in {**jobs, **tasks}:
+                self._show(job_id, job=jobs.get(job_id), tasks=tasks.get(job_id))
+            for job_id in jobs:
                 if is_terminal("job", self._jobs[job_id].state):
                     self._tasks.pop(job_id, None)
                     self._progress.pop(job_id, None)
@@ -141,10 +139,9 @@ class Ledger:
                 now = self._clock.monotonic()
                 if live.changed and now - live.shown_at >= PROGRESS_SECONDS_MIN:
                     live.changed, live.shown_at = False, now
-                    document = live.sum().to_json()
-                    self._write(job_id, {"progress": document}, ephemeral=True)
+                    self._show(job_id, progress=live.sum())
 
-    def _change_job(self, change: JobChanged) -> dict[str, Any]:
+    def _change_job(self, change: JobChanged) -> JobInfo:
         now = self._clock.now()
         job = replace(
             self._jobs[change.job], state=change.state, error=change.error, result=change.result
@@ -159,11 +156,9 @@ class Ledger:
             ended = is_terminal("job", change.state)
             job = replace(job, progress=live.total(change.result) if ended else live.sum())
         self._jobs[change.job] = job
-        document = job.to_json()
-        document.pop("plan", None)  # it never changes
-        return document
+        return job
 
-    def _change_task(self, change: TaskChanged) -> dict[str, Any]:
+    def _change_task(self, change: TaskChanged) -> TaskInfo:
         tasks = self._tasks[change.job]
         tasks[change.task] = task = replace(
             tasks[change.task],
@@ -172,11 +167,19 @@ class Ledger:
             partial=(change.partial or {}).get("file"),
         )
         self._progress[change.job].end(change.task, done=change.state == "done")
-        return task.to_json()
+        return task
 
-    def _write(self, job_id: str, fields: dict[str, Any], *, ephemeral: bool) -> None:
+    def _show(
+        self,
+        job_id: str,
+        *,
+        job: JobInfo | None = None,
+        tasks: Mapping[str, TaskInfo] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        ephemeral = job is None  # only a job's own state has to be there after a crash
         try:
-            self._tree.update(f"/jobs/{job_id}", fields, ephemeral=ephemeral)
+            self._rows.show(job_id, job=job, tasks=tasks, progress=progress, ephemeral=ephemeral)
         except SennitError as error:  # the job goes on; `get` still answers from here
             _log.warning("job %s could not be shown in the tree: %s", job_id, error)
 
@@ -184,7 +187,7 @@ class Ledger:
         ended = [job.id for job in self._jobs.values() if is_terminal("job", job.state)]
         for job_id in sorted(ended)[: max(0, len(ended) - self._remembered_max)]:
             del self._jobs[job_id]
-            self._tree.delete(f"/jobs/{job_id}")
+            self._rows.remove(job_id)
             shutil.rmtree(self.folder / job_id, ignore_errors=True)
 
 

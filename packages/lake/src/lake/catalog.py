@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from elkyn.records import SnapshotRow, SystemTree
 from lake.objects import ObjectStore
 from lake.snapshots import Manifest, read_manifest, write_manifest
 from sennit_core.clock import SYSTEM, Clock
@@ -39,7 +40,7 @@ class Catalog:
     """
 
     def __init__(self, tree: ElkynStore, objects: ObjectStore, *, clock: Clock = SYSTEM) -> None:
-        self._tree = tree
+        self._rows = SystemTree(tree)
         self._objects = objects
         self._clock = clock
         self._lock = threading.RLock()
@@ -47,9 +48,7 @@ class Catalog:
 
     def list(self) -> Sequence[DatasetInfo]:
         """All datasets by name."""
-        rows = self._tree.get("/datasets") or {}
-        infos = (DatasetInfo.from_json(row) for row in rows.values())
-        return sorted(infos, key=lambda info: info.name.casefold())
+        return sorted(self._rows.datasets.all().values(), key=lambda info: info.name.casefold())
 
     def get(self, id_or_name: str) -> DatasetInfo:
         """The dataset with this id or name (in any case); `NotFound` suggests the nearest name."""
@@ -98,14 +97,14 @@ class Catalog:
         """
         snapshot = manifest.snapshot
         with self._lock:
-            row = self._tree.get(f"/datasets/{dataset.id}")
-            head = None if row is None else DatasetInfo.from_json(row).head
+            known = self._rows.datasets.get(dataset.id)
+            head = None if known is None else known.head
             if head != expected_head:
                 raise Conflict(
                     f"dataset {dataset.name!r} has moved on to snapshot {head}",
                     hint="read it again and repeat the change",
                 )
-            if row is None:
+            if known is None:
                 self.check_free(dataset.name)
             name = write_manifest(self._objects, manifest)
             committed = DatasetInfo(
@@ -117,19 +116,15 @@ class Catalog:
                 rows=manifest.rows,
                 bytes=manifest.bytes,
                 shards=len(snapshot.shards),
-                created_at=dataset.created_at if row is not None else self._clock.now(),
+                created_at=dataset.created_at if known is not None else self._clock.now(),
                 visibility=dataset.visibility,
                 replication=dataset.replication,
             )
-            self._tree.update(
-                "/",
-                {
-                    f"datasets/{dataset.id}": committed.to_json(),
-                    f"snapshots/{dataset.id}/{snapshot.id}": {
-                        "manifest": name,
-                        "createdAt": manifest.created_at,
-                    },
-                },
+            self._rows.write(
+                self._rows.datasets.change(dataset.id, committed),
+                self._rows.snapshots(dataset.id).change(
+                    snapshot.id, SnapshotRow(name, manifest.created_at)
+                ),
             )
             return committed
 
@@ -137,14 +132,14 @@ class Catalog:
         """The manifest of a snapshot, of the head when none is named."""
         info = self.get(dataset)
         wanted = info.head if snapshot is None else snapshot
-        row = self._tree.get(f"/snapshots/{info.id}/{wanted}") if wanted else None
+        row = self._rows.snapshots(info.id).get(wanted) if wanted else None
         if row is None:
             raise NotFound(kind=f"snapshot of {info.name!r}", name=wanted or "", suggestion=None)
-        return self._manifest(row["manifest"])
+        return self._manifest(row.manifest)
 
     def has_snapshot(self, dataset_id: str, snapshot: str) -> bool:
         """Whether this snapshot was committed."""
-        return self._tree.get(f"/snapshots/{dataset_id}/{snapshot}") is not None
+        return snapshot in self._rows.snapshots(dataset_id)
 
     def snapshots(self, dataset: str) -> Sequence[SnapshotInfo]:
         """The dataset's snapshots, newest first."""
@@ -152,17 +147,17 @@ class Catalog:
 
     def manifests(self, dataset: str) -> Sequence[Manifest]:
         """The dataset's manifests, newest first."""
-        rows = self._tree.get(f"/snapshots/{self.get(dataset).id}") or {}
-        found = [self._manifest(row["manifest"]) for row in rows.values()]
+        rows = self._rows.snapshots(self.get(dataset).id).all()
+        found = [self._manifest(row.manifest) for row in rows.values()]
         return sorted(found, key=lambda m: (m.created_at, m.snapshot.id), reverse=True)
 
     def referenced(self) -> set[str]:
         """Ids of all objects that some snapshot needs, manifests included."""
         needed: set[str] = set()
-        for rows in (self._tree.get("/snapshots") or {}).values():
+        for rows in self._rows.all_snapshots().values():
             for row in rows.values():
-                needed.add(row["manifest"])
-                needed |= objects_of(self._manifest(row["manifest"]).snapshot)
+                needed.add(row.manifest)
+                needed |= objects_of(self._manifest(row.manifest).snapshot)
         return needed
 
     def remove(self, dataset: str) -> tuple[DatasetInfo, set[str]]:
@@ -172,11 +167,12 @@ class Catalog:
         """
         with self._lock:
             info = self.get(dataset)
-            rows = self._tree.get(f"/snapshots/{info.id}") or {}
-            used = {row["manifest"] for row in rows.values()}
+            used = {row.manifest for row in self._rows.snapshots(info.id).all().values()}
             for manifest in self.manifests(info.id):
                 used |= objects_of(manifest.snapshot)
-            self._tree.update("/", {f"datasets/{info.id}": None, f"snapshots/{info.id}": None})
+            self._rows.write(
+                self._rows.datasets.change(info.id, None), self._rows.forget_snapshots(info.id)
+            )
             return info, used
 
 

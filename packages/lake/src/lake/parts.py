@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from elkyn.records import SystemTree, UploadRow
 from lake.durable import NewFile, free_bytes, fsync_folder, storage_errors, write_whole
 from lake.errors import UploadIncomplete
 from lake.uploads import SealedUpload, UploadInfo, check_name, check_sha256
@@ -122,7 +123,7 @@ class PartStore:
         clock: Clock = SYSTEM,
     ) -> None:
         self.root = Path(root)
-        self._tree = tree
+        self._rows = None if tree is None else SystemTree(tree).uploads
         self._admit = admit
         self._part_bytes = part_bytes
         self._size_max = size_max
@@ -287,8 +288,8 @@ class PartStore:
                 shutil.rmtree(folder, ignore_errors=True)
                 fsync_folder(self.root)
             self._done.pop(upload_id, None)
-        if self._tree is not None:
-            self._tree.delete(f"/uploads/{upload_id}")
+        if self._rows is not None:
+            self._rows.remove(upload_id)
 
     def mark(self, upload_id: str, state: str) -> None:
         """Show another state of a sealed upload (`ingesting`, `failed`) in the live tree."""
@@ -349,18 +350,9 @@ class PartStore:
         write_whole(self.folder(upload.id) / _META, canonical_json(kept))
 
     def _mirror(self, upload: UploadInfo) -> None:
-        if self._tree is not None:
-            done = self._done.get(upload.id, 0)
-            self._tree.set(
-                f"/uploads/{upload.id}",
-                {
-                    "name": upload.name,
-                    "size": upload.size,
-                    "bytesDone": done,
-                    "state": upload.state,
-                },
-                ephemeral=True,
-            )
+        if self._rows is not None:
+            row = UploadRow(upload.name, upload.size, self._done.get(upload.id, 0), upload.state)
+            self._rows.put(upload.id, row, ephemeral=True)
 
     def _recover(self) -> None:
         for folder in self.root.iterdir():

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sennit.auth import Door
-from sennit.node import SYSTEM_NAMESPACE, Node
+from sennit.node import Node
 from sennit_core.errors import NotFound, Unauthenticated
 
 
@@ -47,7 +47,7 @@ def _add_health(routes: APIRouter, node: Node) -> None:
     @routes.get("/readyz")
     def readyz() -> PlainTextResponse:
         """Whether the node can work: its tree answers."""
-        node.stores[SYSTEM_NAMESPACE].get("/nodes")
+        node.system.nodes.get(node.node_id)
         return PlainTextResponse("ready\n")
 
 
@@ -60,7 +60,7 @@ def _add_statistics(routes: APIRouter, node: Node) -> None:
     @routes.get("/api/nodes")
     def nodes() -> list[Any]:
         """Every node this one knows."""
-        return list((node.stores[SYSTEM_NAMESPACE].get("/nodes") or {}).values())
+        return [row.to_json() for row in node.system.nodes.all().values()]
 
     @routes.get("/metrics")
     def metrics() -> PlainTextResponse:

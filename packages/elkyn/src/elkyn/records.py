@@ -1,0 +1,202 @@
+"""What the platform keeps in the namespace `sys`, typed at both ends.
+
+This is the one place that knows the paths of `sys`: `/datasets/{id}`, `/snapshots/{dataset}/{id}`,
+`/jobs/{id}` with `/jobs/{id}/tasks/{key}`, `/nodes/{id}`, `/workers/{id}`, `/uploads/{id}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sennit_core.errors import Corrupt, UsageError
+from sennit_core.records import (
+    DatasetInfo,
+    JobInfo,
+    NodeInfo,
+    Progress,
+    Record,
+    TaskInfo,
+    WorkerInfo,
+)
+
+if TYPE_CHECKING:
+    from elkyn.store import ElkynStore
+
+__all__ = ["SYSTEM_NAMESPACE", "Change", "Jobs", "SnapshotRow", "SystemTree", "Table", "UploadRow"]
+
+SYSTEM_NAMESPACE = "sys"
+"""The namespace that the platform alone writes."""
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow(Record):
+    """Where a snapshot is described: the object id of its manifest."""
+
+    manifest: str
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRow(Record):
+    """How far an upload is.
+
+    Args:
+        name: of the file.
+        size: bytes of the whole; None while that is not known.
+        bytes_done: bytes that are here.
+        state: `receiving`, `sealed`, `ingesting` or `failed`.
+    """
+
+    name: str
+    size: int | None
+    bytes_done: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record to be written, or to be removed when it is None, together with others."""
+
+    path: str
+    record: Record | None
+
+
+class Table(Generic[R]):
+    """The records of one kind below one path, by id.
+
+    Args:
+        tree: holds them.
+        path: what they lie below.
+        kind: the class they are read as; members that it does not know are left out.
+    """
+
+    def __init__(self, tree: ElkynStore, path: str, kind: type[R]) -> None:
+        self.path = path
+        self._tree = tree
+        self._kind = kind
+
+    def get(self, record_id: str) -> R | None:
+        """Return a record, None when there is none.
+
+        Raises:
+            Corrupt: what is there is no such record.
+        """
+        row = self._tree.get(self._place(record_id))
+        return None if row is None else self._read(record_id, row)
+
+    def all(self) -> dict[str, R]:
+        """Return every record by id, in the order of the ids.
+
+        Raises:
+            Corrupt: what is there is no such record.
+        """
+        rows = self._tree.get(self.path) or {}
+        if not isinstance(rows, Mapping):
+            raise Corrupt(f"{self.path} of the platform's tree", found="no records by id")
+        return {record_id: self._read(record_id, row) for record_id, row in rows.items()}
+
+    def __contains__(self, record_id: str) -> bool:
+        return self._tree.get(self._place(record_id)) is not None
+
+    def put(self, record_id: str, record: R, *, ephemeral: bool = False) -> None:
+        """Write a record in the place of what was there; `ephemeral` as in `ElkynStore.set`."""
+        self._tree.set(self._place(record_id), record.to_json(), ephemeral=ephemeral)
+
+    def remove(self, record_id: str) -> None:
+        """Remove a record and all below it; removing one that is gone is fine."""
+        self._tree.delete(self._place(record_id))
+
+    def change(self, record_id: str, record: R | None) -> Change:
+        """Return a write for `SystemTree.write`; None removes the record and all below it."""
+        return Change(self._place(record_id)[1:], record)
+
+    def _place(self, record_id: str) -> str:
+        if not record_id or "/" in record_id:
+            raise UsageError(f"{record_id[:80]!r} is no id of {self.path}")
+        return f"{self.path}/{record_id}"
+
+    def _read(self, record_id: str, row: Any) -> R:
+        try:
+            return self._kind.from_known(row)
+        except UsageError as error:
+            raise Corrupt(
+                f"{self.path}/{record_id} of the platform's tree", found=str(error)
+            ) from None
+
+
+class Jobs(Table[JobInfo]):
+    """The jobs, with their tasks below them."""
+
+    def __init__(self, tree: ElkynStore) -> None:
+        super().__init__(tree, "/jobs", JobInfo)
+
+    def tasks(self, job_id: str) -> Table[TaskInfo]:
+        """Return the tasks of a job."""
+        return Table(self._tree, f"{self._place(job_id)}/tasks", TaskInfo)
+
+    def show(
+        self,
+        job_id: str,
+        *,
+        job: JobInfo | None = None,
+        tasks: Mapping[str, TaskInfo] | None = None,
+        progress: Progress | None = None,
+        ephemeral: bool = False,
+    ) -> None:
+        """Write what has changed of a job, in one write.
+
+        Args:
+            job_id: whose.
+            job: its members but for the plan, which never changes.
+            tasks: by key.
+            progress: instead of the one in `job`.
+            ephemeral: as in `ElkynStore.set`.
+        """
+        members: dict[str, Any] = {} if job is None else job.to_json()
+        members.pop("plan", None)
+        if progress is not None:
+            members["progress"] = progress.to_json()
+        for key, task in (tasks or {}).items():
+            members[f"tasks/{key}"] = task.to_json()
+        if members:
+            self._tree.update(self._place(job_id), members, ephemeral=ephemeral)
+
+
+class SystemTree:
+    """The platform's own state.
+
+    Args:
+        tree: the namespace `sys`.
+    """
+
+    def __init__(self, tree: ElkynStore) -> None:
+        self._tree = tree
+        self.datasets = Table(tree, "/datasets", DatasetInfo)
+        self.jobs = Jobs(tree)
+        self.nodes = Table(tree, "/nodes", NodeInfo)
+        self.workers = Table(tree, "/workers", WorkerInfo)
+        self.uploads = Table(tree, "/uploads", UploadRow)
+
+    def snapshots(self, dataset_id: str) -> Table[SnapshotRow]:
+        """Return the snapshots of a dataset."""
+        return Table(self._tree, f"/snapshots/{dataset_id}", SnapshotRow)
+
+    def all_snapshots(self) -> dict[str, dict[str, SnapshotRow]]:
+        """Return the snapshots of every dataset, by its id."""
+        return {dataset: self.snapshots(dataset).all() for dataset in self._tree.keys("/snapshots")}
+
+    def forget_snapshots(self, dataset_id: str) -> Change:
+        """Return the removal of all snapshots of a dataset, for `write`."""
+        return Change(f"snapshots/{dataset_id}", None)
+
+    def write(self, *changes: Change, ephemeral: bool = False) -> None:
+        """Make several changes in one write: a reader sees all of them or none."""
+        documents = {
+            change.path: None if change.record is None else change.record.to_json()
+            for change in changes
+        }
+        self._tree.update("/", documents, ephemeral=ephemeral)

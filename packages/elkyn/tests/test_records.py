@@ -1,0 +1,104 @@
+"""The platform's own state in a tree, by records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from elkyn import ElkynStore
+from elkyn.records import SnapshotRow, SystemTree, UploadRow
+from sennit_core.errors import Corrupt, UsageError
+from sennit_core.records import DatasetInfo, JobInfo, NodeInfo, Progress, TaskInfo, WorkerInfo
+from sennit_core.schema import Schema
+
+NODE = NodeInfo("n1", ("a:1", "b:2"), "local", 10, 0, "up", 1.5)
+SCHEMA = Schema.from_json({"fields": [{"name": "delay", "type": "Int64", "nullable": True}]})
+DATASET = DatasetInfo("d1", "flights", "me", SCHEMA, head="s1")
+
+
+@pytest.fixture
+def tree() -> Iterator[ElkynStore]:
+    with ElkynStore(mode="memory", namespace="sys") as store:
+        yield store
+
+
+@pytest.fixture
+def system(tree: ElkynStore) -> SystemTree:
+    return SystemTree(tree)
+
+
+def job(state: str = "queued") -> JobInfo:
+    return JobInfo("j1", "plan", {"op": "scan"}, "h", "local", state, None, "me", 1.0)  # type: ignore[arg-type]
+
+
+def test_what_was_put_is_read_back_as_the_same_record(system: SystemTree) -> None:
+    worker = WorkerInfo("w1", "local", "n1", 1, "1.0", "up")
+    upload = UploadRow("a.csv", None, 7, "receiving")
+    system.nodes.put("n1", NODE)
+    system.workers.put("w1", worker, ephemeral=True)
+    system.uploads.put("u1", upload, ephemeral=True)
+
+    assert system.nodes.all() == {"n1": NODE}
+    assert system.workers.get("w1") == worker
+    assert system.uploads.get("u1") == upload
+    assert system.uploads.get("u2") is None
+    assert "u1" in system.uploads
+
+
+def test_a_record_removed_is_gone_with_what_lies_below_it(system: SystemTree) -> None:
+    system.jobs.put("j1", job())
+    system.jobs.show("j1", tasks={"t0": TaskInfo("t0", "j1", "o", "pending")}, ephemeral=True)
+    system.jobs.remove("j1")
+
+    assert system.jobs.all() == {}
+    assert system.jobs.tasks("j1").all() == {}
+
+
+def test_a_job_is_read_beside_its_tasks_and_keeps_its_plan(system: SystemTree) -> None:
+    system.jobs.put("j1", job())
+    task, progress = TaskInfo("t0", "j1", "o", "done", 1, "f"), Progress(done=1, total=2)
+    system.jobs.show("j1", job=job("running"), tasks={"t0": task}, progress=progress)
+
+    shown = system.jobs.get("j1")
+    assert shown is not None
+    assert (shown.state, shown.plan, shown.progress) == ("running", {"op": "scan"}, progress)
+    assert system.jobs.tasks("j1").get("t0") == task
+
+
+def test_changes_are_one_write(system: SystemTree, tree: ElkynStore) -> None:
+    with tree.watch("/") as events:
+        seen = iter(events)
+        next(seen)
+        system.write(
+            system.datasets.change("d1", DATASET),
+            system.snapshots("d1").change("s1", SnapshotRow("ab", 2.0)),
+        )
+        event = next(seen)
+
+    assert set(event.data) == {"datasets/d1", "snapshots/d1/s1"}
+    assert system.datasets.get("d1") == DATASET
+    assert system.all_snapshots() == {"d1": {"s1": SnapshotRow("ab", 2.0)}}
+
+    system.write(system.datasets.change("d1", None), system.forget_snapshots("d1"))
+    assert tree.get("/") is None
+
+
+def test_a_row_that_is_no_record_is_named(system: SystemTree, tree: ElkynStore) -> None:
+    tree.set("/nodes/n1", {"id": "n1"})
+    with pytest.raises(Corrupt, match=r"/nodes/n1 of the platform's tree.*missing"):
+        system.nodes.get("n1")
+    tree.set("/nodes", 3)
+    with pytest.raises(Corrupt, match="/nodes"):
+        system.nodes.all()
+
+
+def test_a_row_of_a_newer_node_is_read(system: SystemTree, tree: ElkynStore) -> None:
+    tree.set("/nodes/n1", NODE.to_json() | {"moon": "full"})
+    assert system.nodes.get("n1") == NODE
+
+
+@pytest.mark.parametrize("record_id", ["", "a/b", "../x"])
+def test_an_id_is_one_key(system: SystemTree, record_id: str) -> None:
+    with pytest.raises(UsageError, match="no id"):
+        system.nodes.put(record_id, NODE)
