@@ -1,5 +1,7 @@
 """Records far longer than a block, through every operator over text, where memory is plenty."""
 
+import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from emsqrt import Engine, EngineConfig, scan
 from emsqrt.pipeline import Pipeline
-from sennit_core.errors import CapTooSmall
+from sennit_core.errors import BadInput, CapTooSmall
 from sennit_core.schema import Schema
 
 LONG = 3 << 20
@@ -78,3 +80,19 @@ def test_a_record_too_long_for_the_cap_is_refused_until_one_works(
     assert 2 <= len(caps) <= 4
     assert caps == sorted(caps)
     assert caps[-1] < 640 << 20
+
+
+@pytest.mark.parametrize("codec", ["", ".gz"])
+def test_columns_are_told_by_a_long_first_line(codec: str, tmp_path: Path, engine: Engine) -> None:
+    line = json.dumps({"n": 1, "s": "x" * LONG}) + "\n" + json.dumps({"n": 2, "s": None})
+    source, target = tmp_path / f"in.jsonl{codec}", tmp_path / "out.jsonl"
+    source.write_bytes(gzip.compress(line.encode()) if codec else line.encode())
+    assert scan(source).sort("n:desc").sink(target).run(engine=engine).rows_out == 2
+    assert json.loads(target.read_text().splitlines()[1]) == {"n": 1, "s": "x" * LONG}
+
+
+def test_a_first_line_without_an_end_is_refused(tmp_path: Path, engine: Engine) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b'{"s":"' + bytes(33 << 20))
+    with pytest.raises(BadInput, match=r"first line is over 32\.0 MiB"):
+        scan(source).sink(tmp_path / "out.jsonl").run(engine=engine)

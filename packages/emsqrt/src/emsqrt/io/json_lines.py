@@ -28,6 +28,7 @@ _INT64 = range(-(2**63), 2**63)
 _INT64_CHARACTERS = 20
 _MARK = b"\xef\xbb\xbf"
 _DEPTH_MAX = 32
+_FIRST_LINE_BYTES_MAX = 32 << 20
 """Of types; what lies deeper is text."""
 
 
@@ -146,15 +147,17 @@ def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def first_lines(source: ByteSource, size: int) -> bytes:
-    """Return the whole lines at a source's start, a byte order mark left out.
+    """Return the whole lines at a source's start, or the first one when it is longer than `size`.
+
+    A byte order mark is left out.
 
     Raises:
-        BadInput: the first line alone is longer than `size`.
+        BadInput: the first line alone is longer than 32 MiB.
     """
-    sample = source.peek(size)
-    if len(sample) == size:
-        sample = sample[: sample.rfind(b"\n") + 1]
-        if not sample:
+    while len(sample := source.peek(size)) == size:
+        if end := sample.rfind(b"\n") + 1:
+            return sample[:end]
+        if size >= _FIRST_LINE_BYTES_MAX:
             raise BadInput(
                 source.name,
                 line=1,
@@ -162,6 +165,7 @@ def first_lines(source: ByteSource, size: int) -> bytes:
                 reason=f"the first line is over {format_bytes(size)}, too long to tell columns by",
                 hint="give the columns by a schema; a document over many lines is no JSON Lines",
             )
+        size = min(4 * size, _FIRST_LINE_BYTES_MAX)
     return sample
 
 
