@@ -9,10 +9,10 @@
 typedef struct {
     em_type type;
     uint8_t *validity, *values;
-    int32_t *ends;    /* text only */
-    size_t room;      /* bytes of text there is room for */
-    size_t row_bytes; /* bytes of text expected of a row */
-    bool has_null;
+    int32_t *ends;        /* text only */
+    size_t room;          /* bytes of text there is room for */
+    size_t row_bytes;     /* bytes of text expected of a row */
+    bool has_null, quick; /* quick: see csv_quick.h */
 } em_building;
 
 typedef struct {

@@ -5,11 +5,13 @@
 
 #include "csv.h"
 
-enum { EM_INDEX_BYTES = 4096 };
+enum { EM_INDEX_BYTES = 4096, EM_INDEX_SPARE = 12 };
 
 typedef struct {
-    uint32_t marks[EM_INDEX_BYTES];     /* places of separators and line ends, in order */
-    uint16_t line_ends[EM_INDEX_BYTES]; /* which of the marks are line ends; CRLF is its CR */
+    /* places of separators and line ends, in order; then some that mean nothing */
+    uint32_t marks[EM_INDEX_BYTES + EM_INDEX_SPARE];
+    /* which of the marks are line ends, CRLF its CR; then one that means nothing */
+    uint16_t line_ends[EM_INDEX_BYTES + 1];
     size_t mark_count, line_count;
 } em_csv_index;
 

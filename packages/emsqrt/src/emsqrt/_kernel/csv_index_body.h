@@ -26,13 +26,22 @@ EM_TARGET static void FIND_MARKS(em_csv_index *index, const uint8_t *data, size_
         found &= live & ~(feeds & (ended << 1 | return_before));
         return_before = ended >> 63;
         const size_t before = (size_t)(marks - index->marks);
-        for (uint64_t lines = found & (feeds | returns); lines != 0; lines &= lines - 1) {
+        /* One line end and a dozen marks at once, whether there are so many or not: jumps that
+         * cannot be foretold cost more. */
+        uint64_t lines = found & (feeds | returns);
+        do {
             const uint64_t below = (lines & (0 - lines)) - 1;
-            *line_ends++ = (uint16_t)(before + EM_COUNT(found & below));
+            *line_ends = (uint16_t)(before + EM_COUNT(found & below));
+            line_ends += lines != 0;
+            lines &= lines - 1;
+        } while (lines != 0);
+        const size_t count = EM_COUNT(found);
+        for (size_t done = 0; done < count; done += EM_INDEX_SPARE) {
+            for (int i = 0; i < EM_INDEX_SPARE; i++, found &= found - 1) {
+                marks[done + (size_t)i] = (uint32_t)at + EM_FIRST(found);
+            }
         }
-        for (; found != 0; found &= found - 1) {
-            *marks++ = (uint32_t)at + (uint32_t)__builtin_ctzll(found);
-        }
+        marks += count;
     }
     index->mark_count = (size_t)(marks - index->marks);
     index->line_count = (size_t)(line_ends - index->line_ends);

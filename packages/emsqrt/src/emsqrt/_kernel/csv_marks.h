@@ -70,6 +70,7 @@ static inline uint64_t em_equal(const em_chunk *chunk, uint8_t octet) {
 #define EM_EQUAL em_equal
 #define EM_COUNT em_count_bits
 #define EM_PARITY em_parity
+#define EM_FIRST em_first_bit
 
 /* Load what is left of less than 64 bytes; the rest is zero, which `em_live` masks. */
 static inline em_chunk em_load_rest(const uint8_t *at, size_t size) {
@@ -83,6 +84,11 @@ static inline size_t em_count_bits(uint64_t bits) {
     bits = (bits & UINT64_C(0x3333333333333333)) + (bits >> 2 & UINT64_C(0x3333333333333333));
     bits = (bits + (bits >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
     return (size_t)((bits * UINT64_C(0x0101010101010101)) >> 56);
+}
+
+/* The lowest bit's place; anything for none. */
+static inline uint32_t em_first_bit(uint64_t bits) {
+    return (uint32_t)__builtin_ctzll(bits | UINT64_C(1) << 63);
 }
 
 static inline uint64_t em_live(size_t size) {

@@ -17,8 +17,10 @@ typedef struct {
     const uint8_t *nulls; /* u8 size and bytes of each text that means NULL, but the empty one */
     size_t nulls_bytes;
     bool empty_is_null;
-    bool exact;     /* words for NULL are words in columns of text */
-    em_span record; /* the current one */
+    bool exact;         /* words for NULL are words in columns of text */
+    bool all_quick;     /* every column is, see csv_quick.h */
+    const uint8_t *end; /* of what is parsed */
+    em_span record;     /* the current one */
     em_reading reading;
 } em_csv_parser;
 

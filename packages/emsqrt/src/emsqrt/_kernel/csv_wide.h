@@ -38,6 +38,10 @@ EM_AVX2 static inline size_t em_count_wide(uint64_t bits) {
     return (size_t)__builtin_popcountll(bits);
 }
 
+EM_AVX2 static inline uint32_t em_first_wide(uint64_t bits) {
+    return (uint32_t)_tzcnt_u64(bits);
+}
+
 /* A product without carries by all ones: bit i is the sum of bits 0..i. */
 EM_AVX2 static inline uint64_t em_parity_wide(uint64_t bits) {
     const __m128i ones = _mm_set1_epi8((char)0xff);
@@ -52,6 +56,7 @@ EM_AVX2 static inline uint64_t em_parity_wide(uint64_t bits) {
 #undef EM_EQUAL
 #undef EM_COUNT
 #undef EM_PARITY
+#undef EM_FIRST
 #define EM_TARGET EM_AVX2
 #define EM_CHUNK em_wide_chunk
 #define EM_LOAD em_load_wide
@@ -59,5 +64,6 @@ EM_AVX2 static inline uint64_t em_parity_wide(uint64_t bits) {
 #define EM_EQUAL em_equal_wide
 #define EM_COUNT em_count_wide
 #define EM_PARITY em_parity_wide
+#define EM_FIRST em_first_wide
 
 #endif
