@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from elkyn_server import Served, running, running_emulator
 
 RULES = {
     "rules": {
@@ -24,27 +22,15 @@ RULES = {
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """The URL of a server that is no emulator, and its admin's token."""
-    data = tmp_path / "data"
-    command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(data), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
-        process.stdout.readline()
-        yield url, (data / "admin.token").read_text().strip()
-        process.terminate()
+def served(tmp_path: Path) -> Iterator[Served]:
+    with running(tmp_path / "data") as started:
+        yield started
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "elkyn.cli", "serve", "--emulator", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--data", str(tmp_path / "data")], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
-        process.terminate()
+    with running_emulator(tmp_path / "data") as started:
+        yield started
 
 
 def test_the_javascript_sdk_signs_people_in(sdk_folder: Path, url: str) -> None:
@@ -54,20 +40,11 @@ def test_the_javascript_sdk_signs_people_in(sdk_folder: Path, url: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_app_needs_two_lines_to_be_told_of_this_server(
-    sdk_folder: Path, served: tuple[str, str]
-) -> None:
-    url, token = served
-    request = urllib.request.Request(
-        f"{url}/.settings/rules.json",
-        json.dumps(RULES).encode(),
-        {"Authorization": f"Bearer {token}"},
-        method="PUT",
-    )
-    urllib.request.urlopen(request, timeout=20).close()
-    host, port = url.removeprefix("http://").split(":")
+def test_an_app_needs_two_lines_to_be_told_of_this_server(sdk_folder: Path, served: Served) -> None:
+    served.rules("default", RULES["rules"])
+    host, port = served.url.removeprefix("http://").split(":")
     done = subprocess.run(
-        ["node", "app.mjs", host, port, token],
+        ["node", "app.mjs", host, port, served.token],
         cwd=sdk_folder,
         capture_output=True,
         text=True,

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-import httpx
 import pytest
+from elkyn_server import Served, running
 from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.e2e
@@ -17,32 +14,10 @@ USERS = {f"user{number:03}": {"age": number, "name": f"Name {number}"} for numbe
 RULES = '{"rules": {"users": {"$uid": {".read": "auth.uid === $uid"}}}}'
 
 
-class Tree:
-    """A served tree and its admin."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self.url = url
-        self.token = token
-        headers = {"Authorization": f"Bearer {token}"}
-        self.client = httpx.Client(base_url=url, headers=headers, timeout=20)
-
-
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
-    data = tmp_path_factory.mktemp("tree")
-    command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(data), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
-        process.stdout.readline()
-        served = Tree(url, _token(data))
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with running(tmp_path_factory.mktemp("tree")) as served:
         yield served
-        served.client.close()
-        process.terminate()
-
-
-def _token(data: Path) -> str:
-    return (data / "admin.token").read_text().strip()
 
 
 @pytest.fixture
@@ -51,7 +26,7 @@ def errors() -> list[str]:
 
 
 @pytest.fixture
-def page(chromium: Browser, tree: Tree, errors: list[str]) -> Iterator[Page]:
+def page(chromium: Browser, tree: Served, errors: list[str]) -> Iterator[Page]:
     tree.client.put("/.json", json={"users": USERS, "title": "A tree"})
     with chromium.new_context(viewport={"width": 1180, "height": 820}) as context:
         opened = context.new_page()
@@ -62,7 +37,7 @@ def page(chromium: Browser, tree: Tree, errors: list[str]) -> Iterator[Page]:
 
 
 @pytest.fixture
-def entered(page: Page, tree: Tree) -> Page:
+def entered(page: Page, tree: Served) -> Page:
     page.fill("#token", tree.token)
     page.click("#door button")
     expect(page.locator("#live")).to_have_text("live")
@@ -84,7 +59,7 @@ def test_children_unfold_by_pages(entered: Page) -> None:
     expect(rows).to_have_count(130)
 
 
-def test_what_others_write_shows_while_a_value_is_edited(entered: Page, tree: Tree) -> None:
+def test_what_others_write_shows_while_a_value_is_edited(entered: Page, tree: Served) -> None:
     entered.click("button[aria-label='unfold users']")
     entered.click("button[aria-label='unfold user001']")
     entered.click("li[data-key=user001] li[data-key=name] .value")
@@ -101,7 +76,7 @@ def test_what_others_write_shows_while_a_value_is_edited(entered: Page, tree: Tr
     assert tree.client.get("/users/user001.json").json() == {"age": 777, "name": "Robert"}
 
 
-def test_children_are_added_and_deleted(entered: Page, tree: Tree) -> None:
+def test_children_are_added_and_deleted(entered: Page, tree: Served) -> None:
     entered.click("text=Add")
     entered.fill("input[aria-label=key]", "fresh")
     entered.fill("textarea[aria-label='value as JSON']", '{"a": [1, 2]}')
@@ -123,7 +98,7 @@ def test_text_that_is_no_json_is_explained_and_kept(entered: Page) -> None:
     expect(entered.locator("textarea")).to_have_value("no quotes")
 
 
-def test_rules_are_tried_saved_and_refused_with_their_line(entered: Page, tree: Tree) -> None:
+def test_rules_are_tried_saved_and_refused_with_their_line(entered: Page, tree: Served) -> None:
     entered.click("#tab-rules")
     source = entered.locator("textarea.source")
     expect(source).not_to_have_value("")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import firebase_admin  # type: ignore[import-untyped]  # it ships no types
 import httpx
 import pytest
+from elkyn_server import running_emulator
 from firebase_admin import auth, db, exceptions
 
 ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
@@ -19,14 +18,8 @@ ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    data = tmp_path_factory.mktemp("served")
-    command = [sys.executable, "-m", "elkyn.cli", "serve", "--emulator", "--port", "0"]
-    with subprocess.Popen(
-        [*command, "--data", str(data)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[-1]
-        process.terminate()
+    with running_emulator(tmp_path_factory.mktemp("served")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from elkyn_server import Served
 
 ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
 RULES = {
@@ -25,32 +26,18 @@ RULES = {
 }
 
 
-class Served:
-    """A server, and a client that shows the admin token."""
+class Streams(Served):
+    """A server with accounts, and a client that shows nothing."""
 
     def __init__(self, data: Path) -> None:
-        self.data = data
-        command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(data), "--port", "0"]
         settings = data.with_suffix(".toml")
         settings.write_text('anonymous = false\nproject = "streams"\n')
-        options = ["--auth", str(settings), "--keep-alive", "1"]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().split()[-1]
-        self.process.stdout.readline()
-        token = (data / "admin.token").read_text().strip()
-        self.admin = httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=20
-        )
+        super().__init__(data, "--auth", str(settings), "--keep-alive", "1")
         self.anybody = httpx.Client(base_url=self.url, timeout=20)
 
-    def stop(self) -> None:
-        self.admin.close()
+    def stop(self) -> tuple[int, str]:
         self.anybody.close()
-        self.process.terminate()
-        self.process.wait(20)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        return super().stop()
 
     def sign_up(self, email: str) -> tuple[str, str]:
         body = {"email": email, "password": "secret1"}
@@ -58,22 +45,21 @@ class Served:
         return answer["localId"], answer["idToken"]
 
     @contextmanager
-    def stream(self, path: str, token: str) -> Iterator[Iterator[str]]:
-        headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {token}"}
-        with self.anybody.stream("GET", path, headers=headers) as response:
-            assert response.status_code == 200
-            yield (line for line in response.iter_lines() if line.startswith("event: "))
+    def names(self, path: str, token: str) -> Iterator[Iterator[str]]:
+        """Open an event stream of somebody; yields the names of events."""
+        with self.stream(path, Authorization=f"Bearer {token}") as events:
+            yield (name for name, _data, _id in events)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    running = Served(tmp_path_factory.mktemp("served"))
-    assert running.admin.put("/.settings/rules.json", json=RULES).status_code == 200
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streams]:
+    running = Streams(tmp_path_factory.mktemp("served"))
+    assert running.client.put("/.settings/rules.json", json=RULES).status_code == 200
     yield running
     running.stop()
 
 
-def test_rules_decide_by_who_signed_in(server: Served) -> None:
+def test_rules_decide_by_who_signed_in(server: Streams) -> None:
     uid, token = server.sign_up("rules@example.com")
     bearer = {"Authorization": f"Bearer {token}"}
     own = f"/users/{uid}/profile.json"
@@ -87,54 +73,50 @@ def test_rules_decide_by_who_signed_in(server: Served) -> None:
     assert server.anybody.get(own, headers={"Authorization": "Bearer owner"}).status_code == 401
 
 
-def test_the_original_way_to_a_token_needs_an_administrator(server: Served) -> None:
+def test_the_original_way_to_a_token_needs_an_administrator(server: Streams) -> None:
     body = {"uid": "user123", "email": "user@example.com", "admin": True}
     assert server.anybody.post("/auth/token", json=body).status_code == 401
-    token = server.admin.post("/auth/token", json=body).json()["token"]
+    token = server.client.post("/auth/token", json=body).json()["token"]
     bearer = {"Authorization": f"Bearer {token}"}
     put = server.anybody.put("/users/user123", json={"name": "Alice"}, headers=bearer)
     assert put.status_code == 200
     assert server.anybody.get("/users/somebody", headers=bearer).status_code == 200
 
 
-def test_revoking_a_user_ends_open_streams(server: Served) -> None:
+def test_revoking_a_user_ends_open_streams(server: Streams) -> None:
     uid, token = server.sign_up("stream@example.com")
     other_uid, other = server.sign_up("other@example.com")
     with (
-        server.stream(f"/users/{uid}.json", token) as events,
-        server.stream(f"/users/{other_uid}.json", other) as others,
+        server.names(f"/users/{uid}.json", token) as events,
+        server.names(f"/users/{other_uid}.json", other) as others,
     ):
-        assert next(events) == next(others) == "event: put"
+        assert next(events) == next(others) == "put"
         user = {"localId": uid, "disableUser": True}
         project = "/identitytoolkit.googleapis.com/v1/projects/elkyn/accounts"
-        assert server.admin.post(f"{project}:update", json=user).status_code == 200
-        assert [event for event in events if event != "event: keep-alive"] == [
-            "event: auth_revoked"
-        ]
-        assert next(others) == "event: keep-alive"
+        assert server.client.post(f"{project}:update", json=user).status_code == 200
+        assert [event for event in events if event != "keep-alive"] == ["auth_revoked"]
+        assert next(others) == "keep-alive"
     assert server.anybody.get(f"/users/{uid}.json", params={"auth": token}).status_code == 401
 
 
-def test_another_process_revokes_while_the_server_runs(server: Served) -> None:
+def test_another_process_revokes_while_the_server_runs(server: Streams) -> None:
     uid, token = server.sign_up("shell@example.com")
-    with server.stream(f"/users/{uid}.json", token) as events:
-        assert next(events) == "event: put"
+    with server.names(f"/users/{uid}.json", token) as events:
+        assert next(events) == "put"
         command = [sys.executable, "-m", "elkyn.cli", "user", "delete", uid]
         subprocess.run([*command, "--data", str(server.data)], check=True)
-        assert [event for event in events if event != "event: keep-alive"] == [
-            "event: auth_revoked"
-        ]
+        assert [event for event in events if event != "keep-alive"] == ["auth_revoked"]
 
 
-def test_the_file_of_settings_counts(server: Served) -> None:
+def test_the_file_of_settings_counts(server: Streams) -> None:
     answer = server.anybody.post(f"{ACCOUNTS}:signUp", json={})
     assert answer.json()["error"]["message"] == "ADMIN_ONLY_OPERATION"
     config = server.anybody.get("/identitytoolkit.googleapis.com/v1/projects").json()
     assert config["projectId"] == "streams"
 
 
-def test_the_vault_is_no_namespace(server: Served) -> None:
+def test_the_vault_is_no_namespace(server: Streams) -> None:
     for namespace in (".secrets", "%2esecrets", "../x", "secrets"):
-        answer = server.admin.get(f"/.json?ns={namespace}")
+        answer = server.client.get(f"/.json?ns={namespace}")
         assert answer.status_code in (400, 404), answer.text
-    assert json.loads(server.admin.get("/.json?shallow=true").text).keys() == {"users"}
+    assert json.loads(server.client.get("/.json?shallow=true").text).keys() == {"users"}

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from elkyn_server import until
 from websockets.sync.client import connect
 
 from elkyn import ElkynStore
@@ -24,18 +25,6 @@ from elkyn.replica.messages import decode, encode
 from sennit_core.errors import Denied, Unavailable, Unsupported
 
 Start = Callable[..., Any]
-
-
-def until(check: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Return the first true answer of `check`."""
-    end = time.monotonic() + seconds
-    while True:
-        with suppress(httpx.HTTPError, KeyError):
-            found = check()
-            if found:
-                return found
-        assert time.monotonic() < end, "it did not come to be"
-        time.sleep(0.05)
 
 
 class Proxy:
@@ -96,13 +85,6 @@ def follow(start_server: Start, tmp_path: Path) -> Callable[..., Any]:
     return start
 
 
-def kill(served: Any) -> None:
-    """End a server as a loss of power would end its process."""
-    served.client.close()
-    served.process.kill()
-    served.process.communicate()
-
-
 def position(served: Any) -> int:
     return int(served.client.get("/.replica/status").json()["namespaces"]["default"]["position"])
 
@@ -151,7 +133,7 @@ def test_an_embedded_replica_reads_here_and_writes_there(
     replica = ElkynStore(mode="embedded", cluster_url=leader.url, token="wrong")
     with replica, pytest.raises(Denied):
         replica.set("/n", 1)
-    kill(leader)
+    leader.kill()
     with ElkynStore(tmp_path / "r", mode="replica", cluster_url=leader.url, token=token) as replica:
         assert replica.get("/n") == shown
         with pytest.raises(Unavailable, match="nothing was written"):
@@ -281,7 +263,7 @@ def test_a_follower_that_was_stopped_killed_wiped_or_cut_off_catches_up(
     proxy.cut = False
     until(lambda: follower.client.get("/cut/19.json").json() == "cut")
 
-    kill(follower)
+    follower.kill()
     wanted = write("killed")
     follower = follow(leader, "follower", url=proxy.url)
     until(lambda: follower.client.get("/killed/19.json", headers=wanted).json() == "killed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,45 +16,18 @@ from typing import Any
 
 import httpx
 import pytest
+from elkyn_server import Served
 
 from elkyn import ElkynStore
 
 
-class Running:
-    """A served folder: its process, its URL and a client."""
-
-    def __init__(self, data: Path, *options: str) -> None:
-        self.data = data
-        command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(data), "--port", "0"]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().split()[-1]
-        self.process.stdout.readline()
-        token = "owner" if "--emulator" in options else (data / "admin.token").read_text().strip()
-        self.headers = {"Authorization": f"Bearer {token}"}
-        self.client = httpx.Client(base_url=self.url, headers=self.headers, timeout=20)
-
-    def stop(self) -> int:
-        self.client.close()
-        self.process.terminate()
-        code = self.process.wait(timeout=20)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
+class Running(Served):
+    """A served folder, whose events are told without ids."""
 
     @contextmanager
-    def stream(self, path: str) -> Iterator[Iterator[tuple[str, Any]]]:
-        headers = {"Accept": "text/event-stream"}
-        with self.client.stream("GET", path, headers=headers) as response:
-            assert response.status_code == 200
-            yield events(response.iter_lines())
-
-
-def events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
-    for line in lines:
-        if line.startswith("event: "):
-            kind = line.removeprefix("event: ")
-            yield kind, json.loads(next(lines).removeprefix("data: "))
+    def events(self, path: str) -> Iterator[Iterator[tuple[str, Any]]]:
+        with self.stream(path) as found:
+            yield ((name, data) for name, data, _id in found)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +92,7 @@ def test_transactions_by_etag_lose_no_increment(server: Running) -> None:
 
 def test_a_stream_starts_with_the_value_and_follows_every_write(server: Running) -> None:
     server.client.put("/live.json", json={"n": 0})
-    with server.stream("/live.json") as stream:
+    with server.events("/live.json") as stream:
         assert next(stream) == ("put", {"path": "/", "data": {"n": 0}})
         for number in range(1, 50):
             server.client.put("/live/n.json", json=number)
@@ -136,7 +108,7 @@ def test_a_large_value_comes_whole(server: Running) -> None:
     value = {f"k{number}": "x" * 900 for number in range(2000)}
     assert server.client.put("/large.json", json=value).status_code == 200
     assert server.client.get("/large.json").json() == value
-    with server.stream("/large.json") as stream:
+    with server.events("/large.json") as stream:
         assert next(stream) == ("put", {"path": "/", "data": value})
     server.client.delete("/large.json")
 
@@ -230,7 +202,7 @@ def test_it_stops_at_once_with_open_streams_and_keeps_the_data(
 ) -> None:
     running = Running(tmp_path / "data")
     running.client.put("/a.json", json=1)
-    with running.stream("/a.json") as reading, running.stream("/.json") as stalled:
+    with running.events("/a.json") as reading, running.events("/.json") as stalled:
         assert next(reading)[0] == next(stalled)[0] == "put"
         running.process.send_signal(stop)
         assert list(reading) == []
@@ -252,7 +224,7 @@ def test_a_client_that_does_not_read_cannot_hold_the_stop_up(tmp_path: Path) -> 
             b"Accept: text/event-stream\r\n\r\n"
         )
         assert deaf.recv(10)
-        assert running.stop() == 0
+        assert running.stop()[0] == 0
 
 
 def test_the_emulator_knows_owner_makes_namespaces_and_keeps_web_pages_out(tmp_path: Path) -> None:
@@ -286,7 +258,7 @@ def test_a_slow_reader_does_not_grow_the_server(server: Running) -> None:
         return int(status.partition("VmRSS:")[2].split()[0])
 
     server.client.put("/warm.json", json="x" * 100_000)
-    with server.stream("/slow.json") as slow:
+    with server.events("/slow.json") as slow:
         assert next(slow)[0] == "put"
         before = memory()
         for number in range(400):

@@ -25,6 +25,7 @@ from elkyn.auth.errors import BadToken
 from elkyn.auth.jwks import KeysMissing
 from elkyn.auth.jws import Key, SecretKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, is_admin_key, server_secret
+from elkyn.auth.leader import LeaderTrust, tell_followers
 from elkyn.auth.passwords import Lane, Passwords
 from elkyn.auth.revocations import KEY_CLAIM, Revocations
 from elkyn.auth.sessions import Sessions
@@ -95,9 +96,11 @@ class Authenticator:
         )
         self.users = Users(self.vault, Passwords(), self.revocations, clock, email_privacy=privacy)
         self.sessions = Sessions(self.vault, self.users, self.signing, settings.project, clock)
+        self.leader = LeaderTrust(self.vault, self.revocations, clock)
         own = _own_trust(settings, self.signing)
         secrets = self._secret_trusts()
-        self._verifier = self._verifier_of([own, *secrets, *issuers])
+        self._trusts = [own, *secrets, *issuers]
+        self._verifier = self._verifier_of([*self._trusts, *self.leader.trusts()])
         self._endpoints = Endpoints(
             self,
             self._directory(),
@@ -129,6 +132,19 @@ class Authenticator:
         return Directory(
             self.users, self.sessions, self.revocations, codes, self.audit, policy, self._clock
         )
+
+    def tell_followers(self, known_tag: str) -> bytes | None:
+        """Return what followers need to judge ID tokens of this server; see `elkyn.auth.leader`."""
+        return tell_followers(self, known_tag)
+
+    def follow(self, packed: bytes) -> None:
+        """Believe ID tokens of a leader, as it `tell_followers`.
+
+        Raises:
+            BadInput: it makes no sense.
+        """
+        self.leader.take(packed)
+        self._verifier = self._verifier_of([*self._trusts, *self.leader.trusts()])
 
     def _verifier_of(self, trusts: Sequence[Trust]) -> Verifier:
         return Verifier(trusts, unsigned=self.settings.emulator, clock=self._clock)

@@ -46,7 +46,8 @@ class Revocations:
         members_only: whether ID tokens are good only while their user is in the vault.
 
     `told` counts the revocations that subscribers were told of: while it stays, an answer of `reason`
-    holds as far as this process knows.
+    holds as far as this process knows. `members_elsewhere` is set where the users are a leader's:
+    whoever was deleted there has had their tokens revoked.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Revocations:
         self._vault = vault
         self._issuer = issuer
         self._members_only = members_only
+        self.members_elsewhere = False
         self._clock = clock
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[Revoked], object]] = {}
@@ -105,9 +107,12 @@ class Revocations:
             return _REVOKED
         if _issued(claims) < pages.cutoff(uid):
             return _REVOKED
+        if pages.is_disabled(uid):
+            return DISABLED
         user, own = pages.user(uid), claims.get("iss") == self._issuer
         if user is None:
-            return "user was deleted" if own and self._members_only else None
+            needed = own and self._members_only and not self.members_elsewhere
+            return "user was deleted" if needed else None
         if user.disabled:
             return DISABLED
         return _REVOKED if own and _issued(claims) < user.valid_since else None

@@ -180,8 +180,8 @@ class Users:
             elif ends:
                 revoke_in(pages, uid, now)
                 user = pages.user(uid) or user
-            elif user.disabled:
-                pages.count_revocation()
+            elif user.disabled or before.disabled:
+                pages.count_revocation()  # followers are told of both
             return user, ends or user.disabled or "valid_since" in checked
 
         user, revoked = self._vault.write(body)

@@ -9,6 +9,7 @@
     cutoffs   uid                                tokens issued before are no longer good
     codes     SHA-256 of a code                  what it is good for, and until when
     revoked   token id                           one token that is no longer good, until it ends
+    disabled  uid                                somebody who may not use their account
     meta      names                              the number of revocations, the secret
 
 Passwords are argon2id hashes; refresh tokens and admin keys are random, so SHA-256 hides them.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from itertools import chain, islice
@@ -33,7 +34,7 @@ T = TypeVar("T")
 
 _DATABASES = (
     *("users", "names", "sessions", "of-user", "signing", "admins"),
-    *("codes", "cutoffs", "revoked", "meta"),
+    *("codes", "cutoffs", "revoked", "disabled", "meta"),
 )
 SESSIONS_MAX = 200
 _FORGET_ROWS = 64
@@ -136,11 +137,14 @@ class Pages:
             self._rows.delete("names", name)
         for name in user.names():
             self._rows.put("names", name, {"uid": user.uid})
+        if before is None or user.disabled != before.disabled:
+            self._put_disabled(user.uid, is_disabled=user.disabled)
         self._rows.put("users", user.uid.encode(), _to_row(user))
 
     def delete_user(self, user: User) -> None:
         """Remove a user, their names and sessions."""
         self.end_sessions(user.uid)
+        self._put_disabled(user.uid, is_disabled=False)
         for name in user.names():
             self._rows.delete("names", name)
         self._rows.delete("users", user.uid.encode())
@@ -221,6 +225,40 @@ class Pages:
         self._forget("revoked", "until", now)
         self._rows.put("revoked", digest(token_id), {"until": until})
         self.count_revocation()
+
+    def cutoffs(self) -> dict[str, int]:
+        """Return when the tokens of each uid were revoked last."""
+        return {uid.decode(): int(row["seconds"]) for uid, row in self._rows.scan("cutoffs")}
+
+    def revoked_tokens(self) -> list[tuple[bytes, int]]:
+        """Return SHA-256 of each token that was revoked, and when it would have ended."""
+        return [(key, int(row["until"])) for key, row in self._rows.scan("revoked")]
+
+    def add_revoked(self, tokens: Iterable[tuple[bytes, int]], now: int) -> None:
+        """Revoke tokens of which SHA-256 and end are known, as far as they have not ended."""
+        for key, until in tokens:
+            if until > now and self._rows.get("revoked", key) is None:
+                self._rows.put("revoked", key, {"until": until})
+
+    def is_disabled(self, uid: str) -> bool:
+        """Whether somebody may not use their account, here or at the leader."""
+        return self._rows.get("disabled", uid.encode()) is not None
+
+    def disabled_users(self) -> list[str]:
+        """Return who may not use their account."""
+        return [uid.decode() for uid, _row in self._rows.scan("disabled")]
+
+    def put_disabled(self, uids: Iterable[str]) -> None:
+        """Write down who alone may not use their accounts."""
+        wanted = set(uids)
+        for uid in set(self.disabled_users()) ^ wanted:
+            self._put_disabled(uid, is_disabled=uid in wanted)
+
+    def _put_disabled(self, uid: str, *, is_disabled: bool) -> None:
+        if is_disabled:
+            self._rows.put("disabled", uid.encode(), {})
+        else:
+            self._rows.delete("disabled", uid.encode())
 
     def code(self, text: str) -> Code | None:
         """Return what a code is good for, though it may have ended."""

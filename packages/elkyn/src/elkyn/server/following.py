@@ -28,6 +28,7 @@ from sennit_core.errors import Denied, NotFound, SennitError, Unavailable, Usage
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
+    from elkyn.auth.leader import LeaderTrust
     from elkyn.server.app import ElkynApp, StoreMap
 
 __all__ = ["Upstream", "show_identity"]
@@ -65,6 +66,7 @@ class Upstream:
         token: an admin's credential there.
         own_token: the admin's credential here: whoever shows it writes with `token` there.
         state_file: remembers a promotion.
+        accounts: learns whose ID tokens are good.
 
     Attributes:
         active: whether the leader is followed; not any more after a promotion.
@@ -78,12 +80,14 @@ class Upstream:
         *,
         own_token: str | None,
         state_file: FilePath,
+        accounts: Accounts | None = None,
     ) -> None:
         self.url = url
         self._stores = stores
         self._token = token
         self._own = None if own_token is None else f"Bearer {own_token}".encode()
         self._state_file = state_file
+        self._accounts = accounts
         self._client, self._callers = LeaderClient(url, token), LeaderClient(url, None)
         self._threads = ThreadPoolExecutor(_THREADS, "elkyn-forward")
         self._links: dict[str, Link] = {}
@@ -117,9 +121,19 @@ class Upstream:
                     raise error_of(answer, "/.settings/namespaces")
                 for name in json.loads(answer.body)["namespaces"]:
                     self._follow(name)
+                if self._accounts is not None:
+                    self._learn_accounts(client, self._accounts)
             except SennitError as error:
                 _log.info("looking for namespaces at %s: %s", self.url, error)
             self._closed.wait(_LOOK_SECONDS)
+
+    def _learn_accounts(self, client: LeaderClient, accounts: Accounts) -> None:
+        target = f"/.replica/accounts?tag={accounts.leader.tag}"
+        answer = client.send("GET", target)
+        if answer.status == 200:
+            accounts.follow(answer.body)
+        elif answer.status != 304:
+            raise error_of(answer, "/.replica/accounts")
 
     def _follow(self, name: str) -> None:
         with self._linking:
@@ -229,6 +243,8 @@ class Upstream:
             store = self._stores[name]
             terms[name] = store.change_terms(lambda known, at: known.promoted(at)).term
         self._remember()
+        if self._accounts is not None:
+            self._accounts.leader.leave()
         for name in self._stores:
             self._stores[name].following = False
         self._thread = threading.Thread(target=self._tell, name="elkyn-upstream", daemon=True)
@@ -266,6 +282,16 @@ class Upstream:
         self._client.close()
         self._callers.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class Accounts(Protocol):
+    """An `Authenticator`."""
+
+    leader: LeaderTrust
+
+    def follow(self, packed: bytes) -> None:
+        """Believe ID tokens of a leader."""
+        ...
 
 
 class _Writing(Protocol):

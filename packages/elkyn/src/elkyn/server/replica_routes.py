@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import ormsgpack
 
+from elkyn.errors import NotLeader
 from elkyn.identity import ADMIN, Identity
 from elkyn.paths import format_path, parse_path
 from elkyn.server.answers import error_text
@@ -17,12 +18,12 @@ from elkyn.server.session import Commit
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.system import SystemCall
 from elkyn.writer import Write
-from sennit_core.errors import SennitError, UsageError
+from sennit_core.errors import NotFound, SennitError, UsageError
 
 if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
 
-__all__ = ["promote", "status", "write"]
+__all__ = ["accounts", "promote", "status", "write"]
 
 _JSON = ("content-type", "application/json; charset=utf-8")
 _PACKED = ("content-type", "application/vnd.msgpack")
@@ -63,6 +64,19 @@ async def status(call: SystemCall) -> Response:
         known |= {"term": store.terms.term, "readOnly": store.terms.stale}
         known["followers"] = app.replication.acks_of(store).shown()
     return Response(200, dump(shown), (_JSON,))
+
+
+async def accounts(call: SystemCall) -> Response:
+    """Answer what a follower needs to judge ID tokens; 304 when it knows."""
+    await call.admin("/.replica/accounts", write=True)
+    authenticator = getattr(call.app.door, "authenticator", None)
+    if authenticator is None:
+        raise NotFound("page", call.request.raw_path, hint="the accounts are the embedder's")
+    if call.app.upstream is not None and call.app.upstream.active:
+        raise NotLeader(0, message="this server follows another one, which has the accounts")
+    known = call.request.query.get("tag", "")
+    told = await call.app.on_thread(authenticator.tell_followers, known)
+    return Response(304) if told is None else Response(200, told, (_PACKED,))
 
 
 async def write(call: SystemCall) -> Response:

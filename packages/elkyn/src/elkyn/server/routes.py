@@ -26,6 +26,7 @@ ROUTES: Mapping[str, Handler] = {
     "/.settings/simulate.json": console.simulate,
     "/.settings/changes": stream_changes,
     "/.replica": system.upgrade,
+    "/.replica/accounts": replica_routes.accounts,
     "/.replica/promote": replica_routes.promote,
     "/.replica/status": replica_routes.status,
     "/.replica/write": replica_routes.write,

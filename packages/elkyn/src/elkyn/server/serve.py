@@ -207,6 +207,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
             read_token(serving.follow_token_file),
             own_token=token,
             state_file=serving.data / PROMOTED,
+            accounts=authenticator,
         )
     return app
 
