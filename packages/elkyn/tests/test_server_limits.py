@@ -16,8 +16,10 @@ import pytest
 from elkyn import ElkynStore
 from elkyn.cli import main
 from elkyn.server.app import elkyn_app
+from elkyn.server.asgi import WHOLE, send_response
 from elkyn.server.limits import Rate
 from elkyn.server.origins import Origins
+from elkyn.server.request import Response
 from sennit_core.errors import Busy, Denied
 
 
@@ -249,3 +251,36 @@ def test_one_connection_too_many_is_answered_with_429() -> None:
     protocol.data_received(b"GET / HTTP/1.1")
     protocol.connection_lost(None)
     assert (transport.sent[:12], transport.closing) == (b"HTTP/1.1 429", True)
+
+
+def test_pipelined_requests_are_answered_byte_for_byte_in_order(emulator: Any) -> None:
+    emulator.client.put("/a.json?ns=pipe", json="x")
+    host, port = emulator.url.removeprefix("http://").split(":")
+    lines = b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"
+    put = b"PUT /b.json?ns=pipe" + lines + b"Content-Length: 1\r\n\r\n7"
+    asked = [b"GET /a.json?ns=pipe", b"HEAD /a.json?ns=pipe", b"GET /b.json?ns=pipe&print=silent"]
+    last = b"GET /b.json?ns=pipe" + lines + b"Connection: close\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(put + b"".join(one + lines + b"\r\n" for one in asked) + last)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    head = b"content-type: application/json; charset=utf-8\r\ncache-control: no-cache\r\n"
+    assert answer == (
+        b"HTTP/1.1 200 OK\r\n" + head + b"content-length: 1\r\nx-elkyn-position: 2\r\n\r\n7"
+        b"HTTP/1.1 200 OK\r\n" + head + b'content-length: 3\r\n\r\n"x"'
+        b"HTTP/1.1 200 OK\r\n" + head + b"content-length: 3\r\n\r\n"
+        b"HTTP/1.1 204 No Content\r\ncache-control: no-cache\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\n" + head + b"content-length: 1\r\nconnection: close\r\n\r\n7"
+    )
+
+
+def test_a_header_cannot_end_its_line() -> None:
+    async def send(_message: Any) -> None:
+        raise AssertionError("nothing is to be sent")
+
+    def whole(_head: bytes, _body: bytes) -> bool:
+        raise AssertionError("nothing is to be sent")
+
+    scope = {"method": "GET", "extensions": {WHOLE: {"send": whole}}}
+    answer = Response(200, b"x", (("etag", "a\r\nset-cookie: b"),))
+    with pytest.raises(ValueError, match="end of a line"):
+        asyncio.run(send_response(answer, scope, send))

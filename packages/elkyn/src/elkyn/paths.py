@@ -34,6 +34,7 @@ ROOT: Path = ()
 PRIORITY = ".priority"
 
 _FORBIDDEN = re.compile(r"[.$#\[\]/\x00-\x1f\x7f]")
+_PLAIN = re.compile(r"[^.$#\[\]\x00-\x1f\x7f-\U0010ffff]*\Z")  # no key in it is a problem
 _INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,9})\Z")
 _CACHED_CHARS = 256
 
@@ -52,7 +53,9 @@ def parse_path(path: str) -> Path:
 def _parse(path: str) -> Path:
     if not isinstance(path, str):
         raise BadPath(repr(path), f"a path is a str, not {type(path).__name__}")
-    keys = tuple(key for key in path.split("/") if key)
+    keys = tuple(filter(None, path.split("/")))
+    if len(keys) <= DEPTH_MAX and len(path) <= KEY_BYTES_MAX and _PLAIN.match(path):
+        return keys
     above = keys[:-1] if keys and keys[-1] == PRIORITY else keys
     for key in above:
         problem = key_problem(key)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from itertools import dropwhile, groupby
-from typing import TypeAlias
 
 from elkyn._lmdb import indexes, rows, shapes
 from elkyn._lmdb.environment import Environment, Txn
@@ -40,10 +39,6 @@ class ReadLimit(Exception):
     """A read touched more rows than it was allowed to."""
 
 
-_Place: TypeAlias = tuple[bytes, str]
-"""A row: its key, and the key of the child it is."""
-
-
 class Tree:
     """The tree as one transaction sees it.
 
@@ -54,7 +49,17 @@ class Tree:
         rows_max: how many rows one `get` may touch before it raises `ReadLimit`.
     """
 
-    __slots__ = ("_budget", "_indexes", "_meta", "_rows", "_rows_max", "_shapes", "_txn", "env")
+    __slots__ = (
+        "_branches",
+        "_budget",
+        "_indexes",
+        "_meta",
+        "_rows",
+        "_rows_max",
+        "_shapes",
+        "_txn",
+        "env",
+    )
 
     def __init__(
         self, env: Environment, txn: Txn, known: Shapes, rows_max: int | None = None
@@ -66,6 +71,7 @@ class Tree:
         self._meta = env.databases["meta"]
         self._rows_max = rows_max
         self._budget = 0
+        self._branches: dict[bytes, bytes] = {}  # nodes by their rows, as far as they were passed
         self._indexes: Indexes | bool | None = False  # not looked up yet
 
     @property
@@ -192,18 +198,28 @@ class Tree:
 
     def _find(self, path: Path) -> Stored | bytes:
         """Return what is at `path`: a stored form, or the node of a branch."""
+        _row_key, data, passed = self._follow(path)
+        if data is None:
+            return None
+        node = rows.node_in(data)
+        if node is not None:
+            return node
+        value = self._unpack(rows.unpack(data))
+        return get_at(value, path[passed:]) if passed < len(path) else value
+
+    def _follow(self, path: Path) -> tuple[bytes, bytes | None, int]:
+        """Follow branches towards `path`: the row where they end, what it holds, how many there were."""
         row_key = rows.ROOT_ROW
-        for depth in range(len(path) + 1):
-            data = self._txn.get(row_key, None, self._rows)
-            if data is None:
-                return None
-            node = rows.node_in(data)
+        for depth, key in enumerate(path):
+            node = self._branches.get(row_key)
             if node is None:
-                value = self._unpack(rows.unpack(data))
-                return get_at(value, path[depth:]) if depth < len(path) else value
-            if depth < len(path):
-                row_key = rows.child_row(node, path[depth])
-        return node
+                data = self._txn.get(row_key, None, self._rows)
+                node = None if data is None else rows.node_in(data)
+                if node is None:
+                    return row_key, data, depth
+                self._branches[row_key] = node
+            row_key = rows.child_row(node, key)
+        return row_key, self._txn.get(row_key, None, self._rows), len(path)
 
     def _unpack(self, row: rows.Row) -> Stored:
         value = rows.unpack_value(row.payload)
@@ -257,35 +273,22 @@ class Tree:
             self.indexes.follow(path, value, self._set)
 
     def _set(self, path: Path, value: Stored) -> None:
-        parents, place, data = self._descend(path)
+        row_key, data, passed = self._follow(path)
         old: Stored = None
         before = 0 if data is None else len(data)
         if data is not None and (node := rows.node_in(data)) is not None:
             before = SPLIT_BYTES
             self._free(node)
-        elif data is not None and len(parents) < len(path):
+        elif data is not None and passed < len(path):
             old = self._unpack(rows.unpack(data))
-        new = set_at(old, path[len(parents) :], value)
+        new = set_at(old, path[passed:], value)
         size = 0
         if new is not None:
-            size = self._write(*place, new)
+            size = self._write(row_key, path[passed - 1] if passed else "", new)
         elif data is not None:
-            self._txn.delete(place[0], db=self._rows)
+            self._txn.delete(row_key, db=self._rows)
         if 2 * size < before:
-            self._shrink(parents)
-
-    def _descend(self, path: Path) -> tuple[list[tuple[_Place, bytes]], _Place, bytes | None]:
-        """Follow branches towards `path`: the branches passed, where they end, and what is there."""
-        parents: list[tuple[_Place, bytes]] = []
-        row_key, key = rows.ROOT_ROW, ""
-        for depth in range(len(path) + 1):
-            data = self._txn.get(row_key, None, self._rows)
-            if depth == len(path) or data is None or (node := rows.node_in(data)) is None:
-                break
-            parents.append(((row_key, key), node))
-            key = path[depth]
-            row_key = rows.child_row(node, key)
-        return parents, (row_key, key), data
+            self._shrink(path[:passed])
 
     def _write(self, row_key: bytes, key: str, value: Stored) -> int:
         """Put `value` in the row, as a branch when it is large; returns the row's size in bytes."""
@@ -334,6 +337,7 @@ class Tree:
         return rows.node_of(number)
 
     def _free(self, node: bytes) -> None:
+        self._branches.clear()
         waiting = [node]
         while waiting:
             node = waiting.pop()
@@ -345,17 +349,28 @@ class Tree:
                         waiting.append(below)
                     found = cursor.delete()
 
-    def _shrink(self, parents: list[tuple[_Place, bytes]]) -> None:
-        """Take branches away that are empty now, and pack those that have become small."""
-        for place, node in reversed(parents):
+    def _shrink(self, path: Path) -> None:
+        """Take branches above `path` away that are empty now, and pack those that have become small."""
+        for row_key, key, node in reversed(self._parents(path)):
             if not self._is_small(node):
                 return
             value = self._read_branch(node)
             self._free(node)
             if keys_of(value):
-                self._write(*place, value)
+                self._write(row_key, key, value)
             else:
-                self._txn.delete(place[0], db=self._rows)
+                self._txn.delete(row_key, db=self._rows)
+
+    def _parents(self, path: Path) -> list[tuple[bytes, str, bytes]]:
+        """Return row, key and node of the branches above `path`."""
+        found: list[tuple[bytes, str, bytes]] = []
+        row_key, above = rows.ROOT_ROW, ""
+        for key in path:
+            node = rows.node_in(self._txn.get(row_key, None, self._rows))
+            assert node is not None
+            found.append((row_key, above, node))
+            row_key, above = rows.child_row(node, key), key
+        return found
 
     def _is_small(self, node: bytes) -> bool:
         size = 0
@@ -373,11 +388,11 @@ class Tree:
 
     def scalar_above(self, path: Path) -> int | None:
         """Return at which depth strictly above `path` a scalar stands, None when none does."""
-        parents, _place, data = self._descend(path)
+        _row_key, data, passed = self._follow(path)
         if data is None or rows.node_in(data) is not None:
             return None
         value = self._unpack(rows.unpack(data))
-        for level in range(len(parents), len(path)):
+        for level in range(passed, len(path)):
             if value is None or is_leaf(value):
                 return None if value is None else level
             value = value.get(path[level])

@@ -115,6 +115,7 @@ class ElkynApp:
         self.replication = Replication()
         self.upstream: Upstream | None = None  # when this server follows another one
         self.closed = False
+        self.started: Callable[[], object] | None = None  # called when requests are served
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
         self._retries = Retries()
@@ -137,6 +138,8 @@ class ElkynApp:
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
+            if self.started is not None:
+                self.started()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -160,7 +163,7 @@ class ElkynApp:
             self.metrics.answered(request.method, response)
             if "origin" in request.headers and request.method != "OPTIONS":
                 response.headers += self.settings.origins.headers(request.headers)
-            await send_response(response, send, head=request.method == "HEAD")
+            await send_response(response, scope, send)
 
     async def _answer(
         self, request: Request, scope: Scope, receive: Receive, send: Send

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import lru_cache
+from http.client import responses
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote
 
 from elkyn.server.request import Request, Response, parse_query
 from sennit_core.errors import Closed, TooLarge
 
-__all__ = ["Receive", "Scope", "Send", "read_body", "send_response", "to_request"]
+__all__ = ["WHOLE", "Receive", "Scope", "Send", "read_body", "send_response", "to_request"]
+
+WHOLE = "elkyn.whole"
+"""An extension of scopes: its `send(head, body)` sends an answer in one piece, or returns False.
+
+`head` is HTTP/1.1 up to the empty line that ends it, and complete but for `connection`.
+"""
+
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_NONE: dict[str, Any] = {}
+_LINE_END = re.compile(r"[\0\r\n]")
 _HEADERS = {
     name.encode(): name
     for name in (
@@ -87,15 +98,37 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes:
         parts.append(part)
 
 
-async def send_response(response: Response, send: Send, *, head: bool) -> None:
+async def send_response(response: Response, scope: Scope, send: Send) -> None:
     """Send an answer; without its body for a HEAD request."""
+    body = b"" if scope["method"] == "HEAD" else response.body
+    whole = scope.get("extensions", _NONE).get(WHOLE)
+    if whole is not None and whole["send"](_head(response), body):
+        return
     headers: Sequence[tuple[bytes, bytes]] = _encoded(response.headers)
     if response.status not in (204, 304):
         headers = [*headers, (b"content-length", b"%d" % len(response.body))]
     if response.position:
         headers = [*headers, (b"x-elkyn-position", b"%d" % response.position)]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else response.body})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _head(response: Response) -> bytes:
+    head = _head_start(response.status, response.headers)
+    if response.status not in (204, 304):
+        head += b"content-length: %d\r\n" % len(response.body)
+    if response.position:
+        head += b"x-elkyn-position: %d\r\n" % response.position
+    return head
+
+
+@lru_cache(maxsize=256)
+def _head_start(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {responses.get(status, '')}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if any(_LINE_END.search(line) for line in lines):
+        raise ValueError("a header holds the end of a line")
+    return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
 
 @lru_cache(maxsize=256)

@@ -1,11 +1,17 @@
-"""uvicorn's HTTP/1.1 on httptools with bounds: on the head of a request, and on connections."""
+"""uvicorn's HTTP/1.1 on httptools with bounds: on the head of a request, and on connections.
+
+It also takes answers in one piece, head and body as they go over the wire (`asgi.WHOLE`).
+"""
 
 from __future__ import annotations
 
 from asyncio import BaseTransport
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from elkyn.server.asgi import WHOLE
 
 __all__ = ["bounded_protocol"]
 
@@ -52,6 +58,24 @@ class _BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._expects_head, self._head_bytes = True, 0
         super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.scope["extensions"] = {WHOLE: {"send": partial(_send_whole, cycle)}}
+        super()._start_asgi_task(cycle, app)
+
+
+def _send_whole(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
+    """Do what `RequestResponseCycle.send` does, for a head that is good; False: this is no time."""
+    if cycle.flow.write_paused or cycle.response_started or cycle.disconnected:
+        return False
+    cycle.response_started = cycle.response_complete = True
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    cycle.transport.write(b"".join((head, end, body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 def _refuse(transport: BaseTransport, status: bytes, text: bytes) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_plus, unquote_to_bytes
 
@@ -28,6 +27,18 @@ __all__ = [
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
 RESERVED = frozenset({"auth", "metrics", "healthz", "readyz", "index.html"})
 """First segments that are no data on a path without `.json`; names starting with `.` neither."""
+
+_CALL_HEADERS = frozenset(
+    {
+        "idempotency-key",
+        "if-match",
+        "if-none-match",
+        "last-event-id",
+        "x-elkyn-ack",
+        "x-elkyn-min-position",
+        "x-firebase-etag",
+    }
+)
 
 _WRITE_SECONDS = {"tiny": 1.0, "small": 10.0, "medium": 30.0, "large": 60.0, "unlimited": None}
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|min)\Z")
@@ -151,7 +162,8 @@ def parse_call(request: Request) -> Call:
     call = Call(_method(request), place.keys)
     if call.method not in METHODS:
         raise MethodNotAllowed(f"Method {call.method[:20]!r} is not allowed.")
-    if request.headers:
+    call.stream = "text/event-stream" in request.headers.get("accept", "")
+    if not _CALL_HEADERS.isdisjoint(request.headers):
         _read_headers(call, request.headers)
     if request.query:
         _read_parameters(call, request.query)
@@ -175,7 +187,6 @@ def _method(request: Request) -> str:
 
 def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
     get = headers.get
-    call.stream = "text/event-stream" in get("accept", "")
     call.wants_etag = get("x-firebase-etag", "").lower() == "true"
     call.if_match = _etag(get("if-match"))
     call.if_none_match = _etag(get("if-none-match"))
@@ -237,7 +248,6 @@ def _write_seconds(name: str) -> float | None:
     return _WRITE_SECONDS[name]
 
 
-@lru_cache(maxsize=4096)
 def _place(raw_path: str) -> Place:
     if is_reserved(raw_path):
         raise NotFound("page", raw_path)
