@@ -2,7 +2,15 @@ import next from 'eslint-config-next/core-web-vitals'
 import typescript from 'eslint-config-next/typescript'
 
 const config = [
-  { ignores: ['**/.next/**', '**/out/**', '**/next-env.d.ts', 'apps/playground/lib/records.ts'] },
+  {
+    ignores: [
+      '**/.next/**',
+      '**/out/**',
+      '**/dist/**',
+      '**/next-env.d.ts',
+      'apps/playground/lib/records.ts',
+    ],
+  },
   ...next,
   ...typescript,
   {

@@ -6,10 +6,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 
-import { type ClientOptions, ElkynClient } from '../src/client'
-import { BadValue, Closed, Refused } from '../src/errors'
-import { ElkynStore } from '../src/store'
-import type { Json } from '../src/values'
+import { type ClientOptions, ElkynClient } from '../src/client.js'
+import { BadValue, Closed, Refused } from '../src/errors.js'
+import { ElkynStore } from '../src/index.js'
+import type { QueueStorage } from '../src/keptWrites.js'
+import type { Json } from '../src/values.js'
 
 const url = required('ELKYN_URL')
 const token = required('ELKYN_TOKEN')
@@ -178,9 +179,14 @@ test(
 test('waiting writes are kept over a restart of the page', async () => {
   const at = place()
   const kept = new Map<string, string>()
-  const storage = {
-    getItem: (name: string) => kept.get(name) ?? null,
-    setItem: (name: string, text: string) => void kept.set(name, text),
+  const storage: QueueStorage = {
+    get length() {
+      return kept.size
+    },
+    key: (index) => [...kept.keys()][index] ?? null,
+    getItem: (name) => kept.get(name) ?? null,
+    setItem: (name, text) => void kept.set(name, text),
+    removeItem: (name) => void kept.delete(name),
   }
   await server('stop')
   const first = new ElkynClient(url, { token, storage })

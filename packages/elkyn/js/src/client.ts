@@ -1,25 +1,33 @@
 /** A client of a served tree: reads, writes that survive a lost connection, and live values. */
 
-import { BadValue, Closed, Offline, type Refused } from './errors'
-import { describe, Live } from './live'
-import { formatPath, parsePath, type Path } from './paths'
-import { PushIds } from './pushIds'
-import { type QueuedWrite, type QueueStorage, WriteQueue } from './queue'
-import { type OpenStream, openStream, refusal } from './stream'
-import type { Callback, EventType } from './tree'
-import { type Json, prepare, type Value } from './values'
+import { placesOf } from './edits.js'
+import { BadValue, Closed, Offline, type Refused } from './errors.js'
+import { Following, type TokenSource, tokenOf } from './follow.js'
+import type { QueueStorage } from './keptWrites.js'
+import { Live } from './live.js'
+import { formatPath, parsePath, type Path, refuseNested } from './paths.js'
+import { PushIds } from './pushIds.js'
+import { type QueuedWrite, type QueueListener, WriteQueue } from './queue.js'
+import { randomName } from './random.js'
+import { socketStreams } from './socket.js'
+import { addressOf, authorization, type OpenStream, openStream, refusal } from './stream.js'
+import { type Callback, checkListener, type EventType } from './tree.js'
+import { type Json, prepare, type Value } from './values.js'
 
 export interface ClientOptions {
-  /** Called for each request, so that a token may change; empty for none. */
-  token?: string | (() => string)
+  /** Called for each request and each stream, so that a token may change; empty for none. */
+  token?: TokenSource
   /** Which tree of the server. */
-  namespace?: string
-  /** Opens event streams: `sharedStreams(worker)` gives one connection to a whole browser. */
-  streams?: OpenStream
+  namespace?: string | undefined
+  /**
+   * Opens the streams of listeners: `socketStreams()` (one WebSocket, where there is one),
+   * `openStream` (an event stream each, resumed by position), `sharedStreams` (a SharedWorker).
+   */
+  streams?: OpenStream | undefined
   /** Keeps writes over restarts while the server cannot be reached: `localStorage`. */
-  storage?: QueueStorage
-  /** Hears of listens that the server refuses. */
-  onRefused?: (path: string, error: Refused) => void
+  storage?: QueueStorage | undefined
+  /** Hears of listeners that the server refuses; they are told nothing more. */
+  onRefused?: ((path: string, error: Refused) => void) | undefined
 }
 
 /** What to read of the children of a path; bounds count in the order asked for. */
@@ -35,27 +43,44 @@ export interface QueryOptions {
 }
 
 const TRANSACTION_TRIES = 25
+const REQUEST_MS_MAX = 90_000
+
+/** A path that is listened to. */
+interface Listened {
+  live: Live
+  users: number
+  following: Following
+}
 
 export class ElkynClient {
   private readonly base: string
   private readonly queue: WriteQueue
-  private readonly lives = new Map<string, { live: Live; close(): void; users: number }>()
+  private readonly streams: OpenStream
+  private readonly listened = new Map<string, Listened>()
   private readonly pushIds = new PushIds()
-  private readonly retry = () => this.queue.retry()
   private isClosed = false
 
+  /**
+   * @param watcher hears of writes in place of this client's listeners: for a replica
+   */
   constructor(
     url: string,
     private readonly options: ClientOptions = {},
+    watcher: QueueListener | null = null,
   ) {
-    this.base = url.replace(/\/+$/, '')
+    this.base = new URL(url).href.replace(/\/+$/, '')
+    this.streams =
+      options.streams ?? (typeof WebSocket === 'undefined' ? openStream : socketStreams())
     this.queue = new WriteQueue(
       (write, signal) => this.carry(write, signal),
-      () => this.shown(),
+      watcher ?? {
+        added: (write) => this.lives.forEach((live) => live.add(write)),
+        done: (write, position) => this.lives.forEach((live) => live.done(write, position)),
+        failed: (write) => this.lives.forEach((live) => live.forget(write)),
+      },
       options.storage ?? null,
       `elkyn-writes ${this.base} ${options.namespace ?? ''}`,
     )
-    globalThis.addEventListener?.('online', this.retry)
   }
 
   /** The value at `path` as the server has it. */
@@ -101,6 +126,7 @@ export class ElkynClient {
       const value = (await answer.json()) as Json
       const next = change(value)
       if (next === undefined) return value
+      check('PUT', keys, next)
       const headers = { 'if-match': answer.headers.get('etag') ?? '' }
       answer = await this.request('PUT', keys, { headers, body: next as Json, may: [412] })
       if (answer.ok) return (await answer.json()) as Json
@@ -111,9 +137,10 @@ export class ElkynClient {
   /** Call `callback` for what is at `path` and for each change; returns how to stop. */
   on(path: string, type: EventType, callback: Callback): () => void {
     if (this.isClosed) throw new Closed('the client')
+    checkListener(type, callback)
     const keys = parsePath(path)
     const name = formatPath(keys)
-    const entry = this.lives.get(name) ?? this.listen(name, keys)
+    const entry = this.listened.get(name) ?? this.listen(name, keys)
     entry.users += 1
     const stop = entry.live.on(type, callback)
     let stopped = false
@@ -122,10 +149,7 @@ export class ElkynClient {
       stopped = true
       stop()
       entry.users -= 1
-      if (entry.users === 0) {
-        entry.close()
-        this.lives.delete(name)
-      }
+      if (entry.users === 0) this.forget(name, entry)
     }
   }
 
@@ -134,64 +158,68 @@ export class ElkynClient {
     return this.queue.pending.length
   }
 
+  /** Somebody signed in or out: listeners go on with the token as it is now. */
+  async renewToken(): Promise<void> {
+    this.queue.retry()
+    await Promise.all([...this.listened.values()].map(({ following }) => following.renew()))
+  }
+
   /** End streams; writes that wait are rejected (and kept, when there is a storage). */
   close(): void {
     this.isClosed = true
-    globalThis.removeEventListener?.('online', this.retry)
-    for (const { close } of this.lives.values()) close()
-    this.lives.clear()
+    for (const [name, entry] of this.listened) this.forget(name, entry)
     this.queue.close()
   }
 
-  private listen(name: string, keys: Path) {
-    const live = new Live(keys)
-    const open = this.options.streams ?? openStream
-    const request = { url: this.url(keys), headers: this.headers(), lastEventId: null }
-    const close = open(request, {
-      event: (event) => live.take(event, this.queue.pending),
-      online: (isOnline) => isOnline && this.queue.retry(),
-      refused: (error) => {
-        if (this.options.onRefused) this.options.onRefused(name, error)
-        else console.warn(describe(keys, error)) // eslint-disable-line no-console -- nobody else hears it
+  private get lives(): Live[] {
+    return [...this.listened.values()].map(({ live }) => live)
+  }
+
+  private listen(name: string, path: Path): Listened {
+    const live = new Live(path)
+    for (const write of this.queue.pending) live.add(write)
+    const place = { base: this.base, path, namespace: this.options.namespace ?? null }
+    const following = new Following(
+      this.streams,
+      this.options.token,
+      () => ({ ...place, lastEventId: null }),
+      {
+        event: (event) => live.take(event),
+        online: (isOnline) => isOnline && this.queue.retry(),
+        refused: (error) => this.refused(name, entry, error),
       },
-    })
-    const entry = { live, close, users: 0 }
-    this.lives.set(name, entry)
+    )
+    const entry: Listened = { live, users: 0, following }
+    this.listened.set(name, entry)
     return entry
   }
 
-  private write(method: QueuedWrite['method'], path: Path, value: Value): Promise<Json> {
-    try {
-      check(method, path, value)
-    } catch (error) {
-      return Promise.reject(error as Error)
-    }
-    const body = JSON.parse(JSON.stringify(value ?? null)) as Json
-    return this.queue.add({ key: crypto.randomUUID(), method, path, body })
+  private forget(name: string, { live, following }: Listened): void {
+    following.close()
+    live.close()
+    if (this.listened.get(name)?.live === live) this.listened.delete(name)
   }
 
-  private async carry(write: QueuedWrite, signal: AbortSignal): Promise<Json> {
+  private refused(name: string, entry: Listened, error: Refused): void {
+    this.forget(name, entry)
+    if (this.options.onRefused) this.options.onRefused(name, error)
+    else console.warn(`listening to ${name} was refused: ${error.message}`) // eslint-disable-line no-console -- nobody else hears it
+  }
+
+  private write(method: QueuedWrite['method'], path: Path, value: Value): Promise<void> {
+    check(method, path, value)
+    const body = JSON.parse(JSON.stringify(value ?? null)) as Json
+    return this.queue.add({ key: randomName(), method, path, body })
+  }
+
+  /** Send a write; returns where the server's log has it. */
+  private async carry(write: QueuedWrite, signal: AbortSignal): Promise<number | null> {
     const body = write.method === 'DELETE' ? undefined : write.body
     const headers = { 'idempotency-key': write.key }
-    const answer = await this.request(write.method, write.path, { body, headers, signal })
-    return (await answer.json()) as Json
-  }
-
-  private shown(): void {
-    for (const { live } of this.lives?.values() ?? []) live.show(this.queue.pending)
-  }
-
-  private url(path: Path, query: Readonly<Record<string, string>> = {}): string {
-    const url = new URL(`${this.base}/${path.map(encodeURIComponent).join('/')}.json`)
-    if (this.options.namespace) url.searchParams.set('ns', this.options.namespace)
-    for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value)
-    return url.href
-  }
-
-  private headers(): Record<string, string> {
-    const { token } = this.options
-    const text = typeof token === 'function' ? token() : token
-    return text ? { authorization: `Bearer ${text}` } : {}
+    const query = { print: 'silent' }
+    const answer = await this.request(write.method, write.path, { body, headers, query, signal })
+    const position = answer.headers.get('x-elkyn-position')
+    return position === null ? null : Number(position)
   }
 
   private async request(
@@ -206,12 +234,18 @@ export class ElkynClient {
     } = {},
   ): Promise<Response> {
     if (this.isClosed) throw new Closed('the client')
-    const init: RequestInit = { method, headers: { ...this.headers(), ...options.headers } }
+    const url = new URL(
+      addressOf({ base: this.base, path, namespace: this.options.namespace ?? null }),
+    )
+    for (const [name, value] of Object.entries(options.query ?? {}))
+      url.searchParams.set(name, value)
+    const ends = [AbortSignal.timeout(REQUEST_MS_MAX), ...(options.signal ? [options.signal] : [])]
+    const init: RequestInit = { method, signal: AbortSignal.any(ends) }
     if (options.body !== undefined) init.body = JSON.stringify(options.body)
-    if (options.signal) init.signal = options.signal
     let answer: Response
     try {
-      answer = await fetch(this.url(path, options.query), init)
+      init.headers = { ...authorization(await tokenOf(this.options.token)), ...options.headers }
+      answer = await fetch(url, init)
     } catch (error) {
       throw new Offline(`${this.base} cannot be reached`, { cause: error })
     }
@@ -222,7 +256,7 @@ export class ElkynClient {
 
 /** Refuse here what the server would refuse, before it waits in a queue. */
 function check(method: string, path: Path, value: Value): void {
-  const anything = { now: 0, current: () => null }
+  const anything = { now: 0, current: () => null, priorities: true }
   if (method !== 'PATCH') {
     prepare(value, path, anything)
     return
@@ -230,8 +264,7 @@ function check(method: string, path: Path, value: Value): void {
   if (value === null || typeof value !== 'object' || Array.isArray(value)) {
     throw new BadValue(formatPath(path), 'an update takes an object of children')
   }
-  for (const [relative, child] of Object.entries(value)) {
-    const inner = [...path, ...parsePath(relative)]
-    prepare(child as Value, inner, anything)
-  }
+  const places = placesOf(path, value as { readonly [key: string]: Value })
+  refuseNested(places.map(([place]) => place))
+  for (const [place, child] of places) prepare(child, place, anything)
 }

@@ -31,6 +31,10 @@ export class Refused extends ElkynError {
 /** The server could not be reached, or was too busy; the same call may work later. */
 export class Offline extends ElkynError {
   override readonly name = 'Offline'
+  /** HTTP's, when there was an answer. */
+  status?: number
+  /** After how many milliseconds the server asks for another try. */
+  afterMs?: number
 }
 
 /** The store or client was closed. */

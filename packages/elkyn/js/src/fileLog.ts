@@ -5,21 +5,28 @@
  * last line was never acknowledged and is cut off; a bad line before it is damage, and refused.
  */
 
-import type * as fs from 'node:fs'
+import { createHash } from 'node:crypto'
+import * as fs from 'node:fs'
+import { join } from 'node:path'
 
-import { ElkynError } from './errors'
-import type { Entry, Log } from './log'
+import { ElkynError } from './errors.js'
+import { lockFolder } from './folderLock.js'
+import { COMPACT_ENTRIES, type Entry, type Log, type LogListener } from './log.js'
 
-type Fs = typeof fs
-
-const HEADER = 'elkyn log 1\n'
+const HEADER = Buffer.from('elkyn log 1\n')
+const COMPACT_BYTES = 8 * 1024 * 1024
+const SUM_CHARS = 12
 
 export class FileLog implements Log {
-  private readonly fs: Fs
-  private readonly hash: (text: string) => string
+  readonly isShared = false
   private readonly file: string
-  private readonly lock: string
+  private readonly unlock: () => void
+  private listener: LogListener | null = null
   private handle = -1
+  private entries = 0
+  private bytes = 0
+  private bytesWhole = 0
+  private isBroken = false
 
   /**
    * @param folder made when missing; one store at a time may have it open
@@ -29,17 +36,13 @@ export class FileLog implements Log {
     private readonly folder: string,
     private readonly sync = true,
   ) {
-    this.fs = builtin('node:fs')
-    const { createHash } = builtin('node:crypto')
-    this.hash = (text) => createHash('sha256').update(text).digest('hex').slice(0, 12)
-    const { join } = builtin('node:path')
-    this.fs.mkdirSync(folder, { recursive: true })
+    fs.mkdirSync(folder, { recursive: true })
     this.file = join(folder, 'log.ndjson')
-    this.lock = join(folder, 'lock')
-    this.takeLock()
+    this.unlock = lockFolder(folder)
   }
 
-  load(): Entry[] {
+  load(listener: LogListener): Entry[] {
+    this.listener = listener
     try {
       return this.read()
     } catch (error) {
@@ -48,113 +51,120 @@ export class FileLog implements Log {
     }
   }
 
+  append(entry: Entry): void {
+    this.write(line(entry))
+    this.entries += 1
+    this.listener?.taken(entry)
+    const isLong = this.entries > COMPACT_ENTRIES || this.bytes > COMPACT_BYTES
+    if (isLong && this.bytes > 2 * this.bytesWhole) this.compact()
+  }
+
+  close(): void {
+    if (this.handle >= 0) fs.closeSync(this.handle)
+    if (this.listener) this.unlock()
+    this.handle = -1
+    this.listener = null
+  }
+
   private read(): Entry[] {
-    const { fs } = this
     this.handle = fs.openSync(this.file, 'a+', 0o600)
     const bytes = fs.readFileSync(this.file)
-    if (bytes.length === 0) {
+    const head = bytes.subarray(0, HEADER.length)
+    if (!HEADER.subarray(0, head.length).equals(head)) {
+      throw new ElkynError(`${this.file} is not a log of this format`)
+    }
+    if (head.length < HEADER.length) {
+      fs.ftruncateSync(this.handle, 0)
       this.write(HEADER)
       this.syncFolder()
       return []
     }
-    const end = bytes.lastIndexOf('\n') + 1
-    const lines = bytes.subarray(0, end).toString('utf8').split('\n').slice(0, -1)
-    if (!HEADER.startsWith(bytes.subarray(0, HEADER.length).toString('utf8'))) {
-      throw new ElkynError(`${this.file} is not a log of this format`)
-    }
-    const { entries, whole } = this.parse(lines.slice(1))
-    if (lines.length === 0) {
-      fs.ftruncateSync(this.handle, 0)
-      this.write(HEADER)
-    } else {
-      fs.ftruncateSync(this.handle, whole + HEADER.length)
-    }
+    const { entries, end } = this.parse(bytes)
+    fs.ftruncateSync(this.handle, end)
+    this.entries = entries.length
+    this.bytes = end
     return entries
   }
 
-  append(entry: Entry): void {
-    this.write(this.line(entry))
-  }
-
-  compact(entry: Entry): void {
-    const { fs } = this
-    const fresh = `${this.file}.new`
-    const handle = fs.openSync(fresh, 'w', 0o600)
-    fs.writeSync(handle, HEADER + this.line(entry))
-    fs.fsyncSync(handle)
-    fs.closeSync(handle)
-    fs.renameSync(fresh, this.file)
-    this.syncFolder()
-    fs.closeSync(this.handle)
-    this.handle = fs.openSync(this.file, 'a+', 0o600)
-  }
-
-  close(): void {
-    if (this.handle < 0) return
-    this.fs.closeSync(this.handle)
-    this.handle = -1
-    this.fs.rmSync(this.lock, { force: true })
-  }
-
-  private parse(lines: string[]): { entries: Entry[]; whole: number } {
+  private parse(bytes: Buffer): { entries: Entry[]; end: number } {
     const entries: Entry[] = []
-    let whole = 0
-    for (const [index, line] of lines.entries()) {
-      const text = line.slice(13)
-      if (line[12] !== ' ' || this.hash(text) !== line.slice(0, 12)) {
-        if (index === lines.length - 1) break
-        throw new ElkynError(`${this.file}, line ${index + 2}: the checksum does not fit its text`)
+    let end = HEADER.length
+    for (let number = 2; ; number += 1) {
+      const stop = bytes.indexOf(10, end)
+      if (stop < 0) return { entries, end }
+      const text = bytes.toString('utf8', end + SUM_CHARS + 1, stop)
+      if (bytes.toString('latin1', end, end + SUM_CHARS + 1) !== `${sumOf(text)} `) {
+        if (stop === bytes.length - 1) return { entries, end }
+        throw new ElkynError(`${this.file}, line ${number}: the checksum does not fit its text`)
       }
       entries.push(JSON.parse(text) as Entry)
-      whole += Buffer.byteLength(line) + 1
+      end = stop + 1
     }
-    return { entries, whole }
   }
 
-  private line(entry: Entry): string {
-    const text = JSON.stringify(entry)
-    return `${this.hash(text)} ${text}\n`
+  /** Write a fresh file that says all, and put it in the place of the old one. */
+  private compact(): void {
+    const snapshot = this.listener?.snapshot()
+    if (!snapshot) return
+    const fresh = `${this.file}.new`
+    const whole = line(snapshot)
+    let handle = -1
+    try {
+      fs.rmSync(fresh, { force: true })
+      handle = fs.openSync(fresh, 'a', 0o600)
+      writeAll(handle, Buffer.concat([HEADER, whole]))
+      fs.fsyncSync(handle)
+      fs.renameSync(fresh, this.file)
+    } catch {
+      if (handle >= 0) fs.closeSync(handle)
+      fs.rmSync(fresh, { force: true })
+      this.bytesWhole = this.bytes // the long log is whole; try again when it has doubled
+      return
+    }
+    fs.closeSync(this.handle)
+    this.handle = handle
+    this.syncFolder()
+    this.entries = 1
+    this.bytes = this.bytesWhole = HEADER.length + whole.length
   }
 
-  private write(text: string): void {
-    this.fs.writeSync(this.handle, text)
-    if (this.sync) this.fs.fdatasyncSync(this.handle)
+  /** Append, or leave the file as it was. */
+  private write(bytes: Buffer): void {
+    if (this.isBroken) throw new ElkynError(`${this.file} has failed: open the store again`)
+    try {
+      writeAll(this.handle, bytes)
+      this.isBroken = this.sync // what a failed sync leaves on the disk nobody knows
+      if (this.sync) fs.fdatasyncSync(this.handle)
+      this.isBroken = false
+    } catch (cause) {
+      try {
+        fs.ftruncateSync(this.handle, this.bytes)
+      } catch {
+        this.isBroken = true
+      }
+      throw new ElkynError(`${this.file} cannot be written: ${String(cause)}`, { cause })
+    }
+    this.bytes += bytes.length
   }
 
   private syncFolder(): void {
-    const folder = this.fs.openSync(this.folder, 'r')
-    this.fs.fsyncSync(folder)
-    this.fs.closeSync(folder)
-  }
-
-  private takeLock(): void {
-    const { fs } = this
-    for (let tries = 0; ; tries += 1) {
-      try {
-        fs.writeFileSync(this.lock, String(process.pid), { flag: 'wx', mode: 0o600 })
-        return
-      } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-        const owner = Number(fs.readFileSync(this.lock, 'utf8'))
-        if (tries > 0 || (owner && isAlive(owner))) {
-          throw new ElkynError(`the store at ${this.folder} is open in process ${owner}`)
-        }
-        fs.rmSync(this.lock, { force: true })
-      }
-    }
+    const folder = fs.openSync(this.folder, 'r')
+    fs.fsyncSync(folder)
+    fs.closeSync(folder)
   }
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM'
-  }
+function line(entry: Entry): Buffer {
+  const text = JSON.stringify(entry)
+  return Buffer.from(`${sumOf(text)} ${text}\n`)
 }
 
-/** Node's own modules without an import, so that a page's bundler finds nothing to complain of. */
-function builtin<Name extends 'node:fs' | 'node:crypto' | 'node:path'>(name: Name) {
-  return process.getBuiltinModule(name)
+function sumOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex').slice(0, SUM_CHARS)
+}
+
+function writeAll(handle: number, bytes: Buffer): void {
+  for (let done = 0; done < bytes.length;) {
+    done += fs.writeSync(handle, bytes, done, bytes.length - done)
+  }
 }

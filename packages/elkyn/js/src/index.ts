@@ -1,17 +1,13 @@
-/**
- * Elkyn in JavaScript: `ElkynClient` talks to a server, `ElkynStore` is a tree of its own.
- *
- * Layering: `paths`, `values` < `tree`, `stream` < `queue`, `live` < `client` < `store`.
- */
+/** The package in Node. */
 
-export { ElkynClient, type ClientOptions, type QueryOptions } from './client'
-export { BadValue, Closed, ElkynError, Offline, Refused } from './errors'
-export { FileLog } from './fileLog'
-export { IndexedDbLog } from './indexedDbLog'
-export { type Entry, type Log } from './log'
-export { type QueueStorage } from './queue'
-export { serveStreams, sharedStreams } from './shared'
-export { ElkynStore, type Mode, type StoreOptions } from './store'
-export { type OpenStream, openStream, type StreamEvent } from './stream'
-export { type Callback, type EventType } from './tree'
-export { type Json, type Value } from './values'
+import { FileLog } from './fileLog.js'
+import { EmbeddedStore, type StoreOptions } from './store.js'
+
+export * from './api.js'
+
+/** A tree in this process: kept in a folder, in memory, or a copy that follows a server. */
+export class ElkynStore extends EmbeddedStore {
+  constructor(options: StoreOptions) {
+    super(options, (folder, sync) => new FileLog(folder, sync))
+  }
+}

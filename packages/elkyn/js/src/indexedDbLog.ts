@@ -1,50 +1,159 @@
-/** A log in the browser's IndexedDB: one object store, entries in the order of their numbers. */
+/**
+ * A log in the browser's IndexedDB, shared by all tabs: one object store, entries by number.
+ *
+ * A tab adds its entries in one transaction with reading those that others have added before, so
+ * all tabs take all entries in one order. A channel tells the others that there is something new.
+ */
 
-import { ElkynError } from './errors'
-import type { Entry, Log } from './log'
+import { ElkynError } from './errors.js'
+import { COMPACT_ENTRIES, type Entry, type Log, type LogListener } from './log.js'
 
 const ENTRIES = 'entries'
 
+interface Waiting {
+  entry: Entry
+  resolve(): void
+  reject(error: Error): void
+}
+
 export class IndexedDbLog implements Log {
+  readonly isShared = true
+  private readonly name: string
+  private readonly channel: BroadcastChannel
   private database: IDBDatabase | null = null
+  private listener: LogListener | null = null
+  private waiting: Waiting[] = []
+  private isStale = false
+  private last = 0
+  private entries = 0
+  private working: Promise<void> | null = null
 
-  constructor(private readonly name: string) {}
+  constructor(name: string) {
+    this.name = `elkyn/${name}`
+    this.channel = new BroadcastChannel(this.name)
+  }
 
-  async load(): Promise<Entry[]> {
+  async load(listener: LogListener): Promise<Entry[]> {
+    this.listener = listener
+    this.channel.onmessage = () => this.look()
+    globalThis.addEventListener?.('pageshow', this.look)
     const opening = indexedDB.open(this.name, 1)
     opening.onupgradeneeded = () =>
       opening.result.createObjectStore(ENTRIES, { autoIncrement: true })
     this.database = await settled(opening, this.name)
-    const reading = this.database.transaction(ENTRIES).objectStore(ENTRIES).getAll()
-    return settled(reading as IDBRequest<Entry[]>, this.name)
+    this.database.onversionchange = () => this.database?.close() // somebody deletes it
+    const reading = this.database.transaction(ENTRIES)
+    const rows = rowsAfter(0, reading.objectStore(ENTRIES))
+    await finished(reading, this.name)
+    this.advance(rows())
+    return rows().map(([, entry]) => entry)
   }
 
   append(entry: Entry): Promise<void> {
-    return this.change((entries) => entries.add(entry))
-  }
-
-  compact(entry: Entry): Promise<void> {
-    return this.change((entries) => {
-      entries.clear()
-      entries.add(entry)
+    return new Promise((resolve, reject) => {
+      this.waiting.push({ entry, resolve, reject })
+      this.work()
     })
   }
 
-  close(): void {
+  async close(): Promise<void> {
+    await this.working
+    globalThis.removeEventListener?.('pageshow', this.look)
+    this.channel.close()
     this.database?.close()
     this.database = null
   }
 
-  private change(body: (entries: IDBObjectStore) => void): Promise<void> {
-    const { database } = this
-    if (!database) return Promise.reject(new ElkynError(`${this.name} is not open`))
-    return new Promise((resolve, reject) => {
-      const transaction = database.transaction(ENTRIES, 'readwrite', { durability: 'strict' })
-      transaction.oncomplete = () => resolve()
-      transaction.onabort = () => reject(failure(this.name, transaction.error))
-      body(transaction.objectStore(ENTRIES))
-    })
+  /** Others may have written. */
+  private readonly look = () => {
+    this.isStale = true
+    this.work()
   }
+
+  private work(): void {
+    if (!this.database || this.working) return
+    this.working = this.workOff().finally(() => (this.working = null))
+  }
+
+  private async workOff(): Promise<void> {
+    await null // what is written in one go is kept in one go
+    while (this.waiting.length || this.isStale) {
+      this.isStale = false
+      const batch = this.waiting.splice(0)
+      try {
+        await this.step(batch)
+        for (const { resolve } of batch) resolve()
+      } catch (error) {
+        for (const { reject } of batch) reject(error as Error)
+      }
+    }
+    if (this.entries > COMPACT_ENTRIES) await this.compact().catch(() => undefined) // stays long
+  }
+
+  /** Take what others have written, and write `batch` behind it. */
+  private async step(batch: readonly Waiting[]): Promise<void> {
+    const transaction = this.begin(batch.length ? 'readwrite' : 'readonly')
+    const store = transaction.objectStore(ENTRIES)
+    const added: [IDBRequest<IDBValidKey>, Entry][] = []
+    const others = rowsAfter(this.last, store, () => {
+      for (const { entry } of batch) added.push([store.add(entry), entry])
+    })
+    await finished(transaction, this.name)
+    const own = added.map(([request, entry]): Row => [Number(request.result), entry])
+    this.take([...others(), ...own])
+    if (batch.length) this.channel.postMessage(null)
+  }
+
+  private async compact(): Promise<void> {
+    const transaction = this.begin('readwrite')
+    const store = transaction.objectStore(ENTRIES)
+    let added: IDBRequest<IDBValidKey> | null = null
+    const others = rowsAfter(this.last, store, () => {
+      this.take(others())
+      const snapshot = this.listener?.snapshot()
+      if (!snapshot) return
+      store.clear()
+      added = store.add(snapshot)
+    })
+    await finished(transaction, this.name)
+    const key = (added as IDBRequest<IDBValidKey> | null)?.result
+    this.last = Number(key ?? this.last)
+    this.entries = 1
+    this.channel.postMessage(null)
+  }
+
+  private begin(mode: IDBTransactionMode): IDBTransaction {
+    if (!this.database) throw new ElkynError(`the browser's database ${this.name} is not open`)
+    return this.database.transaction(ENTRIES, mode, { durability: 'strict' })
+  }
+
+  private take(rows: readonly Row[]): void {
+    this.advance(rows)
+    for (const [, entry] of rows) this.listener?.taken(entry)
+  }
+
+  private advance(rows: readonly Row[]): void {
+    this.last = rows.at(-1)?.[0] ?? this.last
+    this.entries += rows.length
+  }
+}
+
+type Row = readonly [key: number, entry: Entry]
+
+/** Read the rows above `last`; they are there when `then` is called. */
+function rowsAfter(last: number, store: IDBObjectStore, then?: () => void): () => Row[] {
+  const range = IDBKeyRange.lowerBound(last, true)
+  const keys = store.getAllKeys(range)
+  const entries = store.getAll(range) as IDBRequest<Entry[]>
+  entries.onsuccess = () => then?.()
+  return () => entries.result.map((entry, index) => [Number(keys.result[index]), entry])
+}
+
+function finished(transaction: IDBTransaction, name: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve()
+    transaction.onabort = () => reject(failure(name, transaction.error))
+  })
 }
 
 function settled<T>(request: IDBRequest<T>, name: string): Promise<T> {

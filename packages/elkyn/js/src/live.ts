@@ -1,56 +1,62 @@
 /** What a path looks like here: the server's value, and over it the writes still on their way. */
 
-import type { Refused } from './errors'
-import { formatPath, parsePath, type Path } from './paths'
-import type { QueuedWrite } from './queue'
-import type { StreamEvent } from './stream'
-import { type Callback, type EventType, Tree } from './tree'
-import { fromJson, getAt, type Json, prepare, setAt, type Stored, type Value } from './values'
+import { changesOf, eventChanges } from './edits.js'
+import { Overlay } from './overlay.js'
+import type { Path } from './paths.js'
+import { PendingWrites } from './pending.js'
+import type { QueuedWrite } from './queue.js'
+import type { StreamEvent } from './stream.js'
+import { type Callback, checkListener, type EventType, Tree } from './tree.js'
 
 export class Live {
-  private server: Stored = null
   private known = false
+  private readonly overlay = new Overlay()
   private readonly tree = new Tree()
+  private readonly pending = new PendingWrites(this.overlay, () => this.show())
+  private readonly early = new Set<QueuedWrite>()
   private readonly waiting = new Set<() => void>()
 
   constructor(readonly path: Path) {}
 
-  /** Whether the server's value is known. */
-  get ready(): boolean {
-    return this.known
-  }
-
-  /** The value as it is shown. */
-  get value(): Stored {
-    return this.tree.get([])
-  }
-
   /** Take an event of the stream of this path. */
-  take(event: StreamEvent, pending: readonly QueuedWrite[]): void {
-    const base = parsePath(event.path)
-    if (event.type === 'put') {
-      this.server = setAt(this.server, base, fromJson(event.data))
-    } else {
-      for (const [relative, value] of Object.entries(event.data as { [key: string]: Json })) {
-        this.server = setAt(this.server, [...base, ...parsePath(relative)], fromJson(value))
-      }
-    }
+  take(event: StreamEvent): void {
+    const changes = eventChanges([], event)
+    this.overlay.settle(changes)
+    const position = event.id === null ? null : Number(event.id)
+    this.pending.told({ base: [], changes, position })
     this.known = true
-    this.show(pending)
+    for (const write of this.early) this.add(write)
+    this.early.clear()
+    this.show()
     for (const begin of [...this.waiting]) begin()
     this.waiting.clear()
   }
 
-  /** Show the server's value with the pending writes over it. */
-  show(pending: readonly QueuedWrite[]): void {
-    if (!this.known) return
-    let value = this.server
-    for (const write of pending) value = overlaid(value, this.path, write)
-    this.tree.apply([{ path: [], value }])
+  /** Show a write that is on its way. */
+  add(write: QueuedWrite): void {
+    if (!this.known) {
+      this.early.add(write)
+      return
+    }
+    this.pending.add(write, changesOf(write, this.path, this.overlay.shown))
+    this.show()
+  }
+
+  /** A write was carried out: show it until its event comes. */
+  done(write: QueuedWrite, position: number | null): void {
+    this.early.delete(write)
+    this.pending.done(write, position)
+  }
+
+  /** Show a write no more: it was refused. */
+  forget(write: QueuedWrite): void {
+    this.early.delete(write)
+    this.pending.drop(write)
   }
 
   /** Listen; the first call comes once the value is known. Returns how to stop. */
   on(type: EventType, callback: Callback): () => void {
+    checkListener(type, callback)
     let stop: () => void = () => undefined
     const begin = () => {
       stop = this.tree.on([], type, (value, key, previous) =>
@@ -64,30 +70,15 @@ export class Live {
       stop()
     }
   }
-}
 
-/** The server's refusal in the words of a listener. */
-export function describe(path: Path, error: Refused): string {
-  return `listening to ${formatPath(path)} was refused: ${error.message}`
-}
-
-function overlaid(value: Stored, top: Path, write: QueuedWrite): Stored {
-  if (write.method === 'PATCH') {
-    const children = Object.entries(write.body as { [key: string]: Json })
-    return children.reduce(
-      (shown, [relative, child]) => put(shown, top, [...write.path, ...parsePath(relative)], child),
-      value,
-    )
+  /** Tell nobody anything more. */
+  close(): void {
+    this.pending.close()
+    this.waiting.clear()
+    this.tree.clear()
   }
-  return put(value, top, write.path, write.method === 'DELETE' ? null : write.body)
-}
 
-function put(value: Stored, top: Path, path: Path, body: Json): Stored {
-  const shared = Math.min(top.length, path.length)
-  if (top.slice(0, shared).some((key, index) => key !== path[index])) return value
-  const inner = path.slice(top.length)
-  const current = (place: Path) => getAt(value, place.slice(top.length))
-  const stored = prepare(body as Value, path, { now: Date.now(), current })
-  if (path.length >= top.length) return setAt(value, inner, stored)
-  return getAt(stored, top.slice(path.length))
+  private show(): void {
+    this.tree.show(this.overlay.shown)
+  }
 }

@@ -1,6 +1,6 @@
 /** Paths into the tree: `/a/b` in text, a list of keys inside. Limits are Firebase's. */
 
-import { BadValue } from './errors'
+import { BadValue } from './errors.js'
 
 export type Path = readonly string[]
 
@@ -13,6 +13,7 @@ const encoder = new TextEncoder()
 
 /** Split `path` into keys; slashes at the ends and doubled ones mean nothing. */
 export function parsePath(path: string): Path {
+  if (typeof path !== 'string') throw new BadValue(String(path), 'a path is a text such as /a/b')
   const keys = path.split('/').filter((key) => key !== '')
   for (const key of keys) {
     const problem = keyProblem(key)
@@ -27,6 +28,22 @@ export function parsePath(path: string): Path {
 /** Join keys to a path that starts with a slash; no keys give `/`. */
 export function formatPath(keys: Path): string {
   return `/${keys.join('/')}`
+}
+
+/** Whether `path` is `top` or lies below it. */
+export function isWithin(path: Path, top: Path): boolean {
+  return path.length >= top.length && top.every((key, index) => key === path[index])
+}
+
+/** Refuse places of which one lies in another: no order says which of them counts. */
+export function refuseNested(paths: readonly Path[]): void {
+  const texts = paths.map((path) => `${formatPath(path)}/`).sort()
+  for (const [index, text] of texts.entries()) {
+    const next = texts[index + 1]
+    if (next?.startsWith(text)) {
+      throw new BadValue(text, `${next} cannot be written with it in one update`)
+    }
+  }
 }
 
 /** Say what forbids `key` as the name of a child. */

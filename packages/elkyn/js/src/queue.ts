@@ -1,48 +1,57 @@
 /** Writes on their way to a server: in order, one at a time, kept while it cannot be reached. */
 
-import { Closed, Offline } from './errors'
-import type { Path } from './paths'
-import { backoff, delay } from './stream'
-import type { Json } from './values'
+import { Closed, Offline } from './errors.js'
+import { KeptWrites, type QueueStorage } from './keptWrites.js'
+import type { Path } from './paths.js'
+import { backoff, delay } from './stream.js'
+import type { Json } from './values.js'
 
 /** A write as it is kept; `key` lets the server see a repeated one as the same. */
 export interface QueuedWrite {
   key: string
-  method: 'PUT' | 'PATCH' | 'POST' | 'DELETE'
+  method: 'PUT' | 'PATCH' | 'DELETE'
   path: Path
   body: Json
 }
 
-/** Where waiting writes are kept over restarts; `localStorage` fits, or nothing. */
-export interface QueueStorage {
-  getItem(name: string): string | null
-  setItem(name: string, text: string): void
+/** Hears what becomes of writes. */
+export interface QueueListener {
+  added(write: QueuedWrite): void
+  /** The server has carried it out; `position` is its place in the server's log. */
+  done(write: QueuedWrite, position: number | null): void
+  /** It will not be carried out by this client. */
+  failed(write: QueuedWrite, error: Error): void
 }
+
+/** Carries one write out; `Offline` means "later", any other error is the answer. */
+export type Send = (write: QueuedWrite, signal: AbortSignal) => Promise<number | null>
+
+/** Tries of a write that the server fails at by a fault of its own; others wait behind it. */
+const FAULT_TRIES = 5
 
 interface Waiting {
   write: QueuedWrite
-  resolve(answer: Json): void
+  resolve(): void
   reject(error: Error): void
 }
 
 export class WriteQueue {
   private readonly waiting: Waiting[] = []
   private readonly closed = new AbortController()
+  private readonly kept: KeptWrites | null
   private sending = false
   private wake: () => void = () => undefined
 
   /**
-   * @param send carries one write out; `Offline` means "later", any other error is the answer
-   * @param changed is called when the list of waiting writes has changed
+   * @param name of the server's tree: writes kept under it are sent to it
    */
   constructor(
-    private readonly send: (write: QueuedWrite, signal: AbortSignal) => Promise<Json>,
-    private readonly changed: () => void,
-    private readonly storage: QueueStorage | null = null,
-    private readonly name = 'elkyn-writes',
+    private readonly send: Send,
+    private readonly listener: QueueListener,
+    storage: QueueStorage | null,
+    name: string,
   ) {
-    for (const write of this.stored()) this.waiting.push({ write, ...nobody })
-    if (this.waiting.length) void this.run()
+    this.kept = storage && new KeptWrites(storage, name, (writes) => this.inherit(writes))
   }
 
   /** Writes that no answer has come for yet, oldest first. */
@@ -50,12 +59,13 @@ export class WriteQueue {
     return this.waiting.map(({ write }) => write)
   }
 
-  /** Queue a write; settles with the server's answer. */
-  add(write: QueuedWrite): Promise<Json> {
+  /** Queue a write; settles when the server has answered. */
+  add(write: QueuedWrite): Promise<void> {
     if (this.closed.signal.aborted) return Promise.reject(new Closed('the client'))
     return new Promise((resolve, reject) => {
+      this.kept?.add(write)
       this.waiting.push({ write, resolve, reject })
-      this.keep()
+      this.listener.added(write)
       void this.run()
     })
   }
@@ -69,32 +79,51 @@ export class WriteQueue {
   close(): void {
     if (this.closed.signal.aborted) return
     this.closed.abort()
+    this.kept?.close()
     for (const { reject } of this.waiting.splice(0)) reject(new Closed('the client'))
+  }
+
+  /** Send what others left: whoever waited for the answers is gone. */
+  private inherit(writes: QueuedWrite[]): void {
+    if (this.closed.signal.aborted) return
+    const nobody = { resolve: () => undefined, reject: () => undefined }
+    for (const write of writes) {
+      this.waiting.push({ write, ...nobody })
+      this.listener.added(write)
+    }
+    queueMicrotask(() => void this.run())
   }
 
   private async run(): Promise<void> {
     if (this.sending) return
     this.sending = true
-    for (let failures = 0; this.waiting.length && !this.closed.signal.aborted;) {
+    for (let failures = 0; ;) {
       const first = this.waiting[0]
-      if (!first) break
+      if (!first || this.closed.signal.aborted) break
       try {
-        const answer = await this.send(first.write, this.closed.signal)
+        const position = await this.send(first.write, this.closed.signal)
         failures = 0
-        this.settle(first, () => first.resolve(answer))
+        this.settle(first)
+        this.listener.done(first.write, position)
+        first.resolve()
       } catch (error) {
         if (this.closed.signal.aborted) break
-        if (error instanceof Offline) await this.pause(backoff(failures++))
-        else this.settle(first, () => first.reject(error as Error))
+        if (error instanceof Offline && !(error.status === 500 && failures >= FAULT_TRIES)) {
+          await this.pause(error.afterMs ?? backoff(failures++))
+        } else {
+          failures = 0
+          this.settle(first)
+          this.listener.failed(first.write, error as Error)
+          first.reject(error as Error)
+        }
       }
     }
     this.sending = false
   }
 
-  private settle(done: Waiting, tell: () => void): void {
-    if (this.waiting[0] === done) this.waiting.shift()
-    this.keep()
-    tell()
+  private settle(answered: Waiting): void {
+    if (this.waiting[0] === answered) this.waiting.shift()
+    this.kept?.remove(answered.write)
   }
 
   private async pause(ms: number): Promise<void> {
@@ -103,17 +132,4 @@ export class WriteQueue {
     await delay(ms, AbortSignal.any([waking.signal, this.closed.signal]))
     this.wake = () => undefined
   }
-
-  private keep(): void {
-    this.storage?.setItem(this.name, JSON.stringify(this.pending))
-    this.changed()
-  }
-
-  private stored(): QueuedWrite[] {
-    const text = this.storage?.getItem(this.name)
-    return text ? (JSON.parse(text) as QueuedWrite[]) : []
-  }
 }
-
-/** The page that made a kept write is gone, and so is whoever waited for its answer. */
-const nobody = { resolve: () => undefined, reject: () => undefined }

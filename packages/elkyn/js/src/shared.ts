@@ -1,16 +1,18 @@
 /**
- * One stream for a whole browser: pages ask a SharedWorker, which opens each stream once.
+ * One connection for a whole browser: pages ask a SharedWorker, which listens for all of them.
  *
- * A page that joins gets the value as the worker knows it, as a fresh `put "/"`; all further events
- * reach every page in the same order.
+ * A page holds a lock while it lives; the worker waits for that lock, so that it knows also of a
+ * page that crashed. What pages without locks (no https) listen to ends with their word or port.
  */
 
-import { Refused } from './errors'
-import { parsePath } from './paths'
-import { type OpenStream, openStream, type StreamEvent, type StreamRequest } from './stream'
-import { fromJson, type Json, present, setAt, type Stored } from './values'
+import { Refused } from './errors.js'
+import { type Held, hasLocks, holdLock } from './locks.js'
+import { randomName } from './random.js'
+import { socketStreams } from './socket.js'
+import type { OpenStream, StreamEvent, StreamListener, StreamRequest } from './stream.js'
 
 type ToWorker =
+  | { kind: 'hello'; lock: string }
   | { kind: 'open'; id: number; request: StreamRequest }
   | { kind: 'close'; id: number }
   | { kind: 'bye' }
@@ -24,125 +26,133 @@ type FromWorker =
 export interface Port {
   postMessage(message: unknown): void
   addEventListener(type: 'message', listener: (event: MessageEvent) => void): void
+  addEventListener(type: 'close', listener: () => void): void
   start(): void
 }
 
-/** Streams by way of a worker that runs `serveStreams` for each port that connects. */
-export function sharedStreams(port: Port): OpenStream {
-  const listeners = new Map<number, Parameters<OpenStream>[1]>()
-  let last = 0
-  port.addEventListener('message', ({ data }: MessageEvent<FromWorker>) => {
-    const listener = listeners.get(data.id)
-    if (data.kind === 'event') listener?.event(data.event)
-    else if (data.kind === 'online') listener?.online(data.live)
-    else listener?.refused(new Refused(data.status, data.message))
-  })
-  port.start()
-  const post = (message: ToWorker) => port.postMessage(message)
-  globalThis.addEventListener?.('pagehide', () => post({ kind: 'bye' }))
-  return (request, listener) => {
-    const id = (last += 1)
-    listeners.set(id, listener)
-    post({ kind: 'open', id, request })
-    return () => {
-      listeners.delete(id)
-      post({ kind: 'close', id })
+/** A SharedWorker, as far as it is used here. */
+export interface Worker {
+  readonly port: Port
+  addEventListener(type: 'error', listener: () => void): void
+}
+
+interface Open {
+  request: StreamRequest
+  listener: StreamListener
+  /** Of a stream of this page's own, when there is no worker. */
+  close: (() => void) | null
+}
+
+/**
+ * Streams by way of a SharedWorker that runs `@sennit/elkyn/worker`.
+ *
+ * @param worker null where browsers have none (`globalThis.SharedWorker` is undefined): the page
+ *   has a connection of its own then, as when the worker's script does not load
+ * @param own opens streams without the worker
+ */
+export function sharedStreams(worker: Worker | null, own = socketStreams()): OpenStream {
+  if (worker === null) return own
+  const page = new SharedPage(worker.port, own)
+  worker.addEventListener('error', () => page.leaveWorker())
+  return (request, listener) => page.open(request, listener)
+}
+
+/** A page's end of the port. */
+class SharedPage {
+  private readonly opened = new Map<number, Open>()
+  private last = 0
+  private hasWorker = true
+
+  constructor(
+    private readonly port: Port,
+    private readonly own: OpenStream,
+  ) {
+    port.addEventListener('message', ({ data }: MessageEvent<FromWorker>) => this.take(data))
+    port.start()
+    if (hasLocks()) {
+      const lock = `elkyn-page ${randomName()}`
+      holdLock(lock, () => this.post({ kind: 'hello', lock }))
     }
-  }
-}
-
-interface Member {
-  port: Port
-  id: number
-}
-
-/** One stream that is open, and the pages that follow it. */
-class Source {
-  readonly members = new Set<Member>()
-  private state: Stored = null
-  private known = false
-  private live = false
-  private lastId: string | null = null
-  private readonly close: () => void
-
-  constructor(request: StreamRequest, open: OpenStream, ended: () => void) {
-    this.close = open(request, {
-      event: (event) => this.take(event),
-      online: (live) => {
-        this.live = live
-        this.tell((id) => ({ kind: 'online', id, live }))
-      },
-      refused: ({ status, message }) => {
-        this.tell((id) => ({ kind: 'refused', id, status, message }))
-        ended()
-      },
+    globalThis.addEventListener?.('pagehide', () => this.post({ kind: 'bye' }))
+    globalThis.addEventListener?.('pageshow', (event) => {
+      if ((event as PageTransitionEvent).persisted) this.openAgain()
     })
   }
 
-  join(member: Member): void {
-    this.members.add(member)
-    if (!this.known) return
-    const event: StreamEvent = {
-      type: 'put',
-      path: '/',
-      data: present(this.state),
-      id: this.lastId,
+  open(request: StreamRequest, listener: StreamListener): () => void {
+    const id = (this.last += 1)
+    const entry: Open = { request, listener, close: null }
+    this.opened.set(id, entry)
+    this.start(id, entry)
+    return () => {
+      if (!this.opened.delete(id)) return
+      if (entry.close) entry.close()
+      else this.post({ kind: 'close', id })
     }
-    member.port.postMessage({ kind: 'event', id: member.id, event } satisfies FromWorker)
-    member.port.postMessage({ kind: 'online', id: member.id, live: this.live } satisfies FromWorker)
   }
 
-  /** Says whether nobody is left. */
-  leave(member: Member): boolean {
-    this.members.delete(member)
-    if (this.members.size === 0) this.close()
-    return this.members.size === 0
+  /** The worker's script did not load: listen without it. */
+  leaveWorker(): void {
+    if (!this.hasWorker) return
+    this.hasWorker = false
+    this.openAgain()
   }
 
-  private take(event: StreamEvent): void {
-    const base = parsePath(event.path)
-    const places: [string, Json][] =
-      event.type === 'put'
-        ? [['', event.data]]
-        : Object.entries(event.data as { [key: string]: Json })
-    for (const [relative, value] of places) {
-      this.state = setAt(this.state, [...base, ...parsePath(relative)], fromJson(value))
-    }
-    this.known = true
-    this.lastId = event.id ?? this.lastId
-    this.tell((id) => ({ kind: 'event', id, event }))
+  private start(id: number, entry: Open): void {
+    if (this.hasWorker) this.post({ kind: 'open', id, request: entry.request })
+    else entry.close = this.own(entry.request, entry.listener)
   }
 
-  private tell(message: (id: number) => FromWorker): void {
-    for (const { port, id } of this.members) port.postMessage(message(id))
+  private openAgain(): void {
+    for (const [id, entry] of this.opened) if (!entry.close) this.start(id, entry)
+  }
+
+  private post(message: ToWorker): void {
+    if (this.hasWorker) this.port.postMessage(message)
+  }
+
+  private take(message: FromWorker): void {
+    const listener = this.opened.get(message.id)?.listener
+    if (message.kind === 'event') listener?.event(message.event)
+    else if (message.kind === 'online') listener?.online(message.live)
+    else listener?.refused(new Refused(message.status, message.message))
   }
 }
 
 /** Returns what a SharedWorker does with each port that connects. */
-export function serveStreams(open: OpenStream = openStream): (port: Port) => void {
-  const sources = new Map<string, Source>()
+export function serveStreams(open: OpenStream = socketStreams()): (port: Port) => void {
   return (port) => {
-    const joined = new Map<number, { name: string; member: Member }>()
-    const leave = (id: number) => {
-      const entry = joined.get(id)
-      joined.delete(id)
-      if (entry && sources.get(entry.name)?.leave(entry.member)) sources.delete(entry.name)
+    const closes = new Map<number, () => void>()
+    let lock: Held | null = null
+    const post = (message: FromWorker) => port.postMessage(message)
+    const close = (id: number) => {
+      closes.get(id)?.()
+      closes.delete(id)
+    }
+    const leave = () => {
+      for (const id of [...closes.keys()]) close(id)
+    }
+    const start = (id: number, request: StreamRequest) => {
+      close(id)
+      const end = open(request, {
+        event: (event) => post({ kind: 'event', id, event }),
+        online: (live) => post({ kind: 'online', id, live }),
+        refused: ({ status, message }) => post({ kind: 'refused', id, status, message }),
+      })
+      closes.set(id, end)
     }
     port.addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
-      if (data.kind === 'bye') {
-        for (const id of [...joined.keys()]) leave(id)
-      } else if (data.kind === 'close') {
-        leave(data.id)
-      } else {
-        const name = JSON.stringify([data.request.url, data.request.headers])
-        const source =
-          sources.get(name) ?? new Source(data.request, open, () => sources.delete(name))
-        sources.set(name, source)
-        const member = { port, id: data.id }
-        joined.set(data.id, { name, member })
-        source.join(member)
+      if (data.kind === 'bye') leave()
+      else if (data.kind === 'close') close(data.id)
+      else if (data.kind === 'open') start(data.id, data.request)
+      else if (hasLocks()) {
+        lock = holdLock(data.lock, () => {
+          leave()
+          lock?.release()
+        })
       }
     })
+    port.addEventListener('close', leave)
     port.start()
   }
 }

@@ -1,56 +1,65 @@
-/** `ElkynStore`: a tree in this process or page, kept by itself, or a copy that follows a server. */
+/** A tree in this process or page, kept by itself, or a copy that follows a server. */
 
-import { ElkynClient } from './client'
-import { BadValue, Closed, ElkynError } from './errors'
-import { FileLog } from './fileLog'
-import { IndexedDbLog } from './indexedDbLog'
-import { type Entry, type Log, memoryLog } from './log'
-import { formatPath, parsePath, type Path } from './paths'
-import { PushIds } from './pushIds'
-import { type OpenStream, openStream, type StreamEvent } from './stream'
-import { type Callback, type Change, type EventType, Tree } from './tree'
-import { fromJson, type Json, prepare, present, type Value } from './values'
+import { placesOf } from './edits.js'
+import { BadValue, Closed, ElkynError } from './errors.js'
+import type { TokenSource } from './follow.js'
+import type { QueueStorage } from './keptWrites.js'
+import { type Entry, type Log, MemoryLog, type OpenLog } from './log.js'
+import { type Change, type Edit, Overlay } from './overlay.js'
+import { formatPath, parsePath, type Path, refuseNested } from './paths.js'
+import { PushIds } from './pushIds.js'
+import { Replica } from './replica.js'
+import type { OpenStream } from './stream.js'
+import { type Callback, checkListener, type EventType, Tree } from './tree.js'
+import { fromJson, getAt, type Json, prepare, present, type Stored, type Value } from './values.js'
 
 export type Mode = 'standalone' | 'memory' | 'replica'
 
 export interface StoreOptions {
   /** `standalone` keeps what is written, `memory` does not, `replica` follows a server. */
   mode: Mode
-  /** A folder in Node, the name of a database in a browser. A replica without one keeps nothing. */
-  path?: string
+  /** A folder in Node, a name in a browser. A replica without one keeps nothing. */
+  path?: string | undefined
   /** The server that a replica follows. */
-  url?: string
+  url?: string | undefined
   /** Its token. */
-  token?: string | (() => string)
+  token?: TokenSource
   /** Which of its trees. */
-  namespace?: string
+  namespace?: string | undefined
   /** Which parts of it a replica holds. */
-  paths?: readonly string[]
+  paths?: readonly string[] | undefined
+  /** Keeps a replica's writes over restarts while the server cannot be reached: `localStorage`. */
+  storage?: QueueStorage | undefined
+  /** Opens a replica's streams: by default one event stream for each path. */
+  streams?: OpenStream | undefined
   /** Whether each write reaches the disk before it is done (Node). */
-  sync?: boolean
-  /** Opens a replica's streams. */
-  streams?: OpenStream
+  sync?: boolean | undefined
+  /** Hears why a replica follows no longer. */
+  onError?: ((error: Error) => void) | undefined
 }
 
-const COMPACT_ENTRIES = 4096
-
-export class ElkynStore {
+export class EmbeddedStore {
   /** Settles when what was kept has been read; in Node and in memory that is at once. */
   readonly ready: Promise<void>
+  private readonly overlay = new Overlay()
   private readonly tree = new Tree()
   private readonly log: Log
   private readonly pushIds = new PushIds()
-  private readonly client: ElkynClient | null
-  private readonly streams: (() => void)[] = []
-  private readonly seen: Record<string, string> = {}
-  private entries = 0
+  private readonly replica: Replica | null
+  private readonly edits = new Map<Entry, Edit>()
+  private readonly writing = new Set<Promise<void>>()
+  private seen: Record<string, string> = {}
   private state: 'loading' | 'open' | 'closed' = 'loading'
-  private kept: Promise<void> = Promise.resolve()
 
-  constructor(private readonly options: StoreOptions) {
-    this.log = logFor(options)
-    this.client = clientFor(options)
-    const loaded = this.log.load()
+  constructor(options: StoreOptions, openLog: OpenLog) {
+    checkOptions(options)
+    const isKept = options.mode === 'standalone' || (options.mode === 'replica' && !!options.path)
+    this.log = isKept ? openLog(options.path ?? 'elkyn', options.sync ?? true) : new MemoryLog()
+    const loaded = this.log.load({
+      taken: (entry) => this.take(entry),
+      snapshot: () => ({ changes: [['/', present(this.overlay.known)]], seen: this.seen }),
+    })
+    this.replica = options.mode === 'replica' ? this.replicaOf(options) : null
     if (Array.isArray(loaded)) {
       this.begin(loaded)
       this.ready = Promise.resolve()
@@ -71,20 +80,18 @@ export class ElkynStore {
    */
   async set(path: string, value: Value): Promise<void> {
     const keys = parsePath(path)
-    if (this.client) return this.client.set(path, value)
-    if (this.state === 'loading') await this.ready
+    if (this.replica) return this.replica.client.set(path, value)
     await this.write([[keys, value]])
   }
 
   /** Replace several children of `path` in one atomic write; keys may be paths. */
   async update(path: string, values: { readonly [key: string]: Value }): Promise<void> {
     const base = parsePath(path)
-    if (this.client) return this.client.update(path, values)
-    if (this.state === 'loading') await this.ready
-    const places = Object.entries(values).map(([relative, value]): [Path, Value] => [
-      parsePath(`${formatPath(base)}/${relative}`),
-      value,
-    ])
+    if (this.replica) return this.replica.client.update(path, values)
+    if (values === null || typeof values !== 'object' || Array.isArray(values)) {
+      throw new BadValue(formatPath(base), 'an update takes an object of children')
+    }
+    const places = placesOf(base, values)
     refuseNested(places.map(([place]) => place))
     await this.write(places)
   }
@@ -103,79 +110,120 @@ export class ElkynStore {
   /** Call `callback` for what is at `path` and for each change; returns how to stop. */
   on(path: string, type: EventType, callback: Callback): () => void {
     if (this.state === 'closed') throw new Closed('the store')
-    return this.tree.on(parsePath(path), type, callback)
+    checkListener(type, callback)
+    const keys = parsePath(path)
+    if (this.state === 'open') return this.tree.on(keys, type, callback)
+    let stop: () => void = () => undefined
+    let isWanted = true
+    void this.ready.then(
+      () => {
+        if (isWanted && this.state === 'open') stop = this.tree.on(keys, type, callback)
+      },
+      () => undefined,
+    )
+    return () => {
+      isWanted = false
+      stop()
+    }
   }
 
   /** End listeners and streams, and close the files once everything is kept. */
   async close(): Promise<void> {
+    if (this.state === 'loading') await this.ready.catch(() => undefined)
     if (this.state === 'closed') return
-    if (this.state === 'loading') await this.ready
     this.state = 'closed'
     this.tree.clear()
-    for (const stop of this.streams) stop()
-    this.client?.close()
-    await this.kept.catch(() => undefined)
+    this.replica?.close()
+    await Promise.allSettled(this.writing)
     await this.log.close()
   }
 
   private begin(entries: readonly Entry[]): void {
-    for (const entry of entries) {
-      Object.assign(this.seen, entry.seen)
-      this.tree.apply(changesOf(entry))
-    }
-    this.entries = entries.length
+    for (const entry of entries) this.settle(entry)
     this.state = 'open'
-    if (this.client) for (const path of this.options.paths ?? ['/']) this.follow(parsePath(path))
+    this.show()
+    this.replica?.start(() => this.seen)
   }
 
-  private async write(places: readonly [Path, Value][]): Promise<void> {
+  private async write(places: readonly (readonly [Path, Value])[]): Promise<void> {
+    if (this.state === 'closed') throw new Closed('the store')
+    const now = Date.now()
+    const current = (path: Path) => this.tree.get(path)
+    const stored = places.map(([path, value]) => ({
+      path,
+      value: prepare(value, path, { now, current }),
+    }))
+    const isOpen = this.state === 'open'
+    const changes = places.map(([path, value], index): readonly [string, Json] => [
+      formatPath(path),
+      this.log.isShared ? plain(value) : present(stored[index]?.value ?? null),
+    ])
+    if (!isOpen) await this.ready
     this.checkOpen()
-    const resolver = { now: Date.now(), current: (path: Path) => this.tree.get(path) }
-    const changes = places.map(([path, value]) => ({ path, value: prepare(value, path, resolver) }))
-    await this.keep(changes)
+    await this.keep(this.log.isShared ? { changes, now } : { changes })
   }
 
-  /** Keep changes, and show them once a synchronous log has them on its disk. */
-  private keep(changes: readonly Change[], seen?: Record<string, string>): Promise<void> {
-    const entry: Entry = {
-      changes: changes.map(({ path, value }) => [formatPath(path), present(value)]),
-      ...(seen && { seen }),
-    }
-    const done = this.log.append(entry)
-    this.tree.apply(changes)
-    this.entries += 1
-    const compacting = this.entries > COMPACT_ENTRIES ? this.compact() : undefined
-    this.kept = Promise.all([this.kept, done, compacting]).then(() => undefined)
-    return this.kept
-  }
-
-  private compact(): void | Promise<void> {
-    this.entries = 1
-    return this.log.compact({ changes: [['/', present(this.tree.get([]))]], seen: this.seen })
-  }
-
-  private follow(path: Path): void {
-    const { url, token, namespace, streams = openStream } = this.options
-    const name = formatPath(path)
-    const address = new URL(
-      `${url?.replace(/\/+$/, '')}/${path.map(encodeURIComponent).join('/')}.json`,
-    )
-    if (namespace) address.searchParams.set('ns', namespace)
-    const text = typeof token === 'function' ? token() : token
-    const headers: Record<string, string> = text ? { authorization: `Bearer ${text}` } : {}
-    const request = { url: address.href, headers, lastEventId: this.seen[name] ?? null }
-    const stop = streams(request, {
-      event: (event) => {
-        if (event.id !== null) this.seen[name] = event.id
-        this.keep(
-          changesIn(path, event),
-          event.id === null ? undefined : { [name]: event.id },
-        ).catch(() => this.close())
-      },
-      online: () => undefined,
-      refused: (error) => console.warn(`following ${name} was refused: ${error.message}`), // eslint-disable-line no-console -- nobody else hears it
+  /** Show an entry, and keep it; a synchronous log has it on its disk before it is shown. */
+  private keep(entry: Entry): Promise<void> {
+    const edit = editOf(entry)
+    this.edits.set(entry, edit)
+    this.overlay.add(edit)
+    const done = this.appended(entry).catch((error: Error) => {
+      this.withdraw(entry)
+      throw error
     })
-    this.streams.push(stop)
+    this.writing.add(done)
+    void done.catch(() => undefined).finally(() => this.writing.delete(done))
+    this.show()
+    return done
+  }
+
+  private appended(entry: Entry): Promise<void> {
+    try {
+      return Promise.resolve(this.log.append(entry))
+    } catch (error) {
+      this.withdraw(entry)
+      return Promise.reject(error as Error)
+    }
+  }
+
+  private withdraw(entry: Entry): void {
+    const edit = this.edits.get(entry)
+    if (!edit) return
+    this.edits.delete(entry)
+    this.overlay.drop(edit)
+    this.show()
+  }
+
+  /** An entry is in the log. */
+  private take(entry: Entry): void {
+    this.settle(entry)
+    if (this.edits.size === 0 || this.log.isShared) this.show()
+  }
+
+  private settle(entry: Entry): void {
+    const edit = this.edits.get(entry)
+    this.edits.delete(entry)
+    const known = this.overlay.known
+    const changes = editOf(entry).map(({ path, value }): Change => ({ path, value: value(known) }))
+    this.overlay.settle(changes, edit)
+    this.seen = { ...this.seen, ...entry.seen }
+    this.replica?.settled(changes, entry.seen ?? {})
+  }
+
+  private show(): void {
+    this.tree.show(this.overlay.shown)
+  }
+
+  private replicaOf(options: StoreOptions): Replica {
+    return new Replica(options, this.overlay, {
+      isShared: this.log.isShared,
+      event: (changes, seen) => {
+        const places = changes.map(({ path, value }) => [formatPath(path), present(value)] as const)
+        return this.keep({ changes: places, ...(seen && { seen }) })
+      },
+      changed: () => this.show(),
+    })
   }
 
   private checkOpen(): void {
@@ -184,41 +232,29 @@ export class ElkynStore {
   }
 }
 
-function logFor({ mode, path, sync }: StoreOptions): Log {
-  if (mode === 'memory' || (mode === 'replica' && path === undefined)) return memoryLog
-  if (mode !== 'standalone' && mode !== 'replica') {
+function checkOptions({ mode, url }: StoreOptions): void {
+  if (!['standalone', 'memory', 'replica'].includes(mode)) {
     throw new ElkynError(`mode "${String(mode)}" is not known: standalone, memory or replica`)
   }
-  const name = path ?? 'elkyn'
-  if (typeof indexedDB !== 'undefined') return new IndexedDbLog(name)
-  return new FileLog(name, sync)
-}
-
-function clientFor({ mode, url, token, namespace }: StoreOptions): ElkynClient | null {
-  if (mode !== 'replica') return null
-  if (!url) throw new ElkynError('a replica needs the url of the server that it follows')
-  return new ElkynClient(url, { ...(token && { token }), ...(namespace && { namespace }) })
-}
-
-function changesOf(entry: Entry): Change[] {
-  return entry.changes.map(([path, value]) => ({ path: parsePath(path), value: fromJson(value) }))
-}
-
-function changesIn(base: Path, event: StreamEvent): Change[] {
-  const at = [...base, ...parsePath(event.path)]
-  if (event.type === 'put') return [{ path: at, value: fromJson(event.data) }]
-  return Object.entries(event.data as { [key: string]: Json }).map(([relative, value]) => ({
-    path: [...at, ...parsePath(relative)],
-    value: fromJson(value),
-  }))
-}
-
-function refuseNested(paths: readonly Path[]): void {
-  const texts = paths.map((path) => `${formatPath(path)}/`).sort()
-  for (const [index, text] of texts.entries()) {
-    const next = texts[index + 1]
-    if (next?.startsWith(text)) {
-      throw new BadValue(text, `${next} cannot be written with it in one update`)
-    }
+  if (mode === 'replica' && !url) {
+    throw new ElkynError('a replica needs the url of the server that it follows')
   }
+  if (url) new URL(url)
+}
+
+/** What an entry does to the value that it is made on. */
+function editOf({ changes, now }: Entry): Edit {
+  return changes.map(([text, json]) => {
+    const path = parsePath(text)
+    if (now === undefined) {
+      const value = fromJson(json)
+      return { path, value: () => value }
+    }
+    const at = (root: Stored) => (place: Path) => getAt(root, place)
+    return { path, value: (root) => prepare(json, path, { now, current: at(root) }) }
+  })
+}
+
+function plain(value: Value): Json {
+  return JSON.parse(JSON.stringify(value ?? null)) as Json
 }

@@ -5,8 +5,9 @@
  * misses nothing; where the server cannot resume, it sends the whole value again.
  */
 
-import { Offline, Refused } from './errors'
-import type { Json } from './values'
+import { Offline, Refused } from './errors.js'
+import type { Path } from './paths.js'
+import type { Json } from './values.js'
 
 /** One event: `put` replaces what is at `path`, `patch` replaces several children of it. */
 export interface StreamEvent {
@@ -26,8 +27,13 @@ export interface StreamListener {
 }
 
 export interface StreamRequest {
-  url: string
-  headers: Readonly<Record<string, string>>
+  /** Of the server, without a slash at its end. */
+  base: string
+  path: Path
+  namespace: string | null
+  /** Empty for none. */
+  token: string
+  /** Position of the last event that is known already. */
   lastEventId: string | null
 }
 
@@ -79,16 +85,18 @@ export function backoff(failures: number): number {
   return Math.min(250 * 2 ** failures, RETRY_MS_MAX) * (0.5 + Math.random() / 2)
 }
 
-/** Wait, or stop waiting when `closed` aborts. */
+/** Wait, or less when `closed` aborts or the network is back. */
 export function delay(ms: number, closed: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
       clearTimeout(timer)
       closed.removeEventListener('abort', done)
+      globalThis.removeEventListener?.('online', done)
       resolve()
     }
     const timer = setTimeout(done, ms)
     closed.addEventListener('abort', done)
+    globalThis.addEventListener?.('online', done)
     if (closed.aborted) done()
   })
 }
@@ -104,9 +112,13 @@ async function connect(
   closed.addEventListener('abort', end)
   let watchdog = setTimeout(end, SILENCE_MS)
   try {
-    const headers: Record<string, string> = { ...request.headers, accept: 'text/event-stream' }
+    const headers: Record<string, string> = {
+      ...authorization(request.token),
+      accept: 'text/event-stream',
+    }
     if (request.lastEventId !== null) headers['last-event-id'] = request.lastEventId
-    const answer = await fetch(request.url, { headers, signal: lost.signal, cache: 'no-store' })
+    const url = addressOf(request)
+    const answer = await fetch(url, { headers, signal: lost.signal, cache: 'no-store' })
     if (!answer.ok || !answer.body) throw await refusal(answer)
     connected()
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
@@ -136,6 +148,18 @@ function dispatch(message: Message, take: (event: StreamEvent) => void): void {
   }
 }
 
+/** The header that a token goes in. */
+export function authorization(token: string): Record<string, string> {
+  return token ? { authorization: `Bearer ${token}` } : {}
+}
+
+/** The URL of a path. */
+export function addressOf(place: Pick<StreamRequest, 'base' | 'path' | 'namespace'>): string {
+  const url = new URL(`${place.base}/${place.path.map(encodeURIComponent).join('/')}.json`)
+  if (place.namespace) url.searchParams.set('ns', place.namespace)
+  return url.href
+}
+
 /** The error of an answer: `Offline` when it may pass by itself, else `Refused`. */
 export async function refusal(answer: Response): Promise<Refused | Offline> {
   const text = await answer.text().catch(() => '')
@@ -146,8 +170,12 @@ export async function refusal(answer: Response): Promise<Refused | Offline> {
   } catch {
     // Not from the tree itself: a proxy, say. The status has to do.
   }
-  const passing = answer.status === 429 || answer.status >= 500
-  return passing ? new Offline(message) : new Refused(answer.status, message)
+  if (answer.status !== 429 && answer.status < 500) return new Refused(answer.status, message)
+  const seconds = Number(answer.headers.get('retry-after') ?? '')
+  return Object.assign(new Offline(message), {
+    status: answer.status,
+    ...(seconds > 0 && { afterMs: Math.min(seconds * 1000, RETRY_MS_MAX) }),
+  })
 }
 
 interface Message {

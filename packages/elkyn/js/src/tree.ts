@@ -1,53 +1,58 @@
 /** A tree in memory that tells its listeners what changed: value and child events, in order. */
 
-import { formatPath, type Path } from './paths'
-import { getAt, isMap, type Json, present, same, setAt, type Stored } from './values'
+import { ElkynError } from './errors.js'
+import { formatPath, type Path } from './paths.js'
+import { getAt, isMap, type Json, present, same, type Stored } from './values.js'
 
 export type EventType = 'value' | 'child_added' | 'child_changed' | 'child_removed'
 
 /** What a listener gets: the value, and for child events its key and the key before it. */
 export type Callback = (value: Json, key: string | null, previousKey: string | null) => void
 
-/** One replaced place of the tree. */
-export interface Change {
-  path: Path
-  value: Stored
-}
-
 interface Listener {
   path: Path
   type: EventType
   callback: Callback
+  /** What it was told last: a callback that writes makes others hear before their turn. */
+  told: Stored
+}
+
+const EVENTS: readonly string[] = ['value', 'child_added', 'child_changed', 'child_removed']
+
+/** Refuse what no listener can hear, before a stream is opened for it. */
+export function checkListener(type: EventType, callback: Callback): void {
+  if (!EVENTS.includes(type)) {
+    throw new ElkynError(`there is no event "${String(type)}", only ${EVENTS.join(', ')}`)
+  }
+  if (typeof callback !== 'function') throw new ElkynError('a listener is a function')
 }
 
 export class Tree {
   private readonly listeners = new Set<Listener>()
-
-  constructor(private root: Stored = null) {}
+  private root: Stored = null
 
   get(path: Path): Stored {
     return getAt(this.root, path)
   }
 
-  /** Apply changes at once; listeners hear of the difference between before and after. */
-  apply(changes: readonly Change[]): void {
-    const before = this.root
-    for (const { path, value } of changes) this.root = setAt(this.root, path, value)
-    if (this.root === before) return
+  /** Show another value; listeners hear of the difference to what they were told before. */
+  show(root: Stored): void {
+    if (root === this.root) return
+    this.root = root
     for (const listener of [...this.listeners]) {
-      if (this.listeners.has(listener))
-        tell(listener, getAt(before, listener.path), this.get(listener.path))
+      if (this.listeners.has(listener)) tell(listener, this.get(listener.path))
     }
   }
 
   /** Call `callback` for what is there now and for each change after it; returns how to stop. */
   on(path: Path, type: EventType, callback: Callback): () => void {
-    const listener = { path, type, callback }
+    checkListener(type, callback)
+    const listener: Listener = { path, type, callback, told: null }
     this.listeners.add(listener)
     const now = this.get(path)
-    if (type === 'value') callback(present(now), path.at(-1) ?? null, null)
-    else tell(listener, null, now)
-    return () => this.listeners.delete(listener)
+    if (type === 'value' && now === null) guarded(listener, null, path.at(-1) ?? null, null)
+    else tell(listener, now)
+    return () => void this.listeners.delete(listener)
   }
 
   clear(): void {
@@ -55,14 +60,15 @@ export class Tree {
   }
 }
 
-function tell(listener: Listener, before: Stored, now: Stored): void {
+function tell(listener: Listener, now: Stored): void {
+  const before = listener.told
+  listener.told = now
   if (listener.type === 'value') {
-    if (!same(before, now))
-      guarded(listener, () => listener.callback(present(now), listener.path.at(-1) ?? null, null))
+    if (!same(before, now)) guarded(listener, now, listener.path.at(-1) ?? null, null)
     return
   }
   for (const [value, key, previous] of childEvents(listener.type, before, now)) {
-    guarded(listener, () => listener.callback(present(value), key, previous))
+    guarded(listener, value, key, previous)
   }
 }
 
@@ -89,13 +95,17 @@ function* childEvents(
 }
 
 /** A listener that throws must not keep the others from hearing; its error goes to the platform. */
-function guarded(listener: Listener, call: () => void): void {
+function guarded(
+  { type, path, callback }: Listener,
+  value: Stored,
+  key: string | null,
+  previous: string | null,
+): void {
   try {
-    call()
-  } catch (error) {
-    const where = `a ${listener.type} listener of ${formatPath(listener.path)} failed`
+    callback(present(value), key, previous)
+  } catch (cause) {
     queueMicrotask(() => {
-      throw new Error(where, { cause: error })
+      throw new Error(`a ${type} listener of ${formatPath(path)} failed`, { cause })
     })
   }
 }

@@ -5,8 +5,8 @@
  * never changed in place, so snapshots can be shared.
  */
 
-import { BadValue } from './errors'
-import { asInteger, compareKeys, DEPTH_MAX, formatPath, keyProblem, type Path } from './paths'
+import { BadValue } from './errors.js'
+import { asInteger, compareKeys, DEPTH_MAX, formatPath, keyProblem, type Path } from './paths.js'
 
 export type Scalar = string | number | boolean
 export type Json = Scalar | null | Json[] | { [key: string]: Json }
@@ -19,6 +19,8 @@ export type Value = Scalar | null | undefined | readonly Value[] | { readonly [k
 export interface Resolver {
   now: number
   current(path: Path): Stored
+  /** Whether `.priority` and `.value` may be there: a server keeps them, a tree in here does not. */
+  priorities?: boolean
 }
 
 export function isMap(value: Stored): value is StoredMap {
@@ -44,8 +46,23 @@ export function prepare(value: Value, path: Path, resolver: Resolver): Stored {
   if (typeof value !== 'object') {
     throw new BadValue(formatPath(path), `${typeof value} is not a value of the tree`)
   }
-  if (!Array.isArray(value) && '.sv' in value) return serverValue(value['.sv'], path, resolver)
-  return prepareMap(Object.entries(value as { [key: string]: Value }), path, resolver)
+  if (Array.isArray(value)) return prepareMap(Object.entries(value), path, resolver)
+  const fields = value as { readonly [key: string]: Value }
+  if ('.sv' in fields) return serverValue(fields['.sv'], path, resolver)
+  const kind = Object.prototype.toString.call(value).slice(8, -1)
+  if (kind !== 'Object')
+    throw new BadValue(formatPath(path), `a ${kind} is not a value of the tree`)
+  if (!resolver.priorities) return prepareMap(Object.entries(fields), path, resolver)
+  checkPriority(fields['.priority'], path)
+  if ('.value' in fields) return prepare(fields['.value'], path, resolver)
+  const children = Object.entries(fields).filter(([key]) => key !== '.priority')
+  return prepareMap(children, path, resolver)
+}
+
+function checkPriority(priority: Value, path: Path): void {
+  if (priority !== null && priority !== undefined && typeof priority === 'object') {
+    throw new BadValue(formatPath(path), 'a priority is a number or a text')
+  }
 }
 
 function prepareMap(entries: [string, Value][], path: Path, resolver: Resolver): Stored {
@@ -122,12 +139,30 @@ export function setAt(value: Stored, path: Path, next: Stored): Stored {
   const before = children?.get(key) ?? null
   if (next === null && before === null) return value
   const child = setAt(before, rest, next)
-  if (children !== null && child !== null && before !== null) {
-    return new Map(children).set(key, child)
+  if (children === null) return child === null ? null : new Map([[key, child]])
+  if (child !== null)
+    return before === null ? inserted(children, key, child) : replaced(children, key, child)
+  const fewer = new Map(children)
+  fewer.delete(key)
+  return fewer.size ? fewer : null
+}
+
+function replaced(children: StoredMap, key: string, child: Exclude<Stored, null>): StoredMap {
+  return new Map(children).set(key, child)
+}
+
+function inserted(children: StoredMap, key: string, child: Exclude<Stored, null>): StoredMap {
+  const entries = [...children]
+  let [low, high] = [0, entries.length]
+  const last = entries.at(-1)
+  if (last && compareKeys(last[0], key) < 0) low = high
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (compareKeys(entries[middle]?.[0] ?? '', key) < 0) low = middle + 1
+    else high = middle
   }
-  const entries = [...(children ?? [])].filter(([known]) => known !== key)
-  if (child !== null) entries.push([key, child])
-  return ordered(entries)
+  entries.splice(low, 0, [key, child])
+  return new Map(entries)
 }
 
 /** Compare stored forms. */
@@ -142,5 +177,12 @@ export function same(left: Stored, right: Stored): boolean {
 
 /** Stored form of JSON that was checked before (by a server, or when it was written). */
 export function fromJson(value: Json): Stored {
-  return prepare(value, [], { now: 0, current: () => null })
+  if (value === null || typeof value !== 'object') return value
+  if (!Array.isArray(value) && value['.value'] !== undefined) return fromJson(value['.value'])
+  const kept: [string, Exclude<Stored, null>][] = []
+  for (const [key, child] of Object.entries(value)) {
+    const stored = key === '.priority' ? null : fromJson(child)
+    if (stored !== null) kept.push([key, stored])
+  }
+  return ordered(kept)
 }

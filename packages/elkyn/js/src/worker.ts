@@ -1,6 +1,6 @@
-/** The script of the SharedWorker: `new SharedWorker(new URL('@sennit/elkyn/worker', …))`. */
+/** The script of the SharedWorker that listens for all pages: see `sharedStreams`. */
 
-import { serveStreams } from './shared'
+import { serveStreams } from './shared.js'
 
 const serve = serveStreams()
 

@@ -12,9 +12,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 
-import { BadValue, Closed, ElkynError } from '../src/errors'
-import { ElkynStore } from '../src/store'
-import type { Json } from '../src/values'
+import { BadValue, Closed, ElkynError } from '../src/errors.js'
+import { ElkynStore } from '../src/index.js'
+import type { Json } from '../src/values.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'elkyn-js-'))
 after(() => rmSync(folder, { recursive: true, force: true }))

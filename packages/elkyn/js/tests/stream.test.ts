@@ -8,8 +8,9 @@ import {
   type OpenStream,
   type StreamEvent,
   type StreamListener,
-} from '../src/stream'
-import { type Port, serveStreams, sharedStreams } from '../src/shared'
+  type StreamRequest,
+} from '../src/stream.js'
+import { type Port, serveStreams, sharedStreams } from '../src/shared.js'
 
 const TEXT =
   'event: put\r\ndata: {"path":"/",\rdata: "data":1}\nid: 7\n\n: nothing\n\nevent:keep-alive\ndata: null\n\n'
@@ -37,53 +38,83 @@ test('waits grow, up to a limit', () => {
   assert.ok(backoff(10) > backoff(0))
 })
 
-test('pages that follow one path share one stream, and late ones get the value', async () => {
+test('a worker opens for each page, and closes when the page says so or goes', async () => {
   const opened = new Opened()
   const serve = serveStreams(opened.open)
   const [first, second] = [join(serve), join(serve)]
-  const early: StreamEvent[] = []
-  const late: StreamEvent[] = []
-  const request = { url: 'http://x/a.json', headers: {}, lastEventId: null }
+  const [early, late]: [StreamEvent[], StreamEvent[]] = [[], []]
+  const event: StreamEvent = { type: 'put', path: '/', data: { n: 1 }, id: '1' }
 
-  const stopFirst = first(request, recorder(early))
-  await until(() => opened.listener !== null)
-  opened.listener?.event({ type: 'put', path: '/', data: { n: 1 }, id: '1' })
-  opened.listener?.event({ type: 'patch', path: '/', data: { m: 2 }, id: '2' })
-  const stopSecond = second(request, recorder(late))
-  await until(() => late.length === 1)
-  opened.listener?.event({ type: 'put', path: '/n', data: 3, id: '3' })
-  await until(() => early.length === 3 && late.length === 2)
-
-  assert.equal(opened.count, 1)
-  assert.deepEqual(late[0], { type: 'put', path: '/', data: { n: 1, m: 2 }, id: '2' })
-  assert.deepEqual(early[2], late[1])
+  const stopFirst = first.open(REQUEST, recorder(early))
+  second.open(REQUEST, recorder(late))
+  second.open(REQUEST, recorder([]))
+  await until(() => opened.listeners.length === 3)
+  opened.listeners.forEach((listener) => listener.event(event))
+  await until(() => early.length === 1 && late.length === 1)
+  assert.deepEqual([early[0], late[0]], [event, event])
   stopFirst()
-  opened.listener?.event({ type: 'put', path: '/n', data: 4, id: '4' })
-  await until(() => late.length === 3)
-  assert.deepEqual([early.length, opened.closed], [3, 0])
-  stopSecond()
   await until(() => opened.closed === 1)
+  opened.listeners[0]?.event(event)
+  second.port.close()
+  await until(() => opened.closed === 3)
+  assert.equal(early.length, 1)
+})
+
+test('without a SharedWorker a page has streams of its own', () => {
+  const opened = new Opened()
+  const stop = sharedStreams(null, opened.open)(REQUEST, recorder([]))
+  assert.equal(opened.listeners.length, 1)
+  stop()
+  assert.equal(opened.closed, 1)
+})
+
+test('a page whose worker does not load listens without it', () => {
+  const opened = new Opened()
+  const { port1 } = new MessageChannel()
+  ports.push(port1)
+  let fail: () => void = () => assert.fail('nobody hears')
+  const worker = {
+    port: port1 as unknown as Port,
+    addEventListener: (_type: 'error', listener: () => void) => (fail = listener),
+  }
+  const open = sharedStreams(worker, opened.open)
+  const heard: StreamEvent[] = []
+  const stop = open(REQUEST, recorder(heard))
+  assert.equal(opened.listeners.length, 0)
+  fail()
+  opened.listeners[0]?.event({ type: 'put', path: '/', data: 1, id: null })
+  open(REQUEST, recorder([]))
+  assert.deepEqual([heard.length, opened.listeners.length], [1, 2])
+  stop()
+  assert.equal(opened.closed, 1)
 })
 
 const ports: { close(): void }[] = []
 after(() => ports.forEach((port) => port.close()))
 
+const REQUEST: StreamRequest = {
+  base: 'http://x',
+  path: ['a'],
+  namespace: null,
+  token: '',
+  lastEventId: null,
+}
+
 class Opened {
-  count = 0
   closed = 0
-  listener: StreamListener | null = null
+  readonly listeners: StreamListener[] = []
   readonly open: OpenStream = (_request, listener) => {
-    this.count += 1
-    this.listener = listener
+    this.listeners.push(listener)
     return () => (this.closed += 1)
   }
 }
 
-function join(serve: (port: Port) => void): OpenStream {
+function join(serve: (port: Port) => void) {
   const { port1, port2 } = new MessageChannel()
   ports.push(port1)
   serve(port2 as unknown as Port)
-  return sharedStreams(port1 as unknown as Port)
+  const port = port1 as unknown as Port
+  return { port: port1, open: sharedStreams({ port, addEventListener: () => undefined }) }
 }
 
 function recorder(events: StreamEvent[]): StreamListener {

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { BadValue } from '../src/errors'
-import { compareKeys, parsePath } from '../src/paths'
-import { PushIds } from '../src/pushIds'
+import { BadValue } from '../src/errors.js'
+import { compareKeys, parsePath } from '../src/paths.js'
+import { PushIds } from '../src/pushIds.js'
+import { mulberry } from './random.js'
 import {
   fromJson,
   getAt,
@@ -13,7 +14,7 @@ import {
   setAt,
   type Value,
   prepare,
-} from '../src/values'
+} from '../src/values.js'
 
 const resolver = { now: 7, current: () => 41 }
 const shown = (value: Value): Json => present(prepare(value, [], resolver))
@@ -124,14 +125,4 @@ function leaves(value: ReturnType<typeof fromJson>): number {
   return value instanceof Map
     ? [...value.values()].reduce<number>((sum, child) => sum + leaves(child), 0)
     : 1
-}
-
-/** A small generator with a seed (Mulberry32), so that a failure can be repeated. */
-function mulberry(seed: number): () => number {
-  return () => {
-    seed = (seed + 0x6d2b79f5) | 0
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
 }

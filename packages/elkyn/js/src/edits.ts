@@ -1,0 +1,42 @@
+/** What writes and events mean to a value: places that are replaced. */
+
+import type { Change } from './overlay.js'
+import { isWithin, parsePath, type Path } from './paths.js'
+import type { QueuedWrite } from './queue.js'
+import type { StreamEvent } from './stream.js'
+import { fromJson, getAt, type Json, prepare, type Stored, type Value } from './values.js'
+
+/** The places of an event's or update's children, below `base`. */
+export function placesOf<T>(base: Path, children: { readonly [key: string]: T }): [Path, T][] {
+  return Object.entries(children).map(([relative, child]) => [
+    [...base, ...parsePath(relative)],
+    child,
+  ])
+}
+
+/** What `write` changes of the value at `top`, by what is shown there; empty for nothing. */
+export function changesOf(write: QueuedWrite, top: Path, shown: Stored): Change[] {
+  const places: [Path, Json][] =
+    write.method === 'PATCH'
+      ? placesOf(write.path, write.body as { [key: string]: Json })
+      : [[write.path, write.method === 'DELETE' ? null : write.body]]
+  return places.flatMap(([path, body]) => {
+    if (!isWithin(path, top) && !isWithin(top, path)) return []
+    const current = (place: Path) =>
+      isWithin(place, top) ? getAt(shown, place.slice(top.length)) : null
+    const stored = prepare(body as Value, path, { now: Date.now(), current, priorities: true })
+    return [
+      isWithin(path, top)
+        ? { path: path.slice(top.length), value: stored }
+        : { path: [], value: getAt(stored, top.slice(path.length)) },
+    ]
+  })
+}
+
+/** The places that an event of the stream of `base` replaces. */
+export function eventChanges(base: Path, event: StreamEvent): Change[] {
+  const at = [...base, ...parsePath(event.path)]
+  if (event.type === 'put') return [{ path: at, value: fromJson(event.data) }]
+  const places = placesOf(at, event.data as { [key: string]: Json })
+  return places.map(([path, value]) => ({ path, value: fromJson(value) }))
+}

@@ -1,0 +1,104 @@
+/**
+ * Waiting writes in a storage, one entry each, so that they outlive the page that made them.
+ *
+ * Each client has a slot of its own, and holds a lock of the slot's name. Who gets the lock of
+ * another's slot knows that its page has gone, and takes its writes over. Where there are no locks,
+ * all share one slot: the writes in it are sent by whoever starts, and count once by their keys.
+ */
+
+import { type Held, hasLocks, holdLock } from './locks.js'
+import { randomName } from './random.js'
+import type { QueuedWrite } from './queue.js'
+
+/** Where waiting writes are kept: `localStorage`, or what looks like it. */
+export interface QueueStorage {
+  readonly length: number
+  key(index: number): string | null
+  getItem(name: string): string | null
+  setItem(name: string, text: string): void
+  removeItem(name: string): void
+}
+
+export class KeptWrites {
+  private readonly slot: string
+  private readonly names = new Map<QueuedWrite, string>()
+  private readonly watched = new Map<string, Held>()
+  private made = 0
+
+  /**
+   * @param take is given what was kept by others that are gone, oldest first
+   */
+  constructor(
+    private readonly storage: QueueStorage,
+    private readonly prefix: string,
+    private readonly take: (writes: QueuedWrite[]) => void,
+  ) {
+    this.slot = `${prefix}/${hasLocks() ? randomName() : 'shared'}/`
+    if (hasLocks()) {
+      this.watched.set(this.slot, holdLock(this.slot))
+      globalThis.addEventListener?.('storage', this.look)
+      this.look()
+    } else {
+      this.adopt(this.slot)
+    }
+  }
+
+  /** Keep a write; throws what the storage throws when it is full. */
+  add(write: QueuedWrite): void {
+    const order = `${Date.now().toString(36).padStart(9, '0')}-${String((this.made += 1)).padStart(9, '0')}`
+    const name = `${this.slot}${order}-${randomName().slice(0, 8)}`
+    this.storage.setItem(name, JSON.stringify(write))
+    this.names.set(write, name)
+  }
+
+  /** Forget a write: it has been answered. */
+  remove(write: QueuedWrite): void {
+    const name = this.names.get(write)
+    this.names.delete(write)
+    if (name !== undefined) this.storage.removeItem(name)
+  }
+
+  /** Leave what is kept to others. */
+  close(): void {
+    globalThis.removeEventListener?.('storage', this.look)
+    for (const { release } of this.watched.values()) release()
+  }
+
+  private readonly look = () => {
+    for (const name of this.stored(`${this.prefix}/`)) {
+      const slot = name.slice(0, name.lastIndexOf('/') + 1)
+      if (!this.watched.has(slot)) {
+        this.watched.set(
+          slot,
+          holdLock(slot, () => this.inherit(slot)),
+        )
+      }
+    }
+  }
+
+  /** Take over a slot whose owner has gone. */
+  private inherit(slot: string): void {
+    this.adopt(slot)
+    this.watched.get(slot)?.release()
+    this.watched.delete(slot)
+  }
+
+  private adopt(slot: string): void {
+    const writes: QueuedWrite[] = []
+    for (const name of this.stored(slot)) {
+      try {
+        const write = JSON.parse(this.storage.getItem(name) ?? '') as QueuedWrite
+        this.names.set(write, name)
+        writes.push(write)
+      } catch {
+        this.storage.removeItem(name) // no write of ours
+      }
+    }
+    if (writes.length) this.take(writes)
+  }
+
+  private stored(prefix: string): string[] {
+    const names = Array.from({ length: this.storage.length }, (_, index) => this.storage.key(index))
+    return names.filter((name): name is string => name?.startsWith(prefix) ?? false).sort()
+  }
+}

@@ -1,0 +1,128 @@
+/** A replica's link to its server: streams that tell it what happens there, a client that writes. */
+
+import { ElkynClient } from './client.js'
+import { changesOf, eventChanges } from './edits.js'
+import { Following } from './follow.js'
+import { type Held, hasLocks, holdLock } from './locks.js'
+import type { Change, Overlay } from './overlay.js'
+import { formatPath, isWithin, parsePath, type Path } from './paths.js'
+import { PendingWrites } from './pending.js'
+import type { QueuedWrite } from './queue.js'
+import type { StoreOptions } from './store.js'
+import { openStream, type StreamEvent } from './stream.js'
+import { getAt } from './values.js'
+
+/** Positions of the server by followed path. */
+type Seen = Readonly<Record<string, string>>
+
+/** What a replica asks of its store. */
+export interface ReplicaStore {
+  /** Whether other tabs have the same store: one of them follows for all. */
+  isShared: boolean
+  /** Keep what the server says. */
+  event(changes: readonly Change[], seen: Record<string, string> | null): Promise<void>
+  /** What is shown may have changed. */
+  changed(): void
+}
+
+export class Replica {
+  readonly client: ElkynClient
+  private readonly paths: readonly Path[]
+  private readonly pending: PendingWrites
+  private following: Following[] = []
+  private lock: Held | null = null
+
+  constructor(
+    private readonly options: StoreOptions,
+    private readonly overlay: Overlay,
+    private readonly store: ReplicaStore,
+  ) {
+    const { url = '', token, namespace, storage } = options
+    this.paths = topmost((options.paths ?? ['/']).map(parsePath))
+    this.pending = new PendingWrites(overlay, () => store.changed())
+    this.client = new ElkynClient(
+      url,
+      { token, namespace, storage },
+      {
+        added: (write) => this.add(write),
+        done: (write, position) => this.pending.done(write, position),
+        failed: (write) => this.pending.drop(write),
+      },
+    )
+  }
+
+  /** Begin to follow behind `seen`; of several tabs with one store, one does. */
+  start(seen: () => Seen): void {
+    const begin = () => {
+      this.following = this.paths.map((path) => this.follow(path, seen()))
+    }
+    if (this.store.isShared && hasLocks()) this.lock = holdLock(this.lockName, begin)
+    else begin()
+  }
+
+  /** An entry of the log, of this tab or another one. */
+  settled(changes: readonly Change[], seen: Seen): void {
+    const [[base, position] = ['/', null]] = Object.entries(seen)
+    this.pending.told({
+      base: parsePath(base),
+      changes,
+      position: position === null ? null : Number(position),
+    })
+  }
+
+  close(): void {
+    for (const following of this.following) following.close()
+    this.lock?.release()
+    this.pending.close()
+    this.client.close()
+  }
+
+  private get lockName(): string {
+    return `elkyn-replica ${this.options.path ?? ''}`
+  }
+
+  private add(write: QueuedWrite): void {
+    const changes = this.paths.flatMap((top) =>
+      changesOf(write, top, getAt(this.overlay.shown, top)).map(({ path, value }) => ({
+        path: [...top, ...path],
+        value,
+      })),
+    )
+    this.pending.add(write, changes)
+    this.store.changed()
+  }
+
+  private follow(path: Path, seen: Seen): Following {
+    const { url = '', token, namespace, streams = openStream, onError } = this.options
+    const name = formatPath(path)
+    let last = seen[name] ?? null
+    const place = {
+      base: new URL(url).href.replace(/\/+$/, ''),
+      path,
+      namespace: namespace ?? null,
+    }
+    const failed = (error: Error) => {
+      if (onError) onError(error)
+      else console.warn(`${name} is followed no longer: ${error.message}`) // eslint-disable-line no-console -- nobody else hears it
+    }
+    const take = (event: StreamEvent) => {
+      last = event.id ?? last
+      const position = event.id === null ? null : { [name]: event.id }
+      this.store.event(eventChanges(path, event), position).catch((error: Error) => {
+        for (const following of this.following) following.close()
+        failed(error)
+      })
+    }
+    return new Following(streams, token, () => ({ ...place, lastEventId: last }), {
+      event: take,
+      online: () => undefined,
+      refused: failed,
+    })
+  }
+}
+
+/** The paths that lie in no other. */
+function topmost(paths: readonly Path[]): Path[] {
+  const sorted = [...paths].sort((left, right) => left.length - right.length)
+  return sorted.filter((path, index) => !sorted.slice(0, index).some((top) => isWithin(path, top)))
+}

@@ -1,0 +1,229 @@
+/**
+ * Streams over one WebSocket for each server and token, however many paths are listened to.
+ *
+ * The server is asked for the topmost paths only; what lies below is told from their values. After
+ * a lost connection it sends those values again. Events carry no position.
+ */
+
+import { eventChanges } from './edits.js'
+import { Refused } from './errors.js'
+import { formatPath, isWithin, parsePath, type Path } from './paths.js'
+import { type Push, SocketLink } from './socketLink.js'
+import {
+  backoff,
+  delay,
+  type OpenStream,
+  type StreamEvent,
+  type StreamListener,
+  type StreamRequest,
+} from './stream.js'
+import { getAt, type Json, present, setAt, type Stored } from './values.js'
+
+/** Streams that share a WebSocket; a fresh one for each server, namespace and token. */
+export function socketStreams(): OpenStream {
+  const hubs = new Map<string, Hub>()
+  return (request, listener) => {
+    const name = JSON.stringify([request.base, request.namespace, request.token])
+    const hub = hubs.get(name) ?? new Hub(request, () => hubs.delete(name))
+    hubs.set(name, hub)
+    return hub.listen(request.path, listener)
+  }
+}
+
+/** A path that somebody listens to. */
+interface Wanted {
+  path: Path
+  listeners: Set<StreamListener>
+  /** Whether the server was asked for it; else a path above it was. */
+  asked: boolean
+  known: boolean
+}
+
+class Hub {
+  private readonly wanted = new Map<string, Wanted>()
+  private link: SocketLink
+  private state: Stored = null
+  private isLive = false
+  private failures = 0
+  private readonly over = new AbortController()
+
+  constructor(
+    private readonly request: StreamRequest,
+    private readonly unused: () => void,
+  ) {
+    this.link = this.connect()
+  }
+
+  listen(path: Path, listener: StreamListener): () => void {
+    const name = formatPath(path)
+    const entry = this.wanted.get(name) ?? this.want(name, path)
+    entry.listeners.add(listener)
+    if (entry.known) {
+      queueMicrotask(() => {
+        if (!entry.listeners.has(listener)) return
+        listener.event(whole(getAt(this.state, path)))
+        listener.online(this.isLive)
+      })
+    }
+    return () => {
+      if (entry.listeners.delete(listener) && entry.listeners.size === 0) this.forget(entry)
+    }
+  }
+
+  private want(name: string, path: Path): Wanted {
+    const above = this.above(path)
+    const entry = {
+      path,
+      listeners: new Set<StreamListener>(),
+      asked: false,
+      known: !!above?.known,
+    }
+    this.wanted.set(name, entry)
+    this.arrange()
+    return entry
+  }
+
+  private above(path: Path): Wanted | undefined {
+    return [...this.wanted.values()].find(
+      (other) => other.path.length < path.length && isWithin(path, other.path),
+    )
+  }
+
+  private forget(entry: Wanted): void {
+    const name = formatPath(entry.path)
+    if (this.wanted.get(name) !== entry) return
+    this.wanted.delete(name)
+    if (this.wanted.size === 0) {
+      this.over.abort()
+      this.link.close()
+      this.unused()
+      return
+    }
+    if (!this.above(entry.path)) this.lose(entry.path)
+    if (entry.asked && this.isLive) this.unlisten(entry)
+    this.arrange()
+  }
+
+  /** Nobody tells of the values below `path` until they are asked for again. */
+  private lose(path: Path): void {
+    this.state = setAt(this.state, path, null)
+    for (const other of this.wanted.values()) if (isWithin(other.path, path)) other.known = false
+  }
+
+  /** Ask for the topmost paths, and for no others. */
+  private arrange(): void {
+    if (!this.isLive) return
+    const entries = [...this.wanted.values()]
+    const covered = new Set(entries.filter(({ path }) => this.above(path)))
+    for (const entry of entries) if (entry.asked && covered.has(entry)) this.unlisten(entry)
+    for (const entry of entries) if (!entry.asked && !covered.has(entry)) this.ask(entry)
+  }
+
+  private ask(entry: Wanted): void {
+    entry.asked = true
+    const { link } = this
+    link.send('q', { p: formatPath(entry.path), h: '' }, (error) => {
+      if (error !== null && link === this.link) this.refuse(entry, error)
+    })
+  }
+
+  private unlisten(entry: Wanted): void {
+    entry.asked = false
+    this.link.send('n', { p: formatPath(entry.path) }, () => undefined)
+  }
+
+  private refuse(entry: Wanted, error: Refused): void {
+    const name = formatPath(entry.path)
+    if (this.wanted.get(name) !== entry || !entry.asked) return
+    entry.asked = false
+    const listeners = [...entry.listeners]
+    entry.listeners.clear()
+    this.forget(entry)
+    for (const listener of listeners) listener.refused(error)
+  }
+
+  private connect(): SocketLink {
+    return new SocketLink(this.request, {
+      opened: () => {
+        this.failures = 0
+        this.isLive = true
+        for (const entry of this.wanted.values()) entry.asked = false
+        this.tellAll((listener) => listener.online(true))
+        this.arrange()
+      },
+      pushed: (push) => this.take(push),
+      ended: (refused) => this.ended(refused),
+    })
+  }
+
+  private ended(refused: Refused | null): void {
+    this.isLive = false
+    if (refused) {
+      this.unused()
+      const entries = [...this.wanted.values()]
+      this.wanted.clear()
+      for (const { listeners } of entries) {
+        for (const listener of listeners) listener.refused(refused)
+      }
+      return
+    }
+    this.tellAll((listener) => listener.online(false))
+    void delay(backoff(this.failures++), this.over.signal).then(() => {
+      if (!this.over.signal.aborted) this.link = this.connect()
+    })
+  }
+
+  private tellAll(tell: (listener: StreamListener) => void): void {
+    for (const { listeners } of [...this.wanted.values()]) [...listeners].forEach(tell)
+  }
+
+  private take({ action, path, data }: Push): void {
+    const at = parsePath(path)
+    if (action === 'c') {
+      const entry = this.wanted.get(formatPath(at))
+      if (entry) this.refuse(entry, revoked())
+      return
+    }
+    const entries = [...this.wanted.values()]
+    if (!entries.some((entry) => isWithin(at, entry.path))) return // a late word of what was left
+    const event: StreamEvent = { type: action === 'm' ? 'patch' : 'put', path: '/', data, id: null }
+    for (const change of eventChanges(at, event)) {
+      this.state = setAt(this.state, change.path, change.value)
+    }
+    for (const entry of entries) this.pass(entry, at, event)
+  }
+
+  /** Tell those who listen at a path what an event at `at` means to them. */
+  private pass(entry: Wanted, at: Path, event: StreamEvent): void {
+    const told = isWithin(at, entry.path)
+      ? { ...event, path: formatPath(at.slice(entry.path.length)) }
+      : this.below(entry.path, at, event)
+    if (!told) return
+    const isWhole = told.type === 'put' && told.path === '/'
+    if (!entry.known && !isWhole) return
+    entry.known = true
+    for (const listener of [...entry.listeners]) listener.event(told)
+  }
+
+  /** The part at `path` of an event above it. */
+  private below(path: Path, at: Path, event: StreamEvent): StreamEvent | null {
+    if (!isWithin(path, at)) return null
+    if (event.type === 'put') return whole(getAt(this.state, path))
+    const inside: { [key: string]: Json } = {}
+    for (const change of eventChanges(at, event)) {
+      if (isWithin(path, change.path)) return whole(getAt(this.state, path))
+      if (isWithin(change.path, path)) {
+        inside[change.path.slice(path.length).join('/')] = present(change.value)
+      }
+    }
+    return Object.keys(inside).length ? { type: 'patch', path: '/', data: inside, id: null } : null
+  }
+}
+
+function whole(value: Stored): StreamEvent {
+  return { type: 'put', path: '/', data: present(value), id: null }
+}
+
+function revoked(): Refused {
+  return new Refused(401, 'Permission denied')
+}
