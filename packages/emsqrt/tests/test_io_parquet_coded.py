@@ -12,6 +12,9 @@ from pyarrow import parquet
 
 from emsqrt import Engine, EngineConfig, scan
 from emsqrt.io.parquet_coded import decoded
+from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
+from emsqrt.memory import MemoryBudget
+from sennit_core.errors import BadInput
 from sennit_core.units import MIB
 
 ROWS = 60_000
@@ -56,3 +59,26 @@ def test_rows_are_cut_by_what_they_become() -> None:
     assert [piece.num_rows for piece in pieces] == [3, 1, 4]
     assert pa.Table.from_batches(pieces)["t"].to_pylist() == values
     assert list(decoded(batch.slice(0, 0), 6)) == []
+
+
+def test_a_dictionary_that_grew_since_it_was_measured_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+
+    def write(count: int, padding: int) -> int:
+        texts = pa.table({"t": [f"text {at % count}" for at in range(6000)]})
+        with parquet.ParquetWriter(path, texts.schema) as writer:
+            writer.write_table(texts, row_group_size=2000)
+            writer.add_key_value_metadata({"padding": "x" * padding})
+        return path.stat().st_size
+
+    more = write(9, 1000) - write(5, 1000)
+    size = write(5, 1000 + more)
+    budget = MemoryBudget(8 * MIB)
+    parts = ParquetScan(path, infer_parquet_schema(path), budget)
+    parts.keep_coded(parts.codable())
+    assert write(9, 1000) == size
+    with (
+        budget.admit(parts.need_bytes, "scan", "a test") as guard,
+        pytest.raises(BadInput, match=r"t\.parquet.*row group 0, column t: .* 9 values.* have 5"),
+    ):
+        list(parts.batches(guard))

@@ -27,10 +27,14 @@ class Pieces:
     Args:
         bytes_max: a piece ends once its rows have so many bytes.
         rows_max: or so many rows.
+        slices: a piece of one batch may be a slice of it, which holds all of the batch. What lies
+            behind a slice shows in Arrow IPC, but not in Parquet.
     """
 
-    def __init__(self, bytes_max: int = PIECE_BYTES, rows_max: int = PIECE_ROWS) -> None:
-        self._bytes_max, self._rows_max = bytes_max, rows_max
+    def __init__(
+        self, bytes_max: int = PIECE_BYTES, rows_max: int = PIECE_ROWS, *, slices: bool = False
+    ) -> None:
+        self._bytes_max, self._rows_max, self._slices = bytes_max, rows_max, slices
         self._held: list[Any] = []
         self._rows = self._bytes = 0
 
@@ -64,7 +68,8 @@ class Pieces:
             yield self._take()
 
     def _take(self) -> tuple[Any, int]:
-        piece, size = pa.concat_batches(self._held), self._bytes
+        held, size = self._held, self._bytes
+        piece = held[0] if self._slices and len(held) == 1 else pa.concat_batches(held)
         self._held, self._rows, self._bytes = [], 0, 0
         return piece, size
 
@@ -131,7 +136,7 @@ def _coded_bytes(column: Any) -> Any:
         return np.zeros(len(column), np.int64)
     lengths = pc.binary_length(column.dictionary).to_numpy()
     if not column.null_count:
-        return lengths[column.indices.to_numpy()]
+        return np.take(lengths, column.indices.to_numpy(), mode="clip")
     sizes = lengths[pc.fill_null(column.indices, 0).to_numpy()]
     sizes[column.is_null().to_numpy(zero_copy_only=False)] = 0
     return sizes

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt.io.parquet_pages import ChunkPages
+from sennit_core.errors import BadInput
 
 _COUNT_MAX = 4096
 """A larger dictionary may end before its column does, and its rows are told by their mean."""
@@ -50,6 +51,29 @@ def codable_columns(chunks: Sequence[ChunkPages], schema: Any) -> dict[str, Dict
             count + chunk.dictionary_count, size_bytes + chunk.dictionary_bytes
         )
     return found
+
+
+def refuse_grown(batch: Any, counts: Mapping[str, int], what: str, row_group: int) -> None:
+    """Refuse a batch with a dictionary of more texts than its page was said to hold.
+
+    Args:
+        batch: rows of one row group.
+        counts: how many texts that is, for columns that are dictionary arrays.
+        what: the file, for errors.
+        row_group: likewise.
+
+    Raises:
+        BadInput: there are more.
+    """
+    for name, count in counts.items():
+        found = len(batch.column(name).dictionary)
+        if found > count:
+            told = f"its dictionary has {found} values, and was said to have {count}"
+            raise BadInput(
+                what,
+                reason=f"row group {row_group}, column {name}: {told}",
+                hint="the file is damaged, or was changed while it was read",
+            )
 
 
 def joined(parts: Sequence[Mapping[str, Dictionary]]) -> dict[str, Dictionary]:

@@ -71,10 +71,8 @@ def _in_order_of_use(column: Any) -> Any:
     values = column.chunk(0).dictionary
     places = pa.concat_arrays([chunk.indices for chunk in column.chunks])
     used = places.drop_null().to_numpy()
-    first = np.full(max(len(values), 1), len(used))
-    first[used[::-1]] = np.arange(len(used) - 1, -1, -1)
-    order = np.argsort(first, kind="stable")[: int((first < len(used)).sum())]
-    table = np.zeros(len(first), used.dtype)
+    order = _narrow_order(used, len(values)) if used.itemsize == 1 else _order(used, len(values))
+    table = np.zeros(max(len(values), 1), used.dtype)
     table[order] = np.arange(len(order))
     moved = pa.array(table).take(places)
     whole = pa.DictionaryArray.from_arrays(moved, values.take(pa.array(order)))
@@ -83,6 +81,19 @@ def _in_order_of_use(column: Any) -> Any:
         chunks.append(whole.slice(start, len(chunk)))
         start += len(chunk)
     return pa.chunked_array(chunks)
+
+
+def _narrow_order(used: Any, count: int) -> Any:
+    """Search the bytes for each place: those that are used are found soon."""
+    raw = used.tobytes()
+    found = [(raw.find(place), place) for place in range(count)]
+    return np.array([place for first, place in sorted(found) if first >= 0], np.int64)
+
+
+def _order(used: Any, count: int) -> Any:
+    first = np.full(max(count, 1), len(used))
+    first[used[::-1]] = np.arange(len(used) - 1, -1, -1)
+    return np.argsort(first, kind="stable")[: int((first < len(used)).sum())]
 
 
 def _pays(column: Any, limit_bytes: int) -> bool:

@@ -8,13 +8,21 @@ So only a single page or dictionary that does not fit is refused.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.casting import BatchCaster
-from emsqrt.io.parquet_coded import Dictionary, codable_columns, coded_columns, decoded
+from emsqrt.io.parquet_coded import (
+    Dictionary,
+    codable_columns,
+    coded_columns,
+    decoded,
+    refuse_grown,
+)
 from emsqrt.io.parquet_facts import group_facts
 from emsqrt.io.parquet_footer import MAGIC, read_footer
 from emsqrt.io.parquet_pages import ChunkPages, walk_chunks
@@ -103,6 +111,11 @@ class ParquetScan:
             )
             self._rows_at_once = min(self._rows_at_once, self._rows_by_mean(chunks, batch_bytes))
             self._codable = codable_columns(chunks, file.schema_arrow)
+        self._texts = {
+            (chunk.row_group, chunk.column): chunk.dictionary_count
+            for chunk in chunks
+            if chunk.column in self._codable
+        }
         page_room = budget.free_bytes - batch_bytes * _BATCH_COPIES
         self._passes = {
             group.index: split_columns(
@@ -140,7 +153,11 @@ class ParquetScan:
         with open_parquet(self._source, self._coded | self._kept) as file:
             total, done = max(file.metadata.num_rows, 1), self._rows_skipped
             self.bytes_skipped = size * done // total
+            ends = list(accumulate((group.row_count for group in self._groups), initial=done))[1:]
             for batch in self._read(file):
+                group = self._groups[min(bisect_right(ends, done), len(ends) - 1)].index
+                counts = {name: self._texts[group, name] for name in self._kept}
+                refuse_grown(batch, counts, self._source.name, group)
                 done += batch.num_rows
                 self.bytes_done = size * done // total
                 yield self._caster.cast(batch)

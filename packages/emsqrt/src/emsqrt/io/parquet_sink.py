@@ -33,6 +33,8 @@ GROUP_BYTES = 8 << 20
 GROUP_ROWS = 1 << 20
 _GROUP_BYTES_MIN = 64 << 10
 _PAGE_BYTES = 256 << 10
+_GATHERED_BYTES = 32 << 10
+"""Of small pages, written in one go."""
 _DICTIONARY_BYTES = 32 << 10
 """Arrow keeps 400 bytes for each value of a dictionary while it grows, and dies without them."""
 _ENCODER_BYTES = 3 << 19
@@ -103,6 +105,7 @@ class ParquetFileWriter:
     ) -> None:
         self._options, self._schema = options, schema
         self._gate = _Gate(output)
+        self._stream = pa.output_stream(self._gate, buffer_size=_GATHERED_BYTES)
         self._writer: Any = None
         self._group = _Group(schema, folder)
 
@@ -129,6 +132,7 @@ class ParquetFileWriter:
         if self._writer is None:
             self._open(False, self._schema)
         self._writer.close()
+        self._stream.close()
 
     def abort(self) -> None:
         """Let go without a footer."""
@@ -136,6 +140,7 @@ class ParquetFileWriter:
         self._gate.shut = True
         if self._writer is not None:
             self._writer.close()
+        self._stream.close()
 
     def _open(self, use_dictionary: bool | list[str], coming: Any) -> None:
         """Begin the file, when the first row group has shown what its columns are like.
@@ -149,7 +154,7 @@ class ParquetFileWriter:
         schema = pa.schema(fields)
         is_plain = schema.equals(self._schema)
         self._writer = parquet.ParquetWriter(
-            self._gate,
+            self._stream,
             self._schema if is_plain else schema,
             store_schema=is_plain,
             compression=self._options.compression,
@@ -297,6 +302,7 @@ class ParquetSink:
         if give_coded is not None and self._folder is None:
             give_coded(_DICTIONARY_BYTES)
             self._takes_coded = True
+            self._pieces = Pieces(slices=True)  # batches of a sort are small
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -347,7 +353,7 @@ def admit_groups(
     """
     from emsqrt.spill.placement import is_in_memory
 
-    encoder = _ENCODER_BYTES + 2 * PIECE_BYTES + len(schema) * _FOOTER_BYTES
+    encoder = _ENCODER_BYTES + _GATHERED_BYTES + 2 * PIECE_BYTES + len(schema) * _FOOTER_BYTES
     held = encoder + options.group_bytes
     mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
     if mapped_counts or 8 * held <= 3 * budget.free_bytes:

@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from emsqrt.io.parquet_coded import Dictionary
 from emsqrt.run import Run
-from sennit_core.errors import BadInput
 from sennit_core.schema import DataType
 
 _VALUE_BYTES = 200
@@ -40,15 +37,13 @@ class CodedText:
     """One column's texts, each at the place where it was met first.
 
     Args:
-        name: of the column, for errors.
         count_max: how many there are at most.
     """
 
-    def __init__(self, name: str, count_max: int) -> None:
+    def __init__(self, count_max: int) -> None:
         narrow = count_max <= 1 << 8
         self.type = DataType("UInt8" if narrow else "UInt16")
-        self._integer = np.uint8 if narrow else np.uint16
-        self._name, self._count_max = name, count_max
+        self._count_max = count_max
         self._places: dict[str, int] = {}
         self._last: Any = None
         self._table: Any = None
@@ -58,11 +53,7 @@ class CodedText:
         """Return the places of a dictionary array's texts, as integers of `type`."""
         if self._last is None or not column.dictionary.equals(self._last):
             self._meet(column.dictionary)
-        indices = column.indices
-        if not indices.null_count:
-            return pa.array(self._table[indices.to_numpy()])
-        mask = indices.is_null().to_numpy(zero_copy_only=False)
-        return pa.array(self._table[pc.fill_null(indices, 0).to_numpy()], mask=mask)
+        return self._table.take(column.indices)
 
     @property
     def texts(self) -> Any:
@@ -75,12 +66,8 @@ class CodedText:
         found = [
             self._places.setdefault(text, len(self._places)) for text in dictionary.to_pylist()
         ]
-        if len(self._places) > self._count_max:
-            reason = (
-                f"column {self._name!r} has more values than its dictionaries were said to hold"
-            )
-            raise BadInput("a row group", reason=reason, hint="the file is damaged")
-        self._table = np.array(found or [0], self._integer)
+        assert len(self._places) <= self._count_max, "who reads refuses larger dictionaries"
+        self._table = pa.array(found, self.type.to_arrow())
         self._last = dictionary
 
 
@@ -104,7 +91,7 @@ def code_texts(rows: Any, but: Iterable[str], run: Run) -> dict[str, CodedText]:
             continue
         run.admit(size_bytes, "dictionaries", "they are small")
         left_bytes -= size_bytes
-        found[name] = CodedText(name, dictionary.value_count)
+        found[name] = CodedText(dictionary.value_count)
     if found:
         scan.keep_coded(found)
     return found

@@ -2,8 +2,9 @@
 
 A block is stored raw when compressing would keep more than 0.8 of it. `auto` compresses for stores
 across a network; on a local disk it does so only while the disk proves slower than LZ4 pays for
-(about 150 MB/s), because processor time is what spilling must not waste. A sample is tried first,
-and after a miss the next blocks are stored raw untried: 1, 2, 4 … 64 of them.
+(about 150 MB/s), because processor time is what spilling must not waste; on taken cores least of
+all, so that time in line for a core does not count against the disk. A sample is tried first, and
+after a miss the next blocks are stored raw untried: 1, 2, 4 … 64 of them.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Packer:
         return self._codec != "none"
 
     def measured(self, written_bytes: int, seconds: float) -> None:
-        """Learn how fast the store takes bytes."""
+        """Learn how fast the store takes bytes; waiting for a core is not its doing."""
         self._written_bytes += written_bytes
         self._seconds += seconds
 
