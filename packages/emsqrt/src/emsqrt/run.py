@@ -76,6 +76,7 @@ class _World:
 
     sources: list[Source] = field(default_factory=list)
     holders: Counter[int] = field(default_factory=Counter)
+    least_parts: dict[int, int] = field(default_factory=dict)
     row_needs: list[RowNeed] = field(default_factory=list)
     sharing: Sharing = EVERYBODY
     meters: dict[int, Meter] = field(default_factory=dict)
@@ -221,13 +222,16 @@ class Run:
         self._world.guards.append(guard)
         return guard
 
-    def expect_holder(self, rows: int = 0) -> None:
+    def expect_holder(self, rows: int = 0, least_bytes: int = 0) -> None:
         """Say, while the plan is being opened, that the operator will hold working memory.
 
         Args:
             rows: it must be so many times as long as any row.
+            least_bytes: what it cannot do without, however short and few the rows are.
         """
+        least_parts = self._world.least_parts
         self._world.holders[self.node] += 1
+        least_parts[self.node] = max(least_bytes, least_parts.get(self.node, 0))
         self.expect_rows(rows, "grant")
 
     def expect_more(self, size_bytes: int) -> None:
@@ -249,6 +253,15 @@ class Run:
         """W, once the working set is mapped."""
         return 0 if self._world.arena is None else self._world.arena.size_bytes
 
+    @property
+    def leasts(self) -> dict[int, int]:
+        """What operators that hold memory cannot do without, in whole pages, by their nodes."""
+        world = self._world
+        return {
+            node: parts * -(-world.least_parts[node] // PAGE_BYTES) * PAGE_BYTES
+            for node, parts in world.holders.items()
+        }
+
     def map_working_set(self, sharing: Sharing = EVERYBODY) -> None:
         """Map what reader and sink left over; called once, when all of them are open.
 
@@ -267,14 +280,14 @@ class Run:
         world.reader_bytes = self.budget.free_bytes // (READERS_SHARE if world.holders else 2)
         if not world.holders:
             return
-        sharing = sharing.with_holders(world.holders)
+        sharing = sharing.with_holders(world.holders, self.leasts)
         live = sharing.live_max
         size = self.budget.free_bytes - live * self._output_bytes - world.reader_bytes
         size = size // PAGE_BYTES * PAGE_BYTES
-        needed = live * HOLDER_BYTES_MIN
+        needed = sharing.needed_bytes
         if size < needed:
-            each = format_bytes(HOLDER_BYTES_MIN + self._output_bytes)
-            because = f"{live} operators of the plan hold rows at one time, and need {each} each"
+            all_bytes = format_bytes(needed + live * self._output_bytes)
+            because = f"{live} operators of the plan hold rows at one time, and need {all_bytes}"
             raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
         world.arena = Arena(size, self.budget)
         world.sharing, world.grants = sharing, sharing.grants(size)
@@ -384,7 +397,7 @@ class Run:
         world = self._world
         assert world.arena is not None, "expect_holder was called before map_working_set"
         share = world.grants[self.node] // world.holders[self.node]
-        least = min(HOLDER_BYTES_MIN, share)
+        least = min(max(HOLDER_BYTES_MIN, world.least_parts[self.node]), share)
         size = max(least, min(share, self.context.room_bytes()))
         held = world.arena.take_most(size // PAGE_BYTES * PAGE_BYTES, least, tag)
         self.meter.granted_bytes += held.size

@@ -202,7 +202,7 @@ def _readers_budget(plan: Plan, budget: MemoryBudget) -> MemoryBudget:
 def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
     """Return the schedule that the run's grants are those of; W is what was measured."""
     cap_bytes = run.context.cap_bytes
-    options = TeOptions(reserved_bytes=cap_bytes - run.working_bytes)
+    options = TeOptions(reserved_bytes=cap_bytes - run.working_bytes, leasts=run.leasts)
     try:
         return plan_te(prepared.program.plan, prepared.work, cap_bytes, options)
     except CapTooSmall:  # operators of other packages are taken for holders, and these are none

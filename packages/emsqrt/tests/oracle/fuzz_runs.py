@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,10 +72,13 @@ def run_batches(
         return GivenRows(schema, table.to_batches(max_chunksize=batch_rows))
 
     with a_run(memory_bytes, scratch) as run:
+        places = count()
         operator = fold(
             plan,
             lambda node, inputs: (
-                scan(node) if isinstance(node, Scan) else make_operator(node, inputs, run)
+                scan(node)
+                if isinstance(node, Scan)
+                else make_operator(node, inputs, run.view(next(places)))
             ),
         )
         run.map_working_set()

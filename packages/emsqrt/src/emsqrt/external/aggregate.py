@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import AggReader, GroupFold
-from emsqrt.external.groups import GROUPS_BYTES_MIN, Groups, rewrite
+from emsqrt.external.groups import (
+    GROUPS_BYTES_MIN,
+    Groups,
+    groups_bytes_min,
+    rewrite,
+    sketch_bytes,
+)
 from emsqrt.external.parts import (
     I64,
     NO_COLUMN,
@@ -35,6 +41,11 @@ AGGREGATE_BYTES_MIN = GROUPS_BYTES_MIN
 """Memory of an aggregate without `values`, whose keys and states are short."""
 VALUES_BYTES_MIN = GROUPS_BYTES_MIN + FOLD_BYTES_MIN
 """What each of its `values` needs besides, and the groups themselves then."""
+_ALIGN = 64
+_COLUMN_BYTES = 384
+"""A column of a few groups: three buffers that are aligned, in three quarters of the room."""
+_SKETCH_COPIES = 8
+"""A row of sketches is read in a quarter of the room, where another may come, and copied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +82,7 @@ class ExternalAggregate:
     so no set is ever held. Close it, before the memory is given back.
 
     Args:
-        memory: everything lies in it: AGGREGATE_BYTES_MIN at least, or (n + 1) * VALUES_BYTES_MIN
-            with n `values`.
+        memory: everything lies in it; `aggregate_bytes_min` at least.
         spill: where runs go.
         keys: what rows are grouped by.
         parts: the states of each group.
@@ -103,11 +113,11 @@ class ExternalAggregate:
     ) -> None:
         if values:
             journal = None
-        share = len(memory) // (1 + len(values)) // 64 * 64
-        if values and share < VALUES_BYTES_MIN:
+        share = len(memory) // (1 + len(values)) // _ALIGN * _ALIGN
+        if values and len(memory) < aggregate_bytes_min(parts, values):
             raise CapTooSmall(
                 cap_bytes=len(memory),
-                needed_bytes=VALUES_BYTES_MIN * (1 + len(values)),
+                needed_bytes=aggregate_bytes_min(parts, values),
                 because=f"the {name} puts the values of {len(values)} columns in order",
             )
         self._size = len(memory)
@@ -302,6 +312,19 @@ class SortedValues:
             return replace(part, column=0, kind=self._given.kind)
         op = PartOp.COUNT if part.op is PartOp.COUNT_ROWS else part.op
         return replace(part, op=op, column=NO_COLUMN)
+
+
+def aggregate_bytes_min(parts: Sequence[Part], values: Sequence[Values] = ()) -> int:
+    """Return the least memory of an `ExternalAggregate` whose keys and texts are short."""
+    share = groups_bytes_min(parts)
+    if values:
+        share = max(share, VALUES_BYTES_MIN)
+    return (1 + len(values)) * (-(-share // _ALIGN) * _ALIGN)
+
+
+def out_bytes_min(columns: int, parts: Sequence[Part]) -> int:
+    """Return the least room for that many columns of groups whose keys and texts are short."""
+    return columns * _COLUMN_BYTES + _SKETCH_COPIES * sketch_bytes(parts)
 
 
 def _empty_row(part_count: int) -> bytes:

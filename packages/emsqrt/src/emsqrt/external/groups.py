@@ -37,7 +37,7 @@ class Groups:
     long row comes.
 
     Args:
-        memory: everything lies in it; from GROUPS_BYTES_MIN and some dozens of the longest row.
+        memory: everything lies in it; from `groups_bytes_min` and some dozens of the longest row.
         spill: where runs go.
         keys: what rows are grouped by.
         parts: the states of each group.
@@ -64,15 +64,14 @@ class Groups:
         self._check = check
         self._size = len(memory)
         self._parts = [part.as_tuple() for part in parts]
-        sketches = sum(1 << part.param for part in parts if part.op in _SKETCHES)
-        reserve = min(max(len(memory) // 8, RESERVE_BYTES_MIN), RESERVE_BYTES_MAX)
-        reserve = max(reserve, RESERVE_BYTES_MIN + _LONGEST_SHARE * sketches)
-        if len(memory) - reserve < TABLE_BYTES_MIN:
+        if len(memory) < groups_bytes_min(parts):
             raise CapTooSmall(
                 cap_bytes=len(memory),
-                needed_bytes=TABLE_BYTES_MIN + reserve,
+                needed_bytes=groups_bytes_min(parts),
                 because=f"the {name} keeps a table of groups and states of {len(parts)} parts",
             )
+        reserve = min(max(len(memory) // 8, RESERVE_BYTES_MIN), RESERVE_BYTES_MAX)
+        reserve = max(reserve, RESERVE_BYTES_MIN + _LONGEST_SHARE * sketch_bytes(parts))
         self._memory = memory
         self._reserve = memory[len(memory) - reserve :]
         area = memory[: len(memory) - reserve]
@@ -283,6 +282,17 @@ class Groups:
 def _keeps_a_text(part: Part) -> bool:
     """Whether the part's text and another's, of two rows, may come to lie in one."""
     return part.op in _HELD and part.kind in (TEXT, BYTES) and not part.param
+
+
+def sketch_bytes(parts: Sequence[Part]) -> int:
+    """Return what the sketches of a group take once many values came."""
+    return sum(1 << part.param for part in parts if part.op in _SKETCHES)
+
+
+def groups_bytes_min(parts: Sequence[Part]) -> int:
+    """Return the least memory of groups whose keys and texts are short."""
+    # A group lies in the table, where another may come, and is packed and met in the reserve.
+    return GROUPS_BYTES_MIN + (2 + _LONGEST_SHARE) * sketch_bytes(parts)
 
 
 class Rewriter(Protocol):

@@ -1,13 +1,14 @@
 """Sharing W: at every moment the grants of those who are live add up to W at most.
 
-All grants grow together until one has what it wants or a moment is full; those are fixed, and the
-others grow on. That is max-min fairness: nobody can have more without one who has less losing.
+Each has the least that it can work in. Beyond that all grants grow together until one has what it
+wants or a moment is full; those are fixed, and the others grow on. That is max-min fairness: nobody
+can grow more without one who has grown less losing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 HOLDER_BYTES_MIN = 512 << 10
@@ -20,18 +21,21 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def share(
-    moments: Sequence[frozenset[Key]], working_bytes: int, wants: Mapping[Key, float], least: int
+    moments: Sequence[frozenset[Key]],
+    working_bytes: int,
+    wants: Mapping[Key, float],
+    leasts: Mapping[Key, int],
 ) -> dict[Key, int]:
     """Return each one's grant in bytes.
 
     Args:
         moments: who is live together.
-        working_bytes: W; at least `least` times the number of those who are live at any moment.
+        working_bytes: W; at least the sum of `leasts` of those who are live at any moment.
         wants: what each could make use of; what is left over in the end is shared out as well.
-        least: what each gets at any rate.
+        leasts: what each gets at any rate.
     """
     keys = list(dict.fromkeys(key for moment in moments for key in sorted(moment, key=repr)))
-    grants = dict.fromkeys(keys, least)
+    grants = {key: leasts[key] for key in keys}
     for limits in (wants, dict.fromkeys(keys, float(working_bytes))):
         open_keys = {key for key in keys if grants[key] < limits[key]}
         while open_keys:
@@ -71,29 +75,40 @@ class Sharing:
     Args:
         moments: ids of the operators that are live together.
         wants: what each could make use of.
+        leasts: what each cannot do without, where that is more than `HOLDER_BYTES_MIN`.
     """
 
     moments: tuple[frozenset[int], ...]
     wants: Mapping[int, float]
+    leasts: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def live_max(self) -> int:
         """The most operators that are live at once."""
         return max(map(len, self.moments), default=0)
 
-    def with_holders(self, holders: Mapping[int, int]) -> Sharing:
+    @property
+    def needed_bytes(self) -> int:
+        """The least W in which all who are live at once can work."""
+        return max((sum(map(self._least, moment)) for moment in self.moments), default=0)
+
+    def with_holders(self, holders: Collection[int], leasts: Mapping[int, int] = {}) -> Sharing:
         """Return the same with those alone who do hold; strangers are live at every moment."""
         held = frozenset(holders)
         strangers = held - frozenset[int]().union(*self.moments)
         moments = {(moment & held) | strangers for moment in self.moments} | {strangers}
         moments.discard(frozenset())
         wants = {holder: self.wants.get(holder, float("inf")) for holder in holders}
-        return Sharing(tuple(sorted(moments, key=sorted)), wants)
+        return Sharing(tuple(sorted(moments, key=sorted)), wants, leasts)
 
     def grants(self, working_bytes: int) -> dict[int, int]:
         """Return each one's grant out of W."""
         wants = {key: min(want, float(working_bytes)) for key, want in self.wants.items()}
-        return share(self.moments, working_bytes, wants, HOLDER_BYTES_MIN)
+        leasts = {key: self._least(key) for key in wants}
+        return share(self.moments, working_bytes, wants, leasts)
+
+    def _least(self, holder: int) -> int:
+        return max(HOLDER_BYTES_MIN, self.leasts.get(holder, 0))
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""

@@ -11,7 +11,12 @@ import pyarrow.compute as pc
 
 from emsqrt._kernel import Columns
 from emsqrt.expr.errors import ValueOutOfRange
-from emsqrt.external.aggregate import ExternalAggregate, Filled
+from emsqrt.external.aggregate import (
+    ExternalAggregate,
+    Filled,
+    aggregate_bytes_min,
+    out_bytes_min,
+)
 from emsqrt.external.layout import Layout, ListState, lay_out
 from emsqrt.external.parts import DECIMAL, OutputOp
 from emsqrt.metering import begun
@@ -30,6 +35,7 @@ SLICE_ROWS = 32_768
 """Rows worked on at once; bounds the temporary arrays."""
 OUT_BYTES_MAX = 1 << 20
 """Groups as rows and as columns, before they become a batch."""
+_OUT_SHARE = 8
 _BOOL = DataType("Bool")
 
 
@@ -57,7 +63,7 @@ class AggregateRows:
             ]
         aggs = [agg for _, agg in node.aggs]
         self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
-        run.expect_holder(rows=ROWS_HELD * (1 + len(self._layout.values)))
+        run.expect_holder(ROWS_HELD * (1 + len(self._layout.values)), self._bytes_min)
         run.expect_rows(ROW_COPIES + 1, "beside")
 
     def batches(self) -> Generator[Any]:
@@ -72,8 +78,7 @@ class AggregateRows:
             begun(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("aggregate") as held,
         ):
-            out_bytes = min(OUT_BYTES_MAX, len(held.memory) // 8)
-            cut = len(held.memory) - out_bytes
+            cut = len(held.memory) - self._out_bytes(len(held.memory))
             with held.memory[:cut] as memory, held.memory[cut:] as out:
                 aggregate = ExternalAggregate(
                     memory,
@@ -91,6 +96,22 @@ class AggregateRows:
                         yield from self._results(aggregate, out)
                     except OverflowError as error:
                         self._refuse(error)
+
+    @property
+    def _bytes_min(self) -> int:
+        """The least working memory, with short keys."""
+        least = aggregate_bytes_min(self._layout.parts, self._layout.values)
+        return least + max(self._out_bytes_min, -(-least // (_OUT_SHARE - 1)))
+
+    def _out_bytes(self, memory_bytes: int) -> int:
+        """Return what of the memory is for groups on their way out."""
+        return max(min(OUT_BYTES_MAX, memory_bytes // _OUT_SHARE), self._out_bytes_min)
+
+    @property
+    def _out_bytes_min(self) -> int:
+        lists = len(self._layout.lists) if self._node.phase == "partial" else 0
+        columns = len(self._layout.keys) + len(self._layout.outputs)
+        return (1 + lists) * out_bytes_min(columns, self._layout.parts)
 
     def _gather(self, aggregate: ExternalAggregate, batches: Iterator[Any]) -> None:
         for batch in batches:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from emsqrt.expr import Column, Expr
-from emsqrt.external.aggregate import ExternalAggregate
+from emsqrt.external.aggregate import ExternalAggregate, aggregate_bytes_min, out_bytes_min
 from emsqrt.external.layout import PARTS_MAX, kind_of
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
@@ -71,7 +71,9 @@ class DistinctRows:
             Output(OutputOp.STATE, index, part.kind) for index, part in enumerate(self._parts)
         ]
         self._order = [*(key.column for key in self._keys), *others]
-        run.expect_holder(rows=ROWS_HELD)
+        self._out_bytes_min = out_bytes_min(len(names), self._parts)
+        least = aggregate_bytes_min(self._parts)
+        run.expect_holder(ROWS_HELD, least + max(self._out_bytes_min, least // 7))
         run.expect_rows(ROW_COPIES + 1, "beside")
 
     def batches(self) -> Generator[Any]:
@@ -80,7 +82,8 @@ class DistinctRows:
             begun(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("distinct") as held,
         ):
-            cut = len(held.memory) - min(OUT_BYTES_MAX, len(held.memory) // 8)
+            out_bytes = max(min(OUT_BYTES_MAX, len(held.memory) // 8), self._out_bytes_min)
+            cut = len(held.memory) - out_bytes
             with held.memory[:cut] as memory, held.memory[cut:] as out:
                 aggregate = ExternalAggregate(
                     memory,

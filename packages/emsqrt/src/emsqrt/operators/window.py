@@ -83,7 +83,8 @@ class WindowRows:
             if any(_by_value(call) for _, call in node.functions):
                 found = self._carried.add(order.expr)
                 self._key = order, found.column, found.kind
-        run.expect_holder(rows=_TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4))
+        rows = _TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4)
+        run.expect_holder(rows, _bytes_min(len(self._carried.kinds)))
 
     def batches(self) -> Generator[Any]:
         """Yield the rows.
@@ -324,13 +325,24 @@ def _by_value(call: WindowCall) -> bool:
     return frame is not None and frame.unit == "range" and bool(frame.start or frame.end)
 
 
+def _bytes_min(columns: int) -> int:
+    """Return the least working memory, with short rows."""
+    tape = _PACKED_MIN + SLOTS_MIN * _slot_bytes(_PACKED_MIN, columns) + _ALIGN
+    return tape * (_TAPE_SHARE if tape <= _TAPE_BYTES else _LARGE_TAPE_SHARE)
+
+
+def _slot_bytes(packed: int, columns: int) -> int:
+    """Return what so many bytes of packed rows take as columns."""
+    slot = packed + packed // 4 + columns * (_COLUMN_BYTES + 56) + 1024
+    return -(-slot // _ALIGN) * _ALIGN
+
+
 def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
     """Return the bytes of packed rows at a time, and of a slot for them as columns."""
     fixed = SLOTS_MIN * (columns * (_COLUMN_BYTES + 56) + 1024 + _ALIGN)
     room = (tape_bytes - fixed) * 4 // (4 + 5 * SLOTS_MIN)
     packed = max(min(BLOCK_BYTES_MAX, tape_bytes // _BLOCKS_SHARE, room), row_bytes, _PACKED_MIN)
-    slot = packed + packed // 4 + columns * (_COLUMN_BYTES + 56) + 1024
-    slot = -(-slot // _ALIGN) * _ALIGN
+    slot = _slot_bytes(packed, columns)
     needed = packed + SLOTS_MIN * slot
     if needed > tape_bytes:
         because = f"{columns} columns, rows of {row_bytes} bytes"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from emsqrt.memory.sharing import HOLDER_BYTES_MIN
 from emsqrt.plan import Files, FileTarget, Scan, Sink
-from emsqrt.planner.physical import PhysicalNode, PhysicalPlan
+from emsqrt.planner.physical import PhysicalPlan
 from emsqrt.planner.work import Work
 from emsqrt.te.blocks import Blocks, Grants, plan_blocks, wanted_bytes
 from emsqrt.te.formulas import least_merge
@@ -34,12 +34,14 @@ class TeOptions:
 
     Args:
         reserved_bytes: what is not for operators, once that is known; estimated when None.
+        leasts: what operators cannot do without, by place, where that is more than what all need.
         row_bytes_max: the longest row.
         shrinking: whether an operator gives memory back between gathering and draining.
         eager: whether operators take their memory before their first row comes in.
     """
 
     reserved_bytes: int | None = None
+    leasts: Mapping[int, int] = field(default_factory=dict)
     row_bytes_max: int = 64 << 10
     shrinking: bool = False
     eager: bool = False
@@ -62,8 +64,9 @@ def plan_te(
     shrinking = options.shrinking
     least = max(LEAST_BYTES, least_merge(), 3 * options.row_bytes_max + (64 << 10))
     moments = moments_of(plan, eager=options.eager)
-    crowd = max(moments, key=lambda moment: _live(moment, shrinking=shrinking))
-    needed = _live(crowd, shrinking=shrinking) * least
+    leasts = {node.id: max(least, options.leasts.get(node.id, 0)) for node in plan.nodes}
+    crowd = max(moments, key=lambda moment: _least_together(moment, leasts, shrinking=shrinking))
+    needed = _least_together(crowd, leasts, shrinking=shrinking)
     if options.reserved_bytes is None:
         reserved_bytes, c_min = _reserved(plan, cap_bytes), _smallest_cap(plan, needed)
     else:
@@ -71,9 +74,9 @@ def plan_te(
         c_min = reserved_bytes + needed
     working_bytes = cap_bytes - reserved_bytes
     if cap_bytes < c_min or working_bytes < needed:
-        because = _because(plan, crowd, least, reserved_bytes)
+        because = _because(plan, crowd, leasts, reserved_bytes)
         raise CapTooSmall(cap_bytes=cap_bytes, needed_bytes=c_min, because=because)
-    shared = _share(plan, work, moments, (working_bytes, least), shrinking=shrinking)
+    shared = _share(plan, work, moments, (working_bytes, leasts), shrinking=shrinking)
     blocks = {
         place: plan_blocks(plan.nodes[place], work.nodes[place], grants)
         for place, grants in shared.items()
@@ -82,8 +85,9 @@ def plan_te(
     return TeSchedule(plan, steps, shared, blocks, cap_bytes, reserved_bytes, working_bytes, c_min)
 
 
-def _live(moment: Moment, shrinking: bool) -> int:
-    return len(frozenset(_key(held, shrinking=shrinking) for held in moment.held))
+def _least_together(moment: Moment, leasts: Mapping[int, int], *, shrinking: bool) -> int:
+    live = frozenset(_key(held, shrinking=shrinking) for held in moment.held)
+    return sum(leasts[place] for place, _ in live)
 
 
 def _key(held: Held, *, shrinking: bool) -> Held:
@@ -95,15 +99,16 @@ def _share(
     plan: PhysicalPlan,
     work: Work,
     moments: Sequence[Moment],
-    bounds: tuple[int, int],
+    bounds: tuple[int, Mapping[int, int]],
     *,
     shrinking: bool,
 ) -> dict[int, Grants]:
-    """Share W (the first bound) out; everybody gets the second at least."""
+    """Share W (the first bound) out; everybody gets at least what the second says."""
     groups = [frozenset(_key(held, shrinking=shrinking) for held in m.held) for m in moments]
     keys = frozenset[Held]().union(*groups)
     wants = {key: wanted_bytes(plan.nodes[key[0]], work.nodes[key[0]]) for key in keys}
-    shared = share([group for group in groups if group], bounds[0], wants, bounds[1])
+    leasts = {key: bounds[1][key[0]] for key in keys}
+    shared = share([group for group in groups if group], bounds[0], wants, leasts)
     found: dict[int, Grants] = {}
     for place in sorted({place for place, _ in keys}):
         drain = shared.get((place, "drain"))
@@ -168,16 +173,16 @@ def _edges(plan: PhysicalPlan) -> int:
     return total
 
 
-def _because(plan: PhysicalPlan, crowd: Moment, least: int, reserved_bytes: int) -> str:
-    names = [_name(plan.nodes[place]) for place in dict.fromkeys(place for place, _ in crowd.held)]
+def _because(
+    plan: PhysicalPlan, crowd: Moment, leasts: Mapping[int, int], reserved_bytes: int
+) -> str:
+    places = list(dict.fromkeys(place for place, _ in crowd.held))
+    names = [str(plan.nodes[place]) for place in places]
     base = f"{reserved_bytes >> 20} MiB go to the process, readers and sinks"
     if not names:
         return base
-    each = f"{least >> 10} KiB"
+    sizes = sorted({leasts[place] >> 10 for place in places})
     if len(names) == 1:
-        return f"{base}, and {names[0]} needs {each} at least"
-    return f"{base}, and {', '.join(names)} hold rows at one time and need {each} each at least"
-
-
-def _name(node: PhysicalNode) -> str:
-    return str(node)
+        return f"{base}, and {names[0]} needs {sizes[0]} KiB at least"
+    need = f"{sizes[0]} KiB each" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} KiB"
+    return f"{base}, and {', '.join(names)} hold rows at one time and need {need} at least"

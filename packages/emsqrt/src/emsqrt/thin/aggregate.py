@@ -8,7 +8,12 @@ from functools import partial
 from typing import Any
 
 from emsqrt._kernel import Columns, CsvFormatter
-from emsqrt.external.aggregate import ExternalAggregate, Filled
+from emsqrt.external.aggregate import (
+    ExternalAggregate,
+    Filled,
+    aggregate_bytes_min,
+    out_bytes_min,
+)
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Values
 from emsqrt.metering import begun
 from emsqrt.run import Run
@@ -20,7 +25,9 @@ from sennit_core.errors import SennitError
 from sennit_core.schema import DataType, Field, Schema
 
 BUFFER_BYTES_MAX = 1 << 18
+_BUFFER_SHARE = 16
 _ROW_SHARE = 32
+_ALIGN = 64
 _BUFFERS = 3
 """Parsed columns, groups as columns, and these as text."""
 
@@ -45,7 +52,9 @@ class AggregateText:
         self._programs = [TextProgram(program) for program in step["programs"]]
         size = sum(program.size_bytes for program in self._programs)
         self._guard = run.admit(size, "aggregate", "arguments are worked out in blocks")
-        run.expect_holder(rows=_ROW_SHARE * (1 + len(step["values"])))
+        self._parts = [Part(PartOp(op), *rest) for op, *rest in step["parts"]]
+        self._values = [_values(each) for each in step["values"]]
+        run.expect_holder(_ROW_SHARE * (1 + len(self._values)), self._bytes_min)
 
     def blocks(self) -> Generator[Block]:
         """Yield the groups."""
@@ -55,10 +64,7 @@ class AggregateText:
             begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("aggregate") as held,
         ):
-            size = max(
-                min(BUFFER_BYTES_MAX, len(held.memory) // 16), len(held.memory) // _ROW_SHARE
-            )
-            size = size // 64 * 64
+            size = self._buffer_bytes(len(held.memory))
             rest = len(held.memory) - _BUFFERS * size
             with (
                 held.memory[:rest] as memory,
@@ -84,15 +90,32 @@ class AggregateText:
                     except OverflowError as error:
                         raise self._beyond(error.args[0]) from None
 
+    @property
+    def _bytes_min(self) -> int:
+        """The least working memory, with short keys."""
+        least = aggregate_bytes_min(self._parts, self._values)
+        return least + _BUFFERS * max(
+            self._buffer_bytes_min, -(-least // (_BUFFER_SHARE - _BUFFERS))
+        )
+
+    def _buffer_bytes(self, memory_bytes: int) -> int:
+        size = min(BUFFER_BYTES_MAX, memory_bytes // _BUFFER_SHARE)
+        return max(size, memory_bytes // _ROW_SHARE, self._buffer_bytes_min) // _ALIGN * _ALIGN
+
+    @property
+    def _buffer_bytes_min(self) -> int:
+        columns = max(len(self.schema), len(self._step["reads"]))
+        return -(-out_bytes_min(columns, self._parts) // _ALIGN) * _ALIGN
+
     def _aggregate(self, memory: memoryview, resumption: Resumption) -> ExternalAggregate:
         step = self._step
         return ExternalAggregate(
             memory,
             self._run.spill,
             [KeyColumn(*key) for key in step["keys"]],
-            [Part(PartOp(op), *rest) for op, *rest in step["parts"]],
+            self._parts,
             [Output(OutputOp(op), *rest) for op, *rest in step["outputs"]],
-            [_values(each) for each in step["values"]],
+            self._values,
             check=self._run.check,
             journal=resumption.journal,
         )

@@ -1,0 +1,127 @@
+"""The memory that a refusal names is enough for the whole plan: nobody is refused stage by stage."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from fuzz_data import random_table
+from fuzz_runs import Ran, run_files, run_thin, write_table
+
+from emsqrt.pipeline import Pipeline, scan
+from emsqrt.plan import check
+from sennit_core.errors import CapTooSmall
+
+Verb = Callable[[Pipeline], Pipeline]
+COLUMNS = ["i8", "n", "u8", "t", "f"]
+EVERY_AGGREGATE = {
+    "c1": "approx_count_distinct(t)",
+    "c2": "quantile(n, 0.9)",
+    "c3": "count(distinct t)",
+    "c4": "avg(distinct i8)",
+    "c5": "approx_count_distinct(n)",
+    "c6": "sum(n)",
+    "c7": "count(*)",
+    "c8": "quantile(n, 0)",
+    "c9": "first(t)",
+}
+AGGREGATES: dict[str, Verb] = {
+    "every aggregate": lambda rows: rows.group_by("i8").agg(**EVERY_AGGREGATE),
+    "no key": lambda rows: rows.agg(**EVERY_AGGREGATE),
+    "many quantiles": lambda rows: rows.group_by("u8").agg(
+        **{f"c{n}": f"quantile_disc({name}, 0.{n})" for n, name in over(COLUMNS, 9)}
+    ),
+    "many sketches": lambda rows: rows.group_by("u8").agg(
+        **{f"c{n}": f"approx_count_distinct({name})" for n, name in over(COLUMNS, 40)}
+    ),
+    "many states": lambda rows: rows.group_by("i8").agg(
+        **{f"c{n}": f"first({name})" for n, name in over(COLUMNS, 240)}
+    ),
+}
+OTHERS: dict[str, Verb] = {
+    "as it is": lambda rows: rows,
+    "sort": lambda rows: rows.sort("t", "i8:desc"),
+    "distinct": lambda rows: rows.distinct(),
+    "distinct by": lambda rows: rows.distinct("i8"),
+    "sample": lambda rows: rows.sample(count=9, seed=1),
+    "window": lambda rows: rows.window("i8", "n", **{f"w{n}": "lag(n)" for n in range(3)}),
+    "join": lambda rows: rows.join(rows, ["i8", "t"], "semi"),
+    "union": lambda rows: rows.union(rows.limit(3)),
+}
+WAYS = ("thin", "csv", "jsonl", "parquet")
+
+
+def over(names: list[str], count: int) -> Iterable[tuple[int, str]]:
+    """Return so many numbers with names, which come again and again."""
+    return enumerate(itertools.islice(itertools.cycle(names), count), 1)
+
+
+def refusals(verbs: Iterable[Verb], way: str, rows: int, scratch: Path) -> list[str]:
+    """Run a plan from one byte of memory on, with what refusals name; return why they refused."""
+    suffix = "csv" if way == "thin" else way
+    schema, table = random_table(COLUMNS, rows, 7, nul=False)
+    path = scratch / f"l.{suffix}"
+    write_table(table, schema, path)
+    pipeline = scan(path, schema=schema)
+    for verb in verbs:
+        pipeline = verb(pipeline)
+    plan, given = pipeline.plan, check(pipeline.plan)
+
+    def run(memory_bytes: int) -> Ran | None:
+        if way == "thin":
+            return run_thin(plan, memory_bytes, scratch, given)
+        return run_files(plan, memory_bytes, scratch, way, given)
+
+    memory_bytes, told = 1, list[str]()
+    while len(told) < 5:
+        try:
+            run(memory_bytes)
+        except CapTooSmall as error:
+            memory_bytes = error.needed_bytes
+            told.append(f"{error.because}: {memory_bytes} bytes")
+        else:
+            break
+    return told
+
+
+@pytest.mark.parametrize("way", ["thin", "jsonl"])
+@pytest.mark.parametrize("name", AGGREGATES)
+def test_one_refusal_names_what_the_states_of_aggregates_take(
+    name: str, way: str, tmp_path: Path
+) -> None:
+    told = refusals([AGGREGATES[name]], way, 40, tmp_path)
+    assert len(told) <= 1, told
+
+
+@pytest.mark.parametrize("rows", [0, 700])
+def test_one_refusal_names_what_a_plan_of_several_stages_takes(rows: int, tmp_path: Path) -> None:
+    def whole(pipeline: Pipeline) -> Pipeline:
+        kept = AGGREGATES["every aggregate"](pipeline.filter("i8 is not null"))
+        return kept.distinct("i8").filter("i8 > 0").window((), "i8", r="rank()")
+
+    told = refusals([whole], "jsonl", rows, tmp_path)
+    assert len(told) == 1, told
+
+
+def test_one_refusal_names_what_a_wide_window_takes(tmp_path: Path) -> None:
+    def wide(pipeline: Pipeline) -> Pipeline:
+        more = {f"x{n}": f"i8 + {n}" for n in range(300)}
+        return pipeline.select("i8", "n", **more).window("i8", "n", r="row_number()", m="max(x3)")
+
+    told = refusals([wide], "jsonl", 40, tmp_path)
+    assert len(told) == 1, told
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("rows", [0, 1, 40, 3000])
+def test_one_refusal_is_enough_for_any_two_operators(rows: int, way: str, tmp_path: Path) -> None:
+    pairs = itertools.product(OTHERS.items(), {**OTHERS, **AGGREGATES}.items())
+    for number, ((one, first), (two, second)) in enumerate(pairs):
+        scratch = tmp_path / str(number)
+        scratch.mkdir()
+        told = refusals([first, second], way, rows, scratch)
+        assert len(told) <= 1, (one, two, told)
