@@ -76,6 +76,8 @@ class Served:
             when it is stopped and started again.
     """
 
+    program: tuple[str, ...] = ("-m", "elkyn.cli")
+
     def __init__(self, data: Path, *options: str) -> None:
         self.data = data
         self.emulator = "--emulator" in options
@@ -85,7 +87,7 @@ class Served:
 
     def start(self) -> None:
         """Start it; returns when it serves."""
-        command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(self.data)]
+        command = [sys.executable, *self.program, "serve", "--data", str(self.data)]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `_end`
         self.process = subprocess.Popen(
             [*command, "--port", self.port, *self._options],

@@ -164,7 +164,7 @@ def test_a_replica_of_some_paths_holds_those_alone(start_server: Start, tmp_path
 def test_a_follower_serves_reads_and_passes_writes_on(start_server: Start, follow: Any) -> None:
     leader = start_server()
     leader.rules("default", {"open": {".read": True, ".write": True}, "shut": {".read": False}})
-    follower = follow(leader, "follower")
+    follower = follow(leader, "follower", "--ack-timeout", "1")
     until(lambda: connected(follower))
     client = follower.client
     answer = client.put("/open/a.json", json={"n": 1}, headers={"X-Firebase-ETag": "true"})
@@ -214,7 +214,7 @@ def test_a_followers_sockets_write_through_the_leader(start_server: Start, follo
 
 
 def test_writes_wait_for_replicas_that_have_them(start_server: Start, follow: Any) -> None:
-    leader = start_server("--ack", "replicas:1")
+    leader = start_server("--ack", "replicas:1", "--ack-timeout", "3")
     follower = follow(leader, "follower")
     until(lambda: connected(follower))
     client = leader.client
@@ -285,7 +285,7 @@ def elkyn(*words: str) -> str:
 def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     start_server: Start, follow: Any, tmp_path: Path
 ) -> None:
-    leader = start_server("--ack", "replicas:1")
+    leader = start_server("--ack", "replicas:1", "--ack-timeout", "3")
     proxy = Proxy(leader.url)
     follower = follow(leader, "b", url=proxy.url)
     until(lambda: connected(follower))

@@ -21,7 +21,7 @@ from pathlib import Path as FilePath
 from typing import TypeVar
 
 from elkyn import _failpoints
-from elkyn._lmdb import oplog, shadows, tree
+from elkyn._lmdb import oplog, receipts, shadows, tree
 from elkyn._lmdb.environment import MAP_BYTES, Environment, MapFull, Txn, translated
 from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shadows import Shadows
@@ -47,7 +47,7 @@ _FORMAT = b"elkyn 1"
 SYNC_SECONDS = 0.1
 _TRIM_EVERY_BYTES = 256 * 1024
 _TRIM_ROWS = 20_000
-_DATABASES = (*tree.DATABASES, *oplog.DATABASES)
+_DATABASES = (*tree.DATABASES, *oplog.DATABASES, *receipts.DATABASES)
 
 _log = get_logger(__name__)
 

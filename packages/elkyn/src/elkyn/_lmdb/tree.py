@@ -16,6 +16,7 @@ from elkyn._lmdb import indexes, rows, shapes
 from elkyn._lmdb.environment import Environment, Txn
 from elkyn._lmdb.indexes import Indexes
 from elkyn._lmdb.oplog import LogRows
+from elkyn._lmdb.receipts import Receipts
 from elkyn._lmdb.shapes import Shapes
 from elkyn.paths import PRIORITY, Path, order_key, sorted_map
 from elkyn.reading import MAP, peek_of
@@ -78,6 +79,11 @@ class Tree:
     def log(self) -> LogRows:
         """The log in the same transaction."""
         return LogRows(self.env, self._txn)
+
+    @property
+    def receipts(self) -> Receipts:
+        """What became of writes with keys, in the same transaction."""
+        return Receipts(self.env, self._txn)
 
     @property
     def indexes(self) -> Indexes | None:

@@ -60,12 +60,26 @@ def register(subparsers: Subparsers) -> None:
         "--ack", default="local", help="when a write is answered: local, replicas:N (local)"
     )
     serve.add_argument(
+        "--ack-timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long to wait for replicas, or for a position to be reached (10)",
+    )
+    serve.add_argument(
         "--log-level",
         default="warning",
         choices=["debug", "info", "warning", "error"],
         help="info logs every request (warning)",
     )
     serve.add_argument("--log-format", default="json", choices=["json", "text"], help="(json)")
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError("a number of seconds from 0 to 3600")
+    return seconds
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -106,6 +120,7 @@ def _serving(options: argparse.Namespace) -> Serving:
         follow=options.follow,
         follow_token_file=options.follow_token_file,
         ack=parse_ack(options.ack),
+        ack_seconds=options.ack_timeout,
         durability=options.durability,
         archive=options.archive,
         limits=Limits(requests_per_second=options.rate),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from elkyn._lmdb.tree import ReadLimit
@@ -29,7 +28,6 @@ from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
 from elkyn.server.replication import Replication, reach, serve_follower
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
-from elkyn.server.retries import Retries
 from elkyn.server.routes import answer_system
 from elkyn.server.session import Commit
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
@@ -112,13 +110,12 @@ class ElkynApp:
         self.metrics = Metrics()
         self.committer = Committer()
         self.clients = Clients(self.metrics, settings, door)
-        self.replication = Replication()
+        self.replication = Replication(settings.ack_seconds)
         self.upstream: Upstream | None = None  # when this server follows another one
         self.closed = False
         self.started: Callable[[], object] | None = None  # called when requests are served
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
-        self._retries = Retries()
         self._served: dict[str, ElkynStore] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -183,7 +180,7 @@ class ElkynApp:
         namespace = call.namespace = call.namespace or self.settings.default_namespace
         store = self.open_store(namespace)
         if call.position_min is not None:
-            await reach(store, call.position_min)
+            await reach(store, call.position_min, self.settings.ack_seconds)
         try:
             grant = caller.grant(store, namespace, call.path, call.writes)
             if call.stream:
@@ -250,21 +247,10 @@ class ElkynApp:
         if call.ack is not None:
             parse_ack(call.ack)
         body = await read_body(receive, self.settings.limits.body_bytes)
-        response = await self._committed(call, store, grant, body)
+        response = await self._commit(call, store, grant, body)
         replicas = self.settings.ack if call.ack is None else parse_ack(call.ack)
         await self.replication.replicated(store, response.position, replicas)
         return response
-
-    async def _committed(
-        self, call: Call, store: ElkynStore, grant: Grant, body: bytes
-    ) -> Response:
-        if call.retry_key is None:
-            return await self._commit(call, store, grant, body)
-        who = "admin" if grant.identity.admin else grant.identity.uid or ""
-        key = (store.namespace, call.method, call.path, call.retry_key, who)
-        return await self._retries.answer(
-            key, body, partial(self._commit, call, store, grant, body)
-        )
 
     async def _commit(self, call: Call, store: ElkynStore, grant: Grant, body: bytes) -> Response:
         large = len(body) > _INLINE_BYTES

@@ -190,7 +190,7 @@ class Upstream:
             return
         with suppress(Behind, NotFound):  # it is written all the same
             await asyncio.to_thread(self._follow, namespace)
-            await reach(app.open_store(namespace), position)
+            await reach(app.open_store(namespace), position, app.settings.ack_seconds)
 
     def commit(
         self, app: ElkynApp, socket: _Writing, step: Commit, write: Write, identity: Identity

@@ -17,6 +17,7 @@ from elkyn.server.codec import load
 from elkyn.server.grant import FULL, Grant
 from elkyn.server.hashes import etag_of
 from elkyn.server.request import Call, Request, Response, parse_call
+from elkyn.server.retries import keep_receipt, settle
 from elkyn.store import ElkynStore
 from elkyn.txn import View
 from elkyn.values import Stored, present
@@ -104,6 +105,8 @@ def to_write(call: Call, body: bytes, store: ElkynStore, grant: Grant = FULL) ->
     if call.if_match is not None:
         write.check = partial(_check_match, call, call.if_match)
     write.guard = grant.guard()
+    if call.retry_key is not None:
+        keep_receipt(write, call, body, grant.identity)
     return write
 
 
@@ -116,6 +119,8 @@ def _check_match(call: Call, wanted: str, view: View) -> None:
 
 def answer_write(call: Call, write: Write) -> Response:
     """Answer a write that was committed; raises what made it fail."""
+    if write.error is not None:
+        settle(write)
     value = write.shown()
     if call.method == "POST":
         return respond(call, {"name": write.base[-1]})

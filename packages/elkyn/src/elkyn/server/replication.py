@@ -33,14 +33,17 @@ _BEAT_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0
 _FOLLOWERS_MAX = 100
 _SNAPSHOTS_MAX = 2
-ACK_SECONDS = 10.0
-REACH_SECONDS = 10.0
 
 
 class Replication:
-    """The followers of a server; all methods but `close` are called in its event loop."""
+    """The followers of a server; all methods but `close` are called in its event loop.
 
-    def __init__(self) -> None:
+    Args:
+        ack_seconds: how long a write waits for them.
+    """
+
+    def __init__(self, ack_seconds: float) -> None:
+        self._ack_seconds = ack_seconds
         self.acks: dict[ElkynStore, Acks] = {}
         self.snapshots = asyncio.Semaphore(_SNAPSHOTS_MAX)
         self._open: dict[FollowerSession, asyncio.AbstractEventLoop] = {}
@@ -73,9 +76,9 @@ class Replication:
         Raises:
             NotReplicated: too few had it in time; it is durable here all the same.
         """
-        acks = self.acks_of(store)
-        if replicas and not await acks.wait(position, replicas, ACK_SECONDS):
-            raise NotReplicated(position, replicas, acks.count(position), seconds=ACK_SECONDS)
+        acks, seconds = self.acks_of(store), self._ack_seconds
+        if replicas and not await acks.wait(position, replicas, seconds):
+            raise NotReplicated(position, replicas, acks.count(position), seconds=seconds)
 
     def end_sessions(self) -> None:
         """Disconnect every follower: they are to say hello again."""
@@ -249,7 +252,7 @@ def _discard(making: asyncio.Future[Snapshot]) -> None:
         making.result().close()
 
 
-async def reach(store: ElkynStore, position: int, seconds: float = REACH_SECONDS) -> None:
+async def reach(store: ElkynStore, position: int, seconds: float) -> None:
     """Wait until a store has reached a position.
 
     Raises:

@@ -1,77 +1,80 @@
-"""Answers kept for a while, so that a write sent again under the same key is not done again.
+"""Writes that come with an Idempotency-Key: sent again under the same key, they are not done again.
 
-They are kept in memory: a server that ends between the commit and the second try does the write
-again. An Idempotency-Key counts for one namespace, one method and one path.
+What a write has done is kept in its own transaction, so that a crash of the server leaves both or
+neither. A key counts for one namespace, method, path and caller, for an hour; a store remembers the
+newest 20,000 of them, in 32 MiB.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass, field
 
-from elkyn.server.request import Response
-from sennit_core.errors import UsageError
+from elkyn._lmdb.receipts import Receipt
+from elkyn.identity import Identity
+from elkyn.paths import Path
+from elkyn.server.request import Call
+from elkyn.txn import View, WriteView
+from elkyn.values import Stored
+from elkyn.writer import Write
+from sennit_core.clock import SYSTEM, Clock
+from sennit_core.errors import Conflict, UsageError
 
-__all__ = ["Retries"]
-
-SECONDS_MAX = 600.0
-ENTRIES_MAX = 50_000
-BYTES_MAX = 32 * 1024 * 1024
-
-Key: TypeAlias = tuple[str, ...]
-
-
-class _Kept(NamedTuple):
-    fingerprint: bytes
-    answer: asyncio.Future[Response]
-    at: float
+__all__ = ["Repeated", "keep_receipt", "settle"]
 
 
-class Retries:
-    """The answers of writes that came with a key; for one event loop."""
+@dataclass(eq=False)
+class Repeated(Conflict):
+    """A write was done before, under the same key: `receipt` says what it did; never answered."""
 
-    def __init__(self, seconds: float = SECONDS_MAX) -> None:
-        self._seconds = seconds
-        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
-        self._bytes = 0
+    message: str = field(default="", kw_only=True)
+    receipt: Receipt
 
-    async def answer(
-        self, key: Key, body: bytes, write: Callable[[], Awaitable[Response]]
-    ) -> Response:
-        """Return what `write` answers, or what it answered the first time.
+    def describe(self) -> str:
+        """Say where it was done."""
+        return f"the write was done before, at position {self.receipt.position}"
 
-        Raises:
-            UsageError: the key came with another body before.
-        """
-        loop = asyncio.get_running_loop()
-        self._expire(loop.time())
-        fingerprint = hashlib.sha256(body).digest()
-        kept = self._kept.get(key)
-        if kept is not None:
-            if kept.fingerprint != fingerprint:
+
+def keep_receipt(
+    write: Write, call: Call, body: bytes, identity: Identity, clock: Clock = SYSTEM
+) -> None:
+    """Have `write` done once, however often it is sent with the key of `call`.
+
+    Args:
+        write: gets a check before its own, and a guard after its own.
+        call: has a `retry_key`.
+        body: tells whether it is the same write.
+        identity: who sends it.
+        clock: tells how old a key is.
+    """
+    who = "admin" if identity.admin else f"uid {identity.uid}"
+    named = "\0".join((call.method, call.path, call.retry_key or "", who))
+    digest = hashlib.sha256(named.encode(errors="surrogatepass")).digest()[:16]
+    fingerprint = hashlib.sha256(body).digest()[:16]
+    check, guard = write.check, write.guard
+
+    def once(view: View) -> None:
+        receipt = view.tree.receipts.get(digest, int(clock.now() * 1000))
+        if receipt is not None:
+            if receipt.fingerprint != fingerprint:
                 raise UsageError("the Idempotency-Key was used with another body before")
-            return await asyncio.shield(kept.answer)
-        future: asyncio.Future[Response] = loop.create_future()
-        self._kept[key] = _Kept(fingerprint, future, loop.time())
-        try:
-            response = await write()
-        except BaseException as error:
-            del self._kept[key]  # nothing was written: the next try is a first one
-            future.set_exception(error)
-            future.exception()  # nobody may wait for it
-            raise
-        future.set_result(response)
-        self._bytes += len(response.body)
-        return response
+            raise Repeated(receipt)
+        if check is not None:
+            check(view)
 
-    def _expire(self, now: float) -> None:
-        while self._kept:
-            _key, oldest = next(iter(self._kept.items()))
-            full = len(self._kept) >= ENTRIES_MAX or self._bytes > BYTES_MAX
-            if not oldest.answer.done() or (now - oldest.at < self._seconds and not full):
-                return
-            self._kept.popitem(last=False)
-            self._bytes -= len(oldest.answer.result().body)
+    def receipted(view: View, places: list[tuple[Path, Stored]], now_ms: int) -> None:
+        if guard is not None:
+            guard(view, places, now_ms)
+        assert isinstance(view, WriteView)
+        receipt = Receipt(now_ms, fingerprint, view.position + 1, write.base, places)
+        view.tree.receipts.put(digest, receipt)
+
+    write.check, write.guard = once, receipted
+
+
+def settle(write: Write) -> None:
+    """Make a write that was done before look as it did the first time."""
+    if isinstance(write.error, Repeated):
+        receipt = write.error.receipt
+        write.error = None
+        write.base, write.values, write.position = receipt.base, receipt.places, receipt.position

@@ -25,7 +25,7 @@ from elkyn.server.door import AuthDoor
 from elkyn.server.following import Upstream
 from elkyn.server.limits import Limits
 from elkyn.server.origins import LOOPBACK, Origins
-from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
+from elkyn.server.settings import ACK_SECONDS, KEEP_ALIVE_SECONDS, Settings
 from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Serving:
         follow: the URL of a leader to follow: this server then writes nothing itself.
         follow_token_file: holds an admin's credential there.
         ack: how many followers must have a write before it is answered.
+        ack_seconds: how long to wait for them, or for a position that a reader asks for.
         durability: when writes reach the disk; see `ElkynStore`.
         archive: where the logs of all namespaces are archived as they grow.
     """
@@ -87,6 +88,7 @@ class Serving:
     follow: str | None = None
     follow_token_file: FilePath | None = None
     ack: int = 0
+    ack_seconds: float = ACK_SECONDS
     durability: Durability = "always"
     archive: FilePath | None = None
 
@@ -198,6 +200,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
         origins=origins,
         eager_send=True,
         ack=serving.ack,
+        ack_seconds=serving.ack_seconds,
     )
     app = ElkynApp(stores, AuthDoor(authenticator, serving.emulator), settings)
     owned.callback(app.close)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from elkyn.server.limits import Limits
 from elkyn.server.origins import Origins
 
-__all__ = ["KEEP_ALIVE_SECONDS", "Settings"]
+__all__ = ["ACK_SECONDS", "KEEP_ALIVE_SECONDS", "Settings"]
 
+ACK_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 25.0
 
 
@@ -26,6 +27,7 @@ class Settings:
             anything between; streams cost less then.
         host: what sockets are told the server's name is.
         ack: how many followers must have a write before it is answered.
+        ack_seconds: how long to wait for them, or until this server has reached a position.
     """
 
     default_namespace: str = "default"
@@ -36,3 +38,4 @@ class Settings:
     eager_send: bool = False
     host: str | None = None
     ack: int = 0
+    ack_seconds: float = ACK_SECONDS
