@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ import pytest
 from elkyn import ElkynStore
 from elkyn.cli import main
 from elkyn.server.app import elkyn_app
-from elkyn.server.asgi import WHOLE, send_response
+from elkyn.server.asgi import DIRECT, send_response
 from elkyn.server.limits import Rate
 from elkyn.server.origins import Origins
 from elkyn.server.request import Response
@@ -277,10 +278,8 @@ def test_a_header_cannot_end_its_line() -> None:
     async def send(_message: Any) -> None:
         raise AssertionError("nothing is to be sent")
 
-    def whole(_head: bytes, _body: bytes) -> bool:
-        raise AssertionError("nothing is to be sent")
-
-    scope = {"method": "GET", "extensions": {WHOLE: {"send": whole}}}
+    direct = SimpleNamespace(whole=lambda _head, _body: pytest.fail("nothing is to be sent"))
+    scope = {"method": "GET", "extensions": {DIRECT: direct}}
     answer = Response(200, b"x", (("etag", "a\r\nset-cookie: b"),))
     with pytest.raises(ValueError, match="end of a line"):
         asyncio.run(send_response(answer, scope, send))

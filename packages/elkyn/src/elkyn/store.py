@@ -440,14 +440,21 @@ class ElkynStore:
         return self._disk.snapshot(rows_max)
 
     @contextmanager
-    def moment(self, mark: Callable[[], object]) -> Iterator[View]:
+    def moment(
+        self, mark: Callable[[], object], *, rows_max: int | None = None, wait: bool = True
+    ) -> Iterator[View]:
         """Read one consistent state; `mark` runs at its place in the order of commits.
 
         Every event delivered before `mark` is in that state, and none delivered after it.
+
+        Args:
+            mark: what to run.
+            rows_max: rows one `get` may touch before it raises `ReadLimit`.
+            wait: for a commit that is under way; else that raises `BlockingIOError`.
         """
         with ExitStack() as reading:
-            with self._writer.between_commits():
-                view = reading.enter_context(self._disk.snapshot())
+            with self._writer.between_commits(wait=wait):
+                view = reading.enter_context(self._disk.snapshot(rows_max))
                 mark()
             yield view
 

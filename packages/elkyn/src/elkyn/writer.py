@@ -206,11 +206,19 @@ class Writer:
         return positions[0]
 
     @contextmanager
-    def between_commits(self) -> Iterator[None]:
-        """Keep writes out for a block: a moment with a place in the order of commits."""
+    def between_commits(self, *, wait: bool = True) -> Iterator[None]:
+        """Keep writes out for a block: a moment with a place in the order of commits.
+
+        Raises:
+            BlockingIOError: a commit is under way, and the caller does not `wait` for it.
+        """
         self._refuse_nested()
-        with self._lock:
+        if not self._lock.acquire(blocking=wait):
+            raise BlockingIOError("a commit is under way")
+        try:
             yield
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Let writes under way finish and refuse later ones."""

@@ -21,6 +21,7 @@ from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
 from elkyn.server.connect import serve_socket
 from elkyn.server.door import Authorize, Caller, Door, HookDoor
+from elkyn.server.feed import INLINE_ROWS
 from elkyn.server.following import Upstream
 from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
@@ -51,7 +52,6 @@ __all__ = ["ElkynApp", "elkyn_app"]
 T = TypeVar("T")
 
 _INLINE_BYTES = 64 * 1024
-_INLINE_ROWS = 64
 _SIGN_IN_BYTES_MAX = 1024 * 1024
 _UNREAD = Request("GET", "/")
 
@@ -184,7 +184,7 @@ class ElkynApp:
         try:
             grant = caller.grant(store, namespace, call.path, call.writes)
             if call.stream:
-                await self._stream(call, store, caller, (receive, send))
+                await self._stream(call, store, caller, scope, (receive, send))
                 return None
             if call.writes:
                 return await self._write(call, store, grant, receive)
@@ -195,11 +195,16 @@ class ElkynApp:
             raise
 
     async def _stream(
-        self, call: Call, store: ElkynStore, caller: Caller, channel: tuple[Receive, Send]
+        self,
+        call: Call,
+        store: ElkynStore,
+        caller: Caller,
+        scope: Scope,
+        channel: tuple[Receive, Send],
     ) -> None:
         self.metrics.open["http"] -= 1  # counted as a stream instead
         try:
-            await open_stream(self, call, store, caller, channel)
+            await open_stream(self, call, store, caller, scope, channel)
         finally:
             self.metrics.open["http"] += 1
 
@@ -334,7 +339,7 @@ class ElkynApp:
 
 async def _read(call: Call, store: ElkynStore, grant: Grant) -> Response:
     try:
-        with store.snapshot(_INLINE_ROWS) as view:
+        with store.snapshot(INLINE_ROWS) as view:
             return read(call, view, grant)
     except ReadLimit:
         pass

@@ -6,19 +6,37 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from functools import lru_cache
 from http.client import responses
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
 from elkyn.server.request import Request, Response, parse_query
 from sennit_core.errors import Closed, TooLarge
 
-__all__ = ["WHOLE", "Receive", "Scope", "Send", "read_body", "send_response", "to_request"]
+__all__ = [
+    "DIRECT",
+    "Direct",
+    "Receive",
+    "Scope",
+    "Send",
+    "read_body",
+    "send_response",
+    "to_request",
+]
 
-WHOLE = "elkyn.whole"
-"""An extension of scopes: its `send(head, body)` sends an answer in one piece, or returns False.
+DIRECT = "elkyn.direct"
+"""An extension of scopes: a `Direct`."""
 
-`head` is HTTP/1.1 up to the empty line that ends it, and complete but for `connection`.
-"""
+
+class Direct(Protocol):
+    """Takes what goes over an HTTP/1.1 connection past ASGI; False: use `send`, which may wait."""
+
+    def whole(self, head: bytes, body: bytes) -> bool:
+        """Send an answer; its head lacks nothing but `connection` and the empty line."""
+        ...
+
+    def chunk(self, data: bytes) -> bool:
+        """Send a part of an answer whose head is sent, encoded as a chunk."""
+        ...
 
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -49,6 +67,12 @@ _HEADERS = {
         "x-request-id",
     )
 }
+
+
+def direct_of(scope: Scope) -> Direct | None:
+    """Return the way past ASGI, None when the server has none."""
+    found: Direct | None = scope.get("extensions", _NONE).get(DIRECT)
+    return found
 
 
 def to_request(scope: Scope) -> Request:
@@ -101,8 +125,8 @@ async def read_body(receive: Receive, bytes_max: int) -> bytes:
 async def send_response(response: Response, scope: Scope, send: Send) -> None:
     """Send an answer; without its body for a HEAD request."""
     body = b"" if scope["method"] == "HEAD" else response.body
-    whole = scope.get("extensions", _NONE).get(WHOLE)
-    if whole is not None and whole["send"](_head(response), body):
+    direct = direct_of(scope)
+    if direct is not None and direct.whole(_head(response), body):
         return
     headers: Sequence[tuple[bytes, bytes]] = _encoded(response.headers)
     if response.status not in (204, 304):

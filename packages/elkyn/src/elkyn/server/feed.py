@@ -17,7 +17,10 @@ from sennit_core.errors import Closed
 if TYPE_CHECKING:
     from elkyn.store import ElkynStore
 
-__all__ = ["Batch", "Feed", "Opener", "Opening", "QueryFeed"]
+__all__ = ["INLINE_ROWS", "Batch", "Feed", "Opener", "Opening", "QueryFeed"]
+
+INLINE_ROWS = 64
+"""A read of more rows goes to a thread: this many take under half a millisecond."""
 
 
 @dataclass(slots=True)

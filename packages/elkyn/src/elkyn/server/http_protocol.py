@@ -1,17 +1,16 @@
 """uvicorn's HTTP/1.1 on httptools with bounds: on the head of a request, and on connections.
 
-It also takes answers in one piece, head and body as they go over the wire (`asgi.WHOLE`).
+It also takes answers, and parts of them, as they go over the wire (`asgi.Direct`).
 """
 
 from __future__ import annotations
 
 from asyncio import BaseTransport
-from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from elkyn.server.asgi import WHOLE
+from elkyn.server.asgi import DIRECT
 
 __all__ = ["bounded_protocol"]
 
@@ -60,22 +59,37 @@ class _BoundedHttp(HttpToolsProtocol):
         super().on_message_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        cycle.scope["extensions"] = {WHOLE: {"send": partial(_send_whole, cycle)}}
+        cycle.scope["extensions"] = cast("Any", {DIRECT: _Direct(cycle)})
         super()._start_asgi_task(cycle, app)
 
 
-def _send_whole(cycle: RequestResponseCycle, head: bytes, body: bytes) -> bool:
-    """Do what `RequestResponseCycle.send` does, for a head that is good; False: this is no time."""
-    if cycle.flow.write_paused or cycle.response_started or cycle.disconnected:
-        return False
-    cycle.response_started = cycle.response_complete = True
-    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
-    cycle.transport.write(b"".join((head, end, body)))
-    cycle.message_event.set()
-    if not cycle.keep_alive:
-        cycle.transport.close()
-    cycle.on_response()
-    return True
+class _Direct:
+    """Does what `RequestResponseCycle.send` does, for heads and chunks that are good."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def whole(self, head: bytes, body: bytes) -> bool:
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.response_started or cycle.disconnected:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        cycle.transport.write(b"".join((head, end, body)))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
+
+    def chunk(self, data: bytes) -> bool:
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding:
+            return False
+        cycle.transport.write(data)
+        return True
 
 
 def _refuse(transport: BaseTransport, status: bytes, text: bytes) -> None:

@@ -13,9 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from elkyn._lmdb.tree import ReadLimit
 from elkyn.events import Event
 from elkyn.paths import Path
-from elkyn.server.feed import Batch, Feed, Opener, Opening
+from elkyn.server.feed import INLINE_ROWS, Batch, Feed, Opener, Opening
 
 if TYPE_CHECKING:
     from elkyn.store import ElkynStore
@@ -114,8 +115,12 @@ class Channel:
         for follower in tuple(self.followers):
             follower.lose()
 
-    def begin(self, opener: Opener) -> tuple[Opening, int]:
-        """Return what a follower starts with, and the count of events already in it; blocks."""
+    def begin(self, opener: Opener, *, at_once: bool = False) -> tuple[Opening, int]:
+        """Return what a follower starts with, and the count of events already in it; blocks.
+
+        Raises:
+            BlockingIOError, ReadLimit: it takes long, and was to be `at_once`.
+        """
         if not self._attached:
             self._attached = True
             self.store.attach(self.path, self)
@@ -125,7 +130,8 @@ class Channel:
             nonlocal mark
             mark = self.delivered
 
-        with self.store.moment(note) as view:
+        rows_max = INLINE_ROWS if at_once else None
+        with self.store.moment(note, rows_max=rows_max, wait=not at_once) as view:
             return opener(view), mark
 
     def leave(self, follower: Follower) -> None:
@@ -193,7 +199,10 @@ class Follower(Feed):
             self._clear()
             self._lost = False
             self._starting = True
-            opening, mark = await asyncio.to_thread(self.channel.begin, opener)
+            try:
+                opening, mark = self.channel.begin(opener, at_once=True)
+            except (BlockingIOError, ReadLimit):
+                opening, mark = await asyncio.to_thread(self.channel.begin, opener)
             if self._lost:
                 continue
             self._starting = False

@@ -198,7 +198,6 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
         keep_alive_seconds=serving.keep_alive_seconds,
         limits=serving.limits,
         origins=origins,
-        eager_send=True,
         ack=serving.ack,
         ack_seconds=serving.ack_seconds,
     )

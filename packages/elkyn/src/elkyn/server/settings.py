@@ -23,8 +23,6 @@ class Settings:
         keep_alive_seconds: silence on a stream after which a keep-alive is sent; at most 30.
         limits: what clients may ask for.
         origins: which web pages may use the server.
-        eager_send: whether ASGI's `send` may be started outside of a task, as under uvicorn without
-            anything between; streams cost less then.
         host: what sockets are told the server's name is.
         ack: how many followers must have a write before it is answered.
         ack_seconds: how long to wait for them, or until this server has reached a position.
@@ -35,7 +33,6 @@ class Settings:
     keep_alive_seconds: float = KEEP_ALIVE_SECONDS
     limits: Limits = field(default_factory=Limits)
     origins: Origins = field(default_factory=Origins)
-    eager_send: bool = False
     host: str | None = None
     ack: int = 0
     ack_seconds: float = ACK_SECONDS

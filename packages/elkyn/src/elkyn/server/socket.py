@@ -254,6 +254,7 @@ class Socket:
             raise
         warning = self._data.check_index(grant, listen)
         self._say(*_messages(listen, opening), reply(step.number, "ok", warning))
+        await asyncio.sleep(0)  # clients listen to a thousand places at once
 
     def _follow(self, listen: Listen) -> Feed:
         if listen.query is None:

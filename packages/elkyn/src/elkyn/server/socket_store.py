@@ -14,7 +14,7 @@ from elkyn.errors import PreconditionFailed
 from elkyn.paths import Path, format_path, sorted_map
 from elkyn.query import IndexMissing, Query, require_index, run_query
 from elkyn.server.door import Caller, Door
-from elkyn.server.feed import Opening
+from elkyn.server.feed import INLINE_ROWS, Opening
 from elkyn.server.grant import Grant
 from elkyn.server.hashes import hash_of
 from elkyn.server.pushes import push_value
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from elkyn.rules.footprint import Footprint
 
 __all__ = ["SocketStore", "status_of"]
-
-_INLINE_ROWS = 64
 
 
 @dataclass(slots=True)
@@ -100,10 +98,13 @@ class SocketStore:
         """
         if grant.unlimited:
             return None
-        return await asyncio.to_thread(self._judge, grant, listen)
+        try:
+            return self._judge(grant, listen, INLINE_ROWS)
+        except ReadLimit:
+            return await asyncio.to_thread(self._judge, grant, listen, None)
 
-    def _judge(self, grant: Grant, listen: Listen) -> Footprint | None:
-        with self.store.snapshot() as view:
+    def _judge(self, grant: Grant, listen: Listen, rows_max: int | None) -> Footprint | None:
+        with self.store.snapshot(rows_max) as view:
             return grant.judge(view, listen.path, listen.query)
 
     def opening(self, grant: Grant, listen: Listen, known_hash: str, view: View) -> Opening:
@@ -122,7 +123,7 @@ class SocketStore:
             IndexMissing: the rules declare no index for its query.
         """
         try:
-            with self.store.snapshot(_INLINE_ROWS) as view:
+            with self.store.snapshot(INLINE_ROWS) as view:
                 return _fetched(view, grant, step)
         except ReadLimit:
             return await asyncio.to_thread(self._fetch_whole, grant, step)

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from elkyn.events import Event
+from elkyn.server.asgi import Direct
 from elkyn.server.codec import dump
 from elkyn.server.feed import Batch, Feed, Opener, Opening
-from elkyn.server.suspended import Suspended, try_finish
 from sennit_core.errors import Closed, Denied
 
 __all__ = ["Stream", "encode", "encode_put"]
@@ -27,6 +27,7 @@ _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+_CHUNK = "chunk"
 _KEEP_ALIVE = (b"event: keep-alive\ndata: null\n\n", b": keep-alive\n\n")
 _CANCEL = (b"event: cancel\ndata: null\n\n", b'data: {"type":"cancel","path":"/","data":null}\n\n')
 
@@ -70,6 +71,7 @@ class Stream:
         unnamed: bool,
         keep_alive_seconds: float,
     ) -> None:
+        self.direct: Direct | None = None
         self._send = send
         self._opener = opener
         self._check = check
@@ -77,7 +79,6 @@ class Stream:
         self._keep_alive_seconds = keep_alive_seconds
         self._woken = asyncio.Event()
         self._idle = False  # the stream's task waits, and nothing is being sent
-        self._unsent: Suspended | None = None
         self._closing = False
         self._recheck = False
         self._silent = False
@@ -91,24 +92,19 @@ class Stream:
         self._woken.set()
 
     def take_at_once(self, batch: Batch) -> bool:
-        """Send a batch without waking the stream's task: most transports take it right away.
-
-        Only for servers whose `send` can be started outside of a task, such as uvicorn.
-        """
-        if not self._idle or self._woken.is_set():
+        """Send a batch without waking the stream's task, where the connection takes it right away."""
+        if self.direct is None or not self._idle or self._woken.is_set():
             return False
-        data = self._encoded(batch)
-        self.bytes_sent += len(data)
+        chunk: bytes | None = batch.encoded.get((_CHUNK, self._unnamed))
+        if chunk is None:
+            data = self._encoded(batch)
+            chunk = b"%x\r\n%b\r\n" % (len(data), data)
+            batch.encoded[_CHUNK, self._unnamed] = chunk
+        if not self.direct.chunk(chunk):
+            return False
+        self.events_sent += len(batch.events)
+        self.bytes_sent += len(chunk)
         self._sent_at = None
-        sending = self._send({"type": "http.response.body", "body": data, "more_body": True})
-        try:
-            self._unsent = try_finish(sending)
-        except Exception:  # noqa: BLE001 - this client is gone; the others get theirs
-            self.close()
-            return True
-        if self._unsent is not None:
-            self._idle = False
-            self._woken.set()
         return True
 
     def tick(self, now: float) -> None:
@@ -164,9 +160,6 @@ class Stream:
             await self._woken.wait()
             self._idle = False
         self._woken.clear()
-        if self._unsent is not None:
-            unsent, self._unsent = self._unsent, None
-            await unsent
         if self._closing or self._revoked is not None:
             return await self._end()
         batches = feed.take()
@@ -177,6 +170,7 @@ class Stream:
                 return await self._write(_CANCEL[self._unnamed]) and False
             await self._open(opening)
         elif batches:
+            self.events_sent += sum(len(batch.events) for batch in batches)
             await self._write(b"".join([self._encoded(batch) for batch in batches]))
         if self._recheck or self._silent:
             return await self._judge()
@@ -200,7 +194,6 @@ class Stream:
         return False
 
     def _encoded(self, batch: Batch) -> bytes:
-        self.events_sent += len(batch.events)
         data: bytes | None = batch.encoded.get(self._unnamed)
         if data is None:
             data = b"".join([encode(event, unnamed=self._unnamed) for event in batch.events])

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from elkyn.server.asgi import Receive, Send
+from elkyn._lmdb.tree import ReadLimit
+from elkyn.server.asgi import Receive, Scope, Send, direct_of
 from elkyn.server.door import Caller
-from elkyn.server.feed import Feed, Opening, QueryFeed
+from elkyn.server.feed import INLINE_ROWS, Feed, Opening, QueryFeed
 from elkyn.server.grant import FULL
 from elkyn.server.handle import check_index
 from elkyn.server.hub import Follower
@@ -33,6 +34,7 @@ async def open_stream(
     call: Call,
     store: ElkynStore,
     caller: Caller,
+    scope: Scope,
     channel: tuple[Receive, Send],
 ) -> None:
     """Serve an event stream until one side ends it.
@@ -42,7 +44,11 @@ async def open_stream(
     """
     receive, send = channel
     stream = _ClientStream(app, call, store, caller, send)
-    await asyncio.to_thread(stream.check)
+    stream.direct = direct_of(scope)
+    try:
+        stream.check(INLINE_ROWS)
+    except ReadLimit:
+        await asyncio.to_thread(stream.check)
     await serve_stream(app, stream, receive)
 
 
@@ -50,7 +56,7 @@ async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive) ->
     """Run a stream among the open ones until one side ends it."""
     with app.clients.joined(stream):
         feed = stream.feed(app)
-        if app.settings.eager_send and isinstance(feed, Follower):
+        if isinstance(feed, Follower):
             feed.sink = stream.take_at_once
         gone = asyncio.create_task(_until_gone(receive, stream))
         try:
@@ -111,21 +117,25 @@ class _ClientStream(ClientStream):
         self.recheck()  # what was written since the first check
         return QueryFeed(self.store, call.path, call.query, self.wake)
 
-    def check(self) -> None:
+    def check(self, rows_max: int | None = None) -> None:
         call = self._call
         grant = self.caller.grant(self.store, call.namespace or "", call.path, write=False)
         self._granted = grant
         if not grant.unlimited:
-            with self.store.snapshot() as view:
+            with self.store.snapshot(rows_max) as view:
                 self.footprint = grant.judge(view, call.keys, call.query)
         check_index(call, grant)
 
     def _begin(self, view: View) -> Opening:
         self.footprint = self._granted.judge(view, self._call.keys)
-        after, self._resume = self._resume, None  # once: a slow client starts from a fresh value
-        if after is not None:
-            events = try_missed(self.store, self._call.keys, after, view.position)
-            if events is not None:
-                return Opening([encode(event, unnamed=self._call.watch) for event in events])
-        value = present(view.get(self._call.keys))
-        return Opening((encode_put(value, view.position, unnamed=self._call.watch),))
+        events = None
+        if self._resume is not None:
+            view.tree.allow(view.position - self._resume)
+            events = try_missed(self.store, self._call.keys, self._resume, view.position)
+        if events is None:
+            value = present(view.get(self._call.keys))
+            frames = [encode_put(value, view.position, unnamed=self._call.watch)]
+        else:
+            frames = [encode(event, unnamed=self._call.watch) for event in events]
+        self._resume = None  # once: a slow client starts from a fresh value
+        return Opening(frames)
