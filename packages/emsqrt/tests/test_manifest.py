@@ -113,9 +113,12 @@ def test_the_reported_peak_is_what_is_seen_from_outside(
     words = [sys.executable, "-P", "-m", "emsqrt.cli", "sort"]
     words += [str(source.with_suffix(f".{suffix}")), str(tmp_path / f"out.{suffix}"), "--by", "k,v"]
     words += ["--mem-cap", f"{cap}MiB", "--manifest", str(out), "--quiet"]
-    process = subprocess.Popen(words)
+    process = subprocess.Popen(
+        ["sh", "-c", 'read _; exec "$@"', "-", *words], stdin=subprocess.PIPE
+    )
     with PeakPoller(process.pid) as poller:
-        assert process.wait() == 0
+        process.communicate(b"\n")
+        assert process.returncode == 0
         seen = poller.peak()
     told = json.loads(out.read_text())["peakBytes"]
     assert seen <= cap * MIB
