@@ -392,3 +392,16 @@ def test_nonsense_is_refused_on_both_sides() -> None:
         for frame in (b"", encode("beat", 1, 1), encode("welcome", 2, {}), encode("ack", 1, 1, 1)):
             with pytest.raises(ProtocolError):
                 Receiver(FollowerStore(store)).receive(frame)
+
+
+def test_a_follower_to_be_replaced_is_behind_until_it_was(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "l") as leader, ElkynStore(tmp_path / "f") as other:
+        leader.set("/n", "leader")
+        for number in range(5):  # further on, in a history of its own
+            other.set("/n", number)
+        log = FollowerStore(other, ())
+        other.following = True
+        assert _pump(LeaderStore(leader), log, 1).replacing
+        done = _pump(LeaderStore(leader), log, 100)
+        assert (done.replacing, other.get("/n")) == (False, "leader")
+        log.close()

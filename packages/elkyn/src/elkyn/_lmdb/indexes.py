@@ -175,6 +175,26 @@ class Indexes:
         """Replace the definitions in the write transaction."""
         tree.put_setting(_SETTING, definitions.pack())
 
+    @property
+    def database(self) -> Any:
+        """Where the rows are."""
+        return self._db
+
+    def parents(self, one: Definition) -> Iterator[Path]:
+        """Yield the paths whose children a definition indexes."""
+        return self._parents(one.pattern, ())
+
+    def rows_of(self, one: Definition, parent: Path) -> Iterator[tuple[str, bytes, bytes]]:
+        """Yield key, row key and row of each child of `parent`, as they should be."""
+        start = index_rows.head(one.id, parent)
+        for key, child in self._tree.walk(parent, shallow=True):
+            yield key, *index_rows.row(start, self._indexed(one.index, (*parent, key), child), key)
+
+    def row_of(self, one: Definition, path: Path) -> bytes | None:
+        """Return the row key that the child at `path` should have; None when there is no child."""
+        place = self._place(one, path)
+        return None if place is None else place[0]
+
     def follow(self, path: Path, value: Stored, write: Callable[[Path, Stored], None]) -> None:
         """Let `write` put `value` at `path`, and bring the rows of what it changes after it."""
         matching = self.definitions.matching(path)

@@ -6,56 +6,87 @@ process that looks at some kinds of damage.
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
-from collections.abc import Iterator
-from itertools import islice
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path as FilePath
-from typing import Any
 
 import lmdb
-import ormsgpack
 
 from elkyn._lmdb import rows
+from elkyn._lmdb.agreement import index_problems, log_problems
 from elkyn._lmdb.environment import Environment, Txn
-from elkyn._lmdb.oplog import LogRows, unpack_entry
+from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shapes import Shapes
+from elkyn._lmdb.tree import Tree
 from elkyn.paths import PRIORITY, key_problem, order_key
 from elkyn.values import VALUE, Stored
+from sennit_core.errors import SennitError
 
 __all__ = ["problems", "problems_apart"]
 
 _PROBLEMS_MAX = 100
+_PLACE_BYTES = 4096
+_FOUND = 3
+_NO_LEAF = (dict, list, type(None))
 
 
 def problems(env: Environment, txn: Txn, known: Shapes) -> list[str]:
     """Return what is wrong, one sentence for each finding (the first hundred); empty when all is well.
 
-    Every row of the tree is read and its place, key, value and order are checked; every row must be
-    reached from the root; the log must be without gaps and readable.
+    Every row of the tree is read and its place, key, value, priority and order are checked; every row
+    must be reached from the root; every index has the rows of its children and no others; the log must
+    be without gaps, readable, and agree with the tree.
     """
-    walk = _Walk(env, txn, known)
+    return list(_told(env, txn, known, _Walk(env, txn, known)))
+
+
+def _told(env: Environment, txn: Txn, known: Shapes, walk: _Walk) -> Iterator[str]:
     try:
-        return list(islice(_all(walk, env, txn), _PROBLEMS_MAX))
+        yield from islice(_all(walk, env, txn, known), _PROBLEMS_MAX)
     except lmdb.Error as error:
-        return [*walk.found, f"LMDB cannot read its own file: {error}"]
+        yield _unreadable(walk.at, error)
 
 
-def _all(walk: _Walk, env: Environment, txn: Txn) -> Iterator[str]:
-    yield from walk.tree()
-    yield from walk.orphans()
-    yield from _log_problems(LogRows(env, txn))
+def _unreadable(path: str, error: object) -> str:
+    return f"{path}: LMDB cannot read its own file here ({error})"
+
+
+def _all(walk: _Walk, env: Environment, txn: Txn, known: Shapes) -> Iterator[str]:
+    good = True
+    for problem in chain(walk.tree(), walk.orphans()):
+        good = False
+        yield problem
+    tree = Tree(env, txn, known) if good else None  # nothing is compared with a damaged tree
+    if tree is not None:
+        yield from index_problems(tree, txn)
+    yield from log_problems(LogRows(env, txn), tree)
 
 
 class _Walk:
-    def __init__(self, env: Environment, txn: Txn, known: Shapes) -> None:
+    def __init__(
+        self,
+        env: Environment,
+        txn: Txn,
+        known: Shapes,
+        note: Callable[[str], object] = lambda _path: None,
+    ) -> None:
         self._txn = txn
         self._db = env.databases["tree"]
         self._meta = env.databases["meta"]
         self._shapes = known
         self._nodes: set[bytes] = set()
-        self.found: list[str] = []
+        self._note = note
+        self.at = "/"
+        self.whole = True
         self._rows = 0
+
+    def _pass(self, path: str) -> None:
+        self.at = path or "/"
+        self._note(self.at)
 
     def tree(self) -> Iterator[str]:
         """Walk from the root."""
@@ -67,13 +98,18 @@ class _Walk:
         yield from self._row("", data, waiting)
         while waiting:
             path, node = waiting.pop()
-            yield from self._branch(path, node, waiting)
+            try:
+                yield from self._branch(path, node, waiting)
+            except lmdb.Error as error:  # other pages may be good
+                self.whole = False
+                yield _unreadable(self.at, error)
 
     def _branch(self, path: str, node: bytes, waiting: list[tuple[str, bytes]]) -> Iterator[str]:
         if node in self._nodes:
             yield f"{path or '/'}: node {node.hex()} has two parents"
             return
         self._nodes.add(node)
+        self._pass(path)
         children = 0
         with self._txn.cursor(db=self._db) as cursor:
             found = cursor.set_range(node)
@@ -104,6 +140,7 @@ class _Walk:
         yield from self._row(f"{path}/{key}", data, waiting)
 
     def _row(self, path: str, data: bytes, waiting: list[tuple[str, bytes]]) -> Iterator[str]:
+        self._pass(path)
         row = rows.unpack(data)
         if row.tag == rows.BRANCH:
             waiting.append((path, bytes(row.payload)))
@@ -117,10 +154,16 @@ class _Walk:
         except (ValueError, IndexError, KeyError, TypeError) as error:
             yield f"{path or '/'}: cannot be read ({type(error).__name__})"
             return
-        yield from _value_problems(path, value)
+        if path.endswith(f"/{PRIORITY}"):
+            yield from _priority_problems(path.removesuffix(f"/{PRIORITY}"), value)
+        else:
+            yield from _value_problems(path, value)
 
     def orphans(self) -> Iterator[str]:
         """Name the rows that the walk has not come by."""
+        if not self.whole:
+            return
+        self._pass("")
         entries = self._txn.stat(self._db)["entries"]
         if entries == self._rows:
             return
@@ -138,7 +181,11 @@ def _value_problems(path: str, value: Stored) -> Iterator[str]:
         return
     if not value or (len(value) == 1 and PRIORITY in value):
         yield f"{path or '/'}: an empty map"
+    if PRIORITY in value:
+        yield from _priority_problems(path, value[PRIORITY])
     if VALUE in value:
+        if value.keys() != {VALUE, PRIORITY} or type(value[VALUE]) in _NO_LEAF:
+            yield f"{path or '/'}: a value with a priority that is neither"
         return
     keys = [key for key in value if key != PRIORITY]
     if any(map(key_problem, keys)):
@@ -149,16 +196,9 @@ def _value_problems(path: str, value: Stored) -> Iterator[str]:
         yield from _value_problems(f"{path}/{key}", value[key])
 
 
-def _log_problems(log: LogRows) -> Iterator[str]:
-    expected: Any = None
-    for position, packed in log.raw(0):
-        if expected is not None and position != expected:
-            yield f"the log goes from {expected - 1} to {position}"
-        expected = position + 1
-        try:
-            unpack_entry(position, packed)
-        except (ValueError, TypeError, ormsgpack.MsgpackDecodeError):
-            yield f"the log's entry {position} cannot be read"
+def _priority_problems(path: str, priority: Stored) -> Iterator[str]:
+    if type(priority) not in (int, float, str):
+        yield f"{path or '/'}: its priority is neither a number nor text"
 
 
 def problems_apart(folder: FilePath, databases: tuple[str, ...]) -> list[str]:
@@ -168,21 +208,39 @@ def problems_apart(folder: FilePath, databases: tuple[str, ...]) -> list[str]:
         folder: of the store.
         databases: the names of those it has.
     """
-    command = [sys.executable, "-m", __name__, str(folder), *databases]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.NamedTemporaryFile() as place:
+        place.truncate(_PLACE_BYTES)
+        command = [sys.executable, "-m", __name__, str(folder), place.name, *databases]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        at = place.read().rstrip(b"\0").decode(errors="replace")
     found = done.stdout.splitlines()
-    if done.returncode and not found:
-        return [f"LMDB cannot read its own file: it ended with {done.returncode}"]
+    if done.returncode not in (0, _FOUND):
+        found.append(_unreadable(at or "/", f"it ended with {done.returncode}"))
     return found
 
 
 def _main() -> int:
-    env = Environment(FilePath(sys.argv[1]), tuple(sys.argv[2:]), sync=False)
-    with env.read() as txn:
-        found = problems(env, txn, Shapes(env))
-    sys.stdout.writelines(f"{problem}\n" for problem in found)
-    env.close()
-    return 1 if found else 0
+    """Print the problems as they are found, and keep in a file where one is: LMDB may end it all."""
+    folder, place, *databases = sys.argv[1:]
+    count = 0
+    with FilePath(place).open("r+b") as stream, mmap.mmap(stream.fileno(), _PLACE_BYTES) as shown:
+
+        def note(path: str) -> None:
+            shown[:] = path.encode()[:_PLACE_BYTES].ljust(_PLACE_BYTES, b"\0")
+
+        try:
+            env = Environment(FilePath(folder), tuple(databases), sync=False)
+        except SennitError as error:
+            sys.stdout.write(f"{error}\n")
+            return _FOUND
+        known = Shapes(env)
+        with env.read() as txn:
+            for problem in _told(env, txn, known, _Walk(env, txn, known, note)):
+                sys.stdout.write(f"{problem}\n")
+                sys.stdout.flush()
+                count += 1
+        env.close()
+    return _FOUND if count else 0
 
 
 if __name__ == "__main__":

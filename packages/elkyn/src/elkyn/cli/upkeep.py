@@ -84,10 +84,11 @@ def _archive(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from elkyn.namespaces import open_namespaces
+    from elkyn.disk import verify_folder
 
-    with open_namespaces(options.data) as stores:
-        found = existing(stores, options.namespace).verify()
+    if not (_folder(options) / "data.mdb").is_file():
+        raise NotFound("namespace", options.namespace)
+    found = verify_folder(_folder(options))
     for problem in found:
         print(problem)
     if not found:

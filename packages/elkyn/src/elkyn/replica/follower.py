@@ -70,12 +70,13 @@ class Receiver:
     Attributes:
         leader_last: the leader's newest position, as far as it is known.
         welcomed: whether the leader has answered.
+        replacing: whether what is there is to be replaced by a snapshot, which has not come yet.
     """
 
     def __init__(self, log: FollowerLog) -> None:
         self._log = log
         self.leader_last = 0
-        self.welcomed = False
+        self.welcomed = self.replacing = False
         self._terms = Terms()
         self._diverged = False
         self._arriving = False
@@ -136,7 +137,8 @@ class Receiver:
         self._terms = Terms(said["term"], leads_of(said["leads"]))
         self._refuse_stale(self._terms.term)
         self.leader_last, self._diverged = said["last"], said["diverged"]
-        if not (said["snapshot"] or self._diverged):
+        self.replacing = bool(said["snapshot"] or self._diverged)
+        if not self.replacing:
             self._log.keep_terms(self._terms)
         self.welcomed = True
 
@@ -164,6 +166,6 @@ class Receiver:
     def _complete(self, said: Any) -> None:
         self._arriving = False
         self._log.install(said["bytes"], said["sha256"], aside=self._diverged)
-        self._diverged = False
+        self._diverged = self.replacing = False
         self._log.keep_terms(replace(self._terms, fenced=0))
         self.leader_last = max(self.leader_last, said["position"])

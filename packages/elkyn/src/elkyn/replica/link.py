@@ -41,6 +41,7 @@ class ReplicaStatus:
         connected: whether it is connected now.
         last_error: why it was last not; None when it always was.
         term: of the leader it follows.
+        replacing: whether what it holds is to be replaced by a snapshot, which has not come yet.
     """
 
     position: int
@@ -48,10 +49,13 @@ class ReplicaStatus:
     connected: bool
     last_error: str | None
     term: int
+    replacing: bool = False
 
     @property
     def lag(self) -> int:
         """How many entries it lacks."""
+        if self.replacing:
+            return max(1, self.leader_position)
         return max(0, self.leader_position - self.position)
 
 
@@ -100,14 +104,20 @@ class Link:
             self._connected,
             self._last_error,
             self._store.terms.term,
+            receiver is not None and receiver.replacing,
         )
 
     def wait_for(self, position: int, timeout_seconds: float | None) -> bool:
         """Wait until the store has reached `position`; False when that takes longer."""
         with self._moved:
             return self._moved.wait_for(
-                lambda: self._store.position >= position or self._stop.is_set(), timeout_seconds
+                lambda: self._has(position) or self._stop.is_set(), timeout_seconds
             )
+
+    def _has(self, position: int) -> bool:
+        receiver = self._receiver
+        replacing = receiver is not None and receiver.replacing
+        return self._store.position >= position and not replacing
 
     def _run(self) -> None:
         delay = _RETRY_SECONDS
@@ -135,8 +145,11 @@ class Link:
             self._socket = opened
             opened.send(receiver.hello())
             while not self._stop.is_set():
+                replaced = receiver.replacing
                 answer = receiver.receive(opened.recv(timeout=_SILENCE_SECONDS))
                 self._connected = receiver.welcomed
+                if replaced and not receiver.replacing:
+                    self._note(0, [])  # whoever waits could not see it when the store changed
                 if answer is not None:
                     opened.send(answer)
 
