@@ -71,6 +71,15 @@ def test_a_browser_can_preflight_a_served_tree(emulator: Any) -> None:
     assert got.headers["access-control-allow-origin"] == "http://localhost:3000"
 
 
+def test_a_page_of_another_origin_may_read_event_streams(emulator: Any) -> None:
+    origin = "http://localhost:3000"
+    headers = {"Origin": origin, "Accept": "text/event-stream"}
+    for path in ("/a.json", "/a/.watch"):
+        with emulator.client.stream("GET", path, headers=headers) as answer:
+            assert answer.headers["access-control-allow-origin"] == origin
+            assert next(answer.iter_lines())
+
+
 def test_a_client_may_ask_so_often_and_no_more() -> None:
     rate = Rate(2.0)
     rate.take("a", 0.0)

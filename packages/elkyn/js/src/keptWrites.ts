@@ -19,11 +19,15 @@ export interface QueueStorage {
   removeItem(name: string): void
 }
 
+/** Within which a page that is new has the lock of its slot. */
+const LOCK_MS = 300
+
 export class KeptWrites {
   private readonly slot: string
   private readonly names = new Map<QueuedWrite, string>()
   private readonly watched = new Map<string, Held>()
   private made = 0
+  private timer: ReturnType<typeof setTimeout> | undefined
 
   /**
    * @param take is given what was kept by others that are gone, oldest first
@@ -36,8 +40,8 @@ export class KeptWrites {
     this.slot = `${prefix}/${hasLocks() ? randomName() : 'shared'}/`
     if (hasLocks()) {
       this.watched.set(this.slot, holdLock(this.slot))
-      globalThis.addEventListener?.('storage', this.look)
-      this.look()
+      globalThis.addEventListener?.('storage', this.lookSoon)
+      this.lookSoon()
     } else {
       this.adopt(this.slot)
     }
@@ -60,29 +64,31 @@ export class KeptWrites {
 
   /** Leave what is kept to others. */
   close(): void {
-    globalThis.removeEventListener?.('storage', this.look)
+    globalThis.removeEventListener?.('storage', this.lookSoon)
+    clearTimeout(this.timer)
     for (const { release } of this.watched.values()) release()
   }
 
-  private readonly look = () => {
+  private readonly lookSoon = () => {
+    this.timer ??= setTimeout(() => {
+      this.timer = undefined
+      this.look()
+    }, LOCK_MS)
+  }
+
+  private look(): void {
     for (const name of this.stored(`${this.prefix}/`)) {
       const slot = name.slice(0, name.lastIndexOf('/') + 1)
       if (!this.watched.has(slot)) {
         this.watched.set(
           slot,
-          holdLock(slot, () => this.inherit(slot)),
+          holdLock(slot, () => this.adopt(slot)),
         )
       }
     }
   }
 
-  /** Take over a slot whose owner has gone. */
-  private inherit(slot: string): void {
-    this.adopt(slot)
-    this.watched.get(slot)?.release()
-    this.watched.delete(slot)
-  }
-
+  /** Take over what is in a slot. */
   private adopt(slot: string): void {
     const writes: QueuedWrite[] = []
     for (const name of this.stored(slot)) {

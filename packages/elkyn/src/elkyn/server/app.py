@@ -146,7 +146,10 @@ class ElkynApp:
         try:
             request = to_request(scope)
             number = AccessLog.begin(request)
-            response = await self._answer(request, scope, receive, send)
+            shared = send
+            if "origin" in request.headers:
+                shared = self.settings.origins.streaming(request.headers, send)
+            response = await self._answer(request, scope, receive, shared)
         except SennitError as error:
             response = error_response(error)
         except Exception as error:  # noqa: BLE001 - logged and answered with 500

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
+from typing import Any
 from urllib.parse import urlsplit
 
+from elkyn.server.asgi import Send
 from elkyn.server.request import METHODS, Response
 from sennit_core.errors import Denied
 
@@ -52,6 +54,17 @@ class Origins:
         allowed = ("access-control-allow-origin", "*" if every else origin)
         exposed = ("access-control-expose-headers", _EXPOSED)
         return (allowed, exposed) if every else (allowed, exposed, ("vary", "Origin"))
+
+    def streaming(self, request: Mapping[str, str], send: Send) -> Send:
+        """Return a `send` that gives the answer's first message these headers as well."""
+        more = [(name.encode(), value.encode()) for name, value in self.headers(request)]
+
+        def sending(message: MutableMapping[str, Any]) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *more]}
+            return send(message)
+
+        return sending if more else send
 
     def preflight(self, request: Mapping[str, str]) -> Response:
         """Answer OPTIONS."""
