@@ -12,7 +12,6 @@ from elkyn_peers.servers import Running
 
 __all__ = ["Measured", "press"]
 
-KEYS = 100_000
 _SCRIPT = Path(__file__).resolve().parent / "load.lua"
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
@@ -34,26 +33,28 @@ class Measured:
     errors: int
 
 
-def press(target: Running, method: str, *, connections: int, seconds: float) -> Measured:
-    """Ask for `seconds` on so many connections at once; records have 200 bytes."""
+def press(
+    target: Running, method: str, *, connections: int, seconds: float, keys: int = 100_000
+) -> Measured:
+    """Ask for `seconds` on so many connections at once, by random key; records have 200 bytes."""
     before = target.cpu_seconds()
     if target.server.name == "Redis":
-        found = _redis(target, method, connections, seconds)
+        found = _redis(target, method, connections, seconds, keys)
     else:
-        found = _wrk(target, method, connections, seconds)
+        found = _wrk(target, method, connections, seconds, keys)
     requests, per_second, p99_ms, errors = found
     cpu = target.cpu_seconds() - before
     return Measured(per_second, cpu / max(requests, 1) * 1e6, p99_ms, errors)
 
 
 def _wrk(
-    target: Running, method: str, connections: int, seconds: float
+    target: Running, method: str, connections: int, seconds: float, keys: int
 ) -> tuple[int, float, float, int]:
     wrk = shutil.which("wrk")
     if wrk is None:
         raise SystemExit("the load comes from wrk: apt-get install wrk")
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(_SCRIPT)]
-    command += [target.url, "--", method, target.server.suffix, str(KEYS)]
+    command += [target.url, "--", method, target.server.suffix, str(keys)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     requests = int(_find(r"(\d+) requests in", text))
     per_second = float(_find(r"Requests/sec:\s+([\d.]+)", text))
@@ -65,12 +66,12 @@ def _wrk(
 
 
 def _redis(
-    target: Running, method: str, connections: int, seconds: float
+    target: Running, method: str, connections: int, seconds: float, keys: int
 ) -> tuple[int, float, float, int]:
     verb = "set" if method == "PUT" else "get"
     requests = int(6000 * seconds)
     command = ["redis-benchmark", "-p", str(target.port), "-c", str(connections), "-d", "200"]
-    command += ["-t", verb, "-r", str(KEYS), "-n", str(requests), "--csv"]
+    command += ["-t", verb, "-r", str(keys), "-n", str(requests), "--csv"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
     names = lines[0].replace('"', "").split(",")
     row = dict(zip(names, lines[1].replace('"', "").split(","), strict=False))

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
-__all__ = ["SERVERS", "Running", "Server", "running"]
+__all__ = ["OWNER", "SERVERS", "Running", "Server", "elkyn", "running"]
 
+OWNER = {"Authorization": "Bearer owner"}
 HERE = Path(__file__).resolve().parent
 
 
@@ -59,15 +61,31 @@ class Running:
         family = [self.process, *self.process.children(recursive=True)]
         return sum(sum(member.cpu_times()[:2]) for member in family)
 
-    def rss_mib(self) -> float:
-        """What it holds in memory now."""
+    def anon_mib(self) -> float:
+        """What it holds in memory now, without pages of files (RssAnon, from outside)."""
         family = [self.process, *self.process.children(recursive=True)]
-        return sum(member.memory_info().rss for member in family) / 2**20
+        return sum(_anon_kib(member.pid) for member in family) / 1024
+
+    def metrics(self) -> dict[str, float]:
+        """What Elkyn tells Prometheus."""
+        page = httpx.get(f"{self.url}/metrics", headers=OWNER, timeout=60).raise_for_status().text
+        rows = (line.split() for line in page.splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in rows}
 
 
-def _elkyn(port: int, folder: Path) -> list[str]:
-    command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(folder)]
-    return [*command, "--port", str(port), "--emulator"]
+def _anon_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def elkyn(*options: str) -> Server:
+    """Return Elkyn as its command starts it, with more options."""
+
+    def command(port: int, folder: Path) -> list[str]:
+        serve = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(folder), "--emulator"]
+        return [*serve, "--port", str(port), *options]
+
+    return Server("Elkyn", "synced before the answer", command, ".json")
 
 
 def _sqlite(port: int, _folder: Path) -> list[str]:
@@ -93,7 +111,7 @@ def _without_redis() -> str | None:
 
 
 SERVERS = (
-    Server("Elkyn", "synced before the answer", _elkyn, ".json"),
+    elkyn(),
     Server(
         "firebase-server 1.1",
         "in memory",
@@ -114,7 +132,7 @@ SERVERS = (
 @contextmanager
 def running(server: Server, folder: Path) -> Iterator[Running]:
     """Start a server on an empty folder and end it after the block."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     with (folder / "log.txt").open("w") as log:
         environment = {**os.environ, **server.environment(folder)}

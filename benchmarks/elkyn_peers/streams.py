@@ -2,23 +2,27 @@
 
     python streams.py sse PORT PATH COUNT       python streams.py ws PORT COUNT LISTENS
 
-Prints `open` when all are connected; then counts events until its standard input ends, and prints
-how many there were and when the last one came (`time.monotonic`).
+Prints `open` when all are connected. Then each line of standard input is answered with how many events
+have come so far and when the last one did (`time.monotonic`), until it ends. Sockets are spoken to by
+hand: a library would take more of the machine than the server does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import uvloop
-from websockets.asyncio.client import connect
+
+_OPENED_AT_ONCE = 200
 
 
-class _Heard:
+class Heard:
     """What all clients together have heard."""
 
     def __init__(self, wanted: int) -> None:
@@ -37,8 +41,10 @@ class _Heard:
         self.last = time.monotonic()
 
 
-class _Stream(asyncio.Protocol):
-    def __init__(self, path: str, heard: _Heard) -> None:
+class Stream(asyncio.Protocol):
+    """An event stream."""
+
+    def __init__(self, path: str, heard: Heard) -> None:
         self._request = (
             f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"
             "Accept: text/event-stream\r\n\r\n"
@@ -58,56 +64,106 @@ class _Stream(asyncio.Protocol):
         if found:
             self._heard.events(found)
 
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._first:
+            raise SystemExit(f"a stream was refused: {error}")
 
-async def _open_streams(port: int, path: str, count: int) -> _Heard:
-    loop, heard = asyncio.get_running_loop(), _Heard(count)
-    for start in range(0, count, 200):
-        opening = [
-            loop.create_connection(lambda: _Stream(path, heard), "127.0.0.1", port)
-            for _number in range(start, min(start + 200, count))
-        ]
+
+class Socket(asyncio.Protocol):
+    """A WebSocket that listens to `/many/s<number>/l0` and so on."""
+
+    def __init__(self, number: int, listens: int, heard: Heard) -> None:
+        self._number = number
+        self._unanswered = listens
+        self._heard = heard
+        self._left = b""
+        self._shaken = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.write(
+            b"GET /.ws?v=5&ns=default HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+
+    def data_received(self, data: bytes) -> None:
+        data = self._left + data
+        if not self._shaken:
+            head, found, data = data.partition(b"\r\n\r\n")
+            if not found:
+                self._left = head
+                return
+            if b" 101 " not in head:
+                raise SystemExit(f"a socket was refused: {head.decode()}")
+            self._shaken = True
+            self._transport.write(b"".join(map(self._listen, range(self._unanswered))))
+        self._left = self._take(data)
+
+    def _listen(self, index: int) -> bytes:
+        body = {"p": f"/many/s{self._number}/l{index}", "h": ""}
+        return _frame(json.dumps({"t": "d", "d": {"r": index + 1, "a": "q", "b": body}}).encode())
+
+    def _take(self, data: bytes) -> bytes:
+        """Read whole frames; returns what is left."""
+        at, events = 0, 0
+        while len(data) >= at + 4:
+            size, start = data[at + 1], at + 2
+            if size == 126:
+                size, start = int.from_bytes(data[at + 2 : at + 4], "big"), at + 4
+            if len(data) < start + size:
+                break
+            payload = data[start : start + size]
+            if data[at] == 0x89:
+                self._transport.write(_frame(payload, 0x8A))
+            elif b'"r":' in payload:
+                self._answered()
+            elif self._unanswered == 0 and b'"a":"d"' in payload:
+                events += 1
+            at = start + size
+        if events:
+            self._heard.events(events)
+        return data[at:]
+
+    def _answered(self) -> None:
+        self._unanswered -= 1
+        if self._unanswered == 0:
+            self._heard.opened()
+
+
+def _frame(payload: bytes, kind: int = 0x81) -> bytes:
+    """Return a client's frame; its mask is zero, which changes nothing."""
+    size = len(payload)
+    head = (
+        bytes((kind, 0x80 | size)) if size < 126 else bytes((kind, 0xFE)) + size.to_bytes(2, "big")
+    )
+    return head + bytes(4) + payload
+
+
+async def _open(arguments: list[str]) -> Heard:
+    port, count = int(arguments[1]), int(arguments[3] if arguments[0] == "sse" else arguments[2])
+    loop, heard = asyncio.get_running_loop(), Heard(count)
+    for start in range(0, count, _OPENED_AT_ONCE):
+        opening = []
+        for number in range(start, min(start + _OPENED_AT_ONCE, count)):
+            if arguments[0] == "sse":
+                make = partial[asyncio.Protocol](Stream, arguments[2], heard)
+            else:
+                make = partial[asyncio.Protocol](Socket, number, int(arguments[3]), heard)
+            opening.append(loop.create_connection(make, "127.0.0.1", port))
         await asyncio.gather(*opening)
     await heard.all_open.wait()
     return heard
 
 
-async def _listen(port: int, number: int, listens: int, heard: _Heard) -> None:
-    async with connect(f"ws://127.0.0.1:{port}/.ws?v=5&ns=default", max_size=None) as socket:
-        for index in range(listens):
-            body = {"p": f"/many/s{number}/l{index}", "h": ""}
-            message = {"t": "d", "d": {"r": index + 1, "a": "q", "b": body}}
-            await socket.send(json.dumps(message))
-        answered = 0
-        async for frame in socket:
-            if '"r":' in str(frame):
-                answered += 1
-                if answered == listens:
-                    heard.opened()
-            elif '"a":"d"' in str(frame) and answered == listens:
-                heard.events(1)
-
-
-async def _serve_until_input_ends(arguments: list[str]) -> _Heard:
-    port, rest = int(arguments[1]), arguments[2:]
-    if arguments[0] == "sse":
-        heard = await _open_streams(port, rest[0], int(rest[1]))
-    else:
-        count, listens = map(int, rest)
-        heard = _Heard(count)
-        sockets = [asyncio.create_task(_listen(port, n, listens, heard)) for n in range(count)]
-        opened = asyncio.create_task(heard.all_open.wait())
-        done, _pending = await asyncio.wait([*sockets, opened], return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    print("open", flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    return heard
-
-
 async def main(arguments: list[str]) -> None:
-    heard = await _serve_until_input_ends(arguments)
-    print(heard.count, heard.last, flush=True)
+    heard = await _open(arguments)
+    print("open", flush=True)
+    while await asyncio.to_thread(sys.stdin.readline):
+        print(heard.count, heard.last, flush=True)
 
 
 if __name__ == "__main__":
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     uvloop.run(main(sys.argv[1:]))
