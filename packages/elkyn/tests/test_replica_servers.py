@@ -12,11 +12,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from elkyn_server import until
 from websockets.sync.client import connect
 
@@ -25,6 +32,7 @@ from elkyn.replica.messages import decode, encode
 from sennit_core.errors import Denied, Unavailable, Unsupported
 
 Start = Callable[..., Any]
+LOOPBACK = IPv4Address("127.0.0.1")
 
 
 class Proxy:
@@ -360,6 +368,66 @@ def test_only_admins_follow(start_server: Start) -> None:
     with connect(url, additional_headers=leader.headers) as admin:
         admin.send("text")
         assert decode(bytes_of(admin.recv()))[0] == "refuse"
+
+
+def certificate(folder: Path) -> tuple[str, str]:
+    """Make a certificate for loopback; returns its file and that of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(made.public_bytes(Encoding.PEM))
+    kind, plain = PrivateFormat.PKCS8, NoEncryption()
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, kind, plain))
+    return str(cert_file), str(key_file)
+
+
+def test_a_leader_is_followed_over_tls_by_whom_its_certificate_convinces(
+    start_server: Start, follow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert, key = certificate(tmp_path)
+    leader = start_server("--tls-cert", cert, "--tls-key", key)
+    assert leader.url.startswith("https://")
+    leader.client.put("/n.json", json=1)
+    stranger = follow(leader, "stranger")
+    monkeypatch.setenv("SSL_CERT_FILE", cert)
+    follower = follow(leader, "follower")
+    until(lambda: connected(follower))
+    assert follower.client.put("/n.json", json=2).status_code == 200
+    assert follower.client.get("/n.json").json() == leader.client.get("/n.json").json() == 2
+    with ElkynStore(mode="replica", cluster_url=leader.url, token=token_of(leader)) as replica:
+        replica.set("/n", 3)
+        assert replica.get("/n") == 3
+    assert stranger.client.get("/n.json").json() is None
+    assert stranger.client.put("/n.json", json=4).status_code == 503
+    assert leader.client.get("/n.json").json() == 3
+
+
+def test_a_follower_is_not_followed(start_server: Start, follow: Any) -> None:
+    leader = start_server()
+    leader.client.put("/n.json", json=1)
+    follower = follow(leader, "follower")
+    until(lambda: connected(follower))
+    chained = follow(follower, "chained")
+
+    def said() -> Any:
+        return chained.client.get("/.replica/status").json()["namespaces"]["default"]["lastError"]
+
+    assert "does not lead: follow the one that does" in until(said)
+    assert chained.client.get("/n.json").json() is None
+    options: Any = {"cluster_url": follower.url, "token": token_of(follower)}
+    with ElkynStore(mode="replica", **options) as replica:
+        status = until(lambda: replica.replica is not None and replica.replica.status.last_error)
+        assert "does not lead" in status
+    _code, logged = chained.stop()
+    assert logged.count("follow the one that does") == 1
 
 
 _CHILD = """

@@ -149,7 +149,7 @@ class Sender:
         if term > self._log.terms.term:
             self._log.heard(term)
         if not self._log.leads:
-            return self._refuse("not-leader", "this store does not lead")
+            return self._refuse("not-leader", "this server does not lead: follow the one that does")
         terms = self._log.terms
         same = self._same(position, mark)
         diverged = not (terms.includes(position, leads) and position <= self._log.last and same)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import socket
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import quote
 
+from elkyn.errors import NotLeader
 from elkyn.paths import Path, format_path
 from elkyn.replica.follower import Receiver
 from elkyn.replica.messages import MESSAGE_BYTES_MAX, VERSION, decode, encode
@@ -127,8 +129,10 @@ class Link:
             except Exception as error:  # noqa: BLE001 - told in the status, and tried again
                 if self._stop.is_set():
                     break
+                told = isinstance(error, NotLeader) and self._last_error is None
                 self._failed(_said(error))
-                _log.info("following %s: %s", self._address, self._last_error)
+                level = logging.WARNING if told else logging.INFO  # that does not mend itself
+                _log.log(level, "following %s: %s", self._address, self._last_error)
             if self._receiver is not None and self._receiver.welcomed:
                 delay = _RETRY_SECONDS
             self._stop.wait(delay * random.uniform(0.5, 1.0))
