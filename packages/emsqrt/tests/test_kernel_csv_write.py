@@ -55,6 +55,13 @@ def test_powers_of_two_and_ten_and_their_neighbours_are_shortest() -> None:
     assert formatted(["Float64"], batch) == arrow_writes(batch)
 
 
+def test_quotients_of_short_numbers_are_as_short() -> None:
+    numbers = (0, 1, 5, 10, 99, 100, 123456, 9999999999, 10**10, 99999999999999, 123456789012345)
+    signed = [sign * n / 10**places for n in numbers for places in range(24) for sign in (1, -1)]
+    batch = pa.record_batch({"x": pa.array([*signed, -0.0], pa.float64())})
+    assert formatted(["Float64"], batch) == arrow_writes(batch)
+
+
 def test_powers_of_two_are_shortest_as_single_floats() -> None:
     powers = [single(near) for e in range(1, 255) for near in neighbours(e << 23)]
     small = [single(bits) for bits in (0, 1, 2, 3, 99, 2**22, 2**23 - 1, 2**31)]

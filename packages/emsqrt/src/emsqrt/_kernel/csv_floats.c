@@ -136,21 +136,38 @@ static void find_long(shortest *found, double value, bool single) {
     strip_zeros(found);
 }
 
-/* A double that is a whole number, or a quotient of exact numbers: `digits` over a power of ten. */
-static bool find_short_double(shortest *found, double value) {
-    if (value < 9007199254740992.0 && value == floor(value)) {
-        set_digits(found, (uint64_t)value, 0);
+/* A double that is a whole number, or a quotient of exact numbers: `digits`, no more of them than
+ * it needs, over a power of ten. */
+static bool find_quotient(double value, uint64_t *digits, int *places) {
+    *places = 0;
+    if (value < 9007199254740992.0 && value == (double)(int64_t)value) {
+        *digits = (uint64_t)value;
         return true;
     }
     double power = 10;
-    for (int places = 1; places <= 22 && value * power < 1e15; places++, power *= 10) {
-        const uint64_t digits = (uint64_t)(value * power + 0.5); /* exact or no matter */
-        if ((double)digits / power == value && digits >= 1) {
-            set_digits(found, digits, places);
+    for (*places = 1; *places <= 22 && value * power < 1e15; ++*places, power *= 10) {
+        *digits = (uint64_t)(value * power + 0.5); /* exact or no matter */
+        if ((double)*digits / power == value && *digits >= 1) {
             return true;
         }
     }
     return false;
+}
+
+/* Write a quotient from 1e-6 to 1e10, or zero. */
+static size_t write_plainly(double value, uint64_t digits, int places, uint8_t *out) {
+    if (places == 0) {
+        return em_write_unsigned(digits, out);
+    }
+    uint64_t power = 1;
+    for (int i = 0; i < places; i++) {
+        power *= 10;
+    }
+    const uint64_t whole = (uint64_t)value;
+    const size_t count = em_write_unsigned(whole, out);
+    out[count] = '.';
+    em_write_digits(digits - whole * power, places, out + count + 1);
+    return count + 1 + (size_t)places;
 }
 
 static bool find_short_float(shortest *found, float value) {
@@ -218,8 +235,14 @@ size_t em_write_double(double value, uint8_t *out) {
     shortest found;
     value = fabs(value);
     *out = '-';
-    if (!find_short_double(&found, value)) {
+    uint64_t digits;
+    int places;
+    if (!find_quotient(value, &digits, &places)) {
         find_long(&found, value, false);
+    } else if (value < 1e10 && (value >= 1e-6 || value == 0)) {
+        return write_plainly(value, digits, places, out + minus) + minus;
+    } else {
+        set_digits(&found, digits, places);
     }
     return lay_out(&found, out + minus) + minus;
 }

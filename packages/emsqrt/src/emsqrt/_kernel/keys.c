@@ -4,6 +4,14 @@
 
 enum { EM_SHORT_TEXT = 12 }; /* a call costs more than to look at so many bytes */
 
+static inline uint64_t ordered_double(uint64_t word) {
+    const uint64_t magnitude = word & 0x7fffffffffffffffu;
+    const uint64_t bits = magnitude > 0x7ff0000000000000u ? 0x7ff8000000000000u
+                          : magnitude == 0                ? 0
+                                                          : word;
+    return bits >> 63 ? ~bits : bits | 0x8000000000000000u;
+}
+
 /* The order of a value of at most eight bytes as an unsigned number in its
  * width. */
 static uint64_t to_ordered(enum em_kind kind, const uint8_t *value) {
@@ -25,13 +33,8 @@ static uint64_t to_ordered(enum em_kind kind, const uint8_t *value) {
                                                       : (uint32_t)word;
         return bits >> 31 ? ~bits & 0xffffffffu : bits | 0x80000000u;
     }
-    case EM_F64: {
-        const uint64_t magnitude = word & 0x7fffffffffffffffu;
-        const uint64_t bits = magnitude > 0x7ff0000000000000u ? 0x7ff8000000000000u
-                              : magnitude == 0                ? 0
-                                                              : word;
-        return bits >> 63 ? ~bits : bits | 0x8000000000000000u;
-    }
+    case EM_F64:
+        return ordered_double(word);
     default:
         return word;
     }
@@ -220,6 +223,32 @@ uint8_t *em_key_encode(const em_key_spec *spec, const em_columns *columns, size_
         out = end;
     }
     return out;
+}
+
+void em_key_encode_rows(const em_key_spec *spec, const em_columns *columns, size_t start,
+                        size_t count, size_t bytes, uint8_t *out) {
+    for (size_t i = 0; i < spec->count; i++) {
+        const em_key_part *part = &spec->parts[i];
+        const em_key_spec alone = {1, part};
+        const em_column *column = &columns->columns[part->column];
+        const bool plain = column->validity == NULL && !part->descending;
+        if (plain && (column->kind == EM_I64 || column->kind == EM_F64)) {
+            const uint8_t *from = column->values + (column->offset + start) * sizeof(uint64_t);
+            const bool whole = column->kind == EM_I64;
+            for (size_t row = 0; row < count; row++) {
+                uint64_t word;
+                memcpy(&word, from + row * sizeof word, sizeof word);
+                word = whole ? word ^ 0x8000000000000000u : ordered_double(word);
+                out[row * bytes] = EM_VALUE;
+                put_big(out + row * bytes + 1, word, sizeof word);
+            }
+        } else {
+            for (size_t row = 0; row < count; row++) {
+                (void)em_key_encode(&alone, columns, start + row, out + row * bytes);
+            }
+        }
+        out += 1 + fixed_width(column->kind);
+    }
 }
 
 const uint8_t *em_key_skip(const em_key_part *part, enum em_kind kind, const uint8_t *at,

@@ -45,6 +45,11 @@ size_t em_key_bytes(const em_key_spec *spec, const em_columns *columns, size_t r
 uint8_t *em_key_encode(const em_key_spec *spec, const em_columns *columns, size_t row,
                        uint8_t *out);
 
+/* Write the keys of `count` rows one after another, each of `bytes` bytes, which is
+ * em_key_fixed_bytes(). */
+void em_key_encode_rows(const em_key_spec *spec, const em_columns *columns, size_t start,
+                        size_t count, size_t bytes, uint8_t *out);
+
 /* Append a sequence number, and return the end. */
 uint8_t *em_key_put_sequence(uint8_t *out, uint64_t sequence);
 

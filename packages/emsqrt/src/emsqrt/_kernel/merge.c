@@ -49,15 +49,24 @@ static inline bool comes_first(const em_merger *merger, uint32_t left, uint32_t 
     return breaks_tie(merger, left, right);
 }
 
-/* Play the source from its leaf up; it was the winner, or its leaf is new. */
+/* Play the source from its leaf up; it was the winner, or its leaf is new. Who wins cannot be
+ * foretold, so that the two change places without a jump, unless their first bytes are equal. */
 static inline void replay(em_merger *merger, uint32_t source) {
+    const em_source *const sources = merger->sources;
     uint32_t winner = source;
+    uint64_t high = sources[source].high;
     for (uint32_t node = (source + merger->count) / 2; node > 0; node /= 2) {
         const uint32_t loser = merger->losers[node];
-        if (comes_first(merger, loser, winner)) {
-            merger->losers[node] = winner;
-            winner = loser;
+        const uint64_t other = sources[loser].high;
+        bool first = other < high;
+        if (__builtin_expect(other == high, 0)) {
+            first = comes_first(merger, loser, winner);
         }
+        const uint64_t changed = 0 - (uint64_t)first;
+        const uint32_t change = (loser ^ winner) & (uint32_t)changed;
+        high ^= (other ^ high) & changed;
+        merger->losers[node] = loser ^ change;
+        winner ^= change;
     }
     merger->winner = winner;
 }

@@ -152,21 +152,35 @@ typedef struct {
     uint32_t ends[EM_STRETCH + 1];
 } stretch_keys;
 
-static size_t key_bound(const em_table *table, const em_columns *columns, size_t row,
-                        size_t fixed) {
-    return fixed > 0 || table->keys.count == 0 ? fixed : em_key_bytes(&table->keys, columns, row);
+static size_t smaller(size_t left, size_t right) {
+    return left < right ? left : right;
+}
+
+/* Encode keys that all have `bytes` bytes. */
+static void encode_fixed(em_table *table, const em_columns *columns, size_t start, size_t count,
+                         size_t bytes, stretch_keys *keys) {
+    em_key_encode_rows(&table->keys, columns, start, count, bytes, table->scratch);
+    for (size_t i = 0; i <= count; i++) {
+        keys->ends[i] = (uint32_t)(i * bytes);
+    }
+    keys->count = count;
+    keys->growth = count * record_bytes(table, bytes);
 }
 
 /* Encode keys from `start` on, while they fit the scratch and their records the table. */
 static void encode_keys(em_table *table, const em_columns *columns, size_t start, size_t count,
                         size_t room, stretch_keys *keys) {
     const size_t fixed = em_key_fixed_bytes(&table->keys, columns);
-    const size_t least = table->limit < table->scratch_bytes ? table->limit : table->scratch_bytes;
-    const size_t limit = table->limit > 0 ? least : SIZE_MAX;
+    const size_t limit = table->limit > 0 ? smaller(table->limit, table->scratch_bytes) : SIZE_MAX;
     size_t used = 0, records = 0, i = 0;
+    if (fixed > 0 && fixed <= limit) {
+        const size_t fit = smaller(table->scratch_bytes / fixed, room / record_bytes(table, fixed));
+        encode_fixed(table, columns, start, smaller(count, fit), fixed, keys);
+        return;
+    }
     keys->ends[0] = 0;
     for (; i < count; i++) {
-        const size_t bytes = key_bound(table, columns, start + i, fixed);
+        const size_t bytes = em_key_bytes(&table->keys, columns, start + i);
         const size_t record = record_bytes(table, bytes);
         if (used + bytes > table->scratch_bytes || records + record > room || bytes > limit) {
             table->refused = i == 0 && bytes > limit ? bytes : 0;
