@@ -36,9 +36,10 @@ class _Pages(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[str]:
-    """Serve a folder to browsers for a block; yields the address."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Pages, directory=folder)) as server:
+def site_of(package: Path) -> Iterator[str]:
+    """Serve the package and an empty page to browsers for a block; yields the address."""
+    (package / "blank.html").write_text("<!doctype html><title>blank</title>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Pages, directory=package)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

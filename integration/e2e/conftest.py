@@ -14,6 +14,8 @@ from e2e.browser_site import (
     platform,
     running_site,
 )
+from e2e.elkyn_pages import Pages
+from elkyn_package import packed, site_of
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from sennit import playground
@@ -107,3 +109,21 @@ def loaded(site: Site, harbours: Path) -> str:
     """The name of a table that is there already."""
     platform("put", str(harbours), "--name", "berths", data=site.data)
     return "berths"
+
+
+@pytest.fixture(scope="session")
+def elkyn_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Elkyn's JavaScript package as it is published, on a site of its own."""
+    with site_of(packed(tmp_path_factory.mktemp("elkyn-js"))) as address:
+        yield address
+
+
+@pytest.fixture
+def pages(chromium: Browser, elkyn_site: str) -> Iterator[Pages]:
+    """Opens pages of that site in one browser; nothing in them may stay uncaught."""
+    with chromium.new_context() as opened:
+        pages = Pages(opened, elkyn_site)
+        yield pages
+        for page in opened.pages:
+            page.goto("about:blank")
+    assert pages.errors == []

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from e2e.elkyn_pages import Pages, run
-from elkyn_package import packed, site
 from elkyn_server import Served, until
-from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -40,30 +38,12 @@ FOLLOW = """
 """
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    package = packed(tmp_path_factory.mktemp("elkyn-js"))
-    (package / "blank.html").write_text("<!doctype html><title>blank</title>")
-    with site(package) as started:
-        yield started
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Served]:
     served = Served(tmp_path / "data", "--durability", "interval")
     yield served
     if served.process.returncode is None:
         served.stop()
-
-
-@pytest.fixture
-def pages(chromium: Browser, address: str) -> Iterator[Pages]:
-    with chromium.new_context() as context:
-        opened = Pages(context, address)
-        yield opened
-        for page in context.pages:
-            page.goto("about:blank")
-    assert opened.errors == []
 
 
 def access(server: Served, **more: object) -> dict[str, object]:

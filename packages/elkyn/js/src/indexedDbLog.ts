@@ -164,5 +164,8 @@ function settled<T>(request: IDBRequest<T>, name: string): Promise<T> {
 }
 
 function failure(name: string, cause: DOMException | null): ElkynError {
-  return new ElkynError(`the browser's database ${name} failed: ${cause?.message}`, { cause })
+  return new ElkynError(
+    `the browser's database ${name} failed: ${cause?.message ?? 'a write was aborted'}`,
+    { cause },
+  )
 }
