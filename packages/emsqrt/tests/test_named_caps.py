@@ -10,6 +10,8 @@ import pytest
 from fuzz_data import random_table
 from fuzz_runs import Ran, run_files, run_thin, write_table
 
+from emsqrt import Engine, EngineConfig
+from emsqrt.executor.context import Context
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import check
 from sennit_core.errors import CapTooSmall
@@ -112,6 +114,45 @@ def test_one_refusal_names_what_a_wide_window_takes(tmp_path: Path) -> None:
 
     told = refusals([wide], "jsonl", 40, tmp_path)
     assert len(told) == 1, told
+
+
+def test_what_a_process_holds_more_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema, table = random_table(COLUMNS, 3, 7, nul=False)
+    write_table(table, schema, tmp_path / "l.jsonl")
+    plan = scan(tmp_path / "l.jsonl", schema=schema).sort("t").plan
+    named = []
+    for grown_bytes in (0, 3 << 20):
+        monkeypatch.setattr(Context, "grown_bytes", lambda _, grown=grown_bytes: grown)
+        with pytest.raises(CapTooSmall) as refused:
+            run_files(plan, 1 << 20, tmp_path, "jsonl", schema)
+        named.append(refused.value.needed_bytes)
+    assert named[1] - named[0] == (3 << 20) - (256 << 10)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("cap_mib", [64, 100])
+@pytest.mark.parametrize("verb", ["sort", "distinct", "window"])
+def test_a_kept_process_takes_thousands_of_columns_when_asked_again(
+    verb: str, cap_mib: int, tmp_path: Path
+) -> None:
+    path, names = tmp_path / "wide.csv", ["k", *(f"c{n}" for n in range(1, 3000))]
+    lines = [",".join(map(str, (n % 10, *range(n, n + 2999)))) for n in range(60)]
+    path.write_text("\n".join([",".join(names), *lines]) + "\n")
+    verbs: dict[str, Verb] = {
+        "sort": lambda rows: rows.sort("k", "c7:desc"),
+        "distinct": lambda rows: rows.distinct("k"),
+        "window": lambda rows: rows.window("k", "c1", r="rank()"),
+    }
+    plan = verbs[verb](scan(path)).sink(tmp_path / "out.arrow").plan
+    config = EngineConfig(spill_dir=tmp_path / "spill", mem_cap_bytes=1 << 30)
+    with Engine(config) as engine:
+        try:
+            engine.run(plan, mem_cap=cap_mib << 20)
+        except CapTooSmall as error:
+            engine.run(plan, mem_cap=error.needed_bytes)
 
 
 @pytest.mark.nightly

@@ -23,7 +23,8 @@ class Margin(NamedTuple):
 
     Args:
         share: one part in so many of what is added to the cap is slack, not budget.
-        precise_bytes: what a process may hold more the next time.
+        precise_bytes: what a process may hold more the next time, at least; what it has grown by
+            so far is looked up.
     """
 
     share: int
@@ -52,7 +53,9 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack, m
     run.context.make_room_for_error()
     whole_bytes = run.budget.whole_bytes
     needed_bytes = _enough(refused, open_all, run, margin.precise_bytes)
-    needed_bytes += (needed_bytes - whole_bytes) // margin.share + margin.precise_bytes
+    gc.collect()
+    next_bytes = max(margin.precise_bytes, run.context.grown_bytes())
+    needed_bytes += (needed_bytes - whole_bytes) // margin.share + next_bytes
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=refused.because)
 
 

@@ -91,6 +91,7 @@ class Context:
         self._made_spill_dir = False
         self._started = time.monotonic()
         self._budget = budget
+        self._held_bytes: int | None = None
         self._slack_bytes = slack_bytes
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
@@ -118,7 +119,7 @@ class Context:
         Raises:
             CapTooSmall: nothing is left.
         """
-        held = _charged_now()
+        held = self._held_bytes = _charged_now()
         slack = self._slack_bytes
         if slack is None:
             slack = max(3 * _MIB, self.cap_bytes * 6 // 100)
@@ -130,6 +131,10 @@ class Context:
                 because=f"{self.what} holds {held >> 20} MiB before it reads anything",
             )
         return self.cap_bytes - held - aside
+
+    def grown_bytes(self) -> int:
+        """Return what the process holds more than when it looked at what is left of the cap."""
+        return 0 if self._held_bytes is None else max(0, _charged_now() - self._held_bytes)
 
     def trial(self, budget: MemoryBudget) -> Context:
         """Return a context with another budget, to see whether a plan would be admitted."""

@@ -136,6 +136,11 @@ class JoinSide:
         return _HEAD_BYTES + len(self.absent) + len(keys) * _KEY_PART_BYTES + text
 
 
+def fixed_row_bytes(kinds: Sequence[int], keys: int) -> int:
+    """Return what a packed row of so many keys takes beside its texts."""
+    return _HEAD_BYTES + len(_absent(kinds)) + keys * _KEY_PART_BYTES
+
+
 def block_bytes(memory_bytes: int) -> int:
     """Return how many packed or joined rows come at a time, in so much working memory."""
     return min(BLOCK_BYTES_MAX, memory_bytes // _BLOCKS_SHARE)

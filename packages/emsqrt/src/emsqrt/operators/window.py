@@ -15,6 +15,7 @@ from emsqrt.external.sort import ExternalSort
 from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
 from emsqrt.long_row import LongRow
 from emsqrt.metering import begun
+from emsqrt.operators.join_side import fixed_row_bytes
 from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
@@ -84,7 +85,9 @@ class WindowRows:
                 found = self._carried.add(order.expr)
                 self._key = order, found.column, found.kind
         rows = _TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4)
-        run.expect_holder(rows, _bytes_min(len(self._carried.kinds)))
+        kinds = self._carried.kinds
+        least = _bytes_min(fixed_row_bytes(kinds, len(self._keys.fields)), len(kinds))
+        run.expect_holder(rows, least)
 
     def batches(self) -> Generator[Any]:
         """Yield the rows.
@@ -325,9 +328,10 @@ def _by_value(call: WindowCall) -> bool:
     return frame is not None and frame.unit == "range" and bool(frame.start or frame.end)
 
 
-def _bytes_min(columns: int) -> int:
-    """Return the least working memory, with short rows."""
-    tape = _PACKED_MIN + SLOTS_MIN * _slot_bytes(_PACKED_MIN, columns) + _ALIGN
+def _bytes_min(row_bytes: int, columns: int) -> int:
+    """Return the least working memory, with short texts."""
+    packed = max(_PACKED_MIN, row_bytes)
+    tape = packed + SLOTS_MIN * _slot_bytes(packed, columns) + _ALIGN
     return tape * (_TAPE_SHARE if tape <= _TAPE_BYTES else _LARGE_TAPE_SHARE)
 
 
