@@ -14,6 +14,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -146,10 +147,11 @@ async def _open(arguments: list[str]) -> Heard:
     for start in range(0, count, _OPENED_AT_ONCE):
         opening = []
         for number in range(start, min(start + _OPENED_AT_ONCE, count)):
+            make: Callable[[], asyncio.Protocol]
             if arguments[0] == "sse":
-                make = partial[asyncio.Protocol](Stream, arguments[2], heard)
+                make = partial(Stream, arguments[2], heard)
             else:
-                make = partial[asyncio.Protocol](Socket, number, int(arguments[3]), heard)
+                make = partial(Socket, number, int(arguments[3]), heard)
             opening.append(loop.create_connection(make, "127.0.0.1", port))
         await asyncio.gather(*opening)
     await heard.all_open.wait()

@@ -49,6 +49,21 @@ def test_the_keys_of_like_records_are_stored_once(tmp_path: Path) -> None:
         assert len(entries(store, "shapes")) == 2
 
 
+def test_records_of_all_shapes_and_sizes_are_rows_again(store: ElkynStore) -> None:
+    def fields(count: int, kind: int) -> dict[str, Any]:
+        return {f"field{kind}of{index:02}": index for index in range(count)}
+
+    kinds = [
+        fields(2 + number % 20, number) for number in range(130)
+    ]  # past all tags, and all heads
+    for kind, value in enumerate(kinds):
+        store.update("/", {f"{kind}-{copy}": value for copy in range(3)})
+    tags = {data[0] for data in entries(store).values()}
+    assert {0x04, 0x10, 0x7F} <= tags
+    assert [store.get(f"/{kind}-2") for kind in range(130)] == kinds
+    assert store.verify() == []
+
+
 def test_a_map_that_is_written_over_and_over_is_no_shape(store: ElkynStore) -> None:
     for number in range(50):
         store.set("/one", {"key of its own": number, "another": "x"})
@@ -113,9 +128,15 @@ def test_rows_of_older_stores_are_read_and_written(tmp_path: Path) -> None:
             value = ormsgpack.packb({"n": number, "text": "x" * 90})
             txn.put(node + b"\x01" + struct.pack(">I", number + 2**31), b"\x01" + value, db=tree)
             txn.put(node + b"\x02" + f"k{number:02}".encode(), b"\x01" + value, db=tree)
+        flat = ormsgpack.packb([0, -5, "flat"])
+        txn.put(node + b"\x01" + struct.pack(">I", 2**31 - 9), b"\x04" + flat, db=tree)
+        names = ormsgpack.packb(["n", "text"])
+        txn.put((0).to_bytes(2, "big"), names, db=env.databases["shapes"])
         txn.put(b"next-node", (2).to_bytes(8, "big"), db=meta)
         txn.commit()
     with ElkynStore(tmp_path / "t") as store:
+        assert store.get("/-9") == {"n": -5, "text": "flat"}
+        store.delete("/-9")
         assert store.keys("/") == [*map(str, range(30)), *(f"k{n:02}" for n in range(30))]
         assert store.get("/17/n") == store.get("/k17/n") == 17
         store.set("/new", {f"c{n}": "y" * 100 for n in range(40)})

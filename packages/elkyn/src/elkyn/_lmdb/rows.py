@@ -14,6 +14,7 @@ their length (2 bytes) and UTF-8, then the payload:
     0x01 packed: MessagePack of the whole subtree      0x02 branch: the node
     0x03 folded: the same, maps of known shapes as arrays (`shapes`)
     0x04 flat: a folded map of scalars
+    0x10 to 0x7f shaped: the values of a map of scalars of shape 0 to 111, an array without its head
     + 0x80 when the true key follows the tag
 """
 
@@ -32,7 +33,7 @@ __all__ = ["ROOT_ROW", "SHORT_BYTES_MAX", "Row", "child_row", "pack_branch", "pa
 
 SHORT_BYTES_MAX = 480
 _PREFIX_BYTES = 470
-PACKED, BRANCH, FOLDED, FLAT = 0x01, 0x02, 0x03, 0x04
+PACKED, BRANCH, FOLDED, FLAT, SHAPED = 0x01, 0x02, 0x03, 0x04, 0x10
 _LONG = 0x80
 _INTEGER = struct.Struct(">BI")
 

@@ -5,7 +5,7 @@ A *shape* is the tuple of a map's keys. The table `shapes` gives the store's sha
     number (2 bytes, big-endian) -> MessagePack list of keys
 
 and a map of shape 7 is packed as the array `[7, value, …]`; the stored form has no lists, so an array
-is never anything else. A shape is interned when several rows have had it; maps without one are packed
+is never anything else. A row of nothing but a few scalars names a low number by its tag. A shape is interned when several rows have had it; maps without one are packed
 with their keys, so a table that is full costs room, not meaning.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import ormsgpack
 
 from elkyn._lmdb.environment import Environment, Txn
-from elkyn._lmdb.rows import FLAT, FOLDED, PACKED
+from elkyn._lmdb.rows import FLAT, FOLDED, PACKED, SHAPED
 from elkyn.values import Stored
 
 __all__ = ["DATABASES", "Shapes"]
@@ -31,6 +31,8 @@ _KEY_BYTES_MIN = 3  # of an only key
 _KEY_BYTES_MAX = 1024
 _ROWS_BEFORE = 3  # rows that must have had a shape before it is interned
 _SEEN_MAX = 4096
+_TAGGED = 0x80 - SHAPED  # shapes with lower numbers have tags of their own
+_HEADS = tuple(bytes((0x90 + count,)) for count in range(16))  # of MessagePack's short arrays
 
 Shape = tuple[str, ...]
 
@@ -77,19 +79,24 @@ class Shapes:
             del self._numbers[shape]
         del self._keys[count:]
 
-    def fold(self, value: dict[str, Stored], txn: Txn, row_key: bytes) -> tuple[Stored, int]:
-        """Return `value` with arrays in the place of maps of known shapes, and the tag for it.
+    def pack(self, value: dict[str, Stored], txn: Txn, row_key: bytes) -> tuple[int, bytes]:
+        """Return tag and payload of the row of a map.
 
         Args:
-            value: a stored form; returned itself when there is nothing to fold.
+            value: a stored form.
             txn: the write transaction, marked; new shapes are put there.
             row_key: where it will stand: what one row repeats is no sign of a shape.
         """
-        if dict not in map(type, value.values()):
-            number = self._number(tuple(value), txn, row_key)
-            return (value, PACKED) if number is None else ([number, *value.values()], FLAT)
-        folded = self._fold(value, txn, row_key)
-        return folded, PACKED if folded is value else FOLDED
+        if dict in map(type, value.values()):
+            folded = self._fold(value, txn, row_key)
+            return PACKED if folded is value else FOLDED, ormsgpack.packb(folded)
+        number = self._number(tuple(value), txn, row_key)
+        if number is None:
+            return PACKED, ormsgpack.packb(value)
+        values = list(value.values())
+        if number < _TAGGED and len(values) < len(_HEADS):
+            return SHAPED + number, ormsgpack.packb(values)[1:]
+        return FLAT, ormsgpack.packb([number, *values])
 
     def _fold(self, value: dict[str, Stored], txn: Txn, row_key: bytes) -> Stored:
         shape = tuple(value)
@@ -128,10 +135,20 @@ class Shapes:
         txn.put(number.to_bytes(2, "big"), ormsgpack.packb(shape), db=self._db)
         return number
 
-    def unfold(self, value: Stored, txn: Txn) -> Stored:
-        """Return the stored form of what `fold` returned; changes `value`."""
+    def unpack(self, tag: int, payload: memoryview, txn: Txn) -> Stored:
+        """Return the stored form that a row holds, which is no branch."""
+        if tag == PACKED:
+            return ormsgpack.unpackb(payload)
         if not self._loaded:
             self._load(txn)
+        if tag >= SHAPED:
+            keys = self._keys[tag - SHAPED]
+            values = ormsgpack.unpackb(b"".join((_HEADS[len(keys)], payload)))
+            return dict(zip(keys, values, strict=True))
+        value = ormsgpack.unpackb(payload)
+        if tag == FLAT:
+            number, *values = value
+            return dict(zip(self._keys[number], values, strict=True))
         return self._unfold(value)
 
     def _unfold(self, value: Stored) -> Stored:
@@ -141,10 +158,3 @@ class Shapes:
             if type(child) is list or type(child) is dict:
                 value[key] = self._unfold(child)
         return value
-
-    def unfold_flat(self, value: list[Stored], txn: Txn) -> Stored:
-        """Return the stored form of a folded map of scalars."""
-        if not self._loaded:
-            self._load(txn)
-        number, *inner = value
-        return dict(zip(self._keys[number], inner, strict=True))

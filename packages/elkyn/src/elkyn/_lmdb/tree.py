@@ -228,12 +228,7 @@ class Tree:
         return row_key, self._txn.get(row_key, None, self._rows), len(path)
 
     def _unpack(self, row: rows.Row) -> Stored:
-        value = rows.unpack_value(row.payload)
-        if row.tag == rows.PACKED:
-            return value
-        if row.tag == rows.FLAT:
-            return self._shapes.unfold_flat(value, self._txn)
-        return self._shapes.unfold(value, self._txn)
+        return self._shapes.unpack(row.tag, row.payload, self._txn)
 
     def _children(self, node: bytes) -> Iterator[tuple[str, rows.Row]]:
         start = len(node)
@@ -310,8 +305,7 @@ class Tree:
             return rows.pack_value(key, rows.pack(value))
         if not _may_fit(value):
             return None
-        folded, tag = self._shapes.fold(value, self._txn, row_key)
-        packed = rows.pack(folded)
+        tag, packed = self._shapes.pack(value, self._txn, row_key)
         return None if len(packed) > SPLIT_BYTES else rows.pack_value(key, packed, tag)
 
     def _write_branch(self, row_key: bytes, key: str, value: Stored) -> int:

@@ -146,11 +146,7 @@ class _Walk:
             waiting.append((path, bytes(row.payload)))
             return
         try:
-            value = rows.unpack_value(row.payload)
-            if row.tag == rows.FLAT:
-                value = self._shapes.unfold_flat(value, self._txn)
-            elif row.tag == rows.FOLDED:
-                value = self._shapes.unfold(value, self._txn)
+            value = self._shapes.unpack(row.tag, row.payload, self._txn)
         except (ValueError, IndexError, KeyError, TypeError) as error:
             yield f"{path or '/'}: cannot be read ({type(error).__name__})"
             return
