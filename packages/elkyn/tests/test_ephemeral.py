@@ -144,3 +144,37 @@ def test_when_the_durable_commit_fails_the_ephemeral_values_are_still_there(
             store.set("/pair", {"a": "new"})
         assert store.get("/pair") == {"a": "old", "b": "old"}
         assert [events.poll(), events.poll()][1] is None
+
+
+def exported(store: ElkynStore) -> object:
+    return store.get("/", export=True)
+
+
+def test_a_map_keeps_its_priority_when_only_ephemeral_children_are_left(store: ElkynStore) -> None:
+    store.set("/m", {"a": 1, ".priority": 3})
+    store.set("/m/b", 2, ephemeral=True)
+    store.delete("/m/a")
+    assert exported(store) == {"m": {"b": 2, ".priority": 3}}
+    assert store.get("/m/.priority") == 3
+    entry = store.oplog.read(store.position - 1)[0]
+    assert [path for path, _value in entry.places] == [("m", "a"), ("m", "b"), ("m", ".priority")]
+
+
+def test_a_map_of_ephemeral_children_takes_a_durable_priority(store: ElkynStore) -> None:
+    store.set("/m/b", 2, ephemeral=True)
+    store.set("/m/.priority", "p")
+    assert exported(store) == {"m": {"b": 2, ".priority": "p"}}
+
+
+@pytest.mark.parametrize("ephemeral", [True, False])
+def test_a_priority_does_not_come_back_with_a_map_that_was_emptied(
+    store: ElkynStore, ephemeral: bool
+) -> None:
+    store.set("/m", {"a": 1, "b": 2, ".priority": 3})
+    store.delete("/m/a", ephemeral=True)
+    store.delete("/m/b", ephemeral=ephemeral)
+    assert exported(store) is None
+    store.set("/m/c", 4)
+    assert exported(store) == {"m": {"c": 4}}
+    store.set("/m/a", 1)
+    assert exported(store) == {"m": {"a": 1, "c": 4}}

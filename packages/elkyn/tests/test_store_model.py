@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from elkyn import ElkynStore
 from elkyn import testing as model
@@ -31,11 +31,7 @@ def refuse(_view: View, places: list[tuple[Keys, Stored]], _now_ms: int) -> None
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Random writes, reopened now and then; watchers replay what they are told.
-
-    One run has ephemeral writes or priorities: a map with both loses its priority with its last
-    durable child, which the model does not know of.
-    """
+    """Random writes, reopened now and then; watchers replay what they are told."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,12 +54,9 @@ class StoreMachine(RuleBasedStateMachine):
     def watch(self, paths: list[str]) -> None:
         self.watched = [(self.store.watch(path, queue_events=40), None) for path in paths]
 
-    def allowed(self, value: Any) -> Any:
-        return model.plain(value) if self.mixed else value
-
     @rule(path=model.PATHS, value=model.EXPORTS, ephemeral=st.booleans())
     def set(self, path: str, value: Any, ephemeral: bool) -> None:
-        value, ephemeral = self.allowed(value), ephemeral and self.mixed
+        ephemeral = ephemeral and self.mixed
         self.store.set(path, value, ephemeral=ephemeral)
         self.durable_writes += not ephemeral
         self.tree = model.put(self.tree, path, value)
@@ -75,11 +68,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.durable_writes += not ephemeral
         self.tree = model.put(self.tree, path, None)
 
-    @precondition(lambda self: not self.mixed)
-    @rule(path=model.PATHS, priority=st.none() | model.PRIORITIES)
-    def set_priority(self, path: str, priority: Any) -> None:
-        self.store.set(f"{path}/.priority", priority)
-        self.durable_writes += 1
+    @rule(path=model.PATHS, priority=st.none() | model.PRIORITIES, ephemeral=st.booleans())
+    def set_priority(self, path: str, priority: Any, ephemeral: bool) -> None:
+        ephemeral = ephemeral and self.mixed
+        self.store.set(f"{path}/.priority", priority, ephemeral=ephemeral)
+        self.durable_writes += not ephemeral
         self.tree = model.put(self.tree, f"{path}/.priority", priority)
 
     @rule(path=model.PATHS, by=st.integers(-9, 9))
@@ -104,7 +97,6 @@ class StoreMachine(RuleBasedStateMachine):
         ephemeral=st.booleans(),
     )
     def update(self, path: str, values: dict[str, Any], deep: bool, ephemeral: bool) -> None:
-        values = {key: self.allowed(value) for key, value in values.items()}
         ephemeral = ephemeral and self.mixed
         if deep:
             values = {f"{key}/deep": value for key, value in values.items()}
@@ -115,7 +107,6 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(path=model.PATHS, value=model.EXPORTS)
     def group_with_refusals(self, path: str, value: Any) -> None:
-        value = self.allowed(value)
         refused, allowed = patch_write((), {"a": value, "b/c": value}), put_write(("0", "g"), value)
         refused.guard = refuse
         self.store.apply([refused, allowed])
@@ -127,7 +118,6 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(path=model.PATHS, value=model.EXPORTS)
     def transaction(self, path: str, value: Any) -> None:
-        value = self.allowed(value)
         seen: list[Any] = []
 
         def replace(old: Any) -> Any:

@@ -7,9 +7,10 @@ the visible value alike; they differ in what a crash can take:
 - a durable write removes the shadows at and below its path, and makes a shadow above it durable
   ("promotes" it), so a write that touches both environments only ever removes shadows.
 
-No shadow lies below a scalar of the durable tree: it is laid at the scalar instead. A priority belongs
-to what it was written with: one of a durable map goes with the last durable child, though shadows of
-others may keep the place.
+No shadow lies below a scalar of the durable tree: it is laid at the scalar instead. A durable map with
+a priority is visible: an ephemeral delete of its last visible child hides the map, a durable one
+deletes it. When the last durable child goes but a shadow keeps the place, that shadow is made durable,
+and the priority stays.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ class WriteView(View):
     """
 
     __slots__ = (
+        "_orphaned",
         "_position",
         "_taken",
         "_term",
@@ -121,6 +123,7 @@ class WriteView(View):
         self._taken: list[int] = []  # where in `placed` a shadow's value was taken over
         self.removed: list[tuple[Path, Stored]] = []
         self.shadows_changed = False
+        self._orphaned: dict[Path, Stored] = {}  # priorities of maps that shadows alone keep
 
     @property
     def position(self) -> int:
@@ -129,6 +132,8 @@ class WriteView(View):
 
     def log(self, kind: str, base: Path, time_ms: int) -> int:
         """Add what was put since the last call to the log, as one write; returns its position."""
+        if self._orphaned:
+            self._settle_priorities()
         placed, self.placed, self._taken = self.placed, [], []
         return self._append(kind, base, time_ms, placed)
 
@@ -173,8 +178,53 @@ class WriteView(View):
                 place, whole = cover
                 path, value = place, set_at(whole, path[len(place) :], value)
                 self._taken.append(len(self.placed))
+            if path and (value is None or path[-1] == PRIORITY):
+                self._note_priorities(path, value)
         self.tree.set(path, value)
         self._note(path, value)
+
+    def _note_priorities(self, path: Path, value: Stored) -> None:
+        """Remember the priorities of maps that a write may leave without durable children."""
+        if path[-1] == PRIORITY:
+            if path[:-1] in self._orphaned or value is not None:
+                self._orphaned[path[:-1]] = value
+            return
+        for depth in range(len(path)):
+            above = path[:depth]
+            priority = self.tree.peek((*above, PRIORITY))
+            if priority is not None:
+                self._orphaned.setdefault(above, priority)
+
+    def _settle_priorities(self) -> None:
+        """Make what is visible, and what is durable, of maps with priorities one again."""
+        orphaned, self._orphaned = self._orphaned, {}
+        for place, priority in orphaned.items():
+            if self.peek(place) is None:
+                if self.tree.peek(place) is not None:
+                    self._take_away(place)
+            elif priority is not None and self.tree.peek((*place, PRIORITY)) != priority:
+                self._keep_priority(place, priority)
+
+    def _take_away(self, place: Path) -> None:
+        """Delete a durable map whose children are all hidden."""
+        assert self.shadows is not None
+        self._remove(list(self.shadows.below(place)))
+        self.tree.set(place, None)
+        self.placed = [kept for kept in self.placed if kept[0][: len(place)] != place]
+        self.placed.append((place, None))
+
+    def _keep_priority(self, place: Path, priority: Stored) -> None:
+        assert self.shadows is not None
+        if self.tree.peek(place) is None:
+            live = (found for found in self.shadows.below(place) if found[1] is not None)
+            taken = next(live, None)
+            if taken is None:
+                return
+            self._remove([taken])
+            self.tree.set(*taken)
+            self.placed.append(taken)
+        self.tree.set((*place, PRIORITY), priority)
+        self.placed.append(((*place, PRIORITY), priority))
 
     def _note(self, path: Path, value: Stored) -> None:
         """Remember a change of the durable tree; one below a value taken over goes into that."""
@@ -216,3 +266,16 @@ class WriteView(View):
             self.shadows.remove(place)
         else:
             self.shadows.put(place, value)
+        if value is None:
+            self._hide_empty(place)
+
+    def _hide_empty(self, place: Path) -> None:
+        """Hide a durable map with a priority whose last visible child was hidden, not that alone."""
+        assert self.shadows is not None
+        for depth in range(len(place)):
+            above = place[:depth]
+            if self.tree.peek((*above, PRIORITY)) is not None and self.peek(above) is None:
+                for hidden, _value in list(self.shadows.below(above)):
+                    self.shadows.remove(hidden)
+                self.shadows.put(above, None)
+                return
