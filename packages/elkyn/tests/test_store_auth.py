@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from elkyn import BadRules, ElkynStore
 from elkyn.identity import ADMIN, Identity
-from sennit_core.errors import Denied, Unauthenticated, UsageError
+from sennit_core.errors import Closed, Denied, Unauthenticated, UsageError
 from sennit_core.testing import ManualClock
 
 RULES: dict[str, Any] = {
@@ -159,3 +160,88 @@ def test_whoever_asks_is_told_of_new_rules_and_then_no_more(store: ElkynStore) -
     end()
     store.set_rules(RULES)
     assert told == [1]
+
+
+CHANGES: dict[str, Callable[[ElkynStore], object]] = {
+    "rules": lambda store: store.set_rules({"rules": {".read": False}}),
+    "data": lambda store: store.delete(
+        "/members/ann", token=store.create_token("boss", admin=True)
+    ),
+}
+MEMBERS = {
+    "rules": {
+        ".write": "auth.admin === true",
+        "room": {".read": "root.child('members').child(auth.uid).exists()"},
+    }
+}
+
+
+@pytest.fixture
+def room() -> Iterator[ElkynStore]:
+    with ElkynStore(mode="memory") as store:
+        store.update("/", {"members": {"ann": True, "bob": True}, "room": "text"})
+        store.set_rules(MEMBERS)
+        store.enable_auth("secret")
+        yield store
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_silent_feed_ends_when_reading_is_forbidden(room: ElkynStore, change: str) -> None:
+    bob = room.watch("/room", token=room.create_token("bob"))
+    assert bob.poll(20) is not None
+    calls: list[Any] = []
+    called = room.on("/room", "value", calls.append, token=room.create_token("ann"))
+    with room.watch("/room", token=room.create_token("ann")) as feed:
+        assert feed.poll(20) is not None
+        CHANGES[change](room)
+        with pytest.raises(Denied, match="/room"):
+            feed.poll(20)
+        with pytest.raises(Closed):
+            feed.poll(20)
+    called._thread.join(20)
+    assert not called._thread.is_alive()
+    assert calls == ["text"]
+    if change == "data":
+        assert bob.poll(0) is None  # still a member
+        bob.close()
+    else:
+        with pytest.raises(Denied):
+            bob.poll(20)
+
+
+def test_what_waits_is_not_shown_to_whom_it_is_forbidden(room: ElkynStore) -> None:
+    boss = room.create_token("boss", admin=True)
+    with room.watch("/room", token=room.create_token("ann")) as feed:
+        feed.poll(20)
+        room.update("/", {"members/ann": None, "room": "hidden"}, token=boss)
+        with pytest.raises(Denied):
+            feed.poll(20)
+
+
+def test_a_silent_feed_ends_with_its_token(room: ElkynStore) -> None:
+    token = room.create_token("ann", expires_seconds=-58)  # a minute is granted for clocks
+    with room.watch("/room", token=token) as feed:
+        assert feed.poll(20) is not None
+        with pytest.raises(Unauthenticated):
+            feed.poll(20)
+
+
+def test_a_feed_awaited_is_told_too(room: ElkynStore) -> None:
+    async def follow() -> None:
+        feed = room.watch("/room", token=room.create_token("ann"))
+        assert await feed.next(20) is not None
+        asyncio.get_running_loop().call_later(0.1, CHANGES["rules"], room)
+        with pytest.raises(Denied):
+            await feed.next(20)
+
+    asyncio.run(follow())
+
+
+def test_the_thread_that_judges_ends_with_the_last_feed(room: ElkynStore) -> None:
+    feed = room.watch("/room", token=room.create_token("ann"))
+    thread = room._guarding._thread
+    assert thread is not None
+    feed.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert room._writer.observers == ()

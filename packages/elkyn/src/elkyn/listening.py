@@ -72,11 +72,12 @@ class Listening:
         query: Query | None,
         event: str,
         function: Callable[..., object],
-        judge: Callable[[], object] | None,
+        attach: Callable[[Feed[Any]], object] | None,
     ) -> Callback:
-        """Call `function` for each event of one kind, as long as `judge` does not raise."""
+        """Call `function` for each event of one kind; `attach` is called with the feed first."""
         feed = self.events(path, query, (event,), {})
-        feed.judge = judge
+        if attach is not None:
+            attach(feed)
         callback = Callback(feed, function)
         with self._lock:
             if feed in self._feeds:

@@ -1,7 +1,7 @@
 """`ElkynStore`: a tree on disk or in memory, used in this process.
 
 Layering: `paths`, `values`, `query` < `_lmdb` < `txn` < `disk` < `events`, `views`, `watch` < `writer`
-< `access`, `listening`, `indexing` < `store`.
+< `access`, `guarding`, `listening`, `indexing` < `store`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 from elkyn.access import Access
 from elkyn.disk import Snapshot
 from elkyn.events import Listener, Watchers
+from elkyn.guarding import Guarding
 from elkyn.identity import Identity
 from elkyn.indexing import Indexing
 from elkyn.listening import Bounds, Listening
@@ -107,7 +108,8 @@ class ElkynStore:
         self._writer = Writer(self._disk, self._watchers, clock)
         self._access = Access(self._disk, self._writer, clock)
         self._indexing = Indexing(self._disk, self._writer, self._access)
-        self._access.listeners = (self._indexing.notice,)
+        self._guarding = Guarding(self._access, self._disk, clock, self.observe)
+        self._access.listeners = (self._indexing.notice, self._guarding.rules_changed)
         self._push_ids = PushIds(clock)
         self._listening = Listening(self._disk, self._writer, self._watchers)
         self._lock = threading.Lock()
@@ -380,18 +382,20 @@ class ElkynStore:
             query: watch only the window it selects.
             events: some of `value`, `child_added`, `child_changed`, `child_removed`, `child_moved`;
                 None for `put` and `patch`, the first of which is `put "/"`.
-            token: who reads; what the rules forbid later ends the subscription with `Denied`.
+            token: who reads; the subscription ends with `Denied` as soon as the rules forbid it,
+                or the token has run out.
             bounds: `queue_events=` and `queue_bytes=`, what may wait before a slow listener is
                 resynchronised.
         """
         keys = parse_path(path)
-        judge = self._judge(keys, token, query)
+        judge = self._guarding.judge(keys, token, query)
         feed: Subscription | ViewSubscription
         if events is None:
             feed = self._listening.changes(keys, query, bounds)
         else:
             feed = self._listening.events(keys, query, events, bounds)
-        feed.judge = judge
+        if judge is not None:
+            judge.attach(feed)
         return feed
 
     def on(
@@ -414,26 +418,9 @@ class ElkynStore:
             token: who reads; when the rules forbid it later, `callback` is called no more.
         """
         keys = parse_path(path)
-        judge = self._judge(keys, token, query)
-        return self._listening.call(keys, query, event, callback, judge)
-
-    def _judge(
-        self, keys: Path, token: str | None, query: Query | None
-    ) -> Callable[[], None] | None:
-        """Return what refuses to go on reading `path`; None when nothing ever does.
-
-        Raises:
-            Denied: it is refused now.
-        """
-
-        def judge() -> None:
-            with self._reading(keys, token, query):
-                pass
-
-        if self._access.identify(token).admin:
-            return None
-        judge()
-        return judge
+        judge = self._guarding.judge(keys, token, query)
+        attach = None if judge is None else judge.attach
+        return self._listening.call(keys, query, event, callback, attach)
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
         """Read one consistent state in its stored form; for the server, and short."""

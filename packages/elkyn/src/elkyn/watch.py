@@ -94,6 +94,7 @@ class Feed(Generic[Seen]):
         self._waiting_bytes = 0
         self._lost = False
         self._closed = False
+        self._why: BaseException | None = None
         self._changed = threading.Condition()
         self._awaken: Callable[[], None] | None = None
 
@@ -173,7 +174,7 @@ class Feed(Generic[Seen]):
         """
         with self._changed:
             if self._closed:
-                raise Closed(f"the subscription to {self.path}")
+                raise self._ended()
             if self._lost:
                 return None
             event = self._events.popleft()
@@ -220,7 +221,7 @@ class Feed(Generic[Seen]):
 
     def _next_shown(self) -> Seen:
         if self._closed:
-            raise Closed(f"the subscription to {self.path}")
+            raise self._ended()
         return self._shown.popleft()
 
     def __iter__(self) -> Iterator[Seen]:
@@ -294,12 +295,23 @@ class Feed(Generic[Seen]):
             shown += found
         return shown
 
+    def _ended(self) -> BaseException:
+        why, self._why = self._why, None
+        return why or Closed(f"the subscription to {self.path}")
+
+    def end(self, why: BaseException) -> None:
+        """End with an error: what waits is not told, and whoever asks next is told `why`, once."""
+        self._end(why)
+
     def close(self) -> None:
         """End: iterators stop, waiting ones at once; closing twice is fine."""
+        self._end(None)
+
+    def _end(self, why: BaseException | None) -> None:
         with self._changed:
             if self._closed:
                 return
-            self._closed = True
+            self._closed, self._why = True, why
             self._clear()
             self._notify()
         self._source.release(self)
