@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -97,6 +98,54 @@ def test_over_the_rate_the_answer_is_429(start_server: Callable[..., Any]) -> No
     assert set(codes) == {200, 429}
     refused = served.client.get("/a.json")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+
+
+def test_a_user_over_the_rate_is_refused_or_waits_wherever_they_ask_from(
+    start_server: Callable[..., Any],
+) -> None:
+    served = start_server("--user-rate", "4")
+    rules = {".read": "auth.uid != null", ".write": "auth.uid != null"}
+    served.rules("default", rules)
+    tokens = [
+        served.client.post("/auth/token", json={"uid": uid}).json()["token"] for uid in ("a", "b")
+    ]
+    codes = [httpx.get(f"{served.url}/n.json?auth={tokens[0]}").status_code for _ in range(12)]
+    assert set(codes) == {200, 429}
+    assert httpx.get(f"{served.url}/n.json?auth={tokens[1]}").status_code == 200
+    assert [served.client.get("/n.json").status_code for _ in range(12)] == [200] * 12
+    with served.wire("default") as wire:
+        assert wire.ask("auth", cred=tokens[1])["s"] == "ok"
+        started = time.monotonic()
+        numbers = [wire.send("p", p="/n", d=number) for number in range(12)]
+        assert {wire.answer(number)["s"] for number in numbers} == {"ok"}
+        assert time.monotonic() - started > 1  # 12 at 4 a second, some of them at once
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /n.json HTTP/1.1\r\nHost: a\r\nX-Slow: "])
+def test_a_request_whose_head_does_not_come_is_turned_out(
+    start_server: Callable[..., Any], sent: bytes
+) -> None:
+    served = start_server("--head-timeout", "1")
+    address = ("127.0.0.1", int(served.port))
+    with (
+        socket.create_connection(address) as slow,
+        socket.create_connection(address) as kept,
+        served.stream("/n.json") as events,
+        served.wire("default") as wire,
+    ):
+        kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        kept.settimeout(20)
+        assert b"200 OK" in kept.recv(4096)
+        slow.settimeout(20)
+        slow.sendall(sent)
+        answer = b"".join(iter(lambda: slow.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert next(events)[0] == "put"
+        served.client.put("/n.json", json=1)
+        assert next(events)[1] == {"path": "/", "data": 1}
+        assert wire.ask("s", c={})["s"] == "ok"
+        kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")  # it is no half request
+        assert b"200 OK" in kept.recv(4096)
 
 
 def test_a_push_sent_again_under_its_key_is_not_done_again(emulator: Any) -> None:
@@ -240,6 +289,7 @@ def test_a_head_without_end_is_refused(emulator: Any) -> None:
 
 def test_one_connection_too_many_is_answered_with_429() -> None:
     from elkyn.server.http_protocol import bounded_protocol
+    from elkyn.server.limits import Limits
 
     class Transport:
         sent = b""
@@ -254,7 +304,8 @@ def test_one_connection_too_many_is_answered_with_429() -> None:
         def is_closing(self) -> bool:
             return self.closing
 
-    protocol = bounded_protocol(0).__new__(bounded_protocol(0))
+    made = bounded_protocol(Limits(connections=0))
+    protocol = made.__new__(made)
     protocol.connections = set()
     transport = Transport()
     protocol.connection_made(transport)  # type: ignore[arg-type]

@@ -44,6 +44,16 @@ def register(subparsers: Subparsers) -> None:
         "--rate", type=float, metavar="N", help="requests a second of one client (no bound)"
     )
     serve.add_argument(
+        "--user-rate", type=float, metavar="N", help="requests a second of one user (no bound)"
+    )
+    serve.add_argument(
+        "--head-timeout",
+        type=_seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="how long the head of a request may take to come (20)",
+    )
+    serve.add_argument(
         "--durability",
         default="always",
         choices=["always", "interval", "none"],
@@ -123,5 +133,9 @@ def _serving(options: argparse.Namespace) -> Serving:
         ack_seconds=options.ack_timeout,
         durability=options.durability,
         archive=options.archive,
-        limits=Limits(requests_per_second=options.rate),
+        limits=Limits(
+            requests_per_second=options.rate,
+            user_requests_per_second=options.user_rate,
+            head_seconds=options.head_timeout,
+        ),
     )

@@ -116,6 +116,7 @@ class ElkynApp:
         self.started: Callable[[], object] | None = None  # called when requests are served
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
+        self.user_rate = Rate(settings.limits.user_requests_per_second)
         self._served: dict[str, ElkynStore] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -179,6 +180,8 @@ class ElkynApp:
             if owned or is_reserved(request.raw_path):
                 return await self._answer_beside(request, scope, (receive, send), owned=owned)
         caller = await self.door.caller(scope, request.query)
+        if self.user_rate.bounded and caller.identity is not None and caller.identity.uid:
+            self.user_rate.take(caller.identity.uid, asyncio.get_running_loop().time())
         call = parse_call(request)
         namespace = call.namespace = call.namespace or self.settings.default_namespace
         store = self.open_store(namespace)

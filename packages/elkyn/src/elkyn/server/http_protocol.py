@@ -1,29 +1,69 @@
-"""uvicorn's HTTP/1.1 on httptools with bounds: on the head of a request, and on connections.
+"""uvicorn's HTTP/1.1 on httptools with bounds: on connections, and size and time of heads.
 
 It also takes answers, and parts of them, as they go over the wire (`asgi.Direct`).
 """
 
 from __future__ import annotations
 
+import weakref
 from asyncio import BaseTransport
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from elkyn.server.asgi import DIRECT
+from elkyn.server.limits import Limits
 
 __all__ = ["bounded_protocol"]
 
 HEAD_BYTES_MAX = 64 * 1024
+_NOTHING = object()
 
 
-def bounded_protocol(connections_max: int) -> type[HttpToolsProtocol]:
-    """Return the protocol for a server that keeps at most so many connections open."""
-    return type("BoundedHttp", (_BoundedHttp,), {"limit": connections_max})
+def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
+    """Return the protocol for a server that keeps at most so many connections open, for so long."""
+    sweeper = _Sweeper(limits.head_seconds / 2)
+    return type("BoundedHttp", (_BoundedHttp,), {"limit": limits.connections, "sweeper": sweeper})
+
+
+class _Sweeper:
+    """Closes connections that do not come to the end of a head; costs a request nothing.
+
+    It looks at each connection twice in the time they have: one that it sees waiting for the end of
+    the same head again is closed.
+    """
+
+    def __init__(self, every_seconds: float) -> None:
+        self._every_seconds = every_seconds
+        self._waiting: weakref.WeakKeyDictionary[_BoundedHttp, object] = weakref.WeakKeyDictionary()
+        self._running = False
+
+    def start(self, of: _BoundedHttp) -> None:
+        """Look from now on at the connections of a server, as long as there are any."""
+        if not self._running:
+            self._running = True
+            of.loop.call_later(self._every_seconds, self._sweep, of)
+
+    def _sweep(self, of: _BoundedHttp) -> None:
+        before, self._waiting = self._waiting, weakref.WeakKeyDictionary()
+        for connection in list(of.connections):
+            if not isinstance(connection, _BoundedHttp):
+                continue
+            head = connection.unfinished_head()
+            if head is None:
+                continue
+            if before.get(connection) is head:
+                connection.turn_out()
+            else:
+                self._waiting[connection] = head
+        self._running = bool(of.connections)
+        if self._running:
+            of.loop.call_later(self._every_seconds, self._sweep, of)
 
 
 class _BoundedHttp(HttpToolsProtocol):
     limit = 0
+    sweeper = _Sweeper(Limits().head_seconds / 2)
     _head_bytes = 0
     _expects_head = True
     _refused = False  # what still comes is not read
@@ -35,6 +75,20 @@ class _BoundedHttp(HttpToolsProtocol):
             _refuse(transport, b"429 Too Many Requests", b"too many connections; try again later")
         else:
             super().connection_made(transport)
+            self.sweeper.start(self)
+
+    def unfinished_head(self) -> object | None:
+        """Return what stands for the head that is awaited; None when none is, or it may be later."""
+        if not self._expects_head or self._refused:
+            return None
+        if self._head_bytes:
+            return self.headers
+        return _NOTHING if self.cycle is None else None  # after a request uvicorn's own timer runs
+
+    def turn_out(self) -> None:
+        """Close the connection: its request takes too long to come."""
+        self._refused = True
+        _refuse(self.transport, b"408 Request Timeout", b"the head of the request took too long")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._turned_away:

@@ -27,6 +27,10 @@ class Limits:
         listens: of one socket.
         message_bytes: of one message on a socket, however many frames it comes in.
         requests_per_second: of one client address, with a burst of as many; None for no bound.
+        user_requests_per_second: of one user or key, wherever they ask from; what comes too early on
+            a socket waits. None for no bound.
+        head_seconds: a connection that has begun a request, or not even that, is closed when the
+            head of the request is not there after about so long.
     """
 
     body_bytes: int = BODY_BYTES_MAX
@@ -37,12 +41,19 @@ class Limits:
     listens: int = 10_000
     message_bytes: int = 64 * 1024 * 1024
     requests_per_second: float | None = None
+    user_requests_per_second: float | None = None
+    head_seconds: float = 20.0
 
 
 class Rate:
-    """A token bucket for each client address; the longest silent are forgotten first."""
+    """A token bucket for each client; the longest silent are forgotten first.
+
+    Attributes:
+        bounded: whether there is a bound at all.
+    """
 
     def __init__(self, per_second: float | None) -> None:
+        self.bounded = per_second is not None
         self._per_second = per_second
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -55,12 +66,27 @@ class Rate:
         rate = self._per_second
         if rate is None:
             return
-        burst = max(1.0, rate)
-        left, at = self._buckets.get(client, (burst, now))
-        left = min(burst, left + (now - at) * rate)
+        left = self._left(client, now, rate)
         if left < 1.0:
             raise Busy(f"more than {rate:g} requests a second; try again in a second")
-        self._buckets[client] = (left - 1.0, now)
+        self._keep(client, left - 1.0, now)
+
+    def delay(self, client: str, now: float) -> float:
+        """Count a request of `client`; returns how many seconds too early it comes."""
+        rate = self._per_second
+        if rate is None:
+            return 0.0
+        left = self._left(client, now, rate) - 1.0
+        self._keep(client, left, now)
+        return max(0.0, -left / rate)
+
+    def _left(self, client: str, now: float, rate: float) -> float:
+        burst = max(1.0, rate)
+        left, at = self._buckets.get(client, (burst, now))
+        return min(burst, left + (now - at) * rate)
+
+    def _keep(self, client: str, left: float, now: float) -> None:
+        self._buckets[client] = (left, now)
         self._buckets.move_to_end(client)
         if len(self._buckets) > _CLIENTS_MAX:
             self._buckets.popitem(last=False)

@@ -162,7 +162,7 @@ def serve(
             proxy_headers=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=75,
-            http=bounded_protocol(serving.limits.connections),
+            http=bounded_protocol(serving.limits),
             ws="websockets-sansio",
             ws_max_size=1024 * 1024,
             ws_per_message_deflate=False,

@@ -142,9 +142,18 @@ class Socket:
             self._chars += len(frame)
             step = self.session.receive(frame)
         if step is not None:
+            if self._app.user_rate.bounded:
+                await self._wait_turn()
             await self._do(step)
             self._chars = 0
         return True
+
+    async def _wait_turn(self) -> None:
+        """Let somebody who asks too often wait; nothing more is read of the socket meanwhile."""
+        identity = self.caller.identity
+        if identity is not None and identity.uid:
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(self._app.user_rate.delay(identity.uid, now))
 
     async def _do(self, step: steps.Step) -> None:
         try:
