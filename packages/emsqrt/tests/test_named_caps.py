@@ -12,6 +12,7 @@ from fuzz_runs import Ran, run_files, run_thin, write_table
 
 from emsqrt import Engine, EngineConfig
 from emsqrt.executor.context import Context
+from emsqrt.executor.entry import FLOOR_BYTES
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import check
 from sennit_core.errors import CapTooSmall
@@ -129,6 +130,19 @@ def test_what_a_process_holds_more_is_named_too(
             run_files(plan, 1 << 20, tmp_path, "jsonl", schema)
         named.append(refused.value.needed_bytes)
     assert named[1] - named[0] == (3 << 20) - (256 << 10)
+
+
+def test_a_cap_below_the_libraries_is_refused_for_the_whole_plan(tmp_path: Path) -> None:
+    schema, table = random_table(COLUMNS, 3, 7, nul=False)
+    write_table(table, schema, tmp_path / "l.jsonl")
+    rows = scan(tmp_path / "l.jsonl", schema=schema)
+    plan = rows.sort("t").window("t", "n", r="rank()").sink(tmp_path / "out.parquet").plan
+    with Engine(EngineConfig(spill_dir=tmp_path / "spill")) as engine:
+        with pytest.raises(CapTooSmall, match=r"at least 4\d") as refused:
+            engine.run(plan, mem_cap=16 << 20)
+        assert refused.value.cap_bytes == 16 << 20
+        assert refused.value.needed_bytes > FLOOR_BYTES
+        engine.run(plan, mem_cap=refused.value.needed_bytes)
 
 
 @pytest.mark.nightly

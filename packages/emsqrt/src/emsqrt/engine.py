@@ -7,8 +7,8 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,11 +17,11 @@ from emsqrt.config import EngineConfig
 from emsqrt.io.places import folder_of_work
 from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
-from emsqrt.memory.auto import parse_cap
+from emsqrt.memory.auto import auto_cap, parse_cap
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
 from emsqrt.thin.child import run_in_child
 from emsqrt.thin.compile import try_compile
-from sennit_core.errors import UsageError
+from sennit_core.errors import CapTooSmall, SennitError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -222,9 +222,32 @@ class Engine:
                 on_progress=on_progress,
             ) as execution:
                 yield execution
+        except CapTooSmall as error:
+            raise self._refusal_of_plan(error, request) from None
         finally:
             if pool is not kept:
                 pool.close()
+
+    def _refusal_of_plan(self, error: CapTooSmall, request: Mapping[str, Any]) -> CapTooSmall:
+        """Return a refusal for the libraries' sake as that of the plan, where it takes still more.
+
+        A process that runs nothing opens the plan for it, if there may be one of that size.
+        """
+        from emsqrt.executor.entry import FLOOR_BYTES
+
+        if error.needed_bytes != FLOOR_BYTES or self._shared or auto_cap().cap_bytes < FLOOR_BYTES:
+            return error
+        with suppress(SennitError), self._open_pool(FLOOR_BYTES) as pool:
+            try:
+                with pool.submit("emsqrt.plan", {**request, "admits": True}) as execution:
+                    execution.result()
+            except CapTooSmall as more:
+                return CapTooSmall(
+                    cap_bytes=error.cap_bytes,
+                    needed_bytes=more.needed_bytes,
+                    because=more.because,
+                )
+        return error
 
     def _kept_place(self, name: str) -> tuple[str, str]:
         """Return where a run of that name is kept: the spill folder and the name."""
