@@ -31,7 +31,7 @@ def refuse(_view: View, places: list[tuple[Keys, Stored]], _now_ms: int) -> None
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Random writes, reopened now and then; watchers replay what they are told."""
+    """Random writes, reopened and killed now and then; watchers replay what they are told."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,6 +152,19 @@ class StoreMachine(RuleBasedStateMachine):
         self._replay()
         paths = [subscription.path for subscription, _value in self.watched]
         self.store.close()
+        self.store = self.opened()
+        self.watch(paths)
+
+    @rule()
+    def killed(self) -> None:
+        """Go on with the files as they are on the way: what a kill of the process leaves."""
+        self._replay()
+        paths = [subscription.path for subscription, _value in self.watched]
+        left = Path(tempfile.mkdtemp(prefix="elkyn-test-"))
+        shutil.copytree(self.folder, left, dirs_exist_ok=True)
+        self.store.close()
+        shutil.rmtree(self.folder)
+        self.folder = left
         self.store = self.opened()
         self.watch(paths)
 
