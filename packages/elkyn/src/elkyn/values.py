@@ -51,6 +51,7 @@ Stored: TypeAlias = Any
 VALUE = ".value"
 STRING_BYTES_MAX = 10 * 1024 * 1024
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_FIELDS_MAX = 32
 _key_problem = lru_cache(maxsize=8192)(key_problem)  # records repeat their keys
 
 
@@ -146,6 +147,9 @@ def _checked_text(text: str, path: Path) -> str:
 def _map_to_stored(
     value: Mapping[Any, Any], path: Path, found: list[Timestamp | Increment]
 ) -> Stored:
+    record = _record_to_stored(value) if len(path) < DEPTH_MAX else None
+    if record is not None:
+        return record
     if ".sv" in value or VALUE in value:
         return _leaf_to_stored(value, path, found)
     stored: dict[str, Any] = {}
@@ -165,6 +169,24 @@ def _map_to_stored(
         if stored and priority is not None:
             stored[PRIORITY] = priority
     return sorted_map(stored) if stored else None
+
+
+def _record_to_stored(value: Mapping[Any, Any]) -> Stored:
+    """Return the stored form of a few plain scalars under plain keys, None for anything else."""
+    if type(value) is not dict or not 0 < len(value) <= _FIELDS_MAX:
+        return None
+    keys = _ordered_fields(tuple(value))
+    if keys is None or not all(map(_is_plain, value.values())):
+        return None
+    return {key: value[key] for key in keys}
+
+
+@lru_cache(maxsize=512)  # of 25 KiB each at worst
+def _ordered_fields(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
+    """Return the keys of a record in order, None when one of them is no name of a child."""
+    if any(type(key) is not str or key_problem(key) for key in keys):
+        return None
+    return tuple(sorted_map(dict.fromkeys(keys)))
 
 
 def _is_plain(value: Any) -> bool:
