@@ -1,64 +1,40 @@
-"""The JavaScript client and store against a real server that is stopped and started under them."""
+"""`@sennit/elkyn` in Node: as it is published, and against a server that is stopped under it."""
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
-import signal
+import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from elkyn_package import PACKAGE, ROOT, packed
+from elkyn_server import Served
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "packages/elkyn/js"
 COMPILED = ROOT / "node_modules/.cache/sennit-tests/elkyn-js/served"
+TSC = ROOT / "node_modules/.bin/tsc"
+GZIP_BYTES_MAX = 16_500
+STRICT = (
+    "--strict --noUncheckedIndexedAccess --exactOptionalPropertyTypes --skipLibCheck "
+    "--target es2022 --module nodenext --lib es2024,dom,dom.iterable --types node "
+    f"--typeRoots {ROOT / 'node_modules/@types'}"
+).split()
 
-
-class Served:
-    """`elkyn serve` on a port of its own, to stop and start again."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.port = 0
-        self.process: subprocess.Popen[str] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(self.data)]
-        self.process = subprocess.Popen(
-            [*command, "--port", str(self.port)], stdout=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("serving"):
-                self.port = int(line.rsplit(":", 1)[1])
-            if line.startswith("admin token"):
-                return
-        raise AssertionError("the server did not start")
-
-    def stop(self) -> None:
-        if self.process is None:
-            return
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(20) == 0
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        self.process = None
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     server = Served(tmp_path / "data")
-    server.start()
     yield server
-    server.stop()
+    if server.process.returncode is None:
+        server.stop()
 
 
 @pytest.fixture
@@ -80,18 +56,28 @@ def control(served: Served) -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.timeout(180)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in whose `node_modules` the package is, as npm would put it there."""
+    folder = tmp_path_factory.mktemp("elkyn-js")
+    package = packed(folder)
+    (folder / "node_modules/@sennit").mkdir(parents=True)
+    package.rename(folder / "node_modules/@sennit/elkyn")
+    return folder
+
+
 def test_the_client_and_the_replica_work_against_a_server(served: Served, control: str) -> None:
     environment = {
         **os.environ,
         "ELKYN_URL": served.url,
-        "ELKYN_TOKEN": (served.data / "admin.token").read_text().strip(),
+        "ELKYN_TOKEN": served.token,
         "ELKYN_CONTROL": control,
     }
-    compiler = ["npx", "--no-install", "tsc", "-p", "tsconfig.test.json"]
-    subprocess.run(compiler, cwd=PACKAGE, check=True, env=environment)
+    subprocess.run([TSC, "-p", "tsconfig.test.json"], cwd=PACKAGE, check=True, timeout=100)
+    files = [str(COMPILED / name) for name in ("client.test.js", "attack.test.js")]
+    options = ["--expose-gc", "--test-concurrency=1", "--test-timeout=60000"]
     run = subprocess.run(
-        ["node", "--test", str(COMPILED / "client.test.js")],
+        ["node", *options, "--test", *files],
         env=environment,
         capture_output=True,
         text=True,
@@ -99,3 +85,58 @@ def test_the_client_and_the_replica_work_against_a_server(served: Served, contro
         check=False,
     )
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+
+
+def test_what_browsers_load_needs_nothing_of_node_and_is_small(installed: Path) -> None:
+    package = installed / "node_modules/@sennit/elkyn"
+    exports = json.loads((package / "package.json").read_text())["exports"]["."]
+    for target in (*exports["browser"].values(), exports["types"], exports["default"]):
+        assert (package / target).is_file(), target
+    bundle = (package / exports["browser"]["default"]).read_text(encoding="utf-8")
+    for text in (bundle, (package / "dist/worker.js").read_text(encoding="utf-8")):
+        assert re.findall(r"node:|\bprocess\b|\bBuffer\b|\brequire\b", text) == []
+    assert re.findall(r"^import .*", bundle, re.MULTILINE) == []
+    size = len(gzip.compress(bundle.encode(), 9))
+    assert size <= GZIP_BYTES_MAX
+    assert f"{round(size / 1000)} kB as gzip" in (package / "README.md").read_text()
+
+
+def test_the_readmes_programs_do_what_it_says(installed: Path, served: Served) -> None:
+    readme = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    for name, code in re.findall(r"```ts\n// (\w+)\.ts\n(.*?)```", readme, re.DOTALL):
+        (installed / f"{name}.mts").write_text(code)
+    sources = [f"{name}.mts" for name in ("client", "tabs", "store", "replica")]
+    for condition in ("browser", "node"):
+        options = [*STRICT, "--customConditions", condition]
+        subprocess.run([TSC, *sources, *options], cwd=installed, check=True, timeout=100)
+    (installed / "main.mjs").write_text(
+        """
+        import { visit } from './client.mjs'
+        import { remember } from './store.mjs'
+        import { follow } from './replica.mjs'
+        const [url, token] = process.argv.slice(2)
+        const visited = await visit(url, token)
+        const replica = follow(url, token)
+        const bob = await new Promise((done) => {
+          replica.on('/users/bob', 'value', (user) => user && done(user))
+        })
+        await replica.close()
+        console.log(JSON.stringify([visited, await remember('tree'), await remember('tree'), bob]))
+        """
+    )
+    bob = {"age": 7, "name": "Bob"}
+    assert node(installed, "main.mjs", served.url, served.token) == [
+        [["ann", "bob"], ["ann"]],
+        [["123", "456"], "Alice"],
+        [["123", "456"], "Alice"],
+        bob,
+    ]
+
+
+def node(folder: Path, *arguments: str) -> Any:
+    """Run a script and return the JSON that it prints."""
+    done = subprocess.run(
+        ["node", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,238 @@
+/** What users get wrong, and what is awkward, against a server: as `client.test.ts`. */
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { ElkynClient } from '../src/client.js'
+import { BadValue, ElkynError, Refused } from '../src/errors.js'
+import { openStream } from '../src/stream.js'
+import type { Json, Value } from '../src/values.js'
+
+const url = process.env['ELKYN_URL'] ?? assert.fail('ELKYN_URL must be set')
+const token = process.env['ELKYN_TOKEN'] ?? assert.fail('ELKYN_TOKEN must be set')
+const client = new ElkynClient(url, { token })
+let places = 0
+const place = () => `/attack/${(places += 1)}`
+
+async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+for (const path of [
+  'a.b',
+  '/a$',
+  '/a#b',
+  '/[a]',
+  '/\u0007',
+  `/${'é'.repeat(385)}`,
+  'a/'.repeat(33),
+]) {
+  test(`path ${JSON.stringify(path.slice(0, 12))} is refused before it is sent`, async () => {
+    await assert.rejects(client.get(path), BadValue)
+    await assert.rejects(client.set(path, 1), BadValue)
+    assert.throws(() => client.on(path, 'value', () => undefined), BadValue)
+  })
+}
+
+for (const [what, value] of [
+  ['a date', new Date()],
+  ['a map', new Map([['a', 1]])],
+  ['a big integer', 10n],
+  ['an infinite number', Infinity],
+  ['a priority that is an object', { '.value': 1, '.priority': {} }],
+  ['a server value that does not exist', { '.sv': 'random' }],
+  ['a circle', circle()],
+] as [string, unknown][]) {
+  test(`${what} is refused before it is sent`, async () => {
+    await assert.rejects(client.set(place(), value as Value), BadValue)
+    assert.equal(client.pendingWrites, 0)
+  })
+}
+
+test('an update with a place inside another is refused before it is sent', async () => {
+  await assert.rejects(client.update(place(), { a: 1, 'a/b': 2 }), BadValue)
+  await assert.rejects(
+    client.update(place(), [1, 2] as unknown as { [key: string]: Value }),
+    BadValue,
+  )
+})
+
+test('an event that does not exist is refused', () => {
+  const [type, listener] = ['child_moved' as 'value', () => undefined]
+  assert.throws(() => client.on('/a', type, listener), ElkynError)
+  assert.throws(() => client.on('/a', 'value', 'x' as unknown as () => void), ElkynError)
+})
+
+test('null deletes, as undefined and what is empty do', async () => {
+  const at = place()
+  const values: Value[] = [null, undefined, {}, [], { b: null }]
+  for (const value of values) {
+    await client.set(at, { a: 1 })
+    await client.set(at, value)
+    assert.equal(await client.get(at), null)
+  }
+  await client.set(at, { a: 1, b: { c: 2 } })
+  await client.update(at, { a: null, 'b/c': null })
+  assert.equal(await client.get(at), null)
+})
+
+test('arrays come back as arrays to reads and to listeners alike', async () => {
+  const at = place()
+  const heard: Json[] = []
+  const stop = client.on(at, 'value', (value) => heard.push(value))
+  await until(() => heard.length === 1)
+  for (const value of [['a', 'b'], ['a', null, 'c'], { 0: 'a', 9: 'b' }] as Json[]) {
+    await client.set(at, value)
+    assert.deepEqual(heard.at(-1), value)
+    assert.deepEqual(await client.get(at), value)
+  }
+  stop()
+})
+
+test('priorities reach the server, and listeners see plain values', async () => {
+  for (const streams of [undefined, openStream]) {
+    const own = new ElkynClient(url, { token, streams })
+    const at = place()
+    const heard: Json[] = []
+    own.on(at, 'value', (value) => heard.push(value))
+    await until(() => heard.length === 1)
+    await own.set(at, {
+      a: { '.value': 1, '.priority': 2 },
+      b: { '.priority': 'x', c: 3 },
+      d: { '.value': 4, '.priority': 1 },
+    })
+    const plain = { a: 1, b: { c: 3 }, d: 4 }
+    const other = new ElkynClient(url, { token, streams })
+    other.on(at, 'value', (value) => heard.push(value))
+    await until(() => heard.length === 3)
+    assert.deepEqual(heard.slice(1), [plain, plain])
+    const first = { orderBy: '$priority', limitToFirst: 1 } as const
+    assert.deepEqual(await own.query(at, first), { d: 4 })
+    own.close()
+    other.close()
+  }
+})
+
+test('server values show at once, and the value of the server comes without a detour', async () => {
+  const at = place()
+  const heard: number[] = []
+  const stop = client.on(at, 'value', (value) => heard.push(Number(value)))
+  await until(() => heard.length === 1)
+  const add = { '.sv': { increment: 5 } }
+  await Promise.all([client.set(at, add), client.set(at, add), client.set(at, add)])
+  assert.deepEqual(heard, [0, 5, 10, 15])
+  stop()
+})
+
+test('queries of every kind', async () => {
+  const at = place()
+  await client.set(at, { a: { n: 3 }, b: { n: 1 }, c: { n: 2 }, d: { n: 'x' } })
+  const keys = async (options: Parameters<ElkynClient['query']>[1]) =>
+    Object.keys((await client.query(at, options)) as object).sort()
+  assert.deepEqual(await keys({ orderBy: 'n', startAt: 2 }), ['a', 'c', 'd'])
+  assert.deepEqual(await keys({ orderBy: 'n', startAt: 2, endAt: 3 }), ['a', 'c'])
+  assert.deepEqual(await keys({ orderBy: 'n', startAfter: 2, endBefore: 'x' }), ['a'])
+  assert.deepEqual(await keys({ orderBy: 'n', equalTo: 1 }), ['b'])
+  assert.deepEqual(await keys({ orderBy: 'n', limitToFirst: 2 }), ['b', 'c'])
+  assert.deepEqual(await keys({ orderBy: '$key', limitToLast: 1 }), ['d'])
+  assert.deepEqual(await keys({ orderBy: '$key', startAt: 'b', limitToFirst: 2 }), ['b', 'c'])
+  await assert.rejects(client.query(at, { orderBy: 'n', limitToLast: -1 }), Refused)
+})
+
+test('a value of megabytes arrives whole, at listeners too', async () => {
+  const at = place()
+  const text = 'é\u{1F600}x'.repeat(700_000)
+  const heard: Json[] = []
+  const stop = client.on(at, 'value', (value) => heard.push(value))
+  await until(() => heard.length === 1)
+  const other = new ElkynClient(url, { token })
+  await other.set(`${at}/text`, text)
+  await until(() => heard.length === 2)
+  assert.equal((heard[1] as { text: string }).text, text)
+  other.close()
+  stop()
+})
+
+test('a stopped listener hears nothing more, and stopping twice does no harm', async () => {
+  const at = place()
+  const heard: Json[] = []
+  const [stop, stopOther] = [
+    client.on(at, 'value', (value) => heard.push(value)),
+    client.on(at, 'value', () => undefined),
+  ]
+  await until(() => heard.length === 1)
+  stop()
+  stop()
+  await client.set(at, 1)
+  stopOther()
+  assert.deepEqual(heard, [null])
+  const again: Json[] = []
+  client.on(at, 'value', (value) => again.push(value))()
+  client.on(at, 'value', (value) => again.push(value))
+  await until(() => again.length === 1)
+  assert.deepEqual(again, [1])
+})
+
+test('a path and paths below and above it can be listened to, in any order of coming', async () => {
+  const at = place()
+  const own = new ElkynClient(url, { token })
+  const heard: Record<string, Json[]> = { top: [], mid: [], low: [] }
+  const listen = (name: string, path: string) =>
+    own.on(path, 'value', (value) => heard[name]?.push(value))
+  const last = (name: string) => JSON.stringify(heard[name]?.at(-1))
+  listen('mid', `${at}/m`)
+  await client.set(`${at}/m/l`, 1)
+  await until(() => last('mid') === '{"l":1}')
+  const stopTop = listen('top', at)
+  listen('low', `${at}/m/l`)
+  await until(() => last('top') === '{"m":{"l":1}}' && last('low') === '1')
+  await client.update(at, { 'm/l': 2, other: 3 })
+  await until(() => last('top') === '{"m":{"l":2},"other":3}' && last('low') === '2')
+  stopTop()
+  await client.set(`${at}/m/l`, 4)
+  await until(() => last('mid') === '{"l":4}' && last('low') === '4')
+  assert.deepEqual(heard['low'], [1, 2, 4])
+  own.close()
+})
+
+test('what many listeners of one client hear comes over one connection', async () => {
+  const own = new ElkynClient(url, { token })
+  const at = place()
+  let heard = 0
+  for (let n = 0; n < 500; n += 1) own.on(`${at}/${n}`, 'value', () => (heard += 1))
+  await until(() => heard === 500)
+  const metrics = await fetch(`${url}/metrics`, { headers: { authorization: `Bearer ${token}` } })
+  const text = await metrics.text()
+  assert.ok(Number(/kind="ws"} (\d+)/.exec(text)?.[1] ?? 0) <= 2)
+  own.close()
+})
+
+test('a slow listener keeps neither events nor values', { skip: !globalThis.gc }, async () => {
+  const own = new ElkynClient(url, { token })
+  const at = place()
+  const text = 'x'.repeat(50_000)
+  let heard = 0
+  own.on(at, 'value', () => {
+    heard += 1
+    for (const end = Date.now() + 4; Date.now() < end;);
+  })
+  await until(() => heard === 1)
+  const used = () => {
+    globalThis.gc?.()
+    return process.memoryUsage().heapUsed
+  }
+  const before = used()
+  for (let n = 0; n < 300; n += 1) await client.set(at, text + n)
+  await until(() => heard > 10)
+  await own.set(at, 'end')
+  assert.ok(used() - before < 5_000_000, `${used() - before} bytes more`)
+  own.close()
+})
+
+test('all clients are closed', () => client.close())
+
+function circle(): unknown {
+  const value: { self?: unknown } = {}
+  value.self = value
+  return value
+}
