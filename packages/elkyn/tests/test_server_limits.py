@@ -246,9 +246,11 @@ def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
         (["--host", "0.0.0.0"], "nothing would be encrypted"),
         (["--host", "0.0.0.0", "--emulator"], "for this machine alone"),
         (["--tls-cert", "cert.pem"], "TLS needs"),
+        (["--keep-alive", "31"], "at most 30 s"),
+        (["--keep-alive", "0"], "more than 0"),
     ],
 )
-def test_what_others_could_listen_to_is_refused(
+def test_what_would_be_a_mistake_is_refused(
     tmp_path: Any, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
     assert main(["serve", "--data", str(tmp_path / "d"), "--port", "0", *options]) == 2

@@ -25,7 +25,7 @@ from elkyn.server.door import AuthDoor
 from elkyn.server.following import Upstream
 from elkyn.server.limits import Limits
 from elkyn.server.origins import LOOPBACK, Origins
-from elkyn.server.settings import ACK_SECONDS, KEEP_ALIVE_SECONDS, Settings
+from elkyn.server.settings import ACK_SECONDS, KEEP_ALIVE_SECONDS, Settings, check_keep_alive
 from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
@@ -101,8 +101,10 @@ class Serving:
         """Refuse what would be a mistake.
 
         Raises:
-            UsageError: half of TLS is missing, or others could listen in.
+            UsageError: half of TLS is missing, others could listen in, or keep-alives come too
+                seldom.
         """
+        check_keep_alive(self.keep_alive_seconds)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("TLS needs a certificate and its key", hint="--tls-cert, --tls-key")
         if self.host in LOOPBACK:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from elkyn.server.limits import Limits
 from elkyn.server.origins import Origins
+from sennit_core.errors import UsageError
 
-__all__ = ["ACK_SECONDS", "KEEP_ALIVE_SECONDS", "Settings"]
+__all__ = ["ACK_SECONDS", "KEEP_ALIVE_SECONDS", "Settings", "check_keep_alive"]
 
 ACK_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 25.0
+KEEP_ALIVE_SECONDS_MAX = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,9 @@ class Settings:
         host: what sockets are told the server's name is.
         ack: how many followers must have a write before it is answered.
         ack_seconds: how long to wait for them, or until this server has reached a position.
+
+    Raises:
+        UsageError: keep-alives would come too seldom for clients, or without a pause.
     """
 
     default_namespace: str = "default"
@@ -36,3 +41,15 @@ class Settings:
     host: str | None = None
     ack: int = 0
     ack_seconds: float = ACK_SECONDS
+
+    def __post_init__(self) -> None:
+        check_keep_alive(self.keep_alive_seconds)
+
+
+def check_keep_alive(seconds: float) -> None:
+    """Raise `UsageError` when clients would give a silent stream up, or hear nothing else."""
+    if not 0 < seconds <= KEEP_ALIVE_SECONDS_MAX:
+        raise UsageError(
+            f"a keep-alive cannot come every {seconds:g} s",
+            hint=f"more than 0 and at most {KEEP_ALIVE_SECONDS_MAX:g} s: clients wait no longer",
+        )
