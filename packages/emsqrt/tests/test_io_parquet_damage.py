@@ -70,7 +70,7 @@ def test_flipped_bits_in_pages_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(5400)
 @pytest.mark.parametrize("table", [PLAIN, NESTED], ids=["plain", "nested"])
 def test_every_flipped_bit_is_told_or_does_no_harm(table: pa.Table, tmp_path: Path) -> None:
     write(tmp_path / "in.parquet", table)

@@ -43,10 +43,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     conditions = conditions_of(col("id") > 250) if "id" in schema.names else ()
     list(batches(ParquetScan(path, schema, MemoryBudget(BUDGET_BYTES), conditions=conditions)))
     rows = ParquetScan(path, schema, MemoryBudget(BUDGET_BYTES))
-    found: list[dict[str, Any]] = pa.Table.from_batches(
-        batches(rows), schema.to_arrow()
-    ).to_pylist()
+    table = pa.Table.from_batches(batches(rows), schema.to_arrow())
+    columns = [numbers(column) for column in table.columns]
+    found: list[dict[str, Any]] = pa.table(columns, names=table.column_names).to_pylist()
     return found
+
+
+def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times and spans as the numbers they are stored as."""
+    if not pa.types.is_temporal(column.type):
+        return column
+    stored = pa.int64() if column.type.bit_width == 64 else pa.int32()
+    return pa.chunked_array([chunk.view(stored) for chunk in column.chunks], stored)
 
 
 def batches(scan: ParquetScan) -> Any:
