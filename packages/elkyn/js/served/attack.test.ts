@@ -195,6 +195,32 @@ test('a path and paths below and above it can be listened to, in any order of co
   own.close()
 })
 
+test('a path that may not be read leaves those below it that may', async () => {
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+  const send = (where: string, method: string, body: unknown) =>
+    fetch(`${url}${where}`, { method, headers, body: JSON.stringify(body) })
+  const rules = { rules: { nest: { low: { '.read': true, '.write': true } } } }
+  assert.equal((await send('/.settings/rules.json', 'PUT', rules)).status, 200)
+  const signed = (await (await send('/auth/token', 'POST', { uid: 'ann' })).json()) as Signed
+  const refused: string[] = []
+  const ann = new ElkynClient(url, { token: signed.token, onRefused: (path) => refused.push(path) })
+  const heard: Json[] = []
+  ann.on('/nest/low', 'value', (value) => heard.push(value))
+  await until(() => heard.length === 1)
+  ann.on('/nest', 'value', () => assert.fail('it was not to be heard'))
+  await until(() => refused.length === 1)
+  await ann.set('/nest/low', 1)
+  await client.set('/nest/low', 2)
+  await until(() => heard.at(-1) === 2)
+  await assert.rejects(ann.set('/nest/other', 1), Refused)
+  assert.deepEqual([refused, heard], [['/nest'], [null, 1, 2]])
+  ann.close()
+})
+
+interface Signed {
+  token: string
+}
+
 test('what many listeners of one client hear comes over one connection', async () => {
   const own = new ElkynClient(url, { token })
   const at = place()

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import {
+import fs, {
   appendFileSync,
   mkdtempSync,
   readFileSync,
@@ -10,7 +10,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { after, mock, test } from 'node:test'
 
 import { BadValue, Closed, ElkynError } from '../src/errors.js'
 import { ElkynStore } from '../src/index.js'
@@ -105,8 +105,76 @@ test('one store at a time has a folder, and a dead owner does not keep it', asyn
   const store = new ElkynStore({ mode: 'standalone', path })
   assert.throws(() => new ElkynStore({ mode: 'standalone', path }), /is open in process/)
   await store.close()
-  writeFileSync(join(path, 'lock'), '4194000')
-  await new ElkynStore({ mode: 'standalone', path }).close()
+  for (const dead of ['4194000', '4194000 x/1', `${process.pid} another-boot/1`]) {
+    writeFileSync(join(path, 'lock'), dead)
+    await new ElkynStore({ mode: 'standalone', path }).close()
+  }
+  writeFileSync(join(path, 'lock'), `${process.pid}`)
+  assert.throws(() => new ElkynStore({ mode: 'standalone', path }), /remove its file/)
+})
+
+test('a write that does not fit on the disk is refused, and those after it are kept', async () => {
+  const path = fresh()
+  const store = new ElkynStore({ mode: 'standalone', path })
+  await store.set('/a', 1)
+  const full = mock.method(fs, 'writeSync', (handle: number, bytes: Buffer) => {
+    full.mock.restore()
+    fs.writeSync(handle, bytes, 0, 9)
+    throw new Error('ENOSPC: no space left on device')
+  })
+  const heard: Json[] = []
+  store.on('/b', 'value', (value) => heard.push(value))
+  await assert.rejects(store.set('/b', 2), /no space left/)
+  assert.deepEqual([store.get('/b'), heard], [null, [null]])
+  await store.set('/c', 3)
+  await store.close()
+  const again = new ElkynStore({ mode: 'standalone', path })
+  assert.deepEqual(again.get('/'), { a: 1, c: 3 })
+  await again.close()
+})
+
+test('a log of large values is shortened before it has many entries', async () => {
+  const path = fresh()
+  const store = new ElkynStore({ mode: 'standalone', path, sync: false })
+  for (let step = 0; step < 60; step += 1) await store.set('/a', String(step).repeat(500_000))
+  await store.close()
+  assert.ok(statSync(join(path, 'log.ndjson')).size < 12_000_000)
+  const again = new ElkynStore({ mode: 'standalone', path })
+  assert.equal(again.get('/a'), '59'.repeat(500_000))
+  await again.close()
+})
+
+test('a listener that writes makes nobody hear anything twice or in a wrong order', async () => {
+  const store = new ElkynStore({ mode: 'memory' })
+  const [added, counts]: [(string | null)[], Json[]] = [[], []]
+  store.on('/r/a', 'value', (value) => value === 1 && void store.set('/r/b', 2))
+  store.on('/r', 'child_added', (_value, key) => added.push(key))
+  store.on('/r', 'value', (value) => counts.push(value))
+  await store.set('/r/a', 1)
+  assert.deepEqual(added, ['a', 'b'])
+  assert.deepEqual(counts, [null, { a: 1, b: 2 }])
+})
+
+test('a listener that throws is told of by the platform, and others hear', async () => {
+  const store = new ElkynStore({ mode: 'memory' })
+  const heard: Json[] = []
+  const told: (() => void)[] = []
+  const platform = mock.method(globalThis, 'queueMicrotask', (tell: () => void) => told.push(tell))
+  store.on('/a', 'value', (value) => {
+    if (value === 1) throw new Error('mine')
+  })
+  store.on('/a', 'value', (value) => heard.push(value))
+  await store.set('/a', 1)
+  assert.deepEqual(heard, [null, 1])
+  platform.mock.restore()
+  assert.throws(() => told[0]?.(), /value listener of \/a failed/)
+})
+
+test('five thousand children are added in any order of keys', async () => {
+  const store = new ElkynStore({ mode: 'memory' })
+  const keys = Array.from({ length: 5000 }, (_, n) => `k${(n * 2711) % 5000}`)
+  for (const key of keys) await store.set(`/r/${key}`, 1)
+  assert.deepEqual(Object.keys(store.get('/r') as object), keys.sort())
 })
 
 test('a long log is shortened and says the same', async () => {
