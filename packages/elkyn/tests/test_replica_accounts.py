@@ -114,6 +114,26 @@ def test_tokens_are_judged_while_the_leader_is_away(
     assert "leader" in refused.text
 
 
+def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any, Any]) -> None:
+    leader, follower = pair
+    made = leader.client.post("/auth/token", json={"uid": "ann"}).json()["token"]
+    admins = leader.client.post("/auth/token", json={"uid": "boss"}).json()["token"]
+    user = {"localId": "ann", "idToken": made}
+    until(partial(lets_in, follower, user))
+    assert status(follower, {**user, "idToken": made[:-3] + "abc"}) == 401
+    assert status(follower, {**user, "idToken": admins}) == 401  # good, but not ann's
+    with follower.wire("default") as wire:
+        assert wire.ask("auth", cred=made)["s"] == "ok"
+        assert wire.ask("p", p="/users/ann/n", d=1)["s"] == "ok"
+    assert httpx.post(f"{leader.url}/.replica/identify", content=made).status_code == 401
+    assert leader.client.post("/.replica/identify", content=leader.token).status_code == 401
+    leader.client.post("/auth/revoke", json={"uid": "ann"})
+    until(partial(lets_in, follower, user, 401))
+    other = leader.client.post("/auth/token", json={"uid": "bob"}).json()["token"]
+    leader.stop()
+    assert status(follower, {"localId": "bob", "idToken": other}) == 503
+
+
 def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     user = sign_up(leader, "a@example.org")

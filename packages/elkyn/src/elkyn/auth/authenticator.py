@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from elkyn.auth.audit import Audit
 from elkyn.auth.codes import Codes
@@ -41,9 +41,13 @@ __all__ = ["AuthSettings", "Authenticator", "seen_as"]
 
 T = TypeVar("T")
 
+Elsewhere: TypeAlias = Callable[[str], Identity | None]
+"""Says whose a token is; None when it is not good. Waits for the answer of a leader."""
+
 _CACHED_MAX = 4096
 _CACHED_SECONDS = 300.0
 _TRUSTED_SECONDS = 1.0
+_REFUSED_SECONDS = 10.0
 _FETCHES_MAX = 3
 _HASH_WORKERS = 2
 _WAITING_MAX = 64
@@ -60,6 +64,19 @@ class _Known:
     told: int = 0
 
 
+@dataclass(slots=True)
+class _Question:
+    """A token that only the leader can judge."""
+
+    auth: Authenticator
+    text: str
+    digest: bytes
+    name: str = "the leader"
+
+    def refresh(self) -> None:
+        self.auth.ask_elsewhere(self.text, self.digest)
+
+
 class Authenticator:
     """Knows who makes a request, and answers those that sign people in; safe for threads.
 
@@ -67,6 +84,9 @@ class Authenticator:
         settings: who is trusted.
         folder: of the vault; None keeps it in memory.
         clock: gives the time.
+
+    Attributes:
+        elsewhere: asked about tokens of which the signature is of nobody here; None: nobody is.
 
     Raises:
         UsageError: an issuer makes no sense, or has the name of this server's own.
@@ -107,6 +127,8 @@ class Authenticator:
             tokens=self._verifier_of([own]),
             custom=self._verifier_of([*secrets, *signers]),
         )
+        self.elsewhere: Elsewhere | None = None
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._hashing = Lane("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
@@ -254,10 +276,35 @@ class Authenticator:
         if known is not None and now < known.checked_until and told == known.told:
             return known.identity
         if known is None or now >= known.verified_until:
-            known = _Known(self._verifier.verify(text), now + _CACHED_SECONDS)
+            known = _Known(self._verify(text, digest, now), now + _CACHED_SECONDS)
         self._check_revoked(known.identity)
         self._remember(digest, replace(known, checked_until=now + _TRUSTED_SECONDS, told=told))
         return known.identity
+
+    def _verify(self, text: str, digest: bytes, now: float) -> Identity:
+        try:
+            return self._verifier.verify(text)
+        except BadToken as error:
+            asked = self.elsewhere is not None and error.fault == "signature"
+            if not asked or now < self._refused.get(digest, 0.0):
+                raise
+        raise KeysMissing(_Question(self, text, digest))
+
+    def ask_elsewhere(self, text: str, digest: bytes) -> None:
+        """Have the leader say whose a token is that cannot be verified here, and remember that.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        assert self.elsewhere is not None
+        identity, now = self.elsewhere(text), self._clock.monotonic()
+        if identity is not None:
+            self._remember(digest, _Known(identity, now + _CACHED_SECONDS))
+            return
+        with self._cache_lock:
+            self._refused[digest] = now + _REFUSED_SECONDS
+            while len(self._refused) > _CACHED_MAX:
+                self._refused.popitem(last=False)
 
     def _check_revoked(self, identity: Identity) -> None:
         if self.revocations.reason(identity) is None:

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from elkyn.auth.jws import Key, PublicKey
@@ -25,7 +25,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import BadInput, SennitError, Unavailable, UsageError
 from sennit_core.logs import get_logger
 
-__all__ = ["Issuer", "JwksSource", "KeysMissing", "fetch_json"]
+__all__ = ["Issuer", "JwksSource", "KeysMissing", "Source", "fetch_json"]
 
 RETRY_SECONDS = 30.0
 USABLE_SECONDS = 24 * 3600.0
@@ -43,10 +43,20 @@ Fetch = Callable[[str], tuple[Any, float | None]]
 """`fetch(url)` returns the JSON there and for how many seconds it is fresh."""
 
 
-class KeysMissing(Exception):
-    """The keys of `source` should be fetched before a token can be judged."""
+class Source(Protocol):
+    """Something that has to be asked over the network."""
 
-    def __init__(self, source: JwksSource) -> None:
+    name: str
+
+    def refresh(self) -> None:
+        """Ask, waiting for the answer, and keep it."""
+        ...
+
+
+class KeysMissing(Exception):
+    """`source` should be asked, for keys as a rule, before a token can be judged."""
+
+    def __init__(self, source: Source) -> None:
         super().__init__(source.name)
         self.source = source
 

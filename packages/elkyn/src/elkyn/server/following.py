@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from elkyn.auth.leader import LeaderTrust
     from elkyn.server.app import ElkynApp, StoreMap
 
-__all__ = ["Upstream", "show_identity"]
+__all__ = ["Upstream", "read_identity", "show_identity"]
 
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
@@ -201,6 +201,18 @@ class Upstream:
             line = self._lines[socket] = _Line(self, app, socket.namespace)
         return line.add(step, write, identity)
 
+    def identify(self, token: str) -> Identity | None:
+        """Ask the leader whose a token is; None when it is not good there, or nobody is followed.
+
+        Raises:
+            Unavailable: the leader does not answer.
+        """
+        if not self.active:
+            return None
+        headers = {"Content-Type": "text/plain"}
+        answer = self._client.send("POST", "/.replica/identify", token.encode(), headers)
+        return read_identity(ormsgpack.unpackb(answer.body)) if answer.status == 200 else None
+
     async def write_all(self, namespace: str, rows: list[Any]) -> list[Any]:
         """Have the leader make writes in their order; returns what became of each."""
         target = f"/.replica/write?ns={namespace}"
@@ -353,6 +365,19 @@ def show_identity(identity: Identity) -> dict[str, Any] | None:
         "uid": identity.uid,
         "provider": identity.provider,
         "claims": dict(identity.claims),
+        "expires_ms": identity.expires_ms,
         "custom": list(identity.custom),
         "override": None if identity.override is None else dict(identity.override),
     }
+
+
+def read_identity(shown: dict[str, Any]) -> Identity:
+    """Return the identity that `show_identity` has shown."""
+    return Identity(
+        uid=shown["uid"],
+        provider=shown["provider"],
+        claims=shown["claims"],
+        custom=tuple(shown["custom"]),
+        expires_ms=shown.get("expires_ms"),
+        override=shown["override"],
+    )

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any
 import ormsgpack
 
 from elkyn.errors import NotLeader
-from elkyn.identity import ADMIN, Identity
+from elkyn.identity import ADMIN
 from elkyn.paths import format_path, parse_path
 from elkyn.server.answers import error_text
 from elkyn.server.codec import dump
+from elkyn.server.following import read_identity, show_identity
 from elkyn.server.grant import Grant
 from elkyn.server.request import MethodNotAllowed, Response
 from elkyn.server.session import Commit
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.system import SystemCall
 from elkyn.writer import Write
-from sennit_core.errors import NotFound, SennitError, UsageError
+from sennit_core.errors import Denied, NotFound, SennitError, UsageError
 
 if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
 
-__all__ = ["accounts", "promote", "status", "write"]
+__all__ = ["accounts", "identify", "promote", "status", "write"]
 
 _JSON = ("content-type", "application/json; charset=utf-8")
 _PACKED = ("content-type", "application/vnd.msgpack")
@@ -79,6 +80,18 @@ async def accounts(call: SystemCall) -> Response:
     return Response(304) if told is None else Response(200, told, (_PACKED,))
 
 
+async def identify(call: SystemCall) -> Response:
+    """Answer whose a token is that a follower was shown; admins' are not told."""
+    _post(call)
+    await call.admin("/.replica/identify", write=True)
+    headers = [(b"authorization", b"Bearer " + call.request.body)]
+    caller = await call.app.door.caller({**call.scope, "headers": headers}, {})
+    identity = caller.identity
+    if identity is None or identity.uid is None or identity.admin:
+        raise Denied("identifying a token", "a user's token")
+    return Response(200, ormsgpack.packb(show_identity(identity), default=list), (_PACKED,))
+
+
 async def write(call: SystemCall) -> Response:
     """Make the writes of a follower's sockets, each as who asked the follower for it."""
     _post(call)
@@ -94,7 +107,11 @@ async def _commit(call: SystemCall, row: Any) -> Write:
     try:
         kind, path, data, expected_hash, who = row
         keys = parse_path(format_path(tuple(path)))
-        grant = Grant(_identity(who), store, getattr(app.door, "open_without_rules", False))
+        grant = Grant(
+            ADMIN if who is None else read_identity(who),
+            store,
+            getattr(app.door, "open_without_rules", False),
+        )
         step = Commit(0, "put" if kind == "put" else "patch", keys, data, expected_hash)
         data_of = SocketStore(store, call.namespace, app.door, call.scope)
         made = data_of.to_write(step, grant)
@@ -113,18 +130,6 @@ def _shown(made: Write) -> list[str] | None:
     if isinstance(error, SennitError):
         return [status_of(error), error_text(error)]
     return ["internal_error", "Internal server error."]
-
-
-def _identity(shown: Any) -> Identity:
-    if shown is None:
-        return ADMIN
-    return Identity(
-        uid=shown["uid"],
-        provider=shown["provider"],
-        claims=shown["claims"],
-        custom=tuple(shown["custom"]),
-        override=shown["override"],
-    )
 
 
 def _rows(body: bytes) -> list[Any]:

@@ -27,6 +27,7 @@ ROUTES: Mapping[str, Handler] = {
     "/.settings/changes": stream_changes,
     "/.replica": system.upgrade,
     "/.replica/accounts": replica_routes.accounts,
+    "/.replica/identify": replica_routes.identify,
     "/.replica/promote": replica_routes.promote,
     "/.replica/status": replica_routes.status,
     "/.replica/write": replica_routes.write,

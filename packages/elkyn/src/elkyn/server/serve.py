@@ -214,6 +214,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
             state_file=serving.data / PROMOTED,
             accounts=authenticator,
         )
+        authenticator.elsewhere = app.upstream.identify
     return app
 
 
