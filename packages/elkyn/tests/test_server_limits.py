@@ -148,6 +148,29 @@ def test_a_request_whose_head_does_not_come_is_turned_out(
         assert b"200 OK" in kept.recv(4096)
 
 
+def test_a_body_that_comes_by_drops_is_turned_out_and_one_that_comes_is_not(
+    start_server: Callable[..., Any],
+) -> None:
+    served = start_server("--emulator", "--head-timeout", "1")
+    head = b"PUT /%b.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\nContent-Length: %d\r\n\r\n"
+    address = ("127.0.0.1", int(served.port))
+    with socket.create_connection(address) as slow, socket.create_connection(address) as good:
+        slow.sendall(head % (b"slow", 5000) + b'"')
+        good.sendall(head % (b"good", 6000) + b'"')
+        for _part in range(10):
+            with suppress(OSError):
+                slow.sendall(b"x")
+            good.sendall(b"x" * 500)
+            time.sleep(0.25)
+        good.sendall(b"x" * 998 + b'"')
+        good.settimeout(20)
+        assert good.recv(4096).startswith(b"HTTP/1.1 200")
+        slow.settimeout(20)
+        assert slow.recv(4096).startswith(b"HTTP/1.1 408")
+    assert len(served.client.get("/good.json").json()) == 5998
+    assert served.client.get("/slow.json").json() is None
+
+
 def test_a_push_sent_again_under_its_key_is_not_done_again(emulator: Any) -> None:
     def push(number: int) -> str:
         headers = {"Idempotency-Key": f"k{number % 4}"}

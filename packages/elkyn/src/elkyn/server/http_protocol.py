@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from asyncio import BaseTransport
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -17,7 +17,10 @@ from elkyn.server.limits import Limits
 __all__ = ["bounded_protocol"]
 
 HEAD_BYTES_MAX = 64 * 1024
+_PROGRESS_BYTES = 256
 _NOTHING = object()
+
+_Awaited: TypeAlias = tuple[object, object]
 
 
 def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
@@ -27,15 +30,17 @@ def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
 
 class _Sweeper:
-    """Closes connections that do not come to the end of a head; costs a request nothing.
+    """Closes connections whose request does not come, or comes by drops; costs a request nothing.
 
     It looks at each connection twice in the time they have: one that it sees waiting for the end of
-    the same head again is closed.
+    the same head again, or for `_PROGRESS_BYTES` more of the same body, is closed.
     """
 
     def __init__(self, every_seconds: float) -> None:
         self._every_seconds = every_seconds
-        self._waiting: weakref.WeakKeyDictionary[_BoundedHttp, object] = weakref.WeakKeyDictionary()
+        self._waiting: weakref.WeakKeyDictionary[_BoundedHttp, _Awaited] = (
+            weakref.WeakKeyDictionary()
+        )
         self._running = False
 
     def start(self, of: _BoundedHttp) -> None:
@@ -49,13 +54,14 @@ class _Sweeper:
         for connection in list(of.connections):
             if not isinstance(connection, _BoundedHttp):
                 continue
-            head = connection.unfinished_head()
-            if head is None:
+            awaited = connection.awaited()
+            if awaited is None:
                 continue
-            if before.get(connection) is head:
+            request, moved = before.get(connection, (None, None))
+            if request is awaited[0] and moved is awaited[1]:
                 connection.turn_out()
             else:
-                self._waiting[connection] = head
+                self._waiting[connection] = awaited
         self._running = bool(of.connections)
         if self._running:
             of.loop.call_later(self._every_seconds, self._sweep, of)
@@ -65,6 +71,8 @@ class _BoundedHttp(HttpToolsProtocol):
     limit = 0
     sweeper = _Sweeper(Limits().head_seconds / 2)
     _head_bytes = 0
+    _body_bytes = 0  # of bodies that come in parts, since `_moved` was set
+    _moved: object = None
     _expects_head = True
     _refused = False  # what still comes is not read
     _turned_away = False  # the connection was never opened
@@ -77,18 +85,22 @@ class _BoundedHttp(HttpToolsProtocol):
             super().connection_made(transport)
             self.sweeper.start(self)
 
-    def unfinished_head(self) -> object | None:
-        """Return what stands for the head that is awaited; None when none is, or it may be later."""
-        if not self._expects_head or self._refused:
+    def awaited(self) -> _Awaited | None:
+        """Return what stands for the request that is awaited, and how far its body has come.
+
+        None when none is, or may come later.
+        """
+        if self._refused:
             return None
-        if self._head_bytes:
-            return self.headers
-        return _NOTHING if self.cycle is None else None  # after a request uvicorn's own timer runs
+        if not self._expects_head or self._head_bytes:
+            return self.headers, self._moved
+        # after a request uvicorn's own timer runs
+        return (_NOTHING, _NOTHING) if self.cycle is None else None
 
     def turn_out(self) -> None:
         """Close the connection: its request takes too long to come."""
         self._refused = True
-        _refuse(self.transport, b"408 Request Timeout", b"the head of the request took too long")
+        _refuse(self.transport, b"408 Request Timeout", b"the request took too long to come")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._turned_away:
@@ -99,6 +111,10 @@ class _BoundedHttp(HttpToolsProtocol):
             return
         if self._expects_head:
             self._head_bytes += len(data)
+        else:
+            self._body_bytes += len(data)
+            if self._body_bytes >= _PROGRESS_BYTES:
+                self._body_bytes, self._moved = 0, object()
         super().data_received(data)
         if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refused = True

@@ -30,7 +30,7 @@ class Limits:
         user_requests_per_second: of one user or key, wherever they ask from; what comes too early on
             a socket waits. None for no bound.
         head_seconds: a connection that has begun a request, or not even that, is closed when the
-            head of the request is not there after about so long.
+            head of the request is not there after about so long, or nothing of its body has come.
     """
 
     body_bytes: int = BODY_BYTES_MAX
