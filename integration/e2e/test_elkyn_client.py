@@ -298,13 +298,13 @@ def test_listeners_go_on_with_a_fresh_token_and_end_without(
     run(
         page,
         """
-        window.tokens = [argument.token]
+        window.token = Promise.resolve(argument.token)
         window.heard = []
         window.refused = []
         const streams = argument.kind === 'socket' ? socketStreams() : openStream
         window.client = new ElkynClient(argument.url, {
           streams,
-          token: async () => tokens.at(-1),
+          token: () => token,
           onRefused: (path, error) => refused.push([path, error.status]),
         })
         client.on('/a', 'value', (value) => heard.push(value))
@@ -312,21 +312,26 @@ def test_listeners_go_on_with_a_fresh_token_and_end_without(
         """,
         {"url": server.url, "token": signed(server, "ann"), "kind": kind},
     )
-    fresh = signed(server, "ann")
-    page.evaluate("token => { tokens.push(token) }", fresh)
+    page.evaluate("token = new Promise((done) => { window.give = done }); null")
     page.wait_for_timeout(1100)  # tokens of the very second of a revocation stay good
     server.client.post("/auth/revoke", json={"uid": "ann"})
-    run(page, "await until(() => refused.length === 1)")  # the fresh one is as old
     page.wait_for_timeout(1100)
-    page.evaluate("token => { tokens.push(token) }", signed(server, "ann"))
-    run(page, "client.on('/a', 'value', (v) => heard.push(v)); await until(() => heard.length > 1)")
-    page.evaluate("token => { tokens.push(token) }", signed(server, "ann"))
-    run(page, "await client.renewToken()")
-    server.client.put("/a.json", json=5)
-    run(page, "await until(() => heard.at(-1) === 5)")
-    page.evaluate("token => { tokens.push(token) }", signed(server, "bob"))
-    run(page, "await client.renewToken(); await until(() => refused.length === 2)")
+    page.evaluate("token => give(token)", signed(server, "ann"))
+    until(lambda: connections(server, "ws") + connections(server, "sse") == 1)
+    server.client.put("/a.json", json=1)
+    run(page, "await until(() => heard.at(-1) === 1)")
+    assert page.evaluate("refused") == []
+    page.evaluate("token => { window.token = token }", signed(server, "bob"))
+    run(page, "await client.renewToken(); await until(() => refused.length === 1)")
+    server.client.put("/a.json", json=2)
+    page.evaluate("token => { window.token = token }", signed(server, "ann"))
+    run(page, "client.on('/a', 'value', (v) => heard.push(v)); await until(() => heard.length > 2)")
+    server.client.post("/auth/revoke", json={"uid": "ann"})
+    page.wait_for_timeout(1100)
+    server.client.post("/auth/revoke", json={"uid": "ann"})
+    run(page, "await until(() => refused.length === 2)")
     assert page.evaluate("refused") == [["/a", 401], ["/a", 401]]
+    assert page.evaluate("heard") == [None, 1, 2]
 
 
 def signed(server: Served, uid: str) -> str:
