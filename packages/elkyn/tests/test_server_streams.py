@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 
 from elkyn.events import Event
+from elkyn.server.feed import Opening
+from elkyn.server.hub import Hub
 from elkyn.server.resume import missed_events, try_missed
 from elkyn.store import ElkynStore
+from elkyn.txn import View
 
 
 def test_every_event_has_the_position_of_its_commit(emulator: Any) -> None:
@@ -48,6 +53,40 @@ def test_a_client_that_comes_back_gets_what_it_missed(emulator: Any) -> None:
     ]
     with emulator.stream("/a.json?ns=back", **{"Last-Event-ID": "99999"}) as stream:
         assert next(stream)[:2] == ("put", {"path": "/", "data": 4})
+
+
+def test_a_start_that_takes_long_is_no_other(emulator: Any) -> None:
+    client, large = emulator.client, {f"k{number:03}": "x" * 900 for number in range(200)}
+    client.put("/a.json?ns=long", json=large)
+    with emulator.stream("/a.json?ns=long") as stream:
+        kind, body, position = next(stream)
+    assert (kind, body) == ("put", {"path": "/", "data": large})
+    for number in range(150):
+        client.put(f"/a/n{number}.json?ns=long", json=number)
+    with emulator.stream("/a.json?ns=long", **{"Last-Event-ID": str(position)}) as stream:
+        missed = [next(stream) for _ in range(150)]
+    assert [event[1] for event in missed] == [
+        {"path": f"/n{number}", "data": number} for number in range(150)
+    ]
+
+
+def test_who_does_not_wait_is_told_of_a_commit_under_way() -> None:
+    def opener(view: View) -> Opening:
+        return Opening((view.get(("a",)),))
+
+    async def begin(store: ElkynStore) -> list[Any]:
+        follower = Hub(asyncio.get_running_loop()).follow(store, ("a",), lambda _feed: None)
+        with store._writer.between_commits():
+            with pytest.raises(BlockingIOError):
+                follower.channel.begin(opener, at_once=True)
+            starting = asyncio.create_task(follower.start(opener))
+            await asyncio.sleep(0.05)
+            assert not starting.done()
+        return list((await starting).frames)
+
+    with ElkynStore(mode="memory") as store:
+        store.set("/a", 1)
+        assert asyncio.run(begin(store)) == [1]
 
 
 def test_nothing_is_resumed_over_ephemeral_values_or_a_log_that_was_cut() -> None:
