@@ -146,6 +146,7 @@ class _Direct:
         if cycle.flow.write_paused or cycle.response_started or cycle.disconnected:
             return False
         cycle.response_started = cycle.response_complete = True
+        cycle.scope["extensions"] = {}  # a circle, which would wait for the garbage collector
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         cycle.transport.write(b"".join((head, end, body)))
         cycle.message_event.set()
