@@ -44,10 +44,14 @@ export function urlOf(keys) {
   return `/${keys.map(encodeURIComponent).join('/')}.json`
 }
 
-/** @param {string} path @param {{method?: string, body?: string, query?: Record<string, string | number>, signal?: AbortSignal}} [options] */
+/** @param {string} path @param {{method?: string, body?: string | undefined, query?: Record<string, string | number> | undefined, signal?: AbortSignal}} [options] */
 async function send(path, { method = 'GET', body, query, signal } = {}) {
-  const headers = session.token ? { authorization: `Bearer ${session.token}` } : undefined
-  const answer = await fetch(address(path, query), { method, body, headers, signal })
+  const answer = await fetch(address(path, query), {
+    method,
+    body: body ?? null,
+    headers: session.token ? { authorization: `Bearer ${session.token}` } : {},
+    signal: signal ?? null,
+  })
   if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null))
   return answer
 }
