@@ -78,12 +78,21 @@ def flip(data: bytes, at: int, bit: int, path: Path, wanted: list[dict[str, Any]
     return None if as_bytes(found) == as_bytes(wanted) else "other rows"
 
 
-def as_bytes(rows: list[dict[str, Any]]) -> list[list[Any]]:
+def as_bytes(rows: list[dict[str, Any]]) -> list[Any]:
     """Return rows without names, texts as bytes: what a column means may be lost unseen."""
-    return [
-        [value.encode() if isinstance(value, str) else value for value in row.values()]
-        for row in rows
-    ]
+    return [bare(list(row.values())) for row in rows]
+
+
+def bare(value: Any) -> Any:
+    """Return a value without what says what it means: that bytes are text, that groups are lists."""
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, list):
+        return [bare(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    is_wrapped = len(value) == 1 and value.keys() <= {"list", "element"}
+    return bare(*value.values()) if is_wrapped else bare([*value.values()])
 
 
 def main(source: str, first: str, step: str, bits: str) -> None:
