@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from elkyn_server import Served, until
 
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(900)]
 
 CLIENTS = 5000
 REQUEST = (
