@@ -1,10 +1,11 @@
-"""uvicorn's HTTP/1.1 on httptools with bounds: on connections, and size and time of heads.
+"""uvicorn's HTTP/1.1 on httptools with bounds: on connections, requests in line, and heads.
 
 It also takes answers, and parts of them, as they go over the wire (`asgi.Direct`).
 """
 
 from __future__ import annotations
 
+import re
 import weakref
 from asyncio import BaseTransport
 from typing import Any, TypeAlias, cast
@@ -18,7 +19,9 @@ __all__ = ["bounded_protocol"]
 
 HEAD_BYTES_MAX = 64 * 1024
 _PROGRESS_BYTES = 256
+_PIECE_BYTES = 16 * 1024  # read together: so many bytes of requests may wait in line, parsed
 _NOTHING = object()
+_H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 
 _Awaited: TypeAlias = tuple[object, object]
 
@@ -76,6 +79,9 @@ class _BoundedHttp(HttpToolsProtocol):
     _expects_head = True
     _refused = False  # what still comes is not read
     _turned_away = False  # the connection was never opened
+    _answered: RequestResponseCycle | None = None  # others wait in `pipeline`
+    _unparsed = b""  # has come, while requests wait in line
+    _ended = False  # no more will come
 
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= self.limit:
@@ -88,37 +94,84 @@ class _BoundedHttp(HttpToolsProtocol):
     def awaited(self) -> _Awaited | None:
         """Return what stands for the request that is awaited, and how far its body has come.
 
-        None when none is, or may come later.
+        None when none is, or may come later: also while it is this server that reads no further.
         """
-        if self._refused:
+        if self._refused or self.pipeline or self.flow.read_paused:
             return None
-        if not self._expects_head or self._head_bytes:
+        if not self._expects_head:
             return self.headers, self._moved
+        if self._head_bytes:
+            answering = self.cycle is not None and not self.cycle.response_complete
+            return None if answering else (self.headers, self._moved)
         # after a request uvicorn's own timer runs
         return (_NOTHING, _NOTHING) if self.cycle is None else None
 
     def turn_out(self) -> None:
         """Close the connection: its request takes too long to come."""
         self._refused = True
+        if self.cycle is not None and self.cycle.response_started and not self._expects_head:
+            self.transport.close()  # the answer came before the whole request
+            return
         _refuse(self.transport, b"408 Request Timeout", b"the request took too long to come")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self._turned_away:
-            super().connection_lost(exc)
+        self._unparsed = b""
+        if self._turned_away:
+            return
+        answered = self._answered
+        if answered is not None and not answered.response_complete:
+            answered.disconnected = True  # uvicorn tells the last of those in line alone
+            answered.message_event.set()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        data = self._unparsed + data if self._unparsed else data
+        start = 0
+        while start < len(data) and not self.pipeline:
+            if self._refused or self.transport.is_closing():
+                self._unparsed = b""
+                return
+            self._parse(data[start : start + _PIECE_BYTES])
+            start += _PIECE_BYTES
+        self._unparsed = data[start:]
+        if self._unparsed:
+            self.flow.pause_reading()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at the answer
+        """Stay open for the answer to a client that has said all it has to say."""
+        last, now = self.cycle, self._answered
+        if self.scheme != "http" or last is None or now is None:
+            return False
+        if last.more_body and not self._unparsed:
+            return False
+        if last.response_complete or (now.response_started and not now.response_complete):
+            return False
+        self._ended = True
+        self._close_after_last()
+        return True
+
+    def _close_after_last(self) -> None:
+        if self._ended and not self._unparsed:
+            self.cycle.keep_alive = False
+
+    def _parse(self, data: bytes) -> None:
         if self._expects_head:
             self._head_bytes += len(data)
         else:
             self._body_bytes += len(data)
             if self._body_bytes >= _PROGRESS_BYTES:
                 self._body_bytes, self._moved = 0, object()
+        if self._expects_head and b"h2c" in data:
+            data = _without_h2c(data)
         super().data_received(data)
         if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refused = True
             _refuse(self.transport, b"431 Request Header Fields Too Large", b"the head is too long")
+
+    def _should_upgrade(self) -> bool:
+        return bool(self.scope["method"] == "GET" and super()._should_upgrade())
 
     def on_headers_complete(self) -> None:
         self._expects_head = False
@@ -128,7 +181,18 @@ class _BoundedHttp(HttpToolsProtocol):
         self._expects_head, self._head_bytes = True, 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self._unparsed:
+            self.data_received(b"")
+            self._close_after_last()
+        if self.pipeline:
+            self.flow.pause_reading()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
         cycle.scope["extensions"] = cast("Any", {DIRECT: _Direct(cycle)})
         super()._start_asgi_task(cycle, app)
 
@@ -161,6 +225,12 @@ class _Direct:
             return False
         cycle.transport.write(data)
         return True
+
+
+def _without_h2c(data: bytes) -> bytes:
+    """Leave an offer of HTTP/2 out of a head: httptools would not read the body that comes with it."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return b"".join((_H2C.sub(b"", head + end[:2]), end[2:], rest))
 
 
 def _refuse(transport: BaseTransport, status: bytes, text: bytes) -> None:

@@ -1,0 +1,135 @@
+"""Clients that send requests in line, hang up half way, or offer more than HTTP/1.1."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+import uvicorn
+from elkyn_server import Served, until
+from uvicorn.server import ServerState
+
+from elkyn.server.http_protocol import bounded_protocol
+from elkyn.server.limits import Limits
+
+HEAD = b"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"
+
+
+def connection(served: Served) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(served.port)), timeout=20)
+
+
+def until_closed(client: socket.socket) -> bytes:
+    parts = []
+    while part := client.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def open_streams(served: Served) -> int:
+    text = served.client.get("/metrics").text
+    return int(float(text.partition('elkyn_connections{kind="sse"} ')[2].split()[0]))
+
+
+def test_a_stream_ends_with_its_connection_though_another_request_waits(emulator: Any) -> None:
+    before = open_streams(emulator)
+    with connection(emulator) as client:
+        stream = b"GET /in-line.json %bAccept: text/event-stream\r\n\r\n" % HEAD
+        client.sendall(stream + b"GET /in-line.json %b\r\n" % HEAD)
+        assert b"event: put" in until(lambda: client.recv(4096).partition(b"\r\n\r\n")[2])
+        assert open_streams(emulator) == before + 1
+    until(lambda: open_streams(emulator) == before, seconds=10)
+
+
+def test_requests_in_line_are_all_answered_in_order_to_who_sends_no_more(emulator: Any) -> None:
+    sent = [
+        b"PUT /line/%d.json %bContent-Length: %d\r\n\r\n%d" % (n, HEAD, len(str(n)), n)
+        for n in range(1000, 2000)
+    ]
+    with connection(emulator) as client:
+        client.sendall(b"".join(sent))
+        client.shutdown(socket.SHUT_WR)
+        answers = until_closed(client).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert [int(answer.rpartition(b"\r\n")[2]) for answer in answers] == list(range(1000, 2000))
+    assert len(emulator.client.get("/line.json?shallow=true").json()) == 1000
+
+
+class Flood(asyncio.Transport):
+    """A connection over which requests come as fast as they are read."""
+
+    def __init__(self, request: bytes, count: int) -> None:
+        super().__init__()
+        self.left, self.read, self.written = request * count, True, bytearray()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.read = False
+
+    def pause_reading(self) -> None:
+        self.read = False
+
+    def resume_reading(self) -> None:
+        self.read = True
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def take(self) -> bytes:
+        """Return what one read takes."""
+        taken, self.left = self.left[: 256 * 1024], self.left[256 * 1024 :]
+        return taken
+
+
+def test_requests_that_come_faster_than_answers_go_wait_unread() -> None:
+    async def answer(_scope: Any, _receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def run() -> int:
+        config = uvicorn.Config(answer, log_config=None)
+        config.load()
+        protocol = bounded_protocol(Limits())(config, ServerState(), {})
+        transport = Flood(b"GET / HTTP/1.1\r\n\r\n", 20_000)
+        protocol.connection_made(transport)
+        longest = 0
+        while transport.left or not protocol.cycle.response_complete:
+            if transport.read:
+                protocol.data_received(transport.take())
+            longest = max(longest, len(protocol.pipeline))
+            await asyncio.sleep(0)
+        assert transport.written.count(b"200 OK") == 20_000
+        protocol.connection_lost(None)
+        return longest
+
+    assert 0 < asyncio.run(run()) < 1000
+
+
+@pytest.mark.parametrize("offer", [b"h2c", b"websocket"])
+def test_who_offers_another_protocol_with_a_body_is_answered(emulator: Any, offer: bytes) -> None:
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\n" % offer
+    with connection(emulator) as client:
+        client.sendall(b"PUT /offer.json %b%bContent-Length: 2\r\n\r\n" % (HEAD, upgrade))
+        client.sendall(b"42")
+        first = client.recv(4096)
+        assert (b"200 OK" in first) == (offer == b"h2c")
+        client.shutdown(socket.SHUT_WR)
+    if offer == b"h2c":
+        assert emulator.client.get("/offer.json").json() == 42
+
+
+def test_a_stray_line_end_does_not_end_a_stream(start_server: Any) -> None:
+    served = start_server("--emulator", "--head-timeout", "0.5")
+    with connection(served) as client:
+        client.sendall(b"GET /stray.json %bAccept: text/event-stream\r\n\r\n" % HEAD)
+        assert client.recv(4096)
+        client.sendall(b"\r\n")
+        time.sleep(1.2)
+        served.client.put("/stray.json", json=1)
+        assert b'"data":1' in until(lambda: client.recv(4096).partition(b"event: put")[2])
