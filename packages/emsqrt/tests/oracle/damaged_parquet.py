@@ -44,17 +44,20 @@ def read(path: Path) -> list[dict[str, Any]]:
     list(batches(ParquetScan(path, schema, MemoryBudget(BUDGET_BYTES), conditions=conditions)))
     rows = ParquetScan(path, schema, MemoryBudget(BUDGET_BYTES))
     table = pa.Table.from_batches(batches(rows), schema.to_arrow())
-    columns = [numbers(column) for column in table.columns]
+    columns = [column.cast(as_stored(column.type)) for column in table.columns]
     found: list[dict[str, Any]] = pa.table(columns, names=table.column_names).to_pylist()
     return found
 
 
-def numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return times and spans as the numbers they are stored as."""
-    if not pa.types.is_temporal(column.type):
-        return column
-    stored = pa.int64() if column.type.bit_width == 64 else pa.int32()
-    return pa.chunked_array([chunk.view(stored) for chunk in column.chunks], stored)
+def as_stored(kind: pa.DataType) -> pa.DataType:
+    """Return a type in which times and spans are the numbers that they are stored as."""
+    if pa.types.is_temporal(kind):
+        return pa.int64() if kind.bit_width == 64 else pa.int32()
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(as_stored(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(as_stored(field.type)) for field in kind])
+    return kind
 
 
 def batches(scan: ParquetScan) -> Any:
