@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +45,8 @@ def read(path: Path) -> list[dict[str, Any]]:
     list(batches(ParquetScan(path, schema, MemoryBudget(BUDGET_BYTES), conditions=conditions)))
     rows = ParquetScan(path, schema, MemoryBudget(BUDGET_BYTES))
     table = pa.Table.from_batches(batches(rows), schema.to_arrow())
-    columns = [column.cast(as_stored(column.type)) for column in table.columns]
-    found: list[dict[str, Any]] = pa.table(columns, names=table.column_names).to_pylist()
+    found: list[dict[str, Any]] = table.to_pylist()
     return found
-
-
-def as_stored(kind: pa.DataType) -> pa.DataType:
-    """Return a type in which times and spans are the numbers that they are stored as."""
-    if pa.types.is_temporal(kind):
-        return pa.int64() if kind.bit_width == 64 else pa.int32()
-    if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(as_stored(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(as_stored(field.type)) for field in kind])
-    return kind
 
 
 def batches(scan: ParquetScan) -> Any:
@@ -87,9 +76,11 @@ def as_bytes(rows: list[dict[str, Any]]) -> list[Any]:
 
 
 def bare(value: Any) -> Any:
-    """Return a value without what says what it means: that bytes are text, that groups are lists."""
+    """Return a value without what says what it means: text, a span of seconds, a list."""
     if isinstance(value, str):
         return value.encode()
+    if isinstance(value, timedelta):
+        return value // timedelta(seconds=1)
     if isinstance(value, list):
         return [bare(item) for item in value]
     if not isinstance(value, dict):
