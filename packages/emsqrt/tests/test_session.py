@@ -72,6 +72,18 @@ def test_a_grant_is_smaller_when_memory_is_short(tmp_path: Path) -> None:
                 assert view.meter.granted_bytes == expected
 
 
+@pytest.mark.parametrize("room", [0, HOLDER_BYTES_MIN + 200])
+def test_a_grant_is_never_smaller_than_what_its_operator_needs(room: int, tmp_path: Path) -> None:
+    least = HOLDER_BYTES_MIN + 100
+    with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+        view = run.at(1, "aggregate")
+        view.expect_holder(least_bytes=least)
+        run.map_working_set(Sharing((frozenset({1}),), {1: float("inf")}))
+        context.room_bytes = partial(int, room)
+        with view.take_working_memory("aggregate") as held:
+            assert held.size >= least
+
+
 def test_who_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
     sharing = Sharing((frozenset({1}),), {1: float("inf")})
     with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:

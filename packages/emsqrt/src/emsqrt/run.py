@@ -231,7 +231,8 @@ class Run:
         """
         least_parts = self._world.least_parts
         self._world.holders[self.node] += 1
-        least_parts[self.node] = max(least_bytes, least_parts.get(self.node, 0))
+        whole_pages = -(-least_bytes // PAGE_BYTES) * PAGE_BYTES
+        least_parts[self.node] = max(whole_pages, least_parts.get(self.node, 0))
         self.expect_rows(rows, "grant")
 
     def expect_more(self, size_bytes: int) -> None:
@@ -257,10 +258,7 @@ class Run:
     def leasts(self) -> dict[int, int]:
         """What operators that hold memory cannot do without, in whole pages, by their nodes."""
         world = self._world
-        return {
-            node: parts * -(-world.least_parts[node] // PAGE_BYTES) * PAGE_BYTES
-            for node, parts in world.holders.items()
-        }
+        return {node: parts * world.least_parts[node] for node, parts in world.holders.items()}
 
     def map_working_set(self, sharing: Sharing = EVERYBODY) -> None:
         """Map what reader and sink left over; called once, when all of them are open.
