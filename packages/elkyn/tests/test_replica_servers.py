@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ormsgpack
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -353,6 +354,30 @@ def test_a_follower_that_reads_nothing_takes_no_memory(start_server: Start) -> N
             leader.client.put("/n.json", json="x" * 500_000)
         assert memory() - before < 20_000
     assert leader.client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [1, 2, 3, 4, 5],
+        ["drop", ["a"], 1, None, None],
+        ["put", None, 1, None, None],
+        ["put", [b"a"], 1, None, None],
+        ["put", ["a"], 1, 7, None],
+        ["put", ["a"], 1, None, "who"],
+    ],
+)
+def test_rows_that_are_no_writes_of_a_follower_are_refused(emulator: Any, row: list[Any]) -> None:
+    answer = emulator.client.post("/.replica/write", content=ormsgpack.packb([row]))
+    assert answer.status_code == 400
+
+
+def test_a_write_of_nobody_known_is_refused_alone(emulator: Any) -> None:
+    rows = [["put", ["good"], 1, None, None], ["put", ["bad"], 1, None, {"uid": 7}]]
+    answer = emulator.client.post("/.replica/write", content=ormsgpack.packb(rows))
+    good, bad = ormsgpack.unpackb(answer.content)
+    assert (good[1], bad[1][0]) == (None, "failure")
+    assert emulator.client.get("/bad.json").json() is None
 
 
 def test_only_admins_follow(start_server: Start) -> None:

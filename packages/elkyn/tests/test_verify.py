@@ -191,3 +191,12 @@ def test_the_rows_of_a_branch_are_those_of_its_children(store: ElkynStore) -> No
     with raw(store) as (txn, databases):
         txn.put(rows.child_row(node, "u1000"), b"\x01\xc1", db=databases["tree"])
     assert "/users/u1000: cannot be read" in found(store)
+
+
+def test_nothing_in_the_folder_of_the_caller_is_run(
+    store: ElkynStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.close()
+    (tmp_path / "lmdb.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    assert main(["verify", "--data", str(tmp_path / "data")]) == 0

@@ -206,7 +206,7 @@ def problems_apart(folder: FilePath, databases: tuple[str, ...]) -> list[str]:
     """
     with tempfile.NamedTemporaryFile() as place:
         place.truncate(_PLACE_BYTES)
-        command = [sys.executable, "-m", __name__, str(folder), place.name, *databases]
+        command = [sys.executable, "-P", "-m", __name__, str(folder), place.name, *databases]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         at = place.read().rstrip(b"\0").decode(errors="replace")
     found = done.stdout.splitlines()

@@ -54,6 +54,15 @@ _SENT = frozenset(
 )
 _RETURNED = ("content-type", "etag", "cache-control", "retry-after", "allow", "content-disposition")
 
+_MEMBERS: dict[str, Any] = {
+    "uid": str | None,
+    "provider": str,
+    "claims": dict,
+    "expires_ms": int | None,
+    "custom": list,
+    "override": dict | None,
+}
+
 _log = get_logger(__name__)
 
 
@@ -372,12 +381,19 @@ def show_identity(identity: Identity) -> dict[str, Any] | None:
 
 
 def read_identity(shown: dict[str, Any]) -> Identity:
-    """Return the identity that `show_identity` has shown."""
+    """Return the identity that `show_identity` has shown.
+
+    Raises:
+        UsageError: it has shown something else.
+    """
+    for name, kind in _MEMBERS.items():
+        if not isinstance(shown.get(name), kind):
+            raise UsageError(f"an identity without {name}, or another kind of it")
     return Identity(
         uid=shown["uid"],
         provider=shown["provider"],
         claims=shown["claims"],
-        custom=tuple(shown["custom"]),
+        custom=tuple(map(str, shown["custom"])),
         expires_ms=shown.get("expires_ms"),
         override=shown["override"],
     )

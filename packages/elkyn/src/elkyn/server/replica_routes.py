@@ -137,9 +137,18 @@ def _rows(body: bytes) -> list[Any]:
         rows = ormsgpack.unpackb(body)
     except ValueError:
         rows = None
-    if not isinstance(rows, list) or not all(isinstance(r, list) and len(r) == 5 for r in rows):
+    if not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise UsageError("a follower's writes are an array of arrays of five")
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, list) or len(row) != 5:
+        return False
+    kind, path, _data, expected_hash, who = row
+    keys = isinstance(path, list) and all(isinstance(key, str) for key in path)
+    known = expected_hash is None or isinstance(expected_hash, str)
+    return kind in ("put", "patch") and keys and known and (who is None or isinstance(who, dict))
 
 
 def _post(call: SystemCall) -> None:
