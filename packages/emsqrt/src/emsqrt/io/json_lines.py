@@ -28,7 +28,6 @@ _INT64 = range(-(2**63), 2**63)
 _INT64_CHARACTERS = 20
 _MARK = b"\xef\xbb\xbf"
 _DEPTH_MAX = 32
-_FIRST_LINE_BYTES_MAX = 32 << 20
 """Of types; what lies deeper is text."""
 
 
@@ -146,18 +145,22 @@ def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
         start = end
 
 
-def first_lines(source: ByteSource, size: int) -> bytes:
-    """Return the whole lines at a source's start, or the first one when it is longer than `size`.
+def first_lines(source: ByteSource, size: int, line_bytes_max: int | None = None) -> bytes:
+    """Return the whole lines at a source's start, a byte order mark left out.
 
-    A byte order mark is left out.
+    Args:
+        source: of lines.
+        size: how much of it to look at.
+        line_bytes_max: the longest first line, where that alone is longer than `size`; None: none is.
 
     Raises:
-        BadInput: the first line alone is longer than 32 MiB.
+        BadInput: the first line alone is longer.
     """
+    longest = max(size, line_bytes_max or 0)
     while len(sample := source.peek(size)) == size:
         if end := sample.rfind(b"\n") + 1:
             return sample[:end]
-        if size >= _FIRST_LINE_BYTES_MAX:
+        if size >= longest:
             raise BadInput(
                 source.name,
                 line=1,
@@ -165,7 +168,7 @@ def first_lines(source: ByteSource, size: int) -> bytes:
                 reason=f"the first line is over {format_bytes(size)}, too long to tell columns by",
                 hint="give the columns by a schema; a document over many lines is no JSON Lines",
             )
-        size = min(4 * size, _FIRST_LINE_BYTES_MAX)
+        size = min(4 * size, longest)
     return sample
 
 

@@ -47,6 +47,8 @@ from sennit_core.schema import Schema
 
 Step = dict[str, Any]
 _SAMPLE_BYTES = 1 << 20
+_FIRST_LINE_BYTES_MAX = 32 << 20
+"""Whoever plans a run has no cap; a process under one looks at what `_SAMPLE_BYTES` hold."""
 
 _OPTIONS = {
     "csv": ("delimiter", "quote", "header", "nullValues", "recordBytesMax"),
@@ -222,7 +224,9 @@ def _scan_jsonl(node: Scan, sources: Sequence[ByteSource]) -> Compiled:
     assert isinstance(node.source, Files), "a check has seen that"
     schema = node.schema
     if schema is None:
-        schema = infer_lines(first_lines(sources[0], _SAMPLE_BYTES), sources[0].name)
+        schema = infer_lines(
+            first_lines(sources[0], _SAMPLE_BYTES, _FIRST_LINE_BYTES_MAX), sources[0].name
+        )
     if any(field.type.name in ("List", "Struct") for field in schema):
         raise NotThin("members hold lists or objects")
     step = {
