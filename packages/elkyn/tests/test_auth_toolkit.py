@@ -497,6 +497,21 @@ def test_administrators_revoke_users_tokens_and_keys(server: Server) -> None:
     assert server.ask("/auth/revoke", {}, **ADMIN)[0] == 400
 
 
+def test_tokens_of_the_second_of_a_revocation_are_revoked_and_later_ones_are_not(
+    server: Server,
+) -> None:
+    user = server.ok(f"{ACCOUNTS}:signUp", {"email": "s@example.org", "password": "secret!"})
+    uid, password = user["localId"], {"email": "s@example.org", "password": "secret!"}
+    before = [server.admin("/auth/token", {"uid": uid})["token"], user["idToken"]]
+    server.admin("/auth/revoke", {"uid": uid})
+    for token in before:
+        with pytest.raises(BadToken):
+            server.auth.identity_of_token(token)
+    again = server.ok(f"{ACCOUNTS}:signInWithPassword", password)["idToken"]
+    for token in (again, server.admin("/auth/token", {"uid": uid})["token"]):
+        assert server.auth.identity_of_token(token).uid == uid
+
+
 def test_a_custom_token_that_was_revoked_is_not_exchanged(server: Server) -> None:
     path = f"{ACCOUNTS}:signInWithCustomToken"
     text = server.admin("/auth/token", {"uid": "u", "expiresSeconds": 10**6})["token"]

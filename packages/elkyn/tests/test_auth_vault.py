@@ -270,6 +270,7 @@ def test_revoking_a_user_reaches_subscribers_and_later_requests(clock: ManualClo
         assert auth.revocations.reason(identity) == "credential was revoked"
         with pytest.raises(BadToken):
             auth.identity_of_token(text)
+        clock.advance(1)
         assert auth.identity_of_token(TokenSigner(SECRET, clock).sign("u")).uid == "u"
         end()
         auth.revocations.revoke_user("u")

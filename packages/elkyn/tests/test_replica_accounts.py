@@ -20,6 +20,7 @@ from sennit_core.testing import ManualClock
 Start = Callable[..., Any]
 TOOLKIT = "/identitytoolkit.googleapis.com/v1/accounts"
 RULES = {"users": {"$uid": {".read": "auth.uid === $uid", ".write": "auth.uid === $uid"}}}
+EVENTS = {"Accept": "text/event-stream"}
 
 
 def sign_up(served: Any, email: str) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def test_a_revocation_at_the_leader_ends_streams_at_the_follower(pair: tuple[Any
     user = sign_up(leader, "a@example.org")
     until(lambda: status(follower, user) == 200)
     path = f"/users/{user['localId']}.json?auth={user['idToken']}"
-    with httpx.stream("GET", follower.url + path, headers={"Accept": "text/event-stream"}) as it:
+    with httpx.stream("GET", follower.url + path, headers=EVENTS, timeout=60) as it:
         lines = it.iter_lines()
         assert next(lines) == "event: put"
         ended = leader.client.post("/auth/revoke", json={"uid": user["localId"]})

@@ -252,6 +252,25 @@ def test_a_port_in_use_is_named(server: Running, tmp_path: Path) -> None:
     assert f"port {port} cannot be used" in done.stderr
 
 
+ANSWERS_ALREADY = """
+import os, signal, socket, sys
+from pathlib import Path
+from elkyn.server.serve import Serving, serve
+
+def ready(url, token_file):
+    host, _, port = url.removeprefix("http://").partition(":")
+    socket.create_connection((host, int(port)), timeout=20).close()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+serve(Serving(Path(sys.argv[1]), port=0), ready)
+"""
+
+
+def test_it_takes_connections_when_it_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ANSWERS_ALREADY, str(tmp_path / "data")]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
+
+
 def test_a_slow_reader_does_not_grow_the_server(server: Running) -> None:
     def memory() -> int:
         status = Path(f"/proc/{server.process.pid}/status").read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elkyn_server import until
 
 from elkyn import BadRules, ElkynStore
 from elkyn.identity import ADMIN, Identity
@@ -193,6 +194,7 @@ def test_a_silent_feed_ends_when_reading_is_forbidden(room: ElkynStore, change: 
     called = room.on("/room", "value", calls.append, token=room.create_token("ann"))
     with room.watch("/room", token=room.create_token("ann")) as feed:
         assert feed.poll(20) is not None
+        until(lambda: calls == ["text"])
         CHANGES[change](room)
         with pytest.raises(Denied, match="/room"):
             feed.poll(20)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from elkyn.auth.accounts import Call
 from elkyn.auth.errors import AccountError
-from elkyn.auth.keys import server_secret
 from elkyn.auth.revocations import Revoked
-from elkyn.auth.tokens import ID_TOKEN_SECONDS, TokenSigner
+from elkyn.auth.tokens import ID_TOKEN_SECONDS
 from elkyn.auth.vault import AdminKey
 from sennit_core.clock import Clock
 
@@ -34,8 +33,7 @@ class Administration:
         if seconds > _EXPIRES_MAX:
             raise AccountError("INVALID_DURATION", "A token is good for ten years at most.")
         claims = call.body.rest("uid", "expiresSeconds")
-        signer = TokenSigner(server_secret(self._auth.vault), self._clock)
-        text = signer.sign(uid, claims, seconds)
+        text = self._auth.sign(uid, claims, seconds)
         self._acted(call, "sign token", uid)
         return {"token": text, "expiresIn": str(seconds)}
 

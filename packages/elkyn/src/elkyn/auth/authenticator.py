@@ -18,6 +18,7 @@ from pathlib import Path as FilePath
 from typing import Any, Self, TypeAlias, TypeVar
 
 from elkyn.auth.audit import Audit
+from elkyn.auth.claims import check_uid
 from elkyn.auth.codes import Codes
 from elkyn.auth.directory import Directory, Policy
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
@@ -30,7 +31,7 @@ from elkyn.auth.passwords import Lane, Passwords
 from elkyn.auth.revocations import KEY_CLAIM, Revocations
 from elkyn.auth.sessions import Sessions
 from elkyn.auth.settings import AuthSettings
-from elkyn.auth.tokens import Trust, Verifier
+from elkyn.auth.tokens import TokenSigner, Trust, Verifier
 from elkyn.auth.users import Users
 from elkyn.auth.vault import AdminKey, Vault
 from elkyn.identity import ADMIN, NOBODY, Identity
@@ -154,6 +155,14 @@ class Authenticator:
         return Directory(
             self.users, self.sessions, self.revocations, codes, self.audit, policy, self._clock
         )
+
+    def sign(self, uid: str, claims: Mapping[str, Any], expires_seconds: float | None) -> str:
+        """Return a token for `uid`, as `TokenSigner.sign`; what was revoked before it is not it."""
+        check_uid(uid)
+        with self.vault.read() as pages:
+            cutoff = pages.cutoff(uid)
+        signer = TokenSigner(server_secret(self.vault), self._clock)
+        return signer.sign(uid, claims, expires_seconds, signed_in=cutoff)
 
     def tell_followers(self, known_tag: str) -> bytes | None:
         """Return what followers need to judge ID tokens of this server; see `elkyn.auth.leader`."""

@@ -170,12 +170,16 @@ class Revocations:
 
 
 def revoke_in(pages: Pages, uid: str, now: int) -> None:
-    """Revoke a user's tokens within a transaction."""
+    """Revoke a user's tokens within a transaction.
+
+    Those of this very second go too. Who signs in before it is over is given the next one as their
+    `auth_time`.
+    """
     pages.end_sessions(uid)
-    pages.put_cutoff(uid, now)
+    pages.put_cutoff(uid, now + 1)
     user = pages.user(uid)
     if user is not None:
-        pages.put_user(replace(user, valid_since=now))
+        pages.put_user(replace(user, valid_since=now + 1))
 
 
 def _is_revoked_key(pages: Pages, key_id: str) -> bool:

@@ -14,7 +14,7 @@ from elkyn.auth.jws import sign_token
 from elkyn.auth.keys import SigningKeys
 from elkyn.auth.tokens import ID_TOKEN_SECONDS
 from elkyn.auth.users import Users
-from elkyn.auth.vault import Session, User, Vault
+from elkyn.auth.vault import Pages, Session, User, Vault
 from sennit_core.clock import Clock
 
 __all__ = ["Sessions", "SignedIn"]
@@ -69,14 +69,15 @@ class Sessions:
         """
         now = self._clock.now()
         text = secrets.token_urlsafe(48)
-        session = Session(
-            user.uid,
-            provider,
-            auth_time=int(now),
-            created_ms=int(now * 1000),
-            claims=json.dumps(dict(claims or {})),
-        )
-        self._vault.write(lambda pages: pages.put_session(text, session))
+        own = json.dumps(dict(claims or {}))
+
+        def body(pages: Pages) -> Session:
+            signed_in = max(int(now), user.valid_since, pages.cutoff(user.uid))
+            session = Session(user.uid, provider, signed_in, int(now * 1000), own)
+            pages.put_session(text, session)
+            return session
+
+        session = self._vault.write(body)
         return SignedIn(user, self._id_token(user, session), text)
 
     def refresh(self, text: str) -> SignedIn:

@@ -54,6 +54,7 @@ class TokenSigner:
         uid: str,
         claims: Mapping[str, Any] | None = None,
         expires_seconds: float | None = ID_TOKEN_SECONDS,
+        signed_in: int = 0,
     ) -> str:
         """Return a token for `uid`.
 
@@ -61,6 +62,7 @@ class TokenSigner:
             uid: who shows the token, 1 to 128 characters.
             claims: what else rules see of them, as `auth.<name>` and `auth.token.<name>`.
             expires_seconds: how long the token is good; None for ever.
+            signed_in: its `auth_time` in seconds since 1970, where that is later than now.
 
         Raises:
             UsageError: the uid cannot be one, or a claim has a reserved name.
@@ -69,6 +71,8 @@ class TokenSigner:
         check_custom(own)
         now = int(self._clock.now())
         times = {} if expires_seconds is None else {"exp": int(now + expires_seconds)}
+        if signed_in > now:
+            times["auth_time"] = signed_in
         registered = {"sub": check_uid(uid), "iat": now, "jti": secrets.token_urlsafe(12), **times}
         try:
             return sign_token({**own, **registered}, self._key)

@@ -80,9 +80,6 @@ def _opened(options: argparse.Namespace) -> Iterator[Authenticator]:
 
 
 def _sign(options: argparse.Namespace) -> int:
-    from elkyn.auth.keys import server_secret
-    from elkyn.auth.tokens import TokenSigner
-
     claims = {}
     for text in options.claim:
         name, equals, value = text.partition("=")
@@ -90,7 +87,7 @@ def _sign(options: argparse.Namespace) -> int:
             raise UsageError(f"{text!r} is no claim", hint="--claim level=3")
         claims[name] = read_json(value, None)
     with _opened(options) as auth:
-        print(TokenSigner(server_secret(auth.vault)).sign(options.uid, claims, options.expires))
+        print(auth.sign(options.uid, claims, options.expires))
     return 0
 
 

@@ -113,7 +113,6 @@ class ElkynApp:
         self.replication = Replication(settings.ack_seconds)
         self.upstream: Upstream | None = None  # when this server follows another one
         self.closed = False
-        self.started: Callable[[], object] | None = None  # called when requests are served
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
         self.user_rate = Rate(settings.limits.user_requests_per_second)
@@ -136,8 +135,6 @@ class ElkynApp:
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
-            if self.started is not None:
-                self.started()
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()

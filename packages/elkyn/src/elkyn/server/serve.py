@@ -151,7 +151,6 @@ def serve(
             _write_run(run_file, url, emulator=serving.emulator)
             ready(url, token_file)
 
-        app.started = announce
         logging.getLogger("uvicorn.error").setLevel(
             logging.ERROR
         )  # not a line for each bad request
@@ -171,7 +170,7 @@ def serve(
             ssl_certfile=serving.tls_cert,
             ssl_keyfile=serving.tls_key,
         )
-        _run(uvicorn, config, app, listener)
+        _run(uvicorn, config, app, listener, announce)
 
 
 def _write_run(file: FilePath, url: str, *, emulator: bool) -> None:
@@ -263,8 +262,18 @@ def _shown_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _run(uvicorn: Any, config: Any, app: ElkynApp, listener: socket.socket) -> None:
+def _run(
+    uvicorn: Any,
+    config: Any,
+    app: ElkynApp,
+    listener: socket.socket,
+    announce: Callable[[], object],
+) -> None:
     class Server(uvicorn.Server):  # type: ignore[misc]  # untyped when the extra is missing
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            announce()  # not before: until now connections were refused
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             # uvicorn waits for open responses before it tells the app: end the streams first.
             await asyncio.to_thread(app.close)
