@@ -32,7 +32,8 @@ Guard: TypeAlias = Callable[[View, list[tuple[Path, Stored]], int], None]
 """`guard(view, places, now_ms)` raises to refuse a write; see `Write`."""
 
 Observer: TypeAlias = Callable[[int, list[Path]], object]
-"""`observer(position, paths)` runs after each commit, under the writer's lock."""
+"""`observer(position, paths)` runs after each commit, before its events are delivered, under the
+writer's lock."""
 
 Deliveries = list[tuple[tuple[Listener, ...], Event]]
 
@@ -186,8 +187,7 @@ class Writer:
             return made[0].apply(view, self._watchers, self._now_ms())
 
         with self._lock:
-            self._execute(body, ephemeral=False)
-            self._tell(made)
+            self._tell(made, self._execute(body, ephemeral=False))
         return made[0]
 
     def keep_setting(self, name: str, text: str) -> int:
@@ -201,8 +201,7 @@ class Writer:
             return []
 
         with self._lock:
-            self._execute(body, ephemeral=False)
-            self._tell([])
+            self._tell([], self._execute(body, ephemeral=False))
         return positions[0]
 
     @contextmanager
@@ -276,33 +275,33 @@ class Writer:
             return deliveries
 
         try:
-            self._execute(body, ephemeral=group[0].ephemeral)
+            deliveries = self._execute(body, ephemeral=group[0].ephemeral)
         except BaseException as error:
             for write in group:
                 write.error = error
             if not isinstance(error, Exception):
                 raise
         else:
-            self._tell(group)
+            self._tell(group, deliveries)
         finally:
             for write in group:
                 write.done = True
 
-    def _tell(self, group: list[Write]) -> None:
-        if not self.observers:
-            return
-        paths = [path for write in group if write.error is None for path, _new in write.values]
-        for observer in self.observers:
-            observer(self._disk.position, paths)
+    def _tell(self, group: list[Write], deliveries: Deliveries) -> None:
+        """Tell the observers, and only then those who listen: some of them may no more."""
+        if self.observers:
+            paths = [path for write in group if write.error is None for path, _new in write.values]
+            for observer in self.observers:
+                observer(self._disk.position, paths)
+        for listeners, event in deliveries:
+            for listener in listeners:
+                listener.deliver(event)
 
-    def _execute(self, body: Callable[[WriteView], Deliveries], *, ephemeral: bool) -> None:
+    def _execute(self, body: Callable[[WriteView], Deliveries], *, ephemeral: bool) -> Deliveries:
         if self._closed:
             raise Closed("the store")
         self._owner = threading.get_ident()
         try:
-            deliveries = self._disk.write(body, ephemeral=ephemeral)
+            return self._disk.write(body, ephemeral=ephemeral)
         finally:
             self._owner = None
-        for listeners, event in deliveries:
-            for listener in listeners:
-                listener.deliver(event)

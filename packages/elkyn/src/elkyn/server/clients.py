@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,7 @@ from elkyn.server.door import Caller, Door
 from elkyn.server.hub import Hub
 from elkyn.server.metrics import Metrics
 from elkyn.server.settings import Settings
-from elkyn.server.touched import Touched
+from elkyn.server.touched import Grounds, Touched
 from sennit_core.errors import Busy
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["Client", "Clients"]
 
 _TICK_SECONDS_MAX = 1.0
 _CLOSE_GRACE_SECONDS = 1.0
+_GROUNDS_MIN = 10_000
 
 
 class Client(Protocol):
@@ -48,6 +50,10 @@ class Client(Protocol):
         """Judge again what the client may read."""
         ...
 
+    def suspect(self) -> None:
+        """Judge it again before the client is sent anything more."""
+        ...
+
     def revoke(self, reason: str) -> None:
         """Tell the client that its credential counts no more."""
         ...
@@ -55,6 +61,27 @@ class Client(Protocol):
     def close(self) -> None:
         """End, after saying so."""
         ...
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What is known of the permissions of a store's clients."""
+
+    touched: Touched
+    end_rules: Callable[[], None]
+    grounds: Grounds = field(default_factory=Grounds)
+    grounds_max: int = _GROUNDS_MIN
+
+    def renew(self, footprints: Iterable[Footprint]) -> None:
+        """Let go of the places that no permission rests on any more."""
+        self.grounds = Grounds()
+        for footprint in footprints:
+            self.grounds.add(footprint)
+        self.grounds_max = max(_GROUNDS_MIN, 2 * len(self.grounds))
+
+    def close(self) -> None:
+        self.end_rules()
+        self.touched.close()
 
 
 class Clients:
@@ -66,7 +93,7 @@ class Clients:
         self._limits = settings.limits
         self._tick_seconds = min(_TICK_SECONDS_MAX, settings.keep_alive_seconds / 4)
         self._open: dict[Client, asyncio.Task[Any]] = {}
-        self._watched: dict[ElkynStore, Callable[[], None]] = {}
+        self._watched: dict[ElkynStore, _Watched] = {}
         self._hub: Hub | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._closed = False
@@ -76,7 +103,7 @@ class Clients:
         """The fan-out of the running event loop."""
         loop = asyncio.get_running_loop()
         if self._hub is None or self._hub.loop is not loop:
-            self._hub = Hub(loop)
+            self._hub = Hub(loop, self.settle)
         return self._hub
 
     @contextmanager
@@ -114,19 +141,45 @@ class Clients:
 
             end_rules = store.on_rules(changed)
             touched = Touched(store, partial(self._touched, store))
+            self._watched[store] = _Watched(touched, end_rules)
 
-            def end() -> None:
-                end_rules()
-                touched.close()
+    def rest(self, client: Client, footprint: Footprint | None) -> None:
+        """Note what a permission of `client` rests on."""
+        watched = self._watched.get(client.store)
+        if watched is None or footprint is None or not footprint.paths:
+            return
+        if len(watched.grounds) > watched.grounds_max:
+            watched.renew(self._footprints(client.store))
+        watched.grounds.add(footprint)
 
-            self._watched[store] = end
+    def _footprints(self, store: ElkynStore) -> Iterator[Footprint]:
+        for client in self._open:
+            if client.store is store:
+                yield from client.footprints()
+
+    def settle(self) -> None:
+        """Suspect the clients whose permission rests on what was written since the last time.
+
+        To be called between taking events and sending them.
+        """
+        for store, watched in self._watched.items():
+            fresh = watched.touched.fresh()
+            moved = watched.grounds.moved_by(fresh) if fresh else ()
+            if moved:
+                for client in self._resting_on(store, moved):
+                    client.suspect()
 
     def _touched(self, store: ElkynStore, paths: AbstractSet[Path]) -> None:
-        for client in list(self._open):
-            if client.store is store and any(
-                footprint.touched_by(paths) for footprint in client.footprints()
-            ):
-                client.recheck()
+        for client in self._resting_on(store, paths):
+            client.recheck()
+
+    def _resting_on(self, store: ElkynStore, paths: Iterable[Path]) -> list[Client]:
+        return [
+            client
+            for client in self._open
+            if client.store is store
+            and any(footprint.touched_by(paths) for footprint in client.footprints())
+        ]
 
     def _recheck(self, store: ElkynStore) -> None:
         for client in list(self._open):
@@ -149,8 +202,8 @@ class Clients:
     def close(self) -> None:
         """End every client; safe on any thread, and returns when they have written their last."""
         self._closed = True
-        for end in self._watched.values():
-            end()
+        for watched in self._watched.values():
+            watched.close()
         self._watched.clear()
         loops = {task.get_loop() for task in list(self._open.values())}
         for loop in loops:

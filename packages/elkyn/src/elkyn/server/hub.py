@@ -30,10 +30,18 @@ _CHANNEL_BYTES_MAX = 64 * 1024 * 1024
 
 
 class Hub:
-    """The channels of one event loop."""
+    """The channels of one event loop.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Args:
+        loop: this one.
+        settle: called between taking events and handing them out; see `Clients.settle`.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, settle: Callable[[], None] = lambda: None
+    ) -> None:
         self.loop = loop
+        self.settle = settle
         self._channels: dict[tuple[ElkynStore, Path], Channel] = {}
         self._dirty: deque[Channel] = deque()
         self._scheduled = False
@@ -103,6 +111,7 @@ class Channel:
         numbered = [waiting.popleft() for _ in range(len(waiting))]
         if not numbered:
             return
+        self.hub.settle()
         batch = Batch([event for _number, event in numbered], numbered[0][0])
         self._bytes_out += batch.weight_bytes
         for follower in tuple(self.followers):

@@ -22,7 +22,7 @@ from elkyn.server import session as steps
 from elkyn.server.answers import error_text
 from elkyn.server.asgi import Receive, Send
 from elkyn.server.door import Caller
-from elkyn.server.feed import Feed, Opening, QueryFeed
+from elkyn.server.feed import Batch, Feed, Opening, QueryFeed
 from elkyn.server.grant import Grant
 from elkyn.server.outbox import Outbox
 from elkyn.server.pushes import frames_of_batch, push_event
@@ -82,6 +82,8 @@ class Socket:
         self._lost: dict[Feed, None] = {}
         self._in_flight: set[asyncio.Future[None]] = set()
         self._held: deque[tuple[steps.Commit, Write]] = deque()
+        self._taken: deque[tuple[Feed, list[Batch]]] = deque()
+        self._judging = 0  # nothing is told meanwhile
         self._tasks: set[asyncio.Task[None]] = set()
         self._heard_at = asyncio.get_running_loop().time()
         self._finished = False
@@ -100,8 +102,13 @@ class Socket:
             self.close()
 
     def recheck(self) -> None:
-        """Judge all listens again."""
+        """Judge all listens again, before they are told anything more."""
+        self._judging += 1
         self._start(self._judge_listens())
+
+    def suspect(self) -> None:
+        """Judge all listens again, as `recheck`."""
+        self.recheck()
 
     def revoke(self, reason: str) -> None:
         """Tell the client that its credential counts no more; it is nobody then."""
@@ -203,16 +210,25 @@ class Socket:
 
     def _drain(self) -> None:
         """Queue the events that wait, to go out before whatever is said next."""
+        if self._judging:
+            return
         while self._ready:
             feed = next(iter(self._ready))
             del self._ready[feed]
-            listen = self._listens.get(feed)
-            if listen is None or feed in self._lost:  # what is lost is looked at when it is back
+            if feed not in self._listens or feed in self._lost:  # looked at when it is back
                 continue
             batches = feed.take()
             if batches is None:
                 self._lost[feed] = None
-                continue
+            else:
+                self._taken.append((feed, batches))
+        self._app.clients.settle()
+        while self._taken and not self._judging:
+            self._tell(*self._taken.popleft())
+
+    def _tell(self, feed: Feed, batches: list[Batch]) -> None:
+        listen = self._listens.get(feed)
+        if listen is not None:
             for batch in batches:
                 self._app.metrics.events += len(batch.events)
                 self._outbox.add(frames_of_batch(listen, batch))
@@ -253,7 +269,7 @@ class Socket:
         try:
             grant = self._grant(listen)
             feed = self._follow(listen)
-            self._footprints[listen] = await self._data.judge(grant, listen)
+            self._rest(listen, await self._data.judge(grant, listen))
             opening = await feed.start(partial(self._data.opening, grant, listen, step.known_hash))
             if self._feeds.get(listen) is not feed:  # new rules have ended it meanwhile
                 raise Denied(f"listening at {format_path(listen.path)}")
@@ -308,7 +324,7 @@ class Socket:
 
     def _answer_held(self) -> None:
         """Answer writes, unless a listen still has to read what they have changed."""
-        while self._held and not self._lost:
+        while self._held and not self._lost and not self._judging:
             step, write = self._held.popleft()
             error = write.error
             if error is None:
@@ -345,16 +361,29 @@ class Socket:
     def _grant(self, listen: Listen) -> Grant:
         return self._data.grant(self.caller, listen.path, write=False)
 
+    def _rest(self, listen: Listen, footprint: Footprint | None) -> None:
+        self._footprints[listen] = footprint
+        self._app.clients.rest(self, footprint)
+
     async def _judge_listens(self) -> None:
-        for listen in list(self._feeds):
-            try:
-                footprint = await self._data.judge(self._grant(listen), listen)
-                if listen in self._feeds:
-                    self._footprints[listen] = footprint
-            except SennitError:
-                if listen in self._feeds:
-                    self._drop(listen)
-                    self._say(self.session.revoked(listen))
+        try:
+            for listen in list(self._feeds):
+                await self._judge(listen)
+        finally:
+            self._judging -= 1
+        self._drain()
+        self._answer_held()
+        self._woken.set()
+
+    async def _judge(self, listen: Listen) -> None:
+        try:
+            footprint = await self._data.judge(self._grant(listen), listen)
+            if listen in self._feeds:
+                self._rest(listen, footprint)
+        except SennitError:
+            if listen in self._feeds:
+                self._drop(listen)
+                self._say(self.session.revoked(listen))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

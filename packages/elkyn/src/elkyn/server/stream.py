@@ -57,7 +57,8 @@ class Stream:
         send: ASGI's.
         opener: makes the first event, or what a client that comes back has missed.
         check: raises `Denied` when the client may not read any more; asked at each keep-alive and
-            after `recheck`.
+            after `recheck` and `suspect`.
+        settle: called between taking events and sending them; may call `suspect`.
         unnamed: whether the client gets messages in place of named events.
         keep_alive_seconds: silence after which a keep-alive is sent.
     """
@@ -70,6 +71,7 @@ class Stream:
         *,
         unnamed: bool,
         keep_alive_seconds: float,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self.direct: Direct | None = None
         self._send = send
@@ -77,6 +79,7 @@ class Stream:
         self._check = check
         self._unnamed = unnamed
         self._keep_alive_seconds = keep_alive_seconds
+        self._settle = settle
         self._woken = asyncio.Event()
         self._idle = False  # the stream's task waits, and nothing is being sent
         self._closing = False
@@ -93,7 +96,7 @@ class Stream:
 
     def take_at_once(self, batch: Batch) -> bool:
         """Send a batch without waking the stream's task, where the connection takes it right away."""
-        if self.direct is None or not self._idle or self._woken.is_set():
+        if self.direct is None or not self._idle or self._recheck or self._woken.is_set():
             return False
         chunk: bytes | None = batch.encoded.get((_CHUNK, self._unnamed))
         if chunk is None:
@@ -129,6 +132,10 @@ class Stream:
         self._recheck = True
         self._woken.set()
 
+    def suspect(self) -> None:
+        """Ask whether the client may still read before anything more is sent."""
+        self._recheck = True
+
     def revoke(self, reason: str) -> None:
         """End the stream: its credential does not count any more."""
         self._revoked = reason
@@ -163,6 +170,9 @@ class Stream:
         if self._closing or self._revoked is not None:
             return await self._end()
         batches = feed.take()
+        self._settle()
+        if self._recheck and not await self._judge():
+            return False
         if batches is None:
             try:
                 opening = await feed.start(self._opener)
@@ -172,9 +182,7 @@ class Stream:
         elif batches:
             self.events_sent += sum(len(batch.events) for batch in batches)
             await self._write(b"".join([self._encoded(batch) for batch in batches]))
-        if self._recheck or self._silent:
-            return await self._judge()
-        return True
+        return not self._silent or await self._judge()
 
     async def _judge(self) -> bool:
         silent, self._recheck, self._silent = self._silent, False, False

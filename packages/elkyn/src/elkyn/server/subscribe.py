@@ -99,6 +99,7 @@ class _ClientStream(ClientStream):
     ) -> None:
         self.store = store
         self.caller = caller
+        self._clients = app.clients
         self._call = call
         self._resume = call.last_position
         self._granted = FULL  # set by `check`, before anything is read
@@ -108,6 +109,7 @@ class _ClientStream(ClientStream):
             self.check,
             unnamed=call.watch,
             keep_alive_seconds=app.settings.keep_alive_seconds,
+            settle=app.clients.settle,
         )
 
     def feed(self, app: ElkynApp) -> Feed:
@@ -123,11 +125,17 @@ class _ClientStream(ClientStream):
         self._granted = grant
         if not grant.unlimited:
             with self.store.snapshot(rows_max) as view:
-                self.footprint = grant.judge(view, call.keys, call.query)
+                self._rest_on(grant.judge(view, call.keys, call.query))
         check_index(call, grant)
 
+    def _rest_on(self, footprint: Footprint | None) -> None:
+        self.footprint = footprint
+        self._clients.rest(self, footprint)
+
     def _begin(self, view: View) -> Opening:
-        self.footprint = self._granted.judge(view, self._call.keys)
+        self._rest_on(self._granted.judge(view, self._call.keys))
+        if self.footprint is not None and self.footprint.paths:
+            self.suspect()  # of what was written before it was known what that rests on
         events = None
         if self._resume is not None:
             view.tree.allow(view.position - self._resume)
