@@ -13,7 +13,7 @@ _PROLOGUE = """
     while (!(await holds())) await new Promise((done) => setTimeout(done, 10))
   }
 """
-_SECONDS_MAX = 25
+_SECONDS_MAX = 60
 
 
 class Pages:

@@ -11,7 +11,7 @@ from e2e.elkyn_pages import Pages, run
 from elkyn_server import Served, until
 from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 CONNECT = """
   const { url, token } = argument
