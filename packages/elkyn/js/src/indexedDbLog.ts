@@ -57,7 +57,7 @@ export class IndexedDbLog implements Log {
   }
 
   async close(): Promise<void> {
-    await this.working
+    while (this.working) await this.working
     globalThis.removeEventListener?.('pageshow', this.look)
     this.channel.close()
     this.database?.close()
@@ -72,7 +72,10 @@ export class IndexedDbLog implements Log {
 
   private work(): void {
     if (!this.database || this.working) return
-    this.working = this.workOff().finally(() => (this.working = null))
+    this.working = this.workOff().finally(() => {
+      this.working = null
+      if (this.waiting.length || this.isStale) this.work() // come while it was ending
+    })
   }
 
   private async workOff(): Promise<void> {
