@@ -40,12 +40,14 @@ export class IndexedDbLog implements Log {
     const opening = indexedDB.open(this.name, 1)
     opening.onupgradeneeded = () =>
       opening.result.createObjectStore(ENTRIES, { autoIncrement: true })
-    this.database = await settled(opening, this.name)
-    this.database.onversionchange = () => this.database?.close() // somebody deletes it
-    const reading = this.database.transaction(ENTRIES)
+    const database = await settled(opening, this.name)
+    database.onversionchange = () => database.close() // somebody deletes it
+    const reading = database.transaction(ENTRIES)
     const rows = rowsAfter(0, reading.objectStore(ENTRIES))
     await finished(reading, this.name)
     this.advance(rows())
+    this.database = database // what others write is taken from here on, not twice
+    if (this.isStale) this.work()
     return rows().map(([, entry]) => entry)
   }
 
