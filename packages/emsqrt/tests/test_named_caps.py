@@ -176,6 +176,8 @@ def test_a_kept_process_takes_thousands_of_columns_when_asked_again(
 def test_one_refusal_is_enough_for_any_two_operators(rows: int, way: str, tmp_path: Path) -> None:
     pairs = itertools.product(OTHERS.items(), {**OTHERS, **AGGREGATES}.items())
     for number, ((one, first), (two, second)) in enumerate(pairs):
+        if one == two == "window":  # they would call their columns the same
+            continue
         scratch = tmp_path / str(number)
         scratch.mkdir()
         told = refusals([first, second], way, rows, scratch)
