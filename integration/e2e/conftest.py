@@ -16,6 +16,7 @@ from e2e.browser_site import (
 )
 from e2e.elkyn_pages import Pages
 from elkyn_package import packed, site_of
+from elkyn_server import Served
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from sennit import playground
@@ -127,3 +128,12 @@ def pages(chromium: Browser, elkyn_site: str) -> Iterator[Pages]:
         for page in opened.pages:
             page.goto("about:blank")
     assert pages.errors == []
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Served]:
+    """A tree of its own, served, that a test may stop and start again."""
+    served = Served(tmp_path / "data", "--durability", "interval")
+    yield served
+    if served.process.returncode is None:
+        served.stop()

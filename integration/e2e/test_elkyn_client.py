@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from e2e.elkyn_pages import Pages, run
@@ -37,14 +35,6 @@ FOLLOW = """
   client.on('/numbers', 'child_added', (value) => added.push(value))
   await until(() => values.length > 0)
 """
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path / "data", "--durability", "interval")
-    yield served
-    if served.process.returncode is None:
-        served.stop()
 
 
 def access(server: Served, **more: object) -> dict[str, object]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from e2e.elkyn_pages import Pages, run
@@ -24,14 +22,6 @@ FOLLOW = """
   await store.ready
   store.on('/a', 'value', (value) => heard.push(value))
 """
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Served]:
-    served = Served(tmp_path / "data", "--durability", "interval")
-    yield served
-    if served.process.returncode is None:
-        served.stop()
 
 
 def tree(page: Page) -> object:

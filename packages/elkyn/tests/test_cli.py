@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,19 @@ def test_values_come_from_standard_input_too(
     assert main(["set", "--data", data, "/a", "-"]) == 0
     assert main(["export", "--data", data]) == 0
     assert json.loads(capsys.readouterr().out) == {"a": "piped"}
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(data: str) -> None:
+    tree = json.dumps({f"key {number}": "x" * 100 for number in range(10_000)})
+    assert main(["set", "--data", data, "/", tree]) == 0
+    command = [sys.executable, "-m", "elkyn.cli", "get", "--data", data, "/"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"{\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_mistakes_are_told_with_a_hint_and_exit_code_2(

@@ -120,8 +120,7 @@ def test_a_priority_that_is_none_is_named(
                 after = ormsgpack.packb(".priority") + ormsgpack.packb(wrong)
                 txn.put(bytes(key), bytes(data).replace(before, after), db=databases["tree"])
                 changed += 1
-    if not changed:
-        pytest.skip("the map is folded")
+    assert changed
     assert f"{path}: its priority is neither a number nor text" in found(store)
 
 

@@ -320,7 +320,9 @@ def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
     again = shared_node.client.complete_upload(upload.id)
     assert again.dataset_id == uploaded.dataset_id
     assert again.job.id != uploaded.job.id
-    *phases, last = [info.progress for info in again.job.watch()]
+    seen = list(again.job.watch())
+    assert (seen[-1].state, seen[-1].error) == ("done", None)
+    *phases, last = [info.progress for info in seen]
     assert last is not None
     assert (last.done, last.bytes_done) == (1, csv.stat().st_size)
     assert any(phase is not None and phase.bytes_done > 0 for phase in phases)

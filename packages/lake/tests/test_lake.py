@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake, UploadIncomplete
 from sennit_core.errors import BadInput, Cancelled, Conflict, NotFound, UsageError
+from sennit_core.records import DatasetInfo, Progress
 from sennit_core.schema import Schema
 from sennit_core.testing import ManualClock
 
@@ -117,6 +120,41 @@ def test_an_ingest_can_be_cancelled_and_done_again(lake: Lake) -> None:
 
     assert lake.catalog.list() == []
     assert lake.ingest(upload.id).rows == 2_000_000
+
+
+def test_two_ingests_of_one_upload_make_one_dataset(lake: Lake) -> None:
+    upload = upload_file(lake, "a.csv", "a\n" + "1\n" * 2_000_000)
+    encoding = threading.Event()
+
+    def second() -> DatasetInfo:
+        assert encoding.wait(30)
+        return lake.ingest(upload.id)
+
+    with ThreadPoolExecutor(1) as threads:
+        later = threads.submit(second)
+        first = lake.ingest(upload.id, on_progress=lambda _: encoding.set())
+        assert later.result(60) == first
+
+    assert first.rows == 2_000_000
+    assert len(lake.catalog.snapshots("a")) == 1
+
+
+def test_an_ingest_that_waits_for_another_can_be_cancelled(lake: Lake) -> None:
+    upload = upload_file(lake, "a.csv", "a\n" + "1\n" * 2_000_000)
+    encoding, go_on = threading.Event(), threading.Event()
+
+    def first(_: Progress) -> None:
+        encoding.set()
+        assert go_on.wait(30)
+
+    with ThreadPoolExecutor(1) as threads:
+        earlier = threads.submit(lake.ingest, upload.id, on_progress=first)
+        assert encoding.wait(30)
+        with pytest.raises(Cancelled, match=upload.id):
+            lake.ingest(upload.id, cancelled=lambda: True)
+        assert not earlier.done()
+        go_on.set()
+        assert earlier.result(60).rows == 2_000_000
 
 
 def test_ingesting_what_was_committed_changes_nothing(lake: Lake, tmp_path: Path) -> None:

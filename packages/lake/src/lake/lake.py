@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.catalog import Catalog
@@ -18,7 +20,7 @@ from lake.parts import PART_BYTES, PartStore
 from lake.queries import QueryExecution, Result, check_parameters
 from lake.retention import Retention
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import NotFound, SennitError, Unsupported, UsageError
+from sennit_core.errors import Cancelled, NotFound, SennitError, Unsupported, UsageError
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
 from sennit_core.units import GIB, parse_bytes
@@ -37,6 +39,7 @@ _ABANDONED_SECONDS = 7 * 24 * 3600.0  # an upload that nobody completed
 _FORMATS = ("arrow", "json", "csv")
 _ENGINES = ("auto", "duckdb", "emsqrt")
 _LEAST_SECONDS = 0.001
+_TURN_SECONDS = 0.2  # between two looks at whether one that waits is cancelled
 
 
 class Lake:
@@ -81,6 +84,8 @@ class Lake:
             self._intake = Intake(
                 self.objects, self.catalog, self.retention, self.pool, self._staging, clock=clock
             )
+            self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+            self._turns_lock = threading.Lock()
             self._recover()
             self._owned = owned.pop_all()
 
@@ -94,7 +99,8 @@ class Lake:
     ) -> DatasetInfo:
         """Make a dataset of a complete upload, and remove the upload; blocks.
 
-        Doing it again after a crash finishes it, or finds that it was finished.
+        Doing it again after a crash finishes it, or finds that it was finished. Of several at once
+        one works, and the others find what it committed, or take over when it fails.
 
         Args:
             upload_id: The upload; sealed here when it is not yet.
@@ -118,16 +124,19 @@ class Lake:
             options=upload.options,
             owner=owner,
         )
-        committed = self._committed(arrival)
-        if committed is None:
-            self.parts.mark(upload_id, "ingesting")
-            try:
-                committed = self._intake.take(arrival, on_progress=on_progress, cancelled=cancelled)
-            except SennitError:
-                self.parts.mark(upload_id, "failed")
-                raise
-            reached("ingest-committed")
-        self.parts.abort(upload_id)
+        with self._turn(upload_id, cancelled):
+            committed = self._committed(arrival)
+            if committed is None:
+                self.parts.mark(upload_id, "ingesting")
+                try:
+                    committed = self._intake.take(
+                        arrival, on_progress=on_progress, cancelled=cancelled
+                    )
+                except SennitError:
+                    self.parts.mark(upload_id, "failed")
+                    raise
+                reached("ingest-committed")
+            self.parts.abort(upload_id)
         return committed
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
@@ -256,6 +265,19 @@ class Lake:
             options=options,
         )
         return self._intake.take(arrival)
+
+    @contextmanager
+    def _turn(self, upload_id: str, cancelled: Callable[[], bool] | None) -> Iterator[None]:
+        """Wait until no other attempt works on the upload: all have one staging folder."""
+        with self._turns_lock:
+            turn = self._turns.setdefault(upload_id, threading.Lock())
+        while not turn.acquire(timeout=_TURN_SECONDS):
+            if cancelled is not None and cancelled():
+                raise Cancelled(f"the ingest of upload {upload_id}")
+        try:
+            yield
+        finally:
+            turn.release()
 
     def _committed(self, arrival: Arrival) -> DatasetInfo | None:
         """The dataset, when this very upload is in it already."""

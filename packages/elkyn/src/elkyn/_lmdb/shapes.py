@@ -4,9 +4,10 @@ A *shape* is the tuple of a map's keys. The table `shapes` gives the store's sha
 
     number (2 bytes, big-endian) -> MessagePack list of keys
 
-and a map of shape 7 is packed as the array `[7, value, …]`; the stored form has no lists, so an array
-is never anything else. A row of nothing but a few scalars names a low number by its tag. A shape is interned when several rows have had it; maps without one are packed
-with their keys, so a table that is full costs room, not meaning.
+and a map of shape 7 is packed as the array `[7, value, …]`; the stored form has no lists, so an
+array is never anything else. A row of nothing but a few scalars names a low number by its tag. A
+shape is interned when several rows have had it; maps without one are packed with their keys, so a
+table that is full costs room, not meaning.
 """
 
 from __future__ import annotations

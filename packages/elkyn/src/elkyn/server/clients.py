@@ -164,21 +164,24 @@ class Clients:
         """
         for store, watched in self._watched.items():
             fresh = watched.touched.fresh()
-            moved = watched.grounds.moved_by(fresh) if fresh else ()
-            if moved:
-                for client in self._resting_on(store, moved):
+            if fresh:
+                for client in self._resting_on(store, fresh):
                     client.suspect()
 
     def _touched(self, store: ElkynStore, paths: AbstractSet[Path]) -> None:
         for client in self._resting_on(store, paths):
             client.recheck()
 
-    def _resting_on(self, store: ElkynStore, paths: Iterable[Path]) -> list[Client]:
+    def _resting_on(self, store: ElkynStore, written: AbstractSet[Path]) -> list[Client]:
+        watched = self._watched.get(store)
+        moved = watched.grounds.moved_by(written) if watched is not None else ()
+        if not moved:
+            return []
         return [
             client
             for client in self._open
             if client.store is store
-            and any(footprint.touched_by(paths) for footprint in client.footprints())
+            and any(footprint.touched_by(moved) for footprint in client.footprints())
         ]
 
     def _recheck(self, store: ElkynStore) -> None:
