@@ -71,6 +71,8 @@ def main(doc: str, rows: Sequence[Row]) -> None:
     if chosen is None:
         chosen = [row for row in rows if not row.heavy and (row.quick or not asked.quick)]
     found: list[tuple[Row, list[Result]]] = []
+    if asked.scratch is not None:
+        asked.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=asked.scratch) as folder:
         scratch = Path(folder)
         tables = Tables(asked.data or scratch / "data")
