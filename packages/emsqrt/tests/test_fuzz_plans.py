@@ -290,7 +290,10 @@ def _join(draw: Draw, case: Case, rows: Pipeline, names: list[str], other: Any) 
         return rows
     both = [name for name in names if name in theirs]
     if both and draw(st.booleans()):
-        return rows.join(other, pick(draw, both, 2), how)
+        keys = pick(draw, both, 2)
+        if draw(st.booleans()):
+            return rows.sort(*keys).join(other.sort(*keys), keys, how)
+        return rows.join(other, keys, how)
     on = [(draw(st.sampled_from(names)), draw(st.sampled_from(theirs)))]
     return rows.limit(3000).join(other.limit(900), on, how)
 

@@ -40,6 +40,7 @@ THIN: dict[str, Verb] = {
     "left join": lambda a, b: a.join(b, "k", "left"),
     "semi join": lambda a, b: a.join(b, "k", "semi"),
     "anti join": lambda a, b: a.join(b, "k", "anti"),
+    "merged join": lambda a, b: a.sort("k").join(b.sort("k"), "k", "full"),
     "union": lambda a, b: a.select("k").union(b.select("k")),
     "sort of a join": lambda a, b: a.join(b, "k").sort("u"),
 }

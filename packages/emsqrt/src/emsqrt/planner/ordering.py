@@ -84,8 +84,6 @@ def merge_keys(node: Join, orders: tuple[Order, Order], schemas: tuple[Schema, S
         orders: of its inputs.
         schemas: of its inputs; a value may not change its place where both are compared.
     """
-    if node.how not in ("inner", "left", "semi", "anti"):
-        return ()
     keys = node.on
     left, right = (order[: len(keys)] for order in orders)
     if set(zip(left, right, strict=False)) != set(keys) or len(set(keys)) < len(keys):

@@ -15,6 +15,8 @@ STATE_BYTES = 16
 """Of one aggregate's state in a table, beside the key."""
 MERGE_JOIN_BYTES = 4 << 20
 """A window over the right side and a few blocks; more gains nothing."""
+REST_SHARE = 8
+"""Of a merge join's memory; right rows that nothing matches stay there until it is full."""
 KEY_SHARE = 0.25
 """Of a row's bytes; a key that is copied in front of the row."""
 
@@ -132,9 +134,9 @@ def _build_bytes(node: PhysicalNode, work: NodeWork) -> float:
 
 def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Blocks:
     none = Merge(0, 0, 0, 0, memory_bytes)
-    build = _build_bytes(node, work)
     if node.holding == "passes":
-        return Blocks(none, 1, 0, (), 0.0)
+        return Blocks(none, 1, 0, (), _tape_bytes(node, work, memory_bytes))
+    build = _build_bytes(node, work)
     if isinstance(node.logical, Join) and node.logical.how == "cross":
         return Blocks(none, 1, 0, (), build * (build > memory_bytes))
     cut = formulas.partition_levels(memory_bytes, build)
@@ -150,6 +152,16 @@ def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Block
     levels = merge_levels(merge, work.bytes_out)
     spilled = both * cut + work.bytes_out * (merge.runs > 0) * max(1, merge.passes)
     return Blocks(merge, parts, cut, levels, spilled)
+
+
+def _tape_bytes(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> float:
+    """Return what a merge join spills of the right rows that nothing matches, which come last."""
+    if not isinstance(node.logical, Join) or node.logical.how not in ("right", "full"):
+        return 0.0
+    left, right = work.rows_in
+    lone = min(right, max(0.0, work.rows_out - left))
+    size = lone * work.bytes_in[1] / max(1.0, right) * (1 + KEY_SHARE)
+    return size * (size > memory_bytes / REST_SHARE)
 
 
 def merge_levels(merge: Merge, input_bytes: float) -> tuple[Level, ...]:
