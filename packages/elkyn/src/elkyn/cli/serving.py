@@ -40,6 +40,27 @@ def register(subparsers: Subparsers) -> None:
     serve.add_argument(
         "--keep-alive", type=float, default=25.0, metavar="SECONDS", help="on event streams (25)"
     )
+    _add_limits(serve)
+    _add_replicas(serve)
+    serve.add_argument(
+        "--durability",
+        default="always",
+        choices=["always", "interval", "none"],
+        help="when writes reach the disk: before their answer, ten times a second, at the end",
+    )
+    serve.add_argument(
+        "--archive", type=FilePath, metavar="DIR", help="archive every write's log entry there"
+    )
+    serve.add_argument(
+        "--log-level",
+        default="warning",
+        choices=["debug", "info", "warning", "error"],
+        help="info logs every request (warning)",
+    )
+    serve.add_argument("--log-format", default="json", choices=["json", "text"], help="(json)")
+
+
+def _add_limits(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--rate", type=float, metavar="N", help="requests a second of one client (no bound)"
     )
@@ -54,14 +75,15 @@ def register(subparsers: Subparsers) -> None:
         help="how long the head of a request may take to come (20)",
     )
     serve.add_argument(
-        "--durability",
-        default="always",
-        choices=["always", "interval", "none"],
-        help="when writes reach the disk: before their answer, ten times a second, at the end",
+        "--send-timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="a client that takes nothing for so long of what waits for it is let go (60)",
     )
-    serve.add_argument(
-        "--archive", type=FilePath, metavar="DIR", help="archive every write's log entry there"
-    )
+
+
+def _add_replicas(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--follow", metavar="URL", help="be a replica of the server there")
     serve.add_argument(
         "--follow-token-file", type=FilePath, metavar="FILE", help="an admin's credential there"
@@ -76,13 +98,6 @@ def register(subparsers: Subparsers) -> None:
         metavar="SECONDS",
         help="how long to wait for replicas, or for a position to be reached (10)",
     )
-    serve.add_argument(
-        "--log-level",
-        default="warning",
-        choices=["debug", "info", "warning", "error"],
-        help="info logs every request (warning)",
-    )
-    serve.add_argument("--log-format", default="json", choices=["json", "text"], help="(json)")
 
 
 def _seconds(text: str) -> float:
@@ -137,5 +152,6 @@ def _serving(options: argparse.Namespace) -> Serving:
             requests_per_second=options.rate,
             user_requests_per_second=options.user_rate,
             head_seconds=options.head_timeout,
+            send_seconds=options.send_timeout,
         ),
     )

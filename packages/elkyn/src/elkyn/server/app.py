@@ -35,6 +35,7 @@ from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
 from elkyn.server.socket import Socket
 from elkyn.server.subscribe import open_stream
 from elkyn.server.system import SystemCall
+from elkyn.server.unsent import LARGE_BYTES, Unsent
 from elkyn.store import ElkynStore
 from elkyn.writer import Write
 from sennit_core.errors import (
@@ -109,6 +110,7 @@ class ElkynApp:
         self.settings = settings
         self.metrics = Metrics()
         self.committer = Committer()
+        self.unsent = Unsent(settings.limits.unsent_bytes)
         self.clients = Clients(self.metrics, settings, door)
         self.replication = Replication(settings.ack_seconds)
         self.upstream: Upstream | None = None  # when this server follows another one
@@ -158,10 +160,25 @@ class ElkynApp:
             opened["http"] -= 1
         AccessLog.end(number, request, scope, response, started)
         if response is not None:
-            self.metrics.answered(request.method, response)
-            if "origin" in request.headers and request.method != "OPTIONS":
-                response.headers += self.settings.origins.headers(request.headers)
-            await send_response(response, scope, send)
+            if len(response.body) > LARGE_BYTES:
+                await self._send_large(request, response, scope, send)
+            else:
+                await self._send(request, response, scope, send)
+
+    async def _send(self, request: Request, response: Response, scope: Scope, send: Send) -> None:
+        self.metrics.answered(request.method, response)
+        if "origin" in request.headers and request.method != "OPTIONS":
+            response.headers += self.settings.origins.headers(request.headers)
+        await send_response(response, scope, send)
+
+    async def _send_large(
+        self, request: Request, response: Response, scope: Scope, send: Send
+    ) -> None:
+        try:
+            with self.unsent.hold(len(response.body)):
+                await self._send(request, response, scope, send)
+        except Busy as error:
+            await self._send(request, error_response(error), scope, send)
 
     async def _answer(
         self, request: Request, scope: Scope, receive: Receive, send: Send
@@ -324,6 +341,7 @@ class ElkynApp:
             commits=self.committer.commits,
             commit_seconds=self.committer.seconds,
             waiting=self.committer.waiting,
+            unsent_bytes=self.unsent.bytes,
             positions=[(name, store.position) for name, store in sorted(self._served.items())],
         )
 

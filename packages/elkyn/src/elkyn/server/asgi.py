@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
 from elkyn.server.request import Request, Response, parse_query
+from elkyn.server.unsent import LARGE_BYTES
 from sennit_core.errors import Closed, TooLarge
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Scope",
     "Send",
     "read_body",
+    "send_body",
     "send_response",
     "to_request",
 ]
@@ -126,7 +128,8 @@ async def send_response(response: Response, scope: Scope, send: Send) -> None:
     """Send an answer; without its body for a HEAD request."""
     body = b"" if scope["method"] == "HEAD" else response.body
     direct = direct_of(scope)
-    if direct is not None and direct.whole(_head(response), body):
+    small = len(body) <= LARGE_BYTES
+    if direct is not None and small and direct.whole(_head(response), body):
         return
     headers: Sequence[tuple[bytes, bytes]] = _encoded(response.headers)
     if response.status not in (204, 304):
@@ -134,7 +137,18 @@ async def send_response(response: Response, scope: Scope, send: Send) -> None:
     if response.position:
         headers = [*headers, (b"x-elkyn-position", b"%d" % response.position)]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send_body(body, send)
+
+
+async def send_body(body: bytes, send: Send, *, more: bool = False) -> None:
+    """Send a body or a piece of one; of a large one never more than a part is given away at once."""
+    start = 0
+    while len(body) - start > LARGE_BYTES:
+        part = body[start : start + LARGE_BYTES]
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        start += LARGE_BYTES
+    rest = body[start:] if start else body
+    await send({"type": "http.response.body", "body": rest, "more_body": more})
 
 
 def _head(response: Response) -> bytes:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from elkyn.server.asgi import DIRECT
 from elkyn.server.limits import Limits
+from elkyn.server.stalls import Stalls
 
 __all__ = ["bounded_protocol"]
 
@@ -26,10 +27,19 @@ _H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 _Awaited: TypeAlias = tuple[object, object]
 
 
-def bounded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    """Return the protocol for a server that keeps at most so many connections open, for so long."""
-    sweeper = _Sweeper(limits.head_seconds / 2)
-    return type("BoundedHttp", (_BoundedHttp,), {"limit": limits.connections, "sweeper": sweeper})
+def bounded_protocol(limits: Limits, stalls: Stalls | None = None) -> type[HttpToolsProtocol]:
+    """Return the protocol for a server that keeps at most so many connections open, for so long.
+
+    Args:
+        limits: of the server.
+        stalls: closes connections whose client takes nothing; made of `limits` when there is none.
+    """
+    members = {
+        "limit": limits.connections,
+        "sweeper": _Sweeper(limits.head_seconds / 2),
+        "stalls": stalls or Stalls(limits.send_seconds),
+    }
+    return type("BoundedHttp", (_BoundedHttp,), members)
 
 
 class _Sweeper:
@@ -73,6 +83,7 @@ class _Sweeper:
 class _BoundedHttp(HttpToolsProtocol):
     limit = 0
     sweeper = _Sweeper(Limits().head_seconds / 2)
+    stalls = Stalls(Limits().send_seconds)
     _head_bytes = 0
     _body_bytes = 0  # of bodies that come in parts, since `_moved` was set
     _moved: object = None
@@ -90,6 +101,7 @@ class _BoundedHttp(HttpToolsProtocol):
         else:
             super().connection_made(transport)
             self.sweeper.start(self)
+            self.stalls.start(self.loop, self.connections)
 
     def awaited(self) -> _Awaited | None:
         """Return what stands for the request that is awaited, and how far its body has come.
@@ -118,6 +130,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self._unparsed = b""
         if self._turned_away:
             return
+        self.stalls.lost(self, exc)
         answered = self._answered
         if answered is not None and not answered.response_complete:
             answered.disconnected = True  # uvicorn tells the last of those in line alone
@@ -146,7 +159,8 @@ class _BoundedHttp(HttpToolsProtocol):
             return False
         if last.more_body and not self._unparsed:
             return False
-        if last.response_complete or (now.response_started and not now.response_complete):
+        streaming = now.response_started and not now.response_complete and now.chunked_encoding
+        if last.response_complete or streaming:
             return False
         self._ended = True
         self._close_after_last()

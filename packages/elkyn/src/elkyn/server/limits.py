@@ -31,6 +31,10 @@ class Limits:
             a socket waits. None for no bound.
         head_seconds: a connection that has begun a request, or not even that, is closed when the
             head of the request is not there after about so long, or nothing of its body has come.
+        send_seconds: a connection whose client takes nothing for so long of what waits for it is
+            closed.
+        unsent_bytes: of large answers that clients have not taken yet, all together; one more is
+            refused with 429.
     """
 
     body_bytes: int = BODY_BYTES_MAX
@@ -43,6 +47,8 @@ class Limits:
     requests_per_second: float | None = None
     user_requests_per_second: float | None = None
     head_seconds: float = 20.0
+    send_seconds: float = 60.0
+    unsent_bytes: int = 512 * 1024 * 1024
 
 
 class Rate:

@@ -16,6 +16,8 @@ _HELP = {
     "elkyn_writes_total": ("counter", "Writes of the tree."),
     "elkyn_events_total": ("counter", "Events sent to clients."),
     "elkyn_connections": ("gauge", "What is open now."),
+    "elkyn_stalled_total": ("counter", "Connections closed because their client took nothing."),
+    "elkyn_unsent_bytes": ("gauge", "Large answers that wait for their clients."),
     "elkyn_commits_total": ("counter", "Commits of groups of writes."),
     "elkyn_commit_seconds_total": ("counter", "Time spent in commits."),
     "elkyn_waiting_writes": ("gauge", "Writes that wait for a commit."),
@@ -27,7 +29,7 @@ _HELP = {
 class Metrics:
     """What a server has done since its start."""
 
-    __slots__ = ("bytes_out", "events", "open", "reads", "requests", "writes")
+    __slots__ = ("bytes_out", "events", "open", "reads", "requests", "stalled", "writes")
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, int], int] = {}
@@ -36,6 +38,11 @@ class Metrics:
         self.writes = 0
         self.events = 0
         self.bytes_out = 0
+        self.stalled = 0
+
+    def count_stalled(self) -> None:
+        """Count a connection that was closed because its client took nothing."""
+        self.stalled += 1
 
     def answered(self, method: str, response: Response) -> None:
         """Count an answer."""
@@ -49,6 +56,7 @@ class Metrics:
         commits: int,
         commit_seconds: float,
         waiting: int,
+        unsent_bytes: int,
         positions: Iterable[tuple[str, int]],
     ) -> bytes:
         """Return the page that Prometheus collects.
@@ -57,6 +65,7 @@ class Metrics:
             commits: groups committed.
             commit_seconds: time that took.
             waiting: writes in the queue.
+            unsent_bytes: of large answers that are being sent.
             positions: of the open namespaces.
         """
         rows: dict[str, list[tuple[str, float]]] = {
@@ -70,6 +79,8 @@ class Metrics:
             "elkyn_connections": [
                 (f'{{kind="{kind}"}}', count) for kind, count in sorted(self.open.items())
             ],
+            "elkyn_stalled_total": [("", self.stalled)],
+            "elkyn_unsent_bytes": [("", unsent_bytes)],
             "elkyn_commits_total": [("", commits)],
             "elkyn_commit_seconds_total": [("", round(commit_seconds, 6))],
             "elkyn_waiting_writes": [("", waiting)],

@@ -30,7 +30,7 @@ from elkyn.server.session import Listen, Session
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.wire import control, frames_of, push, reply
 from elkyn.writer import Write
-from sennit_core.errors import Closed, Denied, SennitError
+from sennit_core.errors import Busy, Closed, Denied, SennitError
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ _IN_FLIGHT_MAX = 1000
 _LARGE_CHARS = 64 * 1024
 _GOING_AWAY = 1001
 _BAD_DATA = 1007
+_TRY_AGAIN_LATER = 1013
 
 _log = get_logger(__name__)
 
@@ -73,7 +74,7 @@ class Socket:
         self._app = app
         self._data = data
         self._send = send
-        self._outbox = Outbox()
+        self._outbox = Outbox(app.unsent)
         self._woken = asyncio.Event()
         self._feeds: dict[Listen, Feed] = {}
         self._footprints: dict[Listen, Footprint | None] = {}
@@ -126,6 +127,7 @@ class Socket:
         """Serve the accepted connection until one side ends it."""
         self._say(self.session.hello(host, int(time.time() * 1000)))
         sender = asyncio.create_task(self._send_out())
+        sender.add_done_callback(lambda _done: self._outbox.clear())
         try:
             while await self._take(await receive()):
                 await self._outbox.room()
@@ -135,6 +137,7 @@ class Socket:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+            self._outbox.clear()
 
     async def _take(self, message: Any) -> bool:
         if message["type"] == "websocket.disconnect":
@@ -163,6 +166,8 @@ class Socket:
     async def _do(self, step: steps.Step) -> None:
         try:
             await self._doers[type(step)](self, step)
+        except _NoRoomError:
+            self._turn_away()
         except SennitError as error:
             self._fail(step, error)
         except Exception as error:  # noqa: BLE001 - logged and answered
@@ -244,13 +249,29 @@ class Socket:
     async def _restart(self, feed: Feed, listen: Listen) -> None:
         try:
             opening = await feed.start(partial(self._data.opening, self._grant(listen), listen, ""))
+            messages = self._admitted(_messages(listen, opening))
+        except _NoRoomError:
+            self._turn_away()
         except Denied:
             self._drop(listen)
             self._say(self.session.revoked(listen))
         except Closed:
             self._drop(listen)
         else:
-            self._say(*_messages(listen, opening))
+            self._say(*messages)
+
+    def _admitted(self, messages: list[str]) -> list[str]:
+        """Return messages that hold a value; raises `_NoRoomError` when too much waits to be sent."""
+        try:
+            self._app.unsent.check(sum(map(len, messages)))
+        except Busy:
+            raise _NoRoomError from None
+        return messages
+
+    def _turn_away(self) -> None:
+        """Close: an SDK connects again after a while, but gives up a listen that is refused."""
+        self._close_code = _TRY_AGAIN_LATER
+        self.close()
 
     # Steps.
 
@@ -271,12 +292,13 @@ class Socket:
             opening = await feed.start(partial(self._data.opening, grant, listen, step.known_hash))
             if self._feeds.get(listen) is not feed:  # new rules have ended it meanwhile
                 raise Denied(f"listening at {format_path(listen.path)}")
+            messages = self._admitted(_messages(listen, opening))
         except BaseException:
             self.session.forget(listen)
             self._drop(listen)
             raise
         warning = self._data.check_index(grant, listen)
-        self._say(*_messages(listen, opening), reply(step.number, "ok", warning))
+        self._say(*messages, reply(step.number, "ok", warning))
         await asyncio.sleep(0)  # clients listen to a thousand places at once
 
     def _follow(self, listen: Listen) -> Feed:
@@ -336,7 +358,7 @@ class Socket:
         self._app.metrics.reads += 1
         grant = self._data.grant(self.caller, step.path, write=False)
         value = await self._data.fetch(grant, step)
-        self._say(reply(step.number, "ok", value))
+        self._say(*self._admitted([reply(step.number, "ok", value)]))
 
     async def _do_later(self, step: steps.Later) -> None:
         grant = self._data.grant(self.caller, step.path, write=True)
@@ -415,6 +437,10 @@ class Socket:
         steps.SignIn: _do_sign_in,
         steps.SignOut: _do_sign_out,
     }
+
+
+class _NoRoomError(Exception):
+    """A value is not sent, because too much waits to be sent already."""
 
 
 def _messages(listen: Listen, opening: Opening) -> list[str]:

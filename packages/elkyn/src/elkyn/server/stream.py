@@ -13,10 +13,11 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from elkyn.events import Event
-from elkyn.server.asgi import Direct
+from elkyn.server.asgi import Direct, send_body
 from elkyn.server.codec import dump
 from elkyn.server.feed import Batch, Feed, Opener, Opening
-from sennit_core.errors import Closed, Denied
+from elkyn.server.unsent import Unsent
+from sennit_core.errors import Busy, Closed, Denied
 
 __all__ = ["Stream", "encode", "encode_put"]
 
@@ -141,26 +142,40 @@ class Stream:
         self._revoked = reason
         self._woken.set()
 
-    async def run(self, feed: Feed) -> None:
-        """Send events until `close`, `revoke`, or reading is denied; the caller closes `feed`."""
-        opening = await feed.start(self._opener)
+    async def run(self, feed: Feed, unsent: Unsent) -> None:
+        """Send events until `close`, `revoke`, or reading is denied; the caller closes `feed`.
+
+        Args:
+            feed: whose events.
+            unsent: counts whole values while they are sent.
+
+        Raises:
+            Busy: too many large values are being sent; nothing was sent of this one.
+        """
+        first = self._opened(await feed.start(self._opener))
+        unsent.check(len(first))
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await self._open(opening)
-        with suppress(Closed):
-            while await self._step(feed):
+        with suppress(Closed, Busy):  # the client comes back
+            await self._write_value(first, unsent)
+            del first
+            while await self._step(feed, unsent):
                 pass
         await self._write(b"", more=False)
 
-    async def _open(self, opening: Opening) -> None:
+    def _opened(self, opening: Opening) -> bytes:
         frames = [
             encode(frame, unnamed=self._unnamed) if isinstance(frame, Event) else frame
             for frame in opening.frames
         ]
         self.events_sent += len(frames)
-        if frames:
-            await self._write(b"".join(frames))
+        return b"".join(frames)
 
-    async def _step(self, feed: Feed) -> bool:
+    async def _write_value(self, data: bytes, unsent: Unsent) -> None:
+        if data:
+            with unsent.hold(len(data)):
+                await self._write(data)
+
+    async def _step(self, feed: Feed, unsent: Unsent) -> bool:
         """Wait for something to do and do it; False when the stream has ended."""
         if not self._woken.is_set():
             self._idle = True
@@ -178,7 +193,7 @@ class Stream:
                 opening = await feed.start(self._opener)
             except Denied:
                 return await self._write(_CANCEL[self._unnamed]) and False
-            await self._open(opening)
+            await self._write_value(self._opened(opening), unsent)
         elif batches:
             self.events_sent += sum(len(batch.events) for batch in batches)
             await self._write(b"".join([self._encoded(batch) for batch in batches]))
@@ -211,5 +226,5 @@ class Stream:
     async def _write(self, data: bytes, *, more: bool = True) -> bool:
         self.bytes_sent += len(data)
         self._sent_at = None
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        await send_body(data, self._send, more=more)
         return True

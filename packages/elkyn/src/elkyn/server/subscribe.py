@@ -60,7 +60,7 @@ async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive) ->
             feed.sink = stream.take_at_once
         gone = asyncio.create_task(_until_gone(receive, stream))
         try:
-            await stream.run(feed)
+            await stream.run(feed, app.unsent)
         finally:
             feed.close()
             app.metrics.events += stream.events_sent
