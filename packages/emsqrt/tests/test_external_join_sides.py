@@ -8,10 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.external.join_oracle import KIB, KINDS, Row, key, naive, numbered
-from emsqrt.external.joined import HashJoinKind
-
-LEFT_ORDER: tuple[HashJoinKind, ...] = ("inner", "left", "semi", "anti")
-"""Kinds that keep no right row without a match."""
+from emsqrt.external.joined import KEEPS_RIGHT, HashJoinKind
 
 
 def ascending(rows: list[Row]) -> list[Row]:
@@ -24,7 +21,7 @@ def longer(rows: list[Row]) -> list[Row]:
     return [(row_key and row_key.ljust(100, b"."), payload) for row_key, payload in rows]
 
 
-@pytest.mark.parametrize("how", LEFT_ORDER)
+@pytest.mark.parametrize("how", KINDS)
 def test_sorted_sides_are_merged_and_only_the_right_one_spilled(how: HashJoinKind) -> None:
     left = longer(ascending(numbered(spread(1, 4000, 3000, 0.001, 0.02), "l", 100)))
     right = longer(ascending(numbered(spread(2, 4000, 3000, 0.001, 0.02), "r", 300)))
@@ -33,11 +30,12 @@ def test_sorted_sides_are_merged_and_only_the_right_one_spilled(how: HashJoinKin
 
     assert answer.rows == naive(how, left, right)
     assert answer.stats.merged_bytes > 4000 * 100
-    assert answer.stats.spilled_bytes < 4000 * 430
+    lone = 4000 * 440 if how in KEEPS_RIGHT else 0  # they wait on disk for their place at the end
+    assert answer.stats.spilled_bytes < 4000 * 430 + lone
     assert answer.stats.partitions == 0
 
 
-@pytest.mark.parametrize("how", LEFT_ORDER)
+@pytest.mark.parametrize("how", KINDS)
 def test_a_key_with_more_rows_than_memory_is_merged(how: HashJoinKind) -> None:
     left = longer(ascending(numbered([key(n) for n in range(0, 300, 2)] + [key(7)] * 12, "l")))
     right = longer(ascending(numbered([*map(key, range(2500)), *[key(7)] * 900], "r", 300)))
@@ -48,9 +46,46 @@ def test_a_key_with_more_rows_than_memory_is_merged(how: HashJoinKind) -> None:
     assert answer.stats.merged_bytes > 0
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("how", ["right", "full"])
+@pytest.mark.parametrize("tail", [0, 40, 3000])
+def test_what_matched_before_the_left_side_lost_its_order_is_remembered(
+    how: HashJoinKind, tail: int, ordered: bool
+) -> None:
+    nulls = [b""] * 30
+    rising = [key(number) for number in range(0, 6000, 3)]
+    after = [key(number * 7 % 8000) for number in range(tail)] + [key(4)] * bool(tail)
+    left = longer(numbered([*rising, *after, *nulls], "l", 50))
+    hot = [key(1500)] * 900 + [key(4001)] * 900
+    right = longer(ascending(numbered([*map(key, range(0, 7000, 2)), *hot, *nulls], "r", 300)))
+
+    answer = run(how, left, right, 256 * KIB, ordered=ordered)
+
+    wanted = naive(how, left, right)
+    if ordered:
+        assert answer.rows == wanted
+    else:
+        assert sorted(answer.rows, key=repr) == sorted(wanted, key=repr)
+    assert answer.stats.merged_bytes > 2000 * 100
+    assert (answer.stats.partitions > 0) == bool(tail)
+
+
+@pytest.mark.parametrize("block_rows", [1, 3, 100])
+@pytest.mark.parametrize("how", KINDS)
+def test_a_key_that_comes_again_after_nulls_has_all_its_matches(
+    how: HashJoinKind, block_rows: int
+) -> None:
+    left = numbered([key(0), key(1), key(1), b"", b"", key(1), key(2)], "l")
+    right = numbered([key(0)] * 700 + [key(1)] * 700 + [key(3)], "r", 300)
+
+    answer = run(how, left, right, 256 * KIB, block_rows=block_rows)
+
+    assert answer.rows == naive(how, left, right)
+
+
 @settings(max_examples=30, deadline=None)  # it spills
 @given(
-    how=st.sampled_from(LEFT_ORDER),
+    how=st.sampled_from(KINDS),
     seeds=st.tuples(st.integers(0, 999), st.integers(0, 999)),
     counts=st.tuples(st.integers(0, 2000), st.integers(700, 2500)),
     sorted_rows=st.tuples(st.integers(0, 2000), st.integers(900, 5000)),

@@ -19,6 +19,7 @@ from emsqrt._kernel import (
     join_lines,
     join_side,
     key_run,
+    mark_matched,
     pack_join_rows,
 )
 from emsqrt._kernel.testing import I64, TEXT, columns
@@ -142,9 +143,8 @@ def test_no_bytes_lead_the_kernel_astray(data: bytes, at: int, flags: int) -> No
         with suppress(ValueError):
             call(*arguments)
 
-    numbered_too = bool(flags & 32)
     for one, other in ((data, rows), (rows, data), (data, data)):
-        attempt(join_cross, one, at, other, 0, out, numbered_too)
+        attempt(join_cross, one, at, other, 0, out, flags)
         attempt(MergeJoiner(flags).run, one, other, out, bytearray(99), True)
         table = JoinTable(bytearray(300))
         attempt(table.add_rows, other)
@@ -155,6 +155,8 @@ def test_no_bytes_lead_the_kernel_astray(data: bytes, at: int, flags: int) -> No
     attempt(join_lines, data, at, out, b",", b"", b"")
     attempt(join_side, data, at, out, True, b"")
     attempt(key_run, data, at, key(1))
+    attempt(mark_matched, bytearray(data), at, rows, 0, bool(flags & 1), key(1))
+    attempt(mark_matched, bytearray(rows), 0, data, at, bool(flags & 1), key(1))
     attempt(Partitioner(bytearray(100), 2, 0).add_rows, data, at, flags)
     attempt(Partitioner(bytearray(100), 2, 0).add_whole, data, at, flags)
 

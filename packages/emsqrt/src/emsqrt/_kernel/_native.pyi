@@ -630,7 +630,7 @@ def join_cross(
     right: Buffer,
     right_at: int,
     out: Buffer,
-    sequenced: bool = False,
+    flags: int = 0,
     /,
 ) -> tuple[int, int, int, int]: ...
 
@@ -693,6 +693,13 @@ def row_changes(
 # Where the rows from `at` on end whose keys ascend, none empty and the first not below `key`, and that
 # take at most `limit` bytes, one row excepted: (end, rows, where the last of them starts).
 def sorted_run(block: Buffer, at: int, limit: int, key: Buffer, /) -> tuple[int, int, int]: ...
+
+# Mark rows of a spilled side that matched: those from `at` on, of keys up to `last`, which do not lie
+# in `rest` from `rest_at` on: (next at, next in `rest`, whether a greater key came). It stops where
+# `rest` does, unless nothing follows it.
+def mark_matched(
+    block: Buffer, at: int, rest: Buffer, rest_at: int, rest_ended: bool, last: Buffer, /
+) -> tuple[int, int, bool]: ...
 def sync_range(file: int, start: int, size: int, wait: bool, /) -> None: ...
 def unpack_rows(
     block: Buffer, start: int, rows_max: int, kinds: Sequence[int], out: Buffer, /

@@ -97,17 +97,19 @@ static PyObject *join_cross(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer left, right, out;
     Py_ssize_t left_given, right_given;
-    int sequenced = 0;
-    if (!PyArg_ParseTuple(arguments, "y*ny*nw*|p:join_cross", &left, &left_given, &right,
-                          &right_given, &out, &sequenced)) {
+    unsigned flags = 0;
+    if (!PyArg_ParseTuple(arguments, "y*ny*nw*|I:join_cross", &left, &left_given, &right,
+                          &right_given, &out, &flags)) {
         return NULL;
     }
+    const em_sequenced sequenced = {(flags & EM_JOIN_SEQUENCED) != 0,
+                                    (flags & EM_JOIN_RIGHT_SEQUENCED) != 0};
     em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
     size_t left_at = (size_t)left_given, right_at = (size_t)right_given;
     enum em_walk walk = EM_WALK_DAMAGED;
     if (lies_in(left_given, &left) && lies_in(right_given, &right)) {
         walk = em_join_cross(left.buf, (size_t)left.len, &left_at, right.buf, (size_t)right.len,
-                             &right_at, sequenced != 0, &joined);
+                             &right_at, sequenced, &joined);
     }
     PyBuffer_Release(&left);
     PyBuffer_Release(&right);
@@ -192,7 +194,7 @@ static PyMethodDef functions[] = {
      "join_alone($module, block, at, out, is_right, flags, bits=None, first_bit=0, "
      "/)\n--\n\nRows beside nothing: (next at, bytes, rows, rows passed)."},
     {"join_cross", join_cross, METH_VARARGS,
-     "join_cross($module, left, left_at, right, right_at, out, sequenced=False, /)\n--\n\nEach "
+     "join_cross($module, left, left_at, right, right_at, out, flags=0, /)\n--\n\nEach "
      "left row beside each right one: (left at, right at, bytes, rows)."},
     {"join_lines", join_lines, METH_VARARGS,
      "join_lines($module, block, at, out, separator, left_absent, right_absent, /)\n--\n\nJoined "

@@ -184,6 +184,29 @@ static PyObject *sorted_run(PyObject *module, PyObject *arguments) {
                : Py_BuildValue("(nnn)", (Py_ssize_t)end, (Py_ssize_t)rows, (Py_ssize_t)last);
 }
 
+static PyObject *mark_matched(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer block, rest, last;
+    Py_ssize_t given, rest_given;
+    int ended;
+    if (!PyArg_ParseTuple(arguments, "w*ny*npy*:mark_matched", &block, &given, &rest, &rest_given,
+                          &ended, &last)) {
+        return NULL;
+    }
+    size_t at = (size_t)given, rest_at = (size_t)rest_given;
+    const enum em_walk walk =
+        lies_in(given, &block) && lies_in(rest_given, &rest)
+            ? em_mark_matched(block.buf, (size_t)block.len, &at, rest.buf, (size_t)rest.len,
+                              &rest_at, ended != 0, last.buf, (uint32_t)last.len)
+            : EM_WALK_DAMAGED;
+    PyBuffer_Release(&block);
+    PyBuffer_Release(&rest);
+    PyBuffer_Release(&last);
+    return walk == EM_WALK_DAMAGED ? no_rows()
+                                   : Py_BuildValue("(nnO)", (Py_ssize_t)at, (Py_ssize_t)rest_at,
+                                                   walk == EM_WALK_FULL ? Py_True : Py_False);
+}
+
 static PyMethodDef functions[] = {
     {"key_run", key_run, METH_VARARGS,
      "key_run($module, block, at, key, /)\n--\n\nWhere the rows from `at` on end that have this "
@@ -191,6 +214,9 @@ static PyMethodDef functions[] = {
     {"sorted_run", sorted_run, METH_VARARGS,
      "sorted_run($module, block, at, limit, key, /)\n--\n\nWhere the rows from `at` on end whose "
      "keys, after this one, ascend: (end, rows, the last of them)."},
+    {"mark_matched", mark_matched, METH_VARARGS,
+     "mark_matched($module, block, at, rest, rest_at, rest_ended, last, /)\n--\n\nMark rows up to "
+     "this key that are not in `rest`: (next at, next in `rest`, whether a greater key came)."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -137,8 +137,9 @@ static PyObject *partitioner_add_whole(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*n|L:add_whole", &block, &at, &sequence)) {
         return NULL;
     }
-    const uint8_t *row =
-        lies_in(at, &block) ? em_row_at(block.buf, (size_t)block.len, (size_t)at, false) : NULL;
+    const uint8_t *row = lies_in(at, &block)
+                             ? em_spilled_row_at(block.buf, (size_t)block.len, (size_t)at, false)
+                             : NULL;
     size_t bytes = 0;
     bool empty = true;
     for (uint32_t i = 0; i <= partitioner->fan_out; i++) {

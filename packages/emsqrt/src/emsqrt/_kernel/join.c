@@ -24,10 +24,6 @@ static bool same_key(const uint8_t *one, const uint8_t *other) {
            memcmp(em_row_key(one), em_row_key(other), bytes) == 0;
 }
 
-static bool is_matched(const uint8_t *row) {
-    return (em_row_key_bytes(row) & EM_MATCHED) != 0;
-}
-
 static void mark(uint8_t *row) {
     em_store32(row + 4, em_row_key_bytes(row) | EM_MATCHED);
 }
@@ -39,11 +35,11 @@ static size_t index_bytes(size_t keys) {
 enum em_walk em_join_add(em_join_table *table, const uint8_t *block, size_t size, size_t *at,
                          bool keys_only) {
     while (*at < size) {
-        const uint8_t *row = em_row_at(block, size, *at, false);
+        const uint8_t *row = em_spilled_row_at(block, size, *at, false);
         if (row == NULL) {
             return EM_WALK_DAMAGED;
         }
-        const uint32_t key_bytes = em_row_key_bytes(row);
+        const uint32_t key_bytes = em_joined_key_bytes(row);
         const uint32_t bytes = keys_only ? EM_ROW_HEAD_BYTES + key_bytes : em_row_bytes(row);
         const bool keyed = key_bytes > 0;
         if (keyed || !keys_only) {
@@ -153,7 +149,7 @@ void em_join_distinct(em_join_table *table) {
     for (size_t at = 0; at < table->rows_bytes;) {
         const uint8_t *row = table->memory + at;
         const uint32_t bytes = em_row_bytes(row);
-        if (!is_matched(row)) {
+        if (!em_is_matched(row)) {
             keys += em_row_key_bytes(row) > 0;
             memmove(table->memory + kept, row, bytes);
             kept += bytes;
@@ -185,7 +181,7 @@ static size_t gather(const em_join_table *table, const em_join_probe *probe, can
     const bool sequenced = is_sequenced(probe->flags, (probe->flags & EM_JOIN_SWAPPED) != 0);
     for (size_t at = probe->at; at < probe->size && count < GROUP; count++) {
         candidate *one = &group[count];
-        one->row = em_row_at(probe->block, probe->size, at, sequenced);
+        one->row = em_spilled_row_at(probe->block, probe->size, at, sequenced);
         if (one->row == NULL) {
             *damaged = true;
             break;
@@ -197,7 +193,7 @@ static size_t gather(const em_join_table *table, const em_join_probe *probe, can
         at += em_row_bytes(one->row);
     }
     for (size_t i = 0; i < count; i++) {
-        const bool findable = table->key_count > 0 && em_row_key_bytes(group[i].row) > 0;
+        const bool findable = table->key_count > 0 && em_joined_key_bytes(group[i].row) > 0;
         const uint32_t bucket = findable ? bucket_of(table, group[i].hash) : 0;
         group[i].next = findable ? bucket_start(table, bucket) : 0;
         group[i].end = findable ? table->ends[bucket] : 0;
@@ -302,7 +298,7 @@ enum em_walk em_join_probe_rows(em_join_table *table, em_join_probe *probe, em_j
             const size_t bit = probe->first_bit + probe->passed;
             const uint8_t mask = (uint8_t)(1u << (bit & 7));
             const bool known = probe->bits != NULL && (probe->bits[bit >> 3] & mask);
-            bool matched = false;
+            bool matched = em_is_matched(group[i].row);
             if (table->inside) {
                 group[i].next = table->next;
                 matched = table->matched;
@@ -327,7 +323,7 @@ enum em_walk em_join_probe_rows(em_join_table *table, em_join_probe *probe, em_j
 enum em_walk em_join_drain(em_join_table *table, bool matched, unsigned flags, em_joined_out *out) {
     while (table->drained < table->rows_bytes) {
         const uint8_t *row = table->memory + table->drained;
-        if (is_matched(row) == matched && !write_build_alone(table, out, row, flags)) {
+        if (em_is_matched(row) == matched && !write_build_alone(table, out, row, flags)) {
             return EM_WALK_FULL;
         }
         table->drained += em_row_bytes(row);

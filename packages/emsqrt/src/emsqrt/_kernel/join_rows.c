@@ -2,13 +2,18 @@
 #include "join_rows.h"
 
 const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced) {
+    const uint8_t *row = em_spilled_row_at(block, size, at, sequenced);
+    return row == NULL || em_is_matched(row) ? NULL : row;
+}
+
+const uint8_t *em_spilled_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced) {
     if (at > size || size - at < EM_ROW_HEAD_BYTES) {
         return NULL;
     }
     const uint8_t *row = block + at;
     const uint32_t bytes = em_row_bytes(row);
     const size_t needed =
-        EM_ROW_HEAD_BYTES + (size_t)em_row_key_bytes(row) + (sequenced ? EM_NUMBER_BYTES : 0);
+        EM_ROW_HEAD_BYTES + (size_t)em_joined_key_bytes(row) + (sequenced ? EM_NUMBER_BYTES : 0);
     return bytes < needed || bytes > size - at || bytes >= EM_MATCHED ? NULL : row;
 }
 
@@ -93,12 +98,12 @@ enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t
     const bool numbered = is_right ? sequenced.right : sequenced.left;
     const em_side nobody = em_nobody(!is_right, is_right ? sequenced.left : sequenced.right);
     while (*at < size) {
-        const uint8_t *row = em_row_at(block, size, *at, numbered);
+        const uint8_t *row = em_spilled_row_at(block, size, *at, numbered);
         if (row == NULL) {
             return EM_WALK_DAMAGED;
         }
         const size_t bit = first_bit + *passed;
-        if (bits == NULL || !(bits[bit >> 3] >> (bit & 7) & 1)) {
+        if (!em_is_matched(row) && (bits == NULL || !(bits[bit >> 3] >> (bit & 7) & 1))) {
             const em_side side = em_side_of(row, numbered);
             if (!em_write_joined(out, is_right ? nobody : side, is_right ? side : nobody)) {
                 return EM_WALK_FULL;
@@ -112,18 +117,19 @@ enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t
 
 enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_at,
                            const uint8_t *right, size_t right_size, size_t *right_at,
-                           bool sequenced, em_joined_out *out) {
+                           em_sequenced sequenced, em_joined_out *out) {
     while (*left_at < left_size) {
-        const uint8_t *one = em_row_at(left, left_size, *left_at, sequenced);
+        const uint8_t *one = em_row_at(left, left_size, *left_at, sequenced.left);
         if (one == NULL) {
             return EM_WALK_DAMAGED;
         }
         while (*right_at < right_size) {
-            const uint8_t *other = em_row_at(right, right_size, *right_at, sequenced);
+            const uint8_t *other = em_row_at(right, right_size, *right_at, sequenced.right);
             if (other == NULL) {
                 return EM_WALK_DAMAGED;
             }
-            if (!em_write_joined(out, em_side_of(one, sequenced), em_side_of(other, sequenced))) {
+            if (!em_write_joined(out, em_side_of(one, sequenced.left),
+                                 em_side_of(other, sequenced.right))) {
                 return EM_WALK_FULL;
             }
             *right_at += em_row_bytes(other);

@@ -23,7 +23,8 @@
 #define EM_ABSENT UINT32_MAX
 #define EM_NUMBER_BYTES 8u
 #define EM_JOINED_HEAD_BYTES 8u
-/* The top bit of a stored row's key_bytes says that it found a match. */
+/* The top bit of a stored row's key_bytes says that it found a match. A spilled right row has it
+ * too when it found one before its side was partitioned. */
 #define EM_MATCHED 0x80000000u
 
 typedef struct {
@@ -45,6 +46,10 @@ typedef struct {
 
 static inline uint32_t em_joined_key_bytes(const uint8_t *row) {
     return em_row_key_bytes(row) & ~EM_MATCHED;
+}
+
+static inline bool em_is_matched(const uint8_t *row) {
+    return (em_row_key_bytes(row) & EM_MATCHED) != 0;
 }
 
 static inline em_side em_side_of(const uint8_t *row, bool sequenced) {
@@ -93,6 +98,9 @@ static inline int em_compare_texts(const uint8_t *one, uint32_t bytes, const uin
 /* The row at `at` of a block, or NULL when no whole row lies there. */
 const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced);
 
+/* The same of rows that may say of themselves that they matched. */
+const uint8_t *em_spilled_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced);
+
 /* Write one joined row; false when there is no room. */
 bool em_write_joined(em_joined_out *out, em_side left, em_side right);
 
@@ -114,7 +122,7 @@ enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t
  * the first of them. */
 enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_at,
                            const uint8_t *right, size_t right_size, size_t *right_at,
-                           bool sequenced, em_joined_out *out);
+                           em_sequenced sequenced, em_joined_out *out);
 
 /* Write one side of joined rows as rows without keys, `absent` for the payload where it is not. */
 enum em_walk em_join_side(const uint8_t *block, size_t size, size_t *at, bool is_right,

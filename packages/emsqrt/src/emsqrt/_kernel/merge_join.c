@@ -100,6 +100,32 @@ static enum standing catch_up(em_merge_join *merge, const uint8_t *row, const ui
     return STOPPED;
 }
 
+enum em_walk em_mark_matched(uint8_t *block, size_t size, size_t *at, const uint8_t *rest,
+                             size_t rest_size, size_t *rest_at, bool rest_ended,
+                             const uint8_t *last, uint32_t last_bytes) {
+    while (*at < size && (rest_ended || *rest_at < rest_size)) {
+        uint8_t *row = block + *at;
+        if (em_row_at(block, size, *at, false) == NULL) {
+            return EM_WALK_DAMAGED;
+        }
+        if (em_compare_texts(em_row_key(row), em_row_key_bytes(row), last, last_bytes) > 0) {
+            return EM_WALK_FULL;
+        }
+        const bool compares = *rest_at < rest_size;
+        const uint8_t *lone = compares ? em_row_at(rest, rest_size, *rest_at, false) : NULL;
+        if (compares && lone == NULL) {
+            return EM_WALK_DAMAGED;
+        }
+        *at += em_row_bytes(row);
+        if (lone != NULL && em_compare_keys(lone, row) == 0) {
+            *rest_at += em_row_bytes(lone);
+        } else {
+            em_store32(row + 4, em_row_key_bytes(row) | EM_MATCHED);
+        }
+    }
+    return EM_WALK_ON;
+}
+
 /* Write a left row beside each right row of its key. */
 static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
                         size_t right_size, em_joined_out *out, enum em_merge_stop *stop) {
@@ -123,7 +149,8 @@ static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t 
             *stop = EM_MERGE_DAMAGED;
             return false;
         }
-        if (!em_write_joined(out, em_side_of(row, false), em_side_of(other, false))) {
+        const bool numbered = (merge->flags & EM_JOIN_RIGHT_SEQUENCED) != 0;
+        if (!em_write_joined(out, em_side_of(row, false), em_side_of(other, numbered))) {
             *stop = EM_MERGE_OUT;
             return false;
         }

@@ -40,4 +40,11 @@ size_t em_key_run(const uint8_t *block, size_t size, size_t at, const uint8_t *k
 size_t em_sorted_run(const uint8_t *block, size_t size, size_t at, size_t limit, const uint8_t *key,
                      uint32_t key_bytes, size_t *rows, size_t *last);
 
+/* Mark rows from `*at` on whose key is not above the last that the other side has come to, but for
+ * those that lie in `rest` (from `*rest_at` on, in the same order), which nothing matched. FULL:
+ * the row at `*at` is above it, and so is all that follows; ON: either block has ended. */
+enum em_walk em_mark_matched(uint8_t *block, size_t size, size_t *at, const uint8_t *rest,
+                             size_t rest_size, size_t *rest_at, bool rest_ended,
+                             const uint8_t *last, uint32_t last_bytes);
+
 #endif

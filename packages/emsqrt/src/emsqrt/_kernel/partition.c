@@ -39,7 +39,7 @@ static bool passes(em_key_filter *filter, uint64_t hash) {
 
 /* The buffer that a row goes to; false when it goes to none. */
 static bool find_buffer(em_partitioner *partitioner, const uint8_t *row, uint32_t *buffer) {
-    const uint32_t key_bytes = em_row_key_bytes(row);
+    const uint32_t key_bytes = em_joined_key_bytes(row);
     if (key_bytes == 0) {
         *buffer = partitioner->fan_out;
         return true;
@@ -63,7 +63,7 @@ static void store(uint8_t *to, const uint8_t *row, int64_t sequence) {
         memcpy(to, row, em_row_bytes(row));
         return;
     }
-    const uint32_t before = EM_ROW_HEAD_BYTES + em_row_key_bytes(row);
+    const uint32_t before = EM_ROW_HEAD_BYTES + em_joined_key_bytes(row);
     memcpy(to, row, before);
     em_store32(to, stored_bytes(row, sequence));
     for (uint32_t i = 0; i < EM_NUMBER_BYTES; i++) {
@@ -75,7 +75,7 @@ static void store(uint8_t *to, const uint8_t *row, int64_t sequence) {
 enum em_walk em_partition_rows(em_partitioner *partitioner, const uint8_t *block, size_t size,
                                size_t *at, int64_t *sequence, uint32_t *full) {
     while (*at < size) {
-        const uint8_t *row = em_row_at(block, size, *at, false);
+        const uint8_t *row = em_spilled_row_at(block, size, *at, false);
         if (row == NULL) {
             return EM_WALK_DAMAGED;
         }

@@ -196,8 +196,7 @@ class ExternalJoin:
             yield from self._join_partitions(joined)
         else:
             assert self._merge is not None, "finish_build first"
-            if joined.rows:
-                yield joined.take()
+            yield from self._merge.finish(joined)
 
     def close(self) -> None:
         """Remove what was spilled, and let go of the memory."""
@@ -241,10 +240,14 @@ class ExternalJoin:
         free = self._room[table.rows_bytes :]
         self._table = None
         self.is_partitioned = True
-        swapped = self._build_left or self._keeps_build
-        if not swapped and not self._journal.is_kept and is_sorted(rows):
+        if not self._build_left and not self._journal.is_kept and is_sorted(rows):
             self._side = SortedSide(
-                len(self._memory), self._spill, f"{self._name}.sorted", self._row_bytes_max
+                len(self._memory),
+                self._spill,
+                f"{self._name}.sorted",
+                self._row_bytes_max,
+                buffers=self._buffers if self._keeps_build else None,
+                numbered=bool(self._sequenced & RIGHT_SEQUENCED),
             )
             self._side.add(rows)
         else:
@@ -255,20 +258,25 @@ class ExternalJoin:
         side.finish()
         self.stats.spilled_bytes += side.spilled_bytes
         split = len(self._room) - len(self._room) // _FILTER_SHARE
-        writer = self._partition_build(self._room[split:])
+        writer = self._partition_build(
+            self._room[split:], is_numbered=side.rows_numbered is not None
+        )
         for rows in side.blocks(self._room[:split]):
             self._check()
             writer.add(rows)
+        if side.rows_numbered is not None:
+            writer.count_from(side.rows_numbered)
         side.close()
         self._side = None
 
-    def _partition_build(self, free: memoryview) -> PartitionWriter:
+    def _partition_build(self, free: memoryview, *, is_numbered: bool = False) -> PartitionWriter:
         if not self._keeps_probe:
             self._filter = free
         self._writer = self._partition(
             "left" if self._build_left else "right",
             Spread(self._fan_out, key_filter=self._filter, fills=True),
             [True] * self._fan_out + [self._keeps_build],
+            is_numbered=is_numbered,
         )
         return self._writer
 
@@ -308,7 +316,15 @@ class ExternalJoin:
 
     def _begin_merge(self, side: SortedSide) -> None:
         buffer, memory = self._memory[: side.block_bytes], self._memory[side.block_bytes :]
-        self._merge = MergeJoin(memory, self._spill, self.how, name=self._name, check=self._check)
+        self._merge = MergeJoin(
+            memory,
+            self._spill,
+            self.how,
+            name=self._name,
+            row_bytes_max=self._row_bytes_max,
+            right_numbered=side.rows_numbered is not None,
+            check=self._check,
+        )
         self._side_rows = side.blocks(buffer)
         self._merge.begin(self._side_rows)
 
@@ -325,13 +341,18 @@ class ExternalJoin:
     def _probe_ranges(self) -> PartitionWriter:
         """Take rows to the ranges of the sorted side from now on: they do not come sorted."""
         assert self._side is not None, "it came sorted"
+        assert self._merge is not None, "it was merged so far"
+        last, rest = self._merge.give_up()
         self._end_merge()
+        if self._keeps_build and last:
+            before_bytes = self._side.spilled_bytes
+            self._side.mark(last, rest, self._memory)
+            self.stats.spilled_bytes += self._side.spilled_bytes - before_bytes
         side, self._side = self._side, None
         ranges: Partitions = [*side.segments] or [None]
-        self._journal.built([*ranges, None])
-        return self._partition_probe(
-            [*ranges, None], Spread(len(ranges), bounds=tuple(side.bounds))
-        )
+        built = [*ranges, side.nulls]
+        self._journal.built(built)
+        return self._partition_probe(built, Spread(len(ranges), bounds=tuple(side.bounds)))
 
     def _end_merge(self) -> None:
         if self._merge is not None:
@@ -349,7 +370,9 @@ class ExternalJoin:
         self._writer = self._partition(side, spread, [*wanted, self._keeps_probe])
         return self._writer
 
-    def _partition(self, side: str, spread: Spread, wanted: list[bool]) -> PartitionWriter:
+    def _partition(
+        self, side: str, spread: Spread, wanted: list[bool], *, is_numbered: bool = False
+    ) -> PartitionWriter:
         self.stats.levels = max(self.stats.levels, 1)
         flag = SEQUENCED if side == "left" else RIGHT_SEQUENCED
         return PartitionWriter(
@@ -357,7 +380,7 @@ class ExternalJoin:
             self._spill,
             spread,
             name=f"{self._name}.{side}",
-            numbered=bool(self._sequenced & flag),
+            first=0 if self._sequenced & flag and not is_numbered else None,
             row_bytes_max=self._row_bytes_max,
             wanted=wanted,
         )

@@ -14,6 +14,7 @@ from emsqrt._kernel import MergeJoiner, join_alone, join_cross, key_run
 from emsqrt.external.joined import (
     FORWARD,
     MARK,
+    RIGHT_SEQUENCED,
     HashJoinKind,
     JoinedOut,
     JoinStats,
@@ -41,6 +42,8 @@ class MergeJoin:
         spill: where a key with more rows than the window goes, and unmatched right rows.
         how: inner, left, right, full, semi or anti.
         name: of the segments.
+        row_bytes_max: of right rows, where that may be more than an eighth of the memory.
+        right_numbered: whether right payloads begin with the row's number.
         check: called often; what it raises ends the work.
 
     Raises:
@@ -48,13 +51,15 @@ class MergeJoin:
         BadInput: an input is not sorted by its keys; rows with a NULL in theirs may come anywhere.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, all but three by keyword
         self,
         memory: memoryview,
         spill: SpillManager,
         how: HashJoinKind,
         *,
         name: str = "merge-join",
+        row_bytes_max: int = 0,
+        right_numbered: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         if len(memory) < MEMORY_BYTES_MIN:
@@ -62,10 +67,11 @@ class MergeJoin:
                 cap_bytes=len(memory), needed_bytes=MEMORY_BYTES_MIN, because="a join works in it"
             )
         self.stats = JoinStats()
-        split = len(memory) - len(memory) // _REST_SHARE
+        split = len(memory) - max(len(memory) // _REST_SHARE, row_bytes_max)
         self._window, self._rest = memory[:split], memory[split:]
         self._spill = spill
-        self._flags = FORWARD[how].flags
+        self._numbers = RIGHT_SEQUENCED if right_numbered else 0
+        self._flags = FORWARD[how].flags | self._numbers
         self._name = name
         self._check = check
         self._joiner = MergeJoiner(self._flags)
@@ -77,6 +83,7 @@ class MergeJoin:
         self._pending: memoryview | None = None  # of a right block, when the window has no room
         self._long: tuple[bytes, Segment] | None = None  # rows of one key that outgrew the window
         self._left_key = self._right_key = b""
+        self._gone_key = b""  # the last whose rows were spilled and dropped
 
     def blocks(self, left: Iterable[Buffer], right: Iterable[Buffer], joined: JoinedOut) -> Pieces:
         """Join blocks of sorted rows; each is done with when the next is asked for.
@@ -89,6 +96,10 @@ class MergeJoin:
             with memoryview(block) as rows:
                 if (yield from self.join(rows, joined)) < len(rows):
                     raise _unsorted("left")
+        yield from self.finish(joined)
+
+    def finish(self, joined: JoinedOut) -> Pieces:
+        """End the left side: unmatched right rows come, and what `joined` still has."""
         if self._flags & MARK:
             yield from self._write_rest(joined)
         if joined.rows:
@@ -106,12 +117,24 @@ class MergeJoin:
             before it are joined.
         """
         self._check()
-        if not _follows(rows, key_run(rows, 0, b""), self._left_key):
+        if not self._may_come(rows, 0, self._left_key):
             return 0
         self._joiner.next_left()
         end = yield from self._join(rows, joined)
         self._left_key = _key(rows, self._joiner.left_last) or self._left_key
         return end
+
+    def give_up(self) -> tuple[bytes, Segment | None]:
+        """End the merge where the left side is out of order.
+
+        Returns:
+            The last left key that was joined, and the right rows before it that nothing matched.
+        """
+        if self._rest_filled:
+            self._spill_rest()
+        rest = None if self._rest_writer is None else self._rest_writer.finish()
+        self._rest_writer = None
+        return self._left_key, rest
 
     def close(self) -> None:
         """Remove what was spilled."""
@@ -127,7 +150,8 @@ class MergeJoin:
                 key = self._long[0]
                 yield from self._join_long(rows, *self._long, joined)
                 at = self._joiner.left_at
-                if not _follows(rows, key_run(rows, at, b""), key) or at == len(rows):
+                self._gone_key = key
+                if at == len(rows) or not self._may_come(rows, at, key):
                     return at
                 self._drop_long()
                 self._take_pending()
@@ -156,6 +180,14 @@ class MergeJoin:
                 raise _unsorted("right")
             else:
                 self._extend(_key(rows, self._joiner.left_at))
+
+    def _may_come(self, rows: memoryview, at: int, last: bytes) -> bool:
+        """Return whether the next left row with a key is in order, and its matches still there."""
+        at = key_run(rows, at, b"")
+        is_gone = self._gone_key and _key(rows, at) == self._gone_key
+        if is_gone and (self._long is None or at > 0):
+            return False
+        return _follows(rows, at, last)
 
     def _extend(self, key: bytes) -> None:
         """Move the window along to the next right block; all that is left of it has this key."""
@@ -225,7 +257,7 @@ class MergeJoin:
                 left_at = right_at = 0
                 while left_at < row_bytes:
                     left_at, right_at, *wrote = join_cross(
-                        one, left_at, others, right_at, joined.room()
+                        one, left_at, others, right_at, joined.room(), self._numbers
                     )
                     joined.wrote(*wrote)
                     if left_at < row_bytes:
@@ -266,7 +298,7 @@ class MergeJoin:
     def _write_alone(self, rows: memoryview, joined: JoinedOut) -> Pieces:
         at = 0
         while at < len(rows):
-            at, *wrote, _ = join_alone(rows, at, joined.room(), True, 0)
+            at, *wrote, _ = join_alone(rows, at, joined.room(), True, self._numbers)
             joined.wrote(*wrote)
             if at < len(rows):
                 yield joined.take()

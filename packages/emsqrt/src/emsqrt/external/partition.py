@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,7 +71,7 @@ class PartitionWriter:
         spill: where the segments lie.
         spread: over which.
         name: of the segments.
-        numbered: put each row's number before its payload.
+        first: put each row's number before its payload, counted from this one; None for no numbers.
         row_bytes_max: a longer row is refused.
         wanted: whether each partition, the one for NULL last, is kept; all when None.
     """
@@ -83,7 +83,7 @@ class PartitionWriter:
         spread: Spread,
         *,
         name: str,
-        numbered: bool,
+        first: int | None,
         row_bytes_max: int,
         wanted: list[bool] | None = None,
     ) -> None:
@@ -94,7 +94,7 @@ class PartitionWriter:
         self._row_bytes_max = row_bytes_max
         self._writers: list[SegmentWriter | None] = [None] * (spread.fan_out + 1)
         self._wanted = wanted or [True] * (spread.fan_out + 1)
-        self._next = 0 if numbered else -1
+        self._next = -1 if first is None else first
         self.spilled_bytes = 0
 
     def add(self, block: Buffer, start: int = 0) -> None:
@@ -105,6 +105,15 @@ class PartitionWriter:
                 at, full, self._next = self._partitioner.add_rows(whole, at, self._next)
                 if full >= 0 and not self._flush(full):
                     at = self._add_whole(whole, at, full)
+
+    @property
+    def next_number(self) -> int:
+        """Of the row that comes next."""
+        return self._next
+
+    def count_from(self, first: int) -> None:
+        """Number rows from here on; those before had their numbers already."""
+        self._next = first
 
     def finish(self) -> list[Segment | None]:
         """Return the partitions' segments, that of rows with a NULL key last; None for no rows."""
@@ -153,7 +162,7 @@ class PartitionWriter:
 
 def blocks_of(
     segment: Segment | None, spill: SpillManager, buffer: memoryview
-) -> Iterator[tuple[memoryview, int]]:
+) -> Generator[tuple[memoryview, int]]:
     """Yield each block of a segment, read into `buffer`, and how many rows it has."""
     if segment is None:
         return

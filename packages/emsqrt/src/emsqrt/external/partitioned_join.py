@@ -263,7 +263,7 @@ class PartitionedJoin:
                 self._spill,
                 Spread(fan_out, pair.level),
                 name=f"{self._name}.{side}",
-                numbered=False,
+                first=None,
                 row_bytes_max=self._row_bytes_max,
                 wanted=[keeps or other is not None for other in others] or None,
             )

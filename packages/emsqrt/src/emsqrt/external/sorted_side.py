@@ -10,8 +10,8 @@ import struct
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from emsqrt._kernel import key_run, sorted_run
-from emsqrt.external.partition import FAN_OUT_MAX, blocks_of, too_long
+from emsqrt._kernel import key_run, mark_matched, sorted_run
+from emsqrt.external.partition import FAN_OUT_MAX, PartitionWriter, Spread, blocks_of, too_long
 
 if TYPE_CHECKING:
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
@@ -29,28 +29,43 @@ def is_sorted(rows: memoryview) -> bool:
 
 
 class SortedSide:
-    """Rows with ascending keys, cut into segments where a key ends. Rows without a key are dropped.
+    """Rows with ascending keys, cut into segments where a key ends. Rows without a key come last.
 
     Args:
         memory_bytes: a segment is to be joined in.
         spill: where they lie.
         name: of the segments.
         row_bytes_max: a longer row is refused.
+        buffers: where rows wait to be spilled when those without a key, or a match, come out; the
+            others are dropped when it is None.
+        numbered: put each row's number before its payload; only with buffers.
     """
 
     def __init__(
-        self, memory_bytes: int, spill: SpillManager, name: str, row_bytes_max: int
+        self,
+        memory_bytes: int,
+        spill: SpillManager,
+        name: str,
+        row_bytes_max: int,
+        *,
+        buffers: memoryview | None = None,
+        numbered: bool = False,
     ) -> None:
         self.bounds: list[bytes] = []
         """The first keys of all segments but the first."""
         self.segments: list[Segment] = []
+        self.nulls: Segment | None = None
+        """Rows without a key, where they are kept."""
+        self.rows_numbered: int | None = 0 if numbered else None
         self.spilled_bytes = 0
+        self._buffers = buffers
         self._fits_bytes = memory_bytes * 3 // 4
         self._block_bytes = min(BLOCK_BYTES_MAX, memory_bytes // 16)
         self._spill = spill
         self._name = name
         self._row_bytes_max = row_bytes_max
         self._writer: SegmentWriter | None = None
+        self._keeper: PartitionWriter | None = None
         self._filled = 0
         self._last = b""
         self._ended = False
@@ -67,34 +82,68 @@ class SortedSide:
             end = key_run(rows, at, b"")
             if end == at:
                 break
+            if self._buffers is not None:
+                self._keep(self._buffers, rows[at:end])
             self._ended, at = True, end
         return at
 
     def finish(self) -> None:
         """End the side."""
-        if self._writer is not None:
-            self.segments.append(self._writer.finish())
-            self._writer = None
+        self._end_range()
 
     @property
     def block_bytes(self) -> int:
         """A buffer for any block."""
-        return max((segment.block_raw_max for segment in self.segments), default=0)
+        return max((segment.block_raw_max for segment in self._all()), default=0)
 
     def blocks(self, buffer: memoryview) -> Generator[memoryview]:
         """Yield the blocks in order, each read into `buffer`."""
-        for segment in self.segments:
+        for segment in self._all():
             for rows, _ in blocks_of(segment, self._spill, buffer):
                 yield rows
+
+    def mark(self, last: bytes, rest: Segment | None, memory: memoryview) -> None:
+        """Write the rows of keys up to `last` anew, marked as matched but for those in `rest`.
+
+        Args:
+            last: the key that the other side has come to.
+            rest: rows of these that nothing matched, in their order; removed.
+            memory: for a block of either.
+        """
+        buffer, others = memory[: self.block_bytes], memory[self.block_bytes :]
+        lone = _Rest(rest, self._spill, others)
+        try:
+            for place, segment in enumerate(self.segments):
+                with self._spill.create(self._name) as writer:
+                    ended = False
+                    for rows, count in blocks_of(segment, self._spill, buffer):
+                        ended = ended or lone.mark(rows, last)
+                        writer.append(rows, count)
+                    self.segments[place] = writer.finish()
+                self._spill.remove(segment)
+                self.spilled_bytes += segment.raw_bytes
+                if ended:
+                    break
+        finally:
+            lone.close()
+            if rest is not None:
+                self._spill.remove(rest)
 
     def close(self) -> None:
         """Remove what was spilled."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
-        for segment in self.segments:
+        if self._keeper is not None:
+            self._keeper.abort()
+            self._keeper = None
+        for segment in self._all():
             self._spill.remove(segment)
         self.segments.clear()
+        self.nulls = None
+
+    def _all(self) -> list[Segment]:
+        return self.segments if self.nulls is None else [*self.segments, self.nulls]
 
     def _append(self, rows: memoryview, count: int) -> None:
         if count == 1 and len(rows) > self._row_bytes_max:
@@ -116,20 +165,71 @@ class SortedSide:
         return self._fits_bytes << max(0, ranges - _RANGES_THAT_FIT) // 4
 
     def _begin_range(self, first: bytes) -> None:
+        if self._writer is not None or self._keeper is not None:
+            self._end_range()
+            self.bounds.append(first)
+        self._filled = 0
+
+    def _end_range(self) -> None:
         if self._writer is not None:
             self.segments.append(self._writer.finish())
             self._writer = None
-            self.bounds.append(first)
-        self._filled = 0
+        if self._keeper is not None:
+            keyed, self.nulls = self._keeper.finish()
+            self.segments += [] if keyed is None else [keyed]
+            self.spilled_bytes += self._keeper.spilled_bytes
+            if self.rows_numbered is not None:
+                self.rows_numbered = self._keeper.next_number
+            self._keeper = None
 
     def _write(self, rows: memoryview, count: int) -> None:
         if not count:
             return
+        self._filled += len(rows) + ENTRY_BYTES * count
+        if self._buffers is not None:
+            self._keep(self._buffers, rows)
+            return
         if self._writer is None:
             self._writer = self._spill.create(self._name)
         self._writer.append(rows, count)
-        self._filled += len(rows) + ENTRY_BYTES * count
         self.spilled_bytes += len(rows)
+
+    def _keep(self, buffers: memoryview, rows: memoryview) -> None:
+        """Spill rows of one range, and rows without a key apart from them."""
+        if self._keeper is None:
+            self._keeper = PartitionWriter(
+                buffers,
+                self._spill,
+                Spread(1),
+                name=self._name,
+                first=self.rows_numbered,
+                row_bytes_max=self._row_bytes_max,
+            )
+        self._keeper.add(rows)
+
+
+class _Rest:
+    """Walks through the rows that nothing matched, beside all rows."""
+
+    def __init__(self, segment: Segment | None, spill: SpillManager, buffer: memoryview) -> None:
+        self._blocks = blocks_of(segment, spill, buffer)
+        self._rows = buffer[:0]
+        self._at = 0
+        self._ended = False
+
+    def mark(self, rows: memoryview, last: bytes) -> bool:
+        """Mark what matched of a block; return whether a key above `last` came."""
+        at, above = 0, False
+        while at < len(rows) and not above:
+            if self._at == len(self._rows) and not self._ended:
+                self._rows, self._at = next(self._blocks, (self._rows[:0], 0))[0], 0
+                self._ended = not self._rows
+            at, self._at, above = mark_matched(rows, at, self._rows, self._at, self._ended, last)
+        return above
+
+    def close(self) -> None:
+        """Let go of the segment."""
+        self._blocks.close()
 
 
 def _key(rows: memoryview, at: int) -> bytes:
