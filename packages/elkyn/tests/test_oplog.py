@@ -31,7 +31,7 @@ def test_each_durable_write_is_one_entry_with_resolved_values(store: ElkynStore)
     store.update("/a", {"n": None, "b/c": [1]})
     put, patch = store.oplog.read(0)
     now = int(ManualClock().now() * 1000)
-    assert put == (1, 1, now, "put", ("a",), [(("a",), {"at": now, "n": 2})])
+    assert put == (1, 1, now, "put", ("a",), [(("a",), {"at": now, "n": 2})], None)
     assert (patch.position, patch.kind, patch.base) == (2, "patch", ("a",))
     assert patch.places == [(("a", "n"), None), (("a", "b", "c"), {"0": 1})]
     assert (store.oplog.first, store.oplog.last, store.position) == (1, 2, 2)

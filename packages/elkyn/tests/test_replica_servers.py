@@ -334,6 +334,28 @@ def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     proxy.close()
 
 
+def test_a_write_that_is_sent_again_to_a_promoted_follower_is_not_done_twice(
+    start_server: Start, follow: Any
+) -> None:
+    leader = start_server()
+    leader.client.put("/before.json", json=1)
+    follower = follow(leader, "b")
+    until(lambda: connected(follower))
+    key = {"Idempotency-Key": "one"}
+    made = leader.client.post("/list.json", json="a", headers=key).json()
+    changed = {"n": {".sv": {"increment": 2}}}
+    leader.client.patch("/sum.json", json=changed, headers=key)
+    until(lambda: connected(follower) and follower.client.get("/sum/n.json").json() == 2)
+    leader.kill()
+    elkyn("promote", "--data", str(follower.data))
+    assert follower.client.post("/list.json", json="a", headers=key).json() == made
+    assert follower.client.patch("/sum.json", json=changed, headers=key).json() == {"n": 2}
+    assert follower.client.get("/list.json").json() == {made["name"]: "a"}
+    assert follower.client.get("/sum/n.json").json() == 2
+    other = follower.client.post("/list.json", json="b", headers=key)
+    assert (other.status_code, "another body" in other.text) == (400, True)
+
+
 def test_a_follower_that_reads_nothing_takes_no_memory(start_server: Start) -> None:
     leader = start_server()
     url = leader.url.replace("http", "ws", 1) + "/.replica?ns=default"

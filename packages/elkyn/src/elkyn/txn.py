@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from elkyn._lmdb import indexes
 from elkyn._lmdb.oplog import Entry
+from elkyn._lmdb.receipts import Once
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.tree import Tree
 from elkyn.paths import PRIORITY, ROOT, Path, sorted_map
@@ -130,12 +131,12 @@ class WriteView(View):
         """The position of the last durable write so far."""
         return self._position
 
-    def log(self, kind: str, base: Path, time_ms: int) -> int:
+    def log(self, kind: str, base: Path, time_ms: int, once: Once | None = None) -> int:
         """Add what was put since the last call to the log, as one write; returns its position."""
         if self._orphaned:
             self._settle_priorities()
         placed, self.placed, self._taken = self.placed, [], []
-        return self._append(kind, base, time_ms, placed)
+        return self._append(kind, base, time_ms, placed, once)
 
     def log_as(self, entry: Entry) -> int:
         """Add what was put since the last call to the log as the next `entry` of another log."""
@@ -154,10 +155,15 @@ class WriteView(View):
         return self._append("settings", ROOT, time_ms, [((name,), text)])
 
     def _append(
-        self, kind: str, base: Path, time_ms: int, places: list[tuple[Path, Stored]]
+        self,
+        kind: str,
+        base: Path,
+        time_ms: int,
+        places: list[tuple[Path, Stored]],
+        once: Once | None = None,
     ) -> int:
         self._position += 1
-        entry = Entry(self._position, self._term, time_ms, kind, base, places)
+        entry = Entry(self._position, self._term, time_ms, kind, base, places, once)
         self.logged_bytes += self.tree.log.append(entry)
         return self._position
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 from elkyn._lmdb.oplog import Entry
+from elkyn._lmdb.receipts import Once, Receipt
 from elkyn.disk import Disk
 from elkyn.errors import BadPath, NotLeader, PositionGone
 from elkyn.events import Change, Event, Listener, Watchers
@@ -45,6 +46,7 @@ class Write:
     `check` sees the tree before the write and may raise to refuse it. `guard` does so too, and gets
     what is about to be put (server values resolved) and the time of the write in milliseconds.
     `entry` is the entry of another store's log that the write repeats: it is logged as it is there.
+    `once` is the key that it came with: a receipt is kept with it.
     After the commit `done` is True and either `error` or `values` (what was written, server values
     resolved) and `position` (of the log, when the write is in it) are set.
     """
@@ -56,6 +58,7 @@ class Write:
     check: Callable[[View], None] | None = None
     guard: Guard | None = None
     entry: Entry | None = None
+    once: Once | None = None
     done: bool = False
     error: BaseException | None = None
     values: list[tuple[Path, Stored]] = field(default_factory=list)
@@ -78,6 +81,10 @@ class Write:
         for path, new in self.values:
             view.put(path, new, ephemeral=self.ephemeral)
         self.position = self._log(view, now_ms)
+        if self.once is not None:
+            time_ms = now_ms if self.entry is None else self.entry.time_ms
+            receipt = Receipt(time_ms, self.once.fingerprint, self.position, self.base, self.values)
+            view.tree.receipts.put(self.once.digest, receipt)
         if not watched:
             return []
         changes = (Change(path, old[path], new) for path, new in self.values if path in old)
@@ -89,7 +96,7 @@ class Write:
             return view.position
         if self.entry is not None:
             return view.log_as(self.entry)
-        return view.log(self.kind, self.base, now_ms)
+        return view.log(self.kind, self.base, now_ms, self.once)
 
     def shown(self) -> Any:
         """Return what was written as a reader sees it; raises what made the write fail."""
@@ -136,7 +143,7 @@ def entry_write(entry: Entry) -> Write:
     if entry.kind not in ("put", "patch"):
         return Write(kind, entry.base, [], entry=entry)
     places = [(path, Prepared(stored, dynamic=False)) for path, stored in entry.places]
-    return Write(kind, entry.base, places, entry=entry)
+    return Write(kind, entry.base, places, entry=entry, once=entry.once)
 
 
 class Writer:

@@ -1,12 +1,13 @@
 """The log of durable writes: a row for each, put in the transaction of the write itself.
 
-    index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …]]
+    index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …], once]
 
 Indexes rise by one. Paths are text (`/a/b`), server values are resolved, and what a durable write
 took over from shadows is in it: the rows applied in order to the tree as it was before the first of
 them give the tree after the last. `kind` is `put` or `patch`; `settings` for a change of the store's
 settings (base `/`, the name of the setting in the place of a path); `start` for a log that begins at
-a position (no places). `term` counts changes of leader.
+a position (no places). `term` counts changes of leader. `once` is there when the write came with a
+key of its own: whoever repeats the row keeps its receipt too.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import NamedTuple
 import ormsgpack
 
 from elkyn._lmdb.environment import Environment, Txn
+from elkyn._lmdb.receipts import Once
 from elkyn.paths import Path, format_path
 from elkyn.values import Stored
 
-__all__ = ["DATABASES", "Entry", "LogRows"]
+__all__ = ["DATABASES", "Entry", "LogRows", "pack_entry", "unpack_entry"]
 
 DATABASES = ("oplog",)
 
@@ -29,7 +31,7 @@ class Entry(NamedTuple):
     """One durable write.
 
     `kind`, `base` and `places` say what was written, as the module's text explains; `time_ms` is
-    when, in milliseconds since 1970.
+    when, in milliseconds since 1970. `once` names its receipt (`receipts.Once`), None without one.
     """
 
     position: int
@@ -38,6 +40,7 @@ class Entry(NamedTuple):
     kind: str
     base: Path
     places: list[tuple[Path, Stored]]
+    once: Once | None = None
 
 
 class LogRows:
@@ -61,9 +64,7 @@ class LogRows:
 
     def append(self, entry: Entry) -> int:
         """Put `entry` at the end; returns the bytes of its row."""
-        places = [(format_path(path), stored) for path, stored in entry.places]
-        row = (entry.term, entry.time_ms, entry.kind, format_path(entry.base), places)
-        return self.append_raw(entry.position, ormsgpack.packb(row))
+        return self.append_raw(entry.position, pack_entry(entry))
 
     def append_raw(self, index: int, packed: bytes) -> int:
         """Put a row that is packed already at the end; returns its bytes."""
@@ -126,12 +127,19 @@ class LogRows:
         self._txn.drop(self._db, delete=False)
 
 
+def pack_entry(entry: Entry) -> bytes:
+    """Return the row of an entry."""
+    places = [(format_path(path), stored) for path, stored in entry.places]
+    row = (entry.term, entry.time_ms, entry.kind, format_path(entry.base), places)
+    return ormsgpack.packb(row if entry.once is None else (*row, tuple(entry.once)))
+
+
 def unpack_entry(index: int, packed: bytes | memoryview) -> Entry:
     """Read a row."""
-    term, time_ms, kind, base, places = ormsgpack.unpackb(packed)
-    return Entry(
-        index, term, time_ms, kind, _path(base), [(_path(text), stored) for text, stored in places]
-    )
+    term, time_ms, kind, base, places, *more = ormsgpack.unpackb(packed)
+    found = [(_path(text), stored) for text, stored in places]
+    once = Once(*more[0]) if more else None
+    return Entry(index, term, time_ms, kind, _path(base), found, once)
 
 
 def _path(text: str) -> Path:

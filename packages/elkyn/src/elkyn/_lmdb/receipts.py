@@ -4,8 +4,8 @@
                                               [[path, stored], …]]
     t, time_ms (8 bytes, big-endian), digest  nothing: the rows by age
 
-A write that is sent again, also after a crash, finds its row and is not done again. Rows go when they
-are old, and the oldest when there are many.
+A write that is sent again, also after a crash or to a follower that leads now, finds its row and is
+not done again. Rows go when they are old, and the oldest when there are many.
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from elkyn._lmdb.environment import Environment, Txn
 from elkyn.paths import Path, format_path, parse_path
 from elkyn.values import Stored
 
-__all__ = ["DATABASES", "ROWS_MAX", "SECONDS_MAX", "Receipt", "Receipts"]
+__all__ = ["DATABASES", "ROWS_MAX", "SECONDS_MAX", "Once", "Receipt", "Receipts"]
 
 DATABASES = ("receipts",)
 SECONDS_MAX = 3600
 ROWS_MAX = 20_000
 BYTES_MAX = 32 * 1024 * 1024
 _FORGET_ROWS = 8
+
+
+class Once(NamedTuple):
+    """A write's own key: its `digest`, and the `fingerprint` of the body that it came with."""
+
+    digest: bytes
+    fingerprint: bytes
 
 
 class Receipt(NamedTuple):

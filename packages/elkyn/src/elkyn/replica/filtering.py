@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-import ormsgpack
-
-from elkyn._lmdb.oplog import Entry, unpack_entry
+from elkyn._lmdb.oplog import Entry, pack_entry, unpack_entry
 from elkyn.paths import ROOT, Path, format_path, parse_path
 from elkyn.values import Stored, get_at
 from sennit_core.errors import UsageError
@@ -61,5 +59,4 @@ def cut_row(position: int, row: bytes, paths: Sequence[Path]) -> bytes:
     cut = cut_entry(entry, paths)
     if cut is entry:
         return row
-    places = [(format_path(path), stored) for path, stored in cut.places]
-    return ormsgpack.packb((cut.term, cut.time_ms, cut.kind, format_path(cut.base), places))
+    return pack_entry(cut._replace(once=None))

@@ -1,7 +1,7 @@
 """Writes that come with an Idempotency-Key: sent again under the same key, they are not done again.
 
 What a write has done is kept in its own transaction, so that a crash of the server leaves both or
-neither. A key counts for one namespace, method, path and caller, for an hour; a store remembers the
+neither, and travels with the log, so that a follower that is promoted knows it. A key counts for one namespace, method, path and caller, for an hour; a store remembers the
 newest 20,000 of them, in 32 MiB.
 """
 
@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from elkyn._lmdb.receipts import Receipt
+from elkyn._lmdb.receipts import Once, Receipt
 from elkyn.identity import Identity
-from elkyn.paths import Path
 from elkyn.server.request import Call
-from elkyn.txn import View, WriteView
-from elkyn.values import Stored
+from elkyn.txn import View
 from elkyn.writer import Write
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Conflict, UsageError
@@ -41,7 +39,7 @@ def keep_receipt(
     """Have `write` done once, however often it is sent with the key of `call`.
 
     Args:
-        write: gets a check before its own, and a guard after its own.
+        write: gets a check before its own.
         call: has a `retry_key`.
         body: tells whether it is the same write.
         identity: who sends it.
@@ -51,7 +49,7 @@ def keep_receipt(
     named = "\0".join((call.method, call.path, call.retry_key or "", who))
     digest = hashlib.sha256(named.encode(errors="surrogatepass")).digest()[:16]
     fingerprint = hashlib.sha256(body).digest()[:16]
-    check, guard = write.check, write.guard
+    check = write.check
 
     def once(view: View) -> None:
         receipt = view.tree.receipts.get(digest, int(clock.now() * 1000))
@@ -62,14 +60,7 @@ def keep_receipt(
         if check is not None:
             check(view)
 
-    def receipted(view: View, places: list[tuple[Path, Stored]], now_ms: int) -> None:
-        if guard is not None:
-            guard(view, places, now_ms)
-        assert isinstance(view, WriteView)
-        receipt = Receipt(now_ms, fingerprint, view.position + 1, write.base, places)
-        view.tree.receipts.put(digest, receipt)
-
-    write.check, write.guard = once, receipted
+    write.check, write.once = once, Once(digest, fingerprint)
 
 
 def settle(write: Write) -> None:
