@@ -17,6 +17,8 @@ PIECE_BYTES = 256 << 10
 PIECE_ROWS = 1 << 14
 _HEAD_BYTES = 4
 """What a text or a list counts beside what it holds."""
+_DECIMAL_BYTES = 16
+"""What a short decimal counts, however it comes."""
 
 
 class Pieces:
@@ -162,7 +164,7 @@ def _sizes(column: Any) -> Any:
     if pa.types.is_struct(kind):
         parts = [_sizes(part) for part in column.flatten()]
         return sum(parts, start=np.zeros(len(column), np.int64))
-    return max(kind.bit_width // 8, 1)
+    return _DECIMAL_BYTES if pa.types.is_decimal64(kind) else max(kind.bit_width // 8, 1)
 
 
 def _list_sizes(column: Any) -> Any:

@@ -1,8 +1,4 @@
-"""Which columns of a Parquet file are worth a dictionary, judged by its first row group.
-
-A dictionary that outgrows its page is thrown away halfway, after it has cost the most; one of
-values that hardly repeat makes the file larger. Both are told by counting the distinct values.
-"""
+"""Tables with dictionaries, as a Parquet file takes them: the bytes that plain values would make."""
 
 from __future__ import annotations
 
@@ -10,30 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-
-_SAMPLE_BYTES = 1 << 18
-_SAMPLE_ROWS = 1 << 14
-"""Arrow's table of 16384 distinct values takes 1.5 MiB; one more value makes it four times that."""
-_TEXT_HEAD_BYTES = 4
-
-
-def dictionary_columns(table: Any, limit_bytes: int) -> bool | list[str]:
-    """Return the columns to write with a dictionary; True, all of them, where some are nested.
-
-    Args:
-        table: the first row group, without dictionaries.
-        limit_bytes: a dictionary larger than this is given up.
-    """
-    if any(pa.types.is_nested(kind) for kind in table.schema.types):
-        return True
-    return [
-        field.name
-        for field, column in zip(table.schema, table.columns, strict=True)
-        if not pa.types.is_boolean(field.type)
-        and not pa.types.is_null(field.type)
-        and _pays(column, limit_bytes)
-    ]
 
 
 def plain_table(table: Any) -> Any:
@@ -94,35 +66,3 @@ def _order(used: Any, count: int) -> Any:
     first = np.full(max(count, 1), len(used))
     first[used[::-1]] = np.arange(len(used) - 1, -1, -1)
     return np.argsort(first, kind="stable")[: int((first < len(used)).sum())]
-
-
-def _pays(column: Any, limit_bytes: int) -> bool:
-    """Compare values once and an index for each row with the values as they are."""
-    rows = len(column)
-    width = _width(column)
-    sampled = int(min(rows, _SAMPLE_ROWS, max(_SAMPLE_BYTES // width, 1)))
-    distinct = _distinct(column.slice(0, sampled))
-    if 2 * distinct > sampled:  # a value comes twice at most, wherever one looks
-        distinct = distinct * rows // sampled
-    dictionary = distinct * width
-    indices = rows * int(distinct).bit_length() / 8
-    return bool(dictionary <= limit_bytes and 4 * (dictionary + indices) < 3 * rows * width)
-
-
-def _distinct(column: Any) -> int:
-    """Count different values by sorting: Arrow's own count takes 27 MiB for 65,536 integers."""
-    values = pa.concat_arrays([chunk.drop_null() for chunk in column.chunks])
-    if not len(values):
-        return 0
-    values = values.take(pc.sort_indices(values))
-    steps = pc.sum(pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)))
-    return 1 + (steps.as_py() or 0)
-
-
-def _width(column: Any) -> float:
-    """Return the mean bytes of a value in a page."""
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        text = pc.sum(pc.binary_length(column)).as_py() or 0
-        return _TEXT_HEAD_BYTES + float(text) / len(column)
-    return float(max(min(kind.bit_width, 64) / 8, 1))

@@ -22,7 +22,8 @@ from pyarrow import parquet
 from emsqrt.io.cutting import PIECE_BYTES, Pieces, least_bytes
 from emsqrt.io.formats import plain_batch, plain_schema
 from emsqrt.io.outputs import Output, open_output
-from emsqrt.io.parquet_dictionaries import dictionary_columns, plain_table, table_as
+from emsqrt.io.parquet_dictionaries import table_as
+from emsqrt.io.parquet_encodings import Encodings, choose_encodings
 from emsqrt.io.places import Place
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import Unsupported, UsageError
@@ -121,8 +122,8 @@ class ParquetFileWriter:
         if self._group.rows:
             with self._group.table() as table:
                 if self._writer is None:
-                    coded = dictionary_columns(plain_table(table), _DICTIONARY_BYTES)
-                    self._open(coded, table.schema)
+                    encodings = choose_encodings(table, _DICTIONARY_BYTES)
+                    self._open(encodings, table.schema)
                 table = table_as(table, self._writer.schema)
                 self._writer.write_table(table, row_group_size=table.num_rows)
 
@@ -130,7 +131,7 @@ class ParquetFileWriter:
         """Write the last row group and the footer."""
         self.flush()
         if self._writer is None:
-            self._open(False, self._schema)
+            self._open(Encodings(dictionary=False, others={}), self._schema)
         self._writer.close()
         self._stream.close()
 
@@ -142,13 +143,17 @@ class ParquetFileWriter:
             self._writer.close()
         self._stream.close()
 
-    def _open(self, use_dictionary: bool | list[str], coming: Any) -> None:
+    def _open(self, encodings: Encodings, coming: Any) -> None:
         """Begin the file, when the first row group has shown what its columns are like.
 
-        What comes as dictionary arrays and is written so does not show in the file's own schema.
+        What comes as dictionary arrays and is written so, or as short decimals, does not show in
+        the file's own schema.
         """
+        coded = encodings.dictionary
         fields = [
-            came if isinstance(use_dictionary, list) and came.name in use_dictionary else field
+            came
+            if pa.types.is_decimal64(came.type) or (isinstance(coded, list) and came.name in coded)
+            else field
             for field, came in zip(self._schema, coming, strict=True)
         ]
         schema = pa.schema(fields)
@@ -158,7 +163,8 @@ class ParquetFileWriter:
             self._schema if is_plain else schema,
             store_schema=is_plain,
             compression=self._options.compression,
-            use_dictionary=use_dictionary,
+            use_dictionary=coded,
+            column_encoding=encodings.others or None,
             data_page_size=_PAGE_BYTES,
             dictionary_pagesize_limit=_DICTIONARY_BYTES,
             store_decimal_as_integer=True,
@@ -288,20 +294,20 @@ class ParquetSink:
         self._folder = None if in_memory else scratch
         self.more_bytes = 0 if in_memory else options.group_bytes
         """What it would take more of a larger budget."""
-        self._takes_coded = False
+        self._takes_as_stored = False
         self._pieces = Pieces()
         self._stack = ExitStack()
 
-    def take_coded(self, rows: Any) -> None:
-        """Have texts that were sorted as places in a dictionary come so, where memory holds them.
+    def take_as_stored(self, rows: Any) -> None:
+        """Have sorted rows come as they are stored, where memory holds them: `SortRows`.
 
         Args:
             rows: whose batches will be written, with or without a meter.
         """
-        give_coded = getattr(getattr(rows, "passes_on", rows), "give_coded", None)
-        if give_coded is not None and self._folder is None:
-            give_coded(_DICTIONARY_BYTES)
-            self._takes_coded = True
+        give_as_stored = getattr(getattr(rows, "passes_on", rows), "give_as_stored", None)
+        if give_as_stored is not None and self._folder is None:
+            give_as_stored(_DICTIONARY_BYTES)
+            self._takes_as_stored = True
             self._pieces = Pieces(slices=True)  # batches of a sort are small
 
     def __enter__(self) -> Self:
@@ -317,7 +323,7 @@ class ParquetSink:
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""
-        rows = batch if self._takes_coded else plain_batch(batch, self._schema)
+        rows = batch if self._takes_as_stored else plain_batch(batch, self._schema)
         for piece, size in self._pieces.add(rows):
             self._writer.write(piece, size)
         self.rows += batch.num_rows

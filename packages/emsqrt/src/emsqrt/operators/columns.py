@@ -13,7 +13,7 @@ from sennit_core.errors import BadInput
 from sennit_core.schema import DataType, Field, Schema
 
 _TEXT = (12, 13)
-_NARROW_DECIMAL, _NARROW_DIGITS = 14, 18
+NARROW_DECIMAL, _NARROW_DIGITS = 14, 18
 """`EM_NARROW_DECIMAL` of columns.h, and what fits it."""
 _ALIGNMENT_BYTES = 64
 _ROW_BITS = (2, 9, 17, 33, 65, 9, 17, 33, 65, 33, 65, 129, 33, 33, 129)
@@ -35,7 +35,7 @@ def row_kinds(schema: Schema, doing: str) -> list[int]:
 def packed_kind(of: DataType) -> int:
     """Return the kernel's kind of values in packed rows; short decimals take eight bytes there."""
     narrow = of.name == "Decimal" and (of.precision or 0) <= _NARROW_DIGITS
-    return _NARROW_DECIMAL if narrow else KINDS[of.name]
+    return NARROW_DECIMAL if narrow else KINDS[of.name]
 
 
 def to_columns(

@@ -35,15 +35,20 @@ class SortRows:
         self._run = run
         looked_at = frozenset().union(*(columns_of(key.expr) for key in node.keys))
         self._layout = SortLayout(node.keys, self.schema, code_texts(self._input, looked_at, run))
-        self._coded_bytes_max = 0
+        self._dictionary_bytes_max: int | None = None
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
         run.expect_holder(rows=_ROWS_HELD)
         run.expect_rows(2, "beside")
 
-    def give_coded(self, bytes_max: int) -> None:
-        """Let texts be dictionary arrays, each column's of one dictionary of up to so many bytes."""
-        self._coded_bytes_max = bytes_max
+    def give_as_stored(self, dictionary_bytes_max: int) -> None:
+        """Let columns come as Parquet stores them, shorter than they are elsewhere.
+
+        Args:
+            dictionary_bytes_max: texts come as dictionary arrays, each column's of one dictionary
+                of up to so many bytes.
+        """
+        self._dictionary_bytes_max = dictionary_bytes_max
 
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""
@@ -75,7 +80,8 @@ class SortRows:
         sorter.finish()
 
     def _sorted(self, sorter: ExternalSort, out: memoryview) -> Generator[Any]:
-        self._layout.give_coded(self._coded_bytes_max)
+        if self._dictionary_bytes_max is not None:
+            self._layout.give_as_stored(self._dictionary_bytes_max)
         skip, longest = self._skip, sorter.stats.row_bytes_max
         with room_for(longest, out, self._run, "sort") as room:
             for size, rows in sorter.blocks(room):

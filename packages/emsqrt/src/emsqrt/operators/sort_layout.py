@@ -11,9 +11,9 @@ import pyarrow as pa
 from emsqrt._kernel import Columns, KeySpec
 from emsqrt.expr import Column
 from emsqrt.expr.evaluate import Evaluator
-from emsqrt.external.layout import kind_of
+from emsqrt.external.layout import KINDS, kind_of
 from emsqrt.operators.coded import CodedText
-from emsqrt.operators.columns import key_arrays, packed_kind, unpack_arrays
+from emsqrt.operators.columns import NARROW_DECIMAL, key_arrays, packed_kind, unpack_arrays
 from emsqrt.operators.nested import carried_type, restored, to_columns
 from emsqrt.plan.nodes import SortKey
 from sennit_core.schema import DataType, Field, Schema
@@ -100,18 +100,24 @@ class SortLayout:
         columns = [found[at] for at in range(len(self._schema))]
         return pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema)
 
-    def give_coded(self, bytes_max: int) -> None:
-        """Give texts as dictionary arrays, once all rows are packed.
+    def give_as_stored(self, bytes_max: int) -> None:
+        """Give texts as dictionary arrays and short decimals in eight bytes, once all are packed.
 
         Args:
             bytes_max: of a dictionary; texts of a larger one come plain.
         """
         self._given = {at for at, texts in self._coded.items() if texts.texts.nbytes <= bytes_max}
         for at in self._given:
-            texts = self._coded[at]
-            kind = pa.dictionary(texts.type.to_arrow(), pa.string())
-            field = self._arrow_schema.field(at).with_type(kind)
-            self._arrow_schema = self._arrow_schema.set(at, field)
+            self._give(at, pa.dictionary(self._coded[at].type.to_arrow(), pa.string()))
+        for place, (at, kind) in enumerate(zip(self.payload, self._types, strict=True)):
+            if self._kinds[place] == NARROW_DECIMAL:
+                self._kinds[place] = KINDS["Int64"]
+                self._types[place] = pa.decimal64(kind.precision, kind.scale)
+                self._give(at, self._types[place])
+
+    def _give(self, at: int, kind: Any) -> None:
+        field = self._arrow_schema.field(at).with_type(kind)
+        self._arrow_schema = self._arrow_schema.set(at, field)
 
     def _text(self, places: Any, texts: CodedText, *, coded: bool) -> Any:
         if coded:

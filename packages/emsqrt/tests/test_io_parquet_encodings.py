@@ -1,4 +1,4 @@
-"""Which columns get a dictionary: by what they hold, whatever their type."""
+"""How columns are encoded: by what they hold, whatever their type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from emsqrt.io.parquet_dictionaries import dictionary_columns
+from emsqrt.io.parquet_encodings import choose_encodings
 from emsqrt.io.sinks import open_sink
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import FileTarget
@@ -25,21 +25,48 @@ def table(**columns: Any) -> Any:
     return pa.table(columns)
 
 
-def test_values_that_repeat_are_worth_one_and_others_are_not() -> None:
+def shuffled(most: int) -> list[int]:
+    """Return numbers that tell nothing of the next one."""
+    return [row * 2_654_435_761 % 4_294_967_291 % most for row in range(ROWS)]
+
+
+def test_values_that_repeat_get_a_dictionary_and_near_or_narrow_ones_differences() -> None:
     made = table(
-        few=pa.array([row % 50 for row in range(ROWS)], pa.int64()),
+        few=pa.array(shuffled(50), pa.int64()),
         unique=pa.array(range(ROWS), pa.int64()),
-        words=pa.array([f"word {row % 9}" for row in range(ROWS)]),
+        narrow=pa.array(shuffled(1 << 30), pa.int64()),
+        wide=pa.array([number << 32 | number for number in shuffled(1 << 31)], pa.int64()),
+        price=pa.array(
+            [Decimal(number) / 100 for number in shuffled(1 << 30)], pa.decimal128(15, 2)
+        ),
+        words=pa.array([f"word {number}" for number in shuffled(9)]),
         texts=pa.array([f"text {row}" for row in range(ROWS)]),
         flag=pa.array([row % 2 == 0 for row in range(ROWS)]),
     )
-    assert dictionary_columns(made, LIMIT_BYTES) == ["few", "words"]
+    assert choose_encodings(made, LIMIT_BYTES) == (
+        ["few", "words"],
+        {
+            "unique": "DELTA_BINARY_PACKED",
+            "narrow": "DELTA_BINARY_PACKED",
+            "price": "DELTA_BINARY_PACKED",
+            "texts": "DELTA_LENGTH_BYTE_ARRAY",
+        },
+    )
 
 
 def test_a_dictionary_that_would_outgrow_its_page_is_not_begun() -> None:
     repeated = [f"{'long ' * 20}{row % 1000}" for row in range(ROWS)]
-    assert dictionary_columns(table(c=repeated), LIMIT_BYTES) == []
-    assert dictionary_columns(table(c=repeated), 1 << 20) == ["c"]
+    assert choose_encodings(table(c=repeated), LIMIT_BYTES).dictionary == []
+    assert choose_encodings(table(c=repeated), 1 << 20).dictionary == ["c"]
+
+
+def test_a_dictionary_that_grows_behind_the_first_rows_is_told_by_how_it_grew() -> None:
+    """Each value comes four times, and never again; a sample holds a quarter of them."""
+    rows = 4 * ROWS
+    made = table(c=[f"value {row // 4:08}" for row in range(rows)])
+    least = 18 * rows // 4
+    assert choose_encodings(made, least - least // 50).dictionary == []
+    assert choose_encodings(made, least + least // 50).dictionary == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +89,7 @@ def test_every_type_is_judged_and_read_back(values: Any, tmp_path: Path) -> None
     made = table(c=values)
     schema = Schema.from_arrow(made.schema)
     made = made.cast(schema.to_arrow())
-    dictionary_columns(made, LIMIT_BYTES)
+    choose_encodings(made, LIMIT_BYTES)
     sink = open_sink(
         FileTarget(str(tmp_path / "a.parquet"), "parquet", {}),
         schema,
@@ -80,4 +107,4 @@ def test_every_type_is_judged_and_read_back(values: Any, tmp_path: Path) -> None
 
 
 def test_nested_columns_keep_theirs() -> None:
-    assert dictionary_columns(table(c=[[1, 2], [3]]), LIMIT_BYTES) is True
+    assert choose_encodings(table(c=[[1, 2], [3]]), LIMIT_BYTES) == (True, {})
