@@ -124,7 +124,7 @@ class Watcher:
         self.resumed = 0
         self._served = served
         self._path = path
-        self._at: int | None = None
+        self._at: str | None = None
         self._ending = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -139,7 +139,7 @@ class Watcher:
     def _listen(self) -> None:
         headers = {"Accept": "text/event-stream", **self._served.headers}
         if self._at is not None:
-            headers["Last-Event-ID"] = str(self._at)
+            headers["Last-Event-ID"] = self._at
         url = f"{self._served.url}/{self._path}.json"
         with httpx.stream("GET", url, headers=headers, timeout=READ_SECONDS) as answer:
             answer.raise_for_status()
@@ -180,7 +180,7 @@ def connected(served: Served) -> bool:
     return bool(state["connected"]) and not state["lag"]
 
 
-def events(lines: Iterator[str]) -> Iterator[tuple[str, Any, int | None]]:
+def events(lines: Iterator[str]) -> Iterator[tuple[str, Any, str]]:
     """Parse an event stream as (name, data, id)."""
     fields: dict[str, str] = {}
     for line in lines:
@@ -189,7 +189,7 @@ def events(lines: Iterator[str]) -> Iterator[tuple[str, Any, int | None]]:
             fields[name] = value
             continue
         if fields.get("event") in ("put", "patch"):
-            yield fields["event"], json.loads(fields["data"]), int(fields["id"])
+            yield fields["event"], json.loads(fields["data"]), fields["id"]
         fields = {}
 
 

@@ -13,7 +13,7 @@ import pytest
 from elkyn.events import Event
 from elkyn.server.feed import Opening
 from elkyn.server.hub import Hub
-from elkyn.server.resume import missed_events, try_missed
+from elkyn.server.resume import Seen, missed_events, try_missed
 from elkyn.store import ElkynStore
 from elkyn.txn import View
 
@@ -94,12 +94,12 @@ def test_nothing_is_resumed_over_ephemeral_values_or_a_log_that_was_cut() -> Non
         store.set("/a", 1)
         before = store.position
         store.set("/a", 2)
-        assert try_missed(store, ("a",), before, store.position) == [Event("put", "/", 2)]
+        assert try_missed(store, ("a",), Seen(before, 1), store.position) == [Event("put", "/", 2)]
         store.set("/a", 3, ephemeral=True)
-        assert try_missed(store, ("a",), before, store.position) is None
+        assert try_missed(store, ("a",), Seen(before, 1), store.position) is None
         store.set("/a", 4)
-        assert try_missed(store, ("a",), store.position, store.position) == []
-        assert try_missed(store, ("a",), store.position + 1, store.position) is None
+        assert try_missed(store, ("a",), Seen(store.position, 1), store.position) == []
+        assert try_missed(store, ("a",), Seen(store.position + 1, 1), store.position) is None
 
 
 def test_missed_events_add_up_to_the_value(tmp_path: Any) -> None:

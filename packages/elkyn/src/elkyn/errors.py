@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sennit_core.errors import Conflict, DeadlineExceeded, UsageError
+from sennit_core.errors import Conflict, DeadlineExceeded, Unavailable, UsageError
 
 __all__ = [
     "BadPath",
     "BadRules",
     "BadValue",
     "Behind",
+    "Diverged",
     "NotLeader",
     "NotReplicated",
     "PositionGone",
@@ -179,6 +180,21 @@ class Behind(DeadlineExceeded):
     def describe(self) -> str:
         """Name both positions."""
         return f"this replica is at position {self.position}; {self.wanted} was asked for"
+
+
+@dataclass(eq=False)
+class Diverged(Unavailable):
+    """A follower holds writes that its leader never had, and has not got the leader's state yet."""
+
+    code = "diverged"
+    what: str = "this replica"
+
+    def describe(self) -> str:
+        """Say why nothing is read."""
+        return (
+            "this replica may hold writes that its leader never had: "
+            "it is not read before it has the leader's state; try again"
+        )
 
 
 def _shorten(path: str, limit: int = 200) -> str:

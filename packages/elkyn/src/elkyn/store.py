@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
 from elkyn.access import Access
 from elkyn.disk import Snapshot
+from elkyn.divergence import Divergence
 from elkyn.events import Listener, Watchers
 from elkyn.guarding import Guarding
 from elkyn.identity import Identity
@@ -64,6 +65,7 @@ class ElkynStore:
 
     Attributes:
         replica: how a replica follows its leader; None for other stores.
+        divergence: whether a follower holds what its leader never had; reads raise `Diverged` then.
 
     Raises:
         StoreInUse: another process, or another store of this one, has the folder open.
@@ -103,6 +105,7 @@ class ElkynStore:
         self.namespace = namespace
         self.path = None if path is None else FilePath(path)
         self.mode = mode
+        self.divergence = Divergence()
         self._disk = open_disk(self.path, clock, options)
         self._watchers = Watchers()
         self._writer = Writer(self._disk, self._watchers, clock)
@@ -129,7 +132,7 @@ class ElkynStore:
         """
         keys = parse_path(path)
         identity = self._access.identify(token)
-        with self._disk.snapshot() as view:
+        with self.snapshot() as view:
             if not identity.admin:
                 self._access.check_read(view, keys, identity)
             return present(view.get(keys), export)
@@ -143,7 +146,7 @@ class ElkynStore:
     @contextmanager
     def _reading(self, keys: Path, token: str | None, query: Query | None = None) -> Iterator[View]:
         identity = self._access.identify(token)
-        with self._disk.snapshot() as view:
+        with self.snapshot() as view:
             self._access.check_read(view, keys, identity, query)
             yield view
 
@@ -387,6 +390,7 @@ class ElkynStore:
             bounds: `queue_events=` and `queue_bytes=`, what may wait before a slow listener is
                 resynchronised.
         """
+        self.divergence.check()
         keys = parse_path(path)
         judge = self._guarding.judge(keys, token, query)
         feed: Subscription | ViewSubscription
@@ -417,6 +421,7 @@ class ElkynStore:
             query: watch only the window it selects.
             token: who reads; when the rules forbid it later, `callback` is called no more.
         """
+        self.divergence.check()
         keys = parse_path(path)
         judge = self._guarding.judge(keys, token, query)
         attach = None if judge is None else judge.attach
@@ -424,6 +429,7 @@ class ElkynStore:
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
         """Read one consistent state in its stored form; for the server, and short."""
+        self.divergence.check()
         return self._disk.snapshot(rows_max)
 
     @contextmanager
@@ -441,7 +447,7 @@ class ElkynStore:
         """
         with ExitStack() as reading:
             with self._writer.between_commits(wait=wait):
-                view = reading.enter_context(self._disk.snapshot(rows_max))
+                view = reading.enter_context(self.snapshot(rows_max))
                 mark()
             yield view
 

@@ -36,6 +36,10 @@ class FollowerLog(Protocol):
         """Return what tells the entry at `position` from others; None when it is gone."""
         ...
 
+    def judged(self, *, diverged: bool) -> None:
+        """Note whether the leader has said that what is there is no beginning of what it has."""
+        ...
+
     def keep_terms(self, terms: Terms) -> None:
         """Keep what the leader said of terms."""
         ...
@@ -138,6 +142,7 @@ class Receiver:
         self._refuse_stale(self._terms.term)
         self.leader_last, self._diverged = said["last"], said["diverged"]
         self.replacing = bool(said["snapshot"] or self._diverged)
+        self._log.judged(diverged=self._diverged)
         if not self.replacing:
             self._log.keep_terms(self._terms)
         self.welcomed = True

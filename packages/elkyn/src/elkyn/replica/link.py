@@ -44,6 +44,7 @@ class ReplicaStatus:
         last_error: why it was last not; None when it always was.
         term: of the leader it follows.
         replacing: whether what it holds is to be replaced by a snapshot, which has not come yet.
+        diverged: whether what it holds is no past state of the leader, or may be none.
     """
 
     position: int
@@ -52,6 +53,7 @@ class ReplicaStatus:
     last_error: str | None
     term: int
     replacing: bool = False
+    diverged: bool = False
 
     @property
     def lag(self) -> int:
@@ -107,6 +109,7 @@ class Link:
             self._last_error,
             self._store.terms.term,
             receiver is not None and receiver.replacing,
+            self._store.divergence.known,
         )
 
     def wait_for(self, position: int, timeout_seconds: float | None) -> bool:
@@ -164,6 +167,10 @@ class Link:
         if opened is not None:
             with suppress(OSError):  # a closing handshake would wait for a leader that hangs
                 opened.socket.shutdown(socket.SHUT_RDWR)
+
+    def leave(self) -> None:
+        """Let the store lead, after `close`."""
+        self._log.leave()
 
     def close(self) -> None:
         """Follow no more; returns when the thread has ended. Twice is fine."""

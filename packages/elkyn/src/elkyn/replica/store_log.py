@@ -23,7 +23,7 @@ from elkyn.replica.terms import Terms
 from elkyn.store import ElkynStore
 from sennit_core.errors import Corrupt
 
-__all__ = ["FollowerStore", "LeaderStore"]
+__all__ = ["FollowerStore", "LeaderStore", "begin_to_follow"]
 
 
 class LeaderStore:
@@ -98,6 +98,26 @@ def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
     return [entry.term, entry.time_ms, digest]
 
 
+def begin_to_follow(store: ElkynStore) -> None:
+    """Write to `store` no more but what a leader gives; it is not read when it has led itself."""
+    store.following = True
+    known = _read(store)
+    own = store.position > 0 and (not known or known.get("led", False))
+    store.divergence.note(own or store.terms.stale)
+
+
+def _file_of(store: ElkynStore) -> FilePath | None:
+    return None if store.path is None else store.path / "replica.json"
+
+
+def _read(store: ElkynStore) -> dict[str, Any]:
+    file = _file_of(store)
+    if file is None or not file.exists():
+        return {}
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
 class FollowerStore:
     """A store that grows by what a leader sends. Its folder holds `replica.json`: who it is.
 
@@ -111,18 +131,13 @@ class FollowerStore:
         self._paths = paths
         self._stream: BinaryIO | None = None
         self._folder: FilePath | None = None
-        self._file = None if store.path is None else store.path / "replica.json"
-        known = self._read()
+        self._file = _file_of(store)
+        known = _read(store)
         self._was_replica = bool(known)
         self.node: str = known.get("node") or secrets.token_hex(8)
+        self._led = bool(known.get("led"))
         self.fresh = store.position > 0 and known.get("paths", []) != self._shown_paths()
-        store.following = True
-
-    def _read(self) -> dict[str, Any]:
-        if self._file is None or not self._file.exists():
-            return {}
-        found: dict[str, Any] = json.loads(self._file.read_text())
-        return found
+        begin_to_follow(store)
 
     def _shown_paths(self) -> list[str]:
         return [format_path(path) for path in self._paths]
@@ -132,7 +147,8 @@ class FollowerStore:
             return
         partial = self._file.with_suffix(".partial")
         with partial.open("w") as stream:
-            json.dump({"node": self.node, "paths": self._shown_paths()}, stream)
+            said = {"node": self.node, "paths": self._shown_paths()}
+            json.dump({**said, "led": True} if self._led else said, stream)
             stream.flush()
             os.fsync(stream.fileno())
         partial.rename(self._file)
@@ -152,6 +168,23 @@ class FollowerStore:
         """Return what tells the entry at `position` from others; None when it is gone."""
         mark = mark_of(self.store, position)
         return mark if mark is None or not self._paths else [*mark[:2], None]
+
+    def judged(self, *, diverged: bool) -> None:
+        """Note whether the store is to be read before it is replaced."""
+        diverged = diverged or (self.fresh and not self._was_replica)
+        if diverged is not self._led:
+            self._mark(led=diverged)
+        self.store.divergence.note(diverged)
+
+    def leave(self) -> None:
+        """Lead from now on: what is written here later, no leader has given."""
+        self._mark(led=True)
+        self.store.divergence.note(False)
+
+    def _mark(self, *, led: bool) -> None:
+        self._led = led
+        if self._file is not None and self._file.exists():
+            self._write()
 
     def keep_terms(self, terms: Terms) -> None:
         """Keep what the leader said of terms."""
@@ -193,8 +226,9 @@ class FollowerStore:
             raise Corrupt("a snapshot from the leader", expected=sha256[:16], found="other bytes")
         own = self.fresh and not self._was_replica  # what nobody else may have
         self.store.install(folder, self._aside() if aside or own else None)
-        self.fresh, self._was_replica = False, True
+        self.fresh, self._was_replica, self._led = False, True, False
         self._write()
+        self.store.divergence.note(False)
         self.close()
 
     def _aside(self) -> FilePath | None:

@@ -48,6 +48,11 @@ class Terms:
         """Return the leads under which the entries up to `position` were written."""
         return tuple(lead for lead in self.leads if lead.start < position)
 
+    def term_at(self, position: int) -> int:
+        """Return the term in which the entry at `position` was written."""
+        leads = self.until(position)
+        return leads[-1].term if leads else 1
+
     def includes(self, position: int, leads: Sequence[Lead]) -> bool:
         """Whether `position` entries written under `leads` are a beginning of this history."""
         if position == 0:

@@ -98,7 +98,7 @@ def error_response(error: SennitError) -> Response:
         _log.error("a request failed", exc_info=error)
         text = "Internal server error."
     headers: tuple[tuple[str, str], ...] = (_JSON,)
-    if status == 429:
+    if status in (429, 503):
         headers = (_JSON, ("retry-after", "1"))
     elif status == 405:
         headers = (_JSON, ("allow", ", ".join(METHODS)))

@@ -58,6 +58,10 @@ class Client(Protocol):
         """Tell the client that its credential counts no more."""
         ...
 
+    def outdate(self) -> None:
+        """End, after telling the client that it was told what the leader never had."""
+        ...
+
     def close(self) -> None:
         """End, after saying so."""
         ...
@@ -69,6 +73,7 @@ class _Watched:
 
     touched: Touched
     end_rules: Callable[[], None]
+    end_divergence: Callable[[], None]
     grounds: Grounds = field(default_factory=Grounds)
     grounds_max: int = _GROUNDS_MIN
 
@@ -81,6 +86,7 @@ class _Watched:
 
     def close(self) -> None:
         self.end_rules()
+        self.end_divergence()
         self.touched.close()
 
 
@@ -139,9 +145,14 @@ class Clients:
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(self._recheck, store)
 
+            def diverged() -> None:
+                if store.divergence.known and not loop.is_closed():
+                    loop.call_soon_threadsafe(self._outdate, store)
+
             end_rules = store.on_rules(changed)
+            end_divergence = store.divergence.observe(diverged)
             touched = Touched(store, partial(self._touched, store))
-            self._watched[store] = _Watched(touched, end_rules)
+            self._watched[store] = _Watched(touched, end_rules, end_divergence)
 
     def rest(self, client: Client, footprint: Footprint | None) -> None:
         """Note what a permission of `client` rests on."""
@@ -188,6 +199,11 @@ class Clients:
         for client in list(self._open):
             if client.store is store:
                 client.recheck()
+
+    def _outdate(self, store: ElkynStore) -> None:
+        for client in list(self._open):
+            if client.store is store:
+                client.outdate()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ from elkyn.errors import Behind, PreconditionFailed
 from elkyn.identity import Identity
 from elkyn.replica.client import Answer, LeaderClient, error_of
 from elkyn.replica.link import Link, tell_term
+from elkyn.replica.store_log import begin_to_follow
 from elkyn.server.asgi import Receive, Scope, read_body
 from elkyn.server.replication import reach
 from elkyn.server.request import Request, Response, is_reserved
@@ -104,8 +105,8 @@ class Upstream:
         self._closed = threading.Event()
         self._lines: WeakKeyDictionary[object, _Line] = WeakKeyDictionary()
         self.active = self._promoted_from() != url
-        for name in stores:
-            stores[name].following = self.active
+        for name in stores if self.active else ():
+            begin_to_follow(stores[name])
         work = self._look if self.active else self._tell
         self._thread = threading.Thread(target=work, name="elkyn-upstream", daemon=True)
         self._thread.start()
@@ -237,6 +238,12 @@ class Upstream:
         """Wait until a write is here."""
         await self._here(app, namespace, position)
 
+    @property
+    def diverged(self) -> bool:
+        """Whether a namespace cannot be read, because it holds what the leader never had."""
+        names = list(self._links or self._stores)  # the leader may lack some
+        return any(self._stores[name].divergence.known for name in names)
+
     def status(self) -> dict[str, Any]:
         """Return how following goes, for admins."""
         shown = {}
@@ -246,6 +253,7 @@ class Upstream:
                 "position": status.position,
                 "lag": status.lag,
                 "connected": status.connected,
+                "diverged": status.diverged,
                 "lastError": status.last_error,
                 "term": status.term,
             }
@@ -258,7 +266,7 @@ class Upstream:
         """
         if not self.active:
             raise UsageError("this server leads already")
-        self._unfollow()
+        links = self._unfollow()
         terms = {}
         for name in self._stores:
             store = self._stores[name]
@@ -266,6 +274,8 @@ class Upstream:
         self._remember()
         if self._accounts is not None:
             self._accounts.leader.leave()
+        for link in links:
+            link.leave()
         for name in self._stores:
             self._stores[name].following = False
         self._thread = threading.Thread(target=self._tell, name="elkyn-upstream", daemon=True)
@@ -287,7 +297,7 @@ class Upstream:
                     left.discard(name)
             self._closed.wait(_TELL_SECONDS)
 
-    def _unfollow(self) -> None:
+    def _unfollow(self) -> list[Link]:
         with self._linking:
             self.active = False
             links, self._links = self._links, {}
@@ -295,6 +305,7 @@ class Upstream:
             link.stop()
         for link in links.values():
             link.close()
+        return list(links.values())
 
     def close(self) -> None:
         """Follow no more; twice is fine."""

@@ -27,7 +27,7 @@ from sennit_core.errors import Busy, Closed, Denied, SennitError, UsageError
 if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
 
-__all__ = ["Replication", "reach", "serve_follower"]
+__all__ = ["Replication", "reach", "serve_follower", "settled"]
 
 _BEAT_SECONDS = 1.0
 _SILENCE_SECONDS = 60.0
@@ -250,6 +250,26 @@ class FollowerSession:
 def _discard(making: asyncio.Future[Snapshot]) -> None:
     if not making.cancelled() and making.exception() is None:
         making.result().close()
+
+
+async def settled(store: ElkynStore) -> None:
+    """Wait until a follower holds nothing that its leader never had."""
+    if not store.divergence.known:
+        return
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def note() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(changed.set)
+
+    end = store.divergence.observe(note)
+    try:
+        while store.divergence.known:
+            changed.clear()
+            if store.divergence.known:
+                await changed.wait()
+    finally:
+        end()
 
 
 async def reach(store: ElkynStore, position: int, seconds: float) -> None:

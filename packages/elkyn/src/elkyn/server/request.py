@@ -11,6 +11,7 @@ from urllib.parse import unquote_plus, unquote_to_bytes
 from elkyn.errors import BadPath
 from elkyn.paths import Path, format_path, parse_path
 from elkyn.query import Query
+from elkyn.server.resume import Seen, parse_id
 from sennit_core.errors import NotFound, UsageError
 
 __all__ = [
@@ -103,7 +104,7 @@ class Call:
     download: str | None = None
     read_seconds_max: float | None = None
     write_seconds_max: float | None = None
-    last_position: int | None = None
+    last_seen: Seen | None = None
     retry_key: str | None = None
     ack: str | None = None
     position_min: int | None = None
@@ -190,9 +191,7 @@ def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
     call.wants_etag = get("x-firebase-etag", "").lower() == "true"
     call.if_match = _etag(get("if-match"))
     call.if_none_match = _etag(get("if-none-match"))
-    last = get("last-event-id", "")
-    if last.isdecimal() and last.isascii() and len(last) <= 20:
-        call.last_position = int(last)
+    call.last_seen = parse_id(get("last-event-id", ""))
     call.ack = get("x-elkyn-ack")
     wanted = get("x-elkyn-min-position")
     if wanted is not None:

@@ -1,9 +1,14 @@
-"""What a client that comes back with a position has missed, from the oplog of its store."""
+"""What a client that comes back with an event's id has missed, from the oplog of its store.
+
+An id is a position, and `.` and its term when that is not 1: after a promotion there may have been
+another write at that position.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from elkyn.errors import PositionGone
 from elkyn.events import Event
@@ -12,19 +17,43 @@ from elkyn.paths import Path, format_path
 from elkyn.values import get_at
 
 if TYPE_CHECKING:
+    from elkyn.replica.terms import Terms
     from elkyn.store import ElkynStore
 
-__all__ = ["missed_events", "try_missed"]
+__all__ = ["Seen", "id_of", "missed_events", "parse_id", "try_missed"]
 
+_ID = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?", re.ASCII)
 _ENTRIES_MAX = 1000
 
 
-def try_missed(store: ElkynStore, path: Path, after: int, until: int) -> list[Event] | None:
+class Seen(NamedTuple):
+    """The last event that a client has seen."""
+
+    position: int
+    term: int
+
+
+def id_of(terms: Terms, position: int) -> str:
+    """Return the id of the events of a commit."""
+    term = terms.term_at(position) if len(terms.leads) > 1 else 1
+    return str(position) if term == 1 else f"{position}.{term}"
+
+
+def parse_id(text: str) -> Seen | None:
+    """Read an id; None when it is none of a server's."""
+    found = _ID.fullmatch(text)
+    return None if found is None else Seen(int(found[1]), int(found[2] or 1))
+
+
+def try_missed(store: ElkynStore, path: Path, seen: Seen, until: int) -> list[Event] | None:
     """Return the events at `path` between two positions; None when a fresh value is needed.
 
-    That is so when the log does not reach back, when too much has happened, and when ephemeral
-    values, which are in no log, have changed since.
+    That is so when the log does not reach back or has another write there, when too much has
+    happened, and when ephemeral values, which are in no log, have changed since.
     """
+    after = seen.position
+    if store.terms.term_at(after) != seen.term:
+        return None
     if after > until or after <= store.ephemeral_position:
         return None
     try:

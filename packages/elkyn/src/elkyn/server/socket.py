@@ -26,6 +26,7 @@ from elkyn.server.feed import Batch, Feed, Opening, QueryFeed
 from elkyn.server.grant import Grant
 from elkyn.server.outbox import Outbox
 from elkyn.server.pushes import frames_of_batch, push_event
+from elkyn.server.replication import settled
 from elkyn.server.session import Listen, Session
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.wire import control, frames_of, push, reply
@@ -114,6 +115,10 @@ class Socket:
         self.caller.sign_out()
         self._say(push("ac", {"s": "expired_token", "d": reason}))
         self.recheck()
+
+    def outdate(self) -> None:
+        """Close: what the client was told may be what the leader never had."""
+        self._turn_away()
 
     def close(self) -> None:
         """Write what is for the end and close after what waits is sent."""
@@ -284,6 +289,7 @@ class Socket:
         self._say(control("e", step.reason))
 
     async def _do_attach(self, step: steps.Attach) -> None:
+        await settled(self.store)
         listen = step.listen
         try:
             grant = self._grant(listen)
@@ -353,6 +359,7 @@ class Socket:
                 self._fail(step, error)
 
     async def _do_fetch(self, step: steps.Fetch) -> None:
+        await settled(self.store)
         if self._in_flight:  # a read sees the writes that were sent before it
             await asyncio.wait(self._in_flight)
         self._app.metrics.reads += 1
@@ -361,6 +368,7 @@ class Socket:
         self._say(*self._admitted([reply(step.number, "ok", value)]))
 
     async def _do_later(self, step: steps.Later) -> None:
+        await settled(self.store)
         grant = self._data.grant(self.caller, step.path, write=True)
         await asyncio.to_thread(self._data.check_later, step, grant)
         self.session.remember(step)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from elkyn.errors import Diverged
 from elkyn.events import Event
 from elkyn.server.asgi import Direct, send_body
 from elkyn.server.codec import dump
@@ -19,7 +20,7 @@ from elkyn.server.feed import Batch, Feed, Opener, Opening
 from elkyn.server.unsent import Unsent
 from sennit_core.errors import Busy, Closed, Denied
 
-__all__ = ["Stream", "encode", "encode_put"]
+__all__ = ["Stream", "encode_put"]
 
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -30,25 +31,24 @@ _HEADERS = [
 ]
 _CHUNK = "chunk"
 _KEEP_ALIVE = (b"event: keep-alive\ndata: null\n\n", b": keep-alive\n\n")
+_DIVERGED = (
+    b"retry: 1000\nevent: diverged\ndata: null\n\n",
+    b'retry: 1000\ndata: {"type":"diverged","path":"/","data":null}\n\n',
+)
 _CANCEL = (b"event: cancel\ndata: null\n\n", b'data: {"type":"cancel","path":"/","data":null}\n\n')
 
 
-def encode(event: Event, *, unnamed: bool = False) -> bytes:
-    """Return an event as it goes over the wire."""
-    return _frame(event.type, event.path, event.data, event.position, unnamed)
+def encode_put(data: Any, name: str, *, unnamed: bool = False) -> bytes:
+    """Return the event that a stream starts with: the whole value; `name` is its id."""
+    return _frame("put", "/", data, name, unnamed)
 
 
-def encode_put(data: Any, position: int, *, unnamed: bool = False) -> bytes:
-    """Return the event that a stream starts with: the whole value."""
-    return _frame("put", "/", data, position, unnamed)
-
-
-def _frame(kind: str, path: str, data: Any, position: int, unnamed: bool) -> bytes:
+def _frame(kind: str, path: str, data: Any, name: str, unnamed: bool) -> bytes:
     if unnamed:
         body = dump({"type": kind, "path": path, "data": data})
-        return b"data: %b\nid: %d\n\n" % (body, position)
+        return b"data: %b\nid: %b\n\n" % (body, name.encode())
     body = dump({"path": path, "data": data})
-    return b"event: %b\ndata: %b\nid: %d\n\n" % (kind.encode(), body, position)
+    return b"event: %b\ndata: %b\nid: %b\n\n" % (kind.encode(), body, name.encode())
 
 
 class Stream:
@@ -88,6 +88,7 @@ class Stream:
         self._silent = False
         self._sent_at: float | None = None  # None: since the last tick
         self._revoked: str | None = None
+        self._outdated = False
         self.bytes_sent = 0
         self.events_sent = 0
 
@@ -142,6 +143,16 @@ class Stream:
         self._revoked = reason
         self._woken.set()
 
+    def outdate(self) -> None:
+        """End the stream: what it told may be what the leader never had."""
+        self._outdated = True
+        self.close()
+
+    async def refuse_diverged(self) -> None:
+        """Answer with a stream that says that nothing can be read now, and when to come again."""
+        await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await self._write(_DIVERGED[self._unnamed], more=False)
+
     async def run(self, feed: Feed, unsent: Unsent) -> None:
         """Send events until `close`, `revoke`, or reading is denied; the caller closes `feed`.
 
@@ -158,14 +169,16 @@ class Stream:
         with suppress(Closed, Busy):  # the client comes back
             await self._write_value(first, unsent)
             del first
-            while await self._step(feed, unsent):
-                pass
+            try:
+                while await self._step(feed, unsent):
+                    pass
+            except Diverged:
+                await self._write(_DIVERGED[self._unnamed])
         await self._write(b"", more=False)
 
     def _opened(self, opening: Opening) -> bytes:
         frames = [
-            encode(frame, unnamed=self._unnamed) if isinstance(frame, Event) else frame
-            for frame in opening.frames
+            self.encode(frame) if isinstance(frame, Event) else frame for frame in opening.frames
         ]
         self.events_sent += len(frames)
         return b"".join(frames)
@@ -209,17 +222,28 @@ class Stream:
 
     async def _end(self) -> bool:
         reason = self._revoked
-        if reason is not None and self._unnamed:
+        if self._outdated:
+            await self._write(_DIVERGED[self._unnamed])
+        elif reason is not None and self._unnamed:
             body = dump({"type": "auth_revoked", "path": "/", "data": reason})
             await self._write(b"data: %b\n\n" % body)
         elif reason is not None:
             await self._write(b"event: auth_revoked\ndata: %b\n\n" % dump(reason))
         return False
 
+    def id_at(self, position: int) -> str:
+        """Return the id of the events of a commit."""
+        return str(position)
+
+    def encode(self, event: Event) -> bytes:
+        """Return an event as it goes over the wire."""
+        name = self.id_at(event.position)
+        return _frame(event.type, event.path, event.data, name, self._unnamed)
+
     def _encoded(self, batch: Batch) -> bytes:
         data: bytes | None = batch.encoded.get(self._unnamed)
         if data is None:
-            data = b"".join([encode(event, unnamed=self._unnamed) for event in batch.events])
+            data = b"".join([self.encode(event) for event in batch.events])
             batch.encoded[self._unnamed] = data
         return data
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from elkyn._lmdb.tree import ReadLimit
+from elkyn.errors import Diverged
 from elkyn.server.asgi import Receive, Scope, Send, direct_of
 from elkyn.server.door import Caller
 from elkyn.server.feed import INLINE_ROWS, Feed, Opening, QueryFeed
@@ -16,8 +17,8 @@ from elkyn.server.grant import FULL
 from elkyn.server.handle import check_index
 from elkyn.server.hub import Follower
 from elkyn.server.request import Call
-from elkyn.server.resume import try_missed
-from elkyn.server.stream import Stream, encode, encode_put
+from elkyn.server.resume import id_of, try_missed
+from elkyn.server.stream import Stream, encode_put
 from elkyn.txn import View
 from elkyn.values import present
 
@@ -46,10 +47,13 @@ async def open_stream(
     stream = _ClientStream(app, call, store, caller, send)
     stream.direct = direct_of(scope)
     try:
-        stream.check(INLINE_ROWS)
-    except ReadLimit:
-        await asyncio.to_thread(stream.check)
-    await serve_stream(app, stream, receive)
+        try:
+            stream.check(INLINE_ROWS)
+        except ReadLimit:
+            await asyncio.to_thread(stream.check)
+        await serve_stream(app, stream, receive)
+    except Diverged:
+        await stream.refuse_diverged()
 
 
 async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive) -> None:
@@ -88,6 +92,10 @@ class ClientStream(Stream):
         """What the permission to read rests on."""
         return () if self.footprint is None else (self.footprint,)
 
+    def id_at(self, position: int) -> str:
+        """Return the id of the events of a commit."""
+        return id_of(self.store.terms, position)
+
     @abstractmethod
     def feed(self, app: ElkynApp) -> Feed:
         """Begin to follow."""
@@ -101,7 +109,7 @@ class _ClientStream(ClientStream):
         self.caller = caller
         self._clients = app.clients
         self._call = call
-        self._resume = call.last_position
+        self._resume = call.last_seen
         self._granted = FULL  # set by `check`, before anything is read
         super().__init__(
             send,
@@ -138,12 +146,13 @@ class _ClientStream(ClientStream):
             self.suspect()  # of what was written before it was known what that rests on
         events = None
         if self._resume is not None:
-            view.tree.allow(view.position - self._resume)
+            view.tree.allow(view.position - self._resume.position)
             events = try_missed(self.store, self._call.keys, self._resume, view.position)
         if events is None:
             value = present(view.get(self._call.keys))
-            frames = [encode_put(value, view.position, unnamed=self._call.watch)]
+            name = self.id_at(view.position)
+            frames = [encode_put(value, name, unnamed=self._call.watch)]
         else:
-            frames = [encode(event, unnamed=self._call.watch) for event in events]
+            frames = [self.encode(event) for event in events]
         self._resume = None  # once: a slow client starts from a fresh value
         return Opening(frames)

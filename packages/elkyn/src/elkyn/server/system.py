@@ -59,8 +59,11 @@ async def healthz(_call: SystemCall) -> Response:
 
 async def readyz(call: SystemCall) -> Response:
     """Answer whether requests are served."""
-    ready = not call.app.closed
-    body = dump({"status": "ready" if ready else "stopping"})
+    app = call.app
+    diverged = app.upstream is not None and app.upstream.diverged
+    ready = not app.closed and not diverged
+    said = "ready" if ready else "stopping" if app.closed else "diverged"
+    body = dump({"status": said})
     return Response(200 if ready else 503, body, (_JSON,))
 
 
@@ -76,6 +79,7 @@ async def rules(call: SystemCall) -> Response:
     method = call.request.method.upper()
     if method in ("GET", "HEAD"):
         grant = await call.admin(path, write=False)
+        call.store().divergence.check()
         known = call.store().rules
         if known is None:
             return Response(200, _OPEN_RULES if grant.open else _NO_RULES, (_JSON,))
