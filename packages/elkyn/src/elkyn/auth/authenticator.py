@@ -225,6 +225,25 @@ class Authenticator:
             return self._overridden(NOBODY, query)
         return self._overridden(await self.identify_token(credential, client), query)
 
+    def identity_at_once(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        query: Mapping[str, str],
+        client: str | None = None,
+    ) -> Identity:
+        """Do what `identity` does with what is known already.
+
+        Raises:
+            BlockingIOError: keys must be fetched first.
+        """
+        credential = _credential(headers, query)
+        if credential is None:
+            return self._overridden(NOBODY, query)
+        try:
+            return self._overridden(self._judge(credential, client), query)
+        except KeysMissing:
+            raise BlockingIOError from None
+
     def identity_of_token(self, credential: str, client: str | None = None) -> Identity:
         """Return whose credential this is; fetches an issuer's keys when they are needed.
 

@@ -7,8 +7,6 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from elkyn.server.request import Request, Response
 from sennit_core.logs import get_logger
@@ -36,7 +34,7 @@ class AccessLog:
     def end(
         number: str | None,
         request: Request,
-        scope: Mapping[str, Any],
+        client: str,
         response: Response | None,
         started: float,
     ) -> None:
@@ -45,7 +43,7 @@ class AccessLog:
         Args:
             number: from `begin`; told to the client with `response`.
             request: what was asked.
-            scope: ASGI's.
+            client: the address it came from.
             response: None for a stream.
             started: `time.perf_counter()` when the request came.
         """
@@ -55,7 +53,6 @@ class AccessLog:
             response.headers += (("x-request-id", number),)
         if not _log.isEnabledFor(logging.INFO):
             return
-        client = scope.get("client") or ("", 0)
         line = {
             "id": number,
             "method": request.method,
@@ -63,6 +60,6 @@ class AccessLog:
             "ns": request.query.get("ns", "default"),
             "status": 200 if response is None else response.status,
             "ms": round((time.perf_counter() - started) * 1000, 3),
-            "client": client[0],
+            "client": client,
         }
         _log.info("%s", json.dumps(line))

@@ -22,6 +22,7 @@ from sennit_core.errors import (
     Conflict,
     DeadlineExceeded,
     Denied,
+    InternalError,
     NotFound,
     SennitError,
     StorageFull,
@@ -88,8 +89,10 @@ def error_text(error: SennitError) -> str:
     return str(error)
 
 
-def error_response(error: SennitError) -> Response:
+def error_response(error: Exception) -> Response:
     """Answer an error; what nobody expected is logged and not told."""
+    if not isinstance(error, SennitError):
+        error = _surprise(error)
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if isinstance(error, PreconditionFailed):
         return Response(412, dump(error.value), (_JSON, ("etag", error.etag)))
@@ -107,3 +110,9 @@ def error_response(error: SennitError) -> Response:
         body["problems"] = [problem._asdict() for problem in error.problems]
     position = error.position if isinstance(error, NotReplicated) else 0
     return Response(status, dump(body), headers, position)
+
+
+def _surprise(error: Exception) -> SennitError:
+    found = InternalError(f"{type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found

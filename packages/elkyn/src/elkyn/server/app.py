@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from elkyn._lmdb.tree import ReadLimit
@@ -16,7 +16,16 @@ from elkyn.identity import Identity
 from elkyn.replica.acks import parse_ack
 from elkyn.server.access_log import AccessLog
 from elkyn.server.answers import error_response
-from elkyn.server.asgi import Receive, Scope, Send, read_body, send_response, to_request
+from elkyn.server.asgi import (
+    COUNTED,
+    Receive,
+    Scope,
+    Send,
+    client_of,
+    read_body,
+    send_response,
+    to_request,
+)
 from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
 from elkyn.server.connect import serve_socket
@@ -43,7 +52,6 @@ from sennit_core.errors import (
     Closed,
     DeadlineExceeded,
     Denied,
-    InternalError,
     NotFound,
     SennitError,
 )
@@ -55,6 +63,7 @@ T = TypeVar("T")
 _INLINE_BYTES = 64 * 1024
 _SIGN_IN_BYTES_MAX = 1024 * 1024
 _UNREAD = Request("GET", "/")
+_NONE: Mapping[str, Any] = {}
 
 
 class StoreMap(Protocol):
@@ -150,15 +159,11 @@ class ElkynApp:
             if "origin" in request.headers:
                 shared = self.settings.origins.streaming(request.headers, send)
             response = await self._answer(request, scope, receive, shared)
-        except SennitError as error:
+        except Exception as error:  # noqa: BLE001 - answered, and logged when it is a surprise
             response = error_response(error)
-        except Exception as error:  # noqa: BLE001 - logged and answered with 500
-            surprise = InternalError(f"{type(error).__name__}: {error}")
-            surprise.__cause__ = error
-            response = error_response(surprise)
         finally:
             opened["http"] -= 1
-        AccessLog.end(number, request, scope, response, started)
+        AccessLog.end(number, request, client_of(scope), response, started)
         if response is not None:
             if len(response.body) > LARGE_BYTES:
                 await self._send_large(request, response, scope, send)
@@ -166,9 +171,7 @@ class ElkynApp:
                 await self._send(request, response, scope, send)
 
     async def _send(self, request: Request, response: Response, scope: Scope, send: Send) -> None:
-        self.metrics.answered(request.method, response)
-        if "origin" in request.headers and request.method != "OPTIONS":
-            response.headers += self.settings.origins.headers(request.headers)
+        self.count_answer(request, response)
         await send_response(response, scope, send)
 
     async def _send_large(
@@ -183,7 +186,9 @@ class ElkynApp:
     async def _answer(
         self, request: Request, scope: Scope, receive: Receive, send: Send
     ) -> Response | None:
-        self._admit(scope)
+        known = scope.get("extensions", _NONE)
+        if COUNTED not in known:
+            self.admit(client_of(scope))
         self.settings.origins.check(request.headers)
         if request.method == "OPTIONS":
             return self.settings.origins.preflight(request.headers)
@@ -193,16 +198,12 @@ class ElkynApp:
             owned = self.door.owns(request.raw_path)
             if owned or is_reserved(request.raw_path):
                 return await self._answer_beside(request, scope, (receive, send), owned=owned)
-        caller = await self.door.caller(scope, request.query)
-        if self.user_rate.bounded and caller.identity is not None and caller.identity.uid:
-            self.user_rate.take(caller.identity.uid, asyncio.get_running_loop().time())
-        call = parse_call(request)
-        namespace = call.namespace = call.namespace or self.settings.default_namespace
-        store = self.open_store(namespace)
+        caller = known.get(COUNTED) or await self._caller(scope, request)
+        call, store = self.place(request)
         if call.position_min is not None:
             await reach(store, call.position_min, self.settings.ack_seconds)
         try:
-            grant = caller.grant(store, namespace, call.path, call.writes)
+            grant = caller.grant(store, call.namespace or "", call.path, call.writes)
             if call.stream:
                 await self._stream(call, store, caller, scope, (receive, send))
                 return None
@@ -211,8 +212,29 @@ class ElkynApp:
             self.metrics.reads += 1
             return await _read(call, store, grant)
         except Denied:
-            self.door.refused(caller, scope, namespace, call.path, write=call.writes)
+            self.note_refused(caller, client_of(scope), call)
             raise
+
+    async def _caller(self, scope: Scope, request: Request) -> Caller:
+        caller = await self.door.caller(scope, request.query)
+        self.count_user(caller)
+        return caller
+
+    def place(self, request: Request) -> tuple[Call, ElkynStore]:
+        """Return what a request asks for, and of which store."""
+        call = parse_call(request)
+        call.namespace = call.namespace or self.settings.default_namespace
+        return call, self.open_store(call.namespace)
+
+    def note_refused(self, caller: Caller, client: str, call: Call) -> None:
+        """Note that the rules have refused a call."""
+        self.door.refused(caller, client, call.namespace or "", call.path, write=call.writes)
+
+    def count_answer(self, request: Request, response: Response) -> None:
+        """Count an answer, and let the page that asks read it."""
+        self.metrics.answered(request.method, response)
+        if "origin" in request.headers and request.method != "OPTIONS":
+            response.headers += self.settings.origins.headers(request.headers)
 
     async def _stream(
         self,
@@ -228,14 +250,24 @@ class ElkynApp:
         finally:
             self.metrics.open["http"] += 1
 
-    def _admit(self, scope: Scope) -> None:
+    def admit(self, client: str) -> None:
+        """Count a request from an address against the limits.
+
+        Raises:
+            Busy: it is one too many.
+            Closed: the server is being stopped.
+        """
         if self.closed:
             raise Closed("the server")
         if self.metrics.open["http"] > self.settings.limits.requests:
             raise Busy("too many requests at once; try again in a second")
         if self.settings.limits.requests_per_second is not None:
-            client = scope.get("client") or ("", 0)
-            self._rate.take(client[0], asyncio.get_running_loop().time())
+            self._rate.take(client, asyncio.get_running_loop().time())
+
+    def count_user(self, caller: Caller) -> None:
+        """Count a request of a user; raises `Busy` when it is one too many."""
+        if self.user_rate.bounded and caller.identity is not None and caller.identity.uid:
+            self.user_rate.take(caller.identity.uid, asyncio.get_running_loop().time())
 
     def open_store(self, name: str) -> ElkynStore:
         """Return the store of a namespace.
@@ -316,7 +348,7 @@ class ElkynApp:
         await receive()
         try:
             request = to_request(scope)
-            self._admit(scope)
+            self.admit(client_of(scope))
             self.settings.origins.check(request.headers)
             if request.raw_path == "/.replica":
                 await send({"type": "websocket.accept"})

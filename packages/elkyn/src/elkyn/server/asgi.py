@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from http.client import responses
 from typing import Any, Protocol, TypeAlias
@@ -14,11 +14,16 @@ from elkyn.server.unsent import LARGE_BYTES
 from sennit_core.errors import Closed, TooLarge
 
 __all__ = [
+    "COUNTED",
     "DIRECT",
+    "HEADERS",
     "Direct",
     "Receive",
     "Scope",
     "Send",
+    "client_of",
+    "direct_of",
+    "head_of",
     "read_body",
     "send_body",
     "send_response",
@@ -27,6 +32,9 @@ __all__ = [
 
 DIRECT = "elkyn.direct"
 """An extension of scopes: a `Direct`."""
+
+COUNTED = "elkyn.counted"
+"""An extension of scopes: limits have counted the request already; who asks, when that is known."""
 
 
 class Direct(Protocol):
@@ -47,7 +55,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _NONE: dict[str, Any] = {}
 _LINE_END = re.compile(r"[\0\r\n]")
-_HEADERS = {
+HEADERS: Mapping[bytes, str] = {
     name.encode(): name
     for name in (
         "accept",
@@ -69,6 +77,13 @@ _HEADERS = {
         "x-request-id",
     )
 }
+"""The headers that count, by their names as they come."""
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """Return the address that a request comes from."""
+    client: tuple[str, int] | None = scope.get("client")
+    return "" if client is None else client[0]
 
 
 def direct_of(scope: Scope) -> Direct | None:
@@ -80,9 +95,9 @@ def direct_of(scope: Scope) -> Direct | None:
 def to_request(scope: Scope) -> Request:
     """Return the request of a scope without its body; only headers that count are kept."""
     headers = {
-        _HEADERS[name]: value.decode("latin-1")
+        HEADERS[name]: value.decode("latin-1")
         for name, value in scope["headers"]
-        if name in _HEADERS
+        if name in HEADERS
     }
     query = parse_query(scope.get("query_string", b""))
     return Request(scope.get("method", "GET"), _raw_path(scope), query, headers)
@@ -129,7 +144,7 @@ async def send_response(response: Response, scope: Scope, send: Send) -> None:
     body = b"" if scope["method"] == "HEAD" else response.body
     direct = direct_of(scope)
     small = len(body) <= LARGE_BYTES
-    if direct is not None and small and direct.whole(_head(response), body):
+    if direct is not None and small and direct.whole(head_of(response), body):
         return
     headers: Sequence[tuple[bytes, bytes]] = _encoded(response.headers)
     if response.status not in (204, 304):
@@ -151,7 +166,8 @@ async def send_body(body: bytes, send: Send, *, more: bool = False) -> None:
     await send({"type": "http.response.body", "body": rest, "more_body": more})
 
 
-def _head(response: Response) -> bytes:
+def head_of(response: Response) -> bytes:
+    """Return the head of an answer; it lacks nothing but `connection` and the empty line."""
     head = _head_start(response.status, response.headers)
     if response.status not in (204, 304):
         head += b"content-length: %d\r\n" % len(response.body)

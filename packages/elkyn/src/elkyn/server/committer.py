@@ -6,6 +6,8 @@ import asyncio
 import queue
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from elkyn.store import ElkynStore
@@ -22,7 +24,7 @@ class _Order(NamedTuple):
     store: ElkynStore
     write: Write
     loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[None]
+    done: Callable[[], object]
 
 
 class Committer:
@@ -42,9 +44,18 @@ class Committer:
         return self._orders.qsize()
 
     def commit(self, store: ElkynStore, write: Write) -> asyncio.Future[None]:
-        """Queue `write`, behind those queued before; the future is done when it is.
+        """Do what `queue` does; the future is done when the write is."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.queue(store, write, partial(_resolve, done))
+        return done
 
-        It is committed then, or has failed (`write.error`).
+    def queue(self, store: ElkynStore, write: Write, done: Callable[[], object]) -> None:
+        """Queue `write`, behind those queued before.
+
+        Args:
+            store: where.
+            write: what; committed when it is done, or failed (`write.error`).
+            done: called in the running loop then; must not raise.
 
         Raises:
             Busy: too many writes wait already.
@@ -52,7 +63,6 @@ class Committer:
         if self._orders.qsize() >= _WAITING_MAX:
             raise Busy("too many writes are waiting; try again in a second")
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
         with self._lock:
             if self._closed:
                 raise Closed("the server")
@@ -60,7 +70,6 @@ class Committer:
                 self._thread = threading.Thread(target=self._run, name="elkyn-commit", daemon=True)
                 self._thread.start()
             self._orders.put(_Order(store, write, loop, done))
-        return done
 
     def _run(self) -> None:
         while True:
@@ -108,15 +117,19 @@ def _apply(store: ElkynStore, writes: list[Write]) -> None:
 
 
 def _answer(group: list[_Order]) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], object]]] = {}
     for order in group:
         by_loop.setdefault(order.loop, []).append(order.done)
-    for loop, futures in by_loop.items():
+    for loop, callbacks in by_loop.items():
         if not loop.is_closed():
-            loop.call_soon_threadsafe(_resolve, futures)
+            loop.call_soon_threadsafe(_call_all, callbacks)
 
 
-def _resolve(futures: list[asyncio.Future[None]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
+def _call_all(callbacks: list[Callable[[], object]]) -> None:
+    for callback in callbacks:
+        callback()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["AuthDoor", "Authorize", "Caller", "Door", "HookDoor"]
 
 Scope: TypeAlias = Mapping[str, Any]
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 Authorize: TypeAlias = Callable[[Scope, str, str, bool], Identity | None]
 """`authorize(scope, namespace, path, write)` raises `Denied` to refuse; `scope` is ASGI's.
@@ -69,15 +70,23 @@ class Door(Protocol):
         ...
 
     def refused(
-        self, caller: Caller, scope: Scope, namespace: str, path: str, *, write: bool
+        self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
-        """Note that the rules have refused something."""
+        """Note that the rules have refused something to somebody at the address `client`."""
         ...
 
     async def caller(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
     ) -> Caller:
         """Return who sends a request; `anonymous` ignores its credentials."""
+        ...
+
+    def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
+        """Do what `caller` does where it needs no waiting, and no more of the scope.
+
+        Raises:
+            BlockingIOError: it does.
+        """
         ...
 
 
@@ -99,7 +108,7 @@ class HookDoor:
         """Know of nothing that could be revoked."""
 
     def refused(
-        self, caller: Caller, scope: Scope, namespace: str, path: str, *, write: bool
+        self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Leave that to the hook."""
 
@@ -108,6 +117,10 @@ class HookDoor:
     ) -> Caller:
         """Return the caller of `scope`."""
         return _Hooked(self.authorize, scope)
+
+    def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
+        """Leave it to `caller`: the hook takes whole scopes."""
+        raise BlockingIOError
 
 
 @dataclass(slots=True)
@@ -171,13 +184,10 @@ class AuthDoor:
         self.authenticator.revocations.poll()
 
     def refused(
-        self, caller: Caller, scope: Scope, namespace: str, path: str, *, write: bool
+        self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Write it to the audit log."""
-        client = scope.get("client") or ("", 0)
-        self.authenticator.audit.refused(
-            caller.identity or NOBODY, namespace, path, write, client[0]
-        )
+        self.authenticator.audit.refused(caller.identity or NOBODY, namespace, path, write, client)
 
     async def caller(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
@@ -188,6 +198,10 @@ class AuthDoor:
             client = scope.get("client") or ("", 0)
             identity = await self.authenticator.identify(scope["headers"], query, client[0])
         return _SignedIn(self, identity)
+
+    def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
+        """Return the caller unless keys must be fetched; raises `BadToken` as `caller` does."""
+        return _SignedIn(self, self.authenticator.identity_at_once(headers, query, client))
 
 
 @dataclass(slots=True)

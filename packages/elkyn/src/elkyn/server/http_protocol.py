@@ -1,22 +1,29 @@
-"""uvicorn's HTTP/1.1 on httptools with bounds: on connections, requests in line, and heads.
+"""HTTP/1.1 on httptools with bounds: on connections, requests in line, and heads.
 
-It also takes answers, and parts of them, as they go over the wire (`asgi.Direct`).
+A request that has come in one piece is first offered to `plain`, which answers what needs no waiting
+without ASGI: no scope, no task, an answer as it goes over the wire. Everything else becomes one of
+uvicorn's cycles, and the app a task. Uvicorn's protocol is below for what it does beside requests:
+opening and closing, WebSockets, flow control.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-import weakref
 from asyncio import BaseTransport
-from typing import Any, TypeAlias, cast
+from collections import deque
+from typing import Any, Protocol, cast
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from elkyn.server.asgi import DIRECT
+from elkyn.server.exchange import Exchange, to_scope
 from elkyn.server.limits import Limits
 from elkyn.server.stalls import Stalls
+from elkyn.server.sweeper import Awaited, Sweeper
 
-__all__ = ["bounded_protocol"]
+__all__ = ["Plain", "bounded_protocol"]
 
 HEAD_BYTES_MAX = 64 * 1024
 _PROGRESS_BYTES = 256
@@ -24,65 +31,38 @@ _PIECE_BYTES = 16 * 1024  # read together: so many bytes of requests may wait in
 _NOTHING = object()
 _H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 
-_Awaited: TypeAlias = tuple[object, object]
+
+class Plain(Protocol):
+    """Answers requests without ASGI where it can."""
+
+    def add(self, exchange: Exchange) -> None:
+        """Answer an exchange soon, or have its connection start the app."""
+        ...
 
 
-def bounded_protocol(limits: Limits, stalls: Stalls | None = None) -> type[HttpToolsProtocol]:
+def bounded_protocol(
+    limits: Limits, stalls: Stalls | None = None, plain: Plain | None = None
+) -> type[HttpToolsProtocol]:
     """Return the protocol for a server that keeps at most so many connections open, for so long.
 
     Args:
         limits: of the server.
         stalls: closes connections whose client takes nothing; made of `limits` when there is none.
+        plain: takes whole requests; None: the app gets all of them.
     """
     members = {
         "limit": limits.connections,
-        "sweeper": _Sweeper(limits.head_seconds / 2),
+        "plain": plain,
+        "sweeper": Sweeper(limits.head_seconds / 2),
         "stalls": stalls or Stalls(limits.send_seconds),
     }
     return type("BoundedHttp", (_BoundedHttp,), members)
 
 
-class _Sweeper:
-    """Closes connections whose request does not come, or comes by drops; costs a request nothing.
-
-    It looks at each connection twice in the time they have: one that it sees waiting for the end of
-    the same head again, or for `_PROGRESS_BYTES` more of the same body, is closed.
-    """
-
-    def __init__(self, every_seconds: float) -> None:
-        self._every_seconds = every_seconds
-        self._waiting: weakref.WeakKeyDictionary[_BoundedHttp, _Awaited] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._running = False
-
-    def start(self, of: _BoundedHttp) -> None:
-        """Look from now on at the connections of a server, as long as there are any."""
-        if not self._running:
-            self._running = True
-            of.loop.call_later(self._every_seconds, self._sweep, of)
-
-    def _sweep(self, of: _BoundedHttp) -> None:
-        before, self._waiting = self._waiting, weakref.WeakKeyDictionary()
-        for connection in list(of.connections):
-            if not isinstance(connection, _BoundedHttp):
-                continue
-            awaited = connection.awaited()
-            if awaited is None:
-                continue
-            request, moved = before.get(connection, (None, None))
-            if request is awaited[0] and moved is awaited[1]:
-                connection.turn_out()
-            else:
-                self._waiting[connection] = awaited
-        self._running = bool(of.connections)
-        if self._running:
-            of.loop.call_later(self._every_seconds, self._sweep, of)
-
-
 class _BoundedHttp(HttpToolsProtocol):
     limit = 0
-    sweeper = _Sweeper(Limits().head_seconds / 2)
+    plain: Plain | None = None
+    sweeper = Sweeper(Limits().head_seconds / 2)
     stalls = Stalls(Limits().send_seconds)
     _head_bytes = 0
     _body_bytes = 0  # of bodies that come in parts, since `_moved` was set
@@ -90,9 +70,15 @@ class _BoundedHttp(HttpToolsProtocol):
     _expects_head = True
     _refused = False  # what still comes is not read
     _turned_away = False  # the connection was never opened
-    _answered: RequestResponseCycle | None = None  # others wait in `pipeline`
+    _reading: Exchange | None = None  # its head is there, and more of it may come
+    _current: Exchange | None = None  # is being answered
+    _last: Exchange | None = None  # came last
     _unparsed = b""  # has come, while requests wait in line
     _ended = False  # no more will come
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.in_line: deque[Exchange] = deque()
 
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= self.limit:
@@ -100,49 +86,57 @@ class _BoundedHttp(HttpToolsProtocol):
             _refuse(transport, b"429 Too Many Requests", b"too many connections; try again later")
         else:
             super().connection_made(transport)
-            self.sweeper.start(self)
+            self.sweeper.start(self.loop, self.connections)
             self.stalls.start(self.loop, self.connections)
-
-    def awaited(self) -> _Awaited | None:
-        """Return what stands for the request that is awaited, and how far its body has come.
-
-        None when none is, or may come later: also while it is this server that reads no further.
-        """
-        if self._refused or self.pipeline or self.flow.read_paused:
-            return None
-        if not self._expects_head:
-            return self.headers, self._moved
-        if self._head_bytes:
-            answering = self.cycle is not None and not self.cycle.response_complete
-            return None if answering else (self.headers, self._moved)
-        # after a request uvicorn's own timer runs
-        return (_NOTHING, _NOTHING) if self.cycle is None else None
-
-    def turn_out(self) -> None:
-        """Close the connection: its request takes too long to come."""
-        self._refused = True
-        if self.cycle is not None and self.cycle.response_started and not self._expects_head:
-            self.transport.close()  # the answer came before the whole request
-            return
-        _refuse(self.transport, b"408 Request Timeout", b"the request took too long to come")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed = b""
         if self._turned_away:
             return
         self.stalls.lost(self, exc)
-        answered = self._answered
-        if answered is not None and not answered.response_complete:
-            answered.disconnected = True  # uvicorn tells the last of those in line alone
-            answered.message_event.set()
+        for exchange in (self._current, self._reading):
+            if exchange is not None:
+                exchange.drop()
         super().connection_lost(exc)
+
+    def awaited(self) -> Awaited | None:
+        """Return what the client is to send; None while it is this server that reads no further."""
+        if self._refused or self.in_line or self.flow.read_paused:
+            return None
+        if self._expects_head and self._current is not None:
+            return None
+        if self._is_idle:
+            return Awaited(self._last, _NOTHING, self.timeout_keep_alive)
+        return Awaited(self.headers, self._moved, self.sweeper.every_seconds * 0.9)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the client may or may not send a further request."""
+        answered = self._current is None and self._last is not None
+        return answered and self._expects_head and not self._head_bytes
+
+    def turn_out(self) -> None:
+        """Close the connection: the request takes too long to come, or none does."""
+        self._refused = True
+        reading = self._reading
+        if self._is_idle or (reading is not None and reading.answering):
+            self.transport.close()
+        else:
+            _refuse(self.transport, b"408 Request Timeout", b"the request took too long to come")
+
+    def shutdown(self) -> None:
+        """Close after what is being answered."""
+        if self._current is None:
+            self.transport.close()
+        elif self._last is not None:
+            self._last.close_after()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
         data = self._unparsed + data if self._unparsed else data
         start = 0
-        while start < len(data) and not self.pipeline:
+        while start < len(data) and not self.in_line:
             if self._refused or self.transport.is_closing():
                 self._unparsed = b""
                 return
@@ -154,61 +148,157 @@ class _BoundedHttp(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at the answer
         """Stay open for the answer to a client that has said all it has to say."""
-        last, now = self.cycle, self._answered
-        if self.scheme != "http" or last is None or now is None:
+        last, current = self._last, self._current
+        if self.scheme != "http" or last is None or current is None or current.streaming:
             return False
-        if last.more_body and not self._unparsed:
-            return False
-        streaming = now.response_started and not now.response_complete and now.chunked_encoding
-        if last.response_complete or streaming:
+        if not last.whole and not self._unparsed:
             return False
         self._ended = True
         self._close_after_last()
         return True
 
     def _close_after_last(self) -> None:
-        if self._ended and not self._unparsed:
-            self.cycle.keep_alive = False
+        if self._ended and not self._unparsed and self._last is not None:
+            self._last.close_after()
 
     def _parse(self, data: bytes) -> None:
         if self._expects_head:
             self._head_bytes += len(data)
+            if b"h2c" in data:
+                data = _without_h2c(data)
         else:
             self._body_bytes += len(data)
             if self._body_bytes >= _PROGRESS_BYTES:
                 self._body_bytes, self._moved = 0, object()
-        if self._expects_head and b"h2c" in data:
-            data = _without_h2c(data)
         super().data_received(data)
+        reading = self._reading
+        if reading is not None and reading.cycle is None and not self.transport.is_closing():
+            reading.cycle = self._cycle_of(reading)
+            self._line_up(reading)
         if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refused = True
             _refuse(self.transport, b"431 Request Header Fields Too Large", b"the head is too long")
 
     def _should_upgrade(self) -> bool:
-        return bool(self.scope["method"] == "GET" and super()._should_upgrade())
+        return self.parser.get_method() == b"GET" and bool(super()._should_upgrade())
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
         self._expects_head = False
-        super().on_headers_complete()
+        method = self.parser.get_method().decode("ascii")
+        if self.parser.should_upgrade() and self._should_upgrade():
+            self.scope = cast("Any", {"method": method, "headers": self.headers})
+            return
+        version = self.parser.get_http_version()
+        self._reading = self._last = Exchange(
+            self,
+            method,
+            self.url,
+            self.headers,
+            version=version,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+        )
+
+    def on_body(self, body: bytes) -> None:
+        reading = self._reading
+        if reading is None:
+            return
+        cycle = reading.cycle
+        if cycle is None:
+            reading.body += body
+        elif not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         self._expects_head, self._head_bytes = True, 0
-        super().on_message_complete()
+        reading, self._reading = self._reading, None
+        if reading is None:
+            return
+        reading.whole = True
+        if reading.cycle is None:
+            self._line_up(reading)
+        elif not reading.cycle.response_complete:
+            reading.cycle.more_body = False
+            reading.cycle.message_event.set()
+
+    def _line_up(self, exchange: Exchange) -> None:
+        if self._current is None:
+            self._begin(exchange)
+        else:
+            self.flow.pause_reading()
+            self.in_line.append(exchange)
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._current = exchange
+        if self.plain is None or exchange.cycle is not None or self.flow.write_paused:
+            self.start_app(exchange)
+        else:
+            self.plain.add(exchange)
+
+    def start_app(self, exchange: Exchange) -> None:
+        """Have the ASGI app answer the exchange that is on."""
+        if exchange.cycle is None:
+            exchange.cycle = self._cycle_of(exchange)
+        self._start_asgi_task(exchange.cycle, self.app)
+
+    def _cycle_of(self, exchange: Exchange) -> RequestResponseCycle:
+        beside = {
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "state": self.app_state.copy(),
+        }
+        scope = to_scope(exchange, beside)
+        cycle = RequestResponseCycle(
+            scope=cast("Any", scope),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue and not exchange.whole,
+            keep_alive=exchange.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        scope["extensions"][DIRECT] = _Direct(cycle)
+        cycle.body += exchange.body
+        cycle.more_body = not exchange.whole
+        if exchange.whole or exchange.body:
+            cycle.message_event.set()
+        return cycle
+
+    def answered(self, exchange: Exchange, data: bytes) -> None:
+        """Send the answer of the exchange that is on, and go on to the next one."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+            if not exchange.keep_alive:
+                self.transport.close()
+        self.on_response_complete()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        self._current = None
         if self.transport.is_closing():
             return
+        self.flow.resume_reading()
+        if self.in_line:
+            self._begin(self.in_line.popleft())
         if self._unparsed:
             self.data_received(b"")
             self._close_after_last()
-        if self.pipeline:
+        if self.in_line:
             self.flow.pause_reading()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._answered = cycle
-        cycle.scope["extensions"] = cast("Any", {DIRECT: _Direct(cycle)})
-        super()._start_asgi_task(cycle, app)
 
 
 class _Direct:

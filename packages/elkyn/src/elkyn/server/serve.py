@@ -135,6 +135,7 @@ def serve(
     serving.check()
     uvicorn = _uvicorn()
     from elkyn.server.http_protocol import bounded_protocol
+    from elkyn.server.plain import PlainRequests
     from elkyn.server.stalls import Stalls, watch_listener
     from elkyn.server.websocket_protocol import watched_socket
 
@@ -167,7 +168,7 @@ def serve(
             proxy_headers=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=75,
-            http=bounded_protocol(serving.limits, stalls),
+            http=bounded_protocol(serving.limits, stalls, PlainRequests(app)),
             ws=watched_socket(stalls),
             ws_max_size=1024 * 1024,
             ws_per_message_deflate=False,

@@ -13,6 +13,7 @@ from elkyn._lmdb.tree import ReadLimit
 from elkyn.errors import PreconditionFailed
 from elkyn.paths import Path, format_path, sorted_map
 from elkyn.query import IndexMissing, Query, require_index, run_query
+from elkyn.server.asgi import client_of
 from elkyn.server.door import Caller, Door
 from elkyn.server.feed import INLINE_ROWS, Opening
 from elkyn.server.grant import Grant
@@ -55,7 +56,9 @@ class SocketStore:
         """Note a refusal."""
         path = step.listen.path if hasattr(step, "listen") else getattr(step, "path", ())
         write = isinstance(step, Commit | Later)
-        self.door.refused(caller, self.scope, self.namespace, format_path(path), write=write)
+        self.door.refused(
+            caller, client_of(self.scope), self.namespace, format_path(path), write=write
+        )
 
     def to_write(self, step: Commit | Later, grant: Grant) -> Write:
         """Return the write that a request asks for.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elkyn.server import metrics
-from elkyn.server.asgi import Receive, Scope, Send
+from elkyn.server.asgi import Receive, Scope, Send, client_of
 from elkyn.server.codec import dump
 from elkyn.server.grant import Grant
 from elkyn.server.request import MethodNotAllowed, Request, Response
@@ -47,7 +47,7 @@ class SystemCall:
         caller = await self.app.door.caller(self.scope, self.request.query)
         grant = caller.grant(self.store(), self.namespace, path, write)
         if not grant.identity.admin:
-            self.app.door.refused(caller, self.scope, self.namespace, path, write=write)
+            self.app.door.refused(caller, client_of(self.scope), self.namespace, path, write=write)
             raise Denied(f"using {path}", "an admin's credential")
         return grant
 

@@ -1,0 +1,168 @@
+"""A request that has come over a connection, and the way back for its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
+
+import httptools
+
+from elkyn.server.asgi import COUNTED, HEADERS
+from elkyn.server.request import Request, parse_query
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+    from elkyn.server.door import Caller
+
+__all__ = ["Connection", "Exchange", "to_scope"]
+
+
+class Connection(Protocol):
+    """What an exchange needs of the connection it is on."""
+
+    client: tuple[str, int] | None
+
+    def answered(self, exchange: Exchange, data: bytes) -> None:
+        """Send the answer of the exchange that is on, and go on to the next one."""
+        ...
+
+    def start_app(self, exchange: Exchange) -> None:
+        """Have the ASGI app answer the exchange that is on."""
+        ...
+
+
+class Exchange:
+    """One request and its answer.
+
+    Args:
+        connection: where it came.
+        method: in capitals.
+        target: of the request line: path and query, still encoded.
+        headers: names in lower case.
+        version: of HTTP.
+        keep_alive: whether the connection stays after the answer.
+
+    Attributes:
+        body: as much of it as has come before there was a `cycle`.
+        whole: whether the whole request has come.
+        cycle: uvicorn's, when the ASGI app answers.
+        counted: whether the limits of the app have counted the request already.
+        caller: who asks, when that is known already.
+
+    Raises:
+        ValueError: the target names no path.
+    """
+
+    __slots__ = (
+        "body",
+        "caller",
+        "connection",
+        "counted",
+        "cycle",
+        "headers",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "version",
+        "whole",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        method: str,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        version: str,
+        keep_alive: bool,
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.path, self.query = _split(target)
+        self.headers = headers
+        self.version = version
+        self.keep_alive = keep_alive
+        self.body = b""
+        self.whole = False
+        self.cycle: RequestResponseCycle | None = None
+        self.counted = False
+        self.caller: Caller | None = None
+
+    @property
+    def client(self) -> str:
+        """The address of who asks."""
+        client = self.connection.client
+        return "" if client is None else client[0]
+
+    @property
+    def answering(self) -> bool:
+        """Whether a part of the answer has left."""
+        return self.cycle is not None and self.cycle.response_started
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the answer is an event stream that has begun and not ended."""
+        cycle = self.cycle
+        return cycle is not None and bool(cycle.chunked_encoding) and not cycle.response_complete
+
+    def request(self) -> Request:
+        """Return the request; only headers that count are kept.
+
+        Raises:
+            UsageError: the query has too many parameters.
+        """
+        headers = {
+            HEADERS[name]: value.decode("latin-1")
+            for name, value in self.headers
+            if name in HEADERS
+        }
+        query = parse_query(self.query) if self.query else {}
+        return Request(self.method, self.path, query, headers, self.body)
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """Send the answer; its head lacks nothing but `connection` and the empty line."""
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self.connection.answered(self, b"".join((head, end, body)))
+
+    def close_after(self) -> None:
+        """Close the connection after the answer."""
+        self.keep_alive = False
+        if self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def drop(self) -> None:
+        """Tell the ASGI app that the client is gone."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+
+def to_scope(exchange: Exchange, beside: dict[str, Any]) -> dict[str, Any]:
+    """Return ASGI's scope of a request; `beside` has what all requests of its connection share."""
+    raw_path = exchange.path.encode("ascii")
+    extensions = {COUNTED: exchange.caller} if exchange.counted else {}
+    return {
+        "type": "http",
+        "http_version": exchange.version,
+        "method": exchange.method,
+        "path": unquote(exchange.path) if "%" in exchange.path else exchange.path,
+        "raw_path": raw_path,
+        "query_string": exchange.query,
+        "headers": exchange.headers,
+        "extensions": extensions,
+        **beside,
+    }
+
+
+def _split(target: bytes) -> tuple[str, bytes]:
+    """Return path and query of a target."""
+    if target.startswith(b"/") and b"#" not in target:
+        path, _mark, query = target.partition(b"?")
+        return path.decode("ascii"), query
+    url = httptools.parse_url(target)
+    if url.path is None:
+        raise ValueError("the target names no path")
+    return url.path.decode("ascii"), url.query or b""
