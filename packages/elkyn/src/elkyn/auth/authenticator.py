@@ -15,12 +15,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 from elkyn.auth.audit import Audit
 from elkyn.auth.claims import check_uid
 from elkyn.auth.codes import Codes
 from elkyn.auth.directory import Directory, Policy
+from elkyn.auth.elsewhere import Ask, Elsewhere
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
 from elkyn.auth.jwks import KeysMissing
@@ -42,17 +43,15 @@ __all__ = ["AuthSettings", "Authenticator", "seen_as"]
 
 T = TypeVar("T")
 
-Elsewhere: TypeAlias = Callable[[str], Identity | None]
-"""Says whose a token is; None when it is not good. Waits for the answer of a leader."""
-
 _CACHED_MAX = 4096
 _CACHED_SECONDS = 300.0
 _TRUSTED_SECONDS = 1.0
-_REFUSED_SECONDS = 10.0
 _FETCHES_MAX = 3
 _HASH_WORKERS = 2
 _WAITING_MAX = 64
 _ANSWERS_MAX = 512
+_QUESTIONS_MAX = 256
+_KNOWN_HERE = ("expired", "early", "revoked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +66,16 @@ class _Known:
 
 @dataclass(slots=True)
 class _Question:
-    """A token that only the leader can judge."""
+    """A credential that only the leader can judge."""
 
     auth: Authenticator
     text: str
     digest: bytes
+    client: str | None
     name: str = "the leader"
 
     def refresh(self) -> None:
-        self.auth.ask_elsewhere(self.text, self.digest)
+        self.auth.ask_elsewhere(self.text, self.digest, self.client)
 
 
 class Authenticator:
@@ -85,9 +85,6 @@ class Authenticator:
         settings: who is trusted.
         folder: of the vault; None keeps it in memory.
         clock: gives the time.
-
-    Attributes:
-        elsewhere: asked about tokens of which the signature is of nobody here; None: nobody is.
 
     Raises:
         UsageError: an issuer makes no sense, or has the name of this server's own.
@@ -128,13 +125,13 @@ class Authenticator:
             tokens=self._verifier_of([own]),
             custom=self._verifier_of([*secrets, *signers]),
         )
-        self.elsewhere: Elsewhere | None = None
-        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._elsewhere: Elsewhere | None = None
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._hashing = Lane("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
         self._answering = Lane("elkyn-auth", _HASH_WORKERS, _ANSWERS_MAX)
         self._fetching = Lane("elkyn-jwks", 2, _WAITING_MAX)
+        self._questions = Lane("elkyn-leader", 4, _QUESTIONS_MAX)
 
     def _directory(self) -> Directory:
         settings = self.settings
@@ -167,6 +164,16 @@ class Authenticator:
     def tell_followers(self, known_tag: str) -> bytes | None:
         """Return what followers need to judge ID tokens of this server; see `elkyn.auth.leader`."""
         return tell_followers(self, known_tag)
+
+    @property
+    def masters_tag(self) -> str:
+        """Names the credentials of administrators that have no name; changes with them."""
+        masters = repr([self.settings.admin_token, self.settings.secret]).encode()
+        return hmac.new(server_secret(self.vault), masters, hashlib.sha256).hexdigest()[:24]
+
+    def ask_leader(self, ask: Ask) -> None:
+        """Ask a leader from now on about credentials that are of nobody here."""
+        self._elsewhere = Elsewhere(ask, self._clock)
 
     def follow(self, packed: bytes) -> None:
         """Believe ID tokens of a leader, as it `tell_followers`.
@@ -264,8 +271,29 @@ class Authenticator:
             try:
                 return self._judge(credential, client)
             except KeysMissing as missing:
-                await self._fetching.run(missing.source.refresh)
+                asks = isinstance(missing.source, _Question)
+                lane = self._questions if asks else self._fetching
+                await lane.run(missing.source.refresh)
         raise BadToken(fault="signature")
+
+    async def vouch(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        query: Mapping[str, str],
+        client: str | None = None,
+    ) -> None:
+        """Refuse a credential that nobody knows, here or at the leader; what has ended may pass.
+
+        Raises:
+            BadToken: nobody knows it.
+        """
+        credential = _credential(headers, query)
+        if credential is not None:
+            try:
+                await self.identify_token(credential, client)
+            except BadToken as error:
+                if error.fault not in _KNOWN_HERE:
+                    raise
 
     def _of_credential(self, credential: str | None, client: str | None) -> Identity:
         return NOBODY if credential is None else self.identity_of_token(credential, client)
@@ -274,9 +302,8 @@ class Authenticator:
         try:
             if self._is_master(credential):
                 return ADMIN
-            if is_admin_key(credential):
-                return self._of_admin_key(credential)
-            return self._of_token(credential)
+            key = self.admin_keys.verify(credential) if is_admin_key(credential) else None
+            return self._of_token(credential, client) if key is None else _key_identity(key)
         except BadToken as error:
             self.audit.refused_credential(error.fault, client)
             raise
@@ -290,13 +317,7 @@ class Authenticator:
             found |= bool(master) and hmac.compare_digest(shown, str(master).encode())
         return found
 
-    def _of_admin_key(self, credential: str) -> Identity:
-        key = self.admin_keys.verify(credential)
-        if key is None:
-            raise BadToken(fault="revoked")
-        return _key_identity(key)
-
-    def _of_token(self, text: str) -> Identity:
+    def _of_token(self, text: str, client: str | None) -> Identity:
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
         now, told = self._clock.monotonic(), self.revocations.told
         with self._cache_lock:
@@ -304,35 +325,41 @@ class Authenticator:
         if known is not None and now < known.checked_until and told == known.told:
             return known.identity
         if known is None or now >= known.verified_until:
-            known = _Known(self._verify(text, digest, now), now + _CACHED_SECONDS)
+            known = _Known(self._verify(text, digest, client), now + _CACHED_SECONDS)
         self._check_revoked(known.identity)
         self._remember(digest, replace(known, checked_until=now + _TRUSTED_SECONDS, told=told))
         return known.identity
 
-    def _verify(self, text: str, digest: bytes, now: float) -> Identity:
+    def _verify(self, text: str, digest: bytes, client: str | None) -> Identity:
+        elsewhere = self._elsewhere
         try:
+            if is_admin_key(text):
+                raise BadToken(fault="malformed" if elsewhere is not None else "revoked")
             return self._verifier.verify(text)
         except BadToken as error:
-            asked = self.elsewhere is not None and error.fault == "signature"
-            if not asked or now < self._refused.get(digest, 0.0):
+            unknown = error.fault not in _KNOWN_HERE
+            if elsewhere is None or not unknown or not elsewhere.may_know(text, digest):
                 raise
-        raise KeysMissing(_Question(self, text, digest))
+        raise KeysMissing(_Question(self, text, digest, client))
 
-    def ask_elsewhere(self, text: str, digest: bytes) -> None:
-        """Have the leader say whose a token is that cannot be verified here, and remember that.
+    def ask_elsewhere(self, text: str, digest: bytes, client: str | None) -> None:
+        """Have the leader say whose a credential is that nobody knows here, and remember that.
 
         Raises:
             Unavailable: it does not answer.
+            Busy: too many that it refuses were shown.
         """
-        assert self.elsewhere is not None
-        identity, now = self.elsewhere(text), self._clock.monotonic()
+        assert self._elsewhere is not None
+        now = self._clock.monotonic()
+        with self._cache_lock:
+            known = self._cache.get(digest)
+        if (known is not None and now < known.verified_until) or not self._elsewhere.may_know(
+            text, digest
+        ):
+            return  # somebody else has asked meanwhile
+        identity = self._elsewhere.identify(text, digest, client or "")
         if identity is not None:
             self._remember(digest, _Known(identity, now + _CACHED_SECONDS))
-            return
-        with self._cache_lock:
-            self._refused[digest] = now + _REFUSED_SECONDS
-            while len(self._refused) > _CACHED_MAX:
-                self._refused.popitem(last=False)
 
     def _check_revoked(self, identity: Identity) -> None:
         if self.revocations.reason(identity) is None:
@@ -372,6 +399,7 @@ class Authenticator:
         self._hashing.close()
         self._answering.close()
         self._fetching.close()
+        self._questions.close()
         self.vault.close()
 
     def __enter__(self) -> Self:

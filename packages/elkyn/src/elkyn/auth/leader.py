@@ -2,7 +2,8 @@
 
 The leader tells all of it as one MessagePack map, with a tag that changes with any of it. A follower
 keeps it in its own vault, so that tokens are judged there while the leader is away. Private keys,
-hashes of passwords, refresh tokens and admin keys stay where they are.
+hashes of passwords, refresh tokens and admin keys stay where they are: of keys that were revoked it
+tells the ids.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ormsgpack
 
 from elkyn.auth.jws import Key, PublicKey
+from elkyn.auth.revocations import Revoked
 from elkyn.auth.tokens import Trust
 from elkyn.auth.vault import Pages, digest
 from sennit_core.errors import BadInput
@@ -32,9 +34,12 @@ _AFTER_PROMOTION_SECONDS = 2 * 3600  # as long as a retired key of one's own
 
 def tell_followers(auth: Authenticator, known_tag: str) -> bytes | None:
     """Return what followers of this server are told; None when they know, as their tag says."""
-    keys = auth.signing.jwks()["keys"]
+    keys, masters = auth.signing.jwks()["keys"], auth.masters_tag
     with auth.vault.read() as pages:
-        named = [auth.settings.project, pages.revocations, sorted(key["kid"] for key in keys)]
+        named = [
+            *(auth.settings.project, masters, pages.revocations),
+            sorted(key["kid"] for key in keys),
+        ]
         tag = digest(repr(named)).hex()
         if tag == known_tag:
             return None
@@ -46,6 +51,8 @@ def tell_followers(auth: Authenticator, known_tag: str) -> bytes | None:
             "cutoffs": pages.cutoffs(),
             "revoked": pages.revoked_tokens(),
             "disabled": pages.disabled_users(),
+            "revoked_keys": [key.id for key in pages.admin_keys() if key.revoked_ms],
+            "masters": masters,
         }
     return ormsgpack.packb(told, default=list)
 
@@ -65,6 +72,7 @@ class LeaderTrust:
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: dict[str, PublicKey] = {}
+        self._ended: set[str] = set()  # keys of administrators
         with vault.read() as pages:
             self._row = pages.meta(_ROW)
         self._load()
@@ -96,6 +104,7 @@ class LeaderTrust:
         """
         told = _checked(packed)
         row = {name: told[name] for name in ("tag", "issuer", "project", "keys")}
+        row |= {"revoked_keys": told.get("revoked_keys", []), "masters": told.get("masters", "")}
         now = int(self._clock.now())
 
         def body(pages: Pages) -> None:
@@ -109,9 +118,15 @@ class LeaderTrust:
 
         self._vault.write(body)
         with self._lock:
+            before = self._row.get("masters")
+            if before and before != row["masters"]:
+                self._ended.add(before)
             self._row = row
             self._load()
         self._revocations.poll()
+
+    def _has_ended(self, key: str) -> bool:
+        return key in self._ended or "ends" in self._row
 
     def leave(self) -> None:
         """Believe the leader's keys for two more hours alone: this server leads now."""
@@ -121,12 +136,15 @@ class LeaderTrust:
         self._vault.write(lambda pages: pages.put_meta(_ROW, row))
         with self._lock:
             self._row = row
+        self._revocations.tell(Revoked())
 
     def _load(self) -> None:
         known, self._keys = self._keys, {}
         for jwk in self._row.get("keys", ()):
             self._keys[jwk["kid"]] = known.get(jwk["kid"]) or PublicKey.from_jwk(jwk)
+        self._ended.update(self._row.get("revoked_keys", ()))
         self._revocations.members_elsewhere = bool(self._row)
+        self._revocations.keys_elsewhere = self._has_ended
 
     def _find(self, kid: str | None, _algorithm: str) -> Sequence[Key]:
         with self._lock:
@@ -143,10 +161,11 @@ def _checked(packed: bytes) -> Mapping[str, Any]:
         keys = [PublicKey.from_jwk(jwk) for jwk in told["keys"]]
         texts = [told[name] for name in ("tag", "issuer", "project")]
         lists = isinstance(told["cutoffs"], dict) and isinstance(told["disabled"], list)
+        ids = all(isinstance(key, str) for key in told.get("revoked_keys", []))
         tokens = all(isinstance(key, bytes) and int(until) for key, until in told["revoked"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput("the accounts of a leader", reason=repr(error)) from None
-    if not (lists and tokens and all(isinstance(text, str) for text in texts)):
+    if not (lists and tokens and ids and all(isinstance(text, str) for text in texts)):
         raise BadInput("the accounts of a leader", reason="a part is of another kind")
     if any(key.kid is None for key in keys):
         raise BadInput("the accounts of a leader", reason="a key has no id")

@@ -13,10 +13,13 @@ from elkyn.identity import Identity
 from sennit_core.clock import Clock
 from sennit_core.logs import get_logger
 
-__all__ = ["DISABLED", "KEY_CLAIM", "Revocations", "Revoked", "revoke_in"]
+__all__ = ["DISABLED", "KEY_CLAIM", "LEADER_CLAIM", "Revocations", "Revoked", "revoke_in"]
 
 KEY_CLAIM = "elkyn_key"
 """The claim of an admin key's identity that holds the key's id."""
+
+LEADER_CLAIM = "elkyn_leader_key"
+"""The same of a key that a follower's leader knows, or what names its other administrators."""
 
 DISABLED = "user was disabled"
 """The reason for somebody whose account is there but shut."""
@@ -47,7 +50,8 @@ class Revocations:
 
     `told` counts the revocations that subscribers were told of: while it stays, an answer of `reason`
     holds as far as this process knows. `members_elsewhere` is set where the users are a leader's:
-    whoever was deleted there has had their tokens revoked.
+    whoever was deleted there has had their tokens revoked. `keys_elsewhere` says whether the value of
+    a `LEADER_CLAIM` counts no more.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Revocations:
         self._issuer = issuer
         self._members_only = members_only
         self.members_elsewhere = False
+        self.keys_elsewhere: Callable[[str], bool] = lambda _key: True
         self._clock = clock
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[Revoked], object]] = {}
@@ -91,6 +96,9 @@ class Revocations:
         if ends_ms is not None and moment * 1000 >= ends_ms + SKEW_SECONDS * 1000:
             return "credential is no longer valid"
         key_id = identity.claims.get(KEY_CLAIM)
+        elsewhere = identity.claims.get(LEADER_CLAIM)
+        if elsewhere is not None and self.keys_elsewhere(str(elsewhere)):
+            return _REVOKED
         if identity.uid is None and key_id is None:
             return None
         with self._vault.read() as pages:

@@ -193,7 +193,7 @@ class ElkynApp:
         if request.method == "OPTIONS":
             return self.settings.origins.preflight(request.headers)
         if self.upstream is not None and self.upstream.takes(request, self.door.owns):
-            return await self.upstream.forward(self, request, scope, receive)
+            return await self._pass_on(self.upstream, request, scope, receive)
         if not request.raw_path.endswith(".json") or request.raw_path.startswith("/."):
             owned = self.door.owns(request.raw_path)
             if owned or is_reserved(request.raw_path):
@@ -235,6 +235,13 @@ class ElkynApp:
         self.metrics.answered(request.method, response)
         if "origin" in request.headers and request.method != "OPTIONS":
             response.headers += self.settings.origins.headers(request.headers)
+
+    async def _pass_on(
+        self, upstream: Upstream, request: Request, scope: Scope, receive: Receive
+    ) -> Response:
+        if not self.door.owns(request.raw_path):
+            await self.door.vouch(scope, request.query)
+        return await upstream.forward(self, request, scope, receive)
 
     async def _stream(
         self,

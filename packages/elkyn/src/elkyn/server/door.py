@@ -65,6 +65,10 @@ class Door(Protocol):
         """Whether `respond` answers this path."""
         ...
 
+    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
+        """Refuse what is passed on to a leader with a credential that nobody knows."""
+        ...
+
     def poll(self) -> None:
         """Look for credentials that were revoked elsewhere."""
         ...
@@ -103,6 +107,9 @@ class HookDoor:
     def owns(self, raw_path: str) -> bool:
         """Leave all paths to others."""
         return False
+
+    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
+        """Leave that to the leader."""
 
     def poll(self) -> None:
         """Know of nothing that could be revoked."""
@@ -179,6 +186,11 @@ class AuthDoor:
         """Ask the authenticator."""
         return self.authenticator.owns(raw_path)
 
+    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
+        """Ask the authenticator."""
+        client = scope.get("client") or ("", 0)
+        await self.authenticator.vouch(scope["headers"], query, client[0])
+
     def poll(self) -> None:
         """Ask the vault."""
         self.authenticator.revocations.poll()
@@ -194,27 +206,29 @@ class AuthDoor:
     ) -> Caller:
         """Return the caller of `scope`; raises `BadToken` for a token that is none."""
         identity = NOBODY
+        client = (scope.get("client") or ("", 0))[0]
         if not anonymous:
-            client = scope.get("client") or ("", 0)
-            identity = await self.authenticator.identify(scope["headers"], query, client[0])
-        return _SignedIn(self, identity)
+            identity = await self.authenticator.identify(scope["headers"], query, client)
+        return _SignedIn(self, identity, client)
 
     def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
         """Return the caller unless keys must be fetched; raises `BadToken` as `caller` does."""
-        return _SignedIn(self, self.authenticator.identity_at_once(headers, query, client))
+        identity = self.authenticator.identity_at_once(headers, query, client)
+        return _SignedIn(self, identity, client)
 
 
 @dataclass(slots=True)
 class _SignedIn:
     door: AuthDoor
     identity: Identity
+    client: str
     told: int = -1  # how many revocations there were when the identity was looked up last
 
     def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
         return Grant(self.identity, store, self.door.open_without_rules)
 
     async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
-        identity = await self.door.authenticator.identify_token(credential)
+        identity = await self.door.authenticator.identify_token(credential, self.client)
         if nobody or variable is not None:
             from elkyn.auth.authenticator import seen_as
 

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import ormsgpack
 
+from elkyn.auth.revocations import KEY_CLAIM, LEADER_CLAIM
 from elkyn.errors import Behind, PreconditionFailed
 from elkyn.identity import Identity
 from elkyn.replica.client import Answer, LeaderClient, error_of
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from elkyn.auth.leader import LeaderTrust
     from elkyn.server.app import ElkynApp, StoreMap
 
-__all__ = ["Upstream", "read_identity", "show_identity"]
+__all__ = ["Upstream", "members_of", "read_identity", "show_identity"]
 
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
@@ -220,8 +222,13 @@ class Upstream:
         if not self.active:
             return None
         headers = {"Content-Type": "text/plain"}
-        answer = self._client.send("POST", "/.replica/identify", token.encode(), headers)
-        return read_identity(ormsgpack.unpackb(answer.body)) if answer.status == 200 else None
+        shown = token.encode(errors="replace")
+        answer = self._client.send("POST", "/.replica/identify", shown, headers)
+        if answer.status == 404:
+            return None
+        if answer.status != 200:
+            raise Unavailable(f"the leader ({answer.text})")
+        return _identity_there(ormsgpack.unpackb(answer.body))
 
     async def write_all(self, namespace: str, rows: list[Any]) -> list[Any]:
         """Have the leader make writes in their order; returns what became of each."""
@@ -381,6 +388,11 @@ def show_identity(identity: Identity) -> dict[str, Any] | None:
     """Return an identity as a follower tells its leader; None for an admin."""
     if identity.admin:
         return None
+    return members_of(identity)
+
+
+def members_of(identity: Identity) -> dict[str, Any]:
+    """Return what `read_identity` reads."""
     return {
         "uid": identity.uid,
         "provider": identity.provider,
@@ -391,8 +403,17 @@ def show_identity(identity: Identity) -> dict[str, Any] | None:
     }
 
 
+def _identity_there(told: dict[str, Any]) -> Identity:
+    found = replace(read_identity(told), admin=told.get("admin") is True)
+    claims = dict(found.claims)
+    key = claims.pop(KEY_CLAIM, None)
+    if key is None and found.admin and found.uid is None:
+        key = told.get("masters")
+    return replace(found, claims=claims if key is None else {**claims, LEADER_CLAIM: str(key)})
+
+
 def read_identity(shown: dict[str, Any]) -> Identity:
-    """Return the identity that `show_identity` has shown.
+    """Return the identity that has these members.
 
     Raises:
         UsageError: it has shown something else.

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import ormsgpack
 
+from elkyn.auth.errors import BadToken
 from elkyn.errors import NotLeader
-from elkyn.identity import ADMIN
+from elkyn.identity import ADMIN, NOBODY
 from elkyn.paths import format_path, parse_path
 from elkyn.server.answers import error_text
 from elkyn.server.codec import dump
-from elkyn.server.following import read_identity, show_identity
+from elkyn.server.following import members_of, read_identity
 from elkyn.server.grant import Grant
 from elkyn.server.request import MethodNotAllowed, Response
 from elkyn.server.session import Commit
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.system import SystemCall
 from elkyn.writer import Write
-from sennit_core.errors import Denied, NotFound, SennitError, UsageError
+from sennit_core.errors import NotFound, SennitError, UsageError
 
 if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
@@ -81,15 +82,21 @@ async def accounts(call: SystemCall) -> Response:
 
 
 async def identify(call: SystemCall) -> Response:
-    """Answer whose a token is that a follower was shown; admins' are not told."""
+    """Answer whose a credential is that a follower was shown; 404 when nobody's."""
     _post(call)
     await call.admin("/.replica/identify", write=True)
     headers = [(b"authorization", b"Bearer " + call.request.body)]
-    caller = await call.app.door.caller({**call.scope, "headers": headers}, {})
+    door = call.app.door
+    try:
+        caller = await door.caller({**call.scope, "headers": headers}, {})
+    except BadToken:
+        raise NotFound("credential", "that was shown") from None
     identity = caller.identity
-    if identity is None or identity.uid is None or identity.admin:
-        raise Denied("identifying a token", "a user's token")
-    return Response(200, ormsgpack.packb(show_identity(identity), default=list), (_PACKED,))
+    if identity is None or identity == NOBODY:
+        raise NotFound("credential", "that was shown")
+    told = {**members_of(identity), "admin": identity.admin}
+    told["masters"] = getattr(getattr(door, "authenticator", None), "masters_tag", "")
+    return Response(200, ormsgpack.packb(told, default=list), (_PACKED,))
 
 
 async def write(call: SystemCall) -> Response:

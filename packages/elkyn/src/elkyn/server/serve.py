@@ -218,7 +218,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
             state_file=serving.data / PROMOTED,
             accounts=authenticator,
         )
-        authenticator.elsewhere = app.upstream.identify
+        authenticator.ask_leader(app.upstream.identify)
     return app
 
 
