@@ -46,6 +46,16 @@ def measured(folder: Path, name: str) -> SourceStats:
     return measure_source(scan_of(find_schema(scan(name).plan, folder)), folder)
 
 
+def test_a_column_of_nulls_whose_footer_tells_nothing_has_no_values(tmp_path: Path) -> None:
+    table = pa.table({"t": pa.array([None] * 500, pa.string()), "n": range(500)})
+    parquet.write_table(table, tmp_path / "a.parquet", write_statistics=False)
+
+    stats = measured(tmp_path, "a.parquet")
+
+    assert stats.rows == 500
+    assert not stats.columns["t"].distinct
+
+
 def test_a_few_pieces_of_text_tell_rows_and_spread(folder: Path) -> None:
     stats = measured(folder, "a.csv")
     assert stats.rows == pytest.approx(ROWS, rel=0.1)

@@ -181,3 +181,15 @@ def test_a_byte_order_mark_of_json_lines_is_no_part_of_the_first(tmp_path: Path)
     source.write_bytes(b'\xef\xbb\xbf{"a":2,"b":"x"}\n{"a":1,"b":"y"}\n')
     thin, arrow = run_both(scan(source).sort("a"), tmp_path, ".csv")
     assert thin == arrow == b"a,b\n1,y\n2,x\n"
+
+
+def test_line_ends_are_alike_whatever_those_of_the_input_are(tmp_path: Path) -> None:
+    source, other = tmp_path / "in.csv", tmp_path / "other.csv"
+    source.write_bytes(b'a,b\r\n2,x\r\n1,"y\r\nz"\r\n3,\r\n')
+    other.write_bytes(b"a,b\n4,w\n")
+
+    for plan in (scan(source), scan(source, other), scan(source).sort("a"), scan(source).limit(2)):
+        thin, arrow = run_both(plan, tmp_path, ".csv")
+        assert thin.replace(b"y\r\nz", b"").count(b"\r") == 0
+        assert b"y\r\nz" in thin
+        assert rows_of(thin) == rows_of(arrow)

@@ -95,7 +95,8 @@ def guess_from_groups(groups: Sequence[tuple[float, float]], rows: float) -> flo
         groups: (rows, different values) of each.
         rows: of all groups, those that are not listed too.
     """
-    guesses = sorted(_unseen(count, distinct) for count, distinct in groups if count > 0)
+    told = [(count, distinct) for count, distinct in groups if count > 0 and distinct > 0]
+    guesses = sorted(_unseen(count, distinct) for count, distinct in told)
     return min(rows, guesses[len(guesses) // 2]) if guesses else 0.0
 
 

@@ -194,10 +194,10 @@ def _scan(node: Scan, _: Sequence[Compiled], folder: Path) -> Compiled:
         return _scan_jsonl(node, sources)
     options = CsvOptions.from_json(node.source.options)
     schema = node.schema or infer_text_schema(sources[0], options)
-    for source in sources:
-        names = CsvHead(source, options).names
-        if names != schema.names:
-            raise NotThin(f"the columns of {source.name} are {', '.join(names)}")
+    heads = [CsvHead(source, options) for source in sources]
+    for source, head in zip(sources, heads, strict=True):
+        if head.names != schema.names:
+            raise NotThin(f"the columns of {source.name} are {', '.join(head.names)}")
     step = {
         "op": "scan",
         "format": "csv",
@@ -205,17 +205,18 @@ def _scan(node: Scan, _: Sequence[Compiled], folder: Path) -> Compiled:
         "options": dict(node.source.options),
         "fields": _spelled(schema),
     }
-    return Compiled([step, *_to_standard(options, schema)], schema)
+    returns = any(head.ends_in_returns for head in heads)
+    return Compiled([step, *_to_standard(options, schema, returns=returns)], schema)
 
 
-def _to_standard(options: CsvOptions, schema: Schema) -> list[Step]:
+def _to_standard(options: CsvOptions, schema: Schema, *, returns: bool) -> list[Step]:
     """Return what writes records of another dialect in the engine's own, which all others read."""
     if options.null_values != ("",):  # values are written anew, where NULL is nothing
         places = list(range(len(schema)))
         names = list(schema.names)
         step = {"op": "compute", "reads": names, "programs": [], "order": places}
         return [{**step, "fields": _spelled(schema), "nullValues": options.null_values}]
-    if options.dialect != STANDARD:
+    if returns or options.dialect != STANDARD:
         return [{"op": "select", "columns": [[name, name] for name in schema.names]}]
     return []
 
