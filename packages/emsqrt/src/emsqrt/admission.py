@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from emsqrt.memory import MemoryBudget
 from emsqrt.run import Run
+from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall
 
 T = TypeVar("T")
@@ -18,27 +19,17 @@ Trial: TypeAlias = Callable[[int], CapTooSmall | None]
 _TRIES_MAX = 16
 
 
-class Margin(NamedTuple):
-    """How far a cap that is named lies above what the trials took.
-
-    Args:
-        share: one part in so many of what is added to the cap is slack, not budget.
-        precise_bytes: what a process may hold more the next time, at least; what it has grown by
-            so far is looked up.
-    """
-
-    share: int
-    precise_bytes: int
-
-
-def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack, margin: Margin) -> T:
+def admit(
+    open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack, precise_bytes: int
+) -> T:
     """Open everything that a plan needs; whatever can be refused is refused here.
 
     Args:
         open_all: opens it for a run, on a stack that closes it; also called for runs of a trial.
         run: the run that is to be carried out.
         stack: closes what was opened.
-        margin: what is added to a cap that would do just now.
+        precise_bytes: what a process may hold more the next time, at least; what it has grown by
+            so far is looked up.
 
     Raises:
         CapTooSmall: the cap cannot do it, told before the first row is read; one that can is named.
@@ -52,11 +43,33 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack, m
         refused = _released(error)
     run.context.make_room_for_error()
     whole_bytes = run.budget.whole_bytes
-    needed_bytes = _enough(refused, open_all, run, margin.precise_bytes)
+    needed_bytes = _enough(refused, open_all, run, precise_bytes)
     gc.collect()
-    next_bytes = max(margin.precise_bytes, run.context.grown_bytes())
-    needed_bytes += (needed_bytes - whole_bytes) // margin.share + next_bytes
+    needed_bytes += max(precise_bytes, run.context.grown_bytes())
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=refused.because)
+
+
+def weigh(
+    open_all: Callable[[Run, ExitStack], object], run: Run, cap_bytes: int, precise_bytes: int
+) -> Weight:
+    """Look for the smallest cap that a plan is admitted with, and at what it has under one.
+
+    Args:
+        open_all: as for `admit`.
+        run: that would be carried out; its context has looked at what the process holds.
+        cap_bytes: asked about.
+        precise_bytes: how close to look, and what a process may hold more the next time.
+    """
+    run.context.make_room_for_error()
+    trial = _trials(open_all, run)
+    first = CapTooSmall(cap_bytes=0, needed_bytes=precise_bytes, because="it takes that much")
+    refused, least_bytes = halve(trial, *climb(trial, first, precise_bytes), precise_bytes)
+    least_bytes += max(precise_bytes, run.context.grown_bytes())
+    opened = run.trial(_budget(run, max(cap_bytes, least_bytes)))
+    with ExitStack() as stack:
+        open_all(opened, stack)
+        working_bytes = opened.working_bytes if cap_bytes >= least_bytes else 0
+        return Weight(least_bytes, refused.because, working_bytes, opened.leasts)
 
 
 def _released(error: CapTooSmall) -> CapTooSmall:
@@ -71,22 +84,40 @@ def _enough(
     run: Run,
     precise_bytes: int,
 ) -> int:
-    whole_bytes, given_bytes = run.budget.whole_bytes, run.budget.cap_bytes
-
-    def trial(cap_bytes: int) -> CapTooSmall | None:
-        gc.collect()  # what was opened before refers to its run, which refers to it
-        budget = MemoryBudget(given_bytes + cap_bytes - whole_bytes, cap_bytes)
-        try:
-            with ExitStack() as opened:
-                open_all(run.trial(budget), opened)
-        except CapTooSmall as refusal:
-            return _released(refusal)
-        return None
-
+    trial = _trials(open_all, run, run.budget.used_bytes)
     refused, refused_bytes, cap_bytes = climb(trial, error, precise_bytes)
     if refused is error:
         return cap_bytes
     return halve(trial, refused, refused_bytes, cap_bytes, precise_bytes)[1]
+
+
+def _trials(open_all: Callable[[Run, ExitStack], object], run: Run, used_bytes: int = 0) -> Trial:
+    def trial(cap_bytes: int) -> CapTooSmall | None:
+        gc.collect()  # what was opened before refers to its run, which refers to it
+        try:
+            with ExitStack() as opened:
+                open_all(run.trial(_budget(run, cap_bytes, used_bytes)), opened)
+        except CapTooSmall as refusal:
+            return _released(refusal)
+        return None
+
+    return trial
+
+
+def _budget(run: Run, cap_bytes: int, used_bytes: int = 0) -> MemoryBudget:
+    """Return the budget that the process would have under another cap.
+
+    Raises:
+        CapTooSmall: it would have none.
+    """
+    left_bytes = run.context.left_bytes_under(cap_bytes) - used_bytes
+    if left_bytes <= 0:
+        raise CapTooSmall(
+            cap_bytes=cap_bytes,
+            needed_bytes=cap_bytes - left_bytes + 1,
+            because=f"{run.context.what} takes that before it reads anything",
+        )
+    return MemoryBudget(left_bytes, cap_bytes)
 
 
 def climb(trial: Trial, refused: CapTooSmall, step_bytes: int) -> tuple[CapTooSmall, int, int]:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,11 @@ from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory.auto import auto_cap, parse_cap
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
-from emsqrt.thin.child import run_in_child
+from emsqrt.thin.child import run_in_child, weigh_in_child
 from emsqrt.thin.compile import try_compile
+from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall, SennitError, UsageError
+from sennit_core.units import parse_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _TENANT = re.compile("[a-z0-9_-]{1,63}")
+_WEIGHING_BYTES = 256 << 20
+"""Room for opening a plan of thousands of columns; hardly any of it is taken."""
 
 
 class Engine:
@@ -104,12 +108,15 @@ class Engine:
             raise UsageError("a stream has nobody to read it here", hint="use Engine.batches")
         if deadline_seconds is not None and not deadline_seconds >= 0:
             raise UsageError(f"a deadline is a number of seconds from now, not {deadline_seconds}")
-        started = time.monotonic()
-        with self._leasing(cap_bytes, deadline_seconds, cancel):
+        started, left_seconds = time.monotonic(), deadline_seconds
+        with (
+            self._telling_whole(plan, deadline_seconds, cancel),
+            self._leasing(cap_bytes, deadline_seconds, cancel),
+        ):
             if deadline_seconds is not None:
-                deadline_seconds = max(0.0, deadline_seconds - (time.monotonic() - started))
+                left_seconds = max(0.0, deadline_seconds - (time.monotonic() - started))
             manifest = self._run(
-                plan, cap_bytes, deadline_seconds, on_progress, in_process=in_process, resume=resume
+                plan, cap_bytes, left_seconds, on_progress, in_process=in_process, resume=resume
             )
         if self._shared is not None:
             self._shared.note_spill(self._tenant, manifest.spilled_bytes)
@@ -154,8 +161,30 @@ class Engine:
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_cap(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
-        with self._leasing(cap_bytes), self._executing(plan, cap_bytes) as execution:
+        with (
+            self._telling_whole(plan),
+            self._leasing(cap_bytes),
+            self._executing(plan, cap_bytes) as execution,
+        ):
             yield from execution.batches()
+
+    def weigh(self, plan: Plan, *, mem_cap: str | int | None = None) -> Weight:
+        """Return the smallest cap that a plan runs under, and what it would have under another.
+
+        A process like the one that would carry it out opens the plan; nothing is read but heads and
+        footers.
+
+        Args:
+            plan: one without a sink is taken for one that gives batches.
+            mem_cap: such as "64MiB"; the configured cap when None.
+        """
+        cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
+        if not isinstance(plan, Sink):
+            plan = Sink(plan, StreamTarget("arrow"))
+        program = try_compile(plan, folder_of_work())
+        if program is not None:
+            return weigh_in_child(program, cap_bytes, self.config.spilling)
+        return self._weigh_in_pool(plan, cap_bytes, max(cap_bytes, _WEIGHING_BYTES))
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -206,48 +235,58 @@ class Engine:
         kept = self._kept_pool()
         fits = kept is not None and cap_bytes <= kept.executor_bytes
         pool = kept if kept is not None and fits else self._open_pool(cap_bytes)
-        request: dict[str, Any] = {
-            "plan": plan_to_json(plan),
-            "folder": str(folder_of_work()),
-            "seed": self.config.seed,
-            "resume": resume,
-            "spilling": self.config.spilling,
-        }
         try:
             with pool.submit(
                 "emsqrt.plan",
-                request,
+                self._request(plan) | {"seed": self.config.seed, "resume": resume},
                 mem_cap_bytes=cap_bytes,
                 deadline_seconds=deadline_seconds,
                 on_progress=on_progress,
             ) as execution:
                 yield execution
-        except CapTooSmall as error:
-            raise self._refusal_of_plan(error, request) from None
         finally:
             if pool is not kept:
                 pool.close()
 
-    def _refusal_of_plan(self, error: CapTooSmall, request: Mapping[str, Any]) -> CapTooSmall:
-        """Return a refusal for the libraries' sake as that of the plan, where it takes still more.
+    def _request(self, plan: Plan) -> dict[str, Any]:
+        return {
+            "plan": plan_to_json(plan),
+            "folder": str(folder_of_work()),
+            "spilling": self.config.spilling,
+        }
+
+    @contextmanager
+    def _telling_whole(
+        self,
+        plan: Plan,
+        deadline_seconds: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[None]:
+        """Tell a refusal for the libraries' sake as that of the plan, where it takes still more.
 
         A process that runs nothing opens the plan for it, if there may be one of that size.
         """
-        from emsqrt.executor.entry import FLOOR_BYTES
+        try:
+            yield
+        except CapTooSmall as error:
+            from emsqrt.executor.entry import FLOOR_BYTES
 
-        if error.needed_bytes != FLOOR_BYTES or self._shared or auto_cap().cap_bytes < FLOOR_BYTES:
-            return error
-        with suppress(SennitError), self._open_pool(FLOOR_BYTES) as pool:
-            try:
-                with pool.submit("emsqrt.plan", {**request, "admits": True}) as execution:
-                    execution.result()
-            except CapTooSmall as more:
-                return CapTooSmall(
-                    cap_bytes=error.cap_bytes,
-                    needed_bytes=more.needed_bytes,
-                    because=more.because,
-                )
-        return error
+            if error.needed_bytes != FLOOR_BYTES or auto_cap().cap_bytes < FLOOR_BYTES:
+                raise
+            whole = None
+            with suppress(SennitError), self._leasing(FLOOR_BYTES, deadline_seconds, cancel):
+                whole = self._weigh_in_pool(plan, FLOOR_BYTES, FLOOR_BYTES)
+            if whole is None or whole.cap_bytes <= FLOOR_BYTES:
+                raise
+            raise CapTooSmall(
+                cap_bytes=error.cap_bytes, needed_bytes=whole.cap_bytes, because=whole.because
+            ) from None
+
+    def _weigh_in_pool(self, plan: Plan, cap_bytes: int, pool_bytes: int) -> Weight:
+        with self._open_pool(pool_bytes) as pool:
+            request = {**self._request(plan), "weighs": cap_bytes}
+            with pool.submit("emsqrt.plan", request) as execution:
+                return Weight.from_json(execution.result())
 
     def _kept_place(self, name: str) -> tuple[str, str]:
         """Return where a run of that name is kept: the spill folder and the name."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from emsqrt._kernel import xxh3_64
 from emsqrt.io.sources import ByteSource, LocalSource
-from emsqrt.memory import MemoryBudget
+from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import BadInput, Unsupported
 
 PIECES = 16
@@ -62,9 +62,7 @@ class Inputs:
 
     def __init__(self, sources: Iterable[ByteSource], budget: MemoryBudget) -> None:
         found = list(sources)
-        counted = max(0, len(found) - _FEW)
-        because = f"{len(found)} input files are remembered"
-        self._guard = budget.admit(counted * _FILE_BYTES, "inputs", because)
+        self._guard = remembered(len(found), budget)
         self.infos: list[dict[str, Any]] = []
         self._marks: list[tuple[str, int]] = []
         for source in found:
@@ -91,6 +89,16 @@ class Inputs:
                     reason="it was changed, replaced or removed while it was read",
                     hint="run it again when nobody writes there, or read a copy",
                 )
+
+
+def remembered(files: int, budget: MemoryBudget) -> BudgetGuard:
+    """Reserve what so many input files take to be remembered.
+
+    Raises:
+        CapTooSmall: there are more than the budget has room for.
+    """
+    because = f"{files} input files are remembered"
+    return budget.admit(max(0, files - _FEW) * _FILE_BYTES, "inputs", because)
 
 
 def _mark(name: str) -> int:

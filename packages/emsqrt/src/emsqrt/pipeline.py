@@ -256,11 +256,14 @@ class Pipeline:
 
     def planned(self, mem_cap: str | int) -> Explanation:
         """Return the physical plan and its schedule under a cap; `to_json()` for programs."""
-        from emsqrt.te import explain_plan
+        from emsqrt.te import TeOptions, explain_plan
         from emsqrt.thin.compile import why_not_thin
 
+        cap_bytes = parse_bytes(mem_cap)
         tier: Tier = "arrow" if why_not_thin(self.plan) else "thin"
-        return explain_plan(self.plan, parse_bytes(mem_cap), tier=tier)
+        with _engine(None) as engine:
+            options = TeOptions.measured(engine.weigh(self.plan, mem_cap=cap_bytes), cap_bytes)
+        return explain_plan(self.plan, cap_bytes, tier=tier, options=options)
 
 
 @dataclass(frozen=True, slots=True)

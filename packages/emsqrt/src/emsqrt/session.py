@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from emsqrt.admission import Margin, admit
+from emsqrt.admission import admit, weigh
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
-from emsqrt.fingerprints import Inputs
+from emsqrt.fingerprints import Inputs, remembered
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.parquet_coded import Dictionary
 from emsqrt.io.parquet_sink import ParquetSink
@@ -47,12 +47,13 @@ from emsqrt.planner.sampling import SMALL_SAMPLE_BYTES
 from emsqrt.run import Run
 from emsqrt.te import TeOptions, TeSchedule, plan_te
 from emsqrt.te.grants import sharing_of
+from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall, UsageError
 from sennit_core.schema import Schema
 
 _FEW_COLUMNS = 64
 _COLUMN_BYTES = 16 << 10
-_MARGIN = Margin(15, 1 << 18)
+_PRECISE_BYTES = 1 << 18
 
 
 def run_plan(
@@ -136,6 +137,18 @@ def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
         admit_prepared(prepare(plan, folder), Run(context, folder), stack)
 
 
+def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> Weight:
+    """Return what a plan needs and would have under a cap; nothing is read but heads and footers."""
+    prepared = prepare(plan, folder)
+    files = sum(len(tuple(source_places(scan.source, folder))) for scan in scans_of(prepared.plan))
+
+    def open_all(run: Run, stack: ExitStack) -> None:
+        stack.enter_context(remembered(files, run.budget))
+        _open(prepared, run, stack)
+
+    return weigh(open_all, Run(context, folder), cap_bytes, _PRECISE_BYTES)
+
+
 def admit_prepared(
     prepared: Prepared, run: Run, stack: ExitStack
 ) -> tuple[Operator, RowSink | FormatWriter]:
@@ -144,7 +157,7 @@ def admit_prepared(
     Raises:
         CapTooSmall: the cap cannot do it; says which could.
     """
-    return admit(partial(_open, prepared), run, stack, _MARGIN)
+    return admit(partial(_open, prepared), run, stack, _PRECISE_BYTES)
 
 
 def _open(

@@ -88,25 +88,33 @@ def run_text_alone(
         try:
             context = stack.enter_context(_alone(cap_bytes, spill_dir, listeners, lean=True))
         except CapTooSmall as error:
-            raise _with_plan(error, program) from error
+            raise _with_plan(error, program, spilling or {}) from error
         context.spilling = spilling or {}
         report = run_text(program, context)
         context.flush_progress()
         return report
 
 
-def _with_plan(error: CapTooSmall, program: Mapping[str, Any]) -> CapTooSmall:
-    """Return the refusal of the process itself, with a cap under which the plan has room too."""
-    from emsqrt.thin.session import admit_text
+def weigh_text_alone(
+    program: Mapping[str, Any], cap_bytes: int, spilling: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what a text program needs and would have under a cap, as JSON; nothing is read."""
+    from emsqrt.thin.build import load_operators
+    from emsqrt.thin.session import weigh_text
 
-    try:
-        with trial(error.needed_bytes, lean=True) as context:
-            admit_text(program, context)
-    except CapTooSmall as again:
-        return CapTooSmall(
-            cap_bytes=error.cap_bytes, needed_bytes=again.needed_bytes, because=again.because
-        )
-    return error
+    load_operators(program["steps"])
+    with trial(cap_bytes, lean=True) as context:
+        context.spilling = spilling
+        return weigh_text(program, context)
+
+
+def _with_plan(
+    error: CapTooSmall, program: Mapping[str, Any], spilling: Mapping[str, Any]
+) -> CapTooSmall:
+    """Return the refusal of the process itself, with a cap under which the plan has room too."""
+    weight = weigh_text_alone(program, error.cap_bytes, spilling)
+    needed_bytes = max(weight["cap_bytes"], error.cap_bytes + 1)
+    return CapTooSmall(cap_bytes=error.cap_bytes, needed_bytes=needed_bytes, because=error.because)
 
 
 def run_plan_alone(  # noqa: PLR0913 - a plan and its world
@@ -183,16 +191,15 @@ def _spill_area(folder: Path) -> SpillArea:
 def trial(cap_bytes: int, *, lean: bool = False) -> Iterator[Context]:
     """Give a context that is for admission alone: nothing is watched, nothing written."""
     nowhere = default_spill_dir() / f"trial-{os.getpid()}"
-    slack_bytes = _lean_slack(CapLevels.lean(cap_bytes)) if lean else None
-    context = Context(
-        "the plan", cap_bytes, _Standard(), lambda _: None, nowhere, slack_bytes=slack_bytes
-    )
+    slack = _lean_slack if lean else None
+    context = Context("the plan", cap_bytes, _Standard(), lambda _: None, nowhere, slack=slack)
     context.owns_process = not lean
     with closing(context):
         yield context
 
 
-def _lean_slack(levels: CapLevels) -> int:
+def _lean_slack(cap_bytes: int) -> int:
+    levels = CapLevels.lean(cap_bytes)
     return levels.cap_bytes - levels.press_bytes + LEAN_SLACK_BYTES
 
 
@@ -215,7 +222,7 @@ def capped(
         lean: whether all that grows lies in an arena, so that little slack is enough.
     """
     levels = CapLevels.lean(cap_bytes) if lean else CapLevels.below(cap_bytes)
-    slack_bytes = _lean_slack(levels) if lean else None
+    slack = _lean_slack if lean else None
 
     def stop(use: MemoryUse) -> None:
         context.stop(exceeded(what, cap_bytes, use))
@@ -224,9 +231,7 @@ def capped(
         listeners.on_breach(exceeded(what, cap_bytes, use))
         os._exit(EXIT_CAP)
 
-    context = Context(
-        what, cap_bytes, _Standard(), listeners.on_fields, spill_dir, slack_bytes=slack_bytes
-    )
+    context = Context(what, cap_bytes, _Standard(), listeners.on_fields, spill_dir, slack=slack)
     context.owns_process = not lean
     assert context.budget, "a cap too small for the process itself is refused here"
     listeners.on_context(context)

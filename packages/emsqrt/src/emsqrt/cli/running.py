@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order, ProgressLine, report
 from emsqrt.io.places import STANDARD_NAMES
+from emsqrt.lean import LEAN_ENVIRONMENT, require_arrow
 from emsqrt.memory.usage import UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import Program
-from sennit_core.errors import CapTooSmall
+from sennit_core.errors import CapTooSmall, WorkerLost, error_from_json
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -32,20 +34,26 @@ _UNCOUNTED_BYTES = 256 << 10
 """The kernel notes a peak by so many pages at a time."""
 
 
-def carry_out(plan: Plan, order: Order, *, may_become: bool) -> None:
+def carry_out(
+    plan: Plan, order: Order, *, may_become: bool, document: Mapping[str, Any] | None = None
+) -> None:
     """Run a plan under a cap on this process, draw progress and print what was done.
 
     Args:
         plan: ends in a file sink.
         order: the cap, and how to tell.
         may_become: whether this process may be replaced; then this does not return.
+        document: `path` and `values` of the document that the plan was read from, if it was.
     """
     program = try_compile(plan, Path())
     if program is not None and may_become and not _reads_standard_input(program):
         planned = _scheduled(program, order)
         planning = planning_bytes()
-        _refuse_below(planning, order.cap_bytes)
+        if order.cap_bytes < planning:
+            raise _refusal(plan, program, order.cap_bytes, document)
         _become(planned, plan_hash(plan), replace(order, planning_bytes=planning))
+    if program is None:
+        _refuse_below_libraries(plan, order.cap_bytes, document)
     from emsqrt.solo import Listeners
 
     with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
@@ -89,13 +97,28 @@ def planning_bytes() -> int:
         return max(now.charged_bytes + _PLANNING_SLACK_BYTES, most)
 
 
-def _refuse_below(planning: int, cap_bytes: int) -> None:
-    if cap_bytes < planning:
-        raise CapTooSmall(
-            cap_bytes=cap_bytes,
-            needed_bytes=planning,
-            because="planning on the command line takes that; from Python it is the caller's memory",
-        )
+def _refuse_below_libraries(plan: Plan, cap_bytes: int, document: Mapping[str, Any] | None) -> None:
+    """Refuse a cap in which pyarrow has no room, before it is loaded."""
+    from emsqrt.executor.entry import FLOOR_BYTES
+
+    if cap_bytes < FLOOR_BYTES:
+        require_arrow("this plan")
+        raise _refusal(plan, None, cap_bytes, document)
+
+
+def _refusal(
+    plan: Plan, program: Program | None, cap_bytes: int, document: Mapping[str, Any] | None
+) -> CapTooSmall:
+    """Return the refusal of a cap in which the verb itself has no room, with one for all of it.
+
+    Other processes look, in which nothing runs; they take no heed of this cap.
+    """
+    least = _smallest_cap(plan, program, document)
+    return CapTooSmall(
+        cap_bytes=cap_bytes,
+        needed_bytes=max(least["capBytes"], cap_bytes + 1),
+        because=least["because"],
+    )
 
 
 def _scheduled(program: Program, order: Order) -> dict[str, Any]:
@@ -124,20 +147,57 @@ def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
     os.execv(sys.executable, words)
 
 
-def smallest_cap_of(plan: Plan) -> dict[str, Any]:
+def smallest_cap_of(plan: Plan, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the smallest cap that a plan is admitted with, as `capBytes` and `because`.
+
+    Args:
+        plan: ends in a sink.
+        document: as for `carry_out`.
 
     Raises:
         SennitError: no cap would do.
     """
-    from emsqrt.cli.trial import smallest_cap
+    return _smallest_cap(plan, try_compile(plan, Path()), document)
 
-    program = try_compile(plan, Path())
+
+def _smallest_cap(
+    plan: Plan, program: Program | None, document: Mapping[str, Any] | None
+) -> dict[str, Any]:
     if program is None:
-        return smallest_cap({"plan": plan_to_json(plan)})
-    found = smallest_cap({"program": program})
-    planning = smallest_cap({"planning": plan_to_json(plan)})["capBytes"]
+        return _try({"plan": plan_to_json(plan), "document": document})
+    found = _try({"program": program})
+    planning = _try({"planning": plan_to_json(plan), "document": document})["capBytes"]
     if found["capBytes"] >= planning:
         return found
     least = format_bytes(found["capBytes"])
-    return {"capBytes": planning, "because": f"planning takes that here; from Python {least} do"}
+    because = f"planning on the command line takes that; from Python {least} do"
+    return {"capBytes": planning, "because": because}
+
+
+def _try(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the smallest cap that a request is admitted with, and why, from a fresh process.
+
+    It is started with as little memory as can be, for this process may be under a cap.
+
+    Raises:
+        SennitError: it would not be admitted under any cap.
+    """
+    asked, told = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
+    with os.fdopen(asked, "wb") as request_file, os.fdopen(told, "rb") as answer_file:
+        request_file.write(json.dumps(request).encode())
+        request_file.flush()
+        os.lseek(asked, 0, os.SEEK_SET)
+        pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-P", "-m", "emsqrt.cli.trial"],
+            {**os.environ, **LEAN_ENVIRONMENT},
+            file_actions=[(os.POSIX_SPAWN_DUP2, asked, 0), (os.POSIX_SPAWN_DUP2, told, 1)],
+        )
+        _, status = os.waitpid(pid, 0)
+        answer_file.seek(0)
+        answer: dict[str, Any] = json.loads(answer_file.read() or b"{}")
+    if "error" in answer:
+        raise error_from_json(answer["error"])
+    if status:
+        raise WorkerLost(what="a trial", worker=str(pid), reason=f"it ended with status {status}")
+    return answer

@@ -1,57 +1,40 @@
 """The smallest cap of a plan, told by a process like the one that would carry it out.
 
 `python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier), `{"plan": …}` (pyarrow) or
-`{"planning": …}` (what a verb takes before it hands over) as JSON, and prints `{"capBytes", "because"}`. What a process holds before it reads anything is part of
-every cap, so the trial must hold the same.
+`{"planning": …}` (what a verb takes before it hands over) as JSON, and prints
+`{"capBytes", "because"}`. What a process holds before it reads anything is part of every cap, so the
+trial must hold the same.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":
-    import emsqrt.thin.process  # noqa: F401 - first, as in the lean process: it loads things late
+if __name__ == "__main__":  # as in the processes that it stands for: some things are loaded late
+    from emsqrt.late import load_late, load_untranslated
 
-from emsqrt.admission import climb, halve
-from emsqrt.lean import LEAN_ENVIRONMENT
-from emsqrt.solo import trial
-from sennit_core.errors import CapTooSmall, SennitError, error_from_json
+    load_late()
+
+from sennit_core.errors import CapTooSmall, SennitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _STEP_BYTES = 64 << 10
 _SOME_CAP_BYTES = 64 << 20
-_PLANNING_BYTES = 1 << 20
+_PLANNING_BYTES = 512 << 10
 """What a verb holds of its own planning when pyarrow runs in the same process."""
-
-
-def smallest_cap(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the smallest cap that a request is admitted with, and why, from a fresh process.
-
-    Raises:
-        SennitError: it would not be admitted under any cap.
-    """
-    words = [sys.executable, "-P", "-m", "emsqrt.cli.trial"]
-    done = subprocess.run(
-        words,
-        input=json.dumps(request).encode(),
-        stdout=subprocess.PIPE,
-        env={**os.environ, **LEAN_ENVIRONMENT},
-        check=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    if "error" in answer:
-        raise error_from_json(answer["error"])
-    return answer
 
 
 def _search(admit: Callable[[int], None]) -> dict[str, Any]:
     """Ask for what refusals say until there is none, then halve what lies between."""
+    from emsqrt.admission import climb, halve
+
     first = CapTooSmall(
         cap_bytes=0, needed_bytes=_STEP_BYTES, because="nothing is too small for it"
     )
@@ -70,6 +53,7 @@ def _refusal(admit: Callable[[int], None], cap_bytes: int) -> CapTooSmall | None
 
 
 def _admit_text(program: Mapping[str, Any], cap_bytes: int) -> None:
+    from emsqrt.solo import trial
     from emsqrt.thin.session import admit_text
 
     with trial(cap_bytes, lean=True) as context:
@@ -78,7 +62,7 @@ def _admit_text(program: Mapping[str, Any], cap_bytes: int) -> None:
 
 def _admit_plan(document: Mapping[str, Any], cap_bytes: int) -> None:
     from emsqrt.plan import plan_from_json
-    from emsqrt.solo import load_arrow_tier
+    from emsqrt.solo import load_arrow_tier, trial
 
     load_arrow_tier(cap_bytes)
     from emsqrt.session import admit_plan
@@ -87,16 +71,27 @@ def _admit_plan(document: Mapping[str, Any], cap_bytes: int) -> None:
         admit_plan(plan_from_json(document), context, Path())
 
 
-def _plan_alone(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Plan as a verb does, and return what that took."""
+def _begin_verb(document: Mapping[str, Any] | None) -> None:
+    """Load and do what a verb does before it has its plan."""
+    load_untranslated("argparse")
     from emsqrt.cli.arguments import parser
+
+    parser()
+    if document is not None:
+        from emsqrt.documents import read_document
+
+        read_document(Path(document["path"]), document["values"], os.environ)
+
+
+def _plan_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Plan as a verb does, and return what that took."""
+    _begin_verb(request["document"])
     from emsqrt.cli.running import planning_bytes
     from emsqrt.pipeline import Pipeline
     from emsqrt.plan import plan_from_json
     from emsqrt.thin.compile import try_compile
 
-    parser()
-    plan = Pipeline(plan_from_json(document)).plan
+    plan = Pipeline(plan_from_json(request["planning"])).plan
     program = try_compile(plan, Path())
     assert program is not None, "it was compiled before"
     program.scheduled(_SOME_CAP_BYTES)
@@ -111,19 +106,20 @@ def _serve() -> None:
             import emsqrt.cli.console
             import emsqrt.cli.status
             import emsqrt.manifest
+            import emsqrt.thin.process
             import emsqrt.thin.session
             from emsqrt.thin.build import load_operators
 
             load_operators(request["program"]["steps"])
             answer = _search(lambda cap_bytes: _admit_text(request["program"], cap_bytes))
         elif "planning" in request:
-            answer = _plan_alone(request["planning"])
+            answer = _plan_alone(request)
         else:
-            import emsqrt.cli.arguments
             import emsqrt.cli.running  # noqa: F401
 
+            _begin_verb(request["document"])
             answer = _search(lambda cap_bytes: _admit_plan(request["plan"], cap_bytes))
-            answer["capBytes"] += _PLANNING_BYTES
+            answer["capBytes"] += 0 if request["document"] else _PLANNING_BYTES
     except SennitError as error:
         answer = {"error": error.to_json()}
     print(json.dumps(answer))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order
-from emsqrt.cli.running import carry_out
+from emsqrt.cli.running import carry_out, smallest_cap_of
 from emsqrt.config import EngineConfig
 from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.memory.auto import parse_cap
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from emsqrt.documents import Document
     from emsqrt.pipeline import Pipeline
     from emsqrt.plan import Plan
+    from emsqrt.te import Explanation
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a document's pipeline."""
     document = _read(arguments)
-    return _run_capped(document.plan, arguments, document.config)
+    told = {"path": str(arguments.file), "values": _values(arguments)}
+    return _run_capped(document.plan, arguments, document.config, told)
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -39,14 +41,24 @@ def explain(arguments: argparse.Namespace) -> int:
     cap = arguments.mem_cap
     if cap is None and "mem_cap_bytes" in document.config:
         cap = document.config["mem_cap_bytes"]
+    planned = None if cap is None else _planned_here(pipeline, cap, arguments)
     if arguments.json:
-        planned = None if cap is None else pipeline.planned(cap).to_json()
         told = {"plan": plan_to_json(pipeline.plan), "planHash": plan_hash(pipeline.plan)}
-        print(json.dumps({**told, "planned": planned}, indent=2))
+        schedule = None if planned is None else planned.to_json()
+        print(json.dumps({**told, "planned": schedule}, indent=2))
         return 0
-    print(pipeline.explain(cap))
+    print(pipeline.explain() if planned is None else planned)
     print(pipeline.schema())
     return 0
+
+
+def _planned_here(pipeline: Pipeline, cap: str | int, arguments: argparse.Namespace) -> Explanation:
+    """Return a plan's schedule with the smallest cap of the verb, of which planning is a part."""
+    planned = pipeline.planned(cap)
+    assert planned.schedule is not None, "there is a cap"
+    told = {"path": str(arguments.file), "values": _values(arguments)}
+    least_bytes = smallest_cap_of(pipeline.plan, told)["capBytes"]
+    return replace(planned, schedule=replace(planned.schedule, c_min_bytes=least_bytes))
 
 
 def validate(arguments: argparse.Namespace) -> int:
@@ -114,15 +126,20 @@ def _read(arguments: argparse.Namespace) -> Document:
     """Read a document with the values of `--var`; `${env:NAME}` sees the environment."""
     from emsqrt.documents import read_document
 
+    values = _values(arguments)
+    if not arguments.file.exists():
+        raise NotFound(kind="file", name=str(arguments.file))
+    return read_document(arguments.file, values, os.environ)
+
+
+def _values(arguments: argparse.Namespace) -> dict[str, str]:
     values = {}
     for given in arguments.var:
         name, equals, value = given.partition("=")
         if not equals:
             raise UsageError(f"--var {given} gives no value", hint="write --var NAME=VALUE")
         values[name.strip()] = value
-    if not arguments.file.exists():
-        raise NotFound(kind="file", name=str(arguments.file))
-    return read_document(arguments.file, values, os.environ)
+    return values
 
 
 def _scan(source: str) -> Pipeline:
@@ -141,7 +158,10 @@ def _sink(rows: Pipeline, target: str, source: str) -> Plan:
 
 
 def _run_capped(
-    plan: Plan, arguments: argparse.Namespace, settings: Mapping[str, Any] | None = None
+    plan: Plan,
+    arguments: argparse.Namespace,
+    settings: Mapping[str, Any] | None = None,
+    document: Mapping[str, Any] | None = None,
 ) -> int:
     config = _configured(arguments, settings)
     order = Order(
@@ -156,7 +176,7 @@ def _run_capped(
     )
     if arguments.manifest is not None and arguments.manifest.is_dir():
         raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
-    carry_out(plan, order, may_become=arguments.may_become)
+    carry_out(plan, order, may_become=arguments.may_become, document=document)
     return 0
 
 

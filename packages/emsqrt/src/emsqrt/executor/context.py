@@ -57,8 +57,8 @@ class Context:
         spill_dir: a folder for this run alone, made when first used, removed by `close`.
         deadline_seconds: from now; None for none.
         budget: the budget to give out; None makes one of what is left of the cap.
-        slack_bytes: kept out of the budget for what nobody accounts for: interpreter, allocators,
-            kernels' scratch; None for 6 % of the cap, at least 3 MiB, as libraries need it.
+        slack: returns what is kept out of the budget under a cap for what nobody accounts for:
+            interpreter, allocators, kernels' scratch; as libraries need it when None.
     """
 
     def __init__(  # noqa: PLR0913 - made in two places, read in none
@@ -70,7 +70,7 @@ class Context:
         spill_dir: Path,
         deadline_seconds: float | None = None,
         budget: MemoryBudget | None = None,
-        slack_bytes: int | None = None,
+        slack: Callable[[int], int] | None = None,
     ) -> None:
         self.what = what
         self.cap_bytes = cap_bytes
@@ -92,7 +92,7 @@ class Context:
         self._started = time.monotonic()
         self._budget = budget
         self._held_bytes: int | None = None
-        self._slack_bytes = slack_bytes
+        self._slack = slack or _slack_of_libraries
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
         self._stopped: SennitError | None = None
@@ -120,10 +120,7 @@ class Context:
             CapTooSmall: nothing is left.
         """
         held = self._held_bytes = _charged_now()
-        slack = self._slack_bytes
-        if slack is None:
-            slack = max(3 * _MIB, self.cap_bytes * 6 // 100)
-        aside = slack + 2 * self._writer.payload_bytes_max
+        aside = self._aside_bytes(self.cap_bytes)
         if held + aside >= self.cap_bytes:
             raise CapTooSmall(
                 cap_bytes=self.cap_bytes,
@@ -131,6 +128,20 @@ class Context:
                 because=f"{self.what} holds {held >> 20} MiB before it reads anything",
             )
         return self.cap_bytes - held - aside
+
+    def left_bytes_under(self, cap_bytes: int) -> int:
+        """Return what another cap would leave for buffers, less than nothing when it is too small.
+
+        Counted from what the process held when it looked last; it looks now if it has not.
+        """
+        if self._held_bytes is None and self._budget is not None:
+            return self._budget.cap_bytes + cap_bytes - self._budget.whole_bytes
+        if self._held_bytes is None:
+            self._held_bytes = _charged_now()
+        return cap_bytes - self._held_bytes - self._aside_bytes(cap_bytes)
+
+    def _aside_bytes(self, cap_bytes: int) -> int:
+        return self._slack(cap_bytes) + 2 * self._writer.payload_bytes_max
 
     def grown_bytes(self) -> int:
         """Return what the process holds more than when it looked at what is left of the cap."""
@@ -246,6 +257,10 @@ class Context:
             import shutil
 
             shutil.rmtree(self._spill_dir, ignore_errors=True)
+
+
+def _slack_of_libraries(cap_bytes: int) -> int:
+    return max(3 * _MIB, cap_bytes * 6 // 100)
 
 
 def _charged_now() -> int:

@@ -1,8 +1,8 @@
 """The entry point `emsqrt.plan`: runs a plan in an executor.
 
 Request: `{"plan": plan JSON, "folder": where relative paths start (optional)}`. A stream sink
-emits its payloads; the result is the manifest's JSON. With `"admits": true` nothing is read: the
-plan is opened and closed, and what it would be refused for is told.
+emits its payloads; the result is the manifest's JSON. With `"weighs": cap` nothing is read: the
+plan is opened and closed, and the result is the JSON of its `Weight`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
     folder = Path(request.get("folder", "."))
     context.spilling = request.get("spilling", {})
-    if request.get("admits"):
+    if "weighs" in request:
         from emsqrt.plan import plan_from_json
-        from emsqrt.session import admit_plan
+        from emsqrt.session import weigh_plan
 
-        admit_plan(plan_from_json(request["plan"]), context, folder)
-        return {}
+        plan = plan_from_json(request["plan"])
+        return weigh_plan(plan, context, folder, request["weighs"]).to_json()
     return run_plan(
         request["plan"], context, folder, request.get("seed", 0), request.get("resume")
     ).to_json()

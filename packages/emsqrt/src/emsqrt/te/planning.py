@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from emsqrt.memory.sharing import HOLDER_BYTES_MIN
 from emsqrt.plan import Files, FileTarget, Scan, Sink
@@ -14,6 +15,7 @@ from emsqrt.te.formulas import least_merge
 from emsqrt.te.frontier import Held, Moment, moments_of
 from emsqrt.te.grants import share
 from emsqrt.te.schedule import Hold, Kind, Step, TeSchedule
+from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall
 
 MIB = 1 << 20
@@ -38,6 +40,7 @@ class TeOptions:
         row_bytes_max: the longest row.
         shrinking: whether an operator gives memory back between gathering and draining.
         eager: whether operators take their memory before their first row comes in.
+        c_min_bytes: the smallest cap, where it was measured; worked out when None.
     """
 
     reserved_bytes: int | None = None
@@ -45,6 +48,13 @@ class TeOptions:
     row_bytes_max: int = 64 << 10
     shrinking: bool = False
     eager: bool = False
+    c_min_bytes: int | None = None
+
+    @classmethod
+    def measured(cls, weight: Weight, cap_bytes: int) -> Self:
+        """Return what a process that opened the plan has found, for a schedule under that cap."""
+        reserved_bytes = cap_bytes - weight.working_bytes if weight.working_bytes else None
+        return cls(reserved_bytes, weight.leasts, c_min_bytes=weight.cap_bytes)
 
 
 def plan_te(
@@ -72,6 +82,7 @@ def plan_te(
     else:
         reserved_bytes = options.reserved_bytes
         c_min = reserved_bytes + needed
+    c_min = c_min if options.c_min_bytes is None else options.c_min_bytes
     working_bytes = cap_bytes - reserved_bytes
     if cap_bytes < c_min or working_bytes < needed:
         because = _because(plan, crowd, leasts, reserved_bytes)

@@ -52,9 +52,8 @@ class AggregateText:
         self._programs = [TextProgram(program) for program in step["programs"]]
         size = sum(program.size_bytes for program in self._programs)
         self._guard = run.admit(size, "aggregate", "arguments are worked out in blocks")
-        self._parts = [Part(PartOp(op), *rest) for op, *rest in step["parts"]]
-        self._values = [_values(each) for each in step["values"]]
-        run.expect_holder(_ROW_SHARE * (1 + len(self._values)), self._bytes_min)
+        self._parts, self._values = _parts(step), [_values(each) for each in step["values"]]
+        run.expect_holder(_ROW_SHARE * (1 + len(self._values)), bytes_min(step))
 
     def blocks(self) -> Generator[Block]:
         """Yield the groups."""
@@ -90,22 +89,10 @@ class AggregateText:
                     except OverflowError as error:
                         raise self._beyond(error.args[0]) from None
 
-    @property
-    def _bytes_min(self) -> int:
-        """The least working memory, with short keys."""
-        least = aggregate_bytes_min(self._parts, self._values)
-        return least + _BUFFERS * max(
-            self._buffer_bytes_min, -(-least // (_BUFFER_SHARE - _BUFFERS))
-        )
-
     def _buffer_bytes(self, memory_bytes: int) -> int:
         size = min(BUFFER_BYTES_MAX, memory_bytes // _BUFFER_SHARE)
-        return max(size, memory_bytes // _ROW_SHARE, self._buffer_bytes_min) // _ALIGN * _ALIGN
-
-    @property
-    def _buffer_bytes_min(self) -> int:
-        columns = max(len(self.schema), len(self._step["reads"]))
-        return -(-out_bytes_min(columns, self._parts) // _ALIGN) * _ALIGN
+        least = _buffer_bytes_min(self._step, self._parts)
+        return max(size, memory_bytes // _ROW_SHARE, least) // _ALIGN * _ALIGN
 
     def _aggregate(self, memory: memoryview, resumption: Resumption) -> ExternalAggregate:
         step = self._step
@@ -139,6 +126,24 @@ class AggregateText:
         agg = self._step["aggs"][output]
         field = self.schema.fields[len(self._step["keys"]) + output]
         return ValueOutOfRange(agg, f"the sum is beyond {field.type}")
+
+
+def bytes_min(step: Mapping[str, Any]) -> int:
+    """Return the least working memory of an aggregate's step, with short keys."""
+    parts = _parts(step)
+    least = aggregate_bytes_min(parts, [_values(each) for each in step["values"]])
+    return least + _BUFFERS * max(
+        _buffer_bytes_min(step, parts), -(-least // (_BUFFER_SHARE - _BUFFERS))
+    )
+
+
+def _buffer_bytes_min(step: Mapping[str, Any], parts: Sequence[Part]) -> int:
+    columns = max(len(step["fields"]), len(step["reads"]))
+    return -(-out_bytes_min(columns, parts) // _ALIGN) * _ALIGN
+
+
+def _parts(step: Mapping[str, Any]) -> list[Part]:
+    return [Part(PartOp(op), *rest) for op, *rest in step["parts"]]
 
 
 def _values(each: Mapping[str, Any]) -> Values:

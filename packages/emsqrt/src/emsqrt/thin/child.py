@@ -17,6 +17,7 @@ from typing import Any, cast
 import emsqrt.errors  # noqa: F401 - errors arrive as the classes that they were
 from emsqrt.lean import LEAN_ENVIRONMENT
 from emsqrt.solo import EXIT_CAP
+from emsqrt.weight import Weight
 from sennit_core.errors import (
     DeadlineExceeded,
     MemoryCapExceeded,
@@ -66,6 +67,22 @@ def run_in_child(  # noqa: PLR0913 - settings, all by keyword
         "spilling": spilling or {},
         "deadlineSeconds": deadline_seconds,
     }
+    return _ask(request, on_progress or (lambda _: None), on_start)
+
+
+def weigh_in_child(
+    program: Mapping[str, Any], cap_bytes: int, spilling: Mapping[str, Any]
+) -> Weight:
+    """Return what a text program needs and would have under a cap, from a process like its own."""
+    request = {"program": program, "capBytes": cap_bytes, "spilling": spilling, "weighs": True}
+    return Weight.from_json(_ask(request, lambda _: None))
+
+
+def _ask(
+    request: Mapping[str, Any],
+    on_progress: Callable[[Progress], object],
+    on_start: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
     with _child() as (process, answers):
         if on_start is not None:
             on_start(process.pid)
@@ -73,16 +90,15 @@ def run_in_child(  # noqa: PLR0913 - settings, all by keyword
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
         news: dict[str, Any] = {}
-        for line in _lines(answers, deadline_seconds):
+        for line in _lines(answers, request.get("deadlineSeconds")):
             answer = json.loads(line)
             if "report" in answer:
                 return cast("dict[str, Any]", answer["report"])
             if "error" in answer:
                 raise error_from_json(answer["error"])
-            if on_progress is not None:
-                news.update(answer["progress"])
-                on_progress(Progress.from_json(news))
-        raise _lost(process, cap_bytes)
+            news.update(answer["progress"])
+            on_progress(Progress.from_json(news))
+        raise _lost(process, request["capBytes"])
 
 
 @contextmanager

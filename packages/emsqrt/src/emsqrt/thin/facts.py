@@ -5,7 +5,8 @@ Worked out by the process that asks; the lean child only shares out what memory 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import mmap
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from emsqrt.plan.nodes import Aggregate, Distinct, Join
 from emsqrt.plan.tree import fold
 from emsqrt.planner import Work, estimate_work, lower_to_physical
 from emsqrt.planner.sampling import SAMPLE_BYTES, SMALL_SAMPLE_BYTES
-from emsqrt.te import plan_te
+from emsqrt.te import TeOptions, plan_te
 from emsqrt.te.grants import sharing_of
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Field, Schema
+
+_FEW = 32
+_SKETCHES = (11, 12)  # of `emsqrt.external.parts.PartOp`
 
 
 class Program(dict[str, Any]):
@@ -53,11 +57,30 @@ class Program(dict[str, Any]):
 
         What the process takes by itself is an estimate here; the child measures it.
         """
+        options = TeOptions(leasts=leasts_of(self["steps"]))
         try:
-            schedule = plan_te(self.physical, self.work, cap_bytes).to_json()
+            schedule = plan_te(self.physical, self.work, cap_bytes, options).to_json()
         except CapTooSmall:  # the child measures, and knows better
             schedule = None
         return {**self, "schedule": schedule}
+
+
+def leasts_of(steps: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """Return what operators cannot do without, by place, where that is more than what all need."""
+    leasts: dict[int, int] = {}
+    for step in steps:
+        if step["op"] == "aggregate" and _is_large(step):
+            from emsqrt.thin.aggregate import bytes_min
+
+            leasts[step["node"]] = -(-bytes_min(step) // mmap.PAGESIZE) * mmap.PAGESIZE
+    return leasts
+
+
+def _is_large(step: Mapping[str, Any]) -> bool:
+    """Whether an aggregate sorts values, or has many states or sketches."""
+    sketches = sum(op in _SKETCHES for op, *_ in step["parts"])
+    many = len(step["parts"]) + len(step["reads"]) > _FEW
+    return bool(step["values"]) or many or sketches > _FEW // 8
 
 
 def _estimated(plan: Plan, folder: Path) -> Work:

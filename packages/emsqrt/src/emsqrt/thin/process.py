@@ -2,7 +2,7 @@
 
 The request is the first line of standard input, as JSON; answers go to the descriptor FD, a JSON
 object a line: `{"progress": …}` as often as there is news, then `{"report": …}` or
-`{"error": …}`. More lines on standard input are orders (`cancel`), and its end means that nobody
+`{"error": …}`. A request with `weighs` reads nothing; the report is a `Weight`. More lines on standard input are orders (`cancel`), and its end means that nobody
 waits any more. Nothing third-party is loaded, so that a cap of a few MiB is enough.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from emsqrt.executor.context import Context
-from emsqrt.solo import Listeners, run_text_alone
+from emsqrt.solo import Listeners, run_text_alone, weigh_text_alone
 from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
@@ -62,6 +62,8 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
         context.deadline_seconds = request.get("deadlineSeconds")
         threading.Thread(target=_obey, args=(context,), daemon=True).start()
 
+    if request.get("weighs"):
+        return weigh_text_alone(request["program"], request["capBytes"], request["spilling"])
     spill_dir = request.get("spillDir")
     listeners = Listeners(
         lambda fields: tell(progress=fields), lambda error: tell(error=error.to_json()), start

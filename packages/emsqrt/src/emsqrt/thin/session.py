@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emsqrt.admission import Margin, admit
+from emsqrt.admission import admit, weigh
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
-from emsqrt.fingerprints import Inputs
-from emsqrt.io.places import parse_place
+from emsqrt.fingerprints import Inputs, remembered
+from emsqrt.io.places import expand_places, parse_place
 from emsqrt.kept import open_kept
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.sharing import EVERYBODY, Sharing
@@ -23,7 +23,7 @@ from emsqrt.thin.scan import open_sources
 from emsqrt.thin.sink import CsvTextSink
 from emsqrt.thin.text import TextRows
 
-_MARGIN = Margin(49, 1 << 16)
+_PRECISE_BYTES = 1 << 16
 
 
 def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
         )
         run = Run(context, seed=seed, output_bytes=0, kept=kept)
-        rows, sink = admit(partial(_open, program), run, stack, _MARGIN)
+        rows, sink = admit(partial(_open, program), run, stack, _PRECISE_BYTES)
         _execute(rows, sink, run, inputs)
     if kept is not None and kept.is_resumed:
         context.budget.release_all()
@@ -68,7 +68,20 @@ def admit_text(program: Mapping[str, Any], context: Context) -> None:
         CapTooSmall: the cap cannot do it; says which could.
     """
     with ExitStack() as stack:
-        admit(partial(_open, program), Run(context, output_bytes=0), stack, _MARGIN)
+        admit(partial(_open, program), Run(context, output_bytes=0), stack, _PRECISE_BYTES)
+
+
+def weigh_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Return what a program needs and would have under the context's cap, as JSON."""
+    scans = (step for step in program["steps"] if step["op"] == "scan")
+    files = sum(len(expand_places(step["paths"], Path())) for step in scans)
+
+    def open_all(run: Run, stack: ExitStack) -> None:
+        stack.enter_context(remembered(files, run.budget))
+        _open(program, run, stack)
+
+    run = Run(context, output_bytes=0)
+    return weigh(open_all, run, context.cap_bytes, _PRECISE_BYTES).to_json()
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:

@@ -1,0 +1,156 @@
+"""Smallest caps are told by whoever is asked: explain, doctor, a refusal; and they are the same."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzz_data import random_table
+from fuzz_runs import write_table
+from smallest_runs import ALL, ARROW, FEW, MIB, THIN, Watcher, make
+
+from emsqrt import BudgetPool, Engine, EngineConfig, scan
+from emsqrt.executor.entry import FLOOR_BYTES
+from emsqrt.pipeline import Pipeline
+from emsqrt.thin.compile import try_compile
+from emsqrt.thin.facts import leasts_of
+from sennit_core.errors import CapTooSmall
+
+DOCUMENT = """
+steps:
+  - scan: {source: %s}
+  - sort: {by: [k, n]}
+  - sink: {destination: %s}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("small"), 30_000)
+
+
+def emsqrt(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "emsqrt.cli", *words], capture_output=True, text=True, check=False
+    )
+
+
+def smallest(pipeline: Pipeline) -> int:
+    """C_min, as explain has it."""
+    document: dict[str, Any] = pipeline.planned("512MiB").to_json()
+    cap_bytes: int = document["te"]["cMinBytes"]
+    return cap_bytes
+
+
+def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
+    """Run at what explain calls the smallest cap, and be refused a MiB below it."""
+    verbs = THIN if kind == "csv" else ARROW
+    a, b = (scan(folder / f"{side}.{kind}") for side in "ab")
+    pipeline = verbs[name](a, b).sink(tmp_path / f"out.{kind}")
+    cap_bytes = smallest(pipeline)
+
+    with Engine(EngineConfig(spill_dir=tmp_path / "spill")) as engine:
+        with pytest.raises(CapTooSmall):
+            engine.run(pipeline.plan, mem_cap=cap_bytes - MIB)
+        assert not (tmp_path / f"out.{kind}").exists()
+    with Watcher() as watcher:
+        manifest = Engine(EngineConfig(spill_dir=tmp_path / "spill")).run(
+            pipeline.plan, mem_cap=cap_bytes
+        )
+    assert watcher.peak_bytes <= cap_bytes
+    assert manifest.rows_out > 0
+
+
+@pytest.mark.parametrize(("name", "kind"), FEW)
+def test_the_smallest_cap_of_explain_is_the_smallest_that_runs(
+    name: str, kind: str, folder: Path, tmp_path: Path
+) -> None:
+    judge(name, kind, folder, tmp_path)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "kind"), ALL)
+def test_the_smallest_cap_of_every_operator_is_told_by_explain(
+    name: str, kind: str, folder: Path, tmp_path: Path
+) -> None:
+    judge(name, kind, folder, tmp_path)
+
+
+def test_explain_schedules_with_what_was_measured(folder: Path, tmp_path: Path) -> None:
+    rows = scan(folder / "a.parquet").sort("t").sink(tmp_path / "out.parquet")
+    planned = rows.planned("64MiB").to_json()["te"]
+    ran = rows.run("64MiB").te
+    assert abs(planned["workingBytes"] - ran["workingBytes"]) < MIB
+
+
+def quantiles(count: int) -> dict[str, str]:
+    return {f"q{at}": f"quantile(n, 0.{at})" for at in range(1, count + 1)}
+
+
+def test_schedules_know_what_operators_cannot_do_without(folder: Path, tmp_path: Path) -> None:
+    rows = scan(folder / "a.csv").group_by("k").agg(**quantiles(9)).sink(tmp_path / "out.csv")
+    program = try_compile(rows.plan, Path())
+    assert program is not None
+    weight = Engine().weigh(rows.plan, mem_cap="64MiB")
+    assert leasts_of(program["steps"]) == weight.leasts
+    (least,) = weight.leasts.values()
+    assert least > MIB
+    schedule = program.scheduled(weight.cap_bytes + MIB)["schedule"]
+    assert schedule is None or schedule["operators"][0]["gatherBytes"] >= least
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_one_refusal_on_the_command_line_names_a_cap_that_does(
+    kind: str, folder: Path, tmp_path: Path
+) -> None:
+    words = ["agg", str(folder / f"a.{kind}"), str(tmp_path / f"out.{kind}"), "--by", "t"]
+    words += ["s=median(n)", "--json", "--spill-dir", str(tmp_path / "spill")]
+    refused = emsqrt(*words, "--mem-cap", "10MiB")
+    assert refused.returncode == 3, refused.stderr
+    named = float(refused.stderr.split("at least ")[1].split(" MiB")[0]) + 0.05
+    assert emsqrt(*words, "--mem-cap", f"{int(named * MIB)}").returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
+    kind: str, folder: Path, tmp_path: Path
+) -> None:
+    source, target = folder / f"a.{kind}", tmp_path / f"out.{kind}"
+    (tmp_path / "plan.yaml").write_text(DOCUMENT % (source, target))
+    told = emsqrt("explain", str(tmp_path / "plan.yaml"), "--mem-cap", "128MiB", "--json")
+    caps = [json.loads(told.stdout)["planned"]["te"]["cMinBytes"]]
+    told = emsqrt("doctor", str(source), "--json")
+    caps.append(json.loads(told.stdout)["verbs"]["sort"]["capBytes"])
+    ways = [
+        ["run", str(tmp_path / "plan.yaml")],
+        ["sort", str(source), str(target), "--by", "k"],
+    ]
+    for cap_bytes, words in zip(caps, ways, strict=True):
+        assert emsqrt(*words, "--mem-cap", str(cap_bytes)).returncode == 0
+        assert emsqrt(*words, "--mem-cap", str(cap_bytes - 3 * MIB // 2)).returncode == 3
+
+
+def test_engines_of_one_pool_are_told_what_the_whole_plan_takes(tmp_path: Path) -> None:
+    names = ["i8", "n", "u8", "t", "f"]
+    schema, table = random_table(names, 30, 7, nul=False)
+    write_table(table, schema, tmp_path / "l.jsonl")
+    rows = scan(tmp_path / "l.jsonl", schema=schema).sort("t").window("t", "n", r="rank()")
+    plan = rows.sink(tmp_path / "out.parquet").plan
+    pool = BudgetPool("96MiB", shares={"small": "32MiB"})
+    config = EngineConfig(spill_dir=tmp_path / "spill")
+
+    engine = Engine(config, pool=pool, tenant="acme")
+    with pytest.raises(CapTooSmall) as refused:
+        engine.run(plan, mem_cap="16MiB")
+    assert refused.value.needed_bytes > FLOOR_BYTES
+    assert engine.run(plan, mem_cap=refused.value.needed_bytes).rows_out == 30
+    assert pool.peak_bytes <= refused.value.needed_bytes
+
+    with pytest.raises(CapTooSmall) as refused:
+        Engine(config, pool=pool, tenant="small").run(plan, mem_cap="16MiB")
+    assert refused.value.needed_bytes == FLOOR_BYTES, "its share holds no process that could look"
