@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from elkyn.errors import BadValue
 from elkyn.paths import (
@@ -67,8 +67,7 @@ class Increment:
     by: int | float
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A checked value; `dynamic` says that server values in it wait for the write."""
 
     value: Stored
@@ -285,7 +284,10 @@ def present(value: Stored, export: bool = False) -> Any:
         if VALUE in value:
             return value[VALUE]
         value = {key: child for key, child in value.items() if key != PRIORITY}
-    shown = {key: present(c, export) if type(c) is dict else c for key, c in value.items()}
+    if dict in map(type, value.values()):
+        shown = {key: present(c, export) if type(c) is dict else c for key, c in value.items()}
+    else:
+        shown = dict(value)
     last = next(reversed(shown))
     if last[0] > "9" or next(iter(shown))[0] == "-":
         return shown

@@ -238,9 +238,13 @@ class Writer:
                 hint="return the new value instead; other paths can be written after it",
             )
 
+    @property
+    def _follows(self) -> bool:
+        return self.following or self._disk.terms.stale
+
     def _refuse_follower(self) -> None:
-        terms = self._disk.terms
-        if self.following or terms.stale:
+        if self._follows:
+            terms = self._disk.terms
             raise NotLeader(max(terms.term, terms.fenced))
 
     def tell_all(self, read: Callable[[Path], Stored]) -> None:
@@ -271,12 +275,14 @@ class Writer:
     def _commit(self, group: list[Write]) -> None:
         def body(view: WriteView) -> Deliveries:
             deliveries: Deliveries = []
+            now_ms = self._now_ms()
+            follows = self._follows
             for write in group:
                 write.error = None
                 try:
-                    if write.entry is None:
+                    if follows and write.entry is None:
                         self._refuse_follower()
-                    deliveries += write.apply(view, self._watchers, self._now_ms())
+                    deliveries += write.apply(view, self._watchers, now_ms)
                 except SennitError as error:  # raised before the write changed anything
                     write.error = error
             return deliveries

@@ -129,8 +129,11 @@ class LogRows:
 
 def pack_entry(entry: Entry) -> bytes:
     """Return the row of an entry."""
-    places = [(format_path(path), stored) for path, stored in entry.places]
-    row = (entry.term, entry.time_ms, entry.kind, format_path(entry.base), places)
+    base = format_path(entry.base)
+    places = [
+        (base if path is entry.base else format_path(path), stored) for path, stored in entry.places
+    ]
+    row = (entry.term, entry.time_ms, entry.kind, base, places)
     return ormsgpack.packb(row if entry.once is None else (*row, tuple(entry.once)))
 
 

@@ -34,7 +34,10 @@ __all__ = ["ROOT_ROW", "SHORT_BYTES_MAX", "Row", "child_row", "pack_branch", "pa
 SHORT_BYTES_MAX = 480
 _PREFIX_BYTES = 470
 PACKED, BRANCH, FOLDED, FLAT, SHAPED = 0x01, 0x02, 0x03, 0x04, 0x10
-_LONG = 0x80
+LONG = 0x80
+_SURELY_SHORT = SHORT_BYTES_MAX // 4  # characters
+_TAGS = tuple(bytes((tag,)) for tag in range(LONG))
+_COPIED_MAX = 4096  # up to here a copy of a payload is cheaper than a view of it
 _INTEGER = struct.Struct(">BI")
 
 ROOT_ROW = bytes(9)
@@ -46,7 +49,7 @@ class Row(NamedTuple):
 
     key: str | None
     tag: int
-    payload: memoryview
+    payload: memoryview | bytes
 
 
 def node_of(number: int) -> bytes:
@@ -67,7 +70,7 @@ def node_bytes(row_key: bytes) -> int:
 
 def child_row(node: bytes, key: str) -> bytes:
     """Return the LMDB key of the child `key` of `node`."""
-    number = as_integer(key)
+    number = as_integer(key) if key[0] <= "9" else None
     if number is not None:
         return node + _INTEGER.pack(0x01, number + 2**31)
     text = key.encode()
@@ -116,7 +119,7 @@ def key_of(row_key: bytes, start: int) -> str:
 
 def is_long(key: str) -> bool:
     """Whether the row of `key` carries the true key in its value."""
-    return len(key) > SHORT_BYTES_MAX // 4 and len(key.encode()) > SHORT_BYTES_MAX
+    return len(key) > _SURELY_SHORT and len(key.encode()) > SHORT_BYTES_MAX
 
 
 def pack_value(key: str, packed: bytes, tag: int = PACKED) -> bytes:
@@ -130,31 +133,31 @@ def pack_branch(key: str, node: bytes) -> bytes:
 
 
 def _head(key: str, tag: int) -> bytes:
-    if not is_long(key):
-        return bytes((tag,))
+    if len(key) <= _SURELY_SHORT or not is_long(key):
+        return _TAGS[tag]
     text = key.encode()
-    return bytes((tag | _LONG,)) + len(text).to_bytes(2, "big") + text
+    return bytes((tag | LONG,)) + len(text).to_bytes(2, "big") + text
 
 
 def unpack(data: bytes) -> Row:
     """Read a row value."""
     tag = data[0]
-    if tag < _LONG:
-        return Row(None, tag, memoryview(data)[1:])
+    if tag < LONG:
+        return Row(None, tag, data[1:] if len(data) <= _COPIED_MAX else memoryview(data)[1:])
     start = 3 + int.from_bytes(data[1:3], "big")
-    return Row(data[3:start].decode(), tag & ~_LONG, memoryview(data)[start:])
+    return Row(data[3:start].decode(), tag & ~LONG, memoryview(data)[start:])
 
 
 def is_branch(data: bytes) -> bool:
     """Whether a row value is a branch."""
-    return data[0] & ~_LONG == BRANCH
+    return data[0] & ~LONG == BRANCH
 
 
 def node_in(data: bytes) -> bytes | None:
     """Return the node of a branch from its row value, None for any other row."""
     if data[0] == BRANCH:
         return data[1:]
-    return bytes(unpack(data).payload) if data[0] == BRANCH | _LONG else None
+    return bytes(unpack(data).payload) if data[0] == BRANCH | LONG else None
 
 
 def pack(value: Stored) -> bytes:

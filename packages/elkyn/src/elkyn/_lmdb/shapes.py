@@ -19,7 +19,8 @@ from typing import Any
 import ormsgpack
 
 from elkyn._lmdb.environment import Environment, Txn
-from elkyn._lmdb.rows import FLAT, FOLDED, PACKED, SHAPED
+from elkyn._lmdb.rows import FLAT, FOLDED, LONG, PACKED, SHAPED
+from elkyn._lmdb.rows import unpack as unpack_row
 from elkyn.values import Stored
 
 __all__ = ["DATABASES", "Shapes"]
@@ -136,7 +137,16 @@ class Shapes:
         txn.put(number.to_bytes(2, "big"), ormsgpack.packb(shape), db=self._db)
         return number
 
-    def unpack(self, tag: int, payload: memoryview, txn: Txn) -> Stored:
+    def read(self, data: bytes, txn: Txn) -> Stored:
+        """Return the stored form that a row value holds, which is no branch."""
+        if SHAPED <= data[0] < LONG and self._loaded:
+            keys = self._keys[data[0] - SHAPED]
+            values = ormsgpack.unpackb(_HEADS[len(keys)] + data[1:])
+            return dict(zip(keys, values, strict=True))
+        row = unpack_row(data)
+        return self.unpack(row.tag, row.payload, txn)
+
+    def unpack(self, tag: int, payload: memoryview | bytes, txn: Txn) -> Stored:
         """Return the stored form that a row holds, which is no branch."""
         if tag == PACKED:
             return ormsgpack.unpackb(payload)
@@ -144,7 +154,7 @@ class Shapes:
             self._load(txn)
         if tag >= SHAPED:
             keys = self._keys[tag - SHAPED]
-            values = ormsgpack.unpackb(b"".join((_HEADS[len(keys)], payload)))
+            values = ormsgpack.unpackb(_HEADS[len(keys)] + payload)
             return dict(zip(keys, values, strict=True))
         value = ormsgpack.unpackb(payload)
         if tag == FLAT:

@@ -54,6 +54,7 @@ class Tree:
         "_branches",
         "_budget",
         "_indexes",
+        "_log",
         "_meta",
         "_rows",
         "_rows_max",
@@ -72,13 +73,16 @@ class Tree:
         self._meta = env.databases["meta"]
         self._rows_max = rows_max
         self._budget = 0
+        self._log: LogRows | None = None
         self._branches: dict[bytes, bytes] = {}  # nodes by their rows, as far as they were passed
         self._indexes: Indexes | bool | None = False  # not looked up yet
 
     @property
     def log(self) -> LogRows:
         """The log in the same transaction."""
-        return LogRows(self.env, self._txn)
+        if self._log is None:
+            self._log = LogRows(self.env, self._txn)
+        return self._log
 
     @property
     def receipts(self) -> Receipts:
@@ -210,7 +214,7 @@ class Tree:
         node = rows.node_in(data)
         if node is not None:
             return node
-        value = self._unpack(rows.unpack(data))
+        value = self._shapes.read(data, self._txn)
         return get_at(value, path[passed:]) if passed < len(path) else value
 
     def _follow(self, path: Path) -> tuple[bytes, bytes | None, int]:
@@ -281,8 +285,8 @@ class Tree:
             before = SPLIT_BYTES
             self._free(node)
         elif data is not None and passed < len(path):
-            old = self._unpack(rows.unpack(data))
-        new = set_at(old, path[passed:], value)
+            old = self._shapes.read(data, self._txn)
+        new = set_at(old, path[passed:], value) if passed < len(path) else value
         size = 0
         if new is not None:
             size = self._write(row_key, path[passed - 1] if passed else "", new)

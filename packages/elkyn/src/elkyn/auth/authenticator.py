@@ -244,12 +244,11 @@ class Authenticator:
             BlockingIOError: keys must be fetched first.
         """
         credential = _credential(headers, query)
-        if credential is None:
-            return self._overridden(NOBODY, query)
         try:
-            return self._overridden(self._judge(credential, client), query)
+            identity = NOBODY if credential is None else self._judge(credential, client)
         except KeysMissing:
             raise BlockingIOError from None
+        return self._overridden(identity, query) if query else identity
 
     def identity_of_token(self, credential: str, client: str | None = None) -> Identity:
         """Return whose credential this is; fetches an issuer's keys when they are needed.

@@ -217,7 +217,8 @@ class ElkynApp:
 
     async def _caller(self, scope: Scope, request: Request) -> Caller:
         caller = await self.door.caller(scope, request.query)
-        self.count_user(caller)
+        if self.user_rate.bounded:
+            self.count_user(caller)
         return caller
 
     def place(self, request: Request) -> tuple[Call, ElkynStore]:
@@ -273,7 +274,7 @@ class ElkynApp:
 
     def count_user(self, caller: Caller) -> None:
         """Count a request of a user; raises `Busy` when it is one too many."""
-        if self.user_rate.bounded and caller.identity is not None and caller.identity.uid:
+        if caller.identity is not None and caller.identity.uid:
             self.user_rate.take(caller.identity.uid, asyncio.get_running_loop().time())
 
     def open_store(self, name: str) -> ElkynStore:

@@ -37,7 +37,8 @@ def load(body: bytes) -> Any:
 def dump(value: Any, *, pretty: bool = False) -> bytes:
     """Return JSON in UTF-8."""
     if orjson is not None:
-        return bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 if pretty else None))
+        encoded: bytes = orjson.dumps(value, option=orjson.OPT_INDENT_2 if pretty else None)
+        return encoded
     if pretty:
         return json.dumps(value, ensure_ascii=False, indent=2).encode()
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -21,10 +21,13 @@ __all__ = ["Connection", "Exchange", "to_scope"]
 class Connection(Protocol):
     """What an exchange needs of the connection it is on."""
 
-    client: tuple[str, int] | None
+    address: str
 
-    def answered(self, exchange: Exchange, data: bytes) -> None:
-        """Send the answer of the exchange that is on, and go on to the next one."""
+    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+        """Send the answer of the exchange that is on, and go on to the next one.
+
+        Its head lacks nothing but `connection` and the empty line.
+        """
         ...
 
     def start_app(self, exchange: Exchange) -> None:
@@ -92,12 +95,6 @@ class Exchange:
         self.caller: Caller | None = None
 
     @property
-    def client(self) -> str:
-        """The address of who asks."""
-        client = self.connection.client
-        return "" if client is None else client[0]
-
-    @property
     def answering(self) -> bool:
         """Whether a part of the answer has left."""
         return self.cycle is not None and self.cycle.response_started
@@ -121,11 +118,6 @@ class Exchange:
         }
         query = parse_query(self.query) if self.query else {}
         return Request(self.method, self.path, query, headers, self.body)
-
-    def answer(self, head: bytes, body: bytes) -> None:
-        """Send the answer; its head lacks nothing but `connection` and the empty line."""
-        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self.connection.answered(self, b"".join((head, end, body)))
 
     def close_after(self) -> None:
         """Close the connection after the answer."""

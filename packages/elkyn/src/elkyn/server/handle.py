@@ -60,7 +60,7 @@ def read(call: Call, view: View, grant: Grant = FULL) -> Response:
         keys = view.keys(call.keys)
         value = present(view.get(call.keys)) if keys is None else dict.fromkeys(keys, True)
         return respond(call, value)
-    value = value_at(call, view, grant)
+    value = view.get(call.keys) if call.query is None else value_at(call, view, grant)
     etag = None
     if call.wants_etag or call.if_none_match is not None or call.if_match is not None:
         etag = etag_of(value)

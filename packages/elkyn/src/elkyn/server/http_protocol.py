@@ -14,6 +14,7 @@ from asyncio import BaseTransport
 from collections import deque
 from typing import Any, Protocol, cast
 
+from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -68,6 +69,7 @@ class _BoundedHttp(HttpToolsProtocol):
     _body_bytes = 0  # of bodies that come in parts, since `_moved` was set
     _moved: object = None
     _expects_head = True
+    address = ""  # of the client
     _refused = False  # what still comes is not read
     _turned_away = False  # the connection was never opened
     _reading: Exchange | None = None  # its head is there, and more of it may come
@@ -86,6 +88,7 @@ class _BoundedHttp(HttpToolsProtocol):
             _refuse(transport, b"429 Too Many Requests", b"too many connections; try again later")
         else:
             super().connection_made(transport)
+            self.address = "" if self.client is None else self.client[0]
             self.sweeper.start(self.loop, self.connections)
             self.stalls.start(self.loop, self.connections)
 
@@ -170,7 +173,12 @@ class _BoundedHttp(HttpToolsProtocol):
             self._body_bytes += len(data)
             if self._body_bytes >= _PROGRESS_BYTES:
                 self._body_bytes, self._moved = 0, object()
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._upgrade()
+        except HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
         reading = self._reading
         if reading is not None and reading.cycle is None and not self.transport.is_closing():
             reading.cycle = self._cycle_of(reading)
@@ -178,6 +186,12 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refused = True
             _refuse(self.transport, b"431 Request Header Fields Too Large", b"the head is too long")
+
+    def _upgrade(self) -> None:
+        if self._should_upgrade():
+            self.handle_websocket_upgrade()
+        else:
+            self._unsupported_upgrade_warning()
 
     def _should_upgrade(self) -> bool:
         return self.parser.get_method() == b"GET" and bool(super()._should_upgrade())
@@ -278,12 +292,14 @@ class _BoundedHttp(HttpToolsProtocol):
             cycle.message_event.set()
         return cycle
 
-    def answered(self, exchange: Exchange, data: bytes) -> None:
+    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Send the answer of the exchange that is on, and go on to the next one."""
-        if not self.transport.is_closing():
-            self.transport.write(data)
+        transport = self.transport
+        if not transport.is_closing():
+            end = b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
+            transport.write(b"".join((head, end, body)))
             if not exchange.keep_alive:
-                self.transport.close()
+                transport.close()
         self.on_response_complete()
 
     def on_response_complete(self) -> None:
@@ -291,7 +307,8 @@ class _BoundedHttp(HttpToolsProtocol):
         self._current = None
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.in_line:
             self._begin(self.in_line.popleft())
         if self._unparsed:

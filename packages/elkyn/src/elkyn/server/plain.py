@@ -11,7 +11,7 @@ import asyncio
 import time
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from elkyn.server.access_log import AccessLog
 from elkyn.server.answers import error_response
@@ -34,16 +34,13 @@ __all__ = ["PlainRequests"]
 _WAITING_HEADERS = frozenset({"x-elkyn-ack", "x-elkyn-min-position"})
 
 
-class _Asked:
-    """A plain request under way."""
+class _Asked(NamedTuple):
+    """A plain request under way; `number` is its id in logs, `started` when it came."""
 
-    __slots__ = ("exchange", "number", "request", "started")
-
-    def __init__(self, exchange: Exchange, request: Request) -> None:
-        self.exchange = exchange
-        self.request = request
-        self.number = AccessLog.begin(request)
-        self.started = time.perf_counter()
+    exchange: Exchange
+    request: Request
+    number: str | None
+    started: float
 
 
 class PlainRequests:
@@ -81,7 +78,7 @@ class PlainRequests:
             return False
         if not self._is_plain(request):
             return False
-        asked = _Asked(exchange, request)
+        asked = _Asked(exchange, request, AccessLog.begin(request), time.perf_counter())
         try:
             response = self._answer(asked)
         except SennitError as error:
@@ -113,11 +110,13 @@ class PlainRequests:
             ReadLimit: the read takes long.
         """
         app, exchange, request = self._app, asked.exchange, asked.request
-        app.admit(exchange.client)
+        client = exchange.connection.address
+        app.admit(client)
         exchange.counted = True
         app.settings.origins.check(request.headers)
-        caller = app.door.caller_at_once(exchange.headers, request.query, exchange.client)
-        app.count_user(caller)
+        caller = app.door.caller_at_once(exchange.headers, request.query, client)
+        if app.user_rate.bounded:
+            app.count_user(caller)
         exchange.caller = caller
         call, store = app.place(request)
         try:
@@ -128,7 +127,7 @@ class PlainRequests:
                 return None
             response = read(call, self._view(store), grant)
         except Denied:
-            app.note_refused(caller, exchange.client, call)
+            app.note_refused(caller, client, call)
             raise
         app.metrics.reads += 1
         return response
@@ -156,13 +155,15 @@ class PlainRequests:
             if isinstance(error, Denied):
                 exchange = asked.exchange
                 assert exchange.caller is not None
-                self._app.note_refused(exchange.caller, exchange.client, call)
+                self._app.note_refused(exchange.caller, exchange.connection.address, call)
             response = error_response(error)
         self._finish(asked, response)
 
     def _finish(self, asked: _Asked, response: Response) -> None:
         exchange, request = asked.exchange, asked.request
-        AccessLog.end(asked.number, request, exchange.client, response, asked.started)
+        if asked.number is not None:
+            address = exchange.connection.address
+            AccessLog.end(asked.number, request, address, response, asked.started)
         self._app.count_answer(request, response)
         body = b"" if request.method == "HEAD" else response.body
-        exchange.answer(head_of(response), body)
+        exchange.connection.answer(exchange, head_of(response), body)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from elkyn.errors import BadPath
@@ -76,19 +75,14 @@ class Response:
     position: int = 0
 
 
-class Place(NamedTuple):
-    """What the path of a URL names."""
-
-    keys: Path
-    watch: bool
-
-
-@dataclass(slots=True)
 class Call:
-    """What a request asks of a tree, checked."""
+    """What a request asks of a tree, checked; most ask for nothing beside the defaults.
 
-    method: str
-    keys: Path
+    Args:
+        method: one of `METHODS`.
+        keys: the path.
+    """
+
     namespace: str | None = None
     query: Query | None = None
     pretty: bool = False
@@ -109,15 +103,15 @@ class Call:
     ack: str | None = None
     position_min: int | None = None
 
+    def __init__(self, method: str, keys: Path) -> None:
+        self.method = method
+        self.keys = keys
+        self.writes = method not in ("GET", "HEAD")
+
     @property
     def path(self) -> str:
         """The path as text."""
         return format_path(self.keys)
-
-    @property
-    def writes(self) -> bool:
-        """Whether the call changes the tree."""
-        return self.method not in ("GET", "HEAD")
 
 
 def parse_query(raw: bytes) -> dict[str, str]:
@@ -159,31 +153,30 @@ def parse_call(request: Request) -> Call:
         BadPath: a key breaks a limit.
         UsageError: a parameter or header that makes no sense here.
     """
-    place = _place(request.raw_path)
-    call = Call(_method(request), place.keys)
+    keys, watch = _place(request.raw_path)
+    method = request.method.upper()
+    call = Call(_overriding(request) if method == "POST" else method, keys)
     if call.method not in METHODS:
         raise MethodNotAllowed(f"Method {call.method[:20]!r} is not allowed.")
-    call.stream = "text/event-stream" in request.headers.get("accept", "")
     if not _CALL_HEADERS.isdisjoint(request.headers):
         _read_headers(call, request.headers)
+        _check_headers(call)
     if request.query:
         _read_parameters(call, request.query)
-    if place.watch:
-        call.stream = call.watch = True
-    if call.stream and call.method != "GET":
-        if place.watch:
+        _check_parameters(call)
+    if watch:
+        if call.method != "GET":
             raise MethodNotAllowed("A .watch path is only for GET.")
-        call.stream = False
-    _check(call)
+        call.stream = call.watch = True
+    elif call.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
+        call.stream = True
     return call
 
 
-def _method(request: Request) -> str:
-    method = request.method.upper()
-    if method == "POST":
-        other = request.headers.get("x-http-method-override")
-        method = (other or request.query.get("x-http-method-override") or method).upper()
-    return method
+def _overriding(request: Request) -> str:
+    """Return the method that a POST stands for."""
+    other = request.headers.get("x-http-method-override")
+    return (other or request.query.get("x-http-method-override") or "POST").upper()
 
 
 def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
@@ -247,18 +240,17 @@ def _write_seconds(name: str) -> float | None:
     return _WRITE_SECONDS[name]
 
 
-def _place(raw_path: str) -> Place:
+def _place(raw_path: str) -> tuple[Path, bool]:
+    """Return what a path names, and whether it is to be watched."""
     if is_reserved(raw_path):
         raise NotFound("page", raw_path)
     plain = raw_path.removesuffix(".json")
     watch = plain == raw_path and raw_path.endswith("/.watch")
     if watch:
         plain = raw_path.removesuffix(".watch")
-    if "%" not in plain:
-        keys = parse_path(plain)
-    else:
-        keys = parse_path("/".join(_unquote(raw_path, part) for part in plain.split("/") if part))
-    return Place(keys, watch)
+    if "%" in plain:
+        plain = "/".join(_unquote(raw_path, part) for part in plain.split("/") if part)
+    return parse_path(plain), watch
 
 
 def _unquote(raw_path: str, segment: str) -> str:
@@ -271,9 +263,12 @@ def _unquote(raw_path: str, segment: str) -> str:
     return key
 
 
-def _check(call: Call) -> None:
+def _check_headers(call: Call) -> None:
     if call.if_match is not None and call.method in ("PATCH", "POST"):
         raise UsageError(f"if-match is not supported for {call.method} requests")
+
+
+def _check_parameters(call: Call) -> None:
     if call.query is not None and call.writes:
         raise UsageError("Query parameters are only for reading.")
     if call.callback is not None and call.writes:
