@@ -2,13 +2,13 @@
  * Streams over one WebSocket for each server and token, however many paths are listened to.
  *
  * The server is asked for the topmost paths only; what lies below is told from their values. After
- * a lost connection it sends those values again. Events carry no position.
+ * a lost connection it sends what was missed, or a value again when that is more than it remembers.
  */
 
 import { eventChanges } from './edits.js'
 import { Refused } from './errors.js'
 import { formatPath, isWithin, parsePath, type Path } from './paths.js'
-import { type Push, SocketLink } from './socketLink.js'
+import { isTold, type Push, SocketLink, type Told } from './socketLink.js'
 import {
   backoff,
   delay,
@@ -36,7 +36,11 @@ interface Wanted {
   listeners: Set<StreamListener>
   /** Whether the server was asked for it; else a path above it was. */
   asked: boolean
+  /** Whether the server has answered that. */
+  isTold: boolean
   known: boolean
+  /** What the server is asked to go on from; null for the whole value. */
+  seen: Told | null
 }
 
 class Hub {
@@ -76,7 +80,9 @@ class Hub {
       path,
       listeners: new Set<StreamListener>(),
       asked: false,
+      isTold: false,
       known: !!above?.known,
+      seen: null,
     }
     this.wanted.set(name, entry)
     this.arrange()
@@ -107,7 +113,9 @@ class Hub {
   /** Nobody tells of the values below `path` until they are asked for again. */
   private lose(path: Path): void {
     this.state = setAt(this.state, path, null)
-    for (const other of this.wanted.values()) if (isWithin(other.path, path)) other.known = false
+    for (const other of this.wanted.values()) {
+      if (isWithin(other.path, path)) Object.assign(other, { known: false, seen: null })
+    }
   }
 
   /** Ask for the topmost paths, and for no others. */
@@ -121,14 +129,19 @@ class Hub {
 
   private ask(entry: Wanted): void {
     entry.asked = true
+    entry.isTold = false
     const { link } = this
-    link.send('q', { p: formatPath(entry.path), h: '' }, (error) => {
-      if (error !== null && link === this.link) this.refuse(entry, error)
+    const seen = (entry.known && entry.seen) || { i: '', m: '' }
+    link.send('q', { p: formatPath(entry.path), h: '', ...seen }, (error, told) => {
+      if (link !== this.link) return
+      if (error !== null) this.refuse(entry, error)
+      else if (entry.asked && isTold(told)) Object.assign(entry, { isTold: true, seen: told })
     })
   }
 
   private unlisten(entry: Wanted): void {
     entry.asked = false
+    entry.seen = null
     this.link.send('n', { p: formatPath(entry.path) }, () => undefined)
   }
 
@@ -152,6 +165,10 @@ class Hub {
         this.arrange()
       },
       pushed: (push) => this.take(push),
+      told: (until) => {
+        for (const entry of this.wanted.values())
+          if (entry.isTold && entry.asked) entry.seen = until
+      },
       ended: (refused) => this.ended(refused),
     })
   }
@@ -177,7 +194,7 @@ class Hub {
     for (const { listeners } of [...this.wanted.values()]) [...listeners].forEach(tell)
   }
 
-  private take({ action, path, data }: Push): void {
+  private take({ action, path, data, id }: Push): void {
     const at = parsePath(path)
     if (action === 'c') {
       const entry = this.wanted.get(formatPath(at))
@@ -190,6 +207,8 @@ class Hub {
     for (const change of eventChanges(at, event)) {
       this.state = setAt(this.state, change.path, change.value)
     }
+    const asked = entries.find((entry) => entry.asked && isWithin(at, entry.path))
+    if (asked?.seen && id !== null) asked.seen = { ...asked.seen, i: id }
     for (const entry of entries) this.pass(entry, at, event)
   }
 

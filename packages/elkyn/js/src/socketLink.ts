@@ -9,12 +9,22 @@ export interface Push {
   action: string
   path: string
   data: Json
+  /** Of the event. */
+  id: string | null
+}
+
+/** What to go on from: the last event that was told, and what shows that the server has it. */
+export interface Told {
+  i: string
+  m: string
 }
 
 export interface LinkListener {
   /** Requests may be sent. */
   opened(): void
   pushed(push: Push): void
+  /** Everything up to there was told on this connection. */
+  told(until: Told): void
   /** The connection is gone; an error when there is no use in another one. */
   ended(refused: Refused | null): void
 }
@@ -51,15 +61,16 @@ export class SocketLink {
     this.socket = new WebSocket(url)
     this.socket.onmessage = ({ data }) => this.receive(String(data), request.token)
     this.socket.onclose = () => this.end(null)
+    this.socket.onerror = () => this.end(null) // not every Node closes what never opened
     this.heart = setInterval(() => this.beat(), PING_MS)
     globalThis.addEventListener?.('online', this.probe)
   }
 
-  /** Send a request; `answered` hears of its answer, null for "ok". */
-  send(action: string, body: Json, answered: (error: Refused | null) => void): void {
+  /** Send a request; `answered` hears of its answer, null for "ok", and what came with it. */
+  send(action: string, body: Json, answered: (error: Refused | null, data: Json) => void): void {
     const number = (this.last += 1)
     this.replies.set(number, ({ s, d }) =>
-      answered(s === 'ok' ? null : new Refused(statusOf(s), typeof d === 'string' && d ? d : s)),
+      answered(s === 'ok' ? null : new Refused(statusOf(s), typeof d === 'string' && d ? d : s), d),
     )
     this.say({ t: 'd', d: { r: number, a: action, b: body } })
   }
@@ -124,8 +135,8 @@ export class SocketLink {
       const reason = String((d.b as { d?: Json }).d ?? '')
       this.end(new Refused(401, `credentials were revoked: ${reason}`))
     } else {
-      const { p, d: data } = d.b as { p: string; d?: Json }
-      this.listener.pushed({ action: d.a ?? '', path: p, data: data ?? null })
+      const { p, d: data, i } = d.b as { p: string; d?: Json; i?: string }
+      this.listener.pushed({ action: d.a ?? '', path: p, data: data ?? null, id: i ?? null })
     }
   }
 
@@ -137,6 +148,7 @@ export class SocketLink {
         else this.end(new Refused(401, error.message))
       })
     } else if (control.t === 's') this.end(new Refused(404, String(control.d)))
+    else if (control.t === 'o' && isTold(control.d)) this.listener.told(control.d)
     else if (control.t === 'r' || control.t === 'e') this.end(null)
   }
 }
@@ -144,6 +156,11 @@ export class SocketLink {
 interface Message {
   t: string
   d: { t?: string; d?: Json; r?: number; a?: string; b?: Json }
+}
+
+/** Whether a server has said what was told: an older one does not. */
+export function isTold(data: unknown): data is Told & { [key: string]: Json } {
+  return typeof data === 'object' && data !== null && 'i' in data && 'm' in data
 }
 
 function statusOf(status: string): number {

@@ -29,9 +29,11 @@ class Opening:
 
     Args:
         frames: what is sent first: bytes or text, or events that are still to be encoded.
+        position: of the state that it is taken from; 0 when nobody asks.
     """
 
     frames: Sequence[Any]
+    position: int = 0
 
 
 Opener: TypeAlias = Callable[[View], Opening]

@@ -6,6 +6,7 @@ another write at that position.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
     from elkyn.replica.terms import Terms
     from elkyn.store import ElkynStore
 
-__all__ = ["Seen", "id_of", "missed_events", "parse_id", "try_missed"]
+__all__ = [
+    "Seen",
+    "id_of",
+    "mark_of",
+    "missed_events",
+    "parse_id",
+    "same_history",
+    "try_missed",
+]
 
+_START_BYTES = 32
 _ID = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?", re.ASCII)
 _ENTRIES_MAX = 1000
 
@@ -43,6 +53,23 @@ def parse_id(text: str) -> Seen | None:
     """Read an id; None when it is none of a server's."""
     found = _ID.fullmatch(text)
     return None if found is None else Seen(int(found[1]), int(found[2] or 1))
+
+
+def mark_of(store: ElkynStore, position: int) -> str:
+    """Return what tells the entry at a position from one that another store has there."""
+    row = store.oplog.row(position)
+    if row is None:
+        return ""
+    start = hashlib.blake2b(row[:_START_BYTES], digest_size=6)  # holds its term and time
+    return f"{position}:{start.hexdigest()}"
+
+
+def same_history(store: ElkynStore, mark: str) -> bool:
+    """Whether a store has the entry of a mark, or one that cannot be told from it."""
+    position = mark.partition(":")[0]
+    if not (position.isdecimal() and position.isascii() and len(position) < 20):
+        return False
+    return mark_of(store, int(position)) == mark
 
 
 def try_missed(store: ElkynStore, path: Path, seen: Seen, until: int) -> list[Event] | None:

@@ -23,6 +23,7 @@ __all__ = [
     "Fetch",
     "Later",
     "Listen",
+    "Ping",
     "Send",
     "Session",
     "SignIn",
@@ -42,12 +43,14 @@ class Listen:
         query: None for the whole node.
         tag: the client's name for a query; pushes repeat it.
         wire: the query as the client wrote it.
+        names: whether pushes carry ids of events, so that the client can go on from there.
     """
 
     path: Path
     query: Query | None = None
     tag: Any = None
     wire: Any = field(default=None, compare=False)
+    names: bool = field(default=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -63,12 +66,19 @@ class Send:
 
 
 @dataclass(slots=True)
+class Ping:
+    """Tell the client that the connection is there, and what it has seen all of."""
+
+
+@dataclass(slots=True)
 class Attach:
-    """Start to listen; the client says which value it has by its hash."""
+    """Start to listen; the client says which value it has by its hash, or what it has seen."""
 
     number: int
     listen: Listen
     known_hash: str
+    seen: str
+    mark: str
 
 
 @dataclass(slots=True)
@@ -133,7 +143,7 @@ class End:
     reason: str
 
 
-Step: TypeAlias = Send | Attach | Detach | Commit | Fetch | Later | SignIn | SignOut | End
+Step: TypeAlias = Send | Ping | Attach | Detach | Commit | Fetch | Later | SignIn | SignOut | End
 
 
 class Session:
@@ -166,7 +176,7 @@ class Session:
         if message is None:
             return None
         if message.number < 0:
-            return Send(control("o", None)) if message.action == "control:p" else None
+            return Ping() if message.action == "control:p" else None
         handler = self._handlers.get(message.action)
         if handler is None:
             text = f"there is no action {message.action[:20]!r}"
@@ -184,8 +194,8 @@ class Session:
         if len(self.listens) >= self._listens_max:
             raise UsageError(f"at most {self._listens_max} listens on one connection")
         self.listens[key] = listen
-        known = message.body.get("h")
-        return Attach(message.number, listen, known if isinstance(known, str) else "")
+        known, seen, mark = (_text(message, name) for name in ("h", "i", "m"))
+        return Attach(message.number, listen, known, seen, mark)
 
     def _unlisten(self, message: Message) -> Step:
         path = _path(message)
@@ -292,6 +302,11 @@ class Session:
     }
 
 
+def _text(message: Message, name: str) -> str:
+    found = message.body.get(name)
+    return found if isinstance(found, str) else ""
+
+
 def _path(message: Message) -> Path:
     path = message.body.get("p")
     if not isinstance(path, str):
@@ -320,7 +335,7 @@ def _listen_of(message: Message) -> Listen:
     tag = message.body.get("t")
     query = _query(message)
     if query is None:
-        return Listen(_path(message))
+        return Listen(_path(message), names=isinstance(message.body.get("i"), str))
     if not isinstance(tag, int | str):
         raise UsageError("a listen with a query has a tag")
     return Listen(_path(message), query, tag, message.body["q"])

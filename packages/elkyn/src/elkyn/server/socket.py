@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from elkyn.errors import Diverged
 from elkyn.events import Event
 from elkyn.identity import Identity
 from elkyn.paths import format_path
@@ -239,7 +240,7 @@ class Socket:
         if listen is not None:
             for batch in batches:
                 self._app.metrics.events += len(batch.events)
-                self._outbox.add(frames_of_batch(listen, batch))
+                self._outbox.add(frames_of_batch(listen, batch, self.store.terms))
 
     async def _resynchronise(self) -> None:
         feed = next(iter(self._lost))
@@ -253,8 +254,9 @@ class Socket:
 
     async def _restart(self, feed: Feed, listen: Listen) -> None:
         try:
-            opening = await feed.start(partial(self._data.opening, self._grant(listen), listen, ""))
-            messages = self._admitted(_messages(listen, opening))
+            again = steps.Attach(0, listen, "", "", "")
+            opening = await feed.start(partial(self._data.opening, self._grant(listen), again))
+            messages = self._admitted(self._messages(listen, opening))
         except _NoRoomError:
             self._turn_away()
         except Denied:
@@ -264,6 +266,13 @@ class Socket:
             self._drop(listen)
         else:
             self._say(*messages)
+
+    def _messages(self, listen: Listen, opening: Opening) -> list[str]:
+        terms = self.store.terms
+        return [
+            push_event(listen, frame, terms) if isinstance(frame, Event) else frame
+            for frame in opening.frames
+        ]
 
     def _admitted(self, messages: list[str]) -> list[str]:
         """Return messages that hold a value; raises `_NoRoomError` when too much waits to be sent."""
@@ -283,6 +292,20 @@ class Socket:
     async def _do_send(self, step: steps.Send) -> None:
         self._say(step.text)
 
+    async def _do_ping(self, _step: steps.Ping) -> None:
+        told = None
+        if any(listen.names for listen in self._feeds):
+            with (
+                suppress(BlockingIOError, Diverged),
+                self.store.moment(_nothing, wait=False) as view,
+            ):
+                told = self._data.told_until(view.position)
+            await asyncio.sleep(0)  # what was committed until then is handed out
+            self._drain()
+            if self._lost or self._taken or self._judging:
+                told = None
+        self._say(control("o", told))
+
     async def _do_end(self, step: steps.End) -> None:
         self._finish()
         self._close_code = _BAD_DATA
@@ -295,16 +318,18 @@ class Socket:
             grant = self._grant(listen)
             feed = self._follow(listen)
             self._rest(listen, await self._data.judge(grant, listen))
-            opening = await feed.start(partial(self._data.opening, grant, listen, step.known_hash))
+            opening = await feed.start(partial(self._data.opening, grant, step))
             if self._feeds.get(listen) is not feed:  # new rules have ended it meanwhile
                 raise Denied(f"listening at {format_path(listen.path)}")
-            messages = self._admitted(_messages(listen, opening))
+            messages = self._admitted(self._messages(listen, opening))
         except BaseException:
             self.session.forget(listen)
             self._drop(listen)
             raise
-        warning = self._data.check_index(grant, listen)
-        self._say(*messages, reply(step.number, "ok", warning))
+        told = self._data.check_index(grant, listen)
+        if listen.names:
+            told = {**told, **self._data.told_until(opening.position)}
+        self._say(*messages, reply(step.number, "ok", told))
         await asyncio.sleep(0)  # clients listen to a thousand places at once
 
     def _follow(self, listen: Listen) -> Feed:
@@ -436,6 +461,7 @@ class Socket:
 
     _doers: ClassVar[dict[type, Callable[[Socket, Any], Awaitable[None]]]] = {
         steps.Send: _do_send,
+        steps.Ping: _do_ping,
         steps.End: _do_end,
         steps.Attach: _do_attach,
         steps.Detach: _do_detach,
@@ -451,10 +477,8 @@ class _NoRoomError(Exception):
     """A value is not sent, because too much waits to be sent already."""
 
 
-def _messages(listen: Listen, opening: Opening) -> list[str]:
-    return [
-        push_event(listen, frame) if isinstance(frame, Event) else frame for frame in opening.frames
-    ]
+def _nothing() -> None:
+    pass
 
 
 def _shown(identity: Identity | None) -> dict[str, Any]:

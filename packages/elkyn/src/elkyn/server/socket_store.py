@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from elkyn._lmdb.tree import ReadLimit
 from elkyn.errors import PreconditionFailed
+from elkyn.events import Event
 from elkyn.paths import Path, format_path, sorted_map
 from elkyn.query import IndexMissing, Query, require_index, run_query
 from elkyn.server.asgi import client_of
@@ -19,7 +20,8 @@ from elkyn.server.feed import INLINE_ROWS, Opening
 from elkyn.server.grant import Grant
 from elkyn.server.hashes import hash_of
 from elkyn.server.pushes import push_value
-from elkyn.server.session import Commit, Fetch, Later, Listen
+from elkyn.server.resume import id_of, mark_of, parse_id, same_history, try_missed
+from elkyn.server.session import Attach, Commit, Fetch, Later, Listen
 from elkyn.store import ElkynStore
 from elkyn.txn import View
 from elkyn.values import present, resolve
@@ -110,13 +112,28 @@ class SocketStore:
         with self.store.snapshot(rows_max) as view:
             return grant.judge(view, listen.path, listen.query)
 
-    def opening(self, grant: Grant, listen: Listen, known_hash: str, view: View) -> Opening:
-        """Return what a listen of a whole node starts with: nothing when the client has it."""
+    def opening(self, grant: Grant, step: Attach, view: View) -> Opening:
+        """Return what a listen of a whole node starts with: nothing that the client has."""
+        listen = step.listen
         grant.check_read(view, listen.path)
+        missed = self._missed(step, view)
+        if missed is not None:
+            return Opening(missed, view.position)
         value = view.get(listen.path)
-        if known_hash and hash_of(value) == known_hash:
-            return Opening(())
-        return Opening((push_value(listen, value),))
+        if step.known_hash and hash_of(value) == step.known_hash:
+            return Opening((), view.position)
+        return Opening((push_value(listen, value),), view.position)
+
+    def _missed(self, step: Attach, view: View) -> list[Event] | None:
+        seen = parse_id(step.seen)
+        if seen is None or not same_history(self.store, step.mark):
+            return None
+        view.tree.allow(view.position - seen.position)
+        return try_missed(self.store, step.listen.path, seen, view.position)
+
+    def told_until(self, position: int) -> dict[str, str]:
+        """Return what a client comes back with that has been told everything up to `position`."""
+        return {"i": id_of(self.store.terms, position), "m": mark_of(self.store, position)}
 
     async def fetch(self, grant: Grant, step: Fetch) -> Any:
         """Return the value that a client reads once.
