@@ -16,6 +16,7 @@ from emsqrt.executor.context import Context
 from emsqrt.fingerprints import Inputs, remembered
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.parquet_coded import Dictionary
+from emsqrt.io.parquet_facts import Span
 from emsqrt.io.parquet_sink import ParquetSink
 from emsqrt.io.places import folder_of_work
 from emsqrt.io.scan import open_scan, source_places
@@ -318,6 +319,10 @@ class ScanRows:
     def keep_coded(self, names: Collection[str]) -> None:
         """Have them come so."""
         self._source.keep_coded(names)
+
+    def spans(self) -> dict[str, Span]:
+        """Return between which integers columns lie, as `SourceScan`."""
+        return self._source.spans()
 
     def start_at(self, file: int, rows: int) -> None:
         """Begin behind so many rows of a file."""

@@ -73,11 +73,14 @@ class AggTable:
     @property
     def used_bytes(self) -> int: ...
 
+# A column's kind: its number, or (kind, bytes in a packed row, what is taken away from each value).
+_Kind: TypeAlias = int | tuple[int, int, int]
+
 class Columns:
     def __new__(
         cls,
         row_count: int,
-        columns: Sequence[tuple[int, int, Buffer | None, Buffer | None, Buffer | None]],
+        columns: Sequence[tuple[_Kind, int, Buffer | None, Buffer | None, Buffer | None]],
         /,
     ) -> Self: ...
     def __len__(self) -> int: ...
@@ -702,7 +705,7 @@ def mark_matched(
 ) -> tuple[int, int, bool]: ...
 def sync_range(file: int, start: int, size: int, wait: bool, /) -> None: ...
 def unpack_rows(
-    block: Buffer, start: int, rows_max: int, kinds: Sequence[int], out: Buffer, /
+    block: Buffer, start: int, rows_max: int, kinds: Sequence[_Kind], out: Buffer, /
 ) -> tuple[int, int, list[_Filled]]: ...
 
 # Look at an open /proc/PID/status until more is charged, shared, or less idle than that, `wake` can

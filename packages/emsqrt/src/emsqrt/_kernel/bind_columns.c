@@ -1,6 +1,8 @@
 /* Columns(row_count, [(kind, offset, validity, values, ends), …]): Arrow buffers seen from C. */
 #include "native.h"
 
+#include "pack.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,41 +60,89 @@ static int check_ends(const int32_t *ends, size_t rows, size_t values_bytes) {
     return 0;
 }
 
-/* Check that decimals fit the eight bytes in which they will be packed. */
-static int check_narrow(const em_column *column, size_t rows) {
+/* Whether decimals fit a word. */
+static bool are_short(const em_column *column, size_t rows) {
     const uint8_t *values = column->values + column->offset * em_width(EM_DECIMAL);
-    bool fit = true;
+    uint64_t beyond = 0;
     for (size_t row = 0; row < rows; row++) {
         int64_t words[2];
         memcpy(words, values + row * sizeof words, sizeof words);
-        fit &= words[1] == words[0] >> 63 || !em_is_valid(column, row);
+        const bool counts = column->validity == NULL || em_is_valid(column, row);
+        beyond |= counts ? (uint64_t)(words[1] ^ words[0] >> 63) : 0;
     }
-    if (!fit) {
+    return beyond == 0;
+}
+
+/* Whether numbers fit the bytes in which they will be packed. */
+static bool are_narrow(const em_column *column, size_t rows) {
+    enum { ROWS = 256 };
+    uint64_t words[ROWS], all = 0;
+    for (size_t start = 0; column->narrow.bytes < 8 && start < rows; start += ROWS) {
+        const size_t count = rows - start < ROWS ? rows - start : ROWS;
+        em_narrow_words(column, start, count, words);
+        for (size_t r = 0; r < count; r++) {
+            const bool counts = column->validity == NULL || em_is_valid(column, start + r);
+            all |= counts ? words[r] : 0;
+        }
+    }
+    return column->narrow.bytes == 8 || all >> (8 * column->narrow.bytes) == 0;
+}
+
+static int check_narrow(const em_column *column, size_t rows) {
+    if (column->kind == EM_DECIMAL && !are_short(column, rows)) {
         PyErr_SetString(PyExc_OverflowError, "a decimal has more digits than its type");
+        return -1;
+    }
+    if (!are_narrow(column, rows)) {
+        PyErr_SetString(PyExc_OverflowError, "a value lies beyond those that the file tells of");
         return -1;
     }
     return 0;
 }
 
-static int hold_column(columns_object *columns, PyObject *parts, em_column *column) {
-    int kind;
-    Py_ssize_t offset;
-    PyObject *validity, *values, *ends;
-    if (!PyArg_ParseTuple(parts, "inOOO;a column is (kind, offset, validity, values, ends)", &kind,
-                          &offset, &validity, &values, &ends)) {
+int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow) {
+    int number, bytes = 0;
+    long long least = 0;
+    if (PyTuple_Check(given)) {
+        if (!PyArg_ParseTuple(given, "iiL;a narrow kind is (kind, bytes, least)", &number, &bytes,
+                              &least)) {
+            return -1;
+        }
+    } else {
+        number = (int)PyLong_AsLong(given);
+        if (number == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    const bool known = number >= 0 && number < EM_KINDS;
+    const bool whole = known && ((number >= EM_I8 && number <= EM_I64) || number == EM_DECIMAL);
+    const bool narrows = bytes == 1 || bytes == 2 || bytes == 4 || (bytes == 8 && least == 0);
+    if (!known || (PyTuple_Check(given) && !(whole && narrows))) {
+        PyErr_Format(PyExc_ValueError, "no column has kind %R", given);
         return -1;
     }
-    column->narrow = kind == EM_NARROW_DECIMAL;
-    kind = column->narrow ? EM_DECIMAL : kind;
-    if (kind < 0 || kind >= EM_KINDS || offset < 0 || offset > (Py_ssize_t)UINT32_MAX) {
-        PyErr_Format(PyExc_ValueError, "no column has kind %d and offset %zd", kind, offset);
+    *kind = (enum em_kind)number;
+    *narrow = (em_narrow){(uint8_t)bytes, (int64_t)least};
+    return 0;
+}
+
+static int hold_column(columns_object *columns, PyObject *parts, em_column *column) {
+    Py_ssize_t offset;
+    PyObject *given, *validity, *values, *ends;
+    if (!PyArg_ParseTuple(parts, "OnOOO;a column is (kind, offset, validity, values, ends)", &given,
+                          &offset, &validity, &values, &ends) ||
+        take_packed_kind(given, &column->kind, &column->narrow) < 0) {
+        return -1;
+    }
+    const enum em_kind kind = column->kind;
+    if (offset < 0 || offset > (Py_ssize_t)UINT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "no column has offset %zd", offset);
         return -1;
     }
     const size_t rows = columns->view.row_count, end = (size_t)offset + rows;
     const bool text = kind == EM_TEXT || kind == EM_BYTES;
     const size_t values_bytes = kind == EM_BOOL ? bits_bytes(end) : em_width(kind) * end;
     bool failed = false;
-    column->kind = (enum em_kind)kind;
     column->offset = (size_t)offset;
     column->validity = hold(columns, validity, bits_bytes(end), "validity", &failed);
     column->values = failed ? NULL : hold(columns, values, values_bytes, "values", &failed);
@@ -113,7 +163,7 @@ static int hold_column(columns_object *columns, PyObject *parts, em_column *colu
         PyErr_SetString(PyExc_ValueError, "a column of text needs offsets");
         return -1;
     }
-    if (column->narrow) {
+    if (column->narrow.bytes != 0) {
         return check_narrow(column, rows);
     }
     return column->ends == NULL ? 0 : check_ends(column->ends + offset, rows, held);

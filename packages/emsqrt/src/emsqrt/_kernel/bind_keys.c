@@ -143,6 +143,7 @@ static PyType_Spec key_spec_spec = {
 typedef struct {
     em_array *arrays;
     size_t count;
+    em_packed_form form; /* of payloads */
     const em_key_part *parts;
     const uint8_t *block;
     size_t bytes;
@@ -151,7 +152,8 @@ typedef struct {
 /* Add one row's text to the arrays'; false when it makes no sense. */
 static bool measure_row(const reading *of, em_array *arrays, const uint8_t *row) {
     if (of->parts == NULL) {
-        return em_packed_measure(arrays, of->count, em_row_payload(row), em_row_payload_bytes(row));
+        return em_packed_measure(&of->form, arrays, of->count, em_row_payload(row),
+                                 em_row_payload_bytes(row));
     }
     const uint8_t *at = em_row_key(row), *end = em_row_payload(row);
     for (size_t i = 0; i < of->count; i++) {
@@ -218,12 +220,16 @@ static void forget_text(const reading *of) {
 }
 
 static void read_keys(const reading *of, size_t at, size_t rows) {
-    for (size_t index = 0; index < rows; index++) {
-        const uint8_t *row = of->block + at, *key = em_row_key(row);
-        for (size_t i = 0; i < of->count; i++) {
-            key = em_key_decode(&of->parts[i], key, &of->arrays[i], index);
+    const uint8_t *keys[EM_STRIPE_ROWS];
+    for (size_t first = 0; first < rows; first += EM_STRIPE_ROWS) {
+        const size_t count = rows - first < EM_STRIPE_ROWS ? rows - first : EM_STRIPE_ROWS;
+        for (size_t r = 0; r < count; r++) {
+            keys[r] = em_row_key(of->block + at);
+            at += em_row_bytes(of->block + at);
         }
-        at += em_row_bytes(row);
+        for (size_t i = 0; i < of->count; i++) {
+            em_key_decode_rows(&of->parts[i], keys, &of->arrays[i], first, count);
+        }
     }
 }
 
@@ -235,7 +241,8 @@ static void read_payloads(const reading *of, size_t at, size_t rows) {
             packed[r] = em_row_payload(of->block + at);
             at += em_row_bytes(of->block + at);
         }
-        em_stripe_read(of->arrays, of->count, packed, of->block + of->bytes, first, count);
+        em_stripe_read(&of->form, of->arrays, of->count, packed, of->block + of->bytes, first,
+                       count);
     }
 }
 
@@ -301,21 +308,6 @@ static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max, u
     return describe_all(of, out, rows, next);
 }
 
-static int take_kind(PyObject *number, em_array *array) {
-    long kind = PyLong_AsLong(number);
-    if (kind == -1 && PyErr_Occurred()) {
-        return -1;
-    }
-    array->narrow = kind == EM_NARROW_DECIMAL;
-    kind = array->narrow ? EM_DECIMAL : kind;
-    if (kind < 0 || kind >= EM_KINDS) {
-        PyErr_Format(PyExc_ValueError, "no column has kind %ld", kind);
-        return -1;
-    }
-    array->kind = (enum em_kind)kind;
-    return 0;
-}
-
 /* Arrays of these kinds, to be freed; NULL with an exception set. */
 static em_array *take_kinds(PyObject *given, size_t *count) {
     PyObject *list = PySequence_List(given);
@@ -328,7 +320,8 @@ static em_array *take_kinds(PyObject *given, size_t *count) {
         PyErr_NoMemory();
     }
     for (size_t i = 0; i < *count && arrays != NULL; i++) {
-        if (take_kind(PyList_GetItem(list, (Py_ssize_t)i), &arrays[i]) < 0) {
+        if (take_packed_kind(PyList_GetItem(list, (Py_ssize_t)i), &arrays[i].kind,
+                             &arrays[i].narrow) < 0) {
             PyMem_Free(arrays);
             arrays = NULL;
         }
@@ -350,6 +343,9 @@ static PyObject *read_block(PyObject *arguments, const char *format, bool keys) 
     reading of = {.block = block.buf, .bytes = (size_t)block.len};
     of.arrays = take_kinds(kinds, &of.count);
     bool ready = of.arrays != NULL;
+    if (ready) {
+        of.form = em_packed_open(of.arrays, of.count);
+    }
     if (ready && keys) {
         ready = PyObject_TypeCheck(spec, (PyTypeObject *)key_spec_type) &&
                 ((key_spec_object *)spec)->view.count == of.count;

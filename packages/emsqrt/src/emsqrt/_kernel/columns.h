@@ -31,13 +31,16 @@ enum em_kind {
     EM_KINDS,
 };
 
-/* What Python calls decimals that all fit eight bytes, and are packed as such; their kind is
- * EM_DECIMAL. */
-#define EM_NARROW_DECIMAL ((int)EM_KINDS)
+/* Integers and decimals that are packed in fewer bytes than their kind has, because all of them lie
+ * close above a least one. */
+typedef struct {
+    uint8_t bytes; /* 1, 2, 4 or 8; 0 when they are packed as they are */
+    int64_t least; /* taken away from each; 0 with 8 bytes */
+} em_narrow;
 
 typedef struct {
     enum em_kind kind;
-    bool narrow;             /* decimals that all fit eight bytes */
+    em_narrow narrow;
     size_t offset;           /* the first row's index in the three buffers */
     const uint8_t *validity; /* one bit a row; NULL when no row is null */
     const uint8_t *values;

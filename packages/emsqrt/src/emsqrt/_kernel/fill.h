@@ -10,8 +10,10 @@
 
 typedef struct {
     enum em_kind kind;
-    bool narrow;       /* decimals that come in eight bytes */
+    em_narrow narrow;
     size_t text_bytes; /* of all its rows; set before em_arrays_place() */
+    size_t field;      /* where it lies in a packed row */
+    size_t next_text;  /* the next array of text, see em_packed_open() */
     size_t null_count;
     uint8_t *validity; /* all three lie in one buffer, each aligned to 64 bytes of
                           it */
@@ -46,6 +48,15 @@ static inline void em_array_put_null(em_array *array, size_t row) {
 
 static inline void em_array_mark_valid(em_array *array, size_t row) {
     array->validity[row >> 3] |= (uint8_t)(1u << (row & 7));
+}
+
+/* Mark rows valid from `first` on, a multiple of 8. */
+static inline void em_array_mark_all_valid(em_array *array, size_t first, size_t rows) {
+    uint8_t *bits = array->validity + first / 8;
+    memset(bits, 0xff, rows / 8);
+    if (rows % 8 != 0) {
+        bits[rows / 8] = (uint8_t)((1u << (rows % 8)) - 1);
+    }
 }
 
 /* Put a value of a fixed width, or a boolean of one byte. */

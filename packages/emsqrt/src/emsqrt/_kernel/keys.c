@@ -321,3 +321,31 @@ const uint8_t *em_key_decode(const em_key_part *part, const uint8_t *at, em_arra
     em_array_put_fixed(array, row, (const uint8_t *)words);
     return at + width;
 }
+
+static bool all_have_values(const uint8_t *const *at, size_t count) {
+    bool all = true;
+    for (size_t r = 0; r < count; r++) {
+        all &= *at[r] == EM_VALUE;
+    }
+    return all;
+}
+
+void em_key_decode_rows(const em_key_part *part, const uint8_t **at, em_array *array, size_t first,
+                        size_t count) {
+    if (array->kind != EM_I64 || !all_have_values(at, count)) {
+        for (size_t r = 0; r < count; r++) {
+            at[r] = em_key_decode(part, at[r], array, first + r);
+        }
+        return;
+    }
+    const uint64_t flip = 0x8000000000000000u ^ (part->descending ? ~(uint64_t)0 : 0);
+    uint8_t *out = array->values + first * sizeof flip;
+    for (size_t r = 0; r < count; r++) {
+        uint64_t word;
+        memcpy(&word, at[r] + 1, sizeof word);
+        word = __builtin_bswap64(word) ^ flip;
+        memcpy(out + r * sizeof word, &word, sizeof word);
+        at[r] += 1 + sizeof word;
+    }
+    em_array_mark_all_valid(array, first, count);
+}

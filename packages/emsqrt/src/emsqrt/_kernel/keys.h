@@ -64,4 +64,9 @@ const uint8_t *em_key_skip(const em_key_part *part, enum em_kind kind, const uin
 const uint8_t *em_key_decode(const em_key_part *part, const uint8_t *at, em_array *array,
                              size_t row);
 
+/* Append the same column's parts of `count` keys, each at `at[r]`, which then points behind it, to
+ * an array as rows from `first` on, a multiple of 8. */
+void em_key_decode_rows(const em_key_part *part, const uint8_t **at, em_array *array, size_t first,
+                        size_t count);
+
 #endif

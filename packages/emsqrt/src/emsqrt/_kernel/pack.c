@@ -18,6 +18,30 @@ static inline const uint8_t *text_of(const em_column *column, size_t row, size_t
     return column->values + ends[0];
 }
 
+#define WORDS_OF(TYPE)                                                                             \
+    for (size_t r = 0; r < count; r++) {                                                           \
+        TYPE value;                                                                                \
+        memcpy(&value, values + r * width, sizeof value);                                          \
+        words[r] = (uint64_t)(int64_t)value - least;                                               \
+    }                                                                                              \
+    break
+
+void em_narrow_words(const em_column *column, size_t start, size_t count, uint64_t *words) {
+    const size_t width = em_width(column->kind);
+    const uint8_t *values = column->values + (column->offset + start) * width;
+    const uint64_t least = (uint64_t)column->narrow.least;
+    switch (width) {
+    case 1:
+        WORDS_OF(int8_t);
+    case 2:
+        WORDS_OF(int16_t);
+    case 4:
+        WORDS_OF(int32_t);
+    default: /* or the low half of a decimal */
+        WORDS_OF(int64_t);
+    }
+}
+
 size_t em_payload_bytes(const em_payload *payload, const em_columns *columns, size_t row) {
     if (payload->shape == EM_PAYLOAD_LINE) {
         return columns->lines[row].size;
@@ -52,7 +76,14 @@ static uint8_t *write_field(const em_column *column, size_t row, uint8_t *field,
         *field = em_bit(column->values, at);
     } else {
         const size_t width = em_width(column->kind);
-        em_copy_value(field, column->values + at * width, column->narrow ? 8 : width);
+        const uint8_t *value = column->values + at * width;
+        if (column->narrow.bytes != 0) {
+            uint64_t word;
+            em_narrow_words(column, row, 1, &word);
+            em_copy_word(field, &word, column->narrow.bytes);
+        } else {
+            em_copy_value(field, value, width);
+        }
     }
     return text;
 }
@@ -83,31 +114,34 @@ uint8_t *em_payload_write(const em_payload *payload, const em_columns *columns, 
     return text;
 }
 
-size_t em_packed_head_bytes(const em_array *arrays, size_t count) {
-    size_t total = null_bytes(count);
+em_packed_form em_packed_open(em_array *arrays, size_t count) {
+    em_packed_form form = {null_bytes(count), count};
     for (size_t i = 0; i < count; i++) {
-        total += em_field_bytes(arrays[i].kind, arrays[i].narrow);
+        arrays[i].field = form.head_bytes;
+        form.head_bytes += em_field_bytes(arrays[i].kind, arrays[i].narrow);
     }
-    return total;
+    for (size_t i = count; i-- > 0;) {
+        arrays[i].next_text = form.first_text;
+        if (em_is_text(arrays[i].kind)) {
+            form.first_text = i;
+        }
+    }
+    return form;
 }
 
-bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed, size_t bytes) {
-    const size_t head = em_packed_head_bytes(arrays, count);
-    if (bytes < head) {
+bool em_packed_measure(const em_packed_form *form, em_array *arrays, size_t count,
+                       const uint8_t *packed, size_t bytes) {
+    if (bytes < form->head_bytes) {
         return false;
     }
-    const uint8_t *field = packed + null_bytes(count);
-    size_t left = bytes - head;
-    for (size_t i = 0; i < count; i++) {
-        if (em_is_text(arrays[i].kind)) {
-            const size_t text = em_load32(field);
-            if (text > left || (em_bit(packed, i) && text != 0)) {
-                return false;
-            }
-            left -= text;
-            arrays[i].text_bytes += text;
+    size_t left = bytes - form->head_bytes;
+    for (size_t i = form->first_text; i < count; i = arrays[i].next_text) {
+        const size_t text = em_load32(packed + arrays[i].field);
+        if (text > left || (em_bit(packed, i) && text != 0)) {
+            return false;
         }
-        field += em_field_bytes(arrays[i].kind, arrays[i].narrow);
+        left -= text;
+        arrays[i].text_bytes += text;
     }
     return left == 0;
 }

@@ -5,7 +5,8 @@
  *
  *     u8[(k + 7) / 8]   one bit a column, set when its value is null
  *     k fields          fixed width: the value, little-endian (a boolean takes one byte, a narrow
- *                       decimal eight, a null is zeros); text and bytes: u32 length
+ *                       number what is told of its column, a null is zeros); text and bytes: u32
+ *                       length
  *     bytes             the text of each column, in order
  *
  * so a field lies where the kinds alone say, and a row's text is what is left.
@@ -25,17 +26,24 @@ typedef struct {
 } em_payload;
 
 /* Bytes of a column's field in a packed row. */
-static inline size_t em_field_bytes(enum em_kind kind, bool narrow) {
-    return narrow ? 8 : kind == EM_BOOL ? 1 : em_is_text(kind) ? sizeof(uint32_t) : em_width(kind);
+static inline size_t em_field_bytes(enum em_kind kind, em_narrow narrow) {
+    if (narrow.bytes != 0) {
+        return narrow.bytes;
+    }
+    return kind == EM_BOOL ? 1 : em_is_text(kind) ? sizeof(uint32_t) : em_width(kind);
 }
 
-/* Put a decimal that was packed in eight bytes into sixteen. */
-static inline void em_widen(uint8_t *to, const uint8_t *from) {
-    int64_t words[2];
-    memcpy(words, from, 8);
-    words[1] = words[0] >> 63;
-    memcpy(to, words, sizeof words);
+/* Put the number that a narrow field holds into a value of so many bytes. */
+static inline void em_widen(em_narrow narrow, uint8_t *to, size_t width, const uint8_t *field) {
+    uint64_t word = 0;
+    em_copy_word(&word, field, narrow.bytes);
+    const int64_t value = (int64_t)(word + (uint64_t)narrow.least);
+    const int64_t words[2] = {value, value >> 63};
+    em_copy_value(to, words, width);
 }
+
+/* What the narrow fields of these rows hold, null or not. */
+void em_narrow_words(const em_column *column, size_t start, size_t count, uint64_t *words);
 
 /* Bytes that one row's payload takes. */
 size_t em_payload_bytes(const em_payload *payload, const em_columns *columns, size_t row);
@@ -44,11 +52,18 @@ size_t em_payload_bytes(const em_payload *payload, const em_columns *columns, si
 uint8_t *em_payload_write(const em_payload *payload, const em_columns *columns, size_t row,
                           uint8_t *out);
 
-/* Bytes before the text of rows packed from arrays of these kinds. */
-size_t em_packed_head_bytes(const em_array *arrays, size_t count);
+/* Where texts' lengths lie in packed rows: `field` and `next_text` of arrays say the rest. */
+typedef struct {
+    size_t head_bytes;
+    size_t first_text; /* the index of the first array of text; the number of arrays for none */
+} em_packed_form;
+
+/* Tell how rows packed from arrays of these kinds lie. */
+em_packed_form em_packed_open(em_array *arrays, size_t count);
 
 /* Add each column's text of one packed row to `arrays[i].text_bytes`; false
  * when the row's parts do not add up to its bytes. */
-bool em_packed_measure(em_array *arrays, size_t count, const uint8_t *packed, size_t bytes);
+bool em_packed_measure(const em_packed_form *form, em_array *arrays, size_t count,
+                       const uint8_t *packed, size_t bytes);
 
 #endif

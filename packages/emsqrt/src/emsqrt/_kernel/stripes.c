@@ -4,7 +4,7 @@
 
 #include "rows.h"
 
-enum { SHORT_TEXT = 16 };
+enum { SHORT_TEXT = 16, LONG_TEXT = 64 };
 
 static inline size_t null_bytes(size_t count) {
     return (count + 7) / 8;
@@ -14,11 +14,16 @@ static inline size_t field_bytes(const em_column *column) {
     return em_field_bytes(column->kind, column->narrow);
 }
 
-/* Copy a text; a short one in one instruction, where that reads and writes within bounds. */
+/* Copy a text; a short one in an instruction or four, where that reads and writes within bounds. */
 static inline void copy_text(uint8_t *to, const uint8_t *to_end, const uint8_t *from,
                              const uint8_t *from_end, size_t bytes) {
     if (bytes <= SHORT_TEXT && to_end - to >= SHORT_TEXT && from_end - from >= SHORT_TEXT) {
         memcpy(to, from, SHORT_TEXT);
+    } else if (bytes <= LONG_TEXT && to_end - to >= LONG_TEXT && from_end - from >= LONG_TEXT) {
+        memcpy(to, from, LONG_TEXT);
+    } else if (bytes >= SHORT_TEXT && bytes <= 2 * SHORT_TEXT) {
+        memcpy(to, from, SHORT_TEXT);
+        memcpy(to + bytes - SHORT_TEXT, from + bytes - SHORT_TEXT, SHORT_TEXT);
     } else if (bytes > 0) {
         memcpy(to, from, bytes);
     }
@@ -51,20 +56,37 @@ void em_stripe_sizes(const em_payload *payload, const em_columns *columns, size_
     }
 }
 
-#define WRITE_FIXED(WIDTH)                                                                         \
+#define WRITE_EACH(WIDTH, STEP)                                                                    \
     for (size_t r = 0; r < count; r++) {                                                           \
-        memcpy(out[r] + field, values + r * (WIDTH), (WIDTH));                                     \
+        memcpy(out[r] + field, values + r * (STEP), (WIDTH));                                      \
     }                                                                                              \
     break
+#define WRITE_FIXED(WIDTH) WRITE_EACH(WIDTH, WIDTH)
+#define WRITE_WORD(WIDTH) WRITE_EACH(WIDTH, sizeof(uint64_t))
+
+static void write_narrow(const em_column *column, size_t start, size_t count, size_t field,
+                         uint8_t *const *out) {
+    uint64_t words[EM_STRIPE_ROWS];
+    em_narrow_words(column, start, count, words);
+    const uint8_t *values = (const uint8_t *)words;
+    switch (column->narrow.bytes) {
+    case 8:
+        WRITE_WORD(8);
+    case 4:
+        WRITE_WORD(4);
+    case 2:
+        WRITE_WORD(2);
+    default:
+        WRITE_WORD(1);
+    }
+}
 
 static void write_fixed(const em_column *column, size_t start, size_t count, size_t field,
                         uint8_t *const *out) {
     const size_t width = em_width(column->kind), at = column->offset + start;
     const uint8_t *values = column->values + at * width;
-    if (column->narrow) {
-        for (size_t r = 0; r < count; r++) {
-            memcpy(out[r] + field, values + r * width, 8);
-        }
+    if (column->narrow.bytes != 0) {
+        write_narrow(column, start, count, field, out);
         return;
     }
     switch (width) {
@@ -145,28 +167,53 @@ static bool has_null(const uint8_t *const *packed, size_t rows, size_t index) {
     return any >> (index & 7) & 1;
 }
 
-static void mark_all_valid(em_array *array, size_t first, size_t rows) {
-    uint8_t *bits = array->validity + first / 8;
-    memset(bits, 0xff, rows / 8);
-    if (rows % 8 != 0) {
-        bits[rows / 8] = (uint8_t)((1u << (rows % 8)) - 1);
-    }
-}
-
-#define READ_FIXED(WIDTH)                                                                          \
+#define READ_EACH(WIDTH, STEP)                                                                     \
     for (size_t r = 0; r < rows; r++) {                                                            \
-        memcpy(values + r * (WIDTH), packed[r] + field, (WIDTH));                                  \
+        memcpy(values + r * (STEP), packed[r] + field, (WIDTH));                                   \
     }                                                                                              \
     break
+#define READ_FIXED(WIDTH) READ_EACH(WIDTH, WIDTH)
+#define READ_WORD(WIDTH) READ_EACH(WIDTH, sizeof(uint64_t))
+
+static void read_narrow(em_array *array, const uint8_t *const *packed, size_t field, size_t first,
+                        size_t rows) {
+    const size_t width = em_width(array->kind);
+    const em_narrow narrow = array->narrow;
+    uint8_t *to = array->values + first * width;
+    uint64_t words[EM_STRIPE_ROWS] = {0};
+    uint8_t *values = (uint8_t *)words;
+    switch (narrow.bytes) {
+    case 8:
+        READ_WORD(8);
+    case 4:
+        READ_WORD(4);
+    case 2:
+        READ_WORD(2);
+    default:
+        READ_WORD(1);
+    }
+    for (size_t r = 0; r < rows; r++) {
+        words[r] += (uint64_t)narrow.least;
+    }
+    if (width == 8) {
+        memcpy(to, words, rows * sizeof *words);
+        return;
+    }
+    for (size_t r = 0; width == 16 && r < rows; r++) {
+        const int64_t both[2] = {(int64_t)words[r], (int64_t)words[r] >> 63};
+        memcpy(to + r * sizeof both, both, sizeof both);
+    }
+    for (size_t r = 0; width < 8 && r < rows; r++) {
+        em_copy_word(to + r * width, &words[r], width);
+    }
+}
 
 static void read_fixed(em_array *array, const uint8_t *const *packed, size_t field, size_t first,
                        size_t rows) {
     const size_t width = em_width(array->kind);
     uint8_t *values = array->values + first * width;
-    if (array->narrow) {
-        for (size_t r = 0; r < rows; r++) {
-            em_widen(values + r * width, packed[r] + field);
-        }
+    if (array->narrow.bytes != 0) {
+        read_narrow(array, packed, field, first, rows);
         return;
     }
     switch (width) {
@@ -194,9 +241,10 @@ static void read_with_nulls(em_array *array, const uint8_t *const *packed, size_
     for (size_t r = 0; r < rows; r++) {
         if (em_bit(packed[r], index)) {
             em_array_put_null(array, first + r);
-        } else if (array->narrow) {
+        } else if (array->narrow.bytes != 0) {
+            const size_t width = em_width(array->kind);
             em_array_mark_valid(array, first + r);
-            em_widen(array->values + (first + r) * em_width(array->kind), packed[r] + field);
+            em_widen(array->narrow, array->values + (first + r) * width, width, packed[r] + field);
         } else {
             em_array_put_fixed(array, first + r, packed[r] + field);
         }
@@ -216,19 +264,18 @@ static void read_text(em_array *array, const uint8_t *const *packed, const uint8
     }
 }
 
-void em_stripe_read(em_array *arrays, size_t count, const uint8_t *const *packed,
-                    const uint8_t *end, size_t first, size_t rows) {
+void em_stripe_read(const em_packed_form *form, em_array *arrays, size_t count,
+                    const uint8_t *const *packed, const uint8_t *end, size_t first, size_t rows) {
     const uint8_t *text[EM_STRIPE_ROWS];
-    const size_t head = em_packed_head_bytes(arrays, count);
     for (size_t r = 0; r < rows; r++) {
-        text[r] = packed[r] + head;
+        text[r] = packed[r] + form->head_bytes;
     }
-    size_t field = null_bytes(count);
     for (size_t i = 0; i < count; i++) {
         em_array *array = &arrays[i];
+        const size_t field = array->field;
         const bool nulls = has_null(packed, rows, i);
         if (!nulls) {
-            mark_all_valid(array, first, rows);
+            em_array_mark_all_valid(array, first, rows);
         }
         if (em_is_text(array->kind)) {
             read_text(array, packed, end, field, first, rows, text);
@@ -244,6 +291,5 @@ void em_stripe_read(em_array *arrays, size_t count, const uint8_t *const *packed
                 em_array_mark_valid(array, first + r);
             }
         }
-        field += em_field_bytes(array->kind, array->narrow);
     }
 }

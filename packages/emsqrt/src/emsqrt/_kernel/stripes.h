@@ -18,10 +18,10 @@ void em_stripe_sizes(const em_payload *payload, const em_columns *columns, size_
 void em_stripe_write(const em_payload *payload, const em_columns *columns, size_t start,
                      size_t count, const size_t *bytes, uint8_t *const *out);
 
-/* Append rows that em_packed_measure() accepted to placed arrays: `packed` points to `rows`
- * payloads, at most EM_STRIPE_ROWS, that lie before `end`; `first` is the first one's index in the
- * arrays, a multiple of 8. */
-void em_stripe_read(em_array *arrays, size_t count, const uint8_t *const *packed,
-                    const uint8_t *end, size_t first, size_t rows);
+/* Append rows that em_packed_measure() accepted by `form` to placed arrays: `packed` points to
+ * `rows` payloads, at most EM_STRIPE_ROWS, that lie before `end`; `first` is the first one's index
+ * in the arrays, a multiple of 8. */
+void em_stripe_read(const em_packed_form *form, em_array *arrays, size_t count,
+                    const uint8_t *const *packed, const uint8_t *end, size_t first, size_t rows);
 
 #endif

@@ -29,6 +29,10 @@ class BatchCaster:
         self._what = what
         self._names = list(wanted.names)
         self._schema = wanted.to_arrow()
+        self.unchanged = frozenset(
+            field.name for field in self._schema if found.field(field.name).type == field.type
+        )
+        """Columns that come as the file has them."""
 
     def keep_coded(self, names: Collection[str]) -> None:
         """Leave these columns of text as places in dictionaries, which is how they come."""

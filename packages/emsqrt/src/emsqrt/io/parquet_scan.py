@@ -23,7 +23,7 @@ from emsqrt.io.parquet_coded import (
     decoded,
     refuse_grown,
 )
-from emsqrt.io.parquet_facts import group_facts
+from emsqrt.io.parquet_facts import Span, group_facts, stored_spans
 from emsqrt.io.parquet_footer import MAGIC, read_footer
 from emsqrt.io.parquet_pages import ChunkPages, walk_chunks
 from emsqrt.io.parquet_passes import split_columns, zipped_batches
@@ -139,6 +139,11 @@ class ParquetScan:
         """Have batches hold these columns, codable all, as Arrow's dictionary arrays."""
         self._kept = frozenset(names)
         self._caster.keep_coded(names)
+
+    def spans(self) -> dict[str, Span]:
+        """Return between which integers, as they are stored, those columns lie that tell it."""
+        groups = [group.index for group in self._groups]
+        return stored_spans(read_metadata(self._source), groups, self._caster.unchanged)
 
     def start_at(self, row: int) -> int:
         """Leave out the row groups that end before a row; return how many rows these have."""

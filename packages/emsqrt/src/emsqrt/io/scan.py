@@ -16,6 +16,7 @@ from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.csv_scan import CsvScan, infer_csv_schema
 from emsqrt.io.jsonl_scan import JsonlOptions, JsonlScan, infer_jsonl_schema
 from emsqrt.io.parquet_coded import Dictionary, joined
+from emsqrt.io.parquet_facts import Span, joined_spans
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.io.partition_scan import PartitionValues, merged_schema
 from emsqrt.io.partitions import partition_columns
@@ -110,6 +111,12 @@ class SourceScan:
         for scan in self._scans:
             assert isinstance(scan, ParquetScan), "no other is codable"
             scan.keep_coded(names)
+
+    def spans(self) -> dict[str, Span]:
+        """Return between which integers, as they are stored, those columns lie that all files tell."""
+        return joined_spans(
+            [scan.spans() if isinstance(scan, ParquetScan) else {} for scan in self._scans]
+        )
 
     def start_at(self, file: int, rows: int) -> None:
         """Begin behind so many rows of a file; what a file can leave out of them is not read."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -13,18 +13,29 @@ from sennit_core.errors import BadInput
 from sennit_core.schema import DataType, Field, Schema
 
 _TEXT = (12, 13)
-NARROW_DECIMAL, _NARROW_DIGITS = 14, 18
-"""`EM_NARROW_DECIMAL` of columns.h, and what fits it."""
 _ALIGNMENT_BYTES = 64
-_ROW_BITS = (2, 9, 17, 33, 65, 9, 17, 33, 65, 33, 65, 129, 33, 33, 129)
+_ROW_BITS = (2, 9, 17, 33, 65, 9, 17, 33, 65, 33, 65, 129, 33, 33)
 """Of a value in an array without its text, by kind; its validity is one of them."""
-_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4, 8)
+_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)
 """Of a value in a packed row, likewise."""
 
 
-def plain_kind(of: DataType) -> int:
-    """Return the kernel's kind of a type."""
-    return KINDS[of.name]
+class Narrow(NamedTuple):
+    """The kind of integers or decimals that are packed in fewer bytes than theirs.
+
+    Args:
+        kind: the kernel's.
+        bytes: of each: 1, 2, 4 or 8.
+        least: taken away from each; 0 with 8 bytes.
+    """
+
+    kind: int
+    bytes: int
+    least: int
+
+
+PackedKind: TypeAlias = int | Narrow
+"""How a column lies in packed rows."""
 
 
 def row_kinds(schema: Schema, doing: str) -> list[int]:
@@ -32,17 +43,11 @@ def row_kinds(schema: Schema, doing: str) -> list[int]:
     return [kind_of(field.type, doing) for field in schema]
 
 
-def packed_kind(of: DataType) -> int:
-    """Return the kernel's kind of values in packed rows; short decimals take eight bytes there."""
-    narrow = of.name == "Decimal" and (of.precision or 0) <= _NARROW_DIGITS
-    return NARROW_DECIMAL if narrow else KINDS[of.name]
-
-
 def to_columns(
     arrays: Sequence[Any],
     fields: Sequence[Field],
     rows: int,
-    kinds: Callable[[DataType], int] = plain_kind,
+    kinds: Sequence[PackedKind] | None = None,
 ) -> Columns:
     """Return arrays as the kernel sees them.
 
@@ -51,14 +56,16 @@ def to_columns(
         fields: their types, which the arrays are cast to when they come dictionary-encoded or with
             64-bit offsets.
         rows: how many values each has.
-        kinds: gives each type's kind; `packed_kind` for rows that are read back with it.
+        kinds: of each, for rows that are read back with them; None for those of the types.
 
     Raises:
-        BadInput: a decimal has more digits than its type, and its kind takes no more.
+        BadInput: a value is beyond its narrow kind.
     """
+    if kinds is None:
+        kinds = [KINDS[field.type.name] for field in fields]
     parts = [
-        _parts(array, field.type, kinds(field.type))
-        for array, field in zip(arrays, fields, strict=True)
+        _parts(array, field.type, kind)
+        for array, field, kind in zip(arrays, fields, kinds, strict=True)
     ]
     try:
         return Columns(rows, parts)
@@ -66,7 +73,7 @@ def to_columns(
         raise BadInput("a column", reason=str(error)) from error
 
 
-def _parts(array: Any, of: DataType, kind: int) -> tuple[int, int, Any, Any, Any]:
+def _parts(array: Any, of: DataType, kind: PackedKind) -> tuple[PackedKind, int, Any, Any, Any]:
     wanted = of.to_arrow()
     if array.type != wanted:
         array = array.cast(wanted)
@@ -106,19 +113,19 @@ def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any
 
 
 def unpack_arrays(
-    block: memoryview, rows: int, kinds: Sequence[int], types: Sequence[Any]
+    block: memoryview, rows: int, kinds: Sequence[PackedKind], types: Sequence[Any]
 ) -> list[Any]:
     """Return the columns that lie in the payloads of a block's rows.
 
     Args:
         block: whole rows.
         rows: how many there are.
-        kinds: the kernel's kind of each column, with which it was packed.
+        kinds: of each column, as it was packed.
         types: the same, as Arrow has them.
     """
     if not kinds:
         return []
-    fixed_bytes = rows * ((len(kinds) + 7) // 8 + sum(_FIELD_BYTES[kind] for kind in kinds))
+    fixed_bytes = rows * ((len(kinds) + 7) // 8 + sum(map(field_bytes, kinds)))
     room = _room_for(kinds, rows, len(block) - fixed_bytes)
     done, _, filled = unpack_rows(block, 0, rows, kinds, memoryview(room))
     return _arrays(room, rows, done, filled, types)
@@ -139,11 +146,18 @@ def key_arrays(block: memoryview, rows: int, keys: KeySpec, fields: Sequence[Fie
     return _arrays(room, rows, done, filled, [field.type.to_arrow() for field in fields])
 
 
-def _room_for(kinds: Sequence[int], rows: int, text_bytes: int) -> Any:
+def field_bytes(kind: PackedKind) -> int:
+    """Return the bytes of a field in a packed row."""
+    return kind.bytes if isinstance(kind, Narrow) else _FIELD_BYTES[kind]
+
+
+def _row_bits(kind: PackedKind) -> int:
+    return _ROW_BITS[kind.kind if isinstance(kind, Narrow) else kind]
+
+
+def _room_for(kinds: Sequence[PackedKind], rows: int, text_bytes: int) -> Any:
     """Allocate what arrays take at most, when there may be so much text in all of them."""
-    size = (len(kinds) + 1) * 4 * _ALIGNMENT_BYTES + rows * sum(
-        map(_ROW_BITS.__getitem__, kinds)
-    ) // 8
+    size = (len(kinds) + 1) * 4 * _ALIGNMENT_BYTES + rows * sum(map(_row_bits, kinds)) // 8
     if any(kind in _TEXT for kind in kinds):
         size += max(text_bytes, 0)
     return pa.allocate_buffer(size, resizable=True)

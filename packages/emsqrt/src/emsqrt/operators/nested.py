@@ -8,7 +8,7 @@ nested deeper is packed first and is then a field of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def to_columns(
     arrays: Sequence[Any],
     fields: Sequence[Field],
     rows: int,
-    kinds: Callable[[DataType], int] = flat.plain_kind,
+    kinds: Sequence[flat.PackedKind] | None = None,
 ) -> Columns:
     """Return arrays as the kernel sees them, as `emsqrt.operators.columns.to_columns`, any types."""
     flattened = _flattened(arrays, fields)

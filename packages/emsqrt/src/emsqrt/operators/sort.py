@@ -11,6 +11,7 @@ from emsqrt.metering import begun
 from emsqrt.operators.coded import code_texts
 from emsqrt.operators.long_rows import room_for
 from emsqrt.operators.operator import Operator
+from emsqrt.operators.packing import told_spans
 from emsqrt.operators.resuming import rest_of
 from emsqrt.operators.sort_layout import SortLayout
 from emsqrt.plan.nodes import Sort, TopK
@@ -34,7 +35,12 @@ class SortRows:
         self.schema = self._input.schema
         self._run = run
         looked_at = frozenset().union(*(columns_of(key.expr) for key in node.keys))
-        self._layout = SortLayout(node.keys, self.schema, code_texts(self._input, looked_at, run))
+        self._layout = SortLayout(
+            node.keys,
+            self.schema,
+            code_texts(self._input, looked_at, run),
+            told_spans(self._input, run),
+        )
         self._dictionary_bytes_max: int | None = None
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None

@@ -12,9 +12,11 @@ from emsqrt._kernel import Columns, KeySpec
 from emsqrt.expr import Column
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import KINDS, kind_of
+from emsqrt.io.parquet_facts import Span
 from emsqrt.operators.coded import CodedText
-from emsqrt.operators.columns import NARROW_DECIMAL, key_arrays, packed_kind, unpack_arrays
+from emsqrt.operators.columns import Narrow, key_arrays, unpack_arrays
 from emsqrt.operators.nested import carried_type, restored, to_columns
+from emsqrt.operators.packing import NO_SPANS, packed_kind
 from emsqrt.plan.nodes import SortKey
 from sennit_core.schema import DataType, Field, Schema
 
@@ -58,10 +60,15 @@ class SortLayout:
         keys: what to order by.
         schema: the rows.
         coded: columns of text that come as dictionary arrays, and are no keys.
+        spans: between which integers columns lie, as they are stored.
     """
 
     def __init__(
-        self, keys: Sequence[SortKey], schema: Schema, coded: Mapping[str, CodedText] = NO_TEXTS
+        self,
+        keys: Sequence[SortKey],
+        schema: Schema,
+        coded: Mapping[str, CodedText] = NO_TEXTS,
+        spans: Mapping[str, Span] = NO_SPANS,
     ) -> None:
         self._schema = schema
         self._coded = {schema.names.index(name): texts for name, texts in coded.items()}
@@ -76,7 +83,11 @@ class SortLayout:
         self.payload = tuple(at for at, name in enumerate(schema.names) if name not in self._in_key)
         carried = [travelling[at] for at in self.payload]
         self._carried = carried
-        self._kinds = [packed_kind(carried_type(field.type)) for field in carried]
+        self._column_kinds = [
+            *(packed_kind(carried_type(field.type), spans.get(field.name)) for field in travelling),
+            *(packed_kind(field.type, None) for field in self._columns.fields),
+        ]
+        self._kinds = [self._column_kinds[at] for at in self.payload]
         self._types = [carried_type(field.type).to_arrow() for field in carried]
         self._given: set[int] = set()
         self.spec = self._columns.spec(len(schema))
@@ -86,7 +97,7 @@ class SortLayout:
         arrays = [*batch.columns, *self._columns(batch)]
         for at, texts in self._coded.items():
             arrays[at] = texts.places(arrays[at])
-        return to_columns(arrays, self._fields, batch.num_rows, packed_kind)
+        return to_columns(arrays, self._fields, batch.num_rows, self._column_kinds)
 
     def unpack(self, block: memoryview, rows: int) -> Any:
         """Return the batch of a block's rows, of which there are `rows`."""
@@ -110,8 +121,9 @@ class SortLayout:
         for at in self._given:
             self._give(at, pa.dictionary(self._coded[at].type.to_arrow(), pa.string()))
         for place, (at, kind) in enumerate(zip(self.payload, self._types, strict=True)):
-            if self._kinds[place] == NARROW_DECIMAL:
-                self._kinds[place] = KINDS["Int64"]
+            packed = self._kinds[place]
+            if isinstance(packed, Narrow) and packed.kind == KINDS["Decimal"]:
+                self._kinds[place] = packed._replace(kind=KINDS["Int64"])
                 self._types[place] = pa.decimal64(kind.precision, kind.scale)
                 self._give(at, self._types[place])
 
