@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from elkyn.events import Event
-from elkyn.server.feed import Opening
+from elkyn.server.feed import Batch, Opening
 from elkyn.server.hub import Hub
 from elkyn.server.resume import Seen, missed_events, try_missed
 from elkyn.store import ElkynStore
@@ -87,6 +89,49 @@ def test_who_does_not_wait_is_told_of_a_commit_under_way() -> None:
     with ElkynStore(mode="memory") as store:
         store.set("/a", 1)
         assert asyncio.run(begin(store)) == [1]
+
+
+class Told:
+    """A follower of `/a` and what it was handed."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Any]] = []
+
+    async def start(self, hub: Hub, store: ElkynStore, *, patient: bool) -> None:
+        self.follower = hub.follow(store, ("a",), lambda _feed: None, patient=patient)
+        await self.follower.start(lambda _view: Opening(()))
+        self.follower.sink = self.take
+
+    def take(self, batch: Batch) -> bool:
+        self.batches.append([event.data for event in batch.events])
+        return True
+
+
+def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    minutes = count(0.0, 60.0)  # as long as it takes to hand out a batch
+    monkeypatch.setattr("elkyn.server.hub.time", SimpleNamespace(monotonic=lambda: next(minutes)))
+    monkeypatch.setattr("elkyn.server.hub._REST_SECONDS_MAX", 60.0)
+    many, one = [Told() for _ in range(200)], Told()
+
+    async def run(store: ElkynStore) -> None:
+        hub = Hub(asyncio.get_running_loop())
+        for told in many:
+            await told.start(hub, store, patient=True)
+        for number in range(1, 5):
+            store.set("/a", number)
+            await asyncio.sleep(0.01)
+        assert [told.batches for told in many] == [[[1]]] * 200
+        await one.start(hub, store, patient=False)
+        store.set("/a", 5)
+        await asyncio.sleep(0.01)
+
+    with ElkynStore(mode="memory") as store:
+        asyncio.run(run(store))
+    assert [told.batches for told in many] == [[[1], [2, 3, 4, 5]]] * 200
+    assert one.batches == []  # a part of a batch waits to be taken
+    assert [event.data for batch in one.follower.take() or () for event in batch.events] == [5]
 
 
 def test_nothing_is_resumed_over_ephemeral_values_or_a_log_that_was_cut() -> None:

@@ -43,7 +43,7 @@ class Plain(Protocol):
 
 def bounded_protocol(
     limits: Limits, stalls: Stalls | None = None, plain: Plain | None = None
-) -> type[HttpToolsProtocol]:
+) -> type[_BoundedHttp]:
     """Return the protocol for a server that keeps at most so many connections open, for so long.
 
     Args:
@@ -321,10 +321,12 @@ class _BoundedHttp(HttpToolsProtocol):
 class _Direct:
     """Does what `RequestResponseCycle.send` does, for heads and chunks that are good."""
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_cycle", "_flow", "_write")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
+        self._flow = cycle.flow
+        self._write = cycle.transport.write
 
     def whole(self, head: bytes, body: bytes) -> bool:
         cycle = self._cycle
@@ -342,9 +344,9 @@ class _Direct:
 
     def chunk(self, data: bytes) -> bool:
         cycle = self._cycle
-        if cycle.flow.write_paused or cycle.disconnected or not cycle.chunked_encoding:
+        if self._flow.write_paused or cycle.disconnected or not cycle.chunked_encoding:
             return False
-        cycle.transport.write(data)
+        self._write(data)
         return True
 
 

@@ -4,11 +4,15 @@ A `Channel` listens to one node of one store. The committing thread only appends
 event loop once a tick; there the events of the tick become one `Batch`, which all followers of the
 node share, encoded bytes included. A follower that takes too long loses what waits for it and starts
 again from a fresh value.
+
+Handing a batch to very many takes the loop a while. If all of them are patient, their channel rests as
+long before the next batch: requests have their turn, and what is written meanwhile leaves together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -27,6 +31,8 @@ EVENTS_MAX = 1024
 BYTES_MAX = 8 * 1024 * 1024
 _CHANNEL_EVENTS_MAX = 20_000
 _CHANNEL_BYTES_MAX = 64 * 1024 * 1024
+_MANY = 100  # followers: a batch for fewer takes a millisecond at most
+_REST_SECONDS_MAX = 0.02
 
 
 class Hub:
@@ -46,13 +52,27 @@ class Hub:
         self._dirty: deque[Channel] = deque()
         self._scheduled = False
 
-    def follow(self, store: ElkynStore, path: Path, wake: Callable[[Feed], None]) -> Follower:
-        """Return a follower of `path`; call its `start`, and `close` when it is done."""
+    def follow(
+        self,
+        store: ElkynStore,
+        path: Path,
+        wake: Callable[[Feed], None],
+        *,
+        patient: bool = False,
+    ) -> Follower:
+        """Return a follower of `path`; call its `start`, and `close` when it is done.
+
+        Args:
+            store: what to follow.
+            path: where in it.
+            wake: see `Follower`.
+            patient: whether events may come some milliseconds after the answer to their write.
+        """
         channel = self._channels.get((store, path))
         if channel is None:
             channel = self._channels[store, path] = Channel(self, store, path)
-        follower = Follower(channel, wake)
-        channel.followers.add(follower)
+        follower = Follower(channel, wake, patient=patient)
+        channel.join(follower)
         return follower
 
     def notify(self, channel: Channel) -> None:
@@ -89,6 +109,13 @@ class Channel:
         self._bytes_in = 0  # changes on the committing thread alone
         self._bytes_out = 0  # changes in the loop alone
         self._overrun = False
+        self._impatient = 0  # followers
+        self._resting = False
+
+    def join(self, follower: Follower) -> None:
+        """Add a follower."""
+        self.followers.add(follower)
+        self._impatient += not follower.patient
 
     def deliver(self, event: Event) -> None:
         """Take an event on the committing thread."""
@@ -102,8 +129,10 @@ class Channel:
         self.hub.notify(self)
 
     def flush(self) -> None:
-        """Hand what waits to the followers, in the loop."""
+        """Hand what waits to the followers, in the loop; not while the channel rests."""
         self.dirty = False
+        if self._resting and not self._impatient and not self._overrun:
+            return
         if self._overrun:
             self._drop_all()
             return
@@ -111,11 +140,26 @@ class Channel:
         numbered = [waiting.popleft() for _ in range(len(waiting))]
         if not numbered:
             return
+        started = time.monotonic()
         self.hub.settle()
         batch = Batch([event for _number, event in numbered], numbered[0][0])
         self._bytes_out += batch.weight_bytes
+        first = batch.first
         for follower in tuple(self.followers):
-            follower.receive(batch)
+            if not (follower.level and first > follower.mark and follower.sink(batch)):
+                follower.receive(batch)
+        if len(self.followers) >= _MANY and not self._resting:
+            self._resting = True
+            self.hub.loop.call_soon(self._rest, started)
+
+    def _rest(self, started: float) -> None:
+        """Rest as long as it took to hand out a batch: this runs when it has been sent."""
+        seconds = min(time.monotonic() - started, _REST_SECONDS_MAX)
+        self.hub.loop.call_later(seconds, self._rested)
+
+    def _rested(self) -> None:
+        self._resting = False
+        self.flush()
 
     def _drop_all(self) -> None:
         self._overrun = False
@@ -146,6 +190,7 @@ class Channel:
     def leave(self, follower: Follower) -> None:
         """Forget a follower, and the whole channel with the last one."""
         self.followers.discard(follower)
+        self._impatient -= not follower.patient
         if not self.followers:
             self.hub.forget(self)
             self.store.detach(self.path, self)
@@ -157,30 +202,36 @@ class Follower(Feed):
     Args:
         channel: of the node.
         wake: called in the loop with the follower when something waits.
+        patient: see `Hub.follow`.
 
     Attributes:
         sink: takes a batch at once and returns True, or False to have it wait.
+        level: whether all events so far were handed out.
+        mark: the number of the last event that the follower has had with its start.
     """
 
-    def __init__(self, channel: Channel, wake: Callable[[Feed], None]) -> None:
+    def __init__(
+        self, channel: Channel, wake: Callable[[Feed], None], *, patient: bool = False
+    ) -> None:
         self.channel = channel
-        self.sink: Callable[[Batch], bool] | None = None
+        self.patient = patient
+        self.sink: Callable[[Batch], bool] = lambda _batch: False
+        self.level = False
+        self.mark = 0
         self._wake = wake
         self._pending: list[Batch] = []
         self._events = 0
         self._bytes = 0
-        self._mark = 0  # what a start holds already: events up to this number
         self._starting = True
         self._lost = False
         self._closed = False
 
     def receive(self, batch: Batch) -> None:
-        """Take a batch, or fall behind."""
-        newer = batch if batch.first > self._mark else batch.since(self._mark)
+        """Keep what is new of a batch for `take`, or fall behind."""
+        newer = batch.since(self.mark)
         if newer is None or self._lost:
             return
-        if not self._pending and not self._starting and self.sink is not None and self.sink(newer):
-            return
+        self.level = False
         self._events += len(batch.events)
         self._bytes += batch.weight_bytes
         over = self._events > EVENTS_MAX or self._bytes > BYTES_MAX
@@ -195,6 +246,7 @@ class Follower(Feed):
         """Forget what waits: the client is too slow."""
         self._clear()
         self._lost = True
+        self.level = False
         if not self._starting:
             self._wake(self)
 
@@ -208,6 +260,7 @@ class Follower(Feed):
             self._clear()
             self._lost = False
             self._starting = True
+            self.level = False
             try:
                 opening, mark = self.channel.begin(opener, at_once=True)
             except (BlockingIOError, ReadLimit):
@@ -216,6 +269,7 @@ class Follower(Feed):
                 continue
             self._starting = False
             self._skip(mark)
+            self.level = not self._pending
             if self._pending:
                 self._wake(self)
             return opening
@@ -223,7 +277,7 @@ class Follower(Feed):
     def _skip(self, mark: int) -> None:
         newer = [batch.since(mark) for batch in self._pending]
         self._pending = [batch for batch in newer if batch is not None]
-        self._mark = mark
+        self.mark = mark
 
     def take(self) -> list[Batch] | None:
         """Return what waits, None when it was lost."""
@@ -231,6 +285,7 @@ class Follower(Feed):
             return None
         batches = self._pending
         self._clear()
+        self.level = not self._starting
         return batches
 
     def close(self) -> None:

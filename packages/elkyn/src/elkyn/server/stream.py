@@ -29,7 +29,7 @@ _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-_CHUNK = "chunk"
+_CHUNKS = ("chunk", "unnamed chunk")
 _KEEP_ALIVE = (b"event: keep-alive\ndata: null\n\n", b": keep-alive\n\n")
 _DIVERGED = (
     b"retry: 1000\nevent: diverged\ndata: null\n\n",
@@ -82,7 +82,7 @@ class Stream:
         self._keep_alive_seconds = keep_alive_seconds
         self._settle = settle
         self._woken = asyncio.Event()
-        self._idle = False  # the stream's task waits, and nothing is being sent
+        self._idle = False  # the stream's task waits for an event, and for nothing else
         self._closing = False
         self._recheck = False
         self._silent = False
@@ -94,23 +94,28 @@ class Stream:
 
     def wake(self, _feed: Feed | None = None) -> None:
         """Have the stream look at what waits; in the loop."""
+        self._idle = False
         self._woken.set()
 
     def take_at_once(self, batch: Batch) -> bool:
         """Send a batch without waking the stream's task, where the connection takes it right away."""
-        if self.direct is None or not self._idle or self._recheck or self._woken.is_set():
+        if not self._idle:
             return False
-        chunk: bytes | None = batch.encoded.get((_CHUNK, self._unnamed))
+        chunk: bytes | None = batch.encoded.get(_CHUNKS[self._unnamed])
         if chunk is None:
-            data = self._encoded(batch)
-            chunk = b"%x\r\n%b\r\n" % (len(data), data)
-            batch.encoded[_CHUNK, self._unnamed] = chunk
-        if not self.direct.chunk(chunk):
+            chunk = self._chunk(batch)
+        if not self.direct.chunk(chunk):  # type: ignore[union-attr]  # there is one while `_idle`
             return False
         self.events_sent += len(batch.events)
         self.bytes_sent += len(chunk)
         self._sent_at = None
         return True
+
+    def _chunk(self, batch: Batch) -> bytes:
+        data = self._encoded(batch)
+        chunk: bytes = b"%x\r\n%b\r\n" % (len(data), data)
+        batch.encoded[_CHUNKS[self._unnamed]] = chunk
+        return chunk
 
     def tick(self, now: float) -> None:
         """Have a keep-alive sent when the stream was silent for long.
@@ -122,26 +127,27 @@ class Stream:
             self._sent_at = now
         elif now - self._sent_at >= self._keep_alive_seconds:
             self._silent = True
-            self._woken.set()
+            self.wake()
 
     def close(self) -> None:
         """End the stream after what it sends now."""
         self._closing = True
-        self._woken.set()
+        self.wake()
 
     def recheck(self) -> None:
         """Ask soon whether the client may still read: the rules have changed."""
         self._recheck = True
-        self._woken.set()
+        self.wake()
 
     def suspect(self) -> None:
         """Ask whether the client may still read before anything more is sent."""
         self._recheck = True
+        self._idle = False
 
     def revoke(self, reason: str) -> None:
         """End the stream: its credential does not count any more."""
         self._revoked = reason
-        self._woken.set()
+        self.wake()
 
     def outdate(self) -> None:
         """End the stream: what it told may be what the leader never had."""
@@ -191,7 +197,7 @@ class Stream:
     async def _step(self, feed: Feed, unsent: Unsent) -> bool:
         """Wait for something to do and do it; False when the stream has ended."""
         if not self._woken.is_set():
-            self._idle = True
+            self._idle = self.direct is not None and not self._recheck
             await self._woken.wait()
             self._idle = False
         self._woken.clear()

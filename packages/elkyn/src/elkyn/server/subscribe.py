@@ -123,7 +123,7 @@ class _ClientStream(ClientStream):
     def feed(self, app: ElkynApp) -> Feed:
         call = self._call
         if call.query is None:
-            return app.clients.hub.follow(self.store, call.keys, self.wake)
+            return app.clients.hub.follow(self.store, call.keys, self.wake, patient=True)
         self.recheck()  # what was written since the first check
         return QueryFeed(self.store, call.path, call.query, self.wake)
 
