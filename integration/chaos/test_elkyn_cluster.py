@@ -19,7 +19,7 @@ import httpx
 import pytest
 from elkyn_server import Served, until
 
-pytestmark = pytest.mark.nightly
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS", "6")) * 2
 WRITERS = 3
