@@ -133,3 +133,48 @@ def test_a_stray_line_end_does_not_end_a_stream(start_server: Any) -> None:
         time.sleep(1.2)
         served.client.put("/stray.json", json=1)
         assert b'"data":1' in until(lambda: client.recv(4096).partition(b"event: put")[2])
+
+
+def test_a_stream_to_http_1_0_is_not_chunked_and_ends_with_its_connection(
+    start_server: Any,
+) -> None:
+    served = start_server("--emulator")
+    sent = b"GET /old.json HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer owner\r\nAccept: %b\r\n\r\n"
+    with connection(served) as client, connection(served) as gone:
+        for one in (client, gone):
+            one.sendall(sent % b"text/event-stream")
+        first = b'event: put\ndata: {"path":"/","data":null}\nid: 0\n\n'
+        got = b""
+        while not got.endswith(first):
+            got += client.recv(4096)
+        head = got.removesuffix(first)
+        assert head.endswith(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head
+        assert b"connection: close\r\n" in head
+        assert open_streams(served) == 2
+        gone.shutdown(socket.SHUT_WR)
+        until(lambda: open_streams(served) == 1)
+        served.client.put("/old.json", json="x" * 300_000)
+        served.client.put("/old.json", json=2)
+        got = b""
+        while b"id: 2\n\n" not in got:
+            got += client.recv(1 << 20)
+        large = b'event: put\ndata: {"path":"/","data":"%b"}\nid: 1\n\n' % (b"x" * 300_000)
+        second = b'event: put\ndata: {"path":"/","data":2}\nid: 2\n\n'
+        assert got == large + second
+        served.stop()
+        assert until_closed(client) == b""
+
+
+def test_plain_answers_to_http_1_0_have_their_length(emulator: Any) -> None:
+    emulator.client.put("/old.json", json="x" * 300_000)
+    for path, size in ((b"/old", 300_002), (b"/none", 4)):
+        with connection(emulator) as client:
+            client.sendall(
+                b"GET %b.json HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n\r\n"
+                % path
+            )
+            head, _end, body = until_closed(client).partition(b"\r\n\r\n")
+        assert len(body) == size
+        assert b"content-length: %d" % size in head
+        assert b"transfer-encoding" not in head

@@ -103,7 +103,9 @@ class Exchange:
     def streaming(self) -> bool:
         """Whether the answer is an event stream that has begun and not ended."""
         cycle = self.cycle
-        return cycle is not None and bool(cycle.chunked_encoding) and not cycle.response_complete
+        if cycle is None or cycle.response_complete:
+            return False
+        return bool(cycle.chunked_encoding) or getattr(cycle, "endless", False)
 
     def request(self) -> Request:
         """Return the request; only headers that count are kept.

@@ -23,6 +23,7 @@ from elkyn.server.exchange import Exchange, to_scope
 from elkyn.server.limits import Limits
 from elkyn.server.stalls import Stalls
 from elkyn.server.sweeper import Awaited, Sweeper
+from elkyn.server.unchunked import UnchunkedCycle
 
 __all__ = ["Plain", "bounded_protocol"]
 
@@ -272,7 +273,8 @@ class _BoundedHttp(HttpToolsProtocol):
             "state": self.app_state.copy(),
         }
         scope = to_scope(exchange, beside)
-        cycle = RequestResponseCycle(
+        kind = UnchunkedCycle if exchange.version == "1.0" else RequestResponseCycle
+        cycle = kind(
             scope=cast("Any", scope),
             transport=self.transport,
             flow=self.flow,
