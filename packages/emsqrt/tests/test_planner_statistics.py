@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import random
 from datetime import date
 from decimal import Decimal
@@ -24,6 +25,7 @@ from emsqrt.planner import (
     scan_of,
 )
 from emsqrt.planner.distinct import guess_distinct, guess_from_groups
+from emsqrt.planner.looking import names_looked_at
 from emsqrt.planner.sampling import sample_text
 from emsqrt.planner.selectivity import selectivity
 from emsqrt.planner.statistics import equal_parts
@@ -289,7 +291,7 @@ def test_statistics_choose_how_a_join_is_carried_out() -> None:
     assert strategy(Y.join(X, "a").agg(n="count(*)")) == "hash, build left, in any order"
     assert strategy(Y.join(X, "a", "anti").agg(n="count(*)")) == "hash, build left, in any order"
     assert strategy(X.sort("a").join(Y.sort("a"), "a")) == "merge, both sides sorted by a"
-    assert strategy(X.sort("a").join(Y.sort("a"), "a", "full")) == "hash, build right"
+    assert strategy(X.sort("a").join(Y.sort("a"), "a", "full")) == "merge, both sides sorted by a"
     assert strategy(X.distinct("b").join(Y.sort("a"), {"b": "a"})) == (
         "merge, both sides sorted by b"
     )
@@ -305,3 +307,46 @@ def test_values_of_another_type_have_no_place_among_a_columns(tmp_path: Path) ->
     source = scan(tmp_path / "a.jsonl", schema=Schema.of(price="Decimal(12,2)"))
     stats = measure_source(scan_of(source.plan), tmp_path).columns["price"]
     assert (stats.minimum, stats.maximum) == (Decimal("0.25"), Decimal("1.50"))
+
+
+LOOKED_AT: list[tuple[Pipeline, set[str] | None]] = [
+    (X.sort("a"), set()),
+    (X.filter("a > 1").sort("b"), {"a"}),
+    (X.rename({"a": "c"}).with_column("d", "c + b").group_by("d").agg(n="sum(b)"), {*"abcd"}),
+    (X.join(Y, {"a": "b"}).filter("b_right > 1"), {"a", "b", "b_right"}),
+    (X.distinct("b"), {"b"}),
+    (X.distinct(), None),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "names"), LOOKED_AT)
+def test_values_are_looked_at_where_an_estimate_depends_on_them(
+    pipeline: Pipeline, names: set[str] | None
+) -> None:
+    assert names_looked_at(pipeline.plan) == names
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_columns_that_nobody_looks_at_are_only_measured(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"some.{kind}"
+    rows = [(at % 7, None if at % 3 else 1.5, "x" * (at % 5)) for at in range(900)]
+    if kind == "csv":
+        path.write_text(
+            "a,f,t\n" + "".join(f"{a},{'' if f is None else f},{t}\n" for a, f, t in rows)
+        )
+    else:
+        path.write_text(
+            "".join(json.dumps(dict(zip("aft", row, strict=True))) + "\n" for row in rows)
+        )
+    source = scan_of(scan(path, schema=Schema.of(a="Int64", f="Float64", t="Utf8")).plan)
+
+    whole = measure_source(source)
+    for names in ({"a"}, {"t"}, set()):
+        some = measure_source(source, names=names)
+        assert (some.rows, some.bytes, some.exact) == (900, whole.bytes, True)
+        for name, stats in some.columns.items():
+            if name in names:
+                assert stats == whole.columns[name]
+            else:
+                assert stats == ColumnStats(stats.bytes)
+                assert stats.bytes == pytest.approx(whole.columns[name].bytes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from emsqrt import scan
-from emsqrt.lean import LEAN_ENVIRONMENT
+from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.pipeline import Pipeline
 from emsqrt.thin.compile import try_compile
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from emsqrt.lean import LEAN_ENVIRONMENT
+from emsqrt.environment import LEAN_ENVIRONMENT
 
 ANON_KIB_MAX = 9 << 10
 """Measured 7.9 MiB with CPython 3.11, of which the bare interpreter is 2.8."""

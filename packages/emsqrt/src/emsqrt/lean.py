@@ -15,17 +15,6 @@ from emsqrt.late import Late
 from sennit_core.errors import CapacityError, Unavailable, Unsupported
 from sennit_core.units import format_bytes
 
-LEAN_ENVIRONMENT = {
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(256 << 10),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 10),
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}
-"""Keeps allocators from reserving and hoarding: freed blocks go back to the kernel at once."""
-
-
 _LEAST_RESERVED = {"RLIMIT_DATA": 128 << 20, "RLIMIT_AS": 256 << 20}
 """What pyarrow reserves of addresses with its threads' stacks; it touches far less."""
 

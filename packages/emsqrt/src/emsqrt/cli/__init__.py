@@ -22,17 +22,20 @@ __all__ = ["entry", "main"]
 
 def entry() -> None:
     """The console script: make the process lean, then run."""
-    from emsqrt.late import load_late, load_untranslated
-
-    load_late()
-    load_untranslated("argparse")
-    from emsqrt.lean import LEAN_ENVIRONMENT
+    from emsqrt.environment import LEAN_ENVIRONMENT
 
     lean = all(os.environ.get(name) == value for name, value in LEAN_ENVIRONMENT.items())
     if _open_standard_streams() or not lean:
         os.environ.update(LEAN_ENVIRONMENT)
         program = [sys.executable, "-P", "-m", "emsqrt.cli", *sys.argv[1:]]
         os.execv(sys.executable, program)
+    from emsqrt.late import load_late, load_untranslated
+
+    load_late()
+    load_untranslated("argparse")
+    from emsqrt.closures import make_closures
+
+    make_closures()
     sys.exit(main(may_become=True))
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order, ProgressLine, report
+from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.io.places import STANDARD_NAMES
-from emsqrt.lean import LEAN_ENVIRONMENT, require_arrow
+from emsqrt.lean import require_arrow
 from emsqrt.memory.usage import UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
 from emsqrt.thin.compile import try_compile

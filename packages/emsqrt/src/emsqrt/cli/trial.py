@@ -19,6 +19,9 @@ if __name__ == "__main__":  # as in the processes that it stands for: some thing
     from emsqrt.late import load_late, load_untranslated
 
     load_late()
+    from emsqrt.closures import make_closures
+
+    make_closures()
 
 from sennit_core.errors import CapTooSmall, SennitError
 

@@ -10,10 +10,10 @@ import sys
 import threading
 from typing import Protocol
 
+from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.executor.control import send_task
 from emsqrt.executor.frames import Frame, FrameReader, encode_frame
 from emsqrt.executor.loop import Loop
-from emsqrt.lean import LEAN_ENVIRONMENT
 from sennit_core.errors import Corrupt
 from sennit_core.logs import get_logger
 

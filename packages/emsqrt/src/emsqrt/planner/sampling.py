@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emsqrt._kernel import Columns, CsvParser, RecordFault
 from emsqrt.expr.literals import make_literal
@@ -39,20 +40,19 @@ class Sample:
 
     Args:
         pieces: of each place the columns' values by name, None for NULL; equally long in a piece.
+        rows: in all pieces.
         bytes: how much was read for them.
         stored_bytes: of all the source's files, uncompressed as far as can be told.
         whole: whether these are all rows.
+        text_bytes: of the texts of columns whose values nobody wanted.
     """
 
     pieces: tuple[Mapping[str, Sequence[Any]], ...]
+    rows: int
     bytes: int
     stored_bytes: int
     whole: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Rows in all pieces."""
-        return sum(len(next(iter(piece.values()), ())) for piece in self.pieces)
+    text_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def values(self, name: str) -> list[Any]:
         """Return a column's values that are not NULL."""
@@ -65,6 +65,7 @@ def sample_text(
     options: Mapping[str, Any],
     schema: Schema,
     sample_bytes: int = SAMPLE_BYTES,
+    names: Collection[str] | None = None,
 ) -> Sample:
     """Read pieces of text files, in equal steps through all of them as if they were one.
 
@@ -74,18 +75,27 @@ def sample_text(
         options: how they are written, as a plan has it.
         schema: the wanted columns.
         sample_bytes: how much to read.
+        names: of the columns whose values are wanted; of other texts only the length is taken. All
+            when None.
     """
+    wanted = schema.names if names is None else [name for name in schema.names if name in names]
     sources = [open_source(path) for path in paths]
     read = _read_csv if kind == "csv" else _read_jsonl
     sizes = [(s.stored_bytes or 0) * (_PACKED if s.codec else 1) for s in sources]
-    pieces, taken = [], 0
+    pieces, texts = list[_Piece](), Counter[str]()
     for source, offset, size in _places(sources, sizes, sample_bytes):
-        piece, used = read(source, offset, size, options, schema)
-        taken += used
-        if len(next(iter(piece.values()), ())):
-            pieces.append(piece)
-    plain = not any(source.codec for source in sources)
-    return Sample(tuple(pieces), taken, sum(sizes), whole=plain and sum(sizes) <= sample_bytes)
+        piece = read(source, offset, size, options, _Wanted(schema, wanted))
+        texts.update(piece.text_bytes)
+        pieces.append(piece)
+    whole = sum(sizes) <= sample_bytes and not any(source.codec for source in sources)
+    return Sample(
+        tuple(piece.values for piece in pieces if piece.rows),
+        sum(piece.rows for piece in pieces),
+        sum(piece.bytes for piece in pieces),
+        sum(sizes),
+        whole,
+        texts,
+    )
 
 
 def _places(
@@ -110,7 +120,29 @@ def _places(
             yield sources[at], 0, size * max(1, count * sizes[at] // total)
 
 
-Piece = tuple[Mapping[str, Sequence[Any]], int]
+class _Wanted(NamedTuple):
+    """Columns of a source, and the names of those whose values are wanted."""
+
+    schema: Schema
+    names: Sequence[str]
+
+    @property
+    def texts(self) -> list[str]:
+        """The names of the others that are as long as their text."""
+        return [
+            each.name
+            for each in self.schema
+            if each.name not in self.names and each.type.name in ("Utf8", "Binary")
+        ]
+
+
+class _Piece(NamedTuple):
+    """What was read in one place."""
+
+    values: Mapping[str, Sequence[Any]]
+    rows: int
+    bytes: int
+    text_bytes: Mapping[str, int]
 
 
 def _bytes_at(source: ByteSource, offset: int, size: int) -> bytes:
@@ -118,8 +150,8 @@ def _bytes_at(source: ByteSource, offset: int, size: int) -> bytes:
 
 
 def _read_csv(
-    source: ByteSource, offset: int, size: int, given: Mapping[str, Any], schema: Schema
-) -> Piece:
+    source: ByteSource, offset: int, size: int, given: Mapping[str, Any], wanted: _Wanted
+) -> _Piece:
     """Parse the whole records of a piece; those that the kernel cannot read are left out."""
     options = CsvOptions.from_json(given)
     names, first = read_header(source, options)
@@ -130,9 +162,12 @@ def _read_csv(
         data = data[data.find(b"\n") + 1 :]
     ended = offset + used >= (source.plain_bytes or 0) and source.codec is None
     data = data if ended else data[: data.rfind(b"\n") + 1]
-    memory = bytearray(4 * len(data) + (64 << 10) + 64 * len(schema))
+    texts = wanted.texts
+    fields = [wanted.schema.field(name) for name in (*wanted.names, *texts)]
+    fields = fields or [wanted.schema.fields[0]]
+    memory = bytearray(4 * len(data) + (64 << 10) + 64 * len(fields))
     places = {name: place for place, name in enumerate(names)}
-    columns = [(places[field.name], str(field.type)) for field in schema]
+    columns = [(places[field.name], str(field.type)) for field in fields]
     parser = CsvParser(
         memory,
         field_count=len(names),
@@ -142,38 +177,48 @@ def _read_csv(
         null_values=options.null_values,
         on_error="skip",
     )
-    made: dict[str, list[Any]] = {field.name: [] for field in schema}
-    start = 0
+    made: dict[str, list[Any]] = {name: [] for name in wanted.names}
+    text_bytes, count, start = Counter[str](), 0, 0
     try:
         while start < len(data):
             rows, start = parser.parse(data, start)
-            for at, field in enumerate(schema):
-                made[field.name] += values_of(rows, at, field.type, memory)
+            count += len(rows)
+            for at, name in enumerate(wanted.names):
+                made[name] += values_of(rows, at, fields[at].type, memory)
+            for at, name in enumerate(texts, len(wanted.names)):
+                text_bytes[name] += _text_bytes(rows, at, memory)
     except RecordFault:  # a record alone is longer than the memory
         pass
     finally:
         parser.release()
-    return made, min(used, offset + len(data)) if ended else len(data)
+    used = min(used, offset + len(data)) if ended else len(data)
+    return _Piece(made, count, used, text_bytes)
 
 
 def _read_jsonl(
-    source: ByteSource, offset: int, size: int, _: Mapping[str, Any], schema: Schema
-) -> Piece:
+    source: ByteSource, offset: int, size: int, _: Mapping[str, Any], wanted: _Wanted
+) -> _Piece:
     data = _bytes_at(source, offset, size)
     if offset:
         data = data[data.find(b"\n") + 1 :]
     if offset + size < (source.plain_bytes or 0) or source.codec:
         data = data[: data.rfind(b"\n") + 1]
-    made: dict[str, list[Any]] = {field.name: [] for field in schema}
+    fields = [wanted.schema.field(name) for name in wanted.names]
+    made: dict[str, list[Any]] = {name: [] for name in wanted.names}
+    texts, text_bytes, count = wanted.texts, Counter[str](), 0
     for line in data.splitlines():
         try:
             record = json.loads(line)
         except ValueError:
             continue
         if isinstance(record, dict):
-            for field in schema:
-                made[field.name].append(_member(record.get(field.name), field.type))
-    return made, len(data)
+            count += 1
+            for each in fields:
+                made[each.name].append(_member(record.get(each.name), each.type))
+            for name in texts:
+                text = record.get(name)
+                text_bytes[name] += len(text) if isinstance(text, str) else 0
+    return _Piece(made, count, len(data), text_bytes)
 
 
 def _member(value: Any, kind: DataType) -> Any:
@@ -197,7 +242,7 @@ def values_of(columns: Columns, at: int, kind: DataType, memory: bytearray) -> l
     if not count:
         return []
     code, offset, validity, values, ends = columns.addresses(at)
-    base = Columns(1, [(1, 0, None, memory, None)]).addresses(0)[3]
+    base = _base(memory)
     end = offset + count
     plain = _plain_values(code, memory, values - base, ends - base, end)[offset:]
     if validity:
@@ -208,6 +253,23 @@ def values_of(columns: Columns, at: int, kind: DataType, memory: bytearray) -> l
         ]
     convert = _converter(kind)
     return plain if convert is None else [None if v is None else convert(v) for v in plain]
+
+
+def _text_bytes(columns: Columns, at: int, memory: bytearray) -> int:
+    """Return how long the texts of a column are together."""
+    count = len(columns)
+    if not count:
+        return 0
+    _, offset, _, _, ends = columns.addresses(at)
+    start = ends - _base(memory)
+    first, last = (
+        struct.unpack_from("=i", memory, start + 4 * n)[0] for n in (offset, offset + count)
+    )
+    return int(last - first)
+
+
+def _base(memory: bytearray) -> int:
+    return Columns(1, [(1, 0, None, memory, None)]).addresses(0)[3]
 
 
 def _plain_values(code: int, memory: bytearray, start: int, ends: int, count: int) -> list[Any]:

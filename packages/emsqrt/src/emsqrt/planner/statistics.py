@@ -5,7 +5,7 @@ Parquet says much of it in its footer; of text a few pieces are read.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,10 @@ def typical_bytes(kind: DataType) -> float:
 
 
 def measure_source(
-    scan: Scan, folder: Path | None = None, sample_bytes: int = SAMPLE_BYTES
+    scan: Scan,
+    folder: Path | None = None,
+    sample_bytes: int = SAMPLE_BYTES,
+    names: Collection[str] | None = None,
 ) -> SourceStats:
     """Look at the files of a scan, without reading them whole; guesses where it cannot.
 
@@ -81,6 +84,7 @@ def measure_source(
         scan: with its schema.
         folder: where relative paths start.
         sample_bytes: how much of text files is looked at.
+        names: of the columns whose values matter, in text; of others only the size. All when None.
     """
     schema = scan_schema(scan)
     if not isinstance(scan.source, Files):
@@ -96,7 +100,7 @@ def measure_source(
             return measure_parquet(paths, size, schema)
         if scan.source.format in ("csv", "jsonl"):
             source = scan.source
-            sample = sample_text(paths, source.format, source.options, schema, sample_bytes)
+            sample = sample_text(paths, source.format, source.options, schema, sample_bytes, names)
             return _of_sample(sample, size, schema)
     except (OSError, ValueError, OverflowError, SennitError):  # whoever reads it will say why
         return unknown_source(schema, size)
@@ -121,8 +125,12 @@ def _of_sample(sample: Sample, size: int, schema: Schema) -> SourceStats:
 
 
 def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> ColumnStats:
-    values, seen = sample.values(name), sample.rows
-    size = typical_bytes(kind)
+    size, seen = typical_bytes(kind), sample.rows
+    if name in sample.text_bytes:
+        size = 4 + sample.text_bytes[name] / seen
+    if name not in sample.pieces[0]:
+        return ColumnStats(size)
+    values = sample.values(name)
     if kind.name in ("Utf8", "Binary"):
         size = 4 + sum(map(len, values)) / seen
     nulls = 1 - len(values) / seen

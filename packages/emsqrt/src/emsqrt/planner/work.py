@@ -29,6 +29,7 @@ from emsqrt.plan import (
 )
 from emsqrt.plan.joining import shared_keys
 from emsqrt.plan.tree import fold
+from emsqrt.planner.looking import names_looked_at
 from emsqrt.planner.sampling import SAMPLE_BYTES
 from emsqrt.planner.schemas import schemas_of
 from emsqrt.planner.selectivity import fixed_columns, selectivity
@@ -160,11 +161,11 @@ def _flow_through(
     sample_bytes: int,
     nodes: list[NodeWork],
 ) -> Flow:
-    schemas = schemas_of(plan)
+    schemas, looked_at = schemas_of(plan), names_looked_at(plan)
 
     def visit(node: Plan, inputs: tuple[Flow, ...]) -> Flow:
         if isinstance(node, Scan):
-            stats = _source_stats(node, hints or {}, folder, sample_bytes)
+            stats = _source_stats(node, hints or {}, folder, sample_bytes, looked_at)
             flow = _scan_flow(stats, schemas[id(node)])
             rows_in: tuple[float, ...] = (stats.rows,)
             bytes_in: tuple[float, ...] = (float(stats.bytes),)
@@ -189,10 +190,18 @@ def _flow_through(
     return fold(plan, visit)
 
 
-def _source_stats(scan: Scan, hints: Hints, folder: Path | None, sample_bytes: int) -> SourceStats:
+def _source_stats(
+    scan: Scan,
+    hints: Hints,
+    folder: Path | None,
+    sample_bytes: int,
+    looked_at: frozenset[str] | None,
+) -> SourceStats:
     source = scan.source
     name = source.dataset if isinstance(source, DatasetRef) else (*source.paths, "")[0]
-    return hints[name] if name in hints else measure_source(scan, folder, sample_bytes)
+    if name in hints:
+        return hints[name]
+    return measure_source(scan, folder, sample_bytes, looked_at)
 
 
 def _scan_flow(stats: SourceStats, schema: Schema) -> Flow:

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Protocol
 
-from emsqrt.lean import LEAN_ENVIRONMENT
+from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.race.work import Work
 from sennit_core.units import MIB, format_bytes
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import emsqrt.errors  # noqa: F401 - errors arrive as the classes that they were
-from emsqrt.lean import LEAN_ENVIRONMENT
+from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.solo import EXIT_CAP
 from emsqrt.weight import Weight
 from sennit_core.errors import (

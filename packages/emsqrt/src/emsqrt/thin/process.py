@@ -13,6 +13,10 @@ from emsqrt.late import load_late
 
 load_late()
 
+from emsqrt.closures import make_closures
+
+make_closures()
+
 import json
 import os
 import signal

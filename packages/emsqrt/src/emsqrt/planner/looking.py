@@ -1,0 +1,55 @@
+"""Which columns' values an estimate depends on; of the others only the size counts."""
+
+from __future__ import annotations
+
+from emsqrt.expr.walk import columns_of
+from emsqrt.plan import (
+    Aggregate,
+    Distinct,
+    Filter,
+    Join,
+    Plan,
+    Project,
+    Rename,
+    WithColumn,
+    walk,
+)
+
+
+def names_looked_at(plan: Plan) -> frozenset[str] | None:
+    """Return what columns are called whose values are looked at; None for all.
+
+    A name counts wherever it stands, so that nothing need be known of who made the column.
+    """
+    nodes = tuple(walk(plan))
+    if any(isinstance(node, Distinct) and node.columns is None for node in nodes):
+        return None
+    names = {name for node in nodes for name in _own(node)}
+    for node in reversed(nodes):
+        names |= _below(node, names)
+    return frozenset(names)
+
+
+def _own(node: Plan) -> frozenset[str]:
+    match node:
+        case Filter(predicate=predicate):
+            return columns_of(predicate)
+        case Aggregate(keys=keys):
+            return frozenset(name for _, expr in keys for name in columns_of(expr))
+        case Join(on=on):
+            return frozenset(name for pair in on for name in pair)
+        case Distinct(columns=columns):
+            return frozenset(columns or ())
+    return frozenset()
+
+
+def _below(node: Plan, names: set[str]) -> set[str]:
+    """Return what columns of these names are called below a node that gives them other ones."""
+    match node:
+        case Project(columns=made) | WithColumn(columns=made):
+            return {old for new, expr in made if new in names for old in columns_of(expr)}
+        case Rename(names=renamed):
+            return {old for old, new in renamed if new in names}
+        case Join(suffix=suffix):
+            return {name.removesuffix(suffix) for name in names}
+    return set()
