@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from elkyn import BadPath, ElkynStore, StoreInUse, open_namespaces
-from sennit_core.errors import Closed, Corrupt, NotFound, Unsupported, UsageError
+from sennit_core.errors import Closed, NotFound, Unsupported, UsageError
 from sennit_core.testing import ManualClock
 
 
@@ -190,16 +190,6 @@ def test_a_second_store_on_the_folder_is_told_who_has_it(tmp_path: Path) -> None
         store.set("/still", "works")
     with ElkynStore(tmp_path / "t") as store:
         assert store.get("/still") == "works"
-
-
-def test_a_store_of_an_unknown_format_is_not_touched(tmp_path: Path) -> None:
-    with ElkynStore(tmp_path / "t") as store:
-        env = store._disk._durable
-        txn = env.begin_write()
-        txn.put(b"format", b"elkyn 999", db=env.databases["meta"])
-        txn.commit()
-    with pytest.raises(Corrupt, match="elkyn 999"):
-        ElkynStore(tmp_path / "t")
 
 
 def test_a_closed_store_says_so(tmp_path: Path) -> None:

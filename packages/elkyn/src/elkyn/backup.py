@@ -2,7 +2,7 @@
 
 A backup is the folder of a store. An archive is a folder of files, each some entries of the log:
 
-    <first>-<last>.oplog     `elkyn log 1` and a line end, SHA-256 of the rest, MessagePack [[position, row], …]
+    <first>-<last>.oplog     `elkyn log 2` and a line end, SHA-256 of the rest, MessagePack [[position, row], …]
 
 Both are written beside their place, synced, and renamed.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
@@ -21,12 +22,14 @@ import ormsgpack
 from elkyn import _failpoints
 from elkyn._lmdb.environment import Environment, copy_in_use
 from elkyn.durability import sync_folder
-from elkyn.errors import PositionGone
+from elkyn.errors import OtherFormat, PositionGone
 from sennit_core.errors import Corrupt, NotFound, UsageError
 
 __all__ = ["Archive", "copy_environment", "copy_folder"]
 
-_MAGIC = b"elkyn log 1\n"
+_MAGIC = b"elkyn log 2\n"  # 1: entries without the names of retried writes
+_VERSIONS = (1, 2)
+_FIRST_LINE = re.compile(rb"elkyn log ([0-9]{1,9})\n")
 _FILE = "data.mdb"
 
 
@@ -131,8 +134,12 @@ class Archive:
 
 def _read_file(file: FilePath) -> list[tuple[int, bytes]]:
     data = file.read_bytes()
-    digest, body = data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
-    if not data.startswith(_MAGIC) or hashlib.sha256(body).digest() != digest:
+    line = _FIRST_LINE.match(data)
+    if line is not None and int(line[1]) not in _VERSIONS:
+        raise OtherFormat(str(file), int(line[1]), *_VERSIONS)
+    start = 0 if line is None else line.end()
+    digest, body = data[start : start + 32], data[start + 32 :]
+    if line is None or hashlib.sha256(body).digest() != digest:
         raise Corrupt(f"the log file {file}", expected=digest.hex()[:16], found="other bytes")
     return [(position, row) for position, row in ormsgpack.unpackb(body)]
 

@@ -23,6 +23,7 @@ from typing import TypeVar
 from elkyn import _failpoints
 from elkyn._lmdb import oplog, receipts, shadows, tree
 from elkyn._lmdb.environment import MAP_BYTES, Environment, MapFull, Txn, translated
+from elkyn._lmdb.format import CURRENT, KEY, check_file, check_transaction, mark_of
 from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.shapes import Shapes
@@ -42,11 +43,10 @@ __all__ = ["Disk", "Retention", "Snapshot", "verify_folder"]
 
 T = TypeVar("T")
 
-_FORMAT = b"elkyn 1"
-
 SYNC_SECONDS = 0.1
 _TRIM_EVERY_BYTES = 256 * 1024
 _TRIM_ROWS = 20_000
+_MARK = mark_of(CURRENT)
 _DATABASES = (*tree.DATABASES, *oplog.DATABASES, *receipts.DATABASES)
 
 _log = get_logger(__name__)
@@ -120,7 +120,13 @@ class Disk:
             synced = durability == "always" and not self._in_memory
             self._marker = None if self._in_memory else Marker(self.folder)
             self._refuse_torn()
-            self._durable = Environment(self.folder, _DATABASES, sync=synced, map_bytes=map_bytes)
+            self._durable = Environment(
+                self.folder,
+                _DATABASES,
+                sync=synced,
+                map_bytes=map_bytes,
+                check=check_transaction,
+            )
             self._syncer = Syncer(self._durable.sync, sync_seconds)
             self._shapes = Shapes(self._durable)
             self._read_meta()
@@ -139,17 +145,15 @@ class Disk:
     def _read_meta(self) -> None:
         meta = self._durable.databases["meta"]
         with self._durable.read() as txn:
-            found = txn.get(b"format", db=meta)
+            found = txn.get(KEY, db=meta)
             self.terms = Terms.unpack(txn.get(b"terms", db=meta))
             self.position = LogRows(self._durable, txn).last()
         if found is None:
             txn = self._durable.begin_write()
             with translated(self.folder):
-                txn.put(b"format", _FORMAT, db=meta)
+                txn.put(KEY, _MARK, db=meta)
                 txn.commit()
-        elif found != _FORMAT:
-            what = f"the store at {self.folder}"
-            raise Corrupt(what, expected=_FORMAT.decode(), found=repr(found))
+        self._is_older = found is not None and found != _MARK
 
     def _refuse_torn(self) -> None:
         """See to it that what an earlier crash of the machine may have torn is not used."""
@@ -293,6 +297,8 @@ class Disk:
             with translated(self.folder):
                 result = body(view)
                 self._trim_log(view)
+                if self._is_older:
+                    view.tree.put_meta(KEY, _MARK)
             _failpoints.reached("applied")
             if env is not None and view.shadows_changed:
                 self._commit_pair(env, txn, shadow_txn, view)
@@ -301,6 +307,7 @@ class Disk:
                     txn.commit()
                 self._version += 2
             self.position = view.position
+            self._is_older = False
         except BaseException:
             self._shapes.forget(shapes)
             txn.abort()
@@ -413,7 +420,11 @@ class Disk:
         Args:
             new: holds `data.mdb`, synced.
             aside: a folder that gets the file that was there; None: it is deleted.
+
+        Raises:
+            OtherFormat: it is of a version that is not read here; nothing has changed.
         """
+        check_file(new)
 
         def prepare() -> FilePath:
             self._shapes = Shapes(self._durable)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sennit_core.errors import Conflict, DeadlineExceeded, Unavailable, UsageError
+from sennit_core.errors import Conflict, DeadlineExceeded, SennitError, Unavailable, UsageError
 
 __all__ = [
     "BadPath",
@@ -16,6 +16,7 @@ __all__ = [
     "Diverged",
     "NotLeader",
     "NotReplicated",
+    "OtherFormat",
     "PositionGone",
     "PreconditionFailed",
     "Problem",
@@ -194,6 +195,29 @@ class Diverged(Unavailable):
         return (
             "this replica may hold writes that its leader never had: "
             "it is not read before it has the leader's state; try again"
+        )
+
+
+@dataclass(eq=False)
+class OtherFormat(SennitError):
+    """A file of a version that this program does not read; `oldest` to `newest` it does."""
+
+    code = "other-format"
+    message: str = field(default="", kw_only=True)
+    what: str
+    version: int
+    oldest: int
+    newest: int
+
+    def describe(self) -> str:
+        """Say what to do: the program that wrote it can export it."""
+        newer = self.version > self.newest
+        who = "a newer" if newer else "an older"
+        do = "use that version, or export with it" if newer else "export with that version"
+        return (
+            f"{self.what} was written by {who} version of elkyn (format {self.version}; this one "
+            f"reads {self.oldest} to {self.newest}) and was left as it is: {do} "
+            "(elkyn export) and import the file here (elkyn import)"
         )
 
 

@@ -22,9 +22,12 @@ import lmdb
 from sennit_core.errors import Closed, Corrupt, StorageFull, Unavailable
 from sennit_core.units import MIB
 
-__all__ = ["MAP_BYTES", "Environment", "MapFull", "Txn", "copy_in_use", "translated"]
+__all__ = ["MAP_BYTES", "Check", "Environment", "MapFull", "Txn", "copy_in_use", "translated"]
 
 Txn: TypeAlias = Any  # py-lmdb ships no types
+
+Check: TypeAlias = Callable[[FilePath, Txn, dict[str, Any]], None]
+"""Looks at an environment that was opened: gets its folder, a transaction, and the databases."""
 
 MapFull = lmdb.MapFullError
 _DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
@@ -47,6 +50,7 @@ class Environment:
         databases: names to open, created when missing.
         sync: whether a commit reaches the disk before it returns.
         map_bytes: first size of the map; an existing larger file wins.
+        check: called when it is open, before anything is created; raising leaves all as it was.
     """
 
     def __init__(
@@ -56,11 +60,13 @@ class Environment:
         *,
         sync: bool,
         map_bytes: int = MAP_BYTES,
+        check: Check | None = None,
     ) -> None:
         self.folder = folder
         self.databases: dict[str, Any] = {}
         self._names = databases
         self._sync = sync
+        self._check = check
         self._open(map_bytes)
         self._lock = threading.Lock()  # of the gate; taken bare where nobody waits or is woken
         self._gate = threading.Condition(self._lock)
@@ -86,6 +92,8 @@ class Environment:
                 with env.begin(write=True) as txn:
                     for name in self._names:
                         self.databases[name] = env.open_db(name.encode(), txn=txn)
+                    if self._check is not None:
+                        self._check(self.folder, txn, self.databases)
                 env.reader_check()
             except BaseException:
                 env.close()

@@ -19,6 +19,7 @@ import lmdb
 from elkyn._lmdb import rows
 from elkyn._lmdb.agreement import index_problems, log_problems
 from elkyn._lmdb.environment import Environment, Txn
+from elkyn._lmdb.format import check_transaction
 from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shapes import Shapes
 from elkyn._lmdb.tree import Tree
@@ -225,7 +226,9 @@ def _main() -> int:
             shown[:] = path.encode()[:_PLACE_BYTES].ljust(_PLACE_BYTES, b"\0")
 
         try:
-            env = Environment(FilePath(folder), tuple(databases), sync=False)
+            env = Environment(
+                FilePath(folder), tuple(databases), sync=False, check=check_transaction
+            )
         except SennitError as error:
             sys.stdout.write(f"{error}\n")
             return _FOUND

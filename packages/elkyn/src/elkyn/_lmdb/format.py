@@ -1,0 +1,65 @@
+"""The version of what a store's files mean, kept under `format` in the database `meta`.
+
+    elkyn 1    packed rows and branches (`rows`), later a log
+    elkyn 2    rows by shapes, short nodes, names of retried writes in the log
+
+Rows of every version from `OLDEST` on are read. A file says `elkyn 2` from the first write on that a
+program made that puts such rows: one that only knew 1 refuses it then, and does not misread it.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path as FilePath
+from typing import Any
+
+import lmdb
+
+from elkyn._lmdb.environment import Txn, translated
+from elkyn.errors import OtherFormat
+from sennit_core.errors import Corrupt
+
+__all__ = ["CURRENT", "KEY", "OLDEST", "check_file", "check_format", "check_transaction", "mark_of"]
+
+OLDEST, CURRENT = 1, 2
+KEY = b"format"
+
+_MARK = re.compile(rb"elkyn ([0-9]{1,9})")
+
+
+def mark_of(version: int) -> bytes:
+    """Return the mark of a version."""
+    return b"elkyn %d" % version
+
+
+def check_format(folder: FilePath, mark: bytes | None) -> None:
+    """Refuse a store that this program does not understand.
+
+    Raises:
+        OtherFormat: it was written by a newer program, or by one that is too old.
+        Corrupt: it says nothing that any program says.
+    """
+    if mark is None:
+        return
+    found = _MARK.fullmatch(mark)
+    if found is None:
+        what = f"the store at {folder}"
+        raise Corrupt(what, expected=mark_of(CURRENT).decode(), found=repr(mark))
+    if not OLDEST <= int(found[1]) <= CURRENT:
+        raise OtherFormat(str(folder), int(found[1]), OLDEST, CURRENT)
+
+
+def check_transaction(folder: FilePath, txn: Txn, databases: dict[str, Any]) -> None:
+    """Do what `check_format` does within a transaction that opens a store."""
+    check_format(folder, txn.get(KEY, db=databases["meta"]))
+
+
+def check_file(folder: FilePath) -> None:
+    """Do what `check_format` does for a file that nobody has open."""
+    with translated(folder), lmdb.open(str(folder), readonly=True, lock=False, max_dbs=1) as env:
+        try:
+            databases = {"meta": env.open_db(b"meta", create=False)}
+        except lmdb.NotFoundError:
+            return
+        with env.begin() as txn:
+            check_transaction(folder, txn, databases)
