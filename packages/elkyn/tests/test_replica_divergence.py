@@ -19,6 +19,9 @@ import pytest
 from elkyn_server import Served, until
 from websockets.exceptions import ConnectionClosed
 
+from elkyn.errors import Diverged
+from elkyn.remote import RemoteTree
+
 Start = Callable[..., Served]
 LARGE = 24
 PIECE_BYTES = 16 * 1024
@@ -186,6 +189,8 @@ def test_streams_and_sockets_of_a_follower_that_turns_out_to_be_wrong(cluster: C
     assert refused(behind)
     with behind.stream("/lost.json") as named:
         assert [event[:2] for event in named] == [("diverged", None)]
+    with RemoteTree(behind.url, behind.token) as tree, pytest.raises(Diverged):
+        next(iter(tree.watch("/lost")))
     with behind.wire("default") as wire:
         assert wire.ask("auth", cred=behind.token)["s"] == "ok"
         listening, reading = wire.send("q", p="/lost", h=""), wire.send("g", p="/new")
@@ -216,3 +221,6 @@ def test_a_stream_of_the_old_leader_does_not_go_on_in_another_history(cluster: C
     assert first(str(at)) == (f"id: {at + 2}.2", 2)  # not 1, which is what comes after `at` there
     assert first(f"{at}.2") == (f"id: {at + 1}.2", 1)
     assert first(str(at - 1)) == (f"id: {at}.2", 0)
+    with RemoteTree(cluster.new.url, cluster.new.token) as tree:
+        event = next(iter(tree.watch("/new")))
+        assert (event.data, event.position) == (2, at + 2)

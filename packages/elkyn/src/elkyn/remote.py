@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
+from elkyn.errors import Diverged
 from elkyn.events import Event
 from elkyn.paths import format_path, parse_path
 from elkyn.replica.client import LeaderClient
@@ -146,10 +147,12 @@ def _event(path: str, fields: Mapping[str, str]) -> Event | None:
     kind = fields.get("event")
     if kind in ("cancel", "auth_revoked"):
         raise Denied(f"watching {path}", "a rule and a credential that allow it")
+    if kind == "diverged":
+        raise Diverged
     if kind not in ("put", "patch"):
         return None
     body = json.loads(fields["data"])
-    position = int(fields.get("id", 0))
+    position = int(fields.get("id", "0").partition(".")[0])  # its term follows
     return Event("put" if kind == "put" else "patch", body["path"], body["data"], position)
 
 
