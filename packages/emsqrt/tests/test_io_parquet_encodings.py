@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -27,7 +28,8 @@ def table(**columns: Any) -> Any:
 
 def shuffled(most: int) -> list[int]:
     """Return numbers that tell nothing of the next one."""
-    return [row * 2_654_435_761 % 4_294_967_291 % most for row in range(ROWS)]
+    found: list[int] = np.random.default_rng(most).integers(0, most, ROWS).tolist()
+    return found
 
 
 def test_values_that_repeat_get_a_dictionary_and_near_or_narrow_ones_differences() -> None:
@@ -43,21 +45,37 @@ def test_values_that_repeat_get_a_dictionary_and_near_or_narrow_ones_differences
         texts=pa.array([f"text {row}" for row in range(ROWS)]),
         flag=pa.array([row % 2 == 0 for row in range(ROWS)]),
     )
-    assert choose_encodings(made, LIMIT_BYTES) == (
-        ["few", "words"],
-        {
-            "unique": "DELTA_BINARY_PACKED",
-            "narrow": "DELTA_BINARY_PACKED",
-            "price": "DELTA_BINARY_PACKED",
-            "texts": "DELTA_LENGTH_BYTE_ARRAY",
-        },
+    chosen = choose_encodings(made, LIMIT_BYTES, "zstd")
+    assert chosen.dictionary == ["few", "words"]
+    assert chosen.others == {
+        "unique": "DELTA_BINARY_PACKED",
+        "narrow": "DELTA_BINARY_PACKED",
+        "price": "DELTA_BINARY_PACKED",
+        "texts": "DELTA_LENGTH_BYTE_ARRAY",
+    }
+
+
+def test_what_compression_makes_no_smaller_is_not_compressed(tmp_path: Path) -> None:
+    numbers = shuffled(1 << 30)
+    made = table(
+        noise=pa.array(numbers, pa.int64()),
+        wave=pa.array([row % 100 * 1000 for row in range(ROWS)], pa.int64()),
+        few=pa.array([number % 64 for number in numbers]),
+        text=pa.array([f"text {row}" for row in range(ROWS)]),
     )
+    codecs = {"noise": "none", "wave": "snappy", "few": "none", "text": "snappy"}
+    assert choose_encodings(made, LIMIT_BYTES, "snappy").compression == codecs
+    assert set(choose_encodings(made, LIMIT_BYTES, "none").compression.values()) == {"none"}
+    written_by_sink(made, tmp_path / "a.parquet", compression="snappy")
+    group = parquet.read_metadata(tmp_path / "a.parquet").row_group(0)
+    found = [group.column(at).compression for at in range(4)]
+    assert found == ["UNCOMPRESSED", "SNAPPY", "UNCOMPRESSED", "SNAPPY"]
 
 
 def test_a_dictionary_that_would_outgrow_its_page_is_not_begun() -> None:
     repeated = [f"{'long ' * 20}{row % 1000}" for row in range(ROWS)]
-    assert choose_encodings(table(c=repeated), LIMIT_BYTES).dictionary == []
-    assert choose_encodings(table(c=repeated), 1 << 20).dictionary == ["c"]
+    assert choose_encodings(table(c=repeated), LIMIT_BYTES, "zstd").dictionary == []
+    assert choose_encodings(table(c=repeated), 1 << 20, "zstd").dictionary == ["c"]
 
 
 def test_a_dictionary_that_grows_behind_the_first_rows_is_told_by_how_it_grew() -> None:
@@ -65,8 +83,16 @@ def test_a_dictionary_that_grows_behind_the_first_rows_is_told_by_how_it_grew() 
     rows = 4 * ROWS
     made = table(c=[f"value {row // 4:08}" for row in range(rows)])
     least = 18 * rows // 4
-    assert choose_encodings(made, least - least // 50).dictionary == []
-    assert choose_encodings(made, least + least // 50).dictionary == ["c"]
+    assert choose_encodings(made, least - least // 50, "zstd").dictionary == []
+    assert choose_encodings(made, least + least // 50, "zstd").dictionary == ["c"]
+
+
+def written_by_sink(rows: Any, path: Path, **options: Any) -> None:
+    schema = Schema.from_arrow(rows.schema)
+    target = FileTarget(str(path), "parquet", options)
+    with open_sink(target, schema, MemoryBudget(64 << 20), lambda _: None) as sink:
+        for batch in rows.to_batches():
+            sink.write(batch)
 
 
 @pytest.mark.parametrize(
@@ -89,16 +115,8 @@ def test_every_type_is_judged_and_read_back(values: Any, tmp_path: Path) -> None
     made = table(c=values)
     schema = Schema.from_arrow(made.schema)
     made = made.cast(schema.to_arrow())
-    choose_encodings(made, LIMIT_BYTES)
-    sink = open_sink(
-        FileTarget(str(tmp_path / "a.parquet"), "parquet", {}),
-        schema,
-        MemoryBudget(64 << 20),
-        lambda _: None,
-    )
-    with sink:
-        for batch in made.to_batches():
-            sink.write(batch)
+    choose_encodings(made, LIMIT_BYTES, "zstd")
+    written_by_sink(made, tmp_path / "a.parquet")
     found = parquet.read_table(tmp_path / "a.parquet")
     assert found.schema == made.schema
     assert [repr(value) for value in found["c"].to_pylist()] == [
@@ -107,4 +125,4 @@ def test_every_type_is_judged_and_read_back(values: Any, tmp_path: Path) -> None
 
 
 def test_nested_columns_keep_theirs() -> None:
-    assert choose_encodings(table(c=[[1, 2], [3]]), LIMIT_BYTES) == (True, {})
+    assert choose_encodings(table(c=[[1, 2], [3]]), LIMIT_BYTES, "zstd") == (True, {}, "zstd")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyarrow import parquet
 
 from emsqrt.io.parquet_dictionaries import plain_table
 
@@ -20,6 +21,8 @@ _SAMPLE_BYTES = 1 << 18
 _SAMPLE_ROWS = 1 << 14
 """Arrow's table of 16384 distinct values takes 1.5 MiB; one more value makes it four times that."""
 _TEXT_HEAD_BYTES = 4
+_WORTHWHILE = 16
+"""Compression is left out where it saves less than one part in so many."""
 _BLOCK, _MINIBLOCK, _BLOCK_HEAD_BYTES = 128, 32, 8
 """Differences that share a least one, and a width; what a block says of itself (Encodings.md)."""
 _INT_BITS = 32
@@ -33,21 +36,24 @@ class Encodings(NamedTuple):
     Args:
         dictionary: columns that get one; True for all of them.
         others: the encoding of further columns, where it is not the plain one.
+        compression: of all columns, or of each.
     """
 
     dictionary: bool | list[str]
     others: dict[str, str]
+    compression: str | dict[str, str]
 
 
-def choose_encodings(table: Any, limit_bytes: int) -> Encodings:
+def choose_encodings(table: Any, limit_bytes: int, compression: str) -> Encodings:
     """Choose what makes the columns of a file small; dictionaries for all where some are nested.
 
     Args:
         table: the first row group.
         limit_bytes: a dictionary larger than this is given up.
+        compression: the codec of columns that it makes smaller.
     """
     if any(pa.types.is_nested(kind) for kind in table.schema.types):
-        return Encodings(dictionary=True, others={})
+        return Encodings(dictionary=True, others={}, compression=compression)
     coded: list[str] = []
     others: dict[str, str] = {}
     sample = plain_table(table.slice(0, _SAMPLE_ROWS))
@@ -61,7 +67,29 @@ def choose_encodings(table: Any, limit_bytes: int) -> Encodings:
             coded.append(field.name)
         elif _is_text(field.type):
             others[field.name] = "DELTA_LENGTH_BYTE_ARRAY"
-    return Encodings(coded, others)
+    codecs = dict.fromkeys(sample.schema.names, compression)
+    for name in (*coded, *others):
+        if compression != "none" and not _shrinks(sample.select([name]), coded, others, codecs):
+            codecs[name] = "none"
+    return Encodings(coded, others, codecs)
+
+
+def _shrinks(sample: Any, coded: list[str], others: dict[str, str], codecs: dict[str, str]) -> bool:
+    """Tell whether compression is worth its time once a column is encoded: packed bits seldom are."""
+    (name,) = sample.schema.names
+    written = pa.BufferOutputStream()
+    parquet.write_table(
+        sample,
+        written,
+        compression=codecs[name],
+        use_dictionary=[name] if name in coded else False,
+        column_encoding={name: others[name]} if name in others else None,
+        store_decimal_as_integer=True,
+        store_schema=False,
+    )
+    facts = parquet.read_metadata(pa.BufferReader(written.getvalue())).row_group(0).column(0)
+    saved = facts.total_uncompressed_size - facts.total_compressed_size
+    return bool(_WORTHWHILE * saved >= facts.total_uncompressed_size)
 
 
 class _Costs:

@@ -122,7 +122,9 @@ class ParquetFileWriter:
         if self._group.rows:
             with self._group.table() as table:
                 if self._writer is None:
-                    encodings = choose_encodings(table, _DICTIONARY_BYTES)
+                    encodings = choose_encodings(
+                        table, _DICTIONARY_BYTES, self._options.compression
+                    )
                     self._open(encodings, table.schema)
                 table = table_as(table, self._writer.schema)
                 self._writer.write_table(table, row_group_size=table.num_rows)
@@ -131,7 +133,8 @@ class ParquetFileWriter:
         """Write the last row group and the footer."""
         self.flush()
         if self._writer is None:
-            self._open(Encodings(dictionary=False, others={}), self._schema)
+            codec = self._options.compression
+            self._open(Encodings(dictionary=False, others={}, compression=codec), self._schema)
         self._writer.close()
         self._stream.close()
 
@@ -162,7 +165,7 @@ class ParquetFileWriter:
             self._stream,
             self._schema if is_plain else schema,
             store_schema=is_plain,
-            compression=self._options.compression,
+            compression=encodings.compression,
             use_dictionary=coded,
             column_encoding=encodings.others or None,
             data_page_size=_PAGE_BYTES,
