@@ -17,10 +17,10 @@ from emsqrt import Engine, EngineConfig, scan
 from emsqrt._kernel import KeySpec, RowStore
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.memory import MemoryBudget
-from emsqrt.operators.columns import Narrow, field_bytes, to_columns, unpack_arrays
+from emsqrt.operators.columns import Narrow, field_bytes, packed_columns, unpack_arrays
 from emsqrt.operators.packing import packed_kind
 from sennit_core.errors import BadInput
-from sennit_core.schema import DataType, Field
+from sennit_core.schema import DataType
 from sennit_core.units import MIB
 
 ROWS = 700
@@ -58,9 +58,8 @@ def test_numbers_come_back_as_they_were(
     rows = len(array)
     order = pa.array(range(rows), pa.int64())
     kind = packed_kind(of, span)
-    fields = [Field("value", of), Field("order", DataType("Int64"))]
     store = RowStore(memoryview(bytearray(1 << 20)))
-    packed = to_columns([array, order], fields, rows, [kind, 4])
+    packed = packed_columns([array, order], [array.type, order.type], rows, [kind, 4])
     assert store.add(packed, KeySpec([(1, False, False)]), (0,)) == rows
     store.sort()
     out = memoryview(bytearray(1 << 20))

@@ -17,6 +17,7 @@ PIECE_BYTES = 256 << 10
 PIECE_ROWS = 1 << 14
 _HEAD_BYTES = 4
 """What a text or a list counts beside what it holds."""
+_BYTE_VALUES = 256
 _DECIMAL_BYTES = 16
 """What a short decimal counts, however it comes."""
 
@@ -37,12 +38,15 @@ class Pieces:
         self, bytes_max: int = PIECE_BYTES, rows_max: int = PIECE_ROWS, *, slices: bool = False
     ) -> None:
         self._bytes_max, self._rows_max, self._slices = bytes_max, rows_max, slices
+        self._widths: _Widths | None = None
         self._held: list[Any] = []
         self._rows = self._bytes = 0
 
     def add(self, batch: Any) -> Iterator[tuple[Any, int]]:
         """Take a batch; yield each piece that is full, as one batch, and its bytes."""
-        sizes = _RowSizes(batch)
+        if self._widths is None or not self._widths.schema.equals(batch.schema):
+            self._widths = _Widths(batch.schema)
+        sizes = _RowSizes(batch, self._widths)
         if (
             sizes.total + self._bytes < self._bytes_max
             and batch.num_rows + self._rows < self._rows_max
@@ -82,40 +86,55 @@ def row_ends(batch: Any) -> Any:
     A fixed-width value counts its width, a bool one byte, a text its bytes and four, a list its
     items and four; NULL counts as zero, or as an empty text.
     """
-    return _RowSizes(batch).ends()
+    return _RowSizes(batch, _Widths(batch.schema)).ends()
+
+
+class _Widths:
+    """What all rows of a schema have, and which columns add to that."""
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+        self.each = 0
+        self.texts: list[int] = []
+        self.coded: list[int] = []
+        self.nested: list[int] = []
+        for at, kind in enumerate(schema.types):
+            if pa.types.is_string(kind) or pa.types.is_binary(kind):
+                self.texts.append(at)
+                self.each += _HEAD_BYTES
+            elif pa.types.is_dictionary(kind):
+                self.coded.append(at)
+                self.each += _HEAD_BYTES
+            elif pa.types.is_nested(kind):
+                self.nested.append(at)
+            else:
+                self.each += _fixed_bytes(kind)
 
 
 class _RowSizes:
     """The bytes of a batch's rows: what each has, and running sums of what differs."""
 
-    def __init__(self, batch: Any) -> None:
+    def __init__(self, batch: Any, widths: _Widths) -> None:
         self._rows = batch.num_rows
-        self._each = 0
+        self._each = widths.each
         self._running: list[tuple[Any, int]] = []
-        coded = [column for column in batch.columns if pa.types.is_dictionary(column.type)]
-        if coded and self._rows:
-            self._each += _HEAD_BYTES * len(coded)
-            self._running.append((np.cumsum(sum(map(_coded_bytes, coded))), 0))
-        for column in batch.columns:
-            if (pa.types.is_string(column.type) or pa.types.is_binary(column.type)) and not (
-                column.null_count
-            ):
-                self._each += _HEAD_BYTES
-                self._add_text(column)
-            elif pa.types.is_dictionary(column.type):
-                continue
-            elif isinstance(sizes := _sizes(column), int):
-                self._each += sizes
-            elif self._rows:
-                self._running.append((np.cumsum(sizes), 0))
+        if not self._rows:
+            return
+        for at in widths.texts:
+            self._add_text(batch.column(at))
+        varied = [_coded_bytes(batch.column(at)) for at in widths.coded]
+        varied += [_sizes(batch.column(at)) for at in widths.nested]
+        if varied:
+            self._running.append((np.cumsum(sum(varied, np.zeros(self._rows, np.int64))), 0))
 
     def _add_text(self, column: Any) -> None:
         """Arrow's offsets are the running sums of its text, but for where they start."""
-        if self._rows:
-            offsets = np.frombuffer(
-                column.buffers()[1], np.int32, self._rows + 1, 4 * column.offset
-            )
-            self._running.append((offsets[1:], int(offsets[0])))
+        if column.null_count:
+            lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy()
+            self._running.append((np.cumsum(lengths, dtype=np.int64), 0))
+            return
+        offsets = np.frombuffer(column.buffers()[1], np.int32, self._rows + 1, 4 * column.offset)
+        self._running.append((offsets[1:], int(offsets[0])))
 
     @property
     def total(self) -> int:
@@ -138,7 +157,11 @@ def _coded_bytes(column: Any) -> Any:
         return np.zeros(len(column), np.int64)
     lengths = pc.binary_length(column.dictionary).to_numpy()
     if not column.null_count:
-        return np.take(lengths, column.indices.to_numpy(), mode="clip")
+        places = column.indices.to_numpy()
+        if places.itemsize == 1 and lengths.max() < _BYTE_VALUES:  # many times faster than to take
+            table = lengths[:_BYTE_VALUES].astype(np.uint8).tobytes().ljust(_BYTE_VALUES, b"\0")
+            return np.frombuffer(places.tobytes().translate(table), np.uint8)
+        return np.take(lengths, places, mode="clip")
     sizes = lengths[pc.fill_null(column.indices, 0).to_numpy()]
     sizes[column.is_null().to_numpy(zero_copy_only=False)] = 0
     return sizes
@@ -153,10 +176,14 @@ def least_bytes(kind: Any) -> int:
     return max(int(kind.bit_width) // 8, 1)
 
 
-def _sizes(column: Any) -> Any:
-    kind = column.type
+def _fixed_bytes(kind: Any) -> int:
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return 1
+    return _DECIMAL_BYTES if pa.types.is_decimal64(kind) else max(kind.bit_width // 8, 1)
+
+
+def _sizes(column: Any) -> Any:
+    kind = column.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return pc.fill_null(pc.binary_length(column), 0).to_numpy() + np.int64(_HEAD_BYTES)
     if pa.types.is_list(kind):
@@ -164,7 +191,7 @@ def _sizes(column: Any) -> Any:
     if pa.types.is_struct(kind):
         parts = [_sizes(part) for part in column.flatten()]
         return sum(parts, start=np.zeros(len(column), np.int64))
-    return _DECIMAL_BYTES if pa.types.is_decimal64(kind) else max(kind.bit_width // 8, 1)
+    return _fixed_bytes(kind)
 
 
 def _list_sizes(column: Any) -> Any:

@@ -53,7 +53,10 @@ class CodedText:
         """Return the places of a dictionary array's texts, as integers of `type`."""
         if self._last is None or not column.dictionary.equals(self._last):
             self._meet(column.dictionary)
-        return self._table.take(column.indices)
+        if column.null_count:
+            return self._table.take(column.indices)
+        found = self._table.to_numpy().take(column.indices.to_numpy(), mode="clip")  # Arrow checked
+        return pa.Array.from_buffers(self._table.type, len(found), [None, pa.py_buffer(found)])
 
     @property
     def texts(self) -> Any:

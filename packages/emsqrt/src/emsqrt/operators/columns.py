@@ -10,7 +10,7 @@ import pyarrow as pa
 from emsqrt._kernel import Columns, KeySpec, decode_keys, unpack_rows
 from emsqrt.external.layout import KINDS, kind_of
 from sennit_core.errors import BadInput
-from sennit_core.schema import DataType, Field, Schema
+from sennit_core.schema import Field, Schema
 
 _TEXT = (12, 13)
 _ALIGNMENT_BYTES = 64
@@ -47,7 +47,6 @@ def to_columns(
     arrays: Sequence[Any],
     fields: Sequence[Field],
     rows: int,
-    kinds: Sequence[PackedKind] | None = None,
 ) -> Columns:
     """Return arrays as the kernel sees them.
 
@@ -56,16 +55,28 @@ def to_columns(
         fields: their types, which the arrays are cast to when they come dictionary-encoded or with
             64-bit offsets.
         rows: how many values each has.
-        kinds: of each, for rows that are read back with them; None for those of the types.
+    """
+    kinds = [KINDS[field.type.name] for field in fields]
+    return packed_columns(arrays, [field.type.to_arrow() for field in fields], rows, kinds)
+
+
+def packed_columns(
+    arrays: Sequence[Any], types: Sequence[Any], rows: int, kinds: Sequence[PackedKind]
+) -> Columns:
+    """Return arrays as the kernel sees them, for rows that are read back with these kinds.
+
+    Args:
+        arrays: Arrow arrays, each of `rows` values.
+        types: theirs, as of `to_columns`.
+        rows: how many values each has.
+        kinds: of each.
 
     Raises:
         BadInput: a value is beyond its narrow kind.
     """
-    if kinds is None:
-        kinds = [KINDS[field.type.name] for field in fields]
     parts = [
-        _parts(array, field.type, kind)
-        for array, field, kind in zip(arrays, fields, kinds, strict=True)
+        _parts(array, wanted, kind)
+        for array, wanted, kind in zip(arrays, types, kinds, strict=True)
     ]
     try:
         return Columns(rows, parts)
@@ -73,8 +84,7 @@ def to_columns(
         raise BadInput("a column", reason=str(error)) from error
 
 
-def _parts(array: Any, of: DataType, kind: PackedKind) -> tuple[PackedKind, int, Any, Any, Any]:
-    wanted = of.to_arrow()
+def _parts(array: Any, wanted: Any, kind: PackedKind) -> tuple[PackedKind, int, Any, Any, Any]:
     if array.type != wanted:
         array = array.cast(wanted)
     validity, *rest = array.buffers()

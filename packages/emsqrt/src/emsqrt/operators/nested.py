@@ -41,11 +41,9 @@ def to_columns(
     arrays: Sequence[Any],
     fields: Sequence[Field],
     rows: int,
-    kinds: Sequence[flat.PackedKind] | None = None,
 ) -> Columns:
     """Return arrays as the kernel sees them, as `emsqrt.operators.columns.to_columns`, any types."""
-    flattened = _flattened(arrays, fields)
-    return flat.to_columns(flattened, [_flat(field) for field in fields], rows, kinds)
+    return flat.to_columns(flattened(arrays, fields), [_flat(field) for field in fields], rows)
 
 
 def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any) -> Any:
@@ -133,7 +131,7 @@ def _bits(valid: Any) -> Any:
 
 def _pack(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> tuple[Any, Offsets]:
     """Pack columns into rows; also return where each row begins, and where the last one ends."""
-    arrays = _flattened(arrays, fields)
+    arrays = flattened(arrays, fields)
     starts = _row_starts(arrays, fields, rows)
     block = np.empty(int(starts[-1]), np.uint8)
     columns = flat.to_columns(arrays, [_flat(field) for field in fields], rows)
@@ -163,7 +161,8 @@ def _unpack(block: memoryview, fields: Sequence[Field]) -> tuple[list[Any], Offs
     return restored(arrays, fields), starts
 
 
-def _flattened(arrays: Sequence[Any], fields: Sequence[Field]) -> list[Any]:
+def flattened(arrays: Sequence[Any], fields: Sequence[Field]) -> list[Any]:
+    """Return columns as they are carried in rows: lists and structs as bytes."""
     return [
         pack_nested(array, field.type) if is_nested(field.type) else array
         for array, field in zip(arrays, fields, strict=True)

@@ -14,8 +14,8 @@ from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import KINDS, kind_of
 from emsqrt.io.parquet_facts import Span
 from emsqrt.operators.coded import CodedText
-from emsqrt.operators.columns import Narrow, key_arrays, unpack_arrays
-from emsqrt.operators.nested import carried_type, restored, to_columns
+from emsqrt.operators.columns import Narrow, key_arrays, packed_columns, unpack_arrays
+from emsqrt.operators.nested import carried_type, flattened, is_nested, restored
 from emsqrt.operators.packing import NO_SPANS, packed_kind
 from emsqrt.plan.nodes import SortKey
 from sennit_core.schema import DataType, Field, Schema
@@ -87,8 +87,10 @@ class SortLayout:
             *(packed_kind(carried_type(field.type), spans.get(field.name)) for field in travelling),
             *(packed_kind(field.type, None) for field in self._columns.fields),
         ]
+        self._column_types = [carried_type(field.type).to_arrow() for field in self._fields]
+        self._has_nested = any(is_nested(field.type) for field in self._fields)
         self._kinds = [self._column_kinds[at] for at in self.payload]
-        self._types = [carried_type(field.type).to_arrow() for field in carried]
+        self._types = [self._column_types[at] for at in self.payload]
         self._given: set[int] = set()
         self.spec = self._columns.spec(len(schema))
 
@@ -97,7 +99,9 @@ class SortLayout:
         arrays = [*batch.columns, *self._columns(batch)]
         for at, texts in self._coded.items():
             arrays[at] = texts.places(arrays[at])
-        return to_columns(arrays, self._fields, batch.num_rows, self._column_kinds)
+        if self._has_nested:
+            arrays = flattened(arrays, self._fields)
+        return packed_columns(arrays, self._column_types, batch.num_rows, self._column_kinds)
 
     def unpack(self, block: memoryview, rows: int) -> Any:
         """Return the batch of a block's rows, of which there are `rows`."""
