@@ -75,6 +75,18 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in.csv"
 
 
+@pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
+def test_a_first_line_tells_columns_up_to_a_part_of_the_cap(tmp_path: Path, target: str) -> None:
+    path = tmp_path / "long.jsonl"
+    path.write_bytes(b'{"k":1,"t":"' + b"x" * (3 << 20) + b'"}\n{"k":2,"t":"y"}\n')
+    rows = scan(path).select("k").sink(tmp_path / target)
+    with pytest.raises(BadInput, match=r"(?s)over 2.0 MiB.*64 times") as refused:
+        rows.run("128MiB")
+    assert refused.value.byte_offset == 0
+    assert rows.run("512MiB").rows_out == 2
+    assert scan(path).schema().names == ("k", "t")
+
+
 @pytest.mark.parametrize("tier", ["thin", "arrow"])
 @pytest.mark.parametrize("name", BAD_CSV)
 def test_what_is_no_csv_is_refused(source: Path, name: str, tier: str) -> None:

@@ -137,7 +137,7 @@ class Engine:
             from emsqrt.inline import run_here
 
             return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed, kept)
-        program = try_compile(plan, folder_of_work())
+        program = try_compile(plan, folder_of_work(), cap_bytes)
         if program is not None:
             report = run_in_child(
                 program.scheduled(cap_bytes) | {"seed": self.config.seed, "resume": kept},
@@ -181,7 +181,7 @@ class Engine:
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
-        program = try_compile(plan, folder_of_work())
+        program = try_compile(plan, folder_of_work(), cap_bytes)
         if program is not None:
             return weigh_in_child(program, cap_bytes, self.config.spilling)
         return self._weigh_in_pool(plan, cap_bytes, max(cap_bytes, _WEIGHING_BYTES))

@@ -45,6 +45,7 @@ from emsqrt.plan import (
 from emsqrt.plan.check import scan_schema
 from emsqrt.planner import PhysicalProgram, Work, estimate_work, lower_to_physical, optimize
 from emsqrt.planner.sampling import SMALL_SAMPLE_BYTES
+from emsqrt.planner.schemas import find_schema
 from emsqrt.run import Run
 from emsqrt.te import TeOptions, TeSchedule, plan_te
 from emsqrt.te.grants import sharing_of
@@ -74,7 +75,7 @@ def run_plan(
         resume: (spill folder, name) of a run that is kept when it is killed, and gone on with.
     """
     submitted = plan_from_json(document)
-    prepared = prepare(submitted, folder)
+    prepared = prepare(submitted, folder, context.cap_bytes)
     options = [getattr(scan.source, "options", {}) for scan in scans_of(prepared.plan)]
     if resume is not None and any("rejectFile" in each for each in options):
         raise UsageError("a run that sets bad records aside cannot be resumed: it may not see all")
@@ -115,9 +116,9 @@ class Prepared:
     work: Work
 
 
-def prepare(submitted: Plan, folder: Path) -> Prepared:
+def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prepared:
     """Put a plan through the planner's rules, type it, estimate it and choose its operators."""
-    plan = optimize(submitted, folder)
+    plan = optimize(find_schema(submitted, folder, cap_bytes), folder)
     check(plan)
     if not isinstance(plan, Sink):
         raise UsageError("the plan has no sink, so its rows go nowhere", hint="end it with a sink")
@@ -135,12 +136,12 @@ def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
         CapTooSmall: the cap cannot do it; says which could.
     """
     with ExitStack() as stack:
-        admit_prepared(prepare(plan, folder), Run(context, folder), stack)
+        admit_prepared(prepare(plan, folder, context.cap_bytes), Run(context, folder), stack)
 
 
 def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> Weight:
     """Return what a plan needs and would have under a cap; nothing is read but heads and footers."""
-    prepared = prepare(plan, folder)
+    prepared = prepare(plan, folder, cap_bytes)
     files = sum(len(tuple(source_places(scan.source, folder))) for scan in scans_of(prepared.plan))
 
     def open_all(run: Run, stack: ExitStack) -> None:

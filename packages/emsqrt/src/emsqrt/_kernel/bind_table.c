@@ -18,6 +18,7 @@ static void table_dealloc(PyObject *object) {
     }
     release_keys(&self->keys);
     release_parts(&self->table.layout);
+    PyMem_Free(self->table.shifted);
     free_object(object);
 }
 
@@ -37,6 +38,12 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *na
         return NULL;
     }
     self->table.keys = self->keys.spec;
+    self->table.shifted =
+        PyMem_Calloc(em_key_columns(&self->table.keys) + 1, sizeof *self->table.shifted);
+    if (self->table.shifted == NULL) {
+        Py_DECREF((PyObject *)self);
+        return PyErr_NoMemory();
+    }
     self->table.limit = limit > 0 ? (size_t)limit : 0;
     if (!em_table_open(&self->table, self->memory.buf, (size_t)self->memory.len, for_long != 0)) {
         PyErr_Format(PyExc_ValueError, "a table of groups needs %zu bytes, not %zd",

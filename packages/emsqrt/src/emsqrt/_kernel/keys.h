@@ -34,6 +34,16 @@ typedef struct {
     const em_key_part *parts;
 } em_key_spec;
 
+/* How many columns of a batch there must be for the key's to be among them. */
+static inline size_t em_key_columns(const em_key_spec *spec) {
+    size_t columns = 0;
+    for (size_t i = 0; i < spec->count; i++) {
+        const size_t needed = (size_t)spec->parts[i].column + 1;
+        columns = needed > columns ? needed : columns;
+    }
+    return columns;
+}
+
 /* Bytes of every key of these columns, or 0 when a column of text makes them
  * differ. */
 size_t em_key_fixed_bytes(const em_key_spec *spec, const em_columns *columns);

@@ -34,7 +34,7 @@ enum em_part_op {
 };
 
 #define EM_NO_COLUMN UINT32_MAX /* nothing is read; see fold.h */
-#define EM_PARTS_MAX 250u
+#define EM_PARTS_MAX 65535u
 
 /* How values of a kind are held. */
 enum em_class { EM_CLASS_INT, EM_CLASS_UINT, EM_CLASS_FLOAT, EM_CLASS_WIDE, EM_CLASS_TEXT };

@@ -315,19 +315,20 @@ static size_t add_stretch(em_table *table, const em_columns *key_columns, size_t
 /* Add a stretch under the key whose last column is null. */
 static size_t add_heading(em_table *table, const em_columns *columns, size_t start) {
     static const uint8_t none_valid[EM_STRETCH / 8];
-    em_column shifted[EM_PARTS_MAX];
-    if (columns->column_count > EM_PARTS_MAX || table->keys.count == 0) {
+    em_column *shifted = table->shifted;
+    const size_t count = em_key_columns(&table->keys);
+    if (columns->column_count < count || table->keys.count == 0) {
         table->fault = EM_TABLE_DAMAGED;
         return 0;
     }
     const size_t left = columns->row_count - start;
     em_columns view = {
         .row_count = left < EM_STRETCH ? left : EM_STRETCH,
-        .column_count = columns->column_count,
+        .column_count = count,
         .columns = shifted,
     };
-    memcpy(shifted, columns->columns, columns->column_count * sizeof *shifted);
-    for (size_t i = 0; i < columns->column_count; i++) {
+    memcpy(shifted, columns->columns, count * sizeof *shifted);
+    for (size_t i = 0; i < count; i++) {
         shifted[i].offset += start;
     }
     em_column *last = &shifted[table->keys.parts[table->keys.count - 1].column];

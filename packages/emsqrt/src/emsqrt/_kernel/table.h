@@ -22,6 +22,7 @@ enum em_table_fault {
 typedef struct {
     em_layout layout;
     em_key_spec keys;
+    em_column *shifted; /* room for the columns up to the last key's, where a heading is added */
     em_heap heap;
     uint8_t *end; /* of the memory */
     uint64_t *buckets;

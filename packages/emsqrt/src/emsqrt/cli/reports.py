@@ -20,7 +20,7 @@ HISTOGRAM_BOUNDS = 13
 """Twelve parts: halves, thirds and quarters are among their bounds."""
 SAMPLE_ROWS = 10_000
 COLUMNS_AT_ONCE = 60
-"""One pass over the rows takes so many; an aggregate has no more than 250 states."""
+"""One pass over the rows takes so many: each has a sketch."""
 _NARROW_CELLS, _WIDE_CELLS = 12, 28
 
 

@@ -46,7 +46,7 @@ def carry_out(
         may_become: whether this process may be replaced; then this does not return.
         document: `path` and `values` of the document that the plan was read from, if it was.
     """
-    program = try_compile(plan, Path())
+    program = try_compile(plan, Path(), order.cap_bytes)
     if program is not None and may_become and not _reads_standard_input(program):
         planned = _scheduled(program, order)
         planning = planning_bytes()
@@ -66,7 +66,7 @@ def run_here(plan: Plan, cap_bytes: int) -> Manifest:
     """Run a plan under a cap on this process, silently, and say what was done."""
     from emsqrt.solo import Listeners
 
-    program = try_compile(plan, Path())
+    program = try_compile(plan, Path(), cap_bytes)
     return _run(plan, program, Order(cap_bytes, quiet=True), Listeners())
 
 

@@ -314,9 +314,9 @@ class SortedValues:
         return replace(part, op=op, column=NO_COLUMN)
 
 
-def aggregate_bytes_min(parts: Sequence[Part], values: Sequence[Values] = ()) -> int:
-    """Return the least memory of an `ExternalAggregate` whose keys and texts are short."""
-    share = groups_bytes_min(parts)
+def aggregate_bytes_min(parts: Sequence[Part], values: Sequence[Values] = (), keys: int = 0) -> int:
+    """Return the least memory of an `ExternalAggregate` by so many keys, which are short."""
+    share = groups_bytes_min(parts, keys)
     if values:
         share = max(share, VALUES_BYTES_MIN)
     return (1 + len(values)) * (-(-share // _ALIGN) * _ALIGN)

@@ -23,6 +23,8 @@ RESERVE_BYTES_MIN = 48 << 10
 RESERVE_BYTES_MAX = 512 << 10
 GROUPS_BYTES_MIN = TABLE_BYTES_MIN + RESERVE_BYTES_MIN
 _LONGEST_SHARE = 12  # of the reserve, for one row: its states are met and packed there
+_FEW = 250
+_KEY_BYTES, _STATE_BYTES = 32, 96  # of each key and each state beyond these, at most, beside texts
 _LONG_SHARE = 2  # of the memory, for the reserve, once a row is longer than that
 _SKETCHES = (PartOp.SKETCH, PartOp.SKETCH_MERGE)
 _HELD = (PartOp.MIN, PartOp.MAX, PartOp.FIRST, PartOp.LAST)
@@ -289,10 +291,11 @@ def sketch_bytes(parts: Sequence[Part]) -> int:
     return sum(1 << part.param for part in parts if part.op in _SKETCHES)
 
 
-def groups_bytes_min(parts: Sequence[Part]) -> int:
-    """Return the least memory of groups whose keys and texts are short."""
+def groups_bytes_min(parts: Sequence[Part], keys: int = 0) -> int:
+    """Return the least memory of groups by so many keys, whose keys and texts are short."""
     # A group lies in the table, where another may come, and is packed and met in the reserve.
-    return GROUPS_BYTES_MIN + (2 + _LONGEST_SHARE) * sketch_bytes(parts)
+    wide = max(0, keys - _FEW) * _KEY_BYTES + max(0, len(parts) - _FEW) * _STATE_BYTES
+    return GROUPS_BYTES_MIN + (2 + _LONGEST_SHARE) * (sketch_bytes(parts) + wide)
 
 
 class Rewriter(Protocol):

@@ -30,7 +30,7 @@ from emsqrt.plan.states import QUANTILES
 from sennit_core.errors import Unsupported
 from sennit_core.schema import DataType, Field
 
-PARTS_MAX = 250
+PARTS_MAX = 65_535
 """Columns of states in one table: `EM_PARTS_MAX` of `_kernel/states.h`."""
 KINDS = {
     "Bool": 0,
@@ -64,6 +64,15 @@ def kind_of(kind: DataType, doing: str) -> int:
     if kind.name not in KINDS:
         raise Unsupported(f"{doing} values of type {kind}")
     return KINDS[kind.name]
+
+
+def check_keys(columns: int, doing: str) -> None:
+    """Raise Unsupported for more columns than a table of groups has."""
+    if columns > PARTS_MAX:
+        raise Unsupported(
+            f"{columns} columns to {doing}, over {PARTS_MAX}",
+            hint="take fewer, and first() of those that follow from them",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +133,7 @@ def lay_out(
     Raises:
         Unsupported: a key or an argument of a nested type; more keys or states than a table holds.
     """
-    if len(keys) > PARTS_MAX:
-        raise Unsupported(
-            f"{len(keys)} columns to group by, over {PARTS_MAX}",
-            hint="group by fewer, and take first() of those that follow from them",
-        )
+    check_keys(len(keys), "group by")
     layout = Layout(
         phase, [KeyColumn(at, kind_of(of, "grouping by")) for at, of in enumerate(keys)]
     )

@@ -29,6 +29,8 @@ _INT64_CHARACTERS = 20
 _MARK = b"\xef\xbb\xbf"
 _DEPTH_MAX = 32
 """Of types; what lies deeper is text."""
+_FIRST_LINE_BYTES_MAX = 32 << 20
+_CAP_SHARE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,18 +147,25 @@ def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
         start = end
 
 
-def first_lines(source: ByteSource, size: int, line_bytes_max: int | None = None) -> bytes:
+def first_lines(source: ByteSource, size: int, cap_bytes: int | None = None) -> bytes:
     """Return the whole lines at a source's start, a byte order mark left out.
+
+    A first line may be longer than `size`: up to 32 MiB, and a 64th of the cap where one holds, as
+    its values take up to 40 times as much.
 
     Args:
         source: of lines.
         size: how much of it to look at.
-        line_bytes_max: the longest first line, where that alone is longer than `size`; None: none is.
+        cap_bytes: on the run; None where nobody has said any.
 
     Raises:
         BadInput: the first line alone is longer.
     """
-    longest = max(size, line_bytes_max or 0)
+    most = _FIRST_LINE_BYTES_MAX
+    longest = max(size, most if cap_bytes is None else min(most, cap_bytes // _CAP_SHARE))
+    hint = "give the columns by a schema; a document over many lines is no JSON Lines"
+    if longest < most:
+        hint = f"give a larger cap, {_CAP_SHARE} times the line, or {hint.removeprefix('give ')}"
     while len(sample := source.peek(size)) == size:
         if end := sample.rfind(b"\n") + 1:
             return sample[:end]
@@ -166,7 +175,7 @@ def first_lines(source: ByteSource, size: int, line_bytes_max: int | None = None
                 line=1,
                 byte_offset=0,
                 reason=f"the first line is over {format_bytes(size)}, too long to tell columns by",
-                hint="give the columns by a schema; a document over many lines is no JSON Lines",
+                hint=hint,
             )
         size = min(4 * size, longest)
     return sample

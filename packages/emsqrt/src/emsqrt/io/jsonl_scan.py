@@ -176,11 +176,13 @@ class JsonlScan:
         raise BadInput(name, line=line, byte_offset=offset + start, reason=reason)
 
 
-def infer_jsonl_schema(source: ByteSource | Path, options: JsonlOptions) -> Schema:
+def infer_jsonl_schema(
+    source: ByteSource | Path, options: JsonlOptions, cap_bytes: int | None = None
+) -> Schema:
     """Return the columns with the types that the first megabyte suggests; all may be NULL."""
     del options
     source = open_source(source) if isinstance(source, Path) else source
-    return infer_lines(first_lines(source, _SAMPLE_BYTES), source.name)
+    return infer_lines(first_lines(source, _SAMPLE_BYTES, cap_bytes), source.name)
 
 
 def _native(kind: Any) -> Any:

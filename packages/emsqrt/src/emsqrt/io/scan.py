@@ -235,8 +235,16 @@ def open_scan(  # noqa: PLR0913 - a scan's node and its world
     return SourceScan(scans, sizes, guard, bad_rows)
 
 
-def infer_schema(source: Files | DatasetRef, folder: Path | None = None) -> Schema:
-    """Return the columns of a source: as its first file has them, then those of folder names."""
+def infer_schema(
+    source: Files | DatasetRef, folder: Path | None = None, cap_bytes: int | None = None
+) -> Schema:
+    """Return the columns of a source: as its first file has them, then those of folder names.
+
+    Args:
+        source: the files.
+        folder: where relative paths start.
+        cap_bytes: on the run, which bounds how long a first line of JSON may be.
+    """
     places, options, _ = _places(source, folder)
     assert isinstance(source, Files), "paths are files'"
     if not places:
@@ -246,7 +254,7 @@ def infer_schema(source: Files | DatasetRef, folder: Path | None = None) -> Sche
         case "csv":
             schema = infer_csv_schema(first, CsvOptions.from_json(options))
         case "jsonl":
-            schema = infer_jsonl_schema(first, JsonlOptions.from_json(options))
+            schema = infer_jsonl_schema(first, JsonlOptions.from_json(options), cap_bytes)
         case "parquet":
             schema = infer_parquet_schema(first)
         case _:

@@ -100,7 +100,8 @@ class AggregateRows:
     @property
     def _bytes_min(self) -> int:
         """The least working memory, with short keys."""
-        least = aggregate_bytes_min(self._layout.parts, self._layout.values)
+        layout = self._layout
+        least = aggregate_bytes_min(layout.parts, layout.values, len(layout.keys))
         return least + max(self._out_bytes_min, -(-least // (_OUT_SHARE - 1)))
 
     def _out_bytes(self, memory_bytes: int) -> int:

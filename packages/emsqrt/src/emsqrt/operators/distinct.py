@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from itertools import count
 from typing import Any
 
 import pyarrow as pa
 
-from emsqrt.expr import Column, Expr
 from emsqrt.external.aggregate import ExternalAggregate, aggregate_bytes_min, out_bytes_min
-from emsqrt.external.layout import PARTS_MAX, kind_of
+from emsqrt.external.layout import check_keys, kind_of
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
@@ -18,37 +16,10 @@ from emsqrt.operators.columns import to_columns
 from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
-from emsqrt.operators.rows import FilterRows, MapColumns
-from emsqrt.operators.window import WindowRows
-from emsqrt.plan.nodes import Distinct, Filter, Project
-from emsqrt.plan.window import Window, WindowCall
+from emsqrt.plan.nodes import Distinct
 from emsqrt.run import Run
-from sennit_core.schema import Field
 
 _KEEPS_NULL = 1
-
-
-def make_distinct(node: Distinct, inputs: Sequence[Operator], run: Run) -> Operator:
-    """Return the operator of a `Distinct`: no table of groups has more than `PARTS_MAX` columns."""
-    schema = inputs[0].schema
-    names = schema.names
-    if len(names) <= PARTS_MAX:
-        return DistinctRows(node, inputs, run)
-    keys = node.columns or names
-    number = next(name for name in map("_{}".format, count()) if name not in names)
-    call = number, WindowCall("row_number")
-    window = Window(node.input, tuple(map(Column, keys)), (), (call,))
-    first = Filter(window, Column(number) == 1)
-    kept = Project(first, tuple((name, _shown(schema.field(name), keys)) for name in names))
-    numbered = WindowRows(window, inputs, run)
-    return MapColumns(kept, [FilterRows(first, [numbered], run)], run)
-
-
-def _shown(field: Field, keys: Sequence[str]) -> Expr:
-    """Return a column; zeros of either sign are one key, which is shown without a sign."""
-    if field.name in keys and field.type.is_float:
-        return (Column(field.name) + 0.0).cast(field.type)
-    return Column(field.name)
 
 
 class DistinctRows:
@@ -59,6 +30,7 @@ class DistinctRows:
         (self._input,) = inputs
         self._run = run
         self.schema = self._input.schema
+        check_keys(len(self.schema), "tell rows apart by")
         kinds = [kind_of(field.type, "distinct rows of") for field in self.schema]
         names = self.schema.names
         chosen = (
@@ -72,7 +44,7 @@ class DistinctRows:
         ]
         self._order = [*(key.column for key in self._keys), *others]
         self._out_bytes_min = out_bytes_min(len(names), self._parts)
-        least = aggregate_bytes_min(self._parts)
+        least = aggregate_bytes_min(self._parts, keys=len(self._keys))
         run.expect_holder(ROWS_HELD, least + max(self._out_bytes_min, least // 7))
         run.expect_rows(ROW_COPIES + 1, "beside")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from emsqrt.operators.aggregate import AggregateRows
-from emsqrt.operators.distinct import make_distinct
+from emsqrt.operators.distinct import DistinctRows
 from emsqrt.operators.expect import ExpectRows
 from emsqrt.operators.join import JoinRows
 from emsqrt.operators.operator import Operator
@@ -46,7 +46,7 @@ def _make_custom(node: Custom, inputs: Sequence[Operator], run: Run) -> Operator
 _MAKERS: dict[type[Plan], Maker] = {
     Aggregate: AggregateRows,
     Custom: _make_custom,
-    Distinct: make_distinct,
+    Distinct: DistinctRows,
     Expect: ExpectRows,
     Explode: ExplodeRows,
     Filter: FilterRows,

@@ -11,7 +11,7 @@ from sennit_core.errors import UsageError
 from sennit_core.schema import Schema
 
 
-def find_schema(plan: Plan, folder: Path) -> Plan:
+def find_schema(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Plan:
     """Give each scan without a schema the one that its first file has."""
 
     def found(node: Plan) -> Plan:
@@ -19,7 +19,7 @@ def find_schema(plan: Plan, folder: Path) -> Plan:
             return node
         from emsqrt.io.scan import infer_schema
 
-        return replace(node, schema=infer_schema(node.source, folder))
+        return replace(node, schema=infer_schema(node.source, folder, cap_bytes))
 
     return rewrite(plan, found)
 

@@ -131,7 +131,8 @@ class AggregateText:
 def bytes_min(step: Mapping[str, Any]) -> int:
     """Return the least working memory of an aggregate's step, with short keys."""
     parts = _parts(step)
-    least = aggregate_bytes_min(parts, [_values(each) for each in step["values"]])
+    values = [_values(each) for each in step["values"]]
+    least = aggregate_bytes_min(parts, values, len(step["keys"]))
     return least + _BUFFERS * max(
         _buffer_bytes_min(step, parts), -(-least // (_BUFFER_SHARE - _BUFFERS))
     )

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from emsqrt.expr import Column, Expr, infer
 from emsqrt.expr.program import compile_program
-from emsqrt.external.layout import KINDS, PARTS_MAX, lay_out
+from emsqrt.external.layout import KINDS, lay_out
 from emsqrt.io import codecs
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.json_lines import first_lines, infer_lines
@@ -47,9 +47,6 @@ from sennit_core.schema import Schema
 
 Step = dict[str, Any]
 _SAMPLE_BYTES = 1 << 20
-_FIRST_LINE_BYTES_MAX = 32 << 20
-"""Whoever plans a run has no cap; a process under one looks at what `_SAMPLE_BYTES` hold."""
-
 _OPTIONS = {
     "csv": ("delimiter", "quote", "header", "nullValues", "recordBytesMax"),
     "jsonl": ("recordBytesMax",),
@@ -78,15 +75,16 @@ def why_not_thin(plan: Plan) -> str | None:
     return None
 
 
-def try_compile(plan: Plan, folder: Path) -> Program | None:
+def try_compile(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Program | None:
     """Return a plan's program, None when only the arrow tier can run it; raises as `compile_text`.
 
-    The planner's rules are applied, as far as the thin tier can run what they make.
+    The planner's rules are applied, as far as the thin tier can run what they make. The arguments
+    are those of `compile_text`.
     """
     if why_not_thin(plan) is not None:
         return None
     try:
-        steps = compile_text(plan, folder)
+        steps = compile_text(plan, folder, cap_bytes)
     except NotThin:
         return None
     written = with_schemas(plan, steps)
@@ -97,12 +95,13 @@ def try_compile(plan: Plan, folder: Path) -> Program | None:
     return Program(steps, plan, written, folder)
 
 
-def compile_text(plan: Plan, folder: Path) -> Step:
+def compile_text(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Step:
     """Return the program of a plan that `why_not_thin` has nothing against.
 
     Args:
         plan: ends in a sink.
         folder: where relative paths start.
+        cap_bytes: on the run, as `first_lines` has it.
 
     Returns:
         `{"steps": [...], "target": path, "name": target as the plan has it, "format": csv or
@@ -118,7 +117,10 @@ def compile_text(plan: Plan, folder: Path) -> Step:
     for place, node in enumerate(walk(plan.input)):
         first = len(done) - len(inputs_of(node))
         inputs, done[first:] = done[first:], []
-        rows = _COMPILERS[type(node)](node, inputs, folder)
+        if isinstance(node, Scan):
+            rows = _scan(node, folder, cap_bytes)
+        else:
+            rows = _COMPILERS[type(node)](node, inputs, folder)
         for step in rows.steps:
             step.setdefault("node", place)
         done.append(rows)
@@ -185,13 +187,13 @@ _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
 }
 
 
-def _scan(node: Scan, _: Sequence[Compiled], folder: Path) -> Compiled:
+def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
     assert isinstance(node.source, Files), "a check has seen that"
     sources = open_sources(node.source.paths, folder)
     if codecs.zstd_needs_arrow() and any(_is_zstd(source) for source in sources):
         raise NotThin("zstd is read by pyarrow")
     if node.source.format == "jsonl":
-        return _scan_jsonl(node, sources)
+        return _scan_jsonl(node, sources, cap_bytes)
     options = CsvOptions.from_json(node.source.options)
     schema = node.schema or infer_text_schema(sources[0], options)
     heads = [CsvHead(source, options) for source in sources]
@@ -221,13 +223,12 @@ def _to_standard(options: CsvOptions, schema: Schema, *, returns: bool) -> list[
     return []
 
 
-def _scan_jsonl(node: Scan, sources: Sequence[ByteSource]) -> Compiled:
+def _scan_jsonl(node: Scan, sources: Sequence[ByteSource], cap_bytes: int | None) -> Compiled:
     assert isinstance(node.source, Files), "a check has seen that"
     schema = node.schema
     if schema is None:
-        schema = infer_lines(
-            first_lines(sources[0], _SAMPLE_BYTES, _FIRST_LINE_BYTES_MAX), sources[0].name
-        )
+        lines = first_lines(sources[0], _SAMPLE_BYTES, cap_bytes)
+        schema = infer_lines(lines, sources[0].name)
     if any(field.type.name in ("List", "Struct") for field in schema):
         raise NotThin("members hold lists or objects")
     step = {
@@ -426,8 +427,6 @@ def _aggregate(node: Aggregate, inputs: Sequence[Compiled], _: Path) -> Compiled
 
 def _distinct(node: Distinct, inputs: Sequence[Compiled], folder: Path) -> Compiled:
     names = inputs[0].schema.names
-    if len(names) > PARTS_MAX:
-        raise NotThin(f"it tells rows apart by more than {PARTS_MAX} columns")
     keys = tuple((name, Column(name)) for name in names)
     return _aggregate(Aggregate(node.input, keys, ()), inputs, folder)
 
@@ -458,7 +457,6 @@ _COMPILERS: dict[type[Plan], Callable[[Any, Sequence[Compiled], Path], Compiled]
     Limit: _limit,
     Project: _project,
     Rename: _rename,
-    Scan: _scan,
     Sort: _sort,
     TopK: _sort,
     Union: _union,
