@@ -114,11 +114,11 @@ class Served:
         self.process.terminate()
         return self._end()
 
-    def kill(self) -> None:
-        """End it as a loss of power would end its process."""
+    def kill(self) -> str:
+        """End it as a loss of power would end its process; returns what it logged."""
         self.client.close()
         self.process.kill()
-        self._end()
+        return self._end()[1]
 
     def _end(self) -> tuple[int, str]:
         self.process.communicate(timeout=20)

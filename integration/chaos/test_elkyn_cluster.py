@@ -54,10 +54,13 @@ class Pair:
         served = dice.choice(self.both)
         match dice.choice(("kill", "kill", "stop", "stall")):
             case "kill":
-                served.kill()
+                logged = served.kill()
+                assert "Traceback" not in logged, logged
                 served.start()
             case "stop":
-                assert served.stop()[0] == 0
+                code, logged = served.stop()
+                assert code == 0, logged
+                assert "Traceback" not in logged, logged
                 served.start()
             case "stall":
                 served.process.send_signal(signal.SIGSTOP)
@@ -67,7 +70,8 @@ class Pair:
     def change_leader(self) -> None:
         """Kill the leader, promote the follower, and have the old leader follow it."""
         old = self.leader
-        old.kill()
+        logged = old.kill()
+        assert "Traceback" not in logged, logged
         elkyn("promote", "--data", str(self.follower.data))
         self.leader, self.follower = self.follower, self._following(self.follower, old.data)
         until(lambda: connected(self.follower))

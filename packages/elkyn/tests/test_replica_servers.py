@@ -286,6 +286,49 @@ def test_a_follower_that_was_stopped_killed_wiped_or_cut_off_catches_up(
     proxy.close()
 
 
+def test_a_leader_that_is_stopped_answers_who_waits_for_replicas(start_server: Start) -> None:
+    leader = start_server("--ack", "replicas:1", "--ack-timeout", "100")
+    answers: list[httpx.Response] = []
+
+    def put() -> None:
+        answers.append(
+            httpx.put(f"{leader.url}/a.json", headers=leader.headers, json=1, timeout=30)
+        )
+
+    waiting = threading.Thread(target=put)
+    waiting.start()
+    until(lambda: leader.client.get("/a.json").json() == 1)
+    code, logged = leader.stop()
+    waiting.join()
+    assert (answers[0].status_code, code) == (504, 0)
+    assert "durable on the leader" in answers[0].text
+    assert "Traceback" not in logged
+
+
+def test_a_follower_that_is_stopped_answers_who_waits_for_its_leader(
+    start_server: Start, follow: Any
+) -> None:
+    leader = start_server()
+    follower = follow(leader, "b")
+    until(lambda: connected(follower))
+    leader.process.send_signal(signal.SIGSTOP)
+    answers: list[httpx.Response] = []
+
+    def put() -> None:
+        answers.append(
+            httpx.put(f"{follower.url}/a.json", headers=follower.headers, json=1, timeout=30)
+        )
+
+    waiting = threading.Thread(target=put)
+    waiting.start()
+    until(lambda: 'kind="http"} 2' in follower.client.get("/metrics").text)
+    code, logged = follower.stop()
+    waiting.join()
+    leader.process.send_signal(signal.SIGCONT)
+    assert (answers[0].status_code, code) == (503, 0)
+    assert "Traceback" not in logged
+
+
 def elkyn(*words: str) -> str:
     command = [sys.executable, "-m", "elkyn.cli", *words]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout

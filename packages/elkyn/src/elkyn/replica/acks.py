@@ -47,7 +47,10 @@ class Acks:
         return dict(self._positions)
 
     async def wait(self, position: int, replicas: int, seconds: float) -> bool:
-        """Wait until `replicas` followers have `position`; False when that takes longer."""
+        """Wait until `replicas` followers have `position`; False when that takes longer.
+
+        It is also given up, with the same answer, when the server stops and cancels who waits.
+        """
         if self.count(position) >= replicas:
             return True
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -56,7 +59,7 @@ class Acks:
         try:
             async with asyncio.timeout(seconds):
                 await done
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError):
             return False
         finally:
             if entry in self._waiting:

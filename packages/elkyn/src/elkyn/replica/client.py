@@ -8,14 +8,16 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from sennit_core.errors import (
     Busy,
+    Closed,
     Conflict,
     DeadlineExceeded,
     Denied,
@@ -95,6 +97,8 @@ class LeaderClient:
         self._timeout_seconds = timeout_seconds
         self._what = what
         self._idle: list[http.client.HTTPConnection] = []
+        self._busy: set[http.client.HTTPConnection] = set()
+        self._closed = False
         self._lock = threading.Lock()
 
     def send(
@@ -106,6 +110,7 @@ class LeaderClient:
 
         Raises:
             Unavailable: nobody answers; the text says whether something may have been written.
+            Closed: the client is closed already.
         """
         sent = self._with_token({"Content-Type": "application/json", **(headers or {})})
         names = {name.lower() for name in sent}
@@ -116,8 +121,10 @@ class LeaderClient:
             try:
                 return self._ask(connection, method, target, body, sent)
             except (OSError, http.client.HTTPException) as error:
+                with self._lock:
+                    self._busy.discard(connection)
                 connection.close()
-                if used and not isinstance(error, TimeoutError):
+                if used and not self._closed and not isinstance(error, TimeoutError):
                     continue  # the server had closed a connection that was idle
                 why = f"{_said(error)}: no answer came, the write may have been made"
                 raise Unavailable(f"{self._what} at {self.url} ({why})") from None
@@ -149,9 +156,16 @@ class LeaderClient:
 
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:
         with self._lock:
-            if self._idle:
-                return self._idle.pop(), True
-        return self._connect(self._timeout_seconds), False
+            connection = self._idle.pop() if self._idle else None
+        used = connection is not None
+        if connection is None:
+            connection = self._connect(self._timeout_seconds)
+        with self._lock:
+            if not self._closed:
+                self._busy.add(connection)
+                return connection, used
+        connection.close()
+        raise Closed(f"the connection to {self._what}")
 
     def _connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
         make = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
@@ -178,7 +192,8 @@ class LeaderClient:
         data = found.read()
         names = {name.lower(): value for name, value in found.getheaders()}
         with self._lock:
-            kept = not found.will_close and len(self._idle) < _IDLE_MAX
+            self._busy.discard(connection)
+            kept = not found.will_close and len(self._idle) < _IDLE_MAX and not self._closed
             if kept:
                 self._idle.append(connection)
         if not kept:
@@ -186,9 +201,14 @@ class LeaderClient:
         return Answer(found.status, names, data)
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close all connections; who waits for an answer is told at once that none comes."""
         with self._lock:
+            self._closed = True
             idle, self._idle = self._idle, []
+            for sock in [connection.sock for connection in self._busy]:
+                with suppress(OSError):
+                    if sock is not None:
+                        sock.shutdown(socket.SHUT_RDWR)
         for connection in idle:
             connection.close()
 

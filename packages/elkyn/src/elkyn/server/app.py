@@ -159,6 +159,8 @@ class ElkynApp:
             if "origin" in request.headers:
                 shared = self.settings.origins.streaming(request.headers, send)
             response = await self._answer(request, scope, receive, shared)
+        except asyncio.CancelledError:  # the server stops, and has waited for this long enough
+            response = error_response(Closed("the server"))
         except Exception as error:  # noqa: BLE001 - answered, and logged when it is a surprise
             response = error_response(error)
         finally:

@@ -101,6 +101,7 @@ class Upstream:
         self._state_file = state_file
         self._accounts = accounts
         self._client, self._callers = LeaderClient(url, token), LeaderClient(url, None)
+        self._looking = LeaderClient(url, token, timeout_seconds=_ANSWER_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, "elkyn-forward")
         self._links: dict[str, Link] = {}
         self._linking = threading.Lock()
@@ -125,7 +126,7 @@ class Upstream:
 
     def _look(self) -> None:
         """Follow every namespace that the leader has, also those it gets later."""
-        client = LeaderClient(self.url, self._token, timeout_seconds=_ANSWER_SECONDS)
+        client = self._looking
         while self.active and not self._closed.is_set():
             try:
                 answer = client.send("GET", "/.settings/namespaces.json")
@@ -318,8 +319,8 @@ class Upstream:
         """Follow no more; twice is fine."""
         self._closed.set()
         self._unfollow()
-        self._client.close()
-        self._callers.close()
+        for client in (self._client, self._callers, self._looking):
+            client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -64,7 +64,8 @@ async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive) ->
             feed.sink = stream.take_at_once
         gone = asyncio.create_task(_until_gone(receive, stream))
         try:
-            await stream.run(feed, app.unsent)
+            with suppress(asyncio.CancelledError):  # the server stops, and the client reads nothing
+                await stream.run(feed, app.unsent)
         finally:
             feed.close()
             app.metrics.events += stream.events_sent
