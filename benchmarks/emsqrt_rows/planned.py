@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emsqrt import scan
 from emsqrt.cli.console import Order
-from emsqrt.lean import LEAN_ENVIRONMENT
+from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.plan import plan_hash
 from emsqrt.race import Attempt, Ours, Place, Work
 from emsqrt.thin.compile import try_compile
