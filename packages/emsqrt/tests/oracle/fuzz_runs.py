@@ -124,14 +124,14 @@ def smallest(
     Returns:
         What it returned, and the memory it then had.
     """
-    for _ in range(8):
+    for _ in range(4):
         try:
             return run(memory_bytes), memory_bytes
         except CapTooSmall as error:
             if not memory_bytes < error.needed_bytes <= most_bytes:
                 raise
             memory_bytes = error.needed_bytes
-    raise AssertionError(f"refused eight times, last with {memory_bytes} bytes")
+    raise AssertionError(f"refused four times, last with {memory_bytes} bytes")
 
 
 def write_table(table: pa.Table, schema: Schema, path: Path) -> None:
