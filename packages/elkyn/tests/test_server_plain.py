@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import uvicorn
@@ -13,6 +17,10 @@ from uvicorn.server import ServerState
 
 from elkyn.server.http_protocol import bounded_protocol
 from elkyn.server.limits import Limits
+from elkyn.server.sweeper import Awaited, Sweeper
+from elkyn.store import ElkynStore
+from elkyn.txn import View
+from elkyn.writer import put_write
 
 AUTH = b"Host: localhost\r\nAuthorization: Bearer owner\r\n"
 
@@ -54,30 +62,71 @@ def test_a_read_that_goes_to_a_thread_is_counted_once(start_server: Any) -> None
     assert "elkyn_reads_total 2" in text
 
 
-def test_a_connection_without_a_further_request_is_closed_in_time() -> None:
+class Time:
+    """A loop's time and the one call that waits in it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, seconds: float, call: Callable[..., object], *arguments: Any) -> None:
+        self._at, self._call = self.now + seconds, partial(call, *arguments)
+
+    def go_on(self) -> None:
+        self.now = self._at
+        self._call()
+
+
+class Waiting:
+    """A connection that waits for its client."""
+
+    def __init__(self, seconds: float) -> None:
+        self.what, self.out = Awaited(object(), object(), seconds), False
+
+    def awaited(self) -> Awaited:
+        return self.what
+
+    def turn_out(self) -> None:
+        self.out = True
+
+
+def test_who_sends_nothing_more_is_turned_out_in_time() -> None:
+    time, idle, slow, still = Time(), Waiting(75), Waiting(9), Waiting(9)
+    Sweeper(10).start(time, [idle, slow, still])  # type: ignore[arg-type]
+    turned: list[tuple[bool, bool, bool]] = []
+    for _sweep in range(9):
+        time.go_on()
+        turned.append((idle.out, slow.out, still.out))
+        slow.what = slow.what._replace(moved=object())
+    assert turned[0] == (False, False, False)
+    assert turned[1:8] == [(False, False, True)] * 7
+    assert turned[8] == (True, False, True)
+
+
+def test_a_connection_between_requests_may_wait_longer_than_one_in_a_head() -> None:
     async def answer(_scope: Any, _receive: Any, send: Any) -> None:
-        headers = [(b"content-length", b"0")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async def run() -> float:
-        config = uvicorn.Config(answer, log_config=None, timeout_keep_alive=1)
+    async def run() -> None:
+        config = uvicorn.Config(answer, log_config=None, timeout_keep_alive=75)
         config.load()
-        made = bounded_protocol(Limits(head_seconds=0.2))
-        loop, state = asyncio.get_running_loop(), ServerState()
-        server = await loop.create_server(lambda: made(config, state, {}), "127.0.0.1", 0)
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        for _request in range(2):
-            await asyncio.sleep(0.15)  # less than a head may take
-            writer.write(b"GET / HTTP/1.1\r\n\r\n")
-            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
-        started = loop.time()
-        assert await reader.read() == b""
-        writer.close()
-        server.close()
-        return loop.time() - started
+        connection = bounded_protocol(Limits(head_seconds=20))(config, ServerState(), {})
+        transport = Mock(is_closing=lambda: False, get_extra_info=lambda _name: None)
+        connection.connection_made(transport)
+        waits = [connection.awaited()]
+        connection.data_received(b"GET / HTTP/1.1\r\n\r\n")
+        waits.append(connection.awaited())
+        await asyncio.gather(*connection.tasks)
+        waits.append(connection.awaited())
+        connection.data_received(b"GET /")
+        waits.append(connection.awaited())
+        assert [wait and wait.seconds for wait in waits] == [9, None, 75, 9]
+        connection.connection_lost(None)
 
-    assert asyncio.run(run()) > 0.8
+    asyncio.run(run())
 
 
 def test_what_the_rules_refuse_is_in_the_audit_log(start_server: Any) -> None:
@@ -87,3 +136,25 @@ def test_what_the_rules_refuse_is_in_the_audit_log(start_server: Any) -> None:
         assert (answer.status_code, answer.json()) == (401, {"error": "Permission denied"})
     _code, logged = served.stop()
     assert logged.count("elkyn.audit") == 2
+
+
+def test_the_loop_steps_aside_while_writes_are_made_and_not_for_long() -> None:
+    write, making, go_on = put_write(("a",), 1), threading.Event(), threading.Event()
+
+    def check(_view: View) -> None:
+        making.set()
+        assert go_on.wait(20)
+
+    write.check = check
+    with ElkynStore(mode="memory") as store:
+        committing = threading.Thread(target=store.apply, args=([write],))
+        committing.start()
+        assert making.wait(20)
+        store.step_aside(0.01)
+        assert not write.done
+        threading.Timer(0.05, go_on.set).start()
+        store.step_aside(20)
+        assert go_on.is_set()
+        committing.join()
+        store.step_aside(0)
+        assert store.get("/a") == 1

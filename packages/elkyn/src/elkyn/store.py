@@ -463,6 +463,14 @@ class ElkynStore:
         """Commit prepared writes in order and in groups; each carries its result or error."""
         self._writer.apply(writes)
 
+    def step_aside(self, seconds: float) -> None:
+        """Leave the interpreter to the thread that makes a group of writes; for servers.
+
+        Returns when they are made and wait for the disk, or after `seconds`. LMDB gives the interpreter
+        back at each operation, and would wake a thread that has work of its own in vain.
+        """
+        self._writer.step_aside(seconds)
+
     def replicate(self, entries: Sequence[Entry]) -> None:
         """Repeat entries of another store's log, which must follow this one's `position`.
 

@@ -10,7 +10,7 @@ scalar with one is the map `{".priority": p, ".value": v}`. What is absent has n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -160,7 +160,9 @@ def _map_to_stored(
             raise BadValue(format_path(path), problem)
         if len(path) == DEPTH_MAX:
             raise BadValue(format_path(path), f"the tree is at most {DEPTH_MAX} levels deep")
-        inner = child if _is_plain(child) else _to_stored(child, (*path, str.__str__(key)), found)
+        inner = (
+            child if _are_plain((child,)) else _to_stored(child, (*path, str.__str__(key)), found)
+        )
         if inner is not None:
             stored[str.__str__(key)] = inner
     if PRIORITY in value:
@@ -175,7 +177,7 @@ def _record_to_stored(value: Mapping[Any, Any]) -> Stored:
     if type(value) is not dict or not 0 < len(value) <= _FIELDS_MAX:
         return None
     keys = _ordered_fields(tuple(value))
-    if keys is None or not all(map(_is_plain, value.values())):
+    if keys is None or not _are_plain(value.values()):
         return None
     return {key: value[key] for key in keys}
 
@@ -188,14 +190,19 @@ def _ordered_fields(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
     return tuple(sorted_map(dict.fromkeys(keys)))
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether `value` is a scalar in the stored form already: most are."""
-    kind = type(value)
-    if kind is str:
-        return len(value) <= STRING_BYTES_MAX and bool(value.isascii())
-    if kind is int:
-        return bool(_INT_MIN <= value <= _INT_MAX)
-    return kind is bool or (kind is float and math.isfinite(value))
+def _are_plain(values: Iterable[Any]) -> bool:
+    """Whether all of `values` are scalars in the stored form already: most are."""
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            if len(value) > STRING_BYTES_MAX or not value.isascii():
+                return False
+        elif kind is int:
+            if not _INT_MIN <= value <= _INT_MAX:
+                return False
+        elif kind is not bool and (kind is not float or not math.isfinite(value)):
+            return False
+    return True
 
 
 def _leaf_to_stored(

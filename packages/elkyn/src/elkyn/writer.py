@@ -165,6 +165,7 @@ class Writer:
         self.observers: tuple[Observer, ...] = ()
         self.following = False  # only entries of another store's log are written
         self._lock = threading.Lock()  # held during every commit and the telling after it
+        self._applying = threading.Lock()  # held while writes are made, not while they are synced
 
     def submit(self, write: Write) -> Write:
         """Commit `write`, with others that wait; returns it when it is durable or has failed."""
@@ -180,7 +181,7 @@ class Writer:
         self._refuse_nested()
         self._pending.extend(writes)
         with self._lock:
-            while not all(write.done for write in writes):
+            while writes and not writes[-1].done:
                 self._commit(self._next_group())
 
     def run(self, make: Callable[[View], Write]) -> Write:
@@ -225,6 +226,11 @@ class Writer:
             yield
         finally:
             self._lock.release()
+
+    def step_aside(self, seconds: float) -> None:
+        """Wait until the writes of a group under way are made (not: committed), for `seconds` at most."""
+        if self._applying.locked() and self._applying.acquire(timeout=seconds):
+            self._applying.release()
 
     def close(self) -> None:
         """Let writes under way finish and refuse later ones."""
@@ -277,14 +283,15 @@ class Writer:
             deliveries: Deliveries = []
             now_ms = self._now_ms()
             follows = self._follows
-            for write in group:
-                write.error = None
-                try:
-                    if follows and write.entry is None:
-                        self._refuse_follower()
-                    deliveries += write.apply(view, self._watchers, now_ms)
-                except SennitError as error:  # raised before the write changed anything
-                    write.error = error
+            with self._applying:
+                for write in group:
+                    write.error = None
+                    try:
+                        if follows and write.entry is None:
+                            self._refuse_follower()
+                        deliveries += write.apply(view, self._watchers, now_ms)
+                    except SennitError as error:  # raised before the write changed anything
+                        write.error = error
             return deliveries
 
         try:

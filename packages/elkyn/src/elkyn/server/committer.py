@@ -18,13 +18,14 @@ __all__ = ["Committer"]
 
 _GROUP_MAX = 1000
 _WAITING_MAX = 20_000
+_ASIDE_SECONDS = 0.005  # as long as the interpreter lets a thread run that others wait for
 
 
 class _Order(NamedTuple):
     store: ElkynStore
     write: Write
-    loop: asyncio.AbstractEventLoop
     done: Callable[[], object]
+    loop: asyncio.AbstractEventLoop
 
 
 class Committer:
@@ -35,6 +36,7 @@ class Committer:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self._under_way: ElkynStore | None = None
         self.commits = 0
         self.seconds = 0.0
 
@@ -45,41 +47,50 @@ class Committer:
 
     def commit(self, store: ElkynStore, write: Write) -> asyncio.Future[None]:
         """Do what `queue` does; the future is done when the write is."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.queue(store, write, partial(_resolve, done))
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self.queue(store, write, partial(_resolve, done), loop)
         return done
 
-    def queue(self, store: ElkynStore, write: Write, done: Callable[[], object]) -> None:
+    def queue(
+        self,
+        store: ElkynStore,
+        write: Write,
+        done: Callable[[], object],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         """Queue `write`, behind those queued before.
 
         Args:
             store: where.
             write: what; committed when it is done, or failed (`write.error`).
-            done: called in the running loop then; must not raise.
+            done: called then; must not raise.
+            loop: where `done` is called.
 
         Raises:
             Busy: too many writes wait already.
         """
         if self._orders.qsize() >= _WAITING_MAX:
             raise Busy("too many writes are waiting; try again in a second")
-        loop = asyncio.get_running_loop()
         with self._lock:
             if self._closed:
                 raise Closed("the server")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="elkyn-commit", daemon=True)
                 self._thread.start()
-            self._orders.put(_Order(store, write, loop, done))
+            self._orders.put(_Order(store, write, done, loop))
 
     def _run(self) -> None:
         while True:
             group, last = self._next_group()
             by_store: dict[ElkynStore, list[Write]] = {}
-            for order in group:
-                by_store.setdefault(order.store, []).append(order.write)
+            for store, write, _done, _loop in group:
+                by_store.setdefault(store, []).append(write)
             started = time.perf_counter()
             for store, writes in by_store.items():
+                self._under_way = store
                 _apply(store, writes)
+            self._under_way = None
             self.commits += len(by_store)
             self.seconds += time.perf_counter() - started
             _answer(group)
@@ -96,6 +107,12 @@ class Committer:
                 return group, False
             order = self._orders.get()
         return group, True
+
+    def step_aside(self) -> None:
+        """Let the thread make the writes of its group, once for each; in the loop, before other work."""
+        store, self._under_way = self._under_way, None
+        if store is not None:
+            store.step_aside(_ASIDE_SECONDS)
 
     def close(self) -> None:
         """Commit what waits and end the thread; closing twice is fine."""
@@ -118,8 +135,8 @@ def _apply(store: ElkynStore, writes: list[Write]) -> None:
 
 def _answer(group: list[_Order]) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], object]]] = {}
-    for order in group:
-        by_loop.setdefault(order.loop, []).append(order.done)
+    for _store, _write, done, loop in group:
+        by_loop.setdefault(loop, []).append(done)
     for loop, callbacks in by_loop.items():
         if not loop.is_closed():
             loop.call_soon_threadsafe(_call_all, callbacks)

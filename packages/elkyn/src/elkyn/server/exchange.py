@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ class Connection(Protocol):
     """What an exchange needs of the connection it is on."""
 
     address: str
+    loop: asyncio.AbstractEventLoop
 
     def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
         """Send the answer of the exchange that is on, and go on to the next one.

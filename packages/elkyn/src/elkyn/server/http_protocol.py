@@ -41,6 +41,10 @@ class Plain(Protocol):
         """Answer an exchange soon, or have its connection start the app."""
         ...
 
+    def step_aside(self) -> None:
+        """Let others have the interpreter who need it more now."""
+        ...
+
 
 def bounded_protocol(
     limits: Limits, stalls: Stalls | None = None, plain: Plain | None = None
@@ -138,6 +142,8 @@ class _BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
+        if self.plain is not None:
+            self.plain.step_aside()
         data = self._unparsed + data if self._unparsed else data
         start = 0
         while start < len(data) and not self.in_line:
@@ -259,6 +265,8 @@ class _BoundedHttp(HttpToolsProtocol):
 
     def start_app(self, exchange: Exchange) -> None:
         """Have the ASGI app answer the exchange that is on."""
+        if self.transport.is_closing():
+            return
         if exchange.cycle is None:
             exchange.cycle = self._cycle_of(exchange)
         self._start_asgi_task(exchange.cycle, self.app)

@@ -7,7 +7,6 @@ issuer, a thread, an answer in parts) is left to the ASGI app.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -56,19 +55,23 @@ class PlainRequests:
         self._views: dict[ElkynStore, View] = {}
         self._reading = ExitStack()
 
+    def step_aside(self) -> None:
+        """Leave the interpreter to a group of writes; see `Committer.step_aside`."""
+        self._app.committer.step_aside()
+
     def add(self, exchange: Exchange) -> None:
         """Answer an exchange in the loop's next turn, or have its connection start the app."""
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._take_all)
+            exchange.connection.loop.call_soon(self._take_all)
         self._waiting.append(exchange)
 
     def _take_all(self) -> None:
         waiting, self._waiting = self._waiting, []
         with ExitStack() as self._reading:
+            self._reading.callback(self._views.clear)
             for exchange in waiting:
                 if not self._take(exchange):
                     exchange.connection.start_app(exchange)
-        self._views.clear()
 
     def _take(self, exchange: Exchange) -> bool:
         """Answer an exchange, now or after a commit; False when that takes more."""
@@ -142,7 +145,8 @@ class PlainRequests:
 
     def _commit(self, asked: _Asked, call: Call, store: ElkynStore, write: Write) -> None:
         metrics = self._app.metrics
-        self._app.committer.queue(store, write, partial(self._committed, asked, call, write))
+        done = partial(self._committed, asked, call, write)
+        self._app.committer.queue(store, write, done, asked.exchange.connection.loop)
         metrics.writes += 1
         metrics.open["http"] += 1
 
