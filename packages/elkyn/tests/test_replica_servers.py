@@ -29,7 +29,7 @@ from elkyn_server import until
 from websockets.sync.client import connect
 
 from elkyn import ElkynStore
-from elkyn.replica.messages import decode, encode
+from elkyn.replica.messages import VERSION, decode, encode
 from sennit_core.errors import Denied, Unavailable, Unsupported
 
 Start = Callable[..., Any]
@@ -404,7 +404,7 @@ def test_a_follower_that_reads_nothing_takes_no_memory(start_server: Start) -> N
     url = leader.url.replace("http", "ws", 1) + "/.replica?ns=default"
     with connect(url, additional_headers=leader.headers, max_queue=1) as stuck:
         said = {"node": "x", "term": 1, "position": 0, "leads": (), "mark": None, "fresh": False}
-        stuck.send(encode("hello", 1, said))
+        stuck.send(encode("hello", VERSION, said))
         assert decode(bytes_of(stuck.recv()))[0] == "welcome"
         leader.client.put("/n.json", json=0)
 

@@ -15,7 +15,7 @@ from elkyn import ElkynStore
 from elkyn.errors import Diverged, NotLeader, PositionGone
 from elkyn.replica.follower import Receiver
 from elkyn.replica.leader import Sender
-from elkyn.replica.messages import WINDOW, ProtocolError, decode, encode
+from elkyn.replica.messages import VERSION, WINDOW, ProtocolError, decode, encode
 from elkyn.replica.snapshots import make_snapshot
 from elkyn.replica.store_log import FollowerStore, LeaderStore
 from elkyn.replica.terms import Terms
@@ -386,8 +386,8 @@ def test_nonsense_is_refused_on_both_sides() -> None:
             b"",
             b"\xff",
             encode("ack", 1, 1, 1),
-            encode("hello", 1, {}),
-            encode("hello", 1, None),
+            encode("hello", VERSION, {}),
+            encode("hello", VERSION, None),
             encode("entries", 1, 2, 3, b"", 4),
         ):
             with pytest.raises(ProtocolError):

@@ -333,7 +333,7 @@ def test_one_connection_too_many_is_answered_with_429() -> None:
     protocol = made.__new__(made)
     protocol.connections = set()
     transport = Transport()
-    protocol.connection_made(transport)  # type: ignore[arg-type]
+    protocol.connection_made(transport)
     protocol.data_received(b"GET / HTTP/1.1")
     protocol.connection_lost(None)
     assert (transport.sent[:12], transport.closing) == (b"HTTP/1.1 429", True)

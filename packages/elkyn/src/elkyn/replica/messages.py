@@ -31,7 +31,8 @@ __all__ = [
     "encode",
 ]
 
-VERSION = 1
+VERSION = 2
+"""2: rows may name the receipt of their write."""
 FRAME_BYTES = 256 * 1024
 """How much of a log or file one frame carries."""
 
