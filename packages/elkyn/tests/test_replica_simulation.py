@@ -395,7 +395,14 @@ def test_nonsense_is_refused_on_both_sides() -> None:
         other = Sender(LeaderStore(store)).receive(encode("hello", 99, {}))
         assert decode(other[0])[:2] == ["refuse", "version"]
     with ElkynStore(mode="memory") as store:
-        for frame in (b"", encode("beat", 1, 1), encode("welcome", 2, {}), encode("ack", 1, 1, 1)):
+        for frame in (
+            b"",
+            encode("beat", 1, 1),
+            encode("welcome", 99, {}),
+            encode("welcome", VERSION, {}),
+            encode("welcome", VERSION, None),
+            encode("ack", 1, 1, 1),
+        ):
             with pytest.raises(ProtocolError):
                 Receiver(FollowerStore(store)).receive(frame)
 

@@ -138,10 +138,15 @@ class Receiver:
     def _welcome(self, version: Any, said: Any) -> None:
         if version != VERSION:
             raise ProtocolError("a leader's welcome", reason=f"it speaks version {version}")
-        self._terms = Terms(said["term"], leads_of(said["leads"]))
-        self._refuse_stale(self._terms.term)
-        self.leader_last, self._diverged = said["last"], said["diverged"]
-        self.replacing = bool(said["snapshot"] or self._diverged)
+        try:
+            terms = Terms(int(said["term"]), leads_of(said["leads"]))
+            last, diverged = int(said["last"]), bool(said["diverged"])
+            replacing = diverged or bool(said["snapshot"])
+        except (KeyError, TypeError, ValueError):
+            raise ProtocolError("a leader's welcome", reason="a part is missing") from None
+        self._terms = terms
+        self._refuse_stale(terms.term)
+        self.leader_last, self._diverged, self.replacing = last, diverged, replacing
         self._log.judged(diverged=self._diverged)
         if not self.replacing:
             self._log.keep_terms(self._terms)
@@ -170,7 +175,11 @@ class Receiver:
 
     def _complete(self, said: Any) -> None:
         self._arriving = False
-        self._log.install(said["bytes"], said["sha256"], aside=self._diverged)
+        try:
+            size_bytes, sha256 = int(said["bytes"]), str(said["sha256"])
+        except (KeyError, TypeError, ValueError):
+            raise ProtocolError("a leader's snapshot", reason="a part is missing") from None
+        self._log.install(size_bytes, sha256, aside=self._diverged)
         self._diverged = self.replacing = False
         self._log.keep_terms(replace(self._terms, fenced=0))
         self.leader_last = max(self.leader_last, said["position"])
