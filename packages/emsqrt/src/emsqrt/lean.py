@@ -7,6 +7,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -160,10 +161,16 @@ def load_arrow() -> None:
     _load_masked_later()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
-    csv.read_csv(pa.BufferReader(b"a\n1\n"), read_options=csv.ReadOptions(use_threads=False))
     table = pa.table({"number": [1, 2], "text": ["a", "b"]})
     sink = pa.BufferOutputStream()
     parquet.write_table(table.cast(table.schema), sink, compression="zstd")
-    file = parquet.ParquetFile(pa.BufferReader(sink.getvalue()), pre_buffer=False)
+    packed = pa.ipc.IpcWriteOptions(compression="lz4")  # by the thread that computes
+    with pa.ipc.new_stream(pa.BufferOutputStream(), table.schema, options=packed) as stream:
+        stream.write_table(table)
+    # What is no buffer is read ahead, by the thread that reads files.
+    reader = pa.PythonFile(BytesIO(sink.getvalue()), mode="r")
+    file = parquet.ParquetFile(reader, pre_buffer=True)
     for batch in file.iter_batches(use_threads=False):
         batch.filter(pc.greater(batch.column(0), 1))
+    # Text is read by a thread of its own each time; the stack of this one is kept for the next.
+    csv.read_csv(pa.BufferReader(b"a\n1\n"), read_options=csv.ReadOptions(use_threads=False))
