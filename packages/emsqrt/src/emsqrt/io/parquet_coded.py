@@ -19,7 +19,7 @@ from emsqrt.io.parquet_pages import ChunkPages
 from sennit_core.errors import BadInput
 
 _COUNT_MAX = 4096
-"""A larger dictionary may end before its column does, and its rows are told by their mean."""
+"""Of a larger dictionary every batch would get a copy: its longest text is looked for instead."""
 
 
 class Dictionary(NamedTuple):
@@ -86,21 +86,26 @@ def joined(parts: Sequence[Mapping[str, Dictionary]]) -> dict[str, Dictionary]:
 
 
 def coded_columns(
-    chunks: Sequence[ChunkPages], schema: Any, rows: int, room_bytes: int
+    chunks: Sequence[ChunkPages], schema: Any, rows: Mapping[int, int], room_bytes: int
 ) -> set[str]:
     """Return the columns of text whose dictionaries may make more of some rows than there is room.
+
+    Where plain values follow a dictionary, Arrow would put every one of them into it: no such column
+    is among them.
 
     Args:
         chunks: the pages of the wanted columns.
         schema: the file's, as Arrow has it.
-        rows: how many are decoded at a time.
+        rows: how many are decoded at a time, by row groups.
         room_bytes: what they may become.
     """
+    plain = {chunk.column for chunk in chunks if not chunk.is_coded}
+    plain |= {chunk.column for chunk in chunks if chunk.dictionary_count > _COUNT_MAX}
     return {
         chunk.column
         for chunk in chunks
-        if 0 < chunk.dictionary_count <= _COUNT_MAX
-        and chunk.longest_text_bytes * rows > room_bytes
+        if chunk.column not in plain
+        and chunk.longest_text_bytes * rows.get(chunk.row_group, 0) > room_bytes
         and chunk.column in schema.names
         and _is_text(schema.field(chunk.column).type)
     }

@@ -19,6 +19,8 @@ MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 _TAIL_BYTES = len(MAGIC) + 4
 _SCHEMA, _ROWS, _ROW_GROUPS = 2, 3, 4
+_CHUNK_SIZES = 16
+"""`ColumnMetaData.size_statistics`."""
 
 
 def _of(**numbers: Iterable[int]) -> dict[int, tuple[int, Shape | None]]:
@@ -90,6 +92,27 @@ def read_footer(source: ByteSource) -> bytes:
         _sound.clear()
     _sound.add(known)
     return footer + tail
+
+
+def text_sizes(footer: bytes) -> dict[tuple[int, str], int]:
+    """Return the bytes of all texts of column chunks that tell it, by row group and path.
+
+    Args:
+        footer: as `read_footer` gives it.
+    """
+    reader = CompactReader(footer)
+    found: dict[tuple[int, str], int] = {}
+    for number, kind in reader.fields():
+        if number != _ROW_GROUPS:
+            reader.read(kind)
+            continue
+        item, count = reader.list_head()
+        for group in range(count):
+            for column in reader.read(item, _GROUP)[1]:
+                size = column[3].get(_CHUNK_SIZES, {}).get(1)
+                if size is not None:
+                    found[group, b".".join(column[3][3]).decode()] = size
+    return found
 
 
 class _Leaf(NamedTuple):

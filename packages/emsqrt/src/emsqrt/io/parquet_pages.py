@@ -26,6 +26,14 @@ _DICTIONARY_HEADER = 7
 _DATA_ENCODINGS = ((5, 2), (8, 4))
 """Where a data page says how its values are encoded: fields of its header, of both versions."""
 _BY_DICTIONARY = (2, 8)
+_BY_LENGTHS = (6, 7)
+"""Texts whose lengths are decoded for a whole page, one or two integers each."""
+_BY_PREFIXES = 7
+_TEXT, _FIXED = "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, _TEXT: 4}
+_DECIMAL_BYTES = 16
+_VIEW_BYTES = 16
+"""What a decoder notes of each text of a dictionary."""
 _LENGTH_BYTES = 4
 
 
@@ -41,16 +49,23 @@ class ChunkPages:
     dictionary_count: int = 0
     is_coded: bool = False
     """Whether every page holds places in the dictionary, and none plain values."""
+    is_text: bool = False
+    row_bytes: int = 0
+    """What a row becomes, on average in the page that has the largest."""
+    values_per_row: int = 1
+    """More than one in lists."""
+    lengths_bytes: int = 0
+    """Of lengths that are decoded before a page's texts."""
+    has_prefixes: bool = False
+    """Whether texts of a page are told by how they differ: it may be any part of them."""
+    dictionary_page: tuple[int, int, str] = (0, 0, "")
+    """Where its values lie, in how many bytes, and how they are compressed."""
 
     @property
     def held_bytes(self) -> int:
         """What a reader holds for this column: a page, and the dictionary as stored and decoded."""
-        return self.plain_bytes + 2 * self.dictionary_bytes
-
-    @property
-    def mean_text_bytes(self) -> int:
-        """What a text of the dictionary has on average, with its length; 0 without one."""
-        return self.dictionary_bytes // max(self.dictionary_count, 1)
+        views = _VIEW_BYTES * max(self.dictionary_count, 0) if self.is_text else 0
+        return self.plain_bytes + self.lengths_bytes + 2 * self.dictionary_bytes + views
 
     @property
     def longest_text_bytes(self) -> int:
@@ -86,7 +101,8 @@ def walk_chunks(
                 if name.partition(".")[0] not in columns:
                     continue
                 if row_group.num_rows:
-                    yield _walk_pages(read_at, source.name, group, chunk)
+                    pages = _Pages(group, chunk, _value_bytes(metadata.schema.column(index)))
+                    yield pages.walk(read_at, source.name, row_group.num_rows)
                 else:  # it may have no page, or a dictionary alone, and offsets that mean nothing
                     yield ChunkPages(group, name, chunk.total_uncompressed_size, 0, 0)
 
@@ -116,34 +132,91 @@ def dictionary_values(read_at: ReadAt, chunk: Any) -> tuple[int, int] | None:
     return (count, plain) if count >= 0 and plain >= 0 else None
 
 
-def _walk_pages(read_at: ReadAt, name: str, group: int, chunk: Any) -> ChunkPages:
-    position = chunk.data_page_offset
-    if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
-        position = min(position, chunk.dictionary_page_offset)
-    end = position + chunk.total_compressed_size
-    plain = stored = dictionary = count = values = 0
-    coded = True
-    while position < end:
-        try:
-            head = _read_header(read_at, position)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise BadInput(
-                name,
-                byte_offset=position,
-                reason=f"row group {group}, column {chunk.path_in_schema}: bad page header",
-            ) from error
+def _value_bytes(column: Any) -> int:
+    """Return what a value takes in an array, without its text."""
+    if column.converted_type == "DECIMAL":
+        return _DECIMAL_BYTES
+    return int(column.length if column.physical_type == _FIXED else _WIDTHS[column.physical_type])
+
+
+class _Pages:
+    """The pages of a column chunk, one after the other.
+
+    Args:
+        group: the row group's place.
+        chunk: a `pyarrow.parquet.ColumnChunkMetaData`.
+        value_bytes: of a value in an array, without its text.
+    """
+
+    def __init__(self, group: int, chunk: Any, value_bytes: int) -> None:
+        self._group, self._chunk = group, chunk
+        self._value_bytes = value_bytes
+        self._is_text = chunk.physical_type == _TEXT
+        self._coded = True
+        self._plain = self._stored = self._dictionary = self._count = 0
+        self._values = self._lengths = 0
+        self._mean_bytes = value_bytes
+        self._page = 0, 0, ""
+        self._has_prefixes = False
+
+    def walk(self, read_at: ReadAt, name: str, rows: int) -> ChunkPages:
+        """Return what the pages' headers say of a chunk of so many rows."""
+        chunk = self._chunk
+        where = f"row group {self._group}, column {chunk.path_in_schema}"
+        position = chunk.data_page_offset
+        if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
+            position = min(position, chunk.dictionary_page_offset)
+        end = position + chunk.total_compressed_size
+        while position < end:
+            try:
+                head = _read_header(read_at, position)
+            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+                reason = f"{where}: bad page header"
+                raise BadInput(name, byte_offset=position, reason=reason) from error
+            self._see(head, position)
+            position += head.own_bytes + head.stored_bytes
+        if self._values != chunk.num_values:
+            reason = f"{where}: {self._values} values in its pages of {chunk.num_values}"
+            raise BadInput(name, reason=reason)
+        return self._found(rows)
+
+    def _see(self, head: _PageHead, position: int) -> None:
+        self._stored = max(self._stored, head.stored_bytes)
         if head.kind == _DICTIONARY_PAGE:
-            dictionary, count = head.plain_bytes, head.dictionary_count
+            self._dictionary, self._count = head.plain_bytes, head.dictionary_count
+            self._page = position + head.own_bytes, head.stored_bytes, self._chunk.compression
+            return
+        count = max(head.value_count, 1)
+        self._plain = max(self._plain, head.plain_bytes)
+        self._values += head.value_count
+        mean = -(-head.plain_bytes // count)
+        if head.encoding in _BY_DICTIONARY:
+            mean = self._dictionary // max(self._count, 1) if self._is_text else 0
         else:
-            plain = max(plain, head.plain_bytes)
-            coded = coded and head.encoding in _BY_DICTIONARY
-            values += head.value_count
-        stored = max(stored, head.stored_bytes)
-        position += head.own_bytes + head.stored_bytes
-    if values != chunk.num_values:
-        where = f"row group {group}, column {chunk.path_in_schema}"
-        raise BadInput(name, reason=f"{where}: {values} values in its pages of {chunk.num_values}")
-    return ChunkPages(group, chunk.path_in_schema, plain, stored, dictionary, count, coded)
+            self._coded = False
+        self._has_prefixes |= head.encoding == _BY_PREFIXES
+        if head.encoding in _BY_LENGTHS:
+            self._lengths = max(self._lengths, 2 * _LENGTH_BYTES * count)
+        if self._is_text:
+            self._mean_bytes = max(self._mean_bytes, mean)
+
+    def _found(self, rows: int) -> ChunkPages:
+        each = -(-self._chunk.num_values // rows)
+        return ChunkPages(
+            row_group=self._group,
+            column=self._chunk.path_in_schema,
+            plain_bytes=self._plain,
+            stored_bytes=self._stored,
+            dictionary_bytes=self._dictionary,
+            dictionary_count=self._count,
+            is_coded=self._coded,
+            is_text=self._is_text,
+            row_bytes=self._mean_bytes * self._chunk.num_values // rows,
+            values_per_row=max(each, 1),
+            lengths_bytes=self._lengths,
+            has_prefixes=self._has_prefixes,
+            dictionary_page=self._page,
+        )
 
 
 class _PageHead(NamedTuple):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,16 @@ from emsqrt.io.parquet_coded import (
     refuse_grown,
 )
 from emsqrt.io.parquet_facts import Span, group_facts, stored_spans
-from emsqrt.io.parquet_footer import MAGIC, read_footer
+from emsqrt.io.parquet_footer import MAGIC, read_footer, text_sizes
 from emsqrt.io.parquet_pages import ChunkPages, walk_chunks
 from emsqrt.io.parquet_passes import split_columns, zipped_batches
+from emsqrt.io.parquet_rows import (
+    TextSizes,
+    are_near,
+    doubtful_texts,
+    rows_at_once,
+    rows_of_longest,
+)
 from emsqrt.io.pruning import Condition, may_match
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
@@ -42,11 +49,12 @@ _READ_BYTES = 1 << 16
 _FAR_READ_BYTES = 1 << 19
 _BATCH_BYTES_MAX = 1 << 20
 _BATCH_BYTES_MIN = 1 << 17
-_BATCH_ROWS_MIN, _BATCH_ROWS_MAX = 1, 12 << 10
 _BATCH_COPIES = 5
 """A batch, what is decoded ahead of it, and slack: measured from outside."""
 _ROOM_SHARE = 8 * _BATCH_COPIES
 """Batches take an eighth of what pages leave: operators and the sink have the rest."""
+_CODED_COPIES = 3
+"""Of a dictionary that texts come with: in what gathers it, twice, and in a batch."""
 _COLUMN_BYTES = 64 << 10
 """A column's decoder and what allocators round up: measured likewise."""
 
@@ -59,6 +67,21 @@ class _Group:
     row_count: int
     held_bytes: Mapping[str, int]
     passing_bytes: int
+    chunks: Sequence[ChunkPages]
+
+    def coded(self, columns: Collection[str]) -> _Group:
+        """Return the same, when texts of some columns come with their dictionaries."""
+        sizes = (chunk.dictionary_bytes for chunk in self.chunks if chunk.column in columns)
+        return replace(self, passing_bytes=self.passing_bytes + _CODED_COPIES * sum(sizes))
+
+
+@dataclass(slots=True)
+class _Together:
+    """Row groups that are read in one go, in as many passes as it takes, so many rows at once."""
+
+    rows_at_once: int
+    indexes: list[int] = field(default_factory=list)
+    passes: list[list[str]] = field(default_factory=list)
 
 
 class ParquetScan:
@@ -105,11 +128,16 @@ class ParquetScan:
             room_bytes = budget.free_bytes - max(map(_sum_held, self._groups), default=0)
             batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // _ROOM_SHARE))
             self._batch_bytes = batch_bytes
-            self._rows_at_once = _rows_at_once(file.metadata, columns, batch_bytes)
+            differing = any(chunk.has_prefixes for chunk in chunks)
+            sizes = text_sizes(read_footer(self._source)) if differing else {}
+            self._rows = {
+                group.index: rows_at_once(group.chunks, batch_bytes, group.row_count, sizes)
+                for group in self._groups
+            }
             self._coded = coded_columns(
-                chunks, file.schema_arrow, self._rows_at_once, _BATCH_COPIES * batch_bytes
+                chunks, file.schema_arrow, self._rows, _BATCH_COPIES * batch_bytes
             )
-            self._rows_at_once = min(self._rows_at_once, self._rows_by_mean(chunks, batch_bytes))
+            self._groups = [group.coded(self._coded) for group in self._groups]
             self._codable = codable_columns(chunks, file.schema_arrow)
         self._texts = {
             (chunk.row_group, chunk.column): chunk.dictionary_count
@@ -172,12 +200,12 @@ class ParquetScan:
         import pyarrow as pa
 
         try:
-            for indexes, passes in self._runs():
-                if passes is None:
-                    yield from self._pass(file, indexes, self._names)
+            for together in self._runs():
+                if len(together.passes) == 1:
+                    yield from self._pass(file, together, self._names)
                     continue
                 assert self._spill is not None, "passes are made only with a spill"
-                opened = (self._pass(file, indexes, names) for names in passes)
+                opened = (self._pass(file, together, names) for names in together.passes)
                 for batch in zipped_batches(list(opened), self._spill()):
                     yield batch.select(self._names)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
@@ -187,56 +215,68 @@ class ParquetScan:
                 hint="the file is damaged, or written in a way that this reader does not know",
             ) from error
 
-    def _runs(self) -> Iterator[tuple[list[int], list[list[str]] | None]]:
-        """Yield groups that are read in one go, and single ones that take several passes."""
-        plain: list[int] = []
+    def _runs(self) -> Iterator[_Together]:
+        """Yield groups that are read in one go, and single ones that are read in a way of their own."""
+        plain: _Together | None = None
+        in_doubt = any(map(self._doubtful, self._groups))
+        sizes = text_sizes(read_footer(self._source)) if in_doubt else {}
         for group in self._groups:
-            passes = self._passes.get(group.index)
-            if passes is None or len(passes) == 1:
-                plain.append(group.index)
+            rows, doubtful = self._rows[group.index], self._doubtful(group)
+            passes = self._passes.get(group.index, [self._names])
+            alone = bool(doubtful) or len(passes) > 1
+            if plain is not None and (alone or not are_near(rows, plain.rows_at_once)):
+                yield plain
+                plain = None
+            if alone:
+                rows = self._rows_of_longest(doubtful, rows, sizes)
+                yield _Together(rows, [group.index], passes)
                 continue
-            if plain:
-                yield plain, None
-            plain = []
-            yield [group.index], passes
-        if plain:
-            yield plain, None
+            plain = plain or _Together(rows, [], passes)
+            plain.indexes.append(group.index)
+            plain.rows_at_once = min(plain.rows_at_once, rows)
+        if plain is not None:
+            yield plain
 
-    def _pass(self, file: Any, indexes: list[int], names: list[str]) -> Iterator[Any]:
+    def _pass(self, file: Any, together: _Together, names: list[str]) -> Iterator[Any]:
         for batch in file.iter_batches(
-            batch_size=self._rows_at_once, row_groups=indexes, columns=names, use_threads=False
+            batch_size=together.rows_at_once,
+            row_groups=together.indexes,
+            columns=names,
+            use_threads=False,
         ):
             yield from decoded(batch, self._batch_bytes, self._kept)
 
-    def _rows_by_mean(self, chunks: Sequence[ChunkPages], batch_bytes: int) -> int:
-        """Bound the rows of a batch by the mean texts of dictionaries that are decoded at once."""
-        plain = {chunk.column: 0 for chunk in chunks if chunk.column not in self._coded}
-        for chunk in chunks:
-            if chunk.column in plain:
-                plain[chunk.column] = max(plain[chunk.column], chunk.mean_text_bytes)
-        return max(_BATCH_ROWS_MIN, batch_bytes // max(sum(plain.values()), 1))
+    def _doubtful(self, group: _Group) -> list[ChunkPages]:
+        rows = min(self._rows[group.index], group.row_count)
+        room_bytes = _BATCH_COPIES * self._batch_bytes
+        return doubtful_texts(group.chunks, self._coded | self._kept, rows, room_bytes)
+
+    def _rows_of_longest(self, doubtful: Sequence[ChunkPages], rows: int, sizes: TextSizes) -> int:
+        """Look at dictionaries before their texts are decoded."""
+        with self._source.open_ranges() as read_at:
+            return rows_of_longest(read_at, doubtful, rows, self._batch_bytes, sizes)
 
     def _wanted_groups(
         self, file: Any, chunks: Sequence[ChunkPages], conditions: Sequence[Condition]
     ) -> list[_Group]:
         held: dict[int, dict[str, int]] = {}
         passing: dict[int, int] = {}
+        of_groups: dict[int, list[ChunkPages]] = {}
         for chunk in chunks:
+            of_groups.setdefault(chunk.row_group, []).append(chunk)
             name = chunk.column.partition(".")[0]
             of_group = held.setdefault(chunk.row_group, {})
             of_group[name] = of_group.get(name, 0) + chunk.held_bytes
             of_group[name] += read_bytes(self._source) + _COLUMN_BYTES
-            passing[chunk.row_group] = max(
-                passing.get(chunk.row_group, 0), chunk.stored_bytes + chunk.dictionary_bytes
-            )
+            beside = chunk.stored_bytes + chunk.dictionary_bytes
+            passing[chunk.row_group] = max(passing.get(chunk.row_group, 0), beside)
         groups = []
         for index in range(file.metadata.num_row_groups):
             metadata = file.metadata.row_group(index)
             facts = group_facts(metadata, conditions)
             if may_match(conditions, facts):
-                groups.append(
-                    _Group(index, metadata.num_rows, held.get(index, {}), passing.get(index, 0))
-                )
+                parts = held.get(index, {}), passing.get(index, 0), of_groups.get(index, [])
+                groups.append(_Group(index, metadata.num_rows, *parts))
         self.groups_left_out = file.metadata.num_row_groups - len(groups)
         return groups
 
@@ -330,15 +370,3 @@ def _because(source: ByteSource, chunks: Sequence[ChunkPages]) -> str:
     top = max(chunks, key=lambda chunk: chunk.largest_page)
     page = format_bytes(top.largest_page)
     return f"row group {top.row_group} of {name}, column {top.column} has a {page} page"
-
-
-def _rows_at_once(metadata: Any, columns: frozenset[str], batch_bytes: int) -> int:
-    total = sum(
-        metadata.row_group(group).column(index).total_uncompressed_size
-        for group in range(metadata.num_row_groups)
-        for index in range(metadata.num_columns)
-        if metadata.row_group(group).column(index).path_in_schema.partition(".")[0] in columns
-    )
-    row_bytes = max(total // max(metadata.num_rows, 1), 8 * len(columns), 1)
-    rows: int = max(_BATCH_ROWS_MIN, min(batch_bytes // row_bytes, _BATCH_ROWS_MAX))
-    return rows

@@ -1,0 +1,74 @@
+"""What a reader of Parquet says that it needs is what it takes, however the file is laid out."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from parquet_shapes import NASTY, SHAPES, Shape, behind, every_shape, ordinary, trouble, write
+
+from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
+from emsqrt.memory import MemoryBudget
+from sennit_core.units import MIB
+
+SMALL = 4
+"""So many times fewer rows in the normal run."""
+
+
+def held_and_needed(path: Path, budget_bytes: int) -> tuple[int, int]:
+    """Read a file; return the most that Arrow held, and what the reader had said."""
+    before = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(pa.system_memory_pool())
+    with MemoryBudget(budget_bytes) as budget:
+        rows = ParquetScan(path, infer_parquet_schema(path), budget)
+        pa.set_memory_pool(pool)
+        try:
+            with budget.admit(rows.need_bytes, "scan", "a test") as guard:
+                count = 0
+                for batch in rows.batches(guard):
+                    count += batch.num_rows
+                    del batch
+        finally:
+            pa.set_memory_pool(before)
+    assert count == pa.parquet.read_metadata(path).num_rows
+    return pool.max_memory(), rows.need_bytes
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_no_layout_takes_more_than_the_reader_says(name: str, tmp_path: Path) -> None:
+    make, shape = NASTY[name]
+    path = write(tmp_path / "t.parquet", make(shape.rows // SMALL), shape)
+    held, needed = held_and_needed(path, 24 * MIB)
+    assert held <= needed
+
+
+def test_a_dictionary_does_not_gather_the_plain_texts_behind_it(tmp_path: Path) -> None:
+    shape = Shape(dictionary_bytes=100_000)
+    path = write(tmp_path / "t.parquet", behind(40_000), shape)
+    held, _ = held_and_needed(path, 64 * MIB)
+    assert held < 3 * MIB
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("verb", ["sort", "agg", "filter", "join"])
+@pytest.mark.parametrize("name", NASTY)
+def test_no_layout_takes_a_run_over_its_cap(name: str, verb: str, tmp_path: Path) -> None:
+    make, shape = NASTY[name]
+    path = write(tmp_path / "t.parquet", make(shape.rows), shape)
+    assert trouble(path, verb, tmp_path) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("number", range(SHAPES))
+def test_no_shape_takes_a_run_over_its_cap(number: int, tmp_path: Path) -> None:
+    ((texts, shape),) = itertools.islice(every_shape(), number, number + 1)
+    path = write(tmp_path / "t.parquet", ordinary(shape.rows, texts), shape)
+    for budget_mib in (40, 64):
+        held, needed = held_and_needed(path, budget_mib * MIB)
+        assert held <= needed
+    for verb in ("sort", "agg", "filter", "join"):
+        assert trouble(path, verb, tmp_path, (1.0, 1.15, 1.5)) == [], (verb, shape)
