@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sennit_core.schema import DataType, Field, Schema
 
@@ -41,9 +42,27 @@ MENU: dict[str, str] = {
     "zone": "Timestamp(us,UTC)",
     "b": "Binary",
     "xs": "List(Int64)",
+    "k": "Int64",
+    "k8": "Int8",
+    "ku": "UInt32",
+    "kd": "Decimal(18,2)",
+    "kf": "Float64",
+    "kt": "Utf8",
+    "kb": "Binary",
+    "kday": "Date",
+    "kms": "Timestamp(ms)",
+    "kat": "Timestamp(us)",
+    "kz": "Timestamp(us,UTC)",
+    "pad": "Utf8",
 }
-"""Columns by name. `n` and `g` hold small numbers, whose sums are exact in any order."""
-SUMMABLE = ("i8", "i16", "i32", "n", "i64", "u8", "u16", "u32", "g", "d")
+"""Columns by name. `n` and `g` hold small numbers, whose sums are exact in any order.
+
+Those with a `k` are keys: whole numbers from 0 in many types, so that rows of two tables match.
+"""
+KEYS = tuple(name for name in MENU if name.startswith("k"))
+SUMMABLE = ("i8", "i16", "i32", "n", "i64", "u8", "u16", "u32", "g", "d", "k", "k8", "ku", "kd")
+ORDERS = ("drawn", "drawn", "sorted", "sorted", "reversed", "nearly", "clustered", "broken")
+"""How the rows of a table lie, by some of its columns."""
 
 _EXACT = Context(prec=60)
 _TEXTS = (
@@ -53,7 +72,14 @@ _TEXTS = (
 
 
 def random_table(
-    names: Sequence[str], rows: int, seed: int, *, nul: bool = True
+    names: Sequence[str],
+    rows: int,
+    seed: int,
+    *,
+    nul: bool = True,
+    keys: int = 50,
+    order: str = "drawn",
+    by: Sequence[str] = (),
 ) -> tuple[Schema, pa.Table]:
     """Return a table of columns of `MENU`, the same for the same arguments.
 
@@ -62,18 +88,25 @@ def random_table(
         rows: how many rows.
         seed: any number.
         nul: whether text may hold NUL characters and bytes may be anything.
+        keys: how many different keys there may be.
+        order: how the rows lie: one of `ORDERS`.
+        by: the columns that they lie by.
     """
     dice = random.Random(seed)
     schema = Schema(tuple(Field(name, DataType.parse(MENU[name])) for name in names))
-    columns = [_column(field, rows, dice, nul=nul) for field in schema]
-    return schema, pa.table(columns, schema=schema.to_arrow())
+    columns = [_column(field, rows, dice, nul=nul, keys=keys) for field in schema]
+    table = pa.table(columns, schema=schema.to_arrow())
+    return schema, _arranged(table, order, by, dice) if by else table
 
 
-def _column(field: Field, rows: int, dice: random.Random, *, nul: bool) -> Any:
+def _column(field: Field, rows: int, dice: random.Random, *, nul: bool, keys: int) -> Any:
     """Draw a few different values, then a place among them for each row."""
-    different = dice.choice((1, 2, 5, 60, max(rows, 1)))
-    make = _MAKERS[field.name]
-    pool = [make(dice) for _ in range(min(different, max(rows, 1)))]
+    if field.name in KEYS:
+        pool = [_KEY_MAKERS[field.name](number) for number in range(keys)]
+    else:
+        different = dice.choice((1, 2, 5, 60, max(rows, 1)))
+        make = _MAKERS[field.name]
+        pool = [make(dice) for _ in range(min(different, max(rows, 1)))]
     if not nul and field.type.name == "Utf8":
         pool = [text.replace("\x00", "0") for text in pool]
     numbers = np.random.default_rng(dice.getrandbits(32))
@@ -83,6 +116,27 @@ def _column(field: Field, rows: int, dice: random.Random, *, nul: bool) -> Any:
     absent = numbers.random(rows) < dice.choice((0.0, 0.0, 0.1, 0.5, 1.0))
     values = pa.array(pool, field.type.to_arrow())
     return values.take(pa.array(places, mask=absent))
+
+
+def _arranged(table: pa.Table, order: str, by: Sequence[str], dice: random.Random) -> pa.Table:
+    """Lay the rows of a table by some columns, NULL last, as one of `ORDERS` says."""
+    if order == "drawn":
+        return table
+    directions = [(name, "ascending") for name in by]
+    places = pc.sort_indices(table, sort_keys=directions).to_numpy(zero_copy_only=False).copy()
+    numbers = np.random.default_rng(dice.getrandbits(32))
+    match order:
+        case "reversed":
+            places = places[::-1]
+        case "nearly" if len(places) > 1:
+            first, second = numbers.integers(0, len(places), 2)
+            places[[first, second]] = places[[second, first]]
+        case "clustered":
+            cut = np.array_split(places, max(1, len(places) // 100))
+            places = np.concatenate([cut[at] for at in numbers.permutation(len(cut))])
+        case "broken":
+            numbers.shuffle(places[len(places) * 3 // 4 :])
+    return table.take(pa.array(places))
 
 
 def _integers(bits: int, *, signed: bool) -> Callable[[random.Random], int]:
@@ -155,5 +209,26 @@ _MAKERS: dict[str, Callable[[random.Random], Any]] = {
     "ms": _moment,
     "zone": lambda dice: _moment(dice).replace(tzinfo=UTC),
     "xs": lambda dice: dice.choices((None, 1, 2, 1 << 62), k=dice.choice((0, 0, 1, 2, 5, 40))),
+    "pad": lambda dice: f"{dice.randint(0, 1 << 40):x} " * dice.choice((1, 20, 40, 80)),
     "b": lambda dice: _text(dice).encode("utf-8") + bytes(dice.choice(((), (0,), (255, 0, 1)))),
+}
+
+_LIKE = "a prefix that goes on for longer than a key is cut off at "
+_FLOATS = (0.0, -0.0, math.nan, 1.0, math.inf, -math.inf)
+_EPOCH = datetime.fromisoformat("1969-12-31T23:59:00")
+
+_KEY_MAKERS: dict[str, Callable[[int], Any]] = {
+    "k": lambda number: number,
+    "k8": lambda number: number % 128,
+    "ku": lambda number: number,
+    "kd": lambda number: Decimal(number),
+    "kf": lambda number: _FLOATS[number] if number < len(_FLOATS) else float(number),
+    "kt": lambda number: (
+        ("", "0", _LIKE, "\x00", "a\x00", "a")[number] if number < 6 else _LIKE + str(number)
+    ),
+    "kb": lambda number: number.to_bytes(3, "little"),
+    "kday": lambda number: _EPOCH.date() + timedelta(days=number),
+    "kms": lambda number: _EPOCH + timedelta(seconds=number),
+    "kat": lambda number: _EPOCH + timedelta(seconds=number),
+    "kz": lambda number: (_EPOCH + timedelta(seconds=number)).replace(tzinfo=UTC),
 }

@@ -38,7 +38,7 @@ from emsqrt.plan.tree import fold
 from emsqrt.plan.window import FRAMED, Window
 from emsqrt.planner.schemas import schemas_of
 from emsqrt.testing import GivenRows, run_operator
-from sennit_core.schema import Schema
+from sennit_core.schema import DataType, Schema
 
 _N = '"#"'
 _FUNCTIONS = {
@@ -55,7 +55,7 @@ _FUNCTIONS = {
     "last": 'arg_max({}, "#")',
 }
 
-ROWS_MAX = 300_000
+ROWS_MAX = 100_000
 """Joins of joins with few keys have any number of rows; such plans are given up."""
 
 
@@ -217,11 +217,15 @@ def _filter(oracle: Oracle, node: Filter, below: str) -> str:
 def _select(oracle: Oracle, node: Plan, below: str, made: Mapping[str, Expr], given: Plan) -> str:
     inside, schema = oracle.schema(given), oracle.schema(node)
     exprs = [
-        f"CAST({to_sql(made.get(field.name, Column(field.name)), inside)} AS "
-        f"{sql_type(field.type)}) AS {sql_name(field.name)}"
+        f"{_as(to_sql(made.get(field.name, Column(field.name)), inside), field.type)} AS "
+        f"{sql_name(field.name)}"
         for field in schema
     ]
     return oracle.make(f"SELECT {', '.join([*exprs, _N])} FROM {below}")
+
+
+def _as(source: str, kind: DataType) -> str:
+    return source if kind.name == "List" else f"CAST({source} AS {sql_type(kind)})"
 
 
 def _rename(oracle: Oracle, node: Rename, below: str) -> str:
@@ -317,7 +321,7 @@ def _union(oracle: Oracle, node: Union, *inputs: str) -> str:
             for place, field in enumerate(schema)
         ]
         columns = [
-            f"CAST({source} AS {sql_type(field.type)}) AS {sql_name(field.name)}"
+            f"{_as(source, field.type)} AS {sql_name(field.name)}"
             for source, field in zip(sources, schema, strict=True)
         ]
         queries.append(f"SELECT {', '.join(columns)}, {at} AS input, {_N} FROM {table}")
@@ -338,7 +342,7 @@ def _window(oracle: Oracle, node: Window, below: str) -> str:
         arg = "" if call.arg is None else to_sql(call.arg, inside)
         if call.fn == "count" and not arg:
             arg = "*"
-        args = ", ".join([*filter(None, [arg]), *(str(each.value) for each in call.params)])
+        args = ", ".join([*filter(None, [arg]), *(to_sql(each, inside) for each in call.params)])
         by, frame = order, ""
         if call.fn in ("rank", "dense_rank"):
             by = peers

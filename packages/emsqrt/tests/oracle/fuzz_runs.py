@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import count
@@ -22,6 +22,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 from fuzz_oracle import rows_of
 
+from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
 from emsqrt.expr.sql import sql_name, sql_type
 from emsqrt.memory import MemoryBudget
@@ -29,6 +30,7 @@ from emsqrt.operators import Operator, make_operator
 from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink, plan_to_json
 from emsqrt.plan.check import scan_schema
 from emsqrt.plan.tree import fold
+from emsqrt.planner import lower_to_physical
 from emsqrt.run import Run
 from emsqrt.session import run_plan
 from emsqrt.testing import GivenRows
@@ -61,9 +63,23 @@ def a_run(memory_bytes: int, scratch: Path) -> Iterator[Run]:
 
 
 def run_batches(
-    plan: Plan, tables: Tables, memory_bytes: int, scratch: Path, batch_rows: int = 1000
+    plan: Plan,
+    tables: Tables,
+    memory_bytes: int,
+    scratch: Path,
+    batch_rows: int = 1000,
+    build: tuple[bool, int | None] = (False, None),
 ) -> Ran:
-    """Run the operators of a plan as it is written; its scans read tables in memory."""
+    """Run the operators of a plan as it is written; its scans read tables in memory.
+
+    Args:
+        plan: without a sink.
+        tables: by the first path of the scans.
+        memory_bytes: all that is to be used.
+        scratch: where spilled bytes go.
+        batch_rows: in each batch of a table.
+        build: for joins that hash: whether the left side is built, and its supposed bytes.
+    """
 
     def scan(node: Scan) -> Operator:
         assert isinstance(node.source, Files)
@@ -72,20 +88,33 @@ def run_batches(
         return GivenRows(schema, table.to_batches(max_chunksize=batch_rows))
 
     with a_run(memory_bytes, scratch) as run:
+        run.choose(_choices(plan, *build))
         places = count()
-        operator = fold(
-            plan,
-            lambda node, inputs: (
+
+        def make(node: Plan, inputs: tuple[Operator, ...]) -> Operator:
+            place = next(places)
+            return (
                 scan(node)
                 if isinstance(node, Scan)
-                else make_operator(node, inputs, run.view(next(places)))
-            ),
-        )
+                else make_operator(node, inputs, run.view(place))
+            )
+
+        operator = fold(plan, make)
         run.map_working_set()
         with run.judging_sizes(), closing(operator.batches()) as batches:
             made = list(batches)
         table = pa.Table.from_batches(made, operator.schema.to_arrow())
         return Ran(rows_of(table), run.spilled_bytes)
+
+
+def _choices(plan: Plan, build_left: bool, build_bytes: int | None) -> dict[int, JoinChoice]:
+    """Return how each join is carried out: merged where it may be, else as is said."""
+    choices = {}
+    for node in lower_to_physical(plan).plan.nodes:
+        if node.choice is not None:
+            left = build_left and not node.choice.merge and node.strategy.startswith("hash")
+            choices[node.id] = replace(node.choice, build_left=left, build_bytes=build_bytes)
+    return choices
 
 
 def run_files(plan: Plan, memory_bytes: int, scratch: Path, kind: str, schema: Schema) -> Ran:
@@ -101,10 +130,12 @@ def run_files(plan: Plan, memory_bytes: int, scratch: Path, kind: str, schema: S
     return Ran(read_rows(target, kind, schema), manifest.spilled_bytes)
 
 
-def run_thin(plan: Plan, memory_bytes: int, scratch: Path, schema: Schema) -> Ran | None:
-    """Run a plan in the thin tier, from its CSV files to CSV; None when it is not for that tier."""
-    target = scratch / "thin.csv"
-    program = try_compile(Sink(plan, FileTarget(str(target), "csv")), scratch)
+def run_thin(
+    plan: Plan, memory_bytes: int, scratch: Path, schema: Schema, kind: str = "csv"
+) -> Ran | None:
+    """Run a plan in the thin tier, from its text to text; None when it is not for that tier."""
+    target = scratch / f"thin.{kind}"
+    program = try_compile(Sink(plan, FileTarget(str(target), kind)), scratch)
     if program is None:
         return None
     with ExitStack() as stack:
@@ -113,25 +144,28 @@ def run_thin(plan: Plan, memory_bytes: int, scratch: Path, schema: Schema) -> Ra
         context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
         stack.enter_context(closing(context))
         report = run_text(program, context)
-    return Ran(read_rows(target, "csv", schema), report.get("spilledBytes", 0))
+    return Ran(read_rows(target, kind, schema), report.get("spilledBytes", 0))
 
 
 def smallest(
-    run: Callable[[int], T], memory_bytes: int = 1 << 16, most_bytes: int = 1 << 30
+    run: Callable[[int], T],
+    memory_bytes: int = 1 << 16,
+    most_bytes: int = 1 << 30,
+    refusals: int = 3,
 ) -> tuple[T, int]:
     """Call `run` with the memory that its refusals ask for, until it is not refused.
 
     Returns:
         What it returned, and the memory it then had.
     """
-    for _ in range(4):
+    for _ in range(refusals + 1):
         try:
             return run(memory_bytes), memory_bytes
         except CapTooSmall as error:
             if not memory_bytes < error.needed_bytes <= most_bytes:
                 raise
             memory_bytes = error.needed_bytes
-    raise AssertionError(f"refused four times, last with {memory_bytes} bytes")
+    raise AssertionError(f"refused {refusals + 1} times, last with {memory_bytes} bytes")
 
 
 def write_table(table: pa.Table, schema: Schema, path: Path) -> None:
@@ -146,17 +180,18 @@ def write_table(table: pa.Table, schema: Schema, path: Path) -> None:
             with path.open("w", encoding="utf-8", newline="") as file:
                 for row in rows_of(table):
                     values = zip(schema, row, strict=True)
-                    line = {field.name: _json_value(value, field.type) for field, value in values}
+                    line = {field.name: json_value(value, field.type) for field, value in values}
                     file.write(json.dumps(line) + "\n")
         case _:
             with path.open("w", encoding="utf-8", newline="") as file:
                 file.write(",".join(schema.names) + "\n")
                 for row in rows_of(table):
-                    fields = map(_csv_field, row, (field.type for field in schema))
+                    fields = map(csv_field, row, (field.type for field in schema))
                     file.write(",".join(fields) + "\n")
 
 
-def _csv_field(value: Any, kind: DataType) -> str:
+def csv_field(value: Any, kind: DataType) -> str:
+    """Return a value as a field of CSV; texts in quotes."""
     if value is None:
         return ""
     if kind.name == "Utf8":
@@ -165,7 +200,8 @@ def _csv_field(value: Any, kind: DataType) -> str:
     return _plain_text(value, kind)
 
 
-def _json_value(value: Any, kind: DataType) -> Any:
+def json_value(value: Any, kind: DataType) -> Any:
+    """Return a value as a member of a line of JSON."""
     if value is None or kind.name in ("Utf8", "Bool") or kind.is_integer:
         return value
     return _plain_text(value, kind)
