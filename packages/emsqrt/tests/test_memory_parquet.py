@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from parquet_shapes import NASTY, SHAPES, Shape, behind, every_shape, ordinary, trouble, write
+from parquet_shapes import (
+    NASTY,
+    SHAPES,
+    Shape,
+    behind,
+    every_shape,
+    lists,
+    ordinary,
+    trouble,
+    write,
+)
 
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.memory import MemoryBudget
@@ -49,6 +59,11 @@ def test_a_dictionary_does_not_gather_the_plain_texts_behind_it(tmp_path: Path) 
     path = write(tmp_path / "t.parquet", behind(40_000), shape)
     held, _ = held_and_needed(path, 64 * MIB)
     assert held < 3 * MIB
+
+
+def test_lists_of_values_of_a_bit_are_written_within_the_smallest_cap(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", lists(40_000), Shape(group_rows=20_000))
+    assert trouble(path, "filter", tmp_path, (1.0,)) == []
 
 
 @pytest.mark.nightly

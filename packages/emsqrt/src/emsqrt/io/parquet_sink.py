@@ -34,6 +34,8 @@ GROUP_BYTES = 8 << 20
 GROUP_ROWS = 1 << 20
 _GROUP_BYTES_MIN = 64 << 10
 _PAGE_BYTES = 256 << 10
+_LIST_PAGE_BYTES = 16 << 10
+"""A page of lists may have a value in every bit, and Arrow holds eight bytes for each, and more."""
 _GATHERED_BYTES = 32 << 10
 """Of small pages, written in one go."""
 _DICTIONARY_BYTES = 32 << 10
@@ -161,6 +163,7 @@ class ParquetFileWriter:
         ]
         schema = pa.schema(fields)
         is_plain = schema.equals(self._schema)
+        page_bytes = _LIST_PAGE_BYTES if any(map(_has_lists, schema.types)) else _PAGE_BYTES
         self._writer = parquet.ParquetWriter(
             self._stream,
             self._schema if is_plain else schema,
@@ -168,7 +171,7 @@ class ParquetFileWriter:
             compression=encodings.compression,
             use_dictionary=coded,
             column_encoding=encodings.others or None,
-            data_page_size=_PAGE_BYTES,
+            data_page_size=page_bytes,
             dictionary_pagesize_limit=_DICTIONARY_BYTES,
             store_decimal_as_integer=True,
             write_page_checksum=True,
@@ -378,6 +381,12 @@ def _index_bytes(schema: Any, options: ParquetOptions) -> int:
     row_bytes = sum(least_bytes(kind) for kind in schema.types)
     rows = min(options.row_group_rows, (options.row_group_bytes + PIECE_BYTES) // row_bytes)
     return rows * _INDEX_BYTES + min(_PAGE_BYTES, options.row_group_bytes // 4)
+
+
+def _has_lists(kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_has_lists(field.type) for field in kind)
+    return bool(pa.types.is_nested(kind))
 
 
 def _because(place: Place, schema: Any, options: ParquetOptions) -> str:
