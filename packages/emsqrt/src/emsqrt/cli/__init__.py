@@ -33,9 +33,6 @@ def entry() -> None:
 
     load_late()
     load_untranslated("argparse")
-    from emsqrt.closures import make_closures
-
-    make_closures()
     sys.exit(main(may_become=True))
 
 

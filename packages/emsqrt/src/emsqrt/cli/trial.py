@@ -19,16 +19,14 @@ if __name__ == "__main__":  # as in the processes that it stands for: some thing
     from emsqrt.late import load_late, load_untranslated
 
     load_late()
-    from emsqrt.closures import make_closures
-
-    make_closures()
 
 from sennit_core.errors import CapTooSmall, SennitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_STEP_BYTES = 64 << 10
+_STEP_BYTES = 128 << 10
+"""How close it is looked, and what a process may hold more the next time."""
 _SOME_CAP_BYTES = 64 << 20
 _PLANNING_BYTES = 512 << 10
 """What a verb holds of its own planning when pyarrow runs in the same process."""
@@ -98,7 +96,7 @@ def _plan_alone(request: Mapping[str, Any]) -> dict[str, Any]:
     program = try_compile(plan, Path())
     assert program is not None, "it was compiled before"
     program.scheduled(_SOME_CAP_BYTES)
-    return {"capBytes": planning_bytes(), "because": "planning takes that"}
+    return {"capBytes": planning_bytes() + _STEP_BYTES, "because": "planning takes that"}
 
 
 def _serve() -> None:

@@ -8,11 +8,6 @@ its parent, however that died.
 
 from __future__ import annotations
 
-# ruff: noqa: E402 - what follows is made quickly only then
-from emsqrt.closures import make_closures
-
-make_closures()
-
 import gc
 import importlib
 import os

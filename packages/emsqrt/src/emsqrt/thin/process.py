@@ -2,8 +2,9 @@
 
 The request is the first line of standard input, as JSON; answers go to the descriptor FD, a JSON
 object a line: `{"progress": …}` as often as there is news, then `{"report": …}` or
-`{"error": …}`. A request with `weighs` reads nothing; the report is a `Weight`. More lines on standard input are orders (`cancel`), and its end means that nobody
-waits any more. Nothing third-party is loaded, so that a cap of a few MiB is enough.
+`{"error": …}`. A request with `weighs` reads nothing; the report is a `Weight`. More lines on
+standard input are orders (`cancel`), and its end means that nobody waits any more. Nothing
+third-party is loaded, so that a cap of a few MiB is enough.
 """
 
 from __future__ import annotations
@@ -12,10 +13,6 @@ from __future__ import annotations
 from emsqrt.late import load_late
 
 load_late()
-
-from emsqrt.closures import make_closures
-
-make_closures()
 
 import json
 import os

@@ -23,7 +23,7 @@ from emsqrt.thin.scan import open_sources
 from emsqrt.thin.sink import CsvTextSink
 from emsqrt.thin.text import TextRows
 
-_PRECISE_BYTES = 1 << 16
+_PRECISE_BYTES = 1 << 17
 
 
 def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
