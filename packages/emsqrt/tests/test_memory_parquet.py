@@ -19,12 +19,18 @@ from parquet_shapes import (
     write,
 )
 
+from emsqrt.io.cutting import Pieces
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
-from emsqrt.memory import MemoryBudget
+from emsqrt.memory import MemoryBudget, UsageReader
 from sennit_core.units import MIB
 
 SMALL = 4
 """So many times fewer rows in the normal run."""
+
+
+def held_now() -> int:
+    with UsageReader() as reader:
+        return reader.read().charged_bytes
 
 
 def held_and_needed(path: Path, budget_bytes: int) -> tuple[int, int]:
@@ -64,6 +70,18 @@ def test_a_dictionary_does_not_gather_the_plain_texts_behind_it(tmp_path: Path) 
 def test_lists_of_values_of_a_bit_are_written_within_the_smallest_cap(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", lists(40_000), Shape(group_rows=20_000))
     assert trouble(path, "filter", tmp_path, (1.0,)) == []
+
+
+def test_batches_of_single_rows_wait_for_a_piece_in_little_memory() -> None:
+    rows = 4000
+    batch = pa.record_batch({f"c{at}": [at] for at in range(16)} | {"t": ["text"]})
+    gathered = Pieces(bytes_max=MIB)
+    before = held_now()
+    for _ in range(rows):
+        assert list(gathered.add(batch.filter(pa.array([True])))) == []
+    assert held_now() - before < 8 * MIB
+    ((piece, _),) = gathered.finish()
+    assert piece.num_rows == rows
 
 
 @pytest.mark.nightly

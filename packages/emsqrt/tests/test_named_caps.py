@@ -138,7 +138,7 @@ def test_a_cap_below_the_libraries_is_refused_for_the_whole_plan(tmp_path: Path)
     rows = scan(tmp_path / "l.jsonl", schema=schema)
     plan = rows.sort("t").window("t", "n", r="rank()").sink(tmp_path / "out.parquet").plan
     with Engine(EngineConfig(spill_dir=tmp_path / "spill")) as engine:
-        with pytest.raises(CapTooSmall, match=r"at least 4\d") as refused:
+        with pytest.raises(CapTooSmall, match=r"at least [45]\d") as refused:
             engine.run(plan, mem_cap=16 << 20)
         assert refused.value.cap_bytes == 16 << 20
         assert refused.value.needed_bytes > FLOOR_BYTES

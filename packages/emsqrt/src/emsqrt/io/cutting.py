@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 
 PIECE_BYTES = 256 << 10
 PIECE_ROWS = 1 << 14
+_HELD_MAX = 64
+"""Batches that wait for a piece: of one row, a batch of 16 columns takes 10 KiB."""
 _HEAD_BYTES = 4
 """What a text or a list counts beside what it holds."""
 _BYTE_VALUES = 256
@@ -51,7 +53,7 @@ class Pieces:
             sizes.total + self._bytes < self._bytes_max
             and batch.num_rows + self._rows < self._rows_max
         ):
-            self._held.append(batch)
+            self._hold(batch)
             self._rows += batch.num_rows
             self._bytes += sizes.total
             return
@@ -72,6 +74,11 @@ class Pieces:
         """Yield the rest, when there is any."""
         if self._held:
             yield self._take()
+
+    def _hold(self, batch: Any) -> None:
+        self._held.append(batch)
+        if len(self._held) == _HELD_MAX:
+            self._held = [pa.concat_batches(self._held)]
 
     def _take(self) -> tuple[Any, int]:
         held, size = self._held, self._bytes

@@ -42,6 +42,8 @@ _DICTIONARY_BYTES = 32 << 10
 """Arrow keeps 400 bytes for each value of a dictionary while it grows, and dies without them."""
 _ENCODER_BYTES = 3 << 19
 """The compressor, and a column's page and dictionary while they are made."""
+_TEXT_BYTES = 3 << 19
+"""A page of texts once more, which are put together apart from their lengths: measured."""
 _COLUMN_BYTES_MAX = 4 << 20
 """The largest column's pages while its dictionary still grows: measured, whatever the group."""
 _INDEX_BYTES = 2
@@ -366,6 +368,8 @@ def admit_groups(
     from emsqrt.spill.placement import is_in_memory
 
     encoder = _ENCODER_BYTES + _GATHERED_BYTES + 2 * PIECE_BYTES + len(schema) * _FOOTER_BYTES
+    if any(pa.types.is_string(kind) or pa.types.is_binary(kind) for kind in schema.types):
+        encoder += _TEXT_BYTES
     held = encoder + options.group_bytes
     mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
     if mapped_counts or 8 * held <= 3 * budget.free_bytes:

@@ -35,6 +35,8 @@ _HELD_BYTES_MAX = 32 << 20
 _HELD_BYTES_MIN = 1 << 20
 _PARTITION_BYTES = 2 << 10
 """What is remembered of a partition, in Python."""
+_ARRAY_BYTES = 700
+"""What a column of a batch takes beside its values, however few rows it has: measured."""
 _SPAN_BYTES = 128
 _KINDS = "integers, decimals, text, booleans, dates, times and timestamps"
 
@@ -109,7 +111,7 @@ class PartitionedSink:
                 partition = self._partitions[key] = _Partition()
                 self._guard.resize(self._guard.size_bytes + _PARTITION_BYTES)
             partition.batches.append(part)
-            self._held += part.nbytes
+            self._held += part.nbytes + part.num_columns * _ARRAY_BYTES
         if self._held > self._held_max:
             self._append_all()
 
