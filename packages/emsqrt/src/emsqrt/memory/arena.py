@@ -92,11 +92,16 @@ class Arena:
         return max((end - start for start, end in self._gaps()), default=0)
 
     def try_take(self, size_bytes: int, tag: str) -> Slice | None:
-        """Return a slice of at least `size_bytes`, or None: then spill, shrink or wait."""
+        """Return a slice of at least `size_bytes`, or None: then spill, shrink or wait.
+
+        It lies at the arena's start or end where it can: who takes one while another is held, one
+        after the other as operators do, always finds what is free in one piece.
+        """
         size = -(-size_bytes // _PAGE) * _PAGE
         for start, end in self._gaps():
             if end - start >= size:
-                found = Slice(self, start, size, tag)
+                at = end - size if start and end == self.size_bytes else start
+                found = Slice(self, at, size, tag)
                 self._held.append(found)
                 self._held.sort(key=lambda held: held.start)
                 self.peak_bytes = max(self.peak_bytes, self.used_bytes)
