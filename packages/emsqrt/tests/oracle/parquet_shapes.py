@@ -20,10 +20,10 @@ from emsqrt.pipeline import Pipeline
 from sennit_core.errors import CapTooSmall, SennitError
 
 Table = Callable[[int], Any]
-STEPS = (1.0, 1.07, 1.15, 1.3, 1.6, 2.0)
+STEPS = (1.0, 1.15, 1.5)
 """Caps, as multiples of the smallest."""
-SHAPES = 24
-_LONG_ROW = re.compile(r"needed: (a row to be joined|row \d+ of the sort) ")
+SHAPES = 16
+_LONG_ROW = re.compile(r"needed: (a row to be joined|a row of the sort|row \d+ of the sort) ")
 
 
 @dataclass(frozen=True)

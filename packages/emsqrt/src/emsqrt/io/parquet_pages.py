@@ -68,6 +68,12 @@ class ChunkPages:
         return self.plain_bytes + self.lengths_bytes + 2 * self.dictionary_bytes + views
 
     @property
+    def passing_bytes(self) -> int:
+        """What it takes beside while it is read: what pages are made of, or room for one's texts."""
+        texts = 0 if self.is_coded or not self.is_text else self.plain_bytes
+        return max(self.stored_bytes + self.dictionary_bytes, texts)
+
+    @property
     def longest_text_bytes(self) -> int:
         """A bound on what a text of the dictionary has."""
         return max(self.dictionary_bytes - _LENGTH_BYTES * self.dictionary_count, 0)

@@ -268,8 +268,7 @@ class ParquetScan:
             of_group = held.setdefault(chunk.row_group, {})
             of_group[name] = of_group.get(name, 0) + chunk.held_bytes
             of_group[name] += read_bytes(self._source) + _COLUMN_BYTES
-            beside = chunk.stored_bytes + chunk.dictionary_bytes
-            passing[chunk.row_group] = max(passing.get(chunk.row_group, 0), beside)
+            passing[chunk.row_group] = max(passing.get(chunk.row_group, 0), chunk.passing_bytes)
         groups = []
         for index in range(file.metadata.num_row_groups):
             metadata = file.metadata.row_group(index)
