@@ -360,7 +360,7 @@ def admit_groups(
 ) -> tuple[BudgetGuard, bool]:
     """Reserve for row groups; tell whether they may wait in memory.
 
-    They may when that takes at most three eighths of what is free: operators have the rest.
+    They may when that takes at most a third of what encoding leaves: operators have the rest.
 
     Raises:
         CapTooSmall: not even what encoding takes is there.
@@ -370,10 +370,12 @@ def admit_groups(
     encoder = _ENCODER_BYTES + _GATHERED_BYTES + 2 * PIECE_BYTES + len(schema) * _FOOTER_BYTES
     if any(pa.types.is_string(kind) or pa.types.is_binary(kind) for kind in schema.types):
         encoder += _TEXT_BYTES
-    held = encoder + options.group_bytes
+    groups = options.group_bytes
     mapped_counts = is_in_memory(scratch)  # mapped pages of such a file are memory
-    if mapped_counts or 8 * held <= 3 * budget.free_bytes:
-        return budget.admit(held, "parquet sink", _because(place, schema, options)), True
+    if mapped_counts or 3 * groups <= budget.free_bytes - encoder:
+        return budget.admit(
+            encoder + groups, "parquet sink", _because(place, schema, options)
+        ), True
     encoder += min(_index_bytes(schema, options), _COLUMN_BYTES_MAX)
     return budget.admit(encoder, "parquet sink", _because(place, schema, options)), False
 
