@@ -11,7 +11,7 @@ import pytest
 
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
-from lake import Lake, UploadIncomplete
+from lake import Lake, UploadIncomplete, intake
 from sennit_core.errors import BadInput, Cancelled, Conflict, NotFound, UsageError
 from sennit_core.records import DatasetInfo, Progress
 from sennit_core.schema import Schema
@@ -120,6 +120,15 @@ def test_an_ingest_can_be_cancelled_and_done_again(lake: Lake) -> None:
 
     assert lake.catalog.list() == []
     assert lake.ingest(upload.id).rows == 2_000_000
+
+
+def test_an_ingest_that_ends_between_two_looks_is_done(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "_POLL_SECONDS", 0)  # so that it always ends between two
+    for n in range(20):
+        upload = upload_file(lake, f"a{n}.csv", "a\n1\n")
+        assert lake.ingest(upload.id, cancelled=lambda: False).rows == 1
 
 
 def test_two_ingests_of_one_upload_make_one_dataset(lake: Lake) -> None:

@@ -21,7 +21,7 @@ from lake.objects import ObjectStore
 from lake.retention import Retention
 from lake.snapshots import Manifest, renumbered
 from sennit_core.clock import Clock
-from sennit_core.errors import BadInput, Conflict, DeadlineExceeded
+from sennit_core.errors import BadInput, Conflict
 from sennit_core.hashing import ObjectDigest
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
@@ -227,15 +227,10 @@ class Intake:
 
 
 def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
-    while cancelled is not None:
+    while cancelled is not None and not execution.wait(_POLL_SECONDS):
         if cancelled():
             execution.cancel()
             break
-        try:
-            return execution.result(_POLL_SECONDS)
-        except DeadlineExceeded:
-            if execution.done:
-                raise  # the work's own
     return execution.result()
 
 

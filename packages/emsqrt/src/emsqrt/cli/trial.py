@@ -30,6 +30,8 @@ _STEP_BYTES = 128 << 10
 _SOME_CAP_BYTES = 64 << 20
 _PLANNING_BYTES = 512 << 10
 """What a verb holds of its own planning when pyarrow runs in the same process."""
+_COMPILING_BYTES = 512 << 10
+"""What planning may take more the next time: peaks differ where modules have to be compiled."""
 
 
 def _search(admit: Callable[[int], None]) -> dict[str, Any]:
@@ -75,9 +77,12 @@ def _admit_plan(document: Mapping[str, Any], cap_bytes: int) -> None:
 def _begin_verb(document: Mapping[str, Any] | None) -> None:
     """Load and do what a verb does before it has its plan."""
     load_untranslated("argparse")
+    import emsqrt.cli.status  # noqa: F401
     from emsqrt.cli.arguments import parser
+    from sennit_core.units import format_bytes, parse_bytes
 
     parser()
+    parse_bytes(format_bytes(_SOME_CAP_BYTES))
     if document is not None:
         from emsqrt.documents import read_document
 
@@ -96,7 +101,7 @@ def _plan_alone(request: Mapping[str, Any]) -> dict[str, Any]:
     program = try_compile(plan, Path())
     assert program is not None, "it was compiled before"
     program.scheduled(_SOME_CAP_BYTES)
-    return {"capBytes": planning_bytes() + _STEP_BYTES, "because": "planning takes that"}
+    return {"capBytes": planning_bytes() + _COMPILING_BYTES, "because": "planning takes that"}
 
 
 def _serve() -> None:

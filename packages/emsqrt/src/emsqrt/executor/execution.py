@@ -128,12 +128,16 @@ class Execution:
             SennitError: whatever the entry raised.
             WorkerLost: its process died.
         """
-        if not self._ended.wait(timeout):
+        if not self.wait(timeout):
             raise DeadlineExceeded(f"waiting for {self.what}", timeout)
         if self._error is not None:
             raise self._error
         assert self._result is not None, "an execution ends with a result or an error"
         return self._result
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most `timeout` seconds for its end; return whether it has ended."""
+        return self._ended.wait(timeout)
 
     def cancel(self) -> None:
         """Ask it to stop; `result` then raises `Cancelled`. Does nothing when it has ended."""
