@@ -264,7 +264,7 @@ def test_a_cancelled_job_ends_at_once_and_frees_what_it_held(
         job = flights.count().submit()
         eventually(lambda: job.state == "running")
         job.cancel()
-        eventually(lambda: job.state == "cancelled", 5.0)
+        eventually(lambda: job.state == "cancelled")
 
     with pytest.raises(Cancelled):
         job.wait(5)
@@ -277,7 +277,7 @@ def test_a_timeout_cancels_the_job(shared_node: Any, flights: Pipeline) -> None:
         with pytest.raises(DeadlineExceeded):
             flights.count().distribute(timeout_seconds=0.2)
         newest = shared_node.client.jobs()[0]
-        eventually(lambda: shared_node.client.job(newest.id).state == "cancelled", 5.0)
+        eventually(lambda: shared_node.client.job(newest.id).state == "cancelled")
 
 
 def slow(node: Any, name: str) -> Pipeline:
@@ -299,9 +299,9 @@ def test_cancel_kills_a_running_execution(shared_node: Any) -> None:
 
     job.cancel()
 
-    eventually(lambda: shared_node.pool.stats().busy == 0, 5.0)
+    eventually(lambda: shared_node.pool.stats().busy == 0)
     assert job.state == "cancelled"
-    eventually(lambda: not list((shared_node.folder / "jobs" / job.id).glob("*/*")), 5.0)
+    eventually(lambda: not list((shared_node.folder / "jobs" / job.id).glob("*/*")))
 
 
 def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
@@ -312,8 +312,8 @@ def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
     uploaded = shared_node.client.upload(csv)
     eventually(lambda: shared_node.pool.stats().busy == 1)
     uploaded.job.cancel()
-    eventually(lambda: uploaded.job.state == "cancelled", 5.0)
-    eventually(lambda: shared_node.pool.stats().busy == 0, 5.0)
+    eventually(lambda: uploaded.job.state == "cancelled")
+    eventually(lambda: shared_node.pool.stats().busy == 0)
     assert shared_node.lake.catalog.find("wide") is None
 
     (upload,) = shared_node.lake.parts.list()
