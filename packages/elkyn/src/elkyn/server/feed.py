@@ -67,6 +67,8 @@ class Batch:
 class Feed(ABC):
     """One client's listening at one place."""
 
+    __slots__ = ()
+
     @abstractmethod
     async def start(self, opener: Opener) -> Opening:
         """Start, or start again after a loss: what `opener` makes of the state at this moment."""

@@ -210,12 +210,27 @@ class Follower(Feed):
         mark: the number of the last event that the follower has had with its start.
     """
 
+    __slots__ = (  # there are hundreds of thousands
+        "_bytes",
+        "_closed",
+        "_events",
+        "_lost",
+        "_pending",
+        "_starting",
+        "_wake",
+        "channel",
+        "level",
+        "mark",
+        "patient",
+        "sink",
+    )
+
     def __init__(
         self, channel: Channel, wake: Callable[[Feed], None], *, patient: bool = False
     ) -> None:
         self.channel = channel
         self.patient = patient
-        self.sink: Callable[[Batch], bool] = lambda _batch: False
+        self.sink: Callable[[Batch], bool] = _take_none
         self.level = False
         self.mark = 0
         self._wake = wake
@@ -294,3 +309,7 @@ class Follower(Feed):
             self._closed = True
             self._clear()
             self.channel.leave(self)
+
+
+def _take_none(_batch: Batch) -> bool:
+    return False
