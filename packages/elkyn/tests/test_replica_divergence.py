@@ -170,6 +170,34 @@ def test_an_old_leader_is_not_read_before_it_has_the_new_leaders_state(cluster: 
     assert old.client.get("/new.json").json() == 2
 
 
+def test_a_follower_that_never_reached_its_leader_is_read_when_it_is_promoted(
+    start_server: Start, line_to: Callable[[Served], Line], tmp_path: Path
+) -> None:
+    leader = start_server(data=tmp_path / "leader")
+    leader.client.put("/led.json", json=1)
+    token = str(leader.data / "admin.token")
+
+    def follow(name: str, line: Line) -> Served:
+        words = ("--follow", line.url, "--follow-token-file", token)
+        return start_server(*words, data=tmp_path / name)
+
+    one, two = line_to(leader), line_to(leader)
+    one.cut = False
+    replica = follow("replica", one)
+    until(lambda: connected(replica))
+    one.break_off()
+    replica.stop()
+    replica = follow("replica", one)
+    promote(replica)
+    assert replica.client.put("/led.json", json=2).status_code == 200
+    replica.stop()
+    replica = follow("replica", two)  # it has led
+    assert refused(replica)
+    promote(replica)
+    assert replica.client.get("/led.json").json() == 2
+    assert replica.client.get("/readyz").status_code == 200
+
+
 def test_streams_and_sockets_of_a_follower_that_turns_out_to_be_wrong(cluster: Cluster) -> None:
     cluster.behind.stop()
     behind = cluster.follow_new("behind")

@@ -168,10 +168,6 @@ class Link:
             with suppress(OSError):  # a closing handshake would wait for a leader that hangs
                 opened.socket.shutdown(socket.SHUT_RDWR)
 
-    def leave(self) -> None:
-        """Let the store lead, after `close`."""
-        self._log.leave()
-
     def close(self) -> None:
         """Follow no more; returns when the thread has ended. Twice is fine."""
         self.stop()

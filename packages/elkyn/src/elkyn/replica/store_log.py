@@ -23,7 +23,7 @@ from elkyn.replica.terms import Terms
 from elkyn.store import ElkynStore
 from sennit_core.errors import Corrupt
 
-__all__ = ["FollowerStore", "LeaderStore", "begin_to_follow"]
+__all__ = ["FollowerStore", "LeaderStore", "begin_to_follow", "begin_to_lead"]
 
 
 class LeaderStore:
@@ -106,6 +106,15 @@ def begin_to_follow(store: ElkynStore) -> None:
     store.divergence.note(own or store.terms.stale)
 
 
+def begin_to_lead(store: ElkynStore) -> None:
+    """Let a store that nothing else follows a leader for lead: what is written now is its own."""
+    known = _read(store)
+    if known:
+        _keep(store, {**known, "led": True})
+    store.divergence.note(False)
+    store.following = False
+
+
 def _file_of(store: ElkynStore) -> FilePath | None:
     return None if store.path is None else store.path / "replica.json"
 
@@ -116,6 +125,19 @@ def _read(store: ElkynStore) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = json.loads(file.read_text())
     return found
+
+
+def _keep(store: ElkynStore, known: dict[str, Any]) -> None:
+    file = _file_of(store)
+    if file is None:
+        return
+    partial = file.with_suffix(".partial")
+    with partial.open("w") as stream:
+        json.dump(known, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.rename(file)
+    sync_folder(file.parent)
 
 
 class FollowerStore:
@@ -143,16 +165,8 @@ class FollowerStore:
         return [format_path(path) for path in self._paths]
 
     def _write(self) -> None:
-        if self._file is None:
-            return
-        partial = self._file.with_suffix(".partial")
-        with partial.open("w") as stream:
-            said = {"node": self.node, "paths": self._shown_paths()}
-            json.dump({**said, "led": True} if self._led else said, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.rename(self._file)
-        sync_folder(self._file.parent)
+        said = {"node": self.node, "paths": self._shown_paths()}
+        _keep(self.store, {**said, "led": True} if self._led else said)
 
     @property
     def terms(self) -> Terms:
@@ -175,11 +189,6 @@ class FollowerStore:
         if diverged is not self._led:
             self._mark(led=diverged)
         self.store.divergence.note(diverged)
-
-    def leave(self) -> None:
-        """Lead from now on: what is written here later, no leader has given."""
-        self._mark(led=True)
-        self.store.divergence.note(False)
 
     def _mark(self, *, led: bool) -> None:
         self._led = led

@@ -21,7 +21,7 @@ from elkyn.errors import Behind, PreconditionFailed
 from elkyn.identity import Identity
 from elkyn.replica.client import Answer, LeaderClient, error_of
 from elkyn.replica.link import Link, tell_term
-from elkyn.replica.store_log import begin_to_follow
+from elkyn.replica.store_log import begin_to_follow, begin_to_lead
 from elkyn.server.asgi import Receive, Scope, read_body
 from elkyn.server.replication import reach
 from elkyn.server.request import Request, Response, is_reserved
@@ -136,7 +136,7 @@ class Upstream:
                     self._follow(name)
                 if self._accounts is not None:
                     self._learn_accounts(client, self._accounts)
-            except SennitError as error:
+            except Exception as error:  # noqa: BLE001 - whatever was answered: it is asked again
                 _log.info("looking for namespaces at %s: %s", self.url, error)
             self._closed.wait(_LOOK_SECONDS)
 
@@ -274,7 +274,7 @@ class Upstream:
         """
         if not self.active:
             raise UsageError("this server leads already")
-        links = self._unfollow()
+        self._unfollow()
         terms = {}
         for name in self._stores:
             store = self._stores[name]
@@ -282,10 +282,8 @@ class Upstream:
         self._remember()
         if self._accounts is not None:
             self._accounts.leader.leave()
-        for link in links:
-            link.leave()
         for name in self._stores:
-            self._stores[name].following = False
+            begin_to_lead(self._stores[name])
         self._thread = threading.Thread(target=self._tell, name="elkyn-upstream", daemon=True)
         self._thread.start()
         return terms
@@ -305,7 +303,7 @@ class Upstream:
                     left.discard(name)
             self._closed.wait(_TELL_SECONDS)
 
-    def _unfollow(self) -> list[Link]:
+    def _unfollow(self) -> None:
         with self._linking:
             self.active = False
             links, self._links = self._links, {}
@@ -313,7 +311,6 @@ class Upstream:
             link.stop()
         for link in links.values():
             link.close()
-        return list(links.values())
 
     def close(self) -> None:
         """Follow no more; twice is fine."""

@@ -1,8 +1,8 @@
 """Writes that come with an Idempotency-Key: sent again under the same key, they are not done again.
 
 What a write has done is kept in its own transaction, so that a crash of the server leaves both or
-neither, and travels with the log, so that a follower that is promoted knows it. A key counts for one namespace, method, path and caller, for an hour; a store remembers the
-newest 20,000 of them, in 32 MiB.
+neither, and travels with the log, so that a follower that is promoted knows it. A key counts for one
+namespace, method, path and caller, for an hour; a store remembers the newest 20,000 of them, in 32 MiB.
 """
 
 from __future__ import annotations
