@@ -167,6 +167,21 @@ def test_stats_say_what_columns_hold(folder: Path) -> None:
     assert amount["histogram"] == ["20", "1500", "2000.5"]
 
 
+def test_no_more_values_are_told_than_there_are_rows(folder: Path) -> None:
+    (folder / "all.csv").write_text("n,m\n" + "".join(f"{n},\n" for n in range(3000)))
+    for column, most in zip(
+        json.loads(emsqrt("stats", "all.csv", "--json").stdout)["columns"], (3000, 0), strict=True
+    ):
+        assert 0.95 * most <= column["different"] <= most
+
+
+def test_words_that_a_verb_does_not_know_are_told_with_its_usage(folder: Path) -> None:
+    done = emsqrt("agg", "logs.csv", "out.csv", "count(*)", "--aggs", "sum(amount)")
+    assert done.returncode == 2
+    assert "usage: emsqrt agg" in done.stderr
+    assert "emsqrt agg: error: unrecognized arguments: --aggs sum(amount)" in done.stderr
+
+
 def test_stats_of_many_rows_have_a_histogram_of_some(folder: Path) -> None:
     made = pa.table({"v": [row * 7919 % 20_011 for row in range(20_011)]})
     parquet.write_table(made, folder / "many.parquet", row_group_size=3000)

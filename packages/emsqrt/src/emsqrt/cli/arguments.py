@@ -11,7 +11,7 @@ from emsqrt.cli import verbs
 from emsqrt.cli.racing import add_race
 
 if TYPE_CHECKING:
-    _Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001
+    _Verbs: TypeAlias = "argparse._SubParsersAction[_Verb]"  # noqa: SLF001
 
 
 class _Help(argparse.HelpFormatter):
@@ -26,6 +26,16 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": _Help, **settings})
+
+
+class _Verb(_Parser):
+    """A verb's parser, which says of words that it does not know how it is used."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
 
 
 def _terminal_columns() -> int:
@@ -44,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     whole: argparse.ArgumentParser = _Parser(
         prog="emsqrt", description="Run plans over files under a hard memory cap."
     )
-    made = whole.add_subparsers(required=True, metavar="VERB")
+    made = whole.add_subparsers(required=True, metavar="VERB", parser_class=_Verb)
     _add_documents(made)
     _add_files(made)
     _add_reports(made)

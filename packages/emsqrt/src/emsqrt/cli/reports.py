@@ -53,7 +53,7 @@ def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
             "column": field.name,
             "type": str(field.type),
             "nulls": int(found["rows"]) - int(found[f"values{at}"]),
-            "different": int(found[f"different{at}"]),
+            "different": min(int(found[f"different{at}"]), int(found[f"values{at}"])),
             "min": found[f"least{at}"],
             "max": found[f"most{at}"],
             "histogram": _histogram(sample, field),
