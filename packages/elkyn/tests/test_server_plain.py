@@ -15,8 +15,13 @@ import httpx
 import uvicorn
 from uvicorn.server import ServerState
 
+from elkyn.auth.authenticator import Authenticator, AuthSettings
+from elkyn.server.app import ElkynApp
+from elkyn.server.door import AuthDoor
 from elkyn.server.http_protocol import bounded_protocol
 from elkyn.server.limits import Limits
+from elkyn.server.plain import PlainRequests
+from elkyn.server.settings import Settings
 from elkyn.server.sweeper import Awaited, Sweeper
 from elkyn.store import ElkynStore
 from elkyn.txn import View
@@ -60,6 +65,18 @@ def test_a_read_that_goes_to_a_thread_is_counted_once(start_server: Any) -> None
     text = served.client.get("/metrics").text
     assert 'elkyn_requests_total{method="GET",status="200"} 2' in text
     assert "elkyn_reads_total 2" in text
+
+
+def test_a_read_whose_answer_is_large_is_counted_once(emulator: Any) -> None:
+    emulator.client.put("/long.json?print=silent", json="x" * 300_000)
+    before = reads(emulator)
+    assert len(emulator.client.get("/long.json").content) == 300_002
+    assert reads(emulator) == before + 1
+
+
+def reads(served: Any) -> int:
+    text: str = served.client.get("/metrics").text
+    return int(text.partition("\nelkyn_reads_total ")[2].split()[0])
 
 
 class Time:
@@ -127,6 +144,30 @@ def test_a_connection_between_requests_may_wait_longer_than_one_in_a_head() -> N
         connection.connection_lost(None)
 
     asyncio.run(run())
+
+
+def test_a_body_within_one_piece_has_its_bound_too() -> None:
+    async def run(app: ElkynApp) -> bytes:
+        config = uvicorn.Config(app, log_config=None)
+        config.load()
+        connection = bounded_protocol(Limits(), None, PlainRequests(app))(config, ServerState(), {})
+        transport = Mock(is_closing=lambda: False, get_extra_info=lambda _name: None)
+        answered = asyncio.get_running_loop().create_future()
+        transport.write = answered.set_result
+        connection.connection_made(transport)
+        connection.data_received(
+            b"PUT /a.json HTTP/1.1\r\n%bContent-Length: 6\r\n\r\n[1,23]" % AUTH
+        )
+        answer = await answered
+        connection.connection_lost(None)
+        return bytes(answer)
+
+    with ElkynStore(mode="memory") as store, Authenticator(AuthSettings(emulator=True)) as known:
+        for body_bytes, status in ((5, 413), (6, 200)):
+            settings = Settings(limits=Limits(body_bytes=body_bytes))
+            app = ElkynApp({"default": store}, AuthDoor(known, True), settings)
+            assert asyncio.run(run(app)).startswith(b"HTTP/1.1 %d " % status)
+            app.close()
 
 
 def test_what_the_rules_refuse_is_in_the_audit_log(start_server: Any) -> None:

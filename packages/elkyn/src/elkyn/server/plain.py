@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from elkyn._lmdb.tree import ReadLimit
 from elkyn.server.access_log import AccessLog
 from elkyn.server.answers import error_response
 from elkyn.server.asgi import head_of
@@ -89,8 +90,6 @@ class PlainRequests:
         except Exception:  # noqa: BLE001 - what the app meets again it logs
             return False
         if response is not None:
-            if len(response.body) > LARGE_BYTES:
-                return False
             self._finish(asked, response)
         return True
 
@@ -101,6 +100,8 @@ class PlainRequests:
         if not _WAITING_HEADERS.isdisjoint(headers) or "event-stream" in headers.get("accept", ""):
             return False
         app = self._app
+        if len(request.body) > app.settings.limits.body_bytes:
+            return False
         if app.upstream is not None and app.upstream.takes(request, app.door.owns):
             return False
         return not app.settings.ack or request.method in ("GET", "HEAD")
@@ -110,7 +111,7 @@ class PlainRequests:
 
         Raises:
             BlockingIOError: it is not known yet who asks.
-            ReadLimit: the read takes long.
+            ReadLimit: the read takes long, or sending its answer.
         """
         app, exchange, request = self._app, asked.exchange, asked.request
         client = exchange.connection.address
@@ -132,6 +133,8 @@ class PlainRequests:
         except Denied:
             app.note_refused(caller, client, call)
             raise
+        if len(response.body) > LARGE_BYTES:
+            raise ReadLimit
         app.metrics.reads += 1
         return response
 
