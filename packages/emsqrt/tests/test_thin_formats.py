@@ -20,6 +20,7 @@ from emsqrt.solo import _Standard
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.session import run_text
 from sennit_core.errors import BadInput
+from sennit_core.schema import DataType, Field, Schema
 
 CAP_BYTES = 64 << 20
 
@@ -185,11 +186,33 @@ def test_a_byte_order_mark_of_json_lines_is_no_part_of_the_first(tmp_path: Path)
 
 def test_line_ends_are_alike_whatever_those_of_the_input_are(tmp_path: Path) -> None:
     source, other = tmp_path / "in.csv", tmp_path / "other.csv"
-    source.write_bytes(b'a,b\r\n2,x\r\n1,"y\r\nz"\r\n3,\r\n')
     other.write_bytes(b"a,b\n4,w\n")
 
-    for plan in (scan(source), scan(source, other), scan(source).sort("a"), scan(source).limit(2)):
-        thin, arrow = run_both(plan, tmp_path, ".csv")
-        assert thin.replace(b"y\r\nz", b"").count(b"\r") == 0
-        assert b"y\r\nz" in thin
-        assert rows_of(thin) == rows_of(arrow)
+    for header in (b"a,b\r\n", b"a,b\n"):
+        source.write_bytes(header + b'2,x\r\n1,"y\r\nz"\r\n3,\r\n')
+        for plan in (
+            scan(source),
+            scan(source, other),
+            scan(source).sort("a"),
+            scan(source).limit(2),
+        ):
+            thin, arrow = run_both(plan, tmp_path, ".csv")
+            assert thin.replace(b"y\r\nz", b"").count(b"\r") == 0
+            assert b"y\r\nz" in thin
+            assert rows_of(thin) == rows_of(arrow)
+
+
+def test_a_limit_looks_at_the_records_that_it_passes_on(tmp_path: Path) -> None:
+    source, schema = (
+        tmp_path / "in.csv",
+        Schema(tuple(Field(name, DataType.parse("Int64")) for name in "ab")),
+    )
+    source.write_bytes(b"a,b\n1,2\n3,4,5\n6,7\n")
+    rows = scan(source, schema=schema)
+
+    for plan in (rows.limit(2), rows.limit(2).sort("a")):
+        with pytest.raises(BadInput) as refused:
+            plan.sink(tmp_path / "out.csv").run("64MiB")
+        assert refused.value.byte_offset == 8
+    assert rows.limit(1).sink(tmp_path / "out.csv").run("64MiB").rows_in == 1
+    assert (tmp_path / "out.csv").read_bytes() == b"a,b\n1,2\n"

@@ -196,10 +196,10 @@ def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
         return _scan_jsonl(node, sources, cap_bytes)
     options = CsvOptions.from_json(node.source.options)
     schema = node.schema or infer_text_schema(sources[0], options)
-    heads = [CsvHead(source, options) for source in sources]
-    for source, head in zip(sources, heads, strict=True):
-        if head.names != schema.names:
-            raise NotThin(f"the columns of {source.name} are {', '.join(head.names)}")
+    for source in sources:
+        names = CsvHead(source, options).names
+        if names != schema.names:
+            raise NotThin(f"the columns of {source.name} are {', '.join(names)}")
     step = {
         "op": "scan",
         "format": "csv",
@@ -207,18 +207,17 @@ def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
         "options": dict(node.source.options),
         "fields": _spelled(schema),
     }
-    returns = any(head.ends_in_returns for head in heads)
-    return Compiled([step, *_to_standard(options, schema, returns=returns)], schema)
+    return Compiled([step, *_to_standard(options, schema)], schema)
 
 
-def _to_standard(options: CsvOptions, schema: Schema, *, returns: bool) -> list[Step]:
+def _to_standard(options: CsvOptions, schema: Schema) -> list[Step]:
     """Return what writes records of another dialect in the engine's own, which all others read."""
     if options.null_values != ("",):  # values are written anew, where NULL is nothing
         places = list(range(len(schema)))
         names = list(schema.names)
         step = {"op": "compute", "reads": names, "programs": [], "order": places}
         return [{**step, "fields": _spelled(schema), "nullValues": options.null_values}]
-    if returns or options.dialect != STANDARD:
+    if options.dialect != STANDARD:
         return [{"op": "select", "columns": [[name, name] for name in schema.names]}]
     return []
 
@@ -264,7 +263,7 @@ def _limit(node: Limit, inputs: Sequence[Compiled], _: Path) -> Compiled:
     (rows,) = inputs
     schema = node_schema(node, (rows.schema,))
     step = {"op": "limit", "count": node.count, "skip": node.offset}
-    return Compiled([*rows.steps, step], schema, counted=True)
+    return Compiled([*rows.steps, step], schema, rows.counted)
 
 
 def _filter(node: Filter, inputs: Sequence[Compiled], _: Path) -> Compiled:

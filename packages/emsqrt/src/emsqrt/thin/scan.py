@@ -44,8 +44,6 @@ class CsvHead:
         body = start[self.start :]
         record = first_record(body, options)
         fields = parse_fields(record, options, source.name, self.start)
-        self.ends_in_returns = record.endswith(b"\r\n")
-        """Whether a carriage return stands before the first record's line feed."""
         self._start_bytes = start
         if options.header:
             self.start += len(record)

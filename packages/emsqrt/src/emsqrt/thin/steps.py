@@ -103,8 +103,11 @@ class LimitText:
                 start, skipped = self._after(block.data, 0, skip)
                 end, passed = self._after(block.data, start, left)
                 skip, left = skip - skipped, left - passed
+                if not block.rows:
+                    self._rows.rows += skipped + passed
                 if end > start:
-                    yield Block(block.data[start:end], -1, block.source, passed)
+                    offset = block.offset + start if block.offset >= 0 else -1
+                    yield Block(block.data[start:end], offset, block.source, passed)
                 if not left:
                     return
 
