@@ -221,6 +221,31 @@ def test_an_overflow_shows_expression_and_values() -> None:
         run(program, batch)
 
 
+@pytest.mark.parametrize("op", ["eq", "ne", "lt", "le", "gt", "ge"])
+@pytest.mark.parametrize("kind", ["Bool", "Int64", "UInt64", "Float64", "Decimal(20,1)", "Utf8"])
+def test_many_rows_compare_as_single_ones(op: str, kind: str) -> None:
+    """More than are compared in one go, and no multiple of it; NULL in either, both or none."""
+    schema = Schema.of(a=kind, b=kind)
+    given = [(one, two) for one in VALUES[kind] for two in VALUES[kind]] * 30
+    arrow = schema.to_arrow()
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array(side, arrow.types[at]) for at, side in enumerate(zip(*given, strict=True))],
+        schema=arrow,
+    )
+    expr = call("or", call(op, col("a"), col("b")), call("is_null", col("a")))
+    program = compile_program(expr, schema)
+    assert program is not None
+    assert run(program, batch).to_pylist() == evaluate(expr, batch).to_pylist()
+
+
+VALUES: dict[str, list[Any]] = {
+    "Bool": [None, False, True],
+    "Int64": [None, -(2**63), -1, 0, 2**63 - 1],
+    "UInt64": [None, 0, 1, 2**64 - 1],
+    "Float64": [None, float("-inf"), -0.0, 0.0, 1.5, float("nan")],
+    "Decimal(20,1)": [None, Decimal(-(10**18)), Decimal("-0.1"), Decimal(0), Decimal("0.1")],
+    "Utf8": [None, "", "a", "ab", "b"],
+}
 EDGES = [0, 1, 2**31, 2**62, 2**63 - 1, 2**63, 2**64, 2**127 // 10, 10**37]
 
 
@@ -240,6 +265,19 @@ def test_decimals_are_exact_about_the_widths_of_the_machine(op: str) -> None:
             else:
                 with pytest.raises(ValueOutOfRange):
                     run(program, batch)
+
+
+def test_constants_get_their_zeros_while_they_have_digits_for_them() -> None:
+    schema = Schema.of(a="Decimal(4,3)")
+    batch = pa.RecordBatch.from_pydict({"a": pa.array([Decimal("0.125")], pa.decimal128(4, 3))})
+    program = compile_program(lit(1) - col("a"), schema)
+    assert program is not None
+    assert program.code == bytes([1, 4, 0, 0, 0, 4, 0, 0, 15, 4, 23, 0])  # constant, column, sub
+    assert run(program, batch).to_pylist() == [Decimal("0.875")]
+    program = compile_program(lit(Decimal(10**37)) - col("a"), schema)
+    assert program is not None
+    with pytest.raises(ValueOutOfRange):
+        run(program, batch)
 
 
 def test_decimals_fail_beyond_38_digits() -> None:

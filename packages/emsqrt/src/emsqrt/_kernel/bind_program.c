@@ -153,10 +153,22 @@ static size_t result_bytes(enum em_lane lane, size_t rows) {
     return lane == EM_LANE_BOOL ? (rows + 7) / 8 : rows * (lane == EM_LANE_DECIMAL ? 16 : 8);
 }
 
+/* Eight bytes of 0 or 1 into a byte: the product brings each to its place in the highest one. */
+static inline uint8_t pack_eight(const uint8_t *flags) {
+    uint64_t word;
+    memcpy(&word, flags, sizeof word);
+    return (uint8_t)((word & 0x0101010101010101u) * 0x0102040810204080u >> 56);
+}
+
 static void pack_bits(const uint8_t *flags, size_t count, uint8_t *bits) {
-    memset(bits, 0, (count + 7) / 8);
-    for (size_t row = 0; row < count; row++) {
-        bits[row >> 3] = (uint8_t)(bits[row >> 3] | (flags[row] & 1u) << (row & 7));
+    size_t row = 0;
+    for (; row + 8 <= count; row += 8) {
+        bits[row >> 3] = pack_eight(flags + row);
+    }
+    if (row < count) {
+        uint8_t last[8] = {0};
+        memcpy(last, flags + row, count - row);
+        bits[row >> 3] = pack_eight(last);
     }
 }
 

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+enum { EM_AT_ONCE = 64 }; /* rows whose results are written together */
+
 enum em_lane em_lane_of(enum em_kind kind) {
     static const uint8_t lanes[EM_KINDS] = {
         [EM_BOOL] = EM_LANE_BOOL, [EM_I8] = EM_LANE_I64,  [EM_I16] = EM_LANE_I64,
@@ -97,22 +99,24 @@ void em_load(const em_column *column, size_t start, size_t count, em_slot slot) 
     }
 }
 
+#define FILL(type, member)                                                                         \
+    for (size_t row = 0; row < count; row++) {                                                     \
+        ((type *)slot.values)[row] = value.member;                                                 \
+    }                                                                                              \
+    break
+
 void em_fill(enum em_lane lane, bool valid, em_value value, size_t count, em_slot slot) {
     memset(slot.valid, valid, count);
-    for (size_t row = 0; row < count; row++) {
-        switch (lane) {
-        case EM_LANE_BOOL:
-            ((uint8_t *)slot.values)[row] = value.flag;
-            break;
-        case EM_LANE_DECIMAL:
-            ((em_decimal *)slot.values)[row] = value.decimal;
-            break;
-        case EM_LANE_TEXT:
-            ((em_text *)slot.values)[row] = value.text;
-            break;
-        default:
-            memcpy((uint8_t *)slot.values + row * 8, &value, 8);
-        }
+    switch (lane) {
+    case EM_LANE_BOOL:
+        memset(slot.values, value.flag, count);
+        break;
+    case EM_LANE_DECIMAL:
+        FILL(em_decimal, decimal);
+    case EM_LANE_TEXT:
+        FILL(em_text, text);
+    default:
+        FILL(uint64_t, u64);
     }
 }
 
@@ -148,49 +152,86 @@ static int order_floats(double left, double right) {
     return left_nan || right_nan ? (int)left_nan - (int)right_nan : (left > right) - (left < right);
 }
 
-#define ORDER(left, right) (((left) > (right)) - ((left) < (right)))
+/* Comparison as one of three questions and whether the answer is turned around. */
+enum question { IS_EQUAL, IS_LESS, IS_MORE };
 
-/* What an operator says of less, equal and greater, as bits 0, 1 and 2. */
-static uint8_t truths(enum em_op op) {
-    static const uint8_t bits[] = {[EM_OP_EQ] = 2, [EM_OP_NE] = 5, [EM_OP_LT] = 1,
-                                   [EM_OP_LE] = 3, [EM_OP_GT] = 4, [EM_OP_GE] = 6};
-    return bits[op];
+static enum question question_of(enum em_op op, uint8_t *turned) {
+    *turned = op == EM_OP_NE || op == EM_OP_GE || op == EM_OP_LE;
+    return op == EM_OP_EQ || op == EM_OP_NE   ? IS_EQUAL
+           : op == EM_OP_LT || op == EM_OP_GE ? IS_LESS
+                                              : IS_MORE;
 }
 
-/* Results are narrower than operands, so a row's result never covers a row that is still to come.
- */
-#define COMPARE(type, order)                                                                       \
-    for (size_t row = 0; row < count; row++) {                                                     \
-        const type one = ((const type *)left.values)[row];                                         \
-        const type two = ((const type *)right.values)[row];                                        \
-        out[row] = (uint8_t)(truth >> ((order) + 1) & 1);                                          \
+#define LESS(one, two) ((one) < (two))
+#define SAME(one, two) ((one) == (two))
+#define LESS_FLOAT(one, two) (((one) < (two)) | (((one) == (one)) & ((two) != (two))))
+#define SAME_FLOAT(one, two) (((one) == (two)) | (((one) != (one)) & ((two) != (two))))
+
+/* Results are narrower than operands, so those of some rows never cover a row still to come. */
+#define COMPARE_ROWS(type, answer, two_at)                                                         \
+    for (size_t row = 0; row < count; row += EM_AT_ONCE) {                                         \
+        const size_t some = count - row < EM_AT_ONCE ? count - row : EM_AT_ONCE;                   \
+        const type *ones = (const type *)left.values + row;                                        \
+        for (size_t i = 0; i < some; i++) {                                                        \
+            const type one = ones[i], two = two_at;                                                \
+            answers[i] = (uint8_t)((answer) ^ turned);                                             \
+        }                                                                                          \
+        memcpy((uint8_t *)left.values + row, answers, some);                                       \
     }                                                                                              \
     break
 
-void em_compare(enum em_op op, enum em_lane lane, size_t count, em_slot left, em_slot right) {
-    const uint8_t truth = truths(op);
+#define COMPARE(type, less, same, two_at)                                                          \
+    switch (question) {                                                                            \
+    case IS_EQUAL:                                                                                 \
+        COMPARE_ROWS(type, same(one, two), two_at);                                                \
+    case IS_LESS:                                                                                  \
+        COMPARE_ROWS(type, less(one, two), two_at);                                                \
+    default:                                                                                       \
+        COMPARE_ROWS(type, less(two, one), two_at);                                                \
+    }                                                                                              \
+    break
+
+#define ROW_OF(type) (((const type *)right.values)[row + i])
+
+static void and_valid(size_t count, em_slot left, em_slot right) {
+    uint8_t *restrict to = left.valid;
+    const uint8_t *restrict from = right.valid;
+    for (size_t row = 0; row < count; row++) {
+        to[row] &= from[row];
+    }
+}
+
+static void compare_texts(enum question question, uint8_t turned, size_t count, em_slot left,
+                          em_slot right) {
     uint8_t *out = left.values;
     for (size_t row = 0; row < count; row++) {
-        left.valid[row] &= right.valid[row];
+        const em_text one = ((const em_text *)left.values)[row];
+        const em_text two = ((const em_text *)right.values)[row];
+        const int order = left.valid[row] ? order_text(one, two) : 0;
+        const bool answer = question == IS_EQUAL  ? order == 0
+                            : question == IS_LESS ? order < 0
+                                                  : order > 0;
+        out[row] = left.valid[row] & (answer ^ turned);
     }
+}
+
+void em_compare(enum em_op op, enum em_lane lane, size_t count, em_slot left, em_slot right) {
+    uint8_t turned, answers[EM_AT_ONCE];
+    const enum question question = question_of(op, &turned);
+    and_valid(count, left, right);
     switch (lane) {
     case EM_LANE_BOOL:
-        COMPARE(uint8_t, ORDER(one, two));
+        COMPARE(uint8_t, LESS, SAME, ROW_OF(uint8_t));
     case EM_LANE_I64:
-        COMPARE(int64_t, ORDER(one, two));
+        COMPARE(int64_t, LESS, SAME, ROW_OF(int64_t));
     case EM_LANE_U64:
-        COMPARE(uint64_t, ORDER(one, two));
+        COMPARE(uint64_t, LESS, SAME, ROW_OF(uint64_t));
     case EM_LANE_F64:
-        COMPARE(double, order_floats(one, two));
+        COMPARE(double, LESS_FLOAT, SAME_FLOAT, ROW_OF(double));
     case EM_LANE_DECIMAL:
-        COMPARE(em_decimal, ORDER(one, two));
+        COMPARE(em_decimal, LESS, SAME, ROW_OF(em_decimal));
     default:
-        for (size_t row = 0; row < count; row++) {
-            const bool both = left.valid[row];
-            const em_text one = ((const em_text *)left.values)[row];
-            const em_text two = ((const em_text *)right.values)[row];
-            out[row] = (uint8_t)(both && (truth >> (order_text(one, two) + 1) & 1) != 0);
-        }
+        compare_texts(question, turned, count, left, right);
     }
 }
 
@@ -220,14 +261,14 @@ void em_find(enum em_lane lane, size_t count, em_slot slot, em_value value, uint
 }
 
 void em_logic(enum em_op op, size_t count, em_slot left, em_slot right) {
-    const uint8_t deciding = op == EM_OP_OR;
-    uint8_t *one = left.values;
-    const uint8_t *two = right.values;
+    const uint8_t deciding = op == EM_OP_OR, other = !deciding;
+    uint8_t *restrict one = left.values, *restrict one_valid = left.valid;
+    const uint8_t *restrict two = right.values, *restrict two_valid = right.valid;
     for (size_t row = 0; row < count; row++) {
-        const bool decided =
-            (left.valid[row] && one[row] == deciding) || (right.valid[row] && two[row] == deciding);
-        left.valid[row] = decided || (left.valid[row] && right.valid[row]);
-        one[row] = decided ? deciding : !deciding;
+        const uint8_t known = one_valid[row], known_too = two_valid[row];
+        const uint8_t decided = (known & (one[row] ^ other)) | (known_too & (two[row] ^ other));
+        one_valid[row] = decided | (known & known_too);
+        one[row] = decided ^ other;
     }
 }
 
@@ -325,7 +366,22 @@ static inline bool decimal_overflows(enum em_op op, em_decimal one, em_decimal t
 
 static inline size_t on_decimals(enum em_op op, em_decimal limit, size_t count, em_slot left,
                                  em_slot right) {
-    CHECKED(em_decimal, decimal_overflows(op, *one, two, &made) || made >= limit || made <= -limit);
+    const unsigned __int128 most = (unsigned __int128)(limit - 1);
+    em_decimal *ones = left.values;
+    const em_decimal *twos = right.values;
+    and_valid(count, left, right);
+    for (size_t row = 0; row < count; row++) {
+        em_decimal made = 0;
+        const bool overflows = decimal_overflows(op, ones[row], twos[row], &made);
+        if (overflows || (unsigned __int128)made + most > 2 * most) { /* beyond -most to most */
+            if (left.valid[row]) {
+                return row;
+            }
+            made = 0;
+        }
+        ones[row] = made;
+    }
+    return count;
 }
 
 static size_t add_floats(enum em_op op, size_t count, em_slot left, em_slot right) {

@@ -48,6 +48,7 @@ _LANES = {
 _RESULTS = ("Bool", "Int64", "UInt64", "Float64", "Decimal")
 """Types that a program can give back: those whose lane is their own layout."""
 _EXACT = Context(prec=80)
+_DECIMAL_END = 10**38
 LENGTH_MAX, CONSTANTS_MAX, DEPTH_MAX = 4096, 4096, 60
 _STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
@@ -187,6 +188,15 @@ class _Compiler:
 
     def put(self, op: str, lane: int, arg: int = 0) -> None:
         self.code.append((op, lane, arg))
+
+    def rescale(self, more: int) -> None:
+        """Give the decimal that was pushed last more zeros; a constant gets them at once."""
+        op, lane, at = self.code[-1]
+        value = self.constants[at][1] if op == "constant" else None
+        if value is not None and abs(value) * 10**more < _DECIMAL_END:
+            self.constants[at] = (lane, value * 10**more)
+        else:
+            self.put("rescale", DECIMAL, more)
 
     def refuse_fallible(self, args: Iterable[Typed]) -> None:
         """Refuse operands that must not see rows that they need not, unless all may."""
@@ -347,7 +357,7 @@ def _arithmetic(c: _Compiler, typed: Typed) -> None:
         c.emit(arg)
         if kind.name == "Decimal" and typed.op != "mul" and (arg.type.scale or 0) < scale:
             _blame(c, typed)
-            c.put("rescale", DECIMAL, scale - (arg.type.scale or 0))
+            c.rescale(scale - (arg.type.scale or 0))
     _blame(c, typed)
     c.put(typed.op, lane, kind.precision or 0)
 
@@ -397,7 +407,7 @@ def _to_decimal(c: _Compiler, source: DataType, target: DataType) -> None:
     elif source.name != "Decimal":
         raise _NotThinError
     elif more:
-        c.put("rescale", DECIMAL, more)
+        c.rescale(more)
 
 
 def _to_float(c: _Compiler, source: DataType, target: DataType) -> None:
