@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -34,6 +36,23 @@ def test_the_socket_is_at_the_root_behind_a_token(node: RunningNode) -> None:
         assert (push["b"], answer["b"]["s"]) == ({"p": "wire/b", "d": 2}, "ok")
     with pytest.raises(InvalidStatus):
         connect(url)
+
+
+def test_a_stream_to_http_1_0_comes_without_chunks(node: RunningNode) -> None:
+    address = urlsplit(node.url)
+    asked = (
+        f"GET /old.json?ns=default HTTP/1.0\r\nHost: {address.netloc}\r\n"
+        f"Authorization: Bearer {node.token}\r\nAccept: text/event-stream\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+        client.sendall(asked.encode())
+        received = b""
+        while not received.endswith(b"\n\n"):
+            received += client.recv(4096)
+    head, _end, body = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"x-content-type-options: nosniff" in head
+    assert body.startswith(b'event: put\ndata: {"path":"/","data":null}\n')
 
 
 def test_the_platforms_own_tree_is_read_only(node: RunningNode) -> None:

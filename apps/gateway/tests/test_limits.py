@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
+import uvicorn
 
+from elkyn.server.limits import Limits
 from sennit._asgi import Message, Receive, Scope, Send
-from sennit.limits import BODY_BYTES_MAX, HEAD_BYTES_MAX, BodyLimit
+from sennit.limits import BODY_BYTES_MAX, STRANGERS_BYTES_MAX, BodyLimit, protocols_for
 
 
 async def count(scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +52,7 @@ def test_a_body_within_the_limit_arrives_whole() -> None:
     assert ask([b"x" * 1000] * 30)[:2] == (200, b"30000")
 
 
-@pytest.mark.parametrize(("known", "limit"), [(True, BODY_BYTES_MAX), (False, HEAD_BYTES_MAX)])
+@pytest.mark.parametrize(("known", "limit"), [(True, BODY_BYTES_MAX), (False, STRANGERS_BYTES_MAX)])
 def test_a_body_beyond_the_limit_is_not_read_to_its_end(known: bool, limit: int) -> None:
     status, body, taken = ask([b"x" * 10_000] * 1000, known=known)
     assert status == 413
@@ -60,3 +66,69 @@ def test_a_body_that_announces_too_much_is_not_read_at_all() -> None:
 
 def test_uploads_stream_past_the_limit() -> None:
     assert ask([b"x" * (1 << 20)] * 4, path="/api/upload")[:2] == (200, b"4194304")
+
+
+LARGE = b"x" * 20_000_000  # more than the systems of both sides buffer
+
+UPGRADE = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends more than a client takes that does not read."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "bytes": LARGE})
+    else:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": LARGE})
+    await receive()
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Where `endless` is served as a node is, to clients that have little time."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        limits = Limits(head_seconds=1, send_seconds=1)
+        protocols = protocols_for(listener, limits)
+        config = uvicorn.Config(
+            endless, loop="uvloop", lifespan="off", log_config=None, **protocols
+        )
+        server = uvicorn.Server(config)
+        serving = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        serving.start()
+        yield listener.getsockname()[1]
+        server.should_exit = server.force_exit = True
+        serving.join()
+
+
+def until_closed(client: socket.socket) -> bytes:
+    received = bytearray()
+    try:
+        while part := client.recv(1 << 20):
+            received += part
+    except ConnectionError:
+        pass
+    return bytes(received)
+
+
+@pytest.mark.parametrize("more", [b"", UPGRADE])
+def test_a_client_that_takes_nothing_is_let_go(port: int, more: bytes) -> None:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", port))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n%b\r\n" % more)
+        time.sleep(3)
+        assert len(until_closed(client)) < len(LARGE)
+
+
+def test_a_client_that_does_not_end_its_head_is_told_so(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        answer = until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "deadline-exceeded"

@@ -1,61 +1,35 @@
-"""How large a request may be: its head before it is parsed, its JSON before it is held in memory.
+"""How large a request may be, and how long its client may take: before anybody parses or answers it.
 
 Uploads stream to disk and the tree bounds itself; every other body is read whole by its route.
 """
 
 from __future__ import annotations
 
-from asyncio import Transport
+import json
+import socket
+from typing import Any
 
 from starlette.responses import JSONResponse
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from elkyn.server.limits import Limits
+from elkyn.server.protocols import bounded_protocols
 from sennit._asgi import App, Message, Receive, Scope, Send
-from sennit_core.errors import TooLarge
+from sennit_core.errors import SennitError, TooLarge
 from sennit_core.units import KIB, MIB
 
-HEAD_BYTES_MAX = 64 * KIB
+STRANGERS_BYTES_MAX = 64 * KIB
 BODY_BYTES_MAX = 2 * MIB
 STREAMED_PATHS = ("/api/upload", "/tus/")  # also /api/upload-chunk and /api/uploads/…
-_HEAD_TOO_LARGE = (
-    b'{"error":"the request line and headers are over the limit of 64.0 KiB","code":"too-large",'
-    b'"hint":"send less in the address and the cookies","details":{}}'
-)
+CONNECTIONS = Limits(head_seconds=60.0)  # of a body that stands still too: an upload may pause
 
 
-class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 on httptools, which by itself collects a head of any length."""
+def protocols_for(listener: socket.socket, limits: Limits = CONNECTIONS) -> dict[str, Any]:
+    """Return uvicorn's options `http` and `ws` for a node at `listener`; they are Elkyn's."""
+    return bounded_protocols(listener, limits, show=_show)
 
-    _head_bytes = 0
-    _expects_head = True
 
-    def data_received(self, data: bytes) -> None:
-        """Parse what has arrived, unless the head grows beyond its bound."""
-        if self._expects_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse_head()
-
-    def on_headers_complete(self) -> None:
-        """Stop counting: what follows is a body."""
-        self._expects_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Count from here on: what follows is the head of the next request."""
-        self._expects_head, self._head_bytes = True, 0
-        super().on_message_complete()
-
-    def _refuse_head(self) -> None:
-        transport: Transport = self.transport
-        if not transport.is_closing():
-            transport.write(
-                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-                b"content-type: application/json\r\nconnection: close\r\n"
-                b"content-length: %d\r\n\r\n%b" % (len(_HEAD_TOO_LARGE), _HEAD_TOO_LARGE)
-            )
-            transport.close()
+def _show(refusal: SennitError) -> bytes:
+    return json.dumps(refusal.to_json()).encode("ascii")
 
 
 class BodyLimit:
@@ -74,7 +48,9 @@ class BodyLimit:
             return
         is_known = scope.get("state", {}).get("principal") is not None
         try:
-            receive = await _read(scope, receive, BODY_BYTES_MAX if is_known else HEAD_BYTES_MAX)
+            receive = await _read(
+                scope, receive, BODY_BYTES_MAX if is_known else STRANGERS_BYTES_MAX
+            )
         except TooLarge as refusal:
             await JSONResponse(refusal.to_json(), status_code=413)(scope, receive, send)
             return

@@ -13,17 +13,18 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from sennit import playground, run_file
 from sennit.app import Application, create_app
-from sennit.limits import BoundedHttp
+from sennit.limits import protocols_for
 from sennit.logs import configure
 from sennit.node import Node
 from sennit.settings import NetworkSettings, Settings, with_port
@@ -61,8 +62,9 @@ def serve(
             application = create_app(node)
             address = _address(settings.network, run_token(data))
             up = run_file.RunFile(*_self(), url=address.url, version=node.version)
+            protocols = protocols_for(listener)
             server = _Server(
-                application, settings.network, lambda: _publish(up, data, address, on_up)
+                application, settings.network, protocols, lambda: _publish(up, data, address, on_up)
             )
             builder = _PlaygroundBuilder(application, data) if with_playground else None
             try:
@@ -84,12 +86,16 @@ class _Server(uvicorn.Server):
     """uvicorn, telling when it is up, ending streams before it waits, dying of no signal itself."""
 
     def __init__(
-        self, application: Application, network: NetworkSettings, on_up: Callable[[], None]
+        self,
+        application: Application,
+        network: NetworkSettings,
+        protocols: Mapping[str, Any],
+        on_up: Callable[[], None],
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                application, loop="uvloop", http=BoundedHttp, lifespan="off",
-                ws="websockets-sansio", ws_max_size=_FRAME_BYTES_MAX, ws_per_message_deflate=False,
+                application, loop="uvloop", lifespan="off", **protocols,
+                ws_max_size=_FRAME_BYTES_MAX, ws_per_message_deflate=False,
                 access_log=False, log_config=None, server_header=False, date_header=True,
                 timeout_graceful_shutdown=_GRACE_SECONDS, ssl_certfile=network.tls_certificate,
                 ssl_keyfile=network.tls_key,

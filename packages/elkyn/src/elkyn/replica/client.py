@@ -223,7 +223,7 @@ def error_of(answer: Answer, path: str) -> SennitError:
     if answer.status == 413:
         return TooLarge(f"what is written to {path}", 0)
     if answer.status == 504:
-        return DeadlineExceeded(text)
+        return DeadlineExceeded(f"writing {path}", message=text)
     kind: Any = _ERRORS.get(answer.status)
     return Unavailable(f"the leader ({text})") if kind is None else kind(text)
 

@@ -410,8 +410,7 @@ async def _read(call: Call, store: ElkynStore, grant: Grant) -> Response:
         async with asyncio.timeout(call.read_seconds_max):
             return await asyncio.to_thread(_read_whole, call, store, grant)
     except TimeoutError:
-        text = f"The read took longer than {call.read_seconds_max:g} s, its timeout."
-        raise DeadlineExceeded(text) from None
+        raise DeadlineExceeded("the read", call.read_seconds_max) from None
 
 
 def _read_whole(call: Call, store: ElkynStore, grant: Grant) -> Response:

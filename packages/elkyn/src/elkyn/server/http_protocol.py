@@ -12,7 +12,8 @@ import asyncio
 import re
 from asyncio import BaseTransport
 from collections import deque
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, cast
 
 from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
@@ -24,14 +25,18 @@ from elkyn.server.limits import Limits
 from elkyn.server.stalls import Stalls
 from elkyn.server.sweeper import Awaited, Sweeper
 from elkyn.server.unchunked import UnchunkedCycle
+from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge
 
-__all__ = ["Plain", "bounded_protocol"]
+__all__ = ["HEAD_BYTES_MAX", "Plain", "Show", "bounded_protocol", "show_error"]
 
 HEAD_BYTES_MAX = 64 * 1024
 _PROGRESS_BYTES = 256
 _PIECE_BYTES = 16 * 1024  # read together: so many bytes of requests may wait in line, parsed
 _NOTHING = object()
 _H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
+
+Show: TypeAlias = Callable[[SennitError], bytes]
+"""Returns the JSON that tells a client of an error."""
 
 
 class Plain(Protocol):
@@ -46,19 +51,30 @@ class Plain(Protocol):
         ...
 
 
+def show_error(error: SennitError) -> bytes:
+    """Return an error as Firebase's clients expect it."""
+    return b'{"error":"%b"}' % str(error).encode()
+
+
 def bounded_protocol(
-    limits: Limits, stalls: Stalls | None = None, plain: Plain | None = None
+    limits: Limits,
+    stalls: Stalls | None = None,
+    plain: Plain | None = None,
+    show: Show = show_error,
 ) -> type[_BoundedHttp]:
     """Return the protocol for a server that keeps at most so many connections open, for so long.
 
     Args:
         limits: of the server.
         stalls: closes connections whose client takes nothing; made of `limits` when there is none.
-        plain: takes whole requests; None: the app gets all of them.
+        plain: takes whole requests; None: the app gets all of them, and each answer goes through
+            ASGI, with what middleware makes of it.
+        show: tells of requests that are refused before there is a scope.
     """
     members = {
         "limit": limits.connections,
         "plain": plain,
+        "show": staticmethod(show),
         "sweeper": Sweeper(limits.head_seconds / 2),
         "stalls": stalls or Stalls(limits.send_seconds),
     }
@@ -68,6 +84,7 @@ def bounded_protocol(
 class _BoundedHttp(HttpToolsProtocol):
     limit = 0
     plain: Plain | None = None
+    show = staticmethod(show_error)
     sweeper = Sweeper(Limits().head_seconds / 2)
     stalls = Stalls(Limits().send_seconds)
     _head_bytes = 0
@@ -90,7 +107,8 @@ class _BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= self.limit:
             self._refused = self._turned_away = True
-            _refuse(transport, b"429 Too Many Requests", b"too many connections; try again later")
+            error = Busy("too many connections; try again later")
+            self._refuse(transport, b"429 Too Many Requests", error)
         else:
             super().connection_made(transport)
             self.address = "" if self.client is None else self.client[0]
@@ -130,7 +148,8 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._is_idle or (reading is not None and reading.answering):
             self.transport.close()
         else:
-            _refuse(self.transport, b"408 Request Timeout", b"the request took too long to come")
+            error = DeadlineExceeded("the request", message="the request took too long to come")
+            self._refuse(self.transport, b"408 Request Timeout", error)
 
     def shutdown(self) -> None:
         """Close after what is being answered."""
@@ -192,7 +211,19 @@ class _BoundedHttp(HttpToolsProtocol):
             self._line_up(reading)
         if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refused = True
-            _refuse(self.transport, b"431 Request Header Fields Too Large", b"the head is too long")
+            hint = "send less in the address and the headers"
+            error = TooLarge("the head of the request", HEAD_BYTES_MAX, hint=hint)
+            self._refuse(self.transport, b"431 Request Header Fields Too Large", error)
+
+    def _refuse(self, transport: BaseTransport, status: bytes, error: SennitError) -> None:
+        if transport.is_closing():
+            return
+        body = self.show(error)
+        transport.write(  # type: ignore[attr-defined]  # a connection's transport writes
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+        )
+        transport.close()
 
     def _upgrade(self) -> None:
         if self._should_upgrade():
@@ -295,7 +326,8 @@ class _BoundedHttp(HttpToolsProtocol):
             keep_alive=exchange.keep_alive,
             on_response=self.on_response_complete,
         )
-        scope["extensions"][DIRECT] = _Direct(cycle)
+        if self.plain is not None:
+            scope["extensions"][DIRECT] = _Direct(cycle)
         cycle.body += exchange.body
         cycle.more_body = not exchange.whole
         if exchange.whole or exchange.body:
@@ -364,14 +396,3 @@ def _without_h2c(data: bytes) -> bytes:
     """Leave an offer of HTTP/2 out of a head: httptools would not read the body that comes with it."""
     head, end, rest = data.partition(b"\r\n\r\n")
     return b"".join((_H2C.sub(b"", head + end[:2]), end[2:], rest))
-
-
-def _refuse(transport: BaseTransport, status: bytes, text: bytes) -> None:
-    if transport.is_closing():
-        return
-    body = b'{"error":"%b"}' % text
-    transport.write(  # type: ignore[attr-defined]  # a connection's transport writes
-        b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\nretry-after: 1\r\n"
-        b"content-length: %d\r\n\r\n%b" % (status, len(body), body)
-    )
-    transport.close()

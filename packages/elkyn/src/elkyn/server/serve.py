@@ -134,10 +134,8 @@ def serve(
     """
     serving.check()
     uvicorn = _uvicorn()
-    from elkyn.server.http_protocol import bounded_protocol
     from elkyn.server.plain import PlainRequests
-    from elkyn.server.stalls import Stalls, watch_listener
-    from elkyn.server.websocket_protocol import watched_socket
+    from elkyn.server.protocols import bounded_protocols
 
     _raise_file_limit()
     serving.data.mkdir(parents=True, exist_ok=True)
@@ -145,8 +143,9 @@ def serve(
     with ExitStack() as owned:
         listener = owned.enter_context(_listen(serving.host, serving.port))
         app = _app(serving, token_file, owned)
-        watch_listener(listener, serving.limits.send_seconds)
-        stalls = Stalls(serving.limits.send_seconds, app.metrics.count_stalled)
+        protocols = bounded_protocols(
+            listener, serving.limits, PlainRequests(app), stalled=app.metrics.count_stalled
+        )
         port = listener.getsockname()[1]
         url = f"{'https' if serving.tls else 'http'}://{_shown_host(serving.host)}:{port}"
         run_file = serving.data / "run.json"
@@ -168,8 +167,7 @@ def serve(
             proxy_headers=False,
             timeout_graceful_shutdown=_STOP_SECONDS,
             timeout_keep_alive=75,
-            http=bounded_protocol(serving.limits, stalls, PlainRequests(app)),
-            ws=watched_socket(stalls),
+            **protocols,
             ws_max_size=1024 * 1024,
             ws_per_message_deflate=False,
             ssl_certfile=serving.tls_cert,
