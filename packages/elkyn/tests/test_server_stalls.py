@@ -147,12 +147,14 @@ def test_a_silent_stream_that_is_read_stays(served: Served) -> None:
 class Reader:
     """One GET of an app, whose client takes what it is sent when it is told to."""
 
-    def __init__(self, app: ElkynApp, path: str, accept: str = "") -> None:
+    def __init__(self, app: ElkynApp, path: str, accept: str = "", client: str = "") -> None:
         self.taking = asyncio.Event()
         self.status = 0
         self.told = asyncio.Event()
         self.taken = 0
+        self.whole = asyncio.Event()
         scope = {"type": "http", "method": "GET", "path": path, "query_string": b""}
+        scope["client"] = (client, 1)
         headers = [(b"accept", accept.encode())]
         self.task = asyncio.create_task(app({**scope, "headers": headers}, self._get, self._send))
 
@@ -169,6 +171,38 @@ class Reader:
         if body:
             await self.taking.wait()
         self.taken += len(body)
+        if self.taken >= 1_000_000:
+            self.whole.set()
+
+
+@pytest.mark.parametrize("accept", ["", "text/event-stream"])
+def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
+    async def run(app: ElkynApp) -> list[int]:
+        readers, statuses = [], []
+        for client in ("a", "a", "a", "b", "b", "c"):
+            readers.append(Reader(app, "/large.json", accept, client))
+            await asyncio.wait_for(readers[-1].told.wait(), 20)
+            statuses.append(readers[-1].status)
+            if statuses[-1] == 429:
+                readers[-1].taking.set()
+        assert app.unsent.of_client.keys() == {"a", "b"}
+        for reader in readers:
+            reader.taking.set()
+        await asyncio.wait_for(readers[0].whole.wait(), 20)
+        again = Reader(app, "/large.json", accept, "a")
+        await asyncio.wait_for(again.told.wait(), 20)
+        for reader in (*readers, again):
+            reader.task.cancel()
+        await asyncio.gather(*(r.task for r in (*readers, again)), return_exceptions=True)
+        assert not app.unsent.of_client
+        return [*statuses, again.status]
+
+    with ElkynStore(mode="memory") as store:
+        store.set("/", {"large": "x" * 1_000_000})
+        limits = Limits(unsent_bytes=3_500_000, client_unsent_bytes=2_500_000)
+        app = ElkynApp({"default": store}, HookDoor(lambda *_asked: None), Settings(limits=limits))
+        assert asyncio.run(run(app)) == [200, 200, 429, 200, 429, 429, 200]
+        app.close()
 
 
 @pytest.mark.parametrize("accept", ["", "text/event-stream"])

@@ -119,7 +119,7 @@ class ElkynApp:
         self.settings = settings
         self.metrics = Metrics()
         self.committer = Committer()
-        self.unsent = Unsent(settings.limits.unsent_bytes)
+        self.unsent = Unsent(settings.limits.unsent_bytes, settings.limits.client_unsent_bytes)
         self.clients = Clients(self.metrics, settings, door)
         self.replication = Replication(settings.ack_seconds)
         self.upstream: Upstream | None = None  # when this server follows another one
@@ -180,7 +180,7 @@ class ElkynApp:
         self, request: Request, response: Response, scope: Scope, send: Send
     ) -> None:
         try:
-            with self.unsent.hold(len(response.body)):
+            with self.unsent.share(client_of(scope)).hold(len(response.body)):
                 await self._send(request, response, scope, send)
         except Busy as error:
             await self._send(request, error_response(error), scope, send)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from elkyn.paths import Path, format_path
+from elkyn.server.asgi import client_of
 from elkyn.server.codec import dump
 from elkyn.server.door import Caller
 from elkyn.server.feed import Batch, Feed, Opener, Opening
@@ -33,7 +34,9 @@ async def stream_changes(call: SystemCall) -> None:
     """Send an admin the paths that change until one side ends it."""
     await call.admin("/.settings/changes", write=False)
     caller = await call.app.door.caller(call.scope, call.request.query)
-    await serve_stream(call.app, _ChangesStream(call, caller), call.channel[0])
+    await serve_stream(
+        call.app, _ChangesStream(call, caller), call.channel[0], client_of(call.scope)
+    )
 
 
 class _ChangesStream(ClientStream):

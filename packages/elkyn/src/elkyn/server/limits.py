@@ -35,6 +35,7 @@ class Limits:
             closed.
         unsent_bytes: of large answers that clients have not taken yet, all together; one more is
             refused with 429.
+        client_unsent_bytes: the same of one client address.
     """
 
     body_bytes: int = BODY_BYTES_MAX
@@ -49,6 +50,7 @@ class Limits:
     head_seconds: float = 20.0
     send_seconds: float = 60.0
     unsent_bytes: int = 512 * 1024 * 1024
+    client_unsent_bytes: int = 128 * 1024 * 1024
 
 
 class Rate:

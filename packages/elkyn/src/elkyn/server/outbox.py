@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from elkyn.server.unsent import LARGE_BYTES, Unsent
+from elkyn.server.unsent import LARGE_BYTES, Share
 
 __all__ = ["Outbox"]
 
@@ -21,7 +21,7 @@ class Outbox:
         chars_max: there is room while less is queued.
     """
 
-    def __init__(self, unsent: Unsent, chars_max: int = CHARS_MAX) -> None:
+    def __init__(self, unsent: Share, chars_max: int = CHARS_MAX) -> None:
         self._frames: deque[str] = deque()
         self._chars = 0
         self._chars_max = chars_max
@@ -54,7 +54,7 @@ class Outbox:
         return frame
 
     def _count(self, chars: int) -> None:
-        self._unsent.bytes += chars - self._counted
+        self._unsent.add(chars - self._counted)
         self._counted = chars
 
     def clear(self) -> None:

@@ -21,7 +21,7 @@ from elkyn.identity import Identity
 from elkyn.paths import format_path
 from elkyn.server import session as steps
 from elkyn.server.answers import error_text
-from elkyn.server.asgi import Receive, Send
+from elkyn.server.asgi import Receive, Send, client_of
 from elkyn.server.door import Caller
 from elkyn.server.feed import Batch, Feed, Opening, QueryFeed
 from elkyn.server.grant import Grant
@@ -76,7 +76,8 @@ class Socket:
         self._app = app
         self._data = data
         self._send = send
-        self._outbox = Outbox(app.unsent)
+        self._unsent = app.unsent.share(client_of(data.scope))
+        self._outbox = Outbox(self._unsent)
         self._woken = asyncio.Event()
         self._feeds: dict[Listen, Feed] = {}
         self._footprints: dict[Listen, Footprint | None] = {}
@@ -277,7 +278,7 @@ class Socket:
     def _admitted(self, messages: list[str]) -> list[str]:
         """Return messages that hold a value; raises `_NoRoomError` when too much waits to be sent."""
         try:
-            self._app.unsent.check(sum(map(len, messages)))
+            self._unsent.check(sum(map(len, messages)))
         except Busy:
             raise _NoRoomError from None
         return messages

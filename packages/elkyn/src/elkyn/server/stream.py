@@ -17,7 +17,7 @@ from elkyn.events import Event
 from elkyn.server.asgi import Direct, send_body
 from elkyn.server.codec import dump
 from elkyn.server.feed import Batch, Feed, Opener, Opening
-from elkyn.server.unsent import Unsent
+from elkyn.server.unsent import Share
 from sennit_core.errors import Busy, Closed, Denied
 
 __all__ = ["Stream", "encode_put"]
@@ -159,12 +159,12 @@ class Stream:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         await self._write(_DIVERGED[self._unnamed], more=False)
 
-    async def run(self, feed: Feed, unsent: Unsent) -> None:
+    async def run(self, feed: Feed, unsent: Share) -> None:
         """Send events until `close`, `revoke`, or reading is denied; the caller closes `feed`.
 
         Args:
             feed: whose events.
-            unsent: counts whole values while they are sent.
+            unsent: of the client; counts whole values while they are sent.
 
         Raises:
             Busy: too many large values are being sent; nothing was sent of this one.
@@ -189,12 +189,12 @@ class Stream:
         self.events_sent += len(frames)
         return b"".join(frames)
 
-    async def _write_value(self, data: bytes, unsent: Unsent) -> None:
+    async def _write_value(self, data: bytes, unsent: Share) -> None:
         if data:
             with unsent.hold(len(data)):
                 await self._write(data)
 
-    async def _step(self, feed: Feed, unsent: Unsent) -> bool:
+    async def _step(self, feed: Feed, unsent: Share) -> bool:
         """Wait for something to do and do it; False when the stream has ended."""
         if not self._woken.is_set():
             self._idle = self.direct is not None and not self._recheck

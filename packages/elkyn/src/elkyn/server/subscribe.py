@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from elkyn._lmdb.tree import ReadLimit
 from elkyn.errors import Diverged
-from elkyn.server.asgi import Receive, Scope, Send, direct_of
+from elkyn.server.asgi import Receive, Scope, Send, client_of, direct_of
 from elkyn.server.door import Caller
 from elkyn.server.feed import INLINE_ROWS, Feed, Opening, QueryFeed
 from elkyn.server.grant import FULL
@@ -51,13 +51,13 @@ async def open_stream(
             stream.check(INLINE_ROWS)
         except ReadLimit:
             await asyncio.to_thread(stream.check)
-        await serve_stream(app, stream, receive)
+        await serve_stream(app, stream, receive, client_of(scope))
     except Diverged:
         await stream.refuse_diverged()
 
 
-async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive) -> None:
-    """Run a stream among the open ones until one side ends it."""
+async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive, client: str) -> None:
+    """Run a stream to the address `client` among the open ones until one side ends it."""
     with app.clients.joined(stream):
         feed = stream.feed(app)
         if isinstance(feed, Follower):
@@ -65,7 +65,7 @@ async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive) ->
         gone = asyncio.create_task(_until_gone(receive, stream))
         try:
             with suppress(asyncio.CancelledError):  # the server stops, and the client reads nothing
-                await stream.run(feed, app.unsent)
+                await stream.run(feed, app.unsent.share(client))
         finally:
             feed.close()
             app.metrics.events += stream.events_sent
