@@ -400,3 +400,29 @@ def test_long_keys_and_texts_among_short_ones(spill: SpillManager, memory_bytes:
     for key, value in rows:
         wanted[key] = max(wanted.get(key, value), value)
     assert found == wanted
+
+
+def test_texts_of_a_group_that_come_from_several_runs_have_room_together(
+    spill: SpillManager,
+) -> None:
+    long, text = 1 << 14, KINDS["Utf8"]
+    fillers = [(f"{at:05}", "s", "s") for at in range(9000)]
+    rows = [("x", "a" * long, ""), *fillers, ("x", "", "b" * long)]
+    fields = [Field(name, DataType("Utf8")) for name in "kab"]
+    parts = [Part(PartOp.MAX, 1, text), Part(PartOp.MAX, 2, text)]
+    outputs = [Output(OutputOp.STATE, at, text) for at in range(2)]
+    work = ExternalAggregate(memory_of(1 << 20), spill, [KeyColumn(0, text)], parts, outputs)
+    with closing(work):
+        for start in range(0, len(rows), 700):
+            arrays = [pa.array(column) for column in zip(*rows[start : start + 700], strict=True)]
+            work.add(to_columns(arrays, fields, len(arrays[0])))
+        work.finish()
+        assert work.stats.runs > 1
+        assert 2 * long < work.row_bytes_max < 3.1 * long
+        out = memory_of(4 * work.row_bytes_max)
+        found = [
+            [to_array(out, count_, column, pa.string()).to_pylist() for column in columns]
+            for count_, columns in work.columns(out)
+        ]
+    assert [made[-1] for made in found[-1]] == ["x", "a" * long, "b" * long]
+    assert sum(len(made[0]) for made in found) == 9001

@@ -98,6 +98,13 @@ def test_one_refusal_names_what_the_states_of_aggregates_take(
     assert len(told) <= 1, told
 
 
+def test_a_group_of_many_texts_that_was_spilled_is_no_longer_than_its_texts_make_it(
+    tmp_path: Path,
+) -> None:
+    told = refusals([OTHERS["sort"], AGGREGATES["many states"]], "csv", 40, tmp_path)
+    assert len(told) == 1, told
+
+
 @pytest.mark.parametrize("rows", [0, 700])
 def test_one_refusal_names_what_a_plan_of_several_stages_takes(rows: int, tmp_path: Path) -> None:
     def whole(pipeline: Pipeline) -> Pipeline:

@@ -65,11 +65,11 @@ class AggTable:
     # Where the keys ever taken differ: for a Merger.
     @property
     def positions(self) -> bytes: ...
-    # The longest row ever drained.
-    @property
-    def row_bytes_max(self) -> int: ...
     # Rows ever taken; set it where an earlier table took the first ones.
     rows: int
+    # The longest text that a state ever held.
+    @property
+    def text_bytes_max(self) -> int: ...
     @property
     def used_bytes(self) -> int: ...
 

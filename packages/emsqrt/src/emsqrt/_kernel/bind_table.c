@@ -235,10 +235,10 @@ static PyObject *get_refused_bytes(PyObject *object, void *none) {
     return table == NULL ? NULL : PyLong_FromSize_t(table->refused);
 }
 
-static PyObject *get_row_bytes_max(PyObject *object, void *none) {
+static PyObject *get_text_bytes_max(PyObject *object, void *none) {
     (void)none;
     const em_table *table = idle_table(object);
-    return table == NULL ? NULL : PyLong_FromSize_t(table->row_bytes_max);
+    return table == NULL ? NULL : PyLong_FromSize_t(table->heap.text_bytes_max);
 }
 
 static PyObject *get_positions(PyObject *object, void *none) {
@@ -268,8 +268,8 @@ static PyGetSetDef table_properties[] = {
     {"groups", get_groups, NULL, NULL, NULL},
     {"positions", get_positions, NULL, NULL, NULL},
     {"refused_bytes", get_refused_bytes, NULL, NULL, NULL},
-    {"row_bytes_max", get_row_bytes_max, NULL, NULL, NULL},
     {"rows", get_rows, set_rows, NULL, NULL},
+    {"text_bytes_max", get_text_bytes_max, NULL, NULL, NULL},
     {"used_bytes", get_used_bytes, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

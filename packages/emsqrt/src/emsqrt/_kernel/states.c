@@ -214,6 +214,7 @@ void em_float_put_bins(uint8_t *record, const em_part *part, size_t index,
 void em_text_put(uint8_t *state, const uint8_t *text, uint32_t bytes, em_heap *heap) {
     em_text_ref held;
     memcpy(&held, state, sizeof held);
+    heap->text_bytes_max = bytes > heap->text_bytes_max ? bytes : heap->text_bytes_max;
     uint32_t capacity = 0;
     if (held.ref != 0) {
         memcpy(&capacity, em_heap_at(heap, held.ref) - 4, 4);

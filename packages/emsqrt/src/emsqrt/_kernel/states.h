@@ -62,6 +62,7 @@ enum { EM_SEEN = 1, EM_HEAPED = 2, EM_IS_NULL = 4 };
 typedef struct {
     uint8_t *memory;
     size_t used, limit;
+    size_t text_bytes_max; /* of all texts ever put */
     bool failed;
 } em_heap;
 

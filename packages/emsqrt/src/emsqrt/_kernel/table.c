@@ -62,7 +62,7 @@ bool em_table_open(em_table *table, uint8_t *memory, size_t bytes, bool for_long
     table->bucket_count = FIRST_BUCKETS;
     table->spread = (em_spread){0};
     table->rows = 0;
-    table->row_bytes_max = 0;
+    table->heap.text_bytes_max = 0;
     em_table_reset(table);
     return true;
 }
@@ -433,7 +433,6 @@ size_t em_table_drain(em_table *table, size_t first, uint8_t *out, size_t out_by
         em_store32(row, (uint32_t)row_bytes);
         em_store32(row + 4, key_bytes);
         used += row_bytes;
-        table->row_bytes_max = table->row_bytes_max > bound ? table->row_bytes_max : bound;
     }
     *written = used;
     return at - first;

@@ -29,8 +29,7 @@ typedef struct {
     size_t bucket_count, groups;
     uint8_t *scratch;
     size_t scratch_bytes;
-    uint64_t rows; /* taken since the table was made: what first and last go by */
-    size_t row_bytes_max;
+    uint64_t rows;    /* taken since the table was made: what first and last go by */
     size_t limit;     /* of a row's key, and of its texts; 0 is none */
     size_t refused;   /* by the last call: bytes of a key, or of texts, over the limit */
     em_spread spread; /* of all keys since the table was opened */

@@ -79,7 +79,7 @@ class Groups:
         area = memory[: len(memory) - reserve]
         self._keys = [key.as_tuple() for key in keys]
         self._limit = reserve // _LONGEST_SHARE
-        self._texts = max(1, sum(map(_keeps_a_text, parts)))
+        self._texts = sum(map(_keeps_a_text, parts))
         self._for_long = False
         self._reopened = False
         self._refused_bytes = 0
@@ -88,6 +88,7 @@ class Groups:
         self._table.rows = self._runs.rows_found
         self._finished = False
         self._row_bytes_max = self._runs.row_bytes_max
+        self._text_bytes_max = self._texts_found()
         if self._row_bytes_max > self._limit:
             self._reopen(self._row_bytes_max)
         self._used_bytes = 0
@@ -151,7 +152,8 @@ class Groups:
         else:
             self._runs.complete()
         self._runs.settle(self._positions())
-        self._row_bytes_max *= self._texts
+        if self._row_bytes_max:
+            self._row_bytes_max += self._texts * self._text_bytes_max
 
     def blocks(self, out: memoryview) -> Iterator[tuple[int, int]]:
         """Fill `out` with the next groups, as rows of keys and states, again and again.
@@ -223,6 +225,10 @@ class Groups:
         self._table.rows = rows
         self._runs.use(area)
 
+    def _texts_found(self) -> int:
+        """The longest text that may lie in runs of an earlier process."""
+        return max(self._row_bytes_max, self._limit) if self._runs.rows_found else 0
+
     def _positions(self) -> bytes | None:
         """Where keys may differ; a table that was opened again has not seen all of them."""
         return None if self._reopened or self._table is None else self._table.positions
@@ -231,6 +237,7 @@ class Groups:
         if self._reopened:
             longest = max(map(table.row_bound, range(table.groups)), default=0)
             self._row_bytes_max = max(self._row_bytes_max, longest)
+        self._text_bytes_max = max(self._text_bytes_max, table.text_bytes_max)
 
     def _spill_run(self, table: AggTable, *, complete: bool = False) -> None:
         table.sort()
