@@ -88,6 +88,20 @@ def test_explain_schedules_with_what_was_measured(folder: Path, tmp_path: Path) 
     assert abs(planned["workingBytes"] - ran["workingBytes"]) < MIB
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("name", ["filter", "sort"])
+def test_explain_schedules_under_every_cap_that_is_no_smaller(
+    name: str, kind: str, folder: Path, tmp_path: Path
+) -> None:
+    rows = THIN[name](scan(folder / f"a.{kind}"), scan(folder / f"b.{kind}"))
+    pipeline = rows.sink(tmp_path / f"out.{kind}")
+    cap_bytes = smallest(pipeline)
+    for larger in (cap_bytes + MIB // 2, 1 << 47):  # the second is more than any machine has
+        planned = pipeline.planned(larger).to_json()["te"]
+        assert abs(planned["cMinBytes"] - cap_bytes) < MIB
+        assert planned["workingBytes"] <= larger
+
+
 def quantiles(count: int) -> dict[str, str]:
     return {f"q{at}": f"quantile(n, 0.{at})" for at in range(1, count + 1)}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TypeAlias, TypeVar
 
 from emsqrt.memory import MemoryBudget
 from emsqrt.run import Run
 from emsqrt.weight import Weight
-from sennit_core.errors import CapTooSmall
+from sennit_core.errors import CapacityError, CapTooSmall
 
 T = TypeVar("T")
 Trial: TypeAlias = Callable[[int], CapTooSmall | None]
@@ -66,10 +66,10 @@ def weigh(
     refused, least_bytes = halve(trial, *climb(trial, first, precise_bytes), precise_bytes)
     least_bytes += max(precise_bytes, run.context.grown_bytes())
     opened = run.trial(_budget(run, max(cap_bytes, least_bytes)))
-    with ExitStack() as stack:
+    with suppress(CapacityError), ExitStack() as stack:
         open_all(opened, stack)
-        working_bytes = opened.working_bytes if cap_bytes >= least_bytes else 0
-        return Weight(least_bytes, refused.because, working_bytes, opened.leasts)
+    working_bytes = opened.working_bytes if cap_bytes >= least_bytes else 0
+    return Weight(least_bytes, refused.because, working_bytes, opened.leasts)
 
 
 def _released(error: CapTooSmall) -> CapTooSmall:

@@ -12,8 +12,8 @@ class Weight(NamedTuple):
     Args:
         cap_bytes: the smallest cap under which it is admitted.
         because: why less is refused.
-        working_bytes: W under the cap that was asked about; 0 when nobody holds rows or it is
-            refused.
+        working_bytes: W under the cap that was asked about; 0 when nobody holds rows, or it is
+            refused, or more than there is here.
         leasts: what each operator that holds rows cannot do without, by place.
     """
 

@@ -82,7 +82,8 @@ def plan_te(
     else:
         reserved_bytes = options.reserved_bytes
         c_min = reserved_bytes + needed
-    c_min = c_min if options.c_min_bytes is None else options.c_min_bytes
+    if options.c_min_bytes is not None:
+        c_min, reserved_bytes = options.c_min_bytes, min(reserved_bytes, cap_bytes - needed)
     working_bytes = cap_bytes - reserved_bytes
     if cap_bytes < c_min or working_bytes < needed:
         because = _because(plan, crowd, leasts, reserved_bytes)
