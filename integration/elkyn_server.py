@@ -156,7 +156,11 @@ def _events(lines: Iterator[str]) -> Iterator[tuple[str, Any, int | None]]:
         elif fields:
             number = fields.get("id")
             data = json.loads(fields["data"]) if "data" in fields else None
-            yield fields.get("event", ""), data, None if number is None else int(float(number))
+            yield (
+                fields.get("event", ""),
+                data,
+                None if number is None else int(number.partition(".")[0]),
+            )
             fields = {}
 
 

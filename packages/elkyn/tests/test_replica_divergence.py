@@ -243,6 +243,8 @@ def test_a_stream_of_the_old_leader_does_not_go_on_in_another_history(cluster: C
             lines = answer.iter_lines()
             name, data, number = next(lines), next(lines), next(lines)
             assert name == "event: put"
+            number, _dot, time_ms = number.rpartition(".")
+            assert int(time_ms)
             return number, json.loads(data.removeprefix("data: "))["data"]
 
     at = int(cluster.lost_at)

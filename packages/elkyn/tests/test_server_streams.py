@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import time
 from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +16,10 @@ import httpx
 import pytest
 
 from elkyn.events import Event
+from elkyn.replica.terms import Terms
 from elkyn.server.feed import Batch, Opening
 from elkyn.server.hub import Hub
-from elkyn.server.resume import Seen, missed_events, try_missed
+from elkyn.server.resume import Seen, id_of, missed_events, parse_id, try_missed
 from elkyn.store import ElkynStore
 from elkyn.txn import View
 
@@ -55,6 +59,48 @@ def test_a_client_that_comes_back_gets_what_it_missed(emulator: Any) -> None:
     ]
     with emulator.stream("/a.json?ns=back", **{"Last-Event-ID": "99999"}) as stream:
         assert next(stream)[:2] == ("put", {"path": "/", "data": 4})
+
+
+def test_a_stream_does_not_go_on_in_a_store_that_was_restored(
+    start_server: Any, tmp_path: Path
+) -> None:
+    def first(served: Any, last_seen: str = "") -> tuple[str, Any]:
+        headers = {"Accept": "text/event-stream", "Last-Event-ID": last_seen, **served.headers}
+        url = f"{served.url}/a.json"
+        with httpx.stream("GET", url, headers=headers, timeout=20) as answer:
+            lines = answer.iter_lines()
+            _event, data, number = next(lines), next(lines), next(lines)
+        return number.removeprefix("id: "), json.loads(data.removeprefix("data: "))
+
+    served = start_server(data=tmp_path / "store")
+    served.client.put("/a.json", json={"n": 1})
+    served.stop()
+    shutil.copytree(tmp_path / "store", tmp_path / "restored")
+    served = start_server(data=tmp_path / "store")
+    served.client.put("/a/n.json", json=2)
+    seen, told = first(served)
+    assert told == {"path": "/", "data": {"n": 2}}
+    served.client.put("/a/m.json", json=3)
+    assert first(served, seen)[1] == {"path": "/m", "data": 3}
+    missed, _told = first(served, seen)
+    served.client.put("/a/m.json", json=4)
+    assert first(served, missed)[1] == {"path": "/m", "data": 4}
+    served.stop()
+    served = start_server(data=tmp_path / "restored")
+    for number in (5, 6):
+        served.client.put("/a/m.json", json=number)
+    assert first(served, seen)[1] == {"path": "/", "data": {"m": 6, "n": 1}}
+
+
+def test_nobody_goes_on_from_an_event_that_is_in_no_log() -> None:
+    terms = Terms()
+    assert parse_id(id_of(terms, 7, 0)) == Seen(7, 1, 0)
+    with ElkynStore(mode="memory") as store:
+        store.set("/a", 1)
+        (entry,) = store.oplog.read(0, 9)
+        assert try_missed(store, ("a",), Seen(1, 1, entry.time_ms), 1) == []
+        for time_ms in (0, entry.time_ms + 1):
+            assert try_missed(store, ("a",), Seen(1, 1, time_ms), 1) is None
 
 
 def test_a_start_that_takes_long_is_no_other(emulator: Any) -> None:

@@ -31,13 +31,23 @@ class Event:
             of `changes` when left out.
         position: of the commit that made the change; for an ephemeral one, of the durable write
             before it.
+        time_ms: of the durable write that made it, in milliseconds since 1970; 0 when it was none.
         changes: the same in the stored form: places relative to the watched path.
 
     Attributes:
         encoded: free for a server that encodes an event once for all its listeners.
     """
 
-    __slots__ = ("_changes", "_data", "_weight_bytes", "encoded", "path", "position", "type")
+    __slots__ = (
+        "_changes",
+        "_data",
+        "_weight_bytes",
+        "encoded",
+        "path",
+        "position",
+        "time_ms",
+        "type",
+    )
 
     def __init__(
         self,
@@ -46,11 +56,13 @@ class Event:
         data: Any = _UNSET,
         position: int = 0,
         *,
+        time_ms: int = 0,
         changes: Changes | None = None,
     ) -> None:
         self.type = kind
         self.path = path
         self.position = position
+        self.time_ms = time_ms
         self.encoded: bytes | None = None
         self._data = data
         self._changes = changes
@@ -205,7 +217,13 @@ class Watchers:
             return [*top, *_below((), root)]
 
     def events(
-        self, base: Path, changes: Iterable[Change], *, patch: bool, position: int = 0
+        self,
+        base: Path,
+        changes: Iterable[Change],
+        *,
+        patch: bool,
+        position: int = 0,
+        time_ms: int = 0,
     ) -> list[tuple[tuple[Listener, ...], Event]]:
         """Work out who is told what about one write; unchanged values are left out.
 
@@ -214,6 +232,7 @@ class Watchers:
             changes: the places written below it, none above another.
             patch: whether the write was an update of several children.
             position: of the write in the log.
+            time_ms: when it was made; 0 for one that is not in the log.
         """
         real = [change for change in changes if not same(change.old, change.new)]
         found: list[tuple[tuple[Listener, ...], Event]] = []
@@ -221,7 +240,7 @@ class Watchers:
             for path, listeners in self._touched(real):
                 event = _event_at(path, base, real, patch=patch)
                 if event is not None:
-                    event.position = position
+                    event.position, event.time_ms = position, time_ms
                     found.append((listeners, event))
         return found
 

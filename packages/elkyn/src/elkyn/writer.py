@@ -81,15 +81,20 @@ class Write:
         for path, new in self.values:
             view.put(path, new, ephemeral=self.ephemeral)
         self.position = self._log(view, now_ms)
+        time_ms = now_ms if self.entry is None else self.entry.time_ms
         if self.once is not None:
-            time_ms = now_ms if self.entry is None else self.entry.time_ms
             receipt = Receipt(time_ms, self.once.fingerprint, self.position, self.base, self.values)
             view.tree.receipts.put(self.once.digest, receipt)
         if not watched:
             return []
         changes = (Change(path, old[path], new) for path, new in self.values if path in old)
-        patch = self.kind == "patch"
-        return watchers.events(self.base, changes, patch=patch, position=self.position)
+        return watchers.events(
+            self.base,
+            changes,
+            patch=self.kind == "patch",
+            position=self.position,
+            time_ms=0 if self.ephemeral else time_ms,
+        )
 
     def _log(self, view: WriteView, now_ms: int) -> int:
         if self.ephemeral:

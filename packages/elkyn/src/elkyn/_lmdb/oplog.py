@@ -22,9 +22,12 @@ from elkyn._lmdb.receipts import Once
 from elkyn.paths import Path, format_path
 from elkyn.values import Stored
 
-__all__ = ["DATABASES", "Entry", "LogRows", "pack_entry", "unpack_entry"]
+__all__ = ["DATABASES", "Entry", "LogRows", "pack_entry", "time_in", "unpack_entry"]
 
 DATABASES = ("oplog",)
+
+_SHORT_MAX = 0x80
+_INTEGER_BYTES = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 
 
 class Entry(NamedTuple):
@@ -143,6 +146,21 @@ def unpack_entry(index: int, packed: bytes | memoryview) -> Entry:
     found = [(_path(text), stored) for text, stored in places]
     once = Once(*more[0]) if more else None
     return Entry(index, term, time_ms, kind, _path(base), found, once)
+
+
+def time_in(packed: bytes) -> int:
+    """Return the time of a row's write, without reading what was written."""
+    _term, start = _integer(packed, 1)
+    return _integer(packed, start)[0]
+
+
+def _integer(packed: bytes, start: int) -> tuple[int, int]:
+    """Return an integer of MessagePack that is not negative, and where it ends."""
+    tag = packed[start]
+    if tag < _SHORT_MAX:
+        return tag, start + 1
+    end = start + 1 + _INTEGER_BYTES[tag]
+    return int.from_bytes(packed[start + 1 : end], "big"), end
 
 
 def _path(text: str) -> Path:

@@ -27,7 +27,7 @@ def push_event(listen: Listen, event: Event, terms: Terms) -> str:
     """Return the message for an event of a listen; `terms` are of its store."""
     path = "/".join((*listen.path, *parse_path(event.path)))
     action = "d" if event.type == "put" else "m"
-    name = id_of(terms, event.position) if listen.names else ""
+    name = id_of(terms, event.position, event.time_ms) if listen.names else ""
     return push(action, _body(path, event.exported, listen.tag, name))
 
 

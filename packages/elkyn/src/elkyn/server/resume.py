@@ -1,7 +1,8 @@
 """What a client that comes back with an event's id has missed, from the oplog of its store.
 
-An id is a position, and `.` and its term when that is not 1: after a promotion there may have been
-another write at that position.
+An id is `position.term.time` of a write. After a promotion, a restore or a loss there may be another one
+at that position: it has another term or time, and nobody goes on from there. Who has only a position,
+and perhaps its term, is believed.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from elkyn._lmdb.oplog import time_in
 from elkyn.errors import PositionGone
-from elkyn.events import Event
+from elkyn.events import Changes, Event
 from elkyn.oplog import Entry
 from elkyn.paths import Path, format_path
 from elkyn.values import get_at
@@ -28,36 +30,47 @@ __all__ = [
     "missed_events",
     "parse_id",
     "same_history",
+    "time_at",
     "try_missed",
 ]
 
 _START_BYTES = 32
-_ID = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20}))?", re.ASCII)
+_ID = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20})(?:\.([0-9]{1,20}))?)?", re.ASCII)
 _ENTRIES_MAX = 1000
 
 
 class Seen(NamedTuple):
-    """The last event that a client has seen."""
+    """The last event that a client has seen; `time_ms` is None when it was not said."""
 
     position: int
-    term: int
+    term: int = 1
+    time_ms: int | None = None
 
 
-def id_of(terms: Terms, position: int) -> str:
-    """Return the id of the events of a commit."""
+def id_of(terms: Terms, position: int, time_ms: int) -> str:
+    """Return the id of the events of a write; `time_ms` is 0 for what nobody can go on from."""
+    if not position:
+        return "0"
     term = terms.term_at(position) if len(terms.leads) > 1 else 1
-    return str(position) if term == 1 else f"{position}.{term}"
+    return f"{position}.{term}.{time_ms}"
 
 
 def parse_id(text: str) -> Seen | None:
     """Read an id; None when it is none of a server's."""
     found = _ID.fullmatch(text)
-    return None if found is None else Seen(int(found[1]), int(found[2] or 1))
+    if found is None:
+        return None
+    position, term, time_ms = found.groups()
+    return Seen(int(position), int(term or 1), None if time_ms is None else int(time_ms))
 
 
-def mark_of(store: ElkynStore, position: int) -> str:
-    """Return what tells the entry at a position from one that another store has there."""
-    row = store.oplog.row(position)
+def time_at(row: bytes | None) -> int:
+    """Return the time for the id of a row of the log; 0 when the row is gone."""
+    return 0 if row is None else time_in(row)
+
+
+def mark_of(position: int, row: bytes | None) -> str:
+    """Return what tells the row at a position from one that another store has there."""
     if row is None:
         return ""
     start = hashlib.blake2b(row[:_START_BYTES], digest_size=6)  # holds its term and time
@@ -69,7 +82,7 @@ def same_history(store: ElkynStore, mark: str) -> bool:
     position = mark.partition(":")[0]
     if not (position.isdecimal() and position.isascii() and len(position) < 20):
         return False
-    return mark_of(store, int(position)) == mark
+    return mark_of(int(position), store.oplog.row(int(position))) == mark
 
 
 def try_missed(store: ElkynStore, path: Path, seen: Seen, until: int) -> list[Event] | None:
@@ -82,6 +95,8 @@ def try_missed(store: ElkynStore, path: Path, seen: Seen, until: int) -> list[Ev
     if store.terms.term_at(after) != seen.term:
         return None
     if after > until or after <= store.ephemeral_position:
+        return None
+    if seen.time_ms is not None and time_at(store.oplog.row(after)) != (seen.time_ms or None):
         return None
     try:
         entries = store.oplog.read(after, _ENTRIES_MAX)
@@ -108,12 +123,16 @@ def _event_of(entry: Entry, path: Path) -> Event | None:
     for place, value in entry.places:
         if path[: len(place)] == place:
             whole = ((), get_at(value, path[len(place) :]))
-            return Event("put", "/", position=entry.position, changes=(whole,))
+            return _event(entry, "put", "/", (whole,))
         if place[:depth] == path:
             inside.append((place[depth:], value))
     if not inside:
         return None
     if len(inside) == 1:
         where = format_path(inside[0][0])
-        return Event("put", where, position=entry.position, changes=tuple(inside))
-    return Event("patch", "/", position=entry.position, changes=tuple(inside))
+        return _event(entry, "put", where, tuple(inside))
+    return _event(entry, "patch", "/", tuple(inside))
+
+
+def _event(entry: Entry, kind: Literal["put", "patch"], path: str, changes: Changes) -> Event:
+    return Event(kind, path, position=entry.position, time_ms=entry.time_ms, changes=changes)

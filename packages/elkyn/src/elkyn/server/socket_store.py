@@ -20,7 +20,7 @@ from elkyn.server.feed import INLINE_ROWS, Opening
 from elkyn.server.grant import Grant
 from elkyn.server.hashes import hash_of
 from elkyn.server.pushes import push_value
-from elkyn.server.resume import id_of, mark_of, parse_id, same_history, try_missed
+from elkyn.server.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
 from elkyn.server.session import Attach, Commit, Fetch, Later, Listen
 from elkyn.store import ElkynStore
 from elkyn.txn import View
@@ -133,7 +133,9 @@ class SocketStore:
 
     def told_until(self, position: int) -> dict[str, str]:
         """Return what a client comes back with that has been told everything up to `position`."""
-        return {"i": id_of(self.store.terms, position), "m": mark_of(self.store, position)}
+        row = self.store.oplog.row(position)
+        name = id_of(self.store.terms, position, time_at(row))
+        return {"i": name, "m": mark_of(position, row)}
 
     async def fetch(self, grant: Grant, step: Fetch) -> Any:
         """Return the value that a client reads once.

@@ -237,13 +237,13 @@ class Stream:
             await self._write(b"event: auth_revoked\ndata: %b\n\n" % dump(reason))
         return False
 
-    def id_at(self, position: int) -> str:
-        """Return the id of the events of a commit."""
+    def id_at(self, position: int, time_ms: int) -> str:
+        """Return the id of the events of a write."""
         return str(position)
 
     def encode(self, event: Event) -> bytes:
         """Return an event as it goes over the wire."""
-        name = self.id_at(event.position)
+        name = self.id_at(event.position, event.time_ms)
         return _frame(event.type, event.path, event.data, name, self._unnamed)
 
     def _encoded(self, batch: Batch) -> bytes:

@@ -17,7 +17,7 @@ from elkyn.server.grant import FULL
 from elkyn.server.handle import check_index
 from elkyn.server.hub import Follower
 from elkyn.server.request import Call
-from elkyn.server.resume import id_of, try_missed
+from elkyn.server.resume import id_of, time_at, try_missed
 from elkyn.server.stream import Stream, encode_put
 from elkyn.txn import View
 from elkyn.values import present
@@ -93,9 +93,9 @@ class ClientStream(Stream):
         """What the permission to read rests on."""
         return () if self.footprint is None else (self.footprint,)
 
-    def id_at(self, position: int) -> str:
-        """Return the id of the events of a commit."""
-        return id_of(self.store.terms, position)
+    def id_at(self, position: int, time_ms: int) -> str:
+        """Return the id of the events of a write."""
+        return id_of(self.store.terms, position, time_ms)
 
     @abstractmethod
     def feed(self, app: ElkynApp) -> Feed:
@@ -151,7 +151,8 @@ class _ClientStream(ClientStream):
             events = try_missed(self.store, self._call.keys, self._resume, view.position)
         if events is None:
             value = present(view.get(self._call.keys))
-            name = self.id_at(view.position)
+            row = view.tree.log.row(view.position)
+            name = self.id_at(view.position, time_at(row))
             frames = [encode_put(value, name, unnamed=self._call.watch)]
         else:
             frames = [self.encode(event) for event in events]
