@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from fuzz_documents import as_steps
 from fuzz_oracle import Oracle, TooManyRows, differ
 from fuzz_plans import HEAVY_ROWS, ROWS, Case, cases, heavy_cases
 from fuzz_runs import Ran, Rows, run_batches, run_files, run_thin, smallest
+from fuzz_seeds import seeds
 
 from emsqrt.documents.reading import document_from
 from emsqrt.documents.yaml_text import read_yaml
@@ -147,11 +147,8 @@ def reduced(case: Case, error: Exception) -> tuple[Case, Exception]:
     return case, error
 
 
-def judge_many(draw: Callable[[random.Random], Case], count: int) -> None:
-    """Judge cases of seeds that follow one another from a random one on, or `FUZZ_SEED`."""
-    given = os.environ.get("FUZZ_SEED")
-    first = int(given) if given else random.SystemRandom().randrange(1 << 32)
-    for seed in range(first, first + count):
+def judge_many(draw: Callable[[random.Random], Case], numbers: range) -> None:
+    for seed in numbers:
         case = draw(random.Random(seed))
         error = fails(case)
         if error is not None:
@@ -161,24 +158,24 @@ def judge_many(draw: Callable[[random.Random], Case], count: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_plans_answer_as_duckdb_does() -> None:
-    judge_many(cases, 110)
+    judge_many(cases, seeds(110))
 
 
 @pytest.mark.timeout(600)
 def test_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
-    judge_many(heavy_cases, 40)
+    judge_many(heavy_cases, seeds(40))
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(7200)
 def test_many_plans_answer_as_duckdb_does() -> None:
-    judge_many(lambda dice: cases(dice, (*ROWS, 30_000)), 2000)
+    judge_many(lambda dice: cases(dice, (*ROWS, 30_000)), seeds(2000, drawn=True))
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(7200)
 def test_many_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
-    judge_many(lambda dice: heavy_cases(dice, (*HEAVY_ROWS, 20_000)), 1000)
+    judge_many(lambda dice: heavy_cases(dice, (*HEAVY_ROWS, 20_000)), seeds(1000, drawn=True))
 
 
 def test_documents_say_the_same_plans() -> None:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from fuzz_runs import run_batches
+from fuzz_seeds import seeds
 from fuzz_sql import ordered_query, query
 from plain_rows import plain
 
@@ -67,18 +67,13 @@ def agree(seed: int, judge: Any) -> None:
     assert repr(found) == repr(wanted), f"FUZZ_SEED={seed}\n{text}"
 
 
-def agree_often(count: int, judge: Any) -> None:
-    given = os.environ.get("FUZZ_SEED")
-    first = int(given) if given else random.SystemRandom().randrange(1 << 32)
-    for seed in range(first, first + count):
-        agree(seed, judge)
-
-
 def test_random_queries_answer_as_duckdb_does(judge: Any) -> None:
-    agree_often(60, judge)
+    for seed in seeds(60):
+        agree(seed, judge)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 def test_many_random_queries_answer_as_duckdb_does(judge: Any) -> None:
-    agree_often(3000, judge)
+    for seed in seeds(3000, drawn=True):
+        agree(seed, judge)
