@@ -268,9 +268,9 @@ def test_a_row_group_that_does_not_fit_is_read_in_passes(one_page: Path, tmp_pat
     source = Files((str(one_page),), "parquet")
     schema = infer_schema(source)
     with pytest.raises(CapTooSmall, match="column s has a"):
-        read(source, schema, 7 * MIB)
+        read(source, schema, 9 * MIB)
     with SpillManager(tmp_path / "spill") as spill:
-        found = read(source, schema, 7 * MIB, spill=lambda: spill)
+        found = read(source, schema, 9 * MIB, spill=lambda: spill)
         assert spill.stats.segments == 1
         assert spill.stats.live_bytes == 0
     assert found.equals(table(200_000))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from emsqrt.io.parquet_encodings import choose_encodings
+from emsqrt.io.parquet_encodings import Encodings, choose_encodings
 from emsqrt.io.sinks import open_sink
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import FileTarget
@@ -126,4 +126,5 @@ def test_every_type_is_judged_and_read_back(values: Any, tmp_path: Path) -> None
 
 
 def test_nested_columns_keep_theirs() -> None:
-    assert choose_encodings(table(c=[[1, 2], [3]]), LIMIT_BYTES, "zstd") == (True, {}, "zstd")
+    chosen = choose_encodings(table(c=[[1, 2], [3]]), LIMIT_BYTES, "zstd")
+    assert chosen == Encodings(dictionary=True, others={}, compression="zstd")

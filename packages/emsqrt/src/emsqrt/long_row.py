@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeAlias
 
 from sennit_core.errors import CapTooSmall
 
-Place: TypeAlias = Literal["grant", "beside", "passing", "read", "start"]
+Place: TypeAlias = Literal["grant", "beside", "passing", "read", "start", "sink"]
 """Which memory: an operator's own; what is free beside it, once all rows are read or while they
-are; a reader's; what was free when the plan was opened."""
+are; a reader's; what was free when the plan was opened; a sink's, beside all others."""
 
 RowNeed: TypeAlias = tuple[int, int, Place]
 """(node, rows, place): the operator's memory there must be so many times as long as any row."""

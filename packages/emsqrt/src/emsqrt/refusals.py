@@ -68,7 +68,7 @@ class Room:
         """Return by how much the budget must grow for a place to grow by `want_bytes`."""
         if want_bytes <= 0:
             return 0
-        if place == "start":
+        if place == "start" or (place == "sink" and not self.holders):
             return want_bytes
         if place == "grant":
             return self._beyond_part(want_bytes, node)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 _EXACT_INT_MAX = 2**53 - 1
 _BACKSLASH, _QUOTE, _SPACE = 0x5C, 0x22, 0x20
+_LOOK_BYTES = 1 << 18
 _SHORT_ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t"))
 
 
@@ -74,8 +75,13 @@ def quoted(text: pa.Array) -> pa.Array:
 def has_any(text: pa.Array, octets: bytes, *, below: int = 0) -> bool:
     """Tell whether a string column holds any of these bytes, or any byte under `below`."""
     values = _value_bytes(text)
-    found = below > 0 and values.size > 0 and int(values.min()) < below
-    return found or any(bool((values == octet).any()) for octet in octets)
+    for start in range(0, values.size, _LOOK_BYTES):
+        part = values[start : start + _LOOK_BYTES]
+        if below > 0 and int(part.min()) < below:
+            return True
+        if any(bool((part == octet).any()) for octet in octets):
+            return True
+    return False
 
 
 def to_json(value: Any) -> Any:

@@ -6,7 +6,7 @@ bytes at any memory cap. A piece ends after the row with which it reaches its si
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,18 @@ class Pieces:
         rows_max: or so many rows.
         slices: a piece of one batch may be a slice of it, which holds all of the batch. What lies
             behind a slice shows in Arrow IPC, but not in Parquet.
+        on_long: told of rows with more than `bytes_max`, before any is copied.
     """
 
     def __init__(
-        self, bytes_max: int = PIECE_BYTES, rows_max: int = PIECE_ROWS, *, slices: bool = False
+        self,
+        bytes_max: int = PIECE_BYTES,
+        rows_max: int = PIECE_ROWS,
+        *,
+        slices: bool = False,
+        on_long: Callable[[int], None] | None = None,
     ) -> None:
+        self._on_long = on_long
         self._bytes_max, self._rows_max, self._slices = bytes_max, rows_max, slices
         self._widths: _Widths | None = None
         self._held: list[Any] = []
@@ -58,6 +65,10 @@ class Pieces:
             self._bytes += sizes.total
             return
         ends = sizes.ends()
+        if self._on_long is not None and sizes.total > self._bytes_max:
+            longest = _longest(ends)
+            if longest > self._bytes_max:
+                self._on_long(longest)
         start, before = 0, 0
         while start < batch.num_rows:
             room = before + self._bytes_max - self._bytes
@@ -85,6 +96,15 @@ class Pieces:
         piece = held[0] if self._slices and len(held) == 1 else pa.concat_batches(held)
         self._held, self._rows, self._bytes = [], 0, 0
         return piece, size
+
+
+def longest_row(batch: Any) -> int:
+    """Return the bytes of the longest row, counted as `row_ends` does."""
+    return _longest(row_ends(batch)) if batch.num_rows else 0
+
+
+def _longest(ends: Any) -> int:
+    return max(int(ends[0]), int(np.diff(ends).max(initial=0)))
 
 
 def row_ends(batch: Any) -> Any:

@@ -34,6 +34,7 @@ class FormatWriter(ABC):
     answer is one piece.
     """
 
+    delimiter = ","
     slice_bytes = SLICE_BYTES
     """A batch is made into text so much at a time."""
 
@@ -147,7 +148,6 @@ class JsonWriter(FormatWriter):
 class CsvWriter(FormatWriter):
     """Text with a comma between fields, or `delimiter`, a header, and LF line ends."""
 
-    delimiter = ","
     header = True
 
     def _begin(self) -> None:

@@ -6,15 +6,61 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+_SAMPLE_BYTES = 1 << 20
+_TEXT_BYTES_MAX = 64 << 10
+"""Longer than any dictionary, so that no encoding is chosen for a part which the text is not for."""
 
 
-def plain_table(table: Any) -> Any:
-    """Return the table with plain values in the place of dictionaries."""
-    fields = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in table.schema
+def first_values(column: Any, count: int) -> Any:
+    """Return up to so many values of a column, plain, and of texts up to a mebibyte.
+
+    Args:
+        column: chunks, of dictionary arrays or plain ones; what a long text has beyond 64 KiB is
+            cut off.
+        count: how many at most.
+    """
+    kept, left_bytes = [], _SAMPLE_BYTES
+    for chunk in column.slice(0, count).chunks:
+        values = chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk
+        if _is_text(values.type):
+            values, used_bytes = _first_texts(values, left_bytes)
+            left_bytes -= used_bytes
+        kept.append(values)
+        if left_bytes <= 0:
+            break
+    return pa.chunked_array(kept, kept[0].type if kept else column.type)
+
+
+def has_long_texts(column: Any) -> bool:
+    """Tell whether a column has texts so long that nobody tells the least and largest of them.
+
+    Arrow writes neither, and yet keeps copies of both.
+    """
+    if not _is_text(column.type):
+        return False
+    return any(
+        (pc.max(pc.binary_length(chunk)).as_py() or 0) > _TEXT_BYTES_MAX for chunk in column.chunks
+    )
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+
+
+def _first_texts(texts: Any, room_bytes: int) -> tuple[Any, int]:
+    """Return texts until they have so many bytes, and how many they have."""
+    lengths = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
+    ends = np.cumsum(np.minimum(lengths, _TEXT_BYTES_MAX), dtype=np.int64)
+    count = min(int(np.searchsorted(ends, room_bytes)) + 1, len(texts))
+    found = texts.slice(0, count)
+    if not count or lengths[:count].max() <= _TEXT_BYTES_MAX:
+        return found, int(ends[count - 1]) if count else 0
+    parts = [
+        memoryview(text.as_buffer())[:_TEXT_BYTES_MAX] if text.is_valid else None for text in found
     ]
-    return table_as(table, pa.schema(fields))
+    return pa.array(parts, pa.binary()).view(texts.type), int(ends[count - 1])
 
 
 def table_as(table: Any, schema: Any) -> Any:

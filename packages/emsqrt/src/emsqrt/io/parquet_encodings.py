@@ -8,6 +8,7 @@ what else would cost the most. All three are told by counting.
 
 from __future__ import annotations
 
+import io
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from emsqrt.io.parquet_dictionaries import plain_table
+from emsqrt.io.parquet_dictionaries import first_values, has_long_texts
 
 _SAMPLE_BYTES = 1 << 18
 _SAMPLE_ROWS = 1 << 14
@@ -37,11 +38,13 @@ class Encodings(NamedTuple):
         dictionary: columns that get one; True for all of them.
         others: the encoding of further columns, where it is not the plain one.
         compression: of all columns, or of each.
+        told: columns whose least and largest values are told.
     """
 
     dictionary: bool | list[str]
     others: dict[str, str]
     compression: str | dict[str, str]
+    told: bool | list[str] = True
 
 
 def choose_encodings(table: Any, limit_bytes: int, compression: str) -> Encodings:
@@ -56,8 +59,10 @@ def choose_encodings(table: Any, limit_bytes: int, compression: str) -> Encoding
         return Encodings(dictionary=True, others={}, compression=compression)
     coded: list[str] = []
     others: dict[str, str] = {}
-    sample = plain_table(table.slice(0, _SAMPLE_ROWS))
-    for field, column in zip(sample.schema, sample.columns, strict=True):
+    codecs = dict.fromkeys(table.schema.names, compression)
+    for name in table.schema.names:
+        column = first_values(table.column(name), _SAMPLE_ROWS)
+        field = pa.field(name, column.type)
         if not len(column) or pa.types.is_boolean(field.type) or pa.types.is_null(field.type):
             continue
         costs = _Costs(column, table.num_rows, limit_bytes)
@@ -67,29 +72,46 @@ def choose_encodings(table: Any, limit_bytes: int, compression: str) -> Encoding
             coded.append(field.name)
         elif _is_text(field.type):
             others[field.name] = "DELTA_LENGTH_BYTE_ARRAY"
-    codecs = dict.fromkeys(sample.schema.names, compression)
-    for name in (*coded, *others):
-        if compression != "none" and not _shrinks(sample.select([name]), coded, others, codecs):
+        is_encoded = compression != "none" and (name in others or name in coded)
+        if is_encoded and not _shrinks(name, column, others.get(name), compression):
             codecs[name] = "none"
-    return Encodings(coded, others, codecs)
+    told = [name for name in table.schema.names if not has_long_texts(table.column(name))]
+    return Encodings(coded, others, codecs, len(told) == table.num_columns or told)
 
 
-def _shrinks(sample: Any, coded: list[str], others: dict[str, str], codecs: dict[str, str]) -> bool:
-    """Tell whether compression is worth its time once a column is encoded: packed bits seldom are."""
-    (name,) = sample.schema.names
-    written = pa.BufferOutputStream()
+def _shrinks(name: str, column: Any, encoding: str | None, compression: str) -> bool:
+    """Tell whether compression is worth its time once a column is encoded: packed bits seldom are.
+
+    Args:
+        name: the column's.
+        column: its first rows.
+        encoding: a dictionary when None.
+        compression: the codec.
+    """
+    written: list[Any] = []
     parquet.write_table(
-        sample,
-        written,
-        compression=codecs[name],
-        use_dictionary=[name] if name in coded else False,
-        column_encoding={name: others[name]} if name in others else None,
+        pa.table({name: column}),
+        pa.PythonFile(_Nowhere(), "w"),
+        compression=compression,
+        use_dictionary=encoding is None,
+        column_encoding=None if encoding is None else {name: encoding},
         store_decimal_as_integer=True,
         store_schema=False,
+        metadata_collector=written,
     )
-    facts = parquet.read_metadata(pa.BufferReader(written.getvalue())).row_group(0).column(0)
+    facts = written[0].row_group(0).column(0)
     saved = facts.total_uncompressed_size - facts.total_compressed_size
     return bool(_WORTHWHILE * saved >= facts.total_uncompressed_size)
+
+
+class _Nowhere(io.RawIOBase):
+    """A file that nobody reads."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return memoryview(data).nbytes
 
 
 class _Costs:

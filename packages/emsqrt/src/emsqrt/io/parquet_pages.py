@@ -35,6 +35,8 @@ _DECIMAL_BYTES = 16
 _VIEW_BYTES = 16
 """What a decoder notes of each text of a dictionary."""
 _LENGTH_BYTES = 4
+_USUAL_BYTES = 512 << 10
+"""Of a page: a text that is no longer has room in a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,15 @@ class ChunkPages:
 
     @property
     def passing_bytes(self) -> int:
-        """What it takes beside while it is read: what pages are made of, or room for one's texts."""
-        texts = 0 if self.is_coded or not self.is_text else self.plain_bytes
+        """What it takes beside while it is read: what pages are made of, or room for one's texts.
+
+        That room is made anew when a long text has outgrown it, and made as large as the texts are;
+        texts that differ from those before are put together first.
+        """
+        texts = 0
+        if self.is_text and not self.is_coded:
+            texts = self.plain_bytes + max(self.plain_bytes - _USUAL_BYTES, 0)
+            texts += 2 * self.plain_bytes * self.has_prefixes
         return max(self.stored_bytes + self.dictionary_bytes, texts)
 
     @property

@@ -193,7 +193,9 @@ class ParquetScan:
                 refuse_grown(batch, counts, self._source.name, group)
                 done += batch.num_rows
                 self.bytes_done = size * done // total
-                yield self._caster.cast(batch)
+                batch = self._caster.cast(batch)
+                yield batch
+                del batch  # before the next is made
         self.bytes_done = size
 
     def _read(self, file: Any) -> Iterator[Any]:
@@ -244,7 +246,10 @@ class ParquetScan:
             columns=names,
             use_threads=False,
         ):
-            yield from decoded(batch, self._batch_bytes, self._kept)
+            pieces = decoded(batch, self._batch_bytes, self._kept)
+            del batch
+            yield from pieces
+            del pieces
 
     def _doubtful(self, group: _Group) -> list[ChunkPages]:
         rows = min(self._rows[group.index], group.row_count)

@@ -25,6 +25,7 @@ from emsqrt.io.outputs import Output, open_output
 from emsqrt.io.parquet_dictionaries import table_as
 from emsqrt.io.parquet_encodings import Encodings, choose_encodings
 from emsqrt.io.places import Place
+from emsqrt.io.row_room import RowRoom
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.ids import new_id
@@ -51,6 +52,9 @@ _INDEX_BYTES = 2
 _FOOTER_BYTES = 1 << 10
 """What a writer keeps of each column of each row group it has written."""
 _ARROW_SCHEMA = "ARROW:schema"
+_ROW_COPIES, _ROW_COPIES_TOLD = 6, 12
+"""Of a long row, while it is put together, encoded and compressed: measured. Twice as many where
+statistics are kept."""
 _CODECS = ("zstd", "snappy", "gzip", "lz4", "none")
 
 
@@ -103,16 +107,27 @@ class ParquetFileWriter:
         options: of the target.
         folder: where a row group waits for its end when it may not take memory; None keeps it
             there.
+        room: for long rows.
     """
 
     def __init__(
-        self, output: Output, schema: Any, options: ParquetOptions, folder: Path | None
+        self,
+        output: Output,
+        schema: Any,
+        options: ParquetOptions,
+        folder: Path | None,
+        room: RowRoom,
     ) -> None:
-        self._options, self._schema = options, schema
+        self._options, self._schema, self._room = options, schema, room
+        self._is_told = any(map(pa.types.is_nested, schema.types))
         self._gate = _Gate(output)
         self._stream = pa.output_stream(self._gate, buffer_size=_GATHERED_BYTES)
         self._writer: Any = None
         self._group = _Group(schema, folder)
+
+    def expect_row(self, row_bytes: int) -> None:
+        """Make room for a row, before it is part of a piece."""
+        self._room.make(row_bytes, _ROW_COPIES_TOLD if self._is_told else _ROW_COPIES)
 
     def write(self, piece: Any, size: int) -> None:
         """Append a piece; a row group is written when this one fills it."""
@@ -131,6 +146,8 @@ class ParquetFileWriter:
                     )
                     self._open(encodings, table.schema)
                 table = table_as(table, self._writer.schema)
+                if self._group.longest_bytes > 2 * PIECE_BYTES:
+                    self.expect_row(self._group.longest_bytes)
                 self._writer.write_table(table, row_group_size=table.num_rows)
 
     def close(self) -> None:
@@ -165,6 +182,7 @@ class ParquetFileWriter:
         ]
         schema = pa.schema(fields)
         is_plain = schema.equals(self._schema)
+        self._is_told = encodings.told is True
         page_bytes = _LIST_PAGE_BYTES if any(map(_has_lists, schema.types)) else _PAGE_BYTES
         self._writer = parquet.ParquetWriter(
             self._stream,
@@ -176,6 +194,7 @@ class ParquetFileWriter:
             data_page_size=page_bytes,
             dictionary_pagesize_limit=_DICTIONARY_BYTES,
             store_decimal_as_integer=True,
+            write_statistics=encodings.told,
             write_page_checksum=True,
         )
         if not is_plain:
@@ -228,10 +247,13 @@ class _Group:
         self._descriptor: int | None = None
         self._file: Any = None
         self.rows = self.bytes = 0
+        self.longest_bytes = 0
+        """Of a piece."""
 
     def add(self, piece: Any, size: int) -> None:
         self.rows += piece.num_rows
         self.bytes += size
+        self.longest_bytes = max(self.longest_bytes, size)
         if self._folder is None:
             self._pieces.append(piece)
             return
@@ -260,7 +282,7 @@ class _Group:
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._pieces, self._descriptor, self._file = [], None, None
-        self.rows = self.bytes = 0
+        self.rows = self.bytes = self.longest_bytes = 0
 
 
 def _nameless_file(folder: Path) -> int:
@@ -303,7 +325,7 @@ class ParquetSink:
         self.more_bytes = 0 if in_memory else options.group_bytes
         """What it would take more of a larger budget."""
         self._takes_as_stored = False
-        self._pieces = Pieces()
+        self.row_room = RowRoom(self._guard, budget)
         self._stack = ExitStack()
 
     def take_as_stored(self, rows: Any) -> None:
@@ -315,8 +337,7 @@ class ParquetSink:
         give_as_stored = getattr(getattr(rows, "passes_on", rows), "give_as_stored", None)
         if give_as_stored is not None and self._folder is None:
             give_as_stored(_DICTIONARY_BYTES)
-            self._takes_as_stored = True
-            self._pieces = Pieces(slices=True)  # batches of a sort are small
+            self._takes_as_stored = True  # batches of a sort are small
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -324,8 +345,9 @@ class ParquetSink:
             if self._folder is not None:
                 self._folder.mkdir(parents=True, exist_ok=True)
             self._writer = ParquetFileWriter(
-                self._output, self._schema, self._options, self._folder
+                self._output, self._schema, self._options, self._folder, self.row_room
             )
+            self._pieces = Pieces(slices=self._takes_as_stored, on_long=self._writer.expect_row)
             self._stack = stack.pop_all()
         return self
 

@@ -25,6 +25,7 @@ from emsqrt.io.outputs import open_output
 from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_groups
 from emsqrt.io.partitions import folder_name
 from emsqrt.io.places import Place
+from emsqrt.io.row_room import RowRoom
 from emsqrt.memory import MemoryBudget
 from emsqrt.system_errors import as_told
 from sennit_core.errors import Conflict, UnknownColumn, Unsupported, UsageError
@@ -88,6 +89,7 @@ class PartitionedSink:
             place, self._file_schema, options, budget, self._folder.parent
         )
         self._group_folder = None if in_memory else self._staged
+        self.row_room = RowRoom(self._groups, budget)
         self.more_bytes = 0 if in_memory else options.group_bytes
         held = max(_HELD_BYTES_MIN, min(_HELD_BYTES_MAX, budget.free_bytes // 4))
         self._guard = budget.admit(held, "partitions", f"rows of {place} wait for their folder")
@@ -154,11 +156,11 @@ class PartitionedSink:
             partition = self._partitions.pop(key)
             folders = [folder_name(n, v) for n, v in zip(self._names, key, strict=True)]
             path = self._staged.joinpath(*folders, FILE_NAME)
-            pieces = Pieces()
             with open_output(Place("file", str(path))) as output:
                 writer = ParquetFileWriter(
-                    output, self._file_schema, self._options, self._group_folder
+                    output, self._file_schema, self._options, self._group_folder, self.row_room
                 )
+                pieces = Pieces(on_long=writer.expect_row)
                 try:
                     for batch in self._rows_of(partition):
                         for piece, size in pieces.add(batch):

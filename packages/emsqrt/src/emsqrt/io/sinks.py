@@ -10,8 +10,9 @@ from typing import Any, Protocol, Self
 
 import pyarrow as pa
 
+from emsqrt.io.cells import has_any
 from emsqrt.io.codecs import encoder_bytes
-from emsqrt.io.cutting import Pieces
+from emsqrt.io.cutting import Pieces, longest_row
 from emsqrt.io.formats import (
     SLICE_BYTES,
     CsvWriter,
@@ -27,6 +28,7 @@ from emsqrt.io.partition_sink import PartitionedSink
 from emsqrt.io.pieces import Emit
 from emsqrt.io.places import Place, parse_place
 from emsqrt.io.records import CsvDialect
+from emsqrt.io.row_room import RowRoom
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import FileTarget, StreamTarget
 from sennit_core.errors import Unsupported, UsageError, nearest
@@ -36,7 +38,13 @@ _TEXT_BYTES_MIN = 1 << 20
 _TEXT_SHARE = 6
 _TEXT_COPIES = 4
 """A slice of rows, its columns' texts, and what is joined of them."""
+_ROW_COPIES, _ROW_COPIES_MARKED = 2, 7
+"""Of a row that is longer than a slice; more where something in its texts has to be quoted."""
+_MARKS = b'"\\'
+_SPACE = 0x20
 _MESSAGE_BYTES = 1 << 20
+_MESSAGE_COPIES = 3
+"""Of a row that is longer than a message: gathered, and each buffer compressed."""
 _OPTIONS = {
     "csv": ("delimiter", "header", "compression"),
     "jsonl": ("compression",),
@@ -97,6 +105,7 @@ class TextSink:
             "text sink",
             f"{place} is written{f' as {codec}' if codec else ''}",
         )
+        self.row_room = RowRoom(self._guard, budget)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -109,6 +118,7 @@ class TextSink:
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""
+        self._make_room(batch)
         self._writer.write(batch)
         self.rows, self.bytes = self._writer.rows, self._output.bytes
 
@@ -121,6 +131,13 @@ class TextSink:
         with self._guard:
             self._stack.__exit__(kind, error, trace)
             self.bytes = self._output.bytes
+
+    def _make_room(self, batch: Any) -> None:
+        row_bytes = longest_row(batch) if batch.nbytes > self._slice_bytes else 0
+        if row_bytes > self._slice_bytes:
+            marks = _MARKS + self._writer.delimiter.encode()
+            marked = any(_is_marked(column, marks) for column in batch.columns)
+            self.row_room.make(row_bytes, _ROW_COPIES_MARKED if marked else _ROW_COPIES)
 
 
 class ArrowSink:
@@ -143,8 +160,9 @@ class ArrowSink:
         self._place = place
         self._schema = plain_schema(schema)
         self._options = pa.ipc.IpcWriteOptions(compression=_ARROW_CODECS[codec])
-        self._pieces = Pieces(_MESSAGE_BYTES, rows_max=1 << 16)
+        self._pieces = Pieces(_MESSAGE_BYTES, rows_max=1 << 16, on_long=self._make_room)
         self._guard = budget.admit(3 * _MESSAGE_BYTES, "arrow sink", f"{place} is written")
+        self.row_room = RowRoom(self._guard, budget)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -179,6 +197,9 @@ class ArrowSink:
             else:
                 self._stack.__exit__(kind, error, trace)
             self.bytes = self._output.bytes
+
+    def _make_room(self, row_bytes: int) -> None:
+        self.row_room.make(row_bytes, _MESSAGE_COPIES)
 
 
 def open_sink(
@@ -254,6 +275,14 @@ def _text_maker(
     header = bool(options.get("header", True))
     made = type("_Csv", (CsvWriter,), {"delimiter": delimiter, "header": header})
     return lambda emit: made(schema, emit, None)
+
+
+def _is_marked(column: Any, marks: bytes) -> bool:
+    """Tell whether quotes may be asked for by a column: nested ones have them."""
+    kind = column.type
+    if pa.types.is_string(kind):
+        return has_any(column, marks, below=_SPACE)
+    return bool(pa.types.is_nested(kind) or pa.types.is_dictionary(kind))
 
 
 def _beside(place: Place) -> Path:

@@ -1,0 +1,49 @@
+"""Room for rows that are longer than what a sink has reserved for all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from emsqrt.long_row import LongRow
+from emsqrt.memory import BudgetGuard, MemoryBudget
+from sennit_core.units import format_bytes
+
+
+class RowRoom:
+    """Makes a sink's reservation as large as the longest row asks for.
+
+    Args:
+        guard: the sink's.
+        budget: whose it is.
+    """
+
+    def __init__(self, guard: BudgetGuard, budget: MemoryBudget) -> None:
+        self.spare_bytes: Callable[[], int] = lambda: 0
+        """Returns how much the process may still grow: others may not need all that they hold."""
+        self._guard, self._budget = guard, budget
+        self._usual_bytes = guard.size_bytes
+        self._made_bytes = 0
+
+    def make(self, row_bytes: int, copies: int) -> None:
+        """Make room for a row before it is taken.
+
+        Args:
+            row_bytes: its length.
+            copies: how often it lies in memory until it is written.
+
+        Raises:
+            LongRow: there is not that much.
+        """
+        wanted = copies * row_bytes
+        if wanted <= self._made_bytes:
+            return
+        if self._guard.try_resize(self._usual_bytes + wanted):
+            self._made_bytes = wanted
+        elif self.spare_bytes() < wanted:
+            raise LongRow(
+                cap_bytes=self._budget.free_bytes + self._made_bytes,
+                needed_bytes=wanted,
+                because=f"a row that is written has {format_bytes(row_bytes)}",
+                row_bytes=row_bytes,
+                place="sink",
+            )

@@ -1,0 +1,103 @@
+"""Texts of KiB and MiB in Parquet: caps that refusals name are enough, and never passed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from smallest_runs import Watcher
+
+from emsqrt import Engine, EngineConfig, scan
+from emsqrt.pipeline import Pipeline
+from sennit_core.errors import CapTooSmall
+from sennit_core.units import KIB, MIB
+
+VERBS: dict[str, Callable[[Pipeline], Pipeline]] = {
+    "scan": lambda rows: rows,
+    "sort": lambda rows: rows.sort("k"),
+    "group": lambda rows: rows.group_by("t").agg("count(*)"),
+}
+ENCODINGS = {"plain": "PLAIN", "lengths": "DELTA_LENGTH_BYTE_ARRAY", "prefixes": "DELTA_BYTE_ARRAY"}
+REFUSALS_MAX = 3
+"""What reading takes, what an operator's longest row takes, what it takes at the end."""
+
+
+def texts_of(size: int, count: int) -> list[str]:
+    """Return texts that hardly compress."""
+    dice = random.Random(7)
+    return [dice.randbytes(size // 2).hex() for _ in range(count)]
+
+
+def write(path: Path, texts: list[str], encoding: str, codec: str = "snappy") -> Path:
+    """Write short texts, and some others among them."""
+    rows = [part for text in texts for part in ("short", text)]
+    table = pa.table({"k": range(len(rows), 0, -1), "t": rows})
+    coded = encoding == "dictionary"
+    others = None if coded else {"t": ENCODINGS[encoding]}
+    parquet.write_table(
+        table, path, compression=codec, use_dictionary=coded, column_encoding=others
+    )
+    return path
+
+
+def run_as_told(source: Path, verb: str, target: Path) -> tuple[int, int]:
+    """Run with the caps that refusals name; return the last, and the peak under it."""
+    plan = VERBS[verb](scan(source)).sink(target).plan
+    caps = [36 * MIB]
+    with Engine(EngineConfig(spill_dir=target.parent / "spill")) as engine:
+        for _ in range(REFUSALS_MAX):
+            try:
+                engine.run(plan, mem_cap=caps[-1])
+            except CapTooSmall as error:
+                caps.append(error.needed_bytes)
+            else:
+                break
+        with Watcher() as watcher:
+            engine.run(plan, mem_cap=caps[-1])
+    return caps[-1], watcher.peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("verb", "size", "count", "encoding", "kind"),
+    [
+        ("scan", 6 * MIB, 1, "dictionary", "parquet"),
+        ("scan", 6 * MIB, 3, "plain", "parquet"),
+        ("scan", 6 * MIB, 3, "prefixes", "csv"),
+        ("sort", 8 * KIB, 2000, "plain", "parquet"),
+    ],
+)
+def test_the_cap_that_is_named_for_long_texts_is_enough(
+    verb: str, size: int, count: int, encoding: str, kind: str, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "t.parquet", texts_of(size, count), encoding)
+    cap, peak = run_as_told(source, verb, tmp_path / f"out.{kind}")
+    assert peak <= cap
+
+
+def test_statistics_are_left_out_where_nobody_would_write_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", [*texts_of(KIB, 9), *texts_of(MIB, 1)], "plain")
+    scan(path).sink(tmp_path / "out.parquet").run(256 * MIB, in_process=True)
+    found = parquet.read_metadata(tmp_path / "out.parquet").row_group(0)
+    assert found.column(0).is_stats_set
+    assert not found.column(1).is_stats_set
+    assert parquet.read_table(tmp_path / "out.parquet").equals(parquet.read_table(path))
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("codec", ["snappy", "zstd", "none"])
+@pytest.mark.parametrize("encoding", ["dictionary", *ENCODINGS])
+@pytest.mark.parametrize("size", [8 * KIB, 512 * KIB, MIB, 3 * MIB, 6 * MIB, 20 * MIB])
+def test_the_cap_that_is_named_is_enough_for_any_texts(
+    size: int, encoding: str, codec: str, tmp_path: Path
+) -> None:
+    for count in (1, max(2, min(2000, 40 * MIB // size))):
+        source = write(tmp_path / "t.parquet", texts_of(size, count), encoding, codec)
+        for verb in VERBS:
+            for kind in ("csv", "parquet", "jsonl", "arrow"):
+                cap, peak = run_as_told(source, verb, tmp_path / f"out.{kind}")
+                assert peak <= cap, (count, verb, kind)
