@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +12,9 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from elkyn import ElkynStore
+from elkyn.server.app import ElkynApp
+from elkyn.server.door import HookDoor
+from elkyn.server.settings import Settings
 
 
 def test_a_connection_begins_with_hello(emulator: Any) -> None:
@@ -203,6 +208,34 @@ def test_no_protocol_ends_the_connection(emulator: Any) -> None:
         assert wire.read()["d"]["t"] == "e"
         with pytest.raises(ConnectionClosedError):
             wire.read()
+
+
+def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run(app: ElkynApp) -> Any:
+        listen = {"t": "d", "d": {"r": 1, "a": "q", "b": {"p": "/a", "h": ""}}}
+        heard = iter([{"type": "websocket.connect"}, {"type": "", "text": json.dumps(listen)}])
+        closed = asyncio.get_running_loop().create_future()
+
+        async def receive() -> Any:
+            return next(heard, None) or (await closed, {"type": "websocket.disconnect"})[1]
+
+        async def send(message: Any) -> None:
+            if message["type"] == "websocket.close":
+                closed.set_result(message)
+
+        scope = {"type": "websocket", "path": "/.ws", "query_string": b"", "headers": []}
+        await asyncio.wait_for(app(scope, receive, send), 20)
+        return closed.result()["code"]
+
+    monkeypatch.setattr("elkyn.server.socket._SETTLED_SECONDS", 0.05)
+    with ElkynStore(mode="memory") as store:
+        store.divergence.note(True)
+        app = ElkynApp({"default": store}, HookDoor(lambda *_asked: None), Settings())
+        assert asyncio.run(run(app)) == 1013
+        assert app.metrics.open["ws"] == 0
+        app.close()
 
 
 def test_a_namespace_that_is_not_there_is_told_for_good(start_server: Callable[..., Any]) -> None:

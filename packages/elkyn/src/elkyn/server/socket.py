@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Socket"]
 
 _SILENCE_SECONDS_MAX = 150.0  # clients send a keep-alive every 45 seconds
+_SETTLED_SECONDS = 30.0  # less than clients wait for an answer to their keep-alives
 _IN_FLIGHT_MAX = 1000
 _LARGE_CHARS = 64 * 1024
 _GOING_AWAY = 1001
@@ -173,7 +174,7 @@ class Socket:
     async def _do(self, step: steps.Step) -> None:
         try:
             await self._doers[type(step)](self, step)
-        except _NoRoomError:
+        except _NotNowError:
             self._turn_away()
         except SennitError as error:
             self._fail(step, error)
@@ -258,7 +259,7 @@ class Socket:
             again = steps.Attach(0, listen, "", "", "")
             opening = await feed.start(partial(self._data.opening, self._grant(listen), again))
             messages = self._admitted(self._messages(listen, opening))
-        except _NoRoomError:
+        except _NotNowError:
             self._turn_away()
         except Denied:
             self._drop(listen)
@@ -276,11 +277,11 @@ class Socket:
         ]
 
     def _admitted(self, messages: list[str]) -> list[str]:
-        """Return messages that hold a value; raises `_NoRoomError` when too much waits to be sent."""
+        """Return messages that hold a value; raises `_NotNowError` when too much waits to be sent."""
         try:
             self._unsent.check(sum(map(len, messages)))
         except Busy:
-            raise _NoRoomError from None
+            raise _NotNowError from None
         return messages
 
     def _turn_away(self) -> None:
@@ -289,6 +290,14 @@ class Socket:
         self.close()
 
     # Steps.
+
+    async def _settled(self) -> None:
+        """Wait until what is there may be told; nothing is heard of the client meanwhile."""
+        try:
+            async with asyncio.timeout(_SETTLED_SECONDS):
+                await settled(self.store)
+        except TimeoutError:
+            raise _NotNowError from None
 
     async def _do_send(self, step: steps.Send) -> None:
         self._say(step.text)
@@ -313,7 +322,7 @@ class Socket:
         self._say(control("e", step.reason))
 
     async def _do_attach(self, step: steps.Attach) -> None:
-        await settled(self.store)
+        await self._settled()
         listen = step.listen
         try:
             grant = self._grant(listen)
@@ -385,7 +394,7 @@ class Socket:
                 self._fail(step, error)
 
     async def _do_fetch(self, step: steps.Fetch) -> None:
-        await settled(self.store)
+        await self._settled()
         if self._in_flight:  # a read sees the writes that were sent before it
             await asyncio.wait(self._in_flight)
         self._app.metrics.reads += 1
@@ -394,7 +403,7 @@ class Socket:
         self._say(*self._admitted([reply(step.number, "ok", value)]))
 
     async def _do_later(self, step: steps.Later) -> None:
-        await settled(self.store)
+        await self._settled()
         grant = self._data.grant(self.caller, step.path, write=True)
         await asyncio.to_thread(self._data.check_later, step, grant)
         self.session.remember(step)
@@ -474,8 +483,8 @@ class Socket:
     }
 
 
-class _NoRoomError(Exception):
-    """A value is not sent, because too much waits to be sent already."""
+class _NotNowError(Exception):
+    """A value is not told: too much waits to be sent, or what is there may not be told for long."""
 
 
 def _nothing() -> None:
