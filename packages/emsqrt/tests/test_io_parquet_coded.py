@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from emsqrt import Engine, EngineConfig, scan
+from emsqrt._kernel import measure_texts, spread_texts
 from emsqrt.io.parquet_coded import decoded
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.memory import MemoryBudget
@@ -82,3 +85,77 @@ def test_a_dictionary_that_grew_since_it_was_measured_is_refused(tmp_path: Path)
         pytest.raises(BadInput, match=r"t\.parquet.*row group 0, column t: .* 9 values.* have 5"),
     ):
         list(parts.batches(guard))
+
+
+def test_small_dictionaries_give_the_texts_that_they_stand_for(tmp_path: Path) -> None:
+    """Of one byte, of some, of many, of none; NULLs in a row group, and another dictionary in each."""
+    count = 50_000
+    flags = ["A", "N", "R"]
+    words = ["", "ä", "by", "sixteen letters.", "some more than sixteen of them", "x" * 70]
+    made: dict[str, Any] = {
+        "flag": [flags[at % 3] for at in range(count)],
+        "word": [words[at * 7 % 6] for at in range(count)],
+        "null": [None if at % 1000 == 30 else flags[at % 3] for at in range(count)],
+        "first": [f"{at // 20_000} {at % 5}" for at in range(count)],
+        "none": [None if at < 30_000 else "" for at in range(count)],
+        "id": list(range(count)),
+    }
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table(made), path, row_group_size=20_000)
+    budget = MemoryBudget(64 * MIB)
+    reader = ParquetScan(path, infer_parquet_schema(path), budget)
+    with budget.admit(reader.need_bytes, "scan", "a test") as guard:
+        batches = list(reader.batches(guard))
+    assert sum(batch.num_rows for batch in batches[:2]) == 20_000, "cut as dictionaries are"
+    for batch in batches:
+        batch.validate(full=True)
+    assert pa.Table.from_batches(batches).to_pydict() == made
+
+
+def test_row_groups_of_few_rows_are_read_together(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table({"flag": ["A", "N", "R"] * 1000})
+    parquet.write_table(table, path, row_group_size=100)
+    budget = MemoryBudget(64 * MIB)
+    reader = ParquetScan(path, infer_parquet_schema(path), budget)
+    with budget.admit(reader.need_bytes, "scan", "a test") as guard:
+        (batch,) = reader.batches(guard)
+    assert pa.Table.from_batches([batch]) == table
+
+
+def packed(numbers: list[int]) -> bytes:
+    return np.array(numbers, np.int32).tobytes()
+
+
+@given(st.lists(st.text(max_size=20), min_size=1, max_size=9), st.data())
+def test_texts_are_spread_as_arrow_decodes_them(texts: list[str], data: st.DataObject) -> None:
+    places = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=40))
+    ends, out = bytearray(4 * (len(places) + 1)), bytearray(1 << 12)
+    dictionary = pa.array(texts, pa.string())
+    _, known, held = dictionary.buffers()
+    numbers = packed(places)
+    size = measure_texts(numbers, known.slice(0, 4 * (len(texts) + 1)), ends)
+    room = memoryview(out)[:size]
+    spread_texts(numbers, known.slice(0, 4 * (len(texts) + 1)), held or b"", room)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(room)]
+    found = pa.Array.from_buffers(pa.string(), len(places), buffers)
+    assert found.to_pylist() == [texts[place] for place in places]
+    assert not any(out[size:]), "nothing is written behind them"
+
+
+def test_places_and_texts_that_are_not_there_are_refused() -> None:
+    known, out = packed([0, 1, 3]), bytearray(64)
+    for places in ([2], [-1], [0, 2]):
+        with pytest.raises(ValueError, match="place"):
+            measure_texts(packed(places), known, out)
+        with pytest.raises(ValueError, match="measured"):
+            spread_texts(packed(places), known, b"abb", out)
+    for ends in (list[int](), [0, 2, 1], [0, 9], [-1, 3]):
+        with pytest.raises(ValueError, match="dictionary"):
+            spread_texts(packed([0]), packed(ends), b"abb", out)
+    with pytest.raises(ValueError, match="end"):
+        measure_texts(packed([0] * 16), known, out)
+    with pytest.raises(ValueError, match="measured"):
+        spread_texts(packed([0] * 16), known, b"abb", bytearray(15))
+    with pytest.raises(ValueError, match="four bytes"):
+        measure_texts(memoryview(bytes(9))[1:], known, out)

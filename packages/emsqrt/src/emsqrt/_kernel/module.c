@@ -13,7 +13,7 @@ static int (*const registers[])(PyObject *) = {
     csv_register,   csv_split_register, csv_write_register, finish_register,  floats_register,
     join_register,  join_rows_register, jsonl_register,     keys_register,    merge_join_register,
     merge_register, partition_register, program_register,   states_register,  store_register,
-    table_register, usage_register,     window_register,
+    table_register, texts_register,     usage_register,     window_register,
 };
 
 static struct PyModuleDef definition = {

@@ -54,6 +54,7 @@ int program_register(PyObject *module);
 int states_register(PyObject *module);
 int store_register(PyObject *module);
 int table_register(PyObject *module);
+int texts_register(PyObject *module);
 int usage_register(PyObject *module);
 int window_register(PyObject *module);
 

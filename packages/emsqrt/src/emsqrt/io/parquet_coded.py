@@ -8,16 +8,19 @@ takes places in a small dictionary for texts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emsqrt._kernel import measure_texts, spread_texts
 from emsqrt.io.parquet_pages import ChunkPages
 from sennit_core.errors import BadInput
 
+_SMALL_BYTES = 4 << 10
+"""A dictionary that is there once more for a batch, and in caches."""
 _COUNT_MAX = 4096
 """Of a larger dictionary every batch would get a copy: its longest text is looked for instead."""
 
@@ -109,6 +112,58 @@ def coded_columns(
         and chunk.column in schema.names
         and _is_text(schema.field(chunk.column).type)
     }
+
+
+def small_columns(
+    chunks: Sequence[ChunkPages],
+    codable: Collection[str],
+    rows: Mapping[int, int],
+    room_bytes: int,
+) -> frozenset[str]:
+    """Return the columns of text that are read sooner as indices, and decoded a batch at a time.
+
+    Args:
+        chunks: the pages of the wanted columns.
+        codable: columns all of whose pages hold indices.
+        rows: how many are decoded at a time, by row groups.
+        room_bytes: what they may become.
+    """
+    large = {
+        chunk.column
+        for chunk in chunks
+        if chunk.dictionary_bytes > _SMALL_BYTES
+        or chunk.longest_text_bytes * rows.get(chunk.row_group, 0) > room_bytes
+    }
+    return frozenset(codable) - large
+
+
+def with_plain_texts(batches: Iterable[Any], names: Collection[str]) -> Iterator[Any]:
+    """Yield batches with plain texts in the columns of these names that they have."""
+    for batch in batches:
+        for at, field in enumerate(batch.schema):
+            if field.name in names:
+                texts = _plain(batch.column(at))
+                batch = batch.set_column(at, field.with_type(texts.type), texts)
+        yield batch
+        del batch  # before the next is made
+
+
+def _plain(column: Any) -> Any:
+    """Return a dictionary array's texts; Arrow takes five times as long."""
+    dictionary, rows = column.dictionary, len(column)
+    if column.null_count or dictionary.null_count or dictionary.offset or not len(dictionary):
+        return column.dictionary_decode()
+    _, places = column.indices.buffers()
+    places = places.slice(4 * column.indices.offset, 4 * rows)
+    _, ends, texts = dictionary.buffers()
+    ends = ends.slice(0, 4 * (len(dictionary) + 1))
+    plain_ends = pa.allocate_buffer(4 * (rows + 1))
+    try:
+        plain = pa.allocate_buffer(measure_texts(places, ends, plain_ends))
+        spread_texts(places, ends, texts or b"", plain)
+    except ValueError as error:
+        raise pa.ArrowInvalid(str(error)) from error
+    return pa.Array.from_buffers(pa.string(), rows, [None, plain_ends, plain], 0)
 
 
 def decoded(batch: Any, bytes_max: int, kept: Collection[str] = ()) -> Iterator[Any]:

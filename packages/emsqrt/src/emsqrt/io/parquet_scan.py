@@ -22,6 +22,8 @@ from emsqrt.io.parquet_coded import (
     coded_columns,
     decoded,
     refuse_grown,
+    small_columns,
+    with_plain_texts,
 )
 from emsqrt.io.parquet_facts import Span, group_facts, stored_spans
 from emsqrt.io.parquet_footer import MAGIC, read_footer, text_sizes
@@ -152,16 +154,27 @@ class ParquetScan:
             for group in self._groups
             if spill is not None and _sum_held(group) > page_room
         }
+        self._small = frozenset[str]()  # batches with dictionaries end where row groups do
+        if self._whole and sum(group.row_count for group in self._groups) >= sum(
+            self._rows.values()
+        ):
+            room_bytes = _BATCH_COPIES * batch_bytes
+            self._small = small_columns(chunks, self._codable, self._rows, room_bytes) - self._coded
         page_bytes = max(map(self._held_at_once, self._groups), default=0)
         self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES
         self.need_because = _because(self._source, chunks)
 
     def codable(self) -> dict[str, Dictionary]:
         """Return the columns of text that may be kept as places in dictionaries, and of what size."""
-        if any(len(passes) > 1 for passes in self._passes.values()):
+        if not self._whole:
             return {}
         found = self._caster.uncast(self._codable)
         return {name: self._codable[name] for name in found if name not in self._coded}
+
+    @property
+    def _whole(self) -> bool:
+        """Whether every row group is read in one pass."""
+        return all(len(passes) == 1 for passes in self._passes.values())
 
     def keep_coded(self, names: Collection[str]) -> None:
         """Have batches hold these columns, codable all, as Arrow's dictionary arrays."""
@@ -183,7 +196,7 @@ class ParquetScan:
         """Yield the file's batches; `guard` holds `need_bytes`."""
         assert guard.size_bytes >= self.need_bytes, "admitted before"
         size = self._source.stored_bytes or 0
-        with open_parquet(self._source, self._coded | self._kept) as file:
+        with open_parquet(self._source, self._coded | self._kept | self._small) as file:
             total, done = max(file.metadata.num_rows, 1), self._rows_skipped
             self.bytes_skipped = size * done // total
             ends = list(accumulate((group.row_count for group in self._groups), initial=done))[1:]
@@ -240,12 +253,13 @@ class ParquetScan:
             yield plain
 
     def _pass(self, file: Any, together: _Together, names: list[str]) -> Iterator[Any]:
-        for batch in file.iter_batches(
+        read = file.iter_batches(
             batch_size=together.rows_at_once,
             row_groups=together.indexes,
             columns=names,
             use_threads=False,
-        ):
+        )
+        for batch in with_plain_texts(read, self._small - self._kept):
             pieces = decoded(batch, self._batch_bytes, self._kept)
             del batch
             yield from pieces

@@ -1,0 +1,80 @@
+/* measure_texts and spread_texts: a dictionary's texts where their places are. */
+#include "native.h"
+#include "texts.h"
+
+static bool aligned(const Py_buffer *buffer) {
+    return (uintptr_t)buffer->buf % sizeof(int32_t) == 0;
+}
+
+/* Take a dictionary's ends and, where it has them, its bytes; -1 with an exception set. */
+static int take_texts(const Py_buffer *ends, const Py_buffer *bytes, em_texts *texts) {
+    const size_t count = (size_t)ends->len / sizeof *texts->ends;
+    if (count == 0 || !aligned(ends)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "a dictionary has ends of four bytes, one more than texts");
+        return -1;
+    }
+    *texts = (em_texts){bytes == NULL ? NULL : bytes->buf, ends->buf, count - 1};
+    if (!em_texts_lie_in(texts, bytes == NULL ? INT32_MAX : (size_t)bytes->len)) {
+        PyErr_SetString(PyExc_ValueError, "a dictionary's texts lie in their bytes, in order");
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *measure(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer places, known, ends;
+    if (!PyArg_ParseTuple(arguments, "y*y*w*:measure_texts", &places, &known, &ends)) {
+        return NULL;
+    }
+    const size_t rows = (size_t)places.len / sizeof(int32_t);
+    PyObject *result = NULL;
+    em_texts texts;
+    if ((size_t)ends.len / sizeof(int32_t) <= rows || !aligned(&ends) || !aligned(&places)) {
+        PyErr_SetString(PyExc_ValueError, "each place has four bytes, and each text an end");
+    } else if (take_texts(&known, NULL, &texts) == 0) {
+        const int64_t bytes = em_texts_measure(&texts, places.buf, rows, ends.buf);
+        if (bytes < 0) {
+            PyErr_SetString(PyExc_ValueError,
+                            "a place is not in the dictionary, or texts are 2 GiB");
+        } else {
+            result = PyLong_FromLongLong(bytes);
+        }
+    }
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&known);
+    PyBuffer_Release(&ends);
+    return result;
+}
+
+static PyObject *spread(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer places, ends, bytes, out;
+    if (!PyArg_ParseTuple(arguments, "y*y*y*w*:spread_texts", &places, &ends, &bytes, &out)) {
+        return NULL;
+    }
+    const size_t rows = (size_t)places.len / sizeof(int32_t);
+    em_texts texts;
+    bool done = take_texts(&ends, &bytes, &texts) == 0;
+    if (done && (!aligned(&places) ||
+                 !em_texts_spread(&texts, places.buf, rows, out.buf, (size_t)out.len))) {
+        PyErr_SetString(PyExc_ValueError, "the texts are not as they were measured");
+        done = false;
+    }
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&ends);
+    PyBuffer_Release(&bytes);
+    PyBuffer_Release(&out);
+    return done ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyMethodDef functions[] = {
+    {"measure_texts", measure, METH_VARARGS, NULL},
+    {"spread_texts", spread, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+int texts_register(PyObject *module) {
+    return PyModule_AddFunctions(module, functions);
+}
