@@ -17,7 +17,7 @@ from emsqrt.memory.sharing import HOLDER_BYTES_MIN, Sharing
 from emsqrt.metering import Meter, begun
 from emsqrt.plan import plan_to_json
 from emsqrt.run import Run
-from emsqrt.session import admit_plan, run_plan
+from emsqrt.session import run_plan
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Schema
 
@@ -153,7 +153,7 @@ def test_a_refused_budget_names_one_that_works(tmp_path: Path, shape: str) -> No
     }
     plan = plans[shape].sink(tmp_path / "out.parquet").plan
     with closing(context_of(2 * MIB, tmp_path)) as context, pytest.raises(CapTooSmall) as refused:
-        admit_plan(plan, context, tmp_path)
+        run_plan(plan_to_json(plan), context, tmp_path)
     with closing(context_of(refused.value.needed_bytes, tmp_path)) as context:
         run_plan(plan_to_json(plan), context, tmp_path)
         assert context.budget.used_bytes == 0

@@ -14,6 +14,7 @@ from fuzz_runs import write_table
 from smallest_runs import ALL, ARROW, FEW, MIB, THIN, Watcher, make
 
 from emsqrt import BudgetPool, Engine, EngineConfig, scan
+from emsqrt.cli.running import _try
 from emsqrt.executor.entry import FLOOR_BYTES
 from emsqrt.pipeline import Pipeline
 from emsqrt.thin.compile import try_compile
@@ -147,6 +148,22 @@ def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
     for cap_bytes, words in zip(caps, ways, strict=True):
         assert emsqrt(*words, "--mem-cap", str(cap_bytes)).returncode == 0
         assert emsqrt(*words, "--mem-cap", str(cap_bytes - 3 * MIB // 2)).returncode == 3
+
+
+def test_the_command_line_has_room_for_the_names_of_many_files(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for number in range(2000):
+        (tmp_path / "many" / f"{number}.csv").write_text("k,n\n1,2\n")
+    plan = scan(tmp_path / "many/*.csv").sort("k").sink(tmp_path / "out.csv").plan
+    told = _try({"program": try_compile(plan, Path())})
+    assert abs(told["capBytes"] - Engine().weigh(plan).cap_bytes) < MIB
+
+
+def test_the_arrow_tier_has_a_floor(folder: Path, tmp_path: Path) -> None:
+    plan = scan(folder / "a.parquet").limit(1).sink(tmp_path / "out.jsonl").plan
+    weight = Engine().weigh(plan, mem_cap="64MiB")
+    assert weight.cap_bytes >= FLOOR_BYTES
+    assert Engine().run(plan, mem_cap=weight.cap_bytes).rows_out == 1
 
 
 def test_engines_of_one_pool_are_told_what_the_whole_plan_takes(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from emsqrt.admission import admit, weigh
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
+from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 from emsqrt.fingerprints import Inputs, remembered
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.parquet_coded import Dictionary
@@ -129,16 +130,6 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
     return Prepared(plan, lower_to_physical(plan, work), work)
 
 
-def admit_plan(plan: Plan, context: Context, folder: Path) -> None:
-    """Open everything that a plan needs, and close it again.
-
-    Raises:
-        CapTooSmall: the cap cannot do it; says which could.
-    """
-    with ExitStack() as stack:
-        admit_prepared(prepare(plan, folder, context.cap_bytes), Run(context, folder), stack)
-
-
 def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> Weight:
     """Return what a plan needs and would have under a cap; nothing is read but heads and footers."""
     prepared = prepare(plan, folder, cap_bytes)
@@ -148,7 +139,10 @@ def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> We
         stack.enter_context(remembered(files, run.budget))
         _open(prepared, run, stack)
 
-    return weigh(open_all, Run(context, folder), cap_bytes, _PRECISE_BYTES)
+    weight = weigh(open_all, Run(context, folder), cap_bytes, _PRECISE_BYTES)
+    if weight.cap_bytes < FLOOR_BYTES:
+        return weight._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
+    return weight
 
 
 def admit_prepared(

@@ -154,14 +154,10 @@ def load_arrow_tier(cap_bytes: int) -> None:
         CapTooSmall: the cap is under what that takes; nothing was loaded.
     """
     require_arrow("this plan")
-    from emsqrt.executor.entry import FLOOR_BYTES
+    from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 
     if cap_bytes < FLOOR_BYTES:
-        raise CapTooSmall(
-            cap_bytes=cap_bytes,
-            needed_bytes=FLOOR_BYTES,
-            because="pyarrow and one block take that much",
-        )
+        raise CapTooSmall(cap_bytes=cap_bytes, needed_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
     threading.stack_size(_STACK_BYTES)
     do_without_pandas()
     load_arrow()

@@ -15,6 +15,7 @@ from emsqrt.lean import load_arrow
 
 FLOOR_BYTES = 40 << 20
 """pyarrow and numpy take 28 MiB, slack and the ring 5; the rest is for one block at least."""
+FLOOR_BECAUSE = "pyarrow and one block take that much"
 
 
 def prepare() -> None:

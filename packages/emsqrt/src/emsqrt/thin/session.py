@@ -61,16 +61,6 @@ def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> Inputs:
     return Inputs(sources, budget)
 
 
-def admit_text(program: Mapping[str, Any], context: Context) -> None:
-    """Open everything that a program needs, and close it again.
-
-    Raises:
-        CapTooSmall: the cap cannot do it; says which could.
-    """
-    with ExitStack() as stack:
-        admit(partial(_open, program), Run(context, output_bytes=0), stack, _PRECISE_BYTES)
-
-
 def weigh_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Return what a program needs and would have under the context's cap, as JSON."""
     scans = (step for step in program["steps"] if step["op"] == "scan")
