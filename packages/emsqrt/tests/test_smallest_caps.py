@@ -159,6 +159,15 @@ def test_the_command_line_has_room_for_the_names_of_many_files(tmp_path: Path) -
     assert abs(told["capBytes"] - Engine().weigh(plan).cap_bytes) < MIB
 
 
+def test_a_long_first_line_is_explained_where_it_may_be_run(tmp_path: Path) -> None:
+    record = {"k": 1, "n": 2, "m": [3], "t": "long " * 300_000}  # lists are read with pyarrow
+    (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
+    (tmp_path / "plan.yaml").write_text(DOCUMENT % (tmp_path / "in.jsonl", tmp_path / "out.jsonl"))
+    for verb in ("explain", "run"):
+        done = emsqrt(verb, str(tmp_path / "plan.yaml"), "--mem-cap", "256MiB")
+        assert done.returncode == 0, done.stderr
+
+
 def test_the_arrow_tier_has_a_floor(folder: Path, tmp_path: Path) -> None:
     plan = scan(folder / "a.parquet").limit(1).sink(tmp_path / "out.jsonl").plan
     weight = Engine().weigh(plan, mem_cap="64MiB")

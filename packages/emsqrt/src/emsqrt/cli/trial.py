@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SOME_CAP_BYTES = 64 << 20
+_LARGE_CAP_BYTES = 2 << 30
+"""Under which first lines of JSON may be as long as anywhere."""
 _PLANNING_BYTES = 512 << 10
 """What a verb holds of its own planning when pyarrow runs in the same process."""
 _COMPILING_BYTES = 512 << 10
@@ -84,7 +86,7 @@ def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
     from emsqrt.session import weigh_plan
 
     with trial(_SOME_CAP_BYTES) as context:
-        weight = weigh_plan(plan_from_json(request["plan"]), context, Path(), _SOME_CAP_BYTES)
+        weight = weigh_plan(plan_from_json(request["plan"]), context, Path(), _LARGE_CAP_BYTES)
     return _told(weight, 0 if request["document"] else _PLANNING_BYTES)
 
 
