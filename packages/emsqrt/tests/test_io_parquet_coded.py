@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from emsqrt import Engine, EngineConfig, scan
-from emsqrt._kernel import measure_texts, spread_texts
+from emsqrt._kernel import longest_text, measure_texts, spread_texts
 from emsqrt.io.parquet_coded import decoded
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.memory import MemoryBudget
@@ -159,3 +159,13 @@ def test_places_and_texts_that_are_not_there_are_refused() -> None:
         spread_texts(packed([0] * 16), known, b"abb", bytearray(15))
     with pytest.raises(ValueError, match="four bytes"):
         measure_texts(memoryview(bytes(9))[1:], known, out)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=9))
+def test_the_longest_text_of_a_page_is_found(texts: list[bytes]) -> None:
+    page = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    assert longest_text(page + b"more", len(texts)) == max(map(len, texts), default=0)
+    with pytest.raises(ValueError, match="ends before"):
+        longest_text(page[:-1], len(texts) or 1)
+    with pytest.raises(ValueError, match="ends before"):
+        longest_text(page, -1)

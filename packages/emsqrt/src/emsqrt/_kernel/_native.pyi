@@ -660,6 +660,9 @@ def join_side(
 # from there; False where it is not glibc's.
 def keep_freed(heap_bytes: int, block_bytes: int, /) -> bool: ...
 
+# The bytes of the longest of so many texts of a Parquet dictionary page; ValueError where it is cut.
+def longest_text(page: Buffer, count: int, /) -> int: ...
+
 # Write where texts end whose places (i32) in a dictionary with these ends are given, behind a zero;
 # return the bytes of them all. Then write the texts, which are so many bytes.
 def measure_texts(places: Buffer, ends: Buffer, out: Buffer, /) -> int: ...

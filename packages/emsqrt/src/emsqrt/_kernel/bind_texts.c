@@ -1,4 +1,4 @@
-/* measure_texts and spread_texts: a dictionary's texts where their places are. */
+/* longest_text, measure_texts, spread_texts: a dictionary's texts, and where their places are. */
 #include "native.h"
 #include "texts.h"
 
@@ -69,7 +69,25 @@ static PyObject *spread(PyObject *module, PyObject *arguments) {
     return done ? Py_NewRef(Py_None) : NULL;
 }
 
+static PyObject *longest(PyObject *module, PyObject *arguments) {
+    (void)module;
+    Py_buffer page;
+    Py_ssize_t count;
+    if (!PyArg_ParseTuple(arguments, "y*n:longest_text", &page, &count)) {
+        return NULL;
+    }
+    const int64_t bytes =
+        count < 0 ? -1 : em_texts_longest(page.buf, (size_t)page.len, (size_t)count);
+    PyBuffer_Release(&page);
+    if (bytes < 0) {
+        PyErr_SetString(PyExc_ValueError, "a page ends before its texts do");
+        return NULL;
+    }
+    return PyLong_FromLongLong(bytes);
+}
+
 static PyMethodDef functions[] = {
+    {"longest_text", longest, METH_VARARGS, NULL},
     {"measure_texts", measure, METH_VARARGS, NULL},
     {"spread_texts", spread, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -56,3 +56,19 @@ bool em_texts_spread(const em_texts *texts, const int32_t *places, size_t rows, 
     }
     return at == bytes;
 }
+
+int64_t em_texts_longest(const uint8_t *bytes, size_t size, size_t count) {
+    uint32_t longest = 0, each;
+    for (size_t i = 0, at = 0; i < count; i++, at += each) {
+        if (size - at < sizeof each) {
+            return -1;
+        }
+        memcpy(&each, bytes + at, sizeof each);
+        at += sizeof each;
+        if (size - at < each) {
+            return -1;
+        }
+        longest = each > longest ? each : longest;
+    }
+    return longest;
+}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import pyarrow as pa
 
+from emsqrt._kernel import longest_text as longest_of
 from emsqrt.io.parquet_pages import ChunkPages, ReadAt
 
 TextSizes: TypeAlias = Mapping[tuple[int, str], int]
 """Of all texts of a column in a row group."""
-_SIZE = struct.Struct("<I")
 _ROWS_MAX = 12 << 10
 _TEXT_COPIES = 2
 """Texts of a dictionary that are all the longest may make so many batches of one."""
@@ -103,16 +102,6 @@ def longest_text(read_at: ReadAt, chunk: ChunkPages) -> int:
         if codec != "UNCOMPRESSED":
             name = "lz4_raw" if codec == "LZ4" else codec.lower()
             page = pa.Codec(name).decompress(page, chunk.dictionary_bytes, asbytes=True)
-        return _longest(page, chunk.dictionary_count)
-    except (OSError, ValueError, struct.error):  # told by whoever reads it
+        return longest_of(page, chunk.dictionary_count)
+    except (OSError, ValueError, OverflowError):  # told by whoever reads it
         return chunk.longest_text_bytes
-
-
-def _longest(page: bytes, count: int) -> int:
-    at = longest = 0
-    for _ in range(count):
-        (size,) = _SIZE.unpack_from(page, at)
-        at += _SIZE.size + size
-        if size > longest:
-            longest = size
-    return longest
