@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from http.client import responses
 from typing import Any, Protocol, TypeAlias
@@ -16,7 +16,6 @@ from sennit_core.errors import Closed, TooLarge
 __all__ = [
     "COUNTED",
     "DIRECT",
-    "HEADERS",
     "Direct",
     "Receive",
     "Scope",
@@ -24,6 +23,7 @@ __all__ = [
     "client_of",
     "direct_of",
     "head_of",
+    "headers_of",
     "read_body",
     "send_body",
     "send_response",
@@ -92,13 +92,14 @@ def direct_of(scope: Scope) -> Direct | None:
     return found
 
 
+def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return the headers that count; the last of a name does."""
+    return {HEADERS[name]: value.decode("latin-1") for name, value in raw if name in HEADERS}
+
+
 def to_request(scope: Scope) -> Request:
     """Return the request of a scope without its body; only headers that count are kept."""
-    headers = {
-        HEADERS[name]: value.decode("latin-1")
-        for name, value in scope["headers"]
-        if name in HEADERS
-    }
+    headers = headers_of(scope["headers"])
     query = parse_query(scope.get("query_string", b""))
     return Request(scope.get("method", "GET"), _raw_path(scope), query, headers)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
 from elkyn.identity import ADMIN, NOBODY, Identity
+from elkyn.server.asgi import client_of
 from elkyn.server.grant import Grant
 from elkyn.server.request import Request, Response
 from elkyn.store import ElkynStore
@@ -169,7 +170,6 @@ class AuthDoor:
         """Answer by the authenticator."""
         from elkyn.auth.endpoints import AuthRequest
 
-        client = scope.get("client") or ("", 0)
         answer = await self.authenticator.respond(
             AuthRequest(
                 method=request.method,
@@ -177,7 +177,7 @@ class AuthDoor:
                 query=request.query,
                 headers=request.headers,
                 body=request.body,
-                client=client[0],
+                client=client_of(scope),
             )
         )
         return Response(answer.status, answer.body, answer.headers)
@@ -188,8 +188,7 @@ class AuthDoor:
 
     async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
         """Ask the authenticator."""
-        client = scope.get("client") or ("", 0)
-        await self.authenticator.vouch(scope["headers"], query, client[0])
+        await self.authenticator.vouch(scope["headers"], query, client_of(scope))
 
     def poll(self) -> None:
         """Ask the vault."""
@@ -206,7 +205,7 @@ class AuthDoor:
     ) -> Caller:
         """Return the caller of `scope`; raises `BadToken` for a token that is none."""
         identity = NOBODY
-        client = (scope.get("client") or ("", 0))[0]
+        client = client_of(scope)
         if not anonymous:
             identity = await self.authenticator.identify(scope["headers"], query, client)
         return _SignedIn(self, identity, client)

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from elkyn.server.asgi import COUNTED, HEADERS
+from elkyn.server.asgi import COUNTED, headers_of
 from elkyn.server.request import Request, parse_query
 
 if TYPE_CHECKING:
@@ -115,13 +115,8 @@ class Exchange:
         Raises:
             UsageError: the query has too many parameters.
         """
-        headers = {
-            HEADERS[name]: value.decode("latin-1")
-            for name, value in self.headers
-            if name in HEADERS
-        }
         query = parse_query(self.query) if self.query else {}
-        return Request(self.method, self.path, query, headers, self.body)
+        return Request(self.method, self.path, query, headers_of(self.headers), self.body)
 
     def close_after(self) -> None:
         """Close the connection after the answer."""
