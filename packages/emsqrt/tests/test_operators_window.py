@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate, groupby
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -20,7 +21,8 @@ from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.external.window_tape import SLOTS_MIN
 from emsqrt.floats.exact import FloatSum
 from emsqrt.operators import Operator, registry, window
-from emsqrt.plan import DatasetRef, Frame, Scan, SortKey, Window, WindowCall
+from emsqrt.pipeline import scan
+from emsqrt.plan import DatasetRef, Frame, Scan, SortKey, Window, WindowCall, check
 from emsqrt.plan.window import WINDOW_FUNCTIONS, FrameUnit
 from emsqrt.testing import GivenRows, run_operator
 from sennit_core.errors import CapTooSmall
@@ -390,3 +392,20 @@ def test_a_window_that_is_closed_early_gives_everything_back(
     found = windowed(table, functions, by=(), memory_bytes=memory_bytes)
 
     assert 0 < found.num_rows < 50_000
+
+
+@pytest.mark.parametrize("default", ["0", "12345", "-1"])
+def test_what_shifts_off_a_decimal_may_be_any_number_that_it_holds(
+    default: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("k,d\n1,2.50\n2,3.75\n")
+    rows = scan(tmp_path / "a.csv", schema=Schema.of(k="Int64", d="Decimal(9,2)"))
+    for fn, wanted in (("lag", [default, "2.50"]), ("lead", ["3.75", default])):
+        found = rows.window((), "k", w=f"{fn}(d, 1, {default})").collect()
+        assert found["w"].to_pylist() == [Decimal(each) for each in wanted]
+
+
+def test_a_number_that_a_decimal_does_not_hold_is_no_default_of_it(tmp_path: Path) -> None:
+    rows = scan(tmp_path / "a.csv", schema=Schema.of(k="Int64", d="Decimal(4,2)"))
+    with pytest.raises(ValueOutOfRange, match=r"100 is not a Decimal\(4,2\) in `lag\(d, 1, 100\)`"):
+        check(rows.window((), "k", w="lag(d, 1, 100)").plan)

@@ -37,7 +37,7 @@ from emsqrt.operators.window_functions import (
 from emsqrt.operators.window_values import PickedRows, PieceTooLarge, copied
 from emsqrt.plan.check import window_schema
 from emsqrt.plan.nodes import SortKey
-from emsqrt.plan.window import RANKING, SHIFTING, Frame, Window, WindowCall
+from emsqrt.plan.window import RANKING, SHIFTING, Frame, Window, WindowCall, shifted_default
 from emsqrt.run import Run
 from sennit_core.schema import Field, Schema
 
@@ -183,7 +183,7 @@ class WindowRows:
             else:
                 picked = opened.pick(tape, argument)
                 if call.fn in SHIFTING:
-                    opened.add(Shifted(call, argument, picked))
+                    opened.add(Shifted(call, argument, picked, shifted_default(call, field.type)))
                 elif call.fn in ("first_value", "last_value"):
                     opened.add(Edge(call, bounds, picked))
                 else:

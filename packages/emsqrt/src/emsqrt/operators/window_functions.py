@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from emsqrt._kernel import Columns, FrameBest, FrameSum
 from emsqrt.expr.errors import ValueOutOfRange
+from emsqrt.expr.nodes import Value
 from emsqrt.external.window_tape import Cursor, Tape, TapeBlock
 from emsqrt.operators.window_frames import FrameBounds, Places, Rows
 from emsqrt.operators.window_values import PickedRows
@@ -89,11 +90,12 @@ class Ranking:
 class Shifted:
     """lag and lead: the value so many rows before or behind in the partition."""
 
-    def __init__(self, call: WindowCall, argument: Argument, picked: PickedRows) -> None:
+    def __init__(
+        self, call: WindowCall, argument: Argument, picked: PickedRows, default: Value | None
+    ) -> None:
         distance = min(call.number, 1 << 60)
         self._distance = distance if call.fn == "lead" else -distance
         self._picked = picked
-        default = None if call.default is None else call.default.value
         self._default = None if default is None else pa.scalar(default, argument.type)
 
     def __call__(self, places: Places, block: TapeBlock) -> Piece:

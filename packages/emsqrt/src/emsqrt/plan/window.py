@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal as OneOf
 from typing import TypeAlias
 
-from emsqrt.expr import Agg, Expr, Literal, TypeMismatch, infer
+from emsqrt.expr import Agg, Expr, Literal, TypeMismatch, ValueOutOfRange, infer
+from emsqrt.expr.literals import make_literal
+from emsqrt.expr.nodes import Value
+from emsqrt.expr.nodes import call as function
 from emsqrt.plan.nodes import Plan, SortKey
 from emsqrt.plan.states import result_type, state_fields
 from sennit_core.errors import Unsupported, UsageError
@@ -124,8 +127,7 @@ def window_type(call: WindowCall, order_by: tuple[SortKey, ...], schema: Schema)
     if call.fn in ("count", "sum", "avg", "min", "max"):
         agg = Agg(call.fn, call.arg)
         return result_type(agg, state_fields("value", agg, kind))
-    if call.default is not None and call.default.value is not None:
-        _check_default(call, call.default, kind)
+    shifted_default(call, kind)
     return kind
 
 
@@ -148,14 +150,27 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _check_default(call: WindowCall, default: Literal, kind: DataType) -> None:
-    from emsqrt.expr.nodes import call as function
+def shifted_default(call: WindowCall, kind: DataType) -> Value | None:
+    """Return what lag or lead of a `kind` gives where there is no row, as a value of it.
 
-    assert call.arg is not None
+    Raises:
+        TypeMismatch: it is of a type that does not become `kind`.
+        ValueOutOfRange: a number that no Decimal of `kind` is.
+    """
+    default = call.default
+    if default is None or default.value is None:
+        return None
+    assert default.type is not None, "only NULL has no type"
+    if kind.name == "Decimal" and (default.type.is_integer or default.type.name == "Decimal"):
+        try:
+            return make_literal(default.value, kind).value
+        except UsageError:
+            raise ValueOutOfRange(str(call), f"{default!s} is not a {kind}") from None
     joined = infer(function("coalesce", Literal(None, kind), default), Schema(()))
     if joined != kind:
         reason = f"{call.fn} of {kind} cannot give {default!s} ({default.type})"
         raise TypeMismatch(str(call), (str(kind), str(default.type)), reason)
+    return default.value
 
 
 def _check_frame(
