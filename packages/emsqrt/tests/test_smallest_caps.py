@@ -194,3 +194,23 @@ def test_engines_of_one_pool_are_told_what_the_whole_plan_takes(tmp_path: Path) 
     with pytest.raises(CapTooSmall) as refused:
         Engine(config, pool=pool, tenant="small").run(plan, mem_cap="16MiB")
     assert refused.value.needed_bytes == FLOOR_BYTES, "its share holds no process that could look"
+
+
+def test_a_deadline_counts_from_the_first_wait_for_a_pool(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, given = BudgetPool("96MiB"), []
+    lease = pool.lease
+
+    def noting(tenant: str, size_bytes: int, **rest: Any) -> Any:
+        given.append((size_bytes, rest["deadline_seconds"]))
+        return lease(tenant, size_bytes, **rest)
+
+    monkeypatch.setattr(pool, "lease", noting)
+    plan = scan(folder / "a.parquet").sort("t").sink(tmp_path / "out.parquet").plan
+    engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"), pool=pool, tenant="acme")
+    with pytest.raises(CapTooSmall):
+        engine.run(plan, mem_cap="16MiB", deadline_seconds=600)
+    (first_bytes, first_seconds), (second_bytes, second_seconds) = given
+    assert (first_bytes, second_bytes) == (16 * MIB, FLOOR_BYTES)
+    assert second_seconds < first_seconds == 600

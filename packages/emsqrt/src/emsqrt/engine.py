@@ -108,13 +108,12 @@ class Engine:
             raise UsageError("a stream has nobody to read it here", hint="use Engine.batches")
         if deadline_seconds is not None and not deadline_seconds >= 0:
             raise UsageError(f"a deadline is a number of seconds from now, not {deadline_seconds}")
-        started, left_seconds = time.monotonic(), deadline_seconds
+        started = time.monotonic()
         with (
             self._telling_whole(plan, deadline_seconds, cancel),
             self._leasing(cap_bytes, deadline_seconds, cancel),
         ):
-            if deadline_seconds is not None:
-                left_seconds = max(0.0, deadline_seconds - (time.monotonic() - started))
+            left_seconds = _left_of(deadline_seconds, started)
             manifest = self._run(
                 plan, cap_bytes, left_seconds, on_progress, in_process=in_process, resume=resume
             )
@@ -266,6 +265,7 @@ class Engine:
 
         A process that runs nothing opens the plan for it, if there may be one of that size.
         """
+        started = time.monotonic()
         try:
             yield
         except CapTooSmall as error:
@@ -273,8 +273,8 @@ class Engine:
 
             if error.needed_bytes != FLOOR_BYTES or auto_cap().cap_bytes < FLOOR_BYTES:
                 raise
-            whole = None
-            with suppress(SennitError), self._leasing(FLOOR_BYTES, deadline_seconds, cancel):
+            whole, left_seconds = None, _left_of(deadline_seconds, started)
+            with suppress(SennitError), self._leasing(FLOOR_BYTES, left_seconds, cancel):
                 whole = self._weigh_in_pool(plan, FLOOR_BYTES, FLOOR_BYTES)
             if whole is None or whole.cap_bytes <= FLOOR_BYTES:
                 raise
@@ -307,6 +307,12 @@ class Engine:
 
         size = self.config.max_parallel_tasks if self._shared is None else 1
         return ExecutorPool(size, memory_bytes=cap_bytes * size, spill_dir=self.config.spill_dir)
+
+
+def _left_of(deadline_seconds: float | None, started: float) -> float | None:
+    if deadline_seconds is None:
+        return None
+    return max(0.0, deadline_seconds - (time.monotonic() - started))
 
 
 def _after_fork() -> None:

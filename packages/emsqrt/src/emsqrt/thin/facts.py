@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from emsqrt.external.parts import PartOp
 from emsqrt.io.places import folder_of_work
 from emsqrt.plan import Plan, Scan, Sink, plan_hash, plan_to_json, walk, with_inputs
 from emsqrt.plan.nodes import Aggregate, Distinct, Join
@@ -23,7 +24,6 @@ from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Field, Schema
 
 _FEW = 32
-_SKETCHES = (11, 12)  # of `emsqrt.external.parts.PartOp`
 
 
 class Program(dict[str, Any]):
@@ -78,7 +78,7 @@ def leasts_of(steps: Sequence[Mapping[str, Any]]) -> dict[int, int]:
 
 def _is_large(step: Mapping[str, Any]) -> bool:
     """Whether an aggregate sorts values, or has many states or sketches."""
-    sketches = sum(op in _SKETCHES for op, *_ in step["parts"])
+    sketches = sum(op in (PartOp.SKETCH, PartOp.SKETCH_MERGE) for op, *_ in step["parts"])
     many = len(step["parts"]) + len(step["reads"]) > _FEW
     return bool(step["values"]) or many or sketches > _FEW // 8
 
