@@ -44,16 +44,18 @@ class CompactReader:
                 wanted, inner = shape[number]
                 if kind != wanted:
                     raise ValueError(f"field {number} has kind {kind}")
-            values[number] = self.read(kind, inner)
+            values[number] = self._integer() if I16 <= kind <= I64 else self.read(kind, inner)
         return values
 
     def fields(self) -> Iterator[tuple[int, int]]:
         """Yield (number, kind) of each field; whoever asks reads its value before the next."""
-        number = 0
-        while head := self._byte():
+        number, data = 0, self._data
+        while head := data[self.position]:
+            self.position += 1
             step = head >> 4
             number = number + step if step else self._integer()
             yield number, head & 15
+        self.position += 1
 
     def read(self, kind: int, shape: Shape | None = None) -> Any:
         """Return a field's value.
@@ -123,5 +125,9 @@ class CompactReader:
                 raise ValueError("an integer without end")
 
     def _integer(self) -> int:
-        value = self._varint()
+        value = self._data[self.position]
+        if value < 128:
+            self.position += 1
+        else:
+            value = self._varint()
         return (value >> 1) ^ -(value & 1)
