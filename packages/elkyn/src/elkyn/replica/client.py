@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import select
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -102,11 +103,18 @@ class LeaderClient:
         self._lock = threading.Lock()
 
     def send(
-        self, method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        once: bool = False,
     ) -> Answer:
         """Send a request and return the answer, whatever its status.
 
-        A write is sent under a key, so that sending it again over a new connection does it once.
+        A write is sent under a key, so that sending it again over a new connection does it once;
+        what the server knows no keys for is sent `once` alone.
 
         Raises:
             Unavailable: nobody answers; the text says whether something may have been written.
@@ -124,7 +132,8 @@ class LeaderClient:
                 with self._lock:
                     self._busy.discard(connection)
                 connection.close()
-                if used and not self._closed and not isinstance(error, TimeoutError):
+                again = used and not once and not self._closed
+                if again and not isinstance(error, TimeoutError):
                     continue  # the server had closed a connection that was idle
                 why = f"{_said(error)}: no answer came, the write may have been made"
                 raise Unavailable(f"{self._what} at {self.url} ({why})") from None
@@ -155,8 +164,7 @@ class LeaderClient:
         return sent
 
     def _take(self) -> tuple[http.client.HTTPConnection, bool]:
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
+        connection = self._take_idle()
         used = connection is not None
         if connection is None:
             connection = self._connect(self._timeout_seconds)
@@ -166,6 +174,14 @@ class LeaderClient:
                 return connection, used
         connection.close()
         raise Closed(f"the connection to {self._what}")
+
+    def _take_idle(self) -> http.client.HTTPConnection | None:
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None or not _is_over(connection):
+                return connection
+            connection.close()
 
     def _connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
         make = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
@@ -226,6 +242,13 @@ def error_of(answer: Answer, path: str) -> SennitError:
         return DeadlineExceeded(f"writing {path}", message=text)
     kind: Any = _ERRORS.get(answer.status)
     return Unavailable(f"the leader ({text})") if kind is None else kind(text)
+
+
+def _is_over(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server has closed a connection that is idle, or says what nobody has asked."""
+    found = select.poll()
+    found.register(connection.sock, select.POLLIN)
+    return bool(found.poll(0))
 
 
 def _said(error: BaseException) -> str:

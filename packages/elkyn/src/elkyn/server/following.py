@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
@@ -236,7 +237,8 @@ class Upstream:
         target = f"/.replica/write?ns={namespace}"
         loop = asyncio.get_running_loop()
         body = ormsgpack.packb(rows, option=ormsgpack.OPT_NON_STR_KEYS, default=list)
-        answer = await loop.run_in_executor(self._threads, self._client.send, "POST", target, body)
+        send = partial(self._client.send, "POST", target, body, once=True)
+        answer = await loop.run_in_executor(self._threads, send)
         if answer.status != 200:
             raise error_of(answer, namespace)
         found: list[Any] = ormsgpack.unpackb(answer.body)
