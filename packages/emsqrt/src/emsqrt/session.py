@@ -183,6 +183,8 @@ def _open(
     run.expect_more(getattr(output, "more_bytes", 0))
     if hasattr(output, "row_room"):
         output.row_room.spare_bytes = run.context.room_bytes
+    if isinstance(plan.input, Scan) and hasattr(output, "expect_row"):
+        output.expect_row(_sure_row_bytes(rows))
     if isinstance(output, ParquetSink):
         output.take_as_stored(rows)
     if run.context.owns_process:
@@ -191,6 +193,12 @@ def _open(
         run.expect_more(KEPT_BYTES - kept_bytes)
     run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
     return rows, output
+
+
+def _sure_row_bytes(scanned: Operator) -> int:
+    """Return what a scan tells of its longest row."""
+    found: int = getattr(getattr(scanned, "passes_on", scanned), "sure_row_bytes", 0)
+    return found
 
 
 def _make_room_for_columns(plan: Plan, run: Run) -> None:
@@ -308,6 +316,11 @@ class ScanRows:
     def position(self) -> tuple[int, int]:
         """(file, rows of it before) of the batch that was given last."""
         return self._source.position
+
+    @property
+    def sure_row_bytes(self) -> int:
+        """What some row has, or half of it at least, as `SourceScan`."""
+        return self._source.sure_row_bytes
 
     def codable(self) -> dict[str, Dictionary]:
         """Return the columns of text that may come as places in dictionaries, as `SourceScan`."""

@@ -35,6 +35,7 @@ _DECIMAL_BYTES = 16
 _VIEW_BYTES = 16
 """What a decoder notes of each text of a dictionary."""
 _LENGTH_BYTES = 4
+_FEW = 2
 _USUAL_BYTES = 512 << 10
 """Of a page: a text that is no longer has room in a batch."""
 
@@ -56,6 +57,8 @@ class ChunkPages:
     """What a row becomes, on average in the page that has the largest."""
     values_per_row: int = 1
     """More than one in lists."""
+    sure_text_bytes: int = 0
+    """Some text is so long, or half of it at least."""
     lengths_bytes: int = 0
     """Of lengths that are decoded before a page's texts."""
     has_prefixes: bool = False
@@ -171,6 +174,7 @@ class _Pages:
         self._plain = self._stored = self._dictionary = self._count = 0
         self._values = self._lengths = 0
         self._mean_bytes = value_bytes
+        self._sure_bytes = 0
         self._page = 0, 0, ""
         self._has_prefixes = False
 
@@ -204,16 +208,18 @@ class _Pages:
         count = max(head.value_count, 1)
         self._plain = max(self._plain, head.plain_bytes)
         self._values += head.value_count
-        mean = -(-head.plain_bytes // count)
+        size = head.plain_bytes
         if head.encoding in _BY_DICTIONARY:
-            mean = self._dictionary // max(self._count, 1) if self._is_text else 0
+            size, count = self._dictionary * self._is_text, max(self._count, 1)
         else:
             self._coded = False
+        mean = -(-size // count)
         self._has_prefixes |= head.encoding == _BY_PREFIXES
         if head.encoding in _BY_LENGTHS:
             self._lengths = max(self._lengths, 2 * _LENGTH_BYTES * count)
         if self._is_text:
             self._mean_bytes = max(self._mean_bytes, mean)
+            self._sure_bytes = max(self._sure_bytes, size if count <= _FEW else mean)
 
     def _found(self, rows: int) -> ChunkPages:
         each = -(-self._chunk.num_values // rows)
@@ -228,6 +234,7 @@ class _Pages:
             is_text=self._is_text,
             row_bytes=self._mean_bytes * self._chunk.num_values // rows,
             values_per_row=max(each, 1),
+            sure_text_bytes=self._sure_bytes,
             lengths_bytes=self._lengths,
             has_prefixes=self._has_prefixes,
             dictionary_page=self._page,

@@ -163,6 +163,9 @@ class ParquetScan:
         page_bytes = max(map(self._held_at_once, self._groups), default=0)
         self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES
         self.need_because = _because(self._source, chunks)
+        of_groups = (chunk for group in self._groups for chunk in group.chunks)
+        self.sure_row_bytes = max((chunk.sure_text_bytes for chunk in of_groups), default=0)
+        """Some row is so long, or half of it at least."""
 
     def codable(self) -> dict[str, Dictionary]:
         """Return the columns of text that may be kept as places in dictionaries, and of what size."""

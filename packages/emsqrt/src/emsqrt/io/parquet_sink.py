@@ -339,6 +339,15 @@ class ParquetSink:
             give_as_stored(_DICTIONARY_BYTES)
             self._takes_as_stored = True  # batches of a sort are small
 
+    def expect_row(self, row_bytes: int) -> None:
+        """Reserve for a row that is known to come, if it is long.
+
+        Raises:
+            CapTooSmall: there is no room for it.
+        """
+        if row_bytes > PIECE_BYTES:
+            self.row_room.expect(row_bytes, _ROW_COPIES, f"{self._place} is written")
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._output = stack.enter_context(open_output(self._place))

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 from emsqrt.long_row import LongRow
 from emsqrt.memory import BudgetGuard, MemoryBudget
+from sennit_core.errors import CapTooSmall
 from sennit_core.units import format_bytes
+
+_BESIDE_BYTES = 256 << 10
+"""Of other columns, and of rows in the same piece."""
 
 
 class RowRoom:
@@ -23,6 +27,27 @@ class RowRoom:
         self._guard, self._budget = guard, budget
         self._usual_bytes = guard.size_bytes
         self._made_bytes = 0
+
+    def expect(self, row_bytes: int, copies: int, why: str) -> None:
+        """Make room for a row that is known to come, before anything is read.
+
+        Args:
+            row_bytes: its length.
+            copies: as of `make`.
+            why: what is written.
+
+        Raises:
+            CapTooSmall: there is not that much.
+        """
+        wanted = copies * (row_bytes + _BESIDE_BYTES)
+        if not self._guard.try_resize(self._usual_bytes + wanted):
+            whole_bytes = self._budget.whole_bytes
+            raise CapTooSmall(
+                cap_bytes=whole_bytes,
+                needed_bytes=whole_bytes + wanted - self._budget.free_bytes,
+                because=f"{why} with a row of {format_bytes(row_bytes)}",
+            )
+        self._made_bytes = wanted
 
     def make(self, row_bytes: int, copies: int) -> None:
         """Make room for a row before it is taken.

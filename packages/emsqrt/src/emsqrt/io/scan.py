@@ -97,6 +97,11 @@ class SourceScan:
         self.position = 0, 0
         """(file, rows of it before) of the batch that was given last."""
 
+    @property
+    def sure_row_bytes(self) -> int:
+        """What some row has, or half of it at least, as far as files tell it before they are read."""
+        return max((getattr(scan, "sure_row_bytes", 0) for scan in self._scans), default=0)
+
     def codable(self) -> dict[str, Dictionary]:
         """Return the columns of text that every file has as places in dictionaries alone.
 

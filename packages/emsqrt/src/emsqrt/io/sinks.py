@@ -132,6 +132,11 @@ class TextSink:
             self._stack.__exit__(kind, error, trace)
             self.bytes = self._output.bytes
 
+    def expect_row(self, row_bytes: int) -> None:
+        """Reserve for a row that is known to come, if it is long; as `ParquetSink` does."""
+        if row_bytes > self._slice_bytes:
+            self.row_room.expect(row_bytes, _ROW_COPIES, _why(self._place))
+
     def _make_room(self, batch: Any) -> None:
         row_bytes = longest_row(batch) if batch.nbytes > self._slice_bytes else 0
         if row_bytes > self._slice_bytes:
@@ -197,6 +202,11 @@ class ArrowSink:
             else:
                 self._stack.__exit__(kind, error, trace)
             self.bytes = self._output.bytes
+
+    def expect_row(self, row_bytes: int) -> None:
+        """Reserve for a row that is known to come, if it is long; as `ParquetSink` does."""
+        if row_bytes > _MESSAGE_BYTES:
+            self.row_room.expect(row_bytes, _MESSAGE_COPIES, _why(self._place))
 
     def _make_room(self, row_bytes: int) -> None:
         self.row_room.make(row_bytes, _MESSAGE_COPIES)
@@ -275,6 +285,10 @@ def _text_maker(
     header = bool(options.get("header", True))
     made = type("_Csv", (CsvWriter,), {"delimiter": delimiter, "header": header})
     return lambda emit: made(schema, emit, None)
+
+
+def _why(place: Place) -> str:
+    return f"{place} is written"
 
 
 def _is_marked(column: Any, marks: bytes) -> bool:
