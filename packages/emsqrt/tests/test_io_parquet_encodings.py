@@ -12,11 +12,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from emsqrt import Engine, EngineConfig, scan
 from emsqrt.io.parquet_encodings import Encodings, choose_encodings
 from emsqrt.io.sinks import open_sink
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import FileTarget
 from sennit_core.schema import Schema
+from sennit_core.units import MIB
 
 LIMIT_BYTES = 1 << 16
 ROWS = 20_000
@@ -128,3 +130,23 @@ def test_every_type_is_judged_and_read_back(values: Any, tmp_path: Path) -> None
 def test_nested_columns_keep_theirs() -> None:
     chosen = choose_encodings(table(c=[[1, 2], [3]]), LIMIT_BYTES, "zstd")
     assert chosen == Encodings(dictionary=True, others={}, compression="zstd")
+
+
+def test_places_in_a_dictionary_that_grows_are_as_wide_at_any_cap(tmp_path: Path) -> None:
+    """Two texts in the first rows of a row group, a third one behind tens of thousands of them."""
+    count = 60_000
+    flags = ["AR"[at % 2] if at < 50_000 else "N" for at in range(count)]
+    order = np.random.default_rng(7).permutation(count)
+    source = tmp_path / "in.parquet"
+    wide = {f"x{at}": order * 0.5 for at in range(8)}  # so that few rows fill a row group
+    parquet.write_table(
+        pa.table({"id": order, "flag": [flags[at] for at in order], **wide}), source
+    )
+    made = []
+    for cap in (56 * MIB, 256 * MIB):
+        target = tmp_path / f"{cap}.parquet"
+        engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
+        scan(source).sort("id").sink(target).run(cap, engine=engine)
+        made.append(target.read_bytes())
+    assert parquet.read_table(target)["flag"].to_pylist() == flags
+    assert made[0] == made[1]

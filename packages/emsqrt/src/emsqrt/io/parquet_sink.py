@@ -35,6 +35,8 @@ GROUP_BYTES = 8 << 20
 GROUP_ROWS = 1 << 20
 _GROUP_BYTES_MIN = 64 << 10
 _PAGE_BYTES = 256 << 10
+_PAGE_ROWS = 1 << 30
+"""Pages end by their bytes alone."""
 _LIST_PAGE_BYTES = 16 << 10
 """A page of lists may have a value in every bit, and Arrow holds eight bytes for each, and more."""
 _GATHERED_BYTES = 32 << 10
@@ -192,6 +194,7 @@ class ParquetFileWriter:
             use_dictionary=coded,
             column_encoding=encodings.others or None,
             data_page_size=page_bytes,
+            max_rows_per_page=_PAGE_ROWS,
             dictionary_pagesize_limit=_DICTIONARY_BYTES,
             store_decimal_as_integer=True,
             write_statistics=encodings.told,
@@ -336,7 +339,7 @@ class ParquetSink:
         """
         give_as_stored = getattr(getattr(rows, "passes_on", rows), "give_as_stored", None)
         if give_as_stored is not None and self._folder is None:
-            give_as_stored(_DICTIONARY_BYTES)
+            give_as_stored(_DICTIONARY_BYTES, _values_of_one_page(self._schema, self._options))
             self._takes_as_stored = True  # batches of a sort are small
 
     def expect_row(self, row_bytes: int) -> None:
@@ -415,9 +418,27 @@ def _index_bytes(schema: Any, options: ParquetOptions) -> int:
     """Bound a column's dictionary indices, which wait until its dictionary is whole."""
     if any(pa.types.is_nested(kind) for kind in schema.types):
         return options.row_group_bytes // 4
-    row_bytes = sum(least_bytes(kind) for kind in schema.types)
-    rows = min(options.row_group_rows, (options.row_group_bytes + PIECE_BYTES) // row_bytes)
+    rows = _rows_max(schema, options)
     return rows * _INDEX_BYTES + min(_PAGE_BYTES, options.row_group_bytes // 4)
+
+
+def _rows_max(schema: Any, options: ParquetOptions) -> int:
+    """Return how many rows a row group has at most, when nothing is nested."""
+    row_bytes = sum(least_bytes(kind) for kind in schema.types)
+    return min(options.row_group_rows, (options.row_group_bytes + PIECE_BYTES) // row_bytes)
+
+
+def _values_of_one_page(schema: Any, options: ParquetOptions) -> int:
+    """Return how large a dictionary may be for all places of a row group to be in one page.
+
+    Of a dictionary array all places take the bits that the last one needs, of plain values those
+    on a page take what they need so far: on a single page that is the same.
+    """
+    if any(pa.types.is_nested(kind) for kind in schema.types):
+        return 0
+    eights = -(-_rows_max(schema, options) // 8)
+    bits = _PAGE_BYTES // 2 // eights - 1  # Arrow reckons with a byte more for eight places
+    return 1 << min(bits, 16) if bits > 0 else 0
 
 
 def _has_lists(kind: Any) -> bool:

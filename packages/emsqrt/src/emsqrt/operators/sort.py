@@ -42,20 +42,21 @@ class SortRows:
             code_texts(self._input, looked_at, run),
             told_spans(self._input, run),
         )
-        self._dictionary_bytes_max: int | None = None
+        self._stored_as: tuple[int, int] | None = None
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
         run.expect_holder(rows=_ROWS_HELD)
         run.expect_rows(2, "beside")
 
-    def give_as_stored(self, dictionary_bytes_max: int) -> None:
+    def give_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
         """Let columns come as Parquet stores them, shorter than they are elsewhere.
 
         Args:
             dictionary_bytes_max: texts come as dictionary arrays, each column's of one dictionary
                 of up to so many bytes.
+            value_count_max: and of up to so many texts.
         """
-        self._dictionary_bytes_max = dictionary_bytes_max
+        self._stored_as = dictionary_bytes_max, value_count_max
 
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""
@@ -87,8 +88,8 @@ class SortRows:
         sorter.finish()
 
     def _sorted(self, sorter: ExternalSort, out: memoryview) -> Generator[Any]:
-        if self._dictionary_bytes_max is not None:
-            self._layout.give_as_stored(self._dictionary_bytes_max)
+        if self._stored_as is not None:
+            self._layout.give_as_stored(*self._stored_as)
         skip, longest = self._skip, sorter.stats.row_bytes_max
         with room_for(longest, out, self._run, "sort") as room:
             for size, rows in sorter.blocks(room):

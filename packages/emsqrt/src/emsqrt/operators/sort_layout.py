@@ -115,13 +115,18 @@ class SortLayout:
         columns = [found[at] for at in range(len(self._schema))]
         return pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema)
 
-    def give_as_stored(self, bytes_max: int) -> None:
+    def give_as_stored(self, bytes_max: int, count_max: int) -> None:
         """Give texts as dictionary arrays and short decimals in eight bytes, once all are packed.
 
         Args:
             bytes_max: of a dictionary; texts of a larger one come plain.
+            count_max: of its texts, likewise.
         """
-        self._given = {at for at, texts in self._coded.items() if texts.texts.nbytes <= bytes_max}
+        self._given = {
+            at
+            for at, coded in self._coded.items()
+            if coded.texts.nbytes <= bytes_max and len(coded.texts) <= count_max
+        }
         for at in self._given:
             self._give(at, pa.dictionary(self._coded[at].type.to_arrow(), pa.string()))
         for place, (at, kind) in enumerate(zip(self.payload, self._types, strict=True)):
