@@ -17,19 +17,17 @@ Trial: TypeAlias = Callable[[int], CapTooSmall | None]
 """Tries a cap, and returns why it is refused; None when it is not."""
 
 _TRIES_MAX = 16
+_PRECISE_BYTES = 256 << 10
+"""How close to look for a cap, and what a process may hold more the next time, at least."""
 
 
-def admit(
-    open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack, precise_bytes: int
-) -> T:
+def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -> T:
     """Open everything that a plan needs; whatever can be refused is refused here.
 
     Args:
         open_all: opens it for a run, on a stack that closes it; also called for runs of a trial.
         run: the run that is to be carried out.
         stack: closes what was opened.
-        precise_bytes: what a process may hold more the next time, at least; what it has grown by
-            so far is looked up.
 
     Raises:
         CapTooSmall: the cap cannot do it, told before the first row is read; one that can is named.
@@ -43,28 +41,25 @@ def admit(
         refused = _released(error)
     run.context.make_room_for_error()
     whole_bytes = run.budget.whole_bytes
-    needed_bytes = _enough(refused, open_all, run, precise_bytes)
+    needed_bytes = _enough(refused, open_all, run)
     gc.collect()
-    needed_bytes += max(precise_bytes, run.context.grown_bytes())
+    needed_bytes += max(_PRECISE_BYTES, run.context.grown_bytes())
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=refused.because)
 
 
-def weigh(
-    open_all: Callable[[Run, ExitStack], object], run: Run, cap_bytes: int, precise_bytes: int
-) -> Weight:
+def weigh(open_all: Callable[[Run, ExitStack], object], run: Run, cap_bytes: int) -> Weight:
     """Look for the smallest cap that a plan is admitted with, and at what it has under one.
 
     Args:
         open_all: as for `admit`.
         run: that would be carried out; its context has looked at what the process holds.
         cap_bytes: asked about.
-        precise_bytes: how close to look, and what a process may hold more the next time.
     """
     run.context.make_room_for_error()
     trial = _trials(open_all, run)
-    first = CapTooSmall(cap_bytes=0, needed_bytes=precise_bytes, because="it takes that much")
-    refused, least_bytes = halve(trial, *climb(trial, first, precise_bytes), precise_bytes)
-    least_bytes += max(precise_bytes, run.context.grown_bytes())
+    first = CapTooSmall(cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="it takes that much")
+    refused, least_bytes = halve(trial, *climb(trial, first, _PRECISE_BYTES), _PRECISE_BYTES)
+    least_bytes += max(_PRECISE_BYTES, run.context.grown_bytes())
     opened = run.trial(_budget(run, max(cap_bytes, least_bytes)))
     with suppress(CapacityError), ExitStack() as stack:
         open_all(opened, stack)
@@ -82,13 +77,12 @@ def _enough(
     error: CapTooSmall,
     open_all: Callable[[Run, ExitStack], object],
     run: Run,
-    precise_bytes: int,
 ) -> int:
     trial = _trials(open_all, run, run.budget.used_bytes)
-    refused, refused_bytes, cap_bytes = climb(trial, error, precise_bytes)
+    refused, refused_bytes, cap_bytes = climb(trial, error, _PRECISE_BYTES)
     if refused is error:
         return cap_bytes
-    return halve(trial, refused, refused_bytes, cap_bytes, precise_bytes)[1]
+    return halve(trial, refused, refused_bytes, cap_bytes, _PRECISE_BYTES)[1]
 
 
 def _trials(open_all: Callable[[Run, ExitStack], object], run: Run, used_bytes: int = 0) -> Trial:

@@ -56,7 +56,6 @@ from sennit_core.schema import Schema
 
 _FEW_COLUMNS = 64
 _COLUMN_BYTES = 16 << 10
-_PRECISE_BYTES = 1 << 18
 
 
 def run_plan(
@@ -139,7 +138,7 @@ def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> We
         stack.enter_context(remembered(files, run.budget))
         _open(prepared, run, stack)
 
-    weight = weigh(open_all, Run(context, folder), cap_bytes, _PRECISE_BYTES)
+    weight = weigh(open_all, Run(context, folder), cap_bytes)
     if weight.cap_bytes < FLOOR_BYTES:
         return weight._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
     return weight
@@ -153,7 +152,7 @@ def admit_prepared(
     Raises:
         CapTooSmall: the cap cannot do it; says which could.
     """
-    return admit(partial(_open, prepared), run, stack, _PRECISE_BYTES)
+    return admit(partial(_open, prepared), run, stack)
 
 
 def _open(

@@ -23,8 +23,6 @@ from emsqrt.thin.scan import open_sources
 from emsqrt.thin.sink import CsvTextSink
 from emsqrt.thin.text import TextRows
 
-_PRECISE_BYTES = 1 << 17
-
 
 def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Open a program, admit it, execute it, and say what was done.
@@ -43,7 +41,7 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
         )
         run = Run(context, seed=seed, output_bytes=0, kept=kept)
-        rows, sink = admit(partial(_open, program), run, stack, _PRECISE_BYTES)
+        rows, sink = admit(partial(_open, program), run, stack)
         _execute(rows, sink, run, inputs)
     if kept is not None and kept.is_resumed:
         context.budget.release_all()
@@ -71,7 +69,7 @@ def weigh_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
         _open(program, run, stack)
 
     run = Run(context, output_bytes=0)
-    return weigh(open_all, run, context.cap_bytes, _PRECISE_BYTES).to_json()
+    return weigh(open_all, run, context.cap_bytes).to_json()
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
