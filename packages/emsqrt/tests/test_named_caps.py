@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzz_data import random_table
@@ -13,6 +14,8 @@ from fuzz_runs import Ran, run_files, run_thin, write_table
 from emsqrt import Engine, EngineConfig
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BYTES
+from emsqrt.io import parquet_scan
+from emsqrt.io.parquet_pages import walk_chunks
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import check
 from sennit_core.errors import CapTooSmall
@@ -189,3 +192,21 @@ def test_one_refusal_is_enough_for_any_two_operators(rows: int, way: str, tmp_pa
         scratch.mkdir()
         told = refusals([first, second], way, rows, scratch)
         assert len(told) <= 1, (one, two, told)
+
+
+def test_page_headers_are_read_once_for_all_caps_that_are_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks: list[object] = []
+
+    def counted(*args: Any) -> Any:
+        walks.append(args)
+        return walk_chunks(*args)
+
+    monkeypatch.setattr(parquet_scan, "walk_chunks", counted)
+    schema, table = random_table(COLUMNS, 40, 7, nul=False)
+    write_table(table, schema, tmp_path / "l.parquet")
+    plan = scan(tmp_path / "l.parquet", schema=schema).sort("t").plan
+    with pytest.raises(CapTooSmall):
+        run_files(plan, 1 << 20, tmp_path, "parquet", check(plan))
+    assert len(walks) == 2, "by what was refused, and by all trials"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TypeAlias, TypeVar
 
+from emsqrt.io.once import looking_once
 from emsqrt.memory import MemoryBudget
 from emsqrt.run import Run
 from emsqrt.weight import Weight
@@ -58,7 +59,8 @@ def weigh(open_all: Callable[[Run, ExitStack], object], run: Run, cap_bytes: int
     run.context.make_room_for_error()
     trial = _trials(open_all, run)
     first = CapTooSmall(cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="it takes that much")
-    refused, least_bytes = halve(trial, *climb(trial, first, _PRECISE_BYTES), _PRECISE_BYTES)
+    with looking_once():
+        refused, least_bytes = halve(trial, *climb(trial, first, _PRECISE_BYTES), _PRECISE_BYTES)
     least_bytes += max(_PRECISE_BYTES, run.context.grown_bytes())
     opened = run.trial(_budget(run, max(cap_bytes, least_bytes)))
     with suppress(CapacityError), ExitStack() as stack:
@@ -73,16 +75,13 @@ def _released(error: CapTooSmall) -> CapTooSmall:
     return error.with_traceback(None)
 
 
-def _enough(
-    error: CapTooSmall,
-    open_all: Callable[[Run, ExitStack], object],
-    run: Run,
-) -> int:
+def _enough(error: CapTooSmall, open_all: Callable[[Run, ExitStack], object], run: Run) -> int:
     trial = _trials(open_all, run, run.budget.used_bytes)
-    refused, refused_bytes, cap_bytes = climb(trial, error, _PRECISE_BYTES)
-    if refused is error:
-        return cap_bytes
-    return halve(trial, refused, refused_bytes, cap_bytes, _PRECISE_BYTES)[1]
+    with looking_once():
+        refused, refused_bytes, cap_bytes = climb(trial, error, _PRECISE_BYTES)
+        if refused is error:
+            return cap_bytes
+        return halve(trial, refused, refused_bytes, cap_bytes, _PRECISE_BYTES)[1]
 
 
 def _trials(open_all: Callable[[Run, ExitStack], object], run: Run, used_bytes: int = 0) -> Trial:

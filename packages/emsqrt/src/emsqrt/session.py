@@ -132,6 +132,7 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
 def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> Weight:
     """Return what a plan needs and would have under a cap; nothing is read but heads and footers."""
     prepared = prepare(plan, folder, cap_bytes)
+    context.look()  # when a run would
     files = sum(len(tuple(source_places(scan.source, folder))) for scan in scans_of(prepared.plan))
 
     def open_all(run: Run, stack: ExitStack) -> None:

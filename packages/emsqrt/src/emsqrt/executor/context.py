@@ -129,6 +129,10 @@ class Context:
             )
         return self.cap_bytes - held - aside
 
+    def look(self) -> None:
+        """See what the process holds: what caps would leave is counted from that."""
+        self._held_bytes = _charged_now()
+
     def left_bytes_under(self, cap_bytes: int) -> int:
         """Return what another cap would leave for buffers, less than nothing when it is too small.
 
@@ -137,7 +141,8 @@ class Context:
         if self._held_bytes is None and self._budget is not None:
             return self._budget.cap_bytes + cap_bytes - self._budget.whole_bytes
         if self._held_bytes is None:
-            self._held_bytes = _charged_now()
+            self.look()
+            assert self._held_bytes is not None
         return cap_bytes - self._held_bytes - self._aside_bytes(cap_bytes)
 
     def _aside_bytes(self, cap_bytes: int) -> int:

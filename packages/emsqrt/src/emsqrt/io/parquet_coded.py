@@ -40,14 +40,11 @@ def codable_columns(chunks: Sequence[ChunkPages], schema: Any) -> dict[str, Dict
         schema: the file's, as Arrow has it.
     """
     found: dict[str, Dictionary] = {}
-    plain = {chunk.column for chunk in chunks if not chunk.is_coded}
+    texts = {field.name for field in schema if pa.types.is_string(field.type)}
+    texts -= {chunk.column for chunk in chunks if not chunk.is_coded}
     for chunk in chunks:
         name = chunk.column
-        if (
-            name in plain
-            or name not in schema.names
-            or not pa.types.is_string(schema.field(name).type)
-        ):
+        if name not in texts:
             continue
         count, size_bytes = found.get(name, (0, 0))
         found[name] = Dictionary(

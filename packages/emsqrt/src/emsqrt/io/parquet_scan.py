@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.casting import BatchCaster
+from emsqrt.io.once import look_up
 from emsqrt.io.parquet_coded import (
     Dictionary,
     codable_columns,
@@ -122,7 +123,10 @@ class ParquetScan:
         with open_parquet(self._source) as file:
             self._caster = BatchCaster(file.schema_arrow, schema, self._source.name)
             try:
-                chunks = list(walk_chunks(self._source, file.metadata, columns))
+                chunks = look_up(
+                    ("chunks", self._source.name, columns),
+                    lambda: list(walk_chunks(self._source, file.metadata, columns)),
+                )
             except UnicodeDecodeError as error:
                 reason = f"a name in the footer is damaged: {error}"
                 raise BadInput(self._source.name, reason=reason) from error
@@ -187,7 +191,11 @@ class ParquetScan:
     def spans(self) -> dict[str, Span]:
         """Return between which integers, as they are stored, those columns lie that tell it."""
         groups = [group.index for group in self._groups]
-        return stored_spans(read_metadata(self._source), groups, self._caster.unchanged)
+        columns = self._caster.unchanged
+        return look_up(
+            ("spans", self._source.name, tuple(groups), frozenset(columns)),
+            lambda: stored_spans(read_metadata(self._source), groups, columns),
+        )
 
     def start_at(self, row: int) -> int:
         """Leave out the row groups that end before a row; return how many rows these have."""
