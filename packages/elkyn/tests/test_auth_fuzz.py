@@ -74,7 +74,7 @@ PATHS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     path=PATHS,
     method=st.sampled_from(["POST", "POST", "POST", "GET", "DELETE"]),

@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elkyn.auth.errors import BadToken
@@ -98,7 +98,7 @@ def test_no_text_is_a_token(text: str) -> None:
     refused(BY_SECRET, text)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     header=st.dictionaries(st.sampled_from(["alg", "kid", "crit", "jwk", "typ"]), st.text()),
     body=st.recursive(

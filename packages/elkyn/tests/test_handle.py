@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
@@ -243,7 +243,6 @@ def test_of_two_equal_keys_the_last_counts(store: ElkynStore) -> None:
     assert ask(store, "PUT", "/a.json", b'{"b":1,"b":2}').body == b'{"b":2}'
 
 
-@settings(deadline=None)
 @given(
     method=st.sampled_from(["GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "X"]),
     path=st.text(max_size=30).map(lambda text: f"/{text}.json"),

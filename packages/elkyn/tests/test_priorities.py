@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import BadPath, BadValue, ElkynStore
@@ -137,7 +137,6 @@ class Tree:
         return peek_of(self.get(path))
 
 
-@settings(deadline=None)
 @given(model.EXPORTS, PLACES, st.lists(st.sampled_from(["a", "b", "1", "c"]), max_size=3))
 def test_an_overlay_is_the_tree_after_the_write(value: Any, places: Any, keys: list[str]) -> None:
     before = prepare(value).value
@@ -162,7 +161,6 @@ def test_an_overlay_is_the_tree_after_the_write(value: Any, places: Any, keys: l
     assert same(before, prepare(value).value), "the tree before was changed"
 
 
-@settings(deadline=None)
 @given(model.EXPORTS)
 def test_what_is_exported_goes_in_again_unchanged(value: Any) -> None:
     stored = prepare(value).value

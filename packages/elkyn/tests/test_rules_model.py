@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elkyn.identity import Identity
@@ -207,7 +207,7 @@ def may_be_read(rule: Expression, tree: Any, key: str) -> bool | None:
     return rules.may_read(MemoryReader(tree), (key,), ANN, 0)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(booleans(new=False), ROOTS, KEYS)
 def test_an_expression_means_what_the_naive_evaluator_says(
     rule: Expression, tree: Any, key: str
@@ -303,7 +303,7 @@ def naive_may_write(node: Any, tree: Any, places: dict[tuple[str, ...], Any]) ->
     return True
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(NODES, ROOTS, WRITES)
 def test_a_write_is_judged_as_the_naive_evaluator_does(
     node: Any, tree: Any, places: dict[tuple[str, ...], Any]

@@ -297,7 +297,7 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @DAMAGE
-@settings(max_examples=20, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=20, suppress_health_check=QUIET)
 def test_damaged_files_are_survived(
     engine: Engine, tmp_path: Path, kind: str, at: float, bit: int | None
 ) -> None:
@@ -307,7 +307,7 @@ def test_damaged_files_are_survived(
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @DAMAGE
-@settings(max_examples=600, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=600, suppress_health_check=QUIET)
 def test_many_damaged_files_are_survived(
     engine: Engine, tmp_path: Path, kind: str, at: float, bit: int | None
 ) -> None:

@@ -19,7 +19,7 @@ sides = st.lists(texts, max_size=120)
 
 
 @pytest.mark.parametrize("how", KINDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(left=sides, right=sides, block_rows=st.integers(1, 50), out_bytes=st.integers(3000, 9000))
 def test_rows_in_memory_join_as_nested_loops_do(
     how: HashJoinKind, left: list[bytes], right: list[bytes], block_rows: int, out_bytes: int

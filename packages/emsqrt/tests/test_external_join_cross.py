@@ -3,7 +3,7 @@ from __future__ import annotations
 import tempfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emsqrt.external.cross import CrossJoin
@@ -35,7 +35,6 @@ def pairs(left: int, right: int, width: int) -> list[Joined]:
     return [(row, other) for _, row in numbered([b""] * left, "l") for other in others]
 
 
-@settings(deadline=None)
 @given(left=st.integers(0, 30), right=st.integers(0, 30))
 def test_every_left_row_meets_every_right_row(left: int, right: int) -> None:
     assert cross(left, right, 20) == (pairs(left, right, 20), 0)

@@ -35,7 +35,7 @@ keys = st.lists(
 
 
 @pytest.mark.parametrize("how", KINDS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(left=keys, right=keys, block_rows=st.integers(1, 9))
 def test_sorted_inputs_join_as_nested_loops_do(
     how: HashJoinKind, left: list[bytes], right: list[bytes], block_rows: int
@@ -49,7 +49,7 @@ def test_sorted_inputs_join_as_nested_loops_do(
 
 
 @pytest.mark.parametrize("how", KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     left=st.lists(st.integers(0, 30), max_size=40).map(sorted),
     right=st.lists(st.integers(0, 30), max_size=200).map(sorted),

@@ -140,7 +140,7 @@ def test_variance_is_that_of_exact_arithmetic(values: list[float], shift: float)
     assert abs(Fraction(found) - exact) <= exact / 2**52 + largest * largest / 2**70
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 2**64 - 1), st.floats(1e-300, 1e300))
 def test_sums_of_many_values_carry_beyond_64_bits(count: int, value: float) -> None:
     state = FloatSum.of([value])

@@ -58,7 +58,7 @@ def test_a_batch_beyond_the_cap_is_refused_by_name_before_it_is_read(tmp_path: P
     assert (tmp_path / "b.parquet").exists()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_damage_is_told_or_does_no_harm(at: int, value: int) -> None:
     buffer = io.BytesIO()

@@ -79,7 +79,7 @@ def cut(table: pa.Table, cuts: Sequence[int]) -> list[pa.RecordBatch]:
 CUTS = st.lists(st.integers(0, ROWS), max_size=12)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(CUTS, st.sampled_from([5 * MIB, 64 * MIB]))
 @pytest.mark.parametrize("format", ["parquet", "arrow"])
 def test_the_same_rows_give_the_same_bytes_in_any_batches_at_any_cap(
@@ -104,7 +104,7 @@ def test_row_groups_are_cut_by_bytes_and_by_rows(tmp_path: Path) -> None:
     assert by_bytes.num_row_groups > 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(CUTS, st.integers(50, 5000), st.integers(9, 3000))
 def test_pieces_are_cut_by_content(cuts: list[int], bytes_max: int, rows_max: int) -> None:
     table = TABLE.slice(0, 3000)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emsqrt._kernel import (
@@ -210,7 +210,6 @@ def test_joined_rows_become_lines_or_sides() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(blocks=st.lists(st.integers(1, 60), max_size=12), passes=st.integers(1, 3))
 def test_matched_bits_outlast_their_window(
     tmp_path_factory: pytest.TempPathFactory, blocks: list[int], passes: int

@@ -70,7 +70,7 @@ floats = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_framed_float_sum_is_that_of_its_rows_alone(data: st.DataObject) -> None:
     values = data.draw(st.lists(floats, min_size=1, max_size=25))
@@ -83,7 +83,7 @@ def test_a_framed_float_sum_is_that_of_its_rows_alone(data: st.DataObject) -> No
         assert repr(found[at]) == repr(FloatSum.of(given).value() if given else None)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_framed_integers_are_added_and_counted_exactly(data: st.DataObject) -> None:
     numbers = st.one_of(st.none(), st.integers(-(2**58), 2**58))
@@ -100,7 +100,7 @@ def test_framed_integers_are_added_and_counted_exactly(data: st.DataObject) -> N
         assert sums[at] == (sum(given) if given else None)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_the_best_row_of_a_frame_is_the_first_of_the_best(data: st.DataObject) -> None:
     of = data.draw(st.sampled_from([FLOAT64, INT64, TEXT]))
@@ -132,7 +132,7 @@ def test_the_best_row_of_a_frame_is_the_first_of_the_best(data: st.DataObject) -
         assert out[at] == (pick(rows_in, key=order) if rows_in else -1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_bounds_by_value_are_where_the_order_has_them(data: st.DataObject) -> None:
     descending, nulls_first = data.draw(st.booleans()), data.draw(st.booleans())
@@ -187,7 +187,7 @@ def packed(rows: Sequence[tuple[str | None, int]]) -> tuple[bytes, int]:
     return bytes(out[:filled]), count
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.one_of(st.none(), st.text("a\0", max_size=2)), st.integers(0, 2)),
@@ -208,7 +208,7 @@ def test_changes_of_rows_are_changes_of_their_keys(rows: list[tuple[str | None, 
     ]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=60), st.binary(max_size=20), st.integers(0, 3))
 def test_damaged_rows_are_told(block: bytes, previous: bytes, rows: int) -> None:
     with suppress(ValueError):

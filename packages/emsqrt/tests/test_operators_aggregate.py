@@ -81,7 +81,7 @@ def sql_of(keys: list[str]) -> str:
     return f"SELECT {', '.join(outputs)} FROM t{group}"
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(tables(30), KEYS)
 def test_groups_agree_with_duckdb(
     oracle: Any, columns: dict[str, list[Any]], keys: list[str]
@@ -108,7 +108,7 @@ def _close(left: list[Any], right: list[Any], within: float) -> bool:
     return all(a is b or (a is not None and abs(a - float(b)) <= within) for a, b in pairs)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(tables(30), KEYS, st.integers(1, 9), st.randoms())
 def test_no_cut_order_or_merge_changes_a_bit(
     columns: dict[str, list[Any]], keys: list[str], rows: int, draw: Any
@@ -247,7 +247,6 @@ def test_decimals_of_any_length_add_up() -> None:
 EDGES = st.sampled_from([2**63 - 1, -(2**63), 2**62, -(2**62), 1, -1, 0])
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), EDGES), min_size=1, max_size=40), st.integers(1, 40))
 def test_sums_that_leave_64_bits_on_the_way_come_back(
     rows: list[tuple[int, int]], batch_rows: int

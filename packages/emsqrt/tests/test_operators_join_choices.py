@@ -72,7 +72,7 @@ def as_table(rows: list[tuple[float | None, str | None]], text: str, number: str
 
 
 @pytest.mark.parametrize("how", KINDS)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(ROWS.map(in_order), ROWS.map(in_order))
 def test_sorted_sides_are_merged_to_the_same_rows(
     how: JoinKind, one: list[tuple[float | None, str | None]], other: list[Any]

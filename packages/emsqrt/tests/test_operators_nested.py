@@ -74,7 +74,7 @@ class Draw:
         return pa.array(values, of.to_arrow())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, 2**32))
 def test_what_is_packed_comes_back(seed: int) -> None:
     draw = Draw(seed)

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.expr import Column, lit
@@ -218,7 +218,7 @@ def check_against_duckdb(seed: int) -> None:
             assert same(value, wanted), (case, row, wanted)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12)
 @given(st.integers(0, 2**32))
 def test_duckdb_says_the_same(seed: int) -> None:
     check_against_duckdb(seed)

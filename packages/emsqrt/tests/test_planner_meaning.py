@@ -125,7 +125,7 @@ def judge(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
     assert rows_of(optimised, tables) == expected, explain(optimised)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(PLANS, ROWS, NUMBER_ROWS, ROWS)
 def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
     judge(pipeline, a, b, c)
@@ -133,7 +133,7 @@ def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> N
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=4000)
 @given(PLANS, ROWS, NUMBER_ROWS, ROWS)
 def test_rules_change_no_row_of_many_plans(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
     judge(pipeline, a, b, c)

@@ -76,7 +76,7 @@ def judge(side: Pipeline, joins: list[Change], end: Change, left: Rows, right: R
 PLAN = (SIDES, st.lists(JOINS, min_size=1, max_size=3), ENDS, ROWS, ROWS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(*PLAN)
 def test_strategies_change_no_row(
     side: Pipeline, joins: list[Change], end: Change, left: Rows, right: Rows
@@ -86,7 +86,7 @@ def test_strategies_change_no_row(
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(*PLAN)
 def test_strategies_change_no_row_of_many_plans(
     side: Pipeline, joins: list[Change], end: Change, left: Rows, right: Rows

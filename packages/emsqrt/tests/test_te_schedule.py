@@ -67,7 +67,7 @@ def grown(pipelines: st.SearchStrategy[Pipeline]) -> st.SearchStrategy[Pipeline]
 PLANS = st.recursive(st.sampled_from([source(), source("b.csv")]), grown, max_leaves=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     PLANS,
     st.integers(18, 400),

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emsqrt import BudgetPool, Engine, EngineConfig, scan
@@ -55,7 +55,6 @@ def test_who_waits_for_its_own_share_holds_up_nobody() -> None:
     assert queue.serve() == [second]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 20), st.integers(0, 5)), max_size=60),
     st.dictionaries(st.sampled_from("abc"), st.integers(20, 40)),

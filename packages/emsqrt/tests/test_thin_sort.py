@@ -90,9 +90,7 @@ def test_the_first_rows_alone_can_be_had(many: tuple[Path, list[tuple[int, str]]
     assert found == "k,v\n" + "".join(f"{key},{value}\n" for key, value in best)
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(st.floats(allow_nan=True), st.text(max_size=8)), max_size=30))
 def test_any_text_survives(tmp_path: Path, rows: list[tuple[float, str]]) -> None:
     out = io.StringIO(newline="")

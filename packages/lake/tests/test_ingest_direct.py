@@ -69,7 +69,7 @@ def test_every_odd_value_is_read_alike_or_left(kind: str, quote: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(column=st.lists(st.tuples(cells, st.booleans()), min_size=1, max_size=5))
 def test_any_column_is_read_alike_or_left(kind: str, column: list[tuple[str, bool]]) -> None:
     check(kind, column)

@@ -117,7 +117,7 @@ def test_files_left_by_a_crash_are_swept_at_the_start(store: ObjectStore) -> Non
 
 
 @given(st.binary(max_size=64), st.integers(0, 70), st.integers(0, 70))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_range_reads_as_the_slice_of_the_bytes(
     tmp_path: Path, data: bytes, start: int, stop: int
 ) -> None:

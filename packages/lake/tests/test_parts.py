@@ -244,9 +244,7 @@ def test_admission_is_asked_before_anything_is_written(tmp_path: Path) -> None:
 
 
 @given(data=st.binary(max_size=200), part_bytes=st.integers(1, 64), order=st.randoms())
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 def test_any_file_in_any_parts_comes_back(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, part_bytes: int, order: random.Random
 ) -> None:

@@ -156,7 +156,7 @@ def stream_of(batch: pa.RecordBatch) -> pa.Buffer:
 
 
 @given(batches(), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_batch_travels_unchanged(batch: pa.RecordBatch, copy: bool) -> None:
     arrived = received([batch, batch.slice(batch.num_rows // 2)], "64KiB", copy=copy)
     assert arrived == [batch, batch.slice(batch.num_rows // 2)]
@@ -242,7 +242,7 @@ def test_dictionaries_are_found_however_deep(kind: pa.DataType, found: bool) -> 
 
 
 @given(st.data(), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_payloads_that_are_no_batches_are_corrupt(data: st.DataObject, dictionary: bool) -> None:
     """Whatever bytes of an encoding's first part are changed or cut off: an error or a batch."""
     batch = shared_dictionary(2000).slice(0, 3) if dictionary else pa.record_batch({"d": [1, 2]})

@@ -143,7 +143,6 @@ def soil(writer: strand.StrandWriter, view: strand.StrandView) -> int:
 
 
 @given(tables(), st.sampled_from([5, 6]))
-@settings(deadline=None)
 def test_rows_and_columns_fill_the_same_slots(
     table: tuple[strand.StrandSchema, list[tuple[Any, ...]]], version: Any
 ) -> None:
