@@ -76,12 +76,20 @@ UPGRADE = (
 )
 
 
+gone = threading.Event()
+
+
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends more than a client takes that does not read."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "bytes": LARGE})
+    elif scope["path"] == "/wait":
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+        return
     else:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": LARGE})
@@ -132,3 +140,10 @@ def test_a_client_that_does_not_end_its_head_is_told_so(port: int) -> None:
         answer = until_closed(client)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "deadline-exceeded"
+
+
+def test_who_waits_for_an_answer_and_goes_is_noticed(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert not gone.wait(0.2)
+    assert gone.wait(20)

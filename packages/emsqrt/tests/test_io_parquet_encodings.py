@@ -143,7 +143,7 @@ def test_places_in_a_dictionary_that_grows_are_as_wide_at_any_cap(tmp_path: Path
         pa.table({"id": order, "flag": [flags[at] for at in order], **wide}), source
     )
     made = []
-    for cap in (56 * MIB, 256 * MIB):
+    for cap in (72 * MIB, 256 * MIB):
         target = tmp_path / f"{cap}.parquet"
         engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
         scan(source).sort("id").sink(target).run(cap, engine=engine)

@@ -227,10 +227,11 @@ class Intake:
 
 
 def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[str, Any]:
-    while cancelled is not None and not execution.wait(_POLL_SECONDS):
+    while cancelled is not None and not execution.done:
         if cancelled():
             execution.cancel()
             break
+        execution.wait(_POLL_SECONDS)
     return execution.result()
 
 

@@ -68,7 +68,7 @@ def bounded_protocol(
         limits: of the server.
         stalls: closes connections whose client takes nothing; made of `limits` when there is none.
         plain: takes whole requests; None: the app gets all of them, and each answer goes through
-            ASGI, with what middleware makes of it.
+            ASGI, with what middleware makes of it, and is given up when the client ends.
         show: tells of requests that are refused before there is a scope.
     """
     members = {
@@ -176,7 +176,12 @@ class _BoundedHttp(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at the answer
-        """Stay open for the answer to a client that has said all it has to say."""
+        """Stay open for the answer to a client that has said all it has to say.
+
+        An app that may take long is told instead: most clients that end have gone.
+        """
+        if self.plain is None:
+            return False
         last, current = self._last, self._current
         if self.scheme != "http" or last is None or current is None or current.streaming:
             return False

@@ -18,6 +18,7 @@ _FIELDS = re.compile(
     rb"RssShmem:\s*(\d+) kB\s+VmData:\s*(\d+) kB"
 )
 _STATUS_BYTES = 8192
+_FORGET_MOST = b"5"  # proc(5), clear_refs
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class UsageReader:
     """
 
     def __init__(self, pid: int | None = None) -> None:
-        self._file = os.open(f"/proc/{pid or 'self'}/status", os.O_RDONLY | os.O_CLOEXEC)
+        self._pid = pid or "self"
+        self._file = os.open(f"/proc/{self._pid}/status", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self) -> MemoryUse:
         """Return what is charged now; zeros for a process that has ended."""
@@ -97,6 +99,15 @@ class UsageReader:
 
         most, anon, files, shmem, data = watch_usage(self._file, wake, charged_most, *limits)
         return MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
+
+    def forget_most(self) -> bool:
+        """Count `charged_most_bytes` from now on; return False where the kernel does not let us."""
+        try:
+            with open(f"/proc/{self._pid}/clear_refs", "wb", buffering=0) as file:
+                file.write(_FORGET_MOST)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""
