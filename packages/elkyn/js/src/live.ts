@@ -5,7 +5,7 @@ import { Overlay } from './overlay.js'
 import type { Path } from './paths.js'
 import { PendingWrites } from './pending.js'
 import type { QueuedWrite } from './queue.js'
-import type { StreamEvent } from './stream.js'
+import { positionOf, type StreamEvent } from './stream.js'
 import { type Callback, checkListener, type EventType, Tree } from './tree.js'
 
 export class Live {
@@ -22,8 +22,7 @@ export class Live {
   take(event: StreamEvent): void {
     const changes = eventChanges([], event)
     this.overlay.settle(changes)
-    const position = event.id === null ? null : Number(event.id)
-    this.pending.told({ base: [], changes, position })
+    this.pending.told({ base: [], changes, position: positionOf(event.id) })
     this.known = true
     for (const write of this.early) this.add(write)
     this.early.clear()

@@ -9,7 +9,7 @@ import { formatPath, isWithin, parsePath, type Path } from './paths.js'
 import { PendingWrites } from './pending.js'
 import type { QueuedWrite } from './queue.js'
 import type { StoreOptions } from './store.js'
-import { openStream, type StreamEvent } from './stream.js'
+import { openStream, positionOf, type StreamEvent } from './stream.js'
 import { getAt } from './values.js'
 
 /** Positions of the server by followed path. */
@@ -63,11 +63,7 @@ export class Replica {
   /** An entry of the log, of this tab or another one. */
   settled(changes: readonly Change[], seen: Seen): void {
     const [[base, position] = ['/', null]] = Object.entries(seen)
-    this.pending.told({
-      base: parsePath(base),
-      changes,
-      position: position === null ? null : Number(position),
-    })
+    this.pending.told({ base: parsePath(base), changes, position: positionOf(position) })
   }
 
   close(): void {

@@ -33,8 +33,13 @@ export interface StreamRequest {
   namespace: string | null
   /** Empty for none. */
   token: string
-  /** Position of the last event that is known already. */
+  /** Id of the last event that is known already. */
   lastEventId: string | null
+}
+
+/** Where the write of an event's id is in the server's log. */
+export function positionOf(id: string | null): number | null {
+  return id === null ? null : Number.parseInt(id, 10)
 }
 
 /** Opens streams; returns how to close one. */

@@ -6,6 +6,7 @@ import {
   backoff,
   EventParser,
   type OpenStream,
+  positionOf,
   type StreamEvent,
   type StreamListener,
   type StreamRequest,
@@ -14,6 +15,10 @@ import { type Port, serveStreams, sharedStreams } from '../src/shared.js'
 
 const TEXT =
   'event: put\r\ndata: {"path":"/",\rdata: "data":1}\nid: 7\n\n: nothing\n\nevent:keep-alive\ndata: null\n\n'
+
+test('an id begins with a position, whatever is behind it', () => {
+  assert.deepEqual(['12', '12.2', '12.1.1763780000000', null].map(positionOf), [12, 12, 12, null])
+})
 
 test('messages are the same wherever their text is cut', () => {
   const whole = new EventParser().feed(TEXT)
