@@ -8,12 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyarrow import parquet
 
 from emsqrt import Engine, EngineConfig, scan
-from emsqrt._kernel import longest_text, measure_texts, spread_texts
 from emsqrt.io.parquet_coded import decoded
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.memory import MemoryBudget
@@ -121,51 +118,3 @@ def test_row_groups_of_few_rows_are_read_together(tmp_path: Path) -> None:
     with budget.admit(reader.need_bytes, "scan", "a test") as guard:
         (batch,) = reader.batches(guard)
     assert pa.Table.from_batches([batch]) == table
-
-
-def packed(numbers: list[int]) -> bytes:
-    return np.array(numbers, np.int32).tobytes()
-
-
-@given(st.lists(st.text(max_size=20), min_size=1, max_size=9), st.data())
-def test_texts_are_spread_as_arrow_decodes_them(texts: list[str], data: st.DataObject) -> None:
-    places = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=40))
-    ends, out = bytearray(4 * (len(places) + 1)), bytearray(1 << 12)
-    dictionary = pa.array(texts, pa.string())
-    _, known, held = dictionary.buffers()
-    numbers = packed(places)
-    size = measure_texts(numbers, known.slice(0, 4 * (len(texts) + 1)), ends)
-    room = memoryview(out)[:size]
-    spread_texts(numbers, known.slice(0, 4 * (len(texts) + 1)), held or b"", room)
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(room)]
-    found = pa.Array.from_buffers(pa.string(), len(places), buffers)
-    assert found.to_pylist() == [texts[place] for place in places]
-    assert not any(out[size:]), "nothing is written behind them"
-
-
-def test_places_and_texts_that_are_not_there_are_refused() -> None:
-    known, out = packed([0, 1, 3]), bytearray(64)
-    for places in ([2], [-1], [0, 2]):
-        with pytest.raises(ValueError, match="place"):
-            measure_texts(packed(places), known, out)
-        with pytest.raises(ValueError, match="measured"):
-            spread_texts(packed(places), known, b"abb", out)
-    for ends in (list[int](), [0, 2, 1], [0, 9], [-1, 3]):
-        with pytest.raises(ValueError, match="dictionary"):
-            spread_texts(packed([0]), packed(ends), b"abb", out)
-    with pytest.raises(ValueError, match="end"):
-        measure_texts(packed([0] * 16), known, out)
-    with pytest.raises(ValueError, match="measured"):
-        spread_texts(packed([0] * 16), known, b"abb", bytearray(15))
-    with pytest.raises(ValueError, match="four bytes"):
-        measure_texts(memoryview(bytes(9))[1:], known, out)
-
-
-@given(st.lists(st.binary(max_size=300), max_size=9))
-def test_the_longest_text_of_a_page_is_found(texts: list[bytes]) -> None:
-    page = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    assert longest_text(page + b"more", len(texts)) == max(map(len, texts), default=0)
-    with pytest.raises(ValueError, match="ends before"):
-        longest_text(page[:-1], len(texts) or 1)
-    with pytest.raises(ValueError, match="ends before"):
-        longest_text(page, -1)

@@ -3,7 +3,7 @@
 #include "texts.h"
 
 static bool aligned(const Py_buffer *buffer) {
-    return (uintptr_t)buffer->buf % sizeof(int32_t) == 0;
+    return buffer->len == 0 || (uintptr_t)buffer->buf % sizeof(int32_t) == 0;
 }
 
 /* Take a dictionary's ends and, where it has them, its bytes; -1 with an exception set. */
