@@ -110,7 +110,7 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(1)
+@budget(3)
 def types(session: nox.Session) -> None:
     """Mypy, strict, over every package, its tests and the tools."""
     here(session, "mypy", *SOURCES, "tools", "noxfile.py")

@@ -103,8 +103,11 @@ class UsageReader:
     def forget_most(self) -> bool:
         """Count `charged_most_bytes` from now on; return False where the kernel does not let us."""
         try:
-            with open(f"/proc/{self._pid}/clear_refs", "wb", buffering=0) as file:
-                file.write(_FORGET_MOST)
+            file = os.open(f"/proc/{self._pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(file, _FORGET_MOST)
+            finally:
+                os.close(file)
         except OSError:
             return False
         return True
