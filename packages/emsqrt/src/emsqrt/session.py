@@ -181,10 +181,10 @@ def _open(
     _make_room_for_columns(plan, run)
     output = open_sink(plan.target, rows.schema, run.budget, run.context.emit, run.folder)
     run.expect_more(getattr(output, "more_bytes", 0))
-    if hasattr(output, "row_room"):
+    if not isinstance(output, FormatWriter):
         output.row_room.spare_bytes = run.context.room_bytes
-    if isinstance(plan.input, Scan) and hasattr(output, "expect_row"):
-        output.expect_row(_sure_row_bytes(rows))
+        if isinstance(plan.input, Scan):
+            output.row_room.expect(_sure_row_bytes(rows))
     if isinstance(output, ParquetSink):
         output.take_as_stored(rows)
     if run.context.owns_process:

@@ -79,6 +79,7 @@ class Watcher(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peak_bytes = 0
+        """0 when no process was started: one that was kept warm is not looked at."""
         self._before = self._children()
         self._done = threading.Event()
 

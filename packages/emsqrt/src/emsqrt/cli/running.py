@@ -19,7 +19,7 @@ from emsqrt.cli.console import Order, ProgressLine, report
 from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.lean import require_arrow
-from emsqrt.memory.usage import UsageReader
+from emsqrt.memory.usage import PEAK_UNSURE_BYTES, UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import Program
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from emsqrt.solo import Listeners
 
 _PLANNING_SLACK_BYTES = 768 << 10
-_UNCOUNTED_BYTES = 256 << 10
-"""The kernel notes a peak by so many pages at a time."""
 
 
 def carry_out(
@@ -94,7 +92,7 @@ def planning_bytes() -> int:
     """Return the least cap under which the command line itself could come so far."""
     with UsageReader() as reader:
         now = reader.read()
-        most = now.charged_most_bytes + _UNCOUNTED_BYTES
+        most = now.charged_most_bytes + PEAK_UNSURE_BYTES
         return max(now.charged_bytes + _PLANNING_SLACK_BYTES, most)
 
 

@@ -328,7 +328,7 @@ class ParquetSink:
         self.more_bytes = 0 if in_memory else options.group_bytes
         """What it would take more of a larger budget."""
         self._takes_as_stored = False
-        self.row_room = RowRoom(self._guard, budget)
+        self.row_room = row_room(self._guard, budget, place)
         self._stack = ExitStack()
 
     def take_as_stored(self, rows: Any) -> None:
@@ -341,15 +341,6 @@ class ParquetSink:
         if give_as_stored is not None and self._folder is None:
             give_as_stored(_DICTIONARY_BYTES, _values_of_one_page(self._schema, self._options))
             self._takes_as_stored = True  # batches of a sort are small
-
-    def expect_row(self, row_bytes: int) -> None:
-        """Reserve for a row that is known to come, if it is long.
-
-        Raises:
-            CapTooSmall: there is no room for it.
-        """
-        if row_bytes > PIECE_BYTES:
-            self.row_room.expect(row_bytes, _ROW_COPIES, f"{self._place} is written")
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -420,6 +411,11 @@ def _index_bytes(schema: Any, options: ParquetOptions) -> int:
         return options.row_group_bytes // 4
     rows = _rows_max(schema, options)
     return rows * _INDEX_BYTES + min(_PAGE_BYTES, options.row_group_bytes // 4)
+
+
+def row_room(guard: BudgetGuard, budget: MemoryBudget, place: Place) -> RowRoom:
+    """Return the room for long rows of who writes Parquet with this guard."""
+    return RowRoom(guard, budget, place, row_bytes_max=PIECE_BYTES, copies=_ROW_COPIES)
 
 
 def _rows_max(schema: Any, options: ParquetOptions) -> int:

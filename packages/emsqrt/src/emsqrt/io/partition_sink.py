@@ -22,10 +22,9 @@ from emsqrt.io.cutting import Pieces
 from emsqrt.io.files import replace_folder
 from emsqrt.io.formats import plain_batch, plain_schema
 from emsqrt.io.outputs import open_output
-from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_groups
+from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_groups, row_room
 from emsqrt.io.partitions import folder_name
 from emsqrt.io.places import Place
-from emsqrt.io.row_room import RowRoom
 from emsqrt.memory import MemoryBudget
 from emsqrt.system_errors import as_told
 from sennit_core.errors import Conflict, UnknownColumn, Unsupported, UsageError
@@ -89,7 +88,7 @@ class PartitionedSink:
             place, self._file_schema, options, budget, self._folder.parent
         )
         self._group_folder = None if in_memory else self._staged
-        self.row_room = RowRoom(self._groups, budget)
+        self.row_room = row_room(self._groups, budget, place)
         self.more_bytes = 0 if in_memory else options.group_bytes
         held = max(_HELD_BYTES_MIN, min(_HELD_BYTES_MAX, budget.free_bytes // 4))
         self._guard = budget.admit(held, "partitions", f"rows of {place} wait for their folder")

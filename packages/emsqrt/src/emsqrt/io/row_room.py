@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from emsqrt.io.places import Place
 from emsqrt.long_row import LongRow
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import CapTooSmall
@@ -19,33 +20,42 @@ class RowRoom:
     Args:
         guard: the sink's.
         budget: whose it is.
+        place: what is written.
+        row_bytes_max: the longest row that needs no more.
+        copies: how often a longer one lies in memory until it is written, at least.
     """
 
-    def __init__(self, guard: BudgetGuard, budget: MemoryBudget) -> None:
+    def __init__(
+        self,
+        guard: BudgetGuard,
+        budget: MemoryBudget,
+        place: Place,
+        *,
+        row_bytes_max: int,
+        copies: int,
+    ) -> None:
         self.spare_bytes: Callable[[], int] = lambda: 0
         """Returns how much the process may still grow: others may not need all that they hold."""
-        self._guard, self._budget = guard, budget
+        self._guard, self._budget, self._place = guard, budget, place
+        self._row_bytes_max, self._copies = row_bytes_max, copies
         self._usual_bytes = guard.size_bytes
         self._made_bytes = 0
 
-    def expect(self, row_bytes: int, copies: int, why: str) -> None:
+    def expect(self, row_bytes: int) -> None:
         """Make room for a row that is known to come, before anything is read.
-
-        Args:
-            row_bytes: its length.
-            copies: as of `make`.
-            why: what is written.
 
         Raises:
             CapTooSmall: there is not that much.
         """
-        wanted = copies * (row_bytes + _BESIDE_BYTES)
+        if row_bytes <= self._row_bytes_max:
+            return
+        wanted = self._copies * (row_bytes + _BESIDE_BYTES)
         if not self._guard.try_resize(self._usual_bytes + wanted):
             whole_bytes = self._budget.whole_bytes
             raise CapTooSmall(
                 cap_bytes=whole_bytes,
                 needed_bytes=whole_bytes + wanted - self._budget.free_bytes,
-                because=f"{why} with a row of {format_bytes(row_bytes)}",
+                because=f"{self._place} is written with a row of {format_bytes(row_bytes)}",
             )
         self._made_bytes = wanted
 

@@ -59,6 +59,7 @@ class RowSink(Protocol):
     """Takes batches; a context manager whose peaceful end makes the output visible."""
 
     rows: int
+    row_room: RowRoom
 
     @property
     def bytes(self) -> int:
@@ -105,7 +106,9 @@ class TextSink:
             "text sink",
             f"{place} is written{f' as {codec}' if codec else ''}",
         )
-        self.row_room = RowRoom(self._guard, budget)
+        self.row_room = RowRoom(
+            self._guard, budget, place, row_bytes_max=self._slice_bytes, copies=_ROW_COPIES
+        )
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -131,11 +134,6 @@ class TextSink:
         with self._guard:
             self._stack.__exit__(kind, error, trace)
             self.bytes = self._output.bytes
-
-    def expect_row(self, row_bytes: int) -> None:
-        """Reserve for a row that is known to come, if it is long; as `ParquetSink` does."""
-        if row_bytes > self._slice_bytes:
-            self.row_room.expect(row_bytes, _ROW_COPIES, _why(self._place))
 
     def _make_room(self, batch: Any) -> None:
         row_bytes = longest_row(batch) if batch.nbytes > self._slice_bytes else 0
@@ -167,7 +165,9 @@ class ArrowSink:
         self._options = pa.ipc.IpcWriteOptions(compression=_ARROW_CODECS[codec])
         self._pieces = Pieces(_MESSAGE_BYTES, rows_max=1 << 16, on_long=self._make_room)
         self._guard = budget.admit(3 * _MESSAGE_BYTES, "arrow sink", f"{place} is written")
-        self.row_room = RowRoom(self._guard, budget)
+        self.row_room = RowRoom(
+            self._guard, budget, place, row_bytes_max=_MESSAGE_BYTES, copies=_MESSAGE_COPIES
+        )
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -202,11 +202,6 @@ class ArrowSink:
             else:
                 self._stack.__exit__(kind, error, trace)
             self.bytes = self._output.bytes
-
-    def expect_row(self, row_bytes: int) -> None:
-        """Reserve for a row that is known to come, if it is long; as `ParquetSink` does."""
-        if row_bytes > _MESSAGE_BYTES:
-            self.row_room.expect(row_bytes, _MESSAGE_COPIES, _why(self._place))
 
     def _make_room(self, row_bytes: int) -> None:
         self.row_room.make(row_bytes, _MESSAGE_COPIES)
@@ -285,10 +280,6 @@ def _text_maker(
     header = bool(options.get("header", True))
     made = type("_Csv", (CsvWriter,), {"delimiter": delimiter, "header": header})
     return lambda emit: made(schema, emit, None)
-
-
-def _why(place: Place) -> str:
-    return f"{place} is written"
 
 
 def _is_marked(column: Any, marks: bytes) -> bool:

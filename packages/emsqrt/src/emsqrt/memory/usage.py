@@ -18,6 +18,8 @@ _FIELDS = re.compile(
     rb"RssShmem:\s*(\d+) kB\s+VmData:\s*(\d+) kB"
 )
 _STATUS_BYTES = 8192
+PEAK_UNSURE_BYTES = 256 << 10
+"""The kernel counts pages by the dozen for each core, so that a peak is right but for this."""
 _FORGET_MOST = b"5"  # proc(5), clear_refs
 
 

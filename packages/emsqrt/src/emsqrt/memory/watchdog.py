@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from emsqrt.memory.fence import Fence
-from emsqrt.memory.usage import Limits, MemoryUse, UsageReader
+from emsqrt.memory.usage import PEAK_UNSURE_BYTES, Limits, MemoryUse, UsageReader
 
 _MIB = 1 << 20
 _LOOK_MS, _LOOK_MS_NEAR = 10, 2
 _JUDGE_MS = 100
 _GRACE_SECONDS = 1.0
-_UNSURE_BYTES = 256 << 10
-"""The kernel counts pages of a core by the dozen, so that its peak is right but for this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class Watch:
             self._seen = use
             self._peak_bytes = max(self._peak_bytes, use.charged_bytes)
             if self._kernel_counts:
-                self._peak_bytes = max(self._peak_bytes, use.charged_most_bytes - _UNSURE_BYTES)
+                self._peak_bytes = max(self._peak_bytes, use.charged_most_bytes - PEAK_UNSURE_BYTES)
             if self._fence is not None:
                 self._fence.move(use)
                 self._idle_min = self._fence.idle_bytes
