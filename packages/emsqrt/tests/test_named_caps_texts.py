@@ -85,7 +85,7 @@ def test_the_cap_that_is_named_is_enough_for_folders_of_long_texts(
 ) -> None:
     source = write(tmp_path / "t.parquet", texts_of(6 * MIB, 2), encoding)
     rows = scan(source).with_column("part", "k % 2")
-    run_as_told(rows.sink(tmp_path / "out", "parquet", partitionBy=["part"]), 2, tmp_path)
+    run_as_told(rows.sink(tmp_path / "out", "parquet", partition_by=["part"]), 2, tmp_path)
     assert parquet.read_table(tmp_path / "out").num_rows == 4
 
 

@@ -65,7 +65,7 @@ def test_a_manifest_that_was_tampered_with_is_refused(source: Path, tmp_path: Pa
 
 def test_a_folder_of_partitions_is_compared_file_by_file(source: Path, tmp_path: Path) -> None:
     rows = scan(source).select("v", part="k % 3")
-    sink = rows.sink(tmp_path / "parts", format="parquet", partitionBy=["part"])
+    sink = rows.sink(tmp_path / "parts", format="parquet", partition_by=["part"])
     with Engine(EngineConfig()) as engine:
         done = replay(engine.run(sink.plan), engine=engine)
     assert done.is_same

@@ -19,7 +19,7 @@ from emsqrt.session import run_plan
 from emsqrt.solo import _Standard
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.session import run_text
-from sennit_core.errors import BadInput
+from sennit_core.errors import BadInput, UsageError
 from sennit_core.schema import DataType, Field, Schema
 
 CAP_BYTES = 64 << 20
@@ -153,6 +153,15 @@ def test_other_words_for_null(tmp_path: Path) -> None:
     assert json.loads(thin.splitlines()[0]) == {"a": 3, "b": ""}
     thin, arrow = run_both(read, tmp_path, ".csv")
     assert thin == arrow == b'a,b\n1,\n,x\n,NA\n3,""\n'
+
+
+def test_options_have_the_names_of_plans_and_pythons() -> None:
+    assert scan("a.csv", null_values=["-"]).plan == scan("a.csv", nullValues=["-"]).plan
+    rows = scan("a.csv")
+    ended = rows.sink("a.parquet", row_group_rows=9)
+    assert ended.plan == rows.sink("a.parquet", rowGroupRows=9).plan
+    with pytest.raises(UsageError, match="null_values and nullValues are the same option"):
+        scan("a.csv", nullValues=["-"], null_values=["+"])
 
 
 def test_compressed_files(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from emsqrt.plan import (
 from emsqrt.plan.nodes import SUFFIX
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
+from sennit_core.text import camel_case
 from sennit_core.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -207,8 +208,15 @@ class Pipeline:
         format: str | None = None,  # noqa: A002 - the word of the plan
         **options: Any,
     ) -> Pipeline:
-        """End in a file, which appears whole; its format by its suffix or by `format`."""
-        target = FileTarget(str(path), format or _format(path), options)
+        """End in a file, which appears whole; its format by its suffix or by `format`.
+
+        Args:
+            path: of the file, or of the folder with `partition_by`.
+            format: "csv", "jsonl", "parquet" or "arrow".
+            options: for the writer, as for `scan`: Parquet has partition_by, row_group_bytes,
+                row_group_rows, compression.
+        """
+        target = FileTarget(str(path), format or _format(path), _plan_names(options))
         return Pipeline(Sink(self.plan, target))
 
     def run(
@@ -292,14 +300,28 @@ def scan(
         paths: CSV, JSONL, Parquet or Arrow files, all of one format.
         format: "csv", "jsonl", "parquet" or "arrow"; by the first one's suffix when None.
         schema: the columns with their types; found in the first file when None.
-        options: for the reader: CSV has delimiter, quote, header, nullValues, recordBytesMax.
+        options: for the reader: CSV has delimiter, quote, header, null_values, record_bytes_max,
+            bad_rows, reject_file. The names of the plan (`nullValues`) mean the same.
     """
     if not paths:
         raise UsageError("scan needs at least one file")
     kind = format or _format(paths[0])
     if kind == "csv" and str(paths[0]).endswith(".tsv"):
         options.setdefault("delimiter", "\t")
-    return Pipeline(Scan(Files(tuple(map(str, paths)), kind, options), schema))
+    return Pipeline(Scan(Files(tuple(map(str, paths)), kind, _plan_names(options)), schema))
+
+
+def _plan_names(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell options as plans do, each once.
+
+    Raises:
+        UsageError: one is given in both spellings.
+    """
+    spelled = {camel_case(name): value for name, value in options.items()}
+    if len(spelled) < len(options):
+        twice = next(name for name in options if name != camel_case(name) in options)
+        raise UsageError(f"{twice} and {camel_case(twice)} are the same option; give one of them")
+    return spelled
 
 
 def _expr(value: Expr | str) -> Expr:

@@ -23,6 +23,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Cancelled, NotFound, SennitError, Unsupported, UsageError
 from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
+from sennit_core.text import camel_case
 from sennit_core.units import GIB, parse_bytes
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Lake:
             data: Path of a CSV, Parquet, Arrow or JSON lines file, or a `pyarrow.Table`.
             options: Options of ingest, in Python's spelling (`strict=True`, `date_order="dmy"`).
         """
-        wire = {_camel(key): value for key, value in options.items()} | {"name": table}
+        wire = {camel_case(key): value for key, value in options.items()} | {"name": table}
         mode = "append" if self.catalog.find(table) is not None else "create"
         if isinstance(data, str | Path):
             path = Path(data)
@@ -346,8 +347,3 @@ def _write_arrow(data: pa.Table, file: NewFile) -> None:
         for batch in data.to_batches(max_chunksize=65_536):
             writer.write_batch(batch)
     file.write(sink.getvalue())
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(word.capitalize() for word in rest)
