@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt.executor.context import Context
 from emsqrt.executor.spill import SpillArea, default_spill_dir
+from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import Plan, plan_to_json
@@ -38,6 +39,7 @@ def run_here(
     resume: tuple[str, str] | None = None,
 ) -> Manifest:
     """Run a plan in this process with `cap_bytes` for its buffers; the manifest says so."""
+    require_arrow("a run in the caller's process")
     from emsqrt.session import run_plan
 
     with closing(SpillArea(spill_dir or default_spill_dir())) as area:

@@ -46,7 +46,8 @@ def require_arrow(what: str) -> None:
     if missing:
         raise Unsupported(
             f"{what} needs {' and '.join(missing)}",
-            hint='pip install "sennit-emsqrt[arrow]"; CSV and JSON Lines need nothing',
+            hint='pip install "sennit-emsqrt[arrow]"; without it CSV and JSON Lines can be filtered, '
+            "sorted, joined and grouped into files",
         )
 
 

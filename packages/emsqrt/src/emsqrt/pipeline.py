@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emsqrt.expr import Agg, Column, Expr, parse_expr
 from emsqrt.expr.parser import parse_named
+from emsqrt.lean import require_arrow
 from emsqrt.plan import (
     Aggregate,
     Distinct,
@@ -239,6 +240,7 @@ class Pipeline:
         self, mem_cap: str | int | None = None, *, engine: Engine | None = None
     ) -> pa.Table:
         """Return all rows as an Arrow table; here, in the caller's own memory."""
+        require_arrow("an Arrow table")
         import pyarrow as pa
 
         batches = list(self.batches(mem_cap, engine=engine))
