@@ -40,6 +40,19 @@ def emsqrt(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def told_cap(*words: str) -> int:
+    """The smallest cap that `explain` or `doctor` prints for a sort."""
+    done = emsqrt(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    cap_bytes: int = (
+        told["planned"]["te"]["cMinBytes"]
+        if words[0] == "explain"
+        else told["verbs"]["sort"]["capBytes"]
+    )
+    return cap_bytes
+
+
 def smallest(pipeline: Pipeline) -> int:
     """C_min, as explain has it."""
     document: dict[str, Any] = pipeline.planned("512MiB").to_json()
@@ -137,10 +150,10 @@ def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
 ) -> None:
     source, target = folder / f"a.{kind}", tmp_path / f"out.{kind}"
     (tmp_path / "plan.yaml").write_text(DOCUMENT % (source, target))
-    told = emsqrt("explain", str(tmp_path / "plan.yaml"), "--mem-cap", "128MiB", "--json")
-    caps = [json.loads(told.stdout)["planned"]["te"]["cMinBytes"]]
-    told = emsqrt("doctor", str(source), "--json")
-    caps.append(json.loads(told.stdout)["verbs"]["sort"]["capBytes"])
+    caps = [
+        told_cap("explain", str(tmp_path / "plan.yaml"), "--mem-cap", "128MiB"),
+        told_cap("doctor", str(source)),
+    ]
     ways = [
         ["run", str(tmp_path / "plan.yaml")],
         ["sort", str(source), str(target), "--by", "k"],
@@ -150,12 +163,36 @@ def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
         assert emsqrt(*words, "--mem-cap", str(cap_bytes - 3 * MIB // 2)).returncode == 3
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_caps_are_told_for_the_place_that_is_spilled_to(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = make(tmp_path, 30) / f"a.{kind}", tmp_path / f"out.{kind}"
+    elsewhere = "config: {mem_cap: 256MiB, spill_uri: 's3://nobody/there', spill_retry_max_ms: 1}"
+    (tmp_path / "plan.yaml").write_text(elsewhere + DOCUMENT % (source, target))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # nothing is there, or spilled
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    place = ["--spill-dir", "s3://nobody/there"]
+    caps = [
+        told_cap("explain", str(tmp_path / "plan.yaml")),
+        told_cap("doctor", str(source), *place),
+    ]
+    assert abs(caps[1] - caps[0]) < 2 * MIB, "one reads a document"
+    assert caps[0] > told_cap("doctor", str(source)) + 12 * MIB
+    words = ["run", str(tmp_path / "plan.yaml"), "--mem-cap"]
+    assert emsqrt(*words, str(caps[0])).returncode == 0
+    refused = emsqrt(*words, str(caps[0] - 3 * MIB // 2))
+    assert refused.returncode == 3, refused.stderr
+
+
 def test_the_command_line_has_room_for_the_names_of_many_files(tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     for number in range(2000):
         (tmp_path / "many" / f"{number}.csv").write_text("k,n\n1,2\n")
     plan = scan(tmp_path / "many/*.csv").sort("k").sink(tmp_path / "out.csv").plan
-    told = _try({"program": try_compile(plan, Path())})
+    program = try_compile(plan, Path())
+    told = _try({"program": program, "spilling": {}, "spillDir": None})
     assert abs(told["capBytes"] - Engine().weigh(plan).cap_bytes) < MIB
 
 

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+import emsqrt.spill.objects as objects_module
 from emsqrt.spill import SpillError, SpillLost, SpillManager, default_spill_dir
+from emsqrt.spill.clients import RequestFailed
 from emsqrt.spill.local import LocalStore
-from emsqrt.spill.objects import ObjectStore
+from emsqrt.spill.objects import ObjectStore, sweep_objects
 from emsqrt.spill.retry import Retry
 from emsqrt.spill.store import Store
 from emsqrt.spill.testing import (
@@ -122,6 +124,20 @@ def test_a_store_that_stays_away_is_given_up_in_time() -> None:
         with pytest.raises(SpillLost, match="connection reset"):
             writer.finish()
     assert 3 <= client.requests < 30
+
+
+def test_remains_of_dead_runs_are_asked_for_no_longer_than_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = FaultyClient(MemoryClient(), 1, "lost")
+    monkeypatch.setattr(objects_module, "open_client", lambda uri, options: (client, ""))
+    monkeypatch.setattr(objects_module, "Retry", no_wait)
+    with pytest.raises(RequestFailed):
+        sweep_objects("s3://away", 3600, 1)
+    assert client.requests == 1
+    with pytest.raises(RequestFailed):
+        sweep_objects("s3://away", 3600, 1000)
+    assert client.requests > 3
 
 
 def test_cancelling_ends_the_waiting_for_a_store() -> None:

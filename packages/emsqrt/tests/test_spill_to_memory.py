@@ -11,7 +11,7 @@ import pytest
 from emsqrt import Engine, EngineConfig, scan
 from emsqrt.spill import SpillFull
 from emsqrt.spill.placement import is_in_memory
-from sennit_core.errors import Unsupported
+from sennit_core.errors import CapTooSmall, Unsupported
 
 MIB = 1 << 20
 SHARED = Path("/dev/shm")
@@ -51,6 +51,20 @@ def test_forced_it_counts(source: Path, memory: Path, tmp_path: Path) -> None:
     assert 0 < manifest.spilled_bytes < manifest.peak_bytes <= 24 * MIB
     assert manifest.reserved_by_tag["spill"] > alone.reserved_by_tag.get("spill", 0)
     assert not any(folder.iterdir() for folder in memory.iterdir() if folder.is_dir())
+
+
+def test_the_smallest_cap_has_room_for_it(source: Path, memory: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text("".join(source.read_text().splitlines(keepends=True)[:100]))
+    engine = Engine(EngineConfig(spill_dir=memory, spill_to_memory=True))
+    rows = scan(few).sort("k").sink(tmp_path / "out.csv")
+    least_bytes = engine.weigh(rows.plan).cap_bytes
+    assert list(memory.iterdir()) == []
+    assert rows.run(least_bytes, engine=engine).rows_out == 99
+    with pytest.raises(CapTooSmall) as refused:
+        rows.run(least_bytes - MIB, engine=engine)
+    assert abs(refused.value.needed_bytes - least_bytes) < MIB
+    assert rows.run(refused.value.needed_bytes, engine=engine).rows_out == 99
 
 
 def test_more_than_its_share_is_a_full_disk(source: Path, memory: Path, tmp_path: Path) -> None:

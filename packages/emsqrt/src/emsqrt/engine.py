@@ -182,7 +182,8 @@ class Engine:
             plan = Sink(plan, StreamTarget("arrow"))
         program = try_compile(plan, folder_of_work(), cap_bytes)
         if program is not None:
-            return weigh_in_child(program, cap_bytes, self.config.spilling)
+            told = self.config.spilling
+            return weigh_in_child(program, cap_bytes, told, self.config.spill_dir)
         return self._weigh_in_pool(plan, cap_bytes, max(cap_bytes, _WEIGHING_BYTES))
 
     @property

@@ -252,27 +252,34 @@ class Pipeline:
 
         return check(find_schema(self.plan, Path()))
 
-    def explain(self, mem_cap: str | int | None = None, *, manifest: Manifest | None = None) -> str:
+    def explain(
+        self,
+        mem_cap: str | int | None = None,
+        *,
+        manifest: Manifest | None = None,
+        engine: Engine | None = None,
+    ) -> str:
         """Return the plan as text, one line an operator, and its hash.
 
         Args:
             mem_cap: tell as well how the plan is carried out under this cap: estimates, strategies,
                 R, K, P, b, F, C_min and expected spill.
             manifest: of a run of this plan; what it measured stands beside what was planned.
+            engine: by whose settings; those of the environment when None.
         """
         if mem_cap is None:
             return f"{explain(self.plan)}\nplan {plan_hash(self.plan)}"
-        return str(replace(self.planned(mem_cap), manifest=manifest))
+        return str(replace(self.planned(mem_cap, engine=engine), manifest=manifest))
 
-    def planned(self, mem_cap: str | int) -> Explanation:
+    def planned(self, mem_cap: str | int, *, engine: Engine | None = None) -> Explanation:
         """Return the physical plan and its schedule under a cap; `to_json()` for programs."""
         from emsqrt.te import TeOptions, explain_plan
         from emsqrt.thin.compile import why_not_thin
 
         cap_bytes = parse_bytes(mem_cap)
         tier: Tier = "arrow" if why_not_thin(self.plan) else "thin"
-        with _engine(None) as engine:
-            options = TeOptions.measured(engine.weigh(self.plan, mem_cap=cap_bytes), cap_bytes)
+        weight = _engine(engine).weigh(self.plan, mem_cap=cap_bytes)
+        options = TeOptions.measured(weight, cap_bytes)
         return explain_plan(self.plan, cap_bytes, tier=tier, options=options)
 
 

@@ -88,6 +88,7 @@ class _World:
     lane: Lane = field(default_factory=Lane)
     spill: SpillManager | None = None
     spill_is_charged: bool = False
+    spilling: Mapping[str, Any] = field(default_factory=dict)
     reader_bytes: int = 0
     more_bytes: int = 0
     started_at: float = field(default_factory=time.time)
@@ -187,7 +188,8 @@ class Run:
         if self._world.spill is None:
             from emsqrt.spill import SpillManager
 
-            place, told = self.context.spill_dir, dict(self.context.spilling)
+            place = self.context.spill_dir
+            told = {**self.context.spilling, **self._world.spilling}
             place = told.pop("uri", place)
             told.pop("threads", None)
             self._world.spill = SpillManager(place, check=self.check, lane=self.lane, **told)
@@ -302,7 +304,7 @@ class Run:
 
     def _open_store(self) -> None:
         """Open the object store to spill to: its client and its buffers lie beside the arena."""
-        told = dict(self.context.spilling)
+        told = self.context.spilling
         part_bytes = min(max(self.budget.free_bytes // STORE_PARTS, PART_BYTES_MIN), PART_BYTES_MAX)
         buffer_bytes = part_bytes * (int(told["concurrency"]) + 1)
         self._world.store = self.budget.admit(
@@ -310,30 +312,31 @@ class Run:
             "spill",
             "an object store's client and its buffers take that much",
         )
-        self._sweep_store(told["uri"], told.get("options", {}))
+        options = told.get("options", {})
+        if not self.context.is_trial:
+            self._sweep_store(told["uri"], told["retry_max_ms"], options)
         sizes = {"part_bytes": part_bytes, "buffer_bytes": buffer_bytes}
-        told["options"] = {**sizes, **told.get("options", {})}
-        self.context.spilling = told
+        self._world.spilling = {"options": {**sizes, **options}}
 
     def _set_spill_aside(self) -> None:
         """Keep half of what is free for spill, where its folder is memory: that much may lie there."""
         from emsqrt.spill.placement import is_in_memory
 
-        if not is_in_memory(self.context.spill_dir):
+        if not is_in_memory(self.context.spill_place):
             return
-        told = dict(self.context.spilling)
-        quota_bytes = min(self.budget.free_bytes // 2, told.get("quota_bytes", sys.maxsize))
+        quota_bytes = self.context.spilling.get("quota_bytes", sys.maxsize)
+        quota_bytes = min(self.budget.free_bytes // 2, quota_bytes)
         self._world.store = self.budget.admit(quota_bytes, "spill", "what is spilled is memory")
         self._world.spill_is_charged = True
-        self.context.spilling = {**told, "quota_bytes": quota_bytes}
+        self._world.spilling = {"quota_bytes": quota_bytes}
 
-    def _sweep_store(self, uri: str, options: Mapping[str, Any]) -> None:
+    def _sweep_store(self, uri: str, retry_max_ms: int, options: Mapping[str, Any]) -> None:
         """Remove what runs left there that were killed long ago; spilling itself tells trouble."""
         from emsqrt.spill.clients import RequestFailed
         from emsqrt.spill.objects import sweep_objects
 
         with suppress(SennitError, RequestFailed):
-            sweep_objects(uri, STORE_SWEPT_SECONDS, **options)
+            sweep_objects(uri, STORE_SWEPT_SECONDS, retry_max_ms, **options)
 
     def too_small(self, missing_bytes: int, because: str) -> CapTooSmall:
         """Return the error that says which cap would do."""

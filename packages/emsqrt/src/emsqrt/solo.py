@@ -88,7 +88,7 @@ def run_text_alone(
         try:
             context = stack.enter_context(_alone(cap_bytes, spill_dir, listeners, lean=True))
         except CapTooSmall as error:
-            raise _with_plan(error, program, spilling or {}) from error
+            raise _with_plan(error, program, spilling or {}, spill_dir) from error
         context.spilling = spilling or {}
         report = run_text(program, context)
         context.flush_progress()
@@ -96,23 +96,28 @@ def run_text_alone(
 
 
 def weigh_text_alone(
-    program: Mapping[str, Any], cap_bytes: int, spilling: Mapping[str, Any]
+    program: Mapping[str, Any],
+    cap_bytes: int,
+    spilling: Mapping[str, Any],
+    spill_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Return what a text program needs and would have under a cap, as JSON; nothing is read."""
     from emsqrt.thin.build import load_operators
     from emsqrt.thin.session import weigh_text
 
     load_operators(program["steps"])
-    with trial(cap_bytes, lean=True) as context:
-        context.spilling = spilling
+    with trial(cap_bytes, spilling, spill_dir, lean=True) as context:
         return weigh_text(program, context)
 
 
 def _with_plan(
-    error: CapTooSmall, program: Mapping[str, Any], spilling: Mapping[str, Any]
+    error: CapTooSmall,
+    program: Mapping[str, Any],
+    spilling: Mapping[str, Any],
+    spill_dir: Path | None,
 ) -> CapTooSmall:
     """Return the refusal of the process itself, with a cap under which the plan has room too."""
-    weight = weigh_text_alone(program, error.cap_bytes, spilling)
+    weight = weigh_text_alone(program, error.cap_bytes, spilling, spill_dir)
     needed_bytes = max(weight["cap_bytes"], error.cap_bytes + 1)
     return CapTooSmall(cap_bytes=error.cap_bytes, needed_bytes=needed_bytes, because=error.because)
 
@@ -184,12 +189,19 @@ def _spill_area(folder: Path) -> SpillArea:
 
 
 @contextmanager
-def trial(cap_bytes: int, *, lean: bool = False) -> Iterator[Context]:
+def trial(
+    cap_bytes: int,
+    spilling: Mapping[str, Any],
+    spill_dir: Path | None = None,
+    *,
+    lean: bool = False,
+) -> Iterator[Context]:
     """Give a context that is for admission alone: nothing is watched, nothing written."""
-    nowhere = default_spill_dir() / f"trial-{os.getpid()}"
+    nowhere = (spill_dir or default_spill_dir()) / f"trial-{os.getpid()}"
     slack = _lean_slack if lean else None
     context = Context("the plan", cap_bytes, _Standard(), lambda _: None, nowhere, slack=slack)
     context.owns_process = not lean
+    context.spilling = spilling
     with closing(context):
         yield context
 

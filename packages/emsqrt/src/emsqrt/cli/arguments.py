@@ -70,6 +70,7 @@ def _add_documents(made: _Verbs) -> None:
     _add_document(explain)
     explain.add_argument("--mem-cap", metavar="SIZE", help="plan for this cap")
     explain.add_argument("--json", action="store_true", help="print it as JSON")
+    _add_spilling(explain)
     explain.set_defaults(command=verbs.explain)
     again = made.add_parser("replay", help="run a manifest's plan again and compare its outputs")
     again.add_argument("manifest", type=Path, metavar="MANIFEST", help="written by --manifest")
@@ -116,7 +117,8 @@ def _add_reports(made: _Verbs) -> None:
     )
     doctor.add_argument("source", metavar="FILE", nargs="?")
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
-    doctor.set_defaults(command=verbs.doctor)
+    _add_spilling(doctor)
+    doctor.set_defaults(command=verbs.doctor, mem_cap=None)
     add_race(made.add_parser("race", help="race EM-√ and its peers under one cap, live"))
 
 
@@ -142,15 +144,19 @@ def _add_capped(verb: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help='such as 64MiB, or "auto" (default: 512MiB)',
     )
-    verb.add_argument("--spill-dir", metavar="DIR", help="where the run may spill: folder or URI")
-    verb.add_argument(
-        "--spill-to-memory",
-        action="store_true",
-        help="spill although that folder is memory (tmpfs); it counts in the cap",
-    )
+    _add_spilling(verb)
     verb.add_argument(
         "--resume", metavar="NAME", help="keep the run when it is killed, and go on with it"
     )
     verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest there")
     verb.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
     verb.add_argument("--quiet", action="store_true", help="draw no progress")
+
+
+def _add_spilling(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--spill-dir", metavar="DIR", help="where the run may spill: folder or URI")
+    verb.add_argument(
+        "--spill-to-memory",
+        action="store_true",
+        help="spill although that folder is memory (tmpfs); it counts in the cap",
+    )

@@ -11,6 +11,7 @@ from emsqrt.cli.running import run_here, smallest_cap_of
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
+    from emsqrt.cli.console import Order
     from emsqrt.expr import Agg
     from emsqrt.pipeline import Pipeline
     from emsqrt.planner.sampling import Sample
@@ -133,14 +134,14 @@ def _short(value: object) -> str:
     return text if len(text) <= _WIDE_CELLS else text[: _WIDE_CELLS - 1] + "…"
 
 
-def print_doctor(source: str | None, *, as_json: bool) -> None:
+def print_doctor(source: str | None, order: Order, *, as_json: bool) -> None:
     """Print the limits of this machine, and for a file the smallest cap that each verb takes."""
     from emsqrt.memory.auto import auto_cap
 
     limit = auto_cap()
     report: dict[str, Any] = {
         "auto": {"capBytes": limit.cap_bytes, "limit": limit.source},
-        "verbs": {} if source is None else smallest_caps(source),
+        "verbs": {} if source is None else smallest_caps(source, order),
     }
     if as_json:
         print(json.dumps(report, indent=2))
@@ -150,11 +151,12 @@ def print_doctor(source: str | None, *, as_json: bool) -> None:
         print(f"{verb:<6} {format_bytes(needed['capBytes']):>{_NARROW_CELLS}}  {needed['because']}")
 
 
-def smallest_caps(source: str) -> dict[str, dict[str, Any]]:
+def smallest_caps(source: str, order: Order) -> dict[str, dict[str, Any]]:
     """Return the smallest cap that sort, agg and join of a file are admitted with, and why.
 
     Args:
         source: a file; the verbs go by its first column.
+        order: where and how they would spill.
     """
     from emsqrt.pipeline import scan
 
@@ -167,4 +169,5 @@ def smallest_caps(source: str) -> dict[str, dict[str, Any]]:
     }
     with tempfile.TemporaryDirectory() as folder:
         target = str(Path(folder) / f"out{Path(source).suffix}")
-        return {verb: smallest_cap_of(made.sink(target).plan) for verb, made in verbs.items()}
+        plans = {verb: made.sink(target).plan for verb, made in verbs.items()}
+        return {verb: smallest_cap_of(plan, order) for verb, plan in plans.items()}

@@ -49,10 +49,10 @@ def carry_out(
         planned = _scheduled(program, order)
         planning = planning_bytes()
         if order.cap_bytes < planning:
-            raise _refusal(plan, program, order.cap_bytes, document)
+            raise _refusal(plan, program, order, document)
         _become(planned, plan_hash(plan), replace(order, planning_bytes=planning))
     if program is None:
-        _refuse_below_libraries(plan, order.cap_bytes, document)
+        _refuse_below_libraries(plan, order, document)
     from emsqrt.solo import Listeners
 
     with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
@@ -96,26 +96,26 @@ def planning_bytes() -> int:
         return max(now.charged_bytes + _PLANNING_SLACK_BYTES, most)
 
 
-def _refuse_below_libraries(plan: Plan, cap_bytes: int, document: Mapping[str, Any] | None) -> None:
+def _refuse_below_libraries(plan: Plan, order: Order, document: Mapping[str, Any] | None) -> None:
     """Refuse a cap in which pyarrow has no room, before it is loaded."""
     from emsqrt.executor.entry import FLOOR_BYTES
 
-    if cap_bytes < FLOOR_BYTES:
+    if order.cap_bytes < FLOOR_BYTES:
         require_arrow("this plan")
-        raise _refusal(plan, None, cap_bytes, document)
+        raise _refusal(plan, None, order, document)
 
 
 def _refusal(
-    plan: Plan, program: Program | None, cap_bytes: int, document: Mapping[str, Any] | None
+    plan: Plan, program: Program | None, order: Order, document: Mapping[str, Any] | None
 ) -> CapTooSmall:
     """Return the refusal of a cap in which the verb itself has no room, with one for all of it.
 
     Other processes look, in which nothing runs; they take no heed of this cap.
     """
-    least = _smallest_cap(plan, program, document)
+    least = _smallest_cap(plan, program, order, document)
     return CapTooSmall(
-        cap_bytes=cap_bytes,
-        needed_bytes=max(least["capBytes"], cap_bytes + 1),
+        cap_bytes=order.cap_bytes,
+        needed_bytes=max(least["capBytes"], order.cap_bytes + 1),
         because=least["because"],
     )
 
@@ -146,25 +146,29 @@ def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
     os.execv(sys.executable, words)
 
 
-def smallest_cap_of(plan: Plan, document: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def smallest_cap_of(
+    plan: Plan, order: Order, document: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the smallest cap that a plan is admitted with, as `capBytes` and `because`.
 
     Args:
         plan: ends in a sink.
+        order: where and how it would spill.
         document: as for `carry_out`.
 
     Raises:
         SennitError: no cap would do.
     """
-    return _smallest_cap(plan, try_compile(plan, Path()), document)
+    return _smallest_cap(plan, try_compile(plan, Path()), order, document)
 
 
 def _smallest_cap(
-    plan: Plan, program: Program | None, document: Mapping[str, Any] | None
+    plan: Plan, program: Program | None, order: Order, document: Mapping[str, Any] | None
 ) -> dict[str, Any]:
+    told = {"spilling": order.spilling, "spillDir": order.spill_dir}
     if program is None:
-        return _try({"plan": plan_to_json(plan), "document": document})
-    found = _try({"program": program})
+        return _try({"plan": plan_to_json(plan), "document": document, **told})
+    found = _try({"program": program, **told})
     planning = _try({"planning": plan_to_json(plan), "document": document})["capBytes"]
     if found["capBytes"] >= planning:
         return found

@@ -1,9 +1,9 @@
 """The smallest cap of a plan, told by a process like the one that would carry it out.
 
 `python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier), `{"plan": …}` (pyarrow) or
-`{"planning": …}` (what a verb takes before it hands over) as JSON, and prints
-`{"capBytes", "because"}`. What a process holds before it reads anything is part of every cap, so the
-trial must hold the same.
+`{"planning": …}` (what a verb takes before it hands over) as JSON, the first two with `spilling` and
+`spillDir`, and prints `{"capBytes", "because"}`. What a process holds before it reads anything is part
+of every cap, so the trial must hold the same.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _plan_alone(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"capBytes": planning_bytes() + _COMPILING_BYTES, "because": "planning takes that"}
 
 
-def _weigh_text(program: Mapping[str, Any]) -> dict[str, Any]:
+def _weigh_text(request: Mapping[str, Any]) -> dict[str, Any]:
     """Weigh a program beside what the lean process of a verb loads."""
     import emsqrt.cli.console
     import emsqrt.cli.status
@@ -72,7 +72,9 @@ def _weigh_text(program: Mapping[str, Any]) -> dict[str, Any]:
     import emsqrt.thin.process  # noqa: F401
     from emsqrt.solo import weigh_text_alone
 
-    return _told(Weight.from_json(weigh_text_alone(program, _SOME_CAP_BYTES, {})))
+    program, told = request["program"], request["spilling"]
+    weight = weigh_text_alone(program, _SOME_CAP_BYTES, told, _spill_dir(request))
+    return _told(Weight.from_json(weight))
 
 
 def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,9 +87,13 @@ def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
     load_arrow_tier(_SOME_CAP_BYTES)
     from emsqrt.session import weigh_plan
 
-    with trial(_SOME_CAP_BYTES) as context:
+    with trial(_SOME_CAP_BYTES, request["spilling"], _spill_dir(request)) as context:
         weight = weigh_plan(plan_from_json(request["plan"]), context, Path(), _LARGE_CAP_BYTES)
     return _told(weight, 0 if request["document"] else _PLANNING_BYTES)
+
+
+def _spill_dir(request: Mapping[str, Any]) -> Path | None:
+    return None if request["spillDir"] is None else Path(request["spillDir"])
 
 
 def _told(weight: Weight, more_bytes: int = 0) -> dict[str, Any]:
@@ -98,7 +104,7 @@ def _serve() -> None:
     request = json.load(sys.stdin)
     try:
         if "program" in request:
-            answer = _weigh_text(request["program"])
+            answer = _weigh_text(request)
         elif "planning" in request:
             answer = _plan_alone(request)
         else:

@@ -38,10 +38,8 @@ def explain(arguments: argparse.Namespace) -> int:
 
     document = _read(arguments)
     pipeline = Pipeline(document.plan)
-    cap = arguments.mem_cap
-    if cap is None and "mem_cap_bytes" in document.config:
-        cap = document.config["mem_cap_bytes"]
-    planned = None if cap is None else _planned_here(pipeline, cap, arguments)
+    named = arguments.mem_cap is not None or "mem_cap_bytes" in document.config
+    planned = _planned_here(pipeline, arguments, document.config) if named else None
     if arguments.json:
         told = {"plan": plan_to_json(pipeline.plan), "planHash": plan_hash(pipeline.plan)}
         schedule = None if planned is None else planned.to_json()
@@ -52,12 +50,17 @@ def explain(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _planned_here(pipeline: Pipeline, cap: str | int, arguments: argparse.Namespace) -> Explanation:
-    """Return a plan's schedule with the smallest cap of the verb, of which planning is a part."""
-    planned = pipeline.planned(cap)
+def _planned_here(
+    pipeline: Pipeline, arguments: argparse.Namespace, settings: Mapping[str, Any]
+) -> Explanation:
+    """Return a plan's schedule with the smallest cap of `run`, of which planning is a part."""
+    from emsqrt.engine import Engine
+
+    config = _configured(arguments, settings)
+    planned = pipeline.planned(config.mem_cap_bytes, engine=Engine(config))
     assert planned.schedule is not None, "there is a cap"
     told = {"path": str(arguments.file), "values": _values(arguments)}
-    least_bytes = smallest_cap_of(pipeline.plan, told)["capBytes"]
+    least_bytes = smallest_cap_of(pipeline.plan, _order(config), told)["capBytes"]
     return replace(planned, schedule=replace(planned.schedule, c_min_bytes=least_bytes))
 
 
@@ -118,7 +121,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     """Print the smallest caps, and what this machine has."""
     from emsqrt.cli.reports import print_doctor
 
-    print_doctor(arguments.source, as_json=arguments.json)
+    print_doctor(arguments.source, _order(_configured(arguments)), as_json=arguments.json)
     return 0
 
 
@@ -164,11 +167,8 @@ def _run_capped(
     document: Mapping[str, Any] | None = None,
 ) -> int:
     config = _configured(arguments, settings)
-    order = Order(
-        cap_bytes=config.mem_cap_bytes,
-        spill_dir=None if config.spill_dir is None else str(config.spill_dir),
-        spilling=config.spilling,
-        seed=config.seed,
+    order = replace(
+        _order(config),
         resume=arguments.resume,
         manifest=None if arguments.manifest is None else str(arguments.manifest),
         as_json=arguments.json,
@@ -178,6 +178,15 @@ def _run_capped(
         raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
     carry_out(plan, order, may_become=arguments.may_become, document=document)
     return 0
+
+
+def _order(config: EngineConfig) -> Order:
+    return Order(
+        cap_bytes=config.mem_cap_bytes,
+        spill_dir=None if config.spill_dir is None else str(config.spill_dir),
+        spilling=config.spilling,
+        seed=config.seed,
+    )
 
 
 def _configured(

@@ -83,6 +83,8 @@ class Context:
         """What a spill manager is told beside its folder: `EngineConfig.spilling`."""
         self.owns_process = False
         """Whether the process is the engine's own, so that its allocator may be set."""
+        self.is_trial = False
+        """Whether it is only to be seen if a plan would be admitted."""
         self.make_room_for_error: Callable[[], None] = lambda: None
         """Call it before loading what only an error needs: large requests are granted again."""
         self._writer = writer
@@ -163,7 +165,14 @@ class Context:
             budget=budget,
         )
         context.owns_process = self.owns_process
+        context.spilling = self.spilling
+        context.is_trial = True
         return context
+
+    @property
+    def spill_place(self) -> Path:
+        """Where `spill_dir` is, or would be."""
+        return self._spill_dir
 
     @property
     def spill_dir(self) -> Path:

@@ -333,7 +333,9 @@ class ObjectSource:
         self._window, self._start = window, start
 
 
-def sweep_objects(uri: str, older_than_seconds: float, **options: str) -> int:
+def sweep_objects(
+    uri: str, older_than_seconds: float, retry_max_ms: int = 30_000, /, **options: str
+) -> int:
     """Remove what dead runs left below a URI; return how many objects there were.
 
     A store has no locks that die with a process: a run counts as dead when all its objects are
@@ -342,10 +344,11 @@ def sweep_objects(uri: str, older_than_seconds: float, **options: str) -> int:
     Args:
         uri: as runs were given it, tenant included.
         older_than_seconds: how old the newest object of a run must be.
+        retry_max_ms: how long a request is tried again.
         options: of the store.
     """
     client, prefix = open_client(uri, options)
-    retry = Retry(30_000)
+    retry = Retry(retry_max_ms)
     newest: dict[str, float] = {}
     keys: dict[str, list[str]] = {}
     for facts in retry.run(lambda: [*client.list(prefix)]):

@@ -71,10 +71,19 @@ def run_in_child(  # noqa: PLR0913 - settings, all by keyword
 
 
 def weigh_in_child(
-    program: Mapping[str, Any], cap_bytes: int, spilling: Mapping[str, Any]
+    program: Mapping[str, Any],
+    cap_bytes: int,
+    spilling: Mapping[str, Any],
+    spill_dir: Path | None,
 ) -> Weight:
     """Return what a text program needs and would have under a cap, from a process like its own."""
-    request = {"program": program, "capBytes": cap_bytes, "spilling": spilling, "weighs": True}
+    request = {
+        "program": program,
+        "capBytes": cap_bytes,
+        "spillDir": None if spill_dir is None else str(spill_dir),
+        "spilling": spilling,
+        "weighs": True,
+    }
     return Weight.from_json(_ask(request, lambda _: None))
 
 

@@ -63,18 +63,19 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
         context.deadline_seconds = request.get("deadlineSeconds")
         threading.Thread(target=_obey, args=(context,), daemon=True).start()
 
+    spill_dir = None if request["spillDir"] is None else Path(request["spillDir"])
     if request.get("weighs"):
-        return weigh_text_alone(request["program"], request["capBytes"], request["spilling"])
-    spill_dir = request.get("spillDir")
+        told = request["spilling"]
+        return weigh_text_alone(request["program"], request["capBytes"], told, spill_dir)
     listeners = Listeners(
         lambda fields: tell(progress=fields), lambda error: tell(error=error.to_json()), start
     )
     return run_text_alone(
         request["program"],
         request["capBytes"],
-        None if spill_dir is None else Path(spill_dir),
+        spill_dir,
         listeners,
-        request.get("spilling"),
+        request["spilling"],
     )
 
 
