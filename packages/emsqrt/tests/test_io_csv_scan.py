@@ -8,8 +8,9 @@ import pytest
 
 from emsqrt import pipeline
 from emsqrt.io.csv_options import CsvOptions, read_header
-from emsqrt.io.csv_scan import CsvScan, infer_csv_schema
-from emsqrt.io.scan import infer_schema, open_scan
+from emsqrt.io.csv_scan import CsvScan
+from emsqrt.io.inference import infer_csv_schema, infer_schema
+from emsqrt.io.scan import open_scan
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import Files
 from sennit_core.errors import BadInput, CapTooSmall, UnknownColumn, Unsupported, UsageError

@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from emsqrt.io.inference import infer_schema
 from emsqrt.io.objects import list_objects, open_bucket
-from emsqrt.io.scan import infer_schema, open_scan
+from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import open_sink
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import Files, FileTarget

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from emsqrt.expr import parse_expr
 from emsqrt.expr.evaluate import evaluate
+from emsqrt.io.inference import infer_schema
 from emsqrt.io.parquet_pages import walk_chunks
-from emsqrt.io.scan import infer_schema, open_scan
+from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import open_sink
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import DatasetRef, Files, FileTarget

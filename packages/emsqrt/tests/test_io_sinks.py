@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.io.cutting import Pieces, row_ends
-from emsqrt.io.scan import infer_schema, open_scan
+from emsqrt.io.inference import infer_schema
+from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import open_sink
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import Files, FileTarget

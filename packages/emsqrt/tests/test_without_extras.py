@@ -1,4 +1,4 @@
-"""What the base install cannot do says which packages it needs."""
+"""The base install looks at texts; what it cannot do says which packages that needs."""
 
 import subprocess
 import sys
@@ -25,24 +25,43 @@ except Unsupported as error:
 @pytest.mark.parametrize(
     "asked",
     [
-        "rows.schema()",
         "rows.collect()",
         "list(rows.batches())",
         "rows.sink('out.csv').run(in_process=True)",
         "rows.sink('out.parquet').run()",
-        "estimate_work(optimize(rows.plan))",
-        "sys.exit(main(['stats', 'in.csv']))",
-        "sys.exit(main(['doctor', 'in.csv']))",
-        "sys.exit(main(['race', 'in.csv', 'sort']))",
+        "scan('in.parquet').schema()",
+        "sys.exit(main(['doctor', 'in.parquet']))",
     ],
 )
 def test_what_needs_the_arrow_extra_says_so(asked: str, tmp_path: Path) -> None:
-    (tmp_path / "in.csv").write_text("a\n1\n")
+    ask(asked, tmp_path, 2)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "assert str(rows.schema()) == 'a: Int64'",
+        "assert str(scan('in.jsonl').schema()) == 'a: Int64'",
+        "assert estimate_work(optimize(rows.plan)).nodes[-1].rows_out == 2",
+        "assert main(['stats', 'in.csv']) == 0",
+        "assert main(['race', 'in.csv', 'sort', '--engines', 'em']) == 0",
+        "assert main(['doctor', 'in.csv']) == 0",
+        "assert main(['doctor', 'in.jsonl']) == 0",
+    ],
+)
+def test_texts_are_looked_at_without_it(asked: str, tmp_path: Path) -> None:
+    ask(asked, tmp_path, 0)
+
+
+def ask(asked: str, folder: Path, code: int) -> None:
+    (folder / "in.csv").write_text("a\n1\n2\n")
+    (folder / "in.jsonl").write_text('{"a": 1}\n')
+    (folder / "in.parquet").write_bytes(b"PAR1")
     run = subprocess.run(
         [sys.executable, "-c", PROBE.format(asked=asked)],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (run.returncode, "Traceback" in run.stderr) == (2, False), run.stderr
+    assert (run.returncode, "Traceback" in run.stderr) == (code, False), run.stderr

@@ -16,11 +16,12 @@ from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 from emsqrt.fingerprints import Inputs, remembered
 from emsqrt.io.formats import FormatWriter
+from emsqrt.io.inputs import source_places
 from emsqrt.io.parquet_coded import Dictionary
 from emsqrt.io.parquet_facts import Span
 from emsqrt.io.parquet_sink import ParquetSink
 from emsqrt.io.places import folder_of_work
-from emsqrt.io.scan import open_scan, source_places
+from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
 from emsqrt.io.sources import open_source
 from emsqrt.kept import open_kept

@@ -16,7 +16,7 @@ from emsqrt._kernel import CsvParser as Parser
 from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.records import RecordBlock
-from emsqrt.io.sources import ByteSource
+from emsqrt.io.sources import ByteSource, line_at
 from sennit_core.errors import BadInput, UnknownColumn, Unsupported
 from sennit_core.schema import Schema
 
@@ -162,18 +162,6 @@ def batch_over(columns: Columns, schema: pa.Schema, memory: Any) -> Any:
         _array(columns.addresses(at), rows, field.type, memory) for at, field in enumerate(schema)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def line_at(source: ByteSource, end: int) -> int | None:
-    """Return the line that a byte offset is in, counted from 1; None when nobody can look again."""
-    if not source.can_reopen:
-        return None
-    line, buffer = 1, bytearray(1 << 18)
-    with source.open() as stream, memoryview(buffer) as view:
-        while end > 0 and (count := stream.readinto(view[: min(end, len(view))])):
-            line += buffer.count(b"\n", 0, count)
-            end -= count
-    return line
 
 
 def _array(addresses: tuple[int, int, int, int, int], rows: int, kind: Any, memory: Any) -> Any:

@@ -10,17 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emsqrt._kernel import RecordFault
 from emsqrt.io.bad_rows import BadRows
-from emsqrt.io.csv_inference import infer_columns
-from emsqrt.io.csv_options import CsvOptions, first_block, read_header
-from emsqrt.io.csv_parser import CsvBatches, line_at
+from emsqrt.io.csv_options import CsvOptions, read_header
+from emsqrt.io.csv_parser import CsvBatches
 from emsqrt.io.records import RecordBlock, RecordTooLong, split_records
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.long_row import LongRow
 from emsqrt.memory import BudgetGuard, MemoryBudget
-from sennit_core.errors import BadInput
-from sennit_core.schema import DataType, Field, Schema
+from sennit_core.schema import Schema
 from sennit_core.units import format_bytes
 
 BLOCK_BYTES_MAX = 1 << 20
@@ -28,7 +25,6 @@ BLOCK_BYTES_MIN = 1 << 16
 _BLOCK_COPIES = 5
 """Raw block, the parser's copy, and columns with their slack, which are twice the block."""
 _RECORD_BYTES_MAX = 64 << 20
-_SAMPLE_BYTES = 1 << 20
 
 
 class CsvScan:
@@ -129,27 +125,3 @@ def need_because(source: ByteSource, block_bytes: int) -> str:
     """Say in words what reading a text file needs memory for."""
     packed = f" of {source.codec}, whose window is its own," if source.codec else ""
     return f"{source.name}{packed} is read in blocks of {format_bytes(block_bytes)}"
-
-
-def infer_csv_schema(source: ByteSource | Path, options: CsvOptions) -> Schema:
-    """Return the columns with the types that the first megabyte suggests; all may be NULL.
-
-    A column without any value there is Utf8. Later rows that break a type are `BadInput`; give
-    the schema to say better.
-    """
-    source = open_source(source) if isinstance(source, Path) else source
-    names, start = read_header(source, options)
-    data, offset = first_block(source, options, _SAMPLE_BYTES)
-    data = data[start - offset :]
-    if not data.strip():
-        return Schema(tuple(Field(name, DataType("Utf8")) for name in names))
-    try:
-        return infer_columns(names, data, options)
-    except RecordFault as fault:
-        place = start + fault.offset
-        if fault.reason == "ragged":
-            reason = f"{fault.field} fields, expected {len(names)}"
-        else:
-            reason = f"column {names[fault.field]!r} cannot be read: {fault.reason}"
-        line = line_at(source, place)
-        raise BadInput(source.name, line=line, byte_offset=place, reason=reason) from None

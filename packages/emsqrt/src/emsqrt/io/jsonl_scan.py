@@ -19,29 +19,25 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from emsqrt.io.bad_rows import BadRows
-from emsqrt.io.csv_parser import line_at
 from emsqrt.io.csv_scan import block_bytes_for, need_because, wanting_memory
 from emsqrt.io.json_lines import (
     JsonlOptions,
     Number,
-    first_lines,
-    infer_lines,
     lines_of,
     parse_line,
     split_lines,
 )
 from emsqrt.io.records import RecordBlock
-from emsqrt.io.sources import ByteSource, open_source
+from emsqrt.io.sources import ByteSource, line_at, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import BadInput
 from sennit_core.schema import Schema
 
-__all__ = ["JsonlOptions", "JsonlScan", "infer_jsonl_schema"]
+__all__ = ["JsonlOptions", "JsonlScan"]
 
 _BLOCK_COPIES = 8
 """Raw block, parser's copy, columns, and the casts from text: as a multiple of the block."""
 _LINE_BYTES_MAX = 64 << 20
-_SAMPLE_BYTES = 1 << 20
 
 
 class JsonlScan:
@@ -174,15 +170,6 @@ class JsonlScan:
             self._bad_rows.reject(name, line, offset + start, reason, data[start:end])
             return
         raise BadInput(name, line=line, byte_offset=offset + start, reason=reason)
-
-
-def infer_jsonl_schema(
-    source: ByteSource | Path, options: JsonlOptions, cap_bytes: int | None = None
-) -> Schema:
-    """Return the columns with the types that the first megabyte suggests; all may be NULL."""
-    del options
-    source = open_source(source) if isinstance(source, Path) else source
-    return infer_lines(first_lines(source, _SAMPLE_BYTES, cap_bytes), source.name)
 
 
 def _native(kind: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from emsqrt.io.partitions import partition_schema, values_in
+from emsqrt.io.partitions import values_in
 from emsqrt.io.places import Place
 from emsqrt.io.pruning import ColumnFacts, Condition, may_match
 from emsqrt.memory import BudgetGuard
@@ -95,10 +95,3 @@ class _WithValues:
                 for name in self._schema.names
             ]
             yield pa.RecordBatch.from_arrays(columns, schema=self._schema)
-
-
-def merged_schema(schema: Schema, places: Sequence[Place]) -> Schema:
-    """Return a file's columns without those that folders name, then the folders'."""
-    by_folder = partition_schema(places)
-    kept = tuple(field for field in schema if field.name not in by_folder)
-    return Schema((*kept, *by_folder))

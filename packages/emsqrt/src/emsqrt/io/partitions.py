@@ -87,3 +87,10 @@ def _is_date(text: str) -> bool:
         return len(text) == 10 and date.fromisoformat(text) is not None
     except ValueError:
         return False
+
+
+def merged_schema(schema: Schema, places: Sequence[Place]) -> Schema:
+    """Return a file's columns without those that folders name, then the folders'."""
+    by_folder = partition_schema(places)
+    kept = tuple(field for field in schema if field.name not in by_folder)
+    return Schema((*kept, *by_folder))

@@ -10,34 +10,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from emsqrt.expr import Expr
-from emsqrt.io.arrow_scan import ArrowScan, infer_arrow_schema
+from emsqrt.io.arrow_scan import ArrowScan
 from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions
-from emsqrt.io.csv_scan import CsvScan, infer_csv_schema
-from emsqrt.io.jsonl_scan import JsonlOptions, JsonlScan, infer_jsonl_schema
+from emsqrt.io.csv_scan import CsvScan
+from emsqrt.io.inputs import opened_places
+from emsqrt.io.jsonl_scan import JsonlOptions, JsonlScan
 from emsqrt.io.parquet_coded import Dictionary, joined
 from emsqrt.io.parquet_facts import Span, joined_spans
-from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
-from emsqrt.io.partition_scan import PartitionValues, merged_schema
-from emsqrt.io.partitions import partition_columns
-from emsqrt.io.places import Place, expand_places
+from emsqrt.io.parquet_scan import ParquetScan
+from emsqrt.io.partition_scan import PartitionValues
 from emsqrt.io.pruning import Condition, conditions_of
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from emsqrt.plan import DatasetRef, Files
-from sennit_core.errors import BadInput, Unsupported, UsageError, nearest
+from sennit_core.errors import BadInput
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
     from emsqrt.spill import SpillManager
-
-_SUFFIXES = {
-    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst", ".tsv.zst"),
-    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst"),
-    "parquet": (".parquet", ".pq"),
-    "arrow": (".arrow", ".arrows", ".feather"),
-}
-"""Which files of a folder a format reads."""
 
 
 class FileScan(Protocol):
@@ -217,7 +208,7 @@ def open_scan(  # noqa: PLR0913 - a scan's node and its world
         NotFound, BadInput, UnknownColumn, Unsupported: as the files are.
     """
     wanted = schema if columns is None else schema.select(columns)
-    places, options, by_folder = _places(source, folder)
+    places, options, by_folder = opened_places(source, folder)
     assert isinstance(source, Files), "paths are files'"
     bad_rows = BadRows(options.get("rejectFile"), folder)
     in_files = Schema(tuple(field for field in wanted if field.name not in by_folder))
@@ -238,64 +229,6 @@ def open_scan(  # noqa: PLR0913 - a scan's node and its world
         else budget.admit(hungriest.need_bytes, "scan", hungriest.need_because)
     )
     return SourceScan(scans, sizes, guard, bad_rows)
-
-
-def infer_schema(
-    source: Files | DatasetRef, folder: Path | None = None, cap_bytes: int | None = None
-) -> Schema:
-    """Return the columns of a source: as its first file has them, then those of folder names.
-
-    Args:
-        source: the files.
-        folder: where relative paths start.
-        cap_bytes: on the run, which bounds how long a first line of JSON may be.
-    """
-    places, options, _ = _places(source, folder)
-    assert isinstance(source, Files), "paths are files'"
-    if not places:
-        raise UsageError("a source without files needs a schema of its own")
-    first = open_source(places[0])
-    match source.format:
-        case "csv":
-            schema = infer_csv_schema(first, CsvOptions.from_json(options))
-        case "jsonl":
-            schema = infer_jsonl_schema(first, JsonlOptions.from_json(options), cap_bytes)
-        case "parquet":
-            schema = infer_parquet_schema(first)
-        case _:
-            schema = infer_arrow_schema(first)
-    return merged_schema(schema, places) if _reads_partitions(source) else schema
-
-
-def source_places(source: Files | DatasetRef, folder: Path | None = None) -> list[Place]:
-    """Return the files of a source, globs and folders opened up, checked to be there."""
-    if isinstance(source, DatasetRef):
-        raise Unsupported(
-            f"the dataset {source.dataset!r} is not resolved to files",
-            hint="an engine reads files; a node resolves its datasets before it runs a plan",
-        )
-    return expand_places(source.paths, folder, _SUFFIXES[source.format])
-
-
-def _places(
-    source: Files | DatasetRef, folder: Path | None
-) -> tuple[list[Place], dict[str, Any], frozenset[str]]:
-    """Return the files, the reader's own options, and the columns that stand in folder names."""
-    places = source_places(source, folder)
-    assert isinstance(source, Files), "paths are files'"
-    options = {name: value for name, value in source.options.items() if name != "partitions"}
-    if options and source.format in ("parquet", "arrow"):
-        guess = nearest(next(iter(options)), ("partitions",))
-        raise UsageError(
-            f"{source.format} has no option {next(iter(options))!r}; it has partitions",
-            hint=f'did you mean "{guess}"?' if guess else None,
-        )
-    by_folder = partition_columns(places) if _reads_partitions(source) else ()
-    return places, options, frozenset(by_folder)
-
-
-def _reads_partitions(source: Files) -> bool:
-    return bool(source.options.get("partitions", True))
 
 
 def _open_file(source: ByteSource, reading: Reading, schema: Schema) -> FileScan:

@@ -371,3 +371,15 @@ def open_source(place: Place | Path | str, folder: Path | None = None) -> ByteSo
     from emsqrt.io.objects import ObjectSource
 
     return ObjectSource(place)
+
+
+def line_at(source: ByteSource, end: int) -> int | None:
+    """Return the line that a byte offset is in, counted from 1; None when nobody can look again."""
+    if not source.can_reopen:
+        return None
+    line, buffer = 1, bytearray(1 << 18)
+    with source.open() as stream, memoryview(buffer) as view:
+        while end > 0 and (count := stream.readinto(view[: min(end, len(view))])):
+            line += buffer.count(b"\n", 0, count)
+            end -= count
+    return line

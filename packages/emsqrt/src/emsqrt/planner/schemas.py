@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from emsqrt.lean import require_arrow
 from emsqrt.plan import Plan, Scan, chain, node_schema, rewrite, scans_of
 from emsqrt.plan.tree import fold
 from sennit_core.errors import UsageError
@@ -18,8 +17,7 @@ def find_schema(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Plan:
     def found(node: Plan) -> Plan:
         if not isinstance(node, Scan) or node.schema is not None:
             return node
-        require_arrow("finding a file's columns and types")
-        from emsqrt.io.scan import infer_schema
+        from emsqrt.io.inference import infer_schema
 
         return replace(node, schema=infer_schema(node.source, folder, cap_bytes))
 

@@ -1,0 +1,80 @@
+"""The columns of files that nobody gave a schema for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from emsqrt._kernel import RecordFault
+from emsqrt.io.csv_inference import infer_columns
+from emsqrt.io.csv_options import CsvOptions, first_block, read_header
+from emsqrt.io.inputs import opened_places, reads_partitions
+from emsqrt.io.json_lines import JsonlOptions, first_lines, infer_lines
+from emsqrt.io.partitions import merged_schema
+from emsqrt.io.sources import ByteSource, line_at, open_source
+from emsqrt.lean import require_arrow
+from emsqrt.plan import DatasetRef, Files
+from sennit_core.errors import BadInput, UsageError
+from sennit_core.schema import DataType, Field, Schema
+
+_SAMPLE_BYTES = 1 << 20
+
+
+def infer_schema(
+    source: Files | DatasetRef, folder: Path | None = None, cap_bytes: int | None = None
+) -> Schema:
+    """Return the columns of a source: as its first file has them, then those of folder names.
+
+    Args:
+        source: the files.
+        folder: where relative paths start.
+        cap_bytes: on the run, which bounds how long a first line of JSON may be.
+    """
+    places, options, _ = opened_places(source, folder)
+    assert isinstance(source, Files), "paths are files'"
+    if not places:
+        raise UsageError("a source without files needs a schema of its own")
+    schema = _infer_first(open_source(places[0]), source.format, options, cap_bytes)
+    return merged_schema(schema, places) if reads_partitions(source) else schema
+
+
+def _infer_first(
+    first: ByteSource, kind: str, options: dict[str, Any], cap_bytes: int | None
+) -> Schema:
+    if kind == "csv":
+        return infer_csv_schema(first, CsvOptions.from_json(options))
+    if kind == "jsonl":
+        JsonlOptions.from_json(options)
+        return infer_lines(first_lines(first, _SAMPLE_BYTES, cap_bytes), first.name)
+    require_arrow(f"the columns of {kind} files")
+    if kind == "parquet":
+        from emsqrt.io.parquet_scan import infer_parquet_schema
+
+        return infer_parquet_schema(first)
+    from emsqrt.io.arrow_scan import infer_arrow_schema
+
+    return infer_arrow_schema(first)
+
+
+def infer_csv_schema(source: ByteSource | Path, options: CsvOptions) -> Schema:
+    """Return the columns with the types that the first megabyte suggests; all may be NULL.
+
+    A column without any value there is Utf8. Later rows that break a type are `BadInput`; give
+    the schema to say better.
+    """
+    source = open_source(source) if isinstance(source, Path) else source
+    names, start = read_header(source, options)
+    data, offset = first_block(source, options, _SAMPLE_BYTES)
+    data = data[start - offset :]
+    if not data.strip():
+        return Schema(tuple(Field(name, DataType("Utf8")) for name in names))
+    try:
+        return infer_columns(names, data, options)
+    except RecordFault as fault:
+        place = start + fault.offset
+        if fault.reason == "ragged":
+            reason = f"{fault.field} fields, expected {len(names)}"
+        else:
+            reason = f"column {names[fault.field]!r} cannot be read: {fault.reason}"
+        line = line_at(source, place)
+        raise BadInput(source.name, line=line, byte_offset=place, reason=reason) from None

@@ -1,0 +1,51 @@
+"""Which files a source is: globs and folders opened up, and what stands in the folders' names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from emsqrt.io.partitions import partition_columns
+from emsqrt.io.places import Place, expand_places
+from emsqrt.plan import DatasetRef, Files
+from sennit_core.errors import Unsupported, UsageError, nearest
+
+_SUFFIXES = {
+    "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zst", ".tsv.zst"),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".jsonl.zst", ".ndjson.zst"),
+    "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow", ".arrows", ".feather"),
+}
+"""Which files of a folder a format reads."""
+
+
+def source_places(source: Files | DatasetRef, folder: Path | None = None) -> list[Place]:
+    """Return the files of a source, globs and folders opened up, checked to be there."""
+    if isinstance(source, DatasetRef):
+        raise Unsupported(
+            f"the dataset {source.dataset!r} is not resolved to files",
+            hint="an engine reads files; a node resolves its datasets before it runs a plan",
+        )
+    return expand_places(source.paths, folder, _SUFFIXES[source.format])
+
+
+def opened_places(
+    source: Files | DatasetRef, folder: Path | None
+) -> tuple[list[Place], dict[str, Any], frozenset[str]]:
+    """Return the files, the reader's own options, and the columns that stand in folder names."""
+    places = source_places(source, folder)
+    assert isinstance(source, Files), "paths are files'"
+    options = {name: value for name, value in source.options.items() if name != "partitions"}
+    if options and source.format in ("parquet", "arrow"):
+        guess = nearest(next(iter(options)), ("partitions",))
+        raise UsageError(
+            f"{source.format} has no option {next(iter(options))!r}; it has partitions",
+            hint=f'did you mean "{guess}"?' if guess else None,
+        )
+    by_folder = partition_columns(places) if reads_partitions(source) else ()
+    return places, options, frozenset(by_folder)
+
+
+def reads_partitions(source: Files) -> bool:
+    """Whether columns are taken from the names of folders."""
+    return bool(source.options.get("partitions", True))
