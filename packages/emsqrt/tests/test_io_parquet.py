@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -235,6 +236,31 @@ def test_row_groups_that_cannot_match_are_left_out(tmp_path: Path) -> None:
     ]:
         found = read(source, schema, predicate=parse_expr(text))
         assert found.num_rows == groups * 1000, text
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        ("Decimal(9,2)", Decimal("0.10"), "x >= 0.1"),
+        ("Decimal(9,2)", Decimal("0.10"), "x in (0.1, 5)"),
+        ("Decimal(9,2)", Decimal("0.30"), "x <= 0.3"),
+        ("Float64", 0.1, "x <= Decimal(2,1) '0.1'"),
+        ("Int64", 2**53 + 1, "x = 9007199254740992.0"),
+        ("UInt64", 2**63 + 1, "x <= 9223372036854775808.0"),
+        ("Float64", 2.0**53, "x = 9007199254740993"),
+    ],
+)
+def test_a_float_beside_an_exact_number_is_compared_with_bounds_as_with_values(
+    tmp_path: Path, kind: str, value: object, text: str
+) -> None:
+    path, schema = tmp_path / "f.parquet", Schema.of(x=kind)
+    rows = pa.table({"x": [value]}, schema=schema.to_arrow())
+    pq.write_table(rows, path, store_decimal_as_integer=True)
+    predicate = parse_expr(text)
+
+    assert evaluate(predicate, rows.to_batches()[0]).to_pylist() == [True]
+    found = read(Files((str(path),), "parquet"), schema, predicate=predicate)
+    assert found.num_rows == 1
 
 
 FLOATS = st.lists(st.sampled_from([None, float("nan"), 0.0, -0.0, 1.5, -2.5]), min_size=1)

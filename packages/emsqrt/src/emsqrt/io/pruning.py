@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 from emsqrt.expr import Column, Expr
@@ -129,7 +130,7 @@ def _may_differ(value: Any, facts: ColumnFacts) -> bool:
 
 
 def _may_be_less(value: Any, facts: ColumnFacts) -> bool:
-    return _is_nan(value) or facts.low is None or bool(facts.low < value)
+    return _is_nan(value) or facts.low is None or _is_greater(value, facts.low)
 
 
 def _may_be_at_most(value: Any, facts: ColumnFacts) -> bool:
@@ -137,7 +138,9 @@ def _may_be_at_most(value: Any, facts: ColumnFacts) -> bool:
 
 
 def _may_be_greater(value: Any, facts: ColumnFacts) -> bool:
-    return isinstance(facts.high, float) or facts.high is None or bool(facts.high > value)
+    if isinstance(facts.high, float) or facts.high is None:
+        return True
+    return _is_greater(facts.high, value)
 
 
 def _may_be_at_least(value: Any, facts: ColumnFacts) -> bool:
@@ -145,7 +148,16 @@ def _may_be_at_least(value: Any, facts: ColumnFacts) -> bool:
 
 
 def _above(low: Any, high: Any) -> bool:
-    return low is not None and high is not None and bool(low > high)
+    return low is not None and high is not None and _is_greater(low, high)
+
+
+def _is_greater(one: Any, other: Any) -> bool:
+    """Compare as expressions do: a number beside a float is rounded to one first."""
+    if isinstance(one, float) and isinstance(other, int | Decimal):
+        other = float(other)
+    elif isinstance(other, float) and isinstance(one, int | Decimal):
+        one = float(one)
+    return bool(one > other)
 
 
 def _is_nan(value: Any) -> bool:
