@@ -16,7 +16,7 @@ from emsqrt.expr.testing import SCHEMA, expressions, tables
 from emsqrt.expr.vectors import same_values
 from emsqrt.operators.computed import Computed
 from sennit_core.errors import Unsupported
-from sennit_core.schema import Schema
+from sennit_core.schema import DataType, Schema
 
 Columns = dict[str, list[Any]]
 LAZY = (
@@ -183,6 +183,58 @@ def test_text_casts_read_the_same_fast_and_slow() -> None:
     fast = evaluate(col("s").try_cast("Int64"), rows(s=plain)).to_pylist()
     slow = evaluate(col("s").try_cast("Int64"), rows(s=[*plain, "x"])).to_pylist()
     assert [*fast, None] == slow == [0, -12, 999999999999999999, None, 7, None]
+
+
+@pytest.mark.parametrize("kind", ["Date", "Timestamp(us)", "Timestamp(us,UTC)"])
+def test_a_text_of_the_year_0_is_the_same_day_whatever_stands_beside_it(kind: str) -> None:
+    texts = ["0000-01-01", "0000-02-29", "0000-12-31"]
+    cast = col("s").try_cast(kind)
+
+    alone = evaluate(cast, pa.record_batch({"s": texts}))
+    beside = evaluate(cast, pa.record_batch({"s": [*texts, "0000-02-30"]}))
+
+    assert beside[:3].equals(alone)
+    assert not beside[3].is_valid
+    ticks = alone.cast(pa.int32() if kind == "Date" else pa.int64()).to_pylist()
+    assert [tick // (1 if kind == "Date" else 86_400_000_000) for tick in ticks] == [
+        *(-719_528, -719_469, -719_163),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["Decimal(9,2)", "Decimal(38,0)"])
+def test_decimals_of_0_and_1_are_booleans(kind: str) -> None:
+    values = pa.array([Decimal(0), Decimal(1), None], DataType.parse(kind).to_arrow())
+    batch = pa.record_batch({"d": values})
+    assert evaluate(col("d").cast("Bool"), batch).to_pylist() == [False, True, None]
+
+    with pytest.raises(ValueOutOfRange):
+        evaluate((col("d") + 1).cast("Bool"), batch)
+    no_one = pa.record_batch({"d": pa.array([Decimal(0), Decimal("0.5")], pa.decimal128(38, 38))})
+    assert evaluate(col("d").try_cast("Bool"), no_one).to_pylist() == [False, None]
+
+
+@pytest.mark.parametrize("part", ["year", "week", "doy", "quarter", "month", "day"])
+@pytest.mark.parametrize("unit", [None, "s", "ms", "us"])
+def test_parts_of_days_beyond_arrows_calendar_are_those_of_duckdb(
+    oracle: Any, part: str, unit: str | None
+) -> None:
+    days = [20_000_000, -20_000_000, 11_248_738, -12_687_429, 0, None]
+    values = pa.array(days, pa.int32()).cast(pa.date32())
+    if unit is not None:
+        seconds = pa.array([None if day is None else day * 86_400 - 1 for day in days])
+        values = seconds.cast(pa.timestamp("s")).cast(pa.timestamp(unit))
+    batch = pa.record_batch({"x": values})
+    expr = parse_expr(f"{part}(x)")
+
+    query = f"SELECT {to_sql(expr, Schema.from_arrow(batch.schema))} FROM t"
+    assert [evaluate(expr, batch).to_pylist()] == oracle.ask(query, pa.table(batch))
+
+
+@pytest.mark.parametrize("text", ["cast(x as Timestamp(ns))", "date_add('year', 1, x)"])
+def test_an_error_shows_a_moment_that_python_does_not_know(text: str) -> None:
+    moments = pa.array([2**63 - 1], pa.int64()).cast(pa.timestamp("us"))
+    with pytest.raises(ValueOutOfRange, match="9223372036854"):
+        evaluate(parse_expr(text), pa.record_batch({"x": moments}))
 
 
 @given(st.lists(st.floats(width=64), min_size=1), st.sampled_from(["Int8", "Int64", "UInt64"]))

@@ -63,9 +63,17 @@ def _keep(
     if pc.all(fits).as_py() is not False:
         return converted
     if strict:
-        bad = values.filter(pc.invert(fits))[0].as_py()
+        bad = shown(values.filter(pc.invert(fits))[0])
         raise ValueOutOfRange(str(expr), f"{bad!r} is not a {target}", hint="try_cast gives NULL")
     return pc.if_else(fits, converted, pa.scalar(None, converted.type))
+
+
+def shown(value: Any) -> Any:
+    """Return a Scalar as Python has it; as text where it is a moment that Python has not."""
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return value.cast(pa.string()).as_py()
 
 
 # Which values fit -----------------------------------------------------------------------------
@@ -88,6 +96,9 @@ def _fits(values: Any, source: DataType, target: DataType) -> Any:
 
 
 def _equals(values: Any, number: int) -> Any:
+    if pa.types.is_decimal(values.type):
+        values = values.cast(pa.decimal256(76, values.type.scale))
+        return pc.equal(values, _scalar(number, values.type))
     return pc.equal(values, pa.scalar(number).cast(values.type))
 
 
@@ -293,11 +304,24 @@ def _read_decimal(text: str, target: DataType) -> Decimal | None:
     return kept if kept == exact and abs(kept) < limit else None
 
 
-def _read_date(text: str, _: DataType) -> date | None:
+_NO_YEAR = "0000"
+"""Python's calendar begins a year later; this one's days are those of 2000, so many days before."""
+_DAYS_TO_2000 = 730_485
+
+
+def _read_date(text: str, _: DataType) -> int | None:
+    if not re.fullmatch(_DAY, text):
+        return None
+    known, earlier = _in_known_year(text)
     try:
-        return date.fromisoformat(text) if re.fullmatch(_DAY, text) else None
+        return (date.fromisoformat(known) - date(1970, 1, 1)).days - earlier
     except ValueError:
         return None
+
+
+def _in_known_year(text: str) -> tuple[str, int]:
+    """Return a text that Python reads, and the days that it lies behind the one that is meant."""
+    return ("2000" + text[4:], _DAYS_TO_2000) if text.startswith(_NO_YEAR) else (text, 0)
 
 
 def _read_timestamp(text: str, target: DataType) -> int | None:
@@ -310,12 +334,13 @@ def _read_timestamp(text: str, target: DataType) -> int | None:
     clock = match[3] or "00:00"
     if not re.fullmatch(r"[0-9]{2}:[0-9]{2}(:[0-9]{2})?", clock) or (match[4] and len(clock) < 8):
         return None
+    known, earlier = _in_known_year(match[1])
     try:
-        moment = datetime.fromisoformat(f"{match[1]}T{clock}{match[4] or ''}{match[5] or 'Z'}")
+        moment = datetime.fromisoformat(f"{known}T{clock}{match[4] or ''}{match[5] or 'Z'}")
     except ValueError:
         return None
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    ticks = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    ticks = ((since.days - earlier) * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     steps = _UNIT_STEPS[target.unit or "us"]
     if ticks * steps % 1_000_000 or not -(2**63) <= ticks * steps // 1_000_000 < 2**63:
         return None

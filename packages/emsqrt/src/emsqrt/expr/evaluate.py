@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt.expr import kernels_text, kernels_time
-from emsqrt.expr.casts import cast_values
+from emsqrt.expr.casts import cast_values, shown
 from emsqrt.expr.check import bind
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.kernels import KERNELS
@@ -141,9 +141,9 @@ def _blame(typed: Typed, args: Sequence[Datum], reason: str) -> ValueOutOfRange:
             count = half
         else:
             start, count = start + half, count - half
-    shown = ", ".join(str(arg[0].as_py()) for arg in _slice(args, start, 1))
+    operands = ", ".join(str(shown(arg[0])) for arg in _slice(args, start, 1))
     return ValueOutOfRange(
-        str(typed.source), f"no {typed.type} holds {typed.op}({shown}): {reason.lower()}"
+        str(typed.source), f"no {typed.type} holds {typed.op}({operands}): {reason.lower()}"
     )
 
 

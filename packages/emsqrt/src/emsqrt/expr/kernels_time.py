@@ -39,6 +39,8 @@ _PARTS = {
     "doy": pc.day_of_year,
 }
 _DAY_MAX = 2**31 - 1
+_ARROW_DAYS = 11_000_000
+"""Up to so many days from 1970 Arrow tells the year, which it counts in 16 bits."""
 
 
 def _utc(value: Datum) -> Any:
@@ -50,7 +52,20 @@ def _utc(value: Datum) -> Any:
 
 @kernel(*_PARTS)
 def _part(typed: Typed, value: Datum) -> Any:
-    return _PARTS[typed.op](_utc(value))
+    moments = _utc(value)
+    if typed.op in _OF_YEAR and _is_far(moments):
+        numbers = _OF_YEAR[typed.op](_days_and_rest(moments)[0])
+        return _with_nulls(numbers, moments, pa.int64())
+    return _PARTS[typed.op](moments)
+
+
+def _is_far(value: Datum) -> bool:
+    """Return whether a day lies in a year that Arrow does not know."""
+    far = _ARROW_DAYS
+    if pa.types.is_timestamp(value.type):
+        far *= 86_400 * STEPS[value.type.unit]
+    ends = pc.min_max(value)
+    return any(end.is_valid and abs(end.value) > far for end in ends.values())
 
 
 @kernel("dow", "isodow")
@@ -121,6 +136,24 @@ def _days_in(year: Integers, month: Integers) -> Integers:
     lengths = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
     days: Integers = lengths[month - 1] + ((month == 2) & leap)
     return days
+
+
+def _year(days: Integers) -> Integers:
+    return _to_civil(days)[0]
+
+
+def _day_of_year(days: Integers) -> Integers:
+    year = _year(days)
+    return days - _from_civil(year, np.ones_like(year), np.ones_like(year)) + 1
+
+
+def _week_of_year(days: Integers) -> Integers:
+    """Return ISO 8601's number of the week: that of its Thursday in that day's year."""
+    weeks: Integers = (_day_of_year(_week(days) + 3) + 6) // 7
+    return weeks
+
+
+_OF_YEAR = {"year": _year, "doy": _day_of_year, "week": _week_of_year}
 
 
 @kernel("make_date")
@@ -275,7 +308,7 @@ def _strftime(_: Typed, value: Datum, pattern: Datum) -> Any:
         "%M": (second // 60 % 60, 2),
         "%S": (second % 60, 2),
         "%f": (fraction, 6),
-        "%j": (days - _from_civil(year, np.ones_like(year), np.ones_like(year)) + 1, 3),
+        "%j": (_day_of_year(days), 3),
     }
     parts = [
         pc.utf8_lpad(pa.array(numbers[part][0]).cast(pa.string()), numbers[part][1], "0")
