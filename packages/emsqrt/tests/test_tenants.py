@@ -9,11 +9,20 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import csv, parquet
 
+import emsqrt.engine as engine_module
 from emsqrt import BudgetPool, Engine, EngineConfig, scan
 from emsqrt.memory.queue import FairQueue
 from emsqrt.memory.usage import UsageReader
-from sennit_core.errors import Cancelled, CapTooSmall, DeadlineExceeded, UsageError
+from emsqrt.plan import Plan
+from sennit_core.errors import (
+    Cancelled,
+    CapTooSmall,
+    DeadlineExceeded,
+    MemoryCapExceeded,
+    UsageError,
+)
 
 MIB = 1 << 20
 
@@ -109,6 +118,26 @@ def test_waiting_ends_with_a_deadline_or_when_it_is_cancelled() -> None:
     assert pool.stats()["b"].used_bytes == 0
 
 
+def test_more_is_leased_after_a_breach_until_a_share_is_used_up() -> None:
+    pool, given = BudgetPool("100MiB", {"a": "30MiB"}), []
+
+    def work(size_bytes: int, seconds: float | None) -> int:
+        given.append(size_bytes // MIB)
+        assert pool.stats()["a"].used_bytes == size_bytes
+        if size_bytes < 25 * MIB:
+            raise MemoryCapExceeded(cap_bytes=size_bytes)
+        return size_bytes
+
+    assert pool.lease_enough("a", 8 * MIB, work) == 30 * MIB
+    assert given == [8, 16, 30]
+    with pytest.raises(MemoryCapExceeded, match=r"look at a plan of b, over .* 20\.0 MiB"):
+        BudgetPool("20MiB").lease_enough("b", 8 * MIB, refuse)
+
+
+def refuse(size_bytes: int, seconds: float | None) -> None:
+    raise MemoryCapExceeded(cap_bytes=size_bytes)
+
+
 class _Watcher(threading.Thread):
     """Adds up what the children of this process are charged, again and again."""
 
@@ -140,7 +169,9 @@ def _children() -> list[int]:
 def _charged(pid: int) -> int:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if b"emsqrt.thin.process" not in words:  # on its way to be one, and still this process's
+        if (
+            b"emsqrt.thin.process" not in words and b"emsqrt.executor.process" not in words
+        ):  # on its way to be one, and still this process's
             return 0
         with UsageReader(pid) as reader:
             return reader.read().charged_bytes
@@ -184,6 +215,77 @@ def test_three_engines_hold_no_more_than_their_pool(tmp_path: Path) -> None:
     assert {name: each.runs for name, each in stats.items()} == {"a": 2, "b": 2, "c": 2}
     assert all(each.used_bytes == 0 and each.spilled_bytes > 0 for each in stats.values())
     assert len({path.read_bytes() for path in tmp_path.glob("[abc]?.csv")}) == 1
+
+
+def _plan(folder: Path, kind: str) -> Plan:
+    source = _shuffled(folder / "in.csv", 1000)
+    if kind == "parquet":
+        parquet.write_table(csv.read_csv(source), source.with_suffix(".parquet"))
+    return scan(source.with_suffix(f".{kind}")).sort("k").sink(folder / f"out.{kind}").plan
+
+
+@pytest.mark.parametrize(("kind", "leased_bytes"), [("csv", 12 * MIB), ("parquet", 40 * MIB)])
+def test_a_process_that_weighs_a_plan_holds_its_part_of_the_pool(
+    kind: str, leased_bytes: int, tmp_path: Path
+) -> None:
+    pool = BudgetPool("96MiB", {"small": leased_bytes - 1})
+    engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"), pool=pool, tenant="acme")
+    plan = _plan(tmp_path, kind)
+    watcher = _Watcher()
+    watcher.start()
+    weight = engine.weigh(plan, mem_cap="64MiB")
+    watcher.stop()
+    assert 0 < watcher.peak_bytes <= pool.stats()["acme"].peak_bytes == leased_bytes
+    alone = Engine(EngineConfig(spill_dir=tmp_path / "spill")).weigh(plan, mem_cap="64MiB")
+    assert abs(weight.cap_bytes - alone.cap_bytes) < MIB
+
+    with pool.lease("other", 96 * MIB):
+        with pytest.raises(DeadlineExceeded):
+            engine.weigh(plan, deadline_seconds=0)
+        stop = threading.Event()
+        stop.set()
+        with pytest.raises(Cancelled):
+            engine.weigh(plan, cancel=stop)
+    with pytest.raises(CapTooSmall) as refused:
+        Engine(pool=pool, tenant="small").weigh(plan)
+    assert refused.value.needed_bytes == leased_bytes
+    assert {name: each.used_bytes for name, each in pool.stats().items()} == {"acme": 0, "other": 0}
+
+
+def test_a_process_that_weighs_a_plan_keeps_to_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "_THIN_WEIGHING_BYTES", 6 * MIB)
+    pool = BudgetPool("96MiB", {"small": "6MiB"})
+    plan = _plan(tmp_path, "csv")
+    Engine(pool=pool, tenant="acme").weigh(plan)
+    assert pool.stats()["acme"].peak_bytes == 12 * MIB, "6 MiB were not enough"
+    with pytest.raises(MemoryCapExceeded, match="a look at a plan of small"):
+        Engine(pool=pool, tenant="small").weigh(plan)
+
+
+def test_a_cap_over_the_share_is_refused_with_what_the_plan_takes(tmp_path: Path) -> None:
+    pool = BudgetPool("160MiB", {"tiny": "20MiB", "some": "42MiB"})
+    text, typed = _plan(tmp_path, "csv"), _plan(tmp_path, "parquet")
+
+    def refusal(tenant: str, plan: Plan) -> CapTooSmall:
+        engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"), pool=pool, tenant=tenant)
+        with pytest.raises(CapTooSmall) as refused:
+            engine.run(plan, mem_cap="64MiB")
+        return refused.value
+
+    told = refusal("tiny", text)
+    assert told.needed_bytes == 64 * MIB
+    assert "ask for no more than 20.0 MiB" in str(told.hint)
+    least = float(str(told.hint).split("takes ")[1].split(" MiB")[0])
+    assert 8 < least < 16
+
+    assert refusal("tiny", typed).needed_bytes == 40 * MIB, "its share holds nobody who could look"
+    whole = refusal("some", typed)
+    assert (whole.cap_bytes, whole.hint) == (42 * MIB, None)
+    assert 42 * MIB < whole.needed_bytes < 64 * MIB
+    engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"), pool=pool, tenant="acme")
+    assert engine.run(typed, mem_cap=whole.needed_bytes).rows_out == 1000
 
 
 def test_a_tenant_spills_into_its_own_folder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 import time
 import weakref
@@ -18,19 +19,19 @@ from emsqrt.io.places import folder_of_work
 from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory.auto import auto_cap, parse_cap
+from emsqrt.memory.pool import BudgetPool, left_of
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
 from emsqrt.thin.child import run_in_child, weigh_in_child
 from emsqrt.thin.compile import try_compile
 from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall, SennitError, UsageError
-from sennit_core.units import parse_bytes
+from sennit_core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from emsqrt.executor.execution import Execution, OnProgress
     from emsqrt.executor.pool import ExecutorPool
-    from emsqrt.memory.pool import BudgetPool
     from emsqrt.planner import PhysicalProgram
     from emsqrt.te import TeSchedule
 
@@ -38,6 +39,8 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _TENANT = re.compile("[a-z0-9_-]{1,63}")
 _WEIGHING_BYTES = 256 << 20
 """Room for opening a plan of thousands of columns; hardly any of it is taken."""
+_THIN_WEIGHING_BYTES = 12 << 20
+"""What looking at a text program takes of a shared pool; a program of few files takes 9 MiB."""
 
 
 class Engine:
@@ -110,10 +113,10 @@ class Engine:
             raise UsageError(f"a deadline is a number of seconds from now, not {deadline_seconds}")
         started = time.monotonic()
         with (
-            self._telling_whole(plan, deadline_seconds, cancel),
+            self._telling_whole(plan, cap_bytes, deadline_seconds, cancel),
             self._leasing(cap_bytes, deadline_seconds, cancel),
         ):
-            left_seconds = _left_of(deadline_seconds, started)
+            left_seconds = left_of(deadline_seconds, started)
             manifest = self._run(
                 plan, cap_bytes, left_seconds, on_progress, in_process=in_process, resume=resume
             )
@@ -161,30 +164,54 @@ class Engine:
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
         with (
-            self._telling_whole(plan),
+            self._telling_whole(plan, cap_bytes),
             self._leasing(cap_bytes),
             self._executing(plan, cap_bytes) as execution,
         ):
             yield from execution.batches()
 
-    def weigh(self, plan: Plan, *, mem_cap: str | int | None = None) -> Weight:
+    def weigh(
+        self,
+        plan: Plan,
+        *,
+        mem_cap: str | int | None = None,
+        deadline_seconds: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> Weight:
         """Return the smallest cap that a plan runs under, and what it would have under another.
 
         A process like the one that would carry it out opens the plan; nothing is read but heads and
-        footers.
+        footers. Where memory is shared, that process takes its part in its turn: 12 MiB for a plan
+        over text, 40 MiB where pyarrow is needed, and twice that each time that it was too little.
 
         Args:
             plan: one without a sink is taken for one that gives batches.
             mem_cap: such as "64MiB"; the configured cap when None.
+            deadline_seconds: give up after this.
+            cancel: set by another thread to give up waiting for the shared pool.
+
+        Raises:
+            CapTooSmall: the tenant's share, or the pool, holds no process that could look.
+            MemoryCapExceeded: all of that is too little to open the plan.
         """
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
         program = try_compile(plan, folder_of_work(), cap_bytes)
-        if program is not None:
-            told = self.config.spilling
-            return weigh_in_child(program, cap_bytes, told, self.config.spill_dir)
-        return self._weigh_in_pool(plan, cap_bytes, max(cap_bytes, _WEIGHING_BYTES))
+        if program is None:
+            room_bytes = max(cap_bytes, _WEIGHING_BYTES)
+            return self._weigh_with_arrow(plan, cap_bytes, room_bytes, deadline_seconds, cancel)
+
+        def look(room_bytes: int | None, left_seconds: float | None) -> Weight:
+            spilling, spill_dir = self.config.spilling, self.config.spill_dir
+            return weigh_in_child(program, cap_bytes, spilling, spill_dir, room_bytes, left_seconds)
+
+        if self._shared is None:
+            return look(None, deadline_seconds)
+        size_bytes = _THIN_WEIGHING_BYTES
+        return self._shared.lease_enough(
+            self._tenant, size_bytes, look, deadline_seconds=deadline_seconds, cancel=cancel
+        )
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -223,6 +250,11 @@ class Engine:
             self._tenant, cap_bytes, deadline_seconds=deadline_seconds, cancel=cancel
         )
 
+    @property
+    def _limit_bytes(self) -> int:
+        """The most that the tenant may hold of a shared pool at once."""
+        return sys.maxsize if self._shared is None else self._shared.limit_bytes(self._tenant)
+
     @contextmanager
     def _executing(
         self,
@@ -259,14 +291,18 @@ class Engine:
     def _telling_whole(
         self,
         plan: Plan,
+        cap_bytes: int,
         deadline_seconds: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Iterator[None]:
         """Tell a refusal for the libraries' sake as that of the plan, where it takes still more.
 
-        A process that runs nothing opens the plan for it, if there may be one of that size.
+        A process that runs nothing opens the plan for it, if there may be one of that size. And
+        refuse a cap that is more than the tenant may hold, with what the plan takes.
         """
         started = time.monotonic()
+        if cap_bytes > self._limit_bytes:
+            raise self._over_share(plan, cap_bytes, deadline_seconds, cancel)
         try:
             yield
         except CapTooSmall as error:
@@ -274,20 +310,66 @@ class Engine:
 
             if error.needed_bytes != FLOOR_BYTES or auto_cap().cap_bytes < FLOOR_BYTES:
                 raise
-            whole, left_seconds = None, _left_of(deadline_seconds, started)
-            with suppress(SennitError), self._leasing(FLOOR_BYTES, left_seconds, cancel):
-                whole = self._weigh_in_pool(plan, FLOOR_BYTES, FLOOR_BYTES)
+            whole, left_seconds = None, left_of(deadline_seconds, started)
+            with suppress(SennitError):
+                whole = self._weigh_with_arrow(plan, FLOOR_BYTES, FLOOR_BYTES, left_seconds, cancel)
             if whole is None or whole.cap_bytes <= FLOOR_BYTES:
                 raise
             raise CapTooSmall(
                 cap_bytes=error.cap_bytes, needed_bytes=whole.cap_bytes, because=whole.because
             ) from None
 
-    def _weigh_in_pool(self, plan: Plan, cap_bytes: int, pool_bytes: int) -> Weight:
-        with self._open_pool(pool_bytes) as pool:
+    def _over_share(
+        self,
+        plan: Plan,
+        cap_bytes: int,
+        deadline_seconds: float | None,
+        cancel: threading.Event | None,
+    ) -> CapTooSmall:
+        """Return the refusal of a cap that is more than the tenant may hold at once."""
+        share_bytes = self._limit_bytes
+        try:
+            least = self.weigh(
+                plan, mem_cap=share_bytes, deadline_seconds=deadline_seconds, cancel=cancel
+            )
+        except CapTooSmall as error:
+            return CapTooSmall(share_bytes, error.needed_bytes, error.because)
+        if least.cap_bytes > share_bytes:
+            return CapTooSmall(share_bytes, least.cap_bytes, least.because)
+        because = f"a run of {self._tenant} asks for that much of the shared pool"
+        hint = (
+            f"the plan itself takes {format_bytes(least.cap_bytes)}: "
+            f"ask for no more than {format_bytes(share_bytes)}"
+        )
+        return CapTooSmall(share_bytes, cap_bytes, because, hint=hint)
+
+    def _weigh_with_arrow(
+        self,
+        plan: Plan,
+        cap_bytes: int,
+        room_bytes: int,
+        deadline_seconds: float | None,
+        cancel: threading.Event | None,
+    ) -> Weight:
+        """Weigh a plan in a process with so much room, or, where that is shared, as it must have."""
+
+        def look(room_bytes: int, left_seconds: float | None) -> Weight:
             request = {**self._request(plan), "weighs": cap_bytes}
-            with pool.submit("emsqrt.plan", request) as execution:
+            with (
+                self._open_pool(room_bytes) as pool,
+                pool.submit("emsqrt.plan", request, deadline_seconds=left_seconds) as execution,
+            ):
                 return Weight.from_json(execution.result())
+
+        if self._shared is None:
+            return look(room_bytes, deadline_seconds)
+        from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
+
+        if self._limit_bytes < FLOOR_BYTES:
+            raise CapTooSmall(self._limit_bytes, FLOOR_BYTES, FLOOR_BECAUSE)
+        return self._shared.lease_enough(
+            self._tenant, FLOOR_BYTES, look, deadline_seconds=deadline_seconds, cancel=cancel
+        )
 
     def _kept_place(self, name: str) -> tuple[str, str]:
         """Return where a run of that name is kept: the spill folder and the name."""
@@ -308,12 +390,6 @@ class Engine:
 
         size = self.config.max_parallel_tasks if self._shared is None else 1
         return ExecutorPool(size, memory_bytes=cap_bytes * size, spill_dir=self.config.spill_dir)
-
-
-def _left_of(deadline_seconds: float | None, started: float) -> float | None:
-    if deadline_seconds is None:
-        return None
-    return max(0.0, deadline_seconds - (time.monotonic() - started))
 
 
 def _after_fork() -> None:

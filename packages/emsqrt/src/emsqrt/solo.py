@@ -100,13 +100,28 @@ def weigh_text_alone(
     cap_bytes: int,
     spilling: Mapping[str, Any],
     spill_dir: Path | None = None,
+    room_bytes: int | None = None,
 ) -> dict[str, Any]:
-    """Return what a text program needs and would have under a cap, as JSON; nothing is read."""
+    """Return what a text program needs and would have under a cap, as JSON; nothing is read.
+
+    Args:
+        program: as for `run_text_alone`.
+        cap_bytes: asked about.
+        spilling: as `EngineConfig.spilling` has it.
+        spill_dir: where it would spill; a folder of this user's when None.
+        room_bytes: the cap on this process meanwhile; it ends itself before it passes it.
+    """
     from emsqrt.thin.build import load_operators
     from emsqrt.thin.session import weigh_text
 
     load_operators(program["steps"])
-    with trial(cap_bytes, spilling, spill_dir, lean=True) as context:
+    with trial(cap_bytes, spilling, spill_dir, lean=True) as context, ExitStack() as stack:
+        if room_bytes is not None:
+            context.look()  # the watchdog is no part of it
+            levels = CapLevels.lean(room_bytes)
+            reactions = Reactions(lambda _: None, lambda _: os._exit(EXIT_CAP))
+            watchdog = stack.enter_context(Watchdog())
+            stack.enter_context(watchdog.watch(levels, reactions, fence=False))
         return weigh_text(program, context)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from emsqrt.memory.auto import parse_cap
 from emsqrt.memory.queue import FairQueue
-from sennit_core.errors import Cancelled, CapTooSmall, DeadlineExceeded
+from sennit_core.errors import Cancelled, CapTooSmall, DeadlineExceeded, MemoryCapExceeded
+
+T = TypeVar("T")
 
 _LOOK_SECONDS = 0.05
 
@@ -22,8 +25,8 @@ class TenantStats:
     Args:
         used_bytes: caps of the runs that go on.
         peak_bytes: the most of them at once.
-        runs: that were let in.
-        waiting: runs in the queue.
+        runs: that were let in, processes that only look at a plan among them.
+        waiting: those in the queue.
         spilled_bytes: written to spill by its runs, as it is stored.
     """
 
@@ -59,6 +62,10 @@ class BudgetPool:
         """The most that was let out at once."""
         return self._queue.peak_bytes
 
+    def limit_bytes(self, tenant: str) -> int:
+        """Return the most that a tenant may hold at once."""
+        return self._queue.limit(tenant)
+
     @contextmanager
     def lease(
         self,
@@ -67,6 +74,7 @@ class BudgetPool:
         *,
         deadline_seconds: float | None = None,
         cancel: threading.Event | None = None,
+        what: str = "a run",
     ) -> Iterator[None]:
         """Hold a part of the pool for the length of a `with`; waits for its turn.
 
@@ -75,30 +83,74 @@ class BudgetPool:
             size_bytes: the run's cap.
             deadline_seconds: give up waiting after this.
             cancel: set by another thread to give up waiting.
+            what: what it is for, in errors.
 
         Raises:
             CapTooSmall: the tenant's share, or the pool, is smaller than that.
             DeadlineExceeded: its turn did not come in time.
             Cancelled: somebody cancelled it.
         """
-        limit_bytes = self._queue.limit(tenant)
+        limit_bytes = self.limit_bytes(tenant)
+        what = f"{what} of {tenant}"
         if size_bytes > limit_bytes:
             raise CapTooSmall(
                 cap_bytes=limit_bytes,
                 needed_bytes=size_bytes,
-                because=f"a run of {tenant} asks for that much of the shared pool",
+                because=f"{what} asks for that much of the shared pool",
             )
         with self._changed:
             ticket = self._queue.request(tenant, size_bytes)
             self._serve()
         try:
-            self._wait(ticket, tenant, deadline_seconds, cancel)
+            self._wait(ticket, f"{what}, waiting for memory", deadline_seconds, cancel)
             yield
         finally:
             with self._changed:
                 self._granted.discard(ticket)
                 self._queue.release(ticket)
                 self._serve()
+
+    def lease_enough(
+        self,
+        tenant: str,
+        size_bytes: int,
+        work: Callable[[int, float | None], T],
+        *,
+        deadline_seconds: float | None = None,
+        cancel: threading.Event | None = None,
+    ) -> T:
+        """Return what a look at a plan gives, which holds twice as much after each breach.
+
+        All is given back before more is asked for, at the end of the line.
+
+        Args:
+            tenant: for whom.
+            size_bytes: the first cap on it.
+            work: is given its cap and the seconds that are left.
+            deadline_seconds: give up waiting after this.
+            cancel: set by another thread to give up waiting.
+
+        Raises:
+            MemoryCapExceeded: all that the tenant may hold is too little.
+            CapTooSmall, DeadlineExceeded, Cancelled: as `lease` does.
+        """
+        limit_bytes, started = self.limit_bytes(tenant), time.monotonic()
+        what = "a look at a plan"
+        while True:
+            left_seconds = left_of(deadline_seconds, started)
+            try:
+                with self.lease(
+                    tenant, size_bytes, deadline_seconds=left_seconds, cancel=cancel, what=what
+                ):
+                    return work(size_bytes, left_of(deadline_seconds, started))
+            except MemoryCapExceeded as error:
+                if size_bytes >= limit_bytes:
+                    raise MemoryCapExceeded(
+                        cap_bytes=limit_bytes,
+                        what=f"{what} of {tenant}",
+                        hint="give the tenant a larger share of the pool",
+                    ) from error
+            size_bytes = min(2 * size_bytes, limit_bytes)
 
     def note_spill(self, tenant: str, size_bytes: int) -> None:
         """Add what a run of a tenant has spilled to its account."""
@@ -126,11 +178,10 @@ class BudgetPool:
     def _wait(
         self,
         ticket: int,
-        tenant: str,
+        what: str,
         deadline_seconds: float | None,
         cancel: threading.Event | None,
     ) -> None:
-        what = f"a run of {tenant}, waiting for memory"
         started = time.monotonic()
         with self._changed:
             while ticket not in self._granted:
@@ -144,3 +195,10 @@ class BudgetPool:
                 if cancel is not None:  # an event wakes nobody who waits for something else
                     left = _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
                 self._changed.wait(left)
+
+
+def left_of(deadline_seconds: float | None, started: float) -> float | None:
+    """Return what is left of a number of seconds since `time.monotonic` was `started`."""
+    if deadline_seconds is None:
+        return None
+    return max(0.0, deadline_seconds - (time.monotonic() - started))

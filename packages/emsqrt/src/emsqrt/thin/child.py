@@ -75,13 +75,29 @@ def weigh_in_child(
     cap_bytes: int,
     spilling: Mapping[str, Any],
     spill_dir: Path | None,
+    room_bytes: int | None = None,
+    deadline_seconds: float | None = None,
 ) -> Weight:
-    """Return what a text program needs and would have under a cap, from a process like its own."""
+    """Return what a text program needs and would have under a cap, from a process like its own.
+
+    Args:
+        program: as for `run_in_child`.
+        cap_bytes: asked about.
+        spilling: as `EngineConfig.spilling` has it.
+        spill_dir: where it would spill; a folder of this user's when None.
+        room_bytes: what the kernel may charge the child at most.
+        deadline_seconds: give up after this.
+
+    Raises:
+        MemoryCapExceeded: it takes more than `room_bytes` to look at the program.
+    """
     request = {
         "program": program,
         "capBytes": cap_bytes,
         "spillDir": None if spill_dir is None else str(spill_dir),
         "spilling": spilling,
+        "deadlineSeconds": deadline_seconds,
+        "roomBytes": room_bytes,
         "weighs": True,
     }
     return Weight.from_json(_ask(request, lambda _: None))
@@ -107,7 +123,7 @@ def _ask(
                 raise error_from_json(answer["error"])
             news.update(answer["progress"])
             on_progress(Progress.from_json(news))
-        raise _lost(process, request["capBytes"])
+        raise _lost(process, request.get("roomBytes") or request["capBytes"])
 
 
 @contextmanager

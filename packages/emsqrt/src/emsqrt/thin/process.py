@@ -65,8 +65,13 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
 
     spill_dir = None if request["spillDir"] is None else Path(request["spillDir"])
     if request.get("weighs"):
-        told = request["spilling"]
-        return weigh_text_alone(request["program"], request["capBytes"], told, spill_dir)
+        return weigh_text_alone(
+            request["program"],
+            request["capBytes"],
+            request["spilling"],
+            spill_dir,
+            request["roomBytes"],
+        )
     listeners = Listeners(
         lambda fields: tell(progress=fields), lambda error: tell(error=error.to_json()), start
     )
