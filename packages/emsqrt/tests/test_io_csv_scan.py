@@ -83,6 +83,36 @@ def test_types_are_inferred_from_the_beginning(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ("0 1 -07", "Int64"),
+        ("18446744073709551615 1", "UInt64"),
+        ("18446744073709551615 -1", "Decimal(38,0)"),
+        ("9" * 38, "Decimal(38,0)"),
+        ("9" * 39, "Utf8"),
+        ("18446744073709551616 1.5", "Float64"),
+        ("+18446744073709551616", "Decimal(38,0)"),
+        ("+5 1e20", "Float64"),
+        ("007", "Int64"),
+        ("9999-12-31T23:59:59.999 2024-01-01", "Timestamp(us)"),
+        ("9999-12-31T23:59:59.999Z", "Timestamp(us,UTC)"),
+    ],
+)
+@pytest.mark.parametrize("delimiter", [",", "|"])
+def test_no_value_of_the_sample_is_rounded(
+    values: str, kind: str, delimiter: str, tmp_path: Path
+) -> None:
+    rows = [f"7{delimiter}{value}" for value in values.split()]
+    path = put(tmp_path, "\n".join([f"a{delimiter}b", *rows]))
+    assert str(infer_csv_schema(path, CsvOptions(delimiter=delimiter)).field("b").type) == kind
+
+
+def test_a_number_longer_than_the_room_to_look_at_it_keeps_its_type(tmp_path: Path) -> None:
+    path = put(tmp_path, f"a\n0.{'1' * (100 << 10)}\n2\n")
+    assert infer_csv_schema(path, CsvOptions()) == Schema.of(a="Float64")
+
+
 def test_a_header_alone_is_an_empty_table(tmp_path: Path) -> None:
     path = put(tmp_path, "a,b")
     assert infer_csv_schema(path, CsvOptions()) == Schema.of(a="Utf8", b="Utf8")

@@ -1,15 +1,16 @@
 """The types of a CSV file's columns, as its first records suggest them.
 
-Each column takes the first of `CANDIDATES` that holds every value of the sample. The order is the
-one of Arrow's CSV reader, so both tiers of the engine read a file alike.
+Each column takes the first of `CANDIDATES` that holds every value of the sample. Whole
+numbers beyond 64 bits are decimals: as floats, different ones would become the same.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from emsqrt._kernel import Columns, CsvParser, RecordFault
+from emsqrt._kernel import Columns, CsvFormatter, CsvParser, RecordFault
 from emsqrt.io.csv_options import CsvOptions
 from sennit_core.schema import DataType, Field, Schema
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = (
     "Int64",
+    "UInt64",
     "Bool",
     "Date",
     "Time",
@@ -25,11 +27,17 @@ CANDIDATES = (
     "Timestamp(s,UTC)",
     "Timestamp(ns)",
     "Timestamp(ns,UTC)",
+    "Timestamp(us)",
+    "Timestamp(us,UTC)",
     "Float64",
     "Utf8",
     "Binary",
 )
 _SCRATCH_BYTES = 1 << 18
+_ROOM_BYTES = 1 << 16
+_LARGE = re.compile(rb"[0-9]{16}")
+_TOO_LARGE = re.compile(rb"[0-9]{39}")
+_NOT_WHOLE = re.compile(rb"[^0-9+\s\"-]")
 
 
 def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> Schema:
@@ -49,13 +57,42 @@ def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> 
     tried = [0] * len(names)
     while (wrong := _first_misfit(tried, sample, options)) is not None:
         tried[wrong] += 1
-    empty = _columns_without_values(tried, sample, options)
+    types = [CANDIDATES[candidate] for candidate in tried]
+    for at in _columns_without_values(tried, sample, options):
+        types[at] = "Utf8"
+    for at, found in _whole_numbers(tried, sample, options).items():
+        types[at] = "Utf8" if _TOO_LARGE in found else "Decimal(38,0)"
     return Schema(
-        tuple(
-            Field(name, DataType.parse("Utf8" if at in empty else CANDIDATES[tried[at]]))
-            for at, name in enumerate(names)
-        )
+        tuple(Field(name, DataType.parse(kind)) for name, kind in zip(names, types, strict=True))
     )
+
+
+def _whole_numbers(
+    tried: Sequence[int], sample: Buffer, options: CsvOptions
+) -> dict[int, set[re.Pattern[bytes]]]:
+    """Return the columns of floats that are whole numbers, not all of them exact as floats."""
+    number, text = CANDIDATES.index("Float64"), CANDIDATES.index("Utf8")
+    looked_at = {at: set[re.Pattern[bytes]]() for at, one in enumerate(tried) if one == number}
+    if not looked_at or not _LARGE.search(sample):
+        return {}
+    tried = [text if at in looked_at else one for at, one in enumerate(tried)]
+    room, formatter = memoryview(bytearray(_ROOM_BYTES)), CsvFormatter(["Utf8"])
+    for columns in _parsed(tried, sample, options):
+        for at, found in looked_at.items():
+            column, row = columns.select([at]), 0
+            while row < len(columns):
+                row, used_bytes = formatter.format(column, row, room)
+                if not used_bytes:  # a value as long as that is no number of 38 digits
+                    found.add(_NOT_WHOLE)
+                    break
+                found |= {
+                    each
+                    for each in (_LARGE, _TOO_LARGE, _NOT_WHOLE)
+                    if each.search(room[:used_bytes])
+                }
+    return {
+        at: found for at, found in looked_at.items() if _LARGE in found and _NOT_WHOLE not in found
+    }
 
 
 def _first_misfit(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> int | None:
