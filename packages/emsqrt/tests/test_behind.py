@@ -156,6 +156,17 @@ def test_a_row_longer_than_a_half_gathers_in_the_whole(lane: Lane, tmp_path: Pat
     assert found == sorted(rows, key=lambda row: row[0] or 0)
 
 
+def test_nobody_fills_what_is_still_read_of_a_row_that_took_all_of_the_memory() -> None:
+    waited: list[int] = []
+    outlet = Outlet(memoryview(bytearray(8)), lambda: waited.append(len(outlet.room)))
+    outlet.turn()
+    assert waited == []
+    assert outlet.widen()
+    outlet.turn()
+    assert waited == [4, 8]
+    assert len(outlet.room) == 4
+
+
 @pytest.mark.parametrize("fault", DISK_FAULTS)
 def test_a_disk_that_fails_behind_it(tmp_path: Path, fault: DiskFault) -> None:
     rows, quiet = made(60_000), FaultyDisk()

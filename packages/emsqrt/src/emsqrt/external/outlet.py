@@ -37,7 +37,9 @@ class Outlet:
         return memory if isinstance(memory, Outlet) else cls(memory)
 
     def turn(self) -> None:
-        """Go on to the next part."""
+        """Go on to the next part; waits for who reads all of the memory, which is more than a part."""
+        if len(self.room) == len(self._memory):
+            self._wait()
         self._at = (self._at + 1) % len(self._parts)
         self.room = self._parts[self._at]
 
