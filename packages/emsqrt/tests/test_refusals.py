@@ -10,6 +10,7 @@ import pytest
 from pyarrow import csv, parquet
 
 from emsqrt import Engine, EngineConfig, scan
+from emsqrt.io import records
 from emsqrt.io.json_lines import split_lines
 from emsqrt.io.records import CsvDialect, RecordTooLong, split_records
 from emsqrt.pipeline import Pipeline
@@ -116,7 +117,10 @@ def test_a_record_that_is_too_long_is_measured(record: bytes, step: int) -> None
     assert refused.value.record_bytes == len(record)
 
 
-def test_a_record_whose_end_is_far_off_is_not_read_to_its_end() -> None:
+def test_a_record_whose_end_is_far_off_is_not_read_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(records, "LOOK_AHEAD_BYTES", 0)
     stream = Trickle(b'a,"' + b"x" * 100_000, 16)
     with pytest.raises(RecordTooLong) as refused:
         list(split_records(stream, CsvDialect(), block_bytes=16, record_bytes_max=32))

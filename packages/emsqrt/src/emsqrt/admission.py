@@ -42,10 +42,11 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -
         refused = _released(error)
     run.context.make_room_for_error()
     whole_bytes = run.budget.whole_bytes
+    because = refused.because if run.met is None else run.met.because
     needed_bytes = _enough(refused, open_all, run)
     gc.collect()
     needed_bytes += max(_PRECISE_BYTES, run.context.grown_bytes())
-    raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=refused.because)
+    raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=because)
 
 
 def weigh(open_all: Callable[[Run, ExitStack], object], run: Run, cap_bytes: int) -> Weight:

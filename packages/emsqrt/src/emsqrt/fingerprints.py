@@ -70,6 +70,11 @@ class Inputs:
                 self._marks.append((source.name, _mark(source.name)))
             self.infos.append(input_info(source))
 
+    @property
+    def can_be_read_again(self) -> bool:
+        """Whether none of them is gone once it was read, as standard input is."""
+        return all(info["fingerprint"] for info in self.infos)
+
     def __enter__(self) -> Self:
         return self
 

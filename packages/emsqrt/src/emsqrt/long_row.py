@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 from sennit_core.errors import CapTooSmall
 
@@ -28,3 +28,8 @@ class LongRow(CapTooSmall):
         super().__init__(*args, **fields)
         self.row_bytes = row_bytes
         self.place = place
+
+    @classmethod
+    def met(cls, row_bytes: int, because: str, place: Place = "grant") -> Self:
+        """Return the error of who does not know by how much its memory is too small."""
+        return cls(cap_bytes=0, needed_bytes=0, because=because, row_bytes=row_bytes, place=place)

@@ -6,7 +6,7 @@ import mmap
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from emsqrt.attempts import LongerRow
 from emsqrt.behind import STACK_BYTES, Lane
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
@@ -78,6 +79,10 @@ class _World:
     holders: Counter[int] = field(default_factory=Counter)
     least_parts: dict[int, int] = field(default_factory=dict)
     row_needs: list[RowNeed] = field(default_factory=list)
+    rows_in: dict[int, int] = field(default_factory=dict)
+    rows_out: dict[int, int] = field(default_factory=dict)
+    rows_packed: dict[int, int] = field(default_factory=dict)
+    may_begin_anew: Callable[[], bool] = lambda: False
     sharing: Sharing = EVERYBODY
     meters: dict[int, Meter] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
@@ -107,6 +112,7 @@ class Run:
         seed: for sampling.
         output_bytes: what each operator that holds rows takes beside its working memory.
         kept: where it spills to and writes down finished runs, when it can be resumed.
+        met: the longest row that an earlier attempt met and had no room for.
     """
 
     def __init__(
@@ -116,8 +122,10 @@ class Run:
         seed: int = 0,
         output_bytes: int = OUTPUT_BYTES,
         kept: KeptRun | None = None,
+        met: LongerRow | None = None,
     ) -> None:
         self._kept = kept
+        self.met = met
         self.context = context
         self.folder = folder
         self.seed = seed
@@ -135,6 +143,10 @@ class Run:
         """
         meters = self._world.meters
         meters[node] = Meter(node, operator, [meters[each] for each in inputs if each in meters])
+        rows_out = self._world.rows_out
+        parts = [rows_out.get(each, 1) for each in inputs]
+        self._world.rows_in[node] = max(parts, default=1)
+        rows_out[node] = sum(parts) if operator == "join" else max(parts, default=1)
         return self.view(node)
 
     def knows(self, node: int) -> bool:
@@ -162,7 +174,8 @@ class Run:
 
     def trial(self, budget: MemoryBudget) -> Run:
         """Return a run that is as this one at its beginning, but for the budget; only to admit."""
-        return Run(self.context.trial(budget), self.folder, self.seed, self._output_bytes)
+        context = self.context.trial(budget)
+        return Run(context, self.folder, self.seed, self._output_bytes, met=self.met)
 
     @property
     def meter(self) -> Meter:
@@ -247,6 +260,32 @@ class Run:
             self._world.row_needs.append((self.node, rows, place))
 
     @property
+    def row_bytes(self) -> int:
+        """What the longest row that the operator takes in has; 0 while none was met that is long."""
+        return self._row_bytes * self._world.rows_in.get(self.node, 1)
+
+    @property
+    def row_bytes_out(self) -> int:
+        """The same of the rows that it gives, of which a join's have those of both sides."""
+        return self._row_bytes * self._world.rows_out.get(self.node, 1)
+
+    @property
+    def _row_bytes(self) -> int:
+        return 0 if self.met is None else self.met.room_bytes
+
+    def let_begin_anew(self, may: Callable[[], bool]) -> None:
+        """Have a row that is longer than all that are known told to whoever carries the run out.
+
+        Args:
+            may: asked then whether nothing was seen of the run so far.
+        """
+        self._world.may_begin_anew = may
+
+    def packs_rows(self, rows: int) -> None:
+        """Say that the operator's own rows are up to so many times as long as those that come."""
+        self._world.rows_packed[self.node] = rows
+
+    @property
     def reader_bytes(self) -> int:
         """What readers may take beyond their blocks, for records that are longer."""
         return self._world.reader_bytes
@@ -277,8 +316,13 @@ class Run:
         elif world.holders and "force_shared_memory" in self.context.spilling:
             self._set_spill_aside()
         self._open_lane()
-        world.reader_bytes = self.budget.free_bytes // (READERS_SHARE if world.holders else 2)
+        free_bytes = self.budget.free_bytes
+        world.reader_bytes = free_bytes // (READERS_SHARE if world.holders else 2)
+        if self.met is not None:
+            world.reader_bytes = max(world.reader_bytes, self._bytes_beside())
         if not world.holders:
+            if self.met is not None and world.reader_bytes > free_bytes:
+                raise self.too_small(world.reader_bytes - free_bytes, self.met.because)
             return
         sharing = sharing.with_holders(world.holders, self.leasts)
         live = sharing.live_max
@@ -291,6 +335,13 @@ class Run:
             raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
         world.arena = Arena(size, self.budget)
         world.sharing, world.grants = sharing, sharing.grants(size)
+
+    def _bytes_beside(self) -> int:
+        """Return what must be beside the working set for the longest row that was met."""
+        wanted: Counter[Place] = Counter()
+        for node, rows, place in self._world.row_needs:
+            wanted[place] = max(wanted[place], rows * self.view(node).row_bytes)
+        return max(wanted["beside"], wanted["read"] + wanted["passing"])
 
     def _open_lane(self) -> None:
         """Let a second thread work where that is wanted, and its stack is a small part."""
@@ -347,10 +398,6 @@ class Run:
             because=because,
         )
 
-    def too_small_for_row(self, row_bytes: int, because: str) -> CapTooSmall:
-        """Return the error of a row that is too long, with a cap that takes it to the end."""
-        return self._too_small_by(self._room.missing_for_row(row_bytes), because)
-
     def _too_small_by(self, missing_bytes: int, because: str) -> CapTooSmall:
         # Sinks and readers take a little more of a larger cap.
         more_bytes = missing_bytes // 8 + min(missing_bytes, MORE_BYTES)
@@ -376,18 +423,43 @@ class Run:
 
     @contextmanager
     def judging_sizes(self) -> Iterator[None]:
-        """Tell an operator's want of working memory as a want of cap, for the length of a `with`."""
+        """Tell an operator's want of working memory as a want of cap, for the length of a `with`.
+
+        Raises:
+            LongerRow: a row was met that is longer than all that are known; whoever carries the run
+                out may begin anew.
+        """
         whole_bytes = self.budget.whole_bytes
         try:
             yield
         except CapTooSmall as error:
             if error.cap_bytes == whole_bytes:
                 raise
+            self._tell_longer(self._source_bytes(error), error.because)
             missing = self._room.missing(error, self.node)
             raise self._too_small_by(missing, error.because) from error
         except TooLarge as error:
+            self._tell_longer(error.actual_bytes or 0, error.describe())
             missing = self._room.missing_for_row(error.actual_bytes or 0)
             raise self._too_small_by(missing or whole_bytes, error.describe()) from error
+
+    def _source_bytes(self, error: CapTooSmall) -> int:
+        """Return what a row of a source has, at least, that became one which is too long; or 0."""
+        row_bytes: int = getattr(error, "row_bytes", 0)
+        if getattr(error, "place", "read") == "read":
+            return row_bytes
+        world = self._world
+        return -(
+            -row_bytes // (world.rows_packed.get(self.node, 1) * world.rows_in.get(self.node, 1))
+        )
+
+    def _tell_longer(self, row_bytes: int, because: str) -> None:
+        """Raise the news of a row that is longer than all that are known, where that is of use."""
+        sources = self._world.sources
+        sure = max((getattr(each, "sure_row_bytes", 0) for each in sources), default=0)
+        met = LongerRow(max(row_bytes, sure), because)
+        if row_bytes and met.row_bytes > self._row_bytes and self._world.may_begin_anew():
+            raise met from None
 
     def take_working_memory(self, tag: str) -> Slice:
         """Return the operator's grant, or less when memory is short; it gives it back at its end.

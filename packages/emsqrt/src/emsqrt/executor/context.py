@@ -79,6 +79,8 @@ class Context:
         """Returns the most that the kernel charged the process during this run, in bytes."""
         self.room_bytes: Callable[[], int] = lambda: sys.maxsize
         """Returns how much the process may still grow before it is asked to stop."""
+        self.has_emitted = False
+        """Whether some of what comes out is out of this process's hands."""
         self.spilling: Mapping[str, Any] = {}
         """What a spill manager is told beside its folder: `EngineConfig.spilling`."""
         self.owns_process = False
@@ -187,6 +189,7 @@ class Context:
 
         Waits while the reader is slow. Raises what `check` raises.
         """
+        self.has_emitted = True
         view = memoryview(payload).cast("B")
         step = max(self._writer.payload_bytes_max // 2, 1)
         for start in range(0, len(view), step):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import AggReader, GroupFold
@@ -11,8 +12,10 @@ from emsqrt.external.groups import (
     GROUPS_BYTES_MIN,
     Groups,
     groups_bytes_min,
+    long_groups_bytes,
     rewrite,
     sketch_bytes,
+    texts_of,
 )
 from emsqrt.external.parts import (
     I64,
@@ -42,6 +45,8 @@ AGGREGATE_BYTES_MIN = GROUPS_BYTES_MIN
 VALUES_BYTES_MIN = GROUPS_BYTES_MIN + FOLD_BYTES_MIN
 """What each of its `values` needs besides, and the groups themselves then."""
 _ALIGN = 64
+_FEW_SHARE = 8
+"""Where values alone may be long, groups have one part in so many of the memory."""
 _COLUMN_BYTES = 384
 """A column of a few groups: three buffers that are aligned, in three quarters of the room."""
 _SKETCH_COPIES = 8
@@ -89,6 +94,7 @@ class ExternalAggregate:
         outputs: the result's columns behind the keys.
         values: columns whose different values fill parts that are the COUNT, SUM, FLOAT_SUM,
             FLOAT_SQUARES or MIN of NO_COLUMN.
+        row_bytes: what the longest row may have, where that is known to be much.
         name: of the segments, and in errors.
         check: called often; what it raises ends the work.
         journal: where runs are written down; see `ExternalSort`. Not used with `values`, which
@@ -107,13 +113,18 @@ class ExternalAggregate:
         outputs: Sequence[Output],
         values: Sequence[Values] = (),
         *,
+        row_bytes: int = 0,
         name: str = "aggregate",
         check: Callable[[], None] = lambda: None,
         journal: Journal | None = None,
     ) -> None:
         if values:
             journal = None
-        share = len(memory) // (1 + len(values)) // _ALIGN * _ALIGN
+        first = share = len(memory) // (1 + len(values)) // _ALIGN * _ALIGN
+        if values and row_bytes and not texts_of(keys, parts):
+            first = max(groups_bytes_min(parts, len(keys)), len(memory) // _FEW_SHARE)
+            share = (len(memory) - first) // len(values) // _ALIGN * _ALIGN
+            first = len(memory) - share * len(values)
         if values and len(memory) < aggregate_bytes_min(parts, values):
             raise CapTooSmall(
                 cap_bytes=len(memory),
@@ -126,11 +137,11 @@ class ExternalAggregate:
         self._name = name
         self._given = 0
         self._groups = Groups(
-            memory[:share], spill, keys, parts, name=name, check=check, journal=journal
+            memory[:first], spill, keys, parts, name=name, check=check, journal=journal
         )
         self._values = [
-            SortedValues(memory[at * share : (at + 1) * share], spill, keys, each, name, check)
-            for at, each in enumerate(values, 1)
+            SortedValues(memory[at : at + share], spill, keys, each, name, check)
+            for at, each in zip(count(first, share), values, strict=False)
         ]
         self._reader = AggReader(
             [key.as_tuple() for key in keys],
@@ -254,12 +265,12 @@ class SortedValues:
         self._size = len(memory)
         self._memory = memory[:fold]
         self._given = values
-        self._keys = [*keys, KeyColumn(values.column, values.kind, nulls_first=True)]
+        self._keys = _with_value(keys, values)
         self._counts = [Part(PartOp.COUNT, values.column, values.kind)]
         self._name = name
         rest = memory[fold:]
         self.groups = Groups(
-            rest, spill, self._keys, self._counts, name=f"{name}-values", check=check
+            rest, spill, self._keys, self._counts, name=f"{name}-values", check=check, lends=True
         )
 
     def add(self, columns: Columns) -> None:
@@ -314,12 +325,29 @@ class SortedValues:
         return replace(part, op=op, column=NO_COLUMN)
 
 
+def _with_value(keys: Sequence[KeyColumn], values: Values) -> list[KeyColumn]:
+    return [*keys, KeyColumn(values.column, values.kind, nulls_first=True)]
+
+
 def aggregate_bytes_min(parts: Sequence[Part], values: Sequence[Values] = (), keys: int = 0) -> int:
     """Return the least memory of an `ExternalAggregate` by so many keys, which are short."""
     share = groups_bytes_min(parts, keys)
     if values:
         share = max(share, VALUES_BYTES_MIN)
     return (1 + len(values)) * (-(-share // _ALIGN) * _ALIGN)
+
+
+def long_aggregate_bytes(
+    keys: Sequence[KeyColumn], parts: Sequence[Part], values: Sequence[Values], row_bytes: int
+) -> int:
+    """Return memory for an `ExternalAggregate` of rows that have up to so many bytes."""
+    share = long_groups_bytes(keys, parts, row_bytes)
+    for each in values:  # of keys and a value; the fold lies beside
+        of_values = long_groups_bytes(_with_value(keys, each), (), row_bytes, lends=True)
+        share = max(share, of_values + FOLD_BYTES_MAX)
+    if values and not texts_of(keys, parts):
+        return share * len(values) * _FEW_SHARE // (_FEW_SHARE - 1) + (1 + len(values)) * _ALIGN
+    return (1 + len(values)) * (share + _ALIGN)
 
 
 def out_bytes_min(columns: int, parts: Sequence[Part]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,7 +27,12 @@ _LONGEST_SHARE = 12  # of the reserve, for one row: its states are met and packe
 _FEW = 250
 _KEY_BYTES, _STATE_BYTES = 32, 96  # of each key and each state beyond these, at most, beside texts
 _LONG_SHARE = 2  # of the memory, for the reserve, once a row is longer than that
+_SHARE_OF_KEYS, _SHARE_OF_TEXTS = 6, 8
+"""Where keys alone are long a row is met in so much of the reserve, texts in twice their growth."""
+_TABLE_ROWS, _TABLE_ROWS_OF_BOTH = 5, 7
+"""What a table for one long row takes: a quarter to read its key; three rows and a block to merge."""
 _SKETCHES = (PartOp.SKETCH, PartOp.SKETCH_MERGE)
+_TEXTS = (TEXT, BYTES)
 _HELD = (PartOp.MIN, PartOp.MAX, PartOp.FIRST, PartOp.LAST)
 
 
@@ -36,15 +42,16 @@ class Groups:
     A table that is full is sorted and spilled as a run of partial states; at the end the runs are
     merged, and states of equal keys combined, exactly. Nothing is spilled when the groups fit.
     Beside the table lies a reserve, where rows are packed and met. It has half of the memory once a
-    long row comes.
+    long row comes, and all but what the table needs when the row is longer than that is good for.
 
     Args:
-        memory: everything lies in it; from `groups_bytes_min` and some dozens of the longest row.
+        memory: everything lies in it; `groups_bytes_min`, or `long_groups_bytes` of long rows.
         spill: where runs go.
         keys: what rows are grouped by.
         parts: the states of each group.
         name: of the segments, and in errors.
         check: called often; what it raises ends the work.
+        lends: whether `lend` is to be called.
         journal: where runs are written down; see `ExternalSort`.
 
     Raises:
@@ -60,9 +67,11 @@ class Groups:
         *,
         name: str,
         check: Callable[[], None],
+        lends: bool = False,
         journal: Journal | None = None,
     ) -> None:
         self._name = name
+        self._long_shares = _long_shares(keys, parts, lends=lends)
         self._check = check
         self._size = len(memory)
         self._parts = [part.as_tuple() for part in parts]
@@ -75,6 +84,7 @@ class Groups:
         reserve = min(max(len(memory) // 8, RESERVE_BYTES_MIN), RESERVE_BYTES_MAX)
         reserve = max(reserve, RESERVE_BYTES_MIN + _LONGEST_SHARE * sketch_bytes(parts))
         self._memory = memory
+        self._reserve_least = reserve
         self._reserve = memory[len(memory) - reserve :]
         area = memory[: len(memory) - reserve]
         self._keys = [key.as_tuple() for key in keys]
@@ -212,11 +222,16 @@ class Groups:
         self._reopened = True
         self._refused_bytes = row_bytes
         reserve = self._size // _LONG_SHARE
-        has_room = self._size - reserve >= TABLE_BYTES_MIN and reserve > len(self._reserve)
-        self._for_long = has_room and row_bytes <= reserve // _LONGEST_SHARE
+        limit = reserve // _LONGEST_SHARE
+        if row_bytes > limit:
+            limit = (self._size - TABLE_BYTES_MIN) // sum(self._long_shares)
+            reserve = limit * self._long_shares[0]
+        has_room = self._size - reserve >= TABLE_BYTES_MIN and reserve >= self._reserve_least
+        is_new = not self._for_long or limit > self._limit
+        self._for_long = has_room and is_new and row_bytes <= limit
         if self._for_long:
             self._reserve = self._memory[self._size - reserve :]
-            self._limit = reserve // _LONGEST_SHARE
+            self._limit = limit
         else:
             self._limit = 0
         area = self._memory[: self._size - len(self._reserve)]
@@ -290,12 +305,43 @@ class Groups:
 
 def _keeps_a_text(part: Part) -> bool:
     """Whether the part's text and another's, of two rows, may come to lie in one."""
-    return part.op in _HELD and part.kind in (TEXT, BYTES) and not part.param
+    return _holds_a_text(part) and not part.param
 
 
 def sketch_bytes(parts: Sequence[Part]) -> int:
     """Return what the sketches of a group take once many values came."""
     return sum(1 << part.param for part in parts if part.op in _SKETCHES)
+
+
+def long_groups_bytes(
+    keys: Sequence[KeyColumn], parts: Sequence[Part], row_bytes: int, *, lends: bool = False
+) -> int:
+    """Return memory for groups of rows that have up to so many bytes; short ones without texts."""
+    if not texts_of(keys, parts):
+        return groups_bytes_min(parts, len(keys))
+    texts = Counter(part.column for part in parts if _holds_a_text(part))
+    each_bytes = row_bytes * max(texts.values(), default=1)
+    return sum(_long_shares(keys, parts, lends=lends)) * each_bytes + TABLE_BYTES_MIN + 64
+
+
+def _long_shares(
+    keys: Sequence[KeyColumn], parts: Sequence[Part], *, lends: bool
+) -> tuple[int, int]:
+    """Return in how many long keys or texts the reserve and the table can work, at least."""
+    if texts_of(keys, parts) > 1:
+        return _LONGEST_SHARE, _TABLE_ROWS_OF_BOTH
+    if lends:
+        return _LONGEST_SHARE, _TABLE_ROWS
+    return _SHARE_OF_TEXTS if any(map(_holds_a_text, parts)) else _SHARE_OF_KEYS, _TABLE_ROWS
+
+
+def texts_of(keys: Sequence[KeyColumn], parts: Sequence[Part]) -> int:
+    """Return of how many rows, at most, the texts of a group are; those of its keys are of one."""
+    return any(key.kind in _TEXTS for key in keys) + sum(map(_holds_a_text, parts))
+
+
+def _holds_a_text(part: Part) -> bool:
+    return part.op in _HELD and part.kind in _TEXTS
 
 
 def groups_bytes_min(parts: Sequence[Part], keys: int = 0) -> int:

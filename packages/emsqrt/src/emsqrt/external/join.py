@@ -53,6 +53,11 @@ ROW_SHARE = 8
 _FILTER_SHARE = 8
 
 
+def join_bytes(row_bytes: int) -> int:
+    """Return memory in which rows of up to so many bytes, with their keys, are joined."""
+    return max(MEMORY_BYTES_MIN, ROW_SHARE * row_bytes)
+
+
 class ExternalJoin:
     """Joins rows of equal keys (see `pack_join_rows`) in the memory it is given.
 
@@ -66,6 +71,7 @@ class ExternalJoin:
             spilling the answer of a join that had to partition.
         build_left: the left side is built and the right one probes; pays where the left is smaller.
         build_bytes: of the built side's rows, where known; a better fan-out.
+        row_bytes: what the longest row may take, where that is known to be much.
         name: of the segments.
         check: called often; what it raises ends the work.
         journal: where partitions are written down, with `ordered`; sides that an earlier run took
@@ -84,6 +90,7 @@ class ExternalJoin:
         ordered: bool = True,
         build_left: bool = False,
         build_bytes: int | None = None,
+        row_bytes: int = 0,
         name: str = "join",
         check: Callable[[], None] = lambda: None,
         journal: StateJournal | None = None,
@@ -106,7 +113,7 @@ class ExternalJoin:
         self._sequenced = sequenced_flags(how) if ordered else 0
         self._emission = (REVERSED if build_left else FORWARD)[how]
         self._sorts = ordered and build_left and how not in LEFT_ONLY
-        split = len(memory) - partition_bytes(len(memory))
+        split = len(memory) - partition_bytes(len(memory), row_bytes)
         self._buffers = memory[split:]
         self._room = memory[: len(memory) // 2 if self._sorts else split]
         self._fan_out = self._choose_fan_out(build_bytes)
@@ -407,6 +414,7 @@ class ExternalJoin:
             self._journal,
             sequenced=self._sequenced,
             row_bytes_max=self._row_bytes_max,
+            buffers_bytes=len(self._buffers),
             name=self._name,
             stats=self.stats,
             check=self._check,

@@ -24,10 +24,12 @@ _MEMORY_SHARE = 4
 _LONG_ROW_SHARE = 32
 
 
-def partition_bytes(memory_bytes: int) -> int:
-    """Memory that partitioning takes of a join's."""
+def partition_bytes(memory_bytes: int, row_bytes: int = 0) -> int:
+    """Memory that partitioning takes of a join's, whose rows are known to have up to so many bytes."""
     wanted = min(memory_bytes // _MEMORY_SHARE, _MEMORY_MAX)
-    return max(wanted, memory_bytes // _LONG_ROW_SHARE)
+    return max(
+        wanted, memory_bytes // _LONG_ROW_SHARE, min(row_bytes, memory_bytes // _MEMORY_SHARE)
+    )
 
 
 def fan_out_max(buffers_bytes: int) -> int:

@@ -26,7 +26,6 @@ from emsqrt.external.partition import (
     Spread,
     blocks_of,
     fan_out_max,
-    partition_bytes,
 )
 from emsqrt.external.sorted_side import ENTRY_BYTES
 
@@ -51,6 +50,7 @@ class PartitionedJoin:
         sequenced: of which side rows have their numbers before their payloads, as flags; what
             comes out has them as its key.
         row_bytes_max: of rows that are partitioned again.
+        buffers_bytes: what that takes.
         name: of the segments.
         stats: counted up.
         check: called often.
@@ -65,6 +65,7 @@ class PartitionedJoin:
         *,
         sequenced: int,
         row_bytes_max: int,
+        buffers_bytes: int,
         name: str,
         stats: JoinStats,
         check: Callable[[], None],
@@ -74,6 +75,7 @@ class PartitionedJoin:
         self._how: HashJoinKind = how
         self._sequenced = sequenced
         self._row_bytes_max = row_bytes_max
+        self._buffers_bytes = buffers_bytes
         self._name = name
         self._stats = stats
         self._check = check
@@ -247,7 +249,7 @@ class PartitionedJoin:
         """Cut a partition into finer ones, which come next."""
         assert pair.left is not None, "both sides have rows"
         assert pair.right is not None, "both sides have rows"
-        buffers = room[: partition_bytes(len(self._memory))]
+        buffers = room[: self._buffers_bytes]
         wanted = -(-self._build_bytes(pair.left, pair.right) * 13 // (10 * len(room)))
         fan_out = min(fan_out_max(len(buffers)), max(2, wanted))
         sides = [

@@ -26,6 +26,12 @@ _HALVED_BYTES_MIN = 2 << 20  # of a store, below which two threads would only wa
 _HALVED_SHARE = 3  # of the memory, for the blocks of all runs while they are cut from halves
 
 
+def sort_bytes(row_bytes: int) -> int:
+    """Return memory in which rows of up to so many bytes, with their keys, are sorted."""
+    # Two are merged into a third; the block that drains a run is one part in 64 of all.
+    return row_bytes * 13 // 4 + 4 * _RESERVE_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class SortStats:
     """What a sort took, for the manifest.

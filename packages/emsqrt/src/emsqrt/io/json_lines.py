@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emsqrt.io.bad_rows import POLICIES
-from emsqrt.io.records import LOOK_AHEAD, ByteStream, RecordBlock, RecordTooLong
+from emsqrt.io.records import LOOK_AHEAD, LOOK_AHEAD_BYTES, ByteStream, RecordBlock, RecordTooLong
 from emsqrt.io.sources import ByteSource
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.schema import DataType, Field, Schema
@@ -112,7 +112,7 @@ def split_lines(
 def _line_bytes(stream: ByteStream, buffer: bytearray) -> int | None:
     """Return the length of the line that fills `buffer`; None when its end is far off."""
     before, taken = 0, len(buffer)
-    while before < LOOK_AHEAD * len(buffer):
+    while before < max(LOOK_AHEAD_BYTES, LOOK_AHEAD * len(buffer)):
         found = buffer.find(b"\n", 0, taken) + 1
         if found or taken == 0:
             return before + found

@@ -23,8 +23,10 @@ from sennit_core.units import format_bytes
 _LF, _CR = 0x0A, 0x0D
 
 
+LOOK_AHEAD_BYTES = 64 << 20
+"""The end of a record that is too long is looked for in so much more at least,"""
 LOOK_AHEAD = 32
-"""The end of a record that is too long is looked for in so much more as was accepted."""
+"""and in so many times as much as was accepted."""
 
 
 class ByteStream(Protocol):
@@ -199,7 +201,7 @@ def _whole_bytes(stream: ByteStream, buffer: bytearray, dialect: CsvDialect) -> 
     What follows it in the stream is read over it.
     """
     end, before, taken = _RecordEnd(dialect), 0, len(buffer)
-    while before < LOOK_AHEAD * len(buffer):
+    while before < max(LOOK_AHEAD_BYTES, LOOK_AHEAD * len(buffer)):
         found = end.find(buffer, taken)
         if found >= 0 or taken == 0:
             return before + max(found, 0)

@@ -12,8 +12,10 @@ from emsqrt.external.aggregate import (
     ExternalAggregate,
     Filled,
     aggregate_bytes_min,
+    long_aggregate_bytes,
     out_bytes_min,
 )
+from emsqrt.external.groups import texts_of
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Values
 from emsqrt.metering import begun
 from emsqrt.run import Run
@@ -53,7 +55,11 @@ class AggregateText:
         size = sum(program.size_bytes for program in self._programs)
         self._guard = run.admit(size, "aggregate", "arguments are worked out in blocks")
         self._parts, self._values = _parts(step), [_values(each) for each in step["values"]]
-        run.expect_holder(_ROW_SHARE * (1 + len(self._values)), bytes_min(step))
+        self._long_bytes = run.row_bytes * max(1, texts_of(self._keys, self._parts))
+        run.expect_holder(
+            _ROW_SHARE * (1 + len(self._values)),
+            max(bytes_min(step), self._bytes_for_long_rows if run.met else 0),
+        )
 
     def blocks(self) -> Generator[Block]:
         """Yield the groups."""
@@ -89,20 +95,32 @@ class AggregateText:
                     except OverflowError as error:
                         raise self._beyond(error.args[0]) from None
 
+    @property
+    def _keys(self) -> list[KeyColumn]:
+        return [KeyColumn(*key) for key in self._step["keys"]]
+
+    @property
+    def _bytes_for_long_rows(self) -> int:
+        """The least memory for the long rows that were met."""
+        row_bytes = self._run.row_bytes
+        least = long_aggregate_bytes(self._keys, self._parts, self._values, row_bytes)
+        return least + _BUFFERS * max(BUFFER_BYTES_MAX, self._long_bytes)
+
     def _buffer_bytes(self, memory_bytes: int) -> int:
         size = min(BUFFER_BYTES_MAX, memory_bytes // _BUFFER_SHARE)
         least = _buffer_bytes_min(self._step, self._parts)
-        return max(size, memory_bytes // _ROW_SHARE, least) // _ALIGN * _ALIGN
+        return max(size, memory_bytes // _ROW_SHARE, least, self._long_bytes) // _ALIGN * _ALIGN
 
     def _aggregate(self, memory: memoryview, resumption: Resumption) -> ExternalAggregate:
         step = self._step
         return ExternalAggregate(
             memory,
             self._run.spill,
-            [KeyColumn(*key) for key in step["keys"]],
+            self._keys,
             self._parts,
             [Output(OutputOp(op), *rest) for op, *rest in step["outputs"]],
             self._values,
+            row_bytes=self._run.row_bytes,
             check=self._run.check,
             journal=resumption.journal,
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
+from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from emsqrt._kernel import KeySpec, join_lines, pack_join_rows
 from emsqrt.external.cross import CrossJoin
-from emsqrt.external.join import ExternalJoin
+from emsqrt.external.join import ExternalJoin, join_bytes
 from emsqrt.external.joined import JoinedOut
+from emsqrt.long_row import LongRow
 from emsqrt.metering import begun
 from emsqrt.run import Run
 from emsqrt.thin.rooms import new_room
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 BUFFER_BYTES_MAX = 1 << 18
 """More only when memory is large enough for records that are longer."""
 _ROW_SHARE = 48
-_BUFFERS = 4
-"""Joined lines, joined rows, parsed keys, packed rows; who merges has the last two twice."""
 _LEFT_ALONE = ("semi", "anti")
 
 
@@ -74,19 +74,32 @@ class JoinText:
                 if field.name not in dropped
             ]
             self.schema = Schema(tuple(fields))
-        run.expect_holder(rows=_ROW_SHARE + 1)
+        parsed = any(field.type.name == "Utf8" for field in self._left_keys)
+        self._row_bytes, key_bytes = (1 + parsed) * run.row_bytes, parsed * run.row_bytes
+        two_bytes = 2 * run.row_bytes + key_bytes
+        self._long_bytes = (two_bytes, two_bytes, *(1 + bool(names)) * (key_bytes, self._row_bytes))
+        run.packs_rows(1 + parsed)
+        run.expect_holder(_ROW_SHARE + 1, self._bytes_for_long_rows if run.met else 0)
+
+    @property
+    def _bytes_for_long_rows(self) -> int:
+        """The least memory for the long rows that were met."""
+        buffers = sum(max(BUFFER_BYTES_MAX, each) for each in self._long_bytes)
+        return join_bytes(self._row_bytes) + buffers
 
     def blocks(self) -> Generator[Block]:
         """Yield the joined records."""
         merged = self._run.choice.merge
         with ExitStack() as stack:
+            # Joined lines, joined rows, parsed keys, packed rows; the last two of both sides merged.
             # Who merges has both inputs come at once; who hashes has the probing one come later.
             left = stack.enter_context(begun(self._left.blocks())) if merged else None
             build = stack.enter_context(self._run.begun(self._sides[0].blocks()))
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
             size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // _ROW_SHARE)
-            ends = [whole - size * at for at in reversed(range(_BUFFERS + 2 * bool(merged) + 1))]
+            sizes = [max(size, long) for long in self._long_bytes]
+            ends = [*accumulate(sizes, initial=whole - sum(sizes))]
             memory, lines, block, *rooms = (
                 stack.enter_context(held.memory[start:end])
                 for start, end in zip([0, *ends], ends, strict=False)
@@ -174,6 +187,7 @@ class JoinText:
             ordered=choice.ordered,
             build_left=choice.build_left,
             build_bytes=choice.build_bytes,
+            row_bytes=self._row_bytes,
             check=check,
             journal=self._run.journal(),
         )
@@ -223,8 +237,7 @@ class JoinText:
             yield Block(out[:filled], rows=rows)
 
     def _too_long(self, row_bytes: int) -> CapTooSmall:
-        because = f"a row to be joined takes {format_bytes(row_bytes)}"
-        return self._run.too_small_for_row(row_bytes, because)
+        return LongRow.met(row_bytes, f"a row to be joined takes {format_bytes(row_bytes)}")
 
 
 def _length_at(rows: memoryview, at: int) -> int:

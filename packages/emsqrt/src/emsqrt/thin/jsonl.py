@@ -10,6 +10,7 @@ from emsqrt._kernel import Columns, CsvFormatter, JsonlFormatter, JsonlParser, R
 from emsqrt.io.json_lines import JsonlOptions, split_lines
 from emsqrt.io.records import RecordBlock, RecordTooLong
 from emsqrt.io.sources import ByteSource
+from emsqrt.long_row import LongRow
 from emsqrt.run import Run
 from emsqrt.thin.rooms import FRONT_BYTES, new_room, room_bytes, written
 from emsqrt.thin.scan import BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, RECORD_COPIES
@@ -108,10 +109,8 @@ class ScanJsonl:
             if longest is not None or error.byte_offset is None:
                 raise
             because = f"the line at byte {error.byte_offset} of {source.name} is longer than "
-            raise self._run.too_small_for_row(
-                (error.record_bytes or 2 * self._longest()) + 1,
-                because + format_bytes(self._longest()),
-            ) from None
+            row_bytes = (error.record_bytes or 2 * self._longest()) + 1
+            raise LongRow.met(row_bytes, because + format_bytes(self._longest()), "read") from None
 
     def _longest(self) -> int:
         return max(self._block_bytes, self._run.reader_bytes // RECORD_COPIES)

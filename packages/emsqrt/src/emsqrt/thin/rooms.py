@@ -25,7 +25,7 @@ Fill: TypeAlias = Callable[[int, memoryview], tuple[int, int]]
 def room_bytes(run: Run, front_bytes: int = FRONT_BYTES) -> int:
     """Return how large a room with such a front is to be, which an operator makes."""
     run.expect_rows(_SHARE, "start")
-    return max(front_bytes, run.budget.free_bytes // _SHARE)
+    return max(front_bytes, run.budget.free_bytes // _SHARE, run.row_bytes)
 
 
 def new_room(size_bytes: int) -> memoryview:

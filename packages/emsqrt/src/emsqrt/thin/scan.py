@@ -10,6 +10,7 @@ from emsqrt.io.csv_inference import infer_columns
 from emsqrt.io.csv_options import CsvOptions, first_record, parse_fields
 from emsqrt.io.records import RecordBlock, RecordTooLong, last_record_end, split_records
 from emsqrt.io.sources import ByteSource, open_source
+from emsqrt.long_row import LongRow
 from emsqrt.memory import BudgetGuard
 from emsqrt.run import Run
 from emsqrt.thin.text import Block, NotThin, fault_error
@@ -161,11 +162,10 @@ class ScanText:
         except RecordTooLong as error:
             if self._options.record_bytes_max is not None or error.byte_offset is None:
                 raise
-            raise self._run.too_small_for_row(
-                (error.record_bytes or 2 * self._longest()) + 1,
-                f"the record at byte {error.byte_offset} of {source.name} is longer than "
-                f"{format_bytes(self._longest())}, or a quote in it is never closed",
-            ) from None
+            because = f"the record at byte {error.byte_offset} of {source.name} is longer than "
+            because += f"{format_bytes(self._longest())}, or a quote in it is never closed"
+            row_bytes = (error.record_bytes or 2 * self._longest()) + 1
+            raise LongRow.met(row_bytes, because, "read") from None
 
     def _longest(self) -> int:
         """Return the longest record that can be held."""

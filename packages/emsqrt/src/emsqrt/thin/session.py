@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emsqrt.admission import admit, weigh
+from emsqrt.attempts import LongerRow, until_known
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
@@ -34,14 +35,20 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     Returns:
         The JSON of the run's `Manifest`.
     """
+    return until_known(partial(_attempt, program, context), context.budget)
+
+
+def _attempt(program: Mapping[str, Any], context: Context, met: LongerRow | None) -> dict[str, Any]:
     with ExitStack() as stack:
         inputs = stack.enter_context(_inputs(program, context.budget))
         seed = program.get("seed", 0)
         kept = open_kept(
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
         )
-        run = Run(context, seed=seed, output_bytes=0, kept=kept)
+        run = Run(context, seed=seed, output_bytes=0, kept=kept, met=met)
         rows, sink = admit(partial(_open, program), run, stack)
+        if inputs.can_be_read_again and not sink.place.is_standard:
+            run.let_begin_anew(lambda: True)
         _execute(rows, sink, run, inputs)
     if kept is not None and kept.is_resumed:
         context.budget.release_all()

@@ -7,7 +7,7 @@ from contextlib import closing
 
 from emsqrt._kernel import KeySpec
 from emsqrt.external.outlet import Outlet
-from emsqrt.external.sort import ExternalSort
+from emsqrt.external.sort import ExternalSort, sort_bytes
 from emsqrt.metering import begun
 from emsqrt.run import Run
 from emsqrt.thin.resuming import Resumption
@@ -49,7 +49,17 @@ class SortText:
         self._run = run
         self._limit = limit
         parsed = any(rows.schema.field(name).type.name == "Utf8" for name, _, _ in keys)
-        run.expect_holder(rows=_PARSE_SHARE if parsed else _OUT_SHARE)
+        self._long_bytes = run.row_bytes, parsed * run.row_bytes
+        run.packs_rows(1 + parsed)
+        run.expect_holder(
+            _PARSE_SHARE if parsed else _OUT_SHARE, self._bytes_for_long_rows if run.met else 0
+        )
+
+    @property
+    def _bytes_for_long_rows(self) -> int:
+        """The least memory for the long rows that were met: sorted with keys, parsed and put out."""
+        row, key = self._long_bytes
+        return sort_bytes(row + key) + row + key + PARSE_BYTES_MAX + OUT_BYTES_MAX
 
     def blocks(self) -> Generator[Block]:
         """Yield the sorted records."""
@@ -58,12 +68,9 @@ class SortText:
             begun(resumption.blocks()) as blocks,
             self._run.take_working_memory("sort") as held,
         ):
-            parse_bytes = max(
-                min(PARSE_BYTES_MAX, len(held.memory) // 8), len(held.memory) // _PARSE_SHARE
-            )
-            out_bytes = max(
-                min(OUT_BYTES_MAX, len(held.memory) // 8), len(held.memory) // _OUT_SHARE
-            )
+            whole, (out_long, parse_long) = len(held.memory), self._long_bytes
+            parse_bytes = max(min(PARSE_BYTES_MAX, whole // 8), whole // _PARSE_SHARE, parse_long)
+            out_bytes = max(min(OUT_BYTES_MAX, whole // 8), whole // _OUT_SHARE, out_long)
             rest = len(held.memory) - parse_bytes - out_bytes
             with (
                 held.memory[:rest] as memory,
