@@ -320,6 +320,21 @@ def test_json_lines_are_inferred_and_widened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        ("18446744073709551615 0", "UInt64"),
+        ("-1 18446744073709551615", "Decimal(38,0)"),
+        ("1 18446744073709551616 null", "Decimal(38,0)"),
+        ("1 18446744073709551616 1.5", "Float64"),
+        ("9" * 39, "Float64"),
+    ],
+)
+def test_whole_numbers_of_json_are_not_rounded(numbers: str, kind: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "".join(f'{{"n": {number}}}\n' for number in numbers.split()))
+    assert str(infer_schema(Files((str(path),), "jsonl"))) == f"n: {kind}"
+
+
+@pytest.mark.parametrize(
     ("line", "reason"),
     [
         ('{"n": "x"}', "column 'n' is Int64"),

@@ -1,7 +1,7 @@
 """JSON Lines: one JSON value a line; cut into blocks, read one by one, their types inferred.
 
-Nothing here needs Arrow. The types that a sample suggests widen by one rule: Int64 with Float64 makes
-Float64, NULL takes any type, objects have the members of all, and whatever else differs makes Utf8,
+Nothing here needs Arrow. The types that a sample suggests widen by one rule: numbers make the first of
+Int64, UInt64, Decimal(38,0) and Float64 that holds all, NULL takes any type, objects have the members of all, and whatever else differs makes Utf8,
 in which a value that is no string stands as its JSON text. Text is Date or Timestamp when all of it
 is written so.
 """
@@ -25,7 +25,9 @@ _NAMES = {"recordBytesMax": "record_bytes_max", "badRows": "bad_rows", "rejectFi
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(?P<zone>Z|[+-]\d\d:?\d\d)?")
 _INT64 = range(-(2**63), 2**63)
-_INT64_CHARACTERS = 20
+_UINT64 = range(2**64)
+_DECIMAL, _DECIMAL_DIGITS = "Decimal(38,0)", 38
+_NUMBERS = {"Int64", "UInt64", _DECIMAL, "Float64"}
 _MARK = b"\xef\xbb\xbf"
 _DEPTH_MAX = 32
 """Of types; what lies deeper is text."""
@@ -205,6 +207,7 @@ class _Kind:
     def __init__(self, depth: int = 0) -> None:
         self._depth = depth
         self._seen: set[str] = set()
+        self._below_zero = False
         self._members: dict[str, _Kind] = {}
         self._item: _Kind | None = None
 
@@ -215,6 +218,7 @@ class _Kind:
         if kind in ("object", "list") and self._depth == _DEPTH_MAX:
             kind = "Utf8"
         self._seen.add(kind)
+        self._below_zero |= kind == "Int64" and value.startswith("-")
         if kind == "object":
             for name, inner in value.items():
                 self._members.setdefault(name, _Kind(self._depth + 1)).see(inner)
@@ -224,8 +228,8 @@ class _Kind:
                 self._item.see(inner)
 
     def type(self) -> DataType:
-        if self._seen == {"Int64", "Float64"}:
-            return DataType("Float64")
+        if len(self._seen) > 1 and self._seen <= _NUMBERS:
+            return DataType.parse(self._type_of_numbers())
         if len(self._seen) != 1:
             return DataType("Utf8")
         (kind,) = self._seen
@@ -237,15 +241,28 @@ class _Kind:
         return DataType("Utf8") if kind == "object" else DataType.parse(kind)
 
 
+    def _type_of_numbers(self) -> str:
+        if "Float64" in self._seen:
+            return "Float64"
+        return "UInt64" if self._seen == {"UInt64", "Int64"} and not self._below_zero else _DECIMAL
+
+
 def _kind_of(value: Any) -> str:
     if isinstance(value, bool):
         return "Bool"
     if isinstance(value, Number):
-        whole = len(value) <= _INT64_CHARACTERS and value.lstrip("-").isdigit()
-        return "Int64" if whole and int(value) in _INT64 else "Float64"
+        return _kind_of_number(value)
     if isinstance(value, str):
         return _kind_of_text(value)
     return "object" if isinstance(value, dict) else "list"
+
+
+def _kind_of_number(text: str) -> str:
+    digits = text.removeprefix("-")
+    if len(digits) > _DECIMAL_DIGITS or not digits.isdigit():
+        return "Float64"
+    number = int(text)
+    return "Int64" if number in _INT64 else "UInt64" if number in _UINT64 else _DECIMAL
 
 
 def _kind_of_text(text: str) -> str:
