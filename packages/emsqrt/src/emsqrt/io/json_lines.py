@@ -240,7 +240,6 @@ class _Kind:
             return DataType("Struct", fields=tuple(fields))
         return DataType("Utf8") if kind == "object" else DataType.parse(kind)
 
-
     def _type_of_numbers(self) -> str:
         if "Float64" in self._seen:
             return "Float64"
