@@ -12,24 +12,28 @@ from hypothesis import strategies as st
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import check, explain
 from emsqrt.planner import optimize
-from emsqrt.planner.testing import Rows, rows_of
+from emsqrt.planner.testing import Row, Rows, rows_of
 from sennit_core.errors import UsageError
 from sennit_core.schema import Schema
 
 A = scan("a.csv", schema=Schema.of(a="Int64", b="Int64", c="Utf8"))
 B = scan("b.parquet", schema=Schema.of(a="Int64", b="Int64", d="Int64"))
 C = scan("c.csv", schema=Schema.of(a="Int32", b="Int64", c="Utf8"))
+D = scan("d.csv", schema=Schema.of(a="Float64", b="Float64", d="Int64"))
 
 NUMBERS = st.one_of(st.none(), st.integers(-1, 2))
 ROWS = st.lists(
     st.tuples(NUMBERS, NUMBERS, st.sampled_from([None, "", "x", "5"])), min_size=1, max_size=5
 )
 NUMBER_ROWS = st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=5)
+FLOATS = st.sampled_from([None, 0.0, -0.0, 1.0])
+FLOAT_ROWS = st.lists(st.tuples(FLOATS, FLOATS, NUMBERS), min_size=1, max_size=5)
 
 PREDICATES = st.sampled_from(
     [
         *("a > 0", "b is null", "a == b", "a > 0 and b < 2", "a is not null or b > 1", "a / b > 1"),
         *("c == 'x'", "d > 0", "b_right > 0", "a in (1, 2, null)", "try_cast(c as Int64) > 1"),
+        *("1 / a > 0", "power(b, -1) < 0", "atan2(a, -1) > 0"),
         *("a + 1 > b", "cast(c as Int64) > 1", "c != '' and cast(c as Int64) > 1", "n > 1", "true"),
         *(
             "a > 0 and d > 1 and c == 'x'",
@@ -88,7 +92,7 @@ def apply(pipeline: Pipeline, changes: list[Change]) -> Pipeline:
     return pipeline
 
 
-SOURCES = st.sampled_from([A, B, C])
+SOURCES = st.sampled_from([A, B, C, D])
 ALONE: st.SearchStrategy[Change] = st.builds(
     lambda verb, *words: lambda rows: verb(rows, *words),
     st.sampled_from(VERBS),
@@ -114,8 +118,8 @@ TOGETHER: st.SearchStrategy[Change] = st.builds(
 PLANS = st.builds(apply, SOURCES, st.lists(st.one_of(ALONE, TOGETHER), min_size=2, max_size=5))
 
 
-def judge(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
-    tables = {"a.csv": a, "b.parquet": b, "c.csv": c}
+def judge(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:
+    tables = {"a.csv": a, "b.parquet": b, "c.csv": c, "d.csv": d}
     try:
         expected = rows_of(pipeline.plan, tables)
     except UsageError:
@@ -126,14 +130,35 @@ def judge(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
 
 
 @settings(max_examples=60)
-@given(PLANS, ROWS, NUMBER_ROWS, ROWS)
-def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
-    judge(pipeline, a, b, c)
+@given(PLANS, ROWS, NUMBER_ROWS, ROWS, FLOAT_ROWS)
+def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:
+    judge(pipeline, a, b, c, d)
+
+
+ZEROS: list[Row] = [(0.0, 1.0, 1), (-0.0, 2.0, 2), (1.0, -0.0, 3)]
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        D.group_by("a").agg(n="count(*)").filter("1 / a > 0"),
+        D.distinct("a").filter("power(a, -1) > 0"),
+        D.select("a").distinct().filter("atan2(a, -1) > 3"),
+        D.join(D, "a").filter("d_right > 0 and 1 / a < 0"),
+        D.join(D, "a", "left").filter("1 / a < 0"),
+        D.join(D, "a", "right").filter("1 / a < 0"),
+    ],
+)
+def test_zeros_of_either_sign_stay_one_key_below_a_filter(pipeline: Pipeline) -> None:
+    judge(pipeline, [], [], [], ZEROS)
+    judge(pipeline, [], [], [], ZEROS[::-1])
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @settings(max_examples=4000)
-@given(PLANS, ROWS, NUMBER_ROWS, ROWS)
-def test_rules_change_no_row_of_many_plans(pipeline: Pipeline, a: Rows, b: Rows, c: Rows) -> None:
-    judge(pipeline, a, b, c)
+@given(PLANS, ROWS, NUMBER_ROWS, ROWS, FLOAT_ROWS)
+def test_rules_change_no_row_of_many_plans(
+    pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows
+) -> None:
+    judge(pipeline, a, b, c, d)

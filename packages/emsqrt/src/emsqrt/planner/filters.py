@@ -14,6 +14,7 @@ from typing import Any
 
 from emsqrt.expr import Call, Column, Expr, Literal, columns_of
 from emsqrt.expr.check import bind
+from emsqrt.expr.walk import children
 from emsqrt.plan import (
     Aggregate,
     Distinct,
@@ -45,6 +46,7 @@ from emsqrt.planner.substitution import (
 )
 from sennit_core.schema import Schema
 
+_OF_SIGNED_ZEROS = ("div", "atan2", "power")
 _HINT_FUNCTIONS = ("eq", "ne", "lt", "le", "gt", "ge", "between", "is_in", "is_null")
 
 
@@ -166,9 +168,16 @@ def _through_sort(_: Sort, term: Term, __: list[Schema], ___: Schema) -> Moved:
     return [term]
 
 
-def _through_distinct(node: Distinct, term: Term, _: list[Schema], __: Schema) -> Moved:
+def _through_distinct(node: Distinct, term: Term, _: list[Schema], output: Schema) -> Moved:
     whole = node.columns is None or columns_of(term.expr) <= set(node.columns)
-    return [term if whole else None]
+    return [term if whole and not _tells_zeros_apart(term.expr, output) else None]
+
+
+def _tells_zeros_apart(expr: Expr, schema: Schema) -> bool:
+    """Return whether -0.0 and 0.0, which are equal as keys, may give different answers."""
+    if isinstance(expr, Call) and expr.fn in _OF_SIGNED_ZEROS:
+        return any(schema.field(name).type.is_float for name in columns_of(expr))
+    return any(_tells_zeros_apart(part, schema) for part in children(expr))
 
 
 def _through_explode(node: Explode, term: Term, _: list[Schema], __: Schema) -> Moved:
@@ -176,9 +185,11 @@ def _through_explode(node: Explode, term: Term, _: list[Schema], __: Schema) -> 
     return [None if term.fallible or columns_of(term.expr) & made else term]
 
 
-def _through_aggregate(node: Aggregate, term: Term, inputs: list[Schema], _: Schema) -> Moved:
+def _through_aggregate(node: Aggregate, term: Term, inputs: list[Schema], output: Schema) -> Moved:
     keys = dict(node.keys)
     if node.phase != "full" or not keys or not columns_of(term.expr) <= keys.keys():
+        return [None]
+    if _tells_zeros_apart(term.expr, output):
         return [None]
     if any(bind(keys[name], inputs[0]).fallible for name in columns_of(term.expr)):
         return [None]
@@ -207,6 +218,8 @@ def _through_join(node: Join, term: Term, inputs: list[Schema], output: Schema) 
     left, right = inputs
     renamed = {new: old for old, new in right_names(node, left, right).items()}
     shared = shared_keys(node)
+    if read & frozenset(shared) and _tells_zeros_apart(term.expr, output):
+        return [None, None]
     both = all(name in shared for name in read)
     own = {name: Column(name) for name in read}
     other: dict[str, Expr] = {n: Column(n if n in shared else renamed.get(n, n)) for n in read}
