@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_the_peak_is_what_was_seen_at_most(watchdog: Watchdog) -> None:
 def test_the_peak_holds_what_the_thread_saw_and_did_not_tell(watchdog: Watchdog) -> None:
     with watchdog.watch(CapLevels.below(1 << 40), Reactions(never, never), fence=False) as watch:
         block = bytearray(b"x" * (64 * MIB))
-        while watch.seen_most[0] < len(block):
+        while watch.seen[0] < len(block):
             time.sleep(0.001)
         del block
         assert watch.peak() > watchdog.reader.read().charged_bytes + 32 * MIB
@@ -148,7 +149,7 @@ def wake() -> Iterator[int]:
 def test_a_watch_goes_on_until_it_is_woken(wake: int) -> None:
     threading.Timer(0.05, os.eventfd_write, (wake, 1)).start()
     with UsageReader() as reader:
-        use = reader.watch(UNBOUND, wake, most := array("Q", [0]))
+        use = reader.watch(UNBOUND, wake, most := array("Q", [0, 0, 0]))
     assert 0 < use.charged_bytes <= most[0]
 
 
@@ -162,13 +163,39 @@ def test_a_watch_goes_on_until_it_is_woken(wake: int) -> None:
 )
 def test_a_watch_ends_when_there_is_something_to_judge(limits: Limits, wake: int) -> None:
     with UsageReader() as reader:
-        assert reader.watch(limits, wake, array("Q", [0])).charged_bytes > 0
+        assert reader.watch(limits, wake, array("Q", [0, 0, 0])).charged_bytes > 0
 
 
 def test_a_watch_sees_the_same_as_a_look(wake: int) -> None:
     with UsageReader() as reader:
-        watched = reader.watch(UNBOUND._replace(judge_ms=1), wake, array("Q", [0]))
+        watched = reader.watch(UNBOUND._replace(judge_ms=1), wake, array("Q", [0, 0, 0]))
         looked = reader.read()
     assert abs(watched.charged_bytes - looked.charged_bytes) < MIB
     assert abs(watched.charged_most_bytes - looked.charged_most_bytes) < MIB
     assert abs(watched.data_bytes - looked.data_bytes) < 16 * MIB
+
+
+ONCE = UNBOUND._replace(judge_ms=0)
+
+
+def test_a_height_between_two_looks_is_part_of_the_peak(wake: int) -> None:
+    with UsageReader() as reader:
+        reader.forget_most()
+        before = reader.watch(ONCE, wake, peak := array("Q", [0, 0, 0])).charged_bytes
+        block = bytearray(b"x" * (64 * MIB))
+        del block
+        after = reader.watch(ONCE, wake, peak).charged_bytes
+    assert after < before + 16 * MIB
+    assert before + 60 * MIB < peak[0] < before + 160 * MIB
+
+
+def test_what_a_mapped_file_had_in_memory_is_no_part_of_it(wake: int, tmp_path: Path) -> None:
+    (tmp_path / "mapped").write_bytes(bytes(64 * MIB))
+    with UsageReader() as reader, (tmp_path / "mapped").open("rb") as file:
+        reader.forget_most()
+        before = reader.watch(ONCE, wake, peak := array("Q", [0, 0, 0])).charged_bytes
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            assert mapped.find(b"x") < 0
+            reader.watch(ONCE, wake, peak)
+        reader.watch(ONCE, wake, peak)
+    assert peak[0] < before + 16 * MIB

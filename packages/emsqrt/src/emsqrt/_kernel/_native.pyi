@@ -717,11 +717,12 @@ def unpack_rows(
 ) -> tuple[int, int, list[_Filled]]: ...
 
 # Look at an open /proc/PID/status until more is charged, shared, or less idle than that, `wake` can
-# be read, or `judge_ms` have passed: (VmHWM, RssAnon, RssFile, RssShmem, VmData, the most charged).
+# be read, or `judge_ms` have passed: (VmHWM, RssAnon, RssFile, RssShmem, VmData). `peak` has three
+# numbers of 64 bits: the most charged, and VmHWM and RssFile of the last look.
 def watch_usage(
     file: int,
     wake: int,
-    charged_most: Buffer,
+    peak: Buffer,
     charged_max: int,
     shmem_max: int,
     idle_min: int,

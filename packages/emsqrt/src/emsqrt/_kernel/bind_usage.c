@@ -11,16 +11,16 @@ static PyObject *watch_usage(PyObject *module, PyObject *arguments) {
     (void)module;
     int file, wake;
     em_watch watch;
-    Py_buffer most;
+    Py_buffer peak;
     unsigned long long charged_max, shmem_max, idle_min, near;
-    if (!PyArg_ParseTuple(arguments, "iiw*KKKKiii:watch_usage", &file, &wake, &most, &charged_max,
+    if (!PyArg_ParseTuple(arguments, "iiw*KKKKiii:watch_usage", &file, &wake, &peak, &charged_max,
                           &shmem_max, &idle_min, &near, &watch.far_ms, &watch.near_ms,
                           &watch.looks_ms)) {
         return NULL;
     }
-    if (most.len != sizeof(uint64_t) || (uintptr_t)most.buf % sizeof(uint64_t) != 0) {
-        PyBuffer_Release(&most);
-        PyErr_SetString(PyExc_ValueError, "watch_usage: one aligned number of 64 bits, please");
+    if (peak.len != sizeof(em_peak) || (uintptr_t)peak.buf % sizeof(uint64_t) != 0) {
+        PyBuffer_Release(&peak);
+        PyErr_SetString(PyExc_ValueError, "watch_usage: three aligned numbers of 64 bits, please");
         return NULL;
     }
     watch.charged_max = charged_max;
@@ -29,9 +29,9 @@ static PyObject *watch_usage(PyObject *module, PyObject *arguments) {
     watch.near = near;
     em_usage use;
     Py_BEGIN_ALLOW_THREADS;
-    use = em_usage_watch(file, wake, &watch, most.buf);
+    use = em_usage_watch(file, wake, &watch, peak.buf);
     Py_END_ALLOW_THREADS;
-    PyBuffer_Release(&most);
+    PyBuffer_Release(&peak);
     return Py_BuildValue("KKKKK", (unsigned long long)use.most, (unsigned long long)use.anon,
                          (unsigned long long)use.file, (unsigned long long)use.shmem,
                          (unsigned long long)use.data);

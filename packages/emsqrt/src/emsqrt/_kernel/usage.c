@@ -2,11 +2,17 @@
 #include "usage.h"
 
 #include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { STATUS_BYTES = 8192 };
+enum {
+    STATUS_BYTES = 8192,
+    /* The kernel counts pages by the dozen for each core: `most` is right but for this, in each of
+     * the two counts that it is the sum of here. */
+    UNSURE_BYTES = 2 * (256 << 10),
+};
 
 /* The number behind a name that begins a line, in bytes. */
 static uint64_t field_of(const char *text, const char *name) {
@@ -42,15 +48,29 @@ static int64_t now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-em_usage em_usage_watch(int file, int wake, const em_watch *watch, _Atomic uint64_t *charged_most) {
+/* Take a look into account. Where the resident pages reached a new height since the last one, those
+ * of files were no more there than at the one or the other. */
+static void take(em_peak *peak, const em_usage *use) {
+    uint64_t charged = use->anon + use->shmem;
+    const uint64_t before = peak->file;
+    const uint64_t beside = (use->file > before ? use->file : before) + UNSURE_BYTES;
+    if (peak->resident != 0 && use->most > peak->resident && use->most > beside + charged) {
+        charged = use->most - beside;
+    }
+    uint64_t most = peak->charged;
+    while (charged > most && !atomic_compare_exchange_weak(&peak->charged, &most, charged)) {
+    }
+    peak->resident = use->most;
+    peak->file = use->file;
+}
+
+em_usage em_usage_watch(int file, int wake, const em_watch *watch, em_peak *peak) {
     const int64_t end = now_ms() + watch->looks_ms;
     struct pollfd waker = {.fd = wake, .events = POLLIN};
     for (;;) {
         const em_usage use = em_usage_read(file);
         const uint64_t charged = use.anon + use.shmem;
-        if (charged > *charged_most) {
-            *charged_most = charged;
-        }
+        take(peak, &use);
         const bool passed = charged > watch->charged_max || use.shmem > watch->shmem_max ||
                             use.data < use.anon + watch->idle_min;
         if (passed || now_ms() >= end ||

@@ -24,8 +24,15 @@ typedef struct {
 /* Read an open status file; all zero when it tells nothing (any more). */
 em_usage em_usage_read(int file);
 
-/* Look until something is passed, time is up, or `wake` can be read; return the last look.
- * `*charged_most` rises with each look: others read it meanwhile. */
-em_usage em_usage_watch(int file, int wake, const em_watch *watch, _Atomic uint64_t *charged_most);
+/* What looks have found so far, all zero before the first; several threads may look. */
+typedef struct {
+    _Atomic uint64_t charged;  /* the most that ever was, between looks too */
+    _Atomic uint64_t resident; /* `most` at the last look */
+    _Atomic uint64_t file;     /* `file` at the last look */
+} em_peak;
+
+/* Look until something is passed, time is up, or `wake` can be read; return the last look. Without
+ * time it looks once. */
+em_usage em_usage_watch(int file, int wake, const em_watch *watch, em_peak *peak);
 
 #endif

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -19,7 +20,7 @@ _FIELDS = re.compile(
 )
 _STATUS_BYTES = 8192
 PEAK_UNSURE_BYTES = 256 << 10
-"""The kernel counts pages by the dozen for each core, so that a peak is right but for this."""
+"""The kernel counts pages by the dozen for each core, so that its peak is right but for this."""
 _FORGET_MOST = b"5"  # proc(5), clear_refs
 
 
@@ -30,13 +31,19 @@ class MemoryUse:
     anon_bytes: int
     shmem_bytes: int
     data_bytes: int
-    charged_most_bytes: int = 0
-    """The most that was ever charged, or a little less: files' pages counted as they are now."""
+    file_bytes: int = 0
+    resident_most_bytes: int = 0
+    """The most that ever was in memory, files' pages with it."""
 
     @property
     def charged_bytes(self) -> int:
         """What counts against the cap."""
         return self.anon_bytes + self.shmem_bytes
+
+    @property
+    def charged_most_bytes(self) -> int:
+        """The most that was ever charged, in a process that has lost no file's page since."""
+        return max(self.resident_most_bytes - self.file_bytes, self.charged_bytes)
 
 
 class Limits(NamedTuple):
@@ -84,35 +91,33 @@ class UsageReader:
         if found is None:
             return MemoryUse(0, 0, 0)
         most, anon, files, shmem, data = (int(field) << 10 for field in found.groups())
-        return MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
+        return MemoryUse(anon, shmem, data, files, most)
 
-    def watch(self, limits: Limits, wake: int, charged_most: Buffer) -> MemoryUse:
+    def watch(self, limits: Limits, wake: int, peak: Buffer) -> MemoryUse:
         """Look again and again, without the interpreter's lock, while use stays within limits.
 
         Args:
             limits: these.
             wake: a descriptor that ends it once it can be read.
-            charged_most: one "Q", which rises to the most bytes that were charged at any look.
+            peak: three "Q" for all looks at one process, zero before the first. The first rises to
+                the most bytes that were charged, between looks as well as the kernel tells it.
 
         Returns:
             The last look.
         """
         from emsqrt._kernel import watch_usage  # whoever only looks does without the kernel
 
-        most, anon, files, shmem, data = watch_usage(self._file, wake, charged_most, *limits)
-        return MemoryUse(anon, shmem, data, max(most - files, anon + shmem))
+        most, anon, files, shmem, data = watch_usage(self._file, wake, peak, *limits)
+        return MemoryUse(anon, shmem, data, files, most)
 
-    def forget_most(self) -> bool:
-        """Count `charged_most_bytes` from now on; return False where the kernel does not let us."""
-        try:
+    def forget_most(self) -> None:
+        """Count `resident_most_bytes` from now on, where the kernel lets us."""
+        with suppress(OSError):
             file = os.open(f"/proc/{self._pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(file, _FORGET_MOST)
             finally:
                 os.close(file)
-        except OSError:
-            return False
-        return True
 
     def close(self) -> None:
         """Close the file; closing twice does nothing."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from emsqrt.memory.fence import Fence
-from emsqrt.memory.usage import PEAK_UNSURE_BYTES, Limits, MemoryUse, UsageReader
+from emsqrt.memory.usage import Limits, MemoryUse, UsageReader
 
 _MIB = 1 << 20
 _LOOK_MS, _LOOK_MS_NEAR = 10, 2
 _JUDGE_MS = 100
 _GRACE_SECONDS = 1.0
+_ONCE = Limits(0, 0, 0, 0, far_ms=0, near_ms=0, judge_ms=0)
+"""What everything is beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +71,24 @@ class Watch:
         self, owner: Watchdog, levels: CapLevels, reactions: Reactions, *, fence: bool
     ) -> None:
         self.levels = levels
-        self.seen_most = memoryview(bytearray(8)).cast("Q")
+        self.seen = memoryview(bytearray(24)).cast("Q")
+        """The most that was charged, and what else `UsageReader.watch` remembers of its looks."""
         self._owner = owner
         self._reactions = reactions
         self._fence = Fence(levels.breach_bytes) if fence else None
         self._lock = threading.Lock()
         self._pressed = False
-        self._peak_bytes = 0
-        self._kernel_counts = False
         self._over_since: float | None = None
         self._seen = MemoryUse(0, 0, 0)
         self._idle_min = 0
 
     def look(self) -> MemoryUse:
         """Read the use now, remember the peak and move the fence."""
-        return self._note(self._owner.reader.read())
+        return self._note(self._owner.look(self))
 
     def _note(self, use: MemoryUse) -> MemoryUse:
         with self._lock:
             self._seen = use
-            self._peak_bytes = max(self._peak_bytes, use.charged_bytes)
-            if self._kernel_counts:
-                self._peak_bytes = max(self._peak_bytes, use.charged_most_bytes - PEAK_UNSURE_BYTES)
             if self._fence is not None:
                 self._fence.move(use)
                 self._idle_min = self._fence.idle_bytes
@@ -99,7 +97,7 @@ class Watch:
     def peak(self) -> int:
         """Look once more and return the most bytes that were charged so far."""
         self.look()
-        return max(self._peak_bytes, self.seen_most[0])
+        return self.seen[0]
 
     def room(self) -> int:
         """Look and return how much may still be charged before relief is asked for."""
@@ -147,7 +145,7 @@ class Watch:
             self._reactions.on_press(use)
 
     def __enter__(self) -> Self:
-        self._kernel_counts = self._owner.reader.forget_most()
+        self._owner.reader.forget_most()
         self.look()
         self._owner.begin(self)
         return self
@@ -185,6 +183,10 @@ class Watchdog:
         """
         return Watch(self, levels, reactions, fence=fence)
 
+    def look(self, watch: Watch) -> MemoryUse:
+        """Look once; for `Watch`."""
+        return self.reader.watch(_ONCE, self._wake, watch.seen)
+
     def begin(self, watch: Watch) -> None:
         """Start judging; for `Watch`."""
         with self._changed:
@@ -219,7 +221,7 @@ class Watchdog:
 
     def _run(self) -> None:
         while (watch := self._next()) is not None:
-            use = self.reader.watch(watch.limits(), self._wake, watch.seen_most)
+            use = self.reader.watch(watch.limits(), self._wake, watch.seen)
             with self._changed:
                 if watch is self._watch:
                     watch.judge(use)
