@@ -40,6 +40,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("name", "text"), [("in.tsv", "n\tt\n1\ta,b\n"), ("in.jsonl", '{"n":1,"t":"a,b"}\n')]
+)
+def test_standard_output_has_the_format_of_the_source(name: str, text: str, folder: Path) -> None:
+    (folder / name).write_text(text)
+    words = [sys.executable, "-m", "emsqrt.cli", "sort", name, "-", "--by", "n", "--quiet"]
+    assert subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout.decode() == text
+
+
 def test_a_document_of_steps_is_the_same_plan_as_a_pipeline() -> None:
     schema = Schema.of(uid="Utf8", amount="Float64")
     pipeline = (

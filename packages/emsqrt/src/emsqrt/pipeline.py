@@ -217,7 +217,9 @@ class Pipeline:
             options: for the writer, as for `scan`: Parquet has partition_by, row_group_bytes,
                 row_group_rows, compression.
         """
-        target = FileTarget(str(path), format or _format(path), _plan_names(options))
+        kind = format or _format(path)
+        _separate_by_tabs(path, kind, options)
+        target = FileTarget(str(path), kind, _plan_names(options))
         return Pipeline(Sink(self.plan, target))
 
     def run(
@@ -291,8 +293,8 @@ class Grouped:
     keys: tuple[tuple[str, Expr], ...]
 
     def agg(self, *aggs: Agg | str, **named: Agg | str) -> Pipeline:
-        """Aggregate each group: `total="sum(amount)"`, `n=count()`, or "count(*)" by itself."""
-        made = [(_agg_name(agg), agg) for agg in map(_agg, aggs)]
+        """Aggregate each group: `total="sum(amount)"`, `n=count()`, "count(*)" or "count(*) as n"."""
+        made = [_named_agg(agg) for agg in aggs]
         made += [(name, _agg(agg)) for name, agg in named.items()]
         return Pipeline(Aggregate(self.plan, self.keys, tuple(made)))
 
@@ -314,10 +316,22 @@ def scan(
     """
     if not paths:
         raise UsageError("scan needs at least one file")
+    for path in paths:
+        if not isinstance(path, str | Path):
+            raise UsageError(f"{path!r} is no path", hint="give each file by itself: scan(*paths)")
+    if not isinstance(schema, Schema | None):
+        raise UsageError(
+            f"{schema!r} is no schema", hint='such as Schema.of(id="Int64", name="Utf8")'
+        )
     kind = format or _format(paths[0])
-    if kind == "csv" and str(paths[0]).endswith(".tsv"):
-        options.setdefault("delimiter", "\t")
+    _separate_by_tabs(paths[0], kind, options)
     return Pipeline(Scan(Files(tuple(map(str, paths)), kind, _plan_names(options)), schema))
+
+
+def _separate_by_tabs(path: str | Path, kind: str, options: dict[str, Any]) -> None:
+    """Let the name of a file say that tabs stand between its fields, if no option does."""
+    if kind == "csv" and _plain_suffix(path) == ".tsv":
+        options.setdefault("delimiter", "\t")
 
 
 def _plan_names(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,22 +356,34 @@ def _named(value: Expr | str) -> tuple[str, Expr]:
         return parse_named(value) if _AS.search(value) else (value, Column(value))
     if isinstance(value, Column):
         return value.name, value
-    raise UsageError(f"the column {value!s} needs a name", hint=f"such as total={str(value)!r}")
+    if isinstance(value, Expr):
+        raise UsageError(f"the column {value!s} needs a name", hint=f"such as total={str(value)!r}")
+    raise UsageError(
+        f"{value!r} is no column",
+        hint='give each by itself: its name, or text such as "a * 2 as b"',
+    )
 
 
-def _agg(value: Agg | str) -> Agg:
+def _agg(value: Expr | str) -> Agg:
     expr = _expr(value)
     if not isinstance(expr, Agg):
         raise UsageError(f"{expr!s} is not an aggregate", hint="such as sum(amount) or count(*)")
     return expr
 
 
-def _agg_name(agg: Agg) -> str:
-    return "count" if agg.arg is None else f"{agg.fn}_{agg.arg!s}"
+def _named_agg(value: Agg | str) -> tuple[str, Agg]:
+    if isinstance(value, str) and _AS.search(value):
+        name, expr = parse_named(value)
+        return name, _agg(expr)
+    agg = _agg(value)
+    return "count" if agg.arg is None else f"{agg.fn}_{agg.arg!s}", agg
 
 
 def _plan(value: Pipeline | Plan) -> Plan:
-    return value.plan if isinstance(value, Pipeline) else value
+    plan = value.plan if isinstance(value, Pipeline) else value
+    if not isinstance(plan, Plan):
+        raise UsageError(f"{value!r} is no pipeline", hint='begin one with scan("…")')
+    return plan
 
 
 def _pairs(on: On) -> tuple[tuple[str, str], ...]:
@@ -373,11 +399,15 @@ def _several(value: Any) -> list[Any]:
     return [value] if isinstance(value, str | Expr | SortKey) else list(value)
 
 
-def _format(path: str | Path) -> str:
+def _plain_suffix(path: str | Path) -> str:
     name = str(path).lower()
     for packed in _PACKED:
         name = name.removesuffix(packed)
-    suffix = Path(name).suffix
+    return Path(name).suffix
+
+
+def _format(path: str | Path) -> str:
+    suffix = _plain_suffix(path)
     if suffix not in _FORMATS:
         raise Unsupported(
             f"the format of {str(path)!r} cannot be told from its name",

@@ -15,7 +15,7 @@ from emsqrt.cli.running import carry_out, smallest_cap_of
 from emsqrt.config import EngineConfig
 from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.memory.auto import parse_cap
-from emsqrt.plan import plan_hash, plan_to_json
+from emsqrt.plan import Files, Scan, plan_hash, plan_to_json
 from sennit_core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -153,11 +153,12 @@ def _scan(source: str) -> Pipeline:
 
 def _sink(rows: Pipeline, target: str, source: str) -> Plan:
     """End a pipeline in a file; standard output has the format of the source."""
-    kind = None
-    if target in STANDARD_NAMES:
-        target = "-"
-        kind = "csv" if source in STANDARD_NAMES or source.endswith(".csv") else None
-    return rows.sink(target, format=kind).plan
+    if target not in STANDARD_NAMES:
+        return rows.sink(target).plan
+    scanned = _scan(source).plan
+    assert isinstance(scanned, Scan)
+    assert isinstance(scanned.source, Files)
+    return rows.sink("-", format=scanned.source.format, **scanned.source.options).plan
 
 
 def _run_capped(
