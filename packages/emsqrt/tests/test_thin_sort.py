@@ -121,8 +121,8 @@ def test_files_with_other_columns_go_to_the_other_tier(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("k,v\n1,a\n2\n", "has 1 field"),
-        ("k,v\n" + "1,a\n" * 300_000 + "x,a\n", "'x' is not Int64"),
+        ("k,v\n1,a\n2\n", "line 3, byte 8.*1 fields, expected 2"),
+        ("k,v\n" + "1,a\n" * 300_000 + "x,a\n", "line 300002, byte .*Int64, and 'x' is not"),
     ],
 )
 def test_a_record_that_is_wrong_is_named_and_nothing_is_written(

@@ -64,7 +64,7 @@ def read_document(
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadInput(str(file), reason=f"not JSON: {error}") from error
-    if isinstance(value, Mapping) and "steps" in value:
+    if isinstance(value, list) or (isinstance(value, Mapping) and "steps" in value):
         return document_from(from_data(value, str(file)), variables, environment)
     return Document(plan_from_json(value))
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from emsqrt._kernel import Columns, CsvFormatter, CsvParser, RecordFault
+from emsqrt._kernel import Columns, CsvFormatter, CsvParser, RecordFault, csv_record_end
 from emsqrt.io.csv_options import CsvOptions
 from sennit_core.schema import DataType, Field, Schema
 
@@ -54,6 +54,8 @@ def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> 
     Raises:
         RecordFault: a record has another number of fields than there are names.
     """
+    if options.bad_rows == "reject":
+        sample = _without_ragged(len(names), sample, options)
     tried = [0] * len(names)
     while (wrong := _first_misfit(tried, sample, options)) is not None:
         tried[wrong] += 1
@@ -65,6 +67,28 @@ def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> 
     return Schema(
         tuple(Field(name, DataType.parse(kind)) for name, kind in zip(names, types, strict=True))
     )
+
+
+def _without_ragged(count: int, sample: Buffer, options: CsvOptions) -> bytes:
+    """Return the records that have as many fields as there are columns."""
+    text = [CANDIDATES.index("Utf8")] * count
+    kept, start = bytearray(), 0
+    with memoryview(sample) as records:
+        while start < len(records):
+            try:
+                for _ in _parsed(text, records[start:], options):
+                    pass
+                end = after = len(records)
+            except RecordFault as fault:
+                if fault.reason != "ragged":
+                    return bytes(records)
+                end = start + fault.offset
+                mark = -1 if options.quote is None else ord(options.quote)
+                size, delimiter = len(records), ord(options.delimiter)
+                after = csv_record_end(records, end, size, delimiter, mark) or size
+            kept += records[start:end]
+            start = after
+    return bytes(kept)
 
 
 def _whole_numbers(

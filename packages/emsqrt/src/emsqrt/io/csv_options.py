@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO
 
 from emsqrt.io.bad_rows import POLICIES
@@ -30,6 +31,23 @@ _NAMES = {
     "recordBytesMax": "record_bytes_max",
     "badRows": "bad_rows",
     "rejectFile": "reject_file",
+}
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "delimiter": (str,),
+    "quote": (str, NoneType),
+    "header": (bool, int),
+    "skipRows": (int,),
+    "comment": (str, NoneType),
+    "encoding": (str,),
+    "nullValues": (tuple,),
+    "badRows": (str,),
+    "rejectFile": (str, NoneType),
+}
+_HINTS = {
+    "header": "true, false, or the number of the record that holds the names",
+    "skipRows": "a number of lines",
+    "nullValues": 'texts, such as ["", "NA"]',
 }
 
 
@@ -70,6 +88,12 @@ class CsvOptions:
             UsageError: a value is out of its range.
             Unsupported: another encoding than UTF-8.
         """
+        for name, kinds in _KINDS.items():
+            value = getattr(self, _NAMES[name])
+            if not isinstance(value, kinds):
+                raise UsageError(
+                    f"the CSV option {name} cannot be {value!r}", hint=_HINTS.get(name)
+                )
         if self.encoding.lower() not in _ENCODINGS:
             raise Unsupported(
                 f"CSV in {self.encoding} is not read, only UTF-8",
@@ -97,8 +121,10 @@ class CsvOptions:
                     hint=f'did you mean "{guess}"?' if guess else None,
                 )
             values[_NAMES[name]] = value
-        if "null_values" in values:
+        if isinstance(values.get("null_values"), list | tuple):
             values["null_values"] = tuple(values["null_values"])
+        elif isinstance(values.get("null_values"), str):
+            values["null_values"] = (values["null_values"],)
         if values.get("record_bytes_max") is not None:
             values["record_bytes_max"] = parse_bytes(values["record_bytes_max"])
         return cls(**values)
@@ -147,7 +173,7 @@ def read_header(source: ByteSource | Path, options: CsvOptions) -> tuple[tuple[s
                 line=1 + source.peek(offset).count(b"\n"),
                 byte_offset=offset,
                 reason=f"columns {seen[name]} and {index} are both named {name!r}",
-                hint="give the names by hand: header false and a schema",
+                hint="give the names by hand: skipRows 1, header false and a schema",
             )
         seen[name] = index
     return tuple(fields), offset + len(record)
@@ -178,6 +204,13 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
             hint="close it, or name another quote; quote null when nothing is quoted",
         )
     fields = split_fields(text, options.dialect)
+    if not fields:
+        raise BadInput(
+            what,
+            byte_offset=offset,
+            reason="an empty line where the first record is expected",
+            hint="option skipRows passes over lines before it",
+        )
     if options.header and any(len(field) > _NAME_CHARS_MAX for field in fields):
         raise BadInput(
             what,

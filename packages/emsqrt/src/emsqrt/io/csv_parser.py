@@ -15,7 +15,7 @@ from emsqrt._kernel import Columns, RecordFault
 from emsqrt._kernel import CsvParser as Parser
 from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions
-from emsqrt.io.records import RecordBlock
+from emsqrt.io.records import RecordBlock, way_on
 from emsqrt.io.sources import ByteSource, line_at
 from sennit_core.errors import BadInput, UnknownColumn, Unsupported
 from sennit_core.schema import Schema
@@ -133,7 +133,7 @@ class CsvBatches:
             line=line,
             byte_offset=place,
             reason=self._words(fault.reason, fault.field, fault.text),
-            hint='option badRows "null" or "reject" reads on',
+            hint=way_on(fault.reason, self._names),
         )
 
     def _words(self, reason: str, field: int, text: str | None) -> str:

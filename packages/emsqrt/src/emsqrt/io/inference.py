@@ -11,6 +11,7 @@ from emsqrt.io.csv_options import CsvOptions, first_block, read_header
 from emsqrt.io.inputs import opened_places, reads_partitions
 from emsqrt.io.json_lines import JsonlOptions, first_lines, infer_lines
 from emsqrt.io.partitions import merged_schema
+from emsqrt.io.records import way_on
 from emsqrt.io.sources import ByteSource, line_at, open_source
 from emsqrt.lean import require_arrow
 from emsqrt.plan import DatasetRef, Files
@@ -77,4 +78,7 @@ def infer_csv_schema(source: ByteSource | Path, options: CsvOptions) -> Schema:
         else:
             reason = f"column {names[fault.field]!r} cannot be read: {fault.reason}"
         line = line_at(source, place)
-        raise BadInput(source.name, line=line, byte_offset=place, reason=reason) from None
+        hint = way_on(fault.reason, names)
+        raise BadInput(
+            source.name, line=line, byte_offset=place, reason=reason, hint=hint
+        ) from None

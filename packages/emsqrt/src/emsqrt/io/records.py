@@ -11,7 +11,7 @@ Blocks start at a record, so where they may be cut is found by the kernel (`_ker
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -47,6 +47,21 @@ class CsvDialect:
         for name, mark in (("delimiter", self.delimiter), ("quote", self.quote)):
             if mark is not None and (len(mark) != 1 or not mark.isascii() or mark in "\r\n"):
                 raise BadInput("CSV dialect", reason=f"{name} {mark!r} is not one ASCII character")
+
+
+def way_on(fault: str, names: Sequence[str]) -> str:
+    """Say what can be done about a record that does not fit the columns.
+
+    Args:
+        fault: what the kernel calls it.
+        names: of the columns.
+    """
+    if fault != "ragged":
+        return 'option badRows "null" or "reject" reads on'
+    mark = next((mark for mark in ",;\t|" if mark in names[0]), "") if len(names) == 1 else ""
+    if mark:
+        return f"the header is one name, {names[0]!r}: is {mark!r} the delimiter?"
+    return 'option badRows "reject" leaves such records out'
 
 
 @dataclass(eq=False)

@@ -31,7 +31,7 @@ from emsqrt.plan.nodes import (
     WithColumn,
 )
 from emsqrt.plan.states import find_states, result_type, state_fields
-from emsqrt.plan.tree import fold
+from emsqrt.plan.tree import fold, inputs_of
 from emsqrt.plan.window import Window, window_type
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType, Field, Schema
@@ -51,6 +51,11 @@ def check(plan: Plan) -> Schema:
 
 def node_schema(node: Plan, inputs: tuple[Schema, ...]) -> Schema:
     """Return the schema that a node makes of rows of `inputs`; raises what `check` raises."""
+    if any(isinstance(below, Sink) for below in inputs_of(node)):
+        raise UsageError(
+            f"a sink ends a plan: no {type(node).__name__.lower()} goes on from it",
+            hint="sink the last step alone, or run two plans",
+        )
     match node:
         case Scan():
             return scan_schema(node)

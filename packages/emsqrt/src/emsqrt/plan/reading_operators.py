@@ -206,7 +206,7 @@ def _read_sample(entry: Entry, inputs: list[Plan]) -> Plan:
 def _read_fraction(entry: Entry) -> float:
     value: Any = read_literal(entry, DataType("Float64"))
     if math.isnan(value) or not 0 <= value <= 1:
-        entry.fail(f"{entry.value!r} is not between 0 and 1")
+        entry.fail(f"{value!r} is not between 0 and 1")
     return float(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from emsqrt.expr import Agg, Call, Column, Expr, Literal, parse_expr
+from emsqrt.expr.errors import BadExpression
 from emsqrt.expr.parser import parse_order
 from emsqrt.plan.nodes import SortKey
 from emsqrt.plan.window import WINDOW_FUNCTIONS, Frame, FrameUnit, WindowCall
@@ -30,6 +31,8 @@ def sort_key(value: SortKey | Expr | str) -> SortKey:
         return value
     if isinstance(value, Expr):
         return SortKey(value)
+    if not isinstance(value, str):
+        raise UsageError(f"{value!r} is no sort key", hint='such as "age" or "age:desc"')
     name, marks = value, list[str]()
     while (parts := name.rpartition(":"))[0] and parts[2].strip().lower() in _MARKS:
         name, marks = parts[0], [*marks, parts[2].strip().lower()]
@@ -47,8 +50,7 @@ def window_call(value: WindowCall | Agg | str) -> WindowCall:
             `"avg(amount) rows between 2 preceding and current row"`.
 
     Raises:
-        UsageError: it is no window function; the nearest is suggested.
-        BadExpression: its arguments do not parse.
+        UsageError: it is no window function, or its arguments do not parse.
     """
     if isinstance(value, WindowCall):
         return value
@@ -70,7 +72,13 @@ def window_call(value: WindowCall | Agg | str) -> WindowCall:
 def _arguments(fn: str, inner: str) -> tuple[Expr | None, tuple[Literal, ...]]:
     if inner in ("", "*"):
         return None, ()
-    parsed = parse_expr(f"coalesce({inner})")  # a function of any number of arguments
+    try:
+        parsed = parse_expr(f"coalesce({inner})")  # a function of any number of arguments
+    except BadExpression:
+        raise UsageError(
+            f"{fn}({inner}): these are no arguments of a window function",
+            hint='such as "lag(amount, 1)"; DISTINCT and OVER are not known here',
+        ) from None
     assert isinstance(parsed, Call)
     args = parsed.args
     first = 0 if fn == "ntile" else 1

@@ -68,6 +68,8 @@ def why_not_thin(plan: Plan) -> str | None:
     """Return why the thin tier cannot run a plan, None when it can; only the plan is looked at."""
     if not isinstance(plan, Sink):
         return "it has no sink"
+    if any(isinstance(node, Sink) for node in walk(plan.input)):
+        return "it goes on from a sink"
     for node in walk(plan):
         reason = _CHECKS.get(type(node), _unknown)(node)
         if reason is not None:

@@ -6,10 +6,12 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from emsqrt._kernel import Columns, CsvParser, RecordFault, csv_record_end
-from emsqrt.io.records import CsvDialect
+from emsqrt.io.records import CsvDialect, way_on
+from emsqrt.io.sources import line_at, open_source
 from sennit_core.errors import BadInput, SennitError, TooLarge, Unsupported
 from sennit_core.schema import Field, Schema
 
@@ -153,6 +155,7 @@ def fault_error(
     """
     where = source or "the rows of an operator"
     byte_offset = offset + fault.offset if offset >= 0 else None
+    line = None if byte_offset is None else _line_of(source, byte_offset)
     if fault.reason == "room":
         return TooLarge(
             what=f"the record at byte {byte_offset or fault.offset} of {where}",
@@ -160,13 +163,20 @@ def fault_error(
             actual_bytes=fault.size,
         )
     if fault.reason == "ragged":
-        reason = f"the record has {fault.field} fields, the header {len(schema)}"
+        reason = f"{fault.field} fields, expected {len(schema)}"
     elif fault.reason == "encoding":
         reason = f"column {schema.names[fault.field]!r} is not UTF-8"
     else:
         field = schema.fields[fault.field]
-        reason = f"column {field.name!r}: {fault.text!r} is not {field.type}"
-    return BadInput(where, byte_offset=byte_offset, reason=reason)
+        reason = f"column {field.name!r} is {field.type}, and {fault.text!r} is not"
+    hint = way_on(fault.reason, schema.names)
+    return BadInput(where, line=line, byte_offset=byte_offset, reason=reason, hint=hint)
+
+
+def _line_of(source: str, byte_offset: int) -> int | None:
+    """Return the line that a place of a file is in, None when it is no plain file of this machine."""
+    path = Path(source)
+    return line_at(open_source(path), byte_offset) if path.is_file() else None
 
 
 class NotThin(Unsupported):

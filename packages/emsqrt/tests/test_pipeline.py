@@ -1,0 +1,143 @@
+"""What the fluent way to a plan takes, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emsqrt import scan
+from emsqrt.documents import read_document
+from emsqrt.pipeline import Pipeline
+from sennit_core.errors import BadInput, SennitError, UsageError
+from sennit_core.schema import Schema
+
+ROWS = scan("in.csv", schema=Schema.of(id="Int64", amount="Float64"))
+
+
+@pytest.mark.parametrize(
+    ("mistaken", "words"),
+    [
+        (lambda: ROWS.top_k("amount", 2), "2 is no sort key"),  # type: ignore[arg-type]
+        (lambda: ROWS.sort(3), "3 is no sort key"),  # type: ignore[arg-type]
+        (lambda: ROWS.select(["id"]), r"\['id'\] is no column"),  # type: ignore[arg-type]
+        (lambda: ROWS.join("b.csv", on="id"), "'b.csv' is no pipeline"),  # type: ignore[arg-type]
+        (lambda: ROWS.union(["b.csv"]), "is no pipeline"),  # type: ignore[arg-type]
+        (lambda: scan(["a.csv"]), r"\['a.csv'\] is no path"),  # type: ignore[arg-type]
+        (lambda: scan("a.csv", schema={"id": "Int64"}), "is no schema"),  # type: ignore[arg-type]
+        (lambda: ROWS.window(n="count(distinct id)"), r"^count\(distinct id\)"),
+        (lambda: ROWS.window(n="sum(id) over (x)"), r"^sum\(id\) over \(x\)"),
+        (lambda: ROWS.sink("a.csv").filter("id > 1").schema(), "a sink ends a plan: no filter"),
+        (lambda: ROWS.sink("a.csv").limit(1).sink("b.csv").run(), "a sink ends a plan: no limit"),
+        (lambda: ROWS.join(ROWS.sink("a.csv"), "id").sink("b.csv").run(), "no join goes on"),
+    ],
+)
+def test_a_mistake_is_told_in_the_words_of_whoever_made_it(
+    mistaken: Callable[[], Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("id,amount\n1,2.5\n")
+    with pytest.raises(UsageError, match=words):
+        mistaken()
+
+
+def test_a_share_beyond_one_is_said_as_a_number(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("a\n1\n")
+    with pytest.raises(SennitError, match=r"2\.0 is not between 0 and 1"):
+        scan(tmp_path / "in.csv").sample(2.0).collect()
+
+
+def test_aggregates_may_be_named_in_their_text() -> None:
+    named = ROWS.agg("sum(amount) as total", "count(*) AS n", "max(id)")
+    assert named.schema().names == ("total", "n", "max_id")
+    with pytest.raises(UsageError, match="amount is not an aggregate"):
+        ROWS.agg("amount as a")
+
+
+@pytest.mark.parametrize("name", ["out.tsv", "OUT.TSV", "out.tsv.gz"])
+def test_tabs_stand_between_the_fields_of_a_tsv(name: str, tmp_path: Path) -> None:
+    rows = scan(_packed(tmp_path / f"in.{name}", "a\tb\n2\tx,y\n1\tz\n")).sort("a")
+    target = tmp_path / name
+    rows.sink(target).run()
+    data = target.read_bytes()
+    text = gzip.decompress(data) if name.endswith(".gz") else data
+    assert text == b"a\tb\n1\tz\n2\tx,y\n"
+
+
+def test_a_delimiter_that_is_given_wins_over_the_name(tmp_path: Path) -> None:
+    (tmp_path / "in.tsv").write_text("a;b\n1;2\n")
+    rows = scan(tmp_path / "in.tsv", delimiter=";")
+    rows.sink(tmp_path / "out.tsv", delimiter="|").run()
+    assert (tmp_path / "out.tsv").read_text() == "a|b\n1|2\n"
+
+
+def _packed(path: Path, text: str) -> Path:
+    data = text.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def test_a_document_in_json_may_be_its_steps_alone(tmp_path: Path) -> None:
+    path = tmp_path / "flow.json"
+    path.write_text(json.dumps([{"scan": "in.csv"}, {"limit": 3}, {"sink": "out.csv"}]))
+    expected = scan("in.csv").limit(3).sink("out.csv").plan
+    assert read_document(path).plan == expected
+
+
+def read(text: str, folder: Path, **options: Any) -> Pipeline:
+    (folder / "in.csv").write_text(text)
+    return scan(folder / "in.csv", **options)
+
+
+@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("\n\na,b\n1,2\n", {}, "an empty line where the first record is expected"),
+        ("\n", {}, "an empty line where the first record is expected"),
+        ("a;b\n1,5;2\n", {}, "line 2, byte 4.*2 fields, expected 1"),
+        ("a,b\n1,2\n3\n", {}, "line 3, byte 8.*1 fields, expected 2"),
+    ],
+)
+def test_a_file_that_is_not_as_it_should_be_is_named_by_line(
+    text: str, options: dict[str, Any], words: str, tier: str, tmp_path: Path
+) -> None:
+    rows = read(text, tmp_path, **options)
+    with pytest.raises(BadInput, match=words):
+        rows.sort("a").sink(tmp_path / "out.csv").run(in_process=tier == "arrow")
+
+
+def test_a_header_of_one_name_asks_for_the_delimiter(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        read("a;b\n1,5;2\n", tmp_path).schema()
+    assert caught.value.hint == "the header is one name, 'a;b': is ';' the delimiter?"
+    with pytest.raises(BadInput) as caught:
+        read("a,b\n1\n", tmp_path).schema()
+    assert caught.value.hint == 'option badRows "reject" leaves such records out'
+
+
+def test_types_are_told_without_the_records_that_are_left_out(tmp_path: Path) -> None:
+    ragged = 'a,b\n1,x\n2\n"3\n",y,z\n4,w\n5'
+    rows = read(ragged, tmp_path, bad_rows="reject")
+    assert rows.schema() == Schema.of(a="Int64", b="Utf8")
+    assert rows.collect()["a"].to_pylist() == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("header", "no"), ("skip_rows", "1"), ("delimiter", 9), ("null_values", 0), ("comment", 1)],
+)
+def test_an_option_of_another_type_is_refused_by_name(
+    option: str, value: object, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"cannot be {value!r}"):
+        read("a\n1\n", tmp_path, **{option: value}).schema()
+
+
+def test_one_text_for_null_may_stand_alone(tmp_path: Path) -> None:
+    rows = read("a\nNA\n5\n", tmp_path, null_values="NA")
+    assert rows.collect()["a"].to_pylist() == [None, 5]
