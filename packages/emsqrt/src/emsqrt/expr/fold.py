@@ -167,7 +167,7 @@ def _fitted(value: Any, typed: Typed) -> Any:
             raise _NoValueError
     if kind.name == "Decimal":
         exact = Decimal(value).quantize(Decimal(1).scaleb(-(kind.scale or 0)), context=_EXACT)
-        if abs(exact) >= Decimal(10) ** ((kind.precision or 0) - (kind.scale or 0)):
+        if exact.copy_abs() >= Decimal(10) ** ((kind.precision or 0) - (kind.scale or 0)):
             raise _NoValueError
         return exact
     return value
@@ -278,8 +278,8 @@ _STRICT: dict[str, Callable[..., Any]] = {
     "div": _quotient,
     "idiv": _truncated,
     "mod": _remainder,
-    "neg": lambda _, value: -value,
-    "abs": lambda _, value: abs(value),
+    "neg": lambda _, value: value.copy_negate() if isinstance(value, Decimal) else -value,
+    "abs": lambda _, value: value.copy_abs() if isinstance(value, Decimal) else abs(value),
     "not": lambda _, value: not value,
     "eq": lambda _, left, right: left == right,
     "ne": lambda _, left, right: left != right,

@@ -171,7 +171,18 @@ def _round(typed: Typed, value: Datum, digits: Datum = None) -> Any:
 # Comparison: DuckDB's total order of floats, NaN equal to itself and above everything ----------
 
 
+def _alike(left: Datum, right: Datum) -> tuple[Datum, Datum]:
+    """Return decimals that no type of 38 digits holds together in one that does."""
+    if left.type == right.type:
+        return left, right
+    scale = max(left.type.scale, right.type.scale)
+    whole = max(side.type.precision - side.type.scale for side in (left, right))
+    kind = pa.decimal256(whole + scale, scale)
+    return left.cast(kind), right.cast(kind)
+
+
 def _equal(left: Datum, right: Datum) -> Any:
+    left, right = _alike(left, right)
     plain = pc.equal(left, right)
     if pa.types.is_floating(left.type) and has_nan(left) and has_nan(right):
         return pc.or_(plain, pc.and_(pc.is_nan(left), pc.is_nan(right)))
@@ -179,6 +190,7 @@ def _equal(left: Datum, right: Datum) -> Any:
 
 
 def _less(left: Datum, right: Datum) -> Any:
+    left, right = _alike(left, right)
     plain = pc.less(left, right)
     if pa.types.is_floating(left.type) and has_nan(right):
         return pc.or_(plain, pc.and_not(pc.is_nan(right), pc.is_nan(left)))
@@ -186,6 +198,7 @@ def _less(left: Datum, right: Datum) -> Any:
 
 
 def _less_equal(left: Datum, right: Datum) -> Any:
+    left, right = _alike(left, right)
     plain = pc.less_equal(left, right)
     if pa.types.is_floating(left.type) and has_nan(right):
         return pc.or_(plain, pc.is_nan(right))
@@ -216,7 +229,10 @@ def _between(_: Typed, value: Datum, low: Datum, high: Datum) -> Any:
 def _is_in(_: Typed, value: Datum, *others: Datum) -> Any:
     if not others:
         return pa.repeat(pa.scalar(False), len(value))
-    constants = all(isinstance(other, pa.Scalar) and other.is_valid for other in others)
+    constants = all(
+        isinstance(other, pa.Scalar) and other.is_valid and other.type == value.type
+        for other in others
+    )
     if constants and len(others) >= _IS_IN_SET_MIN and not pa.types.is_floating(value.type):
         found = pc.is_in(value, value_set=pa.array([other.as_py() for other in others], value.type))
         return pc.if_else(pc.is_valid(value), found, pa.scalar(None, pa.bool_()))

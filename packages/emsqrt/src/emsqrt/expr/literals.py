@@ -52,7 +52,7 @@ def type_of(value: Any) -> DataType:
         case bool():
             return DataType("Bool")
         case int():
-            return DataType("Int64" if value < 2**63 else "UInt64")
+            return _integer_type(value)
         case Decimal():
             return _decimal_type(value)
         case datetime():
@@ -64,6 +64,13 @@ def type_of(value: Any) -> DataType:
         f"a {type(value).__name__} cannot be a constant of an expression: {value!r}"[:200],
         hint="bool, int, float, str, bytes, Decimal, date, datetime, time and timedelta can",
     )
+
+
+def _integer_type(value: int) -> DataType:
+    """Return the type of a whole number: a Decimal where 64 bits do not hold it."""
+    if -(2**63) <= value < 2**64:
+        return DataType("Int64" if value < 2**63 else "UInt64")
+    return _decimal_type(Decimal(value))
 
 
 def _decimal_type(value: Decimal) -> DataType:
@@ -117,8 +124,8 @@ def _fit_decimal(value: Any, kind: DataType) -> Decimal | None:
     if not number.is_finite():
         return None
     exact = number.quantize(Decimal(1).scaleb(-scale), context=_EXACT)
-    fits = exact == number and abs(exact) < Decimal(10) ** ((kind.precision or 0) - scale)
-    return (abs(exact) if exact == 0 else exact) if fits else None
+    fits = exact == number and exact.copy_abs() < Decimal(10) ** ((kind.precision or 0) - scale)
+    return (exact.copy_abs() if exact == 0 else exact) if fits else None
 
 
 def _fit_timestamp(value: Any, kind: DataType) -> datetime | None:

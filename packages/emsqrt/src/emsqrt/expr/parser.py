@@ -30,6 +30,7 @@ from emsqrt.expr.functions import (
 from emsqrt.expr.lexer import Token, fail_at, tokens_of
 from emsqrt.expr.literals import parse_spelling
 from emsqrt.expr.nodes import Agg, Case, Cast, Column, Expr, Literal, call, lit
+from emsqrt.expr.rules import DIGITS_MAX
 from emsqrt.expr.signatures_time import UNITS
 from emsqrt.expr.walk import depth_of
 from emsqrt.expr.wire import EXPR_DEPTH_MAX
@@ -74,7 +75,6 @@ PARTS = (
 INTERVAL = re.compile(r"\s*([+-]?[0-9]{1,15})\s*([a-zA-Z]+)?\s*")
 BRACKETS_MAX = 40
 """Levels of brackets; each takes a dozen of Python's stack frames."""
-INT64_MAX = 2**63 - 1
 
 
 def parse_expr(text: str) -> Expr:
@@ -345,8 +345,10 @@ class _Parser:
         text = f"-{token.text}" if negative else token.text
         if not token.text.isdigit():
             return lit(float(text))
-        if len(text) > 20 or not -INT64_MAX - 1 <= int(text) <= 2 * INT64_MAX + 1:
-            self.fail(f"{text} does not fit in 64 bits", token, "write Decimal(38,0) '…'")
+        if len(token.text.lstrip("0")) > DIGITS_MAX:
+            self.fail(
+                f"{text} has more than {DIGITS_MAX} digits", token, "write it as a float: 1e40"
+            )
         return lit(int(text))
 
     def named(self, token: Token) -> Expr:

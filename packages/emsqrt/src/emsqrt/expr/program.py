@@ -283,15 +283,26 @@ def _between(c: _Compiler, typed: Typed) -> None:
 
 def _is_in(c: _Compiler, typed: Typed) -> None:
     value, *others = typed.args
-    if any(other.op != "literal" for other in others) or len(others) > 1_000:
+    constants = [_constant(other) for other in others]
+    if any(other.op != "literal" for other in constants) or len(others) > 1_000:
         raise _NotThinError
     lane = lane_of(value.type)
     c.emit(value)
     head = c.constant(I64, len(others))
-    for other in others:
+    for other in constants:
         _comparable(value.type, other.type)
         c.constant(lane, _plain(other.value, other.type))
     c.put("is_in", lane, head)
+
+
+def _constant(typed: Typed) -> Typed:
+    """Return a constant that only has to become one of a wider type as that."""
+    if typed.op != "cast" or typed.args[0].op != "literal":
+        return typed
+    (arg,), target = typed.args, typed.type
+    if arg.type.name == target.name == "Decimal" and widens(arg.type, target):
+        return Typed("literal", target, value=arg.value)
+    return _retyped(arg, target) if arg.type.is_integer else typed
 
 
 def _logic(c: _Compiler, typed: Typed) -> None:

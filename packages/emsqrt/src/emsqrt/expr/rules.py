@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from emsqrt.expr.literals import integer_range
@@ -14,6 +15,9 @@ NULL = DataType("Binary")
 
 FROM_TEXT = ("Date", "Timestamp", "Time")
 """Types for which a text constant beside them is read, as in `day >= '2013-01-01'`."""
+
+DIGITS_MAX = 38
+"""Of a decimal type."""
 
 _UNITS = ("s", "ms", "us", "ns")
 _DIGITS = {"8": 3, "16": 5, "32": 10, "64": 19}
@@ -70,10 +74,25 @@ def _join_numbers(left: DataType, right: DataType) -> DataType:
         return DataType("Float64")
     if left.is_integer and right.is_integer:
         return _join_integers(left, right)
-    one, two = as_decimal(left), as_decimal(right)
-    scale = max(one.scale or 0, two.scale or 0)
-    whole = max((kind.precision or 0) - (kind.scale or 0) for kind in (one, two))
-    return decimal(min(38, whole + scale), scale)
+    digits, scale = digits_of((as_decimal(left), as_decimal(right)))
+    return decimal(min(38, digits), scale)
+
+
+def digits_of(kinds: Iterable[DataType]) -> tuple[int, int]:
+    """Return how many digits, and how many of them behind the point, hold all values of decimals."""
+    sizes = [(kind.precision or 0, kind.scale or 0) for kind in kinds]
+    scale = max(scale for _, scale in sizes)
+    return max(precision - scale for precision, scale in sizes) + scale, scale
+
+
+def no_decimal_holds(kinds: Iterable[DataType]) -> bool:
+    """Return whether exact numbers of these types have no decimal type that holds them all."""
+    known = [kind for kind in kinds if kind is not NULL]
+    if not any(kind.name == "Decimal" for kind in known):
+        return False
+    if not all(kind.name == "Decimal" or kind.is_integer for kind in known):
+        return False
+    return digits_of(map(as_decimal, known))[0] > DIGITS_MAX
 
 
 def _join_integers(left: DataType, right: DataType) -> DataType:

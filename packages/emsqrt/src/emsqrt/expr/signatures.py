@@ -17,6 +17,7 @@ from emsqrt.expr.typed import (
     Rule,
     Typed,
     all_as,
+    as_decimals,
     common,
     convert,
     expect,
@@ -88,6 +89,8 @@ def _rounding(expr: Call, args: tuple[Typed, ...]) -> Bound:
 
 
 def _comparison(expr: Call, args: tuple[Typed, ...]) -> Bound:
+    if rules.no_decimal_holds(arg.type for arg in args):
+        return BOOL, as_decimals(args)
     kind = common(expr, args, otherwise=BOOL)
     if kind.name in ("List", "Struct"):
         raise Unsupported(f"comparing {kind} in `{expr!s}`")
@@ -114,6 +117,13 @@ def _common_result(expr: Call, args: tuple[Typed, ...]) -> Bound:
     if kind.name in ("List", "Struct") and expr.fn != "coalesce":
         raise Unsupported(f"comparing {kind} in `{expr!s}`")
     return kind, args if kind is rules.NULL else all_as(args, kind)
+
+
+def _first_of_common(expr: Call, args: tuple[Typed, ...]) -> Bound:
+    if rules.no_decimal_holds(arg.type for arg in args):
+        operands = as_decimals(args)
+        return operands[0].type, operands
+    return _common_result(expr, args)
 
 
 def _sign(expr: Call, args: tuple[Typed, ...]) -> Bound:
@@ -152,5 +162,5 @@ RULES: dict[str, Rule] = {
     "any_to_bool": _any_to_bool,
     "float_to_bool": _float_to_bool,
     "common": _common_result,
-    "first_of_common": _common_result,
+    "first_of_common": _first_of_common,
 }

@@ -56,6 +56,7 @@ _OPERATORS = {
     "like": "LIKE",
     "ilike": "ILIKE",
 }
+_COMPARING = ("eq", "ne", "lt", "le", "gt", "ge", "between", "is_in", "nullif")
 _PLAIN = (
     *("abs", "coalesce", "greatest", "least", "nullif", "upper", "lower", "length", "contains"),
     *("starts_with", "ends_with", "replace", "substr", "left", "right", "repeat", "split_part"),
@@ -95,6 +96,10 @@ def _text(value: str) -> str:
 
 
 def _sql(typed: Typed) -> str:
+    kinds = {arg.type for arg in typed.args if arg.type.name == "Decimal"}
+    if typed.op in _COMPARING and len(kinds) > 1:
+        named = " with ".join(sorted(map(str, kinds)))
+        raise Unsupported(f"comparing {named} in SQL: no type of DuckDB holds both")
     args = [_sql(arg) for arg in typed.args]
     if typed.op in _OPERATORS:
         return f"({f' {_OPERATORS[typed.op]} '.join(args)})"

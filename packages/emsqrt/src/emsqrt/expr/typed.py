@@ -63,6 +63,11 @@ def all_as(args: tuple[Typed, ...], kind: DataType) -> tuple[Typed, ...]:
     return tuple(convert(arg, kind) for arg in args)
 
 
+def as_decimals(args: tuple[Typed, ...]) -> tuple[Typed, ...]:
+    """Return exact numbers as decimals, each of a type that holds it; they compare by value."""
+    return tuple(convert(arg, rules.as_decimal(arg.type)) for arg in without_null(args))
+
+
 def without_null(args: tuple[Typed, ...], kind: DataType = INT64) -> tuple[Typed, ...]:
     """Return `args` with each untyped NULL taking the type of its neighbours, or `kind`."""
     known = [arg.type for arg in args if arg.type is not rules.NULL]

@@ -15,6 +15,7 @@ from emsqrt.expr.functions import FUNCTIONS
 from emsqrt.expr.literals import parse_spelling
 from emsqrt.expr.nodes import call
 from emsqrt.expr.parser import ALIASES, PARTS
+from emsqrt.expr.rules import DIGITS_MAX
 from emsqrt.expr.signatures_time import UNITS
 from emsqrt.sql_plan.errors import fail, refuse
 from sennit_core.errors import UsageError
@@ -190,8 +191,8 @@ def _literal(c: Converter, node: Node) -> Expr:
     if node.is_string:
         return lit(text)
     if re.fullmatch(r"[0-9]+", text):
-        if int(text) > 2**64 - 1:
-            refuse(node, c.text, "an integer beyond 64 bits")
+        if len(text.lstrip("0")) > DIGITS_MAX:
+            refuse(node, c.text, f"an integer of more than {DIGITS_MAX} digits")
         return lit(int(text))
     return lit(float(text)) if "e" in text.lower() else lit(Decimal(text))
 
@@ -200,7 +201,9 @@ def _negated(c: Converter, node: Node) -> Expr:
     value = c(node.this)
     number = value.value if isinstance(value, Literal) else None
     bare = isinstance(node.this, exp.Literal)
-    if bare and isinstance(number, int | float | Decimal) and number:
+    if bare and isinstance(number, Decimal) and number:
+        return lit(number.copy_negate())
+    if bare and isinstance(number, int | float) and number:
         return lit(-number)
     return call("neg", value)
 
