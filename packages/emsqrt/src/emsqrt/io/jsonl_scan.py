@@ -10,8 +10,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator
-from decimal import Decimal
+from contextlib import suppress
+from datetime import time
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +71,12 @@ class JsonlScan:
         self._block_bytes = block_bytes or block_bytes_for(budget)
         self._schema = schema.to_arrow()
         self._kinds = {field.name: field.type for field in schema}
+        self._by_lines = any(_needs_cells(field.type) for field in self._schema)
+        self._has_decimals = any(_has_decimals(field.type) for field in self._schema)
         self._native = pa.schema([field.with_type(_native(field.type)) for field in self._schema])
         self.need_bytes = self._block_bytes * _BLOCK_COPIES + self._source.need_bytes
         self.need_because = need_because(self._source, self._block_bytes)
+        self.record_copies = _BLOCK_COPIES
         self.bytes_done = 0
         self._line = 1
         """Of the block's first record, where lines are counted on the way."""
@@ -101,10 +108,9 @@ class JsonlScan:
             guard.resize(self.need_bytes)
 
     def _parse(self, block: RecordBlock) -> Any:
-        try:
-            return self._parse_fast(block.data)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
-            pass
+        with suppress(ValueError, pa.ArrowNotImplementedError):
+            if not self._by_lines and not (self._has_decimals and _FAR.search(block.data)):
+                return self._parse_fast(block.data)
         return self._parse_slowly(bytes(block.data), block.offset)
 
     def _parse_fast(self, data: memoryview) -> Any:
@@ -151,7 +157,7 @@ class JsonlScan:
                     self._bad_rows.nulled_values += 1
                     row.append(None)
                     continue
-                shown = json.dumps(cell, ensure_ascii=False)[:80]
+                shown = _json_text(cell)[:80].encode("utf-8", "backslashreplace").decode()
                 reason = f"column {field.name!r} is {self._kinds[field.name]}, and {shown} is not"
                 self._refuse(*place, reason)
                 return None
@@ -173,20 +179,46 @@ class JsonlScan:
 
 
 def _native(kind: Any) -> Any:
-    """Return the type that Arrow's reader gives what it cannot make `kind` of itself."""
-    if pa.types.is_date(kind) or pa.types.is_time(kind) or pa.types.is_binary(kind):
-        return pa.string()
-    return pa.int64() if pa.types.is_duration(kind) else kind
+    """Return the type that Arrow's reader gives what it does not make `kind` of as it should.
+
+    It takes moments with and without a zone for each other, and lets decimals grow out of their
+    digits, and out of 128 bits; in 256 there is room for what it lets through.
+    """
+    if pa.types.is_list(kind):
+        return pa.list_(_native(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_native(field.type)) for field in kind])
+    if pa.types.is_duration(kind):
+        return pa.int64()
+    if pa.types.is_decimal(kind):
+        return pa.decimal256(76 - kind.scale, kind.scale)
+    is_text = pa.types.is_temporal(kind) or pa.types.is_binary(kind)
+    return pa.string() if is_text else kind
+
+
+def _needs_cells(kind: Any) -> bool:
+    """Return whether a nested type holds bytes or times of day, which no cast reads."""
+    return any(_is_cell(each) or _needs_cells(each) for each in _inner(kind))
+
+
+def _has_decimals(kind: Any) -> bool:
+    return pa.types.is_decimal(kind) or any(map(_has_decimals, _inner(kind)))
+
+
+def _inner(kind: Any) -> list[Any]:
+    if pa.types.is_list(kind):
+        return [kind.value_type]
+    return [field.type for field in kind] if pa.types.is_struct(kind) else []
+
+
+def _is_cell(kind: Any) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_time(kind))
 
 
 def _from_native(column: Any, kind: Any) -> Any:
-    if column.type == kind:
-        return column
-    if pa.types.is_binary(kind):
+    if _is_cell(kind):
         return pa.array([_cell(text, kind) for text in column.to_pylist()], kind)
-    if pa.types.is_time(kind):
-        return pa.array([_cell(text, kind) for text in column.to_pylist()], kind)
-    return column.cast(kind)
+    return column if column.type == kind else column.cast(kind)
 
 
 def _cell(value: Any, kind: Any) -> Any:
@@ -211,12 +243,29 @@ def _cell(value: Any, kind: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return str(value)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = str(value) if isinstance(value, str) else _json_text(value)
+    text.encode("utf-8")  # half of a surrogate pair is no text
+    return text
+
+
+def _json_text(value: Any) -> str:
+    """Return a JSON value as text without spaces, its numbers as they were written."""
+    write = partial(json.dumps, ensure_ascii=False)
+    match value:
+        case Number():
+            return str(value)
+        case dict():
+            members = (f"{write(key)}:{_json_text(inner)}" for key, inner in value.items())
+            return f"{{{','.join(members)}}}"
+        case list():
+            return f"[{','.join(map(_json_text, value))}]"
+        case _:
+            return write(value)
 
 
 def _octets(value: str) -> bytes:
+    if isinstance(value, Number):
+        raise ValueError(value)
     try:
         return base64.b64decode(value, validate=True)
     except binascii.Error as error:
@@ -225,15 +274,43 @@ def _octets(value: str) -> bytes:
 
 def _scalar(text: str, kind: Any) -> Any:
     """Return the value that a number or a text spells."""
-    if pa.types.is_decimal(kind) and isinstance(text, Number):
-        return pa.scalar(Decimal(text), kind).as_py()
+    spelling = _spelling_of(kind)
+    if spelling is not None and not spelling.fullmatch(text):
+        raise ValueError(text)
+    if pa.types.is_decimal(kind):
+        return _decimal(Decimal(text), kind)
     if pa.types.is_duration(kind):
-        return pa.scalar(int(text), pa.int64()).cast(kind).as_py()
+        return pa.scalar(str(text), pa.string()).cast(pa.int64()).cast(kind).as_py()
     if pa.types.is_time(kind):
-        from datetime import time
-
         return time.fromisoformat(text)
     if pa.types.is_floating(kind):
         return float(text)
     made = pa.scalar(str(text), pa.string()).cast(kind)
     return made.value if pa.types.is_timestamp(kind) else made.as_py()
+
+
+def _decimal(number: Decimal, kind: Any) -> Decimal:
+    """Return a number with the digits of its type; pyarrow does not survive every exponent."""
+    if number and not -kind.scale <= number.adjusted() < kind.precision - kind.scale:
+        raise ValueError(number)
+    return number.quantize(Decimal(1).scaleb(-kind.scale), context=_EXACT)
+
+
+def _spelling_of(kind: Any) -> re.Pattern[str] | None:
+    """Return how values are written of which Python reads more than there is."""
+    if pa.types.is_decimal(kind):
+        return _DECIMAL
+    if pa.types.is_floating(kind):
+        return _FLOAT
+    return _CLOCK if pa.types.is_time(kind) else None
+
+
+_FAR = re.compile(
+    rb"""[0-9]{38}|[\[:,\s"][+-]?[0-9.]+[eE]-[0-9]{2}|\\u00(3[0-9]|2[bdeBDE]|[46]5)"""
+)
+"""Numbers with many places behind the point, perhaps in escapes: of which Arrow makes anything, or
+crashes, when they are to be decimals."""
+_EXACT = Context(prec=80, traps=[Inexact, InvalidOperation])
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_FLOAT = re.compile(rf"{_DECIMAL.pattern}|[+-]?(inf(inity)?|nan)", re.IGNORECASE)
+_CLOCK = re.compile(r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?")
