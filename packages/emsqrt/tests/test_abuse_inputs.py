@@ -304,6 +304,20 @@ def test_damaged_files_are_survived(
     judge_damage(engine, tmp_path, kind, at, bit)
 
 
+@pytest.mark.parametrize("name", [b"id", b"name", b"price"])
+def test_an_arrow_file_with_a_name_that_is_no_text_is_refused(
+    name: bytes, engine: Engine, tmp_path: Path
+) -> None:
+    path = tmp_path / "in.arrow"
+    arrow(path)
+    data = path.read_bytes()
+    assert name in data
+    path.write_bytes(data.replace(name, b"\xff" + name[1:]))
+    error = failure(scan(path).sort("id:desc").sink(tmp_path / "out.csv"), engine)
+    assert isinstance(error, BadInput)
+    assert "a name in its schema is not UTF-8" in str(error)
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @DAMAGE

@@ -77,7 +77,11 @@ def _open(source: ByteSource) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
         except _damage() as error:
             raise BadInput(source.name, reason=f"this is not Arrow IPC: {error}") from error
         with reader:
-            yield file, reader.schema, _batches(reader, is_file=is_file)
+            try:
+                yield file, reader.schema, _batches(reader, is_file=is_file)
+            except UnicodeDecodeError as error:
+                reason = "a name in its schema is not UTF-8"
+                raise BadInput(source.name, reason=reason) from error
 
 
 def _damage() -> tuple[type[Exception], ...]:
