@@ -186,11 +186,27 @@ def test_caps_are_told_for_the_place_that_is_spilled_to(
     assert refused.returncode == 3, refused.stderr
 
 
-def test_the_command_line_has_room_for_the_names_of_many_files(tmp_path: Path) -> None:
-    (tmp_path / "many").mkdir()
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
     for number in range(2000):
-        (tmp_path / "many" / f"{number}.csv").write_text("k,n\n1,2\n")
-    plan = scan(tmp_path / "many/*.csv").sort("k").sink(tmp_path / "out.csv").plan
+        (folder / f"a-file-with-a-name-{number}.csv").write_text("k,n\n1,2\n")
+    return folder
+
+
+def test_the_names_of_many_files_are_counted_once(many: Path, tmp_path: Path) -> None:
+    plan = scan(many / "*.csv").sort("k").sink(tmp_path / "out.csv").plan
+    engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
+    cap_bytes = engine.weigh(plan).cap_bytes
+    with pytest.raises(CapTooSmall):
+        engine.run(plan, mem_cap=cap_bytes - MIB)
+    with Watcher() as watcher:
+        assert engine.run(plan, mem_cap=cap_bytes).rows_out == 2000
+    assert watcher.peak_bytes <= cap_bytes
+
+
+def test_the_command_line_has_room_for_the_names_of_many_files(many: Path, tmp_path: Path) -> None:
+    plan = scan(many / "*.csv").sort("k").sink(tmp_path / "out.csv").plan
     program = try_compile(plan, Path())
     told = _try({"program": program, "spilling": {}, "spillDir": None})
     assert abs(told["capBytes"] - Engine().weigh(plan).cap_bytes) < MIB

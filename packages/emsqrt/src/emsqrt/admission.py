@@ -45,29 +45,37 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -
     because = refused.because if run.met is None else run.met.because
     needed_bytes = _enough(refused, open_all, run)
     gc.collect()
-    needed_bytes += max(_PRECISE_BYTES, run.context.grown_bytes())
+    needed_bytes += _grown(run, run.budget.used_bytes)
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=because)
 
 
-def weigh(open_all: Callable[[Run, ExitStack], object], run: Run, cap_bytes: int) -> Weight:
+def weigh(
+    open_all: Callable[[Run, ExitStack], object], run: Run, cap_bytes: int, names_bytes: int = 0
+) -> Weight:
     """Look for the smallest cap that a plan is admitted with, and at what it has under one.
 
     Args:
         open_all: as for `admit`.
         run: that would be carried out; its context has looked at what the process holds.
         cap_bytes: asked about.
+        names_bytes: what is reserved for the names of input files while it is open.
     """
     run.context.make_room_for_error()
     trial = _trials(open_all, run)
     first = CapTooSmall(cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="it takes that much")
     with looking_once():
         refused, least_bytes = halve(trial, *climb(trial, first, _PRECISE_BYTES), _PRECISE_BYTES)
-    least_bytes += max(_PRECISE_BYTES, run.context.grown_bytes())
+    least_bytes += _grown(run, names_bytes)
     opened = run.trial(_budget(run, max(cap_bytes, least_bytes)))
     with suppress(CapacityError), ExitStack() as stack:
         open_all(opened, stack)
     working_bytes = opened.working_bytes if cap_bytes >= least_bytes else 0
     return Weight(least_bytes, refused.because, working_bytes, opened.leasts)
+
+
+def _grown(run: Run, reserved_bytes: int) -> int:
+    """Return what the process holds more than when it looked, and nobody has reserved."""
+    return max(_PRECISE_BYTES, run.context.grown_bytes() - reserved_bytes)
 
 
 def _released(error: CapTooSmall) -> CapTooSmall:

@@ -103,7 +103,12 @@ def remembered(files: int, budget: MemoryBudget) -> BudgetGuard:
         CapTooSmall: there are more than the budget has room for.
     """
     because = f"{files} input files are remembered"
-    return budget.admit(max(0, files - _FEW) * _FILE_BYTES, "inputs", because)
+    return budget.admit(remembered_bytes(files), "inputs", because)
+
+
+def remembered_bytes(files: int) -> int:
+    """Return what so many input files take to be remembered."""
+    return max(0, files - _FEW) * _FILE_BYTES
 
 
 def _mark(name: str) -> int:

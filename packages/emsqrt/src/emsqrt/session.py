@@ -14,7 +14,7 @@ from emsqrt.admission import admit, weigh
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
-from emsqrt.fingerprints import Inputs, remembered
+from emsqrt.fingerprints import Inputs, remembered, remembered_bytes
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.inputs import source_places
 from emsqrt.io.parquet_coded import Dictionary
@@ -140,7 +140,7 @@ def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> We
         stack.enter_context(remembered(files, run.budget))
         _open(prepared, run, stack)
 
-    weight = weigh(open_all, Run(context, folder), cap_bytes)
+    weight = weigh(open_all, Run(context, folder), cap_bytes, remembered_bytes(files))
     if weight.cap_bytes < FLOOR_BYTES:
         return weight._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
     return weight

@@ -13,7 +13,7 @@ from emsqrt.attempts import LongerRow, until_known
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
-from emsqrt.fingerprints import Inputs, remembered
+from emsqrt.fingerprints import Inputs, remembered, remembered_bytes
 from emsqrt.io.places import expand_places, parse_place
 from emsqrt.kept import open_kept
 from emsqrt.memory import MemoryBudget
@@ -68,6 +68,7 @@ def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> Inputs:
 
 def weigh_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Return what a program needs and would have under the context's cap, as JSON."""
+    context.look()  # when a run would
     scans = (step for step in program["steps"] if step["op"] == "scan")
     files = sum(len(expand_places(step["paths"], Path())) for step in scans)
 
@@ -76,7 +77,7 @@ def weigh_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
         _open(program, run, stack)
 
     run = Run(context, output_bytes=0)
-    return weigh(open_all, run, context.cap_bytes).to_json()
+    return weigh(open_all, run, context.cap_bytes, remembered_bytes(files)).to_json()
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
