@@ -32,6 +32,8 @@ MEMORY_BYTES = 32 << 20
 QUERIES = [
     "select a, b + 1 as c, upper(s) from t",
     "select * from t where a > 1 and (s like 'a%' or x is null)",
+    "select s not like 'a%', s not ilike 'A_', not s not like '%b', x is not null from t",
+    "select b from t where s not like 'a%' and not (s ilike 'B' or b is null)",
     "select t.*, a * 2 as twice from t where a in (1, 2, 3) and b not between 0 and 1",
     "select case when a > 1 then 'big' when a is null then 'none' else 'small' end k, a from t",
     "select case a when 1 then 'one' else 'other' end, coalesce(s, '?') || '!' from t",
@@ -170,12 +172,25 @@ REFUSED = [
     ),
     ("select percentile_cont([0.5]) within group (order by a) from t", "Array", None),
     ("select initcap(s, '-') from t", "initcap with delimiters", None),
+    ("select regexp_matches(s, 'A', 'i') from t", "RegexpLike with a flag", (1, 8)),
+    ("select max(a, 2) from t", "Max with a count", None),
+    ("select a from t limit 50%", "LIMIT in percent", None),
+    ("select first(a order by b) from t", "Order", None),
     ("select a from t group by rollup (a)", "ROLLUP", None),
     ("select 1", "without FROM", None),
     ("insert into t values (1)", "INSERT", None),
     ("select nonesuch(a) from t", "the function nonesuch", (1, 8)),
     ("select a from read_csv('x')", "in FROM", None),
 ]
+
+
+@pytest.mark.parametrize("word", ["like", "ilike"])
+def test_what_is_not_like_a_pattern_is_told_from_what_is(word: str) -> None:
+    plain, negated = (
+        sql(f"select s from t where s {each} 'a%'", TABLES) for each in (word, f"not {word}")
+    )
+    assert "filter not s" in negated.explain()
+    assert "filter s" in plain.explain()
 
 
 @pytest.mark.parametrize(("query", "words", "place"), REFUSED, ids=[q for q, _, _ in REFUSED])
@@ -201,6 +216,7 @@ def test_what_is_not_covered_is_refused_by_name(
         ("select a from t order by 2", "no output column 2", None),
         ("selec a from t", "line 1", None),
         ("select a from t; select b from t", "one statement, found 2", None),
+        ("", "one statement, found 0", None),
         ("select date '2013-02-30' from t", "not a value of type Date", None),
         (
             "select percentile_cont(0.5) within group (order by a, b) from t",

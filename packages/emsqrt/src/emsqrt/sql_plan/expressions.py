@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -61,6 +61,8 @@ AGGREGATES: dict[type, str] = {
     exp.First: "first", exp.Last: "last", exp.ApproxDistinct: "approx_count_distinct",
     exp.PercentileCont: "quantile", exp.PercentileDisc: "quantile_disc",
 }  # fmt: skip
+_OF_NO_MATTER = ("big_int", "safe", "single_replace", "typed")
+"""What nodes say beside their operands that changes nothing here."""
 TYPES = {
     "BOOLEAN": "Bool", "TINYINT": "Int8", "SMALLINT": "Int16", "INT": "Int32", "BIGINT": "Int64",
     "UTINYINT": "UInt8", "USMALLINT": "UInt16", "UINT": "UInt32", "UBIGINT": "UInt64",
@@ -95,13 +97,17 @@ class Converter:
             return known
         kind = type(node)
         if kind in OPERATORS:
-            return self._operator(node, OPERATORS[kind])
+            self._takes(node, ("this", "expression", "negate"))
+            made = self._operator(node, OPERATORS[kind])
+            return call("not", made) if node.args.get("negate") else made
         if kind in UNARY:
             if node.args.get("decimals") is not None:
                 refuse(node, self.text, f"{UNARY[kind]} to digits")
+            self._takes(node, ("this",))
             return call(UNARY[kind], self(node.this))
         if kind in NAMED:
             name, keys = NAMED[kind]
+            self._takes(node, keys)
             operands = [node.args[key] for key in keys if node.args.get(key) is not None]
             return call(name, *map(self, operands))
         handler = _FORMS.get(kind)
@@ -114,6 +120,7 @@ class Converter:
     def aggregate(self, node: Node) -> Agg:
         """Return an aggregate function's node as an aggregate."""
         name, arg = AGGREGATES[type(node)], node.this
+        self._takes(node, ("this", "expression", "expressions"))
         if isinstance(arg, exp.Star) or arg is None:
             return Agg("count")
         distinct = isinstance(arg, exp.Distinct)
@@ -124,11 +131,17 @@ class Converter:
         if node.expressions:
             refuse(node, self.text, f"{name} of several values")
         extra = [self(node.expression)] if node.args.get("expression") is not None else []
-        params = tuple(_plain_number(each) for each in extra)
+        params, value = tuple(_plain_number(each) for each in extra), self(arg)
         try:
-            return Agg(name, self(arg), distinct, check_params(name, params))
+            return Agg(name, value, distinct, check_params(name, params))
         except UsageError as error:
             fail(node, self.text, str(error), error.hint)
+
+    def _takes(self, node: Node, known: Sequence[str]) -> None:
+        """Refuse a function that is called with more than is looked at."""
+        for name, value in node.args.items():
+            if value and name not in known and name not in _OF_NO_MATTER:
+                refuse(node, self.text, f"{_word(node)} with a {name}")
 
     def _operator(self, node: Node, name: str) -> Expr:
         left, right = node.this, node.expression
@@ -211,7 +224,8 @@ def _negated(c: Converter, node: Node) -> Expr:
 def _is(c: Converter, node: Node) -> Expr:
     what = node.expression
     if isinstance(what, exp.Null):
-        return call("is_null", c(node.this))
+        is_null = call("is_null", c(node.this))
+        return call("not", is_null) if node.args.get("negate") else is_null
     if isinstance(what, exp.Boolean):
         value = c(node.this)
         return call("coalesce", value if what.this else call("not", value), lit(False))

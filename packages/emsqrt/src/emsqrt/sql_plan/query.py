@@ -318,6 +318,8 @@ def _limited(plan: Plan, keys: list[SortKey], node: Node, text: str) -> Plan:
     limit, offset = node.args.get("limit"), node.args.get("offset")
     if limit is not None and not isinstance(limit, exp.Limit):
         refuse(limit, text, type(limit).__name__.upper())
+    if limit is not None and limit.args.get("limit_options") is not None:
+        refuse(limit, text, "a LIMIT in percent")
     count = ALL if limit is None else _whole(limit.expression, text)
     skipped = 0 if offset is None else _whole(offset.expression, text)
     if keys and limit is not None:

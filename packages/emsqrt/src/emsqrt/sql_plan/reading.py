@@ -56,7 +56,8 @@ def sql(
     except RecursionError:
         raise SqlError("the statement is nested too deep") from None
     if len(statements) != 1 or statements[0] is None:
-        raise SqlError(f"expected one statement, found {len(statements)}")
+        count = sum(statement is not None for statement in statements)
+        raise SqlError(f"expected one statement, found {count}")
     known = {name: _plan(source) for name, source in tables.items()}
     statement = plain_aggregates(bind(statements[0], params, text), text)
     plan = query_plan(statement, known, text)
