@@ -6,7 +6,7 @@ import math
 import random
 import string
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Decimal
 from typing import Any
 
@@ -33,6 +33,8 @@ MENU: dict[str, str] = {
     "dd": "Decimal(38,10)",
     "d38": "Decimal(38,38)",
     "d0": "Decimal(38,0)",
+    "tenth": "Decimal(9,2)",
+    "time": "Time",
     "s": "Utf8",
     "t": "Utf8",
     "flag": "Bool",
@@ -47,6 +49,8 @@ MENU: dict[str, str] = {
     "ku": "UInt32",
     "kd": "Decimal(18,2)",
     "kf": "Float64",
+    "kf32": "Float32",
+    "ku64": "UInt64",
     "kt": "Utf8",
     "kb": "Binary",
     "kday": "Date",
@@ -201,6 +205,8 @@ _MAKERS: dict[str, Callable[[random.Random], Any]] = {
     "dd": _decimals(38, 10),
     "d38": _decimals(38, 38),
     "d0": _decimals(38, 0),
+    "tenth": lambda dice: Decimal(dice.randint(-9, 9)) / 10,
+    "time": lambda dice: dice.choice((time.min, time.max, _moment(dice).time())),
     "s": _text,
     "t": lambda dice: f"{dice.choice('abc')}{dice.randint(0, 9999):04}" * dice.choice((1, 1, 30)),
     "flag": lambda dice: dice.random() < 0.5,
@@ -223,6 +229,8 @@ _KEY_MAKERS: dict[str, Callable[[int], Any]] = {
     "ku": lambda number: number,
     "kd": lambda number: Decimal(number),
     "kf": lambda number: _FLOATS[number] if number < len(_FLOATS) else float(number),
+    "kf32": lambda number: _FLOATS[number] if number < len(_FLOATS) else float(number),
+    "ku64": lambda number: number if number % 2 else (1 << 64) - 1 - number,
     "kt": lambda number: (
         ("", "0", _LIKE, "\x00", "a\x00", "a")[number] if number < 6 else _LIKE + str(number)
     ),

@@ -9,7 +9,7 @@ from typing import Any
 from sennit_core.schema import DataType, Schema
 
 _SMALL = ("Int8", "Int16", "UInt8", "UInt16")
-_NUMBERS = ("0", "1", "-3", "2.5", "100")
+_NUMBERS = ("0", "1", "-3", "2.5", "100", "0.1", "-0.3", "Decimal(2,1) '0.3'")
 _TEXTS = ("''", "'a'", "'ab'", "'A'", "'0'", "' '", "'é'")
 
 
@@ -73,6 +73,7 @@ class Exprs:
             *("greatest({}, {})", "least({}, {})", "nullif({}, {})", "coalesce({}, {}, 7)"),
             *("ceil({} * 0.5)", "trunc({} / 7)", "sqrt(abs({}))", "cast({} as Float64) + {}"),
             *("cast({} as Utf8)", "try_cast({} as Int8)", "cast({} as Decimal(20,3))"),
+            *("({} // {})", "({} % -3)", "({} // -2)", "power({}, 2)"),
         )
         return str(self._one(forms).format(one, two))
 
@@ -93,6 +94,8 @@ class Exprs:
                 "replace({}, 'a', 'xyz')",
             ),
             *("split_part({}, ' ', 1)", "coalesce({}, {})", "nullif({}, {})", "greatest({}, {})"),
+            *("substr({}, -3, 2)", "right({}, -1)", "trim({}, 'ab ')", "split_part({}, 'a', -1)"),
+            *("lpad({}, 5, 'éz')", "regexp_replace({}, '(.)b', '\\1-', 'g')"),
             *("regexp_replace({}, '[a-c]+', '#')", "reverse({})", "replace({}, '0', '')"),
             *("cast(length({}) as Utf8)", "case when {} < {} then 'less' else 'x' end"),
         )
@@ -112,6 +115,7 @@ class Exprs:
                 "isodow({})",
             ),
             *("doy({})", "date_trunc('month', {})", "date_trunc('week', {})", "epoch_ms({})"),
+            *("date_diff('week', {}, {})", "date_diff('quarter', {}, {})"),
             *("date_diff('day', {}, {})", "date_diff('month', {}, {})", "cast({} as Utf8)"),
             *("coalesce({}, {})", "greatest({}, {})", "date_trunc('year', {})", "epoch({})"),
         ]
@@ -162,6 +166,7 @@ class Exprs:
         one, two = self._one(self._numbers), self._one((*self._numbers, *_NUMBERS))
         forms = (
             *("{} > {}", "{} <= {}", "{} = {}", "{} in (1, 2, 3, 40)", "{} between 0 and {}"),
+            *("{} = 0.1", "{} >= 0.3", "{} <= -0.7", "{} in (0.2, {})", "{} < Decimal(2,1) '-0.1'"),
             *("{} not in (0, {})", "{} <> {}", "{} not between {} and 30", "{} >= 20 and {} < 40"),
         )
         return str(self._one(forms).format(one, two))
@@ -191,4 +196,6 @@ def _is_number(kind: DataType) -> bool:
 
 def _is_small(name: str, kind: DataType) -> bool:
     """Return whether sums and products of such values stay far below Int64's bounds."""
-    return kind.name in _SMALL or (name in ("n", "g", "k", "ku", "kd", "d") and _is_number(kind))
+    return kind.name in _SMALL or (
+        name in ("n", "g", "k", "ku", "kd", "d", "tenth") and _is_number(kind)
+    )
