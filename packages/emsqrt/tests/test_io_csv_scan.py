@@ -97,6 +97,8 @@ def test_types_are_inferred_from_the_beginning(tmp_path: Path) -> None:
         ("007", "Int64"),
         ("9999-12-31T23:59:59.999 2024-01-01", "Timestamp(us)"),
         ("9999-12-31T23:59:59.999Z", "Timestamp(us,UTC)"),
+        ("2024-01-31T10:00:00.5", "Timestamp(us)"),
+        ("2024-01-31T10:00:00.123456789", "Timestamp(ns)"),
     ],
 )
 @pytest.mark.parametrize("delimiter", [",", "|"])
