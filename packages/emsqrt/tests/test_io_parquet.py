@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.expr import parse_expr
@@ -263,22 +263,39 @@ def test_a_float_beside_an_exact_number_is_compared_with_bounds_as_with_values(
     assert found.num_rows == 1
 
 
-FLOATS = st.lists(st.sampled_from([None, float("nan"), 0.0, -0.0, 1.5, -2.5]), min_size=1)
+NUMBERS = {
+    "Float64": [None, float("nan"), 0.0, -0.0, -2.5, 0.1],
+    "Decimal(18,1)": [None, *map(Decimal, ("0", "0.1", "-2.5", "0.3"))],
+    "Int64": [None, 0, 2**53, 2**53 + 1],
+}
+CONSTANTS = (
+    *("9007199254740993", "0.0", "0.1", "0.3", "-2.5", "9007199254740992.0"),
+    "Decimal(2,1) '0.1'",
+)
 
 
+@settings(max_examples=200)
 @given(
-    FLOATS,
+    st.sampled_from(sorted(NUMBERS)).flatmap(
+        lambda kind: st.tuples(
+            st.just(kind), st.lists(st.sampled_from(NUMBERS[kind]), min_size=1, max_size=4)
+        )
+    ),
     st.sampled_from(["=", "!=", "<", "<=", ">", ">="]),
-    st.sampled_from([0.0, 1.5, -2.5, 7.0]),
+    st.sampled_from(CONSTANTS),
 )
 def test_nothing_that_matches_is_ever_left_out(
-    tmp_path_factory: pytest.TempPathFactory, values: list[float | None], test: str, bound: float
+    tmp_path_factory: pytest.TempPathFactory,
+    column: tuple[str, list[object]],
+    test: str,
+    bound: str,
 ) -> None:
-    path = tmp_path_factory.mktemp("floats") / "f.parquet"
-    rows = pa.table({"x": pa.array(values, pa.float64())})
+    kind, values = column
+    path, schema = tmp_path_factory.mktemp("numbers") / "f.parquet", Schema.of(x=kind)
+    rows = pa.table({"x": values}, schema=schema.to_arrow())
     pq.write_table(rows, path, row_group_size=2)
-    predicate = parse_expr(f"x {test} {bound!r}")
-    source, schema = Files((str(path),), "parquet"), Schema.of(x="Float64")
+    predicate = parse_expr(f"x {test} {bound}")
+    source = Files((str(path),), "parquet")
 
     def kept(found: pa.Table) -> list[str]:
         batches = [evaluate(predicate, batch) for batch in found.to_batches()]
