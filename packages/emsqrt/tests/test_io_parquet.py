@@ -263,7 +263,7 @@ def test_a_float_beside_an_exact_number_is_compared_with_bounds_as_with_values(
     assert found.num_rows == 1
 
 
-NUMBERS = {
+NUMBERS: dict[str, list[object]] = {
     "Float64": [None, float("nan"), 0.0, -0.0, -2.5, 0.1],
     "Decimal(18,1)": [None, *map(Decimal, ("0", "0.1", "-2.5", "0.3"))],
     "Int64": [None, 0, 2**53, 2**53 + 1],
