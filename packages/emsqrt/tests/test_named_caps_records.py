@@ -7,7 +7,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from smallest_runs import Watcher
 
 from emsqrt import Engine, EngineConfig, scan
@@ -37,6 +39,20 @@ VERBS: dict[str, tuple[Verb, int]] = {
     "sort of a join": (lambda a, b: a.join(b, "k").sort("u"), 30),
 }
 """Each with the most that may be named: so many of the longest record above the floor."""
+ARROW_FLOOR, ARROW_FIRST = 64 * MIB, 40 * MIB
+ARROW: dict[str, tuple[Verb, int]] = {
+    "sort": (VERBS["sort"][0], 23),
+    "sort by text": (VERBS["sort by text"][0], 26),
+    "count by text": (VERBS["count by text"][0], 32),
+    "join": (VERBS["join"][0], 32),
+    "window": (lambda a, b: a.window("g", "k", n="row_number()"), 28),
+}
+ARROW_RUNS = [
+    *((name, "plain.parquet") for name in ARROW),
+    *((name, "coded.parquet") for name in ("sort", "join")),
+    *((name, "csv") for name in ("sort", "window")),
+    ("sort", "jsonl"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +70,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, table in rows.items():
         lines = [",".join(map(str, row.values())) for row in table]
         (folder / f"{name}.csv").write_text("\n".join([",".join(table[0]), *lines, ""]))
+        for way, coded in (("plain", False), ("coded", True)):
+            made = pa.Table.from_pylist(table)
+            parquet.write_table(made, folder / f"{name}.{way}.parquet", use_dictionary=coded)
         (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in table))
     return folder
 
@@ -94,6 +113,22 @@ def test_text_is_named_some_times_its_longest_record(
     named = cap_as_told(made, THIN_FIRST, config)
     more = 6 if kind == "jsonl" else 0  # lines are taken apart in rooms of their own, at both ends
     assert named < THIN_FLOOR + (times + more) * LONG_BYTES
+    found = target.read_bytes()
+    Engine(config).run(made.plan, mem_cap=512 * MIB)
+    assert target.read_bytes() == found
+
+
+@pytest.mark.parametrize(("name", "kind"), ARROW_RUNS)
+def test_parquet_is_named_some_times_its_longest_record(
+    name: str, kind: str, folder: Path, tmp_path: Path
+) -> None:
+    verb, times = ARROW[name]
+    target = tmp_path / "out.parquet"
+    made = pipeline(verb, kind, folder, target)
+    config = EngineConfig(spill_dir=tmp_path / "spill")
+    named = cap_as_told(made, ARROW_FIRST, config)
+    more = 6 if kind == "jsonl" else 0  # a line lies in memory three times more than a CSV record
+    assert named < ARROW_FLOOR + (times + more) * LONG_BYTES
     found = target.read_bytes()
     Engine(config).run(made.plan, mem_cap=512 * MIB)
     assert target.read_bytes() == found

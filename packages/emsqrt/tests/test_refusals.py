@@ -18,7 +18,7 @@ from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
 
-LONG_BYTES = 3 * MIB // 2
+LONG_BYTES = 3 * MIB
 FIRST_BYTES = {"csv": 16 * MIB, "parquet": 40 * MIB}
 Verb = Callable[[Pipeline, Pipeline], Pipeline]
 VERBS: dict[str, Verb] = {

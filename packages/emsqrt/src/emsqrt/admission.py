@@ -33,6 +33,7 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -
     Raises:
         CapTooSmall: the cap cannot do it, told before the first row is read; one that can is named.
     """
+    used_bytes = run.budget.used_bytes  # a sink that was not entered lets go of nothing
     try:
         with ExitStack() as opened:
             made = open_all(run, opened)
@@ -43,7 +44,7 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -
     run.context.make_room_for_error()
     whole_bytes = run.budget.whole_bytes
     because = refused.because if run.met is None else run.met.because
-    needed_bytes = _enough(refused, open_all, run)
+    needed_bytes = _enough(refused, open_all, run, used_bytes)
     gc.collect()
     needed_bytes += _grown(run, run.budget.used_bytes)
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=because)
@@ -84,8 +85,10 @@ def _released(error: CapTooSmall) -> CapTooSmall:
     return error.with_traceback(None)
 
 
-def _enough(error: CapTooSmall, open_all: Callable[[Run, ExitStack], object], run: Run) -> int:
-    trial = _trials(open_all, run, run.budget.used_bytes)
+def _enough(
+    error: CapTooSmall, open_all: Callable[[Run, ExitStack], object], run: Run, used_bytes: int
+) -> int:
+    trial = _trials(open_all, run, used_bytes)
     with looking_once():
         refused, refused_bytes, cap_bytes = climb(trial, error, _PRECISE_BYTES)
         if refused is error:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from emsqrt.memory import MemoryBudget
+from sennit_core.errors import CapTooSmall, TooLarge
 
 T = TypeVar("T")
 
@@ -25,17 +26,47 @@ class LongerRow(Exception):
     Args:
         row_bytes: its length, or the least that it may have.
         because: who met it, and where; what a refusal says.
+        sink_bytes: what it took to write it, where that is known.
     """
 
-    def __init__(self, row_bytes: int, because: str) -> None:
+    def __init__(self, row_bytes: int, because: str, sink_bytes: int = 0) -> None:
         super().__init__(because)
         self.row_bytes = row_bytes
         self.because = because
+        self.sink_bytes = sink_bytes
 
     @property
     def room_bytes(self) -> int:
         """Its length with what heads, marks and ends of fields take."""
         return self.row_bytes + self.row_bytes // _BESIDE_SHARE + _BESIDE_BYTES
+
+    def is_news_to(self, known: LongerRow | None) -> bool:
+        """Whether an attempt that knows of a row, or of none, would gain by knowing this one."""
+        if known is None:
+            return self.row_bytes > 0
+        return self.row_bytes > known.room_bytes or self.sink_bytes > known.sink_bytes
+
+
+def longer_row(
+    error: CapTooSmall | TooLarge, because: str, rows: int, sure_bytes: int
+) -> LongerRow:
+    """Return the row of a source that an error tells of, as far as it does.
+
+    Args:
+        error: of who had no room for it, or for what it became.
+        because: what a refusal says.
+        rows: of how many rows' length it may have become, where it was packed.
+        sure_bytes: what some row of the sources has, or half of it.
+    """
+    if isinstance(error, TooLarge):
+        return LongerRow(error.actual_bytes or 0, because)
+    row_bytes: int = getattr(error, "row_bytes", 0)
+    place = getattr(error, "place", "read")
+    if place == "sink":
+        return LongerRow(row_bytes, because, error.needed_bytes)
+    if place != "read":
+        row_bytes = max(-(-row_bytes // rows), min(row_bytes, sure_bytes))
+    return LongerRow(row_bytes, because)
 
 
 def until_known(attempt: Callable[[LongerRow | None], T], budget: MemoryBudget) -> T:
@@ -50,6 +81,7 @@ def until_known(attempt: Callable[[LongerRow | None], T], budget: MemoryBudget) 
         try:
             return attempt(met)
         except LongerRow as longer:
-            met = LongerRow(longer.row_bytes, longer.because)  # the error itself holds all it met
+            # The error itself holds all that it met.
+            met = LongerRow(longer.row_bytes, longer.because, longer.sink_bytes)
         gc.collect()
         budget.release_all()

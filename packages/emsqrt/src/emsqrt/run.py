@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from emsqrt.attempts import LongerRow
+from emsqrt.attempts import LongerRow, longer_row
 from emsqrt.behind import STACK_BYTES, Lane
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
@@ -95,6 +95,7 @@ class _World:
     spill_is_charged: bool = False
     spilling: Mapping[str, Any] = field(default_factory=dict)
     reader_bytes: int = 0
+    written_bytes: int = 0
     more_bytes: int = 0
     started_at: float = field(default_factory=time.time)
     told_at: float = field(default_factory=time.monotonic)
@@ -254,6 +255,10 @@ class Run:
         """Say that a sink takes so much more of a larger cap."""
         self._world.more_bytes += size_bytes
 
+    def expect_written(self, size_bytes: int) -> None:
+        """Say that a sink takes so much more, for long rows, once all rows are read."""
+        self._world.written_bytes = size_bytes
+
     def expect_rows(self, rows: int, place: Place) -> None:
         """Say that a row, however long it is, must fit a part of memory so many times."""
         if rows:
@@ -284,6 +289,10 @@ class Run:
     def packs_rows(self, rows: int) -> None:
         """Say that the operator's own rows are up to so many times as long as those that come."""
         self._world.rows_packed[self.node] = rows
+
+    def gives_rows(self, rows: int) -> None:
+        """Say that those which it gives are."""
+        self._world.rows_out[self.node] = rows * self._world.rows_in.get(self.node, 1)
 
     @property
     def reader_bytes(self) -> int:
@@ -340,8 +349,10 @@ class Run:
         """Return what must be beside the working set for the longest row that was met."""
         wanted: Counter[Place] = Counter()
         for node, rows, place in self._world.row_needs:
-            wanted[place] = max(wanted[place], rows * self.view(node).row_bytes)
-        return max(wanted["beside"], wanted["read"] + wanted["passing"])
+            row_bytes = self.view(node).row_bytes * self._world.rows_packed.get(node, 1)
+            wanted[place] = max(wanted[place], rows * row_bytes)
+        written = wanted["beside"] + self._world.written_bytes
+        return max(written, wanted["read"] + wanted["passing"])
 
     def _open_lane(self) -> None:
         """Let a second thread work where that is wanted, and its stack is a small part."""
@@ -435,31 +446,22 @@ class Run:
         except CapTooSmall as error:
             if error.cap_bytes == whole_bytes:
                 raise
-            self._tell_longer(self._source_bytes(error), error.because)
+            self._tell_longer(error, error.because)
             missing = self._room.missing(error, self.node)
             raise self._too_small_by(missing, error.because) from error
         except TooLarge as error:
-            self._tell_longer(error.actual_bytes or 0, error.describe())
+            self._tell_longer(error, error.describe())
             missing = self._room.missing_for_row(error.actual_bytes or 0)
             raise self._too_small_by(missing or whole_bytes, error.describe()) from error
 
-    def _source_bytes(self, error: CapTooSmall) -> int:
-        """Return what a row of a source has, at least, that became one which is too long; or 0."""
-        row_bytes: int = getattr(error, "row_bytes", 0)
-        if getattr(error, "place", "read") == "read":
-            return row_bytes
-        world = self._world
-        return -(
-            -row_bytes // (world.rows_packed.get(self.node, 1) * world.rows_in.get(self.node, 1))
-        )
-
-    def _tell_longer(self, row_bytes: int, because: str) -> None:
+    def _tell_longer(self, error: CapTooSmall | TooLarge, because: str) -> None:
         """Raise the news of a row that is longer than all that are known, where that is of use."""
-        sources = self._world.sources
-        sure = max((getattr(each, "sure_row_bytes", 0) for each in sources), default=0)
-        met = LongerRow(max(row_bytes, sure), because)
-        if row_bytes and met.row_bytes > self._row_bytes and self._world.may_begin_anew():
-            raise met from None
+        world = self._world
+        sure = max((getattr(each, "sure_row_bytes", 0) for each in world.sources), default=0)
+        rows = world.rows_packed.get(self.node, 1) * world.rows_in.get(self.node, 1)
+        longer = longer_row(error, because, rows, sure)
+        if longer.is_news_to(self.met) and world.may_begin_anew():
+            raise longer from None
 
     def take_working_memory(self, tag: str) -> Slice:
         """Return the operator's grant, or less when memory is short; it gives it back at its end.

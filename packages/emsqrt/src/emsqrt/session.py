@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from emsqrt.admission import admit, weigh
+from emsqrt.attempts import LongerRow, until_known
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
@@ -20,7 +21,8 @@ from emsqrt.io.inputs import source_places
 from emsqrt.io.parquet_coded import Dictionary
 from emsqrt.io.parquet_facts import Span
 from emsqrt.io.parquet_sink import ParquetSink
-from emsqrt.io.places import folder_of_work
+from emsqrt.io.places import folder_of_work, parse_place
+from emsqrt.io.row_room import RowRoom
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
 from emsqrt.io.sources import open_source
@@ -30,6 +32,7 @@ from emsqrt.memory import MemoryBudget
 from emsqrt.memory.freed import KEPT_BYTES, KEPT_TAG, keep_freed_blocks
 from emsqrt.memory.turns import TurnBudget
 from emsqrt.operators import Operator, make_operator
+from emsqrt.operators.long_rows import varies
 from emsqrt.plan import (
     Custom,
     FileTarget,
@@ -80,11 +83,29 @@ def run_plan(
     options = [getattr(scan.source, "options", {}) for scan in scans_of(prepared.plan)]
     if resume is not None and any("rejectFile" in each for each in options):
         raise UsageError("a run that sets bad records aside cannot be resumed: it may not see all")
+
+    def attempt(met: LongerRow | None) -> Manifest:
+        return _attempt(submitted, prepared, context, folder, seed, resume, met)
+
+    return until_known(attempt, context.budget)
+
+
+def _attempt(  # noqa: PLR0913 - a run and its world
+    submitted: Plan,
+    prepared: Prepared,
+    context: Context,
+    folder: Path,
+    seed: int,
+    resume: Sequence[str] | None,
+    met: LongerRow | None,
+) -> Manifest:
     with ExitStack() as stack:
         inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
         kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
-        run = Run(context, folder, seed, kept=kept)
+        run = Run(context, folder, seed, kept=kept, met=met)
         rows, output = admit_prepared(prepared, run, stack)
+        if inputs.can_be_read_again and _is_whole(prepared.plan):
+            run.let_begin_anew(lambda: not context.has_emitted)
         schedule = _schedule(prepared, run)
         _execute(rows, output, run, inputs)
     if kept is not None and kept.is_resumed:
@@ -100,6 +121,16 @@ def run_plan(
     }
     planned = None if schedule is None else schedule.to_json()
     return Manifest.from_json(with_measured(report, planned))
+
+
+def _is_whole(plan: Plan) -> bool:
+    """Whether nothing is written that could not be taken back, but for what a stream emits."""
+    assert isinstance(plan, Sink), "it was prepared"
+    rejects = any("rejectFile" in getattr(scan.source, "options", {}) for scan in scans_of(plan))
+    target = plan.target
+    return not rejects and not (
+        isinstance(target, FileTarget) and parse_place(target.path).is_standard
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +217,8 @@ def _open(
         output.row_room.spare_bytes = run.context.room_bytes
         if isinstance(plan.input, Scan):
             output.row_room.expect(_sure_row_bytes(rows))
+        if run.met is not None:
+            _make_room_for_row(prepared.program, output.row_room, rows.schema, run)
     if isinstance(output, ParquetSink):
         output.take_as_stored(rows)
     if run.context.owns_process:
@@ -194,6 +227,20 @@ def _open(
         run.expect_more(KEPT_BYTES - kept_bytes)
     run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
     return rows, output
+
+
+def _make_room_for_row(program: PhysicalProgram, room: RowRoom, schema: Schema, run: Run) -> None:
+    """Make room for the longest row that was met, where it is written."""
+    assert run.met is not None, "there is one"
+    *nodes, _ = program.plan.nodes
+    row_bytes = run.view(nodes[-1].id).row_bytes_out if varies(schema) else 0
+    last = nodes[-1]
+    while len(last.inputs) == 1 and not last.holds:
+        last = nodes[last.inputs[0]]
+    if last.holding == "gathers":  # the room of readers is free then
+        run.expect_written(max(room.needed_bytes(row_bytes), run.met.sink_bytes))
+    else:
+        room.expect(row_bytes, run.met.sink_bytes)
 
 
 def _sure_row_bytes(scanned: Operator) -> int:
@@ -302,6 +349,7 @@ class ScanRows:
         self.rows = 0
         self.bytes_total = self._source.bytes_total
         run.reads(self)
+        run.expect_rows(self._source.record_copies, "read")
 
     @property
     def bytes_done(self) -> int:

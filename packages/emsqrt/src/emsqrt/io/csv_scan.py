@@ -58,6 +58,8 @@ class CsvScan:
         self._parser.start_at(self._start)
         self.need_bytes = self._block_bytes * _BLOCK_COPIES + source.need_bytes
         self.need_because = need_because(source, self._block_bytes)
+        self.record_copies = _BLOCK_COPIES
+        """How often a record lies in memory that is longer than a block."""
         self.bytes_done = 0
 
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:

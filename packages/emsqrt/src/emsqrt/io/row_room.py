@@ -41,15 +41,25 @@ class RowRoom:
         self._usual_bytes = guard.size_bytes
         self._made_bytes = 0
 
-    def expect(self, row_bytes: int) -> None:
+    def needed_bytes(self, row_bytes: int) -> int:
+        """Return what a row that is known to come takes beyond others, at least."""
+        if row_bytes <= self._row_bytes_max:
+            return 0
+        return self._copies * (row_bytes + _BESIDE_BYTES)
+
+    def expect(self, row_bytes: int, least_bytes: int = 0) -> None:
         """Make room for a row that is known to come, before anything is read.
+
+        Args:
+            row_bytes: its length.
+            least_bytes: make so much at least.
 
         Raises:
             CapTooSmall: there is not that much.
         """
-        if row_bytes <= self._row_bytes_max:
+        wanted = max(self.needed_bytes(row_bytes), least_bytes)
+        if not wanted:
             return
-        wanted = self._copies * (row_bytes + _BESIDE_BYTES)
         if not self._guard.try_resize(self._usual_bytes + wanted):
             whole_bytes = self._budget.whole_bytes
             raise CapTooSmall(

@@ -93,6 +93,11 @@ class SourceScan:
         """What some row has, or half of it at least, as far as files tell it before they are read."""
         return max((getattr(scan, "sure_row_bytes", 0) for scan in self._scans), default=0)
 
+    @property
+    def record_copies(self) -> int:
+        """How often a record lies in memory that is longer than a block; 0 in blocks of other kinds."""
+        return max((getattr(scan, "record_copies", 0) for scan in self._scans), default=0)
+
     def codable(self) -> dict[str, Dictionary]:
         """Return the columns of text that every file has as places in dictionaries alone.
 

@@ -15,14 +15,16 @@ from emsqrt.external.aggregate import (
     ExternalAggregate,
     Filled,
     aggregate_bytes_min,
+    long_aggregate_bytes,
     out_bytes_min,
 )
+from emsqrt.external.groups import texts_of
 from emsqrt.external.layout import Layout, ListState, lay_out
 from emsqrt.external.parts import DECIMAL, OutputOp
 from emsqrt.metering import begun
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.computed import compute_all
-from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for
+from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for, varies
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.check import aggregate_schema
@@ -63,7 +65,14 @@ class AggregateRows:
             ]
         aggs = [agg for _, agg in node.aggs]
         self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
-        run.expect_holder(ROWS_HELD * (1 + len(self._layout.values)), self._bytes_min)
+        texts = texts_of(self._layout.keys, self._layout.parts)
+        self._row_bytes = run.row_bytes if varies(given) else 0
+        run.packs_rows(max(1, texts))
+        run.gives_rows(texts)
+        run.expect_holder(
+            ROWS_HELD * (1 + len(self._layout.values)),
+            max(self._bytes_min, self._bytes_for_long_rows if run.met else 0),
+        )
         run.expect_rows(ROW_COPIES + 1, "beside")
 
     def batches(self) -> Generator[Any]:
@@ -87,6 +96,7 @@ class AggregateRows:
                     layout.parts,
                     layout.outputs,
                     layout.values,
+                    row_bytes=self._row_bytes,
                     check=self._run.check,
                     journal=self._run.journal(),
                 )
@@ -103,6 +113,13 @@ class AggregateRows:
         layout = self._layout
         least = aggregate_bytes_min(layout.parts, layout.values, len(layout.keys))
         return least + max(self._out_bytes_min, -(-least // (_OUT_SHARE - 1)))
+
+    @property
+    def _bytes_for_long_rows(self) -> int:
+        """The least working memory for the long rows that were met."""
+        layout = self._layout
+        least = long_aggregate_bytes(layout.keys, layout.parts, layout.values, self._row_bytes)
+        return least + max(OUT_BYTES_MAX, self._out_bytes_min)
 
     def _out_bytes(self, memory_bytes: int) -> int:
         """Return what of the memory is for groups on their way out."""

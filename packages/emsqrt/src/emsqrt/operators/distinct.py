@@ -8,12 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from emsqrt.external.aggregate import ExternalAggregate, aggregate_bytes_min, out_bytes_min
+from emsqrt.external.groups import long_groups_bytes
 from emsqrt.external.layout import check_keys, kind_of
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
-from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for
+from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for, varies
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.nodes import Distinct
@@ -45,7 +46,11 @@ class DistinctRows:
         self._order = [*(key.column for key in self._keys), *others]
         self._out_bytes_min = out_bytes_min(len(names), self._parts)
         least = aggregate_bytes_min(self._parts, keys=len(self._keys))
-        run.expect_holder(ROWS_HELD, least + max(self._out_bytes_min, least // 7))
+        least += max(self._out_bytes_min, least // 7)
+        if run.met and varies(self.schema):
+            long_bytes = long_groups_bytes(self._keys, self._parts, run.row_bytes)
+            least = max(least, long_bytes + max(self._out_bytes_min, OUT_BYTES_MAX))
+        run.expect_holder(ROWS_HELD, least)
         run.expect_rows(ROW_COPIES + 1, "beside")
 
     def batches(self) -> Generator[Any]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from emsqrt._kernel import join_side
 from emsqrt.external.cross import CrossJoin
-from emsqrt.external.join import ExternalJoin
+from emsqrt.external.join import ExternalJoin, join_bytes
 from emsqrt.external.joined import HashJoinKind, JoinedOut
 from emsqrt.external.merge_join import MergeJoin
 from emsqrt.long_row import LongRow
@@ -33,6 +33,7 @@ from sennit_core.units import format_bytes
 
 _BATCH_BYTES_MAX = OUTPUT_BYTES // 2
 """Joined rows whose batch lies in what is kept aside for it."""
+_SIDES = 2
 _KEEPS_RIGHT = ("right", "full")
 
 Pair = tuple[tuple[str, str], DataType]
@@ -68,8 +69,22 @@ class JoinRows:
         self._build, self._probe = self._right, self._left
         if run.choice.build_left:
             self._build, self._probe = self._probe, self._build
-        run.expect_holder(rows=LONG_ROW_SHARE)
+        keys = any(kind.name in ("Utf8", "Binary") for kind in types)
+        long = [run.row_bytes * side.varies for side in self._sides]
+        self._row_bytes, key_bytes = (1 + keys) * max(long), keys * run.row_bytes
+        packed = [self._row_bytes] * (1 + bool(run.choice.merge))
+        self._long_bytes = [sum(long) + key_bytes, *long, *packed]
+        run.packs_rows(1 + keys)
+        if sum(side.varies for side in self._sides) < _SIDES:
+            run.gives_rows(1)
+        run.expect_holder(LONG_ROW_SHARE, self._bytes_for_long_rows if run.met else 0)
         run.expect_rows(2, "passing")
+
+    @property
+    def _bytes_for_long_rows(self) -> int:
+        """The least memory for the long rows that were met."""
+        rooms = sum(max(2 * BLOCK_BYTES_MAX, each) for each in self._long_bytes)
+        return join_bytes(self._row_bytes) + rooms
 
     def batches(self) -> Generator[Any]:
         """Yield the joined rows."""
@@ -84,6 +99,7 @@ class JoinRows:
             row = row_bytes_max(whole, varies=any(side.varies for side in self._sides))
             # Joined rows, these taken apart, and packed rows, which two sides have that are merged.
             sizes = [2 * row, row, row, row, *([row] if merged else [])]
+            sizes = [max(pair) for pair in zip(sizes, self._long_bytes, strict=True)]
             ends = [*accumulate(sizes, initial=whole - sum(sizes))]
             memory, block, *rooms = (
                 stack.enter_context(held.memory[start:end])
@@ -142,6 +158,7 @@ class JoinRows:
             ordered=choice.ordered,
             build_left=choice.build_left,
             build_bytes=choice.build_bytes,
+            row_bytes=self._row_bytes,
             check=run.check,
             journal=run.journal(),
         )

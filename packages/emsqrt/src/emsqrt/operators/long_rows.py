@@ -11,12 +11,19 @@ from contextlib import contextmanager
 
 from emsqrt.long_row import LongRow
 from emsqrt.run import Run
+from sennit_core.schema import Schema
 from sennit_core.units import format_bytes
 
+_VARIED = ("Utf8", "Binary", "List", "Struct", "Map")
 ROWS_HELD = 28
 """Who groups works in so many of its longest rows at least."""
 ROW_COPIES = 3
 """A group as it is read, as columns, and slack."""
+
+
+def varies(schema: Schema) -> bool:
+    """Whether one row may be longer than another."""
+    return any(field.type.name in _VARIED for field in schema)
 
 
 @contextmanager

@@ -6,10 +6,10 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from emsqrt.expr.walk import columns_of
-from emsqrt.external.sort import ExternalSort
+from emsqrt.external.sort import ExternalSort, sort_bytes
 from emsqrt.metering import begun
 from emsqrt.operators.coded import code_texts
-from emsqrt.operators.long_rows import room_for
+from emsqrt.operators.long_rows import room_for, varies
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.packing import told_spans
 from emsqrt.operators.resuming import rest_of
@@ -45,8 +45,16 @@ class SortRows:
         self._stored_as: tuple[int, int] | None = None
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
-        run.expect_holder(rows=_ROWS_HELD)
+        keys = 1 + any(field.type.name in ("Utf8", "Binary") for field in self._layout.key_fields)
+        self._long_bytes = keys * run.row_bytes if varies(self.schema) else 0
+        run.packs_rows(keys)
+        run.expect_holder(_ROWS_HELD, self._bytes_for_long_rows if run.met else 0)
         run.expect_rows(2, "beside")
+
+    @property
+    def _bytes_for_long_rows(self) -> int:
+        """The least memory for the long rows that were met."""
+        return (sort_bytes(self._long_bytes) + _WIDE_BYTES_MAX) * _WIDE_SHARE // (_WIDE_SHARE - 1)
 
     def give_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
         """Let columns come as Parquet stores them, shorter than they are elsewhere.

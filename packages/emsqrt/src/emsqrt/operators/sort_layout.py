@@ -74,6 +74,7 @@ class SortLayout:
         self._coded = {schema.names.index(name): texts for name, texts in coded.items()}
         self._arrow_schema = schema.to_arrow()
         self._columns = SortColumns(keys, schema)
+        self.key_fields = self._columns.fields
         travelling = [
             field if field.name not in coded else Field(field.name, coded[field.name].type)
             for field in schema

@@ -11,11 +11,12 @@ import pyarrow as pa
 from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import kind_of
-from emsqrt.external.sort import ExternalSort
+from emsqrt.external.sort import ExternalSort, sort_bytes
 from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
 from emsqrt.long_row import LongRow
 from emsqrt.metering import begun
 from emsqrt.operators.join_side import fixed_row_bytes
+from emsqrt.operators.long_rows import varies
 from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
@@ -87,6 +88,18 @@ class WindowRows:
         rows = _TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4)
         kinds = self._carried.kinds
         least = _bytes_min(fixed_row_bytes(kinds, len(self._keys.fields)), len(kinds))
+        columns = [*self._carried.fields[len(given) :], *self._keys.fields]
+        longer = 1 + sum(varies(Schema((field,))) for field in columns)
+        self._tape_bytes = 0
+        if run.met and varies(given):
+            row_bytes = longer * run.row_bytes
+            self._tape_bytes = _tape_bytes(row_bytes, len(kinds))
+            parts = self._tape_bytes + sort_bytes(row_bytes) + BLOCK_BYTES_MAX
+            least = max(least, parts * _QUEUE_SHARE // (_QUEUE_SHARE - 1))
+        run.packs_rows(longer)
+        run.gives_rows(
+            1 + sum(varies(Schema((field,))) for field in self.schema.fields[len(given) :])
+        )
         run.expect_holder(rows, least)
 
     def batches(self) -> Generator[Any]:
@@ -124,6 +137,7 @@ class WindowRows:
     def _shares(self, memory_bytes: int) -> tuple[int, int]:
         """Return what of the memory is for the tape, and for candidates of min and max."""
         tape = min(memory_bytes // _TAPE_SHARE, max(_TAPE_BYTES, memory_bytes // _LARGE_TAPE_SHARE))
+        tape = max(tape, self._tape_bytes)
         queue = memory_bytes // _QUEUE_SHARE if self._extremes else 0
         return tape // _ALIGN * _ALIGN, queue // _ALIGN * _ALIGN
 
@@ -330,9 +344,14 @@ def _by_value(call: WindowCall) -> bool:
 
 def _bytes_min(row_bytes: int, columns: int) -> int:
     """Return the least working memory, with short texts."""
-    packed = max(_PACKED_MIN, row_bytes)
-    tape = packed + SLOTS_MIN * _slot_bytes(packed, columns) + _ALIGN
+    tape = _tape_bytes(row_bytes, columns)
     return tape * (_TAPE_SHARE if tape <= _TAPE_BYTES else _LARGE_TAPE_SHARE)
+
+
+def _tape_bytes(row_bytes: int, columns: int) -> int:
+    """Return the least tape."""
+    packed = max(_PACKED_MIN, row_bytes)
+    return packed + SLOTS_MIN * _slot_bytes(packed, columns) + _ALIGN
 
 
 def _slot_bytes(packed: int, columns: int) -> int:
