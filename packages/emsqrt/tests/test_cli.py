@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,19 @@ def test_stats_say_what_columns_hold(folder: Path) -> None:
     assert (amount["type"], amount["different"]) == ("Float64", 3)
     assert (amount["min"], amount["max"]) == ("20", "2000.5")
     assert amount["histogram"] == ["20", "1500", "2000.5"]
+
+
+def test_stats_of_values_with_line_ends_stay_a_table(folder: Path) -> None:
+    (folder / "notes.csv").write_text('note\n"one\ntwo"\n"\tthree"\n')
+    lines = emsqrt("stats", "notes.csv").stdout.splitlines()
+    assert len(lines) == 3
+    assert r"\tthree" in lines[2]
+    assert r"one\ntwo" in lines[2]
+
+
+def test_the_version_is_told() -> None:
+    done = emsqrt("--version")
+    assert (done.returncode, done.stdout) == (0, f"emsqrt {version('sennit-emsqrt')}\n")
 
 
 def test_no_more_values_are_told_than_there_are_rows(folder: Path) -> None:

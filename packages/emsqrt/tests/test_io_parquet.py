@@ -352,3 +352,27 @@ def test_parquet_is_not_read_from_a_pipe_or_from_gzip(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b"PAR1"))
     with MemoryBudget(MIB) as budget, pytest.raises(BadInput, match="inside gzip"):
         open_scan(Files((str(path),), "parquet"), Schema.of(n="Int64"), budget)
+
+
+@pytest.mark.parametrize("text", ["1e-999999999", "100000000", "x"])
+def test_texts_are_read_as_decimals_or_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    source = Files((str(path),), "parquet")
+    schema = Schema.of(t="Decimal(10,2)")
+    pq.write_table(pa.table({"t": ["7", None, "2.50"]}), path)
+    assert read(source, schema)["t"].to_pylist() == [Decimal(7), None, Decimal("2.5")]
+    pq.write_table(pa.table({"t": ["7", text]}), path)
+    with pytest.raises(BadInput, match=f"'{text}' is no Decimal"):
+        read(source, schema)
+
+
+def test_a_folder_with_a_decimal_that_is_none_is_refused(tmp_path: Path) -> None:
+    for text in ("2.5", "1e-999999999"):
+        folder = tmp_path / text / f"p={text}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"a": [1]}), folder / "in.parquet")
+    schema = Schema.of(a="Int64", p="Decimal(10,2)")
+    rows = read(Files((str(tmp_path / "2.5"),), "parquet"), schema)
+    assert rows["p"].to_pylist() == [Decimal("2.5")]
+    with pytest.raises(BadInput, match="the folder p=1e-999999999 is not"):
+        read(Files((str(tmp_path / "1e-999999999"),), "parquet"), schema)

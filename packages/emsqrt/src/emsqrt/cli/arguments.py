@@ -38,6 +38,19 @@ class _Verb(_Parser):
         return parsed, unknown
 
 
+class _Version(argparse.Action):
+    """Prints the version, which nobody looks up before: that takes a part of the cap."""
+
+    def __init__(self, option_strings: list[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"emsqrt {version('sennit-emsqrt')}")
+        parser.exit()
+
+
 def _terminal_columns() -> int:
     try:
         return int(os.environ.get("COLUMNS", "")) or 80
@@ -54,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     whole: argparse.ArgumentParser = _Parser(
         prog="emsqrt", description="Run plans over files under a hard memory cap."
     )
+    whole.add_argument("--version", action=_Version, help="print the version")
     made = whole.add_subparsers(required=True, metavar="VERB", parser_class=_Verb)
     _add_documents(made)
     _add_files(made)

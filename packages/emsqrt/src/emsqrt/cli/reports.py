@@ -130,7 +130,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = str(value) if str(value).isprintable() else repr(str(value))[1:-1]
     return text if len(text) <= _WIDE_CELLS else text[: _WIDE_CELLS - 1] + "…"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from sennit_core.errors import BadInput, UnknownColumn
-from sennit_core.schema import Schema
+from sennit_core.schema import DataType, Schema
 
 
 class BatchCaster:
@@ -73,9 +73,33 @@ class BatchCaster:
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         try:
-            return array.cast(field.type)
+            return as_type(array, field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise BadInput(
                 self._what,
                 reason=f"column {field.name!r} is {array.type}, not {field.type}: {error}",
             ) from error
+
+
+def as_type(values: Any, kind: Any) -> Any:
+    """Return a file's Array as a type of Arrow's: as Arrow casts it, but for texts as decimals.
+
+    Of these Arrow checks neither all digits nor the exponent.
+
+    Raises:
+        pa.ArrowInvalid, pa.ArrowNotImplementedError: a value has no place in that type.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if not (texts and pa.types.is_decimal(kind)):
+        return values.cast(kind)
+    from emsqrt.expr.casts import cast_values  # most scans do without it
+
+    wanted = DataType.from_arrow(kind)
+    made = cast_values(values.cast(pa.string()), DataType("Utf8"), wanted, None, strict=False)
+    lost = values.filter(pc.and_not(pc.is_valid(values), pc.is_valid(made)))
+    if len(lost):
+        raise pa.ArrowInvalid(f"{lost[0].as_py()!r} is no {wanted}")
+    return made

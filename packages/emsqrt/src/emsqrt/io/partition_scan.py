@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from emsqrt.io.casting import as_type
 from emsqrt.io.partitions import values_in
 from emsqrt.io.places import Place
 from emsqrt.io.pruning import ColumnFacts, Condition, may_match
@@ -40,7 +41,7 @@ class PartitionValues:
                 continue
             text = texts[field.name]
             try:
-                self._values[field.name] = pa.scalar(text, pa.string()).cast(field.type)
+                self._values[field.name] = as_type(pa.array([text], pa.string()), field.type)[0]
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise BadInput(
                     str(place),
