@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -91,3 +92,36 @@ def test_slices_of_a_column_are_read_from_where_they_start() -> None:
     column = pa.array(['"', "b", 'c"d', None, "e"])
     assert json_cells(column.slice(1, 3)).to_pylist() == ['"b"', '"c\\"d"', None]
     assert json_cells(column.slice(4)).to_pylist() == ['"e"']
+
+
+@given(st.lists(st.none() | st.integers(-(2**31), 2**31 - 1)))
+def test_dates_of_any_year_are_told(days: list[int | None]) -> None:
+    texts = text_cells(pa.array(days, pa.int32()).cast(pa.date32())).to_pylist()
+    for day, text in zip(days, texts, strict=True):
+        assert (text is None) == (day is None)
+        if text is not None and day is not None:
+            assert days_of(text) == day
+
+
+@pytest.mark.parametrize(("unit", "steps"), [("s", 1), ("ms", 10**3), ("us", 10**6)])
+def test_instants_of_any_year_are_told(unit: str, steps: int) -> None:
+    day = days_of("42054-01-08")
+    ticks = [day * 86_400 * steps, (day * 86_400 - 1) * steps, -day * 86_400 * steps, 0, None]
+    column = pa.array(ticks, pa.int64()).cast(pa.timestamp(unit, "UTC"))
+    told = [
+        text and text.replace(".000000", "").replace(".000", "")
+        for text in text_cells(column).to_pylist()
+    ]
+    assert told[:2] == ["42054-01-08 00:00:00Z", "42054-01-07 23:59:59Z"]
+    assert told[3:] == ["1970-01-01 00:00:00Z", None]
+    assert days_of(str(told[2]).split(" ", 1)[0]) == -day
+
+
+def days_of(text: str) -> int:
+    """Count days since 1970-01-01 by the calendar's cycle of 400 years."""
+    found = re.fullmatch(r"(-?\d{4,})-(\d\d)-(\d\d)", text)
+    assert found is not None, text
+    year, month, day = (int(part) for part in found.groups())
+    cycles, of_cycle = divmod(year - 2000, 400)
+    epoch = datetime.date(1970, 1, 1).toordinal()
+    return cycles * 146_097 + datetime.date(2000 + of_cycle, month, day).toordinal() - epoch

@@ -22,10 +22,10 @@ from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.literals import integer_range
 from emsqrt.expr.nodes import Expr
 from emsqrt.expr.rules import as_decimal, widens
+from emsqrt.moments import STEPS, moment_texts
 from sennit_core.schema import DataType
 
 _EXACT = Context(prec=400)
-_UNIT_STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _INT64 = DataType("Int64")
 
 
@@ -163,10 +163,10 @@ def _fits_time(values: Any, source: DataType, target: DataType) -> Any:
 
 def _time_step(source: DataType, target: DataType) -> tuple[int, int]:
     """Return what ticks of `source` are multiplied and divided by to be ticks of `target`."""
-    target_steps = _UNIT_STEPS[target.unit or "us"]
+    target_steps = STEPS[target.unit or "us"]
     if source.name == "Date":
         return 86_400 * target_steps, 1
-    source_steps = _UNIT_STEPS[source.unit or "us"]
+    source_steps = STEPS[source.unit or "us"]
     return max(1, target_steps // source_steps), max(1, source_steps // target_steps)
 
 
@@ -187,7 +187,7 @@ def _convert(values: Any, source: DataType, target: DataType) -> Any:
     if target.name == "Utf8":
         if source.name == "Decimal":
             return pa.array([v if v is None else f"{v:f}" for v in values.to_pylist()], kind)
-        return values.cast(kind)
+        return moment_texts(values) if source.name == "Date" else values.cast(kind)
     if target.name in ("Date", "Timestamp"):
         return _convert_time(values, source, target)
     if target.name == "Bool":
@@ -215,7 +215,7 @@ def _convert_decimal(values: Any, source: DataType, target: DataType) -> Any:
 
 def _convert_time(values: Any, source: DataType, target: DataType) -> Any:
     if target.name == "Date":
-        steps = 86_400 * _UNIT_STEPS[source.unit or "us"]
+        steps = 86_400 * STEPS[source.unit or "us"]
         days = _ticks(values).fill_null(0).to_numpy() // steps
         made = pa.array(days.astype(np.int32)).cast(pa.date32())
         return pc.if_else(pc.is_valid(values), made, pa.scalar(None, pa.date32()))
@@ -341,7 +341,7 @@ def _read_timestamp(text: str, target: DataType) -> int | None:
         return None
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     ticks = ((since.days - earlier) * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-    steps = _UNIT_STEPS[target.unit or "us"]
+    steps = STEPS[target.unit or "us"]
     if ticks * steps % 1_000_000 or not -(2**63) <= ticks * steps // 1_000_000 < 2**63:
         return None
     return ticks * steps // 1_000_000

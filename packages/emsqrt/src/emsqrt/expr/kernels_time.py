@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.formats import DIRECTIVES, split_format
 from emsqrt.expr.kernels import Datum, kernel
 from emsqrt.expr.typed import Typed
+from emsqrt.moments import STEPS, Integers, is_far, to_civil
 
-Integers: TypeAlias = NDArray[np.int64]
-STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 SECONDS = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 MONTHS = {"year": 12, "quarter": 3, "month": 1}
 PARTS_OF_SECOND = {"millisecond": 1_000, "microsecond": 1_000_000}
@@ -39,8 +37,6 @@ _PARTS = {
     "doy": pc.day_of_year,
 }
 _DAY_MAX = 2**31 - 1
-_ARROW_DAYS = 11_000_000
-"""Up to so many days from 1970 Arrow tells the year, which it counts in 16 bits."""
 
 
 def _utc(value: Datum) -> Any:
@@ -53,19 +49,10 @@ def _utc(value: Datum) -> Any:
 @kernel(*_PARTS)
 def _part(typed: Typed, value: Datum) -> Any:
     moments = _utc(value)
-    if typed.op in _OF_YEAR and _is_far(moments):
+    if typed.op in _OF_YEAR and is_far(moments):
         numbers = _OF_YEAR[typed.op](_days_and_rest(moments)[0])
         return _with_nulls(numbers, moments, pa.int64())
     return _PARTS[typed.op](moments)
-
-
-def _is_far(value: Datum) -> bool:
-    """Return whether a day lies in a year that Arrow does not know."""
-    far = _ARROW_DAYS
-    if pa.types.is_timestamp(value.type):
-        far *= 86_400 * STEPS[value.type.unit]
-    ends = pc.min_max(value)
-    return any(end.is_valid and abs(end.value) > far for end in ends.values())
 
 
 @kernel("dow", "isodow")
@@ -106,19 +93,6 @@ def _with_nulls(numbers: Any, like: Datum, kind: Any) -> Any:
 # The calendar -----------------------------------------------------------------------------------
 
 
-def _to_civil(days: Integers) -> tuple[Integers, Integers, Integers]:
-    """Return year, month and day of the month."""
-    shifted = days + 719_468
-    era = shifted // 146_097
-    of_era = shifted - era * 146_097
-    year_of_era = (of_era - of_era // 1_460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    shifted_month = (5 * of_year + 2) // 153
-    day = of_year - (153 * shifted_month + 2) // 5 + 1
-    month = np.where(shifted_month < 10, shifted_month + 3, shifted_month - 9)
-    return year_of_era + era * 400 + (month <= 2), month, day
-
-
 def _from_civil(year: Integers, month: Integers, day: Integers) -> Integers:
     """Return the days since 1970-01-01."""
     years = year - (month <= 2)
@@ -139,7 +113,7 @@ def _days_in(year: Integers, month: Integers) -> Integers:
 
 
 def _year(days: Integers) -> Integers:
-    return _to_civil(days)[0]
+    return to_civil(days)[0]
 
 
 def _day_of_year(days: Integers) -> Integers:
@@ -207,7 +181,7 @@ def _date_trunc(_: Typed, value: Datum, unit: Datum) -> Any:
     name = unit.as_py()
     days, rest, steps = _days_and_rest(value)
     if name in MONTHS:
-        year, month, _day = _to_civil(days)
+        year, month, _day = to_civil(days)
         first = (month - 1) // MONTHS[name] * MONTHS[name] + 1
         return _back(_from_civil(year, first, np.ones_like(days)), 0 * rest, steps, value)
     if name in ("week", "day"):
@@ -243,7 +217,7 @@ def _boundary(value: Datum, unit: str) -> Integers:
     """Return how many units begin between year 0, or 1970, and each value."""
     days, rest, steps = _days_and_rest(value)
     if unit in MONTHS:
-        year, month, _ = _to_civil(days)
+        year, month, _ = to_civil(days)
         months: Integers = (year * 12 + month - 1) // MONTHS[unit]
         return months
     if unit in ("week", "day"):
@@ -283,7 +257,7 @@ def _date_add(_: Typed, value: Datum, count: Datum, unit: Datum) -> Any:
 
 def _add_months(days: Integers, months: Integers) -> Integers:
     """Move by months; a day the month does not have becomes its last."""
-    year, month, day = _to_civil(days)
+    year, month, day = to_civil(days)
     index = year * 12 + month - 1 + months
     moved_year, moved_month = index // 12, index % 12 + 1
     if index.size and max(-int(index.min()), int(index.max())) > 2**40:
@@ -297,7 +271,7 @@ def _add_months(days: Integers, months: Integers) -> Integers:
 @kernel("strftime")
 def _strftime(_: Typed, value: Datum, pattern: Datum) -> Any:
     days, rest, steps = _days_and_rest(value)
-    year, month, day = _to_civil(days)
+    year, month, day = to_civil(days)
     second, fraction = rest // steps, rest % steps * 1_000_000 // steps
     numbers = {
         "%Y": (year, 4),

@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emsqrt.moments import moment_texts
+
 _EXACT_INT_MAX = 2**53 - 1
 _BACKSLASH, _QUOTE, _SPACE = 0x5C, 0x22, 0x20
 _LOOK_BYTES = 1 << 18
@@ -31,6 +33,8 @@ def text_cells(column: pa.Array) -> pa.Array:
         return _plain_decimals(column)
     if pa.types.is_timestamp(kind):
         return _timestamps(column)
+    if pa.types.is_date(kind):
+        return moment_texts(column)
     if pa.types.is_duration(kind):
         return column.cast(pa.int64()).cast(pa.string())
     if _is_rare(kind):
@@ -169,12 +173,12 @@ def _timestamps(column: pa.Array) -> pa.Array:
     if zone is not None:
         column = column.cast(pa.timestamp(unit, "UTC"))
     if unit == "s":
-        return column.cast(pa.string())
+        return moment_texts(column)
     seconds = column.cast(pa.timestamp("s", column.type.tz), safe=False)
     whole = pc.equal(seconds.cast(column.type), column)
     if pc.all(whole).as_py() is not False:
-        return seconds.cast(pa.string())
-    return pc.if_else(whole, seconds.cast(pa.string()), column.cast(pa.string()))
+        return moment_texts(seconds)
+    return pc.if_else(whole, moment_texts(seconds), moment_texts(column))
 
 
 def _escaped(text: pa.Array) -> pa.Array:
