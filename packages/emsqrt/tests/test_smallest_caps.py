@@ -20,6 +20,7 @@ from emsqrt.pipeline import Pipeline
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import leasts_of
 from sennit_core.errors import CapTooSmall
+from sennit_core.units import parse_bytes
 
 DOCUMENT = """
 steps:
@@ -203,6 +204,20 @@ def test_the_names_of_many_files_are_counted_once(many: Path, tmp_path: Path) ->
     with Watcher() as watcher:
         assert engine.run(plan, mem_cap=cap_bytes).rows_out == 2000
     assert watcher.peak_bytes <= cap_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "cap"), [("out.csv", "14MiB"), ("out.parquet", "40MiB"), ("out.parquet", "46MiB")]
+)
+def test_a_refusal_of_many_files_tells_what_the_whole_plan_takes(
+    name: str, cap: str, many: Path, tmp_path: Path
+) -> None:
+    plan = scan(many / "*.csv").sort("k").sink(tmp_path / name).plan
+    engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
+    with pytest.raises(CapTooSmall, match="at least") as refused:
+        engine.run(plan, mem_cap=cap)
+    assert refused.value.needed_bytes > parse_bytes(cap)
+    assert engine.run(plan, mem_cap=refused.value.needed_bytes).rows_out == 2000
 
 
 def test_the_command_line_has_room_for_the_names_of_many_files(many: Path, tmp_path: Path) -> None:

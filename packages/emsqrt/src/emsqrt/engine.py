@@ -24,7 +24,7 @@ from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
 from emsqrt.thin.child import run_in_child, weigh_in_child
 from emsqrt.thin.compile import try_compile
 from emsqrt.weight import Weight
-from sennit_core.errors import CapTooSmall, SennitError, UsageError
+from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError, UsageError
 from sennit_core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -297,8 +297,9 @@ class Engine:
     ) -> Iterator[None]:
         """Tell a refusal for the libraries' sake as that of the plan, where it takes still more.
 
-        A process that runs nothing opens the plan for it, if there may be one of that size. And
-        refuse a cap that is more than the tenant may hold, with what the plan takes.
+        A process that runs nothing opens the plan for it, if there may be one of that size. In the
+        same way a cap that not even the planning had room in. And refuse a cap that is more than
+        the tenant may hold, with what the plan takes.
         """
         started = time.monotonic()
         if cap_bytes > self._limit_bytes:
@@ -317,6 +318,20 @@ class Engine:
                 raise
             raise CapTooSmall(
                 cap_bytes=error.cap_bytes, needed_bytes=whole.cap_bytes, because=whole.because
+            ) from None
+        except MemoryCapExceeded:
+            needed = None
+            with suppress(SennitError):
+                needed = self.weigh(
+                    plan,
+                    mem_cap=cap_bytes,
+                    deadline_seconds=left_of(deadline_seconds, started),
+                    cancel=cancel,
+                )
+            if needed is None or needed.cap_bytes <= cap_bytes:
+                raise
+            raise CapTooSmall(
+                cap_bytes=cap_bytes, needed_bytes=needed.cap_bytes, because=needed.because
             ) from None
 
     def _over_share(

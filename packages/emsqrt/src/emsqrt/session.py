@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -100,7 +100,11 @@ def _attempt(  # noqa: PLR0913 - a run and its world
     met: LongerRow | None,
 ) -> Manifest:
     with ExitStack() as stack:
-        inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
+        try:
+            inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
+        except CapTooSmall:
+            admit(_opening(prepared, folder), Run(context, folder), stack)  # tells what all takes
+            raise
         kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
         run = Run(context, folder, seed, kept=kept, met=met)
         rows, output = admit_prepared(prepared, run, stack)
@@ -165,16 +169,26 @@ def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> We
     """Return what a plan needs and would have under a cap; nothing is read but heads and footers."""
     prepared = prepare(plan, folder, cap_bytes)
     context.look()  # when a run would
-    files = sum(len(tuple(source_places(scan.source, folder))) for scan in scans_of(prepared.plan))
+    names_bytes = remembered_bytes(_files(prepared.plan, folder))
+    weight = weigh(_opening(prepared, folder), Run(context, folder), cap_bytes, names_bytes)
+    if weight.cap_bytes < FLOOR_BYTES:
+        return weight._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
+    return weight
+
+
+def _files(plan: Plan, folder: Path) -> int:
+    return sum(len(source_places(scan.source, folder)) for scan in scans_of(plan))
+
+
+def _opening(prepared: Prepared, folder: Path) -> Callable[[Run, ExitStack], object]:
+    """Return what opens a plan beside what its inputs take to be remembered."""
+    files = _files(prepared.plan, folder)
 
     def open_all(run: Run, stack: ExitStack) -> None:
         stack.enter_context(remembered(files, run.budget))
         _open(prepared, run, stack)
 
-    weight = weigh(open_all, Run(context, folder), cap_bytes, remembered_bytes(files))
-    if weight.cap_bytes < FLOOR_BYTES:
-        return weight._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
-    return weight
+    return open_all
 
 
 def admit_prepared(

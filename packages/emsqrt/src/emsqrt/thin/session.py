@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from emsqrt.thin.build import build
 from emsqrt.thin.scan import open_sources
 from emsqrt.thin.sink import CsvTextSink
 from emsqrt.thin.text import TextRows
+from sennit_core.errors import CapTooSmall
 
 
 def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
@@ -40,7 +41,11 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
 
 def _attempt(program: Mapping[str, Any], context: Context, met: LongerRow | None) -> dict[str, Any]:
     with ExitStack() as stack:
-        inputs = stack.enter_context(_inputs(program, context.budget))
+        try:
+            inputs = stack.enter_context(_inputs(program, context.budget))
+        except CapTooSmall:
+            admit(_opening(program), Run(context, output_bytes=0), stack)  # tells what all takes
+            raise
         seed = program.get("seed", 0)
         kept = open_kept(
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
@@ -69,15 +74,25 @@ def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> Inputs:
 def weigh_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Return what a program needs and would have under the context's cap, as JSON."""
     context.look()  # when a run would
+    run = Run(context, output_bytes=0)
+    names_bytes = remembered_bytes(_files(program))
+    return weigh(_opening(program), run, context.cap_bytes, names_bytes).to_json()
+
+
+def _files(program: Mapping[str, Any]) -> int:
     scans = (step for step in program["steps"] if step["op"] == "scan")
-    files = sum(len(expand_places(step["paths"], Path())) for step in scans)
+    return sum(len(expand_places(step["paths"], Path())) for step in scans)
+
+
+def _opening(program: Mapping[str, Any]) -> Callable[[Run, ExitStack], object]:
+    """Return what opens a program beside what its inputs take to be remembered."""
+    files = _files(program)
 
     def open_all(run: Run, stack: ExitStack) -> None:
         stack.enter_context(remembered(files, run.budget))
         _open(program, run, stack)
 
-    run = Run(context, output_bytes=0)
-    return weigh(open_all, run, context.cap_bytes, remembered_bytes(files)).to_json()
+    return open_all
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
