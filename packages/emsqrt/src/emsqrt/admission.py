@@ -46,7 +46,7 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -
     because = refused.because if run.met is None else run.met.because
     needed_bytes = _enough(refused, open_all, run, used_bytes)
     gc.collect()
-    needed_bytes += _grown(run, run.budget.used_bytes)
+    needed_bytes += _grown(run, used_bytes)
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=because)
 
 
