@@ -318,6 +318,16 @@ def test_an_arrow_file_with_a_name_that_is_no_text_is_refused(
     assert "a name in its schema is not UTF-8" in str(error)
 
 
+@pytest.mark.parametrize("bit", [0, 7])
+def test_lengths_and_places_of_an_arrow_file_that_lie_are_survived(
+    bit: int, engine: Engine, tmp_path: Path
+) -> None:
+    arrow(tmp_path / "in.arrow")
+    size = (tmp_path / "in.arrow").stat().st_size
+    for place in range(7, size, 16):  # the last byte of a number of 64 bits
+        judge_damage(engine, tmp_path, "arrow", place / (size - 1), bit)
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @DAMAGE

@@ -83,6 +83,8 @@ def _measure(read_at: Callable[[int, int], bytes], head: bytes, body: int) -> tu
     plain = 0
     for offset, size in batch.pairs(_BUFFERS):
         if size >= 8:
+            if not 0 <= offset <= length - size:
+                raise ValueError(f"a buffer at {offset}")
             (told,) = struct.unpack("<q", read_at(body + offset, 8))
             plain += size - 8 if told < 0 else told
     return kind, length, length + plain

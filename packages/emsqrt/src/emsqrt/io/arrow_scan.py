@@ -11,7 +11,7 @@ from emsqrt.io.arrow_blocks import largest_batch
 from emsqrt.io.casting import BatchCaster
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
-from sennit_core.errors import BadInput
+from sennit_core.errors import BadInput, CapTooSmall, MemoryCapExceeded
 from sennit_core.schema import Schema
 from sennit_core.units import format_bytes
 
@@ -46,12 +46,25 @@ class ArrowScan:
         with _open(self._source) as (file, _, batches):
             try:
                 for batch in batches:
-                    guard.resize(max(guard.size_bytes, _COPIES * batch.nbytes))
                     batch.validate(full=True)  # a damaged offset would lead anywhere
+                    self._hold(batch, guard)
                     self.bytes_done = file.tell()
                     yield self._caster.cast(batch)
             except _damage() as error:
                 raise BadInput(self._source.name, reason=str(error)) from error
+
+    def _hold(self, batch: Any, guard: BudgetGuard) -> None:
+        """Make room for a batch that takes more than its head says, with a dictionary perhaps."""
+        wanted = max(guard.size_bytes, _COPIES * batch.nbytes)
+        try:
+            guard.resize(wanted)
+        except MemoryCapExceeded as error:
+            taken = format_bytes(batch.nbytes)
+            raise CapTooSmall(
+                cap_bytes=error.cap_bytes,
+                needed_bytes=error.cap_bytes + wanted - guard.size_bytes,
+                because=f"a record batch of {self._source.name} takes {taken}",
+            ) from error
 
 
 def infer_arrow_schema(source: ByteSource | Path) -> Schema:
