@@ -146,7 +146,7 @@ def tests(session: nox.Session, package: str) -> None:
     _run_package_tests(session, package)
 
 
-@budget(14)
+@budget(18)
 def _run_package_tests(session: nox.Session, package: str) -> None:
     folder = PACKAGES[package].partition("[")[0]
     arguments = ["-m", "not crash and not nightly", f"{folder}/tests", *session.posargs]
