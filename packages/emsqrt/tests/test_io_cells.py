@@ -117,6 +117,11 @@ def test_instants_of_any_year_are_told(unit: str, steps: int) -> None:
     assert days_of(str(told[2]).split(" ", 1)[0]) == -day
 
 
+def test_the_first_instant_of_all_is_told() -> None:
+    column = pa.array([-(2**63)], pa.int64()).cast(pa.timestamp("us"))
+    assert text_cells(column).to_pylist() == ["-290308-12-21 19:59:05.224192"]
+
+
 def days_of(text: str) -> int:
     """Count days since 1970-01-01 by the calendar's cycle of 400 years."""
     found = re.fullmatch(r"(-?\d{4,})-(\d\d)-(\d\d)", text)

@@ -30,7 +30,8 @@ def moment_texts(column: Any) -> Any:
         return text
     ticks = column.cast(pa.int32() if pa.types.is_date(column.type) else pa.int64())
     numbers = ticks.cast(pa.int64()).fill_null(0).to_numpy()
-    far = pa.array(np.abs(numbers) > _far_ticks(column))
+    limit = _far_ticks(column)
+    far = pa.array((numbers > limit) | (numbers < -limit))
     return pc.replace_with_mask(text, far, _far_texts(column.filter(far)))
 
 
@@ -62,7 +63,10 @@ def _dates(days: Integers) -> list[str]:
 
 
 def to_civil(days: Integers) -> tuple[Integers, Integers, Integers]:
-    """Return year, month and day of the month of days since 1970-01-01 (proleptic Gregorian)."""
+    """Return year, month and day of the month of days since 1970-01-01 (proleptic Gregorian).
+
+    By Howard Hinnant's "chrono-compatible low-level date algorithms".
+    """
     shifted = days + 719_468
     era = shifted // 146_097
     of_era = shifted - era * 146_097
