@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TypeAlias, TypeVar
 
+from emsqrt.fingerprints import remembered
 from emsqrt.io.once import looking_once
 from emsqrt.memory import MemoryBudget
 from emsqrt.run import Run
@@ -72,6 +73,18 @@ def weigh(
         open_all(opened, stack)
     working_bytes = opened.working_bytes if cap_bytes >= least_bytes else 0
     return Weight(least_bytes, refused.because, working_bytes, opened.leasts)
+
+
+def beside_names(
+    files: int, open_all: Callable[[Run, ExitStack], object]
+) -> Callable[[Run, ExitStack], object]:
+    """Return what opens a plan beside what its input files take to be remembered."""
+
+    def open_both(run: Run, stack: ExitStack) -> None:
+        stack.enter_context(remembered(files, run.budget))
+        open_all(run, stack)
+
+    return open_both
 
 
 def _grown(run: Run, reserved_bytes: int) -> int:

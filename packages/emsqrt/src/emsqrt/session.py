@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from emsqrt.admission import admit, weigh
+from emsqrt.admission import admit, beside_names, weigh
 from emsqrt.attempts import LongerRow, until_known
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
-from emsqrt.fingerprints import Inputs, remembered, remembered_bytes
+from emsqrt.fingerprints import Inputs, remembered_bytes
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.inputs import source_places
 from emsqrt.io.parquet_coded import Dictionary
@@ -181,14 +181,7 @@ def _files(plan: Plan, folder: Path) -> int:
 
 
 def _opening(prepared: Prepared, folder: Path) -> Callable[[Run, ExitStack], object]:
-    """Return what opens a plan beside what its inputs take to be remembered."""
-    files = _files(prepared.plan, folder)
-
-    def open_all(run: Run, stack: ExitStack) -> None:
-        stack.enter_context(remembered(files, run.budget))
-        _open(prepared, run, stack)
-
-    return open_all
+    return beside_names(_files(prepared.plan, folder), partial(_open, prepared))
 
 
 def admit_prepared(

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emsqrt.admission import admit, weigh
+from emsqrt.admission import admit, beside_names, weigh
 from emsqrt.attempts import LongerRow, until_known
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
-from emsqrt.fingerprints import Inputs, remembered, remembered_bytes
+from emsqrt.fingerprints import Inputs, remembered_bytes
 from emsqrt.io.places import expand_places, parse_place
 from emsqrt.kept import open_kept
 from emsqrt.memory import MemoryBudget
@@ -85,14 +85,7 @@ def _files(program: Mapping[str, Any]) -> int:
 
 
 def _opening(program: Mapping[str, Any]) -> Callable[[Run, ExitStack], object]:
-    """Return what opens a program beside what its inputs take to be remembered."""
-    files = _files(program)
-
-    def open_all(run: Run, stack: ExitStack) -> None:
-        stack.enter_context(remembered(files, run.budget))
-        _open(program, run, stack)
-
-    return open_all
+    return beside_names(_files(program), partial(_open, program))
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
