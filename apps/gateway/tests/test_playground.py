@@ -1,7 +1,13 @@
-"""Which Node builds a checkout's playground."""
+"""Which Node builds a checkout's playground, and that one installs at a time."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,3 +46,27 @@ def test_the_machines_node_is_used_when_it_is_new_enough_and_has_npm(
     monkeypatch.setattr(playground, "_venv_node", lambda: str(lock / "node"))
 
     assert playground._node_folder() == tmp_path / chosen
+
+
+INSTALLING = """
+import sys
+from pathlib import Path
+from sennit import playground
+playground._TREE = Path(sys.argv[1])
+with playground._alone():
+    playground._run(["sh", "-c", "echo $$ > installer; exec sleep 60"], {}, None)
+"""
+
+
+def test_an_installer_whose_starter_was_killed_is_not_joined_by_another(tmp_path: Path) -> None:
+    starter = subprocess.Popen([sys.executable, "-c", INSTALLING, str(tmp_path)])
+    told = tmp_path / "installer"
+    while not (told.is_file() and told.read_text().strip()):
+        time.sleep(0.01)
+    starter.kill()
+    starter.wait()
+    with (tmp_path / ".platform" / "playground.lock").open("w") as lock:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.kill(int(told.read_text()), signal.SIGKILL)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # is free now

@@ -87,18 +87,19 @@ def _install(environment: dict[str, str], log: Path | None) -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the lock of whoever installs or builds."""
+    """Hold the lock of whoever installs or builds, and of what they started, should they be killed."""
     state = _TREE / ".platform"
     state.mkdir(exist_ok=True)
     with (state / "playground.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)
         yield
 
 
 def _run(command: list[str], environment: dict[str, str], log: Path | None) -> None:
     done = subprocess.run(
         command, cwd=_TREE, env=environment, check=False, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, close_fds=False,
     )  # fmt: skip
     if log is not None:
         with log.open("a", encoding="utf-8") as file:
