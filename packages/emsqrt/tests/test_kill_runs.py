@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from smallest_runs import children
 
 from emsqrt import Engine, EngineConfig, scan
 from sennit_core.errors import DeadlineExceeded, SennitError, WorkerLost
@@ -29,12 +30,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(ROWS):
             file.write(f"{number * 2_654_435_761 % ROWS},{'text of a row ' * 3}\n")
     return path
-
-
-def children(pid: int) -> list[int]:
-    """Return the children of a process, by /proc."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def is_alive(pid: int) -> bool:

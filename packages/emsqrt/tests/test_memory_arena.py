@@ -1,4 +1,4 @@
-"""The arena of a run: slices of one mapping, which operators take one after the other."""
+"""The arena of a run: slices of a fixed size in all, which operators take and give back."""
 
 from __future__ import annotations
 
@@ -17,19 +17,33 @@ PAGE = 4096
 PAGES = 64
 
 
-@given(st.lists(st.integers(1, PAGES - 1), min_size=1, max_size=30))
-def test_who_takes_a_slice_while_another_is_held_gets_all_that_is_free(sizes: list[int]) -> None:
+@given(st.lists(st.tuples(st.integers(1, PAGES), st.integers(0, 9)), min_size=1, max_size=40))
+def test_all_that_is_free_can_be_had_in_one_slice(steps: list[tuple[int, int]]) -> None:
     with MemoryBudget(PAGES * PAGE) as budget, Arena(PAGES * PAGE, budget) as arena:
-        before: Slice | None = None
-        for pages in sizes:
-            free = PAGES - (0 if before is None else before.size // PAGE)
-            assert arena.largest_bytes == free * PAGE
-            held = arena.take(min(pages, free - 1 or 1) * PAGE, "next")
-            if before is not None:
-                before.release()
-            before = held
-        assert before is not None
-        before.release()
+        held: list[Slice] = []
+        for pages, leaves in steps:
+            free = PAGES * PAGE - sum(each.size for each in held)
+            assert arena.free_bytes == free
+            if pages * PAGE <= free:
+                held.append(arena.take(pages * PAGE, "next"))
+            else:
+                with pytest.raises(MemoryCapExceeded):
+                    arena.take(pages * PAGE, "next")
+                if held:
+                    held.pop(leaves % len(held)).release()
+        for each in held:
+            each.release()
+        assert arena.free_bytes == PAGES * PAGE
+
+
+def test_the_middle_one_of_three_does_not_split_what_the_others_leave() -> None:
+    with MemoryBudget(PAGES * PAGE) as budget, Arena(PAGES * PAGE, budget) as arena:
+        third = PAGES // 3 * PAGE
+        join, sort, window = (arena.take(third, tag) for tag in ("join", "sort", "window"))
+        join.release()
+        sort.release()
+        with window, arena.take_most(PAGES * PAGE, 2 * third, "aggregate") as rest:
+            assert rest.size == PAGES * PAGE - third
 
 
 def test_slices_hold_what_was_written_until_they_are_given_back() -> None:

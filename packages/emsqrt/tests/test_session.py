@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from fuzz_runs import smallest
 from typing_extensions import Buffer
 
 from emsqrt import scan
@@ -59,6 +60,42 @@ def test_those_who_are_not_live_together_use_the_same_memory(tmp_path: Path) -> 
         assert third.size == first.size or third.size == second.size
         second.release()
         third.release()
+
+
+def test_grants_are_there_in_one_piece_whoever_held_the_memory_before(tmp_path: Path) -> None:
+    everything = float("inf")
+    moments = frozenset({1, 2, 3}), frozenset({3, 4})
+    sharing = Sharing(moments, dict.fromkeys((1, 2, 3, 4), everything))
+    with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+        join, sort, window, group = opened(run, sharing, 1, 2, 3, 4)
+        one, two, three = (each.take_working_memory("below") for each in (join, sort, window))
+        two.release()
+        one.release()
+        with three, group.take_working_memory("group") as held:
+            assert held.size > 2 * three.size - 4096
+            assert held.size + three.size <= run.working_bytes
+
+
+def test_a_plan_whose_middle_one_of_three_outlives_the_others_runs_where_it_is_told_to(
+    tmp_path: Path,
+) -> None:
+    for name, column, rows in (("a", "n", 400), ("b", "m", 300)):
+        lines = [f"{row * 7 % 60},{row}\n" for row in range(rows)]
+        (tmp_path / f"{name}.csv").write_text("".join([f"k,{column}\n", *lines]))
+    left, right = (scan(tmp_path / f"{name}.csv") for name in "ab")
+    joined = left.sort("n:desc").join(right, "k", "left").window((), "n", at="row_number()")
+    median = joined.group_by("k", "m").agg(
+        q="median(n)", e="quantile(at, 0.9)", d="sum(distinct n)"
+    )
+    plan = median.sink(tmp_path / "out.parquet").plan
+
+    def run(size: int) -> int:
+        with closing(context_of(size, tmp_path)) as context:
+            return run_plan(plan_to_json(plan), context, tmp_path).rows_out
+
+    rows, size = smallest(run)
+    assert rows == 300
+    assert size < 16 * MIB
 
 
 def test_a_grant_is_smaller_when_memory_is_short(tmp_path: Path) -> None:

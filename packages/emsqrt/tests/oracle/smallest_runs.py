@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -80,13 +81,13 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self.peak_bytes = 0
         """0 when no process was started: one that was kept warm is not looked at."""
-        self._before = self._children()
+        self._before = set(children(os.getpid()))
         self._done = threading.Event()
 
     def run(self) -> None:
         readers: dict[int, UsageReader] = {}
         while not self._done.is_set():
-            for pid in self._children() - self._before - readers.keys():
+            for pid in set(children(os.getpid())) - self._before - readers.keys():
                 if _is_engine(pid):
                     readers[pid] = UsageReader(pid)
             for reader in readers.values():
@@ -95,11 +96,6 @@ class Watcher(threading.Thread):
         for reader in readers.values():
             reader.close()
 
-    @staticmethod
-    def _children() -> set[int]:
-        tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-        return {int(child) for task in tasks for child in task.read_text().split()}
-
     def __enter__(self) -> Self:
         self.start()
         return self
@@ -107,6 +103,15 @@ class Watcher(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self.join()
+
+
+def children(pid: int) -> list[int]:
+    """Return the children of a process, by /proc; a thread may end while it is looked at."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
 
 
 def _is_engine(pid: int) -> bool:

@@ -1,6 +1,8 @@
-"""One mapping of private memory, handed out in slices: what C works in is exactly this.
+"""The memory that C works in: exactly so many bytes, handed out in slices.
 
-A slice is given back with its pages, so memory that nobody holds is not charged either.
+Every slice is a private mapping of its own. So what nobody holds is charged to nobody, and is there
+in one piece whoever held it before: in one mapping for all, one of three operators that hold memory
+at once lies between the others, and splits what they leave.
 """
 
 from __future__ import annotations
@@ -18,37 +20,41 @@ from sennit_core.units import format_bytes
 _PAGE = mmap.PAGESIZE
 _HUGE_FROM = 16 << 20
 """Arenas of this size take huge pages, which rows out of order are fetched from much faster."""
+_NO_FILE = -1
 
 
 class Slice:
     """Part of an arena; a context manager that gives it back.
 
     Args:
-        arena: where it lies.
-        start: its first byte there; whole pages.
-        size: bytes; whole pages.
+        arena: which it is part of.
+        pages: what it maps.
         tag: for whom.
     """
 
-    __slots__ = ("_arena", "memory", "size", "start", "tag")
+    __slots__ = ("_arena", "_pages", "memory", "size", "tag")
 
-    def __init__(self, arena: Arena, start: int, size: int, tag: str) -> None:
+    def __init__(self, arena: Arena, pages: mmap.mmap, tag: str) -> None:
         self._arena = arena
-        self.start = start
-        self.size = size
+        self._pages: mmap.mmap | None = pages
+        self.size = len(pages)
         self.tag = tag
-        self.memory = arena._view[start : start + size]  # noqa: SLF001 - one module, two halves
+        self.memory = memoryview(pages)
 
     def release(self) -> None:
         """Give the memory back; whoever still works in it holds a buffer, which is an error.
 
+        The pages are free at once. Their addresses are when nobody refers to them any more, as
+        algorithms do that are done and not yet forgotten.
+
         Raises:
             BufferError: an object still works in it.
         """
-        if self.size:
+        if self._pages is not None:
             self.memory.release()
-            self._arena._free(self)  # noqa: SLF001 - one module, two halves
-            self.size = 0
+            self._pages.madvise(mmap.MADV_DONTNEED)
+            self._pages = None
+            self._arena._held.remove(self)  # noqa: SLF001 - one module, two halves
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +64,7 @@ class Slice:
 
 
 class Arena:
-    """A private mapping of a fixed size, reserved in a budget as a whole. A context manager.
+    """Private memory of a fixed size, reserved in a budget as a whole. A context manager.
 
     Args:
         size_bytes: rounded down to whole pages.
@@ -66,20 +72,16 @@ class Arena:
 
     Raises:
         CapTooSmall: the budget has not that much.
+        CapacityError: the system gives this process no such memory.
     """
 
     def __init__(self, size_bytes: int, budget: MemoryBudget) -> None:
         self.size_bytes = size_bytes // _PAGE * _PAGE
         self.peak_bytes = 0
         self._guard = budget.admit(self.size_bytes, "working set", "operators work in that much")
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        with as_told(f"a working set of {format_bytes(self.size_bytes)}", "reserving"):
-            self._map = mmap.mmap(-1, max(self.size_bytes, _PAGE), flags=flags)
-        if self.size_bytes >= _HUGE_FROM:
-            with suppress(OSError):  # a kernel without them
-                self._map.madvise(mmap.MADV_HUGEPAGE)
-        self._view = memoryview(self._map)
         self._held: list[Slice] = []
+        with as_told(f"a working set of {format_bytes(self.size_bytes)}", "reserving"):
+            self._new_pages(max(self.size_bytes, _PAGE)).close()  # not in the middle of the work
 
     @property
     def used_bytes(self) -> int:
@@ -87,56 +89,39 @@ class Arena:
         return sum(held.size for held in self._held)
 
     @property
-    def largest_bytes(self) -> int:
-        """The largest slice that could be had now."""
-        return max((end - start for start, end in self._gaps()), default=0)
-
-    def try_take(self, size_bytes: int, tag: str) -> Slice | None:
-        """Return a slice of at least `size_bytes`, or None: then spill, shrink or wait.
-
-        It lies at the arena's start or end where it can: who takes one while another is held, one
-        after the other as operators do, always finds what is free in one piece.
-        """
-        size = -(-size_bytes // _PAGE) * _PAGE
-        for start, end in self._gaps():
-            if end - start >= size:
-                at = end - size if start and end == self.size_bytes else start
-                found = Slice(self, at, size, tag)
-                self._held.append(found)
-                self._held.sort(key=lambda held: held.start)
-                self.peak_bytes = max(self.peak_bytes, self.used_bytes)
-                return found
-        return None
+    def free_bytes(self) -> int:
+        """Bytes that could be handed out now, in one slice."""
+        return self.size_bytes - self.used_bytes
 
     def take(self, size_bytes: int, tag: str) -> Slice:
-        """Return a slice of at least `size_bytes`.
+        """Return a slice of at least `size_bytes`, in whole pages.
 
         Raises:
             MemoryCapExceeded: there is none.
         """
-        found = self.try_take(size_bytes, tag)
-        if found is None:
-            held = ", ".join(f"{held.tag} {held.size}" for held in self._held) or "nothing"
-            raise MemoryCapExceeded(
-                cap_bytes=self.size_bytes, asked_bytes=size_bytes, what=f"{tag} (held now: {held})"
-            )
+        size = -(-size_bytes // _PAGE) * _PAGE
+        if size > self.free_bytes:
+            raise self._lacks(size_bytes, tag)
+        try:
+            found = Slice(self, self._new_pages(size), tag)
+        except OSError as error:  # a fence that other memory came close to
+            raise self._lacks(size_bytes, tag) from error
+        self._held.append(found)
+        self.peak_bytes = max(self.peak_bytes, self.used_bytes)
         return found
 
     def take_most(self, size_bytes: int, least_bytes: int, tag: str) -> Slice:
-        """Return a slice of `size_bytes`, or the largest there is when it has `least_bytes`.
+        """Return a slice of `size_bytes`, or of all that is free when that is `least_bytes`.
 
         Raises:
-            MemoryCapExceeded: there is none so large.
+            MemoryCapExceeded: so much is not free.
         """
-        found = self.try_take(size_bytes, tag)
-        return self.take(max(least_bytes, self.largest_bytes), tag) if found is None else found
+        return self.take(max(least_bytes, min(size_bytes, self.free_bytes)), tag)
 
     def close(self) -> None:
-        """Unmap it; every slice was given back."""
+        """Give the reservation back; every slice was."""
         leaked = ", ".join(held.tag for held in self._held)
         assert not leaked, f"arena closed while it is held: {leaked}"
-        self._view.release()
-        self._map.close()
         self._guard.release()
 
     def abandon(self) -> None:
@@ -157,16 +142,15 @@ class Arena:
         else:
             self.abandon()
 
-    def _gaps(self) -> list[tuple[int, int]]:
-        gaps, start = [], 0
-        for held in self._held:
-            if held.start > start:
-                gaps.append((start, held.start))
-            start = held.start + held.size
-        if start < self.size_bytes:
-            gaps.append((start, self.size_bytes))
-        return gaps
+    def _new_pages(self, size_bytes: int) -> mmap.mmap:
+        pages = mmap.mmap(_NO_FILE, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if self.size_bytes >= _HUGE_FROM:
+            with suppress(OSError):  # a kernel without them
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        return pages
 
-    def _free(self, given: Slice) -> None:
-        self._held.remove(given)
-        self._map.madvise(mmap.MADV_DONTNEED, given.start, given.size)
+    def _lacks(self, size_bytes: int, tag: str) -> MemoryCapExceeded:
+        held = ", ".join(f"{held.tag} {held.size}" for held in self._held) or "nothing"
+        return MemoryCapExceeded(
+            cap_bytes=self.size_bytes, asked_bytes=size_bytes, what=f"{tag} (held now: {held})"
+        )
