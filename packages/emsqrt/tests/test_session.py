@@ -133,6 +133,18 @@ def test_who_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
             assert one.size + two.size <= run.working_bytes
 
 
+def test_two_parts_of_an_odd_number_of_pages_are_there_both(tmp_path: Path) -> None:
+    sharing = Sharing((frozenset({1}),), {1: float("inf")})
+    for size in range(1_800_000, 1_800_000 + 5 * 4096, 4096):
+        with closing(context_of(size, tmp_path)) as context, Run(context) as run:
+            view = run.at(1, "sample")
+            view.expect_holder()
+            view.expect_holder()
+            run.map_working_set(sharing)
+            with view.take_working_memory("a") as one, view.take_working_memory("b") as two:
+                assert one.size == two.size < HOLDER_BYTES_MIN
+
+
 def test_operators_that_no_schedule_knows_are_live_all_the_time() -> None:
     sharing = Sharing((frozenset({1}), frozenset({2})), {1: 1.0, 2: 1.0})
     seen = sharing.with_holders({1: 1, 2: 1, 9: 1})

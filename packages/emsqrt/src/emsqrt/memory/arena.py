@@ -116,7 +116,9 @@ class Arena:
         Raises:
             MemoryCapExceeded: so much is not free.
         """
-        return self.take(max(least_bytes, min(size_bytes, self.free_bytes)), tag)
+        free_bytes = self.free_bytes
+        size = size_bytes if size_bytes <= free_bytes else max(least_bytes, free_bytes)
+        return self.take(size, tag)
 
     def close(self) -> None:
         """Give the reservation back; every slice was."""
