@@ -94,6 +94,12 @@ def test_the_sql_that_is_written_means_the_same_or_is_refused(case: Case, oracle
     assert same_values(expected, values)
 
 
+@pytest.mark.parametrize("text", ["year(t)", "epoch_ms(t)", "date_trunc('hour', t)"])
+def test_sql_is_refused_where_duckdb_would_round_nanoseconds(text: str) -> None:
+    with pytest.raises(Unsupported, match="rounded to microseconds"):
+        to_sql(parse_expr(text), Schema.of(t="Timestamp(ns)"))
+
+
 def run_aggregate(case: Case, rows: pa.RecordBatch) -> pa.Table:
     schema = Schema.from_arrow(rows.schema)
     keys = tuple((key["name"], expr_from_json(key["expr"])) for key in case["keys"])

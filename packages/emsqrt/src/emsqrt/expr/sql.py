@@ -165,8 +165,7 @@ def _is_in(_: Typed, args: list[str]) -> str:
 
 
 def _part(typed: Typed, args: list[str]) -> str:
-    if typed.args[0].type.zone:
-        raise Unsupported(f"{typed.op} of {typed.args[0].type} in SQL: it would use a local zone")
+    _same_moment(typed)
     name = {"dow": "dayofweek", "doy": "dayofyear"}.get(typed.op, typed.op)
     return f"CAST({name}({args[0]}) AS BIGINT)"
 
@@ -197,25 +196,28 @@ def _pad(typed: Typed, args: list[str]) -> str:
     return f"{typed.op}({args[0]}, CAST({args[1]} AS INTEGER), {fill})"
 
 
-def _no_zone(typed: Typed) -> None:
-    if typed.args[0].type.zone:
-        raise Unsupported(f"{typed.op} of {typed.args[0].type} in SQL: it would use a local zone")
+def _same_moment(typed: Typed) -> None:
+    kind = typed.args[0].type
+    if kind.zone:
+        raise Unsupported(f"{typed.op} of {kind} in SQL: it would use a local zone")
+    if kind.unit == "ns":
+        raise Unsupported(f"{typed.op} of {kind} in SQL: it would be rounded to microseconds")
 
 
 def _date_trunc(typed: Typed, args: list[str]) -> str:
-    _no_zone(typed)
+    _same_moment(typed)
     return f"CAST(date_trunc({args[1]}, {args[0]}) AS {sql_type(typed.type)})"
 
 
 def _date_diff(typed: Typed, args: list[str]) -> str:
     """Truncate first: DuckDB's own counts toward zero before 1970."""
-    _no_zone(typed)
+    _same_moment(typed)
     start, end, unit = args
     return f"date_diff({unit}, date_trunc({unit}, {start}), date_trunc({unit}, {end}))"
 
 
 def _date_add(typed: Typed, args: list[str]) -> str:
-    _no_zone(typed)
+    _same_moment(typed)
     moment, count, _ = args
     unit = typed.args[2].value
     made = f"to_{unit}s(CAST({count} AS {_INTERVALS[unit]}))"
@@ -223,10 +225,10 @@ def _date_add(typed: Typed, args: list[str]) -> str:
 
 
 def _epoch(typed: Typed, args: list[str]) -> str:
-    _no_zone(typed)
+    _same_moment(typed)
     if typed.op == "epoch":
         return f"epoch({args[0]})"
-    return f"CAST(floor(epoch_us({args[0]}) / 1000) AS BIGINT)"
+    return f"epoch_ms(date_trunc('millisecond', {args[0]}))"  # which rounds to the nearest
 
 
 _INTERVALS = {
