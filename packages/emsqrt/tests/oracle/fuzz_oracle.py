@@ -350,6 +350,8 @@ def _window(oracle: Oracle, node: Window, below: str) -> str:
             window = call.frame_in(node.order_by)
             frame = str(window)
             by = order if window.unit == "rows" else peers
+            if by != order and call.fn in ("first_value", "last_value"):
+                args += f" ORDER BY {order}"  # peers are in no order otherwise
         over = f"{partition} {f'ORDER BY {by}' if by else ''} {frame}"
         kind = sql_type(schema.field(name).type)
         made.append(f"CAST({call.fn}({args}) OVER ({over}) AS {kind}) AS {sql_name(name)}")
