@@ -322,11 +322,21 @@ def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
     assert again.job.id != uploaded.job.id
     seen = list(again.job.watch())
     assert (seen[-1].state, seen[-1].error) == ("done", None)
-    *phases, last = [info.progress for info in seen]
+    last = seen[-1].progress
     assert last is not None
     assert (last.done, last.bytes_done) == (1, csv.stat().st_size)
-    assert any(phase is not None and phase.bytes_done > 0 for phase in phases)
     assert shared_node.lake.catalog.get("wide").rows == 600_000
+
+
+def test_an_ingest_tells_how_far_it_is_while_it_runs(shared_node: Any, tmp_path: Path) -> None:
+    def tells(csv: Path) -> bool:
+        *phases, _ = [info.progress for info in shared_node.client.upload(csv).job.watch()]
+        return any(phase is not None and phase.bytes_done > 0 for phase in phases)
+
+    lines = "".join(f"{n},some text {n}\n" for n in range(600_000))
+    files = [tmp_path / f"told{number}.csv" for number in range(8)]
+    # Whoever watches may come late to one of them, but not to all.
+    assert any(tells(file) for file in files if file.write_text(f"n,t\n{lines}"))
 
 
 def test_a_killed_executor_costs_one_attempt(shared_node: Any) -> None:
