@@ -122,6 +122,21 @@ def test_an_ingest_can_be_cancelled_and_done_again(lake: Lake) -> None:
     assert lake.ingest(upload.id).rows == 2_000_000
 
 
+def test_who_cancels_once_the_file_was_read_finds_no_dataset(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = upload_file(lake, "a.csv", "a\n1\n")
+    passed: list[str] = []
+    monkeypatch.setattr(intake, "reached", passed.append)
+
+    with pytest.raises(Cancelled):
+        lake.ingest(upload.id, cancelled=lambda: "ingest-encoded" in passed)
+
+    assert passed == ["ingest-encoded", "ingest-half-adopted", "ingest-adopted"]
+    assert lake.catalog.list() == []
+    assert lake.ingest(upload.id).rows == 1
+
+
 def test_an_ingest_that_ends_between_two_looks_is_done(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

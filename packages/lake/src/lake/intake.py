@@ -21,7 +21,7 @@ from lake.objects import ObjectStore
 from lake.retention import Retention
 from lake.snapshots import Manifest, renumbered
 from sennit_core.clock import Clock
-from sennit_core.errors import BadInput, Conflict
+from sennit_core.errors import BadInput, Cancelled, Conflict
 from sennit_core.hashing import ObjectDigest
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
@@ -134,6 +134,7 @@ class Intake:
             }
             with self._pool.submit(ENTRY, request, on_progress=on_progress) as execution:
                 answer = _wait(execution, cancelled)
+            _check(cancelled)
             reached("ingest-encoded")
             with ExitStack() as leases:
                 objects = [shard["object"] for shard in answer["shards"]]
@@ -144,6 +145,7 @@ class Intake:
                     leases.enter_context(self._retention.lease((source,)))
                 shards = self._adopt(answer, source)
                 reached("ingest-adopted")
+                _check(cancelled)
                 return self._commit(arrival, answer, shards)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -233,6 +235,12 @@ def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[st
             break
         execution.wait(_POLL_SECONDS)
     return execution.result()
+
+
+def _check(cancelled: Callable[[], bool] | None) -> None:
+    """Raise Cancelled for who asked for it after the last look, while nothing is committed."""
+    if cancelled is not None and cancelled():
+        raise Cancelled("the ingest")
 
 
 def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:
