@@ -71,6 +71,7 @@ def test_the_routes_are_those_of_the_contract(flights: Lake) -> None:
         ("GET", "/api/datasets/{dataset}/snapshots"),
         ("GET", "/files/{dataset}/{snapshot}/{shard}"),
         ("POST", "/api/query"),
+        ("POST", "/api/verify"),
     }
 
 

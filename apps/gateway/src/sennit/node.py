@@ -130,7 +130,7 @@ class Node:
             "executors": executors,
             "busy": pool.busy,
             "waiting": pool.waiting,
-            "datasets": len(self.lake.catalog.list()),
+            "datasets": self.lake.catalog.count(),
         }
 
 

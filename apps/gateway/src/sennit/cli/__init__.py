@@ -16,7 +16,7 @@ os.environ.setdefault("TYPER_USE_RICH", "0")
 
 import typer
 
-from sennit.cli import data_verbs, node_verbs
+from sennit.cli import data_verbs, node_verbs, verify_verb
 
 __all__ = ["app", "main"]
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 node_verbs.register(app)
 data_verbs.register(app)
+verify_verb.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -100,6 +100,9 @@ def datasets(
     else:
         rows = [(d.name, d.rows, len(d.schema.names), format_bytes(d.bytes), d.id) for d in found]
         table(None, ("name", "rows", "columns", "size", "id"), rows, right=("size",))
+        for dataset in found:
+            if dataset.damaged is not None:
+                typer.echo(f"damaged: {dataset.damaged}", err=True)
 
 
 def sql(

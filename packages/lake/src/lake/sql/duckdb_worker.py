@@ -1,7 +1,6 @@
 """A query over datasets by DuckDB, its answer as a stream.
 
-Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `names` (of all
-datasets, for suggestions) `threads`. Answer: `rows` `bytes` `truncated` `columns` `inputs` (ids of
+Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `threads`. Answer: `rows` `bytes` `truncated` `columns` `inputs` (ids of
 the snapshots read) `engine`.
 """
 
@@ -22,6 +21,7 @@ from lake.sql.failures import query_error
 from lake.sql.guard import check_statement
 from lake.sql.session import SqlLimits, open_session
 from lake.sql.tables import Table, used_tables
+from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ _BATCH_ROWS = 8192
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     """Check the statement, open a locked session, stream the answer."""
     tables = [Table.from_json(table) for table in request["tables"]]
-    names = tuple(request.get("names") or ())
     sql = request["sql"]
     used: list[Table] = []
     try:
         statement = check_statement(sql, frozenset(table.name for table in tables))
-        used = used_tables(tables, statement.tables, names)
+        used = used_tables(tables, statement.tables)
+        verify_shards((shard for table in used for shard in table.shards), context)
         listed = tables if statement.catalog else used
         limits = _limits(request, context)
         with open_session(listed, tuple(statement.tables), limits) as connection:
@@ -56,8 +56,9 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     except duckdb.Error as error:
         context.check()
         columns = tuple(itertools.chain.from_iterable(table.schema.names for table in used))
+        shards = [shard for table in used for shard in table.shards]
         raise query_error(
-            error, sql, tables=names, columns=columns, cap_bytes=context.cap_bytes
+            error, sql, shards=shards, columns=columns, cap_bytes=context.cap_bytes
         ) from None
 
 
