@@ -42,7 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; answer its exit status instead of raising."""
     try:
-        app(arguments, prog_name="platform", standalone_mode=False)
+        # Without its standalone mode, Click returns the status of `typer.Exit` instead of raising.
+        status = app(arguments, prog_name="platform", standalone_mode=False)
     except typer.Exit as done:
         return done.exit_code
     except KeyboardInterrupt:
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
         from sennit.cli.output import report
 
         return report(problem, as_json="--json" in arguments)
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":
