@@ -66,7 +66,8 @@ class Application:
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
         )
         self.pages = Pages(self.door)
-        switch = _Switch(BodyLimit(_api(node, self.door)), self.tree, self.pages)
+        self.api = _api(node, self.door)
+        switch = _Switch(BodyLimit(self.api), self.tree, self.pages)
         self._app = SecurityHeaders(_Gate(switch, self.door))
         self.pages.behind(self._app)
 
