@@ -72,9 +72,9 @@ class Pages:
 
 
 def _without_token(scope: Scope) -> str:
-    """Return the address that was asked for, without the token, and always on this node.
+    r"""Return the address that was asked for, without the token, and always on this node.
 
-    A browser takes `//name/` and `/\\name/` in a Location header for another host.
+    A browser takes `//name/` and `/\name/` in a Location header for another host.
     """
     others = [pair for pair in parse_qsl(_query(scope)) if pair[0] != "token"]
     return _local(scope["path"], urlencode(others))
