@@ -7,6 +7,8 @@ it. Submodules load on first use, so `import sennit_core` costs next to nothing;
 
 __all__ = [
     "__version__",
+    "arrow_ipc",
+    "arrow_messages",
     "canonical",
     "clock",
     "errors",
