@@ -87,6 +87,7 @@ class Intake:
         pool: Runs the encoding.
         staging: Folder for files that are not objects yet; emptied by its owner at the start.
         clock: Source of commit times.
+        keep_source: Whether files are kept as they came when their options do not say.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Intake:
         staging: Path,
         *,
         clock: Clock,
+        keep_source: bool = False,
     ) -> None:
         self._objects = objects
         self._catalog = catalog
@@ -105,6 +107,7 @@ class Intake:
         self._pool = pool
         self._staging = staging
         self._clock = clock
+        self._keep_source_default = keep_source
 
     def take(
         self,
@@ -141,7 +144,7 @@ class Intake:
                 objects = [shard["object"] for shard in answer["shards"]]
                 leases.enter_context(self._retention.lease(objects))
                 source = None
-                if arrival.options.get("keepSource"):
+                if arrival.options.get("keepSource", self._keep_source_default):
                     source = self._keep_source(arrival)
                     leases.enter_context(self._retention.lease((source,)))
                 shards = self._adopt(answer, source)
