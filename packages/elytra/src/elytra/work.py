@@ -24,6 +24,7 @@ from emsqrt.plan import (
 from lake.durable import NewFile
 from lake.verification import ShardFile
 from sennit_core.ids import task_key
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo
 from sennit_core.schema import Schema
 
@@ -138,7 +139,7 @@ class PlanWork:
         self, run: Run, key: str, plan: Plan, name: str, shards: Sequence[Shard] = ()
     ) -> JsonObject:
         path = self.folder / "result" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         sink = Sink(plan, FileTarget(str(path), "parquet"))
         manifest = self._execute(run, key, sink, None, shards)
         return {"file": name, "bytes": path.stat().st_size, "manifest": manifest}
@@ -180,7 +181,7 @@ class PlanWork:
         import pyarrow as pa
 
         path = self.folder / "partials" / f"none-{schema.fingerprint()}.arrow"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema.to_arrow()):
             pass
         return str(path)
@@ -189,7 +190,7 @@ class PlanWork:
         import pyarrow.parquet as pq
 
         path = self.folder / "result" / "none.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         pq.write_table(self.cut.schema.to_arrow().empty_table(), path)
         return {"file": path.name, "bytes": path.stat().st_size, "manifest": {"rowsOut": 0}}
 
