@@ -249,10 +249,12 @@ class Lake:
         """
         import pyarrow as pa
 
+        from sennit_core.arrow_ipc import open_arrow
+
         with self.query(query, params=params, engine=engine) as execution:
             stream = b"".join(bytes(payload) for payload in execution.payloads())
             manifest = execution.result()
-        with pa.ipc.open_stream(stream) as reader:
+        with pa.BufferReader(stream) as source, open_arrow(source, "the answer") as reader:
             return Result(reader.read_all(), manifest)
 
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
