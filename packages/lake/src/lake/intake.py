@@ -22,6 +22,7 @@ from lake.retention import Retention
 from lake.snapshots import Manifest, renumbered
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict
+from sennit_core.file_kinds import unpacked_name
 from sennit_core.hashing import ObjectDigest
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
@@ -34,7 +35,10 @@ __all__ = ["Arrival", "Intake", "dataset_name"]
 
 ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
-_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json")
+_ENDINGS = (
+    *(".csv", ".tsv", ".tab", ".txt", ".parquet", ".arrow", ".feather"),
+    *(".jsonl", ".ndjson", ".json", ".geojson"),
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def dataset_name(file_name: str, options: dict[str, Any]) -> str:
     given = options.get("name")
     if given is not None:
         return check_dataset_name(str(given))
+    file_name = unpacked_name(file_name)
     lower = file_name.lower()
     ending = next((end for end in _ENDINGS if lower.endswith(end)), "")
     stem = file_name[: len(file_name) - len(ending)].strip()
