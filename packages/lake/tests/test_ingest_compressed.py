@@ -9,11 +9,14 @@ import lzma
 import tarfile
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from elkyn import ElkynStore
+from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.ingest import compressed
 from sennit_core.errors import BadInput, TooLarge
@@ -32,14 +35,14 @@ def zip_of(*files: tuple[str, bytes]) -> bytes:
 
 
 def zstd(data: bytes) -> bytes:
-    return pa.compress(data, "zstd", asbytes=True)
+    return bytes(pa.compress(data, "zstd"))
 
 
 def lz4(data: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "lz4") as stream:
         stream.write(data)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -145,6 +148,17 @@ def test_an_xz_file_that_asks_for_gigabytes_is_refused(encode: Encode) -> None:
 
     with pytest.raises(BadInput, match="Memory usage limit"):
         encode(greedy.compress(CSV) + greedy.flush(), "a.csv.xz")
+
+
+def test_the_largest_upload_is_also_the_largest_unpacked(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    with (
+        ElkynStore(mode="memory") as tree,
+        Lake(tmp_path, tree=tree, pool=pool, upload_bytes_max=10_000) as small,
+        pytest.raises(TooLarge, match="unpacked"),
+    ):
+        put(small, "a.csv.gz", gzip.compress(b"a\n" + b"1\n" * 10_000))
 
 
 def test_a_dataset_is_named_after_the_file_inside(lake: Lake) -> None:

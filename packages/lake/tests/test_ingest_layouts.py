@@ -195,7 +195,7 @@ def test_duckdb_finds_the_same_layout_where_it_is_right(name: str, tmp_path: Pat
     with duckdb.connect() as database:
         try:
             database.execute("SELECT Delimiter, HasHeader, Columns FROM sniff_csv(?)", [str(path)])
-            delimiter, header, columns = database.fetchone() or ()
+            delimiter, header, columns = database.fetchall()[0]
             names = [column["name"] for column in columns] if header else list(sent.types)
             # It drops a last column that is always empty.
             found = (delimiter, header, names[: len(sent.types)])
