@@ -71,7 +71,7 @@ class Lake:
         clock: Source of time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings of a node
         self,
         folder: Path | str,
         *,
@@ -102,7 +102,7 @@ class Lake:
             )
             self._intake = Intake(
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
-                keep_source=keep_source, clock=clock,
+                keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
             )  # fmt: skip
             self._verifier = Verifier()
             self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
