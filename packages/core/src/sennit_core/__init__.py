@@ -16,6 +16,7 @@ __all__ = [
     "ids",
     "logs",
     "ownership",
+    "private_files",
     "records",
     "records_ts",
     "schema",

@@ -23,6 +23,7 @@ from lake.snapshots import Manifest, renumbered
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict
 from sennit_core.hashing import ObjectDigest
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
@@ -126,7 +127,7 @@ class Intake:
         folder = self._staging / arrival.snapshot
         with storage_errors(folder, 0):
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            make_private_folder(folder)
         try:
             request = {
                 "paths": [str(path) for path in arrival.paths],

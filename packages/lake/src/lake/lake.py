@@ -22,6 +22,7 @@ from lake.retention import Retention
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Cancelled, NotFound, SennitError, Unsupported, UsageError
 from sennit_core.ids import new_id
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
 from sennit_core.text import camel_case
 from sennit_core.units import GIB, parse_bytes
@@ -327,7 +328,7 @@ class Lake:
         """What a crash left: staging files, and objects that no snapshot has come to need."""
         with storage_errors(self._staging, 0):
             shutil.rmtree(self._staging, ignore_errors=True)
-            self._staging.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._staging)
         self.retention.sweep()
         self.parts.sweep(_ABANDONED_SECONDS)
 

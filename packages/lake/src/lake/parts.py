@@ -28,6 +28,7 @@ from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLar
 from sennit_core.file_kinds import HEAD_BYTES, check_readable
 from sennit_core.hashing import canonical_json
 from sennit_core.ids import is_id, new_id
+from sennit_core.private_files import FOLDER_MODE, make_private_folder
 from sennit_core.units import MIB, format_bytes
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class PartStore:
         self._lock = threading.RLock()
         self._done: dict[str, int] = {}
         with storage_errors(self.root, 0):
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.root)
         self._recover()
 
     def start(
@@ -202,7 +203,7 @@ class PartStore:
         if self._admit is not None:
             self._admit(upload.name, mode, upload.options)
         with storage_errors(self.root, 0):
-            self.folder(upload.id).mkdir()
+            self.folder(upload.id).mkdir(mode=FOLDER_MODE)
         self._save(upload)
         fsync_folder(self.root)
         self._done[upload.id] = 0

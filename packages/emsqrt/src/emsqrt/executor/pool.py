@@ -429,6 +429,7 @@ class ExecutorPool:
             if worker in self._idle:
                 self._idle.remove(worker)
             self._lock.notify_all()
+        self._spill.remove_process(worker.pid)
         if run is not None:
             self._spill.remove(run.attempt)
             run.execution.on_failure(_loss(run, worker, reason, exit_status), run.attempt)
