@@ -7,10 +7,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from sennit.data_folder import default_data
 from sennit.settings_check import checked_settings
 from sennit_core.errors import UsageError
 from sennit_core.settings import load_settings
 from sennit_core.units import GIB, MIB
+
+__all__ = [
+    "GATEWAY_PORT",
+    "PORT_STEP",
+    "MemoryShares",
+    "NetworkSettings",
+    "Settings",
+    "default_data",
+    "is_loopback",
+    "load",
+    "with_port",
+]
 
 GATEWAY_PORT = 8600
 PORT_STEP = 10  # `--nodes N`: node i listens on the base port + 10·i
@@ -18,12 +31,6 @@ EXECUTORS = 2
 _GATEWAY_SHARE_BYTES = 192 * MIB
 _MEMORY_MIN_BYTES = 512 * MIB
 _MEMORY_MAX_DEFAULT_BYTES = 4 * GIB
-
-
-def default_data() -> Path:
-    """The node's folder when nobody names one: `SENNIT_DATA`, else `~/.local/share/sennit`."""
-    chosen = os.environ.get("SENNIT_DATA")
-    return Path(chosen) if chosen else Path.home() / ".local" / "share" / "sennit"
 
 
 @dataclass(frozen=True, slots=True)
