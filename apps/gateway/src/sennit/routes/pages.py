@@ -61,7 +61,7 @@ class Pages:
         site = self._site or self._look()
         if site is None:
             return _building_page(self._problem)
-        return _file(site, scope["path"])
+        return _file(site, scope["path"], scope["query_string"].decode("latin-1"))
 
     def _look(self) -> Path | None:
         site = None if playground.can_build() and self._problem is None else playground.site()
@@ -71,12 +71,19 @@ class Pages:
         return site
 
 
-def _file(site: Path, path: str) -> Response:
+def _file(site: Path, path: str, query: str = "") -> Response:
     wanted = (site / path.lstrip("/")).resolve()
     if not wanted.is_relative_to(site.resolve()):
         return _refusal(404, "no such page")
-    if wanted.is_dir():
+    if (wanted / "index.html").is_file():
         wanted = wanted / "index.html"
+    if wanted.name == "index.html" and wanted.is_file():
+        # The exported HTML is that of one address. Under another (`/data`, `/data/index.html`) the
+        # page renders differently in the browser, and React reports error 418.
+        folder = wanted.parent.relative_to(site.resolve()).as_posix()
+        address = "/" if folder == "." else f"/{folder}/"
+        if path != address:
+            return RedirectResponse(f"{address}?{query}" if query else address, status_code=308)
     if not wanted.is_file():
         missing = site / "404.html"
         if missing.is_file() and "." not in Path(path).name:
