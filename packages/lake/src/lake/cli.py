@@ -104,7 +104,7 @@ def _ls(options: argparse.Namespace) -> None:
     with _open(options) as lake:
         if options.name is not None:
             info = lake.catalog.get(options.name)
-            rows = [(field.name, str(field.type)) for field in info.schema.fields]
+            rows: list[tuple[str, ...]] = [(f.name, str(f.type)) for f in info.schema.fields]
             _print(options, info.to_json(), ("column", "type"), rows)
             return
         found = lake.catalog.list()
