@@ -167,7 +167,8 @@ class JobInfo(Record):
         engine: which backend runs it: `auto`, `local`, `browser`, `ray`, `peers`.
         submitted_by: the principal.
         error: the wire form of a `SennitError`, once failed.
-        result: what it produced, once done.
+        result: what it produced, once done; that of an ingest has `file` from the start, the
+            name of what was uploaded.
     """
 
     id: str

@@ -158,6 +158,7 @@ class JobService:
                 progress=None,
                 submitted_by=submitted_by,
                 created_at=self._clock.now(),
+                result={"file": sealed.upload.name},
             )
             dataset_id = self._dataset_of(sealed.upload)
             self._start_ingest(job, upload_id, dataset_id, sealed.size)

@@ -71,7 +71,7 @@ class Lake:
         clock: Source of time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings of a node
         self,
         folder: Path | str,
         *,
@@ -102,7 +102,7 @@ class Lake:
             )
             self._intake = Intake(
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
-                keep_source=keep_source, clock=clock,
+                keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
             )  # fmt: skip
             self._verifier = Verifier()
             self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -249,10 +249,12 @@ class Lake:
         """
         import pyarrow as pa
 
+        from sennit_core.arrow_ipc import open_arrow
+
         with self.query(query, params=params, engine=engine) as execution:
             stream = b"".join(bytes(payload) for payload in execution.payloads())
             manifest = execution.result()
-        with pa.ipc.open_stream(stream) as reader:
+        with pa.BufferReader(stream) as source, open_arrow(source, "the answer") as reader:
             return Result(reader.read_all(), manifest)
 
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
