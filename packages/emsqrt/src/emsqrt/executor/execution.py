@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,15 +18,13 @@ from sennit_core.errors import (
 )
 from sennit_core.logs import get_logger
 from sennit_core.records import Progress
-from strand import BLOCKS, ProducerDied, Ring, StrandAbortError, open_ring
+from strand import ProducerDied, Ring, StrandAbortError, StrandView, attach_ring
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Buffer
 
 _log = get_logger("emsqrt.executor")
-
-_RING_RECORDS = 256
 
 _SMALL_BYTES = 64 << 10
 
@@ -35,14 +35,13 @@ class Execution:
     """What `ExecutorPool.submit` returns. A context manager: leaving it cancels what still runs.
 
     1. `payloads()` or `batches()` yield what the entry emits, as it emits it; a slow reader slows
-       the entry down (a Strand ring holds what is on its way).
+       the entry down (a Strand ring holds what is on its way, once an answer is not small).
     2. `result()` is the entry's answer, or raises its error. An entry that emits more than the ring
        holds waits for its reader, so read the payloads first.
 
     Args:
         attempt: this run's id.
         what: the entry's name, for errors.
-        ring_bytes: heap of the ring, a power of two.
         deadline_seconds: as it was asked for, for errors.
         on_progress: called with each new `Progress`, on the pool's thread: be quick.
     """
@@ -51,7 +50,6 @@ class Execution:
         self,
         attempt: str,
         what: str,
-        ring_bytes: int,
         deadline_seconds: float | None,
         on_progress: OnProgress | None,
     ) -> None:
@@ -61,14 +59,14 @@ class Execution:
         self._progress: dict[str, Any] = {}
         self._result: dict[str, Any] | None = None
         self._error: SennitError | None = None
-        self._ended = threading.Event()
+        self._ended = False
         self._cancel: Callable[[str], None] = lambda _: None
         self._stop_reason: str | None = None
         self._deadline_seconds = deadline_seconds
-        self._lock = threading.Lock()
-        self._ring: Ring | None = open_ring(BLOCKS, records=_RING_RECORDS, heap=ring_bytes)
-        self._view = self._ring.consumer()
-        self._view.spin_nanoseconds = 0  # a payload is work enough to be woken for
+        self._news = threading.Condition()  # of what follows, and of the end
+        self._inline: deque[bytes] = deque()  # came in frames and was not read yet
+        self._ring: Ring | None = None
+        self._view: StrandView | None = None  # of the ring; it goes on where `_inline` ends
         self._pid = 0
 
     @property
@@ -84,7 +82,7 @@ class Execution:
     @property
     def done(self) -> bool:
         """Whether the entry has ended, well or not; payloads may still be waiting to be read."""
-        return self._ended.is_set()
+        return self._ended
 
     def payloads(self) -> Iterator[memoryview]:
         """Yield what the entry emits; each view is valid until the next is asked for.
@@ -92,11 +90,14 @@ class Execution:
         Raises:
             SennitError: the entry's error, after everything that it emitted before.
         """
-        try:
-            yield from self._view.payloads()
-        except (StrandAbortError, ProducerDied):
-            self.result()
-            raise
+        while (piece := self._next_inline()) is not None:
+            yield memoryview(piece)
+        if self._view is not None:
+            try:
+                yield from self._view.payloads()
+            except (StrandAbortError, ProducerDied):
+                self.result()
+                raise
         self.result()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -137,7 +138,8 @@ class Execution:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait at most `timeout` seconds for its end; return whether it has ended."""
-        return self._ended.wait(timeout)
+        with self._news:
+            return self._news.wait_for(lambda: self._ended, timeout)
 
     def cancel(self) -> None:
         """Ask it to stop; `result` then raises `Cancelled`. Does nothing when it has ended."""
@@ -145,10 +147,10 @@ class Execution:
 
     def close(self) -> None:
         """Cancel what still runs, wait until it has stopped, and free the ring."""
-        if not self._ended.is_set():
+        if not self._ended:
             self.cancel()
-            self._ended.wait()
-        with self._lock:
+            self.wait()
+        with self._news:
             ring, self._ring = self._ring, None
         if ring is not None:
             ring.close()
@@ -160,12 +162,6 @@ class Execution:
         self.close()
 
     # What follows is for the pool, which calls it on its own thread.
-
-    @property
-    def ring_file(self) -> int:
-        """The ring's descriptor, to pass with the task."""
-        assert self._ring is not None, "the pool starts it before anybody can close it"
-        return self._ring.fileno()
 
     def on_start(self, pid: int, cancel: Callable[[str], None]) -> None:
         """Learn which process works on this and how to stop it."""
@@ -183,22 +179,62 @@ class Execution:
         self._abort_ring()
 
     def on_frame(self, frame: Frame) -> None:
-        """Take news or the final answer."""
-        if frame["word"] == "renew":
-            self._progress.update(frame["progress"])
-            self._tell_progress()
-        elif frame["word"] == "partial":
-            self._result = frame["result"]
-            self._ended.set()
-        elif frame["word"] == "failed":
-            self.on_failure(error_from_json(frame["error"]))
+        """Take news, a part of the answer, or how it ended."""
+        match frame["word"]:
+            case "renew":
+                self._progress.update(frame["progress"])
+                self._tell_progress()
+            case "bytes":
+                with self._news:
+                    self._take_inline(frame["payloads"])
+            case "ring":
+                self._on_ring(frame["file"])
+            case "partial":
+                with self._news:
+                    self._take_inline(frame["payloads"])
+                    self._result = frame["result"]
+                    self._end()
+            case "failed":
+                self.on_failure(error_from_json(frame["error"]))
 
     def on_failure(self, error: SennitError) -> None:
         """End with an error; a first answer stays."""
-        if not self._ended.is_set():
-            self._error = self._stop_error() or error
-            self._ended.set()
+        with self._news:
+            if not self._ended:
+                self._error = self._stop_error() or error
+                self._end()
         self._abort_ring()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._news.notify_all()
+
+    def _take_inline(self, payloads: list[bytes]) -> None:
+        self._inline.extend(payloads)
+        self._news.notify_all()
+
+    def _on_ring(self, file: int) -> None:
+        """Attach to the ring that brings the rest of the answer."""
+        try:
+            ring = attach_ring(file)
+            view = ring.consumer()
+        except BaseException:
+            self.cancel()  # without a reader the entry would wait for room for ever
+            raise
+        finally:
+            os.close(file)
+        view.spin_nanoseconds = 0  # a payload is work enough to be woken for
+        with self._news:
+            self._ring, self._view = ring, view
+            self._news.notify_all()
+        if self._stop_reason is not None:  # the entry may be waiting for room in it
+            self._abort_ring()
+
+    def _next_inline(self) -> bytes | None:
+        """Wait for bytes that come in frames; None when there are no more of them."""
+        with self._news:
+            self._news.wait_for(lambda: self._inline or self._view is not None or self._ended)
+            return self._inline.popleft() if self._inline else None
 
     def _tell_progress(self) -> None:
         if self._on_progress is None:
@@ -214,7 +250,7 @@ class Execution:
         return Cancelled(self.what) if self._stop_reason is not None else None
 
     def _abort_ring(self) -> None:
-        with self._lock:
+        with self._news:
             if self._ring is not None:
                 self._ring.signal_abort()
 

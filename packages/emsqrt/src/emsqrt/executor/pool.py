@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -153,10 +154,9 @@ class ExecutorPool:
                 capBytes=cap_bytes,
                 deadlineSeconds=None if stop_at is None else stop_at - time.monotonic(),
                 spillDir=str(self._spill.attempt_dir(attempt)),
+                ringBytes=self._ring_bytes_for(cap_bytes),
             )
-            execution = Execution(
-                attempt, entry, self._ring_bytes_for(cap_bytes), deadline_seconds, on_progress
-            )
+            execution = Execution(attempt, entry, deadline_seconds, on_progress)
             undo.callback(execution.discard)
             self._start(_Run(execution, cap_bytes, stop_at), frame)
             undo.pop_all()
@@ -250,7 +250,7 @@ class ExecutorPool:
             worker = self._take_worker(run)
             execution.on_start(worker.pid, partial(self._stop, worker, run))
             try:
-                worker.start_task(frame, execution.ring_file)
+                worker.start_task(frame)
             except OSError:
                 worker.kill()
                 with self._lock:
@@ -313,6 +313,8 @@ class ExecutorPool:
             run = self._running.get(worker)
             if run is not None and frame["attempt"] == run.execution.attempt:
                 run.execution.on_frame(frame)
+            elif "file" in frame:
+                os.close(frame["file"])
 
     def on_death(self, worker: Worker, reason: str, exit_status: int) -> None:
         """Tell the execution, and make room for a new process."""
