@@ -22,6 +22,7 @@ from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, SennitError
 from sennit_core.hashing import canonical_json
 from sennit_core.logs import get_logger
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import JobInfo, Progress, TaskInfo, is_terminal
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Ledger:
             note: What was submitted.
         """
         with self._lock:
-            (self.folder / job.id).mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.folder / job.id)
             write_whole(self.folder / job.id / _NOTE, canonical_json(note))
             self._jobs[job.id] = job
             self._rows.put(job.id, job)

@@ -23,6 +23,7 @@ from emsqrt.plan import (
 )
 from lake.durable import NewFile
 from sennit_core.ids import task_key
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo
 from sennit_core.schema import Schema
 
@@ -128,7 +129,7 @@ class PlanWork:
 
     def _to_rows(self, run: Run, key: str, plan: Plan, name: str) -> JsonObject:
         path = self.folder / "result" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         manifest = self._execute(run, key, Sink(plan, FileTarget(str(path), "parquet")), None)
         return {"file": name, "bytes": path.stat().st_size, "manifest": manifest}
 
@@ -161,7 +162,7 @@ class PlanWork:
         import pyarrow as pa
 
         path = self.folder / "partials" / f"none-{schema.fingerprint()}.arrow"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema.to_arrow()):
             pass
         return str(path)
@@ -170,7 +171,7 @@ class PlanWork:
         import pyarrow.parquet as pq
 
         path = self.folder / "result" / "none.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         pq.write_table(self.cut.schema.to_arrow().empty_table(), path)
         return {"file": path.name, "bytes": path.stat().st_size, "manifest": {"rowsOut": 0}}
 

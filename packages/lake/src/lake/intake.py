@@ -23,6 +23,7 @@ from lake.snapshots import Manifest, renumbered
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict
 from sennit_core.hashing import ObjectDigest
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
@@ -86,6 +87,7 @@ class Intake:
         pool: Runs the encoding.
         staging: Folder for files that are not objects yet; emptied by its owner at the start.
         clock: Source of commit times.
+        keep_source: Whether files are kept as they came when their options do not say.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Intake:
         staging: Path,
         *,
         clock: Clock,
+        keep_source: bool = False,
     ) -> None:
         self._objects = objects
         self._catalog = catalog
@@ -104,6 +107,7 @@ class Intake:
         self._pool = pool
         self._staging = staging
         self._clock = clock
+        self._keep_source_default = keep_source
 
     def take(
         self,
@@ -123,7 +127,7 @@ class Intake:
         folder = self._staging / arrival.snapshot
         with storage_errors(folder, 0):
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            make_private_folder(folder)
         try:
             request = {
                 "paths": [str(path) for path in arrival.paths],
@@ -140,7 +144,7 @@ class Intake:
                 objects = [shard["object"] for shard in answer["shards"]]
                 leases.enter_context(self._retention.lease(objects))
                 source = None
-                if arrival.options.get("keepSource"):
+                if arrival.options.get("keepSource", self._keep_source_default):
                     source = self._keep_source(arrival)
                     leases.enter_context(self._retention.lease((source,)))
                 shards = self._adopt(answer, source)

@@ -22,6 +22,7 @@ from lake.retention import Retention
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Cancelled, NotFound, SennitError, Unsupported, UsageError
 from sennit_core.ids import new_id
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
 from sennit_core.text import camel_case
 from sennit_core.units import GIB, parse_bytes
@@ -53,6 +54,9 @@ class Lake:
         pool: Executors; started lazily, and stopped again, when None.
         memory_bytes: Cap of each executor of an own pool, in bytes or as "1 GiB".
         part_bytes: Size of an upload's parts when the client does not say.
+        upload_bytes_max: Largest upload accepted; None is no limit but the disk.
+        keep_source: Whether a file is kept as it came where its upload does not say
+            (`keepSource`).
         clock: Source of time.
     """
 
@@ -64,6 +68,8 @@ class Lake:
         pool: ExecutorPool | None = None,
         memory_bytes: int | str = GIB,
         part_bytes: int = PART_BYTES,
+        upload_bytes_max: int | None = None,
+        keep_source: bool = False,
         clock: Clock = SYSTEM,
     ) -> None:
         self.folder = Path(folder)
@@ -79,12 +85,14 @@ class Lake:
                 self.folder / "uploads",
                 self.tree,
                 part_bytes=part_bytes,
+                size_max=upload_bytes_max,
                 admit=lambda name, mode, options: refuse_taken(self.catalog, name, mode, options),
                 clock=clock,
             )
             self._intake = Intake(
-                self.objects, self.catalog, self.retention, self.pool, self._staging, clock=clock
-            )
+                self.objects, self.catalog, self.retention, self.pool, self._staging,
+                keep_source=keep_source, clock=clock,
+            )  # fmt: skip
             self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._turns_lock = threading.Lock()
             self._recover()
@@ -320,7 +328,7 @@ class Lake:
         """What a crash left: staging files, and objects that no snapshot has come to need."""
         with storage_errors(self._staging, 0):
             shutil.rmtree(self._staging, ignore_errors=True)
-            self._staging.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._staging)
         self.retention.sweep()
         self.parts.sweep(_ABANDONED_SECONDS)
 

@@ -27,9 +27,9 @@ from sennit_core.hashing import (
     hash_file,
     object_id,
 )
+from sennit_core.private_files import READ_ONLY_MODE, make_private_folder
 
 _ID = re.compile(r"[0-9a-f]{64}")
-_READ_ONLY = 0o444
 _CHUNKS_SUFFIX = ".chunks"
 
 
@@ -50,7 +50,7 @@ class ObjectWriter:
         """Make the object durable under its id."""
         digest = self._hasher.finish()
         self._store.keep_chunks(digest)
-        self._new.commit(self._store.place(digest.object), mode=_READ_ONLY)
+        self._new.commit(self._store.place(digest.object), mode=READ_ONLY_MODE)
         return digest
 
     def __enter__(self) -> Self:
@@ -76,7 +76,7 @@ class ObjectStore:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root)
         with storage_errors(self.root, 0):
-            (self.root / "incoming").mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.root / "incoming")
         sweep_incoming(self.root / "incoming")
 
     def open_writer(self) -> ObjectWriter:
@@ -102,7 +102,7 @@ class ObjectStore:
         self.keep_chunks(found)
         final = self.place(found.object)
         with storage_errors(final, found.size):
-            path.chmod(_READ_ONLY)
+            path.chmod(READ_ONLY_MODE)
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -201,8 +201,8 @@ class ObjectStore:
         }
         path = _chunks_path(self.place(digest.object))
         with storage_errors(path, 0):
-            path.parent.mkdir(exist_ok=True)
-        write_whole(path, canonical_json(kept), mode=_READ_ONLY)
+            make_private_folder(path.parent)
+        write_whole(path, canonical_json(kept), mode=READ_ONLY_MODE)
 
 
 def _chunks_path(path: Path) -> Path:

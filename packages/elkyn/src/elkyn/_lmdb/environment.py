@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import lmdb
 
 from sennit_core.errors import Closed, Corrupt, StorageFull, Unavailable
+from sennit_core.private_files import FILE_MODE
 from sennit_core.units import MIB
 
 __all__ = ["MAP_BYTES", "Check", "Environment", "MapFull", "Txn", "copy_in_use", "translated"]
@@ -87,6 +88,7 @@ class Environment:
                 metasync=self._sync,
                 max_spare_txns=8,
                 readahead=True,
+                mode=FILE_MODE,
             )
             try:
                 with env.begin(write=True) as txn:
@@ -219,7 +221,12 @@ class Environment:
         """
         with self.read() as txn, translated(folder):
             new = lmdb.open(
-                str(folder), map_size=self.map_bytes, max_dbs=16, sync=False, lock=False
+                str(folder),
+                map_size=self.map_bytes,
+                max_dbs=16,
+                sync=False,
+                lock=False,
+                mode=FILE_MODE,
             )
             try:
                 for name, db in self.databases.items():
@@ -262,7 +269,7 @@ def copy_in_use(source: FilePath, target: FilePath) -> None:
 def _reserve_lock_file(file: FilePath) -> None:
     """Give LMDB's lock file its blocks: a store into a hole of it, on a full disk, ends the process."""
     size = _READERS_MAX * 64 + 4096
-    opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    opened = os.open(file, os.O_RDWR | os.O_CREAT, FILE_MODE)
     try:
         if os.fstat(opened).st_blocks * 512 < size:
             os.posix_fallocate(opened, 0, size)

@@ -16,6 +16,7 @@ from lake.ingest.encode import Report
 from lake.ingest.names import settle_names
 from lake.ingest.shards import Limits, Shard
 from lake.ingest.source import PartsFile, TextSource
+from sennit_core.arrow_ipc import DAMAGE, check_schema, open_arrow, validate_batch
 from sennit_core.errors import BadInput, SennitError
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
@@ -23,28 +24,28 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from lake.ingest.worker import Ingested, Job
 
-__all__ = ["ingest_arrow_file", "ingest_arrow_stream", "ingest_json_lines", "ingest_parquet"]
+__all__ = ["ingest_arrow", "ingest_json_lines", "ingest_parquet"]
 
 _BATCH_ROWS = 16_384
+_ARROW_COPIES = 3  # a batch as stored, decompressed, and cast to the dataset's types
 _LINES = CsvDialect(delimiter=",", quote=None)
 
 
 def ingest_parquet(job: Job, limits: Limits) -> Ingested:
     """Validate a Parquet file by reading it whole, and cut it into shards."""
     with _open(job, "Parquet") as source, pq.ParquetFile(source) as parquet:
-        return _write(job, limits, parquet.schema_arrow, parquet.iter_batches(_BATCH_ROWS))
+        schema = check_schema(parquet.schema_arrow, job.name)
+        batches = (validate_batch(b, job.name) for b in parquet.iter_batches(_BATCH_ROWS))
+        return _write(job, limits, schema, batches)
 
 
-def ingest_arrow_file(job: Job, limits: Limits) -> Ingested:
-    """Read an Arrow IPC file (Feather v2) and cut it into shards."""
-    with _open(job, "Arrow") as source, pa.ipc.open_file(source) as reader:
-        batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-        return _write(job, limits, reader.schema, batches)
-
-
-def ingest_arrow_stream(job: Job, limits: Limits) -> Ingested:
-    """Read an Arrow IPC stream and cut it into shards."""
-    with _open(job, "Arrow") as source, pa.ipc.open_stream(source) as reader:
+def ingest_arrow(job: Job, limits: Limits) -> Ingested:
+    """Read an Arrow IPC stream or file (Feather v2) and cut it into shards."""
+    most = job.context.left_bytes_under(job.context.cap_bytes) // _ARROW_COPIES
+    with (
+        _open(job, "Arrow") as source,
+        open_arrow(source, job.name, batch_bytes_max=most) as reader,
+    ):
         return _write(job, limits, reader.schema, reader)
 
 
@@ -60,7 +61,7 @@ def _open(job: Job, form: str) -> Iterator[pa.NativeFile]:
             yield source
         except SennitError:
             raise
-        except (pa.ArrowInvalid, OSError) as error:
+        except DAMAGE as error:
             reason = f"not a readable {form} file: {error}"
             raise BadInput(what=job.name, reason=reason) from error
 

@@ -216,7 +216,7 @@ def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
 _INGEST: dict[str, Callable[[Job, Limits], Ingested]] = {
     "csv": _ingest_csv,
     "parquet": tables.ingest_parquet,
-    "arrow": tables.ingest_arrow_file,
-    "arrow-stream": tables.ingest_arrow_stream,
+    "arrow": tables.ingest_arrow,
+    "arrow-stream": tables.ingest_arrow,
     "jsonl": tables.ingest_json_lines,
 }
