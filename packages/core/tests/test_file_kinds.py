@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sennit_core.errors import BadInput
-from sennit_core.file_kinds import HEAD_BYTES, check_readable, find_unreadable
+from sennit_core.file_kinds import HEAD_BYTES, check_readable, find_unreadable, unpacked_name
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01"
 BINARY = b"\x00\x01\x02\x03" * 16
@@ -110,3 +110,17 @@ def test_no_text_is_taken_for_a_binary_file(text: str) -> None:
     known = text.startswith(("%PDF-", "{\\rtf"))
 
     assert known or find_unreadable(text.encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("a.csv.gz", "a.csv"),
+        ("A.CSV.GZ", "A.CSV"),
+        ("a.csv", "a.csv"),
+        ("a.zip", "a"),
+        ("gz", "gz"),
+    ],
+)
+def test_a_compressed_name_loses_its_last_ending(name: str, inside: str) -> None:
+    assert unpacked_name(name) == inside

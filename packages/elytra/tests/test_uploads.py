@@ -56,7 +56,9 @@ def test_a_file_becomes_a_dataset(node: Any, csv: Path) -> None:
 
     dataset = node.lake.catalog.get("flights")
     assert (dataset.id, dataset.rows) == (uploaded.dataset_id, 3000)
-    assert info.result == {"dataset": dataset.id, "name": "flights", "rows": 3000}
+    assert info.result == {
+        "file": "flights.csv", "dataset": dataset.id, "name": "flights", "rows": 3000
+    }
     assert seen == sorted(seen)
     assert seen[-1] == (len(CSV), len(CSV))
     assert node.lake.parts.list() == []

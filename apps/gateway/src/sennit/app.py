@@ -51,6 +51,8 @@ STATUS_OF_CLASS: dict[type[SennitError], int] = {
     errors.Busy: 429,
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,
+    # The node's own fault, and the same the next time: no 4xx, and no 503 that invites a retry.
+    errors.Corrupt: 500,
 }
 
 

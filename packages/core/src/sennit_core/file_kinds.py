@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from sennit_core.errors import BadInput
 
-__all__ = ["HEAD_BYTES", "FileKind", "check_readable", "find_unreadable"]
+__all__ = ["HEAD_BYTES", "FileKind", "check_readable", "find_unreadable", "unpacked_name"]
 
 HEAD_BYTES = 4096
 """Enough for every mark: tar's is at byte 257, and an Office document's entries begin a file."""
@@ -23,6 +23,7 @@ HEAD_BYTES = 4096
 READABLE = "CSV, TSV, JSON, JSON Lines, Parquet or Arrow"
 _AS_TABLE = f"export its table as {READABLE}"
 _TAR_MARK_OFFSET = 257
+_PACKED_ENDINGS = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz", ".lz4", ".zip")
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,12 @@ def check_readable(head: bytes, name: str) -> None:
     kind = find_unreadable(head)
     if kind is not None:
         raise BadInput(what=name, byte_offset=0, reason=f"this is {kind.name}", hint=kind.hint)
+
+
+def unpacked_name(name: str) -> str:
+    """The name of the file inside a compressed one: `sales.csv.gz` is `sales.csv`; others stay."""
+    ending = next((each for each in _PACKED_ENDINGS if name.lower().endswith(each)), "")
+    return name[: len(name) - len(ending)]
 
 
 def _is_sure(kind: FileKind, head: bytes) -> bool:

@@ -116,12 +116,14 @@ class Execution:
         """
         import pyarrow as pa
 
+        from sennit_core.arrow_ipc import open_arrow
+
         payloads = self.payloads()
         first = next(payloads, None)
         if first is None:
             return
         file = pa.PythonFile(_PayloadFile(first, payloads, pa.allocate_buffer), mode="r")
-        with pa.ipc.open_stream(file) as stream:
+        with open_arrow(file, "the executor's answer") as stream:
             yield from stream
         for _ in payloads:
             pass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from lake.routes import datasets, files, query
+from lake.routes import datasets, files, query, verify
 from lake.routes.query import parse_question, respond
 
 if TYPE_CHECKING:
@@ -28,4 +28,5 @@ def router(lake: Lake) -> APIRouter:
     routes.include_router(datasets.router(lake))
     routes.include_router(files.router(lake))
     routes.include_router(query.router(lake))
+    routes.include_router(verify.router(lake))
     return routes
