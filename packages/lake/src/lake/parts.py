@@ -350,7 +350,7 @@ class PartStore:
         if size < 0:
             raise UsageError(f"size is {size}; it cannot be negative")
         if size == 0:
-            raise BadInput(what=name, byte_offset=0, reason="the file is empty")
+            raise BadInput(what=name, reason="the file is empty")
         if self._size_max is not None and size > self._size_max:
             raise TooLarge(what="upload", limit_bytes=self._size_max, actual_bytes=size)
         if -(-size // part_bytes) > PARTS_MAX:
