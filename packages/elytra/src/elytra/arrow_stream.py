@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from sennit_core.optional import import_optional
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -36,15 +38,13 @@ class _Pieces(io.RawIOBase):
 
 def open_batches(pieces: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
     """Yield the record batches of an IPC stream as its bytes arrive."""
-    import pyarrow as pa
-
+    pa = import_optional("pyarrow", "reading an answer")
     with io.BufferedReader(_Pieces(pieces), 1 << 20) as file, pa.ipc.open_stream(file) as reader:
         yield from reader
 
 
 def read_table(pieces: Iterator[bytes]) -> pa.Table:
     """Read a whole IPC stream."""
-    import pyarrow as pa
-
+    pa = import_optional("pyarrow", "reading an answer")
     with io.BufferedReader(_Pieces(pieces), 1 << 20) as file, pa.ipc.open_stream(file) as reader:
         return reader.read_all()
