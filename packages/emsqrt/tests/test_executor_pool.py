@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,21 +108,20 @@ def test_an_idle_process_that_is_killed_is_replaced(pool: ExecutorPool) -> None:
 def test_requests_wait_in_order_of_arrival(pool: ExecutorPool) -> None:
     order: list[int] = []
 
-    def ask(number: int) -> None:
-        with pool.submit(ECHO, {}) as execution:
-            order.append(number)
-            execution.result()
-
     running = pool.submit(WAIT, {})
-    threads = []
-    for number in range(4):
-        threads.append(threading.Thread(target=ask, args=(number,)))
-        threads[-1].start()
-        while pool.stats().waiting < number + 1:
-            pass
+    waiting = [
+        pool.submit(
+            "executor_entries:flood",
+            {"blocks": 1, "blockBytes": 1},
+            on_progress=lambda _, number=number: order.append(number),  # type: ignore[misc]
+        )
+        for number in range(4)
+    ]
+    assert pool.stats().waiting == 4
     running.close()
-    for thread in threads:
-        thread.join()
+    for execution in waiting:
+        with execution:
+            execution.result()
     assert order == [0, 1, 2, 3]
 
 
@@ -136,9 +134,10 @@ def test_a_full_queue_refuses(open_pool: Callable[..., ExecutorPool]) -> None:
 def test_a_deadline_counts_the_time_of_waiting(pool: ExecutorPool) -> None:
     with (
         pool.submit(WAIT, {}),
+        pool.submit(ECHO, {}, deadline_seconds=0.05) as late,
         pytest.raises(DeadlineExceeded, match="waiting for an executor"),
     ):
-        pool.submit(ECHO, {}, deadline_seconds=0.05)
+        late.result()
     assert pid_of(pool)
 
 

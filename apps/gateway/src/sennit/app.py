@@ -1,6 +1,6 @@
 """The node's one ASGI application: doors, then the API, the realtime tree or the playground.
 
-request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch
+request -> SecurityHeaders -> Cors -> Gate (host, origin, token, role) -> Switch
         -> BodyLimit -> FastAPI | Elkyn | Pages
 """
 
@@ -22,6 +22,7 @@ from elkyn.records import SYSTEM_NAMESPACE
 from elkyn.server.app import elkyn_app
 from sennit._asgi import App, Receive, Scope, Send
 from sennit.auth import Door, Principal, is_guarded, is_tree_path
+from sennit.cors import Cors
 from sennit.limits import BodyLimit
 from sennit.node import Node
 from sennit.routes import node as node_routes
@@ -48,6 +49,8 @@ STATUS_OF_CLASS: dict[type[SennitError], int] = {
     errors.Busy: 429,
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,
+    # The node's own fault, and the same the next time: no 4xx, and no 503 that invites a retry.
+    errors.Corrupt: 500,
 }
 
 
@@ -64,10 +67,16 @@ class Application:
             node.stores,
             authorize=_TreeDoor(node.settings.elkyn.namespaces),
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
+            body_bytes_max=node.settings.security.body_bytes_max,
         )
         self.pages = Pages(self.door)
-        switch = _Switch(BodyLimit(_api(node, self.door)), self.tree, self.pages)
-        self._app = SecurityHeaders(_Gate(switch, self.door))
+        self.api = _api(node, self.door)
+        limited = BodyLimit(self.api, node.settings.security.body_bytes_max)
+        switch = _Switch(limited, self.tree, self.pages)
+        gate = _Gate(switch, self.door)
+        self._app = SecurityHeaders(
+            Cors(gate, self.door.origins, check_host=self.door.check_host, refuse=_refuse)
+        )
         self.pages.behind(self._app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -24,7 +24,11 @@ from sennit.run_file import sole_owner
 from sennit.settings import MemoryShares, Settings
 from sennit_core.clock import SYSTEM
 from sennit_core.ids import new_id
+from sennit_core.logs import get_logger
+from sennit_core.private_files import claim_folder
 from sennit_core.records import NodeInfo, WorkerInfo
+
+_log = get_logger(__name__)
 
 SECRETS_FOLDER = ".secrets"  # no namespace can be named so; no path of any API reaches it
 
@@ -53,10 +57,13 @@ class Node:
 
         Raises:
             Conflict: another node serves the folder.
+            Denied: the folder belongs to another account.
         """
         shares = MemoryShares.of(settings.emsqrt)
         with ExitStack() as owned:
             owned.enter_context(sole_owner(data))
+            for message in claim_folder(data).messages:
+                _log.warning("%s", message)
             token = admin_token(data)
             stores = owned.enter_context(open_namespaces(data / "elkyn"))
             for namespace in settings.elkyn.namespaces:
@@ -71,7 +78,14 @@ class Node:
             )
             tree = stores[SYSTEM_NAMESPACE]
             lake = owned.enter_context(
-                Lake(data, tree=tree, pool=pool, part_bytes=settings.storage.part_bytes)
+                Lake(
+                    data,
+                    tree=tree,
+                    pool=pool,
+                    part_bytes=settings.storage.part_bytes,
+                    upload_bytes_max=settings.storage.upload_bytes_max,
+                    keep_source=settings.storage.keep_source,
+                )
             )
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
@@ -130,7 +144,7 @@ class Node:
             "executors": executors,
             "busy": pool.busy,
             "waiting": pool.waiting,
-            "datasets": len(self.lake.catalog.list()),
+            "datasets": self.lake.catalog.count(),
         }
 
 

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sennit_core.errors import Conflict
+from sennit_core.private_files import FILE_MODE, make_private_folder
+
+LOGIN_PAGE = "login.html"
+"""In the data folder while a node runs whose page was opened in a browser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class RunFile:
             "version": self.version,
         }
         staged = data / f".run.json.{os.getpid()}"
+        staged.touch(mode=FILE_MODE)
         staged.write_text(json.dumps(document) + "\n", encoding="utf-8")
         staged.replace(data / "run.json")
 
@@ -74,8 +79,9 @@ def start_ticks(pid: int) -> int | None:
 @contextmanager
 def sole_owner(data: Path) -> Iterator[None]:
     """Hold the data folder for this process; the kernel lets go when it dies, however it dies."""
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (data / "node.lock").open("a") as lock:
+    make_private_folder(data)
+    descriptor = os.open(data / "node.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    with os.fdopen(descriptor, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -29,9 +29,11 @@ from sennit.logs import configure
 from sennit.node import Node
 from sennit.settings import NetworkSettings, Settings, with_port
 from sennit_core.errors import Conflict, SennitError
+from sennit_core.private_files import make_private_folder
 
 _GRACE_SECONDS = 2
 _FRAME_BYTES_MAX = 1024 * 1024
+_CHECKOUT_UMASK = 0o022  # a build writes into the source tree, which is not private
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,9 @@ def serve(
     Raises:
         Conflict: the port is in use, or another node serves the folder.
     """
-    with _bound_socket(settings.network) as listener:
+    with _private_umask(), _bound_socket(settings.network) as listener:
         settings = with_port(settings, listener.getsockname()[1])
-        (data / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_private_folder(data / "logs")
         configure(settings.logging, data / "logs")
         with Node.open(data, settings) as node:
             application = create_app(node)
@@ -73,6 +75,7 @@ def serve(
                 server.run(sockets=[listener])
             finally:
                 run_file.remove(data)
+                (data / run_file.LOGIN_PAGE).unlink(missing_ok=True)
                 if builder is not None:
                     builder.stop()
 
@@ -154,6 +157,7 @@ class _PlaygroundBuilder:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "sennit.playground", "build"],
                 stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                umask=_CHECKOUT_UMASK,
             )  # fmt: skip
             status = self._child.wait()
         if status and not self._stopping:
@@ -170,6 +174,16 @@ def _end_session(child: subprocess.Popen[str]) -> None:
         child.wait()
     except ProcessLookupError:
         return
+
+
+@contextmanager
+def _private_umask() -> Iterator[None]:
+    """Let this process and its executors make files that only this account can read."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 @contextmanager

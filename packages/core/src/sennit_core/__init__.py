@@ -7,6 +7,8 @@ it. Submodules load on first use, so `import sennit_core` costs next to nothing;
 
 __all__ = [
     "__version__",
+    "arrow_ipc",
+    "arrow_messages",
     "canonical",
     "clock",
     "errors",
@@ -14,6 +16,7 @@ __all__ = [
     "ids",
     "logs",
     "ownership",
+    "private_files",
     "records",
     "records_ts",
     "schema",

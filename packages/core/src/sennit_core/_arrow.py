@@ -1,4 +1,4 @@
-"""Between the types of `sennit_core.schema` and Arrow's; the only module here that imports Arrow."""
+"""Between the types of `sennit_core.schema` and Arrow's; beside `arrow_ipc`, all that imports Arrow."""
 
 from __future__ import annotations
 

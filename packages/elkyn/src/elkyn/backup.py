@@ -24,6 +24,7 @@ from elkyn._lmdb.environment import Environment, copy_in_use
 from elkyn.durability import sync_folder
 from elkyn.errors import OtherFormat, PositionGone
 from sennit_core.errors import Corrupt, NotFound, UsageError
+from sennit_core.private_files import FILE_MODE, make_private_folder
 
 __all__ = ["Archive", "copy_environment", "copy_folder"]
 
@@ -60,12 +61,13 @@ class _Appearing:
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        make_private_folder(self.folder)
         return self
 
     def keep(self) -> None:
         """Sync what is in the folder, and give it its name."""
         _failpoints.reached("copied")
+        (self.folder / _FILE).chmod(FILE_MODE)
         _sync_file(self.folder / _FILE)
         sync_folder(self.folder)
         self.folder.rename(self._target)
@@ -84,7 +86,7 @@ class Archive:
 
     def __init__(self, folder: FilePath) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
 
     def _files(self) -> list[tuple[int, int, FilePath]]:
         found: list[tuple[int, int, FilePath]] = []
@@ -106,6 +108,7 @@ class Archive:
         body: bytes = ormsgpack.packb([list(row) for row in rows])
         name = f"{rows[0][0]:020}-{rows[-1][0]:020}.oplog"
         partial = self.folder / f".{name}.partial"
+        partial.touch(mode=FILE_MODE)
         with partial.open("wb") as stream:
             stream.write(_MAGIC + hashlib.sha256(body).digest() + body)
             stream.flush()

@@ -37,6 +37,7 @@ from elkyn.txn import View, WriteView
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, Corrupt
 from sennit_core.logs import get_logger
+from sennit_core.private_files import FOLDER_MODE, make_private_folder
 from sennit_core.units import MIB
 
 __all__ = ["Disk", "Retention", "Snapshot", "verify_folder"]
@@ -113,7 +114,7 @@ class Disk:
         self._retention = retention
         self._untrimmed_bytes = 0
         self._ephemeral: Environment | None = None
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         self._lock = lock_folder(self.folder)
         try:
             _remove_snapshots(self.folder)
@@ -386,7 +387,7 @@ class Disk:
         """
         new = memory_folder() if self._in_memory else self.folder / "compacting"
         shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
+        new.mkdir(mode=FOLDER_MODE)
         try:
             self._durable.rebuild(new)
             self._durable.reopen(lambda: self._put_in_place(new))
@@ -431,7 +432,7 @@ class Disk:
             if self._in_memory:
                 return new
             if aside is not None:
-                aside.mkdir(parents=True)
+                make_private_folder(aside)
                 os.link(self.folder / "data.mdb", aside / "data.mdb")
                 sync_folder(aside)
             return self._put_in_place(new)

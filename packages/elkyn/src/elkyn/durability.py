@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias
 
 from sennit_core.errors import SennitError
 from sennit_core.logs import get_logger
+from sennit_core.private_files import FILE_MODE
 
 __all__ = ["BOOT_UNKNOWN", "Durability", "Marker", "Syncer", "boot_id"]
 
@@ -106,6 +107,7 @@ class Marker:
 
     def put(self) -> None:
         """Say so of this boot, on the disk."""
+        self._file.touch(mode=FILE_MODE)
         with self._file.open("w") as stream:
             stream.write(f"{boot_id()}\n")
             stream.flush()

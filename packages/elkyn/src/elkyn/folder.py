@@ -11,6 +11,7 @@ from pathlib import Path as FilePath
 
 from elkyn.durability import BOOT_UNKNOWN, boot_id
 from elkyn.errors import StoreInUse
+from sennit_core.private_files import FILE_MODE, FOLDER_MODE
 
 __all__ = ["discard_other_boot", "lock_folder", "memory_folder"]
 
@@ -55,5 +56,6 @@ def discard_other_boot(folder: FilePath) -> None:
     if known == boot != BOOT_UNKNOWN:
         return
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(mode=FOLDER_MODE)
+    stamp.touch(mode=FILE_MODE)
     stamp.write_text(f"{boot}\n")

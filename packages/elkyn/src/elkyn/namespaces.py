@@ -14,6 +14,7 @@ from elkyn.recovery import Archiver
 from elkyn.store import ElkynStore
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, NotFound, UsageError, nearest
+from sennit_core.private_files import make_private_folder
 
 __all__ = ["Stores", "open_namespaces"]
 
@@ -62,7 +63,7 @@ class Stores:
         self._lock = threading.Lock()
         self._closed = False
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.folder)
 
     def __getitem__(self, name: str) -> ElkynStore:
         """Return the store of a namespace, opened or created.

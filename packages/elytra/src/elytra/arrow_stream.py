@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sennit_core.optional import import_optional
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pa = import_optional("pyarrow", "reading an answer")
+    from sennit_core.arrow_ipc import ArrowReader
 
 
 class _Pieces(io.RawIOBase):
@@ -37,14 +39,29 @@ class _Pieces(io.RawIOBase):
 
 
 def open_batches(pieces: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of an IPC stream as its bytes arrive."""
-    pa = import_optional("pyarrow", "reading an answer")
-    with io.BufferedReader(_Pieces(pieces), 1 << 20) as file, pa.ipc.open_stream(file) as reader:
+    """Yield the validated record batches of an IPC stream as its bytes arrive.
+
+    Raises:
+        BadInput: The stream is damaged, cut off, or not Arrow.
+    """
+    with _open(pieces) as reader:
         yield from reader
 
 
 def read_table(pieces: Iterator[bytes]) -> pa.Table:
-    """Read a whole IPC stream."""
-    pa = import_optional("pyarrow", "reading an answer")
-    with io.BufferedReader(_Pieces(pieces), 1 << 20) as file, pa.ipc.open_stream(file) as reader:
+    """Read and validate a whole IPC stream; raises as `open_batches` does."""
+    with _open(pieces) as reader:
         return reader.read_all()
+
+
+@contextmanager
+def _open(pieces: Iterator[bytes]) -> Iterator[ArrowReader]:
+    pa = import_optional("pyarrow", "reading an answer")
+    from sennit_core.arrow_ipc import open_arrow
+
+    with (
+        io.BufferedReader(_Pieces(pieces), 1 << 20) as file,
+        pa.PythonFile(file, mode="r") as source,
+        open_arrow(source, "the server's answer") as reader,
+    ):
+        yield reader

@@ -22,6 +22,7 @@ from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, SennitError
 from sennit_core.hashing import canonical_json
 from sennit_core.logs import get_logger
+from sennit_core.private_files import make_private_folder
 from sennit_core.records import JobInfo, Progress, TaskInfo, is_terminal
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Ledger:
             note: What was submitted.
         """
         with self._lock:
-            (self.folder / job.id).mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.folder / job.id)
             write_whole(self.folder / job.id / _NOTE, canonical_json(note))
             self._jobs[job.id] = job
             self._rows.put(job.id, job)
@@ -143,9 +144,10 @@ class Ledger:
 
     def _change_job(self, change: JobChanged) -> JobInfo:
         now = self._clock.now()
-        job = replace(
-            self._jobs[change.job], state=change.state, error=change.error, result=change.result
-        )
+        job = self._jobs[change.job]
+        # An ingest names its file from the start; a change of state must not lose that.
+        result = {**(job.result or {}), **(change.result or {})} or None
+        job = replace(job, state=change.state, error=change.error, result=result)
         if change.state == "running" and job.started_at is None:
             job = replace(job, started_at=now)
         if is_terminal("job", change.state):

@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import Self
 
 from sennit_core.errors import StorageFull
+from sennit_core.private_files import FILE_MODE, make_private_folder
 
 TEMP_SUFFIX = ".incoming"
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -63,8 +65,8 @@ class NewFile:
         self.size = 0
         self._committed = False
         with storage_errors(folder, 0):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("xb", buffering=0)
+            make_private_folder(folder)
+            self._file = os.fdopen(os.open(self.path, _NEW, FILE_MODE), "wb", buffering=0)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append `data`; raises `StorageFull` when the disk has no room for it."""
@@ -75,7 +77,7 @@ class NewFile:
                 self.size += written
                 rest = rest[written:]
 
-    def commit(self, final: Path, *, mode: int = 0o644) -> None:
+    def commit(self, final: Path, *, mode: int = FILE_MODE) -> None:
         """Make the bytes durable and give them their final name, replacing any file there."""
         with storage_errors(final, self.size):
             os.fchmod(self._file.fileno(), mode)
@@ -99,7 +101,7 @@ class NewFile:
             self.path.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_whole(path: Path, data: bytes, *, mode: int = FILE_MODE) -> None:
     """Write a small file so that a crash leaves the old one, the new one, or none."""
     with NewFile(path.parent) as new:
         new.write(data)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import webbrowser
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO
 
 import typer
 
@@ -19,6 +22,7 @@ from sennit import run_file
 from sennit.cli.output import emit_json
 from sennit.settings import GATEWAY_PORT, PORT_STEP, default_data
 from sennit_core.errors import Unavailable, UsageError
+from sennit_core.private_files import FILE_MODE, make_private_folder
 from sennit_core.units import parse_bytes
 
 _UP_SECONDS = 60
@@ -77,7 +81,7 @@ def _serve_here(wanted: Start) -> None:
     def on_up(address: Address) -> None:
         _print_address(wanted, address.url, address.login_url, os.getpid())
         if wanted.open_browser:
-            webbrowser.open(address.login_url)
+            _open_browser(wanted.folder, address.login_url)
         if wanted.demo:
             helpers.append(_run_demo(wanted.folder))
 
@@ -125,8 +129,7 @@ def _start_several(wanted: Start) -> None:
 
 def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
     """Start a node in a session of its own, its output in logs/up.log."""
-    logs = wanted.folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True, mode=0o700)
+    logs = make_private_folder(wanted.folder / "logs")
     command = [sys.executable, "-m", "sennit.cli", "up", "--data", str(wanted.folder)]
     for flag, value in (
         ("--port", wanted.port),
@@ -140,7 +143,8 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
         for flag, on in (("--api-only", wanted.api_only), ("--insecure", wanted.insecure))
         if on
     ]
-    with (logs / "up.log").open("wb") as output:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    with os.fdopen(os.open(logs / "up.log", flags, FILE_MODE), "wb") as output:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -158,7 +162,7 @@ def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None
             login_url = f"{running.url}/?token={run_token(data)}"
             _print_address(wanted, running.url, login_url, child.pid)
             if wanted.open_browser:
-                webbrowser.open(login_url)
+                _open_browser(wanted.folder, login_url)
             # The node outlives this command on purpose; nobody waits for it any more.
             child.returncode = 0
             return
@@ -177,10 +181,28 @@ def _print_address(wanted: Start, url: str, login_url: str, pid: int) -> None:
     if wanted.as_json:
         emit_json({"url": url, "loginUrl": login_url, "pid": pid, "data": str(wanted.folder)})
     else:
-        typer.echo(f"Sennit is up: {login_url}")
+        typer.echo(f"Sennit is up: {url if _is_kept(sys.stdout) else login_url}")
         if not wanted.detach:
             typer.echo("Ctrl-C stops it.")
     sys.stdout.flush()
+
+
+def _is_kept(stream: TextIO) -> bool:
+    """Whether what is printed stays in a file or the system's log, where no token belongs."""
+    try:
+        mode = os.fstat(stream.fileno()).st_mode
+    except (OSError, ValueError):  # no descriptor: a test's buffer
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def _open_browser(data: Path, login_url: str) -> None:
+    """Open the login page by a private file: a process's arguments are visible to every account."""
+    page = data / run_file.LOGIN_PAGE
+    descriptor = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(f'<meta http-equiv="refresh" content="0; url={html.escape(login_url)}">\n')
+    webbrowser.open(page.as_uri())
 
 
 def stop_all(data: Path) -> list[str]:

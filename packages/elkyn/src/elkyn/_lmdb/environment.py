@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 import lmdb
 
 from sennit_core.errors import Closed, Corrupt, StorageFull, Unavailable
+from sennit_core.private_files import FILE_MODE
 from sennit_core.units import MIB
 
 __all__ = ["MAP_BYTES", "Check", "Environment", "MapFull", "Txn", "copy_in_use", "translated"]
@@ -30,7 +31,12 @@ Check: TypeAlias = Callable[[FilePath, Txn, dict[str, Any]], None]
 """Looks at an environment that was opened: gets its folder, a transaction, and the databases."""
 
 MapFull = lmdb.MapFullError
-_DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
+_DAMAGED = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,  # of LMDB's own format, which every store here shares
+)
 
 MAP_BYTES = 1024 * MIB
 """First size of the map: address space alone, the file grows as pages are used."""
@@ -87,6 +93,7 @@ class Environment:
                 metasync=self._sync,
                 max_spare_txns=8,
                 readahead=True,
+                mode=FILE_MODE,
             )
             try:
                 with env.begin(write=True) as txn:
@@ -219,7 +226,12 @@ class Environment:
         """
         with self.read() as txn, translated(folder):
             new = lmdb.open(
-                str(folder), map_size=self.map_bytes, max_dbs=16, sync=False, lock=False
+                str(folder),
+                map_size=self.map_bytes,
+                max_dbs=16,
+                sync=False,
+                lock=False,
+                mode=FILE_MODE,
             )
             try:
                 for name, db in self.databases.items():
@@ -262,7 +274,7 @@ def copy_in_use(source: FilePath, target: FilePath) -> None:
 def _reserve_lock_file(file: FilePath) -> None:
     """Give LMDB's lock file its blocks: a store into a hole of it, on a full disk, ends the process."""
     size = _READERS_MAX * 64 + 4096
-    opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    opened = os.open(file, os.O_RDWR | os.O_CREAT, FILE_MODE)
     try:
         if os.fstat(opened).st_blocks * 512 < size:
             os.posix_fallocate(opened, 0, size)
@@ -320,7 +332,11 @@ class translated:  # noqa: N801 - used as a function is; a generator would cost 
             return
         folder = self._folder
         if isinstance(error, _DAMAGED):
-            raise Corrupt(f"the store at {folder}", message=f"LMDB: {error}") from error
+            raise Corrupt(
+                f"the store at {folder}",
+                message=f"LMDB: {error}",
+                hint="restore the data folder from a backup",
+            ) from error
         free = shutil.disk_usage(folder).free if folder.exists() else None
         if isinstance(error, lmdb.DiskError) or (free is not None and free < _NEARLY_FULL):
             raise StorageFull(str(folder), free_bytes=free) from error

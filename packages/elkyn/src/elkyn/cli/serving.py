@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,7 @@ def _serve(options: argparse.Namespace) -> int:
     from sennit_core.logs import configure_logging
 
     configure_logging(options.log_format, options.log_level)
+    os.umask(0o077)  # what the server writes is for its account alone
 
     def ready(url: str, token_file: FilePath | None) -> None:
         print(f"serving {options.data} at {url}", flush=True)

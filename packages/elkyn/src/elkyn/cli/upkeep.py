@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 
 from elkyn.cli.command import Subparsers, add_command, existing
 from sennit_core.errors import NotFound, UsageError
+from sennit_core.private_files import make_private_folder
 
 __all__ = ["register"]
 
@@ -51,7 +52,7 @@ def _backup(options: argparse.Namespace) -> int:
 def _restore(options: argparse.Namespace) -> int:
     from elkyn.recovery import restore
 
-    options.data.mkdir(parents=True, exist_ok=True)
+    make_private_folder(options.data)
     position = restore(
         options.backup,
         _folder(options),

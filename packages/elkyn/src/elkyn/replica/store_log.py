@@ -22,6 +22,7 @@ from elkyn.replica.snapshots import digest_of
 from elkyn.replica.terms import Terms
 from elkyn.store import ElkynStore
 from sennit_core.errors import Corrupt
+from sennit_core.private_files import FOLDER_MODE
 
 __all__ = ["FollowerStore", "LeaderStore", "begin_to_follow", "begin_to_lead"]
 
@@ -214,7 +215,7 @@ class FollowerStore:
         else:
             self._folder = self.store.path / "arriving"
             shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder.mkdir()
+            self._folder.mkdir(mode=FOLDER_MODE)
         self._stream = (self._folder / "data.mdb").open("wb")
 
     def add_chunk(self, piece: bytes) -> None:

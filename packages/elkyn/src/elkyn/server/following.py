@@ -30,6 +30,7 @@ from elkyn.server.session import Commit
 from elkyn.writer import Write
 from sennit_core.errors import Denied, NotFound, SennitError, Unavailable, UsageError
 from sennit_core.logs import get_logger
+from sennit_core.private_files import FILE_MODE
 
 if TYPE_CHECKING:
     from elkyn.auth.leader import LeaderTrust
@@ -291,6 +292,7 @@ class Upstream:
         return terms
 
     def _remember(self) -> None:
+        self._state_file.touch(mode=FILE_MODE)
         with self._state_file.open("w") as stream:
             json.dump({"from": self.url}, stream)
             stream.flush()

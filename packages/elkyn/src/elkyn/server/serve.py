@@ -27,9 +27,13 @@ from elkyn.server.limits import Limits
 from elkyn.server.origins import LOOPBACK, Origins
 from elkyn.server.settings import ACK_SECONDS, KEEP_ALIVE_SECONDS, Settings, check_keep_alive
 from sennit_core.errors import Unsupported, UsageError
+from sennit_core.logs import get_logger
+from sennit_core.private_files import claim_folder
 
 if TYPE_CHECKING:
     from elkyn.auth.settings import AuthSettings
+
+_log = get_logger(__name__)
 
 __all__ = ["DEFAULT_PORT", "Serving", "serve"]
 
@@ -138,7 +142,8 @@ def serve(
     from elkyn.server.protocols import bounded_protocols
 
     _raise_file_limit()
-    serving.data.mkdir(parents=True, exist_ok=True)
+    for message in claim_folder(serving.data).messages:
+        _log.warning("%s", message)
     token_file = None if serving.emulator else serving.data / "admin.token"
     with ExitStack() as owned:
         listener = owned.enter_context(_listen(serving.host, serving.port))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -177,6 +178,14 @@ class Context:
         return self._spill_dir
 
     @property
+    def process_folder(self) -> Path:
+        """Where this process may write what outlives a run; whoever needs it makes it.
+
+        The pool removes it when the process ends.
+        """
+        return process_folder(self._spill_dir.parent, os.getpid())
+
+    @property
     def spill_dir(self) -> Path:
         """A folder of this run's own; it is removed when the run ends."""
         if not self._spill_dir.exists():
@@ -274,6 +283,11 @@ class Context:
             import shutil
 
             shutil.rmtree(self._spill_dir, ignore_errors=True)
+
+
+def process_folder(spill_area: Path, pid: int) -> Path:
+    """Return the folder of the executor process `pid` in its pool's spill area."""
+    return spill_area / f"process-{pid}"
 
 
 def _slack_of_libraries(cap_bytes: int) -> int:

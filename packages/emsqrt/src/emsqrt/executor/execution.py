@@ -16,7 +16,7 @@ from sennit_core.errors import (
 )
 from sennit_core.logs import get_logger
 from sennit_core.records import Progress
-from strand import BLOCKS, ProducerDied, Ring, StrandAbortError, open_ring
+from strand import BLOCKS, ProducerDied, Ring, StrandAbortError, StrandView, open_ring
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,41 +39,45 @@ class Execution:
     2. `result()` is the entry's answer, or raises its error. An entry that emits more than the ring
        holds waits for its reader, so read the payloads first.
 
+    The request may wait in the pool's queue first, and may be stopped and run again there before
+    any of its output was handed on. `cancel` ends it in each of these states.
+
     Args:
-        attempt: this run's id.
         what: the entry's name, for errors.
-        ring_bytes: heap of the ring, a power of two.
         deadline_seconds: as it was asked for, for errors.
         on_progress: called with each new `Progress`, on the pool's thread: be quick.
+        stop: stops the request, wherever it is, for the reason that it is called with.
     """
 
     def __init__(
         self,
-        attempt: str,
         what: str,
-        ring_bytes: int,
         deadline_seconds: float | None,
         on_progress: OnProgress | None,
+        stop: Callable[[str], None],
     ) -> None:
-        self.attempt = attempt
         self.what = what
+        self.attempt = ""
+        """Id of the attempt that runs; frames of any other are out of date."""
         self._on_progress = on_progress
         self._progress: dict[str, Any] = {}
         self._result: dict[str, Any] | None = None
         self._error: SennitError | None = None
         self._ended = threading.Event()
-        self._cancel: Callable[[str], None] = lambda _: None
+        self._stop = stop
         self._stop_reason: str | None = None
         self._deadline_seconds = deadline_seconds
+        # Guards `attempt`, `_ended`, `_ring` and `_view` where they change together.
         self._lock = threading.Lock()
-        self._ring: Ring | None = open_ring(BLOCKS, records=_RING_RECORDS, heap=ring_bytes)
-        self._view = self._ring.consumer()
-        self._view.spin_nanoseconds = 0  # a payload is work enough to be woken for
+        self._ring: Ring | None = None
+        self._view: StrandView | None = None
+        # Set when the output may be read: no restart can happen any more.
+        self._readable = threading.Event()
         self._pid = 0
 
     @property
     def pid(self) -> int:
-        """The process that works on this, or did."""
+        """The process that works on this, or did; 0 before it was started."""
         return self._pid
 
     @property
@@ -92,11 +96,15 @@ class Execution:
         Raises:
             SennitError: the entry's error, after everything that it emitted before.
         """
-        try:
-            yield from self._view.payloads()
-        except (StrandAbortError, ProducerDied):
-            self.result()
-            raise
+        self._readable.wait()
+        with self._lock:
+            view = self._view
+        if view is not None:
+            try:
+                yield from view.payloads()
+            except (StrandAbortError, ProducerDied):
+                self.result()
+                raise
         self.result()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -107,12 +115,14 @@ class Execution:
         """
         import pyarrow as pa
 
+        from sennit_core.arrow_ipc import open_arrow
+
         payloads = self.payloads()
         first = next(payloads, None)
         if first is None:
             return
         file = pa.PythonFile(_PayloadFile(first, payloads, pa.allocate_buffer), mode="r")
-        with pa.ipc.open_stream(file) as stream:
+        with open_arrow(file, "the executor's answer") as stream:
             yield from stream
         for _ in payloads:
             pass
@@ -141,17 +151,14 @@ class Execution:
 
     def cancel(self) -> None:
         """Ask it to stop; `result` then raises `Cancelled`. Does nothing when it has ended."""
-        self._cancel("cancelled")
+        self._stop("cancelled")
 
     def close(self) -> None:
         """Cancel what still runs, wait until it has stopped, and free the ring."""
         if not self._ended.is_set():
             self.cancel()
             self._ended.wait()
-        with self._lock:
-            ring, self._ring = self._ring, None
-        if ring is not None:
-            ring.close()
+        self._close_ring()
 
     def __enter__(self) -> Self:
         return self
@@ -159,23 +166,33 @@ class Execution:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What follows is for the pool, which calls it on its own thread.
+    # What follows is for the pool.
 
-    @property
-    def ring_file(self) -> int:
-        """The ring's descriptor, to pass with the task."""
-        assert self._ring is not None, "the pool starts it before anybody can close it"
-        return self._ring.fileno()
+    def open_ring(self, attempt: str, ring_bytes: int) -> int:
+        """Make a ring for an attempt that is about to start; return its descriptor."""
+        with self._lock:
+            self.attempt = attempt
+            self._ring = open_ring(BLOCKS, records=_RING_RECORDS, heap=ring_bytes)
+            self._view = self._ring.consumer()
+            self._view.spin_nanoseconds = 0  # a payload is work enough to be woken for
+            return self._ring.fileno()
 
-    def on_start(self, pid: int, cancel: Callable[[str], None]) -> None:
-        """Learn which process works on this and how to stop it."""
+    def on_start(self, pid: int) -> None:
+        """Note which process works on this."""
         self._pid = pid
-        self._cancel = cancel
 
-    def discard(self) -> None:
-        """Free the ring of a run that could not be started."""
-        self.on_failure(Cancelled(self.what))
-        self.close()
+    def release(self) -> None:
+        """Let the output be read: this run will not be started again."""
+        self._readable.set()
+
+    def try_restart(self) -> bool:
+        """Drop the attempt with its output; False when it has ended already."""
+        with self._lock:
+            if self._ended.is_set() or self._readable.is_set():
+                return False
+            self.attempt = ""
+        self._close_ring()  # which wakes an entry that waits for room in it
+        return True
 
     def on_stop(self, reason: str) -> None:
         """Remember why this is being stopped and wake an entry that waits for room in the ring."""
@@ -183,22 +200,37 @@ class Execution:
         self._abort_ring()
 
     def on_frame(self, frame: Frame) -> None:
-        """Take news or the final answer."""
+        """Take news or the final answer of the attempt that runs."""
         if frame["word"] == "renew":
-            self._progress.update(frame["progress"])
-            self._tell_progress()
+            if frame["attempt"] == self.attempt:
+                self._progress.update(frame["progress"])
+                self._tell_progress()
         elif frame["word"] == "partial":
-            self._result = frame["result"]
-            self._ended.set()
+            with self._lock:
+                if frame["attempt"] == self.attempt:
+                    self._result = frame["result"]
+                    self._end()
         elif frame["word"] == "failed":
-            self.on_failure(error_from_json(frame["error"]))
+            self.on_failure(error_from_json(frame["error"]), frame["attempt"])
 
-    def on_failure(self, error: SennitError) -> None:
-        """End with an error; a first answer stays."""
-        if not self._ended.is_set():
-            self._error = self._stop_error() or error
-            self._ended.set()
+    def on_failure(self, error: SennitError, attempt: str | None = None) -> None:
+        """End with an error; a first answer stays.
+
+        Args:
+            error: what went wrong.
+            attempt: whose error it is; None for one that ends the request, whatever runs.
+        """
+        with self._lock:
+            if attempt is not None and attempt != self.attempt:
+                return
+            if not self._ended.is_set():
+                self._error = self._stop_error() or error
+                self._end()
         self._abort_ring()
+
+    def _end(self) -> None:
+        self._ended.set()
+        self._readable.set()
 
     def _tell_progress(self) -> None:
         if self._on_progress is None:
@@ -217,6 +249,12 @@ class Execution:
         with self._lock:
             if self._ring is not None:
                 self._ring.signal_abort()
+
+    def _close_ring(self) -> None:
+        with self._lock:
+            ring, self._ring, self._view = self._ring, None, None
+        if ring is not None:
+            ring.close()
 
 
 class _PayloadFile:

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from emsqrt.executor.context import Context
@@ -47,6 +48,8 @@ _STACK_BYTES = 512 << 10
 """Of threads beside the first: a stack that is reserved in a run counts at once (`memory.fence`)."""
 
 _prepared: set[str] = set()
+_last_used: list[ModuleType | None] = [None]
+"""The module of the entry that ran last; the only one that may keep something between runs."""
 
 Entry = Callable[[dict[str, Any], Context], dict[str, Any]]
 
@@ -193,7 +196,8 @@ def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
 
     Its module may say `FLOOR_BYTES`, the least cap that makes sense, and have a `prepare()`, which
     is called before the cap is watched: to import libraries and to start their threads, both of
-    which reserve more than they use.
+    which reserve more than they use. It may have a `release()`, which is called before a run of
+    another entry: to free what it keeps between its own runs.
 
     Raises:
         CapTooSmall: the cap is under the floor; nothing was prepared.
@@ -210,7 +214,14 @@ def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
     if path not in _prepared and hasattr(module, "prepare"):
         module.prepare()
     _prepared.add(path)
+    if module is not _last_used[0]:
+        getattr(_last_used[0], "release", _nothing)()
+        _last_used[0] = module
     return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _nothing() -> None:
+    """Stand for the `release` of a module that has none."""
 
 
 def _call(entry: Entry, request: dict[str, Any], context: Context, watch: Watch) -> dict[str, Any]:

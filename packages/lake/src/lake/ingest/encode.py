@@ -28,6 +28,7 @@ from sennit_core.schema import DataType
 
 __all__ = ["CsvEncoder", "Report"]
 
+MENDED = "from here on, bytes that are no UTF-8 were read as cp1252"
 _SHOWN_VALUE = 80
 _WIDENINGS_SHOWN = 100
 
@@ -64,11 +65,11 @@ class CsvEncoder:
         what: The file's name, for errors.
         strict: A value that breaks its column's kind is refused instead of widening it.
         date_order: `dmy` or `mdy`, or None.
-        kinds: Kinds to start from; None infers them from the first block.
+        report: Where it is told what was noticed.
         tick: Called after each block with (source bytes, rows) of this block.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place
         self,
         source: TextSource,
         names: list[str],
@@ -76,9 +77,10 @@ class CsvEncoder:
         what: str,
         strict: bool = False,
         date_order: str | None = None,
+        report: Report | None = None,
         tick: Callable[[int, int], None] = lambda _bytes, _rows: None,
     ) -> None:
-        self.report = Report()
+        self.report = report or Report()
         self.kinds: list[str] | None = None
         self._source = source
         self._names = names
@@ -161,8 +163,7 @@ class CsvEncoder:
     def _batch(self, block: TextBlock) -> pa.RecordBatch:
         if block.mended and not self._mended:
             self._mended = True
-            text = "from here on, bytes that are no UTF-8 were read as cp1252"
-            self.report.note(text, line=block.line)
+            self.report.note(MENDED, line=block.line)
         known = None if self.kinds is None else self._direct.read(block.data, self.kinds)
         read = self._texts(block) if known is None else known
         if self.kinds is None:

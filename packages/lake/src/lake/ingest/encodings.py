@@ -52,6 +52,8 @@ class EncodingChooser:
             "compression": self._chosen.compression,
             "use_dictionary": self._chosen.dictionary,
             "column_encoding": self._chosen.others or None,
+            # As EM-√'s choice supposes: differences are of integers, and of nothing else.
+            "store_decimal_as_integer": True,
         }
 
     def add(self, count: int) -> None:
