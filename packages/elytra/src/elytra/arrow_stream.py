@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from sennit_core.optional import import_optional
 
+if TYPE_CHECKING:
+    pa = import_optional("pyarrow", "reading an answer")
     from sennit_core.arrow_ipc import ArrowReader
 
 
@@ -55,8 +56,7 @@ def read_table(pieces: Iterator[bytes]) -> pa.Table:
 
 @contextmanager
 def _open(pieces: Iterator[bytes]) -> Iterator[ArrowReader]:
-    import pyarrow as pa
-
+    pa = import_optional("pyarrow", "reading an answer")
     from sennit_core.arrow_ipc import open_arrow
 
     with (
