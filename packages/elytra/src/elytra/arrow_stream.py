@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sennit_core.optional import import_optional
 
 if TYPE_CHECKING:
-    pa = import_optional("pyarrow", "reading an answer")
+    import pyarrow as pa
+
     from sennit_core.arrow_ipc import ArrowReader
 
 
@@ -56,7 +57,7 @@ def read_table(pieces: Iterator[bytes]) -> pa.Table:
 
 @contextmanager
 def _open(pieces: Iterator[bytes]) -> Iterator[ArrowReader]:
-    pa = import_optional("pyarrow", "reading an answer")
+    import_optional("pyarrow", "reading an answer")
     from sennit_core.arrow_ipc import open_arrow
 
     with (
