@@ -57,12 +57,12 @@ def read_table(pieces: Iterator[bytes]) -> pa.Table:
 
 @contextmanager
 def _open(pieces: Iterator[bytes]) -> Iterator[ArrowReader]:
-    import_optional("pyarrow", "reading an answer")
+    arrow = import_optional("pyarrow", "reading an answer")
     from sennit_core.arrow_ipc import open_arrow
 
     with (
         io.BufferedReader(_Pieces(pieces), 1 << 20) as file,
-        pa.PythonFile(file, mode="r") as source,
+        arrow.PythonFile(file, mode="r") as source,
         open_arrow(source, "the server's answer") as reader,
     ):
         yield reader
