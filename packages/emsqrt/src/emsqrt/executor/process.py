@@ -170,7 +170,7 @@ class Server:
         return encode_frame("credit", memoryBytes=held)
 
     def _charged_bytes(self) -> int:
-        return self._watchdog.reader.read().charged_bytes
+        return self._watchdog.charged_bytes()
 
 
 class _Reporter:
