@@ -41,6 +41,23 @@ REGISTRY = re.compile(
 )
 MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|root|home/[a-z]+|farm|Users/[a-z]+)/")
 
+ARROW_READERS = re.compile(
+    r"(?<=\bipc\.)(?:open|read)_\w+(?=\()|pyarrow\.ipc import"
+    r"|\b(?:RecordBatch(?:Stream|File)Reader|foreign_buffer|_import_from_c\w*|tableFromIPC)\("
+)
+ARROW_READERS_ALLOWED = {
+    # The one that validates, and its use of Arrow.
+    "packages/core/src/sennit_core/arrow_ipc.py:open_stream",
+    "packages/core/src/sennit_core/arrow_ipc.py:read_schema",
+    # A ring's schema, and batches that are validated right there.
+    "packages/strand/src/strand/batches.py:read_schema",
+    "packages/strand/src/strand/batches.py:read_record_batch",
+    # Spill files, which the same process wrote and unlinked.
+    "packages/emsqrt/src/emsqrt/io/parquet_passes.py:read_record_batch",
+    "packages/emsqrt/src/emsqrt/io/partition_sink.py:read_record_batch",
+    "packages/emsqrt/src/emsqrt/io/parquet_sink.py:open_file",
+}
+
 
 @cache
 def tracked() -> tuple[Path, ...]:
@@ -99,6 +116,17 @@ def test_no_class_is_named_for_nothing() -> None:
         if node.name not in DESIGNED_NAMES
     ]
     assert named == [], "name these for what they are"
+
+
+def test_arrow_from_outside_is_read_in_one_place() -> None:
+    """Arrow's IPC readers trust offsets and lengths; `open_arrow` and `validate_batch` do not."""
+    readers = {
+        f"{shown(path)}:{function}"
+        for path in sources(".py", ".ts", ".tsx", ".mjs")
+        if not re.search(r"(^|/)(tests?|integration|benchmarks|tools)/|testing", shown(path))
+        for function in ARROW_READERS.findall(path.read_text(encoding="utf-8"))
+    }
+    assert readers == ARROW_READERS_ALLOWED, "use sennit_core.arrow_ipc instead"
 
 
 def test_no_address_of_a_package_registry() -> None:

@@ -22,7 +22,7 @@ import { buildSchema, computeStrandMap, initStrandHeader, StrandView, StrandWrit
 window.send = (name, text) => send(new File([text], name))
 window.ring = async () => {
   const schema = buildSchema([{ name: 'id', type: 'u32' }])
-  const map = computeStrandMap({ schema, indexCapacity: 8, heapCapacity: 64 })
+  const map = computeStrandMap({ schema, indexCapacity: 8, heapCapacity: 128 })
   const buffer = new SharedArrayBuffer(map.totalBytes)
   initStrandHeader(buffer, map)
   new StrandWriter(buffer).writeRecordBatch([{ id: 4 }, { id: 5 }])

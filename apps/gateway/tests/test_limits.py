@@ -16,7 +16,6 @@ from elkyn.server.limits import Limits
 from sennit._asgi import Message, Receive, Scope, Send
 from sennit.limits import STRANGERS_BYTES_MAX, BodyLimit, protocols_for
 
-
 BODY_BYTES_MAX = 2 << 20
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from opened_node import OpenNode
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from elkyn.server.routes import ROUTES
-
-from .conftest import OpenNode
 
 LADDER = ("open", "reader", "writer", "admin")
 

@@ -59,7 +59,8 @@ def test_a_file_becomes_a_dataset(node: Any, csv: Path) -> None:
     assert info.result is not None
     ingest = info.result["ingest"]
     assert {**info.result, "ingest": None} == {
-        "dataset": dataset.id, "name": "flights", "rows": 3000, "ingest": None,
+        "file": "flights.csv", "dataset": dataset.id, "name": "flights", "rows": 3000,
+        "ingest": None,
     }  # fmt: skip
     assert (ingest["name"], ingest["source"]["delimiter"]) == ("flights.csv", ",")
     assert seen == sorted(seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,6 +70,8 @@ def test_damage_is_told_or_does_no_harm(at: int, value: int) -> None:
     data[at % len(data)] = value
 
     class Held(type(open_source("-"))):  # type: ignore[misc]
+        stored_bytes = len(data)
+
         def __init__(self) -> None:
             self.name = "held"
 
@@ -80,3 +83,22 @@ def test_damage_is_told_or_does_no_harm(at: int, value: int) -> None:
     except BadInput:
         return
     assert size >= 0
+
+
+def test_a_footer_that_leads_around_the_measured_messages_is_refused(tmp_path: Path) -> None:
+    """What is read is what was measured: the footer's batches, each once."""
+    write(tmp_path / "a.arrow", None)
+    data = (tmp_path / "a.arrow").read_bytes()
+    footer_bytes = int.from_bytes(data[-10:-6], "little")
+    start = len(data) - 10 - footer_bytes
+    last = next(
+        at
+        for at in range(start, len(data) - 33)
+        if sum(struct.unpack_from("<qi4xq", data, at)) == start - 8  # an end mark is between
+    )
+    damaged = bytearray(data)
+    damaged[last : last + 8] = struct.pack("<q", 8)
+    (tmp_path / "a.arrow").write_bytes(damaged)
+
+    with pytest.raises(BadInput, match="overlaps"):
+        largest_batch(open_source(tmp_path / "a.arrow"))

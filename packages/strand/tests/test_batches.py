@@ -10,6 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -261,3 +262,28 @@ def test_a_stream_of_another_schema_is_corrupt() -> None:
         decode_batch(BatchEncoder(batch).encode(batch), other, copy=False)
     with pytest.raises(Corrupt):
         decode_batch(encode_schema(batch.schema), batch.schema, copy=False)
+
+
+def binary_with_offsets(*offsets: int) -> pa.RecordBatch:
+    """Rows of a binary column, the second null, over five bytes."""
+    ends = pa.py_buffer(np.array(offsets, np.int32))
+    buffers = [pa.py_buffer(b"\x01"), ends, pa.py_buffer(b"hello")]
+    column = pa.Array.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+    return pa.record_batch({"s": column})
+
+
+@pytest.mark.parametrize("offset", [1_000_000, -1_000_000])
+@pytest.mark.parametrize("copy", [True, False])
+def test_offsets_beyond_their_buffer_are_corrupt(offset: int, copy: bool) -> None:
+    """The producer may be another process: what it writes must not lead into this one's memory."""
+    batch = binary_with_offsets(0, offset, 5)
+    with pytest.raises(Corrupt, match="Offset"):
+        decode_batch(batch.serialize(), batch.schema, copy=copy)
+
+
+def test_dictionary_indices_beyond_the_dictionary_are_corrupt() -> None:
+    indices = pa.array([0, 99], pa.int32())
+    column = pa.DictionaryArray.from_arrays(indices, pa.array(["a"]), safe=False)
+    batch = pa.record_batch({"d": column})
+    with pytest.raises(Corrupt, match="out of bounds"):
+        decode_batch(BatchEncoder(batch).encode(batch), batch.schema, copy=True)

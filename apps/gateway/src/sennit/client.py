@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from elytra.job import Job
     from elytra.pipeline import Pipeline
     from elytra.result import Result
+    from lake.scrub import ScrubReport
     from sennit_core.records import DatasetInfo, JobInfo
 
 
@@ -123,6 +124,25 @@ class Session:
     def dataset(self, name: str) -> DatasetInfo:
         """One dataset, by id or name."""
         return self._client.dataset(name)
+
+    def verify(
+        self,
+        dataset: str | None = None,
+        *,
+        repair: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> ScrubReport:
+        """Let the node read a dataset, or all, from its disk and compare every byte with its hash.
+
+        Args:
+            dataset: an id or name; every dataset when left out.
+            repair: repair what is damaged; refused until there are copies on other nodes.
+            on_progress: called with (bytes read, bytes in all).
+
+        Returns:
+            What was read; `.findings` says what is damaged, and is empty when nothing is.
+        """
+        return self._client.verify(dataset, repair=repair, on_progress=on_progress)
 
     def jobs(self) -> list[JobInfo]:
         """The jobs the node remembers, the newest first."""

@@ -21,7 +21,7 @@ def configure(settings: LoggingSettings, folder: Path) -> None:
         settings: level and rotation of the files, format of the terminal.
         folder: where the files are, such as `<data>/logs`.
     """
-    console = configure_logging("json" if settings.format == "json" else "text", settings.level)
+    console = configure_logging(settings.format, settings.level)
     console.setLevel(logging.WARNING)
     for name, file in _FILES.items():
         handler = logging.handlers.RotatingFileHandler(

@@ -79,10 +79,13 @@ class Node:
             tree = stores[SYSTEM_NAMESPACE]
             lake = owned.enter_context(
                 Lake(
-                    data, tree=tree, pool=pool, part_bytes=settings.storage.part_bytes,
+                    data,
+                    tree=tree,
+                    pool=pool,
+                    part_bytes=settings.storage.part_bytes,
                     upload_bytes_max=settings.storage.upload_bytes_max,
                     keep_source=settings.storage.keep_source,
-                )  # fmt: skip
+                )
             )
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
@@ -141,7 +144,7 @@ class Node:
             "executors": executors,
             "busy": pool.busy,
             "waiting": pool.waiting,
-            "datasets": len(self.lake.catalog.list()),
+            "datasets": self.lake.catalog.count(),
         }
 
 

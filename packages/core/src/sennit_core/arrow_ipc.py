@@ -196,7 +196,7 @@ class _Messages:
         self._source = source
         self.what = what
         self._bytes_max = batch_bytes_max
-        self._size = source.size() if source.seekable() else None
+        self._size = _size_of(source)
         self._blocks: Iterator[tuple[int, int, int]] | None = None
         self._schema: pa.Schema | None = None
         self._unread: bytes = b""  # of the first bytes, which tell a file from a stream
@@ -314,6 +314,14 @@ class _Messages:
     def _read_at(self, offset: int, size: int) -> bytes:
         self._source.seek(offset)
         return bytes(self._source.read(size))
+
+
+def _size_of(source: pa.NativeFile) -> int | None:
+    """Return the length of a file; None for a stream, which Arrow too calls seekable."""
+    try:
+        return int(source.size())
+    except (OSError, AttributeError):
+        return None
 
 
 def _next_node(nodes: Iterator[tuple[int, int]], what: str, rows: int | None) -> int:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from sennit_core.optional import import_optional
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from sennit_core.arrow_ipc import ArrowReader
 
 
 class _Pieces(io.RawIOBase):
@@ -35,16 +40,29 @@ class _Pieces(io.RawIOBase):
 
 
 def open_batches(pieces: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
-    """Yield the record batches of an IPC stream as its bytes arrive."""
-    import pyarrow as pa
+    """Yield the validated record batches of an IPC stream as its bytes arrive.
 
-    with io.BufferedReader(_Pieces(pieces), 1 << 20) as file, pa.ipc.open_stream(file) as reader:
+    Raises:
+        BadInput: The stream is damaged, cut off, or not Arrow.
+    """
+    with _open(pieces) as reader:
         yield from reader
 
 
 def read_table(pieces: Iterator[bytes]) -> pa.Table:
-    """Read a whole IPC stream."""
-    import pyarrow as pa
-
-    with io.BufferedReader(_Pieces(pieces), 1 << 20) as file, pa.ipc.open_stream(file) as reader:
+    """Read and validate a whole IPC stream; raises as `open_batches` does."""
+    with _open(pieces) as reader:
         return reader.read_all()
+
+
+@contextmanager
+def _open(pieces: Iterator[bytes]) -> Iterator[ArrowReader]:
+    import_optional("pyarrow", "reading an answer")
+    from sennit_core.arrow_ipc import open_arrow
+
+    with (
+        io.BufferedReader(_Pieces(pieces), 1 << 20) as file,
+        pa.PythonFile(file, mode="r") as source,
+        open_arrow(source, "the server's answer") as reader,
+    ):
+        yield reader

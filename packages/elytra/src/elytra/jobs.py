@@ -31,6 +31,7 @@ from emsqrt.plan import (
     scans_of,
 )
 from lake.intake import dataset_name
+from lake.verification import ShardFile
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Closed,
@@ -157,6 +158,7 @@ class JobService:
                 progress=None,
                 submitted_by=submitted_by,
                 created_at=self._clock.now(),
+                result={"file": sealed.upload.name},
             )
             dataset_id = self._dataset_of(sealed.upload)
             self._start_ingest(job, upload_id, dataset_id, sealed.size)
@@ -251,8 +253,11 @@ class JobService:
             snapshot, paths = self._lake.resolve(asked.dataset, asked.snapshot)
             ref = pinned[asked] = DatasetRef(snapshot.dataset, snapshot.id)
             schemas[ref] = snapshot.schema
-            pairs = zip(snapshot.shards, paths, strict=True)
-            shards[ref] = tuple(Shard(info, Path(path)) for info, path in pairs)
+            name = self._lake.catalog.name(snapshot.dataset)
+            pairs = enumerate(zip(snapshot.shards, paths, strict=True))
+            shards[ref] = tuple(
+                Shard(info, ShardFile(name, index, str(path))) for index, (info, path) in pairs
+            )
         bound = rebase(plan, pinned.__getitem__)
         job_id = new_id(self._clock)
         return bound, PlanWork(

@@ -75,6 +75,7 @@ class PartWriter:
                 limit_bytes=self._limit,
                 actual_bytes=size,
             )
+        self._store.check_end(self._upload.part_bytes * self._index + size)
         self._look_at(data)
         self._hash.update(data)
         self._new.write(data)
@@ -253,7 +254,22 @@ class PartStore:
         if expected_bytes is not None and expected_bytes > limit:
             what = f"part {index} of upload {upload_id}"
             raise TooLarge(what=what, limit_bytes=limit, actual_bytes=expected_bytes)
+        self.check_end(upload.part_bytes * index + (expected_bytes or 0))
         return PartWriter(self, upload, index, sha256)
+
+    def check_end(self, end: int) -> None:
+        """Refuse a file of at least `end` bytes when that is too large; raises `TooLarge`.
+
+        A part's place in the file follows from its index, so this bounds uploads of unknown size
+        whatever the order in which their parts arrive.
+        """
+        if self._size_max is not None and end > self._size_max:
+            raise TooLarge(
+                what="the upload",
+                limit_bytes=self._size_max,
+                actual_bytes=end,
+                hint="the limit is the setting storage.upload_bytes_max of the node",
+            )
 
     def keep(self, upload_id: str, index: int, sha256: str, new: NewFile) -> None:
         """Give a received part its name; the same part again changes nothing."""
@@ -351,8 +367,7 @@ class PartStore:
             raise UsageError(f"size is {size}; it cannot be negative")
         if size == 0:
             raise BadInput(what=name, reason="the file is empty")
-        if self._size_max is not None and size > self._size_max:
-            raise TooLarge(what="upload", limit_bytes=self._size_max, actual_bytes=size)
+        self.check_end(size)
         if -(-size // part_bytes) > PARTS_MAX:
             raise UsageError(
                 f"{size} bytes in parts of {part_bytes} are more than {PARTS_MAX} parts",

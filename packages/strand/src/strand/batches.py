@@ -8,12 +8,15 @@ dictionaries, batch. Its first message says which of the two a payload is.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sennit_core.errors import Corrupt, InternalError
+from sennit_core.arrow_ipc import DAMAGE, check_head, open_arrow, validate_batch
+from sennit_core.arrow_messages import Kind, read_head
+from sennit_core.errors import BadInput, Corrupt, InternalError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -25,6 +28,9 @@ __all__ = [
     "encode_schema",
     "has_dictionaries",
 ]
+
+
+_DAMAGE: tuple[type[Exception], ...] = (*DAMAGE, ValueError, struct.error, StopIteration)
 
 
 def encode_schema(schema: pa.Schema) -> pa.Buffer:
@@ -148,22 +154,33 @@ def decode_schema(payload: Buffer) -> pa.Schema:
 def decode_batch(payload: Buffer, schema: pa.Schema, *, copy: bool) -> pa.RecordBatch:
     """Read a batch's payload, over the payload itself or over a copy of it.
 
+    The ring may belong to another process, so the batch is validated in full. Without a copy that
+    holds for as long as the producer leaves committed records alone, as every producer here does.
+
     Raises:
-        Corrupt: it is no record batch message, nor a stream of one batch of this schema.
+        Corrupt: it is no record batch message, nor a stream of one batch of this schema; or its
+            offsets or values are invalid.
     """
     buffer = pa.py_buffer(payload)
     if copy:
         buffer = _copy(buffer)
-    try:
-        message = pa.ipc.read_message(buffer)
-        if message.type != "schema":
-            return pa.ipc.read_record_batch(message, schema)
-        with pa.ipc.open_stream(buffer) as stream:
-            if not stream.schema.equals(schema):
-                raise Corrupt("an Arrow batch in the ring", str(schema), str(stream.schema))
-            return stream.read_next_batch()
-    except (pa.ArrowException, OSError, EOFError, StopIteration) as error:
-        raise Corrupt("an Arrow batch in the ring", found=str(error)) from error
+    what = "an Arrow batch in the ring"
+    with pa.BufferReader(buffer) as file:
+        try:
+            head = read_head(file.read)
+            if head is not None and head.kind == Kind.BATCH:
+                check_head(head, schema)
+                batch = pa.ipc.read_record_batch(buffer, schema)
+                return validate_batch(batch, what)
+            file.seek(0)
+            with open_arrow(file, what) as stream:
+                if not stream.schema.equals(schema):
+                    raise Corrupt(what, str(schema), str(stream.schema))
+                return next(iter(stream))
+        except BadInput as error:
+            raise Corrupt(what, found=error.reason) from error
+        except _DAMAGE as error:
+            raise Corrupt(what, found=str(error)) from error
 
 
 def _copy(buffer: pa.Buffer) -> pa.Buffer:

@@ -9,6 +9,8 @@ import typer
 
 from sennit.cli.node_verbs import Data, Json
 
+_SHOWN_ROWS = 100
+
 Url = Annotated[str | None, typer.Option("--url", help="The node's address.", show_default=False)]
 
 
@@ -101,13 +103,16 @@ def datasets(
     else:
         rows = [(d.name, d.rows, len(d.schema.names), format_bytes(d.bytes), d.id) for d in found]
         table(None, ("name", "rows", "columns", "size", "id"), rows, right=("size",))
+        for dataset in found:
+            if dataset.damaged is not None:
+                typer.echo(f"damaged: {dataset.damaged}", err=True)
 
 
 def sql(
     query: Annotated[
         str, typer.Argument(help="A SELECT, WITH, SHOW TABLES, DESCRIBE, SUMMARIZE or EXPLAIN.")
     ],
-    limit: Annotated[int, typer.Option(help="Rows shown on a terminal; 0 shows all.")] = 100,
+    limit: Annotated[int, typer.Option(min=0, help="Rows of the table; 0 shows all.")] = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     engine: Annotated[
         str, typer.Option(help="duckdb, emsqrt, or auto: EM-√ where DuckDB's memory is too small.")
@@ -116,50 +121,12 @@ def sql(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a question and print its answer."""
-    from sennit.cli.output import emit_json, table
+    """Run a query and print its answer."""
+    from sennit.cli.sql import Query, run_query
 
-    with _session(data, url) as session:
-        if as_csv:
-            _print_csv(session, query, engine)
-            return
-        result = session.sql(query, engine=engine)
-        arrow = result.to_arrow()
-    if as_json:
-        columns = [{"name": field.name, "type": str(field.type)} for field in arrow.schema]
-        answered = result.manifest.get("engine")
-        emit_json({"columns": columns, "rows": _json_rows(arrow), "engine": answered})
-        return
-    shown = arrow.slice(0, limit) if limit else arrow
-    table(
-        None, arrow.column_names, [tuple(row.values()) for row in shown.to_pylist()], grouped=False
+    run_query(
+        Query(query, limit=limit, as_csv=as_csv, as_json=as_json, engine=engine, data=data, url=url)
     )
-    if shown.num_rows < arrow.num_rows:
-        typer.echo(
-            f"… {arrow.num_rows - shown.num_rows:,} more rows; --limit 0 shows all", err=True
-        )
-
-
-def _print_csv(session: Any, query: str, engine: str) -> None:
-    """Stream an answer as CSV, batch by batch."""
-    import sys
-
-    from pyarrow import csv
-
-    with session.iter_sql(query, engine=engine) as batches:
-        for index, batch in enumerate(batches):
-            csv.write_csv(batch, sys.stdout.buffer, csv.WriteOptions(include_header=index == 0))
-    sys.stdout.buffer.flush()
-
-
-def _json_rows(arrow: Any) -> list[list[Any]]:
-    """Rows as JSON values; what JSON cannot hold travels as text."""
-    plain = (str, int, float, bool, type(None))
-
-    def value(cell: Any) -> Any:
-        return cell if isinstance(cell, plain) and cell == cell else str(cell)
-
-    return [[value(cell) for cell in row.values()] for row in arrow.to_pylist()]
 
 
 def run(
@@ -170,7 +137,7 @@ def run(
     agg: Annotated[
         list[str] | None, typer.Option(help="NAME=EXPRESSION, such as n=count().")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Rows at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Rows at most.")] = None,
     engine: Annotated[str, typer.Option(help="auto or local.")] = "auto",
     mem_cap: Annotated[str | None, typer.Option(help="Hard memory cap of each task.")] = None,
     data: Data = None,
@@ -178,8 +145,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a memory-capped pipeline as a job, watch it, and print its result."""
-    from sennit.cli.output import emit_json, progress, table
+    from sennit.cli.output import emit_json, progress
     from sennit.cli.pipelines import Steps, job_from
+    from sennit.cli.rows import as_rows, show
 
     with _session(data, url) as session:
         job = job_from(
@@ -196,16 +164,12 @@ def run(
         info = job.wait()
         arrow = job.result().to_arrow()
     if as_json:
-        emit_json({"job": info.to_json(), "rows": _json_rows(arrow), "columns": arrow.column_names})
+        rows = as_rows(arrow.schema, arrow.to_batches()).rows
+        emit_json({"job": info.to_json(), "rows": rows, "columns": arrow.column_names})
         return
-    table(
-        None,
-        arrow.column_names,
-        [tuple(row.values()) for row in arrow.slice(0, 100).to_pylist()],
-        grouped=False,
-    )
-    if arrow.num_rows > 100:
-        typer.echo(f"… {arrow.num_rows - 100:,} more rows; --json prints all", err=True)
+    show(as_rows(arrow.schema, arrow.to_batches(), max_rows=_SHOWN_ROWS))
+    if arrow.num_rows > _SHOWN_ROWS:
+        typer.echo(f"… {arrow.num_rows - _SHOWN_ROWS:,} more rows; --json prints all", err=True)
 
 
 def jobs(

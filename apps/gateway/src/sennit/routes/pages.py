@@ -93,12 +93,15 @@ def _file(site: Path, scope: Scope) -> Response:
     wanted = _place(site, path)
     if wanted is None:
         return _refusal(404, "no such page")
-    if wanted.is_dir():
-        if not path.endswith("/"):
-            # Pages are exported with a trailing slash (next.config.ts: trailingSlash). Without it
-            # the browser's path differs from the exported one, and React does not accept the page.
-            return RedirectResponse(_local(f"{path}/", _query(scope)), status_code=308)
+    if (wanted / "index.html").is_file():
         wanted = wanted / "index.html"
+    if wanted.name == "index.html" and wanted.is_file():
+        # The exported HTML is that of one address. Under another (`/data`, `/data/index.html`) the
+        # page renders differently in the browser, and React reports error 418.
+        folder = wanted.parent.relative_to(site.resolve()).as_posix()
+        address = "/" if folder == "." else f"/{folder}/"
+        if path != address:
+            return RedirectResponse(_local(address, _query(scope)), status_code=308)
     if not wanted.is_file():
         missing = site / "404.html"
         if missing.is_file() and "." not in Path(path).name:

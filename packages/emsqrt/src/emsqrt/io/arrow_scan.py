@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emsqrt.io.arrow_blocks import largest_batch
 from emsqrt.io.casting import BatchCaster
@@ -15,7 +15,9 @@ from sennit_core.errors import BadInput, CapTooSmall, MemoryCapExceeded
 from sennit_core.schema import Schema
 from sennit_core.units import format_bytes
 
-_FILE_MAGIC = b"ARROW1"
+if TYPE_CHECKING:
+    from sennit_core.arrow_ipc import ArrowReader
+
 _COPIES = 2
 """A batch as it is read, and what is made of it."""
 
@@ -38,19 +40,21 @@ class ArrowScan:
             f"record batch {number} of {self._source.name} takes {format_bytes(batch_bytes)}"
         )
         self.bytes_done = 0
-        with _open(self._source) as (_, found, _):
-            self._caster = BatchCaster(found, schema, self._source.name)
+        with _open(self._source) as (_, reader):
+            self._caster = BatchCaster(reader.schema, schema, self._source.name)
 
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:
         """Yield the file's batches; `guard` grows with them."""
-        with _open(self._source) as (file, _, batches):
+        from sennit_core.arrow_ipc import DAMAGE
+
+        most = self.need_bytes // _COPIES
+        with _open(self._source, most) as (file, reader):
             try:
-                for batch in batches:
-                    batch.validate(full=True)  # a damaged offset would lead anywhere
+                for batch in reader:
                     self._hold(batch, guard)
                     self.bytes_done = file.tell()
                     yield self._caster.cast(batch)
-            except _damage() as error:
+            except DAMAGE as error:
                 raise BadInput(self._source.name, reason=str(error)) from error
 
     def _hold(self, batch: Any, guard: BudgetGuard) -> None:
@@ -71,48 +75,20 @@ def infer_arrow_schema(source: ByteSource | Path) -> Schema:
     """Return the columns of an Arrow IPC file or stream."""
     source = open_source(source) if isinstance(source, Path) else source
     largest_batch(source)  # a damaged length would be believed
-    with _open(source) as (_, found, _):
-        return Schema.from_arrow(found)
+    with _open(source) as (_, reader):
+        return Schema.from_arrow(reader.schema)
 
 
 @contextmanager
-def _open(source: ByteSource) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
-    """Open either form: the open file, the schema, and an iterator over the batches."""
-    import pyarrow as pa
-
+def _open(
+    source: ByteSource, batch_bytes_max: int | None = None
+) -> Iterator[tuple[Any, ArrowReader]]:
+    """Open either form: the open file, and the reader of its batches."""
     from emsqrt.io.range_file import open_for_arrow
+    from sennit_core.arrow_ipc import open_arrow
 
-    with open_for_arrow(source) as file:
-        is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
-        file.seek(0)
-        try:
-            reader = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
-        except _damage() as error:
-            raise BadInput(source.name, reason=f"this is not Arrow IPC: {error}") from error
-        with reader:
-            try:
-                yield file, reader.schema, _batches(reader, is_file=is_file)
-            except UnicodeDecodeError as error:
-                reason = "a name in its schema is not UTF-8"
-                raise BadInput(source.name, reason=reason) from error
-
-
-def _damage() -> tuple[type[Exception], ...]:
-    """Return what Arrow raises for files that are none."""
-    import pyarrow as pa
-
-    return (
-        pa.ArrowInvalid,
-        pa.ArrowIndexError,
-        pa.ArrowKeyError,
-        pa.ArrowNotImplementedError,
-        pa.ArrowSerializationError,
-        pa.ArrowTypeError,
-        OSError,
-    )
-
-
-def _batches(reader: Any, *, is_file: bool) -> Iterator[Any]:
-    if is_file:
-        return (reader.get_batch(index) for index in range(reader.num_record_batches))
-    return iter(reader)
+    with (
+        open_for_arrow(source) as file,
+        open_arrow(file, source.name, batch_bytes_max=batch_bytes_max) as reader,
+    ):
+        yield file, reader

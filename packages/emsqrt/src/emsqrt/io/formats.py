@@ -167,7 +167,10 @@ class CsvWriter(FormatWriter):
 
     def _cells(self, column: pa.Array) -> pa.Array:
         text = text_cells(column)
-        plain = pa.types.is_primitive(column.type) and self.delimiter in ",;\t|"
+        # Numbers and moments hold no delimiter, but an interval is a list: [1, 2, 0].
+        kind = column.type
+        plain = pa.types.is_primitive(kind) and not pa.types.is_interval(kind)
+        plain = plain and self.delimiter in ",;\t|"
         return text if plain else _csv_quoted(text, self.delimiter)
 
 

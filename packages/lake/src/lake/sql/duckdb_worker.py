@@ -1,7 +1,6 @@
 """A query over datasets by DuckDB, its answer as a stream.
 
-Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `names` (of all
-datasets, for suggestions) `threads`. Answer: `rows` `bytes` `truncated` `columns` `inputs` (ids of
+Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `threads`. Answer: `rows` `bytes` `truncated` `columns` `inputs` (ids of
 the snapshots read) `engine`.
 """
 
@@ -24,6 +23,7 @@ from lake.sql.guard import Statement, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.session import SqlLimits, open_session
 from lake.sql.tables import Table, used_tables
+from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ _instances = InstanceCache(_KEPT_INSTANCES)
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     """Check the statement, connect to a locked instance, stream the answer."""
     tables = [Table.from_json(table) for table in request["tables"]]
-    names = tuple(request.get("names") or ())
     sql = request["sql"]
     used: list[Table] = []
     try:
         statement = check_statement(sql, frozenset(table.name for table in tables))
-        used = used_tables(tables, statement.tables, names)
+        used = used_tables(tables, statement.tables)
+        verify_shards((shard for table in used for shard in table.shards), context)
         limits = _limits(request, context)
         with _connect(tables, used, statement, limits, context) as connection:
             context.on_cancel(lambda: _interrupt(connection))
@@ -62,8 +62,9 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     except duckdb.Error as error:
         context.check()
         columns = tuple(itertools.chain.from_iterable(table.schema.names for table in used))
+        shards = [shard for table in used for shard in table.shards]
         raise query_error(
-            error, sql, tables=names, columns=columns, cap_bytes=context.cap_bytes
+            error, sql, shards=shards, columns=columns, cap_bytes=context.cap_bytes
         ) from None
 
 
@@ -81,7 +82,8 @@ def _connect(
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     names = tuple(statement.tables)
     if statement.catalog:  # it lists every dataset, whose views are not worth keeping
-        return open_session(tables, names, limits)
+        whole = [table for table in tables if table.damage is None]
+        return open_session(whole, names, limits)
 
     def may_keep() -> bool:
         grown_bytes_max = context.cap_bytes // _KEPT_GROWTH
