@@ -50,7 +50,7 @@ def test_a_wide_or_much_changed_dataset_is_told_shortly() -> None:
 
     assert len(shown) < 50
     assert max(len(line) for text in shown for line in text.split("\n")) <= 80
-    assert "… 5,000 in all" in shown[2]
+    assert "… 5,000 in all" in " ".join(shown[2].split())
     assert "… 40; --json has all" in shown[-1]
 
 
