@@ -90,7 +90,7 @@ class Intake:
         keep_source: Whether files are kept as they came when their options do not say.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a lake, which it only passes on
         self,
         objects: ObjectStore,
         catalog: Catalog,

@@ -18,6 +18,7 @@ from lake.intake import Arrival, Intake, dataset_name, refuse_taken
 from lake.objects import ObjectStore
 from lake.parts import PART_BYTES, PartStore
 from lake.queries import QueryExecution, Result, check_parameters
+from lake.reserve import Reserve
 from lake.retention import Retention
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Cancelled, NotFound, SennitError, Unsupported, UsageError
@@ -57,10 +58,11 @@ class Lake:
         upload_bytes_max: Largest upload accepted; None is no limit but the disk.
         keep_source: Whether a file is kept as it came where its upload does not say
             (`keepSource`).
+        reserve: Disk space set aside for deletions; the owner fills it. Made and filled when None.
         clock: Source of time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - independent settings, all by keyword
         self,
         folder: Path | str,
         *,
@@ -70,6 +72,7 @@ class Lake:
         part_bytes: int = PART_BYTES,
         upload_bytes_max: int | None = None,
         keep_source: bool = False,
+        reserve: Reserve | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.folder = Path(folder)
@@ -96,6 +99,9 @@ class Lake:
             self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._turns_lock = threading.Lock()
             self._recover()
+            self.reserve = reserve or Reserve(self.folder)
+            if reserve is None:
+                self.reserve.fill()
             self._owned = owned.pop_all()
 
     def ingest(
@@ -252,7 +258,7 @@ class Lake:
 
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; queries that read it now still finish."""
-        return self.retention.delete_dataset(dataset)
+        return self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
 
     def close(self) -> None:
         """Close what the lake opened itself."""
