@@ -221,6 +221,9 @@ def _problem(info: Any) -> str:
 def watch(
     path: Annotated[str, typer.Argument(help="A job's id, or a path of the tree such as /jobs.")],
     namespace: Annotated[str, typer.Option("--ns", help="The tree's namespace.")] = "sys",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for a value where the path has none yet.")
+    ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -236,5 +239,17 @@ def watch(
                 line = f"{info.state:10} {_tasks(info)}"
                 typer.echo(json.dumps(info.to_json()) if as_json else line)
             return
-        for value in session.tree.namespace(namespace).watch(path):
+        values = session.tree.namespace(namespace).watch(path)
+        for index, value in enumerate(values):
+            if index == 0 and value is None and not wait:
+                raise _nothing_at(path, namespace)
             typer.echo(json.dumps(value, indent=None if as_json else 2))
+
+
+def _nothing_at(path: str, namespace: str) -> Exception:
+    from sennit_core.errors import NotFound
+
+    what = f"job, and no value in namespace {namespace!r} at"
+    return NotFound(
+        what, path, hint="see `platform jobs`; --wait waits for a value, --ns names a namespace"
+    )
