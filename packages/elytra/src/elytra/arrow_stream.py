@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sennit_core.optional import import_optional
 
 if TYPE_CHECKING:
-    pa = import_optional("pyarrow", "reading an answer")
+    import pyarrow as pa
+
     from sennit_core.arrow_ipc import ArrowReader
 
 
