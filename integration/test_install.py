@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import email
+import html
+import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from email.message import Message
 from pathlib import Path
 
+import httpx
 import pytest
+
+from nodes import quiet_environment
+from sennit import playground
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("core", "strand", "emsqrt", "elkyn", "lake", "elytra")
@@ -97,3 +104,64 @@ def test_strand_alone_brings_its_sibling(tmp_path: Path) -> None:
         python, "-c", "from importlib.metadata import requires; print(requires('sennit-strand'))"
     )
     assert "file:" not in requires
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The gateway's folder, beside a playground that was exported."""
+    gateway, app = tmp_path / "apps/gateway", tmp_path / "apps/playground"
+    unbuilt = shutil.ignore_patterns("_playground", "__pycache__", "tests")
+    shutil.copytree(ROOT / "apps/gateway", gateway, ignore=unbuilt)
+    (app / "out").mkdir(parents=True)
+    (app / "package.json").write_text("{}")
+    (app / "next.config.ts").write_text("")
+    (app / "out/index.html").write_text("<title>Sennit</title>")
+    return tmp_path
+
+
+def files_of_gateway_wheel(checkout: Path, scratch: Path) -> list[str]:
+    scratch.mkdir()
+    wheel = scratch / backend_call(checkout / "apps/gateway", f"build_wheel({str(scratch)!r})")
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_a_gateway_installed_by_its_path_brings_the_exported_playground(checkout: Path) -> None:
+    site = "sennit/_playground/index.html"
+    assert site in files_of_gateway_wheel(checkout, checkout / "current")
+
+    page = checkout / "apps/playground/next.config.ts"
+    index = (checkout / "apps/playground/out/index.html").stat()
+    os.utime(page, (index.st_mtime + 10, index.st_mtime + 10))
+    assert site not in files_of_gateway_wheel(checkout, checkout / "outdated")
+
+    shutil.rmtree(checkout / "apps/playground")
+    assert "sennit/__init__.py" in (without := files_of_gateway_wheel(checkout, checkout / "none"))
+    assert site not in without
+
+
+def test_an_install_without_the_playground_names_the_command_that_adds_it(tmp_path: Path) -> None:
+    """Run the package from a folder that is in no checkout, as an installed one is."""
+    unbuilt = shutil.ignore_patterns("_playground", "__pycache__")
+    shutil.copytree(ROOT / "apps/gateway/src/sennit", tmp_path / "site/sennit", ignore=unbuilt)
+    environment = quiet_environment() | {"PYTHONPATH": str(tmp_path / "site")}
+    command = [sys.executable, "-m", "sennit.cli", "up", "--port", "0", "--json"]
+    with (
+        (tmp_path / "stderr").open("w+") as errors,
+        subprocess.Popen(
+            [*command, "--data", str(tmp_path / "node")],
+            stdout=subprocess.PIPE, stderr=errors, env=environment, text=True, cwd=tmp_path,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout is not None
+        up = json.loads(process.stdout.readline())
+        page = httpx.get(up["loginUrl"], follow_redirects=True)
+        process.terminate()
+        process.wait()
+        errors.seek(0)
+        said = errors.read()
+    remedy = "npm ci && npm run build && pip install --force-reinstall --no-deps ./apps/gateway"
+    assert page.status_code == 503
+    assert remedy in html.unescape(page.text)
+    assert f"note: {playground.MISSING}" in said
+    assert remedy in playground.MISSING

@@ -120,7 +120,7 @@ def test_the_sign_in_page_fits_a_phone(browser: Browser, site: Site) -> None:
         assert overflow(page) == []
 
 
-def test_uploads_fit_a_phone(page: Page, site: Site, tmp_path: Path) -> None:
+def test_uploads_fit_a_phone(page: Page, site: Site, watched: Watched, tmp_path: Path) -> None:
     resize(page, "phone", "light")
     page.goto(f"{site.url}/data/")
     for name in ("first", "first"):  # the second is refused: the name is taken
@@ -130,4 +130,5 @@ def test_uploads_fit_a_phone(page: Page, site: Site, tmp_path: Path) -> None:
         expect(page.get_by_text(file.name).first).to_be_visible()
         expect(page.get_by_role("link", name="Open").first).to_be_visible()
     expect(page.get_by_text("There is a table of this name already")).to_be_visible()
+    watched.take("status of 409")
     assert overflow(page) == []

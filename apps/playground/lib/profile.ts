@@ -38,7 +38,11 @@ export const SAMPLE_ROWS = 5_000_000
 const BUDGET_SECONDS = 60
 
 /** The query that profiles some columns: one row, three values for each column. */
-export function profileSql(table: string, rows: number, columns: readonly ProfiledColumn[]): string {
+export function profileSql(
+  table: string,
+  rows: number,
+  columns: readonly ProfiledColumn[],
+): string {
   const values = columns.flatMap(({ name, type }) => {
     const column = quoteName(name)
     const numeric = /^(U?Int|Float|Decimal)/i.test(type)

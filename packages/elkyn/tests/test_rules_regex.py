@@ -154,4 +154,4 @@ def test_without_the_engine_the_upload_says_what_to_install(
     parse_rules({"rules": {".read": "auth != null"}})
     with pytest.raises(Unsupported) as refused:
         parse_rules({"rules": {".read": "auth.uid.matches(/not compiled before/)"}})
-    assert "sennit-elkyn[server]" in str(refused.value.hint)
+    assert "google-re2" in str(refused.value.hint)

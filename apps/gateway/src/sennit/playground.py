@@ -26,6 +26,11 @@ _TREE = Path(__file__).resolve().parents[4]
 _APP = _TREE / "apps" / "playground"
 _STAMP = ".sources-sha256"
 _NODE_MIN = (20, 9)
+# What to do about an install without the site, in one line that can be copied into a shell.
+MISSING = (
+    "This install has no playground. To add it, run this in a checkout of Sennit (with Node 20.9 or "
+    "newer): npm ci && npm run build && pip install --force-reinstall --no-deps ./apps/gateway"
+)
 # What the export is made from; anything else in the tree may change without a new build.
 _SOURCES = ("apps/playground", "packages/elytra/js", "package.json", "package-lock.json")
 _NOT_SOURCES = frozenset({"node_modules", "out", ".next", "dist", "test", "tests"})
@@ -108,7 +113,8 @@ def _run(command: list[str], environment: dict[str, str], log: Path | None) -> N
         raise Unavailable(
             "the playground",
             message=f"building the playground failed at `{' '.join(command)}`:\n{done.stdout[-2000:]}",
-            hint="the node works without it; see the log, then run `nox -s playground`",
+            hint="the node works without it; fix what the log says, then run "
+            "`python -m sennit.playground build`",
         )
 
 
@@ -126,7 +132,7 @@ def _node_folder() -> Path:
         raise Unavailable(
             "Node",
             message="no Node 20.9 or newer with npm was found",
-            hint="install Node, then `nox -s playground`",
+            hint="install Node, then run `python -m sennit.playground build`",
         )
     return Path(node).parent
 

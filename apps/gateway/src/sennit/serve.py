@@ -146,7 +146,7 @@ class _PlaygroundBuilder:
         if playground.can_build():
             self._thread.start()
         elif playground.site() is None:
-            self._application.pages.failed("this installation carries no playground")
+            self._application.pages.failed(playground.MISSING)
 
     def stop(self) -> None:
         """End the build, with whatever it has started, and wait for it."""

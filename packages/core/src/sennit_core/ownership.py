@@ -37,10 +37,15 @@ def refuse_strangers(package_file: str, distribution: str) -> None:
             f"the folder {folder} belongs to {distribution}, but the distribution {stranger!r} has "
             f"files in it too, so neither can be trusted. Part them with:\n"
             f"    python -m pip uninstall {stranger} {distribution}\n"
-            f"    python -m pip install {distribution}",
+            f"    python -m pip install ./{_folder_of(own)}    (in a checkout of Sennit)",
             name=package,
             path=package_file,
         )
+
+
+def _folder_of(distribution: str) -> str:
+    short = distribution.removeprefix("sennit-")
+    return "apps/gateway" if short == "sennit" else f"packages/{short}"
 
 
 @lru_cache(maxsize=8)

@@ -44,10 +44,12 @@ def require_arrow(what: str) -> None:
 
     missing = [name for name in ("pyarrow", "numpy", "ormsgpack") if find_spec(name) is None]
     if missing:
+        from sennit_core.extras import install_hint
+
         raise Unsupported(
             f"{what} needs {' and '.join(missing)}",
-            hint='pip install "sennit-emsqrt[arrow]"; without it CSV and JSON Lines can be filtered, '
-            "sorted, joined and grouped into files",
+            hint=f"{install_hint('sennit-emsqrt', *missing)}; without CSV and JSON Lines can be "
+            "filtered, sorted, joined and grouped into files",
         )
 
 

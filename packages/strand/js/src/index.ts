@@ -38,7 +38,12 @@ export {
   type StrandSchema,
   type StrandVersion,
 } from './schema.js'
-export { StrandView, type ConsumerToken, type StrandStatus, type StrandViewOptions } from './view.js'
+export {
+  StrandView,
+  type ConsumerToken,
+  type StrandStatus,
+  type StrandViewOptions,
+} from './view.js'
 export {
   StrandWriter,
   type ClaimedHeap,

@@ -11,7 +11,17 @@ import {
 import { checkExtension, readStrandHeader, type StrandMap } from './header.js'
 import { NO_ROOM, Producer } from './producer.js'
 import { canBlock, NAP_MS, sleep, sleepHere } from './waiting.js'
-import { AT, ATTACHED, CONSUMER_COUNT, ENTRY, entryAt, EOS, ERROR, LEFT, RingWords } from './words.js'
+import {
+  AT,
+  ATTACHED,
+  CONSUMER_COUNT,
+  ENTRY,
+  entryAt,
+  EOS,
+  ERROR,
+  LEFT,
+  RingWords,
+} from './words.js'
 
 /** What a producer does when the ring is full and every consumer has left. */
 export type WhenUnread = 'raise' | 'wait' | 'discard'

@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { between, eq, forEachSet, intersect, oneOf, popcount, type FieldSpec } from '../src/index.js'
+import {
+  between,
+  eq,
+  forEachSet,
+  intersect,
+  oneOf,
+  popcount,
+  type FieldSpec,
+} from '../src/index.js'
 import { openRing } from './rings.js'
 
 const FIELDS: FieldSpec[] = [

@@ -220,6 +220,11 @@ def _print_address(wanted: Start, url: str, login_url: str, pid: int, *, word: s
         if not wanted.detach:
             typer.echo("Ctrl-C stops it.")
     sys.stdout.flush()
+    if not wanted.api_only:
+        from sennit import playground
+
+        if playground.site() is None and not playground.can_build():
+            typer.echo(f"note: {playground.MISSING}", err=True)
 
 
 def _is_kept(stream: TextIO) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from elkyn.auth.errors import BadToken
 from sennit_core.errors import BadInput, Unsupported
+from sennit_core.extras import install_hint
 
 __all__ = [
     "TOKEN_BYTES_MAX",
@@ -290,7 +291,8 @@ def _scheme(algorithm: str) -> Any:
         return ECAlgorithm(ECAlgorithm.SHA256)
     except (ImportError, AttributeError):
         raise Unsupported(
-            f"{algorithm} needs PyJWT and cryptography", hint="pip install 'sennit-elkyn[server]'"
+            f"{algorithm} needs PyJWT and cryptography",
+            hint=install_hint("sennit-elkyn", "pyjwt"),
         ) from None
 
 

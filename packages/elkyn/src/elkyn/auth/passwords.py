@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sennit_core.errors import Busy, Unsupported
+from sennit_core.extras import install_hint
 
 __all__ = ["PASSWORD_MAX", "PASSWORD_MIN", "Lane", "Passwords"]
 
@@ -56,7 +57,7 @@ class Passwords:
                 try:
                     from argon2 import PasswordHasher
                 except ImportError:
-                    hint = "pip install 'sennit-elkyn[server]'"
+                    hint = install_hint("sennit-elkyn", "argon2-cffi")
                     raise Unsupported("passwords need argon2-cffi", hint=hint) from None
                 self._hasher = PasswordHasher(**_COST)
                 self._nobody = self._hasher.hash("nobody's password")

@@ -21,6 +21,7 @@ from elkyn.replica.messages import MESSAGE_BYTES_MAX, VERSION, decode, encode
 from elkyn.replica.store_log import FollowerStore
 from elkyn.store import ElkynStore
 from sennit_core.errors import Unavailable, Unsupported
+from sennit_core.extras import install_hint
 from sennit_core.logs import get_logger
 
 __all__ = ["Link", "ReplicaStatus", "read_token", "tell_term"]
@@ -192,7 +193,7 @@ def load_connect() -> Any:
     try:
         from websockets.sync.client import connect as opened
     except ImportError:
-        hint = "pip install 'sennit-elkyn[server]'"
+        hint = install_hint("sennit-elkyn", "websockets")
         raise Unsupported("following needs websockets", hint=hint) from None
     return opened
 

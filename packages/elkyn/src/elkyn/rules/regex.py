@@ -13,6 +13,7 @@ from typing import Any
 
 from elkyn.rules.problems import ExpressionError
 from sennit_core.errors import Unsupported
+from sennit_core.extras import install_hint
 
 __all__ = ["compile_regex", "translate"]
 
@@ -67,7 +68,7 @@ def _engine() -> Any:
     except ImportError:
         raise Unsupported(
             "matches() needs a regular expression engine of linear time, which is not installed",
-            hint="pip install 'sennit-elkyn[server]'",
+            hint=install_hint("sennit-elkyn", "google-re2"),
         ) from None
     return re2
 

@@ -27,6 +27,7 @@ from elkyn.server.limits import Limits
 from elkyn.server.origins import LOOPBACK, Origins
 from elkyn.server.settings import ACK_SECONDS, KEEP_ALIVE_SECONDS, Settings, check_keep_alive
 from sennit_core.errors import Unsupported, UsageError
+from sennit_core.extras import install_hint
 from sennit_core.logs import get_logger
 from sennit_core.private_files import claim_folder
 
@@ -241,7 +242,8 @@ def _uvicorn() -> Any:
         import uvicorn
     except ImportError:
         raise Unsupported(
-            "serving needs uvicorn", hint="pip install 'sennit-elkyn[server]'"
+            "serving needs uvicorn",
+            hint=install_hint("sennit-elkyn", "uvicorn", "httptools", "websockets", "orjson"),
         ) from None
     return uvicorn
 

@@ -13,6 +13,7 @@ from typing import Any
 from emsqrt.documents.errors import BadDocument
 from emsqrt.documents.tree import DEPTH_MAX, VALUES_MAX, Node, Place, Scalar
 from sennit_core.errors import Unsupported
+from sennit_core.extras import install_hint
 
 _TAGS = ("str", "int", "float", "bool", "null", "seq", "map", "timestamp", "merge", "value")
 _INT = re.compile(r"[-+]?[0-9]{1,30}")
@@ -38,7 +39,7 @@ def read_yaml(text: str, source: str) -> Node:
     try:
         import yaml
     except ImportError:
-        hint = "pip install 'sennit-emsqrt[yaml]', or write the document as JSON"
+        hint = f"{install_hint('sennit-emsqrt', 'PyYAML')}, or write the document as JSON"
         raise Unsupported("reading YAML needs PyYAML", hint=hint) from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

@@ -10,6 +10,7 @@ from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import Plan, Scan, check
 from emsqrt.plan.tree import scans_of
 from sennit_core.errors import SqlError, TooLarge, Unsupported, UsageError
+from sennit_core.extras import install_hint
 
 TEXT_CHARS_MAX = 65_536
 
@@ -43,7 +44,7 @@ def sql(
     try:
         import sqlglot
     except ImportError:
-        hint = "pip install 'sennit-emsqrt[sql]'"
+        hint = install_hint("sennit-emsqrt", "sqlglot")
         raise Unsupported("SQL needs sqlglot", hint=hint) from None
     from emsqrt.sql_plan.ordered_sets import plain_aggregates
     from emsqrt.sql_plan.parameters import bind, parse_statements

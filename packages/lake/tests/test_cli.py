@@ -1,0 +1,125 @@
+"""The `lake` command, run as users run it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lake import Lake
+
+DOCS = Path(__file__).resolve().parents[3] / "docs/lake-cli.md"
+
+
+def lake(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lake.cli", *arguments],
+        input=stdin, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder into which the command has put one file."""
+    folder = tmp_path_factory.mktemp("cli")
+    file = folder / "trips.csv"
+    file.write_text("city,km\nOslo,12.5\nRome,7\n")
+    done = lake("put", str(file), "--data", str(folder / "lake"))
+    assert (done.returncode, done.stdout) == (0, f"{file} -> trips: 2 rows in all\n"), done.stderr
+    return str(folder / "lake")
+
+
+def test_what_was_put_is_listed_and_described(data: str) -> None:
+    assert re.search(r"^trips +2 ", lake("ls", "--data", data).stdout, re.MULTILINE)
+    assert "km      Float64" in lake("ls", "trips", "--data", data).stdout
+    (listed,) = json.loads(lake("ls", "--data", data, "--json").stdout)
+    assert (listed["name"], listed["rows"]) == ("trips", 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "printed"),
+    [
+        ((), "city  km\nOslo  12.5\nRome  7\n"),
+        (("--csv",), "city,km\nOslo,12.5\nRome,7\n"),
+        (("--csv", "--engine", "emsqrt"), "city,km\nOslo,12.5\nRome,7\n"),
+    ],
+)
+def test_a_query_is_answered_in_the_form_asked_for(
+    data: str, flags: tuple[str, ...], printed: str
+) -> None:
+    done = lake("sql", "select * from trips order by city", "--data", data, *flags)
+    assert done.stdout.replace("7.0", "7") == printed, done.stderr
+
+
+def test_a_query_may_come_from_standard_input_and_answer_in_json(data: str) -> None:
+    done = lake("sql", "-", "--data", data, "--json", stdin="select list_value(km) from trips")
+    assert json.loads(done.stdout)["rows"] == [[[12.5]], [[7]]]
+
+
+def test_a_table_on_screen_is_cut_and_says_so(data: str) -> None:
+    done = lake("sql", "select unnest(range(2000)), 'a\nb'", "--data", data)
+    assert done.stdout.count("\n") == 1001
+    assert re.search(r"^999 +a\\nb$", done.stdout, re.MULTILINE)
+    assert "--csv or --json prints all" in done.stderr
+
+
+def test_files_are_added_and_datasets_deleted(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("n\n1\n")
+    folder = str(tmp_path / "lake")
+    lake("put", str(file), str(file), "--name", "both", "--data", folder)
+    with Lake(folder) as opened:
+        assert opened.catalog.get("both").rows == 2
+    assert lake("rm", "both", "--data", folder).stdout == "deleted both\n"
+    again = lake("rm", "both", "--data", folder)
+    assert (again.returncode, again.stderr) == (1, 'lake: there is no dataset "both"\n')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("ls", "--data", "/nowhere/at/all"), 1, "`lake put FILE --data DIR` creates one"),
+        (("put", "/nowhere.csv", "--data", "/nowhere"), 1, "there is no file"),
+        (("ls",), 2, "--data"),
+        (("sql", "select", "--data", "DATA"), 2, "selection list"),
+        (("sql", "drop table trips", "--data", "DATA"), 1, "lake:"),
+        (("sql", "select 1", "--memory", "much", "--data", "DATA"), 2, "much"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_what_to_do(
+    data: str, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    done = lake(*(data if each == "DATA" else each for each in arguments))
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_is_open_elsewhere_is_refused(tmp_path: Path) -> None:
+    with Lake(tmp_path):
+        done = lake("ls", "--data", str(tmp_path))
+    assert done.returncode == 1
+    assert "is open in" in done.stderr
+
+
+def test_every_verb_is_documented() -> None:
+    page = DOCS.read_text(encoding="utf-8")
+    verbs = re.search(r"\{?positional arguments:\n(.*?)\n\n", lake("--help").stdout, re.DOTALL)
+    assert verbs is not None
+    names = re.findall(r"^    (\w+) ", verbs[1], re.MULTILINE)
+    assert sorted(names) == ["ls", "put", "rm", "sql"]
+    assert re.findall(r"^\| `lake (\w+)", page, re.MULTILINE) == names
+    for name in names:
+        flags = set(re.findall(r"--[a-z-]+", lake(name, "--help").stdout)) - {"--help"}
+        assert flags <= set(re.findall(r"--[a-z-]+", page)), name
+
+
+def test_the_version_is_told_without_loading_an_engine() -> None:
+    assert re.fullmatch(r"lake \d+\.\d+\.\d+\n", lake("--version").stdout)
+    code = "import sys; import lake.cli; print({'pyarrow', 'duckdb', 'numpy'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
