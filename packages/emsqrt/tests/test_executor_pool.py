@@ -43,6 +43,20 @@ def test_payloads_come_in_order_and_then_the_result(pool: ExecutorPool) -> None:
         assert execution.done
 
 
+@pytest.mark.parametrize(
+    "sizes", [[65_536], [65_537], [1, 65_535, 1], [9, 200_000, 5], [40_000] * 9]
+)
+def test_an_answer_keeps_its_order_whether_it_needs_a_ring_or_not(
+    pool: ExecutorPool, sizes: list[int]
+) -> None:
+    pieces = [chr(97 + index) * size for index, size in enumerate(sizes)]
+
+    with pool.submit(ECHO, {"emit": pieces, "n": 1}) as execution:
+        answer = b"".join(bytes(payload) for payload in execution.payloads())
+
+    assert answer.decode() == "".join(pieces)
+
+
 def test_a_process_is_started_when_first_needed_and_kept_warm(pool: ExecutorPool) -> None:
     assert pool.stats().pids == ()
     assert len({pid_of(pool) for _ in range(5)}) == 1

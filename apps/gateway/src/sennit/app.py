@@ -20,7 +20,9 @@ import elytra.routes
 import lake.routes
 from elkyn.records import SYSTEM_NAMESPACE
 from elkyn.server.app import elkyn_app
-from sennit._asgi import App, Receive, Scope, Send
+from lake import Lake
+from lake.routes import parse_question, respond
+from sennit._asgi import App, Message, Receive, Scope, Send
 from sennit.auth import Door, Principal, is_guarded, is_tree_path
 from sennit.cors import Cors
 from sennit.limits import BodyLimit
@@ -71,7 +73,7 @@ class Application:
         )
         self.pages = Pages(self.door)
         self.api = _api(node, self.door)
-        limited = BodyLimit(self.api, node.settings.security.body_bytes_max)
+        limited = BodyLimit(_Queries(self.api, node.lake), node.settings.security.body_bytes_max)
         switch = _Switch(limited, self.tree, self.pages)
         gate = _Gate(switch, self.door)
         self._app = SecurityHeaders(
@@ -138,6 +140,45 @@ class _Switch:
         else:
             target = self._api if is_guarded(path) else self._pages
         await target(scope, receive, send)
+
+
+class _Queries:
+    """Answers POST /api/query without the layers of the API, which cost more than a small query.
+
+    A request that is not plain and valid JSON goes to the API, which says what is wrong with it.
+    """
+
+    def __init__(self, api: App, lake: Lake) -> None:
+        self._api = api
+        self._lake = lake
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope["type"], scope["path"], scope.get("method")) != ("http", "/api/query", "POST"):
+            await self._api(scope, receive, send)
+            return
+        message = await receive()  # the whole body: `BodyLimit` has read it
+        content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+        question = parse_question(content_type, message.get("body", b""))
+        if question is None:
+            await self._api(scope, _replayed(message, receive), send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await respond(self._lake, question, request)
+        except SennitError as error:
+            response = await _on_error(request, error)
+        except Exception as error:  # noqa: BLE001 - it is logged and answered, as by the API
+            response = await _on_surprise(request, error)
+        await response(scope, receive, send)
+
+
+def _replayed(first: Message, receive: Receive) -> Receive:
+    waiting = [first]
+
+    async def next_message() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return next_message
 
 
 def _api(node: Node, door: Door) -> FastAPI:

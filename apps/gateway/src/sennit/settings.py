@@ -133,6 +133,11 @@ class MemoryShares:
                 f"--memory {total / MIB:.0f} MiB is too little for a node",
                 hint=f"give it at least {_MEMORY_MIN_BYTES // MIB} MiB",
             )
+        if total > _ram_bytes():
+            raise UsageError(
+                f"--memory {total / GIB:.1f} GiB is more than this machine has",
+                hint=f"it has {_ram_bytes() / GIB:.1f} GiB; leave some to the system",
+            )
         executor_bytes = (total - _GATEWAY_SHARE_BYTES) // settings.executors
         return cls(total, _GATEWAY_SHARE_BYTES, executor_bytes, settings.executors)
 
@@ -177,5 +182,8 @@ def _check_bind(network: NetworkSettings) -> None:
 
 def _sensible_memory() -> int:
     """A quarter of the machine's RAM, at most 4 GiB and at least what a node needs."""
-    ram_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(_MEMORY_MIN_BYTES, min(ram_bytes // 4, _MEMORY_MAX_DEFAULT_BYTES))
+    return max(_MEMORY_MIN_BYTES, min(_ram_bytes() // 4, _MEMORY_MAX_DEFAULT_BYTES))
+
+
+def _ram_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

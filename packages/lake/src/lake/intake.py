@@ -96,7 +96,7 @@ class Intake:
         upload_bytes_max: A compressed file may not unpack to more; None is no such limit.
     """
 
-    def __init__(  # noqa: PLR0913 - made in one place
+    def __init__(  # noqa: PLR0913 - the parts of a lake, which it only passes on
         self,
         objects: ObjectStore,
         catalog: Catalog,

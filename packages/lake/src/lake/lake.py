@@ -20,6 +20,7 @@ from lake.mentions import words_of
 from lake.objects import ObjectStore
 from lake.parts import PART_BYTES, PartStore
 from lake.queries import QueryExecution, Result, check_parameters
+from lake.reserve import Reserve
 from lake.retention import Retention
 from lake.scrub import Scrub, ScrubReport
 from lake.verification import ShardFile, Verifier
@@ -68,10 +69,11 @@ class Lake:
         upload_bytes_max: Largest upload accepted; None is no limit but the disk.
         keep_source: Whether a file is kept as it came where its upload does not say
             (`keepSource`).
+        reserve: Disk space set aside for deletions; the owner fills it. Made and filled when None.
         clock: Source of time.
     """
 
-    def __init__(  # noqa: PLR0913 - settings of a node
+    def __init__(  # noqa: PLR0913 - independent settings, all by keyword
         self,
         folder: Path | str,
         *,
@@ -81,6 +83,7 @@ class Lake:
         part_bytes: int = PART_BYTES,
         upload_bytes_max: int | None = None,
         keep_source: bool = False,
+        reserve: Reserve | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.folder = Path(folder)
@@ -108,6 +111,9 @@ class Lake:
             self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._turns_lock = threading.Lock()
             self._recover()
+            self.reserve = reserve or Reserve(self.folder)
+            if reserve is None:
+                self.reserve.fill()
             self._owned = owned.pop_all()
 
     def ingest(
@@ -319,7 +325,7 @@ class Lake:
 
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; queries that read it now still finish."""
-        return self.retention.delete_dataset(dataset)
+        return self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
 
     def close(self) -> None:
         """Close what the lake opened itself."""

@@ -6,6 +6,7 @@ the clock and the locks. Orders are made under the lock and carried out without 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -281,6 +282,7 @@ class ExecutorPool:
             capBytes=run.cap_bytes,
             deadlineSeconds=left,
             spillDir=str(self._spill.attempt_dir(run.attempt)),
+            ringBytes=self._ring_bytes_for(run.cap_bytes),
         )
 
     def _carry_out(self, orders: list[Order]) -> None:
@@ -303,13 +305,13 @@ class ExecutorPool:
             if frame is None:
                 run.attempt = new_id(self._clock)
                 frame = self._frame(run)
-            ring = run.execution.open_ring(run.attempt, self._ring_bytes_for(run.cap_bytes))
-            self._hand_over(run, frame, ring)
+            run.execution.begin(run.attempt)
+            self._hand_over(run, frame)
         except (OSError, SennitError) as error:
             run.execution.on_failure(any_error(error, run.entry))
             self._retire(run)
 
-    def _hand_over(self, run: _Run, frame: bytes, ring: int) -> None:
+    def _hand_over(self, run: _Run, frame: bytes) -> None:
         for _ in range(_TRIES):
             worker, is_warm = self._take_worker(run)
             run.execution.on_start(worker.pid)
@@ -319,7 +321,7 @@ class ExecutorPool:
                 cold_seconds = 0.0 if is_warm else _COLD_SECONDS
                 run.short_until = time.monotonic() + self._short_seconds + cold_seconds
             try:
-                worker.start_task(frame, ring)
+                worker.start_task(frame)
             except OSError:
                 worker.kill()
                 with self._lock:
@@ -420,6 +422,8 @@ class ExecutorPool:
             run = self._running.get(worker)
             if run is not None:
                 run.execution.on_frame(frame)
+            elif "file" in frame:
+                os.close(frame["file"])
 
     def on_death(self, worker: Worker, reason: str, exit_status: int) -> None:
         """Tell the execution, and make room for a new process."""

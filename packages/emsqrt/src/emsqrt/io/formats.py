@@ -11,6 +11,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -228,10 +229,18 @@ def open_format(
 
 def type_name(field: pa.Field) -> str:
     """Return the contract's name of a field's type, or Arrow's where the contract has none."""
+    return _type_name(field) if field.metadata else _plain_type_name(field)
+
+
+def _type_name(field: pa.Field) -> str:
     try:
         return str(Schema.from_arrow(pa.schema([field])).fields[0].type)
     except Unsupported:
         return str(field.type)
+
+
+# Fields are equal whatever their metadata, so those that have some are asked each time.
+_plain_type_name = lru_cache(maxsize=1024)(_type_name)
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter
 
 from lake.routes import datasets, files, query, verify
+from lake.routes.query import parse_question, respond
 
 if TYPE_CHECKING:
     from lake.lake import Lake
 
-__all__ = ["router"]
+__all__ = ["parse_question", "respond", "router"]
 
 
 def router(lake: Lake) -> APIRouter:

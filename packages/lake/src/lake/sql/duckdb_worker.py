@@ -10,6 +10,8 @@ import contextlib
 import itertools
 import os
 import shutil
+import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,7 @@ _OVERSHOOT_BYTES = 48 * _MIB  # what DuckDB 2.0 takes beyond its memory_limit, m
 _LEAST_BYTES = 24 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
 _BATCH_ROWS = 8192
+_INTERRUPT_SECONDS = 0.05
 _KEPT_INSTANCES = 8
 _KEPT_GROWTH = 32
 """A query that leaves the process larger by one part in so many of the cap costs its instance."""
@@ -53,8 +56,10 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
         used = used_tables(tables, statement.tables)
         verify_shards((shard for table in used for shard in table.shards), context)
         limits = _limits(request, context)
-        with _connect(tables, used, statement, limits, context) as connection:
-            context.on_cancel(lambda: _interrupt(connection))
+        with (
+            _connect(tables, used, statement, limits, context) as connection,
+            _interrupted_on_cancel(connection, context),
+        ):
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels)
             inputs = [table.snapshot for table in used]
@@ -94,9 +99,29 @@ def _connect(
     )
 
 
-def _interrupt(connection: duckdb.DuckDBPyConnection) -> None:
-    with contextlib.suppress(duckdb.ConnectionException):  # it may have answered and closed by now
-        connection.interrupt()
+@contextlib.contextmanager
+def _interrupted_on_cancel(
+    connection: duckdb.DuckDBPyConnection, context: Context
+) -> Iterator[None]:
+    """Interrupt the connection when the run should stop, again and again until it has.
+
+    DuckDB forgets an interrupt that comes before a statement begins to run, or between the binding
+    and the running of one.
+    """
+    is_over = threading.Event()
+
+    def interrupt() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(duckdb.ConnectionException):
+                connection.interrupt()
+            is_over.wait(_INTERRUPT_SECONDS)
+
+    context.on_cancel(lambda: threading.Thread(target=interrupt, daemon=True).start())
+    try:
+        context.check()
+        yield
+    finally:
+        is_over.set()
 
 
 def _stream(
