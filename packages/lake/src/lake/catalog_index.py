@@ -36,6 +36,7 @@ class CatalogIndex:
     """
 
     def __init__(self, tree: ElkynStore, recover_name: Callable[[str], str | None]) -> None:
+        self._tree = tree
         self._rows = SystemTree(tree)
         self._recover_name = recover_name
         self._lock = threading.RLock()
@@ -165,6 +166,9 @@ class CatalogIndex:
                 problems.append(problem)
         for dataset_id in found:
             self._load(dataset_id, listed=True)
+        if not found and not problems:
+            # A tree whose root row is damaged reads as an empty one, and a sweep would believe it.
+            problems += [Corrupt("the tree", found=each) for each in self._tree.verify()]
         if problems:
             self._unreadable = Corrupt(
                 "the catalog",
