@@ -56,9 +56,13 @@ def test_a_file_becomes_a_dataset(node: Any, csv: Path) -> None:
 
     dataset = node.lake.catalog.get("flights")
     assert (dataset.id, dataset.rows) == (uploaded.dataset_id, 3000)
-    assert info.result == {
-        "file": "flights.csv", "dataset": dataset.id, "name": "flights", "rows": 3000
-    }
+    assert info.result is not None
+    ingest = info.result["ingest"]
+    assert {**info.result, "ingest": None} == {
+        "file": "flights.csv", "dataset": dataset.id, "name": "flights", "rows": 3000,
+        "ingest": None,
+    }  # fmt: skip
+    assert (ingest["name"], ingest["source"]["delimiter"]) == ("flights.csv", ",")
     assert seen == sorted(seen)
     assert seen[-1] == (len(CSV), len(CSV))
     assert node.lake.parts.list() == []

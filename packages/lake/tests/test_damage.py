@@ -229,6 +229,19 @@ def test_a_damaged_row_costs_its_dataset_alone(two: Lake, kind: str) -> None:
         assert [info.name for info in again.catalog.list()] == ["trips"]
 
 
+def test_a_catalog_whose_snapshots_cannot_be_walked_still_lists_its_datasets(two: Lake) -> None:
+    objects = set(two.objects)
+    two.tree.set("/snapshots", "no rows at all")
+
+    with Lake(two.folder, tree=two.tree, pool=two.pool) as again:
+        assert [info.name for info in again.catalog.list()] == ["flights", "trips"]
+        with pytest.raises(Corrupt):
+            again.sql(QUERY)
+        assert again.sql("SELECT 1").value == 1
+        assert {finding.dataset for finding in again.verify().findings} >= {"flights", "trips"}
+        assert set(again.objects) == objects
+
+
 def test_a_folder_of_an_earlier_version_is_read(flights: Lake) -> None:
     id_ = flights.catalog.get("flights").id
     flights.tree.delete(f"/datasets/{id_}/checksum")

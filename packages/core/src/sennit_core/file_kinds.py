@@ -117,7 +117,7 @@ def check_readable(head: bytes, name: str) -> None:
     """Raise `BadInput` that names what the file is, when it cannot be read."""
     kind = find_unreadable(head)
     if kind is not None:
-        raise BadInput(what=name, byte_offset=0, reason=f"this is {kind.name}", hint=kind.hint)
+        raise BadInput(what=name, reason=f"this is {kind.name}", hint=kind.hint)
 
 
 def unpacked_name(name: str) -> str:

@@ -307,7 +307,7 @@ class JobService:
             ended = JobChanged(job.id, "failed", error=error.to_json())
             if self._lake.catalog.has_snapshot(note["dataset"], note["upload"]):
                 dataset = self._lake.catalog.get(note["dataset"])
-                ended = JobChanged(job.id, "done", result=ingest_result(dataset))
+                ended = JobChanged(job.id, "done", result=ingest_result(self._lake, dataset))
             self._ledger.record([JobChanged(job.id, "running"), ended])
             return
         self._ledger.record([JobChanged(job.id, "queued")])

@@ -236,16 +236,18 @@ class IngestWork:
             on_progress=lambda progress: self.on_progress(task, progress),
             cancelled=lambda: run.stopped,
         )
-        return ingest_result(dataset)
+        return ingest_result(self.lake, dataset)
 
     def run_merge(self, run: Run, number: int, partials: tuple[JsonObject, ...]) -> JsonObject:
         """An ingest has no merge."""
         raise AssertionError("an ingest has no merge")
 
 
-def ingest_result(dataset: DatasetInfo) -> JsonObject:
-    """Say what an ingest made."""
-    return {"dataset": dataset.id, "name": dataset.name, "rows": dataset.rows}
+def ingest_result(lake: Lake, dataset: DatasetInfo) -> JsonObject:
+    """Say what an ingest made, and how it read the file."""
+    found = lake.catalog.manifest(dataset.id, dataset.head).ingest
+    ingest = {} if found is None else {"ingest": dict(found)}
+    return {"dataset": dataset.id, "name": dataset.name, "rows": dataset.rows, **ingest}
 
 
 def drop_partial(folder: Path, partial: JsonObject) -> None:

@@ -106,6 +106,11 @@ class Catalog:
         """Ids of all datasets by name, damaged ones included."""
         return self._index.ids()
 
+    @property
+    def problem(self) -> Corrupt | None:
+        """Why the catalog cannot be read whole, if it cannot: there may be unknown datasets."""
+        return self._index.problem
+
     def name(self, dataset_id: str) -> str:
         """The name of a dataset that there is, damaged or not."""
         return self._index.name(dataset_id)
@@ -313,10 +318,10 @@ class Catalog:
     def _counted(self) -> References:
         if self._references is None:
             found = References()
-            try:
+            ids: Sequence[str] = ()
+            with suppress(Corrupt):
                 ids = self._index.ids()
-            except Corrupt:  # nobody knows which datasets there are: nothing may be deleted
-                ids = ()
+            if self._index.problem is not None:  # there may be others: nothing may be deleted
                 found.add_unknown(("", ""))
             for dataset_id in ids:
                 for snapshot, objects in self._needs(dataset_id).items():

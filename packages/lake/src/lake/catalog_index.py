@@ -54,16 +54,23 @@ class CatalogIndex:
         tree.observe(self._note)
 
     def ids(self) -> Sequence[str]:
-        """Ids of all datasets by name, damaged ones included.
+        """Ids of all datasets by name, damaged ones included; those that are known (see `problem`).
 
         Raises:
             Corrupt: The catalog cannot be read at all.
         """
         with self._lock:
             self._refresh()
-            if self._unreadable is not None:
+            if self._unreadable is not None and not self._names:
                 raise self._unreadable
             return sorted(self._names, key=lambda key: self._names[key].casefold())
+
+    @property
+    def problem(self) -> Corrupt | None:
+        """Why there may be more datasets than `ids` knows; None when there are no more."""
+        with self._lock:
+            self._refresh()
+            return self._unreadable
 
     def names(self) -> Sequence[str]:
         """Names of all datasets."""

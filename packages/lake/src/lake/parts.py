@@ -366,7 +366,7 @@ class PartStore:
         if size < 0:
             raise UsageError(f"size is {size}; it cannot be negative")
         if size == 0:
-            raise BadInput(what=name, byte_offset=0, reason="the file is empty")
+            raise BadInput(what=name, reason="the file is empty")
         self.check_end(size)
         if -(-size // part_bytes) > PARTS_MAX:
             raise UsageError(

@@ -13,6 +13,7 @@ from sennit_core.errors import (
     Unsupported,
     UsageError,
 )
+from sennit_core.optional import import_optional
 
 if TYPE_CHECKING:
     import pandas
@@ -202,15 +203,13 @@ class Result:
 
     def df(self) -> pandas.DataFrame:
         """The rows as a `pandas.DataFrame`; needs pandas."""
+        import_optional("pandas", ".df()")
         frame: pandas.DataFrame = self._table.to_pandas()
         return frame
 
     def pl(self) -> polars.DataFrame:
         """The rows as a `polars.DataFrame`; needs polars."""
-        import polars
-
-        frame = polars.from_arrow(self._table)
-        assert isinstance(frame, polars.DataFrame)
+        frame: polars.DataFrame = import_optional("polars", ".pl()").from_arrow(self._table)
         return frame
 
     def __len__(self) -> int:

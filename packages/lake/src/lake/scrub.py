@@ -27,7 +27,7 @@ class Finding(Record):
     """One damaged thing.
 
     Args:
-        dataset: Name of the dataset that it costs.
+        dataset: Name of the dataset that it costs; empty where it is the catalog.
         dataset_id: The dataset's id.
         problem: What is damaged, what was expected, and what was found.
     """
@@ -107,6 +107,8 @@ class Scrub:
             Corrupt: The catalog cannot be read at all.
         """
         self._catalog.reload()
+        if dataset is None and self._catalog.problem is not None:
+            self._findings.append(Finding("", "", str(self._catalog.problem)))
         ids = self._chosen(dataset)
         items = [item for dataset_id in ids for item in self._examine(dataset_id)]
         sizes = {item.object: item.bytes for item in items}

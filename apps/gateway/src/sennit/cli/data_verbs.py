@@ -28,7 +28,8 @@ def _session(data: Path | None, url: str | None = None) -> Any:
 
 def put(
     files: Annotated[
-        list[Path], typer.Argument(help="CSV, TSV, Parquet, Arrow or JSON-lines files.")
+        list[Path],
+        typer.Argument(help="CSV, TSV, JSON, JSON Lines, Parquet or Arrow; also .gz, .zst, .zip …"),
     ],
     name: Annotated[
         str | None, typer.Option(help="The dataset's name; the file's stem otherwise.")
@@ -39,13 +40,15 @@ def put(
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Text encoding; sniffed otherwise.")] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail where a column would widen.")
+        bool, typer.Option("--strict", help="Fail instead of changing an inferred column type.")
     ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Upload files and wait until they are datasets."""
+    from elytra.uploads.sender import check_file
+    from sennit.cli.ingest_report import report_lines
     from sennit.cli.output import emit_json, progress
     from sennit_core.errors import UsageError
 
@@ -54,7 +57,7 @@ def put(
     options = {"delimiter": delimiter, "encoding": encoding, "strict": strict or None}
     given = {key: value for key, value in options.items() if value is not None}
     for file in files:
-        file.open("rb").close()  # what cannot be read is said before anything is sent
+        check_file(file)  # what cannot be read is refused before anything is sent
     made = []
     with _session(data, url) as session:
         for file in files:
@@ -62,9 +65,7 @@ def put(
                 dataset = session.put(file, name, mode=mode, on_progress=on_progress, **given)
             made.append(dataset)
             if not as_json:
-                typer.echo(
-                    f"{dataset.name}: {dataset.rows:,} rows, {len(dataset.schema.names)} columns"
-                )
+                typer.echo("\n".join(report_lines(dataset)))
     if as_json:
         emit_json([dataset.to_json() for dataset in made])
 

@@ -115,7 +115,7 @@ def _check_file(file: int, path: Path) -> None:
         )
     head = os.pread(file, HEAD_BYTES, 0)
     if not head:
-        raise BadInput(what=str(path), byte_offset=0, reason="the file is empty")
+        raise BadInput(what=str(path), reason="the file is empty")
     check_readable(head, str(path))
 
 

@@ -130,7 +130,7 @@ def _are_titles(records: list[list[str]], top: int) -> bool:
     if any(len(record) != len(header) for record in table):
         return False
     names = [field.strip() for field in header]
-    if not all(names) or len(set(names)) < len(names) or any(_typed([name]) for name in names):
+    if not all(names) or any(_typed([name]) for name in names):
         return False
     return len(header) > 2 or any(map(_typed, zip(*table[1:], strict=True)))
 

@@ -30,7 +30,7 @@ __all__ = ["CsvEncoder", "Report"]
 
 MENDED = "from here on, bytes that are no UTF-8 were read as cp1252"
 _SHOWN_VALUE = 80
-_WIDENINGS_SHOWN = 100
+_SHOWN_ENTRIES = 100
 
 
 @dataclass
@@ -52,8 +52,15 @@ class Report:
         self.notes.append({"column": column, "line": line, "note": text})
 
     def to_json(self) -> dict[str, Any]:
-        """The report as it is kept in the snapshot's manifest."""
-        return {"widened": self.widened, "renamed": self.renamed, "notes": self.notes}
+        """The report for the snapshot's manifest, of a size that does not depend on the file's.
+
+        Of each list the first ones; `omitted` has how many more there are of each that is longer.
+        """
+        lists = {"widened": self.widened, "renamed": self.renamed, "notes": self.notes}
+        shown: dict[str, Any] = {name: found[:_SHOWN_ENTRIES] for name, found in lists.items()}
+        more = {name: len(found) - _SHOWN_ENTRIES for name, found in lists.items()}
+        omitted = {name: count for name, count in more.items() if count > 0}
+        return shown | ({"omitted": omitted} if omitted else {})
 
 
 class CsvEncoder:
@@ -214,16 +221,15 @@ class CsvEncoder:
                 reason=f"column {name!r} is {old} so far, and {value[:_SHOWN_VALUE]!r} is not",
                 hint=None if self._fixed else "without strict, the column would become wider",
             )
-        if len(self.report.widened) < _WIDENINGS_SHOWN:
-            self.report.widened.append(
-                {
-                    "column": name,
-                    "line": line,
-                    "value": value[:_SHOWN_VALUE],
-                    "from": old,
-                    "to": new,
-                }
-            )
+        self.report.widened.append(
+            {
+                "column": name,
+                "line": line,
+                "value": value[:_SHOWN_VALUE],
+                "from": old,
+                "to": new,
+            }
+        )
 
     def _texts(self, block: TextBlock) -> pa.RecordBatch:
         ragged: list[Any] = []

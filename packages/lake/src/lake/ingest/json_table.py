@@ -37,7 +37,6 @@ __all__ = ["ingest_json", "ingest_json_lines"]
 
 _LINES = CsvDialect(delimiter=",", quote=None)
 _SHOWN_VALUE = 80
-_WIDENINGS_SHOWN = 100
 # An integer that a float may not hold exactly, as a value, not as a part of a longer number.
 _LONG_INTEGER = re.compile(rb"[:,\[\s]-?\d{16,}\s*[,\]}]")
 _IN_ROW = re.compile(r" in row (\d+)")
@@ -155,10 +154,9 @@ class _Reader:
                 reason=f"column {name!r} is {old} so far, and {shown} is not",
                 hint="without strict, the column would become text",
             )
-        if len(self._report.widened) < _WIDENINGS_SHOWN:
-            self._report.widened.append(
-                {"column": name, "line": line, "value": shown, "from": old, "to": new}
-            )
+        self._report.widened.append(
+            {"column": name, "line": line, "value": shown, "from": old, "to": new}
+        )
 
     def _read(self, block: TextBlock, found: pa.Schema) -> list[pa.RecordBatch]:
         settled = pa.schema([field.with_type(settle(field.type)) for field in found])
