@@ -8,9 +8,11 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import json as arrow_json
 
+from emsqrt.io.json_depth import refuse_deep_json
 from emsqrt.io.records import CsvDialect
 from lake.ingest.encode import Report
 from lake.ingest.names import settle_names
@@ -34,9 +36,8 @@ _LINES = CsvDialect(delimiter=",", quote=None)
 def ingest_parquet(job: Job, limits: Limits) -> Ingested:
     """Validate a Parquet file by reading it whole, and cut it into shards."""
     with _open(job, "Parquet") as source, pq.ParquetFile(source) as parquet:
-        schema = check_schema(parquet.schema_arrow, job.name)
         batches = (validate_batch(b, job.name) for b in parquet.iter_batches(_BATCH_ROWS))
-        return _write(job, limits, schema, batches)
+        return _write(job, limits, parquet.schema_arrow, batches)
 
 
 def ingest_arrow(job: Job, limits: Limits) -> Ingested:
@@ -96,6 +97,7 @@ def _settled(field: pa.Field) -> pa.Field:
 
 
 def _read_json(job: Job, data: bytes, line: int, schema: pa.Schema | None) -> pa.Table:
+    refuse_deep_json(data, job.name, line)
     options = arrow_json.ParseOptions(explicit_schema=schema)
     blocks = arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
     try:
@@ -111,6 +113,7 @@ def _write(
 ) -> Ingested:
     report = Report()
     strict = bool(job.options.get("strict"))
+    check_schema(schema, job.name)
     names, report.renamed = settle_names(list(schema.names), strict=strict, what=job.name)
     target = _plain_schema(schema, names)
     # Refuses, by name, a type that no engine here could answer for.
@@ -172,6 +175,8 @@ def _plain_batches(
         columns: list[Any] = []
         for column, field in zip(batch.columns, schema, strict=True):
             try:
+                if pa.types.is_run_end_encoded(column.type):
+                    column = pc.run_end_decode(column)
                 columns.append(column.cast(field.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise BadInput(what=f"column {field.name!r}", reason=str(error)) from error

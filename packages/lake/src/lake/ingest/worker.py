@@ -26,6 +26,7 @@ from lake.ingest.names import settle_names
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES, Sniffed, sniff, sniff_format
 from lake.ingest.source import PartsFile, TextBlock, TextSource
+from sennit_core.arrow_ipc import COLUMNS_MAX
 from sennit_core.errors import BadInput, UsageError, nearest
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
@@ -137,6 +138,7 @@ Ingest = Callable[["Job", Limits], Ingested]
 
 
 def _ingest_csv(job: Job, limits: Limits) -> Ingested:
+    _refuse_columns(job.head.partition(b"\n")[0], b",;\t|", job.name)
     sniffed = sniff(job.head, job.name, job.options, whole=len(job.head) == job.size)
     source = TextSource(
         job.paths,
@@ -169,7 +171,7 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
 def _first_record(source: TextSource, sniffed: Sniffed, job: Job) -> tuple[list[str], int, int]:
     """Fields of the first record; offset and line of the first record of data."""
     for block in source.blocks(sniffed.start, job.size):
-        found = _record_in(block, source)
+        found = _record_in(block, source, job)
         if found is not None:
             return found if sniffed.header else (found[0], sniffed.start, 1)
     raise BadInput(what=job.name, byte_offset=0, reason="the file holds no records")
@@ -182,18 +184,32 @@ def _unnamed(count: int, schema: Schema | None) -> list[str]:
     return [""] * count
 
 
-def _record_in(block: TextBlock, source: TextSource) -> tuple[list[str], int, int] | None:
+def _record_in(block: TextBlock, source: TextSource, job: Job) -> tuple[list[str], int, int] | None:
     """The block's first record that is not blank, and the offset and line after it."""
     data, start = block.data, 0
     for end in chain(record_ends(data, len(data), source.dialect), (len(data),)):
         record = data[start:end]
         if record.strip(b"\r\n"):
-            text = io.StringIO(record.decode(), newline="")
-            fields = next(csv.reader(text, delimiter=source.dialect.delimiter))
+            fields = _fields_of(record, source.dialect.delimiter, job.name)
             lines = data[:end].count(source.line_end)
             return fields, block.start + source.length(data[:end]), block.line + lines
         start = end
     return None
+
+
+def _fields_of(record: bytes, delimiter: str, what: str) -> list[str]:
+    """Split the first record; refuses millions of columns before they are made."""
+    _refuse_columns(record, delimiter.encode(), what)
+    return next(csv.reader(io.StringIO(record.decode(), newline=""), delimiter=delimiter))
+
+
+def _refuse_columns(record: bytes, delimiters: bytes, what: str) -> None:
+    if b'"' in record:  # delimiters may be inside of a value
+        return
+    count = 1 + max(record.count(delimiter) for delimiter in delimiters)
+    if count > COLUMNS_MAX:
+        reason = f"it has {count} columns or more, at most {COLUMNS_MAX} are read"
+        raise BadInput(what, line=1, reason=reason)
 
 
 def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
