@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -12,20 +10,16 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "packages/elkyn/js"
+from npm_packages import ROOT, folder_of, pack
+
+__all__ = ["PACKAGE", "ROOT", "packed", "site_of"]
+
+PACKAGE = folder_of("elkyn")
 
 
 def packed(folder: Path) -> Path:
     """Build and pack the package, and unpack it in `folder`; returns what others would install."""
-    state = ROOT / ".platform"
-    state.mkdir(exist_ok=True)
-    with (state / "elkyn-js.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        command = ["npm", "pack", "--silent", "--pack-destination", str(folder)]
-        subprocess.run(command, cwd=PACKAGE, check=True, capture_output=True, timeout=120)
-    (archive,) = folder.glob("*.tgz")
-    with tarfile.open(archive) as files:
+    with tarfile.open(pack("elkyn", folder)) as files:
         files.extractall(folder, filter="data")
     return folder / "package"
 

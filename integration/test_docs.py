@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nodes import running_node
-from sennit_core.testing import run_markdown
+from nodes import quiet_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 GLOBS = ("*.md", "docs/*.md", "packages/*/README.md", "apps/*/README.md", "design/*.md")
@@ -19,15 +19,40 @@ PAGES = sorted(page for pattern in GLOBS for page in ROOT.glob(pattern))
 TRIPS = "city,miles\n" + "".join(f"{'Oslo' if i % 3 else 'Rome'},{i}\n" for i in range(30))
 
 
-@pytest.mark.parametrize("page", ["README.md", "apps/gateway/README.md"])
-def test_the_front_pages_python_runs_against_a_node(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with running_node(tmp_path / "node", "--api-only", "--memory", "1GiB") as node:
-        monkeypatch.setenv("SENNIT_DATA", str(node.data))
-        monkeypatch.delenv("SENNIT_URL", raising=False)
-        ran = run_markdown(ROOT / page, files={"trips.csv": TRIPS})
-    assert "sennit" in ran
+@pytest.mark.parametrize(
+    ("page", "start"),
+    [("README.md", "## On your own file"), ("apps/gateway/README.md", "# sennit")],
+)
+def test_a_front_page_runs_from_top_to_bottom(page: str, start: str, tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text(TRIPS)
+    text = (ROOT / page).read_text(encoding="utf-8").partition(start)[2]
+    blocks = re.findall(r"^```(sh|python)[ \t]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    environment = quiet_environment() | {
+        "SENNIT_DATA": str(tmp_path / "node"),
+        "SENNIT_NETWORK__PORT": "0",
+        "SENNIT_EMSQRT__MEMORY_BYTES": "1GiB",
+    }
+
+    def run(command: list[str]) -> None:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    try:
+        for language, code in blocks:
+            if language == "python":
+                run([sys.executable, "-c", code])
+                continue
+            for line in code.splitlines():
+                verb = re.match(r"(?:\./)?platform (.*)", line)
+                if verb:
+                    words = shlex.split(verb[1], comments=True)
+                    without_pages = ["--api-only"] if words[0] == "up" else []
+                    run([sys.executable, "-m", "sennit.cli", *words, *without_pages])
+    finally:
+        run([sys.executable, "-m", "sennit.cli", "down"])
+    assert {language for language, _ in blocks} == {"sh", "python"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -103,3 +103,59 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came to be"
         time.sleep(0.05)
+
+
+def raw(node: RunningNode, head: bytes) -> bytes:
+    """Send a request as it is; return the status line and the body of the answer."""
+    address = urlsplit(node.url)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+        client.sendall(head.replace(b"TOKEN", node.token.encode()))
+        answer = b""
+        while part := client.recv(4096):
+            answer += part
+    return answer
+
+
+HOST = b"Host: 127.0.0.1\r\n"
+SIGNED_IN = b"Authorization: Bearer TOKEN\r\n"
+END = b"Connection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /api/stats HTTP/1.1\r\n" + HOST + HOST + SIGNED_IN,
+        b"GET /api/stats HTTP/1.1\r\n" + HOST + b"host: evil.example\r\n" + SIGNED_IN,
+        b"GET /api/stats HTTP/1.1\r\n" + SIGNED_IN,
+        b"GET /api/stats HTTP/1.1\r\n" + HOST + SIGNED_IN + SIGNED_IN,
+        b"GET /api/stats HTTP/1.1\r\n" + HOST + b"Cookie: a=b\r\n" + b"Cookie: c=d\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HOST + b"Origin: null\r\nOrigin: http://127.0.0.1\r\n",
+        b"POST /api/session HTTP/1.1\r\n" + HOST + b"Content-Length: 1\r\nContent-Length: 2\r\n",
+        b"GET /.ws?v=5 HTTP/1.1\r\n" + HOST + HOST + b"Upgrade: websocket\r\n",
+        b"GET evil.example:80 HTTP/1.1\r\n" + HOST,
+    ],
+)
+def test_a_head_with_two_meanings_is_refused(node: RunningNode, head: bytes) -> None:
+    assert raw(node, head + END).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET http://evil.example/healthz HTTP/1.1\r\n" + HOST, b"403"),
+        (b"GET http://127.0.0.1/healthz HTTP/1.1\r\nHost: evil.example\r\n", b"200"),
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:8600@evil.example\r\n", b"403"),
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:99999\r\n", b"403"),
+        (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:1\r\n", b"200"),
+    ],
+)
+def test_the_host_that_counts_is_the_one_of_the_target(
+    node: RunningNode, head: bytes, status: bytes
+) -> None:
+    assert raw(node, head + END).startswith(b"HTTP/1.1 " + status)
+
+
+def test_requests_behind_a_refused_one_are_not_answered(node: RunningNode) -> None:
+    refused = b"GET /healthz HTTP/1.1\r\n" + HOST + HOST + b"\r\n"
+    smuggled = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+    assert raw(node, refused + smuggled).count(b"HTTP/1.1 ") == 1

@@ -7,7 +7,6 @@ const shared: NextConfig = {
   trailingSlash: true,
   reactStrictMode: true,
   poweredByHeader: false,
-  transpilePackages: ['@sennit/elytra'],
   turbopack: { root: path.join(__dirname, '..', '..') },
 }
 

@@ -6,23 +6,25 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from npm_packages import TSC, folder_of, pack
+from npm_packages import run as run_tool
 from playwright.sync_api import Browser, Page, expect
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "packages/strand/js"
+PACKAGE = folder_of("strand")
 RECORDS = 20_000
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package and the README's programs as modules that a browser loads."""
+    """The package as it is published, and the README's programs, as modules a browser loads."""
     folder = tmp_path_factory.mktemp("strand")
     sources = folder / "readme"
     sources.mkdir()
@@ -31,9 +33,10 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         browsers = code.replace("'@sennit/strand'", "'/strand/index'")
         (sources / name).write_text(browsers.replace("./worker.ts", "./worker.js"))
     options = ("--target", "es2022", "--module", "preserve", "--noCheck", "--skipLibCheck")
-    for files, into in (([PACKAGE / "src/index.ts"], "strand"), (sources.glob("*.ts"), ".")):
-        tsc = [ROOT / "node_modules/.bin/tsc", *files, "--outDir", folder / into, *options]
-        subprocess.run(list(map(str, tsc)), check=True, cwd=folder)
+    run_tool(str(TSC), *map(str, sources.glob("*.ts")), "--outDir", ".", *options, cwd=folder)
+    with tarfile.open(pack("strand", folder)) as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "package/dist").rename(folder / "strand")
     shutil.copy(Path(__file__).with_name("strand_reader.js"), folder)
     return folder
 

@@ -63,14 +63,16 @@ def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door: Door) -
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", "[::1]x", ""]
-)
+    "host", ["evil.example", "evil.example:8600", "127.0.0.1.evil.example", "[::1]x", "",
+     "127.0.0.1:8600@evil.example", "127.0.0.1:80:90", "127.0.0.1:99999", "127.0.0.1:-1",
+     "127.0.0.1:8600/", "127.0.0.1 ", "user@127.0.0.1", "localhost:٣"],
+)  # fmt: skip
 def test_another_host_name_is_refused(door: Door, host: str) -> None:
     with pytest.raises(Denied, match="host"):
         door.admit("GET", "/healthz", {"host": host})
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8600", "localhost", "[::1]:8600", "lake.example:443"])
+@pytest.mark.parametrize("host", ["127.0.0.1:8600", "LocalHost:", "[::1]:8600", "lake.example:443"])
 def test_known_host_names_are_answered(door: Door, host: str) -> None:
     assert door.admit("GET", "/healthz", {"host": host}) is None
 
@@ -170,5 +172,15 @@ def test_tree_paths_end_in_json_outside_the_api() -> None:
     assert not is_tree_path("/_next/x.json")
 
 
-def test_a_route_nobody_thought_of_needs_a_writer() -> None:
-    assert role_needed("PATCH", "/api/new") == "writer"
+@pytest.mark.parametrize(
+    ("method", "path", "role"),
+    [
+        ("PATCH", "/api/new", "admin"),
+        ("PUT", "/.settings/rules.json", "admin"),
+        ("GET", "/db/.settings/changes", "admin"),
+        ("POST", "/db/.replica/promote", "admin"),
+        ("PUT", "/notes.json", "writer"),
+    ],
+)
+def test_a_route_that_no_rule_names_needs_an_admin(method: str, path: str, role: str) -> None:
+    assert role_needed(method, path) == role

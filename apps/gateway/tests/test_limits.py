@@ -14,7 +14,9 @@ import uvicorn
 
 from elkyn.server.limits import Limits
 from sennit._asgi import Message, Receive, Scope, Send
-from sennit.limits import BODY_BYTES_MAX, STRANGERS_BYTES_MAX, BodyLimit, protocols_for
+from sennit.limits import STRANGERS_BYTES_MAX, BodyLimit, protocols_for
+
+BODY_BYTES_MAX = 2 << 20
 
 
 async def count(scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +46,7 @@ def ask(
     headers = [(b"content-length", str(announced).encode())] if announced else []
     state = {"principal": "somebody" if known else None}
     scope: Scope = {"type": "http", "path": path, "headers": headers, "state": state}
-    asyncio.run(BodyLimit(count)(scope, receive, send))
+    asyncio.run(BodyLimit(count, BODY_BYTES_MAX)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"], len(pieces) - len(left)
 
 

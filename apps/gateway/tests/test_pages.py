@@ -67,9 +67,20 @@ def test_a_folder_is_its_index(pages: SecurityHeaders) -> None:
     assert ask(pages, "/sql/")[2] == b"sql"
 
 
+def test_a_page_without_its_slash_is_redirected_to_it(pages: SecurityHeaders) -> None:
+    status, headers, _ = ask(pages, "/sql", "q=1")
+    assert (status, headers["location"]) == (308, "/sql/?q=1")
+    assert ask(pages, "//sql", "")[1]["location"] == "/sql/"
+
+
 def test_hashed_files_are_cached_for_ever_and_pages_are_not(pages: SecurityHeaders) -> None:
     assert "immutable" in ask(pages, "/_next/static/a.js")[1]["cache-control"]
     assert ask(pages, "/")[1]["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("path", ["/a\0b", "/" + "x" * 5000, "/" + "y/" * 3000, "/\udce4"])
+def test_a_path_that_no_file_can_have_is_not_found(pages: SecurityHeaders, path: str) -> None:
+    assert ask(pages, path)[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -87,6 +98,20 @@ def test_the_token_leaves_the_address_at_once(pages: SecurityHeaders) -> None:
     cookie = headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
+
+
+@pytest.mark.parametrize(
+    "path", ["//evil.example/", "///evil.example", "/\\evil.example", "//\\/evil.example/a"]
+)
+def test_the_login_never_redirects_to_another_host(pages: SecurityHeaders, path: str) -> None:
+    status, headers, _ = ask(pages, path, "token=snt_admin")
+    assert status == 303
+    assert headers["location"].startswith("/evil.example")
+
+
+def test_the_login_keeps_the_other_parameters(pages: SecurityHeaders) -> None:
+    _, headers, _ = ask(pages, "/sql/", "q=select%201&token=snt_admin")
+    assert headers["location"] == "/sql/?q=select+1"
 
 
 def test_a_wrong_token_sets_no_cookie(pages: SecurityHeaders) -> None:

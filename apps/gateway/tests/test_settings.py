@@ -41,7 +41,9 @@ def test_another_bind_needs_tls_or_insecure(tmp_path: Path, host: str) -> None:
     with pytest.raises(UsageError, match="TLS"):
         load(tmp_path, {"network": {"host": host}})
     assert load(tmp_path, {"network": {"host": host, "insecure": True}}).network.host == host
-    tls: dict[str, object] = {"host": host, "tls_certificate": "a.pem", "tls_key": "b.pem"}
+    (tmp_path / "a.pem").touch()
+    file = str(tmp_path / "a.pem")
+    tls: dict[str, object] = {"host": host, "tls_certificate": file, "tls_key": file}
     assert load(tmp_path, {"network": tls}).network.host == host
 
 
@@ -59,3 +61,33 @@ def test_shares_add_up_to_the_knob() -> None:
 def test_too_little_memory_is_refused() -> None:
     with pytest.raises(UsageError, match="512"):
         MemoryShares.of(EmsqrtSettings(memory_bytes=100 * MIB))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("network.port", 65_536), ("network.port", -1), ("network.port", 10**30),
+        ("storage.part_bytes", 0), ("storage.part_bytes", "1GiB"),
+        ("storage.upload_bytes_max", 0), ("analytics.query_seconds", 0),
+        ("analytics.json_rows_max", 0), ("security.body_bytes_max", 0),
+        ("security.body_bytes_max", "1TiB"), ("logging.rotate_bytes", 0),
+        ("logging.rotate_count", -1), ("logging.level", "LOUD"), ("logging.format", "xml"),
+        ("emsqrt.executors", 0), ("emsqrt.executors", -3), ("emsqrt.executors", 10**9),
+        ("emsqrt.memory_bytes", 10**30), ("elkyn.keep_alive_seconds", 31),
+        ("network.allowed_origins", ["*"]), ("network.allowed_origins", ["null"]),
+        ("network.allowed_origins", ["app.example"]), ("network.allowed_origins", ["https://a/b"]),
+        ("network.allowed_origins", ["https://a:x"]), ("network.tls_key", "only.pem"),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_node_can_run_with_is_refused(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    with pytest.raises(UsageError, match=name.rpartition(".")[2].replace("key", "certificate")):
+        load(tmp_path, {name: value})  # type: ignore[dict-item]  # dotted names are taken too
+
+
+def test_origins_are_kept_as_browsers_write_them(tmp_path: Path) -> None:
+    given = ["HTTPS://App.Example/", "http://localhost:3000", "https://a.example:443"]
+    loaded = load(tmp_path, {"network": {"allowed_origins": given}})
+    expected = ("https://app.example", "http://localhost:3000", "https://a.example")
+    assert loaded.network.allowed_origins == expected

@@ -106,18 +106,34 @@ export const api = {
     json<JobInfo>('GET', `/api/jobs/${encodeURIComponent(id)}`, undefined, signal),
   submit: (plan: unknown) => json<{ jobId: string }>('POST', '/api/jobs', { plan }),
   /** Ask a question; the answer names the engine that it came from. */
-  async query(sql: string, engine: Engine, signal?: AbortSignal): Promise<SqlAnswer> {
+  async query(
+    sql: string,
+    engine: Engine,
+    signal?: AbortSignal,
+    deadlineSeconds?: number,
+  ): Promise<SqlAnswer> {
     const response = await ask(
       'POST',
       '/api/query',
-      { sql, engine, maxRows: SHOWN_ROWS_MAX },
+      {
+        sql,
+        engine,
+        maxRows: SHOWN_ROWS_MAX,
+        ...(deadlineSeconds === undefined ? {} : { deadlineSeconds }),
+      },
       signal,
     )
     const answer = (await response.json()) as SqlAnswer
     return { ...answer, engine: response.headers.get('Sennit-Engine') }
   },
-  jobResult: (id: string, signal?: AbortSignal) =>
-    json<SqlAnswer>('GET', `/api/jobs/${encodeURIComponent(id)}/result`, undefined, signal),
+  /** Some rows of what a job computed. */
+  jobRows: (id: string, offset: number, limit: number, signal?: AbortSignal) =>
+    json<SqlAnswer>(
+      'GET',
+      `/api/jobs/${encodeURIComponent(id)}/result?offset=${offset}&limit=${limit}`,
+      undefined,
+      signal,
+    ),
 
   /** The whole answer to a query as a file. */
   exportQuery: (sql: string, engine: Engine, format: ExportFormat) =>

@@ -104,7 +104,11 @@ export function titleOf(
   files: ReadonlyMap<string, string>,
 ): string {
   if (job.kind === 'ingest') {
-    const name = files.get(job.id) ?? names.get(datasetOf(job) ?? '')
+    const file = job.result?.file // there from the start, so that a failed one has a name too
+    const name =
+      files.get(job.id) ??
+      names.get(datasetOf(job) ?? '') ??
+      (typeof file === 'string' ? file : undefined)
     return name ? `Read in ${name}` : 'Read in an upload'
   }
   const name = names.get(sourceOf(job.plan) ?? '')

@@ -62,6 +62,7 @@ export interface DatasetInfo {
   createdAt: number
   visibility: string
   replication: number
+  damaged?: string | null
 }
 
 export interface SnapshotInfo {

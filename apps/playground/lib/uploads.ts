@@ -3,13 +3,13 @@
 /** The uploads of this page: files on their way to the node through one pool of workers. */
 
 import {
+  startUploadWorker,
   storageResume,
   Upload,
   UploadError,
   WorkerPool,
   type UploadOptions,
   type UploadSnapshot,
-  type WorkerLike,
 } from '@sennit/elytra'
 
 import { signInNeeded } from './api'
@@ -53,7 +53,7 @@ export function startUpload(
 ): string {
   const id = `upload-${nextId++}`
   const given: UploadOptions = {
-    pool: (pool ??= new WorkerPool(startWorker, WORKERS)),
+    pool: (pool ??= new WorkerPool(startUploadWorker, WORKERS)),
     parallel: WORKERS,
     mode,
     options: { ...options },
@@ -93,10 +93,6 @@ export function dismissUpload(id: string): void {
 /** Whether leaving the page now would interrupt something. */
 export function anyUnderWay(items: readonly UploadItem[]): boolean {
   return items.some(({ snapshot: { state } }) => !['done', 'failed', 'cancelled'].includes(state))
-}
-
-function startWorker(): WorkerLike {
-  return new Worker(new URL('../workers/upload.worker.ts', import.meta.url))
 }
 
 /** The same file under other terms is another upload. */

@@ -20,7 +20,7 @@ if (next.status !== 0) process.exit(next.status ?? 1)
 // The bundler publishes the sources of workers beside their bundles; nothing loads them.
 const media = path.join(out, '_next', 'static', 'media')
 for (const name of readdirSync(media, { withFileTypes: true })) {
-  if (name.name.endsWith('.ts')) rmSync(path.join(media, name.name))
+  if (/\.[jt]s$/.test(name.name)) rmSync(path.join(media, name.name))
 }
 // Written by next on every start; types.d.ts says the same and stays the same.
 rmSync(path.join(app, 'next-env.d.ts'), { force: true })

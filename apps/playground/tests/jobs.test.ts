@@ -107,6 +107,8 @@ test('a job is called after what it works on', () => {
     'Read in flights',
   )
   assert.equal(titleOf({ id: 'j4', kind: 'ingest' }, names, files), 'Read in an upload')
+  const failed = { id: 'j5', kind: 'ingest', result: { file: 'ships.csv' } }
+  assert.equal(titleOf(failed, names, files), 'Read in ships.csv')
 })
 
 test('tasks that are done count before the progress has heard of them', () => {

@@ -19,7 +19,9 @@ from sennit_core.text import camel_case
 ROOT = Path(__file__).parents[3]
 
 FIELDS = {
-    "DatasetInfo": "id name owner schema head rows bytes shards createdAt visibility replication",
+    "DatasetInfo": (
+        "id name owner schema head rows bytes shards createdAt visibility replication damaged"
+    ),
     "SnapshotInfo": "id parent dataset schema shards stats author query inputs signature",
     "ShardInfo": "object rows bytes partition stats sourceObject byteStart byteEnd firstRow",
     "JobInfo": (
@@ -56,6 +58,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "createdAt": 1700000000.5,
         "visibility": "private",
         "replication": 1,
+        "damaged": "its manifest is missing",
     },
     "SnapshotInfo": {
         "id": "01j",

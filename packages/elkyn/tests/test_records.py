@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elkyn import ElkynStore
 from elkyn.records import SnapshotRow, SystemTree, UploadRow
 from sennit_core.errors import Corrupt, UsageError
 from sennit_core.records import DatasetInfo, JobInfo, NodeInfo, Progress, TaskInfo, WorkerInfo
-from sennit_core.schema import Schema
+from sennit_core.schema import DataType, Field, Schema
 
 NODE = NodeInfo("n1", ("a:1", "b:2"), "local", 10, 0, "up", 1.5)
 SCHEMA = Schema.from_json({"fields": [{"name": "delay", "type": "Int64", "nullable": True}]})
+INT64 = DataType.parse("Int64")
 DATASET = DatasetInfo("d1", "flights", "me", SCHEMA, head="s1")
 
 
@@ -78,7 +81,8 @@ def test_changes_are_one_write(system: SystemTree, tree: ElkynStore) -> None:
 
     assert set(event.data) == {"datasets/d1", "snapshots/d1/s1"}
     assert system.datasets.get("d1") == DATASET
-    assert system.all_snapshots() == {"d1": {"s1": SnapshotRow("ab", 2.0)}}
+    assert system.datasets_with_snapshots() == ["d1"]
+    assert system.snapshots("d1").all() == {"s1": SnapshotRow("ab", 2.0)}
 
     system.write(system.datasets.change("d1", None), system.forget_snapshots("d1"))
     assert tree.get("/") is None
@@ -102,3 +106,45 @@ def test_a_row_of_a_newer_node_is_read(system: SystemTree, tree: ElkynStore) -> 
 def test_an_id_is_one_key(system: SystemTree, record_id: str) -> None:
     with pytest.raises(UsageError, match="no id"):
         system.nodes.put(record_id, NODE)
+
+
+def test_a_dataset_row_with_another_value_is_found(system: SystemTree, tree: ElkynStore) -> None:
+    system.datasets.put("d1", DATASET)
+    tree.set("/datasets/d1/name", "flighty")
+
+    with pytest.raises(Corrupt, match=r"/datasets/d1 .*checksum"):
+        system.datasets.get("d1")
+
+
+def test_a_dataset_row_under_another_id_is_found(system: SystemTree, tree: ElkynStore) -> None:
+    system.datasets.put("d1", DATASET)
+    tree.set("/datasets/d2", tree.get("/datasets/d1"))
+
+    with pytest.raises(Corrupt, match="/datasets/d2"):
+        system.datasets.get("d2")
+
+
+def test_a_dataset_row_of_a_version_without_checksums_is_read(
+    system: SystemTree, tree: ElkynStore
+) -> None:
+    tree.set("/datasets/d1", DATASET.to_json())
+
+    assert system.datasets.get("d1") == DATASET
+
+
+KEY = Field("primary key", INT64)
+SMALL = st.integers(0, 2**40) | st.floats(0, 2**40)
+
+
+@given(st.text(max_size=20), st.text(max_size=9), SMALL, st.lists(st.text(max_size=9), unique=True))
+def test_every_dataset_row_agrees_with_its_checksum(
+    name: str, owner: str, created_at: float, columns: list[str]
+) -> None:
+    fields = tuple(Field(column, INT64) for column in columns if column)
+    info = DatasetInfo("d1", name, owner, Schema((KEY, *fields)), created_at=float(created_at))
+    with ElkynStore(mode="memory", namespace="sys") as tree:
+        system = SystemTree(tree)
+        system.datasets.put("d1", info)
+
+        assert system.datasets.get("d1") == info
+        assert tree.get("/datasets/d1/checksum")

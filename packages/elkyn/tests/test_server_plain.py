@@ -134,7 +134,7 @@ def test_a_connection_between_requests_may_wait_longer_than_one_in_a_head() -> N
         transport = Mock(is_closing=lambda: False, get_extra_info=lambda _name: None)
         connection.connection_made(transport)
         waits = [connection.awaited()]
-        connection.data_received(b"GET / HTTP/1.1\r\n\r\n")
+        connection.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         waits.append(connection.awaited())
         await asyncio.gather(*connection.tasks)
         waits.append(connection.awaited())

@@ -149,6 +149,38 @@ def test_the_answer_comes_as_accept_asks(
         assert [column["name"] for column in document["columns"]] == ["id", "carrier"]
 
 
+@pytest.fixture(scope="module")
+def numbers(shared_node: Any, data: pa.Table) -> str:
+    """The address of the rows of a job that is done: 0 to 8999, in three files."""
+    job = Elytra(shared_node.client).remote("flights").select("id").submit()
+    job.wait(20)
+    return f"{shared_node.url}/api/jobs/{job.id}/result"
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ({"offset": 2998, "limit": 4}, [2998, 2999, 3000, 3001]),  # from two files
+        ({"limit": 1}, [0]),
+        ({"limit": 0}, []),
+        ({"offset": 8999, "limit": 5}, [8999]),
+        ({"offset": 9000, "limit": 5}, []),
+        ({"offset": 8998}, [8998, 8999]),
+    ],
+)
+def test_a_long_answer_can_be_read_in_pages(
+    shared_node: Any, numbers: str, page: dict[str, int], expected: list[int]
+) -> None:
+    answer = httpx.get(numbers, params=page)
+    assert [column["name"] for column in answer.json()["columns"]] == ["id"]
+    assert [row[0] for row in answer.json()["rows"]] == expected
+
+
+@pytest.mark.parametrize("page", ["offset=-1", "limit=-5", "limit=many"])
+def test_a_page_that_cannot_be_is_refused(numbers: str, page: str) -> None:
+    assert httpx.get(f"{numbers}?{page}").status_code == 422
+
+
 def test_an_accept_that_nothing_fits_is_refused(shared_node: Any, flights: Pipeline) -> None:
     job = flights.count().submit()
     job.wait(20)

@@ -26,11 +26,11 @@ def test_verbs_submit_nothing(flights: Pipeline, drawer: Any) -> None:
 
 @pytest.mark.parametrize(
     "condition",
-    [col("distance") > 1000, "distance > 1000", lambda r: r.distance > 1000],
+    [col("air_time") > 1000, "air_time > 1000", lambda r: r.air_time > 1000],
     ids=["expression", "text", "lambda"],
 )
 def test_a_condition_is_the_same_in_every_form(flights: Pipeline, condition: Any) -> None:
-    expected = flights.filter(col("distance") > 1000)
+    expected = flights.filter(col("air_time") > 1000)
 
     assert plan_hash(flights.filter(condition).plan) == plan_hash(expected.plan)
     assert plan_hash(flights.where(condition).plan) == plan_hash(expected.plan)
@@ -100,17 +100,45 @@ def test_folds_of_a_column_are_aggregates(flights: Pipeline, verb: Any, fn: Any)
     assert plan.aggs[0][1].fn == fn
 
 
-def test_reduce_of_the_only_column_needs_no_name(flights: Pipeline) -> None:
+def test_the_only_column_needs_no_name(flights: Pipeline) -> None:
     one = flights.select("distance")
 
-    assert plan_hash(one.reduce(lambda a, b: a + b).plan) == plan_hash(one.sum("distance").plan)
+    assert plan_hash(one.sum().plan) == plan_hash(one.sum("distance").plan)
     with pytest.raises(UsageError, match="4 columns"):
-        flights.reduce(max)
+        flights.max()
+
+
+def test_reduce_of_a_column_is_an_aggregate(flights: Pipeline) -> None:
+    folded = flights.reduce(lambda a, b: a + b, column="distance")
+
+    assert folded.schema.names == ("sum",)
+    assert flights.map(lambda r: r.air_time).reduce(max, 0).schema.names == ("max",)
 
 
 def test_reduce_refuses_what_it_cannot_recognise(flights: Pipeline) -> None:
-    with pytest.raises(Unsupported, match=r"a \* b"):
-        flights.select("distance").reduce(lambda a, b: a * b)
+    with pytest.raises(Unsupported, match=r"a \* distance"):
+        flights.reduce(lambda a, b: a * b, column="distance")
+
+
+def test_functions_get_what_the_map_before_them_returned(flights: Pipeline) -> None:
+    value = flights.map(lambda r: r.air_time).filter(lambda v: v > 60).sort("air_time")
+    pair = flights.map(lambda r: (r.carrier, r.air_time)).map(lambda t: {"minutes": t[1] % 60})
+
+    assert str(value.map(lambda v: v * 2).schema) == "value: Int64"
+    assert pair.filter(lambda r: r.minutes > 1).schema.names == ("minutes",)
+    with pytest.raises(Unsupported, match="one Int64"):
+        value.filter(lambda r: r.air_time > 60)
+    assert value.select("air_time").filter(lambda r: r.air_time > 60)
+
+
+@pytest.mark.parametrize("verb", ["flat_map", "map_batches", "save_as"])
+def test_verbs_that_are_planned_say_so(flights: Pipeline, verb: str) -> None:
+    assert not hasattr(flights, verb)
+    with pytest.raises(Unsupported, match=f"{verb} is planned") as caught:
+        getattr(flights, verb)
+    assert caught.value.hint
+    with pytest.raises(AttributeError, match="'fliter'"):
+        flights.fliter  # noqa: B018
 
 
 def test_limit_refuses_negative_numbers(flights: Pipeline) -> None:

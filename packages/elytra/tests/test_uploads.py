@@ -1,6 +1,7 @@
 """Bytes in, over real sockets into a real part store, until they are a dataset."""
 
 import hashlib
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from elytra.uploads.sender import SendOptions
-from sennit_core.errors import Conflict, SennitError
+from sennit_core.errors import Conflict, SennitError, UsageError
 
 CSV = b"carrier,distance\n" + b"UA,1400\nAA,1089\nB6,1576\n" * 1000
 
@@ -55,7 +56,13 @@ def test_a_file_becomes_a_dataset(node: Any, csv: Path) -> None:
 
     dataset = node.lake.catalog.get("flights")
     assert (dataset.id, dataset.rows) == (uploaded.dataset_id, 3000)
-    assert info.result == {"dataset": dataset.id, "name": "flights", "rows": 3000}
+    assert info.result is not None
+    ingest = info.result["ingest"]
+    assert {**info.result, "ingest": None} == {
+        "file": "flights.csv", "dataset": dataset.id, "name": "flights", "rows": 3000,
+        "ingest": None,
+    }  # fmt: skip
+    assert (ingest["name"], ingest["source"]["delimiter"]) == ("flights.csv", ",")
     assert seen == sorted(seen)
     assert seen[-1] == (len(CSV), len(CSV))
     assert node.lake.parts.list() == []
@@ -160,15 +167,47 @@ def test_a_name_that_is_taken_is_refused_before_any_byte(node: Any, csv: Path) -
 def test_a_file_that_cannot_be_read_fails_its_job_with_the_reason(
     node: Any, tmp_path: Path
 ) -> None:
-    empty = tmp_path / "empty.csv"
-    empty.write_bytes(b"")
+    blank = tmp_path / "blank.csv"
+    blank.write_bytes(b"\n\n")
 
-    uploaded = node.client.upload(empty)
+    uploaded = node.client.upload(blank)
 
     with pytest.raises(SennitError) as caught:
         uploaded.job.wait(30)
     assert caught.value.code == "bad-input"
     assert uploaded.job.state == "failed"
+
+
+def test_what_holds_no_table_is_refused_before_it_is_sent(node: Any, tmp_path: Path) -> None:
+    photo, empty, folder, pipe = (tmp_path / name for name in ("p.csv", "e.csv", "d.csv", "f.csv"))
+    photo.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    empty.touch()
+    folder.mkdir()
+    os.mkfifo(pipe)
+
+    for path, reason in (
+        (photo, "a PNG image"),
+        (empty, "the file is empty"),
+        (folder, "is a directory"),
+        (pipe, "is not a regular file"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            node.client.upload(path)
+    assert node.lake.parts.list() == []
+
+
+def test_an_image_sent_by_other_clients_is_refused_at_its_first_part(
+    http: httpx.Client,
+) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(9_000)
+
+    whole = http.post("/api/upload", params={"name": "p.csv"}, content=png)
+    part = put(http, start(http, data=png), 0, png)
+
+    for answer in (whole, part):
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["code"] == "bad-input"
+        assert "a PNG image" in answer.json()["error"]
 
 
 class Cable:

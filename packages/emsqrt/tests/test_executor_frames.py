@@ -50,7 +50,7 @@ def test_a_length_over_the_bound_is_refused_before_its_body_comes() -> None:
 
 def test_a_frame_over_the_bound_is_not_sent() -> None:
     with pytest.raises(TooLarge, match="partial frame"):
-        encode_frame("partial", attempt="a", result={"rows": b"x" * FRAME_BYTES_MAX})
+        encode_frame("partial", attempt="a", result={}, payloads=[b"x" * FRAME_BYTES_MAX])
 
 
 def test_missing_members_are_refused() -> None:
@@ -63,8 +63,8 @@ def test_missing_members_are_refused() -> None:
 
 GOLDEN: dict[str, tuple[dict[str, Any], str]] = {
     "hello": (
-        {"version": 1, "pid": 7},
-        "1a00000083a4776f7264a568656c6c6fa776657273696f6e01a370696407",
+        {"version": 2, "pid": 7},
+        "1a00000083a4776f7264a568656c6c6fa776657273696f6e02a370696407",
     ),
     "cancel": (
         {"attempt": "a1", "reason": "deadline"},

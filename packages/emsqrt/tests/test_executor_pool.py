@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,6 +41,20 @@ def test_payloads_come_in_order_and_then_the_result(pool: ExecutorPool) -> None:
         assert [bytes(payload) for payload in execution.payloads()] == [b"a", b"b", b"c"]
         assert execution.result()["n"] == 2**60
         assert execution.done
+
+
+@pytest.mark.parametrize(
+    "sizes", [[65_536], [65_537], [1, 65_535, 1], [9, 200_000, 5], [40_000] * 9]
+)
+def test_an_answer_keeps_its_order_whether_it_needs_a_ring_or_not(
+    pool: ExecutorPool, sizes: list[int]
+) -> None:
+    pieces = [chr(97 + index) * size for index, size in enumerate(sizes)]
+
+    with pool.submit(ECHO, {"emit": pieces, "n": 1}) as execution:
+        answer = b"".join(bytes(payload) for payload in execution.payloads())
+
+    assert answer.decode() == "".join(pieces)
 
 
 def test_a_process_is_started_when_first_needed_and_kept_warm(pool: ExecutorPool) -> None:
@@ -109,21 +122,20 @@ def test_an_idle_process_that_is_killed_is_replaced(pool: ExecutorPool) -> None:
 def test_requests_wait_in_order_of_arrival(pool: ExecutorPool) -> None:
     order: list[int] = []
 
-    def ask(number: int) -> None:
-        with pool.submit(ECHO, {}) as execution:
-            order.append(number)
-            execution.result()
-
     running = pool.submit(WAIT, {})
-    threads = []
-    for number in range(4):
-        threads.append(threading.Thread(target=ask, args=(number,)))
-        threads[-1].start()
-        while pool.stats().waiting < number + 1:
-            pass
+    waiting = [
+        pool.submit(
+            "executor_entries:flood",
+            {"blocks": 1, "blockBytes": 1},
+            on_progress=lambda _, number=number: order.append(number),  # type: ignore[misc]
+        )
+        for number in range(4)
+    ]
+    assert pool.stats().waiting == 4
     running.close()
-    for thread in threads:
-        thread.join()
+    for execution in waiting:
+        with execution:
+            execution.result()
     assert order == [0, 1, 2, 3]
 
 
@@ -136,9 +148,10 @@ def test_a_full_queue_refuses(open_pool: Callable[..., ExecutorPool]) -> None:
 def test_a_deadline_counts_the_time_of_waiting(pool: ExecutorPool) -> None:
     with (
         pool.submit(WAIT, {}),
+        pool.submit(ECHO, {}, deadline_seconds=0.05) as late,
         pytest.raises(DeadlineExceeded, match="waiting for an executor"),
     ):
-        pool.submit(ECHO, {}, deadline_seconds=0.05)
+        late.result()
     assert pid_of(pool)
 
 

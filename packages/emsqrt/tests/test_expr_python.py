@@ -1,4 +1,4 @@
-"""Expressions built by Python operators and by tracing functions."""
+"""Expressions built by Python operators."""
 
 import json
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,6 @@ from emsqrt.expr import (
     avg,
     coalesce,
     col,
-    columns_of,
     concat,
     count,
     count_distinct,
@@ -26,11 +26,9 @@ from emsqrt.expr import (
     expr_to_json,
     lit,
     parse_expr,
-    trace,
     when,
 )
-from sennit_core.errors import UnknownColumn, UsageError
-from sennit_core.schema import Schema
+from sennit_core.errors import UsageError
 
 a, b, s = col("a"), col("b"), col("s")
 BUILT: list[tuple[Expr, str]] = [
@@ -107,25 +105,8 @@ DECIDED: list[Callable[[Any], object]] = [
 @pytest.mark.parametrize("fn", DECIDED, ids=range(len(DECIDED)))
 def test_what_python_would_decide_is_refused_with_a_hint(fn: Callable[[Any], object]) -> None:
     with pytest.raises(UsageError) as caught:
-        trace(fn, Schema.of(a="Int64", b="Int64", s="Utf8"))
+        fn(SimpleNamespace(a=a, b=b, s=s))
     assert caught.value.hint
-
-
-def test_a_traced_function_reads_columns_by_attribute_and_item() -> None:
-    schema = Schema.of(**{"price": "Float64", "unit qty": "Int64"})
-    traced = trace(lambda r: r.price * r["unit qty"] > 500, schema)
-    assert str(traced) == "price * `unit qty` > 500"
-    assert columns_of(traced) == {"price", "unit qty"}
-
-
-def test_a_traced_function_may_give_a_constant() -> None:
-    assert trace(lambda _: 1, Schema.of(a="Int64")).equals(lit(1))
-
-
-def test_tracing_suggests_the_nearest_column() -> None:
-    with pytest.raises(UnknownColumn) as caught:
-        trace(lambda r: r.carier, Schema.of(carrier="Utf8"))
-    assert caught.value.suggestion == "carrier"
 
 
 def test_literals_know_their_types() -> None:

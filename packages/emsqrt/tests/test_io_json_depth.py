@@ -36,7 +36,7 @@ def test_depth_is_that_of_the_deepest_record(records: list[Any]) -> None:
 
 @pytest.mark.parametrize("before", [b"", b'{"a": "]]]]"}\n' * 3, b'{"a": "\\\\"}\n'])
 def test_deep_records_are_refused(before: bytes) -> None:
-    deep = b'{"a":' * DEPTH_MAX + b"[]" + b"}" * DEPTH_MAX
+    deep = b'{"a":\n' * DEPTH_MAX + b"[]" + b"}" * DEPTH_MAX
 
     with pytest.raises(BadInput, match="nested deeper than 64"):
         refuse_deep_json(before + deep, "x.jsonl", 1)

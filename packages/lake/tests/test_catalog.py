@@ -85,8 +85,8 @@ def test_removing_tells_the_objects_that_were_used(catalog: Catalog) -> None:
     _, used = catalog.remove("one")
 
     assert {"a" * 64, "b" * 64} < used
-    assert "b" * 64 in catalog.referenced()
-    assert "a" * 64 not in catalog.referenced()
+    assert catalog.references("b" * 64)
+    assert not catalog.references("a" * 64)
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\n", "x" * 129, "\x00"])

@@ -44,7 +44,8 @@ def opened(folder: Path, pool: ExecutorPool) -> Lake:
 
 
 def check_nothing_is_left_over(lake: Lake) -> None:
-    assert set(lake.objects) == lake.catalog.referenced()
+    assert all(map(lake.catalog.references, lake.objects))
+    assert lake.verify().findings == ()
     assert list((lake.folder / "lake" / "staging").iterdir()) == []
     for name in lake.objects:
         lake.objects.verify(name)

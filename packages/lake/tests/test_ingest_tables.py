@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,7 +41,8 @@ def test_parquet_that_is_cut_short_is_refused(encode: Encode) -> None:
 
 
 def test_large_parquet_becomes_several_shards(encode: Encode) -> None:
-    table = pa.table({"n": range(200_000)})
+    dice = random.Random(7)
+    table = pa.table({"n": [dice.getrandbits(60) for _ in range(200_000)]})
 
     done = encode(
         parquet(table), "f.parquet", limits={"shard_bytes": 400_000, "group_rows": 20_000}

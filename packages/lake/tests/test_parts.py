@@ -174,10 +174,38 @@ def test_a_short_part_in_the_middle_of_a_stream_is_refused(store: PartStore) -> 
         store.seal(upload.id)
 
 
-def test_an_empty_file_has_no_parts(store: PartStore) -> None:
-    upload = store.start("empty.csv", 0)
+def test_an_empty_file_is_refused_before_any_part(store: PartStore) -> None:
+    with pytest.raises(BadInput, match=r"empty\.csv.*is empty"):
+        store.start("empty.csv", 0)
 
-    assert store.seal(upload.id).paths == ()
+
+def send_pieces(store: PartStore, upload: UploadInfo, pieces: list[bytes]) -> None:
+    with store.open_part(upload.id, 0) as part:
+        for piece in pieces:
+            part.write(piece)
+        part.commit()
+
+
+@pytest.mark.parametrize("sizes", [(10_000,), (3, 5, 9_992), (50,)])
+def test_an_image_is_refused_at_its_first_bytes(store: PartStore, sizes: tuple[int, ...]) -> None:
+    png = (b"\x89PNG\r\n\x1a\n" + bytes(9_992))[: sum(sizes)]
+    upload = store.start("photo.csv", len(png) + 100, part_bytes=len(png))
+    pieces = [png[sum(sizes[:i]) : sum(sizes[: i + 1])] for i in range(len(sizes))]
+
+    with pytest.raises(BadInput, match=r"photo\.csv.*a PNG image"):
+        send_pieces(store, upload, pieces)
+
+    assert store.get(upload.id).have == ()
+
+
+def test_only_the_beginning_of_a_file_is_looked_at(store: PartStore) -> None:
+    upload = store.start("a.csv", 24, part_bytes=16)
+
+    with store.open_part(upload.id, 1) as part:
+        part.write(b"\x89PNG\r\n\x1a\n")
+        part.commit()
+
+    assert store.get(upload.id).have == (1,)
 
 
 def test_aborting_forgets_everything_and_twice_is_fine(
@@ -243,7 +271,7 @@ def test_admission_is_asked_before_anything_is_written(tmp_path: Path) -> None:
     assert list(store.root.iterdir()) == []
 
 
-@given(data=st.binary(max_size=200), part_bytes=st.integers(1, 64), order=st.randoms())
+@given(data=st.binary(min_size=1, max_size=200), part_bytes=st.integers(1, 64), order=st.randoms())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 def test_any_file_in_any_parts_comes_back(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, part_bytes: int, order: random.Random

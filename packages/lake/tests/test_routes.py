@@ -71,6 +71,7 @@ def test_the_routes_are_those_of_the_contract(flights: Lake) -> None:
         ("GET", "/api/datasets/{dataset}/snapshots"),
         ("GET", "/files/{dataset}/{snapshot}/{shard}"),
         ("POST", "/api/query"),
+        ("POST", "/api/verify"),
     }
 
 
@@ -236,3 +237,61 @@ def test_an_unknown_engine_is_refused(client: Client) -> None:
     answer = client.post("/api/query", json={"sql": "SELECT 1", "engine": "warp"})
 
     assert answer.json()["code"] == "unsupported"
+
+
+def damage_shard(lake: Lake) -> str:
+    """Flip a bit in the only shard; returns its object id."""
+    _, (path,) = lake.resolve("flights")
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        byte = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes((byte ^ 1,)))
+    return path.name
+
+
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=8-20"}])
+def test_a_damaged_shard_is_an_error_and_no_body_that_ends_early(
+    client: Client, flights: Lake, headers: dict[str, str]
+) -> None:
+    assert client.get("/files/flights/head/0.parquet", headers=headers).status_code < 300
+    name = damage_shard(flights)
+
+    for shard in ("0.parquet", name):
+        answer = client.get(f"/files/flights/head/{shard}", headers=headers)
+        assert answer.json()["code"] == "corrupt"
+        assert f'"flights": chunk 0 of shard 0 (object {name})' in answer.json()["error"]
+
+
+def test_a_damaged_manifest_is_an_error_of_its_routes_alone(client: Client, flights: Lake) -> None:
+    flights.append("trips", pa.table({"km": [1]}))
+    (row,) = flights.tree.get(f"/snapshots/{flights.catalog.get('flights').id}").values()
+    flights.objects.place(row["manifest"]).unlink()
+    flights.catalog.reload()
+
+    for path in ("/api/datasets/flights", "/api/datasets/flights/snapshots"):
+        assert client.get(path).json()["code"] == "corrupt"
+    assert client.get("/files/flights/head/0.parquet").json()["code"] == "corrupt"
+    assert client.get("/api/datasets/trips/snapshots").status_code == 200
+    listed = client.get("/api/datasets").json()
+    assert ["manifest" in each.get("damaged", "") for each in listed] == [True, False]
+
+
+def test_verify_reports_damage_line_by_line(client: Client, flights: Lake) -> None:
+    whole = client.post("/api/verify", json={})
+    name = damage_shard(flights)
+    damaged = client.post("/api/verify", json={"dataset": "Flights"})
+
+    assert whole.headers["content-type"] == "application/x-ndjson"
+    last = whole.text.splitlines()[-1]
+    assert '"done":true' in last
+    assert '"findings":[]' in last
+    last = damaged.text.splitlines()[-1]
+    assert '"done":true' in last
+    assert name in last
+
+
+def test_verify_refuses_what_it_cannot_do(client: Client) -> None:
+    assert client.post("/api/verify", json={"dataset": "nosuch"}).json()["code"] == "not-found"
+    refused = client.post("/api/verify", json={"dataset": "flights", "repair": True}).json()
+    assert (refused["code"], "flights" in refused["error"]) == ("unsupported", True)

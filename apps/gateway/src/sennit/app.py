@@ -1,6 +1,6 @@
 """The node's one ASGI application: doors, then the API, the realtime tree or the playground.
 
-request -> SecurityHeaders -> Gate (host, origin, token, role) -> Switch
+request -> SecurityHeaders -> Cors -> Gate (host, origin, token, role) -> Switch
         -> BodyLimit -> FastAPI | Elkyn | Pages
 """
 
@@ -20,8 +20,11 @@ import elytra.routes
 import lake.routes
 from elkyn.records import SYSTEM_NAMESPACE
 from elkyn.server.app import elkyn_app
-from sennit._asgi import App, Receive, Scope, Send
+from lake import Lake
+from lake.routes import parse_question, respond
+from sennit._asgi import App, Message, Receive, Scope, Send
 from sennit.auth import Door, Principal, is_guarded, is_tree_path
+from sennit.cors import Cors
 from sennit.limits import BodyLimit
 from sennit.node import Node
 from sennit.routes import node as node_routes
@@ -48,6 +51,8 @@ STATUS_OF_CLASS: dict[type[SennitError], int] = {
     errors.Busy: 429,
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,
+    # The node's own fault, and the same the next time: no 4xx, and no 503 that invites a retry.
+    errors.Corrupt: 500,
 }
 
 
@@ -64,10 +69,16 @@ class Application:
             node.stores,
             authorize=_TreeDoor(node.settings.elkyn.namespaces),
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
+            body_bytes_max=node.settings.security.body_bytes_max,
         )
         self.pages = Pages(self.door)
-        switch = _Switch(BodyLimit(_api(node, self.door)), self.tree, self.pages)
-        self._app = SecurityHeaders(_Gate(switch, self.door))
+        self.api = _api(node, self.door)
+        limited = BodyLimit(_Queries(self.api, node.lake), node.settings.security.body_bytes_max)
+        switch = _Switch(limited, self.tree, self.pages)
+        gate = _Gate(switch, self.door)
+        self._app = SecurityHeaders(
+            Cors(gate, self.door.origins, check_host=self.door.check_host, refuse=_refuse)
+        )
         self.pages.behind(self._app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,6 +140,45 @@ class _Switch:
         else:
             target = self._api if is_guarded(path) else self._pages
         await target(scope, receive, send)
+
+
+class _Queries:
+    """Answers POST /api/query without the layers of the API, which cost more than a small query.
+
+    A request that is not plain and valid JSON goes to the API, which says what is wrong with it.
+    """
+
+    def __init__(self, api: App, lake: Lake) -> None:
+        self._api = api
+        self._lake = lake
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope["type"], scope["path"], scope.get("method")) != ("http", "/api/query", "POST"):
+            await self._api(scope, receive, send)
+            return
+        message = await receive()  # the whole body: `BodyLimit` has read it
+        content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
+        question = parse_question(content_type, message.get("body", b""))
+        if question is None:
+            await self._api(scope, _replayed(message, receive), send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await respond(self._lake, question, request)
+        except SennitError as error:
+            response = await _on_error(request, error)
+        except Exception as error:  # noqa: BLE001 - it is logged and answered, as by the API
+            response = await _on_surprise(request, error)
+        await response(scope, receive, send)
+
+
+def _replayed(first: Message, receive: Receive) -> Receive:
+    waiting = [first]
+
+    async def next_message() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return next_message
 
 
 def _api(node: Node, door: Door) -> FastAPI:

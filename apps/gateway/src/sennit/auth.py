@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 from sennit_core.errors import Denied, Unauthenticated, UsageError
 
 ROLES = ("reader", "writer", "admin", "worker")
+_PORT_MAX = 65535
 _LADDER = ("reader", "writer", "admin")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/session"})
@@ -30,11 +32,21 @@ _ROLE_OF_ROUTE: tuple[tuple[str, str, str], ...] = (
     # method ("*": any), path prefix, least role; the first match decides
     ("*", "/api/tokens", "admin"),
     ("*", "/api/workers", "worker"),
+    # Rules, replication and the log of a tree are for admins, reading included.
+    ("*", "/.settings", "admin"),
+    ("*", "/.replica", "admin"),
+    ("*", "/db/.settings", "admin"),
+    ("*", "/db/.replica", "admin"),
     ("POST", "/api/query", "reader"),
     ("GET", "/", "reader"),
     ("HEAD", "/", "reader"),
     ("OPTIONS", "/", "reader"),
-    ("*", "/", "writer"),
+    ("*", "/api/upload", "writer"),  # also /api/uploads/… and /api/upload-chunk
+    ("*", "/api/start-upload", "writer"),
+    ("*", "/api/datasets", "writer"),
+    ("*", "/api/jobs", "writer"),
+    ("*", "/api/", "admin"),  # a route that this table does not name yet
+    ("*", "/", "writer"),  # the realtime tree
 )
 
 
@@ -229,11 +241,19 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\\\s]*)(?::(?P<port>[0-9]{0,5}))?")
+
+
 def _host_name(host: str) -> str:
-    if host.startswith("["):
-        name, _, port = host.partition("]")
-        return f"{name}]" if not port or port.startswith(":") else host
-    return host.partition(":")[0].lower()
+    """Return the name in a Host header; the whole header when it has any other form.
+
+    `127.0.0.1:8600@evil.example` starts with a known name, but a redirect built from it does not
+    lead there.
+    """
+    match = _HOST.fullmatch(host)
+    if match is None or int(match["port"] or 0) > _PORT_MAX:
+        return host
+    return match["name"].lower()
 
 
 def _cookies(headers: Mapping[str, str]) -> dict[str, str]:

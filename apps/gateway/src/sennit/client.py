@@ -14,9 +14,11 @@ from sennit.find import find_node
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from elytra.ingest_report import IngestedDataset
     from elytra.job import Job
     from elytra.pipeline import Pipeline
     from elytra.result import Result
+    from lake.scrub import ScrubReport
     from sennit_core.records import DatasetInfo, JobInfo
 
 
@@ -46,28 +48,40 @@ class Session:
         mode: str = "create",
         on_progress: Callable[[int, int], None] | None = None,
         **options: Any,
-    ) -> DatasetInfo:
-        """Upload a file in parallel parts, wait until it is ingested, and answer its dataset.
+    ) -> IngestedDataset:
+        """Upload a file in parallel parts, wait until it is ingested, and return its dataset.
 
         Args:
-            path: a CSV, TSV, Parquet, Arrow or JSON-lines file.
+            path: a CSV, TSV, JSON, JSON Lines, Parquet or Arrow file, compressed or not.
             name: the dataset's name; the file's stem when left out.
             mode: `create` refuses a name that is taken; `replace` and `append` add a snapshot.
             on_progress: called with (bytes sent, bytes in all).
-            options: reading options, such as `delimiter`, `encoding`, `strict`.
+            options: reading options, such as `delimiter`, `encoding`, `date_order`, `strict`.
+
+        Returns:
+            The dataset; its `ingest` says how the file was read: format, delimiter, header,
+            encoding, columns whose type widened or whose name changed, and notes.
 
         Raises:
-            BadInput: the file breaks its format; the error names line and byte offset.
+            UsageError: the path is a directory or no regular file; nothing is sent.
+            BadInput: the file is of a kind that holds no table (nothing is sent), or breaks its
+                format; the error names line and byte offset.
             Conflict: the name is taken and `mode` is `create`.
         """
+        from elytra.ingest_report import IngestedDataset
         from elytra.uploads.sender import SendOptions
+        from sennit_core.text import camel_case
 
-        sending = SendOptions(mode=mode, ingest=options or None)
-        uploaded = self._client.upload(
-            path, name=name or Path(path).name, options=sending, on_progress=on_progress
-        )
-        uploaded.job.wait()
-        return self._client.dataset(uploaded.dataset_id)
+        # The file keeps its own name, whose ending may say how to read it.
+        wire = {camel_case(key): value for key, value in options.items()}
+        wire |= {} if name is None else {"name": name}
+        sending = SendOptions(mode=mode, ingest=wire or None)
+        uploaded = self._client.upload(path, options=sending, on_progress=on_progress)
+        done = uploaded.job.wait()
+        document = self._client.dataset(uploaded.dataset_id).to_json()
+        # The job's own report: another upload may have replaced the dataset meanwhile.
+        ingest = (done.result or {}).get("ingest")
+        return IngestedDataset.from_known(document | {"ingest": ingest})
 
     def sql(
         self,
@@ -110,6 +124,25 @@ class Session:
     def dataset(self, name: str) -> DatasetInfo:
         """One dataset, by id or name."""
         return self._client.dataset(name)
+
+    def verify(
+        self,
+        dataset: str | None = None,
+        *,
+        repair: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> ScrubReport:
+        """Let the node read a dataset, or all, from its disk and compare every byte with its hash.
+
+        Args:
+            dataset: an id or name; every dataset when left out.
+            repair: repair what is damaged; refused until there are copies on other nodes.
+            on_progress: called with (bytes read, bytes in all).
+
+        Returns:
+            What was read; `.findings` says what is damaged, and is empty when nothing is.
+        """
+        return self._client.verify(dataset, repair=repair, on_progress=on_progress)
 
     def jobs(self) -> list[JobInfo]:
         """The jobs the node remembers, the newest first."""

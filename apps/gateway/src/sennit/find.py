@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from sennit import run_file
-from sennit.settings import default_data
+from sennit.data_folder import default_data
 from sennit_core.errors import Unavailable
 
 

@@ -15,10 +15,9 @@ from elkyn.server.limits import Limits
 from elkyn.server.protocols import bounded_protocols
 from sennit._asgi import App, Message, Receive, Scope, Send
 from sennit_core.errors import SennitError, TooLarge
-from sennit_core.units import KIB, MIB
+from sennit_core.units import KIB
 
 STRANGERS_BYTES_MAX = 64 * KIB
-BODY_BYTES_MAX = 2 * MIB
 STREAMED_PATHS = ("/api/upload", "/tus/")  # also /api/upload-chunk and /api/uploads/…
 CONNECTIONS = Limits(head_seconds=60.0)  # of a body that stands still too: an upload may pause
 
@@ -35,11 +34,16 @@ def _show(refusal: SennitError) -> bytes:
 class BodyLimit:
     """ASGI middleware: reads a body that is no upload, within its bound, before anybody parses it.
 
-    Strangers, who can only open a session, are given less room.
+    Clients that have not signed in can only open a session; they are given less room.
+
+    Args:
+        app: Answers the request.
+        bytes_max: Largest body that is read.
     """
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, bytes_max: int) -> None:
         self._app = app
+        self._bytes_max = bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3)."""
@@ -48,9 +52,10 @@ class BodyLimit:
             return
         is_known = scope.get("state", {}).get("principal") is not None
         try:
-            receive = await _read(
-                scope, receive, BODY_BYTES_MAX if is_known else STRANGERS_BYTES_MAX
-            )
+            limit_bytes = self._bytes_max
+            if not is_known:
+                limit_bytes = min(limit_bytes, STRANGERS_BYTES_MAX)
+            receive = await _read(scope, receive, limit_bytes)
         except TooLarge as refusal:
             await JSONResponse(refusal.to_json(), status_code=413)(scope, receive, send)
             return
@@ -83,5 +88,5 @@ def _too_large(limit_bytes: int) -> TooLarge:
     return TooLarge(
         what="the request body",
         limit_bytes=limit_bytes,
-        hint="data goes through /api/upload, which takes files of any size",
+        hint="send files through /api/upload; the limit is the setting security.body_bytes_max",
     )

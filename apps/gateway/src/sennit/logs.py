@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import logging.handlers
+import sys
 from pathlib import Path
 
 from sennit.settings import LoggingSettings
@@ -21,10 +23,10 @@ def configure(settings: LoggingSettings, folder: Path) -> None:
         settings: level and rotation of the files, format of the terminal.
         folder: where the files are, such as `<data>/logs`.
     """
-    console = configure_logging("json" if settings.format == "json" else "text", settings.level)
+    console = configure_logging(settings.format, settings.level)
     console.setLevel(logging.WARNING)
     for name, file in _FILES.items():
-        handler = logging.handlers.RotatingFileHandler(
+        handler = _FileHandler(
             folder / file,
             maxBytes=settings.rotate_bytes,
             backupCount=settings.rotate_count,
@@ -38,3 +40,12 @@ def configure(settings: LoggingSettings, folder: Path) -> None:
         logger.propagate = not name
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _FileHandler(logging.handlers.RotatingFileHandler):
+    """A rotated file; a line for which the disk has no room is dropped without a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging named it
+        error = sys.exc_info()[1]
+        if not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            super().handleError(record)

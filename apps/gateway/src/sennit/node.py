@@ -19,6 +19,7 @@ from elkyn.records import SYSTEM_NAMESPACE, SystemTree
 from elytra.jobs import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake
+from lake.reserve import Reserve
 from sennit.auth import Tokens, admin_token
 from sennit.run_file import sole_owner
 from sennit.settings import MemoryShares, Settings
@@ -62,6 +63,10 @@ class Node:
         shares = MemoryShares.of(settings.emsqrt)
         with ExitStack() as owned:
             owned.enter_context(sole_owner(data))
+            # Opening stores and publishing the address write, also where the disk is full: the
+            # reserve makes room for that, and is set aside again when the node is up.
+            reserve = Reserve(data)
+            reserve.release()
             for message in claim_folder(data).messages:
                 _log.warning("%s", message)
             token = admin_token(data)
@@ -78,7 +83,15 @@ class Node:
             )
             tree = stores[SYSTEM_NAMESPACE]
             lake = owned.enter_context(
-                Lake(data, tree=tree, pool=pool, part_bytes=settings.storage.part_bytes)
+                Lake(
+                    data,
+                    tree=tree,
+                    pool=pool,
+                    part_bytes=settings.storage.part_bytes,
+                    upload_bytes_max=settings.storage.upload_bytes_max,
+                    keep_source=settings.storage.keep_source,
+                    reserve=reserve,
+                )
             )
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)
@@ -137,7 +150,7 @@ class Node:
             "executors": executors,
             "busy": pool.busy,
             "waiting": pool.waiting,
-            "datasets": len(self.lake.catalog.list()),
+            "datasets": self.lake.catalog.count(),
         }
 
 

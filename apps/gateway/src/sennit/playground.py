@@ -28,7 +28,7 @@ _STAMP = ".sources-sha256"
 _NODE_MIN = (20, 9)
 # What the export is made from; anything else in the tree may change without a new build.
 _SOURCES = ("apps/playground", "packages/elytra/js", "package.json", "package-lock.json")
-_NOT_SOURCES = frozenset({"node_modules", "out", ".next", "test", "tests"})
+_NOT_SOURCES = frozenset({"node_modules", "out", ".next", "dist", "test", "tests"})
 
 
 def site() -> Path | None:

@@ -54,7 +54,7 @@ def read(data: Path) -> RunFile | None:
             str(document["url"]),
             str(document["version"]),
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return found if found.alive() else None
 
@@ -85,10 +85,39 @@ def sole_owner(data: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            other = read(data)
-            where = f" at {other.url} (pid {other.pid})" if other else ""
-            raise Conflict(
-                f"another node already serves {data}{where}",
-                hint="use that one, stop it with `platform down`, or name another --data",
-            ) from None
+            raise _taken(data) from None
         yield
+
+
+def is_owned(data: Path) -> bool:
+    """Return whether a node holds the data folder: one that runs, starts or stops."""
+    try:
+        descriptor = os.open(data / "node.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    with os.fdopen(descriptor) as lock:
+        try:
+            # Shared, so that two commands that look at once do not take each other for a node.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def check_free(data: Path) -> None:
+    """Raise Conflict when a node holds the data folder."""
+    if is_owned(data):
+        raise _taken(data)
+
+
+def _taken(data: Path) -> Conflict:
+    other = read(data)
+    if other is None:
+        return Conflict(
+            f"another node is starting or stopping in {data}",
+            hint="wait a few seconds, then see `platform status`",
+        )
+    return Conflict(
+        f"a node already serves {data}: {other.url} (pid {other.pid})",
+        hint="use that one, stop it with `platform down`, or name another --data",
+    )

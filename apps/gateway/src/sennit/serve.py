@@ -65,9 +65,13 @@ def serve(
             address = _address(settings.network, run_token(data))
             up = run_file.RunFile(*_self(), url=address.url, version=node.version)
             protocols = protocols_for(listener)
-            server = _Server(
-                application, settings.network, protocols, lambda: _publish(up, data, address, on_up)
-            )
+
+            def publish() -> None:
+                up.write(data)
+                node.lake.reserve.fill()
+                on_up(address)
+
+            server = _Server(application, settings.network, protocols, publish)
             builder = _PlaygroundBuilder(application, data) if with_playground else None
             try:
                 if builder is not None:
@@ -220,10 +224,3 @@ def _self() -> tuple[int, int]:
     ticks = run_file.start_ticks(os.getpid())
     assert ticks is not None
     return os.getpid(), ticks
-
-
-def _publish(
-    up: run_file.RunFile, data: Path, address: Address, on_up: Callable[[Address], None]
-) -> None:
-    up.write(data)
-    on_up(address)

@@ -5,10 +5,25 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
+from sennit.data_folder import default_data
+from sennit.settings_check import checked_settings
 from sennit_core.errors import UsageError
 from sennit_core.settings import load_settings
 from sennit_core.units import GIB, MIB
+
+__all__ = [
+    "GATEWAY_PORT",
+    "PORT_STEP",
+    "MemoryShares",
+    "NetworkSettings",
+    "Settings",
+    "default_data",
+    "is_loopback",
+    "load",
+    "with_port",
+]
 
 GATEWAY_PORT = 8600
 PORT_STEP = 10  # `--nodes N`: node i listens on the base port + 10·i
@@ -18,15 +33,12 @@ _MEMORY_MIN_BYTES = 512 * MIB
 _MEMORY_MAX_DEFAULT_BYTES = 4 * GIB
 
 
-def default_data() -> Path:
-    """The node's folder when nobody names one: `SENNIT_DATA`, else `~/.local/share/sennit`."""
-    chosen = os.environ.get("SENNIT_DATA")
-    return Path(chosen) if chosen else Path.home() / ".local" / "share" / "sennit"
-
-
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """Where the gateway listens, and from where it may be asked."""
+    """Where the gateway listens, and which hosts and web origins it answers.
+
+    `allowed_origins` are web pages of other origins that may use the API (CORS).
+    """
 
     host: str = "127.0.0.1"
     port: int = GATEWAY_PORT
@@ -39,7 +51,10 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    """How bytes are received and kept. Sizes in bytes."""
+    """How files are received and kept. Sizes in bytes.
+
+    `keep_source` keeps each uploaded file as it came, unless its upload says `keepSource`.
+    """
 
     part_bytes: int = 16 * MIB
     keep_source: bool = False
@@ -56,7 +71,7 @@ class AnalyticsSettings:
 
 @dataclass(frozen=True, slots=True)
 class SecuritySettings:
-    """What a request may weigh."""
+    """Limits of a request: its body, or one message on a socket; uploads have a limit of their own."""
 
     body_bytes_max: int = 16 * MIB
 
@@ -65,8 +80,8 @@ class SecuritySettings:
 class LoggingSettings:
     """How the node speaks of itself; the files rotate at `rotate_bytes`."""
 
-    level: str = "INFO"
-    format: str = "text"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["text", "json"] = "text"
     rotate_bytes: int = 10 * MIB
     rotate_count: int = 3
 
@@ -118,6 +133,11 @@ class MemoryShares:
                 f"--memory {total / MIB:.0f} MiB is too little for a node",
                 hint=f"give it at least {_MEMORY_MIN_BYTES // MIB} MiB",
             )
+        if total > _ram_bytes():
+            raise UsageError(
+                f"--memory {total / GIB:.1f} GiB is more than this machine has",
+                hint=f"it has {_ram_bytes() / GIB:.1f} GiB; leave some to the system",
+            )
         executor_bytes = (total - _GATEWAY_SHARE_BYTES) // settings.executors
         return cls(total, _GATEWAY_SHARE_BYTES, executor_bytes, settings.executors)
 
@@ -137,7 +157,7 @@ def load(data: Path, arguments: dict[str, dict[str, object]]) -> Settings:
         Settings, arguments=arguments, env=os.environ, file=data / "config.toml"
     )
     _check_bind(settings.network)
-    return settings
+    return checked_settings(settings)
 
 
 def with_port(settings: Settings, port: int) -> Settings:
@@ -162,5 +182,8 @@ def _check_bind(network: NetworkSettings) -> None:
 
 def _sensible_memory() -> int:
     """A quarter of the machine's RAM, at most 4 GiB and at least what a node needs."""
-    ram_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(_MEMORY_MIN_BYTES, min(ram_bytes // 4, _MEMORY_MAX_DEFAULT_BYTES))
+    return max(_MEMORY_MIN_BYTES, min(_ram_bytes() // 4, _MEMORY_MAX_DEFAULT_BYTES))
+
+
+def _ram_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

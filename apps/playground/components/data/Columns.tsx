@@ -1,51 +1,63 @@
 'use client'
 
-import { BarChart3 } from 'lucide-react'
+import { BarChart3, X } from 'lucide-react'
 import { useMemo, useState } from 'react'
 
+import { Progress } from '@/components/ui/Bar'
 import { Failed, Loading } from '@/components/ui/States'
-import { api, type SqlAnswer } from '@/lib/api'
+import { api } from '@/lib/api'
 import { fieldsOf } from '@/lib/datasets'
 import { formatCell, formatCount } from '@/lib/format'
 import { useResource } from '@/lib/hooks'
+import { SAMPLE_ROWS } from '@/lib/profile'
 import type { DatasetInfo } from '@/lib/records'
-import { quoteName } from '@/lib/sql/names'
 import { mergeStats } from '@/lib/stats'
+
+import { useProfile } from './useProfile'
+
+/** Columns in the document at once; a table may have a hundred thousand. */
+const LISTED = 200
 
 /** The schema with what the shards know of each column; distinct values and means on request. */
 export function Columns({ dataset }: { dataset: DatasetInfo }) {
-  const [profiling, setProfiling] = useState(false)
+  const [filter, setFilter] = useState('')
+  const [listed, setListed] = useState(LISTED)
   const key = `${dataset.id} ${dataset.head}`
   const snapshots = useResource(key, (signal) => api.snapshots(dataset.id, signal))
-  const profile = useResource(profiling ? `profile ${key}` : null, (signal) =>
-    api.query(`summarize ${quoteName(dataset.name)}`, 'auto', signal),
-  )
   const fields = useMemo(() => fieldsOf(dataset), [dataset])
+  const profile = useProfile(dataset, fields)
   const stats = useMemo(() => {
     const types = new Map(fields.map(({ name, type }) => [name, type]))
     return snapshots.state === 'ready' ? mergeStats(snapshots.data[0]?.shards ?? [], types) : null
   }, [snapshots, fields])
   const loading = snapshots.state === 'loading'
-  const profiled = profile.state === 'ready' ? profileOf(profile.data) : null
+  const profiled = profile.state === 'idle' ? null : profile.columns
+  const matching = useMemo(() => {
+    const wanted = filter.trim().toLowerCase()
+    return wanted ? fields.filter(({ name }) => name.toLowerCase().includes(wanted)) : fields
+  }, [fields, filter])
 
   return (
     <section aria-labelledby="columns" className="panel">
-      <div className="flex items-center justify-between gap-4 px-5 py-2.5">
+      <div className="flex flex-wrap items-center gap-x-4 gap-y-2 px-5 py-2.5">
         <h2 id="columns" className="font-semibold">
           Columns
         </h2>
-        {!profiled && (
-          <button
-            type="button"
-            className="button button-small"
-            disabled={profiling && profile.state === 'loading'}
-            onClick={() => (profiling ? profile.reload() : setProfiling(true))}
-          >
-            <BarChart3 size={13} aria-hidden />{' '}
-            {profiling && profile.state === 'loading' ? 'Profiling…' : 'Profile'}
-          </button>
+        {fields.length > LISTED / 4 && (
+          <input
+            type="search"
+            aria-label="Find a column"
+            placeholder={`Find one of ${formatCount(fields.length)}`}
+            className="field w-44"
+            value={filter}
+            onChange={(event) => (setFilter(event.target.value), setListed(LISTED))}
+          />
         )}
+        <div className="ml-auto flex items-center gap-2">
+          <ProfileButton profile={profile} />
+        </div>
       </div>
+      <ProfileProgress profile={profile} total={fields.length} rows={dataset.rows} />
       {snapshots.state === 'failed' && (
         <div className="px-4 pb-4">
           <Failed
@@ -56,13 +68,13 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
           />
         </div>
       )}
-      {profiling && profile.state === 'failed' && (
+      {profile.state === 'failed' && (
         <div className="px-4 pb-4">
           <Failed
             title="The profile failed"
-            message={profile.error.message}
-            hint={profile.error.hint}
-            onRetry={profile.reload}
+            message={profile.error?.message}
+            hint={profile.error?.hint}
+            onRetry={profile.start}
           />
         </div>
       )}
@@ -96,7 +108,7 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
             </tr>
           </thead>
           <tbody>
-            {fields.map(({ name, type, nullable }) => {
+            {matching.slice(0, listed).map(({ name, type, nullable }) => {
               const known = stats?.get(name)
               const more = profiled?.get(name)
               return (
@@ -117,9 +129,9 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
                   <Extreme value={known?.max} ready={!loading} />
                   {profiled && (
                     <>
-                      <td className="number">{more?.distinct ?? '–'}</td>
-                      <td className="number">{more?.mean ?? '–'}</td>
-                      <td className="number">{more?.median ?? '–'}</td>
+                      <td className="number">{rounded(more?.distinct)}</td>
+                      <td className="number">{rounded(more?.mean)}</td>
+                      <td className="number">{rounded(more?.median)}</td>
                     </>
                   )}
                 </tr>
@@ -128,8 +140,73 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
           </tbody>
         </table>
         {fields.length === 0 && <Loading label="Loading the columns" />}
+        {fields.length > 0 && matching.length === 0 && (
+          <p className="text-ink-2 px-5 py-4">No column has this in its name.</p>
+        )}
+        {matching.length > listed && (
+          <p className="flex items-center gap-3 px-5 py-3">
+            <span className="text-ink-2">
+              {formatCount(listed)} of {formatCount(matching.length)} columns
+            </span>
+            <button
+              type="button"
+              className="button button-small"
+              onClick={() => setListed(listed + LISTED)}
+            >
+              Show more
+            </button>
+          </p>
+        )}
       </div>
     </section>
+  )
+}
+
+type Profile = ReturnType<typeof useProfile>
+
+function ProfileButton({ profile }: { profile: Profile }) {
+  if (profile.state === 'done') return null
+  if (profile.state === 'running')
+    return (
+      <button type="button" className="button button-small" onClick={profile.cancel}>
+        <X size={13} aria-hidden /> Cancel
+      </button>
+    )
+  return (
+    <button type="button" className="button button-small" onClick={profile.start}>
+      <BarChart3 size={13} aria-hidden />{' '}
+      {profile.columns.size > 0 ? 'Continue the profile' : 'Profile'}
+    </button>
+  )
+}
+
+function ProfileProgress({
+  profile: { state, columns, outOfTime },
+  total,
+  rows,
+}: {
+  profile: Profile
+  total: number
+  rows: number
+}) {
+  if (state === 'idle') return null
+  const done = `${formatCount(columns.size)} of ${formatCount(total)} columns`
+  const sample =
+    rows > SAMPLE_ROWS ? `, from a sample of about ${formatCount(SAMPLE_ROWS)} rows` : ''
+  return (
+    <div className="flex flex-wrap items-center gap-x-4 gap-y-1 px-5 pb-3">
+      <p role="status" className="text-ink-2 text-xs">
+        {state === 'running' && `Profiling: ${done}${sample}`}
+        {state === 'stopped' && `${outOfTime ? 'Out of time' : 'Cancelled'} after ${done}`}
+        {state === 'failed' && `Failed after ${done}`}
+        {state === 'done' && `Profile of ${done}${sample}`}
+      </p>
+      {state === 'running' && (
+        <div className="min-w-24 flex-1">
+          <Progress fraction={columns.size / Math.max(1, total)} label="Profiling the columns" />
+        </div>
+      )}
+    </div>
   )
 }
 
@@ -177,27 +254,9 @@ function Extreme({
   )
 }
 
-interface ColumnProfile {
-  distinct: string | null
-  mean: string | null
-  median: string | null
-}
-
-/** The answer of SUMMARIZE by column; what it does not hold stays a dash. */
-function profileOf({ columns, rows }: SqlAnswer): Map<string, ColumnProfile> {
-  const at = (name: string) => columns.findIndex((column) => column.name === name)
-  const [name, distinct, mean, median] = ['column_name', 'approx_unique', 'avg', 'q50'].map(at)
-  const text = (row: unknown[], index: number | undefined) =>
-    index === undefined || index < 0 || row[index] === null ? null : rounded(row[index])
-  return new Map(
-    rows.map((row) => [
-      String(row[name ?? 0]),
-      { distinct: text(row, distinct), mean: text(row, mean), median: text(row, median) },
-    ]),
-  )
-}
-
+/** A number as people read it; a dash where there is none, or none yet. */
 function rounded(value: unknown): string {
+  if (value === null || value === undefined) return '–'
   const number =
     typeof value === 'number' || (typeof value === 'string' && value.trim() !== '')
       ? Number(value)

@@ -7,6 +7,7 @@ import type { Column } from '@/lib/api'
 import { formatCell } from '@/lib/format'
 import { copyText } from '@/lib/files'
 import { isMac } from '@/lib/keyboard'
+import type { RowsView } from '@/lib/pages'
 import {
   bounds,
   moveSelection,
@@ -26,11 +27,20 @@ const START: Selection = { anchor: { row: 0, column: 0 }, focus: { row: 0, colum
 export function ResultGrid({
   columns,
   rows,
+  measured,
+  firstRow = 0,
+  onShown,
   onCopied,
   label = 'Result',
 }: {
   columns: Column[]
-  rows: unknown[][]
+  rows: RowsView
+  /** Rows to measure column widths from, where `rows` are not all in memory. */
+  measured?: readonly (readonly unknown[])[]
+  /** The number of the first row, less one. */
+  firstRow?: number
+  /** Called with the first and the last row in sight. */
+  onShown?: (first: number, last: number) => void
   onCopied?: (text: string) => void
   label?: string
 }) {
@@ -39,8 +49,8 @@ export function ResultGrid({
   const [selection, setSelection] = useState(START)
   const [dragging, setDragging] = useState(false)
   const widths = useMemo(
-    () => columns.map((column, index) => columnWidth(column, index, rows)),
-    [columns, rows],
+    () => columns.map((column, index) => columnWidth(column, index, measured ?? rows)),
+    [columns, rows, measured],
   )
 
   // eslint-disable-next-line react-hooks/incompatible-library -- its methods are read during this render only
@@ -82,7 +92,8 @@ export function ResultGrid({
       const text = selectionText(rows, selection, (value) =>
         value === null ? '' : formatCell(value),
       )
-      void copyText(text).then(() => onCopied?.(copiedNote(selection)))
+      if (text === null) onCopied?.('Not copied: scroll through the rows first, or save a file')
+      else void copyText(text).then(() => onCopied?.(copiedNote(selection)))
       return
     }
     const page = Math.max(
@@ -103,7 +114,10 @@ export function ResultGrid({
     setSelection((last) => ({ anchor: extend ? last.anchor : cell, focus: cell }))
 
   const { top, bottom, left, right } = bounds(selection)
+  const shownRows = vertical.getVirtualItems()
   const shownColumns = horizontal.getVirtualItems()
+  const [firstShown, lastShown] = [shownRows[0]?.index ?? 0, shownRows.at(-1)?.index ?? 0]
+  useEffect(() => onShown?.(firstShown, lastShown), [onShown, firstShown, lastShown])
   const size = { width: horizontal.getTotalSize(), height: vertical.getTotalSize() }
 
   return (
@@ -159,13 +173,14 @@ export function ResultGrid({
             </div>
           ))}
         </div>
-        {vertical.getVirtualItems().map(({ index: row, start: y }) => (
+        {shownRows.map(({ index: row, start: y }) => (
           <div
             key={row}
             role="row"
             aria-rowindex={row + 2}
             className={`absolute left-0 ${row >= top && row <= bottom ? '' : 'hover:bg-hover'}`}
             style={{ top: y, height: ROW_PX, width: size.width }}
+            aria-busy={rows.at(row) === undefined}
           >
             <div
               role="rowheader"
@@ -173,11 +188,12 @@ export function ResultGrid({
               className={`border-line text-2xs sticky left-0 z-10 inline-block border-r px-2 text-right ${row >= top && row <= bottom ? 'bg-surface text-ink-3 group-focus:bg-accent-soft group-focus:text-ink' : 'bg-surface text-ink-3'}`}
               style={{ width: GUTTER_PX, height: ROW_PX, lineHeight: `${ROW_PX}px` }}
             >
-              {row + 1}
+              {firstRow + row + 1}
             </div>
             {shownColumns.map(({ index: column, start: x, size: width }) => {
-              const value = rows[row]![column]
-              const text = formatCell(value)
+              const values = rows.at(row)
+              const value = values?.[column]
+              const text = values ? formatCell(value) : '…'
               const selected = row >= top && row <= bottom && column >= left && column <= right
               const active = row === selection.focus.row && column === selection.focus.column
               return (
@@ -196,7 +212,7 @@ export function ResultGrid({
                   onPointerEnter={() => dragging && point({ row, column }, true)}
                   className={`border-line absolute top-0 cursor-default truncate border-b px-2.5 ${isNumeric(columns[column]!.type) ? 'text-right' : ''} ${
                     selected ? 'group-focus:bg-accent-soft' : ''
-                  } ${active ? 'ring-accent group-focus:ring-2 group-focus:ring-inset' : ''} ${value === null ? 'text-ink-3 italic' : ''}`}
+                  } ${active ? 'ring-accent group-focus:ring-2 group-focus:ring-inset' : ''} ${value === null || !values ? 'text-ink-3 italic' : ''}`}
                   style={{ left: x, width, height: ROW_PX, lineHeight: `${ROW_PX - 1}px` }}
                 >
                   {text.length > 500 ? `${text.slice(0, 500)}…` : text}
@@ -219,11 +235,11 @@ export function isNumeric(type: string): boolean {
   return /^(U?Int|Float|Decimal)/i.test(type)
 }
 
-function columnWidth(column: Column, index: number, rows: unknown[][]): number {
+function columnWidth(column: Column, index: number, rows: RowsView): number {
   let characters = Math.max(column.name.length + 1, column.type.length)
   const step = Math.max(1, Math.floor(rows.length / SAMPLE_ROWS))
   for (let row = 0; row < rows.length; row += step) {
-    characters = Math.max(characters, formatCell(rows[row]![index]).length)
+    characters = Math.max(characters, formatCell(rows.at(row)?.[index]).length)
   }
   return Math.round(Math.min(420, Math.max(64, characters * CHARACTER_PX + 24)))
 }

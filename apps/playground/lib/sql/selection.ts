@@ -1,5 +1,7 @@
 /** The selection of a result grid: a rectangle between a fixed corner and a moving one. */
 
+import type { RowsView } from '../pages'
+
 /** A cell by index. */
 export interface Cell {
   row: number
@@ -82,23 +84,26 @@ export function bounds({ anchor, focus }: Selection): {
   }
 }
 
-/** The selected cells as text that spreadsheets understand; one cell is its bare value. */
+/** The selected cells as text that spreadsheets understand; null when a row is not in memory. */
 export function selectionText(
-  rows: readonly (readonly unknown[])[],
+  rows: RowsView,
   selection: Selection,
   show: (value: unknown) => string,
-): string {
+): string | null {
   const { top, bottom, left, right } = bounds(selection)
-  if (top === bottom && left === right) return show(rows[top]?.[left])
-  return rows
-    .slice(top, bottom + 1)
-    .map((row) =>
+  const lines: string[] = []
+  for (let index = top; index <= bottom; index += 1) {
+    const row = rows.at(index)
+    if (!row) return null
+    if (top === bottom && left === right) return show(row[left])
+    lines.push(
       row
         .slice(left, right + 1)
         .map((value) => tabbed(show(value)))
         .join('\t'),
     )
-    .join('\n')
+  }
+  return lines.join('\n')
 }
 
 /** A field with a tab, a line break or a quote is quoted, as spreadsheets write it. */

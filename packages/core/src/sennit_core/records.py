@@ -88,6 +88,8 @@ class DatasetInfo(Record):
         shards: how many shards the newest snapshot has.
         visibility: `private` to its node, or shared with the network.
         replication: on how many nodes each shard should lie.
+        damaged: why it cannot be read, in one sentence; None while nothing is known to be wrong
+            with it. Never stored: a node finds it out.
     """
 
     id: str
@@ -101,6 +103,7 @@ class DatasetInfo(Record):
     created_at: float = 0.0
     visibility: str = "private"
     replication: int = 1
+    damaged: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,8 @@ class JobInfo(Record):
         engine: which backend runs it: `auto`, `local`, `browser`, `ray`, `peers`.
         submitted_by: the principal.
         error: the wire form of a `SennitError`, once failed.
-        result: what it produced, once done.
+        result: what it produced, once done; that of an ingest has `file` from the start, the
+            name of what was uploaded.
     """
 
     id: str

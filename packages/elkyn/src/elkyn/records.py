@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sennit_core.errors import Corrupt, UsageError
+from sennit_core.errors import Corrupt, SennitError, UsageError
+from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.records import (
     DatasetInfo,
     JobInfo,
@@ -24,12 +25,27 @@ from sennit_core.records import (
 if TYPE_CHECKING:
     from elkyn.store import ElkynStore
 
-__all__ = ["SYSTEM_NAMESPACE", "Change", "Jobs", "SnapshotRow", "SystemTree", "Table", "UploadRow"]
+__all__ = [
+    "SYSTEM_NAMESPACE",
+    "Change",
+    "CheckedTable",
+    "Jobs",
+    "SnapshotRow",
+    "SystemTree",
+    "Table",
+    "UploadRow",
+]
 
 SYSTEM_NAMESPACE = "sys"
 """The namespace that the platform alone writes."""
 
+CHECKSUM = "checksum"
+"""Member of a row that holds the checksum of its other members; see `CheckedTable`."""
+
 R = TypeVar("R", bound=Record)
+
+_UNDECODABLE = (ValueError, LookupError, TypeError, AttributeError)
+"""What MessagePack and the table of shapes raise for bytes that they did not write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +75,20 @@ class UploadRow(Record):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record to be written, or to be removed when it is None, together with others."""
+    """One record to be written, or to be removed when it is None, together with others.
+
+    `members` are added to the record's own: what the row holds beside them.
+    """
 
     path: str
     record: Record | None
+    members: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Return the row to be written, None for a removal."""
+        if self.record is None:
+            return None
+        return {**self.record.to_json(), **(self.members or {})}
 
 
 class Table(Generic[R]):
@@ -85,8 +111,29 @@ class Table(Generic[R]):
         Raises:
             Corrupt: what is there is no such record.
         """
-        row = self._tree.get(self._place(record_id))
+        row = self._value(self._place(record_id))
         return None if row is None else self._read(record_id, row)
+
+    def ids(self) -> list[str]:
+        """Return the ids of the records without reading these.
+
+        Raises:
+            Corrupt: the rows cannot be walked.
+        """
+        try:
+            return self._tree.keys(self.path)
+        except SennitError:
+            raise
+        except _UNDECODABLE as error:
+            raise _undecodable(self.path, error) from error
+
+    def raw(self, record_id: str) -> Any:
+        """Return what is stored for an id, whatever it is: for a look at a damaged row.
+
+        Raises:
+            Corrupt: it cannot be decoded.
+        """
+        return self._value(self._place(record_id))
 
     def all(self) -> dict[str, R]:
         """Return every record by id, in the order of the ids.
@@ -94,13 +141,13 @@ class Table(Generic[R]):
         Raises:
             Corrupt: what is there is no such record.
         """
-        rows = self._tree.get(self.path) or {}
+        rows = self._value(self.path) or {}
         if not isinstance(rows, Mapping):
             raise Corrupt(f"{self.path} of the platform's tree", found="no records by id")
         return {record_id: self._read(record_id, row) for record_id, row in rows.items()}
 
     def __contains__(self, record_id: str) -> bool:
-        return self._tree.get(self._place(record_id)) is not None
+        return self._value(self._place(record_id)) is not None
 
     def put(self, record_id: str, record: R, *, ephemeral: bool = False) -> None:
         """Write a record in the place of what was there; `ephemeral` as in `ElkynStore.set`."""
@@ -114,6 +161,14 @@ class Table(Generic[R]):
         """Return a write for `SystemTree.write`; None removes the record and all below it."""
         return Change(self._place(record_id)[1:], record)
 
+    def _value(self, path: str) -> Any:
+        try:
+            return self._tree.get(path)
+        except SennitError:
+            raise
+        except _UNDECODABLE as error:
+            raise _undecodable(path, error) from error
+
     def _place(self, record_id: str) -> str:
         if not record_id or "/" in record_id:
             raise UsageError(f"{record_id[:80]!r} is no id of {self.path}")
@@ -126,6 +181,44 @@ class Table(Generic[R]):
             raise Corrupt(
                 f"{self.path}/{record_id} of the platform's tree", found=str(error)
             ) from None
+
+
+class CheckedTable(Table[R]):
+    """A table whose rows have a checksum, so that a flipped bit in one is found when it is read.
+
+    LMDB has no checksums of its own: a row with another letter in a name reads as a good row. The
+    checksum covers the row's path and every other member of it. It is made from the stored
+    document and not from the record, so that a version with more members reads older rows. Rows
+    without a checksum are read as they are: earlier versions wrote none.
+    """
+
+    def change(self, record_id: str, record: R | None) -> Change:
+        """Return a write for `SystemTree.write`; None removes the record and all below it."""
+        place = self._place(record_id)
+        if record is None:
+            return Change(place[1:], None)
+        return Change(place[1:], record, {CHECKSUM: _checksum(place, record.to_json())})
+
+    def put(self, record_id: str, record: R, *, ephemeral: bool = False) -> None:
+        """Write a record in the place of what was there; `ephemeral` as in `ElkynStore.set`."""
+        row = self.change(record_id, record).to_json()
+        self._tree.set(self._place(record_id), row, ephemeral=ephemeral)
+
+    def _read(self, record_id: str, row: Any) -> R:
+        if isinstance(row, Mapping) and CHECKSUM in row:
+            place = self._place(record_id)
+            members = {name: value for name, value in row.items() if name != CHECKSUM}
+            try:
+                found = _checksum(place, members)
+            except UsageError as error:  # a value that no record can have held
+                found = str(error)
+            if found != row[CHECKSUM]:
+                raise Corrupt(
+                    f"{place} of the platform's tree",
+                    expected=f"checksum {row[CHECKSUM]}",
+                    found=found,
+                )
+        return super()._read(record_id, row)
 
 
 class Jobs(Table[JobInfo]):
@@ -175,7 +268,7 @@ class SystemTree:
 
     def __init__(self, tree: ElkynStore) -> None:
         self._tree = tree
-        self.datasets = Table(tree, "/datasets", DatasetInfo)
+        self.datasets = CheckedTable(tree, "/datasets", DatasetInfo)
         self.jobs = Jobs(tree)
         self.nodes = Table(tree, "/nodes", NodeInfo)
         self.workers = Table(tree, "/workers", WorkerInfo)
@@ -185,9 +278,13 @@ class SystemTree:
         """Return the snapshots of a dataset."""
         return Table(self._tree, f"/snapshots/{dataset_id}", SnapshotRow)
 
-    def all_snapshots(self) -> dict[str, dict[str, SnapshotRow]]:
-        """Return the snapshots of every dataset, by its id."""
-        return {dataset: self.snapshots(dataset).all() for dataset in self._tree.keys("/snapshots")}
+    def datasets_with_snapshots(self) -> list[str]:
+        """Return the ids of the datasets that have snapshots.
+
+        Raises:
+            Corrupt: the rows cannot be walked.
+        """
+        return Table(self._tree, "/snapshots", SnapshotRow).ids()
 
     def forget_snapshots(self, dataset_id: str) -> Change:
         """Return the removal of all snapshots of a dataset, for `write`."""
@@ -195,8 +292,31 @@ class SystemTree:
 
     def write(self, *changes: Change, ephemeral: bool = False) -> None:
         """Make several changes in one write: a reader sees all of them or none."""
-        documents = {
-            change.path: None if change.record is None else change.record.to_json()
-            for change in changes
-        }
+        documents = {change.path: change.to_json() for change in changes}
         self._tree.update("/", documents, ephemeral=ephemeral)
+
+
+def _checksum(place: str, row: Mapping[str, Any]) -> str:
+    return sha256_hex(canonical_json([place, _stored_form(row)]))[:32]
+
+
+def _stored_form(value: Any) -> Any:
+    """Return one form for what is written and what the tree returns for it.
+
+    The tree keeps no nulls and no empty lists or objects, shows a list as an object where it has
+    gaps, and writes a whole float as an integer.
+    """
+    if isinstance(value, (list, tuple)):
+        value = {str(index): item for index, item in enumerate(value)}
+    if isinstance(value, Mapping):
+        members = {str(name): _stored_form(item) for name, item in value.items()}
+        return {name: item for name, item in members.items() if item is not None} or None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _undecodable(path: str, error: Exception) -> Corrupt:
+    return Corrupt(
+        f"{path} of the platform's tree", found=f"a row that cannot be decoded ({error})"
+    )

@@ -53,6 +53,15 @@ export function errorFromResponse(status: number, body: string): UploadError {
   })
 }
 
+/** The error document of a part whose bytes could not be read from disk. */
+export function unreadable(reason: unknown): string {
+  return JSON.stringify({
+    error: `Reading the file failed: ${String(reason)}`,
+    code: 'bad-input',
+    hint: 'Choose the file again.',
+  })
+}
+
 function parseErrorDocument(body: string): ErrorDocument | null {
   try {
     const value: unknown = JSON.parse(body)

@@ -1,7 +1,7 @@
 /** A fixed set of upload workers, shared by every upload of a page; parts wait in order of asking. */
 
-import { UploadError, errorFromResponse } from './errors'
-import type { FromWorker, PutPart, ToWorker } from './messages'
+import { UploadError, errorFromResponse } from './errors.ts'
+import type { FromWorker, PutPart, ToWorker } from './messages.ts'
 
 /** The part of `Worker` that a pool uses. */
 export interface WorkerLike {

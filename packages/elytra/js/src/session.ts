@@ -1,6 +1,6 @@
 /** The HTTP side of an upload: open or find it again, ask what arrived, complete it, throw it away. */
 
-import { UploadError, errorFromResponse } from './errors'
+import { UploadError, errorFromResponse } from './errors.ts'
 
 /** An upload as the node knows it. */
 export interface UploadSession {

@@ -7,13 +7,13 @@
  * Parts travel through a shared pool of workers; what has arrived is never sent again.
  */
 
-import { UploadError } from './errors'
-import { cutParts, missingParts, partLength, type Part } from './parts'
-import { abortError, type WorkerPool } from './pool'
-import { RateMeter } from './rate'
-import { resumeKey, type ResumeStore } from './resume'
-import { DEFAULT_RETRY, retryDelay, type RetryPolicy } from './retry'
-import { UploadApi, type StartRequest, type UploadResult, type UploadSession } from './session'
+import { UploadError } from './errors.ts'
+import { cutParts, missingParts, partLength, type Part } from './parts.ts'
+import { abortError, type WorkerPool } from './pool.ts'
+import { RateMeter } from './rate.ts'
+import { resumeKey, type ResumeStore } from './resume.ts'
+import { DEFAULT_RETRY, retryDelay, type RetryPolicy } from './retry.ts'
+import { UploadApi, type StartRequest, type UploadResult, type UploadSession } from './session.ts'
 
 export type UploadState =
   'starting' | 'sending' | 'waiting' | 'paused' | 'completing' | 'done' | 'failed' | 'cancelled'
@@ -57,9 +57,9 @@ export interface UploadOptions extends Omit<StartRequest, 'name' | 'size'> {
 const PROGRESS_EVERY_MS = 100
 const COMPLETE_ROUNDS = 3
 
-/** Sends one file; `finished` settles once, `snapshot()` and `onChange` tell how far it is. */
+/** Sends one file; `finished` says how it ended, `snapshot()` and `onChange` how far it is. */
 export class Upload {
-  readonly finished: Promise<UploadResult>
+  private outcome: Promise<UploadResult>
   private state: UploadState = 'starting'
   private session: UploadSession | null = null
   private parts: Part[] = []
@@ -87,9 +87,16 @@ export class Upload {
     this.api = options.api ?? new UploadApi()
     this.clock = options.clock ?? SYSTEM_CLOCK
     this.retry = options.retry ?? DEFAULT_RETRY
-    this.finished = new Promise((resolve, reject) => (this.settle = { resolve, reject }))
-    this.finished.catch(() => undefined) // a page that only watches snapshots has no handler
+    this.outcome = this.newOutcome()
     void this.run()
+  }
+
+  /**
+   * Resolves when the node has the whole file; rejects with UploadError when the upload fails or is
+   * cancelled. `resume()` after a failure starts a new promise: read the property again.
+   */
+  get finished(): Promise<UploadResult> {
+    return this.outcome
   }
 
   /** Stop sending; parts under way are given up, stored parts stay. */
@@ -102,6 +109,7 @@ export class Upload {
   /** Go on after a pause or a failure. */
   resume(): void {
     if (this.state !== 'paused' && this.state !== 'failed') return
+    if (this.state === 'failed') this.outcome = this.newOutcome()
     this.running = new AbortController()
     this.error = null
     void this.run()
@@ -159,7 +167,16 @@ export class Upload {
           ? error
           : new UploadError(String(error), { code: 'internal', status: 400 })
       this.enter('failed')
+      this.settle.reject(this.error)
     }
+  }
+
+  private newOutcome(): Promise<UploadResult> {
+    const outcome = new Promise<UploadResult>(
+      (resolve, reject) => (this.settle = { resolve, reject }),
+    )
+    outcome.catch(() => undefined) // a page that only watches snapshots has no handler
+    return outcome
   }
 
   private async open(signal: AbortSignal): Promise<UploadSession> {

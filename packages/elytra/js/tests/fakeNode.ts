@@ -2,10 +2,10 @@
 
 import { createHash } from 'node:crypto'
 
-import type { FromWorker, PutPart, ToWorker } from '../src/messages'
-import type { WorkerLike } from '../src/pool'
-import { UploadApi } from '../src/session'
-import type { UploadClock } from '../src/upload'
+import type { FromWorker, PutPart, ToWorker } from '../src/messages.ts'
+import type { WorkerLike } from '../src/pool.ts'
+import { UploadApi } from '../src/session.ts'
+import type { UploadClock } from '../src/upload.ts'
 
 /** Statuses to answer with before telling the truth; 0 stands for a broken connection. */
 export type Faults = number[]

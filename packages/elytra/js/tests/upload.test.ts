@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { WorkerPool } from '../src/pool'
-import { resumeKey, storageResume } from '../src/resume'
-import { Upload, type UploadOptions, type UploadSnapshot } from '../src/upload'
-import { FakeClock, FakeNode, fakeWorker } from './fakeNode'
+import { WorkerPool } from '../src/pool.ts'
+import { resumeKey, storageResume } from '../src/resume.ts'
+import { Upload, type UploadOptions, type UploadSnapshot } from '../src/upload.ts'
+import { FakeClock, FakeNode, fakeWorker } from './fakeNode.ts'
 
 const CONTENT = 'carrier,distance\nUA,1400\nAA,1089\n'
 
@@ -203,4 +203,14 @@ test('two uploads share the workers of a pool', async () => {
     new Upload(new File([CONTENT], name), { pool, api: node.api(), clock: new FakeClock() })
   await Promise.all([upload('a.csv').finished, upload('b.csv').finished])
   assert.equal(started, 2)
+})
+
+test('a failed upload rejects, and goes on under a new promise', async () => {
+  const { node, upload } = world((node) => (node.startFaults = [403]))
+  const first = upload.finished
+  await assert.rejects(first, { status: 403 })
+  upload.resume()
+  assert.notEqual(upload.finished, first)
+  await upload.finished
+  assert.equal(node.bytes().toString(), CONTENT)
 })

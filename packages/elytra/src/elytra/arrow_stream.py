@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sennit_core.optional import import_optional
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -55,13 +57,12 @@ def read_table(pieces: Iterator[bytes]) -> pa.Table:
 
 @contextmanager
 def _open(pieces: Iterator[bytes]) -> Iterator[ArrowReader]:
-    import pyarrow as pa
-
+    arrow = import_optional("pyarrow", "reading an answer")
     from sennit_core.arrow_ipc import open_arrow
 
     with (
         io.BufferedReader(_Pieces(pieces), 1 << 20) as file,
-        pa.PythonFile(file, mode="r") as source,
+        arrow.PythonFile(file, mode="r") as source,
         open_arrow(source, "the server's answer") as reader,
     ):
         yield reader

@@ -5,8 +5,9 @@ Synchronous and safe to share between threads. The command line and `import senn
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,14 @@ from elytra.transport import ARROW, Transport
 from elytra.uploads.progress import OnProgress
 from elytra.uploads.sender import SendOptions, send_file
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Unavailable, UsageError
+from sennit_core.errors import Unavailable, UsageError, error_from_json
 from sennit_core.records import DatasetInfo, JobInfo, SnapshotInfo
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from emsqrt.plan import Plan
+    from lake.scrub import ScrubReport
 
 _KEEP_ALIVE_SECONDS = 75.0
 
@@ -163,6 +165,43 @@ class Client:
     def delete(self, id_or_name: str) -> None:
         """Delete a dataset."""
         self._transport.request("DELETE", f"/api/datasets/{quote(id_or_name, safe='')}")
+
+    def verify(
+        self,
+        id_or_name: str | None = None,
+        *,
+        repair: bool = False,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> ScrubReport:
+        """Let the node read a dataset, or all, from its disk and compare every byte with its hash.
+
+        Args:
+            id_or_name: The dataset; None is every dataset.
+            repair: Repair what is damaged; refused until there are copies on other nodes.
+            on_progress: Called with (bytes read, bytes in all).
+
+        Returns:
+            What was read, and in `findings` what is damaged.
+
+        Raises:
+            NotFound: There is no such dataset.
+            Unsupported: `repair` was asked for.
+        """
+        from lake.scrub import ScrubReport
+
+        document = {"dataset": id_or_name, "repair": repair}
+        report = None
+        with self._transport.stream("POST", "/api/verify", document=document) as response:
+            for line in response.iter_lines():
+                told = json.loads(line)
+                if "code" in told:
+                    raise error_from_json(told)
+                report = ScrubReport.from_known(told)
+                if on_progress is not None:
+                    on_progress(report.bytes_done, report.bytes_total)
+        if report is None or not report.done:
+            raise Unavailable("the node (its answer ended early)", hint="verify again")
+        return report
 
     def sql(
         self, query: str, params: list[Any] | Mapping[str, Any] | None = None, **options: Any

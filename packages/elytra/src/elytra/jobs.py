@@ -20,6 +20,7 @@ from elytra.work import PLAN_ENTRY, IngestWork, PlanWork, Shard, ingest_result
 from emsqrt.plan import (
     DatasetRef,
     Files,
+    Limit,
     Plan,
     Scan,
     Sink,
@@ -30,6 +31,7 @@ from emsqrt.plan import (
     scans_of,
 )
 from lake.intake import dataset_name
+from lake.verification import ShardFile
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Closed,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from lake import Lake
     from lake.uploads import UploadInfo
 
+_ROWS_MAX = (1 << 53) - 1  # the largest integer in the JSON of a plan
 ENGINES = ("auto", "local", "browser", "ray", "peers")
 
 
@@ -155,6 +158,7 @@ class JobService:
                 progress=None,
                 submitted_by=submitted_by,
                 created_at=self._clock.now(),
+                result={"file": sealed.upload.name},
             )
             dataset_id = self._dataset_of(sealed.upload)
             self._start_ingest(job, upload_id, dataset_id, sealed.size)
@@ -192,10 +196,21 @@ class JobService:
             raise NotFound("answer of job", job_id, hint="an ingest makes a dataset: query that")
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
-    def open_result(self, job_id: str, format_name: str) -> Execution:
-        """Start to stream a job's answer as "arrow", "json" or "csv"; raises as `result` does."""
-        files = Files(tuple(str(path) for path in self.result(job_id)), "parquet")
-        plan = Sink(Scan(files), StreamTarget(format_name))
+    def open_result(
+        self, job_id: str, format_name: str, *, offset: int = 0, limit: int | None = None
+    ) -> Execution:
+        """Start to stream a job's answer as "arrow", "json" or "csv"; raises as `result` does.
+
+        Args:
+            job_id: A job that is done.
+            format_name: How the rows are written.
+            offset: Rows to skip.
+            limit: Rows to write at most; None for all.
+        """
+        rows: Plan = Scan(Files(tuple(str(path) for path in self.result(job_id)), "parquet"))
+        if offset or limit is not None:
+            rows = Limit(rows, _ROWS_MAX if limit is None else limit, offset)
+        plan = Sink(rows, StreamTarget(format_name))
         return self._pool.submit(PLAN_ENTRY, {"plan": plan_to_json(plan)})
 
     def recover(self) -> None:
@@ -238,8 +253,11 @@ class JobService:
             snapshot, paths = self._lake.resolve(asked.dataset, asked.snapshot)
             ref = pinned[asked] = DatasetRef(snapshot.dataset, snapshot.id)
             schemas[ref] = snapshot.schema
-            pairs = zip(snapshot.shards, paths, strict=True)
-            shards[ref] = tuple(Shard(info, Path(path)) for info, path in pairs)
+            name = self._lake.catalog.name(snapshot.dataset)
+            pairs = enumerate(zip(snapshot.shards, paths, strict=True))
+            shards[ref] = tuple(
+                Shard(info, ShardFile(name, index, str(path))) for index, (info, path) in pairs
+            )
         bound = rebase(plan, pinned.__getitem__)
         job_id = new_id(self._clock)
         return bound, PlanWork(
@@ -289,7 +307,7 @@ class JobService:
             ended = JobChanged(job.id, "failed", error=error.to_json())
             if self._lake.catalog.has_snapshot(note["dataset"], note["upload"]):
                 dataset = self._lake.catalog.get(note["dataset"])
-                ended = JobChanged(job.id, "done", result=ingest_result(dataset))
+                ended = JobChanged(job.id, "done", result=ingest_result(self._lake, dataset))
             self._ledger.record([JobChanged(job.id, "running"), ended])
             return
         self._ledger.record([JobChanged(job.id, "queued")])

@@ -144,9 +144,10 @@ class Ledger:
 
     def _change_job(self, change: JobChanged) -> JobInfo:
         now = self._clock.now()
-        job = replace(
-            self._jobs[change.job], state=change.state, error=change.error, result=change.result
-        )
+        job = self._jobs[change.job]
+        # An ingest names its file from the start; a change of state must not lose that.
+        result = {**(job.result or {}), **(change.result or {})} or None
+        job = replace(job, state=change.state, error=change.error, result=result)
         if change.state == "running" and job.started_at is None:
             job = replace(job, started_at=now)
         if is_terminal("job", change.state):

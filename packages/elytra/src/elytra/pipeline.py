@@ -6,19 +6,23 @@ Every verb returns a new pipeline. `count`, `sum`, `reduce`, `agg` … are as la
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from elytra.job import Job
-from elytra.reduction import recognise
+from elytra.planned import Planned
+from elytra.python_function import Shape, trace_condition, trace_map, trace_value
+from elytra.reduction import Fold, check_initial, recognise
 from elytra.result import Result
 from elytra.splitter import Whole, datasets_of, split
-from emsqrt.expr import Agg, Column, Expr, parse_expr, trace
+from elytra.writing import write_file
+from emsqrt.expr import Agg, Column, Expr, coalesce, greatest, least, lit, parse_expr
 from emsqrt.expr import count as count_rows
 from emsqrt.expr.nodes import as_expr
-from emsqrt.expr.trace import Row
 from emsqrt.plan import (
     Aggregate,
     DatasetRef,
@@ -48,8 +52,9 @@ from emsqrt.plan import (
 )
 from emsqrt.plan.nodes import SUFFIX
 from sennit_core.errors import UsageError
+from sennit_core.optional import import_optional
 from sennit_core.records import DatasetInfo
-from sennit_core.schema import Schema
+from sennit_core.schema import DataType, Schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,7 +62,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Formula: TypeAlias = Expr | str | Callable[[Any], object]
-"""An expression, its text, or a function of one row that is traced: `lambda r: r.price * r.qty`."""
+"""An expression, its text, or a function of one row that is traced: `lambda r: r.price * r.qty`.
+
+Expressions and text have SQL's meaning, functions have Python's (`elytra.python_values`)."""
 
 On: TypeAlias = str | Iterable[str | tuple[str, str]] | Mapping[str, str]
 """Keys of a join: names that both sides have, or pairs of (left, right)."""
@@ -93,12 +100,17 @@ class _Origin:
         return self._schemas[ref.dataset]
 
 
+_NO_INITIAL: Any = object()
+
+
 @dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(Planned):
     """A lazy computation over a dataset, or over several that are joined."""
 
     plan: Plan
     _origin: _Origin = field(repr=False)
+    _shape: Shape = field(default="row", repr=False)
+    """What functions get for each row: what the last `map` returned, until columns have names."""
 
     @classmethod
     def over(cls, runner: Runner, dataset: str, snapshot: str | None = None) -> Pipeline:
@@ -117,7 +129,7 @@ class Pipeline:
         """Keep the rows for which all conditions are true; NULL is not true."""
         grown = self
         for condition in conditions:
-            grown = grown._grow(Filter(grown.plan, grown._read(condition)))
+            grown = grown._keep(Filter(grown.plan, grown._condition(condition)))
         return grown
 
     def where(self, *conditions: Formula) -> Pipeline:
@@ -128,7 +140,11 @@ class Pipeline:
         """Skip `offset` rows and keep the next `count`, in the dataset's own order."""
         if count < 0 or offset < 0:
             raise UsageError(f"limit({count}, {offset}): neither may be negative")
-        return self._grow(Limit(self.plan, count, offset))
+        return self._keep(Limit(self.plan, count, offset))
+
+    def take(self, count: int) -> Pipeline:
+        """Keep the first rows, as `limit` does."""
+        return self.limit(count)
 
     def head(self, count: int = 10) -> Pipeline:
         """Keep the first rows."""
@@ -136,21 +152,21 @@ class Pipeline:
 
     def sort(self, *keys: SortKey | Formula) -> Pipeline:
         """Order the rows: "age", "name:desc", "name:desc:nulls_first", or a formula."""
-        return self._grow(Sort(self.plan, self._keys(keys)))
+        return self._keep(Sort(self.plan, self._keys(keys)))
 
     def top_k(self, count: int, *keys: SortKey | Formula, offset: int = 0) -> Pipeline:
         """Keep the first `count` rows of that order, after `offset`."""
-        return self._grow(TopK(self.plan, self._keys(keys), count, offset))
+        return self._keep(TopK(self.plan, self._keys(keys), count, offset))
 
     def distinct(self, *columns: str) -> Pipeline:
         """Keep one row of those that are equal, in all columns or in these; sorted by them."""
-        return self._grow(Distinct(self.plan, columns or None))
+        return self._keep(Distinct(self.plan, columns or None))
 
     def sample(
         self, fraction: float | None = None, *, count: int | None = None, seed: int = 0
     ) -> Pipeline:
         """Keep a fraction of the rows, or exactly `count`; the same ones for the same seed."""
-        return self._grow(Sample(self.plan, fraction, count, seed))
+        return self._keep(Sample(self.plan, fraction, count, seed))
 
     def explode(
         self,
@@ -167,7 +183,7 @@ class Pipeline:
         self, *, unique: ColumnNames = (), not_null: ColumnNames = (), rows: str | None = None
     ) -> Pipeline:
         """Fail the job unless the rows are as said: `unique="id", not_null=["id"], rows=">0"`."""
-        return self._grow(Expect(self.plan, _names(unique), _names(not_null), rows))
+        return self._keep(Expect(self.plan, _names(unique), _names(not_null), rows))
 
     # Several datasets
 
@@ -217,21 +233,24 @@ class Pipeline:
     def map(self, formula: Formula | Mapping[str, Formula]) -> Pipeline:
         """Make new rows.
 
+        Functions that follow get what the function returned: a value, a tuple, or a dict.
+
         Args:
-            formula: A mapping from names to formulas, or a function of a row that returns such a
-                mapping, or one formula (its column is called "value" unless it is a column).
+            formula: A function of a row that returns a dict, a tuple (its columns are `_0 _1 …`)
+                or one value; a mapping from names to formulas; or one formula (its column is
+                called "value" unless it is a column).
 
         Raises:
-            UsageError: The function needs a value where there is only an expression (`if`, `and`).
+            Unsupported: The function does what cannot be traced; the message names it.
         """
-        if callable(formula):
-            made = formula(Row(tuple(self.schema.names)))
-            formula = made if isinstance(made, Mapping) else as_expr(made)
         if isinstance(formula, Mapping):
             return self.select(**formula)
+        if callable(formula) and not isinstance(formula, Expr):
+            traced = trace_map(formula, self.schema, self._shape)
+            return self._grow(Project(self.plan, traced.columns), traced.shape)
         expr = self._read(formula)
         name = expr.name if isinstance(expr, Column) else "value"
-        return self._grow(Project(self.plan, ((name, expr),)))
+        return self._grow(Project(self.plan, ((name, expr),)), "value")
 
     def with_column(self, name: str, formula: Formula) -> Pipeline:
         """Add one column, or replace the one of that name."""
@@ -247,6 +266,10 @@ class Pipeline:
         for name in names:
             schema.field(name)  # UnknownColumn, with the nearest name
         return self.select(*(name for name in schema.names if name not in names))
+
+    def cast(self, types: Mapping[str, DataType | str]) -> Pipeline:
+        """Convert columns: `cast({"id": "Utf8"})`; a value that does not fit fails the job."""
+        return self.with_columns(**{name: Column(name).cast(to) for name, to in types.items()})
 
     def rename(self, names: Mapping[str, str]) -> Pipeline:
         """Give columns other names: `rename({"old": "new"})`."""
@@ -266,43 +289,81 @@ class Pipeline:
         """Count the rows."""
         return self.agg(count=count_rows())
 
-    def sum(self, column: Formula) -> Pipeline:
-        """Add up a column; a bare text names one."""
-        return self._fold("sum", column)
+    def sum(self, column: Formula | None = None) -> Pipeline:
+        """Add up a column; a bare text names one, and the only column needs no name."""
+        return self._aggregated("sum", column)
 
-    def min(self, column: Formula) -> Pipeline:
+    def min(self, column: Formula | None = None) -> Pipeline:
         """Find the smallest value."""
-        return self._fold("min", column)
+        return self._aggregated("min", column)
 
-    def max(self, column: Formula) -> Pipeline:
+    def max(self, column: Formula | None = None) -> Pipeline:
         """Find the largest value."""
-        return self._fold("max", column)
+        return self._aggregated("max", column)
 
-    def mean(self, column: Formula) -> Pipeline:
+    def mean(self, column: Formula | None = None) -> Pipeline:
         """Average a column."""
-        return self._fold("avg", column, name="mean")
+        return self._aggregated("avg", column, name="mean")
 
-    def reduce(self, fold: Callable[[Any, Any], Any], column: Formula | None = None) -> Pipeline:
-        """Fold a column with a function of two values.
+    def reduce(
+        self,
+        fold: Callable[[Any, Any], Any],
+        initial: Any = _NO_INITIAL,
+        *,
+        column: Formula | None = None,
+    ) -> Pipeline:
+        """Fold the rows with a function of an accumulator and a row, as `functools.reduce` does.
+
+        Sums of floats are exact and rounded once, in any order of the rows; None is left out.
 
         Args:
-            fold: `lambda a, b: a + b`, `min`, `max` or what amounts to one of them. It is read,
-                not run: the fold happens at the shards.
-            column: What is folded; may be left out when the pipeline has just one column.
+            fold: `lambda a, b: a + b`, `lambda total, r: total + r.price * r.qty`,
+                `lambda n, _: n + 1`, `min`, `max` or what amounts to one of them. It is read, not
+                run: the fold happens at the shards.
+            initial: What the fold begins with, and the answer where there are no rows. Without
+                one, the fold begins with the first value and no rows give None.
+            column: What is folded in place of the rows.
 
         Raises:
             Unsupported: The fold is none of these; the message names what was seen.
+            UsageError: It needs an initial value, or one of another type.
         """
-        name = recognise(fold)
-        if column is None:
-            names = self.schema.names
-            if len(names) != 1:
+        if isinstance(initial, str) and initial in self.schema.names:
+            raise UsageError(
+                f"reduce(f, {initial!r}) begins the fold with that text",
+                hint=f"write reduce(f, column={initial!r}) to fold the column",
+            )
+        if column is not None:
+            return self.map(self._column(column)).reduce(fold, initial)
+        found = recognise(fold, self.schema, self._shape)
+        if initial is _NO_INITIAL:
+            if not found.is_plain or found.constant or found.term is None:
                 raise UsageError(
-                    f"reduce needs to know which of {len(names)} columns it folds",
-                    hint="pass column=..., or select one column first",
+                    "this fold needs an initial value: without one it begins with a whole row"
+                    if self._shape == "row"
+                    else "this fold needs an initial value: its first step is another than the rest",
+                    hint="reduce(f, 0), or map to one value first",
                 )
-            column = names[0]
-        return self._fold(name, column)
+            return self.agg(**{found.name: Agg(found.name, found.term.expr)})
+        check_initial(found, initial)
+        return self._folded(found, initial)
+
+    def _folded(self, found: Fold, initial: Any) -> Pipeline:
+        """Aggregate, then put the initial value in: it counts once, whatever the shards are."""
+        counted = self.agg(
+            rows=count_rows(),
+            **({} if found.term is None else {"found": Agg(found.name, found.term.expr)}),
+        )
+        answer: Expr
+        if found.name == "sum":
+            answer = lit(initial)
+            if found.term is not None:
+                answer = coalesce(Column("found"), 0) + answer
+            if found.constant:
+                answer = answer + Column("rows") * found.constant
+        else:
+            answer = (least if found.name == "min" else greatest)(Column("found"), initial)
+        return self._grow(Project(counted.plan, ((found.name, answer),)), "value")
 
     # What it is
 
@@ -366,11 +427,31 @@ class Pipeline:
 
     def df(self) -> pd.DataFrame:
         """Run and return the answer as a pandas DataFrame."""
+        import_optional("pandas", ".df()")  # before the job runs, not after
         return self.collect().df()
 
     def pl(self) -> pl.DataFrame:
         """Run and return the answer as a polars DataFrame."""
+        import_optional("polars", ".pl()")
         return self.collect().pl()
+
+    to_pandas = df
+    to_polars = pl
+
+    def write_csv(self, path: str | os.PathLike[str]) -> Path:
+        """Run and write the answer to a local CSV file, batch by batch; returns its path."""
+        return self._write("csv", path)
+
+    def write_json(self, path: str | os.PathLike[str]) -> Path:
+        """Run and write the answer to a local file of JSON lines: one object a line."""
+        return self._write("json", path)
+
+    def write_parquet(self, path: str | os.PathLike[str]) -> Path:
+        """Run and write the answer to a local Parquet file."""
+        return self._write("parquet", path)
+
+    def _write(self, form: str, path: str | os.PathLike[str]) -> Path:
+        return write_file(form, path, self.schema.to_arrow(), self.iter_results())
 
     def iter_results(self) -> Iterator[pa.RecordBatch]:
         """Run and yield the answer batch by batch, so that it may exceed memory."""
@@ -382,15 +463,24 @@ class Pipeline:
 
     # How formulas are read
 
-    def _grow(self, plan: Plan) -> Pipeline:
-        return Pipeline(plan, self._origin)
+    def _grow(self, plan: Plan, shape: Shape = "row") -> Pipeline:
+        return Pipeline(plan, self._origin, shape)
+
+    def _keep(self, plan: Plan) -> Pipeline:
+        """Grow by an operator whose rows are those that came in."""
+        return replace(self, plan=plan)
 
     def _read(self, formula: Formula) -> Expr:
         if isinstance(formula, str):
             return parse_expr(formula)
         if isinstance(formula, Expr) or not callable(formula):
             return as_expr(formula)
-        return trace(formula, self.schema)
+        return trace_value(formula, self.schema, self._shape)
+
+    def _condition(self, formula: Formula) -> Expr:
+        if callable(formula) and not isinstance(formula, Expr):
+            return trace_condition(formula, self.schema, self._shape)
+        return self._read(formula)
 
     def _keys(self, keys: Sequence[Any]) -> tuple[SortKey, ...]:
         plain = (SortKey, str, Expr)
@@ -424,9 +514,16 @@ class Pipeline:
             raise UsageError(f"{verb} needs at least one column")
         return tuple(named)
 
-    def _fold(self, fn: str, column: Formula, name: str | None = None) -> Pipeline:
-        operand = Column(column) if isinstance(column, str) else self._read(column)
-        return self.agg(**{name or fn: Agg(fn, operand)})
+    def _aggregated(self, fn: str, column: Formula | None, name: str | None = None) -> Pipeline:
+        if column is None:
+            names = self.schema.names
+            if len(names) != 1:
+                raise UsageError(
+                    f"{name or fn} needs to know which of {len(names)} columns it is of",
+                    hint=f'{name or fn}("{names[0]}"), or map to one value first',
+                )
+            column = names[0]
+        return self.agg(**{name or fn: Agg(fn, self._column(column))})
 
 
 @dataclass(frozen=True, slots=True)

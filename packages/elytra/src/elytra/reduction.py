@@ -1,125 +1,245 @@
-"""Recognises what a two-argument lambda folds with, so that `reduce` can run as an aggregate."""
+"""Folds of `reduce(f, initial)` read as aggregates: f is called with stand-ins and never with data.
+
+A fold adds a term of each row to its accumulator (`a + b`, `total + r.price * r.qty`, `n + 1`) or
+keeps the smaller or the larger of both. Those run at the shards in any order. All others would
+need the rows one after the other in one place, and are refused by name.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
 
-from sennit_core.errors import Unsupported
+from elytra.python_function import Shape, call_traced, stand_in
+from elytra.python_values import Term, Trace, Value, lift
+from emsqrt.expr import Expr, columns_of
+from sennit_core.errors import SennitError, UsageError
+from sennit_core.schema import Schema
 
-_HINT = "reduce understands a + b, min(a, b) and max(a, b); use agg(...) for anything else"
-_COMPARISONS = {"<": "min", "<=": "min", ">": "max", ">=": "max"}
+FoldName: TypeAlias = Literal["sum", "min", "max"]
+
+_HINT = (
+    "reduce understands sums (total + r.price * r.qty), counts (n + 1), min and max; "
+    "use agg(...) for other aggregates: opaque functions run nowhere yet"
+)
+_COMPARISONS: dict[str, FoldName] = {"<": "min", "<=": "min", ">": "max", ">=": "max"}
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Operand:
-    """Stands for one argument of the lambda, and remembers the first choice made on it."""
+@dataclass(frozen=True)
+class Fold:
+    """What a fold computes.
 
-    name: str
-    script: _Script
+    Args:
+        name: The aggregate.
+        term: What is added up, or compared, of each row; None when it is a constant alone.
+        constant: Added for each row besides.
+        is_plain: It folds the element itself, so that it needs no initial value.
+    """
 
-    def __add__(self, other: object) -> _Formula:
-        return self._formula("+", other)
+    name: FoldName
+    term: Term | None
+    constant: int | float = 0
+    is_plain: bool = False
 
-    def __mul__(self, other: object) -> _Formula:
-        return self._formula("*", other)
 
-    def __sub__(self, other: object) -> _Formula:
-        return self._formula("-", other)
+class _Accumulator:
+    """Stands for the accumulator; remembers what was added to it."""
+
+    def __init__(self, script: _Script, terms: tuple[Term, ...] = (), text: str = "a") -> None:
+        self.script = script
+        self.terms = terms
+        self.text = text
+
+    def __add__(self, other: object) -> _Accumulator:
+        return self._added("+", other, other)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: object) -> _Accumulator:
+        return self._added("-", other, -other if isinstance(other, Value | int | float) else None)
 
     def __lt__(self, other: object) -> _Comparison:
-        return self._compare("<", other)
+        return self._compared("<", other)
 
     def __le__(self, other: object) -> _Comparison:
-        return self._compare("<=", other)
+        return self._compared("<=", other)
 
     def __gt__(self, other: object) -> _Comparison:
-        return self._compare(">", other)
+        return self._compared(">", other)
 
     def __ge__(self, other: object) -> _Comparison:
-        return self._compare(">=", other)
+        return self._compared(">=", other)
 
-    def _formula(self, symbol: str, other: object) -> _Formula:
-        right = other.name if isinstance(other, _Operand) else repr(other)
-        return _Formula(symbol, frozenset({self.name, right}), f"{self.name} {symbol} {right}")
+    def _added(self, symbol: str, other: object, term: object) -> _Accumulator:
+        shown = other.text if isinstance(other, _Accumulator) else _text(other)
+        text = f"{self.text} {symbol} {shown}"
+        lifted = None if isinstance(other, str | bytes) else lift(self.script.trace, term)
+        if lifted is None or lifted.family not in ("int", "float", "decimal"):
+            raise self.script.refuse(text)
+        return _Accumulator(self.script, (*self.terms, lifted), text)
 
-    def _compare(self, symbol: str, other: object) -> _Comparison:
-        if not isinstance(other, _Operand) or other.name == self.name:
-            _refuse(f"{self.name} {symbol} {other!r}")
-        return _Comparison(self.name, symbol, self.script)
-
-
-@dataclass(frozen=True, slots=True)
-class _Formula:
-    symbol: str
-    operands: frozenset[str]
-    text: str
+    def _compared(self, symbol: str, other: object) -> _Comparison:
+        term = lift(self.script.trace, other)
+        if term is None or self.terms or term.is_constant:
+            raise self.script.refuse(f"{self.text} {symbol} {_text(other)}")
+        return _Comparison(symbol, term, self.script)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def _refusing(symbol: str) -> Any:
+    def operator(self: _Accumulator, other: object = None) -> None:
+        shown = other.text if isinstance(other, _Accumulator) else _text(other)
+        raise self.script.refuse(f"{self.text} {symbol} {shown}")
+
+    return operator
+
+
+for _name, _symbol in (
+    *(("mul", "*"), ("rmul", "*"), ("truediv", "/"), ("rtruediv", "/"), ("floordiv", "//")),
+    *(("mod", "%"), ("pow", "**"), ("rsub", "-"), ("and", "&"), ("or", "|"), ("xor", "^")),
+    *(("eq", "=="), ("ne", "!="), ("neg", "-"), ("abs", "abs"), ("bool", "if"), ("hash", "hash")),
+    *(("str", "str"), ("repr", "repr"), ("format", "format"), ("iter", "iter"), ("len", "len")),
+    *(("getitem", "[...]"), ("int", "int"), ("float", "float"), ("index", "index")),
+):
+    setattr(_Accumulator, f"__{_name}__", _refusing(_symbol))
+
+
+@dataclass(frozen=True, eq=False)
 class _Comparison:
-    left: str
+    """`accumulator symbol term`."""
+
     symbol: str
+    term: Term
     script: _Script
 
     def __bool__(self) -> bool:
         return self.script.decide(self)
 
 
-@dataclass(slots=True)
+@dataclass
 class _Script:
-    """The answer that the one comparison of a run gets; the lambda runs once for each answer."""
+    """The answer that the one comparison of a call gets; the fold is called once for each."""
 
+    trace: Trace
     answer: bool
     asked: _Comparison | None = None
 
     def decide(self, comparison: _Comparison) -> bool:
         if self.asked is not None:
-            _refuse("more than one comparison")
+            raise self.refuse("more than one comparison")
         self.asked = comparison
         return self.answer
 
+    def refuse(self, seen: str) -> SennitError:
+        return self.trace.refuse(f"reduce cannot run {seen} as an aggregate", _HINT)
 
-def recognise(fold: Callable[[Any, Any], Any]) -> str:
+
+def recognise(fold: Callable[[Any, Any], Any], schema: Schema, shape: Shape) -> Fold:
     """Find the aggregate that a fold computes.
 
     Args:
-        fold: A function of two values, such as `lambda a, b: a + b` or the builtin `max`. It is
-            called with stand-ins, never with data.
-
-    Returns:
-        `"sum"`, `"min"` or `"max"`.
+        fold: A function of the accumulator and a row, such as `lambda a, b: a + b` or `max`.
+        schema: The columns.
+        shape: What the fold gets as a row.
 
     Raises:
         Unsupported: The fold is something else; the message names what was seen.
     """
-    when_true, script = _run(fold, answer=True)
-    if isinstance(when_true, _Formula):
-        if when_true.symbol == "+" and when_true.operands == {"a", "b"}:
-            return "sum"
-        _refuse(when_true.text)
-    when_false, _ = _run(fold, answer=False)
-    if (
-        script.asked is None
-        or not isinstance(when_true, _Operand)
-        or not isinstance(when_false, _Operand)
-        or when_true.name == when_false.name
-    ):
-        _refuse("a result that is not one of a + b, min(a, b), max(a, b)")
-    smallest_or_largest = _COMPARISONS[script.asked.symbol]
-    if when_true.name == script.asked.left:
-        return smallest_or_largest
-    return "max" if smallest_or_largest == "min" else "min"
+    script, if_true, element = _call(fold, schema, shape, answer=True)
+    if isinstance(if_true, _Accumulator) and script.asked is None and if_true.terms:
+        return _sum(if_true, element)
+    other, if_false, _ = _call(fold, schema, shape, answer=False)
+    if script.asked is None or other.asked is None:
+        raise script.refuse("a result that is not one of a + b, min(a, b), max(a, b)")
+    name = _COMPARISONS[script.asked.symbol]
+    term = script.asked.term
+    if _is_accumulator(if_true) and _is_term(if_false, term):
+        return Fold(name, term, is_plain=_is_element(term, element))
+    if _is_accumulator(if_false) and _is_term(if_true, term):
+        return Fold("max" if name == "min" else "min", term, is_plain=_is_element(term, element))
+    raise script.refuse("a result that is not one of a + b, min(a, b), max(a, b)")
 
 
-def _run(fold: Callable[[Any, Any], Any], *, answer: bool) -> tuple[object, _Script]:
-    script = _Script(answer)
-    try:
-        return fold(_Operand("a", script), _Operand("b", script)), script
-    except (AttributeError, TypeError) as problem:
-        raise Unsupported(f"reduce cannot read this function: {problem}", hint=_HINT) from problem
+def check_initial(fold: Fold, initial: object) -> None:
+    """Refuse an initial value that Python could not fold with the rows, or not exactly.
+
+    Raises:
+        UsageError: It is of another type.
+    """
+    if fold.term is None:
+        allowed = type(initial) in (int, float)
+    else:
+        family = fold.term.family
+        allowed = type(initial) in _INITIALS.get(family, ())
+        if fold.name != "sum" and type(initial) is int and family == "float":
+            allowed = abs(initial) <= 1 << 53
+        if fold.name == "sum" and family == "int":
+            allowed = type(initial) in (int, float)
+    if not allowed:
+        kind = "of rows" if fold.term is None else f"of {fold.term.kind}"
+        raise UsageError(
+            f"a {fold.name} {kind} cannot begin with {initial!r}",
+            hint="give an initial value of the same type",
+        )
 
 
-def _refuse(seen: str) -> NoReturn:
-    raise Unsupported(f"reduce cannot run {seen} as an aggregate", hint=_HINT)
+_INITIALS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "decimal": (Decimal, int),
+    "str": (str,),
+    "bytes": (bytes,),
+    "date": (date,),
+    "timestamp": (datetime,),
+    "timestamp with a zone": (datetime,),
+    "time": (time,),
+    "duration": (timedelta,),
+}
+
+
+def _call(
+    fold: Callable[[Any, Any], Any], schema: Schema, shape: Shape, *, answer: bool
+) -> tuple[_Script, object, object]:
+    trace = Trace(schema)
+    script, element = _Script(trace, answer), stand_in(trace, shape)
+    return script, call_traced(trace, fold, _Accumulator(script), element), element
+
+
+def _sum(added: _Accumulator, element: object) -> Fold:
+    constants = [term for term in added.terms if not columns_of(term.expr)]
+    rows = [term for term in added.terms if columns_of(term.expr)]
+    constant = sum(_number(term) for term in constants)
+    if not rows:
+        return Fold("sum", None, constant)
+    total: Expr = rows[0].expr
+    for term in rows[1:]:
+        total = total + term.expr
+    term = added.script.trace.term(total)
+    is_plain = len(added.terms) == 1 and _is_element(term, element)
+    return Fold("sum", term, constant, is_plain)
+
+
+def _number(term: Term) -> int | float:
+    value = getattr(term.expr, "value", None)
+    if not isinstance(value, int | float):
+        raise term.trace.refuse(f"reduce cannot add {term.text} as an aggregate", _HINT)
+    return value
+
+
+def _is_accumulator(result: object) -> bool:
+    return isinstance(result, _Accumulator) and not result.terms
+
+
+def _is_term(result: object, term: Term) -> bool:
+    return isinstance(result, Value) and result.sennit_term.expr.equals(term.expr)
+
+
+def _is_element(term: Term, element: object) -> bool:
+    return isinstance(element, Value) and term.expr.equals(element.sennit_term.expr)
+
+
+def _text(value: object) -> str:
+    return value.sennit_term.text if isinstance(value, Value) else repr(value)

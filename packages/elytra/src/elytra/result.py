@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sennit_core.errors import UsageError
+from sennit_core.optional import import_optional
 
 if TYPE_CHECKING:  # heavy, and each is needed only by the method that returns it
     import pandas as pd
@@ -37,15 +38,13 @@ class Result:
 
     def df(self) -> pd.DataFrame:
         """Return the rows as a pandas DataFrame; needs pandas installed."""
+        import_optional("pandas", ".df()")
         frame: pd.DataFrame = self._table.to_pandas()
         return frame
 
     def pl(self) -> pl.DataFrame:
         """Return the rows as a polars DataFrame; needs polars installed."""
-        import polars as pl
-
-        frame = pl.from_arrow(self._table)
-        assert isinstance(frame, pl.DataFrame)
+        frame: pl.DataFrame = import_optional("polars", ".pl()").from_arrow(self._table)
         return frame
 
     @property

@@ -22,6 +22,7 @@ from emsqrt.plan import (
     scans_of,
 )
 from lake.durable import NewFile
+from lake.verification import ShardFile
 from sennit_core.ids import task_key
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo
@@ -35,14 +36,21 @@ OnTaskProgress = Callable[[str, Progress], None]
 """Called with (task key, progress); the merge has the key "merge"."""
 
 PLAN_ENTRY = "emsqrt.plan"
+SHARDS_ENTRY = "lake.plan"
+"""As `PLAN_ENTRY`, for plans over shards of datasets: the executor verifies these first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One input of a job: a shard's record and where it lies."""
+    """One input of a job.
+
+    Args:
+        info: The shard's record.
+        file: Its file, and how errors name it.
+    """
 
     info: ShardInfo
-    path: Path
+    file: ShardFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +106,12 @@ class PlanWork:
         suffix = attempt.rsplit("-", 1)[-1]
         if isinstance(self.cut, Whole):
             plan = self.cut.over(self._files)
-            return self._to_rows(run, task, plan, f"{task}-{suffix}.parquet")
+            return self._to_rows(run, task, plan, f"{task}-{suffix}.parquet", self._all)
         shard = self._all[self.task_keys.index(task)]
-        plan = self.cut.shard_plan(Files((str(shard.path),), "parquet"))
+        plan = self.cut.shard_plan(Files((shard.file.path,), "parquet"))
         if self.cut.merge_steps is None:
-            return self._to_rows(run, task, plan, f"{task}-{suffix}.parquet")
-        return self._to_partial(run, task, plan, f"{task}-{suffix}.arrow")
+            return self._to_rows(run, task, plan, f"{task}-{suffix}.parquet", (shard,))
+        return self._to_partial(run, task, plan, f"{task}-{suffix}.arrow", (shard,))
 
     def run_merge(self, run: Run, number: int, partials: tuple[JsonObject, ...]) -> JsonObject:
         """Make the answer of all partials, then remove them."""
@@ -118,7 +126,7 @@ class PlanWork:
         return _result([merged], partials, [*partials, merged])
 
     def _files(self, snapshot: DatasetRef) -> Files:
-        paths = tuple(str(shard.path) for shard in self.shards[snapshot])
+        paths = tuple(shard.file.path for shard in self.shards[snapshot])
         if paths:
             return Files(paths, "parquet")
         assert isinstance(self.cut, Whole)
@@ -127,24 +135,35 @@ class PlanWork:
         assert schema is not None, "the splitter put it there"
         return Files((self._no_rows(schema),), "arrow")
 
-    def _to_rows(self, run: Run, key: str, plan: Plan, name: str) -> JsonObject:
+    def _to_rows(
+        self, run: Run, key: str, plan: Plan, name: str, shards: Sequence[Shard] = ()
+    ) -> JsonObject:
         path = self.folder / "result" / name
         make_private_folder(path.parent)
-        manifest = self._execute(run, key, Sink(plan, FileTarget(str(path), "parquet")), None)
+        sink = Sink(plan, FileTarget(str(path), "parquet"))
+        manifest = self._execute(run, key, sink, None, shards)
         return {"file": name, "bytes": path.stat().st_size, "manifest": manifest}
 
-    def _to_partial(self, run: Run, key: str, plan: Plan, name: str) -> JsonObject:
+    def _to_partial(
+        self, run: Run, key: str, plan: Plan, name: str, shards: Sequence[Shard]
+    ) -> JsonObject:
         path = self.folder / "partials" / name
         with NewFile(path.parent) as file:
-            manifest = self._execute(run, key, Sink(plan, StreamTarget("arrow")), file)
+            sink = Sink(plan, StreamTarget("arrow"))
+            manifest = self._execute(run, key, sink, file, shards)
             file.commit(path)
         return {"file": name, "bytes": file.size, "manifest": manifest}
 
-    def _execute(self, run: Run, key: str, plan: Plan, file: NewFile | None) -> dict[str, Any]:
+    def _execute(
+        self, run: Run, key: str, plan: Plan, file: NewFile | None, shards: Sequence[Shard]
+    ) -> dict[str, Any]:
         run.check()
+        request: dict[str, Any] = {"plan": plan_to_json(plan)}
+        if shards:
+            request["shards"] = [shard.file.to_json() for shard in shards]
         with self.pool.submit(
-            PLAN_ENTRY,
-            {"plan": plan_to_json(plan)},
+            SHARDS_ENTRY if shards else PLAN_ENTRY,
+            request,
             mem_cap_bytes=self.mem_cap_bytes,
             on_progress=lambda progress: self.on_progress(key, progress),
         ) as execution:
@@ -217,16 +236,18 @@ class IngestWork:
             on_progress=lambda progress: self.on_progress(task, progress),
             cancelled=lambda: run.stopped,
         )
-        return ingest_result(dataset)
+        return ingest_result(self.lake, dataset)
 
     def run_merge(self, run: Run, number: int, partials: tuple[JsonObject, ...]) -> JsonObject:
         """An ingest has no merge."""
         raise AssertionError("an ingest has no merge")
 
 
-def ingest_result(dataset: DatasetInfo) -> JsonObject:
-    """Say what an ingest made."""
-    return {"dataset": dataset.id, "name": dataset.name, "rows": dataset.rows}
+def ingest_result(lake: Lake, dataset: DatasetInfo) -> JsonObject:
+    """Say what an ingest made, and how it read the file."""
+    found = lake.catalog.manifest(dataset.id, dataset.head).ingest
+    ingest = {} if found is None else {"ingest": dict(found)}
+    return {"dataset": dataset.id, "name": dataset.name, "rows": dataset.rows, **ingest}
 
 
 def drop_partial(folder: Path, partial: JsonObject) -> None:

@@ -90,6 +90,19 @@ def wait(request: dict[str, Any], context: Context) -> dict[str, Any]:
         time.sleep(0.005)
 
 
+def until(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Note the start in the file `log`, and go on when the file `go` is there."""
+    with Path(request["log"]).open("a") as log:
+        log.write("started\n")
+    context.emit(b"one,")
+    while not Path(request["go"]).exists():
+        if not request.get("deaf"):
+            context.check()
+        time.sleep(0.002)
+    context.emit(b"two")
+    return {}
+
+
 def ignore_everything(request: dict[str, Any], context: Context) -> dict[str, Any]:
     context.emit(b"started")
     while True:

@@ -1,7 +1,7 @@
 """Lake: verified, content-addressed Parquet shards, their catalog, and SQL over them.
 
-Layering: `durable` and `objects` below `snapshots` below `catalog` below `retention`; `parts`
-receives uploads; `ingest` and `sql` run in executors and know nothing of the rest; `intake` makes
+Layering: `durable` and `objects` below `verification` and `snapshots` below `catalog` (with
+`catalog_index` and `references`) below `retention` below `scrub`; `parts` receives uploads; `ingest` and `sql` run in executors and know nothing of the rest; `intake` makes
 datasets; `lake` is the node's lake; `routes` shows it over HTTP. pyarrow and duckdb load with the
 first use, not with the import.
 """

@@ -22,6 +22,7 @@ from lake.retention import Retention
 from lake.snapshots import Manifest, renumbered
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict
+from sennit_core.file_kinds import unpacked_name
 from sennit_core.hashing import ObjectDigest
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
@@ -35,7 +36,10 @@ __all__ = ["Arrival", "Intake", "dataset_name"]
 
 ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
-_ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".jsonl", ".ndjson", ".json")
+_ENDINGS = (
+    *(".csv", ".tsv", ".tab", ".txt", ".parquet", ".arrow", ".feather"),
+    *(".jsonl", ".ndjson", ".json", ".geojson"),
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ def dataset_name(file_name: str, options: dict[str, Any]) -> str:
     given = options.get("name")
     if given is not None:
         return check_dataset_name(str(given))
+    file_name = unpacked_name(file_name)
     lower = file_name.lower()
     ending = next((end for end in _ENDINGS if lower.endswith(end)), "")
     stem = file_name[: len(file_name) - len(ending)].strip()
@@ -87,9 +92,11 @@ class Intake:
         pool: Runs the encoding.
         staging: Folder for files that are not objects yet; emptied by its owner at the start.
         clock: Source of commit times.
+        keep_source: Whether files are kept as they came when their options do not say.
+        upload_bytes_max: A compressed file may not unpack to more; None is no such limit.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a lake, which it only passes on
         self,
         objects: ObjectStore,
         catalog: Catalog,
@@ -98,6 +105,8 @@ class Intake:
         staging: Path,
         *,
         clock: Clock,
+        keep_source: bool = False,
+        upload_bytes_max: int | None = None,
     ) -> None:
         self._objects = objects
         self._catalog = catalog
@@ -105,6 +114,8 @@ class Intake:
         self._pool = pool
         self._staging = staging
         self._clock = clock
+        self._keep_source_default = keep_source
+        self._upload_bytes_max = upload_bytes_max
 
     def take(
         self,
@@ -132,6 +143,7 @@ class Intake:
                 "folder": str(folder),
                 "options": arrival.options,
                 "schema": target.schema.to_json() if target and arrival.mode == "append" else None,
+                "bytesMax": self._upload_bytes_max,
             }
             with self._pool.submit(ENTRY, request, on_progress=on_progress) as execution:
                 answer = _wait(execution, cancelled)
@@ -141,7 +153,7 @@ class Intake:
                 objects = [shard["object"] for shard in answer["shards"]]
                 leases.enter_context(self._retention.lease(objects))
                 source = None
-                if arrival.options.get("keepSource"):
+                if arrival.options.get("keepSource", self._keep_source_default):
                     source = self._keep_source(arrival)
                     leases.enter_context(self._retention.lease((source,)))
                 shards = self._adopt(answer, source)

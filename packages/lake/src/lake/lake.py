@@ -14,13 +14,25 @@ from weakref import WeakValueDictionary
 from lake._failpoints import reached
 from lake.catalog import Catalog
 from lake.durable import NewFile, storage_errors
+from lake.errors import is_damage_of
 from lake.intake import Arrival, Intake, dataset_name, refuse_taken
+from lake.mentions import words_of
 from lake.objects import ObjectStore
 from lake.parts import PART_BYTES, PartStore
 from lake.queries import QueryExecution, Result, check_parameters
+from lake.reserve import Reserve
 from lake.retention import Retention
+from lake.scrub import Scrub, ScrubReport
+from lake.verification import ShardFile, Verifier
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Cancelled, NotFound, SennitError, Unsupported, UsageError
+from sennit_core.errors import (
+    Cancelled,
+    Corrupt,
+    NotFound,
+    SennitError,
+    Unsupported,
+    UsageError,
+)
 from sennit_core.ids import new_id
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, SnapshotInfo
@@ -54,10 +66,14 @@ class Lake:
         pool: Executors; started lazily, and stopped again, when None.
         memory_bytes: Cap of each executor of an own pool, in bytes or as "1 GiB".
         part_bytes: Size of an upload's parts when the client does not say.
+        upload_bytes_max: Largest upload accepted; None is no limit but the disk.
+        keep_source: Whether a file is kept as it came where its upload does not say
+            (`keepSource`).
+        reserve: Disk space set aside for deletions; the owner fills it. Made and filled when None.
         clock: Source of time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - independent settings, all by keyword
         self,
         folder: Path | str,
         *,
@@ -65,6 +81,9 @@ class Lake:
         pool: ExecutorPool | None = None,
         memory_bytes: int | str = GIB,
         part_bytes: int = PART_BYTES,
+        upload_bytes_max: int | None = None,
+        keep_source: bool = False,
+        reserve: Reserve | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.folder = Path(folder)
@@ -80,15 +99,21 @@ class Lake:
                 self.folder / "uploads",
                 self.tree,
                 part_bytes=part_bytes,
+                size_max=upload_bytes_max,
                 admit=lambda name, mode, options: refuse_taken(self.catalog, name, mode, options),
                 clock=clock,
             )
             self._intake = Intake(
-                self.objects, self.catalog, self.retention, self.pool, self._staging, clock=clock
-            )
+                self.objects, self.catalog, self.retention, self.pool, self._staging,
+                keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
+            )  # fmt: skip
+            self._verifier = Verifier()
             self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._turns_lock = threading.Lock()
             self._recover()
+            self.reserve = reserve or Reserve(self.folder)
+            if reserve is None:
+                self.reserve.fill()
             self._owned = owned.pop_all()
 
     def ingest(
@@ -192,14 +217,13 @@ class Lake:
             raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
         if engine not in _ENGINES:
             raise Unsupported(f"engine {engine!r} is none of {', '.join(_ENGINES)}")
-        tables, objects = self._tables(sql)
+        tables, held = self._hold_tables(sql)
         question = {
             "sql": sql,
             "params": params,
             "format": format,
             "maxRows": max_rows,
             "tables": tables,
-            "names": [info.name for info in self.catalog.list()],
         }
         until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
 
@@ -208,9 +232,13 @@ class Lake:
             left = None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
             return self.pool.submit(_SQL_ENTRY, {**request, "engine": step}, deadline_seconds=left)
 
-        held = self.retention.acquire(objects)
         try:
-            return QueryExecution(start, engine, lambda: self.retention.release(held))
+            return QueryExecution(
+                start,
+                engine,
+                lambda: self.retention.release(held),
+                complete=lambda error: self._complete(error, tables),
+            )
         except BaseException:
             self.retention.release(held)
             raise
@@ -236,18 +264,68 @@ class Lake:
             return Result(reader.read_all(), manifest)
 
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
-        """A snapshot and where its shards lie; lease `snapshot.shards` while reading them.
+        """A snapshot and the files of its shards; lease `snapshot.shards` while reading them.
+
+        The files are not verified here: whoever reads them does that (`lake.verification`).
 
         Args:
             dataset: Id or name.
             snapshot: None is the head.
+
+        Raises:
+            NotFound: There is no such dataset or snapshot.
+            Corrupt: Its manifest is damaged, or one of its shards is known to be.
         """
         found = self.catalog.manifest(dataset, snapshot).snapshot
-        return found, [self.objects.path(shard.object) for shard in found.shards]
+        self.catalog.check_shards(found)
+        return found, [self.objects.place(shard.object) for shard in found.shards]
+
+    def verify(
+        self,
+        dataset: str | None = None,
+        *,
+        on_progress: Callable[[ScrubReport], object] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> ScrubReport:
+        """Read a dataset, or all of them, from the disk and compare every byte; blocks.
+
+        What is found damaged is shown so by `catalog.list` from then on, and is not read by queries.
+
+        Args:
+            dataset: Id or name; None is every dataset.
+            on_progress: Called after each object.
+            cancelled: Asked between pieces of 256 KiB; True stops the work.
+
+        Raises:
+            NotFound: There is no such dataset.
+        """
+        for report in self.scrub(dataset, cancelled):
+            if on_progress is not None:
+                on_progress(report)
+        return report
+
+    def scrub(
+        self, dataset: str | None = None, cancelled: Callable[[], bool] | None = None
+    ) -> Iterator[ScrubReport]:
+        """As `verify`, object by object: yields a report after each."""
+
+        def check() -> None:
+            if cancelled is not None and cancelled():
+                raise Cancelled("verifying")
+
+        return Scrub(self.catalog, self.objects, self.retention, check).run(dataset)
+
+    def verify_shard(self, dataset: str, index: int, object_id: str) -> None:
+        """Verify one shard before it is read in this process; costs a `stat` from then on.
+
+        Raises:
+            Corrupt: It is damaged.
+        """
+        self._verifier.check(ShardFile(dataset, index, str(self.objects.place(object_id))))
 
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; queries that read it now still finish."""
-        return self.retention.delete_dataset(dataset)
+        return self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
 
     def close(self) -> None:
         """Close what the lake opened itself."""
@@ -292,32 +370,75 @@ class Lake:
                 return info
         return None
 
+    def _hold_tables(self, sql: str) -> tuple[list[dict[str, Any]], frozenset[str]]:
+        """The datasets that a statement may read, and a lease on their shards."""
+        while True:
+            tables, objects = self._tables(sql)
+            held = self.retention.acquire(objects)
+            # Deleted between its lookup and its lease, a dataset may have lost its shards.
+            if all(self.catalog.find_id(table["id"]) is not None for table in tables):
+                return tables, held
+            self.retention.release(held)
+
     def _tables(self, sql: str) -> tuple[list[dict[str, Any]], list[str]]:
         """Datasets that the text may name, with their shards' paths, and these shards' ids.
 
-        A name that does not stand in the text cannot be read by it, so a look at the text is
-        enough to leave out the rest of a large catalog; the executor parses it in earnest.
+        A name that is not in the text cannot be read by it, so a look at its words is enough to
+        leave out the rest of a large catalog; the executor parses it in earnest.
         """
         folded = sql.casefold()
-        listing = any(word in folded for word in _CATALOG_WORDS)
+        words = words_of(sql)
+        if words is None:
+            named = [id_ for id_ in self.catalog.ids() if self._is_in(folded, id_)]
+        else:
+            named = list(self.catalog.find_all(words))
         tables: list[dict[str, Any]] = []
         objects: list[str] = []
-        for info in self.catalog.list():
-            written = info.name.casefold()
-            named = written in folded or written.replace('"', '""') in folded or info.id in folded
-            row: dict[str, Any] = {
-                "name": info.name,
-                "id": info.id,
-                "schema": info.schema.to_json(),
-            }
-            if named and info.head is not None:
-                shards = self.catalog.manifest(info.id).snapshot.shards
-                objects.extend(shard.object for shard in shards)
-                paths = [str(self.objects.place(shard.object)) for shard in shards]
-                tables.append(row | {"paths": paths, "snapshot": info.head})
-            elif listing:
-                tables.append(row | {"paths": None})
+        for dataset_id in named:
+            table, needed = self._table(dataset_id)
+            tables.append(table)
+            objects.extend(needed)
+        if any(word in folded for word in _CATALOG_WORDS):
+            tables += [
+                {"name": info.name, "id": info.id, "schema": info.schema.to_json(), "paths": None}
+                for info in self.catalog.list()
+                if info.id not in named and len(info.schema)
+            ]
         return tables, objects
+
+    def _is_in(self, folded: str, dataset_id: str) -> bool:
+        name = self.catalog.name(dataset_id).casefold()
+        return any(each in folded for each in (name, name.replace('"', '""'), dataset_id))
+
+    def _table(self, dataset_id: str) -> tuple[dict[str, Any], list[str]]:
+        """A dataset as requests of executors have it; a damaged one fails where it is read."""
+        name = self.catalog.name(dataset_id)
+        try:
+            info = self.catalog.get(dataset_id)
+            snapshot = self.catalog.manifest(dataset_id).snapshot
+            self.catalog.check_shards(snapshot)
+        except Corrupt as damage:
+            schema: dict[str, Any] = {"fields": []}
+            row = {"name": name, "id": dataset_id, "schema": schema, "damage": damage.to_json()}
+            return row, []
+        objects = [shard.object for shard in snapshot.shards]
+        return {
+            "name": info.name,
+            "id": info.id,
+            "schema": info.schema.to_json(),
+            "paths": [str(self.objects.place(name)) for name in objects],
+            "snapshot": snapshot.id,
+        }, objects
+
+    def _complete(self, error: SennitError, tables: list[dict[str, Any]]) -> SennitError:
+        """Add what the executor cannot know: the nearest name; and note damage that it has found."""
+        if isinstance(error, NotFound) and error.kind == "dataset" and error.suggestion is None:
+            return self.catalog.not_found(error.name)
+        if isinstance(error, Corrupt):
+            for table in tables:
+                if is_damage_of(error, table["name"]):
+                    self.catalog.note_dataset(table["id"], error)
+        return error
 
     def _recover(self) -> None:
         """What a crash left: staging files, and objects that no snapshot has come to need."""

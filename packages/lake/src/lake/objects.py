@@ -8,17 +8,20 @@ is whole and can be verified. Objects are read-only files; only `lake.retention`
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lake.durable import NewFile, fsync_folder, storage_errors, sweep_incoming, write_whole
-from sennit_core.errors import Corrupt, NotFound, UsageError
+from sennit_core.errors import Corrupt, NotFound, SennitError, UsageError
 from sennit_core.hashing import (
     CHUNK_BYTES,
     ObjectDigest,
@@ -31,6 +34,13 @@ from sennit_core.private_files import READ_ONLY_MODE, make_private_folder
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _CHUNKS_SUFFIX = ".chunks"
+LOST = frozenset(
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP)
+)
+"""Errors of a system call that mean that an object's file cannot be read, now or later.
+
+Others, such as EMFILE, say nothing about the file.
+"""
 
 
 class ObjectWriter:
@@ -121,30 +131,14 @@ class ObjectStore:
 
     def digest(self, name: str) -> ObjectDigest:
         """The object's size and chunk hashes, themselves checked against its id."""
-        try:
-            kept = json.loads(_chunks_path(self.path(name)).read_bytes())
-        except FileNotFoundError:
-            raise Corrupt(
-                what=f"object {name}", expected="its chunk hashes", found="none"
-            ) from None
-        chunks = tuple(kept["chunks"])
-        root = object_id(kept["size"], kept["chunkBytes"], chunks)
-        if root != name:
-            raise Corrupt(what=f"chunk hashes of object {name}", expected=name, found=root)
-        return ObjectDigest(
-            object=name,
-            size=kept["size"],
-            sha256=kept["sha256"],
-            chunk_bytes=kept["chunkBytes"],
-            chunks=chunks,
-        )
+        return load_digest(self.path(name))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """Yield the bytes [start, stop) in order; each chunk is verified before it is given out."""
         digest = self.digest(name)
         end = digest.size if stop is None else min(stop, digest.size)
         size = digest.chunk_bytes
-        with self.path(name).open("rb", buffering=0) as file:
+        with _reading(name), self.path(name).open("rb", buffering=0) as file:
             for index in range(start // size, -(-end // size)):
                 file.seek(index * size)
                 chunk = file.read(size)
@@ -203,6 +197,45 @@ class ObjectStore:
         with storage_errors(path, 0):
             make_private_folder(path.parent)
         write_whole(path, canonical_json(kept), mode=READ_ONLY_MODE)
+
+
+def load_digest(path: Path) -> ObjectDigest:
+    """The size and chunk hashes of the object at `path`, checked against its id, the file's name.
+
+    Raises:
+        Corrupt: They are missing, cannot be read, or are not those of this object.
+    """
+    what = f"the list of chunk hashes of object {path.name}"
+    try:
+        kept = json.loads(_chunks_path(path).read_bytes())
+        size, chunk_bytes = kept["size"], kept["chunkBytes"]
+        chunks = tuple(kept["chunks"])
+        root = object_id(size, chunk_bytes, chunks)
+        plain = str(kept["sha256"])
+    except OSError as error:
+        if error.errno not in LOST:
+            raise
+        raise Corrupt(what, expected="a readable file", found=str(error.strerror)) from error
+    except (ValueError, KeyError, TypeError, struct.error) as error:
+        raise Corrupt(what, expected="JSON as it was written", found=str(error)) from error
+    if root != path.name:
+        raise Corrupt(what, expected=path.name, found=root)
+    return ObjectDigest(
+        object=path.name, size=size, sha256=plain, chunk_bytes=chunk_bytes, chunks=chunks
+    )
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Raise Corrupt for an object whose file cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in LOST or isinstance(error, SennitError):
+            raise
+        raise Corrupt(
+            f"object {name}", expected="a readable file", found=str(error.strerror)
+        ) from error
 
 
 def _chunks_path(path: Path) -> Path:

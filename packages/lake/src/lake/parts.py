@@ -25,6 +25,7 @@ from lake.errors import UploadIncomplete
 from lake.uploads import SealedUpload, UploadInfo, check_name, check_sha256
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
+from sennit_core.file_kinds import HEAD_BYTES, check_readable
 from sennit_core.hashing import canonical_json
 from sennit_core.ids import is_id, new_id
 from sennit_core.private_files import FOLDER_MODE, make_private_folder
@@ -56,9 +57,17 @@ class PartWriter:
         self._limit = upload.expected_bytes(index)
         self._hash = hashlib.sha256()
         self._new = NewFile(store.folder(upload.id))
+        # The file's first bytes, until they were looked at; only the first part has them.
+        self._head: bytearray | None = bytearray() if index == 0 else None
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes; raises `TooLarge` past the part's size, `StorageFull` on a full disk."""
+        """Append bytes.
+
+        Raises:
+            TooLarge: The part would exceed its size.
+            StorageFull: The disk has no room.
+            BadInput: The file's first bytes are those of a kind that holds no table.
+        """
         size = self._new.size + memoryview(data).nbytes
         if size > self._limit:
             raise TooLarge(
@@ -66,6 +75,8 @@ class PartWriter:
                 limit_bytes=self._limit,
                 actual_bytes=size,
             )
+        self._store.check_end(self._upload.part_bytes * self._index + size)
+        self._look_at(data)
         self._hash.update(data)
         self._new.write(data)
 
@@ -76,6 +87,8 @@ class PartWriter:
             BadInput: The bytes are too few or not those that were declared; nothing is kept.
             Conflict: Another part with this index and other bytes is here; it stays.
         """
+        if self._head is not None:
+            check_readable(bytes(self._head), self._upload.name)
         sha256 = self._hash.hexdigest()
         what = f"part {self._index} of upload {self._upload.id}"
         if self._declared is not None and sha256 != self._declared:
@@ -88,6 +101,15 @@ class PartWriter:
             raise BadInput(what=what, reason=reason, hint="send the part again, whole")
         self._store.keep(self._upload.id, self._index, sha256, self._new)
         return sha256
+
+    def _look_at(self, data: bytes | memoryview) -> None:
+        """Refuse an image or an archive at its beginning, not after gigabytes of it."""
+        if self._head is None:
+            return
+        self._head += memoryview(data).cast("B")[: HEAD_BYTES - len(self._head)]
+        if len(self._head) == HEAD_BYTES:
+            check_readable(bytes(self._head), self._upload.name)
+            self._head = None
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +188,7 @@ class PartStore:
         each = self._part_bytes if part_bytes is None else part_bytes
         if not 1 <= each <= PART_BYTES_MAX:
             raise UsageError(f"partBytes is {each}; it must be between 1 and {PART_BYTES_MAX}")
-        self._check_size(size, each)
+        self._check_size(name, size, each)
         upload = UploadInfo(
             id=new_id(self._clock),
             dataset=new_id(self._clock),
@@ -232,7 +254,22 @@ class PartStore:
         if expected_bytes is not None and expected_bytes > limit:
             what = f"part {index} of upload {upload_id}"
             raise TooLarge(what=what, limit_bytes=limit, actual_bytes=expected_bytes)
+        self.check_end(upload.part_bytes * index + (expected_bytes or 0))
         return PartWriter(self, upload, index, sha256)
+
+    def check_end(self, end: int) -> None:
+        """Refuse a file of at least `end` bytes when that is too large; raises `TooLarge`.
+
+        A part's place in the file follows from its index, so this bounds uploads of unknown size
+        whatever the order in which their parts arrive.
+        """
+        if self._size_max is not None and end > self._size_max:
+            raise TooLarge(
+                what="the upload",
+                limit_bytes=self._size_max,
+                actual_bytes=end,
+                hint="the limit is the setting storage.upload_bytes_max of the node",
+            )
 
     def keep(self, upload_id: str, index: int, sha256: str, new: NewFile) -> None:
         """Give a received part its name; the same part again changes nothing."""
@@ -323,13 +360,14 @@ class PartStore:
         found = (_PART.fullmatch(name) for name in names)
         return {int(match[1]): (match[2], match[0]) for match in found if match}
 
-    def _check_size(self, size: int | None, part_bytes: int) -> None:
+    def _check_size(self, name: str, size: int | None, part_bytes: int) -> None:
         if size is None:
             return
         if size < 0:
             raise UsageError(f"size is {size}; it cannot be negative")
-        if self._size_max is not None and size > self._size_max:
-            raise TooLarge(what="upload", limit_bytes=self._size_max, actual_bytes=size)
+        if size == 0:
+            raise BadInput(what=name, reason="the file is empty")
+        self.check_end(size)
         if -(-size // part_bytes) > PARTS_MAX:
             raise UsageError(
                 f"{size} bytes in parts of {part_bytes} are more than {PARTS_MAX} parts",

@@ -13,6 +13,7 @@ from sennit_core.errors import (
     Unsupported,
     UsageError,
 )
+from sennit_core.optional import import_optional
 
 if TYPE_CHECKING:
     import pandas
@@ -40,10 +41,19 @@ class QueryExecution:
         engine: `duckdb`, `emsqrt` or `auto`: DuckDB, and EM-√ when that runs out of memory before
             the first byte of its answer has left.
         release: Gives the shards back.
+        complete: Called with an error before it is raised; returns the one to raise.
     """
 
-    def __init__(self, start: StartStep, engine: str, release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        start: StartStep,
+        engine: str,
+        release: Callable[[], None],
+        *,
+        complete: Callable[[SennitError], SennitError] = lambda error: error,
+    ) -> None:
         self._start = start
+        self._complete = complete
         self._release: Callable[[], None] | None = release
         self._may_change = engine == "auto"
         self._refusal: SennitError | None = None  # DuckDB's, while EM-√ is asked
@@ -140,7 +150,7 @@ class QueryExecution:
             raise refusal from error
         if not self._may_change or not isinstance(error, MemoryCapExceeded | CapTooSmall):
             self._may_change = False
-            raise error
+            raise self._complete(error)
         self._may_change = False
         self._refusal = error
         self._begin("plan", {})
@@ -193,15 +203,13 @@ class Result:
 
     def df(self) -> pandas.DataFrame:
         """The rows as a `pandas.DataFrame`; needs pandas."""
+        import_optional("pandas", ".df()")
         frame: pandas.DataFrame = self._table.to_pandas()
         return frame
 
     def pl(self) -> polars.DataFrame:
         """The rows as a `polars.DataFrame`; needs polars."""
-        import polars
-
-        frame = polars.from_arrow(self._table)
-        assert isinstance(frame, polars.DataFrame)
+        frame: polars.DataFrame = import_optional("polars", ".pl()").from_arrow(self._table)
         return frame
 
     def __len__(self) -> int:

@@ -2,6 +2,9 @@
 
 Readers lease the objects they read. An object that is no longer referenced while leased is
 doomed, and goes when its last lease ends. What a crash left without reference goes at the start.
+
+While a manifest cannot be read nobody knows which objects it references, so nothing is deleted: what
+would have been is withheld, and goes when the damaged dataset has been deleted or can be read again.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Retention:
         self._lock = threading.RLock()
         self._leases: Counter[str] = Counter()
         self._doomed: set[str] = set()
+        self._withheld: set[str] = set()
 
     @contextmanager
     def lease(self, objects: Iterable[str]) -> Iterator[None]:
@@ -64,25 +68,41 @@ class Retention:
         with self._lock:
             info, used = self._catalog.remove(dataset)
             reached("delete-uncataloged")
-            self._forget(used)
+            self._forget(used | self._withheld)
             return info
 
     def sweep(self) -> list[str]:
         """Delete all objects without reference or lease; returns their ids.
 
-        For the start of a node, and for the end of an ingest that failed: at other times an
-        ingest's own lease protects what it has not committed yet.
+        For the start of a node, before anything is ingested: what an ingest has stored and not yet
+        committed is protected by its lease, its manifest is not.
         """
         with self._lock:
             return self._forget(set(self._objects))
 
+    def retry_withheld(self) -> list[str]:
+        """Delete what was withheld, if every manifest can be read by now; returns the ids."""
+        with self._lock:
+            return self._forget(set(self._withheld))
+
+    @property
+    def withheld(self) -> int:
+        """How many objects stay because some manifest, which may reference them, is damaged."""
+        with self._lock:
+            return len(self._withheld)
+
     def _forget(self, candidates: set[str]) -> list[str]:
         if not candidates:
             return []
-        gone = candidates - self._catalog.referenced()
+        gone = {name for name in candidates if not self._catalog.references(name)}
         leased = {name for name in gone if self._leases[name] > 0}
         self._doomed = (self._doomed | leased) - (candidates - leased)
-        deleted = sorted(gone - leased)
+        unused = gone - leased
+        self._withheld -= candidates
+        if not self._catalog.references_known:
+            self._withheld |= unused
+            return []
+        deleted = sorted(unused)
         for name in deleted:
             self._objects.delete(name)
         return deleted

@@ -3,10 +3,10 @@
  * sender that does not is found out here, before anything unread is overwritten or shown wrong.
  */
 
-import { BridgeFrameError } from './errors'
-import type { RecordsFrame } from './frames'
-import type { StrandMap } from './header'
-import { FIELD_TYPES } from './schema'
+import { BridgeFrameError } from './errors.js'
+import type { RecordsFrame } from './frames.js'
+import type { StrandMap } from './header.js'
+import { FIELD_TYPES } from './schema.js'
 
 /** A pointer field of the schema: where it lies, its null bit, what its payload is aligned to. */
 interface PointerField {

@@ -3,19 +3,19 @@
  * SharedArrayBuffer of the same geometry, at the same offsets, for readers in this process.
  */
 
-import { HeapLedger } from './arrival'
-import { BridgeFrameError, StrandAbortError, StrandClosedError } from './errors'
-import { decodeFrame, type EndFrame, type HelloFrame, type RecordsFrame } from './frames'
+import { HeapLedger } from './arrival.js'
+import { BridgeFrameError, StrandAbortError, StrandClosedError } from './errors.js'
+import { decodeFrame, type EndFrame, type HelloFrame, type RecordsFrame } from './frames.js'
 import {
   EXTENSION_AT,
   EXTENSION_MAGIC,
   HEADER_BYTES,
   readStrandHeader,
   type StrandMap,
-} from './header'
-import { Producer } from './producer'
-import { NAP_MS, sleep } from './waiting'
-import { AT, EOS, ERROR, RingWords } from './words'
+} from './header.js'
+import { Producer } from './producer.js'
+import { NAP_MS, sleep } from './waiting.js'
+import { AT, EOS, ERROR, RingWords } from './words.js'
 
 export interface BridgeOptions {
   /** The largest ring to make memory for, in bytes. */

@@ -1,8 +1,8 @@
 /** The consumer's half of the protocol: joining, giving back, leaving. */
 
-import { StrandConflictError } from './errors'
-import type { StrandMap } from './header'
-import { AT, ATTACHED, CONSUMER_COUNT, ENTRY, entryAt, LEFT, type RingWords } from './words'
+import { StrandConflictError } from './errors.js'
+import type { StrandMap } from './header.js'
+import { AT, ATTACHED, CONSUMER_COUNT, ENTRY, entryAt, LEFT, type RingWords } from './words.js'
 
 /** Where a consumer starts: at the oldest record that is still kept, or at the next to come. */
 export type Start = 'oldest' | 'next'

@@ -1,8 +1,8 @@
 /** A cursor over typed records: allocate it once, seek as you go. */
 
-import type { Consumer } from './consumer'
-import { StrandCorruptError } from './errors'
-import type { FieldType } from './schema'
+import type { Consumer } from './consumer.js'
+import { StrandCorruptError } from './errors.js'
+import type { FieldType } from './schema.js'
 
 /** The strings that `utf8_ref` handles stand for, shared by all cursors of a view. */
 export interface InternTable {

@@ -3,10 +3,10 @@
  * that a value which does not fit its field leaves the ring as it was.
  */
 
-import { PayloadTooLargeError } from './errors'
-import type { StrandMap } from './header'
-import { NO_ROOM, type Producer } from './producer'
-import { FIELD_TYPES, heapAlign, type StrandField } from './schema'
+import { PayloadTooLargeError } from './errors.js'
+import type { StrandMap } from './header.js'
+import { NO_ROOM, type Producer } from './producer.js'
+import { FIELD_TYPES, heapAlign, type StrandField } from './schema.js'
 
 /** A record: values by field name, or all of them in field order; null or absent means no value. */
 export type StrandRecord = Readonly<Record<string, unknown>> | readonly unknown[]

@@ -1,7 +1,7 @@
 /** Which records of a ring match: predicates, bitsets over them, and what they have in common. */
 
-import type { RecordCursor } from './cursor'
-import type { StrandMap } from './header'
+import type { RecordCursor } from './cursor.js'
+import type { StrandMap } from './header.js'
 
 type Value = number | bigint | string | boolean
 

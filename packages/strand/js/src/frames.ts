@@ -1,6 +1,6 @@
 /** The frames in which a ring's bytes travel: spec/strand-wire.md, "Bridge frames". */
 
-import { BridgeFrameError } from './errors'
+import { BridgeFrameError } from './errors.js'
 
 /** No frame is longer, its head included. */
 export const FRAME_BYTES_MAX = 2 ** 20

@@ -1,6 +1,6 @@
 /** The 4096-byte header: geometry, schema and metadata of a ring (spec/strand-wire.md). */
 
-import { StrandHeaderError } from './errors'
+import { StrandHeaderError } from './errors.js'
 import {
   buildSchema,
   decodeSchema,
@@ -11,7 +11,7 @@ import {
   type SlotLayout,
   type StrandSchema,
   type StrandVersion,
-} from './schema'
+} from './schema.js'
 
 export const HEADER_BYTES = 4096
 export const MAGIC = 0x5354524e

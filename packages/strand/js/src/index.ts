@@ -4,10 +4,10 @@
  * filters <- writer, view <- frames <- bridge <- transports. Nothing else is public.
  */
 
-export type { Start } from './consumer'
-export { RecordCursor } from './cursor'
-export type { StrandRecord } from './encoder'
-export * from './errors'
+export type { Start } from './consumer.js'
+export { RecordCursor } from './cursor.js'
+export type { StrandRecord } from './encoder.js'
+export * from './errors.js'
 export {
   between,
   eq,
@@ -18,7 +18,7 @@ export {
   type Bitset,
   type Predicate,
   type Range,
-} from './filters'
+} from './filters.js'
 export {
   computeStrandMap,
   initStrandHeader,
@@ -26,7 +26,7 @@ export {
   type StrandMap,
   type StrandMapOptions,
   type StrandMetadata,
-} from './header'
+} from './header.js'
 export {
   buildSchema,
   schemaFingerprint,
@@ -37,20 +37,20 @@ export {
   type StrandField,
   type StrandSchema,
   type StrandVersion,
-} from './schema'
-export { StrandView, type ConsumerToken, type StrandStatus, type StrandViewOptions } from './view'
+} from './schema.js'
+export { StrandView, type ConsumerToken, type StrandStatus, type StrandViewOptions } from './view.js'
 export {
   StrandWriter,
   type ClaimedHeap,
   type ClaimedSlot,
   type StrandWriterOptions,
   type WhenUnread,
-} from './writer'
-export { StrandBridge, type BridgeOptions } from './bridge'
-export { FRAME_BYTES_MAX } from './frames'
+} from './writer.js'
+export { StrandBridge, type BridgeOptions } from './bridge.js'
+export { FRAME_BYTES_MAX } from './frames.js'
 export {
   BridgeConnectionError,
   bridgeFromFetch,
   bridgeFromWebSocket,
   type TransportOptions,
-} from './transports'
+} from './transports.js'

@@ -8,8 +8,8 @@ import {
   RingExhaustedError,
   StrandAbortError,
   StrandCorruptError,
-} from './errors'
-import type { StrandMap } from './header'
+} from './errors.js'
+import type { StrandMap } from './header.js'
 import {
   AT,
   ATTACHED,
@@ -22,7 +22,7 @@ import {
   type RingWords,
   STREAMING,
   VACANT,
-} from './words'
+} from './words.js'
 
 const V5_RECORDS_MAX = 0x7fffffff
 const SKIP_MARK_BYTES = 6

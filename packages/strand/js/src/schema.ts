@@ -3,7 +3,7 @@
  * packs to 4 bytes, version 6 aligns naturally and has wide heap pointers.
  */
 
-import { StrandHeaderError } from './errors'
+import { StrandHeaderError } from './errors.js'
 
 /** A layout version: 5 is what the original browsers' library reads, 6 has wide pointers. */
 export type StrandVersion = 5 | 6

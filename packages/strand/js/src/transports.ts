@@ -1,8 +1,8 @@
 /** Bridges over what browsers have: a WebSocket, which needs credit, and the body of a response. */
 
-import { StrandBridge, type BridgeOptions } from './bridge'
-import { BridgeFrameError, StrandError } from './errors'
-import { encodeAbort, encodeAcknowledge, FRAME_BYTES_MAX } from './frames'
+import { StrandBridge, type BridgeOptions } from './bridge.js'
+import { BridgeFrameError, StrandError } from './errors.js'
+import { encodeAbort, encodeAcknowledge, FRAME_BYTES_MAX } from './frames.js'
 
 /** What a transport decides itself; the callbacks are its own. */
 export type TransportOptions = Pick<BridgeOptions, 'maxBytes'>

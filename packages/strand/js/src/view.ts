@@ -1,8 +1,8 @@
 /** The consumer's side of a ring. */
 
-import { Consumer, type Start } from './consumer'
-import { RecordCursor, type InternTable } from './cursor'
-import { StrandAbortError, StrandClosedError, StreamResetError, WouldBlockError } from './errors'
+import { Consumer, type Start } from './consumer.js'
+import { RecordCursor, type InternTable } from './cursor.js'
+import { StrandAbortError, StrandClosedError, StreamResetError, WouldBlockError } from './errors.js'
 import {
   filterRecords,
   findFirst,
@@ -10,11 +10,11 @@ import {
   type Bitset,
   type Predicate,
   type Range,
-} from './filters'
-import { checkExtension, readStrandHeader, type StrandMap } from './header'
-import { canBlock, NAP_MS, sleep, sleepHere } from './waiting'
-import { AT, ENTRY, entryAt, EOS, ERROR, RingWords } from './words'
-import { internTable } from './writer'
+} from './filters.js'
+import { checkExtension, readStrandHeader, type StrandMap } from './header.js'
+import { canBlock, NAP_MS, sleep, sleepHere } from './waiting.js'
+import { AT, ENTRY, entryAt, EOS, ERROR, RingWords } from './words.js'
+import { internTable } from './writer.js'
 
 /** Where a stream is. */
 export type StrandStatus = 'initializing' | 'streaming' | 'eos' | 'error'

@@ -3,7 +3,7 @@
  * operation is sequentially consistent, so what the C core does with fences needs none here.
  */
 
-import { StrandCorruptError } from './errors'
+import { StrandCorruptError } from './errors.js'
 
 /** Byte offsets of the shared words (spec/strand-wire.md). */
 export const AT = {

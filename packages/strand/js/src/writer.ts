@@ -1,17 +1,17 @@
 /** The producer's side of a ring. */
 
-import { RecordEncoder, type StrandRecord } from './encoder'
+import { RecordEncoder, type StrandRecord } from './encoder.js'
 import {
   ConsumerGoneError,
   StrandAbortError,
   StrandClosedError,
   StrandConflictError,
   WouldBlockError,
-} from './errors'
-import { checkExtension, readStrandHeader, type StrandMap } from './header'
-import { NO_ROOM, Producer } from './producer'
-import { canBlock, NAP_MS, sleep, sleepHere } from './waiting'
-import { AT, ATTACHED, CONSUMER_COUNT, ENTRY, entryAt, EOS, ERROR, LEFT, RingWords } from './words'
+} from './errors.js'
+import { checkExtension, readStrandHeader, type StrandMap } from './header.js'
+import { NO_ROOM, Producer } from './producer.js'
+import { canBlock, NAP_MS, sleep, sleepHere } from './waiting.js'
+import { AT, ATTACHED, CONSUMER_COUNT, ENTRY, entryAt, EOS, ERROR, LEFT, RingWords } from './words.js'
 
 /** What a producer does when the ring is full and every consumer has left. */
 export type WhenUnread = 'raise' | 'wait' | 'discard'

@@ -11,9 +11,9 @@ import {
   StrandClosedError,
   StrandView,
   type FieldSpec,
-} from '../src/index'
-import { encodeEnd, encodeHello, encodeRecords, FakeSocket, framesOf, prefixed } from './frames'
-import { Dice, openRing, readAll, VERSIONS } from './rings'
+} from '../src/index.js'
+import { encodeEnd, encodeHello, encodeRecords, FakeSocket, framesOf, prefixed } from './frames.js'
+import { Dice, openRing, readAll, VERSIONS } from './rings.js'
 
 const FIELDS: FieldSpec[] = [
   { name: 'id', type: 'u32' },

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { between, eq, forEachSet, intersect, oneOf, popcount, type FieldSpec } from '../src/index'
-import { openRing } from './rings'
+import { between, eq, forEachSet, intersect, oneOf, popcount, type FieldSpec } from '../src/index.js'
+import { openRing } from './rings.js'
 
 const FIELDS: FieldSpec[] = [
   { name: 'at', type: 'i64', order: 'ascending' },

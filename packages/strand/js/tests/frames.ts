@@ -1,6 +1,6 @@
 /** A sender for tests, written from spec/strand-wire.md alone: it shares no code with the bridge. */
 
-import type { StrandView } from '../src/index'
+import type { StrandView } from '../src/index.js'
 
 const sentHeap = new WeakMap<StrandView, { first: number; heap: number }>()
 

@@ -13,8 +13,8 @@ import {
   StrandWriter,
   type FieldSpec,
   type StrandVersion,
-} from '../src/index'
-import { readAll } from './rings'
+} from '../src/index.js'
+import { readAll } from './rings.js'
 
 interface Recipe {
   name: string

@@ -8,9 +8,9 @@ import {
   readStrandHeader,
   StrandHeaderError,
   StrandView,
-} from '../src/index'
-import { fnv1a } from '../src/schema'
-import { freshRing, VERSIONS } from './rings'
+} from '../src/index.js'
+import { fnv1a } from '../src/schema.js'
+import { freshRing, VERSIONS } from './rings.js'
 
 const FIELDS = [
   { name: 'id', type: 'u32' },

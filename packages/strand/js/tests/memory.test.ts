@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { openRing, VERSIONS } from './rings'
+import { openRing, VERSIONS } from './rings.js'
 
 const SEEKS = 100_000
 const GROWTH_BYTES_MAX = 0.05 * 2 ** 20

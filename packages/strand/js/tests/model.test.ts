@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { ConsumerGoneError, StrandView, StrandWriter, type FieldSpec } from '../src/index'
-import { Dice, freshRing, listed, VERSIONS } from './rings'
+import { ConsumerGoneError, StrandView, StrandWriter, type FieldSpec } from '../src/index.js'
+import { Dice, freshRing, listed, VERSIONS } from './rings.js'
 
 const FIELDS: FieldSpec[] = [
   { name: 'id', type: 'u32' },

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 
 import ts from 'typescript'
 
-import * as strand from '../src/index'
+import * as strand from '../src/index.js'
 
 const README = readFileSync('README.md', 'utf8')
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { PayloadTooLargeError, StrandCorruptError, type FieldSpec } from '../src/index'
-import { openRing, readAll, VERSIONS } from './rings'
+import { PayloadTooLargeError, StrandCorruptError, type FieldSpec } from '../src/index.js'
+import { openRing, readAll, VERSIONS } from './rings.js'
 
 const ALL: FieldSpec[] = [
   { name: 'i32', type: 'i32', nullable: true },

@@ -9,7 +9,7 @@ import {
   type FieldSpec,
   type StrandMapOptions,
   type StrandRecord,
-} from '../src/index'
+} from '../src/index.js'
 
 export const VERSIONS = [5, 6] as const
 

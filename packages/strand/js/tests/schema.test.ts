@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { buildSchema, schemaFingerprint, slotLayout, type FieldSpec } from '../src/index'
+import { buildSchema, schemaFingerprint, slotLayout, type FieldSpec } from '../src/index.js'
 
 const CHECKED: FieldSpec[] = [
   { name: 'a', type: 'u8' },

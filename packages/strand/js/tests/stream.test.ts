@@ -11,8 +11,8 @@ import {
   StrandWriter,
   StreamResetError,
   type FieldSpec,
-} from '../src/index'
-import { freshRing, openRing, readAll, rows, VERSIONS } from './rings'
+} from '../src/index.js'
+import { freshRing, openRing, readAll, rows, VERSIONS } from './rings.js'
 
 const NUMBER: FieldSpec[] = [{ name: 'n', type: 'u32' }]
 

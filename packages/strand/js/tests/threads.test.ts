@@ -6,9 +6,9 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 
-import { StrandAbortError, StrandView, type FieldSpec } from '../src/index'
-import { freshRing, VERSIONS } from './rings'
-import { recordOf, type PeerTask } from './threads/peer'
+import { StrandAbortError, StrandView, type FieldSpec } from '../src/index.js'
+import { freshRing, VERSIONS } from './rings.js'
+import { recordOf, type PeerTask } from './threads/peer.js'
 
 const FIELDS: FieldSpec[] = [
   { name: 'id', type: 'u32' },

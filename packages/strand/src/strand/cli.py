@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sennit_core.errors import SennitError, UsageError
 from sennit_core.units import format_bytes, parse_duration
@@ -33,8 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
+class _Version(argparse.Action):
+    """Print the version; reading it takes time, so it is read only when it is asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"strand {version('sennit-strand')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="strand", description=__doc__)
+    parser.add_argument("--version", action=_Version, help="print the version")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     inspect = verbs.add_parser("inspect", help="show a ring's header, schema, counters and owners")
     inspect.add_argument(

@@ -3,34 +3,20 @@
 Exit status: 0 done · 1 failed · 2 the command or its input is wrong · 3 no node answers ·
 4 there is no such thing · 5 refused · 6 over a limit (memory cap, size, disk) · 130 interrupted.
 
-Only Typer is imported here; each verb imports what it needs when it runs, so help comes at once.
+Nothing is imported here that a verb may not need: `sql` runs without Typer, and each other verb
+imports what it needs when it runs, so help comes at once.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
-# Rich help would triple the time to the first line; tables and bars load Rich when they are drawn.
-os.environ.setdefault("TYPER_USE_RICH", "0")
-
-import typer
-
-from sennit.cli import data_verbs, node_verbs
+if TYPE_CHECKING:
+    from sennit.cli.verbs import app
 
 __all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="platform",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Upload, query and pipe data through one node, and watch every job live.",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-node_verbs.register(app)
-data_verbs.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -41,9 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; answer its exit status instead of raising."""
     try:
-        app(arguments, prog_name="platform", standalone_mode=False)
-    except typer.Exit as done:
-        return done.exit_code
+        return _run(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -55,7 +39,35 @@ def run(arguments: list[str]) -> int:
         from sennit.cli.output import report
 
         return report(problem, as_json="--json" in arguments)
-    return 0
+
+
+def _run(arguments: list[str]) -> int:
+    from sennit.cli.quick import parse_sql
+
+    members = parse_sql(arguments)
+    if members is not None:
+        from sennit.cli.sql import Query, run_query
+
+        run_query(Query(**members))
+        return 0
+    import typer
+
+    from sennit.cli.verbs import app
+
+    try:
+        # Without its standalone mode, Click returns the status of `typer.Exit` instead of raising.
+        status = app(arguments, prog_name="platform", standalone_mode=False)
+    except typer.Exit as done:
+        return done.exit_code
+    return status if isinstance(status, int) else 0
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        from sennit.cli.verbs import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 if __name__ == "__main__":

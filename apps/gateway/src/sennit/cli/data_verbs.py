@@ -9,6 +9,8 @@ import typer
 
 from sennit.cli.node_verbs import Data, Json
 
+_SHOWN_ROWS = 100
+
 Url = Annotated[str | None, typer.Option("--url", help="The node's address.", show_default=False)]
 
 
@@ -26,7 +28,8 @@ def _session(data: Path | None, url: str | None = None) -> Any:
 
 def put(
     files: Annotated[
-        list[Path], typer.Argument(help="CSV, TSV, Parquet, Arrow or JSON-lines files.")
+        list[Path],
+        typer.Argument(help="CSV, TSV, JSON, JSON Lines, Parquet or Arrow; also .gz, .zst, .zip …"),
     ],
     name: Annotated[
         str | None, typer.Option(help="The dataset's name; the file's stem otherwise.")
@@ -37,13 +40,15 @@ def put(
     ] = None,
     encoding: Annotated[str | None, typer.Option(help="Text encoding; sniffed otherwise.")] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail where a column would widen.")
+        bool, typer.Option("--strict", help="Fail instead of changing an inferred column type.")
     ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Upload files and wait until they are datasets."""
+    from elytra.uploads.sender import check_file
+    from sennit.cli.ingest_report import report_lines
     from sennit.cli.output import emit_json, progress
     from sennit_core.errors import UsageError
 
@@ -52,7 +57,7 @@ def put(
     options = {"delimiter": delimiter, "encoding": encoding, "strict": strict or None}
     given = {key: value for key, value in options.items() if value is not None}
     for file in files:
-        file.open("rb").close()  # what cannot be read is said before anything is sent
+        check_file(file)  # what cannot be read is refused before anything is sent
     made = []
     with _session(data, url) as session:
         for file in files:
@@ -60,9 +65,7 @@ def put(
                 dataset = session.put(file, name, mode=mode, on_progress=on_progress, **given)
             made.append(dataset)
             if not as_json:
-                typer.echo(
-                    f"{dataset.name}: {dataset.rows:,} rows, {len(dataset.schema.names)} columns"
-                )
+                typer.echo("\n".join(report_lines(dataset)))
     if as_json:
         emit_json([dataset.to_json() for dataset in made])
 
@@ -100,13 +103,16 @@ def datasets(
     else:
         rows = [(d.name, d.rows, len(d.schema.names), format_bytes(d.bytes), d.id) for d in found]
         table(None, ("name", "rows", "columns", "size", "id"), rows, right=("size",))
+        for dataset in found:
+            if dataset.damaged is not None:
+                typer.echo(f"damaged: {dataset.damaged}", err=True)
 
 
 def sql(
     query: Annotated[
         str, typer.Argument(help="A SELECT, WITH, SHOW TABLES, DESCRIBE, SUMMARIZE or EXPLAIN.")
     ],
-    limit: Annotated[int, typer.Option(help="Rows shown on a terminal; 0 shows all.")] = 100,
+    limit: Annotated[int, typer.Option(min=0, help="Rows of the table; 0 shows all.")] = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     engine: Annotated[
         str, typer.Option(help="duckdb, emsqrt, or auto: EM-√ where DuckDB's memory is too small.")
@@ -115,50 +121,12 @@ def sql(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a question and print its answer."""
-    from sennit.cli.output import emit_json, table
+    """Run a query and print its answer."""
+    from sennit.cli.sql import Query, run_query
 
-    with _session(data, url) as session:
-        if as_csv:
-            _print_csv(session, query, engine)
-            return
-        result = session.sql(query, engine=engine)
-        arrow = result.to_arrow()
-    if as_json:
-        columns = [{"name": field.name, "type": str(field.type)} for field in arrow.schema]
-        answered = result.manifest.get("engine")
-        emit_json({"columns": columns, "rows": _json_rows(arrow), "engine": answered})
-        return
-    shown = arrow.slice(0, limit) if limit else arrow
-    table(
-        None, arrow.column_names, [tuple(row.values()) for row in shown.to_pylist()], grouped=False
+    run_query(
+        Query(query, limit=limit, as_csv=as_csv, as_json=as_json, engine=engine, data=data, url=url)
     )
-    if shown.num_rows < arrow.num_rows:
-        typer.echo(
-            f"… {arrow.num_rows - shown.num_rows:,} more rows; --limit 0 shows all", err=True
-        )
-
-
-def _print_csv(session: Any, query: str, engine: str) -> None:
-    """Stream an answer as CSV, batch by batch."""
-    import sys
-
-    from pyarrow import csv
-
-    with session.iter_sql(query, engine=engine) as batches:
-        for index, batch in enumerate(batches):
-            csv.write_csv(batch, sys.stdout.buffer, csv.WriteOptions(include_header=index == 0))
-    sys.stdout.buffer.flush()
-
-
-def _json_rows(arrow: Any) -> list[list[Any]]:
-    """Rows as JSON values; what JSON cannot hold travels as text."""
-    plain = (str, int, float, bool, type(None))
-
-    def value(cell: Any) -> Any:
-        return cell if isinstance(cell, plain) and cell == cell else str(cell)
-
-    return [[value(cell) for cell in row.values()] for row in arrow.to_pylist()]
 
 
 def run(
@@ -169,7 +137,7 @@ def run(
     agg: Annotated[
         list[str] | None, typer.Option(help="NAME=EXPRESSION, such as n=count().")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Rows at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Rows at most.")] = None,
     engine: Annotated[str, typer.Option(help="auto or local.")] = "auto",
     mem_cap: Annotated[str | None, typer.Option(help="Hard memory cap of each task.")] = None,
     data: Data = None,
@@ -177,8 +145,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a memory-capped pipeline as a job, watch it, and print its result."""
-    from sennit.cli.output import emit_json, progress, table
+    from sennit.cli.output import emit_json, progress
     from sennit.cli.pipelines import Steps, job_from
+    from sennit.cli.rows import as_rows, show
 
     with _session(data, url) as session:
         job = job_from(
@@ -195,16 +164,12 @@ def run(
         info = job.wait()
         arrow = job.result().to_arrow()
     if as_json:
-        emit_json({"job": info.to_json(), "rows": _json_rows(arrow), "columns": arrow.column_names})
+        rows = as_rows(arrow.schema, arrow.to_batches()).rows
+        emit_json({"job": info.to_json(), "rows": rows, "columns": arrow.column_names})
         return
-    table(
-        None,
-        arrow.column_names,
-        [tuple(row.values()) for row in arrow.slice(0, 100).to_pylist()],
-        grouped=False,
-    )
-    if arrow.num_rows > 100:
-        typer.echo(f"… {arrow.num_rows - 100:,} more rows; --json prints all", err=True)
+    show(as_rows(arrow.schema, arrow.to_batches(), max_rows=_SHOWN_ROWS))
+    if arrow.num_rows > _SHOWN_ROWS:
+        typer.echo(f"… {arrow.num_rows - _SHOWN_ROWS:,} more rows; --json prints all", err=True)
 
 
 def jobs(
@@ -256,6 +221,9 @@ def _problem(info: Any) -> str:
 def watch(
     path: Annotated[str, typer.Argument(help="A job's id, or a path of the tree such as /jobs.")],
     namespace: Annotated[str, typer.Option("--ns", help="The tree's namespace.")] = "sys",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for a value where the path has none yet.")
+    ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
@@ -271,5 +239,17 @@ def watch(
                 line = f"{info.state:10} {_tasks(info)}"
                 typer.echo(json.dumps(info.to_json()) if as_json else line)
             return
-        for value in session.tree.namespace(namespace).watch(path):
+        values = session.tree.namespace(namespace).watch(path)
+        for index, value in enumerate(values):
+            if index == 0 and value is None and not wait:
+                raise _nothing_at(path, namespace)
             typer.echo(json.dumps(value, indent=None if as_json else 2))
+
+
+def _nothing_at(path: str, namespace: str) -> Exception:
+    from sennit_core.errors import NotFound
+
+    what = f"job, and no value in namespace {namespace!r} at"
+    return NotFound(
+        what, path, hint="see `platform jobs`; --wait waits for a value, --ns names a namespace"
+    )

@@ -22,7 +22,8 @@ def register(app: typer.Typer) -> None:
 def up(
     data: Data = None,
     port: Annotated[
-        int | None, typer.Option(help="Port of the gateway; 0 takes a free one.")
+        int | None,
+        typer.Option(min=0, max=65_535, help="Port of the gateway; 0 takes a free one."),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     memory: Annotated[str | None, typer.Option(help="Memory for everything, such as 2GiB.")] = None,
@@ -90,7 +91,9 @@ def status(data: Data = None, as_json: Json = False) -> None:
 
 def logs(
     data: Data = None,
-    lines: Annotated[int, typer.Option("-n", "--lines", help="Lines from the end.")] = 50,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, max=1_000_000, help="Lines from the end.")
+    ] = 50,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on as lines are written.")
     ] = False,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sennit_core.errors import SennitError, SqlError, UsageError
+from sennit_core.errors import SennitError, SqlError, StorageFull, UsageError
 
 _STATUS_OF_CODE = {
     "usage": 2, "sql": 2, "unknown-column": 2, "unsupported": 2, "bad-input": 2,
@@ -16,9 +17,6 @@ _STATUS_OF_CODE = {
     "too-large": 6, "cap-too-small": 6, "memory-cap-exceeded": 6, "storage-full": 6, "busy": 6,
     "cancelled": 130,
 }  # fmt: skip
-_WIDE = 240  # columns, where the output is not a terminal and nothing should be cut
-_GAP = 3  # between two columns of a table
-_FOLDED = 30  # a longer text may be folded before its column is left out
 
 
 def report(problem: Exception, *, as_json: bool) -> int:
@@ -44,17 +42,29 @@ def _place(error: SennitError) -> str:
 
 
 def _as_sennit(problem: Exception) -> SennitError | None:
-    from typer.exceptions import TyperException
-
     if isinstance(problem, SennitError):
         return problem
+    from typer.exceptions import TyperException
+
     if isinstance(problem, TyperException):
         return UsageError(problem.format_message(), hint="see `platform --help`")
     if isinstance(problem, FileNotFoundError):
         return UsageError(f"no such file: {problem.filename}", hint="check the path")
     if isinstance(problem, IsADirectoryError):
         return UsageError(f"{problem.filename} is a folder", hint="name a file")
+    if isinstance(problem, OSError):
+        return _system_error(problem)
     return None
+
+
+def _system_error(problem: OSError) -> SennitError:
+    """Return what the system refused as an error with the place and a remedy."""
+    where = problem.filename or "the terminal or the network"
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(path=str(where), hint="make room on the disk, or delete datasets")
+    if isinstance(problem, PermissionError):
+        return UsageError(f"{where}: permission denied", hint="use a file or folder of your own")
+    return UsageError(f"{where}: {problem.strerror or problem}", hint="check the path")
 
 
 def emit_json(value: Any) -> None:
@@ -71,58 +81,10 @@ def table(
     right: Collection[str] = (),
     grouped: bool = True,
 ) -> None:
-    """Print a table; numbers to the right, nothing cut when the output is no terminal.
+    """Print a table; arguments as in `sennit.cli.tables.draw`, thousands set apart by default."""
+    from sennit.cli.tables import draw
 
-    On a terminal too narrow for every column the last ones are left out and named.
-
-    Args:
-        title: printed above the table.
-        columns: their names.
-        rows: their values, as many as there are columns.
-        right: columns that go to the right although they hold text, such as sizes.
-        grouped: whether thousands are set apart; a year or an id in somebody's data is no amount.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
-    cells = [[_cell(value, grouped=grouped) for value in row] for row in rows]
-    shown = _fitting(columns, cells, console.width) if console.is_terminal else len(columns)
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for index, name in enumerate(columns[:shown]):
-        numeric = all(isinstance(row[index], (int, float)) or row[index] is None for row in rows)
-        to_right = (rows and numeric) or name in right
-        drawn.add_column(Text(name), justify="right" if to_right else "left", overflow="fold")
-    for line in cells:
-        drawn.add_row(*map(Text, line[:shown]))
-    if title:
-        console.print(f"\n{title}", style="bold", markup=False)
-    console.print(drawn)
-    if hidden := columns[shown:]:
-        console.print(f"… and {len(hidden)} more: {', '.join(hidden)}", style="dim", markup=False)
-
-
-def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> int:
-    """How many columns a terminal has room for, at their natural width or _FOLDED of it."""
-    room = width + _GAP
-    for index, name in enumerate(columns):
-        natural = max(map(len, (name, *(line[index] for line in cells))))
-        room -= max(len(name), min(natural, _FOLDED)) + _GAP
-        if room < 0:
-            return max(index, 1)
-    return len(columns)
-
-
-def _cell(value: Any, *, grouped: bool) -> str:
-    if value is None:
-        return "∅"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int) and grouped:
-        return f"{value:,}"
-    return str(value)
+    draw(title, columns, rows, right=right, grouped=grouped)
 
 
 @contextmanager

@@ -50,6 +50,12 @@ class Start:
         """The data folder of the first node."""
         return (self.data or default_data()).resolve()
 
+    @property
+    def only_at_start(self) -> bool:
+        """Whether an option was given that a running node cannot take any more."""
+        given = (self.port, self.host, self.memory)
+        return any(value is not None for value in given) or self.insecure or self.api_only
+
     def arguments(self) -> dict[str, dict[str, object]]:
         """What was given on the command line, as settings."""
         network = {"host": self.host, "port": self.port, "insecure": self.insecure or None}
@@ -65,17 +71,44 @@ def start(wanted: Start) -> None:
     if wanted.nodes > 1:
         _start_several(wanted)
     elif wanted.detach:
-        _announce(wanted, _spawn(wanted), wanted.folder)
+        if not _is_up(wanted):
+            _announce(wanted, _spawn(wanted), wanted.folder)
         if wanted.demo:
             _run_demo(wanted.folder).wait()
     else:
         _serve_here(wanted)
 
 
+def _is_up(wanted: Start) -> bool:
+    """Return whether the folder's node runs already, and print its address then.
+
+    Starting twice is no mistake as long as nothing is asked for that only counts at a start.
+
+    Raises:
+        Conflict: the running node was started without these options, or has not started yet.
+    """
+    running = run_file.read(wanted.folder)
+    if running is None or wanted.only_at_start:
+        run_file.check_free(wanted.folder)
+        return False
+    _show_running(wanted, running, word="already up")
+    return True
+
+
+def _show_running(wanted: Start, running: run_file.RunFile, *, word: str = "up") -> None:
+    from sennit.serve import run_token
+
+    login_url = f"{running.url}/?token={run_token(wanted.folder)}"
+    _print_address(wanted, running.url, login_url, running.pid, word=word)
+    if wanted.open_browser:
+        _open_browser(wanted.folder, login_url)
+
+
 def _serve_here(wanted: Start) -> None:
     from sennit.serve import Address, serve
     from sennit.settings import load
 
+    run_file.check_free(wanted.folder)  # or the port would be what is in use
     helpers: list[subprocess.Popen[bytes]] = []
 
     def on_up(address: Address) -> None:
@@ -113,6 +146,8 @@ def _start_several(wanted: Start) -> None:
         )
         for index in range(wanted.nodes)
     ]  # fmt: skip
+    for one in each:  # before anything is started, because a failure below stops all of them
+        run_file.check_free(one.folder)
     try:
         for one in each:
             _announce(one, _spawn(one), one.folder)
@@ -153,23 +188,23 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
 
 def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None:
     """Wait until the spawned node is up and print its address; show its last words otherwise."""
-    from sennit.serve import run_token
-
     deadline = time.monotonic() + _UP_SECONDS
     while time.monotonic() < deadline:
         running = run_file.read(data)
-        if running is not None and running.pid == child.pid:
-            login_url = f"{running.url}/?token={run_token(data)}"
-            _print_address(wanted, running.url, login_url, child.pid)
-            if wanted.open_browser:
-                _open_browser(wanted.folder, login_url)
+        exited = child.poll() is not None
+        if running is not None and (running.pid == child.pid or exited):
+            # Of two commands at once one starts the node, and both have it.
+            _show_running(wanted, running, word="already up" if exited else "up")
             # The node outlives this command on purpose; nobody waits for it any more.
             child.returncode = 0
             return
-        if child.poll() is not None:
+        if exited and not run_file.is_owned(data):
             break
         time.sleep(0.05)
     words = (data / "logs" / "up.log").read_text(encoding="utf-8", errors="replace").strip()
+    if child.returncode and words and not wanted.as_json:
+        print(words, file=sys.stderr)  # its own error and hint, with its own exit status
+        raise typer.Exit(child.returncode)
     raise Unavailable(
         "the node",
         message=f"the node did not start: {words or 'no output'}",
@@ -177,11 +212,11 @@ def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None
     )
 
 
-def _print_address(wanted: Start, url: str, login_url: str, pid: int) -> None:
+def _print_address(wanted: Start, url: str, login_url: str, pid: int, *, word: str = "up") -> None:
     if wanted.as_json:
         emit_json({"url": url, "loginUrl": login_url, "pid": pid, "data": str(wanted.folder)})
     else:
-        typer.echo(f"Sennit is up: {url if _is_kept(sys.stdout) else login_url}")
+        typer.echo(f"Sennit is {word}: {url if _is_kept(sys.stdout) else login_url}")
         if not wanted.detach:
             typer.echo("Ctrl-C stops it.")
     sys.stdout.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response
 
@@ -52,16 +52,16 @@ class Pages:
     def _answer(self, scope: Scope) -> App:
         if scope["method"] not in {"GET", "HEAD"}:
             return _refusal(405, "this path only answers GET")
-        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        token = dict(parse_qsl(_query(scope))).get("token", "")
         if token and self._door.tokens.principal(token):
             # The token leaves the address bar at once; from here on the cookie speaks.
-            response: Response = RedirectResponse(scope["path"], status_code=303)
+            response: Response = RedirectResponse(_without_token(scope), status_code=303)
             set_session_cookie(response, self._door, token, secure=scope["scheme"] == "https")
             return response
         site = self._site or self._look()
         if site is None:
             return _building_page(self._problem)
-        return _file(site, scope["path"])
+        return _file(site, scope)
 
     def _look(self) -> Path | None:
         site = None if playground.can_build() and self._problem is None else playground.site()
@@ -71,12 +71,37 @@ class Pages:
         return site
 
 
-def _file(site: Path, path: str) -> Response:
-    wanted = (site / path.lstrip("/")).resolve()
-    if not wanted.is_relative_to(site.resolve()):
+def _without_token(scope: Scope) -> str:
+    r"""Return the address that was asked for, without the token, and always on this node.
+
+    A browser takes `//name/` and `/\name/` in a Location header for another host.
+    """
+    others = [pair for pair in parse_qsl(_query(scope)) if pair[0] != "token"]
+    return _local(scope["path"], urlencode(others))
+
+
+def _local(path: str, query: str) -> str:
+    return "/" + path.lstrip("/\\") + (f"?{query}" if query else "")
+
+
+def _query(scope: Scope) -> str:
+    return str(scope["query_string"].decode("latin-1"))
+
+
+def _file(site: Path, scope: Scope) -> Response:
+    path: str = scope["path"]
+    wanted = _place(site, path)
+    if wanted is None:
         return _refusal(404, "no such page")
-    if wanted.is_dir():
+    if (wanted / "index.html").is_file():
         wanted = wanted / "index.html"
+    if wanted.name == "index.html" and wanted.is_file():
+        # The exported HTML is that of one address. Under another (`/data`, `/data/index.html`) the
+        # page renders differently in the browser, and React reports error 418.
+        folder = wanted.parent.relative_to(site.resolve()).as_posix()
+        address = "/" if folder == "." else f"/{folder}/"
+        if path != address:
+            return RedirectResponse(_local(address, _query(scope)), status_code=308)
     if not wanted.is_file():
         missing = site / "404.html"
         if missing.is_file() and "." not in Path(path).name:
@@ -86,6 +111,16 @@ def _file(site: Path, path: str) -> Response:
     forever = path.startswith("/_next/static/")
     caching = "public, max-age=31536000, immutable" if forever else "no-cache"
     return FileResponse(wanted, headers={"cache-control": caching})
+
+
+def _place(site: Path, path: str) -> Path | None:
+    """Return where below `site` a path leads; None when it leads out, or is no path at all."""
+    try:
+        wanted = (site / path.lstrip("/")).resolve()
+        wanted.is_dir()
+    except (ValueError, OSError):  # a NUL byte, a name that is too long
+        return None
+    return wanted if wanted.is_relative_to(site.resolve()) else None
 
 
 def _building_page(problem: str | None) -> Response:

@@ -31,7 +31,12 @@ Check: TypeAlias = Callable[[FilePath, Txn, dict[str, Any]], None]
 """Looks at an environment that was opened: gets its folder, a transaction, and the databases."""
 
 MapFull = lmdb.MapFullError
-_DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError)
+_DAMAGED = (
+    lmdb.CorruptedError,
+    lmdb.PageNotFoundError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,  # of LMDB's own format, which every store here shares
+)
 
 MAP_BYTES = 1024 * MIB
 """First size of the map: address space alone, the file grows as pages are used."""
@@ -327,7 +332,11 @@ class translated:  # noqa: N801 - used as a function is; a generator would cost 
             return
         folder = self._folder
         if isinstance(error, _DAMAGED):
-            raise Corrupt(f"the store at {folder}", message=f"LMDB: {error}") from error
+            raise Corrupt(
+                f"the store at {folder}",
+                message=f"LMDB: {error}",
+                hint="restore the data folder from a backup",
+            ) from error
         free = shutil.disk_usage(folder).free if folder.exists() else None
         if isinstance(error, lmdb.DiskError) or (free is not None and free < _NEARLY_FULL):
             raise StorageFull(str(folder), free_bytes=free) from error

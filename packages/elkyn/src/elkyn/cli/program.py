@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from elkyn.cli import accounts, data, replicas, rules, serving, shell, transfer, upkeep
 from sennit_core.errors import SennitError, UsageError
@@ -34,10 +35,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    """Print the version; reading it takes time, so it is read only when it is asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"elkyn {version('sennit-elkyn')}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="elkyn", description="A realtime tree database: JSON on paths, served or embedded."
     )
+    parser.add_argument("--version", action=_Version, help="print the version")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in GROUPS:
         group.register(subparsers)

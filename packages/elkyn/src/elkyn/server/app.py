@@ -92,7 +92,8 @@ def elkyn_app(
         authorize: `authorize(scope, namespace, path, write)` raises `Denied` or `Unauthenticated`;
             returns None for full access, or the `Identity` that the namespace's rules then judge.
         keep_alive_seconds: silence on an event stream after which a keep-alive is sent.
-        body_bytes_max: a larger request body is refused with 413.
+        body_bytes_max: a larger request body is refused with 413, a larger message on a socket
+            ends it.
         default_namespace: for requests without `?ns=`.
         create_namespaces: ask `stores` also for namespaces it does not list.
     """
@@ -100,7 +101,7 @@ def elkyn_app(
         default_namespace=default_namespace,
         create_namespaces=create_namespaces,
         keep_alive_seconds=keep_alive_seconds,
-        limits=Limits(body_bytes=body_bytes_max),
+        limits=Limits(body_bytes=body_bytes_max, message_bytes=body_bytes_max),
     )
     return ElkynApp(stores, HookDoor(authorize), settings)
 

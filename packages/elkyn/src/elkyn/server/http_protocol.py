@@ -22,10 +22,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from elkyn.server.asgi import DIRECT
 from elkyn.server.exchange import Exchange, to_scope
 from elkyn.server.limits import Limits
+from elkyn.server.request_head import checked_headers
 from elkyn.server.stalls import Stalls
 from elkyn.server.sweeper import Awaited, Sweeper
 from elkyn.server.unchunked import UnchunkedCycle
-from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge
+from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge, UsageError
 
 __all__ = ["HEAD_BYTES_MAX", "Plain", "Show", "bounded_protocol", "show_error"]
 
@@ -231,6 +232,8 @@ class _BoundedHttp(HttpToolsProtocol):
         transport.close()
 
     def _upgrade(self) -> None:
+        if self._refused:
+            return
         if self._should_upgrade():
             self.handle_websocket_upgrade()
         else:
@@ -245,12 +248,20 @@ class _BoundedHttp(HttpToolsProtocol):
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
+        if self._refused:  # what follows a refused request on its connection is not answered
+            return
         self._expects_head = False
         method = self.parser.get_method().decode("ascii")
+        version = self.parser.get_http_version()
+        try:
+            self.headers = checked_headers(self.url, version, self.headers)
+        except UsageError as error:
+            self._refused = True
+            self._refuse(self.transport, b"400 Bad Request", error)
+            return
         if self.parser.should_upgrade() and self._should_upgrade():
             self.scope = cast("Any", {"method": method, "headers": self.headers})
             return
-        version = self.parser.get_http_version()
         self._reading = self._last = Exchange(
             self,
             method,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from elytra.routes.documents import SubmitJob, read_document
 from elytra.routes.principal import principal_of
@@ -13,6 +13,8 @@ from lake.routes.answers import answer, negotiate
 
 if TYPE_CHECKING:
     from elytra.jobs import JobService
+
+_ROWS_MAX = (1 << 53) - 1  # what a client in JavaScript can name exactly
 
 
 def jobs_router(jobs: JobService) -> APIRouter:
@@ -61,9 +63,17 @@ class JobDoor:
         """Ask a job to stop."""
         return self._jobs.cancel(job_id).to_json()
 
-    async def result(self, request: Request, job_id: str) -> Response:
-        """Stream a job's answer as Arrow IPC, JSON or CSV, as Accept asks."""
+    async def result(
+        self,
+        request: Request,
+        job_id: str,
+        offset: Annotated[int, Query(ge=0, le=_ROWS_MAX)] = 0,
+        limit: Annotated[int | None, Query(ge=0, le=_ROWS_MAX)] = None,
+    ) -> Response:
+        """Stream a job's rows as Arrow IPC, JSON or CSV: all, or `limit` rows after `offset`."""
         format_name = negotiate(request.headers.get("Accept", ""))
         return await answer(
-            lambda: self._jobs.open_result(job_id, format_name), request, format_name
+            lambda: self._jobs.open_result(job_id, format_name, offset=offset, limit=limit),
+            request,
+            format_name,
         )

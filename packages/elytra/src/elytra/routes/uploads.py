@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from elytra.routes.documents import StartUpload, check_document, parse_json, read_document
 from elytra.routes.principal import principal_of
-from elytra.uploads.forms import FormReader
+from elytra.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
 from elytra.uploads.receiver import WholeUpload, receive
 from lake.durable import write_whole
 from sennit_core.errors import SennitError, UsageError
@@ -96,6 +96,8 @@ class UploadDoor:
             size = _content_length(request)
             upload = await self._start_whole(query["name"], size, query)
             return await self._receive_whole(request, upload, request.stream())
+        # The fields of a form are bounded, so most of a long body can only be the file.
+        self._parts.check_end(max(0, (_content_length(request) or 0) - FORM_FIELDS_BYTES_MAX))
         fields = dict(query)
         async for part in _form(request):
             if part.filename is None:

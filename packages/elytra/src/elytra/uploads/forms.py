@@ -17,6 +17,8 @@ from sennit_core.units import KIB
 
 _FIELD_BYTES_MAX = 64 * KIB
 _PARTS_MAX = 32
+FORM_FIELDS_BYTES_MAX = 2 * _PARTS_MAX * _FIELD_BYTES_MAX
+"""More than all fields of a form, their headers and boundaries may have."""
 
 
 @dataclass(slots=True)

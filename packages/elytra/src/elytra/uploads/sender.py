@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from typing import Any
 
 from elytra.transport import Transport
 from elytra.uploads.progress import OnProgress, TransferProgress
-from sennit_core.errors import Conflict, UsageError
+from sennit_core.errors import BadInput, Conflict, UsageError
+from sennit_core.file_kinds import HEAD_BYTES, check_readable
 from sennit_core.units import KIB
 
 _SLICE_BYTES = 256 * KIB
@@ -61,12 +63,14 @@ def send_file(
         The id of the upload, all of whose parts are there.
 
     Raises:
+        BadInput: No table can be read from the file, by its first bytes; nothing is sent.
         SennitError: As the node says; Unavailable when it cannot be reached for long.
         Conflict: The file changed while it was being sent.
     """
     if options.parallel < 1:
         raise UsageError(f"parallel must be 1 or more, not {options.parallel}")
     with _open_for_pread(path) as file:
+        _check_file(file, path)
         before = os.fstat(file)
         upload = _start(transport, file, name, options)
         progress = TransferProgress(before.st_size, on_progress)
@@ -88,9 +92,37 @@ def send_file(
     return str(upload["uploadId"])
 
 
+def check_file(path: Path) -> None:
+    """Refuse what no dataset can be made of, before anything is sent.
+
+    Raises:
+        UsageError: The path is a directory, or another thing that is no regular file.
+        BadInput: The file is empty, or of a kind that holds no table, such as an image.
+        OSError: It cannot be opened.
+    """
+    with _open_for_pread(path) as file:
+        _check_file(file, path)
+
+
+def _check_file(file: int, path: Path) -> None:
+    mode = os.fstat(file).st_mode
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a directory", hint="name a file")
+    if not stat.S_ISREG(mode):
+        raise UsageError(
+            f"{path} is not a regular file",
+            hint="write its contents to a file and upload that; a part is sent again after a failure",
+        )
+    head = os.pread(file, HEAD_BYTES, 0)
+    if not head:
+        raise BadInput(what=str(path), reason="the file is empty")
+    check_readable(head, str(path))
+
+
 @contextmanager
 def _open_for_pread(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # Opening a FIFO would wait for a writer; a regular file ignores O_NONBLOCK.
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         yield file
     finally:

@@ -1,6 +1,6 @@
 """Entry points run in processes of their own, under a memory cap, results by a Strand ring.
 
-Layering: frames <- control, context <- process (the executor itself);
+Layering: frames <- control <- outlet, context <- process (the executor itself);
 frames, loop, spill <- worker, execution <- pool (its parent).
 
 Names are loaded when they are first used: an executor process passes through here and stays lean.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -75,6 +76,8 @@ class Context:
         self.what = what
         self.cap_bytes = cap_bytes
         self.deadline_seconds = deadline_seconds
+        self.measure: Callable[[], int] = _charged_now
+        """Returns what the kernel charges the process now, in bytes."""
         self.measure_peak: Callable[[], int] = _charged_now
         """Returns the most that the kernel charged the process during this run, in bytes."""
         self.room_bytes: Callable[[], int] = lambda: sys.maxsize
@@ -123,7 +126,7 @@ class Context:
         Raises:
             CapTooSmall: nothing is left.
         """
-        held = self._held_bytes = _charged_now()
+        held = self._held_bytes = self.measure()
         aside = self._aside_bytes(self.cap_bytes)
         if held + aside >= self.cap_bytes:
             raise CapTooSmall(
@@ -135,7 +138,7 @@ class Context:
 
     def look(self) -> None:
         """See what the process holds: what caps would leave is counted from that."""
-        self._held_bytes = _charged_now()
+        self._held_bytes = self.measure()
 
     def left_bytes_under(self, cap_bytes: int) -> int:
         """Return what another cap would leave for buffers, less than nothing when it is too small.
@@ -154,7 +157,7 @@ class Context:
 
     def grown_bytes(self) -> int:
         """Return what the process holds more than when it looked at what is left of the cap."""
-        return 0 if self._held_bytes is None else max(0, _charged_now() - self._held_bytes)
+        return 0 if self._held_bytes is None else max(0, self.measure() - self._held_bytes)
 
     def trial(self, budget: MemoryBudget) -> Context:
         """Return a context with another budget, to see whether a plan would be admitted."""
@@ -175,6 +178,14 @@ class Context:
     def spill_place(self) -> Path:
         """Where `spill_dir` is, or would be."""
         return self._spill_dir
+
+    @property
+    def process_folder(self) -> Path:
+        """Where this process may write what outlives a run; whoever needs it makes it.
+
+        The pool removes it when the process ends.
+        """
+        return process_folder(self._spill_dir.parent, os.getpid())
 
     @property
     def spill_dir(self) -> Path:
@@ -274,6 +285,11 @@ class Context:
             import shutil
 
             shutil.rmtree(self._spill_dir, ignore_errors=True)
+
+
+def process_folder(spill_area: Path, pid: int) -> Path:
+    """Return the folder of the executor process `pid` in its pool's spill area."""
+    return spill_area / f"process-{pid}"
 
 
 def _slack_of_libraries(cap_bytes: int) -> int:

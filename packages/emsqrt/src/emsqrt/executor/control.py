@@ -13,14 +13,12 @@ from emsqrt.executor.frames import Frame, FrameReader
 from sennit_core.errors import Closed
 
 _RECEIVE_BYTES = 1 << 16
-_FILES_MAX = 16
-_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _LAST_WORD_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One request to run, as its frame says it, with the descriptor of its ring."""
+    """One request to run, as its frame says it."""
 
     attempt: str
     name: str
@@ -29,7 +27,7 @@ class Task:
     cap_bytes: int
     deadline_seconds: float | None
     spill_dir: Path
-    ring: int
+    ring_bytes: int
 
 
 class Control:
@@ -39,12 +37,18 @@ class Control:
         self._sock = sock
         self._lock = threading.Lock()
         self._reader = FrameReader()
-        self._rings: list[int] = []
 
     def send(self, frame: bytes) -> None:
         """Send a frame; a parent that is gone is noticed by whoever receives."""
         with self._lock, suppress(OSError):
             self._sock.sendall(frame)
+
+    def send_file(self, frame: bytes, file: int) -> None:
+        """Send a frame, an open descriptor with its first byte."""
+        with self._lock, suppress(OSError):
+            sent = socket.send_fds(self._sock, [frame], [file])
+            if sent < len(frame):
+                self._sock.sendall(memoryview(frame)[sent:])
 
     def send_last(self, frame: bytes) -> None:
         """Send a frame just before the process ends, unless another thread is stuck in sending."""
@@ -54,35 +58,27 @@ class Control:
                 self._sock.sendall(frame)
 
     def receive(self) -> list[Frame | Task]:
-        """Wait for frames; tasks come with their rings. Raises `Closed` when the parent is gone."""
+        """Wait for frames. Raises `Closed` when the parent is gone."""
         try:
-            data, files, _, _ = socket.recv_fds(
-                self._sock, _RECEIVE_BYTES, _FILES_MAX, _CLOSE_ON_EXEC
-            )
+            data = self._sock.recv(_RECEIVE_BYTES)
         except ConnectionError:
-            data, files = b"", []
+            data = b""
         if not data:
             raise Closed("the control socket")
-        self._rings += files
-        return [self._as_task(frame) for frame in self._reader.feed(data)]
-
-    def _as_task(self, frame: Frame) -> Frame | Task:
-        if frame["word"] != "task":
-            return frame
-        return Task(
-            attempt=frame["attempt"],
-            name=frame["name"],
-            entry=frame["entry"],
-            request=frame["request"],
-            cap_bytes=frame["capBytes"],
-            deadline_seconds=frame["deadlineSeconds"],
-            spill_dir=Path(frame["spillDir"]),
-            ring=self._rings.pop(0),
-        )
+        return [
+            _as_task(frame) if frame["word"] == "task" else frame
+            for frame in self._reader.feed(data)
+        ]
 
 
-def send_task(sock: socket.socket, frame: bytes, ring: int) -> None:
-    """Send a task from the pool's side, its ring's descriptor with the first byte."""
-    sent = socket.send_fds(sock, [frame], [ring])
-    if sent < len(frame):
-        sock.sendall(memoryview(frame)[sent:])
+def _as_task(frame: Frame) -> Task:
+    return Task(
+        attempt=frame["attempt"],
+        name=frame["name"],
+        entry=frame["entry"],
+        request=frame["request"],
+        cap_bytes=frame["capBytes"],
+        deadline_seconds=frame["deadlineSeconds"],
+        spill_dir=Path(frame["spillDir"]),
+        ring_bytes=frame["ringBytes"],
+    )

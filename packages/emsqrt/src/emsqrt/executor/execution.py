@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,15 +18,13 @@ from sennit_core.errors import (
 )
 from sennit_core.logs import get_logger
 from sennit_core.records import Progress
-from strand import BLOCKS, ProducerDied, Ring, StrandAbortError, open_ring
+from strand import ProducerDied, Ring, StrandAbortError, StrandView, attach_ring
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Buffer
 
 _log = get_logger("emsqrt.executor")
-
-_RING_RECORDS = 256
 
 _SMALL_BYTES = 64 << 10
 
@@ -35,45 +35,49 @@ class Execution:
     """What `ExecutorPool.submit` returns. A context manager: leaving it cancels what still runs.
 
     1. `payloads()` or `batches()` yield what the entry emits, as it emits it; a slow reader slows
-       the entry down (a Strand ring holds what is on its way).
+       the entry down (a Strand ring holds what is on its way, once an answer is not small).
     2. `result()` is the entry's answer, or raises its error. An entry that emits more than the ring
        holds waits for its reader, so read the payloads first.
 
+    The request may wait in the pool's queue first, and may be stopped and run again there before
+    any of its output was handed on. `cancel` ends it in each of these states.
+
     Args:
-        attempt: this run's id.
         what: the entry's name, for errors.
-        ring_bytes: heap of the ring, a power of two.
         deadline_seconds: as it was asked for, for errors.
         on_progress: called with each new `Progress`, on the pool's thread: be quick.
+        stop: stops the request, wherever it is, for the reason that it is called with.
     """
 
     def __init__(
         self,
-        attempt: str,
         what: str,
-        ring_bytes: int,
         deadline_seconds: float | None,
         on_progress: OnProgress | None,
+        stop: Callable[[str], None],
     ) -> None:
-        self.attempt = attempt
         self.what = what
+        self.attempt = ""
+        """Id of the attempt that runs; frames of any other are out of date."""
         self._on_progress = on_progress
         self._progress: dict[str, Any] = {}
         self._result: dict[str, Any] | None = None
         self._error: SennitError | None = None
-        self._ended = threading.Event()
-        self._cancel: Callable[[str], None] = lambda _: None
+        self._ended = False
+        self._stop = stop
         self._stop_reason: str | None = None
         self._deadline_seconds = deadline_seconds
-        self._lock = threading.Lock()
-        self._ring: Ring | None = open_ring(BLOCKS, records=_RING_RECORDS, heap=ring_bytes)
-        self._view = self._ring.consumer()
-        self._view.spin_nanoseconds = 0  # a payload is work enough to be woken for
+        # Guards what follows and `attempt`, `_result` and `_ended`; notified of each change.
+        self._news = threading.Condition()
+        self._inline: deque[bytes] = deque()  # came in frames and was not read yet
+        self._ring: Ring | None = None
+        self._view: StrandView | None = None  # of the ring; it goes on where `_inline` ends
+        self._readable = False  # True when the output may be read: no restart can happen any more
         self._pid = 0
 
     @property
     def pid(self) -> int:
-        """The process that works on this, or did."""
+        """The process that works on this, or did; 0 before it was started."""
         return self._pid
 
     @property
@@ -84,7 +88,7 @@ class Execution:
     @property
     def done(self) -> bool:
         """Whether the entry has ended, well or not; payloads may still be waiting to be read."""
-        return self._ended.is_set()
+        return self._ended
 
     def payloads(self) -> Iterator[memoryview]:
         """Yield what the entry emits; each view is valid until the next is asked for.
@@ -92,11 +96,16 @@ class Execution:
         Raises:
             SennitError: the entry's error, after everything that it emitted before.
         """
-        try:
-            yield from self._view.payloads()
-        except (StrandAbortError, ProducerDied):
-            self.result()
-            raise
+        while (piece := self._next_inline()) is not None:
+            yield memoryview(piece)
+        with self._news:
+            view = self._view
+        if view is not None:
+            try:
+                yield from view.payloads()
+            except (StrandAbortError, ProducerDied):
+                self.result()
+                raise
         self.result()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -139,21 +148,19 @@ class Execution:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait at most `timeout` seconds for its end; return whether it has ended."""
-        return self._ended.wait(timeout)
+        with self._news:
+            return self._news.wait_for(lambda: self._ended, timeout)
 
     def cancel(self) -> None:
         """Ask it to stop; `result` then raises `Cancelled`. Does nothing when it has ended."""
-        self._cancel("cancelled")
+        self._stop("cancelled")
 
     def close(self) -> None:
         """Cancel what still runs, wait until it has stopped, and free the ring."""
-        if not self._ended.is_set():
+        if not self._ended:
             self.cancel()
-            self._ended.wait()
-        with self._lock:
-            ring, self._ring = self._ring, None
-        if ring is not None:
-            ring.close()
+            self.wait()
+        self._close_ring()
 
     def __enter__(self) -> Self:
         return self
@@ -161,23 +168,32 @@ class Execution:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What follows is for the pool, which calls it on its own thread.
+    # What follows is for the pool.
 
-    @property
-    def ring_file(self) -> int:
-        """The ring's descriptor, to pass with the task."""
-        assert self._ring is not None, "the pool starts it before anybody can close it"
-        return self._ring.fileno()
+    def begin(self, attempt: str) -> None:
+        """Expect the frames of an attempt that is about to start."""
+        with self._news:
+            self.attempt = attempt
 
-    def on_start(self, pid: int, cancel: Callable[[str], None]) -> None:
-        """Learn which process works on this and how to stop it."""
+    def on_start(self, pid: int) -> None:
+        """Note which process works on this."""
         self._pid = pid
-        self._cancel = cancel
 
-    def discard(self) -> None:
-        """Free the ring of a run that could not be started."""
-        self.on_failure(Cancelled(self.what))
-        self.close()
+    def release(self) -> None:
+        """Let the output be read: this run will not be started again."""
+        with self._news:
+            self._readable = True
+            self._news.notify_all()
+
+    def try_restart(self) -> bool:
+        """Drop the attempt with its output; False when it has ended already."""
+        with self._news:
+            if self._ended or self._readable:
+                return False
+            self.attempt = ""
+            self._inline.clear()
+        self._close_ring()  # which wakes an entry that waits for room in it
+        return True
 
     def on_stop(self, reason: str) -> None:
         """Remember why this is being stopped and wake an entry that waits for room in the ring."""
@@ -185,22 +201,78 @@ class Execution:
         self._abort_ring()
 
     def on_frame(self, frame: Frame) -> None:
-        """Take news or the final answer."""
-        if frame["word"] == "renew":
-            self._progress.update(frame["progress"])
-            self._tell_progress()
-        elif frame["word"] == "partial":
-            self._result = frame["result"]
-            self._ended.set()
-        elif frame["word"] == "failed":
-            self.on_failure(error_from_json(frame["error"]))
+        """Take news, a part of the answer, or how it ended, of the attempt that runs."""
+        match frame["word"]:
+            case "renew":
+                if frame["attempt"] == self.attempt:
+                    self._progress.update(frame["progress"])
+                    self._tell_progress()
+            case "ring":
+                self._on_ring(frame["attempt"], frame["file"])
+            case "bytes" | "partial":
+                self._on_bytes(frame)
+            case "failed":
+                self.on_failure(error_from_json(frame["error"]), frame["attempt"])
 
-    def on_failure(self, error: SennitError) -> None:
-        """End with an error; a first answer stays."""
-        if not self._ended.is_set():
-            self._error = self._stop_error() or error
-            self._ended.set()
+    def on_failure(self, error: SennitError, attempt: str | None = None) -> None:
+        """End with an error; a first answer stays.
+
+        Args:
+            error: what went wrong.
+            attempt: whose error it is; None for one that ends the request, whatever runs.
+        """
+        with self._news:
+            if attempt is not None and attempt != self.attempt:
+                return
+            if not self._ended:
+                self._error = self._stop_error() or error
+                self._end()
         self._abort_ring()
+
+    def _on_bytes(self, frame: Frame) -> None:
+        with self._news:
+            if frame["attempt"] != self.attempt:
+                return
+            self._inline.extend(frame["payloads"])
+            if frame["word"] == "partial":
+                self._result = frame["result"]
+                self._end()
+            self._news.notify_all()
+
+    def _on_ring(self, attempt: str, file: int) -> None:
+        """Attach to the ring that brings the rest of an answer."""
+        try:
+            ring = attach_ring(file)
+            view = ring.consumer()
+        except BaseException:
+            self.cancel()  # without a reader the entry would wait for room for ever
+            raise
+        finally:
+            os.close(file)
+        view.spin_nanoseconds = 0  # a payload is work enough to be woken for
+        with self._news:
+            is_wanted = attempt == self.attempt and not self._ended
+            if is_wanted:
+                self._ring, self._view = ring, view
+                self._news.notify_all()
+        if not is_wanted or self._stop_reason is not None:
+            ring.signal_abort()  # the entry may be waiting for room in it
+        if not is_wanted:
+            ring.close()
+
+    def _next_inline(self) -> bytes | None:
+        """Wait for bytes that come in frames; None when there are no more of them."""
+        with self._news:
+            self._news.wait_for(self._has_output)
+            return self._inline.popleft() if self._inline else None
+
+    def _has_output(self) -> bool:
+        has_some = bool(self._inline) or self._view is not None
+        return self._ended or (self._readable and has_some)
+
+    def _end(self) -> None:
+        self._ended = self._readable = True
+        self._news.notify_all()
 
     def _tell_progress(self) -> None:
         if self._on_progress is None:
@@ -216,9 +288,15 @@ class Execution:
         return Cancelled(self.what) if self._stop_reason is not None else None
 
     def _abort_ring(self) -> None:
-        with self._lock:
+        with self._news:
             if self._ring is not None:
                 self._ring.signal_abort()
+
+    def _close_ring(self) -> None:
+        with self._news:
+            ring, self._ring, self._view = self._ring, None, None
+        if ring is not None:
+            ring.close()
 
 
 class _PayloadFile:

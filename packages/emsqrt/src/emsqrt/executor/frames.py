@@ -4,14 +4,15 @@ A frame is a u32 length (little-endian) and a MessagePack map with a member `wor
 those of the worker protocol:
 
 ```
-executor -> pool   hello{version, pid}   renew{attempt, progress}   partial{attempt, result}
+executor -> pool   hello{version, pid}   renew{attempt, progress}   bytes{attempt, payloads}
+                   ring{attempt} + its descriptor   partial{attempt, result, payloads}
                    failed{attempt, error}   credit{memoryBytes}
-pool -> executor   task{attempt, name, entry, request, capBytes, deadlineSeconds, spillDir}
-                   + the ring's descriptor
-                   cancel{attempt, reason}   drain{}
+pool -> executor   task{attempt, name, entry, request, capBytes, deadlineSeconds, spillDir,
+                   ringBytes}   cancel{attempt, reason}   drain{}
 ```
 
-Payloads never travel here: they go through a Strand ring, whose descriptor comes with the task.
+A small answer travels here, most often in `partial` alone. A larger one goes through a Strand ring
+that the executor makes, after what `bytes` frames have brought (`emsqrt.executor.outlet`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import ormsgpack
 
 from sennit_core.errors import Corrupt, TooLarge
 
-VERSION = 1
+VERSION = 2
 EXIT_CAP = 87
 """Exit status of an executor that ended itself rather than pass its cap."""
 FRAME_BYTES_MAX = 16 << 20
@@ -34,11 +35,22 @@ Frame = dict[str, Any]
 MEMBERS: dict[str, frozenset[str]] = {
     "hello": frozenset({"version", "pid"}),
     "renew": frozenset({"attempt", "progress"}),
-    "partial": frozenset({"attempt", "result"}),
+    "bytes": frozenset({"attempt", "payloads"}),
+    "ring": frozenset({"attempt"}),
+    "partial": frozenset({"attempt", "result", "payloads"}),
     "failed": frozenset({"attempt", "error"}),
     "credit": frozenset({"memoryBytes"}),
     "task": frozenset(
-        {"attempt", "name", "entry", "request", "capBytes", "deadlineSeconds", "spillDir"}
+        {
+            "attempt",
+            "name",
+            "entry",
+            "request",
+            "capBytes",
+            "deadlineSeconds",
+            "spillDir",
+            "ringBytes",
+        }
     ),
     "cancel": frozenset({"attempt", "reason"}),
     "drain": frozenset(),

@@ -1,24 +1,29 @@
-"""A pool of executor processes: started when needed, kept warm, replaced when they die."""
+"""A pool of executor processes: started when needed, kept warm, replaced when they die.
+
+`scheduling.Scheduler` decides what runs; this module carries its orders out: it owns the processes,
+the clock and the locks. Orders are made under the lock and carried out without it, in any thread.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections import deque
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 from emsqrt.executor.execution import Execution, OnProgress
 from emsqrt.executor.frames import EXIT_CAP, VERSION, Frame, encode_frame
 from emsqrt.executor.loop import Loop
+from emsqrt.executor.scheduling import Action, Order, Scheduler, State, Ticket
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.executor.worker import Worker
+from emsqrt.system_errors import any_error
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
-    Busy,
+    Cancelled,
     Closed,
     DeadlineExceeded,
     MemoryCapExceeded,
@@ -35,6 +40,10 @@ _MIB = 1 << 20
 ENTRY_GROUP = "sennit.executor"
 GRACE_SECONDS = 1.0
 """What is asked to stop and does not is killed after this."""
+SHORT_SECONDS = 1.0
+"""A run in a reserved executor counts as short for so long."""
+_COLD_SECONDS = 2.0
+"""More of that for a run whose process has to start and to load its libraries first."""
 _RING_BYTES_MIN = 256 << 10
 _TRIES = 3
 
@@ -51,21 +60,46 @@ class PoolStats:
     pids: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Run:
-    """What a busy process works on, and when it has to be stopped or, failing that, killed."""
+    """One request from its arrival to its end.
 
+    Attributes:
+        attempt: id of its attempt that runs, or ran last.
+        frame: its task frame as `submit` has encoded it, for a start that needs no other.
+        stop_at: when it has to end, by `time.monotonic`.
+        short_until: when it stops being a short one; None where that changes nothing.
+        kill_at: when its process is killed; set once it was asked to stop.
+        stop_reason: why it was asked to stop for good.
+        restarting: whether its process was asked to stop so that it can start again.
+        worker: the process that works on it.
+    """
+
+    ticket: Ticket
     execution: Execution
+    entry: str
+    path: str
+    request: dict[str, Any]
     cap_bytes: int
+    deadline_seconds: float | None
     stop_at: float | None
+    attempt: str
+    frame: bytes | None = None
+    short_until: float | None = None
     kill_at: float | None = None
+    stop_reason: str | None = None
+    restarting: bool = False
+    worker: Worker | None = None
 
     @property
     def due(self) -> float | None:
         """When something has to be done about this run."""
+        if self.kill_at is not None:
+            return None if self.execution.done and not self.restarting else self.kill_at
         if self.execution.done:
             return None
-        return self.stop_at if self.kill_at is None else self.kill_at
+        dues = [due for due in (self.stop_at, self.short_until) if due is not None]
+        return min(dues, default=None)
 
 
 class ExecutorPool:
@@ -76,7 +110,11 @@ class ExecutorPool:
         memory_bytes: memory for all of them together; each gets an even share as its cap.
         spill_dir: where runs may spill, shared with other pools; None for the user's temporary one.
         ring_bytes: heap of a result ring, a power of two; less under a small cap.
+        reserved: executors kept free of long runs, so that short requests of others need not wait
+            for those; fewer than `size`. See `scheduling`.
+        short_seconds: how long a run in a reserved executor counts as short.
         queue_limit: requests that may wait; more are refused as `Busy`.
+        user_queue_limit: the same for each user; None for no other limit.
         clock: stamps the runs' ids.
         allow_module_entries: whether `submit` takes "module:function" too; for tests.
     """
@@ -88,7 +126,10 @@ class ExecutorPool:
         memory_bytes: int,
         spill_dir: Path | str | None = None,
         ring_bytes: int = 1 * _MIB,
+        reserved: int = 0,
+        short_seconds: float = SHORT_SECONDS,
         queue_limit: int = 256,
+        user_queue_limit: int | None = None,
         clock: Clock = SYSTEM,
         allow_module_entries: bool = False,
     ) -> None:
@@ -97,12 +138,15 @@ class ExecutorPool:
         self.size = size
         self.executor_bytes = memory_bytes // size
         self._ring_bytes = ring_bytes
-        self._queue_limit = queue_limit
+        self._short_seconds = short_seconds
         self._clock = clock
         self._allow_module_entries = allow_module_entries
         self._lock = threading.Condition()
-        self._free = size
-        self._waiting: deque[threading.Event] = deque()
+        # All of these are read and changed under the lock alone.
+        self._scheduler = Scheduler(
+            size, reserved=reserved, waiting_max=queue_limit, user_waiting_max=user_queue_limit
+        )
+        self._runs: dict[Ticket, _Run] = {}
         self._workers: set[Worker] = set()
         self._idle: list[Worker] = []
         self._running: dict[Worker, _Run] = {}
@@ -111,7 +155,7 @@ class ExecutorPool:
         self._spill = SpillArea(Path(spill_dir) if spill_dir else default_spill_dir())
         self._loop = Loop(self._next_due, self._on_due)
 
-    def submit(
+    def submit(  # noqa: PLR0913 - what a request may say, all by keyword
         self,
         entry: str,
         request: dict[str, Any],
@@ -119,8 +163,11 @@ class ExecutorPool:
         mem_cap_bytes: int | None = None,
         deadline_seconds: float | None = None,
         on_progress: OnProgress | None = None,
+        user: str = "",
+        restartable: bool = False,
+        bounded: bool = True,
     ) -> Execution:
-        """Start an entry point in an executor; waits, first come first served, while all are busy.
+        """Start an entry point in an executor, or put it in the queue while all are busy.
 
         Args:
             entry: a name registered in the entry point group `sennit.executor`.
@@ -128,38 +175,41 @@ class ExecutorPool:
             mem_cap_bytes: cap for this run; an executor's share when None or larger.
             deadline_seconds: from now, waiting included.
             on_progress: called with each new `Progress` on the pool's thread.
+            user: on whose behalf; users take turns.
+            restartable: whether the run may be stopped and begun again before any of its output was
+                read. Only such runs may use a reserved executor.
+            bounded: whether the limits of the queue hold for this request.
 
         Raises:
             NotFound: there is no such entry.
             Busy: too many requests wait.
-            DeadlineExceeded: no executor became free in time.
             Closed: the pool is closed.
         """
         path = self._resolve(entry)
-        cap_bytes = min(mem_cap_bytes or self.executor_bytes, self.executor_bytes)
         if deadline_seconds is not None:  # locks refuse to wait for longer than three centuries
             deadline_seconds = min(deadline_seconds, threading.TIMEOUT_MAX / 2)
-        stop_at = None if deadline_seconds is None else time.monotonic() + deadline_seconds
-        self._acquire(entry, deadline_seconds)
-        with ExitStack() as undo:
-            undo.callback(self._release)
-            attempt = new_id(self._clock)
-            frame = encode_frame(
-                "task",
-                attempt=attempt,
-                name=entry,
-                entry=path,
-                request=request,
-                capBytes=cap_bytes,
-                deadlineSeconds=None if stop_at is None else stop_at - time.monotonic(),
-                spillDir=str(self._spill.attempt_dir(attempt)),
-            )
-            execution = Execution(
-                attempt, entry, self._ring_bytes_for(cap_bytes), deadline_seconds, on_progress
-            )
-            undo.callback(execution.discard)
-            self._start(_Run(execution, cap_bytes, stop_at), frame)
-            undo.pop_all()
+        execution = Execution(
+            entry, deadline_seconds, on_progress, lambda reason: self._stop(run, reason)
+        )
+        run = _Run(
+            Ticket(user, restartable, bounded),
+            execution,
+            entry,
+            path,
+            request,
+            cap_bytes=min(mem_cap_bytes or self.executor_bytes, self.executor_bytes),
+            deadline_seconds=deadline_seconds,
+            stop_at=None if deadline_seconds is None else time.monotonic() + deadline_seconds,
+            attempt=new_id(self._clock),
+        )
+        run.frame = self._frame(run)  # what cannot travel is refused before it waits
+        with self._lock:
+            self._check_open()
+            orders = self._scheduler.arrive(run.ticket)
+            self._runs[run.ticket] = run
+        self._carry_out(orders)
+        if run.ticket.state is State.WAITING and run.stop_at is not None:
+            self._loop.wake()  # it does not know yet when this one is due
         return execution
 
     def stats(self) -> PoolStats:
@@ -169,7 +219,7 @@ class ExecutorPool:
                 size=self.size,
                 busy=len(self._running),
                 idle=len(self._idle),
-                waiting=len(self._waiting),
+                waiting=self._scheduler.waiting,
                 started=self._started,
                 pids=tuple(sorted(worker.pid for worker in self._workers)),
             )
@@ -180,13 +230,15 @@ class ExecutorPool:
             if self._closed:
                 return
             self._closed = True
-            waiting, running = tuple(self._waiting), tuple(self._running.values())
-            workers = tuple(self._workers)
-            self._waiting.clear()
-        for ticket in waiting:
-            ticket.set()
-        for run in running:
-            run.execution.cancel()
+            runs, workers = tuple(self._runs.values()), tuple(self._workers)
+            for run in runs:
+                if self._scheduler.leave(run.ticket):
+                    del self._runs[run.ticket]
+        for run in runs:
+            if run.worker is None:
+                run.execution.on_failure(Closed("the executor pool"))
+            else:
+                run.execution.cancel()
         for worker in workers:
             worker.send("drain")
         with self._lock:
@@ -215,91 +267,148 @@ class ExecutorPool:
         share = 1 << max(cap_bytes // 16, 1).bit_length() - 1
         return max(_RING_BYTES_MIN, min(self._ring_bytes, share))
 
-    def _acquire(self, what: str, timeout_seconds: float | None) -> None:
-        """Take the right to use one executor, in order of arrival."""
-        with self._lock:
-            self._check_open()
-            if self._free and not self._waiting:
-                self._free -= 1
-                return
-            if len(self._waiting) >= self._queue_limit:
-                raise Busy(f"{self.size} executors are busy and {self._queue_limit} requests wait")
-            ticket = threading.Event()
-            self._waiting.append(ticket)
-        ticket.wait(timeout_seconds)
-        with self._lock:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
-                raise DeadlineExceeded(f"waiting for an executor for {what}", timeout_seconds)
-            self._check_open()
-
-    def _release(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._free += 1
-
     def _check_open(self) -> None:
         if self._closed:
             raise Closed("the executor pool")
 
-    def _start(self, run: _Run, frame: bytes) -> None:
-        execution = run.execution
+    def _frame(self, run: _Run) -> bytes:
+        left = None if run.stop_at is None else max(run.stop_at - time.monotonic(), 0.0)
+        return encode_frame(
+            "task",
+            attempt=run.attempt,
+            name=run.entry,
+            entry=run.path,
+            request=run.request,
+            capBytes=run.cap_bytes,
+            deadlineSeconds=left,
+            spillDir=str(self._spill.attempt_dir(run.attempt)),
+            ringBytes=self._ring_bytes_for(run.cap_bytes),
+        )
+
+    def _carry_out(self, orders: list[Order]) -> None:
+        for action, ticket in orders:
+            with self._lock:
+                run = self._runs.get(ticket)
+            if run is None:  # it has ended meanwhile
+                continue
+            if action is Action.START:
+                self._start(run)
+            elif action is Action.RELEASE:
+                run.short_until = None
+                run.execution.release()
+            else:
+                self._restart(run)
+
+    def _start(self, run: _Run) -> None:
+        try:
+            frame, run.frame = run.frame, None
+            if frame is None:
+                run.attempt = new_id(self._clock)
+                frame = self._frame(run)
+            run.execution.begin(run.attempt)
+            self._hand_over(run, frame)
+        except (OSError, SennitError) as error:
+            run.execution.on_failure(any_error(error, run.entry))
+            self._retire(run)
+
+    def _hand_over(self, run: _Run, frame: bytes) -> None:
         for _ in range(_TRIES):
-            worker = self._take_worker(run)
-            execution.on_start(worker.pid, partial(self._stop, worker, run))
+            worker, is_warm = self._take_worker(run)
+            run.execution.on_start(worker.pid)
+            if run.ticket.state is State.LONG:  # and so it will never be restarted
+                run.execution.release()
+            else:
+                cold_seconds = 0.0 if is_warm else _COLD_SECONDS
+                run.short_until = time.monotonic() + self._short_seconds + cold_seconds
             try:
-                worker.start_task(frame, execution.ring_file)
+                worker.start_task(frame)
             except OSError:
                 worker.kill()
                 with self._lock:
                     if self._running.pop(worker, None) is None:
                         return  # the loop saw it die first and has told the execution
+                    run.worker = None
                 continue
-            if run.stop_at is not None:
+            if run.stop_reason is not None:  # while it was being started
+                self._ask_to_stop(run, run.stop_reason)
+            elif run.due is not None:
                 self._loop.wake()
             return
         raise Unavailable("an executor process")
 
-    def _take_worker(self, run: _Run) -> Worker:
-        """Return an idle process that is small enough for the cap, or a new one."""
+    def _take_worker(self, run: _Run) -> tuple[Worker, bool]:
+        """Return an idle process that is small enough for the cap, or a new one; whether it is warm."""
         with self._lock:
             self._check_open()
             while self._idle:
                 worker = self._idle.pop()
                 if worker.alive and worker.idle_bytes <= 40 * _MIB + run.cap_bytes // 8:
+                    is_warm = True
                     break
                 worker.send("drain")
             else:
-                worker = Worker(self._loop, self)
+                worker, is_warm = Worker(self._loop, self), False
                 self._workers.add(worker)
                 self._started += 1
             self._running[worker] = run
-        return worker
+            run.worker = worker
+        return worker, is_warm
 
-    def _stop(self, worker: Worker, run: _Run, reason: str) -> None:
-        if run.execution.done:
+    def _stop(self, run: _Run, reason: str) -> None:
+        """End a request for good, wherever it is."""
+        with self._lock:
+            if run.execution.done:
+                return
+            run.stop_reason = run.stop_reason or reason
+            has_left = self._scheduler.leave(run.ticket)
+            if has_left:
+                self._runs.pop(run.ticket, None)
+            restarting = run.restarting
+        if has_left or restarting:
+            run.execution.on_failure(_stopped_in_queue(run, reason))
+        else:
+            run.execution.on_stop(reason)
+            self._ask_to_stop(run, reason)
+
+    def _restart(self, run: _Run) -> None:
+        """Stop the attempt of a request, so that it waits again when its executor is free."""
+        run.short_until = None
+        with self._lock:  # the run must not be taken back between the two
+            run.restarting = run.execution.try_restart()
+        if run.restarting:
+            run.frame = None
+            self._ask_to_stop(run, "restart")
+
+    def _ask_to_stop(self, run: _Run, reason: str) -> None:
+        worker = run.worker
+        if worker is None:
             return
-        run.execution.on_stop(reason)
-        run.kill_at = time.monotonic() + GRACE_SECONDS
-        worker.send("cancel", attempt=run.execution.attempt, reason=reason)
+        if run.kill_at is None:
+            run.kill_at = time.monotonic() + GRACE_SECONDS
+        worker.send("cancel", attempt=run.attempt, reason=reason)
         self._loop.wake()
 
     def _next_due(self) -> float | None:
         with self._lock:
-            dues = [run.due for run in self._running.values()]
+            dues = [run.due for run in self._runs.values()]
         return min((due for due in dues if due is not None), default=None)
 
     def _on_due(self) -> None:
         now = time.monotonic()
         with self._lock:
-            late = [(w, run) for w, run in self._running.items() if run.due and run.due <= now]
-        for worker, run in late:
-            if run.kill_at is None:
-                self._stop(worker, run, "deadline")
+            late = [run for run in self._runs.values() if (run.due or now + 1) <= now]
+        for run in late:
+            worker = run.worker
+            if run.kill_at is not None and run.kill_at <= now:
+                if worker is not None:
+                    worker.kill()
+            elif run.stop_at is not None and run.stop_at <= now:
+                self._stop(run, "deadline")
             else:
-                worker.kill()
+                run.short_until = None
+                with self._lock:
+                    orders = self._scheduler.outlive(run.ticket)
+                self._carry_out(orders)
 
     # What workers tell, on the loop's thread.
 
@@ -311,8 +420,10 @@ class ExecutorPool:
             self._take_back(worker, frame["memoryBytes"])
         else:
             run = self._running.get(worker)
-            if run is not None and frame["attempt"] == run.execution.attempt:
+            if run is not None:
                 run.execution.on_frame(frame)
+            elif "file" in frame:
+                os.close(frame["file"])
 
     def on_death(self, worker: Worker, reason: str, exit_status: int) -> None:
         """Tell the execution, and make room for a new process."""
@@ -322,19 +433,37 @@ class ExecutorPool:
             if worker in self._idle:
                 self._idle.remove(worker)
             self._lock.notify_all()
+        self._spill.remove_process(worker.pid)
         if run is not None:
-            self._spill.remove(run.execution.attempt)
-            run.execution.on_failure(_loss(run, worker, reason, exit_status))
-            self._release()
+            self._spill.remove(run.attempt)
+            run.execution.on_failure(_loss(run, worker, reason, exit_status), run.attempt)
+            self._retire(run)
 
     def _take_back(self, worker: Worker, memory_bytes: int) -> None:
         worker.idle_bytes = memory_bytes
         with self._lock:
-            if self._running.pop(worker, None) is None:
+            run = self._running.pop(worker, None)
+            if run is None:
                 return
             if not self._closed:
                 self._idle.append(worker)
-        self._release()
+        self._retire(run)
+
+    def _retire(self, run: _Run) -> None:
+        """Note that a run holds no process any more; one that was restarted waits again."""
+        with self._lock:
+            again = run.restarting and not run.execution.done
+            run.restarting, run.worker, run.kill_at, run.short_until = False, None, None, None
+            orders = self._scheduler.finish(run.ticket, again=again)
+            if run.ticket.state is State.GONE:
+                self._runs.pop(run.ticket, None)
+        self._carry_out(orders)
+
+
+def _stopped_in_queue(run: _Run, reason: str) -> SennitError:
+    if reason == "deadline":
+        return DeadlineExceeded(f"waiting for an executor for {run.entry}", run.deadline_seconds)
+    return Cancelled(run.entry)
 
 
 def _loss(run: _Run, worker: Worker, reason: str, exit_status: int) -> SennitError:

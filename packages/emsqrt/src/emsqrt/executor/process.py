@@ -18,11 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from emsqrt.executor.context import Context
 from emsqrt.executor.control import Control, Task
 from emsqrt.executor.frames import EXIT_CAP, VERSION, Frame, encode_frame
+from emsqrt.executor.outlet import Outlet
 from emsqrt.lean import do_without_pandas
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
 from emsqrt.system_errors import any_error
@@ -36,7 +38,6 @@ from sennit_core.errors import (
     SennitError,
 )
 from sennit_core.logs import get_logger
-from strand import StrandWriter, attach_ring
 
 _log = get_logger("emsqrt.executor")
 
@@ -47,6 +48,8 @@ _STACK_BYTES = 512 << 10
 """Of threads beside the first: a stack that is reserved in a run counts at once (`memory.fence`)."""
 
 _prepared: set[str] = set()
+_last_used: list[ModuleType | None] = [None]
+"""The module of the entry that ran last; the only one that may keep something between runs."""
 
 Entry = Callable[[dict[str, Any], Context], dict[str, Any]]
 
@@ -68,9 +71,11 @@ class Server:
         threading.Thread(target=self._listen, name="emsqrt-control", daemon=True).start()
         self._control.send(encode_frame("hello", version=VERSION, pid=os.getpid()))
         while (task := self._tasks.get()) is not None:
-            self._answer(task)
+            last = self._answer(task)
             del task
-            self._control.send(self._credit())
+            # In one piece: the parent then knows of the idle process before its caller can submit
+            # the next request, which goes to the same process with what it has kept.
+            self._control.send(last + self._credit())
 
     def _listen(self) -> None:
         try:
@@ -99,41 +104,34 @@ class Server:
                 return
         _stop(running[1], frame)
 
-    def _answer(self, task: Task) -> None:
-        """Run a task; its one final frame goes out before the ring says how it ended."""
+    def _answer(self, task: Task) -> bytes:
+        """Run a task; return its final frame if it is still to be sent."""
+        outlet = Outlet(self._control, task.attempt, task.ring_bytes)
         try:
-            with attach_ring(task.ring) as ring, ring.producer() as writer:
-                writer.spin_nanoseconds = 0  # the reader may well want this very core
-                try:
-                    result = self._run(task, writer)
-                    frame = encode_frame("partial", attempt=task.attempt, result=result)
-                except BaseException as error:  # noqa: BLE001 - it crosses to the parent
-                    failure = _as_sennit_error(error, task)
-                    frame = encode_frame("failed", attempt=task.attempt, error=failure.to_json())
-                    self._control.send(frame)
-                    writer.abort(str(failure))
-                else:
-                    self._control.send(frame)
-                    writer.finalize()
+            return outlet.finish(self._run(task, outlet))
+        except BaseException as error:  # noqa: BLE001 - it crosses to the parent
+            failure = _as_sennit_error(error, task)
+            return outlet.fail(failure.to_json(), str(failure))
         finally:
-            os.close(task.ring)
+            outlet.close()
 
-    def _run(self, task: Task, writer: StrandWriter) -> dict[str, Any]:
+    def _run(self, task: Task, outlet: Outlet) -> dict[str, Any]:
         entry = load_entry(task.entry, task.name, task.cap_bytes)
         context = Context(
             task.name,
             task.cap_bytes,
-            writer,
+            outlet,
             lambda fields: self._tell(task.attempt, fields),
             task.spill_dir,
             task.deadline_seconds,
         )
         context.owns_process = True
+        context.measure = self._charged_bytes
         context.left_bytes()  # a cap below what is held is refused before it is watched
         reactions = Reactions(
             lambda use: context.stop(_exceeded(task, use)),
             lambda use: self._give_up(task, use),
-            _Reporter(context),
+            _Reporter(context, outlet),
         )
         watch = self._watchdog.watch(CapLevels.below(task.cap_bytes), reactions)
         context.measure_peak = watch.peak
@@ -165,21 +163,26 @@ class Server:
 
     def _credit(self) -> bytes:
         """Say what the idle process is charged and that it is ready; garbage goes first."""
-        held = self._watchdog.reader.read().charged_bytes
+        held = self._charged_bytes()
         if held > self._settled_bytes + _COLLECT_BYTES:
             gc.collect()
-            held = self._settled_bytes = self._watchdog.reader.read().charged_bytes
+            held = self._settled_bytes = self._charged_bytes()
         return encode_frame("credit", memoryBytes=held)
+
+    def _charged_bytes(self) -> int:
+        return self._watchdog.charged_bytes()
 
 
 class _Reporter:
     """Tells the memory in use four times a second, and passes on what is pending."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, outlet: Outlet) -> None:
         self._context = context
+        self._outlet = outlet
         self._next = time.monotonic() + _NEWS_SECONDS
 
     def __call__(self, use: MemoryUse) -> None:
+        self._outlet.flush()
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _NEWS_SECONDS
@@ -193,7 +196,8 @@ def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
 
     Its module may say `FLOOR_BYTES`, the least cap that makes sense, and have a `prepare()`, which
     is called before the cap is watched: to import libraries and to start their threads, both of
-    which reserve more than they use.
+    which reserve more than they use. It may have a `release()`, which is called before a run of
+    another entry: to free what it keeps between its own runs.
 
     Raises:
         CapTooSmall: the cap is under the floor; nothing was prepared.
@@ -210,7 +214,14 @@ def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
     if path not in _prepared and hasattr(module, "prepare"):
         module.prepare()
     _prepared.add(path)
+    if module is not _last_used[0]:
+        getattr(_last_used[0], "release", _nothing)()
+        _last_used[0] = module
     return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _nothing() -> None:
+    """Stand for the `release` of a module that has none."""
 
 
 def _call(entry: Entry, request: dict[str, Any], context: Context, watch: Watch) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from emsqrt.executor.context import process_folder
 from emsqrt.spill.area import RunFolder
 from emsqrt.spill.placement import default_spill_dir
 
@@ -21,3 +22,7 @@ class SpillArea(RunFolder):
     def remove(self, attempt: str) -> None:
         """Remove what an attempt left."""
         shutil.rmtree(self.attempt_dir(attempt), ignore_errors=True)
+
+    def remove_process(self, pid: int) -> None:
+        """Remove what an executor process left beside its attempts."""
+        shutil.rmtree(process_folder(self.folder, pid), ignore_errors=True)

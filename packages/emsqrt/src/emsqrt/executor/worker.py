@@ -11,7 +11,6 @@ import threading
 from typing import Protocol
 
 from emsqrt.environment import LEAN_ENVIRONMENT
-from emsqrt.executor.control import send_task
 from emsqrt.executor.frames import Frame, FrameReader, encode_frame
 from emsqrt.executor.loop import Loop
 from sennit_core.errors import Corrupt
@@ -19,14 +18,16 @@ from sennit_core.logs import get_logger
 
 _log = get_logger("emsqrt.executor")
 
-_RECEIVE_BYTES = 1 << 16
+_RECEIVE_BYTES = 1 << 17  # a frame with an answer of `INLINE_BYTES_MAX` fits
+_FILES_MAX = 16
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class WorkerOwner(Protocol):
     """Hears from a worker, always on the loop's thread."""
 
     def on_frame(self, worker: Worker, frame: Frame) -> None:
-        """A control frame came."""
+        """A control frame came; one that brings a ring has its descriptor as `file`, to close."""
 
     def on_death(self, worker: Worker, reason: str, exit_status: int) -> None:
         """The process is gone and reaped; `reason` says how in words."""
@@ -39,6 +40,7 @@ class Worker:
         self._loop = loop
         self._owner = owner
         self._frames = FrameReader()
+        self._files: list[int] = []  # received, and claimed by no frame yet
         self._sock, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -63,10 +65,10 @@ class Worker:
         """Whether the process has not ended yet."""
         return self._process.poll() is None
 
-    def start_task(self, frame: bytes, ring: int) -> None:
-        """Hand over a task and the descriptor of its ring; OSError when the process is gone."""
+    def start_task(self, frame: bytes) -> None:
+        """Hand over a task; OSError when the process is gone."""
         with self._lock:
-            send_task(self._sock, frame, ring)
+            self._sock.sendall(frame)
 
     def send(self, word: str, **members: object) -> None:
         """Send a frame; a process that is gone is noticed by the loop."""
@@ -82,12 +84,17 @@ class Worker:
 
     def _receive(self) -> None:
         try:
-            data = self._sock.recv(_RECEIVE_BYTES)
+            data, files, _, _ = socket.recv_fds(
+                self._sock, _RECEIVE_BYTES, _FILES_MAX, _CLOSE_ON_EXEC
+            )
+            self._files += files
             frames = self._frames.feed(data)
         except (OSError, Corrupt) as error:
             self._bury(f"its control socket broke: {error}")
             return
         for frame in frames:
+            if frame["word"] == "ring":
+                frame["file"] = self._files.pop(0)
             self._owner.on_frame(self, frame)
         if not data:
             self._bury(None)
@@ -100,6 +107,9 @@ class Worker:
         status = _wait(self._process)
         with self._lock:
             self._sock.close()
+        for file in self._files:
+            os.close(file)
+        self._files.clear()
         self._owner.on_death(self, trouble or _in_words(status), status)
 
 

@@ -36,7 +36,6 @@ from emsqrt.expr.errors import BadExpression, BadPlan, TypeMismatch, ValueOutOfR
 from emsqrt.expr.fold import fold
 from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, lit
 from emsqrt.expr.parser import parse_expr, parse_named, parse_order
-from emsqrt.expr.trace import trace
 from emsqrt.expr.walk import columns_of
 from emsqrt.expr.wire import expr_from_json, expr_to_json
 
@@ -83,7 +82,6 @@ __all__ = [
     "quantile_disc",
     "stddev",
     "sum",
-    "trace",
     "var",
     "when",
 ]

@@ -460,8 +460,14 @@ def call(fn: str, *args: object) -> Call:
 
 
 def as_expr(value: object) -> Expr:
-    """Return `value` itself when it is an expression, else the literal that holds it."""
-    return value if isinstance(value, Expr) else lit(value)
+    """Return `value` itself when it is an expression, else the literal that holds it.
+
+    A stand-in for an expression, such as a value inside a traced function, has `__expr__`.
+    """
+    if isinstance(value, Expr):
+        return value
+    convert = getattr(type(value), "__expr__", None)
+    return lit(value) if convert is None else convert(value)
 
 
 def as_type(name: DataType | str) -> DataType:

@@ -11,6 +11,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -167,7 +168,10 @@ class CsvWriter(FormatWriter):
 
     def _cells(self, column: pa.Array) -> pa.Array:
         text = text_cells(column)
-        plain = pa.types.is_primitive(column.type) and self.delimiter in ",;\t|"
+        # Numbers and moments hold no delimiter, but an interval is a list: [1, 2, 0].
+        kind = column.type
+        plain = pa.types.is_primitive(kind) and not pa.types.is_interval(kind)
+        plain = plain and self.delimiter in ",;\t|"
         return text if plain else _csv_quoted(text, self.delimiter)
 
 
@@ -225,10 +229,18 @@ def open_format(
 
 def type_name(field: pa.Field) -> str:
     """Return the contract's name of a field's type, or Arrow's where the contract has none."""
+    return _type_name(field) if field.metadata else _plain_type_name(field)
+
+
+def _type_name(field: pa.Field) -> str:
     try:
         return str(Schema.from_arrow(pa.schema([field])).fields[0].type)
     except Unsupported:
         return str(field.type)
+
+
+# Fields are equal whatever their metadata, so those that have some are asked each time.
+_plain_type_name = lru_cache(maxsize=1024)(_type_name)
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

@@ -32,9 +32,9 @@ def refuse_deep_json(data: bytes, what: str, line: int | None = None) -> None:
     Raises:
         BadInput: A record is nested too deeply.
     """
-    # Without nested values there is one opening brace a line, which is quickly counted.
+    # Flat records have one opening brace each, quickly counted: after the end of another record.
     opening = data.count(b"{") + data.count(b"[")
-    if opening - data.count(b"\n{") <= DEPTH_MAX:
+    if opening - data.count(b"}\n{") - data.count(b"}\r\n{") <= DEPTH_MAX:
         return
     if _depth(data) > DEPTH_MAX:
         reason = f"a record is nested deeper than {DEPTH_MAX} levels"

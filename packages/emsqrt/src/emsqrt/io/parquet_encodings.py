@@ -47,13 +47,17 @@ class Encodings(NamedTuple):
     told: bool | list[str] = True
 
 
-def choose_encodings(table: Any, limit_bytes: int, compression: str) -> Encodings:
+def choose_encodings(
+    table: Any, limit_bytes: int, compression: str, *, delta_share: float = 1.0
+) -> Encodings:
     """Choose what makes the columns of a file small; dictionaries for all where some are nested.
 
     Args:
         table: the first row group.
         limit_bytes: a dictionary larger than this is given up.
         compression: the codec of columns that it makes smaller.
+        delta_share: differences are chosen where they take less than this share of a dictionary's
+            bytes; below 1 it favours the dictionary, which readers can filter without decoding.
     """
     if any(pa.types.is_nested(kind) for kind in table.schema.types):
         return Encodings(dictionary=True, others={}, compression=compression)
@@ -66,7 +70,7 @@ def choose_encodings(table: Any, limit_bytes: int, compression: str) -> Encoding
         if not len(column) or pa.types.is_boolean(field.type) or pa.types.is_null(field.type):
             continue
         costs = _Costs(column, table.num_rows, limit_bytes)
-        if costs.delta < min(costs.plain, costs.dictionary):
+        if costs.delta < min(costs.plain, delta_share * costs.dictionary):
             others[field.name] = "DELTA_BINARY_PACKED"
         elif costs.dictionary < costs.plain:
             coded.append(field.name)

@@ -81,6 +81,7 @@ class UsageReader:
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid or "self"
         self._file = os.open(f"/proc/{self._pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        self._clear_refs = -1  # opened when first asked for
 
     def read(self) -> MemoryUse:
         """Return what is charged now; zeros for a process that has ended."""
@@ -113,17 +114,18 @@ class UsageReader:
     def forget_most(self) -> None:
         """Count `resident_most_bytes` from now on, where the kernel lets us."""
         with suppress(OSError):
-            file = os.open(f"/proc/{self._pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(file, _FORGET_MOST)
-            finally:
-                os.close(file)
+            if self._clear_refs < 0:
+                self._clear_refs = os.open(
+                    f"/proc/{self._pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC
+                )
+            os.write(self._clear_refs, _FORGET_MOST)
 
     def close(self) -> None:
-        """Close the file; closing twice does nothing."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Close the files; closing twice does nothing."""
+        for file in (self._file, self._clear_refs):
+            if file >= 0:
+                os.close(file)
+        self._file = self._clear_refs = -1
 
     def __enter__(self) -> Self:
         return self

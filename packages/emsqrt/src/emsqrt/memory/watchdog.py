@@ -168,6 +168,8 @@ class Watchdog:
         self.reader = UsageReader()
         self._changed = threading.Condition()
         self._watch: Watch | None = None
+        self._unwatched = memoryview(bytearray(24)).cast("Q")
+        """What `UsageReader.watch` remembers of looks that belong to no watch."""
         self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="emsqrt-watchdog", daemon=True)
@@ -186,6 +188,10 @@ class Watchdog:
     def look(self, watch: Watch) -> MemoryUse:
         """Look once; for `Watch`."""
         return self.reader.watch(_ONCE, self._wake, watch.seen)
+
+    def charged_bytes(self) -> int:
+        """Look once, in C, and return what is charged; for one thread at a time."""
+        return self.reader.watch(_ONCE, self._wake, self._unwatched).charged_bytes
 
     def begin(self, watch: Watch) -> None:
         """Start judging; for `Watch`."""

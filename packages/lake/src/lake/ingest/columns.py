@@ -8,6 +8,7 @@ a column's kind, the column moves to the first wider kind that reads it; the wid
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,11 +37,14 @@ class Kind:
     Args:
         type: The Arrow type of the values.
         read: Turns text (nulls already told) into values; raises `Misfit` or `ArrowInvalid`.
+        looks: What each value of the kind looks like, roughly: a first value that does not saves
+            reading the column, of which there may be thousands.
         wider: Kinds that read everything this one reads, to be tried in order before text.
     """
 
     type: pa.DataType
     read: Read
+    looks: re.Pattern[str] = re.compile("")
     wider: tuple[str, ...] = ()
 
 
@@ -90,6 +94,16 @@ def _read_float(text: pa.StringArray) -> pa.Array:
     return values
 
 
+def _read_grouped_int(text: pa.StringArray) -> pa.Array:
+    _require(pc.match_substring_regex(text, r"^[+-]?([1-9]\d{0,2}(,\d{3})+|[1-9]\d{0,2}|0)$"))
+    return pc.replace_substring(text, ",", "").cast(pa.int64())
+
+
+def _read_grouped(text: pa.StringArray) -> pa.Array:
+    _require(pc.match_substring_regex(text, r"^[+-]?([1-9]\d{0,2}(,\d{3})+|\d+)(\.\d+)?$"))
+    return _read_float(pc.replace_substring(text, ",", ""))
+
+
 def _read_comma(text: pa.StringArray) -> pa.Array:
     _require(pc.match_substring_regex(text, r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"))
     points = pc.replace_substring(pc.replace_substring(text, ".", ""), ",", ".")
@@ -125,24 +139,31 @@ _DMY = rf"{_DAY}[/.\-]{_DAY}[/.\-](\d{{4}})"
 _DOTTED = rf"{_DAY}\.{_DAY}\.(\d{{4}})"
 _YMD = rf"(\d{{4}})[/.]{_DAY}[/.]{_DAY}"
 
+_NUMBER = re.compile(r"[+-]?[\d.]|[+-]?inf|nan", re.IGNORECASE)
+_ISO = re.compile(r"\d{4}-")
+_DAY_FIRST = re.compile(r"\d{1,2}[/.\-]")
+_YEAR_FIRST = re.compile(r"\d{4}[/.]")
+
 KINDS: dict[str, Kind] = {
     "null": Kind(pa.string(), lambda text: text),
-    "bool": Kind(pa.bool_(), _read_bool),
-    "int": Kind(pa.int64(), _read_int, ("float",)),
-    "float": Kind(pa.float64(), _read_float),
-    "date": Kind(_DATE, _cast(_DATE), ("timestamp",)),
-    "timestamp": Kind(_STAMP, _cast(_STAMP)),
-    "timestamp-utc": Kind(_UTC, _cast(_UTC)),
-    "date-ymd": Kind(_DATE, _reordered(_YMD, r"\1-\2-\3", _DATE), ("timestamp-ymd",)),
-    "timestamp-ymd": Kind(_STAMP, _reordered(_YMD, r"\1-\2-\3", _STAMP)),
-    "date-dmy": Kind(_DATE, _reordered(_DMY, r"\3-\2-\1", _DATE), ("timestamp-dmy",)),
-    "timestamp-dmy": Kind(_STAMP, _reordered(_DMY, r"\3-\2-\1", _STAMP)),
-    "date-mdy": Kind(_DATE, _reordered(_DMY, r"\3-\1-\2", _DATE), ("timestamp-mdy",)),
-    "timestamp-mdy": Kind(_STAMP, _reordered(_DMY, r"\3-\1-\2", _STAMP)),
-    "comma": Kind(pa.float64(), _read_comma),
+    "bool": Kind(pa.bool_(), _read_bool, re.compile("true|false", re.IGNORECASE)),
+    "int": Kind(pa.int64(), _read_int, _NUMBER, ("float",)),
+    "float": Kind(pa.float64(), _read_float, _NUMBER),
+    "date": Kind(_DATE, _cast(_DATE), _ISO, ("timestamp",)),
+    "timestamp": Kind(_STAMP, _cast(_STAMP), _ISO),
+    "timestamp-utc": Kind(_UTC, _cast(_UTC), _ISO),
+    "date-ymd": Kind(_DATE, _reordered(_YMD, r"\1-\2-\3", _DATE), _YEAR_FIRST, ("timestamp-ymd",)),
+    "timestamp-ymd": Kind(_STAMP, _reordered(_YMD, r"\1-\2-\3", _STAMP), _YEAR_FIRST),
+    "date-dmy": Kind(_DATE, _reordered(_DMY, r"\3-\2-\1", _DATE), _DAY_FIRST, ("timestamp-dmy",)),
+    "timestamp-dmy": Kind(_STAMP, _reordered(_DMY, r"\3-\2-\1", _STAMP), _DAY_FIRST),
+    "date-mdy": Kind(_DATE, _reordered(_DMY, r"\3-\1-\2", _DATE), _DAY_FIRST, ("timestamp-mdy",)),
+    "timestamp-mdy": Kind(_STAMP, _reordered(_DMY, r"\3-\1-\2", _STAMP), _DAY_FIRST),
+    "comma": Kind(pa.float64(), _read_comma, _NUMBER),
+    "grouped-int": Kind(pa.int64(), _read_grouped_int, _NUMBER, ("grouped",)),
+    "grouped": Kind(pa.float64(), _read_grouped, _NUMBER),
     "text": Kind(pa.string(), lambda text: text),
 }
-_SIMPLE = ("null", "bool", "int", "float", "date", "timestamp", "timestamp-utc", "date-ymd")
+_SIMPLE = ("bool", "int", "float", "date", "timestamp", "timestamp-utc", "date-ymd")
 _SIMPLE_LATE = ("timestamp-ymd",)
 
 
@@ -188,17 +209,39 @@ def infer_kind(text: pa.StringArray, *, date_order: str | None = None) -> Guess:
         date_order: `dmy` or `mdy` settles what 03/04/2024 means; None leaves it text when no
             value of the sample tells.
     """
+    first = _first_value(text)
+    if first is None:
+        return Guess("null")
     for kind in (*_SIMPLE, *_SIMPLE_LATE):
-        if _reads(kind, text):
+        if KINDS[kind].looks.match(first) and _reads(kind, text):
             return Guess(kind)
-    return _infer_day_order(text, date_order) or _infer_comma(text) or Guess("text")
+    if _DAY_FIRST.match(first) and (found := _infer_day_order(text, date_order)):
+        return found
+    return (_NUMBER.match(first) and _infer_commas(text)) or Guess("text")
 
 
 def wider_kind(kind: str, text: pa.StringArray, *, date_order: str | None = None) -> str:
     """The first kind wider than `kind` that reads the column, `text` in the end."""
     if kind == "null":
         return infer_kind(text, date_order=date_order).kind
-    return next((wider for wider in KINDS[kind].wider if _reads(wider, text)), "text")
+    wider = next((wider for wider in KINDS[kind].wider if _reads(wider, text)), "text")
+    if kind == "int" and wider == "text" and (found := _infer_commas(text)):
+        return found.kind  # digits alone mean the same, whatever a comma means
+    return wider
+
+
+def _first_value(text: pa.StringArray) -> str | None:
+    """The first text that is no word for NULL, stripped; None when there is not even a blank."""
+    blank = None
+    for start in range(0, len(text), _PROBE_ROWS):
+        for value in text.slice(start, _PROBE_ROWS).to_pylist():
+            if value is None or value in NULL_WORDS:
+                continue
+            stripped: str = value.strip()
+            if stripped not in NULL_WORDS:
+                return stripped
+            blank = stripped
+    return blank
 
 
 def _reads(kind: str, text: pa.StringArray) -> bool:
@@ -222,16 +265,16 @@ def _infer_day_order(text: pa.StringArray, date_order: str | None) -> Guess | No
     return None
 
 
-def _infer_comma(text: pa.StringArray) -> Guess | None:
-    if not _reads("comma", text):
-        return None
-    # "1,234" may be a thousand: only a group that is not three digits long tells.
-    tells = pc.match_substring_regex(
-        text, r"^\s*[+-]?(\d{4,}|0|\d+(\.\d{3})+),\d+\s*$|,(\d{1,2}|\d{4,})\s*$"
-    )
-    if pc.any(tells).as_py():
+def _infer_commas(text: pa.StringArray) -> Guess | None:
+    """Numbers with decimal commas (`1.234,56`), or with commas between thousands (`1,234.56`)."""
+    decimal = _reads("comma", text)
+    grouped = next((kind for kind in ("grouped-int", "grouped") if _reads(kind, text)), None)
+    if decimal and grouped:
+        # Every comma is followed by just three digits: "1,234" may be a thousand.
+        return Guess("text", "the comma could be a decimal comma or divide thousands")
+    if decimal:
         return Guess("comma")
-    return Guess("text", "the comma could be a decimal comma or divide thousands")
+    return Guess(grouped) if grouped else None
 
 
 def _tell_nulls(text: pa.StringArray) -> pa.StringArray:

@@ -28,8 +28,9 @@ from sennit_core.schema import DataType
 
 __all__ = ["CsvEncoder", "Report"]
 
+MENDED = "from here on, bytes that are no UTF-8 were read as cp1252"
 _SHOWN_VALUE = 80
-_WIDENINGS_SHOWN = 100
+_SHOWN_ENTRIES = 100
 
 
 @dataclass
@@ -51,8 +52,15 @@ class Report:
         self.notes.append({"column": column, "line": line, "note": text})
 
     def to_json(self) -> dict[str, Any]:
-        """The report as it is kept in the snapshot's manifest."""
-        return {"widened": self.widened, "renamed": self.renamed, "notes": self.notes}
+        """The report for the snapshot's manifest, of a size that does not depend on the file's.
+
+        Of each list the first ones; `omitted` has how many more there are of each that is longer.
+        """
+        lists = {"widened": self.widened, "renamed": self.renamed, "notes": self.notes}
+        shown: dict[str, Any] = {name: found[:_SHOWN_ENTRIES] for name, found in lists.items()}
+        more = {name: len(found) - _SHOWN_ENTRIES for name, found in lists.items()}
+        omitted = {name: count for name, count in more.items() if count > 0}
+        return shown | ({"omitted": omitted} if omitted else {})
 
 
 class CsvEncoder:
@@ -64,11 +72,11 @@ class CsvEncoder:
         what: The file's name, for errors.
         strict: A value that breaks its column's kind is refused instead of widening it.
         date_order: `dmy` or `mdy`, or None.
-        kinds: Kinds to start from; None infers them from the first block.
+        report: Where it is told what was noticed.
         tick: Called after each block with (source bytes, rows) of this block.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place
         self,
         source: TextSource,
         names: list[str],
@@ -76,9 +84,10 @@ class CsvEncoder:
         what: str,
         strict: bool = False,
         date_order: str | None = None,
+        report: Report | None = None,
         tick: Callable[[int, int], None] = lambda _bytes, _rows: None,
     ) -> None:
-        self.report = Report()
+        self.report = report or Report()
         self.kinds: list[str] | None = None
         self._source = source
         self._names = names
@@ -161,8 +170,7 @@ class CsvEncoder:
     def _batch(self, block: TextBlock) -> pa.RecordBatch:
         if block.mended and not self._mended:
             self._mended = True
-            text = "from here on, bytes that are no UTF-8 were read as cp1252"
-            self.report.note(text, line=block.line)
+            self.report.note(MENDED, line=block.line)
         known = None if self.kinds is None else self._direct.read(block.data, self.kinds)
         read = self._texts(block) if known is None else known
         if self.kinds is None:
@@ -213,16 +221,15 @@ class CsvEncoder:
                 reason=f"column {name!r} is {old} so far, and {value[:_SHOWN_VALUE]!r} is not",
                 hint=None if self._fixed else "without strict, the column would become wider",
             )
-        if len(self.report.widened) < _WIDENINGS_SHOWN:
-            self.report.widened.append(
-                {
-                    "column": name,
-                    "line": line,
-                    "value": value[:_SHOWN_VALUE],
-                    "from": old,
-                    "to": new,
-                }
-            )
+        self.report.widened.append(
+            {
+                "column": name,
+                "line": line,
+                "value": value[:_SHOWN_VALUE],
+                "from": old,
+                "to": new,
+            }
+        )
 
     def _texts(self, block: TextBlock) -> pa.RecordBatch:
         ragged: list[Any] = []

@@ -6,7 +6,23 @@ from typing import Any
 
 from sennit_core.errors import BadInput
 
-__all__ = ["settle_names"]
+__all__ = ["COLUMNS_MAX", "check_width", "settle_names"]
+
+COLUMNS_MAX = 16_384
+"""As many as the widest spreadsheet has. Types, statistics and the catalog keep something for each
+column, so that 100,000 of them would take minutes and make every look at the catalog slow."""
+
+
+def check_width(count: int, what: str) -> None:
+    """Refuse a file without columns, or with more than a dataset may have; raises BadInput."""
+    if not count:
+        raise BadInput(what=what, reason="it has no columns")
+    if count > COLUMNS_MAX:
+        raise BadInput(
+            what=what,
+            reason=f"it has {count:,} columns; a dataset may have {COLUMNS_MAX:,}",
+            hint="turn them into rows (name, value), or name another delimiter",
+        )
 
 
 def settle_names(
@@ -19,6 +35,7 @@ def settle_names(
     Raises:
         BadInput: `strict`, and something would have to be changed.
     """
+    check_width(len(found), what)
     taken: set[str] = set()
     cleaned = ["".join(c for c in raw if c.isprintable()).strip() for raw in found]
     kept = {name.casefold() for name in cleaned}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake.durable import storage_errors
+from lake.ingest.encodings import EncodingChooser
 from lake.ingest.statistics import column_stats
 from sennit_core.hashing import ObjectDigest, hash_file
 from sennit_core.units import MIB
@@ -96,6 +97,7 @@ class ShardWriter:
         self._folder = folder
         self._limits = limits
         self._prefix = prefix
+        self._encodings = EncodingChooser()
         self._open: _OpenShard | None = None
 
     def write(
@@ -106,7 +108,7 @@ class ShardWriter:
             self.cut()
         if self._open is None:
             path = self._folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
-            self._open = _OpenShard(path, batch.schema, self._limits, start, line)
+            self._open = _OpenShard(path, batch.schema, self._limits, start, line, self._encodings)
         self._open.append(batch, stop)
 
     def cut(self) -> None:
@@ -124,9 +126,16 @@ class ShardWriter:
 
 class _OpenShard:
     def __init__(
-        self, path: Path, schema: pa.Schema, limits: Limits, start: int | None, line: int
+        self,
+        path: Path,
+        schema: pa.Schema,
+        limits: Limits,
+        start: int | None,
+        line: int,
+        encodings: EncodingChooser,
     ) -> None:
         self._path = path
+        self._encodings = encodings
         self._schema = schema
         self._limits = limits
         self._start = start
@@ -138,9 +147,8 @@ class _OpenShard:
         self._held_bytes = 0
         with storage_errors(path, 0):
             self._file = path.open("wb")
-            self._writer = pq.ParquetWriter(
-                self._file, schema, compression="zstd", write_page_index=True
-            )
+        # Opened with the first row group, whose values decide how the columns are encoded.
+        self._writer: pq.ParquetWriter | None = None
 
     def takes(self, batch: pa.RecordBatch) -> bool:
         if not batch.schema.equals(self._schema):
@@ -163,15 +171,16 @@ class _OpenShard:
     def finish(self) -> Shard:
         self._flush()
         with storage_errors(self._path, 0):
-            self._writer.close()
+            self._writer_for(self._schema.empty_table()).close()
             self._file.close()
         return Shard(self._path, self._schema, self._rows, self._start, self._stop, self._line)
 
     def close(self) -> None:
         """Give up: whatever made this necessary is being told already."""
         self._held.clear()
-        with contextlib.suppress(OSError):
-            self._writer.close()
+        if self._writer is not None:
+            with contextlib.suppress(OSError):
+                self._writer.close()
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -179,8 +188,18 @@ class _OpenShard:
         if self._held:
             table = pa.Table.from_batches(self._held, self._schema)
             with storage_errors(self._path, self._held_bytes):
-                self._writer.write_table(table, row_group_size=max(1, len(table)))
+                self._writer_for(table).write_table(table, row_group_size=max(1, len(table)))
+            self._encodings.add(self._held_bytes)
             self._held, self._held_rows, self._held_bytes = [], 0, 0
+
+    def _writer_for(self, table: pa.Table) -> pq.ParquetWriter:
+        """Return the file's writer; the first table decides the encodings."""
+        if self._writer is None:
+            options = self._encodings.writer_options(table)
+            self._writer = pq.ParquetWriter(
+                self._file, self._schema, write_page_index=True, **options
+            )
+        return self._writer
 
 
 def _pieces(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:

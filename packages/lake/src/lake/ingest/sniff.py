@@ -6,19 +6,16 @@ What was found is shown with the dataset, and every answer can be given instead 
 from __future__ import annotations
 
 import codecs
-import csv
-import io
-from collections import Counter
-from collections.abc import Sequence
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from lake.ingest.columns import infer_kind
+from lake.ingest.csv_layout import find_layout, has_header
+from lake.ingest.json_documents import JSON_ENDINGS, is_json_document
 from sennit_core.errors import BadInput, UsageError
+from sennit_core.file_kinds import FileKind
 
-__all__ = ["Sniffed", "sniff", "sniff_format"]
+__all__ = ["SAMPLE_BYTES", "Sniffed", "sniff", "sniff_encoding", "sniff_format"]
 
 SAMPLE_BYTES = 1 << 18
 _MARKS = (
@@ -36,17 +33,9 @@ _ENCODINGS = {
     "latin-1": "cp1252",
     "iso-8859-1": "cp1252",
 }
-_DELIMITERS = ",;\t|"
 _MAGIC = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow-stream"))
-_PACKED = {
-    b"\x1f\x8b": "gzip",
-    b"PK\x03\x04": "ZIP (or a spreadsheet)",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"%PDF": "PDF",
-    b"SQLite format 3": "SQLite",
-}
+_CONTROL_MAX = 0.1  # of a text's first characters; a NUL here and there is text
+_NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 @dataclass(frozen=True)
@@ -59,6 +48,8 @@ class Sniffed:
         delimiter: One ASCII character between fields.
         header: Whether the first record holds the names.
         newline: LF (also for CRLF), or CR where the text has no other.
+        skipped: Records above the header that belong to no table, such as a title.
+        trailing: Whether each record but the header ends with one more delimiter.
     """
 
     encoding: str
@@ -66,6 +57,8 @@ class Sniffed:
     delimiter: str
     header: bool
     newline: str = "\n"
+    skipped: int = 0
+    trailing: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """What is shown with the dataset."""
@@ -73,25 +66,30 @@ class Sniffed:
 
 
 def sniff_format(head: bytes, name: str) -> str:
-    """`parquet`, `arrow`, `arrow-stream`, `jsonl` or `csv`; refuses what is none of them.
+    """`parquet`, `arrow`, `arrow-stream`, `jsonl`, `json` or `csv`.
 
     Args:
         head: The file's first bytes.
-        name: The file's name; only its ending tells JSON lines from other text.
+        name: The file's name; only its ending tells JSON lines from other JSON.
     """
     for magic, found in _MAGIC:
         if head.startswith(magic):
             return found
-    for magic, packed in _PACKED.items():
-        if head.startswith(magic):
-            raise BadInput(
-                what=name,
-                byte_offset=0,
-                reason=f"this is a {packed} file",
-                hint="unpack or export it, and upload the CSV, Parquet, Arrow or JSON lines file",
-            )
-    ending = name.lower().rpartition(".")[2]
-    return "jsonl" if ending in ("jsonl", "ndjson") else "csv"
+    encoding, start = sniff_encoding(head, {})
+    text = _decode(head[start:], encoding, whole=False).encode(errors="replace")
+    is_lines = name.lower().endswith((".jsonl", ".ndjson"))
+    if is_lines and not text.lstrip().startswith(b"["):
+        return "jsonl"
+    if is_lines or is_json_document(text, name):
+        return "json"
+    if name.lower().endswith(JSON_ENDINGS):
+        raise BadInput(
+            what=name,
+            byte_offset=0,
+            reason="its name is that of a JSON file, and it begins with neither [ nor {",
+            hint="name it .csv if it is a CSV file",
+        )
+    return "csv"
 
 
 def sniff(head: bytes, name: str, options: dict[str, Any], *, whole: bool) -> Sniffed:
@@ -103,21 +101,43 @@ def sniff(head: bytes, name: str, options: dict[str, Any], *, whole: bool) -> Sn
         options: `encoding`, `delimiter` and `header` are taken as given where present.
         whole: `head` is all there is.
     """
-    encoding, start = _encoding(head, options)
+    encoding, start = sniff_encoding(head, options)
     text = _decode(head[start:], encoding, whole=whole)
     if not text.strip():
         raise BadInput(what=name, byte_offset=0, reason="the file holds no records")
-    delimiter = options.get("delimiter") or _delimiter(text, name, whole=whole)
-    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
-        raise UsageError(f"delimiter {delimiter!r} is not one ASCII character")
+    _refuse_binary(text, name)
+    given = options.get("delimiter")
+    if given is not None and (len(given) != 1 or not given.isascii() or given in '"\r\n'):
+        raise UsageError(f"delimiter {given!r} is not one ASCII character")
     header = options.get("header")
+    layout = find_layout(text, given, tabs=name.lower().endswith(".tsv"), whole=whole)
     if header is None:
-        header = _has_header(_records(text, delimiter, whole=whole))
+        header = has_header(layout.records)
     newline = "\r" if "\r" in text and "\n" not in text else "\n"
-    return Sniffed(encoding, start, delimiter, bool(header), newline)
+    return Sniffed(
+        encoding,
+        start,
+        layout.delimiter,
+        bool(header),
+        newline,
+        layout.skipped,
+        layout.trailing and bool(header),
+    )
 
 
-def _encoding(head: bytes, options: dict[str, Any]) -> tuple[str, int]:
+def _refuse_binary(text: str, name: str) -> None:
+    beginning = text[:4096]
+    if len(_NO_TEXT.findall(beginning)) > _CONTROL_MAX * len(beginning):
+        raise BadInput(
+            what=name,
+            byte_offset=0,
+            reason="this is no text: it has many control characters",
+            hint=FileKind("").hint,
+        )
+
+
+def sniff_encoding(head: bytes, options: dict[str, Any]) -> tuple[str, int]:
+    """Python's name of the encoding, and the length of the byte order mark."""
     asked = options.get("encoding")
     marked = next(((name, len(mark)) for mark, name in _MARKS if head.startswith(mark)), None)
     if asked is not None:
@@ -144,52 +164,3 @@ def _mostly_utf8(head: bytes) -> bool:
 def _decode(head: bytes, encoding: str, *, whole: bool) -> str:
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     return decoder.decode(head, final=whole)
-
-
-def _records(text: str, delimiter: str, *, whole: bool, limit: int = 200) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    records = []
-    try:
-        for record in reader:
-            if record:
-                records.append(record)
-            if len(records) > limit:
-                break
-    except csv.Error:
-        pass  # an over-long field: what came before it is the sample
-    # The sample's end may have cut its last record.
-    return records if whole or len(records) < 2 else records[:-1]
-
-
-def _delimiter(text: str, name: str, *, whole: bool) -> str:
-    best, best_score = ",", (0.0, 0)
-    for delimiter in "\t,;|" if name.lower().endswith(".tsv") else _DELIMITERS:
-        widths = Counter(len(record) for record in _records(text, delimiter, whole=whole))
-        if not widths:
-            continue
-        width, count = widths.most_common(1)[0]
-        score = (round(count / widths.total(), 2), width)
-        if width > 1 and score > best_score:
-            best, best_score = delimiter, score
-    return best
-
-
-def _has_header(records: list[list[str]]) -> bool:
-    """Whether the first record holds names.
-
-    Text above a column of numbers or dates is a name; else a number above numbers is a value; where
-    everything is text, the first record is taken for names.
-    """
-    first, *rest = records or [[]]
-    below = list(zip(*(record for record in rest if len(record) == len(first)), strict=False))
-    typed_below = [index for index, column in enumerate(below) if _typed(column)]
-    if not below:
-        return not any(_typed([field]) for field in first)
-    if any(first[index] and not _typed([first[index]]) for index in typed_below):
-        return True
-    return not any(first[index] for index in typed_below)
-
-
-def _typed(fields: Sequence[str]) -> bool:
-    text = pa.array([field or None for field in fields], pa.string())
-    return infer_kind(text).kind not in ("text", "null")

@@ -6,6 +6,7 @@ import codecs
 import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -15,7 +16,7 @@ from emsqrt.io.records import CsvDialect, last_record_end, split_records
 from sennit_core.errors import BadInput
 from sennit_core.units import MIB
 
-__all__ = ["PartsFile", "TextBlock", "TextSource"]
+__all__ = ["PartsFile", "TextBlock", "TextSource", "mend"]
 
 RECORD_BYTES_MAX = 64 * MIB
 _READ_BYTES = MIB
@@ -158,6 +159,12 @@ class TextSource:
                     return
                 yield self._finish(bytes(block.data), place, final=stream.ended)
 
+    @contextmanager
+    def open_stream(self, start: int, stop: int) -> Iterator[io.BufferedIOBase]:
+        """The source range [start, stop) as UTF-8, to be cut by the caller."""
+        with PartsFile(self._paths) as file:
+            yield io.BufferedReader(_Utf8Stream(file, self.encoding, start, stop), MIB)
+
     def length(self, data: bytes) -> int:
         """Bytes that UTF-8 text takes up in the source's encoding."""
         if self.encoding == "utf-8":
@@ -170,7 +177,7 @@ class TextSource:
     def _finish(self, data: bytes, place: _Place, *, final: bool) -> TextBlock:
         if final:
             self._refuse_open_quote(data, place)
-        clean, mended = (data, False) if self.encoding != "utf-8" else _mend(data)
+        clean, mended = (data, False) if self.encoding != "utf-8" else mend(data)
         start, line = place.offset, place.line
         place.pass_by(data)
         return TextBlock(clean, start, place.offset, line, mended)
@@ -202,10 +209,11 @@ class _Place:
         self.offset += self._source.length(data)
 
 
-class _Utf8Stream:
+class _Utf8Stream(io.RawIOBase):
     """`readinto` of a source range, decoded to UTF-8; `ended` once it has told its end."""
 
     def __init__(self, file: PartsFile, encoding: str, start: int, stop: int) -> None:
+        super().__init__()
         self._file = file
         self._stop = min(stop, file.size)
         self._decoder = None if encoding == "utf-8" else _decoder(encoding)
@@ -213,7 +221,11 @@ class _Utf8Stream:
         self.ended = False
         file.seek(start)
 
-    def readinto(self, buffer: memoryview, /) -> int:
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]
         count = self._fill(buffer) if self._decoder else self._raw(buffer)
         self.ended = count == 0
         return count
@@ -241,7 +253,7 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
     return codecs.getincrementaldecoder(encoding)(errors)
 
 
-def _mend(data: bytes) -> tuple[bytes, bool]:
+def mend(data: bytes) -> tuple[bytes, bool]:
     """UTF-8 as it is; else with each byte that is none read as cp1252."""
     if data.isascii():
         return data, False

@@ -3,7 +3,7 @@
 The worker only reads the parts and writes files beside each other; what becomes of them is decided
 by the lake after it has answered, so a crash here leaves nothing that anyone sees.
 
-Request: `paths` `name` `folder` `options` `schema` (append: the dataset's) `limits`.
+Request: `paths` `name` `folder` `options` `schema` (append: the dataset's) `limits` `bytesMax`.
 Answer: `schema` `rows` `shards` `source` `report`.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from emsqrt.io.records import CsvDialect, record_ends
-from lake.ingest import tables
+from lake.ingest import json_table, tables
 from lake.ingest.columns import KINDS
+from lake.ingest.compressed import Compression, find_compression, unpack
 from lake.ingest.encode import CsvEncoder, Report
-from lake.ingest.names import settle_names
+from lake.ingest.names import check_width, settle_names
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES, Sniffed, sniff, sniff_format
-from lake.ingest.source import PartsFile, TextBlock, TextSource
-from sennit_core.arrow_ipc import COLUMNS_MAX
+from lake.ingest.source import PartsFile, TextSource
 from sennit_core.errors import BadInput, UsageError, nearest
+from sennit_core.file_kinds import check_readable, unpacked_name
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
 
@@ -55,18 +56,57 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     """Ingest one upload; see the module's first lines for request and answer."""
     options = check_options(request.get("options") or {})
     job = Job(request, options, context)
+    source: dict[str, Any] = {"bytes": job.size}
+    check_readable(job.head, job.name)
+    compression = find_compression(job.head)
+    if compression is not None:
+        source |= {"compression": compression.name, "bytesUnpacked": _unpack(job, compression)}
     limits = Limits(**(request.get("limits") or _limits_for(job.size)))
     needed = _BLOCK_BYTES * _BLOCK_COPIES + 2 * limits.group_bytes
     with context.budget.acquire(needed, "ingest"):
-        form = sniff_format(job.head, job.name)
+        form = sniff_format(job.head, job.inner_name)
         shards, schema, report, found = _INGEST[form](job, limits)
+    if compression is not None:
+        for shard in shards:  # a place in the unpacked text is none in the file that was sent
+            shard.start = shard.stop = None
     return {
         "schema": Schema.from_arrow(schema).to_json(),
         "rows": sum(shard.rows for shard in shards),
         "shards": [shard.to_json() for shard in shards],
-        "source": {"format": form, "bytes": job.size, **found},
+        "source": {"format": form, **source, **found},
         "report": report.to_json(),
     }
+
+
+def _unpack(job: Job, compression: Compression) -> int:
+    """Put the unpacked file into the upload's place; returns its bytes."""
+    packed_bytes = job.size
+    target = job.folder / "unpacked"
+
+    def tick(bytes_read: int) -> None:
+        job.context.check()
+        job.context.progress(
+            bytes_done=bytes_read, bytes_total=packed_bytes, rows=0, phase="unpacking"
+        )
+
+    unpack(
+        job.paths,
+        compression,
+        target,
+        what=job.name,
+        bytes_max=job.bytes_max,
+        tick=tick,
+    )
+    job.read_from([target])
+    check_readable(job.head, f"{job.inner_name} in {job.name}")
+    again = find_compression(job.head)
+    if again is not None:
+        raise BadInput(
+            what=job.name,
+            reason=f"the {compression.name} file holds a {again.name} file",
+            hint="unpack it once, and upload what is in it",
+        )
+    return job.size
 
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +127,8 @@ class Job:
     def __init__(self, request: dict[str, Any], options: dict[str, Any], context: Context) -> None:
         self.paths = [Path(path) for path in request["paths"]]
         self.name: str = request["name"]
+        self.inner_name = unpacked_name(self.name)
+        self.bytes_max: int | None = request.get("bytesMax")
         self.folder = Path(request["folder"])
         self.options = options
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
@@ -94,7 +136,12 @@ class Job:
         self._bytes_done = 0
         self._rows = 0
         self._passes = 0
-        with PartsFile(self.paths) as file:
+        self.read_from(self.paths)
+
+    def read_from(self, paths: list[Path]) -> None:
+        """Take these files, joined, for the file to read."""
+        self.paths = paths
+        with PartsFile(paths) as file:
             self.size = file.size
             self.head = read_head(file, SAMPLE_BYTES)
         if not self.size:
@@ -138,7 +185,6 @@ Ingest = Callable[["Job", Limits], Ingested]
 
 
 def _ingest_csv(job: Job, limits: Limits) -> Ingested:
-    _refuse_columns(job.head.partition(b"\n")[0], b",;\t|", job.name)
     sniffed = sniff(job.head, job.name, job.options, whole=len(job.head) == job.size)
     source = TextSource(
         job.paths,
@@ -149,7 +195,11 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
         what=job.name,
     )
     strict = bool(job.options.get("strict"))
-    fields, start, line = _first_record(source, sniffed, job)
+    report = Report()
+    fields, start, line = _first_record(source, sniffed, job, report)
+    if sniffed.trailing:
+        fields.append("")
+    check_width(len(fields), job.name)
     found = fields if sniffed.header else _unnamed(len(fields), job.schema)
     names, renamed = settle_names(found, strict=strict and sniffed.header, what=job.name)
     encoder = CsvEncoder(
@@ -158,22 +208,39 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
         what=job.name,
         strict=strict,
         date_order=job.options.get("dateOrder"),
+        report=report,
         tick=job.tick,
     )
     if job.schema is not None:
         encoder.fix(_kinds_of(job.schema, names, job.name))
     if sniffed.header:
-        encoder.report.renamed = renamed
+        report.renamed = renamed
     shards = encoder.encode(start, job.size, line, lambda: job.new_writer(limits))
-    return shards, encoder.schema, encoder.report, sniffed.to_json()
+    return shards, encoder.schema, report, sniffed.to_json()
 
 
-def _first_record(source: TextSource, sniffed: Sniffed, job: Job) -> tuple[list[str], int, int]:
-    """Fields of the first record; offset and line of the first record of data."""
+def _first_record(
+    source: TextSource, sniffed: Sniffed, job: Job, report: Report
+) -> tuple[list[str], int, int]:
+    """Fields of the table's first record; offset and line of the first record of data."""
+    above = sniffed.skipped
     for block in source.blocks(sniffed.start, job.size):
-        found = _record_in(block, source, job)
-        if found is not None:
-            return found if sniffed.header else (found[0], sniffed.start, 1)
+        for begin, end in _records_in(block.data, source):
+            record = block.data[begin:end]
+            line = block.line + block.data[:begin].count(source.line_end)
+            if above:
+                above -= 1
+                report.note(f"above the table, not read: {record.decode().strip()[:80]}", line=line)
+                continue
+            fields = next(
+                csv.reader(
+                    io.StringIO(record.decode(), newline=""), delimiter=source.dialect.delimiter
+                )
+            )
+            if not sniffed.header:
+                return fields, block.start + source.length(block.data[:begin]), line
+            after = block.start + source.length(block.data[:end])
+            return fields, after, line + record.count(source.line_end)
     raise BadInput(what=job.name, byte_offset=0, reason="the file holds no records")
 
 
@@ -184,32 +251,13 @@ def _unnamed(count: int, schema: Schema | None) -> list[str]:
     return [""] * count
 
 
-def _record_in(block: TextBlock, source: TextSource, job: Job) -> tuple[list[str], int, int] | None:
-    """The block's first record that is not blank, and the offset and line after it."""
-    data, start = block.data, 0
+def _records_in(data: bytes, source: TextSource) -> Iterator[tuple[int, int]]:
+    """Where each record begins and ends that is not blank."""
+    start = 0
     for end in chain(record_ends(data, len(data), source.dialect), (len(data),)):
-        record = data[start:end]
-        if record.strip(b"\r\n"):
-            fields = _fields_of(record, source.dialect.delimiter, job.name)
-            lines = data[:end].count(source.line_end)
-            return fields, block.start + source.length(data[:end]), block.line + lines
+        if data[start:end].strip(b"\r\n"):
+            yield start, end
         start = end
-    return None
-
-
-def _fields_of(record: bytes, delimiter: str, what: str) -> list[str]:
-    """Split the first record; refuses millions of columns before they are made."""
-    _refuse_columns(record, delimiter.encode(), what)
-    return next(csv.reader(io.StringIO(record.decode(), newline=""), delimiter=delimiter))
-
-
-def _refuse_columns(record: bytes, delimiters: bytes, what: str) -> None:
-    if b'"' in record:  # delimiters may be inside of a value
-        return
-    count = 1 + max(record.count(delimiter) for delimiter in delimiters)
-    if count > COLUMNS_MAX:
-        reason = f"it has {count} columns or more, at most {COLUMNS_MAX} are read"
-        raise BadInput(what, line=1, reason=reason)
 
 
 def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
@@ -234,5 +282,6 @@ _INGEST: dict[str, Callable[[Job, Limits], Ingested]] = {
     "parquet": tables.ingest_parquet,
     "arrow": tables.ingest_arrow,
     "arrow-stream": tables.ingest_arrow,
-    "jsonl": tables.ingest_json_lines,
+    "jsonl": json_table.ingest_json_lines,
+    "json": json_table.ingest_json,
 }

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from lake.routes import datasets, files, query
+from lake.routes import datasets, files, query, verify
+from lake.routes.query import parse_question, respond
 
 if TYPE_CHECKING:
     from lake.lake import Lake
 
-__all__ = ["router"]
+__all__ = ["parse_question", "respond", "router"]
 
 
 def router(lake: Lake) -> APIRouter:
@@ -27,4 +28,5 @@ def router(lake: Lake) -> APIRouter:
     routes.include_router(datasets.router(lake))
     routes.include_router(files.router(lake))
     routes.include_router(query.router(lake))
+    routes.include_router(verify.router(lake))
     return routes

@@ -6,13 +6,14 @@ A client that goes away cancels the execution.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 import anyio.to_thread
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -28,6 +29,9 @@ MEDIA_TYPES = {
 ENGINE_HEADER = "Sennit-Engine"
 # An answer that waits holds a thread: of these, so that other routes need not wait for one.
 _WAITING = anyio.CapacityLimiter(320)
+_WHOLE_BYTES_MAX = 256 << 10
+_UNWATCHED_SECONDS = 0.05
+"""Most answers are there by then, and watching their connection would cost more than they do."""
 _FORMATS = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 
 
@@ -52,19 +56,25 @@ class Answering(Protocol):
         ...
 
 
-async def answer(
-    start: Callable[[], Answering], request: Request, format_name: str
-) -> StreamingResponse:
+async def answer(start: Callable[[], Answering], request: Request, format_name: str) -> Response:
     """Start an execution off the event loop, and answer with what it emits.
+
+    An answer that is complete by the time its first piece is there, as small ones are, has taken
+    one thread once and is sent as one message.
 
     Args:
         start: Starts it; may block, and may raise what becomes the response.
         request: Watched until the first piece is there: a client may go away.
         format_name: A key of `MEDIA_TYPES`.
     """
-    reader = _Reader(await anyio.to_thread.run_sync(start, limiter=_WAITING))
-    first = await _first(reader, request)
-    return _Answer(first, reader, MEDIA_TYPES[format_name])
+    reader = _Reader(start)
+    opening = await _open(reader, request)
+    headers = {"X-Content-Type-Options": "nosniff", "Vary": "Accept"}
+    if reader.engine is not None:
+        headers[ENGINE_HEADER] = reader.engine
+    if opening.is_whole:
+        return Response(opening.data, media_type=MEDIA_TYPES[format_name], headers=headers)
+    return _Answer(opening.data, reader, MEDIA_TYPES[format_name], headers)
 
 
 def negotiate(accept: str) -> str:
@@ -108,18 +118,55 @@ def _quality(parameters: str) -> float:
     return 1.0
 
 
+class _Opening(NamedTuple):
+    """The first bytes of an answer, and whether they are all of it."""
+
+    data: bytes
+    is_whole: bool
+
+
 class _Reader:
     """Reads an execution from worker threads; `stop` may come while one of them waits."""
 
-    def __init__(self, execution: Answering) -> None:
-        self._execution = execution
-        self._payloads = execution.payloads()
-        self._lock = threading.Lock()
+    def __init__(self, start: Callable[[], Answering]) -> None:
+        self._start = start
+        self._lock = threading.Lock()  # held by the thread that reads
+        self._execution: Answering | None = None
+        self._payloads: Iterator[memoryview] = iter(())
+        self._stopped = False
 
     @property
     def engine(self) -> str | None:
         """Who answers, where more than one could; settled with the first piece."""
         return getattr(self._execution, "engine", None)
+
+    def open(self) -> _Opening | SennitError:
+        """Start the execution and wait for the first piece, or return what went wrong.
+
+        What is whole, and what has failed, is closed already.
+        """
+        with self._lock:
+            try:
+                self._execution = self._start()
+                if self._stopped:  # between the start and now
+                    self._execution.cancel()
+                self._payloads = self._execution.payloads()
+                opening = self._open(self._execution)
+            except SennitError as error:
+                self._close()
+                return error
+            if opening.is_whole:
+                self._close()
+            return opening
+
+    def _open(self, execution: Answering) -> _Opening:
+        data = bytes(next(self._payloads, b""))
+        while execution.done and len(data) <= _WHOLE_BYTES_MAX:
+            piece = next(self._payloads, None)
+            if piece is None:
+                return _Opening(data, is_whole=True)
+            data += piece
+        return _Opening(data, is_whole=False)
 
     def read(self) -> bytes | SennitError | None:
         """The next piece, None at the end, or what went wrong."""
@@ -132,18 +179,19 @@ class _Reader:
 
     def stop(self) -> None:
         """Cancel what still runs, wait for a thread that reads, and free everything."""
-        if not self._execution.done:
+        self._stopped = True
+        if self._execution is not None and not self._execution.done:
             self._execution.cancel()
         with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._execution is not None:
             self._execution.close()
 
 
-async def _in_thread(reader: _Reader) -> bytes | SennitError | None:
-    return await anyio.to_thread.run_sync(reader.read, abandon_on_cancel=True, limiter=_WAITING)
-
-
 async def _read(reader: _Reader) -> bytes | None:
-    piece = await _in_thread(reader)
+    piece = await anyio.to_thread.run_sync(reader.read, abandon_on_cancel=True, limiter=_WAITING)
     if isinstance(piece, SennitError):
         raise piece
     return piece
@@ -155,33 +203,41 @@ async def _stop(reader: _Reader) -> None:
         await anyio.to_thread.run_sync(reader.stop)
 
 
-async def _first(reader: _Reader, request: Request) -> bytes:
+async def _open(reader: _Reader, request: Request) -> _Opening:
     """The first piece; until it is there, a client that goes away ends it."""
-    pieces: list[bytes | SennitError | None] = []
-
-    async def read() -> None:
-        pieces.append(await _in_thread(reader))
-        group.cancel_scope.cancel()
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        group.cancel_scope.cancel()
-
+    opening = asyncio.ensure_future(
+        anyio.to_thread.run_sync(reader.open, abandon_on_cancel=True, limiter=_WAITING)
+    )
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(read)
-            group.start_soon(watch)
+        await asyncio.wait((opening,), timeout=_UNWATCHED_SECONDS)
+        if not opening.done():
+            await _watched(opening, request)
+        found = (
+            opening.result() if opening.done() else Cancelled("the answer, whose client is gone,")
+        )
     except BaseException:
+        opening.cancel()
         await _stop(reader)
         raise
-    piece = pieces[0] if pieces else Cancelled("the answer, whose client is gone,")
-    if isinstance(piece, bytes):
-        return piece
-    await _stop(reader)
-    if piece is None:
-        return b""
-    raise piece
+    if isinstance(found, SennitError):
+        opening.cancel()
+        await _stop(reader)
+        raise found
+    return found
+
+
+async def _watched(opening: asyncio.Future[Any], request: Request) -> None:
+    """Wait for the first piece or for the end of the connection."""
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((opening, gone), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _stream(first: bytes, reader: _Reader) -> AsyncIterator[bytes]:
@@ -193,10 +249,9 @@ async def _stream(first: bytes, reader: _Reader) -> AsyncIterator[bytes]:
 class _Answer(StreamingResponse):
     """Streams an execution, and ends it however the response ends."""
 
-    def __init__(self, first: bytes, reader: _Reader, media_type: str) -> None:
-        headers = {"X-Content-Type-Options": "nosniff", "Vary": "Accept"}
-        if reader.engine is not None:
-            headers[ENGINE_HEADER] = reader.engine
+    def __init__(
+        self, first: bytes, reader: _Reader, media_type: str, headers: dict[str, str]
+    ) -> None:
         super().__init__(_stream(first, reader), media_type=media_type, headers=headers)
         self._reader = reader
 

@@ -20,7 +20,7 @@ def router(lake: Lake) -> APIRouter:
 
     @routes.get("")
     def list_datasets() -> list[dict[str, Any]]:
-        """All datasets, by name."""
+        """All datasets, by name; one that is damaged has the reason under `damaged`."""
         return [info.to_json() for info in lake.catalog.list()]
 
     @routes.get("/{dataset}")

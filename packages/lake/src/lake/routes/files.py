@@ -1,7 +1,8 @@
 """GET /files/{dataset}/{snapshot}/{shard}: the shards as plain, verified Parquet files.
 
 Any Parquet reader that speaks HTTP ranges reads a dataset from here without knowing Sennit. The
-ETag is the object's id; bytes are checked against their chunk's hash before they leave.
+ETag is the object's id. The shard is verified whole before the response begins, so damage is an error
+and not a body that ends early; each chunk is checked again when it leaves.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def router(lake: Lake) -> APIRouter:
     @routes.get("/files/{dataset}/{snapshot}/{shard}")
     def get_shard(dataset: str, snapshot: str, shard: str, request: Request) -> Response:
         """One shard, or the range of it that was asked for."""
-        name = _object_of(lake, dataset, snapshot, shard)
+        name, index = _object_of(lake, dataset, snapshot, shard)
+        lake.verify_shard(lake.catalog.get(dataset).name, index, name)
         size = lake.objects.digest(name).size
         headers = {"ETag": f'"{name}"', "Accept-Ranges": "bytes", "Cache-Control": "private"}
         if f'"{name}"' in request.headers.get("If-None-Match", ""):
@@ -61,14 +63,17 @@ def _leased(lake: Lake, name: str, start: int, stop: int) -> Iterator[bytes]:
         yield from lake.objects.read(name, start, stop)
 
 
-def _object_of(lake: Lake, dataset: str, snapshot: str, shard: str) -> str:
+def _object_of(lake: Lake, dataset: str, snapshot: str, shard: str) -> tuple[str, int]:
+    """The object that was asked for, and the shard's index in the snapshot."""
     wanted = None if snapshot in ("head", "latest") else snapshot
-    shards = lake.catalog.manifest(dataset, wanted).snapshot.shards
+    found = lake.catalog.manifest(dataset, wanted).snapshot
+    lake.catalog.check_shards(found)
+    objects = [each.object for each in found.shards]
     stem = shard.removesuffix(".parquet")
-    if stem.isdecimal() and int(stem) < len(shards) and len(stem) < 10:
-        return shards[int(stem)].object
-    if any(stem == each.object for each in shards):
-        return stem
+    if stem.isdecimal() and len(stem) < 10 and int(stem) < len(objects):
+        return objects[int(stem)], int(stem)
+    if stem in objects:
+        return stem, objects.index(stem)
     raise NotFound(kind="shard", name=shard[:80], suggestion=None)
 
 

@@ -1,7 +1,6 @@
 """A query over datasets by DuckDB, its answer as a stream.
 
-Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `names` (of all
-datasets, for suggestions) `threads`. Answer: `rows` `bytes` `truncated` `columns` `inputs` (ids of
+Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `threads`. Answer: `rows` `bytes` `truncated` `columns` `inputs` (ids of
 the snapshots read) `engine`.
 """
 
@@ -11,6 +10,9 @@ import contextlib
 import itertools
 import os
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -19,36 +21,45 @@ import pyarrow.compute as pc
 
 from emsqrt.io.formats import open_format, type_name
 from lake.sql.failures import query_error
-from lake.sql.guard import check_statement
+from lake.sql.guard import Statement, check_statement
+from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.session import SqlLimits, open_session
 from lake.sql.tables import Table, used_tables
+from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:
     from emsqrt.executor import Context
 
-__all__ = ["run"]
+__all__ = ["release", "run"]
 
 _MIB = 1 << 20
 _OVERSHOOT_BYTES = 48 * _MIB  # what DuckDB 2.0 takes beyond its memory_limit, measured
 _LEAST_BYTES = 24 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
 _BATCH_ROWS = 8192
+_INTERRUPT_SECONDS = 0.05
+_KEPT_INSTANCES = 8
+_KEPT_GROWTH = 32
+"""A query that leaves the process larger by one part in so many of the cap costs its instance."""
+
+_instances = InstanceCache(_KEPT_INSTANCES)
 
 
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Check the statement, open a locked session, stream the answer."""
+    """Check the statement, connect to a locked instance, stream the answer."""
     tables = [Table.from_json(table) for table in request["tables"]]
-    names = tuple(request.get("names") or ())
     sql = request["sql"]
     used: list[Table] = []
     try:
         statement = check_statement(sql, frozenset(table.name for table in tables))
-        used = used_tables(tables, statement.tables, names)
-        listed = tables if statement.catalog else used
+        used = used_tables(tables, statement.tables)
+        verify_shards((shard for table in used for shard in table.shards), context)
         limits = _limits(request, context)
-        with open_session(listed, tuple(statement.tables), limits) as connection:
-            context.on_cancel(lambda: _interrupt(connection))
+        with (
+            _connect(tables, used, statement, limits, context) as connection,
+            _interrupted_on_cancel(connection, context),
+        ):
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels)
             inputs = [table.snapshot for table in used]
@@ -56,14 +67,61 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     except duckdb.Error as error:
         context.check()
         columns = tuple(itertools.chain.from_iterable(table.schema.names for table in used))
+        shards = [shard for table in used for shard in table.shards]
         raise query_error(
-            error, sql, tables=names, columns=columns, cap_bytes=context.cap_bytes
+            error, sql, shards=shards, columns=columns, cap_bytes=context.cap_bytes
         ) from None
 
 
-def _interrupt(connection: duckdb.DuckDBPyConnection) -> None:
-    with contextlib.suppress(duckdb.ConnectionException):  # it may have answered and closed by now
-        connection.interrupt()
+def release() -> None:
+    """Close the instances that were kept for later queries."""
+    _instances.clear()
+
+
+def _connect(
+    tables: list[Table],
+    used: list[Table],
+    statement: Statement,
+    limits: SqlLimits,
+    context: Context,
+) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+    names = tuple(statement.tables)
+    if statement.catalog:  # it lists every dataset, whose views are not worth keeping
+        whole = [table for table in tables if table.damage is None]
+        return open_session(whole, names, limits)
+
+    def may_keep() -> bool:
+        grown_bytes_max = context.cap_bytes // _KEPT_GROWTH
+        return context.stopped is None and context.grown_bytes() <= grown_bytes_max
+
+    return _instances.connect(
+        instance_key(used, names, limits.threads), used, names, limits, may_keep
+    )
+
+
+@contextlib.contextmanager
+def _interrupted_on_cancel(
+    connection: duckdb.DuckDBPyConnection, context: Context
+) -> Iterator[None]:
+    """Interrupt the connection when the run should stop, again and again until it has.
+
+    DuckDB forgets an interrupt that comes before a statement begins to run, or between the binding
+    and the running of one.
+    """
+    is_over = threading.Event()
+
+    def interrupt() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(duckdb.ConnectionException):
+                connection.interrupt()
+            is_over.wait(_INTERRUPT_SECONDS)
+
+    context.on_cancel(lambda: threading.Thread(target=interrupt, daemon=True).start())
+    try:
+        context.check()
+        yield
+    finally:
+        is_over.set()
 
 
 def _stream(
@@ -148,8 +206,9 @@ def _limits(request: dict[str, Any], context: Context) -> SqlLimits:
             needed_bytes=context.cap_bytes + missing,
             because="DuckDB needs room beside what the process holds already",
         )
-    spill = context.spill_dir
-    disk = max(0, shutil.disk_usage(spill).free - _TEMP_RESERVE_BYTES)
+    # Of the process and not of the run: the instance that spills there may serve later queries.
+    spill = context.process_folder
+    disk = max(0, shutil.disk_usage(spill.parent).free - _TEMP_RESERVE_BYTES)
     return SqlLimits(
         memory_bytes=free,
         temp_folder=spill,

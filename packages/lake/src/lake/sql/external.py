@@ -1,6 +1,6 @@
 """A query's plan run by EM-√ under the executor's cap, its answer as a stream.
 
-Request: `plan` `inputs` (as `lake.sql.planning` made them) `format` `maxRows`. Answer: as DuckDB's
+Request: `plan` `inputs` `shards` (as `lake.sql.planning` made them) `format` `maxRows`. Answer: as DuckDB's
 worker gives it, and the run's `peakBytes` `capBytes` `spilledBytes`.
 """
 
@@ -18,6 +18,7 @@ from emsqrt.plan import Files, Plan, Scan, Sink, plan_from_json
 from emsqrt.plan.tree import rewrite
 from emsqrt.run import Run
 from emsqrt.session import admit_prepared, prepare
+from lake.verification import ShardFile, verify_shards
 
 if TYPE_CHECKING:
     from emsqrt.executor import Context
@@ -30,7 +31,9 @@ def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
     Raises:
         CapTooSmall: The cap cannot do it; says which could.
+        Corrupt: A shard is damaged; nothing of the answer was sent.
     """
+    verify_shards(map(ShardFile.from_json, request["shards"]), context)
     submitted = rewrite(plan_from_json(request["plan"]), lambda node: _with_files(node, context))
     assert isinstance(submitted, Sink)
     with ExitStack() as stack:

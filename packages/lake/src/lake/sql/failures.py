@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 import duckdb
 
+from lake.errors import damaged_shard
+from lake.verification import ShardFile
 from sennit_core.errors import (
     Corrupt,
     Denied,
@@ -33,6 +36,7 @@ _MEANT_LINE = re.compile(r'\n?Did you mean ".*?"\??')
 _KIND = re.compile(r"^(?:[A-Z][A-Za-z ]*Error|INTERNAL Error): ")
 _PATH = re.compile(r"(?:/[^\s/'\",:;]+){2,}/?")
 _ELLIPSIS = "..."
+_OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException)
 
 
 def syntax_error(error: duckdb.Error, sql: str) -> SqlError:
@@ -44,7 +48,7 @@ def query_error(
     error: duckdb.Error,
     sql: str,
     *,
-    tables: Iterable[str],
+    shards: Iterable[ShardFile],
     columns: Iterable[str],
     cap_bytes: int,
 ) -> SennitError:
@@ -53,11 +57,15 @@ def query_error(
     Args:
         error: DuckDB's exception.
         sql: The statement, for the place in it.
-        tables: Names of all datasets, for suggestions.
+        shards: The files that the query reads: an error that names one of them is damage.
         columns: Columns of the datasets in the query, for suggestions.
         cap_bytes: The query's memory cap.
     """
     text = str(error)
+    if isinstance(error, _OF_FILES):
+        for shard in shards:
+            if shard.path in text:
+                return _unreadable_shard(shard, text)
     match error:
         case duckdb.OutOfMemoryException():
             return _out_of_memory(text, cap_bytes)
@@ -70,8 +78,7 @@ def query_error(
     if found := _COLUMN.search(text):
         return _unknown_column(found[1] or found[2], text, columns)
     if found := _TABLE.search(text):
-        name = found[1]
-        return NotFound(kind="dataset", name=name, suggestion=nearest(name, tuple(tables)))
+        return NotFound(kind="dataset", name=found[1], suggestion=None)
     return _placed(text, sql)
 
 
@@ -135,6 +142,14 @@ def _input_output(text: str) -> SennitError:
     if "No space left" in text:
         return StorageFull(path="the query's temporary files")
     return Corrupt(what="a shard of the dataset", expected="a readable file", found=_clean(text))
+
+
+def _unreadable_shard(shard: ShardFile, text: str) -> SennitError:
+    """The shard was verified before the query began: it has changed since, or is gone."""
+    part = "the file"
+    return damaged_shard(
+        shard.dataset, shard.index, Path(shard.path).name, part, "a readable file", _clean(text)
+    )
 
 
 def _clean(text: str) -> str:

@@ -25,6 +25,9 @@ from sennit_core.errors import Denied, SqlError, Unsupported
 __all__ = ["Statement", "check_statement"]
 
 _TREE_DEPTH_MAX = 8000
+_REMEMBERED = 256
+_REMEMBERED_TEXT_MAX = 8 << 10
+"""Statements whose verdict is remembered, and their longest text: 2 MiB of text at most."""
 _READING = "one SELECT, WITH, FROM, VALUES, SHOW TABLES, DESCRIBE, EXPLAIN or SUMMARIZE"
 _PARSER = {"threads": "1", "async_threads": "1", "memory_limit": "256MB"}
 _NODES = frozenset(
@@ -114,6 +117,12 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
         Denied: It would write, configure, or read something that is no dataset.
         Unsupported: DuckDB cannot show the tree of this statement.
     """
+    if len(sql) > _REMEMBERED_TEXT_MAX:
+        return _check(sql, known)
+    return _remembered(sql, known)
+
+
+def _check(sql: str, known: frozenset[str]) -> Statement:
     try:
         statements = _parser().extract_statements(sql)
     except duckdb.Error as error:
@@ -139,6 +148,10 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
     walk = _Walk(known)
     walk.visit(tree["statements"])
     return Statement(sql, frozenset(walk.tables), walk.catalog, text is not sql)
+
+
+# The verdict depends on nothing else; parsing costs more than running a small statement.
+_remembered = lru_cache(maxsize=_REMEMBERED)(_check)
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,11 @@ __all__ = ["plan_query"]
 
 
 def plan_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Return `plan` (its JSON, with a stream's sink) and `inputs` (ids of the snapshots it reads).
+    """Make a plan of a statement.
+
+    Returns:
+        `plan` (its JSON, with a stream's sink), `inputs` (ids of the snapshots it reads) and `shards`
+        (their files, to be verified before the plan runs).
 
     Raises:
         SqlError, Denied, NotFound: As for DuckDB.
@@ -33,13 +37,14 @@ def plan_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
             "EM-√ answers SELECT statements over datasets",
             hint="leave the engine to the node for EXPLAIN, SHOW and DESCRIBE",
         )
-    used = used_tables(tables, statement.tables, tuple(request.get("names") or ()))
+    used = used_tables(tables, statement.tables)
     sources = {key: _source(table) for table in used for key in (table.name, table.id)}
     plan = sql(text, sources, request.get("params")).plan
     _check_sources(plan, used)
     return {
         "plan": plan_to_json(Sink(plan, StreamTarget(request.get("format") or "arrow"))),
         "inputs": [table.snapshot for table in used],
+        "shards": [shard.to_json() for table in used for shard in table.shards],
     }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sennit_core.errors import NotFound, nearest
+from lake.verification import ShardFile
+from sennit_core.errors import NotFound, error_from_json
 from sennit_core.schema import Schema
 
 __all__ = ["Table", "used_tables"]
@@ -21,6 +22,7 @@ class Table:
         schema: Its columns.
         paths: Its shards in order; None makes a view that only tells its columns.
         snapshot: Id of the snapshot that the shards are of.
+        damage: Why it cannot be read: an error's wire form; raised when a statement reads it.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Table:
     schema: Schema
     paths: tuple[str, ...] | None
     snapshot: str | None = None
+    damage: dict[str, Any] | None = None
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -39,25 +42,33 @@ class Table:
             schema=Schema.from_json(data["schema"]),
             paths=None if paths is None else tuple(paths),
             snapshot=data.get("snapshot"),
+            damage=data.get("damage"),
         )
 
+    @property
+    def shards(self) -> list[ShardFile]:
+        """The files that hold it, to be verified before they are opened."""
+        return [ShardFile(self.name, i, path) for i, path in enumerate(self.paths or ())]
 
-def used_tables(tables: list[Table], wanted: frozenset[str], names: tuple[str, ...]) -> list[Table]:
+
+def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
     """The datasets that a statement names.
 
     Args:
         tables: Datasets that it may name.
         wanted: Names or ids, as written.
-        names: Of all datasets, for suggestions.
 
     Raises:
-        NotFound: A name is none.
+        NotFound: A name is none; the gateway, which knows all names, suggests one.
+        Corrupt: A dataset is damaged.
     """
     found: dict[str, Table] = {}
     by_name = {key: t for t in tables for key in (t.name.casefold(), t.id)}
     for name in sorted(wanted):
         table = by_name.get(name.casefold())
         if table is None:
-            raise NotFound(kind="dataset", name=name, suggestion=nearest(name, names))
+            raise NotFound(kind="dataset", name=name, suggestion=None)
+        if table.damage is not None:
+            raise error_from_json(table.damage)
         found[table.id] = table
     return list(found.values())

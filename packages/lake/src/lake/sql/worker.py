@@ -7,12 +7,13 @@ own leaves the memory of DuckDB and of the parser out of the cap that the plan r
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emsqrt.executor import Context
 
-__all__ = ["prepare", "run"]
+__all__ = ["prepare", "release", "run"]
 
 
 def prepare() -> None:
@@ -22,9 +23,18 @@ def prepare() -> None:
     entry.prepare()
 
 
+def release() -> None:
+    """Close the DuckDB instances that earlier queries left: what follows needs the memory."""
+    loaded = sys.modules.get("lake.sql.duckdb_worker")
+    if loaded is not None:
+        loaded.release()
+
+
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
     """Carry out one step."""
     engine = request.get("engine", "duckdb")
+    if engine != "duckdb":
+        release()
     if engine == "emsqrt":
         from lake.sql.external import run_query
 

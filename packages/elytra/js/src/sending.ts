@@ -1,7 +1,8 @@
-/** An upload worker: reads a part from disk, hashes it and sends it, off the page's thread. */
+/** The upload worker: reads a part from disk, hashes it and sends it, off the page's thread. */
 
-import type { FromWorker, PutPart, ToWorker } from './messages'
-import { sha256Hex } from './sha256'
+import { unreadable } from './errors.ts'
+import type { FromWorker, PutPart, ToWorker } from './messages.ts'
+import { sha256Hex } from './sha256.ts'
 
 const scope = self as unknown as DedicatedWorkerGlobalScope
 const sending = new Map<number, XMLHttpRequest>()
@@ -20,12 +21,7 @@ async function put(part: PutPart): Promise<void> {
     send(part, bytes, sha256)
   } catch (error) {
     // The file changed or vanished on disk between choosing it and reading it.
-    const body = JSON.stringify({
-      error: `Reading the file failed: ${String(error)}`,
-      code: 'bad-input',
-      hint: 'Choose the file again.',
-    })
-    reply({ kind: 'failed', ticket: part.ticket, status: 400, body })
+    reply({ kind: 'failed', ticket: part.ticket, status: 400, body: unreadable(error) })
   }
 }
 

@@ -1,0 +1,122 @@
+"""One HTTP request with the standard library alone, for verbs whose answer is small.
+
+httpx and what it loads take longer to import than a small query takes to answer. A connection to
+another machine goes through `urllib`, which knows proxies and their exceptions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from sennit_core.errors import RemoteError, SennitError, Unavailable, UsageError, error_from_json
+
+__all__ = ["Answer", "open_answer"]
+
+_SILENCE_SECONDS = 600.0
+_LOOPBACK = ("localhost", "127.", "::1")
+_RETRYABLE = frozenset({429, 500, 502, 503, 504})
+
+
+class Answer(Protocol):
+    """An HTTP response whose body has not been read."""
+
+    status: int
+    headers: Any
+
+    def read(self, amount: int = ..., /) -> bytes:
+        """Return at most so many bytes of the body; all of them when no number is given."""
+        ...
+
+
+@contextmanager
+def open_answer(
+    url: str, token: str | None, path: str, document: object, *, accept: str
+) -> Iterator[Answer]:
+    """Post a JSON document and yield the answer, whose body is read inside the `with`.
+
+    Args:
+        url: The node's address.
+        token: Sent as a bearer token.
+        path: From the root.
+        document: The body.
+        accept: The media type that is asked for.
+
+    Raises:
+        UsageError: `url` is no http(s) address.
+        SennitError: What the node answered, or Unavailable when it did not answer to its end.
+    """
+    headers = {"Accept": accept, "Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    body = json.dumps(document).encode()
+    try:
+        with _opened(url.rstrip("/"), path, body, headers) as answer:
+            if answer.status >= 400:
+                raise _error(answer, path)
+            yield answer
+    except BrokenPipeError:
+        raise  # of our own output
+    except (HTTPException, OSError) as problem:
+        if isinstance(problem, SennitError):
+            raise
+        raise _unavailable(url, problem) from problem
+
+
+@contextmanager
+def _opened(url: str, path: str, body: bytes, headers: Mapping[str, str]) -> Iterator[Answer]:
+    try:
+        address = urlsplit(url)
+        host, port = address.hostname or "", address.port
+    except ValueError:
+        host, port, address = "", None, urlsplit("")
+    if address.scheme not in ("http", "https") or not host:
+        raise UsageError(
+            f"{url!r} is not the address of a node", hint="write it like http://127.0.0.1:8600"
+        )
+    if not host.startswith(_LOOPBACK):
+        yield from _through_urllib(url + path, body, headers)
+        return
+    kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
+    connection = kind(host, port, timeout=_SILENCE_SECONDS)
+    try:
+        connection.request("POST", address.path + path, body, dict(headers))
+        with connection.getresponse() as answer:
+            yield answer
+    finally:
+        connection.close()
+
+
+def _through_urllib(url: str, body: bytes, headers: Mapping[str, str]) -> Iterator[Answer]:
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    try:
+        answer = urlopen(Request(url, body, dict(headers)), timeout=_SILENCE_SECONDS)
+    except HTTPError as error:
+        answer = error
+    with answer:
+        yield answer
+
+
+def _error(answer: Answer, path: str) -> SennitError:
+    text = answer.read().decode("utf-8", "replace")
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    if isinstance(document, dict) and "code" in document:
+        return error_from_json(document)
+    sentence = f"POST {path} was answered with {answer.status}: {text[:200]}"
+    if answer.status in _RETRYABLE:
+        return Unavailable(f"the node ({sentence})")
+    return RemoteError(sentence)
+
+
+def _unavailable(url: str, problem: Exception) -> Unavailable:
+    reason = str(problem) or type(problem).__name__
+    return Unavailable(f"the node at {url} ({reason})", hint="is it running? see `platform status`")

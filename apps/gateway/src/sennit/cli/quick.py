@@ -1,0 +1,57 @@
+"""`platform sql` without Typer, whose import and set-up take longer than a small query.
+
+Only a command line that is plainly right is taken; everything else, `--help` and every mistake
+included, goes to Typer, so that there is one place that explains the options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["OPTIONS", "parse_sql"]
+
+OPTIONS: Mapping[str, tuple[str, Callable[[str], Any] | None]] = {
+    "--limit": ("limit", int),
+    "--csv": ("as_csv", None),
+    "--engine": ("engine", str),
+    "--data": ("data", Path),
+    "--url": ("url", str),
+    "--json": ("as_json", None),
+}
+"""The member of `sennit.cli.sql.Query` that each option sets, and how its word is read (None: it
+has no word, and sets True). A test compares them with the verb that Typer knows."""
+
+
+def parse_sql(arguments: Sequence[str]) -> dict[str, Any] | None:
+    """Return the members of the `Query` that `sql …` asks for, or None to leave it to Typer."""
+    if not arguments or arguments[0] != "sql":
+        return None
+    members: dict[str, Any] = {}
+    words = list(arguments[:0:-1])
+    while words:
+        word = words.pop()
+        found = _option(word, words) if word.startswith("-") else ("sql", word)
+        if found is None or (found[0] == "sql" and "sql" in members):
+            return None
+        members[found[0]] = found[1]
+    return members if "sql" in members else None
+
+
+def _option(word: str, words: list[str]) -> tuple[str, Any] | None:
+    """Return the member that an option sets, and its value; takes its word off `words`."""
+    name, equals, value = word.partition("=")
+    if name not in OPTIONS:
+        return None
+    member, read = OPTIONS[name]
+    if read is None:
+        return None if equals else (member, True)
+    if not equals:
+        if not words or words[-1].startswith("-"):
+            return None
+        value = words.pop()
+    try:
+        return member, read(value)
+    except ValueError:
+        return None

@@ -1,0 +1,294 @@
+"""What each setting does, seen from outside a node; a setting without such a test cannot exist."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from opened_node import OpenNode, OpenNodes
+
+from nodes import platform, running_node
+from sennit.settings import Settings, load
+from sennit_core.errors import UsageError
+
+Effect = Callable[[OpenNodes, Path, pytest.MonkeyPatch], None]
+EFFECTS: dict[str, Effect] = {}
+
+
+def effect_of(*names: str) -> Callable[[Effect], Effect]:
+    def register(test: Effect) -> Effect:
+        EFFECTS.update(dict.fromkeys(names, test))
+        return test
+
+    return register
+
+
+def test_every_setting_has_an_effect_that_is_tested() -> None:
+    sections = {section.name: getattr(Settings(), section.name) for section in fields(Settings)}
+    known = {
+        f"{name}.{field.name}" for name, section in sections.items() for field in fields(section)
+    }
+    assert set(EFFECTS) == known
+
+
+def test_what_a_setting_does(
+    effect: Effect, opened: OpenNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effect(opened, tmp_path, monkeypatch)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each effect, named like its first setting."""
+    if "effect" in metafunc.fixturenames:
+        distinct = {test: name for name, test in reversed(EFFECTS.items())}
+        metafunc.parametrize("effect", list(distinct), ids=list(distinct.values()))
+
+
+@effect_of("network.host", "network.port")
+def the_address_is_listened_on(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENNIT_NETWORK__HOST", "127.0.0.3")
+    with running_node(folder / "node", "--api-only") as node:  # with --port 0: any free one
+        assert node.url.startswith("http://127.0.0.3:")
+        assert not node.url.endswith(":8600")
+        assert httpx.get(f"{node.url}/healthz").status_code == 200
+
+
+@effect_of("network.insecure")
+def another_host_is_bound_without_tls(
+    _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SENNIT_NETWORK__HOST", "0.0.0.0")
+    with pytest.raises(UsageError, match="TLS"):
+        load(folder, {})
+    monkeypatch.setenv("SENNIT_NETWORK__INSECURE", "true")
+    assert load(folder, {}).network.host == "0.0.0.0"
+
+
+@effect_of("network.tls_certificate", "network.tls_key")
+def the_node_speaks_tls(_opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2",
+         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    monkeypatch.setenv("SENNIT_NETWORK__TLS_CERTIFICATE", str(certificate))
+    monkeypatch.setenv("SENNIT_NETWORK__TLS_KEY", str(key))
+    with running_node(folder / "node", "--api-only") as node:
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        assert node.url.startswith("https://")
+        assert httpx.get(f"{node.url}/healthz", verify=trusted).status_code == 200
+
+
+@effect_of("network.allowed_hosts")
+def a_further_host_is_answered(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
+    node = opened({"network.allowed_hosts": ["lake.example"]})
+    for host, status in (("lake.example", 200), ("other.example", 403)):
+        assert node.client.get("/healthz", headers={"host": host}).status_code == status
+
+
+@effect_of("network.allowed_origins")
+def pages_of_an_origin_read_answers(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    node = opened({"network.allowed_origins": ["https://app.example"]})
+    answer = node.client.get("/api/stats", headers={"origin": "https://app.example"})
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+
+
+@effect_of("storage.part_bytes")
+def uploads_have_parts_of_that_size(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    node = opened({"storage.part_bytes": "1MiB"})
+    started = node.client.post("/api/start-upload", json={"name": "a.csv", "size": 4_000_000})
+    assert started.json()["partBytes"] == 1 << 20
+
+
+@effect_of("storage.keep_source")
+def sources_are_kept_unless_an_upload_says_no(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    node = opened({"storage.keep_source": True})
+    node.upload("kept.csv", b"a\n1\n")
+    node.upload("dropped.csv", b"a\n1\n", options='{"keepSource": false}')
+    assert source_of(node, "kept") is not None
+    assert source_of(node, "dropped") is None
+
+
+def test_sources_are_not_kept_unless_an_upload_says_so(plain: OpenNode) -> None:
+    plain.upload("gone.csv", b"a\n1\n")
+    plain.upload("here.csv", b"a\n1\n", options='{"keepSource": true}')
+    assert source_of(plain, "gone") is None
+    assert source_of(plain, "here") is not None
+
+
+def source_of(node: OpenNode, dataset: str) -> Any:
+    (snapshot,) = node.client.get(f"/api/datasets/{dataset}/snapshots").json()
+    return snapshot["shards"][0].get("sourceObject")
+
+
+@effect_of("storage.upload_bytes_max")
+def larger_uploads_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
+    node = opened({"storage.upload_bytes_max": 1000, "storage.part_bytes": 600})
+    for refused in every_upload(node, b"a\n" + b"1\n" * 500):
+        assert refused.status_code == 413, refused.text
+        assert refused.json()["details"]["limitBytes"] == 1000
+        assert "upload_bytes_max" in refused.json()["hint"]
+    assert node.client.get("/api/datasets").json() == []
+    for taken in every_upload(node, b"a\n" + b"1\n" * 499):
+        assert taken.status_code == 200, taken.text
+
+
+def every_upload(node: OpenNode, body: bytes) -> list[httpx.Response]:
+    """The answers to a file that is sent in each way there is; each as a dataset of its own."""
+    post, name = node.client.post, f"{len(body)}-bytes"
+    form = {"file": (f"{name}-form.csv", body)}
+    declared = post("/api/start-upload", json={"name": "declared.csv", "size": len(body)})
+    answers = [
+        post("/api/upload", params={"name": f"{name}-raw.csv"}, content=body),
+        post("/api/upload", params={"name": f"{name}-chunks.csv"}, content=iter([body])),
+        post("/api/upload", files=form),
+        declared,
+    ]
+    for chunked in (False, True):
+        started = post("/api/start-upload", json={"name": f"{name}-{chunked}.csv"}).json()
+        pieces = [body[:600], body[600:]]
+        parts = f"/api/uploads/{started['uploadId']}/parts"
+        for index in (1, 0):
+            content: Any = iter([pieces[index]]) if chunked else pieces[index]
+            sent = node.client.put(f"{parts}/{index}", content=content)
+            if index == 1:
+                answers.append(sent)
+    started = post("/api/start-upload", json={"name": f"{name}-fields.csv"}).json()
+    fields_ = {"uploadId": started["uploadId"], "index": "1"}
+    answers.append(post("/api/upload-chunk", data=fields_, files={"file": ("x", body[600:])}))
+    return answers
+
+
+@effect_of("analytics.query_seconds")
+def a_long_query_is_stopped(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
+    node = opened({"analytics.query_seconds": 0.5})
+    query = "select sum(a.range * b.range) from range(10000000) a, range(10000000) b"
+    stopped = node.client.post("/api/query", json={"sql": query})
+    assert (stopped.status_code, stopped.json()["code"]) == (504, "deadline-exceeded")
+
+
+@effect_of("analytics.json_rows_max")
+def a_json_answer_ends_at_so_many_rows(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    node = opened({"analytics.json_rows_max": 3})
+    for asked, rows, truncated in ((3, 3, False), (4, 3, True)):
+        query = {"sql": f"select * from range({asked})"}
+        answer = node.client.post("/api/query", json=query).json()
+        assert (len(answer["rows"]), answer["truncated"]) == (rows, truncated)
+
+
+@effect_of("security.body_bytes_max")
+def larger_bodies_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
+    node = opened({"security.body_bytes_max": 4096})
+    for size, statuses in ((5000, {413}), (3000, {200, 201})):
+        text = "x" * size
+        query = node.client.post("/api/query", json={"sql": f"select '{text}'"})
+        written = node.client.put("/text.json", json=text)
+        assert {query.status_code, written.status_code} <= statuses
+
+
+def test_bodies_of_the_default_size_are_taken(plain: OpenNode) -> None:
+    assert plain.client.put("/text.json", json="x" * 5_000_000).status_code == 200
+
+
+def logged(folder: Path, **settings: object) -> str:
+    """Log 200 lines and a warning with these settings; return what the terminal got."""
+    program = (
+        "import sys, json, logging, pathlib\n"
+        "from sennit.logs import configure\nfrom sennit.settings import LoggingSettings\n"
+        "configure(LoggingSettings(**json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
+        "for i in range(200): logging.getLogger('a').info('line %d', i)\n"
+        "logging.getLogger('a').warning('careful')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(settings), str(folder)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stderr
+
+
+@effect_of("logging.level")
+def only_lines_of_the_level_are_written(
+    _opened: OpenNodes, folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    logged(folder, level="WARNING")
+    assert len((folder / "system.log").read_text().splitlines()) == 1
+
+
+@effect_of("logging.format")
+def the_terminal_gets_json(_opened: OpenNodes, folder: Path, _env: pytest.MonkeyPatch) -> None:
+    assert json.loads(logged(folder, format="json"))["message"] == "careful"
+    assert logged(folder, format="text").rstrip().endswith("a: careful")
+
+
+@effect_of("logging.rotate_bytes", "logging.rotate_count")
+def logs_are_rotated(_opened: OpenNodes, folder: Path, _env: pytest.MonkeyPatch) -> None:
+    logged(folder, rotate_bytes=2048, rotate_count=2)
+    found = sorted(path.name for path in folder.iterdir())
+    assert found == ["system.log", "system.log.1", "system.log.2"]
+    assert all(path.stat().st_size <= 2048 for path in folder.iterdir())
+
+
+@effect_of("emsqrt.memory_bytes", "emsqrt.executors")
+def memory_is_split_over_executors(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    node = opened({"emsqrt.memory_bytes": "2GiB", "emsqrt.executors": 3})
+    shares = node.client.get("/api/stats").json()["memory"]["shares"]
+    assert (shares["totalBytes"], shares["executors"]) == (2 << 30, 3)
+    assert shares["gatewayBytes"] + 3 * shares["executorBytes"] <= 2 << 30
+
+
+@effect_of("elkyn.namespaces")
+def trees_of_these_names_exist(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
+    node = opened({"elkyn.namespaces": ["one", "two"]})
+    assert node.client.put("/a.json?ns=two", json=1).status_code == 200
+    assert node.client.put("/a.json?ns=three", json=1).status_code == 404
+
+
+@effect_of("elkyn.keep_alive_seconds")
+def silent_streams_are_kept_alive(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    node = opened({"elkyn.keep_alive_seconds": 0.2})
+    headers = {"accept": "text/event-stream"}
+    with node.client.stream("GET", "/a.json", headers=headers, timeout=15) as stream:
+        assert "event: keep-alive" in stream.iter_lines()
+
+
+def test_flags_environment_and_file_all_reach_a_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text('[network]\nallowed_hosts = ["lake.example"]\n')
+    monkeypatch.setenv("SENNIT_STORAGE__PART_BYTES", "2MiB")
+    monkeypatch.setenv("SENNIT_STORAGE__KEEP_SOURCE", "true")
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    with running_node(tmp_path, "--api-only", "--memory", "700MiB") as node:
+        headers = node.headers | {"host": "lake.example"}
+        with httpx.Client(base_url=node.url, headers=headers) as client:
+            stats = client.get("/api/stats").json()
+            started = client.post("/api/start-upload", json={"name": "b.csv"}).json()
+            platform("put", str(tmp_path / "a.csv"), data=tmp_path)
+            (snapshot,) = client.get("/api/datasets/a/snapshots").json()
+    assert stats["memory"]["capBytes"] == 700 << 20
+    assert started["partBytes"] == 2 << 20
+    assert snapshot["shards"][0].get("sourceObject") is not None

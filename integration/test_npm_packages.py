@@ -1,0 +1,173 @@
+"""What someone gets who installs the npm packages: modules Node imports, types, real calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+from elkyn_server import Served
+from npm_packages import NAMES, TSC, folder_of, install, pack, run, run_module
+
+from nodes import RunningNode
+
+pytestmark = pytest.mark.timeout(180)
+
+TYPED = """
+import { ElkynClient, ElkynStore, type Json } from '@sennit/elkyn'
+import { startUploadWorker, Upload, UploadError, WorkerPool, type UploadResult } from '@sennit/elytra'
+import { buildSchema, computeStrandMap, StrandView, type StrandSchema } from '@sennit/strand'
+
+const schema: StrandSchema = buildSchema([{ name: 'id', type: 'u32' }])
+export const bytes: number = computeStrandMap({
+  schema, indexCapacity: 8, heapCapacity: 64,
+}).totalBytes
+export const pool: WorkerPool = new WorkerPool(startUploadWorker, 2)
+export const send = (file: File): Promise<UploadResult> => new Upload(file, { pool }).finished
+export const read = async (url: string): Promise<Json> => new ElkynClient(url).get('/a')
+export const failed = new UploadError('no', { code: 'usage', status: 400 })
+export const view = (buffer: SharedArrayBuffer) => new StrandView(buffer)
+export { ElkynStore }
+// @ts-expect-error the declarations know what a schema is
+buildSchema(7)
+// @ts-expect-error and what a pool is made of
+new WorkerPool(startUploadWorker, 'two')
+"""
+
+RING = """
+import { Worker } from 'node:worker_threads'
+import { buildSchema, computeStrandMap, initStrandHeader, StrandView } from '@sennit/strand'
+
+const schema = buildSchema([{ name: 'id', type: 'u32' }, { name: 'text', type: 'utf8' }])
+const map = computeStrandMap({ schema, indexCapacity: 16, heapCapacity: 1024 })
+const buffer = new SharedArrayBuffer(map.totalBytes)
+initStrandHeader(buffer, map)
+const view = new StrandView(buffer)
+const cursor = view.allocateCursor()
+const code = `
+  import { workerData } from 'node:worker_threads'
+  import { StrandWriter } from '@sennit/strand'
+  const writer = new StrandWriter(workerData)
+  writer.writeRecordBatch(Array.from({ length: 500 }, (_, id) => ({ id, text: 'r' + id })))
+  writer.finalize()`
+import { writeFileSync } from 'node:fs'
+writeFileSync('writer.mjs', code)
+new Worker(new URL('./writer.mjs', import.meta.url), { workerData: buffer })
+const texts = []
+for (let seq = 0; ;) {
+  const count = await view.waitForCommit(seq)
+  if (count === seq) break
+  for (; seq < count; seq += 1) if (cursor.seek(seq)) texts.push(cursor.getString('text'))
+  view.acknowledgeRead(count)
+}
+console.log(JSON.stringify([texts.length, texts[0], texts.at(-1)]))
+"""
+
+UPLOAD = """
+import { startUploadWorker, Upload, UploadApi, UploadError, WorkerPool } from '@sennit/elytra'
+
+const [url, token, name] = process.argv.slice(2)
+const api = new UploadApi(url, { Authorization: `Bearer ${token}` })
+const pool = new WorkerPool(startUploadWorker, 3)
+const rows = Array.from({ length: 20_000 }, (_, at) => `${at},port ${at % 7}\\n`)
+const file = new File(['berth,port\\n', ...rows], `${name}.csv`)
+const upload = new Upload(file, { pool, api, name, partBytes: 65_536 })
+const { jobId } = await upload.finished
+const stranger = new UploadApi(url, { Authorization: 'Bearer snt_wrong' })
+const again = await new Upload(file, { pool, api: stranger }).finished.catch((error) => error)
+pool.close()
+console.log(JSON.stringify([
+  jobId, upload.snapshot().parts, again instanceof UploadError, again.code,
+]))
+"""
+
+TREE = """
+import { rmSync } from 'node:fs'
+import { ElkynClient, ElkynStore } from '@sennit/elkyn'
+
+const [url, token] = process.argv.slice(2)
+const client = new ElkynClient(url, { token })
+await client.set('/ports/bergen', { berths: 7 })
+const store = new ElkynStore({ mode: 'standalone', path: 'tree' })
+await store.set('/copy', await client.get('/ports'))
+const copied = store.get('/copy')
+await store.close()
+client.close()
+console.log(JSON.stringify(copied))
+"""
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The packages, packed over what an older build has left in `dist`."""
+    folder = tmp_path_factory.mktemp("archives")
+    for name in NAMES:
+        stale = folder_of(name) / "dist" / "removed.js"
+        stale.parent.mkdir(exist_ok=True)
+        stale.write_text("of a module that was deleted since the last build")
+    return {name: pack(name, folder) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def installed(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty project outside the tree with the three archives installed."""
+    return install([*archives.values()], tmp_path_factory.mktemp("consumer"))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Served:
+    return Served(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_archive_holds_what_its_manifest_names_and_no_sources(
+    name: str, archives: dict[str, Path]
+) -> None:
+    with tarfile.open(archives[name]) as archive:
+        files = {member.removeprefix("package/") for member in archive.getnames()}
+        manifest = json.loads(archive.extractfile("package/package.json").read())  # type: ignore[union-attr]
+    named = set(re.findall(r': "\./([^"]+)"', json.dumps(manifest["exports"])))
+    assert named <= files
+    assert {file for file in files if not file.startswith("dist/")} == {"package.json", "README.md"}
+    assert {file for file in files if re.search(r"(?<!\.d)\.ts$|removed", file)} == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_entry_of_a_package_can_be_imported(installed: Path, name: str) -> None:
+    code = f"import * as all from '@sennit/{name}'; console.log(JSON.stringify(Object.keys(all)))"
+    exported = run_module(installed, code)
+    index = (installed / f"node_modules/@sennit/{name}/dist/index.d.ts").read_text()
+    assert len(exported) > 3
+    assert all(each in index or "export *" in index for each in exported)
+
+
+@pytest.mark.parametrize(
+    "resolution",
+    ["--module node16 --moduleResolution node16", "--module esnext --moduleResolution bundler"],
+)
+def test_a_strict_consumer_type_checks(installed: Path, resolution: str) -> None:
+    (installed / "typed.ts").write_text(TYPED, encoding="utf-8")
+    strict = "--strict --noEmit --target es2022 --lib es2024,dom,dom.iterable --types node"
+    roots = ("--typeRoots", str(TSC.parents[1] / "@types"))
+    run(str(TSC), "typed.ts", *strict.split(), *roots, *resolution.split(), cwd=installed)
+
+
+def test_a_ring_carries_records_between_threads(installed: Path) -> None:
+    assert run_module(installed, RING) == [500, "r0", "r499"]
+
+
+def test_an_upload_from_node_becomes_a_table(installed: Path, node: RunningNode) -> None:
+    job, parts, is_error, code = run_module(installed, UPLOAD, node.url, node.token, "npm_upload")
+    assert (parts > 3, is_error, code) == (True, True, "unauthenticated")
+    with node.session() as session:
+        session.job(job).wait()
+        assert session.sql("select count(*), max(berth) from npm_upload").rows == [(20_000, 19_999)]
+
+
+def test_a_client_and_a_store_hold_the_same_tree(installed: Path, served: Served) -> None:
+    try:
+        assert run_module(installed, TREE, served.url, served.token) == {"bergen": {"berths": 7}}
+    finally:
+        served.stop()

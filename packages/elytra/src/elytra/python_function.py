@@ -1,0 +1,266 @@
+"""Python functions of a row, read once and turned into expressions; they never run on data.
+
+A function is called with stand-ins: a dict of columns, a tuple, or one value. What stand-ins cannot
+notice (`is`, `isinstance`, `try`, randomness) would end in an expression that differs from the
+function without anyone knowing. So its bytecode is checked for these first, and it is called twice
+and must build the same expression both times.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Literal, TypeAlias
+
+from elytra.python_values import CONSTANTS, EXPRESSION_HINT, Trace, Value
+from emsqrt.expr import Agg, Column, Expr, lit
+from emsqrt.expr.walk import same
+from sennit_core.errors import SennitError, UnknownColumn, Unsupported
+from sennit_core.schema import Schema
+
+Shape: TypeAlias = Literal["row", "value", "tuple"]
+"""What a function gets for each row: a dict of its columns, the one value, or a tuple."""
+
+_BLIND_BUILTINS = (
+    *("isinstance", "issubclass", "type", "id", "callable", "hasattr", "vars", "dir"),
+    *("globals", "locals", "eval", "exec"),
+)
+_LOADS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
+_IDENTITY_HINT = "write v == None for v is None, and v != None for v is not None"
+
+
+class StandInRow(dict[str, Value]):
+    """A row as a dict; columns are also attributes, as in `r.price`."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__((name, trace.value(Column(name))) for name in trace.schema.names)
+        self._trace = trace
+
+    def __missing__(self, name: object) -> Value:
+        if not isinstance(name, str):
+            raise self._trace.refuse(
+                f"a row has no column {name!r}", f"its columns are {', '.join(self)}: r.name"
+            )
+        raise self._trace.fail(UnknownColumn(name, known=self._trace.schema.names))
+
+    def __getattr__(self, name: str) -> Value:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a function builds of a row.
+
+    Args:
+        shape: The shape of what it returns.
+        columns: Names and expressions: those of a dict, `_0 _1 …` of a tuple, one of a value.
+    """
+
+    shape: Shape
+    columns: tuple[tuple[str, Expr], ...]
+
+
+def trace_map(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> Traced:
+    """Read a function that makes a new row: one value, a tuple, or a dict.
+
+    Args:
+        fn: A function of one row.
+        schema: Its columns.
+        shape: What the function gets.
+
+    Raises:
+        Unsupported: It does what cannot be traced; the message names it.
+        UnknownColumn: It reads a column that is not there.
+    """
+    return _stable(fn, lambda: _returned(*_run(fn, schema, shape)))
+
+
+def trace_value(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> Expr:
+    """Read a function that returns one value, or one aggregate; raises as `trace_map`."""
+    traced = trace_map(fn, schema, shape)
+    if traced.shape != "value":
+        raise Unsupported(
+            f"this function returns a {traced.shape}, where one value is needed",
+            hint="pass several functions or columns instead",
+        )
+    return traced.columns[0][1]
+
+
+def trace_condition(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> Expr:
+    """Read a function that says which rows to keep; raises as `trace_map`."""
+
+    def condition() -> Traced:
+        trace, returned = _run(fn, schema, shape)
+        if isinstance(returned, Value):
+            term = returned.sennit_term
+            if term.family != "bool":
+                raise trace.refuse(
+                    f"a condition is {term.text}, which is {term.kind} and not Bool",
+                    "write the comparison that Python's truth stands for, such as v != 0",
+                )
+            return Traced("value", (("condition", term.expr),))
+        if isinstance(returned, Expr):
+            return Traced("value", (("condition", returned),))
+        if returned is not None and not isinstance(returned, (*CONSTANTS, dict, tuple, list)):
+            raise trace.refuse(f"a condition returned {type(returned).__name__}")
+        return Traced("value", (("condition", lit(bool(returned))),))
+
+    return _stable(fn, condition).columns[0][1]
+
+
+def stand_in(trace: Trace, shape: Shape) -> Any:
+    """Return what a function gets in place of a row."""
+    if shape == "row":
+        return StandInRow(trace)
+    values = tuple(trace.value(Column(name)) for name in trace.schema.names)
+    return values if shape == "tuple" else values[0]
+
+
+def call_traced(trace: Trace, fn: Callable[..., object], *arguments: Any) -> object:
+    """Call a function with stand-ins and return what it returns.
+
+    Raises:
+        Unsupported: It fails, or does what stand-ins cannot notice.
+    """
+    check_traceable(fn)
+    try:
+        returned = fn(*arguments)
+    except SennitError:
+        raise
+    except Exception as problem:
+        if trace.refusal is not None:
+            raise trace.refusal from problem
+        raise Unsupported(
+            f"this function cannot be traced: {type(problem).__name__}: {problem}",
+            hint=EXPRESSION_HINT,
+        ) from problem
+    if trace.refusal is not None:
+        raise trace.refusal
+    return returned
+
+
+def check_traceable(fn: Callable[..., object]) -> None:
+    """Refuse a function whose code does what stand-ins cannot notice."""
+    for code in _codes(fn, set()):
+        for instruction in dis.get_instructions(code):
+            name = instruction.opname
+            if name == "IS_OP" or name.endswith(("_NONE", "_NOT_NONE")):
+                raise Unsupported("`is` in a function cannot be traced", hint=_IDENTITY_HINT)
+            if name == "PUSH_EXC_INFO":
+                raise Unsupported(
+                    "try and with in a function cannot be traced", hint=EXPRESSION_HINT
+                )
+            if name.startswith("MATCH_"):
+                raise Unsupported("match in a function cannot be traced", hint=EXPRESSION_HINT)
+            is_builtin = name in _LOADS_GLOBAL and instruction.argval in _BLIND_BUILTINS
+            if is_builtin or instruction.argval == "__class__":
+                raise Unsupported(
+                    f"{instruction.argval} in a function cannot be traced: it would be asked of a "
+                    "stand-in for the value",
+                    hint=EXPRESSION_HINT,
+                )
+
+
+def _codes(fn: Any, seen: set[CodeType]) -> Iterator[CodeType]:
+    """The code of a function, of functions inside it, and of Python functions it names."""
+    while not isinstance(fn, FunctionType):
+        if isinstance(fn, MethodType):
+            fn = fn.__func__
+        elif hasattr(fn, "func"):  # functools.partial
+            fn = fn.func
+        elif isinstance(vars(type(fn)).get("__call__"), FunctionType):
+            fn = vars(type(fn))["__call__"]
+        else:
+            return  # built in: it can only do what the stand-ins' operators do
+    if fn.__code__ in seen or (fn.__module__ or "").split(".")[0] in ("elytra", "emsqrt"):
+        return
+    pending = [fn.__code__]
+    while pending:
+        code = pending.pop()
+        seen.add(code)
+        yield code
+        pending += [const for const in code.co_consts if isinstance(const, CodeType)]
+        for named in _named(fn, code):
+            yield from _codes(named, seen)
+
+
+def _named(fn: FunctionType, code: CodeType) -> Iterator[Any]:
+    cells = (cell.cell_contents for cell in fn.__closure__ or () if _is_filled(cell))
+    loaded = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in _LOADS_GLOBAL
+    }
+    candidates = [*cells, *(fn.__globals__.get(name) for name in loaded)]
+    for found in candidates:
+        if isinstance(found, ModuleType) and found is not builtins:
+            members = (getattr(found, name, None) for name in code.co_names)
+            yield from (member for member in members if isinstance(member, FunctionType))
+        elif isinstance(found, FunctionType | MethodType):
+            yield found
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # an empty cell raises
+    except ValueError:
+        return False
+    return True
+
+
+def _run(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> tuple[Trace, object]:
+    trace = Trace(schema)
+    return trace, call_traced(trace, fn, stand_in(trace, shape))
+
+
+def _returned(trace: Trace, returned: object) -> Traced:
+    if isinstance(returned, Mapping):
+        columns = []
+        for name, value in returned.items():
+            if not isinstance(name, str):
+                raise trace.refuse(f"a dict's keys are the names of columns, not {name!r}")
+            columns.append((name, _single(trace, value)))
+        if columns:
+            return Traced("row", tuple(columns))
+    elif isinstance(returned, tuple):
+        if returned:
+            values = enumerate(returned)
+            return Traced("tuple", tuple((f"_{at}", _single(trace, each)) for at, each in values))
+    else:
+        expr = _single(trace, returned)
+        return Traced("value", ((expr.name if isinstance(expr, Column) else "value", expr),))
+    raise trace.refuse("a function returned an empty row")
+
+
+def _single(trace: Trace, returned: object) -> Expr:
+    if isinstance(returned, Value):
+        return returned.sennit_term.definite
+    if isinstance(returned, Expr | Agg):
+        return returned
+    if isinstance(returned, CONSTANTS):
+        return trace.constant(returned).expr
+    raise trace.refuse(
+        f"a function returned {type(returned).__name__}, which is not traced",
+        "return a value, a tuple of values, or a dict of names and values",
+    )
+
+
+def _stable(fn: Callable[..., object], read: Callable[[], Traced]) -> Traced:
+    """Read a function twice: one that draws random numbers or counts would become a constant."""
+    first, second = read(), read()
+    is_same = [name for name, _ in first.columns] == [name for name, _ in second.columns] and all(
+        same(mine, other)
+        for (_, mine), (_, other) in zip(first.columns, second.columns, strict=True)
+    )
+    if not is_same:
+        raise Unsupported(
+            f"{getattr(fn, '__name__', 'this function')} builds another expression at each call",
+            hint="a traced function runs once and not once a row: random numbers, clocks and "
+            "counters cannot be traced",
+        )
+    return first

@@ -1,0 +1,58 @@
+"""A pipeline over a damaged shard fails by name, and has no result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from elytra.pipeline import Pipeline
+from emsqrt.expr import col, count
+from sennit_core.errors import Corrupt
+
+PIPELINES = {
+    "partials and a merge": lambda p: p.group_by("city").agg(n=count(), km=col("km").sum()),
+    "rows of each shard": lambda p: p.filter(col("km") > 1),
+    "one task for all": lambda p: p.sort("km"),
+}
+
+
+def flip(path: Path) -> None:
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(30)
+        byte = file.read(1)[0]
+        file.seek(30)
+        file.write(bytes((byte ^ 1,)))
+
+
+@pytest.mark.parametrize("kind", PIPELINES)
+def test_a_flipped_bit_in_a_shard_fails_the_job(node: Any, kind: str) -> None:
+    node.lake.append("trips", pa.table({"city": ["Oslo", "Rome"], "km": [12, 7]}))
+    node.lake.append("trips", pa.table({"city": ["Bern"], "km": [3]}))
+    pipeline = PIPELINES[kind](Pipeline.over(node.client, "trips"))
+    assert len(pipeline.distribute()) == 3
+    shard = node.lake.resolve("trips")[1][1]
+    flip(shard)
+
+    with pytest.raises(Corrupt) as caught:
+        pipeline.distribute()
+
+    told = f'dataset "trips": chunk 0 of shard 1 (object {shard.name}) is damaged'
+    assert told in str(caught.value)
+
+
+def test_a_client_verifies_a_dataset(node: Any) -> None:
+    node.lake.append("trips", pa.table({"city": ["Oslo", "Rome"], "km": [12, 7]}))
+    seen: list[tuple[int, int]] = []
+
+    whole = node.client.verify(on_progress=lambda done, total: seen.append((done, total)))
+    flip(node.lake.resolve("trips")[1][0])
+    damaged = node.client.verify("trips")
+
+    assert (whole.datasets, whole.objects, whole.findings, whole.done) == (1, 2, (), True)
+    assert seen[-1][0] == seen[-1][1] > 0
+    assert [finding.dataset for finding in damaged.findings] == ["trips"]
+    assert node.client.datasets()[0].damaged == damaged.findings[0].problem

@@ -1,0 +1,230 @@
+"""The catalog's rows by name and by id, without reading them all for one.
+
+In memory are a name and an id for each dataset, and the rows that were read last. Both follow the
+tree: an observer notes which datasets a commit has touched, and the next look reads those rows anew.
+So a look costs the same with three thousand datasets as with none.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from elkyn.records import SystemTree
+from lake.errors import damaged_dataset
+from sennit_core.errors import Corrupt, UsageError
+from sennit_core.records import DatasetInfo
+
+if TYPE_CHECKING:
+    from elkyn import ElkynStore
+
+__all__ = ["CatalogIndex"]
+
+_ROWS_MAX = 256  # parsed rows in memory: some KiB each
+_ROOTS = ("datasets", "snapshots")
+
+
+class CatalogIndex:
+    """Finds datasets; safe for threads.
+
+    Args:
+        tree: The `sys` namespace.
+        recover_name: Called with the id of a dataset whose row is damaged; returns the name that its
+            manifests give it, None when they do not.
+    """
+
+    def __init__(self, tree: ElkynStore, recover_name: Callable[[str], str | None]) -> None:
+        self._rows = SystemTree(tree)
+        self._recover_name = recover_name
+        self._lock = threading.RLock()
+        # All below: as of the last `_refresh`. `_names` has every dataset; `_ids` has the same by
+        # folded name; `_damage` those whose row cannot be used; `_infos` some of the good rows.
+        self._names: dict[str, str] = {}
+        self._ids: dict[str, str] = {}
+        self._damage: dict[str, Corrupt] = {}
+        self._infos: OrderedDict[str, DatasetInfo] = OrderedDict()
+        self._unreadable: Corrupt | None = None
+        # What commits have touched since then. The observer runs under the writer's lock, so it
+        # takes a lock that nothing slow is done under.
+        self._noting = threading.Lock()
+        self._changed: set[str] = set()
+        self._all_changed = True
+        tree.observe(self._note)
+
+    def ids(self) -> Sequence[str]:
+        """Ids of all datasets by name, damaged ones included; those that are known (see `problem`).
+
+        Raises:
+            Corrupt: The catalog cannot be read at all.
+        """
+        with self._lock:
+            self._refresh()
+            if self._unreadable is not None and not self._names:
+                raise self._unreadable
+            return sorted(self._names, key=lambda key: self._names[key].casefold())
+
+    @property
+    def problem(self) -> Corrupt | None:
+        """Why there may be more datasets than `ids` knows; None when there are no more."""
+        with self._lock:
+            self._refresh()
+            return self._unreadable
+
+    def names(self) -> Sequence[str]:
+        """Names of all datasets."""
+        with self._lock:
+            self._refresh()
+            return list(self._names.values())
+
+    def find(self, id_or_name: str) -> str | None:
+        """The id of the dataset with this id or name (in any case); None when there is none.
+
+        Raises:
+            Corrupt: The catalog cannot be read at all, so nobody knows.
+        """
+        with self._lock:
+            self._refresh()
+            found = self._find(id_or_name)
+            if found is None and self._unreadable is not None:
+                raise self._unreadable
+            return found
+
+    def find_all(self, words: Iterable[str]) -> Sequence[str]:
+        """Ids of the datasets that have one of the folded words as their id or name."""
+        with self._lock:
+            self._refresh()
+            found = {self._find(word) for word in words} - {None}
+            return sorted(dataset_id for dataset_id in found if dataset_id is not None)
+
+    def name(self, dataset_id: str) -> str:
+        """The name of a dataset that there is, damaged or not."""
+        with self._lock:
+            return self._names[dataset_id]
+
+    def get(self, dataset_id: str) -> DatasetInfo | None:
+        """The row of a dataset; None when there is none.
+
+        Raises:
+            Corrupt: The row is damaged.
+        """
+        with self._lock:
+            self._refresh()
+            if dataset_id in self._damage:
+                raise self._damage[dataset_id]
+            if dataset_id not in self._names:
+                return None
+            if dataset_id not in self._infos:
+                self._load(dataset_id)
+                return self.get(dataset_id)
+            self._infos.move_to_end(dataset_id)
+            return self._infos[dataset_id]
+
+    def _find(self, id_or_name: str) -> str | None:
+        if id_or_name in self._names:
+            return id_or_name
+        folded = id_or_name.casefold()
+        return folded if folded in self._names else self._ids.get(folded)
+
+    def reload(self) -> None:
+        """Read every row again at the next look: the disk may hold others than memory."""
+        with self._noting:
+            self._all_changed = True
+
+    def _note(self, _position: int, paths: list[Any]) -> None:
+        """Note what a commit has touched (called by the tree, before the commit returns)."""
+        with self._noting:
+            for path in paths:
+                if not path or (path[0] in _ROOTS and len(path) == 1):
+                    self._all_changed = True
+                elif path[0] in _ROOTS:
+                    self._changed.add(path[1])
+
+    def _refresh(self) -> None:
+        with self._noting:
+            reload, self._all_changed = self._all_changed, False
+            changed, self._changed = self._changed, set()
+        if reload:
+            self._load_all()
+        else:
+            for dataset_id in changed:
+                self._load(dataset_id)
+
+    def _load_all(self) -> None:
+        for known in (self._names, self._ids, self._damage, self._infos):
+            known.clear()
+        self._unreadable = None
+        found: dict[str, None] = {}
+        problems: list[Corrupt] = []
+        # A dataset whose row is lost still has snapshots, and the other way round.
+        for ids in (self._rows.datasets.ids, self._rows.datasets_with_snapshots):
+            try:
+                found.update(dict.fromkeys(ids()))
+            except Corrupt as problem:
+                problems.append(problem)
+        for dataset_id in found:
+            self._load(dataset_id, listed=True)
+        if problems:
+            self._unreadable = Corrupt(
+                "the catalog",
+                found=str(problems[0]),
+                hint="stop the node and restore the data folder from a backup",
+            )
+
+    def _load(self, dataset_id: str, *, listed: bool = False) -> None:
+        """Read one row, and forget the dataset when there is none.
+
+        Args:
+            dataset_id: The dataset.
+            listed: Whether a walk over the rows has just come by it.
+        """
+        self._forget(dataset_id)
+        try:
+            info = self._rows.datasets.get(dataset_id)
+            if info is None and not listed and not self._has_snapshots(dataset_id):
+                return
+            problem = "it is missing, while other rows of the dataset are there"
+            if info is not None and info.id != dataset_id:
+                problem = f"it is the row of {info.id}"
+            elif info is not None:
+                self._keep(info)
+                return
+        except (Corrupt, UsageError) as error:  # UsageError: a key that no id has
+            problem = str(error)
+        self._keep_damaged(dataset_id, problem)
+
+    def _has_snapshots(self, dataset_id: str) -> bool:
+        return bool(self._rows.snapshots(dataset_id).ids())
+
+    def _keep(self, info: DatasetInfo) -> None:
+        self._names[info.id] = info.name
+        self._ids.setdefault(info.name.casefold(), info.id)
+        self._infos[info.id] = info
+        while len(self._infos) > _ROWS_MAX:
+            self._infos.popitem(last=False)
+
+    def _keep_damaged(self, dataset_id: str, problem: str) -> None:
+        name = self._recover_name(dataset_id) or self._name_in_row(dataset_id) or dataset_id
+        self._names[dataset_id] = name
+        self._ids.setdefault(name.casefold(), dataset_id)
+        self._damage[dataset_id] = damaged_dataset(name, "its catalog row", problem)
+
+    def _name_in_row(self, dataset_id: str) -> str | None:
+        try:
+            row = self._rows.datasets.raw(dataset_id)
+        except (Corrupt, UsageError):
+            return None
+        name = row.get("name") if isinstance(row, dict) else None
+        return name if isinstance(name, str) and name else None
+
+    def _forget(self, dataset_id: str) -> None:
+        name = self._names.pop(dataset_id, None)
+        if name is not None and self._ids.get(name.casefold()) == dataset_id:
+            del self._ids[name.casefold()]
+        self._damage.pop(dataset_id, None)
+        self._infos.pop(dataset_id, None)
+        if name is not None:
+            for other in self._damage:  # damage can give two rows one name
+                if self._names[other].casefold() == name.casefold():
+                    self._ids.setdefault(name.casefold(), other)

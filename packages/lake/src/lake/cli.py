@@ -1,0 +1,192 @@
+"""The `lake` command: the datasets of a folder, listed, filled, queried and deleted without a node."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.errors import NotFound, SennitError, UsageError
+from sennit_core.units import format_bytes, parse_bytes
+
+if TYPE_CHECKING:
+    from lake.lake import Lake
+
+__all__ = ["main"]
+
+_SHOWN_ROWS = 1000
+_CELL_CHARACTERS = 60
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 when it worked, 1 when it failed, 2 for bad usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except SennitError as error:
+        print(f"lake: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    return 0
+
+
+class _Version(argparse.Action):
+    """Print the version; reading it takes time, so it is read only when it is asked for."""
+
+    def __init__(self, option_strings: list[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"lake {version('sennit-lake')}")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lake",
+        description="Work on the lake in a folder. While a node has the folder open, use `platform`.",
+    )
+    parser.add_argument("--version", action=_Version, help="print the version")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data", required=True, type=Path, metavar="DIR", help="the lake's folder")
+    common.add_argument("--json", action="store_true", help="print JSON")
+
+    listing = verbs.add_parser("ls", parents=[common], help="list the datasets, or describe one")
+    listing.add_argument("name", nargs="?", help="a dataset: list its columns")
+    listing.set_defaults(run=_ls)
+
+    put = verbs.add_parser("put", parents=[common], help="add files to a dataset, or create it")
+    put.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    put.add_argument("--name", help="the dataset; the file's name without its ending by default")
+    put.add_argument("--strict", action="store_true", help="fail instead of widening a column type")
+    put.add_argument("--delimiter", help="the delimiter of a CSV file; detected by default")
+    put.add_argument("--encoding", help="the encoding of a text file; detected by default")
+    put.add_argument("--date-order", choices=("dmy", "mdy"), help="order in dates such as 1/2/2026")
+    put.set_defaults(run=_put)
+
+    sql = verbs.add_parser("sql", parents=[common], help="run a SQL query")
+    sql.add_argument("query", help="one reading statement; - reads it from standard input")
+    sql.add_argument("--csv", action="store_true", help="print every row as CSV")
+    sql.add_argument("--engine", choices=("auto", "duckdb", "emsqrt"), default="auto")
+    sql.add_argument(
+        "--memory", default="1GiB", metavar="SIZE", help="memory limit, 1GiB by default"
+    )
+    sql.set_defaults(run=_sql)
+
+    remove = verbs.add_parser("rm", parents=[common], help="delete datasets with all snapshots")
+    remove.add_argument("names", nargs="+", metavar="NAME")
+    remove.set_defaults(run=_rm)
+    return parser
+
+
+def _open(options: argparse.Namespace, *, create: bool = False) -> Lake:
+    from lake.lake import Lake
+
+    if not create and not (options.data / "lake").is_dir():
+        raise NotFound("lake in", str(options.data), hint="`lake put FILE --data DIR` creates one")
+    return Lake(options.data, memory_bytes=parse_bytes(getattr(options, "memory", "1GiB")))
+
+
+def _ls(options: argparse.Namespace) -> None:
+    with _open(options) as lake:
+        if options.name is not None:
+            info = lake.catalog.get(options.name)
+            rows: list[tuple[str, ...]] = [(f.name, str(f.type)) for f in info.schema.fields]
+            _print(options, info.to_json(), ("column", "type"), rows)
+            return
+        found = lake.catalog.list()
+    rows = [(each.name, f"{each.rows:,}", format_bytes(each.bytes), each.id) for each in found]
+    _print(options, [each.to_json() for each in found], ("name", "rows", "stored", "id"), rows)
+
+
+def _put(options: argparse.Namespace) -> None:
+    wanted = {"strict": options.strict or None, "delimiter": options.delimiter}
+    wanted |= {"encoding": options.encoding, "date_order": options.date_order}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    missing = next((file for file in options.files if not file.is_file()), None)
+    if missing is not None:
+        raise NotFound("file", str(missing))
+    from lake.intake import dataset_name
+
+    with _open(options, create=True) as lake:
+        for file in options.files:
+            info = lake.append(options.name or dataset_name(file.name, {}), file, **given)
+            if options.json:
+                print(json.dumps(info.to_json()))
+            else:
+                print(f"{file} -> {info.name}: {info.rows:,} rows in all")
+
+
+def _sql(options: argparse.Namespace) -> None:
+    query = sys.stdin.read() if options.query == "-" else options.query
+    whole = options.csv or options.json
+    with (
+        _open(options) as lake,
+        lake.query(
+            query,
+            format="csv" if options.csv else "json",
+            max_rows=None if whole else _SHOWN_ROWS,
+            engine=options.engine,
+        ) as execution,
+    ):
+        if whole:
+            for piece in execution.payloads():
+                sys.stdout.buffer.write(piece)
+            if options.json:
+                sys.stdout.buffer.write(b"\n")
+            return
+        document = json.loads(b"".join(bytes(piece) for piece in execution.payloads()))
+    columns = [column["name"] for column in document["columns"]]
+    _print_table(columns, [[_cell(value) for value in row] for row in document["rows"]])
+    if document["truncated"]:
+        print(f"The first {_SHOWN_ROWS:,} rows; --csv or --json prints all.", file=sys.stderr)
+
+
+def _rm(options: argparse.Namespace) -> None:
+    with _open(options) as lake:
+        for name in options.names:
+            info = lake.delete(name)
+            print(json.dumps(info.to_json()) if options.json else f"deleted {info.name}")
+
+
+def _print(
+    options: argparse.Namespace, document: Any, head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    if options.json:
+        print(json.dumps(document))
+    else:
+        _print_table(head, rows)
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    columns: Iterator[tuple[str, ...]] = zip(head, *rows, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    for row in (head, *rows):
+        print(
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= _CELL_CHARACTERS else f"{text[: _CELL_CHARACTERS - 1]}…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

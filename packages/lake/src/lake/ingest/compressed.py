@@ -1,0 +1,235 @@
+"""Compressed uploads: unpacked into the ingest's own folder, within limits, then read as any other.
+
+The readers need to go back (a column that widens is read again from the file's beginning), which no
+compressed stream can, so the text is written out once. Its size is limited three ways before the
+disk is full: by the ratio to the upload's size, by the largest upload accepted, and by the space
+that has to stay free. See `design/0065-formats-and-their-limits.md`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import pyarrow as pa
+
+from lake.durable import free_bytes, storage_errors
+from lake.ingest.source import PartsFile
+from sennit_core.errors import BadInput, StorageFull, TooLarge
+from sennit_core.units import MIB, format_bytes
+
+__all__ = ["Compression", "find_compression", "unpack"]
+
+RATIO_MAX = 250
+"""Tables compress 3 to 30 times, logs of one repeated line 100 times; gzip reaches 1,000."""
+_ALWAYS_ALLOWED_BYTES = 256 * MIB
+_RESERVE_BYTES = 64 * MIB  # stays free, so that deleting works; as uploads leave it
+_XZ_MEMORY_BYTES = 128 * MIB  # a file may ask for up to 4 GiB; `xz -9` needs 65 MiB
+_LISTED = 3
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowInvalid)
+
+
+Packed: TypeAlias = "io.BufferedReader[PartsFile]"
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Compression:
+    """One way to compress a file.
+
+    Args:
+        name: What it is called in answers and errors.
+        mark: The first bytes of such a file.
+        open: Opens the unpacked bytes; raises one of `_DAMAGE` or `BadInput`.
+    """
+
+    name: str
+    mark: bytes
+    open: Callable[[Packed, str], AbstractContextManager[_Readable]]
+
+
+def find_compression(head: bytes) -> Compression | None:
+    """How a file is compressed, by its first bytes; None when it is not."""
+    return next((each for each in COMPRESSIONS if head.startswith(each.mark)), None)
+
+
+def unpack(
+    paths: Sequence[Path],
+    compression: Compression,
+    target: Path,
+    *,
+    what: str,
+    bytes_max: int | None,
+    tick: Callable[[int], None],
+) -> None:
+    """Write the unpacked bytes to `target`.
+
+    Args:
+        paths: The upload's parts.
+        compression: As `find_compression` found it.
+        target: A new file.
+        what: The upload's name, for errors.
+        bytes_max: Most bytes accepted of any upload; None is no limit of that kind.
+        tick: Called after each piece with the bytes read of the upload so far.
+
+    Raises:
+        BadInput: The file is damaged, encrypted, or holds several files.
+        TooLarge: It unpacks to more than is accepted.
+        StorageFull: The disk has no room for it.
+    """
+    with PartsFile(paths) as file:
+        limit = max(_ALWAYS_ALLOWED_BYTES, RATIO_MAX * file.size)
+        limit = limit if bytes_max is None else min(limit, bytes_max)
+        written = 0
+        with storage_errors(target, 0), target.open("xb") as sink:
+            for piece in _pieces(file, compression, what):
+                written += len(piece)
+                if written > limit:
+                    raise _too_large(what, compression, file.size, limit)
+                _check_space(target, written, len(piece))
+                sink.write(piece)
+                tick(file.tell())
+
+
+def _pieces(file: PartsFile, compression: Compression, what: str) -> Iterator[bytes]:
+    try:
+        with (
+            io.BufferedReader(file, MIB) as packed,
+            compression.open(packed, what) as unpacked,
+        ):
+            while piece := unpacked.read(MIB):
+                yield piece
+    except _DAMAGE as error:
+        raise BadInput(
+            what=what,
+            reason=f"not a readable {compression.name} file: {error}",
+            hint="the file is damaged or incomplete: test it, then send it again",
+        ) from error
+
+
+def _check_space(target: Path, written: int, piece_bytes: int) -> None:
+    if written // (16 * MIB) == (written - piece_bytes) // (16 * MIB):
+        return  # a look every 16 MiB is enough under a reserve of 64
+    free = free_bytes(target)
+    if free < _RESERVE_BYTES:
+        raise StorageFull(
+            path=str(target.parent),
+            needed_bytes=_RESERVE_BYTES,
+            free_bytes=free,
+            hint="the unpacked file does not fit; make room on the disk",
+        )
+
+
+def _too_large(what: str, compression: Compression, size: int, limit: int) -> TooLarge:
+    return TooLarge(
+        what=f"{what}, unpacked from {format_bytes(size)} of {compression.name},",
+        limit_bytes=limit,
+        hint=f"a compressed file may hold {RATIO_MAX} times its own size, and no more than the "
+        "largest upload; unpack it, and send its parts",
+    )
+
+
+def _gzip(packed: Packed, what: str) -> AbstractContextManager[_Readable]:
+    del what
+    return gzip.GzipFile(fileobj=packed)  # reads every member
+
+
+def _bzip2(packed: Packed, what: str) -> AbstractContextManager[_Readable]:
+    del what
+    return bz2.BZ2File(packed)
+
+
+def _by_arrow(codec: str) -> Callable[[Packed, str], AbstractContextManager[_Readable]]:
+    @contextmanager
+    def opened(packed: Packed, what: str) -> Iterator[_Readable]:
+        del what
+        with (
+            pa.PythonFile(packed, mode="r") as source,
+            pa.CompressedInputStream(source, codec) as unpacked,
+        ):
+            yield unpacked
+
+    return opened
+
+
+class _XzReader:
+    """As `lzma.LZMAFile`, with a limit of memory."""
+
+    def __init__(self, packed: Packed) -> None:
+        self._packed = packed
+        self._stream = _new_xz()
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            if self._stream.eof:
+                self._rest = (self._stream.unused_data + self._packed.read(size)).lstrip(b"\0")
+                if not self._rest:
+                    return b""
+                self._stream = _new_xz()
+            data = self._rest
+            if not data and self._stream.needs_input:
+                data = self._packed.read(size)
+                if not data:
+                    raise EOFError("it ends before its end-of-stream marker")
+            self._rest = b""
+            if piece := self._stream.decompress(data, size):
+                return piece
+
+
+def _new_xz() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+
+
+@contextmanager
+def _xz(packed: Packed, what: str) -> Iterator[_Readable]:
+    del what
+    yield _XzReader(packed)
+
+
+@contextmanager
+def _zip(packed: Packed, what: str) -> Iterator[_Readable]:
+    """The one file of a ZIP archive; directories and what macOS adds are not counted."""
+    with zipfile.ZipFile(packed) as archive:
+        found = [
+            entry
+            for entry in archive.infolist()
+            if not entry.is_dir() and not entry.filename.startswith("__MACOSX/")
+        ]
+        if len(found) != 1:
+            names = ", ".join(entry.filename for entry in found[:_LISTED])
+            more = ", …" if len(found) > _LISTED else ""
+            reason = f"this ZIP archive holds {len(found)} files ({names}{more})"
+            hint = "unpack it and upload its files one by one"
+            raise BadInput(what=what, reason=reason if found else "this ZIP is empty", hint=hint)
+        if found[0].flag_bits & 1:
+            reason = "this ZIP archive is encrypted"
+            raise BadInput(what=what, reason=reason, hint="unpack it and upload the file in it")
+        try:
+            member = archive.open(found[0])
+        except NotImplementedError as error:  # a method that Python has no code for
+            raise BadInput(what=what, reason=f"this ZIP archive: {error}") from error
+        with member:
+            yield member
+
+
+COMPRESSIONS: tuple[Compression, ...] = (
+    Compression("gzip", b"\x1f\x8b", _gzip),
+    Compression("Zstandard", b"\x28\xb5\x2f\xfd", _by_arrow("zstd")),
+    Compression("bzip2", b"BZh", _bzip2),
+    Compression("xz", b"\xfd7zXZ\x00", _xz),
+    Compression("LZ4", b"\x04\x22\x4d\x18", _by_arrow("lz4")),
+    Compression("ZIP", b"PK\x03\x04", _zip),
+)

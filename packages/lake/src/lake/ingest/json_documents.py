@@ -1,0 +1,271 @@
+"""JSON text that is no JSON Lines, cut into blocks of whole values: an array, or objects in a row.
+
+A file of any size is read in bounded memory: blocks of about a MiB are cut at the ends of values,
+found by counting brackets outside of strings. That is done for a whole block at once with numpy,
+because a loop over the characters would take a minute a gigabyte; what the brackets hold is left
+to the parser. The text of a block is that of the file, byte for byte, but for the commas between
+an array's elements, which become spaces: so lines count as in the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import numpy as np
+
+from lake.ingest.source import RECORD_BYTES_MAX, TextBlock, TextSource, mend
+from sennit_core.errors import BadInput
+from sennit_core.units import MIB, format_bytes
+
+__all__ = ["JSON_ENDINGS", "JsonDocument", "is_json_document"]
+
+JSON_ENDINGS = (".json", ".geojson")
+
+_QUOTE, _BACKSLASH, _COMMA, _SPACE = b'"\\, '
+_OPEN, _CLOSE = b"[{", b"]}"
+# An array's first element, or an object's first field: a CSV header such as `[id],[name]` is neither.
+_BEGIN = re.compile(rb'\s*(\[\s*([\[{\]]|"|-?\d|true|false|null)|\{\s*("(?:[^"\\]|\\.)*"\s*:|\}))')
+_ARRAY_OF_NAMES = re.compile(rb"\s*\[[^\[\]{}\"]*\]\s*[,;\t|]")
+_LIST_FIELD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*\{')
+
+_STEP = np.zeros(256, np.int8)
+_STEP[list(_OPEN)] = 1
+_STEP[list(_CLOSE)] = -1
+_MARK = _STEP != 0
+_MARK[_COMMA] = True
+
+
+def is_json_document(head: bytes, name: str) -> bool:
+    """Whether a text is a JSON array or object; by its beginning, and by its name if it is `.json`.
+
+    Args:
+        head: The file's first bytes, decoded to UTF-8, without byte order mark.
+        name: The file's name.
+    """
+    if name.lower().endswith(JSON_ENDINGS):
+        return head.lstrip()[:1] in (b"[", b"{")
+    return _BEGIN.match(head) is not None and _ARRAY_OF_NAMES.match(head) is None
+
+
+class JsonDocument:
+    """The values of one JSON text.
+
+    Args:
+        text: Where the text comes from; its dialect does not matter.
+        what: The file's name, for errors.
+        block_bytes: Read this much at a time.
+        value_bytes_max: A longer value is refused.
+    """
+
+    def __init__(
+        self,
+        text: TextSource,
+        *,
+        what: str,
+        block_bytes: int = MIB,
+        value_bytes_max: int = RECORD_BYTES_MAX,
+    ) -> None:
+        self._text = text
+        self._what = what
+        self._block_bytes = block_bytes
+        self._value_bytes_max = value_bytes_max
+
+    def blocks(self, start: int, stop: int) -> Iterator[TextBlock]:
+        """Yield the values as text: objects, each after another.
+
+        The elements of an array that does not begin with an object are wrapped into objects of one
+        field, `value`.
+
+        Raises:
+            BadInput: A value is too long, is missing between commas, or follows the end.
+        """
+        cutter = _Cutter(self._what)
+        with self._text.open_stream(start, stop) as stream:
+            pending, wanted, final = b"", self._block_bytes, False
+            while pending or not final:
+                piece = b"" if final else stream.read(wanted)
+                final = not piece
+                pending += piece
+                block, used = cutter.cut(pending, final=final)
+                if block is not None:
+                    yield block
+                pending = pending[used:]
+                if len(pending) > self._value_bytes_max:
+                    raise self._too_long(pending, cutter.line)
+                # A value longer than what was read is scanned again from its beginning: reading
+                # as much again each time keeps that linear.
+                wanted = max(self._block_bytes, len(pending))
+            cutter.check_ended()
+
+    def _too_long(self, pending: bytes, line: int) -> BadInput:
+        field = _LIST_FIELD.search(pending[: self._block_bytes])
+        name = field[1].decode(errors="replace") if field else "rows"
+        return BadInput(
+            what=self._what,
+            line=line + len(pending[: len(pending) - len(pending.lstrip())].splitlines()),
+            reason=f"one JSON value is longer than {format_bytes(self._value_bytes_max)}",
+            hint="each object becomes one row; to have a list inside of it as rows: "
+            f"jq -c '.{name}[]' file.json > {name}.jsonl",
+        )
+
+
+class _Cutter:
+    """Follows where the text is: before an array, in one, or after it."""
+
+    def __init__(self, what: str) -> None:
+        self.line = 1
+        self._what = what
+        self._offset = 0
+        self._cut_values: Callable[[bytes, bool], tuple[int, bytes]] | None = None
+        self._begun = False  # a value of the array was seen
+        self._wants_value = True  # the array begins here, or a comma was the last thing seen
+        self._ended = False
+
+    def cut(self, text: bytes, *, final: bool) -> tuple[TextBlock | None, int]:
+        """The whole values at the text's beginning, and how much of the text is done with.
+
+        Args:
+            text: Begins where the last call's text was done with.
+            final: The file ends with it.
+        """
+        if self._cut_values is None:
+            return None, self._pass(text[: self._open(text, final=final)])
+        if self._ended:
+            if text.strip():
+                raise self._fault(text, 0, "text follows the end of the array")
+            return None, self._pass(text)
+        used, data = self._cut_values(text, final)
+        block = None
+        if data.strip():
+            clean, mended = mend(data)
+            block = TextBlock(clean, self._offset, self._offset + used, self.line, mended)
+        return block, self._pass(text[:used])
+
+    def check_ended(self) -> None:
+        """Refuse an array of which there is nothing but the first bracket."""
+        if self._cut_values not in (None, self._cut_sequence) and not self._ended:
+            raise self._fault(b"", 0, "the array is never closed")
+
+    def _open(self, text: bytes, *, final: bool) -> int:
+        """Look at the first characters; returns how many of them are done with."""
+        begun = text.lstrip()
+        if not begun.removeprefix(b"[").lstrip() and not final:
+            return 0
+        if not begun.startswith(b"["):
+            self._cut_values = self._cut_sequence
+            return len(text) - len(begun)
+        of_objects = begun[1:].lstrip()[:1] in (b"{", b"]", b"")
+        self._cut_values = self._cut_objects if of_objects else self._cut_others
+        return len(text) - len(begun) + 1
+
+    def _cut_sequence(self, text: bytes, final: bool) -> tuple[int, bytes]:
+        """Values in a row, without an array around them."""
+        if final:
+            return len(text), text
+        marks, steps, depths = _scan(text)
+        closed = marks[(depths == 0) & (steps < 0)]
+        used = int(closed[-1]) + 1 if len(closed) else 0
+        return used, text[:used]
+
+    def _cut_objects(self, text: bytes, final: bool) -> tuple[int, bytes]:
+        """Elements of an array of objects: a bracket that closes, a comma, and so on in turn."""
+        marks, steps, depths = _scan(text)
+        ended = self._end(text, depths, marks, final=final)
+        at_top = (depths == 0) & (steps <= 0)
+        if ended is not None:
+            at_top &= marks < ended
+        events, closes = marks[at_top], steps[at_top] < 0
+        expected = np.arange(len(events)) % 2 == (0 if self._wants_value else 1)
+        wrong = np.flatnonzero(closes != expected)
+        if len(wrong):
+            self._raise_order(text, events, int(wrong[0]), closed=bool(closes[wrong[0]]))
+        if len(events):
+            self._wants_value = not closes[-1]
+            self._begun = True
+        used = int(events[-1]) + 1 if len(events) else 0
+        if ended is not None:
+            if self._wants_value and (self._begun or text[used:ended].strip()):
+                raise self._fault(text, used, _reason(text[used:ended]))
+            used, self._ended = ended, True
+        plain = np.frombuffer(text[:used], np.uint8).copy()
+        plain[events[~closes]] = _SPACE
+        return used + self._ended, plain.tobytes()
+
+    def _raise_order(self, text: bytes, events: Any, index: int, *, closed: bool) -> NoReturn:
+        """A bracket closes where a comma should be, or a comma comes without an object before it."""
+        before = int(events[index - 1]) + 1 if index else 0
+        if closed:
+            raise self._fault(text, before, "two values of the array have no comma between them")
+        raise self._fault(text, before, _reason(text[before : int(events[index])]))
+
+    def _cut_others(self, text: bytes, final: bool) -> tuple[int, bytes]:
+        """Elements of any kind, each wrapped into an object of one field."""
+        marks, steps, depths = _scan(text)
+        ended = self._end(text, depths, marks, final=final)
+        commas = marks[(depths == 0) & (steps == 0)].tolist()
+        if ended is not None:
+            self._ended = True
+            edges = [-1, *(comma for comma in commas if comma < ended), ended]
+        else:
+            edges = [-1, *commas]
+        pieces = []
+        for left, right in pairwise(edges):
+            piece = text[left + 1 : right]
+            if not piece.strip():
+                raise self._fault(text, left + 1, _reason(piece))
+            pieces.append(b'{"value":%b}' % piece)
+        return edges[-1] + 1, b" ".join(pieces)
+
+    def _end(self, text: bytes, depths: Any, marks: Any, *, final: bool) -> int | None:
+        """Place of the bracket that ends the array; None when another text has it."""
+        below = np.flatnonzero(depths < 0)
+        if len(below):
+            return int(marks[below[0]])
+        if final:
+            raise self._fault(text, len(text.rstrip()), "the array is never closed")
+        return None
+
+    def _pass(self, text: bytes) -> int:
+        self.line += text.count(b"\n")
+        self._offset += len(text)
+        return len(text)
+
+    def _fault(self, text: bytes, at: int, reason: str) -> BadInput:
+        at += len(text[at:]) - len(text[at:].lstrip())
+        return BadInput(what=self._what, line=self.line + text.count(b"\n", 0, at), reason=reason)
+
+
+def _reason(between: bytes) -> str:
+    if between.strip():
+        return "an element of the array is no object, and the first one is"
+    return "a comma of the array has no value beside it"
+
+
+def _scan(text: bytes) -> tuple[Any, Any, Any]:
+    """Places of brackets and commas outside of strings; what each adds to the depth; the depth there.
+
+    Args:
+        text: Begins outside of a string.
+    """
+    codes = np.frombuffer(text, np.uint8)
+    quotes = codes == _QUOTE
+    if b"\\" in text:
+        quotes[_escaped(codes)] = False
+    # An odd number of quotes up to a place means that it is inside of a string.
+    in_string = np.bitwise_xor.accumulate(quotes.view(np.uint8)).view(np.bool_)
+    marks = np.flatnonzero(_MARK[codes] & ~in_string)
+    steps = _STEP[codes[marks]]
+    return marks, steps, np.cumsum(steps, dtype=np.int32)
+
+
+def _escaped(codes: Any) -> Any:
+    """Places of characters behind an odd number of backslashes."""
+    slashes = np.flatnonzero(codes == _BACKSLASH)
+    starts = np.flatnonzero(np.diff(slashes, prepend=-2) != 1)
+    lengths = np.diff(starts, append=len(slashes))
+    after = slashes[starts] + lengths
+    after = after[lengths % 2 == 1]
+    return after[after < len(codes)]

@@ -1,0 +1,24 @@
+"""Executor entry `lake.plan`: a plan over shards of datasets, which are verified first.
+
+Request: as for `emsqrt.plan`, and `shards` (see `ShardFile.to_json`): those that the plan reads.
+Answer: as of `emsqrt.plan`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from emsqrt.executor import entry
+from emsqrt.executor.entry import FLOOR_BYTES, prepare
+from lake.verification import ShardFile, verify_shards
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Context
+
+__all__ = ["FLOOR_BYTES", "prepare", "run"]
+
+
+def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Verify the shards, then run the plan."""
+    verify_shards(map(ShardFile.from_json, request["shards"]), context)
+    return entry.run(request, context)

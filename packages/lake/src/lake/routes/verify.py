@@ -1,0 +1,96 @@
+"""POST /api/verify: read datasets again from the disk, and report damage as it is found.
+
+The response is NDJSON: a `ScrubReport` after each object, and a last one with `done`. One scrub runs at a
+time, on a thread of the lowest priority. A client that leaves ends its scrub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Body
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from lake.scrub import ScrubReport, refuse_repair
+from sennit_core.errors import SennitError
+from sennit_core.hashing import canonical_json
+
+if TYPE_CHECKING:
+    from lake.lake import Lake
+
+__all__ = ["router"]
+
+_NICE_MAX = 19
+_REPORT_EVERY = 16  # objects between two reports without news: shards can be small and many
+
+
+class VerifyRequest(BaseModel):
+    """Body of POST /api/verify."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: Annotated[str | None, Field(max_length=256)] = None
+    repair: bool = False
+
+
+def router(lake: Lake) -> APIRouter:
+    """The verify route."""
+    routes = APIRouter(tags=["datasets"])
+    thread = ThreadPoolExecutor(1, "lake-scrub", initializer=_lower_priority)
+
+    @routes.post("/api/verify")
+    async def verify(request: Annotated[VerifyRequest, Body()]) -> StreamingResponse:
+        """Compare every stored byte of one dataset, or of all, with its hash."""
+        if request.repair:
+            raise refuse_repair(request.dataset)
+        stop = threading.Event()
+        reports = lake.scrub(request.dataset, stop.is_set)
+        # The first report comes before the response, so that an unknown name has its own status.
+        first = await _next(thread, reports, stop)
+        return StreamingResponse(
+            _lines(first, thread, reports, stop), media_type="application/x-ndjson"
+        )
+
+    return routes
+
+
+async def _next(
+    thread: ThreadPoolExecutor, reports: Iterator[ScrubReport], stop: threading.Event
+) -> ScrubReport | None:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.run_in_executor(thread, next, reports, None)
+    except BaseException:
+        stop.set()  # the thread notices it between two pieces of a file
+        raise
+
+
+async def _lines(
+    report: ScrubReport | None,
+    thread: ThreadPoolExecutor,
+    reports: Iterator[ScrubReport],
+    stop: threading.Event,
+) -> AsyncIterator[bytes]:
+    told, count = -1, 0
+    try:
+        while report is not None:
+            if report.done or len(report.findings) != told or count % _REPORT_EVERY == 0:
+                told = len(report.findings)
+                yield canonical_json(report.to_json()) + b"\n"
+            count += 1
+            report = await _next(thread, reports, stop)
+    except SennitError as error:  # the status has been sent: the last line says why it ended
+        yield canonical_json(error.to_json()) + b"\n"
+    finally:
+        stop.set()
+
+
+def _lower_priority() -> None:
+    """Let everything else run first (setpriority(2) takes a thread's id on Linux)."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE_MAX)

@@ -1,0 +1,218 @@
+"""Reads everything again from the disk and says what is damaged.
+
+Order: a dataset's catalog row, its manifests, then the shards and sources of all its snapshots, each
+object once however many snapshots share it. What is found is noted in the catalog, so lists show it
+and no query reads a shard that is known to be damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lake.catalog import Catalog
+from lake.errors import damaged_dataset, damaged_shard
+from lake.objects import ObjectStore
+from lake.retention import Retention
+from lake.snapshots import Manifest
+from lake.verification import Damage, find_damage
+from sennit_core.errors import Corrupt, Unsupported
+from sennit_core.records import Record
+
+__all__ = ["Finding", "Scrub", "ScrubReport", "refuse_repair"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Record):
+    """One damaged thing.
+
+    Args:
+        dataset: Name of the dataset that it costs; empty where it is the catalog.
+        dataset_id: The dataset's id.
+        problem: What is damaged, what was expected, and what was found.
+    """
+
+    dataset: str
+    dataset_id: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubReport(Record):
+    """How far a scrub has come, or, when `done`, what it has found.
+
+    Args:
+        datasets: Datasets examined.
+        objects: Objects read: manifests, shards and kept sources.
+        bytes_done: Bytes read.
+        bytes_total: Bytes that it will have read at its end.
+        findings: All damage found so far.
+        done: Whether it has ended.
+    """
+
+    datasets: int
+    objects: int
+    bytes_done: int
+    bytes_total: int
+    findings: tuple[Finding, ...]
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An object to be read, and for whom."""
+
+    object: str
+    bytes: int
+    dataset_id: str
+    dataset: str
+    describe: Callable[[Damage], Corrupt]
+
+
+class Scrub:
+    """One pass over one dataset or all.
+
+    Args:
+        catalog: What there is.
+        objects: Where it is.
+        retention: Leases what is being read.
+        check: Called between pieces of a file; raises to stop.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        objects: ObjectStore,
+        retention: Retention,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._catalog = catalog
+        self._objects = objects
+        self._retention = retention
+        self._check = check
+        self._findings: list[Finding] = []
+        self._damaged: dict[str, Corrupt] = {}  # the first finding of each dataset, by id
+        self._seen: dict[str, Damage | None] = {}
+        self._read_objects = 0
+        self._bytes_done = 0
+
+    def run(self, dataset: str | None = None) -> Iterator[ScrubReport]:
+        """Read everything, or what one dataset needs; yields after each object and at the end.
+
+        Args:
+            dataset: Id or name; None is every dataset.
+
+        Raises:
+            NotFound: There is no such dataset.
+            Corrupt: The catalog cannot be read at all.
+        """
+        self._catalog.reload()
+        if dataset is None and self._catalog.problem is not None:
+            self._findings.append(Finding("", "", str(self._catalog.problem)))
+        ids = self._chosen(dataset)
+        items = [item for dataset_id in ids for item in self._examine(dataset_id)]
+        sizes = {item.object: item.bytes for item in items}
+        total = sum(sizes.values())
+        for item in items:
+            if self._read(item):
+                yield self._report(len(ids), total)
+        for dataset_id in ids:
+            self._catalog.note_dataset(dataset_id, self._damaged.get(dataset_id))
+        self._retention.retry_withheld()
+        yield self._report(len(ids), total, done=True)
+
+    def _chosen(self, dataset: str | None) -> Sequence[str]:
+        if dataset is None:
+            return self._catalog.ids()
+        found = self._catalog.find_id(dataset)
+        if found is None:
+            raise self._catalog.not_found(dataset)
+        return [found]
+
+    def _examine(self, dataset_id: str) -> Iterator[_Item]:
+        """Look at rows and manifests; the objects that these name come next."""
+        self._check()
+        name = self._catalog.name(dataset_id)
+        damage, manifests = self._catalog.examine(dataset_id)
+        for problem in damage:
+            self._found(dataset_id, name, problem)
+        for manifest_id, manifest in manifests.items():
+            yield self._manifest_item(manifest_id, manifest, name)
+        for manifest in manifests.values():
+            yield from self._shard_items(manifest, name)
+
+    def _manifest_item(self, manifest_id: str, manifest: Manifest, name: str) -> _Item:
+        what = f"the manifest of snapshot {manifest.snapshot.id}"
+
+        def describe(damage: Damage) -> Corrupt:
+            found = f"{damage.part}: {damage.found}"
+            return damaged_dataset(name, what, found, expected=damage.expected)
+
+        size = self._size(manifest_id)
+        return _Item(manifest_id, size, manifest.snapshot.dataset, name, describe)
+
+    def _shard_items(self, manifest: Manifest, name: str) -> Iterator[_Item]:
+        owner = manifest.snapshot.dataset
+        for index, shard in enumerate(manifest.snapshot.shards):
+
+            def describe_shard(
+                damage: Damage, index: int = index, id_: str = shard.object
+            ) -> Corrupt:
+                return damaged_shard(name, index, id_, damage.part, damage.expected, damage.found)
+
+            yield _Item(shard.object, self._size(shard.object), owner, name, describe_shard)
+            source = shard.source_object
+            if source is None:
+                continue
+
+            def describe_source(damage: Damage, id_: str = source) -> Corrupt:
+                found = f"{damage.part}: {damage.found}"
+                return damaged_dataset(name, f"source {id_}", found, expected=damage.expected)
+
+            yield _Item(source, self._size(source), owner, name, describe_source)
+
+    def _read(self, item: _Item) -> bool:
+        """Verify an object, unless that was done already; False then."""
+        fresh = item.object not in self._seen
+        if fresh:
+            with self._retention.lease((item.object,)):
+                self._seen[item.object] = find_damage(
+                    self._objects.place(item.object), self._check, from_disk=True
+                )
+            self._read_objects += 1
+            self._bytes_done += item.bytes
+        damage = self._seen[item.object]
+        if damage is not None and not self._catalog.references(item.object):
+            return fresh  # its dataset was deleted meanwhile, and the object with it
+        problem = None if damage is None else item.describe(damage)
+        if fresh:
+            self._catalog.note_object(item.object, problem)
+        if problem is not None:
+            self._found(item.dataset_id, item.dataset, problem)
+        return fresh
+
+    def _found(self, dataset_id: str, name: str, problem: Corrupt) -> None:
+        finding = Finding(name, dataset_id, str(problem))
+        if finding not in self._findings:
+            self._findings.append(finding)
+            self._damaged.setdefault(dataset_id, problem)
+
+    def _report(self, datasets: int, total: int, *, done: bool = False) -> ScrubReport:
+        findings = tuple(self._findings)
+        return ScrubReport(datasets, self._read_objects, self._bytes_done, total, findings, done)
+
+    def _size(self, name: str) -> int:
+        try:
+            return self._objects.place(name).stat().st_size
+        except OSError:
+            return 0  # reading it says why
+
+
+def refuse_repair(dataset: str | None) -> Unsupported:
+    """The error for a repair: there is nothing to repair from."""
+    what = "the datasets" if dataset is None else f'dataset "{dataset}"'
+    return Unsupported(
+        f"cannot repair {what}: this node holds the only copy of each shard",
+        hint="load the data again (`platform put FILE --name NAME --mode replace`) or restore the "
+        "data folder from a backup; repair works from copies on other nodes, which do not exist yet",
+    )

@@ -1,0 +1,224 @@
+"""Shards are hashed before they are first read, in every process that reads them.
+
+An object's file is read whole and compared with its chunk hashes, which are compared with its id.
+A process does that once for each file, and again when the file's inode, size or times have changed.
+The hashing needs 256 KiB and runs at SHA-256's speed; a file that is known costs one `stat`.
+
+What that leaves open: bytes that change below the file system (a disk that decays) while the times
+of the file stay, after the file was verified and before it is read again. `lake.scrub` reads from the
+disk and finds those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lake.errors import damaged_shard
+from lake.objects import LOST, load_digest
+from sennit_core.errors import Corrupt
+from sennit_core.hashing import ObjectDigest
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Context
+
+__all__ = ["Damage", "ShardFile", "Verifier", "find_damage", "verify_shards"]
+
+_PIECE_BYTES = (
+    256 << 10
+)  # hashing is as fast as with larger pieces, and small caps have room for it
+_FILES_MAX = 16_384  # known files of a process: at most 8 MiB of memory for 1 TiB of shards
+
+Checkpoint = Callable[[], object]
+"""Called between pieces of a file; raises to stop."""
+
+FileState = tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A shard of a dataset, for errors, and the object's file that holds it.
+
+    Args:
+        dataset: The dataset's name.
+        index: The shard's place in the snapshot.
+        path: The object's file; its name is the object's id.
+    """
+
+    dataset: str
+    index: int
+    path: str
+
+    def to_json(self) -> list[Any]:
+        """The shard as requests of executors have it."""
+        return [self.dataset, self.index, self.path]
+
+    @classmethod
+    def from_json(cls, data: list[Any]) -> ShardFile:
+        """Inverse of `to_json`."""
+        return cls(*data)
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What is wrong with an object's file.
+
+    Args:
+        part: `chunk N`, `the file`, or `the list of chunk hashes`.
+        expected: What it should be.
+        found: What it is.
+    """
+
+    part: str
+    expected: str
+    found: str
+
+
+class Verifier:
+    """Verifies the files of one process; safe for threads, which never hash one file twice."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # Invariant: a file is here only if all its bytes were right while it had this state.
+        self._verified: dict[str, FileState] = {}
+        self._hashing: dict[str, threading.Event] = {}
+
+    def check(self, shard: ShardFile, checkpoint: Checkpoint = lambda: None) -> None:
+        """Return when the shard's bytes are those of its object.
+
+        Args:
+            shard: The shard.
+            checkpoint: Called after each piece.
+
+        Raises:
+            Corrupt: They are not, or the file cannot be read; names dataset, shard and chunk.
+        """
+        while not self._is_verified(shard.path):
+            with self._lock:
+                busy = self._hashing.get(shard.path)
+                if busy is None:
+                    done = self._hashing[shard.path] = threading.Event()
+            if busy is not None:
+                busy.wait()  # then look again: the other thread may have failed or been cancelled
+                continue
+            try:
+                self._hash(shard, checkpoint)
+            finally:
+                with self._lock:
+                    del self._hashing[shard.path]
+                done.set()
+            return
+
+    def _is_verified(self, path: str) -> bool:
+        try:
+            # Once a shard and query: a Path would cost more than the call.
+            return self._verified.get(path) == _state(os.stat(path))  # noqa: PTH116
+        except OSError:
+            return False  # hashing finds out what that means
+
+    def _hash(self, shard: ShardFile, checkpoint: Checkpoint) -> None:
+        self._verified.pop(shard.path, None)
+        path = Path(shard.path)
+        before = _try_state(path)
+        damage = find_damage(path, checkpoint)
+        if damage is not None:
+            raise damaged_shard(
+                shard.dataset, shard.index, path.name, damage.part, damage.expected, damage.found
+            )
+        # A file that changed while it was hashed is hashed again at its next use.
+        if before is not None and before == _try_state(path):
+            with self._lock:
+                self._verified[shard.path] = before
+                while len(self._verified) > _FILES_MAX:
+                    del self._verified[next(iter(self._verified))]
+
+
+def find_damage(
+    path: Path, checkpoint: Checkpoint = lambda: None, *, from_disk: bool = False
+) -> Damage | None:
+    """Compare an object's file with its id; None when every byte is right.
+
+    Args:
+        path: The file, with its chunk hashes beside it.
+        checkpoint: Called after each piece.
+        from_disk: Drop the file from the page cache before reading, and after it, as far as the
+            kernel does so (not pages that somebody has mapped).
+    """
+    try:
+        digest = load_digest(path)
+    except Corrupt as problem:
+        return Damage("the list of chunk hashes", problem.expected or "", problem.found or "")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if from_disk:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            return _damage_in(descriptor, digest, checkpoint)
+        finally:
+            if from_disk:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in LOST:
+            raise
+        return Damage("the file", "a readable file", str(error.strerror))
+
+
+def verify_shards(shards: Iterable[ShardFile], context: Context) -> None:
+    """Verify the shards that an executor is about to read; call it before any is opened.
+
+    Raises:
+        Corrupt: A shard is damaged.
+        Cancelled, DeadlineExceeded: As `context.check`.
+    """
+    for shard in shards:
+        context.check()
+        _EXECUTOR.check(shard, context.check)
+
+
+_EXECUTOR = Verifier()
+"""The files that this process knows, when it is an executor."""
+
+
+def _damage_in(descriptor: int, digest: ObjectDigest, checkpoint: Checkpoint) -> Damage | None:
+    size = os.fstat(descriptor).st_size
+    if size != digest.size:
+        return Damage("the file", f"{digest.size} bytes", f"{size} bytes")
+    buffer = bytearray(min(_PIECE_BYTES, max(size, 1)))
+    with memoryview(buffer) as view:
+        for index, expected in enumerate(digest.chunks):
+            hasher = hashlib.sha256()
+            left = min(digest.chunk_bytes, size - index * digest.chunk_bytes)
+            while left > 0:
+                count = os.readv(descriptor, [view[: min(left, len(view))]])
+                if count == 0:  # it became shorter meanwhile
+                    break
+                hasher.update(view[:count])
+                left -= count
+                checkpoint()
+            if hasher.hexdigest() != expected:
+                return Damage(f"chunk {index}", f"SHA-256 {expected}", hasher.hexdigest())
+    return None
+
+
+def _state(status: os.stat_result) -> FileState:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _try_state(path: Path) -> FileState | None:
+    try:
+        return _state(path.stat())
+    except OSError:
+        return None
