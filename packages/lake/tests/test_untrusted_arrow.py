@@ -48,7 +48,7 @@ def test_an_offset_under_a_null_does_not_reach_into_the_executors_memory(
     with pytest.raises(BadInput, match="Offset"):
         put(lake, "x.arrow", stream(binary_with_offsets(0, offset, 5), make))
 
-    assert lake.pool.stats().pids == executors
+    assert set(executors) <= set(lake.pool.stats().pids)
     assert not lake.catalog.list()
 
 
@@ -72,7 +72,10 @@ def test_rows_that_take_no_bytes_are_not_believed(encode: Encode) -> None:
         encode(bytes(data), "f.arrow")
 
 
-def test_a_buffer_that_claims_to_decompress_to_gigabytes_is_refused(encode: Encode) -> None:
+@pytest.mark.parametrize("claimed", [1 << 42, 1 << 62, -5])
+def test_a_buffer_that_claims_to_decompress_to_much_is_refused(
+    encode: Encode, claimed: int
+) -> None:
     sink = pa.BufferOutputStream()
     table = pa.table({"n": pa.array([0] * 99_999, pa.int64())})
     options = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -80,9 +83,9 @@ def test_a_buffer_that_claims_to_decompress_to_gigabytes_is_refused(encode: Enco
         writer.write_table(table)
     data = sink.getvalue().to_pybytes()
     assert data.count(struct.pack("<q", 8 * 99_999)) == 1
-    bomb = data.replace(struct.pack("<q", 8 * 99_999), struct.pack("<q", 1 << 42))
+    bomb = data.replace(struct.pack("<q", 8 * 99_999), struct.pack("<q", claimed))
 
-    with pytest.raises(SennitError, match="limit"):
+    with pytest.raises(SennitError, match=r"limit|compressed buffer"):
         encode(bomb, "f.arrow")
 
 

@@ -31,9 +31,20 @@ from sennit_core.arrow_messages import (
 from sennit_core.errors import BadInput, SennitError, TooLarge, Unsupported
 from sennit_core.units import format_bytes
 
-__all__ = ["DAMAGE", "ArrowReader", "check_head", "check_schema", "open_arrow", "validate_batch"]
+__all__ = [
+    "COLUMNS_MAX",
+    "DAMAGE",
+    "ArrowReader",
+    "check_head",
+    "check_schema",
+    "open_arrow",
+    "validate_batch",
+]
 
 COLUMNS_MAX = 1 << 17
+DEPTH_MAX = 32
+"""Levels of lists and structs. Parquet's readers allow 100, of which a list takes two."""
+
 DAMAGE: tuple[type[Exception], ...] = (
     pa.ArrowInvalid,
     pa.ArrowIndexError,
@@ -77,13 +88,15 @@ def check_schema(schema: pa.Schema, what: str) -> pa.Schema:
     """Return the schema, when its columns can be read safely.
 
     Raises:
-        BadInput: It has more columns than `COLUMNS_MAX`, or a column's name is not UTF-8.
+        BadInput: It has more columns than `COLUMNS_MAX`, a column nested deeper than `DEPTH_MAX`,
+            or a name that is not UTF-8.
         Unsupported: A column is a dictionary of nested values, or of dictionaries.
     """
     if len(schema) > COLUMNS_MAX:
         raise BadInput(what, reason=f"it has {len(schema)} columns, at most {COLUMNS_MAX} are read")
     try:
         for field in schema:
+            _refuse_depth(field.type, field.name, what)
             _refuse_nested_dictionaries(field.type, field.name)
     except UnicodeDecodeError as error:
         raise BadInput(what, reason="a name in its schema is not UTF-8") from error
@@ -362,6 +375,13 @@ def _check_nodes(
     else:
         for at in range(kind.num_fields):
             _check_nodes(kind.field(at).type, nodes, what, rows=None)
+
+
+def _refuse_depth(kind: Any, name: str, what: str, depth: int = 0) -> None:
+    if depth > DEPTH_MAX:
+        raise BadInput(what, reason=f"column {name!r} is nested deeper than {DEPTH_MAX} levels")
+    for at in range(kind.num_fields):
+        _refuse_depth(kind.field(at).type, name, what, depth + 1)
 
 
 def _refuse_nested_dictionaries(kind: Any, name: str) -> None:

@@ -42,6 +42,7 @@ type. All other columns have at least one bit a row.
 """
 
 _VERSION_4 = 3
+_BUFFER_BYTES_MAX = 1 << 47  # user address space; sums of these stay below 64 bits
 _CONTINUATION = 0xFFFFFFFF
 
 
@@ -158,7 +159,7 @@ def plain_bytes(head: MessageHead, read_body: Callable[[int, int], bytes]) -> in
         if not size:
             continue
         (length,) = struct.unpack("<q", read_body(offset, 8)[:8])
-        if length < -1 or size < 8:
+        if not -1 <= length < _BUFFER_BYTES_MAX or size < 8:
             raise ValueError(f"a compressed buffer of {length} bytes")
         total += size - 8 if length == -1 else length  # -1: stored as it is
     return total

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import json as arrow_json
 
+from emsqrt.io.json_depth import refuse_deep_json
 from emsqrt.io.records import CsvDialect
 from lake.ingest import json_types
 from lake.ingest.encode import MENDED, Report
@@ -189,6 +190,7 @@ class _Reader:
 
 
 def _parse(data: bytes, schema: pa.Schema | None) -> pa.Table:
+    refuse_deep_json(data, "JSON")
     options = arrow_json.ParseOptions(explicit_schema=schema, newlines_in_values=True)
     blocks = arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
     with pa.BufferReader(data) as source:

@@ -87,6 +87,7 @@ def write_batches(
     """
     report = report or Report()
     strict = bool(job.options.get("strict"))
+    check_schema(schema, job.name)
     names, report.renamed = settle_names(list(schema.names), strict=strict, what=job.name)
     target = plain_schema(schema, names)
     for field in target:
