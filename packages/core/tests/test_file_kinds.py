@@ -64,6 +64,7 @@ def tar_of(name: str, text: bytes) -> bytes:
         (zip_of(**{"[Content_Types].xml": "<x/>", "word/document.xml": "<x/>"}), "Word document"),
         (zip_of(mimetype="application/vnd.oasis.opendocument.spreadsheet"), "OpenDocument"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "head",  # archives hold the time
 )
 def test_a_file_that_is_no_table_is_named(head: bytes, name: str) -> None:
     with pytest.raises(BadInput, match=name) as caught:
@@ -100,6 +101,7 @@ def test_a_real_sqlite_database_is_named(tmp_path: Path) -> None:
         b"ARROW1\x00\x00" + BINARY,
         b'[{"a": 1}]',
     ],
+    ids=lambda _: "head",
 )
 def test_what_may_be_read_is_not_named(head: bytes) -> None:
     assert find_unreadable(head) is None

@@ -172,15 +172,21 @@ def test_no_integer_is_rounded(encode: Encode) -> None:
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text('"\\[]{},:é\n', max_size=6),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=8,
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=5,
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(
-    elements=st.lists(st.dictionaries(st.text(max_size=3), JSON_VALUES), min_size=1)
-    | st.lists(JSON_VALUES.filter(lambda value: not isinstance(value, dict)), min_size=1),
+    elements=st.lists(
+        st.dictionaries(st.text(max_size=3), JSON_VALUES, max_size=3), min_size=1, max_size=6
+    )
+    | st.lists(
+        JSON_VALUES.filter(lambda value: not isinstance(value, dict)), min_size=1, max_size=6
+    ),
     indent=st.sampled_from([None, 1]),
     block_bytes=st.integers(1, 40),
 )
