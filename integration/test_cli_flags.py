@@ -10,6 +10,8 @@ import typer.main
 from nodes import RunningNode
 from sennit.cli import app, run
 
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]  # about 400 command lines
+
 ABSURD = ("0", "-1", "-5", str(10**30), str(-(10**30)), "1e400", "nan", "text", "", "-")
 ARGUMENTS = {
     "put": ["{data}/none.csv"],

@@ -14,6 +14,7 @@ import pytest
 
 from nodes import RunningNode, platform, running_node
 
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]  # several processes, two starts
 _MNT_DETACH = 2
 
 

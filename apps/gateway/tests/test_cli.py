@@ -86,6 +86,14 @@ def test_doctor_finds_this_machine_fit(capsys: pytest.CaptureFixture[str], tmp_p
     assert {"python", "disk", "C cores"} <= {finding["subject"] for finding in findings}
 
 
+def test_doctor_fails_where_something_is_wrong(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sennit.doctor._DISK_MIN_BYTES", 1 << 62)
+    assert run(["doctor", "--data", str(tmp_path)]) == 1
+    assert "to fix disk" in capsys.readouterr().out
+
+
 def test_version_names_every_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["version", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 7

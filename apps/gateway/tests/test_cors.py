@@ -7,6 +7,7 @@ import pytest
 from opened_node import OpenNode, OpenNodes
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from sennit.cors import checked_origin
 from sennit_core.errors import UsageError
@@ -111,7 +112,7 @@ def test_a_socket_opens_for_an_allowed_page_alone(node: OpenNode, origin: str, o
     headers = {"authorization": node.client.headers["authorization"]}
     address = node.url.replace("http", "ws", 1) + "/.ws?v=5"
     try:
-        with connect(address, origin=origin, additional_headers=headers):  # type: ignore[arg-type]
+        with connect(address, origin=Origin(origin), additional_headers=headers):
             opened = True
     except InvalidStatus:
         opened = False

@@ -50,15 +50,10 @@ def _run(arguments: list[str]) -> int:
 
         run_query(Query(**members))
         return 0
-    import typer
-
     from sennit.cli.verbs import app
 
-    try:
-        # Without its standalone mode, Click returns the status of `typer.Exit` instead of raising.
-        status = app(arguments, prog_name="platform", standalone_mode=False)
-    except typer.Exit as done:
-        return done.exit_code
+    # Without its standalone mode Typer returns the status of `typer.Exit` instead of raising it.
+    status = app(arguments, prog_name="platform", standalone_mode=False)
     return status if isinstance(status, int) else 0
 
 
