@@ -199,7 +199,8 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status >= 500:
         _log.error("%s: %s", error.code, error)
-    return _Refusal(error.to_json(), status_code=status)
+    headers = {"retry-after": "1"} if isinstance(error, errors.Busy) else None
+    return _Refusal(error.to_json(), status_code=status, headers=headers)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:

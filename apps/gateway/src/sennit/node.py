@@ -18,7 +18,7 @@ from elkyn import ElkynStore, Stores, open_namespaces
 from elkyn.records import SYSTEM_NAMESPACE, SystemTree
 from elytra.jobs import JobService
 from emsqrt.executor import ExecutorPool
-from lake import Lake
+from lake import Lake, QueryLimits
 from sennit.auth import Tokens, admin_token
 from sennit.run_file import sole_owner
 from sennit.settings import MemoryShares, Settings
@@ -67,11 +67,24 @@ class Node:
                     shares.executors,
                     memory_bytes=shares.executor_bytes * shares.executors,
                     spill_dir=data / "spill",
+                    # Room for short queries beside long ones: see docs/limits.md.
+                    reserved=1 if shares.executors > 1 else 0,
+                    queue_limit=settings.analytics.queue_max,
+                    user_queue_limit=settings.analytics.user_queue_max,
                 )
             )
             tree = stores[SYSTEM_NAMESPACE]
             lake = owned.enter_context(
-                Lake(data, tree=tree, pool=pool, part_bytes=settings.storage.part_bytes)
+                Lake(
+                    data,
+                    tree=tree,
+                    pool=pool,
+                    part_bytes=settings.storage.part_bytes,
+                    query_limits=QueryLimits(
+                        seconds=settings.analytics.query_seconds,
+                        json_rows=settings.analytics.json_rows_max,
+                    ),
+                )
             )
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
             owned.callback(jobs.close)

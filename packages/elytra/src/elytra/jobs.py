@@ -112,7 +112,7 @@ class JobService:
         """
         _check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
-        bound, work = self._bind(parsed, mem_cap_bytes)
+        bound, work = self._bind(parsed, mem_cap_bytes, submitted_by)
         job = JobInfo(
             id=work.folder.name,
             kind="plan",
@@ -192,11 +192,20 @@ class JobService:
             raise NotFound("answer of job", job_id, hint="an ingest makes a dataset: query that")
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
-    def open_result(self, job_id: str, format_name: str) -> Execution:
-        """Start to stream a job's answer as "arrow", "json" or "csv"; raises as `result` does."""
+    def open_result(self, job_id: str, format_name: str, user: str = "") -> Execution:
+        """Start to stream a job's answer as "arrow", "json" or "csv"; raises as `result` does.
+
+        It has as long as a query has, and `user` has his turn at the executors for it.
+        """
         files = Files(tuple(str(path) for path in self.result(job_id)), "parquet")
         plan = Sink(Scan(files), StreamTarget(format_name))
-        return self._pool.submit(PLAN_ENTRY, {"plan": plan_to_json(plan)})
+        return self._pool.submit(
+            PLAN_ENTRY,
+            {"plan": plan_to_json(plan)},
+            deadline_seconds=self._lake.query_limits.seconds,
+            user=user,
+            restartable=True,
+        )
 
     def recover(self) -> None:
         """Take up what an earlier life of the node left: ingests go on, other jobs have failed."""
@@ -224,7 +233,7 @@ class JobService:
 
     # How a job begins
 
-    def _bind(self, plan: Plan, mem_cap_bytes: int | None) -> tuple[Plan, PlanWork]:
+    def _bind(self, plan: Plan, mem_cap_bytes: int | None, user: str) -> tuple[Plan, PlanWork]:
         """Fix the snapshots that the plan reads, and check the plan against their schemas."""
         if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
             raise Denied(
@@ -249,6 +258,7 @@ class JobService:
             self._pool,
             mem_cap_bytes,
             partial(self._ledger.progress, job_id),
+            user,
         )
 
     def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any], event: Event) -> None:

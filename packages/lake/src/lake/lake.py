@@ -15,6 +15,7 @@ from lake._failpoints import reached
 from lake.catalog import Catalog
 from lake.durable import NewFile, storage_errors
 from lake.intake import Arrival, Intake, dataset_name, refuse_taken
+from lake.limits import QueryLimits
 from lake.objects import ObjectStore
 from lake.parts import PART_BYTES, PartStore
 from lake.queries import QueryExecution, Result, check_parameters
@@ -53,10 +54,11 @@ class Lake:
         pool: Executors; started lazily, and stopped again, when None.
         memory_bytes: Cap of each executor of an own pool, in bytes or as "1 GiB".
         part_bytes: Size of an upload's parts when the client does not say.
+        query_limits: What queries that come over HTTP may take.
         clock: Source of time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, all by keyword
         self,
         folder: Path | str,
         *,
@@ -64,9 +66,11 @@ class Lake:
         pool: ExecutorPool | None = None,
         memory_bytes: int | str = GIB,
         part_bytes: int = PART_BYTES,
+        query_limits: QueryLimits | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.folder = Path(folder)
+        self.query_limits = query_limits or QueryLimits()
         self._clock = clock
         self._staging = self.folder / "lake" / "staging"
         with ExitStack() as owned:
@@ -159,7 +163,7 @@ class Lake:
             _write_arrow(data, file)
             return self._take(file.path, f"{table}.arrow", mode, wire)
 
-    def query(
+    def query(  # noqa: PLR0913 - what a request may say, all by keyword
         self,
         sql: str,
         *,
@@ -168,8 +172,9 @@ class Lake:
         max_rows: int | None = None,
         deadline_seconds: float | None = None,
         engine: str = "auto",
+        user: str = "",
     ) -> QueryExecution:
-        """Start a query in an executor.
+        """Start a query in an executor, or put it in the queue for one.
 
         Args:
             sql: One reading statement over datasets, by name or id.
@@ -180,6 +185,7 @@ class Lake:
             engine: `duckdb`; `emsqrt`, which keeps to the executor's cap whatever the query holds;
                 or `auto`, which asks EM-√ when DuckDB's memory does not suffice, unless a part of
                 DuckDB's answer has left already.
+            user: On whose behalf; users take turns at the executors.
 
         Raises:
             UsageError: A parameter is no value of SQL.
@@ -205,11 +211,20 @@ class Lake:
         def start(step: str, own: dict[str, Any]) -> Execution:
             request = {"format": format, "maxRows": max_rows, **own} if own else question
             left = None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
-            return self.pool.submit(_SQL_ENTRY, {**request, "engine": step}, deadline_seconds=left)
+            return self.pool.submit(
+                _SQL_ENTRY,
+                {**request, "engine": step},
+                deadline_seconds=left,
+                user=user,
+                restartable=True,
+                bounded=not own,  # a query that was admitted is not refused half-way
+            )
 
         held = self.retention.acquire(objects)
         try:
-            return QueryExecution(start, engine, lambda: self.retention.release(held))
+            return QueryExecution(
+                start, engine, lambda: self.retention.release(held), deadline_seconds
+            )
         except BaseException:
             self.retention.release(held)
             raise

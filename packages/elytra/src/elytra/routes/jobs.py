@@ -65,5 +65,7 @@ class JobDoor:
         """Stream a job's answer as Arrow IPC, JSON or CSV, as Accept asks."""
         format_name = negotiate(request.headers.get("Accept", ""))
         return await answer(
-            lambda: self._jobs.open_result(job_id, format_name), request, format_name
+            lambda: self._jobs.open_result(job_id, format_name, principal_of(request)),
+            request,
+            format_name,
         )

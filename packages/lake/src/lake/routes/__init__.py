@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from lake.routes import datasets, files, query
+from lake.routes import cut_answers, datasets, files, query
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -27,4 +27,5 @@ def router(lake: Lake) -> APIRouter:
     routes.include_router(datasets.router(lake))
     routes.include_router(files.router(lake))
     routes.include_router(query.router(lake))
+    routes.include_router(cut_answers.router())
     return routes

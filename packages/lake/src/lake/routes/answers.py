@@ -1,13 +1,17 @@
 """An execution's payloads as the body of a response, in the form that `Accept` asks for.
 
 The first piece is waited for before the response begins, so whatever is wrong gets its own status.
+What goes wrong later cuts the body: it ends without its last chunk, so that HTTP clients fail, and
+not at the end of an Arrow message, of a JSON document or of a CSV record, so that readers of what
+has come fail too. The reason can be asked for by the answer's id (`cut_answers`).
 A client that goes away cancels the execution.
 """
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import anyio
@@ -16,7 +20,11 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from lake.routes.cut_answers import cut_answers_of
+from lake.routes.requester import requester_of
 from sennit_core.errors import Cancelled, SennitError, UsageError
+from sennit_core.ids import new_id
+from sennit_core.logs import get_logger
 
 __all__ = ["MEDIA_TYPES", "Answering", "answer", "negotiate"]
 
@@ -26,6 +34,10 @@ MEDIA_TYPES = {
     "csv": "text/csv",
 }
 ENGINE_HEADER = "Sennit-Engine"
+ANSWER_HEADER = "Sennit-Answer"
+_HELD_BACK = 2
+_ALIGNMENT = 8  # every message of an Arrow IPC stream ends at a multiple of it
+_log = get_logger("lake.answers")
 # An answer that waits holds a thread: of these, so that other routes need not wait for one.
 _WAITING = anyio.CapacityLimiter(320)
 _FORMATS = {media_type: name for name, media_type in MEDIA_TYPES.items()}
@@ -64,7 +76,7 @@ async def answer(
     """
     reader = _Reader(await anyio.to_thread.run_sync(start, limiter=_WAITING))
     first = await _first(reader, request)
-    return _Answer(first, reader, MEDIA_TYPES[format_name])
+    return _Answer(first, reader, request, format_name)
 
 
 def negotiate(accept: str) -> str:
@@ -184,24 +196,102 @@ async def _first(reader: _Reader, request: Request) -> bytes:
     raise piece
 
 
-async def _stream(first: bytes, reader: _Reader) -> AsyncIterator[bytes]:
-    yield first
-    while (piece := await _read(reader)) is not None:
-        yield piece
-
-
 class _Answer(StreamingResponse):
     """Streams an execution, and ends it however the response ends."""
 
-    def __init__(self, first: bytes, reader: _Reader, media_type: str) -> None:
-        headers = {"X-Content-Type-Options": "nosniff", "Vary": "Accept"}
+    def __init__(self, first: bytes, reader: _Reader, request: Request, format_name: str) -> None:
+        self._first = first
+        self._reader = reader
+        self._request = request
+        self._body = _BODIES[format_name]()
+        self._id = new_id()
+        headers = {
+            "X-Content-Type-Options": "nosniff",
+            "Vary": "Accept",
+            ANSWER_HEADER: self._id,
+        }
         if reader.engine is not None:
             headers[ENGINE_HEADER] = reader.engine
-        super().__init__(_stream(first, reader), media_type=media_type, headers=headers)
-        self._reader = reader
+        super().__init__((), media_type=MEDIA_TYPES[format_name], headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             await _stop(self._reader)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the body; one that is cut lacks its last message, and so the server closes."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        piece: bytes | None = self._first
+        try:
+            while piece is not None:
+                await _send(send, self._body.pass_on(piece), more=True)
+                piece = await _read(self._reader)
+        except SennitError as error:
+            user = requester_of(self._request).name
+            cut_answers_of(self._request.app).add(self._id, user, error)
+            _log.warning("answer %s was cut: %s: %s", self._id, error.code, error)
+            await _send(send, self._body.cut(error), more=True)
+        else:
+            await _send(send, self._body.end(), more=False)
+
+
+async def _send(send: Send, body: bytes, *, more: bool) -> None:
+    if body or not more:
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+class _TextBody:
+    """A body of text: what was emitted and, where it is cut, the reason in words."""
+
+    def pass_on(self, piece: bytes) -> bytes:
+        """What to send now that one more piece is there."""
+        return piece
+
+    def end(self) -> bytes:
+        """What to send last."""
+        return b""
+
+    def cut(self, error: SennitError) -> bytes:
+        """What to send last when the rest will not come."""
+        # A quote that is never closed: no reader of CSV takes this for a record.
+        return f'\n"error: {error}'.encode()
+
+
+class _JsonBody(_TextBody):
+    def cut(self, error: SennitError) -> bytes:
+        # Without the brace that would close the document, so that it stays no JSON.
+        return f'\n],"error":{json.dumps(error.to_json())}\n'.encode()
+
+
+class _ArrowBody(_TextBody):
+    """An Arrow IPC stream, its last bytes held back until it is known that it is whole.
+
+    Readers take the end of a stream between two messages for its regular end. So a body that is
+    cut is made to end inside of one, which they report.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._sent = 0
+
+    def pass_on(self, piece: bytes) -> bytes:
+        whole = self._held + piece if self._held else piece
+        ready, self._held = whole[:-_HELD_BACK], whole[-_HELD_BACK:]
+        self._sent += len(ready)
+        return ready
+
+    def end(self) -> bytes:
+        return self._held
+
+    def cut(self, error: SennitError) -> bytes:
+        return self._held[:1] if self._sent % _ALIGNMENT == 0 else b""
+
+
+_BODIES: dict[str, Callable[[], _TextBody]] = {
+    "arrow": _ArrowBody,
+    "json": _JsonBody,
+    "csv": _TextBody,
+}

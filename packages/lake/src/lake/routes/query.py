@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.routes.answers import answer, negotiate
+from lake.routes.requester import requester_of
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -46,15 +47,17 @@ def router(lake: Lake) -> APIRouter:
     ) -> StreamingResponse:
         """Answer one SQL statement."""
         format_name = negotiate(request.headers.get("Accept", ""))
+        requester, limits = requester_of(request), lake.query_limits
 
         def start() -> QueryExecution:
             return lake.query(
                 question.sql,
                 params=question.params,
                 format=format_name,
-                max_rows=question.max_rows,
-                deadline_seconds=question.deadline_seconds,
+                max_rows=limits.rows(question.max_rows, format_name),
+                deadline_seconds=limits.deadline_seconds(question.deadline_seconds, requester),
                 engine=question.engine,
+                user=requester.name,
             )
 
         return await answer(start, request, format_name)
