@@ -65,6 +65,7 @@ def test_the_routes_are_those_of_the_contract(flights: Lake) -> None:
     }
 
     assert routes == {
+        ("GET", "/api/answers/{answer_id}"),
         ("GET", "/api/datasets"),
         ("GET", "/api/datasets/{dataset}"),
         ("DELETE", "/api/datasets/{dataset}"),

@@ -148,7 +148,7 @@ class _Queries:
     A request that is not plain and valid JSON goes to the API, which says what is wrong with it.
     """
 
-    def __init__(self, api: App, lake: Lake) -> None:
+    def __init__(self, api: FastAPI, lake: Lake) -> None:
         self._api = api
         self._lake = lake
 
@@ -162,7 +162,7 @@ class _Queries:
         if question is None:
             await self._api(scope, _replayed(message, receive), send)
             return
-        request = Request(scope, receive)
+        request = Request({**scope, "app": self._api}, receive)
         try:
             response = await respond(self._lake, question, request)
         except SennitError as error:
@@ -249,7 +249,8 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status >= 500:
         _log.error("%s: %s", error.code, error)
-    return _Refusal(error.to_json(), status_code=status)
+    headers = {"retry-after": "1"} if isinstance(error, errors.Busy) else None
+    return _Refusal(error.to_json(), status_code=status, headers=headers)
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:

@@ -18,7 +18,7 @@ from elkyn import ElkynStore, Stores, open_namespaces
 from elkyn.records import SYSTEM_NAMESPACE, SystemTree
 from elytra.jobs import JobService
 from emsqrt.executor import ExecutorPool
-from lake import Lake
+from lake import Lake, QueryLimits
 from lake.reserve import Reserve
 from sennit.auth import Tokens, admin_token
 from sennit.run_file import sole_owner
@@ -79,6 +79,10 @@ class Node:
                     shares.executors,
                     memory_bytes=shares.executor_bytes * shares.executors,
                     spill_dir=data / "spill",
+                    # Room for short queries beside long ones: see docs/limits.md.
+                    reserved=1 if shares.executors > 1 else 0,
+                    queue_limit=settings.analytics.queue_max,
+                    user_queue_limit=settings.analytics.user_queue_max,
                 )
             )
             tree = stores[SYSTEM_NAMESPACE]
@@ -91,6 +95,10 @@ class Node:
                     upload_bytes_max=settings.storage.upload_bytes_max,
                     keep_source=settings.storage.keep_source,
                     reserve=reserve,
+                    query_limits=QueryLimits(
+                        seconds=settings.analytics.query_seconds,
+                        json_rows=settings.analytics.json_rows_max,
+                    ),
                 )
             )
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)

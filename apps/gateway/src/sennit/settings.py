@@ -63,10 +63,19 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True)
 class AnalyticsSettings:
-    """Limits of a question: how long it may take, and rows in a JSON answer."""
+    """Limits of queries.
+
+    Attributes:
+        query_seconds: how long a query may take, waiting and sending included.
+        json_rows_max: rows of a JSON answer whose request does not name `maxRows`.
+        queue_max: requests of all users that may wait for an executor.
+        user_queue_max: the same of each user.
+    """
 
     query_seconds: float = 300.0
     json_rows_max: int = 10_000
+    queue_max: int = 256
+    user_queue_max: int = 64
 
 
 @dataclass(frozen=True, slots=True)

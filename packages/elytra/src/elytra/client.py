@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lake.scrub import ScrubReport
 
 _KEEP_ALIVE_SECONDS = 75.0
+_QUERY_SECONDS = 3600.0  # the node has a limit of its own, and says when it is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,11 @@ class Client:
     def _query(self, query: str, params: Any, options: dict[str, Any]) -> Any:
         document = {"sql": query, **({} if params is None else {"params": params}), **options}
         return self._transport.stream(
-            "POST", "/api/query", headers={"Accept": ARROW}, document=document
+            "POST",
+            "/api/query",
+            headers={"Accept": ARROW},
+            document=document,
+            timeout_seconds=_QUERY_SECONDS,
         )
 
     # Jobs

@@ -115,7 +115,7 @@ class JobService:
         """
         _check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
-        bound, work = self._bind(parsed, mem_cap_bytes)
+        bound, work = self._bind(parsed, mem_cap_bytes, submitted_by)
         job = JobInfo(
             id=work.folder.name,
             kind="plan",
@@ -197,13 +197,22 @@ class JobService:
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
     def open_result(
-        self, job_id: str, format_name: str, *, offset: int = 0, limit: int | None = None
+        self,
+        job_id: str,
+        format_name: str,
+        user: str = "",
+        *,
+        offset: int = 0,
+        limit: int | None = None,
     ) -> Execution:
         """Start to stream a job's answer as "arrow", "json" or "csv"; raises as `result` does.
+
+        The time limit is that of a query.
 
         Args:
             job_id: A job that is done.
             format_name: How the rows are written.
+            user: Who asked; users share the executors fairly.
             offset: Rows to skip.
             limit: Rows to write at most; None for all.
         """
@@ -211,7 +220,13 @@ class JobService:
         if offset or limit is not None:
             rows = Limit(rows, _ROWS_MAX if limit is None else limit, offset)
         plan = Sink(rows, StreamTarget(format_name))
-        return self._pool.submit(PLAN_ENTRY, {"plan": plan_to_json(plan)})
+        return self._pool.submit(
+            PLAN_ENTRY,
+            {"plan": plan_to_json(plan)},
+            deadline_seconds=self._lake.query_limits.seconds,
+            user=user,
+            restartable=True,
+        )
 
     def recover(self) -> None:
         """Take up what an earlier life of the node left: ingests go on, other jobs have failed."""
@@ -239,7 +254,7 @@ class JobService:
 
     # How a job begins
 
-    def _bind(self, plan: Plan, mem_cap_bytes: int | None) -> tuple[Plan, PlanWork]:
+    def _bind(self, plan: Plan, mem_cap_bytes: int | None, user: str) -> tuple[Plan, PlanWork]:
         """Fix the snapshots that the plan reads, and check the plan against their schemas."""
         if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
             raise Denied(
@@ -267,6 +282,7 @@ class JobService:
             self._pool,
             mem_cap_bytes,
             partial(self._ledger.progress, job_id),
+            user,
         )
 
     def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any], event: Event) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from sennit_core.errors import (
 )
 
 ARROW = "application/vnd.apache.arrow.stream"
+ANSWER_HEADER = "Sennit-Answer"
+_CONNECT_SECONDS = 10.0
 _RETRY_STATUSES = frozenset({429, 500, 502, 503, 504})
 _BACKOFF_SECONDS_FIRST, _BACKOFF_SECONDS_MAX = 0.1, 5.0
 _POLL_SECONDS_MAX = 0.25
@@ -65,7 +67,7 @@ class Transport:
         self._http = httpx.Client(
             base_url=self.url,
             headers=headers,
-            timeout=httpx.Timeout(timeout_seconds, connect=10.0),
+            timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=64),
             trust_env=not _is_loopback(address.host),  # a proxy has no way to this machine
         )
@@ -147,9 +149,12 @@ class Transport:
         """Send one request whose answer is read piece by piece inside the `with`.
 
         Raises:
-            SennitError: What the node answered, or Unavailable when it did not.
+            SennitError: What the node answered, also where it had to cut an answer that it had
+                begun; Unavailable when it did not answer.
         """
-        timeout: Any = httpx.USE_CLIENT_DEFAULT if timeout_seconds is None else timeout_seconds
+        timeout: Any = httpx.USE_CLIENT_DEFAULT
+        if timeout_seconds is not None:
+            timeout = httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS)
         request = self._http.build_request(
             method, path, headers=headers, json=document, timeout=timeout
         )
@@ -163,7 +168,7 @@ class Transport:
             _raise_for_error(response)
             yield response
         except httpx.TransportError as problem:
-            raise self._unavailable(problem) from problem
+            raise self._why_cut(response, problem) from problem
         finally:
             response.close()
 
@@ -187,6 +192,18 @@ class Transport:
                 raise failure
             self._clock.sleep(backoff_seconds * random.uniform(0.5, 1.0))
             backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
+
+    def _why_cut(self, response: httpx.Response, problem: httpx.TransportError) -> SennitError:
+        """Ask the node why an answer ended early."""
+        response.close()
+        answer_id = response.headers.get(ANSWER_HEADER)
+        if answer_id is not None:
+            with suppress(SennitError, ValueError):
+                return error_from_json(self.json("GET", f"/api/answers/{answer_id}"))
+        return Unavailable(
+            f"the rest of the answer of {self.url} ({problem or type(problem).__name__})",
+            hint="the node, or the network, went away: ask again",
+        )
 
     def _unavailable(self, problem: httpx.TransportError) -> Unavailable:
         reason = str(problem) or type(problem).__name__

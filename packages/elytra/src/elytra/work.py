@@ -67,6 +67,7 @@ class PlanWork:
         pool: The executors.
         mem_cap_bytes: Cap of each execution; None is the pool's own.
         on_progress: Told what the executions tell.
+        user: On whose behalf it runs.
     """
 
     cut: Cut
@@ -75,6 +76,7 @@ class PlanWork:
     pool: ExecutorPool
     mem_cap_bytes: int | None
     on_progress: OnTaskProgress
+    user: str = ""
 
     @property
     def inputs(self) -> dict[str, tuple[str | None, int | None]]:
@@ -166,6 +168,9 @@ class PlanWork:
             request,
             mem_cap_bytes=self.mem_cap_bytes,
             on_progress=lambda progress: self.on_progress(key, progress),
+            user=self.user,
+            restartable=True,  # its files are written aside, and again from the start
+            bounded=False,  # jobs wait in a queue of their own
         ) as execution:
             run.attach(execution)
             try:

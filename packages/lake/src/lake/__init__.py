@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lake.catalog import Catalog
     from lake.errors import UploadIncomplete
     from lake.lake import Lake
+    from lake.limits import QueryLimits
     from lake.objects import ObjectStore
     from lake.parts import PartStore
     from lake.queries import QueryExecution, Result
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Catalog": "catalog",
     "Lake": "lake",
+    "QueryLimits": "limits",
     "ObjectStore": "objects",
     "PartStore": "parts",
     "QueryExecution": "queries",
@@ -39,6 +41,7 @@ __all__ = [
     "ObjectStore",
     "PartStore",
     "QueryExecution",
+    "QueryLimits",
     "Result",
     "SealedUpload",
     "UploadIncomplete",

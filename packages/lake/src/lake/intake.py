@@ -145,7 +145,10 @@ class Intake:
                 "schema": target.schema.to_json() if target and arrival.mode == "append" else None,
                 "bytesMax": self._upload_bytes_max,
             }
-            with self._pool.submit(ENTRY, request, on_progress=on_progress) as execution:
+            # Not restartable: it may take minutes, and its files are there from its first second.
+            with self._pool.submit(
+                ENTRY, request, on_progress=on_progress, user=arrival.owner, bounded=False
+            ) as execution:
                 answer = _wait(execution, cancelled)
             _check(cancelled)
             reached("ingest-encoded")

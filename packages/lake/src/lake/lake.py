@@ -16,6 +16,7 @@ from lake.catalog import Catalog
 from lake.durable import NewFile, storage_errors
 from lake.errors import is_damage_of
 from lake.intake import Arrival, Intake, dataset_name, refuse_taken
+from lake.limits import QueryLimits
 from lake.mentions import words_of
 from lake.objects import ObjectStore
 from lake.parts import PART_BYTES, PartStore
@@ -70,6 +71,7 @@ class Lake:
         keep_source: Whether a file is kept as it came where its upload does not say
             (`keepSource`).
         reserve: Disk space set aside for deletions; the owner fills it. Made and filled when None.
+        query_limits: Limits of queries that arrive over HTTP.
         clock: Source of time.
     """
 
@@ -84,9 +86,11 @@ class Lake:
         upload_bytes_max: int | None = None,
         keep_source: bool = False,
         reserve: Reserve | None = None,
+        query_limits: QueryLimits | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self.folder = Path(folder)
+        self.query_limits = query_limits or QueryLimits()
         self._clock = clock
         self._staging = self.folder / "lake" / "staging"
         with ExitStack() as owned:
@@ -185,7 +189,7 @@ class Lake:
             _write_arrow(data, file)
             return self._take(file.path, f"{table}.arrow", mode, wire)
 
-    def query(
+    def query(  # noqa: PLR0913 - what a request may say, all by keyword
         self,
         sql: str,
         *,
@@ -194,8 +198,9 @@ class Lake:
         max_rows: int | None = None,
         deadline_seconds: float | None = None,
         engine: str = "auto",
+        user: str = "",
     ) -> QueryExecution:
-        """Start a query in an executor.
+        """Start a query in an executor, or put it in the queue for one.
 
         Args:
             sql: One reading statement over datasets, by name or id.
@@ -206,6 +211,7 @@ class Lake:
             engine: `duckdb`; `emsqrt`, which keeps to the executor's cap whatever the query holds;
                 or `auto`, which asks EM-√ when DuckDB's memory does not suffice, unless a part of
                 DuckDB's answer has left already.
+            user: On whose behalf; users take turns at the executors.
 
         Raises:
             UsageError: A parameter is no value of SQL.
@@ -230,7 +236,14 @@ class Lake:
         def start(step: str, own: dict[str, Any]) -> Execution:
             request = {"format": format, "maxRows": max_rows, **own} if own else question
             left = None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
-            return self.pool.submit(_SQL_ENTRY, {**request, "engine": step}, deadline_seconds=left)
+            return self.pool.submit(
+                _SQL_ENTRY,
+                {**request, "engine": step},
+                deadline_seconds=left,
+                user=user,
+                restartable=True,
+                bounded=not own,  # a query that was admitted is not refused half-way
+            )
 
         try:
             return QueryExecution(
@@ -238,6 +251,7 @@ class Lake:
                 engine,
                 lambda: self.retention.release(held),
                 complete=lambda error: self._complete(error, tables),
+                deadline_seconds=deadline_seconds,
             )
         except BaseException:
             self.retention.release(held)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from sennit_core.errors import (
     CapTooSmall,
+    DeadlineExceeded,
     MemoryCapExceeded,
     SennitError,
     Unsupported,
@@ -42,6 +43,7 @@ class QueryExecution:
             the first byte of its answer has left.
         release: Gives the shards back.
         complete: Called with an error before it is raised; returns the one to raise.
+        deadline_seconds: How long all its steps may take together, for errors.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class QueryExecution:
         release: Callable[[], None],
         *,
         complete: Callable[[SennitError], SennitError] = lambda error: error,
+        deadline_seconds: float | None = None,
     ) -> None:
         self._start = start
         self._complete = complete
+        self._deadline_seconds = deadline_seconds
         self._release: Callable[[], None] | None = release
         self._may_change = engine == "auto"
         self._refusal: SennitError | None = None  # DuckDB's, while EM-√ is asked
@@ -144,17 +148,28 @@ class QueryExecution:
 
     def _after(self, error: SennitError) -> None:
         """Go on with EM-√ where that may be done, or raise what went wrong."""
+        if isinstance(error, DeadlineExceeded):
+            raise self._late() from error
         if self._refusal is not None and self._step == "plan" and isinstance(error, Unsupported):
             refusal = self._refusal
             refusal.hint = f"EM-√ was asked too: {error}; {refusal.hint or ''}".rstrip("; ")
             raise refusal from error
         if not self._may_change or not isinstance(error, MemoryCapExceeded | CapTooSmall):
             self._may_change = False
-            raise self._complete(error)
+            raise self._complete(_with_advice(error))
         self._may_change = False
         self._refusal = error
         self._begin("plan", {})
         self._engine = "emsqrt"
+
+    def _late(self) -> DeadlineExceeded:
+        where = "" if self._execution.pid else " (it waited for an executor all the time)"
+        return DeadlineExceeded(
+            f"the query{where}",
+            self._deadline_seconds,
+            hint="ask for less at once, or raise the limit: analytics.query_seconds of the node, or "
+            "deadlineSeconds of a request by an admin",
+        )
 
     def _begin(self, step: str, own: dict[str, Any]) -> None:
         self._execution.close()
@@ -164,6 +179,18 @@ class QueryExecution:
             cancelled = self._cancelled
         if cancelled:
             execution.cancel()
+
+
+def _with_advice(error: SennitError) -> SennitError:
+    """The same error; one of memory says what helps, whichever process has raised it."""
+    if not isinstance(error, MemoryCapExceeded) or "--memory" in (error.hint or ""):
+        return error
+    return MemoryCapExceeded(
+        cap_bytes=error.cap_bytes,
+        asked_bytes=error.asked_bytes,
+        what=error.what.replace("lake.sql", "the query"),
+        hint="give the node more --memory, or ask for fewer or shorter rows at once",
+    )
 
 
 class Result:

@@ -119,11 +119,7 @@ class LocalBackend:
             run.stop()
 
     def close(self) -> None:
-        """Stop everything and wait until it has stopped.
-
-        Work that waits for a free executor cannot hear: it ends with the pool, and is not waited
-        for longer than a moment.
-        """
+        """Stop everything and wait a few seconds until it has stopped."""
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:

@@ -73,7 +73,9 @@ class JobDoor:
         """Stream a job's rows as Arrow IPC, JSON or CSV: all, or `limit` rows after `offset`."""
         format_name = negotiate(request.headers.get("Accept", ""))
         return await answer(
-            lambda: self._jobs.open_result(job_id, format_name, offset=offset, limit=limit),
+            lambda: self._jobs.open_result(
+                job_id, format_name, principal_of(request), offset=offset, limit=limit
+            ),
             request,
             format_name,
         )

@@ -92,6 +92,9 @@ class Context:
         """Whether it is only to be seen if a plan would be admitted."""
         self.make_room_for_error: Callable[[], None] = lambda: None
         """Call it before loading what only an error needs: large requests are granted again."""
+        self.forgive_reserved: Callable[[], None] = lambda: None
+        """Call it after loading a library in a run: what it has reserved and not touched is not
+        counted as asked for."""
         self._writer = writer
         self._send_progress = send_progress
         self._spill_dir = spill_dir

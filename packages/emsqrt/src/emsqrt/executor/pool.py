@@ -42,8 +42,9 @@ GRACE_SECONDS = 1.0
 """What is asked to stop and does not is killed after this."""
 SHORT_SECONDS = 1.0
 """A run in a reserved executor counts as short for so long."""
-_COLD_SECONDS = 2.0
-"""More of that for a run whose process has to start and to load its libraries first."""
+RESTART_GRACE_SECONDS = 3.0
+"""The same for what is stopped to run again. It is longer, as a process that is killed while it loads
+its libraries would have to load them again for the next one."""
 _RING_BYTES_MIN = 256 << 10
 _TRIES = 3
 
@@ -313,13 +314,10 @@ class ExecutorPool:
 
     def _hand_over(self, run: _Run, frame: bytes) -> None:
         for _ in range(_TRIES):
-            worker, is_warm = self._take_worker(run)
+            worker = self._take_worker(run)
             run.execution.on_start(worker.pid)
             if run.ticket.state is State.LONG:  # and so it will never be restarted
                 run.execution.release()
-            else:
-                cold_seconds = 0.0 if is_warm else _COLD_SECONDS
-                run.short_until = time.monotonic() + self._short_seconds + cold_seconds
             try:
                 worker.start_task(frame)
             except OSError:
@@ -336,23 +334,22 @@ class ExecutorPool:
             return
         raise Unavailable("an executor process")
 
-    def _take_worker(self, run: _Run) -> tuple[Worker, bool]:
-        """Return an idle process that is small enough for the cap, or a new one; whether it is warm."""
+    def _take_worker(self, run: _Run) -> Worker:
+        """Return an idle process that is small enough for the cap, or a new one."""
         with self._lock:
             self._check_open()
             while self._idle:
                 worker = self._idle.pop()
                 if worker.alive and worker.idle_bytes <= 40 * _MIB + run.cap_bytes // 8:
-                    is_warm = True
                     break
                 worker.send("drain")
             else:
-                worker, is_warm = Worker(self._loop, self), False
+                worker = Worker(self._loop, self)
                 self._workers.add(worker)
                 self._started += 1
             self._running[worker] = run
             run.worker = worker
-        return worker, is_warm
+        return worker
 
     def _stop(self, run: _Run, reason: str) -> None:
         """End a request for good, wherever it is."""
@@ -377,14 +374,14 @@ class ExecutorPool:
             run.restarting = run.execution.try_restart()
         if run.restarting:
             run.frame = None
-            self._ask_to_stop(run, "restart")
+            self._ask_to_stop(run, "restart", RESTART_GRACE_SECONDS)
 
-    def _ask_to_stop(self, run: _Run, reason: str) -> None:
+    def _ask_to_stop(self, run: _Run, reason: str, grace_seconds: float = GRACE_SECONDS) -> None:
         worker = run.worker
         if worker is None:
             return
         if run.kill_at is None:
-            run.kill_at = time.monotonic() + GRACE_SECONDS
+            run.kill_at = time.monotonic() + grace_seconds
         worker.send("cancel", attempt=run.attempt, reason=reason)
         self._loop.wake()
 
@@ -405,8 +402,8 @@ class ExecutorPool:
             elif run.stop_at is not None and run.stop_at <= now:
                 self._stop(run, "deadline")
             else:
-                run.short_until = None
                 with self._lock:
+                    run.short_until = None
                     orders = self._scheduler.outlive(run.ticket)
                 self._carry_out(orders)
 
@@ -422,6 +419,7 @@ class ExecutorPool:
             run = self._running.get(worker)
             if run is not None:
                 run.execution.on_frame(frame)
+                self._begin_short_time(run)
             elif "file" in frame:
                 os.close(frame["file"])
 
@@ -438,6 +436,11 @@ class ExecutorPool:
             self._spill.remove(run.attempt)
             run.execution.on_failure(_loss(run, worker, reason, exit_status), run.attempt)
             self._retire(run)
+
+    def _begin_short_time(self, run: _Run) -> None:
+        """Count the seconds of a short run from its first news: what is loaded before is no work."""
+        if run.ticket.state is State.SHORT and run.short_until is None:
+            run.short_until = time.monotonic() + self._short_seconds
 
     def _take_back(self, worker: Worker, memory_bytes: int) -> None:
         worker.idle_bytes = memory_bytes

@@ -136,6 +136,7 @@ class Server:
         watch = self._watchdog.watch(CapLevels.below(task.cap_bytes), reactions)
         context.measure_peak = watch.peak
         context.room_bytes = watch.room
+        context.forgive_reserved = watch.forgive
         context.make_room_for_error = watch.lift_fence
         self._begin(task.attempt, context)
         try:

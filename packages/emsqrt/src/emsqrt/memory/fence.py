@@ -43,6 +43,10 @@ class Fence:
             limit = min(limit, self._hard)
         resource.setrlimit(resource.RLIMIT_DATA, (max(limit, 0), self._hard))
 
+    def forgive(self) -> None:
+        """Leave what is reserved now out of the count, as libraries reserve when they start."""
+        self._idle_bytes = self._idle_bytes_before = None
+
     def lift(self) -> None:
         """Restore the limit as it was before; error handling needs room."""
         resource.setrlimit(resource.RLIMIT_DATA, (self._before, self._hard))

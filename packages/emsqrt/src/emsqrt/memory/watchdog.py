@@ -103,6 +103,13 @@ class Watch:
         """Look and return how much may still be charged before relief is asked for."""
         return max(0, self.levels.press_bytes - self.look().charged_bytes)
 
+    def forgive(self) -> None:
+        """Let what is reserved now stay out of the count until it is touched."""
+        with self._lock:
+            if self._fence is not None:
+                self._fence.forgive()
+        self.look()
+
     def lift_fence(self) -> None:
         """Stop failing allocations, so that an error can be reported."""
         with self._lock:

@@ -1,6 +1,9 @@
 """An execution's payloads as the body of a response, in the form that `Accept` asks for.
 
 The first piece is waited for before the response begins, so whatever is wrong gets its own status.
+What goes wrong later cuts the body: it ends without its last chunk, so that HTTP clients fail, and
+not at the end of an Arrow message, of a JSON document or of a CSV record, so that readers of what
+has come fail too. The reason can be asked for by the answer's id (`cut_answers`).
 A client that goes away cancels the execution.
 """
 
@@ -8,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import anyio
@@ -17,7 +20,12 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from lake.routes.answer_bodies import BODIES
+from lake.routes.cut_answers import cut_answers_of
+from lake.routes.requester import requester_of
 from sennit_core.errors import Cancelled, SennitError, UsageError
+from sennit_core.ids import new_id
+from sennit_core.logs import get_logger
 
 __all__ = ["MEDIA_TYPES", "Answering", "answer", "negotiate"]
 
@@ -27,6 +35,8 @@ MEDIA_TYPES = {
     "csv": "text/csv",
 }
 ENGINE_HEADER = "Sennit-Engine"
+ANSWER_HEADER = "Sennit-Answer"
+_log = get_logger("lake.answers")
 # An answer that waits holds a thread: of these, so that other routes need not wait for one.
 _WAITING = anyio.CapacityLimiter(320)
 _WHOLE_BYTES_MAX = 256 << 10
@@ -74,7 +84,7 @@ async def answer(start: Callable[[], Answering], request: Request, format_name: 
         headers[ENGINE_HEADER] = reader.engine
     if opening.is_whole:
         return Response(opening.data, media_type=MEDIA_TYPES[format_name], headers=headers)
-    return _Answer(opening.data, reader, MEDIA_TYPES[format_name], headers)
+    return _Answer(opening.data, reader, request, format_name, headers)
 
 
 def negotiate(accept: str) -> str:
@@ -240,23 +250,49 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def _stream(first: bytes, reader: _Reader) -> AsyncIterator[bytes]:
-    yield first
-    while (piece := await _read(reader)) is not None:
-        yield piece
-
-
 class _Answer(StreamingResponse):
     """Streams an execution, and ends it however the response ends."""
 
     def __init__(
-        self, first: bytes, reader: _Reader, media_type: str, headers: dict[str, str]
+        self,
+        first: bytes,
+        reader: _Reader,
+        request: Request,
+        format_name: str,
+        headers: dict[str, str],
     ) -> None:
-        super().__init__(_stream(first, reader), media_type=media_type, headers=headers)
+        self._first = first
         self._reader = reader
+        self._request = request
+        self._body = BODIES[format_name]()
+        self._id = new_id()
+        headers = headers | {ANSWER_HEADER: self._id}
+        super().__init__((), media_type=MEDIA_TYPES[format_name], headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             await _stop(self._reader)
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the body; one that is cut lacks its last message, and so the server closes."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        piece: bytes | None = self._first
+        try:
+            while piece is not None:
+                await _send(send, self._body.pass_on(piece), more=True)
+                piece = await _read(self._reader)
+        except SennitError as error:
+            user = requester_of(self._request).name
+            cut_answers_of(self._request.app).add(self._id, user, error)
+            _log.warning("answer %s was cut: %s: %s", self._id, error.code, error)
+            await _send(send, self._body.cut(error), more=True)
+        else:
+            await _send(send, self._body.end(), more=False)
+
+
+async def _send(send: Send, body: bytes, *, more: bool) -> None:
+    if body or not more:
+        await send({"type": "http.response.body", "body": body, "more_body": more})

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.routes.answers import answer, negotiate
+from lake.routes.requester import requester_of
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -52,15 +53,17 @@ def router(lake: Lake) -> APIRouter:
 async def respond(lake: Lake, question: Question, request: Request) -> Response:
     """Answer one SQL statement in the format that the request accepts."""
     format_name = negotiate(request.headers.get("Accept", ""))
+    requester, limits = requester_of(request), lake.query_limits
 
     def start() -> QueryExecution:
         return lake.query(
             question.sql,
             params=question.params,
             format=format_name,
-            max_rows=question.max_rows,
-            deadline_seconds=question.deadline_seconds,
+            max_rows=limits.rows(question.max_rows, format_name),
+            deadline_seconds=limits.deadline_seconds(question.deadline_seconds, requester),
             engine=question.engine,
+            user=requester.name,
         )
 
     return await answer(start, request, format_name)
@@ -75,5 +78,5 @@ def parse_question(content_type: str, body: bytes) -> Question | None:
         return None
     try:
         return Question.model_validate(json.loads(body))
-    except ValueError:  # no JSON, or not of this form
+    except (ValueError, RecursionError):  # not JSON, not of this form, or nested too deeply
         return None

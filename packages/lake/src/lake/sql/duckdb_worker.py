@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt.io.formats import open_format, type_name
-from lake.sql.failures import query_error
+from lake.sql.batches import read_batches
+from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.session import SqlLimits, open_session
@@ -37,7 +38,6 @@ _MIB = 1 << 20
 _OVERSHOOT_BYTES = 48 * _MIB  # what DuckDB 2.0 takes beyond its memory_limit, measured
 _LEAST_BYTES = 24 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
-_BATCH_ROWS = 8192
 _INTERRUPT_SECONDS = 0.05
 _KEPT_INSTANCES = 8
 _KEPT_GROWTH = 32
@@ -60,16 +60,20 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
             _connect(tables, used, statement, limits, context) as connection,
             _interrupted_on_cancel(connection, context),
         ):
+            context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels)
             inputs = [table.snapshot for table in used]
             return answer | {"inputs": inputs, "engine": "duckdb"}
-    except duckdb.Error as error:
+    except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
         context.check()
+        found = as_duckdb_error(error)
+        if found is None:
+            raise
         columns = tuple(itertools.chain.from_iterable(table.schema.names for table in used))
         shards = [shard for table in used for shard in table.shards]
         raise query_error(
-            error, sql, shards=shards, columns=columns, cap_bytes=context.cap_bytes
+            found, sql, shards=shards, columns=columns, cap_bytes=context.cap_bytes
         ) from None
 
 
@@ -133,15 +137,18 @@ def _stream(
     relation = _bind(connection, request["sql"], _params(request))
     if relation is None:
         raise SqlError("the statement has no answer")
-    with relation.to_arrow_reader(_BATCH_ROWS) as reader:
+    with read_batches(relation) as (schema, batches):
         writer = open_format(
             request.get("format") or "arrow",
-            reader.schema,
+            schema,
             context.emit,
             max_rows=request.get("maxRows"),
         )
         with writer:
-            for batch in reader:
+            for batch in batches:
+                # DuckDB's allocator keeps the address space of what it frees. That is not memory
+                # asked for, and DuckDB's own limit bounds what it asks for.
+                context.forgive_reserved()
                 context.check()
                 writer.write(_relabelled(batch, labels) if labels else batch)
                 context.progress(rows=writer.rows)
@@ -151,7 +158,7 @@ def _stream(
             "rows": writer.rows,
             "bytes": writer.bytes,
             "truncated": writer.truncated,
-            "columns": [_column(field) for field in reader.schema],
+            "columns": [_column(field) for field in schema],
         }
 
 

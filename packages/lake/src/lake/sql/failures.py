@@ -24,7 +24,7 @@ from sennit_core.errors import (
     nearest,
 )
 
-__all__ = ["query_error", "syntax_error"]
+__all__ = ["as_duckdb_error", "query_error", "syntax_error"]
 
 _LINE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^", re.DOTALL)
 _COLUMN = re.compile(
@@ -37,11 +37,37 @@ _KIND = re.compile(r"^(?:[A-Z][A-Za-z ]*Error|INTERNAL Error): ")
 _PATH = re.compile(r"(?:/[^\s/'\",:;]+){2,}/?")
 _ELLIPSIS = "..."
 _OF_FILES = (duckdb.IOException, duckdb.InvalidInputException, duckdb.SerializationException)
+_STREAMED = re.compile(r"(?:Arrow\w*: )?([A-Z][A-Za-z ]*Error): ")
+_ALLOCATION = re.compile(
+    r"failed to allocate|allocation failure|bad_alloc|malloc of size", re.IGNORECASE
+)
+_CLASSES: dict[str, type[duckdb.Error]] = {
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+    "Permission Error": duckdb.PermissionException,
+    "IO Error": duckdb.IOException,
+    "INTERNAL Error": duckdb.InternalException,
+    "FATAL Error": duckdb.FatalException,
+}
 
 
 def syntax_error(error: duckdb.Error, sql: str) -> SqlError:
     """An error of the parser, with its place."""
     return _placed(str(error), sql)
+
+
+def as_duckdb_error(error: BaseException) -> duckdb.Error | None:
+    """Return the error of DuckDB that an exception is, or None.
+
+    What goes wrong while rows are read arrives as Arrow's exception or as an OSError without an
+    errno, with the text of DuckDB's; memory that is refused to DuckDB or to Arrow as any of several.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError) or _ALLOCATION.search(text):
+        return duckdb.OutOfMemoryException(text)
+    if isinstance(error, duckdb.Error):
+        return error
+    found = _STREAMED.match(text)
+    return _CLASSES.get(found[1], duckdb.Error)(text[found.start(1) :]) if found else None
 
 
 def query_error(
@@ -134,7 +160,8 @@ def _out_of_memory(text: str, cap_bytes: int) -> SennitError:
     return MemoryCapExceeded(
         cap_bytes=cap_bytes,
         what="the query",
-        hint="give the node more --memory, or make the query keep less (fewer groups, no big sort)",
+        hint="give the node more --memory, ask engine=emsqrt, which works on disk, or make the "
+        "query hold less (fewer groups, no big sort, shorter rows)",
     )
 
 
