@@ -43,6 +43,22 @@ def test_cancelling_stops_an_entry_that_listens_and_keeps_its_process(
         assert again.result()["pid"] == execution.pid
 
 
+def test_a_process_that_is_still_loading_outlives_the_deadline_of_its_request(
+    pool: ExecutorPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barrier = tmp_path / "loading"
+    barrier.touch()
+    monkeypatch.setenv("EXECUTOR_TEST_BARRIER", str(barrier))
+    monkeypatch.setattr("emsqrt.executor.pool.GRACE_SECONDS", 0.05)
+    with pool.submit("executor_loading:answer", {}, deadline_seconds=0.1) as late:
+        assert not late.wait(0.5)  # ten times as long as a process that has loaded would get
+        barrier.unlink()
+        with pytest.raises(DeadlineExceeded):
+            late.result(timeout=20)
+    with pool.submit("executor_loading:answer", {}) as again:
+        assert again.result()["pid"] == late.pid
+
+
 def test_cancelling_kills_an_entry_that_does_not_listen(pool: ExecutorPool) -> None:
     with pool.submit(STUBBORN, {}) as execution:
         next(execution.payloads())

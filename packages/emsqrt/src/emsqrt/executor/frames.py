@@ -4,8 +4,8 @@ A frame is a u32 length (little-endian) and a MessagePack map with a member `wor
 those of the worker protocol:
 
 ```
-executor -> pool   hello{version, pid}   renew{attempt, progress}   bytes{attempt, payloads}
-                   ring{attempt} + its descriptor   partial{attempt, result, payloads}
+executor -> pool   hello{version, pid}   loaded{attempt}   renew{attempt, progress}
+                   bytes{attempt, payloads}   ring{attempt} + its descriptor   partial{attempt, result, payloads}
                    failed{attempt, error}   credit{memoryBytes}
 pool -> executor   task{attempt, name, entry, request, capBytes, deadlineSeconds, spillDir,
                    ringBytes}   cancel{attempt, reason}   drain{}
@@ -34,6 +34,7 @@ Frame = dict[str, Any]
 
 MEMBERS: dict[str, frozenset[str]] = {
     "hello": frozenset({"version", "pid"}),
+    "loaded": frozenset({"attempt"}),
     "renew": frozenset({"attempt", "progress"}),
     "bytes": frozenset({"attempt", "payloads"}),
     "ring": frozenset({"attempt"}),

@@ -42,9 +42,8 @@ GRACE_SECONDS = 1.0
 """What is asked to stop and does not is killed after this."""
 SHORT_SECONDS = 1.0
 """A run in a reserved executor counts as short for so long."""
-RESTART_GRACE_SECONDS = 3.0
-"""The same for what is stopped to run again. It is longer, as a process that is killed while it loads
-its libraries would have to load them again for the next one."""
+LOADING_GRACE_SECONDS = 10.0
+"""The same while the process still loads the libraries of its entry point."""
 _RING_BYTES_MIN = 256 << 10
 _TRIES = 3
 
@@ -374,12 +373,16 @@ class ExecutorPool:
             run.restarting = run.execution.try_restart()
         if run.restarting:
             run.frame = None
-            self._ask_to_stop(run, "restart", RESTART_GRACE_SECONDS)
+            self._ask_to_stop(run, "restart")
 
-    def _ask_to_stop(self, run: _Run, reason: str, grace_seconds: float = GRACE_SECONDS) -> None:
+    def _ask_to_stop(self, run: _Run, reason: str) -> None:
         worker = run.worker
         if worker is None:
             return
+        # A process that is killed while it loads is replaced by one that has to load again: on a
+        # busy machine, requests with short deadlines would then never find one that is ready.
+        is_loaded = run.path in worker.loaded
+        grace_seconds = GRACE_SECONDS if is_loaded else LOADING_GRACE_SECONDS
         if run.kill_at is None:
             run.kill_at = time.monotonic() + grace_seconds
         worker.send("cancel", attempt=run.attempt, reason=reason)
@@ -418,6 +421,7 @@ class ExecutorPool:
         else:
             run = self._running.get(worker)
             if run is not None:
+                worker.loaded.add(run.path)
                 run.execution.on_frame(frame)
                 self._begin_short_time(run)
             elif "file" in frame:

@@ -116,7 +116,10 @@ class Server:
             outlet.close()
 
     def _run(self, task: Task, outlet: Outlet) -> dict[str, Any]:
+        is_first = task.entry not in _prepared
         entry = load_entry(task.entry, task.name, task.cap_bytes)
+        if is_first:  # the pool allows more time before this news: loading cannot be interrupted
+            self._control.send(encode_frame("loaded", attempt=task.attempt))
         context = Context(
             task.name,
             task.cap_bytes,
@@ -140,6 +143,7 @@ class Server:
         context.make_room_for_error = watch.lift_fence
         self._begin(task.attempt, context)
         try:
+            context.check()  # it may have been stopped while its libraries were loaded
             with watch:
                 return _call(entry, task.request, context, watch)
         finally:

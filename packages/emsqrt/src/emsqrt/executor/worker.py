@@ -53,6 +53,8 @@ class Worker:
             )
         self._lock = threading.Lock()
         self.idle_bytes = 0
+        self.loaded: set[str] = set()
+        """Entry points whose libraries the process has loaded; the owner adds to it."""
         loop.watch(self._sock, self._receive)
 
     @property
