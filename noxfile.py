@@ -163,6 +163,7 @@ def pins(name: str) -> str:
 @budget(10)
 def integration(session: nox.Session) -> None:
     """Paths across two packages or more, on real processes."""
+    here(session, sys.executable, "-m", "sennit.playground", "install")
     pytest_here(session, "-q", "-m", "not crash and not nightly and not e2e", "integration")
 
 

@@ -21,6 +21,7 @@ from sennit_core.hashing import CHUNK_BYTES, object_id
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUTES = """
+GET /api/answers/{answer_id}
 GET /api/datasets
 GET DELETE /api/datasets/{dataset}
 GET /api/datasets/{dataset}/snapshots
@@ -39,6 +40,7 @@ POST /api/upload-chunk
 GET DELETE /api/uploads/{upload_id}
 POST /api/uploads/{upload_id}/complete
 PUT /api/uploads/{upload_id}/parts/{index}
+POST /api/verify
 GET /files/{dataset}/{snapshot}/{shard}
 GET /healthz
 GET /metrics

@@ -36,6 +36,8 @@ API: dict[tuple[str, str], str] = {
     ("GET", "/files/{dataset}/{snapshot}/{shard}"): "reader",
     ("HEAD", "/files/{dataset}/{snapshot}/{shard}"): "reader",
     ("POST", "/api/query"): "reader",
+    ("GET", "/api/answers/{answer_id}"): "reader",
+    ("POST", "/api/verify"): "writer",
     ("POST", "/api/upload"): "writer",
     ("POST", "/api/start-upload"): "writer",
     ("POST", "/api/upload-chunk"): "writer",

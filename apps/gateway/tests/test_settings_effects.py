@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,37 @@ def a_json_answer_ends_at_so_many_rows(
         query = {"sql": f"select * from range({asked})"}
         answer = node.client.post("/api/query", json=query).json()
         assert (len(answer["rows"]), answer["truncated"]) == (rows, truncated)
+
+
+@effect_of("analytics.queue_max")
+def one_query_more_than_the_queue_holds_is_refused(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    assert "1 requests wait" in _refusal_of_a_full_queue(opened({"analytics.queue_max": 1}))
+
+
+@effect_of("analytics.user_queue_max")
+def one_query_more_than_a_user_may_queue_is_refused(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    refusal = _refusal_of_a_full_queue(opened({"analytics.user_queue_max": 1}))
+    assert "1 requests of the same user wait" in refusal
+
+
+def _refusal_of_a_full_queue(node: OpenNode) -> str:
+    """Keep the one executor busy, fill the queue of one place, and ask once more."""
+    query = {"sql": "select sum(a.range * b.range) from range(10000000) a, range(10000000) b"}
+
+    def ask() -> httpx.Response:
+        return node.client.post("/api/query", json={**query, "deadlineSeconds": 3})
+
+    with ThreadPoolExecutor(3) as threads:
+        answers = [threads.submit(ask) for _ in range(3)]
+    refused = [each.result() for each in answers if each.result().status_code == 429]
+    assert [each.json()["code"] for each in refused] == ["busy"]
+    assert refused[0].headers["retry-after"] == "1"
+    error: str = refused[0].json()["error"]
+    return error
 
 
 @effect_of("security.body_bytes_max")

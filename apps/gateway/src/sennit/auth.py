@@ -45,6 +45,7 @@ _ROLE_OF_ROUTE: tuple[tuple[str, str, str], ...] = (
     ("*", "/api/start-upload", "writer"),
     ("*", "/api/datasets", "writer"),
     ("*", "/api/jobs", "writer"),
+    ("POST", "/api/verify", "writer"),  # it reads every byte of the disk
     ("*", "/api/", "admin"),  # a route that this table does not name yet
     ("*", "/", "writer"),  # the realtime tree
 )

@@ -14,8 +14,11 @@ import httpx
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     DeadlineExceeded,
+    Denied,
+    NotFound,
     RemoteError,
     SennitError,
+    Unauthenticated,
     Unavailable,
     UsageError,
     error_from_json,
@@ -233,6 +236,14 @@ def _raise_for_error(response: httpx.Response) -> None:
     sentence = f"{response.request.method} {path} was answered with {response.status_code}: {said}"
     if response.status_code in _RETRY_STATUSES:
         raise Unavailable(f"the node ({sentence})")
+    # The realtime tree's errors are Firebase's: a sentence without a code.
+    match response.status_code:
+        case 401:
+            raise Unauthenticated(path, message=sentence)
+        case 403:
+            raise Denied(path, message=sentence)
+        case 404:
+            raise NotFound("path", path, message=sentence)
     raise RemoteError(sentence)
 
 

@@ -19,6 +19,7 @@ __all__ = ["Answer", "open_answer"]
 
 _SILENCE_SECONDS = 600.0
 _LOOPBACK = ("localhost", "127.", "::1")
+_ANSWER_HEADER = "Sennit-Answer"
 _RETRYABLE = frozenset({429, 500, 502, 503, 504})
 
 
@@ -53,9 +54,10 @@ def open_answer(
     headers = {"Accept": accept, "Content-Type": "application/json"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    body = json.dumps(document).encode()
+    url = url.rstrip("/")
+    answer: Answer | None = None
     try:
-        with _opened(url.rstrip("/"), path, body, headers) as answer:
+        with _opened("POST", url, path, headers, json.dumps(document).encode()) as answer:
             if answer.status >= 400:
                 raise _error(answer, path)
             yield answer
@@ -64,11 +66,13 @@ def open_answer(
     except (HTTPException, OSError) as problem:
         if isinstance(problem, SennitError):
             raise
-        raise _unavailable(url, problem) from problem
+        raise _why_cut(answer, url, headers) or _unavailable(url, problem) from problem
 
 
 @contextmanager
-def _opened(url: str, path: str, body: bytes, headers: Mapping[str, str]) -> Iterator[Answer]:
+def _opened(
+    method: str, url: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+) -> Iterator[Answer]:
     try:
         address = urlsplit(url)
         host, port = address.hostname or "", address.port
@@ -79,28 +83,43 @@ def _opened(url: str, path: str, body: bytes, headers: Mapping[str, str]) -> Ite
             f"{url!r} is not the address of a node", hint="write it like http://127.0.0.1:8600"
         )
     if not host.startswith(_LOOPBACK):
-        yield from _through_urllib(url + path, body, headers)
+        yield from _through_urllib(method, url + path, headers, body)
         return
     kind = HTTPSConnection if address.scheme == "https" else HTTPConnection
     connection = kind(host, port, timeout=_SILENCE_SECONDS)
     try:
-        connection.request("POST", address.path + path, body, dict(headers))
+        connection.request(method, address.path + path, body, dict(headers))
         with connection.getresponse() as answer:
             yield answer
     finally:
         connection.close()
 
 
-def _through_urllib(url: str, body: bytes, headers: Mapping[str, str]) -> Iterator[Answer]:
+def _through_urllib(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | None
+) -> Iterator[Answer]:
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
+    request = Request(url, body, dict(headers), method=method)
     try:
-        answer = urlopen(Request(url, body, dict(headers)), timeout=_SILENCE_SECONDS)
+        answer = urlopen(request, timeout=_SILENCE_SECONDS)
     except HTTPError as error:
         answer = error
     with answer:
         yield answer
+
+
+def _why_cut(answer: Answer | None, url: str, headers: Mapping[str, str]) -> SennitError | None:
+    """Ask the node why it ended an answer early; None when it does not know of it."""
+    answer_id = None if answer is None else answer.headers.get(_ANSWER_HEADER)
+    if answer_id is None:
+        return None
+    try:
+        with _opened("GET", url, f"/api/answers/{answer_id}", headers) as reason:
+            return error_from_json(json.loads(reason.read())) if reason.status == 200 else None
+    except (HTTPException, OSError, ValueError, SennitError):
+        return None
 
 
 def _error(answer: Answer, path: str) -> SennitError:

@@ -10,10 +10,9 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sennit.cli.plain_http import open_answer
-from sennit.cli.rows import Rows, as_rows, parse_rows, show
+from sennit.cli.rows import Rows, parse_rows, show
 from sennit.find import find_node
 from sennit_core.errors import UsageError
 
@@ -21,6 +20,8 @@ __all__ = ["Query", "run_query"]
 
 _PATH = "/api/query"
 _PIECE_BYTES = 1 << 16
+_ROWS_MAX = (1 << 63) - 1
+"""Named where all rows are wanted: without a number, JSON ends at analytics.json_rows_max."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +79,6 @@ def _fetch(
     query: Query, address: tuple[str, str | None], max_rows: int | None
 ) -> tuple[Rows, str | None]:
     """Return the rows, at most `max_rows` (all of them where that is None), and the engine."""
-    document: dict[str, Any] = {"sql": query.sql, "engine": query.engine}
-    if max_rows is not None:
-        document["maxRows"] = max_rows
+    document = {"sql": query.sql, "engine": query.engine, "maxRows": max_rows or _ROWS_MAX}
     with open_answer(*address, _PATH, document, accept="application/json") as answer:
-        engine = answer.headers.get("Sennit-Engine")
-        found = parse_rows(answer.read())
-    if found.truncated and len(found.rows) != max_rows:
-        # The node ends JSON answers at analytics.json_rows_max; Arrow has no such limit.
-        return _fetch_large(query, max_rows)
-    return found, engine
-
-
-def _fetch_large(query: Query, max_rows: int | None) -> tuple[Rows, str | None]:
-    from sennit.client import Session
-
-    with Session.open(query.url, token=None, data=query.data) as session:
-        result = session.sql(query.sql, engine=query.engine)
-        arrow = result.to_arrow()
-    found = as_rows(arrow.schema, arrow.to_batches(), max_rows=max_rows)
-    return found, result.manifest.get("engine")
+        return parse_rows(answer.read()), answer.headers.get("Sennit-Engine")

@@ -5,8 +5,9 @@ those of the worker protocol:
 
 ```
 executor -> pool   hello{version, pid}   loaded{attempt}   renew{attempt, progress}
-                   bytes{attempt, payloads}   ring{attempt} + its descriptor   partial{attempt, result, payloads}
-                   failed{attempt, error}   credit{memoryBytes}
+                   bytes{attempt, payloads}   ring{attempt} + its descriptor
+                   partial{attempt, result, payloads}   failed{attempt, error}
+                   credit{memoryBytes}
 pool -> executor   task{attempt, name, entry, request, capBytes, deadlineSeconds, spillDir,
                    ringBytes}   cancel{attempt, reason}   drain{}
 ```
