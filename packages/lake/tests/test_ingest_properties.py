@@ -151,7 +151,7 @@ def test_a_wider_kind_reads_what_broke_the_narrower(first: list[str], then: list
     assert wider in KINDS
 
 
-@given(st.lists(st.text(st.sampled_from("aA_23 \x00"), max_size=4), max_size=8))
+@given(st.lists(st.text(st.sampled_from("aA_23 \x00"), max_size=4), min_size=1, max_size=8))
 def test_settled_names_are_present_and_differ_in_any_case(found: list[str]) -> None:
     names, changes = settle_names(found, strict=False, what="f")
 

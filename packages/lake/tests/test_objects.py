@@ -25,10 +25,10 @@ def test_an_object_is_found_by_the_id_of_its_bytes(store: ObjectStore) -> None:
     assert list(store) == [digest.object]
 
 
-def test_objects_are_read_only_files(store: ObjectStore) -> None:
+def test_objects_are_read_only_files_of_their_owner_alone(store: ObjectStore) -> None:
     path = store.path(store.put_bytes(b"x").object)
 
-    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
 
 
 def test_a_writer_that_fails_leaves_nothing(store: ObjectStore) -> None:

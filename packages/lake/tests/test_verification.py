@@ -85,6 +85,23 @@ def test_two_threads_hash_a_file_once(store: ObjectStore) -> None:
     assert pieces.count == alone.count
 
 
+def test_a_file_verified_while_another_thread_looks_is_not_hashed_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, verifier, pieces = stored(store, bytes(CHUNK_BYTES)), Verifier(), Pieces()
+    real_stat = os.stat
+
+    def stat_while_another_thread_verifies(path: str) -> os.stat_result:
+        monkeypatch.setattr(os, "stat", real_stat)
+        verifier.check(shard)
+        return real_stat(path)
+
+    monkeypatch.setattr(os, "stat", stat_while_another_thread_verifies)
+    verifier.check(shard, pieces)
+
+    assert pieces.count == 0
+
+
 def test_a_thread_that_is_cancelled_leaves_the_file_to_the_next(store: ObjectStore) -> None:
     shard, verifier = stored(store, bytes(CHUNK_BYTES)), Verifier()
 

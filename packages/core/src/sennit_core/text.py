@@ -1,16 +1,27 @@
-"""Words: the nearest known name, lists that stay short, names as they stand on the wire."""
+"""Words: the nearest known name, short lists, names on the wire, text that is safe to print."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["camel_case", "nearest", "shorten_list"]
+__all__ = ["camel_case", "escape_controls", "nearest", "shorten_list"]
 
 
 def camel_case(name: str) -> str:
     """Return the wire name of a Python name: `byte_start` is `byteStart`."""
     head, *tail = name.split("_")
     return head + "".join(part.capitalize() for part in tail)
+
+
+def escape_controls(text: str) -> str:
+    """Return `text` on one line, with escapes for every character that is not printable.
+
+    Control characters would move a terminal's cursor or change its state. Backslashes stay as they
+    are, so the result is for display and cannot be decoded again.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

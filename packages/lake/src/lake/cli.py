@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sennit_core.errors import NotFound, SennitError, UsageError
+from sennit_core.text import escape_controls
 from sennit_core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
@@ -172,9 +173,11 @@ def _print(
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    columns: Iterator[tuple[str, ...]] = zip(head, *rows, strict=True)
+    """Print rows of text in columns; a name or value never ends a line or controls a terminal."""
+    lines = [[escape_controls(text) for text in row] for row in (head, *rows)]
+    columns: Iterator[tuple[str, ...]] = zip(*lines, strict=True)
     widths = [max(map(len, column)) for column in columns]
-    for row in (head, *rows):
+    for row in lines:
         print(
             "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         )
@@ -184,7 +187,7 @@ def _cell(value: Any) -> str:
     if value is None:
         return "NULL"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    text = text.replace("\n", "\\n")
+    text = escape_controls(text)
     return text if len(text) <= _CELL_CHARACTERS else f"{text[: _CELL_CHARACTERS - 1]}…"
 
 

@@ -100,6 +100,9 @@ class Verifier:
         """
         while not self._is_verified(shard.path):
             with self._lock:
+                # Another thread may have finished between the look above and this lock.
+                if self._is_verified(shard.path):
+                    return
                 busy = self._hashing.get(shard.path)
                 if busy is None:
                     done = self._hashing[shard.path] = threading.Event()

@@ -13,6 +13,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from unicodedata import combining, east_asian_width
 
+from sennit_core.text import escape_controls
+
 __all__ = ["draw"]
 
 _GAP = "   "
@@ -41,7 +43,7 @@ def draw(
         grouped: whether thousands are set apart; a year or an id in somebody's data is no amount.
     """
     terminal = sys.stdout.isatty()
-    names = [_plain(name) for name in columns]
+    names = [escape_controls(name) for name in columns]
     cells = [[_cell(value, grouped=grouped) for value in row] for row in rows]
     widths = [
         max(map(_width, (name, *(line[index] for line in cells))))
@@ -53,7 +55,7 @@ def draw(
         name in right or (bool(rows) and all(_is_number(row[index]) for row in rows))
         for index, name in enumerate(columns)
     ]
-    lines = [f"\n{_styled(_plain(title), _BOLD, terminal)}"] if title else []
+    lines = [f"\n{_styled(escape_controls(title), _BOLD, terminal)}"] if title else []
     lines += [_styled(line, _BOLD, terminal) for line in _lines(names, widths, to_right)]
     lines.append("─" * (sum(widths) + len(_GAP) * max(len(widths) - 1, 0)))
     for row in cells:
@@ -124,14 +126,7 @@ def _cell(value: Any, *, grouped: bool) -> str:
         return str(value).lower()
     if isinstance(value, int) and grouped:
         return f"{value:,}"
-    return _plain(str(value))
-
-
-def _plain(text: str) -> str:
-    """Return the text on one line, with escapes for what a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape_controls(str(value))
 
 
 def _is_number(value: Any) -> bool:
