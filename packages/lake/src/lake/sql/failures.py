@@ -61,6 +61,8 @@ def as_duckdb_error(error: BaseException) -> duckdb.Error | None:
     What goes wrong while rows are read arrives as Arrow's exception or as an OSError without an
     errno, with the text of DuckDB's; memory that is refused to DuckDB or to Arrow as any of several.
     """
+    if isinstance(error, SennitError):  # some are MemoryErrors or OSErrors too, such as CapTooSmall
+        return None
     text = str(error)
     if isinstance(error, MemoryError) or _ALLOCATION.search(text):
         return duckdb.OutOfMemoryException(text)
