@@ -25,7 +25,7 @@ export class ApiError extends Error {
   }
 
   get unreachable(): boolean {
-    return this.status === 0
+    return this.code === 'unreachable'
   }
 }
 
@@ -73,6 +73,9 @@ export interface NodeStats {
 /** Whether the node wants to know who is asking; the shell then asks for the token. */
 export const signInNeeded = new Store(false)
 
+/** Counts the answers that named damage: what is known of damaged tables may be out of date then. */
+export const damageSeen = new Store(0)
+
 /** Rows a page asks for; an export has no such limit. */
 export const SHOWN_ROWS_MAX = 10_000
 
@@ -93,6 +96,7 @@ export const api = {
   stats: (signal?: AbortSignal) => json<NodeStats>('GET', '/api/stats', undefined, signal),
   dataset: (id: string, signal?: AbortSignal) =>
     json<DatasetInfo>('GET', `/api/datasets/${encodeURIComponent(id)}`, undefined, signal),
+  damaged: () => json<DatasetInfo[]>('GET', '/api/datasets?damaged=true'),
   snapshots: (id: string, signal?: AbortSignal) =>
     json<ListedSnapshot[]>(
       'GET',
@@ -123,7 +127,7 @@ export const api = {
       },
       signal,
     )
-    const answer = (await response.json()) as SqlAnswer
+    const answer = await whole(response, (body) => body.json() as Promise<SqlAnswer>)
     return { ...answer, engine: response.headers.get('Sennit-Engine') }
   },
   /** Some rows of what a job computed. */
@@ -159,7 +163,7 @@ async function download(path: string, format: ExportFormat, init: RequestInit): 
     ...init,
     headers: { ...init.headers, Accept: EXPORT_TYPES[format] },
   })
-  return response.blob()
+  return whole(response, (body) => body.blob())
 }
 
 async function json<T>(
@@ -168,7 +172,8 @@ async function json<T>(
   body?: unknown,
   signal?: AbortSignal,
 ): Promise<T> {
-  const text = await (await ask(method, path, body, signal)).text()
+  const response = await ask(method, path, body, signal)
+  const text = await whole(response, (each) => each.text())
   return (text ? JSON.parse(text) : null) as T
 }
 
@@ -203,13 +208,42 @@ async function reach(path: string, init: RequestInit): Promise<Response> {
     )
   }
   if (response.ok) return response
-  const error = await refusal(response)
+  const body = (await response.json().catch(() => ({}))) as ErrorDocument
   if (response.status === 401 && path !== '/api/session') signInNeeded.set(true)
-  throw error
+  throw refusal(response, body)
 }
 
-async function refusal(response: Response): Promise<ApiError> {
-  const body = (await response.json().catch(() => ({}))) as ErrorDocument
+/** Read a body to its end. When the node cut it, the error is the one that made the node do so. */
+async function whole<T>(response: Response, read: (response: Response) => Promise<T>): Promise<T> {
+  try {
+    return await read(response)
+  } catch (error) {
+    if (isAbort(error)) throw error
+    throw await whyCut(response)
+  }
+}
+
+/** The status of a cut answer was sent before the failure; its error is kept under its id. */
+async function whyCut(response: Response): Promise<ApiError> {
+  const id = response.headers.get('Sennit-Answer')
+  if (id !== null) {
+    try {
+      const kept = await fetch(`/api/answers/${encodeURIComponent(id)}`)
+      if (kept.ok) return refusal(response, (await kept.json()) as ErrorDocument)
+    } catch {
+      // The node has gone: below is all that is known.
+    }
+  }
+  return new ApiError(
+    'The connection closed before the end of the answer.',
+    response.status,
+    'unavailable',
+    'The node, or the network, went away. Ask again, or look at `platform status`.',
+  )
+}
+
+function refusal(response: Response, body: ErrorDocument): ApiError {
+  if (body.code === 'corrupt') damageSeen.set(damageSeen.get() + 1)
   const details = typeof body.details === 'object' && body.details !== null ? body.details : {}
   return new ApiError(
     typeof body.error === 'string' ? body.error : `The node answered ${response.status}.`,

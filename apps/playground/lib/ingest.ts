@@ -1,5 +1,7 @@
 /** What ingest found and did on its own account, as a snapshot's manifest keeps it. */
 
+import { formatBytes, formatCount } from './format'
+
 /** A column that became wider, because a value did not fit what it was taken for. */
 export interface Widening {
   column: string
@@ -13,6 +15,8 @@ export interface Widening {
 export interface IngestSummary {
   facts: [name: string, value: string][]
   widened: Widening[]
+  /** How many more columns became wider than `widened` has. */
+  widenedMore: number
   notes: string[]
 }
 
@@ -27,6 +31,7 @@ const FORMATS: Record<string, string> = {
   parquet: 'Parquet',
   arrow: 'Arrow',
   'arrow-stream': 'Arrow stream',
+  json: 'JSON',
   jsonl: 'JSON lines',
 }
 const ENCODINGS: Record<string, string> = {
@@ -43,18 +48,42 @@ export function summarise(ingest: unknown): IngestSummary | null {
   if (typeof found.format !== 'string') return null
   const facts: [string, string][] = [['Format', FORMATS[found.format] ?? found.format]]
   if (typeof name === 'string') facts.unshift(['File', name])
+  if (typeof found.compression === 'string') facts.push(['Compression', compression(found)])
   if (typeof found.encoding === 'string')
     facts.push(['Encoding', ENCODINGS[found.encoding] ?? found.encoding])
   if (typeof found.delimiter === 'string')
     facts.push(['Delimiter', DELIMITERS[found.delimiter] ?? found.delimiter])
   if (typeof found.header === 'boolean')
     facts.push(['Header', found.header ? 'First line' : 'None'])
-  const { widened, renamed, notes } = record(report)
+  const { widened, renamed, notes, omitted } = record(report)
+  const more = record(omitted)
   return {
     facts,
     widened: list(widened).map(widening),
-    notes: [...list(renamed).map(renaming), ...list(notes).map(remark)],
+    widenedMore: count(more.widened),
+    notes: [
+      ...list(renamed).map(renaming),
+      ...andMore(more.renamed, 'column with another name', 'columns with other names'),
+      ...list(notes).map(remark),
+      ...andMore(more.notes, 'remark', 'remarks'),
+    ],
   }
+}
+
+function compression({ compression, bytes, bytesUnpacked }: Record<string, unknown>): string {
+  const sizes = [bytes, bytesUnpacked].filter((size) => typeof size === 'number').map(formatBytes)
+  return `${String(compression)}${sizes.length === 2 ? `, ${sizes[0]} to ${sizes[1]}` : ''}`
+}
+
+function count(value: unknown): number {
+  return typeof value === 'number' ? value : 0
+}
+
+/** A report has the first entries of each list, and how many it left out. */
+function andMore(left: unknown, word: string, words: string): string[] {
+  return count(left) > 0
+    ? [`And ${formatCount(count(left))} more ${count(left) === 1 ? word : words}.`]
+    : []
 }
 
 function widening(entry: Record<string, unknown>): Widening {

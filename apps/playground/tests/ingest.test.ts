@@ -45,6 +45,29 @@ test('data that was computed has no report, and absent lists are empty', () => {
   assert.deepEqual(summarise({ source: { format: 'parquet' } }), {
     facts: [['Format', 'Parquet']],
     widened: [],
+    widenedMore: 0,
     notes: [],
   })
+})
+
+test('a compressed file says so, with its size and that of what is in it', () => {
+  const packed = { format: 'json', bytes: 2048, compression: 'gzip', bytesUnpacked: 3 * 1024 ** 2 }
+  assert.deepEqual(summarise({ name: 'a.json.gz', source: packed })?.facts, [
+    ['File', 'a.json.gz'],
+    ['Format', 'JSON'],
+    ['Compression', 'gzip, 2.0 KiB to 3.0 MiB'],
+  ])
+})
+
+test('what a long report leaves out is counted', () => {
+  const omitted = { widened: 1900, renamed: 1, notes: 12 }
+  const found = summarise({ ...ingest, report: { ...ingest.report, omitted } })
+  assert.equal(found?.widenedMore, 1900)
+  assert.deepEqual(found?.notes, [
+    'Column 3 is called id_2, because “id” was taken.',
+    'Column 4 had no name and is called column_4.',
+    'And 1 more column with another name.',
+    'day: kept as text',
+    'And 12 more remarks.',
+  ])
 })

@@ -2,12 +2,10 @@
 
 import { Database, Upload as UploadIcon } from 'lucide-react'
 import { useSearchParams } from 'next/navigation'
-import { useMemo, useRef } from 'react'
+import { useRef } from 'react'
 
 import { PageTitle } from '@/components/ui/PageTitle'
 import { Empty, Failed, Loading } from '@/components/ui/States'
-import { datasetsOf } from '@/lib/datasets'
-import { useLive } from '@/lib/hooks'
 import { live } from '@/lib/live/client'
 
 import { DatasetPage } from './DatasetPage'
@@ -15,6 +13,7 @@ import { DatasetTable } from './DatasetTable'
 import { DropZone, type DropZoneHandle } from './DropZone'
 import { SampleButton } from './SampleButton'
 import { UploadList } from './UploadList'
+import { useDatasets } from './useDatasets'
 
 /** All tables and the way in for new ones; with `?id=` one table. */
 export function DataPage() {
@@ -23,8 +22,7 @@ export function DataPage() {
 }
 
 function Datasets() {
-  const { tree, ready, status } = useLive('/datasets')
-  const datasets = useMemo(() => datasetsOf(tree), [tree])
+  const { datasets, ready, status } = useDatasets()
   const zone = useRef<DropZoneHandle>(null)
   const lost = !ready && status.state === 'lost'
 
@@ -66,7 +64,7 @@ function Datasets() {
         {ready && datasets.length === 0 && (
           <div className="panel">
             <Empty title="No tables yet" icon={<Database size={22} aria-hidden />}>
-              Drop a CSV, Parquet, Arrow or JSON-lines file above, or begin with a sample.
+              Drop a CSV, Parquet, Arrow or JSON file above, or begin with a sample.
               <div className="mt-3">
                 <SampleButton />
               </div>

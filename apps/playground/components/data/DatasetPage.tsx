@@ -3,32 +3,30 @@
 import { ChevronLeft, TerminalSquare, Trash2 } from 'lucide-react'
 import Link from 'next/link'
 import { useRouter } from 'next/navigation'
-import { useMemo, useState, type ReactNode } from 'react'
+import { useState, type ReactNode } from 'react'
 
 import { IngestReport } from '@/components/jobs/IngestReport'
 import { ResultGrid } from '@/components/sql/ResultGrid'
 import { PageTitle } from '@/components/ui/PageTitle'
 import { Empty, Failed, Loading } from '@/components/ui/States'
 import { api } from '@/lib/api'
-import { datasetsOf, fieldsOf } from '@/lib/datasets'
+import { fieldsOf } from '@/lib/datasets'
 import { formatBytes, formatCount, formatDate, timeMs } from '@/lib/format'
-import { useLive, useNow, useResource } from '@/lib/hooks'
+import { useNow, useResource } from '@/lib/hooks'
 import type { DatasetInfo } from '@/lib/records'
 import { firstRowsHref, quoteName } from '@/lib/sql/names'
 
 import { Columns } from './Columns'
 import { DeleteDialog } from './DeleteDialog'
 import { GroupForm } from './GroupForm'
+import { useDatasets } from './useDatasets'
 
 const FIRST_ROWS = 50
 
 /** One table: its columns, its first rows, and what can be done with it. */
 export function DatasetPage({ id }: { id: string }) {
-  const { tree, ready, status } = useLive('/datasets')
-  const dataset = useMemo(
-    () => datasetsOf(tree).find((each) => each.id === id || each.name === id),
-    [tree, id],
-  )
+  const { datasets, ready, status } = useDatasets()
+  const dataset = datasets.find((each) => each.id === id || each.name === id)
   return (
     <div className="mx-auto w-full max-w-7xl flex-1 px-4 py-6 sm:px-6">
       <Link
@@ -68,15 +66,18 @@ function Found({ dataset }: { dataset: DatasetInfo }) {
     ['Shards', formatCount(dataset.shards)],
     ['Created', now > 0 ? formatDate(timeMs(dataset.createdAt)) : '–'],
   ]
+  const described = fieldsOf(dataset).length > 0 || !dataset.damaged
   return (
     <>
       <PageTitle
         title={dataset.name}
         actions={
           <>
-            <Link href={firstRowsHref(dataset.name)} className="button button-primary">
-              <TerminalSquare size={14} aria-hidden /> Query
-            </Link>
+            {!dataset.damaged && (
+              <Link href={firstRowsHref(dataset.name)} className="button button-primary">
+                <TerminalSquare size={14} aria-hidden /> Query
+              </Link>
+            )}
             <button
               type="button"
               className="button button-danger"
@@ -88,7 +89,7 @@ function Found({ dataset }: { dataset: DatasetInfo }) {
         }
       >
         <dl className="flex flex-wrap gap-x-5 gap-y-1">
-          {facts.map(([name, value]) => (
+          {(described ? facts : []).map(([name, value]) => (
             <div key={name} className="flex gap-1.5">
               <dt className="text-ink-3">{name}</dt>
               <dd className="text-ink font-medium">{value}</dd>
@@ -96,12 +97,20 @@ function Found({ dataset }: { dataset: DatasetInfo }) {
           ))}
         </dl>
       </PageTitle>
-      <div className="flex flex-col gap-4">
-        <Columns dataset={dataset} />
-        <FirstRows dataset={dataset} />
-        <GroupForm dataset={dataset} />
-        <IngestReport dataset={dataset.id} />
-      </div>
+      {dataset.damaged ? (
+        <Failed
+          title="This table is damaged and cannot be read"
+          message={dataset.damaged}
+          hint="Other tables are not affected. Restore the data folder from a backup, or delete this table and upload its file again."
+        />
+      ) : (
+        <div className="flex flex-col gap-4">
+          <Columns dataset={dataset} />
+          <FirstRows dataset={dataset} />
+          <GroupForm dataset={dataset} />
+          <IngestReport dataset={dataset.id} />
+        </div>
+      )}
       {deleting && (
         <DeleteDialog
           dataset={dataset}

@@ -50,24 +50,34 @@ export function DatasetTable({ datasets }: { datasets: DatasetInfo[] }) {
                 >
                   {dataset.name}
                 </Link>
+                {dataset.damaged && <Damage reason={dataset.damaged} />}
               </td>
-              <td className="number">{formatCount(dataset.rows)}</td>
-              <td className="number">{formatCount(fieldsOf(dataset).length)}</td>
-              <td className="number">{formatBytes(dataset.bytes)}</td>
-              <td className="number">{formatCount(dataset.shards)}</td>
-              <td className="text-ink-2 whitespace-nowrap">
-                {now > 0 ? formatAgo(timeMs(dataset.createdAt), now) : ''}
-              </td>
+              {/* Of a table whose description is lost, nothing is known but its name. */}
+              {dataset.damaged && fieldsOf(dataset).length === 0 ? (
+                <td colSpan={5} />
+              ) : (
+                <>
+                  <td className="number">{formatCount(dataset.rows)}</td>
+                  <td className="number">{formatCount(fieldsOf(dataset).length)}</td>
+                  <td className="number">{formatBytes(dataset.bytes)}</td>
+                  <td className="number">{formatCount(dataset.shards)}</td>
+                  <td className="text-ink-2 whitespace-nowrap">
+                    {now > 0 ? formatAgo(timeMs(dataset.createdAt), now) : ''}
+                  </td>
+                </>
+              )}
               <td className="w-0">
                 <div className="flex justify-end gap-0.5">
-                  <Link
-                    href={firstRowsHref(dataset.name)}
-                    className="button button-quiet button-small"
-                    aria-label={`Query ${dataset.name}`}
-                    title="Query"
-                  >
-                    <TerminalSquare size={14} aria-hidden />
-                  </Link>
+                  {!dataset.damaged && (
+                    <Link
+                      href={firstRowsHref(dataset.name)}
+                      className="button button-quiet button-small"
+                      aria-label={`Query ${dataset.name}`}
+                      title="Query"
+                    >
+                      <TerminalSquare size={14} aria-hidden />
+                    </Link>
+                  )}
                   <button
                     type="button"
                     className="button button-quiet button-small"
@@ -85,5 +95,14 @@ export function DatasetTable({ datasets }: { datasets: DatasetInfo[] }) {
       </table>
       {doomed && <DeleteDialog dataset={doomed} onClose={() => setDoomed(null)} />}
     </div>
+  )
+}
+
+function Damage({ reason }: { reason: string }) {
+  return (
+    <p className="mt-0.5 max-w-md text-xs">
+      <span className="text-bad bg-bad-soft rounded-full px-2 py-0.5 font-semibold">Damaged</span>{' '}
+      <span className="text-ink-2 break-words">{reason}</span>
+    </p>
   )
 }

@@ -37,8 +37,10 @@ export function DeleteDialog({
   return (
     <Dialog title={`Delete ${dataset.name}?`} onClose={onClose}>
       <p className="text-ink-2">
-        {plural(dataset.rows, 'row')} and {formatBytes(dataset.bytes)} go, with every earlier state
-        of the table. This cannot be undone.
+        {dataset.damaged
+          ? 'Everything that is left of the table goes'
+          : `${plural(dataset.rows, 'row')} and ${formatBytes(dataset.bytes)} go`}
+        , with every earlier state of the table. This cannot be undone.
       </p>
       {error && (
         <div className="mt-3">

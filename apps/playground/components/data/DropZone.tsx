@@ -88,8 +88,8 @@ export function DropZone({ ref, tall }: { ref?: Ref<DropZoneHandle>; tall: boole
           {over ? 'Let go to upload' : 'Drop files here, or choose them'}
         </span>
         <span className="text-ink-2">
-          CSV, TSV, Parquet, Arrow or JSON lines, of any size. A broken upload goes on where it
-          stopped.
+          CSV, TSV, Parquet, Arrow or JSON, compressed or not, of any size. A broken upload goes on
+          where it stopped.
         </span>
       </button>
       <div className="border-line border-t border-dashed">

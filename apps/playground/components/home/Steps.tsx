@@ -5,7 +5,7 @@ import Link from 'next/link'
 import { useMemo, type ReactNode } from 'react'
 
 import { SampleButton } from '@/components/data/SampleButton'
-import { datasetsOf } from '@/lib/datasets'
+import { useDatasets } from '@/components/data/useDatasets'
 import { plural } from '@/lib/format'
 import { useLive, useStore } from '@/lib/hooks'
 import { jobsOf } from '@/lib/jobs'
@@ -16,17 +16,17 @@ import { queryHref, quoteName } from '@/lib/sql/names'
 
 /** The first three things to do with a node; each one shows when it is done. */
 export function Steps() {
-  const data = useLive('/datasets')
+  const { datasets, ready } = useDatasets()
   const work = useLive('/jobs')
   const entries = useStore(history)
-  const datasets = useMemo(() => datasetsOf(data.tree), [data.tree])
   const pipelines = useMemo(
     () => jobsOf(work.tree).filter(({ kind }) => kind !== 'ingest'),
     [work.tree],
   )
   const asked = (entries ?? []).filter(({ outcome }) => outcome === 'done').length
-  const sample = datasets.find(({ name }) => name === 'voyages')
-  const first = sample ?? largest(datasets)
+  const readable = datasets.filter(({ damaged }) => !damaged)
+  const sample = readable.find(({ name }) => name === 'voyages')
+  const first = sample ?? largest(readable)
   const query = sample
     ? SAMPLE_QUERY
     : first
@@ -48,7 +48,7 @@ export function Steps() {
           <Link href="/data/" className={`button ${next === 1 ? 'button-primary' : ''}`}>
             Upload a file
           </Link>
-          {datasets.length === 0 && data.ready && <SampleButton />}
+          {datasets.length === 0 && ready && <SampleButton />}
         </Step>
         <Step
           number={2}

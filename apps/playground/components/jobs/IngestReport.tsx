@@ -10,14 +10,15 @@ export function IngestReport({ dataset }: { dataset: string }) {
   const snapshots = useResource(dataset, (signal) => api.snapshots(dataset, signal))
   const report = snapshots.state === 'ready' ? summarise(snapshots.data[0]?.ingest) : null
   if (!report) return null
+  const wider = report.widened.length + report.widenedMore
   return (
     <section className="panel p-5">
       <h3 className="mb-3 font-semibold">How the file was read</h3>
-      <dl className="grid grid-cols-2 gap-x-6 gap-y-3 sm:grid-cols-5">
+      <dl className="grid grid-cols-2 gap-x-6 gap-y-3 sm:grid-cols-3 lg:grid-cols-6">
         {report.facts.map(([name, value]) => (
           <div key={name} className="min-w-0">
             <dt className="text-ink-3 text-xs">{name}</dt>
-            <dd className="mt-0.5 truncate font-medium" title={value}>
+            <dd className="mt-0.5 font-medium break-words" title={value}>
               {value}
             </dd>
           </div>
@@ -26,14 +27,12 @@ export function IngestReport({ dataset }: { dataset: string }) {
       {report.widened.length > 0 && (
         <>
           <p className="text-warn mt-4 font-medium">
-            {report.widened.length === 1
-              ? 'One column became wider'
-              : `${report.widened.length} columns became wider`}
+            {wider === 1 ? 'One column became wider' : `${formatCount(wider)} columns became wider`}
             , because a value did not fit
           </p>
           <ul className="mt-1 flex flex-col gap-1">
             {report.widened.map(({ column, from, to, line, value }) => (
-              <li key={column + String(line)} className="text-ink-2">
+              <li key={column + String(line)} className="text-ink-2 break-words">
                 <code className="text-ink font-mono">{column}</code> {from && `from ${from} `}to{' '}
                 {to}
                 {line !== null && `, at line ${formatCount(line)}`}
@@ -45,6 +44,9 @@ export function IngestReport({ dataset }: { dataset: string }) {
                 )}
               </li>
             ))}
+            {report.widenedMore > 0 && (
+              <li className="text-ink-2">And {formatCount(report.widenedMore)} more.</li>
+            )}
           </ul>
         </>
       )}

@@ -102,12 +102,24 @@ function Tables({ datasets, ready, onUse, onInsert }: SidebarProps) {
                     className={`text-ink-3 shrink-0 transition-transform ${expanded ? 'rotate-90' : ''}`}
                   />
                   <span className="truncate font-medium">{dataset.name}</span>
-                  <span className="text-ink-3 ml-auto pl-2 text-xs">
-                    {formatCount(dataset.rows)}
-                  </span>
+                  {dataset.damaged ? (
+                    <span className="text-bad ml-auto pl-2 text-xs font-semibold">damaged</span>
+                  ) : (
+                    <span className="text-ink-3 ml-auto pl-2 text-xs">
+                      {formatCount(dataset.rows)}
+                    </span>
+                  )}
                 </button>
               </div>
-              {expanded && (
+              {expanded && dataset.damaged && (
+                <p className="text-ink-2 pr-3 pb-2 pl-7 text-xs break-words">
+                  {dataset.damaged}{' '}
+                  <Link href={`/data/?id=${dataset.id}`} className="link">
+                    What to do
+                  </Link>
+                </p>
+              )}
+              {expanded && !dataset.damaged && (
                 <div className="pb-2">
                   <button
                     type="button"

@@ -5,9 +5,9 @@ import dynamic from 'next/dynamic'
 import { useSearchParams } from 'next/navigation'
 import { useCallback, useMemo, useRef, useState } from 'react'
 
+import { useDatasets } from '@/components/data/useDatasets'
 import { ENGINES, type Engine } from '@/lib/api'
-import { datasetsOf, fieldsOf } from '@/lib/datasets'
-import { useLive } from '@/lib/hooks'
+import { fieldsOf } from '@/lib/datasets'
 import { modName } from '@/lib/keyboard'
 import { quoteName } from '@/lib/sql/names'
 import type { Range } from '@/lib/sql/position'
@@ -33,8 +33,7 @@ export function Workbench() {
   const [engine, setEngine] = useState<Engine>('auto')
   const selection = useRef<{ range: Range; head: number } | null>(null)
   const query = useQuery()
-  const { tree, ready } = useLive('/datasets')
-  const datasets = useMemo(() => datasetsOf(tree), [tree])
+  const { datasets, ready } = useDatasets()
   const schema = useMemo<EditorSchema>(
     () =>
       Object.fromEntries(

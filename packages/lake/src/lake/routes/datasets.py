@@ -19,9 +19,13 @@ def router(lake: Lake) -> APIRouter:
     routes = APIRouter(prefix="/api/datasets", tags=["datasets"])
 
     @routes.get("")
-    def list_datasets() -> list[dict[str, Any]]:
-        """All datasets, by name; one that is damaged has the reason under `damaged`."""
-        return [info.to_json() for info in lake.catalog.list()]
+    def list_datasets(damaged: bool = False) -> list[dict[str, Any]]:
+        """All datasets, by name; one that is damaged has the reason under `damaged`.
+
+        With `?damaged=true` only those: what a page that follows the tree cannot see there.
+        """
+        found = lake.catalog.list()
+        return [info.to_json() for info in found if info.damaged or not damaged]
 
     @routes.get("/{dataset}")
     def get_dataset(dataset: str) -> dict[str, Any]:
