@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from emsqrt.io.null_slots import clear_null_slots
 from strand.batches import has_dictionaries
 
 if TYPE_CHECKING:
@@ -45,15 +46,15 @@ class MessageStream:
             put(schema.serialize())
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Write a batch."""
+        """Write a batch, with zeros in the slots under NULL."""
         size = pa.ipc.get_record_batch_size(batch)
         if size <= _SERIALIZED_BYTES_MAX and self._serializes:
-            self._put(batch.serialize())
+            self._put(clear_null_slots(batch).serialize())
             return
         slices = min(size // _MESSAGE_BYTES_MAX + 1, max(batch.num_rows, 1))
         rows = -(-batch.num_rows // slices)
         for at in range(slices):
-            self._stream.write_batch(batch.slice(at * rows, rows))
+            self._stream.write_batch(clear_null_slots(batch.slice(at * rows, rows)))
 
     def close(self) -> None:
         """Write what ends the stream."""
