@@ -35,6 +35,8 @@ def _cleared(column: pa.Array, above: Mask | None) -> pa.Array:
         return _cleared_parent(column, above)
     if kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_map(kind):
         return _cleared_list(column)
+    if kinds.is_dictionary(kind):
+        return _cleared_dictionary(column, above)
     valid = _valid(column)
     written = _both(above, valid)
     if written is None or not _has_slots(kind):
@@ -63,25 +65,32 @@ def _cleared_parent(column: pa.Array, above: Mask | None) -> pa.Array:
 
 def _cleared_list(column: pa.Array) -> pa.Array:
     """Clear the items; their number and the offsets stay."""
-    kind = column.type
-    if kinds.is_map(kind):
-        old = pa.StructArray.from_arrays(
-            [column.keys, column.items], fields=[kind.key_field, kind.item_field]
-        )
-    else:
-        old = column.values
+    old = column.values
     new = _cleared(old, None)
     if new is old:
         return column
     own = column.buffers()[:2]
-    return pa.Array.from_buffers(kind, len(column), own, offset=column.offset, children=[new])
+    return pa.Array.from_buffers(
+        column.type, len(column), own, offset=column.offset, children=[new]
+    )
+
+
+def _cleared_dictionary(column: pa.DictionaryArray, above: Mask | None) -> pa.Array:
+    """Clear the indices; what a dictionary holds beyond them was made by the writer of the batch."""
+    old = column.indices
+    new = _cleared(old, above)
+    if new is old:
+        return column
+    return pa.DictionaryArray.from_arrays(
+        new, column.dictionary, ordered=column.type.ordered, safe=False
+    )
 
 
 def _has_slots(kind: pa.DataType) -> bool:
     """Whether a row has a slot of its own: text and bytes under NULL have no length."""
-    return bool(
-        kinds.is_primitive(kind) or kinds.is_fixed_size_binary(kind) or kinds.is_decimal(kind)
-    )
+    if kinds.is_fixed_size_binary(kind):
+        return bool(kind.byte_width)
+    return bool(kinds.is_primitive(kind) or kinds.is_decimal(kind))
 
 
 def _valid(column: pa.Array) -> Mask | None:
@@ -111,5 +120,8 @@ def _values(column: pa.Array, written: Mask) -> NDArray[np.uint8]:
     start = column.offset * width
     raw = np.frombuffer(column.buffers()[1], np.uint8)[start : start + len(column) * width]
     unit = next(size for size in (8, 4, 2, 1) if width % size == 0)
-    words = raw.view(f"u{unit}").reshape(len(column), -1)
-    return np.where(written[:, None], words, words.dtype.type(0)).view(np.uint8).reshape(-1)
+    words = raw.view(f"u{unit}")
+    if unit != width:
+        written = np.repeat(written, width // unit)
+    cleared: NDArray[np.uint8] = np.multiply(words, written).view(np.uint8)
+    return cleared
