@@ -165,9 +165,8 @@ def at_crowded(browser: Browser, crowded: Site) -> Iterator[Page]:
 
 def test_a_query_that_ran_out_of_time_says_so(at_crowded: Page, crowded: Site) -> None:
     def shorten(route: Route) -> None:
-        route.continue_(
-            post_data=json.dumps({**route.request.post_data_json, "deadlineSeconds": 1})
-        )
+        asked: dict[str, object] = route.request.post_data_json or {}
+        route.continue_(post_data=json.dumps(asked | {"deadlineSeconds": 1}))
 
     at_crowded.route("**/api/query", shorten)
     ask(at_crowded, crowded, LONG)
