@@ -203,7 +203,9 @@ def test_locks_name_no_package_of_ours() -> None:
 
 @pytest.mark.parametrize("file", ["_build_backend.py", "hatch_build.py"])
 def test_packages_build_in_the_same_way(file: str) -> None:
-    copies = [*ROOT.glob(f"packages/*/{file}"), *ROOT.glob(f"apps/*/{file}")]
+    copies = [*ROOT.glob(f"packages/*/{file}")]
+    if file != "hatch_build.py":  # the gateway's adds the playground, those of packages compile C
+        copies += ROOT.glob(f"apps/*/{file}")
     assert len(copies) > 1
     assert len({path.read_text(encoding="utf-8") for path in copies}) == 1
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from nodes import RunningNode, running_node
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 ENTRY = """
 import { sharedStreams, ElkynClient } from '@sennit/elkyn'

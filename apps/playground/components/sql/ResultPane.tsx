@@ -39,7 +39,7 @@ export function ResultPane({ state, onCancel }: { state: QueryState; onCancel: (
       )}
       {state.phase === 'idle' && (
         <Empty title="Ask something" icon={<TextCursorInput size={22} aria-hidden />}>
-          The answer appears here. Any table on the left can be asked with plain SQL.
+          The answer appears here. Every table in the list can be asked with plain SQL.
         </Empty>
       )}
       {state.phase === 'cancelled' && (
