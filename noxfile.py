@@ -96,7 +96,7 @@ def pytest_here(session: nox.Session, *arguments: str) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(3)
+@budget(5)
 def lint(session: nox.Session) -> None:
     """Ruff, the C formatter where there is one, eslint, prettier and tsc."""
     here(session, "ruff", "check", ".")
@@ -110,7 +110,7 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(3)
+@budget(5)
 def types(session: nox.Session) -> None:
     """Mypy, strict, over every package, its tests and the tools."""
     here(session, "mypy", *SOURCES, "tools", "noxfile.py")
@@ -160,7 +160,7 @@ def pins(name: str) -> str:
 
 
 @nox.session(venv_backend="none")
-@budget(10)
+@budget(14)
 def integration(session: nox.Session) -> None:
     """Paths across two packages or more, on real processes."""
     here(session, sys.executable, "-m", "sennit.playground", "install")

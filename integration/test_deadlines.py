@@ -57,14 +57,14 @@ def ask(
 def begin(node: RunningNode, headers: dict[str, str], sql: str) -> Any:
     """Send a query without waiting for its answer; closing the socket leaves it."""
     body = json.dumps({"sql": sql}).encode()
-    connection = httpx.URL(node.url)
-
-    client = socket.create_connection((connection.host, connection.port))
+    url = httpx.URL(node.url)
+    assert url.port is not None
+    client = socket.create_connection((url.host, url.port))
     client.sendall(
         b"POST /api/query HTTP/1.1\r\nhost: %b:%d\r\nauthorization: %b\r\n"
         b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
         % (
-            connection.host.encode(), connection.port, headers["authorization"].encode(),
+            url.host.encode(), url.port, headers["authorization"].encode(),
             len(body), body,
         )
     )  # fmt: skip
