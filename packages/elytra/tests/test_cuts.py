@@ -107,8 +107,16 @@ PIPELINES: dict[str, tuple[Callable[[Pipeline], Pipeline], str]] = {
         "select k, count(*), sum(f), avg(f), max(i), count(i) from t group by k order by k nulls last",
     ),
     "computed keys": (
-        lambda p: p.group_by(even=lambda r: r.i % 2 == 0).agg(s=col("i").sum()),
+        lambda p: p.group_by(even=col("i") % 2 == 0).agg(s=col("i").sum()),
         "select i % 2 = 0 as even, sum(i) from t group by even order by even nulls last",
+    ),
+    "computed keys, by a function": (  # None % 2 is None, and None == 0 is False in Python
+        lambda p: p.group_by(even=lambda r: r.i % 2 == 0).agg(s=col("i").sum()),
+        "select coalesce(i % 2 = 0, false) as even, sum(i) from t group by even order by even",
+    ),
+    "keys in order, by a function": (  # None > 0 is an error in Python, and None here
+        lambda p: p.group_by(above=lambda r: r.i > 0).agg(s=col("i").sum()),
+        "select i > 0 as above, sum(i) from t group by above order by above nulls last",
     ),
     "after groups": (
         lambda p: p.group_by("k").count().filter(col("count") > 1).agg(groups=count()),

@@ -103,7 +103,7 @@ def test_rows_keep_the_order_of_the_dataset(flights: Pipeline) -> None:
 
 def test_single_values(flights: Pipeline) -> None:
     assert flights.count().collect().value == 3 * ROWS
-    assert flights.reduce(max, "id").collect().value == 3 * ROWS - 1
+    assert flights.reduce(max, column="id").collect().value == 3 * ROWS - 1
     assert flights.filter("id < 4").sum("id").collect().value == 6
 
 

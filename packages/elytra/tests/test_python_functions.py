@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from elytra import when
 from elytra.python_function import trace_condition, trace_map, trace_value
+from emsqrt.expr import parse_expr
 from emsqrt.expr.evaluate import evaluate
+from emsqrt.expr.walk import same
 from sennit_core.errors import SennitError, UnknownColumn, Unsupported
 from sennit_core.schema import Schema
 
@@ -71,7 +73,8 @@ TRACED = [
     "r.s + r.t", "'<' + r.s", "r.j // 2", "r.j // -2", "r.i // r.j", "r.j % 3", "r.j % -3", "7 % r.j",
     "r.i % r.j", "r.f % 2", "r.g % -1.5", "r.j / 4", "9 / r.j", "r.f / 2", "r.f / 0.5", "math.floor(r.j / 4)",
     "r.i > 3", "3 > r.i", "r.i == 7", "r.i != 7", "r.i == r.j", "r.i != r.j", "r.f > 1", "r.f >= r.g",
-    "r.f < r.g", "r.f == r.g", "r.f != r.g", "r.f == r.f", "r.i > 1.5", "r.j > r.f", "r.s == 'x'",
+    "r.f / r.j > 0", "7 / (r.f + 9) > 0", "(r.f + 9) / (r.f + 9) > 0", "r.f / 2 >= r.g / r.j", "r.f / r.j == r.g / r.j",
+    "r.j / 4 > 0", "r.f / r.j != r.g / 2", "r.f / math.inf < r.g / r.j", "r.f < r.g", "r.f == r.g", "r.f != r.g", "r.f == r.f", "r.i > 1.5", "r.j > r.f", "r.s == 'x'",
     "r.s != 'x'", "r.s < r.t", "r.s == r.t", "r.i == None", "r.i != None", "r.b == True", "r.b != r.b",
     "(r.i > 1) & (r.j < 3)", "(r.i == 7) | (r.j != 2)", "(r.i == 1) ^ (r.j == 2)", "~(r.i == 7) == True",
     "r.s.strip()", "r.s.lstrip()", "r.s.rstrip('b \\t')", "r.s.startswith('a')", "r.s.endswith(('b', 'x'))",
@@ -92,6 +95,30 @@ def test_what_is_traced_is_what_python_answers(text: str) -> None:
             compared += 1
             assert is_same(ours, expected), (row, ours, expected)
     assert compared
+
+
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        ("r.i > 1000", "i > 1000"),
+        ("1000 < r['i']", "i > 1000"),
+        ("(r.i >= 1) & (r.s == 'x')", "i >= 1 and s = 'x'"),
+        ("r.f < 1.5", "f < 1.5"),
+        ("r.f > 1.5", "f > 1.5 and not is_nan(f)"),
+        ("r.i == None", "i is null"),
+    ],
+)
+def test_statistics_of_shards_see_a_plain_comparison(text: str, expression: str) -> None:
+    assert same(trace_condition(eval(f"lambda r: {text}"), SCHEMA, "row"), parse_expr(expression))
+
+
+def test_a_comparison_of_a_quotient_computes_it_once() -> None:
+    ints = Schema.of(far="Int32", long="Int32", weight="Float64")
+
+    for text, looks_for_nan in (("r.far / r.long > 7", False), ("r.weight / r.long > 7", True)):
+        shown = str(trace_condition(eval(f"lambda r: {text}"), ints, "row"))
+        assert shown.count(" / ") == 1, shown
+        assert ("is_nan" in shown) == looks_for_nan
 
 
 @pytest.mark.parametrize("text", ["r.j / r.i", "r.j // r.i", "r.j % r.i", "r.f / r.f", "r.i / 3"])

@@ -137,6 +137,15 @@ def test_nested_cases_work_out_only_the_rows_that_reach_them() -> None:
     assert evaluate(expr, batch).to_pylist() == [-1, 20, 7, -1]
 
 
+def test_a_branch_that_no_row_takes_is_not_worked_out() -> None:
+    fails = when(col("a") > 100).then(lit("x").cast("Int64"))
+    expr = fails.when(col("a") > 1).then(7).otherwise(col("a"))
+    assert evaluate(expr, rows(a=[1, 2, None])).to_pylist() == [1, 7, None]
+    assert evaluate(fails.otherwise(0), rows(a=[1, 2, None])).to_pylist() == [0, 0, 0]
+    with pytest.raises(ValueOutOfRange, match="'x' is not a Int64"):
+        evaluate(expr, rows(a=[1, 101]))
+
+
 def test_a_shield_works_in_a_chain_of_three() -> None:
     expr = (col("s") != "") & (col("n") > 0) & (col("s").cast("Int64") > 5)
     batch = rows(s=["", "x", "7", "3"], n=[1, 0, 1, None])

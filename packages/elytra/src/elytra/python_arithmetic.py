@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from elytra.python_values import (
     Term,
     beyond_float,
@@ -77,7 +80,25 @@ def _quotient(left: Term, right: Term, *, are_ints: bool) -> Term:
             raise left.trace.refuse(f"{left.text} / {right.text}: {_INEXACT}")
         if not fits_float(side):
             quotient = failing(beyond_float(side), _INEXACT, side, quotient, _FLOAT)
-    return left.trace.term(_unless_zero(right, quotient, _FLOAT))
+    answer = left.trace.term(_unless_zero(right, quotient, _FLOAT))
+    return replace(answer, nan_parts=_nan_parts_of_quotient(left, right))
+
+
+def _nan_parts_of_quotient(left: Term, right: Term) -> tuple[Expr, ...] | None:
+    """0 / 0 fails and integers are finite: only a NaN, or two infinities, make a NaN."""
+    parts: list[Expr] = []
+    infinite = 0
+    for side in (left, right):
+        if side.family != "float":
+            continue
+        if side.is_constant:
+            assert isinstance(side.expr, Literal)
+            if not math.isfinite(float(side.expr.value)):  # type: ignore[arg-type]
+                return None
+            continue
+        infinite += 1
+        parts += (side.expr,) if side.nan_parts is None else side.nan_parts
+    return tuple(parts) if infinite < 2 else None
 
 
 def _signs_differ(remainder: Expr, right: Term) -> Expr:
@@ -140,19 +161,17 @@ def _both_null(left: Term, right: Term) -> Expr:
 
 def _with_python_nan(operator: str, plain: Expr, left: Term, right: Term) -> Expr:
     """The engine orders NaN above all and equal to itself; in Python it compares to nothing."""
-    is_nan = {
-        side: call("is_nan", value.expr)
-        for side, value in (("left", left), ("right", right))
-        if value.family == "float" and not value.is_constant
-    }
-    if operator in ("<", "<=") and "right" in is_nan:
-        return plain & ~is_nan["right"]
-    if operator in (">", ">=") and "left" in is_nan:
-        return plain & ~is_nan["left"]
-    if operator == "==" and len(is_nan) == 2:
-        return plain & ~is_nan["left"]
-    if operator == "!=" and len(is_nan) == 2:
-        return plain | is_nan["left"]
+    left_nan, right_nan = left.is_nan(), right.is_nan()
+    if operator in ("<", "<=") and right_nan is not None:
+        return plain & ~right_nan
+    if operator in (">", ">=") and left_nan is not None:
+        return plain & ~left_nan
+    if left_nan is None or right_nan is None:  # what is never NaN does not equal NaN here either
+        return plain
+    if operator == "==":
+        return plain & ~left_nan
+    if operator == "!=":
+        return plain | left_nan
     return plain
 
 

@@ -97,12 +97,15 @@ class Term:
         kind: Its type.
         definite: The same with None turned into what Python answers; only comparisons need it.
             `expr` is shorter, and as good where a condition that is NULL counts as false.
+        nan_parts: Expressions of which one is NaN in exactly the rows where this is, so that
+            a comparison need not compute all of it again to look for NaN; None is itself.
     """
 
     trace: Trace
     expr: Expr
     kind: DataType
     definite: Expr
+    nan_parts: tuple[Expr, ...] | None = None
 
     @property
     def family(self) -> str:
@@ -118,6 +121,14 @@ class Term:
     def is_constant(self) -> bool:
         """Whether it is a constant of the function."""
         return isinstance(self.expr, Literal)
+
+    def is_nan(self) -> Expr | None:
+        """Return the condition that it is NaN; None where it never is."""
+        if self.family != "float" or self.is_constant:
+            return None
+        parts = (self.expr,) if self.nan_parts is None else self.nan_parts
+        checks = [call("is_nan", part) for part in parts]
+        return call("or", *checks) if len(checks) > 1 else next(iter(checks), None)
 
     def need(self, operator: str, *families: str) -> None:
         """Refuse an operator that is not traced for this type."""

@@ -72,8 +72,8 @@ async def receive(pieces: AsyncIterator[bytes], writer: BytesWriter) -> int:
 
 
 def _write(writer: BytesWriter, batch: list[bytes]) -> None:
-    if batch:
-        writer.write(batch[0] if len(batch) == 1 else b"".join(batch))
+    for piece in batch:
+        writer.write(piece)
 
 
 class WholeUpload:

@@ -206,16 +206,28 @@ def _where(chosen: Datum, arg: Typed, rows: Rows, elsewhere: Any) -> Datum:
 
 
 def _case(typed: Typed, rows: Rows) -> Datum:
-    """Hand each row to the first branch whose condition is true, and work out only that one."""
+    """Hand each row to the first branch whose condition is true, and work out only that one.
+
+    A branch that no row takes costs its condition alone: guards, such as the one for a division
+    by zero, are almost always false.
+    """
     *pairs, default = typed.args
-    left = pa.array(np.arange(len(rows), dtype=np.uint64))
+    left = None  # positions of the rows that no condition chose; None while that is all of them
+    undecided = rows
     parts = []
     for when, then in zip(pairs[::2], pairs[1::2], strict=True):
-        true = pc.fill_null(_spread(_evaluate(when, rows.at(left)), len(left)), False)
+        true = pc.fill_null(_spread(_evaluate(when, undecided), len(undecided)), False)
+        if not pc.any(true).as_py():
+            continue
+        if left is None:
+            left = pa.array(np.arange(len(rows), dtype=np.uint64))
         chosen = left.filter(true)
         parts.append((chosen, _spread(_evaluate(then, rows.at(chosen)), len(chosen))))
         left = left.filter(pc.invert(true))
-    parts.append((left, _spread(_evaluate(default, rows.at(left)), len(left))))
+        undecided = rows.at(left)
+    if left is None:
+        return _spread(_evaluate(default, rows), len(rows))
+    parts.append((left, _spread(_evaluate(default, undecided), len(undecided))))
     return _gather(parts)
 
 
