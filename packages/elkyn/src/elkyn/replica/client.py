@@ -120,10 +120,10 @@ class LeaderClient:
             Unavailable: nobody answers; the text says whether something may have been written.
             Closed: the client is closed already.
         """
-        sent = self._with_token({"Content-Type": "application/json", **(headers or {})})
-        names = {name.lower() for name in sent}
-        if method != "GET" and "idempotency-key" not in names:
-            sent["Idempotency-Key"] = secrets.token_hex(12)
+        given = {name.lower(): value for name, value in (headers or {}).items()}
+        sent = self._with_token({"content-type": "application/json", **given})
+        if method != "GET" and "idempotency-key" not in sent:
+            sent["idempotency-key"] = secrets.token_hex(12)
         while True:
             connection, used = self._take()
             try:
