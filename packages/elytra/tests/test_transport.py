@@ -112,7 +112,7 @@ def test_errors_become_exceptions_again(transport: Transport, script: Script) ->
     with pytest.raises(NotFound) as found:
         transport.json("GET", "/x")
     assert (found.value.kind, found.value.hint) == ("dataset", "try b")
-    with pytest.raises(RemoteError, match="404: elkyn says no"):
+    with pytest.raises(NotFound, match="404: elkyn says no"):
         transport.json("GET", "/x")
     with pytest.raises(RemoteError, match="418: teapot"):
         transport.json("GET", "/x")
