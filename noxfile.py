@@ -160,7 +160,7 @@ def pins(name: str) -> str:
 
 
 @nox.session(venv_backend="none")
-@budget(14)
+@budget(20)
 def integration(session: nox.Session) -> None:
     """Paths across two packages or more, on real processes."""
     here(session, sys.executable, "-m", "sennit.playground", "install")
@@ -168,7 +168,7 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(9)
+@budget(12)
 def e2e(session: nox.Session) -> None:
     """The playground in a real browser against a real node."""
     build_playground(session)
@@ -176,7 +176,7 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(10)
+@budget(12)
 def crash(session: nox.Session) -> None:
     """Real processes killed at named points."""
     pytest_here(session, "-q", "-m", "crash and not nightly", *TEST_FOLDERS, "integration")
