@@ -229,7 +229,9 @@ def open_format(
 
 def type_name(field: pa.Field) -> str:
     """Return the contract's name of a field's type, or Arrow's where the contract has none."""
-    return _type_name(field) if field.metadata else _plain_type_name(field)
+    if field.metadata or field.type.num_fields:
+        return _type_name(field)
+    return _plain_type_name(field.type)
 
 
 def _type_name(field: pa.Field) -> str:
@@ -239,8 +241,10 @@ def _type_name(field: pa.Field) -> str:
         return str(field.type)
 
 
-# Fields are equal whatever their metadata, so those that have some are asked each time.
-_plain_type_name = lru_cache(maxsize=1024)(_type_name)
+@lru_cache(maxsize=1024)
+def _plain_type_name(kind: pa.DataType) -> str:
+    """The name of a type that has no metadata; types are equal whatever those of their children."""
+    return _type_name(pa.field("", kind))
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +28,7 @@ _TREE_DEPTH_MAX = 8000
 _REMEMBERED = 256
 _REMEMBERED_TEXT_MAX = 8 << 10
 """Statements whose verdict is remembered, and their longest text: 2 MiB of text at most."""
+_NUMBER = re.compile(rb"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 _READING = "one SELECT, WITH, FROM, VALUES, SHOW TABLES, DESCRIBE, EXPLAIN or SUMMARIZE"
 _PARSER = {"threads": "1", "async_threads": "1", "memory_limit": "256MB"}
 _NODES = frozenset(
@@ -93,13 +94,11 @@ class Statement:
     """A statement that may run.
 
     Args:
-        sql: Its text.
         tables: Names it reads that are no CTEs, as written, without catalog and schema.
         catalog: It asks which tables and columns there are.
         explains: Its answer tells how it would run, or ran.
     """
 
-    sql: str
     tables: frozenset[str]
     catalog: bool
     explains: bool
@@ -119,7 +118,42 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
     """
     if len(sql) > _REMEMBERED_TEXT_MAX:
         return _check(sql, known)
-    return _remembered(sql, known)
+    return _remembered(_Text(_without_numbers(sql), sql), known)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A statement's text, equal to every other one that differs in the values of numbers alone."""
+
+    pieces: tuple[bytes, ...]
+    sql: str = field(compare=False)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(text: _Text, known: frozenset[str]) -> Statement:
+    """Check a text; the result depends on nothing else, and parsing costs more than a small query.
+
+    No number's value decides what a statement reads: names and functions are no numbers. A number
+    that DuckDB refuses is refused when the statement is bound.
+    """
+    return _check(text.sql, known)
+
+
+def _without_numbers(sql: str) -> tuple[bytes, ...]:
+    """What stands before, between and after the numbers of a text, by DuckDB's own tokenizer."""
+    text = sql.encode("utf-8", "surrogatepass")
+    try:
+        tokens = duckdb.tokenize(sql)
+    except (duckdb.Error, UnicodeError):
+        return (text,)
+    pieces = []
+    start = 0
+    for offset, kind in tokens:
+        number = _NUMBER.match(text, offset) if kind == duckdb.token_type.numeric_const else None
+        if number is not None:
+            pieces.append(text[start:offset])
+            start = number.end()
+    return (*pieces, text[start:])
 
 
 def _check(sql: str, known: frozenset[str]) -> Statement:
@@ -147,11 +181,7 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
         raise Unsupported(f"this form of statement is not supported ({tree['error_message']})")
     walk = _Walk(known)
     walk.visit(tree["statements"])
-    return Statement(sql, frozenset(walk.tables), walk.catalog, text is not sql)
-
-
-# The verdict depends on nothing else; parsing costs more than running a small statement.
-_remembered = lru_cache(maxsize=_REMEMBERED)(_check)
+    return Statement(frozenset(walk.tables), walk.catalog, text is not sql)
 
 
 @lru_cache(maxsize=1)
