@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,6 +125,25 @@ def test_a_dataset_row_under_another_id_is_found(system: SystemTree, tree: Elkyn
 
     with pytest.raises(Corrupt, match="/datasets/d2"):
         system.datasets.get("d2")
+
+
+def test_no_flipped_bit_in_a_dataset_row_is_worse_than_corrupt(tmp_path: Path) -> None:
+    with ElkynStore(tmp_path / "sys", namespace="sys") as tree:
+        system = SystemTree(tree)
+        system.datasets.put("d1", DATASET)
+        env: Any = tree._disk._durable
+        with env.read() as txn, txn.cursor(db=env.databases["tree"]) as cursor:
+            ((key, data),) = ((bytes(k), bytes(d)) for k, d in cursor if b"flights" in bytes(d))
+        for at, bit in ((at, bit) for at in range(len(data)) for bit in (0, at % 8)):
+            damaged = bytearray(data)
+            damaged[at] ^= 1 << bit
+            txn = env.begin_write()
+            txn.put(key, bytes(damaged), db=env.databases["tree"])
+            txn.commit()
+            with suppress(Corrupt):
+                system.datasets.ids()
+            with suppress(Corrupt):
+                assert system.datasets.get("d1") in (DATASET, None), at
 
 
 def test_a_dataset_row_of_a_version_without_checksums_is_read(

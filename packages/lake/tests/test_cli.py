@@ -79,12 +79,33 @@ def test_files_are_added_and_datasets_deleted(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (1, 'lake: there is no dataset "both"\n')
 
 
+def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
+    folder, file = str(tmp_path / "lake"), tmp_path / "trips.csv"
+    file.write_text("city,km\nOslo,12.5\n")
+    lake("put", str(file), "--data", folder)
+    whole = lake("verify", "--data", folder)
+    assert (whole.returncode, "no damage" in whole.stdout) == (0, True), whole.stderr
+    with Lake(folder) as opened:
+        (shard,) = opened.resolve("trips")[1]
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 1
+    shard.chmod(0o600)
+    shard.write_bytes(content)
+
+    found = lake("verify", "trips", "--data", folder)
+    assert found.returncode == 1
+    assert re.search(r'^dataset "trips": .*shard 0', found.stdout), found.stdout
+    (finding,) = json.loads(lake("verify", "--json", "--data", folder).stdout)["findings"]
+    assert finding["dataset"] == "trips"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (("ls", "--data", "/nowhere/at/all"), 1, "`lake put FILE --data DIR` creates one"),
         (("put", "/nowhere.csv", "--data", "/nowhere"), 1, "there is no file"),
         (("ls",), 2, "--data"),
+        (("verify", "trip", "--data", "DATA"), 1, 'did you mean "trips"'),
         (("sql", "select", "--data", "DATA"), 2, "selection list"),
         (("sql", "drop table trips", "--data", "DATA"), 1, "lake:"),
         (("sql", "select 1", "--memory", "much", "--data", "DATA"), 2, "much"),
@@ -111,7 +132,7 @@ def test_every_verb_is_documented() -> None:
     verbs = re.search(r"\{?positional arguments:\n(.*?)\n\n", lake("--help").stdout, re.DOTALL)
     assert verbs is not None
     names = re.findall(r"^    (\w+) ", verbs[1], re.MULTILINE)
-    assert sorted(names) == ["ls", "put", "rm", "sql"]
+    assert sorted(names) == ["ls", "put", "rm", "sql", "verify"]
     assert re.findall(r"^\| `lake (\w+)", page, re.MULTILINE) == names
     for name in names:
         flags = set(re.findall(r"--[a-z-]+", lake(name, "--help").stdout)) - {"--help"}

@@ -13,7 +13,7 @@ import pytest
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
-from sennit_core.errors import Conflict, Corrupt, SennitError, Unsupported
+from sennit_core.errors import Conflict, Corrupt, NotFound, SennitError, Unsupported
 
 from .conftest import FLIGHTS, put
 
@@ -240,6 +240,59 @@ def test_a_catalog_whose_snapshots_cannot_be_walked_still_lists_its_datasets(two
         assert again.sql("SELECT 1").value == 1
         assert {finding.dataset for finding in again.verify().findings} >= {"flights", "trips"}
         assert set(again.objects) == objects
+
+
+def test_a_dataset_whose_rows_are_lost_is_missed(two: Lake) -> None:
+    id_ = two.catalog.get("flights").id
+    objects = set(two.objects)
+    two.tree.update("/", {f"datasets/{id_}": None, f"snapshots/{id_}": None})
+
+    for _ in range(2):
+        with Lake(two.folder, tree=two.tree, pool=two.pool) as again:
+            for engine in ENGINES:
+                with pytest.raises(Corrupt, match="2 datasets, found 1"):
+                    again.sql(QUERY, engine=engine)
+            with pytest.raises(Corrupt):
+                again.catalog.get("flights")
+            assert_others_work(again)
+            assert "2 datasets" in again.verify().findings[0].problem
+            assert set(again.objects) >= objects
+            put(again, "other.csv", TRIPS)
+            again.delete("other")
+
+
+def test_a_dataset_whose_name_is_lost_may_be_any_that_is_not_known(two: Lake) -> None:
+    id_ = two.catalog.get("flights").id
+    two.tree.update("/", {f"datasets/{id_}/name": "fl1ghts", f"snapshots/{id_}": "no rows"})
+
+    with Lake(two.folder, tree=two.tree, pool=two.pool) as again:
+        for name in ("flights", "fl1ghts", id_):
+            with pytest.raises(Corrupt, match="catalog row"):
+                again.sql(f'SELECT * FROM "{name}"')
+        assert_others_work(again)
+        again.delete(id_)
+        with pytest.raises(NotFound):
+            again.sql(QUERY)
+
+
+@pytest.mark.parametrize("row", [None, "no row", {"count": 7, "digest": "", "checksum": ""}])
+def test_damage_of_the_list_of_datasets_alone_costs_nothing(two: Lake, row: object) -> None:
+    two.tree.set("/catalog/datasets", row)
+
+    with Lake(two.folder, tree=two.tree, pool=two.pool) as again:
+        assert again.sql(QUERY).rows == ANSWER
+        with pytest.raises(NotFound):
+            again.sql("SELECT * FROM flight")
+        put(again, "other.csv", TRIPS)
+        id_ = again.catalog.get("other").id
+        assert again.verify().findings == ()
+
+    two.tree.update("/", {f"datasets/{id_}": None, f"snapshots/{id_}": None})
+    with (
+        Lake(two.folder, tree=two.tree, pool=two.pool) as again,
+        pytest.raises(Corrupt, match="3 datasets, found 2"),
+    ):
+        again.sql("SELECT * FROM other")
 
 
 def test_a_folder_of_an_earlier_version_is_read(flights: Lake) -> None:

@@ -1,14 +1,18 @@
 """What the platform keeps in the namespace `sys`, typed at both ends.
 
 This is the one place that knows the paths of `sys`: `/datasets/{id}`, `/snapshots/{dataset}/{id}`,
-`/jobs/{id}` with `/jobs/{id}/tasks/{key}`, `/nodes/{id}`, `/workers/{id}`, `/uploads/{id}`.
+`/catalog/datasets`, `/jobs/{id}` with `/jobs/{id}/tasks/{key}`, `/nodes/{id}`, `/workers/{id}`,
+`/uploads/{id}`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from functools import reduce
+from operator import xor
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from sennit_core.errors import Corrupt, SennitError, UsageError
 from sennit_core.hashing import canonical_json, sha256_hex
@@ -29,6 +33,7 @@ __all__ = [
     "SYSTEM_NAMESPACE",
     "Change",
     "CheckedTable",
+    "IdSet",
     "Jobs",
     "SnapshotRow",
     "SystemTree",
@@ -43,9 +48,6 @@ CHECKSUM = "checksum"
 """Member of a row that holds the checksum of its other members; see `CheckedTable`."""
 
 R = TypeVar("R", bound=Record)
-
-_UNDECODABLE = (ValueError, LookupError, TypeError, AttributeError)
-"""What MessagePack and the table of shapes raise for bytes that they did not write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,38 @@ class UploadRow(Record):
     size: int | None
     bytes_done: int
     state: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdSet(Record):
+    """Which ids a table should have, without their names, so that a row that was lost is missed.
+
+    Args:
+        count: how many ids there are.
+        digest: exclusive or of the first 16 bytes of every id's SHA-256, in hex: adding an id and
+            removing it are the same step, in any order.
+    """
+
+    count: int
+    digest: str
+
+    @classmethod
+    def of(cls, ids: Iterable[str]) -> Self:
+        """Return the set of these ids, each given once."""
+        ids = tuple(ids)
+        return cls(len(ids), f"{reduce(xor, map(_id_digest, ids), 0):032x}")
+
+    def adding(self, record_id: str) -> Self:
+        """Return the set with an id that it does not have."""
+        return self._changed(record_id, 1)
+
+    def removing(self, record_id: str) -> Self:
+        """Return the set without an id that it has."""
+        return self._changed(record_id, -1)
+
+    def _changed(self, record_id: str, step: int) -> Self:
+        digest = int(self.digest, 16) ^ _id_digest(record_id)
+        return type(self)(self.count + step, f"{digest:032x}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +154,8 @@ class Table(Generic[R]):
         Raises:
             Corrupt: the rows cannot be walked.
         """
-        try:
+        with _decoding(self.path):
             return self._tree.keys(self.path)
-        except SennitError:
-            raise
-        except _UNDECODABLE as error:
-            raise _undecodable(self.path, error) from error
 
     def raw(self, record_id: str) -> Any:
         """Return what is stored for an id, whatever it is: for a look at a damaged row.
@@ -162,12 +192,8 @@ class Table(Generic[R]):
         return Change(self._place(record_id)[1:], record)
 
     def _value(self, path: str) -> Any:
-        try:
+        with _decoding(path):
             return self._tree.get(path)
-        except SennitError:
-            raise
-        except _UNDECODABLE as error:
-            raise _undecodable(path, error) from error
 
     def _place(self, record_id: str) -> str:
         if not record_id or "/" in record_id:
@@ -269,6 +295,7 @@ class SystemTree:
     def __init__(self, tree: ElkynStore) -> None:
         self._tree = tree
         self.datasets = CheckedTable(tree, "/datasets", DatasetInfo)
+        self.catalog = CheckedTable(tree, "/catalog", IdSet)
         self.jobs = Jobs(tree)
         self.nodes = Table(tree, "/nodes", NodeInfo)
         self.workers = Table(tree, "/workers", WorkerInfo)
@@ -296,6 +323,10 @@ class SystemTree:
         self._tree.update("/", documents, ephemeral=ephemeral)
 
 
+def _id_digest(record_id: str) -> int:
+    return int(sha256_hex(record_id.encode())[:32], 16)
+
+
 def _checksum(place: str, row: Mapping[str, Any]) -> str:
     return sha256_hex(canonical_json([place, _stored_form(row)]))[:32]
 
@@ -316,7 +347,13 @@ def _stored_form(value: Any) -> Any:
     return value
 
 
-def _undecodable(path: str, error: Exception) -> Corrupt:
-    return Corrupt(
-        f"{path} of the platform's tree", found=f"a row that cannot be decoded ({error})"
-    )
+@contextmanager
+def _decoding(path: str) -> Iterator[None]:
+    """Turn what decoders raise for damaged bytes, which may be any error, into `Corrupt`."""
+    try:
+        yield
+    except (SennitError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        what = f"a row that cannot be decoded ({type(error).__name__}: {error})"
+        raise Corrupt(f"{path} of the platform's tree", found=what) from error

@@ -78,15 +78,18 @@ class Catalog:
 
         Raises:
             NotFound: There is none; suggests the nearest name.
-            Corrupt: Its catalog row is damaged.
+            Corrupt: Its catalog row is damaged, or one that may be its row is.
         """
         info = self.find(id_or_name)
         if info is None:
             raise self.not_found(id_or_name)
         return info
 
-    def not_found(self, name: str) -> NotFound:
-        """The error for a name that no dataset has."""
+    def not_found(self, name: str) -> NotFound | Corrupt:
+        """The error for a name that no known dataset has."""
+        reason = self._index.uncertainty
+        if reason is not None:
+            return reason
         return NotFound("dataset", name, suggestion=nearest(name, tuple(self._index.names())))
 
     def find(self, id_or_name: str) -> DatasetInfo | None:
@@ -94,9 +97,14 @@ class Catalog:
         dataset_id = self._index.find(id_or_name)
         return None if dataset_id is None else self._index.get(dataset_id)
 
+    def find_known(self, id_or_name: str) -> DatasetInfo | None:
+        """As `find`, None too when a damaged row may be that of the dataset."""
+        dataset_id = self._index.find_known(id_or_name)
+        return None if dataset_id is None else self._index.get(dataset_id)
+
     def find_id(self, id_or_name: str) -> str | None:
-        """The id of a dataset, which may be damaged; None when there is none."""
-        return self._index.find(id_or_name)
+        """The id of a dataset, which may be damaged; None when none is known."""
+        return self._index.find_known(id_or_name)
 
     def find_all(self, words: Iterable[str]) -> Sequence[str]:
         """Ids of the datasets that have one of the folded words as their id or name."""
@@ -116,8 +124,15 @@ class Catalog:
         return self._index.name(dataset_id)
 
     def check_free(self, name: str) -> None:
-        """Refuse a name that a dataset has already; SQL names are the same in any case."""
-        taken = self._index.find(check_dataset_name(name))
+        """Refuse a name that a known dataset has already; SQL names are the same in any case.
+
+        Raises:
+            Conflict: One has it.
+            Corrupt: The catalog cannot be read at all.
+        """
+        taken = self._index.find_known(check_dataset_name(name))
+        if (reason := self._index.unreadable) is not None:
+            raise reason
         if taken is not None:
             raise Conflict(
                 f"a dataset named {self._index.name(taken)!r} exists",
@@ -176,6 +191,7 @@ class Catalog:
                 self._rows.snapshots(dataset.id).change(
                     snapshot.id, SnapshotRow(name, manifest.created_at)
                 ),
+                *(() if known else self._index.change_of_ids(dataset.id, added=True)),
             )
             self._damage.pop(dataset.id, None)
             return committed
@@ -287,7 +303,7 @@ class Catalog:
         Only `lake.retention` calls this: it knows what happens to the objects.
         """
         with self._lock:
-            dataset_id = self._index.find(dataset)
+            dataset_id = self._index.find_known(dataset)
             if dataset_id is None:
                 raise self.not_found(dataset)
             shown = self._shown(dataset_id)
@@ -297,6 +313,7 @@ class Catalog:
             self._rows.write(
                 self._rows.datasets.change(dataset_id, None),
                 self._rows.forget_snapshots(dataset_id),
+                *self._index.change_of_ids(dataset_id, added=False),
             )
             for snapshot, objects in needs.items():
                 references.remove((dataset_id, snapshot), objects or ())

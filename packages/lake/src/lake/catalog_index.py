@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from elkyn.records import SystemTree
+from elkyn.records import Change, IdSet, SystemTree
 from lake.errors import damaged_dataset
 from sennit_core.errors import Corrupt, UsageError
 from sennit_core.records import DatasetInfo
@@ -24,6 +24,8 @@ __all__ = ["CatalogIndex"]
 
 _ROWS_MAX = 256  # parsed rows in memory: some KiB each
 _ROOTS = ("datasets", "snapshots")
+_DATASETS = "datasets"
+"""Id of the row that says which datasets there should be."""
 
 
 class CatalogIndex:
@@ -41,12 +43,14 @@ class CatalogIndex:
         self._recover_name = recover_name
         self._lock = threading.RLock()
         # All below: as of the last `_refresh`. `_names` has every dataset; `_ids` has the same by
-        # folded name; `_damage` those whose row cannot be used; `_infos` some of the good rows.
+        # folded name; `_damage` those whose row cannot be used, `_nameless` those of them that no
+        # manifest names; `_infos` some of the good rows.
         self._names: dict[str, str] = {}
         self._ids: dict[str, str] = {}
         self._damage: dict[str, Corrupt] = {}
+        self._nameless: set[str] = set()
         self._infos: OrderedDict[str, DatasetInfo] = OrderedDict()
-        self._unreadable: Corrupt | None = None
+        self._problem: Corrupt | None = None
         # What commits have touched since then. The observer runs under the writer's lock, so it
         # takes a lock that nothing slow is done under.
         self._noting = threading.Lock()
@@ -62,8 +66,8 @@ class CatalogIndex:
         """
         with self._lock:
             self._refresh()
-            if self._unreadable is not None and not self._names:
-                raise self._unreadable
+            if (reason := self.unreadable) is not None:
+                raise reason
             return sorted(self._names, key=lambda key: self._names[key].casefold())
 
     @property
@@ -71,7 +75,13 @@ class CatalogIndex:
         """Why there may be more datasets than `ids` knows; None when there are no more."""
         with self._lock:
             self._refresh()
-            return self._unreadable
+            return self._problem
+
+    @property
+    def unreadable(self) -> Corrupt | None:
+        """Why no dataset is known although there may be some; None when that is not so."""
+        with self._lock:
+            return None if self.names() else self._problem
 
     def names(self) -> Sequence[str]:
         """Names of all datasets."""
@@ -79,18 +89,31 @@ class CatalogIndex:
             self._refresh()
             return list(self._names.values())
 
+    @property
+    def uncertainty(self) -> Corrupt | None:
+        """Why a name that is not known may still be a dataset's; None when it is none."""
+        problem = self.problem
+        with self._lock:
+            if problem is None and self._nameless:
+                problem = self._damage[min(self._nameless)]
+            return problem
+
     def find(self, id_or_name: str) -> str | None:
         """The id of the dataset with this id or name (in any case); None when there is none.
 
         Raises:
-            Corrupt: The catalog cannot be read at all, so nobody knows.
+            Corrupt: None is known, and what is damaged may be it.
         """
+        found = self.find_known(id_or_name)
+        if found is None and (reason := self.uncertainty) is not None:
+            raise reason
+        return found
+
+    def find_known(self, id_or_name: str) -> str | None:
+        """As `find`, None too when nobody can say."""
         with self._lock:
             self._refresh()
-            found = self._find(id_or_name)
-            if found is None and self._unreadable is not None:
-                raise self._unreadable
-            return found
+            return self._find(id_or_name)
 
     def find_all(self, words: Iterable[str]) -> Sequence[str]:
         """Ids of the datasets that have one of the folded words as their id or name."""
@@ -128,6 +151,17 @@ class CatalogIndex:
         folded = id_or_name.casefold()
         return folded if folded in self._names else self._ids.get(folded)
 
+    def change_of_ids(self, dataset_id: str, *, added: bool) -> Sequence[Change]:
+        """What to write together with a dataset's first row, or with the removal of its rows."""
+        with self._lock:
+            ids = self._expected_ids()
+            if ids is None:
+                if self.problem is not None:
+                    return ()
+                ids = IdSet.of(self._names)
+            ids = ids.adding(dataset_id) if added else ids.removing(dataset_id)
+            return (self._rows.catalog.change(_DATASETS, ids),)
+
     def reload(self) -> None:
         """Read every row again at the next look: the disk may hold others than memory."""
         with self._noting:
@@ -155,26 +189,54 @@ class CatalogIndex:
     def _load_all(self) -> None:
         for known in (self._names, self._ids, self._damage, self._infos):
             known.clear()
-        self._unreadable = None
-        found: dict[str, None] = {}
-        problems: list[Corrupt] = []
-        # A dataset whose row is lost still has snapshots, and the other way round.
-        for ids in (self._rows.datasets.ids, self._rows.datasets_with_snapshots):
-            try:
-                found.update(dict.fromkeys(ids()))
-            except Corrupt as problem:
-                problems.append(problem)
+        self._nameless.clear()
+        self._problem = None
+        found, expected, problems = self._listed()
         for dataset_id in found:
             self._load(dataset_id, listed=True)
+        if (difference := self._difference(found, expected)) is not None:
+            problems.append(difference)
         if not found and not problems:
             # A tree whose root row is damaged reads as an empty one, and a sweep would believe it.
             problems += [Corrupt("the tree", found=each) for each in self._tree.verify()]
         if problems:
-            self._unreadable = Corrupt(
+            self._problem = Corrupt(
                 "the catalog",
                 found=str(problems[0]),
                 hint="stop the node and restore the data folder from a backup",
             )
+
+    def _listed(self) -> tuple[set[str], IdSet | None, list[Corrupt]]:
+        """Ids of all datasets that any row is of, the ids there should be, and what is unreadable."""
+        while True:
+            found: set[str] = set()
+            problems: list[Corrupt] = []
+            expected = self._expected_ids()
+            # A dataset whose row is lost still has snapshots, and the other way round.
+            for ids in (self._rows.datasets.ids, self._rows.datasets_with_snapshots):
+                try:
+                    found.update(ids())
+                except Corrupt as problem:
+                    problems.append(problem)
+            if expected == self._expected_ids():  # no commit came between
+                return found, expected, problems
+
+    def _expected_ids(self) -> IdSet | None:
+        """Which datasets there should be; None where that is not known."""
+        try:
+            return self._rows.catalog.get(_DATASETS)
+        except Corrupt:
+            return None
+
+    def _difference(self, found: set[str], expected: IdSet | None) -> Corrupt | None:
+        """What is wrong with the ids that were found, if something is."""
+        if expected is None and self._damage:
+            what = f"{self._rows.catalog.path}/{_DATASETS} of the platform's tree"
+            return Corrupt(what, found="no row, and other rows are damaged")
+        if expected is None or IdSet.of(found) == expected:
+            return None
+        what = f"{self._rows.datasets.path} of the platform's tree"
+        return Corrupt(what, f"{expected.count} datasets", f"{len(found)}, or others")
 
     def _load(self, dataset_id: str, *, listed: bool = False) -> None:
         """Read one row, and forget the dataset when there is none.
@@ -209,7 +271,10 @@ class CatalogIndex:
             self._infos.popitem(last=False)
 
     def _keep_damaged(self, dataset_id: str, problem: str) -> None:
-        name = self._recover_name(dataset_id) or self._name_in_row(dataset_id) or dataset_id
+        name = self._recover_name(dataset_id)
+        if name is None:
+            self._nameless.add(dataset_id)
+            name = self._name_in_row(dataset_id) or dataset_id
         self._names[dataset_id] = name
         self._ids.setdefault(name.casefold(), dataset_id)
         self._damage[dataset_id] = damaged_dataset(name, "its catalog row", problem)
@@ -227,6 +292,7 @@ class CatalogIndex:
         if name is not None and self._ids.get(name.casefold()) == dataset_id:
             del self._ids[name.casefold()]
         self._damage.pop(dataset_id, None)
+        self._nameless.discard(dataset_id)
         self._infos.pop(dataset_id, None)
         if name is not None:
             for other in self._damage:  # damage can give two rows one name

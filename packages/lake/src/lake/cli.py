@@ -1,4 +1,4 @@
-"""The `lake` command: the datasets of a folder, listed, filled, queried and deleted without a node."""
+"""The `lake` command: the datasets of a folder, without a node."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _CELL_CHARACTERS = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when it worked, 1 when it failed, 2 for bad usage."""
+    """Run the command; 0 when it worked, 1 when it failed or found damage, 2 for bad usage."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        status: int | None = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    return 0
+    return status or 0
 
 
 class _Version(argparse.Action):
@@ -87,6 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     sql.set_defaults(run=_sql)
 
+    check = verbs.add_parser("verify", parents=[common], help="compare stored bytes with hashes")
+    check.add_argument("name", nargs="?", help="a dataset; all of them by default")
+    check.set_defaults(run=_verify)
+
     remove = verbs.add_parser("rm", parents=[common], help="delete datasets with all snapshots")
     remove.add_argument("names", nargs="+", metavar="NAME")
     remove.set_defaults(run=_rm)
@@ -109,8 +113,18 @@ def _ls(options: argparse.Namespace) -> None:
             _print(options, info.to_json(), ("column", "type"), rows)
             return
         found = lake.catalog.list()
-    rows = [(each.name, f"{each.rows:,}", format_bytes(each.bytes), each.id) for each in found]
-    _print(options, [each.to_json() for each in found], ("name", "rows", "stored", "id"), rows)
+    head = ("name", "rows", "stored", "id", "")
+    rows = [
+        (
+            each.name,
+            f"{each.rows:,}",
+            format_bytes(each.bytes),
+            each.id,
+            "damaged" if each.damaged else "",
+        )
+        for each in found
+    ]
+    _print(options, [each.to_json() for each in found], head, rows)
 
 
 def _put(options: argparse.Namespace) -> None:
@@ -154,6 +168,21 @@ def _sql(options: argparse.Namespace) -> None:
     _print_table(columns, [[_cell(value) for value in row] for row in document["rows"]])
     if document["truncated"]:
         print(f"The first {_SHOWN_ROWS:,} rows; --csv or --json prints all.", file=sys.stderr)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    with _open(options) as lake:
+        report = lake.verify(options.name)
+    if options.json:
+        print(json.dumps(report.to_json()))
+        return 1 if report.findings else 0
+    for finding in report.findings:
+        print(escape_controls(finding.problem))
+    damaged = len({finding.dataset_id for finding in report.findings})
+    counts = f"{report.datasets:,} datasets, {report.objects:,} objects"
+    result = f"{damaged:,} datasets damaged" if damaged else "no damage"
+    print(f"{counts}, {format_bytes(report.bytes_done)} read: {result}")
+    return 1 if report.findings else 0
 
 
 def _rm(options: argparse.Namespace) -> None:

@@ -379,7 +379,7 @@ class Lake:
         """The dataset, when this very upload is in it already."""
         name = dataset_name(arrival.name, arrival.options)
         for key in (arrival.dataset, name):
-            info = self.catalog.find(key)
+            info = self.catalog.find_known(key)
             if info is not None and self.catalog.has_snapshot(info.id, arrival.snapshot):
                 return info
         return None
