@@ -264,11 +264,13 @@ class JobService:
         pinned: dict[DatasetRef, DatasetRef] = {}
         schemas: dict[DatasetRef, Schema] = {}
         shards: dict[DatasetRef, tuple[Shard, ...]] = {}
+        names: dict[str, str] = {}
         for asked in datasets_of(plan):
             snapshot, paths = self._lake.resolve(asked.dataset, asked.snapshot)
             ref = pinned[asked] = DatasetRef(snapshot.dataset, snapshot.id)
             schemas[ref] = snapshot.schema
             name = self._lake.catalog.name(snapshot.dataset)
+            names[name] = snapshot.dataset
             pairs = enumerate(zip(snapshot.shards, paths, strict=True))
             shards[ref] = tuple(
                 Shard(info, ShardFile(name, index, str(path))) for index, (info, path) in pairs
@@ -282,6 +284,7 @@ class JobService:
             self._pool,
             mem_cap_bytes,
             partial(self._ledger.progress, job_id),
+            partial(self._lake.note_damage, names),
             user,
         )
 

@@ -23,6 +23,7 @@ from emsqrt.plan import (
 )
 from lake.durable import NewFile
 from lake.verification import ShardFile
+from sennit_core.errors import Corrupt
 from sennit_core.ids import task_key
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo
@@ -67,6 +68,7 @@ class PlanWork:
         pool: The executors.
         mem_cap_bytes: Cap of each execution; None is the pool's own.
         on_progress: Told what the executions tell.
+        on_damage: Called with the error of an execution that has read damaged bytes.
         user: On whose behalf it runs.
     """
 
@@ -76,6 +78,7 @@ class PlanWork:
     pool: ExecutorPool
     mem_cap_bytes: int | None
     on_progress: OnTaskProgress
+    on_damage: Callable[[Corrupt], None]
     user: str = ""
 
     @property
@@ -178,6 +181,9 @@ class PlanWork:
                     if file is not None:
                         file.write(payload)
                 return execution.result()
+            except Corrupt as damage:
+                self.on_damage(damage)
+                raise
             finally:
                 run.detach()
 

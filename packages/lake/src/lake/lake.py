@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -294,6 +294,17 @@ class Lake:
         self.catalog.check_shards(found)
         return found, [self.objects.place(shard.object) for shard in found.shards]
 
+    def note_damage(self, datasets: Mapping[str, str], damage: Corrupt) -> None:
+        """Show the dataset that an executor's error is about as damaged, as `verify` does.
+
+        Args:
+            datasets: What the executor has read: ids by names.
+            damage: Its error; one about something else is ignored.
+        """
+        for name, dataset_id in datasets.items():
+            if is_damage_of(damage, name):
+                self.catalog.note_dataset(dataset_id, damage)
+
     def verify(
         self,
         dataset: str | None = None,
@@ -449,9 +460,7 @@ class Lake:
         if isinstance(error, NotFound) and error.kind == "dataset" and error.suggestion is None:
             return self.catalog.not_found(error.name)
         if isinstance(error, Corrupt):
-            for table in tables:
-                if is_damage_of(error, table["name"]):
-                    self.catalog.note_dataset(table["id"], error)
+            self.note_damage({table["name"]: table["id"] for table in tables}, error)
         return error
 
     def _recover(self) -> None:
