@@ -44,7 +44,7 @@ def carry_out(
         may_become: whether this process may be replaced; then this does not return.
         document: `path` and `values` of the document that the plan was read from, if it was.
     """
-    program = try_compile(plan, Path(), order.cap_bytes)
+    program = try_compile(plan, Path(), order.cap_bytes, order.spilling)
     if program is not None and may_become and not _reads_standard_input(program):
         planned = _scheduled(program, order)
         planning = planning_bytes()
@@ -159,7 +159,7 @@ def smallest_cap_of(
     Raises:
         SennitError: no cap would do.
     """
-    return _smallest_cap(plan, try_compile(plan, Path()), order, document)
+    return _smallest_cap(plan, try_compile(plan, Path(), spilling=order.spilling), order, document)
 
 
 def _smallest_cap(
