@@ -51,7 +51,7 @@ from sennit_core.schema import Schema
 Step = dict[str, Any]
 _SAMPLE_BYTES = 1 << 20
 _OPTIONS = {
-    "csv": ("delimiter", "quote", "header", "nullValues", "recordBytesMax"),
+    "csv": ("delimiter", "quote", "header", "nullValues", "recordBytesMax", "encoding"),
     "jsonl": ("recordBytesMax",),
 }
 """What the thin tier knows of each reader's options; others are the arrow tier's."""
