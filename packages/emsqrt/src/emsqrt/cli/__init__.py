@@ -6,7 +6,7 @@ A verb that moves rows runs them in this very process, so the cap covers all of 
     1 failed otherwise        5 the input is not as it should be  87 ended itself at the cap
     2 the request is wrong    6 an expectation was not met        130 interrupted
     3 the cap is too small; nothing was read                              143 ended by SIGTERM
-                              8 a replay came out differently
+    8 a replay came out differently
 
 Layering: console (words on the terminal) <- verbs <- this (arguments, errors, status).
 """
