@@ -20,6 +20,6 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     run_markdown(PAGE)
 
 
-@pytest.mark.parametrize("option", sorted(OPTIONS - {"encoding"}))
+@pytest.mark.parametrize("option", sorted(OPTIONS))
 def test_every_option_is_described(option: str) -> None:
     assert f"`{option}`" in PAGE.read_text("utf-8")

@@ -96,20 +96,14 @@ def test_a_disk_is_not_counted(disk: Path) -> None:
     assert changes == []
 
 
-def test_the_default_is_beside_the_output_then_tmp_then_var_tmp(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_default_is_tmp_then_var_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory: set[Path] = set()
     monkeypatch.setattr(placement, "is_in_memory", lambda path: path in in_memory)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    beside = default_spill_dir(tmp_path / "out.csv")
-    assert beside.parent == tmp_path
-    in_memory.add(beside)
-    assert default_spill_dir(tmp_path / "out.csv") == tmp_path / "tmp" / "emsqrt-spill"
+    assert default_spill_dir() == tmp_path / "tmp" / "emsqrt-spill"
     in_memory.add(tmp_path / "tmp" / "emsqrt-spill")
-    last = default_spill_dir(tmp_path / "out.csv")
-    assert last == Path(f"/var/tmp/emsqrt-spill-{os.getuid()}")
+    assert default_spill_dir() == Path(f"/var/tmp/emsqrt-spill-{os.getuid()}")
 
 
 @pytest.mark.parametrize("made", ["by all", "a link"])

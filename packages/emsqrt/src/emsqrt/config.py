@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from emsqrt.io.places import STORE_SCHEMES
 from emsqrt.memory.auto import parse_cap
 from sennit_core.errors import UsageError, nearest
 
+_SCHEME = re.compile("([a-z][a-z0-9+.-]*):/")
 _ENVIRONMENT = {
     "EMSQRT_MEM_CAP_BYTES": "mem_cap_bytes",
     "EMSQRT_SPILL_DIR": "spill_dir",
@@ -18,7 +21,7 @@ _ENVIRONMENT = {
 }
 _READERS: dict[str, Callable[[str], Any]] = {
     "mem_cap_bytes": parse_cap,
-    "spill_dir": Path,
+    "spill_dir": str,
     "max_parallel_tasks": lambda text: _whole_number(text, "EMSQRT_MAX_PARALLEL_TASKS"),
 }
 
@@ -34,7 +37,8 @@ class EngineConfig:
         seed: what sampling depends on.
         max_parallel_tasks: plans that may run at once, each in a process with the full cap;
             with 1, each on one thread too.
-        spill_dir: where it may spill; None for a folder of this user's below the temporary one.
+        spill_dir: where it may spill: a folder, `file://` or a store's URI, which is then taken as
+            `spill_uri`; None for a folder of this user's below the temporary one.
         spill_uri: spill there instead: `s3://bucket/prefix`, `gs://…`, `az://…`.
         spill_aws_region: region of an S3 bucket; that of the environment when None.
         spill_retry_max_ms: how long a transfer to a store is tried again.
@@ -59,6 +63,14 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mem_cap_bytes", parse_cap(self.mem_cap_bytes))
+        if self.spill_dir is not None:
+            folder, uri = spill_place(os.fspath(self.spill_dir))
+            if uri is not None and self.spill_uri not in (None, uri):
+                raise UsageError(
+                    f"spill_dir names {uri} and spill_uri {self.spill_uri}", hint="name one of them"
+                )
+            object.__setattr__(self, "spill_dir", folder)
+            object.__setattr__(self, "spill_uri", uri or self.spill_uri)
 
     @property
     def spilling(self) -> dict[str, Any]:
@@ -109,8 +121,30 @@ class EngineConfig:
                     hint=f"did you mean {guess}?" if guess else None,
                 )
             field = _ENVIRONMENT[name]
+            if field == "spill_dir":
+                found.pop("spill_uri", None)
             found[field] = _READERS[field](text)
         return cls(**found)
+
+
+def spill_place(text: str) -> tuple[Path | None, str | None]:
+    """Return the folder or the store's URI that a place to spill names.
+
+    `pathlib` drops a slash of a URI (`s3:/bucket`), so that spelling means the store too.
+
+    Raises:
+        UsageError: its scheme is no place to spill.
+    """
+    found = _SCHEME.match(text)
+    if found is None:
+        return Path(text), None
+    scheme, rest = found[1], text[found.end() :]
+    if scheme == "file":
+        return Path("/" + rest.lstrip("/")), None
+    if scheme in STORE_SCHEMES:
+        return None, f"{scheme}://{rest.lstrip('/')}"
+    known = ", ".join(f"{name}://" for name in STORE_SCHEMES)
+    raise UsageError(f"{text} is no place to spill", hint=f"name a folder, or one of {known}")
 
 
 def _whole_number(text: str, name: str) -> int:

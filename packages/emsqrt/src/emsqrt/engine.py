@@ -139,7 +139,7 @@ class Engine:
             from emsqrt.inline import run_here
 
             return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed, kept)
-        program = try_compile(plan, folder_of_work(), cap_bytes)
+        program = try_compile(plan, folder_of_work(), cap_bytes, self.config.spilling)
         if program is not None:
             report = run_in_child(
                 program.scheduled(cap_bytes) | {"seed": self.config.seed, "resume": kept},
@@ -197,7 +197,7 @@ class Engine:
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
-        program = try_compile(plan, folder_of_work(), cap_bytes)
+        program = try_compile(plan, folder_of_work(), cap_bytes, self.config.spilling)
         if program is None:
             room_bytes = max(cap_bytes, _WEIGHING_BYTES)
             return self._weigh_with_arrow(plan, cap_bytes, room_bytes, deadline_seconds, cancel)

@@ -711,6 +711,10 @@ def sorted_run(block: Buffer, at: int, limit: int, key: Buffer, /) -> tuple[int,
 def mark_matched(
     block: Buffer, at: int, rest: Buffer, rest_at: int, rest_ended: bool, last: Buffer, /
 ) -> tuple[int, int, bool]: ...
+
+# Make a whole writable mapping read-only, so that RLIMIT_DATA no longer counts its addresses; False
+# when the system refuses.
+def seal_pages(memory: Buffer, /) -> bool: ...
 def sync_range(file: int, start: int, size: int, wait: bool, /) -> None: ...
 def unpack_rows(
     block: Buffer, start: int, rows_max: int, kinds: Sequence[_Kind], out: Buffer, /

@@ -1,7 +1,9 @@
-/* watch_usage and keep_freed: the memory of this process, looked at and held on to. */
+/* watch_usage, keep_freed and seal_pages: how much memory this process has, keeps and gives up. */
 #include "native.h"
 
 #include "usage.h"
+
+#include <sys/mman.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -52,9 +54,25 @@ static PyObject *keep_freed(PyObject *module, PyObject *arguments) {
     return PyBool_FromLong(done);
 }
 
+static PyObject *seal_pages(PyObject *module, PyObject *memory) {
+    (void)module;
+    Py_buffer pages;
+    if (PyObject_GetBuffer(memory, &pages, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    /* RLIMIT_DATA counts private mappings that can be written (vm_stat_account in mm/mmap.c), used
+     * or not; one that can only be read is not counted, whoever still refers to it. */
+    const bool sealed = mprotect(pages.buf, (size_t)pages.len, PROT_READ) == 0;
+    PyBuffer_Release(&pages);
+    return PyBool_FromLong(sealed);
+}
+
 static PyMethodDef functions[] = {
     {"watch_usage", watch_usage, METH_VARARGS, NULL},
     {"keep_freed", keep_freed, METH_VARARGS, NULL},
+    {"seal_pages", seal_pages, METH_O,
+     "seal_pages($module, memory, /)\n--\n\nMake a whole mapping read-only: its addresses no longer "
+     "count against RLIMIT_DATA.\n\nReturns False when the system refuses."},
     {NULL, NULL, 0, NULL},
 };
 

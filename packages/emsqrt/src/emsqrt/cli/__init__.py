@@ -5,7 +5,8 @@ A verb that moves rows runs them in this very process, so the cap covers all of 
     0 done                    4 the run came too near its cap     7 spill storage failed or is full
     1 failed otherwise        5 the input is not as it should be  87 ended itself at the cap
     2 the request is wrong    6 an expectation was not met        130 interrupted
-    3 the cap is too small; nothing was read                              8 a replay came out differently
+    3 the cap is too small; nothing was read                              143 ended by SIGTERM
+    8 a replay came out differently
 
 Layering: console (words on the terminal) <- verbs <- this (arguments, errors, status).
 """
@@ -30,7 +31,9 @@ def entry() -> None:
         program = [sys.executable, "-P", "-m", "emsqrt.cli", *sys.argv[1:]]
         os.execv(sys.executable, program)
     from emsqrt.late import load_late, load_untranslated
+    from emsqrt.termination import exit_on_sigterm
 
+    exit_on_sigterm()
     load_late()
     load_untranslated("argparse")
     sys.exit(main(may_become=True))

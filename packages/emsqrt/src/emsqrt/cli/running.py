@@ -21,6 +21,7 @@ from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.lean import require_arrow
 from emsqrt.memory.usage import PEAK_UNSURE_BYTES, UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
+from emsqrt.termination import end_on_sigterm
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import Program
 from sennit_core.errors import CapTooSmall, WorkerLost, error_from_json
@@ -44,7 +45,9 @@ def carry_out(
         may_become: whether this process may be replaced; then this does not return.
         document: `path` and `values` of the document that the plan was read from, if it was.
     """
-    program = try_compile(plan, Path(), order.cap_bytes)
+    if order.resume is not None and may_become:
+        end_on_sigterm()
+    program = try_compile(plan, Path(), order.cap_bytes, order.spilling)
     if program is not None and may_become and not _reads_standard_input(program):
         planned = _scheduled(program, order)
         planning = planning_bytes()
@@ -159,7 +162,7 @@ def smallest_cap_of(
     Raises:
         SennitError: no cap would do.
     """
-    return _smallest_cap(plan, try_compile(plan, Path()), order, document)
+    return _smallest_cap(plan, try_compile(plan, Path(), spilling=order.spilling), order, document)
 
 
 def _smallest_cap(

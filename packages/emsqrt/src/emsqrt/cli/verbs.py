@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order
@@ -199,10 +198,6 @@ def _configured(
         config = replace(config, mem_cap_bytes=parse_cap(arguments.mem_cap))
     if arguments.spill_to_memory:
         config = replace(config, spill_to_memory=True)
-    place = arguments.spill_dir
-    if place is not None and "://" in place and not place.startswith("file://"):
-        return replace(config, spill_uri=place)
-    if place is not None:
-        folder = Path(place.removeprefix("file://"))
-        config = replace(config, spill_dir=folder, spill_uri=None)
+    if arguments.spill_dir is not None:
+        config = replace(config, spill_dir=arguments.spill_dir, spill_uri=None)
     return config

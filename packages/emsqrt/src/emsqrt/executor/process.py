@@ -28,6 +28,7 @@ from emsqrt.executor.outlet import Outlet
 from emsqrt.lean import do_without_pandas
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
 from emsqrt.system_errors import any_error
+from emsqrt.termination import end_after_cleanup
 from sennit_core.errors import (
     Cancelled,
     CapTooSmall,
@@ -64,6 +65,8 @@ class Server:
         self._lock = threading.Lock()
         self._running: tuple[str, Context] | None = None
         self._early_cancel: Frame | None = None
+        self._is_deserted = False
+        self._is_resumable = False
         self._settled_bytes = 0
 
     def serve(self) -> None:
@@ -83,10 +86,19 @@ class Server:
                 for frame in self._control.receive():
                     self._obey(frame)
         except Closed:
-            os._exit(0)  # nobody is left to work for
+            self._end()
         except BaseException:  # noqa: BLE001 - whatever it is, nothing can be heard any more
             _log.exception("the control socket broke")
             os._exit(1)
+
+    def _end(self) -> None:
+        """End the process, for the parent is gone; a run that goes on cleans up first."""
+        with self._lock:
+            running, self._is_deserted = self._running, True
+        if running is None or self._is_resumable:
+            os._exit(0)
+        running[1].stop(Cancelled(running[1].what))
+        end_after_cleanup()
 
     def _obey(self, frame: Frame | Task) -> None:
         if isinstance(frame, Task):
@@ -141,15 +153,18 @@ class Server:
         context.room_bytes = watch.room
         context.forgive_reserved = watch.forgive
         context.make_room_for_error = watch.lift_fence
+        self._is_resumable = task.request.get("resume") is not None
         self._begin(task.attempt, context)
         try:
             context.check()  # it may have been stopped while its libraries were loaded
             with watch:
                 return _call(entry, task.request, context, watch)
         finally:
+            context.close()
             with self._lock:
                 self._running = None
-            context.close()
+                if self._is_deserted:
+                    os._exit(0)
 
     def _begin(self, attempt: str, context: Context) -> None:
         with self._lock:

@@ -1,6 +1,7 @@
 """The types of a CSV file's columns, as its first records suggest them.
 
-Each column takes the first of `CANDIDATES` that holds every value of the sample. Whole
+Each column takes the first of `CANDIDATES` that holds every value of the sample. Text that is not
+UTF-8 is refused, for nothing says which characters its bytes mean. Whole
 numbers beyond 64 bits are decimals: as floats, different ones would become the same.
 """
 
@@ -31,7 +32,6 @@ CANDIDATES = (
     "Timestamp(ns,UTC)",
     "Float64",
     "Utf8",
-    "Binary",
 )
 _SCRATCH_BYTES = 1 << 18
 _ROOM_BYTES = 1 << 16
@@ -52,8 +52,10 @@ def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> 
         The schema; a column without any value in the sample is Utf8.
 
     Raises:
-        RecordFault: a record has another number of fields than there are names.
+        RecordFault: a record has another number of fields than there are names, or is not UTF-8.
     """
+    if options.bad_rows != "fail":  # what is not UTF-8 is left out, or NULL, once it is read
+        sample = bytes(sample).decode(errors="replace").encode()
     if options.bad_rows == "reject":
         sample = _without_ragged(len(names), sample, options)
     tried = [0] * len(names)

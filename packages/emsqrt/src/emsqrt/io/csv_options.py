@@ -9,7 +9,15 @@ from types import NoneType
 from typing import Any, BinaryIO
 
 from emsqrt.io.bad_rows import POLICIES
-from emsqrt.io.records import CsvDialect, is_closed, last_record_end, record_ends, split_fields
+from emsqrt.io.encodings import ENCODINGS, UTF8, TranscodedSource
+from emsqrt.io.records import (
+    ENCODING_HINT,
+    CsvDialect,
+    is_closed,
+    last_record_end,
+    record_ends,
+    split_fields,
+)
 from emsqrt.io.sources import ByteSource, open_source
 from sennit_core.errors import BadInput, Unsupported, UsageError, nearest
 from sennit_core.units import format_bytes, parse_bytes
@@ -19,7 +27,6 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HEADER_BYTES = 1 << 16
 _HEADER_BYTES_MAX = 1 << 20
 _NAME_CHARS_MAX = 1 << 16
-_ENCODINGS = ("utf-8", "utf8", "us-ascii", "ascii")
 _NAMES = {
     "delimiter": "delimiter",
     "quote": "quote",
@@ -64,7 +71,7 @@ class CsvOptions:
         record_bytes_max: the longest record accepted; None derives it from the memory budget.
         skip_rows: lines at the file's very beginning that are no CSV.
         comment: one ASCII character; lines before the header that begin with it are passed over.
-        encoding: UTF-8, of which ASCII is a part; nothing else is read.
+        encoding: "utf-8", "latin-1", "windows-1252" or "iso-8859-15"; the text is read as UTF-8.
         bad_rows: "fail" at the first record that breaks the schema; "null" for each value that
             does; "reject" for leaving such records out.
         reject_file: where rejected records go, as CSV: file, line, byte, reason, record.
@@ -86,7 +93,7 @@ class CsvOptions:
 
         Raises:
             UsageError: a value is out of its range.
-            Unsupported: another encoding than UTF-8.
+            Unsupported: an encoding that is not read.
         """
         for name, kinds in _KINDS.items():
             value = getattr(self, _NAMES[name])
@@ -94,9 +101,9 @@ class CsvOptions:
                 raise UsageError(
                     f"the CSV option {name} cannot be {value!r}", hint=_HINTS.get(name)
                 )
-        if self.encoding.lower() not in _ENCODINGS:
+        if self.encoding.lower() not in ENCODINGS:
             raise Unsupported(
-                f"CSV in {self.encoding} is not read, only UTF-8",
+                f"CSV in {self.encoding} is not read, only in {', '.join(ENCODINGS)}",
                 hint=f"convert it: iconv -f {self.encoding} -t UTF-8",
             )
         if self.bad_rows not in POLICIES:
@@ -129,6 +136,15 @@ class CsvOptions:
             values["record_bytes_max"] = parse_bytes(values["record_bytes_max"])
         return cls(**values)
 
+    def decoded(self, source: ByteSource | Path) -> ByteSource:
+        """Return a source whose bytes are UTF-8: as it is, or transcoded from `encoding`."""
+        if isinstance(source, Path):
+            source = open_source(source)
+        encoding = ENCODINGS[self.encoding.lower()]
+        if encoding == UTF8 or isinstance(source, TranscodedSource):
+            return source
+        return TranscodedSource(source, encoding)
+
     @property
     def dialect(self) -> CsvDialect:
         """Delimiter and quote, as the splitter takes them."""
@@ -150,7 +166,7 @@ def first_block(
     Raises:
         BadInput: the file is empty, or its first record has no end within 1 MiB.
     """
-    return _first_bytes(_opened(source), options, sample_bytes)
+    return _first_bytes(options.decoded(source), options, sample_bytes)
 
 
 def read_header(source: ByteSource | Path, options: CsvOptions) -> tuple[tuple[str, ...], int]:
@@ -159,7 +175,7 @@ def read_header(source: ByteSource | Path, options: CsvOptions) -> tuple[tuple[s
     Raises:
         BadInput: the file is empty, not UTF-8, or two columns have one name.
     """
-    source = _opened(source)
+    source = options.decoded(source)
     data, offset = _first_bytes(source, options, _HEADER_BYTES)
     record = first_record(data, options)
     fields = parse_fields(record, options, source.name, offset)
@@ -192,9 +208,10 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
     except UnicodeDecodeError as error:
         raise BadInput(
             what,
+            line=1 + record.count(b"\n", 0, error.start) if not offset else None,
             byte_offset=offset + error.start,
             reason="this is not UTF-8",
-            hint="convert it, such as by iconv -f LATIN1 -t UTF-8",
+            hint=ENCODING_HINT,
         ) from error
     if not is_closed(record, options.dialect):
         raise BadInput(
@@ -219,10 +236,6 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
             hint="is this CSV? With header false and a schema the first record is data",
         )
     return fields
-
-
-def _opened(source: ByteSource | Path) -> ByteSource:
-    return open_source(source) if isinstance(source, Path) else source
 
 
 def _first_bytes(source: ByteSource, options: CsvOptions, size: int) -> tuple[bytes, int]:

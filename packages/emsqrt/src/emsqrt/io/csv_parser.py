@@ -15,6 +15,7 @@ from emsqrt._kernel import Columns, RecordFault
 from emsqrt._kernel import CsvParser as Parser
 from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions
+from emsqrt.io.encodings import TranscodedSource
 from emsqrt.io.records import RecordBlock, way_on
 from emsqrt.io.sources import ByteSource, line_at
 from sennit_core.errors import BadInput, UnknownColumn, Unsupported
@@ -62,6 +63,7 @@ class CsvBatches:
         self._columns = [(self._names.index(f.name), str(f.type)) for f in schema]
         self._counts_lines = options.bad_rows == "reject" or not source.can_reopen
         self._line = 1
+        self._is_utf8 = not isinstance(source, TranscodedSource)
 
     def start_at(self, offset: int) -> None:
         """Say where the first record is, for counting lines."""
@@ -119,7 +121,8 @@ class CsvBatches:
             line = self._line + data.count(b"\n", 0, start) if self._counts_lines else None
             fault = self._words(reason, field, None)
             raw = data[start : start + size]
-            self._bad_rows.reject(self._source.name, line, offset + start, fault, raw)
+            place = offset + start if self._is_utf8 else None  # looking it up is slow
+            self._bad_rows.reject(self._source.name, line, place, fault, raw)
 
     def _bad(self, fault: RecordFault, data: bytes, offset: int) -> BadInput:
         place = offset + fault.offset
@@ -131,7 +134,7 @@ class CsvBatches:
         return BadInput(
             self._source.name,
             line=line,
-            byte_offset=place,
+            byte_offset=self._source.stored_offset(place),
             reason=self._words(fault.reason, fault.field, fault.text),
             hint=way_on(fault.reason, self._names),
         )

@@ -14,7 +14,7 @@ from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions, read_header
 from emsqrt.io.csv_parser import CsvBatches
 from emsqrt.io.records import RecordBlock, RecordTooLong, split_records
-from emsqrt.io.sources import ByteSource, open_source
+from emsqrt.io.sources import ByteSource
 from emsqrt.long_row import LongRow
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.schema import Schema
@@ -49,7 +49,7 @@ class CsvScan:
         *,
         bad_rows: BadRows | None = None,
     ) -> None:
-        source = open_source(source) if isinstance(source, Path) else source
+        source = options.decoded(source)
         self._source, self._options, self._budget = source, options, budget
         self._bad_rows = bad_rows or BadRows()
         self._block_bytes = block_bytes or block_bytes_for(budget)

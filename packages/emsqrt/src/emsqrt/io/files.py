@@ -11,32 +11,32 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from emsqrt.io.staging import locked, staged_name, sweep_staged
 from emsqrt.system_errors import system_error
 from sennit_core.errors import SennitError, StorageFull, UsageError
-from sennit_core.ids import new_id
 
 _AT_FDCWD = -100
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EXCHANGE = 2
-_NAME_BYTES_MAX = 200
-"""What is kept of a name in that of the temporary file, which is longer."""
 
 
 @contextmanager
 def open_whole(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing: temp, fsync, rename, fsync the folder.
 
-    An exception inside leaves what was at `path` before, and no temporary file.
+    An exception inside leaves what was at `path` before, and no temporary file. Temporary files
+    that killed runs left of the same output are removed first.
 
     Raises:
         StorageFull: the disk is full.
         UsageError: a folder, a device or a pipe is there.
         SennitError: the system refuses; says what and why.
     """
-    staged = path.with_name(f".{_start_of(path.name)}.{new_id()}.tmp")
+    sweep_staged(path)
+    staged = staged_name(path)
     try:
         file = _begin(path, staged)
-        with file:
+        with file, locked(staged):
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -79,10 +79,6 @@ def _finish(path: Path, staged: Path) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         raise system_error(error, str(path), "writing") from error
-
-
-def _start_of(name: str) -> str:
-    return os.fsencode(name)[:_NAME_BYTES_MAX].decode(errors="ignore")
 
 
 def replace_folder(staged: Path, folder: Path) -> None:

@@ -63,7 +63,7 @@ def infer_csv_schema(source: ByteSource | Path, options: CsvOptions) -> Schema:
     A column without any value there is Utf8. Later rows that break a type are `BadInput`; give
     the schema to say better.
     """
-    source = open_source(source) if isinstance(source, Path) else source
+    source = options.decoded(source)
     names, start = read_header(source, options)
     data, offset = first_block(source, options, _SAMPLE_BYTES)
     data = data[start - offset :]
@@ -75,10 +75,16 @@ def infer_csv_schema(source: ByteSource | Path, options: CsvOptions) -> Schema:
         place = start + fault.offset
         if fault.reason == "ragged":
             reason = f"{fault.field} fields, expected {len(names)}"
+        elif fault.reason == "encoding":
+            reason = f"column {names[fault.field]!r} is not UTF-8"
         else:
             reason = f"column {names[fault.field]!r} cannot be read: {fault.reason}"
         line = line_at(source, place)
         hint = way_on(fault.reason, names)
         raise BadInput(
-            source.name, line=line, byte_offset=place, reason=reason, hint=hint
+            source.name,
+            line=line,
+            byte_offset=source.stored_offset(place),
+            reason=reason,
+            hint=hint,
         ) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,10 +26,10 @@ from emsqrt.io.outputs import open_output
 from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_groups, row_room
 from emsqrt.io.partitions import folder_name
 from emsqrt.io.places import Place
+from emsqrt.io.staging import locked, staged_name, sweep_staged
 from emsqrt.memory import MemoryBudget
 from emsqrt.system_errors import as_told
 from sennit_core.errors import Conflict, UnknownColumn, Unsupported, UsageError
-from sennit_core.ids import new_id
 
 FILE_NAME = "part-0.parquet"
 _HELD_BYTES_MAX = 32 << 20
@@ -82,7 +83,7 @@ class PartitionedSink:
         self._names = names
         self._file_schema = _file_schema(self._schema, names)
         self._folder = _checked_folder(place)
-        self._staged = self._folder.with_name(f".{self._folder.name}.{new_id()}.tmp")
+        self._staged = staged_name(self._folder)
         self._options = options
         self._groups, in_memory = admit_groups(
             place, self._file_schema, options, budget, self._folder.parent
@@ -94,12 +95,15 @@ class PartitionedSink:
         self._guard = budget.admit(held, "partitions", f"rows of {place} wait for their folder")
         self._held_max, self._held = held // 2, 0
         self._partitions: dict[Key, _Partition] = {}
+        self._lock = ExitStack()
         self._spool: Any = None
         self._spool_bytes = 0
 
     def __enter__(self) -> Self:
+        sweep_staged(self._folder)
         with as_told(str(self._folder), "writing"):
             self._staged.mkdir(parents=True)
+            self._lock.enter_context(locked(self._staged))
         return self
 
     def write(self, batch: Any) -> None:
@@ -122,7 +126,7 @@ class PartitionedSink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._guard, self._groups:
+        with self._guard, self._groups, self._lock:
             try:
                 if kind is None:
                     self._write_partitions()

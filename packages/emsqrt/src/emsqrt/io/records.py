@@ -49,6 +49,11 @@ class CsvDialect:
                 raise BadInput("CSV dialect", reason=f"{name} {mark!r} is not one ASCII character")
 
 
+ENCODING_HINT = (
+    'option encoding "latin-1" or "windows-1252" reads such files; or convert it: iconv -t UTF-8'
+)
+
+
 def way_on(fault: str, names: Sequence[str]) -> str:
     """Say what can be done about a record that does not fit the columns.
 
@@ -56,6 +61,8 @@ def way_on(fault: str, names: Sequence[str]) -> str:
         fault: what the kernel calls it.
         names: of the columns.
     """
+    if fault == "encoding":
+        return ENCODING_HINT
     if fault != "ragged":
         return 'option badRows "null" or "reject" reads on'
     mark = next((mark for mark in ",;\t|" if mark in names[0]), "") if len(names) == 1 else ""

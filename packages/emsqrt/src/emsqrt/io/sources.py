@@ -26,6 +26,10 @@ _PEEK_HEADER_BYTES = 32
 _SKIP_BYTES = 64 << 10
 
 
+Reader = Callable[[int, int], bytes]
+"""Returns a part of a source, given its offset and size."""
+
+
 class SourceStream:
     """A source's plain bytes from its beginning; a context manager.
 
@@ -36,6 +40,11 @@ class SourceStream:
     def __init__(self, plain: RawStream, counter: _Counter) -> None:
         self._plain = plain
         self._counter = counter
+
+    @classmethod
+    def over(cls, plain: RawStream, stream: SourceStream) -> SourceStream:
+        """Return a stream whose bytes are made of those of another one."""
+        return cls(plain, stream._counter)
 
     @property
     def stored_bytes(self) -> int:
@@ -143,6 +152,10 @@ class ByteSource(ABC):
             return self._raw_start(size)
         with self.open() as stream:
             return _read_up_to(stream, size)
+
+    def stored_offset(self, offset: int) -> int | None:
+        """Return where a byte that `open` gave lies in the file, for errors; None if unknown."""
+        return offset
 
     def _raw_start(self, size: int) -> bytes:
         return self.read_at(0, size)

@@ -42,17 +42,22 @@ class Slice:
         self.memory = memoryview(pages)
 
     def release(self) -> None:
-        """Give the memory back; whoever still works in it holds a buffer, which is an error.
+        """Return the memory to the arena.
 
-        The pages are free at once. Their addresses are when nobody refers to them any more, as
-        algorithms do that are done and not yet forgotten.
+        A view of it may outlive the release: the variable of a loop that asks for its next block
+        still refers to the last one. The mapping is removed when the last such reference is gone;
+        until then its pages are free, and it is read-only so that the fence (`memory.fence`) does
+        not count its addresses a second time when the next operator takes the same bytes.
 
         Raises:
             BufferError: an object still works in it.
         """
         if self._pages is not None:
+            from emsqrt._kernel import seal_pages  # `memory` is imported without the kernel
+
             self.memory.release()
             self._pages.madvise(mmap.MADV_DONTNEED)
+            seal_pages(self._pages)
             self._pages = None
             self._arena._held.remove(self)  # noqa: SLF001 - one module, two halves
 
@@ -105,7 +110,7 @@ class Arena:
         try:
             found = Slice(self, self._new_pages(size), tag)
         except OSError as error:  # a fence that other memory came close to
-            raise self._lacks(size_bytes, tag) from error
+            raise self._lacks(size_bytes, tag, f"; {error.strerror}") from error
         self._held.append(found)
         self.peak_bytes = max(self.peak_bytes, self.used_bytes)
         return found
@@ -151,8 +156,8 @@ class Arena:
                 pages.madvise(mmap.MADV_HUGEPAGE)
         return pages
 
-    def _lacks(self, size_bytes: int, tag: str) -> MemoryCapExceeded:
+    def _lacks(self, size_bytes: int, tag: str, why: str = "") -> MemoryCapExceeded:
         held = ", ".join(f"{held.tag} {held.size}" for held in self._held) or "nothing"
         return MemoryCapExceeded(
-            cap_bytes=self.size_bytes, asked_bytes=size_bytes, what=f"{tag} (held now: {held})"
+            cap_bytes=self.size_bytes, asked_bytes=size_bytes, what=f"{tag} (held now: {held}{why})"
         )

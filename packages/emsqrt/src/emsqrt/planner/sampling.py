@@ -154,6 +154,7 @@ def _read_csv(
 ) -> _Piece:
     """Parse the whole records of a piece; those that the kernel cannot read are left out."""
     options = CsvOptions.from_json(given)
+    source = options.decoded(source)
     names, first = read_header(source, options)
     if not offset:
         data, used = _bytes_at(source, 0, first + size)[first:], first + size

@@ -18,18 +18,13 @@ _FOLDER = "emsqrt-spill"
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
-def default_spill_dir(output: Path | None = None) -> Path:
-    """Return where to spill: beside the output, below `/tmp`, or below `/var/tmp`.
-
-    Args:
-        output: the file or folder being written; None when there is none on a local disk.
+def default_spill_dir() -> Path:
+    """Return where to spill: below `$TMPDIR`, which is `/tmp` when unset, or below `/var/tmp`.
 
     The first that is a disk, is writable, and is this user's alone is taken. Nothing is made.
     """
     named = f"{_FOLDER}-{os.getuid()}"
     candidates = [Path(os.environ.get("TMPDIR") or "/tmp") / _FOLDER, Path("/var/tmp") / named]
-    if output is not None:
-        candidates.insert(0, output.absolute().parent / f".{named}")
     for candidate in candidates:
         if is_ours(candidate) and not is_in_memory(candidate):
             return candidate

@@ -7,10 +7,11 @@ settled here, so the child loads neither plans nor expressions.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from emsqrt.expr import Column, Expr, infer
@@ -19,6 +20,7 @@ from emsqrt.external.layout import KINDS, lay_out
 from emsqrt.io import codecs
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.json_lines import first_lines, infer_lines
+from emsqrt.io.outputs import codec_by_name
 from emsqrt.io.places import parse_place
 from emsqrt.io.sources import ByteSource
 from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink
@@ -41,6 +43,7 @@ from emsqrt.plan.states import state_fields
 from emsqrt.plan.tree import inputs_of, walk
 from emsqrt.planner import TEXT_RULES, optimize
 from emsqrt.thin.facts import Program, with_schemas
+from emsqrt.thin.libraries import arrow_spills, refuse_arrow_places
 from emsqrt.thin.scan import CsvHead, infer_text_schema, open_sources
 from emsqrt.thin.text import STANDARD, NotThin
 from sennit_core.schema import Schema
@@ -48,7 +51,7 @@ from sennit_core.schema import Schema
 Step = dict[str, Any]
 _SAMPLE_BYTES = 1 << 20
 _OPTIONS = {
-    "csv": ("delimiter", "quote", "header", "nullValues", "recordBytesMax"),
+    "csv": ("delimiter", "quote", "header", "nullValues", "recordBytesMax", "encoding"),
     "jsonl": ("recordBytesMax",),
 }
 """What the thin tier knows of each reader's options; others are the arrow tier's."""
@@ -77,13 +80,18 @@ def why_not_thin(plan: Plan) -> str | None:
     return None
 
 
-def try_compile(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Program | None:
+def try_compile(
+    plan: Plan,
+    folder: Path,
+    cap_bytes: int | None = None,
+    spilling: Mapping[str, Any] = MappingProxyType({}),
+) -> Program | None:
     """Return a plan's program, None when only the arrow tier can run it; raises as `compile_text`.
 
     The planner's rules are applied, as far as the thin tier can run what they make. The arguments
-    are those of `compile_text`.
+    are those of `compile_text`, and `EngineConfig.spilling`.
     """
-    if why_not_thin(plan) is not None:
+    if why_not_thin(plan) is not None or arrow_spills(spilling):
         return None
     try:
         steps = compile_text(plan, folder, cap_bytes)
@@ -132,6 +140,9 @@ def compile_text(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Step
     if any(field.type.name in ("List", "Struct") for field in rows.schema):
         raise NotThin("columns hold lists or structures")
     target = parse_place(plan.target.path, folder)
+    refuse_arrow_places([target])
+    if codecs.zstd_needs_arrow() and codec_by_name(target) == "zstd":
+        raise NotThin("zstd is written by pyarrow")
     return {
         "steps": steps,
         "target": str(target),
@@ -191,6 +202,7 @@ _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
 
 def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
     assert isinstance(node.source, Files), "a check has seen that"
+    refuse_arrow_places([parse_place(path, folder) for path in node.source.paths])
     sources = open_sources(node.source.paths, folder)
     if codecs.zstd_needs_arrow() and any(_is_zstd(source) for source in sources):
         raise NotThin("zstd is read by pyarrow")

@@ -20,11 +20,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from emsqrt.executor.context import Context
 from emsqrt.solo import Listeners, run_text_alone, weigh_text_alone
+from emsqrt.termination import end_after_cleanup, exit_on_sigterm
 from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
@@ -38,9 +40,12 @@ def main(answers: int) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
     threading.stack_size(_STACK_BYTES)
     request = json.loads(sys.stdin.buffer.readline())
+    if request["program"].get("resume") is None:
+        exit_on_sigterm()
 
     def tell(**answer: Any) -> None:
-        os.write(answers, json.dumps(answer).encode() + b"\n")
+        with suppress(BrokenPipeError):  # the parent is gone; the run is being stopped
+            os.write(answers, json.dumps(answer).encode() + b"\n")
 
     try:
         report = _run(request, tell)
@@ -61,7 +66,8 @@ def main(answers: int) -> int:
 def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
     def start(context: Context) -> None:
         context.deadline_seconds = request.get("deadlineSeconds")
-        threading.Thread(target=_obey, args=(context,), daemon=True).start()
+        is_resumable = request["program"].get("resume") is not None
+        threading.Thread(target=_obey, args=(context, is_resumable), daemon=True).start()
 
     spill_dir = None if request["spillDir"] is None else Path(request["spillDir"])
     if request.get("weighs"):
@@ -84,11 +90,14 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
     )
 
 
-def _obey(context: Context) -> None:
+def _obey(context: Context, is_resumable: bool) -> None:
     for line in iter(sys.stdin.buffer.readline, b""):
         if line.strip() == b"cancel":
             context.stop(Cancelled(context.what))
-    os._exit(0)  # nobody is left to work for
+    if is_resumable:  # the parent is gone
+        os._exit(0)
+    context.stop(Cancelled(context.what))
+    end_after_cleanup()
 
 
 def alone(handed: int) -> int:
@@ -105,6 +114,8 @@ def alone(handed: int) -> int:
     with os.fdopen(handed, "rb") as file:
         request = json.loads(file.read())
     order = Order(**request["order"])
+    if order.resume is None:
+        exit_on_sigterm()
     spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
     try:
         with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:

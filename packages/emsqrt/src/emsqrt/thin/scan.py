@@ -23,6 +23,8 @@ BLOCK_BYTES_MIN = 1 << 16
 RECORD_COPIES = 3
 """A record that is longer than a block is held beside its larger copy while that grows."""
 _SAMPLE_BYTES = 1 << 20
+_TRANSCODING_BYTES = 256 << 10
+"""What reading another encoding than UTF-8 takes: a chunk before and after."""
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -38,6 +40,7 @@ class CsvHead:
     def __init__(
         self, source: ByteSource, options: CsvOptions, sample_bytes: int = 1 << 16
     ) -> None:
+        source = options.decoded(source)
         start = source.peek(sample_bytes)
         if len(start) == sample_bytes < _SAMPLE_BYTES and not _ends(start, options):
             start = source.peek(_SAMPLE_BYTES)
@@ -68,7 +71,9 @@ def infer_text_schema(source: ByteSource, options: CsvOptions) -> Schema:
         return infer_columns(head.names, head.whole_records(), options)
     except RecordFault as fault:
         names = Schema(tuple(Field(name, DataType("Utf8")) for name in head.names))
-        raise fault_error(fault, names, source.name, head.start) from None
+        raise fault_error(
+            fault, names, source.name, head.start, encoding=options.encoding
+        ) from None
 
 
 def _ends(start: bytes, options: CsvOptions) -> bool:
@@ -95,14 +100,16 @@ class ScanText:
     ) -> None:
         self.schema = schema
         self.dialect = options.dialect
-        self._sources = sources
+        self._sources = [options.decoded(source) for source in sources]
         self._options = options
         self._run = run
         room_bytes = run.budget.free_bytes // 32
         block_bytes = max(BLOCK_BYTES_MIN, min(room_bytes, BLOCK_BYTES_MAX))
         self._block_bytes = block_bytes
         self._guard: BudgetGuard = run.admit(
-            block_bytes, "scan", f"files are read in blocks of {format_bytes(block_bytes)}"
+            block_bytes + _TRANSCODING_BYTES * (self._sources != list(sources)),
+            "scan",
+            f"files are read in blocks of {format_bytes(block_bytes)}",
         )
         self.bytes_total = sum(source.stored_bytes or 0 for source in sources)
         self.bytes_done = 0
@@ -135,6 +142,7 @@ class ScanText:
             self._guard.release()
 
     def _blocks_of(self, source: ByteSource, longest: int, offset: int) -> Generator[Block]:
+        encoding = self._options.encoding
         start = offset or CsvHead(source, self._options).start
         before = self.bytes_done
         with source.open() as stream:
@@ -153,7 +161,7 @@ class ScanText:
                 self._run.check()
                 self.bytes_done = before + stream.stored_bytes
                 self.position = source.name, block.offset
-                yield Block(block.data, block.offset, source.name)
+                yield Block(block.data, block.offset, source.name, encoding=encoding)
 
     def _refusing(self, blocks: Iterator[RecordBlock], source: ByteSource) -> Iterator[RecordBlock]:
         """Yield blocks; a record that is too long for the cap alone is a matter of the cap."""

@@ -107,7 +107,13 @@ class LimitText:
                     self._rows.rows += skipped + passed
                 if end > start:
                     offset = block.offset + start if block.offset >= 0 else -1
-                    yield Block(block.data[start:end], offset, block.source, passed)
+                    yield Block(
+                        block.data[start:end],
+                        offset,
+                        block.source,
+                        passed,
+                        encoding=block.encoding,
+                    )
                 if not left:
                     return
 

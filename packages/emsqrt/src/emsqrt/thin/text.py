@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Protocol
 
 from emsqrt._kernel import Columns, CsvParser, RecordFault, csv_record_end
+from emsqrt.io.csv_options import CsvOptions
+from emsqrt.io.encodings import ENCODINGS, UTF8
 from emsqrt.io.records import CsvDialect, way_on
-from emsqrt.io.sources import line_at, open_source
+from emsqrt.io.sources import line_at
 from sennit_core.errors import BadInput, SennitError, TooLarge, Unsupported
 from sennit_core.schema import Field, Schema
 
@@ -28,6 +30,7 @@ class Block:
         offset: of the first byte in `source`, -1 when the text was made here.
         source: the file's name, for errors.
         rows: how many records there are; 0 while nobody has looked.
+        encoding: of the source's file; `data` and `offset` are those of its text as UTF-8.
         stays: whether `data` is valid for longer: until the block after the next is asked for.
     """
 
@@ -36,6 +39,7 @@ class Block:
     source: str = ""
     rows: int = 0
     stays: bool = False
+    encoding: str = "utf-8"
 
 
 class TextRows(Protocol):
@@ -118,7 +122,12 @@ class ColumnReader:
                 yield columns
         except RecordFault as fault:
             raise fault_error(
-                fault, self._rows.schema, block.source, block.offset, self._memory_bytes
+                fault,
+                self._rows.schema,
+                block.source,
+                block.offset,
+                self._memory_bytes,
+                block.encoding,
             ) from None
         finally:
             self._parser.release()
@@ -142,7 +151,12 @@ def record_end(data: memoryview, start: int, dialect: CsvDialect) -> int:
 
 
 def fault_error(
-    fault: RecordFault, schema: Schema, source: str, offset: int = -1, memory_bytes: int = 0
+    fault: RecordFault,
+    schema: Schema,
+    source: str,
+    offset: int = -1,
+    memory_bytes: int = 0,
+    encoding: str = "utf-8",
 ) -> SennitError:
     """Return the error of a record that cannot be read, in words for whoever wrote the file.
 
@@ -152,10 +166,13 @@ def fault_error(
         source: the file's name, empty for the rows of an operator.
         offset: of the parsed block in the file, -1 when it was made here.
         memory_bytes: what a record's values may take.
+        encoding: of the file.
     """
     where = source or "the rows of an operator"
     byte_offset = offset + fault.offset if offset >= 0 else None
-    line = None if byte_offset is None else _line_of(source, byte_offset)
+    line = None
+    if byte_offset is not None:
+        line, byte_offset = _place_of(source, byte_offset, encoding)
     if fault.reason == "room":
         return TooLarge(
             what=f"the record at byte {byte_offset or fault.offset} of {where}",
@@ -173,10 +190,16 @@ def fault_error(
     return BadInput(where, line=line, byte_offset=byte_offset, reason=reason, hint=hint)
 
 
-def _line_of(source: str, byte_offset: int) -> int | None:
-    """Return the line that a place of a file is in, None when it is no plain file of this machine."""
+def _place_of(source: str, offset: int, encoding: str) -> tuple[int | None, int | None]:
+    """Return the line and the byte of a file that a byte of its text is in.
+
+    The line is None when it is no plain file of this machine, the byte when nobody can look.
+    """
     path = Path(source)
-    return line_at(open_source(path), byte_offset) if path.is_file() else None
+    if not path.is_file():
+        return None, offset if ENCODINGS[encoding.lower()] == UTF8 else None
+    text = CsvOptions(encoding=encoding).decoded(path)
+    return line_at(text, offset), text.stored_offset(offset)
 
 
 class NotThin(Unsupported):
