@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from elkyn.errors import Diverged
+from elkyn.errors import NotReadable
 from elkyn.events import Event
 from elkyn.identity import Identity
 from elkyn.paths import format_path
@@ -202,7 +202,10 @@ class Socket:
             if self._lost:
                 await self._resynchronise()
             elif self._close_code is not None:
-                await self._send({"type": "websocket.close", "code": self._close_code})
+                reason = self.store.divergence.reason or ""
+                await self._send(
+                    {"type": "websocket.close", "code": self._close_code, "reason": reason}
+                )
                 return
             else:
                 await self._woken.wait()
@@ -306,7 +309,7 @@ class Socket:
         told = None
         if any(listen.names for listen in self._feeds):
             with (
-                suppress(BlockingIOError, Diverged),
+                suppress(BlockingIOError, NotReadable),
                 self.store.moment(_nothing, wait=False) as view,
             ):
                 told = self._data.told_until(view.position)
