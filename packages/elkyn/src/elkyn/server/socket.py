@@ -326,6 +326,7 @@ class Socket:
 
     async def _do_attach(self, step: steps.Attach) -> None:
         await self._settled()
+        await self._writes_committed()
         listen = step.listen
         try:
             grant = self._grant(listen)
@@ -398,15 +399,24 @@ class Socket:
 
     async def _do_fetch(self, step: steps.Fetch) -> None:
         await self._settled()
-        if self._in_flight:  # a read sees the writes that were sent before it
-            await asyncio.wait(self._in_flight)
+        await self._writes_committed()
         self._app.metrics.reads += 1
         grant = self._data.grant(self.caller, step.path, write=False)
         value = await self._data.fetch(grant, step)
         self._say(*self._admitted([reply(step.number, "ok", value)]))
 
+    async def _writes_committed(self) -> None:
+        """Wait for the writes that the client sent before the current request.
+
+        Requests of a connection take effect in the order in which they were sent: the state that
+        answers one holds every write before it.
+        """
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
     async def _do_later(self, step: steps.Later) -> None:
         await self._settled()
+        await self._writes_committed()
         grant = self._data.grant(self.caller, step.path, write=True)
         await asyncio.to_thread(self._data.check_later, step, grant)
         self.session.remember(step)
