@@ -32,17 +32,19 @@ const bounds = {
   limit_to_last: sdk.queryParamsLimitToLast,
 }
 
-const results = JSON.parse(readFileSync(process.argv[2], 'utf8')).map(({ value, order, window }) => {
-  const node = sdk.nodeFromJSON(value)
-  const index = indexes[order]
-  let params = sdk.queryParamsOrderBy(new sdk.QueryParams(), index)
-  for (const [name, given] of Object.entries(window)) {
-    params = bounds[name](params, ...(Array.isArray(given) ? given : [given]))
-  }
-  const filter = sdk.queryParamsGetNodeFilter(params)
-  const shown = filter.updateFullNode(sdk.ChildrenNode.EMPTY_NODE, node.withIndex(index), null)
-  const keys = []
-  shown.forEachChild(index, (key) => void keys.push(key))
-  return { hash: node.hash(), keys, val: node.val() }
-})
+const results = JSON.parse(readFileSync(process.argv[2], 'utf8')).map(
+  ({ value, order, window }) => {
+    const node = sdk.nodeFromJSON(value)
+    const index = indexes[order]
+    let params = sdk.queryParamsOrderBy(new sdk.QueryParams(), index)
+    for (const [name, given] of Object.entries(window)) {
+      params = bounds[name](params, ...(Array.isArray(given) ? given : [given]))
+    }
+    const filter = sdk.queryParamsGetNodeFilter(params)
+    const shown = filter.updateFullNode(sdk.ChildrenNode.EMPTY_NODE, node.withIndex(index), null)
+    const keys = []
+    shown.forEachChild(index, (key) => void keys.push(key))
+    return { hash: node.hash(), keys, val: node.val() }
+  },
+)
 console.log(JSON.stringify(results))
