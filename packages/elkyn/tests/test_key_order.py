@@ -108,7 +108,7 @@ def mark(folder: Path) -> bytes:
     with lmdb.open(str(folder), max_dbs=1, readonly=True, lock=False) as env:
         meta = env.open_db(b"meta", create=False)
         with env.begin() as txn:
-            return bytes(txn.get(b"format", db=meta))
+            return txn.get(b"format", db=meta) or b""
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ __all__ = [
     "Path",
     "as_integer",
     "format_path",
+    "is_canonical",
     "key_problem",
     "order_key",
     "padding_of",
@@ -41,6 +42,7 @@ _FORBIDDEN = re.compile(r"[.$#\[\]/\x00-\x1f\x7f]")
 _PLAIN = re.compile(r"[^.$#\[\]\x00-\x1f\x7f-\U0010ffff]*\Z")  # no key in it is a problem
 _INTEGER = re.compile(r"(-?)0*([0-9]{1,10})\Z")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_SMALL_DIGITS = 10  # numbers of fewer digits fit 32 bits
 _LENGTH_MAX = 0xFFFF  # no key is as long; texts in the bounds of queries may be
 _CACHED_CHARS = 256
 
@@ -108,10 +110,15 @@ def order_key(key: str) -> tuple[int, int, str]:
     number = as_integer(key) if key[0] <= "9" else None
     if number is None:
         return (1, 0, utf16_order(key))
-    if str(number) == key:
+    if is_canonical(key):
         return (0, number, "")
     length, is_minus_zero = padding_of(key, number)
     return (0, number, chr(length) + "-" * is_minus_zero)
+
+
+def is_canonical(key: str) -> bool:
+    """Whether a key that `as_integer` reads is the shortest text of its number."""
+    return len(key) == 1 or not key.startswith(("0", "-0"))
 
 
 def padding_of(key: str, number: int) -> tuple[int, bool]:
@@ -128,6 +135,8 @@ def as_integer(key: str) -> int | None:
 
     Leading zeros are allowed; the value must fit 32 bits.
     """
+    if len(key) < _SMALL_DIGITS and key.isdigit() and key.isascii():
+        return int(key)
     found = _INTEGER.match(key) if key[0] <= "9" else None
     if found is None:
         return None

@@ -15,7 +15,7 @@ from elkyn._lmdb import rows
 from elkyn._lmdb.indexes import Indexes
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.tree import Tree
-from elkyn.paths import as_integer, has_astral
+from elkyn.paths import as_integer, has_astral, is_canonical
 from elkyn.values import Stored, ordered
 
 __all__ = ["is_moved", "move_keys", "needs_move", "order_shadows"]
@@ -26,7 +26,7 @@ _CHUNK_ROWS = 10_000  # whose keys are held in memory at once
 def is_moved(key: str) -> bool:
     """Whether the place of `key` among its siblings is another one than in format 2."""
     number = as_integer(key) if key[0] <= "9" else None
-    return has_astral(key) if number is None else str(number) != key
+    return has_astral(key) if number is None else not is_canonical(key)
 
 
 def needs_move(tree: Tree) -> bool:

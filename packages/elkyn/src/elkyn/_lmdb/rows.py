@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import ormsgpack
 
-from elkyn.paths import as_integer, padding_of, utf16_order
+from elkyn.paths import as_integer, is_canonical, padding_of, utf16_order
 from elkyn.values import Stored
 
 __all__ = ["ROOT_ROW", "SHORT_BYTES_MAX", "Row", "child_row", "pack_branch", "pack_value", "unpack"]
@@ -86,7 +86,7 @@ def child_row(node: bytes, key: str) -> bytes:
 
 def _integer_bytes(key: str, number: int) -> bytes:
     encoded = _INTEGER.pack(0x01, number + 2**31)
-    if str(number) == key:
+    if is_canonical(key):
         return encoded
     length, is_minus_zero = padding_of(key, number)
     return encoded + length.to_bytes(2, "big") + b"\x01" * is_minus_zero
