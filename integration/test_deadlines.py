@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +19,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
-from nodes import RunningNode, platform, running_node
+from nodes import RunningNode, platform, quiet_environment, running_node
 from sennit_core.errors import DeadlineExceeded, MemoryCapExceeded, SqlError
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -103,6 +105,19 @@ def test_queries_whose_clients_have_gone_leave_the_queue(own_node: RunningNode) 
             clients.enter_context(begin(node, node.headers, LONG))
         wait_until(lambda: stats(node)["busy"] + stats(node)["waiting"] == 8)
     wait_until(lambda: stats(node)["busy"] + stats(node)["waiting"] == 0)
+
+
+def test_ctrl_c_in_the_command_line_cancels_its_query(own_node: RunningNode) -> None:
+    node = own_node
+    command = [sys.executable, "-m", "sennit.cli", "sql", LONG, "--data", str(node.data)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=quiet_environment(), text=True
+    ) as query:
+        wait_until(lambda: bool(stats(node)["busy"] == 1))
+        query.send_signal(signal.SIGINT)
+        printed = query.communicate(timeout=60)
+        assert (query.returncode, *printed) == (130, "", "interrupted\n")
+    wait_until(lambda: bool(stats(node)["busy"] == 0))
 
 
 def test_a_query_has_as_long_as_the_setting_says(tmp_path: Path) -> None:

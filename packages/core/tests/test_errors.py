@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sennit_core import errors
 from sennit_core.errors import (
@@ -101,6 +103,25 @@ def test_travels_as_json(error: SennitError) -> None:
     back = error_from_json(wire)
     assert type(back) is type(error)
     assert back.to_json() == error.to_json()
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.characters() | st.binary(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.characters(), inner),
+        max_leaves=6,
+    )
+)
+@example([1 << 64, -(1 << 63) - 1, float("nan"), "\ud800", Path("\udcff"), {"\udcff": 1}])
+def test_whatever_an_error_holds_can_be_sent(value: Any) -> None:
+    error = NotFound("file", "\ud800", suggestion=value, hint="\udfff")
+    sent = json.dumps(error.to_json(), allow_nan=False, ensure_ascii=False).encode()
+
+    def in_64_bits(text: str) -> int:
+        assert -(1 << 63) <= int(text) < 1 << 64
+        return int(text)
+
+    assert json.loads(sent, parse_int=in_64_bits)["code"] == "not-found"
 
 
 def test_says_something_and_is_hashable(error: SennitError) -> None:

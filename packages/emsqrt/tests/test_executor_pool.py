@@ -18,6 +18,7 @@ from sennit_core.errors import (
     InternalError,
     MemoryCapExceeded,
     NotFound,
+    SennitError,
     UnknownColumn,
     UsageError,
     WorkerLost,
@@ -80,6 +81,16 @@ def test_an_unexpected_error_is_internal_and_harms_no_other_run(pool: ExecutorPo
     with (
         pool.submit("executor_entries:fail", {"how": "surprise"}) as execution,
         pytest.raises(InternalError, match="RuntimeError: something broke"),
+    ):
+        execution.result()
+    assert pid_of(pool) == before
+
+
+def test_an_error_whose_fields_cannot_be_sent_arrives_all_the_same(pool: ExecutorPool) -> None:
+    before = pid_of(pool)
+    with (
+        pool.submit("executor_entries:fail", {"how": "unsendable"}) as execution,
+        pytest.raises(SennitError, match="half a pair"),
     ):
         execution.result()
     assert pid_of(pool) == before

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from emsqrt.expr import col
+from emsqrt.expr import SortKey, col
 from emsqrt.plan import DatasetRef, Scan
-from emsqrt.plan.nodes import Sort, SortKey
+from emsqrt.plan.nodes import Sort
 from emsqrt.testing import GivenRows, run_operator
 from sennit_core.errors import BadInput
 from sennit_core.schema import Schema

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from emsqrt import scan
+from emsqrt import col, scan
 from emsqrt.documents import read_document
 from emsqrt.pipeline import Pipeline
 from sennit_core.errors import BadInput, SennitError, UsageError
@@ -24,6 +24,7 @@ ROWS = scan("in.csv", schema=Schema.of(id="Int64", amount="Float64"))
     [
         (lambda: ROWS.top_k("amount", 2), "2 is no sort key"),  # type: ignore[arg-type]
         (lambda: ROWS.sort(3), "3 is no sort key"),  # type: ignore[arg-type]
+        (lambda: ROWS.sort("id", "amount", descending=[True]), "has 1 values for 2 keys"),
         (lambda: ROWS.select(["id"]), r"\['id'\] is no column"),  # type: ignore[arg-type]
         (lambda: ROWS.join("b.csv", on="id"), "'b.csv' is no pipeline"),  # type: ignore[arg-type]
         (lambda: ROWS.union(["b.csv"]), "is no pipeline"),  # type: ignore[arg-type]
@@ -49,6 +50,42 @@ def test_a_share_beyond_one_is_said_as_a_number(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("a\n1\n")
     with pytest.raises(SennitError, match=r"2\.0 is not between 0 and 1"):
         scan(tmp_path / "in.csv").sample(2.0).collect()
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Pipeline:
+    (tmp_path / "people.csv").write_text("name,age,city\nAnn,30,Oslo\nBen,25,Rome\nCid,41,Oslo\n")
+    return scan(tmp_path / "people.csv")
+
+
+def test_words_of_other_dataframe_libraries_mean_the_same_here(people: Pipeline) -> None:
+    twice = (col("age") * 2).alias("twice")
+
+    assert people.count() == 3
+    assert people.unique("city").count() == 2
+    assert people.sort("age").head(2).collect()["name"].to_pylist() == ["Ben", "Ann"]
+    made = people.select("name", twice).sort(col("twice").desc())
+    assert made.collect().to_pydict() == {"name": ["Cid", "Ann", "Ben"], "twice": [82, 60, 50]}
+    assert people.with_columns(twice, "age + 1 as next").schema().names[3:] == ("twice", "next")
+    assert list(people.to_pandas()["age"]) == [30, 25, 41]
+    assert people.group_by("city").count().collect()["count"].to_pylist() == [2, 1]
+    grouped = people.group_by(col("city").alias("c")).agg(col("age").sum().alias("total"))
+    assert grouped.collect().to_pydict() == {"c": ["Oslo", "Rome"], "total": [71, 25]}
+
+
+def test_an_order_may_be_given_beside_the_keys_or_with_them(people: Pipeline) -> None:
+    def names(rows: Pipeline) -> list[str]:
+        return rows.collect()["name"].to_pylist()  # type: ignore[no-any-return]
+
+    assert names(people.sort("age", descending=True)) == ["Cid", "Ann", "Ben"]
+    assert names(people.sort("city", "age", descending=[False, True])) == ["Cid", "Ann", "Ben"]
+    assert names(people.sort("city:desc", col("age").asc())) == ["Ben", "Ann", "Cid"]
+    assert str(col("age").desc(nulls_first=True)) == "age desc nulls first"
+
+
+def test_a_pipeline_is_shown_as_its_plan() -> None:
+    shown = repr(ROWS.filter("id > 1").sort(col("amount").desc()))
+    assert shown == "Pipeline\nsort by amount desc\n  filter id > 1\n    scan csv in.csv"
 
 
 def test_aggregates_may_be_named_in_their_text() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import random
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from lake import Lake
 from sennit_core.errors import BadInput, SennitError
 
 from .conftest import Encode
@@ -109,3 +111,17 @@ def test_times_that_python_cannot_hold_are_kept(encode: Encode) -> None:
     stats = done.answer["shards"][0]["stats"]
     assert [stats[name]["nulls"] for name in table.column_names] == [1, 1, 1]
     assert "max" not in stats["late"]
+
+
+def test_rows_of_many_bytes_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    rows = 16_000
+    texts = pa.array((f"{number:05d}" * 2_400 for number in range(rows)), pa.string())
+    pq.write_table(
+        pa.table({"s": texts}), tmp_path / "wide.parquet", compression="zstd", use_dictionary=False
+    )
+
+    with Lake(tmp_path / "lake", memory_bytes="320MiB") as lake:
+        lake.append("wide", tmp_path / "wide.parquet")
+        found = lake.sql("SELECT count(*), min(length(s)), max(s[-5:]) FROM wide")
+
+    assert found.rows == [(rows, 12_000, f"{rows - 1:05d}")]

@@ -43,6 +43,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from os import PathLike, fspath
 from typing import Any, ClassVar
 
@@ -130,11 +131,12 @@ class SennitError(Exception):
     def to_json(self) -> dict[str, Any]:
         """Return the wire form: `error`, `code`, `hint`, `details` (camelCase fields)."""
         details = {
-            camel_case(f.name): _plain(getattr(self, f.name))
+            camel_case(f.name): getattr(self, f.name)
             for f in fields(self)
             if f.name not in ("message", "hint", "code", "details")
         }
-        return {"error": str(self), "code": self.code, "hint": self.hint, "details": details}
+        wire = {"error": str(self), "code": self.code, "hint": self.hint, "details": details}
+        return {name: _plain(value) for name, value in wire.items()}
 
 
 @dataclass(eq=False)
@@ -484,14 +486,20 @@ def _size(count: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Make a field's value fit for JSON and MessagePack."""
+    """Make a field's value fit for JSON and MessagePack: what neither can carry becomes text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(item) for item in value]
     if isinstance(value, PathLike):
-        return fspath(value)
-    if value is None or isinstance(value, (str, int, float, bool)):
+        value = fspath(value)
+    if isinstance(value, str):  # half a surrogate pair has no UTF-8
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and -(1 << 63) <= value < 1 << 64:
+        return value
+    if isinstance(value, float) and isfinite(value):
         return value
     return str(value)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from emsqrt.expr import Agg, Column, Expr, parse_expr
+from emsqrt.expr import Agg, Column, Expr, Named, SortKey, parse_expr
 from emsqrt.expr.parser import parse_named
 from emsqrt.lean import require_arrow
 from emsqrt.plan import (
@@ -33,7 +33,6 @@ from emsqrt.plan import (
     Scan,
     Sink,
     Sort,
-    SortKey,
     TopK,
     Union,
     Window,
@@ -47,11 +46,13 @@ from emsqrt.plan import (
 )
 from emsqrt.plan.nodes import SUFFIX
 from sennit_core.errors import Unsupported, UsageError
+from sennit_core.optional import import_optional
 from sennit_core.schema import Schema
 from sennit_core.text import camel_case
 from sennit_core.units import parse_bytes
 
 if TYPE_CHECKING:
+    import pandas
     import pyarrow as pa
 
     from emsqrt.engine import Engine
@@ -79,11 +80,15 @@ On: TypeAlias = str | Iterable[str | tuple[str, str]] | Mapping[str, str]
 ColumnNames: TypeAlias = str | Iterable[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Pipeline:
     """A plan being built."""
 
     plan: Plan
+
+    def __repr__(self) -> str:
+        """The plan, one line an operator; nothing is read."""
+        return f"Pipeline\n{explain(self.plan)}"
 
     def filter(self, *predicates: Expr | str) -> Pipeline:
         """Keep the rows for which every predicate is true: "age > 25" or `col("age") > 25`."""
@@ -92,8 +97,8 @@ class Pipeline:
             plan = Filter(plan, _expr(predicate))
         return Pipeline(plan)
 
-    def select(self, *columns: Expr | str, **named: Expr | str) -> Pipeline:
-        """Make exactly these columns: "a", "a * 2 as b", or a keyword that names an expression."""
+    def select(self, *columns: Named | Expr | str, **named: Expr | str) -> Pipeline:
+        """Make exactly these columns: "a", "a * 2 as b", `(col("a") * 2).alias("b")`, or b="a * 2"."""
         made = [_named(column) for column in columns]
         made += [(name, _expr(expr)) for name, expr in named.items()]
         return Pipeline(Project(self.plan, tuple(made)))
@@ -106,18 +111,19 @@ class Pipeline:
         """Add a column, or replace the one of that name."""
         return self.with_columns(**{name: expr})
 
-    def with_columns(self, **named: Expr | str) -> Pipeline:
-        """Add or replace several columns; each expression sees the columns as they are now."""
-        made = tuple((name, _expr(expr)) for name, expr in named.items())
-        return Pipeline(WithColumn(self.plan, made))
+    def with_columns(self, *columns: Named | Expr | str, **named: Expr | str) -> Pipeline:
+        """Add or replace columns, given as for `select`; each sees the columns as they are now."""
+        made = [_named(column) for column in columns]
+        made += [(name, _expr(expr)) for name, expr in named.items()]
+        return Pipeline(WithColumn(self.plan, tuple(made)))
 
-    def group_by(self, *keys: Expr | str, **named: Expr | str) -> Grouped:
+    def group_by(self, *keys: Named | Expr | str, **named: Expr | str) -> Grouped:
         """Group by columns or named expressions; go on with `agg`."""
         made = [_named(key) for key in keys]
         made += [(name, _expr(expr)) for name, expr in named.items()]
         return Grouped(self.plan, tuple(made))
 
-    def agg(self, *aggs: Agg | str, **named: Agg | str) -> Pipeline:
+    def agg(self, *aggs: Named | Agg | str, **named: Agg | str) -> Pipeline:
         """Aggregate all rows into one."""
         return Grouped(self.plan, ()).agg(*aggs, **named)
 
@@ -125,9 +131,20 @@ class Pipeline:
         """Pass on `count` rows after `offset`, and stop reading."""
         return Pipeline(Limit(self.plan, count, offset))
 
-    def sort(self, *keys: SortKey | Expr | str) -> Pipeline:
-        """Order the rows: "age", "name:desc", "name:desc:nulls_first" or an expression."""
-        return Pipeline(Sort(self.plan, tuple(map(sort_key, keys))))
+    def head(self, count: int = 5) -> Pipeline:
+        """The first rows; `limit(count)`."""
+        return self.limit(count)
+
+    def sort(
+        self, *keys: SortKey | Expr | str, descending: bool | Iterable[bool] = False
+    ) -> Pipeline:
+        """Order the rows: "age", "name:desc", "name:desc:nulls_first", `col("age").desc()`.
+
+        Args:
+            keys: columns or expressions, the first one decides first.
+            descending: the direction of all keys, or of each; of keys that have none of their own.
+        """
+        return Pipeline(Sort(self.plan, _directed(tuple(map(sort_key, keys)), descending)))
 
     def top_k(self, count: int, *keys: SortKey | Expr | str, offset: int = 0) -> Pipeline:
         """Keep the first `count` rows of that order, after `offset`."""
@@ -136,6 +153,8 @@ class Pipeline:
     def distinct(self, *columns: str) -> Pipeline:
         """Keep one row of those that are equal, in all columns or in these; sorted by them."""
         return Pipeline(Distinct(self.plan, columns or None))
+
+    unique = distinct
 
     def join(
         self,
@@ -248,6 +267,19 @@ class Pipeline:
         batches = list(self.batches(mem_cap, engine=engine))
         return pa.Table.from_batches(batches, None if batches else self.schema().to_arrow())
 
+    def to_pandas(
+        self, mem_cap: str | int | None = None, *, engine: Engine | None = None
+    ) -> pandas.DataFrame:
+        """Return all rows as a `pandas.DataFrame`; needs pandas."""
+        import_optional("pandas", ".to_pandas()")
+        frame: pandas.DataFrame = self.collect(mem_cap, engine=engine).to_pandas()
+        return frame
+
+    def count(self, mem_cap: str | int | None = None, *, engine: Engine | None = None) -> int:
+        """Run it, and return how many rows come out."""
+        counted = self.agg(n="count(*)").collect(mem_cap, engine=engine)
+        return int(counted.column("n")[0].as_py())
+
     def schema(self) -> Schema:
         """Return the columns that come out, with their types; reads the source's first bytes."""
         from emsqrt.planner import find_schema
@@ -292,11 +324,15 @@ class Grouped:
     plan: Plan
     keys: tuple[tuple[str, Expr], ...]
 
-    def agg(self, *aggs: Agg | str, **named: Agg | str) -> Pipeline:
+    def agg(self, *aggs: Named | Agg | str, **named: Agg | str) -> Pipeline:
         """Aggregate each group: `total="sum(amount)"`, `n=count()`, "count(*)" or "count(*) as n"."""
         made = [_named_agg(agg) for agg in aggs]
         made += [(name, _agg(agg)) for name, agg in named.items()]
         return Pipeline(Aggregate(self.plan, self.keys, tuple(made)))
+
+    def count(self, name: str = "count") -> Pipeline:
+        """Count the rows of each group, in a column called `name`."""
+        return self.agg(**{name: "count(*)"})
 
 
 def scan(
@@ -347,11 +383,26 @@ def _plan_names(options: Mapping[str, Any]) -> dict[str, Any]:
     return spelled
 
 
-def _expr(value: Expr | str) -> Expr:
+def _expr(value: Named | Expr | str) -> Expr:
+    if isinstance(value, Named):
+        return value.expr  # a keyword names it, or nothing has to
     return parse_expr(value) if isinstance(value, str) else value
 
 
-def _named(value: Expr | str) -> tuple[str, Expr]:
+def _directed(keys: tuple[SortKey, ...], descending: bool | Iterable[bool]) -> tuple[SortKey, ...]:
+    """Keys in the direction that is given beside them; a key that says `desc` stays so."""
+    directions = [descending] * len(keys) if isinstance(descending, bool) else list(descending)
+    if len(directions) != len(keys):
+        raise UsageError(f"descending has {len(directions)} values for {len(keys)} keys")
+    return tuple(
+        replace(key, descending=key.descending or down)
+        for key, down in zip(keys, directions, strict=True)
+    )
+
+
+def _named(value: Named | Expr | str) -> tuple[str, Expr]:
+    if isinstance(value, Named):
+        return value.name, value.expr
     if isinstance(value, str):
         return parse_named(value) if _AS.search(value) else (value, Column(value))
     if isinstance(value, Column):
@@ -364,14 +415,16 @@ def _named(value: Expr | str) -> tuple[str, Expr]:
     )
 
 
-def _agg(value: Expr | str) -> Agg:
+def _agg(value: Named | Expr | str) -> Agg:
     expr = _expr(value)
     if not isinstance(expr, Agg):
         raise UsageError(f"{expr!s} is not an aggregate", hint="such as sum(amount) or count(*)")
     return expr
 
 
-def _named_agg(value: Agg | str) -> tuple[str, Agg]:
+def _named_agg(value: Named | Agg | str) -> tuple[str, Agg]:
+    if isinstance(value, Named):
+        return value.name, _agg(value.expr)
     if isinstance(value, str) and _AS.search(value):
         name, expr = parse_named(value)
         return name, _agg(expr)

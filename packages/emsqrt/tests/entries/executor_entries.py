@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emsqrt.executor import Context
-from sennit_core.errors import UnknownColumn
+from sennit_core.errors import TooLarge, UnknownColumn
 
 MIB = 1 << 20
 
@@ -44,6 +44,8 @@ def fail(request: dict[str, Any], context: Context) -> dict[str, Any]:
     context.emit(b"before it failed")
     if request["how"] == "sennit":
         raise UnknownColumn(name="carier", known=("carrier", "distance"))
+    if request["how"] == "unsendable":
+        raise TooLarge(what="half a pair \ud800", limit_bytes=1, actual_bytes=1 << 70)
     if request["how"] == "result":
         return {"unsendable": object()}
     if request["how"] == "exit":

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from sennit_core.text import escape_controls
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def report_lines(dataset: IngestedDataset) -> Iterator[str]:
     yield from _block(
         "note",
         _some(
-            f"{each.column + ': ' if each.column else ''}{_plain(each.text)}{_line(each.line)}"
+            f"{each.column + ': ' if each.column else ''}{escape_controls(each.text)}{_line(each.line)}"
             for each in found.notes
         ),
     )
@@ -101,7 +102,3 @@ def _line(number: int | None) -> str:
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
-
-def _plain(text: str) -> str:
-    """Text of a file, without what would steer the terminal."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -34,7 +34,7 @@ from emsqrt.expr.build import (
 from emsqrt.expr.check import infer
 from emsqrt.expr.errors import BadExpression, BadPlan, TypeMismatch, ValueOutOfRange
 from emsqrt.expr.fold import fold
-from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, lit
+from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, Named, SortKey, lit
 from emsqrt.expr.parser import parse_expr, parse_named, parse_order
 from emsqrt.expr.walk import columns_of
 from emsqrt.expr.wire import expr_from_json, expr_to_json
@@ -49,6 +49,8 @@ __all__ = [
     "Column",
     "Expr",
     "Literal",
+    "Named",
+    "SortKey",
     "TypeMismatch",
     "ValueOutOfRange",
     "all_of",

@@ -149,6 +149,19 @@ class Expr:
 
         return same(self, other)
 
+    # Names and orders -----------------------------------------------------------------------
+    def alias(self, name: str) -> Named:
+        """Return the expression as a column called `name`, for `select`, `agg` and their like."""
+        return Named(self, name)
+
+    def asc(self, *, nulls_first: bool = False) -> SortKey:
+        """Return the key of an order from the smallest value to the largest."""
+        return SortKey(self, nulls_first=nulls_first)
+
+    def desc(self, *, nulls_first: bool = False) -> SortKey:
+        """Return the key of an order from the largest value to the smallest."""
+        return SortKey(self, descending=True, nulls_first=nulls_first)
+
     # Tests ----------------------------------------------------------------------------------
     def is_null(self) -> Expr:
         """Return true where the value is NULL; never NULL itself."""
@@ -445,6 +458,27 @@ class Agg(Expr):
     arg: Expr | None = None
     distinct: bool = False
     params: tuple[Literal, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Named:
+    """An expression and the name of the column that it makes; see `Expr.alias`."""
+
+    expr: Expr
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SortKey:
+    """One key of an order: smallest first unless `descending`, NULL last unless `nulls_first`."""
+
+    expr: Expr
+    descending: bool = False
+    nulls_first: bool = False
+
+    def __str__(self) -> str:
+        down, first = " desc" * self.descending, " nulls first" * self.nulls_first
+        return f"{self.expr!s}{down}{first}"
 
 
 def call(fn: str, *args: object) -> Call:

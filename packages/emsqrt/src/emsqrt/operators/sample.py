@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emsqrt.expr import Column
+from emsqrt.expr import Column, SortKey
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.sort import SortRows
 from emsqrt.operators.streams import SampleRows, hash_places
-from emsqrt.plan.nodes import Sample, Sort, SortKey, TopK
+from emsqrt.plan.nodes import Sample, Sort, TopK
 from emsqrt.run import Run
 from sennit_core.schema import DataType, Field, Schema
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from emsqrt._kernel import Columns, KeySpec
-from emsqrt.expr import Column
+from emsqrt.expr import Column, SortKey
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import KINDS, kind_of
 from emsqrt.io.parquet_facts import Span
@@ -17,7 +17,6 @@ from emsqrt.operators.coded import CodedText
 from emsqrt.operators.columns import Narrow, key_arrays, packed_columns, unpack_arrays
 from emsqrt.operators.nested import carried_type, flattened, is_nested, restored
 from emsqrt.operators.packing import NO_SPANS, packed_kind
-from emsqrt.plan.nodes import SortKey
 from sennit_core.schema import DataType, Field, Schema
 
 _LOSSY = ("Float32", "Float64", "Utf8", "Binary")

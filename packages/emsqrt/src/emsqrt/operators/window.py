@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from emsqrt.expr import Column, Expr
+from emsqrt.expr import Column, Expr, SortKey
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import kind_of
 from emsqrt.external.sort import ExternalSort, sort_bytes
@@ -37,7 +37,6 @@ from emsqrt.operators.window_functions import (
 )
 from emsqrt.operators.window_values import PickedRows, PieceTooLarge, copied
 from emsqrt.plan.check import window_schema
-from emsqrt.plan.nodes import SortKey
 from emsqrt.plan.window import RANKING, SHIFTING, Frame, Window, WindowCall, shifted_default
 from emsqrt.run import Run
 from sennit_core.schema import Field, Schema

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emsqrt._kernel import Columns, RangeBound
+from emsqrt.expr import SortKey
 from emsqrt.external.window_tape import NEW_PARTITION, NEW_PEERS, Tape, TapeBlock
-from emsqrt.plan.nodes import SortKey
 from emsqrt.plan.window import Frame
 
 if TYPE_CHECKING:

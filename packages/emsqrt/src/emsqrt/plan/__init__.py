@@ -5,6 +5,7 @@ writing <- wire (JSON) <- check (types). Standard library only: whoever submits 
 never loads an engine.
 """
 
+from emsqrt.expr import SortKey
 from emsqrt.expr.errors import BadPlan
 from emsqrt.plan.check import check, node_schema, partial_schema
 from emsqrt.plan.explain import explain
@@ -29,7 +30,6 @@ from emsqrt.plan.nodes import (
     Scan,
     Sink,
     Sort,
-    SortKey,
     StreamTarget,
     TopK,
     Union,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from emsqrt.expr import Agg, Expr, TypeMismatch, infer
+from emsqrt.expr import Agg, Expr, SortKey, TypeMismatch, infer
 from emsqrt.plan.expectations import spell_rows
 from emsqrt.plan.joining import join_schema, union_schema
 from emsqrt.plan.nodes import (
@@ -25,7 +25,6 @@ from emsqrt.plan.nodes import (
     Scan,
     Sink,
     Sort,
-    SortKey,
     TopK,
     Union,
     WithColumn,

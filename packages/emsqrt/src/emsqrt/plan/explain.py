@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from emsqrt.expr import SortKey
 from emsqrt.plan.nodes import (
     Aggregate,
     Custom,
@@ -26,7 +27,6 @@ from emsqrt.plan.nodes import (
     Scan,
     Sink,
     Sort,
-    SortKey,
     TopK,
     Union,
     WithColumn,

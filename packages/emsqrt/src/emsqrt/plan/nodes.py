@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from emsqrt.expr import Agg, Expr
+from emsqrt.expr import Agg, Expr, SortKey
 from sennit_core.schema import Schema
 
 Named: TypeAlias = tuple[str, Expr]
@@ -158,19 +158,6 @@ class Limit(Plan):
     input: Plan
     count: int
     offset: int = 0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SortKey:
-    """One key of an order: smallest first unless `descending`, NULL last unless `nulls_first`."""
-
-    expr: Expr
-    descending: bool = False
-    nulls_first: bool = False
-
-    def __str__(self) -> str:
-        down, first = " desc" * self.descending, " nulls first" * self.nulls_first
-        return f"{self.expr!s}{down}{first}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from emsqrt.expr import Agg, Literal
+from emsqrt.expr import Agg, Literal, SortKey
 from emsqrt.expr.document import EXACT_INTEGER_MAX, Entry
 from emsqrt.expr.literals import read_literal
 from emsqrt.expr.wire import read_expr
@@ -30,7 +30,6 @@ from emsqrt.plan.nodes import (
     Rename,
     Sample,
     Sort,
-    SortKey,
     TopK,
     Union,
     WithColumn,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 
-from emsqrt.expr import Agg, Call, Column, Expr, Literal, parse_expr
+from emsqrt.expr import Agg, Call, Column, Expr, Literal, SortKey, parse_expr
 from emsqrt.expr.errors import BadExpression
 from emsqrt.expr.parser import parse_order
-from emsqrt.plan.nodes import SortKey
 from emsqrt.plan.window import WINDOW_FUNCTIONS, Frame, FrameUnit, WindowCall
 from sennit_core.errors import UsageError
 from sennit_core.text import nearest

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal as OneOf
 from typing import TypeAlias
 
-from emsqrt.expr import Agg, Expr, Literal, TypeMismatch, ValueOutOfRange, infer
+from emsqrt.expr import Agg, Expr, Literal, SortKey, TypeMismatch, ValueOutOfRange, infer
 from emsqrt.expr.literals import make_literal
 from emsqrt.expr.nodes import Value
 from emsqrt.expr.nodes import call as function
-from emsqrt.plan.nodes import Plan, SortKey
+from emsqrt.plan.nodes import Plan
 from emsqrt.plan.states import result_type, state_fields
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType, Schema

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from emsqrt.expr import expr_to_json
+from emsqrt.expr import SortKey, expr_to_json
 from emsqrt.expr.document import Json
 from emsqrt.expr.errors import BadPlan
 from emsqrt.plan.expectations import spell_rows
@@ -31,7 +31,6 @@ from emsqrt.plan.nodes import (
     Scan,
     Sink,
     Sort,
-    SortKey,
     Source,
     StreamTarget,
     Target,

@@ -24,16 +24,29 @@ if TYPE_CHECKING:
 
 __all__ = ["ingest_arrow", "ingest_parquet", "write_batches"]
 
-_BATCH_ROWS = 16_384
+_BATCH_ROWS_MIN, _BATCH_ROWS_MAX = 64, 16_384
+_BATCH_BYTES = 8 << 20
+_PAGE_BUFFER_BYTES = 1 << 20  # or a column's whole row group would be read before its first row
 _ARROW_COPIES = 3  # a batch as stored, decompressed, and cast to the dataset's types
 
 
 def ingest_parquet(job: Job, limits: Limits) -> Ingested:
     """Validate a Parquet file by reading it whole, and cut it into shards."""
-    with _open(job, "Parquet") as source, pq.ParquetFile(source) as parquet:
+    with (
+        _open(job, "Parquet") as source,
+        pq.ParquetFile(source, buffer_size=_PAGE_BUFFER_BYTES) as parquet,
+    ):
         schema = check_schema(parquet.schema_arrow, job.name)
-        batches = (validate_batch(b, job.name) for b in parquet.iter_batches(_BATCH_ROWS))
+        rows = _rows_at_once(parquet.metadata)
+        batches = (validate_batch(batch, job.name) for batch in parquet.iter_batches(rows))
         return write_batches(job, limits, schema, batches)
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """Rows of which a batch takes about `_BATCH_BYTES`, by the sizes before compression."""
+    groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
+    row_bytes = max((g.total_byte_size // max(g.num_rows, 1) for g in groups), default=0)
+    return min(max(_BATCH_BYTES // max(row_bytes, 1), _BATCH_ROWS_MIN), _BATCH_ROWS_MAX)
 
 
 def ingest_arrow(job: Job, limits: Limits) -> Ingested:
