@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -122,10 +122,12 @@ def test_an_embedded_replica_reads_here_and_writes_there(
     leader = start_server()
     leader.client.put("/a.json", json={"x": [1, {"y": "é"}]})
     token = token_of(leader)
-    with (
-        ElkynStore(tmp_path / "r", mode="replica", cluster_url=leader.url, token=token) as replica,
-        replica.watch("/n") as events,
-    ):
+    with ExitStack() as ends:
+        options: Any = {"mode": "replica", "cluster_url": leader.url, "token": token}
+        replica = ends.enter_context(ElkynStore(tmp_path / "r", **options))
+        assert replica.replica is not None
+        assert replica.replica.wait_for(0, timeout_seconds=30)
+        events = ends.enter_context(replica.watch("/n"))
         assert replica.set("/n/a", 1) == 1
         assert replica.get("/") == {"a": {"x": [1, {"y": "é"}]}, "n": {"a": 1}}
         replica.update("/n", {"b": 2, "c/d": 3})
