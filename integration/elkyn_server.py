@@ -197,7 +197,8 @@ def until(check: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 def install_sdks() -> None:
     """Install the SDKs as their lock file says, when they are not there yet."""
-    if not (JS / "node_modules").exists():
+    needed = json.loads((JS / "package.json").read_text())["dependencies"]
+    if not all((JS / "node_modules" / name).is_dir() for name in needed):
         subprocess.run(["npm", "ci", "--prefix", str(JS)], check=True, capture_output=True)
 
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import testing as model
-from elkyn.ordering import BY_KEY, BY_PRIORITY, BY_VALUE, Index, children_of, rank, utf16_order
+from elkyn.ordering import BY_KEY, BY_PRIORITY, BY_VALUE, Index, children_of, rank
+from elkyn.paths import utf16_order
 from elkyn.values import prepare
 
 ORDERED = [
@@ -59,7 +60,7 @@ def test_a_leaf_with_a_priority_sorts_by_its_value() -> None:
 
 
 def test_integer_keys_come_first_among_equals() -> None:
-    keys = ["-3", "2", "10", "010", "a", "b"]
+    keys = ["-3", "0", "2", "02", "10", "010", "0000000000011", "99999999999", "a", "b"]
     for index in (BY_KEY, BY_VALUE, BY_PRIORITY, Index("child", ("x",))):
         places = [index.position(key, True) for key in keys]
         assert sorted(places) == places

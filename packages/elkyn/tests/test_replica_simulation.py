@@ -53,6 +53,7 @@ class Node:
         self.terms_kept = Terms()
         self.follows: Node | None = None
         self.set_aside: list[list[Any]] = []
+        self.synced = False
         self._arrived: list[bytes] | None = None
 
     @property
@@ -92,6 +93,9 @@ class Node:
 
     def judged(self, *, diverged: bool) -> None:
         self.diverged = diverged
+
+    def caught_up(self) -> None:
+        self.synced = True
 
     def keep_terms(self, terms: Terms) -> None:
         self.terms_kept = terms

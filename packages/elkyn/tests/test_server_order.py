@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -141,3 +142,34 @@ def test_what_was_committed_together_leaves_in_one_send() -> None:
     assert len(rest) == 1
     data = [line for line in rest[0].decode().splitlines() if line.startswith("data: ")]
     assert [json.loads(line[6:])["data"] for line in data] == list(range(50))
+
+
+def test_a_listen_starts_with_the_writes_that_were_sent_before_it(
+    start_server: Callable[..., Served],
+) -> None:
+    served = start_server()
+    with served.wire("default") as wire:
+        assert wire.ask("auth", cred=served.token)["s"] == "ok"
+        asked = []
+        for number in range(200):
+            wire.send("p", p=f"/n{number}", d=number)
+            asked.append(wire.send("q", p=f"/n{number}", h=""))
+        assert {wire.answer(listen)["s"] for listen in asked} == {"ok"}
+        assert wire.taken() == [("d", {"p": f"n{number}", "d": number}) for number in range(200)]
+
+
+def test_a_write_for_the_disconnect_is_checked_after_the_writes_before_it(
+    start_server: Callable[..., Served],
+) -> None:
+    served = start_server()
+    served.rules(
+        "default",
+        {".read": True, "open": {".write": True}, "x": {".write": "root.hasChild('open')"}},
+    )
+    with served.wire("default") as wire:
+        answers = []
+        for number in range(50):
+            wire.send("p", p="/open", d=None)
+            wire.send("p", p="/open", d=number)
+            answers.append(wire.send("o", p="/x", d=number))
+        assert {wire.answer(later)["s"] for later in answers} == {"ok"}

@@ -8,7 +8,7 @@ export const DEPTH_MAX = 32
 export const KEY_BYTES_MAX = 768
 
 const FORBIDDEN = /[.$#[\]/\u0000-\u001f\u007f]/
-const INTEGER = /^(?:0|-?[1-9][0-9]{0,9})$/
+const INTEGER = /^-?0*[0-9]{1,10}$/
 const encoder = new TextEncoder()
 
 /** Split `path` into keys; slashes at the ends and doubled ones mean nothing. */
@@ -60,31 +60,25 @@ export function keyProblem(key: string): string | null {
   return null
 }
 
-/** The number that `key` is the canonical text of, when it fits 32 bits. */
+/** The integer that the Firebase SDKs read `key` as (`tryParseInt`): 32 bits, with leading zeros. */
 export function asInteger(key: string): number | null {
   if (!INTEGER.test(key)) return null
   const number = Number(key)
   return number >= -(2 ** 31) && number < 2 ** 31 ? number : null
 }
 
-/** Firebase's order: canonical 32-bit integers by number, then text by code point. */
+/**
+ * The order of the Firebase SDKs (`nameCompare`): integers by value and then by length, then text by
+ * UTF-16 unit. "00" and "-0", which the SDKs take for one key, come in this order.
+ */
 export function compareKeys(left: string, right: string): number {
   const a = asInteger(left)
   const b = asInteger(right)
-  if (a !== null && b !== null) return a - b
+  if (a !== null && b !== null) return a - b || left.length - right.length || order(right, left)
   if (a !== null || b !== null) return a !== null ? -1 : 1
-  return compareText(left, right)
+  return order(left, right)
 }
 
-/** Order of the UTF-8 bytes, which differs from UTF-16's where surrogates meet U+E000 and above. */
-function compareText(left: string, right: string): number {
-  const length = Math.min(left.length, right.length)
-  for (let index = 0; index < length; index += 1) {
-    const a = left.charCodeAt(index)
-    const b = right.charCodeAt(index)
-    if (a !== b) return above(a) - above(b)
-  }
-  return left.length - right.length
+function order(left: string, right: string): number {
+  return left < right ? -1 : Number(left > right)
 }
-
-const above = (unit: number) => (unit >= 0xd800 && unit <= 0xdfff ? unit + 0x10000 : unit)

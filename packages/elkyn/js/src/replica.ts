@@ -23,6 +23,8 @@ export interface ReplicaStore {
   event(changes: readonly Change[], seen: Record<string, string> | null): Promise<void>
   /** What is shown may have changed. */
   changed(): void
+  /** A path is followed no longer. */
+  failed(error: Error): void
 }
 
 export class Replica {
@@ -58,6 +60,11 @@ export class Replica {
     }
     if (this.store.isShared && hasLocks()) this.lock = holdLock(this.lockName, begin)
     else begin()
+  }
+
+  /** Whether a state of every followed path has arrived. */
+  isCoveredBy(seen: Seen): boolean {
+    return this.paths.every((path) => formatPath(path) in seen)
   }
 
   /** An entry of the log, of this tab or another one. */
@@ -98,6 +105,7 @@ export class Replica {
       namespace: namespace ?? null,
     }
     const failed = (error: Error) => {
+      this.store.failed(error)
       if (onError) onError(error)
       else console.warn(`${name} is followed no longer: ${error.message}`) // eslint-disable-line no-console -- nobody else hears it
     }

@@ -1,7 +1,7 @@
 /** A tree in this process or page, kept by itself, or a copy that follows a server. */
 
 import { placesOf } from './edits.js'
-import { BadValue, Closed, ElkynError } from './errors.js'
+import { BadValue, Closed, ElkynError, Offline } from './errors.js'
 import type { TokenSource } from './follow.js'
 import type { QueueStorage } from './keptWrites.js'
 import { type Entry, type Log, MemoryLog, type OpenLog } from './log.js'
@@ -39,7 +39,11 @@ export interface StoreOptions {
 }
 
 export class EmbeddedStore {
-  /** Settles when what was kept has been read; in Node and in memory that is at once. */
+  /**
+   * Settles when the store can be read: once what was kept is loaded, and for a replica once it has
+   * held a full state of the server, in this process or an earlier one. Rejects when the server
+   * refuses the replica.
+   */
   readonly ready: Promise<void>
   private readonly overlay = new Overlay()
   private readonly tree = new Tree()
@@ -50,6 +54,10 @@ export class EmbeddedStore {
   private readonly writing = new Set<Promise<void>>()
   private seen: Record<string, string> = {}
   private state: 'loading' | 'open' | 'closed' = 'loading'
+  private readonly loaded: Promise<void>
+  /** False until a replica has the first state of every path; what is read before would be wrong. */
+  private isReadable: boolean
+  private readonly firstState = new Settled()
 
   constructor(options: StoreOptions, openLog: OpenLog) {
     checkOptions(options)
@@ -60,17 +68,25 @@ export class EmbeddedStore {
       snapshot: () => ({ changes: [['/', present(this.overlay.known)]], seen: this.seen }),
     })
     this.replica = options.mode === 'replica' ? this.replicaOf(options) : null
+    this.isReadable = this.replica === null
+    if (this.isReadable) this.firstState.resolve()
     if (Array.isArray(loaded)) {
       this.begin(loaded)
-      this.ready = Promise.resolve()
+      this.loaded = Promise.resolve()
     } else {
-      this.ready = loaded.then((entries) => this.begin(entries))
+      this.loaded = loaded.then((entries) => this.begin(entries))
     }
+    this.ready = this.loaded.then(() => this.firstState.promise)
+    void this.ready.catch(() => undefined) // whoever awaits it hears the error
   }
 
-  /** The value at `path` now; null when there is none. */
+  /**
+   * The value at `path` now; null when there is none.
+   *
+   * @throws Offline when a replica has not received its first state: await `ready`
+   */
   get(path: string): Json {
-    this.checkOpen()
+    this.checkReadable()
     return present(this.tree.get(parsePath(path)))
   }
 
@@ -112,7 +128,7 @@ export class EmbeddedStore {
     if (this.state === 'closed') throw new Closed('the store')
     checkListener(type, callback)
     const keys = parsePath(path)
-    if (this.state === 'open') return this.tree.on(keys, type, callback)
+    if (this.state === 'open' && this.isReadable) return this.tree.on(keys, type, callback)
     let stop: () => void = () => undefined
     let isWanted = true
     void this.ready.then(
@@ -129,9 +145,10 @@ export class EmbeddedStore {
 
   /** End listeners and streams, and close the files once everything is kept. */
   async close(): Promise<void> {
-    if (this.state === 'loading') await this.ready.catch(() => undefined)
+    if (this.state === 'loading') await this.loaded.catch(() => undefined)
     if (this.state === 'closed') return
     this.state = 'closed'
+    this.firstState.reject(new Closed('the store'))
     this.tree.clear()
     this.replica?.close()
     await Promise.allSettled(this.writing)
@@ -158,7 +175,7 @@ export class EmbeddedStore {
       formatPath(path),
       this.log.isShared ? plain(value) : present(stored[index]?.value ?? null),
     ])
-    if (!isOpen) await this.ready
+    if (!isOpen) await this.loaded
     this.checkOpen()
     await this.keep(this.log.isShared ? { changes, now } : { changes })
   }
@@ -209,6 +226,10 @@ export class EmbeddedStore {
     this.overlay.settle(changes, edit)
     this.seen = { ...this.seen, ...entry.seen }
     this.replica?.settled(changes, entry.seen ?? {})
+    if (this.replica?.isCoveredBy(this.seen)) {
+      this.isReadable = true
+      this.firstState.resolve()
+    }
   }
 
   private show(): void {
@@ -223,13 +244,30 @@ export class EmbeddedStore {
         return this.keep({ changes: places, ...(seen && { seen }) })
       },
       changed: () => this.show(),
+      failed: (error) => this.firstState.reject(error),
     })
+  }
+
+  private checkReadable(): void {
+    this.checkOpen()
+    if (this.isReadable) return
+    throw new Offline('this replica has not received the state of its server: await store.ready')
   }
 
   private checkOpen(): void {
     if (this.state === 'closed') throw new Closed('the store')
     if (this.state === 'loading') throw new ElkynError('the store is being read: await store.ready')
   }
+}
+
+/** A promise that is settled from outside; only the first call counts. */
+class Settled {
+  resolve: () => void = () => undefined
+  reject: (error: Error) => void = () => undefined
+  readonly promise = new Promise<void>((resolve, reject) => {
+    this.resolve = resolve
+    this.reject = reject
+  })
 }
 
 function checkOptions({ mode, url }: StoreOptions): void {

@@ -102,7 +102,7 @@ function ordered(entries: [string, Exclude<Stored, null>][]): Stored {
 /**
  * The outside form: plain objects, and arrays where keys count from zero densely enough.
  *
- * A map becomes an array when every key is an integer of zero or more and the greatest is less than
+ * A map becomes an array when every key is a canonical integer of zero or more and the greatest is less than
  * twice the number of keys; holes are null (as the Firebase SDKs do it).
  */
 export function present(value: Stored): Json {
@@ -110,9 +110,11 @@ export function present(value: Stored): Json {
   const keys = [...value.keys()]
   const numbers = keys.map(asInteger)
   const greatest = numbers.at(-1) ?? null
+  const isPlace = (key: string, index: number) => String(numbers[index]) === key
   if (
     greatest !== null &&
     numbers.every((number) => number !== null && number >= 0) &&
+    keys.every(isPlace) && // not "01": an integer in the order of keys, but no place in an array
     greatest < 2 * keys.length
   ) {
     return Array.from({ length: greatest + 1 }, (_, index) =>

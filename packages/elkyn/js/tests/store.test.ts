@@ -12,8 +12,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, mock, test } from 'node:test'
 
-import { BadValue, Closed, ElkynError } from '../src/errors.js'
-import { ElkynStore } from '../src/index.js'
+import { BadValue, Closed, ElkynError, Offline } from '../src/errors.js'
+import { ElkynStore, type StreamEvent, type StreamListener } from '../src/index.js'
 import type { Json } from '../src/values.js'
 
 const folder = mkdtempSync(join(tmpdir(), 'elkyn-js-'))
@@ -249,4 +249,39 @@ test('what is appended behind the store shows when it is opened', async () => {
   const opened = new ElkynStore({ mode: 'standalone', path })
   assert.equal(opened.get('/a'), 1)
   await opened.close()
+})
+
+test('a replica without its first state refuses to be read', async () => {
+  const path = fresh()
+  const streams: ((event: StreamEvent) => void)[] = []
+  const options = {
+    mode: 'replica',
+    url: 'http://127.0.0.1:9',
+    paths: ['/a', '/b'],
+    path,
+    streams: (_request: unknown, listener: StreamListener) => {
+      streams.push((event) => listener.event(event))
+      return () => undefined
+    },
+  } as const
+  const first = new ElkynStore(options)
+  const told: Json[] = []
+  first.on('/a', 'value', (value) => told.push(value))
+  assert.throws(() => first.get('/a'), Offline)
+  await new Promise((resolve) => setImmediate(resolve))
+  streams[0]?.({ type: 'put', path: '/', data: null, id: '3' })
+  assert.throws(() => first.get('/a'), /await store.ready/)
+  assert.deepEqual(told, [])
+  streams[1]?.({ type: 'put', path: '/', data: 7, id: '3' })
+  await first.ready
+  assert.equal(first.get('/b'), 7)
+  assert.equal(first.get('/a'), null)
+  assert.deepEqual(told, [null])
+  await first.close()
+  const second = new ElkynStore(options) // it has been followed before: read without the server
+  assert.equal(second.get('/b'), 7)
+  await second.close()
+  const third = new ElkynStore({ ...options, path: fresh() })
+  await third.close()
+  await assert.rejects(third.ready, Closed)
 })

@@ -38,9 +38,9 @@ test('a key that names a property of objects is a key like any other', () => {
   assert.equal(JSON.stringify(present(stored)), '{"__proto__":1,"constructor":2}')
 })
 
-test('children are in the order of their keys: integers, then text by its bytes', () => {
+test('children are in the order of their keys: integers, then text by its units', () => {
   const keys = ['b', '10', '9', '-3', '010', 'a', '\u{1F600}', '\uFF61', '2147483648']
-  const order = ['-3', '9', '10', '010', '2147483648', 'a', 'b', '\uFF61', '\u{1F600}']
+  const order = ['-3', '9', '10', '010', '2147483648', 'a', 'b', '\u{1F600}', '\uFF61']
   assert.deepEqual(keys.sort(compareKeys), order)
   for (const left of keys)
     for (const right of keys) {
@@ -126,3 +126,22 @@ function leaves(value: ReturnType<typeof fromJson>): number {
     ? [...value.values()].reduce<number>((sum, child) => sum + leaves(child), 0)
     : 1
 }
+
+test('keys are in the order of the Firebase SDKs', () => {
+  const keys = [
+    ...['-12', '-1', '-01', '0', '-0', '000', '1', '01', '001', '2', '09', '10', '0000000000012'],
+    ...['-2147483649', '2147483648', '99999999999', 'a', '\u{10000}', '\u{1f600}', '\ue000'],
+  ]
+  assert.deepEqual([...keys].reverse().sort(compareKeys), [...keys].sort(compareKeys))
+  const integers = keys.slice(0, 13)
+  assert.deepEqual([...integers].reverse().sort(compareKeys), integers)
+  const texts = keys.slice(16)
+  assert.deepEqual([...texts].reverse().sort(compareKeys), texts)
+})
+
+test('a key with leading zeros is no place in an array', () => {
+  const padded = { '01': 1, '02': 2 }
+  assert.deepEqual(present(fromJson(padded)), padded)
+  assert.deepEqual(present(fromJson({ 0: 1, '01': 2 })), { 0: 1, '01': 2 })
+  assert.deepEqual(present(fromJson({ 0: 1, 1: 2 })), [1, 2])
+})

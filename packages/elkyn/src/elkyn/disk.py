@@ -23,7 +23,8 @@ from typing import TypeVar
 from elkyn import _failpoints
 from elkyn._lmdb import oplog, receipts, shadows, tree
 from elkyn._lmdb.environment import MAP_BYTES, Environment, MapFull, Txn, translated
-from elkyn._lmdb.format import CURRENT, KEY, check_file, check_transaction, mark_of
+from elkyn._lmdb.format import CURRENT, KEY, check_file, check_transaction, is_older, mark_of
+from elkyn._lmdb.key_order import move_keys, needs_move, order_shadows
 from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shadows import Shadows
 from elkyn._lmdb.shapes import Shapes
@@ -139,6 +140,7 @@ class Disk:
             elif (self.folder / "ephemeral").exists():
                 self._open_ephemeral()
                 self.ephemeral_position = self.position  # a reboot may have taken some away
+            self._move_keys()
         except BaseException:
             self.close()
             raise
@@ -154,7 +156,20 @@ class Disk:
             with translated(self.folder):
                 txn.put(KEY, _MARK, db=meta)
                 txn.commit()
-        self._is_older = found is not None and found != _MARK
+        self._is_older = is_older(found)
+
+    def _move_keys(self) -> None:
+        """Bring a store of an older format to today's order of keys; one without such keys stays."""
+        if not self._is_older:
+            return
+        if self._shadow_count:
+            self._write_ephemeral(lambda view: order_shadows(view.shadows))
+        with self.snapshot() as view:
+            if not needs_move(view.tree):
+                return
+        _log.info("rewriting keys of %s in the order of format %d", self.folder, CURRENT)
+        count = self.write(lambda view: move_keys(view.tree), ephemeral=False)
+        _log.info("rewrote %d rows of %s", count, self.folder)
 
     def _refuse_torn(self) -> None:
         """See to it that what an earlier crash of the machine may have torn is not used."""
@@ -441,6 +456,7 @@ class Disk:
         self._durable.reopen(prepare)
         self._read_meta()
         self._version += 2
+        self._move_keys()
 
     def _drop_shadows(self) -> None:
         if self._ephemeral is None or not self._shadow_count:

@@ -1,46 +1,70 @@
-"""Whether a follower holds what its leader never had: nothing of that is told to anybody."""
+"""Whether a follower may be read: it must hold a past state of its leader, whole."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-from elkyn.errors import Diverged
+from elkyn.errors import Diverged, NotSynced
 
 __all__ = ["Divergence"]
 
 
 class Divergence:
-    """What is known of one store; safe for threads.
+    """What is known of one store; safe for threads. A store that follows nobody is always readable.
 
     Attributes:
-        known: whether the store is not to be read.
+        diverged: whether the store holds writes that the leader never had, or may hold some.
+        unsynced: whether the store has never held a full state of the leader.
     """
 
     def __init__(self) -> None:
-        self.known = False
+        self.diverged = self.unsynced = False
         self._lock = threading.Lock()
         self._observers: dict[object, Callable[[], object]] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether reads are refused, for either reason."""
+        return self.diverged or self.unsynced
+
+    @property
+    def reason(self) -> str | None:
+        """The code of the error that reads raise; None when the store can be read."""
+        if self.diverged:
+            return Diverged.code
+        return NotSynced.code if self.unsynced else None
 
     def check(self) -> None:
         """Refuse to read.
 
         Raises:
             Diverged: what is there is no past state of the leader, or may be none.
+            NotSynced: the leader's state has never arrived.
         """
-        if self.known:
+        if self.diverged:
             raise Diverged
+        if self.unsynced:
+            raise NotSynced
 
-    def note(self, known: bool) -> None:
-        """Say that the store has diverged, or that it holds the leader's history (again)."""
+    def note(self, diverged: bool) -> None:
+        """Record whether the store holds writes that the leader never had."""
+        self._change(diverged, self.unsynced)
+
+    def note_unsynced(self, unsynced: bool) -> None:
+        """Record whether the first full state of the leader is still missing."""
+        self._change(self.diverged, unsynced)
+
+    def _change(self, diverged: bool, unsynced: bool) -> None:
         with self._lock:
-            changed, self.known = self.known is not known, known
-            observers = list(self._observers.values()) if changed else []
+            before = self.known
+            self.diverged, self.unsynced = diverged, unsynced
+            observers = list(self._observers.values()) if before is not self.known else []
         for observer in observers:
             observer()
 
     def observe(self, observer: Callable[[], object]) -> Callable[[], None]:
-        """Call `observer` after each change of `known`; returns what ends that."""
+        """Call `observer` after each change of `known`; returns the function that stops it."""
         key = object()
         with self._lock:
             self._observers[key] = observer

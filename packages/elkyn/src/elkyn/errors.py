@@ -15,7 +15,9 @@ __all__ = [
     "Behind",
     "Diverged",
     "NotLeader",
+    "NotReadable",
     "NotReplicated",
+    "NotSynced",
     "OtherFormat",
     "PositionGone",
     "PreconditionFailed",
@@ -184,11 +186,32 @@ class Behind(DeadlineExceeded):
 
 
 @dataclass(eq=False)
-class Diverged(Unavailable):
+class NotReadable(Unavailable):
+    """A follower whose content must not be read yet; a later request may succeed."""
+
+    code = "not-readable"
+    what: str = "this replica"
+
+
+@dataclass(eq=False)
+class NotSynced(NotReadable):
+    """A follower has never received a full state of its leader."""
+
+    code = "not-synced"
+
+    def describe(self) -> str:
+        """Say what is missing, and where to look."""
+        return (
+            "this replica has not received its leader's state yet, so it cannot be read; "
+            "try again, and look at `elkyn replicas` when this lasts"
+        )
+
+
+@dataclass(eq=False)
+class Diverged(NotReadable):
     """A follower holds writes that its leader never had, and has not got the leader's state yet."""
 
     code = "diverged"
-    what: str = "this replica"
 
     def describe(self) -> str:
         """Say why nothing is read."""

@@ -1,20 +1,17 @@
 """Firebase's order of children: by key, by value, by priority, or by something inside the child.
 
 Absent < false < true < numbers < text < maps; equal ones by key. Numbers compare as doubles and text
-by UTF-16 units, because that is what every client does; keys as they are stored: canonical 32-bit
-integers by number, then text by code points (which differs from UTF-16 only where a key holds a
-character above U+FFFF and its neighbour one of U+E000 to U+FFFF).
+by UTF-16 units, because that is what every client does; keys as `paths.order_key` says.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, TypeAlias
 
-from elkyn.paths import PRIORITY, Path, order_key
+from elkyn.paths import PRIORITY, Path, order_key, utf16_order
 from elkyn.values import VALUE, Stored, priority_of
 
 __all__ = [
@@ -39,8 +36,6 @@ MIN_NAME, MAX_NAME = "[MIN_NAME]", "[MAX_NAME]"
 
 ABSENT, BOOLEAN, NUMBER, TEXT, MAP = range(5)
 
-_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
-
 
 def rank(value: Stored) -> tuple[int, Any]:
     """Return what sorts `value`: the rank of its type and a form that compares within the type."""
@@ -63,18 +58,6 @@ def _double(number: float) -> float:
         return float(number)
     except OverflowError:  # a bound that a client has sent; the tree holds no such number
         return inf if number > 0 else -inf
-
-
-def utf16_order(text: str) -> str:
-    """Return text whose order by code points is the order of `text` by UTF-16 units."""
-    if text.isascii() or not _ASTRAL.search(text):
-        return text
-    return _ASTRAL.sub(_surrogates, text)
-
-
-def _surrogates(found: re.Match[str]) -> str:
-    above = ord(found.group()) - 0x10000
-    return chr(0xD800 + (above >> 10)) + chr(0xDC00 + (above & 0x3FF))
 
 
 def name_order(name: str) -> NameOrder:

@@ -20,10 +20,15 @@ __all__ = [
     "PRIORITY",
     "ROOT",
     "Path",
+    "as_integer",
     "format_path",
+    "is_canonical",
     "key_problem",
     "order_key",
+    "padding_of",
     "parse_path",
+    "sorted_map",
+    "utf16_order",
 ]
 
 Path: TypeAlias = tuple[str, ...]
@@ -35,7 +40,10 @@ PRIORITY = ".priority"
 
 _FORBIDDEN = re.compile(r"[.$#\[\]/\x00-\x1f\x7f]")
 _PLAIN = re.compile(r"[^.$#\[\]\x00-\x1f\x7f-\U0010ffff]*\Z")  # no key in it is a problem
-_INTEGER = re.compile(r"(?:0|-?[1-9][0-9]{0,9})\Z")
+_INTEGER = re.compile(r"(-?)0*([0-9]{1,10})\Z")
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_SMALL_DIGITS = 10  # numbers of fewer digits fit 32 bits
+_LENGTH_MAX = 0xFFFF  # no key is as long; texts in the bounds of queries may be
 _CACHED_CHARS = 256
 
 
@@ -94,24 +102,69 @@ def key_problem(key: str) -> str | None:
 
 
 def order_key(key: str) -> tuple[int, int, str]:
-    """Sort key of Firebase's order: canonical 32-bit integers by number, then text by UTF-8."""
-    number = as_integer(key)
-    return (1, 0, key) if number is None else (0, number, "")
+    """Return the sort key of a child's name in the order of the Firebase SDKs (`nameCompare`).
+
+    32-bit integers come first, by value and then by length ("7", "07", "007"); all other names come
+    after them as text, by UTF-16 units.
+    """
+    number = as_integer(key) if key[0] <= "9" else None
+    if number is None:
+        return (1, 0, utf16_order(key))
+    if is_canonical(key):
+        return (0, number, "")
+    length, is_minus_zero = padding_of(key, number)
+    return (0, number, chr(length) + "-" * is_minus_zero)
+
+
+def is_canonical(key: str) -> bool:
+    """Whether a key that `as_integer` reads is the shortest text of its number."""
+    return len(key) == 1 or not key.startswith(("0", "-0"))
+
+
+def padding_of(key: str, number: int) -> tuple[int, bool]:
+    """Return what tells a key that is no canonical integer from others of the same value.
+
+    That is its length, and for zero whether it has a minus sign. The SDKs take "00" and "-0" for one
+    key; a tree that holds both needs some order, and puts "-0" after "00".
+    """
+    return min(len(key), _LENGTH_MAX), number == 0 and key[0] == "-"
 
 
 def as_integer(key: str) -> int | None:
-    """Return the number that `key` is the canonical text of, when it fits 32 bits."""
-    if key[0] > "9" or not _INTEGER.match(key):
+    """Return the integer that the Firebase SDKs read `key` as (`tryParseInt`), None for other text.
+
+    Leading zeros are allowed; the value must fit 32 bits.
+    """
+    if len(key) < _SMALL_DIGITS and key.isdigit() and key.isascii():
+        return int(key)
+    found = _INTEGER.match(key) if key[0] <= "9" else None
+    if found is None:
         return None
-    number = int(key)
+    number = int(found[1] + found[2])
     return number if -(2**31) <= number < 2**31 else None
+
+
+def has_astral(text: str) -> bool:
+    """Whether `text` holds a character above U+FFFF: its UTF-16 order is not its UTF-8 order."""
+    return not text.isascii() and _ASTRAL.search(text) is not None
+
+
+def utf16_order(text: str) -> str:
+    """Return text whose order by code points is the order of `text` by UTF-16 units."""
+    return _ASTRAL.sub(_surrogates, text) if has_astral(text) else text
+
+
+def _surrogates(found: re.Match[str]) -> str:
+    above = ord(found.group()) - 0x10000
+    return chr(0xD800 + (above >> 10)) + chr(0xDC00 + (above & 0x3FF))
 
 
 def sorted_map(children: dict[str, Any]) -> dict[str, Any]:
     """Return `children` in Firebase's order (the same dict when it is in order already)."""
     keys = list(children)
     numeric = min(keys, default="a")[0] <= "9"
-    ordered = sorted(keys, key=order_key) if numeric else sorted(keys)
+    by_name = numeric or has_astral("".join(keys))
+    ordered = sorted(keys, key=order_key) if by_name else sorted(keys)
     if ordered == keys:
         return children
     return {key: children[key] for key in ordered}

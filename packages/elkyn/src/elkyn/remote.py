@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
-from elkyn.errors import Diverged
+from elkyn.errors import Diverged, NotSynced
 from elkyn.events import Event
 from elkyn.paths import format_path, parse_path
 from elkyn.replica.client import LeaderClient
@@ -149,6 +149,8 @@ def _event(path: str, fields: Mapping[str, str]) -> Event | None:
         raise Denied(f"watching {path}", "a rule and a credential that allow it")
     if kind == "diverged":
         raise Diverged
+    if kind == NotSynced.code:
+        raise NotSynced
     if kind not in ("put", "patch"):
         return None
     body = json.loads(fields["data"])

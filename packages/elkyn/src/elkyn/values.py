@@ -35,6 +35,7 @@ __all__ = [
     "is_leaf",
     "keys_of",
     "leaf_of",
+    "ordered",
     "prepare",
     "present",
     "priority_of",
@@ -276,7 +277,7 @@ def resolve(value: Stored, read: Callable[[Path], Stored], path: Path, now_ms: i
 def present(value: Stored, export: bool = False) -> Any:
     """Give the outside form: new dicts, and lists where keys count from zero densely enough.
 
-    A map becomes a list when every key is an integer of zero or more and the greatest is less than
+    A map becomes a list when every key is a canonical integer of zero or more and the greatest is less than
     twice the number of keys; holes are None (as the Firebase SDKs do it).
 
     Args:
@@ -301,7 +302,9 @@ def present(value: Stored, export: bool = False) -> Any:
     greatest = as_integer(last)
     if greatest is None or not 0 <= greatest < 2 * len(shown):
         return shown
-    return [shown.get(str(index)) for index in range(greatest + 1)]
+    listed = [shown.get(str(index)) for index in range(greatest + 1)]
+    # A key with leading zeros is an integer in the order of keys, but no place in a list.
+    return listed if len(listed) - listed.count(None) == len(shown) else shown
 
 
 def is_leaf(value: Stored) -> bool:
@@ -396,6 +399,19 @@ def copied(value: Stored) -> Stored:
     if type(value) is not dict:
         return value
     return {key: copied(c) if type(c) is dict else c for key, c in value.items()}
+
+
+def ordered(value: Stored) -> Stored:
+    """Return `value` with the maps of every level in order; the same object where they are already.
+
+    For stored forms of format 2 and before, and of leaders that still write them.
+    """
+    if type(value) is not dict:
+        return value
+    found = {key: ordered(c) if type(c) is dict else c for key, c in value.items()}
+    if any(found[key] is not child for key, child in value.items()):
+        value = found
+    return sorted_map(value)
 
 
 def same(left: Stored, right: Stored) -> bool:

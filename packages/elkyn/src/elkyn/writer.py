@@ -21,7 +21,7 @@ from elkyn.errors import BadPath, NotLeader, PositionGone
 from elkyn.events import Change, Event, Listener, Watchers
 from elkyn.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
 from elkyn.txn import View, WriteView
-from elkyn.values import Prepared, Stored, prepare, present, resolve
+from elkyn.values import Prepared, Stored, ordered, prepare, present, resolve
 from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
 
@@ -147,7 +147,8 @@ def entry_write(entry: Entry) -> Write:
     kind: Literal["put", "patch"] = "patch" if entry.kind == "patch" else "put"
     if entry.kind not in ("put", "patch"):
         return Write(kind, entry.base, [], entry=entry)
-    places = [(path, Prepared(stored, dynamic=False)) for path, stored in entry.places]
+    # A leader of an older version writes maps in another order; its log row stays as it is.
+    places = [(path, Prepared(ordered(stored), dynamic=False)) for path, stored in entry.places]
     return Write(kind, entry.base, places, entry=entry, once=entry.once)
 
 

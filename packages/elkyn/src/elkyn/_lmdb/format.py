@@ -2,9 +2,10 @@
 
     elkyn 1    packed rows and branches (`rows`), later a log
     elkyn 2    rows by shapes, short nodes, names of retried writes in the log
+    elkyn 3    integers with leading zeros and characters above U+FFFF in the SDKs' order (`key_order`)
 
-Rows of every version from `OLDEST` on are read. A file says `elkyn 2` from the first write on that a
-program made that puts such rows: one that only knew 1 refuses it then, and does not misread it.
+Rows of every version from `OLDEST` on are read. A file says `elkyn 3` from the first write on that a
+program made that puts such rows: one that only knew 2 refuses it then, and does not misread it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,26 @@ from elkyn._lmdb.environment import Txn, translated
 from elkyn.errors import OtherFormat
 from sennit_core.errors import Corrupt
 
-__all__ = ["CURRENT", "KEY", "OLDEST", "check_file", "check_format", "check_transaction", "mark_of"]
+__all__ = [
+    "CURRENT",
+    "KEY",
+    "OLDEST",
+    "check_file",
+    "check_format",
+    "check_transaction",
+    "is_older",
+    "mark_of",
+]
 
-OLDEST, CURRENT = 1, 2
+OLDEST, CURRENT = 1, 3
 KEY = b"format"
 
 _MARK = re.compile(rb"elkyn ([0-9]{1,9})")
+
+
+def is_older(mark: bytes | None) -> bool:
+    """Whether keys may be in the order of format 2."""
+    return mark is not None and mark != mark_of(CURRENT)
 
 
 def mark_of(version: int) -> bytes:

@@ -85,10 +85,10 @@ def key_bytes(key: str) -> tuple[bytes, bool]:
     """Return the bytes of a child's key, and whether they say all of it."""
     if as_integer(key) is not None:
         return rows.child_row(b"", key), True
-    text = key.encode()
+    text = rows.text_bytes(key)
     if len(text) <= KEY_BYTES_MAX:
         return b"\x02" + text, True
-    return b"\x02" + text[:_KEY_PREFIX_BYTES] + hashlib.sha256(text).digest()[:16], False
+    return b"\x02" + text[:_KEY_PREFIX_BYTES] + hashlib.sha256(key.encode()).digest()[:16], False
 
 
 def first_bytes(bound: Bound | None) -> bytes:
@@ -117,7 +117,7 @@ def beyond_bytes(bound: Bound | None) -> bytes:
 def _near(key: str) -> tuple[bytes, bool]:
     if key and as_integer(key) is not None:
         return rows.child_row(b"", key), True
-    text = key.encode("utf-8", "surrogatepass")
+    text = rows.text_bytes(key)
     return b"\x02" + text[:_KEY_PREFIX_BYTES], len(text) < _KEY_PREFIX_BYTES
 
 

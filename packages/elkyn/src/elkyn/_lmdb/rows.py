@@ -3,8 +3,13 @@
 Row key: the node of the parent, then the encoded key of the child:
 
     0x01, int32 + 2^31 big-endian      a canonical integer
-    0x02, UTF-8                        any other key of up to SHORT_BYTES_MAX bytes
+    0x01, the same, length (2 bytes)   an integer with leading zeros; 0x01 after that for "-0", "-00"
+    0x02, text                         any other key of up to SHORT_BYTES_MAX bytes
     0x02, 470 bytes of it, SHA-256[16] a longer key; LMDB keys end at 511 bytes, Firebase's at 768
+
+Text is UTF-8, but a character above U+FFFF is its two surrogates, three bytes each (CESU-8): bytes
+then have the order of UTF-16 units. Stores of formats 1 and 2 hold such characters, and integers with
+leading zeros, as UTF-8 text after 0x02; `key_order` rewrites those rows.
 
 so a cursor walks children in Firebase's order (longer keys are sorted after reading). A node is a
 number in as many big-endian bytes as it needs, their count before them (1 to 7), or 8 bytes alone in
@@ -26,7 +31,7 @@ from typing import NamedTuple
 
 import ormsgpack
 
-from elkyn.paths import as_integer
+from elkyn.paths import as_integer, is_canonical, padding_of, utf16_order
 from elkyn.values import Stored
 
 __all__ = ["ROOT_ROW", "SHORT_BYTES_MAX", "Row", "child_row", "pack_branch", "pack_value", "unpack"]
@@ -35,7 +40,7 @@ SHORT_BYTES_MAX = 480
 _PREFIX_BYTES = 470
 PACKED, BRANCH, FOLDED, FLAT, SHAPED = 0x01, 0x02, 0x03, 0x04, 0x10
 LONG = 0x80
-_SURELY_SHORT = SHORT_BYTES_MAX // 4  # characters
+_SURELY_SHORT = SHORT_BYTES_MAX // 6  # characters
 _TAGS = tuple(bytes((tag,)) for tag in range(LONG))
 _COPIED_MAX = 4096  # up to here a copy of a payload is cheaper than a view of it
 _INTEGER = struct.Struct(">BI")
@@ -72,11 +77,31 @@ def child_row(node: bytes, key: str) -> bytes:
     """Return the LMDB key of the child `key` of `node`."""
     number = as_integer(key) if key[0] <= "9" else None
     if number is not None:
-        return node + _INTEGER.pack(0x01, number + 2**31)
-    text = key.encode()
+        return node + _integer_bytes(key, number)
+    text = text_bytes(key)
     if len(text) > SHORT_BYTES_MAX:
-        text = text[:_PREFIX_BYTES] + hashlib.sha256(text).digest()[:16]
+        text = text[:_PREFIX_BYTES] + hashlib.sha256(key.encode()).digest()[:16]
     return node + b"\x02" + text
+
+
+def _integer_bytes(key: str, number: int) -> bytes:
+    encoded = _INTEGER.pack(0x01, number + 2**31)
+    if is_canonical(key):
+        return encoded
+    length, is_minus_zero = padding_of(key, number)
+    return encoded + length.to_bytes(2, "big") + b"\x01" * is_minus_zero
+
+
+def text_bytes(key: str) -> bytes:
+    """Return bytes whose order is that of the UTF-16 units of a key, or of any other text."""
+    return utf16_order(key).encode("utf-8", "surrogatepass")
+
+
+def _text(encoded: bytes) -> str:
+    if b"\xed" not in encoded:  # what every surrogate starts with
+        return encoded.decode()
+    text = encoded.decode("utf-8", "surrogatepass")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def first_row(node: bytes, key: str | None) -> bytes:
@@ -95,7 +120,7 @@ def row_beyond(node: bytes, key: str | None) -> bytes:
 def _near(key: str) -> tuple[bytes, bool]:
     if key and as_integer(key) is not None:
         return child_row(b"", key), True
-    text = key.encode("utf-8", "surrogatepass")
+    text = text_bytes(key)
     return b"\x02" + text[:_PREFIX_BYTES], len(text) < _PREFIX_BYTES
 
 
@@ -113,13 +138,21 @@ def key_of(row_key: bytes, start: int) -> str:
         start: how many bytes of it are the node.
     """
     if row_key[start] == 0x01:
-        return str(int.from_bytes(row_key[start + 1 : start + 5], "big") - 2**31)
-    return row_key[start + 1 :].decode()
+        number = int.from_bytes(row_key[start + 1 : start + 5], "big") - 2**31
+        padding = row_key[start + 5 :]
+        return _padded(number, padding) if padding else str(number)
+    return _text(row_key[start + 1 :])
+
+
+def _padded(number: int, padding: bytes) -> str:
+    sign = "-" if number < 0 or len(padding) == 3 else ""
+    digits = int.from_bytes(padding[:2], "big") - len(sign)
+    return sign + str(abs(number)).zfill(digits)
 
 
 def is_long(key: str) -> bool:
     """Whether the row of `key` carries the true key in its value."""
-    return len(key) > _SURELY_SHORT and len(key.encode()) > SHORT_BYTES_MAX
+    return len(key) > _SURELY_SHORT and len(text_bytes(key)) > SHORT_BYTES_MAX
 
 
 def pack_value(key: str, packed: bytes, tag: int = PACKED) -> bytes:

@@ -335,6 +335,32 @@ class Tree:
                 cursor.putmulti(found)
         return SPLIT_BYTES
 
+    def raw_rows(self, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield every row from the row key `start` on, as bytes."""
+        with self._txn.cursor(db=self._rows) as cursor:
+            if cursor.set_range(start) if start else cursor.first():
+                for row_key, data in cursor:
+                    yield bytes(row_key), bytes(data)
+
+    def raw_row(self, row_key: bytes) -> bytes:
+        """Return the bytes of a row."""
+        return bytes(self._txn.get(row_key, None, self._rows))
+
+    def unpacked(self, data: bytes) -> Stored:
+        """Return the stored form that the bytes of a row hold, which is no branch."""
+        return self._shapes.read(data, self._txn)
+
+    def replace_row(
+        self, old: bytes, new: bytes, key: str, value: Stored, node: bytes | None
+    ) -> None:
+        """Put a row under another row key: a branch when there is a `node`, else `value`."""
+        self._branches.clear()
+        self._txn.delete(old, db=self._rows)
+        if node is None:
+            self._write(new, key, value)
+        else:
+            self._txn.put(new, rows.pack_branch(key, node), db=self._rows)
+
     def _new_node(self) -> bytes:
         number = int.from_bytes(self._txn.get(_NEXT_NODE, db=self._meta) or b"\x01", "big")
         self._txn.put(_NEXT_NODE, (number + 1).to_bytes(8, "big"), db=self._meta)

@@ -19,12 +19,13 @@ import lmdb
 from elkyn._lmdb import rows
 from elkyn._lmdb.agreement import index_problems, log_problems
 from elkyn._lmdb.environment import Environment, Txn
-from elkyn._lmdb.format import check_transaction
+from elkyn._lmdb.format import KEY, check_transaction, is_older
+from elkyn._lmdb.key_order import is_moved
 from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.shapes import Shapes
 from elkyn._lmdb.tree import Tree
 from elkyn.paths import PRIORITY, key_problem, order_key
-from elkyn.values import VALUE, Stored
+from elkyn.values import VALUE, Stored, ordered
 from sennit_core.errors import SennitError
 
 __all__ = ["problems", "problems_apart"]
@@ -61,7 +62,8 @@ def _all(walk: _Walk, env: Environment, txn: Txn, known: Shapes) -> Iterator[str
     for problem in chain(walk.tree(), walk.orphans()):
         good = False
         yield problem
-    tree = Tree(env, txn, known) if good else None  # nothing is compared with a damaged tree
+    comparable = good and not walk.has_old_keys
+    tree = Tree(env, txn, known) if comparable else None  # nothing is compared with a damaged tree
     if tree is not None:
         yield from index_problems(tree, txn)
     yield from log_problems(LogRows(env, txn), tree)
@@ -84,6 +86,9 @@ class _Walk:
         self.at = "/"
         self.whole = True
         self._rows = 0
+        # A store of an older format may hold keys in its own order until it is opened to be used.
+        self._is_older = is_older(txn.get(KEY, db=self._meta))
+        self.has_old_keys = False
 
     def _pass(self, path: str) -> None:
         self.at = path or "/"
@@ -136,7 +141,9 @@ class _Walk:
             yield f"{path or '/'}: a row without a readable key ({row_key.hex()})"
             return
         problem = None if key == PRIORITY else key_problem(key)
-        if problem is not None or rows.child_row(node, key) != row_key:
+        moved = problem is None and self._is_older and is_moved(key)
+        self.has_old_keys = self.has_old_keys or moved
+        if problem is not None or (rows.child_row(node, key) != row_key and not moved):
             yield f"{path}/{key}: its row has another key"
         yield from self._row(f"{path}/{key}", data, waiting)
 
@@ -154,6 +161,8 @@ class _Walk:
         if path.endswith(f"/{PRIORITY}"):
             yield from _priority_problems(path.removesuffix(f"/{PRIORITY}"), value)
         else:
+            if self._is_older and (again := ordered(value)) is not value:
+                self.has_old_keys, value = True, again
             yield from _value_problems(path, value)
 
     def orphans(self) -> Iterator[str]:

@@ -30,6 +30,9 @@ class Body:
     def parse(cls, data: bytes, content_type: str = "") -> Body:
         """Read JSON, or a form; an empty body is an empty object.
 
+        What begins with a brace is JSON whatever its content type says: `curl -d '{…}'` calls it a
+        form, and no form begins so, because a brace in one is percent-encoded.
+
         Raises:
             AccountError: it is neither, or too large.
         """
@@ -38,7 +41,8 @@ class Body:
         if not data.strip():
             return cls({})
         try:
-            if content_type.partition(";")[0].strip() == "application/x-www-form-urlencoded":
+            kind = content_type.partition(";")[0].strip().lower()
+            if kind == "application/x-www-form-urlencoded" and not data.lstrip().startswith(b"{"):
                 pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=64)
                 return cls(dict(pairs))
             members = json.loads(data)

@@ -40,6 +40,10 @@ class FollowerLog(Protocol):
         """Note whether the leader has said that what is there is no beginning of what it has."""
         ...
 
+    def caught_up(self) -> None:
+        """Record that everything is there that the leader had when the connection began."""
+        ...
+
     def keep_terms(self, terms: Terms) -> None:
         """Keep what the leader said of terms."""
         ...
@@ -83,6 +87,9 @@ class Receiver:
         self.welcomed = self.replacing = False
         self._terms = Terms()
         self._diverged = False
+        # The leader's position at the welcome; None once the log has reached it. A later position
+        # would never be reached under steady writes.
+        self._first_target: int | None = None
         self._arriving = False
         self._parts: list[bytes] = []
         self._parts_bytes = 0
@@ -115,6 +122,7 @@ class Receiver:
             raise NotLeader(rest[2], message=f"the leader refuses this replica: {rest[1]}")
         if kind == "welcome" and not self.welcomed:
             self._welcome(rest[0], rest[1])
+            self._note_progress()
             return None
         if not self.welcomed or kind not in ("entries", "chunk", "complete", "beat"):
             raise ProtocolError("a leader's message", reason=f"{kind} does not belong here")
@@ -129,7 +137,14 @@ class Receiver:
             self._chunk(*rest[2:])
         else:
             self._complete(*rest[2:])
+        self._note_progress()
         return encode("ack", rest[0], term, self._log.position)
+
+    def _note_progress(self) -> None:
+        target = self._first_target
+        if target is not None and not self.replacing and self._log.position >= target:
+            self._first_target = None
+            self._log.caught_up()
 
     def _refuse_stale(self, term: int) -> None:
         if term != self._terms.term or term < self._log.terms.term:
@@ -150,6 +165,7 @@ class Receiver:
         self._log.judged(diverged=self._diverged)
         if not self.replacing:
             self._log.keep_terms(self._terms)
+            self._first_target = last
         self.welcomed = True
 
     def _entries(self, more: bool, piece: bytes, last: int) -> None:

@@ -46,6 +46,7 @@ class ReplicaStatus:
         term: of the leader it follows.
         replacing: whether what it holds is to be replaced by a snapshot, which has not come yet.
         diverged: whether what it holds is no past state of the leader, or may be none.
+        synced: whether it has ever held a full state of the leader; reads raise `NotSynced` before.
     """
 
     position: int
@@ -55,6 +56,7 @@ class ReplicaStatus:
     term: int
     replacing: bool = False
     diverged: bool = False
+    synced: bool = True
 
     @property
     def lag(self) -> int:
@@ -90,6 +92,7 @@ class Link:
         self._receiver: Receiver | None = None
         self._connect = load_connect()
         self._end = store.observe(self._note)
+        self._end_divergence = store.divergence.observe(lambda: self._note(0, []))
         name = f"elkyn-follow-{store.namespace}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -110,11 +113,15 @@ class Link:
             self._last_error,
             self._store.terms.term,
             receiver is not None and receiver.replacing,
-            self._store.divergence.known,
+            self._store.divergence.diverged,
+            not self._store.divergence.unsynced,
         )
 
     def wait_for(self, position: int, timeout_seconds: float | None) -> bool:
-        """Wait until the store has reached `position`; False when that takes longer."""
+        """Wait until the store can be read and has reached `position`; False when that takes longer.
+
+        Position 0 waits for the leader's first full state alone.
+        """
         with self._moved:
             return self._moved.wait_for(
                 lambda: self._has(position) or self._stop.is_set(), timeout_seconds
@@ -123,7 +130,8 @@ class Link:
     def _has(self, position: int) -> bool:
         receiver = self._receiver
         replacing = receiver is not None and receiver.replacing
-        return self._store.position >= position and not replacing
+        readable = not (replacing or self._store.divergence.known)
+        return readable and self._store.position >= position
 
     def _run(self) -> None:
         delay = _RETRY_SECONDS
@@ -176,6 +184,7 @@ class Link:
             self._thread.join()
         self._connected = False
         self._end()
+        self._end_divergence()
         self._note(0, [])
 
 

@@ -105,14 +105,16 @@ def begin_to_follow(store: ElkynStore) -> None:
     known = _read(store)
     own = store.position > 0 and (not known or known.get("led", False))
     store.divergence.note(own or store.terms.stale)
+    store.divergence.note_unsynced(not known.get("synced", store.position > 0))
 
 
 def begin_to_lead(store: ElkynStore) -> None:
     """Let a store that nothing else follows a leader for lead: what is written now is its own."""
     known = _read(store)
     if known:
-        _keep(store, {**known, "led": True})
+        _keep(store, {**known, "led": True, "synced": True})
     store.divergence.note(False)
+    store.divergence.note_unsynced(False)
     store.following = False
 
 
@@ -166,7 +168,8 @@ class FollowerStore:
         return [format_path(path) for path in self._paths]
 
     def _write(self) -> None:
-        said = {"node": self.node, "paths": self._shown_paths()}
+        synced = not self.store.divergence.unsynced
+        said = {"node": self.node, "paths": self._shown_paths(), "synced": synced}
         _keep(self.store, {**said, "led": True} if self._led else said)
 
     @property
@@ -194,6 +197,12 @@ class FollowerStore:
     def _mark(self, *, led: bool) -> None:
         self._led = led
         if self._file is not None and self._file.exists():
+            self._write()
+
+    def caught_up(self) -> None:
+        """Record that the store holds all that the leader had when the connection began."""
+        if self.store.divergence.unsynced:
+            self.store.divergence.note_unsynced(False)
             self._write()
 
     def keep_terms(self, terms: Terms) -> None:
@@ -237,6 +246,7 @@ class FollowerStore:
         own = self.fresh and not self._was_replica  # what nobody else may have
         self.store.install(folder, self._aside() if aside or own else None)
         self.fresh, self._was_replica, self._led = False, True, False
+        self.store.divergence.note_unsynced(False)
         self._write()
         self.store.divergence.note(False)
         self.close()

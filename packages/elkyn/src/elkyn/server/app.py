@@ -285,13 +285,20 @@ class ElkynApp:
 
         Raises:
             NotFound: there is none.
+            NotSynced: this server follows a leader that it has not reached yet.
         """
         known = self._served.get(name)
         if known is not None:
             return known
-        if not self.settings.create_namespaces and name not in self._stores:
-            raise NotFound("namespace", name)
-        store = self._served[name] = self._stores[name]
+        if not self.settings.create_namespaces:
+            if self.upstream is not None:
+                self.upstream.check_known(name)
+            if name not in self._stores:
+                raise NotFound("namespace", name)
+        store = self._stores[name]
+        if self.upstream is not None:
+            self.upstream.adopt(store)
+        self._served[name] = store
         return store
 
     def namespaces(self) -> list[str]:

@@ -18,13 +18,13 @@ from weakref import WeakKeyDictionary
 import ormsgpack
 
 from elkyn.auth.revocations import KEY_CLAIM, LEADER_CLAIM
-from elkyn.errors import Behind, PreconditionFailed
+from elkyn.errors import Behind, Diverged, NotSynced, PreconditionFailed
 from elkyn.identity import Identity
 from elkyn.replica.client import Answer, LeaderClient, error_of
 from elkyn.replica.link import Link, tell_term
 from elkyn.replica.store_log import begin_to_follow, begin_to_lead
 from elkyn.server.asgi import Receive, Scope, read_body
-from elkyn.server.replication import reach
+from elkyn.server.replication import reach, settled
 from elkyn.server.request import Request, Response, is_reserved
 from elkyn.server.session import Commit
 from elkyn.writer import Write
@@ -35,6 +35,7 @@ from sennit_core.private_files import FILE_MODE
 if TYPE_CHECKING:
     from elkyn.auth.leader import LeaderTrust
     from elkyn.server.app import ElkynApp, StoreMap
+    from elkyn.store import ElkynStore
 
 __all__ = ["Upstream", "members_of", "read_identity", "show_identity"]
 
@@ -108,6 +109,7 @@ class Upstream:
         self._links: dict[str, Link] = {}
         self._linking = threading.Lock()
         self._closed = threading.Event()
+        self._was_synced = False  # whether every namespace was readable once, see `unreadable`
         self._lines: WeakKeyDictionary[object, _Line] = WeakKeyDictionary()
         self.active = self._promoted_from() != url
         for name in stores if self.active else ():
@@ -203,9 +205,13 @@ class Upstream:
     async def _here(self, app: ElkynApp, namespace: str, position: int) -> None:
         if not position:
             return
-        with suppress(Behind, NotFound):  # it is written all the same
+        with suppress(Behind, NotFound, TimeoutError):  # it is written all the same
             await asyncio.to_thread(self._follow, namespace)
-            await reach(app.open_store(namespace), position, app.settings.ack_seconds)
+            store = app.open_store(namespace)
+            await reach(store, position, app.settings.ack_seconds)
+            if store.divergence.unsynced:
+                async with asyncio.timeout(app.settings.ack_seconds):
+                    await settled(store)
 
     def commit(
         self, app: ElkynApp, socket: _Writing, step: Commit, write: Write, identity: Identity
@@ -250,10 +256,36 @@ class Upstream:
         await self._here(app, namespace, position)
 
     @property
-    def diverged(self) -> bool:
-        """Whether a namespace cannot be read, because it holds what the leader never had."""
+    def unreadable(self) -> str | None:
+        """Why this server is not ready: the code of the error that reads raise, or None.
+
+        A namespace that the leader gets later makes the server unready no more: its reads alone are
+        refused until it is here.
+        """
+        if not self.active:
+            return None
         names = list(self._links or self._stores)  # the leader may lack some
-        return any(self._stores[name].divergence.known for name in names)
+        known = [self._stores[name].divergence for name in names]
+        if any(one.diverged for one in known):
+            return Diverged.code
+        if not self._was_synced and (not known or any(one.unsynced for one in known)):
+            return NotSynced.code
+        self._was_synced = True
+        return None
+
+    def check_known(self, name: str) -> None:
+        """Refuse a namespace that is not here while the leader has not said which ones it has.
+
+        Raises:
+            NotSynced: the namespace may be there.
+        """
+        if self.active and not self._links and name not in self._stores:
+            raise NotSynced
+
+    def adopt(self, store: ElkynStore) -> None:
+        """Have a store that a request has opened filled by nothing but the leader."""
+        if self.active and not store.following:
+            begin_to_follow(store)
 
     def status(self) -> dict[str, Any]:
         """Return how following goes, for admins."""
@@ -265,6 +297,7 @@ class Upstream:
                 "lag": status.lag,
                 "connected": status.connected,
                 "diverged": status.diverged,
+                "synced": status.synced,
                 "lastError": status.last_error,
                 "term": status.term,
             }

@@ -12,7 +12,7 @@ import struct
 from base64 import b64encode
 from hashlib import sha1
 
-from elkyn.paths import order_key
+from elkyn.paths import order_key, utf16_order
 from elkyn.values import Stored
 
 __all__ = ["NULL_ETAG", "etag_of", "hash_of"]
@@ -56,7 +56,7 @@ def _by_priority(item: tuple[str, Stored]) -> tuple[int, float, str, tuple[int, 
     if priority is None:
         return (0, 0.0, "", order_key(key))
     if isinstance(priority, str):
-        return (2, 0.0, priority, order_key(key))
+        return (2, 0.0, utf16_order(priority), order_key(key))
     return (1, float(priority), "", order_key(key))
 
 

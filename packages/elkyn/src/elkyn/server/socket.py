@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from elkyn.errors import Diverged
+from elkyn.errors import NotReadable
 from elkyn.events import Event
 from elkyn.identity import Identity
 from elkyn.paths import format_path
@@ -202,7 +202,10 @@ class Socket:
             if self._lost:
                 await self._resynchronise()
             elif self._close_code is not None:
-                await self._send({"type": "websocket.close", "code": self._close_code})
+                reason = self.store.divergence.reason or ""
+                await self._send(
+                    {"type": "websocket.close", "code": self._close_code, "reason": reason}
+                )
                 return
             else:
                 await self._woken.wait()
@@ -306,7 +309,7 @@ class Socket:
         told = None
         if any(listen.names for listen in self._feeds):
             with (
-                suppress(BlockingIOError, Diverged),
+                suppress(BlockingIOError, NotReadable),
                 self.store.moment(_nothing, wait=False) as view,
             ):
                 told = self._data.told_until(view.position)
@@ -323,6 +326,7 @@ class Socket:
 
     async def _do_attach(self, step: steps.Attach) -> None:
         await self._settled()
+        await self._writes_committed()
         listen = step.listen
         try:
             grant = self._grant(listen)
@@ -395,15 +399,24 @@ class Socket:
 
     async def _do_fetch(self, step: steps.Fetch) -> None:
         await self._settled()
-        if self._in_flight:  # a read sees the writes that were sent before it
-            await asyncio.wait(self._in_flight)
+        await self._writes_committed()
         self._app.metrics.reads += 1
         grant = self._data.grant(self.caller, step.path, write=False)
         value = await self._data.fetch(grant, step)
         self._say(*self._admitted([reply(step.number, "ok", value)]))
 
+    async def _writes_committed(self) -> None:
+        """Wait for the writes that the client sent before the current request.
+
+        Requests of a connection take effect in the order in which they were sent: the state that
+        answers one holds every write before it.
+        """
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
     async def _do_later(self, step: steps.Later) -> None:
         await self._settled()
+        await self._writes_committed()
         grant = self._data.grant(self.caller, step.path, write=True)
         await asyncio.to_thread(self._data.check_later, step, grant)
         self.session.remember(step)

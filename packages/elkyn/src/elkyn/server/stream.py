@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from elkyn.errors import Diverged
+from elkyn.errors import Diverged, NotReadable
 from elkyn.events import Event
 from elkyn.server.asgi import Direct, send_body
 from elkyn.server.codec import dump
@@ -31,16 +31,19 @@ _HEADERS = [
 ]
 _CHUNKS = ("chunk", "unnamed chunk")
 _KEEP_ALIVE = (b"event: keep-alive\ndata: null\n\n", b": keep-alive\n\n")
-_DIVERGED = (
-    b"retry: 1000\nevent: diverged\ndata: null\n\n",
-    b'retry: 1000\ndata: {"type":"diverged","path":"/","data":null}\n\n',
-)
 _CANCEL = (b"event: cancel\ndata: null\n\n", b'data: {"type":"cancel","path":"/","data":null}\n\n')
 
 
 def encode_put(data: Any, name: str, *, unnamed: bool = False) -> bytes:
     """Return the event that a stream starts with: the whole value; `name` is its id."""
     return _frame("put", "/", data, name, unnamed)
+
+
+def _unreadable(code: str, *, unnamed: bool) -> bytes:
+    """Return the event that ends a stream of a replica that cannot be read; clients come back."""
+    if unnamed:
+        return b"retry: 1000\ndata: %b\n\n" % dump({"type": code, "path": "/", "data": None})
+    return b"retry: 1000\nevent: %b\ndata: null\n\n" % code.encode()
 
 
 def _frame(kind: str, path: str, data: Any, name: str, unnamed: bool) -> bytes:
@@ -154,10 +157,10 @@ class Stream:
         self._outdated = True
         self.close()
 
-    async def refuse_diverged(self) -> None:
-        """Answer with a stream that says that nothing can be read now, and when to come again."""
+    async def refuse(self, code: str) -> None:
+        """Answer with a stream that says why nothing can be read now, and when to come again."""
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await self._write(_DIVERGED[self._unnamed], more=False)
+        await self._write(_unreadable(code, unnamed=self._unnamed), more=False)
 
     async def run(self, feed: Feed, unsent: Share) -> None:
         """Send events until `close`, `revoke`, or reading is denied; the caller closes `feed`.
@@ -178,8 +181,8 @@ class Stream:
             try:
                 while await self._step(feed, unsent):
                     pass
-            except Diverged:
-                await self._write(_DIVERGED[self._unnamed])
+            except NotReadable as error:
+                await self._write(_unreadable(error.code, unnamed=self._unnamed))
         await self._write(b"", more=False)
 
     def _opened(self, opening: Opening) -> bytes:
@@ -229,7 +232,7 @@ class Stream:
     async def _end(self) -> bool:
         reason = self._revoked
         if self._outdated:
-            await self._write(_DIVERGED[self._unnamed])
+            await self._write(_unreadable(Diverged.code, unnamed=self._unnamed))
         elif reason is not None and self._unnamed:
             body = dump({"type": "auth_revoked", "path": "/", "data": reason})
             await self._write(b"data: %b\n\n" % body)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from elkyn._lmdb.tree import ReadLimit
-from elkyn.errors import Diverged
+from elkyn.errors import NotReadable
 from elkyn.server.asgi import Receive, Scope, Send, client_of, direct_of
 from elkyn.server.door import Caller
 from elkyn.server.feed import INLINE_ROWS, Feed, Opening, QueryFeed
@@ -52,8 +52,8 @@ async def open_stream(
         except ReadLimit:
             await asyncio.to_thread(stream.check)
         await serve_stream(app, stream, receive, client_of(scope))
-    except Diverged:
-        await stream.refuse_diverged()
+    except NotReadable as error:
+        await stream.refuse(error.code)
 
 
 async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive, client: str) -> None:

@@ -60,11 +60,12 @@ async def healthz(_call: SystemCall) -> Response:
 async def readyz(call: SystemCall) -> Response:
     """Answer whether requests are served."""
     app = call.app
-    diverged = app.upstream is not None and app.upstream.diverged
-    ready = not app.closed and not diverged
-    said = "ready" if ready else "stopping" if app.closed else "diverged"
-    body = dump({"status": said})
-    return Response(200 if ready else 503, body, (_JSON,))
+    if app.closed:
+        reason: str | None = "stopping"
+    else:
+        reason = None if app.upstream is None else app.upstream.unreadable
+    body = dump({"status": reason or "ready"})
+    return Response(200 if reason is None else 503, body, (_JSON,))
 
 
 async def counters(call: SystemCall) -> Response:

@@ -1,0 +1,97 @@
+"""Brings a store of format 2 to the order of keys of format 3, when it is opened.
+
+Format 2 took integers with leading zeros for text, and ordered text by code points. So a row is
+rewritten when its key, or a key inside its value, is such an integer or holds a character above
+U+FFFF. All of it is one transaction: a crash leaves the store as it was. Indexes are dropped when a
+row has changed, and are built again in the background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from elkyn._lmdb import rows
+from elkyn._lmdb.indexes import Indexes
+from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.tree import Tree
+from elkyn.paths import as_integer, has_astral, is_canonical
+from elkyn.values import Stored, ordered
+
+__all__ = ["is_moved", "move_keys", "needs_move", "order_shadows"]
+
+_CHUNK_ROWS = 10_000  # whose keys are held in memory at once
+
+
+def is_moved(key: str) -> bool:
+    """Whether the place of `key` among its siblings is another one than in format 2."""
+    number = as_integer(key) if key[0] <= "9" else None
+    return has_astral(key) if number is None else not is_canonical(key)
+
+
+def needs_move(tree: Tree) -> bool:
+    """Whether a store of format 2 holds any such key; reads every row."""
+    for row_key, data in tree.raw_rows(b""):
+        if row_key != rows.ROOT_ROW and is_moved(_key_of(row_key, data)):
+            return True
+        if not rows.is_branch(data) and _holds_moved(tree.unpacked(data)):
+            return True
+    return False
+
+
+def move_keys(tree: Tree) -> int:
+    """Rewrite the rows of a store of format 2 in the write transaction; returns how many."""
+    count, start = 0, b""
+    while found := list(islice(_misplaced(tree, start), _CHUNK_ROWS)):
+        for row_key in found:
+            _move(tree, row_key)
+        # Going on from here may come across rows that were rewritten: they are in place.
+        start, count = found[-1], count + len(found)
+    # The rows of an index hold the children's keys, also of maps that were in order by chance.
+    Indexes.keep(tree, Indexes.read(tree).declared("", ()))
+    return count
+
+
+def order_shadows(shadows: Shadows | None) -> None:
+    """Put the maps of ephemeral values in order."""
+    if shadows is None:
+        return
+    for path, value in shadows.all():
+        if (again := ordered(value)) is not value:
+            shadows.put(path, again)
+
+
+def _misplaced(tree: Tree, start: bytes) -> Iterator[bytes]:
+    """Yield the keys of rows from `start` on that are not where or what they should be."""
+    for row_key, data in tree.raw_rows(start):
+        if row_key != _place_of(row_key, data):
+            yield row_key
+        elif not rows.is_branch(data):
+            value = tree.unpacked(data)
+            if ordered(value) is not value:
+                yield row_key
+
+
+def _place_of(row_key: bytes, data: bytes) -> bytes:
+    if row_key == rows.ROOT_ROW:
+        return row_key
+    return rows.child_row(row_key[: rows.node_bytes(row_key)], _key_of(row_key, data))
+
+
+def _key_of(row_key: bytes, data: bytes) -> str:
+    """Return the key of a row of either format."""
+    return rows.unpack(data).key or rows.key_of(row_key, rows.node_bytes(row_key))
+
+
+def _holds_moved(value: Stored) -> bool:
+    if type(value) is not dict:
+        return False
+    return any(is_moved(key) or _holds_moved(child) for key, child in value.items())
+
+
+def _move(tree: Tree, row_key: bytes) -> None:
+    data = tree.raw_row(row_key)
+    node = rows.node_in(data)
+    value = None if node is not None else ordered(tree.unpacked(data))
+    key = "" if row_key == rows.ROOT_ROW else _key_of(row_key, data)
+    tree.replace_row(row_key, _place_of(row_key, data), key, value, node)
