@@ -53,6 +53,7 @@ class Reader(ABC, Generic[T]):
     def __init__(self, view: StrandView) -> None:
         """Read with `view`."""
         self.view = view
+        view._read_for_itself()  # noqa: SLF001 - of one package
 
     @abstractmethod
     def take(self, seq: int, stop: int) -> Iterator[T]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from sennit_core.errors import UsageError
 from strand import _native, layout
 from strand.closing import Mapped
-from strand.header import StrandMap, check_extension, compute_map, init_header, read_header
+from strand.header import StrandMap, compute_map, init_header, read_header
 from strand.owners import forget_in_child, identify, require_platform
+from strand.plain import require_extension
 from strand.rows import compile_layout
 from strand.schema import StrandSchema
 from strand.segment import BufferSegment, Segment, create_segment, open_segment
@@ -101,7 +102,7 @@ class Ring(Mapped):
 
     def signal_abort(self) -> None:
         """Ask the producer to stop, from any process that has the ring; wakes everybody."""
-        check_extension(self.memory)
+        require_extension(self)
         _native.signal_abort(*self.native_map())
 
     def stats(self) -> RingStats:

@@ -12,8 +12,9 @@ from strand import _native, layout
 from strand.claim import PayloadClaim
 from strand.errors import ConsumerDied, ProducerDied, RoleTaken
 from strand.failures import Failing, Failure
-from strand.header import check_extension, find_schema, keep_schema
+from strand.header import find_schema, keep_schema
 from strand.owners import identify
+from strand.plain import require_extension
 from strand.role import NAP_NANOSECONDS, Role
 from strand.stats import Meter, WriterStats
 
@@ -67,7 +68,7 @@ class StrandWriter(Failing, _native.Producer, Role):
                 f'when nobody reads, a producer may "raise", "wait" or "discard", not '
                 f"{when_unread!r}"
             )
-        check_extension(ring.memory)
+        require_extension(ring)
         lock = ring.segment.lock(layout.PRODUCER_AT)
         if not lock.try_acquire():
             lock.release()
