@@ -370,8 +370,10 @@ async def _wait_for_room(writer: StrandWriter, threshold: int) -> None:
     try:
         if writer._wait(threshold, 0, 0):  # noqa: SLF001
             return
+        seconds = writer._seconds_left(threshold)  # noqa: SLF001
         writer._check_readers(threshold)  # noqa: SLF001
-        if not await nap(writer._bell, bell):  # noqa: SLF001
+        seconds = min(seconds, NAP_NANOSECONDS / 1e9)
+        if not await nap(writer._bell, bell, seconds):  # noqa: SLF001
             writer._bury_the_dead()  # noqa: SLF001
             writer._check_readers(threshold)  # noqa: SLF001
     except BaseException:

@@ -65,20 +65,30 @@ class Ring(Mapped):
         """The mapped segment, an object with the buffer protocol."""
         return self.segment.memory
 
-    def producer(self, *, when_unread: WhenUnread = "raise", resume: bool = False) -> StrandWriter:
+    def producer(
+        self,
+        *,
+        when_unread: WhenUnread = "raise",
+        resume: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> StrandWriter:
         """Become the ring's one producer. Leaving its `with` finalizes; an exception aborts.
 
         Args:
             when_unread: what to do when the ring is full and every consumer has left or died:
                 raise ConsumerDied, wait for another one, or discard what nobody reads.
             resume: go on where a producer that died stopped.
+            timeout_seconds: how long a write waits for room while consumers give nothing back,
+                then it raises DeadlineExceeded; None waits as long as it takes.
 
         Raises:
             RoleTaken: another producer lives.
             ProducerDied: the producer of this stream died; open a new ring, or resume.
             Closed: the stream has ended already.
         """
-        writer = StrandWriter(self, when_unread=when_unread, resume=resume)
+        writer = StrandWriter(
+            self, when_unread=when_unread, resume=resume, timeout_seconds=timeout_seconds
+        )
         self._roles.append(writer)
         writer.begin()
         return writer

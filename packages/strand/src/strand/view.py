@@ -287,6 +287,11 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             return ProducerDied(pid=pid)
         return None
 
+    @property
+    def is_of_another_user(self) -> bool:
+        """Whether another user owns the ring's memory: batches are always copied out of it."""
+        return self._ring.segment.is_of_another_user
+
     def signal_abort(self) -> None:
         """Ask the producer to stop; its next write raises StrandAbortError."""
         self._ring.signal_abort()
@@ -341,7 +346,12 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         """Return records as an Arrow batch of its own memory."""
         from strand.columns import to_arrow
 
-        return to_arrow(self, start, stop)
+        try:
+            return to_arrow(self, start, stop)
+        except Corrupt:
+            for seq in range(start, stop):
+                self.tuples(seq, seq + 1)  # raises CorruptRecord, which names the record
+            raise
 
     def find_first(self, field: str, value: Any) -> int:
         """Return the first record whose sorted `field` is not before `value`, by bisection.
@@ -414,7 +424,8 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
 
         Args:
             copy: give batches of their own memory. False gives batches that look into the ring of
-                blocks: each goes back to the producer when nothing refers to it any more.
+                blocks: each goes back to the producer when nothing refers to it any more. A ring
+                whose memory another user owns is always copied from.
             timeout_seconds: as in `payloads`.
             schema: of a block ring's batches, for a consumer that joins after they began; needed
                 only when the schema is too large for the ring's header (about 2.5 KiB, deflated).
