@@ -101,4 +101,3 @@ def _line(number: int | None) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
