@@ -83,6 +83,15 @@ def test_the_original_way_to_a_token_needs_an_administrator(server: Streams) -> 
     assert server.anybody.get("/users/somebody", headers=bearer).status_code == 200
 
 
+def test_a_stream_ends_when_its_token_does(server: Streams) -> None:
+    body = {"uid": "ann", "expiresSeconds": 2}
+    token = server.client.post("/auth/token", json=body).json()["token"]
+    with server.stream("/users/ann.json", Authorization=f"Bearer {token}") as events:
+        found = [(name, data) for name, data, _id in events if name != "keep-alive"]
+    assert [name for name, _data in found] == ["put", "auth_revoked"]
+    assert found[-1][1] == "credential is no longer valid"
+
+
 def test_revoking_a_user_ends_open_streams(server: Streams) -> None:
     uid, token = server.sign_up("stream@example.com")
     other_uid, other = server.sign_up("other@example.com")

@@ -247,29 +247,6 @@ def test_new_rules_cancel_a_stream_at_once(emulator: Any) -> None:
     assert httpx.get(f"{emulator.url}{url}").status_code == 401
 
 
-def test_a_stream_ends_when_its_token_does(emulator: Any) -> None:
-    import base64
-    import json
-
-    def part(value: Any) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
-
-    now = int(time.time())
-    claims = {"sub": "ann", "user_id": "ann", "iat": now - 3600, "exp": now + 2, "aud": "elkyn"}
-    claims["iss"] = "https://securetoken.google.com/elkyn"
-    token = f"{part({'alg': 'none', 'typ': 'JWT'})}.{part(claims)}."
-    emulator.rules("expiry", {".read": "auth.uid === 'ann'"})
-    headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {token}"}
-    with emulator.client.stream("GET", "/a.json?ns=expiry", headers=headers) as response:
-        assert response.status_code == 200, response.read()
-        lines = list(response.iter_lines())
-    assert lines[-3:] == [
-        "event: auth_revoked",
-        'data: "credential is no longer valid"',
-        "",
-    ]
-
-
 def test_five_hundred_abandoned_streams_leave_nothing_behind(
     start_server: Callable[..., Any],
 ) -> None:
