@@ -207,7 +207,9 @@ test('a replica follows, writes through, and catches up after it was away', asyn
   await client.set(at, { a: 1 })
   const options = { mode: 'replica', url, token, paths: [at], path: folder } as const
   const first = new ElkynStore(options)
-  await until(() => JSON.stringify(first.get(at)) === '{"a":1}')
+  assert.throws(() => first.get(at), { name: 'Offline' })
+  await first.ready
+  assert.deepEqual(first.get(at), { a: 1 })
   await first.set(`${at}/b`, 2)
   await until(() => JSON.stringify(first.get(at)) === '{"a":1,"b":2}')
   await first.close()
