@@ -49,12 +49,8 @@ function valueOf(value: unknown): unknown {
 }
 
 function writeRing(recipe: Recipe): Uint8Array {
-  const { version, metadata = {}, query, estimatedRecords } = recipe
   const map = computeStrandMap({
-    version,
-    metadata,
-    query,
-    ...(estimatedRecords === undefined ? {} : { estimatedRecords }),
+    ...recipe,
     schema: buildSchema(recipe.schema),
     indexCapacity: recipe.records,
     heapCapacity: recipe.heap,
