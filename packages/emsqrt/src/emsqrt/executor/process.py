@@ -2,8 +2,8 @@
 
 It starts lean (no pyarrow, no numpy) and loads what an entry point needs when one is first asked
 for. The main thread runs one task at a time, a second thread reads control frames, and a watchdog
-holds the cap while a task runs. The process ends when its control socket does: it cannot outlive
-its parent, however that died.
+holds the cap while a task runs. The process ends when its control socket does, however the parent
+died: at once when it is idle, and after a task has removed its files, 5 seconds at most, when not.
 """
 
 from __future__ import annotations
