@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sennit_core.errors import Conflict, DeadlineExceeded, SennitError, Unavailable, UsageError
+from sennit_core.errors import (
+    CapacityError,
+    Conflict,
+    DeadlineExceeded,
+    SennitError,
+    Unavailable,
+    UsageError,
+)
 
 __all__ = [
     "BadPath",
@@ -23,6 +30,7 @@ __all__ = [
     "PreconditionFailed",
     "Problem",
     "StoreInUse",
+    "TooManyNodes",
 ]
 
 _PROBLEMS_SHOWN = 5
@@ -246,3 +254,17 @@ class OtherFormat(SennitError):
 
 def _shorten(path: str, limit: int = 200) -> str:
     return path if len(path) <= limit else f"{path[:limit]}… ({len(path)} characters)"
+
+
+@dataclass(eq=False)
+class TooManyNodes(CapacityError):
+    """One value holds more nodes (scalars, maps and lists) than one write may."""
+
+    code = "too-many-nodes"
+    message: str = field(default="", kw_only=True)
+    what: str
+    limit: int
+
+    def describe(self) -> str:
+        """Name the thing and the limit."""
+        return f"{self.what} holds more than {self.limit:,} values: write it in parts"
