@@ -36,7 +36,7 @@ async def serve_socket(
         await send({"type": "websocket.send", "text": control("s", str(error))})
         await send({"type": "websocket.close", "code": 1008})
         return
-    data = SocketStore(store, namespace, app.door, scope)
+    data = SocketStore(store, namespace, app.door, scope, nodes_max=app.settings.limits.body_nodes)
     socket = Socket(app, data, caller, send)
     try:
         with app.clients.joined(socket):
