@@ -103,6 +103,21 @@ export class StreamResetError extends StrandError {
   }
 }
 
+/** A wait that cannot end: the producer has no room before this view acknowledges more. */
+export class LeaseHeldError extends StrandError {
+  override readonly code = 'lease-held'
+
+  constructor(unread: number, position: number, own: boolean) {
+    super(
+      `${unread} records are read and not acknowledged, and the ring has no room for the next`,
+      own
+        ? `the view's own consumer is at record ${position}: acknowledge without a token as well, ` +
+            'or call releaseConsumer() to read by tokens alone'
+        : `acknowledge for the consumer that is at record ${position}`,
+    )
+  }
+}
+
 /** The ring has no room, and this thread may not sleep until it has. */
 export class WouldBlockError extends StrandError {
   override readonly code = 'would-block'

@@ -8,9 +8,11 @@ import {
   StrandConflictError,
   WouldBlockError,
 } from './errors.js'
-import { checkExtension, readStrandHeader, type StrandMap } from './header.js'
+import { readStrandHeader, type StrandMap } from './header.js'
+import { requireKnownOptions } from './options.js'
+import { requireExtension } from './plain.js'
 import { NO_ROOM, Producer } from './producer.js'
-import { canBlock, NAP_MS, sleep, sleepHere } from './waiting.js'
+import { canBlock, NAP_MS, sleepHere, sleepUntilAny, type Bell } from './waiting.js'
 import {
   AT,
   ATTACHED,
@@ -59,10 +61,11 @@ export class StrandWriter {
 
   /** Attach as the ring's producer; throws StrandHeaderError, or StrandClosedError after its end. */
   constructor(buffer: SharedArrayBuffer, options: StrandWriterOptions = {}) {
+    requireKnownOptions('a StrandWriter', options, ['whenUnread', 'categories'])
     this.map = readStrandHeader(buffer)
-    checkExtension(buffer)
+    requireExtension(buffer, this.map)
     this.words = new RingWords(buffer, this.map.version)
-    if (this.words.load32(AT.status) >= EOS)
+    if (this.words.status() >= EOS)
       throw new StrandClosedError("the ring's stream has ended", 'its writer may reset() it')
     this.whenUnread = options.whenUnread ?? 'raise'
     this.producer = new Producer(this.words, this.map)
@@ -256,32 +259,35 @@ export class StrandWriter {
 
   /** Sleep until what the last claim lacked is given back; publishes first what is filled. */
   private waitHere(): void {
-    for (const seen of this.watch()) {
+    for (const bells of this.watch()) {
       if (!canBlock()) throw new WouldBlockError()
-      sleepHere(this.words.i32, AT.bell, seen, NAP_MS)
+      // A thread sleeps on one word. Plain readers change theirs with each acknowledgement.
+      const { at, seen } = bells.at(-1)!
+      sleepHere(this.words.i32, at, seen, NAP_MS)
     }
   }
 
   private async wait(): Promise<void> {
-    for (const seen of this.watch()) await sleep(this.words.i32, AT.bell, seen, NAP_MS)
+    for (const bells of this.watch()) await sleepUntilAny(this.words.i32, bells, NAP_MS)
   }
 
-  /** Yield the bell to sleep on until there is room; throws when there will be none. */
-  private *watch(): Generator<number, void> {
+  /** Yield the words to sleep on until there is room; throws when there will be none. */
+  private *watch(): Generator<readonly Bell[], void> {
     const { producer, words } = this
     const { threshold } = producer
     producer.publish()
     for (;;) {
       // We store the threshold, then load the counters; who gives back does it the other way round.
       words.store(AT.threshold, threshold)
-      const seen = words.load32(AT.bell)
+      const bells: Bell[] = [{ at: AT.bell, seen: words.load32(AT.bell) }]
+      if (words.hasPlainReader()) bells.push({ at: AT.v5Read, seen: words.load32(AT.v5Read) })
       if (producer.hasRoom(threshold)) return
       if (words.aborted()) throw new StrandAbortError('the consumer asked the producer to stop')
       if (this.everyoneLeft()) {
         if (producer.hasRoom(threshold)) return // given back before they went
         throw new ConsumerGoneError()
       }
-      yield seen
+      yield bells
     }
   }
 

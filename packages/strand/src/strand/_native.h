@@ -116,6 +116,7 @@ typedef struct {
     bool closing;
     bool poisons; /* debug mode: overwrite what is given back */
     strand_consumer core;
+    uint64_t reading; /* the record being decoded, for errors; UINT64_MAX: one of several */
 } consumer_object;
 
 /* ---- _native.c ------------------------------------------------------------------------------ */
