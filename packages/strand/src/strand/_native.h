@@ -164,6 +164,12 @@ PyObject *consumer_done(consumer_object *self, PyObject *result);
 PyObject *native_nap_any(PyObject *module, PyObject *args);
 PyObject *native_ring_bell(PyObject *module, PyObject *bell);
 
+/* ---- _sequences.c --------------------------------------------------------------------------- */
+
+/* Module functions over lists and tuples: where None is; strings or bytes as one buffer. */
+PyObject *native_find_nulls(PyObject *module, PyObject *values);
+PyObject *native_flatten(PyObject *module, PyObject *args);
+
 /* ---- _lease.c ------------------------------------------------------------------------------- */
 
 /* Lend `bytes` at byte `offset` of the segment, read-only. */
