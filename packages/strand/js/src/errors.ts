@@ -91,6 +91,18 @@ export class ConsumerGoneError extends StrandError {
   }
 }
 
+/** Consumers gave nothing back for as long as the writer waits; what had no room was not written. */
+export class StrandTimeoutError extends StrandError {
+  override readonly code = 'deadline-exceeded'
+
+  constructor(timeoutMs: number) {
+    super(
+      `no room in the ring for ${timeoutMs} ms`,
+      'acknowledge records, release consumers that stopped reading, or pass a longer timeoutMs',
+    )
+  }
+}
+
 /** The producer began a new stream, and the record waited for was of the last one. */
 export class StreamResetError extends StrandError {
   override readonly code = 'stream-reset'

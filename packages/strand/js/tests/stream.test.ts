@@ -10,6 +10,7 @@ import {
   StrandAbortError,
   StrandClosedError,
   StrandConflictError,
+  StrandTimeoutError,
   StrandView,
   StrandWriter,
   StreamResetError,
@@ -50,6 +51,19 @@ test('a writer learns of an abort at its next claim, with room or without', () =
   view.signalAbort()
   assert.throws(() => writer.write([2]), StrandAbortError)
   assert.throws(() => writer.claimSlot(), StrandAbortError)
+})
+
+test('a write gives up after its timeout and can be repeated', async () => {
+  const { buffer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  const writer = new StrandWriter(buffer, { timeoutMs: 5 })
+  writer.writeRecordBatch(rows(4))
+  assert.throws(() => writer.write([4]), StrandTimeoutError)
+  await assert.rejects(writer.writeRecordBatchAsync([[4]]), StrandTimeoutError)
+  assert.equal(writer.committedCount, 4)
+  view.acknowledgeRead(1)
+  writer.write([4])
+  assert.equal(writer.committedCount, 5)
+  assert.throws(() => new StrandWriter(buffer, { timeoutMs: -1 }), RangeError)
 })
 
 for (const version of VERSIONS) {
