@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -253,3 +255,47 @@ def test_every_bound_can_be_set_from_the_command_line(monkeypatch: pytest.Monkey
         line += [words[field.name], str(number)]
     assert main(line) == 0
     assert list(asdict(started[0].limits).values()) == list(range(7, 7 + len(words)))
+
+
+def test_a_follower_passes_large_messages_on(
+    start_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    leader = start_server()
+    leader.rules("default", RULES)
+    token = str(leader.data / "admin.token")
+    follower = start_server(
+        *("--follow", leader.url, "--follow-token-file", token), data=tmp_path / "follower"
+    )
+    until(lambda: httpx.get(f"{follower.url}/open.json").status_code == 200)
+    with follower.wire("default") as wire:
+        assert wire.ask("p", p="/open/x", d=RECORDS)["s"] == "ok"
+        assert wire.ask("p", p="/shut/x", d=RECORDS)["s"] == "permission_denied"
+    assert httpx.put(f"{follower.url}/open/y.json", json=RECORDS, timeout=60).status_code == 200
+    for served in (leader, follower):
+        stored = httpx.get(f"{served.url}/open.json", timeout=60).json()
+        assert stored == {"x": RECORDS, "y": RECORDS}
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_a_large_body_takes_no_more_than_six_times_its_size(served: Served) -> None:
+    body = json.dumps({f"-N{n:08}": {"name": f"user {n}", "age": n % 90} for n in range(500_000)})
+    before, peak, done = anonymous_bytes(served), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.005):
+            peak = max(peak, anonymous_bytes(served))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    answer = httpx.put(f"{served.url}/open/all.json", content=body, timeout=500)
+    done.set()
+    watching.join()
+    assert answer.status_code == 200
+    assert peak - before < 6 * len(body)
+
+
+def anonymous_bytes(served: Served) -> int:
+    status = Path(f"/proc/{served.process.pid}/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024

@@ -42,7 +42,7 @@ class Limits:
     """
 
     body_bytes: int = BODY_BYTES_MAX
-    body_nodes: int = 2_000_000
+    body_nodes: int = 4_000_000
     body_memory_bytes: int = 1024 * 1024 * 1024
     connections: int = 100_000
     requests: int = 20_000
