@@ -124,7 +124,8 @@ def test_if_match_writes_only_over_the_value_it_names(store: ElkynStore) -> None
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"nope", b"NaN", b"[Infinity]", b"[" * 100_000, b"\xff"]
+    "body",
+    [b"", b"{", b"nope", b"NaN", b"[Infinity]", b"[" * 50_000, b"\xff", b"[" + b" " * 70_000],
 )
 def test_a_body_that_is_not_json_is_refused_in_firebases_words(
     store: ElkynStore, body: bytes
@@ -134,6 +135,12 @@ def test_a_body_that_is_not_json_is_refused_in_firebases_words(
         400,
         {"error": "Invalid data; couldn't parse JSON object, array, or value."},
     )
+
+
+def test_a_large_body_that_is_too_deep_is_refused_before_its_end(store: ElkynStore) -> None:
+    answer = ask(store, "PUT", "/a.json", b"[" * 100_000)
+    assert answer.status == 400
+    assert b"at most 32 levels deep" in answer.body
 
 
 @pytest.mark.parametrize(
