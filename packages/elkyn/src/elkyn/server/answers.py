@@ -13,6 +13,8 @@ from elkyn.errors import (
     Behind,
     NotReplicated,
     PreconditionFailed,
+    UnknownHost,
+    UnknownNamespace,
 )
 from elkyn.server.codec import dump
 from elkyn.server.request import METHODS, Call, MethodNotAllowed, Response
@@ -40,6 +42,7 @@ _FRESH = (_JSON, ("cache-control", "no-cache"))
 _NOSNIFF = ("x-content-type-options", "nosniff")
 
 _STATUS: tuple[tuple[type[SennitError], int], ...] = (
+    (UnknownHost, 403),
     (Denied, 401),
     (PreconditionFailed, 412),
     (NotFound, 404),
@@ -78,8 +81,10 @@ def respond(call: Call, value: Any, etag: str | None = None) -> Response:
 
 def error_text(error: SennitError) -> str:
     """Say what went wrong as Firebase's clients expect it."""
-    if isinstance(error, BadToken):
+    if isinstance(error, BadToken | UnknownHost):
         return str(error)
+    if isinstance(error, UnknownNamespace) and error.hint:
+        return f"{error}; {error.hint}"
     if isinstance(error, Denied):
         return error.message or "Permission denied"
     if isinstance(error, BadPath):
