@@ -1,9 +1,12 @@
 // What the firebase SDK reports of a database that the server refuses; prints one line of JSON: the
-// error of each operation, and what the SDK logged.
+// error of each operation, and what the SDK logged. Names that end in `.test` lead to this machine.
+import dns from 'node:dns'
 import { initializeApp } from 'firebase/app'
 import * as db from 'firebase/database'
 
 const [url, namespace] = process.argv.slice(2)
+const { lookup } = dns
+dns.lookup = (name, ...rest) => lookup(name.endsWith('.test') ? '127.0.0.1' : name, ...rest)
 const print = console.log
 const logged = []
 for (const level of ['log', 'warn']) console[level] = (...words) => logged.push(words.join(' '))

@@ -89,6 +89,13 @@ def test_a_namespace_created_meanwhile_is_used_by_the_next_request(
         assert wire.ask("g", p="/a", q={}) == {"s": "ok", "d": None}
 
 
+def test_a_name_that_no_namespace_can_have_is_refused_by_an_emulator_too(emulator: Any) -> None:
+    with emulator.wire("my.app") as wire:
+        answer = wire.ask("g", p="/a", q={})
+    assert answer["s"] == "failure"
+    assert answer["d"].startswith("'my.app' cannot name a namespace: use up to 63 letters")
+
+
 def test_what_is_no_message_ends_a_refused_connection(served: Served) -> None:
     with served.wire(NAME) as wire:
         wire.socket.send("{")

@@ -42,7 +42,7 @@ from elkyn.rules.snapshots import (
     NOWHERE,
     Snapshot,
     child_of,
-    descend,
+    illegal_child,
     parent_of,
     priority_at,
     split_path,
@@ -175,9 +175,9 @@ class _Compiler:
             steps = split_path(relative.value)
             if steps is None:
                 return lambda context: NOWHERE
-            keys = steps.keys
-            if steps.illegal is not None:
-                return lambda context: descend(owner(context), steps)
+            keys, illegal = steps
+            if illegal is not None:
+                return lambda context: illegal_child(owner(context), keys, illegal)
 
             def fixed_child(context: Context) -> Snapshot:
                 reader, path = owner(context)

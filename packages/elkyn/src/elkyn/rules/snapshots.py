@@ -22,7 +22,7 @@ __all__ = [
     "Steps",
     "Subtree",
     "child_of",
-    "descend",
+    "illegal_child",
     "parent_of",
     "priority_at",
     "split_path",
@@ -104,15 +104,20 @@ def priority_at(reader: Reader, path: Path) -> Any:
 def child_of(snapshot: Snapshot, relative: Any) -> Snapshot:
     """`child(relative)`; the empty path leads nowhere, and a key that is illegal to nothing."""
     steps = split_path(relative)
-    return NOWHERE if steps is None else descend(snapshot, steps)
-
-
-def descend(snapshot: Snapshot, steps: Steps) -> Snapshot:
-    """Return the snapshot below another one."""
+    if steps is None:
+        return NOWHERE
+    if steps.illegal is not None:
+        return illegal_child(snapshot, steps.keys, steps.illegal)
     reader, path = snapshot
-    if steps.illegal is not None and not isinstance(reader, _Nothing):
-        reader = _IllegalPath(reader, len(path) + steps.illegal)
     return reader, path + steps.keys
+
+
+def illegal_child(snapshot: Snapshot, keys: Path, illegal: int) -> Snapshot:
+    """Return the snapshot at a path whose key at the index `illegal` no tree can hold."""
+    reader, path = snapshot
+    if not isinstance(reader, _Nothing):
+        reader = _IllegalPath(reader, len(path) + illegal)
+    return reader, path + keys
 
 
 def parent_of(snapshot: Snapshot) -> Snapshot:
