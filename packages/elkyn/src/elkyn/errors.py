@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sennit_core.errors import (
+    CapacityError,
     Conflict,
     DeadlineExceeded,
     Denied,
@@ -31,6 +32,7 @@ __all__ = [
     "PreconditionFailed",
     "Problem",
     "StoreInUse",
+    "TooManyNodes",
     "UnknownHost",
     "UnknownNamespace",
 ]
@@ -288,3 +290,17 @@ class UnknownHost(Denied):
 
 def _shorten(path: str, limit: int = 200) -> str:
     return path if len(path) <= limit else f"{path[:limit]}… ({len(path)} characters)"
+
+
+@dataclass(eq=False)
+class TooManyNodes(CapacityError):
+    """One value holds more nodes (scalars, maps and lists) than one write may."""
+
+    code = "too-many-nodes"
+    message: str = field(default="", kw_only=True)
+    what: str
+    limit: int
+
+    def describe(self) -> str:
+        """Name the thing and the limit."""
+        return f"{self.what} holds more than {self.limit:,} values: write it in parts"

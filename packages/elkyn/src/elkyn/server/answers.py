@@ -13,6 +13,7 @@ from elkyn.errors import (
     Behind,
     NotReplicated,
     PreconditionFailed,
+    TooManyNodes,
     UnknownHost,
     UnknownNamespace,
 )
@@ -34,7 +35,7 @@ from sennit_core.errors import (
 )
 from sennit_core.logs import get_logger
 
-__all__ = ["error_response", "error_text", "respond"]
+__all__ = ["error_response", "error_text", "respond", "respond_json"]
 
 _JSON = ("content-type", "application/json; charset=utf-8")
 _SCRIPT = ("content-type", "application/javascript; charset=utf-8")
@@ -47,6 +48,7 @@ _STATUS: tuple[tuple[type[SennitError], int], ...] = (
     (PreconditionFailed, 412),
     (NotFound, 404),
     (TooLarge, 413),
+    (TooManyNodes, 413),
     (StorageFull, 507),
     (Busy, 429),
     (Closed, 503),
@@ -64,6 +66,11 @@ _log = get_logger(__name__)
 
 def respond(call: Call, value: Any, etag: str | None = None) -> Response:
     """Answer a call with a value in its outside form."""
+    return respond_json(call, b"" if call.silent else dump(value, pretty=call.pretty), etag)
+
+
+def respond_json(call: Call, body: bytes, etag: str | None = None) -> Response:
+    """Answer a call with JSON."""
     headers: tuple[tuple[str, str], ...] = _FRESH
     if etag is not None:
         headers = (*headers, ("etag", etag))
@@ -72,7 +79,6 @@ def respond(call: Call, value: Any, etag: str | None = None) -> Response:
     if call.download is not None:
         name = f"attachment; filename*=UTF-8''{quote(call.download[:200], safe='')}"
         headers = (*headers, ("content-disposition", name), _NOSNIFF)
-    body = dump(value, pretty=call.pretty)
     if call.callback is not None:
         script = call.callback.encode() + b"(" + body + b");"
         return Response(200, script, (_SCRIPT, _NOSNIFF, *headers[1:]))

@@ -52,7 +52,9 @@ async def serve_socket(
             return
         client: RefusedSocket | Socket = RefusedSocket(app, caller, reason, send)
     else:
-        client = Socket(app, SocketStore(store, namespace, app.door, scope), caller, send)
+        nodes_max = app.settings.limits.body_nodes
+        data = SocketStore(store, namespace, app.door, scope, nodes_max=nodes_max)
+        client = Socket(app, data, caller, send)
     try:
         with app.clients.joined(client):
             await client.run(receive, host)
