@@ -103,6 +103,17 @@ def test_what_is_no_message_ends_a_refused_connection(served: Served) -> None:
         assert close_code(wire) == 1007
 
 
+def test_a_large_write_is_refused_at_its_first_frame(served: Served) -> None:
+    head = '{"t":"d","d":{"r":7,"a":"p","b":{"p":"/a","d":"'
+    with served.wire(NAME) as wire:
+        for frame in ("3", head + "x" * 16_000):
+            wire.socket.send(frame)
+        assert wire.answer(7)["s"] == "unknown_namespace"
+        for frame in ("x" * 16_000, '"}}}'):
+            wire.socket.send(frame)
+        assert wire.ask("g", p="/a", q={})["s"] == "unknown_namespace"
+
+
 def test_a_server_with_refused_connections_stops(start_server: Start) -> None:
     served = start_server()
     with served.wire(NAME) as wire:

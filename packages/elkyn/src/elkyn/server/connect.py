@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elkyn.server.asgi import Receive, Scope, Send
+from elkyn.server.asgi import Receive, Scope, Send, client_of
 from elkyn.server.door import Caller
 from elkyn.server.refusal import RefusedSocket
 from elkyn.server.request import Request
@@ -50,7 +50,7 @@ async def serve_socket(
         if error.retryable or isinstance(error, Closed):  # SDKs connect again after a while
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
             return
-        client: RefusedSocket | Socket = RefusedSocket(app, caller, reason, send)
+        client: RefusedSocket | Socket = RefusedSocket(app, caller, reason, send, client_of(scope))
     else:
         nodes_max = app.settings.limits.body_nodes
         data = SocketStore(store, namespace, app.door, scope, nodes_max=nodes_max)

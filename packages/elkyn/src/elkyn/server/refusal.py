@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from elkyn.server.answers import error_text
 from elkyn.server.asgi import Receive, Send
+from elkyn.server.bodies import LARGE_FACTOR
 from elkyn.server.door import Caller
+from elkyn.server.large_messages import LARGE_CHARS, parse_large, try_announced
 from elkyn.server.socket_store import status_of
 from elkyn.server.wire import Assembler, control, frames_of, hello, parse, push, reply
-from sennit_core.errors import SennitError, TooLarge, UsageError
+from sennit_core.errors import Busy, SennitError, TooLarge, UsageError
 
 if TYPE_CHECKING:
     from elkyn.rules.footprint import Footprint
@@ -46,6 +48,7 @@ class RefusedSocket:
         reason: returns why requests are refused; None once there is no reason any more. Called for
             each request, so that a namespace that is created meanwhile can be used.
         send: ASGI's.
+        client: the address that it comes from.
     """
 
     kind = "ws"
@@ -57,10 +60,12 @@ class RefusedSocket:
         caller: Caller,
         reason: Callable[[], Awaitable[SennitError | None]],
         send: Send,
+        client: str,
     ) -> None:
         self.caller = caller
         self._reason = reason
         self._send = send
+        self._memory = app.bodies.hold(client)
         self._assembler = Assembler(app.settings.limits.message_bytes)
         self._heard_at = asyncio.get_running_loop().time()
         self._receiving: asyncio.Future[Any] | None = None
@@ -106,11 +111,12 @@ class RefusedSocket:
         if first is not None:
             # Listens without an error callback fail silently: SDKs log this message.
             await self._say(push("sd", {"msg": error_text(first)}))
-        while (message := await self._next(receive)) is not None:
-            if message["type"] == "websocket.disconnect":
-                return
-            self._heard_at = asyncio.get_running_loop().time()
-            await self._take(message.get("text"))
+        with self._memory:
+            while (message := await self._next(receive)) is not None:
+                if message["type"] == "websocket.disconnect":
+                    return
+                self._heard_at = asyncio.get_running_loop().time()
+                await self._take(message.get("text"))
         await self._send({"type": "websocket.close", "code": self._close_code})
 
     async def _next(self, receive: Receive) -> Any:
@@ -132,23 +138,52 @@ class RefusedSocket:
 
     async def _take(self, frame: str | None) -> None:
         try:
-            text = self._assembler.feed(frame or "")
-            message = None if text is None else parse(text)
+            message = await self._receive(frame or "")
         except (UsageError, TooLarge) as error:
             await self._say(control("e", str(error)))
             self._end(_BAD_DATA)
             return
+        except Busy:
+            self._end(_TRY_AGAIN_LATER)
+            return
         if message is None:
             return
-        if message.number < 0:
-            if message.action == "control:p":
+        number, action = message
+        if number < 0:
+            if action == "control:p":
                 await self._say(control("o", None))
-        elif message.action not in _REFUSED:
-            await self._say(reply(message.number, "ok", {}))
+        elif action not in _REFUSED:
+            await self._say(reply(number, "ok", {}))
         elif (found := await self._reason()) is None:
             self._end(_TRY_AGAIN_LATER)  # SDKs connect again, and send the request again
         else:
-            await self._say(reply(message.number, status_of(found), error_text(found)))
+            await self._say(reply(number, status_of(found), error_text(found)))
+
+    async def _receive(self, frame: str) -> tuple[int, str] | None:
+        """Return number and action of the request that a frame completes or announces.
+
+        A large write is refused at its first frame and the rest ignored, so that it takes no memory.
+
+        Raises:
+            Busy: the messages of all clients take as much memory as they may.
+        """
+        text = self._assembler.feed(frame)
+        if text is None:
+            first = self._assembler.first_frame
+            write = None if first is None else try_announced(first)
+            if write is not None:
+                self._assembler.discard()
+                return write.number, "p"
+            self._memory.add(len(frame) * LARGE_FACTOR)
+            return None
+        try:
+            if len(text) > LARGE_CHARS:
+                message = await asyncio.to_thread(parse_large, text)
+            else:
+                message = parse(text)
+        finally:
+            self._memory.release()
+        return message.number, message.action
 
     async def _say(self, message: str) -> None:
         for frame in frames_of(message):
