@@ -10,6 +10,8 @@ from sennit_core.errors import (
     CapacityError,
     Conflict,
     DeadlineExceeded,
+    Denied,
+    NotFound,
     SennitError,
     Unavailable,
     UsageError,
@@ -31,6 +33,8 @@ __all__ = [
     "Problem",
     "StoreInUse",
     "TooManyNodes",
+    "UnknownHost",
+    "UnknownNamespace",
 ]
 
 _PROBLEMS_SHOWN = 5
@@ -250,6 +254,38 @@ class OtherFormat(SennitError):
             f"reads {self.oldest} to {self.newest}) and was left as it is: {do} "
             "(elkyn export) and import the file here (elkyn import)"
         )
+
+
+@dataclass(eq=False)
+class UnknownNamespace(NotFound):
+    """No namespace has this name; servers create none when they are asked for one."""
+
+    code = "unknown-namespace"
+    kind: str = field(default="namespace", kw_only=True)
+    name: str
+
+
+@dataclass(eq=False)
+class UnknownHost(Denied):
+    """An emulator was asked for a Host, or by a page of an origin, that it does not serve.
+
+    `host` is the name in the header; None when the header has none.
+    """
+
+    code = "unknown-host"
+    action: str = field(default="reaching the emulator", kw_only=True)
+    needed: str | None = field(default=None, kw_only=True)
+    header: str
+    value: str
+    host: str | None = None
+
+    def describe(self) -> str:
+        """Name the header, and the option that allows its host."""
+        refused = f"the emulator refuses the {self.header} header {_shorten(self.value)!r}"
+        if self.host is None:
+            return f"{refused}: it names no host"
+        option = f"elkyn serve --emulator --allow-host {self.host}"
+        return f"{refused}; to allow it, restart with: {option}"
 
 
 def _shorten(path: str, limit: int = 200) -> str:

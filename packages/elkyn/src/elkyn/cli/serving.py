@@ -20,7 +20,18 @@ __all__ = ["register"]
 def register(subparsers: Subparsers) -> None:
     """Add the verb `serve`."""
     serve = add_command(
-        subparsers, "serve", _serve, "serve a folder over Firebase's REST and realtime protocols"
+        subparsers,
+        "serve",
+        _serve,
+        "serve a folder over Firebase's REST and realtime protocols",
+        data=False,
+    )
+    serve.add_argument("--data", type=FilePath, required=True, help="folder of the namespaces")
+    serve.add_argument(
+        "--namespace",
+        action="append",
+        metavar="NAME",
+        help="create it; may be repeated, and requests without ?ns= are for the first (default)",
     )
     serve.add_argument("--port", type=int, default=9000, help="9000; 0: a free one")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
@@ -31,6 +42,14 @@ def register(subparsers: Subparsers) -> None:
     )
     serve.add_argument(
         "--emulator", action="store_true", help="'Bearer owner' is the admin (development only)"
+    )
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="host name that the emulator answers under, beside localhost and addresses; may be"
+        " repeated",
     )
     serve.add_argument(
         "--origin",
@@ -181,12 +200,18 @@ def _serve(options: argparse.Namespace) -> int:
     def ready(url: str, token_file: FilePath | None) -> None:
         print(f"serving {options.data} at {url}", flush=True)
         if token_file is None:
-            print("emulator: everybody on this machine is admin as 'Bearer owner'", flush=True)
+            print(f"emulator: {_reach(options.host)} is admin as 'Bearer owner'", flush=True)
         else:
             print(f"admin token: {token_file}", flush=True)
 
     serve(_serving(options), ready)
     return 0
+
+
+def _reach(host: str) -> str:
+    from elkyn.server.origins import LOOPBACK
+
+    return "everybody on this machine" if host in LOOPBACK else f"everybody who can reach {host}"
 
 
 def _serving(options: argparse.Namespace) -> Serving:
@@ -198,8 +223,9 @@ def _serving(options: argparse.Namespace) -> Serving:
         data=options.data,
         host=options.host,
         port=options.port,
-        namespace=options.namespace,
+        namespaces=tuple(options.namespace or ("default",)),
         emulator=options.emulator,
+        allow_hosts=tuple(options.allow_host),
         insecure=options.insecure,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,

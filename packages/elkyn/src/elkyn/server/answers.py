@@ -14,6 +14,8 @@ from elkyn.errors import (
     NotReplicated,
     PreconditionFailed,
     TooManyNodes,
+    UnknownHost,
+    UnknownNamespace,
 )
 from elkyn.server.codec import dump
 from elkyn.server.request import METHODS, Call, MethodNotAllowed, Response
@@ -41,6 +43,7 @@ _FRESH = (_JSON, ("cache-control", "no-cache"))
 _NOSNIFF = ("x-content-type-options", "nosniff")
 
 _STATUS: tuple[tuple[type[SennitError], int], ...] = (
+    (UnknownHost, 403),
     (Denied, 401),
     (PreconditionFailed, 412),
     (NotFound, 404),
@@ -84,8 +87,10 @@ def respond_json(call: Call, body: bytes, etag: str | None = None) -> Response:
 
 def error_text(error: SennitError) -> str:
     """Say what went wrong as Firebase's clients expect it."""
-    if isinstance(error, BadToken):
+    if isinstance(error, BadToken | UnknownHost):
         return str(error)
+    if isinstance(error, UnknownNamespace) and error.hint:
+        return f"{error}; {error.hint}"
     if isinstance(error, Denied):
         return error.message or "Permission denied"
     if isinstance(error, BadPath):

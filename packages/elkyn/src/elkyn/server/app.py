@@ -13,7 +13,9 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from elkyn._lmdb.tree import ReadLimit
+from elkyn.errors import UnknownNamespace
 from elkyn.identity import Identity
+from elkyn.namespaces import Stores, create_hint
 from elkyn.replica.acks import parse_ack
 from elkyn.server.access_log import AccessLog
 from elkyn.server.answers import error_response
@@ -55,6 +57,7 @@ from sennit_core.errors import (
     Denied,
     NotFound,
     SennitError,
+    UsageError,
 )
 
 __all__ = ["ElkynApp", "elkyn_app"]
@@ -295,7 +298,7 @@ class ElkynApp:
             if self.upstream is not None:
                 self.upstream.check_known(name)
             if name not in self._stores:
-                raise NotFound("namespace", name)
+                raise UnknownNamespace(name, hint=create_hint(name))
         store = self._stores[name]
         if self.upstream is not None:
             self.upstream.adopt(store)
@@ -305,6 +308,16 @@ class ElkynApp:
     def namespaces(self) -> list[str]:
         """Return the names of the stores there are, sorted."""
         return sorted(self._stores)
+
+    def create_namespace(self, name: str) -> bool:
+        """Create a namespace that lasts; returns False when it exists already. Blocks.
+
+        Raises:
+            UsageError: the name cannot be one, or the stores are a fixed set of their owner's.
+        """
+        if not isinstance(self._stores, Stores):
+            raise UsageError("the namespaces of this server are fixed by the program that runs it")
+        return self._stores.add(name)
 
     async def _answer_beside(
         self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
@@ -380,8 +393,8 @@ class ElkynApp:
         try:
             request = to_request(scope)
             self.admit(client_of(scope))
-            self.settings.origins.check(request.headers)
             if request.raw_path == "/.replica":
+                self.settings.origins.check(request.headers)
                 await send({"type": "websocket.accept"})
                 await serve_follower(self, request, scope, (receive, send))
                 return

@@ -46,6 +46,9 @@ _TELL_SECONDS = 2.0
 _THREADS = 32
 _GROUP_MAX = 500
 _WRITES = ("PUT", "PATCH", "POST", "DELETE")
+_WRITTEN_PAGES = ("/.settings/rules.json", "/.settings/namespaces.json")
+"""Pages beside the tree whose writes are the leader's."""
+
 _SENT = frozenset(
     {
         b"accept",
@@ -166,7 +169,7 @@ class Upstream:
         if owned(path):
             return True
         writes = request.method in _WRITES
-        return writes and (not is_reserved(path) or path == "/.settings/rules.json")
+        return writes and (not is_reserved(path) or path in _WRITTEN_PAGES)
 
     async def forward(
         self, app: ElkynApp, request: Request, scope: Scope, receive: Receive

@@ -20,7 +20,7 @@ from elkyn.server.large_messages import (
     try_announced,
 )
 from elkyn.server.split import RawJson
-from elkyn.server.wire import Assembler, Message, control, parse, push, reply
+from elkyn.server.wire import Assembler, Message, hello, parse, push, reply
 from sennit_core.errors import SennitError, TooLarge, UsageError
 
 __all__ = [
@@ -185,7 +185,7 @@ class Session:
 
     def hello(self, host: str, now_ms: int) -> str:
         """Return the message that a session begins with."""
-        return control("h", {"ts": now_ms, "v": "5", "h": host, "s": self.session_id})
+        return hello(self.session_id, host, now_ms)
 
     def receive(self, frame: str) -> Step | None:
         """Take a frame; returns what is to be done, None when nothing is."""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from elkyn._lmdb.tree import ReadLimit
-from elkyn.errors import PreconditionFailed, TooManyNodes
+from elkyn.errors import PreconditionFailed, TooManyNodes, UnknownNamespace
 from elkyn.events import Event
 from elkyn.paths import Path, format_path, sorted_map
 from elkyn.query import IndexMissing, Query, require_index, run_query
@@ -210,6 +210,7 @@ def status_of(error: SennitError) -> str:
     """Return the status that tells a client of an error."""
     statuses: tuple[tuple[type[SennitError], str], ...] = (
         (PreconditionFailed, "datastale"),
+        (UnknownNamespace, "unknown_namespace"),
         (Denied, getattr(error, "wire_status", "permission_denied")),
         (TooLarge, "too_big"),
         (TooManyNodes, "too_big"),

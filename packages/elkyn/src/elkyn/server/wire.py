@@ -20,6 +20,7 @@ __all__ = [
     "Message",
     "control",
     "frames_of",
+    "hello",
     "parse",
     "push",
     "reply",
@@ -135,11 +136,16 @@ def control(kind: str, data: Any) -> str:
     return dump({"t": "c", "d": {"t": kind, "d": data}}).decode()
 
 
+def hello(session_id: str, host: str, now_ms: int) -> str:
+    """Return the message that a connection begins with."""
+    return control("h", {"ts": now_ms, "v": "5", "h": host, "s": session_id})
+
+
 def reply(number: int, status: str, data: Any = "") -> str:
     """Return the answer to a request."""
     return dump({"t": "d", "d": {"r": number, "b": {"s": status, "d": data}}}).decode()
 
 
 def push(action: str, body: Mapping[str, Any]) -> str:
-    """Return what the server says by itself: `d` set, `m` merge, `c` and `ac` revoked."""
+    """Return what the server says by itself: `d` set, `m` merge, `c` and `ac` revoked, `sd` a text."""
     return dump({"t": "d", "d": {"a": action, "b": body}}).decode()
