@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from emsqrt.planner.physical import Tier
     from emsqrt.te import Explanation
 
-_FORMATS = {
+SUFFIX_FORMATS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
@@ -366,7 +366,7 @@ def scan(
 
 def _separate_by_tabs(path: str | Path, kind: str, options: dict[str, Any]) -> None:
     """Let the name of a file say that tabs stand between its fields, if no option does."""
-    if kind == "csv" and _plain_suffix(path) == ".tsv":
+    if kind == "csv" and plain_suffix(path) == ".tsv":
         options.setdefault("delimiter", "\t")
 
 
@@ -452,7 +452,8 @@ def _several(value: Any) -> list[Any]:
     return [value] if isinstance(value, str | Expr | SortKey) else list(value)
 
 
-def _plain_suffix(path: str | Path) -> str:
+def plain_suffix(path: str | Path) -> str:
+    """Return the suffix that names a file's format, `.csv` of `a.csv.gz`, in lower case."""
     name = str(path).lower()
     for packed in _PACKED:
         name = name.removesuffix(packed)
@@ -460,13 +461,13 @@ def _plain_suffix(path: str | Path) -> str:
 
 
 def _format(path: str | Path) -> str:
-    suffix = _plain_suffix(path)
-    if suffix not in _FORMATS:
+    suffix = plain_suffix(path)
+    if suffix not in SUFFIX_FORMATS:
         raise Unsupported(
             f"the format of {str(path)!r} cannot be told from its name",
-            hint=f"give format=, or one of {', '.join(_FORMATS)}",
+            hint=f"give format=, or one of {', '.join(SUFFIX_FORMATS)}",
         )
-    return _FORMATS[suffix]
+    return SUFFIX_FORMATS[suffix]
 
 
 def _engine(engine: Engine | None) -> Engine:

@@ -70,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action=_Version, help="print the version")
     made = whole.add_subparsers(required=True, metavar="VERB", parser_class=_Verb)
     _add_documents(made)
+    _add_sql(made)
     _add_files(made)
     _add_reports(made)
     return whole
@@ -94,6 +95,50 @@ def _add_documents(made: _Verbs) -> None:
     validate = made.add_parser("validate", help="check a pipeline: names, types, files")
     _add_document(validate)
     validate.set_defaults(command=verbs.validate)
+
+
+def _add_sql(made: _Verbs) -> None:
+    sql = made.add_parser("sql", help="run a SELECT over files and show its rows")
+    sql.add_argument(
+        "statement",
+        nargs="?",
+        metavar="SELECT",
+        help="such as \"select city, count(*) from 'people.parquet' group by city\"; "
+        "- reads it from standard input",
+    )
+    sql.add_argument("-f", "--file", type=Path, metavar="FILE", help="read the statement from FILE")
+    sql.add_argument(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="write the rows there, whole or not at all",
+    )
+    formats = sql.add_mutually_exclusive_group()
+    formats.add_argument(
+        "--format",
+        choices=("table", "csv", "tsv", "json", "jsonl", "parquet", "arrow"),
+        help="of the rows (default: a table on a terminal, by the name of FILE, else csv)",
+    )
+    for name in ("csv", "json", "jsonl"):
+        formats.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, help=f"--format {name}"
+        )
+    sql.add_argument(
+        "--table",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a table of the statement; may be given again",
+    )
+    sql.add_argument(
+        "--rows", type=int, default=40, metavar="N", help="rows of a table (default: 40)"
+    )
+    _add_cap(sql)
+    _add_spilling(sql)
+    _add_telling(sql)
+    sql.add_argument("--planned", type=int, help=argparse.SUPPRESS)
+    sql.set_defaults(command=verbs.sql)
 
 
 def _add_files(made: _Verbs) -> None:
@@ -152,18 +197,26 @@ def _add_source(verb: argparse.ArgumentParser, name: str) -> None:
 
 
 def _add_capped(verb: argparse.ArgumentParser) -> None:
+    _add_cap(verb)
+    _add_spilling(verb)
+    verb.add_argument(
+        "--resume", metavar="NAME", help="keep the run when it is killed, and go on with it"
+    )
+    _add_telling(verb)
+    verb.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
+
+
+def _add_cap(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--mem-cap",
         "--cap",
         metavar="SIZE",
         help='such as 64MiB, or "auto" (default: 512MiB)',
     )
-    _add_spilling(verb)
-    verb.add_argument(
-        "--resume", metavar="NAME", help="keep the run when it is killed, and go on with it"
-    )
+
+
+def _add_telling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest there")
-    verb.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
     verb.add_argument("--quiet", action="store_true", help="draw no progress")
 
 

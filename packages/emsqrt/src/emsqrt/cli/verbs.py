@@ -108,6 +108,15 @@ def agg(arguments: argparse.Namespace) -> int:
     return _run_capped(_sink(rows, arguments.target, arguments.source), arguments)
 
 
+def sql(arguments: argparse.Namespace) -> int:
+    """Run a SELECT over files, and show or write its rows."""
+    from emsqrt.cli.querying import answer, run_planned
+
+    if arguments.planned is not None:
+        return run_planned(arguments.planned, may_become=arguments.may_become)
+    return answer(arguments, _told(arguments, _configured(arguments)))
+
+
 def stats(arguments: argparse.Namespace) -> int:
     """Print what a file's columns hold."""
     from emsqrt.cli.reports import print_stats
@@ -166,18 +175,17 @@ def _run_capped(
     settings: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> int:
-    config = _configured(arguments, settings)
-    order = replace(
-        _order(config),
-        resume=arguments.resume,
-        manifest=None if arguments.manifest is None else str(arguments.manifest),
-        as_json=arguments.json,
-        quiet=arguments.quiet,
-    )
-    if arguments.manifest is not None and arguments.manifest.is_dir():
-        raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
+    order = _told(arguments, _configured(arguments, settings))
+    order = replace(order, resume=arguments.resume, as_json=arguments.json)
     carry_out(plan, order, may_become=arguments.may_become, document=document)
     return 0
+
+
+def _told(arguments: argparse.Namespace, config: EngineConfig) -> Order:
+    if arguments.manifest is not None and arguments.manifest.is_dir():
+        raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
+    manifest = None if arguments.manifest is None else str(arguments.manifest)
+    return replace(_order(config), manifest=manifest, quiet=arguments.quiet)
 
 
 def _order(config: EngineConfig) -> Order:
