@@ -95,7 +95,14 @@ def test_text_form_of_nested_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"), [("int64", "Int64"), ("Varchar", "types:"), ("Decmal(3,1)", "Decimal")]
+    ("text", "hint"),
+    [
+        ("int64", "Int64"),
+        ("Varchar", "Utf8"),
+        ("u8", "UInt8"),
+        ("Geometry", "types:"),
+        ("Decmal(3,1)", "Decimal"),
+    ],
 )
 def test_unknown_type_names_the_nearest(text: str, hint: str) -> None:
     with pytest.raises(UsageError) as raised:

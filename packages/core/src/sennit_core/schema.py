@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sennit_core._type_text import Argument, Term, parse_term, quote_name
 from sennit_core.errors import UnknownColumn, Unsupported, UsageError
 from sennit_core.text import nearest
+from sennit_core.type_names import OTHER_NAMES
 
 if TYPE_CHECKING:  # importing Arrow costs 0.3 s
     import pyarrow as pa
@@ -386,5 +387,5 @@ def _strand_type(field: Field) -> str:
 
 
 def _did_you_mean(name: str) -> str:
-    close = nearest(name, _NAMES)
+    close = OTHER_NAMES.get(name.lower()) or nearest(name, _NAMES)
     return f"did you mean {close}?" if close else f"types: {', '.join(_NAMES)}"

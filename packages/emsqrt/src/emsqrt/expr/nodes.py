@@ -11,6 +11,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import NoReturn, TypeAlias
 
+from emsqrt.expr.type_names import parse_type
 from sennit_core.errors import UsageError
 from sennit_core.schema import DataType
 
@@ -506,7 +507,7 @@ def as_expr(value: object) -> Expr:
 
 def as_type(name: DataType | str) -> DataType:
     """Return the data type called `name`."""
-    return DataType.parse(name) if isinstance(name, str) else name
+    return parse_type(name) if isinstance(name, str) else name
 
 
 def lit(value: object, type: DataType | str | None = None) -> Literal:  # noqa: A002  # its name on the wire
