@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     _Verbs: TypeAlias = "argparse._SubParsersAction[_Verb]"  # noqa: SLF001
 
 
+CAP_FLAGS = ("--mem-cap", "--cap", "--memory-cap")
+
+
 class _Help(argparse.HelpFormatter):
     """Help that asks the terminal itself for its width: `shutil` would take half a MiB of the cap."""
 
@@ -34,8 +37,16 @@ class _Verb(_Parser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
         return parsed, unknown
+
+    def _hint(self, unknown: list[str]) -> str:
+        """Say what does the same as a flag of another engine, or which flag is called most like it."""
+        from emsqrt.cli.other_flags import hint_for
+
+        known = [option for action in self._actions for option in action.option_strings]
+        hints = (hint_for(word, known) for word in unknown if word.startswith("-"))
+        return next((f"; {hint}" for hint in hints if hint), "")
 
 
 class _Version(argparse.Action):
@@ -83,13 +94,13 @@ def _add_documents(made: _Verbs) -> None:
     run.set_defaults(command=verbs.run)
     explain = made.add_parser("explain", help="print a pipeline's plan, schedule and hash")
     _add_document(explain)
-    explain.add_argument("--mem-cap", metavar="SIZE", help="plan for this cap")
+    explain.add_argument(*CAP_FLAGS, metavar="SIZE", help="plan for this cap")
     explain.add_argument("--json", action="store_true", help="print it as JSON")
     _add_spilling(explain)
     explain.set_defaults(command=verbs.explain)
     again = made.add_parser("replay", help="run a manifest's plan again and compare its outputs")
     again.add_argument("manifest", type=Path, metavar="MANIFEST", help="written by --manifest")
-    again.add_argument("--mem-cap", metavar="SIZE", help="another cap than the first run's")
+    again.add_argument(*CAP_FLAGS, metavar="SIZE", help="another cap than the first run's")
     again.add_argument("--json", action="store_true", help="print the findings as JSON")
     again.set_defaults(command=verbs.replay)
     validate = made.add_parser("validate", help="check a pipeline: names, types, files")
@@ -144,6 +155,7 @@ def _add_sql(made: _Verbs) -> None:
 def _add_files(made: _Verbs) -> None:
     sort = made.add_parser("sort", help="sort a file")
     _add_source(sort, "SRC")
+    _add_encoding(sort)
     sort.add_argument("target", metavar="DST", help="the sorted file; - is standard output")
     sort.add_argument("--by", required=True, metavar="KEYS", help="such as a,b:desc")
     sort.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
@@ -153,12 +165,14 @@ def _add_files(made: _Verbs) -> None:
     join.add_argument("left", metavar="LEFT", help="a file or a glob; its order is kept")
     join.add_argument("right", metavar="RIGHT", help="a file or a glob")
     join.add_argument("target", metavar="DST", help="the joined file; - is standard output")
+    _add_encoding(join)
     join.add_argument("--on", required=True, metavar="KEYS", help="such as id or a=b,c")
     join.add_argument("--how", default="inner", help="inner left right full semi anti")
     _add_capped(join)
     join.set_defaults(command=verbs.join)
     agg = made.add_parser("agg", help="group a file and aggregate")
     _add_source(agg, "SRC")
+    _add_encoding(agg)
     agg.add_argument("target", metavar="DST", help="the groups' file; - is standard output")
     agg.add_argument("--by", default="", metavar="KEYS", help="such as city,year; none is one row")
     agg.add_argument("aggs", nargs="+", metavar="AGG", help='such as "n=count(*)" or "sum(amount)"')
@@ -169,12 +183,14 @@ def _add_files(made: _Verbs) -> None:
 def _add_reports(made: _Verbs) -> None:
     stats = made.add_parser("stats", help="count, extremes, NULLs and different values by column")
     stats.add_argument("source", metavar="FILE")
+    _add_encoding(stats)
     _add_capped(stats)
     stats.set_defaults(command=verbs.stats)
     doctor = made.add_parser(
         "doctor", help="print the smallest cap that each verb needs for a file"
     )
     doctor.add_argument("source", metavar="FILE", nargs="?")
+    _add_encoding(doctor)
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
     _add_spilling(doctor)
     doctor.set_defaults(command=verbs.doctor, mem_cap=None)
@@ -182,7 +198,8 @@ def _add_reports(made: _Verbs) -> None:
 
 
 def _add_document(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("file", type=Path, help="YAML or JSON steps, or plan JSON")
+    verb.add_argument("file", type=Path, nargs="?", help="YAML or JSON steps, or plan JSON")
+    verb.add_argument("-p", "--pipeline", type=Path, metavar="FILE", help="the same as FILE alone")
     verb.add_argument(
         "--var",
         action="append",
@@ -194,6 +211,12 @@ def _add_document(verb: argparse.ArgumentParser) -> None:
 
 def _add_source(verb: argparse.ArgumentParser, name: str) -> None:
     verb.add_argument("source", metavar=name, help="a file or a glob; - is standard input")
+
+
+def _add_encoding(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--encoding", metavar="NAME", help="of CSV that is not UTF-8: latin-1, windows-1252, …"
+    )
 
 
 def _add_capped(verb: argparse.ArgumentParser) -> None:
@@ -208,8 +231,7 @@ def _add_capped(verb: argparse.ArgumentParser) -> None:
 
 def _add_cap(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--mem-cap",
-        "--cap",
+        *CAP_FLAGS,
         metavar="SIZE",
         help='such as 64MiB, or "auto" (default: 512MiB)',
     )
@@ -221,7 +243,18 @@ def _add_telling(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_spilling(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--spill-dir", metavar="DIR", help="where the run may spill: folder or URI")
+    verb.add_argument(
+        *("--spill-dir", "--spill-uri"),
+        metavar="PLACE",
+        help="where the run may spill: a folder, or s3://, gs:// or az://",
+    )
+    verb.add_argument("--spill-aws-region", metavar="REGION", help="of a bucket in s3://")
+    verb.add_argument(
+        "--spill-retry-max-ms", type=int, metavar="MS", help="how long a transfer is tried again"
+    )
+    verb.add_argument(
+        *("--max-parallel", "--threads"), type=int, metavar="N", help="1 leaves out second threads"
+    )
     verb.add_argument(
         "--spill-to-memory",
         action="store_true",
