@@ -317,12 +317,20 @@ class Pipeline:
         return explain_plan(self.plan, cap_bytes, tier=tier, options=options)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Grouped:
     """Rows grouped by keys, waiting for their aggregates."""
 
     plan: Plan
     keys: tuple[tuple[str, Expr], ...]
+
+    def __repr__(self) -> str:
+        """The keys, and the plan of the rows that are grouped."""
+        named = (
+            name if isinstance(expr, Column) and expr.name == name else f"{expr!s} as {name}"
+            for name, expr in self.keys
+        )
+        return f"Grouped by {', '.join(named) or 'nothing'}\n{explain(self.plan)}"
 
     def agg(self, *aggs: Named | Agg | str, **named: Agg | str) -> Pipeline:
         """Aggregate each group: `total="sum(amount)"`, `n=count()`, "count(*)" or "count(*) as n"."""
