@@ -95,7 +95,14 @@ def test_text_form_of_nested_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "hint"), [("int64", "Int64"), ("Varchar", "types:"), ("Decmal(3,1)", "Decimal")]
+    ("text", "hint"),
+    [
+        ("int64", "Int64"),
+        ("Varchar", "Utf8"),
+        ("u8", "UInt8"),
+        ("Geometry", "types:"),
+        ("Decmal(3,1)", "Decimal"),
+    ],
 )
 def test_unknown_type_names_the_nearest(text: str, hint: str) -> None:
     with pytest.raises(UsageError) as raised:
@@ -271,3 +278,9 @@ def test_kinds_of_types() -> None:
     assert kinds == [(True, False, True), (False, True, True)]
     assert DataType.parse("Decimal(3,1)").is_numeric
     assert not DataType("Utf8").is_numeric
+
+
+def test_types_and_schemas_are_shown_in_short() -> None:
+    schema = Schema.of(id="Int64", price="Decimal(9,2)")
+    assert repr(schema) == "<Schema id: Int64, price: Decimal(9,2)>"
+    assert eval(repr(schema.field("price").type)) == DataType.parse("Decimal(9,2)")

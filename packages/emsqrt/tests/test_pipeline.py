@@ -88,6 +88,15 @@ def test_a_pipeline_is_shown_as_its_plan() -> None:
     assert shown == "Pipeline\nsort by amount desc\n  filter id > 1\n    scan csv in.csv"
 
 
+def test_expressions_and_groups_are_shown_as_they_are_written() -> None:
+    adult = (col("age") > 25) & col("name").is_null()
+    assert repr(adult) == "<Call age > 25 and name is null>"
+    assert repr(col("age").desc()) == "<SortKey age desc>"
+    assert repr((col("age") * 2).alias("twice")) == "<Named age * 2 as twice>"
+    grouped = repr(ROWS.group_by("id", odd="id % 2"))
+    assert grouped == "Grouped by id, id % 2 as odd\nscan csv in.csv"
+
+
 def test_aggregates_may_be_named_in_their_text() -> None:
     named = ROWS.agg("sum(amount) as total", "count(*) AS n", "max(id)")
     assert named.schema().names == ("total", "n", "max_id")

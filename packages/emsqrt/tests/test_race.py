@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -85,8 +86,14 @@ def test_whoever_passes_the_cap_is_killed_and_the_next_setting_is_tried(source: 
 
 def test_a_wrong_answer_is_told(source: Path) -> None:
     results, told = raced(source, Made("Right", RIGHT), Made("Wrong", WRONG))
-    assert disagreeing(results) == ["Wrong"]
-    assert "Wrong gave another answer than" in told
+    assert disagreeing(results) == [("Wrong", "Right")]
+    assert "Wrong gave another answer than Right" in told
+
+
+def test_a_wrong_answer_is_compared_with_the_first_one_however_quick_it_was(source: Path) -> None:
+    slow = "sum(range(3_000_000)); " + RIGHT
+    _, told = raced(source, Made("Right", slow), Made("Wrong", WRONG))
+    assert "Wrong gave another answer than Right" in told
 
 
 def test_whoever_cannot_take_part_says_why(source: Path) -> None:
@@ -110,6 +117,21 @@ def test_the_picture_shows_every_lane_on_both_grounds(source: Path) -> None:
     assert "Right <1> 1.0" in words
     assert any(word is not None and "killed over the cap at" in word for word in words)
     assert "prefers-color-scheme: dark" in text
+
+
+def test_every_shape_of_the_picture_has_colours_that_every_viewer_knows(source: Path) -> None:
+    results, _ = raced(source, Made("Right", RIGHT), Made("Greedy", GREEDY), Made("Bad", WRONG))
+    root = ElementTree.fromstring(picture("places", CAP, results))
+    shapes = [each for each in root.iter() if each.tag.endswith(("text", "path", "rect"))]
+    assert len(shapes) > 12
+    for each in shapes:
+        colours = {each.get("fill"), each.get("stroke")} - {None, "none"}
+        assert colours
+        assert all(re.fullmatch("#[0-9a-f]{6}", str(colour)) for colour in colours)
+    dark = next(each.text for each in root.iter() if each.tag.endswith("style"))
+    assert not re.search(r"var\(|currentColor|light-dark", str(dark))
+    kinds = set(re.findall(r"\.(\w+) {", str(dark)))
+    assert kinds >= {str(each.get("class")) for each in shapes}
 
 
 def test_bars_show_what_is_under_the_cap_and_what_is_over() -> None:

@@ -93,3 +93,70 @@ def test_exact_answers_differ_in_their_last_digit_and_their_order(tmp_path: Path
     assert digest("1,123141078.2283") == digest("1,123141078.22830")
     assert digest("1,123141078.2283") != digest("1,123141078.2284")
     assert digest("1,1\n2,2") != digest("2,2\n1,1")
+
+
+MOMENTS = Schema.of(id="Int64", at="Utf8")
+
+
+def moments(path: Path, *spelled: str) -> str:
+    path.write_text("\n".join(["id,at", *(f"{n},{text}" for n, text in enumerate(spelled)), ""]))
+    return read_answer(path, MOMENTS).checksum
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("2024-01-31T05:06:07", "2024-01-31 05:06:07"),
+        ("2024-01-31T05:06:07Z", "2024-01-31 05:06:07+00"),
+        ("2024-01-31T05:06:07Z", "2024-01-31T05:06:07.000000"),
+        ("2024-01-31 05:06:07.50", "2024-01-31 05:06:07.5"),
+        ("2024-01-31T05:06", "2024-01-31 05:06:00"),
+        ("2024-01-31", "2024-01-31 00:00:00"),
+        ("2024-01-01T01:30:00+02:30", "2023-12-31 23:00:00"),
+        ("2024-01-01T01:30:00-0130", "2024-01-01 03:00:00Z"),
+    ],
+)
+def test_a_moment_is_the_same_however_it_is_spelled(
+    tmp_path: Path, one: str, other: str, exact: bool
+) -> None:
+    rows = (f"id,at\n1,{one}\n2,some text\n3,\n", f"id,at\n1,{other}\n2,some text\n3,\n")
+    answers = []
+    for name, text in zip("ab", rows, strict=True):
+        (tmp_path / f"{name}.csv").write_text(text)
+        answers.append(read_answer(tmp_path / f"{name}.csv", MOMENTS, exact=exact))
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("2024-01-31T05:06:07", "2024-01-31 05:06:08"),
+        ("2024-01-31 05:06:07.5", "2024-01-31 05:06:07.05"),
+        ("2024-01-31T05:06:07+01", "2024-01-31T05:06:07"),
+        ("2024-01-31 05:06:07 or so", "2024-01-31T05:06:07 or so"),
+        ("2024-13-31", "2024-13-31 00:00:00"),
+    ],
+)
+def test_another_moment_and_other_text_are_told_apart(tmp_path: Path, one: str, other: str) -> None:
+    assert moments(tmp_path / "a.csv", one) != moments(tmp_path / "a.csv", other)
+
+
+def test_timestamps_of_parquet_are_those_of_text(tmp_path: Path) -> None:
+    table = pa.table({"id": [0], "at": pa.array([1_706_677_567_500], pa.timestamp("ms"))})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    found = read_answer(tmp_path / "a.parquet", Schema.of(id="Int64", at="Timestamp(ms)"))
+    assert found.checksum == moments(tmp_path / "a.csv", "2024-01-31T05:06:07.5Z")
+
+
+@pytest.mark.parametrize(
+    ("rows", "in_order"),
+    [
+        (["2024-01-31", "2024-01-31T00:00:01", "2024-01-31 00:00:01.5"], True),
+        (["2024-01-31 23:00:00-02", "2024-01-31T23:00:00Z"], False),
+    ],
+)
+def test_an_order_is_that_of_moments(tmp_path: Path, rows: list[str], in_order: bool) -> None:
+    (tmp_path / "a.csv").write_text("\n".join(["id,at", *(f"1,{each}" for each in rows), ""]))
+    found = read_answer(tmp_path / "a.csv", MOMENTS, [("at", False)])
+    assert found.in_order is in_order

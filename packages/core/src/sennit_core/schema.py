@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sennit_core._type_text import Argument, Term, parse_term, quote_name
 from sennit_core.errors import UnknownColumn, Unsupported, UsageError
 from sennit_core.text import nearest
+from sennit_core.type_names import OTHER_NAMES
 
 if TYPE_CHECKING:  # importing Arrow costs 0.3 s
     import pyarrow as pa
@@ -55,7 +56,7 @@ _FROM_STRAND = {strand: name for name, strand in _STRAND_TYPES.items()} | {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class DataType:
     """The type of a column; build one with `DataType.parse("Decimal(12,2)")`.
 
@@ -139,6 +140,9 @@ class DataType:
         """Whether this is an integer, a float or a Decimal."""
         return self.is_integer or self.is_float or self.name == "Decimal"
 
+    def __repr__(self) -> str:
+        return f"DataType.parse({str(self)!r})"
+
     def __str__(self) -> str:
         if self.name == "Decimal":
             return f"Decimal({self.precision},{self.scale})"
@@ -201,7 +205,7 @@ class Field:
         return cls(name, DataType.parse(type_text), bool(nullable))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Schema:
     """An ordered list of fields with distinct names."""
 
@@ -234,6 +238,9 @@ class Schema:
 
     def __contains__(self, name: object) -> bool:
         return name in self._by_name
+
+    def __repr__(self) -> str:
+        return f"<Schema {', '.join(map(_struct_field_text, self.fields))}>"
 
     def __str__(self) -> str:
         return "\n".join(map(_struct_field_text, self.fields))
@@ -386,5 +393,5 @@ def _strand_type(field: Field) -> str:
 
 
 def _did_you_mean(name: str) -> str:
-    close = nearest(name, _NAMES)
+    close = OTHER_NAMES.get(name.lower()) or nearest(name, _NAMES)
     return f"did you mean {close}?" if close else f"types: {', '.join(_NAMES)}"

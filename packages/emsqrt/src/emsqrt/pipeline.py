@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from emsqrt.planner.physical import Tier
     from emsqrt.te import Explanation
 
-_FORMATS = {
+SUFFIX_FORMATS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
@@ -317,12 +317,20 @@ class Pipeline:
         return explain_plan(self.plan, cap_bytes, tier=tier, options=options)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Grouped:
     """Rows grouped by keys, waiting for their aggregates."""
 
     plan: Plan
     keys: tuple[tuple[str, Expr], ...]
+
+    def __repr__(self) -> str:
+        """The keys, and the plan of the rows that are grouped."""
+        named = (
+            name if isinstance(expr, Column) and expr.name == name else f"{expr!s} as {name}"
+            for name, expr in self.keys
+        )
+        return f"Grouped by {', '.join(named) or 'nothing'}\n{explain(self.plan)}"
 
     def agg(self, *aggs: Named | Agg | str, **named: Agg | str) -> Pipeline:
         """Aggregate each group: `total="sum(amount)"`, `n=count()`, "count(*)" or "count(*) as n"."""
@@ -366,7 +374,7 @@ def scan(
 
 def _separate_by_tabs(path: str | Path, kind: str, options: dict[str, Any]) -> None:
     """Let the name of a file say that tabs stand between its fields, if no option does."""
-    if kind == "csv" and _plain_suffix(path) == ".tsv":
+    if kind == "csv" and plain_suffix(path) == ".tsv":
         options.setdefault("delimiter", "\t")
 
 
@@ -452,7 +460,8 @@ def _several(value: Any) -> list[Any]:
     return [value] if isinstance(value, str | Expr | SortKey) else list(value)
 
 
-def _plain_suffix(path: str | Path) -> str:
+def plain_suffix(path: str | Path) -> str:
+    """Return the suffix that names a file's format, `.csv` of `a.csv.gz`, in lower case."""
     name = str(path).lower()
     for packed in _PACKED:
         name = name.removesuffix(packed)
@@ -460,13 +469,13 @@ def _plain_suffix(path: str | Path) -> str:
 
 
 def _format(path: str | Path) -> str:
-    suffix = _plain_suffix(path)
-    if suffix not in _FORMATS:
+    suffix = plain_suffix(path)
+    if suffix not in SUFFIX_FORMATS:
         raise Unsupported(
             f"the format of {str(path)!r} cannot be told from its name",
-            hint=f"give format=, or one of {', '.join(_FORMATS)}",
+            hint=f"give format=, or one of {', '.join(SUFFIX_FORMATS)}",
         )
-    return _FORMATS[suffix]
+    return SUFFIX_FORMATS[suffix]
 
 
 def _engine(engine: Engine | None) -> Engine:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     _Verbs: TypeAlias = "argparse._SubParsersAction[_Verb]"  # noqa: SLF001
 
 
+CAP_FLAGS = ("--mem-cap", "--cap", "--memory-cap")
+
+
 class _Help(argparse.HelpFormatter):
     """Help that asks the terminal itself for its width: `shutil` would take half a MiB of the cap."""
 
@@ -34,8 +37,16 @@ class _Verb(_Parser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
         return parsed, unknown
+
+    def _hint(self, unknown: list[str]) -> str:
+        """Say what does the same as a flag of another engine, or which flag is called most like it."""
+        from emsqrt.cli.other_flags import hint_for
+
+        known = [option for action in self._actions for option in action.option_strings]
+        hints = (hint_for(word, known) for word in unknown if word.startswith("-"))
+        return next((f"; {hint}" for hint in hints if hint), "")
 
 
 class _Version(argparse.Action):
@@ -70,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action=_Version, help="print the version")
     made = whole.add_subparsers(required=True, metavar="VERB", parser_class=_Verb)
     _add_documents(made)
+    _add_sql(made)
     _add_files(made)
     _add_reports(made)
     return whole
@@ -82,13 +94,13 @@ def _add_documents(made: _Verbs) -> None:
     run.set_defaults(command=verbs.run)
     explain = made.add_parser("explain", help="print a pipeline's plan, schedule and hash")
     _add_document(explain)
-    explain.add_argument("--mem-cap", metavar="SIZE", help="plan for this cap")
+    explain.add_argument(*CAP_FLAGS, metavar="SIZE", help="plan for this cap")
     explain.add_argument("--json", action="store_true", help="print it as JSON")
     _add_spilling(explain)
     explain.set_defaults(command=verbs.explain)
     again = made.add_parser("replay", help="run a manifest's plan again and compare its outputs")
     again.add_argument("manifest", type=Path, metavar="MANIFEST", help="written by --manifest")
-    again.add_argument("--mem-cap", metavar="SIZE", help="another cap than the first run's")
+    again.add_argument(*CAP_FLAGS, metavar="SIZE", help="another cap than the first run's")
     again.add_argument("--json", action="store_true", help="print the findings as JSON")
     again.set_defaults(command=verbs.replay)
     validate = made.add_parser("validate", help="check a pipeline: names, types, files")
@@ -96,9 +108,54 @@ def _add_documents(made: _Verbs) -> None:
     validate.set_defaults(command=verbs.validate)
 
 
+def _add_sql(made: _Verbs) -> None:
+    sql = made.add_parser("sql", help="run a SELECT over files and show its rows")
+    sql.add_argument(
+        "statement",
+        nargs="?",
+        metavar="SELECT",
+        help="such as \"select city, count(*) from 'people.parquet' group by city\"; "
+        "- reads it from standard input",
+    )
+    sql.add_argument("-f", "--file", type=Path, metavar="FILE", help="read the statement from FILE")
+    sql.add_argument(
+        "-o",
+        "--output",
+        default="-",
+        metavar="FILE",
+        help="write the rows there, whole or not at all",
+    )
+    formats = sql.add_mutually_exclusive_group()
+    formats.add_argument(
+        "--format",
+        choices=("table", "csv", "tsv", "json", "jsonl", "parquet", "arrow"),
+        help="of the rows (default: a table on a terminal, by the name of FILE, else csv)",
+    )
+    for name in ("csv", "json", "jsonl"):
+        formats.add_argument(
+            f"--{name}", dest="format", action="store_const", const=name, help=f"--format {name}"
+        )
+    sql.add_argument(
+        "--table",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a table of the statement; may be given again",
+    )
+    sql.add_argument(
+        "--rows", type=int, default=40, metavar="N", help="rows of a table (default: 40)"
+    )
+    _add_cap(sql)
+    _add_spilling(sql)
+    _add_telling(sql)
+    sql.add_argument("--planned", type=int, help=argparse.SUPPRESS)
+    sql.set_defaults(command=verbs.sql)
+
+
 def _add_files(made: _Verbs) -> None:
     sort = made.add_parser("sort", help="sort a file")
     _add_source(sort, "SRC")
+    _add_encoding(sort)
     sort.add_argument("target", metavar="DST", help="the sorted file; - is standard output")
     sort.add_argument("--by", required=True, metavar="KEYS", help="such as a,b:desc")
     sort.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
@@ -108,12 +165,14 @@ def _add_files(made: _Verbs) -> None:
     join.add_argument("left", metavar="LEFT", help="a file or a glob; its order is kept")
     join.add_argument("right", metavar="RIGHT", help="a file or a glob")
     join.add_argument("target", metavar="DST", help="the joined file; - is standard output")
+    _add_encoding(join)
     join.add_argument("--on", required=True, metavar="KEYS", help="such as id or a=b,c")
     join.add_argument("--how", default="inner", help="inner left right full semi anti")
     _add_capped(join)
     join.set_defaults(command=verbs.join)
     agg = made.add_parser("agg", help="group a file and aggregate")
     _add_source(agg, "SRC")
+    _add_encoding(agg)
     agg.add_argument("target", metavar="DST", help="the groups' file; - is standard output")
     agg.add_argument("--by", default="", metavar="KEYS", help="such as city,year; none is one row")
     agg.add_argument("aggs", nargs="+", metavar="AGG", help='such as "n=count(*)" or "sum(amount)"')
@@ -124,12 +183,14 @@ def _add_files(made: _Verbs) -> None:
 def _add_reports(made: _Verbs) -> None:
     stats = made.add_parser("stats", help="count, extremes, NULLs and different values by column")
     stats.add_argument("source", metavar="FILE")
+    _add_encoding(stats)
     _add_capped(stats)
     stats.set_defaults(command=verbs.stats)
     doctor = made.add_parser(
         "doctor", help="print the smallest cap that each verb needs for a file"
     )
     doctor.add_argument("source", metavar="FILE", nargs="?")
+    _add_encoding(doctor)
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
     _add_spilling(doctor)
     doctor.set_defaults(command=verbs.doctor, mem_cap=None)
@@ -137,7 +198,8 @@ def _add_reports(made: _Verbs) -> None:
 
 
 def _add_document(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("file", type=Path, help="YAML or JSON steps, or plan JSON")
+    verb.add_argument("file", type=Path, nargs="?", help="YAML or JSON steps, or plan JSON")
+    verb.add_argument("-p", "--pipeline", type=Path, metavar="FILE", help="the same as FILE alone")
     verb.add_argument(
         "--var",
         action="append",
@@ -151,24 +213,48 @@ def _add_source(verb: argparse.ArgumentParser, name: str) -> None:
     verb.add_argument("source", metavar=name, help="a file or a glob; - is standard input")
 
 
-def _add_capped(verb: argparse.ArgumentParser) -> None:
+def _add_encoding(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--mem-cap",
-        "--cap",
-        metavar="SIZE",
-        help='such as 64MiB, or "auto" (default: 512MiB)',
+        "--encoding", metavar="NAME", help="of CSV that is not UTF-8: latin-1, windows-1252, …"
     )
+
+
+def _add_capped(verb: argparse.ArgumentParser) -> None:
+    _add_cap(verb)
     _add_spilling(verb)
     verb.add_argument(
         "--resume", metavar="NAME", help="keep the run when it is killed, and go on with it"
     )
-    verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest there")
+    _add_telling(verb)
     verb.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
+
+
+def _add_cap(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        *CAP_FLAGS,
+        metavar="SIZE",
+        help='such as 64MiB, or "auto" (default: 512MiB)',
+    )
+
+
+def _add_telling(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest there")
     verb.add_argument("--quiet", action="store_true", help="draw no progress")
 
 
 def _add_spilling(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--spill-dir", metavar="DIR", help="where the run may spill: folder or URI")
+    verb.add_argument(
+        *("--spill-dir", "--spill-uri"),
+        metavar="PLACE",
+        help="where the run may spill: a folder, or s3://, gs:// or az://",
+    )
+    verb.add_argument("--spill-aws-region", metavar="REGION", help="of a bucket in s3://")
+    verb.add_argument(
+        "--spill-retry-max-ms", type=int, metavar="MS", help="how long a transfer is tried again"
+    )
+    verb.add_argument(
+        *("--max-parallel", "--threads"), type=int, metavar="N", help="1 leaves out second threads"
+    )
     verb.add_argument(
         "--spill-to-memory",
         action="store_true",

@@ -39,6 +39,8 @@ class Order:
         seed: what sampling depends on.
         resume: a name under which the run is kept when it is killed, and gone on with.
         planning_bytes: what the process held before the run, when it planned as well.
+        answer: set where the rows themselves are the answer, so that nothing else is said: empty
+            when they are on standard output, else how `print_answer` draws them.
     """
 
     cap_bytes: int
@@ -50,6 +52,7 @@ class Order:
     seed: int = 0
     resume: str | None = None
     planning_bytes: int = 0
+    answer: Mapping[str, Any] | None = None
 
     @property
     def kept_place(self) -> tuple[str, str] | None:
@@ -66,6 +69,12 @@ def report(manifest: Manifest, order: Order) -> None:
     document = json.dumps(manifest.to_json(), indent=2)
     if order.manifest is not None:
         Path(order.manifest).write_text(f"{document}\n")
+    if order.answer is not None:
+        if order.answer:
+            from emsqrt.cli.querying import print_answer
+
+            print_answer(order.answer)
+        return
     taken = any(sink.target == "-" for sink in manifest.sinks)
     out = sys.stderr if taken else sys.stdout
     with as_told("the terminal" if taken else "standard output", "writing"):

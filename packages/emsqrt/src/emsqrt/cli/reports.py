@@ -25,16 +25,14 @@ COLUMNS_AT_ONCE = 60
 _NARROW_CELLS, _WIDE_CELLS = 12, 28
 
 
-def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
+def print_stats(rows: Pipeline, cap_bytes: int, *, as_json: bool) -> None:
     """Print count, NULLs, different values, extremes and a histogram of each column of a file.
 
     All rows are read; different values are told by a sketch of fixed size. Histograms are of rows
     from all over the file, of all rows where there are few.
     """
     from emsqrt.expr import approx_count_distinct, col, count
-    from emsqrt.pipeline import scan
 
-    rows = scan(source)
     columns = rows.schema()
     found: dict[str, str] = {}
     for start in range(0, max(len(columns), 1), COLUMNS_AT_ONCE):
@@ -48,7 +46,7 @@ def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
                 f"most{at}": column.max(),
             }
         found |= _first_row(rows.agg(**named), cap_bytes)
-    sample = _sampled(rows, source, cap_bytes)
+    sample = _sampled(rows, cap_bytes)
     report = [
         {
             "column": field.name,
@@ -71,7 +69,7 @@ def print_stats(source: str, cap_bytes: int, *, as_json: bool) -> None:
         print(f"quarters by {sample.rows} of the rows")
 
 
-def _sampled(rows: Pipeline, source: str, cap_bytes: int) -> Sample:
+def _sampled(rows: Pipeline, cap_bytes: int) -> Sample:
     """Return rows from all over a file: pieces of text, single rows of anything else."""
     from emsqrt.plan import Files
     from emsqrt.planner import scan_of
@@ -79,8 +77,9 @@ def _sampled(rows: Pipeline, source: str, cap_bytes: int) -> Sample:
 
     schema, files = rows.schema(), scan_of(rows.plan).source
     assert isinstance(files, Files), "it was named on the command line"
-    if files.format in ("csv", "jsonl") and Path(source).is_file():
-        return sample_text([Path(source)], files.format, files.options, schema)
+    source = Path(files.paths[0])
+    if files.format in ("csv", "jsonl") and source.is_file() and "encoding" not in files.options:
+        return sample_text([source], files.format, files.options, schema)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "rows.csv"
         run_here(rows.sample(count=SAMPLE_ROWS).sink(target).plan, cap_bytes)
@@ -134,14 +133,14 @@ def _short(value: object) -> str:
     return text if len(text) <= _WIDE_CELLS else text[: _WIDE_CELLS - 1] + "…"
 
 
-def print_doctor(source: str | None, order: Order, *, as_json: bool) -> None:
+def print_doctor(rows: Pipeline | None, order: Order, *, as_json: bool) -> None:
     """Print the limits of this machine, and for a file the smallest cap that each verb takes."""
     from emsqrt.memory.auto import auto_cap
 
     limit = auto_cap()
     report: dict[str, Any] = {
         "auto": {"capBytes": limit.cap_bytes, "limit": limit.source},
-        "verbs": {} if source is None else smallest_caps(source, order),
+        "verbs": {} if rows is None else smallest_caps(rows, order),
     }
     if as_json:
         print(json.dumps(report, indent=2))
@@ -151,16 +150,18 @@ def print_doctor(source: str | None, order: Order, *, as_json: bool) -> None:
         print(f"{verb:<6} {format_bytes(needed['capBytes']):>{_NARROW_CELLS}}  {needed['because']}")
 
 
-def smallest_caps(source: str, order: Order) -> dict[str, dict[str, Any]]:
+def smallest_caps(rows: Pipeline, order: Order) -> dict[str, dict[str, Any]]:
     """Return the smallest cap that sort, agg and join of a file are admitted with, and why.
 
     Args:
-        source: a file; the verbs go by its first column.
+        rows: of a file; the verbs go by its first column.
         order: where and how they would spill.
     """
-    from emsqrt.pipeline import scan
+    from emsqrt.plan import Files
+    from emsqrt.planner import scan_of
 
-    rows = scan(source)
+    files = scan_of(rows.plan).source
+    assert isinstance(files, Files), "it was named on the command line"
     key = rows.schema().fields[0].name
     verbs = {
         "sort": rows.sort(key),
@@ -168,6 +169,6 @@ def smallest_caps(source: str, order: Order) -> dict[str, dict[str, Any]]:
         "join": rows.join(rows, on=[(key, key)]),
     }
     with tempfile.TemporaryDirectory() as folder:
-        target = str(Path(folder) / f"out{Path(source).suffix}")
+        target = str(Path(folder) / f"out{Path(files.paths[0]).suffix}")
         plans = {verb: made.sink(target).plan for verb, made in verbs.items()}
         return {verb: smallest_cap_of(plan, order) for verb, plan in plans.items()}

@@ -50,7 +50,7 @@ def carry_out(
     program = try_compile(plan, Path(), order.cap_bytes, order.spilling)
     if program is not None and may_become and not _reads_standard_input(program):
         planned = _scheduled(program, order)
-        planning = planning_bytes()
+        planning = max(planning_bytes(), order.planning_bytes)
         if order.cap_bytes < planning:
             raise _refusal(plan, program, order, document)
         _become(planned, plan_hash(plan), replace(order, planning_bytes=planning))
@@ -60,7 +60,8 @@ def carry_out(
 
     with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
         manifest = _run(plan, program, order, Listeners(line))
-    report(manifest, order)
+    peak_bytes = max(manifest.peak_bytes, order.planning_bytes)
+    report(replace(manifest, peak_bytes=peak_bytes), order)
 
 
 def run_here(plan: Plan, cap_bytes: int) -> Manifest:

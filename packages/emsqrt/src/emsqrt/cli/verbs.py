@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order
@@ -80,7 +81,7 @@ def replay(arguments: argparse.Namespace) -> int:
 
 def sort(arguments: argparse.Namespace) -> int:
     """Sort a file."""
-    rows = _scan(arguments.source)
+    rows = _scan(arguments.source, arguments.encoding)
     keys = [key.strip() for key in arguments.by.split(",")]
     rows = rows.sort(*keys) if arguments.limit is None else rows.top_k(arguments.limit, *keys)
     return _run_capped(_sink(rows, arguments.target, arguments.source), arguments)
@@ -90,7 +91,8 @@ def join(arguments: argparse.Namespace) -> int:
     """Join two files."""
     pairs = [key.partition("=")[::2] for key in arguments.on.split(",")]
     on = [(left.strip(), right.strip() or left.strip()) for left, right in pairs]
-    rows = _scan(arguments.left).join(_scan(arguments.right), on=on, how=arguments.how)
+    left, right = (_scan(each, arguments.encoding) for each in (arguments.left, arguments.right))
+    rows = left.join(right, on=on, how=arguments.how)
     return _run_capped(_sink(rows, arguments.target, arguments.left), arguments)
 
 
@@ -104,15 +106,25 @@ def agg(arguments: argparse.Namespace) -> int:
             named[name.strip()] = call
         else:
             plain.append(text)
-    rows = _scan(arguments.source).group_by(*keys).agg(*plain, **named)
+    rows = _scan(arguments.source, arguments.encoding).group_by(*keys).agg(*plain, **named)
     return _run_capped(_sink(rows, arguments.target, arguments.source), arguments)
+
+
+def sql(arguments: argparse.Namespace) -> int:
+    """Run a SELECT over files, and show or write its rows."""
+    from emsqrt.cli.querying import answer, run_planned
+
+    if arguments.planned is not None:
+        return run_planned(arguments.planned, may_become=arguments.may_become)
+    return answer(arguments, _told(arguments, _configured(arguments)))
 
 
 def stats(arguments: argparse.Namespace) -> int:
     """Print what a file's columns hold."""
     from emsqrt.cli.reports import print_stats
 
-    print_stats(arguments.source, _configured(arguments).mem_cap_bytes, as_json=arguments.json)
+    rows = _scan(arguments.source, arguments.encoding)
+    print_stats(rows, _configured(arguments).mem_cap_bytes, as_json=arguments.json)
     return 0
 
 
@@ -120,7 +132,8 @@ def doctor(arguments: argparse.Namespace) -> int:
     """Print the smallest caps, and what this machine has."""
     from emsqrt.cli.reports import print_doctor
 
-    print_doctor(arguments.source, _order(_configured(arguments)), as_json=arguments.json)
+    rows = None if arguments.source is None else _scan(arguments.source, arguments.encoding)
+    print_doctor(rows, _order(_configured(arguments)), as_json=arguments.json)
     return 0
 
 
@@ -129,9 +142,21 @@ def _read(arguments: argparse.Namespace) -> Document:
     from emsqrt.documents import read_document
 
     values = _values(arguments)
+    arguments.file = _one_file(arguments)
     if not arguments.file.exists():
         raise NotFound(kind="file", name=str(arguments.file))
     return read_document(arguments.file, values, os.environ)
+
+
+def _one_file(arguments: argparse.Namespace) -> Path:
+    """Return the document's path, which `--pipeline` may give too."""
+    given = [path for path in (arguments.file, arguments.pipeline) if path is not None]
+    if len(given) != 1:
+        raise UsageError(
+            "no document is named" if not given else "two documents are named",
+            hint="such as emsqrt run flow.yaml",
+        )
+    return Path(given[0])
 
 
 def _values(arguments: argparse.Namespace) -> dict[str, str]:
@@ -144,20 +169,35 @@ def _values(arguments: argparse.Namespace) -> dict[str, str]:
     return values
 
 
-def _scan(source: str) -> Pipeline:
+def _scan(source: str, encoding: str | None = None) -> Pipeline:
+    """Begin with a file; standard input is CSV. An encoding is for CSV alone.
+
+    Raises:
+        UsageError: the file has another format, and an encoding was named.
+    """
     from emsqrt.pipeline import scan
 
-    return scan(source, format="csv" if source in STANDARD_NAMES else None)
+    rows = scan(source, format="csv" if source in STANDARD_NAMES else None)
+    if encoding is None:
+        return rows
+    kind = _files(rows).format
+    if kind != "csv":
+        raise UsageError(f"--encoding is for CSV, and {source} is {kind}, which is always UTF-8")
+    return scan(source, format=kind, **{**_files(rows).options, "encoding": encoding})
+
+
+def _files(rows: Pipeline) -> Files:
+    assert isinstance(rows.plan, Scan)
+    assert isinstance(rows.plan.source, Files)
+    return rows.plan.source
 
 
 def _sink(rows: Pipeline, target: str, source: str) -> Plan:
     """End a pipeline in a file; standard output has the format of the source."""
     if target not in STANDARD_NAMES:
         return rows.sink(target).plan
-    scanned = _scan(source).plan
-    assert isinstance(scanned, Scan)
-    assert isinstance(scanned.source, Files)
-    return rows.sink("-", format=scanned.source.format, **scanned.source.options).plan
+    files = _files(_scan(source))
+    return rows.sink("-", format=files.format, **files.options).plan
 
 
 def _run_capped(
@@ -166,18 +206,17 @@ def _run_capped(
     settings: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> int:
-    config = _configured(arguments, settings)
-    order = replace(
-        _order(config),
-        resume=arguments.resume,
-        manifest=None if arguments.manifest is None else str(arguments.manifest),
-        as_json=arguments.json,
-        quiet=arguments.quiet,
-    )
-    if arguments.manifest is not None and arguments.manifest.is_dir():
-        raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
+    order = _told(arguments, _configured(arguments, settings))
+    order = replace(order, resume=arguments.resume, as_json=arguments.json)
     carry_out(plan, order, may_become=arguments.may_become, document=document)
     return 0
+
+
+def _told(arguments: argparse.Namespace, config: EngineConfig) -> Order:
+    if arguments.manifest is not None and arguments.manifest.is_dir():
+        raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
+    manifest = None if arguments.manifest is None else str(arguments.manifest)
+    return replace(_order(config), manifest=manifest, quiet=arguments.quiet)
 
 
 def _order(config: EngineConfig) -> Order:
@@ -200,4 +239,13 @@ def _configured(
         config = replace(config, spill_to_memory=True)
     if arguments.spill_dir is not None:
         config = replace(config, spill_dir=arguments.spill_dir, spill_uri=None)
-    return config
+    for flag in ("max_parallel", "spill_retry_max_ms"):
+        value = getattr(arguments, flag)
+        if value is not None and value < 1:
+            raise UsageError(f"--{flag.replace('_', '-')} {value} is no number from 1 up")
+    given = {
+        "spill_aws_region": arguments.spill_aws_region,
+        "spill_retry_max_ms": arguments.spill_retry_max_ms,
+        "max_parallel_tasks": arguments.max_parallel,
+    }
+    return replace(config, **{name: value for name, value in given.items() if value is not None})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from emsqrt.documents.config import SETTINGS
-from emsqrt.documents.verbs import SYNONYMS, TEXT, VERBS, Json, Verb
+from emsqrt.documents.verbs import OTHER_KEYS, SYNONYMS, TEXT, VERBS, Json
 
 
 def document_schema() -> Json:
@@ -36,10 +36,10 @@ def document_schema() -> Json:
                 "type": "object",
                 "minProperties": 1,
                 "maxProperties": 1,
-                "properties": {word: _value(VERBS[verb]) for word, verb in _WORDS.items()},
+                "properties": {word: _value(word) for word in _WORDS},
                 "additionalProperties": False,
             },
-            "op": {"oneOf": [_beside(word, VERBS[verb]) for word, verb in _WORDS.items()]},
+            "op": {"oneOf": [_beside(word) for word in _WORDS]},
         },
     }
 
@@ -56,13 +56,17 @@ def _config() -> Json:
     }
 
 
-def _keys(verb: Verb) -> Json:
-    keys: Json = {"type": "object", "properties": dict(verb.keys), "additionalProperties": False}
-    return {**keys, "required": list(verb.required)} if verb.required else keys
+def _keys(word: str) -> Json:
+    verb, others = VERBS[_WORDS[word]], OTHER_KEYS.get(word, {})
+    properties = {**verb.keys, **{other: verb.keys[name] for other, name in others.items()}}
+    keys: Json = {"type": "object", "properties": properties, "additionalProperties": False}
+    required = [name for name in verb.required if name not in others.values()]
+    return {**keys, "required": required} if required else keys
 
 
-def _value(verb: Verb) -> Json:
-    forms = [_keys(verb)]
+def _value(word: str) -> Json:
+    verb = VERBS[_WORDS[word]]
+    forms = [_keys(word)]
     if verb.bare is not None:
         forms.append(verb.keys[verb.bare])
     if not verb.required:
@@ -70,11 +74,11 @@ def _value(verb: Verb) -> Json:
     return {"description": verb.summary, "anyOf": forms}
 
 
-def _beside(word: str, verb: Verb) -> Json:
-    keys = _keys(verb)
+def _beside(word: str) -> Json:
+    keys = _keys(word)
     return {
         **keys,
-        "description": verb.summary,
-        "properties": {"op": {"const": word}, **verb.keys},
-        "required": ["op", *verb.required],
+        "description": VERBS[_WORDS[word]].summary,
+        "properties": {"op": {"const": word}, **keys["properties"]},
+        "required": ["op", *keys.get("required", ())],
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from emsqrt.documents.errors import BadDocument
 from emsqrt.documents.tree import Node
-from emsqrt.documents.verbs import SYNONYMS, VERBS, Verb
-from emsqrt.expr import Agg, BadExpression, Expr, parse_expr, parse_named, parse_order
+from emsqrt.documents.verbs import OTHER_KEYS, SYNONYMS, VERBS, Verb
+from emsqrt.expr import Agg, BadExpression, Column, Expr, parse_expr, parse_named, parse_order
+from emsqrt.expr.type_names import parse_type
 from emsqrt.pipeline import Grouped, Pipeline, scan
 from emsqrt.plan import DatasetRef, Scan, SortKey, check, window_call
 from emsqrt.plan.tree import scans_of
@@ -19,6 +21,7 @@ from sennit_core.text import nearest
 
 Members: TypeAlias = dict[str, Node]
 T = TypeVar("T")
+_AS_NAME = re.compile(r"\s*(.+\S)\s+as\s+(\w+)\s*", re.IGNORECASE | re.DOTALL)
 
 
 class Inputs:
@@ -72,14 +75,29 @@ def open_step(step: Node) -> tuple[str, Members]:
     members = step.members()
     if "op" in members:
         named = members["op"]
-        verb = _verb(named, named.text())
+        word = named.text()
+        verb = _verb(named, word)
         given = Node({key: each for key, each in members.items() if key != "op"}, step.place)
     elif len(members) == 1:
         ((word, given),) = members.items()
         verb = _verb(given if given.place.line == 0 else step, word)
     else:
         step.fail("a step is one verb with its keys, or has a key op", "such as `- filter: a > 1`")
-    return verb, _keys(verb, VERBS[verb], given)
+    return verb, _keys(verb, VERBS[verb], _respelled(word, given))
+
+
+def _respelled(word: str, given: Node) -> Node:
+    """Return a step's keys by their names here, where another engine's document has others."""
+    others = OTHER_KEYS.get(word, {})
+    if not isinstance(given.value, dict) or others.keys().isdisjoint(given.value):
+        return given
+    members: Members = {}
+    for key, each in given.value.items():
+        name = others.get(key, key)
+        if name in members:
+            each.fail(f"{word} has {key!r} and {name!r}, which are the same; give one of them")
+        members[name] = each
+    return Node(members, given.place)
 
 
 def _verb(node: Node, word: str) -> str:
@@ -149,10 +167,40 @@ def _expr(node: Node) -> Expr:
     return _parsed(node, parse_expr)
 
 
+def _listed(node: Node) -> list[Node]:
+    """Return the items of a list; a text with commas between its parts is a list of them."""
+    items: list[Node] = []
+    for item in node.items():
+        if not isinstance(item.value, str):
+            items.append(item)
+            continue
+        parts = _split(item.value)
+        several = len(parts) > 1
+        items += [Node(part, item.place.moved(at)) for at, part in parts] if several else [item]
+    return items
+
+
+def _split(text: str) -> list[tuple[int, str]]:
+    """Return the parts between commas that are in no quotes and no brackets, each with its place."""
+    parts: list[tuple[int, str]] = []
+    depth, quote, start = 0, "", 0
+    for at, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"`":
+            quote = character
+        elif character in "()":
+            depth += 1 if character == "(" else -1
+        elif character == "," and not depth:
+            parts.append((start, text[start:at]))
+            start = at + 1
+    return [*parts, (start, text[start:])]
+
+
 def _named(node: Node) -> list[tuple[str, Expr]]:
     """Read output columns: texts, perhaps with `AS`, or names with expressions."""
     made: list[tuple[str, Expr]] = []
-    for item in node.items():
+    for item in _listed(node):
         if isinstance(item.value, dict):
             made += [(name, _expr(each)) for name, each in item.value.items()]
         else:
@@ -164,7 +212,7 @@ def _aggregates(node: Node) -> tuple[list[Agg], dict[str, Agg]]:
     """Read aggregates: those without a name, which get one, and those with one."""
     bare: list[Agg] = []
     named: dict[str, Agg] = {}
-    for item in node.items():
+    for item in _listed(node):
         if isinstance(item.value, dict):
             named |= {name: _aggregate(each, _expr(each)) for name, each in item.value.items()}
             continue
@@ -185,7 +233,7 @@ def _aggregate(node: Node, expr: Expr) -> Agg:
 
 def _order(node: Node) -> list[SortKey]:
     keys = []
-    for item in node.items():
+    for item in _listed(node):
         if isinstance(item.value, dict):
             members = item.only(("expr", "descending", "nulls_first"), "a sort key")
             if "expr" not in members:
@@ -213,12 +261,14 @@ def _marked_order(text: str) -> tuple[Expr, bool, bool | None]:
 def _pairs(node: Node) -> list[tuple[str, str]]:
     """Read names with other names: {old: new}, or "old AS new", or a name that stays."""
     pairs: list[tuple[str, str]] = []
-    for item in node.items():
+    for item in _listed(node):
         if isinstance(item.value, dict):
             pairs += [(old, new.text()) for old, new in item.value.items()]
-        else:
-            name, expr = _parsed(item, parse_named)
-            pairs.append((getattr(expr, "name", str(expr)), name))
+            continue
+        name, expr = _parsed(item, parse_named)
+        if not isinstance(expr, Column):
+            item.fail(f"{expr!s} is no column's name", "with_column and project take expressions")
+        pairs.append((expr.name, name))
     return pairs
 
 
@@ -254,7 +304,7 @@ def _schema(node: Node) -> Schema:
 
 
 def _type(node: Node) -> DataType:
-    return _parsed(node, DataType.parse)
+    return _parsed(node, parse_type)
 
 
 def _from(_: Any, step: Members, inputs: Inputs) -> Pipeline:
@@ -306,15 +356,28 @@ def _union(rows: Pipeline, step: Members, inputs: Inputs) -> Pipeline:
 
 def _window(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
     parts = (
-        [_parsed(each, parse_expr) for each in step["partition_by"].items()]
+        [_parsed(each, parse_expr) for each in _listed(step["partition_by"])]
         if ("partition_by" in step)
         else []
     )
     order = _order(step["order_by"]) if "order_by" in step else []
     functions = {
-        name: _parsed(each, window_call) for name, each in step["functions"].members().items()
+        name: _parsed(each, window_call) for name, each in _window_functions(step["functions"])
     }
     return rows.window(parts, order, **functions)
+
+
+def _window_functions(node: Node) -> list[tuple[str, Node]]:
+    """Read window functions by name: {n: "row_number()"}, or "row_number() AS n"."""
+    if isinstance(node.value, dict):
+        return list(node.value.items())
+    found = []
+    for item in _listed(node):
+        named = _AS_NAME.fullmatch(item.text()) if isinstance(item.value, str) else None
+        if named is None:
+            item.fail("a window function needs a name", "functions: {n: row_number()}")
+        found.append((named[2], Node(named[1], item.place)))
+    return _unique(node, found)
 
 
 def _explode(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:

@@ -149,7 +149,7 @@ VERBS: dict[str, Verb] = {
     ),
     "window": Verb(
         'Add columns that look at other rows: {n: "row_number()"}.',
-        {"partition_by": TEXTS, "order_by": SORT_KEYS, "functions": NAMED},
+        {"partition_by": TEXTS, "order_by": SORT_KEYS, "functions": NAMES},
         ("functions",),
     ),
     "expect": Verb(
@@ -166,7 +166,15 @@ VERBS: dict[str, Verb] = {
 SYNONYMS = {
     "select": "project",
     "map": "rename",
+    "lateral": "explode",
     "with_columns": "with_column",
     "group": "aggregate",
 }
 """Other words for verbs."""
+OTHER_KEYS = {
+    "map": {"expr": "names"},
+    "window": {"partitions": "partition_by"},
+    "explode": {"alias": "as"},
+    "lateral": {"alias": "as"},
+}
+"""Other words for keys, by the word of the verb; documents of the first EM-√ have them."""

@@ -11,6 +11,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import NoReturn, TypeAlias
 
+from emsqrt.expr.type_names import parse_type
 from sennit_core.errors import UsageError
 from sennit_core.schema import DataType
 
@@ -142,6 +143,9 @@ class Expr:
         from emsqrt.expr.text import to_text
 
         return to_text(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self!s}>"
 
     def equals(self, other: Expr) -> bool:
         """Return whether both trees are the same, node for node."""
@@ -391,7 +395,7 @@ class Column(Expr):
         return f"col({self.name!r})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Literal(Expr):
     """A constant. `type` is None for a NULL that takes its type from where it stands."""
 
@@ -399,7 +403,7 @@ class Literal(Expr):
     type: DataType | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Call(Expr):
     """A named function of `emsqrt.expr.functions` applied to arguments."""
 
@@ -407,7 +411,7 @@ class Call(Expr):
     args: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cast(Expr):
     """A conversion. Strict: a value that does not fit is an error; else it becomes NULL."""
 
@@ -416,7 +420,7 @@ class Cast(Expr):
     strict: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Case(Expr):
     """The `then` of the first branch whose condition is true, else `default` (None: NULL).
 
@@ -447,7 +451,7 @@ class When:
         return Case((*self.branches, (self.condition, as_expr(value))))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Agg(Expr):
     """An aggregate over the rows of a group; stands only at the top of an aggregate's output.
 
@@ -460,15 +464,18 @@ class Agg(Expr):
     params: tuple[Literal, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Named:
     """An expression and the name of the column that it makes; see `Expr.alias`."""
 
     expr: Expr
     name: str
 
+    def __repr__(self) -> str:
+        return f"<Named {self.expr!s} as {self.name}>"
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SortKey:
     """One key of an order: smallest first unless `descending`, NULL last unless `nulls_first`."""
 
@@ -479,6 +486,9 @@ class SortKey:
     def __str__(self) -> str:
         down, first = " desc" * self.descending, " nulls first" * self.nulls_first
         return f"{self.expr!s}{down}{first}"
+
+    def __repr__(self) -> str:
+        return f"<SortKey {self!s}>"
 
 
 def call(fn: str, *args: object) -> Call:
@@ -506,7 +516,7 @@ def as_expr(value: object) -> Expr:
 
 def as_type(name: DataType | str) -> DataType:
     """Return the data type called `name`."""
-    return DataType.parse(name) if isinstance(name, str) else name
+    return parse_type(name) if isinstance(name, str) else name
 
 
 def lit(value: object, type: DataType | str | None = None) -> Literal:  # noqa: A002  # its name on the wire

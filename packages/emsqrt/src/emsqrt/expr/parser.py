@@ -32,6 +32,7 @@ from emsqrt.expr.literals import parse_spelling
 from emsqrt.expr.nodes import Agg, Case, Cast, Column, Expr, Literal, call, lit
 from emsqrt.expr.rules import DIGITS_MAX
 from emsqrt.expr.signatures_time import UNITS
+from emsqrt.expr.type_names import TYPE_NAMES, parse_type
 from emsqrt.expr.walk import depth_of
 from emsqrt.expr.wire import EXPR_DEPTH_MAX
 from sennit_core.errors import Unsupported, UsageError
@@ -219,7 +220,9 @@ class _Parser:
         if symbol := self.accept(*COMPARISONS):
             expr: Expr = call(COMPARISONS[symbol], left, self.join())
             if self.peek.text in COMPARISONS and self.peek.kind == "symbol":
-                self.fail("comparisons do not chain", hint="write a < x and x < b")
+                joined = any(token.text == "||" for token in self.tokens[: self.index])
+                told = "|| joins texts: write or" if joined else "write a < x and x < b"
+                self.fail("comparisons do not chain", hint=told)
             return expr
         if self.accept("is"):
             negated = self.accept("not") is not None
@@ -390,13 +393,9 @@ class _Parser:
         return "".join(parts)
 
     def type(self, token: Token, name: str) -> DataType:
-        """Return the type called `name`; its first letters may be in any case, as in SQL."""
-        head, bracket, rest = name.partition("(")
-        known = {each.lower(): each for each in TYPE_NAMES}.get(head.lower(), head)
-        if known == "Timestamp" and not bracket:
-            bracket, rest = "(", "us)"
+        """Return the type called `name`; see `emsqrt.expr.type_names`."""
         try:
-            return DataType.parse(known + bracket + rest)
+            return parse_type(name)
         except UsageError as error:
             self.fail(str(error), token, error.hint or f"types: {', '.join(TYPE_NAMES)}")
 
@@ -499,9 +498,3 @@ class _Parser:
         default = self.disjunction() if self.accept("else") else None
         self.expect("end")
         return Case(tuple(branches), default)
-
-
-TYPE_NAMES = (
-    *("Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
-    *("Float32", "Float64", "Decimal", "Utf8", "Binary", "Date", "Timestamp", "Time", "Duration"),
-)

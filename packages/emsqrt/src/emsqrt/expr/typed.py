@@ -117,11 +117,17 @@ def expect(expr: Expr, arg: Typed, name: str) -> Typed:
     if arg.type is rules.NULL:
         return convert(arg, DataType(name))
     if arg.type.name != name:
-        hint = (
-            'cast it: .cast("Utf8")' if name == "Utf8" and rules.castable(arg.type, UTF8) else None
-        )
-        mismatch(expr, (arg,), f"expected {name}, found", hint)
+        mismatch(expr, (arg,), f"expected {name}, found", _expect_hint(expr, arg, name))
     return arg
+
+
+def _expect_hint(expr: Expr, arg: Typed, name: str) -> str | None:
+    if name != "Utf8" or not rules.castable(arg.type, UTF8):
+        return None
+    hint = 'cast it: .cast("Utf8")'
+    if isinstance(expr, Call) and expr.fn == "concat":
+        return f"{hint}; || joins texts, between conditions write or"
+    return hint
 
 
 def require_numbers(expr: Call, args: tuple[Typed, ...]) -> None:

@@ -178,23 +178,44 @@ class CsvWriter(FormatWriter):
 class JsonlWriter(FormatWriter):
     """One JSON object a line; NULL is null and every integer is a bare number."""
 
+    row_start, row_end = "{", "}\n"
+
     def _begin(self) -> None:
         self._names = [json.dumps(name, ensure_ascii=False) + ":" for name in self.schema.names]
 
     def _rows(self, batch: pa.RecordBatch) -> None:
         parts: list[Any] = []
-        before = "{"
+        before = self.row_start
         for name, column in zip(self._names, batch.columns, strict=True):
             text, bare = _json_line_text(column)
             if bare and text.null_count:
                 text, bare = quoted(text), False
             parts += [before + name + '"', text] if bare else [before + name, text]
             before = '",' if bare else ","
-        last = (before.removesuffix(",") if parts else before) + "}\n"
-        self._put(_text_of_rows(_joined([*parts, last], batch.num_rows, "null")))
+        last = (before.removesuffix(",") if parts else before) + self.row_end
+        self._put_rows(_text_of_rows(_joined([*parts, last], batch.num_rows, "null")))
+
+    def _put_rows(self, rows: memoryview) -> None:
+        self._put(rows)
 
     def _end(self) -> None:
         pass
+
+
+class JsonArrayWriter(JsonlWriter):
+    """One JSON array of such objects, each on a line of its own."""
+
+    row_start, row_end = ",\n{", "}"
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._put(b"[")
+
+    def _put_rows(self, rows: memoryview) -> None:
+        self._put(rows[1:] if self.rows == 0 else rows)  # no comma before the first
+
+    def _end(self) -> None:
+        self._put(b"\n]\n")
 
 
 FORMATS: dict[str, type[FormatWriter]] = {

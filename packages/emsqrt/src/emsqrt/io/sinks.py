@@ -17,6 +17,7 @@ from emsqrt.io.formats import (
     SLICE_BYTES,
     CsvWriter,
     FormatWriter,
+    JsonArrayWriter,
     JsonlWriter,
     open_format,
     plain_batch,
@@ -47,7 +48,7 @@ _MESSAGE_COPIES = 3
 """Of a row that is longer than a message: gathered, and each buffer compressed."""
 _OPTIONS = {
     "csv": ("delimiter", "header", "compression"),
-    "jsonl": ("compression",),
+    "jsonl": ("compression", "array"),
     "parquet": ("rowGroupBytes", "rowGroupRows", "compression", "partitionBy"),
     "arrow": ("compression",),
 }
@@ -275,7 +276,8 @@ def _text_maker(
     options: Mapping[str, Any],
 ) -> Callable[[Emit], FormatWriter]:
     if format == "jsonl":
-        return lambda emit: JsonlWriter(schema, emit, None)
+        writer = JsonArrayWriter if options.get("array", False) else JsonlWriter
+        return lambda emit: writer(schema, emit, None)
     delimiter = CsvDialect(options.get("delimiter", ",")).delimiter
     header = bool(options.get("header", True))
     made = type("_Csv", (CsvWriter,), {"delimiter": delimiter, "header": header})

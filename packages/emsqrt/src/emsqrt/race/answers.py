@@ -1,7 +1,7 @@
 """What an engine wrote, as figures that can be compared: rows, a checksum, and its order.
 
-The checksum does not depend on the order of rows, nor on how a number is spelled. Fractions count
-with 20 bits of their value, because engines add them in different orders; integers with 53 bits,
+The checksum does not depend on the order of rows, nor on how a number or a timestamp is spelled, also
+where it is in a column of text (`emsqrt.race.moments`). Fractions count with 20 bits of their value, because engines add them in different orders; integers with 53 bits,
 text in full. Needs numpy and pyarrow; it runs when nobody is measured any more.
 """
 
@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emsqrt.race.moments import plain_moments
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ def _spelled(value: object, kind: str) -> str:
         return ""
     if kind.startswith("Float"):
         return f"{float(str(value)):.12g}"
-    return str(Decimal(str(value)).normalize()) if _is_number(kind) else str(value)
+    if _is_number(kind):
+        return str(Decimal(str(value)).normalize())
+    import pyarrow as pa
+
+    return str(plain_moments(pa.array([str(value)]))[0])
 
 
 def _batches(path: Path, schema: Schema) -> Iterator[pa.RecordBatch]:
@@ -152,7 +157,7 @@ def _texts(column: pa.Array) -> np.ndarray[Any, Any]:
     import numpy as np
     import pyarrow as pa
 
-    column = column.cast(pa.large_string()).fill_null("")
+    column = plain_moments(column.cast(pa.large_string())).fill_null("")
     _, ends, data = column.buffers()
     offsets = np.frombuffer(ends, np.int64)[column.offset : column.offset + len(column) + 1]
     if data is None or offsets[0] == offsets[-1]:
@@ -176,6 +181,14 @@ def _mixed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(values ^ (values >> np.uint64(31)))
 
 
+def _comparable(batch: pa.RecordBatch, name: str) -> pa.Array:
+    """Return a column as it is compared: timestamps in text by their moments."""
+    import pyarrow as pa
+
+    column = batch.column(batch.schema.get_field_index(name))
+    return plain_moments(column) if pa.types.is_string(column.type) else column
+
+
 def _check_order(
     batch: pa.RecordBatch, keys: Sequence[tuple[str, bool]], last: Mapping[str, Any] | None
 ) -> tuple[bool, Mapping[str, Any]]:
@@ -187,7 +200,7 @@ def _check_order(
     undecided = np.ones(batch.num_rows - (last is None), dtype=bool)
     wrong = False
     for name, descending in keys:
-        column = batch.column(batch.schema.get_field_index(name))
+        column = _comparable(batch, name)
         if last is not None:
             column = pa.concat_arrays([pa.array([last[name]], column.type), column])
         before, after = column[:-1], column[1:]
@@ -200,5 +213,5 @@ def _check_order(
         wrong |= bool(np.any(undecided & falls))
         undecided &= ~(falls | rises.to_numpy(zero_copy_only=False))
     row = batch.slice(batch.num_rows - 1)
-    ends = {name: row.column(row.schema.get_field_index(name))[0].as_py() for name, _ in keys}
+    ends = {name: _comparable(row, name)[0].as_py() for name, _ in keys}
     return not wrong, ends

@@ -176,13 +176,10 @@ def finals(results: Sequence[Result]) -> list[Result]:
     return list({result.name: result for result in results}.values())
 
 
-def disagreeing(results: Sequence[Result]) -> list[str]:
-    """Return the names of those whose answer differs from the first answer there is."""
+def disagreeing(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Return those whose answer differs from the first answer there is, each with whose that is."""
     answered = [each for each in finals(results) if each.well and each.answer is not None]
-    if not answered:
-        return []
-    first = answered[0].answer
-    return [each.name for each in answered if each.answer != first]
+    return [(each.name, answered[0].name) for each in answered if each.answer != answered[0].answer]
 
 
 def last_words(words: str) -> str:

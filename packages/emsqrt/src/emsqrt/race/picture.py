@@ -14,19 +14,52 @@ _OVER = 12
 """Height above the cap's line, for what passes it."""
 _TEXT_CHARACTERS = 128
 _POINTS = 456
-_STYLE = """
-svg { color-scheme: light dark; --ground: #ffffff; --ink: #1a1f2b; --quiet: #5b6475;
-  --rule: #dfe3ea; --cap: #b42318; --held: #2563eb; --under: #2563eb26; --good: #15803d; }
-@media (prefers-color-scheme: dark) { svg { --ground: #11151d; --ink: #eef1f6; --quiet: #a3adbd;
-  --rule: #2b3240; --cap: #ff8a7a; --held: #7cb1ff; --under: #7cb1ff2b; --good: #5fd38a; } }
-text { font: 13px system-ui, sans-serif; fill: var(--ink); }
-.title { font-size: 18px; font-weight: 600 } .name { font-weight: 600 }
-.quiet { fill: var(--quiet); font-size: 12px } .figures { fill: var(--ink); font-size: 12px }
-.said { font: 12px ui-monospace, monospace; } .bad { fill: var(--cap) } .good { fill: var(--good) }
-.line { fill: none; stroke: var(--held); stroke-width: 1.5 } .area { fill: var(--under) }
-.cap { stroke: var(--cap); stroke-width: 1.2; stroke-dasharray: 5 4 }
-.rule { stroke: var(--rule); stroke-width: 1 } .end { stroke: var(--cap); stroke-width: 2 }
-"""
+_COLOURS = {
+    "ground": ("#ffffff", "#11151d"),
+    "ink": ("#1a1f2b", "#eef1f6"),
+    "quiet": ("#5b6475", "#a3adbd"),
+    "rule": ("#dfe3ea", "#2b3240"),
+    "cap": ("#b42318", "#ff8a7a"),
+    "held": ("#2563eb", "#7cb1ff"),
+    "good": ("#15803d", "#5fd38a"),
+}
+"""Each on light and on dark ground."""
+_SANS, _MONO = "system-ui, sans-serif", "ui-monospace, monospace"
+_KINDS: dict[str, dict[str, str]] = {
+    "ground": {"fill": "ground"},
+    "title": {"fill": "ink", "font-family": _SANS, "font-size": "18", "font-weight": "600"},
+    "name": {"fill": "ink", "font-family": _SANS, "font-size": "13", "font-weight": "600"},
+    "quiet": {"fill": "quiet", "font-family": _SANS, "font-size": "12"},
+    "figures": {"fill": "ink", "font-family": _SANS, "font-size": "12"},
+    "good": {"fill": "good", "font-family": _MONO, "font-size": "12"},
+    "bad": {"fill": "cap", "font-family": _MONO, "font-size": "12"},
+    "line": {"fill": "none", "stroke": "held", "stroke-width": "1.5"},
+    "area": {"fill": "held", "fill-opacity": "0.15"},
+    "cap": {"fill": "none", "stroke": "cap", "stroke-width": "1.2", "stroke-dasharray": "5 4"},
+    "rule": {"fill": "none", "stroke": "rule", "stroke-width": "1"},
+    "end": {"fill": "none", "stroke": "cap", "stroke-width": "2"},
+}
+"""How each kind of shape is drawn: attributes of SVG, colours by their names above."""
+
+
+def _attributes(kind: str) -> str:
+    """Return a kind's attributes with the colours of light ground.
+
+    They are plain attributes because many viewers know no variables of CSS, and draw such shapes in
+    black; the style sheet only has what is different on dark ground.
+    """
+    drawn = {name: _COLOURS.get(value, (value,))[0] for name, value in _KINDS[kind].items()}
+    return f'class="{kind}" ' + " ".join(f'{name}="{value}"' for name, value in drawn.items())
+
+
+def _dark_style() -> str:
+    rules = (
+        f".{kind} {{ {name}: {_COLOURS[value][1]} }}"
+        for kind, drawn in _KINDS.items()
+        for name, value in drawn.items()
+        if value in _COLOURS
+    )
+    return f"@media (prefers-color-scheme: dark) {{ {' '.join(rules)} }}"
 
 
 def picture(title: str, cap_bytes: int, results: Sequence[Result]) -> str:
@@ -45,16 +78,16 @@ def picture(title: str, cap_bytes: int, results: Sequence[Result]) -> str:
         parts.append(lane)
         top += height
     parts.append(_axis(seconds, top))
-    for name in disagreeing(results):
+    for name, first in disagreeing(results):
         top += 20
-        parts.append(_text(_LEFT, top + 26, "bad", f"{name} gave another answer"))
+        parts.append(_text(_LEFT, top + 26, "bad", f"{name} gave another answer than {first}"))
     height = top + 44
     under = f"RssAnon + RssShmem of the whole process tree, cap {format_bytes(cap_bytes)} (dashed)"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
         f'width="{_WIDTH}" height="{height}" role="img" aria-label="{escape(title)}">'
-        f"<style>{_STYLE}</style>"
-        f'<rect width="{_WIDTH}" height="{height}" rx="10" style="fill: var(--ground)"/>'
+        f"<style>{_dark_style()}</style>"
+        f'<rect width="{_WIDTH}" height="{height}" rx="10" {_attributes("ground")}/>'
         f"{_text(_LEFT, 36, 'title', title)}{_text(_LEFT, 58, 'quiet', under)}"
         f"{''.join(parts)}</svg>\n"
     )
@@ -75,19 +108,19 @@ def _lane(result: Result, cap_bytes: int, seconds: float, top: int) -> tuple[str
         _text(_LEFT, top + 12, "name", name),
         _text(_LEFT + _CHART, top + 12, "figures", figures, anchor="end"),
         _curve(result, cap_bytes, seconds, base),
-        f'<path class="rule" d="M{_LEFT} {base}h{_CHART}"/>',
-        f'<path class="cap" d="M{_LEFT} {level}h{_CHART}"/>',
+        f'<path {_attributes("rule")} d="M{_LEFT} {base}h{_CHART}"/>',
+        f'<path {_attributes("cap")} d="M{_LEFT} {level}h{_CHART}"/>',
     ]
     if not result.well:
         x, y = _at(ended.wall_seconds, ended.peak_bytes, cap_bytes, seconds, base)
-        parts.append(f'<path class="end" d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>')
+        parts.append(f'<path {_attributes("end")} d="M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"/>')
     line = base + 18
     tries = f" (setting {result.number} of {result.attempts})" if result.attempts > 1 else ""
     for words in textwrap.wrap(result.attempt.settings + tries, _TEXT_CHARACTERS + 20):
         parts.append(_text(_LEFT, line, "quiet", words))
         line += 17
     for words in said:
-        parts.append(_text(_LEFT, line, f"said {tone}", words))
+        parts.append(_text(_LEFT, line, tone, words))
         line += 17
     return "".join(parts), line + 14 - top
 
@@ -108,8 +141,8 @@ def _curve(result: Result, cap_bytes: int, seconds: float, base: int) -> str:
     )
     first, last = (_at(at, 0, cap_bytes, seconds, base)[0] for at in (kept[0][0], kept[-1][0]))
     return (
-        f'<path class="area" d="M{first:.1f} {base}L{path}L{last:.1f} {base}z"/>'
-        f'<path class="line" d="M{path}"/>'
+        f'<path {_attributes("area")} d="M{first:.1f} {base}L{path}L{last:.1f} {base}z"/>'
+        f'<path {_attributes("line")} d="M{path}"/>'
     )
 
 
@@ -134,4 +167,5 @@ def _axis(seconds: float, top: int) -> str:
 
 
 def _text(x: float, y: float, kind: str, words: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.0f}" y="{y:.0f}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>'
+    place = f'x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}"'
+    return f"<text {place} {_attributes(kind)}>{escape(words)}</text>"

@@ -117,8 +117,8 @@ class Screen:
                 for at, (cell, width) in enumerate(zip(line[:-1], widths, strict=False))
             ]
             self.says("  ".join([*cells, _cut(line[-1], max(room, 24))]))
-        for name in disagreeing(results):
-            self.says(self._in(_RED, f"{name} gave another answer than {ordered[0].name}"))
+        for name, first in disagreeing(results):
+            self.says(self._in(_RED, f"{name} gave another answer than {first}"))
 
     def _draw(self) -> None:
         look = self._look

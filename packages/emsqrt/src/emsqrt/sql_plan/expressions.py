@@ -11,6 +11,7 @@ from sqlglot import exp, parse_one
 
 from emsqrt.expr import Agg, Case, Cast, Expr, Literal, lit
 from emsqrt.expr.aggregates import check_params
+from emsqrt.expr.functions import AGGREGATES as AGGREGATE_NAMES
 from emsqrt.expr.functions import FUNCTIONS
 from emsqrt.expr.literals import parse_spelling
 from emsqrt.expr.nodes import call
@@ -18,8 +19,9 @@ from emsqrt.expr.parser import ALIASES, PARTS
 from emsqrt.expr.rules import DIGITS_MAX
 from emsqrt.expr.signatures_time import UNITS
 from emsqrt.sql_plan.errors import fail, refuse
+from emsqrt.sql_plan.types import sql_type
 from sennit_core.errors import UsageError
-from sennit_core.schema import DataType
+from sennit_core.text import nearest
 
 Node: TypeAlias = Any
 """A node of sqlglot's tree."""
@@ -28,33 +30,19 @@ OPERATORS: dict[type, str] = {
     exp.Add: "add", exp.Sub: "sub", exp.Mul: "mul", exp.Div: "div", exp.IntDiv: "idiv",
     exp.Mod: "mod", exp.EQ: "eq", exp.NEQ: "ne", exp.LT: "lt", exp.LTE: "le", exp.GT: "gt",
     exp.GTE: "ge", exp.And: "and", exp.Or: "or", exp.DPipe: "concat", exp.Pow: "power",
-    exp.Like: "like", exp.ILike: "ilike", exp.RegexpLike: "regexp_matches",
-    exp.StartsWith: "starts_with", exp.Contains: "contains", exp.Nullif: "nullif",
-    exp.Left: "left", exp.Right: "right", exp.Atan2: "atan2",
+    exp.Like: "like", exp.ILike: "ilike", exp.StartsWith: "starts_with",
 }  # fmt: skip
-"""Functions of `this` and `expression`."""
+"""Operators between `this` and `expression`."""
 UNARY: dict[type, str] = {
-    exp.Not: "not", exp.Neg: "neg", exp.Abs: "abs", exp.Upper: "upper", exp.Lower: "lower",
-    exp.Length: "length", exp.Reverse: "reverse", exp.Sqrt: "sqrt", exp.Exp: "exp", exp.Ln: "ln",
-    exp.Sin: "sin", exp.Cos: "cos", exp.Tan: "tan", exp.Asin: "asin", exp.Acos: "acos",
-    exp.Atan: "atan", exp.Sign: "sign", exp.Trunc: "trunc", exp.Floor: "floor", exp.Ceil: "ceil",
-    exp.IsNan: "is_nan", exp.Year: "year", exp.Month: "month", exp.Day: "day", exp.Week: "week",
-    exp.Hour: "hour", exp.Minute: "minute", exp.Second: "second", exp.Quarter: "quarter",
-    exp.DayOfWeek: "dow", exp.DayOfYear: "doy", exp.TimeToUnix: "epoch",
+    exp.Not: "not", exp.Abs: "abs", exp.Floor: "floor", exp.Ceil: "ceil", exp.IsNan: "is_nan",
 }  # fmt: skip
-"""Functions of `this` alone."""
+"""Operators before `this`, and calls that sqlglot has a grammar of its own for."""
 NAMED: dict[type, tuple[str, tuple[str, ...]]] = {
     exp.Substring: ("substr", ("this", "start", "length")),
     exp.StrPosition: ("strpos", ("this", "substr")),
-    exp.SplitPart: ("split_part", ("this", "delimiter", "part_index")),
-    exp.Round: ("round", ("this", "decimals")),
-    exp.RegexpReplace: ("regexp_replace", ("this", "expression", "replacement", "modifiers")),
-    exp.Replace: ("replace", ("this", "expression", "replacement")),
-    exp.Repeat: ("repeat", ("this", "times")),
-    exp.TimeToStr: ("strftime", ("this", "format")),
-    exp.DateFromParts: ("make_date", ("year", "month", "day")),
+    exp.StructExtract: ("struct_get", ("this", "expression")),
 }
-"""Functions whose operands have names."""
+"""Calls whose operands have keywords between them, or other names."""
 AGGREGATES: dict[type, str] = {
     exp.Count: "count", exp.Sum: "sum", exp.Avg: "avg", exp.Min: "min", exp.Max: "max",
     exp.Stddev: "stddev", exp.StddevSamp: "stddev", exp.Variance: "var", exp.Median: "median",
@@ -63,15 +51,9 @@ AGGREGATES: dict[type, str] = {
 }  # fmt: skip
 _OF_NO_MATTER = ("big_int", "safe", "single_replace", "typed")
 """What nodes say beside their operands that changes nothing here."""
-TYPES = {
-    "BOOLEAN": "Bool", "TINYINT": "Int8", "SMALLINT": "Int16", "INT": "Int32", "BIGINT": "Int64",
-    "UTINYINT": "UInt8", "USMALLINT": "UInt16", "UINT": "UInt32", "UBIGINT": "UInt64",
-    "FLOAT": "Float32", "DOUBLE": "Float64", "VARCHAR": "Utf8", "TEXT": "Utf8", "CHAR": "Utf8",
-    "DATE": "Date", "TIMESTAMP": "Timestamp(us)", "TIMESTAMPNTZ": "Timestamp(us)",
-    "TIMESTAMP_S": "Timestamp(s)", "TIMESTAMP_MS": "Timestamp(ms)",
-    "TIMESTAMP_NS": "Timestamp(ns)", "TIMESTAMPTZ": "Timestamp(us,UTC)", "VARBINARY": "Binary",
-    "BLOB": "Binary",
-}  # fmt: skip
+_ALIASES = {**ALIASES, "list_extract": "list_get", "array_extract": "list_get"}
+_MOVED = ("date_trunc", "date_diff", "date_add")
+"""Functions whose first operand is a unit."""
 
 
 class Converter:
@@ -146,12 +128,13 @@ class Converter:
     def _operator(self, node: Node, name: str) -> Expr:
         left, right = node.this, node.expression
         if isinstance(right, exp.Interval) and name in ("add", "sub"):
-            return self._moved(left, right, negative=name == "sub")
+            return self.moved(left, right, negative=name == "sub")
         if isinstance(left, exp.Interval) and name == "add":
-            return self._moved(right, left, negative=False)
+            return self.moved(right, left, negative=False)
         return call(name, self(left), self(right))
 
-    def _moved(self, moment: Node, interval: Node, *, negative: bool) -> Expr:
+    def moved(self, moment: Node, interval: Node, *, negative: bool) -> Expr:
+        """Return a moment with an interval of one unit added, or taken from it."""
         unit = str(interval.unit).lower().removesuffix("s") if interval.unit else ""
         if unit not in UNITS:
             refuse(interval, self.text, "an interval of several units")
@@ -164,17 +147,6 @@ class Converter:
             number = count.value if isinstance(count, Literal) else None
             count = lit(-number) if isinstance(number, int) else call("neg", count)
         return call("date_add", unit, count, self(moment))
-
-    def type(self, node: Node) -> DataType:
-        """Return the type a cast names."""
-        name = node.this.name
-        if name == "DECIMAL":
-            given = [int(each.this.this) for each in node.expressions] or [18, 3]
-            precision, scale = (*given, 0)[:2]
-            return DataType("Decimal", precision=precision, scale=scale)
-        if name not in TYPES:
-            refuse(node, self.text, f"the type {node.sql(dialect='duckdb')}")
-        return DataType.parse(TYPES[name])
 
 
 def key_of(node: Node) -> str:
@@ -255,7 +227,7 @@ def _if(c: Converter, node: Node) -> Expr:
 
 
 def _cast(c: Converter, node: Node) -> Expr:
-    kind, strict = c.type(node.args["to"]), not isinstance(node, exp.TryCast)
+    kind, strict = sql_type(node.args["to"], c.text), not isinstance(node, exp.TryCast)
     constant = isinstance(node.this, exp.Literal) and node.this.is_string
     if constant and kind.name in ("Date", "Timestamp"):
         try:
@@ -264,10 +236,6 @@ def _cast(c: Converter, node: Node) -> Expr:
             if strict:
                 fail(node, c.text, str(error), error.hint)
     return Cast(c(node.this), kind, strict)
-
-
-def _many(name: str) -> Callable[[Converter, Node], Expr]:
-    return lambda c, node: call(name, c(node.this), *map(c, node.expressions))
 
 
 def _concat(c: Converter, node: Node) -> Expr:
@@ -289,19 +257,6 @@ def _log(c: Converter, node: Node) -> Expr:
     return call(f"log{node.this.sql()}", c(node.expression))
 
 
-def _pad(c: Converter, node: Node) -> Expr:
-    fill = node.args.get("fill_pattern")
-    name = "lpad" if node.args.get("is_left") else "rpad"
-    return call(name, c(node.this), c(node.expression), *([] if fill is None else [c(fill)]))
-
-
-def _unit(c: Converter, node: Node) -> str:
-    unit = str(node.args.get("unit")).lower()
-    if unit not in UNITS:
-        refuse(node, c.text, f"the unit {unit}")
-    return unit
-
-
 def _extract(c: Converter, node: Node) -> Expr:
     part = node.this.name.lower()
     name = {"dayofweek": "dow", "dayofyear": "doy"}.get(part, part)
@@ -310,14 +265,55 @@ def _extract(c: Converter, node: Node) -> Expr:
     return call(name, c(node.expression))
 
 
-def _anonymous(c: Converter, node: Node) -> Expr:
-    name = str(node.this).lower()
-    if name == "date_part" and len(node.expressions) == 2:
-        return call(str(node.expressions[0].this).lower(), c(node.expressions[1]))
-    known = ALIASES.get(name, name)
-    if known not in FUNCTIONS:
-        refuse(node, c.text, f"the function {name}")
-    return call(known, *map(c, node.expressions))
+def _called(c: Converter, node: Node) -> Expr:
+    """Return a call by the name of one of the engine's functions."""
+    name, operands = str(node.this).lower(), node.expressions
+    if name == "date_part" and len(operands) == 2:
+        name, operands = _word_of(operands[0]), operands[1:]
+    if name == "date_add" and len(operands) == 2 and isinstance(operands[1], exp.Interval):
+        return c.moved(operands[0], operands[1], negative=False)
+    known = FUNCTIONS.get(_ALIASES.get(name, name))
+    if known is None:
+        refuse(node, c.text, f"the function {name}", _nearest_function(name))
+    if not known.args_min <= len(operands) <= known.args_max:
+        refuse(node, c.text, f"{name} with {len(operands)} arguments")
+    if known.name in _MOVED:
+        unit = _word_of(operands[0])
+        if unit not in UNITS:
+            refuse(node, c.text, f"the unit {unit}", f"units: {', '.join(UNITS)}")
+        return call(known.name, unit, *map(c, operands[1:]))
+    return call(known.name, *map(c, operands))
+
+
+def _word_of(node: Node) -> str:
+    """Return a unit or a part of a moment, as text or bare, in lower case."""
+    return str(node.name).lower()
+
+
+def _nearest_function(name: str) -> str | None:
+    guess = nearest(name, [*FUNCTIONS, *AGGREGATE_NAMES])
+    return f"did you mean {guess}?" if guess else None
+
+
+def _item(c: Converter, node: Node) -> Expr:
+    """Return `l[1]` and `r['name']`; sqlglot subtracts 1 from each index."""
+    if len(node.expressions) != 1 or isinstance(node.expressions[0], exp.Slice):
+        refuse(node, c.text, "a slice")
+    at = c(node.expressions[0])
+    if isinstance(at, Literal) and isinstance(at.value, str):
+        return call("struct_get", c(node.this), at)
+    if isinstance(at, Literal) and isinstance(at.value, int):
+        return call("list_get", c(node.this), at.value + 1)
+    return refuse(node, c.text, "an item by anything but a constant")
+
+
+def _overlaps(c: Converter, node: Node) -> Expr:
+    return refuse(node, c.text, "&&, which is of lists here,", "between conditions, write AND")
+
+
+def _matches(c: Converter, node: Node) -> Expr:
+    hint = "write regexp_matches(s, pattern), with ^ and $ where the whole text should match"
+    return refuse(node, c.text, "the operator ~", hint)
 
 
 def _initcap(c: Converter, node: Node) -> Expr:
@@ -352,22 +348,15 @@ _FORMS: dict[type, Callable[[Converter, Node], Expr]] = {
     exp.If: _if,
     exp.Cast: _cast,
     exp.TryCast: _cast,
-    exp.Coalesce: _many("coalesce"),
-    exp.Greatest: _many("greatest"),
-    exp.Least: _many("least"),
     exp.Concat: _concat,
     exp.Trim: _trim,
     exp.Initcap: _initcap,
     exp.Log: _log,
-    exp.Pad: _pad,
-    exp.TimestampTrunc: lambda c, node: call("date_trunc", _unit(c, node), c(node.this)),
-    exp.DateTrunc: lambda c, node: call("date_trunc", _unit(c, node), c(node.this)),
-    exp.DateDiff: lambda c, node: call(
-        "date_diff", _unit(c, node), c(node.expression), c(node.this)
-    ),
     exp.Extract: _extract,
-    exp.Anonymous: _anonymous,
+    exp.Anonymous: _called,
+    exp.Bracket: _item,
+    exp.ArrayOverlaps: _overlaps,
+    exp.RegexpLike: _matches,
     exp.NullSafeEQ: _distinct_from,
     exp.NullSafeNEQ: _distinct_from,
 }
-del UNARY[exp.Neg]

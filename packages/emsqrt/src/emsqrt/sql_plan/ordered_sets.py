@@ -1,7 +1,8 @@
-"""Aggregates of rows in an order, spelled with WITHIN GROUP, as those that take a value and a share."""
+"""Other spellings of aggregates: WITHIN GROUP as those that take a value and a share, and `mean`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,12 @@ _NAMES: dict[type, str] = {
     exp.PercentileDisc: "percentile_disc",
     exp.Quantile: "quantile",
 }
+_SPELLED: dict[str, Callable[..., Any]] = {
+    "mean": lambda *args: exp.Avg(this=args[0], expressions=list(args[1:])),
+    "var": lambda *args: exp.Variance(this=args[0], expressions=list(args[1:])),
+    "count_distinct": lambda *args: exp.Count(this=exp.Distinct(expressions=list(args))),
+}
+"""Aggregates that sqlglot does not know; without operands they are refused like any other call."""
 
 
 def plain_aggregates(statement: Any, text: str) -> Any:
@@ -25,6 +32,8 @@ def plain_aggregates(statement: Any, text: str) -> Any:
     """
 
     def plain(node: Any) -> Any:
+        if _is_spelled(node):
+            return _SPELLED[str(node.this).lower()](*node.expressions)
         if isinstance(node, exp.WithinGroup):
             return _unwrapped(node, text)
         if isinstance(node, exp.Quantile) and not isinstance(node.parent, exp.WithinGroup):
@@ -32,6 +41,14 @@ def plain_aggregates(statement: Any, text: str) -> Any:
         return node
 
     return statement.transform(plain)
+
+
+def _is_spelled(node: Any) -> bool:
+    return (
+        isinstance(node, exp.Anonymous)
+        and bool(node.expressions)
+        and str(node.this).lower() in _SPELLED
+    )
 
 
 def _unwrapped(node: Any, text: str) -> Any:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from sqlglot import Token, TokenType, exp
-from sqlglot.dialects.dialect import Dialect
 
 from emsqrt.sql_plan.errors import fail
+from emsqrt.sql_plan.grammar import parse_tokens, tokens_of
 from sennit_core.errors import SqlError, Unsupported
 
 Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
@@ -17,10 +17,9 @@ Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
 
 def parse_statements(text: str) -> list[Any]:
     """Parse statements in DuckDB's spelling; every `?` is numbered by its place in the text."""
-    dialect = Dialect.get_or_raise("duckdb")
     tokens: list[Token] = []
     number = 0
-    for token in dialect.tokenize(text):
+    for token in tokens_of(text):
         if token.token_type is not TokenType.PLACEHOLDER:
             tokens.append(token)
             continue
@@ -30,7 +29,7 @@ def parse_statements(text: str) -> list[Any]:
             Token(TokenType.PARAMETER, "$", *place),
             Token(TokenType.NUMBER, str(number), *place),
         ]
-    return list(dialect.parser().parse(tokens, text))
+    return parse_tokens(tokens, text)
 
 
 def bind(statement: Any, params: Parameters, text: str) -> Any:

@@ -178,7 +178,7 @@ class _Select:
                     refuse(each, self.text, "* with EXCLUDE, REPLACE or RENAME")
                 made += self._starred(each)
             else:
-                made.append((each.alias_or_name or _title(each), each))
+                made.append((_output_name(each), each))
         names: list[str] = []
         for name, _ in made:
             names.append(fresh(name, names))
@@ -192,7 +192,8 @@ class _Select:
             if (each.table.lower() == table.lower() if table else each.starred)
         ]
         if not found:
-            fail(node, self.text, f"there is no table {table}")
+            reason = f"there is no table {table}" if table else "SELECT * needs a FROM"
+            fail(node, self.text, reason)
         return found
 
     # GROUP BY ---------------------------------------------------------------------------------
@@ -370,6 +371,21 @@ def _bare(node: Node) -> Node:
     while isinstance(node, exp.Alias | exp.Paren):
         node = node.this
     return node
+
+
+def _output_name(node: Node) -> str:
+    """Return what an output column is called: its alias, the column's name, or its SQL.
+
+    A cast of a column is called as the column is, as in PostgreSQL.
+    """
+    if isinstance(node, exp.Alias):
+        return str(node.alias)
+    named = _bare(node)
+    while isinstance(named, exp.Cast):
+        named = _bare(named.this)
+    if isinstance(named, exp.Column | exp.Literal):
+        return str(named.name)
+    return _title(node)
 
 
 def _title(node: Node) -> str:

@@ -19,8 +19,10 @@ Source: TypeAlias = Pipeline | Plan | str | Path
 
 def sql(
     text: str,
-    tables: Mapping[str, Source],
+    tables: Mapping[str, Source] | None = None,
     params: Sequence[Any] | Mapping[str, Any] | None = None,
+    *,
+    files: bool = False,
 ) -> Pipeline:
     """Return the pipeline that a SELECT means, in DuckDB's spelling.
 
@@ -32,8 +34,11 @@ def sql(
         tables: what each name stands for: a pipeline, a plan, or a file's path. The schema of a
             file is found in its first bytes.
         params: values for `?` and `$1` in order, or for `$name` by name; they become constants.
+        files: whether FROM may name files too: `FROM 'logs.csv'`, `FROM read_csv('logs.txt')`. Leave
+            it off for statements of others: they could read any file of this process.
 
     Raises:
+        NotFound: there is no such file.
         SqlError: it does not parse, or a name means nothing; with line and column.
         Unsupported: a construct that is not covered, by its name and place; or sqlglot is not
             installed.
@@ -59,8 +64,12 @@ def sql(
     if len(statements) != 1 or statements[0] is None:
         count = sum(statement is not None for statement in statements)
         raise SqlError(f"expected one statement, found {count}")
-    known = {name: _plan(source) for name, source in tables.items()}
+    known = {name: _plan(source) for name, source in (tables or {}).items()}
     statement = plain_aggregates(bind(statements[0], params, text), text)
+    if files:
+        from emsqrt.sql_plan.files import file_tables
+
+        known |= file_tables(statement, known, text)
     plan = query_plan(statement, known, text)
     check(plan)
     return Pipeline(plan)

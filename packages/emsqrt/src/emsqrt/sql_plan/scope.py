@@ -61,6 +61,8 @@ class Scope:
             tables = " and ".join(each.table for each in found)
             fail(node, text, f"{name} is a column of {tables}", "write the table before it")
         names = [each.name for each in self.columns]
+        if not names:
+            fail(node, text, f"there is no column {node.sql(dialect='duckdb')} without FROM")
         guess = nearest(name, names)
         hint = f"did you mean {guess}?" if guess else f"there are {', '.join(names[:20])}"
         return fail(node, text, f"there is no column {node.sql(dialect='duckdb')}", hint)

@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 
 from sqlglot import exp
 
-from emsqrt.expr import Column, Expr, columns_of
+from emsqrt.expr import Agg, Column, Expr, columns_of
 from emsqrt.expr.build import coalesce
-from emsqrt.plan import Filter, Join, JoinKind, Plan, WithColumn
+from emsqrt.plan import Aggregate, Files, Filter, Join, JoinKind, Plan, Scan, WithColumn
 from emsqrt.sql_plan.errors import fail, refuse
 from emsqrt.sql_plan.expressions import Converter
 from emsqrt.sql_plan.scope import Scope, Visible, apart, fresh, scope_of
+from sennit_core.schema import Schema
 from sennit_core.text import nearest
 
 Node: TypeAlias = Any
@@ -21,6 +22,8 @@ Tables: TypeAlias = "dict[str, Plan]"
 Query: TypeAlias = "Callable[[Node, Tables], Plan]"
 """Makes the plan of a query that may read these tables."""
 
+EMPTY_FILE = "/dev/null"
+"""What a SELECT without FROM scans: a plan's scans name at least one file."""
 _KINDS: dict[tuple[str, str], JoinKind] = {
     ("", ""): "inner",
     ("", "INNER"): "inner",
@@ -52,7 +55,7 @@ class Sources:
         terms = [] if where is None else list(_terms(where.this))
         first = select.args.get("from_")
         if first is None:
-            refuse(select, self.text, "a SELECT without FROM")
+            return Scope(_one_row(), ()), terms
         scope = self.table(first.this)
         listed: list[Scope] = []
         for join in [*(first.this.args.get("joins") or []), *(select.args.get("joins") or [])]:
@@ -71,7 +74,9 @@ class Sources:
             scope = scope_of(self.query(node.this, self.tables), alias)
             return _renamed(scope, node, self.text)
         if not isinstance(node, exp.Table) or not isinstance(node.this, exp.Identifier):
-            refuse(node, self.text, f"{type(node).__name__} in FROM")
+            what = node.this if isinstance(node, exp.Table) else node
+            hint = "pass it in tables; files=True reads files" if what is not node else None
+            refuse(node, self.text, f"{type(what).__name__} in FROM", hint)
         for key in ("pivots", "sample", "version", "when"):
             if node.args.get(key):
                 refuse(node, self.text, f"{key} of a table")
@@ -80,10 +85,17 @@ class Sources:
         if plan is None:
             plan = next((p for n, p in self.tables.items() if n.lower() == name.lower()), None)
         if plan is None:
-            guess = nearest(name, tuple(self.tables))
-            hint = f"did you mean {guess}?" if guess else f"there are {', '.join(self.tables)}"
-            fail(node, self.text, f"there is no table {name}", hint)
+            fail(node, self.text, f"there is no table {name}", self._known(node, name))
         return _renamed(scope_of(plan, node.alias or node.name), node, self.text)
+
+    def _known(self, node: Node, name: str) -> str:
+        """Return what there is instead of a table that is not there."""
+        if guess := nearest(name, tuple(self.tables)):
+            return f"did you mean {guess}?"
+        if self.tables:
+            return f"there are {', '.join(self.tables)}"
+        quoted = node.this.args.get("quoted")
+        return "pass it in tables, or files=True" if quoted else f"a file is in quotes: '{name}'"
 
     @staticmethod
     def _is_comma(join: Node) -> bool:
@@ -210,6 +222,12 @@ class Sources:
         plan = Join(left_plan, right_plan, on, how)
         only_left = how in ("semi", "anti")
         return Scope(plan, left.columns if only_left else (*left.columns, *right.columns))
+
+
+def _one_row() -> Plan:
+    """Return the single row that a SELECT without FROM computes its expressions over."""
+    nothing = Scan(Files((EMPTY_FILE,), "jsonl"), Schema.of(nothing="Int64"))
+    return Aggregate(nothing, (), (("$row", Agg("count")),))
 
 
 def _keyed(scope: Scope, keys: list[Expr], side: str) -> tuple[Plan, list[str]]:

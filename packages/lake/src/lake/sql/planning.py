@@ -40,6 +40,7 @@ def plan_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
     used = used_tables(tables, statement.tables)
     sources = {key: _source(table) for table in used for key in (table.name, table.id)}
     plan = sql(text, sources, request.get("params")).plan
+    _refuse_no_from(plan)
     _check_sources(plan, used)
     return {
         "plan": plan_to_json(Sink(plan, StreamTarget(request.get("format") or "arrow"))),
@@ -50,6 +51,15 @@ def plan_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
 def _source(table: Table) -> Plan:
     return Scan(Files(table.paths or (), "parquet"), table.schema)
+
+
+def _refuse_no_from(plan: Plan) -> None:
+    """Leave a SELECT without FROM to DuckDB, also one below another SELECT: it reads no shard."""
+    from emsqrt.sql_plan.sources import EMPTY_FILE
+
+    sources = [scan.source for scan in scans_of(plan)]
+    if any(isinstance(each, Files) and each.paths == (EMPTY_FILE,) for each in sources):
+        raise Unsupported("EM-√ answers SELECT statements over datasets")
 
 
 def _check_sources(plan: Plan, used: list[Table]) -> None:

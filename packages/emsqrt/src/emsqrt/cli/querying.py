@@ -1,0 +1,206 @@
+"""`emsqrt sql`: a statement over files; its rows as a table, as text, or in a file.
+
+Two processes, one after the other: this one reads the statement and becomes the other, which runs the
+plan. The parser of SQL takes 30 MiB, and those are then gone from under the cap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emsqrt.cli.console import Order
+from emsqrt.cli.running import carry_out, planning_bytes, smallest_cap_of
+from emsqrt.environment import LEAN_ENVIRONMENT
+from emsqrt.io.places import STANDARD_NAMES
+from emsqrt.plan import Files, Plan, plan_from_json, plan_to_json
+from emsqrt.plan.tree import scans_of
+from sennit_core.errors import CapTooSmall, NotFound, UsageError
+
+if TYPE_CHECKING:
+    from emsqrt.pipeline import Pipeline
+
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "csv": ("csv", {}),
+    "tsv": ("csv", {"delimiter": "\t"}),
+    "json": ("jsonl", {"array": True}),
+    "jsonl": ("jsonl", {}),
+    "parquet": ("parquet", {}),
+    "arrow": ("arrow", {}),
+}
+"""What `--format` takes beside "table": the plan's word, and options of the sink."""
+_READING_BYTES = 1 << 20
+"""What reading a statement may take more the next time."""
+
+
+def answer(arguments: argparse.Namespace, config: Order) -> int:
+    """Read a statement, plan it, and run it in a process without the parser."""
+    from emsqrt.sql_plan import sql
+
+    text = _statement(arguments)
+    rows = sql(text, _tables(arguments.table), files=True)
+    plan, shown = _ended(rows, arguments)
+    order = replace(config, answer=shown)
+    if _reads_standard_input(plan):  # what was looked at of it is in this process alone
+        _run(plan, order, may_become=False)
+        return 0
+    needed = planning_bytes()
+    if order.cap_bytes < needed:
+        raise _refusal(plan, order, needed + _READING_BYTES)
+    return _hand_over(plan, replace(order, planning_bytes=needed), arguments)
+
+
+def run_planned(descriptor: int, *, may_become: bool) -> int:
+    """Run what `answer` planned; its request is read from a descriptor."""
+    with os.fdopen(descriptor, "rb") as file:
+        request = json.loads(file.read())
+    _run(plan_from_json(request["plan"]), Order(**request["order"]), may_become=may_become)
+    return 0
+
+
+def _statement(arguments: argparse.Namespace) -> str:
+    """Return the statement: the argument, the file of `--file`, or standard input for `-`."""
+    given, file = arguments.statement, arguments.file
+    if (given is None) == (file is None):
+        raise UsageError(
+            "sql takes one statement",
+            hint="emsqrt sql \"select count(*) from 'orders.parquet'\", or --file query.sql",
+        )
+    if given is not None:
+        return str(sys.stdin.read() if given == "-" else given)
+    if not file.is_file():
+        raise NotFound(kind="file", name=str(file))
+    return str(file.read_text("utf-8"))
+
+
+def _tables(given: list[str]) -> dict[str, str]:
+    tables = {}
+    for each in given:
+        name, equals, path = each.partition("=")
+        if not equals or not name or not path:
+            raise UsageError(f"--table {each} names no file", hint="write --table NAME=FILE")
+        tables[name] = path
+    return tables
+
+
+def _ended(rows: Pipeline, arguments: argparse.Namespace) -> tuple[Plan, dict[str, Any] | None]:
+    """Return the plan with its sink, and how its rows are shown; None where they are in a file."""
+    from emsqrt.pipeline import SUFFIX_FORMATS, plain_suffix
+
+    target = arguments.output
+    is_file = target not in STANDARD_NAMES
+    name = arguments.format or (_format_of(target) if is_file else _usual_format())
+    if name == "table":
+        if is_file:
+            raise UsageError("a table is for the terminal", hint="give -o FILE another --format")
+        return _shown(rows, arguments.rows)
+    if name is None and plain_suffix(target) not in SUFFIX_FORMATS:
+        raise UsageError(
+            f"the format of {target!r} cannot be told from its name", hint="give --format"
+        )
+    kind, options = (None, {}) if name is None else _FORMATS[name]
+    plan = rows.sink(target, kind, **options).plan
+    return plan, None if is_file else {}
+
+
+def _format_of(target: str) -> str | None:
+    return "json" if target.lower().endswith((".json", ".json.gz", ".json.zst")) else None
+
+
+def _usual_format() -> str:
+    return "table" if sys.stdout.isatty() else "csv"
+
+
+def _shown(rows: Pipeline, rows_max: int) -> tuple[Plan, dict[str, Any]]:
+    """Return a plan of so many rows and one more, which says that there are more."""
+    from emsqrt.sql_plan.types import sql_type_name
+
+    if rows_max < 0:
+        raise UsageError(f"--rows {rows_max} is no number of rows")
+    headings = [(f.name, sql_type_name(f.type), f.type.is_numeric) for f in rows.schema()]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    shown = {"headings": headings, "rows": rows_max, "columns": columns}
+    return rows.limit(rows_max + 1).sink("-", "csv").plan, shown
+
+
+def _reads_standard_input(plan: Plan) -> bool:
+    sources = [scan.source for scan in scans_of(plan)]
+    return any(
+        path in STANDARD_NAMES for each in sources if isinstance(each, Files) for path in each.paths
+    )
+
+
+def _refusal(plan: Plan, order: Order, reading_bytes: int) -> CapTooSmall:
+    least = smallest_cap_of(plan, order)
+    if least["capBytes"] > reading_bytes:
+        return CapTooSmall(order.cap_bytes, least["capBytes"], least["because"])
+    because = "reading the statement takes that: the parser of SQL is loaded"
+    return CapTooSmall(order.cap_bytes, reading_bytes, because)
+
+
+def _hand_over(plan: Plan, order: Order, arguments: argparse.Namespace) -> int:
+    """Become the process that runs the plan, or start it where this one has to go on."""
+    request = {"plan": plan_to_json(plan), "order": asdict(order)}
+    handed = os.memfd_create("emsqrt-statement", 0)  # inherited
+    os.write(handed, json.dumps(request).encode())
+    os.lseek(handed, 0, os.SEEK_SET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    words = [sys.executable, "-P", "-m", "emsqrt.cli", "sql", "--planned", str(handed)]
+    environment = {**os.environ, **LEAN_ENVIRONMENT}
+    if arguments.may_become:
+        os.execve(sys.executable, words, environment)
+    with os.fdopen(handed, "rb"):
+        pid = os.posix_spawn(sys.executable, words, environment)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _run(plan: Plan, order: Order, *, may_become: bool) -> None:
+    """Run a plan; where its rows are to be a table, into a file without a name in between."""
+    if not order.answer:
+        carry_out(plan, order, may_become=may_become)
+        return
+    with tempfile.TemporaryFile(dir=_folder(order)) as rows:
+        screen = os.dup(1)
+        os.set_inheritable(screen, True)
+        try:
+            os.dup2(rows.fileno(), 1)
+            shown = {**order.answer, "descriptor": screen}
+            carry_out(plan, replace(order, answer=shown), may_become=may_become)
+        finally:
+            os.dup2(screen, 1)
+            os.close(screen)
+
+
+def _folder(order: Order) -> Path:
+    """Return a folder on a disk: where the run may spill."""
+    from emsqrt.spill.placement import default_spill_dir
+
+    folder = default_spill_dir() if order.spill_dir is None else Path(order.spill_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def print_answer(shown: Mapping[str, Any]) -> None:
+    """Draw the rows that were written to standard output's place, on the screen itself."""
+    from emsqrt.cli.table import Heading, read_rows, table_text
+
+    headings = [Heading(*each) for each in shown["headings"]]
+    with (
+        suppress(BrokenPipeError),
+        os.fdopen(os.dup(1), "r", encoding="utf-8", errors="replace", newline="") as written,
+        os.fdopen(os.dup(shown["descriptor"]), "w", encoding="utf-8", errors="replace") as screen,
+    ):
+        written.seek(0)
+        rows = read_rows(written)
+        next(rows, None)  # the header
+        screen.write(table_text(headings, rows, shown["rows"], shown["columns"]))
