@@ -14,7 +14,7 @@ from fuzz_runs import Ran, run_files, run_thin, write_table
 from emsqrt import Engine, EngineConfig
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BYTES
-from emsqrt.io import parquet_scan
+from emsqrt.io import parquet_groups
 from emsqrt.io.parquet_pages import walk_chunks
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import check
@@ -203,7 +203,7 @@ def test_page_headers_are_read_once_for_all_caps_that_are_tried(
         walks.append(args)
         return walk_chunks(*args)
 
-    monkeypatch.setattr(parquet_scan, "walk_chunks", counted)
+    monkeypatch.setattr(parquet_groups, "walk_chunks", counted)
     schema, table = random_table(COLUMNS, 40, 7, nul=False)
     write_table(table, schema, tmp_path / "l.parquet")
     plan = scan(tmp_path / "l.parquet", schema=schema).sort("t").plan

@@ -1,8 +1,9 @@
 """Runs that are kept when they are killed: a folder by name, with segments and a journal.
 
-`<spill dir>/kept/<name>/` holds a lock, `journal.json` and the segments that it names. The journal
-is replaced as a whole, before a segment that it named is removed; so whatever the moment of a kill,
-what it names is there. A folder that nobody resumes within a day is swept by the next kept run.
+`<spill dir>/kept/<name>/` holds a lock, `journal` and the segments that it names. The journal is JSON
+behind a line with its SHA-256. It is replaced as a whole, before a segment that it named is removed;
+so whatever the moment of a kill, what it names is there. A folder that nobody resumes within a day
+is swept by the next kept run.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from emsqrt.spill import Segment, SpillManager
 from emsqrt.spill.area import try_lock
 from emsqrt.spill.local import Disk, LocalStore
 from sennit_core.errors import Conflict, UsageError
+from sennit_core.hashing import sha256_hex
 
 KEPT_SECONDS = 24 * 3600
 """After so long a kept run that nobody resumes is swept."""
 _NAME = re.compile("[a-z0-9_-]{1,63}")
-_JOURNAL, _LOCK = "journal.json", "lock"
-_VERSION = 2  # of the journal, and of the rows in the segments that it names
+_JOURNAL, _LOCK = "journal", "lock"
+_VERSION = 3  # of the journal, and of the rows in the segments that it names
 
 Place = tuple[str, int, int]
 
@@ -129,14 +131,15 @@ class KeptRun:
         self._nodes[node] = entry
         document = {"v": _VERSION, "facts": self._facts, "nodes": self._nodes}
         new = self.folder / f"{_JOURNAL}.new"
-        new.write_text(json.dumps(document))
+        body = json.dumps(document).encode()
+        new.write_bytes(sha256_hex(body).encode() + b"\n" + body)
         new.replace(self.folder / _JOURNAL)
 
     def _read(self) -> dict[str, Any]:
         path = self.folder / _JOURNAL
         if not path.is_file():
             return {}
-        document = json.loads(path.read_text())
+        document = self._parsed(path)
         found = {"version": document.get("v"), **document.get("facts", {})}
         facts = {"version": _VERSION, **self._facts}
         other = [what for what in facts if found.get(what) != facts[what]]
@@ -146,6 +149,20 @@ class KeptRun:
             f"the run {self._name} that was left had {_words(other)}",
             hint=f"run this under another name, or remove {self.folder}",
         )
+
+    def _parsed(self, path: Path) -> dict[str, Any]:
+        """Return what is in the journal.
+
+        Raises:
+            UsageError: it is damaged.
+        """
+        mark, _, body = path.read_bytes().partition(b"\n")
+        if mark != sha256_hex(body).encode():
+            raise UsageError(
+                f"the journal of the run {self._name} is damaged: {path}",
+                hint=f"run this under another name, or remove {self.folder}",
+            )
+        return dict(json.loads(body))
 
     def _remove_unnamed(self) -> None:
         entries = self._nodes.values()

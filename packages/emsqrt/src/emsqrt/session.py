@@ -352,6 +352,7 @@ class ScanRows:
             predicate=node.predicate,
             spill=lambda: run.spill,
         )
+        run.admit(self._source.known_bytes, "row groups", self._source.known_because)
         self._run = run
         self.rows = 0
         self.bytes_total = self._source.bytes_total

@@ -32,6 +32,8 @@ _WRONG = {
     errno.EBADF: "it is closed, or was opened the other way round",
 }
 _NAME_CHARACTERS = 200
+_ALLOCATION = ("bad_alloc", "malloc of size", "realloc of size", "Cannot allocate memory")
+"""In what Arrow says where memory was refused."""
 
 
 def system_error(error: OSError, what: str = "", doing: str = "using") -> SennitError:
@@ -76,6 +78,17 @@ def as_told(what: str, doing: str) -> Iterator[None]:
         if isinstance(error, SennitError):
             raise
         raise system_error(error, what, doing) from error
+
+
+def refuse_memory(error: BaseException) -> None:
+    """Raise MemoryError where a library's error is that of a failed allocation.
+
+    Arrow's readers catch `std::bad_alloc` among other exceptions, and then raise an OSError or an
+    ArrowInvalid that has no more than its text.
+    """
+    said = str(error)
+    if getattr(error, "errno", None) == errno.ENOMEM or any(word in said for word in _ALLOCATION):
+        raise MemoryError(said) from error
 
 
 def any_error(error: BaseException, what: str, cap_bytes: int = 0) -> SennitError:

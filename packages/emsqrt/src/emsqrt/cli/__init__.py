@@ -24,14 +24,16 @@ __all__ = ["entry", "main"]
 def entry() -> None:
     """The console script: make the process lean, then run."""
     from emsqrt.environment import LEAN_ENVIRONMENT
+    from emsqrt.termination import exit_on_early_sigint, exit_on_sigterm, hold_sigint
 
+    exit_on_early_sigint()
     lean = all(os.environ.get(name) == value for name, value in LEAN_ENVIRONMENT.items())
     if _open_standard_streams() or not lean:
         os.environ.update(LEAN_ENVIRONMENT)
         program = [sys.executable, "-P", "-m", "emsqrt.cli", *sys.argv[1:]]
+        hold_sigint()
         os.execv(sys.executable, program)
     from emsqrt.late import load_late, load_untranslated
-    from emsqrt.termination import exit_on_sigterm
 
     exit_on_sigterm()
     load_late()
@@ -64,11 +66,14 @@ def main(arguments: Sequence[str] | None = None, *, may_become: bool = False) ->
     from emsqrt.cli.arguments import parser
     from emsqrt.cli.console import say_error
     from emsqrt.cli.status import EXIT_INTERRUPTED, exit_status
+    from emsqrt.termination import interrupt_on_sigint
     from sennit_core.errors import SennitError
 
     parsed = parser().parse_args(arguments)
     parsed.may_become = may_become
     try:
+        if may_become:
+            interrupt_on_sigint()
         status: int = parsed.command(parsed)
     except SennitError as error:
         status = exit_status(error)

@@ -21,7 +21,7 @@ from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.lean import require_arrow
 from emsqrt.memory.usage import PEAK_UNSURE_BYTES, UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
-from emsqrt.termination import end_on_sigterm
+from emsqrt.termination import end_on_sigterm, hold_sigint
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import Program
 from sennit_core.errors import CapTooSmall, WorkerLost, error_from_json
@@ -147,6 +147,7 @@ def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     words = [sys.executable, "-P", "-m", "emsqrt.thin.process", "--alone", str(handed)]
+    hold_sigint()
     os.execv(sys.executable, words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from emsqrt.termination import EXIT_INTERRUPTED
 from sennit_core.errors import (
     BadInput,
     CapTooSmall,
@@ -13,8 +14,9 @@ from sennit_core.errors import (
     UsageError,
 )
 
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_STATUS", "exit_status"]
+
 EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
 EXIT_STATUS: tuple[tuple[type[SennitError] | str, int], ...] = (
     ("reader-gone", 0),
     ("expectation-failed", 6),

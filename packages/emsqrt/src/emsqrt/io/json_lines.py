@@ -22,8 +22,12 @@ from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes, parse_bytes
 
 _NAMES = {"recordBytesMax": "record_bytes_max", "badRows": "bad_rows", "rejectFile": "reject_file"}
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-_INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(?P<zone>Z|[+-]\d\d:?\d\d)?")
+_DATE = re.compile(r"(?P<year>\d{4})-(?P<month>\d\d)-(?P<day>\d\d)")
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d"
+_INSTANT = re.compile(
+    _DATE.pattern + rf"[T ]{_CLOCK}(\.\d{{1,9}})?(?P<zone>Z|[+-]([01]\d|2[0-3]):?[0-5]\d)?"
+)
+_MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _INT64 = range(-(2**63), 2**63)
 _UINT64 = range(2**64)
 _DECIMAL, _DECIMAL_DIGITS = "Decimal(38,0)", 38
@@ -265,9 +269,17 @@ def _kind_of_number(text: str) -> str:
 
 
 def _kind_of_text(text: str) -> str:
-    if _DATE.fullmatch(text):
-        return "Date"
-    match = _INSTANT.fullmatch(text)
-    if match is None:
+    match = _DATE.fullmatch(text) or _INSTANT.fullmatch(text)
+    if match is None or not _is_in_calendar(*map(int, match.group("year", "month", "day"))):
         return "Utf8"
+    if match.re is _DATE:
+        return "Date"
     return "Timestamp(us,UTC)" if match["zone"] else "Timestamp(us)"
+
+
+def _is_in_calendar(year: int, month: int, day: int) -> bool:
+    """Return whether there is such a day, as readers of dates have it: the year 0 too."""
+    if not 1 <= month <= len(_MONTH_DAYS):
+        return False
+    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return 1 <= day <= _MONTH_DAYS[month - 1] + (month == 2 and is_leap)

@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt._kernel import measure_texts, spread_texts
-from emsqrt.io.parquet_pages import ChunkPages
 from sennit_core.errors import BadInput
 
-_SMALL_BYTES = 4 << 10
+SMALL_BYTES = 4 << 10
 """A dictionary that is there once more for a batch, and in caches."""
-_COUNT_MAX = 4096
+COUNT_MAX = 4096
 """Of a larger dictionary every batch would get a copy: its longest text is looked for instead."""
 
 
@@ -32,25 +31,13 @@ class Dictionary(NamedTuple):
     size_bytes: int
 
 
-def codable_columns(chunks: Sequence[ChunkPages], schema: Any) -> dict[str, Dictionary]:
-    """Return the columns of text all of whose pages hold places in dictionaries, and nothing else.
+def text_columns(schema: Any) -> set[str]:
+    """Return the columns of text at the top of a file.
 
     Args:
-        chunks: the pages of the wanted columns.
         schema: the file's, as Arrow has it.
     """
-    found: dict[str, Dictionary] = {}
-    texts = {field.name for field in schema if pa.types.is_string(field.type)}
-    texts -= {chunk.column for chunk in chunks if not chunk.is_coded}
-    for chunk in chunks:
-        name = chunk.column
-        if name not in texts:
-            continue
-        count, size_bytes = found.get(name, (0, 0))
-        found[name] = Dictionary(
-            count + chunk.dictionary_count, size_bytes + chunk.dictionary_bytes
-        )
-    return found
+    return {field.name for field in schema if pa.types.is_string(field.type)}
 
 
 def refuse_grown(batch: Any, counts: Mapping[str, int], what: str, row_group: int) -> None:
@@ -85,53 +72,22 @@ def joined(parts: Sequence[Mapping[str, Dictionary]]) -> dict[str, Dictionary]:
     }
 
 
-def coded_columns(
-    chunks: Sequence[ChunkPages], schema: Any, rows: Mapping[int, int], room_bytes: int
-) -> set[str]:
-    """Return the columns of text whose dictionaries may make more of some rows than there is room.
+def coded_columns(long: Collection[str], plain: Collection[str], schema: Any) -> set[str]:
+    """Return the columns of text that are decoded few rows at a time.
 
     Where plain values follow a dictionary, Arrow would put every one of them into it: no such column
     is among them.
 
     Args:
-        chunks: the pages of the wanted columns.
+        long: columns whose dictionaries may make more of some rows than there is room.
+        plain: columns with plain values, or with many in a dictionary.
         schema: the file's, as Arrow has it.
-        rows: how many are decoded at a time, by row groups.
-        room_bytes: what they may become.
     """
-    plain = {chunk.column for chunk in chunks if not chunk.is_coded}
-    plain |= {chunk.column for chunk in chunks if chunk.dictionary_count > _COUNT_MAX}
     return {
-        chunk.column
-        for chunk in chunks
-        if chunk.column not in plain
-        and chunk.longest_text_bytes * rows.get(chunk.row_group, 0) > room_bytes
-        and chunk.column in schema.names
-        and _is_text(schema.field(chunk.column).type)
+        name
+        for name in long
+        if name not in plain and name in schema.names and _is_text(schema.field(name).type)
     }
-
-
-def small_columns(
-    chunks: Sequence[ChunkPages],
-    codable: Collection[str],
-    rows: Mapping[int, int],
-    room_bytes: int,
-) -> frozenset[str]:
-    """Return the columns of text that are read sooner as indices, and decoded a batch at a time.
-
-    Args:
-        chunks: the pages of the wanted columns.
-        codable: columns all of whose pages hold indices.
-        rows: how many are decoded at a time, by row groups.
-        room_bytes: what they may become.
-    """
-    large = {
-        chunk.column
-        for chunk in chunks
-        if chunk.dictionary_bytes > _SMALL_BYTES
-        or chunk.longest_text_bytes * rows.get(chunk.row_group, 0) > room_bytes
-    }
-    return frozenset(codable) - large
 
 
 def with_plain_texts(batches: Iterable[Any], names: Collection[str]) -> Iterator[Any]:

@@ -1,234 +1,396 @@
-"""A Parquet footer, looked through before Arrow sees it.
+"""A Parquet footer, checked before Arrow sees it and given to Arrow a few row groups at a time.
 
-Arrow's C++ ends the process where what a footer says of a column contradicts itself or its schema:
-that is told when the column's facts are asked for, where nobody can catch it. So these are compared
-here, by the rules of parquet.thrift and those that Arrow checks.
+Arrow's objects for a footer take about 850 bytes for each column of each row group: 26 MiB for 16
+columns in 2,000 row groups. So the footer is read through a window, its row groups are divided into
+pieces, and Arrow gets a footer that has the schema and the row groups of one piece.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from emsqrt.io.sources import ByteSource
-from emsqrt.io.thrift import BINARY, I16, I32, I64, LIST, STRUCT, CompactReader, Fields, Shape
+from emsqrt.io.parquet_structs import (
+    CHUNK_SIZES,
+    FILE,
+    GROUP,
+    ROW_GROUPS,
+    ROWS,
+    SCHEMA,
+    Leaf,
+    check_group,
+    leaves_of,
+)
+from emsqrt.io.sources import ByteSource, Reader
+from emsqrt.io.thrift import STRUCT, CompactReader, Shape
+from emsqrt.system_errors import refuse_memory
 from sennit_core.errors import BadInput
+
+T = TypeVar("T")
 
 MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 _TAIL_BYTES = len(MAGIC) + 4
-_SCHEMA, _ROWS, _ROW_GROUPS = 2, 3, 4
-_CHUNK_SIZES = 16
-"""`ColumnMetaData.size_statistics`."""
+_WINDOW_BYTES = 1 << 20
+"""A footer that is no longer is kept whole; of a longer one so much is read at a time."""
+_PIECE_CHUNKS = 1024
+"""Arrow's objects for so many column chunks take less than a mebibyte."""
+_CHUNK_BYTES = 1 << 10
+"""Of Arrow's objects for a column chunk, with its statistics: measured, rounded up."""
+_ARROW_SCHEMA = b"ARROW:schema"
+_SHORT_LIST = 15
+"""A list of fewer items has their number in its first byte."""
+_CHECKED_BYTES = 512 << 10
+"""Of what is remembered of checked footers."""
 
 
-def _of(**numbers: Iterable[int]) -> dict[int, tuple[int, Shape | None]]:
-    kinds = {"i16": I16, "i32": I32, "i64": I64, "binary": BINARY, "list": LIST, "struct": STRUCT}
-    return {each: (kinds[kind], None) for kind, fields in numbers.items() for each in fields}
+class Piece(NamedTuple):
+    """Row groups that lie together in a footer.
+
+    Args:
+        first: the number of the first one.
+        group_count: how many.
+        start: offset of their bytes in the footer.
+        size: of their bytes.
+        digest: of their bytes, as they were checked.
+    """
+
+    first: int
+    group_count: int
+    start: int
+    size: int
+    digest: bytes
+
+    @property
+    def groups(self) -> range:
+        """The numbers of its row groups."""
+        return range(self.first, self.first + self.group_count)
 
 
-_ELEMENT = _of(i32=(1, 2, 3, 5, 6, 7, 8, 9), binary=(4,), struct=(10,))
-_STATISTICS = _of(binary=(1, 2, 5, 6), i64=(3, 4))
-_SIZES = _of(i64=(1,), list=(2, 3))
-_CHUNK = _of(i32=(1, 4, 15), list=(2, 3, 8, 13), i64=(5, 6, 7, 9, 10, 11, 14))
-_CHUNK |= {12: (STRUCT, _STATISTICS), 16: (STRUCT, _SIZES)}
-_COLUMN = _of(binary=(1, 9), i64=(2, 4, 6), i32=(5, 7), struct=(8,)) | {3: (STRUCT, _CHUNK)}
-_GROUP = _of(i64=(2, 3, 5, 6), list=(4,), i16=(7,)) | {1: (LIST, _COLUMN)}
-_FILE = _of(i32=(1,), i64=(3,), binary=(6, 9), list=(5, 7), struct=(8,))
-_FILE |= {_SCHEMA: (LIST, _ELEMENT), _ROW_GROUPS: (LIST, _GROUP)}
-"""`FileMetaData` and the structs in it, as parquet.thrift has them."""
-_WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
-"""Of the physical types that have one: BOOLEAN, INT32, INT64, INT96, FLOAT, DOUBLE."""
-_TEXT, _FIXED = 6, 7
-_TYPES = range(8)
-_REQUIRED, _OPTIONAL, _REPEATED = _REPETITIONS = range(3)
-_CODECS = range(8)
-_ENCRYPTION = {8, 9}
-"""`ColumnChunk.crypto_metadata`, and what it hides."""
-_EXTREMES = (1, 2, 5, 6)
-"""max, min, max_value and min_value of `Statistics`."""
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """A checked footer without its row groups.
+
+    Args:
+        before: its bytes up to the list of row groups.
+        after: its bytes behind that list.
+        pieces: where the row groups are.
+        rows: of each row group.
+        columns: how many columns a row group has, nested ones too.
+    """
+
+    before: bytes
+    after: bytes
+    pieces: tuple[Piece, ...]
+    rows: array[int]
+    columns: int
 
 
-_sound: set[tuple[bytes, int]] = set()
-"""Footers that were looked through: a run opens a file more than once."""
-_SOUND_MAX = 1024
+class Footer:
+    """A file's footer, which was checked.
+
+    Args:
+        source: the file.
+        start: where the footer begins in it.
+        index: what was found.
+        whole: its bytes, where they are few.
+    """
+
+    def __init__(self, source: ByteSource, start: int, index: _Index, whole: bytes | None) -> None:
+        self._source, self._start, self._index, self._whole = source, start, index, whole
+        self.pieces = index.pieces
+        self.group_rows = index.rows
+        """How many rows each row group has."""
+
+    @property
+    def row_count(self) -> int:
+        """Rows of the file."""
+        return sum(self.group_rows)
+
+    @property
+    def piece_bytes(self) -> int:
+        """What Arrow's objects take for the largest piece, and its bytes while they are made."""
+        groups = max((piece.group_count for piece in self.pieces), default=0)
+        largest = max((piece.size for piece in self.pieces), default=0)
+        return groups * self._index.columns * _CHUNK_BYTES + largest
+
+    def piece_of(self, group: int) -> int:
+        """Return the number of the piece that has a row group."""
+        return bisect_right(self.pieces, group, key=lambda piece: piece.first) - 1
+
+    def metadata(self, piece: Piece | None = None, *, plain: bool = False) -> Any:
+        """Return a `pyarrow.parquet.FileMetaData` with the row groups of a piece, or with none.
+
+        Args:
+            piece: one of `pieces`; its row groups are numbered from 0 there.
+            plain: leave out the Arrow schema, as if only Parquet's own types were in the file.
+
+        Raises:
+            BadInput: the file was changed since it was checked, or Arrow cannot read its footer.
+            MemoryError: there is no memory for it.
+        """
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        before, after = self._index.before, self._index.after
+        if plain:
+            before, after = _without_arrow_schema(before), _without_arrow_schema(after)
+        count = 0 if piece is None else piece.group_count
+        groups = b"" if piece is None else self._bytes_of(piece)
+        head = b"".join((MAGIC, before, _list_head(count), groups, after))
+        size = len(head) - len(MAGIC)
+        footer = b"".join((head, size.to_bytes(4, "little"), MAGIC))
+        try:
+            return parquet.read_metadata(pa.BufferReader(footer))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            refuse_memory(error)
+            reason = f"this is not a Parquet file: {error}"
+            raise BadInput(self._source.name, reason=reason) from error
+
+    def text_sizes(self, piece: Piece) -> dict[tuple[int, str], int]:
+        """Return the bytes of all texts of a piece's column chunks, by row group and path.
+
+        Chunks whose writer did not store it are left out.
+        """
+        reader = CompactReader(self._bytes_of(piece))
+        found: dict[tuple[int, str], int] = {}
+        for group in piece.groups:
+            for column in reader.read(STRUCT, GROUP)[1]:
+                size = column[3].get(CHUNK_SIZES, {}).get(1)
+                if size is not None:
+                    found[group, b".".join(column[3][3]).decode()] = size
+        return found
+
+    def _bytes_of(self, piece: Piece) -> bytes:
+        if self._whole is not None:
+            return self._whole[piece.start : piece.start + piece.size]
+        found = self._source.read_at(self._start + piece.start, piece.size)
+        if blake2b(found, digest_size=16).digest() != piece.digest:
+            # Arrow would end the process where these bytes contradict themselves.
+            raise BadInput(
+                self._source.name,
+                byte_offset=self._start + piece.start,
+                reason="the Parquet footer was changed while the file was read",
+                hint="run it again when no other program writes the file, or read a copy",
+            )
+        return found
 
 
-def read_footer(source: ByteSource) -> bytes:
-    """Return a file's footer with its length and magic behind it, once it is known to be sound.
+def read_footer(source: ByteSource) -> Footer:
+    """Return a file's footer, once it is known to be sound.
 
     Raises:
         BadInput: it is no Parquet file, encrypted, or damaged; says how.
     """
     size = source.stored_bytes or 0
     with source.open_ranges() as read_at:
-        if read_at(0, 4) == _ENCRYPTED:
-            raise BadInput(
-                source.name,
-                reason="this Parquet file is encrypted",
-                hint="write it without encryption, or decrypt it first",
-            )
-        tail = read_at(max(0, size - _TAIL_BYTES), _TAIL_BYTES)
-        if size < len(MAGIC) + _TAIL_BYTES or not tail.endswith(MAGIC):
-            reason = "this is not a Parquet file: it does not end in PAR1"
-            raise BadInput(source.name, byte_offset=max(0, size - len(MAGIC)), reason=reason)
-        footer_bytes = int.from_bytes(tail[:4], "little")
-        start = size - _TAIL_BYTES - footer_bytes
-        if start < len(MAGIC):
-            reason = f"this is not a Parquet file: its footer would have {footer_bytes} bytes"
-            raise BadInput(source.name, byte_offset=size - _TAIL_BYTES, reason=reason)
-        footer = read_at(start, footer_bytes)
-    known = blake2b(footer, digest_size=16).digest(), start
-    if known in _sound:
-        return footer + tail
+        start, footer_bytes = _find(read_at, source.name, size)
+        whole = read_at(start, footer_bytes) if footer_bytes <= _WINDOW_BYTES else None
+        digest = blake2b(whole or b"", digest_size=16)
+        for at in range(0, footer_bytes if whole is None else 0, _WINDOW_BYTES):
+            digest.update(read_at(start + at, min(_WINDOW_BYTES, footer_bytes - at)))
+        key = digest.digest(), start
+        index = _checked.get(key)
+        if index is None:
+            index = _check(_Window(read_at, start, footer_bytes), source.name, start)
+            _checked.put(key, index)
+    return Footer(source, start, index, whole)
+
+
+class _Checked:
+    """Footers that were checked: a run opens a file more than once."""
+
+    def __init__(self) -> None:
+        self._indexes: dict[tuple[bytes, int], _Index] = {}
+        self._held_bytes = 0
+
+    def get(self, key: tuple[bytes, int]) -> _Index | None:
+        return self._indexes.get(key)
+
+    def put(self, key: tuple[bytes, int], index: _Index) -> None:
+        if self._held_bytes > _CHECKED_BYTES:
+            self._indexes.clear()
+            self._held_bytes = 0
+        self._indexes[key] = index
+        self._held_bytes += len(index.before) + len(index.after) + 8 * len(index.rows)
+
+
+_checked = _Checked()
+
+
+def _find(read_at: Reader, name: str, size: int) -> tuple[int, int]:
+    """Return where a file's footer begins, and how long it is."""
+    if read_at(0, len(MAGIC)) == _ENCRYPTED:
+        raise BadInput(
+            name,
+            reason="this Parquet file is encrypted",
+            hint="write it without encryption, or decrypt it first",
+        )
+    tail = read_at(max(0, size - _TAIL_BYTES), _TAIL_BYTES)
+    if size < len(MAGIC) + _TAIL_BYTES or not tail.endswith(MAGIC):
+        reason = "this is not a Parquet file: it does not end in PAR1"
+        raise BadInput(name, byte_offset=max(0, size - len(MAGIC)), reason=reason)
+    footer_bytes = int.from_bytes(tail[:4], "little")
+    start = size - _TAIL_BYTES - footer_bytes
+    if start < len(MAGIC):
+        reason = f"this is not a Parquet file: its footer would have {footer_bytes} bytes"
+        raise BadInput(name, byte_offset=size - _TAIL_BYTES, reason=reason)
+    return start, footer_bytes
+
+
+class _Window:
+    """The part of a footer that is in memory; it moves on as the footer is parsed.
+
+    Args:
+        read_at: reads a part of the file.
+        start: where the footer begins in it.
+        size: of the footer.
+    """
+
+    def __init__(self, read_at: Reader, start: int, size: int) -> None:
+        self._read_at, self._start, self._size = read_at, start, size
+        self._offset = 0
+        self._load(0, _WINDOW_BYTES)
+
+    @property
+    def position(self) -> int:
+        """Offset in the footer of what is parsed next."""
+        return self._offset + self._reader.position
+
+    def parse(self, parse: Callable[[CompactReader], T]) -> T:
+        """Return what `parse` returns for the bytes that come next.
+
+        Raises:
+            IndexError: the footer ends too early.
+        """
+        start, wanted = self.position, _WINDOW_BYTES
+        while True:
+            try:
+                return parse(self._reader)
+            except IndexError:
+                if self._offset + len(self._data) >= self._size:
+                    raise
+            self._load(start, wanted)
+            wanted *= 2
+
+    def since(self, position: int) -> bytes:
+        """Return the bytes from there to what comes next; no `parse` lies between but one."""
+        return self._data[position - self._offset : self._reader.position]
+
+    def _load(self, offset: int, size: int) -> None:
+        size = min(size, self._size - offset)
+        self._data = self._read_at(self._start + offset, size)
+        if len(self._data) < size:
+            raise IndexError("the file ends within its footer")
+        self._offset, self._reader = offset, CompactReader(self._data)
+
+
+def _check(window: _Window, name: str, start: int) -> _Index:
     try:
-        _check(footer, start)
-    except (IndexError, KeyError, TypeError, AttributeError, ValueError) as error:
+        return _Checking(window, start).index()
+    except (IndexError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         told = str(error) if isinstance(error, ValueError) else "it cannot be parsed"
         reason = f"the Parquet footer is damaged: {told}"
-        raise BadInput(source.name, byte_offset=start, reason=reason) from error
-    if len(_sound) >= _SOUND_MAX:
-        _sound.clear()
-    _sound.add(known)
-    return footer + tail
+        raise BadInput(name, byte_offset=start, reason=reason) from error
 
 
-def text_sizes(footer: bytes) -> dict[tuple[int, str], int]:
-    """Return the bytes of all texts of column chunks that tell it, by row group and path.
+class _Checking:
+    """One pass over a footer.
 
     Args:
-        footer: as `read_footer` gives it.
+        window: at the footer's beginning.
+        end: where the pages of its columns end at the latest.
     """
-    reader = CompactReader(footer)
-    found: dict[tuple[int, str], int] = {}
-    for number, kind in reader.fields():
-        if number != _ROW_GROUPS:
-            reader.read(kind)
-            continue
-        item, count = reader.list_head()
-        for group in range(count):
-            for column in reader.read(item, _GROUP)[1]:
-                size = column[3].get(_CHUNK_SIZES, {}).get(1)
-                if size is not None:
-                    found[group, b".".join(column[3][3]).decode()] = size
-    return found
 
+    def __init__(self, window: _Window, end: int) -> None:
+        self._window, self._end = window, end
+        self._leaves: list[Leaf] = []
+        self._pieces: list[Piece] = []
+        self._rows = array("q")
 
-class _Leaf(NamedTuple):
-    """A column as the schema has it."""
+    def index(self) -> _Index:
+        """Return what is in the footer; raises many kinds of errors where it is damaged."""
+        window, rows, number = self._window, 0, 0
+        before: list[bytes] = []
+        after: list[bytes] | None = None
+        while True:
+            at = window.position
+            number, kind = window.parse(partial(_field, number))
+            found = before if after is None else after
+            found.append(window.since(at))
+            if not kind:
+                break
+            wanted, shape = FILE.get(number, (kind, None))
+            if kind != wanted:
+                raise ValueError(f"field {number} has kind {kind}")
+            at = window.position
+            if number == ROW_GROUPS:
+                if after is not None:
+                    raise ValueError("it has two lists of row groups")
+                self._check_groups()
+                after = []
+                continue
+            value = window.parse(partial(_value, kind, shape))
+            found.append(window.since(at))
+            if number == ROWS:
+                rows = value
+            elif number == SCHEMA:
+                self._leaves = list(leaves_of(value))
+        if after is None:
+            raise ValueError("it has no list of row groups")
+        if rows != sum(self._rows):
+            raise ValueError(f"there are {rows} rows, and {sum(self._rows)} in its row groups")
+        return _Index(
+            b"".join(before),
+            b"".join(after),
+            tuple(self._pieces),
+            self._rows,
+            len(self._leaves),
+        )
 
-    path: list[bytes]
-    kind: int
-    width: int
-    repetition: int
-    definition: int
-
-
-def _check(footer: bytes, end: int) -> None:
-    """Look a footer through.
-
-    Args:
-        footer: `FileMetaData`.
-        end: where its columns' pages end at the latest.
-    """
-    reader = CompactReader(footer)
-    leaves: list[_Leaf] = []
-    rows = rows_in_groups = 0
-    for number, kind in reader.fields():
-        wanted, shape = _FILE.get(number, (kind, None))
-        if kind != wanted:
-            raise ValueError(f"field {number} has kind {kind}")
-        if shape is None:
-            value = reader.read(kind)
-            rows = value if number == _ROWS else rows
-            continue
-        item, count = reader.list_head()
+    def _check_groups(self) -> None:
+        window = self._window
+        item, count = window.parse(CompactReader.list_head)
         if item != STRUCT:
             raise ValueError("a list of structs has none")
-        if number == _SCHEMA:
-            leaves = list(_leaves([reader.read(item, shape) for _ in range(count)]))
-            continue
-        for group in range(count):
-            rows_in_groups += _check_group(group, reader.read(item, shape), leaves, end)
-    if rows != rows_in_groups:
-        raise ValueError(f"there are {rows} rows, and {rows_in_groups} in its row groups")
+        at_once = max(1, _PIECE_CHUNKS // max(1, len(self._leaves)))
+        for first in range(0, count, at_once):
+            start, digest = window.position, blake2b(digest_size=16)
+            size = min(at_once, count - first)
+            for group in range(first, first + size):
+                at = window.position
+                fields = window.parse(partial(_value, STRUCT, GROUP))
+                digest.update(window.since(at))
+                self._rows.append(check_group(group, fields, self._leaves, self._end))
+            where = start, window.position - start
+            self._pieces.append(Piece(first, size, *where, digest.digest()))
 
 
-def _leaves(elements: list[Fields]) -> Iterator[_Leaf]:
-    """Yield the columns of a schema, whose tree lies flat, each group before its children."""
-    above = [(elements[0].get(5, 0), 0, 0)]
-    """(children to come, repetition, definition) of the groups that are open, the root first."""
-    names: list[bytes] = []
-    for element in elements[1:]:
-        while not above[-1][0]:
-            above.pop()
-            names.pop()
-        left, repetition, definition = above[-1]
-        above[-1] = left - 1, repetition, definition
-        kind = element.get(3, _REQUIRED)
-        if kind not in _REPETITIONS:
-            raise ValueError(f"column {element[4].decode()} repeats in way {kind}")
-        repetition += kind == _REPEATED
-        definition += kind != _REQUIRED
-        name = element[4]
-        name.decode()  # whoever asks for it could not be told otherwise
-        children = element.get(5, 0)
-        if children < 0:
-            raise ValueError(f"group {name.decode()} has {children} columns")
-        if children or 1 not in element:
-            above.append((children, repetition, definition))
-            names.append(name)
-            continue
-        if element[1] not in _TYPES:
-            raise ValueError(f"column {name.decode()} has type {element[1]}")
-        width = element.get(2, 0) if element[1] == _FIXED else _WIDTHS.get(element[1], 0)
-        yield _Leaf([*names, name], element[1], width, repetition, definition)
-    if any(left for left, _, _ in above):
-        raise ValueError("the schema ends too early")
+def _field(number: int, reader: CompactReader) -> tuple[int, int]:
+    """Return (number, kind) of the field that comes, given the one before; kind 0 at the end."""
+    return next(reader.fields(number), (0, 0))
 
 
-def _check_group(number: int, group: Fields, leaves: list[_Leaf], end: int) -> int:
-    """Return how many rows a row group has."""
-    columns, rows = group[1], group[3]
-    if len(columns) != len(leaves):
-        raise ValueError(f"row group {number} has {len(columns)} columns of {len(leaves)}")
-    if rows < 0:
-        raise ValueError(f"row group {number} has {rows} rows")
-    for column, leaf in zip(columns, leaves, strict=True):
-        wrong = _wrong(column, leaf, rows, end)
-        if wrong:
-            name = b".".join(leaf.path).decode()
-            raise ValueError(f"row group {number}, column {name}: {wrong}")
-    return int(rows)
+def _value(kind: int, shape: Shape | None, reader: CompactReader) -> Any:
+    return reader.read(kind, shape)
 
 
-def _wrong(column: Fields, leaf: _Leaf, rows: int, end: int) -> str | None:
-    """Return what is wrong with a column in a row group; without rows, offsets mean nothing."""
-    if _ENCRYPTION.intersection(column):
-        return "it is encrypted"
-    facts = column[3]
-    if facts[1] != leaf.kind or facts[3] != leaf.path:
-        return "it is another one in the schema"
-    if facts[4] not in _CODECS:
-        return f"compression {facts[4]} is not known"
-    values, plain, stored, first = facts[5], facts[6], facts[7], facts[9]
-    if min(values, plain, stored) < 0:
-        return f"it has {values} values in {stored} bytes, {plain} decompressed"
-    if values != rows and not leaf.repetition:
-        return f"it has {values} values, and the row group {rows} rows"
-    start = min(first, facts.get(11) or first)
-    if rows and not 0 <= start <= end - stored:
-        return f"its pages lie at {start} to {start + stored} of {end}"
-    return _wrong_statistics(facts.get(12, {}), facts.get(16, {}), leaf)
+def _list_head(count: int) -> bytes:
+    """Return what comes before so many structs (thrift-compact-protocol.md, List and Set)."""
+    if count < _SHORT_LIST:
+        return bytes((count << 4 | STRUCT,))
+    head = bytearray((0xF0 | STRUCT,))
+    while count > 127:
+        head.append(count & 127 | 128)
+        count >>= 7
+    head.append(count)
+    return bytes(head)
 
 
-def _wrong_statistics(values: Fields, sizes: Fields, leaf: _Leaf) -> str | None:
-    if any(len(values[each]) < leaf.width for each in _EXTREMES if each in values):
-        return "its smallest or largest value is cut off"
-    if 1 in sizes and leaf.kind != _TEXT:
-        return "it has a length of texts, and no texts"
-    for levels, most in ((sizes.get(2), leaf.repetition), (sizes.get(3), leaf.definition)):
-        if levels and len(levels) != most + 1:
-            return f"its levels are counted up to {len(levels) - 1}, and go to {most}"
-    return None
+def _without_arrow_schema(part: bytes) -> bytes:
+    return part.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.swapcase())

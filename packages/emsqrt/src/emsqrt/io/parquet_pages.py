@@ -8,8 +8,7 @@ walked by seeking from one to the next.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,8 +39,7 @@ _USUAL_BYTES = 512 << 10
 """Of a page: a text that is no longer has room in a batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkPages:
+class ChunkPages(NamedTuple):
     """The largest pages of one column in one row group, in bytes."""
 
     row_group: int
@@ -97,29 +95,36 @@ class ChunkPages:
 
 
 def walk_chunks(
-    source: ByteSource | Path, metadata: Any, columns: frozenset[str]
+    source: ByteSource | Path,
+    metadata: Any,
+    columns: frozenset[str],
+    first: int = 0,
+    widths: Sequence[int] = (),
 ) -> Iterator[ChunkPages]:
     """Yield the page sizes of each wanted column in each row group.
 
     Args:
         source: the file.
-        metadata: its `pyarrow.parquet.FileMetaData`.
+        metadata: its `pyarrow.parquet.FileMetaData`, or that of some of its row groups.
         columns: names of top-level columns.
+        first: the number of the first row group in the metadata.
+        widths: what `value_widths` returns for it; looked up in its schema when empty.
 
     Raises:
         BadInput: a page header is damaged.
     """
     source = open_source(source) if isinstance(source, Path) else source
+    widths = widths or value_widths(metadata)
     with source.open_ranges() as read_at:
-        for group in range(metadata.num_row_groups):
-            row_group = metadata.row_group(group)
+        for group in range(first, first + metadata.num_row_groups):
+            row_group = metadata.row_group(group - first)
             for index in range(row_group.num_columns):
                 chunk = row_group.column(index)
                 name = chunk.path_in_schema
                 if name.partition(".")[0] not in columns:
                     continue
                 if row_group.num_rows:
-                    pages = _Pages(group, chunk, _value_bytes(metadata.schema.column(index)))
+                    pages = _Pages(group, chunk, widths[index])
                     yield pages.walk(read_at, source.name, row_group.num_rows)
                 else:  # it may have no page, or a dictionary alone, and offsets that mean nothing
                     yield ChunkPages(group, name, chunk.total_uncompressed_size, 0, 0)
@@ -148,6 +153,17 @@ def dictionary_values(read_at: ReadAt, chunk: Any) -> tuple[int, int] | None:
     ):
         return None
     return (count, plain) if count >= 0 and plain >= 0 else None
+
+
+def value_widths(metadata: Any) -> list[int]:
+    """Return what a value of each column takes in an array, without its text.
+
+    Args:
+        metadata: a `pyarrow.parquet.FileMetaData`. It and its schema refer to each other once this
+            was called: it should be one without row groups, for it stays until garbage is collected.
+    """
+    schema = metadata.schema
+    return [_value_bytes(schema.column(index)) for index in range(len(schema))]
 
 
 def _value_bytes(column: Any) -> int:

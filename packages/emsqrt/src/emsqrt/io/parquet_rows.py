@@ -22,19 +22,25 @@ _NEAR = 3, 4
 """Row groups are read in one go while the rows of each are so near the others'."""
 
 
-def rows_at_once(
-    chunks: Sequence[ChunkPages], batch_bytes: int, rows: int, sizes: TextSizes
-) -> int:
+def rows_at_once(row_bytes: int, batch_bytes: int) -> int:
     """Return how many rows of a row group become a batch, by what they have on average in a page.
 
     Args:
-        chunks: the pages of its wanted columns.
+        row_bytes: of a row of all wanted columns.
         batch_bytes: of a batch.
+    """
+    return max(1, min(batch_bytes // max(row_bytes, 1), _ROWS_MAX))
+
+
+def row_bytes(chunks: Sequence[ChunkPages], rows: int, sizes: TextSizes) -> int:
+    """Return what a row of a row group becomes.
+
+    Args:
+        chunks: the pages of its wanted columns.
         rows: of the row group.
         sizes: of all texts, where pages do not tell it.
     """
-    row_bytes = sum(_row_bytes(chunk, max(rows, 1), sizes) for chunk in chunks)
-    return max(1, min(batch_bytes // max(row_bytes, 1), _ROWS_MAX))
+    return sum(_row_bytes(chunk, max(rows, 1), sizes) for chunk in chunks)
 
 
 def _row_bytes(chunk: ChunkPages, rows: int, sizes: TextSizes) -> int:

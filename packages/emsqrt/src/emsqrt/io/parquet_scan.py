@@ -9,9 +9,9 @@ So only a single page or dictionary that does not fit is refused.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import accumulate
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +19,15 @@ from emsqrt.io.casting import BatchCaster
 from emsqrt.io.once import look_up
 from emsqrt.io.parquet_coded import (
     Dictionary,
-    codable_columns,
     coded_columns,
     decoded,
     refuse_grown,
-    small_columns,
     with_plain_texts,
 )
-from emsqrt.io.parquet_facts import Span, group_facts, stored_spans
-from emsqrt.io.parquet_footer import MAGIC, read_footer, text_sizes
-from emsqrt.io.parquet_pages import ChunkPages, walk_chunks
+from emsqrt.io.parquet_facts import Span, group_facts, joined_spans, stored_spans
+from emsqrt.io.parquet_footer import Footer, Piece, read_footer
+from emsqrt.io.parquet_groups import RowGroup, read_bytes, walk_file
+from emsqrt.io.parquet_pages import ChunkPages
 from emsqrt.io.parquet_passes import split_columns, zipped_batches
 from emsqrt.io.parquet_rows import (
     TextSizes,
@@ -40,6 +39,7 @@ from emsqrt.io.parquet_rows import (
 from emsqrt.io.pruning import Condition, may_match
 from emsqrt.io.sources import ByteSource, open_source
 from emsqrt.memory import BudgetGuard, MemoryBudget
+from emsqrt.system_errors import refuse_memory
 from sennit_core.errors import BadInput
 from sennit_core.schema import Schema
 from sennit_core.units import format_bytes
@@ -47,41 +47,20 @@ from sennit_core.units import format_bytes
 if TYPE_CHECKING:
     from emsqrt.spill import SpillManager
 
-_ARROW_SCHEMA = b"ARROW:schema"
-_READ_BYTES = 1 << 16
-_FAR_READ_BYTES = 1 << 19
 _BATCH_BYTES_MAX = 1 << 20
 _BATCH_BYTES_MIN = 1 << 17
 _BATCH_COPIES = 5
 """A batch, what is decoded ahead of it, and slack: measured from outside."""
 _ROOM_SHARE = 8 * _BATCH_COPIES
 """Batches take an eighth of what pages leave: operators and the sink have the rest."""
-_CODED_COPIES = 3
-"""Of a dictionary that texts come with: in what gathers it, twice, and in a batch."""
-_COLUMN_BYTES = 64 << 10
-"""A column's decoder and what allocators round up: measured likewise."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """One row group: what a reader holds for each column, and beside for one at a time."""
-
-    index: int
-    row_count: int
-    held_bytes: Mapping[str, int]
-    passing_bytes: int
-    chunks: Sequence[ChunkPages]
-
-    def coded(self, columns: Collection[str]) -> _Group:
-        """Return the same, when texts of some columns come with their dictionaries."""
-        sizes = (chunk.dictionary_bytes for chunk in self.chunks if chunk.column in columns)
-        return replace(self, passing_bytes=self.passing_bytes + _CODED_COPIES * sum(sizes))
 
 
 @dataclass(slots=True)
 class _Together:
     """Row groups that are read in one go, in as many passes as it takes, so many rows at once."""
 
+    piece: int
+    """The number of the footer's piece that has them all."""
     rows_at_once: int
     indexes: list[int] = field(default_factory=list)
     passes: list[list[str]] = field(default_factory=list)
@@ -120,56 +99,68 @@ class ParquetScan:
         """Of the bytes done: those of row groups that an earlier run read."""
         self._rows_skipped = 0
         columns = frozenset(schema.names)
-        with open_parquet(self._source) as file:
-            self._caster = BatchCaster(file.schema_arrow, schema, self._source.name)
-            try:
-                chunks = look_up(
-                    ("chunks", self._source.name, columns),
-                    lambda: list(walk_chunks(self._source, file.metadata, columns)),
-                )
-            except UnicodeDecodeError as error:
-                reason = f"a name in the footer is damaged: {error}"
-                raise BadInput(self._source.name, reason=reason) from error
-            self._groups = self._wanted_groups(file, chunks, conditions)
-            room_bytes = budget.free_bytes - max(map(_sum_held, self._groups), default=0)
-            batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // _ROOM_SHARE))
-            self._batch_bytes = batch_bytes
-            differing = any(chunk.has_prefixes for chunk in chunks)
-            sizes = text_sizes(read_footer(self._source)) if differing else {}
-            self._rows = {
-                group.index: rows_at_once(group.chunks, batch_bytes, group.row_count, sizes)
-                for group in self._groups
-            }
-            self._coded = coded_columns(
-                chunks, file.schema_arrow, self._rows, _BATCH_COPIES * batch_bytes
-            )
-            self._groups = [group.coded(self._coded) for group in self._groups]
-            self._codable = codable_columns(chunks, file.schema_arrow)
-        self._texts = {
-            (chunk.row_group, chunk.column): chunk.dictionary_count
-            for chunk in chunks
-            if chunk.column in self._codable
-        }
+        self._footer = read_footer(self._source)
+        with open_parquet(self._source, self._footer) as file:
+            file_schema = file.schema_arrow
+        self._caster = BatchCaster(file_schema, schema, self._source.name)
+        found = look_up(
+            ("chunks", self._source.name, columns),
+            lambda: walk_file(self._source, self._footer, columns, file_schema),
+        )
+        ruled_out = self._ruled_out(conditions)
+        groups = [group for group in found.groups if group.index not in ruled_out]
+        self.groups_left_out = len(found.groups) - len(groups)
+        room_bytes = budget.free_bytes - max((each.sum_bytes for each in groups), default=0)
+        batch_bytes = max(_BATCH_BYTES_MIN, min(_BATCH_BYTES_MAX, room_bytes // _ROOM_SHARE))
+        self._batch_bytes = batch_bytes
+        self._sizes: tuple[int, TextSizes] = -1, {}
+        self._rows = {each.index: rows_at_once(each.row_bytes, batch_bytes) for each in groups}
+        self._long = self._with_long_texts(groups)
+        self._coded = coded_columns(self._long, found.plain, file_schema)
+        self._groups = [group.coded(self._coded) for group in groups]
+        self._codable = found.codable
         page_room = budget.free_bytes - batch_bytes * _BATCH_COPIES
         self._passes = {
             group.index: split_columns(
-                group.held_bytes, self._names, page_room - group.passing_bytes
+                group.held_by_column(self._source), self._names, page_room - group.passing_bytes
             )
             for group in self._groups
-            if spill is not None and _sum_held(group) > page_room
+            if spill is not None and group.sum_bytes > page_room
         }
         self._small = frozenset[str]()  # batches with dictionaries end where row groups do
         if self._whole and sum(group.row_count for group in self._groups) >= sum(
             self._rows.values()
         ):
-            room_bytes = _BATCH_COPIES * batch_bytes
-            self._small = small_columns(chunks, self._codable, self._rows, room_bytes) - self._coded
+            self._small = frozenset(self._codable) - found.large - self._long - self._coded
         page_bytes = max(map(self._held_at_once, self._groups), default=0)
-        self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES
-        self.need_because = _because(self._source, chunks)
-        of_groups = (chunk for group in self._groups for chunk in group.chunks)
-        self.sure_row_bytes = max((chunk.sure_text_bytes for chunk in of_groups), default=0)
+        self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES + self._footer.piece_bytes
+        self.need_because = _because(self._source, found.largest)
+        self.known_bytes = found.size_bytes
+        """What is kept of the file's row groups until it is closed."""
+        self.known_because = (
+            f"{self._source.name} has {len(found.groups)} row groups, "
+            f"and {len(found.table)} column chunks in them that are read"
+        )
+        self.sure_row_bytes = max((group.sure_text_bytes for group in groups), default=0)
         """Some row is so long, or half of it at least."""
+
+    def _with_long_texts(self, groups: Sequence[RowGroup]) -> set[str]:
+        """Return the columns whose dictionaries may make more of some rows than there is room."""
+        room_bytes = _BATCH_COPIES * self._batch_bytes
+        return {
+            chunk.column
+            for group in groups
+            if group.longest_bytes * self._rows[group.index] > room_bytes
+            for chunk in group.chunks
+            if chunk.longest_text_bytes * self._rows[group.index] > room_bytes
+        }
+
+    def _text_sizes(self, group: RowGroup) -> TextSizes:
+        """Return what the footer says of a row group's texts, with those that lie near it."""
+        number = self._footer.piece_of(group.index)
+        if number != self._sizes[0]:
+            self._sizes = number, self._footer.text_sizes(self._footer.pieces[number])
+        return self._sizes[1]
 
     def codable(self) -> dict[str, Dictionary]:
         """Return the columns of text that may be kept as places in dictionaries, and of what size."""
@@ -194,8 +185,16 @@ class ParquetScan:
         columns = self._caster.unchanged
         return look_up(
             ("spans", self._source.name, tuple(groups), frozenset(columns)),
-            lambda: stored_spans(read_metadata(self._source), groups, columns),
+            lambda: self._stored_spans(groups, columns),
         )
+
+    def _stored_spans(self, groups: Collection[int], columns: Collection[str]) -> dict[str, Span]:
+        parts = []
+        for piece in self._footer.pieces:
+            wanted = [group - piece.first for group in groups if group in piece.groups]
+            if wanted:
+                parts.append(stored_spans(self._footer.metadata(piece), wanted, columns))
+        return joined_spans(parts)
 
     def start_at(self, row: int) -> int:
         """Leave out the row groups that end before a row; return how many rows these have."""
@@ -207,66 +206,83 @@ class ParquetScan:
         """Yield the file's batches; `guard` holds `need_bytes`."""
         assert guard.size_bytes >= self.need_bytes, "admitted before"
         size = self._source.stored_bytes or 0
-        with open_parquet(self._source, self._coded | self._kept | self._small) as file:
-            total, done = max(file.metadata.num_rows, 1), self._rows_skipped
-            self.bytes_skipped = size * done // total
-            ends = list(accumulate((group.row_count for group in self._groups), initial=done))[1:]
-            for batch in self._read(file):
-                group = self._groups[min(bisect_right(ends, done), len(ends) - 1)].index
-                counts = {name: self._texts[group, name] for name in self._kept}
-                refuse_grown(batch, counts, self._source.name, group)
-                done += batch.num_rows
-                self.bytes_done = size * done // total
-                batch = self._caster.cast(batch)
-                yield batch
-                del batch  # before the next is made
+        total, done = max(self._footer.row_count, 1), self._rows_skipped
+        self.bytes_skipped = size * done // total
+        ends = list(accumulate((group.row_count for group in self._groups), initial=done))[1:]
+        for batch in self._read():
+            group = self._groups[min(bisect_right(ends, done), len(ends) - 1)]
+            refuse_grown(batch, self._counts(group), self._source.name, group.index)
+            done += batch.num_rows
+            self.bytes_done = size * done // total
+            batch = self._caster.cast(batch)
+            yield batch
+            del batch  # before the next is made
         self.bytes_done = size
 
-    def _read(self, file: Any) -> Iterator[Any]:
+    def _counts(self, group: RowGroup) -> dict[str, int]:
+        """Return how many texts the dictionaries of columns have that are kept so."""
+        if not self._kept:
+            return {}
+        chunks = (chunk for chunk in group.chunks if chunk.column in self._kept)
+        return {chunk.column: chunk.dictionary_count for chunk in chunks}
+
+    def _read(self) -> Iterator[Any]:
         import pyarrow as pa
 
+        coded = self._coded | self._kept | self._small
         try:
-            for together in self._runs():
-                if len(together.passes) == 1:
-                    yield from self._pass(file, together, self._names)
-                    continue
-                assert self._spill is not None, "passes are made only with a spill"
-                opened = (self._pass(file, together, names) for names in together.passes)
-                for batch in zipped_batches(list(opened), self._spill()):
-                    yield batch.select(self._names)
+            for number, runs in groupby(self._runs(), lambda run: run.piece):
+                piece = self._footer.pieces[number]
+                with open_parquet(self._source, self._footer, piece, coded) as file:
+                    for together in runs:
+                        yield from self._passed(file, piece, together)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
+            refuse_memory(error)
             raise BadInput(
                 self._source.name,
                 reason=f"a row group cannot be read: {error}",
                 hint="the file is damaged, or written in a way that this reader does not know",
             ) from error
 
+    def _passed(self, file: Any, piece: Piece, together: _Together) -> Iterator[Any]:
+        """Yield the rows of row groups, in one pass or in several."""
+        opened = [self._pass(file, piece, together, names) for names in together.passes]
+        if len(opened) == 1:
+            yield from opened[0]
+            return
+        assert self._spill is not None, "passes are made only with a spill"
+        for batch in zipped_batches(opened, self._spill()):
+            yield batch.select(self._names)
+
     def _runs(self) -> Iterator[_Together]:
         """Yield groups that are read in one go, and single ones that are read in a way of their own."""
         plain: _Together | None = None
-        in_doubt = any(map(self._doubtful, self._groups))
-        sizes = text_sizes(read_footer(self._source)) if in_doubt else {}
         for group in self._groups:
             rows, doubtful = self._rows[group.index], self._doubtful(group)
             passes = self._passes.get(group.index, [self._names])
             alone = bool(doubtful) or len(passes) > 1
-            if plain is not None and (alone or not are_near(rows, plain.rows_at_once)):
+            piece = self._footer.piece_of(group.index)
+            together = plain is not None and plain.piece == piece and not alone
+            if plain is not None and not (together and are_near(rows, plain.rows_at_once)):
                 yield plain
                 plain = None
             if alone:
+                sizes = self._text_sizes(group) if doubtful else {}
                 rows = self._rows_of_longest(doubtful, rows, sizes)
-                yield _Together(rows, [group.index], passes)
+                yield _Together(piece, rows, [group.index], passes)
                 continue
-            plain = plain or _Together(rows, [], passes)
+            plain = plain or _Together(piece, rows, [], passes)
             plain.indexes.append(group.index)
             plain.rows_at_once = min(plain.rows_at_once, rows)
         if plain is not None:
             yield plain
 
-    def _pass(self, file: Any, together: _Together, names: list[str]) -> Iterator[Any]:
+    def _pass(
+        self, file: Any, piece: Piece, together: _Together, names: list[str]
+    ) -> Iterator[Any]:
         read = file.iter_batches(
             batch_size=together.rows_at_once,
-            row_groups=together.indexes,
+            row_groups=[index - piece.first for index in together.indexes],
             columns=names,
             use_threads=False,
         )
@@ -276,9 +292,11 @@ class ParquetScan:
             yield from pieces
             del pieces
 
-    def _doubtful(self, group: _Group) -> list[ChunkPages]:
+    def _doubtful(self, group: RowGroup) -> list[ChunkPages]:
         rows = min(self._rows[group.index], group.row_count)
         room_bytes = _BATCH_COPIES * self._batch_bytes
+        if group.longest_bytes * rows <= room_bytes:
+            return []
         return doubtful_texts(group.chunks, self._coded | self._kept, rows, room_bytes)
 
     def _rows_of_longest(self, doubtful: Sequence[ChunkPages], rows: int, sizes: TextSizes) -> int:
@@ -286,49 +304,47 @@ class ParquetScan:
         with self._source.open_ranges() as read_at:
             return rows_of_longest(read_at, doubtful, rows, self._batch_bytes, sizes)
 
-    def _wanted_groups(
-        self, file: Any, chunks: Sequence[ChunkPages], conditions: Sequence[Condition]
-    ) -> list[_Group]:
-        held: dict[int, dict[str, int]] = {}
-        passing: dict[int, int] = {}
-        of_groups: dict[int, list[ChunkPages]] = {}
-        for chunk in chunks:
-            of_groups.setdefault(chunk.row_group, []).append(chunk)
-            name = chunk.column.partition(".")[0]
-            of_group = held.setdefault(chunk.row_group, {})
-            of_group[name] = of_group.get(name, 0) + chunk.held_bytes
-            of_group[name] += read_bytes(self._source) + _COLUMN_BYTES
-            passing[chunk.row_group] = max(passing.get(chunk.row_group, 0), chunk.passing_bytes)
-        groups = []
-        for index in range(file.metadata.num_row_groups):
-            metadata = file.metadata.row_group(index)
-            facts = group_facts(metadata, conditions)
-            if may_match(conditions, facts):
-                parts = held.get(index, {}), passing.get(index, 0), of_groups.get(index, [])
-                groups.append(_Group(index, metadata.num_rows, *parts))
-        self.groups_left_out = file.metadata.num_row_groups - len(groups)
-        return groups
+    def _ruled_out(self, conditions: Sequence[Condition]) -> set[int]:
+        """Return the row groups that have no row which meets all conditions."""
+        found: set[int] = set()
+        for piece in self._footer.pieces if conditions else ():
+            metadata = self._footer.metadata(piece)
+            for group in piece.groups:
+                facts = group_facts(metadata.row_group(group - piece.first), conditions)
+                if not may_match(conditions, facts):
+                    found.add(group)
+        return found
 
-    def _held_at_once(self, group: _Group) -> int:
-        passes = self._passes.get(group.index) or [self._names]
-        sets = (sum(group.held_bytes.get(name, 0) for name in names) for names in passes)
-        return max(sets) + group.passing_bytes
+    def _held_at_once(self, group: RowGroup) -> int:
+        passes = self._passes.get(group.index)
+        if not passes:
+            return group.sum_bytes
+        held = group.held_by_column(self._source)
+        return max(sum(held.get(name, 0) for name in names) for names in passes) + (
+            group.passing_bytes
+        )
 
 
-def open_parquet(source: ByteSource | Path, coded: Collection[str] = ()) -> Any:
+def open_parquet(
+    source: ByteSource, footer: Footer, piece: Piece | None = None, coded: Collection[str] = ()
+) -> Any:
     """Open a file with a reader that neither reads ahead nor uses threads.
 
     Args:
         source: the file.
+        footer: its footer.
+        piece: the part of the footer with the row groups that are to be read; None to read none.
         coded: columns of text that are read as indices and a dictionary.
+
+    Raises:
+        BadInput: Arrow cannot read it.
+        MemoryError: there is no memory for it.
     """
     import pyarrow as pa
     from pyarrow import parquet
 
     from emsqrt.io.range_file import open_for_arrow
 
-    source = open_source(source) if isinstance(source, Path) else source
-    footer = read_footer(source)
     file = open_for_arrow(source) if source.path is None else source.path
     options = {
         "buffer_size": read_bytes(source),
@@ -337,13 +353,13 @@ def open_parquet(source: ByteSource | Path, coded: Collection[str] = ()) -> Any:
         "read_dictionary": list(coded),
     }
     try:
-        opened = parquet.ParquetFile(file, metadata=_metadata(footer), **options)
+        opened = parquet.ParquetFile(file, metadata=footer.metadata(piece), **options)
         if not any(map(_is_copied_twice, opened.schema_arrow.types)):
             return opened
-        # As if nothing but Parquet's own types were in it.
-        plain = footer.replace(_ARROW_SCHEMA, _ARROW_SCHEMA.swapcase())
-        return parquet.ParquetFile(file, metadata=_metadata(plain), **options)
+        plain = footer.metadata(piece, plain=True)
+        return parquet.ParquetFile(file, metadata=plain, **options)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError, UnicodeDecodeError) as error:
+        refuse_memory(error)
         raise BadInput(source.name, reason=f"this is not a Parquet file: {error}") from error
 
 
@@ -359,43 +375,17 @@ def _is_copied_twice(kind: Any) -> bool:
     )
 
 
-def read_metadata(source: ByteSource | Path) -> Any:
-    """Return what a file's footer says; raises as `read_footer` does."""
-    return _metadata(read_footer(open_source(source) if isinstance(source, Path) else source))
-
-
-def _metadata(footer: bytes) -> Any:
-    """Return what a footer says, as Arrow has it.
-
-    Args:
-        footer: as `read_footer` gives it.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    return parquet.read_metadata(pa.BufferReader(MAGIC + footer))
-
-
-def read_bytes(source: ByteSource) -> int:
-    """Return how much is asked of a source at a time, for each column."""
-    return _READ_BYTES if source.path is not None else _FAR_READ_BYTES
-
-
 def infer_parquet_schema(source: ByteSource | Path) -> Schema:
     """Return the file's columns."""
-    with open_parquet(source) as file:
+    source = open_source(source) if isinstance(source, Path) else source
+    with open_parquet(source, read_footer(source)) as file:
         return Schema.from_arrow(file.schema_arrow)
 
 
-def _sum_held(group: _Group) -> int:
-    return sum(group.held_bytes.values()) + group.passing_bytes
-
-
-def _because(source: ByteSource, chunks: Sequence[ChunkPages]) -> str:
+def _because(source: ByteSource, top: ChunkPages | None) -> str:
     """Name the column with the largest page."""
     name = Path(source.name).name
-    if not chunks:
+    if top is None:
         return f"{name} has no rows"
-    top = max(chunks, key=lambda chunk: chunk.largest_page)
     page = format_bytes(top.largest_page)
     return f"row group {top.row_group} of {name}, column {top.column} has a {page} page"

@@ -70,6 +70,8 @@ class _WithValues:
         self._scan, self._schema, self._values = scan, schema, values
         self.need_bytes = scan.need_bytes
         self.need_because = scan.need_because
+        self.known_bytes = int(getattr(scan, "known_bytes", 0))
+        self.known_because = str(getattr(scan, "known_because", ""))
 
     @property
     def bytes_done(self) -> int:

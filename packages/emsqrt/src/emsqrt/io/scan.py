@@ -89,6 +89,17 @@ class SourceScan:
         """(file, rows of it before) of the batch that was given last."""
 
     @property
+    def known_bytes(self) -> int:
+        """What is kept of all files' row groups until the run ends."""
+        return sum(getattr(scan, "known_bytes", 0) for scan in self._scans)
+
+    @property
+    def known_because(self) -> str:
+        """What most of that is for."""
+        top = max(self._scans, key=lambda scan: getattr(scan, "known_bytes", 0), default=None)
+        return str(getattr(top, "known_because", ""))
+
+    @property
     def sure_row_bytes(self) -> int:
         """What some row has, or half of it at least, as far as files tell it before they are read."""
         return max((getattr(scan, "sure_row_bytes", 0) for scan in self._scans), default=0)

@@ -47,9 +47,13 @@ class CompactReader:
             values[number] = self._integer() if I16 <= kind <= I64 else self.read(kind, inner)
         return values
 
-    def fields(self) -> Iterator[tuple[int, int]]:
-        """Yield (number, kind) of each field; whoever asks reads its value before the next."""
-        number, data = 0, self._data
+    def fields(self, number: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield (number, kind) of each field; whoever asks reads its value before the next.
+
+        Args:
+            number: of the field before the first.
+        """
+        data = self._data
         while head := data[self.position]:
             self.position += 1
             step = head >> 4

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from emsqrt.expr import Agg, Expr, SortKey
+from emsqrt.plan.arguments import check_arguments
 from sennit_core.schema import Schema
 
 Named: TypeAlias = tuple[str, Expr]
@@ -75,6 +76,10 @@ class Plan:
     """A node of a plan with everything below it."""
 
     __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what a node cannot be made of; the dataclass of each kind of node calls it."""
+        check_arguments(self, Plan)
 
     def __eq__(self, other: object) -> bool:
         from emsqrt.plan.wire import canonical_plan

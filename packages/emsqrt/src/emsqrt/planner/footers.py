@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from emsqrt.io.parquet_facts import UNTOLD
+from emsqrt.io.parquet_footer import read_footer
 from emsqrt.io.parquet_pages import dictionary_values
-from emsqrt.io.parquet_scan import read_metadata
 from emsqrt.io.sources import open_source
 from emsqrt.planner.distinct import guess_from_groups
 from emsqrt.planner.statistics import (
@@ -31,41 +30,79 @@ from sennit_core.schema import DataType, Schema
 
 GROUPS_MAX = 8
 """Row groups whose dictionaries are looked at, spread over the files."""
+_SPREADS_MAX, _SPREADS_MIN = 8192, 16
+"""Row groups whose extremes are kept: of all columns together, and of one at least."""
 _SLACK = 1.5
 _PAGES_BYTES = 16 << 10
 """What pages have beside the indices into a dictionary: levels, heads."""
 
 
-@dataclass(slots=True)
-class _Chunk:
-    """A column in one row group: its footer entry, its rows and, if it was read, its dictionary."""
+class _Dictionary(NamedTuple):
+    """The dictionary of a column in one row group: its values, their bytes, and what it is for."""
 
-    facts: Any
+    value_count: int
+    size_bytes: int
     rows: int
-    dictionary: tuple[int, int] | None = None
+    """Of the row group that are not NULL."""
+    plain_bytes: int
+    """Of the column in it."""
 
     @property
     def given_up(self) -> bool:
         """Whether values lie outside the dictionary, by the size of the pages."""
-        assert self.dictionary is not None, "it was read"
-        count, size = self.dictionary
-        indices = (self.rows - self.nulls) * max(1, count.bit_length()) / 8
-        return bool(self.facts.total_uncompressed_size > size + _SLACK * indices + _PAGES_BYTES)
+        indices = self.rows * max(1, self.value_count.bit_length()) / 8
+        return self.plain_bytes > self.size_bytes + _SLACK * indices + _PAGES_BYTES
 
-    @property
-    def spread(self) -> tuple[Any, Any] | None:
-        stats = self.facts.statistics
-        if stats is None or not stats.has_min_max:
-            return None
-        try:
-            return stats.min, stats.max
-        except UNTOLD:
-            return None
 
-    @property
-    def nulls(self) -> int:
-        stats = self.facts.statistics
-        return 0 if stats is None or not stats.has_null_count else int(stats.null_count or 0)
+class _Column:
+    """What the footers say of a column, of all its row groups together.
+
+    Args:
+        spreads_max: of so many row groups at most the extremes are kept.
+    """
+
+    def __init__(self, spreads_max: int) -> None:
+        self.plain_bytes = self.nulls = 0
+        self.is_told = True
+        """Whether every row group that has values says between which they lie."""
+        self.low = self.high = None
+        self.dictionaries: list[_Dictionary] = []
+        self.spreads: list[tuple[Any, Any, int]] = []
+        """(least, largest, rows that are not NULL) of row groups that lie evenly in the files."""
+        self.known = 0
+        """How many row groups have extremes."""
+        self._step, self._spreads_max = 1, spreads_max
+
+    def add(self, facts: Any, rows: int, dictionary: tuple[int, int] | None) -> None:
+        """Add a column chunk: its entry in the footer, its rows, its dictionary if that was read."""
+        stats = facts.statistics
+        nulls = 0 if stats is None or not stats.has_null_count else int(stats.null_count or 0)
+        self.plain_bytes += facts.total_uncompressed_size
+        self.nulls += nulls
+        if dictionary is not None:
+            size = facts.total_uncompressed_size
+            self.dictionaries.append(_Dictionary(*dictionary, rows - nulls, size))
+        spread = _spread(stats)
+        if spread is None:
+            self.is_told = self.is_told and nulls == rows
+            return
+        self.low = spread[0] if self.known == 0 else min(self.low, spread[0])
+        self.high = spread[1] if self.known == 0 else max(self.high, spread[1])
+        if self.known % self._step == 0:
+            self.spreads.append((*spread, rows - nulls))
+        self.known += 1
+        if len(self.spreads) > self._spreads_max:
+            self.spreads = self.spreads[::2]
+            self._step *= 2
+
+
+def _spread(stats: Any) -> tuple[Any, Any] | None:
+    if stats is None or not stats.has_min_max:
+        return None
+    try:
+        return stats.min, stats.max
+    except UNTOLD:
+        return None
 
 
 def measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceStats:
@@ -76,63 +113,63 @@ def measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceS
         size: of all of them.
         schema: the wanted columns.
     """
-    footers = [read_metadata(path) for path in paths]
-    rows = sum(footer.num_rows for footer in footers)
-    total = sum(footer.num_row_groups for footer in footers)
+    sources = [open_source(path) for path in paths]
+    footers = [read_footer(source) for source in sources]
+    rows = sum(footer.row_count for footer in footers)
+    total = sum(len(footer.group_rows) for footer in footers)
     looked_at = {total * at // GROUPS_MAX for at in range(GROUPS_MAX)}
-    chunks: dict[str, list[_Chunk]] = {name: [] for name in schema.names}
+    spreads_max = max(_SPREADS_MIN, _SPREADS_MAX // max(1, len(schema)))
+    columns = {name: _Column(spreads_max) for name in schema.names}
     number = 0
-    for path, footer in zip(paths, footers, strict=True):
-        with open_source(path).open_ranges() as read_at:
-            for index in range(footer.num_row_groups):
-                group = footer.row_group(index)
-                for place in range(group.num_columns):
-                    facts = group.column(place)
-                    name = facts.path_in_schema.partition(".")[0]
-                    if name in chunks:
-                        chunk = _Chunk(facts, group.num_rows)
-                        if number in looked_at:
-                            chunk.dictionary = dictionary_values(read_at, facts)
-                        chunks[name].append(chunk)
-                number += 1
-    columns = {each.name: _column(chunks[each.name], each.type, rows) for each in schema}
-    return SourceStats(float(rows), size, columns, exact=True)
+    for source, footer in zip(sources, footers, strict=True):
+        with source.open_ranges() as read_at:
+            for piece in footer.pieces:
+                metadata = footer.metadata(piece)
+                for index in range(piece.group_count):
+                    group = metadata.row_group(index)
+                    for place in range(group.num_columns):
+                        facts = group.column(place)
+                        column = columns.get(facts.path_in_schema.partition(".")[0])
+                        if column is not None:
+                            looked = number in looked_at
+                            found = dictionary_values(read_at, facts) if looked else None
+                            column.add(facts, group.num_rows, found)
+                    number += 1
+    told = {each.name: _column(columns[each.name], each.type, rows) for each in schema}
+    return SourceStats(float(rows), size, told, exact=True)
 
 
-def _column(chunks: Sequence[_Chunk], kind: DataType, rows: int) -> ColumnStats:
-    plain = sum(chunk.facts.total_uncompressed_size for chunk in chunks)
-    size = max(typical_bytes(kind), plain / max(1, rows))
-    nulls = sum(chunk.nulls for chunk in chunks)
-    spreads = [(chunk.spread, chunk) for chunk in chunks]
-    known = [(spread, chunk) for spread, chunk in spreads if spread is not None]
-    present = float(rows - nulls)
-    share = nulls / max(1, rows)
+def _column(column: _Column, kind: DataType, rows: int) -> ColumnStats:
+    size = max(typical_bytes(kind), column.plain_bytes / max(1, rows))
+    share = column.nulls / max(1, rows)
+    present = float(rows - column.nulls)
     if kind.name in ("List", "Struct"):
         return ColumnStats(size, share)
-    distinct = _distinct([chunk for chunk in chunks if chunk.dictionary is not None], present)
-    if not known or len(known) + sum(c.nulls == c.rows for c in chunks) < len(chunks):
+    distinct = _distinct(column.dictionaries, present)
+    if not column.known or not column.is_told:
         return ColumnStats(size, share, distinct)
-    low, high = min(spread[0] for spread, _ in known), max(spread[1] for spread, _ in known)
+    low: Any = column.low
+    high: Any = column.high
     if distinct is not None:
-        apart = _apart([spread for spread, _ in known])
+        apart = _apart([(least, most) for least, most, _ in column.spreads])
+        looked = len(column.spreads)
+        if looked < column.known:  # as far apart as the row groups that were left out
+            apart = 1 + (apart - 1) * (column.known - 1) / (looked - 1)
         distinct = min(present, distinct * apart)
     if kind.is_integer:
         distinct = min(present if distinct is None else distinct, present, float(high - low + 1))
     if low == high:
         distinct = 1.0
-    histogram = _histogram([(*spread, chunk.rows - chunk.nulls) for spread, chunk in known])
-    return ColumnStats(size, share, distinct, low, high, histogram)
+    return ColumnStats(size, share, distinct, low, high, _histogram(column.spreads))
 
 
-def _distinct(chunks: Sequence[_Chunk], present: float) -> float | None:
-    """Estimate the different values of a column from the dictionaries of some chunks."""
-    counts = [chunk.dictionary[0] for chunk in chunks if chunk.dictionary is not None]
-    if not counts:
+def _distinct(dictionaries: Sequence[_Dictionary], present: float) -> float | None:
+    """Estimate the different values of a column from the dictionaries of some row groups."""
+    if not dictionaries:
         return None
-    if any(chunk.given_up for chunk in chunks):
-        return math.sqrt(max(counts) * present)
-    rows = [float(chunk.rows - chunk.nulls) for chunk in chunks]
-    groups = list(zip(rows, map(float, counts), strict=True))
+    if any(each.given_up for each in dictionaries):
+        return math.sqrt(max(each.value_count for each in dictionaries) * present)
+    groups = [(float(each.rows), float(each.value_count)) for each in dictionaries]
     return guess_from_groups(groups, present)
 
 

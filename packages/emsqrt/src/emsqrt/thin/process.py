@@ -26,7 +26,7 @@ from typing import Any
 
 from emsqrt.executor.context import Context
 from emsqrt.solo import Listeners, run_text_alone, weigh_text_alone
-from emsqrt.termination import end_after_cleanup, exit_on_sigterm
+from emsqrt.termination import end_after_cleanup, exit_on_sigterm, interrupt_on_sigint
 from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
@@ -118,6 +118,7 @@ def alone(handed: int) -> int:
         exit_on_sigterm()
     spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
     try:
+        interrupt_on_sigint()
         with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
             listeners = Listeners(line, say_error)
             done = run_text_alone(

@@ -48,15 +48,28 @@ class CsvTextSink:
         self._output: Output = self._stack.enter_context(
             open_output(self.place, codec_by_name(self.place))
         )
-        self._output.write(self._header)
+        if not self.place.is_standard:
+            self._write_header()
         return self
 
     def write(self, block: Block) -> None:
         """Append records, the last one with its line end."""
+        self._write_header()
         self.rows += block.rows
         self._output.write(block.data)
         if len(block.data) and block.data[-1] not in b"\r\n":
             self._output.write(b"\n")
 
+    def _write_header(self) -> None:
+        """Write the header, once; on standard output not before there is a row, or the end.
+
+        A run that is refused after all has then printed nothing.
+        """
+        header, self._header = self._header, b""
+        if header:
+            self._output.write(header)
+
     def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._write_header()
         self._stack.__exit__(*error)  # type: ignore[arg-type]

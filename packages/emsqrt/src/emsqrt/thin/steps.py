@@ -73,8 +73,16 @@ class RenameText:
     def __init__(self, rows: TextRows, schema: Schema) -> None:
         self.schema = schema
         self.dialect = rows.dialect
-        self.rows = 0
         self.passes_on = self._rows = rows
+
+    @property
+    def rows(self) -> int:
+        """How many records were parsed, which are the input's."""
+        return self._rows.rows
+
+    @rows.setter
+    def rows(self, count: int) -> None:
+        self._rows.rows = count
 
     def blocks(self) -> Generator[Block]:
         """Yield the input's blocks."""
@@ -132,11 +140,22 @@ class UnionText:
     def __init__(self, inputs: Sequence[TextRows]) -> None:
         self.schema = inputs[0].schema
         self.dialect = inputs[0].dialect
-        self.rows = 0
         self._inputs = inputs
+        self._current = inputs[0]
+
+    @property
+    def rows(self) -> int:
+        """How many records were parsed of all inputs."""
+        return sum(rows.rows for rows in self._inputs)
+
+    @rows.setter
+    def rows(self, count: int) -> None:
+        """Count what was parsed more as records of the input whose block was given last."""
+        self._current.rows += count - self.rows
 
     def blocks(self) -> Generator[Block]:
         """Yield the blocks of every input."""
         for rows in self._inputs:
+            self._current = rows
             with closing(rows.blocks()) as blocks:
                 yield from blocks
