@@ -27,7 +27,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads would spin bes
 
 import numpy as np
 import pyarrow as pa
-from strand_peers import arrow, bulk, columns, iceoryx, producers, records, seeks, wakes
+from strand_peers import arrow, bulk, columns, iceoryx, producers, records, seeks, texts, wakes
 from strand_peers.tables import Options, Table, print_summary, run_table
 
 SECTIONS: dict[str, tuple[Callable[[bool], Table], ...]] = {
@@ -37,6 +37,11 @@ SECTIONS: dict[str, tuple[Callable[[bool], Table], ...]] = {
         partial(build, batch)
         for build in (columns.same_layout, columns.separate_columns)
         for batch in (1000, 65536)
+    ),
+    "texts": tuple(
+        partial(build, batch)
+        for build in (texts.python_columns, texts.arrow_columns)
+        for batch in (1000, 64000)
     ),
     "bulk": tuple(partial(bulk.arrays, mebibytes) for mebibytes in (1, 8, 64)),
     "wake": (wakes.of_a_sleeper, wakes.of_a_spinner),

@@ -125,8 +125,18 @@ def _add_batches(get: Callable[[], pa.RecordBatch], rows: int) -> float:
     return total
 
 
-def block_ring(*, copy: bool, records: int = 256, heap: str = "16MiB") -> Transport:
-    """Arrow batches through a block ring, looked at in place or copied out."""
+def block_ring(
+    *,
+    copy: bool,
+    records: int = 256,
+    heap: str = "16MiB",
+    encode: Callable[[Any], pa.RecordBatch] | None = None,
+    eat: Eat | None = None,
+) -> Transport:
+    """Arrow batches through a block ring, looked at in place or copied out.
+
+    `encode` turns a message into a batch; `eat` takes batches in (by default it sums a column).
+    """
     ring = strand.open_ring(strand.BLOCKS, records, heap)
 
     @contextmanager
@@ -135,7 +145,7 @@ def block_ring(*, copy: bool, records: int = 256, heap: str = "16MiB") -> Transp
 
             def send(batches: Sequence[Any]) -> None:
                 for batch in batches:
-                    writer.write_arrow(batch)
+                    writer.write_arrow(encode(batch) if encode else batch)
 
             yield send
 
@@ -143,7 +153,7 @@ def block_ring(*, copy: bool, records: int = 256, heap: str = "16MiB") -> Transp
     def receiver() -> Iterator[Receive]:
         with ring, ring.consumer() as view:
             batches: Any = view.batches(copy=copy)
-            yield lambda rows: _add_batches(batches.__next__, rows)
+            yield lambda rows: (eat or _add_batches)(batches.__next__, rows)
             batches.close()
 
     return Transport(sender, receiver)

@@ -15,10 +15,13 @@ import strand
 __all__ = [
     "COLUMN_DTYPE",
     "COLUMN_SCHEMA",
+    "LABEL_SCHEMA",
     "ArrayJob",
     "BatchJob",
     "ColumnJob",
     "FillJob",
+    "LabelBatchJob",
+    "LabelJob",
     "RowJob",
     "SeparateJob",
     "TextJob",
@@ -33,6 +36,7 @@ Row = tuple[int, float, int, str]
 COLUMN_SCHEMA = strand.build_schema(
     [("id", "i64"), ("score", "f64"), ("kind", "u32"), ("weight", "f32")]
 )
+LABEL_SCHEMA = strand.build_schema([("id", "i64"), ("score", "f64"), ("label", "utf8")])
 COLUMN_DTYPE: Any = COLUMN_SCHEMA.to_numpy()  # 24 bytes without a gap
 _LABEL_CHARS = 10
 _WARM_BYTES = 1 << 20
@@ -119,6 +123,38 @@ class BatchJob(SeparateJob):
 
 def _apart(table: Any) -> dict[str, Any]:
     return {name: np.ascontiguousarray(table[name]) for name in COLUMN_DTYPE.names}
+
+
+class LabelJob(ColumnJob):
+    """Two number columns and a list of strings."""
+
+    @property
+    def checksum(self) -> float:
+        ids = super().checksum
+        return ids + self.units * len(_label(0))
+
+    def messages(self) -> Sequence[Any]:
+        return self._in_turn([_labelled(table) for table in self._tables()])
+
+
+class LabelBatchJob(LabelJob):
+    """The same as Arrow batches, made before the clock starts."""
+
+    def messages(self) -> Sequence[Any]:
+        return self._in_turn([pa.record_batch(_labelled(table)) for table in self._tables()])
+
+
+def _label(number: int) -> str:
+    return f"a label {number:07}"
+
+
+def _labelled(table: Any) -> dict[str, Any]:
+    ids = np.ascontiguousarray(table["id"])
+    return {
+        "id": ids,
+        "score": np.ascontiguousarray(table["score"]),
+        "label": [_label(number) for number in ids.tolist()],
+    }
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import lzma
 import shutil
+import signal
+import subprocess
+import sys
 from base64 import b64decode
 from functools import cmp_to_key
 from pathlib import Path
@@ -158,6 +161,31 @@ def test_a_store_of_format_2_is_rewritten_when_it_is_opened(second: Path) -> Non
         assert store.position == position
         store.set("/months/06", None)
         assert store.get("/months/06") is None
+
+
+OPENER = """
+import os, signal, sys
+from elkyn import ElkynStore, _failpoints
+
+def stop(reached):
+    if reached == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+_failpoints.hook = stop
+ElkynStore(sys.argv[1]).wait_for_indexes(60)
+"""
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("point", ["applied", "committed", "indexed"])
+def test_a_process_killed_while_it_rewrites_a_store_loses_nothing(second: Path, point: str) -> None:
+    command = [sys.executable, "-c", OPENER, str(second), point]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert mark(second) == (b"elkyn 2" if point == "applied" else b"elkyn %d" % CURRENT)
+    assert verify_folder(second) == []
+    with ElkynStore(second) as store:
+        check_moved(store)
 
 
 def test_a_snapshot_of_format_2_is_rewritten_when_it_is_installed(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import itertools
+import os
+import random
+import struct
 import threading
 from collections.abc import Callable
 from decimal import Decimal
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 
 import strand
 from sennit_core.errors import Corrupt
+from strand import layout
 from strand.batches import BatchEncoder, decode_batch, encode_schema, has_dictionaries
 
 DAY = dt.date(2000, 2, 29)
@@ -287,3 +291,80 @@ def test_dictionary_indices_beyond_the_dictionary_are_corrupt() -> None:
     batch = pa.record_batch({"d": column})
     with pytest.raises(Corrupt, match="out of bounds"):
         decode_batch(BatchEncoder(batch).encode(batch), batch.schema, copy=True)
+
+
+# ---- damage --------------------------------------------------------------------------------------
+
+
+def damaged_payloads(ring: strand.Ring, dice: random.Random) -> None:
+    """Overwrite bytes of the heap, of block pointers, or of the header's Arrow schema."""
+    memory = ring.memory
+    heap_bytes = struct.unpack_from("<Q", memory, layout.PRODUCER_AT + 24)[0]
+    for _ in range(dice.choice([1, 1, 2, 5])):
+        where = dice.random()
+        at = ring.map.heap_start + dice.randrange(heap_bytes - 8)
+        if where < 0.15:
+            at = layout.HEADER_BYTES + dice.randrange(3 * ring.map.stride - 8)
+        elif where < 0.2:
+            at = dice.randrange(layout.SCHEMA_AT + 20, layout.METADATA_END - 8)
+        size = dice.randint(1, 8)
+        memory[at : at + size] = dice.choice([dice.randbytes(size), b"\xff" * size, bytes(size)])
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_damaged_batches_are_read_or_refused_and_never_crash(copy: bool) -> None:
+    dice = random.Random(17)
+    plain = pa.record_batch(
+        {
+            "text": ["x" * n for n in range(50)],
+            "list": [[n] * (n % 5) for n in range(50)],
+            "view": pa.array([f"a longer string {n}" for n in range(50)], pa.string_view()),
+            "maybe": [None if n % 3 else n / 2 for n in range(50)],
+        }
+    )
+    packed = pa.record_batch({"word": pa.array(["a", "b"] * 20).dictionary_encode()})
+    refused = 0
+    for _ in range(300):
+        with strand.open_ring(strand.BLOCKS, 8, "64KiB") as ring, ring.consumer() as view:
+            with ring.producer() as writer:
+                writer.write_arrow(dice.choice([plain, packed]))
+            damaged_payloads(ring, dice)
+            try:
+                for batch in view.batches(copy=copy):
+                    batch.validate(full=True)
+                    batch.to_pylist()
+                    del batch
+            except Corrupt:
+                refused += 1
+    assert refused > 100
+
+
+def test_a_schema_message_that_asks_for_more_memory_than_there_is_is_refused() -> None:
+    with strand.open_ring(strand.BLOCKS, 8, "64KiB") as ring, ring.consumer() as view:
+        with ring.producer() as writer:
+            writer.write_arrow(pa.record_batch({"w": pa.array(["a"]).dictionary_encode()}))
+        lease = bytes(view._read_block(1))
+        body = struct.pack("<q", 1 << 45)
+        schema_bytes = struct.unpack_from("<I", lease, 4)[0]
+        head = lease[8 : 8 + schema_bytes]
+        at = ring.map.heap_start + struct.unpack_from("<Q", ring.memory, 4096 + ring.map.stride)[0]
+        for place in range(0, len(head) - 8, 8):
+            ring.memory[at + 8 + place : at + 16 + place] = body
+            with contextlib.suppress(Corrupt):
+                decode_batch(view._read_block(1), pa.schema([]), copy=True)
+            ring.memory[at + 8 + place : at + 16 + place] = head[place : place + 8]
+
+
+def test_batches_are_copied_out_of_memory_that_another_user_owns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with strand.open_ring(strand.BLOCKS, 8, "64KiB") as ring, ring.consumer() as view:
+        with ring.producer() as writer:
+            for n in range(2):
+                writer.write_arrow(pa.record_batch({"n": [n]}))
+        owner = os.geteuid()
+        monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+        assert view.is_of_another_user
+        kept = list(view.batches(copy=False))
+        assert view.acknowledged_count == 3
+        assert [batch.column(0).to_pylist() for batch in kept] == [[0], [1]]

@@ -395,7 +395,8 @@ GOOD: dict[str, Any] = {
         ("flag", [1, 0], "'flag' is bool8"),
         ("maybe", pa.array(["x", "y"]), "'maybe' is f64, not string"),
         ("maybe", np.array([1, 2], "M8[s]"), "'maybe' is f64"),
-        ("text", [b"a", b"b"], "'text' is utf8"),
+        ("text", ["a", b"b"], "'text' is utf8, not a sequence with other values: value 1 is bytes"),
+        ("text", ["a", "\ud800"], "surrogates not allowed"),
         ("text", np.array([1, 2]), "'text' is utf8"),
         ("text", pa.array([b"a", b"b"]), "'text' is utf8, not binary"),
         ("colour", ["red", "mauve"], "'mauve' is not in the intern table"),
@@ -412,6 +413,34 @@ def test_a_column_that_does_not_fit_is_refused_and_nothing_written(
         writer.write_columns({**GOOD, name: column})
     assert writer.committed_count == 0
     assert writer.write_columns(GOOD) == 2
+
+
+@pytest.mark.parametrize("version", [5, 6])
+def test_strings_and_bytes_in_sequences_are_taken_as_they_are(version: Any) -> None:
+    schema = strand.build_schema(
+        [
+            {"name": "text", "type": "utf8", "nullable": True},
+            {"name": "data", "type": "bytes", "nullable": True},
+        ]
+    )
+    texts = ["", "größer 😀", None, "x" * 600, "\0"]
+    blobs = [b"ab", bytearray(b"c"), memoryview(b"defg")[::1], None, array("H", [1, 2])]
+    plain_blobs = [b"ab", b"c", b"defg", None, b"\1\0\2\0"]
+    forms: list[Any] = [list, tuple, lambda values: np.array(values, object)]
+    for writer, view in pair_of(schema, version):
+        for form in forms:
+            start = view.acknowledged_count
+            writer.write_columns({"text": form(texts), "data": blobs})
+            assert view.tuples(start, start + 5) == list(zip(texts, plain_blobs, strict=True))
+            writer.write_columns(
+                {"text": form(texts[:2]), "data": blobs[:2]}, {"text": [True, False]}
+            )
+            assert view.tuples(start + 5, start + 7) == [(None, b"ab"), (texts[1], b"c")]
+            view.acknowledge_read(start + 7)
+        with pytest.raises(UsageError, match="value 1 is int, not bytes"):
+            writer.write_columns({"text": ["a", "b"], "data": [b"a", 1]})
+        with pytest.raises(UsageError, match="'data'"):
+            writer.write_columns({"text": ["a"], "data": [memoryview(b"abcd")[::2]]})
 
 
 def test_missing_and_unknown_columns_are_named(loose: Pair) -> None:

@@ -1,7 +1,8 @@
 """Several consumers of one ring, what a producer does when nobody reads, and the debug mode."""
 
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -80,6 +81,82 @@ def test_a_token_counts_like_a_consumer_of_its_own(small: strand.Ring) -> None:
         assert view.window_start == 4
         with pytest.raises(UsageError, match="token"):
             view.release_consumer(late)
+
+
+def test_a_view_that_is_read_by_its_tokens_alone_holds_nothing_back(small: strand.Ring) -> None:
+    view = small.consumer()
+    tokens = [view.register_consumer() for _ in range(2)]
+    with small.producer() as writer:
+        for start in range(0, 30, RECORDS):
+            write(writer, start, RECORDS)
+            assert view.wait_for_commit(start) == start + RECORDS
+            assert bytes(view._read_block(start)) == b"%d" % start
+            for token in tokens:
+                view.acknowledge_read(start + RECORDS, token)
+            assert view.acknowledged_count == start + RECORDS
+
+
+def test_releasing_the_slowest_token_lets_the_view_follow_the_others(small: strand.Ring) -> None:
+    view = small.consumer()
+    slow, fast = view.register_consumer(), view.register_consumer()
+    with small.producer() as writer:
+        write(writer, 0, RECORDS)
+        view.acknowledge_read(RECORDS, fast)
+        assert not writer._wait(1, 0, 0)
+        view.release_consumer(slow)
+        write(writer, RECORDS, RECORDS)
+        view.release_consumer(fast)
+        assert received(view, 2 * RECORDS) == [b"4", b"5", b"6", b"7"]
+
+
+@pytest.mark.parametrize(
+    "begin", [lambda view: view.acknowledge_read(1), lambda view: next(view.payloads())]
+)
+def test_a_view_that_acknowledged_or_iterates_reads_for_itself(
+    small: strand.Ring, begin: Callable[[strand.StrandView], object]
+) -> None:
+    with small.producer() as writer, small.consumer() as view:
+        write(writer, 0, RECORDS)
+        token = view.register_consumer()
+        begin(view)
+        before = view.acknowledged_count
+        view.acknowledge_read(RECORDS, token)
+        assert view.acknowledged_count == before < RECORDS
+
+
+def test_one_view_may_have_eight_tokens(small: strand.Ring) -> None:
+    view = small.consumer()
+    with small.producer() as writer:
+        write(writer, 0, 2)
+        tokens = [view.register_consumer() for _ in range(7)] + [view.register_consumer("next")]
+        assert sorted(tokens) == list(range(8))
+        assert view._reads[tokens[-1]] == 2
+        with pytest.raises(strand.RoleTaken, match="eight"):
+            view.register_consumer()
+        with pytest.raises(UsageError, match="register_consumer"):
+            view.acknowledge_read(1)
+
+
+@pytest.mark.parametrize("own_reads", [True, False])
+def test_a_wait_that_cannot_end_names_the_consumer_that_must_move(
+    small: strand.Ring, *, own_reads: bool
+) -> None:
+    view = small.consumer()
+    fast, slow = view.register_consumer(), view.register_consumer()
+    hint = f"token {slow}, which is at record 0"
+    with small.producer() as writer:
+        write(writer, 0, RECORDS)
+        view.acknowledge_read(RECORDS, fast)
+        if own_reads:
+            view.acknowledge_read(1)
+            view.acknowledge_read(RECORDS, slow)
+            hint = r"own consumer is at record 1.*release_consumer\(\)"
+        assert not writer._wait(RECORDS, 0, 0)
+        with pytest.raises(strand.LeaseHeld) as failure:
+            view.wait_for_commit(RECORDS)
+        assert failure.value.hint is not None
+        assert re.search(hint, failure.value.hint)
+        writer.abort()
 
 
 # ---- nobody reads ----------------------------------------------------------------------------------

@@ -72,6 +72,35 @@ def produce_batches(fan: strand.FanIn, who: int, count: int) -> None:
             writer.write_arrow(pa.record_batch({"who": [who], f"n{who}": [index]}))
 
 
+def end_at_once(_fan: strand.FanIn) -> None:
+    """Come to nothing before taking a member."""
+
+
+def test_a_producer_that_died_before_it_joined_is_noticed(fan: strand.FanIn, start: Any) -> None:
+    processes = [start(produce, fan, who, 100) for who in range(2)]
+    processes.append(start(end_at_once, fan))
+    rows: list[Any] = []
+    with fan.consumer(processes=processes) as view:
+        with pytest.raises(strand.ProducerDied, match="had not taken a member") as failure:
+            collect(view, rows)
+        assert failure.value.pid == processes[2].pid
+        assert len(view.failures) == 1
+    assert len(rows) == 200
+    with pytest.raises(strand.RoleTaken):
+        fan.producer()
+
+
+def test_members_that_nobody_takes_are_given_up_after_a_time(fan: strand.FanIn) -> None:
+    with fan.producer() as writer:
+        writer.write((1, 2, "three"))
+    rows: list[Any] = []
+    with fan.consumer(join_seconds=0) as view:
+        with pytest.raises(DeadlineExceeded, match="take member 1"):
+            collect(view, rows)
+        assert sorted(view.failures) == [1, 2]
+    assert rows == [(1, 2, "three")]
+
+
 def collect(view: strand.FanInView, into: list[Any]) -> None:
     for row in view:
         into.append(row)  # noqa: PERF402 - keeps what came before an error

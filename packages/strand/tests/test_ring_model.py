@@ -64,6 +64,7 @@ class RingMachine(RuleBasedStateMachine):
         self.take_writer()
         self.view = self.ring.consumer()
         self.reads = {cast("int", self.view._index): self.base}
+        self.reads_for_itself = False
 
     def mirror(self, heap: int) -> None:
         if self.version == 5:
@@ -130,8 +131,7 @@ class RingMachine(RuleBasedStateMachine):
         """Giving back up to a threshold makes room, first for the slot and then for payloads."""
         while threshold:
             for token in [token for token, read in self.reads.items() if read < threshold]:
-                self.view.acknowledge_read(threshold, token)
-                self.reads[token] = threshold
+                self.give_back(threshold, token)
             before, threshold = threshold, 0
             try:
                 self.write_one(record)
@@ -251,6 +251,7 @@ class RingMachine(RuleBasedStateMachine):
         token = data.draw(st.sampled_from([t for t in self.reads if t != self.view._index]))
         self.view.release_consumer(token)
         del self.reads[token]
+        self.follow_tokens()
         with pytest.raises(UsageError):
             self.view.acknowledge_read(self.commit, token)
 
@@ -258,12 +259,25 @@ class RingMachine(RuleBasedStateMachine):
     def acknowledge(self, data: st.DataObject) -> None:
         token = data.draw(st.sampled_from(sorted(self.reads)))
         upto = data.draw(st.integers(self.reads[token], self.commit))
-        self.view.acknowledge_read(upto, token)
-        self.reads[token] = upto
+        self.give_back(upto, token)
         for wrong in (self.commit + 1, upto - 1):
             if wrong >= 0:
                 with pytest.raises(UsageError):
                     self.view.acknowledge_read(wrong, token)
+
+    def give_back(self, upto: int, token: int) -> None:
+        self.view.acknowledge_read(upto, token)
+        self.reads[token] = upto
+        if token == self.view._index:
+            self.reads_for_itself = True
+        self.follow_tokens()
+
+    def follow_tokens(self) -> None:
+        """Move the view's own consumer to its slowest token, while nothing is read with it."""
+        own = cast("int", self.view._index)
+        others = [read for token, read in self.reads.items() if token != own]
+        if others and not self.reads_for_itself:
+            self.reads[own] = max(self.reads[own], min(others))
 
     @precondition(lambda self: len(self.reads) == 1)
     @rule()
@@ -276,6 +290,7 @@ class RingMachine(RuleBasedStateMachine):
         start = self.view.acknowledged_count
         assert max(read, gate) <= start <= self.commit
         self.reads = {cast("int", self.view._index): start}
+        self.reads_for_itself = False
 
     # ---- the stream -----------------------------------------------------------------------------
 
@@ -300,7 +315,7 @@ class RingMachine(RuleBasedStateMachine):
             with pytest.raises(Conflict):
                 self.writer.reset()
         for token in behind:
-            self.view.acknowledge_read(self.commit, token)
+            self.give_back(self.commit, token)
         self.writer.reset()
         self.ended = False
         self.streams += 1

@@ -10,6 +10,7 @@ Format: https://flatbuffers.dev/internals/
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 __all__ = ["Table", "root_table"]
 
@@ -20,8 +21,11 @@ class Table:
     def __init__(self, data: bytes | memoryview, position: int) -> None:
         self._data = data
         self._position = position
-        self._vtable = position - self._unpack("<i", position)
-        self._vtable_bytes = self._unpack("<H", self._vtable)
+        vtable = position - self._unpack("<i", position)
+        entries = (self._unpack("<H", vtable) - 4) // 2  # its own length and the table's come first
+        self._offsets: tuple[int, ...] = ()
+        if entries > 0:
+            self._offsets = struct.unpack_from(f"<{entries}H", data, vtable + 4)
 
     def has(self, field: int) -> bool:
         """Whether the field is stored, rather than left at its default."""
@@ -37,8 +41,8 @@ class Table:
         place = self._place(field)
         return Table(self._data, place + self._unpack("<I", place)) if place else None
 
-    def structs(self, field: int, form: str) -> list[tuple[int, ...]]:
-        """Return a vector of structs, each in `struct` format `form`; empty when it is absent.
+    def structs(self, field: int, form: str) -> list[Any]:
+        """Return a vector of structs as tuples, each in `struct` format `form`; empty when absent.
 
         Raises:
             ValueError: the vector is longer than the data.
@@ -55,16 +59,16 @@ class Table:
 
     def _place(self, field: int) -> int:
         """Return the position of a field's value; 0 when the field is absent."""
-        at = 4 + 2 * field
-        if at >= self._vtable_bytes:
+        if field >= len(self._offsets):
             return 0
-        offset = self._unpack("<H", self._vtable + at)
+        offset = self._offsets[field]
         return offset and self._position + offset
 
     def _unpack(self, form: str, position: int) -> int:
         if position < 0:  # struct would count it from the end
             raise ValueError(f"an offset to {position}")
-        return int(struct.unpack_from(form, self._data, position)[0])
+        number: int = struct.unpack_from(form, self._data, position)[0]
+        return number
 
 
 def root_table(data: bytes | memoryview) -> Table:

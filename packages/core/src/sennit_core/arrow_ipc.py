@@ -226,6 +226,7 @@ class _Messages:
             head = read_head(self._read)
             if head is None or head.kind != Kind.SCHEMA:
                 raise ValueError("it does not begin with a schema")
+            self._refuse_lack_of(head.body_bytes)
         except (ValueError, struct.error) as error:
             raise BadInput(self.what, reason=f"this is not Arrow IPC: {error}") from error
         self._present(head, pa.py_buffer(self._read(head.body_bytes)))

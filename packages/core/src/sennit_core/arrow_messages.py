@@ -126,8 +126,8 @@ def _parse_head(metadata: bytes) -> MessageHead:
         metadata,
         body_bytes,
         batch.number(0, "<q"),
-        tuple((length, nulls) for length, nulls in batch.structs(1, "<qq")),
-        tuple((offset, size) for offset, size in batch.structs(2, "<qq")),
+        tuple(batch.structs(1, "<qq")),
+        tuple(batch.structs(2, "<qq")),
         batch.has(3),
     )
     _check_buffers(head)

@@ -228,7 +228,7 @@ export class StrandBridge {
         this.options.onAcknowledge?.(this.acknowledged)
         continue
       }
-      const status = words.load32(AT.status)
+      const status = words.status()
       if (status === EOS && this.acknowledged === producer.commit) return this.settle()
       if (status === ERROR) return
       if (words.aborted()) return void this.readersStopped()

@@ -37,6 +37,14 @@ export class Consumer {
     return this.held.has(index)
   }
 
+  /** How far the slowest entry held here has read, `index` left out; Infinity without others. */
+  slowestExcept(index: number): number {
+    let slowest = Infinity
+    for (const other of this.held)
+      if (other !== index) slowest = Math.min(slowest, this.reads[other]!)
+    return slowest
+  }
+
   readOf(index: number): number {
     return this.reads[index]!
   }

@@ -26,6 +26,7 @@ const I64_MAX = 2n ** 63n - 1n
 export class RecordEncoder {
   private readonly positions: ReadonlyMap<string, number>
   private readonly handles: ReadonlyMap<string, number>
+  private readonly handleCount: number
   private readonly values: unknown[]
   private readonly payloads: (Uint8Array | null)[]
   private readonly text = new TextEncoder()
@@ -38,6 +39,7 @@ export class RecordEncoder {
   ) {
     const { names } = map.schema
     this.positions = new Map(names.map((name, at) => [name, at]))
+    this.handleCount = categories.length
     this.handles = new Map(categories.map((text, at) => [text, at]))
     this.values = names.map(() => null)
     this.payloads = names.map(() => null)
@@ -143,8 +145,12 @@ export class RecordEncoder {
         throw new RangeError(`field '${name}': ${shown(value)} is not in the intern table`)
       return handle
     }
-    if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 32)
+    if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 32) {
+      // Beyond the table nobody could read it.
+      if (this.handleCount > 0 && value >= this.handleCount)
+        throw new RangeError(`field '${name}': handle ${value} is not in the intern table`)
       return value
+    }
     throw new TypeError(`field '${name}' is utf8_ref: a string or its handle, not ${shown(value)}`)
   }
 

@@ -91,6 +91,18 @@ export class ConsumerGoneError extends StrandError {
   }
 }
 
+/** Consumers gave nothing back for as long as the writer waits; what had no room was not written. */
+export class StrandTimeoutError extends StrandError {
+  override readonly code = 'deadline-exceeded'
+
+  constructor(timeoutMs: number) {
+    super(
+      `no room in the ring for ${timeoutMs} ms`,
+      'acknowledge records, release consumers that stopped reading, or pass a longer timeoutMs',
+    )
+  }
+}
+
 /** The producer began a new stream, and the record waited for was of the last one. */
 export class StreamResetError extends StrandError {
   override readonly code = 'stream-reset'
@@ -99,6 +111,21 @@ export class StreamResetError extends StrandError {
     super(
       `the producer began a new stream, and record ${after} was of the last one`,
       'read on from record 0',
+    )
+  }
+}
+
+/** A wait that cannot end: the producer has no room before this view acknowledges more. */
+export class LeaseHeldError extends StrandError {
+  override readonly code = 'lease-held'
+
+  constructor(unread: number, position: number, own: boolean) {
+    super(
+      `${unread} records are read and not acknowledged, and the ring has no room for the next`,
+      own
+        ? `the view's own consumer is at record ${position}: acknowledge without a token as well, ` +
+            'or call releaseConsumer() to read by tokens alone'
+        : `acknowledge for the consumer that is at record ${position}`,
     )
   }
 }

@@ -1,6 +1,7 @@
 /** The 4096-byte header: geometry, schema and metadata of a ring (spec/strand-wire.md). */
 
 import { StrandHeaderError } from './errors.js'
+import { renameOptions, requireKnownOptions } from './options.js'
 import {
   buildSchema,
   decodeSchema,
@@ -50,11 +51,24 @@ export interface StrandMap {
   readonly query: unknown
   /** How many records the producer expects to write; null when it did not say. */
   readonly estimatedRecords: number | null
+  /** The same under the names of the original library. */
+  readonly total_bytes: number
+  readonly index_capacity: number
+  readonly heap_capacity: number
+  readonly record_stride: number
+  readonly estimated_records: number | null
+  readonly schema_fingerprint: number
 }
 
 /** What `computeStrandMap` takes; capacities must be powers of two. */
 export interface StrandMapOptions {
   schema: StrandSchema
+  /** The same as `indexCapacity`. */
+  index_capacity?: number
+  /** The same as `heapCapacity`. */
+  heap_capacity?: number
+  /** The same as `estimatedRecords`. */
+  estimated_records?: number
   /** Slots. */
   indexCapacity?: number
   /** Bytes for strings, arrays and payloads; one record may take half of them. */
@@ -66,8 +80,29 @@ export interface StrandMapOptions {
   metadata?: Readonly<Record<string, unknown>>
 }
 
-/** Work out a ring's geometry; RangeError for parameters that make no ring. */
-export function computeStrandMap(options: StrandMapOptions): StrandMap {
+const MAP_OPTIONS = [
+  'schema',
+  'indexCapacity',
+  'heapCapacity',
+  'version',
+  'query',
+  'estimatedRecords',
+  'metadata',
+] as const
+
+const SNAKE_CASE = {
+  index_capacity: 'indexCapacity',
+  heap_capacity: 'heapCapacity',
+  estimated_records: 'estimatedRecords',
+} as const
+
+/**
+ * Work out a ring's geometry. RangeError for parameters that make no ring, TypeError for an option
+ * that does not exist.
+ */
+export function computeStrandMap(given: StrandMapOptions): StrandMap {
+  const options = renameOptions(given, SNAKE_CASE)
+  requireKnownOptions('computeStrandMap', options, MAP_OPTIONS)
   const { schema, indexCapacity = 65536, heapCapacity = 2 ** 24, version = 6 } = options
   if (version !== 5 && version !== 6)
     throw new RangeError(`a ring has layout version 5 or 6, not ${String(version)}`)
@@ -128,7 +163,10 @@ export function readStrandHeader(
   const checksum = fnv1a(head.subarray(0, 24))
   if (word(24) !== checksum) throw new StrandHeaderError('checksum', hex(checksum), hex(word(24)))
   const schemaBytes = word(SCHEMA_LENGTH_AT)
-  if (schemaBytes < 2 || SCHEMA_AT + schemaBytes + 4 > EXTENSION_AT)
+  // A plain v5 header may use the bytes in which ours has the extension block.
+  const plain = version === 5 && word(EXTENSION_AT) !== EXTENSION_MAGIC
+  const end = plain ? HEADER_BYTES : EXTENSION_AT
+  if (schemaBytes < 2 || SCHEMA_AT + schemaBytes + 4 > end)
     throw new StrandHeaderError('schema-length', 'a schema that fits', `${schemaBytes} bytes`)
   const encoded = head.subarray(SCHEMA_AT, SCHEMA_AT + schemaBytes)
   const decoded = decodeSchema(encoded, version)
@@ -137,21 +175,21 @@ export function readStrandHeader(
     throw new StrandHeaderError('fingerprint', hex(fingerprint), hex(word(8)))
   const layout = statedLayout(decoded, version, word(12))
   checkGeometry(word(12), word(16), word(20), segmentBytes)
-  const metadata = readMetadata(head, SCHEMA_AT + schemaBytes, decoded.fields.length)
+  const metadata = readMetadata(head, SCHEMA_AT + schemaBytes, decoded.fields.length, end)
   const fields = decoded.fields.map((field, at) => ({ ...field, name: metadata.columns[at]! }))
   return mapOf(buildSchema(fields), layout, word(16), word(20), metadata)
-}
-
-/** Refuse a plain v5 ring: roles need the counters of the extension block. */
-export function checkExtension(buffer: ArrayBufferLike): void {
-  const found = new DataView(buffer).getUint32(EXTENSION_AT, true)
-  if (found !== EXTENSION_MAGIC)
-    throw new StrandHeaderError('extension', hex(EXTENSION_MAGIC), hex(found))
 }
 
 /** Bytes from the start of the header to the end of the metadata. */
 export function staticBytes(map: StrandMap): number {
   return SCHEMA_AT + 2 + 4 * map.schema.fields.length + 4 + encodeMetadata(map).length
+}
+
+/** The same, read from a header that was checked. */
+export function staticBytesOf(buffer: ArrayBufferLike): number {
+  const words = new DataView(buffer, 0, HEADER_BYTES)
+  const at = SCHEMA_AT + words.getUint32(SCHEMA_LENGTH_AT, true)
+  return at + 4 + words.getUint32(at, true)
 }
 
 function headerBytes(map: StrandMap): Uint8Array {
@@ -184,6 +222,9 @@ function mapOf(
   const { version, recordStride } = layout
   const heapStart = HEADER_BYTES + indexCapacity * recordStride
   const estimate = metadata['estimated_records']
+  const totalBytes = heapStart + heapCapacity
+  const fingerprint = fnv1a(encodeSchema(schema, layout))
+  const estimatedRecords = typeof estimate === 'number' ? estimate : null
   return {
     version,
     schema,
@@ -193,18 +234,24 @@ function mapOf(
     recordStride,
     indexStart: HEADER_BYTES,
     heapStart,
-    totalBytes: heapStart + heapCapacity,
-    fingerprint: fnv1a(encodeSchema(schema, layout)),
+    totalBytes,
+    fingerprint,
     metadata,
     query: metadata['query'] ?? null,
-    estimatedRecords: typeof estimate === 'number' ? estimate : null,
+    estimatedRecords,
+    total_bytes: totalBytes,
+    index_capacity: indexCapacity,
+    heap_capacity: heapCapacity,
+    record_stride: recordStride,
+    estimated_records: estimatedRecords,
+    schema_fingerprint: fingerprint,
   }
 }
 
-function readMetadata(head: Uint8Array, at: number, columns: number): StrandMetadata {
+function readMetadata(head: Uint8Array, at: number, columns: number, end: number): StrandMetadata {
   const size = new DataView(head.buffer).getUint32(at, true)
-  if (at + 4 + size > EXTENSION_AT)
-    throw new StrandHeaderError('metadata', `an end before ${EXTENSION_AT}`, `${size} bytes`)
+  if (at + 4 + size > end)
+    throw new StrandHeaderError('metadata', `an end before ${end}`, `${size} bytes`)
   let metadata: unknown
   try {
     const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })

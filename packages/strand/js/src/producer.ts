@@ -67,7 +67,7 @@ export class Producer {
   /** Start from the ring's counters: those of a fresh ring, or of one to be taken over. */
   open(): void {
     const { words, heapEnd } = this
-    const commit = words.load(AT.commit)
+    const commit = words.committed()
     const heap = words.load(AT.heapCommit)
     requireCounter('the commit counter', commit, Number.MAX_SAFE_INTEGER)
     requireCounter('the heap counter', heap, Number.MAX_SAFE_INTEGER)

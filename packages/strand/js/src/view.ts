@@ -2,7 +2,14 @@
 
 import { Consumer, type Start } from './consumer.js'
 import { RecordCursor, type InternTable } from './cursor.js'
-import { StrandAbortError, StrandClosedError, StreamResetError, WouldBlockError } from './errors.js'
+import {
+  LeaseHeldError,
+  StrandAbortError,
+  StrandClosedError,
+  StrandConflictError,
+  StreamResetError,
+  WouldBlockError,
+} from './errors.js'
 import {
   filterRecords,
   findFirst,
@@ -11,13 +18,17 @@ import {
   type Predicate,
   type Range,
 } from './filters.js'
-import { checkExtension, readStrandHeader, type StrandMap } from './header.js'
-import { canBlock, NAP_MS, sleep, sleepHere } from './waiting.js'
+import { readStrandHeader, type StrandMap } from './header.js'
+import { requireKnownOptions } from './options.js'
+import { requireExtension } from './plain.js'
+import { canBlock, NAP_MS, sleepHere, sleepUntilAny } from './waiting.js'
 import { AT, ENTRY, entryAt, EOS, ERROR, RingWords } from './words.js'
 import { internTable } from './writer.js'
 
 /** Where a stream is. */
 export type StrandStatus = 'initializing' | 'streaming' | 'eos' | 'error'
+
+const START_OPTIONS = ['start'] as const
 
 const STATUSES: readonly StrandStatus[] = ['initializing', 'streaming', 'eos', 'error']
 
@@ -39,7 +50,13 @@ export class StrandView {
   private readonly consumer: Consumer
   private readonly intern: InternTable
   private readonly waiters: { wanted: number }[] = []
+  /** The view's own consumer; null once it was released or became a token. */
   private own: ConsumerToken | null
+  /**
+   * True until something is acknowledged without a token. While it is true, the view's own consumer
+   * moves with the slowest token, so that a view read by its tokens alone holds nothing back.
+   */
+  private followsTokens = true
 
   /**
    * Attach as a consumer. `categories` are the strings that `utf8_ref` handles stand for; those of
@@ -51,8 +68,9 @@ export class StrandView {
     categories?: readonly string[] | null,
     options: StrandViewOptions = {},
   ) {
+    requireKnownOptions('a StrandView', options, START_OPTIONS)
     this.map = readStrandHeader(buffer)
-    checkExtension(buffer)
+    requireExtension(buffer, this.map)
     this.words = new RingWords(buffer, this.map.version)
     this.consumer = new Consumer(this.words, this.map)
     this.intern = { strings: categories ?? internTable(this.map) }
@@ -67,11 +85,24 @@ export class StrandView {
   // ---- consumers --------------------------------------------------------------------------------
 
   /**
-   * Register one more consumer with a position of its own, and return its token. The view itself is
-   * the first: it gives back without a token, and `releaseConsumer()` ends it.
+   * Register a consumer with a position of its own, and return its token. The view itself counts as
+   * one as soon as it acknowledges without a token; until then it moves with the slowest token.
+   * StrandConflictError when there are eight consumers.
    */
   registerConsumer(options: StrandViewOptions = {}): ConsumerToken {
-    return this.consumer.join(options.start ?? 'oldest')
+    requireKnownOptions('registerConsumer', options, START_OPTIONS)
+    const start = options.start ?? 'oldest'
+    try {
+      return this.consumer.join(start)
+    } catch (error) {
+      if (!(error instanceof StrandConflictError && this.own !== null && this.followsTokens))
+        throw error
+      // All eight are taken, and one of them is our own, which nobody reads with: it is the token's.
+      const token = this.own
+      this.own = null
+      if (start === 'next') this.consumer.acknowledge(token, this.committedCount)
+      return token
+    }
   }
 
   /** Give up a consumer, the view's own by default; a producer that waits for room is woken. */
@@ -79,6 +110,7 @@ export class StrandView {
     const entry = this.entryOf(token)
     this.consumer.leave(entry)
     if (entry === this.own) this.own = null
+    else this.followTokens()
   }
 
   /** Give up every consumer registered here; the view cannot be used any more. */
@@ -90,7 +122,10 @@ export class StrandView {
 
   /** Give the records below `upTo` back: the producer may overwrite them from now on. */
   acknowledgeRead(upTo: number, token?: ConsumerToken): void {
-    this.consumer.acknowledge(this.entryOf(token), upTo)
+    const entry = this.entryOf(token)
+    this.consumer.acknowledge(entry, upTo)
+    if (entry === this.own) this.followsTokens = false
+    else this.followTokens()
   }
 
   /** Records given back so far by the view's own consumer. */
@@ -111,7 +146,7 @@ export class StrandView {
   }
 
   get status(): StrandStatus {
-    return STATUSES[this.words.load32(AT.status)] ?? 'error'
+    return STATUSES[this.words.status()] ?? 'error'
   }
 
   /** Share of the estimated records that were given back; null without an estimate. */
@@ -136,12 +171,15 @@ export class StrandView {
         if (count !== null) return count
         const entry = this.bellEntry()
         const seen = this.consumer.arm(entry, Math.min(...this.waiters.map((each) => each.wanted)))
+        const commit = this.words.plainCommit()
         const late = this.settled(after, waiter.wanted)
         if (late !== null) return late
         const left = until - performance.now()
         if (left <= 0) return this.committedCount
         this.consumer.countSleep(entry)
-        await sleep(this.words.i32, entryAt(entry, ENTRY.bell), seen, Math.min(left, NAP_MS))
+        const bells = [{ at: entryAt(entry, ENTRY.bell), seen }]
+        if (commit !== null) bells.push({ at: AT.v5Commit, seen: commit })
+        await sleepUntilAny(this.words.i32, bells, Math.min(left, NAP_MS))
         waiter.wanted = this.wantedOf(after, minRecords)
       }
     } finally {
@@ -149,20 +187,27 @@ export class StrandView {
     }
   }
 
-  /** The same for a thread that may block; WouldBlockError on a page. */
+  /**
+   * The same for a thread that may block; WouldBlockError on a page. LeaseHeldError when the producer
+   * waits for this view, which can acknowledge nothing while it sleeps.
+   */
   waitForCommitSync(after: number, timeoutMs = Infinity, minRecords = 1): number {
     const until = performance.now() + timeoutMs
     for (;;) {
       const wanted = this.wantedOf(after, minRecords)
       const entry = this.bellEntry()
       const seen = this.consumer.arm(entry, wanted)
+      const commit = this.words.plainCommit()
       const count = this.settled(after, wanted)
       if (count !== null) return count
       const left = until - performance.now()
       if (left <= 0) return this.committedCount
+      this.refuseEndlessWait(after)
       if (!canBlock()) throw new WouldBlockError()
       this.consumer.countSleep(entry)
-      sleepHere(this.words.i32, entryAt(entry, ENTRY.bell), seen, Math.min(left, NAP_MS))
+      const nap = Math.min(left, NAP_MS)
+      if (commit === null) sleepHere(this.words.i32, entryAt(entry, ENTRY.bell), seen, nap)
+      else sleepHere(this.words.i32, AT.v5Commit, commit, nap)
     }
   }
 
@@ -215,6 +260,22 @@ export class StrandView {
 
   // ---- how it waits -----------------------------------------------------------------------------
 
+  /** Move the view's own consumer to the slowest token, unless the view reads for itself. */
+  private followTokens(): void {
+    const { consumer, own } = this
+    if (own === null || !this.followsTokens) return
+    const slowest = consumer.slowestExcept(own)
+    if (slowest < Infinity && slowest > consumer.readOf(own)) consumer.acknowledge(own, slowest)
+  }
+
+  private refuseEndlessWait(after: number): void {
+    const { consumer, words } = this
+    const unread = after - consumer.floor
+    if (unread <= 0 || words.load(AT.threshold) <= consumer.floor) return
+    const own = this.own !== null && consumer.readOf(this.own) === consumer.floor
+    throw new LeaseHeldError(unread, consumer.floor, own && !this.followsTokens)
+  }
+
   private wantedOf(after: number, minRecords: number): number {
     const most = this.consumer.floor + this.map.indexCapacity
     return Math.max(after + 1, Math.min(after + minRecords, most))
@@ -225,7 +286,7 @@ export class StrandView {
     const { words, consumer } = this
     if (consumer.hasCommitted(wanted)) return words.committed()
     if (consumer.followReset() && after > 0) throw new StreamResetError(after)
-    const status = words.load32(AT.status)
+    const status = words.status()
     const aborted = status < EOS && words.aborted()
     const committed = words.committed() // after the status: nothing comes any more
     if (

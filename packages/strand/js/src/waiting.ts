@@ -51,6 +51,21 @@ export async function sleep(
   clearInterval(timer)
 }
 
+/** A shared word, by byte offset, and the value of it that lets a sleeper sleep on. */
+export interface Bell {
+  readonly at: number
+  readonly seen: number
+}
+
+/** Resolve once one of the words has changed or was notified, or `ms` have passed. */
+export async function sleepUntilAny(
+  words: Int32Array,
+  bells: readonly Bell[],
+  ms: number,
+): Promise<void> {
+  await Promise.race(bells.map(({ at, seen }) => sleep(words, at, seen, ms)))
+}
+
 async function poll(words: Int32Array, at: number, seen: number, ms: number): Promise<void> {
   const until = performance.now() + ms
   for (let turn = 0; Atomics.load(words, at >>> 2) === seen; turn += 1) {

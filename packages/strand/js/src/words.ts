@@ -82,9 +82,36 @@ export class RingWords {
     Atomics.store(this.i32, at >>> 2, value)
   }
 
-  /** Records published so far; whatever is below may be read. */
+  /**
+   * Records published so far; whatever is below may be read. In v5 the producer may be one that
+   * knows nothing of our counters; ours stores its own counter first, then the v5 word.
+   */
   committed(): number {
-    return this.load(AT.commit)
+    const ours = this.load(AT.commit)
+    return this.version === 6 ? ours : Math.max(ours, this.load32(AT.v5Commit))
+  }
+
+  /** The status word; in v5 that of a producer which knows nothing of ours, when it is further. */
+  status(): number {
+    const ours = this.load32(AT.status)
+    return this.version === 6 ? ours : Math.max(ours, this.load32(AT.v5Status))
+  }
+
+  /** The v5 commit word when its producer rings no bells of ours, and null when it does. */
+  plainCommit(): number | null {
+    if (this.version === 6 || this.load32(AT.v5Status) === this.load32(AT.status)) return null
+    return this.load32(AT.v5Commit)
+  }
+
+  /** Whether somebody may read who moves v5 words only, and so rings no bell of ours. */
+  hasPlainReader(): boolean {
+    if (this.version === 6) return false
+    let attached = false
+    for (let index = 0; index < CONSUMER_COUNT; index += 1) {
+      if (this.load32(AT.v5Consumers + 4 * index) !== V5_VACANT) return true
+      attached ||= this.load32(entryAt(index, ENTRY.state)) === ATTACHED
+    }
+    return !attached
   }
 
   /** Below which record nothing is needed any more. */
@@ -107,6 +134,12 @@ export class RingWords {
       furthest = Math.max(furthest, this.load32(AT.v5Read))
     }
     return lowest === Infinity ? furthest : lowest
+  }
+
+  /** How far the plain v5 consumer in slot `index` has read; Infinity for a vacant slot. */
+  plainRead(index: number): number {
+    const read = this.load32(AT.v5Consumers + 4 * index)
+    return read === V5_VACANT ? Infinity : read
   }
 
   hasReader(): boolean {
@@ -141,6 +174,8 @@ export class RingWords {
   ringBell(at: number): void {
     Atomics.add(this.i32, at >>> 2, 1)
     Atomics.notify(this.i32, at >>> 2)
+    // A producer that serves plain v5 readers sleeps on their word as well.
+    if (this.version === 5 && at === AT.bell) Atomics.notify(this.i32, AT.v5Read >>> 2)
   }
 
   ringEveryBell(): void {

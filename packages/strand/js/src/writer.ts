@@ -6,11 +6,14 @@ import {
   StrandAbortError,
   StrandClosedError,
   StrandConflictError,
+  StrandTimeoutError,
   WouldBlockError,
 } from './errors.js'
-import { checkExtension, readStrandHeader, type StrandMap } from './header.js'
+import { readStrandHeader, type StrandMap } from './header.js'
+import { requireKnownOptions } from './options.js'
+import { requireExtension } from './plain.js'
 import { NO_ROOM, Producer } from './producer.js'
-import { canBlock, NAP_MS, sleep, sleepHere } from './waiting.js'
+import { canBlock, NAP_MS, sleepHere, sleepUntilAny, type Bell } from './waiting.js'
 import {
   AT,
   ATTACHED,
@@ -31,6 +34,14 @@ export interface StrandWriterOptions {
   whenUnread?: WhenUnread
   /** The strings that `utf8_ref` fields refer to; those of the ring's metadata by default. */
   categories?: readonly string[]
+  /** How long a write waits for room while consumers give nothing back; Infinity by default. */
+  timeoutMs?: number
+}
+
+/** What to sleep on until there may be room, and for how long. */
+interface Nap {
+  readonly bells: readonly Bell[]
+  readonly ms: number
 }
 
 /** A slot to be filled by hand: its byte offset in the ring, and its record's number. */
@@ -55,16 +66,21 @@ export class StrandWriter {
   private readonly producer: Producer
   private readonly encoder: RecordEncoder
   private readonly whenUnread: WhenUnread
+  private readonly timeoutMs: number
   private ended = false
 
   /** Attach as the ring's producer; throws StrandHeaderError, or StrandClosedError after its end. */
   constructor(buffer: SharedArrayBuffer, options: StrandWriterOptions = {}) {
+    requireKnownOptions('a StrandWriter', options, ['whenUnread', 'categories', 'timeoutMs'])
     this.map = readStrandHeader(buffer)
-    checkExtension(buffer)
+    requireExtension(buffer, this.map)
     this.words = new RingWords(buffer, this.map.version)
-    if (this.words.load32(AT.status) >= EOS)
+    if (this.words.status() >= EOS)
       throw new StrandClosedError("the ring's stream has ended", 'its writer may reset() it')
     this.whenUnread = options.whenUnread ?? 'raise'
+    this.timeoutMs = options.timeoutMs ?? Infinity
+    if (!(this.timeoutMs >= 0))
+      throw new RangeError(`timeoutMs is 0 or more milliseconds, not ${this.timeoutMs}`)
     this.producer = new Producer(this.words, this.map)
     this.producer.discards = this.whenUnread === 'discard'
     this.encoder = new RecordEncoder(this.map, options.categories ?? internTable(this.map))
@@ -256,32 +272,38 @@ export class StrandWriter {
 
   /** Sleep until what the last claim lacked is given back; publishes first what is filled. */
   private waitHere(): void {
-    for (const seen of this.watch()) {
+    for (const { bells, ms } of this.watch()) {
       if (!canBlock()) throw new WouldBlockError()
-      sleepHere(this.words.i32, AT.bell, seen, NAP_MS)
+      // A thread sleeps on one word. Plain readers change theirs with each acknowledgement.
+      const { at, seen } = bells.at(-1)!
+      sleepHere(this.words.i32, at, seen, ms)
     }
   }
 
   private async wait(): Promise<void> {
-    for (const seen of this.watch()) await sleep(this.words.i32, AT.bell, seen, NAP_MS)
+    for (const { bells, ms } of this.watch()) await sleepUntilAny(this.words.i32, bells, ms)
   }
 
-  /** Yield the bell to sleep on until there is room; throws when there will be none. */
-  private *watch(): Generator<number, void> {
+  /** Yield the words to sleep on until there is room; throws when there will be none. */
+  private *watch(): Generator<Nap, void> {
     const { producer, words } = this
     const { threshold } = producer
+    const until = performance.now() + this.timeoutMs
     producer.publish()
     for (;;) {
       // We store the threshold, then load the counters; who gives back does it the other way round.
       words.store(AT.threshold, threshold)
-      const seen = words.load32(AT.bell)
+      const bells: Bell[] = [{ at: AT.bell, seen: words.load32(AT.bell) }]
+      if (words.hasPlainReader()) bells.push({ at: AT.v5Read, seen: words.load32(AT.v5Read) })
       if (producer.hasRoom(threshold)) return
       if (words.aborted()) throw new StrandAbortError('the consumer asked the producer to stop')
       if (this.everyoneLeft()) {
         if (producer.hasRoom(threshold)) return // given back before they went
         throw new ConsumerGoneError()
       }
-      yield seen
+      const left = until - performance.now()
+      if (left <= 0) throw new StrandTimeoutError(this.timeoutMs)
+      yield { bells, ms: Math.min(left, NAP_MS) }
     }
   }
 

@@ -49,8 +49,12 @@ function valueOf(value: unknown): unknown {
 }
 
 function writeRing(recipe: Recipe): Uint8Array {
+  const { version, metadata = {}, query, estimatedRecords } = recipe
   const map = computeStrandMap({
-    ...recipe,
+    version,
+    metadata,
+    query,
+    ...(estimatedRecords === undefined ? {} : { estimatedRecords }),
     schema: buildSchema(recipe.schema),
     indexCapacity: recipe.records,
     heapCapacity: recipe.heap,

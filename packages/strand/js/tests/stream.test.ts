@@ -2,11 +2,15 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import {
+  buildSchema,
+  computeStrandMap,
   ConsumerGoneError,
+  LeaseHeldError,
   RingExhaustedError,
   StrandAbortError,
   StrandClosedError,
   StrandConflictError,
+  StrandTimeoutError,
   StrandView,
   StrandWriter,
   StreamResetError,
@@ -47,6 +51,19 @@ test('a writer learns of an abort at its next claim, with room or without', () =
   view.signalAbort()
   assert.throws(() => writer.write([2]), StrandAbortError)
   assert.throws(() => writer.claimSlot(), StrandAbortError)
+})
+
+test('a write gives up after its timeout and can be repeated', async () => {
+  const { buffer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  const writer = new StrandWriter(buffer, { timeoutMs: 5 })
+  writer.writeRecordBatch(rows(4))
+  assert.throws(() => writer.write([4]), StrandTimeoutError)
+  await assert.rejects(writer.writeRecordBatchAsync([[4]]), StrandTimeoutError)
+  assert.equal(writer.committedCount, 4)
+  view.acknowledgeRead(1)
+  writer.write([4])
+  assert.equal(writer.committedCount, 5)
+  assert.throws(() => new StrandWriter(buffer, { timeoutMs: -1 }), RangeError)
 })
 
 for (const version of VERSIONS) {
@@ -227,8 +244,89 @@ test('releasing the consumer that holds the producer wakes it', async () => {
 
 test('there are eight consumers and no ninth', () => {
   const { view } = openRing(NUMBER)
-  for (let count = 1; count < 8; count += 1) view.registerConsumer()
+  const tokens = Array.from({ length: 8 }, () => view.registerConsumer())
+  assert.deepEqual([...tokens].sort(), [0, 1, 2, 3, 4, 5, 6, 7])
   assert.throws(() => view.registerConsumer(), StrandConflictError)
+  assert.throws(() => view.acknowledgeRead(0), /own consumer was released/)
+})
+
+test('a view that is read by its tokens alone holds nothing back', async () => {
+  const { writer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  const tokens = [view.registerConsumer(), view.registerConsumer()]
+  const writing = writer.writeRecordBatchAsync(rows(30)).then(() => writer.finalize())
+  const cursor = view.allocateCursor()
+  const seen: unknown[] = []
+  for (let seq = 0; ;) {
+    const count = await view.waitForCommit(seq)
+    if (count === seq) break
+    for (; seq < count; seq += 1) if (cursor.seek(seq)) seen.push(cursor.toTuple())
+    for (const token of tokens) view.acknowledgeRead(count, token)
+  }
+  await writing
+  assert.deepEqual(seen, rows(30))
+})
+
+test('releasing the slowest token lets the view follow the others', () => {
+  const { writer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  const slow = view.registerConsumer()
+  const fast = view.registerConsumer()
+  writer.writeRecordBatch(rows(4))
+  view.acknowledgeRead(4, fast)
+  assert.equal(view.windowStart, 0)
+  view.releaseConsumer(slow)
+  assert.equal(view.windowStart, 4)
+})
+
+test('a view that acknowledged once reads for itself', () => {
+  const { writer, view } = openRing(NUMBER)
+  const token = view.registerConsumer()
+  writer.writeRecordBatch(rows(4))
+  view.acknowledgeRead(1)
+  view.acknowledgeRead(4, token)
+  assert.equal(view.windowStart, 1)
+})
+
+test('a blocking wait that cannot end says which consumer must move', async () => {
+  const { writer, view } = openRing(NUMBER, { indexCapacity: 4 })
+  const token = view.registerConsumer()
+  const writing = writer.writeRecordBatchAsync(rows(6))
+  await view.waitForCommit(3)
+  view.acknowledgeRead(1)
+  view.acknowledgeRead(4, token)
+  await view.waitForCommit(4)
+  assert.throws(
+    () => view.waitForCommitSync(5),
+    (error: LeaseHeldError) => {
+      assert.match(error.hint!, /own consumer is at record 1: .*releaseConsumer\(\)/)
+      return error instanceof LeaseHeldError
+    },
+  )
+  view.releaseConsumer()
+  assert.equal(await writing, 6)
+})
+
+test('an option that does not exist is an error, and never a default', () => {
+  const wrong: object = { index_cap: 4 }
+  const schema = buildSchema(NUMBER)
+  assert.throws(() => computeStrandMap({ schema, ...wrong }), /no option index_cap/)
+  const { buffer, view } = openRing(NUMBER)
+  for (const take of [
+    () => new StrandView(buffer, null, wrong),
+    () => new StrandWriter(buffer, wrong),
+    () => view.registerConsumer(wrong),
+  ])
+    assert.throws(take, /no option index_cap/)
+})
+
+test("a ring's sizes have the original's names as well", () => {
+  const sizes = { index_capacity: 4, heap_capacity: 256, estimated_records: 9 }
+  const map = computeStrandMap({ schema: buildSchema(NUMBER), ...sizes })
+  assert.deepEqual([map.indexCapacity, map.heapCapacity, map.estimatedRecords], [4, 256, 9])
+  const { index_capacity, heap_capacity, estimated_records } = map
+  assert.deepEqual({ index_capacity, heap_capacity, estimated_records }, sizes)
+  assert.equal(map.total_bytes, map.totalBytes)
+  const twice = { schema: map.schema, indexCapacity: 8, ...sizes }
+  assert.throws(() => computeStrandMap(twice), /indexCapacity is given twice/)
 })
 
 test('when every consumer left, the producer does what it was told to', async () => {

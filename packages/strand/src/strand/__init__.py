@@ -14,6 +14,7 @@ refuse_strangers(__file__, "sennit-strand")
 from strand.cursor import RecordCursor  # noqa: E402 - after the check above
 from strand.errors import (  # noqa: E402
     ConsumerDied,
+    CorruptRecord,
     LeaseHeld,
     PayloadTooLarge,
     ProducerDied,
@@ -45,6 +46,7 @@ from strand.writer import StrandWriter  # noqa: E402
 __all__ = [
     "BLOCKS",
     "ConsumerDied",
+    "CorruptRecord",
     "FanIn",
     "FanInView",
     "LeaseHeld",

@@ -280,6 +280,7 @@ static PyObject *refuse_slot(consumer_object *self, int result, uint32_t field, 
         reason = FAIL_INTERN;
     else if (result == COLUMN_TEXT)
         reason = FAIL_TEXT;
+    self->reading = UINT64_MAX;
     fail(self, reason, (Py_ssize_t)field, fault);
     Py_DECREF(fault);
     return NULL;

@@ -258,6 +258,12 @@ static PyObject *get_counts(consumer_object *self, void *Py_UNUSED(closure)) {
                          (unsigned long long)self->core.rings);
 }
 
+static PyObject *get_reading(consumer_object *self, void *Py_UNUSED(closure)) {
+    if (self->reading == UINT64_MAX)
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(self->reading);
+}
+
 static PyObject *get_poisons(consumer_object *self, void *Py_UNUSED(closure)) {
     return PyBool_FromLong(self->poisons);
 }
@@ -314,6 +320,7 @@ static PyGetSetDef consumer_fields[] = {
      "The oldest record that may be read: what is below was given back.", NULL},
     {"_reads", (getter)get_reads, NULL, "Records given back, by the entries held.", NULL},
     {"_counts", (getter)get_counts, NULL, "Times slept, and bells rung.", NULL},
+    {"_reading", (getter)get_reading, NULL, "The record that an error is about, or None.", NULL},
     {"_poisons", (getter)get_poisons, (setter)set_poisons, "Debug mode.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

@@ -43,8 +43,10 @@ static const unsigned char *current(const cursor_object *self) {
     if (consumer_closed(view))
         return NULL;
     if (self->seq >= 0 && (uint64_t)self->seq >= view->core.floor &&
-        self->generation == view->core.generation && self->layout == view->layout)
+        self->generation == view->core.generation && self->layout == view->layout) {
+        view->reading = (uint64_t)self->seq;
         return view->core.ring.base + strand_slot_at(&view->core.ring, (uint64_t)self->seq);
+    }
     PyObject *seq = PyLong_FromLongLong(self->seq);
     if (seq != NULL)
         fail(view, FAIL_UNSOUGHT, -1, seq);

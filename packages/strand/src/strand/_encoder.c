@@ -134,10 +134,27 @@ static int put_bool(encoder *e, uint32_t at, PyObject *value) {
     return 0;
 }
 
-/* A string of the intern table, or a handle that the other side's table may know. */
+/* A handle as it is. Where the ring has an intern table, one beyond it would make a record that no
+ * consumer can read, so it is refused. */
+static int put_handle(encoder *e, uint32_t at, PyObject *value) {
+    const Py_ssize_t known = PyTuple_Size(e->layout->intern);
+    if (put_integer(e, at, value, 0, UINT32_MAX) < 0)
+        return -1;
+    uint32_t handle;
+    memcpy(&handle, e->image + e->layout->fields[at].offset, sizeof handle);
+    if (known == 0 || (Py_ssize_t)handle < known)
+        return 0;
+    PyObject *name = PyUnicode_FromFormat("handle %u", (unsigned)handle);
+    if (name != NULL)
+        fail(e->self, FAIL_INTERN, (Py_ssize_t)at, name);
+    Py_XDECREF(name);
+    return -1;
+}
+
+/* A string of the intern table, or its handle. */
 static int put_ref(encoder *e, uint32_t at, PyObject *value) {
     if (!PyUnicode_Check(value))
-        return put_integer(e, at, value, 0, UINT32_MAX);
+        return put_handle(e, at, value);
     PyObject *handles = Py_NewRef(e->layout->handles);
     PyObject *handle = PyDict_GetItemWithError(handles, value);
     int result = -1;

@@ -194,6 +194,11 @@ static PyMethodDef native_methods[] = {
     {"nap_any", native_nap_any, METH_VARARGS,
      "Sleep until one of (bells, numbers they read, nanoseconds) is rung; list those that were."},
     {"ring_bell", native_ring_bell, METH_O, "Wake whoever sleeps on a bell."},
+    {"find_nulls", native_find_nulls, METH_O,
+     "One byte for each value of a list or tuple, 1 where it is None; None when none is."},
+    {"flatten", native_flatten, METH_VARARGS,
+     "Join (strings or bytes, bytes that are not 0 where one is left out or None, whether they are "
+     "strings): (data, offsets of 64 bits)."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -116,6 +116,7 @@ typedef struct {
     bool closing;
     bool poisons; /* debug mode: overwrite what is given back */
     strand_consumer core;
+    uint64_t reading; /* the record being decoded, for errors; UINT64_MAX: one of several */
 } consumer_object;
 
 /* ---- _native.c ------------------------------------------------------------------------------ */
@@ -162,6 +163,12 @@ PyObject *consumer_done(consumer_object *self, PyObject *result);
  * one of them. */
 PyObject *native_nap_any(PyObject *module, PyObject *args);
 PyObject *native_ring_bell(PyObject *module, PyObject *bell);
+
+/* ---- _sequences.c --------------------------------------------------------------------------- */
+
+/* Module functions over lists and tuples: where None is; strings or bytes as one buffer. */
+PyObject *native_find_nulls(PyObject *module, PyObject *values);
+PyObject *native_flatten(PyObject *module, PyObject *args);
 
 /* ---- _lease.c ------------------------------------------------------------------------------- */
 

@@ -68,6 +68,7 @@ static PyObject *fill(row_iterator *rows) {
     PyObject *record = take_tuple(rows, fields);
     if (record == NULL)
         return NULL;
+    view->reading = rows->seq;
     for (Py_ssize_t at = 0; at < fields; at++) {
         PyObject *value = read_value(view, slot, (uint32_t)at);
         if (value == NULL)

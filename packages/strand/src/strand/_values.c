@@ -226,6 +226,7 @@ PyObject *consumer_tuples(consumer_object *self, PyObject *const *args, Py_ssize
     const bool acyclic = is_acyclic(self->layout);
     PyObject *records = PyList_New((Py_ssize_t)(stop - start));
     for (uint64_t seq = start; records != NULL && seq < stop; seq++) {
+        self->reading = seq;
         PyObject *record = read_tuple(self, ring->base + strand_slot_at(ring, seq));
         if (record == NULL) {
             Py_CLEAR(records);

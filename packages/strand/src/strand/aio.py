@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 from sennit_core.errors import DeadlineExceeded
 from strand import _native, layout
 from strand.closing import AsyncClosing
+from strand.errors import LeaseHeld
 from strand.reading import (
     ArrayReader,
     GroupReader,
@@ -113,7 +114,12 @@ def _look(view: StrandView, after: int, wanted: int, *, napped: bool) -> int | N
     if committed >= wanted:
         return committed
     if napped or view._status() >= layout.EOS or view._aborted():  # noqa: SLF001
-        return view._settled_count(after)  # noqa: SLF001
+        try:
+            return view._settled_count(after)  # noqa: SLF001
+        except LeaseHeld:
+            if len(view._locks) == 1:  # noqa: SLF001
+                raise
+            return None  # another task may read with another token, and acknowledge meanwhile
     return None
 
 
@@ -364,8 +370,10 @@ async def _wait_for_room(writer: StrandWriter, threshold: int) -> None:
     try:
         if writer._wait(threshold, 0, 0):  # noqa: SLF001
             return
+        seconds = writer._seconds_left(threshold)  # noqa: SLF001
         writer._check_readers(threshold)  # noqa: SLF001
-        if not await nap(writer._bell, bell):  # noqa: SLF001
+        seconds = min(seconds, NAP_NANOSECONDS / 1e9)
+        if not await nap(writer._bell, bell, seconds):  # noqa: SLF001
             writer._bury_the_dead()  # noqa: SLF001
             writer._check_readers(threshold)  # noqa: SLF001
     except BaseException:

@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sennit_core.arrow_ipc import DAMAGE, check_head, open_arrow, validate_batch
-from sennit_core.arrow_messages import Kind, read_head
+from sennit_core.arrow_ipc import DAMAGE, check_head, check_schema, open_arrow, validate_batch
+from sennit_core.arrow_messages import (
+    ROWS_WITHOUT_BYTES,
+    Kind,
+    MessageHead,
+    plain_bytes,
+    read_head,
+)
 from sennit_core.errors import BadInput, Corrupt, InternalError
 
 if TYPE_CHECKING:
@@ -30,7 +36,14 @@ __all__ = [
 ]
 
 
-_DAMAGE: tuple[type[Exception], ...] = (*DAMAGE, ValueError, struct.error, StopIteration)
+# MemoryError: a damaged length may ask for more memory than there is.
+_DAMAGE: tuple[type[Exception], ...] = (
+    *DAMAGE,
+    ValueError,
+    struct.error,
+    StopIteration,
+    MemoryError,
+)
 
 
 def encode_schema(schema: pa.Schema) -> pa.Buffer:
@@ -144,11 +157,23 @@ class _Sink:
 
 
 def decode_schema(payload: Buffer) -> pa.Schema:
-    """Read the schema message."""
+    """Read the schema message.
+
+    Raises:
+        Corrupt: It is none, or one whose columns cannot be read safely.
+    """
+    what = "the stream's Arrow schema"
+    message = pa.py_buffer(bytes(payload))
     try:
-        return pa.ipc.read_schema(pa.py_buffer(bytes(payload)))
-    except (pa.ArrowException, OSError) as error:
-        raise Corrupt("the stream's Arrow schema", found=str(error)) from error
+        with pa.BufferReader(message) as file:
+            head = read_head(file.read)
+        if head is None or head.kind != Kind.SCHEMA:
+            raise Corrupt(what, "a schema message", "another message")
+        return check_schema(pa.ipc.read_schema(message), what)
+    except BadInput as error:
+        raise Corrupt(what, found=error.reason) from error
+    except _DAMAGE as error:
+        raise Corrupt(what, found=str(error)) from error
 
 
 def decode_batch(payload: Buffer, schema: pa.Schema, *, copy: bool) -> pa.RecordBatch:
@@ -169,6 +194,7 @@ def decode_batch(payload: Buffer, schema: pa.Schema, *, copy: bool) -> pa.Record
         try:
             head = read_head(file.read)
             if head is not None and head.kind == Kind.BATCH:
+                _check_sizes(head, buffer)
                 check_head(head, schema)
                 batch = pa.ipc.read_record_batch(buffer, schema)
                 return validate_batch(batch, what)
@@ -181,6 +207,17 @@ def decode_batch(payload: Buffer, schema: pa.Schema, *, copy: bool) -> pa.Record
             raise Corrupt(what, found=error.reason) from error
         except _DAMAGE as error:
             raise Corrupt(what, found=str(error)) from error
+
+
+def _check_sizes(head: MessageHead, payload: pa.Buffer) -> None:
+    """Refuse a body that ends behind its payload, and lengths that its bytes cannot hold."""
+    at = payload.size - head.body_bytes
+    if at < 0:
+        raise ValueError(f"a body of {head.body_bytes} bytes in a payload of {payload.size}")
+    plain = plain_bytes(head, lambda start, size: payload.slice(at + start, size).to_pybytes())
+    longest = max([head.rows, *(length for length, _ in head.nodes)])
+    if longest > ROWS_WITHOUT_BYTES + 8 * plain:
+        raise ValueError(f"{longest} rows in a body of {plain} bytes")
 
 
 def _copy(buffer: pa.Buffer) -> pa.Buffer:

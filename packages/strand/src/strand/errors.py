@@ -2,6 +2,7 @@
 
 ```
 Corrupt
+  CorruptRecord            acknowledge beyond it to go on
   HeaderError              not a ring, or a damaged one
     SegmentTooSmall BadMagic BadVersion BadChecksum BadSchemaLength UnknownField
     FingerprintMismatch BadStride BadGeometry BadMetadata NoExtension
@@ -40,6 +41,7 @@ __all__ = [
     "BadStride",
     "BadVersion",
     "ConsumerDied",
+    "CorruptRecord",
     "FingerprintMismatch",
     "LeaseHeld",
     "NoExtension",
@@ -107,6 +109,18 @@ class BadMetadata(StrandHeaderError):
 
 class NoExtension(StrandHeaderError):
     """A plain v5 ring without the counters that roles in this package need."""
+
+
+@dataclass(eq=False)
+class CorruptRecord(Corrupt):
+    """One record cannot be decoded; the others can: acknowledge `record + 1` to go on behind it."""
+
+    code = "corrupt-record"
+    record: int = 0
+
+    def describe(self) -> str:
+        """Name the record, its field and what is wrong with it."""
+        return f"record {self.record}: {super().describe()}"
 
 
 @dataclass(eq=False)

@@ -7,7 +7,13 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from sennit_core.errors import Closed, Corrupt, SennitError, UnknownColumn, UsageError
-from strand.errors import PayloadTooLarge, RingExhausted, RoleInherited, StrandAbortError
+from strand.errors import (
+    CorruptRecord,
+    PayloadTooLarge,
+    RingExhausted,
+    RoleInherited,
+    StrandAbortError,
+)
 from strand.schema import FIELD_TYPES, StrandField
 
 if TYPE_CHECKING:
@@ -98,10 +104,21 @@ def _exhausted(role: _Role, field: None, detail: object) -> SennitError:
 def _corrupt(role: _Role, field: StrandField | None, size: int) -> SennitError:
     if field is None:
         return Corrupt("the ring", found="a shared counter or heap pointer is impossible")
-    what = f"field {field.name!r}"
     if field.type.endswith("_array") and size % ELEMENT_BYTES:
-        return Corrupt(what, f"elements of {ELEMENT_BYTES} bytes", f"{size} bytes")
-    return Corrupt(what, "a payload inside the heap", f"{size} bytes")
+        return _corrupt_value(role, field, f"elements of {ELEMENT_BYTES} bytes", f"{size} bytes")
+    return _corrupt_value(role, field, "a payload inside the heap", f"{size} bytes")
+
+
+def _corrupt_value(
+    role: Any, field: StrandField, expected: str | None, found: str
+) -> Corrupt | CorruptRecord:
+    """Return the error for a value that cannot be decoded; it names its record where one is known."""
+    what = f"field {field.name!r}"
+    record = getattr(role, "_reading", None)
+    if record is None:
+        return Corrupt(what, expected, found)
+    hint = f"acknowledge_read({record + 1}) skips this record; iterating goes on behind it"
+    return CorruptRecord(what, expected, found, record=record, hint=hint)
 
 
 def _range(role: _Role, field: None, seq: int) -> SennitError:
@@ -142,11 +159,11 @@ def _intern(role: _Role, field: StrandField, detail: str | int) -> SennitError:
             f"field {field.name!r}: {detail!r} is not in the intern table",
             hint='open the ring with metadata={"intern": [...]}, or take categories that hold it',
         )
-    return Corrupt(f"field {field.name!r}", "a handle in the intern table", f"handle {detail}")
+    return _corrupt_value(role, field, "a handle in the intern table", f"handle {detail}")
 
 
 def _text(role: _Role, field: StrandField, error: Exception) -> SennitError:
-    return Corrupt(f"field {field.name!r}", found=str(error))
+    return _corrupt_value(role, field, None, str(error))
 
 
 def _unsought(role: _Role, field: None, seq: int) -> SennitError:

@@ -24,6 +24,7 @@ from strand.errors import (
     RoleTaken,
     SegmentTooSmall,
 )
+from strand.fanin_joins import JoinWatch
 from strand.fanin_view import FanInView
 from strand.header import StrandMap, compute_map, init_header, read_header
 from strand.owners import Lock, RoleLock, forget_in_child, identify, is_held, require_platform
@@ -78,11 +79,14 @@ class FanIn(Mapped):
         """The record schema."""
         return self.map.schema
 
-    def producer(self, *, when_unread: WhenUnread = "raise") -> StrandWriter:
+    def producer(
+        self, *, when_unread: WhenUnread = "raise", timeout_seconds: float | None = None
+    ) -> StrandWriter:
         """Become the producer of the first member that nobody took yet.
 
         Args:
             when_unread: as in `Ring.producer`.
+            timeout_seconds: likewise.
 
         Raises:
             RoleTaken: every member has, or had, a producer.
@@ -91,7 +95,7 @@ class FanIn(Mapped):
             if _producer_of(ring):
                 continue
             with suppress(RoleTaken, ProducerDied, Closed):  # another one was faster
-                return ring.producer(when_unread=when_unread)
+                return ring.producer(when_unread=when_unread, timeout_seconds=timeout_seconds)
         raise RoleTaken(
             f"producer in each of its {len(self.rings)} members", pid=_producer_of(self.rings[-1])
         )
@@ -110,18 +114,32 @@ class FanIn(Mapped):
         return ended
 
     def consumer(
-        self, start: Start = "oldest", *, categories: Sequence[str] | None = None
+        self,
+        start: Start = "oldest",
+        *,
+        categories: Sequence[str] | None = None,
+        processes: Sequence[Any] = (),
+        join_seconds: float | None = None,
     ) -> FanInView:
         """Become a consumer of every member.
+
+        A member that no producer takes is waited for. With `processes` or `join_seconds` that ends:
+        the member gets an error in `failures`, which is raised when the other members have ended.
 
         Args:
             start: as in `Ring.consumer`.
             categories: likewise.
+            processes: the producers' processes (`multiprocessing.Process` started here, or
+                `subprocess.Popen`): one that ended without taking a member is ProducerDied.
+            join_seconds: how long members may stay without a producer before they are
+                DeadlineExceeded.
 
         Raises:
             RoleTaken: there are eight consumers.
         """
         view = FanInView(self.rings, self._doorbell, start, categories)
+        if processes or join_seconds is not None:
+            view.watch_joins(JoinWatch(self.rings, processes, join_seconds))
         self._views.append(view)
         return view
 
@@ -178,6 +196,11 @@ class MemberSegment(Segment):
         """Whether anybody holds the role whose byte is `at` in the member."""
         return is_held(self._whole.fileno(), self._at + at)
 
+    @property
+    def is_of_another_user(self) -> bool:
+        """Whether another user owns the whole segment's memory."""
+        return self._whole.is_of_another_user
+
     def fileno(self) -> int:
         """Refuse: the descriptor is the whole segment's."""
         raise UsageError(
@@ -199,9 +222,17 @@ class MemberSegment(Segment):
 class _Member(Ring):
     """A member's ring: its one stream is all there will be."""
 
-    def producer(self, *, when_unread: WhenUnread = "raise", resume: bool = False) -> StrandWriter:
+    def producer(
+        self,
+        *,
+        when_unread: WhenUnread = "raise",
+        resume: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> StrandWriter:
         """Become the member's one producer."""
-        writer = _MemberWriter(self, when_unread=when_unread, resume=resume)
+        writer = _MemberWriter(
+            self, when_unread=when_unread, resume=resume, timeout_seconds=timeout_seconds
+        )
         self._roles.append(writer)
         writer.begin()
         return writer

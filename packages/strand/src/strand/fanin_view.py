@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from strand.fanin_joins import JoinWatch
     from strand.ring import Ring
 
 __all__ = ["FanInView"]
@@ -55,7 +56,8 @@ class FanInView(Closing):
         """Use `FanIn.consumer()`."""
         self.doorbell = doorbell  # what every wait sleeps on: four bytes
         self.members: tuple[StrandView, ...] = ()
-        self.failures: dict[int, Corrupt | ProducerDied | StrandAbortError] = {}
+        self._joins: JoinWatch | None = None
+        self.failures: dict[int, Corrupt | ProducerDied | StrandAbortError | DeadlineExceeded] = {}
         try:
             for ring in rings:
                 self.members += (ring.consumer(start, categories=categories),)
@@ -68,13 +70,17 @@ class FanInView(Closing):
     members: tuple[StrandView, ...]
     """The view of each member, to read with as one likes."""
 
-    failures: dict[int, Corrupt | ProducerDied | StrandAbortError]
+    failures: dict[int, Corrupt | ProducerDied | StrandAbortError | DeadlineExceeded]
     """By member: why its stream did not end as it should."""
 
     @property
     def ended(self) -> bool:
         """Whether every member has ended and everything was read."""
         return not self._live
+
+    def watch_joins(self, joins: JoinWatch) -> None:
+        """Take members out of the fan-in that no producer will take."""
+        self._joins = joins
 
     # ---- iterating, which gives back by itself ----------------------------------------------
 
@@ -215,6 +221,7 @@ class FanInView(Closing):
         locks_too = (now - self._looked) * 1e9 >= NAP_NANOSECONDS
         if locks_too:
             self._looked = now
+            self._drop_vacant()
         for index, view in list(self._live.items()):
             if not (locks_too or view._status() >= layout.EOS or view._aborted()):  # noqa: SLF001
                 continue
@@ -227,6 +234,14 @@ class FanInView(Closing):
             if failure is not None:
                 self.failures[index] = failure
         return False
+
+    def _drop_vacant(self) -> None:
+        """Drop the members that no producer will take."""
+        if self._joins is None:
+            return
+        for index, error in self._joins.find_failures().items():
+            self._live.pop(index, None)
+            self.failures[index] = error
 
     def _raise_failures(self) -> None:
         """Raise the first member's failure, which names the others."""

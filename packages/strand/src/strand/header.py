@@ -24,7 +24,6 @@ from strand.errors import (
     BadSchemaLength,
     BadVersion,
     FingerprintMismatch,
-    NoExtension,
     SegmentTooSmall,
 )
 from strand.layout import (
@@ -60,6 +59,7 @@ __all__ = [
     "init_header",
     "keep_schema",
     "read_header",
+    "static_bytes",
 ]
 
 _STATIC = struct.Struct("<6I")
@@ -265,7 +265,9 @@ def read_header(buffer: Buffer, segment_bytes: int | None = None) -> StrandMap:
     if checksum != fnv1a(head[:24]):
         raise BadChecksum(expected=hex(fnv1a(head[:24])), found=hex(checksum))
     schema_bytes = struct.unpack_from("<I", head, SCHEMA_LENGTH_AT)[0]
-    if schema_bytes < 2 or SCHEMA_AT + schema_bytes + 4 > METADATA_END:
+    # A plain v5 header may use the bytes in which ours has the extension block.
+    end = HEADER_BYTES if version == 5 and not has_extension(head) else METADATA_END
+    if schema_bytes < 2 or SCHEMA_AT + schema_bytes + 4 > end:
         raise BadSchemaLength(
             expected="a schema that fits the header", found=f"{schema_bytes} bytes"
         )
@@ -275,7 +277,7 @@ def read_header(buffer: Buffer, segment_bytes: int | None = None) -> StrandMap:
         raise FingerprintMismatch(expected=hex(fnv1a(encoded)), found=hex(fingerprint))
     check_stride(slots, facts)
     _check_geometry(stride, records, heap_bytes, size)
-    metadata = _read_metadata(head, SCHEMA_AT + schema_bytes, len(facts))
+    metadata = _read_metadata(head, SCHEMA_AT + schema_bytes, len(facts), end)
     schema = schema_from_facts(metadata["columns"], facts)
     return StrandMap(version, schema, slots, records, heap_bytes, metadata)
 
@@ -283,13 +285,6 @@ def read_header(buffer: Buffer, segment_bytes: int | None = None) -> StrandMap:
 def has_extension(memory: Any) -> bool:
     """Whether the ring carries the counters of this package; a plain v5 ring does not."""
     return bool(struct.unpack_from("<I", memory, EXTENSION_AT)[0] == EXTENSION_MAGIC)
-
-
-def check_extension(memory: Any) -> None:
-    """Refuse a ring without the extension block, which roles need; inspecting works without."""
-    if not has_extension(memory):
-        found = struct.unpack_from("<I", memory, EXTENSION_AT)[0]
-        raise NoExtension(expected=hex(EXTENSION_MAGIC), found=hex(found))
 
 
 def keep_schema(memory: Any, message: Any) -> bool:
@@ -357,10 +352,16 @@ def _check_geometry(stride: int, records: int, heap_bytes: int, segment_bytes: i
         raise BadGeometry(expected=f"a segment of {format_bytes(total)}", found=found)
 
 
-def _read_metadata(head: bytes, at: int, columns: int) -> dict[str, Any]:
+def static_bytes(memory: Any) -> int:
+    """Return where schema and metadata of a checked header end."""
+    at = SCHEMA_AT + int(struct.unpack_from("<I", memory, SCHEMA_LENGTH_AT)[0])
+    return at + 4 + int(struct.unpack_from("<I", memory, at)[0])
+
+
+def _read_metadata(head: bytes, at: int, columns: int, end: int) -> dict[str, Any]:
     size = struct.unpack_from("<I", head, at)[0]
-    if at + 4 + size > METADATA_END:
-        raise BadMetadata(expected=f"an end before byte {METADATA_END}", found=f"{size} bytes")
+    if at + 4 + size > end:
+        raise BadMetadata(expected=f"an end before byte {end}", found=f"{size} bytes")
     try:
         metadata = json.loads(head[at + 4 : at + 4 + size])
     except (ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sennit_core.errors import DeadlineExceeded, UsageError
 from strand import layout
-from strand.errors import LeaseHeld
+from strand.errors import CorruptRecord, LeaseHeld
 from strand.header import find_schema
 from strand.role import NAP_NANOSECONDS
 
@@ -53,6 +53,7 @@ class Reader(ABC, Generic[T]):
     def __init__(self, view: StrandView) -> None:
         """Read with `view`."""
         self.view = view
+        view._read_for_itself()  # noqa: SLF001 - of one package
 
     @abstractmethod
     def take(self, seq: int, stop: int) -> Iterator[T]:
@@ -69,8 +70,12 @@ class GroupReader(Reader[list[tuple[Any, ...]]]):
         """Yield lists of at most GROUP_RECORDS_MAX tuples."""
         while seq < stop:
             end = min(stop, seq + GROUP_RECORDS_MAX)
-            yield self.view.tuples(seq, end)
-            self.view.acknowledge_read(end)
+            rows, error = _whole_tuples(self.view, seq, end)
+            if rows or error is None:
+                yield rows
+            self.view.acknowledge_read(seq + len(rows))
+            if error is not None:
+                raise error
             seq = end
 
 
@@ -102,9 +107,16 @@ class GatheringReader(Reader["pa.RecordBatch"]):
 
     def take(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield one batch."""
-        batch = self.view.to_arrow(seq, stop)
+        try:
+            batch, error = self.view.to_arrow(seq, stop), None
+        except CorruptRecord as damage:
+            stop, error = damage.record, damage
+            batch = self.view.to_arrow(seq, stop)
         self.view.acknowledge_read(stop)
-        yield batch
+        if batch.num_rows or error is None:
+            yield batch
+        if error is not None:
+            raise error
 
 
 class PayloadReader(Reader[memoryview]):
@@ -140,7 +152,8 @@ class BatchReader(Reader["pa.RecordBatch"]):
             UsageError: a ring of typed records.
         """
         super().__init__(view)
-        self._copy = copy
+        # Another user's producer could change a batch after it was validated.
+        self._copy = copy or view.is_of_another_user
         self._held: deque[_native.Lease] = deque()
         if schema is not None:
             view._arrow_schema = schema  # noqa: SLF001
@@ -260,6 +273,16 @@ def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> 
             return view.committed_count > seq
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineExceeded("waiting for the next record", timeout_seconds)
+
+
+def _whole_tuples(
+    view: StrandView, start: int, stop: int
+) -> tuple[list[tuple[Any, ...]], CorruptRecord | None]:
+    """Return the records before the first that cannot be decoded, and the error of that one."""
+    try:
+        return view.tuples(start, stop), None
+    except CorruptRecord as error:
+        return view.tuples(start, error.record), error
 
 
 def _end_lease(payload: memoryview, lease: _native.Lease) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from sennit_core.errors import UsageError
 from strand import _native, layout
 from strand.closing import Mapped
-from strand.header import StrandMap, check_extension, compute_map, init_header, read_header
+from strand.header import StrandMap, compute_map, init_header, read_header
 from strand.owners import forget_in_child, identify, require_platform
+from strand.plain import require_extension
 from strand.rows import compile_layout
 from strand.schema import StrandSchema
 from strand.segment import BufferSegment, Segment, create_segment, open_segment
@@ -64,20 +65,30 @@ class Ring(Mapped):
         """The mapped segment, an object with the buffer protocol."""
         return self.segment.memory
 
-    def producer(self, *, when_unread: WhenUnread = "raise", resume: bool = False) -> StrandWriter:
+    def producer(
+        self,
+        *,
+        when_unread: WhenUnread = "raise",
+        resume: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> StrandWriter:
         """Become the ring's one producer. Leaving its `with` finalizes; an exception aborts.
 
         Args:
             when_unread: what to do when the ring is full and every consumer has left or died:
                 raise ConsumerDied, wait for another one, or discard what nobody reads.
             resume: go on where a producer that died stopped.
+            timeout_seconds: how long a write waits for room while consumers give nothing back,
+                then it raises DeadlineExceeded; None waits as long as it takes.
 
         Raises:
             RoleTaken: another producer lives.
             ProducerDied: the producer of this stream died; open a new ring, or resume.
             Closed: the stream has ended already.
         """
-        writer = StrandWriter(self, when_unread=when_unread, resume=resume)
+        writer = StrandWriter(
+            self, when_unread=when_unread, resume=resume, timeout_seconds=timeout_seconds
+        )
         self._roles.append(writer)
         writer.begin()
         return writer
@@ -101,7 +112,7 @@ class Ring(Mapped):
 
     def signal_abort(self) -> None:
         """Ask the producer to stop, from any process that has the ring; wakes everybody."""
-        check_extension(self.memory)
+        require_extension(self)
         _native.signal_abort(*self.native_map())
 
     def stats(self) -> RingStats:

@@ -92,6 +92,11 @@ class Segment:
         """Whether anybody holds the role whose byte is `at`."""
         return is_held(self.fileno(), at)
 
+    @property
+    def is_of_another_user(self) -> bool:
+        """Whether another user owns the memory."""
+        return os.fstat(self.fileno()).st_uid != os.geteuid()
+
     def fileno(self) -> int:
         """The descriptor to hand to another process."""
         if self.closed:
@@ -161,6 +166,11 @@ class BufferSegment(Segment):
     def is_held(self, at: int) -> bool:
         """Whether a live process holds the role whose byte is `at`."""
         return is_word_held(self.memory, at)
+
+    @property
+    def is_of_another_user(self) -> bool:
+        """Whether another user owns the memory: that of a caller's buffer is the caller's."""
+        return False
 
     def fileno(self) -> int:
         """Refuse: a buffer has no descriptor."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sennit_core.errors import UsageError
+from strand import _native
 from strand.conversions import NUMPY_CODES
 
 if TYPE_CHECKING:
@@ -112,8 +113,10 @@ def _split(field: StrandField, value: Any) -> tuple[Array | Sequence[Any], Array
             value = array.tolist()
         else:
             return array, None
-    absent = np.fromiter((item is None for item in value), bool, len(value))
-    return value, absent if absent.any() else None
+    if isinstance(value, range):
+        return list(value), None
+    nulls = _native.find_nulls(value)
+    return value, None if nulls is None else np.frombuffer(nulls, bool)
 
 
 def _mask_arrow(arrow: Any, value: Any, mask: Array, field: StrandField) -> Any:
@@ -207,19 +210,22 @@ def _flatten(
     """Return the payloads end to end, and the offsets between them, in items."""
     if isinstance(values, np.ndarray):
         return _flatten_matrix(field, values)
-    encode = _ENCODERS[field.type]
-    gone = [False] * len(values) if absent is None else absent.tolist()
+    given = values if isinstance(values, (list, tuple)) else list(values)
+    encode = _ENCODERS.get(field.type)
     try:
-        payloads = [
-            b"" if skip else encode(field, item) for skip, item in zip(gone, values, strict=True)
-        ]
-    except (TypeError, ValueError, AttributeError) as error:
+        if encode is not None:
+            left_out = [False] * len(given) if absent is None else absent.tolist()
+            given = [
+                b"" if skip else encode(field, item)
+                for skip, item in zip(left_out, given, strict=True)
+            ]
+        skips = None if absent is None else absent.data
+        data, offsets = _native.flatten(given, skips, field.type == "utf8")
+    except (TypeError, ValueError, AttributeError, BufferError) as error:
         raise mismatch(field, f"a sequence with other values: {error}") from error
-    item_bytes = 4 if field.kind.heap and field.kind.code in ("i", "f") else 1
-    offsets = np.zeros(len(payloads) + 1, np.int64)
-    sizes = (memoryview(payload).nbytes for payload in payloads)
-    np.cumsum(np.fromiter(sizes, np.int64, len(payloads)), out=offsets[1:])
-    return b"".join(payloads), offsets // item_bytes
+    counts = np.frombuffer(offsets, np.int64)
+    is_array = field.kind.code in ("i", "f")
+    return data, counts // 4 if is_array else counts
 
 
 def _flatten_matrix(field: StrandField, values: Array) -> tuple[Any, Array]:
@@ -234,18 +240,8 @@ def _flatten_matrix(field: StrandField, values: Array) -> tuple[Any, Array]:
     return flat.view(np.uint8), np.arange(rows + 1, dtype=np.int64) * items
 
 
-def _encode_text(field: StrandField, value: Any) -> bytes:
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} is not a str")
-    return value.encode()
-
-
 def _encode_json(field: StrandField, value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _encode_bytes(field: StrandField, value: Any) -> memoryview:
-    return memoryview(value).cast("B")
 
 
 def _encode_items(field: StrandField, value: Any) -> bytes:
@@ -255,10 +251,9 @@ def _encode_items(field: StrandField, value: Any) -> bytes:
     return _to_array(field, items, np.dtype(f"<{field.kind.code}4"), None).tobytes()
 
 
-_ENCODERS: dict[str, Callable[[StrandField, Any], bytes | memoryview]] = {
-    "utf8": _encode_text,
+# What takes more than a copy; strings and bytes go to the C core as they are.
+_ENCODERS: dict[str, Callable[[StrandField, Any], bytes]] = {
     "json": _encode_json,
-    "bytes": _encode_bytes,
     "i32_array": _encode_items,
     "f32_array": _encode_items,
 }

@@ -14,8 +14,8 @@ from strand.closing import Closing
 from strand.cursor import RecordCursor
 from strand.errors import LeaseHeld, ProducerDied, RoleTaken, StrandAbortError, StreamReset
 from strand.failures import Failing, Failure
-from strand.header import check_extension
 from strand.owners import identify
+from strand.plain import require_extension
 from strand.role import NAP_NANOSECONDS, Role
 from strand.rows import as_categories
 from strand.stats import Meter, ViewStats
@@ -54,15 +54,20 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         Raises:
             RoleTaken: there are eight consumers.
         """
-        check_extension(ring.memory)
+        require_extension(ring)
         native = ring.native_map(categories)
         self._compiled = native[1]
         self._open(*native)
         Role.__init__(self, ring, {})
         self._arrow_schema: pa.Schema | None = None
         self._poisons = os.environ.get("STRAND_DEBUG", "") not in ("", "0")
+        # The entry of the view's own consumer; None once it was released or became a token.
+        self._index: int | None = None
+        # True until the view reads for itself: an iteration began, or something was acknowledged
+        # without a token. While it is true, the own consumer moves with the slowest token.
+        self._follows_tokens = True
         try:
-            self._index: int | None = self.register_consumer(start)
+            self._index = self.register_consumer(start)
         except BaseException:
             self._let_go()
             raise
@@ -71,10 +76,11 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
     # ---- consumers --------------------------------------------------------------------------
 
     def register_consumer(self, start: Start = "oldest") -> int:
-        """Register one more consumer here, with a position of its own; return its token.
+        """Register a consumer with a position of its own, and return its token.
 
-        What this view may read begins where the slowest of its consumers stands. The view itself
-        is the first of them: `release_consumer()` without a token leaves the tokens alone.
+        What this view may read begins at its slowest consumer. The view itself counts as one as
+        soon as it is iterated over or acknowledges without a token; until then it moves with the
+        slowest token, so that a view which is read by its tokens alone holds nothing back.
 
         Args:
             start: at the oldest record that not every consumer gave back, or at the next to come.
@@ -99,8 +105,19 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             self._join(index, start == "next")
             self._locks[index] = lock
             return index
+        if self._index is not None and self._follows_tokens:
+            return self._turn_into_token(start)
         first = layout.read_consumer(self._memory, 0)
         raise RoleTaken("consumer in each of eight entries", pid=first.pid)
+
+    def _turn_into_token(self, start: Start) -> int:
+        """Hand the own consumer's entry to a token: all eight are taken, and it is not read with."""
+        token = self._index
+        assert token is not None
+        self._index = None
+        if start == "next":
+            self._acknowledge(token, self.committed_count)
+        return token
 
     def release_consumer(self, token: int | None = None) -> None:
         """Give up a consumer registered here, the view's own by default; wakes the producer."""
@@ -109,6 +126,8 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         self._locks.pop(index).release()
         if index == self._index:
             self._index = None
+        else:
+            self._follow_tokens()
 
     def acknowledge_read(self, upto: int, token: int | None = None) -> None:
         """Give the records below `upto` back: the producer may overwrite them from now on.
@@ -120,8 +139,31 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         Raises:
             UsageError: beyond what is committed, or below what was acknowledged before.
         """
-        own = self._index if token is None else None
-        self._acknowledge(self._entry_of(token) if own is None else own, upto)
+        own = self._index
+        if token is None and own is not None:
+            self._acknowledge(own, upto)
+            self._follows_tokens = False
+            return
+        index = self._entry_of(token)
+        self._acknowledge(index, upto)
+        if index == own:
+            self._follows_tokens = False
+        else:
+            self._follow_tokens()
+
+    def _follow_tokens(self) -> None:
+        """Move the own consumer to the slowest token, unless the view reads for itself."""
+        own = self._index
+        if own is None or not self._follows_tokens:
+            return
+        reads = self._reads
+        position = reads.pop(own)
+        if reads and (slowest := min(reads.values())) > position:
+            self._acknowledge(own, slowest)
+
+    def _read_for_itself(self) -> None:
+        """Let the own consumer hold what the view has not acknowledged, whatever the tokens do."""
+        self._follows_tokens = False
 
     @property
     def acknowledged_count(self) -> int:
@@ -204,14 +246,28 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         if ended:
             return committed
         if after > self.window_start and self._producer_waits():
-            count = after - self.window_start
-            raise LeaseHeld(
-                f"{count} records are read and not given back, and the ring has no room for the "
-                "next",
-                hint="acknowledge records and drop zero-copy batches as you go, or open a larger "
-                "ring",
-            )
+            raise self._lease_held(after)
         return None
+
+    def _lease_held(self, after: int) -> LeaseHeld:
+        """Return the error of a wait that cannot end: it names the consumer that must move first."""
+        reads = self._reads
+        if self._follows_tokens and self._index is not None and len(reads) > 1:
+            del reads[self._index]  # it moves with the others
+        slowest = min(reads, key=lambda index: reads[index])
+        hint = "acknowledge records and drop zero-copy batches as you go, or open a larger ring"
+        if len(self._locks) > 1 and slowest == self._index:
+            hint = (
+                f"the view's own consumer is at record {reads[slowest]}: acknowledge without a "
+                "token as well, or call release_consumer() to read by tokens alone"
+            )
+        elif len(self._locks) > 1:
+            hint = f"acknowledge with token {slowest}, which is at record {reads[slowest]}"
+        return LeaseHeld(
+            f"{after - self.window_start} records are read and not given back, and the ring has "
+            "no room for the next",
+            hint=hint,
+        )
 
     def find_failure(self) -> Corrupt | ProducerDied | StrandAbortError | None:
         """Return why no more will come, when the stream did not end as it should."""
@@ -230,6 +286,11 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         if pid and not held:
             return ProducerDied(pid=pid)
         return None
+
+    @property
+    def is_of_another_user(self) -> bool:
+        """Whether another user owns the ring's memory: batches are always copied out of it."""
+        return self._ring.segment.is_of_another_user
 
     def signal_abort(self) -> None:
         """Ask the producer to stop; its next write raises StrandAbortError."""
@@ -285,7 +346,12 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         """Return records as an Arrow batch of its own memory."""
         from strand.columns import to_arrow
 
-        return to_arrow(self, start, stop)
+        try:
+            return to_arrow(self, start, stop)
+        except Corrupt:
+            for seq in range(start, stop):
+                self.tuples(seq, seq + 1)  # raises CorruptRecord, which names the record
+            raise
 
     def find_first(self, field: str, value: Any) -> int:
         """Return the first record whose sorted `field` is not before `value`, by bisection.
@@ -358,7 +424,8 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
 
         Args:
             copy: give batches of their own memory. False gives batches that look into the ring of
-                blocks: each goes back to the producer when nothing refers to it any more.
+                blocks: each goes back to the producer when nothing refers to it any more. A ring
+                whose memory another user owns is always copied from.
             timeout_seconds: as in `payloads`.
             schema: of a block ring's batches, for a consumer that joins after they began; needed
                 only when the schema is too large for the ring's header (about 2.5 KiB, deflated).

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from sennit_core.errors import Closed, Conflict, UsageError
+from sennit_core.errors import Closed, Conflict, DeadlineExceeded, UsageError
 from strand import _native, layout
 from strand.claim import PayloadClaim
 from strand.errors import ConsumerDied, ProducerDied, RoleTaken
 from strand.failures import Failing, Failure
-from strand.header import check_extension, find_schema, keep_schema
+from strand.header import find_schema, keep_schema
 from strand.owners import identify
+from strand.plain import require_extension
 from strand.role import NAP_NANOSECONDS, Role
 from strand.stats import Meter, WriterStats
 
@@ -46,8 +48,16 @@ class StrandWriter(Failing, _native.Producer, Role):
     As a context manager it finalizes the stream at the end and aborts it on an exception.
     """
 
+    timeout_seconds: float | None
+    """How long a write waits for room while consumers give nothing back; None waits on."""
+
     def __init__(
-        self, ring: Ring, *, when_unread: WhenUnread = "raise", resume: bool = False
+        self,
+        ring: Ring,
+        *,
+        when_unread: WhenUnread = "raise",
+        resume: bool = False,
+        timeout_seconds: float | None = None,
     ) -> None:
         """Become the ring's one producer.
 
@@ -56,6 +66,7 @@ class StrandWriter(Failing, _native.Producer, Role):
             when_unread: what to do when it is full and every consumer has left or died: raise
                 ConsumerDied, wait for another one, or discard what nobody reads.
             resume: go on where a producer that died stopped.
+            timeout_seconds: the attribute of that name.
 
         Raises:
             RoleTaken: another producer lives.
@@ -67,7 +78,7 @@ class StrandWriter(Failing, _native.Producer, Role):
                 f'when nobody reads, a producer may "raise", "wait" or "discard", not '
                 f"{when_unread!r}"
             )
-        check_extension(ring.memory)
+        require_extension(ring)
         lock = ring.segment.lock(layout.PRODUCER_AT)
         if not lock.try_acquire():
             lock.release()
@@ -85,6 +96,9 @@ class StrandWriter(Failing, _native.Producer, Role):
         self.meter = Meter(self.committed_count)
         self._when_unread = when_unread
         self._may_wait = True
+        self.timeout_seconds = timeout_seconds
+        # What the current wait for room waits for, and when it began on the monotonic clock.
+        self._stall: tuple[int, float] | None = None
         self._buried: dict[int, str] = {}
         self._plain: tuple[type, np.dtype[Any]] | None = None  # of arrays copied as they lie
         self._arrow: BatchEncoder | None = None
@@ -291,14 +305,33 @@ class StrandWriter(Failing, _native.Producer, Role):
         """Sleep one nap for `threshold` acknowledged records; raise when nobody will read them."""
         if not self._may_wait:
             raise NoRoom(threshold)
+        nap = min(NAP_NANOSECONDS, int(self._seconds_left(threshold) * 1e9))
         try:
-            if self._wait(threshold, self.spin_nanoseconds, NAP_NANOSECONDS):
+            if self._wait(threshold, self.spin_nanoseconds, nap):
+                self._stall = None
                 return
             self._bury_the_dead()
             self._check_readers(threshold)
         except ValueError:  # the memory was let go of while we looked at it
             if not self.closed:
                 raise
+
+    def _seconds_left(self, threshold: int) -> float:
+        """Return how long the current wait for room may go on.
+
+        Raises:
+            DeadlineExceeded: It is over. Nothing of the record that had no room was written.
+        """
+        if self.timeout_seconds is None:
+            return NAP_NANOSECONDS / 1e9
+        now = time.monotonic()
+        if self._stall is None or self._stall[0] != threshold:  # consumers made progress
+            self._stall = (threshold, now)
+        left = self._stall[1] + self.timeout_seconds - now
+        if left <= 0 and not self._wait(threshold, 0, 0):
+            self._stall = None
+            raise DeadlineExceeded("waiting for room in the ring", self.timeout_seconds)
+        return max(left, 0.0)
 
     def _set_policy(self) -> None:
         if self._when_unread == "discard":

@@ -1,0 +1,71 @@
+"""Producers of a fan-in that never took their member."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from sennit_core.errors import Closed, DeadlineExceeded
+from strand import layout
+from strand.errors import ProducerDied, RoleTaken
+
+if TYPE_CHECKING:
+    from strand.ring import Ring
+
+__all__ = ["JoinWatch"]
+
+
+class JoinWatch:
+    """Finds members that no producer will take, and takes them out of the fan-in.
+
+    Args:
+        rings: the members.
+        processes: of the producers: objects of `multiprocessing.Process` or `subprocess.Popen`.
+        join_seconds: how long members may stay without a producer; None for ever.
+    """
+
+    def __init__(
+        self, rings: Sequence[Ring], processes: Sequence[Any], join_seconds: float | None
+    ) -> None:
+        self._rings = rings
+        self._processes = tuple(processes)
+        self._join_seconds = join_seconds
+        self._began = time.monotonic()
+
+    def find_failures(self) -> dict[int, ProducerDied | DeadlineExceeded]:
+        """Return, by member, why nobody will take it; it is ended, so that nobody does later."""
+        # Processes before members: a process takes its member, then ends.
+        ended = [process.pid for process in self._processes if _has_ended(process)]
+        takers = [layout.holder_of(ring.memory, layout.PRODUCER_AT)[0] for ring in self._rings]
+        vacant = [index for index, pid in enumerate(takers) if not pid]
+        failures: dict[int, ProducerDied | DeadlineExceeded] = {}
+        for pid in ended:
+            if vacant and pid not in takers:
+                what = "a producer of the fan-in that had not taken a member"
+                self._end(vacant.pop(), ProducerDied(what=what, pid=pid), failures)
+                self._processes = tuple(p for p in self._processes if p.pid != pid)
+        if self._join_seconds is not None and time.monotonic() > self._began + self._join_seconds:
+            for index in vacant:
+                what = f"waiting for a producer to take member {index} of the fan-in"
+                self._end(index, DeadlineExceeded(what, self._join_seconds), failures)
+        return failures
+
+    def _end(
+        self,
+        index: int,
+        error: ProducerDied | DeadlineExceeded,
+        failures: dict[int, ProducerDied | DeadlineExceeded],
+    ) -> None:
+        with suppress(RoleTaken, ProducerDied, Closed):  # a producer took it this moment
+            writer = self._rings[index].producer()
+            writer.abort(str(error))
+            writer.close()
+            failures[index] = error
+
+
+def _has_ended(process: Any) -> bool:
+    poll = getattr(process, "poll", None)
+    code = process.exitcode if poll is None else poll()
+    return code is not None
