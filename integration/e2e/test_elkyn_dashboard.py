@@ -201,6 +201,16 @@ def test_a_search_finds_values_and_leads_to_them(entered: Page) -> None:
     expect(entered.locator("li[data-key=age] .value")).to_have_text("7")
 
 
+def test_what_is_too_large_for_a_text_area_is_not_put_into_one(entered: Page, tree: Served) -> None:
+    tree.client.put("/large.json", json={f"k{number}": "x" * 9000 for number in range(130)})
+    entered.click("li[data-key=large] .key")
+    entered.click("text=Edit as JSON")
+    expect(entered.locator("#message")).to_contain_text("too large to edit")
+    expect(entered.locator("textarea")).to_have_count(0)
+    entered.click("#tab-rules")
+    expect(entered.locator("#message")).to_have_text("")
+
+
 def test_a_failed_read_is_shown_until_it_works_again(entered: Page, tree: Served) -> None:
     entered.route("**/outline.json*", lambda route: route.abort())
     entered.click("li[data-key=users] .key")

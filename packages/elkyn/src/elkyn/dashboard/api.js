@@ -12,6 +12,7 @@
 
 export const PAGE = 100
 export const PAGE_MAX = 1000
+const EDITED_BYTES_MAX = 1024 * 1024 // a text area with more is too slow to type in
 
 const TOKEN = 'elkyn-token'
 
@@ -76,6 +77,17 @@ async function send(path, { method = 'GET', body, query, signal } = {}) {
 /** @param {string} path @param {Record<string, string | number>} [query] */
 export async function read(path, query) {
   return (await send(path, { query })).json()
+}
+
+/** What is at a path as text to edit, with priorities.
+ * @param {string[]} keys */
+export async function readToEdit(keys) {
+  const answer = await send(urlOf(keys), { query: { format: 'export' } })
+  if (Number(answer.headers.get('content-length')) > EDITED_BYTES_MAX) {
+    await answer.body?.cancel()
+    throw new Error('This is too large to edit as one text: open a child, or use `elkyn export`.')
+  }
+  return JSON.stringify(await answer.json(), null, 2)
 }
 
 /** @param {string} path @param {string} method @param {string} [body] */

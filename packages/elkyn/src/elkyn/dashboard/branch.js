@@ -1,7 +1,7 @@
 // @ts-check
 /** The children of one node as rows, by pages; rows follow what changes without being rebuilt. */
 
-import { linkTo, outline, PAGE, PAGE_MAX, read, urlOf } from './api.js'
+import { linkTo, outline, PAGE, PAGE_MAX, readToEdit } from './api.js'
 import { calm, complain, formatCount, h, messageOf } from './dom.js'
 import { add, confirmDelete, edit } from './forms.js'
 
@@ -183,9 +183,9 @@ export function valueButton(item, keys, node) {
  * @param {HTMLElement} place @param {string[]} keys */
 export async function editWhole(place, keys) {
   try {
-    const answer = await read(urlOf(keys), { format: 'export' })
+    const text = await readToEdit(keys)
     calm('edit')
-    edit(place, keys, JSON.stringify(answer, null, 2))
+    edit(place, keys, text)
   } catch (error) {
     complain(error, 'edit')
   }
