@@ -97,7 +97,8 @@ class Served:
         )
         assert self.process.stdout is not None
         serving = self.process.stdout.readline()
-        if not serving or not self.process.stdout.readline():
+        self.access = self.process.stdout.readline()
+        if not serving or not self.access:
             raise AssertionError(f"it did not start: {self._end()[1]}")
         self.url = serving.split()[-1]
         self.port = self.url.rpartition(":")[2]

@@ -58,10 +58,14 @@ def the_address_is_listened_on(
     _opened: OpenNodes, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SENNIT_NETWORK__HOST", "127.0.0.3")
-    with running_node(folder / "node", "--api-only") as node:  # with --port 0: any free one
+    flags = ("--api-only", "--allow-host", "phone.test", "--allow-host", "tree.test")
+    with running_node(folder / "node", *flags) as node:  # with --port 0: any free one
         assert node.url.startswith("http://127.0.0.3:")
         assert not node.url.endswith(":8600")
         assert httpx.get(f"{node.url}/healthz").status_code == 200
+        for host, status in (("phone.test", 200), ("tree.test", 200), ("other.test", 403)):
+            answer = httpx.get(f"{node.url}/healthz", headers={"host": host})
+            assert answer.status_code == status
 
 
 @effect_of("network.insecure")

@@ -20,7 +20,9 @@ from elkyn.rules.memory import MemoryReader
 from elkyn.values import prepare
 
 Expression: TypeAlias = tuple[Any, ...]
-ANN = Identity("a", claims={"n": 1, "yes": True, "deep": {"a": "b"}}, custom=("n", "yes"))
+ANN = Identity(
+    "a", claims={"n": 1, "yes": True, "deep": {"a": "b"}, "email": "a@b.c"}, custom=("n", "yes")
+)
 AUTH = {"uid": "a", "provider": "custom", "n": 1, "yes": True, "token": dict(ANN.claims)}
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -34,7 +36,10 @@ ROOTS = st.dictionaries(KEYS, TREES, min_size=1, max_size=3)
 
 LITERALS = st.sampled_from([None, True, 1, 0, 2, "a", "b", ""]).map(lambda value: ("lit", value))
 CLAIMS = st.sampled_from([("uid",), ("n",), ("none",), ("none", "x"), ("token", "deep", "a")])
-TEXTS = st.sampled_from([("lit", "a"), ("lit", "b"), ("lit", "a/b"), ("auth", "uid"), ("var",)])
+ILLEGAL = (("lit", "x.y"), ("lit", "a/x#y"), ("lit", "$x/b"), ("auth", "token", "email"))
+TEXTS = st.sampled_from(
+    [("lit", "a"), ("lit", "b"), ("lit", "a/b"), ("auth", "uid"), ("var",), *ILLEGAL]
+)
 
 
 def snapshots(new: bool) -> st.SearchStrategy[Expression]:

@@ -22,7 +22,7 @@ from elkyn.server.asgi import DIRECT, send_response
 from elkyn.server.limits import Rate
 from elkyn.server.origins import Origins
 from elkyn.server.request import Response
-from sennit_core.errors import Busy, Denied
+from sennit_core.errors import Busy
 
 
 def test_a_page_of_an_allowed_origin_may_read_answers() -> None:
@@ -46,21 +46,6 @@ def test_a_preflight_tells_methods_and_headers() -> None:
     assert "PATCH" in headers["access-control-allow-methods"]
     assert headers["access-control-allow-headers"] == "x-firebase-etag,if-match"
     assert "access-control-allow-methods" not in dict(Origins().preflight(asked).headers)
-
-
-def test_the_emulator_is_for_loopback_alone() -> None:
-    local = Origins(loopback_only=True)
-    local.check({"host": "localhost:9000", "origin": "http://127.0.0.1:3000"})
-    local.check({"host": "[::1]:9000"})
-    for headers in (
-        {"host": "evil.example"},
-        {"host": "localhost", "origin": "https://evil.example"},
-        {"host": "localhost", "origin": "null"},
-        {"host": "localhost", "origin": "http://[x"},
-        {},
-    ):
-        with pytest.raises(Denied):
-            local.check(headers)
 
 
 def test_a_browser_can_preflight_a_served_tree(emulator: Any) -> None:
@@ -269,7 +254,6 @@ def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
     ("options", "words"),
     [
         (["--host", "0.0.0.0"], "nothing would be encrypted"),
-        (["--host", "0.0.0.0", "--emulator"], "for this machine alone"),
         (["--tls-cert", "cert.pem"], "TLS needs"),
         (["--keep-alive", "31"], "at most 30 s"),
         (["--keep-alive", "0"], "more than 0"),

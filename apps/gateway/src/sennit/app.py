@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -32,7 +32,7 @@ from sennit.routes.docs import docs_page
 from sennit.routes.pages import Pages
 from sennit.security_headers import SecurityHeaders
 from sennit_core import errors
-from sennit_core.errors import Denied, InternalError, NotFound, SennitError
+from sennit_core.errors import Denied, InternalError, SennitError
 
 _log = logging.getLogger("sennit.gateway")
 _audit = logging.getLogger("sennit.audit")
@@ -67,7 +67,7 @@ class Application:
         )  # fmt: skip
         self.tree = elkyn_app(
             node.stores,
-            authorize=_TreeDoor(node.settings.elkyn.namespaces),
+            authorize=_authorize_tree,
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
             body_bytes_max=node.settings.security.body_bytes_max,
         )
@@ -214,25 +214,18 @@ def status_of(error: SennitError) -> int:
     return next((STATUS_OF_CLASS[c] for c in type(error).__mro__ if c in STATUS_OF_CLASS), 500)
 
 
-class _TreeDoor:
-    """Elkyn's door: `sys` is read by whoever may read the platform, and written by nobody."""
-
-    def __init__(self, namespaces: Iterable[str]) -> None:
-        self._namespaces = frozenset({SYSTEM_NAMESPACE, *namespaces})
-
-    def __call__(self, scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
-        if namespace not in self._namespaces:
-            raise NotFound("namespace", namespace, hint="add it to elkyn.namespaces")
-        principal: Principal | None = scope.get("state", {}).get("principal")
-        if write and namespace == SYSTEM_NAMESPACE:
-            raise Denied(
-                action=f"writing {namespace}:{path}",
-                needed="the platform itself",
-                hint="the platform's own state changes only through /api",
-            )
-        needed = "writer" if write else "reader"
-        if principal is None or not principal.may(needed):
-            raise Denied(action=f"using {namespace}:{path}", needed=needed)
+def _authorize_tree(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
+    """Check the role of a request for a tree; `sys` is written by the platform alone."""
+    principal: Principal | None = scope.get("state", {}).get("principal")
+    if write and namespace == SYSTEM_NAMESPACE:
+        raise Denied(
+            action=f"writing {namespace}:{path}",
+            needed="the platform itself",
+            hint="the platform's own state changes only through /api",
+        )
+    needed = "writer" if write else "reader"
+    if principal is None or not principal.may(needed):
+        raise Denied(action=f"using {namespace}:{path}", needed=needed)
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitError) -> None:
@@ -240,7 +233,9 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitErr
         await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
         return
-    body = refusal.to_json() if not is_tree_path(scope["path"]) else {"error": str(refusal)}
+    body = refusal.to_json()
+    if is_tree_path(scope["path"]):  # as Elkyn answers: clients of the tree show this text alone
+        body = {"error": f"{refusal}; {refusal.hint}" if refusal.hint else str(refusal)}
     await _Refusal(body, status_code=status_of(refusal))(scope, receive, send)
 
 

@@ -182,7 +182,7 @@ class Door:
             raise Denied(
                 action=f"answering for host {name!r}",
                 needed="a known host name",
-                hint="add the name to network.allowed_hosts if it is yours",
+                hint="if the name is yours: platform up --allow-host NAME, or network.allowed_hosts",
             )
 
     def check_origin(self, method: str, headers: Mapping[str, str]) -> None:

@@ -142,6 +142,18 @@ test('a listen that is refused is told', async () => {
   client.close()
 })
 
+test('a listen in a namespace that does not exist is refused with the reason', async () => {
+  let told: (error: Refused) => void = () => undefined
+  const refused = new Promise<Refused>((resolve) => (told = resolve))
+  const onRefused = (_path: string, error: Refused) => told(error)
+  const client = new ElkynClient(url, { token, namespace: 'missing', onRefused })
+  client.on('/a', 'value', () => assert.fail('there is no value'))
+  const { status, message } = await refused
+  assert.equal(status, 404)
+  assert.match(message, /there is no namespace "missing"; create it with: elkyn namespace add/)
+  client.close()
+})
+
 test(
   'bad values are refused before they are queued',
   using(async (client) => {

@@ -40,6 +40,9 @@ const SOCKET_SILENCE_MS = 75_000
 const PROBE_MS = 5000
 const COUNT_CHARS_MAX = 6
 
+/** HTTP's status for what a request is refused with. */
+const STATUSES: Record<string, number> = { permission_denied: 401, unknown_namespace: 404 }
+
 export class SocketLink {
   private readonly socket: WebSocket
   private readonly replies = new Map<number, (reply: Reply) => void>()
@@ -134,7 +137,8 @@ export class SocketLink {
     } else if (d.a === 'ac') {
       const reason = String((d.b as { d?: Json }).d ?? '')
       this.end(new Refused(401, `credentials were revoked: ${reason}`))
-    } else {
+    } else if (d.a !== 'sd') {
+      // `sd` is a text for logs: each request is answered with the same reason.
       const { p, d: data, i } = d.b as { p: string; d?: Json; i?: string }
       this.listener.pushed({ action: d.a ?? '', path: p, data: data ?? null, id: i ?? null })
     }
@@ -164,5 +168,5 @@ export function isTold(data: unknown): data is Told & { [key: string]: Json } {
 }
 
 function statusOf(status: string): number {
-  return status === 'permission_denied' ? 401 : 400
+  return STATUSES[status] ?? 400
 }

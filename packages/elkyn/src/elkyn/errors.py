@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sennit_core.errors import Conflict, DeadlineExceeded, SennitError, Unavailable, UsageError
+from sennit_core.errors import (
+    CapacityError,
+    Conflict,
+    DeadlineExceeded,
+    Denied,
+    NotFound,
+    SennitError,
+    Unavailable,
+    UsageError,
+)
 
 __all__ = [
     "BadPath",
@@ -23,6 +32,9 @@ __all__ = [
     "PreconditionFailed",
     "Problem",
     "StoreInUse",
+    "TooManyNodes",
+    "UnknownHost",
+    "UnknownNamespace",
 ]
 
 _PROBLEMS_SHOWN = 5
@@ -244,5 +256,51 @@ class OtherFormat(SennitError):
         )
 
 
+@dataclass(eq=False)
+class UnknownNamespace(NotFound):
+    """No namespace has this name; servers create none when they are asked for one."""
+
+    code = "unknown-namespace"
+    kind: str = field(default="namespace", kw_only=True)
+    name: str
+
+
+@dataclass(eq=False)
+class UnknownHost(Denied):
+    """An emulator was asked for a Host, or by a page of an origin, that it does not serve.
+
+    `host` is the name in the header; None when the header has none.
+    """
+
+    code = "unknown-host"
+    action: str = field(default="reaching the emulator", kw_only=True)
+    needed: str | None = field(default=None, kw_only=True)
+    header: str
+    value: str
+    host: str | None = None
+
+    def describe(self) -> str:
+        """Name the header, and the option that allows its host."""
+        refused = f"the emulator refuses the {self.header} header {_shorten(self.value)!r}"
+        if self.host is None:
+            return f"{refused}: it names no host"
+        option = f"elkyn serve --emulator --allow-host {self.host}"
+        return f"{refused}; to allow it, restart with: {option}"
+
+
 def _shorten(path: str, limit: int = 200) -> str:
     return path if len(path) <= limit else f"{path[:limit]}… ({len(path)} characters)"
+
+
+@dataclass(eq=False)
+class TooManyNodes(CapacityError):
+    """One value holds more nodes (scalars, maps and lists) than one write may."""
+
+    code = "too-many-nodes"
+    message: str = field(default="", kw_only=True)
+    what: str
+    limit: int
+
+    def describe(self) -> str:
+        """Name the thing and the limit."""
+        return f"{self.what} holds more than {self.limit:,} values: write it in parts"

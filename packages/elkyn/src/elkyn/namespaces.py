@@ -9,16 +9,25 @@ from os import PathLike
 from pathlib import Path as FilePath
 from typing import Self, Unpack
 
+from elkyn.errors import UnknownNamespace
 from elkyn.options import Options
 from elkyn.recovery import Archiver
 from elkyn.store import ElkynStore
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.errors import Closed, NotFound, UsageError, nearest
+from sennit_core.errors import Closed, UsageError, nearest
 from sennit_core.private_files import make_private_folder
 
-__all__ = ["Stores", "open_namespaces"]
+__all__ = ["Stores", "create_hint", "open_namespaces"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
+_NAME_RULE = "use up to 63 letters, digits, _ and -, starting with a letter or digit"
+
+
+def create_hint(name: str) -> str:
+    """Return what to do where there is no namespace of that name."""
+    if _NAME.match(name):
+        return f"create it with: elkyn namespace add {name}"
+    return f"no namespace can have that name: {_NAME_RULE}"
 
 
 def open_namespaces(
@@ -70,26 +79,38 @@ class Stores:
 
         Raises:
             UsageError: the name holds other than letters, digits, `_` and `-`.
-            NotFound: there is no such namespace and `create` is off.
+            UnknownNamespace: there is no such namespace and `create` is off.
         """
         with self._lock:
-            store = self._open.get(name)
-            if store is None:
-                store = self._open[name] = self._open_store(name)
-                if self._archive is not None:
-                    self._archivers.append(Archiver(store, self._archive / name))
-            return store
+            return self._get(name, create=self.create)
 
-    def _open_store(self, name: str) -> ElkynStore:
+    def _get(self, name: str, *, create: bool) -> ElkynStore:
+        store = self._open.get(name)
+        if store is None:
+            store = self._open[name] = self._open_store(name, create)
+            if self._archive is not None:
+                self._archivers.append(Archiver(store, self._archive / name))
+        return store
+
+    def add(self, name: str) -> bool:
+        """Create a namespace, also where `create` is off; returns False when it exists already.
+
+        Raises:
+            UsageError: the name holds other than letters, digits, `_` and `-`.
+        """
+        with self._lock:
+            if self._exists(name):
+                return False
+            self._get(name, create=True)
+            return True
+
+    def _open_store(self, name: str, create: bool) -> ElkynStore:
         if self._closed:
             raise Closed("the set of stores")
         if not _NAME.match(name):
-            raise UsageError(
-                f"{name!r} cannot name a namespace",
-                hint="up to 63 letters, digits, _ and -, starting with a letter or digit",
-            )
-        if not self.create and not self._exists(name):
-            raise NotFound("namespace", name, suggestion=nearest(name, self._names()))
+            raise UsageError(f"{name[:80]!r} cannot name a namespace: {_NAME_RULE}")
+        if not create and not self._exists(name):
+            raise UnknownNamespace(name, suggestion=nearest(name, self._names()))
         if self.folder is None:
             return ElkynStore(mode="memory", namespace=name, clock=self._clock, **self._options)
         folder = self.folder / name

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, TypeAlias
 
+from elkyn.large import LargeMap
 from elkyn.paths import PRIORITY, Path, order_key, utf16_order
-from elkyn.values import VALUE, Stored, priority_of
+from elkyn.values import VALUE, Stored, get_at, priority_of
 
 __all__ = [
     "BY_KEY",
@@ -71,7 +72,7 @@ def name_order(name: str) -> NameOrder:
 
 def children_of(value: Stored) -> Iterator[tuple[str, Stored]]:
     """Yield the children of a stored form; scalars have none, a priority is none."""
-    if type(value) is not dict or VALUE in value:
+    if type(value) is not LargeMap and (type(value) is not dict or VALUE in value):
         return
     for key, child in value.items():
         if key != PRIORITY:
@@ -101,11 +102,9 @@ class Index:
             return child
         if self.kind == "priority":
             return priority_of(child)
-        for key in self.path:
-            if type(child) is not dict:
-                return None
-            child = child.get(key)
-        return None if self.kind == "key" else child
+        if self.kind == "key":
+            return None
+        return get_at(child, self.path)
 
     def position(self, key: str, child: Stored) -> Position:
         """Return where the child `key` stands."""

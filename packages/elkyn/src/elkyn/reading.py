@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
+from elkyn.large import LargeMap
 from elkyn.paths import PRIORITY, Path, sorted_map
 from elkyn.values import Stored, copied, get_at, keys_of, leaf_of, set_many, with_at
 
@@ -23,7 +24,7 @@ MAP: Final[Any] = _Map()
 def peek_of(value: Stored) -> Stored:
     """Return a scalar without its priority, `MAP` for a map, None for None."""
     leaf = leaf_of(value)
-    return MAP if type(leaf) is dict else leaf
+    return MAP if type(leaf) is dict or type(leaf) is LargeMap else leaf
 
 
 class Reader(Protocol):

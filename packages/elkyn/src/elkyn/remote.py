@@ -23,6 +23,7 @@ _BOUNDS = {
     "end_before": "endBefore",
     "equal_to": "equalTo",
 }
+_NAMESPACES = "/.settings/namespaces.json"
 _LIMITS = {"limit_to_first": "limitToFirst", "limit_to_last": "limitToLast"}
 
 
@@ -110,6 +111,15 @@ class RemoteTree:
                 if event is not None:
                     yield event
 
+    def namespaces(self) -> list[str]:
+        """Return the names of the server's namespaces."""
+        return [str(name) for name in json.loads(self._send("GET", _NAMESPACES))["namespaces"]]
+
+    def create_namespace(self, name: str) -> bool:
+        """Create a namespace; returns False when it exists already."""
+        data = json.dumps({"name": name}).encode()
+        return bool(json.loads(self._send("POST", _NAMESPACES, data))["created"])
+
     def text(self, page: str) -> str:
         """Return a page of the server as text: `/metrics`, say."""
         return self._send("GET", page).decode()
@@ -128,7 +138,7 @@ class RemoteTree:
 
     def _send(self, method: str, target: str, data: bytes = b"") -> bytes:
         answer = self._client.send(method, target, data)
-        if answer.status not in (200, 204):
+        if answer.status not in (200, 201, 204):
             raise _refusal(answer.status, answer.body, f"{method} {target}")
         return answer.body
 

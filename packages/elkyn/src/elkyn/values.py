@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from elkyn.errors import BadValue
+from elkyn.large import LargeMap
 from elkyn.paths import (
     DEPTH_MAX,
     PRIORITY,
@@ -36,6 +37,7 @@ __all__ = [
     "keys_of",
     "leaf_of",
     "ordered",
+    "plain",
     "prepare",
     "present",
     "priority_of",
@@ -47,7 +49,11 @@ __all__ = [
 ]
 
 Stored: TypeAlias = Any
-"""None (absent), bool, int, float, str, or a non-empty dict of them."""
+"""None (absent), bool, int, float, str, or a non-empty dict of them.
+
+A write of a large body holds maps as `LargeMap`: the tree, its log, its indexes and the rules take
+them, `plain` makes dicts of them for everything else.
+"""
 
 VALUE = ".value"
 STRING_BYTES_MAX = 10 * 1024 * 1024
@@ -271,7 +277,14 @@ def resolve(value: Stored, read: Callable[[Path], Stored], path: Path, now_ms: i
             key: resolve(child, read, path if key == VALUE else (*path, key), now_ms)
             for key, child in value.items()
         }
+    if type(value) is LargeMap:
+        return value.resolved(lambda child, place: resolve(child, read, place, now_ms), path)
     return value
+
+
+def plain(value: Stored) -> Stored:
+    """Return a stored form without a `LargeMap`; takes memory for a large one."""
+    return value.whole() if type(value) is LargeMap else value
 
 
 def present(value: Stored, export: bool = False) -> Any:
@@ -309,7 +322,9 @@ def present(value: Stored, export: bool = False) -> Any:
 
 def is_leaf(value: Stored) -> bool:
     """Whether `value` is a scalar, with a priority or without; None is not."""
-    return VALUE in value if type(value) is dict else value is not None
+    if type(value) is dict:
+        return VALUE in value
+    return value is not None and type(value) is not LargeMap
 
 
 def leaf_of(value: Stored) -> Stored:
@@ -319,11 +334,15 @@ def leaf_of(value: Stored) -> Stored:
 
 def priority_of(value: Stored) -> Stored:
     """Return the priority of a stored form, None when it has none."""
-    return value.get(PRIORITY) if type(value) is dict else None
+    if type(value) is dict:
+        return value.get(PRIORITY)
+    return value.child(PRIORITY) if type(value) is LargeMap else None
 
 
 def keys_of(value: Stored) -> list[str] | None:
     """Return the keys of the children in order; None when `value` is no map."""
+    if type(value) is LargeMap:
+        return value.keys()
     if type(value) is not dict or VALUE in value:
         return None
     return [key for key in value if key != PRIORITY] if PRIORITY in value else list(value)
@@ -332,9 +351,12 @@ def keys_of(value: Stored) -> list[str] | None:
 def get_at(value: Stored, keys: Path) -> Stored:
     """Return what is at `keys` below `value`, None when there is nothing."""
     for key in keys:
-        if type(value) is not dict:
+        if type(value) is dict:
+            value = value.get(key)
+        elif type(value) is LargeMap:
+            value = value.child(key)
+        else:
             return None
-        value = value.get(key)
     return value
 
 

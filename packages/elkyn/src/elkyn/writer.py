@@ -21,11 +21,22 @@ from elkyn.errors import BadPath, NotLeader, PositionGone
 from elkyn.events import Change, Event, Listener, Watchers
 from elkyn.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
 from elkyn.txn import View, WriteView
-from elkyn.values import Prepared, Stored, ordered, prepare, present, resolve
+from elkyn.values import Prepared, Stored, ordered, plain, prepare, present, resolve
 from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
 
-__all__ = ["Guard", "Observer", "Write", "Writer", "entry_write", "patch_write", "put_write"]
+__all__ = [
+    "Guard",
+    "Observer",
+    "Write",
+    "Writer",
+    "check_depth",
+    "entry_write",
+    "patch_write",
+    "put_write",
+    "update_path",
+    "update_write",
+]
 
 _GROUP_MAX = 1000
 
@@ -76,8 +87,12 @@ class Write:
         ]
         if self.guard is not None:
             self.guard(view, self.values, now_ms)
+        if self.ephemeral or view.shadows is not None or self.once is not None:
+            self.values = [(path, plain(value)) for path, value in self.values]
         watched = [path for path, _new in self.values if watchers.concerned(path)]
         old = {path: view.get(path) for path in watched}
+        if watched:
+            self.values = [(p, plain(new) if p in old else new) for p, new in self.values]
         for path, new in self.values:
             view.put(path, new, ephemeral=self.ephemeral)
         self.position = self._log(view, now_ms)
@@ -114,9 +129,14 @@ class Write:
 
 def put_write(base: Path, value: Any, *, ephemeral: bool = False) -> Write:
     """Return the write that replaces what is at `base`."""
+    check_depth(base)
+    return Write("put", base, [(base, prepare(value, base))], ephemeral)
+
+
+def check_depth(base: Path) -> None:
+    """Refuse a path that is too deep for a value."""
     if len(base) > DEPTH_MAX + (base[-1:] == (PRIORITY,)):
         raise BadPath(format_path(base), f"{len(base)} levels deep; the limit is {DEPTH_MAX}")
-    return Write("put", base, [(base, prepare(value, base))], ephemeral)
 
 
 def patch_write(base: Path, values: Any, *, ephemeral: bool = False) -> Write:
@@ -127,13 +147,29 @@ def patch_write(base: Path, values: Any, *, ephemeral: bool = False) -> Write:
     """
     if not hasattr(values, "items"):
         raise UsageError(f"an update takes a dict of children, not {type(values).__name__}")
-    places: list[tuple[Path, Prepared]] = []
+    places = []
     for relative, value in values.items():
-        inner = parse_path(relative)
-        if not inner:
-            raise BadPath(format_path(base), f"{relative!r} names no child in an update")
-        path = parse_path(format_path((*base, *inner)))
+        path = update_path(base, relative)
         places.append((path, prepare(value, path)))
+    return update_write(base, places, ephemeral=ephemeral)
+
+
+def update_path(base: Path, relative: str) -> Path:
+    """Return the path that a name in an update of `base` stands for."""
+    inner = parse_path(relative)
+    if not inner:
+        raise BadPath(format_path(base), f"{relative!r} names no child in an update")
+    return parse_path(format_path((*base, *inner)))
+
+
+def update_write(
+    base: Path, places: list[tuple[Path, Prepared]], *, ephemeral: bool = False
+) -> Write:
+    """Return the write of checked values at places below `base`.
+
+    Raises:
+        BadPath: one of them lies above another.
+    """
     ordered = sorted(path for path, _value in places)
     for above, below in pairwise(ordered):
         if below[: len(above)] == above:

@@ -37,6 +37,12 @@ def up(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow another bind without TLS.")
     ] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host", metavar="NAME", help="Answer under this host name too; repeatable."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start a node and print its URL."""
@@ -45,7 +51,8 @@ def up(
     start(
         Start(
             data=data, port=port, host=host, memory=memory, nodes=nodes, demo=demo, detach=detach,
-            open_browser=open_browser, api_only=api_only, insecure=insecure, as_json=as_json,
+            open_browser=open_browser, api_only=api_only, insecure=insecure,
+            allowed_hosts=tuple(allow_host or ()), as_json=as_json,
         )
     )  # fmt: skip
 

@@ -43,6 +43,7 @@ class Start:
     open_browser: bool
     api_only: bool
     insecure: bool
+    allowed_hosts: tuple[str, ...]
     as_json: bool
 
     @property
@@ -53,12 +54,17 @@ class Start:
     @property
     def only_at_start(self) -> bool:
         """Whether an option was given that a running node cannot take any more."""
-        given = (self.port, self.host, self.memory)
+        given = (self.port, self.host, self.memory, self.allowed_hosts or None)
         return any(value is not None for value in given) or self.insecure or self.api_only
 
     def arguments(self) -> dict[str, dict[str, object]]:
         """What was given on the command line, as settings."""
-        network = {"host": self.host, "port": self.port, "insecure": self.insecure or None}
+        network = {
+            "host": self.host,
+            "port": self.port,
+            "insecure": self.insecure or None,
+            "allowed_hosts": self.allowed_hosts or None,
+        }
         emsqrt = {"memory_bytes": parse_bytes(self.memory) if self.memory else None}
         return {
             section: {key: value for key, value in values.items() if value is not None}
@@ -173,6 +179,8 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
     ):
         if value is not None:
             command += [flag, str(value)]
+    for host in wanted.allowed_hosts:
+        command += ["--allow-host", host]
     command += [
         flag
         for flag, on in (("--api-only", wanted.api_only), ("--insecure", wanted.insecure))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import ormsgpack
@@ -19,6 +19,7 @@ import ormsgpack
 from elkyn._lmdb import index_rows
 from elkyn._lmdb.environment import Txn
 from elkyn._lmdb.index_rows import IndexRow
+from elkyn.large import LargeMap
 from elkyn.ordering import BY_VALUE, MAX_NAME, MIN_NAME, Index, children_of
 from elkyn.paths import PRIORITY, Path
 from elkyn.query import Query
@@ -33,6 +34,7 @@ __all__ = ["DATABASES", "Definition", "Definitions", "Indexes", "Pattern", "sele
 
 DATABASES = ("index",)
 
+_BATCH_ROWS = 10_000  # sorted together: sorting holds the interpreter
 _SETTING = "indexes"
 _SOME_MAP: Stored = {"": 0}
 
@@ -250,15 +252,16 @@ class Indexes:
             start = index_rows.head(one.id, path)
             with self._txn.cursor(db=self._db) as cursor:
                 found = (
-                    index_rows.row(start, one.index.value_of(child), key)
+                    index_rows.row(start, _small(one.index.value_of(child)), key)
                     for key, child in children_of(value)
                 )
-                cursor.putmulti(sorted(found))
+                while batch := sorted(islice(found, _BATCH_ROWS)):
+                    cursor.putmulti(batch)
             return
         key = one.pattern[len(path)]
         for inner in (keys_of(value) or []) if key is None else [key]:
             child = get_at(value, (inner,))
-            if type(child) is dict:
+            if type(child) is dict or type(child) is LargeMap:
                 self._add_below(one, (*path, inner), child)
 
     def _remove(self, start: bytes, rows_max: int | None = None) -> int:
@@ -385,6 +388,11 @@ def _window(query: Query, children: Iterable[tuple[str, Stored]]) -> dict[str, S
             if len(found) == query.limit:
                 break
     return dict(found[::-1] if query.from_end else found)
+
+
+def _small(value: Stored) -> Stored:
+    """Return what stands for a value in a row: nothing is compared inside of maps."""
+    return _SOME_MAP if type(value) is LargeMap else value
 
 
 def _match(pattern: Pattern, path: Path) -> bool:

@@ -19,6 +19,7 @@ import ormsgpack
 
 from elkyn._lmdb.environment import Environment, Txn
 from elkyn._lmdb.receipts import Once
+from elkyn.large import LargeMap
 from elkyn.paths import Path, format_path
 from elkyn.values import Stored
 
@@ -136,8 +137,25 @@ def pack_entry(entry: Entry) -> bytes:
     places = [
         (base if path is entry.base else format_path(path), stored) for path, stored in entry.places
     ]
+    if any(type(stored) is LargeMap for _path, stored in places):
+        return b"".join(_packed_in_pieces(entry, base, places))
     row = (entry.term, entry.time_ms, entry.kind, base, places)
     return ormsgpack.packb(row if entry.once is None else (*row, tuple(entry.once)))
+
+
+def _packed_in_pieces(entry: Entry, base: str, places: list[tuple[str, Stored]]) -> Iterator[bytes]:
+    """Yield what `pack_entry` returns, made of what large maps hold packed."""
+    yield b"\x95" if entry.once is None else b"\x96"
+    yield from map(ormsgpack.packb, (entry.term, entry.time_ms, entry.kind, base))
+    yield b"\xdd" + len(places).to_bytes(4, "big")
+    for path, stored in places:
+        yield b"\x92" + ormsgpack.packb(path)
+        if type(stored) is LargeMap:
+            yield from stored.packed()
+        else:
+            yield ormsgpack.packb(stored)
+    if entry.once is not None:
+        yield ormsgpack.packb(tuple(entry.once))
 
 
 def unpack_entry(index: int, packed: bytes | memoryview) -> Entry:

@@ -18,6 +18,7 @@ from elkyn._lmdb.indexes import Indexes
 from elkyn._lmdb.oplog import LogRows
 from elkyn._lmdb.receipts import Receipts
 from elkyn._lmdb.shapes import Shapes
+from elkyn.large import LargeMap
 from elkyn.paths import PRIORITY, Path, order_key, sorted_map
 from elkyn.reading import MAP, peek_of
 from elkyn.values import Stored, get_at, is_leaf, keys_of, set_at
@@ -307,7 +308,7 @@ class Tree:
         """Return `value` as a packed row; None when it is to be a branch."""
         if is_leaf(value):
             return rows.pack_value(key, rows.pack(value))
-        if not _may_fit(value):
+        if type(value) is LargeMap or not _may_fit(value):
             return None
         tag, packed = self._shapes.pack(value, self._txn, row_key)
         return None if len(packed) > SPLIT_BYTES else rows.pack_value(key, packed, tag)
@@ -316,17 +317,23 @@ class Tree:
         node = self._new_node()
         data = rows.pack_branch(key, node)
         self._txn.put(row_key, data, db=self._rows)
-        waiting = deque([(node, value)])
+        waiting: deque[tuple[bytes, Stored | bytes]] = deque([(node, value)])
         with self._txn.cursor(db=self._rows) as cursor:
             while waiting:  # level by level: the rows of later nodes come after all earlier ones
                 node, value = waiting.popleft()
+                if type(value) is bytes:
+                    value = rows.unpack_value(value)
+                is_large = type(value) is LargeMap
                 found: list[tuple[bytes, bytes]] = []
                 for child, inner in value.items():
                     row_key = rows.child_row(node, child)
                     packed = self._packed_row(row_key, child, inner)
                     if packed is None:
                         below = self._new_node()
-                        waiting.append((below, inner))
+                        # Most of a large map may wait here: as dicts it would take several
+                        # times the memory.
+                        held = rows.pack(inner) if is_large and type(inner) is dict else inner
+                        waiting.append((below, held))
                         packed = rows.pack_branch(child, below)
                     found.append((row_key, packed))
                     if len(found) == _BULK_ROWS:
@@ -451,4 +458,6 @@ def _may_fit(value: Stored) -> bool:
                 waiting.append(child)
             elif type(child) is str:
                 left -= len(child)
+            elif type(child) is LargeMap:
+                return False
     return left >= 0

@@ -12,6 +12,7 @@ from elkyn.auth.body import Body
 from elkyn.auth.claims import RESERVED, check_custom, check_uid, is_legacy
 from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError, BadToken
+from elkyn.auth.failed_logins import client_network
 from elkyn.auth.jws import unsigned_token
 from elkyn.auth.revocations import DISABLED
 from elkyn.auth.sessions import SignedIn
@@ -92,10 +93,11 @@ class Accounts:
         """Count an account that an address makes."""
         if call.client is None:
             return
-        if self._sign_ups.refuses(call.client):
+        network = client_network(call.client)
+        if self._sign_ups.refuses(network):
             text = "Too many accounts from one address. Try again later."
             raise AccountError("TOO_MANY_ATTEMPTS_TRY_LATER", text, status=429)
-        self._sign_ups.failed(call.client)
+        self._sign_ups.failed(network)
 
     def _login(self) -> dict[str, Any]:
         """Return the fields of a user who signs in now."""

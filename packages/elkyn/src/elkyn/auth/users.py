@@ -12,10 +12,10 @@ from typing import Any
 
 from elkyn.auth.claims import check_custom, check_uid
 from elkyn.auth.errors import AccountError
+from elkyn.auth.failed_logins import FailedLogins
 from elkyn.auth.keys import KEY_ROLES
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN, Passwords
 from elkyn.auth.revocations import Revocations, Revoked, revoke_in
-from elkyn.auth.throttle import Throttle
 from elkyn.auth.vault import Pages, User, Vault
 from sennit_core.clock import Clock
 from sennit_core.errors import UsageError
@@ -56,8 +56,7 @@ class Users:
         self._revocations = revocations
         self._clock = clock
         self.email_privacy = email_privacy
-        self._by_email = Throttle(10, 60, clock)
-        self._by_client = Throttle(100, 60, clock)
+        self._failures = FailedLogins(clock)
 
     def get(self, uid: str) -> User | None:
         """Return a user."""
@@ -109,21 +108,19 @@ class Users:
             AccountError: they are nobody's, the user is disabled, or too many have failed of late.
         """
         name = email.lower()
-        place = client or ""
-        if self._by_email.refuses(name) or (client and self._by_client.refuses(place)):
+        if self._failures.refuses(name, client):
             raise AccountError(
                 "TOO_MANY_ATTEMPTS_TRY_LATER", "Too many failures. Try again later.", status=429
             )
         user = self.named("email", email)
         known = None if user is None else user.password_hash
         if not self._passwords.verify(known, password[: PASSWORD_MAX + 1]):
-            self._by_email.failed(name)
-            self._by_client.failed(place)
+            self._failures.failed(name, client)
             if self.email_privacy:
                 raise AccountError("INVALID_LOGIN_CREDENTIALS")
             raise AccountError("EMAIL_NOT_FOUND" if user is None else "INVALID_PASSWORD")
         assert user is not None
-        self._by_email.succeeded(name)
+        self._failures.succeeded(name, client)
         if user.disabled:
             raise AccountError("USER_DISABLED")
         return self._signed_in(user, password)

@@ -154,9 +154,21 @@ class Pages:
         row = self._rows.get("sessions", digest(token))
         return None if row is None else _from_row(Session, row)
 
+    def sessions(self) -> Iterator[tuple[bytes, Session]]:
+        """Iterate over SHA-256 of each refresh token, and what it stands for."""
+        for key, row in self._rows.scan("sessions"):
+            yield key, _from_row(Session, row)
+
+    def has_session(self, key: bytes) -> bool:
+        """Whether there is a session whose refresh token has this SHA-256."""
+        return self._rows.get("sessions", key) is not None
+
     def put_session(self, token: str, session: Session) -> None:
         """Write a session; the oldest ones of a user with too many end."""
-        key = digest(token)
+        self.put_session_of(digest(token), session)
+
+    def put_session_of(self, key: bytes, session: Session) -> None:
+        """Write a session of whose refresh token the SHA-256 is known; see `put_session`."""
         owner = digest(session.uid)
         others = [bytes(row["session"]) for _key, row in self._rows.scan("of-user", prefix=owner)]
         if len(others) >= SESSIONS_MAX:

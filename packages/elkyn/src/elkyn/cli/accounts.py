@@ -6,8 +6,9 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from elkyn.cli.command import Subparsers, add_command, read_json
@@ -66,6 +67,15 @@ def _register_users(verbs: Subparsers) -> None:
     add_command(verbs, "list", _list_users, "print the users, a JSON object a line")
     delete = add_command(verbs, "delete", _delete_users, "delete users")
     delete.add_argument("uid", nargs="+")
+    add_command(
+        verbs, "export", _export, "print users, sessions and admin keys, a JSON object a line"
+    )
+    taken = add_command(
+        verbs, "import", _import, "add the users, sessions and admin keys of another server"
+    )
+    taken.add_argument(
+        "source", help="the other server's data folder, a file with an export, or - for input"
+    )
 
 
 @contextmanager
@@ -162,6 +172,52 @@ def _delete_users(options: argparse.Namespace) -> int:
             raise NotFound("user", missing[0])
         auth.users.delete(options.uid)
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from elkyn.auth.transfer import export_accounts
+
+    with _opened(options) as auth:
+        for line in export_accounts(auth.vault):
+            print(line)
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from elkyn.auth.transfer import import_accounts
+
+    with _lines_of(options.source) as lines, _opened(options) as auth:
+        done = import_accounts(auth.vault, lines)
+        auth.revocations.tell()
+    for skipped in done.skipped:
+        print(f"skipped {skipped}", file=sys.stderr)
+    counts = ", ".join(f"{done.counts.get(kind, 0)} {kind}s" for kind in ("user", "session", "key"))
+    print(f"imported {counts}")
+    return 1 if done.skipped else 0
+
+
+@contextmanager
+def _lines_of(source: str) -> Iterator[Iterable[str]]:
+    """Open what accounts come from."""
+    from elkyn.auth.transfer import export_accounts
+    from elkyn.auth.vault import Vault
+    from elkyn.server.serve import VAULT
+
+    folder = FilePath(source)
+    if source == "-":
+        yield sys.stdin
+    elif folder.is_dir():
+        if not (folder / VAULT).is_dir():
+            raise NotFound("accounts in the folder", source, hint="name a folder that was served")
+        with Vault(folder / VAULT) as vault:
+            yield export_accounts(vault)
+    else:
+        try:
+            opened = folder.open(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{source} cannot be read: {error.strerror}") from None
+        with opened:
+            yield opened
 
 
 def _add_key(options: argparse.Namespace) -> int:

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from elkyn.cli import accounts, data, replicas, rules, serving, shell, transfer, upkeep
+from elkyn.cli import accounts, data, namespaces, replicas, rules, serving, shell, transfer, upkeep
 from sennit_core.errors import SennitError, UsageError
 
 __all__ = ["GROUPS", "main"]
 
-GROUPS = (serving, data, transfer, shell, rules, accounts, upkeep, replicas)
+GROUPS = (serving, namespaces, data, transfer, shell, rules, accounts, upkeep, replicas)
 """Modules with `register(subparsers)`, in the order of the help."""
 
 

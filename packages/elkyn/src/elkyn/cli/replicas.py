@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import closing
 from pathlib import Path as FilePath
 
 from elkyn.cli.command import Subparsers, add_command, write_json
@@ -43,7 +44,8 @@ def _ask(options: argparse.Namespace, method: str, page: str) -> Answer:
         if found is None:
             raise UsageError(f"no server has {options.data} open", hint="start it first")
         url, token = found
-    answer = LeaderClient(url, token).send(method, f"/.replica/{page}")
+    with closing(LeaderClient(url, token)) as client:
+        answer = client.send(method, f"/.replica/{page}")
     if answer.status != 200:
         raise error_of(answer, f"/.replica/{page}")
     return answer
@@ -53,6 +55,8 @@ def _promote(options: argparse.Namespace) -> int:
     terms = json.loads(_ask(options, "POST", "promote").body)["terms"]
     for name, term in sorted(terms.items()):
         print(f"{name} leads in term {term}")
+    data = options.data or "DIR"
+    print(f"accounts stay behind; to bring them here: elkyn user import --data {data} OLD_DATA_DIR")
     return 0
 
 

@@ -8,6 +8,8 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
 from elkyn.cli.command import Subparsers, add_command
+from sennit_core.errors import SennitError
+from sennit_core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from elkyn.server.serve import Serving
@@ -18,7 +20,18 @@ __all__ = ["register"]
 def register(subparsers: Subparsers) -> None:
     """Add the verb `serve`."""
     serve = add_command(
-        subparsers, "serve", _serve, "serve a folder over Firebase's REST and realtime protocols"
+        subparsers,
+        "serve",
+        _serve,
+        "serve a folder over Firebase's REST and realtime protocols",
+        data=False,
+    )
+    serve.add_argument("--data", type=FilePath, required=True, help="folder of the namespaces")
+    serve.add_argument(
+        "--namespace",
+        action="append",
+        metavar="NAME",
+        help="create it; may be repeated, and requests without ?ns= are for the first (default)",
     )
     serve.add_argument("--port", type=int, default=9000, help="9000; 0: a free one")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
@@ -29,6 +42,14 @@ def register(subparsers: Subparsers) -> None:
     )
     serve.add_argument(
         "--emulator", action="store_true", help="'Bearer owner' is the admin (development only)"
+    )
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="host name that the emulator answers under, beside localhost and addresses; may be"
+        " repeated",
     )
     serve.add_argument(
         "--origin",
@@ -61,7 +82,68 @@ def register(subparsers: Subparsers) -> None:
     serve.add_argument("--log-format", default="json", choices=["json", "text"], help="(json)")
 
 
+_SIZES = {
+    "body-limit": ("body_bytes", "largest request body"),
+    "body-memory": ("body_memory_bytes", "memory of all request bodies under way"),
+    "message-limit": ("message_bytes", "largest message on a socket"),
+    "unsent-limit": ("unsent_bytes", "large answers that wait for their clients, all together"),
+    "client-unsent-limit": ("client_unsent_bytes", "large answers that wait for one client"),
+}
+_COUNTS = {
+    "node-limit": ("body_nodes", "values in one body over 64 KiB, or one message"),
+    "connection-limit": ("connections", "connections open at once"),
+    "request-limit": ("requests", "requests answered at once"),
+    "stream-limit": ("streams", "event streams open at once"),
+    "socket-limit": ("sockets", "WebSockets open at once"),
+    "listen-limit": ("listens", "listens of one WebSocket"),
+}
+"""Options, what of `Limits` they set, and what that is."""
+
+
+def _add_bounds(serve: argparse.ArgumentParser) -> None:
+    from elkyn.server.limits import Limits
+
+    defaults = Limits()
+    for option, (name, text) in _SIZES.items():
+        shown = format_bytes(getattr(defaults, name))
+        serve.add_argument(
+            f"--{option}", type=_size, dest=name, metavar="SIZE", help=f"{text} ({shown})"
+        )
+    for option, (name, text) in _COUNTS.items():
+        serve.add_argument(
+            f"--{option}",
+            type=_count,
+            dest=name,
+            metavar="N",
+            help=f"{text} ({getattr(defaults, name):,})",
+        )
+
+
+def _bounds(options: argparse.Namespace) -> dict[str, int]:
+    names = [name for name, _text in (*_SIZES.values(), *_COUNTS.values())]
+    given = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _size(text: str) -> int:
+    try:
+        size = parse_bytes(text)
+    except SennitError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if size < 1:
+        raise argparse.ArgumentTypeError("a size of at least one byte, such as 64MiB")
+    return size
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("a number of at least 1")
+    return count
+
+
 def _add_limits(serve: argparse.ArgumentParser) -> None:
+    _add_bounds(serve)
     serve.add_argument(
         "--rate", type=float, metavar="N", help="requests a second of one client (no bound)"
     )
@@ -118,12 +200,18 @@ def _serve(options: argparse.Namespace) -> int:
     def ready(url: str, token_file: FilePath | None) -> None:
         print(f"serving {options.data} at {url}", flush=True)
         if token_file is None:
-            print("emulator: everybody on this machine is admin as 'Bearer owner'", flush=True)
+            print(f"emulator: {_reach(options.host)} is admin as 'Bearer owner'", flush=True)
         else:
             print(f"admin token: {token_file}", flush=True)
 
     serve(_serving(options), ready)
     return 0
+
+
+def _reach(host: str) -> str:
+    from elkyn.server.origins import LOOPBACK
+
+    return "everybody on this machine" if host in LOOPBACK else f"everybody who can reach {host}"
 
 
 def _serving(options: argparse.Namespace) -> Serving:
@@ -135,8 +223,9 @@ def _serving(options: argparse.Namespace) -> Serving:
         data=options.data,
         host=options.host,
         port=options.port,
-        namespace=options.namespace,
+        namespaces=tuple(options.namespace or ("default",)),
         emulator=options.emulator,
+        allow_hosts=tuple(options.allow_host),
         insecure=options.insecure,
         tls_cert=options.tls_cert,
         tls_key=options.tls_key,
@@ -155,5 +244,6 @@ def _serving(options: argparse.Namespace) -> Serving:
             user_requests_per_second=options.user_rate,
             head_seconds=options.head_timeout,
             send_seconds=options.send_timeout,
+            **_bounds(options),
         ),
     )

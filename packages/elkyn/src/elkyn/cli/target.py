@@ -17,13 +17,13 @@ from sennit_core.errors import UsageError
 if TYPE_CHECKING:
     from elkyn.store import ElkynStore
 
-__all__ = ["Target", "add_target", "open_target", "server_of"]
+__all__ = ["Target", "add_target", "find_server", "open_target", "server_of"]
 
 Target: TypeAlias = Union["ElkynStore", RemoteTree]
 
 
-def add_target(command: argparse.ArgumentParser) -> None:
-    """Add the options that name a tree."""
+def add_target(command: argparse.ArgumentParser, *, namespace: bool = True) -> None:
+    """Add the options that name a tree; without `namespace`, those that name its folder or server."""
     command.add_argument("--data", type=FilePath, help="folder of the namespaces")
     command.add_argument(
         "--url", default=os.environ.get("ELKYN_URL"), help="of a server (also ELKYN_URL)"
@@ -31,7 +31,8 @@ def add_target(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--token", default=os.environ.get("ELKYN_TOKEN"), help="shown to it (also ELKYN_TOKEN)"
     )
-    command.add_argument("--namespace", default="default", help="which tree (default)")
+    if namespace:
+        command.add_argument("--namespace", default="default", help="which tree (default)")
 
 
 @contextmanager
@@ -45,16 +46,9 @@ def open_target(options: argparse.Namespace, *, create: bool = False) -> Iterato
     Raises:
         UsageError: they name none, or two.
     """
-    if (options.data is None) == (options.url is None):
-        raise UsageError(
-            "name one tree: a folder or a server", hint="--data DIR, or --url http://host:9000"
-        )
-    served = None if options.data is None else server_of(options.data)
-    if options.url is not None:
-        with RemoteTree(options.url, options.token, options.namespace) as tree:
-            yield tree
-    elif served is not None:
-        with RemoteTree(*served, options.namespace) as tree:
+    server = find_server(options)
+    if server is not None:
+        with RemoteTree(*server, options.namespace) as tree:
             yield tree
     else:
         from elkyn.namespaces import open_namespaces
@@ -62,6 +56,21 @@ def open_target(options: argparse.Namespace, *, create: bool = False) -> Iterato
         with open_namespaces(options.data) as stores:
             name = options.namespace
             yield stores[name] if create else existing(stores, name)
+
+
+def find_server(options: argparse.Namespace) -> tuple[str, str | None] | None:
+    """Return address and token of the server that the options name; None for a folder alone.
+
+    Raises:
+        UsageError: they name neither a folder nor a server, or both.
+    """
+    if (options.data is None) == (options.url is None):
+        raise UsageError(
+            "name one tree: a folder or a server", hint="--data DIR, or --url http://host:9000"
+        )
+    if options.url is not None:
+        return options.url, options.token
+    return server_of(options.data)
 
 
 def server_of(data: FilePath) -> tuple[str, str] | None:

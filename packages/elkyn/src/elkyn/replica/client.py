@@ -235,7 +235,7 @@ def error_of(answer: Answer, path: str) -> SennitError:
     if answer.status in (401, 403):
         return Denied(f"writing {path} ({text})", "a credential that the leader lets do that")
     if answer.status == 404:
-        return NotFound("namespace on the leader", text)
+        return NotFound("namespace", message=f"the leader says: {text}")
     if answer.status == 413:
         return TooLarge(f"what is written to {path}", 0)
     if answer.status == 504:

@@ -14,13 +14,13 @@ from pathlib import Path as FilePath
 from typing import Any
 from urllib.parse import quote
 
-from elkyn.errors import NotLeader
+from elkyn.errors import NotLeader, UnknownNamespace
 from elkyn.paths import Path, format_path
 from elkyn.replica.follower import Receiver
 from elkyn.replica.messages import MESSAGE_BYTES_MAX, VERSION, decode, encode
 from elkyn.replica.store_log import FollowerStore
 from elkyn.store import ElkynStore
-from sennit_core.errors import Unavailable, Unsupported
+from sennit_core.errors import NotFound, Unavailable, Unsupported
 from sennit_core.extras import install_hint
 from sennit_core.logs import get_logger
 
@@ -222,6 +222,11 @@ def connect(opener: Any, address: str, token: str | None) -> Any:
     )
 
 
+_NOTHING_TO_TELL = (NotLeader.code, UnknownNamespace.code, NotFound.code)
+"""Why a server refuses to hear of a promotion that it need not hear of; the last is what servers
+answered for a missing namespace before it had a code of its own."""
+
+
 def tell_term(url: str, token: str | None, store: ElkynStore) -> bool:
     """Tell a server that `store` was promoted; says whether it knows now.
 
@@ -237,7 +242,7 @@ def tell_term(url: str, token: str | None, store: ElkynStore) -> bool:
                 later = int(answer[2]["term"])
                 store.change_terms(lambda known, at: known.heard(later).promoted(at))
                 return False
-            if answer[1] not in ("not-leader", "not-found"):
+            if answer[1] not in _NOTHING_TO_TELL:
                 _log.warning("telling %s of the promotion: it says %s", url, answer[2])
                 return False
     except Exception as error:  # noqa: BLE001 - it is tried again

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from elkyn.rules.nodes import Literal
+from elkyn.paths import key_problem
+from elkyn.rules.nodes import Call, Items, Literal, Member, Node, walk
 from elkyn.rules.problems import Problem
+from elkyn.rules.snapshots import split_path
 from elkyn.rules.trie import Rule, RuleNode
 
 __all__ = ["advise"]
@@ -13,7 +15,7 @@ __all__ = ["advise"]
 
 def advise(root: RuleNode) -> list[Problem]:
     """Return what is dubious about rules, in the order of the file."""
-    found = [*_open_to_all(root), *_never_asked(root, {})]
+    found = [*_open_to_all(root), *_never_asked(root, {}), *_illegal_paths(root)]
     return sorted(found)
 
 
@@ -35,9 +37,38 @@ def _never_asked(node: RuleNode, above: dict[str, Rule]) -> Iterator[Problem]:
             )
         elif _always(rule):
             granting[rule.kind] = rule
-    below = [*node.children.values(), *([node.wildcard] if node.wildcard else [])]
-    for child in below:
+    for child in _below(node):
         yield from _never_asked(child, granting)
+
+
+def _illegal_paths(node: RuleNode) -> Iterator[Problem]:
+    for rule in (node.read, node.write, node.validate):
+        if rule is None:
+            continue
+        for path in _constant_paths(rule.tree):
+            steps = split_path(path)
+            if steps is not None and steps.illegal is not None:
+                problem = key_problem(steps.keys[steps.illegal])
+                yield _about(rule, f"nothing can exist at {path[:80]!r}: {problem}")
+    for child in _below(node):
+        yield from _illegal_paths(child)
+
+
+def _constant_paths(tree: Node) -> Iterator[str]:
+    """Yield the constant arguments of `child`, `hasChild` and `hasChildren`."""
+    for call in walk(tree):
+        if not (isinstance(call, Call) and isinstance(call.method, Member)):
+            continue
+        if call.method.name not in ("child", "hasChild", "hasChildren"):
+            continue
+        for argument in call.arguments:
+            for item in argument.items if isinstance(argument, Items) else [argument]:
+                if isinstance(item, Literal) and isinstance(item.value, str):
+                    yield item.value
+
+
+def _below(node: RuleNode) -> list[RuleNode]:
+    return [*node.children.values(), *([node.wildcard] if node.wildcard else [])]
 
 
 def _always(rule: Rule) -> bool:

@@ -25,9 +25,7 @@ from elkyn.rules.nodes import (
     Regex,
     Unary,
 )
-from elkyn.rules.operators import Failed
 from elkyn.rules.problems import ExpressionError
-from elkyn.rules.snapshots import split_keys
 from sennit_core.text import nearest
 
 __all__ = ["check_rule"]
@@ -104,7 +102,6 @@ class _Checker:
             raise ExpressionError("a list must not be empty", node.at)
         for item in node.items:
             self.some(item, Kind.STRING, "a list holds")
-            _check_path(item)
         return Kind.ITEMS
 
     def member(self, node: Member) -> Kind:
@@ -162,8 +159,6 @@ class _Checker:
             raise ExpressionError(f"{name} takes {many}{listed}, and {given} are given", node.at)
         for argument, kind in zip(node.arguments, method.takes, strict=False):
             self.some(argument, kind, f"{name} takes")
-            if name in ("child", "hasChild"):
-                _check_path(argument)
 
     def unary(self, node: Unary) -> Kind:
         if node.operator == "!":
@@ -225,14 +220,6 @@ class _Checker:
         if yes is no:
             return yes
         return Kind.ANY if Kind.ANY in (yes, no) else Kind.STORED
-
-
-def _check_path(node: Node) -> None:
-    if isinstance(node, Literal):
-        try:
-            split_keys(node.value)
-        except Failed as failed:
-            raise ExpressionError(str(failed), node.at) from None
 
 
 def _no_member(name: str, owner: Kind, members: Mapping[str, Any]) -> str:

@@ -42,9 +42,10 @@ from elkyn.rules.snapshots import (
     NOWHERE,
     Snapshot,
     child_of,
+    illegal_child,
     parent_of,
     priority_at,
-    split_keys,
+    split_path,
     value_at,
 )
 
@@ -171,9 +172,12 @@ class _Compiler:
 
     def child(self, owner: Closure, relative: Node) -> Closure:
         if isinstance(relative, Literal):
-            keys = split_keys(relative.value)
-            if keys is None:
+            steps = split_path(relative.value)
+            if steps is None:
                 return lambda context: NOWHERE
+            keys, illegal = steps
+            if illegal is not None:
+                return lambda context: illegal_child(owner(context), keys, illegal)
 
             def fixed_child(context: Context) -> Snapshot:
                 reader, path = owner(context)
@@ -185,10 +189,10 @@ class _Compiler:
 
     def has_children(self, owner: Closure, items: list[Node]) -> Closure:
         if all(isinstance(item, Literal) for item in items):
-            fixed = [split_keys(item.value) for item in items if isinstance(item, Literal)]
-            if None in fixed:
+            fixed = [split_path(item.value) for item in items if isinstance(item, Literal)]
+            paths = [steps.keys for steps in fixed if steps is not None and steps.illegal is None]
+            if len(paths) < len(items):
                 return lambda context: False
-            paths = [keys for keys in fixed if keys is not None]
 
             def has_fixed_children(context: Context) -> bool:
                 reader, path = owner(context)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elkyn.identity import Identity
+from elkyn.large import LargeMap
 from elkyn.paths import PRIORITY, ROOT, Path, format_path
 from elkyn.reading import Reader
 from elkyn.rules.advice import advise
@@ -17,6 +18,7 @@ from elkyn.rules.footprint import Footprint, RecordingReader
 from elkyn.rules.problems import BadRules, Problem
 from elkyn.rules.trace import Decision, Explanation, decided
 from elkyn.rules.trie import Pattern, Rule, RuleNode
+from elkyn.rules.unwritten import UNWRITTEN, could_allow, has_write_rule
 from elkyn.values import Stored
 
 if TYPE_CHECKING:
@@ -181,6 +183,34 @@ class RuleSet:
                 return False
         return True
 
+    def could_write(
+        self,
+        before: Reader,
+        path: Path,
+        identity: Identity,
+        now_ms: int,
+        *,
+        below: bool = False,
+    ) -> bool:
+        """Whether `may_write` may still allow a value at `path`, which is not known yet.
+
+        Args:
+            before: the tree as it is.
+            path: what is written.
+            identity: who writes.
+            now_ms: the time, in milliseconds since 1970.
+            below: the write is an update of places below `path`, which are not known either.
+        """
+        if identity.admin:
+            return True
+        context = Context(before, UNWRITTEN, identity.as_auth(), now_ms)
+        context.path = path = _without_priority(path)
+        nodes = self._root.along(path)
+        for node in nodes:
+            if node.write is not None and could_allow(node.write, context):
+                return True
+        return below and len(nodes) > len(path) and has_write_rule(nodes[-1])
+
     def _may_write(self, context: Context, value: Stored, trace: Trace | None) -> bool:
         path = context.path
         nodes = self._root.along(path)
@@ -195,7 +225,7 @@ class RuleSet:
             if node.validate is not None and not _allows(node.validate, context, trace):
                 return False
         target = nodes[-1]
-        if len(nodes) <= len(path) or not target.validates_below or type(value) is not dict:
+        if len(nodes) <= len(path) or not target.validates_below or not _is_map(value):
             return True
         return _valid_below(target, context, value, trace)
 
@@ -249,7 +279,7 @@ def _allows(rule: Rule, context: Context, trace: Trace | None) -> bool:
 
 
 def _valid_below(
-    node: RuleNode, context: Context, value: dict[str, Any], trace: Trace | None
+    node: RuleNode, context: Context, value: dict[str, Any] | LargeMap, trace: Trace | None
 ) -> bool:
     above = context.path
     for key, inner in value.items():
@@ -259,10 +289,14 @@ def _valid_below(
         context.path = (*above, key)
         if below.validate is not None and not _allows(below.validate, context, trace):
             return False
-        deeper = below.validates_below and type(inner) is dict
+        deeper = below.validates_below and _is_map(inner)
         if deeper and not _valid_below(below, context, inner, trace):
             return False
     return True
+
+
+def _is_map(value: Stored) -> bool:
+    return type(value) is dict or type(value) is LargeMap
 
 
 def _without_priority(path: Path) -> Path:

@@ -1,19 +1,33 @@
 """What rules see of the tree: places that are read only when a rule asks for them.
 
 A snapshot is a pair of a reader and a path; it reads nothing by itself.
+
+A path may hold characters that no key can (`root.child("banned/" + auth.token.email)`): the live
+service accepts such a rule, and nothing exists there. What it answers is recorded by goldibex/targaryen,
+whose `bin/targaryen-specs` evaluates each expression of `test/spec/lib/parser/fixtures.json` there.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from elkyn.paths import PRIORITY, Path, key_problem
 from elkyn.reading import MAP, Reader
 from elkyn.rules.operators import Failed, equal, named
 from elkyn.values import Stored, keys_of, leaf_of
 
-__all__ = ["Snapshot", "Subtree", "child_of", "parent_of", "priority_at", "split_keys", "value_at"]
+__all__ = [
+    "Snapshot",
+    "Steps",
+    "Subtree",
+    "child_of",
+    "illegal_child",
+    "parent_of",
+    "priority_at",
+    "split_path",
+    "value_at",
+]
 
 Snapshot: TypeAlias = tuple[Reader, Path]
 
@@ -32,6 +46,19 @@ class _Nothing:
 
 
 NOWHERE: Snapshot = (_Nothing(), ())
+
+
+class _IllegalPath(_Nothing):
+    """What a path with a key that no tree can hold leads to: nothing, but its parents may exist.
+
+    Args:
+        tree: where the legal part of the path is.
+        depth: how many keys that part has.
+    """
+
+    def __init__(self, tree: Reader, depth: int) -> None:
+        self.tree = tree
+        self.depth = depth
 
 
 class Subtree:
@@ -75,11 +102,21 @@ def priority_at(reader: Reader, path: Path) -> Any:
 
 
 def child_of(snapshot: Snapshot, relative: Any) -> Snapshot:
-    """`child(relative)`; the empty path leads nowhere."""
-    keys = split_keys(relative)
-    if keys is None:
+    """`child(relative)`; the empty path leads nowhere, and a key that is illegal to nothing."""
+    steps = split_path(relative)
+    if steps is None:
         return NOWHERE
+    if steps.illegal is not None:
+        return illegal_child(snapshot, steps.keys, steps.illegal)
     reader, path = snapshot
+    return reader, path + steps.keys
+
+
+def illegal_child(snapshot: Snapshot, keys: Path, illegal: int) -> Snapshot:
+    """Return the snapshot at a path whose key at the index `illegal` no tree can hold."""
+    reader, path = snapshot
+    if not isinstance(reader, _Nothing):
+        reader = _IllegalPath(reader, len(path) + illegal)
     return reader, path + keys
 
 
@@ -88,31 +125,39 @@ def parent_of(snapshot: Snapshot) -> Snapshot:
     reader, path = snapshot
     if not path:
         raise Failed("parent() of the root")
-    return reader, path[:-1]
+    path = path[:-1]
+    if isinstance(reader, _IllegalPath) and len(path) <= reader.depth:
+        reader = reader.tree
+    return reader, path
 
 
-def split_keys(relative: Any) -> Path | None:
+class Steps(NamedTuple):
+    """A relative path: its keys, and the index of the first one that no tree can hold."""
+
+    keys: Path
+    illegal: int | None
+
+
+def split_path(relative: Any) -> Steps | None:
     """Split a relative path into keys; None for the empty one.
 
     Raises:
-        Failed: it is no string, or no tree can hold such a path.
+        Failed: it is no string.
     """
     if type(relative) is not str:
         raise Failed(f"child() of {named(relative)}")
     if not relative:
         return None
-    keys = _split_short(relative) if len(relative) <= _SHORT else _split(relative)
-    if keys is None:
-        raise Failed(f"no path is {relative[:80]!r}")
-    return keys
+    return _split_short(relative) if len(relative) <= _SHORT else _split(relative)
 
 
 _SHORT = 256
 
 
-def _split(relative: str) -> Path | None:
+def _split(relative: str) -> Steps:
     keys = tuple(key for key in relative.split("/") if key)
-    return None if any(map(key_problem, keys)) else keys
+    illegal = (index for index, key in enumerate(keys) if key_problem(key))
+    return Steps(keys, next(illegal, None))
 
 
 _split_short = lru_cache(maxsize=1024)(_split)

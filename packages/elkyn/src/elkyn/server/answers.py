@@ -13,6 +13,9 @@ from elkyn.errors import (
     Behind,
     NotReplicated,
     PreconditionFailed,
+    TooManyNodes,
+    UnknownHost,
+    UnknownNamespace,
 )
 from elkyn.server.codec import dump
 from elkyn.server.request import METHODS, Call, MethodNotAllowed, Response
@@ -32,7 +35,7 @@ from sennit_core.errors import (
 )
 from sennit_core.logs import get_logger
 
-__all__ = ["error_response", "error_text", "respond"]
+__all__ = ["error_response", "error_text", "respond", "respond_json"]
 
 _JSON = ("content-type", "application/json; charset=utf-8")
 _SCRIPT = ("content-type", "application/javascript; charset=utf-8")
@@ -40,10 +43,12 @@ _FRESH = (_JSON, ("cache-control", "no-cache"))
 _NOSNIFF = ("x-content-type-options", "nosniff")
 
 _STATUS: tuple[tuple[type[SennitError], int], ...] = (
+    (UnknownHost, 403),
     (Denied, 401),
     (PreconditionFailed, 412),
     (NotFound, 404),
     (TooLarge, 413),
+    (TooManyNodes, 413),
     (StorageFull, 507),
     (Busy, 429),
     (Closed, 503),
@@ -61,6 +66,11 @@ _log = get_logger(__name__)
 
 def respond(call: Call, value: Any, etag: str | None = None) -> Response:
     """Answer a call with a value in its outside form."""
+    return respond_json(call, b"" if call.silent else dump(value, pretty=call.pretty), etag)
+
+
+def respond_json(call: Call, body: bytes, etag: str | None = None) -> Response:
+    """Answer a call with JSON."""
     headers: tuple[tuple[str, str], ...] = _FRESH
     if etag is not None:
         headers = (*headers, ("etag", etag))
@@ -69,7 +79,6 @@ def respond(call: Call, value: Any, etag: str | None = None) -> Response:
     if call.download is not None:
         name = f"attachment; filename*=UTF-8''{quote(call.download[:200], safe='')}"
         headers = (*headers, ("content-disposition", name), _NOSNIFF)
-    body = dump(value, pretty=call.pretty)
     if call.callback is not None:
         script = call.callback.encode() + b"(" + body + b");"
         return Response(200, script, (_SCRIPT, _NOSNIFF, *headers[1:]))
@@ -78,8 +87,10 @@ def respond(call: Call, value: Any, etag: str | None = None) -> Response:
 
 def error_text(error: SennitError) -> str:
     """Say what went wrong as Firebase's clients expect it."""
-    if isinstance(error, BadToken):
+    if isinstance(error, BadToken | UnknownHost):
         return str(error)
+    if isinstance(error, UnknownNamespace) and error.hint:
+        return f"{error}; {error.hint}"
     if isinstance(error, Denied):
         return error.message or "Permission denied"
     if isinstance(error, BadPath):

@@ -1,7 +1,7 @@
 """The raw-ASGI app: Firebase's REST protocol, event streams and sockets over stores.
 
 Small reads happen in the event loop (under half a millisecond); what touches more rows, and every
-body over `_INLINE_BYTES`, goes to a thread; writes go to the committer's thread.
+body over `INLINE_BYTES`, goes to a thread; writes go to the committer's thread.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from elkyn._lmdb.tree import ReadLimit
+from elkyn.errors import UnknownNamespace
 from elkyn.identity import Identity
+from elkyn.namespaces import Stores, create_hint
 from elkyn.replica.acks import parse_ack
 from elkyn.server.access_log import AccessLog
 from elkyn.server.answers import error_response
@@ -22,10 +25,10 @@ from elkyn.server.asgi import (
     Scope,
     Send,
     client_of,
-    read_body,
     send_response,
     to_request,
 )
+from elkyn.server.bodies import INLINE_BYTES, Bodies, read_body
 from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
 from elkyn.server.connect import serve_socket
@@ -55,13 +58,13 @@ from sennit_core.errors import (
     Denied,
     NotFound,
     SennitError,
+    UsageError,
 )
 
 __all__ = ["ElkynApp", "elkyn_app"]
 
 T = TypeVar("T")
 
-_INLINE_BYTES = 64 * 1024
 _SIGN_IN_BYTES_MAX = 1024 * 1024
 _UNREAD = Request("GET", "/")
 _NONE: Mapping[str, Any] = {}
@@ -121,6 +124,7 @@ class ElkynApp:
         self.settings = settings
         self.metrics = Metrics()
         self.committer = Committer()
+        self.bodies = Bodies(settings.limits.body_memory_bytes)
         self.unsent = Unsent(settings.limits.unsent_bytes, settings.limits.client_unsent_bytes)
         self.clients = Clients(self.metrics, settings, door)
         self.replication = Replication(settings.ack_seconds)
@@ -212,7 +216,7 @@ class ElkynApp:
                 await self._stream(call, store, caller, scope, (receive, send))
                 return None
             if call.writes:
-                return await self._write(call, store, grant, receive)
+                return await self._write(call, store, grant, (scope, receive))
             self.metrics.reads += 1
             return await _read(call, store, grant)
         except Denied:
@@ -295,7 +299,7 @@ class ElkynApp:
             if self.upstream is not None:
                 self.upstream.check_known(name)
             if name not in self._stores:
-                raise NotFound("namespace", name)
+                raise UnknownNamespace(name, hint=create_hint(name))
         store = self._stores[name]
         if self.upstream is not None:
             self.upstream.adopt(store)
@@ -309,12 +313,29 @@ class ElkynApp:
     def _is_browsed(self, request: Request) -> bool:
         return self.settings.dashboard is not None and opened_by_browser(request)
 
+    def create_namespace(self, name: str) -> bool:
+        """Create a namespace that lasts; returns False when it exists already. Blocks.
+
+        Raises:
+            UsageError: the name cannot be one, or the stores are a fixed set of their owner's.
+        """
+        if not isinstance(self._stores, Stores):
+            raise UsageError("the namespaces of this server are fixed by the program that runs it")
+        return self._stores.add(name)
+
     async def _answer_beside(
         self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
     ) -> Response | None:
         if request.method not in ("GET", "HEAD"):
             limit = _SIGN_IN_BYTES_MAX if owned else self.settings.limits.body_bytes
-            request.body = await read_body(channel[0], limit)
+            with self.bodies.hold(client_of(scope)) as held:
+                request.body = await read_body(scope, channel[0], limit, held)
+                return await self._answer_own(request, scope, channel, owned=owned)
+        return await self._answer_own(request, scope, channel, owned=owned)
+
+    async def _answer_own(
+        self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
+    ) -> Response | None:
         if owned:
             return await self.door.respond(scope, request)
         if not is_reserved(request.raw_path):
@@ -322,23 +343,28 @@ class ElkynApp:
         return await answer_system(SystemCall(self, request, scope, channel))
 
     async def _write(
-        self, call: Call, store: ElkynStore, grant: Grant, receive: Receive
+        self, call: Call, store: ElkynStore, grant: Grant, coming: tuple[Scope, Receive]
     ) -> Response:
         self.metrics.writes += 1
         if call.ack is not None:
             parse_ack(call.ack)
-        body = await read_body(receive, self.settings.limits.body_bytes)
-        response = await self._commit(call, store, grant, body)
+        with self.bodies.hold(client_of(coming[0])) as held:
+            limit = self.settings.limits.body_bytes
+            check = partial(_check_could_write, call, store, grant)
+            bodies = [await read_body(*coming, limit, held, check)]
+            response = await self._commit(call, store, grant, bodies)
         replicas = self.settings.ack if call.ack is None else parse_ack(call.ack)
         await self.replication.replicated(store, response.position, replicas)
         return response
 
-    async def _commit(self, call: Call, store: ElkynStore, grant: Grant, body: bytes) -> Response:
-        large = len(body) > _INLINE_BYTES
-        if large:
-            write = await asyncio.to_thread(to_write, call, body, store, grant)
-        else:
-            write = to_write(call, body, store, grant)
+    async def _commit(
+        self, call: Call, store: ElkynStore, grant: Grant, bodies: list[bytes]
+    ) -> Response:
+        """Commit what the only one of `bodies` says, which is not kept longer than it is needed."""
+        large = len(bodies[0]) > INLINE_BYTES
+        make = partial(to_write, call, bodies.pop(), store, grant, self.settings.limits.body_nodes)
+        write = await asyncio.to_thread(make) if large else make()
+        del make
         await self.committer.commit(store, write)
         if large:
             response = await asyncio.to_thread(answer_write, call, write)
@@ -373,8 +399,8 @@ class ElkynApp:
         try:
             request = to_request(scope)
             self.admit(client_of(scope))
-            self.settings.origins.check(request.headers)
             if request.raw_path == "/.replica":
+                self.settings.origins.check(request.headers)
                 await send({"type": "websocket.accept"})
                 await serve_follower(self, request, scope, (receive, send))
                 return
@@ -398,6 +424,7 @@ class ElkynApp:
             commit_seconds=self.committer.seconds,
             waiting=self.committer.waiting,
             unsent_bytes=self.unsent.bytes,
+            body_memory_bytes=self.bodies.bytes,
             positions=[(name, store.position) for name, store in sorted(self._served.items())],
         )
 
@@ -412,6 +439,22 @@ class ElkynApp:
         self.replication.close()
         self.clients.close()
         self.committer.close()
+
+
+async def _check_could_write(call: Call, store: ElkynStore, grant: Grant) -> None:
+    """Raise `Denied` when the rules refuse a write whatever its body is."""
+    if grant.unlimited:
+        return
+    path = (*call.keys, call.new_key(store)) if call.method == "POST" else call.keys
+
+    def check(rows_max: int | None) -> None:
+        with store.snapshot(rows_max) as view:
+            grant.check_could_write(view, path, below=call.method == "PATCH")
+
+    try:
+        check(INLINE_ROWS)
+    except ReadLimit:
+        await asyncio.to_thread(check, None)
 
 
 async def _read(call: Call, store: ElkynStore, grant: Grant) -> Response:

@@ -11,7 +11,6 @@ from urllib.parse import quote, unquote
 
 from elkyn.server.request import Request, Response, parse_query
 from elkyn.server.unsent import LARGE_BYTES
-from sennit_core.errors import Closed, TooLarge
 
 __all__ = [
     "COUNTED",
@@ -24,7 +23,6 @@ __all__ = [
     "direct_of",
     "head_of",
     "headers_of",
-    "read_body",
     "send_body",
     "send_response",
     "to_request",
@@ -116,28 +114,6 @@ def _raw_path(scope: Scope) -> str:
     cut = unquote(whole).removesuffix(path.removeprefix(root))
     text: str = whole.removeprefix(quote(cut, safe="/:@!$&'()*+,;=~-._"))
     return text
-
-
-async def read_body(receive: Receive, bytes_max: int) -> bytes:
-    """Return the body of a request.
-
-    Raises:
-        TooLarge: it has more than `bytes_max` bytes.
-        Closed: the client is gone.
-    """
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Closed("the connection")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > bytes_max:
-            raise TooLarge("the request body", bytes_max)
-        if not message.get("more_body"):
-            return b"".join((*parts, part)) if parts else part
-        parts.append(part)
 
 
 async def send_response(response: Response, scope: Scope, send: Send) -> None:

@@ -36,7 +36,11 @@ class Client(Protocol):
 
     kind: str
     caller: Caller
-    store: ElkynStore
+
+    @property
+    def store(self) -> ElkynStore | None:
+        """The store that it reads; None for a client whose requests are all refused."""
+        ...
 
     def footprints(self) -> Iterable[Footprint]:
         """What the client's permissions rest on."""
@@ -137,8 +141,8 @@ class Clients:
             del self._open[client]
             self._metrics.open[client.kind] -= 1
 
-    def _watch_rules(self, store: ElkynStore) -> None:
-        if store not in self._watched:
+    def _watch_rules(self, store: ElkynStore | None) -> None:
+        if store is not None and store not in self._watched:
             loop = asyncio.get_running_loop()
 
             def changed() -> None:
@@ -156,11 +160,12 @@ class Clients:
 
     def rest(self, client: Client, footprint: Footprint | None) -> None:
         """Note what a permission of `client` rests on."""
-        watched = self._watched.get(client.store)
-        if watched is None or footprint is None or not footprint.paths:
+        store = client.store
+        watched = None if store is None else self._watched.get(store)
+        if store is None or watched is None or footprint is None or not footprint.paths:
             return
         if len(watched.grounds) > watched.grounds_max:
-            watched.renew(self._footprints(client.store))
+            watched.renew(self._footprints(store))
         watched.grounds.add(footprint)
 
     def _footprints(self, store: ElkynStore) -> Iterator[Footprint]:

@@ -1,19 +1,20 @@
-"""From an accepted WebSocket to the `Socket` that serves it."""
+"""From an accepted WebSocket to the `Socket` that serves it, or to the one that refuses requests."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elkyn.server.asgi import Receive, Scope, Send
+from elkyn.server.asgi import Receive, Scope, Send, client_of
 from elkyn.server.door import Caller
+from elkyn.server.refusal import RefusedSocket
 from elkyn.server.request import Request
 from elkyn.server.socket import Socket
 from elkyn.server.socket_store import SocketStore
-from elkyn.server.wire import control
-from sennit_core.errors import SennitError
+from sennit_core.errors import Closed, SennitError
 
 if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
+    from elkyn.store import ElkynStore
 
 __all__ = ["serve_socket"]
 
@@ -30,16 +31,32 @@ async def serve_socket(
     """Serve a WebSocket that was accepted until one side ends it."""
     receive, send = channel
     namespace = request.query.get("ns") or app.settings.default_namespace
+
+    def open_store() -> ElkynStore:
+        app.settings.origins.check(request.headers)
+        return app.open_store(namespace)
+
+    async def reason() -> SennitError | None:
+        try:
+            await app.on_thread(open_store)
+        except SennitError as error:
+            return error
+        return None
+
+    host = app.settings.host or request.headers.get("host", "")
     try:
-        store = await app.on_thread(app.open_store, namespace)
-    except SennitError as error:  # told to stop, a client does not try again and again
-        await send({"type": "websocket.send", "text": control("s", str(error))})
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    data = SocketStore(store, namespace, app.door, scope)
-    socket = Socket(app, data, caller, send)
+        store = await app.on_thread(open_store)
+    except SennitError as error:
+        if error.retryable or isinstance(error, Closed):  # SDKs connect again after a while
+            await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+            return
+        client: RefusedSocket | Socket = RefusedSocket(app, caller, reason, send, client_of(scope))
+    else:
+        nodes_max = app.settings.limits.body_nodes
+        data = SocketStore(store, namespace, app.door, scope, nodes_max=nodes_max)
+        client = Socket(app, data, caller, send)
     try:
-        with app.clients.joined(socket):
-            await socket.run(receive, app.settings.host or request.headers.get("host", ""))
+        with app.clients.joined(client):
+            await client.run(receive, host)
     except SennitError:
         await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})

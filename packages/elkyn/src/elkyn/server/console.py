@@ -10,7 +10,7 @@ from elkyn.paths import parse_path
 from elkyn.reading import Overlay
 from elkyn.rules import RuleSet, parse_rules
 from elkyn.server.codec import dump
-from elkyn.server.request import Response
+from elkyn.server.request import MethodNotAllowed, Response
 from elkyn.server.system import SystemCall
 from elkyn.values import prepare, resolve
 from sennit_core.clock import SYSTEM
@@ -28,11 +28,34 @@ async def server(call: SystemCall) -> Response:
 
 
 async def namespaces(call: SystemCall) -> Response:
-    """Answer which namespaces there are, and which one is meant when none is named."""
-    await call.admin("/.settings/namespaces", write=False)
+    """Answer which namespaces there are and which one is the default, or create one (POST).
+
+    The body of a POST is JSON: `{"name": NAME}`. It may be sent again: `created` in the answer says
+    whether the namespace is new.
+    """
+    path, method = "/.settings/namespaces", call.request.method
+    default = call.app.settings.default_namespace  # the request may name one that does not exist
+    if method == "POST":
+        await call.admin(path, write=True, namespace=default)
+        name = _new_name(call.request.body)
+        created = await call.app.on_thread(call.app.create_namespace, name)
+        return Response(201 if created else 200, dump({"name": name, "created": created}), (_JSON,))
+    if method not in ("GET", "HEAD"):
+        raise MethodNotAllowed(f"Method {method[:20]!r} is not allowed.")
+    await call.admin(path, write=False, namespace=default)
     names = await call.app.on_thread(call.app.namespaces)
-    found = {"default": call.app.settings.default_namespace, "namespaces": names}
+    found = {"default": default, "namespaces": names}
     return Response(200, dump(found), (_JSON,))
+
+
+def _new_name(body: bytes) -> str:
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        asked = None
+    if not isinstance(asked, dict) or not isinstance(asked.get("name"), str):
+        raise UsageError('a namespace is created by a JSON object with its name: {"name": "NAME"}')
+    return str(asked["name"])
 
 
 async def simulate(call: SystemCall) -> Response:

@@ -23,7 +23,8 @@ from elkyn.identity import Identity
 from elkyn.replica.client import Answer, LeaderClient, error_of
 from elkyn.replica.link import Link, tell_term
 from elkyn.replica.store_log import begin_to_follow, begin_to_lead
-from elkyn.server.asgi import Receive, Scope, read_body
+from elkyn.server.asgi import Receive, Scope, client_of
+from elkyn.server.bodies import read_body
 from elkyn.server.replication import reach, settled
 from elkyn.server.request import Request, Response, is_reserved
 from elkyn.server.session import Commit
@@ -45,6 +46,9 @@ _TELL_SECONDS = 2.0
 _THREADS = 32
 _GROUP_MAX = 500
 _WRITES = ("PUT", "PATCH", "POST", "DELETE")
+_WRITTEN_PAGES = ("/.settings/rules.json", "/.settings/namespaces.json")
+"""Pages beside the tree whose writes are the leader's."""
+
 _SENT = frozenset(
     {
         b"accept",
@@ -165,7 +169,7 @@ class Upstream:
         if owned(path):
             return True
         writes = request.method in _WRITES
-        return writes and (not is_reserved(path) or path == "/.settings/rules.json")
+        return writes and (not is_reserved(path) or path in _WRITTEN_PAGES)
 
     async def forward(
         self, app: ElkynApp, request: Request, scope: Scope, receive: Receive
@@ -175,7 +179,14 @@ class Upstream:
         Raises:
             Unavailable: the leader does not answer.
         """
-        body = await read_body(receive, app.settings.limits.body_bytes)
+        with app.bodies.hold(client_of(scope)) as held:
+            limit = app.settings.limits.body_bytes
+            body = await read_body(scope, receive, limit, held)
+            return await self._forward(app, request, scope, body)
+
+    async def _forward(
+        self, app: ElkynApp, request: Request, scope: Scope, body: bytes
+    ) -> Response:
         headers = {
             name.decode(): (self._shown(value) if name == b"authorization" else value).decode(
                 "latin-1"

@@ -52,6 +52,21 @@ class Grant:
         if rules is None or not rules.may_read(reader, path, self.identity, now_ms, query):
             raise Denied(f"reading {format_path(path)}", "a rule that allows it")
 
+    def check_could_write(self, reader: Reader, path: Path, *, below: bool = False) -> None:
+        """Raise `Denied` when no value at `path` may be written, before the value is read.
+
+        Args:
+            reader: the tree as it is.
+            path: what is to be written.
+            below: the write is an update of places below `path`.
+        """
+        if self.unlimited:
+            return
+        rules = None if self.store is None else self.store.rules
+        now_ms = int(self.clock.now() * 1000)
+        if rules is None or not rules.could_write(reader, path, self.identity, now_ms, below=below):
+            raise Denied(f"writing {format_path(path)}", "a rule that allows it")
+
     def judge(self, reader: Reader, path: Path, query: Query | None = None) -> Footprint | None:
         """Do what `check_read` does; returns what the answer rests on, None when no rule is asked."""
         if self.unlimited or self.store is None or self.store.rules is None:

@@ -10,17 +10,22 @@ from functools import partial
 from typing import Any
 
 from elkyn.errors import PreconditionFailed
-from elkyn.paths import parse_path, sorted_map
+from elkyn.large import LargeMap
+from elkyn.paths import Path, parse_path, sorted_map
 from elkyn.query import require_index, run_query
-from elkyn.server.answers import error_response, respond
-from elkyn.server.codec import load
+from elkyn.server.answers import error_response, respond, respond_json
+from elkyn.server.bodies import INLINE_BYTES
+from elkyn.server.codec import dump, load
 from elkyn.server.grant import FULL, Grant
 from elkyn.server.hashes import etag_of
+from elkyn.server.large_answers import dump_large
+from elkyn.server.limits import Limits
 from elkyn.server.request import Call, Request, Response, parse_call
 from elkyn.server.retries import keep_receipt, settle
+from elkyn.server.split import put_large, update_large
 from elkyn.store import ElkynStore
 from elkyn.txn import View
-from elkyn.values import Stored, present
+from elkyn.values import Stored, plain, present
 from elkyn.writer import Write, patch_write, put_write
 from sennit_core.errors import SennitError, UsageError
 
@@ -84,10 +89,24 @@ def check_index(call: Call, grant: Grant) -> None:
         require_index(call.query, call.keys, names)
 
 
-def to_write(call: Call, body: bytes, store: ElkynStore, grant: Grant = FULL) -> Write:
+def to_write(
+    call: Call,
+    body: bytes,
+    store: ElkynStore,
+    grant: Grant = FULL,
+    nodes_max: int = Limits().body_nodes,
+) -> Write:
     """Turn a PUT, PATCH, POST or DELETE into the write that does it.
 
+    Args:
+        call: what is asked for.
+        body: JSON; a large one is parsed in pieces.
+        store: where it will be done.
+        grant: what the caller may do.
+        nodes_max: how many values a large body may hold.
+
     Raises:
+        TooManyNodes: the body holds more.
         UsageError: the body is not JSON, or not what the method takes.
         BadValue, BadPath: the tree cannot hold it.
     """
@@ -97,17 +116,43 @@ def to_write(call: Call, body: bytes, store: ElkynStore, grant: Grant = FULL) ->
     if call.method == "DELETE":
         write = put_write(call.keys, None)
     elif call.method == "PATCH":
-        write = patch_write(call.keys, _object(body))
+        write = _update(call.keys, body, nodes_max)
     elif call.method == "POST":
-        write = put_write(parse_path(f"{call.path}/{store.new_push_id()}"), _parse(body))
+        write = _put(parse_path(f"{call.path}/{call.new_key(store)}"), body, nodes_max)
     else:
-        write = put_write(call.keys, _parse(body))
+        write = _put(call.keys, body, nodes_max)
     if call.if_match is not None:
         write.check = partial(_check_match, call, call.if_match)
     write.guard = grant.guard()
     if call.retry_key is not None:
         keep_receipt(write, call, body, grant.identity)
     return write
+
+
+def _put(path: Path, body: bytes, nodes_max: int) -> Write:
+    if len(body) <= INLINE_BYTES:
+        return put_write(path, _parse(body))
+    try:
+        return put_large(path, body, nodes_max)
+    except ValueError as error:
+        raise _not_json(error, _NOT_JSON) from None
+
+
+def _update(base: Path, body: bytes, nodes_max: int) -> Write:
+    if len(body) <= INLINE_BYTES:
+        return patch_write(base, _object(body))
+    try:
+        write = update_large(base, body, nodes_max)
+    except ValueError as error:
+        raise _not_json(error, _NOT_JSON) from None
+    if write is None:
+        raise UsageError(_NOT_OBJECT)
+    return write
+
+
+def _not_json(error: ValueError, text: str) -> Exception:
+    """Return the error to raise: what the tree refuses is a `ValueError` too, and says more."""
+    return error if isinstance(error, SennitError) else UsageError(text)
 
 
 def _check_match(call: Call, wanted: str, view: View) -> None:
@@ -121,13 +166,31 @@ def answer_write(call: Call, write: Write) -> Response:
     """Answer a write that was committed; raises what made it fail."""
     if write.error is not None:
         settle(write)
-    value = write.shown()
+    if write.error is not None:
+        raise write.error
     if call.method == "POST":
         return respond(call, {"name": write.base[-1]})
     etag = None
     if call.method != "PATCH" and (call.wants_etag or call.if_match is not None):
-        etag = etag_of(write.values[0][1])
-    return respond(call, value, etag)
+        etag = etag_of(plain(write.values[0][1]))
+    if any(type(value) is LargeMap for _path, value in write.values):
+        return _answer_large(call, write, etag)
+    return respond(call, write.shown(), etag)
+
+
+def _answer_large(call: Call, write: Write, etag: str | None) -> Response:
+    if call.silent:
+        return respond(call, None, etag)
+    if call.pretty:
+        write.values = [(path, plain(value)) for path, value in write.values]
+        return respond(call, write.shown(), etag)
+    if write.kind == "put":
+        return respond_json(call, dump_large(write.values[0][1]), etag)
+    members = [
+        dump("/".join(path[len(write.base) :])) + b":" + dump_large(value)
+        for path, value in write.values
+    ]
+    return respond_json(call, b"{" + b",".join(members) + b"}", etag)
 
 
 def _parse(body: bytes) -> Any:

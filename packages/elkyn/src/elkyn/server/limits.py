@@ -20,6 +20,9 @@ class Limits:
 
     Args:
         body_bytes: a larger request body is refused with 413.
+        body_nodes: of a body over 64 KiB, and of a message as large; more are refused with 413.
+        body_memory_bytes: that the bodies of all requests under way may take; one more is refused
+            with 429. A large body counts as six times its size.
         connections: open at once; one more is answered with 429 and closed.
         requests: answered at once, streams and sockets not counted.
         streams: event streams open at once.
@@ -39,6 +42,8 @@ class Limits:
     """
 
     body_bytes: int = BODY_BYTES_MAX
+    body_nodes: int = 2_000_000
+    body_memory_bytes: int = 1024 * 1024 * 1024
     connections: int = 100_000
     requests: int = 20_000
     streams: int = 50_000

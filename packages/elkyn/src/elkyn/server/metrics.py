@@ -18,6 +18,7 @@ _HELP = {
     "elkyn_connections": ("gauge", "What is open now."),
     "elkyn_stalled_total": ("counter", "Connections closed because their client took nothing."),
     "elkyn_unsent_bytes": ("gauge", "Large answers that wait for their clients."),
+    "elkyn_body_memory_bytes": ("gauge", "Memory of request bodies under way, estimated."),
     "elkyn_commits_total": ("counter", "Commits of groups of writes."),
     "elkyn_commit_seconds_total": ("counter", "Time spent in commits."),
     "elkyn_waiting_writes": ("gauge", "Writes that wait for a commit."),
@@ -57,6 +58,7 @@ class Metrics:
         commit_seconds: float,
         waiting: int,
         unsent_bytes: int,
+        body_memory_bytes: int,
         positions: Iterable[tuple[str, int]],
     ) -> bytes:
         """Return the page that Prometheus collects.
@@ -66,6 +68,7 @@ class Metrics:
             commit_seconds: time that took.
             waiting: writes in the queue.
             unsent_bytes: of large answers that are being sent.
+            body_memory_bytes: of request bodies under way.
             positions: of the open namespaces.
         """
         rows: dict[str, list[tuple[str, float]]] = {
@@ -81,6 +84,7 @@ class Metrics:
             ],
             "elkyn_stalled_total": [("", self.stalled)],
             "elkyn_unsent_bytes": [("", unsent_bytes)],
+            "elkyn_body_memory_bytes": [("", body_memory_bytes)],
             "elkyn_commits_total": [("", commits)],
             "elkyn_commit_seconds_total": [("", round(commit_seconds, 6))],
             "elkyn_waiting_writes": [("", waiting)],

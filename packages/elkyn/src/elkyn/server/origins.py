@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+from elkyn.errors import UnknownHost
 from elkyn.server.asgi import Send
 from elkyn.server.request import METHODS, Response
-from sennit_core.errors import Denied
 
 __all__ = ["LOOPBACK", "Origins"]
 
@@ -25,30 +26,40 @@ class Origins:
     Args:
         allowed: origins such as `https://app.example`; `*` for every one. Tokens are never sent by
             browsers on their own, so `*` gives a page nothing that it has no token for.
-        loopback_only: refuse pages of other hosts, and requests that name another host, altogether:
-            for a server whose token everybody knows.
+        loopback_only: for a server whose token is publicly known. A request must name loopback, an
+            address or one of `hosts` as its host: a page that a browser got from anywhere else
+            cannot do so, since only host names can be rebound to another address (DNS rebinding).
+            A page must come from loopback, from one of `hosts`, or from the host it asks.
+        hosts: names that are allowed beside loopback.
     """
 
-    def __init__(self, allowed: Iterable[str] = (), *, loopback_only: bool = False) -> None:
+    def __init__(
+        self,
+        allowed: Iterable[str] = (),
+        *,
+        loopback_only: bool = False,
+        hosts: Iterable[str] = (),
+    ) -> None:
         self._allowed = frozenset(origin.rstrip("/") for origin in allowed)
         self._loopback_only = loopback_only
+        self._hosts = LOOPBACK | {host.lower() for host in hosts}
         self._handles = bool(self._allowed) or loopback_only
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raise `Denied` for a page or host that is kept out."""
+        """Raise `UnknownHost` for a page or a host that is refused."""
         if not self._loopback_only:
             return
-        addresses = [f"//{headers.get('host', '')}"]
-        if "origin" in headers:
-            addresses.append(headers["origin"])
-        for address in addresses:
-            if not _is_loopback(address):
-                raise Denied("reaching the emulator from another host or origin", "localhost")
+        host = headers.get("host", "")
+        name = _host_of(f"//{host}")
+        if name not in self._hosts and not _is_address(name):
+            raise UnknownHost("Host", host, name)
+        if "origin" in headers and not self._allows(headers["origin"], headers):
+            raise UnknownHost("Origin", headers["origin"], _host_of(headers["origin"]))
 
     def headers(self, request: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         """Return the headers that let the page which asks read the answer."""
         origin = request.get("origin")
-        if origin is None or not self._handles or not self._allows(origin):
+        if origin is None or not self._handles or not self._allows(origin, request):
             return ()
         every = "*" in self._allowed
         allowed = ("access-control-allow-origin", "*" if every else origin)
@@ -78,15 +89,26 @@ class Origins:
         age = ("access-control-max-age", _AGE_SECONDS)
         return Response(204, headers=(allow, *shared, methods, age, *wanted))
 
-    def _allows(self, origin: str) -> bool:
-        if self._loopback_only and not _is_loopback(origin):
-            return False
-        return self._loopback_only or "*" in self._allowed or origin in self._allowed
+    def _allows(self, origin: str, request: Mapping[str, str]) -> bool:
+        if not self._loopback_only:
+            return "*" in self._allowed or origin in self._allowed
+        name = _host_of(origin)
+        own = _host_of(f"//{request.get('host', '')}")
+        return name is not None and (name in self._hosts or name == own)
 
 
 @lru_cache(maxsize=256)
-def _is_loopback(address: str) -> bool:
+def _host_of(url: str) -> str | None:
+    """Return the host that a URL names, in lower case; None when it names none."""
     try:
-        return urlsplit(address).hostname in LOOPBACK
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=256)
+def _is_address(host: str | None) -> bool:
+    try:
+        return host is not None and bool(ip_address(host))
     except ValueError:
         return False

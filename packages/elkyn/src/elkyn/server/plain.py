@@ -16,6 +16,7 @@ from elkyn._lmdb.tree import ReadLimit
 from elkyn.server.access_log import AccessLog
 from elkyn.server.answers import error_response
 from elkyn.server.asgi import head_of
+from elkyn.server.bodies import Held, memory_of
 from elkyn.server.exchange import Exchange
 from elkyn.server.feed import INLINE_ROWS
 from elkyn.server.handle import answer_write, read, to_write
@@ -126,8 +127,14 @@ class PlainRequests:
         try:
             grant = caller.grant(store, call.namespace or "", call.path, call.writes)
             if call.writes:
-                write = to_write(call, request.body, store, grant)
-                self._commit(asked, call, store, write)
+                held = app.bodies.hold(client)
+                held.add(memory_of(request.body))
+                try:
+                    write = to_write(call, request.body, store, grant)
+                    self._commit(asked, call, store, write, held)
+                except BaseException:
+                    held.release()
+                    raise
                 return None
             response = read(call, self._view(store), grant)
         except Denied:
@@ -146,14 +153,17 @@ class PlainRequests:
             self._views[store] = view
         return view
 
-    def _commit(self, asked: _Asked, call: Call, store: ElkynStore, write: Write) -> None:
+    def _commit(
+        self, asked: _Asked, call: Call, store: ElkynStore, write: Write, held: Held
+    ) -> None:
         metrics = self._app.metrics
-        done = partial(self._committed, asked, call, write)
+        done = partial(self._committed, asked, call, write, held)
         self._app.committer.queue(store, write, done, asked.exchange.connection.loop)
         metrics.writes += 1
         metrics.open["http"] += 1
 
-    def _committed(self, asked: _Asked, call: Call, write: Write) -> None:
+    def _committed(self, asked: _Asked, call: Call, write: Write, held: Held) -> None:
+        held.release()
         self._app.metrics.open["http"] -= 1
         try:
             response = answer_write(call, write)

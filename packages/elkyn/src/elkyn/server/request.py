@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from elkyn.errors import BadPath
@@ -12,6 +13,9 @@ from elkyn.paths import Path, format_path, parse_path
 from elkyn.query import Query
 from elkyn.server.resume import Seen, parse_id
 from sennit_core.errors import NotFound, UsageError
+
+if TYPE_CHECKING:
+    from elkyn.store import ElkynStore
 
 __all__ = [
     "METHODS",
@@ -103,6 +107,7 @@ class Call:
     retry_key: str | None = None
     ack: str | None = None
     position_min: int | None = None
+    _new_key: str | None = None
 
     def __init__(self, method: str, keys: Path) -> None:
         self.method = method
@@ -113,6 +118,12 @@ class Call:
     def path(self) -> str:
         """The path as text."""
         return format_path(self.keys)
+
+    def new_key(self, store: ElkynStore) -> str:
+        """Return the key of the child that a POST makes, always the same one."""
+        if self._new_key is None:
+            self._new_key = store.new_push_id()
+        return self._new_key
 
 
 def parse_query(raw: bytes) -> dict[str, str]:

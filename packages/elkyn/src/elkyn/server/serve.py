@@ -56,10 +56,12 @@ class Serving:
         data: folder of the namespaces; holds `admin.token` (0600) and the accounts too.
         host: the address to listen at; another than loopback needs TLS or `insecure`.
         port: 0 picks a free one.
-        namespace: made at the start, and meant by requests without `?ns=`.
+        namespaces: created at the start; requests without `?ns=` are for the first one.
         emulator: as the Firebase emulator: `Bearer owner` is the admin, unsigned tokens count,
             namespaces are made on first use and open to everybody while they have no rules. For
-            tests and development on this machine.
+            tests and development; whoever can reach it is admin.
+        allow_hosts: names in Host headers, and of the origins of web pages, that an emulator serves
+            beside loopback and addresses.
         insecure: allow an address that others can reach without TLS.
         tls_cert: certificate chain (PEM); with `tls_key`, HTTPS and WSS are served.
         tls_key: its private key (PEM).
@@ -80,8 +82,9 @@ class Serving:
     data: FilePath
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    namespace: str = "default"
+    namespaces: tuple[str, ...] = ("default",)
     emulator: bool = False
+    allow_hosts: tuple[str, ...] = ()
     insecure: bool = False
     tls_cert: FilePath | None = None
     tls_key: FilePath | None = None
@@ -112,10 +115,12 @@ class Serving:
         check_keep_alive(self.keep_alive_seconds)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("TLS needs a certificate and its key", hint="--tls-cert, --tls-key")
-        if self.host in LOOPBACK:
+        if self.allow_hosts and not self.emulator:
+            raise UsageError(
+                "--allow-host is for --emulator: other servers answer under every host name"
+            )
+        if self.host in LOOPBACK or self.emulator:
             return
-        if self.emulator:
-            raise UsageError(f"the emulator is for this machine alone, not for {self.host}")
         if not self.tls and not self.insecure:
             raise UsageError(
                 f"{self.host} can be reached by others, and nothing would be encrypted",
@@ -198,12 +203,16 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
     stores = owned.enter_context(
         open_namespaces(serving.data, archive=serving.archive, durability=serving.durability)
     )
-    stores[serving.namespace]
+    for namespace in serving.namespaces:
+        stores[namespace]
     auth = _auth_settings(serving, token)
     authenticator = owned.enter_context(Authenticator(auth, serving.data / VAULT))
-    origins = Origins(loopback_only=True) if serving.emulator else Origins(serving.origins)
+    if serving.emulator:
+        origins = Origins(loopback_only=True, hosts=serving.allow_hosts)
+    else:
+        origins = Origins(serving.origins)
     settings = Settings(
-        default_namespace=serving.namespace,
+        default_namespace=serving.namespaces[0],
         create_namespaces=serving.emulator,
         keep_alive_seconds=serving.keep_alive_seconds,
         limits=serving.limits,

@@ -12,7 +12,15 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from elkyn.paths import Path, format_path, parse_path
 from elkyn.query import Query
-from elkyn.server.wire import Assembler, Message, control, parse, push, reply
+from elkyn.server.large_messages import (
+    LARGE_CHARS,
+    Announced,
+    Unparsed,
+    parse_large,
+    try_announced,
+)
+from elkyn.server.split import RawJson
+from elkyn.server.wire import Assembler, Message, hello, parse, push, reply
 from sennit_core.errors import SennitError, TooLarge, UsageError
 
 __all__ = [
@@ -143,7 +151,20 @@ class End:
     reason: str
 
 
-Step: TypeAlias = Send | Ping | Attach | Detach | Commit | Fetch | Later | SignIn | SignOut | End
+Step: TypeAlias = (
+    Send
+    | Ping
+    | Attach
+    | Detach
+    | Commit
+    | Fetch
+    | Later
+    | SignIn
+    | SignOut
+    | End
+    | Announced
+    | Unparsed
+)
 
 
 class Session:
@@ -164,23 +185,44 @@ class Session:
 
     def hello(self, host: str, now_ms: int) -> str:
         """Return the message that a session begins with."""
-        return control("h", {"ts": now_ms, "v": "5", "h": host, "s": self.session_id})
+        return hello(self.session_id, host, now_ms)
 
     def receive(self, frame: str) -> Step | None:
         """Take a frame; returns what is to be done, None when nothing is."""
         try:
             text = self._assembler.feed(frame)
-            message = None if text is None else parse(text)
+            if text is None:
+                first = self._assembler.first_frame
+                return None if first is None else try_announced(first)
+            if len(text) > LARGE_CHARS:
+                return Unparsed(text)
+            message = parse(text)
         except (UsageError, TooLarge) as error:
             return End(str(error))
-        if message is None:
-            return None
+        return self._step(message)
+
+    def parse_large(self, text: str) -> Step | None:
+        """Return what is to be done for a large message; takes long."""
+        try:
+            message = parse_large(text)
+        except UsageError as error:
+            return End(str(error))
+        if message.action not in ("p", "m"):
+            reason = "only a put and a merge may be as large"
+            return Send(reply(message.number, "too_big", reason))
+        return self._step(message)
+
+    def discard(self) -> None:
+        """Ignore the rest of the message that is coming in: it was answered already."""
+        self._assembler.discard()
+
+    def _step(self, message: Message) -> Step | None:
         if message.number < 0:
             return Ping() if message.action == "control:p" else None
         handler = self._handlers.get(message.action)
         if handler is None:
-            text = f"there is no action {message.action[:20]!r}"
-            return Send(reply(message.number, "unknown_action", text))
+            reason = f"there is no action {message.action[:20]!r}"
+            return Send(reply(message.number, "unknown_action", reason))
         try:
             return handler(self, message)
         except SennitError as error:
@@ -316,6 +358,8 @@ def _path(message: Message) -> Path:
 
 def _object(message: Message) -> dict[str, Any]:
     data = message.body.get("d")
+    if isinstance(data, RawJson):  # whether it is an object shows when it is parsed
+        return {}
     if not isinstance(data, dict):
         raise UsageError(f"a merge at {format_path(_path(message))} takes an object")
     return data

@@ -22,14 +22,18 @@ from elkyn.paths import format_path
 from elkyn.server import session as steps
 from elkyn.server.answers import error_text
 from elkyn.server.asgi import Receive, Send, client_of
+from elkyn.server.bodies import LARGE_FACTOR
+from elkyn.server.codec import load
 from elkyn.server.door import Caller
 from elkyn.server.feed import Batch, Feed, Opening, QueryFeed
 from elkyn.server.grant import Grant
+from elkyn.server.large_messages import Announced, Unparsed
 from elkyn.server.outbox import Outbox
 from elkyn.server.pushes import frames_of_batch, push_event
 from elkyn.server.replication import settled
 from elkyn.server.session import Listen, Session
 from elkyn.server.socket_store import SocketStore, status_of
+from elkyn.server.split import RawJson
 from elkyn.server.wire import control, frames_of, push, reply
 from elkyn.writer import Write
 from sennit_core.errors import Busy, Closed, Denied, SennitError
@@ -44,7 +48,6 @@ __all__ = ["Socket"]
 _SILENCE_SECONDS_MAX = 150.0  # clients send a keep-alive every 45 seconds
 _SETTLED_SECONDS = 30.0  # less than clients wait for an answer to their keep-alives
 _IN_FLIGHT_MAX = 1000
-_LARGE_CHARS = 64 * 1024
 _GOING_AWAY = 1001
 _BAD_DATA = 1007
 _TRY_AGAIN_LATER = 1013
@@ -93,7 +96,7 @@ class Socket:
         self._heard_at = asyncio.get_running_loop().time()
         self._finished = False
         self._close_code: int | None = None
-        self._chars = 0
+        self._memory = app.bodies.hold(client_of(data.scope))
 
     # What the registry of clients asks for.
 
@@ -146,6 +149,7 @@ class Socket:
                 with suppress(asyncio.CancelledError):
                     await task
             self._outbox.clear()
+            self._memory.release()
 
     async def _take(self, message: Any) -> bool:
         if message["type"] == "websocket.disconnect":
@@ -155,14 +159,26 @@ class Socket:
         if frame is None:
             step: steps.Step | None = steps.End("this protocol is text")
         else:
-            self._chars += len(frame)
-            step = self.session.receive(frame)
+            step = await self._received(frame)
         if step is not None:
             if self._app.user_rate.bounded:
                 await self._wait_turn()
             await self._do(step)
-            self._chars = 0
+            if not isinstance(step, Announced):
+                self._memory.release()
         return True
+
+    async def _received(self, frame: str) -> steps.Step | None:
+        step = self.session.receive(frame)
+        if step is None or isinstance(step, Announced | Unparsed):
+            try:
+                self._memory.add(len(frame) * LARGE_FACTOR)
+            except Busy:
+                self._turn_away()
+                return None
+        if isinstance(step, Unparsed):
+            step = await asyncio.to_thread(self.session.parse_large, step.text)
+        return step
 
     async def _wait_turn(self) -> None:
         """Let somebody who asks too often wait; nothing more is read of the socket meanwhile."""
@@ -370,16 +386,37 @@ class Socket:
 
     async def _do_commit(self, step: steps.Commit) -> None:
         grant = self._data.grant(self.caller, step.path, write=True)
-        if self._chars > _LARGE_CHARS:
+        is_large = isinstance(step.data, RawJson)
+        if is_large:
+            await self._check_could_write(step, grant)
             write = await asyncio.to_thread(self._data.to_write, step, grant)
+            upstream = self._app.upstream
+            forwards = upstream is not None and upstream.active
+            # The leader gets the data themselves; else nobody needs them any more.
+            step.data = await asyncio.to_thread(load, step.data.text) if forwards else None
         else:
             write = self._data.to_write(step, grant)
         self._app.metrics.writes += 1
         done = self._app.commit_step(self, step, write, grant.identity)
         self._in_flight.add(done)
         done.add_done_callback(partial(self._committed, step, write))
-        if len(self._in_flight) >= _IN_FLIGHT_MAX:
+        if is_large:
+            await self._writes_committed()  # its memory counts until then
+        elif len(self._in_flight) >= _IN_FLIGHT_MAX:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _do_announced(self, step: Announced) -> None:
+        grant = self._data.grant(self.caller, step.path, write=True)
+        try:
+            await self._check_could_write(step, grant)
+        except Denied:
+            self.session.discard()
+            self._memory.release()
+            raise
+
+    async def _check_could_write(self, step: steps.Commit | Announced, grant: Grant) -> None:
+        await self._writes_committed()  # an earlier write may be what allows this one
+        await asyncio.to_thread(self._data.check_could_write, grant, step)
 
     def _committed(self, step: steps.Commit, write: Write, done: asyncio.Future[None]) -> None:
         self._in_flight.discard(done)
@@ -493,6 +530,7 @@ class Socket:
         steps.Later: _do_later,
         steps.SignIn: _do_sign_in,
         steps.SignOut: _do_sign_out,
+        Announced: _do_announced,
     }
 
 

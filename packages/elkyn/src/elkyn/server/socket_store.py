@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from elkyn._lmdb.tree import ReadLimit
-from elkyn.errors import PreconditionFailed
+from elkyn.errors import PreconditionFailed, TooManyNodes, UnknownNamespace
 from elkyn.events import Event
 from elkyn.paths import Path, format_path, sorted_map
 from elkyn.query import IndexMissing, Query, require_index, run_query
@@ -19,9 +19,12 @@ from elkyn.server.door import Caller, Door
 from elkyn.server.feed import INLINE_ROWS, Opening
 from elkyn.server.grant import Grant
 from elkyn.server.hashes import hash_of
+from elkyn.server.large_messages import Announced
+from elkyn.server.limits import Limits
 from elkyn.server.pushes import push_value
 from elkyn.server.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
 from elkyn.server.session import Attach, Commit, Fetch, Later, Listen
+from elkyn.server.split import RawJson, put_large, update_large
 from elkyn.store import ElkynStore
 from elkyn.txn import View
 from elkyn.values import present, resolve
@@ -43,12 +46,14 @@ class SocketStore:
         namespace: its name.
         door: told of refusals.
         scope: ASGI's, of the connection.
+        nodes_max: of values in a large message.
     """
 
     store: ElkynStore
     namespace: str
     door: Door
     scope: Mapping[str, Any]
+    nodes_max: int = Limits().body_nodes
 
     def grant(self, caller: Caller, path: Path, *, write: bool) -> Grant:
         """Return what `caller` may do at `path`."""
@@ -68,12 +73,26 @@ class SocketStore:
         Raises:
             BadValue, BadPath, UsageError: the tree cannot hold it.
         """
-        make = put_write if step.kind == "put" else patch_write
-        write = make(step.path, step.data)
+        if type(step.data) is RawJson:
+            write = _large_write(step.kind, step.path, step.data.text, self.nodes_max)
+        else:
+            make = put_write if step.kind == "put" else patch_write
+            write = make(step.path, step.data)
         write.guard = grant.guard()
         if isinstance(step, Commit) and step.expected_hash is not None:
             write.check = partial(_check_hash, step.path, step.expected_hash)
         return write
+
+    def check_could_write(self, grant: Grant, step: Commit | Announced) -> None:
+        """Refuse a write whose data are not parsed when no rule can allow it; may block.
+
+        Raises:
+            Denied: none can.
+        """
+        if grant.unlimited:
+            return
+        with self.store.snapshot() as view:
+            grant.check_could_write(view, step.path, below=step.kind == "patch")
 
     def check_later(self, step: Later, grant: Grant) -> None:
         """Check now what will be written when the client goes; blocks."""
@@ -155,6 +174,18 @@ class SocketStore:
             return _fetched(view, grant, step)
 
 
+def _large_write(kind: str, path: Path, text: bytes, nodes_max: int) -> Write:
+    try:
+        write = (put_large if kind == "put" else update_large)(path, text, nodes_max)
+    except ValueError as error:
+        if isinstance(error, SennitError):
+            raise
+        raise UsageError("the data are no JSON") from None
+    if write is None:
+        raise UsageError(f"a merge at {format_path(path)} takes an object")
+    return write
+
+
 def _fetched(view: View, grant: Grant, step: Fetch) -> Any:
     grant.check_read(view, step.path, step.query)
     if step.query is None:
@@ -179,8 +210,10 @@ def status_of(error: SennitError) -> str:
     """Return the status that tells a client of an error."""
     statuses: tuple[tuple[type[SennitError], str], ...] = (
         (PreconditionFailed, "datastale"),
+        (UnknownNamespace, "unknown_namespace"),
         (Denied, getattr(error, "wire_status", "permission_denied")),
         (TooLarge, "too_big"),
+        (TooManyNodes, "too_big"),
         (Busy, "unavailable"),
         (Closed, "unavailable"),
         (UsageError, "failure"),

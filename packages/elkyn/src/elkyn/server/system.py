@@ -42,12 +42,19 @@ class SystemCall:
         """Return the store of the namespace."""
         return self.app.open_store(self.namespace)
 
-    async def admin(self, path: str, *, write: bool) -> Grant:
-        """Return the grant of an admin; everybody else is refused."""
+    async def admin(self, path: str, *, write: bool, namespace: str | None = None) -> Grant:
+        """Return the grant of an admin; everybody else is refused.
+
+        Args:
+            path: what is asked for, in the log of refusals.
+            write: whether it is to be changed.
+            namespace: another one than that of the request.
+        """
+        name = namespace or self.namespace
         caller = await self.app.door.caller(self.scope, self.request.query)
-        grant = caller.grant(self.store(), self.namespace, path, write)
+        grant = caller.grant(self.app.open_store(name), name, path, write)
         if not grant.identity.admin:
-            self.app.door.refused(caller, client_of(self.scope), self.namespace, path, write=write)
+            self.app.door.refused(caller, client_of(self.scope), name, path, write=write)
             raise Denied(f"using {path}", "an admin's credential")
         return grant
 

@@ -20,6 +20,7 @@ __all__ = [
     "Message",
     "control",
     "frames_of",
+    "hello",
     "parse",
     "push",
     "reply",
@@ -42,6 +43,16 @@ class Assembler:
         self._frames: list[str] = []
         self._missing = 0
         self._chars = 0
+        self._discards = False
+
+    @property
+    def first_frame(self) -> str | None:
+        """The only frame so far of a message that is not complete; None at any other time."""
+        return self._frames[0] if self._missing and len(self._frames) == 1 else None
+
+    def discard(self) -> None:
+        """Drop what is there and still comes of the current message."""
+        self._frames, self._discards = [], True
 
     def feed(self, frame: str) -> str | None:
         """Take a frame; returns the message that it completes.
@@ -61,9 +72,13 @@ class Assembler:
             return None
         self._chars += len(frame)
         self._check(self._chars)
-        self._frames.append(frame)
+        if not self._discards:
+            self._frames.append(frame)
         self._missing -= 1
         if self._missing:
+            return None
+        if self._discards:
+            self._chars, self._discards = 0, False
             return None
         message = "".join(self._frames)
         self._frames, self._chars = [], 0
@@ -121,11 +136,16 @@ def control(kind: str, data: Any) -> str:
     return dump({"t": "c", "d": {"t": kind, "d": data}}).decode()
 
 
+def hello(session_id: str, host: str, now_ms: int) -> str:
+    """Return the message that a connection begins with."""
+    return control("h", {"ts": now_ms, "v": "5", "h": host, "s": session_id})
+
+
 def reply(number: int, status: str, data: Any = "") -> str:
     """Return the answer to a request."""
     return dump({"t": "d", "d": {"r": number, "b": {"s": status, "d": data}}}).decode()
 
 
 def push(action: str, body: Mapping[str, Any]) -> str:
-    """Return what the server says by itself: `d` set, `m` merge, `c` and `ac` revoked."""
+    """Return what the server says by itself: `d` set, `m` merge, `c` and `ac` revoked, `sd` a text."""
     return dump({"t": "d", "d": {"a": action, "b": body}}).decode()

@@ -1,0 +1,200 @@
+"""Accounts from one server to another: users, their sessions, admin keys and revocations.
+
+An export is JSON, a row a line. It holds password hashes and hashes of refresh tokens: keep it like
+the vault. Private signing keys stay where they are; a refresh token gets ID tokens of the new server.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from types import NoneType
+from typing import Any
+
+from elkyn.auth.claims import check_uid
+from elkyn.auth.vault import AdminKey, Pages, Session, User, Vault
+from sennit_core.errors import BadInput
+
+__all__ = ["Imported", "export_accounts", "import_accounts"]
+
+_BATCH_ROWS = 1000
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import has done.
+
+    Attributes:
+        counts: rows that were written, by kind.
+        skipped: users that were not: a line each that says why.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _MovedSession:
+    """A `Session`, and the SHA-256 of its refresh token."""
+
+    digest: bytes
+    uid: str
+    provider: str
+    auth_time: int
+    created_ms: int
+    claims: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cutoff:
+    """When the tokens of a uid were revoked last."""
+
+    uid: str
+    seconds: int
+
+
+_BYTES = {"digest", "secret_sha256"}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, NoneType),
+    "int": (int,),
+    "bool": (bool,),
+    "bytes": (bytes,),
+    "tuple[str, ...]": (tuple,),
+}
+
+
+def export_accounts(vault: Vault) -> Iterator[str]:
+    """Yield the rows of a vault as lines of JSON, all of one state."""
+    with vault.read() as pages:
+        for user in pages.users():
+            yield _line("user", asdict(user))
+        for token_digest, session in pages.sessions():
+            yield _line("session", {**asdict(session), "digest": token_digest})
+        for key in pages.admin_keys():
+            yield _line("key", asdict(key))
+        for uid, seconds in pages.cutoffs().items():
+            yield _line("cutoff", {"uid": uid, "seconds": seconds})
+
+
+def import_accounts(vault: Vault, lines: Iterable[str]) -> Imported:
+    """Write exported rows; what is there already stays as it is.
+
+    Args:
+        vault: where they go.
+        lines: of `export_accounts`; users come before their sessions.
+
+    Raises:
+        BadInput: a line is no row of an export; the rows before it may be written.
+    """
+    done = Imported()
+    batch: list[tuple[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            batch.append(_parse(line, number))
+        if len(batch) == _BATCH_ROWS:
+            _write(vault, batch, done)
+            batch = []
+    _write(vault, batch, done)
+    return done
+
+
+def _line(kind: str, row: dict[str, Any]) -> str:
+    return json.dumps({"kind": kind, **row}, ensure_ascii=False, default=_to_base64)
+
+
+def _to_base64(value: Any) -> str:
+    assert isinstance(value, bytes)
+    return b64encode(value).decode("ascii")
+
+
+def _parse(line: str, number: int) -> tuple[str, Any]:
+    try:
+        row = json.loads(line)
+        kind = row.pop("kind")
+        for name in _BYTES & row.keys():
+            row[name] = b64decode(row[name], validate=True)
+        row.update({name: tuple(value) for name, value in row.items() if isinstance(value, list)})
+        record = _checked(_KINDS[kind](**row))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(
+            "the accounts",
+            line=number,
+            reason=f"no row of an export ({error!r})",
+            hint="an export is made by: elkyn user export --data DIR",
+        ) from None
+    return kind, record
+
+
+def _checked(record: Any) -> Any:
+    """Return a record whose fields have the types that they are declared with."""
+    for one in fields(record):
+        value = getattr(record, one.name)
+        if type(value) not in _TYPES[str(one.type)]:
+            raise TypeError(f"{one.name} is {type(value).__name__}")
+        if type(value) is tuple and any(type(item) is not str for item in value):
+            raise TypeError(f"{one.name} holds something else than text")
+    if not isinstance(record, AdminKey):
+        check_uid(record.uid)
+    return record
+
+
+def _write(vault: Vault, batch: list[tuple[str, Any]], done: Imported) -> None:
+    def body(pages: Pages) -> list[tuple[str, str | None]]:
+        return [(kind, _PUTS[kind](pages, record)) for kind, record in batch]
+
+    for kind, problem in vault.write(body):
+        if problem is None:
+            done.counts[kind] = done.counts.get(kind, 0) + 1
+        elif problem:
+            done.skipped.append(problem)
+
+
+def _put_user(pages: Pages, user: User) -> str | None:
+    if pages.user(user.uid) is not None:
+        return f"user {user.uid}: there already"
+    for kind, name in (("email", user.email), ("phone", user.phone)):
+        owner = None if name is None else pages.user_named(kind, name)
+        if owner is not None:
+            return f"user {user.uid}: {kind} {name} belongs to {owner.uid} here"
+    pages.put_user(user)
+    return None
+
+
+def _put_session(pages: Pages, moved: _MovedSession) -> str | None:
+    if pages.user(moved.uid) is None or pages.has_session(moved.digest):
+        return ""  # its user was skipped and named, or it came before
+    members = {name: value for name, value in asdict(moved).items() if name != "digest"}
+    pages.put_session_of(moved.digest, Session(**members))
+    return None
+
+
+def _put_key(pages: Pages, key: AdminKey) -> str | None:
+    if pages.admin_key(key.id) is not None:
+        return ""
+    pages.put_admin_key(key)
+    return None
+
+
+def _put_cutoff(pages: Pages, cutoff: _Cutoff) -> str | None:
+    if pages.cutoff(cutoff.uid) >= cutoff.seconds:
+        return ""
+    pages.put_cutoff(cutoff.uid, cutoff.seconds)
+    return None
+
+
+_KINDS: dict[str, Callable[..., Any]] = {
+    "user": User,
+    "session": _MovedSession,
+    "key": AdminKey,
+    "cutoff": _Cutoff,
+}
+_PUTS: dict[str, Callable[[Pages, Any], str | None]] = {
+    "user": _put_user,
+    "session": _put_session,
+    "key": _put_key,
+    "cutoff": _put_cutoff,
+}
+"""Each returns None when it has written the row, else why not; an empty text is not shown."""

@@ -1,0 +1,53 @@
+"""Whether any write at a path could be allowed, asked before the value to write is known.
+
+A rule that does not read `newData` has its answer already. One that does may allow some value, so
+it counts as allowing: the write itself asks it again, with the value.
+"""
+
+from __future__ import annotations
+
+from elkyn.paths import Path
+from elkyn.rules.compiler import Context
+from elkyn.rules.nodes import Literal
+from elkyn.rules.trie import Rule, RuleNode
+from elkyn.values import Stored
+
+__all__ = ["UNWRITTEN", "could_allow", "has_write_rule"]
+
+
+class _NewDataReadError(Exception):
+    """A rule has read `newData`. Not a `Failed`, which a rule would take for false."""
+
+
+class _Unwritten:
+    """The tree after a write whose value is not known."""
+
+    def get(self, path: Path) -> Stored:
+        raise _NewDataReadError
+
+    def keys(self, path: Path) -> list[str] | None:
+        raise _NewDataReadError
+
+    def peek(self, path: Path) -> Stored:
+        raise _NewDataReadError
+
+
+UNWRITTEN = _Unwritten()
+"""The `after` of a context that `could_allow` gets."""
+
+
+def could_allow(rule: Rule, context: Context) -> bool:
+    """Whether a `.write` rule is true, or would have to read the new value to tell."""
+    try:
+        return rule.allows(context)
+    except _NewDataReadError:
+        return True
+
+
+def has_write_rule(node: RuleNode) -> bool:
+    """Whether a `.write` other than the constant `false` is set at `node` or below it."""
+    rule = node.write
+    if rule is not None and not (isinstance(rule.tree, Literal) and rule.tree.value is False):
+        return True
+    below = [*node.children.values(), *([] if node.wildcard is None else [node.wildcard])]
+    return any(map(has_write_rule, below))

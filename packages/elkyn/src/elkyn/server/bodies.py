@@ -1,0 +1,152 @@
+"""Bodies of requests: how much memory all of them together may take, from their arrival to the commit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+
+from elkyn.server.asgi import Receive, Scope
+from sennit_core.errors import Busy, Closed, TooLarge
+
+__all__ = ["INLINE_BYTES", "LARGE_FACTOR", "Bodies", "Held", "memory_of", "read_body"]
+
+INLINE_BYTES = 64 * 1024
+"""Smaller bodies are parsed in the event loop, larger ones in pieces and on a thread."""
+
+LARGE_FACTOR = 6
+"""What a large body takes for each of its bytes, at most: packed nodes, log row, pages to be written."""
+_NODE_BYTES = 150  # of a node of a small body: its object, its key and its place in a dict
+
+
+class Bodies:
+    """Counts the memory of bodies; a body that would take too much is refused.
+
+    Args:
+        bytes_max: of all clients together.
+
+    Attributes:
+        bytes: what they take now, estimated.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes = 0
+        self._bytes_max = bytes_max
+        self._of_client: Counter[str] = Counter()
+
+    def hold(self, client: str) -> Held:
+        """Return what counts the memory of one request of a client at an address."""
+        return Held(self, client)
+
+    def change(self, client: str, size: int) -> None:
+        """Count `size` bytes more, or fewer.
+
+        Raises:
+            Busy: all clients take the maximum, or this one more than half of it beside others.
+        """
+        own = self._of_client[client]
+        if size > 0:
+            is_alone = own == self.bytes
+            own_max = self._bytes_max if is_alone else self._bytes_max // 2
+            if self.bytes + size > self._bytes_max or own + size > own_max:
+                raise Busy("request bodies take too much memory; try again in a second")
+        self.bytes += size
+        self._of_client[client] = own + size
+        if not own + size:
+            del self._of_client[client]
+
+
+class Held:
+    """The memory of one request's body; a context manager, released at its end."""
+
+    __slots__ = ("_bodies", "_client", "bytes")
+
+    def __init__(self, bodies: Bodies, client: str) -> None:
+        self._bodies = bodies
+        self._client = client
+        self.bytes = 0
+
+    def add(self, size: int) -> None:
+        """Count so many bytes of memory; raises `Busy` when they are too many."""
+        self._bodies.change(self._client, size)
+        self.bytes += size
+
+    def release(self) -> None:
+        """Count nothing any more; twice is fine."""
+        self._bodies.change(self._client, -self.bytes)
+        self.bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def memory_of(body: bytes) -> int:
+    """Estimate the memory that a small body takes when it is parsed: it may hold a node every two bytes."""
+    return len(body) + _NODE_BYTES * body.count(b",")
+
+
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    bytes_max: int,
+    held: Held,
+    check: Callable[[], Awaitable[None]] | None = None,
+) -> bytes:
+    """Return the body of a request.
+
+    Args:
+        scope: of the request.
+        receive: ASGI's.
+        bytes_max: a larger body is refused, before it is read when its length is announced.
+        held: counts its memory.
+        check: awaited once before more than a small body is read; raises to refuse the request.
+
+    Raises:
+        TooLarge: it has more than `bytes_max` bytes.
+        Busy: bodies take too much memory already.
+        Closed: the client is gone.
+    """
+    announced = _content_length(scope)
+    if announced > bytes_max:
+        raise TooLarge("the request body", bytes_max, announced)
+    if check is not None and announced > INLINE_BYTES:
+        await check()
+        check = None
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message: Any = await receive()
+        if message["type"] == "http.disconnect":
+            raise Closed("the connection")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > bytes_max:
+            raise TooLarge("the request body", bytes_max)
+        if check is not None and size > INLINE_BYTES:
+            await check()
+            check = None
+        held.add(len(part) * LARGE_FACTOR)
+        parts.append(part)
+        if not message.get("more_body"):
+            break
+    if size <= INLINE_BYTES:
+        body = b"".join(parts)
+        held.add(memory_of(body))
+        return body
+    return b"".join(parts)
+
+
+def _content_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value[:18])
+    return 0
