@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from elkyn import ElkynStore
 from elkyn.server.app import elkyn_app
@@ -17,6 +20,7 @@ RULES = {
     "rules": {"users": {"$uid": {".read": "auth.uid === $uid", ".write": "auth.uid === $uid"}}}
 }
 ADMIN_PATHS = [
+    "/.settings/search.json?text=a",
     "/.settings/outline.json",
     "/.settings/namespaces.json",
     "/.settings/changes",
@@ -39,6 +43,57 @@ def test_the_page_and_everything_it_names_come_without_a_credential(server: Any)
     assert len(set(names)) >= 8
     assert all(httpx.get(f"{server.url}/{name}").status_code == 200 for name in set(names))
     assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/", "/index.html"),
+        ("/?ns=shop", "/index.html?ns=shop"),
+        ("/users/ann%20b/", "/index.html#data/users/ann%20b"),
+        ("/a%23b?ns=shop", None),
+    ],
+)
+def test_a_path_opened_in_a_browser_is_shown_by_the_dashboard(
+    server: Any, path: str, location: str | None
+) -> None:
+    answer = httpx.get(server.url + path, headers=BROWSER)
+    if location is None:  # no key holds this
+        assert answer.status_code == 400
+    else:
+        assert (answer.status_code, answer.headers["location"]) == (302, location)
+
+
+def test_programs_get_the_value_where_browsers_get_the_dashboard(server: Any) -> None:
+    server.client.put("/opened.json", json=1)
+    asked: list[tuple[str, dict[str, str]]] = [
+        ("/opened", {}),
+        ("/opened", {"accept": "*/*"}),
+        ("/opened", {"accept": "application/json, text/plain, */*"}),
+        ("/opened.json", BROWSER),
+        ("/opened?print=pretty", BROWSER),
+    ]
+    for path, headers in asked:
+        answer = server.client.get(path, headers=headers)
+        assert (answer.status_code, answer.json()) == (200, 1)
+    assert server.client.put("/opened", json=2, headers=BROWSER).json() == 2
+
+
+def test_an_embedded_tree_sends_no_browser_to_a_dashboard() -> None:
+    with ElkynStore(mode="memory") as store:
+        store.set("/a", 1)
+        assert asyncio.run(_get(store, "/a", BROWSER)).json() == 1
+
+
+def test_the_sign_in_page_learns_how_to_sign_in(
+    server: Any, start_server: Callable[..., Any]
+) -> None:
+    guarded = start_server()
+    answers = [httpx.get(f"{url}/.dashboard/server.json") for url in (server.url, guarded.url)]
+    assert [answer.json() for answer in answers] == [{"signIn": "owner"}, {"signIn": "token"}]
 
 
 def test_a_page_that_is_known_is_not_sent_again(server: Any) -> None:
@@ -72,7 +127,7 @@ def test_children_come_by_pages_with_their_kinds(server: Any) -> None:
             break
     assert [child["key"] for child in found] == [*sorted(children), "map", "t", "x"]
     assert found[250:] == [
-        {"key": "map", "kind": "map"},
+        {"key": "map", "kind": "map", "count": 1, "list": False},
         {"key": "t", "kind": "bool", "value": True},
         {"key": "x", "kind": "text", "value": "é" * 200, "cut": True},
     ]
@@ -88,13 +143,147 @@ def test_children_that_are_ephemeral_have_their_place_in_the_pages() -> None:
     assert page["more"]
 
 
-async def _outline(store: ElkynStore, **query: str) -> Any:
+async def _get(
+    store: ElkynStore, path: str, headers: dict[str, str], query: dict[str, str] | None = None
+) -> Any:
     app = elkyn_app({"default": store}, authorize=lambda *_asked: None)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        answer = await client.get("/.settings/outline.json", params=query)
+        answer = await client.get(path, params=query, headers=headers)
     app.close()
+    return answer
+
+
+async def _outline(store: ElkynStore, **query: str) -> Any:
+    return (await _get(store, "/.settings/outline.json", {}, query)).json()
+
+
+COUNTED: list[tuple[Any, dict[str, Any]]] = [
+    (["a", "b", None, "d"], {"count": 3, "list": True}),
+    ({"0": 1, "7": 1}, {"count": 2, "list": False}),
+    ({"00": 1, "01": 1}, {"count": 2, "list": False}),
+    ({f"n{number}": "x" * 9 for number in range(1000)}, {"count": 1000, "list": False}),
+    (list(range(1, 900)), {"count": 899, "list": True}),
+    ({f"n{number}": "x" * 9 for number in range(1001)}, {"count": 1000, "capped": True}),
+]
+
+
+@pytest.mark.parametrize(("value", "counted"), COUNTED)
+def test_children_are_counted_and_arrays_told_from_maps(
+    server: Any, value: Any, counted: dict[str, Any]
+) -> None:
+    server.client.put("/counted.json", json={"node": value, "z": 1})
+    page = server.client.get("/.settings/outline.json", params={"path": "/counted"}).json()
+    assert page["children"][0] == {"key": "node", "kind": "map", **counted}
+    assert (page["count"], page["list"]) == (2, False)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(-3, 12).map(str) | st.sampled_from(["00", "07", "a", "-0"]),
+        st.integers(),
+        min_size=1,
+    ),
+    st.booleans(),
+)
+def test_what_the_outline_calls_an_array_is_one_to_clients(
+    value: dict[str, int], ephemeral: bool
+) -> None:
+    with ElkynStore(mode="memory") as store:
+        store.set("/x", value, ephemeral=ephemeral)
+        page = asyncio.run(_outline(store, path="/x"))
+        assert page["list"] is isinstance(store.get("/x"), list)
+        assert page["count"] == len(value)
+
+
+AGES = {"ann": {"age": 31}, "bob": {"age": 22}, "cid": {"age": 40, "x": {"y": 1}}, "dot": {}}
+QUERIES: list[tuple[dict[str, str], list[str]]] = [
+    ({"orderBy": '"age"', "startAt": "30"}, ["ann", "cid"]),
+    ({"orderBy": '"age"', "limitToFirst": "1"}, ["bob"]),
+    ({"orderBy": '"age"', "limitToLast": "2", "limit": "1"}, ["ann", "cid"]),
+    ({"orderBy": '"$key"', "startAt": '"b"', "endAt": '"c\uf8ff"'}, ["bob", "cid"]),
+    ({"orderBy": '"$value"', "limit": "2"}, ["ann", "bob"]),
+]
+
+
+@pytest.mark.parametrize(("query", "keys"), QUERIES)
+def test_a_query_shows_its_children_in_its_order(
+    server: Any, query: dict[str, str], keys: list[str]
+) -> None:
+    server.client.put("/ages.json", json=AGES)
+    page = server.client.get("/.settings/outline.json", params={"path": "/ages", **query}).json()
+    assert [child["key"] for child in page["children"]] == keys
+    assert page["more"] is (query.get("limit") == "2")
+    assert page["count"] == 3
+
+
+def test_a_query_says_what_it_orders_by_and_whether_clients_may_send_it(server: Any) -> None:
+    server.client.put("/ages.json?ns=queried", json=AGES)
+    query = {"path": "/ages", "orderBy": '"age"', "ns": "queried", "equalTo": "22"}
+    before = server.client.get("/.settings/outline.json", params=query).json()
+    server.rules("queried", {"ages": {".indexOn": "age"}})
+    after = server.client.get("/.settings/outline.json", params=query).json()
+    assert (before["indexed"], after["indexed"]) == (False, True)
+    assert after["children"] == [
+        {
+            "key": "bob",
+            "kind": "map",
+            "count": 1,
+            "list": False,
+            "by": {"kind": "number", "value": 22},
+        }
+    ]
+
+
+def test_search_finds_keys_and_values_whatever_their_case(server: Any) -> None:
+    tree = {"Bob": {"age": 5}, "c": {"name": "Kabob Hut", "tags": [True, 25]}, "d": {"n": "x"}}
+    server.client.put("/searched.json", json=tree)
+    found = {
+        text: _search(server, path="/searched", text=text)["found"]
+        for text in ("bob", "25", "true", "nothing")
+    }
+    paths = {text: [node["path"] for node in nodes] for text, nodes in found.items()}
+    assert paths == {
+        "bob": ["/searched/Bob", "/searched/c/name"],
+        "25": ["/searched/c/tags/1"],
+        "true": ["/searched/c/tags/0"],
+        "nothing": [],
+    }
+    assert found["bob"][1] == {
+        "path": "/searched/c/name",
+        "kind": "text",
+        "value": "Kabob Hut",
+        "cut": False,
+    }
+
+
+def test_a_search_goes_on_where_it_has_stopped(server: Any) -> None:
+    deep = {"large": {f"k{n}": {"v": "yes " * 9} for n in range(120)}, "small": {"v": "yes"}}
+    server.client.put("/resumed.json", json={**deep, "yes": {"yes": {"no": 1}}})
+    everything = _search(server, path="/resumed", text="yes", limit=1000)
+    assert "after" not in everything
+    found: list[Any] = []
+    after = "/"
+    while after:
+        part = _search(server, path="/resumed", text="yes", limit=7, after=after)
+        found += part["found"]
+        after = part.get("after", "")
+    assert found == everything["found"]
+    assert len(found) == 123
+
+
+def _search(server: Any, **query: Any) -> Any:
+    answer = server.client.get("/.settings/search.json", params=query)
+    assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+@pytest.mark.parametrize("query", [{}, {"text": ""}, {"text": "a", "limit": "0"}])
+def test_a_search_for_nothing_is_refused(server: Any, query: dict[str, str]) -> None:
+    answer = server.client.get("/.settings/search.json", params=query)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
 
 
 def test_a_value_and_nothing_have_outlines_too(server: Any) -> None:
@@ -107,7 +296,15 @@ def test_a_value_and_nothing_have_outlines_too(server: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", [{"limit": "0"}, {"limit": "x"}, {"limit": "9" * 30}, {"path": "/a.b"}]
+    "query",
+    [
+        {"limit": "0"},
+        {"limit": "x"},
+        {"limit": "9" * 30},
+        {"path": "/a.b"},
+        {"orderBy": "age"},
+        {"startAt": "1"},
+    ],
 )
 def test_bad_questions_get_an_error(server: Any, query: dict[str, str]) -> None:
     answer = server.client.get("/.settings/outline.json", params=query)

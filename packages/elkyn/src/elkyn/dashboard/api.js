@@ -1,8 +1,18 @@
 // @ts-check
 /** What the dashboard asks of its server, with the token that this tab holds. */
 
-/** @typedef {{key: string, kind: 'map' | 'text' | 'number' | 'bool', value?: unknown, cut?: boolean}} Child */
-/** @typedef {{value?: unknown, kind: string, children?: Child[], more?: boolean}} Outline */
+/** @typedef {'map' | 'text' | 'number' | 'bool' | 'null'} Kind */
+/** A node: scalars have a value (`cut`: its start), maps a count (`capped`: of some of them).
+ * @typedef {{kind: Kind, value?: unknown, cut?: boolean, count?: number, capped?: boolean, list?: boolean}} Outlined */
+/** @typedef {Outlined & {key: string, by?: Outlined}} Child */
+/** @typedef {Outlined & {children?: Child[], more?: boolean, indexed?: boolean}} Outline */
+/** @typedef {Outlined & {path: string}} Found */
+/** @typedef {{found: Found[], searched: number, after?: string}} SearchAnswer */
+/** @typedef {{line: number, column: number, text: string}} Problem */
+
+export const PAGE = 100
+export const PAGE_MAX = 1000
+const EDITED_BYTES_MAX = 1024 * 1024 // a text area with more is too slow to type in
 
 const TOKEN = 'elkyn-token'
 
@@ -44,6 +54,13 @@ export function urlOf(keys) {
   return `/${keys.map(encodeURIComponent).join('/')}.json`
 }
 
+/** The link that opens a node in the dashboard. With a slash for the root too: `#data` would be
+ * the element of that name, to which browsers scroll.
+ * @param {string[]} keys */
+export function linkTo(keys) {
+  return `#data/${keys.map(encodeURIComponent).join('/')}`
+}
+
 /** @param {string} path @param {{method?: string, body?: string | undefined, query?: Record<string, string | number> | undefined, signal?: AbortSignal}} [options] */
 async function send(path, { method = 'GET', body, query, signal } = {}) {
   const answer = await fetch(address(path, query), {
@@ -52,6 +69,7 @@ async function send(path, { method = 'GET', body, query, signal } = {}) {
     headers: session.token ? { authorization: `Bearer ${session.token}` } : {},
     signal: signal ?? null,
   })
+  if (answer.status === 401) dispatchEvent(new Event('elkyn-signed-out'))
   if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null))
   return answer
 }
@@ -59,6 +77,17 @@ async function send(path, { method = 'GET', body, query, signal } = {}) {
 /** @param {string} path @param {Record<string, string | number>} [query] */
 export async function read(path, query) {
   return (await send(path, { query })).json()
+}
+
+/** What is at a path as text to edit, with priorities.
+ * @param {string[]} keys */
+export async function readToEdit(keys) {
+  const answer = await send(urlOf(keys), { query: { format: 'export' } })
+  if (Number(answer.headers.get('content-length')) > EDITED_BYTES_MAX) {
+    await answer.body?.cancel()
+    throw new Error('This is too large to edit as one text: open a child, or use `elkyn export`.')
+  }
+  return JSON.stringify(await answer.json(), null, 2)
 }
 
 /** @param {string} path @param {string} method @param {string} [body] */
@@ -71,9 +100,22 @@ export async function text(path) {
   return (await send(path)).text()
 }
 
-/** @param {string[]} keys @param {string} after @returns {Promise<Outline>} */
-export function outline(keys, after = '') {
-  return read('/.settings/outline.json', { path: `/${keys.join('/')}`, after, limit: 100 })
+/** @param {string[]} keys @param {Record<string, string | number>} [parameters] of a page or query
+ * @returns {Promise<Outline>} */
+export function outline(keys, parameters = {}) {
+  const path = `/${keys.join('/')}`
+  return read('/.settings/outline.json', { path, limit: PAGE, ...parameters })
+}
+
+/** @param {string[]} keys @param {string} text @param {string} after @returns {Promise<SearchAnswer>} */
+export function search(keys, text, after) {
+  return read('/.settings/search.json', { path: `/${keys.join('/')}`, text, after })
+}
+
+/** The problems that an answer names, null when it was refused for another reason.
+ * @param {unknown} error @returns {Problem[] | null} */
+export function problemsOf(error) {
+  return error instanceof Refused ? (error.details?.problems ?? null) : null
 }
 
 /** Call `changed` with lists of changed paths until `signal` aborts; connects again by itself.

@@ -1,5 +1,5 @@
 // @ts-check
-/** Elements from a name, properties and children. Text is always text, never markup. */
+/** Elements from a name, properties and children; text is always text, never markup. Notices. */
 
 /** @typedef {Node | string | null | undefined | false} Part */
 
@@ -27,12 +27,42 @@ export function byId(id) {
 }
 
 /** @param {unknown} error */
-export function complain(error) {
-  const box = byId('message')
-  box.textContent = error instanceof Error ? error.message : String(error)
-  box.hidden = false
+export function messageOf(error) {
+  if (error instanceof TypeError && error.message.toLowerCase().includes('fetch'))
+    return 'The server does not answer.'
+  return error instanceof Error ? error.message : String(error)
 }
 
-export function calm() {
-  byId('message').hidden = true
+/** Error messages on top of the page by what caused them: `calm` removes those of one cause.
+ * @type {Map<string, HTMLElement>} */
+const notices = new Map()
+
+/** @param {unknown} error @param {string} cause what failed; a later success of it calls `calm` */
+export function complain(error, cause) {
+  const text = messageOf(error)
+  const known = notices.get(cause)
+  if (known?.firstChild?.textContent === text) return
+  const close = h(
+    'button',
+    { className: 'quiet', 'aria-label': 'close this message', onclick: () => calm(cause) },
+    '×',
+  )
+  const notice = h('div', { className: 'notice' }, h('span', {}, text), close)
+  if (known) known.replaceWith(notice)
+  else byId('message').append(notice)
+  notices.set(cause, notice)
+}
+
+/** @param {string} [cause] every one when left out */
+export function calm(cause) {
+  for (const [known, notice] of [...notices]) {
+    if (cause !== undefined && known !== cause) continue
+    notice.remove()
+    notices.delete(known)
+  }
+}
+
+/** @param {number} count */
+export function formatCount(count) {
+  return count.toLocaleString('en')
 }

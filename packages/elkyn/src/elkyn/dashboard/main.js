@@ -1,23 +1,25 @@
 // @ts-check
 /** The shell: sign-in, namespaces, tabs, theme, and the feed of changes. */
 
-import { showActivity } from './activity.js'
-import { follow, read, Refused, session } from './api.js'
+import { ActivityView } from './activity.js'
+import { follow, linkTo, read, Refused, session } from './api.js'
+import { DataView } from './data.js'
 import { byId, calm, complain, h } from './dom.js'
-import { showRules } from './rules.js'
-import { DataView } from './tree.js'
+import { RulesView } from './rules.js'
 
 const TABS = ['data', 'rules', 'activity']
 const THEME = 'elkyn-theme'
+const OWNER = 'owner'
 
-/** @type {AbortController | null} */
-let open = null
-/** @type {DataView | null} */
-let data = null
+/** What is shown of one namespace, until another is chosen.
+ * @typedef {{feed: AbortController, data: DataView, rules: RulesView, activity: ActivityView}} Shown */
+/** @type {Shown | null} */
+let shown = null
+let isEmulator = false
 
 function theme() {
-  const kept = localStorage.getItem(THEME)
-  if (kept) document.documentElement.dataset.theme = kept
+  const chosen = localStorage.getItem(THEME)
+  if (chosen) document.documentElement.dataset.theme = chosen
   byId('theme').onclick = () => {
     const system = matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'
     const now = document.documentElement.dataset.theme ?? system
@@ -27,16 +29,46 @@ function theme() {
   }
 }
 
-/** @param {string} name */
-function choose(name) {
+/** Show the tab and path of the address: `#data/users/ann`, `#rules`, `#activity`. */
+function route() {
+  if (!shown) return
+  const [name = '', ...parts] = location.hash.slice(1).split('/')
   const tab = TABS.includes(name) ? name : 'data'
   for (const each of TABS) {
     byId(each).hidden = each !== tab
     byId(`tab-${each}`).setAttribute('aria-selected', String(each === tab))
+    byId(`tab-${each}`).tabIndex = each === tab ? 0 : -1
   }
   calm()
-  if (tab === 'rules') showRules(byId('rules'))
-  if (tab === 'activity') showActivity(byId('activity'))
+  if (tab === 'data') shown.data.show(parts.filter(Boolean).map(decoded))
+  if (tab === 'rules') shown.rules.show()
+  if (tab === 'activity') shown.activity.show()
+}
+
+/** @param {string} part */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
+}
+
+/** @param {string} tab */
+function go(tab) {
+  const link = tab === 'data' ? linkTo(shown?.data.keys ?? []) : `#${tab}`
+  history.pushState(null, '', link) // setting the hash would take the focus away from the tab
+  route()
+}
+
+/** @param {KeyboardEvent} event */
+function moveBetweenTabs(event) {
+  const step = event.key === 'ArrowRight' ? 1 : event.key === 'ArrowLeft' ? -1 : 0
+  const at = TABS.findIndex((each) => byId(`tab-${each}`) === event.target)
+  const next = TABS[(at + step + TABS.length) % TABS.length]
+  if (!step || !next) return
+  byId(`tab-${next}`).focus()
+  go(next)
 }
 
 /** @param {boolean} live */
@@ -45,13 +77,31 @@ function showLive(live) {
   byId('live').textContent = live ? 'live' : 'connecting again'
 }
 
+function stop() {
+  shown?.feed.abort()
+  shown?.activity.stop()
+  shown = null
+}
+
 function showDoor() {
-  open?.abort()
+  stop()
   byId('door').hidden = false
   byId('leave').hidden = true
+  byId('namespaces').hidden = true
+  document.querySelector('nav')?.toggleAttribute('hidden', true)
+  byId('live').dataset.state = ''
   byId('live').textContent = 'signed out'
   for (const each of TABS) byId(each).hidden = true
   byId('token').focus()
+}
+
+async function begin() {
+  const { signIn } = await read('/.dashboard/server.json')
+  isEmulator = signIn === OWNER
+  byId('emulator').hidden = !isEmulator
+  if (isEmulator) session.enter(OWNER)
+  else if (session.token === OWNER) session.leave() // of an emulator that had this address before
+  await enter()
 }
 
 async function enter() {
@@ -64,40 +114,63 @@ async function enter() {
     ),
   )
   byId('door').hidden = true
-  byId('leave').hidden = !session.token
+  byId('leave').hidden = isEmulator || !session.token
+  byId('namespaces').hidden = false
+  document.querySelector('nav')?.toggleAttribute('hidden', false)
   start()
 }
 
 function start() {
-  open?.abort()
-  open = new AbortController()
-  data = new DataView(byId('data'))
-  choose(location.hash.slice(1))
-  void data.load()
-  void follow((paths) => data?.changed(paths), showLive, open.signal)
+  stop()
+  const feed = new AbortController()
+  const data = new DataView(byId('data'))
+  shown = {
+    feed,
+    data,
+    rules: new RulesView(byId('rules')),
+    activity: new ActivityView(byId('activity')),
+  }
+  route()
+  void follow((paths) => data.changed(paths), showLive, feed.signal)
 }
 
 /** @param {unknown} error */
 function refused(error) {
   if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
-    if (session.token) complain('This token does not let you in.')
+    if (session.token) complain('This token does not let you in.', 'door')
     session.leave()
     showDoor()
   } else {
-    complain(error)
+    complain(error, 'page')
   }
 }
 
 theme()
-for (const each of TABS) byId(`tab-${each}`).onclick = () => (location.hash = each)
-addEventListener('hashchange', () => byId('door').hidden && choose(location.hash.slice(1)))
+for (const each of TABS) byId(`tab-${each}`).onclick = () => go(each)
+byId('tab-data').parentElement.onkeydown = moveBetweenTabs
+addEventListener('hashchange', route)
+addEventListener('elkyn-signed-out', () => {
+  if (!shown) return // the sign-in itself failed: `refused` says so
+  session.leave()
+  showDoor()
+  complain('You are signed out: the token is no longer valid.', 'door')
+})
+addEventListener('beforeunload', (event) => {
+  if (shown?.rules.isChanged) event.preventDefault()
+})
 byId('namespace').onchange = (/** @type {any} */ event) => {
+  if (shown?.rules.isChanged && !confirm('The rules have changes that are not saved. Drop them?')) {
+    event.target.value = session.namespace
+    return
+  }
   session.namespace = event.target.value
   const url = new URL(location.href)
   url.searchParams.set('ns', session.namespace)
+  if (url.hash.startsWith('#data')) url.hash = ''
   history.replaceState(null, '', url)
   start()
 }
+byId('token').oninput = () => calm('door')
 byId('door').onsubmit = (/** @type {Event} */ event) => {
   event.preventDefault()
   session.enter(byId('token').value.trim())
@@ -109,4 +182,4 @@ byId('leave').onclick = () => {
   session.leave()
   showDoor()
 }
-enter().catch(refused)
+begin().catch(refused)

@@ -1,132 +1,150 @@
 // @ts-check
-/** The rules: edit, save with problems shown where they stand, and try a request against them. */
+/** The rules: edited with colours and line numbers, checked while one types, saved, tried. */
 
-import { Refused, text, write } from './api.js'
-import { calm, complain, h } from './dom.js'
+import { problemsOf, session, text, write } from './api.js'
+import { calm, complain, h, messageOf } from './dom.js'
+import { Editor } from './editor.js'
+import { format } from './rules_text.js'
+import { trial } from './trial.js'
+
+/** @typedef {import('./api.js').Problem} Problem */
 
 const EMPTY = '{\n  "rules": {\n    ".read": false,\n    ".write": false\n  }\n}\n'
+const CHECK_MS = 400
 
-/** @param {HTMLElement} place */
-export async function showRules(place) {
-  const source = h('textarea', { className: 'source', spellcheck: false, 'aria-label': 'rules' })
-  const problems = h('ul', { className: 'problems', 'aria-live': 'polite' })
-  const saved = h('span', { className: 'note', role: 'status' })
-  const save = h('button', { className: 'primary' }, 'Save')
-  save.onclick = async () => {
-    problems.replaceChildren()
-    try {
-      await write('/.settings/rules.json', 'PUT', source.value)
-      calm()
-      saved.textContent = 'saved; they hold from now on'
-    } catch (error) {
-      saved.textContent = 'the old rules still hold'
-      showProblems(problems, source, error)
-    }
+export class RulesView {
+  /** @param {HTMLElement} place */
+  constructor(place) {
+    this.place = place
+    this.saved = ''
+    this.timer = 0
+    this.checks = 0
+    this.isShown = false
+    this.state = h('span', { className: 'note', role: 'status' })
+    this.problem = h('p', { className: 'problem', role: 'alert', hidden: true })
+    this.list = h('ul', { className: 'problems', 'aria-live': 'polite' })
+    this.editor = new Editor('rules', { changed: () => this.changed(), save: () => this.save() })
+    this.trial = trial(() => this.editor.text)
+    this.saveButton = h('button', { className: 'primary', onclick: () => this.save() }, 'Save')
+    this.revertButton = h('button', { onclick: () => this.revert() }, 'Revert')
   }
-  source.oninput = () => (saved.textContent = 'not saved')
-  const editor = h('div', {}, source, h('div', { className: 'bar' }, save, saved), problems)
-  place.replaceChildren(h('div', { className: 'split' }, editor, trial(source, problems)))
-  try {
-    source.value = (await text('/.settings/rules.json')) || EMPTY
-    if (source.value.trim() === 'null') source.value = EMPTY
-  } catch (error) {
-    complain(error)
-  }
-}
 
-/** @param {HTMLElement} list @param {HTMLTextAreaElement} source @param {unknown} error */
-function showProblems(list, source, error) {
-  const found = error instanceof Refused ? error.details?.problems : null
-  if (!found) {
-    complain(error)
-    return
+  get isChanged() {
+    return this.isShown && this.editor.text !== this.saved
   }
-  const items = found.map((/** @type {{line: number, column: number, text: string}} */ problem) => {
-    const onclick = () => caret(source, problem.line, problem.column)
-    return h(
-      'li',
-      {},
-      h('button', { onclick }, `line ${problem.line}, column ${problem.column}: ${problem.text}`),
+
+  /** Show the rules as they were left, or those of the server when nothing is unsaved. */
+  show() {
+    if (!this.isShown) this.build()
+    if (!this.isChanged) void this.load()
+  }
+
+  build() {
+    this.isShown = true
+    const bar = h(
+      'div',
+      { className: 'bar' },
+      this.saveButton,
+      h('button', { onclick: () => this.format() }, 'Format'),
+      this.revertButton,
+      this.state,
     )
-  })
-  list.replaceChildren(...items)
-}
+    const title = h('h2', {}, `Rules of ${session.namespace}`)
+    const below = [this.problem, this.list, this.editor.keys]
+    const edited = h('div', { className: 'edited' }, title, bar, this.editor.box, ...below)
+    this.place.replaceChildren(h('div', { className: 'split' }, edited, this.trial.card))
+  }
 
-/** @param {HTMLTextAreaElement} source @param {number} line @param {number} column */
-function caret(source, line, column) {
-  const lines = source.value.split('\n')
-  const at = lines.slice(0, line - 1).reduce((sum, each) => sum + each.length + 1, 0) + column - 1
-  source.focus()
-  source.setSelectionRange(at, at)
-  source.scrollTop = (line - 6) * parseFloat(getComputedStyle(source).lineHeight)
-}
-
-/** @param {HTMLTextAreaElement} source @param {HTMLElement} problems */
-function trial(source, problems) {
-  const method = h(
-    'select',
-    { id: 'try-method' },
-    h('option', {}, 'read'),
-    h('option', {}, 'write'),
-  )
-  const path = h('input', { id: 'try-path', className: 'mono', value: '/' })
-  const auth = h('textarea', {
-    id: 'try-auth',
-    rows: 3,
-    value: '{"uid": "ann"}',
-    spellcheck: false,
-  })
-  const value = h('textarea', {
-    id: 'try-value',
-    rows: 3,
-    value: '{"name": "Ann"}',
-    spellcheck: false,
-  })
-  const verdict = h('div', { className: 'verdict', role: 'status' })
-  const trace = h('pre', { className: 'trace', hidden: true })
-  const run = async () => {
-    problems.replaceChildren()
+  async load() {
     try {
-      const asked = {
-        rules: source.value,
-        method: method.value,
-        path: path.value,
-        auth: JSON.parse(auth.value || 'null'),
-        value: JSON.parse(value.value || 'null'),
-      }
-      const answer = await write('/.settings/simulate.json', 'POST', JSON.stringify(asked))
-      calm()
-      verdict.className = answer.allowed ? 'verdict yes' : 'verdict no'
-      verdict.textContent = answer.allowed ? 'allowed' : 'refused'
-      trace.hidden = !answer.trace.length
-      trace.textContent = answer.trace.join('\n')
+      const found = await text('/.settings/rules.json')
+      if (this.isChanged) return // typed meanwhile
+      const source = found.trim() === 'null' || !found ? EMPTY : found
+      if (source !== this.editor.text) this.editor.text = source
+      this.saved = this.editor.text
+      this.showState('')
+      this.showProblems([])
+      calm('rules')
     } catch (error) {
-      verdict.textContent = ''
-      trace.hidden = true
-      if (error instanceof SyntaxError) complain(`auth and value are JSON: ${error.message}`)
-      else showProblems(problems, source, error)
+      complain(error, 'rules')
     }
   }
-  const row = (/** @type {string} */ name, /** @type {HTMLElement} */ field) => [
-    h('label', { htmlFor: field.id }, name),
-    field,
-  ]
-  const form = h(
-    'div',
-    { className: 'form' },
-    ...row('request', method),
-    ...row('path', path),
-    ...row('auth', auth),
-    ...row('new value', value),
-  )
-  const button = h('button', { onclick: run }, 'Try')
-  return h(
-    'div',
-    { className: 'card' },
-    h('h2', {}, 'Try a request against these rules'),
-    form,
-    h('div', { className: 'bar' }, button),
-    verdict,
-    trace,
-  )
+
+  changed() {
+    this.trial.clear()
+    this.say('')
+    this.showState(this.isChanged ? 'not saved' : '')
+    clearTimeout(this.timer)
+    this.timer = window.setTimeout(() => void this.check(), CHECK_MS)
+  }
+
+  /** Ask the server what is wrong with the rules, by a trial whose answer does not matter. */
+  async check() {
+    const check = (this.checks += 1)
+    const request = { rules: this.editor.text, method: 'read', path: '/', auth: null }
+    /** @type {Problem[]} */
+    let found = []
+    try {
+      await write('/.settings/simulate.json', 'POST', JSON.stringify(request))
+    } catch (error) {
+      found = problemsOf(error) ?? []
+    }
+    if (check === this.checks) this.showProblems(found)
+  }
+
+  async save() {
+    clearTimeout(this.timer)
+    this.checks += 1 // what an earlier check answers is not shown any more
+    const source = this.editor.text
+    this.say('')
+    try {
+      await write('/.settings/rules.json', 'PUT', source)
+      this.saved = source
+      this.showState(this.isChanged ? 'not saved' : 'saved: in force from now on')
+      this.showProblems([])
+    } catch (error) {
+      const problems = problemsOf(error)
+      this.showState('not saved: the rules before are still in force')
+      this.showProblems(problems ?? [])
+      if (!problems) this.say(messageOf(error))
+    }
+  }
+
+  revert() {
+    this.editor.replace(this.saved)
+    this.changed()
+  }
+
+  format() {
+    const formatted = format(this.editor.text)
+    if (formatted === null) {
+      this.say('Only complete rules can be formatted: close every brace, quote and comment first.')
+    } else if (formatted !== this.editor.text) {
+      this.editor.replace(formatted)
+      this.changed()
+    }
+  }
+
+  /** @param {string} text */
+  say(text) {
+    this.problem.textContent = text
+    this.problem.hidden = !text
+  }
+
+  /** @param {string} text */
+  showState(text) {
+    this.state.textContent = text
+    this.saveButton.disabled = this.revertButton.disabled = !this.isChanged
+  }
+
+  /** @param {Problem[]} problems */
+  showProblems(problems) {
+    if (problems.length || this.editor.problems.length) this.editor.mark(problems)
+    const items = problems.map((problem) => {
+      const place = `line ${problem.line}, column ${problem.column}`
+      const onclick = () => this.editor.goTo(problem)
+      return h('li', {}, h('button', { onclick }, `${place}: ${problem.text}`))
+    })
+    this.list.replaceChildren(...items)
+  }
 }

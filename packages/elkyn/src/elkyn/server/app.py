@@ -39,6 +39,7 @@ from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
+from elkyn.server.pages import opened_by_browser, to_dashboard
 from elkyn.server.replication import Replication, reach, serve_follower
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
 from elkyn.server.routes import answer_system
@@ -203,7 +204,7 @@ class ElkynApp:
             return await self._pass_on(self.upstream, request, scope, receive)
         if not request.raw_path.endswith(".json") or request.raw_path.startswith("/."):
             owned = self.door.owns(request.raw_path)
-            if owned or is_reserved(request.raw_path):
+            if owned or is_reserved(request.raw_path) or self._is_browsed(request):
                 return await self._answer_beside(request, scope, (receive, send), owned=owned)
         caller = known.get(COUNTED) or await self._caller(scope, request)
         call, store = self.place(request)
@@ -309,6 +310,9 @@ class ElkynApp:
         """Return the names of the stores there are, sorted."""
         return sorted(self._stores)
 
+    def _is_browsed(self, request: Request) -> bool:
+        return self.settings.dashboard is not None and opened_by_browser(request)
+
     def create_namespace(self, name: str) -> bool:
         """Create a namespace that lasts; returns False when it exists already. Blocks.
 
@@ -334,6 +338,8 @@ class ElkynApp:
     ) -> Response | None:
         if owned:
             return await self.door.respond(scope, request)
+        if not is_reserved(request.raw_path):
+            return to_dashboard(request, scope.get("root_path", ""))
         return await answer_system(SystemCall(self, request, scope, channel))
 
     async def _write(

@@ -1,82 +1,30 @@
-"""What the dashboard asks beside the tree: children by pages, namespaces, a rules trial."""
+"""What the dashboard asks about the server: how to sign in, namespaces, a rules trial."""
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from elkyn.identity import NOBODY, Identity
-from elkyn.paths import Path, order_key, parse_path
-from elkyn.reading import MAP, Overlay, peek_of
+from elkyn.paths import parse_path
+from elkyn.reading import Overlay
 from elkyn.rules import RuleSet, parse_rules
 from elkyn.server.codec import dump
 from elkyn.server.request import MethodNotAllowed, Response
 from elkyn.server.system import SystemCall
-from elkyn.txn import View
-from elkyn.values import Stored, prepare, resolve
+from elkyn.values import prepare, resolve
 from sennit_core.clock import SYSTEM
 from sennit_core.errors import UsageError
 
-__all__ = ["namespaces", "outline", "simulate"]
+__all__ = ["namespaces", "server", "simulate"]
 
 _JSON = ("content-type", "application/json; charset=utf-8")
-_CHILDREN_MAX = 1000
-_SHOWN_CHARS = 200
 
 
-async def outline(call: SystemCall) -> Response:
-    """Answer what is at `path`: its kind, and a page of its children after the key `after`."""
-    await call.admin("/.settings/outline", write=False)
-    query = call.request.query
-    limit = _count(query.get("limit", "100"))
-    path, after = parse_path(query.get("path", "/")), query.get("after", "")
-    found = await call.app.on_thread(_read_outline, call, path, after, limit)
-    return Response(200, dump(found), (_JSON,))
-
-
-def _read_outline(call: SystemCall, path: Path, after: str, limit: int) -> dict[str, Any]:
-    with call.store().snapshot() as view:
-        top = view.peek(path)
-        if top is not MAP:
-            return _leaf(top)
-        found = list(islice(_after(view, path, after), limit + 1))
-    children = [{"key": key, **_node(value)} for key, value in found[:limit]]
-    return {"kind": "map", "children": children, "more": len(found) > limit}
-
-
-def _after(view: View, path: Path, after: str) -> Iterator[tuple[str, Stored]]:
-    """Yield the children of `path` behind the key `after`; `MAP` stands for large ones."""
-    if view.shadows is None:
-        walked = view.tree.walk(path, start=after or None, shallow=True)
-        return (child for child in walked if child[0] != after)
-    keys = view.keys(path) or []
-    start = bisect_right(keys, order_key(after), key=order_key) if after else 0
-    return ((key, view.peek((*path, key))) for key in keys[start:])
-
-
-def _node(value: Stored) -> dict[str, Any]:
-    found = peek_of(value)
-    return {"kind": "map"} if found is MAP else _leaf(found)
-
-
-def _leaf(value: Stored) -> dict[str, Any]:
-    if value is None:
-        return {"kind": "null"}
-    if isinstance(value, bool):
-        return {"kind": "bool", "value": value}
-    if isinstance(value, str):
-        cut = len(value) > _SHOWN_CHARS
-        return {"kind": "text", "value": value[:_SHOWN_CHARS], "cut": cut}
-    return {"kind": "number", "value": value}
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= _CHILDREN_MAX:
-        raise UsageError(f"limit must be an integer from 1 to {_CHILDREN_MAX}")
-    return int(text)
+async def server(call: SystemCall) -> Response:
+    """Answer what the sign-in page needs to know, to everybody: `signIn` is `owner` or `token`."""
+    sign_in = call.app.settings.dashboard or "token"
+    return Response(200, dump({"signIn": sign_in}), (_JSON, ("cache-control", "no-store")))
 
 
 async def namespaces(call: SystemCall) -> Response:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from pathlib import Path as FilePath
+from urllib.parse import quote, urlencode
 
-from elkyn.server.request import Response
+from elkyn.server.request import Request, Response, place_of
 
-__all__ = ["page"]
+__all__ = ["opened_by_browser", "page", "to_dashboard"]
 
 _FOLDER = FilePath(__file__).resolve().parents[1] / "dashboard"
 _PREFIX = "/.dashboard/"
@@ -45,6 +46,37 @@ def page(path: str, known_etag: str | None = None) -> Response | None:
     if known_etag == etag:
         return Response(304, headers=headers)
     return Response(200, body, (("content-type", _TYPES[FilePath(name).suffix]), *headers))
+
+
+def opened_by_browser(request: Request) -> bool:
+    """Whether somebody opens a path of the tree in a browser, to look at it.
+
+    Browsers name `text/html` when they open an address; SDKs, curl and `fetch` do not. A parameter
+    beside the namespace asks for the value itself.
+    """
+    return (
+        request.method in ("GET", "HEAD")
+        and "text/html" in request.headers.get("accept", "")
+        and not request.query.keys() - {"ns"}
+        and not request.raw_path.endswith("/.watch")
+    )
+
+
+def to_dashboard(request: Request, root: str) -> Response:
+    """Send a browser to the dashboard, at the path that it has opened.
+
+    Args:
+        request: with a path of the tree, not one that `.json` ends.
+        root: where the app is mounted; empty at the root of the server.
+
+    Raises:
+        BadPath: a key breaks a limit.
+    """
+    keys, _watch = place_of(request.raw_path)
+    query = f"?{urlencode(request.query)}" if request.query else ""
+    path = f"#data/{'/'.join(quote(key, safe='') for key in keys)}" if keys else ""
+    location = f"{quote(root)}/index.html{query}{path}"
+    return Response(302, headers=(("location", location), ("cache-control", "no-store")))
 
 
 @cache

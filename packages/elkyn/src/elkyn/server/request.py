@@ -26,6 +26,7 @@ __all__ = [
     "is_reserved",
     "parse_call",
     "parse_query",
+    "place_of",
 ]
 
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
@@ -164,7 +165,7 @@ def parse_call(request: Request) -> Call:
         BadPath: a key breaks a limit.
         UsageError: a parameter or header that makes no sense here.
     """
-    keys, watch = _place(request.raw_path)
+    keys, watch = place_of(request.raw_path)
     method = request.method.upper()
     call = Call(_overriding(request) if method == "POST" else method, keys)
     if call.method not in METHODS:
@@ -251,7 +252,7 @@ def _write_seconds(name: str) -> float | None:
     return _WRITE_SECONDS[name]
 
 
-def _place(raw_path: str) -> tuple[Path, bool]:
+def place_of(raw_path: str) -> tuple[Path, bool]:
     """Return what a path names, and whether it is to be watched."""
     if is_reserved(raw_path):
         raise NotFound("page", raw_path)

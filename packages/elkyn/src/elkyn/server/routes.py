@@ -7,8 +7,10 @@ from typing import TypeAlias
 
 from elkyn.server import console, replica_routes, system
 from elkyn.server.changes import stream_changes
+from elkyn.server.outline import outline
 from elkyn.server.pages import page
 from elkyn.server.request import Response
+from elkyn.server.search import search
 from elkyn.server.system import SystemCall
 from sennit_core.errors import NotFound
 
@@ -21,10 +23,12 @@ ROUTES: Mapping[str, Handler] = {
     "/readyz": system.readyz,
     "/metrics": system.counters,
     "/.settings/rules.json": system.rules,
-    "/.settings/outline.json": console.outline,
+    "/.settings/outline.json": outline,
+    "/.settings/search.json": search,
     "/.settings/namespaces.json": console.namespaces,
     "/.settings/simulate.json": console.simulate,
     "/.settings/changes": stream_changes,
+    "/.dashboard/server.json": console.server,
     "/.replica": system.upgrade,
     "/.replica/accounts": replica_routes.accounts,
     "/.replica/identify": replica_routes.identify,

@@ -217,6 +217,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
         keep_alive_seconds=serving.keep_alive_seconds,
         limits=serving.limits,
         origins=origins,
+        dashboard="owner" if serving.emulator else "token",
         ack=serving.ack,
         ack_seconds=serving.ack_seconds,
     )

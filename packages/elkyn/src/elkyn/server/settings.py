@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from elkyn.server.limits import Limits
 from elkyn.server.origins import Origins
@@ -26,6 +27,8 @@ class Settings:
         limits: what clients may ask for.
         origins: which web pages may use the server.
         host: what sockets are told the server's name is.
+        dashboard: how one signs in to the dashboard, to which browsers that open a path are sent:
+            with the admin's `token`, or as the `owner` of an emulator. None: they are not sent there.
         ack: how many followers must have a write before it is answered.
         ack_seconds: how long to wait for them, or until this server has reached a position.
 
@@ -39,6 +42,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     origins: Origins = field(default_factory=Origins)
     host: str | None = None
+    dashboard: Literal["token", "owner"] | None = None
     ack: int = 0
     ack_seconds: float = ACK_SECONDS
 
