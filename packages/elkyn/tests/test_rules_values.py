@@ -115,6 +115,9 @@ FAILING = [
     ("root.parent().exists()", "parent() of the root"),
     ("data.parent().parent().exists()", "parent() of the root"),
     ("root.child('').parent().exists()", "parent() of the root"),
+    ("root.parent().child('').exists() || true", "parent() of the root"),
+    ("!root.parent().hasChildren([''])", "parent() of the root"),
+    ("!root.parent().hasChildren(['a.b'])", "parent() of the root"),
     ("query.limitToFirst <= 10", "<= between null and a number"),
 ]
 

@@ -238,8 +238,8 @@ def test_the_emulator_knows_owner_makes_namespaces_and_keeps_web_pages_out(tmp_p
     assert client.get("/a.json?ns=demo-app", headers=nobody).status_code == 401
     assert client.get("/a.json?ns=demo-app").json() == 1
     evil = {"Origin": "https://evil.example"}
-    assert client.get("/a.json", headers=evil).status_code == 401
-    assert client.get("/a.json", headers={"Host": "evil.example:9000"}).status_code == 401
+    assert client.get("/a.json", headers=evil).status_code == 403
+    assert client.get("/a.json", headers={"Host": "evil.example:9000"}).status_code == 403
     assert client.get("/a.json", headers={"Origin": "http://localhost:3000"}).status_code == 200
     running.stop()
 

@@ -236,10 +236,3 @@ def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
         assert asyncio.run(run(app)) == 1013
         assert app.metrics.open["ws"] == 0
         app.close()
-
-
-def test_a_namespace_that_is_not_there_is_told_for_good(start_server: Callable[..., Any]) -> None:
-    served = start_server()
-    with served.wire("nope") as wire:
-        assert wire.hello["t"] == "s"
-        assert "nope" in wire.hello["d"]

@@ -174,7 +174,7 @@ class _Compiler:
         if isinstance(relative, Literal):
             steps = split_path(relative.value)
             if steps is None:
-                return lambda context: NOWHERE
+                return _after(owner, NOWHERE)
             keys, illegal = steps
             if illegal is not None:
                 return lambda context: illegal_child(owner(context), keys, illegal)
@@ -192,7 +192,7 @@ class _Compiler:
             fixed = [split_path(item.value) for item in items if isinstance(item, Literal)]
             paths = [steps.keys for steps in fixed if steps is not None and steps.illegal is None]
             if len(paths) < len(items):
-                return lambda context: False
+                return _after(owner, False)
 
             def has_fixed_children(context: Context) -> bool:
                 reader, path = owner(context)
@@ -257,6 +257,16 @@ class _Compiler:
     def conditional(self, node: Conditional) -> Closure:
         test, yes, no = self.compile(node.test), self.compile(node.yes), self.compile(node.no)
         return lambda context: yes(context) if test(context) else no(context)
+
+
+def _after(owner: Closure, value: Any) -> Closure:
+    """Return a closure whose value is known, but which fails where its owner does."""
+
+    def known(context: Context) -> Any:
+        owner(context)
+        return value
+
+    return known
 
 
 def _exists(reader: Reader, path: Path) -> bool:
