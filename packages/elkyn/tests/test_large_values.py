@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
@@ -55,6 +55,7 @@ def outcome(parse: Any) -> Any:
 
 
 @given(JSON, st.sampled_from([None, 1]), st.booleans())
+@example({"-3": False, "0": False}, None, False)
 def test_a_body_in_pieces_is_the_body_as_a_whole(value: Any, indent: Any, by_name: bool) -> None:
     body = json.dumps(value, indent=indent, sort_keys=by_name, ensure_ascii=False).encode()
     split = prepare_large(body, ("a",), NODES_MAX)

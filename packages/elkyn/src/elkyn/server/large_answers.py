@@ -34,7 +34,11 @@ def _pieces(value: Stored) -> Iterator[bytes]:
 def _is_list(value: LargeMap) -> bool:
     """Whether `present` shows a map as a list."""
     greatest = as_integer(value.runs[-1].last)
-    if greatest is None or not 0 <= greatest < 2 * len(value):
+    if (
+        value.runs[0].first.startswith("-")
+        or greatest is None
+        or not 0 <= greatest < 2 * len(value)
+    ):
         return False
     return all(key == str(as_integer(key)) for key, _child in value.items())
 
