@@ -167,3 +167,13 @@ def test_what_is_exported_goes_in_again_unchanged(value: Any) -> None:
     assert same(stored, prepare(present(stored, export=True)).value)
     assert model.typed(present(stored)) == model.typed(model.shown(model.plain(value)))
     assert same(stored, set_at(stored, (), stored))
+
+
+def test_a_priority_stays_when_the_last_durable_child_is_hidden_and_an_ephemeral_one_is_there(
+    tmp_path: Path,
+) -> None:
+    with ElkynStore(tmp_path) as store:
+        store.set("/", {"0": 1, "2": 1, "10": 1, ".priority": -4})
+        store.update("/", {"a": 2, "2": None, "10": None}, ephemeral=True)
+        store.delete("/0")
+        assert store.get("/", export=True) == {".priority": -4, "a": 2}

@@ -369,8 +369,12 @@ def set_at(value: Stored, keys: Path, new: Stored) -> Stored:
 
 
 def set_many(value: Stored, places: Sequence[tuple[Path, Stored]]) -> Stored:
-    """Do `set_at` for each of `places`, none above another; puts each map in order once."""
-    for keys, new in places:
+    """Do `set_at` for each of `places`, none above another; puts each map in order once.
+
+    Deletions come last: a map that loses its last child loses its priority too, also when another
+    of the places gives it a child.
+    """
+    for keys, new in sorted(places, key=lambda place: place[1] is None):
         value = _set_at(value, keys, new, ordered=False)
     for above in {keys[:depth] for keys, _new in places for depth in range(len(keys))}:
         children = get_at(value, above)
