@@ -14,6 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from emsqrt.expr import parse_expr
+from emsqrt.io.parquet_scan import infer_parquet_schema
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.planner import (
     ColumnStats,
@@ -25,6 +26,7 @@ from emsqrt.planner import (
     scan_of,
 )
 from emsqrt.planner.distinct import guess_distinct, guess_from_groups
+from emsqrt.planner.footers import measure_parquet
 from emsqrt.planner.looking import names_looked_at
 from emsqrt.planner.sampling import sample_text
 from emsqrt.planner.selectivity import selectivity
@@ -350,3 +352,11 @@ def test_columns_that_nobody_looks_at_are_only_measured(kind: str, tmp_path: Pat
             else:
                 assert stats == ColumnStats(stats.bytes)
                 assert stats.bytes == pytest.approx(whole.columns[name].bytes)
+
+
+def test_a_struct_of_several_types_is_measured(tmp_path: Path) -> None:
+    rows = pa.table({"s": [{"n": 1, "t": "a"}, {"n": 2, "t": "b"}]})
+    parquet.write_table(rows, tmp_path / "s.parquet")
+    found = infer_parquet_schema(tmp_path / "s.parquet")
+    stats = measure_parquet([tmp_path / "s.parquet"], 1000, found)
+    assert stats.rows == 2

@@ -82,7 +82,8 @@ class _Column:
         if dictionary is not None:
             size = facts.total_uncompressed_size
             self.dictionaries.append(_Dictionary(*dictionary, rows - nulls, size))
-        spread = _spread(stats)
+        # The leaves of one nested column have values of several types, which do not compare.
+        spread = None if "." in facts.path_in_schema else _spread(stats)
         if spread is None:
             self.is_told = self.is_told and nulls == rows
             return
