@@ -173,7 +173,7 @@ def test_a_priority_stays_when_the_last_durable_child_is_hidden_and_an_ephemeral
     tmp_path: Path,
 ) -> None:
     with ElkynStore(tmp_path) as store:
-        store.set("/", {"0": 1, "2": 1, "10": 1, ".priority": -4})
-        store.update("/", {"a": 2, "2": None, "10": None}, ephemeral=True)
+        store.set("/", {"0": 1, "010": 1, ".priority": -4})
+        store.update("/", {"a": 2, "010": None}, ephemeral=True)
         store.delete("/0")
         assert store.get("/", export=True) == {".priority": -4, "a": 2}
