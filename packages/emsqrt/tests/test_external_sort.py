@@ -216,6 +216,19 @@ def test_a_limit_that_fits_never_spills(spill: SpillManager) -> None:
     sort.close()
 
 
+@pytest.mark.parametrize("order", ["random", "falling"])
+def test_a_limit_takes_little_of_a_large_memory(spill: SpillManager, order: str) -> None:
+    rows = made(50_000, 10**9)
+    if order == "falling":  # each row belongs to the first ones when it comes
+        rows = [(-number, str(number)) for number in range(50_000)]
+    sort = new_sort(spill, 8192 * KIB, limit=5)
+    add(sort, rows)
+    sort.finish()
+    assert rows_of(sort) == sorted_rows(rows)[:5]
+    assert sort.stats.peak_bytes < 256 * KIB
+    sort.close()
+
+
 def test_crowded_runs_are_merged_early(
     spill: SpillManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

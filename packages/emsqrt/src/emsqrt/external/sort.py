@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _RESERVE_BYTES = 16 << 10  # of a merge: its state, and an output block
 _HALVED_BYTES_MIN = 2 << 20  # of a store, below which two threads would only wait for each other
 _HALVED_SHARE = 3  # of the memory, for the blocks of all runs while they are cut from halves
+_KEPT_TIMES, _KEPT_ROWS_MIN = 4, 1024  # rows gather to so many times a limit, or to so many
 
 
 def sort_bytes(row_bytes: int) -> int:
@@ -147,7 +148,8 @@ class ExternalSort:
             taken = store.add(columns, keys, self._payload, start, sequence)
             self._rows += taken
             start += taken
-            if start < count and not self._make_room():
+            dropped = self._drop_beyond_limit(store)
+            if start < count and not dropped and not self._make_room():
                 row = store.row_bytes(columns, keys, self._payload, start, self._numbered)
                 raise self._too_long(row, f"row {self._rows}")
 
@@ -162,7 +164,8 @@ class ExternalSort:
                 before = store.rows
                 start += store.add_rows(rows, start)
                 self._rows += store.rows - before
-                if start < len(rows) and not self._make_room():
+                dropped = self._drop_beyond_limit(store)
+                if start < len(rows) and not dropped and not self._make_room():
                     row = int.from_bytes(rows[start : start + 4], "little")
                     raise self._too_long(row, f"row {self._rows}")
 
@@ -223,6 +226,20 @@ class ExternalSort:
             return self._peak_bytes
         store = self._gathered.part.store
         return max(self._peak_bytes, store.used_bytes + ENTRY_BYTES * store.rows)
+
+    def _drop_beyond_limit(self, store: RowStore) -> bool:
+        """Keep what the limit asks for when several times as many rows are there; whether it did.
+
+        Later rows that would not be kept are left out as they come, so that a large memory is not
+        filled with rows of which a few are wanted.
+        """
+        limit = self._limit
+        if limit is None or store.rows < max(_KEPT_TIMES * limit, _KEPT_ROWS_MIN):
+            return False
+        self._peak_bytes = max(self._peak_bytes, self._used_bytes())
+        store.sort()
+        store.keep(limit, bounding=True)
+        return True
 
     def _make_room(self) -> bool:
         """Spill the rows, or drop those beyond the limit; False when there are none."""
