@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from emsqrt import Engine, EngineConfig, scan
-from emsqrt.io.parquet_coded import decoded
+from emsqrt.io.parquet_coded import decoded, refuse_grown
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.memory import MemoryBudget
 from sennit_core.errors import BadInput
@@ -61,7 +61,14 @@ def test_rows_are_cut_by_what_they_become() -> None:
     assert list(decoded(batch.slice(0, 0), 6)) == []
 
 
-def test_a_dictionary_that_grew_since_it_was_measured_is_refused(tmp_path: Path) -> None:
+def test_a_dictionary_of_more_texts_than_its_page_was_said_to_hold_is_refused() -> None:
+    batch = pa.record_batch({"t": pa.array([f"text {at}" for at in range(9)]).dictionary_encode()})
+    refuse_grown(batch, {"t": 9}, "t.parquet", 0)
+    with pytest.raises(BadInput, match=r"t\.parquet.*row group 0, column t: .* 9 values.* have 5"):
+        refuse_grown(batch, {"t": 5}, "t.parquet", 0)
+
+
+def test_a_file_that_is_rewritten_while_it_is_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
 
     def write(count: int, padding: int) -> int:
@@ -79,7 +86,7 @@ def test_a_dictionary_that_grew_since_it_was_measured_is_refused(tmp_path: Path)
     assert write(9, 1000) == size
     with (
         budget.admit(parts.need_bytes, "scan", "a test") as guard,
-        pytest.raises(BadInput, match=r"t\.parquet.*row group 0, column t: .* 9 values.* have 5"),
+        pytest.raises(BadInput, match=r"t\.parquet: a row group cannot be read"),
     ):
         list(parts.batches(guard))
 
