@@ -20,7 +20,7 @@ Trial: TypeAlias = Callable[[int], CapTooSmall | None]
 
 _TRIES_MAX = 16
 _PRECISE_BYTES = 256 << 10
-"""How close to look for a cap, and what a process may hold more the next time, at least."""
+"""How close to look for a cap, and what a process may hold more than it grew, the next time."""
 
 
 def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -> T:
@@ -47,7 +47,7 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -
     because = refused.because if run.met is None else run.met.because
     needed_bytes = _enough(refused, open_all, run, used_bytes)
     gc.collect()
-    needed_bytes += _grown(run, used_bytes)
+    needed_bytes += _grown(run, used_bytes, needed_bytes)
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=because)
 
 
@@ -67,7 +67,7 @@ def weigh(
     first = CapTooSmall(cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="it takes that much")
     with looking_once():
         refused, least_bytes = halve(trial, *climb(trial, first, _PRECISE_BYTES), _PRECISE_BYTES)
-    least_bytes += _grown(run, names_bytes)
+    least_bytes += _grown(run, names_bytes, least_bytes)
     opened = run.trial(_budget(run, max(cap_bytes, least_bytes)))
     with suppress(CapacityError), ExitStack() as stack:
         open_all(opened, stack)
@@ -87,9 +87,19 @@ def beside_names(
     return open_both
 
 
-def _grown(run: Run, reserved_bytes: int) -> int:
-    """Return what the process holds more than when it looked, and nobody has reserved."""
-    return max(_PRECISE_BYTES, run.context.grown_bytes() - reserved_bytes)
+def _grown(run: Run, reserved_bytes: int, cap_bytes: int) -> int:
+    """Return what a cap has to be larger for what the process holds more, the next time.
+
+    Args:
+        run: which asks what it holds more now than when it looked.
+        reserved_bytes: what of that is reserved.
+        cap_bytes: the cap that would have done when it looked.
+    """
+    context = run.context
+    grown_bytes = max(0, context.grown_bytes() - reserved_bytes) + _PRECISE_BYTES
+    # Of a larger cap more is set aside, so that it leaves less than it is larger.
+    left_bytes = context.left_bytes_under(cap_bytes + grown_bytes)
+    return 2 * grown_bytes - (left_bytes - context.left_bytes_under(cap_bytes))
 
 
 def _released(error: CapTooSmall) -> CapTooSmall:
