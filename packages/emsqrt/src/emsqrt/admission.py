@@ -19,6 +19,8 @@ Trial: TypeAlias = Callable[[int], CapTooSmall | None]
 """Tries a cap, and returns why it is refused; None when it is not."""
 
 _TRIES_MAX = 16
+_UNEVEN_SHARE = 128
+"""One part in so many of a cap: by so much the heaps of two runs of one plan differ."""
 _PRECISE_BYTES = 256 << 10
 """How close to look for a cap, and what a process may hold more than it grew, the next time."""
 
@@ -96,7 +98,8 @@ def _grown(run: Run, reserved_bytes: int, cap_bytes: int) -> int:
         cap_bytes: the cap that would have done when it looked.
     """
     context = run.context
-    grown_bytes = max(0, context.grown_bytes() - reserved_bytes) + _PRECISE_BYTES
+    grown_bytes = max(0, context.grown_bytes() - reserved_bytes)
+    grown_bytes += max(_PRECISE_BYTES, cap_bytes // _UNEVEN_SHARE)
     # Of a larger cap more is set aside, so that it leaves less than it is larger.
     left_bytes = context.left_bytes_under(cap_bytes + grown_bytes)
     return 2 * grown_bytes - (left_bytes - context.left_bytes_under(cap_bytes))
