@@ -62,12 +62,14 @@ TREE: dict[tuple[str, str], str] = {
 
 # Of Elkyn's own routes, which /db/ leads to: by path, for reading and for writing.
 TREE_SYSTEM: dict[str, tuple[str, str]] = {
+    "/.dashboard/server.json": ("reader", "writer"),
     "/healthz": ("reader", "writer"),
     "/readyz": ("reader", "writer"),
     "/metrics": ("reader", "writer"),
     "/.settings/rules.json": ("admin", "admin"),
     "/.settings/outline.json": ("admin", "admin"),
     "/.settings/namespaces.json": ("admin", "admin"),
+    "/.settings/search.json": ("admin", "admin"),
     "/.settings/simulate.json": ("admin", "admin"),
     "/.settings/changes": ("admin", "admin"),
     "/.replica": ("admin", "admin"),
