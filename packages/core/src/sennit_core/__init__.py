@@ -27,6 +27,7 @@ __all__ = [
     "states",
     "testing",
     "text",
+    "type_names",
     "units",
 ]
 
