@@ -29,7 +29,7 @@ from strand_peers.tables import Table, Target
 from strand_peers.tables import transport_row as row
 from strand_peers.zeromq import sockets
 
-__all__ = ["same_layout", "separate_columns"]
+__all__ = ["record_ring", "same_layout", "separate_columns"]
 
 _NAMES = COLUMN_DTYPE.names or ()
 _KINDS = [COLUMN_DTYPE[name] for name in _NAMES]
@@ -97,8 +97,12 @@ def _units(batch: int, quick: bool) -> int:
 # --- strand
 
 
-def _ring(write: Callable[[Any, Any], None]) -> Transport:
-    ring = strand.open_ring(COLUMN_SCHEMA, 131072, 4096)
+def record_ring(
+    ring: strand.Ring,
+    write: Callable[[Any, Any], object],
+    read: Callable[[Any, int, int], int],
+) -> Transport:
+    """A ring of typed records: `write(writer, message)`; `read(view, start, stop)` sums records."""
 
     @contextmanager
     def sender() -> Iterator[Send]:
@@ -113,23 +117,29 @@ def _ring(write: Callable[[Any, Any], None]) -> Transport:
     @contextmanager
     def receiver() -> Iterator[Receive]:
         with ring, ring.consumer() as view:
-            yield partial(_sum_records, view)
+
+            def receive(records: int) -> float:
+                total = 0
+                seq = view.acknowledged_count
+                end = seq + records
+                while seq < end:
+                    upto = min(view.wait_for_commit(seq), end)
+                    total += read(view, seq, upto)
+                    view.acknowledge_read(upto)
+                    seq = upto
+                return total
+
+            yield receive
 
     return Transport(sender, receiver)
 
 
-def _sum_records(view: Any, records: int) -> float:
-    total = 0
-    seq = view.acknowledged_count
-    end = seq + records
-    while seq < end:
-        upto = min(view.wait_for_commit(seq), end)
-        for part in view.records(seq, upto):
-            total += int(part["id"].sum())
-        del part
-        view.acknowledge_read(upto)
-        seq = upto
-    return total
+def _ring(write: Callable[[Any, Any], None]) -> Transport:
+    return record_ring(strand.open_ring(COLUMN_SCHEMA, 131072, 4096), write, _sum_ids)
+
+
+def _sum_ids(view: Any, start: int, stop: int) -> int:
+    return sum(int(part["id"].sum()) for part in view.records(start, stop))
 
 
 def _write_columns(writer: Any, columns: Any) -> None:

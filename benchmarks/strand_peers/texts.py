@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,8 +11,9 @@ import pyarrow.compute as pc
 
 import strand
 from strand_peers.arrow import block_ring, socket_stream
+from strand_peers.columns import record_ring
 from strand_peers.jobs import LABEL_SCHEMA, LabelBatchJob, LabelJob
-from strand_peers.measure import Receive, Send, Transport
+from strand_peers.measure import Transport
 from strand_peers.standard import pipe, queue
 from strand_peers.tables import Table, Target
 from strand_peers.tables import transport_row as row
@@ -66,35 +66,9 @@ def _units(batch: int, quick: bool) -> int:
 
 def _ring(write: Callable[[Any, Any], object]) -> Transport:
     ring = strand.open_ring(LABEL_SCHEMA, 131072, "4MiB")
-
-    @contextmanager
-    def sender() -> Iterator[Send]:
-        with strand.attach_ring(ring.fileno()) as own, own.producer() as writer:
-
-            def send(messages: Sequence[Any]) -> None:
-                for message in messages:
-                    write(writer, message)
-
-            yield send
-
-    @contextmanager
-    def receiver() -> Iterator[Receive]:
-        with ring, ring.consumer() as view:
-            yield partial(_sum_records, view)
-
-    return Transport(sender, receiver)
-
-
-def _sum_records(view: Any, records: int) -> float:
-    total = 0
-    seq = view.acknowledged_count
-    end = seq + records
-    while seq < end:
-        upto = min(view.wait_for_commit(seq), end)
-        total += _sum_batch(view.to_arrow(seq, upto))
-        view.acknowledge_read(upto)
-        seq = upto
-    return total
+    return record_ring(
+        ring, write, lambda view, start, stop: _sum_batch(view.to_arrow(start, stop))
+    )
 
 
 def _write_columns(writer: Any, columns: Any) -> None:
