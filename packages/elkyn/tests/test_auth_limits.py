@@ -1,4 +1,4 @@
-"""Limits on guessing and signing up: by client address, so that nobody locks another one out."""
+"""Limits on guessing and signing up: by client address, so that one client cannot lock out another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Namespaces of a server: what clients of a missing one are told, and how one is created."""
+"""Namespaces of a server: the answers to clients of a missing one, and how one is created."""
 
 from __future__ import annotations
 

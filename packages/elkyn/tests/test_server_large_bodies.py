@@ -31,7 +31,7 @@ RULES = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server whose rules let nobody write but at a few places."""
+    """A server whose rules allow writes at a few places only."""
     found = Served(tmp_path_factory.mktemp("served"))
     found.rules("default", RULES)
     yield found

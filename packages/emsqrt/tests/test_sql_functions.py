@@ -85,7 +85,7 @@ SQL = {
     "year": "extract(year from d)", "dow": "date_part('dow', d)", "is_nan": "isnan(x)",
     "date_add": "date_add(d, interval (a) month)",
 }  # fmt: skip
-"""Spellings that SQL has beside, or instead of, a call."""
+"""Spellings that SQL has in addition to, or instead of, a call."""
 KEYWORDS = ("between", "and", "or", "not", "div", "concat")
 """What SQL has no call for; and its CONCAT leaves NULL out."""
 RENAMED = {name: known for name, known in ALIASES.items() if known in FUNCTIONS}

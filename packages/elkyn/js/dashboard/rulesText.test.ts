@@ -66,7 +66,7 @@ test('expressions are coloured inside their strings', () => {
   assert.deepEqual(kinds(RULES, 'number'), ['12.5'])
 })
 
-test('a regular expression is told from a division', () => {
+test('a regular expression and a division are distinguished', () => {
   const source = String.raw`{".write": "data.val().matches(/^a\\/[b]$/i) && 4 / 2 / 1 == 2"}`
   assert.deepEqual(kinds(source, 'regex'), [String.raw`/^a\\/[b]$/i`])
   assert.deepEqual(kinds(source, 'operator'), ['&&', '/', '/', '=='])

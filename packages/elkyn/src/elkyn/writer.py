@@ -155,7 +155,7 @@ def patch_write(base: Path, values: Any, *, ephemeral: bool = False) -> Write:
 
 
 def update_path(base: Path, relative: str) -> Path:
-    """Return the path that a name in an update of `base` stands for."""
+    """Return the path of a name in an update of `base`."""
     inner = parse_path(relative)
     if not inner:
         raise BadPath(format_path(base), f"{relative!r} names no child in an update")
@@ -168,7 +168,7 @@ def update_write(
     """Return the write of checked values at places below `base`.
 
     Raises:
-        BadPath: one of them lies above another.
+        BadPath: one of them is an ancestor of another.
     """
     ordered = sorted(path for path, _value in places)
     for above, below in pairwise(ordered):

@@ -2,7 +2,7 @@
 
 `<spill dir>/kept/<name>/` holds a lock, `journal` and the segments that it names. The journal is JSON
 behind a line with its SHA-256. It is replaced as a whole, before a segment that it named is removed;
-so whatever the moment of a kill, what it names is there. A folder that nobody resumes within a day
+so whatever the moment of a kill, what it names is there. A folder that is not resumed within a day
 is swept by the next kept run.
 """
 

@@ -391,7 +391,7 @@ def _window(query: Query, children: Iterable[tuple[str, Stored]]) -> dict[str, S
 
 
 def _small(value: Stored) -> Stored:
-    """Return what stands for a value in a row: nothing is compared inside of maps."""
+    """Return the form of a value in a row: nothing is compared inside of maps."""
     return _SOME_MAP if type(value) is LargeMap else value
 
 

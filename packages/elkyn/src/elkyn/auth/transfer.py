@@ -35,16 +35,11 @@ class Imported:
     skipped: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _MovedSession:
-    """A `Session`, and the SHA-256 of its refresh token."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MovedSession(Session):
+    """A `Session` with the SHA-256 of its refresh token."""
 
     digest: bytes
-    uid: str
-    provider: str
-    auth_time: int
-    created_ms: int
-    claims: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class Pages:
         return None if row is None else _from_row(Session, row)
 
     def sessions(self) -> Iterator[tuple[bytes, Session]]:
-        """Iterate over SHA-256 of each refresh token, and what it stands for."""
+        """Iterate over the SHA-256 of each refresh token, and its session."""
         for key, row in self._rows.scan("sessions"):
             yield key, _from_row(Session, row)
 

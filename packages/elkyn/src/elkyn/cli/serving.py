@@ -48,7 +48,7 @@ def register(subparsers: Subparsers) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="host name that the emulator answers under, beside localhost and addresses; may be"
+        help="host name that the emulator answers under, as well as localhost and addresses; may be"
         " repeated",
     )
     serve.add_argument(

@@ -43,7 +43,7 @@ class Bodies:
         """Count `size` bytes more, or fewer.
 
         Raises:
-            Busy: all clients take the maximum, or this one more than half of it beside others.
+            Busy: all clients take the maximum, or this one more than half of it while others are active.
         """
         own = self._of_client[client]
         if size > 0:

@@ -47,7 +47,7 @@ _THREADS = 32
 _GROUP_MAX = 500
 _WRITES = ("PUT", "PATCH", "POST", "DELETE")
 _WRITTEN_PAGES = ("/.settings/rules.json", "/.settings/namespaces.json")
-"""Pages beside the tree whose writes are the leader's."""
+"""Pages outside the tree whose writes are the leader's."""
 
 _SENT = frozenset(
     {

@@ -30,7 +30,7 @@ class Origins:
             address or one of `hosts` as its host: a page that a browser got from anywhere else
             cannot do so, since only host names can be rebound to another address (DNS rebinding).
             A page must come from loopback, from one of `hosts`, or from the host it asks.
-        hosts: names that are allowed beside loopback.
+        hosts: names that are allowed as well as loopback.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def opened_by_browser(request: Request) -> bool:
     """Whether somebody opens a path of the tree in a browser, to look at it.
 
     Browsers name `text/html` when they open an address; SDKs, curl and `fetch` do not. A parameter
-    beside the namespace asks for the value itself.
+    other than the namespace asks for the value itself.
     """
     return (
         request.method in ("GET", "HEAD")

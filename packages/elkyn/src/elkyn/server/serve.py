@@ -59,9 +59,9 @@ class Serving:
         namespaces: created at the start; requests without `?ns=` are for the first one.
         emulator: as the Firebase emulator: `Bearer owner` is the admin, unsigned tokens count,
             namespaces are made on first use and open to everybody while they have no rules. For
-            tests and development; whoever can reach it is admin.
+            tests and development; anyone who can reach it is admin.
         allow_hosts: names in Host headers, and of the origins of web pages, that an emulator serves
-            beside loopback and addresses.
+            as well as loopback and addresses.
         insecure: allow an address that others can reach without TLS.
         tls_cert: certificate chain (PEM); with `tls_key`, HTTPS and WSS are served.
         tls_key: its private key (PEM).

@@ -77,7 +77,7 @@ def split_members(
     Args:
         body: JSON in UTF-8.
         nodes_max: as in `prepare_large`.
-        place: returns the path that a member's name stands for.
+        place: returns the path of a member's name.
     """
     return _Splitter(body, nodes_max).members(place)
 

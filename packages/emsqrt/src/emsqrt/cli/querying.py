@@ -37,7 +37,7 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "parquet": ("parquet", {}),
     "arrow": ("arrow", {}),
 }
-"""What `--format` takes beside "table": the plan's word, and options of the sink."""
+"""What `--format` takes in addition to "table": the plan's word, and options of the sink."""
 _READING_BYTES = 1 << 20
 """What reading a statement may take more the next time."""
 

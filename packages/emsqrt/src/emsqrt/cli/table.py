@@ -135,7 +135,7 @@ def _narrowed(widths: Sequence[int], columns: int) -> list[int]:
 
 
 def _fitting(widths: Sequence[int], columns: int) -> list[int]:
-    """Return the columns that fit, from both ends; -1 stands for those that were left out."""
+    """Return the columns that fit, from both ends; -1 marks those that were left out."""
     places = list(range(len(widths)))
     if _table_width(widths) <= columns:
         return places

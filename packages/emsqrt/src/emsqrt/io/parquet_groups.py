@@ -25,7 +25,7 @@ _CODED_COPIES = 3
 _COLUMN_BYTES = 64 << 10
 """A column's decoder and what allocators round up: measured."""
 _GROUP_BYTES = 1 << 9
-"""What is kept of each row group beside its column chunks."""
+"""What is kept of each row group in addition to its column chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class RowGroup:
         index: its number in the file.
         row_count: its rows.
         held_bytes: what a reader holds of all wanted columns together.
-        passing_bytes: what it takes beside that for one column at a time.
+        passing_bytes: what it takes in addition for one column at a time.
         row_bytes: what a row becomes.
         longest_bytes: a bound on what the texts of one row have that come from a dictionary.
         sure_text_bytes: some text is so long, or half of it at least.
