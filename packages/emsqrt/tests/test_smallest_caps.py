@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fuzz_data import random_table
 from fuzz_runs import write_table
-from smallest_runs import ALL, ARROW, FEW, MIB, THIN, Watcher, make
+from smallest_runs import ALL, ARROW, FEW, MIB, SLACK_BYTES, THIN, Watcher, make
 
 from emsqrt import BudgetPool, Engine, EngineConfig, scan
 from emsqrt.cli.running import _try
@@ -62,7 +62,7 @@ def smallest(pipeline: Pipeline) -> int:
 
 
 def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
-    """Run at what explain calls the smallest cap, and be refused a MiB below it."""
+    """Run at what explain calls the smallest cap, and be refused below it."""
     verbs = THIN if kind == "csv" else ARROW
     a, b = (scan(folder / f"{side}.{kind}") for side in "ab")
     pipeline = verbs[name](a, b).sink(tmp_path / f"out.{kind}")
@@ -70,7 +70,7 @@ def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
 
     with Engine(EngineConfig(spill_dir=tmp_path / "spill")) as engine:
         with pytest.raises(CapTooSmall):
-            engine.run(pipeline.plan, mem_cap=cap_bytes - MIB)
+            engine.run(pipeline.plan, mem_cap=cap_bytes - SLACK_BYTES)
         assert not (tmp_path / f"out.{kind}").exists()
     with Watcher() as watcher:
         manifest = Engine(EngineConfig(spill_dir=tmp_path / "spill")).run(
@@ -161,7 +161,7 @@ def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
     ]
     for cap_bytes, words in zip(caps, ways, strict=True):
         assert emsqrt(*words, "--mem-cap", str(cap_bytes)).returncode == 0
-        assert emsqrt(*words, "--mem-cap", str(cap_bytes - 3 * MIB // 2)).returncode == 3
+        assert emsqrt(*words, "--mem-cap", str(cap_bytes - SLACK_BYTES)).returncode == 3
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -183,7 +183,7 @@ def test_caps_are_told_for_the_place_that_is_spilled_to(
     assert caps[0] > told_cap("doctor", str(source)) + 12 * MIB
     words = ["run", str(tmp_path / "plan.yaml"), "--mem-cap"]
     assert emsqrt(*words, str(caps[0])).returncode == 0
-    refused = emsqrt(*words, str(caps[0] - 3 * MIB // 2))
+    refused = emsqrt(*words, str(caps[0] - SLACK_BYTES))
     assert refused.returncode == 3, refused.stderr
 
 
@@ -200,7 +200,7 @@ def test_the_names_of_many_files_are_counted_once(many: Path, tmp_path: Path) ->
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
     cap_bytes = engine.weigh(plan).cap_bytes
     with pytest.raises(CapTooSmall):
-        engine.run(plan, mem_cap=cap_bytes - MIB)
+        engine.run(plan, mem_cap=cap_bytes - SLACK_BYTES)
     with Watcher() as watcher:
         assert engine.run(plan, mem_cap=cap_bytes).rows_out == 2000
     assert watcher.peak_bytes <= cap_bytes

@@ -16,6 +16,9 @@ from emsqrt.memory import UsageReader
 from emsqrt.pipeline import Pipeline
 
 MIB = 1 << 20
+SLACK_BYTES = 2 * MIB
+"""A named cap is at most so much above the smallest that runs: a quarter of a MiB is how close it is
+looked for, its margin is 1/128, and what two processes hold before they start differs by the rest."""
 Verb = Callable[[Pipeline, Pipeline], Pipeline]
 THIN: dict[str, Verb] = {
     "scan": lambda a, b: a,
