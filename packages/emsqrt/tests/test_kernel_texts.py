@@ -59,8 +59,9 @@ def test_the_longest_text_of_a_page_is_found(texts: list[bytes]) -> None:
     assert longest_text(page + b"more", len(texts)) == max(map(len, texts), default=0)
     with pytest.raises(ValueError, match="ends before"):
         longest_text(page[:-1], len(texts) or 1)
+    assert longest_text(page, -1) == max(map(len, texts), default=0)
     with pytest.raises(ValueError, match="ends before"):
-        longest_text(page, -1)
+        longest_text(page + b"mor", -1)
 
 
 @given(INTS, INTS, st.binary(max_size=60), st.integers(0, 60), st.integers(0, 20))

@@ -23,8 +23,6 @@ LONG_BYTES = 3 * MIB
 ROWS = 3000
 SCHEMAS = {"a": Schema.of(k="Int64", g="Int64", t="Utf8"), "b": Schema.of(k="Int64", u="Int64")}
 THIN_FLOOR, THIN_FIRST = 13 * MIB, 12 * MIB
-REFUSALS_MAX = 3
-"""What is told before reading; the first long record; one that is met later and takes more."""
 VERBS: dict[str, tuple[Verb, int]] = {
     "scan": (lambda a, b: a.select("t", "k"), 5),
     "sort": (lambda a, b: a.sort("k"), 9),
@@ -84,20 +82,17 @@ def pipeline(verb: Verb, kind: str, folder: Path, target: Path) -> Pipeline:
 
 
 def cap_as_told(made: Pipeline, first: int, config: EngineConfig) -> int:
-    """Return the cap that the last refusal names; a run under it is kept to it."""
-    caps = [first]
+    """Return the cap that the one refusal names; a run under it is kept to it."""
+    cap_bytes = first
     with Engine(config) as engine:
-        for _ in range(REFUSALS_MAX):
-            try:
-                engine.run(made.plan, mem_cap=caps[-1])
-            except CapTooSmall as error:
-                caps.append(error.needed_bytes)
-            else:
-                break
+        try:
+            engine.run(made.plan, mem_cap=cap_bytes)
+        except CapTooSmall as error:
+            cap_bytes = error.needed_bytes
     with Watcher() as watcher:
-        Engine(config).run(made.plan, mem_cap=caps[-1])
-    assert 0 < watcher.peak_bytes <= caps[-1]
-    return caps[-1]
+        Engine(config).run(made.plan, mem_cap=cap_bytes)
+    assert 0 < watcher.peak_bytes <= cap_bytes
+    return cap_bytes
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TypeAlias, TypeVar
 
+from emsqrt._kernel import release_freed
+from emsqrt.attempts import LookAhead
 from emsqrt.fingerprints import remembered
 from emsqrt.io.once import looking_once
 from emsqrt.memory import MemoryBudget
 from emsqrt.run import Run
-from emsqrt.weight import Weight
+from emsqrt.weight import WEIGHING_BYTES, Weight
 from sennit_core.errors import CapacityError, CapTooSmall
 
 T = TypeVar("T")
@@ -25,13 +27,16 @@ _PRECISE_BYTES = 256 << 10
 """How close to look for a cap, and what a process may hold more than it grew, the next time."""
 
 
-def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -> T:
+def admit(
+    open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack, look: LookAhead
+) -> T:
     """Open everything that a plan needs; whatever can be refused is refused here.
 
     Args:
         open_all: opens it for a run, on a stack that closes it; also called for runs of a trial.
         run: the run that is to be carried out.
         stack: closes what was opened.
+        look: looks for the longest row, so that the cap that is named is enough for it.
 
     Raises:
         CapTooSmall: the cap cannot do it, told before the first row is read; one that can is named.
@@ -47,14 +52,18 @@ def admit(open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack) -
     run.context.make_room_for_error()
     whole_bytes = run.budget.whole_bytes
     because = refused.because if run.met is None else run.met.because
+    _expect_longest(run, look)
     needed_bytes = _enough(refused, open_all, run, used_bytes)
-    gc.collect()
     needed_bytes += _grown(run, used_bytes, needed_bytes)
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=because)
 
 
 def weigh(
-    open_all: Callable[[Run, ExitStack], object], run: Run, cap_bytes: int, names_bytes: int = 0
+    open_all: Callable[[Run, ExitStack], object],
+    run: Run,
+    cap_bytes: int,
+    names_bytes: int = 0,
+    look: LookAhead = lambda _: None,
 ) -> Weight:
     """Look for the smallest cap that a plan is admitted with, and at what it has under one.
 
@@ -63,8 +72,10 @@ def weigh(
         run: that would be carried out; its context has looked at what the process holds.
         cap_bytes: asked about.
         names_bytes: what is reserved for the names of input files while it is open.
+        look: as for `admit`, where a cap is named that was refused.
     """
     run.context.make_room_for_error()
+    _expect_longest(run, look)
     trial = _trials(open_all, run)
     first = CapTooSmall(cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="it takes that much")
     with looking_once():
@@ -75,6 +86,13 @@ def weigh(
         open_all(opened, stack)
     working_bytes = opened.working_bytes if cap_bytes >= least_bytes else 0
     return Weight(least_bytes, refused.because, working_bytes, opened.leasts)
+
+
+def _expect_longest(run: Run, look: LookAhead) -> None:
+    """Have trials make room for the longest row that is to come."""
+    found = look(WEIGHING_BYTES // 2)
+    if found is not None and found.is_news_to(run.met):
+        run.met = found if run.met is None else run.met.or_longer(found)
 
 
 def beside_names(
@@ -98,6 +116,8 @@ def _grown(run: Run, reserved_bytes: int, cap_bytes: int) -> int:
         cap_bytes: the cap that would have done when it looked.
     """
     context = run.context
+    gc.collect()
+    release_freed()  # what trials left behind in the heap is no part of a run
     grown_bytes = max(0, context.grown_bytes() - reserved_bytes)
     grown_bytes += max(_PRECISE_BYTES, cap_bytes // _UNEVEN_SHARE)
     # Of a larger cap more is set aside, so that it leaves less than it is larger.

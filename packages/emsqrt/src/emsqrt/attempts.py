@@ -8,8 +8,8 @@ be seen of the first attempt, and what comes out is the same in every byte.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import TypeAlias, TypeVar
 
 from emsqrt.memory import MemoryBudget
 from sennit_core.errors import CapTooSmall, TooLarge
@@ -40,11 +40,22 @@ class LongerRow(Exception):
         """Its length with what heads, marks and ends of fields take."""
         return self.row_bytes + self.row_bytes // _BESIDE_SHARE + _BESIDE_BYTES
 
+    def or_longer(self, found: LongerRow | None) -> LongerRow:
+        """Return a row that was found by looking ahead, where that one is longer than this."""
+        if found is None or found.row_bytes <= self.row_bytes:
+            return self
+        return LongerRow(found.row_bytes, found.because, self.sink_bytes)
+
     def is_news_to(self, known: LongerRow | None) -> bool:
         """Whether an attempt that knows of a row, or of none, would gain by knowing this one."""
         if known is None:
             return self.row_bytes > 0
         return self.row_bytes > known.room_bytes or self.sink_bytes > known.sink_bytes
+
+
+LookAhead: TypeAlias = Callable[[int], LongerRow | None]
+"""Looks through the input for the longest row, as far as it may, and with so much memory; None where
+none is long."""
 
 
 def longer_row(
@@ -69,11 +80,20 @@ def longer_row(
     return LongerRow(row_bytes, because)
 
 
-def until_known(attempt: Callable[[LongerRow | None], T], budget: MemoryBudget) -> T:
+def longer_of(rows: Iterable[LongerRow | None]) -> LongerRow | None:
+    """Return the longest of some rows, where there is one."""
+    known = [row for row in rows if row is not None]
+    return max(known, key=lambda row: row.row_bytes, default=None)
+
+
+def until_known(
+    attempt: Callable[[LongerRow | None], T], look: LookAhead, budget: MemoryBudget
+) -> T:
     """Return what an attempt gives that met no row longer than the ones before it.
 
     Args:
-        attempt: is given the longest row that was met; raises `LongerRow` when it meets a longer one.
+        attempt: is given the longest row that is known; raises `LongerRow` when it meets a longer one.
+        look: looks for the longest row, once one was met.
         budget: all of which belongs to one attempt.
     """
     met: LongerRow | None = None
@@ -85,3 +105,4 @@ def until_known(attempt: Callable[[LongerRow | None], T], budget: MemoryBudget) 
             met = LongerRow(longer.row_bytes, longer.because, longer.sink_bytes)
         gc.collect()
         budget.release_all()
+        met = met.or_longer(look(budget.free_bytes))

@@ -23,7 +23,7 @@ from emsqrt.memory.pool import BudgetPool, left_of
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
 from emsqrt.thin.child import run_in_child, weigh_in_child
 from emsqrt.thin.compile import try_compile
-from emsqrt.weight import Weight
+from emsqrt.weight import WEIGHING_BYTES, Weight
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError, UsageError
 from sennit_core.units import format_bytes, parse_bytes
 
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _TENANT = re.compile("[a-z0-9_-]{1,63}")
-_WEIGHING_BYTES = 256 << 20
-"""Room for opening a plan of thousands of columns; hardly any of it is taken."""
 _THIN_WEIGHING_BYTES = 12 << 20
 """What looking at a text program takes of a shared pool; a program of few files takes 9 MiB."""
 
@@ -197,14 +195,30 @@ class Engine:
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
+        return self._weigh(plan, cap_bytes, deadline_seconds, cancel, looks=False)
+
+    def _weigh(
+        self,
+        plan: Plan,
+        cap_bytes: int,
+        deadline_seconds: float | None,
+        cancel: threading.Event | None,
+        *,
+        looks: bool,
+    ) -> Weight:
+        """Weigh a plan; `looks` has its input looked through for the longest row."""
         program = try_compile(plan, folder_of_work(), cap_bytes, self.config.spilling)
         if program is None:
-            room_bytes = max(cap_bytes, _WEIGHING_BYTES)
-            return self._weigh_with_arrow(plan, cap_bytes, room_bytes, deadline_seconds, cancel)
+            room_bytes = max(cap_bytes, WEIGHING_BYTES)
+            return self._weigh_with_arrow(
+                plan, cap_bytes, room_bytes, deadline_seconds, cancel, looks=looks
+            )
 
         def look(room_bytes: int | None, left_seconds: float | None) -> Weight:
             spilling, spill_dir = self.config.spilling, self.config.spill_dir
-            return weigh_in_child(program, cap_bytes, spilling, spill_dir, room_bytes, left_seconds)
+            return weigh_in_child(
+                program, cap_bytes, spilling, spill_dir, room_bytes, left_seconds, looks=looks
+            )
 
         if self._shared is None:
             return look(None, deadline_seconds)
@@ -309,11 +323,14 @@ class Engine:
         except CapTooSmall as error:
             from emsqrt.executor.entry import FLOOR_BYTES
 
-            if error.needed_bytes != FLOOR_BYTES or auto_cap().cap_bytes < FLOOR_BYTES:
+            room_bytes = min(WEIGHING_BYTES, auto_cap().cap_bytes)
+            if error.needed_bytes != FLOOR_BYTES or room_bytes < FLOOR_BYTES:
                 raise
             whole, left_seconds = None, left_of(deadline_seconds, started)
             with suppress(SennitError):
-                whole = self._weigh_with_arrow(plan, FLOOR_BYTES, FLOOR_BYTES, left_seconds, cancel)
+                whole = self._weigh_with_arrow(
+                    plan, FLOOR_BYTES, room_bytes, left_seconds, cancel, looks=True
+                )
             if whole is None or whole.cap_bytes <= FLOOR_BYTES:
                 raise
             raise CapTooSmall(
@@ -322,12 +339,8 @@ class Engine:
         except MemoryCapExceeded:
             needed = None
             with suppress(SennitError):
-                needed = self.weigh(
-                    plan,
-                    mem_cap=cap_bytes,
-                    deadline_seconds=left_of(deadline_seconds, started),
-                    cancel=cancel,
-                )
+                left_seconds = left_of(deadline_seconds, started)
+                needed = self._weigh(plan, cap_bytes, left_seconds, cancel, looks=True)
             if needed is None or needed.cap_bytes <= cap_bytes:
                 raise
             raise CapTooSmall(
@@ -344,9 +357,7 @@ class Engine:
         """Return the refusal of a cap that is more than the tenant may hold at once."""
         share_bytes = self._limit_bytes
         try:
-            least = self.weigh(
-                plan, mem_cap=share_bytes, deadline_seconds=deadline_seconds, cancel=cancel
-            )
+            least = self._weigh(plan, share_bytes, deadline_seconds, cancel, looks=True)
         except CapTooSmall as error:
             return CapTooSmall(share_bytes, error.needed_bytes, error.because)
         if least.cap_bytes > share_bytes:
@@ -365,11 +376,13 @@ class Engine:
         room_bytes: int,
         deadline_seconds: float | None,
         cancel: threading.Event | None,
+        *,
+        looks: bool = False,
     ) -> Weight:
         """Weigh a plan in a process with so much room, or, where that is shared, as it must have."""
 
         def look(room_bytes: int, left_seconds: float | None) -> Weight:
-            request = {**self._request(plan), "weighs": cap_bytes}
+            request = {**self._request(plan), "weighs": cap_bytes, "looks": looks}
             with (
                 self._open_pool(room_bytes) as pool,
                 pool.submit("emsqrt.plan", request, deadline_seconds=left_seconds) as execution,

@@ -582,6 +582,8 @@ class Run:
             self._world.store.release()
         if error is None:
             self._world.lane.wait()  # raises what nobody has waited for
+        else:
+            self._world.sources.clear()  # who looks for a cap has no use for what they found
 
 
 def _bytes_read(source: Source) -> int:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from emsqrt.admission import admit, beside_names, weigh
-from emsqrt.attempts import LongerRow, until_known
+from emsqrt.attempts import LongerRow, LookAhead, longer_of, until_known
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 from emsqrt.fingerprints import Inputs, remembered_bytes
 from emsqrt.io.formats import FormatWriter
-from emsqrt.io.inputs import source_places
+from emsqrt.io.inputs import opened_places, source_places
 from emsqrt.io.parquet_coded import Dictionary
 from emsqrt.io.parquet_facts import Span
 from emsqrt.io.parquet_sink import ParquetSink
@@ -35,6 +35,7 @@ from emsqrt.operators import Operator, make_operator
 from emsqrt.operators.long_rows import varies
 from emsqrt.plan import (
     Custom,
+    Files,
     FileTarget,
     Plan,
     Scan,
@@ -86,10 +87,12 @@ def run_plan(
     if resume is not None and any("rejectFile" in each for each in options):
         raise UsageError("a run that sets bad records aside cannot be resumed: it may not see all")
 
-    def attempt(met: LongerRow | None) -> Manifest:
-        return _attempt(submitted, prepared, context, folder, seed, resume, met)
+    look = cache(partial(_longest_row, prepared.plan, folder))
 
-    return until_known(attempt, context.budget)
+    def attempt(met: LongerRow | None) -> Manifest:
+        return _attempt(submitted, prepared, context, folder, seed, resume, look, met)
+
+    return until_known(attempt, look, context.budget)
 
 
 def _attempt(  # noqa: PLR0913 - a run and its world
@@ -99,17 +102,19 @@ def _attempt(  # noqa: PLR0913 - a run and its world
     folder: Path,
     seed: int,
     resume: Sequence[str] | None,
+    look: LookAhead,
     met: LongerRow | None,
 ) -> Manifest:
     with ExitStack() as stack:
         try:
             inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
         except CapTooSmall:
-            admit(_opening(prepared, folder), Run(context, folder), stack)  # tells what all takes
+            run = Run(context, folder)
+            admit(_opening(prepared, folder), run, stack, look)  # tells what all takes
             raise
         kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
         run = Run(context, folder, seed, kept=kept, met=met)
-        rows, output = admit_prepared(prepared, run, stack)
+        rows, output = admit(partial(_open, prepared), run, stack, look)
         if inputs.can_be_read_again and _is_whole(prepared.plan):
             run.let_begin_anew(lambda: not context.has_emitted)
         schedule = _schedule(prepared, run)
@@ -167,15 +172,38 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
     return Prepared(plan, lower_to_physical(plan, work), work)
 
 
-def weigh_plan(plan: Plan, context: Context, folder: Path, cap_bytes: int) -> Weight:
-    """Return what a plan needs and would have under a cap; nothing is read but heads and footers."""
+def weigh_plan(
+    plan: Plan, context: Context, folder: Path, cap_bytes: int, *, looks: bool = False
+) -> Weight:
+    """Return what a plan needs and would have under a cap; nothing is read but heads and footers.
+
+    Args:
+        plan: ends in a sink.
+        context: of the process that looks.
+        folder: where relative paths start.
+        cap_bytes: asked about.
+        looks: whether to look through the input for its longest row all the same.
+    """
     prepared = prepare(plan, folder, cap_bytes)
     context.look()  # when a run would
     names_bytes = remembered_bytes(_files(prepared.plan, folder))
-    weight = weigh(_opening(prepared, folder), Run(context, folder), cap_bytes, names_bytes)
+    look = partial(_longest_row, prepared.plan, folder) if looks else lambda _: None
+    weight = weigh(_opening(prepared, folder), Run(context, folder), cap_bytes, names_bytes, look)
     if weight.cap_bytes < FLOOR_BYTES:
         return weight._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
     return weight
+
+
+def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> LongerRow | None:
+    from emsqrt.io.longest import longest_row
+
+    found = []
+    for scan in scans_of(plan):
+        places, options, _ = opened_places(scan.source, folder)
+        assert isinstance(scan.source, Files), "paths are files'"
+        names = scan_schema(scan).names
+        found.append(longest_row(scan.source.format, options, places, room_bytes, names))
+    return longer_of(found)
 
 
 def _files(plan: Plan, folder: Path) -> int:
@@ -184,17 +212,6 @@ def _files(plan: Plan, folder: Path) -> int:
 
 def _opening(prepared: Prepared, folder: Path) -> Callable[[Run, ExitStack], object]:
     return beside_names(_files(prepared.plan, folder), partial(_open, prepared))
-
-
-def admit_prepared(
-    prepared: Prepared, run: Run, stack: ExitStack
-) -> tuple[Operator, RowSink | FormatWriter]:
-    """Open what a plan needs: its last operator and its sink, which the stack closes.
-
-    Raises:
-        CapTooSmall: the cap cannot do it; says which could.
-    """
-    return admit(partial(_open, prepared), run, stack)
 
 
 def _open(

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from emsqrt.executor.context import Context
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.lean import do_without_pandas, load_arrow, require_arrow
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watchdog
+from emsqrt.termination import EXIT_CAP
+from emsqrt.weight import WEIGHING_BYTES
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError
 
 if TYPE_CHECKING:
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
 LEAN_SLACK_BYTES = 1 << 20
 """What the interpreter grows by while a text program runs: measured 0.4 MiB, but its allocator of
 small objects reserves a MiB at a time, and what was reserved just now meets the fence."""
-EXIT_CAP = 87
-"""Status of a process that ended itself because it was about to pass its cap."""
 _NEWS_SECONDS = 0.1
 _STACK_BYTES = 512 << 10
 """Of the arrow tier's threads beside the first, as in `emsqrt.executor.process`."""
@@ -101,8 +102,10 @@ def weigh_text_alone(
     spilling: Mapping[str, Any],
     spill_dir: Path | None = None,
     room_bytes: int | None = None,
+    *,
+    looks: bool = False,
 ) -> dict[str, Any]:
-    """Return what a text program needs and would have under a cap, as JSON; nothing is read.
+    """Return what a text program needs and would have under a cap, as JSON.
 
     Args:
         program: as for `run_text_alone`.
@@ -110,6 +113,7 @@ def weigh_text_alone(
         spilling: as `EngineConfig.spilling` has it.
         spill_dir: where it would spill; a folder of this user's when None.
         room_bytes: the cap on this process meanwhile; it ends itself before it passes it.
+        looks: whether to look through the input for its longest row; nothing is read otherwise.
     """
     from emsqrt.thin.build import load_operators
     from emsqrt.thin.session import weigh_text
@@ -118,11 +122,8 @@ def weigh_text_alone(
     with trial(cap_bytes, spilling, spill_dir, lean=True) as context, ExitStack() as stack:
         if room_bytes is not None:
             context.look()  # the watchdog is no part of it
-            levels = CapLevels.lean(room_bytes)
-            reactions = Reactions(lambda _: None, lambda _: os._exit(EXIT_CAP))
-            watchdog = stack.enter_context(Watchdog())
-            stack.enter_context(watchdog.watch(levels, reactions, fence=False))
-        return weigh_text(program, context)
+            stack.enter_context(ending_at(room_bytes))
+        return weigh_text(program, context, looks=looks)
 
 
 def _with_plan(
@@ -132,7 +133,7 @@ def _with_plan(
     spill_dir: Path | None,
 ) -> CapTooSmall:
     """Return the refusal of the process itself, with a cap under which the plan has room too."""
-    weight = weigh_text_alone(program, error.cap_bytes, spilling, spill_dir)
+    weight = weigh_text_alone(program, error.cap_bytes, spilling, spill_dir, looks=True)
     needed_bytes = max(weight["cap_bytes"], error.cap_bytes + 1)
     return CapTooSmall(cap_bytes=error.cap_bytes, needed_bytes=needed_bytes, because=error.because)
 
@@ -227,6 +228,14 @@ def _lean_slack(cap_bytes: int) -> int:
 
 
 @contextmanager
+def ending_at(cap_bytes: int) -> Iterator[None]:
+    """End this process with `EXIT_CAP` before it comes to a cap, for the length of a `with`."""
+    reactions = Reactions(lambda _: None, lambda _: os._exit(EXIT_CAP))
+    with Watchdog() as watchdog, watchdog.watch(CapLevels.lean(cap_bytes), reactions, fence=False):
+        yield
+
+
+@contextmanager
 def capped(
     what: str,
     cap_bytes: int,
@@ -263,7 +272,9 @@ def capped(
         watch = watchdog.watch(levels, Reactions(stop, give_up, reporter))
         context.measure_peak = watch.peak
         context.room_bytes = watch.room
-        context.make_room_for_error = watch.lift_fence
+        context.make_room_for_error = (
+            watch.lift_fence if lean else partial(watch.raise_cap, WEIGHING_BYTES)
+        )
         with watch:
             try:
                 yield context

@@ -18,6 +18,8 @@ import threading
 from types import FrameType
 
 EXIT_INTERRUPTED = 130
+EXIT_CAP = 87
+"""Of a process that ended itself rather than pass its cap."""
 CLEANUP_SECONDS = 5.0
 """What a run whose parent is gone may take to clean up before its process ends."""
 

@@ -660,7 +660,11 @@ def join_side(
 # from there; False where it is not glibc's.
 def keep_freed(heap_bytes: int, block_bytes: int, /) -> bool: ...
 
-# The bytes of the longest of so many texts of a Parquet dictionary page; ValueError where it is cut.
+# Give whole pages of freed memory back, also from between blocks in use; False where there were none.
+def release_freed() -> bool: ...
+
+# The bytes of the longest of so many texts of a Parquet page of plain values, of all when the count
+# is negative; ValueError where it is cut.
 def longest_text(page: Buffer, count: int, /) -> int: ...
 
 # Write where texts end whose places (i32) in a dictionary with these ends are given, behind a zero;

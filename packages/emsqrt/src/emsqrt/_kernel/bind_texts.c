@@ -77,7 +77,7 @@ static PyObject *longest(PyObject *module, PyObject *arguments) {
         return NULL;
     }
     const int64_t bytes =
-        count < 0 ? -1 : em_texts_longest(page.buf, (size_t)page.len, (size_t)count);
+        em_texts_longest(page.buf, (size_t)page.len, count < 0 ? EM_ALL_TEXTS : (size_t)count);
     PyBuffer_Release(&page);
     if (bytes < 0) {
         PyErr_SetString(PyExc_ValueError, "a page ends before its texts do");

@@ -1,4 +1,4 @@
-/* watch_usage, keep_freed and seal_pages: how much memory this process has, keeps and gives up. */
+/* watch_usage, keep_freed, release_freed and seal_pages: how much memory this process has, keeps and gives up. */
 #include "native.h"
 
 #include "usage.h"
@@ -54,6 +54,17 @@ static PyObject *keep_freed(PyObject *module, PyObject *arguments) {
     return PyBool_FromLong(done);
 }
 
+static PyObject *release_freed(PyObject *module, PyObject *unused) {
+    (void)module;
+    (void)unused;
+#ifdef __GLIBC__
+    const bool done = malloc_trim(0) != 0;
+#else
+    const bool done = false;
+#endif
+    return PyBool_FromLong(done);
+}
+
 static PyObject *seal_pages(PyObject *module, PyObject *memory) {
     (void)module;
     Py_buffer pages;
@@ -70,6 +81,9 @@ static PyObject *seal_pages(PyObject *module, PyObject *memory) {
 static PyMethodDef functions[] = {
     {"watch_usage", watch_usage, METH_VARARGS, NULL},
     {"keep_freed", keep_freed, METH_VARARGS, NULL},
+    {"release_freed", release_freed, METH_NOARGS,
+     "release_freed($module, /)\n--\n\nGive whole pages of freed memory back to the system, also from "
+     "between blocks that are in use.\n\nReturns whether there were any."},
     {"seal_pages", seal_pages, METH_O,
      "seal_pages($module, memory, /)\n--\n\nMake a whole mapping read-only: its addresses no longer "
      "count against RLIMIT_DATA.\n\nReturns False when the system refuses."},

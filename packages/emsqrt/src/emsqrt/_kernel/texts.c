@@ -59,7 +59,8 @@ bool em_texts_spread(const em_texts *texts, const int32_t *places, size_t rows, 
 
 int64_t em_texts_longest(const uint8_t *bytes, size_t size, size_t count) {
     uint32_t longest = 0, each;
-    for (size_t i = 0, at = 0; i < count; i++, at += each) {
+    const bool all = count == EM_ALL_TEXTS;
+    for (size_t i = 0, at = 0; all ? at < size : i < count; i++, at += each) {
         if (size - at < sizeof each) {
             return -1;
         }

@@ -25,8 +25,9 @@ int64_t em_texts_measure(const em_texts *texts, const int32_t *places, size_t ro
 bool em_texts_spread(const em_texts *texts, const int32_t *places, size_t rows, uint8_t *out,
                      size_t bytes);
 
-/* The bytes of the longest of so many texts, each behind its size as four bytes, lowest first, as
- * Parquet's plain encoding has them; -1 where the bytes end before. */
+/* The bytes of the longest of so many texts, or of all, each behind its size as four bytes, lowest
+ * first, as Parquet's plain encoding has them; -1 where the bytes end within one. */
+#define EM_ALL_TEXTS SIZE_MAX
 int64_t em_texts_longest(const uint8_t *bytes, size_t size, size_t count);
 
 #endif

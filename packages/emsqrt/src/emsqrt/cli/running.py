@@ -15,16 +15,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.cli.console import Order, ProgressLine, report
+from emsqrt.cli.console import Order, ProgressLine, report, say_error
 from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.io.places import STANDARD_NAMES
 from emsqrt.lean import require_arrow
 from emsqrt.memory.usage import PEAK_UNSURE_BYTES, UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
-from emsqrt.termination import end_on_sigterm, hold_sigint
+from emsqrt.termination import EXIT_CAP, end_on_sigterm, hold_sigint
 from emsqrt.thin.compile import try_compile
 from emsqrt.thin.facts import Program
-from sennit_core.errors import CapTooSmall, WorkerLost, error_from_json
+from emsqrt.weight import WEIGHING_BYTES
+from sennit_core.errors import CapTooSmall, MemoryCapExceeded, WorkerLost, error_from_json
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -58,8 +59,14 @@ def carry_out(
         _refuse_below_libraries(plan, order, document)
     from emsqrt.solo import Listeners
 
-    with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
-        manifest = _run(plan, program, order, Listeners(line))
+    try:
+        with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
+            manifest = _run(plan, program, order, Listeners(line, say_error))
+    except MemoryCapExceeded as error:  # where planning alone has no room, a cap can be named
+        refusal = _refusal(plan, program, order, document)
+        if refusal.needed_bytes <= order.cap_bytes + 1:
+            raise
+        raise refusal from error
     peak_bytes = max(manifest.peak_bytes, order.planning_bytes)
     report(replace(manifest, peak_bytes=peak_bytes), order)
 
@@ -114,9 +121,9 @@ def _refusal(
 ) -> CapTooSmall:
     """Return the refusal of a cap in which the verb itself has no room, with one for all of it.
 
-    Other processes look, in which nothing runs; they take no heed of this cap.
+    Other processes look, in which nothing runs; they keep to `WEIGHING_BYTES`, whatever this cap is.
     """
-    least = _smallest_cap(plan, program, order, document)
+    least = _smallest_cap(plan, program, order, document, looks=True)
     return CapTooSmall(
         cap_bytes=order.cap_bytes,
         needed_bytes=max(least["capBytes"], order.cap_bytes + 1),
@@ -164,13 +171,19 @@ def smallest_cap_of(
     Raises:
         SennitError: no cap would do.
     """
-    return _smallest_cap(plan, try_compile(plan, Path(), spilling=order.spilling), order, document)
+    program = try_compile(plan, Path(), spilling=order.spilling)
+    return _smallest_cap(plan, program, order, document, looks=False)
 
 
 def _smallest_cap(
-    plan: Plan, program: Program | None, order: Order, document: Mapping[str, Any] | None
+    plan: Plan,
+    program: Program | None,
+    order: Order,
+    document: Mapping[str, Any] | None,
+    *,
+    looks: bool,
 ) -> dict[str, Any]:
-    told = {"spilling": order.spilling, "spillDir": order.spill_dir}
+    told = {"spilling": order.spilling, "spillDir": order.spill_dir, "looks": looks}
     if program is None:
         return _try({"plan": plan_to_json(plan), "document": document, **told})
     found = _try({"program": program, **told})
@@ -189,6 +202,7 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         SennitError: it would not be admitted under any cap.
+        MemoryCapExceeded: looking for it takes more than `WEIGHING_BYTES`.
     """
     asked, told = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
     with os.fdopen(asked, "wb") as request_file, os.fdopen(told, "rb") as answer_file:
@@ -206,6 +220,8 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(answer_file.read() or b"{}")
     if "error" in answer:
         raise error_from_json(answer["error"])
+    if os.waitstatus_to_exitcode(status) == EXIT_CAP:
+        raise MemoryCapExceeded(cap_bytes=WEIGHING_BYTES, what="looking for a cap")
     if status:
         raise WorkerLost(what="a trial", worker=str(pid), reason=f"it ended with status {status}")
     return answer

@@ -1,9 +1,10 @@
 """The smallest cap of a plan, told by a process like the one that would carry it out.
 
 `python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier), `{"plan": …}` (pyarrow) or
-`{"planning": …}` (what a verb takes before it hands over) as JSON, the first two with `spilling` and
-`spillDir`, and prints `{"capBytes", "because"}`. What a process holds before it reads anything is part
-of every cap, so the trial must hold the same.
+`{"planning": …}` (what a verb takes before it hands over) as JSON, the first two with `spilling`,
+`spillDir` and `looks` (whether for the longest row), and prints `{"capBytes", "because"}`. What a process holds before it reads anything is part
+of every cap, so the trial must hold the same. It ends itself with `EXIT_CAP` where it would take
+more than `WEIGHING_BYTES`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if __name__ == "__main__":  # as in the processes that it stands for: some thing
 
     load_late()
 
-from emsqrt.weight import Weight
+from emsqrt.weight import WEIGHING_BYTES, Weight
 from sennit_core.errors import SennitError
 
 if TYPE_CHECKING:
@@ -73,7 +74,14 @@ def _weigh_text(request: Mapping[str, Any]) -> dict[str, Any]:
     from emsqrt.solo import weigh_text_alone
 
     program, told = request["program"], request["spilling"]
-    weight = weigh_text_alone(program, _SOME_CAP_BYTES, told, _spill_dir(request))
+    weight = weigh_text_alone(
+        program,
+        _SOME_CAP_BYTES,
+        told,
+        _spill_dir(request),
+        WEIGHING_BYTES,
+        looks=request["looks"],
+    )
     return _told(Weight.from_json(weight))
 
 
@@ -81,14 +89,18 @@ def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """Weigh a plan of the arrow tier beside what a verb loads before it."""
     import emsqrt.cli.running  # noqa: F401
     from emsqrt.plan import plan_from_json
-    from emsqrt.solo import load_arrow_tier, trial
+    from emsqrt.solo import ending_at, load_arrow_tier, trial
 
     _begin_verb(request["document"])
     load_arrow_tier(_SOME_CAP_BYTES)
     from emsqrt.session import weigh_plan
 
-    with trial(_SOME_CAP_BYTES, request["spilling"], _spill_dir(request)) as context:
-        weight = weigh_plan(plan_from_json(request["plan"]), context, Path(), _LARGE_CAP_BYTES)
+    with (
+        ending_at(WEIGHING_BYTES),
+        trial(_SOME_CAP_BYTES, request["spilling"], _spill_dir(request)) as context,
+    ):
+        plan, looks = plan_from_json(request["plan"]), request["looks"]
+        weight = weigh_plan(plan, context, Path(), _LARGE_CAP_BYTES, looks=looks)
     return _told(weight, 0 if request["document"] else _PLANNING_BYTES)
 
 

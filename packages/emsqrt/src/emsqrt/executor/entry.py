@@ -2,7 +2,8 @@
 
 Request: `{"plan": plan JSON, "folder": where relative paths start (optional)}`. A stream sink
 emits its payloads; the result is the manifest's JSON. With `"weighs": cap` nothing is read: the
-plan is opened and closed, and the result is the JSON of its `Weight`.
+plan is opened and closed, and the result is the JSON of its `Weight`; with `"looks": true` its input
+is looked through for the longest row.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
         from emsqrt.session import weigh_plan
 
         plan = plan_from_json(request["plan"])
-        return weigh_plan(plan, context, folder, request["weighs"]).to_json()
+        cap_bytes, looks = request["weighs"], request.get("looks", False)
+        return weigh_plan(plan, context, folder, cap_bytes, looks=looks).to_json()
     return run_plan(
         request["plan"], context, folder, request.get("seed", 0), request.get("resume")
     ).to_json()

@@ -26,8 +26,6 @@ import ormsgpack
 from sennit_core.errors import Corrupt, TooLarge
 
 VERSION = 2
-EXIT_CAP = 87
-"""Exit status of an executor that ended itself rather than pass its cap."""
 FRAME_BYTES_MAX = 16 << 20
 _LENGTH = struct.Struct("<I")
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from emsqrt.executor.execution import Execution, OnProgress
-from emsqrt.executor.frames import EXIT_CAP, VERSION, Frame, encode_frame
+from emsqrt.executor.frames import VERSION, Frame, encode_frame
 from emsqrt.executor.loop import Loop
 from emsqrt.executor.scheduling import Action, Order, Scheduler, State, Ticket
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.executor.worker import Worker
 from emsqrt.system_errors import any_error
+from emsqrt.termination import EXIT_CAP
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,

@@ -21,14 +21,15 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from emsqrt._kernel import release_freed
 from emsqrt.executor.context import Context
 from emsqrt.executor.control import Control, Task
-from emsqrt.executor.frames import EXIT_CAP, VERSION, Frame, encode_frame
+from emsqrt.executor.frames import VERSION, Frame, encode_frame
 from emsqrt.executor.outlet import Outlet
 from emsqrt.lean import do_without_pandas
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
 from emsqrt.system_errors import any_error
-from emsqrt.termination import end_after_cleanup
+from emsqrt.termination import EXIT_CAP, end_after_cleanup
 from sennit_core.errors import (
     Cancelled,
     CapTooSmall,
@@ -43,7 +44,7 @@ from sennit_core.logs import get_logger
 _log = get_logger("emsqrt.executor")
 
 _SWITCH_SECONDS = 0.001
-_COLLECT_BYTES = 32 << 20
+_COLLECT_BYTES = 8 << 20
 _NEWS_SECONDS = 0.25
 _STACK_BYTES = 512 << 10
 """Of threads beside the first: a stack that is reserved in a run counts at once (`memory.fence`)."""
@@ -186,6 +187,7 @@ class Server:
         held = self._charged_bytes()
         if held > self._settled_bytes + _COLLECT_BYTES:
             gc.collect()
+            release_freed()
             held = self._settled_bytes = self._charged_bytes()
         return encode_frame("credit", memoryBytes=held)
 

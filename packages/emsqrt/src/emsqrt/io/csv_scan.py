@@ -81,7 +81,7 @@ class CsvScan:
             if self._options.record_bytes_max is None and longest < _RECORD_BYTES_MAX:
                 blocks = wanting_memory(blocks, self._budget, longest, _BLOCK_COPIES)
             for block in blocks:
-                guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
+                hold_block(block, guard, self.need_bytes, _BLOCK_COPIES, self._source.name)
                 self.bytes_done = stream.stored_bytes
                 yield from self._parser.parse(block)
                 del block
@@ -121,6 +121,32 @@ def wanting_memory(
             row_bytes=row_bytes,
             place="read",
         ) from None
+
+
+def hold_block(
+    block: RecordBlock, guard: BudgetGuard, need_bytes: int, copies: int, name: str
+) -> None:
+    """Have a guard hold a block, which is larger than others where a record is.
+
+    Args:
+        block: whole records.
+        guard: the reader's.
+        need_bytes: what it holds at least.
+        copies: how often the block lies in memory.
+        name: of the file.
+
+    Raises:
+        LongRow: others took the memory since the reader looked how long a record may be.
+    """
+    size_bytes = len(block.data)
+    if not guard.try_resize(max(need_bytes, size_bytes * copies)):
+        raise LongRow(
+            cap_bytes=guard.size_bytes,
+            needed_bytes=size_bytes * copies,
+            because=f"the record at byte {block.offset} of {name} has {format_bytes(size_bytes)}",
+            row_bytes=size_bytes,
+            place="read",
+        )
 
 
 def need_because(source: ByteSource, block_bytes: int) -> str:

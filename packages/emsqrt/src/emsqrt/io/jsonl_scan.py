@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.json as pj
 
 from emsqrt.io.bad_rows import BadRows
-from emsqrt.io.csv_scan import block_bytes_for, need_because, wanting_memory
+from emsqrt.io.csv_scan import block_bytes_for, hold_block, need_because, wanting_memory
 from emsqrt.io.json_lines import (
     JsonlOptions,
     Number,
@@ -97,7 +97,7 @@ class JsonlScan:
             if self._options.record_bytes_max is None and longest < _LINE_BYTES_MAX:
                 blocks = wanting_memory(blocks, self._budget, longest, _BLOCK_COPIES)
             for block in blocks:
-                guard.resize(max(self.need_bytes, len(block.data) * _BLOCK_COPIES))
+                hold_block(block, guard, self.need_bytes, _BLOCK_COPIES, self._source.name)
                 batch = self._parse(block)
                 if self._counts_lines:
                     self._line += bytes(block.data).count(b"\n")

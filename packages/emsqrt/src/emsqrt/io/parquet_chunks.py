@@ -20,6 +20,7 @@ _COLUMN = ChunkPages._fields.index("column")
 _PAGE = ChunkPages._fields.index("dictionary_page")
 _WIDTH = _FIELDS + 2
 """Numbers of a chunk: the name of its column as a number, and three for its dictionary page."""
+_NUMBER_BYTES = 8
 
 
 class ChunkTable(Sequence[ChunkPages]):
@@ -42,10 +43,15 @@ class ChunkTable(Sequence[ChunkPages]):
 
     @property
     def size_bytes(self) -> int:
-        """What it holds in memory; an array that grows has an eighth to spare."""
-        if self._objects is not None:
-            return _OBJECT_BYTES * len(self._objects)
-        return self._numbers.itemsize * len(self._numbers) * 9 // 8
+        """What it holds in memory."""
+        return self.bytes_of(len(self))
+
+    @staticmethod
+    def bytes_of(chunks: int) -> int:
+        """Return what a table of so many holds; an array that grows has an eighth to spare."""
+        if chunks <= _FEW:
+            return _OBJECT_BYTES * chunks
+        return _NUMBER_BYTES * _WIDTH * chunks * 9 // 8
 
     def append(self, chunk: ChunkPages) -> None:
         """Add a chunk at the end."""

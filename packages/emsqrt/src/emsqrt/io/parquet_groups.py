@@ -96,7 +96,12 @@ class FileChunks:
     @property
     def size_bytes(self) -> int:
         """What all of it takes in memory."""
-        return self.table.size_bytes + _GROUP_BYTES * len(self.groups)
+        return self.bytes_of(len(self.groups), len(self.table))
+
+    @staticmethod
+    def bytes_of(groups: int, chunks: int) -> int:
+        """Return what it takes of so many row groups with so many wanted column chunks together."""
+        return ChunkTable.bytes_of(chunks) + _GROUP_BYTES * groups
 
 
 def walk_file(

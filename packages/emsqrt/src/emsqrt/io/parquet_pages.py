@@ -22,7 +22,8 @@ _HEADER_BYTES = 512
 _HEADER_BYTES_MAX = 1 << 24
 _DICTIONARY_PAGE = 2
 _DICTIONARY_HEADER = 7
-_DATA_ENCODINGS = ((5, 2), (8, 4))
+_FIRST_HEADER, _SECOND_HEADER = 5, 8
+_DATA_ENCODINGS = ((_FIRST_HEADER, 2), (_SECOND_HEADER, 4))
 """Where a data page says how its values are encoded: fields of its header, of both versions."""
 _BY_DICTIONARY = (2, 8)
 _BY_LENGTHS = (6, 7)
@@ -198,24 +199,18 @@ class _Pages:
         """Return what the pages' headers say of a chunk of so many rows."""
         chunk = self._chunk
         where = f"row group {self._group}, column {chunk.path_in_schema}"
-        position = chunk.data_page_offset
-        if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
-            position = min(position, chunk.dictionary_page_offset)
-        end = position + chunk.total_compressed_size
-        while position < end:
-            try:
-                head = _read_header(read_at, position)
-            except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-                reason = f"{where}: bad page header"
-                raise BadInput(name, byte_offset=position, reason=reason) from error
-            self._see(head, position)
-            position += head.own_bytes + head.stored_bytes
+        try:
+            for position, head in page_heads(read_at, chunk):
+                self._see(head, position)
+        except BadPage as error:
+            reason = f"{where}: {error}"
+            raise BadInput(name, byte_offset=error.position, reason=reason) from error
         if self._values != chunk.num_values:
             reason = f"{where}: {self._values} values in its pages of {chunk.num_values}"
             raise BadInput(name, reason=reason)
         return self._found(rows)
 
-    def _see(self, head: _PageHead, position: int) -> None:
+    def _see(self, head: PageHead, position: int) -> None:
         self._stored = max(self._stored, head.stored_bytes)
         if head.kind == _DICTIONARY_PAGE:
             self._dictionary, self._count = head.plain_bytes, head.dictionary_count
@@ -257,7 +252,7 @@ class _Pages:
         )
 
 
-class _PageHead(NamedTuple):
+class PageHead(NamedTuple):
     """What a page's header says, and how long it is itself."""
 
     kind: int
@@ -267,9 +262,45 @@ class _PageHead(NamedTuple):
     dictionary_count: int
     encoding: int
     value_count: int
+    has_levels_inside: bool = False
+    """Whether levels are compressed with the values, as in data pages of version 1."""
+    level_bytes: int = 0
+    """Of levels that are stored as they are before the values, as in version 2."""
+    is_compressed: bool = True
 
 
-def _read_header(read_at: ReadAt, position: int) -> _PageHead:
+class BadPage(Exception):
+    """A page header is damaged; `position` is where it begins."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__("bad page header")
+        self.position = position
+
+
+def page_heads(read_at: ReadAt, chunk: Any) -> Iterator[tuple[int, PageHead]]:
+    """Yield where each page of a column chunk begins, and its header.
+
+    Args:
+        read_at: reads a part of the file.
+        chunk: a `pyarrow.parquet.ColumnChunkMetaData`.
+
+    Raises:
+        BadPage: a header is damaged.
+    """
+    position = chunk.data_page_offset
+    if chunk.has_dictionary_page and chunk.dictionary_page_offset is not None:
+        position = min(position, chunk.dictionary_page_offset)
+    end = position + chunk.total_compressed_size
+    while position < end:
+        try:
+            head = _read_header(read_at, position)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise BadPage(position) from error
+        yield position, head
+        position += head.own_bytes + head.stored_bytes
+
+
+def _read_header(read_at: ReadAt, position: int) -> PageHead:
     size = _HEADER_BYTES
     while True:
         data = read_at(position, size)
@@ -289,4 +320,19 @@ def _read_header(read_at: ReadAt, position: int) -> _PageHead:
         values = sum(fields.get(at, {}).get(1, 0) for at, _ in _DATA_ENCODINGS)
         if not isinstance(count, int):
             raise TypeError("a count that is no number")
-        return _PageHead(kind, plain, stored, reader.position, count, max(encodings), values)
+        second = fields.get(_SECOND_HEADER, {})
+        levels = second.get(5, 0) + second.get(6, 0)
+        if not isinstance(levels, int) or not 0 <= levels <= stored:
+            raise ValueError("levels that are longer than their page")
+        return PageHead(
+            kind,
+            plain,
+            stored,
+            reader.position,
+            count,
+            max(encodings),
+            values,
+            has_levels_inside=_FIRST_HEADER in fields,
+            level_bytes=levels,
+            is_compressed=second.get(7, True),
+        )

@@ -26,7 +26,7 @@ from emsqrt.io.parquet_coded import (
 )
 from emsqrt.io.parquet_facts import Span, group_facts, joined_spans, stored_spans
 from emsqrt.io.parquet_footer import Footer, Piece, read_footer
-from emsqrt.io.parquet_groups import RowGroup, read_bytes, walk_file
+from emsqrt.io.parquet_groups import FileChunks, RowGroup, read_bytes, walk_file
 from emsqrt.io.parquet_pages import ChunkPages
 from emsqrt.io.parquet_passes import split_columns, zipped_batches
 from emsqrt.io.parquet_rows import (
@@ -102,6 +102,7 @@ class ParquetScan:
         self._footer = read_footer(self._source)
         with open_parquet(self._source, self._footer) as file:
             file_schema = file.schema_arrow
+            self.known_because = self._admit_walk(file.schema, budget)
         self._caster = BatchCaster(file_schema, schema, self._source.name)
         found = look_up(
             ("chunks", self._source.name, columns),
@@ -137,12 +138,20 @@ class ParquetScan:
         self.need_because = _because(self._source, found.largest)
         self.known_bytes = found.size_bytes
         """What is kept of the file's row groups until it is closed."""
-        self.known_because = (
-            f"{self._source.name} has {len(found.groups)} row groups, "
-            f"and {len(found.table)} column chunks in them that are read"
-        )
         self.sure_row_bytes = max((group.sure_text_bytes for group in groups), default=0)
         """Some row is so long, or half of it at least."""
+
+    def _admit_walk(self, schema: Any, budget: MemoryBudget) -> str:
+        """See that there is room for what a walk over page headers finds, before it; say for what."""
+        groups, wanted = len(self._footer.group_rows), frozenset(self._names)
+        leaves = (schema.column(at).path for at in range(len(schema)))
+        chunks = groups * sum(leaf.partition(".")[0] in wanted for leaf in leaves)
+        because = (
+            f"{self._source.name} has {groups} row groups, "
+            f"and {chunks} column chunks in them that are read"
+        )
+        budget.admit(FileChunks.bytes_of(groups, chunks), "row groups", because).release()
+        return because
 
     def _with_long_texts(self, groups: Sequence[RowGroup]) -> set[str]:
         """Return the columns whose dictionaries may make more of some rows than there is room."""

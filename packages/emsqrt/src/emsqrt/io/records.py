@@ -222,7 +222,7 @@ def _whole_bytes(stream: ByteStream, buffer: bytearray, dialect: CsvDialect) -> 
 
     What follows it in the stream is read over it.
     """
-    end, before, taken = _RecordEnd(dialect), 0, len(buffer)
+    end, before, taken = RecordEnd(dialect), 0, len(buffer)
     while before < max(LOOK_AHEAD_BYTES, LOOK_AHEAD * len(buffer)):
         found = end.find(buffer, taken)
         if found >= 0 or taken == 0:
@@ -233,7 +233,7 @@ def _whole_bytes(stream: ByteStream, buffer: bytearray, dialect: CsvDialect) -> 
     return None
 
 
-class _RecordEnd:
+class RecordEnd:
     """Looks for the end of one record, piece by piece."""
 
     def __init__(self, dialect: CsvDialect) -> None:

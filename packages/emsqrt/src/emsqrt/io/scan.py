@@ -231,13 +231,16 @@ def open_scan(  # noqa: PLR0913 - a scan's node and its world
     reading = Reading(
         source.format, options, in_files, budget, conditions_of(predicate), bad_rows, spill
     )
-    scans, sizes = [], []
+    scans, sizes, known_bytes = [], [], 0
     for place in places:
         values = PartitionValues(place, wanted, by_folder)
         if values.may_match(reading.conditions):
             file = open_source(place)
             scans.append(values.around(partial(_open_file, file, reading)))
             sizes.append(file.stored_bytes or 0)
+            known_bytes += getattr(scans[-1], "known_bytes", 0)
+            if known_bytes > budget.free_bytes:  # files enough to need it without what comes
+                budget.admit(known_bytes, "row groups", getattr(scans[-1], "known_because", ""))
     hungriest = max(scans, key=lambda scan: scan.need_bytes, default=None)
     guard = (
         budget.acquire(0, "scan")

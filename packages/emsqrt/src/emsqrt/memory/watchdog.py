@@ -117,6 +117,12 @@ class Watch:
             if fence is not None:
                 fence.lift()
 
+    def raise_cap(self, cap_bytes: int) -> None:
+        """Lift the fence, and let the process come to a larger cap, where that one is larger."""
+        self.lift_fence()
+        if cap_bytes > self.levels.cap_bytes:
+            self.levels = CapLevels.below(cap_bytes)
+
     def limits(self) -> Limits:
         """Return within which use there is nothing to judge, after what was seen last."""
         use = self._seen

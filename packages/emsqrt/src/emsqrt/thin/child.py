@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import emsqrt.errors  # noqa: F401 - errors arrive as the classes that they were
 from emsqrt.environment import LEAN_ENVIRONMENT
-from emsqrt.solo import EXIT_CAP
+from emsqrt.termination import EXIT_CAP
 from emsqrt.weight import Weight
 from sennit_core.errors import (
     DeadlineExceeded,
@@ -70,13 +70,15 @@ def run_in_child(  # noqa: PLR0913 - settings, all by keyword
     return _ask(request, on_progress or (lambda _: None), on_start)
 
 
-def weigh_in_child(
+def weigh_in_child(  # noqa: PLR0913 - a program and its world
     program: Mapping[str, Any],
     cap_bytes: int,
     spilling: Mapping[str, Any],
     spill_dir: Path | None,
     room_bytes: int | None = None,
     deadline_seconds: float | None = None,
+    *,
+    looks: bool = False,
 ) -> Weight:
     """Return what a text program needs and would have under a cap, from a process like its own.
 
@@ -87,6 +89,7 @@ def weigh_in_child(
         spill_dir: where it would spill; a folder of this user's when None.
         room_bytes: what the kernel may charge the child at most.
         deadline_seconds: give up after this.
+        looks: whether to look through the input for its longest row.
 
     Raises:
         MemoryCapExceeded: it takes more than `room_bytes` to look at the program.
@@ -99,6 +102,7 @@ def weigh_in_child(
         "deadlineSeconds": deadline_seconds,
         "roomBytes": room_bytes,
         "weighs": True,
+        "looks": looks,
     }
     return Weight.from_json(_ask(request, lambda _: None))
 

@@ -2,7 +2,7 @@
 
 The request is the first line of standard input, as JSON; answers go to the descriptor FD, a JSON
 object a line: `{"progress": …}` as often as there is news, then `{"report": …}` or
-`{"error": …}`. A request with `weighs` reads nothing; the report is a `Weight`. More lines on
+`{"error": …}`. A request with `weighs` runs nothing; the report is a `Weight`. More lines on
 standard input are orders (`cancel`), and its end means that nobody waits any more. Nothing
 third-party is loaded, so that a cap of a few MiB is enough.
 """
@@ -77,6 +77,7 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
             request["spilling"],
             spill_dir,
             request["roomBytes"],
+            looks=request["looks"],
         )
     listeners = Listeners(
         lambda fields: tell(progress=fields), lambda error: tell(error=error.to_json()), start

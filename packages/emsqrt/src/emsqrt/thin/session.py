@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from emsqrt.admission import admit, beside_names, weigh
-from emsqrt.attempts import LongerRow, until_known
+from emsqrt.attempts import LongerRow, LookAhead, longer_of, until_known
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
@@ -36,22 +36,27 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     Returns:
         The JSON of the run's `Manifest`.
     """
-    return until_known(partial(_attempt, program, context), context.budget)
+    look = cache(partial(_longest_row, program))
+    return until_known(partial(_attempt, program, context, look), look, context.budget)
 
 
-def _attempt(program: Mapping[str, Any], context: Context, met: LongerRow | None) -> dict[str, Any]:
+def _attempt(
+    program: Mapping[str, Any], context: Context, look: LookAhead, met: LongerRow | None
+) -> dict[str, Any]:
     with ExitStack() as stack:
         try:
             inputs = stack.enter_context(_inputs(program, context.budget))
         except CapTooSmall:
-            admit(_opening(program), Run(context, output_bytes=0), stack)  # tells what all takes
+            admit(
+                _opening(program), Run(context, output_bytes=0), stack, look
+            )  # tells what all takes
             raise
         seed = program.get("seed", 0)
         kept = open_kept(
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
         )
         run = Run(context, seed=seed, output_bytes=0, kept=kept, met=met)
-        rows, sink = admit(partial(_open, program), run, stack)
+        rows, sink = admit(partial(_open, program), run, stack, look)
         if inputs.can_be_read_again and not sink.place.is_standard:
             run.let_begin_anew(lambda: True)
         _execute(rows, sink, run, inputs)
@@ -71,12 +76,33 @@ def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> Inputs:
     return Inputs(sources, budget)
 
 
-def weigh_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Return what a program needs and would have under the context's cap, as JSON."""
+def weigh_text(
+    program: Mapping[str, Any], context: Context, *, looks: bool = False
+) -> dict[str, Any]:
+    """Return what a program needs and would have under the context's cap, as JSON.
+
+    Args:
+        program: as for `run_text`.
+        context: the cap.
+        looks: whether to look through the input for its longest row.
+    """
     context.look()  # when a run would
     run = Run(context, output_bytes=0)
     names_bytes = remembered_bytes(_files(program))
-    return weigh(_opening(program), run, context.cap_bytes, names_bytes).to_json()
+    look = partial(_longest_row, program) if looks else lambda _: None
+    return weigh(_opening(program), run, context.cap_bytes, names_bytes, look).to_json()
+
+
+def _longest_row(program: Mapping[str, Any], room_bytes: int) -> LongerRow | None:
+    from emsqrt.io.longest import longest_row
+
+    scans = (step for step in program["steps"] if step["op"] == "scan")
+    return longer_of(
+        longest_row(
+            step["format"], step["options"], expand_places(step["paths"], Path()), room_bytes
+        )
+        for step in scans
+    )
 
 
 def _files(program: Mapping[str, Any]) -> int:

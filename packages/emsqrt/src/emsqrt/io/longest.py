@@ -1,0 +1,136 @@
+"""How long the longest row of some files is, for whoever has to name a cap that all rows fit.
+
+A refusal reads for it what a run would have read later: text is searched for the ends of records,
+and of Parquet the pages of texts are opened. It looks at so much and no more; a row that lies further
+on may have it refused again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from emsqrt.attempts import LongerRow
+from emsqrt.io.places import Place
+from emsqrt.io.records import ByteStream, RecordEnd, last_record_end
+from emsqrt.io.sources import ByteSource, open_source
+from sennit_core.errors import SennitError
+from sennit_core.units import format_bytes
+
+PIECE_BYTES = 8 << 10
+"""Records that are no longer are not told apart: they have room."""
+_LOOKED_BYTES = 256 << 20
+"""Of text, in all files; searched at a gigabyte a second."""
+
+LastEnd = Callable[[bytearray, int], int]
+"""Returns where the last whole record in so many bytes ends, which begin at one; or 0."""
+FindEnd = Callable[[bytearray, int], int]
+"""Returns where the record ends that began in an earlier piece; -1 when not in this one."""
+
+
+def longest_row(
+    kind: str,
+    options: Mapping[str, Any],
+    places: Sequence[Place],
+    room_bytes: int,
+    columns: Collection[str] = (),
+) -> LongerRow | None:
+    """Return the longest row of files, where one is long and the files can be read again.
+
+    Args:
+        kind: their format.
+        options: JSON values for the reader.
+        places: the files.
+        room_bytes: memory that may be taken; pages that take more are left out.
+        columns: names of the columns that are read; text is read with all of them.
+    """
+    found, left_bytes = None, _LOOKED_BYTES
+    for place in places:
+        source = open_source(place)
+        if not source.can_reopen or left_bytes <= 0:
+            break
+        with suppress(SennitError, OSError):  # whoever reads it tells
+            row_bytes, looked_bytes = _longest_of(
+                kind, options, source, room_bytes, columns, left_bytes
+            )
+            left_bytes -= looked_bytes
+            if row_bytes > max(PIECE_BYTES, 0 if found is None else found.row_bytes):
+                because = f"{source.name} has a row of {format_bytes(row_bytes)}"
+                found = LongerRow(row_bytes, because)
+    return found
+
+
+def _longest_of(
+    kind: str,
+    options: Mapping[str, Any],
+    source: ByteSource,
+    room_bytes: int,
+    columns: Collection[str],
+    looked_max: int,
+) -> tuple[int, int]:
+    """Return the length of a file's longest row, as far as was looked, and how far that was."""
+    match kind:
+        case "csv":
+            from emsqrt.io.csv_options import CsvOptions
+
+            csv = CsvOptions.from_json(options)
+            with csv.decoded(source).open() as stream:
+                return longest_record(
+                    stream,
+                    lambda data, size: last_record_end(data, size, csv.dialect),
+                    lambda: RecordEnd(csv.dialect).find,
+                    looked_max,
+                )
+        case "jsonl":
+            with source.open() as stream:
+                return longest_record(stream, _last_line_end, lambda: _line_end, looked_max)
+        case "parquet":
+            from emsqrt.io.parquet_longest import longest_texts
+
+            return longest_texts(source, frozenset(columns), room_bytes, looked_max)
+        case _:
+            return 0, 0
+
+
+def longest_record(
+    stream: ByteStream, last_end: LastEnd, begin: Callable[[], FindEnd], looked_max: int
+) -> tuple[int, int]:
+    """Return the length of the longest record that is longer than a piece, and the bytes read.
+
+    Args:
+        stream: positioned at the start of a record.
+        last_end: finds the end of the last whole record of a piece.
+        begin: returns what finds the end of one record that is longer than a piece.
+        looked_max: read about so much.
+    """
+    piece, held, longest, looked = bytearray(PIECE_BYTES), 0, 0, 0
+
+    def read(held: int) -> int:
+        with memoryview(piece) as view, view[held:] as room:
+            return stream.readinto(room) or 0
+
+    while looked < looked_max and (taken := read(held)):
+        held, looked = held + taken, looked + taken
+        end = last_end(piece, held)
+        if end == 0 and held == len(piece):
+            find_end, before = begin(), 0
+            while (end := find_end(piece, held)) < 0 and looked < looked_max:
+                before += held
+                held = read(0)
+                looked += held
+                if not held:
+                    return max(longest, before), looked
+            longest = max(longest, before + max(end, 0))
+            end = max(end, 0)
+        piece[: held - end] = piece[end:held]
+        held -= end
+    return longest, looked
+
+
+def _last_line_end(data: bytearray, size: int) -> int:
+    return data.rfind(b"\n", 0, size) + 1
+
+
+def _line_end(piece: bytearray, size: int) -> int:
+    return piece.find(b"\n", 0, size) + 1 or -1

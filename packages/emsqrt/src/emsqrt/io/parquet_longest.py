@@ -1,0 +1,114 @@
+"""How long the longest texts of a Parquet file are: their pages are opened, values are not decoded.
+
+A page's header tells its size and how many values it has, so one long text among short ones is only
+seen inside. Plain pages and dictionaries are looked at, which is what writers make by default.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emsqrt._kernel import longest_text
+from emsqrt.io.parquet_footer import Piece, read_footer
+from emsqrt.io.parquet_pages import PageHead, ReadAt, page_heads
+from emsqrt.io.sources import ByteSource
+
+_PAGE_BYTES_MIN = 8 << 10
+"""A text of a smaller page has room anywhere."""
+_HEADER_COST = 4 << 10
+"""A header that is looked at counts for so much of what is read."""
+_TEXT, _PLAIN, _DICTIONARY_PAGE = "BYTE_ARRAY", 0, 2
+_LENGTH_BYTES = 4
+
+
+def longest_texts(
+    source: ByteSource, columns: frozenset[str], room_bytes: int, looked_max: int
+) -> tuple[int, int]:
+    """Return the bytes that the longest texts of all columns have together, and what was read.
+
+    Args:
+        source: the file.
+        columns: names of wanted columns at the top; those with lists are left out.
+        room_bytes: of a page that is opened, stored and plain.
+        looked_max: read about so much.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    footer = read_footer(source)
+    schema = footer.metadata().schema
+    texts = {
+        at: schema.column(at)
+        for at in range(len(schema))
+        if schema.column(at).physical_type == _TEXT
+        and schema.column(at).max_repetition_level == 0
+        and schema.column(at).path.partition(".")[0] in columns
+    }
+    looking = _Looking(dict.fromkeys(texts, 0), room_bytes, looked_max)
+    with source.open_ranges() as read_at:
+        for piece in footer.pieces if texts else ():
+            looking.see_groups(read_at, footer.metadata(piece), piece, texts)
+    return sum(looking.longest.values()), looked_max - looking.left_bytes
+
+
+class _Looking:
+    """What was found so far.
+
+    Args:
+        longest: bytes of the longest text of each column, by its number.
+        room_bytes: of a page, stored and plain.
+        left_bytes: how much may still be read.
+    """
+
+    def __init__(self, longest: dict[int, int], room_bytes: int, left_bytes: int) -> None:
+        self.longest = longest
+        self._room_bytes = room_bytes
+        self.left_bytes = left_bytes
+
+    def see_groups(
+        self, read_at: ReadAt, metadata: Any, piece: Piece, texts: dict[int, Any]
+    ) -> None:
+        """Look at the columns of some row groups."""
+        for group in range(piece.group_count):
+            for at, column in texts.items():
+                if self.left_bytes <= 0:
+                    return
+                chunk = metadata.row_group(group).column(at)
+                for position, head in page_heads(read_at, chunk):
+                    self.left_bytes -= _HEADER_COST
+                    self._see_page(read_at, at, position, head, (chunk, column))
+
+    def _see_page(
+        self, read_at: ReadAt, at: int, position: int, head: PageHead, of: tuple[Any, Any]
+    ) -> None:
+        chunk, column = of
+        is_dictionary = head.kind == _DICTIONARY_PAGE
+        if not is_dictionary and head.encoding != _PLAIN:
+            return
+        if head.plain_bytes <= max(_PAGE_BYTES_MIN, self.longest[at]):
+            return  # it has none that is longer
+        if head.plain_bytes + head.stored_bytes > self._room_bytes:
+            return
+        self.left_bytes -= head.plain_bytes
+        stored = read_at(position + head.own_bytes, head.stored_bytes)
+        try:
+            values = _values(stored, head, chunk.compression, column)
+            found = longest_text(values, head.dictionary_count if is_dictionary else -1)
+        except (OSError, ValueError, OverflowError):  # told by whoever reads it
+            return
+        self.longest[at] = max(self.longest[at], found)
+
+
+def _values(stored: bytes, head: PageHead, codec: str, column: Any) -> memoryview:
+    """Return the values of a page, without the levels before them (Encodings.md, Data Pages)."""
+    import pyarrow as pa
+
+    before = stored[: head.level_bytes]
+    values = memoryview(stored)[head.level_bytes :]
+    if codec != "UNCOMPRESSED" and head.is_compressed:
+        name = "lz4_raw" if codec == "LZ4" else codec.lower()
+        size = head.plain_bytes - len(before)
+        values = memoryview(pa.Codec(name).decompress(values, size, asbytes=True))
+    if head.has_levels_inside and column.max_definition_level > 0:
+        values = values[_LENGTH_BYTES + int.from_bytes(values[:_LENGTH_BYTES], "little") :]
+    return values
