@@ -214,6 +214,18 @@ def _opening(prepared: Prepared, folder: Path) -> Callable[[Run, ExitStack], obj
     return beside_names(_files(prepared.plan, folder), partial(_open, prepared))
 
 
+def admit_prepared(
+    prepared: Prepared, run: Run, stack: ExitStack
+) -> tuple[Operator, RowSink | FormatWriter]:
+    """Open what a plan needs: its last operator and its sink, which the stack closes.
+
+    Raises:
+        CapTooSmall: the cap cannot do it; says which could.
+    """
+    look = partial(_longest_row, prepared.plan, run.folder)
+    return admit(partial(_open, prepared), run, stack, look)
+
+
 def _open(
     prepared: Prepared, run: Run, stack: ExitStack
 ) -> tuple[Operator, RowSink | FormatWriter]:

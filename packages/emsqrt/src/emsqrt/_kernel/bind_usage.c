@@ -1,4 +1,5 @@
-/* watch_usage, keep_freed, release_freed and seal_pages: how much memory this process has, keeps and gives up. */
+/* watch_usage, keep_freed, release_freed and seal_pages: how much memory this process has, keeps and
+ * gives up. */
 #include "native.h"
 
 #include "usage.h"

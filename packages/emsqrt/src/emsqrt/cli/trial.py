@@ -1,10 +1,10 @@
 """The smallest cap of a plan, told by a process like the one that would carry it out.
 
 `python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier), `{"plan": …}` (pyarrow) or
-`{"planning": …}` (what a verb takes before it hands over) as JSON, the first two with `spilling`,
-`spillDir` and `looks` (whether for the longest row), and prints `{"capBytes", "because"}`. What a process holds before it reads anything is part
-of every cap, so the trial must hold the same. It ends itself with `EXIT_CAP` where it would take
-more than `WEIGHING_BYTES`.
+`{"planning": …}` (what a verb takes before it hands over) as JSON, and prints `{"capBytes",
+"because"}`. The first two come with `spilling`, `spillDir` and `looks`, whether the input is searched
+for its longest row. What a process holds before it reads anything is part of every cap, so the trial
+must hold the same. It ends itself with `EXIT_CAP` where it would take more than `WEIGHING_BYTES`.
 """
 
 from __future__ import annotations

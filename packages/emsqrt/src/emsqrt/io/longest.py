@@ -22,6 +22,8 @@ PIECE_BYTES = 8 << 10
 """Records that are no longer are not told apart: they have room."""
 _LOOKED_BYTES = 256 << 20
 """Of text, in all files; searched at a gigabyte a second."""
+_FAR_LOOKED_BYTES = 16 << 20
+"""Of a file on another machine."""
 
 LastEnd = Callable[[bytearray, int], int]
 """Returns where the last whole record in so many bytes ends, which begin at one; or 0."""
@@ -50,9 +52,10 @@ def longest_row(
         source = open_source(place)
         if not source.can_reopen or left_bytes <= 0:
             break
+        looked_max = left_bytes if source.path else min(left_bytes, _FAR_LOOKED_BYTES)
         with suppress(SennitError, OSError):  # whoever reads it tells
             row_bytes, looked_bytes = _longest_of(
-                kind, options, source, room_bytes, columns, left_bytes
+                kind, options, source, room_bytes, columns, looked_max
             )
             left_bytes -= looked_bytes
             if row_bytes > max(PIECE_BYTES, 0 if found is None else found.row_bytes):
