@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import plain_words
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -116,6 +117,13 @@ def test_no_class_is_named_for_nothing() -> None:
         if node.name not in DESIGNED_NAMES
     ]
     assert named == [], "name these for what they are"
+
+
+@pytest.mark.parametrize("area", plain_words.AREAS)
+def test_the_private_dialect_does_not_grow(area: str) -> None:
+    found, ceiling = plain_words.per_100_000(area), plain_words.CEILINGS[area]
+    assert found <= ceiling, f"python tools/plain_words.py --where {area} shows the lines"
+    assert found > ceiling - max(ceiling // 10, 20) or ceiling <= plain_words.GOAL, "lower it"
 
 
 def test_arrow_from_outside_is_read_in_one_place() -> None:
