@@ -25,7 +25,7 @@ GROUPS = {
     "nobody": "nobody|whoever|whatever|strangers?|somebody|anybody|everybody",
     "lie": "lies|lay|lain|lying|lie",
     "door": "doors?",
-    "let go": "lets? go|letting go",
+    "let_go": "lets? go|letting go",
     "late": "late",
     "give": "gives?|gave|given|giving",
     "take": "takes?|took|taken|taking",
@@ -62,10 +62,9 @@ CEILINGS = {
 LEFT_OUT = {"node_modules", ".next", "out", "dist", "__pycache__", ".venv"}
 _JOINED = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 _WORD = re.compile("[A-Za-z]+")
-_GROUPS = {
-    name: re.compile(rf"(?<![A-Za-z])(?:{words})(?![A-Za-z])", re.IGNORECASE)
-    for name, words in GROUPS.items()
-}
+_ANY = re.compile(
+    rf"\b(?:{'|'.join(f'(?P<{name}>{words})' for name, words in GROUPS.items())})\b", re.IGNORECASE
+)
 
 
 def files_of(area: str) -> Iterator[Path]:
@@ -95,7 +94,7 @@ def count(area: str) -> tuple[int, Counter[str]]:
     for file in files_of(area):
         text = split_names(file.read_text(encoding="utf-8", errors="replace"))
         words += len(_WORD.findall(text))
-        found.update({name: len(group.findall(text)) for name, group in _GROUPS.items()})
+        found.update(match.lastgroup for match in _ANY.finditer(text) if match.lastgroup)
     return words, found
 
 
@@ -110,7 +109,7 @@ def lines_of(area: str) -> Iterator[str]:
     for file in files_of(area):
         text = file.read_text(encoding="utf-8", errors="replace")
         for number, line in enumerate(text.splitlines(), 1):
-            if any(group.search(split_names(line)) for group in _GROUPS.values()):
+            if _ANY.search(split_names(line)):
                 yield f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
 
 
