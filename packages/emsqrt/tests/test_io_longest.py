@@ -138,12 +138,24 @@ def test_packed_lengths_are_not_looked_at(encoding: str, tmp_path: Path) -> None
     assert found_in(path, "parquet") == 0
 
 
+def test_files_without_rows_have_no_longest_row(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    table = pa.table({"t": pa.array([], pa.string())})
+    with parquet.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)
+        writer.write_table(table)
+    assert found_in(path, "parquet") == 0
+    for kind in ("csv", "jsonl"):
+        (tmp_path / "t").write_text("")
+        assert found_in(tmp_path / "t", kind) == 0
+
+
 def test_damaged_pages_are_left_to_whoever_reads_them(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     parquet.write_table(pa.table({"t": ["x" * 20 * KIB]}), path, use_dictionary=False)
     whole = path.read_bytes()
-    for at in range(0, 4 * KIB, 37):
+    for at in range(0, len(whole), 7):
         data = bytearray(whole)
-        data[at % len(data)] ^= 0xFF
+        data[at] ^= 0xFF
         path.write_bytes(data)
         assert found_in(path, "parquet") >= 0

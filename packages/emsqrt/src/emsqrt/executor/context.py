@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from emsqrt._kernel import release_freed
 from emsqrt.memory import MemoryBudget, UsageReader
 from sennit_core.errors import Cancelled, CapTooSmall, DeadlineExceeded, SennitError
 
@@ -129,7 +130,7 @@ class Context:
         Raises:
             CapTooSmall: nothing is left.
         """
-        held = self._held_bytes = self.measure()
+        held = self._look()
         aside = self._aside_bytes(self.cap_bytes)
         if held + aside >= self.cap_bytes:
             raise CapTooSmall(
@@ -141,7 +142,14 @@ class Context:
 
     def look(self) -> None:
         """See what the process holds: what caps would leave is counted from that."""
+        self._look()
+
+    def _look(self) -> int:
+        # Freed memory goes back to the system first: how much of it planning leaves in the heap differs
+        # from run to run, and between the first run of a process and the next.
+        release_freed()
         self._held_bytes = self.measure()
+        return self._held_bytes
 
     def left_bytes_under(self, cap_bytes: int) -> int:
         """Return what another cap would leave for buffers, less than nothing when it is too small.
@@ -151,7 +159,7 @@ class Context:
         if self._held_bytes is None and self._budget is not None:
             return self._budget.cap_bytes + cap_bytes - self._budget.whole_bytes
         if self._held_bytes is None:
-            self.look()
+            self._look()
             assert self._held_bytes is not None
         return cap_bytes - self._held_bytes - self._aside_bytes(cap_bytes)
 

@@ -6,11 +6,12 @@ seen inside. Plain pages and dictionaries are looked at, which is what writers m
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from emsqrt._kernel import longest_text
 from emsqrt.io.parquet_footer import Piece, read_footer
-from emsqrt.io.parquet_pages import PageHead, ReadAt, page_heads
+from emsqrt.io.parquet_pages import BadPage, PageHead, ReadAt, page_heads
 from emsqrt.io.sources import ByteSource
 
 _PAGE_BYTES_MIN = 8 << 10
@@ -70,13 +71,17 @@ class _Looking:
     ) -> None:
         """Look at the columns of some row groups."""
         for group in range(piece.group_count):
-            for at, column in texts.items():
+            row_group = metadata.row_group(group)
+            for at, column in texts.items() if row_group.num_rows else ():
                 if self.left_bytes <= 0:
                     return
-                chunk = metadata.row_group(group).column(at)
-                for position, head in page_heads(read_at, chunk):
-                    self.left_bytes -= _HEADER_COST
-                    self._see_page(read_at, at, position, head, (chunk, column))
+                with suppress(BadPage):  # the scan reports it, with its place
+                    self._see_chunk(read_at, at, row_group.column(at), column)
+
+    def _see_chunk(self, read_at: ReadAt, at: int, chunk: Any, column: Any) -> None:
+        for position, head in page_heads(read_at, chunk):
+            self.left_bytes -= _HEADER_COST
+            self._see_page(read_at, at, position, head, (chunk, column))
 
     def _see_page(
         self, read_at: ReadAt, at: int, position: int, head: PageHead, of: tuple[Any, Any]
