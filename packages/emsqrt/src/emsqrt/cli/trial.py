@@ -80,7 +80,7 @@ def _weigh_text(request: Mapping[str, Any]) -> dict[str, Any]:
         told,
         _spill_dir(request),
         WEIGHING_BYTES,
-        looks=request["looks"],
+        looks=request.get("looks", False),
     )
     return _told(Weight.from_json(weight))
 
@@ -99,7 +99,7 @@ def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
         ending_at(WEIGHING_BYTES),
         trial(_SOME_CAP_BYTES, request["spilling"], _spill_dir(request)) as context,
     ):
-        plan, looks = plan_from_json(request["plan"]), request["looks"]
+        plan, looks = plan_from_json(request["plan"]), request.get("looks", False)
         weight = weigh_plan(plan, context, Path(), _LARGE_CAP_BYTES, looks=looks)
     return _told(weight, 0 if request["document"] else _PLANNING_BYTES)
 
