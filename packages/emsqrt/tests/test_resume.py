@@ -17,7 +17,10 @@ import pytest
 from emsqrt import Engine, EngineConfig, Pipeline, scan
 from emsqrt.kept import KEPT_SECONDS, KeptRun
 from emsqrt.plan import plan_to_json
+from emsqrt.solo import run_text_alone
 from emsqrt.thin.compile import try_compile
+from emsqrt.thin.sink import CsvTextSink
+from emsqrt.thin.text import Block
 from sennit_core.errors import Conflict, UsageError
 
 MIB = 1 << 20
@@ -222,6 +225,27 @@ def test_a_run_that_goes_on_is_not_joined(tmp_path: Path) -> None:
     assert not list((tmp_path / "kept").iterdir())
     with pytest.raises(UsageError):
         KeptRun(tmp_path, "../one", facts)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_last_rows_are_written_before_their_memory_is_released(
+    resume: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = CsvTextSink.write
+
+    def write_slowly(sink: CsvTextSink, block: Block) -> None:
+        time.sleep(0.01)  # a slow disk: the second thread is still at it when the sort has ended
+        write(sink, block)
+
+    monkeypatch.setattr(CsvTextSink, "write", write_slowly)
+    plan = scan(source).sort("k").sink(tmp_path / "out.csv").plan
+    program = try_compile(plan, Path())
+    assert program is not None
+    kept = (str(tmp_path / "spill"), "slow") if resume else None
+    request = {**program.scheduled(1 << 30), "planHash": "slow", "resume": kept}
+    run_text_alone(request, 1 << 30, tmp_path / "spill")
+    rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert sorted(rows) == sorted(source.read_text().splitlines()[1:])
 
 
 def test_what_nobody_resumes_is_swept(tmp_path: Path) -> None:

@@ -94,7 +94,16 @@ class SortText:
                         for columns, start in resumption.rest(reader, blocks):
                             sorter.add(columns, start)
                     sorter.finish()
-                    lane = self._run.lane
-                    outlet = Outlet(out, lane.wait if lane.is_second else None)
-                    for size, count in sorter.blocks(outlet, ending=_LINE_END):
-                        yield Block(outlet.room[:size], rows=count, stays=lane.is_second)
+                    yield from self._put_out(sorter, out)
+
+    def _put_out(self, sorter: ExternalSort, out: memoryview) -> Generator[Block]:
+        lane = self._run.lane
+        outlet = Outlet(out, lane.wait if lane.is_second else None)
+        try:
+            for size, count in sorter.blocks(outlet, ending=_LINE_END):
+                yield Block(outlet.room[:size], rows=count, stays=lane.is_second)
+        finally:
+            # The last block may still be written by the second thread, and the memory that it is in
+            # is released next. The sorter waits for its own spilling only, which in a run that can
+            # be resumed is done by another thread.
+            lane.settle()
