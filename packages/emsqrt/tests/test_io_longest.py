@@ -138,6 +138,29 @@ def test_packed_lengths_are_not_looked_at(encoding: str, tmp_path: Path) -> None
     assert found_in(path, "parquet") == 0
 
 
+@pytest.mark.parametrize("codec", [None, "zstd"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.binary(),
+        pa.string_view(),
+        pa.dictionary("int32", "string"),
+    ],
+)
+def test_texts_of_arrow_are_measured(kind: pa.DataType, codec: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "t.arrow"
+    texts = [*SHORT * 100, "x" * 30 * KIB, *SHORT * 50, "y" * 50 * KIB, *SHORT]
+    strings = pa.array(texts, pa.string())
+    table = pa.table({"n": range(len(texts)), "t": strings.cast(kind)})
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.ipc.new_file(path, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=300)
+    assert found_in(path, "arrow") == 50 * KIB
+    assert found_in(path, "arrow", room_bytes=40 * KIB) == 0
+
+
 def test_files_without_rows_have_no_longest_row(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     table = pa.table({"t": pa.array([], pa.string())})

@@ -110,6 +110,9 @@ def growing(folder: Path, kind: str) -> Path:
     table = pa.table({"k": range(len(rows), 0, -1), "t": rows})
     if kind == "parquet":
         parquet.write_table(table, path, use_dictionary=False)
+    elif kind == "arrow":
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
     elif kind == "csv":
         path.write_text("k,t\n" + "".join(f"{row['k']},{row['t']}\n" for row in table.to_pylist()))
     else:
@@ -124,9 +127,10 @@ def growing(folder: Path, kind: str) -> Path:
         ("csv", "parquet", "scan"),
         ("jsonl", "parquet", "group"),
         ("parquet", "parquet", "sort"),
+        ("arrow", "parquet", "sort"),
         *(
             pytest.param(kind, target, verb, marks=pytest.mark.nightly)
-            for kind in ("csv", "jsonl", "parquet")
+            for kind in ("csv", "jsonl", "parquet", "arrow")
             for target in ("csv", "jsonl", "parquet", "arrow")
             for verb in VERBS
         ),

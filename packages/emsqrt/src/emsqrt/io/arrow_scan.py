@@ -79,6 +79,58 @@ def infer_arrow_schema(source: ByteSource | Path) -> Schema:
         return Schema.from_arrow(reader.schema)
 
 
+def longest_texts(
+    source: ByteSource, columns: frozenset[str], room_bytes: int, looked_max: int
+) -> tuple[int, int]:
+    """Return the bytes that the longest texts of all columns have together, and what was read.
+
+    Args:
+        source: the file.
+        columns: names of the columns; those whose values are nested are left out.
+        room_bytes: memory that may be used; a file with larger batches is left out.
+        looked_max: read about this much.
+
+    Raises:
+        BadInput: the file is damaged.
+    """
+    from sennit_core.arrow_ipc import DAMAGE
+
+    batch_bytes, _ = largest_batch(source)
+    if _COPIES * batch_bytes > room_bytes:
+        return 0, 0
+    longest, looked = dict[str, int](), 0
+    with _open(source, batch_bytes) as (_, reader):
+        try:
+            for batch in reader:
+                looked += batch.nbytes
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    if name in columns:
+                        longest[name] = max(longest.get(name, 0), _longest_of(column))
+                if looked >= looked_max:
+                    break
+        except DAMAGE as error:
+            raise BadInput(source.name, reason=str(error)) from error
+    return sum(longest.values()), looked
+
+
+def _longest_of(column: Any) -> int:
+    """Return the bytes of a column's longest text, 0 for values of other types."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        return _longest_of(column.dictionary)
+    if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
+        column = column.cast(pa.large_binary())
+    is_text = (
+        pa.types.is_string(column.type)
+        or pa.types.is_large_string(column.type)
+        or pa.types.is_binary(column.type)
+        or pa.types.is_large_binary(column.type)
+    )
+    return (pc.max(pc.binary_length(column)).as_py() or 0) if is_text else 0
+
+
 @contextmanager
 def _open(
     source: ByteSource, batch_bytes_max: int | None = None

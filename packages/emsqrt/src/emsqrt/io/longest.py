@@ -1,7 +1,7 @@
 """How long the longest row of some files is, for whoever has to name a cap that all rows fit.
 
 A refusal reads for it what a run would have read later: text is searched for the ends of records,
-and of Parquet the pages of texts are opened. It looks at so much and no more; a row that lies further
+of Parquet the pages of texts are opened, and of Arrow the lengths of texts are compared. It looks at so much and no more; a row that lies further
 on may have it refused again.
 """
 
@@ -93,7 +93,9 @@ def _longest_of(
 
             return longest_texts(source, frozenset(columns), room_bytes, looked_max)
         case _:
-            return 0, 0
+            from emsqrt.io import arrow_scan
+
+            return arrow_scan.longest_texts(source, frozenset(columns), room_bytes, looked_max)
 
 
 def longest_record(

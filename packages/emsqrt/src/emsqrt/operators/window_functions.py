@@ -306,7 +306,8 @@ class Best:
                 if why == _DONE:
                     break
                 if why == _FULL:
-                    raise self._too_small(int(high[row] - low[row]))
+                    first = int(low[row])
+                    raise self._too_small(int(high[row]) - first, self._best.high - first)
                 chunk.load(self._best.high)
         finally:
             self._chunk.release()
@@ -325,11 +326,18 @@ class Best:
         self._picked.need_from(self._needed, block)
         self._chunk.cursor.need_from(self._best.high, block)
 
-    def _too_small(self, rows: int) -> CapTooSmall:
+    def _too_small(self, rows: int, rows_seen: int) -> CapTooSmall:
+        """Return the refusal of a frame of which so many rows filled the queue.
+
+        The queue is full where values come nearly in order, so that hardly a row replaces another:
+        the rest of the frame needs as much for each row.
+        """
         because = f"{self._call!s} over a frame of {rows} rows holds those that may still be it"
         size_bytes = len(self._queue.memory)
+        whole_bytes = size_bytes * rows // max(rows_seen, 1)
+        needed_bytes = max(2 * size_bytes, whole_bytes, _CANDIDATE_BYTES * rows)
         return CapTooSmall(
             cap_bytes=size_bytes * self._queue.share,
-            needed_bytes=max(2 * size_bytes, _CANDIDATE_BYTES * rows) * self._queue.share,
+            needed_bytes=needed_bytes * self._queue.share,
             because=because,
         )
