@@ -88,7 +88,7 @@ class Columns:
     # while these columns live.
     def addresses(self, index: int, /) -> tuple[int, int, int, int, int]: ...
     # The same rows with further columns, given as to the constructor; `self` must stay valid.
-    def beside(
+    def with_columns(
         self,
         columns: Sequence[tuple[int, int, Buffer | None, Buffer | None, Buffer | None]],
         /,
@@ -472,7 +472,7 @@ class Partitioner:
     # it does not fit.
     def add_whole(self, block: Buffer, at: int, sequence: int = -1, /) -> tuple[int, int]: ...
     # Where a partition's rows lie in `memory`, which takes others from now on: (start, stop, rows).
-    def take(self, partition: int, /) -> tuple[int, int, int]: ...
+    def pop(self, partition: int, /) -> tuple[int, int, int]: ...
 
 class RangeBound:
     # Where frames begin, or end, whose bound is so far from the rows' whole-number keys.

@@ -12,17 +12,17 @@ typedef struct {
     em_key_spec spec;
     em_key_part *parts;
     enum em_kind *kinds;
-} given_keys;
+} parsed_keys;
 
 /* Read [(column, kind, descending, nulls_first), …]; -1 with an exception set. */
-int take_keys(PyObject *given, given_keys *keys);
+int parse_keys(PyObject *source, parsed_keys *keys);
 /* Read [(op, column, kind, param), …] and place the states; -1 with an exception set. */
-int take_parts(PyObject *given, em_layout *layout);
-void release_keys(given_keys *keys);
+int parse_parts(PyObject *source, em_layout *layout);
+void release_keys(parsed_keys *keys);
 void release_parts(em_layout *layout);
 
 /* Check that the columns are those that keys and parts read. */
-int check_columns(const em_columns *columns, const given_keys *keys, const em_layout *layout);
+int check_columns(const em_columns *columns, const parsed_keys *keys, const em_layout *layout);
 
 /* Raise for a fault of a combiner or fold; -1. */
 int raise_combine_fault(enum em_combine_fault fault);

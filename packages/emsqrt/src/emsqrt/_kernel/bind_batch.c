@@ -81,7 +81,7 @@ PyObject *batch_lend(batch_memory *held, em_batch *batch, Py_buffer *block, size
     return Py_BuildValue("NK", lent, (unsigned long long)next);
 }
 
-void batch_take_back(batch_memory *held) {
+void batch_reclaim(batch_memory *held) {
     columns_object *columns = (columns_object *)held->lent;
     if (columns == NULL) {
         return;

@@ -20,7 +20,7 @@ void batch_close(batch_memory *held, em_batch *batch);
 PyObject *batch_lend(batch_memory *held, em_batch *batch, Py_buffer *block, size_t next);
 
 /* Empty the columns of the last call and let go of their block. */
-void batch_take_back(batch_memory *held);
+void batch_reclaim(batch_memory *held);
 
 /* Read "fail", "null" or "skip"; -1 with an exception set. */
 int reading_policy(em_reading *reading, const char *text);

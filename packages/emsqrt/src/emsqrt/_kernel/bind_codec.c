@@ -11,7 +11,7 @@ static PyThreadState *release_for(Py_ssize_t bytes) {
     return bytes >= RELEASE_BYTES_MIN ? PyEval_SaveThread() : NULL;
 }
 
-static void take_back(PyThreadState *state) {
+static void reacquire(PyThreadState *state) {
     if (state != NULL) {
         PyEval_RestoreThread(state);
     }
@@ -33,7 +33,7 @@ static PyObject *hash_bytes(PyObject *module, PyObject *arguments, PyObject *nam
     }
     PyThreadState *state = release_for(data.len);
     const uint64_t hash = em_xxh3(data.buf, (size_t)data.len, seed);
-    take_back(state);
+    reacquire(state);
     PyBuffer_Release(&data);
     return PyLong_FromUnsignedLongLong(hash);
 }
@@ -53,7 +53,7 @@ static PyObject *lz4_bound(PyObject *module, PyObject *bytes) {
 
 /* Take (source, target), which must lie apart: the loops copy without looking
  * for an overlap. */
-static int take_pair(PyObject *arguments, Py_buffer *source, Py_buffer *target) {
+static int parse_pair(PyObject *arguments, Py_buffer *source, Py_buffer *target) {
     if (!PyArg_ParseTuple(arguments, "y*w*", source, target)) {
         return -1;
     }
@@ -70,13 +70,13 @@ static int take_pair(PyObject *arguments, Py_buffer *source, Py_buffer *target) 
 static PyObject *lz4_compress(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer source, target;
-    if (take_pair(arguments, &source, &target) < 0) {
+    if (parse_pair(arguments, &source, &target) < 0) {
         return NULL;
     }
     PyThreadState *state = release_for(source.len);
     const size_t made =
         em_lz4_compress(source.buf, (size_t)source.len, target.buf, (size_t)target.len);
-    take_back(state);
+    reacquire(state);
     PyBuffer_Release(&source);
     PyBuffer_Release(&target);
     return PyLong_FromSize_t(made);
@@ -85,13 +85,13 @@ static PyObject *lz4_compress(PyObject *module, PyObject *arguments) {
 static PyObject *lz4_decompress(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer source, target;
-    if (take_pair(arguments, &source, &target) < 0) {
+    if (parse_pair(arguments, &source, &target) < 0) {
         return NULL;
     }
     PyThreadState *state = release_for(target.len);
     const ptrdiff_t made =
         em_lz4_decompress(source.buf, (size_t)source.len, target.buf, (size_t)target.len);
-    take_back(state);
+    reacquire(state);
     PyBuffer_Release(&source);
     PyBuffer_Release(&target);
     if (made < 0) {

@@ -100,16 +100,16 @@ static int check_narrow(const em_column *column, size_t rows) {
     return 0;
 }
 
-int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow) {
+int parse_kind(PyObject *source, enum em_kind *kind, em_narrow *narrow) {
     int number, bytes = 0;
     long long least = 0;
-    if (PyTuple_Check(given)) {
-        if (!PyArg_ParseTuple(given, "iiL;a narrow kind is (kind, bytes, least)", &number, &bytes,
+    if (PyTuple_Check(source)) {
+        if (!PyArg_ParseTuple(source, "iiL;a narrow kind is (kind, bytes, least)", &number, &bytes,
                               &least)) {
             return -1;
         }
     } else {
-        number = (int)PyLong_AsLong(given);
+        number = (int)PyLong_AsLong(source);
         if (number == -1 && PyErr_Occurred()) {
             return -1;
         }
@@ -117,8 +117,8 @@ int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow) {
     const bool known = number >= 0 && number < EM_KINDS;
     const bool whole = known && ((number >= EM_I8 && number <= EM_I64) || number == EM_DECIMAL);
     const bool narrows = bytes == 1 || bytes == 2 || bytes == 4 || (bytes == 8 && least == 0);
-    if (!known || (PyTuple_Check(given) && !(whole && narrows))) {
-        PyErr_Format(PyExc_ValueError, "no column has kind %R", given);
+    if (!known || (PyTuple_Check(source) && !(whole && narrows))) {
+        PyErr_Format(PyExc_ValueError, "no column has kind %R", source);
         return -1;
     }
     *kind = (enum em_kind)number;
@@ -128,10 +128,10 @@ int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow) {
 
 static int hold_column(columns_object *columns, PyObject *parts, em_column *column) {
     Py_ssize_t offset;
-    PyObject *given, *validity, *values, *ends;
-    if (!PyArg_ParseTuple(parts, "OnOOO;a column is (kind, offset, validity, values, ends)", &given,
-                          &offset, &validity, &values, &ends) ||
-        take_packed_kind(given, &column->kind, &column->narrow) < 0) {
+    PyObject *source, *validity, *values, *ends;
+    if (!PyArg_ParseTuple(parts, "OnOOO;a column is (kind, offset, validity, values, ends)",
+                          &source, &offset, &validity, &values, &ends) ||
+        parse_kind(source, &column->kind, &column->narrow) < 0) {
         return -1;
     }
     const enum em_kind kind = column->kind;
@@ -172,15 +172,15 @@ static int hold_column(columns_object *columns, PyObject *parts, em_column *colu
 static PyObject *columns_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     (void)names;
     Py_ssize_t row_count;
-    PyObject *given;
-    if (!PyArg_ParseTuple(arguments, "nO:Columns", &row_count, &given)) {
+    PyObject *source;
+    if (!PyArg_ParseTuple(arguments, "nO:Columns", &row_count, &source)) {
         return NULL;
     }
     if (row_count < 0 || row_count > (Py_ssize_t)INT32_MAX) {
         return PyErr_Format(PyExc_ValueError, "a batch has 0 to 2147483647 rows, not %zd",
                             row_count);
     }
-    PyObject *list = PySequence_List(given);
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return NULL;
     }
@@ -298,7 +298,7 @@ static PyObject *columns_select(PyObject *self, PyObject *argument) {
     return (PyObject *)derived;
 }
 
-static PyObject *columns_beside(PyObject *self, PyObject *argument) {
+static PyObject *columns_with(PyObject *self, PyObject *argument) {
     const em_columns *view = &((columns_object *)self)->view;
     PyObject *list = PySequence_List(argument);
     if (list == NULL) {
@@ -320,8 +320,9 @@ static PyObject *columns_beside(PyObject *self, PyObject *argument) {
 }
 
 static PyMethodDef columns_methods[] = {
-    {"beside", columns_beside, METH_O,
-     "beside(columns)\n--\n\nThe same rows with further columns, given as to the constructor."},
+    {"with_columns", columns_with, METH_O,
+     "with_columns(columns)\n--\n\nThe same rows with further columns, given as to the "
+     "constructor."},
     {"select", columns_select, METH_O,
      "select(indices)\n--\n\nThe same rows with these columns, in this order."},
     {"addresses", columns_addresses, METH_O,
@@ -331,12 +332,12 @@ static PyMethodDef columns_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-void columns_keep(PyObject *object) {
+void columns_hold(PyObject *object) {
     Py_INCREF(object);
     ((columns_object *)object)->readers++;
 }
 
-void columns_let_go(PyObject *object) {
+void columns_release(PyObject *object) {
     ((columns_object *)object)->readers--;
     Py_DECREF(object);
 }

@@ -5,7 +5,7 @@
 
 typedef struct {
     PyObject ob_base;
-    given_keys keys;
+    parsed_keys keys;
     em_finisher finisher;
 } reader_object;
 
@@ -19,8 +19,8 @@ static void reader_dealloc(PyObject *object) {
     free_object(object);
 }
 
-static int take_outputs(PyObject *given, em_finisher *finisher) {
-    PyObject *list = PySequence_List(given);
+static int parse_outputs(PyObject *source, em_finisher *finisher) {
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return -1;
     }
@@ -65,13 +65,13 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *arguments, PyObject *n
         return NULL;
     }
     reader_object *self = new_object(type);
-    if (self == NULL || take_keys(keys, &self->keys) < 0 ||
-        take_parts(parts, &self->finisher.layout) < 0) {
+    if (self == NULL || parse_keys(keys, &self->keys) < 0 ||
+        parse_parts(parts, &self->finisher.layout) < 0) {
         Py_XDECREF((PyObject *)self);
         return NULL;
     }
     self->finisher.keys = self->keys.spec;
-    if (take_outputs(outputs, &self->finisher) < 0) {
+    if (parse_outputs(outputs, &self->finisher) < 0) {
         Py_DECREF((PyObject *)self);
         return NULL;
     }

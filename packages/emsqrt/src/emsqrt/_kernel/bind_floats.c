@@ -43,10 +43,10 @@ static PyObject *float_sum(PyObject *module, PyObject *arguments) {
     return stored(&sum);
 }
 
-static PyObject *float_sum_merge(PyObject *module, PyObject *given) {
+static PyObject *float_sum_merge(PyObject *module, PyObject *argument) {
     (void)module;
     Py_buffer states;
-    if (PyObject_GetBuffer(given, &states, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(argument, &states, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     em_float_sum total = EM_FLOAT_EMPTY, sum;
@@ -65,11 +65,11 @@ static PyObject *float_sum_merge(PyObject *module, PyObject *given) {
     return stored(&total);
 }
 
-static PyObject *float_sum_value(PyObject *module, PyObject *given) {
+static PyObject *float_sum_value(PyObject *module, PyObject *argument) {
     (void)module;
     Py_buffer state;
     em_float_sum sum;
-    if (PyObject_GetBuffer(given, &state, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(argument, &state, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     const int loaded = load_state(&state, &sum);
@@ -96,10 +96,10 @@ static PyObject *float_sum_variance(PyObject *module, PyObject *arguments) {
     return good ? PyFloat_FromDouble(em_float_variance(count, &total, &squares)) : NULL;
 }
 
-static PyObject *hll_estimate(PyObject *module, PyObject *given) {
+static PyObject *hll_estimate(PyObject *module, PyObject *argument) {
     (void)module;
     Py_buffer state;
-    if (PyObject_GetBuffer(given, &state, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(argument, &state, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     const int64_t estimate = em_hll_estimate_bytes(state.buf, (size_t)state.len);

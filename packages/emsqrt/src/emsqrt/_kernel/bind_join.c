@@ -50,15 +50,15 @@ static PyObject *table_add(PyObject *object, PyObject *arguments, PyObject *name
     static char *keywords[] = {"", "", "keys_only", NULL};
     table_object *self = (table_object *)object;
     Py_buffer block;
-    Py_ssize_t given = 0;
+    Py_ssize_t start = 0;
     int keys_only = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, names, "y*|n$p:add_rows", keywords, &block, &given,
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "y*|n$p:add_rows", keywords, &block, &start,
                                      &keys_only)) {
         return NULL;
     }
-    size_t at = (size_t)given;
+    size_t at = (size_t)start;
     enum em_walk walk = EM_WALK_DAMAGED;
-    PyThreadState *state = lies_in(given, &block) ? begin(self, false) : (no_rows(), NULL);
+    PyThreadState *state = is_within(start, &block) ? begin(self, false) : (no_rows(), NULL);
     if (state != NULL) {
         walk = em_join_add(&self->table, block.buf, (size_t)block.len, &at, keys_only != 0);
         finish(self, state);
@@ -99,17 +99,18 @@ static PyObject *table_probe(PyObject *object, PyObject *arguments) {
     Py_buffer block, out, bits = {.obj = NULL};
     Py_ssize_t at, first_bit = 0;
     unsigned flags;
-    PyObject *given = Py_None;
-    if (!PyArg_ParseTuple(arguments, "y*nw*I|On:probe", &block, &at, &out, &flags, &given,
+    PyObject *bits_argument = Py_None;
+    if (!PyArg_ParseTuple(arguments, "y*nw*I|On:probe", &block, &at, &out, &flags, &bits_argument,
                           &first_bit)) {
         return NULL;
     }
     em_join_probe probe = {block.buf, (size_t)block.len, (size_t)at, 0, flags,
                            NULL,      (size_t)first_bit};
     em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
-    bool failed = given != Py_None && PyObject_GetBuffer(given, &bits, PyBUF_WRITABLE) < 0;
+    bool failed =
+        bits_argument != Py_None && PyObject_GetBuffer(bits_argument, &bits, PyBUF_WRITABLE) < 0;
     probe.bits = bits.obj == NULL ? NULL : bits.buf;
-    if (!failed && (!lies_in(at, &block) || first_bit < 0)) {
+    if (!failed && (!is_within(at, &block) || first_bit < 0)) {
         no_rows();
         failed = true;
     }

@@ -23,7 +23,7 @@ static inline PyObject *no_rows(void) {
 }
 
 /* Whether `at` lies within a block. */
-static inline bool lies_in(Py_ssize_t at, const Py_buffer *block) {
+static inline bool is_within(Py_ssize_t at, const Py_buffer *block) {
     return at >= 0 && at <= block->len;
 }
 

@@ -145,7 +145,7 @@ static PyObject *parser_parse(PyObject *self, PyObject *arguments) {
         PyErr_SetString(PyExc_ValueError, refused);
         return NULL;
     }
-    batch_take_back(&object->held);
+    batch_reclaim(&object->held);
     object->busy = true;
     size_t next;
     Py_BEGIN_ALLOW_THREADS;
@@ -167,7 +167,7 @@ static PyObject *parser_release(PyObject *self, PyObject *nothing) {
         PyErr_SetString(PyExc_RuntimeError, "another thread reads what was parsed");
         return NULL;
     }
-    batch_take_back(&object->held);
+    batch_reclaim(&object->held);
     Py_RETURN_NONE;
 }
 

@@ -1,6 +1,6 @@
 /* KeySpec, decode_keys, unpack_rows: from columns to rows' parts, and back. */
 #include "bind_rows.h"
-#include "stripes.h"
+#include "row_columns.h"
 
 static PyObject *key_spec_type;
 
@@ -18,10 +18,10 @@ static void key_spec_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-static int take_part(PyObject *given, em_key_part *part) {
+static int parse_key_part(PyObject *source, em_key_part *part) {
     Py_ssize_t column;
     int descending, nulls_first;
-    if (!PyArg_ParseTuple(given, "npp;a key is (column, descending, nulls_first)", &column,
+    if (!PyArg_ParseTuple(source, "npp;a key is (column, descending, nulls_first)", &column,
                           &descending, &nulls_first)) {
         return -1;
     }
@@ -35,8 +35,8 @@ static int take_part(PyObject *given, em_key_part *part) {
 
 /* Make the parts of a sequence of 3-tuples, to be freed; NULL with an exception
  * set. */
-static em_key_part *take_parts(PyObject *given, size_t *count) {
-    PyObject *list = PySequence_List(given);
+static em_key_part *parse_key_parts(PyObject *source, size_t *count) {
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return NULL;
     }
@@ -46,7 +46,7 @@ static em_key_part *take_parts(PyObject *given, size_t *count) {
         PyErr_NoMemory();
     }
     for (size_t i = 0; i < *count && parts != NULL; i++) {
-        if (take_part(PyList_GetItem(list, (Py_ssize_t)i), &parts[i]) < 0) {
+        if (parse_key_part(PyList_GetItem(list, (Py_ssize_t)i), &parts[i]) < 0) {
             PyMem_Free(parts);
             parts = NULL;
         }
@@ -57,12 +57,12 @@ static em_key_part *take_parts(PyObject *given, size_t *count) {
 
 static PyObject *key_spec_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     (void)names;
-    PyObject *given;
-    if (!PyArg_ParseTuple(arguments, "O:KeySpec", &given)) {
+    PyObject *source;
+    if (!PyArg_ParseTuple(arguments, "O:KeySpec", &source)) {
         return NULL;
     }
     size_t count;
-    em_key_part *parts = take_parts(given, &count);
+    em_key_part *parts = parse_key_parts(source, &count);
     if (parts == NULL) {
         return NULL;
     }
@@ -98,12 +98,12 @@ const em_key_spec *key_spec_view(PyObject *object, const em_columns *columns) {
 }
 
 static PyObject *key_spec_encode(PyObject *self, PyObject *arguments) {
-    PyObject *given;
+    PyObject *source;
     Py_ssize_t row;
-    if (!PyArg_ParseTuple(arguments, "On:encode", &given, &row)) {
+    if (!PyArg_ParseTuple(arguments, "On:encode", &source, &row)) {
         return NULL;
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(source);
     const em_key_spec *spec = columns == NULL ? NULL : key_spec_view(self, columns);
     if (spec == NULL || check_row(columns, row) < 0) {
         return NULL;
@@ -220,9 +220,9 @@ static void forget_text(const reading *of) {
 }
 
 static void read_keys(const reading *of, size_t at, size_t rows) {
-    const uint8_t *keys[EM_STRIPE_ROWS];
-    for (size_t first = 0; first < rows; first += EM_STRIPE_ROWS) {
-        const size_t count = rows - first < EM_STRIPE_ROWS ? rows - first : EM_STRIPE_ROWS;
+    const uint8_t *keys[EM_ROW_COLUMNS_MAX];
+    for (size_t first = 0; first < rows; first += EM_ROW_COLUMNS_MAX) {
+        const size_t count = rows - first < EM_ROW_COLUMNS_MAX ? rows - first : EM_ROW_COLUMNS_MAX;
         for (size_t r = 0; r < count; r++) {
             keys[r] = em_row_key(of->block + at);
             at += em_row_bytes(of->block + at);
@@ -234,15 +234,15 @@ static void read_keys(const reading *of, size_t at, size_t rows) {
 }
 
 static void read_payloads(const reading *of, size_t at, size_t rows) {
-    const uint8_t *packed[EM_STRIPE_ROWS];
-    for (size_t first = 0; first < rows; first += EM_STRIPE_ROWS) {
-        const size_t count = rows - first < EM_STRIPE_ROWS ? rows - first : EM_STRIPE_ROWS;
+    const uint8_t *packed[EM_ROW_COLUMNS_MAX];
+    for (size_t first = 0; first < rows; first += EM_ROW_COLUMNS_MAX) {
+        const size_t count = rows - first < EM_ROW_COLUMNS_MAX ? rows - first : EM_ROW_COLUMNS_MAX;
         for (size_t r = 0; r < count; r++) {
             packed[r] = em_row_payload(of->block + at);
             at += em_row_bytes(of->block + at);
         }
-        em_stripe_read(&of->form, of->arrays, of->count, packed, of->block + of->bytes, first,
-                       count);
+        em_row_columns_read(&of->form, of->arrays, of->count, packed, of->block + of->bytes, first,
+                            count);
     }
 }
 
@@ -309,8 +309,8 @@ static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max, u
 }
 
 /* Arrays of these kinds, to be freed; NULL with an exception set. */
-static em_array *take_kinds(PyObject *given, size_t *count) {
-    PyObject *list = PySequence_List(given);
+static em_array *parse_kinds(PyObject *source, size_t *count) {
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return NULL;
     }
@@ -320,8 +320,8 @@ static em_array *take_kinds(PyObject *given, size_t *count) {
         PyErr_NoMemory();
     }
     for (size_t i = 0; i < *count && arrays != NULL; i++) {
-        if (take_packed_kind(PyList_GetItem(list, (Py_ssize_t)i), &arrays[i].kind,
-                             &arrays[i].narrow) < 0) {
+        if (parse_kind(PyList_GetItem(list, (Py_ssize_t)i), &arrays[i].kind, &arrays[i].narrow) <
+            0) {
             PyMem_Free(arrays);
             arrays = NULL;
         }
@@ -341,7 +341,7 @@ static PyObject *read_block(PyObject *arguments, const char *format, bool keys) 
     }
     PyObject *result = NULL;
     reading of = {.block = block.buf, .bytes = (size_t)block.len};
-    of.arrays = take_kinds(kinds, &of.count);
+    of.arrays = parse_kinds(kinds, &of.count);
     bool ready = of.arrays != NULL;
     if (ready) {
         of.form = em_packed_open(of.arrays, of.count);

@@ -24,7 +24,7 @@ static void merger_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-static int take_positions(const char *text, Py_ssize_t bytes, em_positions *positions) {
+static int parse_positions(const char *text, Py_ssize_t bytes, em_positions *positions) {
     *positions = (em_positions){0};
     if (text == NULL) {
         return 0;
@@ -42,7 +42,7 @@ static int take_positions(const char *text, Py_ssize_t bytes, em_positions *posi
 
 /* Lay out the state and the sources' parts; -1 with an exception set when they
  * do not fit. */
-static int lay_out(merger_object *self, PyObject *sizes, const em_positions *positions) {
+static int place_sources(merger_object *self, PyObject *sizes, const em_positions *positions) {
     const Py_ssize_t count = PyList_Size(sizes);
     uint8_t *memory = self->memory.buf;
     const size_t skew = (64 - (uintptr_t)memory % 64) % 64;
@@ -72,19 +72,20 @@ static int lay_out(merger_object *self, PyObject *sizes, const em_positions *pos
 
 static PyObject *merger_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     (void)names;
-    PyObject *memory, *given;
+    PyObject *memory, *sizes_argument;
     const char *text = NULL;
     Py_ssize_t text_bytes = 0;
     em_positions positions;
-    if (!PyArg_ParseTuple(arguments, "OO|z#:Merger", &memory, &given, &text, &text_bytes) ||
-        take_positions(text, text_bytes, &positions) < 0) {
+    if (!PyArg_ParseTuple(arguments, "OO|z#:Merger", &memory, &sizes_argument, &text,
+                          &text_bytes) ||
+        parse_positions(text, text_bytes, &positions) < 0) {
         return NULL;
     }
     const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     merger_object *self = (merger_object *)allocate(type, 0);
-    PyObject *sizes = self == NULL ? NULL : PySequence_List(given);
+    PyObject *sizes = self == NULL ? NULL : PySequence_List(sizes_argument);
     if (sizes == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0 ||
-        lay_out(self, sizes, &positions) < 0) {
+        place_sources(self, sizes, &positions) < 0) {
         Py_XDECREF(sizes);
         Py_XDECREF((PyObject *)self);
         return NULL;

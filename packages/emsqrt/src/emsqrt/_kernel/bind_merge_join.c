@@ -75,8 +75,8 @@ static PyObject *joiner_moved(PyObject *object, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-static PyObject *joiner_skip_left(PyObject *object, PyObject *given) {
-    const size_t at = PyLong_AsSize_t(given);
+static PyObject *joiner_skip_left(PyObject *object, PyObject *argument) {
+    const size_t at = PyLong_AsSize_t(argument);
     if (PyErr_Occurred()) {
         return NULL;
     }
@@ -157,9 +157,9 @@ static PyObject *key_run(PyObject *module, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*ny*:key_run", &block, &at, &key)) {
         return NULL;
     }
-    const size_t end = lies_in(at, &block) ? em_key_run(block.buf, (size_t)block.len, (size_t)at,
-                                                        key.buf, (uint32_t)key.len)
-                                           : SIZE_MAX;
+    const size_t end = is_within(at, &block) ? em_key_run(block.buf, (size_t)block.len, (size_t)at,
+                                                          key.buf, (uint32_t)key.len)
+                                             : SIZE_MAX;
     PyBuffer_Release(&block);
     PyBuffer_Release(&key);
     return end == SIZE_MAX ? no_rows() : PyLong_FromSize_t(end);
@@ -173,7 +173,7 @@ static PyObject *sorted_run(PyObject *module, PyObject *arguments) {
         return NULL;
     }
     size_t rows = 0, last = 0;
-    const size_t end = lies_in(at, &block) && limit >= 0
+    const size_t end = is_within(at, &block) && limit >= 0
                            ? em_sorted_run(block.buf, (size_t)block.len, (size_t)at, (size_t)limit,
                                            key.buf, (uint32_t)key.len, &rows, &last)
                            : SIZE_MAX;
@@ -187,15 +187,15 @@ static PyObject *sorted_run(PyObject *module, PyObject *arguments) {
 static PyObject *mark_matched(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer block, rest, last;
-    Py_ssize_t given, rest_given;
+    Py_ssize_t start, rest_start;
     int ended;
-    if (!PyArg_ParseTuple(arguments, "w*ny*npy*:mark_matched", &block, &given, &rest, &rest_given,
+    if (!PyArg_ParseTuple(arguments, "w*ny*npy*:mark_matched", &block, &start, &rest, &rest_start,
                           &ended, &last)) {
         return NULL;
     }
-    size_t at = (size_t)given, rest_at = (size_t)rest_given;
+    size_t at = (size_t)start, rest_at = (size_t)rest_start;
     const enum em_walk walk =
-        lies_in(given, &block) && lies_in(rest_given, &rest)
+        is_within(start, &block) && is_within(rest_start, &rest)
             ? em_mark_matched(block.buf, (size_t)block.len, &at, rest.buf, (size_t)rest.len,
                               &rest_at, ended != 0, last.buf, (uint32_t)last.len)
             : EM_WALK_DAMAGED;

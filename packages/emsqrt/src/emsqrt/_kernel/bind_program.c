@@ -29,7 +29,7 @@ static void program_dealloc(PyObject *self) {
 }
 
 /* Copy the code, four bytes an instruction. */
-static int take_code(program_object *held, const Py_buffer *code) {
+static int copy_code(program_object *held, const Py_buffer *code) {
     const size_t size = (size_t)code->len;
     if (size % sizeof(em_instruction) != 0) {
         PyErr_SetString(PyExc_ValueError, "an instruction has four bytes");
@@ -47,7 +47,7 @@ static int take_code(program_object *held, const Py_buffer *code) {
 }
 
 /* Cut the memory into slots. */
-static int take_memory(program_object *held) {
+static int split_memory(program_object *held) {
     em_program *program = &held->program;
     const uintptr_t base = (uintptr_t)held->memory.buf, aligned = (base + 15) & ~(uintptr_t)15;
     const size_t lost = (size_t)(aligned - base), size = (size_t)held->memory.len;
@@ -67,7 +67,7 @@ static int take_memory(program_object *held) {
 
 static int open_program(program_object *held, const Py_buffer *code, Py_ssize_t constant_count) {
     em_program *program = &held->program;
-    if (take_code(held, code) < 0) {
+    if (copy_code(held, code) < 0) {
         return -1;
     }
     program->constants = held->constants.buf;
@@ -83,7 +83,7 @@ static int open_program(program_object *held, const Py_buffer *code, Py_ssize_t 
         PyErr_Format(PyExc_ValueError, "not a program: %s", wrong);
         return -1;
     }
-    return take_memory(held);
+    return split_memory(held);
 }
 
 static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {

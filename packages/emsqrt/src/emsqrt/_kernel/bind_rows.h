@@ -17,7 +17,7 @@ const em_key_spec *key_spec_view(PyObject *object, const em_columns *columns);
 
 /* A payload from None, "line" or a sequence of column indices;
  * release_payload() after use. */
-int take_payload(PyObject *given, const em_columns *columns, em_payload *payload);
+int parse_payload(PyObject *source, const em_columns *columns, em_payload *payload);
 void release_payload(em_payload *payload);
 
 static inline int check_row(const em_columns *columns, Py_ssize_t row) {

@@ -32,7 +32,7 @@ static PyObject *combiner_new(PyTypeObject *type, PyObject *arguments, PyObject 
     }
     combiner_object *self = new_object(type);
     if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0 ||
-        take_parts(parts, &self->combiner.layout) < 0) {
+        parse_parts(parts, &self->combiner.layout) < 0) {
         Py_XDECREF((PyObject *)self);
         return NULL;
     }
@@ -74,7 +74,7 @@ static PyType_Spec combiner_spec = {
 typedef struct {
     PyObject ob_base;
     Py_buffer memory;
-    given_keys keys;
+    parsed_keys keys;
     em_fold fold;
 } fold_object;
 
@@ -90,14 +90,14 @@ static void fold_dealloc(PyObject *object) {
 }
 
 /* (part, fraction), or of a discrete one (part, numerator, denominator); -1 with an exception. */
-static int take_quantile(PyObject *given, const em_fold *fold, em_quantile *quantile) {
-    const bool discrete = PyTuple_Check(given) && PyTuple_Size(given) == 3;
+static int parse_quantile(PyObject *source, const em_fold *fold, em_quantile *quantile) {
+    const bool discrete = PyTuple_Check(source) && PyTuple_Size(source) == 3;
     unsigned long long numerator = 0, denominator = 1;
     double fraction = 0.0;
     int part;
     if (discrete
-            ? !PyArg_ParseTuple(given, "iKK", &part, &numerator, &denominator)
-            : !PyArg_ParseTuple(given, "id;a quantile is (part, fraction)", &part, &fraction)) {
+            ? !PyArg_ParseTuple(source, "iKK", &part, &numerator, &denominator)
+            : !PyArg_ParseTuple(source, "id;a quantile is (part, fraction)", &part, &fraction)) {
         return -1;
     }
     if (part < 0 || (uint32_t)part >= fold->layout.count || fold->layout.parts[part].op != EM_MIN ||
@@ -114,8 +114,8 @@ static int take_quantile(PyObject *given, const em_fold *fold, em_quantile *quan
     return 0;
 }
 
-static int take_quantiles(PyObject *given, em_fold *fold) {
-    PyObject *list = PySequence_List(given);
+static int parse_quantiles(PyObject *source, em_fold *fold) {
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return -1;
     }
@@ -127,7 +127,7 @@ static int take_quantiles(PyObject *given, em_fold *fold) {
     }
     for (size_t i = 0; i < fold->quantile_count && !failed; i++) {
         PyObject *item = PyList_GetItem(list, (Py_ssize_t)i);
-        failed = take_quantile(item, fold, &fold->quantiles[i]) < 0;
+        failed = parse_quantile(item, fold, &fold->quantiles[i]) < 0;
     }
     Py_DECREF(list);
     return failed ? -1 : 0;
@@ -167,8 +167,8 @@ static PyObject *fold_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
     }
     fold_object *self = new_object(type);
     if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0 ||
-        take_keys(keys, &self->keys) < 0 || take_parts(parts, &self->fold.layout) < 0 ||
-        take_quantiles(quantiles, &self->fold) < 0) {
+        parse_keys(keys, &self->keys) < 0 || parse_parts(parts, &self->fold.layout) < 0 ||
+        parse_quantiles(quantiles, &self->fold) < 0) {
         Py_XDECREF((PyObject *)self);
         return NULL;
     }

@@ -9,21 +9,21 @@ typedef struct {
     bool busy; /* a loop runs without the interpreter's lock */
 } store_object;
 
-int take_payload(PyObject *given, const em_columns *columns, em_payload *payload) {
+int parse_payload(PyObject *source, const em_columns *columns, em_payload *payload) {
     *payload = (em_payload){EM_PAYLOAD_NONE, 0, NULL};
-    if (given == Py_None) {
+    if (source == Py_None) {
         return 0;
     }
-    if (PyUnicode_Check(given)) {
+    if (PyUnicode_Check(source)) {
         payload->shape = EM_PAYLOAD_LINE;
-        if (PyUnicode_CompareWithASCIIString(given, "line") != 0 || columns->lines == NULL) {
+        if (PyUnicode_CompareWithASCIIString(source, "line") != 0 || columns->lines == NULL) {
             PyErr_SetString(PyExc_ValueError, "a payload is None, \"line\" of columns that were "
                                               "parsed from text, or column indices");
             return -1;
         }
         return 0;
     }
-    PyObject *list = PySequence_List(given);
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return -1;
     }
@@ -104,41 +104,41 @@ static void store_dealloc(PyObject *object) {
 static PyObject *store_add(PyObject *object, PyObject *arguments, PyObject *names) {
     static char *keywords[] = {"", "", "", "start", "sequence", NULL};
     store_object *self = (store_object *)object;
-    PyObject *given, *keys, *payload_given, *sequence_given = Py_None;
+    PyObject *batch, *keys, *payload_argument, *sequence_argument = Py_None;
     Py_ssize_t start = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, names, "OOO|nO:add", keywords, &given, &keys,
-                                     &payload_given, &start, &sequence_given)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "OOO|nO:add", keywords, &batch, &keys,
+                                     &payload_argument, &start, &sequence_argument)) {
         return NULL;
     }
     uint64_t sequence = 0;
-    if (sequence_given != Py_None) {
-        sequence = PyLong_AsUnsignedLongLong(sequence_given);
+    if (sequence_argument != Py_None) {
+        sequence = PyLong_AsUnsignedLongLong(sequence_argument);
         if (PyErr_Occurred()) {
             return NULL;
         }
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(batch);
     const em_key_spec *spec = columns == NULL ? NULL : key_spec_view(keys, columns);
     em_payload payload;
-    if (spec == NULL || take_payload(payload_given, columns, &payload) < 0) {
+    if (spec == NULL || parse_payload(payload_argument, columns, &payload) < 0) {
         return NULL;
     }
-    size_t taken = 0;
+    size_t added = 0;
     bool failed = check_state(self, false) < 0;
     if (!failed && (start < 0 || (size_t)start > columns->row_count)) {
         PyErr_Format(PyExc_ValueError, "no row %zd of %zu", start, columns->row_count);
         failed = true;
     }
     if (!failed) {
-        columns_keep(given);
+        columns_hold(batch);
         PyThreadState *state = begin(self);
-        taken = em_store_add(&self->store, columns, spec, &payload, (size_t)start,
-                             sequence_given == Py_None ? NULL : &sequence);
+        added = em_store_add(&self->store, columns, spec, &payload, (size_t)start,
+                             sequence_argument == Py_None ? NULL : &sequence);
         finish(self, state);
-        columns_let_go(given);
+        columns_release(batch);
     }
     release_payload(&payload);
-    return failed ? NULL : PyLong_FromSize_t(taken);
+    return failed ? NULL : PyLong_FromSize_t(added);
 }
 
 static PyObject *store_add_rows(PyObject *object, PyObject *arguments) {
@@ -148,36 +148,36 @@ static PyObject *store_add_rows(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*|n:add_rows", &block, &start)) {
         return NULL;
     }
-    size_t taken = SIZE_MAX;
+    size_t consumed = SIZE_MAX;
     bool failed = check_state(self, false) < 0;
     if (!failed && start >= 0 && start <= block.len) {
         PyThreadState *state = begin(self);
-        taken = em_store_add_rows(&self->store, (const uint8_t *)block.buf + start,
-                                  (size_t)(block.len - start));
+        consumed = em_store_add_rows(&self->store, (const uint8_t *)block.buf + start,
+                                     (size_t)(block.len - start));
         finish(self, state);
     }
     PyBuffer_Release(&block);
-    if (!failed && taken == SIZE_MAX) {
+    if (!failed && consumed == SIZE_MAX) {
         PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
         failed = true;
     }
-    return failed ? NULL : PyLong_FromSize_t(taken);
+    return failed ? NULL : PyLong_FromSize_t(consumed);
 }
 
 static PyObject *store_row_bytes(PyObject *object, PyObject *arguments) {
     (void)object;
-    PyObject *given, *keys, *payload_given;
+    PyObject *batch, *keys, *payload_argument;
     Py_ssize_t row;
     int sequenced = 0;
-    if (!PyArg_ParseTuple(arguments, "OOOn|p:row_bytes", &given, &keys, &payload_given, &row,
+    if (!PyArg_ParseTuple(arguments, "OOOn|p:row_bytes", &batch, &keys, &payload_argument, &row,
                           &sequenced)) {
         return NULL;
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(batch);
     const em_key_spec *spec = columns == NULL ? NULL : key_spec_view(keys, columns);
     em_payload payload;
     if (spec == NULL || check_row(columns, row) < 0 ||
-        take_payload(payload_given, columns, &payload) < 0) {
+        parse_payload(payload_argument, columns, &payload) < 0) {
         return NULL;
     }
     const size_t bytes = em_store_row_bytes(columns, spec, &payload, (size_t)row, sequenced != 0);
@@ -268,16 +268,16 @@ static PyObject *store_reset(PyObject *object, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-static PyObject *store_follow(PyObject *object, PyObject *given) {
-    store_object *self = (store_object *)object, *before = (store_object *)given;
-    if (Py_TYPE(given) != Py_TYPE(object)) {
+static PyObject *store_follow(PyObject *object, PyObject *argument) {
+    store_object *self = (store_object *)object, *before = (store_object *)argument;
+    if (Py_TYPE(argument) != Py_TYPE(object)) {
         PyErr_SetString(PyExc_TypeError, "a store follows a store");
         return NULL;
     }
     if (self->busy || before->busy) {
         return check_state(self->busy ? self : before, false), NULL;
     }
-    self->store.spread = before->store.spread;
+    self->store.differences = before->store.differences;
     self->store.row_bytes_max = before->store.row_bytes_max;
     Py_RETURN_NONE;
 }
@@ -322,7 +322,7 @@ static PyObject *get_positions(PyObject *object, void *none) {
     if (store == NULL) {
         return NULL;
     }
-    const em_positions positions = em_spread_positions(&store->spread);
+    const em_positions positions = em_key_differences_positions(&store->differences);
     uint8_t text[1 + EM_PREFIX_BYTES] = {positions.decides};
     for (uint32_t i = 0; i < positions.count; i++) {
         text[1 + i] = (uint8_t)positions.at[i];
@@ -392,21 +392,21 @@ static PyObject *write_lines(PyObject *module, PyObject *arguments) {
                           &ending_bytes)) {
         return NULL;
     }
-    size_t taken = SIZE_MAX;
+    size_t consumed = SIZE_MAX;
     em_drained done = {0, 0};
     if (start >= 0 && start <= block.len) {
-        done =
-            em_write_lines((const uint8_t *)block.buf + start, (size_t)(block.len - start), out.buf,
-                           (size_t)out.len, (const uint8_t *)ending, (size_t)ending_bytes, &taken);
+        done = em_write_lines((const uint8_t *)block.buf + start, (size_t)(block.len - start),
+                              out.buf, (size_t)out.len, (const uint8_t *)ending,
+                              (size_t)ending_bytes, &consumed);
     }
     PyBuffer_Release(&block);
     PyBuffer_Release(&out);
-    if (taken == SIZE_MAX) {
+    if (consumed == SIZE_MAX) {
         PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
         return NULL;
     }
     return Py_BuildValue("(nnn)", (Py_ssize_t)done.bytes, (Py_ssize_t)done.rows,
-                         start + (Py_ssize_t)taken);
+                         start + (Py_ssize_t)consumed);
 }
 
 static PyMethodDef functions[] = {

@@ -7,7 +7,7 @@ static bool aligned(const Py_buffer *buffer) {
 }
 
 /* Take a dictionary's ends and, where it has them, its bytes; -1 with an exception set. */
-static int take_texts(const Py_buffer *ends, const Py_buffer *bytes, em_texts *texts) {
+static int parse_texts(const Py_buffer *ends, const Py_buffer *bytes, em_texts *texts) {
     const size_t count = (size_t)ends->len / sizeof *texts->ends;
     if (count == 0 || !aligned(ends)) {
         PyErr_SetString(PyExc_ValueError,
@@ -15,7 +15,7 @@ static int take_texts(const Py_buffer *ends, const Py_buffer *bytes, em_texts *t
         return -1;
     }
     *texts = (em_texts){bytes == NULL ? NULL : bytes->buf, ends->buf, count - 1};
-    if (!em_texts_lie_in(texts, bytes == NULL ? INT32_MAX : (size_t)bytes->len)) {
+    if (!em_texts_are_within(texts, bytes == NULL ? INT32_MAX : (size_t)bytes->len)) {
         PyErr_SetString(PyExc_ValueError, "a dictionary's texts lie in their bytes, in order");
         return -1;
     }
@@ -33,7 +33,7 @@ static PyObject *measure(PyObject *module, PyObject *arguments) {
     em_texts texts;
     if ((size_t)ends.len / sizeof(int32_t) <= rows || !aligned(&ends) || !aligned(&places)) {
         PyErr_SetString(PyExc_ValueError, "each place has four bytes, and each text an end");
-    } else if (take_texts(&known, NULL, &texts) == 0) {
+    } else if (parse_texts(&known, NULL, &texts) == 0) {
         const int64_t bytes = em_texts_measure(&texts, places.buf, rows, ends.buf);
         if (bytes < 0) {
             PyErr_SetString(PyExc_ValueError,
@@ -56,7 +56,7 @@ static PyObject *spread(PyObject *module, PyObject *arguments) {
     }
     const size_t rows = (size_t)places.len / sizeof(int32_t);
     em_texts texts;
-    bool done = take_texts(&ends, &bytes, &texts) == 0;
+    bool done = parse_texts(&ends, &bytes, &texts) == 0;
     if (done && (!aligned(&places) ||
                  !em_texts_spread(&texts, places.buf, rows, out.buf, (size_t)out.len))) {
         PyErr_SetString(PyExc_ValueError, "the texts are not as they were measured");

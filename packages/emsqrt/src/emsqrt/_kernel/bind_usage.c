@@ -1,5 +1,5 @@
-/* watch_usage, keep_freed, release_freed and seal_pages: how much memory this process has, keeps and
- * gives up. */
+/* watch_usage, keep_freed, release_freed and seal_pages: how much memory this process has, keeps
+ * and gives up. */
 #include "native.h"
 
 #include "usage.h"
@@ -83,10 +83,12 @@ static PyMethodDef functions[] = {
     {"watch_usage", watch_usage, METH_VARARGS, NULL},
     {"keep_freed", keep_freed, METH_VARARGS, NULL},
     {"release_freed", release_freed, METH_NOARGS,
-     "release_freed($module, /)\n--\n\nGive whole pages of freed memory back to the system, also from "
+     "release_freed($module, /)\n--\n\nGive whole pages of freed memory back to the system, also "
+     "from "
      "between blocks that are in use.\n\nReturns whether there were any."},
     {"seal_pages", seal_pages, METH_O,
-     "seal_pages($module, memory, /)\n--\n\nMake a whole mapping read-only: its addresses no longer "
+     "seal_pages($module, memory, /)\n--\n\nMake a whole mapping read-only: its addresses no "
+     "longer "
      "count against RLIMIT_DATA.\n\nReturns False when the system refuses."},
     {NULL, NULL, 0, NULL},
 };

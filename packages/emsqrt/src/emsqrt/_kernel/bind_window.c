@@ -4,12 +4,12 @@
 #include "window.h"
 
 /* The first column of `given`, whose first row is row `first`; None is no row at all. */
-static int take_chunk(PyObject *given, long long first, em_chunk *chunk) {
+static int parse_chunk(PyObject *source, long long first, em_chunk *chunk) {
     *chunk = (em_chunk){.first = first};
-    if (given == Py_None) {
+    if (source == Py_None) {
         return 0;
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(source);
     if (columns == NULL) {
         return -1;
     }
@@ -32,8 +32,8 @@ static int check_kind(const em_chunk *chunk, enum em_kind kind) {
 }
 
 /* Frames from two buffers of int64, of which `row` are done. */
-static int take_frames(const Py_buffer *low, const Py_buffer *high, Py_ssize_t row,
-                       em_frames *frames) {
+static int parse_frames(const Py_buffer *low, const Py_buffer *high, Py_ssize_t row,
+                        em_frames *frames) {
     const bool aligned = (uintptr_t)low->buf % 8 == 0 && (uintptr_t)high->buf % 8 == 0;
     if (low->len != high->len || low->len % 8 != 0 || !aligned || row < 0 || row > low->len / 8) {
         PyErr_SetString(PyExc_ValueError, "frames are two bounds a row, as aligned int64");
@@ -127,18 +127,18 @@ static PyObject *sum_new(PyTypeObject *type, PyObject *arguments, PyObject *name
 static PyObject *sum_run(PyObject *object, PyObject *arguments) {
     em_frame_sum *sum = &((sum_object *)object)->sum;
     Py_buffer low, high, values, validity;
-    PyObject *high_given, *low_given;
+    PyObject *high_argument, *low_argument;
     Py_ssize_t row;
     long long high_first, low_first;
-    if (!PyArg_ParseTuple(arguments, "y*y*nOLOLw*w*:run", &low, &high, &row, &high_given,
-                          &high_first, &low_given, &low_first, &values, &validity)) {
+    if (!PyArg_ParseTuple(arguments, "y*y*nOLOLw*w*:run", &low, &high, &row, &high_argument,
+                          &high_first, &low_argument, &low_first, &values, &validity)) {
         return NULL;
     }
     em_frames frames;
     em_chunk high_chunk, low_chunk;
-    bool ready = take_frames(&low, &high, row, &frames) == 0 &&
-                 take_chunk(high_given, high_first, &high_chunk) == 0 &&
-                 take_chunk(low_given, low_first, &low_chunk) == 0 &&
+    bool ready = parse_frames(&low, &high, row, &frames) == 0 &&
+                 parse_chunk(high_argument, high_first, &high_chunk) == 0 &&
+                 parse_chunk(low_argument, low_first, &low_chunk) == 0 &&
                  check_kind(&high_chunk, sum->kind) == 0 && check_kind(&low_chunk, sum->kind) == 0;
     if (ready) {
         const size_t width = sum->op == EM_FRAME_SUM && sum->kind == EM_DECIMAL ? 16 : 8;
@@ -240,17 +240,19 @@ static PyObject *best_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
 static PyObject *best_run(PyObject *object, PyObject *arguments) {
     best_object *self = (best_object *)object;
     Py_buffer low, high, out;
-    PyObject *given;
+    PyObject *chunk_argument;
     Py_ssize_t row;
     long long first;
-    if (!PyArg_ParseTuple(arguments, "y*y*nOLw*:run", &low, &high, &row, &given, &first, &out)) {
+    if (!PyArg_ParseTuple(arguments, "y*y*nOLw*:run", &low, &high, &row, &chunk_argument, &first,
+                          &out)) {
         return NULL;
     }
     em_frames frames;
     em_chunk chunk;
-    const bool ready =
-        take_frames(&low, &high, row, &frames) == 0 && take_chunk(given, first, &chunk) == 0 &&
-        check_kind(&chunk, self->kind) == 0 && check_room(&out, frames.rows * sizeof(int64_t)) == 0;
+    const bool ready = parse_frames(&low, &high, row, &frames) == 0 &&
+                       parse_chunk(chunk_argument, first, &chunk) == 0 &&
+                       check_kind(&chunk, self->kind) == 0 &&
+                       check_room(&out, frames.rows * sizeof(int64_t)) == 0;
     enum em_window_stop stop = EM_WINDOW_DONE;
     if (ready) {
         Py_BEGIN_ALLOW_THREADS;
@@ -328,19 +330,19 @@ static int check_keys(const em_chunk *chunk) {
 
 static PyObject *bound_run(PyObject *object, PyObject *arguments) {
     em_range_bound *bound = &((bound_object *)object)->bound;
-    PyObject *now_given, *ahead_given;
+    PyObject *now_argument, *ahead_argument;
     Py_buffer partitions, flags, out;
     Py_ssize_t row;
     long long first;
     int last;
-    if (!PyArg_ParseTuple(arguments, "Oy*nOy*Lpw*:run", &now_given, &partitions, &row, &ahead_given,
-                          &flags, &first, &last, &out)) {
+    if (!PyArg_ParseTuple(arguments, "Oy*nOy*Lpw*:run", &now_argument, &partitions, &row,
+                          &ahead_argument, &flags, &first, &last, &out)) {
         return NULL;
     }
     em_chunk now;
     em_range_rows ahead = {.flags = flags.buf, .last = last != 0};
-    bool ready = take_chunk(now_given, 0, &now) == 0 &&
-                 take_chunk(ahead_given, first, &ahead.keys) == 0 && check_keys(&now) == 0 &&
+    bool ready = parse_chunk(now_argument, 0, &now) == 0 &&
+                 parse_chunk(ahead_argument, first, &ahead.keys) == 0 && check_keys(&now) == 0 &&
                  check_keys(&ahead.keys) == 0 &&
                  check_room(&partitions, now.rows * sizeof(int64_t)) == 0 &&
                  check_room(&out, now.rows * sizeof(int64_t)) == 0;

@@ -34,7 +34,7 @@ static size_t needed(const em_batch *batch, size_t rows, const size_t *text_byte
     return bytes;
 }
 
-static void lay_out(em_batch *batch, size_t rows, const size_t *text_bytes) {
+static void place_columns(em_batch *batch, size_t rows, const size_t *text_bytes) {
     uint8_t *at = batch->memory + (0 - (uintptr_t)batch->memory) % ALIGNMENT;
     batch->lines = (em_span *)(void *)at;
     at += rows * sizeof(em_span);
@@ -88,7 +88,7 @@ bool em_batch_begin(em_batch *batch) {
         rows = rows_that_fit(batch);
     }
     if (rows > 0) {
-        lay_out(batch, rows, NULL);
+        place_columns(batch, rows, NULL);
     }
     return rows > 0;
 }
@@ -97,7 +97,7 @@ bool em_batch_begin_long(em_batch *batch, const size_t *text_bytes) {
     if (needed(batch, 1, text_bytes) > batch->memory_bytes) {
         return false;
     }
-    lay_out(batch, 1, text_bytes);
+    place_columns(batch, 1, text_bytes);
     return true;
 }
 

@@ -16,7 +16,7 @@ enum em_outcome em_reading_misfit(em_reading *reading, em_batch *batch, size_t c
     if (reading->policy == EM_NULL) {
         em_batch_null(batch, column);
         reading->nulled_now++;
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     reading->fault = fault;
     return EM_BAD;
@@ -24,7 +24,7 @@ enum em_outcome em_reading_misfit(em_reading *reading, em_batch *batch, size_t c
 
 bool em_reading_settle(em_reading *reading, em_batch *batch, em_span record,
                        enum em_outcome outcome) {
-    if (outcome == EM_TAKEN) {
+    if (outcome == EM_ACCEPTED) {
         em_batch_commit(batch, record);
         reading->nulled += reading->nulled_now;
         reading->records++;

@@ -33,7 +33,7 @@ typedef struct {
     size_t skipped_count;
 } em_reading;
 
-enum em_outcome { EM_TAKEN, EM_FULL, EM_BAD };
+enum em_outcome { EM_ACCEPTED, EM_FULL, EM_BAD };
 
 /* Begin a batch; false (and the fault set) when the memory has no room for a row. */
 bool em_reading_begin(em_reading *reading, em_batch *batch, size_t start);

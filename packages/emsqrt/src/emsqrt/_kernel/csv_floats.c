@@ -186,7 +186,7 @@ static bool find_short_float(shortest *found, float value) {
     return false;
 }
 
-static size_t lay_out(const shortest *found, uint8_t *out) {
+static size_t format_digits(const shortest *found, uint8_t *out) {
     const int count = found->count, exponent = found->exponent;
     uint8_t *at = out;
     if (exponent < PLAIN_FROM || exponent >= PLAIN_BELOW) {
@@ -244,7 +244,7 @@ size_t em_write_double(double value, uint8_t *out) {
     } else {
         set_digits(&found, digits, places);
     }
-    return lay_out(&found, out + minus) + minus;
+    return format_digits(&found, out + minus) + minus;
 }
 
 size_t em_write_float(float value, uint8_t *out) {
@@ -258,5 +258,5 @@ size_t em_write_float(float value, uint8_t *out) {
     if (!find_short_float(&found, value)) {
         find_long(&found, (double)value, true);
     }
-    return lay_out(&found, out + minus) + minus;
+    return format_digits(&found, out + minus) + minus;
 }

@@ -73,15 +73,15 @@ static enum em_outcome not_a_value(em_csv_parser *parser, size_t column, enum em
     return em_reading_misfit(&parser->reading, &parser->batch, column, fault);
 }
 
-static enum em_outcome take_text(em_csv_parser *parser, size_t column, const uint8_t *field,
-                                 size_t size, bool quoted) {
+static enum em_outcome store_text(em_csv_parser *parser, size_t column, const uint8_t *field,
+                                  size_t size, bool quoted) {
     em_batch *batch = &parser->batch;
     const uint8_t quote = (uint8_t)parser->dialect.quote;
     const bool null =
         parser->exact ? size == 0 && parser->empty_is_null : is_null(parser, field, size);
     if (!quoted && null) {
         em_batch_null(batch, column);
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     if (quoted && is_plainly_quoted(field, size, quote)) {
         field++, size -= 2;
@@ -100,11 +100,11 @@ static enum em_outcome take_text(em_csv_parser *parser, size_t column, const uin
         return not_a_value(parser, column, EM_ENCODING);
     }
     em_batch_text(batch, column, size);
-    return EM_TAKEN;
+    return EM_ACCEPTED;
 }
 
-static enum em_outcome take_value(em_csv_parser *parser, size_t column, const uint8_t *field,
-                                  size_t size, bool quoted) {
+static enum em_outcome store_value(em_csv_parser *parser, size_t column, const uint8_t *field,
+                                   size_t size, bool quoted) {
     uint8_t scratch[SCRATCH_BYTES];
     uint64_t value[2];
     em_batch *batch = &parser->batch;
@@ -112,7 +112,7 @@ static enum em_outcome take_value(em_csv_parser *parser, size_t column, const ui
     if (building->quick && parser->end - field >= EM_QUICK_READ &&
         em_quick_read(&building->type, field, size, (uint8_t *)value)) {
         em_batch_fixed(batch, column, value);
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     const uint8_t quote = (uint8_t)parser->dialect.quote;
     if (quoted && is_plainly_quoted(field, size, quote)) {
@@ -125,37 +125,37 @@ static enum em_outcome take_value(em_csv_parser *parser, size_t column, const ui
     }
     if (quoted ? size == 0 && parser->empty_is_null : is_null(parser, field, size)) {
         em_batch_null(batch, column);
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     if (!em_read_value(&building->type, field, size, value)) {
         return not_a_value(parser, column, EM_VALUE);
     }
     em_batch_fixed(batch, column, value);
-    return EM_TAKEN;
+    return EM_ACCEPTED;
 }
 
 /* Put the fields in `spans`. */
-static enum em_outcome take_fields(em_csv_parser *parser, const uint8_t *data) {
+static enum em_outcome store_fields(em_csv_parser *parser, const uint8_t *data) {
     em_batch *batch = &parser->batch;
     parser->reading.nulled_now = 0;
-    enum em_outcome outcome = EM_TAKEN;
-    for (size_t column = 0; column < batch->column_count && outcome == EM_TAKEN; column++) {
+    enum em_outcome outcome = EM_ACCEPTED;
+    for (size_t column = 0; column < batch->column_count && outcome == EM_ACCEPTED; column++) {
         const em_span span = parser->spans[column];
         const uint8_t *field = data + span.start;
         const bool quoted = span.size > 0 && *field == parser->dialect.quote;
         if (span.start == UINT32_MAX) {
             outcome = not_a_value(parser, column, EM_RAGGED);
         } else if (em_is_text(&batch->columns[column].type)) {
-            outcome = take_text(parser, column, field, span.size, quoted);
+            outcome = store_text(parser, column, field, span.size, quoted);
         } else {
-            outcome = take_value(parser, column, field, span.size, quoted);
+            outcome = store_value(parser, column, field, span.size, quoted);
         }
     }
     return outcome;
 }
 
 /* Put them once more, alone in a batch with as much room as they need. */
-static enum em_outcome take_long_record(em_csv_parser *parser, const uint8_t *data) {
+static enum em_outcome store_long_record(em_csv_parser *parser, const uint8_t *data) {
     em_batch *batch = &parser->batch;
     for (size_t column = 0; column < batch->column_count; column++) {
         const em_span span = parser->spans[column];
@@ -166,7 +166,7 @@ static enum em_outcome take_long_record(em_csv_parser *parser, const uint8_t *da
             .reason = EM_ROOM, .record = parser->record, .text = {parser->record.start, 0}};
         return EM_BAD;
     }
-    return take_fields(parser, data);
+    return store_fields(parser, data);
 }
 
 /* Decide what becomes of a record with `count` fields; false when the batch ends before it. */
@@ -184,9 +184,9 @@ static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, s
     parser->record = record;
     reading->fault = (em_fault){.reason = EM_RAGGED};
     if (count == parser->field_count || !parser->check_fields || padded) {
-        outcome = take_fields(parser, data);
+        outcome = store_fields(parser, data);
         if (outcome == EM_FULL && batch->row_count == 0) {
-            outcome = take_long_record(parser, data);
+            outcome = store_long_record(parser, data);
         }
     }
     if (outcome == EM_BAD && reading->fault.reason == EM_RAGGED) {
@@ -256,8 +256,8 @@ static size_t after(const uint8_t *data, size_t at, size_t size) {
 
 /* Put the fields of a record where they belong, as far as its marks, and all of it is numbers that
  * are plain. False: nothing is said about it. */
-static bool take_quickly(em_csv_parser *parser, const uint8_t *data, size_t start,
-                         const uint32_t *marks) {
+static bool parse_quickly(em_csv_parser *parser, const uint8_t *data, size_t start,
+                          const uint32_t *marks) {
     em_batch *batch = &parser->batch;
     const size_t row = batch->row_count;
     for (size_t i = 0; i < batch->column_count; i++) {
@@ -273,8 +273,8 @@ static bool take_quickly(em_csv_parser *parser, const uint8_t *data, size_t star
 }
 
 /* Take the records that have their line end among the marks; false when the batch ends first. */
-static bool take_indexed(em_csv_parser *parser, const em_csv_index *index, const uint8_t *data,
-                         size_t *start, size_t size) {
+static bool parse_indexed(em_csv_parser *parser, const em_csv_index *index, const uint8_t *data,
+                          size_t *start, size_t size) {
     const size_t quick_count = parser->all_quick ? parser->field_count : SIZE_MAX;
     size_t first = 0;
     for (size_t line = 0; line < index->line_count; line++) {
@@ -282,10 +282,10 @@ static bool take_indexed(em_csv_parser *parser, const em_csv_index *index, const
         const size_t end = index->marks[last];
         if (count == quick_count && size - end >= EM_QUICK_READ &&
             parser->batch.row_count < parser->batch.row_capacity &&
-            take_quickly(parser, data, *start, index->marks + first)) {
+            parse_quickly(parser, data, *start, index->marks + first)) {
             const em_span record = {(uint32_t)*start, (uint32_t)(end - *start)};
             parser->reading.nulled_now = 0;
-            em_reading_settle(&parser->reading, &parser->batch, record, EM_TAKEN);
+            em_reading_settle(&parser->reading, &parser->batch, record, EM_ACCEPTED);
             *start = after(data, end, size);
             first = last + 1;
             continue;
@@ -310,7 +310,7 @@ size_t em_csv_parse(em_csv_parser *parser, const uint8_t *data, size_t start, si
     while (start < size) {
         em_csv_find_marks(&index, data, start, size, parser->dialect);
         if (index.line_count > 0) {
-            if (!take_indexed(parser, &index, data, &start, size)) {
+            if (!parse_indexed(parser, &index, data, &start, size)) {
                 break;
             }
             continue;

@@ -235,8 +235,8 @@ static void fill(em_finisher *finisher, const uint8_t *row_at, size_t row) {
 
 /* Count the rows that fit, and the text of each array; 0 with a fault for one
  * of another form. */
-static size_t take_rows(em_finisher *finisher, const uint8_t *rows, size_t bytes,
-                        size_t *consumed) {
+static size_t count_rows(em_finisher *finisher, const uint8_t *rows, size_t bytes,
+                         size_t *consumed) {
     const size_t array_count = finisher->keys.count + finisher->output_count;
     em_array *arrays = finisher->arrays;
     bool texts = false, any = false;
@@ -267,7 +267,7 @@ static size_t take_rows(em_finisher *finisher, const uint8_t *rows, size_t bytes
 size_t em_finish(em_finisher *finisher, const uint8_t *rows, size_t bytes, size_t *consumed) {
     const size_t array_count = finisher->keys.count + finisher->output_count;
     finisher->fault = EM_FINISH_OK;
-    const size_t count = take_rows(finisher, rows, bytes, consumed);
+    const size_t count = count_rows(finisher, rows, bytes, consumed);
     if (count == 0) {
         finisher->fault = finisher->fault != EM_FINISH_OK ? finisher->fault
                           : bytes > 0                     ? EM_FINISH_NO_ROOM

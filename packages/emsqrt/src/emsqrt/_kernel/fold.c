@@ -45,14 +45,14 @@ static void settle(em_fold *fold) {
     for (size_t i = 0; i < fold->value_count; i++) {
         records[i] = fold->record;
     }
-    const em_stretch stretch = {
+    const em_row_batch batch = {
         .columns = &columns,
         .count = fold->value_count,
         .records = records,
         .one = true,
         .heap = &fold->heap,
     };
-    if (!em_accumulate(&fold->layout, &stretch)) {
+    if (!em_accumulate(&fold->layout, &batch)) {
         fold->fault = EM_COMBINE_DAMAGED;
     } else if (fold->heap.failed) {
         fold->fault = EM_COMBINE_NO_ROOM;
@@ -146,10 +146,10 @@ static void keep_value(em_fold *fold, em_part *part, const uint8_t *value) {
     const em_column column = {.kind = array.kind, .values = array.values, .ends = array.ends};
     const em_columns columns = {.row_count = 1, .column_count = 1, .columns = &column};
     uint8_t *record = fold->record;
-    const em_stretch stretch = {
+    const em_row_batch batch = {
         .columns = &columns, .count = 1, .records = &record, .one = true, .heap = &fold->heap};
     part->column = 0;
-    if (!em_accumulate(&fold->layout, &stretch)) {
+    if (!em_accumulate(&fold->layout, &batch)) {
         fold->fault = EM_COMBINE_DAMAGED;
     } else if (fold->heap.failed) {
         fold->fault = EM_COMBINE_NO_ROOM;
@@ -196,7 +196,7 @@ static void count_value(em_fold *fold) {
     }
 }
 
-static void take_value(em_fold *fold, const uint8_t *value, uint64_t count) {
+static void add_value(em_fold *fold, const uint8_t *value, uint64_t count) {
     if (*value != EM_VALUE) {
         aim(fold, count);
         return;
@@ -247,7 +247,7 @@ em_progress em_fold_run(em_fold *fold, const uint8_t *rows, size_t bytes, bool l
             begin_group(fold, em_row_key(row), prefix);
         }
         if (fold->fault == EM_COMBINE_OK) {
-            take_value(fold, em_row_key(row) + prefix, count);
+            add_value(fold, em_row_key(row) + prefix, count);
         }
         done.consumed += em_row_bytes(row);
     }

@@ -68,7 +68,7 @@ typedef struct {
 } ahead;
 
 /* Take the next rows that have keys; `*at` moves on. */
-static void take_ahead(const em_join_table *table, size_t *at, ahead *rows) {
+static void fetch_ahead(const em_join_table *table, size_t *at, ahead *rows) {
     rows->count = 0;
     while (rows->count < GROUP && *at < table->rows_bytes) {
         const uint8_t *row = table->memory + *at;
@@ -92,7 +92,7 @@ void em_join_index(em_join_table *table) {
     memset(table->ends, 0, keys * END_BYTES);
     ahead rows;
     size_t at = 0;
-    for (take_ahead(table, &at, &rows); rows.count > 0; take_ahead(table, &at, &rows)) {
+    for (fetch_ahead(table, &at, &rows); rows.count > 0; fetch_ahead(table, &at, &rows)) {
         for (size_t i = 0; i < rows.count; i++) {
             table->ends[bucket_of(table, rows.hash[i])]++;
         }
@@ -104,7 +104,7 @@ void em_join_index(em_join_table *table) {
         sum += count;
     }
     at = 0;
-    for (take_ahead(table, &at, &rows); rows.count > 0; take_ahead(table, &at, &rows)) {
+    for (fetch_ahead(table, &at, &rows); rows.count > 0; fetch_ahead(table, &at, &rows)) {
         for (size_t i = 0; i < rows.count; i++) {
             const uint32_t place = table->ends[bucket_of(table, rows.hash[i])]++;
             table->entries[place] = tag_of(rows.hash[i]) | rows.at[i];
@@ -236,22 +236,22 @@ static bool write_pair(const em_join_table *table, em_joined_out *out, const uin
                        built_side(table, build_row, flags, place), swapped);
 }
 
-static em_side nobody(bool is_right, unsigned flags) {
-    return em_nobody(is_right,
-                     is_sequenced(flags, is_right) || (!is_right && (flags & EM_JOIN_PLACED)));
+static em_side absent_side(bool is_right, unsigned flags) {
+    return em_absent_side(is_right,
+                          is_sequenced(flags, is_right) || (!is_right && (flags & EM_JOIN_PLACED)));
 }
 
 static bool write_probe_alone(em_joined_out *out, const uint8_t *row, unsigned flags) {
     const bool is_right = (flags & EM_JOIN_SWAPPED) != 0;
     return write_sides(out, em_side_of(row, is_sequenced(flags, is_right)),
-                       nobody(!is_right, flags), is_right);
+                       absent_side(!is_right, flags), is_right);
 }
 
 static bool write_build_alone(const em_join_table *table, em_joined_out *out, const uint8_t *row,
                               unsigned flags) {
     const bool is_right = (flags & EM_JOIN_SWAPPED) == 0;
     uint8_t place[EM_NUMBER_BYTES];
-    return write_sides(out, built_side(table, row, flags, place), nobody(!is_right, flags),
+    return write_sides(out, built_side(table, row, flags, place), absent_side(!is_right, flags),
                        is_right);
 }
 

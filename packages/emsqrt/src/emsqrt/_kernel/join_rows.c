@@ -54,7 +54,7 @@ size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
     return used;
 }
 
-em_side em_nobody(bool is_right, bool sequenced) {
+em_side em_absent_side(bool is_right, bool sequenced) {
     static const uint8_t first[EM_NUMBER_BYTES] = {0};
     static const uint8_t last[EM_NUMBER_BYTES] = {255, 255, 255, 255, 255, 255, 255, 255};
     return (em_side){NULL, 0, !sequenced ? NULL : is_right ? first : last};
@@ -96,7 +96,7 @@ enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t
                            bool is_right, em_sequenced sequenced, const uint8_t *bits,
                            size_t first_bit, em_joined_out *out) {
     const bool numbered = is_right ? sequenced.right : sequenced.left;
-    const em_side nobody = em_nobody(!is_right, is_right ? sequenced.left : sequenced.right);
+    const em_side absent = em_absent_side(!is_right, is_right ? sequenced.left : sequenced.right);
     while (*at < size) {
         const uint8_t *row = em_spilled_row_at(block, size, *at, numbered);
         if (row == NULL) {
@@ -105,7 +105,7 @@ enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t
         const size_t bit = first_bit + *passed;
         if (!em_is_matched(row) && (bits == NULL || !(bits[bit >> 3] >> (bit & 7) & 1))) {
             const em_side side = em_side_of(row, numbered);
-            if (!em_write_joined(out, is_right ? nobody : side, is_right ? side : nobody)) {
+            if (!em_write_joined(out, is_right ? absent : side, is_right ? side : absent)) {
                 return EM_WALK_FULL;
             }
         }

@@ -65,7 +65,7 @@ static inline em_side em_side_of(const uint8_t *row, bool sequenced) {
 }
 
 /* The side that has no row. A right row without a left one comes after all. */
-em_side em_nobody(bool is_right, bool sequenced);
+em_side em_absent_side(bool is_right, bool sequenced);
 
 static inline uint64_t em_fold(uint64_t a, uint64_t b) {
     __extension__ typedef unsigned __int128 wide;

@@ -232,12 +232,12 @@ ptrdiff_t em_json_decode(const uint8_t *text, size_t size, uint8_t *out) {
         const uint8_t kind = slash[1];
         if (kind == 'u') {
             uint32_t code;
-            const size_t taken = read_unicode(slash, size - at, &code);
-            if (taken == 0) {
+            const size_t consumed = read_unicode(slash, size - at, &code);
+            if (consumed == 0) {
                 return -1;
             }
             to += put_character(code, to);
-            at += taken;
+            at += consumed;
         } else {
             *to++ = kind == 'n'   ? '\n'
                     : kind == 't' ? '\t'

@@ -137,8 +137,8 @@ static size_t copy_compact(const uint8_t *text, size_t size, uint8_t *out) {
     return (size_t)(to - out);
 }
 
-static enum em_outcome take_text(em_jsonl_parser *parser, const uint8_t *data, size_t column,
-                                 em_span line) {
+static enum em_outcome store_text(em_jsonl_parser *parser, const uint8_t *data, size_t column,
+                                  em_span line) {
     em_batch *batch = &parser->batch;
     const em_span span = parser->spans[column];
     const uint8_t *value = data + span.start;
@@ -152,7 +152,7 @@ static enum em_outcome take_text(em_jsonl_parser *parser, const uint8_t *data, s
             return misfit(parser, column, line, EM_VALUE);
         }
         em_batch_text(batch, column, copy_compact(value, span.size, out));
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     ptrdiff_t size = em_json_decode(value + 1, span.size - 2, out);
     if (size < 0) {
@@ -163,7 +163,7 @@ static enum em_outcome take_text(em_jsonl_parser *parser, const uint8_t *data, s
         return misfit(parser, column, line, EM_VALUE);
     }
     em_batch_text(batch, column, (size_t)size);
-    return EM_TAKEN;
+    return EM_ACCEPTED;
 }
 
 static bool read_value(const em_type *type, const uint8_t *value, size_t size, void *out) {
@@ -183,18 +183,18 @@ static bool read_value(const em_type *type, const uint8_t *value, size_t size, v
     return em_read_value(type, value, size, out);
 }
 
-static enum em_outcome take_members(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
+static enum em_outcome store_members(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
     em_batch *batch = &parser->batch;
-    enum em_outcome outcome = EM_TAKEN;
+    enum em_outcome outcome = EM_ACCEPTED;
     parser->reading.nulled_now = 0;
-    for (size_t column = 0; column < batch->column_count && outcome == EM_TAKEN; column++) {
+    for (size_t column = 0; column < batch->column_count && outcome == EM_ACCEPTED; column++) {
         const em_span span = parser->spans[column];
         const em_type *type = &batch->columns[column].type;
         uint64_t value[2];
         if (span.size == 0 || data[span.start] == 'n') {
             em_batch_null(batch, column);
         } else if (em_is_text(type)) {
-            outcome = take_text(parser, data, column, line);
+            outcome = store_text(parser, data, column, line);
         } else if (read_value(type, data + span.start, span.size, value)) {
             em_batch_fixed(batch, column, value);
         } else {
@@ -204,7 +204,7 @@ static enum em_outcome take_members(em_jsonl_parser *parser, const uint8_t *data
     return outcome;
 }
 
-static enum em_outcome take_line(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
+static enum em_outcome store_line(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
     em_batch *batch = &parser->batch;
     em_fault fault = {.record = line, .text = line};
     if (!em_is_utf8(data + line.start, line.size)) {
@@ -216,7 +216,7 @@ static enum em_outcome take_line(em_jsonl_parser *parser, const uint8_t *data, e
         parser->reading.fault = fault;
         return EM_BAD;
     }
-    const enum em_outcome outcome = take_members(parser, data, line);
+    const enum em_outcome outcome = store_members(parser, data, line);
     if (outcome != EM_FULL || batch->row_count > 0) {
         return outcome;
     }
@@ -224,7 +224,7 @@ static enum em_outcome take_line(em_jsonl_parser *parser, const uint8_t *data, e
         parser->text_bytes[column] = parser->spans[column].size;
     }
     if (em_batch_begin_long(batch, parser->text_bytes)) {
-        return take_members(parser, data, line);
+        return store_members(parser, data, line);
     }
     fault.reason = EM_ROOM;
     parser->reading.fault = fault;
@@ -245,7 +245,7 @@ size_t em_jsonl_parse(em_jsonl_parser *parser, const uint8_t *data, size_t start
             const size_t bytes = end - start - (data[end - 1] == '\r');
             const em_span line = {(uint32_t)start, (uint32_t)bytes};
             if (batch->row_count == batch->row_capacity ||
-                !em_reading_settle(&parser->reading, batch, line, take_line(parser, data, line))) {
+                !em_reading_settle(&parser->reading, batch, line, store_line(parser, data, line))) {
                 break;
             }
         }

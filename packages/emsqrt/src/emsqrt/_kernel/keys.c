@@ -154,10 +154,10 @@ static uint8_t *put_text(uint8_t *out, const uint8_t *text, size_t bytes) {
     }
     while (text < end) {
         const uint8_t *zero = memchr(text, 0, (size_t)(end - text));
-        const size_t stretch = (size_t)((zero == NULL ? end : zero) - text);
-        memcpy(out, text, stretch);
-        out += stretch;
-        text += stretch;
+        const size_t span = (size_t)((zero == NULL ? end : zero) - text);
+        memcpy(out, text, span);
+        out += span;
+        text += span;
         if (zero != NULL) {
             *out++ = 0;
             *out++ = 0xff;
@@ -217,7 +217,7 @@ uint8_t *em_key_encode(const em_key_spec *spec, const em_columns *columns, size_
         uint8_t *end = put_value(out, column, row);
         if (part->descending) {
             for (uint8_t *byte = out; byte < end; byte++) {
-                *byte = (uint8_t) ~*byte;
+                *byte = (uint8_t)~*byte;
             }
         }
         out = end;

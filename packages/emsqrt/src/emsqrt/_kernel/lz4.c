@@ -147,7 +147,7 @@ size_t em_lz4_compress(const uint8_t *source, size_t bytes, uint8_t *target, siz
 
 /* Add the bytes that continue a length of fifteen; false when the source ends
  * within them. */
-static inline bool take_length(const uint8_t **from, const uint8_t *end, size_t *length) {
+static inline bool read_length(const uint8_t **from, const uint8_t *end, size_t *length) {
     uint8_t byte;
     do {
         if (*from == end) {
@@ -187,7 +187,7 @@ ptrdiff_t em_lz4_decompress(const uint8_t *source, size_t bytes, uint8_t *target
     while (from < end) {
         const uint8_t token = *from++;
         size_t literals = token >> 4, match = token & NIBBLE_MAX;
-        if (literals == NIBBLE_MAX && !take_length(&from, end, &literals)) {
+        if (literals == NIBBLE_MAX && !read_length(&from, end, &literals)) {
             return -1;
         }
         const size_t source_left = (size_t)(end - from), target_left = (size_t)(target_end - to);
@@ -209,7 +209,7 @@ ptrdiff_t em_lz4_decompress(const uint8_t *source, size_t bytes, uint8_t *target
         }
         const size_t distance = (size_t)from[0] | (size_t)from[1] << 8;
         from += 2;
-        if (match == NIBBLE_MAX && !take_length(&from, end, &match)) {
+        if (match == NIBBLE_MAX && !read_length(&from, end, &match)) {
             return -1;
         }
         match += MATCH_MIN;

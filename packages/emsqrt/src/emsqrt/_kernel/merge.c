@@ -2,7 +2,7 @@
 
 #include "store.h"
 
-enum { NOBODY = UINT32_MAX, AHEAD_BYTES = 512 };
+enum { NO_SOURCE = UINT32_MAX, AHEAD_BYTES = 512 };
 
 size_t em_merger_bytes(uint32_t sources) {
     const size_t bytes = (sizeof(em_source) + sizeof(uint32_t)) * (size_t)sources;
@@ -75,13 +75,13 @@ static inline void replay(em_merger *merger, uint32_t source) {
  */
 static void play_all(em_merger *merger) {
     for (uint32_t node = 0; node < merger->count; node++) {
-        merger->losers[node] = NOBODY;
+        merger->losers[node] = NO_SOURCE;
     }
     for (uint32_t source = 0; source < merger->count; source++) {
         uint32_t winner = source, node = (source + merger->count) / 2;
         for (; node > 0; node /= 2) {
             const uint32_t loser = merger->losers[node];
-            if (loser == NOBODY) {
+            if (loser == NO_SOURCE) {
                 merger->losers[node] = winner;
                 break;
             }
@@ -129,7 +129,7 @@ bool em_merger_refill(em_merger *merger, uint32_t index, const uint8_t *rows, si
 }
 
 /* What hinders the next row, or EM_MERGE_FULL when nothing does. */
-static int64_t standing(const em_merger *merger) {
+static int64_t stop_reason(const em_merger *merger) {
     if (merger->broken) {
         return EM_MERGE_CORRUPT;
     }
@@ -166,7 +166,7 @@ static inline int64_t advance(em_merger *merger) {
 
 em_merged em_merger_run(em_merger *merger, uint8_t *out, size_t out_bytes, size_t rows_max,
                         const uint8_t *ending, size_t ending_bytes) {
-    em_merged done = {0, 0, standing(merger)};
+    em_merged done = {0, 0, stop_reason(merger)};
     while (done.stopped == EM_MERGE_FULL && done.rows < rows_max) {
         const uint8_t *row = merger->sources[merger->winner].row;
         const uint8_t *from = ending == NULL ? row : em_row_payload(row);
@@ -186,10 +186,10 @@ em_merged em_merger_run(em_merger *merger, uint8_t *out, size_t out_bytes, size_
 }
 
 const uint8_t *em_merger_head(const em_merger *merger) {
-    return standing(merger) == EM_MERGE_FULL ? merger->sources[merger->winner].row : NULL;
+    return stop_reason(merger) == EM_MERGE_FULL ? merger->sources[merger->winner].row : NULL;
 }
 
 int64_t em_merger_skip(em_merger *merger) {
-    const int64_t stopped = standing(merger);
+    const int64_t stopped = stop_reason(merger);
     return stopped == EM_MERGE_FULL ? advance(merger) : stopped;
 }

@@ -2,14 +2,14 @@
  * that are refilled.
  *
  * Stable by source: of equal keys, the lower source's row comes first. Each
- * source caches the bytes of its key that can decide (spread.h); only ties look
+ * source caches the bytes of its key that can decide (key_prefix.h); only ties look
  * at the rows.
  */
 #ifndef EMSQRT_MERGE_H
 #define EMSQRT_MERGE_H
 
+#include "key_prefix.h"
 #include "rows.h"
-#include "spread.h"
 
 enum em_source_state { EM_SOURCE_EMPTY, EM_SOURCE_LIVE, EM_SOURCE_ENDED };
 

@@ -59,11 +59,11 @@ static bool keep_right(const uint8_t *row, em_joined_out *rest) {
 }
 
 /* Where the right side stands to a left row. */
-enum standing { BELOW, EQUAL, STOPPED };
+enum match_state { BELOW, EQUAL, STOPPED };
 
 /* Pass over right rows that are below the left row. */
-static enum standing catch_up(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
-                              size_t right_size, em_joined_out *rest, enum em_merge_stop *stop) {
+static enum match_state catch_up(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
+                                 size_t right_size, em_joined_out *rest, enum em_merge_stop *stop) {
     while (merge->right_at < right_size) {
         const uint8_t *other = em_row_at(right, right_size, merge->right_at, false);
         if (other == NULL || !in_order(right, right_size, merge->right_last, merge->right_at)) {
@@ -163,26 +163,26 @@ static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t 
 enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left, size_t left_size,
                                       const uint8_t *right, size_t right_size, em_joined_out *out,
                                       em_joined_out *rest) {
-    const em_side nobody = em_nobody(true, false);
+    const em_side absent = em_absent_side(true, false);
     enum em_merge_stop stop = EM_MERGE_LEFT;
     while (merge->left_at < left_size) {
         const uint8_t *row = em_row_at(left, left_size, merge->left_at, false);
         if (row == NULL || !in_order(left, left_size, merge->left_last, merge->left_at)) {
             return row == NULL ? EM_MERGE_DAMAGED : EM_MERGE_UNSORTED;
         }
-        enum standing standing = BELOW;
+        enum match_state state = BELOW;
         if (!is_null(row)) {
-            standing = catch_up(merge, row, right, right_size, rest, &stop);
+            state = catch_up(merge, row, right, right_size, rest, &stop);
         }
-        if (standing == STOPPED) {
+        if (state == STOPPED) {
             return stop;
         }
-        if (standing == EQUAL && (merge->flags & EM_JOIN_PAIRS)) {
+        if (state == EQUAL && (merge->flags & EM_JOIN_PAIRS)) {
             if (!write_pairs(merge, row, right, right_size, out, &stop)) {
                 return stop;
             }
-        } else if (merge->flags & (standing == EQUAL ? EM_JOIN_FIRST : EM_JOIN_LONE)) {
-            if (!em_write_joined(out, em_side_of(row, false), nobody)) {
+        } else if (merge->flags & (state == EQUAL ? EM_JOIN_FIRST : EM_JOIN_LONE)) {
+            if (!em_write_joined(out, em_side_of(row, false), absent)) {
                 return EM_MERGE_OUT;
             }
         }

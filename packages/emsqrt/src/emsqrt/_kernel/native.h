@@ -22,15 +22,15 @@ typedef struct {
 const em_columns *columns_view(PyObject *object);
 
 /* Keep a Columns object, and what lies under it, as it is while a loop reads it. */
-void columns_keep(PyObject *object);
-void columns_let_go(PyObject *object);
+void columns_hold(PyObject *object);
+void columns_release(PyObject *object);
 
 /* Return a new Columns over `view`, which `owner` keeps valid; its column array is copied. */
 PyObject *columns_over(const em_columns *view, PyObject *owner);
 
 /* Take what Python calls a column's kind: its number, or (kind, bytes, least) of narrow ones; -1
  * with an exception set. */
-int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow);
+int parse_kind(PyObject *source, enum em_kind *kind, em_narrow *narrow);
 
 /* Each binding file adds its types and functions; 0, or -1 with an exception set. */
 int batch_register(PyObject *module);

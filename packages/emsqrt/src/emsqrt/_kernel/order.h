@@ -2,10 +2,10 @@
 #ifndef EMSQRT_ORDER_H
 #define EMSQRT_ORDER_H
 
-#include "spread.h"
+#include "key_prefix.h"
 
 typedef struct {
-    uint64_t high; /* the key's bytes at the chosen positions, see spread.h */
+    uint64_t high; /* the key's bytes at the chosen positions, see key_prefix.h */
     uint32_t low;
     uint32_t at; /* the row's offset, in units of the store's alignment */
 } em_entry;

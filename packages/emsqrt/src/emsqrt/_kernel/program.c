@@ -155,16 +155,16 @@ const char *em_program_check(em_program *program) {
         const em_instruction *at = &program->code[i];
         wrong = check_one(program, at);
         uint8_t lane = 0;
-        const size_t taken = wrong == NULL ? operands(at, &lane) : 0;
-        if (wrong == NULL && taken > height) {
+        const size_t operand_count = wrong == NULL ? operands(at, &lane) : 0;
+        if (wrong == NULL && operand_count > height) {
             return "the stack is empty";
         }
-        for (size_t k = 0; k < taken; k++) {
+        for (size_t k = 0; k < operand_count; k++) {
             if (lanes[height - 1 - k] != (k < 2 ? lane : EM_LANE_BOOL)) {
                 return "an operand has another lane";
             }
         }
-        height = height - taken + 1;
+        height = height - operand_count + 1;
         if (height > DEPTH_MAX) {
             return "the stack is too deep";
         }

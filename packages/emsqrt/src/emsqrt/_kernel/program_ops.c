@@ -153,10 +153,10 @@ static int order_floats(double left, double right) {
 }
 
 /* Comparison as one of three questions and whether the answer is turned around. */
-enum question { IS_EQUAL, IS_LESS, IS_MORE };
+enum comparison { IS_EQUAL, IS_LESS, IS_MORE };
 
-static enum question question_of(enum em_op op, uint8_t *turned) {
-    *turned = op == EM_OP_NE || op == EM_OP_GE || op == EM_OP_LE;
+static enum comparison comparison_of(enum em_op op, uint8_t *negated) {
+    *negated = op == EM_OP_NE || op == EM_OP_GE || op == EM_OP_LE;
     return op == EM_OP_EQ || op == EM_OP_NE   ? IS_EQUAL
            : op == EM_OP_LT || op == EM_OP_GE ? IS_LESS
                                               : IS_MORE;
@@ -174,14 +174,14 @@ static enum question question_of(enum em_op op, uint8_t *turned) {
         const type *ones = (const type *)left.values + row;                                        \
         for (size_t i = 0; i < some; i++) {                                                        \
             const type one = ones[i], two = two_at;                                                \
-            answers[i] = (uint8_t)((answer) ^ turned);                                             \
+            answers[i] = (uint8_t)((answer) ^ negated);                                            \
         }                                                                                          \
         memcpy((uint8_t *)left.values + row, answers, some);                                       \
     }                                                                                              \
     break
 
 #define COMPARE(type, less, same, two_at)                                                          \
-    switch (question) {                                                                            \
+    switch (comparison) {                                                                          \
     case IS_EQUAL:                                                                                 \
         COMPARE_ROWS(type, same(one, two), two_at);                                                \
     case IS_LESS:                                                                                  \
@@ -201,23 +201,23 @@ static void and_valid(size_t count, em_slot left, em_slot right) {
     }
 }
 
-static void compare_texts(enum question question, uint8_t turned, size_t count, em_slot left,
+static void compare_texts(enum comparison comparison, uint8_t negated, size_t count, em_slot left,
                           em_slot right) {
     uint8_t *out = left.values;
     for (size_t row = 0; row < count; row++) {
         const em_text one = ((const em_text *)left.values)[row];
         const em_text two = ((const em_text *)right.values)[row];
         const int order = left.valid[row] ? order_text(one, two) : 0;
-        const bool answer = question == IS_EQUAL  ? order == 0
-                            : question == IS_LESS ? order < 0
-                                                  : order > 0;
-        out[row] = left.valid[row] & (answer ^ turned);
+        const bool answer = comparison == IS_EQUAL  ? order == 0
+                            : comparison == IS_LESS ? order < 0
+                                                    : order > 0;
+        out[row] = left.valid[row] & (answer ^ negated);
     }
 }
 
 void em_compare(enum em_op op, enum em_lane lane, size_t count, em_slot left, em_slot right) {
-    uint8_t turned, answers[EM_AT_ONCE];
-    const enum question question = question_of(op, &turned);
+    uint8_t negated, answers[EM_AT_ONCE];
+    const enum comparison comparison = comparison_of(op, &negated);
     and_valid(count, left, right);
     switch (lane) {
     case EM_LANE_BOOL:
@@ -231,7 +231,7 @@ void em_compare(enum em_op op, enum em_lane lane, size_t count, em_slot left, em
     case EM_LANE_DECIMAL:
         COMPARE(em_decimal, LESS, SAME, ROW_OF(em_decimal));
     default:
-        compare_texts(question, turned, count, left, right);
+        compare_texts(comparison, negated, count, left, right);
     }
 }
 

@@ -111,8 +111,8 @@ static void merge_halves(em_row_place place, const em_entry *left, const em_entr
                          const em_entry *end, em_entry *out) {
     const em_entry *right = middle;
     while (left < middle && right < end) {
-        const bool take_right = em_compare_keys(row_at(place, right), row_at(place, left)) < 0;
-        *out++ = take_right ? *right++ : *left++;
+        const bool right_first = em_compare_keys(row_at(place, right), row_at(place, left)) < 0;
+        *out++ = right_first ? *right++ : *left++;
     }
     memcpy(out, left, (size_t)(middle - left) * sizeof *left);
     memcpy(out + (middle - left), right, (size_t)(end - right) * sizeof *right);
@@ -151,14 +151,15 @@ static bool find_positions(em_row_place place, const em_entry *entries, size_t c
         shortest = bytes < shortest ? bytes : shortest;
     }
     for (; from < longest; from += WINDOW_BYTES) {
-        em_spread spread = {0};
+        em_key_differences differences = {0};
         for (size_t i = 0; i < count; i++) {
             const uint8_t *row = row_at(place, &entries[i]);
             const uint32_t bytes = em_row_key_bytes(row);
             const uint32_t seen = bytes > from ? bytes - from : 0;
-            em_spread_add(&spread, em_row_key(row) + (bytes > from ? from : bytes), seen);
+            em_key_differences_add(&differences, em_row_key(row) + (bytes > from ? from : bytes),
+                                   seen);
         }
-        *positions = em_spread_positions(&spread);
+        *positions = em_key_differences_positions(&differences);
         if (positions->count > 0) {
             for (uint32_t i = 0; i < positions->count; i++) {
                 positions->at[i] += from;
@@ -174,8 +175,8 @@ static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch
 
 /* Sort a stretch whose keys are equal before `from`; the result is in
  * `entries`. */
-static void sort_stretch(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
-                         uint32_t from, unsigned depth) {
+static void sort_range(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
+                       uint32_t from, unsigned depth) {
     em_positions positions = {0};
     if (count < COMPARE_ROWS || depth == DEPTH_MAX) {
         sort_compared(place, entries, scratch, count);
@@ -208,7 +209,7 @@ static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch
             end++;
         }
         if (end - start > 1) {
-            sort_stretch(place, entries + start, scratch + start, end - start, from, depth);
+            sort_range(place, entries + start, scratch + start, end - start, from, depth);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 #include "xxh3.h"
 
-uint32_t em_heap_take(em_heap *heap, size_t bytes) {
+uint32_t em_heap_allocate(em_heap *heap, size_t bytes) {
     const size_t whole = EM_HEAP_HEAD + em_align8(bytes);
     if (heap->limit - heap->used < whole || whole > UINT32_MAX) {
         heap->failed = true;
@@ -108,7 +108,7 @@ void em_sum_put(uint8_t *record, const em_part *part, size_t index, em_i128 valu
             memcpy(state, &sum, 8);
             return;
         }
-        ref = em_heap_take(heap, sizeof(em_sum));
+        ref = em_heap_allocate(heap, sizeof(em_sum));
         if (ref == 0) {
             return;
         }
@@ -133,7 +133,7 @@ static uint8_t *heaped_floats(uint8_t *record, const em_part *part, size_t index
     if (!(*flags & EM_HEAPED)) {
         em_float_bins bins;
         memcpy(&bins, state, sizeof bins);
-        ref = em_heap_take(heap, sizeof(em_float_sum));
+        ref = em_heap_allocate(heap, sizeof(em_float_sum));
         if (ref == 0) {
             return NULL;
         }
@@ -222,7 +222,7 @@ void em_text_put(uint8_t *state, const uint8_t *text, uint32_t bytes, em_heap *h
     }
     if (bytes > capacity) {
         const size_t doubled = 2 * (size_t)capacity;
-        held.ref = em_heap_take(heap, bytes > doubled ? bytes : doubled);
+        held.ref = em_heap_allocate(heap, bytes > doubled ? bytes : doubled);
         if (held.ref == 0) {
             return;
         }
@@ -317,7 +317,7 @@ uint64_t em_value_hash(enum em_class class, const void *value, size_t bytes) {
 }
 
 static void hll_to_dense(em_hll *sketch, int p, em_heap *heap) {
-    const uint32_t ref = em_heap_take(heap, (size_t)1 << p);
+    const uint32_t ref = em_heap_allocate(heap, (size_t)1 << p);
     if (ref == 0) {
         return;
     }
@@ -337,7 +337,7 @@ static bool hll_grow(em_hll *sketch, int p, em_heap *heap) {
         return !heap->failed;
     }
     const size_t capacity = sketch->ref == 0 ? 4 : (size_t)sketch->capacity * 2;
-    const uint32_t ref = em_heap_take(heap, 4 * capacity);
+    const uint32_t ref = em_heap_allocate(heap, 4 * capacity);
     if (ref == 0) {
         return false;
     }

@@ -78,7 +78,7 @@ static inline uint8_t *em_heap_at(const em_heap *heap, uint32_t ref) {
 }
 
 /* Return a reference to `bytes` zeroed bytes, or 0 with `failed` set. */
-uint32_t em_heap_take(em_heap *heap, size_t bytes);
+uint32_t em_heap_allocate(em_heap *heap, size_t bytes);
 
 static inline enum em_class em_class_of(enum em_kind kind) {
     switch (kind) {

@@ -25,7 +25,7 @@ typedef struct {
     bool bounded;         /* rows whose key is not below that of the row at `bound` are
                              dropped */
     size_t bound;
-    em_spread spread; /* of all keys since em_store_open() */
+    em_key_differences differences; /* of all keys since em_store_open() */
 } em_store;
 
 /* What draining or writing a stretch of rows did. */
@@ -75,7 +75,7 @@ void em_store_keep(em_store *store, size_t count, bool bounding);
 /* Copy payloads of a block of rows, each followed by `ending`, while they fit;
  * `taken` receives the block's bytes done, SIZE_MAX when it is malformed. */
 em_drained em_write_lines(const uint8_t *block, size_t bytes, uint8_t *out, size_t out_bytes,
-                          const uint8_t *ending, size_t ending_bytes, size_t *taken);
+                          const uint8_t *ending, size_t ending_bytes, size_t *consumed);
 
 /* Whether a whole row that makes sense starts at `at`. */
 static inline bool em_row_is_whole(const uint8_t *at, size_t bytes) {

@@ -3,7 +3,7 @@
 #include "table.h"
 
 #define FIRST_BUCKETS 512u
-#define STRETCH_MIN 16u /* with less room than for so many rows, the table is full */
+#define BATCH_ROWS_MIN 16u /* with less room than for so many rows, the table is full */
 #define LEAST_FREE 4096u
 
 static inline uint64_t load64(const uint8_t *at) {
@@ -60,7 +60,7 @@ bool em_table_open(em_table *table, uint8_t *memory, size_t bytes, bool for_long
     }
     table->heap.memory = base + table->scratch_bytes;
     table->bucket_count = FIRST_BUCKETS;
-    table->spread = (em_spread){0};
+    table->differences = (em_key_differences){0};
     table->rows = 0;
     table->heap.text_bytes_max = 0;
     em_table_reset(table);
@@ -123,7 +123,7 @@ static uint8_t *make_record(em_table *table, const uint8_t *key, size_t bytes) {
     memcpy(record + table->layout.fixed_bytes, key, bytes);
     table->heap.used += record_bytes(table, bytes);
     table->groups++;
-    em_spread_add(&table->spread, key, (uint32_t)bytes);
+    em_key_differences_add(&table->differences, key, (uint32_t)bytes);
     return record;
 }
 
@@ -149,8 +149,8 @@ static uint8_t *find(em_table *table, const uint8_t *key, size_t bytes, uint64_t
 /* The keys of a stretch, in the scratch. */
 typedef struct {
     size_t count, growth; /* growth: the most that records and heap can grow by */
-    uint32_t ends[EM_STRETCH + 1];
-} stretch_keys;
+    uint32_t ends[EM_ROW_BATCH_MAX + 1];
+} batch_keys;
 
 static size_t smaller(size_t left, size_t right) {
     return left < right ? left : right;
@@ -158,7 +158,7 @@ static size_t smaller(size_t left, size_t right) {
 
 /* Encode keys that all have `bytes` bytes. */
 static void encode_fixed(em_table *table, const em_columns *columns, size_t start, size_t count,
-                         size_t bytes, stretch_keys *keys) {
+                         size_t bytes, batch_keys *keys) {
     em_key_encode_rows(&table->keys, columns, start, count, bytes, table->scratch);
     for (size_t i = 0; i <= count; i++) {
         keys->ends[i] = (uint32_t)(i * bytes);
@@ -169,7 +169,7 @@ static void encode_fixed(em_table *table, const em_columns *columns, size_t star
 
 /* Encode keys from `start` on, while they fit the scratch and their records the table. */
 static void encode_keys(em_table *table, const em_columns *columns, size_t start, size_t count,
-                        size_t room, stretch_keys *keys) {
+                        size_t room, batch_keys *keys) {
     const size_t fixed = em_key_fixed_bytes(&table->keys, columns);
     const size_t limit = table->limit > 0 ? smaller(table->limit, table->scratch_bytes) : SIZE_MAX;
     size_t used = 0, records = 0, i = 0;
@@ -195,7 +195,7 @@ static void encode_keys(em_table *table, const em_columns *columns, size_t start
     keys->growth = records;
 }
 
-static bool same_key(const em_table *table, const stretch_keys *keys, size_t left, size_t right) {
+static bool same_key(const em_table *table, const batch_keys *keys, size_t left, size_t right) {
     const size_t bytes = keys->ends[left + 1] - keys->ends[left];
     return bytes == keys->ends[right + 1] - keys->ends[right] &&
            same_bytes(table->scratch + keys->ends[left], table->scratch + keys->ends[right], bytes);
@@ -203,9 +203,9 @@ static bool same_key(const em_table *table, const stretch_keys *keys, size_t lef
 
 /* Find the record of each row; a row like the one before it needs no search. Returns whether all
  * rows have the first one's. */
-static bool find_records(em_table *table, const stretch_keys *keys, uint8_t **records) {
-    uint64_t hashes[EM_STRETCH];
-    uint16_t fresh[EM_STRETCH + 1];
+static bool find_records(em_table *table, const batch_keys *keys, uint8_t **records) {
+    uint64_t hashes[EM_ROW_BATCH_MAX];
+    uint16_t fresh[EM_ROW_BATCH_MAX + 1];
     size_t fresh_count = 0;
     const size_t mask = table->bucket_count - 1;
     for (size_t i = 0; i < keys->count; i++) {
@@ -241,11 +241,11 @@ static bool find_records(em_table *table, const stretch_keys *keys, uint8_t **re
 /* How many of `count` rows come before one whose texts are over the limit. */
 static size_t short_texts(em_table *table, const em_columns *columns, size_t start, size_t count) {
     if (table->limit == 0 ||
-        em_stretch_texts(&table->layout, columns, start, count) <= table->limit) {
+        em_row_batch_texts(&table->layout, columns, start, count) <= table->limit) {
         return count;
     }
     for (size_t i = 0; i < count; i++) {
-        const size_t bytes = em_stretch_texts(&table->layout, columns, start + i, 1);
+        const size_t bytes = em_row_batch_texts(&table->layout, columns, start + i, 1);
         if (bytes > table->limit) {
             table->refused = i == 0 ? bytes : 0;
             return i;
@@ -256,9 +256,9 @@ static size_t short_texts(em_table *table, const em_columns *columns, size_t sta
 
 /* How many rows from `start` on the table has room for, whatever their keys; 0: it is full. */
 static size_t admit(em_table *table, const em_columns *key_columns, size_t key_start,
-                    const em_columns *columns, size_t start, stretch_keys *keys) {
+                    const em_columns *columns, size_t start, batch_keys *keys) {
     size_t count = columns->row_count - start;
-    count = count < EM_STRETCH ? count : EM_STRETCH;
+    count = count < EM_ROW_BATCH_MAX ? count : EM_ROW_BATCH_MAX;
     while (table->groups + count > table->bucket_count / 2 && grow_buckets(table)) {
     }
     const size_t slots = table->bucket_count / 2 - table->groups;
@@ -266,16 +266,16 @@ static size_t admit(em_table *table, const em_columns *key_columns, size_t key_s
     const size_t shown = short_texts(table, columns, start, count);
     const size_t left = shown < count ? shown : columns->row_count - start;
     for (count = shown; count > 0 && table->refused == 0; count /= 2) {
-        if (count < STRETCH_MIN && count < left && table->groups > 0) {
+        if (count < BATCH_ROWS_MIN && count < left && table->groups > 0) {
             return 0;
         }
         const size_t room = table->heap.limit - table->heap.used;
-        const size_t growth = em_stretch_growth(&table->layout, columns, start, count);
+        const size_t growth = em_row_batch_growth(&table->layout, columns, start, count);
         if (growth >= room) {
             continue;
         }
         encode_keys(table, key_columns, key_start, count, room - growth, keys);
-        if (keys->count == count || keys->count >= STRETCH_MIN ||
+        if (keys->count == count || keys->count >= BATCH_ROWS_MIN ||
             (keys->count > 0 && table->groups == 0)) {
             return keys->count;
         }
@@ -288,15 +288,15 @@ static size_t admit(em_table *table, const em_columns *key_columns, size_t key_s
 }
 
 /* Add a stretch of `columns`; its keys are read from `key_columns`, from `key_start` on. */
-static size_t add_stretch(em_table *table, const em_columns *key_columns, size_t key_start,
-                          const em_columns *columns, size_t start) {
-    stretch_keys keys;
-    uint8_t *records[EM_STRETCH];
+static size_t add_batch(em_table *table, const em_columns *key_columns, size_t key_start,
+                        const em_columns *columns, size_t start) {
+    batch_keys keys;
+    uint8_t *records[EM_ROW_BATCH_MAX];
     const size_t count = admit(table, key_columns, key_start, columns, start, &keys);
     if (count == 0) {
         return 0;
     }
-    const em_stretch stretch = {
+    const em_row_batch batch = {
         .columns = columns,
         .start = start,
         .count = count,
@@ -305,7 +305,7 @@ static size_t add_stretch(em_table *table, const em_columns *key_columns, size_t
         .sequence = table->rows,
         .heap = &table->heap,
     };
-    if (!em_accumulate(&table->layout, &stretch) || table->heap.failed) {
+    if (!em_accumulate(&table->layout, &batch) || table->heap.failed) {
         table->fault = EM_TABLE_DAMAGED;
     }
     table->rows += count;
@@ -314,7 +314,7 @@ static size_t add_stretch(em_table *table, const em_columns *key_columns, size_t
 
 /* Add a stretch under the key whose last column is null. */
 static size_t add_heading(em_table *table, const em_columns *columns, size_t start) {
-    static const uint8_t none_valid[EM_STRETCH / 8];
+    static const uint8_t none_valid[EM_ROW_BATCH_MAX / 8];
     em_column *shifted = table->shifted;
     const size_t count = em_key_columns(&table->keys);
     if (columns->column_count < count || table->keys.count == 0) {
@@ -323,7 +323,7 @@ static size_t add_heading(em_table *table, const em_columns *columns, size_t sta
     }
     const size_t left = columns->row_count - start;
     em_columns view = {
-        .row_count = left < EM_STRETCH ? left : EM_STRETCH,
+        .row_count = left < EM_ROW_BATCH_MAX ? left : EM_ROW_BATCH_MAX,
         .column_count = count,
         .columns = shifted,
     };
@@ -334,36 +334,36 @@ static size_t add_heading(em_table *table, const em_columns *columns, size_t sta
     em_column *last = &shifted[table->keys.parts[table->keys.count - 1].column];
     last->validity = none_valid; /* nothing else of it is read */
     last->offset = 0;
-    return add_stretch(table, &view, 0, columns, start);
+    return add_batch(table, &view, 0, columns, start);
 }
 
 size_t em_table_add(em_table *table, const em_columns *columns, size_t start, bool heading) {
-    size_t taken = 0;
+    size_t added = 0;
     table->fault = EM_TABLE_OK;
     table->refused = 0;
-    while (start + taken < columns->row_count && table->fault == EM_TABLE_OK) {
-        const size_t at = start + taken;
-        const size_t now = heading ? add_heading(table, columns, at)
-                                   : add_stretch(table, columns, at, columns, at);
+    while (start + added < columns->row_count && table->fault == EM_TABLE_OK) {
+        const size_t at = start + added;
+        const size_t now =
+            heading ? add_heading(table, columns, at) : add_batch(table, columns, at, columns, at);
         if (now == 0) {
             if (table->groups == 0 && table->fault == EM_TABLE_OK) {
                 table->fault = EM_TABLE_TOO_LARGE;
             }
             break;
         }
-        taken += now;
+        added += now;
     }
-    return taken;
+    return added;
 }
 
 size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
-    size_t taken = 0;
+    size_t consumed = 0;
     table->fault = EM_TABLE_OK;
     table->refused = 0;
-    while (bytes - taken >= EM_ROW_HEAD_BYTES) {
-        const uint8_t *row = rows + taken;
+    while (bytes - consumed >= EM_ROW_HEAD_BYTES) {
+        const uint8_t *row = rows + consumed;
         const size_t row_bytes = em_row_bytes(row), key_bytes = em_row_key_bytes(row);
-        if (row_bytes > bytes - taken || row_bytes < EM_ROW_HEAD_BYTES ||
+        if (row_bytes > bytes - consumed || row_bytes < EM_ROW_HEAD_BYTES ||
             key_bytes > row_bytes - EM_ROW_HEAD_BYTES) {
             table->fault = EM_TABLE_DAMAGED;
             break;
@@ -386,9 +386,9 @@ size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
             table->fault = EM_TABLE_DAMAGED;
             break;
         }
-        taken += row_bytes;
+        consumed += row_bytes;
     }
-    return taken;
+    return consumed;
 }
 
 void em_table_sort(em_table *table) {

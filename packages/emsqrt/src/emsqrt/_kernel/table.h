@@ -9,9 +9,9 @@
 #define EMSQRT_TABLE_H
 
 #include "accumulate.h"
+#include "key_prefix.h"
 #include "keys.h"
 #include "rows.h"
-#include "spread.h"
 
 enum em_table_fault {
     EM_TABLE_OK,
@@ -29,10 +29,10 @@ typedef struct {
     size_t bucket_count, groups;
     uint8_t *scratch;
     size_t scratch_bytes;
-    uint64_t rows;    /* taken since the table was made: what first and last go by */
-    size_t limit;     /* of a row's key, and of its texts; 0 is none */
-    size_t refused;   /* by the last call: bytes of a key, or of texts, over the limit */
-    em_spread spread; /* of all keys since the table was opened */
+    uint64_t rows;  /* taken since the table was made: what first and last go by */
+    size_t limit;   /* of a row's key, and of its texts; 0 is none */
+    size_t refused; /* by the last call: bytes of a key, or of texts, over the limit */
+    em_key_differences differences; /* of all keys since the table was opened */
     bool sorted;
     enum em_table_fault fault;
 } em_table;

@@ -26,21 +26,21 @@ static void insert_sort(const em_table *table, uint64_t *entries, size_t count) 
 
 /* Sort by comparing, from short sorted stretches up; the result lies in `entries`. */
 static void merge_sort(const em_table *table, uint64_t *entries, uint64_t *scratch, size_t count) {
-    const size_t stretch = 8;
-    for (size_t from = 0; from < count; from += stretch) {
-        insert_sort(table, entries + from, count - from < stretch ? count - from : stretch);
+    const size_t run = 8;
+    for (size_t from = 0; from < count; from += run) {
+        insert_sort(table, entries + from, count - from < run ? count - from : run);
     }
     uint64_t *source = entries, *target = scratch;
-    for (size_t width = stretch; width < count; width *= 2) {
+    for (size_t width = run; width < count; width *= 2) {
         for (size_t from = 0; from < count; from += 2 * width) {
             const size_t middle = from + width < count ? from + width : count;
             const size_t end = middle + width < count ? middle + width : count;
             size_t left = from, right = middle;
             for (size_t out = from; out < end; out++) {
-                const bool take_left =
+                const bool left_first =
                     left < middle &&
                     (right >= end || compare(table, source[left], source[right]) <= 0);
-                target[out] = take_left ? source[left++] : source[right++];
+                target[out] = left_first ? source[left++] : source[right++];
             }
         }
         uint64_t *swap = source;
@@ -123,6 +123,6 @@ static void order_level(const em_table *table, uint64_t *entries, uint64_t *scra
 }
 
 void em_order_groups(const em_table *table, uint64_t *entries, uint64_t *scratch, size_t count) {
-    const em_positions positions = em_spread_positions(&table->spread);
+    const em_positions positions = em_key_differences_positions(&table->differences);
     order_level(table, entries, scratch, count, &positions, 0);
 }

@@ -4,7 +4,7 @@
 
 enum { EM_COPIED = 16 }; /* a copy of so many bytes costs less than to copy fewer */
 
-bool em_texts_lie_in(const em_texts *texts, size_t bytes) {
+bool em_texts_are_within(const em_texts *texts, size_t bytes) {
     int32_t before = 0;
     for (size_t i = 0; i <= texts->count; i++) {
         if (texts->ends[i] < before) {

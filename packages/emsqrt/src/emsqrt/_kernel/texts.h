@@ -14,7 +14,7 @@ typedef struct {
 } em_texts;
 
 /* Return whether texts lie in so many bytes, one behind the other. */
-bool em_texts_lie_in(const em_texts *texts, size_t bytes);
+bool em_texts_are_within(const em_texts *texts, size_t bytes);
 
 /* Write where the text of each place ends, behind a zero; return the bytes of all of them, or -1
  * where a place is none or they are more than Arrow's texts may be. */

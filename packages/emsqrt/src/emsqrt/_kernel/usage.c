@@ -50,7 +50,7 @@ static int64_t now_ms(void) {
 
 /* Take a look into account. Where the resident pages reached a new height since the last one, those
  * of files were no more there than at the one or the other. */
-static void take(em_peak *peak, const em_usage *use) {
+static void record_peak(em_peak *peak, const em_usage *use) {
     uint64_t charged = use->anon + use->shmem;
     const uint64_t before = peak->file;
     const uint64_t beside = (use->file > before ? use->file : before) + UNSURE_BYTES;
@@ -70,7 +70,7 @@ em_usage em_usage_watch(int file, int wake, const em_watch *watch, em_peak *peak
     for (;;) {
         const em_usage use = em_usage_read(file);
         const uint64_t charged = use.anon + use.shmem;
-        take(peak, &use);
+        record_peak(peak, &use);
         const bool passed = charged > watch->charged_max || use.shmem > watch->shmem_max ||
                             use.data < use.anon + watch->idle_min;
         if (passed || now_ms() >= end ||

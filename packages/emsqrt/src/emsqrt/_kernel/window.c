@@ -110,8 +110,8 @@ em_i128 em_value_order(const em_column *column, size_t row) {
 }
 
 /* Whether the row at the bound lies before `target` in the order, so that the bound moves on. */
-static bool lies_before(const em_range_bound *bound, const em_column *keys, size_t row,
-                        em_i128 target) {
+static bool is_before(const em_range_bound *bound, const em_column *keys, size_t row,
+                      em_i128 target) {
     if (!em_is_valid(keys, row)) {
         return bound->nulls_first;
     }
@@ -143,7 +143,7 @@ enum em_window_stop em_range_bound_run(em_range_bound *bound, const em_chunk *no
                 return EM_WINDOW_HIGH;
             }
             const bool other = bound->at > partition && (ahead->flags[place] & EM_NEW_PARTITION);
-            if (other || !lies_before(bound, &ahead->keys.column, (size_t)place, target)) {
+            if (other || !is_before(bound, &ahead->keys.column, (size_t)place, target)) {
                 break;
             }
             bound->at++;

@@ -5,23 +5,23 @@
  * byte. That keeps the order of the keys as long as equal stretches are settled
  * by comparing the keys themselves.
  */
-#ifndef EMSQRT_SPREAD_H
-#define EMSQRT_SPREAD_H
+#ifndef EMSQRT_KEY_PREFIX_H
+#define EMSQRT_KEY_PREFIX_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#define EM_SPREAD_BYTES 64u
+#define EM_DIFFERENCES_BYTES 64u
 #define EM_PREFIX_BYTES 12u /* positions that a sort looks at in one go */
 
 typedef struct {
     bool any;
     uint32_t key_bytes_min, key_bytes_max;
-    uint8_t first[EM_SPREAD_BYTES]; /* the first key, padded */
-    uint64_t differ[EM_SPREAD_BYTES / 8];
-} em_spread;
+    uint8_t first[EM_DIFFERENCES_BYTES]; /* the first key, padded */
+    uint64_t differ[EM_DIFFERENCES_BYTES / 8];
+} em_key_differences;
 
 /* Positions of key bytes, rising. */
 typedef struct {
@@ -30,51 +30,53 @@ typedef struct {
     uint32_t at[EM_PREFIX_BYTES];
 } em_positions;
 
-static inline void em_spread_add(em_spread *spread, const uint8_t *key, uint32_t bytes) {
-    if (!spread->any) {
-        spread->any = true;
-        spread->key_bytes_min = spread->key_bytes_max = bytes;
-        memcpy(spread->first, key, bytes < EM_SPREAD_BYTES ? bytes : EM_SPREAD_BYTES);
+static inline void em_key_differences_add(em_key_differences *differences, const uint8_t *key,
+                                          uint32_t bytes) {
+    if (!differences->any) {
+        differences->any = true;
+        differences->key_bytes_min = differences->key_bytes_max = bytes;
+        memcpy(differences->first, key,
+               bytes < EM_DIFFERENCES_BYTES ? bytes : EM_DIFFERENCES_BYTES);
         return;
     }
-    if (bytes < spread->key_bytes_min) {
-        spread->key_bytes_min = bytes;
-    } else if (bytes > spread->key_bytes_max) {
-        spread->key_bytes_max = bytes;
+    if (bytes < differences->key_bytes_min) {
+        differences->key_bytes_min = bytes;
+    } else if (bytes > differences->key_bytes_max) {
+        differences->key_bytes_max = bytes;
     }
-    const uint32_t seen = bytes < EM_SPREAD_BYTES ? bytes : EM_SPREAD_BYTES;
+    const uint32_t seen = bytes < EM_DIFFERENCES_BYTES ? bytes : EM_DIFFERENCES_BYTES;
     uint32_t at = 0, word = 0;
     uint64_t mine, first;
     for (; at + 8 <= seen; at += 8, word++) {
         memcpy(&mine, key + at, 8);
-        memcpy(&first, spread->first + at, 8);
-        spread->differ[word] |= mine ^ first;
+        memcpy(&first, differences->first + at, 8);
+        differences->differ[word] |= mine ^ first;
     }
     if (at < seen) {
         mine = 0;
         memcpy(&mine, key + at, seen - at);
-        memcpy(&first, spread->first + at, 8);
-        spread->differ[word++] |= mine ^ first;
+        memcpy(&first, differences->first + at, 8);
+        differences->differ[word++] |= mine ^ first;
         at += 8;
     }
-    if (at < spread->key_bytes_max) { /* a shorter key than some: the rest of it
+    if (at < differences->key_bytes_max) { /* a shorter key than some: the rest of it
                                          is zeros */
-        for (; word < EM_SPREAD_BYTES / 8; word++) {
-            memcpy(&first, spread->first + 8 * word, 8);
-            spread->differ[word] |= first;
+        for (; word < EM_DIFFERENCES_BYTES / 8; word++) {
+            memcpy(&first, differences->first + 8 * word, 8);
+            differences->differ[word] |= first;
         }
     }
 }
 
 /* The first positions that differ; `decides` when there are no more of them and
  * one length. */
-static inline em_positions em_spread_positions(const em_spread *spread) {
+static inline em_positions em_key_differences_positions(const em_key_differences *differences) {
     em_positions positions = {
-        .decides = spread->key_bytes_max <= EM_SPREAD_BYTES &&
-                   spread->key_bytes_min == spread->key_bytes_max,
+        .decides = differences->key_bytes_max <= EM_DIFFERENCES_BYTES &&
+                   differences->key_bytes_min == differences->key_bytes_max,
     };
-    for (uint32_t at = 0; at < EM_SPREAD_BYTES; at++) {
-        if ((spread->differ[at / 8] >> (8 * (at % 8)) & 0xff) == 0) {
+    for (uint32_t at = 0; at < EM_DIFFERENCES_BYTES; at++) {
+        if ((differences->differ[at / 8] >> (8 * (at % 8)) & 0xff) == 0) {
             continue;
         }
         if (positions.count == EM_PREFIX_BYTES) {

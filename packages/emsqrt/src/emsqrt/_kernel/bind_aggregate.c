@@ -1,8 +1,8 @@
 /* Parts and keys of aggregates, as Python gives them. */
 #include "bind_aggregate.h"
 
-static PyObject *list_of(PyObject *given, size_t most, const char *what) {
-    PyObject *list = PySequence_List(given);
+static PyObject *list_of(PyObject *source, size_t most, const char *what) {
+    PyObject *list = PySequence_List(source);
     if (list != NULL && (size_t)PyList_Size(list) > most) {
         PyErr_Format(PyExc_ValueError, "%s: at most %zu", what, most);
         Py_CLEAR(list);
@@ -10,8 +10,8 @@ static PyObject *list_of(PyObject *given, size_t most, const char *what) {
     return list;
 }
 
-int take_keys(PyObject *given, given_keys *keys) {
-    PyObject *list = list_of(given, EM_PARTS_MAX, "key columns");
+int parse_keys(PyObject *source, parsed_keys *keys) {
+    PyObject *list = list_of(source, EM_PARTS_MAX, "key columns");
     if (list == NULL) {
         return -1;
     }
@@ -41,8 +41,8 @@ int take_keys(PyObject *given, given_keys *keys) {
     return failed ? -1 : 0;
 }
 
-int take_parts(PyObject *given, em_layout *layout) {
-    PyObject *list = list_of(given, EM_PARTS_MAX, "parts of aggregates");
+int parse_parts(PyObject *source, em_layout *layout) {
+    PyObject *list = list_of(source, EM_PARTS_MAX, "parts of aggregates");
     if (list == NULL) {
         return -1;
     }
@@ -80,7 +80,7 @@ int take_parts(PyObject *given, em_layout *layout) {
     return failed ? -1 : 0;
 }
 
-void release_keys(given_keys *keys) {
+void release_keys(parsed_keys *keys) {
     PyMem_Free(keys->parts);
     PyMem_Free(keys->kinds);
 }
@@ -89,7 +89,7 @@ void release_parts(em_layout *layout) {
     PyMem_Free(layout->parts);
 }
 
-int check_columns(const em_columns *columns, const given_keys *keys, const em_layout *layout) {
+int check_columns(const em_columns *columns, const parsed_keys *keys, const em_layout *layout) {
     bool right = true;
     for (size_t i = 0; i < keys->spec.count; i++) {
         const uint32_t column = keys->parts[i].column;
