@@ -26,8 +26,9 @@ EM_TARGET static void FIND_MARKS(em_csv_index *index, const uint8_t *data, size_
         found &= live & ~(feeds & (ended << 1 | return_before));
         return_before = ended >> 63;
         const size_t before = (size_t)(marks - index->marks);
-        /* One line end and a dozen marks at once, whether there are so many or not: jumps that
-         * cannot be foretold cost more. */
+        /* Write one line end and twelve marks unconditionally, even when there are fewer: a
+         * mispredicted branch costs more. The spare entries of the index have room for the excess.
+         */
         uint64_t lines = found & (feeds | returns);
         do {
             const uint64_t below = (lines & (0 - lines)) - 1;

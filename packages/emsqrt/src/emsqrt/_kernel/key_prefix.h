@@ -1,9 +1,9 @@
-/* Which bytes of the keys seen so far differ at all: only those can decide an
- * order.
+/* The key prefix of a sort: up to twelve bytes of a key, at the positions where keys differ at all.
  *
- * Keys count as padded with zeros, so a position past a key's end is a zero
- * byte. That keeps the order of the keys as long as equal stretches are settled
- * by comparing the keys themselves.
+ * Only the positions where two of the keys seen so far differ can decide an order, so those are
+ * tracked while rows are added. Keys count as padded with zeros: a position past a key's end is a
+ * zero byte. The prefixes then have the order of the keys, provided that keys with equal prefixes
+ * are compared whole.
  */
 #ifndef EMSQRT_KEY_PREFIX_H
 #define EMSQRT_KEY_PREFIX_H
@@ -14,19 +14,20 @@
 #include <string.h>
 
 #define EM_DIFFERENCES_BYTES 64u
-#define EM_PREFIX_BYTES 12u /* positions that a sort looks at in one go */
+#define EM_PREFIX_BYTES                                                                            \
+    12u /* bytes of a prefix: em_entry holds eight in `high` and four in `low` */
 
 typedef struct {
     bool any;
     uint32_t key_bytes_min, key_bytes_max;
-    uint8_t first[EM_DIFFERENCES_BYTES]; /* the first key, padded */
+    uint8_t first[EM_DIFFERENCES_BYTES]; /* the first key, padded with zeros */
     uint64_t differ[EM_DIFFERENCES_BYTES / 8];
 } em_key_differences;
 
-/* Positions of key bytes, rising. */
+/* Positions of key bytes, ascending. */
 typedef struct {
     uint32_t count;
-    bool decides; /* keys equal here are equal */
+    bool decides; /* keys that are equal at these positions are equal */
     uint32_t at[EM_PREFIX_BYTES];
 } em_positions;
 
@@ -59,8 +60,8 @@ static inline void em_key_differences_add(em_key_differences *differences, const
         differences->differ[word++] |= mine ^ first;
         at += 8;
     }
-    if (at < differences->key_bytes_max) { /* a shorter key than some: the rest of it
-                                         is zeros */
+    if (at <
+        differences->key_bytes_max) { /* shorter than another key: its padding of zeros counts */
         for (; word < EM_DIFFERENCES_BYTES / 8; word++) {
             memcpy(&first, differences->first + 8 * word, 8);
             differences->differ[word] |= first;
@@ -68,8 +69,8 @@ static inline void em_key_differences_add(em_key_differences *differences, const
     }
 }
 
-/* The first positions that differ; `decides` when there are no more of them and
- * one length. */
+/* Return the first positions where keys differ; `decides` when these are all of them and all keys
+ * have one length. */
 static inline em_positions em_key_differences_positions(const em_key_differences *differences) {
     em_positions positions = {
         .decides = differences->key_bytes_max <= EM_DIFFERENCES_BYTES &&
@@ -88,8 +89,7 @@ static inline em_positions em_key_differences_positions(const em_key_differences
     return positions;
 }
 
-/* The key's bytes at the positions as a number: eight in `high`, the rest in
- * `low`. */
+/* Read the key's bytes at the positions as a number: eight in `high`, the rest in `low`. */
 static inline void em_positions_gather(const em_positions *positions, const uint8_t *key,
                                        uint32_t bytes, uint64_t *high, uint32_t *low) {
     const uint32_t count = positions->count, upper = count < 8 ? count : 8;
