@@ -1,4 +1,5 @@
-/* Rows into states. Values are first widened to their class, so that one loop serves many kinds. */
+/* Add rows to states. Values are first widened to their class, so that one loop handles many kinds.
+ */
 #include "accumulate.h"
 
 typedef struct {
@@ -62,7 +63,7 @@ static void load_validity(const em_column *column, size_t start, size_t count, e
         break;                                                                                     \
     }
 
-/* Load values as their class holds them; text stays where it is. */
+/* Load values in the representation of their class; texts are not copied. */
 static void load_values(const em_column *column, size_t start, size_t count, em_values *out) {
     load_validity(column, start, count, out);
     switch (column->kind) {
@@ -99,7 +100,7 @@ static void load_values(const em_column *column, size_t start, size_t count, em_
     }
 }
 
-/* Turn what load_values() loaded into doubles, in place, each rounded once. */
+/* Convert the values of load_values() to doubles in place, each rounded once. */
 static void to_doubles(const em_part *part, size_t count, em_values *values) {
     switch (em_class_of(part->kind)) {
     case EM_CLASS_INT:
@@ -134,7 +135,7 @@ double em_value_as_double(const em_column *column, size_t row, int32_t scale) {
     return values.floats[0];
 }
 
-/* Drop the values that are null; returns how many are left. For stretches of one record. */
+/* Remove the null values and return how many are left. For batches whose rows share one record. */
 static size_t keep_valid(em_values *values, size_t count) {
     if (values->all_valid) {
         return count;
@@ -194,7 +195,7 @@ static void sum_one(const em_part *part, size_t index, const em_row_batch *batch
     }
 }
 
-/* Add to the 64 bits in the record; em_sum_put() does what does not fit. */
+/* Add to the 64-bit sum in the record; false when em_sum_put() must do it. */
 static inline bool sum_small(uint8_t *record, const em_part *part, size_t index, int64_t value) {
     int64_t small;
     uint8_t *state = record + part->at, *flags = em_flags(record, index);
@@ -225,7 +226,7 @@ static void sum_values(const em_part *part, size_t index, const em_row_batch *ba
     }
 }
 
-/* Decimals are read where they lie; most of them, and of their sums, are short. */
+/* Decimals are read one by one from the column: most of them, and of their sums, fit 64 bits. */
 static void sum_decimals(const em_part *part, size_t index, const em_row_batch *batch,
                          em_values *values) {
     const em_column *column = &batch->columns->columns[part->column];
@@ -265,7 +266,7 @@ static void sum_floats(const em_part *part, size_t index, const em_row_batch *ba
     }
 }
 
-/* One zero and one NaN, so that equal values are equal bytes. */
+/* Normalise zeros and NaNs, so that equal values have equal bytes. */
 static void plain_floats(size_t count, em_values *values) {
     for (size_t i = 0; i < count; i++) {
         const double value = values->floats[i] + 0.0;

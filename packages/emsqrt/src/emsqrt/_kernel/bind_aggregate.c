@@ -1,4 +1,4 @@
-/* Parts and keys of aggregates, as Python gives them. */
+/* Read the parts and keys of aggregates from Python tuples. */
 #include "bind_aggregate.h"
 
 static PyObject *list_of(PyObject *source, size_t most, const char *what) {
@@ -74,7 +74,7 @@ int parse_parts(PyObject *source, em_layout *layout) {
     }
     Py_DECREF(list);
     if (!failed && !em_layout_place(layout)) {
-        PyErr_SetString(PyExc_ValueError, "a part does not take its kind or param");
+        PyErr_SetString(PyExc_ValueError, "a part does not support its kind or param");
         failed = true;
     }
     return failed ? -1 : 0;
@@ -102,7 +102,8 @@ int check_columns(const em_columns *columns, const parsed_keys *keys, const em_l
                   (part->op == EM_COUNT || columns->columns[part->column].kind == part->kind));
     }
     if (!right || columns->row_count > INT32_MAX) {
-        PyErr_SetString(PyExc_ValueError, "the columns are not those of the keys and parts");
+        PyErr_SetString(PyExc_ValueError,
+                        "the columns do not have the kinds that the keys and parts read");
         return -1;
     }
     return 0;
@@ -113,7 +114,7 @@ int raise_combine_fault(enum em_combine_fault fault) {
         return 0;
     }
     if (fault == EM_COMBINE_NO_ROOM) {
-        PyErr_SetString(PyExc_MemoryError, "a group's states do not fit the memory given");
+        PyErr_SetString(PyExc_MemoryError, "a group's states do not fit the memory");
     } else {
         PyErr_SetString(PyExc_ValueError, "rows of states are damaged");
     }
@@ -135,7 +136,7 @@ PyObject *run_over(PyObject *arguments, run_rows run, void *state,
     }
     PyObject *result = NULL;
     if (start < 0 || start > rows.len) {
-        PyErr_Format(PyExc_ValueError, "no byte %zd of %zd", start, rows.len);
+        PyErr_Format(PyExc_ValueError, "byte %zd is outside a block of %zd bytes", start, rows.len);
     } else {
         em_progress done;
         Py_BEGIN_ALLOW_THREADS;

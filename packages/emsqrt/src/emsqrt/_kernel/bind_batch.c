@@ -48,7 +48,7 @@ int batch_open(batch_memory *held, em_batch *batch, PyObject *memory, PyObject *
 }
 
 void batch_close(batch_memory *held, em_batch *batch) {
-    Py_CLEAR(held->lent); /* keeps the memory and stays valid */
+    Py_CLEAR(held->lent); /* the old Columns keep the memory and stay valid */
     if (held->memory != NULL) {
         PyBuffer_Release(&held->buffer);
         Py_CLEAR(held->memory);
@@ -150,7 +150,7 @@ PyObject *reading_skipped(const em_reading *reading) {
 
 const char *block_refused(const Py_buffer *block, Py_ssize_t start, bool busy) {
     if (start < 0 || start > block->len) {
-        return "the start lies outside the block";
+        return "the start is outside the block";
     }
     if (block->len >= (Py_ssize_t)UINT32_MAX) {
         return "a block has less than 4 GiB";

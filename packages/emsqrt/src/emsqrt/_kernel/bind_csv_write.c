@@ -1,4 +1,4 @@
-/* CsvFormatter(types) and LineWriter(...): columns and records to CSV text in a given buffer. */
+/* CsvFormatter(types) and LineWriter(...): write columns and records as CSV text to a buffer. */
 #include "native.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ typedef struct {
     PyObject ob_base;
     em_type *types;
     size_t count;
-    uint8_t delimiter; /* of what is written */
+    uint8_t delimiter; /* of the output */
 } formatter_object;
 
 typedef struct {
@@ -196,14 +196,14 @@ static int read_fields(writer_object *object, PyObject *fields, Py_ssize_t recor
     return 0;
 }
 
-/* Read, for each field that is written, the one taken when it is empty; -1 is none. */
+/* Read for each written field the one that replaces it when it is empty; -1 is none. */
 static int read_instead(writer_object *object, PyObject *instead) {
     const size_t count = object->writer.field_count;
     if (instead == Py_None) {
         return 0;
     }
     if (PySequence_Size(instead) != (Py_ssize_t)count || object->writer.fields == NULL) {
-        PyErr_SetString(PyExc_ValueError, "a field stands in for each that is written");
+        PyErr_SetString(PyExc_ValueError, "instead must have one field for each of fields");
         return -1;
     }
     object->instead = PyMem_Calloc(count + 1, sizeof *object->instead);
@@ -339,11 +339,12 @@ static PyMethodDef writer_methods[] = {
     {"write", writer_write, METH_VARARGS,
      "Write the records of columns from a row on; return (the next row, bytes written)."},
     {"write_rows", writer_write_rows, METH_VARARGS,
-     "Write the records that packed rows carry, from a byte on; return (the next byte, bytes)."},
+     "Write the records in the payloads of packed rows, from a byte on; return (the next byte, "
+     "bytes)."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot writer_slots[] = {
-    {Py_tp_doc, "Writes records as they stand, or some of their fields, quoted anew."},
+    {Py_tp_doc, "Writes records unchanged, or a selection of their fields, quoted again."},
     {Py_tp_new, writer_new},
     {Py_tp_dealloc, writer_dealloc},
     {Py_tp_methods, writer_methods},

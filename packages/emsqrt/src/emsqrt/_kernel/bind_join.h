@@ -18,7 +18,7 @@ static inline void release_object(PyObject *object, Py_buffer *memory) {
 }
 
 static inline PyObject *no_rows(void) {
-    PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+    PyErr_SetString(PyExc_ValueError, "the block does not consist of whole rows");
     return NULL;
 }
 

@@ -1,12 +1,12 @@
 /* pack_join_rows, join_alone, join_cross, join_lines: functions over rows of joins. */
 #include "bind_join.h"
 
-/* Read what is cut off lines: indices of fields in four bytes each, and delimiter and quote. */
+/* Read the fields to remove from lines, four bytes each, and the delimiter and quote. */
 static int parse_cut(const Py_buffer *dropped, const char *marks, Py_ssize_t mark_count,
                      const em_columns *columns, em_cut *cut) {
     if (dropped->len % (Py_ssize_t)sizeof *cut->dropped != 0 || mark_count < 1 || mark_count > 2 ||
         (uintptr_t)dropped->buf % sizeof *cut->dropped != 0 || columns->lines == NULL) {
-        PyErr_SetString(PyExc_ValueError, "fields are cut off lines");
+        PyErr_SetString(PyExc_ValueError, "dropped and marks do not describe fields of lines");
         return -1;
     }
     cut->dropped = dropped->buf;
@@ -38,7 +38,7 @@ static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
         failed = start < 0 || (cut.count > 0 && payload.shape != EM_PAYLOAD_LINE);
         if (failed) {
             PyErr_SetString(PyExc_ValueError,
-                            "rows are counted from 0, and cut where they are lines");
+                            "start must not be negative, and only lines can drop fields");
         } else {
             bytes = em_pack_join_rows(columns, keys, &payload, cut.count > 0 ? &cut : NULL, &row,
                                       out.buf, (size_t)out.len);
@@ -121,7 +121,7 @@ static PyObject *join_cross(PyObject *module, PyObject *arguments) {
                          (Py_ssize_t)joined.used, (Py_ssize_t)joined.rows);
 }
 
-/* (next at, bytes, rows), or ValueError when not even the first row fits. */
+/* Return (next at, bytes, rows), or raise ValueError when not even the first row fits. */
 static PyObject *progress(Py_ssize_t start, size_t size, size_t at, const em_joined_out *out) {
     if (out->rows == 0 && (size_t)start < size) {
         PyErr_Format(PyExc_ValueError, "a row does not fit %zu bytes", out->size);
@@ -191,11 +191,11 @@ static PyMethodDef functions[] = {
      "marks=b',\"', /)\n--\n\nRows whose key is "
      "empty when one of its columns is NULL: (bytes, rows)."},
     {"join_alone", join_alone, METH_VARARGS,
-     "join_alone($module, block, at, out, is_right, flags, bits=None, first_bit=0, "
-     "/)\n--\n\nRows beside nothing: (next at, bytes, rows, rows passed)."},
+     "join_alone($module, block, at, out, is_right, flags, bits=None, first_bit=0, /)\n--\n\nWrite "
+     "rows joined with no row: (next at, bytes, rows, rows read)."},
     {"join_cross", join_cross, METH_VARARGS,
-     "join_cross($module, left, left_at, right, right_at, out, flags=0, /)\n--\n\nEach "
-     "left row beside each right one: (left at, right at, bytes, rows)."},
+     "join_cross($module, left, left_at, right, right_at, out, flags=0, /)\n--\n\nWrite the cross "
+     "product of two blocks: (left at, right at, bytes, rows)."},
     {"join_lines", join_lines, METH_VARARGS,
      "join_lines($module, block, at, out, separator, left_absent, right_absent, /)\n--\n\nJoined "
      "rows as lines: (next at, bytes, rows)."},

@@ -12,7 +12,7 @@ typedef struct {
     PyObject ob_base;
     batch_memory held;
     em_jsonl_parser parser;
-    uint8_t *text; /* of the names */
+    uint8_t *text; /* the encoded names */
     bool busy;
 } parser_object;
 
@@ -31,7 +31,7 @@ static void free_object(PyObject *self) {
     Py_DECREF(type);
 }
 
-/* Write `"name":`, as Python's json writes it: with short escapes for backspace and form feed. */
+/* Write `"name":` as Python's json does: with the short escapes for backspace and form feed. */
 static size_t encode_name(const uint8_t *name, size_t size, uint8_t *out, size_t room) {
     size_t at = 0;
     out[at++] = '"';
@@ -48,7 +48,8 @@ static size_t encode_name(const uint8_t *name, size_t size, uint8_t *out, size_t
     return at;
 }
 
-/* Read [(name, type), …]: a list of the types, and the names, `"…":` each when `encoded`. */
+/* Read [(name, type), …]: return a list of the types, and the names, each as `"…":` when `encoded`.
+ */
 static PyObject *read_columns(PyObject *columns, em_name **names, uint8_t **text, bool encoded) {
     const Py_ssize_t count = PySequence_Size(columns);
     if (count < 0) {
@@ -238,15 +239,16 @@ static PyMethodDef parser_methods[] = {
     {"parse", parser_parse, METH_VARARGS,
      "Parse lines of a block from `start`; return (Columns, where the next line starts)."},
     {"release", parser_release, METH_NOARGS,
-     "Empty the columns of the last call and let go of its block."},
+     "Empty the columns of the last call and release its block."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef parser_getters[] = {
     {"records", get_counter, NULL, "Lines read so far, skipped ones included.", (void *)0},
-    {"nulled", get_counter, NULL, "Values that became NULL as they did not fit.", (void *)1},
-    {"skipped", get_counter, NULL, "Lines left out so far.", (void *)2},
+    {"nulled", get_counter, NULL, "Values that became NULL because they could not be parsed.",
+     (void *)1},
+    {"skipped", get_counter, NULL, "Lines skipped so far.", (void *)2},
     {"skipped_records", get_skipped, NULL,
-     "(offset, size, column, reason) of each line that the last call left out.", NULL},
+     "(offset, size, column, reason) of each line that the last call skipped.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot parser_slots[] = {

@@ -1,4 +1,4 @@
-/* Partitioner: rows spread over buffers. */
+/* Partitioner: rows partitioned into buffers. */
 #include "bind_join.h"
 
 #include "partition.h"
@@ -23,7 +23,7 @@ static void partitioner_dealloc(PyObject *object) {
     release_object(object, &self->memory);
 }
 
-/* Take the keys, in ascending order, at which ranges begin. */
+/* Read the ascending keys at which ranges begin. */
 static int parse_bounds(partitioner_object *self, PyObject *bounds) {
     const Py_ssize_t count = PyTuple_Size(bounds);
     self->ranges = PyMem_Calloc((size_t)count + 1, sizeof *self->ranges);
@@ -44,7 +44,8 @@ static int parse_bounds(partitioner_object *self, PyObject *bounds) {
     return 0;
 }
 
-/* Take memory, aligned to words, for a filter; it is cleared by whoever fills it. */
+/* Use the word-aligned part of a buffer for a filter; the partitioner that fills it zeroes it
+ * first. */
 static int open_filter(partitioner_object *self, PyObject *memory, bool fills) {
     if (PyObject_GetBuffer(memory, &self->filter, PyBUF_WRITABLE) < 0) {
         return -1;
@@ -73,8 +74,8 @@ static PyObject *partitioner_new(PyTypeObject *type, PyObject *arguments, PyObje
         return NULL;
     }
     if (bounds != NULL && PyTuple_Size(bounds) != fan_out - 1) {
-        return PyErr_Format(PyExc_ValueError, "%zd bounds part no %zd ranges", PyTuple_Size(bounds),
-                            fan_out);
+        return PyErr_Format(PyExc_ValueError, "%zd bounds do not make %zd ranges",
+                            PyTuple_Size(bounds), fan_out);
     }
     if (fan_out < 1 || fan_out > UINT16_MAX || level < 0) {
         return PyErr_Format(PyExc_ValueError, "no partitioner has a fan-out of %zd at level %zd",
@@ -179,20 +180,19 @@ static PyObject *partitioner_pop(PyObject *object, PyObject *argument) {
 
 static PyMethodDef partitioner_methods[] = {
     {"add_rows", partitioner_add, METH_VARARGS,
-     "add_rows($self, block, at, sequence=-1, /)\n--\n\nSpread rows from `at` on: (next at, the "
+     "add_rows($self, block, at, sequence=-1, /)\n--\n\nPartition rows from `at` on: (next at, the "
      "full partition or -1, next sequence)."},
     {"add_whole", partitioner_add_whole, METH_VARARGS,
-     "add_whole($self, block, at, sequence=-1, /)\n--\n\nPut one row at the start of the memory: "
+     "add_whole($self, block, at, sequence=-1, /)\n--\n\nStore one row at the start of the memory: "
      "(next at, bytes); 0 bytes when it does not fit."},
     {"pop", partitioner_pop, METH_O,
-     "pop($self, partition, /)\n--\n\nWhere a partition's rows lie, which are forgotten: (start, "
+     "pop($self, partition, /)\n--\n\nEmpty a partition, and return where its rows are: (start, "
      "stop, rows)."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot partitioner_slots[] = {
-    {Py_tp_doc, "Partitioner(memory, fan_out, level, /, *, bounds=None, filter=None, "
-                "fills=False)\n--\n\nRows spread by the hash of their keys; "
-                "see partition.h."},
+    {Py_tp_doc, "Partitioner(memory, fan_out, level, /, *, bounds=None, key_filter=None, "
+                "fills=False)\n--\n\nPartitions rows by the hash of their keys; see partition.h."},
     {Py_tp_new, partitioner_new},
     {Py_tp_dealloc, partitioner_dealloc},
     {Py_tp_methods, partitioner_methods},

@@ -46,7 +46,7 @@ static int copy_code(program_object *held, const Py_buffer *code) {
     return 0;
 }
 
-/* Cut the memory into slots. */
+/* Divide the memory into stack slots. */
 static int split_memory(program_object *held) {
     em_program *program = &held->program;
     const uintptr_t base = (uintptr_t)held->memory.buf, aligned = (base + 15) & ~(uintptr_t)15;
@@ -75,7 +75,7 @@ static int open_program(program_object *held, const Py_buffer *code, Py_ssize_t 
     program->constant_count = (size_t)constant_count;
     if (constant_count < 0 ||
         (size_t)constant_count > program->constants_bytes / sizeof(em_constant)) {
-        PyErr_SetString(PyExc_ValueError, "the constants are not in their buffer");
+        PyErr_SetString(PyExc_ValueError, "the constants are outside their buffer");
         return -1;
     }
     const char *wrong = em_program_check(program);
@@ -109,8 +109,8 @@ static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *
     return (PyObject *)held;
 }
 
-/* An operand of a failed instruction as an int, None when it is wider than 64 bits or no integer.
- */
+/* Return an operand of a failed instruction as an int; None when it is wider than 64 bits or not an
+ * integer. */
 static PyObject *shown(uint8_t lane, const em_value *value) {
     if (lane == EM_LANE_I64) {
         return PyLong_FromLongLong(value->i64);
@@ -130,7 +130,7 @@ static PyObject *fault_of(const em_program *program, const em_program_fault *fau
                          shown(lane, &fault->left), shown(lane, &fault->right));
 }
 
-/* The columns and the rows that are left from `start`; NULL with an exception set. */
+/* Parse the columns and the number of rows from `start` on; NULL with an exception set. */
 static const em_columns *open_rows(const em_program *program, PyObject *object, Py_ssize_t start,
                                    size_t *rows) {
     const em_columns *columns = columns_view(object);
@@ -142,7 +142,7 @@ static const em_columns *open_rows(const em_program *program, PyObject *object, 
         return NULL;
     }
     if (start < 0 || (size_t)start > columns->row_count) {
-        PyErr_SetString(PyExc_ValueError, "there is no such row");
+        PyErr_SetString(PyExc_ValueError, "start is outside the columns' rows");
         return NULL;
     }
     *rows = columns->row_count - (size_t)start;
@@ -153,7 +153,8 @@ static size_t result_bytes(enum em_lane lane, size_t rows) {
     return lane == EM_LANE_BOOL ? (rows + 7) / 8 : rows * (lane == EM_LANE_DECIMAL ? 16 : 8);
 }
 
-/* Eight bytes of 0 or 1 into a byte: the product brings each to its place in the highest one. */
+/* Pack eight bytes of 0 or 1 into a byte: the product moves each bit to its place in the highest
+ * byte. */
 static inline uint8_t pack_eight(const uint8_t *flags) {
     uint64_t word;
     memcpy(&word, flags, sizeof word);
@@ -244,7 +245,7 @@ static PyObject *program_select(PyObject *self, PyObject *arguments) {
         goto release;
     }
     if (program->result != EM_LANE_BOOL) {
-        PyErr_SetString(PyExc_ValueError, "the program does not answer yes or no");
+        PyErr_SetString(PyExc_ValueError, "the program's result is not a boolean");
         goto release;
     }
     while (done < rows && selected < room && !fault.failed) {

@@ -1,12 +1,11 @@
-/* RowStore and write_lines: rows gathered in given memory, put in order, and
- * handed out. */
+/* RowStore and write_lines: collect rows in the caller's memory, sort them, copy them out. */
 #include "bind_rows.h"
 
 typedef struct {
     PyObject ob_base;
     Py_buffer memory;
     em_store store;
-    bool busy; /* a loop runs without the interpreter's lock */
+    bool busy; /* a loop runs without the GIL */
 } store_object;
 
 int parse_payload(PyObject *source, const em_columns *columns, em_payload *payload) {
@@ -40,7 +39,7 @@ int parse_payload(PyObject *source, const em_columns *columns, em_payload *paylo
     if (failed) {
         release_payload(payload);
         if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_ValueError, "a payload names a column that is not there");
+            PyErr_SetString(PyExc_ValueError, "a payload names a column that does not exist");
         }
         return -1;
     }
@@ -62,7 +61,8 @@ static void finish(store_object *self, PyThreadState *state) {
     self->busy = false;
 }
 
-/* Whether the store may be used, and is as the call needs it. */
+/* Check that no other thread uses the store, and that it is sorted or not as the call needs; -1
+ * with an exception set. */
 static int check_state(const store_object *self, bool sorted) {
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "another thread uses this store");
@@ -158,7 +158,7 @@ static PyObject *store_add_rows(PyObject *object, PyObject *arguments) {
     }
     PyBuffer_Release(&block);
     if (!failed && consumed == SIZE_MAX) {
-        PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+        PyErr_SetString(PyExc_ValueError, "the block does not consist of whole rows");
         failed = true;
     }
     return failed ? NULL : PyLong_FromSize_t(consumed);
@@ -252,7 +252,7 @@ static PyObject *store_keep(PyObject *object, PyObject *arguments, PyObject *nam
         return NULL;
     }
     if (count < 0) {
-        return PyErr_Format(PyExc_ValueError, "no store keeps %zd rows", count);
+        return PyErr_Format(PyExc_ValueError, "a store cannot keep %zd rows", count);
     }
     em_store_keep(&self->store, (size_t)count, bounding != 0);
     Py_RETURN_NONE;
@@ -271,7 +271,7 @@ static PyObject *store_reset(PyObject *object, PyObject *none) {
 static PyObject *store_follow(PyObject *object, PyObject *argument) {
     store_object *self = (store_object *)object, *before = (store_object *)argument;
     if (Py_TYPE(argument) != Py_TYPE(object)) {
-        PyErr_SetString(PyExc_TypeError, "a store follows a store");
+        PyErr_SetString(PyExc_TypeError, "expected a RowStore");
         return NULL;
     }
     if (self->busy || before->busy) {
@@ -282,7 +282,8 @@ static PyObject *store_follow(PyObject *object, PyObject *argument) {
     Py_RETURN_NONE;
 }
 
-/* The store that a property is read of; NULL while another thread changes it. */
+/* Return the store for reading a property; NULL with an exception set while another thread changes
+ * it. */
 static const em_store *idle_store(PyObject *object) {
     const store_object *self = (store_object *)object;
     if (self->busy) {
@@ -332,44 +333,42 @@ static PyObject *get_positions(PyObject *object, void *none) {
 
 static PyMethodDef store_methods[] = {
     {"add", (PyCFunction)(void (*)(void))store_add, METH_VARARGS | METH_KEYWORDS,
-     "add($self, columns, keys, payload, /, start=0, sequence=None)\n--\n\nAdd "
-     "rows from `start` "
-     "until memory is full; how many were taken."},
+     "add($self, columns, keys, payload, /, start=0, sequence=None)\n--\n\nAdd rows from `start` "
+     "until memory is full; return how many were added."},
     {"add_rows", store_add_rows, METH_VARARGS,
-     "add_rows($self, block, start=0, /)\n--\n\nAdd whole rows; the bytes "
-     "taken."},
+     "add_rows($self, block, start=0, /)\n--\n\nAdd whole rows; return the bytes consumed."},
     {"row_bytes", store_row_bytes, METH_VARARGS,
-     "row_bytes($self, columns, keys, payload, row, sequenced=False, "
-     "/)\n--\n\nBytes of one "
-     "row as add writes it."},
-    {"sort", store_sort, METH_NOARGS, "sort($self, /)\n--\n\nOrder the rows by key, stable."},
+     "row_bytes($self, columns, keys, payload, row, sequenced=False, /)\n--\n\nReturn the bytes of "
+     "one row as add writes it."},
+    {"sort", store_sort, METH_NOARGS, "sort($self, /)\n--\n\nSort the rows by key, stable."},
     {"drain", (PyCFunction)(void (*)(void))store_drain, METH_VARARGS | METH_KEYWORDS,
      "drain($self, out, start, stop, /, ending=None)\n--\n\nCopy sorted rows "
      "[start, stop) into "
      "`out`, or their payloads each followed by `ending`: (bytes, rows)."},
     {"row_span", store_row_span, METH_O,
-     "row_span($self, position, /)\n--\n\nWhere a sorted row lies in memory: "
-     "(start, stop)."},
+     "row_span($self, position, /)\n--\n\nReturn the span of a sorted row in memory: (start, "
+     "stop)."},
     {"keep", (PyCFunction)(void (*)(void))store_keep, METH_VARARGS | METH_KEYWORDS,
-     "keep($self, count, /, bounding=False)\n--\n\nKeep the first sorted rows, "
-     "take more."},
-    {"reset", store_reset, METH_NOARGS, "reset($self, /)\n--\n\nForget all rows."},
+     "keep($self, count, /, bounding=False)\n--\n\nKeep the first `count` sorted rows, and accept "
+     "more."},
+    {"reset", store_reset, METH_NOARGS, "reset($self, /)\n--\n\nDrop all rows."},
     {"follow", store_follow, METH_O,
-     "follow($self, before, /)\n--\n\nKnow of the rows that another store took."},
+     "follow($self, before, /)\n--\n\nContinue the statistics (`positions`, `row_bytes_max`) of "
+     "another store."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef store_fields[] = {
     {"rows", get_rows, NULL, "Rows held.", NULL},
     {"used_bytes", get_used_bytes, NULL, "Bytes of the rows held.", NULL},
     {"payload_bytes", get_payload_bytes, NULL, "Bytes of their payloads.", NULL},
-    {"row_bytes_max", get_row_bytes_max, NULL, "The longest row ever taken.", NULL},
-    {"positions", get_positions, NULL, "Where keys ever taken differ, for a Merger.", NULL},
+    {"row_bytes_max", get_row_bytes_max, NULL, "Bytes of the longest row ever added.", NULL},
+    {"positions", get_positions, NULL, "Positions where the keys ever added differ, for a Merger.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot store_slots[] = {
-    {Py_tp_doc, "RowStore(memory)\n--\n\nRows gathered in given memory, put in "
-                "order, and handed "
-                "out; see store.h."},
+    {Py_tp_doc, "RowStore(memory)\n--\n\nCollects rows in memory, sorts them, and copies them out; "
+                "see store.h."},
     {Py_tp_new, store_new},
     {Py_tp_dealloc, store_dealloc},
     {Py_tp_methods, store_methods},
@@ -402,7 +401,7 @@ static PyObject *write_lines(PyObject *module, PyObject *arguments) {
     PyBuffer_Release(&block);
     PyBuffer_Release(&out);
     if (consumed == SIZE_MAX) {
-        PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+        PyErr_SetString(PyExc_ValueError, "the block does not consist of whole rows");
         return NULL;
     }
     return Py_BuildValue("(nnn)", (Py_ssize_t)done.bytes, (Py_ssize_t)done.rows,
@@ -411,9 +410,8 @@ static PyObject *write_lines(PyObject *module, PyObject *arguments) {
 
 static PyMethodDef functions[] = {
     {"write_lines", write_lines, METH_VARARGS,
-     "write_lines($module, block, start, out, ending, /)\n--\n\nPayloads of "
-     "rows, each followed "
-     "by `ending`: (bytes, rows, next start)."},
+     "write_lines($module, block, start, out, ending, /)\n--\n\nWrite the payloads of rows, each "
+     "followed by `ending`: (bytes, rows, next start)."},
     {NULL, NULL, 0, NULL},
 };
 

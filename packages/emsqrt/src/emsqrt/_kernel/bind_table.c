@@ -54,7 +54,7 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *na
     return (PyObject *)self;
 }
 
-/* The table that a call reads; NULL while another thread changes it. */
+/* Return the table for reading; NULL with an exception set while another thread changes it. */
 static const em_table *idle_table(PyObject *object) {
     const table_object *self = (table_object *)object;
     if (self->busy) {
@@ -73,7 +73,8 @@ static int check_filling(const table_object *self) {
     return 0;
 }
 
-/* Release the interpreter around one step of the table, which nobody else may touch meanwhile. */
+/* Release the GIL during one step of the table, and mark it busy so that no other thread uses it.
+ */
 #define WITHOUT_INTERPRETER(self, step)                                                            \
     (self)->busy = true;                                                                           \
     Py_BEGIN_ALLOW_THREADS;                                                                        \
@@ -122,7 +123,7 @@ static PyObject *table_add_rows(PyObject *object, PyObject *arguments) {
     }
     PyObject *result = NULL;
     if (start < 0 || start > rows.len) {
-        PyErr_Format(PyExc_ValueError, "no byte %zd of %zd", start, rows.len);
+        PyErr_Format(PyExc_ValueError, "byte %zd is outside a block of %zd bytes", start, rows.len);
     } else if (check_filling(self) == 0) {
         size_t consumed;
         WITHOUT_INTERPRETER(self, consumed = em_table_add_rows(&self->table,

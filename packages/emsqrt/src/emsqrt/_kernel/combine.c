@@ -1,5 +1,5 @@
-/* Most rows are alone with their key and are copied as they came; the states of the others meet in
- * a record, as in the table. */
+/* Most rows have a unique key and are copied unchanged; the states of rows with equal keys are
+ * merged in a record, as in the table. */
 #include "combine.h"
 
 bool em_combiner_open(em_combiner *combiner, uint8_t *memory, size_t bytes) {
@@ -45,7 +45,7 @@ static bool mix(em_combiner *combiner, const uint8_t *row) {
     return absorb(combiner, row);
 }
 
-/* Write the row held back; 0 when it may not fit. */
+/* Write the held row; 0 when it may not fit. */
 static size_t release(em_combiner *combiner, uint8_t *out, size_t out_bytes) {
     const uint8_t *row = combiner->held;
     size_t row_bytes = em_row_bytes(row);
@@ -74,7 +74,7 @@ static size_t release(em_combiner *combiner, uint8_t *out, size_t out_bytes) {
     return row_bytes;
 }
 
-/* Move the row held back out of the caller's block, which may change before the next call. */
+/* Copy the held row out of the caller's block, which may change before the next call. */
 static void keep(em_combiner *combiner) {
     const uint8_t *row = combiner->held;
     if (row == NULL || row == combiner->kept) {

@@ -21,7 +21,8 @@ static size_t fixed_bytes(const em_building *column, size_t rows) {
                                           : rows * em_width(column->type.kind));
 }
 
-/* Bytes that `rows` rows take, text aside from `text_bytes` as expected. */
+/* Bytes that `rows` rows need, with `text_bytes` of text, or the expected amount when it is NULL.
+ */
 static size_t needed(const em_batch *batch, size_t rows, const size_t *text_bytes) {
     size_t bytes = ALIGNMENT + rows * sizeof(em_span);
     for (size_t i = 0; i < batch->column_count; i++) {
@@ -81,7 +82,7 @@ bool em_batch_begin(em_batch *batch) {
         column->row_bytes = column->row_bytes == 0 ? FIRST_ROW_BYTES : column->row_bytes;
     }
     size_t rows = rows_that_fit(batch);
-    if (rows == 0) { /* the last rows were long, the next may not be */
+    if (rows == 0) { /* texts of the last rows were long, those of the next may not be */
         for (size_t i = 0; i < batch->column_count; i++) {
             batch->columns[i].row_bytes = 1;
         }

@@ -7,8 +7,8 @@
 
 enum { SCRATCH_BYTES = 512 };
 
-/* Copy a quoted field without its quotes: the doubled ones are single, what follows the closing one
- * belongs to the field. Return the bytes written, at most `size`. */
+/* Copy a quoted field without its quotes: doubled quotes become single, and text after the closing
+ * quote belongs to the field. Return the bytes written, at most `size`. */
 static size_t unquote(const uint8_t *field, size_t size, uint8_t quote, uint8_t *out) {
     size_t at = 1, written = 0;
     while (at < size) {
@@ -48,7 +48,8 @@ static bool is_null(const em_csv_parser *parser, const uint8_t *text, size_t siz
     return false;
 }
 
-/* Find the columns of numbers whose looks say it all: no quote and no word for NULL has digits. */
+/* Find the columns that the quick path may read. It accepts only fields that begin with a minus or
+ * a digit and end with a digit, so no such byte may be the quote or the end of a text for NULL. */
 static void find_quick(em_csv_parser *parser) {
     const uint8_t *const nulls = parser->nulls;
     const int quote = parser->dialect.quote;
@@ -134,7 +135,7 @@ static enum em_outcome store_value(em_csv_parser *parser, size_t column, const u
     return EM_ACCEPTED;
 }
 
-/* Put the fields in `spans`. */
+/* Store the fields in `spans` as the next row. */
 static enum em_outcome store_fields(em_csv_parser *parser, const uint8_t *data) {
     em_batch *batch = &parser->batch;
     parser->reading.nulled_now = 0;
@@ -154,7 +155,7 @@ static enum em_outcome store_fields(em_csv_parser *parser, const uint8_t *data) 
     return outcome;
 }
 
-/* Put them once more, alone in a batch with as much room as they need. */
+/* Store them again, alone in a batch that is divided to fit them. */
 static enum em_outcome store_long_record(em_csv_parser *parser, const uint8_t *data) {
     em_batch *batch = &parser->batch;
     for (size_t column = 0; column < batch->column_count; column++) {
@@ -169,7 +170,7 @@ static enum em_outcome store_long_record(em_csv_parser *parser, const uint8_t *d
     return store_fields(parser, data);
 }
 
-/* Decide what becomes of a record with `count` fields; false when the batch ends before it. */
+/* Store, skip or report a record with `count` fields; false when the batch ends before it. */
 static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, size_t count) {
     if (count == 1 && record.size == 0 && parser->field_count > 1) {
         return true; /* an empty line */
@@ -197,7 +198,7 @@ static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, s
     return em_reading_settle(reading, batch, record, outcome);
 }
 
-/* Find the wanted fields of one record byte by byte; return the place of its line end, or `size`.
+/* Find the wanted fields of one record byte by byte; return the offset of its line end, or `size`.
  */
 static size_t scan_record(em_csv_parser *parser, const uint8_t *data, size_t start, size_t size,
                           size_t *field_count) {
@@ -207,7 +208,7 @@ static size_t scan_record(em_csv_parser *parser, const uint8_t *data, size_t sta
         const size_t first = at;
         if (at < size && data[at] == parser->dialect.quote) {
             const uint8_t quote = (uint8_t)parser->dialect.quote;
-            do { /* past the closing quote; past a doubled one, once more */
+            do { /* past the closing quote; after a doubled quote, again */
                 const uint8_t *found =
                     at + 1 < size ? memchr(data + at + 1, quote, size - at - 1) : NULL;
                 at = found == NULL ? size : (size_t)(found - data) + 1;
@@ -232,7 +233,7 @@ static size_t scan_record(em_csv_parser *parser, const uint8_t *data, size_t sta
     return at;
 }
 
-/* Read the wanted fields off the marks of one record, the last of them its line end. */
+/* Set the wanted fields from the marks of one record, the last of which is its line end. */
 static void pick_fields(em_csv_parser *parser, size_t start, const uint32_t *marks, size_t count) {
     const size_t column_count = parser->batch.column_count;
     for (size_t column = 0; column < column_count; column++) {
@@ -246,7 +247,7 @@ static void pick_fields(em_csv_parser *parser, size_t start, const uint32_t *mar
     }
 }
 
-/* Return where the record after a line end starts. */
+/* Return the start of the record after a line end. */
 static size_t after(const uint8_t *data, size_t at, size_t size) {
     if (at == size) {
         return size;
@@ -254,8 +255,8 @@ static size_t after(const uint8_t *data, size_t at, size_t size) {
     return at + 1 + (data[at] == '\r' && at + 1 < size && data[at + 1] == '\n');
 }
 
-/* Put the fields of a record where they belong, as far as its marks, and all of it is numbers that
- * are plain. False: nothing is said about it. */
+/* Store the fields of a record straight from its marks, if all of them are plain numbers. False
+ * when any is not; the row is then incomplete. */
 static bool parse_quickly(em_csv_parser *parser, const uint8_t *data, size_t start,
                           const uint32_t *marks) {
     em_batch *batch = &parser->batch;
@@ -272,7 +273,7 @@ static bool parse_quickly(em_csv_parser *parser, const uint8_t *data, size_t sta
     return true;
 }
 
-/* Take the records that have their line end among the marks; false when the batch ends first. */
+/* Store the records whose line ends are among the marks; false when the batch ends first. */
 static bool parse_indexed(em_csv_parser *parser, const em_csv_index *index, const uint8_t *data,
                           size_t *start, size_t size) {
     const size_t quick_count = parser->all_quick ? parser->field_count : SIZE_MAX;

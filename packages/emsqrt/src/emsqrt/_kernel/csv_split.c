@@ -1,5 +1,5 @@
-/* Where records end: by parity of quotes, sixty-four bytes at a time, while every opening quote
- * stands at a field's start; a record with a stray quote is read byte by byte. */
+/* Find the ends of records: by parity of quotes, sixty-four bytes at a time, while every opening
+ * quote is at a field's start; a record with a stray quote is read byte by byte. */
 #include "csv.h"
 
 #include "csv_marks.h"
@@ -14,7 +14,7 @@ static size_t last_line_end(const uint8_t *data, size_t size) {
     return 0;
 }
 
-/* Return where the quoted field that opens at `at` closes, or 0 when it does not. */
+/* Return the closing quote of the quoted field that opens at `at`, or 0 when there is none. */
 static size_t closing(const uint8_t *data, size_t at, size_t size, uint8_t quote) {
     for (at++; at < size; at++) {
         const uint8_t *found = memchr(data + at, quote, size - at);

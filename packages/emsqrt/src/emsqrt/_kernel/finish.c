@@ -79,7 +79,7 @@ static size_t output_text(const em_output *output, const em_part *part, const em
                                                   : packed->text_bytes;
 }
 
-/* Add the text of one row to its arrays; false for a row of another form. */
+/* Add the length of one row's texts to its arrays; false when the row is malformed. */
 static bool measure(em_finisher *finisher, const uint8_t *row, bool texts) {
     const uint8_t *at = em_row_key(row), *end = em_row_payload(row);
     for (size_t i = 0; i < finisher->keys.count && at != NULL; i++) {
@@ -233,8 +233,7 @@ static void fill(em_finisher *finisher, const uint8_t *row_at, size_t row) {
     }
 }
 
-/* Count the rows that fit, and the text of each array; 0 with a fault for one
- * of another form. */
+/* Count the rows that fit, and the text of each array; 0 with a fault when a row is malformed. */
 static size_t count_rows(em_finisher *finisher, const uint8_t *rows, size_t bytes,
                          size_t *consumed) {
     const size_t array_count = finisher->keys.count + finisher->output_count;

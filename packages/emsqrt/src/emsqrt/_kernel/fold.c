@@ -33,7 +33,7 @@ static void place_values(em_fold *fold) {
     fold->value_count = 0;
 }
 
-/* Add the values on their way to the record. */
+/* Add the buffered values to the record. */
 static void settle(em_fold *fold) {
     if (fold->value_count == 0) {
         return;
@@ -100,14 +100,16 @@ static bool end_group(em_fold *fold, em_progress *done, uint8_t *out, size_t out
     return true;
 }
 
-/* SQL's percentile_disc: the first value with which the fraction of all is reached. */
+/* The index of SQL's percentile_disc: the first value at which the fraction of the values is
+ * reached. */
 static uint64_t place_of(const em_quantile *quantile, uint64_t count) {
     const unsigned __int128 share = (unsigned __int128)count * quantile->numerator;
     const uint64_t values = (uint64_t)((share + quantile->denominator - 1) / quantile->denominator);
     return values > 0 ? values - 1 : 0;
 }
 
-/* The interpolation of SQL's percentile_cont: between the values around (n - 1) * fraction. */
+/* The indices and the weight of SQL's percentile_cont, which interpolates between the values around
+ * `(n - 1) * fraction`. */
 static void aim(em_fold *fold, uint64_t count) {
     for (size_t i = 0; i < fold->quantile_count && count > 0; i++) {
         em_quantile *quantile = &fold->quantiles[i];
@@ -131,7 +133,7 @@ static double decoded(const em_fold *fold, const uint8_t *at) {
     return em_value_as_double(&column, 0, fold->scale);
 }
 
-/* Put the value itself into a part that nothing else fills. */
+/* Store the value itself in a part that no other value fills. */
 static void keep_value(em_fold *fold, em_part *part, const uint8_t *value) {
     em_array array = {.kind = fold->kinds[fold->keys.count - 1], .text_bytes = fold->text_bytes};
     uint8_t *room = fold->prefix + em_align8(fold->prefix_bytes);
@@ -213,7 +215,8 @@ static void add_value(em_fold *fold, const uint8_t *value, uint64_t count) {
     }
 }
 
-/* The bytes of a row's key without the value's column; SIZE_MAX for another form. */
+/* Return the bytes of a row's key without the value's column; SIZE_MAX when the key is malformed.
+ */
 static size_t prefix_of(em_fold *fold, const uint8_t *row) {
     const uint8_t *key = em_row_key(row), *end = em_row_payload(row), *at = key;
     size_t prefix = SIZE_MAX;

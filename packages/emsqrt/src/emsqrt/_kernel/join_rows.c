@@ -1,4 +1,5 @@
-/* Joined rows: written, written as lines, and the two kinds of them that need no table. */
+/* Joined rows: written as rows and as lines, and the joins that need no hash table: one side alone,
+ * and the cross product. */
 #include "join_rows.h"
 
 const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced) {
@@ -69,7 +70,7 @@ static uint8_t *put(uint8_t *to, const uint8_t *text, size_t bytes) {
 
 bool em_write_joined(em_joined_out *out, em_side left, em_side right) {
     if (left.bytes == EM_ABSENT || right.bytes == EM_ABSENT) {
-        return false; /* rows without numbers */
+        return false; /* a row that is too short for its number */
     }
     const uint32_t left_number = left.number == NULL ? 0 : EM_NUMBER_BYTES;
     const uint32_t right_number = right.number == NULL ? 0 : EM_NUMBER_BYTES;
@@ -140,7 +141,7 @@ enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_a
     return EM_WALK_ON;
 }
 
-/* Take a joined row apart; false when it is none. */
+/* Split a joined row into its sides; false when it is not one. */
 static bool open_joined(const uint8_t *block, size_t size, size_t at, em_side *left,
                         em_side *right) {
     const uint8_t *row = em_row_at(block, size, at, false);

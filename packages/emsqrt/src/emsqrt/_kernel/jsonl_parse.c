@@ -1,4 +1,5 @@
-/* Lines to columns: the wanted members of each object, typed; the rest only checked. */
+/* Parse lines into columns: the wanted members of each object get a type, the others are only
+ * validated. */
 #include <string.h>
 
 #include "jsonl.h"
@@ -9,7 +10,8 @@ static bool is_named(const em_name *name, const uint8_t *key, size_t size) {
     return name->size == size && memcmp(name->bytes, key, size) == 0;
 }
 
-/* Return the column that a key names, or the number of columns; the one behind `hint` first. */
+/* Return the column that a key names, or the number of columns; the one after `hint` is tried
+ * first. */
 static size_t find_column(const em_jsonl_parser *parser, const uint8_t *key, size_t size,
                           size_t hint) {
     const size_t count = parser->batch.column_count;
@@ -31,7 +33,7 @@ static size_t find_column(const em_jsonl_parser *parser, const uint8_t *key, siz
     return count;
 }
 
-/* Find the wanted members of the object in a line; false when it is none. */
+/* Find the wanted members of the object in a line; false when the line is not an object. */
 static bool scan_line(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
     const size_t count = parser->batch.column_count;
     em_json json = {data + line.start, data + line.start + line.size};
@@ -60,7 +62,7 @@ static bool scan_line(em_jsonl_parser *parser, const uint8_t *data, em_span line
             return false;
         }
         const size_t column = find_column(parser, key, key_size, hint);
-        if (column < count) { /* of members with one name the last counts */
+        if (column < count) { /* of members with the same name the last one counts */
             parser->spans[column] =
                 (em_span){(uint32_t)(value - data), (uint32_t)(json.at - value)};
             hint = column + 1 < count ? column + 1 : 0;
@@ -93,7 +95,7 @@ static int base64_digit(uint8_t octet) {
                                         : -1;
 }
 
-/* Decode base64 in place; -1 when it is none. */
+/* Decode base64 in place; -1 when it is malformed. */
 static ptrdiff_t decode_base64(uint8_t *text, size_t size) {
     if (size % 4 != 0) {
         return -1;

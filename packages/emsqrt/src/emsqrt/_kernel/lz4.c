@@ -3,8 +3,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* What the format asks of an encoder: the last bytes are literals, matches
- * begin well before. */
+/* The format's rules for an encoder: the last bytes are literals, and the last match begins well
+ * before the end. */
 enum {
     MATCH_MIN = 4,
     LAST_LITERALS = 5,
@@ -12,7 +12,7 @@ enum {
     DISTANCE_MAX = 65535,
     NIBBLE_MAX = 15,
     TABLE_BITS = 12,
-    SKIP_BITS = 6, /* search coarser after this many bits of misses */
+    SKIP_BITS = 6, /* the search step grows by one every 2^6 misses */
 };
 
 static inline uint32_t load32(const uint8_t *at) {
@@ -27,12 +27,13 @@ static inline uint64_t load64(const uint8_t *at) {
     return word;
 }
 
-/* Five bytes decide the slot: fewer false starts than four on text. */
+/* Five bytes are hashed: fewer false matches on text than with four. */
 static inline uint32_t slot_of(const uint8_t *at) {
     return (uint32_t)((load64(at) << 24) * 889523592379u >> (64 - TABLE_BITS));
 }
 
-/* How far two stretches agree; `left` runs ahead and stops at `end`. */
+/* Return the length of the common prefix of `left` and `right`; `left` is the later one and stops
+ * at `end`. */
 static inline size_t agreement(const uint8_t *left, const uint8_t *right, const uint8_t *end) {
     const uint8_t *start = left;
     while (end - left >= 8) {
@@ -62,7 +63,7 @@ static inline size_t length_bytes(size_t length) {
     return length < NIBBLE_MAX ? 0 : (length - NIBBLE_MAX) / 255 + 1;
 }
 
-/* Write a token with its literals; NULL when the room does not suffice. */
+/* Write a token with its literals; NULL when they do not fit. */
 static inline uint8_t *put_literals(uint8_t *to, const uint8_t *end, const uint8_t *literals,
                                     size_t count, size_t match) {
     if ((size_t)(end - to) < 1 + length_bytes(count) + count) {
@@ -159,8 +160,8 @@ static inline bool read_length(const uint8_t **from, const uint8_t *end, size_t 
     return true;
 }
 
-/* Copy a match that may overlap what it makes; `room` is what may be written
- * from `to`. */
+/* Copy a match, which may overlap its own output; `room` is the number of bytes that may be written
+ * at `to`. */
 static inline void copy_match(uint8_t *to, size_t distance, size_t length, size_t room) {
     const uint8_t *from = to - distance;
     if (distance >= 16 && room >= length + 16) {
@@ -176,7 +177,7 @@ static inline void copy_match(uint8_t *to, size_t distance, size_t length, size_
             const size_t some = length - done < period ? length - done : period;
             memcpy(to + done, from, some);
             done += some;
-            period = distance + done; /* what repeats is already twice as long */
+            period = distance + done; /* the repeated part is twice as long now */
         }
     }
 }
@@ -220,5 +221,5 @@ ptrdiff_t em_lz4_decompress(const uint8_t *source, size_t bytes, uint8_t *target
         copy_match(to, distance, match, (size_t)(target_end - to));
         to += match;
     }
-    return -1; /* empty, or ended by a match */
+    return -1; /* empty, or ends with a match */
 }

@@ -1,12 +1,11 @@
-/* A merge join that copies nothing but what it writes; Python moves the right side's window along.
- */
+/* A merge join that copies only its output; Python moves a window over the right side. */
 #include "merge_join.h"
 
 static bool is_null(const uint8_t *row) {
     return em_row_key_bytes(row) == 0;
 }
 
-/* Whether the row at `at` may come after the one at `before`. */
+/* Whether the row at `at` may follow the row at `before`; rows without a key may be anywhere. */
 static bool in_order(const uint8_t *block, size_t size, size_t before, size_t at) {
     return em_row_at(block, size, before, false) == NULL || is_null(block + before) ||
            is_null(block + at) || em_compare_keys(block + before, block + at) <= 0;
@@ -58,10 +57,11 @@ static bool keep_right(const uint8_t *row, em_joined_out *rest) {
     return true;
 }
 
-/* Where the right side stands to a left row. */
+/* How the next right row compares to a left row: no right row has its key, one has, or the join
+ * must stop. */
 enum match_state { BELOW, EQUAL, STOPPED };
 
-/* Pass over right rows that are below the left row. */
+/* Skip right rows whose key is less than the left row's. */
 static enum match_state catch_up(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
                                  size_t right_size, em_joined_out *rest, enum em_merge_stop *stop) {
     while (merge->right_at < right_size) {
@@ -72,7 +72,7 @@ static enum match_state catch_up(em_merge_join *merge, const uint8_t *row, const
         }
         if (merge->right_nulls && !is_null(other) && merge->right_last != SIZE_MAX &&
             em_compare_keys(right + merge->right_last, other) == 0) {
-            *stop = EM_MERGE_UNSORTED; /* rows of one key lie together */
+            *stop = EM_MERGE_UNSORTED; /* rows with equal keys must be adjacent */
             return STOPPED;
         }
         const int order = is_null(other) ? -1 : em_compare_keys(other, row);
@@ -126,7 +126,7 @@ enum em_walk em_mark_matched(uint8_t *block, size_t size, size_t *at, const uint
     return EM_WALK_ON;
 }
 
-/* Write a left row beside each right row of its key. */
+/* Write a left row with each right row of its key. */
 static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
                         size_t right_size, em_joined_out *out, enum em_merge_stop *stop) {
     if (merge->group_end <= merge->right_at) {

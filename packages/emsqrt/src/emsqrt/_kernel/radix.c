@@ -1,9 +1,8 @@
-/* Least significant digit first over the bytes that differ, then the rest of
- * the keys for ties.
+/* Radix sort, least significant digit first, over the key prefixes (key_prefix.h); then rows with
+ * equal prefixes are sorted by the rest of their keys.
  *
- * A stretch of equal prefixes that is large looks for the next bytes in which
- * its keys differ and is sorted by those; a small one, or one behind very many
- * equal bytes, merges by comparison.
+ * A large range of equal prefixes is sorted in the same way by the next positions where its keys
+ * differ; a small one, or one after many levels, is merge sorted by whole keys.
  */
 #include <string.h>
 
@@ -12,12 +11,11 @@
 
 enum {
     DIGITS = 256,
-    AHEAD = 12,         /* rows to fetch before they are looked at */
-    COMPARE_ROWS = 384, /* fewer are merged by comparison */
-    INSERT_ROWS = 12,   /* fewer are inserted */
-    DEPTH_MAX = 6,      /* levels of radix before comparison takes over; each has 12
-                           KiB of stack */
-    WINDOW_BYTES = 64,  /* of the keys, looked at for the next bytes that differ */
+    AHEAD = 12,         /* rows to prefetch */
+    COMPARE_ROWS = 384, /* ranges of fewer rows are merge sorted */
+    INSERT_ROWS = 12,   /* the merge sort starts from insertion-sorted ranges of this many rows */
+    DEPTH_MAX = 6,      /* levels of radix sort before merge sort; each needs 12 KiB of stack */
+    WINDOW_BYTES = 64,  /* bytes of the keys that are searched at a time for the next positions */
 };
 
 static inline const uint8_t *row_at(em_row_place place, const em_entry *entry) {
@@ -29,7 +27,7 @@ static inline unsigned digit_of(const em_entry *entry, unsigned digit, unsigned 
                               : (unsigned)(entry->high >> (8 * (digit - low_digits)) & 0xff);
 }
 
-/* Gather prefixes and count digits; true when the prefixes rise already. */
+/* Read the prefixes and count their digits; true when they are sorted already. */
 static bool gather(em_row_place place, em_entry *entries, size_t count,
                    const em_positions *positions, uint32_t (*counts)[DIGITS]) {
     const unsigned digits = positions->count, low_digits = digits > 8 ? digits - 8 : 0;
@@ -68,7 +66,7 @@ static void scatter_high(const em_entry *from, em_entry *to, size_t count, unsig
     }
 }
 
-/* Sort by the gathered digits; returns where the result is. */
+/* Sort by the prefixes' digits; return the array that has the result. */
 static em_entry *sort_digits(em_entry *entries, em_entry *scratch, size_t count, unsigned digits,
                              uint32_t (*counts)[DIGITS]) {
     const unsigned low_digits = digits > 8 ? digits - 8 : 0;
@@ -140,8 +138,8 @@ static void sort_compared(em_row_place place, em_entry *entries, em_entry *scrat
     }
 }
 
-/* The next positions at or behind `from` where these rows' keys differ. False
- * when the keys are equal from there on. */
+/* Find the next positions, from `from` on, where these rows' keys differ. False when the keys are
+ * equal from there on. */
 static bool find_positions(em_row_place place, const em_entry *entries, size_t count, uint32_t from,
                            em_positions *positions) {
     uint32_t longest = 0, shortest = UINT32_MAX;
@@ -173,8 +171,7 @@ static bool find_positions(em_row_place place, const em_entry *entries, size_t c
 static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
                         uint32_t from, unsigned depth);
 
-/* Sort a stretch whose keys are equal before `from`; the result is in
- * `entries`. */
+/* Sort a range of rows whose keys are equal before `from`; the result is in `entries`. */
 static void sort_range(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
                        uint32_t from, unsigned depth) {
     em_positions positions = {0};
@@ -185,7 +182,7 @@ static void sort_range(em_row_place place, em_entry *entries, em_entry *scratch,
     if (!find_positions(place, entries, count, from, &positions)) {
         return;
     }
-    if (positions.count == 0) { /* they differ in zeros at their ends only */
+    if (positions.count == 0) { /* the keys differ only in the number of zeros at their ends */
         sort_compared(place, entries, scratch, count);
         return;
     }
@@ -199,7 +196,7 @@ static void sort_range(em_row_place place, em_entry *entries, em_entry *scratch,
     settle_ties(place, entries, scratch, count, positions.at[positions.count - 1] + 1, depth + 1);
 }
 
-/* Sort every stretch of equal prefixes by what follows them. */
+/* Sort each range of rows with equal prefixes by the rest of their keys. */
 static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
                         uint32_t from, unsigned depth) {
     for (size_t start = 0, end; start < count; start = end) {

@@ -14,7 +14,8 @@ static inline size_t field_bytes(const em_column *column) {
     return em_field_bytes(column->kind, column->narrow);
 }
 
-/* Copy a text; a short one in an instruction or four, where that reads and writes within bounds. */
+/* Copy a text; a short one with one to four instructions, when those read and write within bounds.
+ */
 static inline void copy_text(uint8_t *to, const uint8_t *to_end, const uint8_t *from,
                              const uint8_t *from_end, size_t bytes) {
     if (bytes <= SHORT_TEXT && to_end - to >= SHORT_TEXT && from_end - from >= SHORT_TEXT) {
@@ -107,7 +108,7 @@ static void write_fixed(const em_column *column, size_t start, size_t count, siz
     }
 }
 
-/* Mark the nulls of a column of a fixed width and clear their fields. */
+/* Mark the nulls of a fixed-width column and zero their fields. */
 static void write_nulls(const em_column *column, size_t start, size_t count, size_t index,
                         size_t field, uint8_t *const *out) {
     const size_t bytes = field_bytes(column);
@@ -235,7 +236,7 @@ static void read_fixed(em_array *array, const uint8_t *const *packed, size_t fie
     }
 }
 
-/* Read a column of a fixed width that has nulls among these rows. */
+/* Read a fixed-width column that has nulls among these rows. */
 static void read_with_nulls(em_array *array, const uint8_t *const *packed, size_t index,
                             size_t field, size_t first, size_t rows) {
     for (size_t r = 0; r < rows; r++) {

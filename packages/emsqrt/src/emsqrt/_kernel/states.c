@@ -1,4 +1,4 @@
-/* States in records: where they lie, how one more value goes in. */
+/* States in records: their layout, and adding one more value. */
 #include "states.h"
 
 #include "xxh3.h"
@@ -95,7 +95,7 @@ size_t em_absorb_growth(const em_layout *layout, size_t packed_bytes) {
     return growth;
 }
 
-/* Exact sums: 64 bits in the record until they are too few, then 192 in the heap. */
+/* Exact sums: 64 bits in the record until they overflow, then 192 bits in the heap. */
 void em_sum_put(uint8_t *record, const em_part *part, size_t index, em_i128 value, em_heap *heap) {
     uint8_t *state = record + part->at, *flags = em_flags(record, index);
     *flags |= EM_SEEN;
@@ -126,7 +126,8 @@ void em_sum_put(uint8_t *record, const em_part *part, size_t index, em_i128 valu
     memcpy(em_heap_at(heap, ref), &sum, sizeof sum);
 }
 
-/* Return the heap's copy of a float sum, moving it there first; NULL without room. */
+/* Return the heap's copy of a float sum, after moving it there if necessary; NULL when the heap is
+ * full. */
 static uint8_t *heaped_floats(uint8_t *record, const em_part *part, size_t index, em_heap *heap) {
     uint8_t *state = record + part->at, *flags = em_flags(record, index);
     uint32_t ref;
@@ -210,7 +211,8 @@ void em_float_put_bins(uint8_t *record, const em_part *part, size_t index,
     em_float_put_sum(record, part, index, &whole, heap);
 }
 
-/* Text takes twice what it needs when it grows, so that growing costs no more than its end. */
+/* A text that outgrows its capacity gets at least twice as much, so that all its allocations
+ * together are less than twice the last one. */
 void em_text_put(uint8_t *state, const uint8_t *text, uint32_t bytes, em_heap *heap) {
     em_text_ref held;
     memcpy(&held, state, sizeof held);
@@ -267,7 +269,8 @@ static bool beats(const em_part *part, const uint8_t *state, const uint8_t *valu
     }
 }
 
-/* Whether row `sequence` comes before (first) or after (last) the one held; notes it if so. */
+/* Whether row `sequence` is before (first) or after (last) the held one; if so, store its number.
+ */
 static bool comes_forward(uint8_t *record, const em_part *part, size_t index, uint64_t sequence) {
     uint64_t held;
     memcpy(&held, record + part->at, 8);
@@ -349,7 +352,7 @@ static bool hll_grow(em_hll *sketch, int p, em_heap *heap) {
     return true;
 }
 
-/* Return where the register of `entry` is or would be among the sparse ones. */
+/* Return the index where the register of `entry` is or would be among the sparse ones. */
 static size_t hll_find(const uint8_t *entries, size_t count, uint32_t entry) {
     size_t low = 0, high = count;
     while (low < high) {

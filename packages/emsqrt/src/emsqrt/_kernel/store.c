@@ -17,7 +17,8 @@ static inline bool fits(const em_store *store, size_t row_bytes) {
            row_bytes <= UINT32_MAX && store->rows < UINT32_MAX;
 }
 
-/* Entries grow down from here, so that they are there before their number is known. */
+/* Entries grow down from here, so that each is written when its row is, before the number of rows
+ * is known. */
 static inline em_entry *entries_end(const em_store *store) {
     return (em_entry *)(void *)(store->memory + store->bytes);
 }
@@ -42,8 +43,7 @@ size_t em_store_row_bytes(const em_columns *columns, const em_key_spec *spec,
            (sequenced ? EM_SEQUENCE_BYTES : 0) + em_payload_bytes(payload, columns, row);
 }
 
-/* Count a row that was written at the end of the rows, unless the bound drops
- * it. */
+/* Count the row that was written after the last one, unless the bound drops it. */
 static inline void append(em_store *store, const uint8_t *row, size_t row_bytes) {
     if (store->bounded && em_compare_keys(row, store->memory + store->bound) >= 0) {
         return;
@@ -58,8 +58,8 @@ static inline void append(em_store *store, const uint8_t *row, size_t row_bytes)
     }
 }
 
-/* Write the head and key of a row whose payload has so many bytes at the end of the rows, and
- * return where the payload goes. */
+/* Write the head and key of a row with `payload_bytes` of payload after the last row, and return
+ * the address of its payload. */
 static uint8_t *put_head(em_store *store, const em_columns *columns, const em_key_spec *spec,
                          size_t row, size_t key_bytes, size_t payload_bytes, uint64_t *sequence) {
     uint8_t *at = store->memory + store->used;
@@ -69,7 +69,7 @@ static uint8_t *put_head(em_store *store, const em_columns *columns, const em_ke
     return sequence == NULL ? end : em_key_put_sequence(end, (*sequence)++);
 }
 
-/* Take up to a stripe of rows with packed payloads, none of which a bound drops. */
+/* Add at most one batch of rows with packed payloads; for stores without a bound. */
 static size_t add_batch(em_store *store, const em_columns *columns, const em_key_spec *spec,
                         const em_payload *payload, size_t start, size_t fixed, uint64_t *sequence) {
     size_t bytes[EM_ROW_COLUMNS_MAX], row = 0, count = columns->row_count - start;
@@ -137,7 +137,7 @@ size_t em_store_add_rows(em_store *store, const uint8_t *block, size_t bytes) {
     return consumed;
 }
 
-/* Turn entries round, in place. */
+/* Reverse entries in place. */
 static void reverse(em_entry *entries, size_t count) {
     for (size_t i = 0; i < count / 2; i++) {
         const uint32_t at = entries[i].at;
@@ -148,7 +148,7 @@ static void reverse(em_entry *entries, size_t count) {
 
 void em_store_sort(em_store *store) {
     em_entry *entries = entries_end(store) - store->rows;
-    reverse(entries, store->rows); /* into the order of arrival */
+    reverse(entries, store->rows); /* into the order in which the rows were added */
     const em_positions positions = em_key_differences_positions(&store->differences);
     store->order = em_order_rows((em_row_place){store->memory, store->shift}, entries,
                                  entries - store->rows, store->rows, &positions);
@@ -200,7 +200,7 @@ em_drained em_store_drain_lines(const em_store *store, size_t start, size_t stop
     return (em_drained){filled, position - start};
 }
 
-/* Order entries by where their rows lie. */
+/* Sort entries by the offsets of their rows. */
 static em_entry *order_by_place(em_entry *entries, em_entry *scratch, size_t count) {
     for (unsigned shift = 0; shift < 32; shift += 8) {
         size_t next[256] = {0}, total = 0;
@@ -223,7 +223,7 @@ static em_entry *order_by_place(em_entry *entries, em_entry *scratch, size_t cou
 }
 
 void em_store_keep(em_store *store, size_t count, bool bounding) {
-    if (count > store->rows) { /* any row may still be among the first */
+    if (count > store->rows) { /* any later row may still be among the first */
         count = store->rows;
         bounding = false;
     }

@@ -1,5 +1,5 @@
-/* Groups found and made by hash. Rows come in stretches, and each step runs over a whole stretch,
- * so that the memory that a step will need is already on its way. */
+/* Find and create groups by hash. Rows are added in batches, and each step loops over the whole
+ * batch, so that memory which a later step needs is prefetched. */
 #include "table.h"
 
 #define FIRST_BUCKETS 512u
@@ -17,7 +17,8 @@ static inline uint64_t fold(uint64_t left, uint64_t right) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Whether keys of one length are the same; a call costs more than to compare a few words. */
+/* Whether two keys of the same length are equal; comparing a few words inline is faster than a
+ * call. */
 static inline bool same_bytes(const uint8_t *left, const uint8_t *right, size_t bytes) {
     if (bytes < 8 || bytes > 32) {
         return bytes == 0 || memcmp(left, right, bytes) == 0;
@@ -29,7 +30,7 @@ static inline bool same_bytes(const uint8_t *left, const uint8_t *right, size_t 
     return differs == 0;
 }
 
-/* Where a key goes in the table; nothing that is written depends on it. */
+/* The hash of a key in the table; no output depends on it. */
 static uint64_t hash_key(const uint8_t *key, size_t bytes) {
     const uint64_t one = UINT64_C(0xa0761d6478bd642f), two = UINT64_C(0xe7037ed1a0b428db);
     uint64_t hash = bytes * two;
@@ -74,7 +75,7 @@ static void place_buckets(em_table *table) {
 }
 
 void em_table_reset(em_table *table) {
-    table->heap.used = 8; /* so that no record has offset 0 */
+    table->heap.used = 8; /* so that no record has offset 0, which marks an empty bucket */
     table->heap.failed = false;
     table->groups = 0;
     table->sorted = false;
@@ -89,7 +90,7 @@ static size_t record_bytes(const em_table *table, size_t key_bytes) {
     return em_align8(table->layout.fixed_bytes + key_bytes);
 }
 
-/* Twice the buckets, filled from the records as they lie; false without the room. */
+/* Double the buckets and fill them from the records in memory order; false when they do not fit. */
 static bool grow_buckets(em_table *table) {
     const size_t more = 8 * table->bucket_count;
     if (table->heap.limit - table->heap.used < more + LEAST_FREE) {
@@ -127,7 +128,8 @@ static uint8_t *make_record(em_table *table, const uint8_t *key, size_t bytes) {
     return record;
 }
 
-/* The record of a key; there is room for one more. */
+/* Return the record of a key, creating it if necessary; the caller has checked that one more fits.
+ */
 static uint8_t *find(em_table *table, const uint8_t *key, size_t bytes, uint64_t hash) {
     const size_t mask = table->bucket_count - 1;
     for (size_t slot = (size_t)hash & mask;; slot = (slot + 1) & mask) {
@@ -146,9 +148,9 @@ static uint8_t *find(em_table *table, const uint8_t *key, size_t bytes, uint64_t
     }
 }
 
-/* The keys of a stretch, in the scratch. */
+/* The keys of a batch of rows, encoded in the scratch. */
 typedef struct {
-    size_t count, growth; /* growth: the most that records and heap can grow by */
+    size_t count, growth; /* growth: the bytes of new records if every key is new */
     uint32_t ends[EM_ROW_BATCH_MAX + 1];
 } batch_keys;
 
@@ -156,7 +158,7 @@ static size_t smaller(size_t left, size_t right) {
     return left < right ? left : right;
 }
 
-/* Encode keys that all have `bytes` bytes. */
+/* Encode keys of `bytes` bytes each. */
 static void encode_fixed(em_table *table, const em_columns *columns, size_t start, size_t count,
                          size_t bytes, batch_keys *keys) {
     em_key_encode_rows(&table->keys, columns, start, count, bytes, table->scratch);
@@ -167,7 +169,7 @@ static void encode_fixed(em_table *table, const em_columns *columns, size_t star
     keys->growth = count * record_bytes(table, bytes);
 }
 
-/* Encode keys from `start` on, while they fit the scratch and their records the table. */
+/* Encode keys from `start` on, while they fit the scratch and their records fit `room`. */
 static void encode_keys(em_table *table, const em_columns *columns, size_t start, size_t count,
                         size_t room, batch_keys *keys) {
     const size_t fixed = em_key_fixed_bytes(&table->keys, columns);
@@ -201,8 +203,8 @@ static bool same_key(const em_table *table, const batch_keys *keys, size_t left,
            same_bytes(table->scratch + keys->ends[left], table->scratch + keys->ends[right], bytes);
 }
 
-/* Find the record of each row; a row like the one before it needs no search. Returns whether all
- * rows have the first one's. */
+/* Find the record of each row; a row with the key of the row before needs no lookup. Return whether
+ * all rows share one record. */
 static bool find_records(em_table *table, const batch_keys *keys, uint8_t **records) {
     uint64_t hashes[EM_ROW_BATCH_MAX];
     uint16_t fresh[EM_ROW_BATCH_MAX + 1];
@@ -238,7 +240,7 @@ static bool find_records(em_table *table, const batch_keys *keys, uint8_t **reco
     return fresh_count == 1;
 }
 
-/* How many of `count` rows come before one whose texts are over the limit. */
+/* Return how many of `count` rows come before the first whose texts are over the limit. */
 static size_t short_texts(em_table *table, const em_columns *columns, size_t start, size_t count) {
     if (table->limit == 0 ||
         em_row_batch_texts(&table->layout, columns, start, count) <= table->limit) {
@@ -254,7 +256,8 @@ static size_t short_texts(em_table *table, const em_columns *columns, size_t sta
     return count;
 }
 
-/* How many rows from `start` on the table has room for, whatever their keys; 0: it is full. */
+/* Return how many rows from `start` on certainly fit the table, even if every key is new; 0 when it
+ * is full. */
 static size_t admit(em_table *table, const em_columns *key_columns, size_t key_start,
                     const em_columns *columns, size_t start, batch_keys *keys) {
     size_t count = columns->row_count - start;
@@ -279,7 +282,8 @@ static size_t admit(em_table *table, const em_columns *key_columns, size_t key_s
             (keys->count > 0 && table->groups == 0)) {
             return keys->count;
         }
-        /* Long keys that the scratch cannot hold, rather than a full table: take what there is. */
+        /* The scratch was too small for long keys, but the table is not full: add the rows whose
+         * keys fit. */
         if (keys->count > 0 && keys->growth < room / 2) {
             return keys->count;
         }
@@ -287,7 +291,7 @@ static size_t admit(em_table *table, const em_columns *key_columns, size_t key_s
     return 0;
 }
 
-/* Add a stretch of `columns`; its keys are read from `key_columns`, from `key_start` on. */
+/* Add a batch of `columns`; its keys are read from `key_columns`, from `key_start` on. */
 static size_t add_batch(em_table *table, const em_columns *key_columns, size_t key_start,
                         const em_columns *columns, size_t start) {
     batch_keys keys;
@@ -312,7 +316,7 @@ static size_t add_batch(em_table *table, const em_columns *key_columns, size_t k
     return count;
 }
 
-/* Add a stretch under the key whose last column is null. */
+/* Add a batch with keys whose last column is null. */
 static size_t add_heading(em_table *table, const em_columns *columns, size_t start) {
     static const uint8_t none_valid[EM_ROW_BATCH_MAX / 8];
     em_column *shifted = table->shifted;
@@ -332,7 +336,7 @@ static size_t add_heading(em_table *table, const em_columns *columns, size_t sta
         shifted[i].offset += start;
     }
     em_column *last = &shifted[table->keys.parts[table->keys.count - 1].column];
-    last->validity = none_valid; /* nothing else of it is read */
+    last->validity = none_valid; /* no other part of the column is read, as every value is null */
     last->offset = 0;
     return add_batch(table, &view, 0, columns, start);
 }

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { EM_COPIED = 16 }; /* a copy of so many bytes costs less than to copy fewer */
+enum { EM_COPIED = 16 }; /* copying this fixed number of bytes is faster than copying fewer */
 
 bool em_texts_are_within(const em_texts *texts, size_t bytes) {
     int32_t before = 0;
