@@ -83,7 +83,7 @@ def test_levels_use_independent_bits() -> None:
     finer = Partitioner(memory, 8, 1)
     finer.add_rows(part, 0)
 
-    counts = [finer.take(number)[2] for number in range(8)]
+    counts = [finer.pop(number)[2] for number in range(8)]
     assert min(counts) > len(rows_of(part)) / 8 / 2
 
 

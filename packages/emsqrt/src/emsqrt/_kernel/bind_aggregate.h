@@ -16,7 +16,8 @@ typedef struct {
 
 /* Read [(column, kind, descending, nulls_first), …]; -1 with an exception set. */
 int parse_keys(PyObject *source, parsed_keys *keys);
-/* Read [(op, column, kind, param), …] and lay out the states; -1 with an exception set. */
+/* Read [(op, column, kind, param), …] and place the states in a record; -1 with an exception set.
+ */
 int parse_parts(PyObject *source, em_layout *layout);
 void release_keys(parsed_keys *keys);
 void release_parts(em_layout *layout);

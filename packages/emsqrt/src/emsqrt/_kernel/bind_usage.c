@@ -87,8 +87,7 @@ static PyMethodDef functions[] = {
      "those between blocks in use.\n\nReturns whether there were any."},
     {"seal_pages", seal_pages, METH_O,
      "seal_pages($module, memory, /)\n--\n\nMake a whole mapping read-only: its addresses no "
-     "longer "
-     "count against RLIMIT_DATA.\n\nReturns False when the system refuses."},
+     "longer count against RLIMIT_DATA.\n\nReturns False when the system refuses."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -50,8 +50,7 @@ void em_arrays_place(em_array *arrays, size_t count, size_t rows, uint8_t *out) 
             at += aligned((rows + 1) * sizeof(int32_t));
         }
         array->values = at;
-        if (array->ends ==
-            NULL) { /* nulls have zero as their value, so that equal rows give equal bytes */
+        if (array->ends == NULL) { /* nulls are zero, so that equal rows have equal bytes */
             memset(array->values, 0, em_array_values_bytes(array, rows));
         }
         at += aligned(em_array_values_bytes(array, rows));

@@ -76,7 +76,7 @@ static inline uint64_t em_fold(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Hash a key by folded 64-bit products; different seeds give independent bits. */
+/* Hash a key by folded 64-bit products; the bits of different seeds are independent. */
 static inline uint64_t em_hash_key(const uint8_t *key, uint32_t bytes, uint64_t seed) {
     uint64_t hash = seed ^ (bytes * UINT64_C(0x9E3779B97F4A7C15)), word;
     for (; bytes >= 8; key += 8, bytes -= 8) {

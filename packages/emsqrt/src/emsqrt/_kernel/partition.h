@@ -39,7 +39,7 @@ typedef struct {
 enum em_walk em_partition_rows(em_partitioner *partitioner, const uint8_t *block, size_t size,
                                size_t *at, int64_t *sequence, uint32_t *full);
 
-/* Store one row alone at the start of the memory, whatever its partition; all buffers must be
+/* Store one row alone at the start of the memory, regardless of its partition; all buffers must be
  * empty. Return its bytes, 0 when the whole memory is too small. */
 size_t em_partition_whole(em_partitioner *partitioner, const uint8_t *row, int64_t sequence);
 

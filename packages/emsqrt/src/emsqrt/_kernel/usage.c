@@ -54,9 +54,9 @@ static int64_t now_ms(void) {
 static void record_peak(em_peak *peak, const em_usage *use) {
     uint64_t charged = use->anon + use->shmem;
     const uint64_t before = peak->file;
-    const uint64_t beside = (use->file > before ? use->file : before) + UNSURE_BYTES;
-    if (peak->resident != 0 && use->most > peak->resident && use->most > beside + charged) {
-        charged = use->most - beside;
+    const uint64_t file_max = (use->file > before ? use->file : before) + UNSURE_BYTES;
+    if (peak->resident != 0 && use->most > peak->resident && use->most > file_max + charged) {
+        charged = use->most - file_max;
     }
     uint64_t most = peak->charged;
     while (charged > most && !atomic_compare_exchange_weak(&peak->charged, &most, charged)) {
