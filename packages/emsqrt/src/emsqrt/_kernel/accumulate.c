@@ -267,7 +267,7 @@ static void sum_floats(const em_part *part, size_t index, const em_row_batch *ba
 }
 
 /* Normalise zeros and NaNs, so that equal values have equal bytes. */
-static void plain_floats(size_t count, em_values *values) {
+static void normalise_floats(size_t count, em_values *values) {
     for (size_t i = 0; i < count; i++) {
         const double value = values->floats[i] + 0.0;
         values->floats[i] = value != value ? (double)__builtin_nan("") : value;
@@ -290,7 +290,7 @@ static void keep_values(const em_part *part, size_t index, const em_row_batch *b
     const em_column *column = &batch->columns->columns[part->column];
     const bool text = em_class_of(part->kind) == EM_CLASS_TEXT;
     if (em_class_of(part->kind) == EM_CLASS_FLOAT && part->op <= EM_MAX) {
-        plain_floats(batch->count, values);
+        normalise_floats(batch->count, values);
     }
     const bool any = em_keeps_null(part);
     for (size_t i = 0; i < batch->count; i++) {

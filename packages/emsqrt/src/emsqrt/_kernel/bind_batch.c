@@ -107,7 +107,7 @@ static int set_number(PyObject *object, const char *name, uint64_t value) {
     return failed;
 }
 
-static PyObject *shown_text(const uint8_t *text, size_t size) {
+static PyObject *fault_text(const uint8_t *text, size_t size) {
     const size_t shown = size < BYTES_SHOWN ? size : BYTES_SHOWN;
     PyObject *whole = PyUnicode_DecodeUTF8((const char *)text, (Py_ssize_t)shown, "replace");
     PyObject *part = whole == NULL ? NULL : PyUnicode_Substring(whole, 0, TEXT_SHOWN);
@@ -162,7 +162,7 @@ void reading_raise(const em_reading *reading, const uint8_t *data) {
     const em_fault *fault = &reading->fault;
     const char *reason = reasons[fault->reason];
     const em_span record = fault->record;
-    PyObject *shown = shown_text(data + fault->text.start, fault->text.size);
+    PyObject *shown = fault_text(data + fault->text.start, fault->text.size);
     PyObject *word = PyUnicode_FromString(reason);
     PyObject *message = shown == NULL
                             ? NULL

@@ -218,18 +218,19 @@ static PyObject *formatter_new(PyTypeObject *type, PyObject *arguments, PyObject
 
 static PyObject *formatter_format(PyObject *self, PyObject *arguments) {
     const formatter_object *object = (formatter_object *)self;
-    write_request asked;
-    if (open_request(arguments, &asked) < 0) {
+    write_request request;
+    if (open_request(arguments, &request) < 0) {
         return NULL;
     }
-    if (!are_of_types(asked.columns, object->types, object->count)) {
-        close_request(&asked);
+    if (!are_of_types(request.columns, object->types, object->count)) {
+        close_request(&request);
         return NULL;
     }
     size_t written;
-    const size_t next = em_jsonl_format(object->types, object->names, asked.columns, asked.start,
-                                        asked.kept, asked.out.buf, (size_t)asked.out.len, &written);
-    close_request(&asked);
+    const size_t next =
+        em_jsonl_format(object->types, object->names, request.columns, request.start, request.kept,
+                        request.out.buf, (size_t)request.out.len, &written);
+    close_request(&request);
     return Py_BuildValue("KK", (unsigned long long)next, (unsigned long long)written);
 }
 

@@ -111,7 +111,7 @@ static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *
 
 /* Return an operand of a failed instruction as an int; None when it is wider than 64 bits or not an
  * integer. */
-static PyObject *shown(uint8_t lane, const em_value *value) {
+static PyObject *operand_as_int(uint8_t lane, const em_value *value) {
     if (lane == EM_LANE_I64) {
         return PyLong_FromLongLong(value->i64);
     }
@@ -127,7 +127,7 @@ static PyObject *fault_of(const em_program *program, const em_program_fault *fau
     }
     const uint8_t lane = program->code[fault->instruction].lane;
     return Py_BuildValue("nnNN", (Py_ssize_t)fault->row, (Py_ssize_t)fault->instruction,
-                         shown(lane, &fault->left), shown(lane, &fault->right));
+                         operand_as_int(lane, &fault->left), operand_as_int(lane, &fault->right));
 }
 
 /* Parse the columns and the number of rows from `start` on; NULL with an exception set. */

@@ -48,7 +48,7 @@ static PyObject *measure(PyObject *module, PyObject *arguments) {
     return result;
 }
 
-static PyObject *spread(PyObject *module, PyObject *arguments) {
+static PyObject *expand(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer places, ends, bytes, out;
     if (!PyArg_ParseTuple(arguments, "y*y*y*w*:spread_texts", &places, &ends, &bytes, &out)) {
@@ -89,7 +89,7 @@ static PyObject *longest(PyObject *module, PyObject *arguments) {
 static PyMethodDef functions[] = {
     {"longest_text", longest, METH_VARARGS, NULL},
     {"measure_texts", measure, METH_VARARGS, NULL},
-    {"spread_texts", spread, METH_VARARGS, NULL},
+    {"spread_texts", expand, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

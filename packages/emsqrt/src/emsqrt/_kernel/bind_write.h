@@ -15,8 +15,8 @@ typedef struct {
 } write_request;
 
 /* Read (columns, start, out, keep=None); -1 with an exception set. */
-int open_request(PyObject *arguments, write_request *asked);
-void close_request(write_request *asked);
+int open_request(PyObject *arguments, write_request *request);
+void close_request(write_request *request);
 
 /* Return the types that a list of type names describes (free with PyMem_Free), or NULL with an
  * exception set. */

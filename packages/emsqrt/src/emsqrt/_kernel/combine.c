@@ -46,7 +46,7 @@ static bool mix(em_combiner *combiner, const uint8_t *row) {
 }
 
 /* Write the held row; 0 when it may not fit. */
-static size_t release(em_combiner *combiner, uint8_t *out, size_t out_bytes) {
+static size_t write_held(em_combiner *combiner, uint8_t *out, size_t out_bytes) {
     const uint8_t *row = combiner->held;
     size_t row_bytes = em_row_bytes(row);
     if (!combiner->mixed) {
@@ -75,7 +75,7 @@ static size_t release(em_combiner *combiner, uint8_t *out, size_t out_bytes) {
 }
 
 /* Copy the held row out of the caller's block, which may change before the next call. */
-static void keep(em_combiner *combiner) {
+static void copy_held(em_combiner *combiner) {
     const uint8_t *row = combiner->held;
     if (row == NULL || row == combiner->kept) {
         return;
@@ -105,7 +105,8 @@ em_progress em_combiner_run(em_combiner *combiner, const uint8_t *rows, size_t b
             }
         } else {
             if (combiner->held != NULL) {
-                const size_t size = release(combiner, out + done.written, out_bytes - done.written);
+                const size_t size =
+                    write_held(combiner, out + done.written, out_bytes - done.written);
                 if (size == 0) {
                     break;
                 }
@@ -118,7 +119,7 @@ em_progress em_combiner_run(em_combiner *combiner, const uint8_t *rows, size_t b
     }
     if (last && done.consumed == bytes && combiner->held != NULL &&
         combiner->fault == EM_COMBINE_OK) {
-        const size_t size = release(combiner, out + done.written, out_bytes - done.written);
+        const size_t size = write_held(combiner, out + done.written, out_bytes - done.written);
         done.written += size;
         done.rows += size > 0;
         if (done.rows == 0) {
@@ -126,7 +127,7 @@ em_progress em_combiner_run(em_combiner *combiner, const uint8_t *rows, size_t b
         }
     }
     if (combiner->fault == EM_COMBINE_OK) {
-        keep(combiner);
+        copy_held(combiner);
     }
     return done;
 }

@@ -39,11 +39,11 @@ enum em_outcome { EM_ACCEPTED, EM_FULL, EM_BAD };
 bool em_reading_begin(em_reading *reading, em_batch *batch, size_t start);
 
 /* Set NULL for a value that cannot be parsed when the policy allows it, else set the fault. */
-enum em_outcome em_reading_misfit(em_reading *reading, em_batch *batch, size_t column,
-                                  em_fault fault);
+enum em_outcome em_reading_invalid(em_reading *reading, em_batch *batch, size_t column,
+                                   em_fault fault);
 
 /* Count a record and commit it, or skip it; false when the batch must end before it. */
-bool em_reading_settle(em_reading *reading, em_batch *batch, em_span record,
+bool em_reading_commit(em_reading *reading, em_batch *batch, em_span record,
                        enum em_outcome outcome);
 
 /* End the batch. A fault that comes after good rows is dropped here: the next call meets it as its

@@ -50,7 +50,7 @@ static bool is_null(const em_csv_parser *parser, const uint8_t *text, size_t siz
 
 /* Find the columns that the quick path may read. It accepts only fields that begin with a minus or
  * a digit and end with a digit, so no such byte may be the quote or the end of a text for NULL. */
-static void find_quick(em_csv_parser *parser) {
+static void find_quick_columns(em_csv_parser *parser) {
     const uint8_t *const nulls = parser->nulls;
     const int quote = parser->dialect.quote;
     bool quick = !(quote == '-' || (quote >= '0' && quote <= '9'));
@@ -71,7 +71,7 @@ static enum em_outcome not_a_value(em_csv_parser *parser, size_t column, enum em
                             .record = parser->record,
                             .text = parser->spans[column],
                             .field = parser->fields[column]};
-    return em_reading_misfit(&parser->reading, &parser->batch, column, fault);
+    return em_reading_invalid(&parser->reading, &parser->batch, column, fault);
 }
 
 static enum em_outcome store_text(em_csv_parser *parser, size_t column, const uint8_t *field,
@@ -171,7 +171,8 @@ static enum em_outcome store_long_record(em_csv_parser *parser, const uint8_t *d
 }
 
 /* Store, skip or report a record with `count` fields; false when the batch ends before it. */
-static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, size_t count) {
+static bool commit_record(em_csv_parser *parser, const uint8_t *data, em_span record,
+                          size_t count) {
     if (count == 1 && record.size == 0 && parser->field_count > 1) {
         return true; /* an empty line */
     }
@@ -195,7 +196,7 @@ static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, s
     } else if (outcome != EM_BAD) {
         reading->fault.reason = EM_SOUND;
     }
-    return em_reading_settle(reading, batch, record, outcome);
+    return em_reading_commit(reading, batch, record, outcome);
 }
 
 /* Find the wanted fields of one record byte by byte; return the offset of its line end, or `size`.
@@ -248,7 +249,7 @@ static void pick_fields(em_csv_parser *parser, size_t start, const uint32_t *mar
 }
 
 /* Return the start of the record after a line end. */
-static size_t after(const uint8_t *data, size_t at, size_t size) {
+static size_t next_record(const uint8_t *data, size_t at, size_t size) {
     if (at == size) {
         return size;
     }
@@ -286,16 +287,17 @@ static bool parse_indexed(em_csv_parser *parser, const em_csv_index *index, cons
             parse_quickly(parser, data, *start, index->marks + first)) {
             const em_span record = {(uint32_t)*start, (uint32_t)(end - *start)};
             parser->reading.nulled_now = 0;
-            em_reading_settle(&parser->reading, &parser->batch, record, EM_ACCEPTED);
-            *start = after(data, end, size);
+            em_reading_commit(&parser->reading, &parser->batch, record, EM_ACCEPTED);
+            *start = next_record(data, end, size);
             first = last + 1;
             continue;
         }
         pick_fields(parser, *start, index->marks + first, count);
-        if (!settle(parser, data, (em_span){(uint32_t)*start, (uint32_t)(end - *start)}, count)) {
+        if (!commit_record(parser, data, (em_span){(uint32_t)*start, (uint32_t)(end - *start)},
+                           count)) {
             return false;
         }
-        *start = after(data, end, size);
+        *start = next_record(data, end, size);
         first = last + 1;
     }
     return true;
@@ -303,7 +305,7 @@ static bool parse_indexed(em_csv_parser *parser, const em_csv_index *index, cons
 
 size_t em_csv_parse(em_csv_parser *parser, const uint8_t *data, size_t start, size_t size) {
     em_csv_index index;
-    find_quick(parser);
+    find_quick_columns(parser);
     parser->end = data + size;
     if (!em_reading_begin(&parser->reading, &parser->batch, start)) {
         return start;
@@ -318,10 +320,11 @@ size_t em_csv_parse(em_csv_parser *parser, const uint8_t *data, size_t start, si
         }
         size_t count;
         const size_t end = scan_record(parser, data, start, size, &count);
-        if (!settle(parser, data, (em_span){(uint32_t)start, (uint32_t)(end - start)}, count)) {
+        if (!commit_record(parser, data, (em_span){(uint32_t)start, (uint32_t)(end - start)},
+                           count)) {
             break;
         }
-        start = after(data, end, size);
+        start = next_record(data, end, size);
     }
     em_reading_end(&parser->reading, &parser->batch);
     return start;

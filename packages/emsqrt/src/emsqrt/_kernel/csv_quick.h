@@ -15,7 +15,7 @@ static inline uint64_t em_quick_load(const uint8_t *text) {
 }
 
 /* Set the high bit of each byte that is not a digit; exact only up to the lowest such byte. */
-static inline uint64_t em_quick_others(uint64_t octets) {
+static inline uint64_t em_quick_non_digits(uint64_t octets) {
     const uint64_t digits = octets ^ UINT64_C(0x3030303030303030);
     return (digits | (digits + UINT64_C(0x7676767676767676))) & UINT64_C(0x8080808080808080);
 }
@@ -37,8 +37,8 @@ static const uint32_t em_quick_powers[] = {1,      10,      100,      1000,     
  * readable. */
 static inline bool em_quick_digits(const uint8_t *text, size_t size, uint64_t *digits,
                                    size_t *behind) {
-    const uint64_t octets = em_quick_load(text), others = em_quick_others(octets);
-    const size_t whole = others == 0 ? 8 : (size_t)__builtin_ctzll(others) / 8;
+    const uint64_t octets = em_quick_load(text), non_digits = em_quick_non_digits(octets);
+    const size_t whole = non_digits == 0 ? 8 : (size_t)__builtin_ctzll(non_digits) / 8;
     if (size - 1 < 8 && whole >= size) {
         *digits = em_quick_value(octets, size);
         *behind = 0;
@@ -48,8 +48,9 @@ static inline bool em_quick_digits(const uint8_t *text, size_t size, uint64_t *d
     if (whole - 1 > 6 || text[whole] != '.' || rest - 1 > 7) {
         return false;
     }
-    const uint64_t fraction = em_quick_load(text + whole + 1), strange = em_quick_others(fraction);
-    if (strange != 0 && (size_t)__builtin_ctzll(strange) / 8 < rest) {
+    const uint64_t fraction = em_quick_load(text + whole + 1),
+                   fraction_non_digits = em_quick_non_digits(fraction);
+    if (fraction_non_digits != 0 && (size_t)__builtin_ctzll(fraction_non_digits) / 8 < rest) {
         return false;
     }
     *digits =

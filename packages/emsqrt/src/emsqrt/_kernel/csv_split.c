@@ -15,7 +15,7 @@ static size_t last_line_end(const uint8_t *data, size_t size) {
 }
 
 /* Return the closing quote of the quoted field that opens at `at`, or 0 when there is none. */
-static size_t closing(const uint8_t *data, size_t at, size_t size, uint8_t quote) {
+static size_t closing_quote(const uint8_t *data, size_t at, size_t size, uint8_t quote) {
     for (at++; at < size; at++) {
         const uint8_t *found = memchr(data + at, quote, size - at);
         if (found == NULL) {
@@ -32,7 +32,7 @@ static size_t closing(const uint8_t *data, size_t at, size_t size, uint8_t quote
 size_t em_csv_next_end(const uint8_t *data, size_t start, size_t size, em_dialect dialect) {
     for (size_t at = start; at < size; at++) {
         if (data[at] == dialect.quote) {
-            at = closing(data, at, size, (uint8_t)dialect.quote);
+            at = closing_quote(data, at, size, (uint8_t)dialect.quote);
             if (at == 0) {
                 return 0;
             }

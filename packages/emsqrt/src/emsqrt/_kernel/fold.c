@@ -34,7 +34,7 @@ static void place_values(em_fold *fold) {
 }
 
 /* Add the buffered values to the record. */
-static void settle(em_fold *fold) {
+static void flush_values(em_fold *fold) {
     if (fold->value_count == 0) {
         return;
     }
@@ -82,7 +82,7 @@ static void begin_group(em_fold *fold, const uint8_t *key, size_t prefix_bytes) 
 
 /* Write the group's row; false when it may not fit. */
 static bool end_group(em_fold *fold, em_progress *done, uint8_t *out, size_t out_bytes) {
-    settle(fold);
+    flush_values(fold);
     const size_t bound = EM_ROW_HEAD_BYTES + fold->prefix_bytes +
                          em_pack_bound(&fold->layout, fold->record, &fold->heap);
     if (bound > out_bytes - done->written) {
@@ -110,7 +110,7 @@ static uint64_t place_of(const em_quantile *quantile, uint64_t count) {
 
 /* The indices and the weight of SQL's percentile_cont, which interpolates between the values around
  * `(n - 1) * fraction`. */
-static void aim(em_fold *fold, uint64_t count) {
+static void locate_quantiles(em_fold *fold, uint64_t count) {
     for (size_t i = 0; i < fold->quantile_count && count > 0; i++) {
         em_quantile *quantile = &fold->quantiles[i];
         if (quantile->denominator > 0) {
@@ -200,7 +200,7 @@ static void count_value(em_fold *fold) {
 
 static void add_value(em_fold *fold, const uint8_t *value, uint64_t count) {
     if (*value != EM_VALUE) {
-        aim(fold, count);
+        locate_quantiles(fold, count);
         return;
     }
     pass_quantiles(fold, value, count);
@@ -211,7 +211,7 @@ static void add_value(em_fold *fold, const uint8_t *value, uint64_t count) {
     (void)em_key_decode(&fold->keys.parts[fold->keys.count - 1], value, &fold->values,
                         fold->value_count);
     if (++fold->value_count == VALUES_MAX) {
-        settle(fold);
+        flush_values(fold);
     }
 }
 

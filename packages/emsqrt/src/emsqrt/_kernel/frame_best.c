@@ -91,7 +91,7 @@ static bool push(em_frame_best *best, const one_value *value, int64_t row) {
 }
 
 /* Add a row to the queue; false when it is full. */
-static bool enter(em_frame_best *best, const em_column *column, size_t place, int64_t row) {
+static bool add_row(em_frame_best *best, const em_column *column, size_t place, int64_t row) {
     if (!em_is_valid(column, place)) {
         return true;
     }
@@ -125,7 +125,7 @@ enum em_window_stop em_frame_best_run(em_frame_best *best, em_frames *frames, co
             if (place < 0 || (size_t)place >= high->rows) {
                 return EM_WINDOW_HIGH;
             }
-            if (!enter(best, &high->column, (size_t)place, best->high)) {
+            if (!add_row(best, &high->column, (size_t)place, best->high)) {
                 return EM_WINDOW_FULL;
             }
         }

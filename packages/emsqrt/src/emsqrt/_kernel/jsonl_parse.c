@@ -77,11 +77,11 @@ static bool scan_line(em_jsonl_parser *parser, const uint8_t *data, em_span line
     return json.at == json.end;
 }
 
-static enum em_outcome misfit(em_jsonl_parser *parser, size_t column, em_span line,
-                              enum em_reason reason) {
+static enum em_outcome not_a_value(em_jsonl_parser *parser, size_t column, em_span line,
+                                   enum em_reason reason) {
     const em_fault fault = {
         .reason = reason, .record = line, .text = parser->spans[column], .field = column};
-    return em_reading_misfit(&parser->reading, &parser->batch, column, fault);
+    return em_reading_invalid(&parser->reading, &parser->batch, column, fault);
 }
 
 static int base64_digit(uint8_t octet) {
@@ -151,18 +151,18 @@ static enum em_outcome store_text(em_jsonl_parser *parser, const uint8_t *data, 
     }
     if (*value != '"') {
         if (is_binary) {
-            return misfit(parser, column, line, EM_VALUE);
+            return not_a_value(parser, column, line, EM_VALUE);
         }
         em_batch_text(batch, column, copy_compact(value, span.size, out));
         return EM_ACCEPTED;
     }
     ptrdiff_t size = em_json_decode(value + 1, span.size - 2, out);
     if (size < 0) {
-        return misfit(parser, column, line, EM_ENCODING);
+        return not_a_value(parser, column, line, EM_ENCODING);
     }
     size = is_binary ? decode_base64(out, (size_t)size) : size;
     if (size < 0) {
-        return misfit(parser, column, line, EM_VALUE);
+        return not_a_value(parser, column, line, EM_VALUE);
     }
     em_batch_text(batch, column, (size_t)size);
     return EM_ACCEPTED;
@@ -200,7 +200,7 @@ static enum em_outcome store_members(em_jsonl_parser *parser, const uint8_t *dat
         } else if (read_value(type, data + span.start, span.size, value)) {
             em_batch_fixed(batch, column, value);
         } else {
-            outcome = misfit(parser, column, line, EM_VALUE);
+            outcome = not_a_value(parser, column, line, EM_VALUE);
         }
     }
     return outcome;
@@ -247,7 +247,7 @@ size_t em_jsonl_parse(em_jsonl_parser *parser, const uint8_t *data, size_t start
             const size_t bytes = end - start - (data[end - 1] == '\r');
             const em_span line = {(uint32_t)start, (uint32_t)bytes};
             if (batch->row_count == batch->row_capacity ||
-                !em_reading_settle(&parser->reading, batch, line, store_line(parser, data, line))) {
+                !em_reading_commit(&parser->reading, batch, line, store_line(parser, data, line))) {
                 break;
             }
         }

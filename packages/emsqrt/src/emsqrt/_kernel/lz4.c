@@ -34,7 +34,7 @@ static inline uint32_t slot_of(const uint8_t *at) {
 
 /* Return the length of the common prefix of `left` and `right`; `left` is the later one and stops
  * at `end`. */
-static inline size_t agreement(const uint8_t *left, const uint8_t *right, const uint8_t *end) {
+static inline size_t match_length(const uint8_t *left, const uint8_t *right, const uint8_t *end) {
     const uint8_t *start = left;
     while (end - left >= 8) {
         const uint64_t difference = load64(left) ^ load64(right);
@@ -129,7 +129,7 @@ size_t em_lz4_compress(const uint8_t *source, size_t bytes, uint8_t *target, siz
                 at--;
                 found--;
             }
-            const size_t match = agreement(at + MATCH_MIN, found + MATCH_MIN, match_end);
+            const size_t match = match_length(at + MATCH_MIN, found + MATCH_MIN, match_end);
             to = put_literals(to, target_end, anchor, (size_t)(at - anchor), match);
             to = to == NULL ? NULL : put_match(to, target_end, (size_t)(at - found), match);
             if (to == NULL) {

@@ -74,7 +74,7 @@ static inline void replay(em_merger *merger, uint32_t source) {
 
 /* Build the tree: the first of two sources that reach a node waits there, the better of the two
  * moves up. */
-static void play_all(em_merger *merger) {
+static void build_tree(em_merger *merger) {
     for (uint32_t node = 0; node < merger->count; node++) {
         merger->losers[node] = NO_SOURCE;
     }
@@ -123,7 +123,7 @@ bool em_merger_refill(em_merger *merger, uint32_t index, const uint8_t *rows, si
     if (merger->waiting == 0) {
         replay(merger, index);
     } else if (--merger->waiting == 0) {
-        play_all(merger);
+        build_tree(merger);
     }
     return true;
 }

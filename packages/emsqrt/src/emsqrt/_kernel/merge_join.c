@@ -46,7 +46,7 @@ size_t em_sorted_run(const uint8_t *block, size_t size, size_t at, size_t limit,
     return at;
 }
 
-static bool keep_right(const uint8_t *row, em_joined_out *rest) {
+static bool copy_unmatched(const uint8_t *row, em_joined_out *rest) {
     const uint32_t bytes = em_row_bytes(row);
     if (bytes > rest->size - rest->used) {
         return false;
@@ -62,8 +62,9 @@ static bool keep_right(const uint8_t *row, em_joined_out *rest) {
 enum match_state { BELOW, EQUAL, STOPPED };
 
 /* Skip right rows whose key is less than the left row's. */
-static enum match_state catch_up(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
-                                 size_t right_size, em_joined_out *rest, enum em_merge_stop *stop) {
+static enum match_state skip_lesser(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
+                                    size_t right_size, em_joined_out *rest,
+                                    enum em_merge_stop *stop) {
     while (merge->right_at < right_size) {
         const uint8_t *other = em_row_at(right, right_size, merge->right_at, false);
         if (other == NULL || !in_order(right, right_size, merge->right_last, merge->right_at)) {
@@ -80,7 +81,7 @@ static enum match_state catch_up(em_merge_join *merge, const uint8_t *row, const
             return order == 0 ? EQUAL : BELOW;
         }
         const bool matched = merge->right_at < merge->group_end;
-        if (!matched && (merge->flags & EM_JOIN_MARK) && !keep_right(other, rest)) {
+        if (!matched && (merge->flags & EM_JOIN_MARK) && !copy_unmatched(other, rest)) {
             *stop = EM_MERGE_REST;
             return STOPPED;
         }
@@ -172,7 +173,7 @@ enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left,
         }
         enum match_state state = BELOW;
         if (!is_null(row)) {
-            state = catch_up(merge, row, right, right_size, rest, &stop);
+            state = skip_lesser(merge, row, right, right_size, rest, &stop);
         }
         if (state == STOPPED) {
             return stop;

@@ -21,7 +21,7 @@ static uint32_t range_of(const em_partitioner *partitioner, const uint8_t *key, 
 
 /* Whether a key may be among those that the filter collected; a filter that `fills` adds it. A
  * filter that drops few of the first SEEN_MIN rows is switched off. */
-static bool passes(em_key_filter *filter, uint64_t hash) {
+static bool passes_filter(em_key_filter *filter, uint64_t hash) {
     uint64_t *word = &filter->words[(hash & UINT32_MAX) * (uint64_t)filter->count >> 32];
     const uint64_t bits = hash * UINT64_C(0x9E3779B97F4A7C15);
     const uint64_t mask = UINT64_C(1) << (bits >> 58) | UINT64_C(1) << (bits >> 52 & 63) |
@@ -51,7 +51,7 @@ static bool find_buffer(em_partitioner *partitioner, const uint8_t *row, uint32_
     }
     const uint64_t hash = em_hash_key(em_row_key(row), key_bytes, partitioner->seed);
     *buffer = (uint32_t)((hash >> 32) * partitioner->fan_out >> 32);
-    return partitioner->filter.count == 0 || passes(&partitioner->filter, hash);
+    return partitioner->filter.count == 0 || passes_filter(&partitioner->filter, hash);
 }
 
 static uint32_t stored_bytes(const uint8_t *row, int64_t sequence) {

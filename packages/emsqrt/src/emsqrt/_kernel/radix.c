@@ -168,8 +168,8 @@ static bool find_positions(em_row_place place, const em_entry *entries, size_t c
     return shortest != longest;
 }
 
-static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
-                        uint32_t from, unsigned depth);
+static void sort_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
+                      uint32_t from, unsigned depth);
 
 /* Sort a range of rows whose keys are equal before `from`; the result is in `entries`. */
 static void sort_range(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
@@ -193,12 +193,12 @@ static void sort_range(em_row_place place, em_entry *entries, em_entry *scratch,
             memcpy(entries, sorted, count * sizeof *entries);
         }
     }
-    settle_ties(place, entries, scratch, count, positions.at[positions.count - 1] + 1, depth + 1);
+    sort_ties(place, entries, scratch, count, positions.at[positions.count - 1] + 1, depth + 1);
 }
 
 /* Sort each range of rows with equal prefixes by the rest of their keys. */
-static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
-                        uint32_t from, unsigned depth) {
+static void sort_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
+                      uint32_t from, unsigned depth) {
     for (size_t start = 0, end; start < count; start = end) {
         end = start + 1;
         while (end < count && entries[end].high == entries[start].high &&
@@ -220,7 +220,7 @@ em_entry *em_order_rows(em_row_place place, em_entry *entries, em_entry *scratch
     }
     if (!positions->decides) {
         const uint32_t from = positions->count == 0 ? 0 : positions->at[positions->count - 1] + 1;
-        settle_ties(place, sorted, sorted == entries ? scratch : entries, count, from, 0);
+        sort_ties(place, sorted, sorted == entries ? scratch : entries, count, from, 0);
     }
     return sorted;
 }

@@ -236,8 +236,8 @@ void em_text_put(uint8_t *state, const uint8_t *text, uint32_t bytes, em_heap *h
     memcpy(state, &held, sizeof held);
 }
 
-static bool beats(const em_part *part, const uint8_t *state, const uint8_t *value,
-                  const uint8_t *text, size_t bytes, const em_heap *heap) {
+static bool is_better(const em_part *part, const uint8_t *state, const uint8_t *value,
+                      const uint8_t *text, size_t bytes, const em_heap *heap) {
     const bool largest = part->op == EM_MAX;
     int64_t a, b;
     double x, y;
@@ -271,7 +271,7 @@ static bool beats(const em_part *part, const uint8_t *state, const uint8_t *valu
 
 /* Whether row `sequence` is before (first) or after (last) the held one; if so, store its number.
  */
-static bool comes_forward(uint8_t *record, const em_part *part, size_t index, uint64_t sequence) {
+static bool replaces_held(uint8_t *record, const em_part *part, size_t index, uint64_t sequence) {
     uint64_t held;
     memcpy(&held, record + part->at, 8);
     if ((*em_flags(record, index) & EM_SEEN) &&
@@ -283,7 +283,7 @@ static bool comes_forward(uint8_t *record, const em_part *part, size_t index, ui
 }
 
 void em_null_put(uint8_t *record, const em_part *part, size_t index, uint64_t sequence) {
-    if (comes_forward(record, part, index, sequence)) {
+    if (replaces_held(record, part, index, sequence)) {
         *em_flags(record, index) |= EM_SEEN | EM_IS_NULL;
     }
 }
@@ -293,11 +293,11 @@ void em_value_put(uint8_t *record, const em_part *part, size_t index, uint64_t s
     uint8_t *state = record + part->at, *flags = em_flags(record, index);
     const bool seen = *flags & EM_SEEN;
     if (part->op == EM_FIRST || part->op == EM_LAST) {
-        if (!comes_forward(record, part, index, sequence)) {
+        if (!replaces_held(record, part, index, sequence)) {
             return;
         }
         state += 8;
-    } else if (seen && !beats(part, state, value, text, bytes, heap)) {
+    } else if (seen && !is_better(part, state, value, text, bytes, heap)) {
         return;
     }
     *flags = (uint8_t)((*flags | EM_SEEN) & ~EM_IS_NULL);

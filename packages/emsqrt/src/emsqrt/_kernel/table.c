@@ -3,7 +3,7 @@
 #include "table.h"
 
 #define FIRST_BUCKETS 512u
-#define BATCH_ROWS_MIN 16u /* with less room than for so many rows, the table is full */
+#define BATCH_ROWS_MIN 16u /* a table without room for this many rows counts as full */
 #define LEAST_FREE 4096u
 
 static inline uint64_t load64(const uint8_t *at) {
@@ -154,7 +154,7 @@ typedef struct {
     uint32_t ends[EM_ROW_BATCH_MAX + 1];
 } batch_keys;
 
-static size_t smaller(size_t left, size_t right) {
+static size_t min_size(size_t left, size_t right) {
     return left < right ? left : right;
 }
 
@@ -173,11 +173,12 @@ static void encode_fixed(em_table *table, const em_columns *columns, size_t star
 static void encode_keys(em_table *table, const em_columns *columns, size_t start, size_t count,
                         size_t room, batch_keys *keys) {
     const size_t fixed = em_key_fixed_bytes(&table->keys, columns);
-    const size_t limit = table->limit > 0 ? smaller(table->limit, table->scratch_bytes) : SIZE_MAX;
+    const size_t limit = table->limit > 0 ? min_size(table->limit, table->scratch_bytes) : SIZE_MAX;
     size_t used = 0, records = 0, i = 0;
     if (fixed > 0 && fixed <= limit) {
-        const size_t fit = smaller(table->scratch_bytes / fixed, room / record_bytes(table, fixed));
-        encode_fixed(table, columns, start, smaller(count, fit), fixed, keys);
+        const size_t fit =
+            min_size(table->scratch_bytes / fixed, room / record_bytes(table, fixed));
+        encode_fixed(table, columns, start, min_size(count, fit), fixed, keys);
         return;
     }
     keys->ends[0] = 0;
