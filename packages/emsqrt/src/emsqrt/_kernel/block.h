@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 enum { EM_BLOCK_HEAD_BYTES = 64 };
-#define EM_BLOCK_BYTES_MAX ((size_t)0x7E000000)
+#define EM_BLOCK_BYTES_MAX ((size_t)0x7E000000) /* EM_LZ4_BYTES_MAX of lz4.h */
 
 enum em_codec { EM_RAW, EM_LZ4, EM_ZSTD, EM_CODECS };
 

@@ -42,7 +42,8 @@ bool em_reading_begin(em_reading *reading, em_batch *batch, size_t start);
 enum em_outcome em_reading_invalid(em_reading *reading, em_batch *batch, size_t column,
                                    em_fault fault);
 
-/* Count a record and commit it, or skip it; false when the batch must end before it. */
+/* Count a record and commit it, or skip it; false when the batch must end before it, as when the
+ * list of skipped records is full. */
 bool em_reading_commit(em_reading *reading, em_batch *batch, em_span record,
                        enum em_outcome outcome);
 

@@ -38,6 +38,8 @@ static inline em_float_cut em_float_cut_of(uint64_t bits) {
     const uint32_t field = (uint32_t)(bits >> 52) & 0x7FF;
     const uint64_t hidden = (uint64_t)(field > 0);
     const uint64_t mantissa = (bits & ((UINT64_C(1) << 52) - 1)) | hidden << 52;
+    /* The mantissa's lowest bit has weight 2^(lowest - 1080), and bin b begins at weight
+     * `2^(40b-1080)`. 53 bits shifted by less than 40 are in three bins at most. */
     const uint32_t lowest = field + 6 - (uint32_t)hidden;
     const uint32_t bin = lowest * 1639 >> 16; /* lowest / 40, for lowest < 2100 */
     const uint32_t offset = lowest - bin * 40;
@@ -45,6 +47,7 @@ static inline em_float_cut em_float_cut_of(uint64_t bits) {
     const uint64_t above = mantissa >> (40 - offset);
     const int64_t low = (int64_t)(mantissa << offset & mask);
     const int64_t middle = (int64_t)(above & mask), high = (int64_t)(above >> 40);
+    /* `sign` is 0 or -1: (x ^ sign) - sign is x or -x. */
     em_float_cut cut = {{(low ^ sign) - sign, (middle ^ sign) - sign, (high ^ sign) - sign},
                         (int32_t)bin,
                         (int32_t)bin + (high != 0 ? 2 : middle != 0)};

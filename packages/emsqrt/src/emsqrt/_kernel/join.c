@@ -107,6 +107,8 @@ void em_join_index(em_join_table *table) {
     at = 0;
     for (fetch_ahead(table, &at, &rows); rows.count > 0; fetch_ahead(table, &at, &rows)) {
         for (size_t i = 0; i < rows.count; i++) {
+            /* ends[bucket] is the start of the bucket at first, and its end once all its entries
+             * are placed. */
             const uint32_t place = table->ends[bucket_of(table, rows.hash[i])]++;
             table->entries[place] = tag_of(rows.hash[i]) | rows.at[i];
         }

@@ -20,8 +20,8 @@
 typedef struct {
     bool any;
     uint32_t key_bytes_min, key_bytes_max;
-    uint8_t first[EM_DIFFERENCES_BYTES]; /* the first key, padded with zeros */
-    uint64_t differ[EM_DIFFERENCES_BYTES / 8];
+    uint8_t first[EM_DIFFERENCES_BYTES];       /* the first key, padded with zeros */
+    uint64_t differ[EM_DIFFERENCES_BYTES / 8]; /* bits in which some key differs from `first` */
 } em_key_differences;
 
 /* Positions of key bytes, ascending. */

@@ -103,6 +103,7 @@ static inline bool find_match(uint32_t *table, const uint8_t *source, const uint
         uint32_t *slot = &table[slot_of(from)];
         const uint8_t *candidate = source + *slot;
         *slot = (uint32_t)(from - source);
+        /* An unset slot holds 0, the start of the source: a valid candidate. */
         if (candidate < from && from - candidate <= DISTANCE_MAX &&
             load32(candidate) == load32(from)) {
             *at = from;

@@ -1,6 +1,10 @@
 /* A merge of sorted runs of rows: a loser tree (Knuth, TAOCP 5.4.1) over sources that the caller
  * refills.
  *
+ * Nodes 1 to count - 1 are matches between two sources, the leaf of source s is node count + s, and
+ * the parent of node n is n / 2. `losers[n]` is the source that lost the match at node n; the
+ * winner of the last match, at node 1, has the next row.
+ *
  * Stable by source: of equal keys, the lower source's row comes first. Each source caches its key's
  * bytes at the positions where keys differ (key_prefix.h); only ties read the rows.
  */

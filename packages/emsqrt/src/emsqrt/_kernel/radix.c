@@ -72,6 +72,7 @@ static em_entry *sort_digits(em_entry *entries, em_entry *scratch, size_t count,
     const unsigned low_digits = digits > 8 ? digits - 8 : 0;
     for (unsigned digit = 0; digit < digits; digit++) {
         uint32_t *next = counts[digit];
+        /* All rows have the same digit, so this pass would not change their order. */
         if (next[digit_of(entries, digit, low_digits)] == count) {
             continue;
         }

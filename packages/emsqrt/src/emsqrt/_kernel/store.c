@@ -230,6 +230,8 @@ void em_store_keep(em_store *store, size_t count, bool bounding) {
     em_entry *const end = entries_end(store), *entries = end - store->rows;
     em_entry *scratch = store->order == entries ? entries - store->rows : entries;
     const uint32_t last = count == 0 ? 0 : store->order[count - 1].at;
+    /* Rows are moved in the order of their offsets, so that none overwrites a row that is still to
+     * be moved. */
     em_entry *kept = order_by_place(store->order, scratch, count);
     size_t used = 0;
     store->payload = 0;
