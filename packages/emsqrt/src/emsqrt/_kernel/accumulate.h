@@ -25,7 +25,7 @@ size_t em_row_batch_growth(const em_layout *layout, const em_columns *columns, s
 
 /* Add the rows to the state of every part; return false when a state read from a column is damaged.
  */
-bool em_accumulate(const em_layout *layout, const em_row_batch *stretch);
+bool em_accumulate(const em_layout *layout, const em_row_batch *batch);
 
 /* Return one value of a numeric column as a double, rounded once. */
 double em_value_as_double(const em_column *column, size_t row, int32_t scale);

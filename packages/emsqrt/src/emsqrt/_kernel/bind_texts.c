@@ -58,7 +58,7 @@ static PyObject *expand(PyObject *module, PyObject *arguments) {
     em_texts texts;
     bool done = parse_texts(&ends, &bytes, &texts) == 0;
     if (done && (!aligned(&places) ||
-                 !em_texts_spread(&texts, places.buf, rows, out.buf, (size_t)out.len))) {
+                 !em_texts_gather(&texts, places.buf, rows, out.buf, (size_t)out.len))) {
         PyErr_SetString(PyExc_ValueError, "the texts do not have the length that was measured");
         done = false;
     }

@@ -191,8 +191,8 @@ static enum em_finish_fault put_result(const em_output *output, const em_part *p
         em_array_put_word(array, row, (uint64_t)estimate);
         return estimate < 0 ? EM_FINISH_DAMAGED : EM_FINISH_OK;
     }
-    const bool spread = output->op == EM_OUT_VARIANCE || output->op == EM_OUT_STDDEV;
-    if (!packed->seen || (spread && packed[2].count < 2)) {
+    const bool is_variance = output->op == EM_OUT_VARIANCE || output->op == EM_OUT_STDDEV;
+    if (!packed->seen || (is_variance && packed[2].count < 2)) {
         em_array_put_null(array, row);
         return EM_FINISH_OK;
     }

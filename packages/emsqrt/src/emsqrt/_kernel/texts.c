@@ -31,7 +31,7 @@ int64_t em_texts_measure(const em_texts *texts, const int32_t *places, size_t ro
     return total;
 }
 
-bool em_texts_spread(const em_texts *texts, const int32_t *places, size_t rows, uint8_t *out,
+bool em_texts_gather(const em_texts *texts, const int32_t *places, size_t rows, uint8_t *out,
                      size_t bytes) {
     const size_t held = (size_t)texts->ends[texts->count];
     size_t at = 0;

@@ -22,7 +22,7 @@ int64_t em_texts_measure(const em_texts *texts, const int32_t *places, size_t ro
 
 /* Copy the text of each index; return whether they have the `bytes` that em_texts_measure()
  * computed. */
-bool em_texts_spread(const em_texts *texts, const int32_t *places, size_t rows, uint8_t *out,
+bool em_texts_gather(const em_texts *texts, const int32_t *places, size_t rows, uint8_t *out,
                      size_t bytes);
 
 /* Return the bytes of the longest of `count` texts, or of all with EM_ALL_TEXTS, in Parquet's plain
