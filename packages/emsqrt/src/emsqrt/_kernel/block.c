@@ -9,6 +9,8 @@ static const uint64_t MAGIC = 0x014B4C4253514D45u; /* "EMQSBLK", version 1 */
 
 enum { HEAD_HASHED = EM_BLOCK_HEAD_BYTES - 8 };
 
+_Static_assert(EM_BLOCK_BYTES_MAX == EM_LZ4_BYTES_MAX, "LZ4 can compress every block");
+
 static void store32(uint8_t *at, uint32_t word) {
     memcpy(at, &word, sizeof word);
 }

@@ -4,11 +4,13 @@
  * A key is its columns one after another. Each column is
  *
  *     u8      1 for a value; for null 0 when nulls come first, 2 when they come last
- *     value   fixed width     big-endian with the sign bit flipped; zeros for null
- *             floats          the same order of bits, NaN greatest and -0.0 as +0.0
+ *     value   integers        big-endian, signed ones with the sign bit flipped
+ *             decimals        16 bytes, big-endian, with the sign bit flipped
+ *             floats          big-endian; negative ones complemented, others with the sign bit set;
+ *                             NaN is greatest, -0.0 is +0.0
  *             booleans        one byte
- *             decimals        16 bytes
- *             text and bytes  byte 00 written as 00 FF, then the end 00 00; nothing for null
+ *             text and bytes  byte 00 written as 00 FF, then the end 00 00
+ *             null            zeros of the fixed width; nothing for text and bytes
  *
  * and after the last column, on request, a u64 big-endian sequence number. A descending column
  * complements the bytes of the value, never the first byte. Keys of fixed-width columns all have
