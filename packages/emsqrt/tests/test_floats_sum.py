@@ -155,5 +155,5 @@ def test_damaged_states_are_refused() -> None:
     for bad in (good[:-1], b"\x35" + good[1:], good[:4] + b"\x01" + good[5:]):
         with pytest.raises(Corrupt):
             FloatSum.from_bytes(bad)
-        with pytest.raises(ValueError, match="no state"):
+        with pytest.raises(ValueError, match="not the state"):
             float_sum_value(bad)

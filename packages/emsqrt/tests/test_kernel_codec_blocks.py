@@ -50,20 +50,20 @@ def test_a_head_comes_back(
 def test_any_flipped_bit_of_a_head_is_seen(stored: bytes, segment: int, at: int, bit: int) -> None:
     head = head_of(stored, segment, RAW, len(stored))
     head[at] ^= 1 << bit
-    with pytest.raises(ValueError, match="no head"):
+    with pytest.raises(ValueError, match="the head is damaged"):
         read_block_head(head, segment)
 
 
 @given(st.binary(min_size=64, max_size=64), U64)
 def test_random_bytes_are_no_head(head: bytes, segment: int) -> None:
-    with pytest.raises(ValueError, match="no head"):
+    with pytest.raises(ValueError, match="the head is damaged"):
         read_block_head(head, segment)
 
 
 @given(U64, U64)
 def test_another_segments_head_is_a_stranger(segment: int, other: int) -> None:
     if segment != other:
-        with pytest.raises(ValueError, match="no head"):
+        with pytest.raises(ValueError, match="the head is damaged"):
             read_block_head(head_of(b"abc", segment, RAW, 3), other)
 
 
@@ -73,7 +73,7 @@ def test_another_segments_head_is_a_stranger(segment: int, other: int) -> None:
     ids=["unknown codec", "raw of another length", "longer than a block can be"],
 )
 def test_heads_that_make_no_sense_are_refused(codec: int, raw_bytes: int) -> None:
-    with pytest.raises(ValueError, match="no head"):
+    with pytest.raises(ValueError, match="the head is damaged"):
         read_block_head(head_of(b"abc", 1, codec, raw_bytes), 1)
 
 
@@ -116,7 +116,7 @@ def test_a_block_with_a_wrong_checksum_behind_a_right_head_is_refused() -> None:
 
 @pytest.mark.parametrize(("stored", "room"), [(b"ab", 3), (b"abcd", 3), (b"abc", 2)])
 def test_lengths_that_differ_from_the_head_are_refused(stored: bytes, room: int) -> None:
-    with pytest.raises(ValueError, match="fit its head"):
+    with pytest.raises(ValueError, match="do not fit the block's head"):
         open_block(head_of(b"abc", 1, RAW, 3), 1, stored, bytearray(room))
 
 
@@ -124,7 +124,7 @@ def test_lengths_that_differ_from_the_head_are_refused(stored: bytes, room: int)
 def test_a_head_has_64_bytes(size: int) -> None:
     with pytest.raises(ValueError, match="64 bytes"):
         write_block_head(bytearray(size), b"", 0, 0, 0, RAW, 0, 0)
-    with pytest.raises(ValueError, match="no head"):
+    with pytest.raises(ValueError, match="the head is damaged"):
         read_block_head(bytes(size), 0)
 
 

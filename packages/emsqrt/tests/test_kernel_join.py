@@ -54,10 +54,10 @@ def test_partitions_keep_their_rows_and_their_order(
     while at < len(packed):
         at, full, sequence = partitioner.add_rows(packed, at, sequence)
         if full >= 0:
-            start, stop, _ = partitioner.take(full)
+            start, stop, _ = partitioner.pop(full)
             parts[full] += rows_of(memory[start:stop])
     for part in range(fan_out + 1):
-        start, stop, _ = partitioner.take(part)
+        start, stop, _ = partitioner.pop(part)
         parts[part] += rows_of(memory[start:stop])
 
     def as_stored(index: int, payload: bytes) -> bytes:
@@ -77,13 +77,13 @@ def test_levels_use_independent_bits() -> None:
     memory = memoryview(bytearray(1 << 20))
     partitioner = Partitioner(memory, 8, 0)
     partitioner.add_rows(block(rows), 0)
-    start, stop, _ = partitioner.take(3)
+    start, stop, _ = partitioner.pop(3)
     part = bytes(memory[start:stop])
 
     finer = Partitioner(memory, 8, 1)
     finer.add_rows(part, 0)
 
-    counts = [finer.take(number)[2] for number in range(8)]
+    counts = [finer.pop(number)[2] for number in range(8)]
     assert min(counts) > len(rows_of(part)) / 8 / 2
 
 

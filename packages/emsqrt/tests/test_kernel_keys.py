@@ -122,7 +122,7 @@ def test_any_bytes_decode_or_are_refused(key: bytes, kind: int, descending: bool
 
 def test_a_spec_must_fit_its_columns() -> None:
     batch = columns((U32, [1]))
-    with pytest.raises(ValueError, match="column 1 of 1"):
+    with pytest.raises(ValueError, match="column 1, but there are only 1"):
         KeySpec([(1, False, False)]).encode(batch, 0)
     with pytest.raises(ValueError, match="no row 1"):
         KeySpec([(0, False, False)]).encode(batch, 1)

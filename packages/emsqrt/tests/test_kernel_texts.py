@@ -38,7 +38,7 @@ def test_texts_are_spread_as_arrow_decodes_them(texts: list[str], data: st.DataO
 def test_places_and_texts_that_are_not_there_are_refused() -> None:
     known, out = packed([0, 1, 3]), bytearray(64)
     for places in ([2], [-1], [0, 2]):
-        with pytest.raises(ValueError, match="place"):
+        with pytest.raises(ValueError, match="index"):
             measure_texts(packed(places), known, out)
         with pytest.raises(ValueError, match="measured"):
             spread_texts(packed(places), known, b"abb", out)

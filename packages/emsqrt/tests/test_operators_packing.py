@@ -136,5 +136,5 @@ def test_a_value_that_its_file_does_not_tell_of_is_refused(tmp_path: Path) -> No
     told, less = ((1 << number).to_bytes(8, "little") for number in (50, 5))
     assert data[start:].count(told) == 2
     path.write_bytes(data[:start] + data[start:].replace(told, less))
-    with pytest.raises(BadInput, match="lies beyond those that the file tells of"):
+    with pytest.raises(BadInput, match="is outside the range in the file's statistics"):
         scan(path).sort("k").sink(tmp_path / "o.parquet").run(64 * MIB)

@@ -1,8 +1,8 @@
 """emsqrt._kernel: loops over bytes in C11; Python owns policy, files and memory.
 
-Layering: columns.h (a batch as Arrow lays it out), rows.h (a key that compares by its bytes, and a
-payload) <- everything else. `*.c` is free of Python.h, `bind_*.c` and `module.c` are the extension.
-No function allocates beyond the memory it is handed.
+Layering: columns.h (a batch in Arrow's layout) and rows.h (a key that compares by its bytes, and a
+payload) <- everything else. Only `bind_*.c` and `module.c`, the extension, include Python.h.
+No function allocates beyond the memory that its caller passes.
 """
 
 from emsqrt._kernel._native import (

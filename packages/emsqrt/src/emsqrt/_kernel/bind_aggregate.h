@@ -1,4 +1,4 @@
-/* What the bindings of aggregates share: parts and keys given as tuples. */
+/* Shared by the bindings of aggregates: key columns and state parts read from Python tuples. */
 #ifndef EMSQRT_BIND_AGGREGATE_H
 #define EMSQRT_BIND_AGGREGATE_H
 
@@ -12,22 +12,24 @@ typedef struct {
     em_key_spec spec;
     em_key_part *parts;
     enum em_kind *kinds;
-} given_keys;
+} parsed_keys;
 
 /* Read [(column, kind, descending, nulls_first), …]; -1 with an exception set. */
-int take_keys(PyObject *given, given_keys *keys);
-/* Read [(op, column, kind, param), …] and place the states; -1 with an exception set. */
-int take_parts(PyObject *given, em_layout *layout);
-void release_keys(given_keys *keys);
+int parse_keys(PyObject *source, parsed_keys *keys);
+/* Read [(op, column, kind, param), …] and place the states in a record; -1 with an exception set.
+ */
+int parse_parts(PyObject *source, em_layout *layout);
+void release_keys(parsed_keys *keys);
 void release_parts(em_layout *layout);
 
-/* Check that the columns are those that keys and parts read. */
-int check_columns(const em_columns *columns, const given_keys *keys, const em_layout *layout);
+/* Check that the columns have the kinds that keys and parts read; -1 with an exception set. */
+int check_columns(const em_columns *columns, const parsed_keys *keys, const em_layout *layout);
 
-/* Raise for a fault of a combiner or fold; -1. */
+/* Set the exception for a fault of a combiner or fold; always -1. */
 int raise_combine_fault(enum em_combine_fault fault);
 
-/* Parse (rows, start, out, last) of a run, run it and answer (consumed, written, rows). */
+/* Parse the arguments (rows, start, out, last), call `run`, and return (consumed, written, rows).
+ */
 typedef em_progress (*run_rows)(void *state, const uint8_t *rows, size_t bytes, bool last,
                                 uint8_t *out, size_t out_bytes);
 PyObject *run_over(PyObject *arguments, run_rows run, void *state,

@@ -48,7 +48,7 @@ int batch_open(batch_memory *held, em_batch *batch, PyObject *memory, PyObject *
 }
 
 void batch_close(batch_memory *held, em_batch *batch) {
-    Py_CLEAR(held->lent); /* keeps the memory and stays valid */
+    Py_CLEAR(held->lent); /* the old Columns keep the memory and stay valid */
     if (held->memory != NULL) {
         PyBuffer_Release(&held->buffer);
         Py_CLEAR(held->memory);
@@ -81,7 +81,7 @@ PyObject *batch_lend(batch_memory *held, em_batch *batch, Py_buffer *block, size
     return Py_BuildValue("NK", lent, (unsigned long long)next);
 }
 
-void batch_take_back(batch_memory *held) {
+void batch_reclaim(batch_memory *held) {
     columns_object *columns = (columns_object *)held->lent;
     if (columns == NULL) {
         return;
@@ -107,7 +107,7 @@ static int set_number(PyObject *object, const char *name, uint64_t value) {
     return failed;
 }
 
-static PyObject *shown_text(const uint8_t *text, size_t size) {
+static PyObject *fault_text(const uint8_t *text, size_t size) {
     const size_t shown = size < BYTES_SHOWN ? size : BYTES_SHOWN;
     PyObject *whole = PyUnicode_DecodeUTF8((const char *)text, (Py_ssize_t)shown, "replace");
     PyObject *part = whole == NULL ? NULL : PyUnicode_Substring(whole, 0, TEXT_SHOWN);
@@ -150,7 +150,7 @@ PyObject *reading_skipped(const em_reading *reading) {
 
 const char *block_refused(const Py_buffer *block, Py_ssize_t start, bool busy) {
     if (start < 0 || start > block->len) {
-        return "the start lies outside the block";
+        return "the start is outside the block";
     }
     if (block->len >= (Py_ssize_t)UINT32_MAX) {
         return "a block has less than 4 GiB";
@@ -162,7 +162,7 @@ void reading_raise(const em_reading *reading, const uint8_t *data) {
     const em_fault *fault = &reading->fault;
     const char *reason = reasons[fault->reason];
     const em_span record = fault->record;
-    PyObject *shown = shown_text(data + fault->text.start, fault->text.size);
+    PyObject *shown = fault_text(data + fault->text.start, fault->text.size);
     PyObject *word = PyUnicode_FromString(reason);
     PyObject *message = shown == NULL
                             ? NULL

@@ -10,7 +10,7 @@
 #include "block.h"
 #include "xxh3.h"
 
-/* From here on other threads may run while a block is hashed. */
+/* The GIL is released while at least this many bytes are hashed. */
 enum { RELEASE_BYTES_MIN = 32 << 10 };
 
 static PyObject *write_head(PyObject *module, PyObject *arguments) {
@@ -53,7 +53,7 @@ static PyObject *write_head(PyObject *module, PyObject *arguments) {
 
 static int parse_head(const Py_buffer *head, uint64_t segment, em_block *block) {
     if (head->len != EM_BLOCK_HEAD_BYTES || !em_block_read_head(head->buf, segment, block)) {
-        PyErr_SetString(PyExc_ValueError, "no head of a block of this segment");
+        PyErr_SetString(PyExc_ValueError, "the head is damaged, or of another segment or version");
         return -1;
     }
     return 0;
@@ -75,14 +75,14 @@ static PyObject *read_head(PyObject *module, PyObject *arguments) {
                                   block.stored_bytes, (unsigned long long)block.checksum);
 }
 
-/* Hold source and target against the head; NULL when all is well, else what is wrong. */
+/* Check source and target against the head; return NULL when they fit, else what is wrong. */
 static const char *open_into(const em_block *block, const Py_buffer *stored,
                              const Py_buffer *target) {
     const uint8_t *from = stored->buf;
     uint8_t *to = target->buf;
     if (stored->len != (Py_ssize_t)block->stored_bytes ||
         target->len < (Py_ssize_t)block->raw_bytes) {
-        return "the block's bytes do not fit its head";
+        return "the sizes of the stored bytes and the target do not fit the block's head";
     }
     const bool in_place = from == to && block->codec == EM_RAW;
     const bool apart = from + stored->len <= to || to + target->len <= from;
@@ -120,7 +120,8 @@ static PyObject *open_block(PyObject *module, PyObject *arguments) {
     return made;
 }
 
-/* Push a file's range to its disk, and wait for it if asked; other systems sync the whole file. */
+/* Write a range of a file back to its disk, and wait for it on request; systems other than Linux
+ * sync the whole file. */
 static PyObject *sync_range(PyObject *module, PyObject *arguments) {
     (void)module;
     int file, wait;
@@ -136,7 +137,7 @@ static PyObject *sync_range(PyObject *module, PyObject *arguments) {
                  ? errno
                  : 0;
     if (failed == ESPIPE || failed == ENOSYS) {
-        failed = 0; /* no disk below this file, or a kernel that keeps the call for itself */
+        failed = 0; /* no disk below this file, or an operating system kernel without the call */
     }
 #else
     failed = wait && fsync(file) < 0 ? errno : 0;
@@ -158,10 +159,12 @@ static PyMethodDef functions[] = {
      "raw_bytes, stored_bytes, checksum); ValueError when the head is damaged or another "
      "segment's."},
     {"open_block", open_block, METH_VARARGS,
-     "open_block($module, head, segment, stored, target, /)\n--\n\nCheck the stored bytes and make "
-     "the raw ones in the target; ValueError when damaged. Raw bytes may be checked in place."},
+     "open_block($module, head, segment, stored, target, /)\n--\n\nVerify the stored bytes and "
+     "decompress them into the target; ValueError when damaged. Uncompressed bytes may be verified "
+     "in place."},
     {"sync_range", sync_range, METH_VARARGS,
-     "sync_range($module, file, start, bytes, wait, /)\n--\n\nPush a range of a file to its disk."},
+     "sync_range($module, file, start, bytes, wait, /)\n--\n\nWrite a range of a file back to its "
+     "disk."},
     {NULL, NULL, 0, NULL},
 };
 

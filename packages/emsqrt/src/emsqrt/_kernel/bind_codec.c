@@ -4,14 +4,14 @@
 #include "lz4.h"
 #include "xxh3.h"
 
-/* From here on other threads may run while a loop does. */
+/* The GIL is released while a loop runs over at least this many bytes. */
 enum { RELEASE_BYTES_MIN = 32 << 10 };
 
 static PyThreadState *release_for(Py_ssize_t bytes) {
     return bytes >= RELEASE_BYTES_MIN ? PyEval_SaveThread() : NULL;
 }
 
-static void take_back(PyThreadState *state) {
+static void reacquire(PyThreadState *state) {
     if (state != NULL) {
         PyEval_RestoreThread(state);
     }
@@ -33,7 +33,7 @@ static PyObject *hash_bytes(PyObject *module, PyObject *arguments, PyObject *nam
     }
     PyThreadState *state = release_for(data.len);
     const uint64_t hash = em_xxh3(data.buf, (size_t)data.len, seed);
-    take_back(state);
+    reacquire(state);
     PyBuffer_Release(&data);
     return PyLong_FromUnsignedLongLong(hash);
 }
@@ -51,9 +51,8 @@ static PyObject *lz4_bound(PyObject *module, PyObject *bytes) {
     return PyLong_FromSize_t(em_lz4_bound(count));
 }
 
-/* Take (source, target), which must lie apart: the loops copy without looking
- * for an overlap. */
-static int take_pair(PyObject *arguments, Py_buffer *source, Py_buffer *target) {
+/* Parse (source, target), which must not overlap: the loops copy without checking for it. */
+static int parse_pair(PyObject *arguments, Py_buffer *source, Py_buffer *target) {
     if (!PyArg_ParseTuple(arguments, "y*w*", source, target)) {
         return -1;
     }
@@ -70,13 +69,13 @@ static int take_pair(PyObject *arguments, Py_buffer *source, Py_buffer *target) 
 static PyObject *lz4_compress(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer source, target;
-    if (take_pair(arguments, &source, &target) < 0) {
+    if (parse_pair(arguments, &source, &target) < 0) {
         return NULL;
     }
     PyThreadState *state = release_for(source.len);
     const size_t made =
         em_lz4_compress(source.buf, (size_t)source.len, target.buf, (size_t)target.len);
-    take_back(state);
+    reacquire(state);
     PyBuffer_Release(&source);
     PyBuffer_Release(&target);
     return PyLong_FromSize_t(made);
@@ -85,17 +84,17 @@ static PyObject *lz4_compress(PyObject *module, PyObject *arguments) {
 static PyObject *lz4_decompress(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer source, target;
-    if (take_pair(arguments, &source, &target) < 0) {
+    if (parse_pair(arguments, &source, &target) < 0) {
         return NULL;
     }
     PyThreadState *state = release_for(target.len);
     const ptrdiff_t made =
         em_lz4_decompress(source.buf, (size_t)source.len, target.buf, (size_t)target.len);
-    take_back(state);
+    reacquire(state);
     PyBuffer_Release(&source);
     PyBuffer_Release(&target);
     if (made < 0) {
-        PyErr_SetString(PyExc_ValueError, "no block of LZ4 that fits the target");
+        PyErr_SetString(PyExc_ValueError, "the source is not an LZ4 block that fits the target");
         return NULL;
     }
     return PyLong_FromSsize_t(made);
@@ -106,16 +105,14 @@ static PyMethodDef functions[] = {
      "xxh3_64($module, buffer, seed=0)\n--\n\nHash a buffer to 64 bits with "
      "XXH3."},
     {"lz4_bound", lz4_bound, METH_O,
-     "lz4_bound($module, bytes, /)\n--\n\nThe most that compressing can make "
-     "of so many bytes."},
+     "lz4_bound($module, bytes, /)\n--\n\nReturn the most bytes that compressing this many bytes "
+     "can produce."},
     {"lz4_compress", lz4_compress, METH_VARARGS,
-     "lz4_compress($module, source, target, /)\n--\n\nCompress to one LZ4 "
-     "block; its bytes, or 0 "
-     "when the target is too small."},
+     "lz4_compress($module, source, target, /)\n--\n\nCompress to one LZ4 block; return its bytes, "
+     "or 0 when the target is too small."},
     {"lz4_decompress", lz4_decompress, METH_VARARGS,
-     "lz4_decompress($module, source, target, /)\n--\n\nDecompress one LZ4 "
-     "block; the bytes made. "
-     "ValueError when it is damaged or makes more than fits."},
+     "lz4_decompress($module, source, target, /)\n--\n\nDecompress one LZ4 block; return the bytes "
+     "written. ValueError when it is damaged or does not fit."},
     {NULL, NULL, 0, NULL},
 };
 

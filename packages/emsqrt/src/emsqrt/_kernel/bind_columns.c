@@ -1,4 +1,5 @@
-/* Columns(row_count, [(kind, offset, validity, values, ends), …]): Arrow buffers seen from C. */
+/* Columns(row_count, [(kind, offset, validity, values, ends), …]): Arrow buffers as a view for C.
+ */
 #include "native.h"
 
 #include "pack.h"
@@ -26,7 +27,8 @@ static size_t bits_bytes(size_t rows) {
     return (rows + 7) / 8;
 }
 
-/* Hold one buffer, or nothing for None; NULL with an exception set when it is too short. */
+/* Hold one buffer, or nothing for None, and return its address; NULL with an exception set when it
+ * is too short. */
 static const uint8_t *hold(columns_object *columns, PyObject *object, size_t bytes_min,
                            const char *what, bool *failed) {
     if (object == Py_None) {
@@ -47,20 +49,20 @@ static const uint8_t *hold(columns_object *columns, PyObject *object, size_t byt
     return buffer->buf;
 }
 
-/* Check that the ends rise within the values; a reader in C believes them. */
+/* Check that the ends ascend within the values: C code reads texts without checking again. */
 static int check_ends(const int32_t *ends, size_t rows, size_t values_bytes) {
     bool rising = ends[0] >= 0;
     for (size_t row = 0; row < rows; row++) {
         rising &= ends[row] <= ends[row + 1];
     }
     if (!rising || (size_t)ends[rows] > values_bytes) {
-        PyErr_SetString(PyExc_ValueError, "offsets of text do not rise within its bytes");
+        PyErr_SetString(PyExc_ValueError, "offsets of text do not ascend within its bytes");
         return -1;
     }
     return 0;
 }
 
-/* Whether decimals fit a word. */
+/* Whether all decimals fit 64 bits. */
 static bool are_short(const em_column *column, size_t rows) {
     const uint8_t *values = column->values + column->offset * em_width(EM_DECIMAL);
     uint64_t beyond = 0;
@@ -73,7 +75,7 @@ static bool are_short(const em_column *column, size_t rows) {
     return beyond == 0;
 }
 
-/* Whether numbers fit the bytes in which they will be packed. */
+/* Whether all numbers fit the bytes in which they will be packed. */
 static bool are_narrow(const em_column *column, size_t rows) {
     enum { ROWS = 256 };
     uint64_t words[ROWS], all = 0;
@@ -94,22 +96,23 @@ static int check_narrow(const em_column *column, size_t rows) {
         return -1;
     }
     if (!are_narrow(column, rows)) {
-        PyErr_SetString(PyExc_OverflowError, "a value lies beyond those that the file tells of");
+        PyErr_SetString(PyExc_OverflowError,
+                        "a value is outside the range in the file's statistics");
         return -1;
     }
     return 0;
 }
 
-int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow) {
+int parse_kind(PyObject *source, enum em_kind *kind, em_narrow *narrow) {
     int number, bytes = 0;
     long long least = 0;
-    if (PyTuple_Check(given)) {
-        if (!PyArg_ParseTuple(given, "iiL;a narrow kind is (kind, bytes, least)", &number, &bytes,
+    if (PyTuple_Check(source)) {
+        if (!PyArg_ParseTuple(source, "iiL;a narrow kind is (kind, bytes, least)", &number, &bytes,
                               &least)) {
             return -1;
         }
     } else {
-        number = (int)PyLong_AsLong(given);
+        number = (int)PyLong_AsLong(source);
         if (number == -1 && PyErr_Occurred()) {
             return -1;
         }
@@ -117,8 +120,8 @@ int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow) {
     const bool known = number >= 0 && number < EM_KINDS;
     const bool whole = known && ((number >= EM_I8 && number <= EM_I64) || number == EM_DECIMAL);
     const bool narrows = bytes == 1 || bytes == 2 || bytes == 4 || (bytes == 8 && least == 0);
-    if (!known || (PyTuple_Check(given) && !(whole && narrows))) {
-        PyErr_Format(PyExc_ValueError, "no column has kind %R", given);
+    if (!known || (PyTuple_Check(source) && !(whole && narrows))) {
+        PyErr_Format(PyExc_ValueError, "%R is not a kind of column", source);
         return -1;
     }
     *kind = (enum em_kind)number;
@@ -128,10 +131,10 @@ int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow) {
 
 static int hold_column(columns_object *columns, PyObject *parts, em_column *column) {
     Py_ssize_t offset;
-    PyObject *given, *validity, *values, *ends;
-    if (!PyArg_ParseTuple(parts, "OnOOO;a column is (kind, offset, validity, values, ends)", &given,
-                          &offset, &validity, &values, &ends) ||
-        take_packed_kind(given, &column->kind, &column->narrow) < 0) {
+    PyObject *source, *validity, *values, *ends;
+    if (!PyArg_ParseTuple(parts, "OnOOO;a column is (kind, offset, validity, values, ends)",
+                          &source, &offset, &validity, &values, &ends) ||
+        parse_kind(source, &column->kind, &column->narrow) < 0) {
         return -1;
     }
     const enum em_kind kind = column->kind;
@@ -172,15 +175,15 @@ static int hold_column(columns_object *columns, PyObject *parts, em_column *colu
 static PyObject *columns_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     (void)names;
     Py_ssize_t row_count;
-    PyObject *given;
-    if (!PyArg_ParseTuple(arguments, "nO:Columns", &row_count, &given)) {
+    PyObject *source;
+    if (!PyArg_ParseTuple(arguments, "nO:Columns", &row_count, &source)) {
         return NULL;
     }
     if (row_count < 0 || row_count > (Py_ssize_t)INT32_MAX) {
         return PyErr_Format(PyExc_ValueError, "a batch has 0 to 2147483647 rows, not %zd",
                             row_count);
     }
-    PyObject *list = PySequence_List(given);
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return NULL;
     }
@@ -248,7 +251,7 @@ static PyObject *columns_addresses(PyObject *self, PyObject *argument) {
                          (unsigned long long)(uintptr_t)column->ends);
 }
 
-/* Return a new Columns of `count` columns over the rows of `self`, which it keeps alive. */
+/* Return a new Columns of `count` columns over the rows of `self`, which stays alive as long. */
 static columns_object *columns_derived(PyObject *self, size_t count, Py_ssize_t held) {
     const em_columns *view = &((columns_object *)self)->view;
     em_columns whole = *view;
@@ -298,7 +301,7 @@ static PyObject *columns_select(PyObject *self, PyObject *argument) {
     return (PyObject *)derived;
 }
 
-static PyObject *columns_beside(PyObject *self, PyObject *argument) {
+static PyObject *columns_with(PyObject *self, PyObject *argument) {
     const em_columns *view = &((columns_object *)self)->view;
     PyObject *list = PySequence_List(argument);
     if (list == NULL) {
@@ -320,30 +323,32 @@ static PyObject *columns_beside(PyObject *self, PyObject *argument) {
 }
 
 static PyMethodDef columns_methods[] = {
-    {"beside", columns_beside, METH_O,
-     "beside(columns)\n--\n\nThe same rows with further columns, given as to the constructor."},
+    {"with_columns", columns_with, METH_O,
+     "with_columns(columns)\n--\n\nReturn the same rows with further columns, in the form that the "
+     "constructor accepts."},
     {"select", columns_select, METH_O,
-     "select(indices)\n--\n\nThe same rows with these columns, in this order."},
+     "select(indices)\n--\n\nReturn the same rows with these columns, in this order."},
     {"addresses", columns_addresses, METH_O,
-     "addresses(index)\n--\n\nKind, offset, and where validity, values and ends lie; 0 for none."},
+     "addresses(index)\n--\n\nReturn kind, offset, and the addresses of validity, values and ends; "
+     "0 for none."},
     {"null_count", columns_null_count, METH_O,
-     "null_count(index)\n--\n\nHow many values of a column are NULL."},
+     "null_count(index)\n--\n\nReturn how many values of a column are NULL."},
     {NULL, NULL, 0, NULL},
 };
 
-void columns_keep(PyObject *object) {
+void columns_hold(PyObject *object) {
     Py_INCREF(object);
     ((columns_object *)object)->readers++;
 }
 
-void columns_let_go(PyObject *object) {
+void columns_release(PyObject *object) {
     ((columns_object *)object)->readers--;
     Py_DECREF(object);
 }
 
 const em_columns *columns_view(PyObject *object) {
     if (!PyObject_TypeCheck(object, (PyTypeObject *)columns_type)) {
-        PyErr_SetString(PyExc_TypeError, "this takes Columns");
+        PyErr_SetString(PyExc_TypeError, "expected Columns");
         return NULL;
     }
     return &((columns_object *)object)->view;
@@ -372,7 +377,7 @@ PyObject *columns_over(const em_columns *view, PyObject *owner) {
 }
 
 static PyType_Slot columns_slots[] = {
-    {Py_tp_doc, "Columns(row_count, columns)\n--\n\nA batch as C sees it; see columns.h."},
+    {Py_tp_doc, "Columns(row_count, columns)\n--\n\nA batch as a view for C; see columns.h."},
     {Py_tp_new, columns_new},
     {Py_tp_dealloc, columns_dealloc},
     {Py_sq_length, columns_length},

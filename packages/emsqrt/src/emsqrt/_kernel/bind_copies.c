@@ -1,5 +1,5 @@
-/* copy_column and copy_lines: what a batch holds, as Python objects, for tests and small results.
- */
+/* copy_column and copy_lines: the contents of a batch as Python objects, for tests and small
+ * results. */
 #include "native.h"
 
 #include <string.h>
@@ -96,7 +96,8 @@ static PyObject *copy_lines(PyObject *module, PyObject *object) {
 
 static PyMethodDef functions[] = {
     {"copy_column", copy_column, METH_VARARGS,
-     "Return (kind, validity, values, ends) of a column as bytes; what it does not have is None."},
+     "Return (kind, validity, values, ends) of a column as bytes; None for a buffer that it "
+     "lacks."},
     {"copy_lines", copy_lines, METH_O, "Return each row's record, without its line end."},
     {NULL, NULL, 0, NULL},
 };

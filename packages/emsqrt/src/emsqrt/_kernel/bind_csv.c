@@ -1,4 +1,4 @@
-/* CsvParser(memory, *, field_count, columns, …): records to columns. */
+/* CsvParser(memory, *, field_count, columns, …): CSV records to columns. */
 #include "bind_batch.h"
 
 #include <string.h>
@@ -28,14 +28,15 @@ static void parser_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-/* Read a dialect's mark: one ASCII character, or nothing when None is allowed; -2 on error. */
+/* Read a character of the dialect: one ASCII character, or -1 for None when that is allowed; -2 on
+ * error. */
 static int read_mark(const char *text, const char *name, bool optional) {
     if (text == NULL && optional) {
         return -1;
     }
     if (text == NULL || text[0] == '\0' || text[1] != '\0' || (text[0] & 0x80) != 0 ||
         text[0] == '\n' || text[0] == '\r') {
-        PyErr_Format(PyExc_ValueError, "%s is one ASCII character", name);
+        PyErr_Format(PyExc_ValueError, "%s must be one ASCII character", name);
         return -2;
     }
     return text[0];
@@ -48,7 +49,7 @@ static int read_dialect(parser_object *object, const char *delimiter, const char
         return -1;
     }
     if (mark == separator) {
-        PyErr_SetString(PyExc_ValueError, "delimiter and quote differ");
+        PyErr_SetString(PyExc_ValueError, "delimiter and quote must differ");
         return -1;
     }
     object->parser.dialect = (em_dialect){(uint8_t)separator, (int16_t)mark};
@@ -188,7 +189,7 @@ static PyObject *parser_parse(PyObject *self, PyObject *arguments) {
         PyErr_SetString(PyExc_ValueError, refused);
         return NULL;
     }
-    batch_take_back(&object->held);
+    batch_reclaim(&object->held);
     object->busy = true;
     size_t next;
     Py_BEGIN_ALLOW_THREADS;
@@ -210,7 +211,7 @@ static PyObject *parser_release(PyObject *self, PyObject *nothing) {
         PyErr_SetString(PyExc_RuntimeError, "another thread reads what was parsed");
         return NULL;
     }
-    batch_take_back(&object->held);
+    batch_reclaim(&object->held);
     Py_RETURN_NONE;
 }
 
@@ -227,15 +228,16 @@ static PyMethodDef parser_methods[] = {
     {"parse", parser_parse, METH_VARARGS,
      "Parse records of a block from `start`; return (Columns, where the next record starts)."},
     {"release", parser_release, METH_NOARGS,
-     "Empty the columns of the last call and let go of its block."},
+     "Empty the columns of the last call and release its block."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef parser_getters[] = {
     {"records", get_counter, NULL, "Records read so far, skipped ones included.", (void *)0},
-    {"nulled", get_counter, NULL, "Values that became NULL as they did not fit.", (void *)1},
-    {"skipped", get_counter, NULL, "Records left out so far.", (void *)2},
+    {"nulled", get_counter, NULL, "Values that became NULL because they could not be parsed.",
+     (void *)1},
+    {"skipped", get_counter, NULL, "Records skipped so far.", (void *)2},
     {"skipped_records", get_skipped, NULL,
-     "(offset, size, field, reason) of each record that the last call left out.", NULL},
+     "(offset, size, field, reason) of each record that the last call skipped.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot parser_slots[] = {

@@ -1,4 +1,4 @@
-/* csv_last_record_end and csv_record_end: where records end in a buffer. */
+/* csv_last_record_end and csv_record_end: the ends of records in a buffer. */
 #include "native.h"
 
 #include "csv.h"
@@ -24,7 +24,7 @@ static PyObject *last_record_end(PyObject *module, PyObject *arguments) {
     }
     PyObject *answer = NULL;
     if (size < 0 || size > data.len) {
-        PyErr_Format(PyExc_ValueError, "no first %zd of %zd bytes", size, data.len);
+        PyErr_Format(PyExc_ValueError, "size %zd is outside a buffer of %zd bytes", size, data.len);
     } else if (read_dialect(delimiter, quote, &dialect) == 0) {
         size_t end;
         Py_BEGIN_ALLOW_THREADS;
@@ -48,7 +48,8 @@ static PyObject *record_end(PyObject *module, PyObject *arguments) {
     }
     PyObject *answer = NULL;
     if (start < 0 || size < start || size > data.len) {
-        PyErr_Format(PyExc_ValueError, "no bytes %zd to %zd of %zd", start, size, data.len);
+        PyErr_Format(PyExc_ValueError, "bytes %zd to %zd are outside a buffer of %zd bytes", start,
+                     size, data.len);
     } else if (read_dialect(delimiter, quote, &dialect) == 0) {
         answer = PyLong_FromSize_t(em_csv_next_end(data.buf, (size_t)start, (size_t)size, dialect));
     }

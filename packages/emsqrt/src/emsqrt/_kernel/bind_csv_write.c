@@ -1,4 +1,4 @@
-/* CsvFormatter(types) and LineWriter(...): columns and records to CSV text in a given buffer. */
+/* CsvFormatter(types) and LineWriter(...): write columns and records as CSV text to a buffer. */
 #include "native.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ typedef struct {
     PyObject ob_base;
     em_type *types;
     size_t count;
-    uint8_t delimiter; /* of what is written */
+    uint8_t delimiter; /* of the output */
 } formatter_object;
 
 typedef struct {
@@ -27,43 +27,43 @@ static void free_object(PyObject *self) {
     Py_DECREF(type);
 }
 
-void close_request(write_request *asked) {
-    PyBuffer_Release(&asked->out);
-    if (asked->keep.obj != NULL) {
-        PyBuffer_Release(&asked->keep);
+void close_request(write_request *request) {
+    PyBuffer_Release(&request->out);
+    if (request->keep.obj != NULL) {
+        PyBuffer_Release(&request->keep);
     }
 }
 
-int open_request(PyObject *arguments, write_request *asked) {
+int open_request(PyObject *arguments, write_request *request) {
     PyObject *columns, *keep = Py_None;
     Py_ssize_t start;
-    asked->keep.obj = NULL;
-    asked->kept = NULL;
-    if (!PyArg_ParseTuple(arguments, "Onw*|O", &columns, &start, &asked->out, &keep)) {
+    request->keep.obj = NULL;
+    request->kept = NULL;
+    if (!PyArg_ParseTuple(arguments, "Onw*|O", &columns, &start, &request->out, &keep)) {
         return -1;
     }
-    asked->columns = columns_view(columns);
-    bool failed = asked->columns == NULL;
-    if (!failed && (start < 0 || (size_t)start > asked->columns->row_count)) {
-        PyErr_Format(PyExc_ValueError, "no row %zd among %zu", start, asked->columns->row_count);
+    request->columns = columns_view(columns);
+    bool failed = request->columns == NULL;
+    if (!failed && (start < 0 || (size_t)start > request->columns->row_count)) {
+        PyErr_Format(PyExc_ValueError, "no row %zd among %zu", start, request->columns->row_count);
         failed = true;
     }
     if (!failed && keep != Py_None) {
-        failed = PyObject_GetBuffer(keep, &asked->keep, PyBUF_SIMPLE) < 0;
+        failed = PyObject_GetBuffer(keep, &request->keep, PyBUF_SIMPLE) < 0;
         if (failed) {
-            asked->keep.obj = NULL;
-        } else if ((size_t)asked->keep.len < (asked->columns->row_count + 7) / 8) {
+            request->keep.obj = NULL;
+        } else if ((size_t)request->keep.len < (request->columns->row_count + 7) / 8) {
             PyErr_SetString(PyExc_ValueError, "keep has a bit for each row");
             failed = true;
         } else {
-            asked->kept = asked->keep.buf;
+            request->kept = request->keep.buf;
         }
     }
     if (failed) {
-        close_request(asked);
+        close_request(request);
         return -1;
     }
-    asked->start = (size_t)start;
+    request->start = (size_t)start;
     return 0;
 }
 
@@ -142,18 +142,18 @@ static PyObject *formatter_new(PyTypeObject *type, PyObject *arguments, PyObject
 
 static PyObject *formatter_format(PyObject *self, PyObject *arguments) {
     const formatter_object *object = (formatter_object *)self;
-    write_request asked;
-    if (open_request(arguments, &asked) < 0) {
+    write_request request;
+    if (open_request(arguments, &request) < 0) {
         return NULL;
     }
-    if (!are_of_types(asked.columns, object->types, object->count)) {
-        close_request(&asked);
+    if (!are_of_types(request.columns, object->types, object->count)) {
+        close_request(&request);
         return NULL;
     }
     size_t next, written;
-    next = em_csv_format(object->types, object->delimiter, asked.columns, asked.start, asked.kept,
-                         asked.out.buf, (size_t)asked.out.len, &written);
-    close_request(&asked);
+    next = em_csv_format(object->types, object->delimiter, request.columns, request.start,
+                         request.kept, request.out.buf, (size_t)request.out.len, &written);
+    close_request(&request);
     return Py_BuildValue("KK", (unsigned long long)next, (unsigned long long)written);
 }
 
@@ -196,14 +196,14 @@ static int read_fields(writer_object *object, PyObject *fields, Py_ssize_t recor
     return 0;
 }
 
-/* Read, for each field that is written, the one taken when it is empty; -1 is none. */
+/* Read for each written field the one that replaces it when it is empty; -1 is none. */
 static int read_instead(writer_object *object, PyObject *instead) {
     const size_t count = object->writer.field_count;
     if (instead == Py_None) {
         return 0;
     }
     if (PySequence_Size(instead) != (Py_ssize_t)count || object->writer.fields == NULL) {
-        PyErr_SetString(PyExc_ValueError, "a field stands in for each that is written");
+        PyErr_SetString(PyExc_ValueError, "instead must have one field for each of fields");
         return -1;
     }
     object->instead = PyMem_Calloc(count + 1, sizeof *object->instead);
@@ -255,31 +255,31 @@ static PyObject *writer_new(PyTypeObject *type, PyObject *arguments, PyObject *n
 
 static PyObject *writer_write(PyObject *self, PyObject *arguments) {
     const em_csv_writer *writer = &((writer_object *)self)->writer;
-    write_request asked;
-    if (open_request(arguments, &asked) < 0) {
+    write_request request;
+    if (open_request(arguments, &request) < 0) {
         return NULL;
     }
-    const em_columns *columns = asked.columns;
-    size_t row = asked.start, at = 0;
+    const em_columns *columns = request.columns;
+    size_t row = request.start, at = 0;
     if (columns->lines == NULL && columns->row_count > 0) {
-        close_request(&asked);
+        close_request(&request);
         PyErr_SetString(PyExc_ValueError, "these columns were not parsed from text");
         return NULL;
     }
     for (; row < columns->row_count; row++) {
         size_t written;
-        if (asked.kept != NULL && !em_bit(asked.kept, row)) {
+        if (request.kept != NULL && !em_bit(request.kept, row)) {
             continue;
         }
         const em_span line = columns->lines[row];
         if (!em_csv_write_line(writer, columns->text + line.start, line.size,
-                               (uint8_t *)asked.out.buf + at, (size_t)asked.out.len - at,
+                               (uint8_t *)request.out.buf + at, (size_t)request.out.len - at,
                                &written)) {
             break;
         }
         at += written;
     }
-    close_request(&asked);
+    close_request(&request);
     return Py_BuildValue("KK", (unsigned long long)row, (unsigned long long)at);
 }
 
@@ -339,11 +339,12 @@ static PyMethodDef writer_methods[] = {
     {"write", writer_write, METH_VARARGS,
      "Write the records of columns from a row on; return (the next row, bytes written)."},
     {"write_rows", writer_write_rows, METH_VARARGS,
-     "Write the records that packed rows carry, from a byte on; return (the next byte, bytes)."},
+     "Write the records in the payloads of packed rows, from a byte on; return (the next byte, "
+     "bytes)."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot writer_slots[] = {
-    {Py_tp_doc, "Writes records as they stand, or some of their fields, quoted anew."},
+    {Py_tp_doc, "Writes records unchanged, or a selection of their fields, quoted again."},
     {Py_tp_new, writer_new},
     {Py_tp_dealloc, writer_dealloc},
     {Py_tp_methods, writer_methods},

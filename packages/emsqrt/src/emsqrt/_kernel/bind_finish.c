@@ -1,11 +1,11 @@
-/* AggReader(keys, parts, outputs): rows of states read as columns. */
+/* AggReader(keys, parts, outputs): rows of states to columns. */
 #include "bind_aggregate.h"
 
 #include "finish.h"
 
 typedef struct {
     PyObject ob_base;
-    given_keys keys;
+    parsed_keys keys;
     em_finisher finisher;
 } reader_object;
 
@@ -19,8 +19,8 @@ static void reader_dealloc(PyObject *object) {
     free_object(object);
 }
 
-static int take_outputs(PyObject *given, em_finisher *finisher) {
-    PyObject *list = PySequence_List(given);
+static int parse_outputs(PyObject *source, em_finisher *finisher) {
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return -1;
     }
@@ -52,7 +52,7 @@ static int take_outputs(PyObject *given, em_finisher *finisher) {
     }
     Py_DECREF(list);
     if (!failed && !em_finisher_check(finisher)) {
-        PyErr_SetString(PyExc_ValueError, "an output does not go with its part");
+        PyErr_SetString(PyExc_ValueError, "an output cannot be computed from its part");
         failed = true;
     }
     return failed ? -1 : 0;
@@ -65,13 +65,13 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *arguments, PyObject *n
         return NULL;
     }
     reader_object *self = new_object(type);
-    if (self == NULL || take_keys(keys, &self->keys) < 0 ||
-        take_parts(parts, &self->finisher.layout) < 0) {
+    if (self == NULL || parse_keys(keys, &self->keys) < 0 ||
+        parse_parts(parts, &self->finisher.layout) < 0) {
         Py_XDECREF((PyObject *)self);
         return NULL;
     }
     self->finisher.keys = self->keys.spec;
-    if (take_outputs(outputs, &self->finisher) < 0) {
+    if (parse_outputs(outputs, &self->finisher) < 0) {
         Py_DECREF((PyObject *)self);
         return NULL;
     }
@@ -84,7 +84,7 @@ static PyObject *reader_new(PyTypeObject *type, PyObject *arguments, PyObject *n
 static PyObject *raise_fault(const em_finisher *finisher) {
     switch (finisher->fault) {
     case EM_FINISH_NO_ROOM:
-        PyErr_SetString(PyExc_MemoryError, "a group does not fit the memory for columns");
+        PyErr_SetString(PyExc_MemoryError, "a group does not fit the memory for its columns");
         break;
     case EM_FINISH_OVERFLOW: {
         PyObject *output = PyLong_FromSize_t(finisher->fault_output);
@@ -103,7 +103,8 @@ static PyObject *span_of(const uint8_t *base, const void *from, size_t bytes) {
     return Py_BuildValue("(nn)", start, start + (Py_ssize_t)bytes);
 }
 
-/* (kind, null count, validity, values, ends), each a span of the memory; ends may be None. */
+/* Return (kind, null count, validity, values, ends); each of the last three is a span of the
+ * memory, ends may be None. */
 static PyObject *describe(const em_array *array, size_t rows, const uint8_t *base) {
     PyObject *ends = Py_None;
     if (array->ends == NULL) {
@@ -143,7 +144,7 @@ static PyObject *reader_read(PyObject *object, PyObject *arguments) {
     }
     PyObject *result = NULL;
     if (start < 0 || start > rows.len) {
-        PyErr_Format(PyExc_ValueError, "no byte %zd of %zd", start, rows.len);
+        PyErr_Format(PyExc_ValueError, "byte %zd is outside a block of %zd bytes", start, rows.len);
     } else {
         size_t count, consumed = 0;
         finisher->memory = out.buf;
@@ -166,7 +167,8 @@ static PyMethodDef reader_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot reader_slots[] = {
-    {Py_tp_doc, "AggReader(keys, parts, outputs)\n--\n\nRows of states as columns; see finish.h."},
+    {Py_tp_doc,
+     "AggReader(keys, parts, outputs)\n--\n\nReads rows of states as columns; see finish.h."},
     {Py_tp_new, reader_new},
     {Py_tp_dealloc, reader_dealloc},
     {Py_tp_methods, reader_methods},

@@ -1,4 +1,4 @@
-/* The float sum and the sketch by themselves, for whoever has states in hand. */
+/* The float sum and the sketch as functions over serialized states. */
 #include "native.h"
 
 #include "float_sum.h"
@@ -8,7 +8,7 @@ static int load_state(const Py_buffer *buffer, em_float_sum *sum) {
     if (buffer->len == EM_FLOAT_STATE_BYTES && em_float_load(buffer->buf, sum)) {
         return 0;
     }
-    PyErr_SetString(PyExc_ValueError, "these bytes are no state of a float sum");
+    PyErr_SetString(PyExc_ValueError, "these bytes are not the state of a float sum");
     return -1;
 }
 
@@ -27,7 +27,7 @@ static PyObject *float_sum(PyObject *module, PyObject *arguments) {
     }
     if (values.len % 8 != 0 || (values.len > 0 && (uintptr_t)values.buf % 8 != 0)) {
         PyBuffer_Release(&values);
-        PyErr_SetString(PyExc_ValueError, "values are aligned doubles");
+        PyErr_SetString(PyExc_ValueError, "values must be aligned doubles");
         return NULL;
     }
     em_float_sum sum = EM_FLOAT_EMPTY;
@@ -43,10 +43,10 @@ static PyObject *float_sum(PyObject *module, PyObject *arguments) {
     return stored(&sum);
 }
 
-static PyObject *float_sum_merge(PyObject *module, PyObject *given) {
+static PyObject *float_sum_merge(PyObject *module, PyObject *argument) {
     (void)module;
     Py_buffer states;
-    if (PyObject_GetBuffer(given, &states, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(argument, &states, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     em_float_sum total = EM_FLOAT_EMPTY, sum;
@@ -59,17 +59,17 @@ static PyObject *float_sum_merge(PyObject *module, PyObject *given) {
     }
     PyBuffer_Release(&states);
     if (!good) {
-        PyErr_SetString(PyExc_ValueError, "these bytes are no states of float sums");
+        PyErr_SetString(PyExc_ValueError, "these bytes are not states of float sums");
         return NULL;
     }
     return stored(&total);
 }
 
-static PyObject *float_sum_value(PyObject *module, PyObject *given) {
+static PyObject *float_sum_value(PyObject *module, PyObject *argument) {
     (void)module;
     Py_buffer state;
     em_float_sum sum;
-    if (PyObject_GetBuffer(given, &state, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(argument, &state, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     const int loaded = load_state(&state, &sum);
@@ -96,16 +96,16 @@ static PyObject *float_sum_variance(PyObject *module, PyObject *arguments) {
     return good ? PyFloat_FromDouble(em_float_variance(count, &total, &squares)) : NULL;
 }
 
-static PyObject *hll_estimate(PyObject *module, PyObject *given) {
+static PyObject *hll_estimate(PyObject *module, PyObject *argument) {
     (void)module;
     Py_buffer state;
-    if (PyObject_GetBuffer(given, &state, PyBUF_SIMPLE) < 0) {
+    if (PyObject_GetBuffer(argument, &state, PyBUF_SIMPLE) < 0) {
         return NULL;
     }
     const int64_t estimate = em_hll_estimate_bytes(state.buf, (size_t)state.len);
     PyBuffer_Release(&state);
     if (estimate < 0) {
-        PyErr_SetString(PyExc_ValueError, "these bytes are no sketch");
+        PyErr_SetString(PyExc_ValueError, "these bytes are not a sketch");
         return NULL;
     }
     return PyLong_FromLongLong(estimate);

@@ -1,4 +1,4 @@
-/* JoinTable: the build side's rows, found by key. */
+/* JoinTable: the build side's rows, looked up by key. */
 #include "bind_join.h"
 
 typedef struct {
@@ -29,12 +29,13 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *na
     return (PyObject *)self;
 }
 
-/* Take the table for a loop without the interpreter; NULL with an exception set. */
+/* Mark the table busy and release the GIL for a loop; NULL with an exception set. */
 static PyThreadState *begin(table_object *self, bool indexed) {
     if (self->busy || self->table.indexed != indexed) {
         PyErr_SetString(PyExc_RuntimeError, self->busy ? "another thread uses this table"
-                                            : indexed  ? "the table has no index yet"
-                                                       : "the table has its index already");
+                                            : indexed
+                                                ? "the table has no index yet"
+                                                : "the table has an index already: clear it first");
         return NULL;
     }
     self->busy = true;
@@ -50,15 +51,15 @@ static PyObject *table_add(PyObject *object, PyObject *arguments, PyObject *name
     static char *keywords[] = {"", "", "keys_only", NULL};
     table_object *self = (table_object *)object;
     Py_buffer block;
-    Py_ssize_t given = 0;
+    Py_ssize_t start = 0;
     int keys_only = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, names, "y*|n$p:add_rows", keywords, &block, &given,
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "y*|n$p:add_rows", keywords, &block, &start,
                                      &keys_only)) {
         return NULL;
     }
-    size_t at = (size_t)given;
+    size_t at = (size_t)start;
     enum em_walk walk = EM_WALK_DAMAGED;
-    PyThreadState *state = lies_in(given, &block) ? begin(self, false) : (no_rows(), NULL);
+    PyThreadState *state = is_within(start, &block) ? begin(self, false) : (no_rows(), NULL);
     if (state != NULL) {
         walk = em_join_add(&self->table, block.buf, (size_t)block.len, &at, keys_only != 0);
         finish(self, state);
@@ -99,17 +100,18 @@ static PyObject *table_probe(PyObject *object, PyObject *arguments) {
     Py_buffer block, out, bits = {.obj = NULL};
     Py_ssize_t at, first_bit = 0;
     unsigned flags;
-    PyObject *given = Py_None;
-    if (!PyArg_ParseTuple(arguments, "y*nw*I|On:probe", &block, &at, &out, &flags, &given,
+    PyObject *bits_argument = Py_None;
+    if (!PyArg_ParseTuple(arguments, "y*nw*I|On:probe", &block, &at, &out, &flags, &bits_argument,
                           &first_bit)) {
         return NULL;
     }
     em_join_probe probe = {block.buf, (size_t)block.len, (size_t)at, 0, flags,
                            NULL,      (size_t)first_bit};
     em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
-    bool failed = given != Py_None && PyObject_GetBuffer(given, &bits, PyBUF_WRITABLE) < 0;
+    bool failed =
+        bits_argument != Py_None && PyObject_GetBuffer(bits_argument, &bits, PyBUF_WRITABLE) < 0;
     probe.bits = bits.obj == NULL ? NULL : bits.buf;
-    if (!failed && (!lies_in(at, &block) || first_bit < 0)) {
+    if (!failed && (!is_within(at, &block) || first_bit < 0)) {
         no_rows();
         failed = true;
     }
@@ -175,28 +177,28 @@ static PyObject *get_rows_bytes(PyObject *object, void *none) {
 
 static PyMethodDef table_methods[] = {
     {"add_rows", (PyCFunction)(void (*)(void))table_add, METH_VARARGS | METH_KEYWORDS,
-     "add_rows($self, block, at=0, /, *, keys_only=False)\n--\n\nStore rows while they fit; where "
-     "the first that did not starts."},
+     "add_rows($self, block, at=0, /, *, keys_only=False)\n--\n\nStore rows while they fit; return "
+     "the offset of the first that does not."},
     {"index", table_index, METH_NOARGS, "index($self, /)\n--\n\nBuild the index over the rows."},
     {"distinct", table_distinct, METH_NOARGS,
-     "distinct($self, /)\n--\n\nKeep the first row of each key."},
+     "distinct($self, /)\n--\n\nKeep only the first row of each key."},
     {"probe", table_probe, METH_VARARGS,
      "probe($self, block, at, out, flags, bits=None, first_bit=0, /)\n--\n\nJoin a block's rows "
-     "from `at` on: (next at, bytes, rows, rows passed)."},
+     "from `at` on: (next at, bytes, rows, rows read)."},
     {"drain", table_drain, METH_VARARGS,
-     "drain($self, out, matched, flags, /)\n--\n\nWrite rows that matched or did not, alone: "
-     "(bytes, rows, done)."},
-    {"clear", table_clear, METH_NOARGS, "clear($self, /)\n--\n\nForget all rows."},
+     "drain($self, out, matched, flags, /)\n--\n\nWrite the stored rows that matched, or those "
+     "that did not: (bytes, rows, done)."},
+    {"clear", table_clear, METH_NOARGS, "clear($self, /)\n--\n\nDrop all rows."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef table_fields[] = {
     {"rows", get_rows, NULL, "Rows stored.", NULL},
-    {"rows_bytes", get_rows_bytes, NULL, "Bytes of the rows, which lie at the memory's start.",
+    {"rows_bytes", get_rows_bytes, NULL, "Bytes of the rows, which are at the memory's start.",
      NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot table_slots[] = {
-    {Py_tp_doc, "JoinTable(memory)\n--\n\nThe build side's rows, found by key; see join.h."},
+    {Py_tp_doc, "JoinTable(memory)\n--\n\nThe build side's rows, looked up by key; see join.h."},
     {Py_tp_new, table_new},
     {Py_tp_dealloc, table_dealloc},
     {Py_tp_methods, table_methods},

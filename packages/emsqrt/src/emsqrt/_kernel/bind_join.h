@@ -1,4 +1,4 @@
-/* What the bindings of joins share. */
+/* Shared by the bindings of joins. */
 #ifndef EMSQRT_BIND_JOIN_H
 #define EMSQRT_BIND_JOIN_H
 
@@ -6,7 +6,7 @@
 
 #include "join.h"
 
-/* Give back what an object holds, and the object. */
+/* Release an object's memory buffer, then free the object. */
 static inline void release_object(PyObject *object, Py_buffer *memory) {
     PyTypeObject *type = Py_TYPE(object);
     if (memory->obj != NULL) {
@@ -18,16 +18,17 @@ static inline void release_object(PyObject *object, Py_buffer *memory) {
 }
 
 static inline PyObject *no_rows(void) {
-    PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+    PyErr_SetString(PyExc_ValueError, "the block does not consist of whole rows");
     return NULL;
 }
 
-/* Whether `at` lies within a block. */
-static inline bool lies_in(Py_ssize_t at, const Py_buffer *block) {
+/* Whether `at` is an offset within the block, its end included. */
+static inline bool is_within(Py_ssize_t at, const Py_buffer *block) {
     return at >= 0 && at <= block->len;
 }
 
-/* Whether there are bits for all rows from `at` on that the block can have. */
+/* Check that `bits` has a bit for every row that the block can have from `at` on: a row has at
+ * least its head's bytes. -1 with an exception set. */
 static inline int check_bits(const Py_buffer *block, Py_ssize_t at, const Py_buffer *bits,
                              Py_ssize_t first_bit) {
     const size_t rows = (size_t)(block->len - at) / EM_ROW_HEAD_BYTES;

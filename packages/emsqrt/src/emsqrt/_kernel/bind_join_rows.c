@@ -1,12 +1,12 @@
 /* pack_join_rows, join_alone, join_cross, join_lines: functions over rows of joins. */
 #include "bind_join.h"
 
-/* Read what is cut off lines: indices of fields in four bytes each, and delimiter and quote. */
-static int take_cut(const Py_buffer *dropped, const char *marks, Py_ssize_t mark_count,
-                    const em_columns *columns, em_cut *cut) {
+/* Read the fields to remove from lines, four bytes each, and the delimiter and quote. */
+static int parse_cut(const Py_buffer *dropped, const char *marks, Py_ssize_t mark_count,
+                     const em_columns *columns, em_cut *cut) {
     if (dropped->len % (Py_ssize_t)sizeof *cut->dropped != 0 || mark_count < 1 || mark_count > 2 ||
         (uintptr_t)dropped->buf % sizeof *cut->dropped != 0 || columns->lines == NULL) {
-        PyErr_SetString(PyExc_ValueError, "fields are cut off lines");
+        PyErr_SetString(PyExc_ValueError, "dropped and marks do not describe fields of lines");
         return -1;
     }
     cut->dropped = dropped->buf;
@@ -18,12 +18,12 @@ static int take_cut(const Py_buffer *dropped, const char *marks, Py_ssize_t mark
 
 static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
     (void)module;
-    PyObject *batch, *spec, *given;
+    PyObject *batch, *spec, *payload_argument;
     Py_ssize_t start, mark_count = 2;
     const char *marks = ",\"";
     Py_buffer out, dropped = {.obj = NULL, .len = 0};
-    if (!PyArg_ParseTuple(arguments, "OOOnw*|y*y#:pack_join_rows", &batch, &spec, &given, &start,
-                          &out, &dropped, &marks, &mark_count)) {
+    if (!PyArg_ParseTuple(arguments, "OOOnw*|y*y#:pack_join_rows", &batch, &spec, &payload_argument,
+                          &start, &out, &dropped, &marks, &mark_count)) {
         return NULL;
     }
     const em_columns *columns = columns_view(batch);
@@ -31,14 +31,14 @@ static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
     em_cut cut = {.count = 0};
     em_payload payload;
     bool failed = keys == NULL ||
-                  (dropped.len > 0 && take_cut(&dropped, marks, mark_count, columns, &cut) < 0) ||
-                  take_payload(given, columns, &payload) < 0;
+                  (dropped.len > 0 && parse_cut(&dropped, marks, mark_count, columns, &cut) < 0) ||
+                  parse_payload(payload_argument, columns, &payload) < 0;
     size_t bytes = 0, row = (size_t)start;
     if (!failed) {
         failed = start < 0 || (cut.count > 0 && payload.shape != EM_PAYLOAD_LINE);
         if (failed) {
             PyErr_SetString(PyExc_ValueError,
-                            "rows are counted from 0, and cut where they are lines");
+                            "start must not be negative, and only lines can drop fields");
         } else {
             bytes = em_pack_join_rows(columns, keys, &payload, cut.count > 0 ? &cut : NULL, &row,
                                       out.buf, (size_t)out.len);
@@ -59,22 +59,22 @@ static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
 static PyObject *join_alone(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer block, out, bits = {.obj = NULL};
-    Py_ssize_t given, first_bit = 0;
+    Py_ssize_t start, first_bit = 0;
     int is_right;
     unsigned flags;
     PyObject *mask = Py_None;
-    if (!PyArg_ParseTuple(arguments, "y*nw*pI|On:join_alone", &block, &given, &out, &is_right,
+    if (!PyArg_ParseTuple(arguments, "y*nw*pI|On:join_alone", &block, &start, &out, &is_right,
                           &flags, &mask, &first_bit)) {
         return NULL;
     }
     const em_sequenced sequenced = {(flags & EM_JOIN_SEQUENCED) != 0,
                                     (flags & EM_JOIN_RIGHT_SEQUENCED) != 0};
     em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
-    size_t at = (size_t)given, passed = 0;
+    size_t at = (size_t)start, passed = 0;
     enum em_walk walk = EM_WALK_DAMAGED;
     bool failed = mask != Py_None && PyObject_GetBuffer(mask, &bits, PyBUF_SIMPLE) < 0;
-    if (!failed && lies_in(given, &block) && first_bit >= 0) {
-        failed = check_bits(&block, given, &bits, first_bit) < 0;
+    if (!failed && is_within(start, &block) && first_bit >= 0) {
+        failed = check_bits(&block, start, &bits, first_bit) < 0;
         if (!failed) {
             walk =
                 em_join_alone(block.buf, (size_t)block.len, &at, &passed, is_right != 0, sequenced,
@@ -96,18 +96,18 @@ static PyObject *join_alone(PyObject *module, PyObject *arguments) {
 static PyObject *join_cross(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer left, right, out;
-    Py_ssize_t left_given, right_given;
+    Py_ssize_t left_start, right_start;
     unsigned flags = 0;
-    if (!PyArg_ParseTuple(arguments, "y*ny*nw*|I:join_cross", &left, &left_given, &right,
-                          &right_given, &out, &flags)) {
+    if (!PyArg_ParseTuple(arguments, "y*ny*nw*|I:join_cross", &left, &left_start, &right,
+                          &right_start, &out, &flags)) {
         return NULL;
     }
     const em_sequenced sequenced = {(flags & EM_JOIN_SEQUENCED) != 0,
                                     (flags & EM_JOIN_RIGHT_SEQUENCED) != 0};
     em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
-    size_t left_at = (size_t)left_given, right_at = (size_t)right_given;
+    size_t left_at = (size_t)left_start, right_at = (size_t)right_start;
     enum em_walk walk = EM_WALK_DAMAGED;
-    if (lies_in(left_given, &left) && lies_in(right_given, &right)) {
+    if (is_within(left_start, &left) && is_within(right_start, &right)) {
         walk = em_join_cross(left.buf, (size_t)left.len, &left_at, right.buf, (size_t)right.len,
                              &right_at, sequenced, &joined);
     }
@@ -121,9 +121,9 @@ static PyObject *join_cross(PyObject *module, PyObject *arguments) {
                          (Py_ssize_t)joined.used, (Py_ssize_t)joined.rows);
 }
 
-/* (next at, bytes, rows), or ValueError when not even the first row fits. */
-static PyObject *progress(Py_ssize_t given, size_t size, size_t at, const em_joined_out *out) {
-    if (out->rows == 0 && (size_t)given < size) {
+/* Return (next at, bytes, rows), or raise ValueError when not even the first row fits. */
+static PyObject *progress(Py_ssize_t start, size_t size, size_t at, const em_joined_out *out) {
+    if (out->rows == 0 && (size_t)start < size) {
         PyErr_Format(PyExc_ValueError, "a row does not fit %zu bytes", out->size);
         return NULL;
     }
@@ -133,32 +133,32 @@ static PyObject *progress(Py_ssize_t given, size_t size, size_t at, const em_joi
 static PyObject *join_side(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer block, out;
-    Py_ssize_t given, absent_bytes;
+    Py_ssize_t start, absent_bytes;
     int is_right;
     const char *absent;
-    if (!PyArg_ParseTuple(arguments, "y*nw*py#:join_side", &block, &given, &out, &is_right, &absent,
+    if (!PyArg_ParseTuple(arguments, "y*nw*py#:join_side", &block, &start, &out, &is_right, &absent,
                           &absent_bytes)) {
         return NULL;
     }
     const em_side instead = {(const uint8_t *)absent, (uint32_t)absent_bytes, NULL};
     em_joined_out rows = {out.buf, (size_t)out.len, 0, 0};
-    size_t at = (size_t)given;
+    size_t at = (size_t)start;
     const size_t size = (size_t)block.len;
     const enum em_walk walk =
-        lies_in(given, &block) ? em_join_side(block.buf, size, &at, is_right != 0, instead, &rows)
-                               : EM_WALK_DAMAGED;
+        is_within(start, &block) ? em_join_side(block.buf, size, &at, is_right != 0, instead, &rows)
+                                 : EM_WALK_DAMAGED;
     PyBuffer_Release(&block);
     PyBuffer_Release(&out);
-    return walk == EM_WALK_DAMAGED ? no_rows() : progress(given, size, at, &rows);
+    return walk == EM_WALK_DAMAGED ? no_rows() : progress(start, size, at, &rows);
 }
 
 static PyObject *join_lines(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer block, out;
-    Py_ssize_t given;
+    Py_ssize_t start;
     const char *separator, *left_absent, *right_absent;
     Py_ssize_t separator_bytes, left_bytes, right_bytes;
-    if (!PyArg_ParseTuple(arguments, "y*nw*z#y#y#:join_lines", &block, &given, &out, &separator,
+    if (!PyArg_ParseTuple(arguments, "y*nw*z#y#y#:join_lines", &block, &start, &out, &separator,
                           &separator_bytes, &left_absent, &left_bytes, &right_absent,
                           &right_bytes)) {
         return NULL;
@@ -172,9 +172,9 @@ static PyObject *join_lines(PyObject *module, PyObject *arguments) {
         .left_only = left_only,
     };
     em_joined_out lines = {out.buf, (size_t)out.len, 0, 0};
-    size_t at = (size_t)given;
+    size_t at = (size_t)start;
     const size_t size = (size_t)block.len;
-    const enum em_walk walk = lies_in(given, &block)
+    const enum em_walk walk = is_within(start, &block)
                                   ? em_join_lines(block.buf, (size_t)block.len, &at, &parts, &lines)
                                   : EM_WALK_DAMAGED;
     PyBuffer_Release(&block);
@@ -182,7 +182,7 @@ static PyObject *join_lines(PyObject *module, PyObject *arguments) {
     if (walk == EM_WALK_DAMAGED) {
         return no_rows();
     }
-    return progress(given, size, at, &lines);
+    return progress(start, size, at, &lines);
 }
 
 static PyMethodDef functions[] = {
@@ -191,11 +191,11 @@ static PyMethodDef functions[] = {
      "marks=b',\"', /)\n--\n\nRows whose key is "
      "empty when one of its columns is NULL: (bytes, rows)."},
     {"join_alone", join_alone, METH_VARARGS,
-     "join_alone($module, block, at, out, is_right, flags, bits=None, first_bit=0, "
-     "/)\n--\n\nRows beside nothing: (next at, bytes, rows, rows passed)."},
+     "join_alone($module, block, at, out, is_right, flags, bits=None, first_bit=0, /)\n--\n\nWrite "
+     "rows joined with no row: (next at, bytes, rows, rows read)."},
     {"join_cross", join_cross, METH_VARARGS,
-     "join_cross($module, left, left_at, right, right_at, out, flags=0, /)\n--\n\nEach "
-     "left row beside each right one: (left at, right at, bytes, rows)."},
+     "join_cross($module, left, left_at, right, right_at, out, flags=0, /)\n--\n\nWrite the cross "
+     "product of two blocks: (left at, right at, bytes, rows)."},
     {"join_lines", join_lines, METH_VARARGS,
      "join_lines($module, block, at, out, separator, left_absent, right_absent, /)\n--\n\nJoined "
      "rows as lines: (next at, bytes, rows)."},

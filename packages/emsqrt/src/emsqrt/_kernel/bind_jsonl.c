@@ -12,7 +12,7 @@ typedef struct {
     PyObject ob_base;
     batch_memory held;
     em_jsonl_parser parser;
-    uint8_t *text; /* of the names */
+    uint8_t *text; /* the encoded names */
     bool busy;
 } parser_object;
 
@@ -31,7 +31,7 @@ static void free_object(PyObject *self) {
     Py_DECREF(type);
 }
 
-/* Write `"name":`, as Python's json writes it: with short escapes for backspace and form feed. */
+/* Write `"name":` as Python's json does: with the short escapes for backspace and form feed. */
 static size_t encode_name(const uint8_t *name, size_t size, uint8_t *out, size_t room) {
     size_t at = 0;
     out[at++] = '"';
@@ -48,7 +48,8 @@ static size_t encode_name(const uint8_t *name, size_t size, uint8_t *out, size_t
     return at;
 }
 
-/* Read [(name, type), …]: a list of the types, and the names, `"…":` each when `encoded`. */
+/* Read [(name, type), …]: return a list of the types, and the names, each as `"…":` when `encoded`.
+ */
 static PyObject *read_columns(PyObject *columns, em_name **names, uint8_t **text, bool encoded) {
     const Py_ssize_t count = PySequence_Size(columns);
     if (count < 0) {
@@ -145,7 +146,7 @@ static PyObject *parser_parse(PyObject *self, PyObject *arguments) {
         PyErr_SetString(PyExc_ValueError, refused);
         return NULL;
     }
-    batch_take_back(&object->held);
+    batch_reclaim(&object->held);
     object->busy = true;
     size_t next;
     Py_BEGIN_ALLOW_THREADS;
@@ -167,7 +168,7 @@ static PyObject *parser_release(PyObject *self, PyObject *nothing) {
         PyErr_SetString(PyExc_RuntimeError, "another thread reads what was parsed");
         return NULL;
     }
-    batch_take_back(&object->held);
+    batch_reclaim(&object->held);
     Py_RETURN_NONE;
 }
 
@@ -217,18 +218,19 @@ static PyObject *formatter_new(PyTypeObject *type, PyObject *arguments, PyObject
 
 static PyObject *formatter_format(PyObject *self, PyObject *arguments) {
     const formatter_object *object = (formatter_object *)self;
-    write_request asked;
-    if (open_request(arguments, &asked) < 0) {
+    write_request request;
+    if (open_request(arguments, &request) < 0) {
         return NULL;
     }
-    if (!are_of_types(asked.columns, object->types, object->count)) {
-        close_request(&asked);
+    if (!are_of_types(request.columns, object->types, object->count)) {
+        close_request(&request);
         return NULL;
     }
     size_t written;
-    const size_t next = em_jsonl_format(object->types, object->names, asked.columns, asked.start,
-                                        asked.kept, asked.out.buf, (size_t)asked.out.len, &written);
-    close_request(&asked);
+    const size_t next =
+        em_jsonl_format(object->types, object->names, request.columns, request.start, request.kept,
+                        request.out.buf, (size_t)request.out.len, &written);
+    close_request(&request);
     return Py_BuildValue("KK", (unsigned long long)next, (unsigned long long)written);
 }
 
@@ -238,15 +240,16 @@ static PyMethodDef parser_methods[] = {
     {"parse", parser_parse, METH_VARARGS,
      "Parse lines of a block from `start`; return (Columns, where the next line starts)."},
     {"release", parser_release, METH_NOARGS,
-     "Empty the columns of the last call and let go of its block."},
+     "Empty the columns of the last call and release its block."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef parser_getters[] = {
     {"records", get_counter, NULL, "Lines read so far, skipped ones included.", (void *)0},
-    {"nulled", get_counter, NULL, "Values that became NULL as they did not fit.", (void *)1},
-    {"skipped", get_counter, NULL, "Lines left out so far.", (void *)2},
+    {"nulled", get_counter, NULL, "Values that became NULL because they could not be parsed.",
+     (void *)1},
+    {"skipped", get_counter, NULL, "Lines skipped so far.", (void *)2},
     {"skipped_records", get_skipped, NULL,
-     "(offset, size, column, reason) of each line that the last call left out.", NULL},
+     "(offset, size, column, reason) of each line that the last call skipped.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot parser_slots[] = {

@@ -1,6 +1,6 @@
-/* KeySpec, decode_keys, unpack_rows: from columns to rows' parts, and back. */
+/* KeySpec, decode_keys, unpack_rows: the keys and payloads of rows from columns, and back. */
 #include "bind_rows.h"
-#include "stripes.h"
+#include "row_columns.h"
 
 static PyObject *key_spec_type;
 
@@ -18,10 +18,10 @@ static void key_spec_dealloc(PyObject *self) {
     Py_DECREF(type);
 }
 
-static int take_part(PyObject *given, em_key_part *part) {
+static int parse_key_part(PyObject *source, em_key_part *part) {
     Py_ssize_t column;
     int descending, nulls_first;
-    if (!PyArg_ParseTuple(given, "npp;a key is (column, descending, nulls_first)", &column,
+    if (!PyArg_ParseTuple(source, "npp;a key is (column, descending, nulls_first)", &column,
                           &descending, &nulls_first)) {
         return -1;
     }
@@ -33,10 +33,10 @@ static int take_part(PyObject *given, em_key_part *part) {
     return 0;
 }
 
-/* Make the parts of a sequence of 3-tuples, to be freed; NULL with an exception
+/* Make key parts from a sequence of 3-tuples, to be freed by the caller; NULL with an exception
  * set. */
-static em_key_part *take_parts(PyObject *given, size_t *count) {
-    PyObject *list = PySequence_List(given);
+static em_key_part *parse_key_parts(PyObject *source, size_t *count) {
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return NULL;
     }
@@ -46,7 +46,7 @@ static em_key_part *take_parts(PyObject *given, size_t *count) {
         PyErr_NoMemory();
     }
     for (size_t i = 0; i < *count && parts != NULL; i++) {
-        if (take_part(PyList_GetItem(list, (Py_ssize_t)i), &parts[i]) < 0) {
+        if (parse_key_part(PyList_GetItem(list, (Py_ssize_t)i), &parts[i]) < 0) {
             PyMem_Free(parts);
             parts = NULL;
         }
@@ -57,12 +57,12 @@ static em_key_part *take_parts(PyObject *given, size_t *count) {
 
 static PyObject *key_spec_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     (void)names;
-    PyObject *given;
-    if (!PyArg_ParseTuple(arguments, "O:KeySpec", &given)) {
+    PyObject *source;
+    if (!PyArg_ParseTuple(arguments, "O:KeySpec", &source)) {
         return NULL;
     }
     size_t count;
-    em_key_part *parts = take_parts(given, &count);
+    em_key_part *parts = parse_key_parts(source, &count);
     if (parts == NULL) {
         return NULL;
     }
@@ -83,14 +83,14 @@ static Py_ssize_t key_spec_length(PyObject *self) {
 
 const em_key_spec *key_spec_view(PyObject *object, const em_columns *columns) {
     if (!PyObject_TypeCheck(object, (PyTypeObject *)key_spec_type)) {
-        PyErr_SetString(PyExc_TypeError, "this takes a KeySpec");
+        PyErr_SetString(PyExc_TypeError, "expected a KeySpec");
         return NULL;
     }
     const em_key_spec *spec = &((key_spec_object *)object)->view;
     for (size_t i = 0; i < spec->count; i++) {
         if (spec->parts[i].column >= columns->column_count) {
-            PyErr_Format(PyExc_ValueError, "a key reads column %u of %zu", spec->parts[i].column,
-                         columns->column_count);
+            PyErr_Format(PyExc_ValueError, "the key reads column %u, but there are only %zu",
+                         spec->parts[i].column, columns->column_count);
             return NULL;
         }
     }
@@ -98,12 +98,12 @@ const em_key_spec *key_spec_view(PyObject *object, const em_columns *columns) {
 }
 
 static PyObject *key_spec_encode(PyObject *self, PyObject *arguments) {
-    PyObject *given;
+    PyObject *source;
     Py_ssize_t row;
-    if (!PyArg_ParseTuple(arguments, "On:encode", &given, &row)) {
+    if (!PyArg_ParseTuple(arguments, "On:encode", &source, &row)) {
         return NULL;
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(source);
     const em_key_spec *spec = columns == NULL ? NULL : key_spec_view(self, columns);
     if (spec == NULL || check_row(columns, row) < 0) {
         return NULL;
@@ -118,13 +118,12 @@ static PyObject *key_spec_encode(PyObject *self, PyObject *arguments) {
 
 static PyMethodDef key_spec_methods[] = {
     {"encode", key_spec_encode, METH_VARARGS,
-     "encode($self, columns, row, /)\n--\n\nOne row's key as bytes."},
+     "encode($self, columns, row, /)\n--\n\nReturn one row's key as bytes."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot key_spec_slots[] = {
-    {Py_tp_doc, "KeySpec(columns)\n--\n\nWhat orders rows: (column, "
-                "descending, nulls_first) of "
-                "each key column; see keys.h."},
+    {Py_tp_doc, "KeySpec(columns)\n--\n\nThe sort order of rows: (column, descending, nulls_first) "
+                "of each key column; see keys.h."},
     {Py_tp_new, key_spec_new},
     {Py_tp_dealloc, key_spec_dealloc},
     {Py_tp_methods, key_spec_methods},
@@ -138,8 +137,7 @@ static PyType_Spec key_spec_spec = {
     .slots = key_spec_slots,
 };
 
-/* Rows being read back: their keys when there are `parts`, their payloads
- * otherwise. */
+/* Rows being decoded: their keys when there are `parts`, otherwise their payloads. */
 typedef struct {
     em_array *arrays;
     size_t count;
@@ -149,7 +147,7 @@ typedef struct {
     size_t bytes;
 } reading;
 
-/* Add one row's text to the arrays'; false when it makes no sense. */
+/* Add the length of one row's texts to the arrays'; false when the row is malformed. */
 static bool measure_row(const reading *of, em_array *arrays, const uint8_t *row) {
     if (of->parts == NULL) {
         return em_packed_measure(&of->form, arrays, of->count, em_row_payload(row),
@@ -175,8 +173,7 @@ static size_t text_of_all(const reading *of) {
     return total;
 }
 
-/* Count the rows from `*next` on that fit `out_bytes`; false when one of them
- * makes no sense. */
+/* Count the rows from `*next` on that fit `out_bytes`; false when one of them is malformed. */
 static bool measure_rows(const reading *of, size_t *next, size_t rows_max, size_t out_bytes,
                          size_t *rows) {
     const size_t fit = em_arrays_rows(of->arrays, of->count, out_bytes);
@@ -198,7 +195,7 @@ static bool measure_rows(const reading *of, size_t *next, size_t rows_max, size_
     return true;
 }
 
-/* Add the text of rows that are all read, where nothing has to be left out: what is usual. */
+/* Measure the texts of rows when all of them fit, which is the usual case. */
 static bool measure_whole(const reading *of, size_t *next, size_t rows_max, size_t out_bytes,
                           size_t *rows) {
     for (*rows = 0; *rows < rows_max && *next < of->bytes; ++*rows) {
@@ -220,9 +217,9 @@ static void forget_text(const reading *of) {
 }
 
 static void read_keys(const reading *of, size_t at, size_t rows) {
-    const uint8_t *keys[EM_STRIPE_ROWS];
-    for (size_t first = 0; first < rows; first += EM_STRIPE_ROWS) {
-        const size_t count = rows - first < EM_STRIPE_ROWS ? rows - first : EM_STRIPE_ROWS;
+    const uint8_t *keys[EM_ROW_COLUMNS_MAX];
+    for (size_t first = 0; first < rows; first += EM_ROW_COLUMNS_MAX) {
+        const size_t count = rows - first < EM_ROW_COLUMNS_MAX ? rows - first : EM_ROW_COLUMNS_MAX;
         for (size_t r = 0; r < count; r++) {
             keys[r] = em_row_key(of->block + at);
             at += em_row_bytes(of->block + at);
@@ -234,15 +231,15 @@ static void read_keys(const reading *of, size_t at, size_t rows) {
 }
 
 static void read_payloads(const reading *of, size_t at, size_t rows) {
-    const uint8_t *packed[EM_STRIPE_ROWS];
-    for (size_t first = 0; first < rows; first += EM_STRIPE_ROWS) {
-        const size_t count = rows - first < EM_STRIPE_ROWS ? rows - first : EM_STRIPE_ROWS;
+    const uint8_t *packed[EM_ROW_COLUMNS_MAX];
+    for (size_t first = 0; first < rows; first += EM_ROW_COLUMNS_MAX) {
+        const size_t count = rows - first < EM_ROW_COLUMNS_MAX ? rows - first : EM_ROW_COLUMNS_MAX;
         for (size_t r = 0; r < count; r++) {
             packed[r] = em_row_payload(of->block + at);
             at += em_row_bytes(of->block + at);
         }
-        em_stripe_read(&of->form, of->arrays, of->count, packed, of->block + of->bytes, first,
-                       count);
+        em_row_columns_read(&of->form, of->arrays, of->count, packed, of->block + of->bytes, first,
+                            count);
     }
 }
 
@@ -272,7 +269,7 @@ static PyObject *describe_all(const reading *of, const uint8_t *out, size_t rows
     return list == NULL ? NULL : Py_BuildValue("(nnN)", (Py_ssize_t)rows, (Py_ssize_t)next, list);
 }
 
-/* Read rows from `start` on into arrays in `out`. */
+/* Decode rows from `start` on into arrays in `out`. */
 static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max, uint8_t *out,
                            size_t out_bytes) {
     if (start < 0 || (size_t)start > of->bytes || rows_max < 0) {
@@ -297,7 +294,7 @@ static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max, u
         }
     }
     if (em_arrays_bound(of->arrays, of->count, rows, text_of_all(of)) > out_bytes) {
-        return PyErr_Format(PyExc_ValueError, "no array fits %zu bytes", out_bytes);
+        return PyErr_Format(PyExc_ValueError, "%zu bytes are too few for the arrays", out_bytes);
     }
     em_arrays_place(of->arrays, of->count, rows, out);
     if (of->parts == NULL) {
@@ -308,9 +305,9 @@ static PyObject *read_rows(reading *of, Py_ssize_t start, Py_ssize_t rows_max, u
     return describe_all(of, out, rows, next);
 }
 
-/* Arrays of these kinds, to be freed; NULL with an exception set. */
-static em_array *take_kinds(PyObject *given, size_t *count) {
-    PyObject *list = PySequence_List(given);
+/* Make arrays of these kinds, to be freed by the caller; NULL with an exception set. */
+static em_array *parse_kinds(PyObject *source, size_t *count) {
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return NULL;
     }
@@ -320,8 +317,8 @@ static em_array *take_kinds(PyObject *given, size_t *count) {
         PyErr_NoMemory();
     }
     for (size_t i = 0; i < *count && arrays != NULL; i++) {
-        if (take_packed_kind(PyList_GetItem(list, (Py_ssize_t)i), &arrays[i].kind,
-                             &arrays[i].narrow) < 0) {
+        if (parse_kind(PyList_GetItem(list, (Py_ssize_t)i), &arrays[i].kind, &arrays[i].narrow) <
+            0) {
             PyMem_Free(arrays);
             arrays = NULL;
         }
@@ -330,8 +327,7 @@ static em_array *take_kinds(PyObject *given, size_t *count) {
     return arrays;
 }
 
-/* Both functions: (block, start, rows_max, kinds, out) and, for keys, the
- * spec's parts. */
+/* Shared by both functions: parse (block, start, rows_max, kinds, out) and, for keys, the spec. */
 static PyObject *read_block(PyObject *arguments, const char *format, bool keys) {
     Py_buffer block, out;
     Py_ssize_t start, rows_max;
@@ -341,7 +337,7 @@ static PyObject *read_block(PyObject *arguments, const char *format, bool keys) 
     }
     PyObject *result = NULL;
     reading of = {.block = block.buf, .bytes = (size_t)block.len};
-    of.arrays = take_kinds(kinds, &of.count);
+    of.arrays = parse_kinds(kinds, &of.count);
     bool ready = of.arrays != NULL;
     if (ready) {
         of.form = em_packed_open(of.arrays, of.count);
@@ -352,7 +348,7 @@ static PyObject *read_block(PyObject *arguments, const char *format, bool keys) 
         if (ready) {
             of.parts = ((key_spec_object *)spec)->parts;
         } else {
-            PyErr_SetString(PyExc_TypeError, "this takes a KeySpec with a kind for each column");
+            PyErr_SetString(PyExc_TypeError, "expected a KeySpec with a kind for each column");
         }
     }
     if (ready) {

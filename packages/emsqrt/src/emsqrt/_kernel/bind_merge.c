@@ -1,4 +1,4 @@
-/* Merger and merger_bytes: sorted blocks of rows become one order. */
+/* Merger and merger_bytes: merge sorted runs of rows. */
 #include "native.h"
 
 #include "merge.h"
@@ -24,13 +24,13 @@ static void merger_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-static int take_positions(const char *text, Py_ssize_t bytes, em_positions *positions) {
+static int parse_positions(const char *text, Py_ssize_t bytes, em_positions *positions) {
     *positions = (em_positions){0};
     if (text == NULL) {
         return 0;
     }
     if (bytes < 1 || bytes > 1 + (Py_ssize_t)EM_PREFIX_BYTES) {
-        PyErr_SetString(PyExc_ValueError, "positions are those of a RowStore");
+        PyErr_SetString(PyExc_ValueError, "positions must come from RowStore.positions");
         return -1;
     }
     positions->decides = text[0] != 0;
@@ -40,9 +40,9 @@ static int take_positions(const char *text, Py_ssize_t bytes, em_positions *posi
     return 0;
 }
 
-/* Lay out the state and the sources' parts; -1 with an exception set when they
- * do not fit. */
-static int lay_out(merger_object *self, PyObject *sizes, const em_positions *positions) {
+/* Place the state and the sources' parts in the memory; -1 with an exception set when they do not
+ * fit. */
+static int place_sources(merger_object *self, PyObject *sizes, const em_positions *positions) {
     const Py_ssize_t count = PyList_Size(sizes);
     uint8_t *memory = self->memory.buf;
     const size_t skew = (64 - (uintptr_t)memory % 64) % 64;
@@ -72,19 +72,20 @@ static int lay_out(merger_object *self, PyObject *sizes, const em_positions *pos
 
 static PyObject *merger_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     (void)names;
-    PyObject *memory, *given;
+    PyObject *memory, *sizes_argument;
     const char *text = NULL;
     Py_ssize_t text_bytes = 0;
     em_positions positions;
-    if (!PyArg_ParseTuple(arguments, "OO|z#:Merger", &memory, &given, &text, &text_bytes) ||
-        take_positions(text, text_bytes, &positions) < 0) {
+    if (!PyArg_ParseTuple(arguments, "OO|z#:Merger", &memory, &sizes_argument, &text,
+                          &text_bytes) ||
+        parse_positions(text, text_bytes, &positions) < 0) {
         return NULL;
     }
     const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     merger_object *self = (merger_object *)allocate(type, 0);
-    PyObject *sizes = self == NULL ? NULL : PySequence_List(given);
+    PyObject *sizes = self == NULL ? NULL : PySequence_List(sizes_argument);
     if (sizes == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0 ||
-        lay_out(self, sizes, &positions) < 0) {
+        place_sources(self, sizes, &positions) < 0) {
         Py_XDECREF(sizes);
         Py_XDECREF((PyObject *)self);
         return NULL;
@@ -129,12 +130,12 @@ static PyObject *merger_refill(PyObject *object, PyObject *arguments) {
     const size_t start = self->starts[source];
     if (bytes < 0 || (size_t)bytes > self->starts[source + 1] - start ||
         self->merger.sources[source].state != EM_SOURCE_EMPTY) {
-        return PyErr_Format(PyExc_ValueError, "source %zd does not take %zd bytes now", source,
-                            bytes);
+        return PyErr_Format(PyExc_ValueError,
+                            "source %zd is not empty, or has no room for %zd bytes", source, bytes);
     }
     const uint8_t *memory = self->memory.buf;
     if (!em_merger_refill(&self->merger, (uint32_t)source, memory + start, (size_t)bytes)) {
-        PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+        PyErr_SetString(PyExc_ValueError, "the block does not consist of whole rows");
         return NULL;
     }
     Py_RETURN_NONE;
@@ -142,7 +143,7 @@ static PyObject *merger_refill(PyObject *object, PyObject *arguments) {
 
 static PyObject *stopped(int64_t why) {
     if (why == EM_MERGE_CORRUPT) {
-        PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+        PyErr_SetString(PyExc_ValueError, "the block does not consist of whole rows");
         return NULL;
     }
     return PyLong_FromLongLong(why);
@@ -194,30 +195,22 @@ static PyObject *merger_skip(PyObject *object, PyObject *none) {
 
 static PyMethodDef merger_methods[] = {
     {"span", merger_span, METH_O,
-     "span($self, source, /)\n--\n\nThe source's part of the memory: (start, "
-     "stop)."},
+     "span($self, source, /)\n--\n\nReturn the source's part of the memory: (start, stop)."},
     {"refill", merger_refill, METH_VARARGS,
-     "refill($self, source, bytes, /)\n--\n\nSay how many bytes of rows an "
-     "empty source's part "
-     "holds now; 0 ends it."},
+     "refill($self, source, bytes, /)\n--\n\nAnnounce the bytes of new rows in an empty source's "
+     "part; 0 ends the source."},
     {"run", (PyCFunction)(void (*)(void))merger_run, METH_VARARGS | METH_KEYWORDS,
-     "run($self, out, /, ending=None, rows_max=...)\n--\n\nWrite the next "
-     "rows: (bytes, rows, "
-     "the source that ran empty, -1 when out is full, or -2 when all is "
-     "done)."},
+     "run($self, out, /, ending=None, rows_max=...)\n--\n\nWrite the next rows: (bytes, rows, the "
+     "source that is empty, -1 when out is full, or -2 when all sources have ended)."},
     {"head", merger_head, METH_NOARGS,
-     "head($self, /)\n--\n\nWhere the next row lies in memory: (start, stop), "
-     "or None."},
+     "head($self, /)\n--\n\nReturn the span of the next row in memory: (start, stop), or None."},
     {"skip", merger_skip, METH_NOARGS,
-     "skip($self, /)\n--\n\nPass over the next row; why it stopped, as of "
-     "run."},
+     "skip($self, /)\n--\n\nSkip the next row; return why it stopped, as run does."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot merger_slots[] = {
-    {Py_tp_doc, "Merger(memory, sizes, positions=None, /)\n--\n\nMerges sorted "
-                "rows of sources "
-                "that have parts of these sizes in memory, behind "
-                "merger_bytes(); see merge.h."},
+    {Py_tp_doc, "Merger(memory, sizes, positions=None, /)\n--\n\nMerges sorted rows of sources "
+                "that have parts of these sizes in memory, after merger_bytes(); see merge.h."},
     {Py_tp_new, merger_new},
     {Py_tp_dealloc, merger_dealloc},
     {Py_tp_methods, merger_methods},
@@ -241,8 +234,8 @@ static PyObject *merger_bytes(PyObject *module, PyObject *number) {
 
 static PyMethodDef functions[] = {
     {"merger_bytes", merger_bytes, METH_O,
-     "merger_bytes($module, sources, /)\n--\n\nBytes of memory that a Merger "
-     "takes for itself."},
+     "merger_bytes($module, sources, /)\n--\n\nReturn the bytes of memory that a Merger needs for "
+     "its own state."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* MergeJoiner, key_run and sorted_run: two sorted inputs side by side. */
+/* MergeJoiner, key_run, sorted_run and mark_matched: joins of two sorted inputs. */
 #include "bind_join.h"
 
 #include "merge_join.h"
@@ -75,8 +75,8 @@ static PyObject *joiner_moved(PyObject *object, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-static PyObject *joiner_skip_left(PyObject *object, PyObject *given) {
-    const size_t at = PyLong_AsSize_t(given);
+static PyObject *joiner_skip_left(PyObject *object, PyObject *argument) {
+    const size_t at = PyLong_AsSize_t(argument);
     if (PyErr_Occurred()) {
         return NULL;
     }
@@ -117,26 +117,27 @@ static PyObject *get_right_last(PyObject *object, void *none) {
 
 static PyMethodDef joiner_methods[] = {
     {"run", joiner_run, METH_VARARGS,
-     "run($self, left, right, out, rest, right_ended, /)\n--\n\nGo on: (why it stopped, bytes and "
-     "rows in `out`, bytes and rows in `rest`)."},
+     "run($self, left, right, out, rest, right_ended, /)\n--\n\nContinue: (why it stopped, bytes "
+     "and rows in `out`, bytes and rows in `rest`)."},
     {"next_left", joiner_next_left, METH_NOARGS,
-     "next_left($self, /)\n--\n\nThe next call has another left block."},
+     "next_left($self, /)\n--\n\nAnnounce that the next call has the next left block."},
     {"moved", joiner_moved, METH_NOARGS,
-     "moved($self, /)\n--\n\nThe right rows from `right_at` on lie at the block's start now."},
+     "moved($self, /)\n--\n\nAnnounce that the right rows from `right_at` on were moved to the "
+     "block's start."},
     {"skip_left", joiner_skip_left, METH_O,
-     "skip_left($self, at, /)\n--\n\nGo on at byte `at` of the left block."},
+     "skip_left($self, at, /)\n--\n\nContinue at byte `at` of the left block."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef joiner_fields[] = {
     {"left_at", get_left_at, NULL, "The next left row.", NULL},
     {"right_at", get_right_at, NULL, "The next right row.", NULL},
-    {"group_end", get_group_end, NULL, "Where the right rows end that matched last.", NULL},
+    {"group_end", get_group_end, NULL, "The end of the right rows that matched last.", NULL},
     {"left_last", get_left_last, NULL, "The keyed left row before `left_at`, or -1.", NULL},
     {"right_last", get_right_last, NULL, "The keyed right row before `right_at`, or -1.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot joiner_slots[] = {
-    {Py_tp_doc, "MergeJoiner(flags)\n--\n\nTwo sorted inputs side by side; see merge_join.h."},
+    {Py_tp_doc, "MergeJoiner(flags)\n--\n\nJoins two sorted inputs; see merge_join.h."},
     {Py_tp_new, joiner_new},
     {Py_tp_dealloc, joiner_dealloc},
     {Py_tp_methods, joiner_methods},
@@ -157,9 +158,9 @@ static PyObject *key_run(PyObject *module, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*ny*:key_run", &block, &at, &key)) {
         return NULL;
     }
-    const size_t end = lies_in(at, &block) ? em_key_run(block.buf, (size_t)block.len, (size_t)at,
-                                                        key.buf, (uint32_t)key.len)
-                                           : SIZE_MAX;
+    const size_t end = is_within(at, &block) ? em_key_run(block.buf, (size_t)block.len, (size_t)at,
+                                                          key.buf, (uint32_t)key.len)
+                                             : SIZE_MAX;
     PyBuffer_Release(&block);
     PyBuffer_Release(&key);
     return end == SIZE_MAX ? no_rows() : PyLong_FromSize_t(end);
@@ -173,7 +174,7 @@ static PyObject *sorted_run(PyObject *module, PyObject *arguments) {
         return NULL;
     }
     size_t rows = 0, last = 0;
-    const size_t end = lies_in(at, &block) && limit >= 0
+    const size_t end = is_within(at, &block) && limit >= 0
                            ? em_sorted_run(block.buf, (size_t)block.len, (size_t)at, (size_t)limit,
                                            key.buf, (uint32_t)key.len, &rows, &last)
                            : SIZE_MAX;
@@ -187,15 +188,15 @@ static PyObject *sorted_run(PyObject *module, PyObject *arguments) {
 static PyObject *mark_matched(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer block, rest, last;
-    Py_ssize_t given, rest_given;
+    Py_ssize_t start, rest_start;
     int ended;
-    if (!PyArg_ParseTuple(arguments, "w*ny*npy*:mark_matched", &block, &given, &rest, &rest_given,
+    if (!PyArg_ParseTuple(arguments, "w*ny*npy*:mark_matched", &block, &start, &rest, &rest_start,
                           &ended, &last)) {
         return NULL;
     }
-    size_t at = (size_t)given, rest_at = (size_t)rest_given;
+    size_t at = (size_t)start, rest_at = (size_t)rest_start;
     const enum em_walk walk =
-        lies_in(given, &block) && lies_in(rest_given, &rest)
+        is_within(start, &block) && is_within(rest_start, &rest)
             ? em_mark_matched(block.buf, (size_t)block.len, &at, rest.buf, (size_t)rest.len,
                               &rest_at, ended != 0, last.buf, (uint32_t)last.len)
             : EM_WALK_DAMAGED;
@@ -209,11 +210,11 @@ static PyObject *mark_matched(PyObject *module, PyObject *arguments) {
 
 static PyMethodDef functions[] = {
     {"key_run", key_run, METH_VARARGS,
-     "key_run($module, block, at, key, /)\n--\n\nWhere the rows from `at` on end that have this "
-     "key."},
+     "key_run($module, block, at, key, /)\n--\n\nReturn the end of the rows with this key that "
+     "start at `at`."},
     {"sorted_run", sorted_run, METH_VARARGS,
-     "sorted_run($module, block, at, limit, key, /)\n--\n\nWhere the rows from `at` on end whose "
-     "keys, after this one, ascend: (end, rows, the last of them)."},
+     "sorted_run($module, block, at, limit, key, /)\n--\n\nFind the rows from `at` on whose keys "
+     "ascend from this key: (end, rows, offset of the last)."},
     {"mark_matched", mark_matched, METH_VARARGS,
      "mark_matched($module, block, at, rest, rest_at, rest_ended, last, /)\n--\n\nMark rows up to "
      "this key that are not in `rest`: (next at, next in `rest`, whether a greater key came)."},

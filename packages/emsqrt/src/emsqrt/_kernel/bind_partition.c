@@ -1,4 +1,4 @@
-/* Partitioner: rows spread over buffers. */
+/* Partitioner: rows partitioned into buffers. */
 #include "bind_join.h"
 
 #include "partition.h"
@@ -23,8 +23,8 @@ static void partitioner_dealloc(PyObject *object) {
     release_object(object, &self->memory);
 }
 
-/* Take the keys, in ascending order, at which ranges begin. */
-static int take_bounds(partitioner_object *self, PyObject *bounds) {
+/* Read the ascending keys at which ranges begin. */
+static int parse_bounds(partitioner_object *self, PyObject *bounds) {
     const Py_ssize_t count = PyTuple_Size(bounds);
     self->ranges = PyMem_Calloc((size_t)count + 1, sizeof *self->ranges);
     if (self->ranges == NULL) {
@@ -44,8 +44,9 @@ static int take_bounds(partitioner_object *self, PyObject *bounds) {
     return 0;
 }
 
-/* Take memory, aligned to words, for a filter; it is cleared by whoever fills it. */
-static int take_filter(partitioner_object *self, PyObject *memory, bool fills) {
+/* Use the word-aligned part of a buffer for a filter; the partitioner that fills it zeroes it
+ * first. */
+static int open_filter(partitioner_object *self, PyObject *memory, bool fills) {
     if (PyObject_GetBuffer(memory, &self->filter, PyBUF_WRITABLE) < 0) {
         return -1;
     }
@@ -73,8 +74,8 @@ static PyObject *partitioner_new(PyTypeObject *type, PyObject *arguments, PyObje
         return NULL;
     }
     if (bounds != NULL && PyTuple_Size(bounds) != fan_out - 1) {
-        return PyErr_Format(PyExc_ValueError, "%zd bounds part no %zd ranges", PyTuple_Size(bounds),
-                            fan_out);
+        return PyErr_Format(PyExc_ValueError, "%zd bounds do not make %zd ranges",
+                            PyTuple_Size(bounds), fan_out);
     }
     if (fan_out < 1 || fan_out > UINT16_MAX || level < 0) {
         return PyErr_Format(PyExc_ValueError, "no partitioner has a fan-out of %zd at level %zd",
@@ -86,8 +87,8 @@ static PyObject *partitioner_new(PyTypeObject *type, PyObject *arguments, PyObje
         Py_XDECREF((PyObject *)self);
         return NULL;
     }
-    if ((bounds != NULL && take_bounds(self, bounds) < 0) ||
-        (filter != Py_None && take_filter(self, filter, fills != 0) < 0)) {
+    if ((bounds != NULL && parse_bounds(self, bounds) < 0) ||
+        (filter != Py_None && open_filter(self, filter, fills != 0) < 0)) {
         Py_DECREF((PyObject *)self);
         return NULL;
     }
@@ -109,16 +110,16 @@ static PyObject *partitioner_new(PyTypeObject *type, PyObject *arguments, PyObje
 static PyObject *partitioner_add(PyObject *object, PyObject *arguments) {
     em_partitioner *partitioner = &((partitioner_object *)object)->partitioner;
     Py_buffer block;
-    Py_ssize_t given;
+    Py_ssize_t start;
     long long sequence = -1;
-    if (!PyArg_ParseTuple(arguments, "y*n|L:add_rows", &block, &given, &sequence)) {
+    if (!PyArg_ParseTuple(arguments, "y*n|L:add_rows", &block, &start, &sequence)) {
         return NULL;
     }
-    size_t at = (size_t)given;
+    size_t at = (size_t)start;
     uint32_t full = 0;
     int64_t number = sequence < 0 ? -1 : sequence;
     const enum em_walk walk =
-        lies_in(given, &block)
+        is_within(start, &block)
             ? em_partition_rows(partitioner, block.buf, (size_t)block.len, &at, &number, &full)
             : EM_WALK_DAMAGED;
     PyBuffer_Release(&block);
@@ -137,7 +138,7 @@ static PyObject *partitioner_add_whole(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*n|L:add_whole", &block, &at, &sequence)) {
         return NULL;
     }
-    const uint8_t *row = lies_in(at, &block)
+    const uint8_t *row = is_within(at, &block)
                              ? em_spilled_row_at(block.buf, (size_t)block.len, (size_t)at, false)
                              : NULL;
     size_t bytes = 0;
@@ -164,9 +165,9 @@ static int check_partition(const em_partitioner *partitioner, Py_ssize_t number)
     return -1;
 }
 
-static PyObject *partitioner_take(PyObject *object, PyObject *given) {
+static PyObject *partitioner_pop(PyObject *object, PyObject *argument) {
     em_partitioner *partitioner = &((partitioner_object *)object)->partitioner;
-    const Py_ssize_t number = PyLong_AsSsize_t(given);
+    const Py_ssize_t number = PyLong_AsSsize_t(argument);
     if (PyErr_Occurred() || check_partition(partitioner, number) < 0) {
         return NULL;
     }
@@ -179,20 +180,19 @@ static PyObject *partitioner_take(PyObject *object, PyObject *given) {
 
 static PyMethodDef partitioner_methods[] = {
     {"add_rows", partitioner_add, METH_VARARGS,
-     "add_rows($self, block, at, sequence=-1, /)\n--\n\nSpread rows from `at` on: (next at, the "
+     "add_rows($self, block, at, sequence=-1, /)\n--\n\nPartition rows from `at` on: (next at, the "
      "full partition or -1, next sequence)."},
     {"add_whole", partitioner_add_whole, METH_VARARGS,
-     "add_whole($self, block, at, sequence=-1, /)\n--\n\nPut one row at the start of the memory: "
+     "add_whole($self, block, at, sequence=-1, /)\n--\n\nStore one row at the start of the memory: "
      "(next at, bytes); 0 bytes when it does not fit."},
-    {"take", partitioner_take, METH_O,
-     "take($self, partition, /)\n--\n\nWhere a partition's rows lie, which are forgotten: (start, "
+    {"pop", partitioner_pop, METH_O,
+     "pop($self, partition, /)\n--\n\nEmpty a partition, and return where its rows are: (start, "
      "stop, rows)."},
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot partitioner_slots[] = {
-    {Py_tp_doc, "Partitioner(memory, fan_out, level, /, *, bounds=None, filter=None, "
-                "fills=False)\n--\n\nRows spread by the hash of their keys; "
-                "see partition.h."},
+    {Py_tp_doc, "Partitioner(memory, fan_out, level, /, *, bounds=None, key_filter=None, "
+                "fills=False)\n--\n\nPartitions rows by the hash of their keys; see partition.h."},
     {Py_tp_new, partitioner_new},
     {Py_tp_dealloc, partitioner_dealloc},
     {Py_tp_methods, partitioner_methods},

@@ -29,7 +29,7 @@ static void program_dealloc(PyObject *self) {
 }
 
 /* Copy the code, four bytes an instruction. */
-static int take_code(program_object *held, const Py_buffer *code) {
+static int copy_code(program_object *held, const Py_buffer *code) {
     const size_t size = (size_t)code->len;
     if (size % sizeof(em_instruction) != 0) {
         PyErr_SetString(PyExc_ValueError, "an instruction has four bytes");
@@ -46,8 +46,8 @@ static int take_code(program_object *held, const Py_buffer *code) {
     return 0;
 }
 
-/* Cut the memory into slots. */
-static int take_memory(program_object *held) {
+/* Divide the memory into stack slots. */
+static int split_memory(program_object *held) {
     em_program *program = &held->program;
     const uintptr_t base = (uintptr_t)held->memory.buf, aligned = (base + 15) & ~(uintptr_t)15;
     const size_t lost = (size_t)(aligned - base), size = (size_t)held->memory.len;
@@ -67,7 +67,7 @@ static int take_memory(program_object *held) {
 
 static int open_program(program_object *held, const Py_buffer *code, Py_ssize_t constant_count) {
     em_program *program = &held->program;
-    if (take_code(held, code) < 0) {
+    if (copy_code(held, code) < 0) {
         return -1;
     }
     program->constants = held->constants.buf;
@@ -75,7 +75,7 @@ static int open_program(program_object *held, const Py_buffer *code, Py_ssize_t 
     program->constant_count = (size_t)constant_count;
     if (constant_count < 0 ||
         (size_t)constant_count > program->constants_bytes / sizeof(em_constant)) {
-        PyErr_SetString(PyExc_ValueError, "the constants are not in their buffer");
+        PyErr_SetString(PyExc_ValueError, "the constants are outside their buffer");
         return -1;
     }
     const char *wrong = em_program_check(program);
@@ -83,7 +83,7 @@ static int open_program(program_object *held, const Py_buffer *code, Py_ssize_t 
         PyErr_Format(PyExc_ValueError, "not a program: %s", wrong);
         return -1;
     }
-    return take_memory(held);
+    return split_memory(held);
 }
 
 static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
@@ -109,9 +109,9 @@ static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *
     return (PyObject *)held;
 }
 
-/* An operand of a failed instruction as an int, None when it is wider than 64 bits or no integer.
- */
-static PyObject *shown(uint8_t lane, const em_value *value) {
+/* Return an operand of a failed instruction as an int; None when it is wider than 64 bits or not an
+ * integer. */
+static PyObject *operand_as_int(uint8_t lane, const em_value *value) {
     if (lane == EM_LANE_I64) {
         return PyLong_FromLongLong(value->i64);
     }
@@ -127,10 +127,10 @@ static PyObject *fault_of(const em_program *program, const em_program_fault *fau
     }
     const uint8_t lane = program->code[fault->instruction].lane;
     return Py_BuildValue("nnNN", (Py_ssize_t)fault->row, (Py_ssize_t)fault->instruction,
-                         shown(lane, &fault->left), shown(lane, &fault->right));
+                         operand_as_int(lane, &fault->left), operand_as_int(lane, &fault->right));
 }
 
-/* The columns and the rows that are left from `start`; NULL with an exception set. */
+/* Parse the columns and the number of rows from `start` on; NULL with an exception set. */
 static const em_columns *open_rows(const em_program *program, PyObject *object, Py_ssize_t start,
                                    size_t *rows) {
     const em_columns *columns = columns_view(object);
@@ -142,7 +142,7 @@ static const em_columns *open_rows(const em_program *program, PyObject *object, 
         return NULL;
     }
     if (start < 0 || (size_t)start > columns->row_count) {
-        PyErr_SetString(PyExc_ValueError, "there is no such row");
+        PyErr_SetString(PyExc_ValueError, "start is outside the columns' rows");
         return NULL;
     }
     *rows = columns->row_count - (size_t)start;
@@ -153,7 +153,8 @@ static size_t result_bytes(enum em_lane lane, size_t rows) {
     return lane == EM_LANE_BOOL ? (rows + 7) / 8 : rows * (lane == EM_LANE_DECIMAL ? 16 : 8);
 }
 
-/* Eight bytes of 0 or 1 into a byte: the product brings each to its place in the highest one. */
+/* Pack eight bytes of 0 or 1 into a byte: the product moves each bit to its place in the highest
+ * byte. */
 static inline uint8_t pack_eight(const uint8_t *flags) {
     uint64_t word;
     memcpy(&word, flags, sizeof word);
@@ -244,7 +245,7 @@ static PyObject *program_select(PyObject *self, PyObject *arguments) {
         goto release;
     }
     if (program->result != EM_LANE_BOOL) {
-        PyErr_SetString(PyExc_ValueError, "the program does not answer yes or no");
+        PyErr_SetString(PyExc_ValueError, "the program's result is not a boolean");
         goto release;
     }
     while (done < rows && selected < room && !fault.failed) {

@@ -1,4 +1,4 @@
-/* What the bindings of rows share. */
+/* Shared by the bindings of rows. */
 #ifndef EMSQRT_BIND_ROWS_H
 #define EMSQRT_BIND_ROWS_H
 
@@ -11,13 +11,12 @@
 
 enum { ENDING_BYTES_MAX = 8 };
 
-/* The view of a KeySpec whose columns these have, or NULL with an exception
- * set. */
+/* Return the view of a KeySpec whose columns `columns` has, or NULL with an exception set. */
 const em_key_spec *key_spec_view(PyObject *object, const em_columns *columns);
 
-/* A payload from None, "line" or a sequence of column indices;
- * release_payload() after use. */
-int take_payload(PyObject *given, const em_columns *columns, em_payload *payload);
+/* Read a payload from None, "line" or a sequence of column indices; call release_payload() after
+ * use. -1 with an exception set. */
+int parse_payload(PyObject *source, const em_columns *columns, em_payload *payload);
 void release_payload(em_payload *payload);
 
 static inline int check_row(const em_columns *columns, Py_ssize_t row) {

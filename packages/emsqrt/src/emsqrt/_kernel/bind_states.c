@@ -1,4 +1,4 @@
-/* StateCombiner and GroupFold: streams of sorted rows of states, made fewer. */
+/* StateCombiner and GroupFold: combine sorted rows of states into fewer rows. */
 #include "bind_aggregate.h"
 
 #include "fold.h"
@@ -32,7 +32,7 @@ static PyObject *combiner_new(PyTypeObject *type, PyObject *arguments, PyObject 
     }
     combiner_object *self = new_object(type);
     if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0 ||
-        take_parts(parts, &self->combiner.layout) < 0) {
+        parse_parts(parts, &self->combiner.layout) < 0) {
         Py_XDECREF((PyObject *)self);
         return NULL;
     }
@@ -57,8 +57,8 @@ static PyMethodDef combiner_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot combiner_slots[] = {
-    {Py_tp_doc, "StateCombiner(memory, parts)\n--\n\nEqual keys of sorted rows made one; see "
-                "combine.h."},
+    {Py_tp_doc,
+     "StateCombiner(memory, parts)\n--\n\nCombines sorted rows with equal keys; see combine.h."},
     {Py_tp_new, combiner_new},
     {Py_tp_dealloc, combiner_dealloc},
     {Py_tp_methods, combiner_methods},
@@ -74,7 +74,7 @@ static PyType_Spec combiner_spec = {
 typedef struct {
     PyObject ob_base;
     Py_buffer memory;
-    given_keys keys;
+    parsed_keys keys;
     em_fold fold;
 } fold_object;
 
@@ -89,22 +89,23 @@ static void fold_dealloc(PyObject *object) {
     free_object(object);
 }
 
-/* (part, fraction), or of a discrete one (part, numerator, denominator); -1 with an exception. */
-static int take_quantile(PyObject *given, const em_fold *fold, em_quantile *quantile) {
-    const bool discrete = PyTuple_Check(given) && PyTuple_Size(given) == 3;
+/* Read (part, fraction), or (part, numerator, denominator) of a discrete quantile; -1 with an
+ * exception set. */
+static int parse_quantile(PyObject *source, const em_fold *fold, em_quantile *quantile) {
+    const bool discrete = PyTuple_Check(source) && PyTuple_Size(source) == 3;
     unsigned long long numerator = 0, denominator = 1;
     double fraction = 0.0;
     int part;
     if (discrete
-            ? !PyArg_ParseTuple(given, "iKK", &part, &numerator, &denominator)
-            : !PyArg_ParseTuple(given, "id;a quantile is (part, fraction)", &part, &fraction)) {
+            ? !PyArg_ParseTuple(source, "iKK", &part, &numerator, &denominator)
+            : !PyArg_ParseTuple(source, "id;a quantile is (part, fraction)", &part, &fraction)) {
         return -1;
     }
     if (part < 0 || (uint32_t)part >= fold->layout.count || fold->layout.parts[part].op != EM_MIN ||
         fold->layout.parts[part].column != EM_NO_COLUMN ||
         (!discrete && fold->layout.parts[part].kind != EM_F64) ||
         !(fraction >= 0.0 && fraction <= 1.0) || denominator == 0 || numerator > denominator) {
-        PyErr_Format(PyExc_ValueError, "part %d holds no quantile", part);
+        PyErr_Format(PyExc_ValueError, "part %d cannot hold a quantile", part);
         return -1;
     }
     *quantile = (em_quantile){.part = (uint32_t)part,
@@ -114,8 +115,8 @@ static int take_quantile(PyObject *given, const em_fold *fold, em_quantile *quan
     return 0;
 }
 
-static int take_quantiles(PyObject *given, em_fold *fold) {
-    PyObject *list = PySequence_List(given);
+static int parse_quantiles(PyObject *source, em_fold *fold) {
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return -1;
     }
@@ -127,13 +128,14 @@ static int take_quantiles(PyObject *given, em_fold *fold) {
     }
     for (size_t i = 0; i < fold->quantile_count && !failed; i++) {
         PyObject *item = PyList_GetItem(list, (Py_ssize_t)i);
-        failed = take_quantile(item, fold, &fold->quantiles[i]) < 0;
+        failed = parse_quantile(item, fold, &fold->quantiles[i]) < 0;
     }
     Py_DECREF(list);
     return failed ? -1 : 0;
 }
 
-/* A value of text can be counted or kept as it is; one that is kept so fills no other part. */
+/* Check that the parts suit the value: text is only counted, or stored by a discrete quantile; next
+ * to a discrete quantile no other part reads the value. */
 static int check_fold(const em_fold *fold) {
     const enum em_kind kind = fold->keys.count > 0 ? fold->kinds[fold->keys.count - 1] : EM_TEXT;
     bool right = fold->keys.count > 0 && fold->keys.parts[fold->keys.count - 1].nulls_first;
@@ -151,7 +153,7 @@ static int check_fold(const em_fold *fold) {
                  (!em_is_text(kind) && part->kind == kind);
     }
     if (!right) {
-        PyErr_SetString(PyExc_ValueError, "a fold's parts do not go with its value");
+        PyErr_SetString(PyExc_ValueError, "the parts of a fold do not suit its value");
         return -1;
     }
     return 0;
@@ -167,8 +169,8 @@ static PyObject *fold_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
     }
     fold_object *self = new_object(type);
     if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0 ||
-        take_keys(keys, &self->keys) < 0 || take_parts(parts, &self->fold.layout) < 0 ||
-        take_quantiles(quantiles, &self->fold) < 0) {
+        parse_keys(keys, &self->keys) < 0 || parse_parts(parts, &self->fold.layout) < 0 ||
+        parse_quantiles(quantiles, &self->fold) < 0) {
         Py_XDECREF((PyObject *)self);
         return NULL;
     }
@@ -200,8 +202,8 @@ static PyMethodDef fold_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyType_Slot fold_slots[] = {
-    {Py_tp_doc, "GroupFold(memory, keys, parts, quantiles, scale=0)\n--\n\nDifferent values to "
-                "states of their groups; see fold.h."},
+    {Py_tp_doc, "GroupFold(memory, keys, parts, quantiles, scale=0)\n--\n\nReduces the distinct "
+                "values of groups to states; see fold.h."},
     {Py_tp_new, fold_new},
     {Py_tp_dealloc, fold_dealloc},
     {Py_tp_methods, fold_methods},

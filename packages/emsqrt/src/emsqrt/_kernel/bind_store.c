@@ -1,29 +1,28 @@
-/* RowStore and write_lines: rows gathered in given memory, put in order, and
- * handed out. */
+/* RowStore and write_lines: collect rows in the caller's memory, sort them, copy them out. */
 #include "bind_rows.h"
 
 typedef struct {
     PyObject ob_base;
     Py_buffer memory;
     em_store store;
-    bool busy; /* a loop runs without the interpreter's lock */
+    bool busy; /* a loop runs without the GIL */
 } store_object;
 
-int take_payload(PyObject *given, const em_columns *columns, em_payload *payload) {
+int parse_payload(PyObject *source, const em_columns *columns, em_payload *payload) {
     *payload = (em_payload){EM_PAYLOAD_NONE, 0, NULL};
-    if (given == Py_None) {
+    if (source == Py_None) {
         return 0;
     }
-    if (PyUnicode_Check(given)) {
+    if (PyUnicode_Check(source)) {
         payload->shape = EM_PAYLOAD_LINE;
-        if (PyUnicode_CompareWithASCIIString(given, "line") != 0 || columns->lines == NULL) {
+        if (PyUnicode_CompareWithASCIIString(source, "line") != 0 || columns->lines == NULL) {
             PyErr_SetString(PyExc_ValueError, "a payload is None, \"line\" of columns that were "
                                               "parsed from text, or column indices");
             return -1;
         }
         return 0;
     }
-    PyObject *list = PySequence_List(given);
+    PyObject *list = PySequence_List(source);
     if (list == NULL) {
         return -1;
     }
@@ -40,7 +39,7 @@ int take_payload(PyObject *given, const em_columns *columns, em_payload *payload
     if (failed) {
         release_payload(payload);
         if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_ValueError, "a payload names a column that is not there");
+            PyErr_SetString(PyExc_ValueError, "a payload names a column that does not exist");
         }
         return -1;
     }
@@ -62,7 +61,8 @@ static void finish(store_object *self, PyThreadState *state) {
     self->busy = false;
 }
 
-/* Whether the store may be used, and is as the call needs it. */
+/* Check that no other thread uses the store, and that it is sorted or not as the call needs; -1
+ * with an exception set. */
 static int check_state(const store_object *self, bool sorted) {
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "another thread uses this store");
@@ -104,41 +104,41 @@ static void store_dealloc(PyObject *object) {
 static PyObject *store_add(PyObject *object, PyObject *arguments, PyObject *names) {
     static char *keywords[] = {"", "", "", "start", "sequence", NULL};
     store_object *self = (store_object *)object;
-    PyObject *given, *keys, *payload_given, *sequence_given = Py_None;
+    PyObject *batch, *keys, *payload_argument, *sequence_argument = Py_None;
     Py_ssize_t start = 0;
-    if (!PyArg_ParseTupleAndKeywords(arguments, names, "OOO|nO:add", keywords, &given, &keys,
-                                     &payload_given, &start, &sequence_given)) {
+    if (!PyArg_ParseTupleAndKeywords(arguments, names, "OOO|nO:add", keywords, &batch, &keys,
+                                     &payload_argument, &start, &sequence_argument)) {
         return NULL;
     }
     uint64_t sequence = 0;
-    if (sequence_given != Py_None) {
-        sequence = PyLong_AsUnsignedLongLong(sequence_given);
+    if (sequence_argument != Py_None) {
+        sequence = PyLong_AsUnsignedLongLong(sequence_argument);
         if (PyErr_Occurred()) {
             return NULL;
         }
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(batch);
     const em_key_spec *spec = columns == NULL ? NULL : key_spec_view(keys, columns);
     em_payload payload;
-    if (spec == NULL || take_payload(payload_given, columns, &payload) < 0) {
+    if (spec == NULL || parse_payload(payload_argument, columns, &payload) < 0) {
         return NULL;
     }
-    size_t taken = 0;
+    size_t added = 0;
     bool failed = check_state(self, false) < 0;
     if (!failed && (start < 0 || (size_t)start > columns->row_count)) {
         PyErr_Format(PyExc_ValueError, "no row %zd of %zu", start, columns->row_count);
         failed = true;
     }
     if (!failed) {
-        columns_keep(given);
+        columns_hold(batch);
         PyThreadState *state = begin(self);
-        taken = em_store_add(&self->store, columns, spec, &payload, (size_t)start,
-                             sequence_given == Py_None ? NULL : &sequence);
+        added = em_store_add(&self->store, columns, spec, &payload, (size_t)start,
+                             sequence_argument == Py_None ? NULL : &sequence);
         finish(self, state);
-        columns_let_go(given);
+        columns_release(batch);
     }
     release_payload(&payload);
-    return failed ? NULL : PyLong_FromSize_t(taken);
+    return failed ? NULL : PyLong_FromSize_t(added);
 }
 
 static PyObject *store_add_rows(PyObject *object, PyObject *arguments) {
@@ -148,36 +148,36 @@ static PyObject *store_add_rows(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*|n:add_rows", &block, &start)) {
         return NULL;
     }
-    size_t taken = SIZE_MAX;
+    size_t consumed = SIZE_MAX;
     bool failed = check_state(self, false) < 0;
     if (!failed && start >= 0 && start <= block.len) {
         PyThreadState *state = begin(self);
-        taken = em_store_add_rows(&self->store, (const uint8_t *)block.buf + start,
-                                  (size_t)(block.len - start));
+        consumed = em_store_add_rows(&self->store, (const uint8_t *)block.buf + start,
+                                     (size_t)(block.len - start));
         finish(self, state);
     }
     PyBuffer_Release(&block);
-    if (!failed && taken == SIZE_MAX) {
-        PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+    if (!failed && consumed == SIZE_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the block does not consist of whole rows");
         failed = true;
     }
-    return failed ? NULL : PyLong_FromSize_t(taken);
+    return failed ? NULL : PyLong_FromSize_t(consumed);
 }
 
 static PyObject *store_row_bytes(PyObject *object, PyObject *arguments) {
     (void)object;
-    PyObject *given, *keys, *payload_given;
+    PyObject *batch, *keys, *payload_argument;
     Py_ssize_t row;
     int sequenced = 0;
-    if (!PyArg_ParseTuple(arguments, "OOOn|p:row_bytes", &given, &keys, &payload_given, &row,
+    if (!PyArg_ParseTuple(arguments, "OOOn|p:row_bytes", &batch, &keys, &payload_argument, &row,
                           &sequenced)) {
         return NULL;
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(batch);
     const em_key_spec *spec = columns == NULL ? NULL : key_spec_view(keys, columns);
     em_payload payload;
     if (spec == NULL || check_row(columns, row) < 0 ||
-        take_payload(payload_given, columns, &payload) < 0) {
+        parse_payload(payload_argument, columns, &payload) < 0) {
         return NULL;
     }
     const size_t bytes = em_store_row_bytes(columns, spec, &payload, (size_t)row, sequenced != 0);
@@ -252,7 +252,7 @@ static PyObject *store_keep(PyObject *object, PyObject *arguments, PyObject *nam
         return NULL;
     }
     if (count < 0) {
-        return PyErr_Format(PyExc_ValueError, "no store keeps %zd rows", count);
+        return PyErr_Format(PyExc_ValueError, "a store cannot keep %zd rows", count);
     }
     em_store_keep(&self->store, (size_t)count, bounding != 0);
     Py_RETURN_NONE;
@@ -268,21 +268,22 @@ static PyObject *store_reset(PyObject *object, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-static PyObject *store_follow(PyObject *object, PyObject *given) {
-    store_object *self = (store_object *)object, *before = (store_object *)given;
-    if (Py_TYPE(given) != Py_TYPE(object)) {
-        PyErr_SetString(PyExc_TypeError, "a store follows a store");
+static PyObject *store_follow(PyObject *object, PyObject *argument) {
+    store_object *self = (store_object *)object, *before = (store_object *)argument;
+    if (Py_TYPE(argument) != Py_TYPE(object)) {
+        PyErr_SetString(PyExc_TypeError, "expected a RowStore");
         return NULL;
     }
     if (self->busy || before->busy) {
         return check_state(self->busy ? self : before, false), NULL;
     }
-    self->store.spread = before->store.spread;
+    self->store.differences = before->store.differences;
     self->store.row_bytes_max = before->store.row_bytes_max;
     Py_RETURN_NONE;
 }
 
-/* The store that a property is read of; NULL while another thread changes it. */
+/* Return the store for reading a property; NULL with an exception set while another thread changes
+ * it. */
 static const em_store *idle_store(PyObject *object) {
     const store_object *self = (store_object *)object;
     if (self->busy) {
@@ -322,7 +323,7 @@ static PyObject *get_positions(PyObject *object, void *none) {
     if (store == NULL) {
         return NULL;
     }
-    const em_positions positions = em_spread_positions(&store->spread);
+    const em_positions positions = em_key_differences_positions(&store->differences);
     uint8_t text[1 + EM_PREFIX_BYTES] = {positions.decides};
     for (uint32_t i = 0; i < positions.count; i++) {
         text[1 + i] = (uint8_t)positions.at[i];
@@ -332,44 +333,42 @@ static PyObject *get_positions(PyObject *object, void *none) {
 
 static PyMethodDef store_methods[] = {
     {"add", (PyCFunction)(void (*)(void))store_add, METH_VARARGS | METH_KEYWORDS,
-     "add($self, columns, keys, payload, /, start=0, sequence=None)\n--\n\nAdd "
-     "rows from `start` "
-     "until memory is full; how many were taken."},
+     "add($self, columns, keys, payload, /, start=0, sequence=None)\n--\n\nAdd rows from `start` "
+     "until memory is full; return how many were added."},
     {"add_rows", store_add_rows, METH_VARARGS,
-     "add_rows($self, block, start=0, /)\n--\n\nAdd whole rows; the bytes "
-     "taken."},
+     "add_rows($self, block, start=0, /)\n--\n\nAdd whole rows; return the bytes consumed."},
     {"row_bytes", store_row_bytes, METH_VARARGS,
-     "row_bytes($self, columns, keys, payload, row, sequenced=False, "
-     "/)\n--\n\nBytes of one "
-     "row as add writes it."},
-    {"sort", store_sort, METH_NOARGS, "sort($self, /)\n--\n\nOrder the rows by key, stable."},
+     "row_bytes($self, columns, keys, payload, row, sequenced=False, /)\n--\n\nReturn the bytes of "
+     "one row as add writes it."},
+    {"sort", store_sort, METH_NOARGS, "sort($self, /)\n--\n\nSort the rows by key, stable."},
     {"drain", (PyCFunction)(void (*)(void))store_drain, METH_VARARGS | METH_KEYWORDS,
      "drain($self, out, start, stop, /, ending=None)\n--\n\nCopy sorted rows "
      "[start, stop) into "
      "`out`, or their payloads each followed by `ending`: (bytes, rows)."},
     {"row_span", store_row_span, METH_O,
-     "row_span($self, position, /)\n--\n\nWhere a sorted row lies in memory: "
-     "(start, stop)."},
+     "row_span($self, position, /)\n--\n\nReturn the span of a sorted row in memory: (start, "
+     "stop)."},
     {"keep", (PyCFunction)(void (*)(void))store_keep, METH_VARARGS | METH_KEYWORDS,
-     "keep($self, count, /, bounding=False)\n--\n\nKeep the first sorted rows, "
-     "take more."},
-    {"reset", store_reset, METH_NOARGS, "reset($self, /)\n--\n\nForget all rows."},
+     "keep($self, count, /, bounding=False)\n--\n\nKeep the first `count` sorted rows, and accept "
+     "more."},
+    {"reset", store_reset, METH_NOARGS, "reset($self, /)\n--\n\nDrop all rows."},
     {"follow", store_follow, METH_O,
-     "follow($self, before, /)\n--\n\nKnow of the rows that another store took."},
+     "follow($self, before, /)\n--\n\nContinue the statistics (`positions`, `row_bytes_max`) of "
+     "another store."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef store_fields[] = {
     {"rows", get_rows, NULL, "Rows held.", NULL},
     {"used_bytes", get_used_bytes, NULL, "Bytes of the rows held.", NULL},
     {"payload_bytes", get_payload_bytes, NULL, "Bytes of their payloads.", NULL},
-    {"row_bytes_max", get_row_bytes_max, NULL, "The longest row ever taken.", NULL},
-    {"positions", get_positions, NULL, "Where keys ever taken differ, for a Merger.", NULL},
+    {"row_bytes_max", get_row_bytes_max, NULL, "Bytes of the longest row ever added.", NULL},
+    {"positions", get_positions, NULL, "Positions where the keys ever added differ, for a Merger.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot store_slots[] = {
-    {Py_tp_doc, "RowStore(memory)\n--\n\nRows gathered in given memory, put in "
-                "order, and handed "
-                "out; see store.h."},
+    {Py_tp_doc, "RowStore(memory)\n--\n\nCollects rows in memory, sorts them, and copies them out; "
+                "see store.h."},
     {Py_tp_new, store_new},
     {Py_tp_dealloc, store_dealloc},
     {Py_tp_methods, store_methods},
@@ -392,28 +391,27 @@ static PyObject *write_lines(PyObject *module, PyObject *arguments) {
                           &ending_bytes)) {
         return NULL;
     }
-    size_t taken = SIZE_MAX;
+    size_t consumed = SIZE_MAX;
     em_drained done = {0, 0};
     if (start >= 0 && start <= block.len) {
-        done =
-            em_write_lines((const uint8_t *)block.buf + start, (size_t)(block.len - start), out.buf,
-                           (size_t)out.len, (const uint8_t *)ending, (size_t)ending_bytes, &taken);
+        done = em_write_lines((const uint8_t *)block.buf + start, (size_t)(block.len - start),
+                              out.buf, (size_t)out.len, (const uint8_t *)ending,
+                              (size_t)ending_bytes, &consumed);
     }
     PyBuffer_Release(&block);
     PyBuffer_Release(&out);
-    if (taken == SIZE_MAX) {
-        PyErr_SetString(PyExc_ValueError, "this is no block of whole rows");
+    if (consumed == SIZE_MAX) {
+        PyErr_SetString(PyExc_ValueError, "the block does not consist of whole rows");
         return NULL;
     }
     return Py_BuildValue("(nnn)", (Py_ssize_t)done.bytes, (Py_ssize_t)done.rows,
-                         start + (Py_ssize_t)taken);
+                         start + (Py_ssize_t)consumed);
 }
 
 static PyMethodDef functions[] = {
     {"write_lines", write_lines, METH_VARARGS,
-     "write_lines($module, block, start, out, ending, /)\n--\n\nPayloads of "
-     "rows, each followed "
-     "by `ending`: (bytes, rows, next start)."},
+     "write_lines($module, block, start, out, ending, /)\n--\n\nWrite the payloads of rows, each "
+     "followed by `ending`: (bytes, rows, next start)."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -6,7 +6,7 @@
 typedef struct {
     PyObject ob_base;
     Py_buffer memory;
-    given_keys keys;
+    parsed_keys keys;
     em_table table;
     bool busy;
 } table_object;
@@ -33,7 +33,7 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *na
     }
     table_object *self = new_object(type);
     if (self == NULL || PyObject_GetBuffer(memory, &self->memory, PyBUF_WRITABLE) < 0 ||
-        take_keys(keys, &self->keys) < 0 || take_parts(parts, &self->table.layout) < 0) {
+        parse_keys(keys, &self->keys) < 0 || parse_parts(parts, &self->table.layout) < 0) {
         Py_XDECREF((PyObject *)self);
         return NULL;
     }
@@ -54,7 +54,7 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *na
     return (PyObject *)self;
 }
 
-/* The table that a call reads; NULL while another thread changes it. */
+/* Return the table for reading; NULL with an exception set while another thread changes it. */
 static const em_table *idle_table(PyObject *object) {
     const table_object *self = (table_object *)object;
     if (self->busy) {
@@ -73,7 +73,8 @@ static int check_filling(const table_object *self) {
     return 0;
 }
 
-/* Release the interpreter around one step of the table, which nobody else may touch meanwhile. */
+/* Release the GIL during one step of the table, and mark it busy so that no other thread uses it.
+ */
 #define WITHOUT_INTERPRETER(self, step)                                                            \
     (self)->busy = true;                                                                           \
     Py_BEGIN_ALLOW_THREADS;                                                                        \
@@ -81,23 +82,23 @@ static int check_filling(const table_object *self) {
     Py_END_ALLOW_THREADS;                                                                          \
     (self)->busy = false;
 
-static PyObject *answer_taken(const table_object *self, size_t taken) {
+static PyObject *return_count(const table_object *self, size_t count) {
     if (self->table.fault == EM_TABLE_DAMAGED) {
         PyErr_SetString(PyExc_ValueError, "a state of an aggregate is damaged");
         return NULL;
     }
-    return PyLong_FromSize_t(taken);
+    return PyLong_FromSize_t(count);
 }
 
 static PyObject *table_add(PyObject *object, PyObject *arguments) {
     table_object *self = (table_object *)object;
-    PyObject *given;
+    PyObject *batch;
     Py_ssize_t start = 0;
     int heading = 0;
-    if (!PyArg_ParseTuple(arguments, "O|np:add", &given, &start, &heading)) {
+    if (!PyArg_ParseTuple(arguments, "O|np:add", &batch, &start, &heading)) {
         return NULL;
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(batch);
     if (columns == NULL || check_filling(self) < 0 ||
         check_columns(columns, &self->keys, &self->table.layout) < 0) {
         return NULL;
@@ -105,12 +106,12 @@ static PyObject *table_add(PyObject *object, PyObject *arguments) {
     if (start < 0 || (size_t)start > columns->row_count) {
         return PyErr_Format(PyExc_ValueError, "no row %zd of %zu", start, columns->row_count);
     }
-    size_t taken;
-    columns_keep(given);
+    size_t added;
+    columns_hold(batch);
     WITHOUT_INTERPRETER(self,
-                        taken = em_table_add(&self->table, columns, (size_t)start, heading != 0));
-    columns_let_go(given);
-    return answer_taken(self, taken);
+                        added = em_table_add(&self->table, columns, (size_t)start, heading != 0));
+    columns_release(batch);
+    return return_count(self, added);
 }
 
 static PyObject *table_add_rows(PyObject *object, PyObject *arguments) {
@@ -122,13 +123,13 @@ static PyObject *table_add_rows(PyObject *object, PyObject *arguments) {
     }
     PyObject *result = NULL;
     if (start < 0 || start > rows.len) {
-        PyErr_Format(PyExc_ValueError, "no byte %zd of %zd", start, rows.len);
+        PyErr_Format(PyExc_ValueError, "byte %zd is outside a block of %zd bytes", start, rows.len);
     } else if (check_filling(self) == 0) {
-        size_t taken;
-        WITHOUT_INTERPRETER(self, taken = em_table_add_rows(&self->table,
-                                                            (const uint8_t *)rows.buf + start,
-                                                            (size_t)(rows.len - start)));
-        result = answer_taken(self, taken);
+        size_t consumed;
+        WITHOUT_INTERPRETER(self, consumed = em_table_add_rows(&self->table,
+                                                               (const uint8_t *)rows.buf + start,
+                                                               (size_t)(rows.len - start)));
+        result = return_count(self, consumed);
     }
     PyBuffer_Release(&rows);
     return result;
@@ -247,7 +248,7 @@ static PyObject *get_positions(PyObject *object, void *none) {
     if (table == NULL) {
         return NULL;
     }
-    const em_positions positions = em_spread_positions(&table->spread);
+    const em_positions positions = em_key_differences_positions(&table->differences);
     uint8_t text[1 + EM_PREFIX_BYTES] = {positions.decides};
     for (uint32_t i = 0; i < positions.count; i++) {
         text[1 + i] = (uint8_t)positions.at[i];

@@ -1,4 +1,4 @@
-/* longest_text, measure_texts, spread_texts: a dictionary's texts, and where their places are. */
+/* longest_text, measure_texts, spread_texts: decode dictionary-encoded texts. */
 #include "native.h"
 #include "texts.h"
 
@@ -6,17 +6,17 @@ static bool aligned(const Py_buffer *buffer) {
     return buffer->len == 0 || (uintptr_t)buffer->buf % sizeof(int32_t) == 0;
 }
 
-/* Take a dictionary's ends and, where it has them, its bytes; -1 with an exception set. */
-static int take_texts(const Py_buffer *ends, const Py_buffer *bytes, em_texts *texts) {
+/* Read a dictionary's ends and, unless `bytes` is NULL, its texts; -1 with an exception set. */
+static int parse_texts(const Py_buffer *ends, const Py_buffer *bytes, em_texts *texts) {
     const size_t count = (size_t)ends->len / sizeof *texts->ends;
     if (count == 0 || !aligned(ends)) {
         PyErr_SetString(PyExc_ValueError,
-                        "a dictionary has ends of four bytes, one more than texts");
+                        "a dictionary needs ends of four bytes, one more than it has texts");
         return -1;
     }
     *texts = (em_texts){bytes == NULL ? NULL : bytes->buf, ends->buf, count - 1};
-    if (!em_texts_lie_in(texts, bytes == NULL ? INT32_MAX : (size_t)bytes->len)) {
-        PyErr_SetString(PyExc_ValueError, "a dictionary's texts lie in their bytes, in order");
+    if (!em_texts_are_within(texts, bytes == NULL ? INT32_MAX : (size_t)bytes->len)) {
+        PyErr_SetString(PyExc_ValueError, "a dictionary's ends do not ascend within its bytes");
         return -1;
     }
     return 0;
@@ -32,12 +32,12 @@ static PyObject *measure(PyObject *module, PyObject *arguments) {
     PyObject *result = NULL;
     em_texts texts;
     if ((size_t)ends.len / sizeof(int32_t) <= rows || !aligned(&ends) || !aligned(&places)) {
-        PyErr_SetString(PyExc_ValueError, "each place has four bytes, and each text an end");
-    } else if (take_texts(&known, NULL, &texts) == 0) {
+        PyErr_SetString(PyExc_ValueError, "each index needs four bytes, and each text an end");
+    } else if (parse_texts(&known, NULL, &texts) == 0) {
         const int64_t bytes = em_texts_measure(&texts, places.buf, rows, ends.buf);
         if (bytes < 0) {
             PyErr_SetString(PyExc_ValueError,
-                            "a place is not in the dictionary, or texts are 2 GiB");
+                            "an index is outside the dictionary, or the texts have 2 GiB or more");
         } else {
             result = PyLong_FromLongLong(bytes);
         }
@@ -48,7 +48,7 @@ static PyObject *measure(PyObject *module, PyObject *arguments) {
     return result;
 }
 
-static PyObject *spread(PyObject *module, PyObject *arguments) {
+static PyObject *expand(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer places, ends, bytes, out;
     if (!PyArg_ParseTuple(arguments, "y*y*y*w*:spread_texts", &places, &ends, &bytes, &out)) {
@@ -56,10 +56,10 @@ static PyObject *spread(PyObject *module, PyObject *arguments) {
     }
     const size_t rows = (size_t)places.len / sizeof(int32_t);
     em_texts texts;
-    bool done = take_texts(&ends, &bytes, &texts) == 0;
+    bool done = parse_texts(&ends, &bytes, &texts) == 0;
     if (done && (!aligned(&places) ||
-                 !em_texts_spread(&texts, places.buf, rows, out.buf, (size_t)out.len))) {
-        PyErr_SetString(PyExc_ValueError, "the texts are not as they were measured");
+                 !em_texts_gather(&texts, places.buf, rows, out.buf, (size_t)out.len))) {
+        PyErr_SetString(PyExc_ValueError, "the texts do not have the length that was measured");
         done = false;
     }
     PyBuffer_Release(&places);
@@ -89,7 +89,7 @@ static PyObject *longest(PyObject *module, PyObject *arguments) {
 static PyMethodDef functions[] = {
     {"longest_text", longest, METH_VARARGS, NULL},
     {"measure_texts", measure, METH_VARARGS, NULL},
-    {"spread_texts", spread, METH_VARARGS, NULL},
+    {"spread_texts", expand, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,5 +1,5 @@
-/* watch_usage, keep_freed, release_freed and seal_pages: how much memory this process has, keeps and
- * gives up. */
+/* watch_usage, keep_freed, release_freed and seal_pages: the memory of this process: how much it
+ * uses, and when it is returned. */
 #include "native.h"
 
 #include "usage.h"
@@ -23,7 +23,7 @@ static PyObject *watch_usage(PyObject *module, PyObject *arguments) {
     }
     if (peak.len != sizeof(em_peak) || (uintptr_t)peak.buf % sizeof(uint64_t) != 0) {
         PyBuffer_Release(&peak);
-        PyErr_SetString(PyExc_ValueError, "watch_usage: three aligned numbers of 64 bits, please");
+        PyErr_SetString(PyExc_ValueError, "peak must be three aligned 64-bit numbers");
         return NULL;
     }
     watch.charged_max = charged_max;
@@ -72,8 +72,8 @@ static PyObject *seal_pages(PyObject *module, PyObject *memory) {
     if (PyObject_GetBuffer(memory, &pages, PyBUF_WRITABLE) < 0) {
         return NULL;
     }
-    /* RLIMIT_DATA counts private mappings that can be written (vm_stat_account in mm/mmap.c), used
-     * or not; one that can only be read is not counted, whoever still refers to it. */
+    /* RLIMIT_DATA counts private writable mappings (vm_stat_account in mm/mmap.c), used or not; a
+     * read-only one is not counted, even while references to it exist. */
     const bool sealed = mprotect(pages.buf, (size_t)pages.len, PROT_READ) == 0;
     PyBuffer_Release(&pages);
     return PyBool_FromLong(sealed);
@@ -83,11 +83,11 @@ static PyMethodDef functions[] = {
     {"watch_usage", watch_usage, METH_VARARGS, NULL},
     {"keep_freed", keep_freed, METH_VARARGS, NULL},
     {"release_freed", release_freed, METH_NOARGS,
-     "release_freed($module, /)\n--\n\nGive whole pages of freed memory back to the system, also from "
-     "between blocks that are in use.\n\nReturns whether there were any."},
+     "release_freed($module, /)\n--\n\nReturn whole pages of freed memory to the system, also "
+     "those between blocks in use.\n\nReturns whether there were any."},
     {"seal_pages", seal_pages, METH_O,
-     "seal_pages($module, memory, /)\n--\n\nMake a whole mapping read-only: its addresses no longer "
-     "count against RLIMIT_DATA.\n\nReturns False when the system refuses."},
+     "seal_pages($module, memory, /)\n--\n\nMake a whole mapping read-only: its addresses no "
+     "longer count against RLIMIT_DATA.\n\nReturns False when the system refuses."},
     {NULL, NULL, 0, NULL},
 };
 

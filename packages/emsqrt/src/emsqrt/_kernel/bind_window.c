@@ -3,18 +3,18 @@
 
 #include "window.h"
 
-/* The first column of `given`, whose first row is row `first`; None is no row at all. */
-static int take_chunk(PyObject *given, long long first, em_chunk *chunk) {
+/* Read the first column of `source`, which begins at row `first`; None is a chunk without rows. */
+static int parse_chunk(PyObject *source, long long first, em_chunk *chunk) {
     *chunk = (em_chunk){.first = first};
-    if (given == Py_None) {
+    if (source == Py_None) {
         return 0;
     }
-    const em_columns *columns = columns_view(given);
+    const em_columns *columns = columns_view(source);
     if (columns == NULL) {
         return -1;
     }
     if (columns->column_count < 1 || first < 0) {
-        PyErr_SetString(PyExc_ValueError, "a chunk is one column of rows from 0 on");
+        PyErr_SetString(PyExc_ValueError, "a chunk needs a column and a first row of at least 0");
         return -1;
     }
     chunk->column = columns->columns[0];
@@ -31,12 +31,12 @@ static int check_kind(const em_chunk *chunk, enum em_kind kind) {
     return -1;
 }
 
-/* Frames from two buffers of int64, of which `row` are done. */
-static int take_frames(const Py_buffer *low, const Py_buffer *high, Py_ssize_t row,
-                       em_frames *frames) {
+/* Read frames from two buffers of int64; the first `row` of them are done. */
+static int parse_frames(const Py_buffer *low, const Py_buffer *high, Py_ssize_t row,
+                        em_frames *frames) {
     const bool aligned = (uintptr_t)low->buf % 8 == 0 && (uintptr_t)high->buf % 8 == 0;
     if (low->len != high->len || low->len % 8 != 0 || !aligned || row < 0 || row > low->len / 8) {
-        PyErr_SetString(PyExc_ValueError, "frames are two bounds a row, as aligned int64");
+        PyErr_SetString(PyExc_ValueError, "frames need two bounds per row, as aligned int64");
         return -1;
     }
     *frames = (em_frames){low->buf, high->buf, (size_t)low->len / 8, (size_t)row};
@@ -47,7 +47,7 @@ static int check_room(const Py_buffer *out, size_t bytes) {
     if ((size_t)out->len >= bytes && (uintptr_t)out->buf % 8 == 0) {
         return 0;
     }
-    PyErr_Format(PyExc_ValueError, "%zd bytes for results that take %zu", out->len, bytes);
+    PyErr_Format(PyExc_ValueError, "%zd bytes for results that need %zu", out->len, bytes);
     return -1;
 }
 
@@ -110,7 +110,7 @@ static PyObject *sum_new(PyTypeObject *type, PyObject *arguments, PyObject *name
     const bool number = kind >= EM_I8 && kind <= EM_DECIMAL;
     if (op < EM_FRAME_COUNT || op > EM_FRAME_MEAN || kind < 0 || kind >= EM_KINDS || scale < -400 ||
         scale > 400 || (op != EM_FRAME_COUNT && !number)) {
-        PyErr_SetString(PyExc_ValueError, "sums and means are of numbers");
+        PyErr_SetString(PyExc_ValueError, "sums and means need numbers");
         return NULL;
     }
     const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
@@ -127,18 +127,18 @@ static PyObject *sum_new(PyTypeObject *type, PyObject *arguments, PyObject *name
 static PyObject *sum_run(PyObject *object, PyObject *arguments) {
     em_frame_sum *sum = &((sum_object *)object)->sum;
     Py_buffer low, high, values, validity;
-    PyObject *high_given, *low_given;
+    PyObject *high_argument, *low_argument;
     Py_ssize_t row;
     long long high_first, low_first;
-    if (!PyArg_ParseTuple(arguments, "y*y*nOLOLw*w*:run", &low, &high, &row, &high_given,
-                          &high_first, &low_given, &low_first, &values, &validity)) {
+    if (!PyArg_ParseTuple(arguments, "y*y*nOLOLw*w*:run", &low, &high, &row, &high_argument,
+                          &high_first, &low_argument, &low_first, &values, &validity)) {
         return NULL;
     }
     em_frames frames;
     em_chunk high_chunk, low_chunk;
-    bool ready = take_frames(&low, &high, row, &frames) == 0 &&
-                 take_chunk(high_given, high_first, &high_chunk) == 0 &&
-                 take_chunk(low_given, low_first, &low_chunk) == 0 &&
+    bool ready = parse_frames(&low, &high, row, &frames) == 0 &&
+                 parse_chunk(high_argument, high_first, &high_chunk) == 0 &&
+                 parse_chunk(low_argument, low_first, &low_chunk) == 0 &&
                  check_kind(&high_chunk, sum->kind) == 0 && check_kind(&low_chunk, sum->kind) == 0;
     if (ready) {
         const size_t width = sum->op == EM_FRAME_SUM && sum->kind == EM_DECIMAL ? 16 : 8;
@@ -169,16 +169,17 @@ static char high_mark;
 static PyMethodDef sum_methods[] = {
     {"run", sum_run, METH_VARARGS,
      "run($self, low, high, row, high_chunk, high_first, low_chunk, low_first, values, validity, "
-     "/)\n--\n\nResults of frames from `row` on: (row, why it stopped)."},
+     "/)\n--\n\nWrite the results of frames from `row` on: (row, why it stopped)."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef sum_properties[] = {
-    {"low", sum_bound, NULL, "The first row that is in.", NULL},
-    {"high", sum_bound, NULL, "The row after the last one that is in.", &high_mark},
+    {"low", sum_bound, NULL, "The first row of the frame.", NULL},
+    {"high", sum_bound, NULL, "The row after the frame's last one.", &high_mark},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot sum_slots[] = {
-    {Py_tp_doc, "FrameSum(op, kind, scale)\n--\n\nCounts, exact sums and means of frames."},
+    {Py_tp_doc,
+     "FrameSum(op, kind, scale)\n--\n\nComputes counts, exact sums and means of frames."},
     {Py_tp_new, sum_new},
     {Py_tp_dealloc, plain_dealloc},
     {Py_tp_methods, sum_methods},
@@ -219,7 +220,7 @@ static PyObject *best_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
     const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     best_object *self = fits ? (best_object *)allocate(type, 0) : NULL;
     if (!fits) {
-        PyErr_SetString(PyExc_ValueError, "a queue takes a known kind and 64 aligned bytes");
+        PyErr_SetString(PyExc_ValueError, "a queue needs a known kind and 64 aligned bytes");
     }
     if (self == NULL) {
         PyBuffer_Release(&memory);
@@ -240,17 +241,19 @@ static PyObject *best_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
 static PyObject *best_run(PyObject *object, PyObject *arguments) {
     best_object *self = (best_object *)object;
     Py_buffer low, high, out;
-    PyObject *given;
+    PyObject *chunk_argument;
     Py_ssize_t row;
     long long first;
-    if (!PyArg_ParseTuple(arguments, "y*y*nOLw*:run", &low, &high, &row, &given, &first, &out)) {
+    if (!PyArg_ParseTuple(arguments, "y*y*nOLw*:run", &low, &high, &row, &chunk_argument, &first,
+                          &out)) {
         return NULL;
     }
     em_frames frames;
     em_chunk chunk;
-    const bool ready =
-        take_frames(&low, &high, row, &frames) == 0 && take_chunk(given, first, &chunk) == 0 &&
-        check_kind(&chunk, self->kind) == 0 && check_room(&out, frames.rows * sizeof(int64_t)) == 0;
+    const bool ready = parse_frames(&low, &high, row, &frames) == 0 &&
+                       parse_chunk(chunk_argument, first, &chunk) == 0 &&
+                       check_kind(&chunk, self->kind) == 0 &&
+                       check_room(&out, frames.rows * sizeof(int64_t)) == 0;
     enum em_window_stop stop = EM_WINDOW_DONE;
     if (ready) {
         Py_BEGIN_ALLOW_THREADS;
@@ -270,17 +273,17 @@ static PyObject *best_high(PyObject *object, void *which) {
 
 static PyMethodDef best_methods[] = {
     {"run", best_run, METH_VARARGS,
-     "run($self, low, high, row, chunk, first, out, /)\n--\n\nThe best rows of frames from `row` "
-     "on: (row, why it stopped)."},
+     "run($self, low, high, row, chunk, first, out, /)\n--\n\nWrite the best row of each frame "
+     "from `row` on: (row, why it stopped)."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef best_properties[] = {
-    {"high", best_high, NULL, "The row after the last one that is in.", NULL},
+    {"high", best_high, NULL, "The row after the frame's last one.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot best_slots[] = {
-    {Py_tp_doc, "FrameBest(memory, kind, greatest, sliding)\n--\n\nThe row with the least or "
-                "greatest value of each frame."},
+    {Py_tp_doc, "FrameBest(memory, kind, greatest, sliding)\n--\n\nFinds the row with the minimum "
+                "or maximum of each frame."},
     {Py_tp_new, best_new},
     {Py_tp_dealloc, best_dealloc},
     {Py_tp_methods, best_methods},
@@ -322,25 +325,25 @@ static int check_keys(const em_chunk *chunk) {
     if (chunk->rows == 0 || whole) {
         return 0;
     }
-    PyErr_SetString(PyExc_ValueError, "frames go by the value of whole numbers");
+    PyErr_SetString(PyExc_ValueError, "RANGE frames need keys that are whole numbers");
     return -1;
 }
 
 static PyObject *bound_run(PyObject *object, PyObject *arguments) {
     em_range_bound *bound = &((bound_object *)object)->bound;
-    PyObject *now_given, *ahead_given;
+    PyObject *now_argument, *ahead_argument;
     Py_buffer partitions, flags, out;
     Py_ssize_t row;
     long long first;
     int last;
-    if (!PyArg_ParseTuple(arguments, "Oy*nOy*Lpw*:run", &now_given, &partitions, &row, &ahead_given,
-                          &flags, &first, &last, &out)) {
+    if (!PyArg_ParseTuple(arguments, "Oy*nOy*Lpw*:run", &now_argument, &partitions, &row,
+                          &ahead_argument, &flags, &first, &last, &out)) {
         return NULL;
     }
     em_chunk now;
     em_range_rows ahead = {.flags = flags.buf, .last = last != 0};
-    bool ready = take_chunk(now_given, 0, &now) == 0 &&
-                 take_chunk(ahead_given, first, &ahead.keys) == 0 && check_keys(&now) == 0 &&
+    bool ready = parse_chunk(now_argument, 0, &now) == 0 &&
+                 parse_chunk(ahead_argument, first, &ahead.keys) == 0 && check_keys(&now) == 0 &&
                  check_keys(&ahead.keys) == 0 &&
                  check_room(&partitions, now.rows * sizeof(int64_t)) == 0 &&
                  check_room(&out, now.rows * sizeof(int64_t)) == 0;
@@ -368,17 +371,17 @@ static PyObject *bound_at(PyObject *object, void *which) {
 
 static PyMethodDef bound_methods[] = {
     {"run", bound_run, METH_VARARGS,
-     "run($self, keys, partitions, row, ahead, flags, first, last, out, /)\n--\n\nBounds of frames "
-     "from `row` on: (row, why it stopped)."},
+     "run($self, keys, partitions, row, ahead, flags, first, last, out, /)\n--\n\nWrite the bounds "
+     "of frames from `row` on: (row, why it stopped)."},
     {NULL, NULL, 0, NULL},
 };
 static PyGetSetDef bound_properties[] = {
-    {"at", bound_at, NULL, "The row that is looked at next.", NULL},
+    {"at", bound_at, NULL, "The next row to compare.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyType_Slot bound_slots[] = {
-    {Py_tp_doc, "RangeBound(offset, is_end, descending, nulls_first)\n--\n\nWhere frames by value "
-                "begin, or end."},
+    {Py_tp_doc, "RangeBound(offset, is_end, descending, nulls_first)\n--\n\nFinds the rows where "
+                "RANGE frames begin, or end."},
     {Py_tp_new, bound_new},
     {Py_tp_dealloc, plain_dealloc},
     {Py_tp_methods, bound_methods},
@@ -394,8 +397,8 @@ static PyType_Spec bound_spec = {
 
 static PyMethodDef functions[] = {
     {"row_changes", row_changes, METH_VARARGS,
-     "row_changes($module, block, start, kinds, previous, flags, /)\n--\n\nWhere peers and "
-     "partitions of sorted rows begin."},
+     "row_changes($module, block, start, kinds, previous, flags, /)\n--\n\nFlag the rows at which "
+     "peers and partitions of sorted rows begin."},
     {NULL, NULL, 0, NULL},
 };
 

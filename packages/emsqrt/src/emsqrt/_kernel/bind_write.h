@@ -1,4 +1,5 @@
-/* What writers of columns are asked for: columns, the first row, a buffer to fill, rows to keep. */
+/* The arguments of a formatter: columns, the first row, a buffer to fill, and which rows to keep.
+ */
 #ifndef EMSQRT_BIND_WRITE_H
 #define EMSQRT_BIND_WRITE_H
 
@@ -14,13 +15,14 @@ typedef struct {
 } write_request;
 
 /* Read (columns, start, out, keep=None); -1 with an exception set. */
-int open_request(PyObject *arguments, write_request *asked);
-void close_request(write_request *asked);
+int open_request(PyObject *arguments, write_request *request);
+void close_request(write_request *request);
 
-/* Return the types that a list of texts names (free with PyMem_Free), or NULL. */
+/* Return the types that a list of type names describes (free with PyMem_Free), or NULL with an
+ * exception set. */
 em_type *types_of(PyObject *texts);
 
-/* Whether the columns are of these types; an exception is set when not. */
+/* Whether the columns have these types; an exception is set when not. */
 bool are_of_types(const em_columns *columns, const em_type *types, size_t count);
 
 #endif

@@ -9,6 +9,8 @@ static const uint64_t MAGIC = 0x014B4C4253514D45u; /* "EMQSBLK", version 1 */
 
 enum { HEAD_HASHED = EM_BLOCK_HEAD_BYTES - 8 };
 
+_Static_assert(EM_BLOCK_BYTES_MAX == EM_LZ4_BYTES_MAX, "LZ4 can compress every block");
+
 static void store32(uint8_t *at, uint32_t word) {
     memcpy(at, &word, sizeof word);
 }
@@ -57,7 +59,8 @@ bool em_block_read_head(const uint8_t *head, uint64_t segment, em_block *block) 
         .stored_bytes = load32(head + 44),
         .checksum = load64(head + 48),
     };
-    /* A checksum is no proof of good will: lengths are believed only within the format's limits. */
+    /* A checksum does not protect from crafted heads, so the lengths are checked against the
+     * format's limits too. */
     return block->codec < EM_CODECS && block->raw_bytes <= EM_BLOCK_BYTES_MAX &&
            block->stored_bytes <= EM_BLOCK_BYTES_MAX &&
            (block->codec != EM_RAW || block->stored_bytes == block->raw_bytes);

@@ -1,7 +1,7 @@
-/* Columns of one batch, laid out as Arrow lays them out, and where each row's own text lies.
+/* The columns of one batch, in Arrow's layout, and where the text of each row is.
  *
  * Everything is a view: nothing here owns memory. All kernels read columns through this header,
- * whether a CSV parser filled them or pyarrow did.
+ * whether a CSV parser or pyarrow filled them.
  */
 #ifndef EMSQRT_COLUMNS_H
 #define EMSQRT_COLUMNS_H
@@ -31,11 +31,11 @@ enum em_kind {
     EM_KINDS,
 };
 
-/* Integers and decimals that are packed in fewer bytes than their kind has, because all of them lie
- * close above a least one. */
+/* The narrow form of integers and decimals in packed rows: fewer bytes than the kind's width,
+ * because all values are close above `least`. */
 typedef struct {
-    uint8_t bytes; /* 1, 2, 4 or 8; 0 when they are packed as they are */
-    int64_t least; /* taken away from each; 0 with 8 bytes */
+    uint8_t bytes; /* 1, 2, 4 or 8; 0 when values are packed in their full width */
+    int64_t least; /* subtracted from each value; 0 when `bytes` is 8 */
 } em_narrow;
 
 typedef struct {
@@ -59,14 +59,14 @@ typedef struct {
     const em_span *lines; /* each row's record in `text`, without its line end, or NULL */
 } em_columns;
 
-/* Bytes of one value of a fixed width; 0 for bits, text and bytes. */
+/* Bytes of one fixed-width value; 0 for booleans, text and bytes. */
 static inline size_t em_width(enum em_kind kind) {
     static const uint8_t widths[EM_KINDS] = {0, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 0, 0};
     return widths[kind];
 }
 
-/* Copy one value of at most eight bytes. A memcpy() of a width that the compiler does not know
- * becomes an instruction that takes dozens of cycles to start. */
+/* Copy one value of at most eight bytes. A memcpy() whose size the compiler does not know becomes
+ * an instruction that needs dozens of cycles to start. */
 static inline void em_copy_word(void *to, const void *from, size_t width) {
     switch (width) {
     case 8:
@@ -86,7 +86,7 @@ static inline void em_copy_word(void *to, const void *from, size_t width) {
     }
 }
 
-/* The same for a value of any fixed width. */
+/* As em_copy_word(), for a value of any fixed width. */
 static inline void em_copy_value(void *to, const void *from, size_t width) {
     if (width == 16) {
         memcpy(to, from, 16);

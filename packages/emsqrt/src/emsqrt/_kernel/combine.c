@@ -1,5 +1,5 @@
-/* Most rows are alone with their key and are copied as they came; the states of the others meet in
- * a record, as in the table. */
+/* Most rows have a unique key and are copied unchanged; the states of rows with equal keys are
+ * merged in a record, as in the table. */
 #include "combine.h"
 
 bool em_combiner_open(em_combiner *combiner, uint8_t *memory, size_t bytes) {
@@ -45,8 +45,8 @@ static bool mix(em_combiner *combiner, const uint8_t *row) {
     return absorb(combiner, row);
 }
 
-/* Write the row held back; 0 when it may not fit. */
-static size_t release(em_combiner *combiner, uint8_t *out, size_t out_bytes) {
+/* Write the held row; 0 when it may not fit. */
+static size_t write_held(em_combiner *combiner, uint8_t *out, size_t out_bytes) {
     const uint8_t *row = combiner->held;
     size_t row_bytes = em_row_bytes(row);
     if (!combiner->mixed) {
@@ -74,8 +74,8 @@ static size_t release(em_combiner *combiner, uint8_t *out, size_t out_bytes) {
     return row_bytes;
 }
 
-/* Move the row held back out of the caller's block, which may change before the next call. */
-static void keep(em_combiner *combiner) {
+/* Copy the held row out of the caller's block, which may change before the next call. */
+static void copy_held(em_combiner *combiner) {
     const uint8_t *row = combiner->held;
     if (row == NULL || row == combiner->kept) {
         return;
@@ -105,7 +105,8 @@ em_progress em_combiner_run(em_combiner *combiner, const uint8_t *rows, size_t b
             }
         } else {
             if (combiner->held != NULL) {
-                const size_t size = release(combiner, out + done.written, out_bytes - done.written);
+                const size_t size =
+                    write_held(combiner, out + done.written, out_bytes - done.written);
                 if (size == 0) {
                     break;
                 }
@@ -118,7 +119,7 @@ em_progress em_combiner_run(em_combiner *combiner, const uint8_t *rows, size_t b
     }
     if (last && done.consumed == bytes && combiner->held != NULL &&
         combiner->fault == EM_COMBINE_OK) {
-        const size_t size = release(combiner, out + done.written, out_bytes - done.written);
+        const size_t size = write_held(combiner, out + done.written, out_bytes - done.written);
         done.written += size;
         done.rows += size > 0;
         if (done.rows == 0) {
@@ -126,7 +127,7 @@ em_progress em_combiner_run(em_combiner *combiner, const uint8_t *rows, size_t b
         }
     }
     if (combiner->fault == EM_COMBINE_OK) {
-        keep(combiner);
+        copy_held(combiner);
     }
     return done;
 }

@@ -1,4 +1,4 @@
-/* Rows of equal keys, which follow one another in a merged stream, made one. */
+/* Combine rows with equal keys, which are adjacent in a merged stream, into one row. */
 #ifndef EMSQRT_COMBINE_H
 #define EMSQRT_COMBINE_H
 
@@ -9,10 +9,10 @@ enum em_combine_fault { EM_COMBINE_OK, EM_COMBINE_DAMAGED, EM_COMBINE_NO_ROOM };
 
 typedef struct {
     em_layout layout;
-    uint8_t *kept; /* the row held back, when it is not in the caller's block */
+    uint8_t *kept; /* a copy of the held row, when it is not in the caller's block */
     size_t kept_bytes;
-    const uint8_t *held; /* the row whose key may come again, or NULL */
-    uint8_t *record;     /* its states and those of its equals, when `mixed` */
+    const uint8_t *held; /* the row whose key the next row may repeat, or NULL */
+    uint8_t *record;     /* the combined states of `held` and the rows with its key, when `mixed` */
     bool mixed;
     em_heap heap;
     enum em_combine_fault fault;
@@ -22,15 +22,15 @@ typedef struct {
     size_t consumed, written, rows;
 } em_progress;
 
-/* Lay the combiner out; false when the memory is too small for the layout. */
+/* Divide `memory` among the combiner's buffers; false when it is too small for the layout. */
 bool em_combiner_open(em_combiner *combiner, uint8_t *memory, size_t bytes);
 
-/* Read whole sorted rows and write combined ones while they fit. One row is held back until a
- * greater key comes, or `last` says that none will. */
+/* Read whole sorted rows and write combined ones while they fit. The last row is held back until a
+ * row with a greater key arrives, or `last` says that none will. */
 em_progress em_combiner_run(em_combiner *combiner, const uint8_t *rows, size_t bytes, bool last,
                             uint8_t *out, size_t out_bytes);
 
-/* Return whether a whole row with its key lies at `row`. */
+/* Return whether a whole row, with a key inside it, starts at `row`. */
 static inline bool em_row_is_whole(const uint8_t *row, size_t bytes) {
     return bytes >= EM_ROW_HEAD_BYTES && em_row_bytes(row) <= bytes &&
            em_row_bytes(row) >= EM_ROW_HEAD_BYTES &&

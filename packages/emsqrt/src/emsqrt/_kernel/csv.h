@@ -1,8 +1,8 @@
-/* CSV as the engine reads it: RFC 4180 with the liberties of Python's `csv` and of Arrow.
+/* The CSV dialect: RFC 4180 as Python's `csv` and Arrow extend it.
  *
- * A quote opens a quoted field only at the field's start, a doubled quote inside it is a literal,
- * anything after the closing quote belongs to the field, and a record ends at LF, CRLF or a lone CR
- * outside quotes.
+ * A quote opens a quoted field only at the field's start, a doubled quote inside it is a literal
+ * quote, anything after the closing quote belongs to the field, and a record ends at LF, CRLF or a
+ * lone CR outside quotes.
  */
 #ifndef EMSQRT_CSV_H
 #define EMSQRT_CSV_H
@@ -14,22 +14,23 @@ typedef struct {
     int16_t quote; /* -1: nothing is quoted */
 } em_dialect;
 
-/* Return the end of the last complete record of `data`, which starts at a record, or 0. A CR at the
- * very end is not yet an end: an LF may follow. */
+/* Return the end of the last complete record of `data`, which starts at a record's start; 0 when
+ * there is none. A CR at the very end does not count as an end: an LF may follow. */
 size_t em_csv_last_end(const uint8_t *data, size_t size, em_dialect dialect);
 
-/* Return the end of the record that starts at `start`, its line end included, or 0 when it has none
- * before `size`. */
+/* Return the end of the record that starts at `start`, its line end included, or 0 when `data` ends
+ * before it does. */
 size_t em_csv_next_end(const uint8_t *data, size_t start, size_t size, em_dialect dialect);
 
-/* Records without some of their fields; what is left stays as it is spelled. */
+/* Fields to remove from records; the other fields keep their bytes as they are. */
 typedef struct {
     em_dialect dialect;
     const uint32_t *dropped; /* indices of fields, ascending */
     size_t count;
 } em_cut;
 
-/* Write one record without them; return the end of what was written, `size` bytes at most. */
+/* Write one record without the dropped fields, at most `size` bytes; return the end of the output.
+ */
 uint8_t *em_csv_cut(const em_cut *cut, const uint8_t *line, size_t size, uint8_t *out);
 
 #endif

@@ -21,7 +21,8 @@ static size_t fixed_bytes(const em_building *column, size_t rows) {
                                           : rows * em_width(column->type.kind));
 }
 
-/* Bytes that `rows` rows take, text aside from `text_bytes` as expected. */
+/* Bytes that `rows` rows need, with `text_bytes` of text, or the expected amount when it is NULL.
+ */
 static size_t needed(const em_batch *batch, size_t rows, const size_t *text_bytes) {
     size_t bytes = ALIGNMENT + rows * sizeof(em_span);
     for (size_t i = 0; i < batch->column_count; i++) {
@@ -34,7 +35,7 @@ static size_t needed(const em_batch *batch, size_t rows, const size_t *text_byte
     return bytes;
 }
 
-static void lay_out(em_batch *batch, size_t rows, const size_t *text_bytes) {
+static void place_columns(em_batch *batch, size_t rows, const size_t *text_bytes) {
     uint8_t *at = batch->memory + (0 - (uintptr_t)batch->memory) % ALIGNMENT;
     batch->lines = (em_span *)(void *)at;
     at += rows * sizeof(em_span);
@@ -81,14 +82,14 @@ bool em_batch_begin(em_batch *batch) {
         column->row_bytes = column->row_bytes == 0 ? FIRST_ROW_BYTES : column->row_bytes;
     }
     size_t rows = rows_that_fit(batch);
-    if (rows == 0) { /* the last rows were long, the next may not be */
+    if (rows == 0) { /* texts of the last rows were long, those of the next may not be */
         for (size_t i = 0; i < batch->column_count; i++) {
             batch->columns[i].row_bytes = 1;
         }
         rows = rows_that_fit(batch);
     }
     if (rows > 0) {
-        lay_out(batch, rows, NULL);
+        place_columns(batch, rows, NULL);
     }
     return rows > 0;
 }
@@ -97,7 +98,7 @@ bool em_batch_begin_long(em_batch *batch, const size_t *text_bytes) {
     if (needed(batch, 1, text_bytes) > batch->memory_bytes) {
         return false;
     }
-    lay_out(batch, 1, text_bytes);
+    place_columns(batch, 1, text_bytes);
     return true;
 }
 

@@ -1,4 +1,4 @@
-/* A batch under construction: columns laid out in memory that was given, filled row by row. */
+/* A batch of columns in the caller's memory, filled row by row. */
 #ifndef EMSQRT_CSV_BATCH_H
 #define EMSQRT_CSV_BATCH_H
 
@@ -10,8 +10,8 @@ typedef struct {
     em_type type;
     uint8_t *validity, *values;
     int32_t *ends;        /* text only */
-    size_t room;          /* bytes of text there is room for */
-    size_t row_bytes;     /* bytes of text expected of a row */
+    size_t room;          /* bytes of text that fit */
+    size_t row_bytes;     /* expected bytes of text per row */
     bool has_null, quick; /* quick: see csv_quick.h */
 } em_building;
 
@@ -20,15 +20,16 @@ typedef struct {
     size_t memory_bytes;
     size_t column_count;
     em_building *columns;
-    em_column *views; /* as many; filled by em_batch_view */
+    em_column *views; /* column_count of them; filled by em_batch_view */
     em_span *lines;
     size_t row_count, row_capacity;
 } em_batch;
 
-/* Lay the columns out anew for as many rows as `memory` has room for; false when that is none. */
+/* Divide `memory` among the columns for as many rows as fit; false when not even one fits. */
 bool em_batch_begin(em_batch *batch);
 
-/* Lay them out for a single row with this much text in each column; false when it has no room. */
+/* Divide `memory` among the columns for a single row whose texts have these lengths; false when it
+ * does not fit. */
 bool em_batch_begin_long(em_batch *batch, const size_t *text_bytes);
 
 static inline void em_clear_bit(uint8_t *bits, size_t index) {
@@ -39,7 +40,7 @@ static inline void em_set_bit(uint8_t *bits, size_t index) {
     bits[index >> 3] = (uint8_t)(bits[index >> 3] | 1u << (index & 7));
 }
 
-/* Each puts the value of a column's next row, which em_batch_commit then counts. */
+/* Each of these sets the value of a column's next row, which em_batch_commit then counts. */
 void em_batch_null(em_batch *batch, size_t column);
 
 static inline void em_batch_fixed(em_batch *batch, size_t index, const void *value) {
@@ -70,8 +71,8 @@ static inline void em_batch_fixed(em_batch *batch, size_t index, const void *val
     }
 }
 
-/* Return where `size` bytes of text may be written, or NULL without room; em_batch_text takes
- * however many of them were. */
+/* Return where `size` bytes of text may be written, or NULL when they do not fit; em_batch_text
+ * then sets how many of them were written. */
 static inline uint8_t *em_batch_reserve(em_batch *batch, size_t index, size_t size) {
     em_building *column = &batch->columns[index];
     const size_t start = (size_t)column->ends[batch->row_count];
@@ -88,10 +89,10 @@ static inline void em_batch_commit(em_batch *batch, em_span line) {
     batch->lines[batch->row_count++] = line;
 }
 
-/* Forget what was put since the last commit. */
+/* Discard the values set since the last commit. */
 void em_batch_undo(em_batch *batch);
 
-/* Return the rows as columns, and learn from them how long text is. */
+/* Return the committed rows as columns, and update the expected length of texts. */
 em_columns em_batch_view(em_batch *batch, const uint8_t *text);
 
 #endif

@@ -11,20 +11,20 @@ bool em_reading_begin(em_reading *reading, em_batch *batch, size_t start) {
     return false;
 }
 
-enum em_outcome em_reading_misfit(em_reading *reading, em_batch *batch, size_t column,
-                                  em_fault fault) {
+enum em_outcome em_reading_invalid(em_reading *reading, em_batch *batch, size_t column,
+                                   em_fault fault) {
     if (reading->policy == EM_NULL) {
         em_batch_null(batch, column);
         reading->nulled_now++;
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     reading->fault = fault;
     return EM_BAD;
 }
 
-bool em_reading_settle(em_reading *reading, em_batch *batch, em_span record,
+bool em_reading_commit(em_reading *reading, em_batch *batch, em_span record,
                        enum em_outcome outcome) {
-    if (outcome == EM_TAKEN) {
+    if (outcome == EM_ACCEPTED) {
         em_batch_commit(batch, record);
         reading->nulled += reading->nulled_now;
         reading->records++;

@@ -1,9 +1,9 @@
-/* The shortest decimal that reads back as the float, the closest one among those of its length.
+/* The shortest decimal that reads back as the float, and among those of its length the closest one.
  *
- * At most DBL_DIG digits survive a way through the type unchanged, so at most one decimal of that
- * length reads back: once found it is the one, trailing zeros aside. Longer ones are rounded
- * correctly by the C library, one digit more at a time. Below a power of two the doubles lie
- * closer, so that the next decimal above may read back when the nearest does not.
+ * At most DBL_DIG digits survive a conversion to the type and back unchanged, so at most one
+ * decimal of that length reads back: once found, it is the result without its trailing zeros. The C
+ * library rounds longer ones correctly, one more digit at a time. Below a power of two doubles are
+ * closer together, so the next higher decimal may read back when the nearest does not.
  */
 #define _GNU_SOURCE
 #include "numbers.h"
@@ -47,12 +47,13 @@ static bool reads_back(const shortest *found, double value, bool single) {
                   : em_read_double(text, size, &wide) && wide == value;
 }
 
-/* Round to so many digits, as the C library does, correctly. */
+/* Round to `digits` digits with the C library, which rounds correctly. */
 static void round_to(shortest *found, double value, int digits) {
     char text[DIGITS_MAX + 16];
     snprintf(text, sizeof text, "%.*e", digits - 1, value);
     const char *at = text;
-    for (found->count = 0; *at != 'e'; at++) { /* the point is whatever the locale says */
+    for (found->count = 0; *at != 'e';
+         at++) { /* skips the decimal point, which depends on the locale */
         if (*at >= '0' && *at <= '9') {
             found->digits[found->count++] = (uint8_t)*at;
         }
@@ -75,9 +76,9 @@ static void step_up(shortest *found) {
 
 __extension__ typedef unsigned __int128 u128;
 
-/* Fifteen, sixteen or seventeen digits of a double whose neighbours lie equally far: value * 10^k
- * with 17 digits before the point is an integer of 128 bits over a power of two, so that rounding,
- * and how far that is off, are exact. False for doubles beyond. */
+/* Find fifteen, sixteen or seventeen digits of a double whose two neighbours are equally far away.
+ * value * 10^k with 17 digits before the point is a 128-bit integer over a power of two, so the
+ * rounding and its error are exact. False for doubles outside that range. */
 static bool find_exactly(shortest *found, double value) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -99,7 +100,7 @@ static bool find_exactly(shortest *found, double value) {
     }
     const uint64_t whole = (uint64_t)(scaled >> shift);
     if (whole < UINT64_C(10000000000000000) || whole >= UINT64_C(100000000000000000)) {
-        return false; /* the logarithm was off: rare */
+        return false; /* the estimate of the logarithm was off by one: rare */
     }
     const u128 rest = scaled - ((u128)whole << shift), reach = (u128)power; /* twice half a step */
     for (uint64_t unit = 100; unit > 0; unit /= 10) {
@@ -136,8 +137,8 @@ static void find_long(shortest *found, double value, bool single) {
     strip_zeros(found);
 }
 
-/* A double that is a whole number, or a quotient of exact numbers: `digits`, no more of them than
- * it needs, over a power of ten. */
+/* Find a double that is a whole number, or the quotient of two exact numbers: `digits`, without
+ * trailing zeros, over a power of ten. */
 static bool find_quotient(double value, uint64_t *digits, int *places) {
     *places = 0;
     if (value < 9007199254740992.0 && value == (double)(int64_t)value) {
@@ -146,7 +147,8 @@ static bool find_quotient(double value, uint64_t *digits, int *places) {
     }
     double power = 10;
     for (*places = 1; *places <= 22 && value * power < 1e15; ++*places, power *= 10) {
-        *digits = (uint64_t)(value * power + 0.5); /* exact or no matter */
+        *digits =
+            (uint64_t)(value * power + 0.5); /* when this is not exact, the check below fails */
         if ((double)*digits / power == value && *digits >= 1) {
             return true;
         }
@@ -154,7 +156,7 @@ static bool find_quotient(double value, uint64_t *digits, int *places) {
     return false;
 }
 
-/* Write a quotient from 1e-6 to 1e10, or zero. */
+/* Write a quotient from 1e-6 to 1e10, or zero, without an exponent. */
 static size_t write_plainly(double value, uint64_t digits, int places, uint8_t *out) {
     if (places == 0) {
         return em_write_unsigned(digits, out);
@@ -186,7 +188,7 @@ static bool find_short_float(shortest *found, float value) {
     return false;
 }
 
-static size_t lay_out(const shortest *found, uint8_t *out) {
+static size_t format_digits(const shortest *found, uint8_t *out) {
     const int count = found->count, exponent = found->exponent;
     uint8_t *at = out;
     if (exponent < PLAIN_FROM || exponent >= PLAIN_BELOW) {
@@ -244,7 +246,7 @@ size_t em_write_double(double value, uint8_t *out) {
     } else {
         set_digits(&found, digits, places);
     }
-    return lay_out(&found, out + minus) + minus;
+    return format_digits(&found, out + minus) + minus;
 }
 
 size_t em_write_float(float value, uint8_t *out) {
@@ -258,5 +260,5 @@ size_t em_write_float(float value, uint8_t *out) {
     if (!find_short_float(&found, value)) {
         find_long(&found, (double)value, true);
     }
-    return lay_out(&found, out + minus) + minus;
+    return format_digits(&found, out + minus) + minus;
 }

@@ -1,4 +1,4 @@
-/* Columns to CSV, each value as Arrow's casts to text write it. */
+/* Write columns as CSV, each value as Arrow's casts to text write it. */
 #include <string.h>
 
 #include "csv_times.h"
@@ -9,7 +9,7 @@ static bool is_special(uint8_t octet, uint8_t delimiter) {
     return octet == delimiter || octet == '"' || octet == '\n' || octet == '\r';
 }
 
-/* Whether any of eight octets is `wanted`, eight times repeated. */
+/* Whether any of eight bytes is the one that `wanted` repeats eight times. */
 static uint64_t has(uint64_t octets, uint8_t wanted) {
     const uint64_t ones = UINT64_C(0x0101010101010101), other = octets ^ (ones * wanted);
     return (other - ones) & ~other & (ones << 7);
@@ -39,7 +39,7 @@ ptrdiff_t em_csv_write_text(const uint8_t *text, size_t text_size, uint8_t delim
         if (text_size > size) {
             return -1;
         }
-        memcpy(out, text, text_size); /* not empty, that needs quotes */
+        memcpy(out, text, text_size); /* not empty: an empty text needs quotes */
         return (ptrdiff_t)text_size;
     }
     size_t quotes = 2;
@@ -149,7 +149,7 @@ static ptrdiff_t write_cell(const em_type *type, uint8_t delimiter, const em_col
     return (ptrdiff_t)bytes;
 }
 
-/* Write one row; its bytes, or -1 without room. */
+/* Write one row; return its bytes, or -1 when it does not fit. */
 static ptrdiff_t write_row(const em_type *types, uint8_t delimiter, const em_columns *columns,
                            size_t row, uint8_t *out, size_t size) {
     size_t at = 0;

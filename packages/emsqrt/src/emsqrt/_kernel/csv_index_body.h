@@ -15,6 +15,9 @@ EM_TARGET static void FIND_MARKS(em_csv_index *index, const uint8_t *data, size_
         uint64_t live = em_live(left);
         const uint64_t quotes = quoting ? EM_EQUAL(&chunk, (uint8_t)dialect.quote) & live : 0;
         if ((quotes | inside_before) != 0) {
+            /* A quote that enters quotes must be the first byte of a field or directly follow
+             * another quote, which it doubles. Any other is stray: it is a literal of its field, so
+             * the parity after it would be wrong and the marks end before it. */
             const uint64_t inside = EM_PARITY(quotes) ^ (0 - inside_before);
             stray = quotes & inside & ~((found | quotes) << 1 | start_before);
             live &= stray == 0 ? ~UINT64_C(0) : (stray & (0 - stray)) - 1;
@@ -22,12 +25,13 @@ EM_TARGET static void FIND_MARKS(em_csv_index *index, const uint8_t *data, size_
             inside_before = inside >> 63;
         }
         start_before = (found | quotes) >> 63;
+        /* Of a CRLF only the CR is a mark. */
         const uint64_t ended = returns & live;
         found &= live & ~(feeds & (ended << 1 | return_before));
         return_before = ended >> 63;
         const size_t before = (size_t)(marks - index->marks);
-        /* One line end and a dozen marks at once, whether there are so many or not: jumps that
-         * cannot be foretold cost more. */
+        /* Write at least one line end, and marks twelve at a time, even when there are fewer: a
+         * mispredicted branch costs more. The index has spare entries for the excess. */
         uint64_t lines = found & (feeds | returns);
         do {
             const uint64_t below = (lines & (0 - lines)) - 1;

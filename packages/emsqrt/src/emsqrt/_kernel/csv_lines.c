@@ -1,9 +1,9 @@
-/* Records written again: as they stand, or some of their fields in the output's dialect. */
+/* Rewrite records: unchanged, or a selection of their fields in the output's dialect. */
 #include <string.h>
 
 #include "csv_write.h"
 
-/* Return where the field ends that starts at `at`: its delimiter, or `size`. */
+/* Return the end of the field that starts at `at`: its delimiter, or `size`. */
 static inline size_t field_end(const uint8_t *line, size_t at, size_t size, em_dialect dialect) {
     if (at < size && line[at] == dialect.quote) {
         do {
@@ -16,7 +16,7 @@ static inline size_t field_end(const uint8_t *line, size_t at, size_t size, em_d
     return found == NULL ? size : (size_t)(found - line);
 }
 
-/* Find the fields of one record; how many it has, of which the first `max` are in `spans`. */
+/* Find the fields of one record; return their number; the first `max` are in `spans`. */
 static size_t find_fields(const uint8_t *line, size_t size, em_dialect dialect, em_span *spans,
                           size_t max) {
     size_t count = 0;
@@ -33,7 +33,7 @@ static size_t find_fields(const uint8_t *line, size_t size, em_dialect dialect, 
     }
 }
 
-/* Each field goes with the delimiter behind it; when the last one goes, the one before loses its.
+/* Each dropped field is removed with the delimiter after it, the last field with the one before it.
  */
 uint8_t *em_csv_cut(const em_cut *cut, const uint8_t *line, size_t size, uint8_t *out) {
     uint8_t *const begin = out;
@@ -58,7 +58,8 @@ uint8_t *em_csv_cut(const em_cut *cut, const uint8_t *line, size_t size, uint8_t
     return out + (size - kept);
 }
 
-/* Write a quoted field, quotes doubled as they are, and what follows its closing quote inside. */
+/* Write a quoted field: doubled quotes stay doubled, and text after the closing quote moves inside.
+ */
 static ptrdiff_t write_quoted(const uint8_t *field, size_t field_size, uint8_t quote,
                               uint8_t delimiter, uint8_t *out, size_t size) {
     size_t plain = 0;

@@ -1,7 +1,7 @@
-/* Where the bytes that mean something stand: sixty-four at a time, one bit each.
+/* Find the bytes that mean something in CSV, sixty-four at a time, one bit each.
  *
- * The idea of parity over bits of quotes is that of Langdale and Lemire, "Parsing gigabytes of JSON
- * per second" (VLDB Journal 28, 2019).
+ * The parity over bits of quotes is due to Langdale and Lemire, "Parsing gigabytes of JSON per
+ * second" (VLDB Journal 28, 2019).
  */
 #ifndef EMSQRT_CSV_MARKS_H
 #define EMSQRT_CSV_MARKS_H
@@ -14,7 +14,7 @@
 #if defined(__SSE2__) && !defined(EMSQRT_PORTABLE)
 #include <immintrin.h>
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(EMSQRT_NARROW)
-#define EM_WIDE /* there is code for AVX2 too, chosen when it runs */
+#define EM_WIDE /* there is AVX2 code too, chosen at run time */
 #endif
 
 typedef struct {
@@ -62,7 +62,7 @@ static inline uint64_t em_equal(const em_chunk *chunk, uint8_t octet) {
 }
 #endif
 
-/* What the loops that are included work on; `csv_wide.h` puts something wider in its place. */
+/* The names that the included loops use; `csv_wide.h` redefines them for wider registers. */
 #define EM_TARGET
 #define EM_CHUNK em_chunk
 #define EM_LOAD em_load_chunk
@@ -72,7 +72,7 @@ static inline uint64_t em_equal(const em_chunk *chunk, uint8_t octet) {
 #define EM_PARITY em_parity
 #define EM_FIRST em_first_bit
 
-/* Load what is left of less than 64 bytes; the rest is zero, which `em_live` masks. */
+/* Load the last bytes, fewer than 64; the rest is zero, which `em_live` masks. */
 static inline em_chunk em_load_rest(const uint8_t *at, size_t size) {
     uint8_t padded[64] = {0};
     memcpy(padded, at, size);
@@ -86,7 +86,7 @@ static inline size_t em_count_bits(uint64_t bits) {
     return (size_t)((bits * UINT64_C(0x0101010101010101)) >> 56);
 }
 
-/* The lowest bit's place; anything for none. */
+/* The index of the lowest set bit; any number when none is set. */
 static inline uint32_t em_first_bit(uint64_t bits) {
     return (uint32_t)__builtin_ctzll(bits | UINT64_C(1) << 63);
 }

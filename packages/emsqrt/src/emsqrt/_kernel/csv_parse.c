@@ -7,8 +7,8 @@
 
 enum { SCRATCH_BYTES = 512 };
 
-/* Copy a quoted field without its quotes: the doubled ones are single, what follows the closing one
- * belongs to the field. Return the bytes written, at most `size`. */
+/* Copy a quoted field without its quotes: doubled quotes become single, and text after the closing
+ * quote belongs to the field. Return the bytes written, at most `size`. */
 static size_t unquote(const uint8_t *field, size_t size, uint8_t quote, uint8_t *out) {
     size_t at = 1, written = 0;
     while (at < size) {
@@ -48,8 +48,9 @@ static bool is_null(const em_csv_parser *parser, const uint8_t *text, size_t siz
     return false;
 }
 
-/* Find the columns of numbers whose looks say it all: no quote and no word for NULL has digits. */
-static void find_quick(em_csv_parser *parser) {
+/* Find the columns that the quick path may read. It accepts only fields that begin with a minus or
+ * a digit and end with a digit, so no such byte may be the quote or the end of a text for NULL. */
+static void find_quick_columns(em_csv_parser *parser) {
     const uint8_t *const nulls = parser->nulls;
     const int quote = parser->dialect.quote;
     bool quick = !(quote == '-' || (quote >= '0' && quote <= '9'));
@@ -70,18 +71,18 @@ static enum em_outcome not_a_value(em_csv_parser *parser, size_t column, enum em
                             .record = parser->record,
                             .text = parser->spans[column],
                             .field = parser->fields[column]};
-    return em_reading_misfit(&parser->reading, &parser->batch, column, fault);
+    return em_reading_invalid(&parser->reading, &parser->batch, column, fault);
 }
 
-static enum em_outcome take_text(em_csv_parser *parser, size_t column, const uint8_t *field,
-                                 size_t size, bool quoted) {
+static enum em_outcome store_text(em_csv_parser *parser, size_t column, const uint8_t *field,
+                                  size_t size, bool quoted) {
     em_batch *batch = &parser->batch;
     const uint8_t quote = (uint8_t)parser->dialect.quote;
     const bool null =
         parser->exact ? size == 0 && parser->empty_is_null : is_null(parser, field, size);
     if (!quoted && null) {
         em_batch_null(batch, column);
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     if (quoted && is_plainly_quoted(field, size, quote)) {
         field++, size -= 2;
@@ -100,11 +101,11 @@ static enum em_outcome take_text(em_csv_parser *parser, size_t column, const uin
         return not_a_value(parser, column, EM_ENCODING);
     }
     em_batch_text(batch, column, size);
-    return EM_TAKEN;
+    return EM_ACCEPTED;
 }
 
-static enum em_outcome take_value(em_csv_parser *parser, size_t column, const uint8_t *field,
-                                  size_t size, bool quoted) {
+static enum em_outcome store_value(em_csv_parser *parser, size_t column, const uint8_t *field,
+                                   size_t size, bool quoted) {
     uint8_t scratch[SCRATCH_BYTES];
     uint64_t value[2];
     em_batch *batch = &parser->batch;
@@ -112,7 +113,7 @@ static enum em_outcome take_value(em_csv_parser *parser, size_t column, const ui
     if (building->quick && parser->end - field >= EM_QUICK_READ &&
         em_quick_read(&building->type, field, size, (uint8_t *)value)) {
         em_batch_fixed(batch, column, value);
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     const uint8_t quote = (uint8_t)parser->dialect.quote;
     if (quoted && is_plainly_quoted(field, size, quote)) {
@@ -125,37 +126,37 @@ static enum em_outcome take_value(em_csv_parser *parser, size_t column, const ui
     }
     if (quoted ? size == 0 && parser->empty_is_null : is_null(parser, field, size)) {
         em_batch_null(batch, column);
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     if (!em_read_value(&building->type, field, size, value)) {
         return not_a_value(parser, column, EM_VALUE);
     }
     em_batch_fixed(batch, column, value);
-    return EM_TAKEN;
+    return EM_ACCEPTED;
 }
 
-/* Put the fields in `spans`. */
-static enum em_outcome take_fields(em_csv_parser *parser, const uint8_t *data) {
+/* Store the fields in `spans` as the next row. */
+static enum em_outcome store_fields(em_csv_parser *parser, const uint8_t *data) {
     em_batch *batch = &parser->batch;
     parser->reading.nulled_now = 0;
-    enum em_outcome outcome = EM_TAKEN;
-    for (size_t column = 0; column < batch->column_count && outcome == EM_TAKEN; column++) {
+    enum em_outcome outcome = EM_ACCEPTED;
+    for (size_t column = 0; column < batch->column_count && outcome == EM_ACCEPTED; column++) {
         const em_span span = parser->spans[column];
         const uint8_t *field = data + span.start;
         const bool quoted = span.size > 0 && *field == parser->dialect.quote;
         if (span.start == UINT32_MAX) {
             outcome = not_a_value(parser, column, EM_RAGGED);
         } else if (em_is_text(&batch->columns[column].type)) {
-            outcome = take_text(parser, column, field, span.size, quoted);
+            outcome = store_text(parser, column, field, span.size, quoted);
         } else {
-            outcome = take_value(parser, column, field, span.size, quoted);
+            outcome = store_value(parser, column, field, span.size, quoted);
         }
     }
     return outcome;
 }
 
-/* Put them once more, alone in a batch with as much room as they need. */
-static enum em_outcome take_long_record(em_csv_parser *parser, const uint8_t *data) {
+/* Store them again, alone in a batch that is divided to fit them. */
+static enum em_outcome store_long_record(em_csv_parser *parser, const uint8_t *data) {
     em_batch *batch = &parser->batch;
     for (size_t column = 0; column < batch->column_count; column++) {
         const em_span span = parser->spans[column];
@@ -166,11 +167,12 @@ static enum em_outcome take_long_record(em_csv_parser *parser, const uint8_t *da
             .reason = EM_ROOM, .record = parser->record, .text = {parser->record.start, 0}};
         return EM_BAD;
     }
-    return take_fields(parser, data);
+    return store_fields(parser, data);
 }
 
-/* Decide what becomes of a record with `count` fields; false when the batch ends before it. */
-static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, size_t count) {
+/* Store, skip or report a record with `count` fields; false when the batch ends before it. */
+static bool commit_record(em_csv_parser *parser, const uint8_t *data, em_span record,
+                          size_t count) {
     if (count == 1 && record.size == 0 && parser->field_count > 1) {
         return true; /* an empty line */
     }
@@ -184,9 +186,9 @@ static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, s
     parser->record = record;
     reading->fault = (em_fault){.reason = EM_RAGGED};
     if (count == parser->field_count || !parser->check_fields || padded) {
-        outcome = take_fields(parser, data);
+        outcome = store_fields(parser, data);
         if (outcome == EM_FULL && batch->row_count == 0) {
-            outcome = take_long_record(parser, data);
+            outcome = store_long_record(parser, data);
         }
     }
     if (outcome == EM_BAD && reading->fault.reason == EM_RAGGED) {
@@ -194,10 +196,10 @@ static bool settle(em_csv_parser *parser, const uint8_t *data, em_span record, s
     } else if (outcome != EM_BAD) {
         reading->fault.reason = EM_SOUND;
     }
-    return em_reading_settle(reading, batch, record, outcome);
+    return em_reading_commit(reading, batch, record, outcome);
 }
 
-/* Find the wanted fields of one record byte by byte; return the place of its line end, or `size`.
+/* Find the wanted fields of one record byte by byte; return the offset of its line end, or `size`.
  */
 static size_t scan_record(em_csv_parser *parser, const uint8_t *data, size_t start, size_t size,
                           size_t *field_count) {
@@ -207,7 +209,7 @@ static size_t scan_record(em_csv_parser *parser, const uint8_t *data, size_t sta
         const size_t first = at;
         if (at < size && data[at] == parser->dialect.quote) {
             const uint8_t quote = (uint8_t)parser->dialect.quote;
-            do { /* past the closing quote; past a doubled one, once more */
+            do { /* past the closing quote; after a doubled quote, again */
                 const uint8_t *found =
                     at + 1 < size ? memchr(data + at + 1, quote, size - at - 1) : NULL;
                 at = found == NULL ? size : (size_t)(found - data) + 1;
@@ -232,7 +234,7 @@ static size_t scan_record(em_csv_parser *parser, const uint8_t *data, size_t sta
     return at;
 }
 
-/* Read the wanted fields off the marks of one record, the last of them its line end. */
+/* Set the wanted fields from the marks of one record, the last of which is its line end. */
 static void pick_fields(em_csv_parser *parser, size_t start, const uint32_t *marks, size_t count) {
     const size_t column_count = parser->batch.column_count;
     for (size_t column = 0; column < column_count; column++) {
@@ -246,18 +248,18 @@ static void pick_fields(em_csv_parser *parser, size_t start, const uint32_t *mar
     }
 }
 
-/* Return where the record after a line end starts. */
-static size_t after(const uint8_t *data, size_t at, size_t size) {
+/* Return the start of the record after a line end. */
+static size_t next_record(const uint8_t *data, size_t at, size_t size) {
     if (at == size) {
         return size;
     }
     return at + 1 + (data[at] == '\r' && at + 1 < size && data[at + 1] == '\n');
 }
 
-/* Put the fields of a record where they belong, as far as its marks, and all of it is numbers that
- * are plain. False: nothing is said about it. */
-static bool take_quickly(em_csv_parser *parser, const uint8_t *data, size_t start,
-                         const uint32_t *marks) {
+/* Store the fields of a record straight from its marks, if all of them are plain numbers. False
+ * when any is not; the row is then incomplete. */
+static bool parse_quickly(em_csv_parser *parser, const uint8_t *data, size_t start,
+                          const uint32_t *marks) {
     em_batch *batch = &parser->batch;
     const size_t row = batch->row_count;
     for (size_t i = 0; i < batch->column_count; i++) {
@@ -272,9 +274,9 @@ static bool take_quickly(em_csv_parser *parser, const uint8_t *data, size_t star
     return true;
 }
 
-/* Take the records that have their line end among the marks; false when the batch ends first. */
-static bool take_indexed(em_csv_parser *parser, const em_csv_index *index, const uint8_t *data,
-                         size_t *start, size_t size) {
+/* Store the records whose line ends are among the marks; false when the batch ends first. */
+static bool parse_indexed(em_csv_parser *parser, const em_csv_index *index, const uint8_t *data,
+                          size_t *start, size_t size) {
     const size_t quick_count = parser->all_quick ? parser->field_count : SIZE_MAX;
     size_t first = 0;
     for (size_t line = 0; line < index->line_count; line++) {
@@ -282,19 +284,20 @@ static bool take_indexed(em_csv_parser *parser, const em_csv_index *index, const
         const size_t end = index->marks[last];
         if (count == quick_count && size - end >= EM_QUICK_READ &&
             parser->batch.row_count < parser->batch.row_capacity &&
-            take_quickly(parser, data, *start, index->marks + first)) {
+            parse_quickly(parser, data, *start, index->marks + first)) {
             const em_span record = {(uint32_t)*start, (uint32_t)(end - *start)};
             parser->reading.nulled_now = 0;
-            em_reading_settle(&parser->reading, &parser->batch, record, EM_TAKEN);
-            *start = after(data, end, size);
+            em_reading_commit(&parser->reading, &parser->batch, record, EM_ACCEPTED);
+            *start = next_record(data, end, size);
             first = last + 1;
             continue;
         }
         pick_fields(parser, *start, index->marks + first, count);
-        if (!settle(parser, data, (em_span){(uint32_t)*start, (uint32_t)(end - *start)}, count)) {
+        if (!commit_record(parser, data, (em_span){(uint32_t)*start, (uint32_t)(end - *start)},
+                           count)) {
             return false;
         }
-        *start = after(data, end, size);
+        *start = next_record(data, end, size);
         first = last + 1;
     }
     return true;
@@ -302,7 +305,7 @@ static bool take_indexed(em_csv_parser *parser, const em_csv_index *index, const
 
 size_t em_csv_parse(em_csv_parser *parser, const uint8_t *data, size_t start, size_t size) {
     em_csv_index index;
-    find_quick(parser);
+    find_quick_columns(parser);
     parser->end = data + size;
     if (!em_reading_begin(&parser->reading, &parser->batch, start)) {
         return start;
@@ -310,17 +313,18 @@ size_t em_csv_parse(em_csv_parser *parser, const uint8_t *data, size_t start, si
     while (start < size) {
         em_csv_find_marks(&index, data, start, size, parser->dialect);
         if (index.line_count > 0) {
-            if (!take_indexed(parser, &index, data, &start, size)) {
+            if (!parse_indexed(parser, &index, data, &start, size)) {
                 break;
             }
             continue;
         }
         size_t count;
         const size_t end = scan_record(parser, data, start, size, &count);
-        if (!settle(parser, data, (em_span){(uint32_t)start, (uint32_t)(end - start)}, count)) {
+        if (!commit_record(parser, data, (em_span){(uint32_t)start, (uint32_t)(end - start)},
+                           count)) {
             break;
         }
-        start = after(data, end, size);
+        start = next_record(data, end, size);
     }
     em_reading_end(&parser->reading, &parser->batch);
     return start;

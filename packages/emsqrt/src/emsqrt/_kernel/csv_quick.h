@@ -1,11 +1,12 @@
-/* Plain numbers read eight octets at a time: up to eight digits, or up to seven before a point and
- * one to eight behind it, with a minus at most. What is not so plain is em_read_value()'s. */
+/* The fast path for plain numbers, read eight bytes at a time: up to eight digits, or up to seven
+ * before a point and one to eight after it, with an optional minus. em_read_value() reads all other
+ * numbers. */
 #ifndef EMSQRT_CSV_QUICK_H
 #define EMSQRT_CSV_QUICK_H
 
 #include "csv_types.h"
 
-enum { EM_QUICK_READ = 17 }; /* bytes that are looked at, from the first one of the text */
+enum { EM_QUICK_READ = 17 }; /* bytes that may be read, from the first one of the text */
 
 static inline uint64_t em_quick_load(const uint8_t *text) {
     uint64_t octets;
@@ -13,13 +14,13 @@ static inline uint64_t em_quick_load(const uint8_t *text) {
     return octets;
 }
 
-/* The high bit of each octet that is no digit, exact up to the lowest of them. */
-static inline uint64_t em_quick_others(uint64_t octets) {
+/* Set the high bit of each byte that is not a digit; exact only up to the lowest such byte. */
+static inline uint64_t em_quick_non_digits(uint64_t octets) {
     const uint64_t digits = octets ^ UINT64_C(0x3030303030303030);
     return (digits | (digits + UINT64_C(0x7676767676767676))) & UINT64_C(0x8080808080808080);
 }
 
-/* The value of the first `count` octets, 1 to 8 digits: neighbours are added, then pairs and fours
+/* Return the value of the first `count` bytes, 1 to 8 digits: add neighbours, then pairs and fours
  * (Daniel Lemire, "Quickly parsing eight digits", 2018). */
 static inline uint64_t em_quick_value(uint64_t octets, size_t count) {
     octets = (octets ^ UINT64_C(0x3030303030303030)) << (64 - 8 * count);
@@ -32,11 +33,12 @@ static inline uint64_t em_quick_value(uint64_t octets, size_t count) {
 static const uint32_t em_quick_powers[] = {1,      10,      100,      1000,     10000,
                                            100000, 1000000, 10000000, 100000000};
 
-/* Read digits and how many of them stand behind a point; EM_QUICK_READ bytes can be looked at. */
+/* Read digits, and how many of them come after a decimal point; EM_QUICK_READ bytes must be
+ * readable. */
 static inline bool em_quick_digits(const uint8_t *text, size_t size, uint64_t *digits,
                                    size_t *behind) {
-    const uint64_t octets = em_quick_load(text), others = em_quick_others(octets);
-    const size_t whole = others == 0 ? 8 : (size_t)__builtin_ctzll(others) / 8;
+    const uint64_t octets = em_quick_load(text), non_digits = em_quick_non_digits(octets);
+    const size_t whole = non_digits == 0 ? 8 : (size_t)__builtin_ctzll(non_digits) / 8;
     if (size - 1 < 8 && whole >= size) {
         *digits = em_quick_value(octets, size);
         *behind = 0;
@@ -46,8 +48,9 @@ static inline bool em_quick_digits(const uint8_t *text, size_t size, uint64_t *d
     if (whole - 1 > 6 || text[whole] != '.' || rest - 1 > 7) {
         return false;
     }
-    const uint64_t fraction = em_quick_load(text + whole + 1), strange = em_quick_others(fraction);
-    if (strange != 0 && (size_t)__builtin_ctzll(strange) / 8 < rest) {
+    const uint64_t fraction = em_quick_load(text + whole + 1),
+                   fraction_non_digits = em_quick_non_digits(fraction);
+    if (fraction_non_digits != 0 && (size_t)__builtin_ctzll(fraction_non_digits) / 8 < rest) {
         return false;
     }
     *digits =
@@ -56,7 +59,8 @@ static inline bool em_quick_digits(const uint8_t *text, size_t size, uint64_t *d
     return true;
 }
 
-/* Read a value of a type that em_is_quick(), as em_read_value() does; false: that has to do it. */
+/* Read a value of a type that em_is_quick(), as em_read_value() does; false when the text needs
+ * em_read_value(). */
 static inline bool em_quick_read(const em_type *type, const uint8_t *text, size_t size,
                                  uint8_t *out) {
     static const double powers[] = {1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8};
@@ -82,7 +86,8 @@ static inline bool em_quick_read(const em_type *type, const uint8_t *text, size_
     return true;
 }
 
-/* Integers of eight bytes, doubles, and decimals that have room for what is read. */
+/* Types of the fast path: 64-bit integers, doubles, and decimals with enough digits for any number
+ * it reads. */
 static inline bool em_is_quick(const em_type *type) {
     return (type->form == EM_AS_INTEGER && type->kind == EM_I64) || type->form == EM_AS_DOUBLE ||
            (type->form == EM_AS_DECIMAL && type->scale <= 8 && type->precision >= 8 + type->scale);

@@ -1,5 +1,5 @@
-/* Where records end: by parity of quotes, sixty-four bytes at a time, while every opening quote
- * stands at a field's start; a record with a stray quote is read byte by byte. */
+/* Find the ends of records: by parity of quotes, sixty-four bytes at a time, while every opening
+ * quote is at a field's start; a record with a stray quote is read byte by byte. */
 #include "csv.h"
 
 #include "csv_marks.h"
@@ -14,8 +14,8 @@ static size_t last_line_end(const uint8_t *data, size_t size) {
     return 0;
 }
 
-/* Return where the quoted field that opens at `at` closes, or 0 when it does not. */
-static size_t closing(const uint8_t *data, size_t at, size_t size, uint8_t quote) {
+/* Return the closing quote of the quoted field that opens at `at`, or 0 when there is none. */
+static size_t closing_quote(const uint8_t *data, size_t at, size_t size, uint8_t quote) {
     for (at++; at < size; at++) {
         const uint8_t *found = memchr(data + at, quote, size - at);
         if (found == NULL) {
@@ -32,7 +32,7 @@ static size_t closing(const uint8_t *data, size_t at, size_t size, uint8_t quote
 size_t em_csv_next_end(const uint8_t *data, size_t start, size_t size, em_dialect dialect) {
     for (size_t at = start; at < size; at++) {
         if (data[at] == dialect.quote) {
-            at = closing(data, at, size, (uint8_t)dialect.quote);
+            at = closing_quote(data, at, size, (uint8_t)dialect.quote);
             if (at == 0) {
                 return 0;
             }

@@ -1,5 +1,5 @@
-/* Between days and the calendar as Howard Hinnant's "chrono-compatible low-level date algorithms".
- */
+/* Convert between days and the calendar: Howard Hinnant, "chrono-Compatible Low-Level Date
+ * Algorithms". */
 #include "csv_times.h"
 
 #include <string.h>
@@ -56,7 +56,7 @@ bool em_read_date(const uint8_t *text, size_t size, int32_t *out) {
     return true;
 }
 
-/* Seconds of `hh`, `hh:mm` or `hh:mm:ss`; `size` is 2, 5 or 8. */
+/* Read `hh`, `hh:mm` or `hh:mm:ss` as seconds; `size` is 2, 5 or 8. */
 static bool read_clock(const uint8_t *text, size_t size, int64_t *seconds) {
     const int hour = read_digits(text, 2);
     const int minute = size > 2 ? read_digits(text + 3, 2) : 0;
@@ -69,7 +69,7 @@ static bool read_clock(const uint8_t *text, size_t size, int64_t *seconds) {
     return true;
 }
 
-/* Ticks of a fraction's digits, of which `digits` fit. */
+/* Read a fraction as ticks; at most `digits` digits fit. */
 static bool read_fraction(const uint8_t *text, size_t size, int digits, int64_t *ticks) {
     if (size > (size_t)digits) {
         return false;
@@ -91,7 +91,8 @@ bool em_read_time(const uint8_t *text, size_t size, int64_t *out) {
     return true;
 }
 
-/* Take the zone off the end of `text` behind its first ten bytes; its seconds east of UTC. */
+/* Read the zone at the end of `text`, after its first ten bytes, and shorten `size` by it; its
+ * offset from UTC in seconds, east positive. */
 static bool read_zone(const uint8_t *text, size_t *size, int64_t *seconds) {
     const uint8_t *const end = text + *size;
     *seconds = 0;
@@ -154,7 +155,7 @@ static size_t write_out_of_range(int64_t value, uint8_t *out) {
     return size + 1;
 }
 
-/* Write a day; 0 when its year is out of range. */
+/* Write a day; 0 when its year is outside the supported range. */
 static size_t write_day(int64_t days, uint8_t *out) {
     days += 719468;
     const int64_t era = (days >= 0 ? days : days - 146096) / 146097, of_era = days - era * 146097;

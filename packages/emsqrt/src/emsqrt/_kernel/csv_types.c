@@ -93,7 +93,7 @@ void em_make_exact(em_type *type) {
     }
 }
 
-/* Skip digits; return where they end. */
+/* Return the end of the digits that start at `at`. */
 static size_t digits(const uint8_t *text, size_t at, size_t size) {
     while (at < size && text[at] >= '0' && text[at] <= '9') {
         at++;
@@ -101,7 +101,7 @@ static size_t digits(const uint8_t *text, size_t at, size_t size) {
     return at;
 }
 
-/* Where a whole number without zeros in front ends, 0 when there is none. */
+/* Return the end of a whole number without leading zeros, 0 when there is none. */
 static size_t whole_number(const uint8_t *text, size_t size) {
     const size_t first = size > 0 && *text == '-', end = digits(text, first, size);
     const bool padded = end > first + 1 && text[first] == '0';
@@ -179,7 +179,8 @@ bool em_read_value(const em_type *type, const uint8_t *text, size_t size, void *
 
 /* UTF-8 ---------------------------------------------------------------------------------------- */
 
-/* Bytes of the sequence that starts at `text`, 0 when it is none (Unicode, table 3-7). */
+/* Return the bytes of the UTF-8 sequence that starts at `text`, 0 when it is invalid (Unicode,
+ * table 3-7). */
 static size_t sequence(const uint8_t *text, size_t size) {
     const uint8_t lead = text[0];
     const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
@@ -199,8 +200,8 @@ static size_t sequence(const uint8_t *text, size_t size) {
     return length;
 }
 
-/* Whether no octet is beyond ASCII; the last eight are looked at once more rather than one by one.
- */
+/* Whether all bytes are ASCII; the last eight bytes overlap those before, which is faster than byte
+ * by byte. */
 static bool is_ascii(const uint8_t *text, size_t size) {
     uint64_t seen = 0, word;
     if (size < 8) {

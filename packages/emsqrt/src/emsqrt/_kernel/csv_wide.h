@@ -1,5 +1,5 @@
-/* Chunks for processors with AVX2: half the steps of those with SSE2. Included behind the loops of
- * all others, once. */
+/* Chunks of 64 bytes for processors with AVX2: half the steps of SSE2. Included once, after the
+ * loops for the other processors. */
 #ifndef EMSQRT_CSV_WIDE_H
 #define EMSQRT_CSV_WIDE_H
 
@@ -42,7 +42,7 @@ EM_AVX2 static inline uint32_t em_first_wide(uint64_t bits) {
     return (uint32_t)_tzcnt_u64(bits);
 }
 
-/* A product without carries by all ones: bit i is the sum of bits 0..i. */
+/* Carry-less multiplication by all ones: bit i is the exclusive or of bits 0..i. */
 EM_AVX2 static inline uint64_t em_parity_wide(uint64_t bits) {
     const __m128i ones = _mm_set1_epi8((char)0xff);
     const __m128i product = _mm_clmulepi64_si128(_mm_set_epi64x(0, (int64_t)bits), ones, 0);

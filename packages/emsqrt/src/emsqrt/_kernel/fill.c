@@ -4,7 +4,7 @@ static size_t aligned(size_t bytes) {
     return (bytes + EM_ARRAY_ALIGN - 1) / EM_ARRAY_ALIGN * EM_ARRAY_ALIGN;
 }
 
-/* Bits and bytes that every row takes. */
+/* Bits that every row needs. */
 static size_t row_bits(const em_array *arrays, size_t count) {
     size_t bits = 0;
     for (size_t i = 0; i < count; i++) {
@@ -50,7 +50,7 @@ void em_arrays_place(em_array *arrays, size_t count, size_t rows, uint8_t *out) 
             at += aligned((rows + 1) * sizeof(int32_t));
         }
         array->values = at;
-        if (array->ends == NULL) { /* the value of a null is zero, so that bytes are repeatable */
+        if (array->ends == NULL) { /* nulls are zero, so that equal rows have equal bytes */
             memset(array->values, 0, em_array_values_bytes(array, rows));
         }
         at += aligned(em_array_values_bytes(array, rows));

@@ -79,7 +79,7 @@ static size_t output_text(const em_output *output, const em_part *part, const em
                                                   : packed->text_bytes;
 }
 
-/* Add the text of one row to its arrays; false for a row of another form. */
+/* Add the length of one row's texts to its arrays; false when the row is malformed. */
 static bool measure(em_finisher *finisher, const uint8_t *row, bool texts) {
     const uint8_t *at = em_row_key(row), *end = em_row_payload(row);
     for (size_t i = 0; i < finisher->keys.count && at != NULL; i++) {
@@ -191,8 +191,8 @@ static enum em_finish_fault put_result(const em_output *output, const em_part *p
         em_array_put_word(array, row, (uint64_t)estimate);
         return estimate < 0 ? EM_FINISH_DAMAGED : EM_FINISH_OK;
     }
-    const bool spread = output->op == EM_OUT_VARIANCE || output->op == EM_OUT_STDDEV;
-    if (!packed->seen || (spread && packed[2].count < 2)) {
+    const bool is_variance = output->op == EM_OUT_VARIANCE || output->op == EM_OUT_STDDEV;
+    if (!packed->seen || (is_variance && packed[2].count < 2)) {
         em_array_put_null(array, row);
         return EM_FINISH_OK;
     }
@@ -233,10 +233,9 @@ static void fill(em_finisher *finisher, const uint8_t *row_at, size_t row) {
     }
 }
 
-/* Count the rows that fit, and the text of each array; 0 with a fault for one
- * of another form. */
-static size_t take_rows(em_finisher *finisher, const uint8_t *rows, size_t bytes,
-                        size_t *consumed) {
+/* Count the rows that fit, and the text of each array; 0 with a fault when a row is malformed. */
+static size_t count_rows(em_finisher *finisher, const uint8_t *rows, size_t bytes,
+                         size_t *consumed) {
     const size_t array_count = finisher->keys.count + finisher->output_count;
     em_array *arrays = finisher->arrays;
     bool texts = false, any = false;
@@ -267,7 +266,7 @@ static size_t take_rows(em_finisher *finisher, const uint8_t *rows, size_t bytes
 size_t em_finish(em_finisher *finisher, const uint8_t *rows, size_t bytes, size_t *consumed) {
     const size_t array_count = finisher->keys.count + finisher->output_count;
     finisher->fault = EM_FINISH_OK;
-    const size_t count = take_rows(finisher, rows, bytes, consumed);
+    const size_t count = count_rows(finisher, rows, bytes, consumed);
     if (count == 0) {
         finisher->fault = finisher->fault != EM_FINISH_OK ? finisher->fault
                           : bytes > 0                     ? EM_FINISH_NO_ROOM

@@ -1,4 +1,4 @@
-/* Groups as columns: keys decoded, states as Arrow holds them or turned into results. */
+/* Groups to columns: keys decoded, states as Arrow columns or converted into results. */
 #ifndef EMSQRT_FINISH_H
 #define EMSQRT_FINISH_H
 
@@ -20,7 +20,7 @@ enum em_output_op {
 
 typedef struct {
     enum em_output_op op;
-    uint32_t part; /* the first one it reads; the others follow */
+    uint32_t part; /* the first part that it reads; any others follow it */
     enum em_kind kind;
     int32_t scale; /* of a decimal sum, for the mean */
 } em_output;
@@ -40,10 +40,10 @@ typedef struct {
     size_t fault_output;
 } em_finisher;
 
-/* Return whether the outputs go with the parts. */
+/* Return whether each output can be computed from its parts. */
 bool em_finisher_check(const em_finisher *finisher);
 
-/* Read rows while they fit the memory; returns how many, and the bytes in `consumed`. */
+/* Read rows while their columns fit the memory; return how many, and their bytes in `consumed`. */
 size_t em_finish(em_finisher *finisher, const uint8_t *rows, size_t bytes, size_t *consumed);
 
 #endif

@@ -1,8 +1,8 @@
-/* spec/float-sum.md in C: adding, merging, the 80 bytes, and the value rounded once. */
+/* spec/float-sum.md in C: adding, merging, the serialized 80 bytes, and the value rounded once. */
 #include "float_sum.h"
 
 #ifdef __clang__
-#pragma STDC FP_CONTRACT OFF /* a fused product would change the error term of a square */
+#pragma STDC FP_CONTRACT OFF /* a fused multiply-add would change the error term of a square */
 #endif
 
 #define BIAS_BITS 1080
@@ -45,8 +45,8 @@ void em_float_sum_add_one(em_float_sum *sum, double value) {
     }
 }
 
-/* All bins at once, in two sets so that one value need not wait for the one before it. Bins of zero
- * pieces stand above the highest; nothing was dropped yet, so the order cannot matter. */
+/* Add to all bins, in two sets so that one value need not wait for the one before it. Pieces above
+ * a value's highest bin are zero; nothing has been dropped yet, so the order cannot matter. */
 static void add_many(em_float_sum *sum, const double *values, size_t count) {
     int64_t bins[2][EM_FLOAT_BINS + 3] = {{0}};
     uint64_t largest = 0;
@@ -130,7 +130,7 @@ bool em_float_narrowed(const em_float_sum *sum, em_float_bins *bins) {
         bins->sums[i] = (int64_t)sum->sums[i];
     }
     bins->above = (uint32_t)(sum->top + 1);
-    bins->adds = 2; /* not a single value, see em_pack() */
+    bins->adds = 2; /* any number but 1, which would mean a single value: see em_pack() */
     return fits;
 }
 
@@ -171,7 +171,8 @@ static void add_shifted(uint64_t limbs[4], em_i128 value, unsigned shift) {
     }
 }
 
-/* What the three bins hold, in units of the lowest: magnitude in `limbs`, its sign returned. */
+/* Compute the value of the three bins in units of the lowest: the magnitude in `limbs`; return
+ * whether it is negative. */
 static bool magnitude_of(const em_float_sum *sum, uint64_t limbs[4]) {
     memset(limbs, 0, 4 * sizeof *limbs);
     add_shifted(limbs, sum->sums[2], 0);
@@ -203,7 +204,8 @@ double em_float_value(const em_float_sum *sum) {
     return negative ? -value : value;
 }
 
-/* What fits 128 bits is rounded by one conversion; a scale that makes no subnormal is exact. */
+/* A sum that fits 128 bits is rounded by one conversion; a scaling whose result is not subnormal is
+ * exact. */
 double em_float_bins_value(const em_float_bins *bins) {
     const int64_t room = INT64_C(1) << 46, high = bins->sums[0];
     const int64_t unit = (int64_t)EM_FLOAT_BIN_BITS * ((int64_t)bins->above - 3) - BIAS_BITS;
@@ -253,7 +255,7 @@ static big big_shifted(const big *value, unsigned shift) {
     return out;
 }
 
-/* Subtract in place; false, when the result would be negative. */
+/* Subtract in place; false when the result would be negative. */
 static bool big_subtract(big *left, const big *right) {
     uint64_t borrow = 0;
     for (int i = 0; i < BIG; i++) {
@@ -272,7 +274,7 @@ static double rounded_quotient(const big *numerator, em_u128 divisor, int64_t un
     }
     em_u128 rest = 0, quotient = 0;
     int64_t place = top;
-    /* Below the numerator's last bit come zeros, until 66 bits of the quotient are known. */
+    /* After the numerator's last bit come zeros, until 66 bits of the quotient are known. */
     for (; top >= 0 && (place >= 0 || quotient >> 66 == 0) && quotient >> 126 == 0; place--) {
         const bool bit = place >= 0 && (numerator->limbs[place / 64] >> (place % 64) & 1);
         const bool over = rest >> 127;
@@ -283,7 +285,7 @@ static double rounded_quotient(const big *numerator, em_u128 divisor, int64_t un
             quotient |= 1;
         }
     }
-    /* `place` is one below the last bit that was brought down. */
+    /* `place` is one less than the last bit that was brought down. */
     bool sticky = rest != 0;
     for (int64_t below = place; below >= 0; below--) {
         sticky |= numerator->limbs[below / 64] >> (below % 64) & 1;
@@ -305,8 +307,8 @@ double em_float_variance(uint64_t count, const em_float_sum *total, const em_flo
     big scaled = big_product(b, 4, &count, 1), squared = big_product(a, 4, a, 4);
     int64_t unit = unit_of(squares);
     const int64_t square_unit = 2 * unit_of(total);
-    /* |x| and x * x of the largest value fix both units, so these are some 160 bits apart at most;
-     * numbers that are farther apart would come from a damaged state. */
+    /* The largest |x| determines both units, so they are at most about 160 bits apart; a greater
+     * distance means a damaged state. */
     const int64_t apart = total->top < 0 ? 0 : unit - square_unit;
     if (apart > 400 || apart < -400) {
         return (double)__builtin_nan("");

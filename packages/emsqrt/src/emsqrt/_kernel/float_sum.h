@@ -1,7 +1,7 @@
-/* The sum of doubles that no order, cut or tree of merges can change: spec/float-sum.md.
+/* A sum of doubles that is the same for every order, split and merge tree: spec/float-sum.md.
  *
- * `em_float_sum` is the state of the specification, byte for byte. `em_float_bins` is its small
- * form for a table of many groups: 64-bit sums of at most EM_FLOAT_ADDS_MAX finite values.
+ * `em_float_sum` is the state of the specification, byte for byte. `em_float_bins` is a smaller
+ * form for tables of many groups: 64-bit sums of at most EM_FLOAT_ADDS_MAX finite values.
  */
 #ifndef EMSQRT_FLOAT_SUM_H
 #define EMSQRT_FLOAT_SUM_H
@@ -14,7 +14,7 @@
 #define EM_FLOAT_BIN_BITS 40
 
 typedef struct {
-    int32_t top; /* -1: no finite value but zeros */
+    int32_t top; /* -1: no finite value other than zero */
     em_i128 sums[3];
     uint64_t pos_inf, neg_inf, nan;
 } em_float_sum;
@@ -27,7 +27,7 @@ typedef struct {
 
 #define EM_FLOAT_EMPTY ((em_float_sum){.top = -1})
 
-/* A value cut at the bins' borders: signed pieces of bins `bin`, `bin + 1`, `bin + 2`. */
+/* A value split at the bins' borders: signed pieces for bins `bin`, `bin + 1`, `bin + 2`. */
 typedef struct {
     int64_t pieces[3];
     int32_t bin, top;
@@ -38,6 +38,8 @@ static inline em_float_cut em_float_cut_of(uint64_t bits) {
     const uint32_t field = (uint32_t)(bits >> 52) & 0x7FF;
     const uint64_t hidden = (uint64_t)(field > 0);
     const uint64_t mantissa = (bits & ((UINT64_C(1) << 52) - 1)) | hidden << 52;
+    /* The mantissa's lowest bit has weight 2^(lowest - 1080), and bin b begins at weight
+     * `2^(40b-1080)`. 53 bits shifted by less than 40 are in three bins at most. */
     const uint32_t lowest = field + 6 - (uint32_t)hidden;
     const uint32_t bin = lowest * 1639 >> 16; /* lowest / 40, for lowest < 2100 */
     const uint32_t offset = lowest - bin * 40;
@@ -45,6 +47,7 @@ static inline em_float_cut em_float_cut_of(uint64_t bits) {
     const uint64_t above = mantissa >> (40 - offset);
     const int64_t low = (int64_t)(mantissa << offset & mask);
     const int64_t middle = (int64_t)(above & mask), high = (int64_t)(above >> 40);
+    /* `sign` is 0 or -1: (x ^ sign) - sign is x or -x. */
     em_float_cut cut = {{(low ^ sign) - sign, (middle ^ sign) - sign, (high ^ sign) - sign},
                         (int32_t)bin,
                         (int32_t)bin + (high != 0 ? 2 : middle != 0)};
@@ -61,7 +64,7 @@ static inline uint64_t em_float_bits(double value) {
     return bits;
 }
 
-/* Add a finite value; the caller minds `adds`. */
+/* Add a finite value; the caller keeps `adds` within EM_FLOAT_ADDS_MAX. */
 static inline void em_float_bins_add(em_float_bins *bins, uint64_t bits) {
     bins->adds++;
     if (bits << 1 == 0) {
@@ -77,7 +80,8 @@ static inline void em_float_bins_add(em_float_bins *bins, uint64_t bits) {
         top = cut.top;
         bins->above = (uint32_t)top + 1;
     }
-    const int32_t down = top - cut.bin; /* where the lowest piece goes; above the top are zeros */
+    const int32_t down =
+        top - cut.bin; /* the bin of the lowest piece; pieces above the top are zero */
     switch (down) {
     case 0:
         bins->sums[0] += cut.pieces[0];
@@ -103,20 +107,19 @@ static inline void em_float_bins_add(em_float_bins *bins, uint64_t bits) {
     }
 }
 
-/* Add values of any kind to a state. */
+/* Add values, infinities and NaN included, to a state. */
 void em_float_sum_add(em_float_sum *sum, const double *values, size_t count);
-/* Add their squares, each exact in two parts. */
+/* Add the squares of values, each exact as a sum of two doubles. */
 void em_float_sum_add_squares(em_float_sum *sum, const double *values, size_t count);
-/* The parts of one square: 1 or 2 of them in `parts`. */
+/* Split the square of a value into 1 or 2 doubles whose sum is exact; return how many. */
 size_t em_square(double value, double parts[2]);
 void em_float_sum_add_one(em_float_sum *sum, double value);
 void em_float_sum_merge(em_float_sum *sum, const em_float_sum *other);
 em_float_sum em_float_widened(const em_float_bins *bins);
-/* Return whether the state has the small form; `adds` begins anew. */
+/* Convert a state to the small form; false when it does not fit. `adds` starts again. */
 bool em_float_narrowed(const em_float_sum *sum, em_float_bins *bins);
 
-/* Add `more`; false, with nothing changed, when that could leave no room for
- * what comes. */
+/* Add `more`; false, with nothing changed, when later additions could then overflow. */
 bool em_float_bins_merge(em_float_bins *bins, const em_float_bins *more);
 
 double em_float_value(const em_float_sum *sum);
@@ -125,7 +128,7 @@ double em_float_bins_value(const em_float_bins *bins);
 double em_float_variance(uint64_t count, const em_float_sum *total, const em_float_sum *squares);
 
 void em_float_store(uint8_t out[EM_FLOAT_STATE_BYTES], const em_float_sum *sum);
-/* Return false for bytes that the specification does not allow. */
+/* Read a serialized state; false for bytes that the specification does not allow. */
 bool em_float_load(const uint8_t in[EM_FLOAT_STATE_BYTES], em_float_sum *sum);
 
 #endif

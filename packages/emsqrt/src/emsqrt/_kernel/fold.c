@@ -33,8 +33,8 @@ static void place_values(em_fold *fold) {
     fold->value_count = 0;
 }
 
-/* Add the values on their way to the record. */
-static void settle(em_fold *fold) {
+/* Add the buffered values to the record. */
+static void flush_values(em_fold *fold) {
     if (fold->value_count == 0) {
         return;
     }
@@ -45,14 +45,14 @@ static void settle(em_fold *fold) {
     for (size_t i = 0; i < fold->value_count; i++) {
         records[i] = fold->record;
     }
-    const em_stretch stretch = {
+    const em_row_batch batch = {
         .columns = &columns,
         .count = fold->value_count,
         .records = records,
         .one = true,
         .heap = &fold->heap,
     };
-    if (!em_accumulate(&fold->layout, &stretch)) {
+    if (!em_accumulate(&fold->layout, &batch)) {
         fold->fault = EM_COMBINE_DAMAGED;
     } else if (fold->heap.failed) {
         fold->fault = EM_COMBINE_NO_ROOM;
@@ -82,7 +82,7 @@ static void begin_group(em_fold *fold, const uint8_t *key, size_t prefix_bytes) 
 
 /* Write the group's row; false when it may not fit. */
 static bool end_group(em_fold *fold, em_progress *done, uint8_t *out, size_t out_bytes) {
-    settle(fold);
+    flush_values(fold);
     const size_t bound = EM_ROW_HEAD_BYTES + fold->prefix_bytes +
                          em_pack_bound(&fold->layout, fold->record, &fold->heap);
     if (bound > out_bytes - done->written) {
@@ -100,15 +100,17 @@ static bool end_group(em_fold *fold, em_progress *done, uint8_t *out, size_t out
     return true;
 }
 
-/* SQL's percentile_disc: the first value with which the fraction of all is reached. */
+/* The index of SQL's percentile_disc: the first value at which the fraction of the values is
+ * reached. */
 static uint64_t place_of(const em_quantile *quantile, uint64_t count) {
     const unsigned __int128 share = (unsigned __int128)count * quantile->numerator;
     const uint64_t values = (uint64_t)((share + quantile->denominator - 1) / quantile->denominator);
     return values > 0 ? values - 1 : 0;
 }
 
-/* The interpolation of SQL's percentile_cont: between the values around (n - 1) * fraction. */
-static void aim(em_fold *fold, uint64_t count) {
+/* The indices and the weight of SQL's percentile_cont, which interpolates between the values around
+ * `(n - 1) * fraction`. */
+static void locate_quantiles(em_fold *fold, uint64_t count) {
     for (size_t i = 0; i < fold->quantile_count && count > 0; i++) {
         em_quantile *quantile = &fold->quantiles[i];
         if (quantile->denominator > 0) {
@@ -131,7 +133,7 @@ static double decoded(const em_fold *fold, const uint8_t *at) {
     return em_value_as_double(&column, 0, fold->scale);
 }
 
-/* Put the value itself into a part that nothing else fills. */
+/* Store the value itself in a part that no other value fills. */
 static void keep_value(em_fold *fold, em_part *part, const uint8_t *value) {
     em_array array = {.kind = fold->kinds[fold->keys.count - 1], .text_bytes = fold->text_bytes};
     uint8_t *room = fold->prefix + em_align8(fold->prefix_bytes);
@@ -146,10 +148,10 @@ static void keep_value(em_fold *fold, em_part *part, const uint8_t *value) {
     const em_column column = {.kind = array.kind, .values = array.values, .ends = array.ends};
     const em_columns columns = {.row_count = 1, .column_count = 1, .columns = &column};
     uint8_t *record = fold->record;
-    const em_stretch stretch = {
+    const em_row_batch batch = {
         .columns = &columns, .count = 1, .records = &record, .one = true, .heap = &fold->heap};
     part->column = 0;
-    if (!em_accumulate(&fold->layout, &stretch)) {
+    if (!em_accumulate(&fold->layout, &batch)) {
         fold->fault = EM_COMBINE_DAMAGED;
     } else if (fold->heap.failed) {
         fold->fault = EM_COMBINE_NO_ROOM;
@@ -196,9 +198,9 @@ static void count_value(em_fold *fold) {
     }
 }
 
-static void take_value(em_fold *fold, const uint8_t *value, uint64_t count) {
+static void add_value(em_fold *fold, const uint8_t *value, uint64_t count) {
     if (*value != EM_VALUE) {
-        aim(fold, count);
+        locate_quantiles(fold, count);
         return;
     }
     pass_quantiles(fold, value, count);
@@ -209,11 +211,12 @@ static void take_value(em_fold *fold, const uint8_t *value, uint64_t count) {
     (void)em_key_decode(&fold->keys.parts[fold->keys.count - 1], value, &fold->values,
                         fold->value_count);
     if (++fold->value_count == VALUES_MAX) {
-        settle(fold);
+        flush_values(fold);
     }
 }
 
-/* The bytes of a row's key without the value's column; SIZE_MAX for another form. */
+/* Return the bytes of a row's key without the value's column; SIZE_MAX when the key is malformed.
+ */
 static size_t prefix_of(em_fold *fold, const uint8_t *row) {
     const uint8_t *key = em_row_key(row), *end = em_row_payload(row), *at = key;
     size_t prefix = SIZE_MAX;
@@ -247,7 +250,7 @@ em_progress em_fold_run(em_fold *fold, const uint8_t *rows, size_t bytes, bool l
             begin_group(fold, em_row_key(row), prefix);
         }
         if (fold->fault == EM_COMBINE_OK) {
-            take_value(fold, em_row_key(row) + prefix, count);
+            add_value(fold, em_row_key(row) + prefix, count);
         }
         done.consumed += em_row_bytes(row);
     }

@@ -1,4 +1,4 @@
-/* The least or greatest value of a frame, by the queue of those that may still become it. */
+/* The minimum or maximum of a frame: a queue of the rows that may still become it. */
 #include "fill.h"
 #include "window.h"
 
@@ -28,7 +28,7 @@ static size_t text_bytes(const em_candidate *held) {
     return (size_t)(held->order & UINT32_MAX);
 }
 
-/* Whether the value is better than a candidate; equal ones are not. */
+/* Whether the value is better than a candidate; an equal one is not. */
 static bool is_better(const em_frame_best *best, const one_value *value, const em_candidate *held) {
     if (!best->text) {
         return best->greatest ? value->order > held->order : value->order < held->order;
@@ -61,7 +61,8 @@ static void clear(em_frame_best *best) {
     best->head = best->tail = 0;
 }
 
-/* Move the texts to the front when the next has no room behind them; false when it has none. */
+/* Move the texts to the front when the next one does not fit after them; false when it does not fit
+ * at all. */
 static bool make_text_room(em_frame_best *best, size_t bytes) {
     if (best->tail + bytes <= best->bytes_room) {
         return true;
@@ -89,13 +90,13 @@ static bool push(em_frame_best *best, const one_value *value, int64_t row) {
     return true;
 }
 
-/* Take a row in; false when there is no room. */
-static bool enter(em_frame_best *best, const em_column *column, size_t place, int64_t row) {
+/* Add a row to the queue; false when it is full. */
+static bool add_row(em_frame_best *best, const em_column *column, size_t place, int64_t row) {
     if (!em_is_valid(column, place)) {
         return true;
     }
     const one_value value = value_of(best, column, place);
-    if (!best->sliding) { /* none leaves but all at once: only the best so far matters */
+    if (!best->sliding) { /* rows leave all at once, so only the best so far matters */
         if (best->count > 0 && !is_better(best, &value, candidate(best, 0))) {
             return true;
         }
@@ -124,7 +125,7 @@ enum em_window_stop em_frame_best_run(em_frame_best *best, em_frames *frames, co
             if (place < 0 || (size_t)place >= high->rows) {
                 return EM_WINDOW_HIGH;
             }
-            if (!enter(best, &high->column, (size_t)place, best->high)) {
+            if (!add_row(best, &high->column, (size_t)place, best->high)) {
                 return EM_WINDOW_FULL;
             }
         }

@@ -1,4 +1,4 @@
-/* Exact sums, means and counts of frames: what enters is added, what leaves is taken away. */
+/* Exact sums, means and counts of frames: add the rows that enter, subtract the rows that leave. */
 #include "window.h"
 
 void em_frame_sum_clear(em_frame_sum *sum) {
@@ -77,7 +77,7 @@ static void move(em_frame_sum *sum, const em_column *column, size_t row, bool en
     }
 }
 
-/* Write one row's result; false when it is beyond its type. */
+/* Write one row's result; false when it does not fit its type. */
 static bool put(const em_frame_sum *sum, const em_frame_out *out, size_t row) {
     if (sum->op == EM_FRAME_COUNT) {
         memcpy(out->values + 8 * row, &sum->count, 8);
@@ -111,7 +111,7 @@ static bool put(const em_frame_sum *sum, const em_frame_out *out, size_t row) {
                                : fits && total >= INT64_MIN && total <= INT64_MAX;
 }
 
-/* Move one end of the frame to `to`; false when the chunk does not reach that far. */
+/* Move one end of the frame to row `to`; false when the chunk ends before it. */
 static bool advance(em_frame_sum *sum, int64_t *at, int64_t to, const em_chunk *chunk,
                     bool enters) {
     while (*at < to) {

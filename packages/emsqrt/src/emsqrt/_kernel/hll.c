@@ -1,4 +1,4 @@
-/* HyperLogLog: what a state's bytes say. */
+/* HyperLogLog: validate serialized states and estimate from them. */
 #include "hll.h"
 
 #include <math.h>

@@ -1,16 +1,19 @@
-/* How many different values, approximately: HyperLogLog of 2^p registers, sparse while few are set.
+/* clang-format off */
+/* Approximate distinct count: HyperLogLog of 2^p registers, sparse while few of them are set.
  *
- * The state is a function of the set of values alone, so it is the same for every order, cut and
- * tree of merges. Its bytes, which a partial aggregate carries:
+ * The state is a function of the set of values alone, so it is the same for every order, split and
+ * merge tree of the input. Its serialized form, which a partial aggregate carries:
  *
  *     u8 p    u8 form
- *     form 0  registers that are set, rising: u24 little-endian, index << 6 | rank;
+ *     form 0  the registers that are set, ascending: u24 little-endian, index << 6 | rank;
  *             at most 2^p / 8 of them
  *     form 1  2^p registers, one byte each
  *
  * A value's hash is XXH3-64 of its canonical bytes (docs/plan-ir.md): the index is its p highest
- * bits, the rank one more than the zeros that follow. P. Flajolet et al., "HyperLogLog", 2007.
+ * bits, the rank one more than the number of zeros that follow. P. Flajolet et al., "HyperLogLog",
+ * 2007.
  */
+/* clang-format on */
 #ifndef EMSQRT_HLL_H
 #define EMSQRT_HLL_H
 
@@ -22,9 +25,9 @@
 #define EM_HLL_P_MAX 14
 #define EM_HLL_HEAD_BYTES 2u
 
-/* Sparse: `count` of `capacity` entries, index << 8 | rank, rising. Dense: capacity 0. */
+/* Sparse: `count` of `capacity` entries, index << 8 | rank, ascending. Dense: capacity 0. */
 typedef struct {
-    uint32_t ref; /* where the entries or registers lie, see em_heap */
+    uint32_t ref; /* the entries or registers in the heap, see em_heap */
     uint16_t count, capacity;
 } em_hll;
 
@@ -46,10 +49,10 @@ static inline uint32_t em_hll_entry(uint64_t hash, int p) {
  * algorithms for HyperLogLog sketches", 2017; only + - * / and square root. */
 int64_t em_hll_estimate(const uint32_t *counts, int p);
 
-/* The estimate of a state's bytes; -1 when they are damaged. */
+/* Return the estimate of a serialized state; -1 when it is damaged. */
 int64_t em_hll_estimate_bytes(const uint8_t *bytes, size_t size);
 
-/* Return whether the bytes are a state of precision `p`. */
+/* Return whether the bytes are a serialized state of precision `p`. */
 bool em_hll_check(const uint8_t *bytes, size_t size, int p);
 
 #endif

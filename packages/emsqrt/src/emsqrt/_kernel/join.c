@@ -1,4 +1,4 @@
-/* The build side's table. */
+/* The hash table of the build side's rows. */
 #include "join.h"
 
 enum { GROUP = 32, OFFSET_BITS = 40, ENTRY_BYTES = 8, END_BYTES = 4, ALIGNMENT = 8 };
@@ -60,15 +60,15 @@ enum em_walk em_join_add(em_join_table *table, const uint8_t *block, size_t size
     return EM_WALK_ON;
 }
 
-/* Rows whose buckets are on their way to the cache. */
+/* Rows whose buckets are being prefetched. */
 typedef struct {
     size_t count;
     size_t at[GROUP];
     uint64_t hash[GROUP];
 } ahead;
 
-/* Take the next rows that have keys; `*at` moves on. */
-static void take_ahead(const em_join_table *table, size_t *at, ahead *rows) {
+/* Collect the next rows that have keys and prefetch their buckets; `*at` moves on. */
+static void fetch_ahead(const em_join_table *table, size_t *at, ahead *rows) {
     rows->count = 0;
     while (rows->count < GROUP && *at < table->rows_bytes) {
         const uint8_t *row = table->memory + *at;
@@ -82,7 +82,8 @@ static void take_ahead(const em_join_table *table, size_t *at, ahead *rows) {
     }
 }
 
-/* Count, sum up, place: rows are walked twice, and buckets keep the order of the build. */
+/* A counting sort: count the rows of each bucket, sum up the counts, place the entries. Both passes
+ * read the rows in build order, so each bucket keeps it. */
 void em_join_index(em_join_table *table) {
     const size_t keys = table->key_count;
     uint8_t *top = table->memory + table->size;
@@ -92,7 +93,7 @@ void em_join_index(em_join_table *table) {
     memset(table->ends, 0, keys * END_BYTES);
     ahead rows;
     size_t at = 0;
-    for (take_ahead(table, &at, &rows); rows.count > 0; take_ahead(table, &at, &rows)) {
+    for (fetch_ahead(table, &at, &rows); rows.count > 0; fetch_ahead(table, &at, &rows)) {
         for (size_t i = 0; i < rows.count; i++) {
             table->ends[bucket_of(table, rows.hash[i])]++;
         }
@@ -104,8 +105,10 @@ void em_join_index(em_join_table *table) {
         sum += count;
     }
     at = 0;
-    for (take_ahead(table, &at, &rows); rows.count > 0; take_ahead(table, &at, &rows)) {
+    for (fetch_ahead(table, &at, &rows); rows.count > 0; fetch_ahead(table, &at, &rows)) {
         for (size_t i = 0; i < rows.count; i++) {
+            /* ends[bucket] is the start of the bucket at first, and its end once all its entries
+             * are placed. */
             const uint32_t place = table->ends[bucket_of(table, rows.hash[i])]++;
             table->entries[place] = tag_of(rows.hash[i]) | rows.at[i];
         }
@@ -119,7 +122,7 @@ static uint32_t bucket_start(const em_join_table *table, uint32_t bucket) {
     return bucket == 0 ? 0 : table->ends[bucket - 1];
 }
 
-/* The entry from `next` on that holds the key of `row`; `end` when there is none. */
+/* Return the first entry from `next` on with the key of `row`; `end` when there is none. */
 static uint32_t find(const em_join_table *table, uint32_t next, uint32_t end, uint64_t tag,
                      const uint8_t *row) {
     for (; next < end; next++) {
@@ -167,14 +170,15 @@ static bool is_sequenced(unsigned flags, bool is_right) {
     return (flags & (is_right ? EM_JOIN_RIGHT_SEQUENCED : EM_JOIN_SEQUENCED)) != 0;
 }
 
-/* One probe row of a group, and the entries it has to look at. */
+/* One probe row of a group, and the entries to compare it with. */
 typedef struct {
     const uint8_t *row;
     uint64_t hash;
     uint32_t next, end;
 } candidate;
 
-/* Take up to GROUP rows, and have all memory that they will need on its way. */
+/* Read up to GROUP rows, and prefetch the buckets, entries and build rows that they need: their
+ * cache misses then overlap. */
 static size_t gather(const em_join_table *table, const em_join_probe *probe, candidate *group,
                      bool *damaged) {
     size_t count = 0;
@@ -209,7 +213,7 @@ static size_t gather(const em_join_table *table, const em_join_probe *probe, can
     return count;
 }
 
-/* A build row as a side; `place` holds its number when that is its place. */
+/* A build row as a side; `place` receives its number when that is its offset. */
 static em_side built_side(const em_join_table *table, const uint8_t *row, unsigned flags,
                           uint8_t place[EM_NUMBER_BYTES]) {
     em_side side = em_side_of(row, is_sequenced(flags, (flags & EM_JOIN_SWAPPED) == 0));
@@ -223,7 +227,7 @@ static em_side built_side(const em_join_table *table, const uint8_t *row, unsign
     return side;
 }
 
-/* Write a side, of the probe or of the build, beside the other one or nothing. */
+/* Write a side of a joined row with the other one, in the order left, right. */
 static bool write_sides(em_joined_out *out, em_side side, em_side other, bool is_right) {
     return em_write_joined(out, is_right ? other : side, is_right ? side : other);
 }
@@ -236,26 +240,27 @@ static bool write_pair(const em_join_table *table, em_joined_out *out, const uin
                        built_side(table, build_row, flags, place), swapped);
 }
 
-static em_side nobody(bool is_right, unsigned flags) {
-    return em_nobody(is_right,
-                     is_sequenced(flags, is_right) || (!is_right && (flags & EM_JOIN_PLACED)));
+static em_side absent_side(bool is_right, unsigned flags) {
+    return em_absent_side(is_right,
+                          is_sequenced(flags, is_right) || (!is_right && (flags & EM_JOIN_PLACED)));
 }
 
 static bool write_probe_alone(em_joined_out *out, const uint8_t *row, unsigned flags) {
     const bool is_right = (flags & EM_JOIN_SWAPPED) != 0;
     return write_sides(out, em_side_of(row, is_sequenced(flags, is_right)),
-                       nobody(!is_right, flags), is_right);
+                       absent_side(!is_right, flags), is_right);
 }
 
 static bool write_build_alone(const em_join_table *table, em_joined_out *out, const uint8_t *row,
                               unsigned flags) {
     const bool is_right = (flags & EM_JOIN_SWAPPED) == 0;
     uint8_t place[EM_NUMBER_BYTES];
-    return write_sides(out, built_side(table, row, flags, place), nobody(!is_right, flags),
+    return write_sides(out, built_side(table, row, flags, place), absent_side(!is_right, flags),
                        is_right);
 }
 
-/* Do one probe row from entry `one->next` on; false when `out` is full, with the place kept. */
+/* Join one probe row with the entries from `one->next` on; false when `out` is full, and the table
+ * remembers the entry to continue with. */
 static bool probe_row(em_join_table *table, const candidate *one, unsigned flags, bool matched,
                       em_joined_out *out, bool *matched_now) {
     const uint64_t tag = tag_of(one->hash) & ~OFFSET_MASK;
@@ -275,7 +280,7 @@ static bool probe_row(em_join_table *table, const candidate *one, unsigned flags
         if (flags & EM_JOIN_MARK) {
             mark(build_row);
         } else if (!(flags & EM_JOIN_PAIRS)) {
-            break; /* one match tells all */
+            break; /* the first match decides */
         }
         next++;
     }

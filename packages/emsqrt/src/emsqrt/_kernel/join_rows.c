@@ -1,4 +1,5 @@
-/* Joined rows: written, written as lines, and the two kinds of them that need no table. */
+/* Joined rows: written as rows and as lines, and the joins that need no hash table: one side alone,
+ * and the cross product. */
 #include "join_rows.h"
 
 const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced) {
@@ -54,7 +55,7 @@ size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
     return used;
 }
 
-em_side em_nobody(bool is_right, bool sequenced) {
+em_side em_absent_side(bool is_right, bool sequenced) {
     static const uint8_t first[EM_NUMBER_BYTES] = {0};
     static const uint8_t last[EM_NUMBER_BYTES] = {255, 255, 255, 255, 255, 255, 255, 255};
     return (em_side){NULL, 0, !sequenced ? NULL : is_right ? first : last};
@@ -69,7 +70,7 @@ static uint8_t *put(uint8_t *to, const uint8_t *text, size_t bytes) {
 
 bool em_write_joined(em_joined_out *out, em_side left, em_side right) {
     if (left.bytes == EM_ABSENT || right.bytes == EM_ABSENT) {
-        return false; /* rows without numbers */
+        return false; /* a row that is too short for its number */
     }
     const uint32_t left_number = left.number == NULL ? 0 : EM_NUMBER_BYTES;
     const uint32_t right_number = right.number == NULL ? 0 : EM_NUMBER_BYTES;
@@ -96,7 +97,7 @@ enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t
                            bool is_right, em_sequenced sequenced, const uint8_t *bits,
                            size_t first_bit, em_joined_out *out) {
     const bool numbered = is_right ? sequenced.right : sequenced.left;
-    const em_side nobody = em_nobody(!is_right, is_right ? sequenced.left : sequenced.right);
+    const em_side absent = em_absent_side(!is_right, is_right ? sequenced.left : sequenced.right);
     while (*at < size) {
         const uint8_t *row = em_spilled_row_at(block, size, *at, numbered);
         if (row == NULL) {
@@ -105,7 +106,7 @@ enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t
         const size_t bit = first_bit + *passed;
         if (!em_is_matched(row) && (bits == NULL || !(bits[bit >> 3] >> (bit & 7) & 1))) {
             const em_side side = em_side_of(row, numbered);
-            if (!em_write_joined(out, is_right ? nobody : side, is_right ? side : nobody)) {
+            if (!em_write_joined(out, is_right ? absent : side, is_right ? side : absent)) {
                 return EM_WALK_FULL;
             }
         }
@@ -140,7 +141,7 @@ enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_a
     return EM_WALK_ON;
 }
 
-/* Take a joined row apart; false when it is none. */
+/* Split a joined row into its sides; false when it is not one. */
 static bool open_joined(const uint8_t *block, size_t size, size_t at, em_side *left,
                         em_side *right) {
     const uint8_t *row = em_row_at(block, size, at, false);

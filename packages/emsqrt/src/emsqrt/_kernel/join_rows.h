@@ -1,14 +1,17 @@
-/* What partitioning and joining know about rows: their hash, and two of them put together.
+/* clang-format off */
+/* Rows in partitioning and joins: their hash, and rows joined from two rows.
  *
- * A row whose key is empty has a NULL in its key: it equals nothing. A sequenced row's payload
- * begins with its number in its input, eight bytes, big-endian.
+ * A row whose key is empty has a NULL in its key: it equals no row. A sequenced row's payload
+ * begins with the row's number in its input, eight bytes, big-endian.
  *
- * A joined row is a row again. Its key is the numbers of its left and its right row, of each side
- * that is sequenced, so that memcmp order is the join's order; its payload is
+ * A joined row has the row format too. Its key is the number of its left row and that of its
+ * right row, as far as these sides are sequenced, so that memcmp order is the join's order; its
+ * payload is
  *
- *     u32 left_bytes, u32 right_bytes    EM_ABSENT for the side that has no row
+ *     u32 left_bytes, u32 right_bytes    EM_ABSENT for a side without a row
  *     the left row's payload, the right row's payload
  */
+/* clang-format on */
 #ifndef EMSQRT_JOIN_ROWS_H
 #define EMSQRT_JOIN_ROWS_H
 
@@ -23,22 +26,22 @@
 #define EM_ABSENT UINT32_MAX
 #define EM_NUMBER_BYTES 8u
 #define EM_JOINED_HEAD_BYTES 8u
-/* The top bit of a stored row's key_bytes says that it found a match. A spilled right row has it
- * too when it found one before its side was partitioned. */
+/* The top bit of a stored row's key_bytes marks a row that found a match. A spilled right row has
+ * it too when it found one before its side was partitioned. */
 #define EM_MATCHED 0x80000000u
 
 typedef struct {
-    const uint8_t *payload; /* NULL for the side that has no row */
-    uint32_t bytes;         /* EM_ABSENT for a row without the number that it should have */
+    const uint8_t *payload; /* NULL for a side without a row */
+    uint32_t bytes;         /* EM_ABSENT for a row that is too short for its number */
     const uint8_t *number;  /* NULL where its side is not sequenced */
 } em_side;
 
-/* Which sides are sequenced. */
+/* Which sides have sequence numbers. */
 typedef struct {
     bool left, right;
 } em_sequenced;
 
-/* Where joined rows are written to. */
+/* The buffer that receives joined rows. */
 typedef struct {
     uint8_t *memory;
     size_t size, used, rows;
@@ -64,8 +67,8 @@ static inline em_side em_side_of(const uint8_t *row, bool sequenced) {
                      numbered ? bytes - EM_NUMBER_BYTES : EM_ABSENT, payload};
 }
 
-/* The side that has no row. A right row without a left one comes after all. */
-em_side em_nobody(bool is_right, bool sequenced);
+/* The side without a row. A right row without a left one sorts after all other rows. */
+em_side em_absent_side(bool is_right, bool sequenced);
 
 static inline uint64_t em_fold(uint64_t a, uint64_t b) {
     __extension__ typedef unsigned __int128 wide;
@@ -73,7 +76,7 @@ static inline uint64_t em_fold(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Hash bytes by folded 64-bit products; another seed gives independent bits. */
+/* Hash a key by folded 64-bit products; the bits of different seeds are independent. */
 static inline uint64_t em_hash_key(const uint8_t *key, uint32_t bytes, uint64_t seed) {
     uint64_t hash = seed ^ (bytes * UINT64_C(0x9E3779B97F4A7C15)), word;
     for (; bytes >= 8; key += 8, bytes -= 8) {
@@ -88,50 +91,52 @@ static inline uint64_t em_hash_key(const uint8_t *key, uint32_t bytes, uint64_t 
     return em_fold(hash ^ UINT64_C(0xE7037ED1A0B428DB), UINT64_C(0x8EBC6AF09C88C6E3));
 }
 
-/* Compare two keys as their order has it: by bytes, then the shorter first. */
+/* Compare two keys in sort order: by bytes, then the shorter one first. */
 static inline int em_compare_texts(const uint8_t *one, uint32_t bytes, const uint8_t *other,
                                    uint32_t other_bytes) {
     const int order = memcmp(one, other, bytes < other_bytes ? bytes : other_bytes);
     return order != 0 ? order : (bytes > other_bytes) - (bytes < other_bytes);
 }
 
-/* The row at `at` of a block, or NULL when no whole row lies there. */
+/* Return the row at `at` of a block, or NULL when no whole row starts there. */
 const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced);
 
-/* The same of rows that may say of themselves that they matched. */
+/* As em_row_at(), for rows that may carry EM_MATCHED. */
 const uint8_t *em_spilled_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced);
 
-/* Write one joined row; false when there is no room. */
+/* Write one joined row; false when it does not fit. */
 bool em_write_joined(em_joined_out *out, em_side left, em_side right);
 
-/* Write rows from `*row` on, with `cut` (or NULL) applied to their lines, as join rows while they
- * fit; returns the bytes written. */
+/* Write rows from `*row` on in the row format while they fit, with `cut` (or NULL) applied to their
+ * lines; return the bytes written. */
 size_t em_pack_join_rows(const em_columns *columns, const em_key_spec *keys,
                          const em_payload *payload, const em_cut *cut, size_t *row, uint8_t *out,
                          size_t out_bytes);
 
 enum em_walk { EM_WALK_ON, EM_WALK_FULL, EM_WALK_DAMAGED };
 
-/* Write the rows of a block from `*at` on alone, as the left or the right side, the other absent;
- * of these only such whose bit (counted from `first_bit`) is 0 when there are bits. */
+/* Write the rows of a block from `*at` on as the left or the right side of joined rows whose other
+ * side is absent. With `bits`, write only rows whose bit (counted from `first_bit`) is 0. */
 enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t *passed,
                            bool is_right, em_sequenced sequenced, const uint8_t *bits,
                            size_t first_bit, em_joined_out *out);
 
-/* Write each left row from `*left_at` on beside each right row, where `*right_at` is the next for
- * the first of them. */
+/* Write the cross product: each left row from `*left_at` on with each right row; `*right_at` is the
+ * next right row of the first of these left rows. */
 enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_at,
                            const uint8_t *right, size_t right_size, size_t *right_at,
                            em_sequenced sequenced, em_joined_out *out);
 
-/* Write one side of joined rows as rows without keys, `absent` for the payload where it is not. */
+/* Write one side of joined rows as rows without keys; `absent` is the payload where that side has
+ * no row. */
 enum em_walk em_join_side(const uint8_t *block, size_t size, size_t *at, bool is_right,
                           em_side absent, em_joined_out *out);
 
-/* What lines are made of beside the rows; the last two stand where a side has no row. */
+/* What lines contain in addition to the rows; `left_absent` and `right_absent` replace a side
+ * without a row. */
 typedef struct {
     em_side separator, left_absent, right_absent;
-    bool left_only; /* of the right side, `right_absent` is written always */
+    bool left_only; /* write `right_absent` for every right side */
 } em_line_parts;
 
 /* Write joined rows as lines: left, separator, right, line feed. */

@@ -1,4 +1,4 @@
-/* JSON text: what it may look like (RFC 8259), and its strings. */
+/* JSON text: validation (RFC 8259), and its strings. */
 #include "jsonl.h"
 
 #include <string.h>
@@ -17,7 +17,7 @@ void em_json_skip_blanks(em_json *json) {
     }
 }
 
-/* Whether eight octets hold a quote, a backslash or a control character. */
+/* Whether eight bytes contain a quote, a backslash or a control character. */
 static bool has_special(uint64_t octets) {
     const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
     const uint64_t quote = octets ^ (ones * '"'), slash = octets ^ (ones * '\\');
@@ -168,7 +168,7 @@ bool em_json_skip_value(em_json *json) {
         } else if (!skip_plain(json)) {
             return false;
         }
-        for (;; depth--) { /* behind a value: what it ends, and what follows */
+        for (;; depth--) { /* after a value: close what it ends, then read what follows */
             if (depth == 0) {
                 return true;
             }
@@ -201,7 +201,8 @@ static size_t put_character(uint32_t code, uint8_t *out) {
     return length;
 }
 
-/* Read `\uXXXX`, or two of them that are one character; 0 bytes when a surrogate stands alone. */
+/* Read `\uXXXX`, or the two of a surrogate pair, as one character; return the bytes read, 0 for a
+ * lone surrogate. */
 static size_t read_unicode(const uint8_t *text, size_t size, uint32_t *code) {
     *code = (uint32_t)read_hexadecimal(text + 2);
     if (*code < 0xd800 || *code > 0xdfff) {
@@ -232,12 +233,12 @@ ptrdiff_t em_json_decode(const uint8_t *text, size_t size, uint8_t *out) {
         const uint8_t kind = slash[1];
         if (kind == 'u') {
             uint32_t code;
-            const size_t taken = read_unicode(slash, size - at, &code);
-            if (taken == 0) {
+            const size_t consumed = read_unicode(slash, size - at, &code);
+            if (consumed == 0) {
                 return -1;
             }
             to += put_character(code, to);
-            at += taken;
+            at += consumed;
         } else {
             *to++ = kind == 'n'   ? '\n'
                     : kind == 't' ? '\t'
@@ -251,7 +252,7 @@ ptrdiff_t em_json_decode(const uint8_t *text, size_t size, uint8_t *out) {
     return to - out;
 }
 
-/* The letter of a character's short escape, or 0. */
+/* Return the letter of a character's short escape, or 0. */
 static uint8_t short_escape(uint8_t octet) {
     switch (octet) {
     case '"':

@@ -1,5 +1,5 @@
-/* Columns to one JSON object a line: integers bare, decimals and what JSON has no number for as
- * strings, instants with a T, bytes in base64. */
+/* Write columns as one JSON object per line: integers bare, decimals and values without a JSON
+ * number as strings, instants with a T, bytes in base64. */
 #include <math.h>
 #include <string.h>
 
@@ -36,7 +36,7 @@ static double float_of(const em_type *type, const uint8_t *value) {
     return wide;
 }
 
-/* Write a value that is not text to `cell`, which has room for it. */
+/* Write a non-text value to `cell`, which has room for it. */
 static size_t write_plain(const em_type *type, const uint8_t *value, uint8_t *cell) {
     const double number = float_of(type, value);
     if (!isfinite(number)) {

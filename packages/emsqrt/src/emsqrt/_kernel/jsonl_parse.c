@@ -1,4 +1,5 @@
-/* Lines to columns: the wanted members of each object, typed; the rest only checked. */
+/* Parse lines into columns: the wanted members of each object get a type, the others are only
+ * validated. */
 #include <string.h>
 
 #include "jsonl.h"
@@ -9,7 +10,8 @@ static bool is_named(const em_name *name, const uint8_t *key, size_t size) {
     return name->size == size && memcmp(name->bytes, key, size) == 0;
 }
 
-/* Return the column that a key names, or the number of columns; the one behind `hint` first. */
+/* Return the column that a key names, or the number of columns; the one after `hint` is tried
+ * first. */
 static size_t find_column(const em_jsonl_parser *parser, const uint8_t *key, size_t size,
                           size_t hint) {
     const size_t count = parser->batch.column_count;
@@ -31,7 +33,7 @@ static size_t find_column(const em_jsonl_parser *parser, const uint8_t *key, siz
     return count;
 }
 
-/* Find the wanted members of the object in a line; false when it is none. */
+/* Find the wanted members of the object in a line; false when the line is not an object. */
 static bool scan_line(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
     const size_t count = parser->batch.column_count;
     em_json json = {data + line.start, data + line.start + line.size};
@@ -60,7 +62,7 @@ static bool scan_line(em_jsonl_parser *parser, const uint8_t *data, em_span line
             return false;
         }
         const size_t column = find_column(parser, key, key_size, hint);
-        if (column < count) { /* of members with one name the last counts */
+        if (column < count) { /* of members with the same name the last one counts */
             parser->spans[column] =
                 (em_span){(uint32_t)(value - data), (uint32_t)(json.at - value)};
             hint = column + 1 < count ? column + 1 : 0;
@@ -75,11 +77,11 @@ static bool scan_line(em_jsonl_parser *parser, const uint8_t *data, em_span line
     return json.at == json.end;
 }
 
-static enum em_outcome misfit(em_jsonl_parser *parser, size_t column, em_span line,
-                              enum em_reason reason) {
+static enum em_outcome not_a_value(em_jsonl_parser *parser, size_t column, em_span line,
+                                   enum em_reason reason) {
     const em_fault fault = {
         .reason = reason, .record = line, .text = parser->spans[column], .field = column};
-    return em_reading_misfit(&parser->reading, &parser->batch, column, fault);
+    return em_reading_invalid(&parser->reading, &parser->batch, column, fault);
 }
 
 static int base64_digit(uint8_t octet) {
@@ -93,7 +95,7 @@ static int base64_digit(uint8_t octet) {
                                         : -1;
 }
 
-/* Decode base64 in place; -1 when it is none. */
+/* Decode base64 in place; -1 when it is malformed. */
 static ptrdiff_t decode_base64(uint8_t *text, size_t size) {
     if (size % 4 != 0) {
         return -1;
@@ -137,8 +139,8 @@ static size_t copy_compact(const uint8_t *text, size_t size, uint8_t *out) {
     return (size_t)(to - out);
 }
 
-static enum em_outcome take_text(em_jsonl_parser *parser, const uint8_t *data, size_t column,
-                                 em_span line) {
+static enum em_outcome store_text(em_jsonl_parser *parser, const uint8_t *data, size_t column,
+                                  em_span line) {
     em_batch *batch = &parser->batch;
     const em_span span = parser->spans[column];
     const uint8_t *value = data + span.start;
@@ -149,21 +151,21 @@ static enum em_outcome take_text(em_jsonl_parser *parser, const uint8_t *data, s
     }
     if (*value != '"') {
         if (is_binary) {
-            return misfit(parser, column, line, EM_VALUE);
+            return not_a_value(parser, column, line, EM_VALUE);
         }
         em_batch_text(batch, column, copy_compact(value, span.size, out));
-        return EM_TAKEN;
+        return EM_ACCEPTED;
     }
     ptrdiff_t size = em_json_decode(value + 1, span.size - 2, out);
     if (size < 0) {
-        return misfit(parser, column, line, EM_ENCODING);
+        return not_a_value(parser, column, line, EM_ENCODING);
     }
     size = is_binary ? decode_base64(out, (size_t)size) : size;
     if (size < 0) {
-        return misfit(parser, column, line, EM_VALUE);
+        return not_a_value(parser, column, line, EM_VALUE);
     }
     em_batch_text(batch, column, (size_t)size);
-    return EM_TAKEN;
+    return EM_ACCEPTED;
 }
 
 static bool read_value(const em_type *type, const uint8_t *value, size_t size, void *out) {
@@ -183,28 +185,28 @@ static bool read_value(const em_type *type, const uint8_t *value, size_t size, v
     return em_read_value(type, value, size, out);
 }
 
-static enum em_outcome take_members(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
+static enum em_outcome store_members(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
     em_batch *batch = &parser->batch;
-    enum em_outcome outcome = EM_TAKEN;
+    enum em_outcome outcome = EM_ACCEPTED;
     parser->reading.nulled_now = 0;
-    for (size_t column = 0; column < batch->column_count && outcome == EM_TAKEN; column++) {
+    for (size_t column = 0; column < batch->column_count && outcome == EM_ACCEPTED; column++) {
         const em_span span = parser->spans[column];
         const em_type *type = &batch->columns[column].type;
         uint64_t value[2];
         if (span.size == 0 || data[span.start] == 'n') {
             em_batch_null(batch, column);
         } else if (em_is_text(type)) {
-            outcome = take_text(parser, data, column, line);
+            outcome = store_text(parser, data, column, line);
         } else if (read_value(type, data + span.start, span.size, value)) {
             em_batch_fixed(batch, column, value);
         } else {
-            outcome = misfit(parser, column, line, EM_VALUE);
+            outcome = not_a_value(parser, column, line, EM_VALUE);
         }
     }
     return outcome;
 }
 
-static enum em_outcome take_line(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
+static enum em_outcome store_line(em_jsonl_parser *parser, const uint8_t *data, em_span line) {
     em_batch *batch = &parser->batch;
     em_fault fault = {.record = line, .text = line};
     if (!em_is_utf8(data + line.start, line.size)) {
@@ -216,7 +218,7 @@ static enum em_outcome take_line(em_jsonl_parser *parser, const uint8_t *data, e
         parser->reading.fault = fault;
         return EM_BAD;
     }
-    const enum em_outcome outcome = take_members(parser, data, line);
+    const enum em_outcome outcome = store_members(parser, data, line);
     if (outcome != EM_FULL || batch->row_count > 0) {
         return outcome;
     }
@@ -224,7 +226,7 @@ static enum em_outcome take_line(em_jsonl_parser *parser, const uint8_t *data, e
         parser->text_bytes[column] = parser->spans[column].size;
     }
     if (em_batch_begin_long(batch, parser->text_bytes)) {
-        return take_members(parser, data, line);
+        return store_members(parser, data, line);
     }
     fault.reason = EM_ROOM;
     parser->reading.fault = fault;
@@ -245,7 +247,7 @@ size_t em_jsonl_parse(em_jsonl_parser *parser, const uint8_t *data, size_t start
             const size_t bytes = end - start - (data[end - 1] == '\r');
             const em_span line = {(uint32_t)start, (uint32_t)bytes};
             if (batch->row_count == batch->row_capacity ||
-                !em_reading_settle(&parser->reading, batch, line, take_line(parser, data, line))) {
+                !em_reading_commit(&parser->reading, batch, line, store_line(parser, data, line))) {
                 break;
             }
         }

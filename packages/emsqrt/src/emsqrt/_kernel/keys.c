@@ -2,7 +2,9 @@
 
 #include <string.h>
 
-enum { EM_SHORT_TEXT = 12 }; /* a call costs more than to look at so many bytes */
+enum {
+    EM_SHORT_TEXT = 12
+}; /* up to this length a byte loop is faster than calls to memchr() and memcpy() */
 
 static inline uint64_t ordered_double(uint64_t word) {
     const uint64_t magnitude = word & 0x7fffffffffffffffu;
@@ -12,8 +14,7 @@ static inline uint64_t ordered_double(uint64_t word) {
     return bits >> 63 ? ~bits : bits | 0x8000000000000000u;
 }
 
-/* The order of a value of at most eight bytes as an unsigned number in its
- * width. */
+/* Map a value of at most eight bytes to an unsigned number of its width that has its order. */
 static uint64_t to_ordered(enum em_kind kind, const uint8_t *value) {
     uint64_t word = 0;
     em_copy_word(&word, value, em_width(kind));
@@ -154,10 +155,10 @@ static uint8_t *put_text(uint8_t *out, const uint8_t *text, size_t bytes) {
     }
     while (text < end) {
         const uint8_t *zero = memchr(text, 0, (size_t)(end - text));
-        const size_t stretch = (size_t)((zero == NULL ? end : zero) - text);
-        memcpy(out, text, stretch);
-        out += stretch;
-        text += stretch;
+        const size_t span = (size_t)((zero == NULL ? end : zero) - text);
+        memcpy(out, text, span);
+        out += span;
+        text += span;
         if (zero != NULL) {
             *out++ = 0;
             *out++ = 0xff;
@@ -177,7 +178,7 @@ static uint8_t *put_decimal(uint8_t *out, const uint8_t *value) {
 }
 
 static inline uint8_t *put_value(uint8_t *out, const em_column *column, size_t row) {
-    if (column->kind == EM_I64) { /* the most usual */
+    if (column->kind == EM_I64) { /* the most frequent kind */
         uint64_t word;
         memcpy(&word, column->values + (column->offset + row) * sizeof word, sizeof word);
         return put_big(out, word ^ 0x8000000000000000u, sizeof word);
@@ -217,7 +218,7 @@ uint8_t *em_key_encode(const em_key_spec *spec, const em_columns *columns, size_
         uint8_t *end = put_value(out, column, row);
         if (part->descending) {
             for (uint8_t *byte = out; byte < end; byte++) {
-                *byte = (uint8_t) ~*byte;
+                *byte = (uint8_t)~*byte;
             }
         }
         out = end;

@@ -3,8 +3,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* What the format asks of an encoder: the last bytes are literals, matches
- * begin well before. */
+/* The format's rules for an encoder: the last bytes are literals, and the last match begins well
+ * before the end. */
 enum {
     MATCH_MIN = 4,
     LAST_LITERALS = 5,
@@ -12,7 +12,7 @@ enum {
     DISTANCE_MAX = 65535,
     NIBBLE_MAX = 15,
     TABLE_BITS = 12,
-    SKIP_BITS = 6, /* search coarser after this many bits of misses */
+    SKIP_BITS = 6, /* the search step grows by one every 2^6 misses */
 };
 
 static inline uint32_t load32(const uint8_t *at) {
@@ -27,13 +27,14 @@ static inline uint64_t load64(const uint8_t *at) {
     return word;
 }
 
-/* Five bytes decide the slot: fewer false starts than four on text. */
+/* Five bytes are hashed: fewer false matches on text than with four. */
 static inline uint32_t slot_of(const uint8_t *at) {
     return (uint32_t)((load64(at) << 24) * 889523592379u >> (64 - TABLE_BITS));
 }
 
-/* How far two stretches agree; `left` runs ahead and stops at `end`. */
-static inline size_t agreement(const uint8_t *left, const uint8_t *right, const uint8_t *end) {
+/* Return the length of the common prefix of `left` and `right`; `left` is the later one and stops
+ * at `end`. */
+static inline size_t match_length(const uint8_t *left, const uint8_t *right, const uint8_t *end) {
     const uint8_t *start = left;
     while (end - left >= 8) {
         const uint64_t difference = load64(left) ^ load64(right);
@@ -62,7 +63,7 @@ static inline size_t length_bytes(size_t length) {
     return length < NIBBLE_MAX ? 0 : (length - NIBBLE_MAX) / 255 + 1;
 }
 
-/* Write a token with its literals; NULL when the room does not suffice. */
+/* Write a token with its literals; NULL when they do not fit. */
 static inline uint8_t *put_literals(uint8_t *to, const uint8_t *end, const uint8_t *literals,
                                     size_t count, size_t match) {
     if ((size_t)(end - to) < 1 + length_bytes(count) + count) {
@@ -102,6 +103,7 @@ static inline bool find_match(uint32_t *table, const uint8_t *source, const uint
         uint32_t *slot = &table[slot_of(from)];
         const uint8_t *candidate = source + *slot;
         *slot = (uint32_t)(from - source);
+        /* An unset slot holds 0, the start of the source: a valid candidate. */
         if (candidate < from && from - candidate <= DISTANCE_MAX &&
             load32(candidate) == load32(from)) {
             *at = from;
@@ -128,7 +130,7 @@ size_t em_lz4_compress(const uint8_t *source, size_t bytes, uint8_t *target, siz
                 at--;
                 found--;
             }
-            const size_t match = agreement(at + MATCH_MIN, found + MATCH_MIN, match_end);
+            const size_t match = match_length(at + MATCH_MIN, found + MATCH_MIN, match_end);
             to = put_literals(to, target_end, anchor, (size_t)(at - anchor), match);
             to = to == NULL ? NULL : put_match(to, target_end, (size_t)(at - found), match);
             if (to == NULL) {
@@ -147,7 +149,7 @@ size_t em_lz4_compress(const uint8_t *source, size_t bytes, uint8_t *target, siz
 
 /* Add the bytes that continue a length of fifteen; false when the source ends
  * within them. */
-static inline bool take_length(const uint8_t **from, const uint8_t *end, size_t *length) {
+static inline bool read_length(const uint8_t **from, const uint8_t *end, size_t *length) {
     uint8_t byte;
     do {
         if (*from == end) {
@@ -159,8 +161,8 @@ static inline bool take_length(const uint8_t **from, const uint8_t *end, size_t 
     return true;
 }
 
-/* Copy a match that may overlap what it makes; `room` is what may be written
- * from `to`. */
+/* Copy a match, which may overlap its own output; `room` is the number of bytes that may be written
+ * at `to`. */
 static inline void copy_match(uint8_t *to, size_t distance, size_t length, size_t room) {
     const uint8_t *from = to - distance;
     if (distance >= 16 && room >= length + 16) {
@@ -176,7 +178,7 @@ static inline void copy_match(uint8_t *to, size_t distance, size_t length, size_
             const size_t some = length - done < period ? length - done : period;
             memcpy(to + done, from, some);
             done += some;
-            period = distance + done; /* what repeats is already twice as long */
+            period = distance + done; /* the repeated part is twice as long now */
         }
     }
 }
@@ -187,7 +189,7 @@ ptrdiff_t em_lz4_decompress(const uint8_t *source, size_t bytes, uint8_t *target
     while (from < end) {
         const uint8_t token = *from++;
         size_t literals = token >> 4, match = token & NIBBLE_MAX;
-        if (literals == NIBBLE_MAX && !take_length(&from, end, &literals)) {
+        if (literals == NIBBLE_MAX && !read_length(&from, end, &literals)) {
             return -1;
         }
         const size_t source_left = (size_t)(end - from), target_left = (size_t)(target_end - to);
@@ -209,7 +211,7 @@ ptrdiff_t em_lz4_decompress(const uint8_t *source, size_t bytes, uint8_t *target
         }
         const size_t distance = (size_t)from[0] | (size_t)from[1] << 8;
         from += 2;
-        if (match == NIBBLE_MAX && !take_length(&from, end, &match)) {
+        if (match == NIBBLE_MAX && !read_length(&from, end, &match)) {
             return -1;
         }
         match += MATCH_MIN;
@@ -220,5 +222,5 @@ ptrdiff_t em_lz4_decompress(const uint8_t *source, size_t bytes, uint8_t *target
         copy_match(to, distance, match, (size_t)(target_end - to));
         to += match;
     }
-    return -1; /* empty, or ended by a match */
+    return -1; /* empty, or ends with a match */
 }

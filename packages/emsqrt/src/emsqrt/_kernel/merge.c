@@ -2,7 +2,7 @@
 
 #include "store.h"
 
-enum { NOBODY = UINT32_MAX, AHEAD_BYTES = 512 };
+enum { NO_SOURCE = UINT32_MAX, AHEAD_BYTES = 512 };
 
 size_t em_merger_bytes(uint32_t sources) {
     const size_t bytes = (sizeof(em_source) + sizeof(uint32_t)) * (size_t)sources;
@@ -22,8 +22,8 @@ void em_merger_open(em_merger *merger, uint8_t *state, uint32_t sources,
     memset(state, 0, em_merger_bytes(sources));
 }
 
-/* Rows with equal cached bytes: those of ended sources last, else by the whole
- * key, then source. */
+/* Order two sources with equal cached bytes: ended sources last, else by the whole key, then by
+ * source. */
 static bool breaks_tie(const em_merger *merger, uint32_t left, uint32_t right) {
     const em_source *one = &merger->sources[left], *other = &merger->sources[right];
     if (one->state == EM_SOURCE_ENDED || other->state == EM_SOURCE_ENDED) {
@@ -49,8 +49,9 @@ static inline bool comes_first(const em_merger *merger, uint32_t left, uint32_t 
     return breaks_tie(merger, left, right);
 }
 
-/* Play the source from its leaf up; it was the winner, or its leaf is new. Who wins cannot be
- * foretold, so that the two change places without a jump, unless their first bytes are equal. */
+/* Replay the matches from a source's leaf to the root; the source was the winner, or its leaf is
+ * new. The winner of a match is unpredictable, so winner and loser are exchanged without a branch;
+ * only equal first bytes need one. */
 static inline void replay(em_merger *merger, uint32_t source) {
     const em_source *const sources = merger->sources;
     uint32_t winner = source;
@@ -71,17 +72,17 @@ static inline void replay(em_merger *merger, uint32_t source) {
     merger->winner = winner;
 }
 
-/* The first of two who come to a node waits there, the better of both goes on.
- */
-static void play_all(em_merger *merger) {
+/* Build the tree: the first of two sources that reach a node waits there, the better of the two
+ * moves up. */
+static void build_tree(em_merger *merger) {
     for (uint32_t node = 0; node < merger->count; node++) {
-        merger->losers[node] = NOBODY;
+        merger->losers[node] = NO_SOURCE;
     }
     for (uint32_t source = 0; source < merger->count; source++) {
         uint32_t winner = source, node = (source + merger->count) / 2;
         for (; node > 0; node /= 2) {
             const uint32_t loser = merger->losers[node];
-            if (loser == NOBODY) {
+            if (loser == NO_SOURCE) {
                 merger->losers[node] = winner;
                 break;
             }
@@ -96,8 +97,7 @@ static void play_all(em_merger *merger) {
     }
 }
 
-/* Cache the bytes of the source's next row; false when there is no whole one.
- */
+/* Cache the key prefix of the source's next row; false when there is no whole row. */
 static inline bool load(const em_merger *merger, em_source *source) {
     if (!em_row_is_whole(source->row, (size_t)(source->end - source->row))) {
         return false;
@@ -123,13 +123,13 @@ bool em_merger_refill(em_merger *merger, uint32_t index, const uint8_t *rows, si
     if (merger->waiting == 0) {
         replay(merger, index);
     } else if (--merger->waiting == 0) {
-        play_all(merger);
+        build_tree(merger);
     }
     return true;
 }
 
-/* What hinders the next row, or EM_MERGE_FULL when nothing does. */
-static int64_t standing(const em_merger *merger) {
+/* Return why the next row is not available, or EM_MERGE_FULL when it is. */
+static int64_t stop_reason(const em_merger *merger) {
     if (merger->broken) {
         return EM_MERGE_CORRUPT;
     }
@@ -147,7 +147,7 @@ static int64_t standing(const em_merger *merger) {
                                                                     : EM_MERGE_FULL;
 }
 
-/* Step behind the winner's row and find the next winner. */
+/* Move past the winner's row and find the next winner. */
 static inline int64_t advance(em_merger *merger) {
     em_source *source = &merger->sources[merger->winner];
     source->row += em_row_bytes(source->row);
@@ -166,7 +166,7 @@ static inline int64_t advance(em_merger *merger) {
 
 em_merged em_merger_run(em_merger *merger, uint8_t *out, size_t out_bytes, size_t rows_max,
                         const uint8_t *ending, size_t ending_bytes) {
-    em_merged done = {0, 0, standing(merger)};
+    em_merged done = {0, 0, stop_reason(merger)};
     while (done.stopped == EM_MERGE_FULL && done.rows < rows_max) {
         const uint8_t *row = merger->sources[merger->winner].row;
         const uint8_t *from = ending == NULL ? row : em_row_payload(row);
@@ -186,10 +186,10 @@ em_merged em_merger_run(em_merger *merger, uint8_t *out, size_t out_bytes, size_
 }
 
 const uint8_t *em_merger_head(const em_merger *merger) {
-    return standing(merger) == EM_MERGE_FULL ? merger->sources[merger->winner].row : NULL;
+    return stop_reason(merger) == EM_MERGE_FULL ? merger->sources[merger->winner].row : NULL;
 }
 
 int64_t em_merger_skip(em_merger *merger) {
-    const int64_t stopped = standing(merger);
+    const int64_t stopped = stop_reason(merger);
     return stopped == EM_MERGE_FULL ? advance(merger) : stopped;
 }

@@ -1,12 +1,11 @@
-/* A merge join that copies nothing but what it writes; Python moves the right side's window along.
- */
+/* A merge join that copies only its output; Python moves a window over the right side. */
 #include "merge_join.h"
 
 static bool is_null(const uint8_t *row) {
     return em_row_key_bytes(row) == 0;
 }
 
-/* Whether the row at `at` may come after the one at `before`. */
+/* Whether the row at `at` may follow the row at `before`; rows without a key may be anywhere. */
 static bool in_order(const uint8_t *block, size_t size, size_t before, size_t at) {
     return em_row_at(block, size, before, false) == NULL || is_null(block + before) ||
            is_null(block + at) || em_compare_keys(block + before, block + at) <= 0;
@@ -47,7 +46,7 @@ size_t em_sorted_run(const uint8_t *block, size_t size, size_t at, size_t limit,
     return at;
 }
 
-static bool keep_right(const uint8_t *row, em_joined_out *rest) {
+static bool copy_unmatched(const uint8_t *row, em_joined_out *rest) {
     const uint32_t bytes = em_row_bytes(row);
     if (bytes > rest->size - rest->used) {
         return false;
@@ -58,12 +57,14 @@ static bool keep_right(const uint8_t *row, em_joined_out *rest) {
     return true;
 }
 
-/* Where the right side stands to a left row. */
-enum standing { BELOW, EQUAL, STOPPED };
+/* How the next right row compares to a left row: no right row has its key, one has, or the join
+ * must stop. */
+enum match_state { BELOW, EQUAL, STOPPED };
 
-/* Pass over right rows that are below the left row. */
-static enum standing catch_up(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
-                              size_t right_size, em_joined_out *rest, enum em_merge_stop *stop) {
+/* Skip right rows whose key is less than the left row's. */
+static enum match_state skip_lesser(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
+                                    size_t right_size, em_joined_out *rest,
+                                    enum em_merge_stop *stop) {
     while (merge->right_at < right_size) {
         const uint8_t *other = em_row_at(right, right_size, merge->right_at, false);
         if (other == NULL || !in_order(right, right_size, merge->right_last, merge->right_at)) {
@@ -72,7 +73,7 @@ static enum standing catch_up(em_merge_join *merge, const uint8_t *row, const ui
         }
         if (merge->right_nulls && !is_null(other) && merge->right_last != SIZE_MAX &&
             em_compare_keys(right + merge->right_last, other) == 0) {
-            *stop = EM_MERGE_UNSORTED; /* rows of one key lie together */
+            *stop = EM_MERGE_UNSORTED; /* rows with equal keys must be adjacent */
             return STOPPED;
         }
         const int order = is_null(other) ? -1 : em_compare_keys(other, row);
@@ -80,7 +81,7 @@ static enum standing catch_up(em_merge_join *merge, const uint8_t *row, const ui
             return order == 0 ? EQUAL : BELOW;
         }
         const bool matched = merge->right_at < merge->group_end;
-        if (!matched && (merge->flags & EM_JOIN_MARK) && !keep_right(other, rest)) {
+        if (!matched && (merge->flags & EM_JOIN_MARK) && !copy_unmatched(other, rest)) {
             *stop = EM_MERGE_REST;
             return STOPPED;
         }
@@ -126,7 +127,7 @@ enum em_walk em_mark_matched(uint8_t *block, size_t size, size_t *at, const uint
     return EM_WALK_ON;
 }
 
-/* Write a left row beside each right row of its key. */
+/* Write a left row with each right row of its key. */
 static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
                         size_t right_size, em_joined_out *out, enum em_merge_stop *stop) {
     if (merge->group_end <= merge->right_at) {
@@ -163,26 +164,26 @@ static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t 
 enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left, size_t left_size,
                                       const uint8_t *right, size_t right_size, em_joined_out *out,
                                       em_joined_out *rest) {
-    const em_side nobody = em_nobody(true, false);
+    const em_side absent = em_absent_side(true, false);
     enum em_merge_stop stop = EM_MERGE_LEFT;
     while (merge->left_at < left_size) {
         const uint8_t *row = em_row_at(left, left_size, merge->left_at, false);
         if (row == NULL || !in_order(left, left_size, merge->left_last, merge->left_at)) {
             return row == NULL ? EM_MERGE_DAMAGED : EM_MERGE_UNSORTED;
         }
-        enum standing standing = BELOW;
+        enum match_state state = BELOW;
         if (!is_null(row)) {
-            standing = catch_up(merge, row, right, right_size, rest, &stop);
+            state = skip_lesser(merge, row, right, right_size, rest, &stop);
         }
-        if (standing == STOPPED) {
+        if (state == STOPPED) {
             return stop;
         }
-        if (standing == EQUAL && (merge->flags & EM_JOIN_PAIRS)) {
+        if (state == EQUAL && (merge->flags & EM_JOIN_PAIRS)) {
             if (!write_pairs(merge, row, right, right_size, out, &stop)) {
                 return stop;
             }
-        } else if (merge->flags & (standing == EQUAL ? EM_JOIN_FIRST : EM_JOIN_LONE)) {
-            if (!em_write_joined(out, em_side_of(row, false), nobody)) {
+        } else if (merge->flags & (state == EQUAL ? EM_JOIN_FIRST : EM_JOIN_LONE)) {
+            if (!em_write_joined(out, em_side_of(row, false), absent)) {
                 return EM_MERGE_OUT;
             }
         }

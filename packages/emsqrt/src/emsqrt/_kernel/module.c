@@ -19,7 +19,8 @@ static int (*const registers[])(PyObject *) = {
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     .m_name = "emsqrt._kernel._native",
-    .m_doc = "The engine's loops over bytes. No function allocates beyond the memory it is given.",
+    .m_doc = "The engine's loops over bytes. No function allocates beyond the memory that its "
+             "caller passes.",
     .m_size = -1,
 };
 

@@ -1,4 +1,5 @@
-/* What the binding files share: Python.h once, the Columns type, and how each file registers. */
+/* Shared by the binding files: Python.h, the Columns type, and the function that registers each
+ * file. */
 #ifndef EMSQRT_NATIVE_H
 #define EMSQRT_NATIVE_H
 
@@ -7,7 +8,7 @@
 
 #include "columns.h"
 
-/* A batch of columns. Whoever made it keeps what it views alive through `owner` and `held`. */
+/* A batch of columns. `owner` and `held` keep the memory of the view alive. */
 typedef struct {
     PyObject ob_base;
     em_columns view;
@@ -15,24 +16,25 @@ typedef struct {
     Py_buffer *held;
     Py_ssize_t held_count;
     PyObject *owner;
-    uint32_t readers; /* loops that read it without the interpreter's lock */
+    uint32_t readers; /* number of loops that read it without holding the GIL */
 } columns_object;
 
 /* Return the view of a Columns object, or NULL with TypeError set. */
 const em_columns *columns_view(PyObject *object);
 
-/* Keep a Columns object, and what lies under it, as it is while a loop reads it. */
-void columns_keep(PyObject *object);
-void columns_let_go(PyObject *object);
+/* Keep a Columns object and its buffers unchanged while a loop reads it; undo with
+ * columns_release(). */
+void columns_hold(PyObject *object);
+void columns_release(PyObject *object);
 
 /* Return a new Columns over `view`, which `owner` keeps valid; its column array is copied. */
 PyObject *columns_over(const em_columns *view, PyObject *owner);
 
-/* Take what Python calls a column's kind: its number, or (kind, bytes, least) of narrow ones; -1
- * with an exception set. */
-int take_packed_kind(PyObject *given, enum em_kind *kind, em_narrow *narrow);
+/* Read a column's kind from Python: its number, or (kind, bytes, least) of a narrow one; -1 with an
+ * exception set. */
+int parse_kind(PyObject *source, enum em_kind *kind, em_narrow *narrow);
 
-/* Each binding file adds its types and functions; 0, or -1 with an exception set. */
+/* Each binding file adds its types and functions to the module; 0, or -1 with an exception set. */
 int batch_register(PyObject *module);
 int block_register(PyObject *module);
 int codec_register(PyObject *module);

@@ -1,6 +1,6 @@
-/* The float fast path is Clinger's ("How to read floating point numbers
- * accurately", PLDI 1990): a significand and a power of ten that are both exact
- * give one rounding. The C library does the rest, exactly. */
+/* The float fast path is Clinger's ("How to read floating point numbers accurately", PLDI 1990):
+ * when a significand and a power of ten are both exact, one operation rounds once. The C library
+ * reads all other floats, exactly. */
 #define _GNU_SOURCE /* strtod_l */
 #include "numbers.h"
 
@@ -28,8 +28,8 @@ static inline bool is_digit(uint8_t octet) {
  * ------------------------------------------------------------------------------------
  */
 
-/* Up to eight digits at once: gather them right-aligned behind zeros, then add neighbours, pairs
- * and fours (Daniel Lemire, "Quickly parsing eight digits", 2018). */
+/* Read up to eight digits at once: right-align them after zeros, then add neighbours, pairs and
+ * fours (Daniel Lemire, "Quickly parsing eight digits", 2018). */
 static bool read_eight_digits(const uint8_t *text, size_t size, uint64_t *out) {
     uint64_t octets;
     uint32_t first, last;
@@ -121,11 +121,10 @@ bool em_read_integer(const uint8_t *text, size_t size, enum em_kind kind, void *
 typedef struct {
     bool negative;
     bool exact;           /* `digits` holds every significant digit */
-    uint64_t digits;      /* the first nineteen significant ones */
-    int64_t exponent;     /* of ten, for `digits` when exact */
-    const uint8_t *first; /* the first significant digit, with the point somewhere
-                             behind it */
-    const uint8_t *stop;  /* the end of digits and point */
+    uint64_t digits;      /* the first nineteen significant digits */
+    int64_t exponent;     /* power of ten for `digits`, when exact */
+    const uint8_t *first; /* the first significant digit; the point may be anywhere after it */
+    const uint8_t *stop;  /* end of the digits and the point */
 } scanned;
 
 static int64_t read_exponent(const uint8_t **at, const uint8_t *end, bool *valid) {
@@ -192,7 +191,7 @@ static bool is_word(const uint8_t *text, size_t size, const char *word) {
     return i == size && word[i] == '\0';
 }
 
-/* `inf`, `infinity`, `nan` or `nan(letters)`, with a sign. */
+/* Read `inf`, `infinity`, `nan` or `nan(letters)`, with a sign. */
 static bool read_name(const uint8_t *text, size_t size, double *out) {
     const bool sign = size > 0 && (*text == '-' || *text == '+');
     const bool minus = sign && *text == '-';
@@ -217,9 +216,9 @@ static bool read_name(const uint8_t *text, size_t size, double *out) {
     return size > 4 && text[3] == '(' && text[size - 1] == ')';
 }
 
-enum { EXACT_DIGITS = 800 }; /* 768 decide any double; one more stands for all that follow */
+enum { EXACT_DIGITS = 800 }; /* 768 digits decide any double; one more represents all that follow */
 
-/* Write the number as digits and exponent with a NUL, for the C library. */
+/* Write the number as digits, exponent and NUL, for the C library. */
 static void write_plain(const scanned *found, char *out) {
     size_t count = 0;
     int64_t dropped = 0;
@@ -305,7 +304,7 @@ bool em_read_float(const uint8_t *text, size_t size, float *out) {
  * ------------------------------------------------------------------------------------
  */
 
-/* 10^exponent, for 0 to 38. */
+/* Return 10^exponent, for 0 to 38. */
 static u128 power_of_ten(int64_t exponent) {
     static const uint64_t powers[] = {1,
                                       10,

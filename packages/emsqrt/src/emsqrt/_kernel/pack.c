@@ -37,7 +37,7 @@ void em_narrow_words(const em_column *column, size_t start, size_t count, uint64
         WORDS_OF(int16_t);
     case 4:
         WORDS_OF(int32_t);
-    default: /* or the low half of a decimal */
+    default: /* or the low half of a decimal's 16 bytes */
         WORDS_OF(int64_t);
     }
 }
@@ -59,8 +59,7 @@ size_t em_payload_bytes(const em_payload *payload, const em_columns *columns, si
     return total;
 }
 
-/* Write one column's field, and its text at `text`; return the end of the text.
- */
+/* Write one column's field, and its text at `text`; return the end of the text. */
 static uint8_t *write_field(const em_column *column, size_t row, uint8_t *field, uint8_t *text) {
     const size_t at = column->offset + row;
     if (em_is_text(column->kind)) {

@@ -1,4 +1,4 @@
-/* States packed into as few bytes as they need, read back, and merged into a record. */
+/* Pack states into as few bytes as they need, read them, and merge them into a record. */
 #include "states.h"
 
 static bool is_ordered(enum em_part_op op) {
@@ -85,7 +85,7 @@ static uint8_t *pack_floats(const em_part *part, const uint8_t *record, uint8_t 
     }
     em_float_bins bins;
     memcpy(&bins, record + part->at, sizeof bins);
-    if (bins.adds == 1) { /* the pieces of one double, which is their value */
+    if (bins.adds == 1) { /* the pieces of one double: store the double itself */
         const double value = em_float_bins_value(&bins);
         *out = EM_FLOATS_ONE;
         memcpy(out + 1, &value, 8);
@@ -233,7 +233,8 @@ static const uint8_t *read_floats(const uint8_t *in, const uint8_t *end, em_pack
     }
     if (out->form == EM_FLOATS_FEW) {
         out->few.above = *in++;
-        out->few.adds = 2; /* not a single value, see pack_floats() */
+        out->few.adds =
+            2; /* any number but 1, which would mean a single value: see pack_floats() */
         for (int i = 0; i < 3 && in != NULL; i++) {
             uint64_t word = 0;
             bool any;
@@ -262,7 +263,7 @@ em_float_sum em_packed_floats(const em_packed *packed) {
 
 double em_packed_float_value(const em_packed *packed) {
     if (packed->form == EM_FLOATS_ONE && !em_float_is_special(em_float_bits(packed->one))) {
-        return packed->one + 0.0; /* one zero */
+        return packed->one + 0.0; /* -0.0 becomes 0.0 */
     }
     if (packed->form == EM_FLOATS_FEW) {
         return em_float_bins_value(&packed->few);

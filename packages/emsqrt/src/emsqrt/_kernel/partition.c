@@ -1,9 +1,10 @@
-/* Grace partitioning: a level's seed gives bits that the levels above have not used. */
+/* Grace partitioning: each level has its own seed, so its hash bits are independent of those of the
+ * levels above. */
 #include "partition.h"
 
 enum { SEEN_MIN = 1 << 16, MISSED_SHARE = 16 };
 
-/* How many bounds are not above a key. */
+/* Return the number of bounds that are not greater than a key: the index of its range. */
 static uint32_t range_of(const em_partitioner *partitioner, const uint8_t *key, uint32_t bytes) {
     uint32_t low = 0, high = partitioner->fan_out - 1;
     while (low < high) {
@@ -18,9 +19,9 @@ static uint32_t range_of(const em_partitioner *partitioner, const uint8_t *key, 
     return low;
 }
 
-/* Whether a key may be one of those that the filter was told, this one being told now if it fills.
- * A filter that hardly leaves anything out is not asked any more. */
-static bool passes(em_key_filter *filter, uint64_t hash) {
+/* Whether a key may be among those that the filter collected; a filter that `fills` adds it. A
+ * filter that drops few of the first SEEN_MIN rows is switched off. */
+static bool passes_filter(em_key_filter *filter, uint64_t hash) {
     uint64_t *word = &filter->words[(hash & UINT32_MAX) * (uint64_t)filter->count >> 32];
     const uint64_t bits = hash * UINT64_C(0x9E3779B97F4A7C15);
     const uint64_t mask = UINT64_C(1) << (bits >> 58) | UINT64_C(1) << (bits >> 52 & 63) |
@@ -37,7 +38,7 @@ static bool passes(em_key_filter *filter, uint64_t hash) {
     return found;
 }
 
-/* The buffer that a row goes to; false when it goes to none. */
+/* Find the buffer of a row; false when the filter drops the row. */
 static bool find_buffer(em_partitioner *partitioner, const uint8_t *row, uint32_t *buffer) {
     const uint32_t key_bytes = em_joined_key_bytes(row);
     if (key_bytes == 0) {
@@ -50,14 +51,14 @@ static bool find_buffer(em_partitioner *partitioner, const uint8_t *row, uint32_
     }
     const uint64_t hash = em_hash_key(em_row_key(row), key_bytes, partitioner->seed);
     *buffer = (uint32_t)((hash >> 32) * partitioner->fan_out >> 32);
-    return partitioner->filter.count == 0 || passes(&partitioner->filter, hash);
+    return partitioner->filter.count == 0 || passes_filter(&partitioner->filter, hash);
 }
 
 static uint32_t stored_bytes(const uint8_t *row, int64_t sequence) {
     return em_row_bytes(row) + (sequence < 0 ? 0 : EM_NUMBER_BYTES);
 }
 
-/* Copy a row; a number goes between its key and its payload. */
+/* Copy a row, with its number, if any, between key and payload. */
 static void store(uint8_t *to, const uint8_t *row, int64_t sequence) {
     if (sequence < 0) {
         memcpy(to, row, em_row_bytes(row));

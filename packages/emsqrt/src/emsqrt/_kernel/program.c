@@ -52,13 +52,13 @@ static const char *check_list(const em_program *program, const em_instruction *a
     }
     for (size_t i = 1; i <= (size_t)values; i++) {
         if (constant_at(program, at->arg + i).lane != at->lane) {
-            return "a list holds a value of another lane";
+            return "a list has a value of another lane";
         }
     }
     return NULL;
 }
 
-/* The lanes an instruction takes from the stack; how many, and of which. */
+/* The lanes that an instruction pops from the stack; return how many. */
 static size_t operands(const em_instruction *at, uint8_t *lane) {
     *lane = at->lane;
     switch ((enum em_op)at->op) {
@@ -74,7 +74,7 @@ static size_t operands(const em_instruction *at, uint8_t *lane) {
     case EM_OP_CONTAINS:
         *lane = EM_LANE_TEXT;
         return 2;
-    case EM_OP_CHOOSE: /* below the BOOL */
+    case EM_OP_CHOOSE: /* the two values are below the BOOL */
         return 3;
     case EM_OP_NOT:
         *lane = EM_LANE_BOOL;
@@ -124,14 +124,14 @@ static bool lane_fits(const em_instruction *at) {
 
 static const char *check_one(const em_program *program, const em_instruction *at) {
     if (at->op >= EM_OPS || at->lane >= EM_LANES || !lane_fits(at)) {
-        return "there is no such instruction";
+        return "an instruction is unknown, or does not support its lane";
     }
     const bool decimal = at->lane == EM_LANE_DECIMAL || at->op == EM_OP_TO_DECIMAL;
     if (decimal && at->op >= EM_OP_ADD && at->arg > DIGITS_MAX) {
         return "a decimal has 38 digits at most";
     }
     if (at->op == EM_OP_TO_DECIMAL && at->arg > (at->lane == EM_LANE_U64 ? 18 : 19)) {
-        return "an integer with so many zeros is no decimal";
+        return "an integer times this power of ten exceeds a decimal";
     }
     if (at->op == EM_OP_IS_IN) {
         return check_list(program, at);
@@ -155,28 +155,29 @@ const char *em_program_check(em_program *program) {
         const em_instruction *at = &program->code[i];
         wrong = check_one(program, at);
         uint8_t lane = 0;
-        const size_t taken = wrong == NULL ? operands(at, &lane) : 0;
-        if (wrong == NULL && taken > height) {
+        const size_t operand_count = wrong == NULL ? operands(at, &lane) : 0;
+        if (wrong == NULL && operand_count > height) {
             return "the stack is empty";
         }
-        for (size_t k = 0; k < taken; k++) {
+        for (size_t k = 0; k < operand_count; k++) {
             if (lanes[height - 1 - k] != (k < 2 ? lane : EM_LANE_BOOL)) {
                 return "an operand has another lane";
             }
         }
-        height = height - taken + 1;
+        height = height - operand_count + 1;
         if (height > DEPTH_MAX) {
             return "the stack is too deep";
         }
         lanes[height - 1] = (uint8_t)em_result_lane(at);
-        const size_t slots = height + (at->op == EM_OP_IS_IN); /* which collects in one above */
+        const size_t slots =
+            height + (at->op == EM_OP_IS_IN); /* IS_IN collects its result in one more slot */
         program->depth = slots > program->depth ? slots : program->depth;
         if (at->op == EM_OP_COLUMN && at->arg >= program->column_count) {
             program->column_count = (size_t)at->arg + 1;
         }
     }
     program->result = (enum em_lane)lanes[0];
-    return wrong != NULL ? wrong : height == 1 ? NULL : "values are left over";
+    return wrong != NULL ? wrong : height == 1 ? NULL : "more than one value is left on the stack";
 }
 
 bool em_program_accepts(const em_program *program, const em_columns *columns) {
@@ -229,7 +230,7 @@ static size_t step(const em_program *program, const em_instruction *at, const em
                 slot_at(program, (*height)++));
         return count;
     }
-    case EM_OP_IS_IN: /* `depth` counts the slot above */
+    case EM_OP_IS_IN: /* the slot above `top` is free: em_program_check() counted it in `depth` */
         is_in(program, at, count, slot_at(program, top - 1), slot_at(program, top).values);
         return count;
     case EM_OP_EQ:

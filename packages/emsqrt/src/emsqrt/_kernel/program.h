@@ -1,8 +1,9 @@
-/* Small expressions over columns, worked out block by block: a postfix program on a stack of
+/* Small expressions over columns: a postfix program that is evaluated block by block on a stack of
  * vectors.
  *
- * Values stand in lanes: all signed integers, small unsigned ones, days and moments in I64; only
- * UInt64 in U64; both floats in F64. Every vector has a byte a row that says whether it is valid.
+ * A value's lane is its type on the stack: signed integers, small unsigned ones, dates, times and
+ * timestamps are I64; only UInt64 is U64; both float types are F64. Every vector has a validity
+ * byte per row.
  */
 #ifndef EMSQRT_PROGRAM_H
 #define EMSQRT_PROGRAM_H
@@ -22,7 +23,7 @@ enum em_lane {
 enum em_op {
     EM_OP_COLUMN,   /* push column `arg` */
     EM_OP_CONSTANT, /* push constant `arg` */
-    EM_OP_EQ,       /* two of `lane` to BOOL; NaN equals itself and is above everything */
+    EM_OP_EQ, /* two of `lane` to BOOL; NaN equals itself and is greater than any other value */
     EM_OP_NE,
     EM_OP_LT,
     EM_OP_LE,
@@ -33,21 +34,23 @@ enum em_op {
     EM_OP_NOT,
     EM_OP_IS_NULL,
     EM_OP_IS_NAN,
-    EM_OP_IS_IN, /* constants `arg` and behind; how many, constant `arg` says as an I64 */
+    EM_OP_IS_IN, /* whether the value is in a list: constant `arg` is its length (I64), its values
+                    follow */
     EM_OP_ADD,   /* I64, U64, F64, DECIMAL; a decimal has at most `arg` digits */
     EM_OP_SUB,
     EM_OP_MUL,
     EM_OP_DIV, /* F64 */
     EM_OP_NEG,
     EM_OP_ABS,
-    EM_OP_TO_U64,     /* from I64 that is not negative */
+    EM_OP_TO_U64,     /* from a non-negative I64 */
     EM_OP_TO_F64,     /* from `lane` I64 or U64, or DECIMAL of the scale `arg` */
-    EM_OP_TO_DECIMAL, /* from `lane` I64 or U64, with `arg` zeros behind */
-    EM_OP_RESCALE,    /* DECIMAL with `arg` more zeros */
+    EM_OP_TO_DECIMAL, /* from `lane` I64 or U64, times 10^`arg` */
+    EM_OP_RESCALE,    /* DECIMAL times 10^`arg` */
     EM_OP_STARTS,     /* two TEXT to BOOL: the first begins with the second */
     EM_OP_ENDS,
     EM_OP_CONTAINS,
-    EM_OP_CHOOSE, /* a BOOL and two of `lane`: the first where it is true, else the second */
+    EM_OP_CHOOSE, /* a BOOL and two of `lane`: the first value where the BOOL is true, else the
+                     second */
     EM_OPS,
 };
 
@@ -72,7 +75,7 @@ typedef union {
     em_text text;
 } em_value;
 
-/* A constant as it is handed in: 32 bytes. A text is `size` bytes at `offset` of the same buffer.
+/* A constant as Python passes it: 32 bytes. A text is `size` bytes at `offset` of the same buffer.
  */
 typedef struct {
     uint8_t lane, valid;
@@ -87,21 +90,21 @@ typedef struct {
     size_t length;
     const uint8_t *constants;
     size_t constants_bytes, constant_count;
-    size_t depth;      /* slots that the stack needs at most */
-    size_t block_rows; /* rows worked out at once */
+    size_t depth;      /* most slots of the stack that are in use at once */
+    size_t block_rows; /* rows evaluated at once */
     uint8_t *stack;    /* depth * em_slot_bytes(block_rows), aligned to 16 */
     enum em_lane result;
-    size_t column_count; /* columns that it reads: 0 to column_count - 1 */
+    size_t column_count; /* columns that it may read: 0 to column_count - 1 */
 } em_program;
 
 typedef struct {
     bool failed;
     size_t row;         /* in the batch */
-    size_t instruction; /* which one has no value there */
+    size_t instruction; /* the instruction without a value for that row */
     em_value left, right;
 } em_program_fault;
 
-/* Bytes of one slot: a value of 16 bytes and a byte of validity for each row. */
+/* Bytes of one stack slot: a value of 16 bytes and a validity byte for each row. */
 static inline size_t em_slot_bytes(size_t rows) {
     return rows * 16 + (rows + 15) / 16 * 16;
 }
@@ -110,10 +113,10 @@ static inline size_t em_slot_bytes(size_t rows) {
  * Return NULL, or what is wrong. */
 const char *em_program_check(em_program *program);
 
-/* Return whether each column that the program reads has the lane that it expects. */
+/* Return whether each column has the lane with which the program reads it. */
 bool em_program_accepts(const em_program *program, const em_columns *columns);
 
-/* Work out rows [start, start + count), count <= block_rows. The values stay in the bottom slot:
+/* Evaluate rows [start, start + count), count <= block_rows. The values stay in the bottom slot:
  * `em_program_values` and `em_program_validity`. False: `fault` says where and why. */
 bool em_program_run(const em_program *program, const em_columns *columns, size_t start,
                     size_t count, em_program_fault *fault);

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { EM_AT_ONCE = 64 }; /* rows whose results are written together */
+enum { EM_AT_ONCE = 64 }; /* rows compared before their results are stored */
 
 enum em_lane em_lane_of(enum em_kind kind) {
     static const uint8_t lanes[EM_KINDS] = {
@@ -152,11 +152,11 @@ static int order_floats(double left, double right) {
     return left_nan || right_nan ? (int)left_nan - (int)right_nan : (left > right) - (left < right);
 }
 
-/* Comparison as one of three questions and whether the answer is turned around. */
-enum question { IS_EQUAL, IS_LESS, IS_MORE };
+/* A comparison is one of three tests, and whether its answer is negated. */
+enum comparison { IS_EQUAL, IS_LESS, IS_MORE };
 
-static enum question question_of(enum em_op op, uint8_t *turned) {
-    *turned = op == EM_OP_NE || op == EM_OP_GE || op == EM_OP_LE;
+static enum comparison comparison_of(enum em_op op, uint8_t *negated) {
+    *negated = op == EM_OP_NE || op == EM_OP_GE || op == EM_OP_LE;
     return op == EM_OP_EQ || op == EM_OP_NE   ? IS_EQUAL
            : op == EM_OP_LT || op == EM_OP_GE ? IS_LESS
                                               : IS_MORE;
@@ -167,21 +167,22 @@ static enum question question_of(enum em_op op, uint8_t *turned) {
 #define LESS_FLOAT(one, two) (((one) < (two)) | (((one) == (one)) & ((two) != (two))))
 #define SAME_FLOAT(one, two) (((one) == (two)) | (((one) != (one)) & ((two) != (two))))
 
-/* Results are narrower than operands, so those of some rows never cover a row still to come. */
+/* Results overwrite the left operand. They are narrower than operands, so the results of some rows
+ * never cover an operand that is still to be read. */
 #define COMPARE_ROWS(type, answer, two_at)                                                         \
     for (size_t row = 0; row < count; row += EM_AT_ONCE) {                                         \
         const size_t some = count - row < EM_AT_ONCE ? count - row : EM_AT_ONCE;                   \
         const type *ones = (const type *)left.values + row;                                        \
         for (size_t i = 0; i < some; i++) {                                                        \
             const type one = ones[i], two = two_at;                                                \
-            answers[i] = (uint8_t)((answer) ^ turned);                                             \
+            answers[i] = (uint8_t)((answer) ^ negated);                                            \
         }                                                                                          \
         memcpy((uint8_t *)left.values + row, answers, some);                                       \
     }                                                                                              \
     break
 
 #define COMPARE(type, less, same, two_at)                                                          \
-    switch (question) {                                                                            \
+    switch (comparison) {                                                                          \
     case IS_EQUAL:                                                                                 \
         COMPARE_ROWS(type, same(one, two), two_at);                                                \
     case IS_LESS:                                                                                  \
@@ -201,23 +202,23 @@ static void and_valid(size_t count, em_slot left, em_slot right) {
     }
 }
 
-static void compare_texts(enum question question, uint8_t turned, size_t count, em_slot left,
+static void compare_texts(enum comparison comparison, uint8_t negated, size_t count, em_slot left,
                           em_slot right) {
     uint8_t *out = left.values;
     for (size_t row = 0; row < count; row++) {
         const em_text one = ((const em_text *)left.values)[row];
         const em_text two = ((const em_text *)right.values)[row];
         const int order = left.valid[row] ? order_text(one, two) : 0;
-        const bool answer = question == IS_EQUAL  ? order == 0
-                            : question == IS_LESS ? order < 0
-                                                  : order > 0;
-        out[row] = left.valid[row] & (answer ^ turned);
+        const bool answer = comparison == IS_EQUAL  ? order == 0
+                            : comparison == IS_LESS ? order < 0
+                                                    : order > 0;
+        out[row] = left.valid[row] & (answer ^ negated);
     }
 }
 
 void em_compare(enum em_op op, enum em_lane lane, size_t count, em_slot left, em_slot right) {
-    uint8_t turned, answers[EM_AT_ONCE];
-    const enum question question = question_of(op, &turned);
+    uint8_t negated, answers[EM_AT_ONCE];
+    const enum comparison comparison = comparison_of(op, &negated);
     and_valid(count, left, right);
     switch (lane) {
     case EM_LANE_BOOL:
@@ -231,7 +232,7 @@ void em_compare(enum em_op op, enum em_lane lane, size_t count, em_slot left, em
     case EM_LANE_DECIMAL:
         COMPARE(em_decimal, LESS, SAME, ROW_OF(em_decimal));
     default:
-        compare_texts(question, turned, count, left, right);
+        compare_texts(comparison, negated, count, left, right);
     }
 }
 
@@ -357,7 +358,8 @@ static inline bool decimal_overflows(enum em_op op, em_decimal one, em_decimal t
         return op == EM_OP_ADD ? __builtin_add_overflow(one, two, made)
                                : __builtin_sub_overflow(one, two, made);
     }
-    if (one == (int64_t)one && two == (int64_t)two) { /* most are short: one multiplication */
+    if (one == (int64_t)one &&
+        two == (int64_t)two) { /* most fit 64 bits: a single multiplication is enough */
         *made = (em_decimal)(int64_t)one * (int64_t)two;
         return false;
     }
@@ -373,7 +375,7 @@ static inline size_t on_decimals(enum em_op op, em_decimal limit, size_t count, 
     for (size_t row = 0; row < count; row++) {
         em_decimal made = 0;
         const bool overflows = decimal_overflows(op, ones[row], twos[row], &made);
-        if (overflows || (unsigned __int128)made + most > 2 * most) { /* beyond -most to most */
+        if (overflows || (unsigned __int128)made + most > 2 * most) { /* outside [-most, most] */
             if (left.valid[row]) {
                 return row;
             }
@@ -410,7 +412,7 @@ size_t em_arithmetic(const em_instruction *at, size_t count, em_slot left, em_sl
         CHECKED(uint64_t, OPERATION(op, uint64_t));
     }
     const em_decimal limit = power_of_ten(at->arg);
-    switch (op) { /* a loop for each */
+    switch (op) { /* one loop per op */
     case EM_OP_ADD:
         return on_decimals(EM_OP_ADD, limit, count, left, right);
     case EM_OP_SUB:
@@ -445,7 +447,8 @@ static size_t negate(const em_instruction *at, size_t count, em_slot slot) {
 
 static void to_decimal(const em_instruction *at, size_t count, em_slot slot) {
     const em_decimal power = power_of_ten(at->arg);
-    for (size_t row = count; row-- > 0;) { /* from the end: a decimal is wider than what it was */
+    for (size_t row = count;
+         row-- > 0;) { /* from the end: a decimal is wider than the value that it overwrites */
         const em_value held = em_value_at((enum em_lane)at->lane, slot, row);
         const em_decimal whole =
             at->lane == EM_LANE_U64 ? (em_decimal)held.u64 : (em_decimal)held.i64;
@@ -503,7 +506,7 @@ size_t em_unary(const em_instruction *at, size_t count, em_slot slot) {
         }
         memset(slot.valid, 1, count);
         return count;
-    default: /* EM_OP_TO_U64: the same bits */
+    default: /* EM_OP_TO_U64: the bits stay the same */
         return count;
     }
 }

@@ -1,9 +1,8 @@
-/* Least significant digit first over the bytes that differ, then the rest of
- * the keys for ties.
+/* Radix sort, least significant digit first, over the key prefixes (key_prefix.h); then rows with
+ * equal prefixes are sorted by the rest of their keys.
  *
- * A stretch of equal prefixes that is large looks for the next bytes in which
- * its keys differ and is sorted by those; a small one, or one behind very many
- * equal bytes, merges by comparison.
+ * A large range of equal prefixes is sorted in the same way by the next positions where its keys
+ * differ; a small one, or one after many levels, is merge sorted by whole keys.
  */
 #include <string.h>
 
@@ -12,12 +11,11 @@
 
 enum {
     DIGITS = 256,
-    AHEAD = 12,         /* rows to fetch before they are looked at */
-    COMPARE_ROWS = 384, /* fewer are merged by comparison */
-    INSERT_ROWS = 12,   /* fewer are inserted */
-    DEPTH_MAX = 6,      /* levels of radix before comparison takes over; each has 12
-                           KiB of stack */
-    WINDOW_BYTES = 64,  /* of the keys, looked at for the next bytes that differ */
+    AHEAD = 12,         /* rows to prefetch */
+    COMPARE_ROWS = 384, /* ranges of fewer rows are merge sorted */
+    INSERT_ROWS = 12,   /* the merge sort starts from insertion-sorted ranges of this many rows */
+    DEPTH_MAX = 6,      /* levels of radix sort before merge sort; each needs 12 KiB of stack */
+    WINDOW_BYTES = 64,  /* bytes of the keys that are searched at a time for the next positions */
 };
 
 static inline const uint8_t *row_at(em_row_place place, const em_entry *entry) {
@@ -29,7 +27,7 @@ static inline unsigned digit_of(const em_entry *entry, unsigned digit, unsigned 
                               : (unsigned)(entry->high >> (8 * (digit - low_digits)) & 0xff);
 }
 
-/* Gather prefixes and count digits; true when the prefixes rise already. */
+/* Read the prefixes and count their digits; true when they are sorted already. */
 static bool gather(em_row_place place, em_entry *entries, size_t count,
                    const em_positions *positions, uint32_t (*counts)[DIGITS]) {
     const unsigned digits = positions->count, low_digits = digits > 8 ? digits - 8 : 0;
@@ -68,12 +66,13 @@ static void scatter_high(const em_entry *from, em_entry *to, size_t count, unsig
     }
 }
 
-/* Sort by the gathered digits; returns where the result is. */
+/* Sort by the prefixes' digits; return the array that has the result. */
 static em_entry *sort_digits(em_entry *entries, em_entry *scratch, size_t count, unsigned digits,
                              uint32_t (*counts)[DIGITS]) {
     const unsigned low_digits = digits > 8 ? digits - 8 : 0;
     for (unsigned digit = 0; digit < digits; digit++) {
         uint32_t *next = counts[digit];
+        /* All rows have the same digit, so this pass would not change their order. */
         if (next[digit_of(entries, digit, low_digits)] == count) {
             continue;
         }
@@ -111,8 +110,8 @@ static void merge_halves(em_row_place place, const em_entry *left, const em_entr
                          const em_entry *end, em_entry *out) {
     const em_entry *right = middle;
     while (left < middle && right < end) {
-        const bool take_right = em_compare_keys(row_at(place, right), row_at(place, left)) < 0;
-        *out++ = take_right ? *right++ : *left++;
+        const bool right_first = em_compare_keys(row_at(place, right), row_at(place, left)) < 0;
+        *out++ = right_first ? *right++ : *left++;
     }
     memcpy(out, left, (size_t)(middle - left) * sizeof *left);
     memcpy(out + (middle - left), right, (size_t)(end - right) * sizeof *right);
@@ -140,8 +139,8 @@ static void sort_compared(em_row_place place, em_entry *entries, em_entry *scrat
     }
 }
 
-/* The next positions at or behind `from` where these rows' keys differ. False
- * when the keys are equal from there on. */
+/* Find the next positions, from `from` on, where these rows' keys differ. False when the keys are
+ * equal from there on. */
 static bool find_positions(em_row_place place, const em_entry *entries, size_t count, uint32_t from,
                            em_positions *positions) {
     uint32_t longest = 0, shortest = UINT32_MAX;
@@ -151,14 +150,15 @@ static bool find_positions(em_row_place place, const em_entry *entries, size_t c
         shortest = bytes < shortest ? bytes : shortest;
     }
     for (; from < longest; from += WINDOW_BYTES) {
-        em_spread spread = {0};
+        em_key_differences differences = {0};
         for (size_t i = 0; i < count; i++) {
             const uint8_t *row = row_at(place, &entries[i]);
             const uint32_t bytes = em_row_key_bytes(row);
             const uint32_t seen = bytes > from ? bytes - from : 0;
-            em_spread_add(&spread, em_row_key(row) + (bytes > from ? from : bytes), seen);
+            em_key_differences_add(&differences, em_row_key(row) + (bytes > from ? from : bytes),
+                                   seen);
         }
-        *positions = em_spread_positions(&spread);
+        *positions = em_key_differences_positions(&differences);
         if (positions->count > 0) {
             for (uint32_t i = 0; i < positions->count; i++) {
                 positions->at[i] += from;
@@ -169,13 +169,12 @@ static bool find_positions(em_row_place place, const em_entry *entries, size_t c
     return shortest != longest;
 }
 
-static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
-                        uint32_t from, unsigned depth);
+static void sort_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
+                      uint32_t from, unsigned depth);
 
-/* Sort a stretch whose keys are equal before `from`; the result is in
- * `entries`. */
-static void sort_stretch(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
-                         uint32_t from, unsigned depth) {
+/* Sort a range of rows whose keys are equal before `from`; the result is in `entries`. */
+static void sort_range(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
+                       uint32_t from, unsigned depth) {
     em_positions positions = {0};
     if (count < COMPARE_ROWS || depth == DEPTH_MAX) {
         sort_compared(place, entries, scratch, count);
@@ -184,7 +183,7 @@ static void sort_stretch(em_row_place place, em_entry *entries, em_entry *scratc
     if (!find_positions(place, entries, count, from, &positions)) {
         return;
     }
-    if (positions.count == 0) { /* they differ in zeros at their ends only */
+    if (positions.count == 0) { /* the keys differ only in the number of zeros at their ends */
         sort_compared(place, entries, scratch, count);
         return;
     }
@@ -195,12 +194,12 @@ static void sort_stretch(em_row_place place, em_entry *entries, em_entry *scratc
             memcpy(entries, sorted, count * sizeof *entries);
         }
     }
-    settle_ties(place, entries, scratch, count, positions.at[positions.count - 1] + 1, depth + 1);
+    sort_ties(place, entries, scratch, count, positions.at[positions.count - 1] + 1, depth + 1);
 }
 
-/* Sort every stretch of equal prefixes by what follows them. */
-static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
-                        uint32_t from, unsigned depth) {
+/* Sort each range of rows with equal prefixes by the rest of their keys. */
+static void sort_ties(em_row_place place, em_entry *entries, em_entry *scratch, size_t count,
+                      uint32_t from, unsigned depth) {
     for (size_t start = 0, end; start < count; start = end) {
         end = start + 1;
         while (end < count && entries[end].high == entries[start].high &&
@@ -208,7 +207,7 @@ static void settle_ties(em_row_place place, em_entry *entries, em_entry *scratch
             end++;
         }
         if (end - start > 1) {
-            sort_stretch(place, entries + start, scratch + start, end - start, from, depth);
+            sort_range(place, entries + start, scratch + start, end - start, from, depth);
         }
     }
 }
@@ -222,7 +221,7 @@ em_entry *em_order_rows(em_row_place place, em_entry *entries, em_entry *scratch
     }
     if (!positions->decides) {
         const uint32_t from = positions->count == 0 ? 0 : positions->at[positions->count - 1] + 1;
-        settle_ties(place, sorted, sorted == entries ? scratch : entries, count, from, 0);
+        sort_ties(place, sorted, sorted == entries ? scratch : entries, count, from, 0);
     }
     return sorted;
 }

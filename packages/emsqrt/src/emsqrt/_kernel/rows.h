@@ -1,13 +1,15 @@
-/* The row: a key that compares by its bytes, and a payload that nobody but its maker reads.
+/* clang-format off */
+/* The row: a key whose bytes compare in the sort order, and a payload that only its writer reads.
  *
  *     u32 row_bytes    the whole row, these eight bytes included
  *     u32 key_bytes
- *     key              see keys.h; memcmp order is the order asked for
+ *     key              see keys.h; memcmp order is the requested order
  *     payload          a record's raw bytes, packed columns, or an aggregate's states
  *
- * Rows lie back to back, unaligned, little-endian, in memory as in spilled blocks. A block never
- * splits a row.
+ * Rows follow one another without padding, unaligned and little-endian, in memory as in spilled
+ * blocks. A row is never split across blocks.
  */
+/* clang-format on */
 #ifndef EMSQRT_ROWS_H
 #define EMSQRT_ROWS_H
 
@@ -46,7 +48,7 @@ static inline uint32_t em_row_payload_bytes(const uint8_t *row) {
     return em_row_bytes(row) - EM_ROW_HEAD_BYTES - em_row_key_bytes(row);
 }
 
-/* Compare two keys as the order has it: by bytes, then the shorter first. */
+/* Compare two keys in sort order: by bytes, then the shorter one first. */
 static inline int em_compare_keys(const uint8_t *left, const uint8_t *right) {
     const uint32_t left_bytes = em_row_key_bytes(left), right_bytes = em_row_key_bytes(right);
     const uint32_t common = left_bytes < right_bytes ? left_bytes : right_bytes;

@@ -1,9 +1,9 @@
-/* States in records: where they lie, how one more value goes in. */
+/* States in records: their layout, and adding one more value. */
 #include "states.h"
 
 #include "xxh3.h"
 
-uint32_t em_heap_take(em_heap *heap, size_t bytes) {
+uint32_t em_heap_allocate(em_heap *heap, size_t bytes) {
     const size_t whole = EM_HEAP_HEAD + em_align8(bytes);
     if (heap->limit - heap->used < whole || whole > UINT32_MAX) {
         heap->failed = true;
@@ -95,7 +95,7 @@ size_t em_absorb_growth(const em_layout *layout, size_t packed_bytes) {
     return growth;
 }
 
-/* Exact sums: 64 bits in the record until they are too few, then 192 in the heap. */
+/* Exact sums: 64 bits in the record until they overflow, then 192 bits in the heap. */
 void em_sum_put(uint8_t *record, const em_part *part, size_t index, em_i128 value, em_heap *heap) {
     uint8_t *state = record + part->at, *flags = em_flags(record, index);
     *flags |= EM_SEEN;
@@ -108,7 +108,7 @@ void em_sum_put(uint8_t *record, const em_part *part, size_t index, em_i128 valu
             memcpy(state, &sum, 8);
             return;
         }
-        ref = em_heap_take(heap, sizeof(em_sum));
+        ref = em_heap_allocate(heap, sizeof(em_sum));
         if (ref == 0) {
             return;
         }
@@ -126,14 +126,15 @@ void em_sum_put(uint8_t *record, const em_part *part, size_t index, em_i128 valu
     memcpy(em_heap_at(heap, ref), &sum, sizeof sum);
 }
 
-/* Return the heap's copy of a float sum, moving it there first; NULL without room. */
+/* Return the heap's copy of a float sum, after moving it there if necessary; NULL when the heap is
+ * full. */
 static uint8_t *heaped_floats(uint8_t *record, const em_part *part, size_t index, em_heap *heap) {
     uint8_t *state = record + part->at, *flags = em_flags(record, index);
     uint32_t ref;
     if (!(*flags & EM_HEAPED)) {
         em_float_bins bins;
         memcpy(&bins, state, sizeof bins);
-        ref = em_heap_take(heap, sizeof(em_float_sum));
+        ref = em_heap_allocate(heap, sizeof(em_float_sum));
         if (ref == 0) {
             return NULL;
         }
@@ -210,7 +211,8 @@ void em_float_put_bins(uint8_t *record, const em_part *part, size_t index,
     em_float_put_sum(record, part, index, &whole, heap);
 }
 
-/* Text takes twice what it needs when it grows, so that growing costs no more than its end. */
+/* A text that outgrows its capacity gets at least twice as much, so that all its allocations
+ * together are less than twice the last one. */
 void em_text_put(uint8_t *state, const uint8_t *text, uint32_t bytes, em_heap *heap) {
     em_text_ref held;
     memcpy(&held, state, sizeof held);
@@ -222,7 +224,7 @@ void em_text_put(uint8_t *state, const uint8_t *text, uint32_t bytes, em_heap *h
     }
     if (bytes > capacity) {
         const size_t doubled = 2 * (size_t)capacity;
-        held.ref = em_heap_take(heap, bytes > doubled ? bytes : doubled);
+        held.ref = em_heap_allocate(heap, bytes > doubled ? bytes : doubled);
         if (held.ref == 0) {
             return;
         }
@@ -234,8 +236,8 @@ void em_text_put(uint8_t *state, const uint8_t *text, uint32_t bytes, em_heap *h
     memcpy(state, &held, sizeof held);
 }
 
-static bool beats(const em_part *part, const uint8_t *state, const uint8_t *value,
-                  const uint8_t *text, size_t bytes, const em_heap *heap) {
+static bool is_better(const em_part *part, const uint8_t *state, const uint8_t *value,
+                      const uint8_t *text, size_t bytes, const em_heap *heap) {
     const bool largest = part->op == EM_MAX;
     int64_t a, b;
     double x, y;
@@ -267,8 +269,9 @@ static bool beats(const em_part *part, const uint8_t *state, const uint8_t *valu
     }
 }
 
-/* Whether row `sequence` comes before (first) or after (last) the one held; notes it if so. */
-static bool comes_forward(uint8_t *record, const em_part *part, size_t index, uint64_t sequence) {
+/* Whether row `sequence` is before (first) or after (last) the held one; if so, store its number.
+ */
+static bool replaces_held(uint8_t *record, const em_part *part, size_t index, uint64_t sequence) {
     uint64_t held;
     memcpy(&held, record + part->at, 8);
     if ((*em_flags(record, index) & EM_SEEN) &&
@@ -280,7 +283,7 @@ static bool comes_forward(uint8_t *record, const em_part *part, size_t index, ui
 }
 
 void em_null_put(uint8_t *record, const em_part *part, size_t index, uint64_t sequence) {
-    if (comes_forward(record, part, index, sequence)) {
+    if (replaces_held(record, part, index, sequence)) {
         *em_flags(record, index) |= EM_SEEN | EM_IS_NULL;
     }
 }
@@ -290,11 +293,11 @@ void em_value_put(uint8_t *record, const em_part *part, size_t index, uint64_t s
     uint8_t *state = record + part->at, *flags = em_flags(record, index);
     const bool seen = *flags & EM_SEEN;
     if (part->op == EM_FIRST || part->op == EM_LAST) {
-        if (!comes_forward(record, part, index, sequence)) {
+        if (!replaces_held(record, part, index, sequence)) {
             return;
         }
         state += 8;
-    } else if (seen && !beats(part, state, value, text, bytes, heap)) {
+    } else if (seen && !is_better(part, state, value, text, bytes, heap)) {
         return;
     }
     *flags = (uint8_t)((*flags | EM_SEEN) & ~EM_IS_NULL);
@@ -317,7 +320,7 @@ uint64_t em_value_hash(enum em_class class, const void *value, size_t bytes) {
 }
 
 static void hll_to_dense(em_hll *sketch, int p, em_heap *heap) {
-    const uint32_t ref = em_heap_take(heap, (size_t)1 << p);
+    const uint32_t ref = em_heap_allocate(heap, (size_t)1 << p);
     if (ref == 0) {
         return;
     }
@@ -337,7 +340,7 @@ static bool hll_grow(em_hll *sketch, int p, em_heap *heap) {
         return !heap->failed;
     }
     const size_t capacity = sketch->ref == 0 ? 4 : (size_t)sketch->capacity * 2;
-    const uint32_t ref = em_heap_take(heap, 4 * capacity);
+    const uint32_t ref = em_heap_allocate(heap, 4 * capacity);
     if (ref == 0) {
         return false;
     }
@@ -349,7 +352,7 @@ static bool hll_grow(em_hll *sketch, int p, em_heap *heap) {
     return true;
 }
 
-/* Return where the register of `entry` is or would be among the sparse ones. */
+/* Return the index where the register of `entry` is or would be among the sparse ones. */
 static size_t hll_find(const uint8_t *entries, size_t count, uint32_t entry) {
     size_t low = 0, high = count;
     while (low < high) {

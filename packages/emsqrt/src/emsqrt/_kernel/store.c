@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "stripes.h"
+#include "row_columns.h"
 
 enum { AHEAD = 8, LINE_BYTES = 64, AHEAD_LINES = 3 };
 
@@ -17,7 +17,8 @@ static inline bool fits(const em_store *store, size_t row_bytes) {
            row_bytes <= UINT32_MAX && store->rows < UINT32_MAX;
 }
 
-/* Entries grow down from here, so that they are there before their number is known. */
+/* Entries grow down from here, so that each is written when its row is, before the number of rows
+ * is known. */
 static inline em_entry *entries_end(const em_store *store) {
     return (em_entry *)(void *)(store->memory + store->bytes);
 }
@@ -42,13 +43,12 @@ size_t em_store_row_bytes(const em_columns *columns, const em_key_spec *spec,
            (sequenced ? EM_SEQUENCE_BYTES : 0) + em_payload_bytes(payload, columns, row);
 }
 
-/* Count a row that was written at the end of the rows, unless the bound drops
- * it. */
-static inline void take(em_store *store, const uint8_t *row, size_t row_bytes) {
+/* Count the row that was written after the last one, unless the bound drops it. */
+static inline void append(em_store *store, const uint8_t *row, size_t row_bytes) {
     if (store->bounded && em_compare_keys(row, store->memory + store->bound) >= 0) {
         return;
     }
-    em_spread_add(&store->spread, em_row_key(row), em_row_key_bytes(row));
+    em_key_differences_add(&store->differences, em_row_key(row), em_row_key_bytes(row));
     entries_end(store)[-1 - (ptrdiff_t)store->rows].at = (uint32_t)(store->used >> store->shift);
     store->used += aligned(store, row_bytes);
     store->payload += em_row_payload_bytes(row);
@@ -58,8 +58,8 @@ static inline void take(em_store *store, const uint8_t *row, size_t row_bytes) {
     }
 }
 
-/* Write the head and key of a row whose payload has so many bytes at the end of the rows, and
- * return where the payload goes. */
+/* Write the head and key of a row with `payload_bytes` of payload after the last row, and return
+ * the address of its payload. */
 static uint8_t *put_head(em_store *store, const em_columns *columns, const em_key_spec *spec,
                          size_t row, size_t key_bytes, size_t payload_bytes, uint64_t *sequence) {
     uint8_t *at = store->memory + store->used;
@@ -69,14 +69,13 @@ static uint8_t *put_head(em_store *store, const em_columns *columns, const em_ke
     return sequence == NULL ? end : em_key_put_sequence(end, (*sequence)++);
 }
 
-/* Take up to a stripe of rows with packed payloads, none of which a bound drops. */
-static size_t add_stripe(em_store *store, const em_columns *columns, const em_key_spec *spec,
-                         const em_payload *payload, size_t start, size_t fixed,
-                         uint64_t *sequence) {
-    size_t bytes[EM_STRIPE_ROWS], row = 0, count = columns->row_count - start;
-    uint8_t *out[EM_STRIPE_ROWS];
-    count = count < EM_STRIPE_ROWS ? count : EM_STRIPE_ROWS;
-    em_stripe_sizes(payload, columns, start, count, bytes);
+/* Add at most one batch of rows with packed payloads; for stores without a bound. */
+static size_t add_batch(em_store *store, const em_columns *columns, const em_key_spec *spec,
+                        const em_payload *payload, size_t start, size_t fixed, uint64_t *sequence) {
+    size_t bytes[EM_ROW_COLUMNS_MAX], row = 0, count = columns->row_count - start;
+    uint8_t *out[EM_ROW_COLUMNS_MAX];
+    count = count < EM_ROW_COLUMNS_MAX ? count : EM_ROW_COLUMNS_MAX;
+    em_row_columns_sizes(payload, columns, start, count, bytes);
     for (; row < count; row++) {
         const size_t key_bytes = (fixed != 0 ? fixed : em_key_bytes(spec, columns, start + row)) +
                                  (sequence == NULL ? 0 : EM_SEQUENCE_BYTES);
@@ -86,9 +85,9 @@ static size_t add_stripe(em_store *store, const em_columns *columns, const em_ke
         }
         const uint8_t *at = store->memory + store->used;
         out[row] = put_head(store, columns, spec, start + row, key_bytes, bytes[row], sequence);
-        take(store, at, row_bytes);
+        append(store, at, row_bytes);
     }
-    em_stripe_write(payload, columns, start, row, bytes, out);
+    em_row_columns_write(payload, columns, start, row, bytes, out);
     return row;
 }
 
@@ -98,11 +97,11 @@ size_t em_store_add(em_store *store, const em_columns *columns, const em_key_spe
     const size_t suffix = sequence == NULL ? 0 : EM_SEQUENCE_BYTES;
     size_t row = start;
     while (payload->shape == EM_PAYLOAD_COLUMNS && !store->bounded && row < columns->row_count) {
-        const size_t taken = add_stripe(store, columns, spec, payload, row, fixed, sequence);
-        if (taken == 0) {
+        const size_t added = add_batch(store, columns, spec, payload, row, fixed, sequence);
+        if (added == 0) {
             return row - start;
         }
-        row += taken;
+        row += added;
     }
     for (; row < columns->row_count; row++) {
         const size_t key_bytes = (fixed != 0 ? fixed : em_key_bytes(spec, columns, row)) + suffix;
@@ -114,16 +113,16 @@ size_t em_store_add(em_store *store, const em_columns *columns, const em_key_spe
         const uint8_t *at = store->memory + store->used;
         em_payload_write(payload, columns, row,
                          put_head(store, columns, spec, row, key_bytes, payload_bytes, sequence));
-        take(store, at, row_bytes);
+        append(store, at, row_bytes);
     }
     return row - start;
 }
 
 size_t em_store_add_rows(em_store *store, const uint8_t *block, size_t bytes) {
-    size_t taken = 0;
-    while (taken < bytes) {
-        const uint8_t *row = block + taken;
-        if (!em_row_is_whole(row, bytes - taken)) {
+    size_t consumed = 0;
+    while (consumed < bytes) {
+        const uint8_t *row = block + consumed;
+        if (!em_row_is_whole(row, bytes - consumed)) {
             return SIZE_MAX;
         }
         const size_t row_bytes = em_row_bytes(row);
@@ -132,13 +131,13 @@ size_t em_store_add_rows(em_store *store, const uint8_t *block, size_t bytes) {
         }
         uint8_t *at = store->memory + store->used;
         memcpy(at, row, row_bytes);
-        take(store, at, row_bytes);
-        taken += row_bytes;
+        append(store, at, row_bytes);
+        consumed += row_bytes;
     }
-    return taken;
+    return consumed;
 }
 
-/* Turn entries round, in place. */
+/* Reverse entries in place. */
 static void reverse(em_entry *entries, size_t count) {
     for (size_t i = 0; i < count / 2; i++) {
         const uint32_t at = entries[i].at;
@@ -149,8 +148,8 @@ static void reverse(em_entry *entries, size_t count) {
 
 void em_store_sort(em_store *store) {
     em_entry *entries = entries_end(store) - store->rows;
-    reverse(entries, store->rows); /* into the order of arrival */
-    const em_positions positions = em_spread_positions(&store->spread);
+    reverse(entries, store->rows); /* into the order in which the rows were added */
+    const em_positions positions = em_key_differences_positions(&store->differences);
     store->order = em_order_rows((em_row_place){store->memory, store->shift}, entries,
                                  entries - store->rows, store->rows, &positions);
 }
@@ -201,7 +200,7 @@ em_drained em_store_drain_lines(const em_store *store, size_t start, size_t stop
     return (em_drained){filled, position - start};
 }
 
-/* Order entries by where their rows lie. */
+/* Sort entries by the offsets of their rows. */
 static em_entry *order_by_place(em_entry *entries, em_entry *scratch, size_t count) {
     for (unsigned shift = 0; shift < 32; shift += 8) {
         size_t next[256] = {0}, total = 0;
@@ -224,13 +223,15 @@ static em_entry *order_by_place(em_entry *entries, em_entry *scratch, size_t cou
 }
 
 void em_store_keep(em_store *store, size_t count, bool bounding) {
-    if (count > store->rows) { /* any row may still be among the first */
+    if (count > store->rows) { /* any later row may still be among the first */
         count = store->rows;
         bounding = false;
     }
     em_entry *const end = entries_end(store), *entries = end - store->rows;
     em_entry *scratch = store->order == entries ? entries - store->rows : entries;
     const uint32_t last = count == 0 ? 0 : store->order[count - 1].at;
+    /* Rows are moved in the order of their offsets, so that none overwrites a row that is still to
+     * be moved. */
     em_entry *kept = order_by_place(store->order, scratch, count);
     size_t used = 0;
     store->payload = 0;
@@ -254,13 +255,13 @@ void em_store_keep(em_store *store, size_t count, bool bounding) {
 }
 
 em_drained em_write_lines(const uint8_t *block, size_t bytes, uint8_t *out, size_t out_bytes,
-                          const uint8_t *ending, size_t ending_bytes, size_t *taken) {
+                          const uint8_t *ending, size_t ending_bytes, size_t *consumed) {
     em_drained done = {0, 0};
-    *taken = 0;
-    while (*taken < bytes) {
-        const uint8_t *row = block + *taken;
-        if (!em_row_is_whole(row, bytes - *taken)) {
-            *taken = SIZE_MAX;
+    *consumed = 0;
+    while (*consumed < bytes) {
+        const uint8_t *row = block + *consumed;
+        if (!em_row_is_whole(row, bytes - *consumed)) {
+            *consumed = SIZE_MAX;
             return done;
         }
         const size_t line = em_row_payload_bytes(row);
@@ -271,7 +272,7 @@ em_drained em_write_lines(const uint8_t *block, size_t bytes, uint8_t *out, size
         memcpy(out + done.bytes + line, ending, ending_bytes);
         done.bytes += line + ending_bytes;
         done.rows++;
-        *taken += em_row_bytes(row);
+        *consumed += em_row_bytes(row);
     }
     return done;
 }

@@ -1,9 +1,9 @@
-/* Groups found and made by hash. Rows come in stretches, and each step runs over a whole stretch,
- * so that the memory that a step will need is already on its way. */
+/* Find and create groups by hash. Rows are added in batches, and each step loops over the whole
+ * batch, so that memory which a later step needs is prefetched. */
 #include "table.h"
 
 #define FIRST_BUCKETS 512u
-#define STRETCH_MIN 16u /* with less room than for so many rows, the table is full */
+#define BATCH_ROWS_MIN 16u /* a table without room for this many rows counts as full */
 #define LEAST_FREE 4096u
 
 static inline uint64_t load64(const uint8_t *at) {
@@ -17,7 +17,8 @@ static inline uint64_t fold(uint64_t left, uint64_t right) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-/* Whether keys of one length are the same; a call costs more than to compare a few words. */
+/* Whether two keys of the same length are equal; comparing a few words inline is faster than a
+ * call. */
 static inline bool same_bytes(const uint8_t *left, const uint8_t *right, size_t bytes) {
     if (bytes < 8 || bytes > 32) {
         return bytes == 0 || memcmp(left, right, bytes) == 0;
@@ -29,7 +30,7 @@ static inline bool same_bytes(const uint8_t *left, const uint8_t *right, size_t 
     return differs == 0;
 }
 
-/* Where a key goes in the table; nothing that is written depends on it. */
+/* The hash of a key in the table; no output depends on it. */
 static uint64_t hash_key(const uint8_t *key, size_t bytes) {
     const uint64_t one = UINT64_C(0xa0761d6478bd642f), two = UINT64_C(0xe7037ed1a0b428db);
     uint64_t hash = bytes * two;
@@ -60,7 +61,7 @@ bool em_table_open(em_table *table, uint8_t *memory, size_t bytes, bool for_long
     }
     table->heap.memory = base + table->scratch_bytes;
     table->bucket_count = FIRST_BUCKETS;
-    table->spread = (em_spread){0};
+    table->differences = (em_key_differences){0};
     table->rows = 0;
     table->heap.text_bytes_max = 0;
     em_table_reset(table);
@@ -74,7 +75,7 @@ static void place_buckets(em_table *table) {
 }
 
 void em_table_reset(em_table *table) {
-    table->heap.used = 8; /* so that no record has offset 0 */
+    table->heap.used = 8; /* so that no record has offset 0, which marks an empty bucket */
     table->heap.failed = false;
     table->groups = 0;
     table->sorted = false;
@@ -89,7 +90,7 @@ static size_t record_bytes(const em_table *table, size_t key_bytes) {
     return em_align8(table->layout.fixed_bytes + key_bytes);
 }
 
-/* Twice the buckets, filled from the records as they lie; false without the room. */
+/* Double the buckets and fill them from the records in memory order; false when they do not fit. */
 static bool grow_buckets(em_table *table) {
     const size_t more = 8 * table->bucket_count;
     if (table->heap.limit - table->heap.used < more + LEAST_FREE) {
@@ -123,11 +124,12 @@ static uint8_t *make_record(em_table *table, const uint8_t *key, size_t bytes) {
     memcpy(record + table->layout.fixed_bytes, key, bytes);
     table->heap.used += record_bytes(table, bytes);
     table->groups++;
-    em_spread_add(&table->spread, key, (uint32_t)bytes);
+    em_key_differences_add(&table->differences, key, (uint32_t)bytes);
     return record;
 }
 
-/* The record of a key; there is room for one more. */
+/* Return the record of a key, creating it if necessary; the caller has checked that one more fits.
+ */
 static uint8_t *find(em_table *table, const uint8_t *key, size_t bytes, uint64_t hash) {
     const size_t mask = table->bucket_count - 1;
     for (size_t slot = (size_t)hash & mask;; slot = (slot + 1) & mask) {
@@ -146,19 +148,19 @@ static uint8_t *find(em_table *table, const uint8_t *key, size_t bytes, uint64_t
     }
 }
 
-/* The keys of a stretch, in the scratch. */
+/* The keys of a batch of rows, encoded in the scratch. */
 typedef struct {
-    size_t count, growth; /* growth: the most that records and heap can grow by */
-    uint32_t ends[EM_STRETCH + 1];
-} stretch_keys;
+    size_t count, growth; /* growth: the bytes of new records if every key is new */
+    uint32_t ends[EM_ROW_BATCH_MAX + 1];
+} batch_keys;
 
-static size_t smaller(size_t left, size_t right) {
+static size_t min_size(size_t left, size_t right) {
     return left < right ? left : right;
 }
 
-/* Encode keys that all have `bytes` bytes. */
+/* Encode keys of `bytes` bytes each. */
 static void encode_fixed(em_table *table, const em_columns *columns, size_t start, size_t count,
-                         size_t bytes, stretch_keys *keys) {
+                         size_t bytes, batch_keys *keys) {
     em_key_encode_rows(&table->keys, columns, start, count, bytes, table->scratch);
     for (size_t i = 0; i <= count; i++) {
         keys->ends[i] = (uint32_t)(i * bytes);
@@ -167,15 +169,16 @@ static void encode_fixed(em_table *table, const em_columns *columns, size_t star
     keys->growth = count * record_bytes(table, bytes);
 }
 
-/* Encode keys from `start` on, while they fit the scratch and their records the table. */
+/* Encode keys from `start` on, while they fit the scratch and their records fit `room`. */
 static void encode_keys(em_table *table, const em_columns *columns, size_t start, size_t count,
-                        size_t room, stretch_keys *keys) {
+                        size_t room, batch_keys *keys) {
     const size_t fixed = em_key_fixed_bytes(&table->keys, columns);
-    const size_t limit = table->limit > 0 ? smaller(table->limit, table->scratch_bytes) : SIZE_MAX;
+    const size_t limit = table->limit > 0 ? min_size(table->limit, table->scratch_bytes) : SIZE_MAX;
     size_t used = 0, records = 0, i = 0;
     if (fixed > 0 && fixed <= limit) {
-        const size_t fit = smaller(table->scratch_bytes / fixed, room / record_bytes(table, fixed));
-        encode_fixed(table, columns, start, smaller(count, fit), fixed, keys);
+        const size_t fit =
+            min_size(table->scratch_bytes / fixed, room / record_bytes(table, fixed));
+        encode_fixed(table, columns, start, min_size(count, fit), fixed, keys);
         return;
     }
     keys->ends[0] = 0;
@@ -195,17 +198,17 @@ static void encode_keys(em_table *table, const em_columns *columns, size_t start
     keys->growth = records;
 }
 
-static bool same_key(const em_table *table, const stretch_keys *keys, size_t left, size_t right) {
+static bool same_key(const em_table *table, const batch_keys *keys, size_t left, size_t right) {
     const size_t bytes = keys->ends[left + 1] - keys->ends[left];
     return bytes == keys->ends[right + 1] - keys->ends[right] &&
            same_bytes(table->scratch + keys->ends[left], table->scratch + keys->ends[right], bytes);
 }
 
-/* Find the record of each row; a row like the one before it needs no search. Returns whether all
- * rows have the first one's. */
-static bool find_records(em_table *table, const stretch_keys *keys, uint8_t **records) {
-    uint64_t hashes[EM_STRETCH];
-    uint16_t fresh[EM_STRETCH + 1];
+/* Find the record of each row; a row with the key of the row before needs no lookup. Return whether
+ * all rows share one record. */
+static bool find_records(em_table *table, const batch_keys *keys, uint8_t **records) {
+    uint64_t hashes[EM_ROW_BATCH_MAX];
+    uint16_t fresh[EM_ROW_BATCH_MAX + 1];
     size_t fresh_count = 0;
     const size_t mask = table->bucket_count - 1;
     for (size_t i = 0; i < keys->count; i++) {
@@ -238,14 +241,14 @@ static bool find_records(em_table *table, const stretch_keys *keys, uint8_t **re
     return fresh_count == 1;
 }
 
-/* How many of `count` rows come before one whose texts are over the limit. */
+/* Return how many of `count` rows come before the first whose texts are over the limit. */
 static size_t short_texts(em_table *table, const em_columns *columns, size_t start, size_t count) {
     if (table->limit == 0 ||
-        em_stretch_texts(&table->layout, columns, start, count) <= table->limit) {
+        em_row_batch_texts(&table->layout, columns, start, count) <= table->limit) {
         return count;
     }
     for (size_t i = 0; i < count; i++) {
-        const size_t bytes = em_stretch_texts(&table->layout, columns, start + i, 1);
+        const size_t bytes = em_row_batch_texts(&table->layout, columns, start + i, 1);
         if (bytes > table->limit) {
             table->refused = i == 0 ? bytes : 0;
             return i;
@@ -254,11 +257,12 @@ static size_t short_texts(em_table *table, const em_columns *columns, size_t sta
     return count;
 }
 
-/* How many rows from `start` on the table has room for, whatever their keys; 0: it is full. */
+/* Return how many rows from `start` on certainly fit the table, even if every key is new; 0 when it
+ * is full. */
 static size_t admit(em_table *table, const em_columns *key_columns, size_t key_start,
-                    const em_columns *columns, size_t start, stretch_keys *keys) {
+                    const em_columns *columns, size_t start, batch_keys *keys) {
     size_t count = columns->row_count - start;
-    count = count < EM_STRETCH ? count : EM_STRETCH;
+    count = count < EM_ROW_BATCH_MAX ? count : EM_ROW_BATCH_MAX;
     while (table->groups + count > table->bucket_count / 2 && grow_buckets(table)) {
     }
     const size_t slots = table->bucket_count / 2 - table->groups;
@@ -266,20 +270,21 @@ static size_t admit(em_table *table, const em_columns *key_columns, size_t key_s
     const size_t shown = short_texts(table, columns, start, count);
     const size_t left = shown < count ? shown : columns->row_count - start;
     for (count = shown; count > 0 && table->refused == 0; count /= 2) {
-        if (count < STRETCH_MIN && count < left && table->groups > 0) {
+        if (count < BATCH_ROWS_MIN && count < left && table->groups > 0) {
             return 0;
         }
         const size_t room = table->heap.limit - table->heap.used;
-        const size_t growth = em_stretch_growth(&table->layout, columns, start, count);
+        const size_t growth = em_row_batch_growth(&table->layout, columns, start, count);
         if (growth >= room) {
             continue;
         }
         encode_keys(table, key_columns, key_start, count, room - growth, keys);
-        if (keys->count == count || keys->count >= STRETCH_MIN ||
+        if (keys->count == count || keys->count >= BATCH_ROWS_MIN ||
             (keys->count > 0 && table->groups == 0)) {
             return keys->count;
         }
-        /* Long keys that the scratch cannot hold, rather than a full table: take what there is. */
+        /* The scratch was too small for long keys, but the table is not full: add the rows whose
+         * keys fit. */
         if (keys->count > 0 && keys->growth < room / 2) {
             return keys->count;
         }
@@ -287,16 +292,16 @@ static size_t admit(em_table *table, const em_columns *key_columns, size_t key_s
     return 0;
 }
 
-/* Add a stretch of `columns`; its keys are read from `key_columns`, from `key_start` on. */
-static size_t add_stretch(em_table *table, const em_columns *key_columns, size_t key_start,
-                          const em_columns *columns, size_t start) {
-    stretch_keys keys;
-    uint8_t *records[EM_STRETCH];
+/* Add a batch of `columns`; its keys are read from `key_columns`, from `key_start` on. */
+static size_t add_batch(em_table *table, const em_columns *key_columns, size_t key_start,
+                        const em_columns *columns, size_t start) {
+    batch_keys keys;
+    uint8_t *records[EM_ROW_BATCH_MAX];
     const size_t count = admit(table, key_columns, key_start, columns, start, &keys);
     if (count == 0) {
         return 0;
     }
-    const em_stretch stretch = {
+    const em_row_batch batch = {
         .columns = columns,
         .start = start,
         .count = count,
@@ -305,16 +310,16 @@ static size_t add_stretch(em_table *table, const em_columns *key_columns, size_t
         .sequence = table->rows,
         .heap = &table->heap,
     };
-    if (!em_accumulate(&table->layout, &stretch) || table->heap.failed) {
+    if (!em_accumulate(&table->layout, &batch) || table->heap.failed) {
         table->fault = EM_TABLE_DAMAGED;
     }
     table->rows += count;
     return count;
 }
 
-/* Add a stretch under the key whose last column is null. */
+/* Add a batch with keys whose last column is null. */
 static size_t add_heading(em_table *table, const em_columns *columns, size_t start) {
-    static const uint8_t none_valid[EM_STRETCH / 8];
+    static const uint8_t none_valid[EM_ROW_BATCH_MAX / 8];
     em_column *shifted = table->shifted;
     const size_t count = em_key_columns(&table->keys);
     if (columns->column_count < count || table->keys.count == 0) {
@@ -323,7 +328,7 @@ static size_t add_heading(em_table *table, const em_columns *columns, size_t sta
     }
     const size_t left = columns->row_count - start;
     em_columns view = {
-        .row_count = left < EM_STRETCH ? left : EM_STRETCH,
+        .row_count = left < EM_ROW_BATCH_MAX ? left : EM_ROW_BATCH_MAX,
         .column_count = count,
         .columns = shifted,
     };
@@ -332,38 +337,38 @@ static size_t add_heading(em_table *table, const em_columns *columns, size_t sta
         shifted[i].offset += start;
     }
     em_column *last = &shifted[table->keys.parts[table->keys.count - 1].column];
-    last->validity = none_valid; /* nothing else of it is read */
+    last->validity = none_valid; /* no other part of the column is read, as every value is null */
     last->offset = 0;
-    return add_stretch(table, &view, 0, columns, start);
+    return add_batch(table, &view, 0, columns, start);
 }
 
 size_t em_table_add(em_table *table, const em_columns *columns, size_t start, bool heading) {
-    size_t taken = 0;
+    size_t added = 0;
     table->fault = EM_TABLE_OK;
     table->refused = 0;
-    while (start + taken < columns->row_count && table->fault == EM_TABLE_OK) {
-        const size_t at = start + taken;
-        const size_t now = heading ? add_heading(table, columns, at)
-                                   : add_stretch(table, columns, at, columns, at);
+    while (start + added < columns->row_count && table->fault == EM_TABLE_OK) {
+        const size_t at = start + added;
+        const size_t now =
+            heading ? add_heading(table, columns, at) : add_batch(table, columns, at, columns, at);
         if (now == 0) {
             if (table->groups == 0 && table->fault == EM_TABLE_OK) {
                 table->fault = EM_TABLE_TOO_LARGE;
             }
             break;
         }
-        taken += now;
+        added += now;
     }
-    return taken;
+    return added;
 }
 
 size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
-    size_t taken = 0;
+    size_t consumed = 0;
     table->fault = EM_TABLE_OK;
     table->refused = 0;
-    while (bytes - taken >= EM_ROW_HEAD_BYTES) {
-        const uint8_t *row = rows + taken;
+    while (bytes - consumed >= EM_ROW_HEAD_BYTES) {
+        const uint8_t *row = rows + consumed;
         const size_t row_bytes = em_row_bytes(row), key_bytes = em_row_key_bytes(row);
-        if (row_bytes > bytes - taken || row_bytes < EM_ROW_HEAD_BYTES ||
+        if (row_bytes > bytes - consumed || row_bytes < EM_ROW_HEAD_BYTES ||
             key_bytes > row_bytes - EM_ROW_HEAD_BYTES) {
             table->fault = EM_TABLE_DAMAGED;
             break;
@@ -386,9 +391,9 @@ size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
             table->fault = EM_TABLE_DAMAGED;
             break;
         }
-        taken += row_bytes;
+        consumed += row_bytes;
     }
-    return taken;
+    return consumed;
 }
 
 void em_table_sort(em_table *table) {

@@ -1,9 +1,9 @@
-/* Groups put in the order of their keys where their buckets were: by radix over those key bytes
- * that differ at all, four at a time, and by comparing keys where few are left. */
+/* Sort groups by key in the memory of the buckets: radix sort over the key bytes where keys differ,
+ * four at a time, and merge sort where few groups are left. */
 #include "table.h"
 
 #define LEVEL_BYTES 4u
-#define COMPARED_MAX 192u /* so few are sorted by comparing */
+#define COMPARED_MAX 192u /* ranges up to this size are merge sorted */
 
 static int compare(const em_table *table, uint64_t left, uint64_t right) {
     const uint8_t *a = em_table_record(table, left), *b = em_table_record(table, right);
@@ -24,23 +24,23 @@ static void insert_sort(const em_table *table, uint64_t *entries, size_t count) 
     }
 }
 
-/* Sort by comparing, from short sorted stretches up; the result lies in `entries`. */
+/* Merge sort by whole keys, from short sorted runs up; the result is in `entries`. */
 static void merge_sort(const em_table *table, uint64_t *entries, uint64_t *scratch, size_t count) {
-    const size_t stretch = 8;
-    for (size_t from = 0; from < count; from += stretch) {
-        insert_sort(table, entries + from, count - from < stretch ? count - from : stretch);
+    const size_t run = 8;
+    for (size_t from = 0; from < count; from += run) {
+        insert_sort(table, entries + from, count - from < run ? count - from : run);
     }
     uint64_t *source = entries, *target = scratch;
-    for (size_t width = stretch; width < count; width *= 2) {
+    for (size_t width = run; width < count; width *= 2) {
         for (size_t from = 0; from < count; from += 2 * width) {
             const size_t middle = from + width < count ? from + width : count;
             const size_t end = middle + width < count ? middle + width : count;
             size_t left = from, right = middle;
             for (size_t out = from; out < end; out++) {
-                const bool take_left =
+                const bool left_first =
                     left < middle &&
                     (right >= end || compare(table, source[left], source[right]) <= 0);
-                target[out] = take_left ? source[left++] : source[right++];
+                target[out] = left_first ? source[left++] : source[right++];
             }
         }
         uint64_t *swap = source;
@@ -52,7 +52,7 @@ static void merge_sort(const em_table *table, uint64_t *entries, uint64_t *scrat
     }
 }
 
-/* Put the key bytes at `count` positions into the high half of every entry. */
+/* Load the key bytes at `count` positions into the high half of every entry. */
 static void load_prefixes(const em_table *table, uint64_t *entries, size_t entry_count,
                           const uint32_t *positions, uint32_t count) {
     for (size_t i = 0; i < entry_count; i++) {
@@ -72,7 +72,7 @@ static void load_prefixes(const em_table *table, uint64_t *entries, size_t entry
     }
 }
 
-/* Sort by the low `bytes` bytes of the high half; the result lies in `entries`. */
+/* Sort by the low `bytes` bytes of the high half; the result is in `entries`. */
 static void radix_sort(uint64_t *entries, uint64_t *scratch, size_t count, uint32_t bytes) {
     uint64_t *source = entries, *target = scratch;
     for (uint32_t byte = 0; byte < bytes; byte++) {
@@ -110,7 +110,7 @@ static void order_level(const em_table *table, uint64_t *entries, uint64_t *scra
     load_prefixes(table, entries, count, positions->at + from, here);
     radix_sort(entries, scratch, count, here);
     if (positions->decides && here == left) {
-        return; /* keys are all different, and these bytes tell them apart */
+        return; /* all keys are different, and these bytes distinguish them */
     }
     for (size_t start = 0, end; start < count; start = end) {
         for (end = start + 1; end < count && (entries[end] ^ entries[start]) >> 32 == 0;) {
@@ -123,6 +123,6 @@ static void order_level(const em_table *table, uint64_t *entries, uint64_t *scra
 }
 
 void em_order_groups(const em_table *table, uint64_t *entries, uint64_t *scratch, size_t count) {
-    const em_positions positions = em_spread_positions(&table->spread);
+    const em_positions positions = em_key_differences_positions(&table->differences);
     order_level(table, entries, scratch, count, &positions, 0);
 }

@@ -1,4 +1,4 @@
-"""Columns of every kind from Python values, the order they should have, and values read back."""
+"""Test helpers: columns of every kind from Python values, their sort order, and decoded values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _integers(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
 
 
 def values_of(kind: int) -> st.SearchStrategy[Any]:
-    """Values that one column of this kind may have, NULL among them."""
+    """Return a strategy for the values of a column of this kind, NULL included."""
     few = st.sampled_from([0, 1, 97, 254, 255])
     texts = {
         TEXT: st.text("\x00\x01aé\U0010ffff", max_size=8),
@@ -67,7 +67,7 @@ def _bits(flags: Iterable[bool]) -> bytes:
 
 
 def column(kind: int, values: Sequence[Any]) -> tuple[int, int, Any, Any, Any]:
-    """One column as `Columns` takes it."""
+    """Return one column in the form that `Columns` accepts."""
     validity = None
     if any(value is None for value in values):
         validity = _bits(value is not None for value in values)
@@ -87,25 +87,25 @@ def column(kind: int, values: Sequence[Any]) -> tuple[int, int, Any, Any, Any]:
     return kind, 0, validity, data, None
 
 
-def columns(*given: tuple[int, Sequence[Any]]) -> Columns:
-    """A batch of (kind, values) columns."""
-    return Columns(len(given[0][1]), [column(kind, values) for kind, values in given])
+def columns(*pairs: tuple[int, Sequence[Any]]) -> Columns:
+    """Return a batch of (kind, values) columns."""
+    return Columns(len(pairs[0][1]), [column(kind, values) for kind, values in pairs])
 
 
 def lines(texts: Sequence[bytes], *keys: int) -> bytes:
-    """CSV records of integer keys and a text."""
+    """Return CSV records of integer keys and a text."""
     return b"".join(b"%d,%s\n" % (key, text) for key, text in zip(keys, texts, strict=True))
 
 
 def sort_rank(value: Any) -> Any:
-    """What orders one value: NaN greatest, -0.0 as 0.0, text by its bytes."""
+    """Return the sort key of one value: NaN greatest, -0.0 as 0.0, text by its bytes."""
     if isinstance(value, float):
         return (math.isnan(value), 0.0 if math.isnan(value) else value + 0.0)
     return value.encode() if isinstance(value, str) else value
 
 
 def ordered(rows: Sequence[tuple[Any, ...]], parts: Sequence[Part]) -> list[tuple[Any, ...]]:
-    """Rows as they should come: stable, by each part."""
+    """Return the rows in the order of the parts, stable."""
     result = list(rows)
     for index, descending, nulls_first in reversed(parts):
         nulls = [row for row in result if row[index] is None]
@@ -116,7 +116,7 @@ def ordered(rows: Sequence[tuple[Any, ...]], parts: Sequence[Part]) -> list[tupl
 
 
 def read_back(out: memoryview, filled: tuple[Any, ...], rows: int) -> list[Any]:
-    """Python values of an array that the kernel filled."""
+    """Return the Python values of an array that the kernel filled."""
     kind, nulls, validity, values, ends = filled
     valid = [bool(out[validity[0] + row // 8] >> row % 8 & 1) for row in range(rows)]
     assert valid.count(False) == nulls
@@ -138,7 +138,7 @@ def read_back(out: memoryview, filled: tuple[Any, ...], rows: int) -> list[Any]:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal, NaN to NaN as well."""
+    """Return whether two values are equal, counting NaN as equal to NaN."""
     if isinstance(left, float) and isinstance(right, float):
         return left == right or (math.isnan(left) and math.isnan(right))
     return bool(left == right) and type(left) is type(right)

@@ -2,9 +2,9 @@
 
 #include <string.h>
 
-enum { EM_COPIED = 16 }; /* a copy of so many bytes costs less than to copy fewer */
+enum { EM_COPIED = 16 }; /* copying this fixed number of bytes is faster than copying fewer */
 
-bool em_texts_lie_in(const em_texts *texts, size_t bytes) {
+bool em_texts_are_within(const em_texts *texts, size_t bytes) {
     int32_t before = 0;
     for (size_t i = 0; i <= texts->count; i++) {
         if (texts->ends[i] < before) {
@@ -31,7 +31,7 @@ int64_t em_texts_measure(const em_texts *texts, const int32_t *places, size_t ro
     return total;
 }
 
-bool em_texts_spread(const em_texts *texts, const int32_t *places, size_t rows, uint8_t *out,
+bool em_texts_gather(const em_texts *texts, const int32_t *places, size_t rows, uint8_t *out,
                      size_t bytes) {
     const size_t held = (size_t)texts->ends[texts->count];
     size_t at = 0;

@@ -9,12 +9,12 @@
 
 enum {
     STATUS_BYTES = 8192,
-    /* The kernel counts pages by the dozen for each core: `most` is right but for this, in each of
-     * the two counts that it is the sum of here. */
+    /* The Linux kernel counts pages in batches per core. VmHWM is the sum of two counts here, and
+     * each of them may be off by half of this. */
     UNSURE_BYTES = 2 * (256 << 10),
 };
 
-/* The number behind a name that begins a line, in bytes. */
+/* Return the number after a name at the start of a line, in bytes. */
 static uint64_t field_of(const char *text, const char *name) {
     const char *at = strstr(text, name);
     if (at == NULL) {
@@ -48,14 +48,15 @@ static int64_t now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Take a look into account. Where the resident pages reached a new height since the last one, those
- * of files were no more there than at the one or the other. */
-static void take(em_peak *peak, const em_usage *use) {
+/* Add a sample to the peaks. If VmHWM has risen since the last sample, the charged peak between the
+ * two was at least VmHWM minus the file pages; these are assumed to be no more than in the larger
+ * of the two samples. */
+static void record_peak(em_peak *peak, const em_usage *use) {
     uint64_t charged = use->anon + use->shmem;
     const uint64_t before = peak->file;
-    const uint64_t beside = (use->file > before ? use->file : before) + UNSURE_BYTES;
-    if (peak->resident != 0 && use->most > peak->resident && use->most > beside + charged) {
-        charged = use->most - beside;
+    const uint64_t file_max = (use->file > before ? use->file : before) + UNSURE_BYTES;
+    if (peak->resident != 0 && use->most > peak->resident && use->most > file_max + charged) {
+        charged = use->most - file_max;
     }
     uint64_t most = peak->charged;
     while (charged > most && !atomic_compare_exchange_weak(&peak->charged, &most, charged)) {
@@ -70,7 +71,7 @@ em_usage em_usage_watch(int file, int wake, const em_watch *watch, em_peak *peak
     for (;;) {
         const em_usage use = em_usage_read(file);
         const uint64_t charged = use.anon + use.shmem;
-        take(peak, &use);
+        record_peak(peak, &use);
         const bool passed = charged > watch->charged_max || use.shmem > watch->shmem_max ||
                             use.data < use.anon + watch->idle_min;
         if (passed || now_ms() >= end ||

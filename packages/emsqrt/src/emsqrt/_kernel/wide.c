@@ -1,4 +1,4 @@
-/* Wide integers turned into doubles, rounded once. */
+/* Wide integers to doubles, rounded once. */
 #include "wide.h"
 
 #include <stdio.h>
@@ -48,7 +48,7 @@ double em_round_scaled(const uint64_t *limbs, size_t count, int64_t exponent, bo
     if (leading > 1023) {
         return (double)__builtin_inf();
     }
-    /* A subnormal keeps fewer bits; below half of the least one nothing is left. */
+    /* A subnormal has fewer mantissa bits; below half of the smallest one the result is zero. */
     const int64_t kept = leading >= -1022 ? 53 : leading + 1075;
     if (kept < 0) {
         return 0.0;
@@ -85,7 +85,7 @@ static double by_text(em_i128 value, int scale) {
     if (value < 0) {
         *--at = '-';
     }
-    return strtod(at, NULL); /* rounds once, and sees no decimal point that a locale could change */
+    return strtod(at, NULL); /* rounds once; no locale matters without a point */
 }
 
 double em_decimal_to_double(em_i128 value, int scale) {

@@ -1,4 +1,4 @@
-/* Integers wider than the machine's: 128 bits as Arrow stores decimals, 192 bits for sums. */
+/* Integers wider than 64 bits: 128 bits as Arrow stores decimals, 192 bits for sums. */
 #ifndef EMSQRT_WIDE_H
 #define EMSQRT_WIDE_H
 
@@ -10,8 +10,8 @@
 __extension__ typedef __int128 em_i128;
 __extension__ typedef unsigned __int128 em_u128;
 
-/* A sum of 128-bit values, two's complement, lowest limb first: 2^64 of them cannot overflow it, so
- * no order of the rows decides whether a sum fits. */
+/* A sum of 128-bit values, two's complement, lowest limb first. 2^64 values cannot overflow it, so
+ * whether the final sum fits never depends on the order of the rows. */
 typedef struct {
     uint64_t limbs[3];
 } em_sum;
@@ -40,14 +40,15 @@ static inline em_sum em_sum_of(em_i128 value) {
         {(uint64_t)value, (uint64_t)((em_u128)value >> 64), value < 0 ? UINT64_MAX : 0}};
 }
 
-/* Return whether the sum fits 128 bits; `value` gets its low 128 bits in any case. */
+/* Return whether the sum fits 128 bits; `value` receives its low 128 bits in any case. */
 bool em_sum_narrow(const em_sum *sum, em_i128 *value);
 
 /* Return whether `value` has at most 38 digits. */
 bool em_fits_decimal(em_i128 value);
 
-/* Return magnitude * 2^exponent rounded to the nearest double, ties to even, beyond the largest to
- * infinity. `limbs` hold the magnitude, lowest first; `sticky`: something lies below it. */
+/* Return magnitude * 2^exponent rounded to the nearest double, ties to even; too large ones become
+ * infinity. `limbs` hold the magnitude, lowest first; `sticky` says that nonzero bits below it were
+ * cut off. */
 double em_round_scaled(const uint64_t *limbs, size_t count, int64_t exponent, bool sticky);
 
 /* Return value / 10^scale rounded once to the nearest double; scale may be negative. */
@@ -76,7 +77,7 @@ static inline size_t em_pack_i64(uint8_t *out, int64_t value) {
 /* Read at most eight bytes of two's complement. */
 static inline int64_t em_unpack_i64(const uint8_t *in, size_t size) {
     uint64_t word = 0;
-    if (size >= 4) { /* two words that may overlap */
+    if (size >= 4) { /* two words, which may overlap */
         uint32_t low, high;
         memcpy(&low, in, 4);
         memcpy(&high, in + size - 4, 4);

@@ -1,10 +1,10 @@
-/* Peers and partitions of sorted rows, and bounds of frames that go by value. */
+/* Peers and partitions of sorted rows, and the bounds of RANGE frames. */
 #include "window.h"
 
 #include "keys.h"
 #include "rows.h"
 
-/* Bytes of a key's first columns, or SIZE_MAX when it has another form. */
+/* Return the bytes of a key's first columns, or SIZE_MAX when the key is malformed. */
 static size_t prefix_bytes(const uint8_t *row, const uint8_t *kinds, size_t kind_count) {
     const em_key_part ascending = {0, false, false};
     const uint8_t *start = em_row_key(row), *at = start;
@@ -109,9 +109,9 @@ em_i128 em_value_order(const em_column *column, size_t row) {
     }
 }
 
-/* Whether the row at the bound lies before `target` in the order, so that the bound moves on. */
-static bool lies_before(const em_range_bound *bound, const em_column *keys, size_t row,
-                        em_i128 target) {
+/* Whether the row at the bound sorts before `target`, so that the bound moves on. */
+static bool is_before(const em_range_bound *bound, const em_column *keys, size_t row,
+                      em_i128 target) {
     if (!em_is_valid(keys, row)) {
         return bound->nulls_first;
     }
@@ -143,7 +143,7 @@ enum em_window_stop em_range_bound_run(em_range_bound *bound, const em_chunk *no
                 return EM_WINDOW_HIGH;
             }
             const bool other = bound->at > partition && (ahead->flags[place] & EM_NEW_PARTITION);
-            if (other || !lies_before(bound, &ahead->keys.column, (size_t)place, target)) {
+            if (other || !is_before(bound, &ahead->keys.column, (size_t)place, target)) {
                 break;
             }
             bound->at++;

@@ -116,8 +116,8 @@ static uint64_t hash_to_240(const uint8_t *data, size_t bytes, uint64_t seed) {
     return avalanche(hash + mix16(data + bytes - 16, SECRET + 136 - 17, seed));
 }
 
-/* Lane i takes the product of its halves and its neighbour's word; written so
- * that it vectorises. */
+/* Lane i adds the product of its halves and its neighbour's word; written so that compilers
+ * vectorise it. */
 static inline void accumulate(uint64_t *restrict lanes, const uint8_t *restrict data,
                               const uint8_t *restrict secret) {
     for (size_t i = 0; i < LANES; i += 2) {

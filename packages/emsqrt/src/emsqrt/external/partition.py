@@ -134,7 +134,7 @@ class PartitionWriter:
 
     def _flush(self, partition: int) -> bool:
         """Spill a partition's buffer; False when it was empty."""
-        start, stop, rows = self._partitioner.take(partition)
+        start, stop, rows = self._partitioner.pop(partition)
         self._append(partition, self._memory[start:stop], rows)
         return rows > 0
 

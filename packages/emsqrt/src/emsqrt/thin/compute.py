@@ -189,7 +189,7 @@ def with_programs(columns: Columns, programs: Sequence[TextProgram]) -> Columns:
     """Return a batch with the programs' results behind its columns; valid until the next batch."""
     if not programs:
         return columns
-    return columns.beside([program.column(columns) for program in programs])
+    return columns.with_columns([program.column(columns) for program in programs])
 
 
 def _bits_between(bits: bytes, start: int, stop: int) -> int:

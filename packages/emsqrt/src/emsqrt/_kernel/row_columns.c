@@ -1,4 +1,4 @@
-#include "stripes.h"
+#include "row_columns.h"
 
 #include <string.h>
 
@@ -14,7 +14,8 @@ static inline size_t field_bytes(const em_column *column) {
     return em_field_bytes(column->kind, column->narrow);
 }
 
-/* Copy a text; a short one in an instruction or four, where that reads and writes within bounds. */
+/* Copy a text; a short one with one to four instructions, when those read and write within bounds.
+ */
 static inline void copy_text(uint8_t *to, const uint8_t *to_end, const uint8_t *from,
                              const uint8_t *from_end, size_t bytes) {
     if (bytes <= SHORT_TEXT && to_end - to >= SHORT_TEXT && from_end - from >= SHORT_TEXT) {
@@ -37,8 +38,8 @@ static size_t head_bytes(const em_payload *payload, const em_columns *columns) {
     return total;
 }
 
-void em_stripe_sizes(const em_payload *payload, const em_columns *columns, size_t start,
-                     size_t count, size_t *bytes) {
+void em_row_columns_sizes(const em_payload *payload, const em_columns *columns, size_t start,
+                          size_t count, size_t *bytes) {
     const size_t head = head_bytes(payload, columns);
     for (size_t r = 0; r < count; r++) {
         bytes[r] = head;
@@ -66,7 +67,7 @@ void em_stripe_sizes(const em_payload *payload, const em_columns *columns, size_
 
 static void write_narrow(const em_column *column, size_t start, size_t count, size_t field,
                          uint8_t *const *out) {
-    uint64_t words[EM_STRIPE_ROWS];
+    uint64_t words[EM_ROW_COLUMNS_MAX];
     em_narrow_words(column, start, count, words);
     const uint8_t *values = (const uint8_t *)words;
     switch (column->narrow.bytes) {
@@ -107,7 +108,7 @@ static void write_fixed(const em_column *column, size_t start, size_t count, siz
     }
 }
 
-/* Mark the nulls of a column of a fixed width and clear their fields. */
+/* Mark the nulls of a fixed-width column and zero their fields. */
 static void write_nulls(const em_column *column, size_t start, size_t count, size_t index,
                         size_t field, uint8_t *const *out) {
     const size_t bytes = field_bytes(column);
@@ -136,9 +137,9 @@ static void write_text(const em_column *column, size_t start, size_t count, size
     }
 }
 
-void em_stripe_write(const em_payload *payload, const em_columns *columns, size_t start,
-                     size_t count, const size_t *bytes, uint8_t *const *out) {
-    uint8_t *text[EM_STRIPE_ROWS];
+void em_row_columns_write(const em_payload *payload, const em_columns *columns, size_t start,
+                          size_t count, const size_t *bytes, uint8_t *const *out) {
+    uint8_t *text[EM_ROW_COLUMNS_MAX];
     const size_t head = head_bytes(payload, columns);
     size_t field = null_bytes(payload->count);
     for (size_t r = 0; r < count; r++) {
@@ -180,7 +181,7 @@ static void read_narrow(em_array *array, const uint8_t *const *packed, size_t fi
     const size_t width = em_width(array->kind);
     const em_narrow narrow = array->narrow;
     uint8_t *to = array->values + first * width;
-    uint64_t words[EM_STRIPE_ROWS] = {0};
+    uint64_t words[EM_ROW_COLUMNS_MAX] = {0};
     uint8_t *values = (uint8_t *)words;
     switch (narrow.bytes) {
     case 8:
@@ -235,7 +236,7 @@ static void read_fixed(em_array *array, const uint8_t *const *packed, size_t fie
     }
 }
 
-/* Read a column of a fixed width that has nulls among these rows. */
+/* Read a fixed-width column that has nulls among these rows. */
 static void read_with_nulls(em_array *array, const uint8_t *const *packed, size_t index,
                             size_t field, size_t first, size_t rows) {
     for (size_t r = 0; r < rows; r++) {
@@ -264,9 +265,10 @@ static void read_text(em_array *array, const uint8_t *const *packed, const uint8
     }
 }
 
-void em_stripe_read(const em_packed_form *form, em_array *arrays, size_t count,
-                    const uint8_t *const *packed, const uint8_t *end, size_t first, size_t rows) {
-    const uint8_t *text[EM_STRIPE_ROWS];
+void em_row_columns_read(const em_packed_form *form, em_array *arrays, size_t count,
+                         const uint8_t *const *packed, const uint8_t *end, size_t first,
+                         size_t rows) {
+    const uint8_t *text[EM_ROW_COLUMNS_MAX];
     for (size_t r = 0; r < rows; r++) {
         text[r] = packed[r] + form->head_bytes;
     }

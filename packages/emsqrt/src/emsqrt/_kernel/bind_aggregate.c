@@ -1,8 +1,8 @@
-/* Parts and keys of aggregates, as Python gives them. */
+/* Read the parts and keys of aggregates from Python tuples. */
 #include "bind_aggregate.h"
 
-static PyObject *list_of(PyObject *given, size_t most, const char *what) {
-    PyObject *list = PySequence_List(given);
+static PyObject *list_of(PyObject *source, size_t most, const char *what) {
+    PyObject *list = PySequence_List(source);
     if (list != NULL && (size_t)PyList_Size(list) > most) {
         PyErr_Format(PyExc_ValueError, "%s: at most %zu", what, most);
         Py_CLEAR(list);
@@ -10,8 +10,8 @@ static PyObject *list_of(PyObject *given, size_t most, const char *what) {
     return list;
 }
 
-int take_keys(PyObject *given, given_keys *keys) {
-    PyObject *list = list_of(given, EM_PARTS_MAX, "key columns");
+int parse_keys(PyObject *source, parsed_keys *keys) {
+    PyObject *list = list_of(source, EM_PARTS_MAX, "key columns");
     if (list == NULL) {
         return -1;
     }
@@ -41,8 +41,8 @@ int take_keys(PyObject *given, given_keys *keys) {
     return failed ? -1 : 0;
 }
 
-int take_parts(PyObject *given, em_layout *layout) {
-    PyObject *list = list_of(given, EM_PARTS_MAX, "parts of aggregates");
+int parse_parts(PyObject *source, em_layout *layout) {
+    PyObject *list = list_of(source, EM_PARTS_MAX, "parts of aggregates");
     if (list == NULL) {
         return -1;
     }
@@ -74,13 +74,13 @@ int take_parts(PyObject *given, em_layout *layout) {
     }
     Py_DECREF(list);
     if (!failed && !em_layout_place(layout)) {
-        PyErr_SetString(PyExc_ValueError, "a part does not take its kind or param");
+        PyErr_SetString(PyExc_ValueError, "a part does not support its kind or param");
         failed = true;
     }
     return failed ? -1 : 0;
 }
 
-void release_keys(given_keys *keys) {
+void release_keys(parsed_keys *keys) {
     PyMem_Free(keys->parts);
     PyMem_Free(keys->kinds);
 }
@@ -89,7 +89,7 @@ void release_parts(em_layout *layout) {
     PyMem_Free(layout->parts);
 }
 
-int check_columns(const em_columns *columns, const given_keys *keys, const em_layout *layout) {
+int check_columns(const em_columns *columns, const parsed_keys *keys, const em_layout *layout) {
     bool right = true;
     for (size_t i = 0; i < keys->spec.count; i++) {
         const uint32_t column = keys->parts[i].column;
@@ -102,7 +102,8 @@ int check_columns(const em_columns *columns, const given_keys *keys, const em_la
                   (part->op == EM_COUNT || columns->columns[part->column].kind == part->kind));
     }
     if (!right || columns->row_count > INT32_MAX) {
-        PyErr_SetString(PyExc_ValueError, "the columns are not those of the keys and parts");
+        PyErr_SetString(PyExc_ValueError,
+                        "the columns do not have the kinds that the keys and parts read");
         return -1;
     }
     return 0;
@@ -113,7 +114,7 @@ int raise_combine_fault(enum em_combine_fault fault) {
         return 0;
     }
     if (fault == EM_COMBINE_NO_ROOM) {
-        PyErr_SetString(PyExc_MemoryError, "a group's states do not fit the memory given");
+        PyErr_SetString(PyExc_MemoryError, "a group's states do not fit the memory");
     } else {
         PyErr_SetString(PyExc_ValueError, "rows of states are damaged");
     }
@@ -135,7 +136,7 @@ PyObject *run_over(PyObject *arguments, run_rows run, void *state,
     }
     PyObject *result = NULL;
     if (start < 0 || start > rows.len) {
-        PyErr_Format(PyExc_ValueError, "no byte %zd of %zd", start, rows.len);
+        PyErr_Format(PyExc_ValueError, "byte %zd is outside a block of %zd bytes", start, rows.len);
     } else {
         em_progress done;
         Py_BEGIN_ALLOW_THREADS;

@@ -1,4 +1,4 @@
-"""Rows packed and read stripe by stripe: every kind, nulls, slices, any number of rows."""
+"""Rows packed and read column by column, in batches: every kind, nulls, slices, any number of rows."""
 
 from __future__ import annotations
 
