@@ -21,7 +21,6 @@ __all__ = [
     "BadPath",
     "BadRules",
     "BadValue",
-    "Behind",
     "Diverged",
     "NotLeader",
     "NotReadable",
@@ -31,6 +30,7 @@ __all__ = [
     "PositionGone",
     "PreconditionFailed",
     "Problem",
+    "ReplicaLag",
     "StoreInUse",
     "TooManyNodes",
     "UnknownHost",
@@ -182,7 +182,7 @@ class NotReplicated(DeadlineExceeded):
 
 
 @dataclass(eq=False)
-class Behind(DeadlineExceeded):
+class ReplicaLag(DeadlineExceeded):
     """A replica has not reached a position in time."""
 
     code = "behind"

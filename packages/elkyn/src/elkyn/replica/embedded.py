@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any, Unpack
 from urllib.parse import quote
 
-from elkyn.errors import Behind
+from elkyn.errors import ReplicaLag
 from elkyn.options import Following
 from elkyn.paths import format_path, parse_path
 from elkyn.replica.client import Answer, LeaderClient, error_of
@@ -76,7 +76,7 @@ class ReplicaStore(ElkynStore):
         Raises:
             Unavailable: the leader cannot be reached.
             Denied: the leader's rules refuse it.
-            Behind: it is written, but has not come here in time.
+            ReplicaLag: it is written, but has not come here in time.
         """
         put_write(parse_path(path), value)
         return self._write("PUT", path, value, token, ephemeral=ephemeral)
@@ -160,7 +160,7 @@ class ReplicaStore(ElkynStore):
         if answer.status not in (200, 204):
             raise error_of(answer, path)
         if not self.replica.wait_for(answer.position, _HERE_SECONDS):
-            raise Behind(
+            raise ReplicaLag(
                 self.position, answer.position, hint="it is written: the leader has committed it"
             )
         return json.loads(answer.body)

@@ -18,7 +18,6 @@ from elkyn.identity import Identity
 from elkyn.namespaces import Stores, create_hint
 from elkyn.replica.acks import parse_ack
 from elkyn.server.access_log import AccessLog
-from elkyn.server.answers import error_response
 from elkyn.server.asgi import (
     COUNTED,
     Receive,
@@ -32,9 +31,9 @@ from elkyn.server.bodies import INLINE_BYTES, Bodies, read_body
 from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
 from elkyn.server.connect import serve_socket
-from elkyn.server.door import Authorize, Caller, Door, HookDoor
+from elkyn.server.door import AuthBackend, Authorize, Caller, HookBackend
 from elkyn.server.feed import INLINE_ROWS
-from elkyn.server.following import Upstream
+from elkyn.server.following import LeaderProxy
 from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
@@ -42,13 +41,14 @@ from elkyn.server.metrics import Metrics
 from elkyn.server.pages import opened_by_browser, to_dashboard
 from elkyn.server.replication import Replication, reach, serve_follower
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
+from elkyn.server.responses import error_response
 from elkyn.server.routes import answer_system
 from elkyn.server.session import Commit
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
 from elkyn.server.socket import Socket
 from elkyn.server.subscribe import open_stream
 from elkyn.server.system import SystemCall
-from elkyn.server.unsent import LARGE_BYTES, Unsent
+from elkyn.server.unsent import LARGE_BYTES, SendBufferLimit
 from elkyn.store import ElkynStore
 from elkyn.writer import Write
 from sennit_core.errors import (
@@ -107,7 +107,7 @@ def elkyn_app(
         keep_alive_seconds=keep_alive_seconds,
         limits=Limits(body_bytes=body_bytes_max, message_bytes=body_bytes_max),
     )
-    return ElkynApp(stores, HookDoor(authorize), settings)
+    return ElkynApp(stores, HookBackend(authorize), settings)
 
 
 class ElkynApp:
@@ -115,20 +115,22 @@ class ElkynApp:
 
     Args:
         stores: by namespace; stay the caller's to close, after the app.
-        door: tells who asks.
+        auth_backend: tells who asks.
         settings: everything else.
     """
 
-    def __init__(self, stores: StoreMap, door: Door, settings: Settings) -> None:
-        self.door = door
+    def __init__(self, stores: StoreMap, auth_backend: AuthBackend, settings: Settings) -> None:
+        self.auth_backend = auth_backend
         self.settings = settings
         self.metrics = Metrics()
         self.committer = Committer()
         self.bodies = Bodies(settings.limits.body_memory_bytes)
-        self.unsent = Unsent(settings.limits.unsent_bytes, settings.limits.client_unsent_bytes)
-        self.clients = Clients(self.metrics, settings, door)
+        self.unsent = SendBufferLimit(
+            settings.limits.unsent_bytes, settings.limits.client_unsent_bytes
+        )
+        self.clients = Clients(self.metrics, settings, auth_backend)
         self.replication = Replication(settings.ack_seconds)
-        self.upstream: Upstream | None = None  # when this server follows another one
+        self.leader_proxy: LeaderProxy | None = None  # when this server follows another one
         self.closed = False
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
@@ -200,10 +202,12 @@ class ElkynApp:
         self.settings.origins.check(request.headers)
         if request.method == "OPTIONS":
             return self.settings.origins.preflight(request.headers)
-        if self.upstream is not None and self.upstream.takes(request, self.door.owns):
-            return await self._pass_on(self.upstream, request, scope, receive)
+        if self.leader_proxy is not None and self.leader_proxy.takes(
+            request, self.auth_backend.owns
+        ):
+            return await self._pass_on(self.leader_proxy, request, scope, receive)
         if not request.raw_path.endswith(".json") or request.raw_path.startswith("/."):
-            owned = self.door.owns(request.raw_path)
+            owned = self.auth_backend.owns(request.raw_path)
             if owned or is_reserved(request.raw_path) or self._is_browsed(request):
                 return await self._answer_beside(request, scope, (receive, send), owned=owned)
         caller = known.get(COUNTED) or await self._caller(scope, request)
@@ -224,7 +228,7 @@ class ElkynApp:
             raise
 
     async def _caller(self, scope: Scope, request: Request) -> Caller:
-        caller = await self.door.caller(scope, request.query)
+        caller = await self.auth_backend.caller(scope, request.query)
         if self.user_rate.bounded:
             self.count_user(caller)
         return caller
@@ -237,7 +241,9 @@ class ElkynApp:
 
     def note_refused(self, caller: Caller, client: str, call: Call) -> None:
         """Note that the rules have refused a call."""
-        self.door.refused(caller, client, call.namespace or "", call.path, write=call.writes)
+        self.auth_backend.refused(
+            caller, client, call.namespace or "", call.path, write=call.writes
+        )
 
     def count_answer(self, request: Request, response: Response) -> None:
         """Count an answer, and let the page that asks read it."""
@@ -246,11 +252,11 @@ class ElkynApp:
             response.headers += self.settings.origins.headers(request.headers)
 
     async def _pass_on(
-        self, upstream: Upstream, request: Request, scope: Scope, receive: Receive
+        self, leader_proxy: LeaderProxy, request: Request, scope: Scope, receive: Receive
     ) -> Response:
-        if not self.door.owns(request.raw_path):
-            await self.door.vouch(scope, request.query)
-        return await upstream.forward(self, request, scope, receive)
+        if not self.auth_backend.owns(request.raw_path):
+            await self.auth_backend.check_forwarded_credential(scope, request.query)
+        return await leader_proxy.forward(self, request, scope, receive)
 
     async def _stream(
         self,
@@ -296,13 +302,13 @@ class ElkynApp:
         if known is not None:
             return known
         if not self.settings.create_namespaces:
-            if self.upstream is not None:
-                self.upstream.check_known(name)
+            if self.leader_proxy is not None:
+                self.leader_proxy.check_known(name)
             if name not in self._stores:
                 raise UnknownNamespace(name, hint=create_hint(name))
         store = self._stores[name]
-        if self.upstream is not None:
-            self.upstream.adopt(store)
+        if self.leader_proxy is not None:
+            self.leader_proxy.adopt(store)
         self._served[name] = store
         return store
 
@@ -337,7 +343,7 @@ class ElkynApp:
         self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
     ) -> Response | None:
         if owned:
-            return await self.door.respond(scope, request)
+            return await self.auth_backend.respond(scope, request)
         if not is_reserved(request.raw_path):
             return to_dashboard(request, scope.get("root_path", ""))
         return await answer_system(SystemCall(self, request, scope, channel))
@@ -377,8 +383,8 @@ class ElkynApp:
         self, socket: Socket, step: Commit, write: Write, identity: Identity
     ) -> asyncio.Future[None]:
         """Queue a socket's write, here or at the leader; as `Committer.commit`."""
-        if self.upstream is not None and self.upstream.active:
-            return self.upstream.commit(self, socket, step, write, identity)
+        if self.leader_proxy is not None and self.leader_proxy.active:
+            return self.leader_proxy.commit(self, socket, step, write, identity)
         done = self.committer.commit(socket.store, write)
         if not self.settings.ack:
             return done
@@ -406,7 +412,7 @@ class ElkynApp:
                 return
             if request.raw_path != "/.ws" or request.query.get("v", "5") != "5":
                 raise NotFound("socket", request.raw_path)
-            caller = await self.door.caller(scope, request.query, anonymous=True)
+            caller = await self.auth_backend.caller(scope, request.query, anonymous=True)
         except SennitError as error:
             await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:100]})
             return
@@ -434,8 +440,8 @@ class ElkynApp:
         Call it when the server starts to stop, before it waits for its connections.
         """
         self.closed = True
-        if self.upstream is not None:
-            self.upstream.close()
+        if self.leader_proxy is not None:
+            self.leader_proxy.close()
         self.replication.close()
         self.clients.close()
         self.committer.close()

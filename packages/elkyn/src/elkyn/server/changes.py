@@ -33,7 +33,7 @@ _EVERY_SECONDS = 0.1
 async def stream_changes(call: SystemCall) -> None:
     """Send an admin the paths that change until one side ends it."""
     await call.admin("/.settings/changes", write=False)
-    caller = await call.app.door.caller(call.scope, call.request.query)
+    caller = await call.app.auth_backend.caller(call.scope, call.request.query)
     await serve_stream(
         call.app, _ChangesStream(call, caller), call.channel[0], client_of(call.scope)
     )

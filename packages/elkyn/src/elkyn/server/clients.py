@@ -13,11 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from elkyn.paths import Path
-from elkyn.server.door import Caller, Door
+from elkyn.server.door import AuthBackend, Caller
 from elkyn.server.hub import Hub
 from elkyn.server.metrics import Metrics
 from elkyn.server.settings import Settings
-from elkyn.server.touched import Grounds, Touched
+from elkyn.server.touched import Grounds, WriteTracker
 from sennit_core.errors import Busy
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Client(Protocol):
 class _Watched:
     """What is known of the permissions of a store's clients."""
 
-    touched: Touched
+    touched: WriteTracker
     end_rules: Callable[[], None]
     end_divergence: Callable[[], None]
     grounds: Grounds = field(default_factory=Grounds)
@@ -97,8 +97,8 @@ class _Watched:
 class Clients:
     """The clients of one app; all methods but `close` are called in its event loop."""
 
-    def __init__(self, metrics: Metrics, settings: Settings, door: Door) -> None:
-        self._door = door
+    def __init__(self, metrics: Metrics, settings: Settings, auth_backend: AuthBackend) -> None:
+        self._auth_backend = auth_backend
         self._metrics = metrics
         self._limits = settings.limits
         self._tick_seconds = min(_TICK_SECONDS_MAX, settings.keep_alive_seconds / 4)
@@ -155,7 +155,7 @@ class Clients:
 
             end_rules = store.on_rules(changed)
             end_divergence = store.divergence.observe(diverged)
-            touched = Touched(store, partial(self._touched, store))
+            touched = WriteTracker(store, partial(self._touched, store))
             self._watched[store] = _Watched(touched, end_rules, end_divergence)
 
     def rest(self, client: Client, footprint: Footprint | None) -> None:
@@ -214,7 +214,7 @@ class Clients:
         loop = asyncio.get_running_loop()
         while self._open:
             await asyncio.sleep(self._tick_seconds)
-            self._door.poll()
+            self._auth_backend.poll()
             now, now_ms = loop.time(), int(time.time() * 1000)
             for client in list(self._open):
                 reason = client.caller.ended(now_ms)

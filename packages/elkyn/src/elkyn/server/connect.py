@@ -53,7 +53,7 @@ async def serve_socket(
         client: RefusedSocket | Socket = RefusedSocket(app, caller, reason, send, client_of(scope))
     else:
         nodes_max = app.settings.limits.body_nodes
-        data = SocketStore(store, namespace, app.door, scope, nodes_max=nodes_max)
+        data = SocketStore(store, namespace, app.auth_backend, scope, nodes_max=nodes_max)
         client = Socket(app, data, caller, send)
     try:
         with app.clients.joined(client):

@@ -16,7 +16,7 @@ from elkyn.store import ElkynStore
 if TYPE_CHECKING:
     from elkyn.auth.authenticator import Authenticator
 
-__all__ = ["AuthDoor", "Authorize", "Caller", "Door", "HookDoor"]
+__all__ = ["AuthBackend", "AuthenticatorBackend", "Authorize", "Caller", "HookBackend"]
 
 Scope: TypeAlias = Mapping[str, Any]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -43,7 +43,7 @@ class Caller(Protocol):
         ...
 
     async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
-        """Take a credential that came later; see `AuthDoor`."""
+        """Take a credential that came later; see `AuthenticatorBackend`."""
         ...
 
     def sign_out(self) -> None:
@@ -55,7 +55,7 @@ class Caller(Protocol):
         ...
 
 
-class Door(Protocol):
+class AuthBackend(Protocol):
     """Makes callers, and answers those who want to become one."""
 
     async def respond(self, scope: Scope, request: Request) -> Response | None:
@@ -66,7 +66,7 @@ class Door(Protocol):
         """Whether `respond` answers this path."""
         ...
 
-    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
+    async def check_forwarded_credential(self, scope: Scope, query: Mapping[str, str]) -> None:
         """Refuse what is passed on to a leader with a credential that nobody knows."""
         ...
 
@@ -96,7 +96,7 @@ class Door(Protocol):
 
 
 @dataclass(slots=True)
-class HookDoor:
+class HookBackend:
     """Asks an embedder's hook about every path; credentials are the embedder's."""
 
     authorize: Authorize
@@ -109,7 +109,7 @@ class HookDoor:
         """Leave all paths to others."""
         return False
 
-    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
+    async def check_forwarded_credential(self, scope: Scope, query: Mapping[str, str]) -> None:
         """Leave that to the leader."""
 
     def poll(self) -> None:
@@ -155,7 +155,7 @@ class _Hooked:
 
 
 @dataclass(slots=True)
-class AuthDoor:
+class AuthenticatorBackend:
     """Asks an authenticator; what it does not know is nobody, and the rules decide.
 
     Args:
@@ -186,7 +186,7 @@ class AuthDoor:
         """Ask the authenticator."""
         return self.authenticator.owns(raw_path)
 
-    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
+    async def check_forwarded_credential(self, scope: Scope, query: Mapping[str, str]) -> None:
         """Ask the authenticator."""
         await self.authenticator.vouch(scope["headers"], query, client_of(scope))
 
@@ -218,16 +218,16 @@ class AuthDoor:
 
 @dataclass(slots=True)
 class _SignedIn:
-    door: AuthDoor
+    backend: AuthenticatorBackend
     identity: Identity
     client: str
     told: int = -1  # how many revocations there were when the identity was looked up last
 
     def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
-        return Grant(self.identity, store, self.door.open_without_rules)
+        return Grant(self.identity, store, self.backend.open_without_rules)
 
     async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
-        identity = await self.door.authenticator.identify_token(credential, self.client)
+        identity = await self.backend.authenticator.identify_token(credential, self.client)
         if nobody or variable is not None:
             from elkyn.auth.authenticator import seen_as
 
@@ -243,7 +243,7 @@ class _SignedIn:
         expires = self.identity.expires_ms
         if expires is not None and now_ms >= expires:
             return _EXPIRED
-        revocations = self.door.authenticator.revocations
+        revocations = self.backend.authenticator.revocations
         told = revocations.told
         if told == self.told:
             return None

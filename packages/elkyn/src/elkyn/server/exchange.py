@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from elkyn.server.door import Caller
 
-__all__ = ["Connection", "Exchange", "to_scope"]
+__all__ = ["Connection", "RequestCycle", "to_scope"]
 
 
 class Connection(Protocol):
@@ -25,19 +25,19 @@ class Connection(Protocol):
     address: str
     loop: asyncio.AbstractEventLoop
 
-    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def answer(self, request_cycle: RequestCycle, head: bytes, body: bytes) -> None:
         """Send the answer of the exchange that is on, and go on to the next one.
 
         Its head lacks nothing but `connection` and the empty line.
         """
         ...
 
-    def start_app(self, exchange: Exchange) -> None:
+    def start_app(self, request_cycle: RequestCycle) -> None:
         """Have the ASGI app answer the exchange that is on."""
         ...
 
 
-class Exchange:
+class RequestCycle:
     """One request and its answer.
 
     Args:
@@ -49,9 +49,9 @@ class Exchange:
         keep_alive: whether the connection stays after the answer.
 
     Attributes:
-        body: as much of it as has come before there was a `cycle`.
+        body: as much of it as has come before there was a `asgi_cycle`.
         whole: whether the whole request has come.
-        cycle: uvicorn's, when the ASGI app answers.
+        asgi_cycle: uvicorn's, when the ASGI app answers.
         counted: whether the limits of the app have counted the request already.
         caller: who asks, when that is known already.
 
@@ -60,11 +60,11 @@ class Exchange:
     """
 
     __slots__ = (
+        "asgi_cycle",
         "body",
         "caller",
         "connection",
         "counted",
-        "cycle",
         "headers",
         "keep_alive",
         "method",
@@ -92,19 +92,19 @@ class Exchange:
         self.keep_alive = keep_alive
         self.body = b""
         self.whole = False
-        self.cycle: RequestResponseCycle | None = None
+        self.asgi_cycle: RequestResponseCycle | None = None
         self.counted = False
         self.caller: Caller | None = None
 
     @property
     def answering(self) -> bool:
         """Whether a part of the answer has left."""
-        return self.cycle is not None and self.cycle.response_started
+        return self.asgi_cycle is not None and self.asgi_cycle.response_started
 
     @property
     def streaming(self) -> bool:
         """Whether the answer is an event stream that has begun and not ended."""
-        cycle = self.cycle
+        cycle = self.asgi_cycle
         if cycle is None or cycle.response_complete:
             return False
         return bool(cycle.chunked_encoding) or getattr(cycle, "endless", False)
@@ -121,28 +121,28 @@ class Exchange:
     def close_after(self) -> None:
         """Close the connection after the answer."""
         self.keep_alive = False
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
+        if self.asgi_cycle is not None:
+            self.asgi_cycle.keep_alive = False
 
     def drop(self) -> None:
         """Tell the ASGI app that the client is gone."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self.asgi_cycle is not None and not self.asgi_cycle.response_complete:
+            self.asgi_cycle.disconnected = True
+            self.asgi_cycle.message_event.set()
 
 
-def to_scope(exchange: Exchange, beside: dict[str, Any]) -> dict[str, Any]:
+def to_scope(request_cycle: RequestCycle, beside: dict[str, Any]) -> dict[str, Any]:
     """Return ASGI's scope of a request; `beside` has what all requests of its connection share."""
-    raw_path = exchange.path.encode("ascii")
-    extensions = {COUNTED: exchange.caller} if exchange.counted else {}
+    raw_path = request_cycle.path.encode("ascii")
+    extensions = {COUNTED: request_cycle.caller} if request_cycle.counted else {}
     return {
         "type": "http",
-        "http_version": exchange.version,
-        "method": exchange.method,
-        "path": unquote(exchange.path) if "%" in exchange.path else exchange.path,
+        "http_version": request_cycle.version,
+        "method": request_cycle.method,
+        "path": unquote(request_cycle.path) if "%" in request_cycle.path else request_cycle.path,
         "raw_path": raw_path,
-        "query_string": exchange.query,
-        "headers": exchange.headers,
+        "query_string": request_cycle.query,
+        "headers": request_cycle.headers,
         "extensions": extensions,
         **beside,
     }

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import ormsgpack
 
 from elkyn.auth.revocations import KEY_CLAIM, LEADER_CLAIM
-from elkyn.errors import Behind, Diverged, NotSynced, PreconditionFailed
+from elkyn.errors import Diverged, NotSynced, PreconditionFailed, ReplicaLag
 from elkyn.identity import Identity
 from elkyn.replica.client import Answer, LeaderClient, error_of
 from elkyn.replica.link import Link, tell_term
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp, StoreMap
     from elkyn.store import ElkynStore
 
-__all__ = ["Upstream", "members_of", "read_identity", "show_identity"]
+__all__ = ["LeaderProxy", "members_of", "read_identity", "show_identity"]
 
 _LOOK_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0
@@ -76,7 +76,7 @@ _MEMBERS: dict[str, Any] = {
 _log = get_logger(__name__)
 
 
-class Upstream:
+class LeaderProxy:
     """The leader of a server, from the server's point of view.
 
     Args:
@@ -200,7 +200,7 @@ class Upstream:
             query = f"{query}&ns={namespace}" if query else f"ns={namespace}"
         target = f"{request.raw_path}?{query}"
         answer = await self._ask(request.method, target, body, headers)
-        await self._here(app, namespace, answer.position)
+        await self.wait_for_position(app, namespace, answer.position)
         kept = tuple((name, value) for name, value in answer.headers.items() if name in _RETURNED)
         return Response(answer.status, answer.body, kept, answer.position)
 
@@ -213,10 +213,11 @@ class Upstream:
         loop, send = asyncio.get_running_loop(), self._callers.send
         return await loop.run_in_executor(self._threads, send, method, target, body, headers)
 
-    async def _here(self, app: ElkynApp, namespace: str, position: int) -> None:
+    async def wait_for_position(self, app: ElkynApp, namespace: str, position: int) -> None:
+        """Wait, for `ack_seconds` at most, until this follower has applied `position`."""
         if not position:
             return
-        with suppress(Behind, NotFound, TimeoutError):  # it is written all the same
+        with suppress(ReplicaLag, NotFound, TimeoutError):  # it is written all the same
             await asyncio.to_thread(self._follow, namespace)
             store = app.open_store(namespace)
             await reach(store, position, app.settings.ack_seconds)
@@ -261,10 +262,6 @@ class Upstream:
             raise error_of(answer, namespace)
         found: list[Any] = ormsgpack.unpackb(answer.body)
         return found
-
-    async def written(self, app: ElkynApp, namespace: str, position: int) -> None:
-        """Wait until a write is here."""
-        await self._here(app, namespace, position)
 
     @property
     def unreadable(self) -> str | None:
@@ -386,8 +383,8 @@ class _Writing(Protocol):
 class _Line:
     """The writes of one socket on their way to the leader, in order, as many together as wait."""
 
-    def __init__(self, upstream: Upstream, app: ElkynApp, namespace: str) -> None:
-        self._upstream = upstream
+    def __init__(self, leader_proxy: LeaderProxy, app: ElkynApp, namespace: str) -> None:
+        self._leader_proxy = leader_proxy
         self._app = app
         self._namespace = namespace
         self._waiting: list[tuple[list[Any], Write, asyncio.Future[None]]] = []
@@ -407,9 +404,9 @@ class _Line:
             group, self._waiting = self._waiting[:_GROUP_MAX], self._waiting[_GROUP_MAX:]
             try:
                 rows = [row for row, _write, _done in group]
-                found = await self._upstream.write_all(self._namespace, rows)
+                found = await self._leader_proxy.write_all(self._namespace, rows)
                 last = max((position for position, _error in found), default=0)
-                await self._upstream.written(self._app, self._namespace, last)
+                await self._leader_proxy.wait_for_position(self._app, self._namespace, last)
             except SennitError as error:
                 found = [[0, error] for _entry in group]
             for (row, write, done), (position, wrong) in zip(group, found, strict=True):

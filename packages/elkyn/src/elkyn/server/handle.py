@@ -13,7 +13,6 @@ from elkyn.errors import PreconditionFailed
 from elkyn.large import LargeMap
 from elkyn.paths import Path, parse_path, sorted_map
 from elkyn.query import require_index, run_query
-from elkyn.server.answers import error_response, respond, respond_json
 from elkyn.server.bodies import INLINE_BYTES
 from elkyn.server.codec import dump, load
 from elkyn.server.grant import FULL, Grant
@@ -21,6 +20,7 @@ from elkyn.server.hashes import etag_of
 from elkyn.server.large_answers import dump_large
 from elkyn.server.limits import Limits
 from elkyn.server.request import Call, Request, Response, parse_call
+from elkyn.server.responses import error_response, respond, respond_json
 from elkyn.server.retries import keep_receipt, settle
 from elkyn.server.split import put_large, update_large
 from elkyn.store import ElkynStore

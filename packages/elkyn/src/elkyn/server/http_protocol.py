@@ -20,11 +20,11 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from elkyn.server.asgi import DIRECT
-from elkyn.server.exchange import Exchange, to_scope
+from elkyn.server.exchange import RequestCycle, to_scope
 from elkyn.server.limits import Limits
 from elkyn.server.request_head import checked_headers
-from elkyn.server.stalls import Stalls
-from elkyn.server.sweeper import Awaited, Sweeper
+from elkyn.server.stalls import SlowClientCloser
+from elkyn.server.sweeper import Awaited, ReadTimeouts
 from elkyn.server.unchunked import UnchunkedCycle
 from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge, UsageError
 
@@ -43,7 +43,7 @@ Show: TypeAlias = Callable[[SennitError], bytes]
 class Plain(Protocol):
     """Answers requests without ASGI where it can."""
 
-    def add(self, exchange: Exchange) -> None:
+    def add(self, request_cycle: RequestCycle) -> None:
         """Answer an exchange soon, or have its connection start the app."""
         ...
 
@@ -59,7 +59,7 @@ def show_error(error: SennitError) -> bytes:
 
 def bounded_protocol(
     limits: Limits,
-    stalls: Stalls | None = None,
+    stalls: SlowClientCloser | None = None,
     plain: Plain | None = None,
     show: Show = show_error,
 ) -> type[_BoundedHttp]:
@@ -76,8 +76,8 @@ def bounded_protocol(
         "limit": limits.connections,
         "plain": plain,
         "show": staticmethod(show),
-        "sweeper": Sweeper(limits.head_seconds / 2),
-        "stalls": stalls or Stalls(limits.send_seconds),
+        "sweeper": ReadTimeouts(limits.head_seconds / 2),
+        "stalls": stalls or SlowClientCloser(limits.send_seconds),
     }
     return type("BoundedHttp", (_BoundedHttp,), members)
 
@@ -86,8 +86,8 @@ class _BoundedHttp(HttpToolsProtocol):
     limit = 0
     plain: Plain | None = None
     show = staticmethod(show_error)
-    sweeper = Sweeper(Limits().head_seconds / 2)
-    stalls = Stalls(Limits().send_seconds)
+    sweeper = ReadTimeouts(Limits().head_seconds / 2)
+    stalls = SlowClientCloser(Limits().send_seconds)
     _head_bytes = 0
     _body_bytes = 0  # of bodies that come in parts, since `_moved` was set
     _moved: object = None
@@ -95,15 +95,15 @@ class _BoundedHttp(HttpToolsProtocol):
     address = ""  # of the client
     _refused = False  # what still comes is not read
     _turned_away = False  # the connection was never opened
-    _reading: Exchange | None = None  # its head is there, and more of it may come
-    _current: Exchange | None = None  # is being answered
-    _last: Exchange | None = None  # came last
+    _reading: RequestCycle | None = None  # its head is there, and more of it may come
+    _current: RequestCycle | None = None  # is being answered
+    _last: RequestCycle | None = None  # came last
     _unparsed = b""  # has come, while requests wait in line
     _ended = False  # no more will come
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.in_line: deque[Exchange] = deque()
+        self.in_line: deque[RequestCycle] = deque()
 
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= self.limit:
@@ -121,9 +121,9 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._turned_away:
             return
         self.stalls.lost(self, exc)
-        for exchange in (self._current, self._reading):
-            if exchange is not None:
-                exchange.drop()
+        for request_cycle in (self._current, self._reading):
+            if request_cycle is not None:
+                request_cycle.drop()
         super().connection_lost(exc)
 
     def awaited(self) -> Awaited | None:
@@ -142,7 +142,7 @@ class _BoundedHttp(HttpToolsProtocol):
         answered = self._current is None and self._last is not None
         return answered and self._expects_head and not self._head_bytes
 
-    def turn_out(self) -> None:
+    def close_on_timeout(self) -> None:
         """Close the connection: the request takes too long to come, or none does."""
         self._refused = True
         reading = self._reading
@@ -212,8 +212,8 @@ class _BoundedHttp(HttpToolsProtocol):
         except HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         reading = self._reading
-        if reading is not None and reading.cycle is None and not self.transport.is_closing():
-            reading.cycle = self._cycle_of(reading)
+        if reading is not None and reading.asgi_cycle is None and not self.transport.is_closing():
+            reading.asgi_cycle = self._cycle_of(reading)
             self._line_up(reading)
         if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refused = True
@@ -262,7 +262,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if self.parser.should_upgrade() and self._should_upgrade():
             self.scope = cast("Any", {"method": method, "headers": self.headers})
             return
-        self._reading = self._last = Exchange(
+        self._reading = self._last = RequestCycle(
             self,
             method,
             self.url,
@@ -275,7 +275,7 @@ class _BoundedHttp(HttpToolsProtocol):
         reading = self._reading
         if reading is None:
             return
-        cycle = reading.cycle
+        cycle = reading.asgi_cycle
         if cycle is None:
             reading.body += body
         elif not cycle.response_complete:
@@ -290,35 +290,35 @@ class _BoundedHttp(HttpToolsProtocol):
         if reading is None:
             return
         reading.whole = True
-        if reading.cycle is None:
+        if reading.asgi_cycle is None:
             self._line_up(reading)
-        elif not reading.cycle.response_complete:
-            reading.cycle.more_body = False
-            reading.cycle.message_event.set()
+        elif not reading.asgi_cycle.response_complete:
+            reading.asgi_cycle.more_body = False
+            reading.asgi_cycle.message_event.set()
 
-    def _line_up(self, exchange: Exchange) -> None:
+    def _line_up(self, request_cycle: RequestCycle) -> None:
         if self._current is None:
-            self._begin(exchange)
+            self._begin(request_cycle)
         else:
             self.flow.pause_reading()
-            self.in_line.append(exchange)
+            self.in_line.append(request_cycle)
 
-    def _begin(self, exchange: Exchange) -> None:
-        self._current = exchange
-        if self.plain is None or exchange.cycle is not None or self.flow.write_paused:
-            self.start_app(exchange)
+    def _begin(self, request_cycle: RequestCycle) -> None:
+        self._current = request_cycle
+        if self.plain is None or request_cycle.asgi_cycle is not None or self.flow.write_paused:
+            self.start_app(request_cycle)
         else:
-            self.plain.add(exchange)
+            self.plain.add(request_cycle)
 
-    def start_app(self, exchange: Exchange) -> None:
+    def start_app(self, request_cycle: RequestCycle) -> None:
         """Have the ASGI app answer the exchange that is on."""
         if self.transport.is_closing():
             return
-        if exchange.cycle is None:
-            exchange.cycle = self._cycle_of(exchange)
-        self._start_asgi_task(exchange.cycle, self.app)
+        if request_cycle.asgi_cycle is None:
+            request_cycle.asgi_cycle = self._cycle_of(request_cycle)
+        self._start_asgi_task(request_cycle.asgi_cycle, self.app)
 
-    def _cycle_of(self, exchange: Exchange) -> RequestResponseCycle:
+    def _cycle_of(self, request_cycle: RequestCycle) -> RequestResponseCycle:
         beside = {
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "server": self.server,
@@ -327,8 +327,8 @@ class _BoundedHttp(HttpToolsProtocol):
             "root_path": self.root_path,
             "state": self.app_state.copy(),
         }
-        scope = to_scope(exchange, beside)
-        kind = UnchunkedCycle if exchange.version == "1.0" else RequestResponseCycle
+        scope = to_scope(request_cycle, beside)
+        kind = UnchunkedCycle if request_cycle.version == "1.0" else RequestResponseCycle
         cycle = kind(
             scope=cast("Any", scope),
             transport=self.transport,
@@ -338,25 +338,25 @@ class _BoundedHttp(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and not exchange.whole,
-            keep_alive=exchange.keep_alive,
+            expect_100_continue=self.expect_100_continue and not request_cycle.whole,
+            keep_alive=request_cycle.keep_alive,
             on_response=self.on_response_complete,
         )
         if self.plain is not None:
             scope["extensions"][DIRECT] = _Direct(cycle)
-        cycle.body += exchange.body
-        cycle.more_body = not exchange.whole
-        if exchange.whole or exchange.body:
+        cycle.body += request_cycle.body
+        cycle.more_body = not request_cycle.whole
+        if request_cycle.whole or request_cycle.body:
             cycle.message_event.set()
         return cycle
 
-    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
+    def answer(self, request_cycle: RequestCycle, head: bytes, body: bytes) -> None:
         """Send the answer of the exchange that is on, and go on to the next one."""
         transport = self.transport
         if not transport.is_closing():
-            end = b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
+            end = b"\r\n" if request_cycle.keep_alive else b"connection: close\r\n\r\n"
             transport.write(b"".join((head, end, body)))
-            if not exchange.keep_alive:
+            if not request_cycle.keep_alive:
                 transport.close()
         self.on_response_complete()
 

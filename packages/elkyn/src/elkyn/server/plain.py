@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from elkyn._lmdb.tree import ReadLimit
 from elkyn.server.access_log import AccessLog
-from elkyn.server.answers import error_response
 from elkyn.server.asgi import head_of
 from elkyn.server.bodies import Held, memory_of
-from elkyn.server.exchange import Exchange
+from elkyn.server.exchange import RequestCycle
 from elkyn.server.feed import INLINE_ROWS
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.request import METHODS, Call, Request, Response
+from elkyn.server.responses import error_response
 from elkyn.server.unsent import LARGE_BYTES
 from elkyn.store import ElkynStore
 from elkyn.txn import View
@@ -30,7 +30,7 @@ from sennit_core.errors import Denied, SennitError
 if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
 
-__all__ = ["PlainRequests"]
+__all__ = ["FastPath"]
 
 _WAITING_HEADERS = frozenset({"x-elkyn-ack", "x-elkyn-min-position"})
 
@@ -38,13 +38,13 @@ _WAITING_HEADERS = frozenset({"x-elkyn-ack", "x-elkyn-min-position"})
 class _Asked(NamedTuple):
     """A plain request under way; `number` is its id in logs, `started` when it came."""
 
-    exchange: Exchange
+    request_cycle: RequestCycle
     request: Request
     number: str | None
     started: float
 
 
-class PlainRequests:
+class FastPath:
     """Takes whole requests from connections.
 
     Args:
@@ -53,7 +53,7 @@ class PlainRequests:
 
     def __init__(self, app: ElkynApp) -> None:
         self._app = app
-        self._waiting: list[Exchange] = []
+        self._waiting: list[RequestCycle] = []
         self._views: dict[ElkynStore, View] = {}
         self._reading = ExitStack()
 
@@ -61,29 +61,29 @@ class PlainRequests:
         """Leave the interpreter to a group of writes; see `Committer.step_aside`."""
         self._app.committer.step_aside()
 
-    def add(self, exchange: Exchange) -> None:
-        """Answer an exchange in the loop's next turn, or have its connection start the app."""
+    def add(self, request_cycle: RequestCycle) -> None:
+        """Answer an request_cycle in the loop's next turn, or have its connection start the app."""
         if not self._waiting:
-            exchange.connection.loop.call_soon(self._take_all)
-        self._waiting.append(exchange)
+            request_cycle.connection.loop.call_soon(self._take_all)
+        self._waiting.append(request_cycle)
 
     def _take_all(self) -> None:
         waiting, self._waiting = self._waiting, []
         with ExitStack() as self._reading:
             self._reading.callback(self._views.clear)
-            for exchange in waiting:
-                if not self._take(exchange):
-                    exchange.connection.start_app(exchange)
+            for request_cycle in waiting:
+                if not self._take(request_cycle):
+                    request_cycle.connection.start_app(request_cycle)
 
-    def _take(self, exchange: Exchange) -> bool:
-        """Answer an exchange, now or after a commit; False when that takes more."""
+    def _take(self, request_cycle: RequestCycle) -> bool:
+        """Answer an request_cycle, now or after a commit; False when that takes more."""
         try:
-            request = exchange.request()
+            request = request_cycle.request()
         except SennitError:
             return False
         if not self._is_plain(request):
             return False
-        asked = _Asked(exchange, request, AccessLog.begin(request), time.perf_counter())
+        asked = _Asked(request_cycle, request, AccessLog.begin(request), time.perf_counter())
         try:
             response = self._answer(asked)
         except SennitError as error:
@@ -103,7 +103,7 @@ class PlainRequests:
         app = self._app
         if len(request.body) > app.settings.limits.body_bytes:
             return False
-        if app.upstream is not None and app.upstream.takes(request, app.door.owns):
+        if app.leader_proxy is not None and app.leader_proxy.takes(request, app.auth_backend.owns):
             return False
         return not app.settings.ack or request.method in ("GET", "HEAD")
 
@@ -114,15 +114,15 @@ class PlainRequests:
             BlockingIOError: it is not known yet who asks.
             ReadLimit: the read takes long, or sending its answer.
         """
-        app, exchange, request = self._app, asked.exchange, asked.request
-        client = exchange.connection.address
+        app, request_cycle, request = self._app, asked.request_cycle, asked.request
+        client = request_cycle.connection.address
         app.admit(client)
-        exchange.counted = True
+        request_cycle.counted = True
         app.settings.origins.check(request.headers)
-        caller = app.door.caller_at_once(exchange.headers, request.query, client)
+        caller = app.auth_backend.caller_at_once(request_cycle.headers, request.query, client)
         if app.user_rate.bounded:
             app.count_user(caller)
-        exchange.caller = caller
+        request_cycle.caller = caller
         call, store = app.place(request)
         try:
             grant = caller.grant(store, call.namespace or "", call.path, call.writes)
@@ -158,7 +158,7 @@ class PlainRequests:
     ) -> None:
         metrics = self._app.metrics
         done = partial(self._committed, asked, call, write, held)
-        self._app.committer.queue(store, write, done, asked.exchange.connection.loop)
+        self._app.committer.queue(store, write, done, asked.request_cycle.connection.loop)
         metrics.writes += 1
         metrics.open["http"] += 1
 
@@ -170,17 +170,17 @@ class PlainRequests:
             response.position = write.position
         except Exception as error:  # noqa: BLE001 - answered, and logged when it is a surprise
             if isinstance(error, Denied):
-                exchange = asked.exchange
-                assert exchange.caller is not None
-                self._app.note_refused(exchange.caller, exchange.connection.address, call)
+                request_cycle = asked.request_cycle
+                assert request_cycle.caller is not None
+                self._app.note_refused(request_cycle.caller, request_cycle.connection.address, call)
             response = error_response(error)
         self._finish(asked, response)
 
     def _finish(self, asked: _Asked, response: Response) -> None:
-        exchange, request = asked.exchange, asked.request
+        request_cycle, request = asked.request_cycle, asked.request
         if asked.number is not None:
-            address = exchange.connection.address
+            address = request_cycle.connection.address
             AccessLog.end(asked.number, request, address, response, asked.started)
         self._app.count_answer(request, response)
         body = b"" if request.method == "HEAD" else response.body
-        exchange.connection.answer(exchange, head_of(response), body)
+        request_cycle.connection.answer(request_cycle, head_of(response), body)

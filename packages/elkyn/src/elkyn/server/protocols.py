@@ -8,7 +8,7 @@ from typing import Any
 
 from elkyn.server.http_protocol import Plain, Show, bounded_protocol, show_error
 from elkyn.server.limits import Limits
-from elkyn.server.stalls import Stalls, watch_listener
+from elkyn.server.stalls import SlowClientCloser, watch_listener
 from elkyn.server.websocket_protocol import watched_socket
 
 __all__ = ["bounded_protocols"]
@@ -34,7 +34,7 @@ def bounded_protocols(
         stalled: called for each client that took nothing.
     """
     watch_listener(listener, limits.send_seconds)
-    stalls = Stalls(limits.send_seconds, stalled)
+    stalls = SlowClientCloser(limits.send_seconds, stalled)
     return {
         "http": bounded_protocol(limits, stalls, plain, show),
         "ws": watched_socket(stalls),

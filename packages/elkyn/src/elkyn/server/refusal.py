@@ -14,11 +14,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from elkyn.server.answers import error_text
 from elkyn.server.asgi import Receive, Send
 from elkyn.server.bodies import LARGE_FACTOR
 from elkyn.server.door import Caller
 from elkyn.server.large_messages import LARGE_CHARS, parse_large, try_announced
+from elkyn.server.responses import error_text
 from elkyn.server.socket_store import status_of
 from elkyn.server.wire import Assembler, control, frames_of, hello, parse, push, reply
 from sennit_core.errors import Busy, SennitError, TooLarge, UsageError

@@ -11,11 +11,11 @@ from elkyn.auth.errors import BadToken
 from elkyn.errors import NotLeader
 from elkyn.identity import ADMIN, NOBODY
 from elkyn.paths import format_path, parse_path
-from elkyn.server.answers import error_text
 from elkyn.server.codec import dump
 from elkyn.server.following import members_of, read_identity
 from elkyn.server.grant import Grant
 from elkyn.server.request import MethodNotAllowed, Response
+from elkyn.server.responses import error_text
 from elkyn.server.session import Commit
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.system import SystemCall
@@ -41,8 +41,8 @@ async def promote(call: SystemCall) -> Response:
 
 
 def _promote(app: ElkynApp) -> dict[str, int]:
-    if app.upstream is not None and app.upstream.active:
-        return app.upstream.promote()
+    if app.leader_proxy is not None and app.leader_proxy.active:
+        return app.leader_proxy.promote()
     stores = {name: app.open_store(name) for name in app.namespaces()}
     fenced = {name: store for name, store in stores.items() if store.terms.stale}
     if not fenced:
@@ -58,8 +58,8 @@ async def status(call: SystemCall) -> Response:
     await call.admin("/.replica/status", write=False)
     app = call.app
     shown: dict[str, Any] = {"leader": None, "following": False, "namespaces": {}}
-    if app.upstream is not None:
-        shown = app.upstream.status()
+    if app.leader_proxy is not None:
+        shown = app.leader_proxy.status()
     for name in await app.on_thread(app.namespaces):
         store = await app.on_thread(app.open_store, name)
         known = shown["namespaces"].setdefault(name, {"position": store.position})
@@ -71,10 +71,10 @@ async def status(call: SystemCall) -> Response:
 async def accounts(call: SystemCall) -> Response:
     """Answer what a follower needs to judge ID tokens; 304 when it knows."""
     await call.admin("/.replica/accounts", write=True)
-    authenticator = getattr(call.app.door, "authenticator", None)
+    authenticator = getattr(call.app.auth_backend, "authenticator", None)
     if authenticator is None:
         raise NotFound("page", call.request.raw_path, hint="the accounts are the embedder's")
-    if call.app.upstream is not None and call.app.upstream.active:
+    if call.app.leader_proxy is not None and call.app.leader_proxy.active:
         raise NotLeader(0, message="this server follows another one, which has the accounts")
     known = call.request.query.get("tag", "")
     told = await call.app.on_thread(authenticator.tell_followers, known)
@@ -86,16 +86,16 @@ async def identify(call: SystemCall) -> Response:
     _post(call)
     await call.admin("/.replica/identify", write=True)
     headers = [(b"authorization", b"Bearer " + call.request.body)]
-    door = call.app.door
+    auth_backend = call.app.auth_backend
     try:
-        caller = await door.caller({**call.scope, "headers": headers}, {})
+        caller = await auth_backend.caller({**call.scope, "headers": headers}, {})
     except BadToken:
         raise NotFound("credential", "that was shown") from None
     identity = caller.identity
     if identity is None or identity == NOBODY:
         raise NotFound("credential", "that was shown")
     told = {**members_of(identity), "admin": identity.admin}
-    told["masters"] = getattr(getattr(door, "authenticator", None), "masters_tag", "")
+    told["masters"] = getattr(getattr(auth_backend, "authenticator", None), "masters_tag", "")
     return Response(200, ormsgpack.packb(told, default=list), (_PACKED,))
 
 
@@ -117,10 +117,10 @@ async def _commit(call: SystemCall, row: Any) -> Write:
         grant = Grant(
             ADMIN if who is None else read_identity(who),
             store,
-            getattr(app.door, "open_without_rules", False),
+            getattr(app.auth_backend, "open_without_rules", False),
         )
         step = Commit(0, "put" if kind == "put" else "patch", keys, data, expected_hash)
-        data_of = SocketStore(store, call.namespace, app.door, call.scope)
+        data_of = SocketStore(store, call.namespace, app.auth_backend, call.scope)
         made = data_of.to_write(step, grant)
         await app.committer.commit(store, made)
         if made.error is None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from elkyn.errors import Behind, NotReplicated
+from elkyn.errors import NotReplicated, ReplicaLag
 from elkyn.replica.acks import Acks
 from elkyn.replica.filtering import parse_paths
 from elkyn.replica.leader import Sender
@@ -111,7 +111,7 @@ async def serve_follower(
 
 
 async def _admitted(app: ElkynApp, request: Request, scope: Scope) -> LeaderStore:
-    caller = await app.door.caller(scope, request.query)
+    caller = await app.auth_backend.caller(scope, request.query)
     namespace = request.query.get("ns") or app.settings.default_namespace
     store = await app.on_thread(app.open_store, namespace)
     grant = caller.grant(store, namespace, "/.replica", write=True)
@@ -276,7 +276,7 @@ async def reach(store: ElkynStore, position: int, seconds: float) -> None:
     """Wait until a store has reached a position.
 
     Raises:
-        Behind: it has not in time.
+        ReplicaLag: it has not in time.
     """
     if store.position >= position:
         return
@@ -294,6 +294,6 @@ async def reach(store: ElkynStore, position: int, seconds: float) -> None:
                 if store.position < position:
                     await moved.wait()
     except TimeoutError:
-        raise Behind(store.position, position, seconds=seconds) from None
+        raise ReplicaLag(store.position, position, seconds=seconds) from None
     finally:
         end()

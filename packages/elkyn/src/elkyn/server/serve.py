@@ -21,8 +21,8 @@ from elkyn.namespaces import open_namespaces
 from elkyn.replica.link import read_token
 from elkyn.server.app import ElkynApp
 from elkyn.server.auth import read_or_create_token
-from elkyn.server.door import AuthDoor
-from elkyn.server.following import Upstream
+from elkyn.server.door import AuthenticatorBackend
+from elkyn.server.following import LeaderProxy
 from elkyn.server.limits import Limits
 from elkyn.server.origins import LOOPBACK, Origins
 from elkyn.server.settings import ACK_SECONDS, KEEP_ALIVE_SECONDS, Settings, check_keep_alive
@@ -144,7 +144,7 @@ def serve(
     """
     serving.check()
     uvicorn = _uvicorn()
-    from elkyn.server.plain import PlainRequests
+    from elkyn.server.plain import FastPath
     from elkyn.server.protocols import bounded_protocols
 
     _raise_file_limit()
@@ -155,7 +155,7 @@ def serve(
         listener = owned.enter_context(_listen(serving.host, serving.port))
         app = _app(serving, token_file, owned)
         protocols = bounded_protocols(
-            listener, serving.limits, PlainRequests(app), stalled=app.metrics.count_stalled
+            listener, serving.limits, FastPath(app), stalled=app.metrics.count_stalled
         )
         port = listener.getsockname()[1]
         url = f"{'https' if serving.tls else 'http'}://{_shown_host(serving.host)}:{port}"
@@ -221,10 +221,10 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
         ack=serving.ack,
         ack_seconds=serving.ack_seconds,
     )
-    app = ElkynApp(stores, AuthDoor(authenticator, serving.emulator), settings)
+    app = ElkynApp(stores, AuthenticatorBackend(authenticator, serving.emulator), settings)
     owned.callback(app.close)
     if serving.follow is not None:
-        app.upstream = Upstream(
+        app.leader_proxy = LeaderProxy(
             stores,
             serving.follow,
             read_token(serving.follow_token_file),
@@ -232,7 +232,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
             state_file=serving.data / PROMOTED,
             accounts=authenticator,
         )
-        authenticator.ask_leader(app.upstream.identify)
+        authenticator.ask_leader(app.leader_proxy.identify)
     return app
 
 

@@ -20,7 +20,6 @@ from elkyn.events import Event
 from elkyn.identity import Identity
 from elkyn.paths import format_path
 from elkyn.server import session as steps
-from elkyn.server.answers import error_text
 from elkyn.server.asgi import Receive, Send, client_of
 from elkyn.server.bodies import LARGE_FACTOR
 from elkyn.server.codec import load
@@ -28,9 +27,10 @@ from elkyn.server.door import Caller
 from elkyn.server.feed import Batch, Feed, Opening, QueryFeed
 from elkyn.server.grant import Grant
 from elkyn.server.large_messages import Announced, Unparsed
+from elkyn.server.messages import frames_of_batch, push_event
 from elkyn.server.outbox import Outbox
-from elkyn.server.pushes import frames_of_batch, push_event
 from elkyn.server.replication import settled
+from elkyn.server.responses import error_text
 from elkyn.server.session import Listen, Session
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.split import RawJson
@@ -390,8 +390,8 @@ class Socket:
         if is_large:
             await self._check_could_write(step, grant)
             write = await asyncio.to_thread(self._data.to_write, step, grant)
-            upstream = self._app.upstream
-            forwards = upstream is not None and upstream.active
+            leader_proxy = self._app.leader_proxy
+            forwards = leader_proxy is not None and leader_proxy.active
             # The leader gets the data themselves; else nobody needs them any more.
             step.data = await asyncio.to_thread(load, step.data.text) if forwards else None
         else:

@@ -15,13 +15,13 @@ from elkyn.events import Event
 from elkyn.paths import Path, format_path, sorted_map
 from elkyn.query import IndexMissing, Query, require_index, run_query
 from elkyn.server.asgi import client_of
-from elkyn.server.door import Caller, Door
+from elkyn.server.door import AuthBackend, Caller
 from elkyn.server.feed import INLINE_ROWS, Opening
 from elkyn.server.grant import Grant
 from elkyn.server.hashes import hash_of
 from elkyn.server.large_messages import Announced
 from elkyn.server.limits import Limits
-from elkyn.server.pushes import push_value
+from elkyn.server.messages import push_value
 from elkyn.server.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
 from elkyn.server.session import Attach, Commit, Fetch, Later, Listen
 from elkyn.server.split import RawJson, put_large, update_large
@@ -44,14 +44,14 @@ class SocketStore:
     Args:
         store: of the namespace.
         namespace: its name.
-        door: told of refusals.
+        auth_backend: told of refusals.
         scope: ASGI's, of the connection.
         nodes_max: of values in a large message.
     """
 
     store: ElkynStore
     namespace: str
-    door: Door
+    auth_backend: AuthBackend
     scope: Mapping[str, Any]
     nodes_max: int = Limits().body_nodes
 
@@ -63,7 +63,7 @@ class SocketStore:
         """Note a refusal."""
         path = step.listen.path if hasattr(step, "listen") else getattr(step, "path", ())
         write = isinstance(step, Commit | Later)
-        self.door.refused(
+        self.auth_backend.refused(
             caller, client_of(self.scope), self.namespace, format_path(path), write=write
         )
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sennit_core.logs import get_logger
 
-__all__ = ["Connection", "Stalls", "watch_listener"]
+__all__ = ["Connection", "SlowClientCloser", "watch_listener"]
 
 _LOOKS = 4
 _PROGRESS_BYTES = 1024  # in all its seconds: less is as good as nothing
@@ -44,7 +44,7 @@ class _Look(NamedTuple):
     acked: int
 
 
-class Stalls:
+class SlowClientCloser:
     """Closes the connections of a server whose client takes nothing for some seconds.
 
     Args:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Awaited", "Sweeper"]
+__all__ = ["Awaited", "ReadTimeouts"]
 
 
 class Awaited(NamedTuple):
@@ -29,12 +29,12 @@ class Watched(Protocol):
         """Return what it waits for; None when it is not the client's turn."""
         ...
 
-    def turn_out(self) -> None:
+    def close_on_timeout(self) -> None:
         """Close it: the client had its time."""
         ...
 
 
-class Sweeper:
+class ReadTimeouts:
     """Looks at all connections again and again; costs a request nothing.
 
     Args:
@@ -66,7 +66,7 @@ class Sweeper:
             if seen.request is not awaited.request or seen.moved is not awaited.moved:
                 since = now
             if now - since >= awaited.seconds:
-                connection.turn_out()
+                connection.close_on_timeout()
             else:
                 self._seen[connection] = awaited, since
         if connections:

@@ -51,10 +51,10 @@ class SystemCall:
             namespace: another one than that of the request.
         """
         name = namespace or self.namespace
-        caller = await self.app.door.caller(self.scope, self.request.query)
+        caller = await self.app.auth_backend.caller(self.scope, self.request.query)
         grant = caller.grant(self.app.open_store(name), name, path, write)
         if not grant.identity.admin:
-            self.app.door.refused(caller, client_of(self.scope), name, path, write=write)
+            self.app.auth_backend.refused(caller, client_of(self.scope), name, path, write=write)
             raise Denied(f"using {path}", "an admin's credential")
         return grant
 
@@ -70,7 +70,7 @@ async def readyz(call: SystemCall) -> Response:
     if app.closed:
         reason: str | None = "stopping"
     else:
-        reason = None if app.upstream is None else app.upstream.unreadable
+        reason = None if app.leader_proxy is None else app.leader_proxy.unreadable
     body = dump({"status": reason or "ready"})
     return Response(200 if reason is None else 503, body, (_JSON,))
 

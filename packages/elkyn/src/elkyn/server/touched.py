@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from elkyn.rules.footprint import Footprint
     from elkyn.store import ElkynStore
 
-__all__ = ["Grounds", "Touched"]
+__all__ = ["Grounds", "WriteTracker"]
 
 _EVERY_SECONDS = 0.1
 _PATHS_MAX = 1000
@@ -45,7 +45,7 @@ class Grounds:
         return any(path[:depth] in self._places for depth in range(len(path) + 1))
 
 
-class Touched:
+class WriteTracker:
     """Gathers what a store's commits write: for `fresh`, and to tell it ten times a second at most.
 
     Args:

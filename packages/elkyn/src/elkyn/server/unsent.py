@@ -8,13 +8,13 @@ from contextlib import contextmanager
 
 from sennit_core.errors import Busy
 
-__all__ = ["LARGE_BYTES", "Share", "Unsent"]
+__all__ = ["LARGE_BYTES", "SendBufferLimit", "Share"]
 
 LARGE_BYTES = 256 * 1024
 """More goes out in parts of this size: the next one when the client has taken enough before it."""
 
 
-class Unsent:
+class SendBufferLimit:
     """Counts the bytes of large answers from when they are made until they have gone out.
 
     Args:
@@ -39,7 +39,7 @@ class Unsent:
 class Share:
     """The answers of one client among those of all."""
 
-    def __init__(self, unsent: Unsent, client: str) -> None:
+    def __init__(self, unsent: SendBufferLimit, client: str) -> None:
         self._unsent = unsent
         self._client = client
 
