@@ -92,7 +92,7 @@ def test_who_reads_nothing_is_let_go(served: Served, kind: str) -> None:
     assert 'elkyn_connections{kind="sse"} 0' in open_now
     assert 'elkyn_connections{kind="ws"} 0' in open_now
     _code, log = served.stop()
-    lines = [line for line in log.splitlines() if "takes nothing" in line]
+    lines = [line for line in log.splitlines() if "slow client" in line]
     assert len(lines) == 1
     assert "127.0.0.1" in lines[0]
 

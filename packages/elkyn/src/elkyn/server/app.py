@@ -1,7 +1,7 @@
 """The raw-ASGI app: Firebase's REST protocol, event streams and sockets over stores.
 
-Small reads happen in the event loop (under half a millisecond); what touches more rows, and every
-body over `INLINE_BYTES`, goes to a thread; writes go to the committer's thread.
+Small reads run in the event loop (under half a millisecond). Reads of more rows, and bodies over
+`INLINE_BYTES`, run on a worker thread; writes run on the committer's thread.
 """
 
 from __future__ import annotations
@@ -89,17 +89,17 @@ def elkyn_app(
     default_namespace: str = "default",
     create_namespaces: bool = False,
 ) -> ElkynApp:
-    """Return an ASGI app that serves `stores` to those whom `authorize` lets in.
+    """Return an ASGI app that serves `stores` to the clients that `authorize` accepts.
 
     Args:
-        stores: by namespace; stay the caller's to close, after the app.
+        stores: by namespace; the caller closes them, after the app.
         authorize: `authorize(scope, namespace, path, write)` raises `Denied` or `Unauthenticated`;
-            returns None for full access, or the `Identity` that the namespace's rules then judge.
+            returns None for full access, or the `Identity` that the namespace's rules check.
         keep_alive_seconds: silence on an event stream after which a keep-alive is sent.
-        body_bytes_max: a larger request body is refused with 413, a larger message on a socket
-            ends it.
+        body_bytes_max: a larger request body is refused with 413; a larger message on a socket
+            closes the socket.
         default_namespace: for requests without `?ns=`.
-        create_namespaces: ask `stores` also for namespaces it does not list.
+        create_namespaces: look up in `stores` also namespaces that it does not list.
     """
     settings = Settings(
         default_namespace=default_namespace,
@@ -114,8 +114,8 @@ class ElkynApp:
     """An ASGI app over stores. Call `close` when the server begins to stop: it ends all streams.
 
     Args:
-        stores: by namespace; stay the caller's to close, after the app.
-        auth_backend: tells who asks.
+        stores: by namespace; the caller closes them, after the app.
+        auth_backend: authenticates clients.
         settings: everything else.
     """
 
@@ -130,7 +130,7 @@ class ElkynApp:
         )
         self.clients = Clients(self.metrics, settings, auth_backend)
         self.replication = Replication(settings.ack_seconds)
-        self.leader_proxy: LeaderProxy | None = None  # when this server follows another one
+        self.leader_proxy: LeaderProxy | None = None  # set when this server follows a leader
         self.closed = False
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
@@ -167,9 +167,9 @@ class ElkynApp:
             if "origin" in request.headers:
                 shared = self.settings.origins.streaming(request.headers, send)
             response = await self._answer(request, scope, receive, shared)
-        except asyncio.CancelledError:  # the server stops, and has waited for this long enough
+        except asyncio.CancelledError:  # shutdown: the server's grace period has ended
             response = error_response(Closed("the server"))
-        except Exception as error:  # noqa: BLE001 - answered, and logged when it is a surprise
+        except Exception as error:  # noqa: BLE001 - answered, and logged when unexpected
             response = error_response(error)
         finally:
             opened["http"] -= 1
@@ -205,11 +205,11 @@ class ElkynApp:
         if self.leader_proxy is not None and self.leader_proxy.takes(
             request, self.auth_backend.owns
         ):
-            return await self._pass_on(self.leader_proxy, request, scope, receive)
+            return await self._forward(self.leader_proxy, request, scope, receive)
         if not request.raw_path.endswith(".json") or request.raw_path.startswith("/."):
             owned = self.auth_backend.owns(request.raw_path)
             if owned or is_reserved(request.raw_path) or self._is_browsed(request):
-                return await self._answer_beside(request, scope, (receive, send), owned=owned)
+                return await self._answer_system(request, scope, (receive, send), owned=owned)
         caller = known.get(COUNTED) or await self._caller(scope, request)
         call, store = self.place(request)
         if call.position_min is not None:
@@ -234,24 +234,24 @@ class ElkynApp:
         return caller
 
     def place(self, request: Request) -> tuple[Call, ElkynStore]:
-        """Return what a request asks for, and of which store."""
+        """Parse a request, and open the store that it is about."""
         call = parse_call(request)
         call.namespace = call.namespace or self.settings.default_namespace
         return call, self.open_store(call.namespace)
 
     def note_refused(self, caller: Caller, client: str, call: Call) -> None:
-        """Note that the rules have refused a call."""
+        """Record that the rules refused a call."""
         self.auth_backend.refused(
             caller, client, call.namespace or "", call.path, write=call.writes
         )
 
     def count_answer(self, request: Request, response: Response) -> None:
-        """Count an answer, and let the page that asks read it."""
+        """Count an answer, and add the CORS headers that let the requesting page read it."""
         self.metrics.answered(request.method, response)
         if "origin" in request.headers and request.method != "OPTIONS":
             response.headers += self.settings.origins.headers(request.headers)
 
-    async def _pass_on(
+    async def _forward(
         self, leader_proxy: LeaderProxy, request: Request, scope: Scope, receive: Receive
     ) -> Response:
         if not self.auth_backend.owns(request.raw_path):
@@ -276,8 +276,8 @@ class ElkynApp:
         """Count a request from an address against the limits.
 
         Raises:
-            Busy: it is one too many.
-            Closed: the server is being stopped.
+            Busy: the request exceeds a limit.
+            Closed: the server is stopping.
         """
         if self.closed:
             raise Closed("the server")
@@ -287,7 +287,7 @@ class ElkynApp:
             self._rate.take(client, asyncio.get_running_loop().time())
 
     def count_user(self, caller: Caller) -> None:
-        """Count a request of a user; raises `Busy` when it is one too many."""
+        """Count a request of a user; raises `Busy` when it exceeds the user's rate limit."""
         if caller.identity is not None and caller.identity.uid:
             self.user_rate.take(caller.identity.uid, asyncio.get_running_loop().time())
 
@@ -295,8 +295,8 @@ class ElkynApp:
         """Return the store of a namespace.
 
         Raises:
-            NotFound: there is none.
-            NotSynced: this server follows a leader that it has not reached yet.
+            NotFound: no namespace has that name.
+            NotSynced: this server follows a leader whose namespaces it has not listed yet.
         """
         known = self._served.get(name)
         if known is not None:
@@ -313,23 +313,23 @@ class ElkynApp:
         return store
 
     def namespaces(self) -> list[str]:
-        """Return the names of the stores there are, sorted."""
+        """Return the names of all stores, sorted."""
         return sorted(self._stores)
 
     def _is_browsed(self, request: Request) -> bool:
         return self.settings.dashboard is not None and opened_by_browser(request)
 
     def create_namespace(self, name: str) -> bool:
-        """Create a namespace that lasts; returns False when it exists already. Blocks.
+        """Create a namespace on disk; returns False when it exists already. Blocks.
 
         Raises:
-            UsageError: the name cannot be one, or the stores are a fixed set of their owner's.
+            UsageError: the name is not valid, or the embedding program fixes the set of stores.
         """
         if not isinstance(self._stores, Stores):
             raise UsageError("the namespaces of this server are fixed by the program that runs it")
         return self._stores.add(name)
 
-    async def _answer_beside(
+    async def _answer_system(
         self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
     ) -> Response | None:
         if request.method not in ("GET", "HEAD"):
@@ -349,15 +349,15 @@ class ElkynApp:
         return await answer_system(SystemCall(self, request, scope, channel))
 
     async def _write(
-        self, call: Call, store: ElkynStore, grant: Grant, coming: tuple[Scope, Receive]
+        self, call: Call, store: ElkynStore, grant: Grant, incoming: tuple[Scope, Receive]
     ) -> Response:
         self.metrics.writes += 1
         if call.ack is not None:
             parse_ack(call.ack)
-        with self.bodies.hold(client_of(coming[0])) as held:
+        with self.bodies.hold(client_of(incoming[0])) as held:
             limit = self.settings.limits.body_bytes
             check = partial(_check_could_write, call, store, grant)
-            bodies = [await read_body(*coming, limit, held, check)]
+            bodies = [await read_body(*incoming, limit, held, check)]
             response = await self._commit(call, store, grant, bodies)
         replicas = self.settings.ack if call.ack is None else parse_ack(call.ack)
         await self.replication.replicated(store, response.position, replicas)
@@ -366,7 +366,7 @@ class ElkynApp:
     async def _commit(
         self, call: Call, store: ElkynStore, grant: Grant, bodies: list[bytes]
     ) -> Response:
-        """Commit what the only one of `bodies` says, which is not kept longer than it is needed."""
+        """Commit the write in the only item of `bodies`; the list lets this free the body early."""
         large = len(bodies[0]) > INLINE_BYTES
         make = partial(to_write, call, bodies.pop(), store, grant, self.settings.limits.body_nodes)
         write = await asyncio.to_thread(make) if large else make()
@@ -382,7 +382,7 @@ class ElkynApp:
     def commit_step(
         self, socket: Socket, step: Commit, write: Write, identity: Identity
     ) -> asyncio.Future[None]:
-        """Queue a socket's write, here or at the leader; as `Committer.commit`."""
+        """Queue a socket's write, here or at the leader; returns as `Committer.commit` does."""
         if self.leader_proxy is not None and self.leader_proxy.active:
             return self.leader_proxy.commit(self, socket, step, write, identity)
         done = self.committer.commit(socket.store, write)
@@ -420,11 +420,11 @@ class ElkynApp:
         await serve_socket(self, request, caller, scope, (receive, send))
 
     async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Run what may block on a thread."""
+        """Run a function that may block on a worker thread."""
         return await asyncio.to_thread(function, *args)
 
     def metrics_text(self) -> bytes:
-        """Return the page for Prometheus."""
+        """Return the metrics in Prometheus text format."""
         return self.metrics.text(
             commits=self.committer.commits,
             commit_seconds=self.committer.seconds,
@@ -435,9 +435,9 @@ class ElkynApp:
         )
 
     def close(self) -> None:
-        """End event streams, commit what waits, and answer 503 from now on; safe on any thread.
+        """End event streams, commit queued writes, and answer 503 from now on; safe on any thread.
 
-        Call it when the server starts to stop, before it waits for its connections.
+        Call it when the server begins to stop, before it waits for open connections.
         """
         self.closed = True
         if self.leader_proxy is not None:
@@ -448,7 +448,7 @@ class ElkynApp:
 
 
 async def _check_could_write(call: Call, store: ElkynStore, grant: Grant) -> None:
-    """Raise `Denied` when the rules refuse a write whatever its body is."""
+    """Raise `Denied` when the rules refuse a write for every possible body."""
     if grant.unlimited:
         return
     path = (*call.keys, call.new_key(store)) if call.method == "POST" else call.keys

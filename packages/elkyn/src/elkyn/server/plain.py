@@ -1,8 +1,8 @@
-"""Requests that need nothing but the tree and its committer: answered without a task of their own.
+"""The fast path: answers requests that need only the tree and its committer without an asyncio task.
 
-All that came in one turn of the event loop are taken together, after the last of them was read: their
-reads share a transaction, their writes most likely a commit. What turns out to take more (keys of an
-issuer, a thread, an answer in parts) is left to the ASGI app.
+All requests received in one iteration of the event loop are answered together, after the last of
+them was parsed: their reads share a read transaction, their writes usually share a commit. A request
+that needs more (an issuer's signing keys, a worker thread, an answer sent in parts) goes to the app.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WAITING_HEADERS = frozenset({"x-elkyn-ack", "x-elkyn-min-position"})
 
 
 class _Asked(NamedTuple):
-    """A plain request under way; `number` is its id in logs, `started` when it came."""
+    """A fast-path request in progress; `number` is its id in logs, `started` its arrival time."""
 
     request_cycle: RequestCycle
     request: Request
@@ -45,10 +45,10 @@ class _Asked(NamedTuple):
 
 
 class FastPath:
-    """Takes whole requests from connections.
+    """Answers completely received requests of all connections.
 
     Args:
-        app: whose limits, stores and counters count.
+        app: whose limits, stores and counters apply.
     """
 
     def __init__(self, app: ElkynApp) -> None:
@@ -62,39 +62,39 @@ class FastPath:
         self._app.committer.step_aside()
 
     def add(self, request_cycle: RequestCycle) -> None:
-        """Answer an request_cycle in the loop's next turn, or have its connection start the app."""
+        """Answer a request in the event loop's next iteration, or have the app answer it."""
         if not self._waiting:
-            request_cycle.connection.loop.call_soon(self._take_all)
+            request_cycle.connection.loop.call_soon(self._answer_all)
         self._waiting.append(request_cycle)
 
-    def _take_all(self) -> None:
+    def _answer_all(self) -> None:
         waiting, self._waiting = self._waiting, []
         with ExitStack() as self._reading:
             self._reading.callback(self._views.clear)
             for request_cycle in waiting:
-                if not self._take(request_cycle):
+                if not self._try_answer(request_cycle):
                     request_cycle.connection.start_app(request_cycle)
 
-    def _take(self, request_cycle: RequestCycle) -> bool:
-        """Answer an request_cycle, now or after a commit; False when that takes more."""
+    def _try_answer(self, request_cycle: RequestCycle) -> bool:
+        """Answer a request, now or after a commit; False when the app must answer it."""
         try:
             request = request_cycle.request()
         except SennitError:
             return False
-        if not self._is_plain(request):
+        if not self._is_eligible(request):
             return False
         asked = _Asked(request_cycle, request, AccessLog.begin(request), time.perf_counter())
         try:
             response = self._answer(asked)
         except SennitError as error:
             response = error_response(error)
-        except Exception:  # noqa: BLE001 - what the app meets again it logs
+        except Exception:  # noqa: BLE001 - the app answers it again, and logs the error
             return False
         if response is not None:
             self._finish(asked, response)
         return True
 
-    def _is_plain(self, request: Request) -> bool:
+    def _is_eligible(self, request: Request) -> bool:
         path, headers = request.raw_path, request.headers
         if not path.endswith(".json") or path.startswith("/.") or request.method not in METHODS:
             return False
@@ -108,11 +108,11 @@ class FastPath:
         return not app.settings.ack or request.method in ("GET", "HEAD")
 
     def _answer(self, asked: _Asked) -> Response | None:
-        """Return the answer; None when it waits for a commit.
+        """Return the answer; None when it is sent after a commit.
 
         Raises:
-            BlockingIOError: it is not known yet who asks.
-            ReadLimit: the read takes long, or sending its answer.
+            BlockingIOError: authentication must wait.
+            ReadLimit: the read needs a thread, or its answer is too large to send at once.
         """
         app, request_cycle, request = self._app, asked.request_cycle, asked.request
         client = request_cycle.connection.address
@@ -146,7 +146,7 @@ class FastPath:
         return response
 
     def _view(self, store: ElkynStore) -> View:
-        """Return the state that all reads of this turn see."""
+        """Return the read transaction that all requests of this iteration share."""
         view = self._views.get(store)
         if view is None:
             view = self._reading.enter_context(store.snapshot(INLINE_ROWS))
@@ -168,7 +168,7 @@ class FastPath:
         try:
             response = answer_write(call, write)
             response.position = write.position
-        except Exception as error:  # noqa: BLE001 - answered, and logged when it is a surprise
+        except Exception as error:  # noqa: BLE001 - answered, and logged when unexpected
             if isinstance(error, Denied):
                 request_cycle = asked.request_cycle
                 assert request_cycle.caller is not None

@@ -1,4 +1,4 @@
-"""Closes connections over which nothing comes that should: heads, bodies, further requests."""
+"""Close connections whose client does not send in time: heads, bodies, further requests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ __all__ = ["Awaited", "ReadTimeouts"]
 
 
 class Awaited(NamedTuple):
-    """What a connection waits for.
+    """What a connection waits to receive, and for how long.
 
-    `request` stands for the request, `moved` for how far its body has come: while both are the same
-    objects nothing has come. After `seconds` of that the client is turned out.
+    `request` identifies the request and `moved` the progress of its body, both by object identity:
+    while neither object changes, nothing was received. After `seconds` without progress the
+    connection is closed.
     """
 
     request: object
@@ -26,19 +27,19 @@ class Watched(Protocol):
     """A connection that may wait for its client."""
 
     def awaited(self) -> Awaited | None:
-        """Return what it waits for; None when it is not the client's turn."""
+        """Return what the client is to send; None while the server is not waiting for it."""
         ...
 
     def close_on_timeout(self) -> None:
-        """Close it: the client had its time."""
+        """Close the connection: its client did not send in time."""
         ...
 
 
 class ReadTimeouts:
-    """Looks at all connections again and again; costs a request nothing.
+    """Checks all connections periodically, so that a request needs no timer of its own.
 
     Args:
-        every_seconds: how often.
+        every_seconds: interval of the checks.
     """
 
     def __init__(self, every_seconds: float) -> None:
@@ -49,12 +50,12 @@ class ReadTimeouts:
         self._running = False
 
     def start(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
-        """Look from now on at those of `connections` that can wait, as long as there are any."""
+        """Check those of `connections` that have `awaited`, until the collection is empty."""
         if not self._running:
             self._running = True
-            loop.call_later(self.every_seconds, self._sweep, loop, connections)
+            loop.call_later(self.every_seconds, self._check, loop, connections)
 
-    def _sweep(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
         self._running = False
         before, self._seen = self._seen, weakref.WeakKeyDictionary()
         now = loop.time()
