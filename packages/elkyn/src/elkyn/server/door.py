@@ -188,7 +188,9 @@ class AuthDoor:
 
     async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
         """Ask the authenticator."""
-        await self.authenticator.vouch(scope["headers"], query, client_of(scope))
+        await self.authenticator.check_forwarded_credential(
+            scope["headers"], query, client_of(scope)
+        )
 
     def poll(self) -> None:
         """Ask the vault."""

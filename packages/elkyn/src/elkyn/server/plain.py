@@ -23,7 +23,7 @@ from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.request import METHODS, Call, Request, Response
 from elkyn.server.unsent import LARGE_BYTES
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.writer import Write
 from sennit_core.errors import Denied, SennitError
 
@@ -54,12 +54,12 @@ class PlainRequests:
     def __init__(self, app: ElkynApp) -> None:
         self._app = app
         self._waiting: list[Exchange] = []
-        self._views: dict[ElkynStore, View] = {}
+        self._views: dict[ElkynStore, ReadTransaction] = {}
         self._reading = ExitStack()
 
-    def step_aside(self) -> None:
-        """Leave the interpreter to a group of writes; see `Committer.step_aside`."""
-        self._app.committer.step_aside()
+    def yield_to_writer(self) -> None:
+        """Leave the interpreter to a group of writes; see `Committer.yield_to_writer`."""
+        self._app.committer.yield_to_writer()
 
     def add(self, exchange: Exchange) -> None:
         """Answer an exchange in the loop's next turn, or have its connection start the app."""
@@ -145,7 +145,7 @@ class PlainRequests:
         app.metrics.reads += 1
         return response
 
-    def _view(self, store: ElkynStore) -> View:
+    def _view(self, store: ElkynStore) -> ReadTransaction:
         """Return the state that all reads of this turn see."""
         view = self._views.get(store)
         if view is None:
